@@ -1,1 +1,6 @@
-//! x
+//! Coracle boots whole root file systems as machines.
+
+pub mod error;
+pub mod host;
+pub mod machine;
+pub mod paths;

@@ -1,0 +1,3 @@
+//! The outside worlds, one file each, speaking our words.
+
+pub mod state;

@@ -1,0 +1,35 @@
+//! Further mounts a machine gets.
+
+use std::path::PathBuf;
+
+/// One further mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it appears, an absolute path inside the machine.
+    pub target: PathBuf,
+    /// What is mounted there.
+    pub kind: MountKind,
+}
+
+/// What a further mount is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountKind {
+    /// A file or directory of the host.
+    Bind {
+        /// An absolute path of the host.
+        source: PathBuf,
+        /// Whether it is read-only inside.
+        read_only: bool,
+        /// Whether mounts below the source come along.
+        recursive: bool,
+        /// Whether ids are mapped as the root's are: owner 0 on the host is root inside.
+        map_ids: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// tmpfs(5) options, comma separated, as `mode=755,size=10%`.
+        options: String,
+    },
+    /// An empty node of mode 000 over what is there.
+    Inaccessible,
+}

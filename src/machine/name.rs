@@ -1,0 +1,69 @@
+//! The machine's name: a host name of at most 64 characters, as machined(8) requires.
+
+use crate::error::{Error, Result};
+use std::fmt;
+
+/// A machine name: labels of letters, digits, `-` and `_` joined by dots, at most 64 characters.
+///
+/// Source: systemd-machined.service(8), hostname(7). It is safe as a file name, a unit instance
+/// and a cgroup name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn new(name: &str) -> Result<Self> {
+        let wrong = |why: &str| {
+            Err(Error::new(format!("invalid machine name {name:?}: {why}"))
+                .hint("use letters, digits, '-', '_' and single dots, at most 64 characters"))
+        };
+        if name.is_empty() {
+            return wrong("it is empty");
+        }
+        if name.len() > 64 {
+            return wrong("it is longer than 64 characters");
+        }
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+            return wrong("it has a character that no host name has");
+        }
+        if name.split('.').any(|label| label.is_empty() || label.starts_with('-') || label.ends_with('-')) {
+            return wrong("a part is empty or begins or ends with '-'");
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<std::path::Path> for Name {
+    fn as_ref(&self) -> &std::path::Path {
+        self.0.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Name;
+
+    #[test]
+    fn takes_host_names_only() {
+        for good in ["web", "web-1", "a.b", "x_y", "0"] {
+            assert!(Name::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "-a", "a-", "a..b", "ü", "a\0", &"x".repeat(65)] {
+            assert!(Name::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

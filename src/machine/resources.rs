@@ -1,0 +1,20 @@
+//! Limits of a machine, kept by systemd as properties of its unit (systemd.resource-control(5)).
+
+/// Resource limits; `None` leaves systemd's default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// `MemoryMax=`, bytes.
+    pub memory_max: Option<u64>,
+    /// `MemoryHigh=`, bytes.
+    pub memory_high: Option<u64>,
+    /// `MemorySwapMax=`, bytes.
+    pub memory_swap_max: Option<u64>,
+    /// `CPUQuota=`, percent of one processor.
+    pub cpu_quota: Option<u32>,
+    /// `CPUWeight=`, 1 to 10000.
+    pub cpu_weight: Option<u64>,
+    /// `TasksMax=`.
+    pub tasks_max: Option<u64>,
+    /// `IOWeight=`, 1 to 10000.
+    pub io_weight: Option<u64>,
+}

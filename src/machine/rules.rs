@@ -1,0 +1,37 @@
+//! Rules across the parts of a machine, each with the reason.
+
+use super::Parts;
+use super::command::Payload;
+use super::users::{Ownership, Users};
+use crate::error::Error;
+
+/// Every rule that `parts` break.
+pub fn broken(parts: &Parts) -> Vec<Error> {
+    let mut errors = Vec::new();
+    if parts.root.directory == std::path::Path::new("/") {
+        errors.push(
+            Error::new("the root directory is '/', the host's own")
+                .hint("name a directory with a root file system of its own"),
+        );
+    }
+    if let Users::Fixed { base, count } = parts.users
+        && (base.checked_add(count).is_none() || count == 0)
+    {
+        errors.push(Error::new(format!("user id range {base}:{count} does not fit 32 bits")));
+    }
+    if parts.ownership == Ownership::Map && parts.users == Users::Host {
+        errors
+            .push(Error::new("ownership 'map' needs a user namespace").hint("set users.private = \"pick\""));
+    }
+    if let Payload::Boot { .. } = parts.command.payload
+        && parts.command.user.as_deref().is_some_and(|user| user != "root" && user != "0")
+    {
+        errors.push(Error::new("an init system runs as root, not as another user"));
+    }
+    for mount in &parts.mounts {
+        if !mount.target.is_absolute() {
+            errors.push(Error::new(format!("mount target '{}' is not absolute", mount.target.display())));
+        }
+    }
+    errors
+}
