@@ -1,0 +1,8 @@
+//! System calls that no library has, each behind a safe function: the only place with `unsafe`.
+//! Used by `payload`, `host`, `supervisor`, `image` and `control`; knows nothing of machines.
+
+pub mod descriptor;
+pub mod filter;
+pub mod mount;
+pub mod process;
+pub mod terminal;

@@ -1,0 +1,45 @@
+//! Descriptors across an exec: which stay, which close, and how a number becomes one again.
+#![allow(unsafe_code)]
+
+use crate::error::{Error, Result};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::FdFlags;
+
+/// Marks every descriptor from `first` on close-on-exec (close_range(2), CLOSE_RANGE_CLOEXEC).
+///
+/// # Errors
+/// What close_range(2) says.
+pub fn close_on_exec_from(first: RawFd) -> std::io::Result<()> {
+    let first = libc::c_uint::try_from(first).unwrap_or(3);
+    // SAFETY: only flags of descriptors change; nothing is closed under a live owner.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Keeps a descriptor open across the next exec and tells its number.
+///
+/// # Errors
+/// What fcntl(2) says.
+pub fn keep(fd: BorrowedFd<'_>) -> std::io::Result<RawFd> {
+    rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+    Ok(fd.as_raw_fd())
+}
+
+/// Takes over a descriptor handed to this program by number across an exec, close-on-exec again.
+///
+/// # Errors
+/// A number that no descriptor has.
+pub fn adopt(number: RawFd) -> Result<OwnedFd> {
+    let missing = || Error::new(format!("descriptor {number} was not handed over"));
+    if number < 3 {
+        return Err(missing());
+    }
+    // SAFETY: only asks for the flags of a number, which any number allows.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(missing());
+    }
+    // SAFETY: the number is open, checked above; the caller took it from the state record of the
+    // program that executed us, which gave it up by that exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,221 @@
+//! The new mount API: detached trees, idmapping, file systems with the kernel's own messages.
+#![allow(unsafe_code)]
+
+use crate::error::{Context, Error, Result};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use std::path::Path;
+
+/// `struct mount_attr` of `linux/mount.h`.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Attributes of one mount (mount_setattr(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Attributes {
+    /// Read-only.
+    pub read_only: bool,
+    /// No setuid or file capabilities.
+    pub no_setuid: bool,
+    /// Device nodes are dead.
+    pub no_devices: bool,
+    /// Nothing is executed.
+    pub no_exec: bool,
+}
+
+impl Attributes {
+    /// No setuid, no devices, no execution: what proc, sysfs and their kind get.
+    pub const INERT: Self = Self { read_only: false, no_setuid: true, no_devices: true, no_exec: true };
+
+    /// The same, read-only.
+    pub const fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
+
+    fn flags(self) -> MountAttrFlags {
+        let mut flags = MountAttrFlags::empty();
+        flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, self.read_only);
+        flags.set(MountAttrFlags::MOUNT_ATTR_NOSUID, self.no_setuid);
+        flags.set(MountAttrFlags::MOUNT_ATTR_NODEV, self.no_devices);
+        flags.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, self.no_exec);
+        flags
+    }
+}
+
+/// Whether something is done to a mount alone or to all below it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The mount alone.
+    One,
+    /// It and all mounts below.
+    Tree,
+}
+
+/// mount_setattr(2) on the mount a descriptor refers to.
+fn set(mount: BorrowedFd<'_>, depth: Depth, attributes: &MountAttr) -> std::io::Result<()> {
+    let mut flags = libc::AT_EMPTY_PATH;
+    if depth == Depth::Tree {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: the path is an empty C string, the attributes live across the call and have the
+    // size passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
+            std::mem::size_of::<MountAttr>(),
+        )
+    };
+    if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Adds attributes to a mount.
+///
+/// # Errors
+/// What mount_setattr(2) says.
+pub fn restrict(mount: BorrowedFd<'_>, depth: Depth, attributes: Attributes) -> std::io::Result<()> {
+    set(mount, depth, &MountAttr { attr_set: u64::from(attributes.flags().bits()), ..MountAttr::default() })
+}
+
+/// Maps the ids of a detached tree through a user namespace (MOUNT_ATTR_IDMAP, Linux 5.12).
+///
+/// # Errors
+/// `EINVAL` where a file system in the tree cannot, `EPERM` where it is idmapped already.
+pub fn map_ids(mount: BorrowedFd<'_>, depth: Depth, userns: BorrowedFd<'_>) -> std::io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns_fd = u64::try_from(userns.as_raw_fd()).unwrap_or_default();
+    set(mount, depth, &MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() })
+}
+
+/// Changes the propagation of the tree a descriptor refers to (`MS_PRIVATE`, `MS_SHARED`, …).
+///
+/// # Errors
+/// What mount_setattr(2) says.
+pub fn propagate(mount: BorrowedFd<'_>, propagation: u64) -> std::io::Result<()> {
+    set(mount, Depth::Tree, &MountAttr { propagation, ..MountAttr::default() })
+}
+
+/// A detached copy of the mount at a descriptor.
+///
+/// # Errors
+/// What open_tree(2) says.
+pub fn copy_tree(place: BorrowedFd<'_>, depth: Depth) -> std::io::Result<OwnedFd> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, depth == Depth::Tree);
+    Ok(rustix::mount::open_tree(place, c"", flags)?)
+}
+
+/// Attaches a detached mount over the place of a descriptor.
+///
+/// # Errors
+/// What move_mount(2) says.
+pub fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> std::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, c"", place, c"", flags)?)
+}
+
+/// Makes a new, detached file system. `options` are pairs of key and value; an empty value sets a flag.
+///
+/// # Errors
+/// What the kernel says, with its own messages where it gave any.
+pub fn new_file_system(kind: &str, options: &[(&str, &str)], attributes: Attributes) -> Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
+        .context(|| format!("cannot open file system '{kind}'"))?;
+    let configure = || -> rustix::io::Result<OwnedFd> {
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", kind)?;
+        for (key, value) in options {
+            if value.is_empty() {
+                rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?;
+            } else {
+                rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
+            }
+        }
+        rustix::mount::fsconfig_create(context.as_fd())?;
+        rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes.flags())
+    };
+    configure().map_err(|errno| {
+        let error = Error::from(errno).context(format!("cannot make file system '{kind}'"));
+        match kernel_messages(context.as_fd()) {
+            Some(messages) => error.hint(format!("the kernel says: {messages}")),
+            None => error,
+        }
+    })
+}
+
+/// The messages that a file system context holds after a failure, joined.
+fn kernel_messages(context: BorrowedFd<'_>) -> Option<String> {
+    let mut messages = Vec::new();
+    let mut buffer = [0u8; 512];
+    while let Ok(length) = rustix::io::read(context, &mut buffer[..]) {
+        // The first two bytes are a class: "e " an error, "w " a warning, "i " a notice.
+        let text = String::from_utf8_lossy(buffer.get(2..length).unwrap_or_default());
+        messages.push(text.trim().to_owned());
+    }
+    (!messages.is_empty()).then(|| messages.join("; "))
+}
+
+/// Opens a place inside a root for reference (`O_PATH`): no link, absolute or with `..`, leads out
+/// of it (openat2(2), RESOLVE_IN_ROOT), and a link at the end is not followed.
+///
+/// # Errors
+/// What openat2(2) says.
+pub fn open_inside(root: BorrowedFd<'_>, path: &Path) -> std::io::Result<OwnedFd> {
+    open_inside_as(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// Opens a path inside a root with the flags given; no link leads out of the root.
+///
+/// # Errors
+/// What openat2(2) says.
+pub fn open_inside_as(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+) -> std::io::Result<OwnedFd> {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    // EAGAIN: a rename anywhere on the system raced with a ".." lookup; the kernel asks to try again.
+    for _ in 0..64 {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(rustix::io::Errno::AGAIN) => {}
+            result => return Ok(result?),
+        }
+    }
+    Err(rustix::io::Errno::AGAIN.into())
+}
+
+/// Opens a directory of the host for reference.
+///
+/// # Errors
+/// What openat(2) says, with the path.
+pub fn open_directory(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open directory '{}'", path.display()))
+}
+
+/// Makes the root mount behind a descriptor the root of this mount namespace, and lets the old
+/// one go. Every process that shares the namespace and stood at the old root stands at the new.
+///
+/// # Errors
+/// What pivot_root(2) and umount2(2) say.
+pub fn pivot(root: BorrowedFd<'_>) -> std::io::Result<()> {
+    rustix::process::fchdir(root)?;
+    // The same directory for both stacks the old root on the new one, from where it is detached:
+    // no directory for the old root is needed (pivot_root(2), "pivot_root(".", ".")").
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
+    Ok(rustix::process::chdir("/")?)
+}

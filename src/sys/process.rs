@@ -1,0 +1,216 @@
+//! Cloning a child into namespaces and a cgroup, and what a process sets for itself.
+#![allow(unsafe_code)]
+
+use crate::error::{Context, Error, Result};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::process::Pid;
+
+/// clone3(2) flag: start the child in the cgroup given. libc's constant overflows its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// clone3(2) flag: reset all signal dispositions of the child.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Arguments of clone3(2), `struct clone_args` of `linux/sched.h`.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Which side of a clone we are.
+#[derive(Debug)]
+pub enum Side {
+    /// The parent, with the child's process id and pidfd.
+    Parent(Child),
+    /// The child.
+    Child,
+}
+
+/// A child process, held by its pidfd so that the id cannot come to mean another process.
+#[derive(Debug)]
+pub struct Child {
+    /// Its id in our pid namespace.
+    pub pid: Pid,
+    /// Its pidfd, close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+/// Clones this process into new namespaces (`CLONE_NEW*` bits) and, where given, a cgroup.
+///
+/// # Errors
+/// Refuses when this process has more than one thread: only the caller's thread would exist in
+/// the child, and locks held by others would never be released. Else what clone3(2) says.
+pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+    let threads = std::fs::read_dir("/proc/self/task").context(|| "cannot count threads")?.count();
+    if threads != 1 {
+        return Err(Error::new(format!("refusing to clone a process of {threads} threads")));
+    }
+    let mut pidfd: i32 = -1;
+    let mut arguments = CloneArgs {
+        flags: namespaces | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
+        pidfd: std::ptr::addr_of_mut!(pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the arguments live across the call and have the size passed. No stack is given, so
+    // the child goes on with a copy of ours as after fork(2); there is one thread, checked above.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::addr_of!(arguments), std::mem::size_of::<CloneArgs>())
+    };
+    match pid {
+        -1 => Err(std::io::Error::last_os_error()).context(|| "cannot clone"),
+        0 => Ok(Side::Child),
+        pid => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there, ours alone.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            pid.map(|pid| Side::Parent(Child { pid, pidfd }))
+                .ok_or_else(|| Error::new("clone returned a process id out of range"))
+        }
+    }
+}
+
+/// Ends this process at once, without running destructors: for a cloned child.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) takes any value and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Gives this process a session keyring of its own (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
+///
+/// # Errors
+/// What the kernel says; `ENOSYS` where it has no keyrings.
+pub fn join_new_session_keyring() -> std::io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing else is read.
+    let serial = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0usize) };
+    if serial == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes this process undumpable or dumpable (prctl(2), PR_SET_DUMPABLE).
+pub fn set_dumpable(dumpable: bool) {
+    // SAFETY: takes integers only.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(dumpable), 0, 0, 0) };
+}
+
+/// Opens a pidfd for a process id of our pid namespace.
+///
+/// # Errors
+/// What pidfd_open(2) says.
+pub fn open_pidfd(pid: u32) -> Result<OwnedFd> {
+    let missing = || Error::new(format!("there is no process {pid}"));
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(missing)?;
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
+/// Sends a signal by number, real-time ones included, to the process of a pidfd.
+///
+/// # Errors
+/// What pidfd_send_signal(2) says.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> std::io::Result<()> {
+    // SAFETY: a null siginfo is allowed; the descriptor is borrowed for the call.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0usize, 0) };
+    if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this status.
+    Exited(i32),
+    /// It was killed by this signal.
+    Killed(i32),
+}
+
+/// Waits for the child of a pidfd to end and reaps it.
+///
+/// # Errors
+/// What waitid(2) says.
+pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    loop {
+        match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                return Ok(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ended::Exited(code),
+                    (None, signal) => Ended::Killed(signal.unwrap_or(libc::SIGKILL)),
+                });
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno).context(|| "cannot wait for the child"),
+        }
+    }
+}
+
+/// Blocks or unblocks nothing and resets what an exec inherits: an empty signal mask and default
+/// dispositions, so that the payload starts as a fresh process does (SIGPIPE, which Rust ignores,
+/// among them).
+pub fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is a valid disposition; signals that refuse it (SIGKILL, SIGSTOP) say so.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Becomes a user of the namespace: groups, then group, then user.
+///
+/// # Errors
+/// What the kernel says, with the id.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setgroups(&groups).map_err(std::io::Error::from).context(|| "cannot set groups")?;
+    setresgid(gid, gid, gid)
+        .map_err(std::io::Error::from)
+        .context(|| format!("cannot become group {gid}"))?;
+    setresuid(uid, uid, uid).map_err(std::io::Error::from).context(|| format!("cannot become user {uid}"))
+}
+
+/// Executes a program; returns only when that failed.
+pub fn execute(
+    path: &std::ffi::CStr,
+    argv: &[std::ffi::CString],
+    environment: &[std::ffi::CString],
+) -> std::io::Error {
+    match nix::unistd::execve(path, argv, environment) {
+        Ok(never) => match never {},
+        Err(errno) => errno.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fd::AsFd;
+
+    #[test]
+    fn refuses_to_clone_with_threads() {
+        // The test runner itself has several threads.
+        let error = clone(0, None).unwrap_err();
+        assert!(error.to_string().contains("threads"), "{error}");
+    }
+
+    #[test]
+    fn signals_reach_a_process_by_pidfd() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pidfd = open_pidfd(child.id()).unwrap();
+        send_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
+}

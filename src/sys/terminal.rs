@@ -1,0 +1,36 @@
+//! Terminals: the size of one, raw mode, and making one the controlling terminal.
+
+use rustix::fd::BorrowedFd;
+use rustix::termios::{OptionalActions, Termios};
+
+/// Makes a terminal the controlling one of this session leader.
+///
+/// # Errors
+/// What ioctl_tty(2), TIOCSCTTY, says.
+pub fn take_control(terminal: BorrowedFd<'_>) -> std::io::Result<()> {
+    Ok(rustix::process::ioctl_tiocsctty(terminal)?)
+}
+
+/// Puts a terminal into raw mode and returns what it was set to before.
+///
+/// # Errors
+/// What tcsetattr(3) says.
+pub fn make_raw(terminal: BorrowedFd<'_>) -> std::io::Result<Termios> {
+    let before = rustix::termios::tcgetattr(terminal)?;
+    let mut raw = before.clone();
+    raw.make_raw();
+    rustix::termios::tcsetattr(terminal, OptionalActions::Now, &raw)?;
+    Ok(before)
+}
+
+/// Sets a terminal back.
+pub fn restore(terminal: BorrowedFd<'_>, settings: &Termios) {
+    let _ = rustix::termios::tcsetattr(terminal, OptionalActions::Drain, settings);
+}
+
+/// Copies the window size of one terminal to another.
+pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+    if let Ok(size) = rustix::termios::tcgetwinsize(from) {
+        let _ = rustix::termios::tcsetwinsize(to, size);
+    }
+}
