@@ -1,3 +1,4 @@
 //! The outside worlds, one file each, speaking our words.
 
+pub mod netlink;
 pub mod state;
