@@ -3,5 +3,6 @@
 mod bus;
 pub mod machined;
 pub mod netlink;
+pub mod networkd;
 pub mod state;
 pub mod systemd1;
