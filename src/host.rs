@@ -1,4 +1,8 @@
 //! The outside worlds, one file each, speaking our words.
 
+mod bus;
+pub mod machined;
 pub mod netlink;
+pub mod networkd;
 pub mod state;
+pub mod systemd1;

@@ -1,0 +1,299 @@
+//! systemd as service manager: units started and stopped with their jobs waited for, scopes made,
+//! unit properties read. Called by the control verbs and by the supervisor, inside one `block_on`.
+//! Must not know what a machine is: it speaks of units.
+
+mod jobs;
+mod scope;
+
+pub use jobs::{Action, Finished, run};
+pub use scope::{Scope, start_scope};
+
+use super::bus;
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use zbus::proxy::CacheProperties;
+use zbus::{OwnedObjectPath, OwnedVariant, Variant, proxy};
+
+/// The bus name of systemd.
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+/// How long one call may take: a reload reads every unit file again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+
+#[proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Manager {
+    fn subscribe(&self) -> zbus::Result<()>;
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn get_job(&self, id: u32) -> zbus::Result<OwnedObjectPath>;
+    #[zbus(name = "GetUnitByPID")]
+    fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn reload(&self) -> zbus::Result<()>;
+    fn start_transient_unit(
+        &self,
+        name: &str,
+        mode: &str,
+        properties: &[(&str, Variant<'_>)],
+        auxiliary: &[(&str, Vec<(&str, Variant<'_>)>)],
+    ) -> zbus::Result<OwnedObjectPath>;
+    fn enable_unit_files(
+        &self,
+        files: &[&str],
+        runtime: bool,
+        force: bool,
+    ) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
+    fn disable_unit_files(
+        &self,
+        files: &[&str],
+        runtime: bool,
+    ) -> zbus::Result<Vec<(String, String, String)>>;
+}
+
+/// What systemd tells of a unit, alive or dead. Numbers are `None` where systemd does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnitStatus {
+    /// `LoadState`: `loaded`, `not-found`, `masked`, `error`, …
+    pub load_state: String,
+    /// `ActiveState`: `active`, `activating`, `failed`, `inactive`, …
+    pub active_state: String,
+    /// `SubState`: `running`, `dead`, …
+    pub sub_state: String,
+    /// `UnitFileState`: `enabled`, `disabled`, …; empty for a unit without a file.
+    pub file_state: String,
+    /// `Result` of the last run: `success`, `exit-code`, `signal`, `oom-kill`, `timeout`, …
+    pub result: String,
+    /// `ExecMainCode`, a `CLD_…` value (waitid(2)); 0 while the main process runs.
+    pub exec_main_code: i32,
+    /// `ExecMainStatus`: exit status, or signal number.
+    pub exec_main_status: i32,
+    /// `StatusText`, the last `STATUS=` of the unit.
+    pub status_text: String,
+    /// `MainPID`; 0 where there is none.
+    pub main_pid: u32,
+    /// `ControlGroup`, a path below the mount of the cgroup hierarchy; empty for a dead unit.
+    pub control_group: String,
+    /// `MemoryCurrent`, bytes.
+    pub memory_current: Option<u64>,
+    /// `TasksCurrent`.
+    pub tasks_current: Option<u64>,
+    /// `ActiveEnterTimestamp`, microseconds since the epoch; 0 for never.
+    pub active_enter_timestamp: u64,
+}
+
+impl UnitStatus {
+    /// Whether the main process ended by a signal rather than by exit(3).
+    pub fn was_killed(&self) -> bool {
+        matches!(self.exec_main_code, libc::CLD_KILLED | libc::CLD_DUMPED)
+    }
+
+    /// Why the unit is not running, in one line for people, as far as systemd knows.
+    pub fn describe_failure(&self) -> String {
+        if self.load_state == "not-found" {
+            return "there is no such unit".into();
+        }
+        let mut text = match self.result.as_str() {
+            "" | "success" => format!("it is {} ({})", self.active_state, self.sub_state),
+            "exit-code" => format!("exit status {}", self.exec_main_status),
+            "signal" | "core-dump" => format!("killed by signal {}", self.exec_main_status),
+            "oom-kill" => "the kernel killed it for want of memory".into(),
+            "timeout" => "it took too long".into(),
+            other => other.to_owned(),
+        };
+        if !self.status_text.is_empty() {
+            text = format!("{text}: {}", self.status_text);
+        }
+        text
+    }
+}
+
+/// Whether PID 1 of this host is systemd (sd_booted(3)).
+pub fn is_running() -> bool {
+    std::path::Path::new("/run/systemd/system").is_dir()
+}
+
+/// Reads the unit files again (`systemctl daemon-reload`).
+///
+/// # Errors
+/// Where systemd does not answer or refuses.
+pub async fn reload() -> Result<()> {
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let manager = manager(&connection).await?;
+    manager
+        .reload()
+        .await
+        .map_err(|error| bus::failure(error).context("cannot make systemd read its unit files again"))
+}
+
+/// Lets units start with the host, and reloads. Returns what changed, a line for each link.
+///
+/// # Errors
+/// Where systemd refuses.
+pub async fn enable(units: &[String]) -> Result<Vec<String>> {
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let manager = manager(&connection).await?;
+    let names: Vec<&str> = units.iter().map(String::as_str).collect();
+    let refused = |error| bus::failure(error).context(format!("cannot enable {}", quoted(units)));
+    let (_, changes) = manager.enable_unit_files(&names, false, false).await.map_err(refused)?;
+    manager.reload().await.map_err(refused)?;
+    Ok(describe_changes(&changes))
+}
+
+/// Lets units no longer start with the host, and reloads. Returns what changed.
+///
+/// # Errors
+/// Where systemd refuses.
+pub async fn disable(units: &[String]) -> Result<Vec<String>> {
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let manager = manager(&connection).await?;
+    let names: Vec<&str> = units.iter().map(String::as_str).collect();
+    let refused = |error| bus::failure(error).context(format!("cannot disable {}", quoted(units)));
+    let changes = manager.disable_unit_files(&names, false).await.map_err(refused)?;
+    manager.reload().await.map_err(refused)?;
+    Ok(describe_changes(&changes))
+}
+
+/// What systemd tells of a unit; one that does not exist has `load_state` `not-found`.
+///
+/// # Errors
+/// Where systemd does not answer.
+pub async fn unit_properties(unit: &str) -> Result<UnitStatus> {
+    let connection = bus::connect(bus::PATIENCE).await?;
+    status_of(&connection, &manager(&connection).await?, unit).await
+}
+
+/// The unit a process belongs to, or nothing where it is in none.
+///
+/// # Errors
+/// Where systemd does not answer.
+pub async fn unit_of_pid(pid: u32) -> Result<Option<String>> {
+    let connection = bus::connect(bus::PATIENCE).await?;
+    let manager = manager(&connection).await?;
+    let looking = |error| bus::failure(error).context(format!("cannot find the unit of process {pid}"));
+    let path = match manager.get_unit_by_pid(pid).await {
+        Err(error) if bus::error_name(&error).is_some_and(|name| name.ends_with(".NoUnitForPID")) => {
+            return Ok(None);
+        }
+        path => path.map_err(looking)?,
+    };
+    Ok(text(&all_properties(&connection, &path).await.map_err(looking)?, "Id"))
+}
+
+/// [`unit_properties`] over an open connection.
+async fn status_of(
+    connection: &zbus::Connection,
+    manager: &ManagerProxy<'_>,
+    unit: &str,
+) -> Result<UnitStatus> {
+    let reading = |error| bus::failure(error).context(format!("cannot read the state of unit '{unit}'"));
+    let path = manager.load_unit(unit).await.map_err(reading)?;
+    Ok(status_from(&all_properties(connection, &path).await.map_err(reading)?))
+}
+
+/// Picks what we tell of a unit from all its properties.
+fn status_from(properties: &HashMap<String, OwnedVariant>) -> UnitStatus {
+    let string = |name| text(properties, name).unwrap_or_default();
+    let number = |name| properties.get(name).and_then(|value| value.downcast_ref::<u64>().ok());
+    // systemd says "not counted" with the largest number.
+    let counted = |name| number(name).filter(|count| *count != u64::MAX);
+    let signed = |name| properties.get(name).and_then(|value| value.downcast_ref::<i32>().ok()).unwrap_or(0);
+    UnitStatus {
+        load_state: string("LoadState"),
+        active_state: string("ActiveState"),
+        sub_state: string("SubState"),
+        file_state: string("UnitFileState"),
+        result: string("Result"),
+        exec_main_code: signed("ExecMainCode"),
+        exec_main_status: signed("ExecMainStatus"),
+        status_text: string("StatusText"),
+        main_pid: properties.get("MainPID").and_then(|value| value.downcast_ref::<u32>().ok()).unwrap_or(0),
+        control_group: string("ControlGroup"),
+        memory_current: counted("MemoryCurrent"),
+        tasks_current: counted("TasksCurrent"),
+        active_enter_timestamp: number("ActiveEnterTimestamp").unwrap_or(0),
+    }
+}
+
+/// A property that is text.
+fn text(properties: &HashMap<String, OwnedVariant>, name: &str) -> Option<String> {
+    properties.get(name).and_then(|value| value.downcast_ref::<&str>().ok()).map(str::to_owned)
+}
+
+/// Every property of a unit. The empty interface name stands for all interfaces with systemd; our
+/// proxies refuse it as no valid name.
+async fn all_properties(
+    connection: &zbus::Connection,
+    path: &OwnedObjectPath,
+) -> zbus::Result<HashMap<String, OwnedVariant>> {
+    let interface = Some("org.freedesktop.DBus.Properties");
+    let reply = connection.call_method(Some(SYSTEMD), path, interface, "GetAll", &"").await?;
+    reply.body().deserialize()
+}
+
+/// systemd's manager object.
+async fn manager(connection: &zbus::Connection) -> Result<ManagerProxy<'static>> {
+    let builder = ManagerProxy::builder(connection).cache_properties(CacheProperties::No);
+    builder.build().await.map_err(bus::failure)
+}
+
+/// Changes of unit files as lines.
+fn describe_changes(changes: &[(String, String, String)]) -> Vec<String> {
+    let line = |(kind, file, target): &(String, String, String)| match kind.as_str() {
+        "symlink" => format!("created link '{file}' to '{target}'"),
+        "unlink" => format!("removed link '{file}'"),
+        other => format!("{other} '{file}'"),
+    };
+    changes.iter().map(line).collect()
+}
+
+/// Names of units for a message.
+fn quoted(units: &[String]) -> String {
+    units.iter().map(|unit| format!("'{unit}'")).collect::<Vec<_>>().join(", ")
+}
+
+/// The directory of a unit's cgroup below the mount of the hierarchy, or nothing where it has none.
+pub fn cgroup_directory(status: &UnitStatus) -> Option<PathBuf> {
+    let below = status.control_group.strip_prefix('/').filter(|below| !below.is_empty())?;
+    Some(PathBuf::from("/sys/fs/cgroup").join(below))
+}
+
+/// An error for what should not happen between us and systemd.
+fn lost() -> Error {
+    Error::new("lost the connection to systemd while waiting for it")
+        .hint("see 'systemctl list-jobs' for what it still does")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_become_a_status() {
+        let value = |value: Variant<'static>| value.try_into_owned().unwrap();
+        let properties = HashMap::from([
+            ("ActiveState".to_owned(), value(Variant::from("failed"))),
+            ("Result".to_owned(), value(Variant::from("exit-code"))),
+            ("ExecMainStatus".to_owned(), value(Variant::from(125_i32))),
+            ("StatusText".to_owned(), value(Variant::from("failed: no init"))),
+            ("MemoryCurrent".to_owned(), value(Variant::from(u64::MAX))),
+            ("TasksCurrent".to_owned(), value(Variant::from(3_u64))),
+            ("MainPID".to_owned(), value(Variant::from(7_u32))),
+        ]);
+        let status = status_from(&properties);
+        assert_eq!((status.memory_current, status.tasks_current, status.main_pid), (None, Some(3), 7));
+        assert_eq!(status.describe_failure(), "exit status 125: failed: no init");
+    }
+
+    #[test]
+    fn a_cgroup_lies_below_the_mount() {
+        let status = UnitStatus { control_group: "/machine.slice/a.service".into(), ..UnitStatus::default() };
+        assert_eq!(cgroup_directory(&status), Some("/sys/fs/cgroup/machine.slice/a.service".into()));
+        assert_eq!(cgroup_directory(&UnitStatus::default()), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! A scope of our own for a machine that runs in the foreground.
+
+use super::jobs;
+use super::{CALL_TIMEOUT, manager};
+use crate::error::Result;
+use crate::host::bus;
+use crate::machine::resources::Resources;
+use std::os::fd::BorrowedFd;
+use zbus::Variant;
+
+/// A scope to be made around a process, with its cgroup delegated to us.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// Its name, with `.scope`.
+    pub name: &'a str,
+    /// Its slice, with `.slice`.
+    pub slice: &'a str,
+    /// What people see in `systemctl status`.
+    pub description: &'a str,
+    /// The process that moves into it.
+    pub pid: u32,
+    /// A pidfd of that process, where there is one.
+    pub pidfd: Option<BorrowedFd<'a>>,
+    /// Its limits.
+    pub resources: &'a Resources,
+}
+
+/// Makes a scope and waits until the process is in it. It goes away by itself with its last process.
+///
+/// # Errors
+/// Where systemd refuses, or a unit of that name exists.
+pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
+    let name = scope.name;
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let manager = manager(&connection).await?;
+    let mut messages = jobs::listen(&connection, &manager).await?;
+    let refused = |error| bus::failure(error).context(format!("cannot make the scope '{name}'"));
+    let mut made = Err(zbus::Error::Unsupported);
+    if let Some(pidfd) = scope.pidfd {
+        let process = ("PIDFDs", Variant::from(vec![zbus::Fd::from(pidfd)]));
+        made = manager.start_transient_unit(name, "fail", &properties(scope, process), &[]).await;
+    }
+    // SYSTEMD(254): older ones know no PIDFDs and refuse the property.
+    if made.as_ref().is_err_and(is_unknown_property) {
+        let process = ("PIDs", Variant::from(vec![scope.pid]));
+        made = manager.start_transient_unit(name, "fail", &properties(scope, process), &[]).await;
+    }
+    let job = made.map_err(|error| {
+        let exists = bus::error_name(&error).is_some_and(|name| name.ends_with(".UnitExists"));
+        let error = refused(error);
+        if exists { error.hint(format!("see 'systemctl status {name}', and stop it first")) } else { error }
+    })?;
+    jobs::wait_for(&connection, &manager, &mut messages, name, job).await
+}
+
+/// Whether an attempt failed because a property is not known, or was not made.
+fn is_unknown_property(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::Unsupported)
+        || bus::error_name(error).is_some_and(|name| {
+            ["PropertyReadOnly", "UnknownProperty", "InvalidArgs", "NotSupported"]
+                .iter()
+                .any(|kind| name == format!("org.freedesktop.DBus.Error.{kind}"))
+        })
+}
+
+/// The properties of a scope (org.freedesktop.systemd1(5)).
+fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'a str, Variant<'a>)> {
+    let mut properties = vec![
+        ("Description", Variant::from(scope.description)),
+        ("Slice", Variant::from(scope.slice)),
+        ("Delegate", Variant::from(true)),
+        // A failed scope would keep its name from the next run.
+        ("CollectMode", Variant::from("inactive-or-failed")),
+        process,
+    ];
+    let limits = scope.resources;
+    let numbers = [
+        ("MemoryMax", limits.memory_max),
+        ("MemoryHigh", limits.memory_high),
+        ("MemorySwapMax", limits.memory_swap_max),
+        // Percent of a processor as its microseconds in a second.
+        ("CPUQuotaPerSecUSec", limits.cpu_quota.map(|percent| u64::from(percent) * 10_000)),
+        ("CPUWeight", limits.cpu_weight),
+        ("TasksMax", limits.tasks_max),
+        ("IOWeight", limits.io_weight),
+    ];
+    properties.extend(numbers.into_iter().filter_map(|(name, value)| Some((name, Variant::from(value?)))));
+    properties
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_become_properties() {
+        let resources = Resources { cpu_quota: Some(150), tasks_max: Some(9), ..Resources::default() };
+        let scope = Scope {
+            name: "web.scope",
+            slice: "machine.slice",
+            description: "Machine web",
+            pid: 1,
+            pidfd: None,
+            resources: &resources,
+        };
+        let properties = properties(&scope, ("PIDs", Variant::from(vec![1_u32])));
+        let value = |name| properties.iter().find(|(is, _)| *is == name).map(|(_, value)| value.clone());
+        assert_eq!(value("CPUQuotaPerSecUSec"), Some(Variant::from(1_500_000_u64)));
+        assert_eq!(value("TasksMax"), Some(Variant::from(9_u64)));
+        assert_eq!(value("MemoryMax"), None);
+    }
+}
