@@ -4,4 +4,5 @@ pub mod error;
 pub mod host;
 pub mod machine;
 pub mod paths;
+pub mod plan;
 pub mod sys;
