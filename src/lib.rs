@@ -2,7 +2,10 @@
 
 pub mod error;
 pub mod host;
+pub mod link;
 pub mod machine;
 pub mod paths;
+pub mod payload;
 pub mod plan;
+pub mod supervisor;
 pub mod sys;
