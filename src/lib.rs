@@ -9,5 +9,6 @@ pub mod machine;
 pub mod paths;
 pub mod payload;
 pub mod plan;
+pub mod run;
 pub mod supervisor;
 pub mod sys;

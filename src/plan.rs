@@ -67,8 +67,6 @@ pub struct Facts {
     pub attach_at: PathBuf,
     /// Whether our standard input and output are a terminal.
     pub on_terminal: bool,
-    /// Whether the host has a cgroup2 file system that we may use.
-    pub cgroups: bool,
 }
 
 impl Facts {

@@ -8,7 +8,8 @@ mod ending;
 mod guest;
 pub mod handover;
 pub mod launch;
-mod reserve;
+pub mod registration;
+pub mod reserve;
 mod stop;
 pub mod supervise;
 

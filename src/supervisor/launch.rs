@@ -2,11 +2,12 @@
 //! a step fails.
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::{cleanup, reserve};
+use super::{cleanup, registration, reserve};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
+use crate::host::machined::{Outcome, Previous};
 use crate::host::state::{Phase, Record, process_start};
-use crate::host::{cgroup, machined, netlink, networkd};
+use crate::host::{cgroup, netlink, networkd};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::users::Users;
 use crate::machine::{Machine, Register};
@@ -296,28 +297,15 @@ impl<'a> Launch<'a> {
     }
 
     fn register(&mut self) -> Result<()> {
-        let (leader, _) = self.leader()?;
-        let registration = machined::Registration {
-            name: &self.ask.machine.name,
-            machine_id: self.ask.machine_id,
-            leader: self.record.leader.unwrap_or_default(),
-            leader_pidfd: leader.pidfd.as_fd(),
-            root: &self.ask.machine.root.directory,
-            ifindex: self.record.host_ifindex,
-            unit: self.ask.unit.as_deref(),
-            previous: if self.ask.kept.is_some() {
-                machined::Previous::Ours
-            } else {
-                machined::Previous::Unknown
-            },
-        };
-        match super::runtime()?.block_on(machined::register(&registration))? {
-            machined::Outcome::Registered => self.record.registered = true,
-            machined::Outcome::Absent(why) if self.ask.machine.register == Register::Yes => {
+        let previous = if self.ask.kept.is_some() { Previous::Ours } else { Previous::Unknown };
+        let leader = self.leader()?.0.pidfd.as_fd();
+        match registration::register(&self.record, leader, self.ask.machine_id, previous)? {
+            Outcome::Registered => self.record.registered = true,
+            Outcome::Absent(why) if self.ask.machine.register == Register::Yes => {
                 return Err(Error::new(format!("cannot register with machined: {why}"))
                     .hint("install systemd-container, or run with --register=no"));
             }
-            machined::Outcome::Absent(why) => log::info!("not registered with machined: {why}"),
+            Outcome::Absent(why) => log::info!("not registered with machined: {why}"),
         }
         Ok(())
     }

@@ -8,6 +8,23 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use std::path::Path;
 
+/// Refuses a machine that runs, before anything is looked at or touched for it.
+///
+/// # Errors
+/// A machine of this name that runs, with its supervisor.
+pub fn refuse_running(paths: &Paths, name: &Name) -> Result<()> {
+    match Record::read(paths, name) {
+        Ok(Some(record)) if record.is_alive() => Err(runs(name, Some(record.supervisor))),
+        _ => Ok(()),
+    }
+}
+
+fn runs(name: &Name, supervisor: Option<u32>) -> Error {
+    let who = supervisor.map_or_else(String::new, |pid| format!(" (supervisor: process {pid})"));
+    Error::new(format!("machine '{name}' runs already{who}"))
+        .hint(format!("stop it with 'coracle stop {name}', or give this one another name"))
+}
+
 /// Takes the name. What an earlier run of the same machine left over is cleaned up first.
 ///
 /// # Errors
@@ -15,12 +32,8 @@ use std::path::Path;
 pub fn name(paths: &Paths, name: &Name) -> Result<Lock> {
     let file = paths.machine(name).join("lock");
     let taken = |lock: Option<Lock>| {
-        lock.ok_or_else(|| {
-            let who = Record::read(paths, name).ok().flatten().map(|record| record.supervisor);
-            let who = who.map_or_else(String::new, |pid| format!(" (supervisor: process {pid})"));
-            Error::new(format!("machine '{name}' runs already{who}"))
-                .hint(format!("stop it with 'coracle stop {name}', or give this one another name"))
-        })
+        let who = || Record::read(paths, name).ok().flatten().map(|record| record.supervisor);
+        lock.ok_or_else(|| runs(name, who()))
     };
     let lock = taken(lock::take(&file)?)?;
     if let Some(record) = Record::read(paths, name).unwrap_or_default() {
