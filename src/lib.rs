@@ -4,3 +4,4 @@ pub mod error;
 pub mod host;
 pub mod machine;
 pub mod paths;
+pub mod plan;

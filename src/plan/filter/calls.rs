@@ -1,0 +1,127 @@
+//! The system calls we know: their numbers by architecture and the groups they are in. Facts only,
+//! read by `defaults`, `rules` and `program`; what a machine may call is not decided here.
+
+mod a_to_l;
+mod m_to_z;
+
+use super::groups::{Groups, KNOWN};
+
+/// The number of a call that an architecture does not have.
+const NO: u16 = u16::MAX;
+
+/// One system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Its name, as the kernel's headers have it.
+    pub name: &'static str,
+    /// Its number on x86-64, i386 and aarch64, in this order; `NO` where there is none.
+    numbers: [u16; 3],
+    /// The groups it is in, always also `KNOWN`.
+    pub groups: Groups,
+}
+
+/// One of the system call interfaces that a Linux kernel may offer to its programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abi {
+    /// 64 bit x86. The x32 interface shares its architecture value, with bit 30 set in the number.
+    X86_64,
+    /// 32 bit x86.
+    I386,
+    /// 64 bit ARM.
+    Aarch64,
+}
+
+impl Abi {
+    /// What `seccomp_data.arch` holds for a call by this interface (`AUDIT_ARCH_*` of
+    /// linux/audit.h).
+    pub fn audit(self) -> u32 {
+        match self {
+            Self::X86_64 => 0xc000_003e,
+            Self::I386 => 0x4000_0003,
+            Self::Aarch64 => 0xc000_00b7,
+        }
+    }
+}
+
+impl Call {
+    /// Its number, where the interface has it.
+    pub fn number(&self, abi: Abi) -> Option<usize> {
+        let number = match abi {
+            Abi::X86_64 => self.numbers[0],
+            Abi::I386 => self.numbers[1],
+            Abi::Aarch64 => self.numbers[2],
+        };
+        (number != NO).then_some(usize::from(number))
+    }
+}
+
+/// A row of the table.
+const fn call(name: &'static str, numbers: [u16; 3], groups: Groups) -> Call {
+    Call { name, numbers, groups: groups | KNOWN }
+}
+
+/// How many calls there are.
+pub const COUNT: usize = a_to_l::CALLS.len() + m_to_z::CALLS.len();
+
+/// All calls, sorted by name.
+pub static CALLS: [Call; COUNT] = join();
+
+/// Both halves of the table as one.
+const fn join() -> [Call; COUNT] {
+    let mut all = [a_to_l::CALLS[0]; COUNT];
+    let mut at = 0;
+    while at < COUNT {
+        all[at] = if at < a_to_l::CALLS.len() {
+            a_to_l::CALLS[at]
+        } else {
+            m_to_z::CALLS[at - a_to_l::CALLS.len()]
+        };
+        at += 1;
+    }
+    all
+}
+
+/// The row of a call in [`CALLS`], by its name.
+pub fn find(name: &str) -> Option<usize> {
+    CALLS.binary_search_by(|call| call.name.cmp(name)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_without_doubles() {
+        assert!(CALLS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        for abi in [Abi::X86_64, Abi::I386, Abi::Aarch64] {
+            let mut numbers: Vec<_> = CALLS.iter().filter_map(|call| call.number(abi)).collect();
+            numbers.sort_unstable();
+            assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{abi:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_from_424_on_are_the_same_everywhere() {
+        for call in CALLS.iter().filter(|call| call.number(Abi::X86_64) >= Some(424)) {
+            for abi in [Abi::I386, Abi::Aarch64] {
+                let number = call.number(abi);
+                assert!(number.is_none() || number == call.number(Abi::X86_64), "{}", call.name);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_c_library() {
+        let native = if cfg!(target_arch = "aarch64") { Abi::Aarch64 } else { Abi::X86_64 };
+        for (name, number) in [
+            ("read", libc::SYS_read),
+            ("ioctl", libc::SYS_ioctl),
+            ("socket", libc::SYS_socket),
+            ("clone3", libc::SYS_clone3),
+            ("mseal", libc::SYS_mseal),
+        ] {
+            let row = find(name).unwrap();
+            assert_eq!(CALLS[row].number(native), usize::try_from(number).ok(), "{name}");
+        }
+    }
+}

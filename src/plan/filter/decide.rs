@@ -1,0 +1,243 @@
+//! What each system call of the table gets under a policy. Called by `filter`; how the answers
+//! become a program is `program`'s.
+
+use super::Policy;
+use super::calls::{CALLS, COUNT, find};
+use super::{defaults, groups};
+use crate::error::{Error, Result};
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is made.
+    Allow,
+    /// It fails with EPERM.
+    Refuse,
+    /// It fails with ENOSYS, as a call that does not exist.
+    Absent,
+    /// It is socket(2), made unless the family is one that a machine does not get.
+    Socket,
+    /// It is ioctl(2), made unless the request types into a terminal.
+    Ioctl,
+}
+
+/// The action for each row of [`CALLS`].
+///
+/// # Errors
+/// A name in the policy that no call and no group has.
+pub fn decide(policy: &Policy) -> Result<[Action; COUNT]> {
+    let mut actions = defaults_for(policy.capabilities);
+    for word in &policy.allow {
+        each(word, |row| actions[row] = Action::Allow)?;
+    }
+    for word in &policy.deny {
+        each(word, |row| {
+            if actions[row] != Action::Absent {
+                actions[row] = Action::Refuse;
+            }
+        })?;
+    }
+    for (name, action) in [("socket", Action::Socket), ("ioctl", Action::Ioctl)] {
+        // An allowed call keeps its rules on arguments, however it came to be allowed.
+        if let Some(row) = find(name).filter(|row| actions[*row] == Action::Allow) {
+            actions[row] = action;
+        }
+    }
+    Ok(actions)
+}
+
+/// The default list, for a set of retained capabilities.
+fn defaults_for(capabilities: u64) -> [Action; COUNT] {
+    let holds = |capability: u8| capabilities & (1 << capability) != 0;
+    let granted = defaults::GROUPS_BY_CAPABILITY.iter().filter(|(capability, _)| holds(*capability));
+    let groups = granted.fold(defaults::GROUPS, |groups, (_, group)| groups | group);
+
+    let mut actions = [Action::Refuse; COUNT];
+    for (action, call) in actions.iter_mut().zip(&CALLS) {
+        if call.groups & groups != 0 {
+            *action = Action::Allow;
+        }
+    }
+    let always = defaults::CALLS.iter().map(|name| (*name, Action::Allow));
+    let gated = defaults::CALLS_BY_CAPABILITY
+        .iter()
+        .map(|(capability, name)| (*name, if holds(*capability) { Action::Allow } else { Action::Refuse }));
+    let absent = defaults::ABSENT.iter().map(|name| (*name, Action::Absent));
+    for (name, action) in always.chain(gated).chain(absent) {
+        if let Some(row) = find(name) {
+            actions[row] = action;
+        }
+    }
+    actions
+}
+
+/// Calls `apply` with each row that a word of a policy means: a call's name or a group's.
+fn each(word: &str, mut apply: impl FnMut(usize)) -> Result<()> {
+    if let Some(group) = groups::find(word) {
+        CALLS.iter().enumerate().filter(|(_, call)| call.groups & group != 0).for_each(|(row, _)| apply(row));
+        return Ok(());
+    }
+    match find(word) {
+        Some(row) => {
+            apply(row);
+            Ok(())
+        }
+        None => Err(unknown(word)),
+    }
+}
+
+/// The error for a word that means nothing, with the known word nearest to it.
+fn unknown(word: &str) -> Error {
+    let (what, nearest) = if word.starts_with('@') {
+        ("group of system calls", nearest(word, groups::names()))
+    } else {
+        ("system call", nearest(word, CALLS.iter().map(|call| call.name)))
+    };
+    let error = Error::new(format!("unknown {what} '{}'", word.escape_debug()));
+    match nearest {
+        Some(nearest) => error.hint(format!("did you mean '{nearest}'?")),
+        None => error.hint("see 'systemd-analyze syscall-filter' for the names there are"),
+    }
+}
+
+/// The nearest of some words, where it takes at most a third of the letters to get there.
+fn nearest(word: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    // A longer word is no slip of the pen, and the distance takes time in the square of it.
+    if word.len() > 40 {
+        return None;
+    }
+    known
+        .map(|known| (distance(word.as_bytes(), known.as_bytes()), known))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, known)| *distance <= known.len().div_ceil(3))
+        .map(|(_, known)| known)
+}
+
+/// How many bytes to insert, remove or replace to get from one word to the other.
+fn distance(from: &[u8], to: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::calls::Abi;
+    use super::*;
+
+    fn action(capabilities: u64, allow: &str, deny: &str, name: &str) -> Action {
+        let words = |words: &str| words.split_whitespace().map(str::to_owned).collect();
+        let policy = Policy { capabilities, allow: words(allow), deny: words(deny) };
+        decide(&policy).unwrap()[find(name).unwrap()]
+    }
+
+    #[test]
+    fn every_name_of_the_default_list_is_in_the_table() {
+        let gated = defaults::CALLS_BY_CAPABILITY.iter().map(|(_, name)| name);
+        for name in defaults::CALLS.iter().chain(&defaults::ABSENT).chain(gated) {
+            assert!(find(name).is_some(), "{name}");
+        }
+        assert!(defaults::CALLS.is_sorted());
+    }
+
+    #[test]
+    fn the_default_list_is_of_the_expected_size() {
+        let actions = decide(&Policy::default()).unwrap();
+        let allowed = |abi| {
+            let rows = CALLS.iter().zip(&actions).filter(|(call, _)| call.number(abi).is_some());
+            rows.filter(|(_, action)| !matches!(action, Action::Refuse | Action::Absent)).count()
+        };
+        assert_eq!((allowed(Abi::X86_64), allowed(Abi::I386), allowed(Abi::Aarch64)), (323, 384, 281));
+    }
+
+    #[test]
+    fn a_machine_gets_what_a_system_needs_and_no_more() {
+        for name in
+            ["read", "clone3", "mount", "setns", "unshare", "personality", "seccomp", "ipc", "socketcall"]
+        {
+            assert_eq!(action(0, "", "", name), Action::Allow, "{name}");
+        }
+        for name in [
+            "keyctl",
+            "add_key",
+            "request_key",
+            "pkey_alloc",
+            "swapon",
+            "kexec_load",
+            "fanotify_init",
+            "quotactl",
+            "open_by_handle_at",
+            "perf_event_open",
+            "lookup_dcookie",
+            "nfsservctl",
+            "modify_ldt",
+            "uselib",
+        ] {
+            assert_eq!(action(u64::MAX, "", "", name), Action::Refuse, "{name}");
+        }
+        assert_eq!(action(u64::MAX, "", "", "io_uring_setup"), Action::Absent);
+        assert_eq!(action(0, "", "", "socket"), Action::Socket);
+        assert_eq!(action(0, "", "", "ioctl"), Action::Ioctl);
+    }
+
+    #[test]
+    fn some_calls_come_with_their_capability() {
+        for (capability, name) in [
+            (14, "mlock"),
+            (16, "init_module"),
+            (17, "iopl"),
+            (19, "ptrace"),
+            (19, "process_vm_readv"),
+            (20, "acct"),
+            (22, "reboot"),
+            (25, "clock_settime"),
+            (26, "vhangup"),
+            (34, "syslog"),
+            (39, "bpf"),
+        ] {
+            assert_eq!(action(1 << capability, "", "", name), Action::Allow, "{name}");
+            assert_eq!(action(!(1 << capability), "", "", name), Action::Refuse, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_definition_adds_and_takes_and_taking_wins() {
+        assert_eq!(action(0, "@keyring", "", "keyctl"), Action::Allow);
+        assert_eq!(action(0, "@keyring", "keyctl", "keyctl"), Action::Refuse);
+        assert_eq!(action(0, "@aio", "", "io_uring_setup"), Action::Allow);
+        assert_eq!(action(0, "", "@aio", "io_uring_setup"), Action::Absent);
+        assert_eq!(action(0, "", "@default", "landlock_add_rule"), Action::Refuse);
+        assert_eq!(action(0, "", "@privileged", "chown"), Action::Refuse);
+        assert_eq!(action(0, "@known", "", "memfd_secret"), Action::Allow);
+        assert_eq!(action(0, "socket", "", "socket"), Action::Socket);
+    }
+
+    #[test]
+    fn unknown_names_are_errors_with_the_nearest() {
+        for (word, message, hint) in [
+            ("opne", "unknown system call 'opne'", "did you mean 'open'?"),
+            ("keyclt", "unknown system call 'keyclt'", "did you mean 'keyctl'?"),
+            ("@fil-system", "unknown group of system calls '@fil-system'", "did you mean '@file-system'?"),
+            ("", "unknown system call ''", "see 'systemd-analyze syscall-filter' for the names there are"),
+            (
+                "a\nb",
+                "unknown system call 'a\\nb'",
+                "see 'systemd-analyze syscall-filter' for the names there are",
+            ),
+        ] {
+            let policy = Policy { deny: vec![word.to_owned()], ..Policy::default() };
+            let error = decide(&policy).unwrap_err();
+            assert_eq!((error.to_string().as_str(), error.cure()), (message, Some(hint)));
+        }
+        let policy = Policy { allow: vec!["x".repeat(1 << 20)], ..Policy::default() };
+        assert!(decide(&policy).is_err());
+    }
+}

@@ -1,0 +1,115 @@
+//! The groups of system calls, by the names of systemd.exec(5) as of systemd 262. Each group is one
+//! bit in the rows of `calls`; a group that includes others whole is the union of their bits. Used
+//! by `calls`, `defaults` and `rules`.
+
+/// A set of groups: the bits below.
+pub type Groups = u32;
+
+pub const AIO: Groups = 1 << 0;
+pub const BASIC_IO: Groups = 1 << 1;
+pub const CHOWN: Groups = 1 << 2;
+pub const CLOCK: Groups = 1 << 3;
+pub const CPU_EMULATION: Groups = 1 << 4;
+pub const DEBUG: Groups = 1 << 5;
+pub const DEFAULT: Groups = 1 << 6;
+pub const FILE_SYSTEM: Groups = 1 << 7;
+pub const IO_EVENT: Groups = 1 << 8;
+pub const IPC: Groups = 1 << 9;
+pub const KEYRING: Groups = 1 << 10;
+pub const MEMLOCK: Groups = 1 << 11;
+pub const MODULE: Groups = 1 << 12;
+pub const MOUNT: Groups = 1 << 13;
+pub const NETWORK_IO: Groups = 1 << 14;
+pub const OBSOLETE: Groups = 1 << 15;
+pub const PKEY: Groups = 1 << 16;
+pub const PRIVILEGED: Groups = 1 << 17;
+pub const PROCESS: Groups = 1 << 18;
+pub const RAW_IO: Groups = 1 << 19;
+pub const REBOOT: Groups = 1 << 20;
+pub const RESOURCES: Groups = 1 << 21;
+pub const SANDBOX: Groups = 1 << 22;
+pub const SETUID: Groups = 1 << 23;
+pub const SIGNAL: Groups = 1 << 24;
+pub const SWAP: Groups = 1 << 25;
+pub const SYNC: Groups = 1 << 26;
+pub const SYSTEM_SERVICE: Groups = 1 << 27;
+pub const TIMER: Groups = 1 << 28;
+/// Every call of the table, in a group or not.
+pub const KNOWN: Groups = 1 << 29;
+
+/// Every group with the bits that a call must have one of to be in it, sorted by name.
+const NAMES: [(&str, Groups); 30] = [
+    ("@aio", AIO),
+    ("@basic-io", BASIC_IO),
+    ("@chown", CHOWN),
+    ("@clock", CLOCK),
+    ("@cpu-emulation", CPU_EMULATION),
+    ("@debug", DEBUG),
+    ("@default", DEFAULT | SANDBOX),
+    ("@file-system", FILE_SYSTEM),
+    ("@io-event", IO_EVENT),
+    ("@ipc", IPC),
+    ("@keyring", KEYRING),
+    ("@known", KNOWN),
+    ("@memlock", MEMLOCK),
+    ("@module", MODULE),
+    ("@mount", MOUNT),
+    ("@network-io", NETWORK_IO),
+    ("@obsolete", OBSOLETE),
+    ("@pkey", PKEY),
+    ("@privileged", PRIVILEGED | CHOWN | CLOCK | MODULE | RAW_IO | REBOOT | SWAP),
+    ("@process", PROCESS),
+    ("@raw-io", RAW_IO),
+    ("@reboot", REBOOT),
+    ("@resources", RESOURCES),
+    ("@sandbox", SANDBOX),
+    ("@setuid", SETUID),
+    ("@signal", SIGNAL),
+    ("@swap", SWAP),
+    ("@sync", SYNC),
+    ("@system-service", SERVICE),
+    ("@timer", TIMER),
+];
+
+/// What `@system-service` includes.
+const SERVICE: Groups = SYSTEM_SERVICE
+    | AIO
+    | BASIC_IO
+    | CHOWN
+    | DEFAULT
+    | SANDBOX
+    | FILE_SYSTEM
+    | IO_EVENT
+    | IPC
+    | KEYRING
+    | MEMLOCK
+    | NETWORK_IO
+    | PROCESS
+    | RESOURCES
+    | SETUID
+    | SIGNAL
+    | SYNC
+    | TIMER;
+
+/// The bits of a group, by its name with the leading `@`; a call with one of them is in the group.
+pub fn find(name: &str) -> Option<Groups> {
+    NAMES.binary_search_by(|(known, _)| known.cmp(&name)).ok().map(|at| NAMES[at].1)
+}
+
+/// The names of all groups, for suggestions.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_is_found_by_its_name() {
+        assert!(names().is_sorted());
+        assert_eq!(names().filter(|name| find(name).is_some()).count(), 30);
+        assert_eq!(find("@chown"), Some(CHOWN));
+        assert_eq!(find("chown"), None);
+    }
+}

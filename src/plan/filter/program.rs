@@ -1,0 +1,193 @@
+//! Decisions into a program for seccomp(2): one balanced tree of comparisons for each interface,
+//! behind a switch on the architecture. Called by `filter`. It must not decide anything.
+//!
+//! The program is written from its end to its beginning, so that where a jump goes is known when it
+//! is written; jumps only go forward. Only operations that the kernel can evaluate ahead of time are
+//! used before the rules on arguments (load of number and architecture, comparisons, return), so
+//! that it answers allowed calls from a bit map without running the program (Linux 5.11).
+
+use super::Instruction;
+use super::calls::{Abi, CALLS, COUNT};
+use super::decide::Action;
+
+/// Where a jump goes: the instruction's distance from the end of the program.
+type Label = usize;
+
+/// A range of numbers with one action: it ends where the next begins, the last one never.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    start: u32,
+    action: Action,
+}
+
+/// Offsets in `struct seccomp_data` (linux/seccomp.h). Of an argument only the low half is looked
+/// at: the kernel cuts an int off the register, so the high half means nothing, and a rule that
+/// looked at it could be passed by setting it.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+const SECOND_ARGUMENT: u32 = 24;
+const THIRD_ARGUMENT: u32 = 32;
+
+/// The program that answers calls by these interfaces with the actions of [`CALLS`], and all other
+/// calls with ENOSYS.
+pub fn assemble(abis: &[Abi], actions: &[Action; COUNT]) -> Vec<Instruction> {
+    let mut program = Backwards { code: Vec::with_capacity(512) };
+    let leaves = program.leaves();
+    let mut ranges = Vec::with_capacity(128);
+    let mut next = leaves.absent;
+    // The last one tested is the first one written: the host's own interface is tested first.
+    for abi in abis.iter().rev() {
+        collect(*abi, actions, &mut ranges);
+        let tree = program.tree(&ranges, &leaves);
+        let tree = program.load(NUMBER, tree);
+        next = program.equal(abi.audit(), tree, next);
+    }
+    program.load(ARCHITECTURE, next);
+    program.code.reverse();
+    program.code
+}
+
+/// The ranges of an interface, by number; what no call has is absent.
+fn collect(abi: Abi, actions: &[Action; COUNT], ranges: &mut Vec<Range>) {
+    // Larger than any number in the tables, so that the last range is of numbers nobody has.
+    let mut by_number = [Action::Absent; 1024];
+    for (call, action) in CALLS.iter().zip(actions) {
+        if let Some(slot) = call.number(abi).and_then(|number| by_number.get_mut(number)) {
+            *slot = *action;
+        }
+    }
+    ranges.clear();
+    for (start, action) in (0..).zip(by_number) {
+        if ranges.last().is_none_or(|range| range.action != action) {
+            ranges.push(Range { start, action });
+        }
+    }
+}
+
+/// Where each action is carried out.
+struct Leaves {
+    allow: Label,
+    refuse: Label,
+    absent: Label,
+    socket: Label,
+    ioctl: Label,
+}
+
+impl Leaves {
+    fn of(&self, action: Action) -> Label {
+        match action {
+            Action::Allow => self.allow,
+            Action::Refuse => self.refuse,
+            Action::Absent => self.absent,
+            Action::Socket => self.socket,
+            Action::Ioctl => self.ioctl,
+        }
+    }
+}
+
+/// A program from its last instruction to its first.
+struct Backwards {
+    code: Vec<Instruction>,
+}
+
+impl Backwards {
+    fn push(&mut self, code: u32, jt: u8, jf: u8, k: u32) -> Label {
+        // All operations are below 256.
+        self.code.push(Instruction { code: code as u16, jt, jf, k });
+        self.code.len() - 1
+    }
+
+    /// Answers the call.
+    fn answer(&mut self, value: u32) -> Label {
+        self.push(libc::BPF_RET | libc::BPF_K, 0, 0, value)
+    }
+
+    /// Answers the call with an error.
+    fn fail(&mut self, errno: i32) -> Label {
+        self.answer(libc::SECCOMP_RET_ERRNO | errno.cast_unsigned())
+    }
+
+    /// Loads a word of the call, then goes on at `next`.
+    fn load(&mut self, offset: u32, next: Label) -> Label {
+        if next + 1 != self.code.len() {
+            self.go(next);
+        }
+        self.push(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset)
+    }
+
+    /// Goes on at `target`, however far away.
+    fn go(&mut self, target: Label) -> Label {
+        // A program has at most 4096 instructions.
+        let skip = (self.code.len() - target - 1) as u32;
+        self.push(libc::BPF_JMP | libc::BPF_JA, 0, 0, skip)
+    }
+
+    /// Where to jump to get to `target` from an instruction that is written after at most `more`
+    /// others: there, or to a long jump where eight bits do not reach.
+    fn near(&mut self, target: Label, more: usize) -> Label {
+        if self.code.len() + more - target - 1 > usize::from(u8::MAX) { self.go(target) } else { target }
+    }
+
+    /// Compares the loaded word with `k`.
+    fn compare(&mut self, operation: u32, k: u32, yes: Label, no: Label) -> Label {
+        let yes = self.near(yes, 1);
+        let no = self.near(no, 0);
+        let skip = |target: Label| (self.code.len() - target - 1) as u8;
+        let (yes, no) = (skip(yes), skip(no));
+        self.push(libc::BPF_JMP | operation | libc::BPF_K, yes, no, k)
+    }
+
+    fn equal(&mut self, k: u32, yes: Label, no: Label) -> Label {
+        self.compare(libc::BPF_JEQ, k, yes, no)
+    }
+
+    /// The ends of all trees, at the end of the program, with the rules on arguments.
+    fn leaves(&mut self) -> Leaves {
+        let allow = self.answer(libc::SECCOMP_RET_ALLOW);
+        let refuse = self.fail(libc::EPERM);
+        let absent = self.fail(libc::ENOSYS);
+        let socket = self.socket(allow);
+        let ioctl = self.ioctl(allow, refuse);
+        Leaves { allow, refuse, absent, socket, ioctl }
+    }
+
+    /// The rules of socket(2). Auditing knows no namespaces, and user space takes this error for a
+    /// kernel without it; vsock(7) leads to the hypervisor or its guests, whatever the network
+    /// namespace; AF_ALG opens much of the kernel for little use.
+    fn socket(&mut self, allow: Label) -> Label {
+        let unsupported = self.fail(libc::EAFNOSUPPORT);
+        let audit = self.equal(libc::NETLINK_AUDIT.cast_unsigned(), unsupported, allow);
+        let netlink = self.load(THIRD_ARGUMENT, audit);
+        let family = self.equal(libc::AF_NETLINK.cast_unsigned(), netlink, allow);
+        let family = self.equal(libc::AF_ALG.cast_unsigned(), unsupported, family);
+        let family = self.equal(libc::AF_VSOCK.cast_unsigned(), unsupported, family);
+        self.load(FIRST_ARGUMENT, family)
+    }
+
+    /// The rules of ioctl(2): TIOCSTI and TIOCLINUX put characters into the input of a terminal,
+    /// which may be one that a user of the host types into.
+    fn ioctl(&mut self, allow: Label, refuse: Label) -> Label {
+        let request = self.equal(libc::TIOCLINUX as u32, refuse, allow);
+        let request = self.equal(libc::TIOCSTI as u32, refuse, request);
+        self.load(SECOND_ARGUMENT, request)
+    }
+
+    /// Finds the range that the loaded number is in.
+    fn tree(&mut self, ranges: &[Range], leaves: &Leaves) -> Label {
+        match ranges {
+            [] => leaves.absent,
+            [only] => leaves.of(only.action),
+            // One number that differs from its surroundings takes one comparison instead of two.
+            [before, one, after] if before.action == after.action && one.start + 1 == after.start => {
+                self.equal(one.start, leaves.of(one.action), leaves.of(before.action))
+            }
+            _ => {
+                let (below, above) = ranges.split_at(ranges.len() / 2);
+                let yes = self.tree(above, leaves);
+                let no = self.tree(below, leaves);
+                self.compare(libc::BPF_JGE, above[0].start, yes, no)
+            }
+        }
+    }
+}
