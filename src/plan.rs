@@ -2,3 +2,4 @@
 //! host by pure functions. It must not touch the host.
 
 pub mod filter;
+pub mod init;
