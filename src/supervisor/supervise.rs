@@ -228,7 +228,8 @@ impl Loop {
             }
         }
         if let Some(stop) = &mut self.stop {
-            stop.escalate(self.leader.as_fd(), self.terms.record.cgroup.as_deref());
+            let record = &self.terms.record;
+            stop.escalate(self.leader.as_fd(), record.leader.unwrap_or_default(), record.cgroup.as_deref());
         }
         Ok(ended)
     }
@@ -293,7 +294,12 @@ impl Loop {
                     self.status = status;
                     self.tell_status();
                 }
-                Word::Status(_) | Word::Stopping | Word::Progress => {}
+                Word::Stopping => {
+                    if let Some(stop) = &mut self.stop {
+                        stop.heard();
+                    }
+                }
+                Word::Status(_) | Word::Progress => {}
             }
         }
         self.progress();
