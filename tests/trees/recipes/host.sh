@@ -16,6 +16,7 @@ customize() {
 	# networkd is off unless a test asks for it: coracle must work without
 	chroot "$root" systemctl -q disable systemd-networkd.service systemd-networkd.socket
 	mkdir -p "$root/etc/systemd/journald.conf.d" "$root/var/log/journal" "$root/var/lib/machines"
-	printf '[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n' >"$root/etc/systemd/journald.conf.d/test.conf"
+	# the kernel's log is that of the whole machine, with the lines of other hosts in it
+	printf '[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\nReadKMsg=no\n' >"$root/etc/systemd/journald.conf.d/test.conf"
 	first_boot_done "$root"
 }
