@@ -136,3 +136,13 @@ fn finds_every_planted_leak() {
     before.assert_same(&host);
     host.stop();
 }
+
+#[test]
+fn coracle_is_installed_as_a_user_does() {
+    let host = Host::start(&[]);
+    let list = host.sh_ok(
+        "test -x /usr/bin/coracle; cmp /usr/bin/coracle /usr/lib/systemd/system-generators/coracle-generator
+         find /usr/bin/coracle /usr/lib/systemd/system-generators -newer /usr/bin/env -printf '%p %u %m\n'",
+    );
+    assert!(list.contains("/usr/bin/coracle root 755\n"), "{list}");
+}
