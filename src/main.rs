@@ -19,11 +19,17 @@ fn main() -> ExitCode {
 
 /// Does what the verb says.
 fn run(cli: &Cli) -> Result<()> {
-    let paths = Paths::below(&cli.root);
+    let root = std::path::absolute(&cli.root)
+        .map_err(|error| Error::from(error).context(format!("cannot find '{}'", cli.root.display())))?;
+    let paths = Paths::below(root);
     match &cli.verb {
         Verb::Check(wanted) => cli::check::run(&paths, wanted),
         Verb::Config(wanted) => cli::config::run(&paths, wanted),
         Verb::Completions(wanted) => cli::completions::run(wanted),
+        Verb::Run(options) => {
+            let resolved = coracle::config::run(&paths, cli::layer::layer(options)?)?;
+            Err(Error::new(format!("this build cannot run the machine '{}'", resolved.machine.name)))
+        }
         _ => Err(Error::new("this build cannot do that")),
     }
 }
