@@ -25,7 +25,8 @@ use std::path::PathBuf;
 /// A machine is a plain systemd unit, registered with systemd-machined, with its cgroup, a private
 /// network, and its logs in the host's journal. See coracle(1) and coracle.toml(5).
 #[derive(Debug, Parser)]
-#[command(name = "coracle", version, disable_help_subcommand = true, infer_long_args = false)]
+#[command(name = "coracle", version, disable_help_subcommand = true)]
+#[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 pub struct Cli {
     /// Look for every file below this directory instead of '/'
     #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
@@ -121,6 +122,7 @@ fn usage(error: &clap::Error) -> Error {
         return Error::usage("no verb is given").hint("'coracle --help' lists the verbs");
     }
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let (what, rest) = (what.replace("subcommand", "verb"), rest.replace("subcommand", "verb"));
     let what: Vec<&str> = what.trim_start_matches("error: ").lines().map(str::trim).collect();
     let tip = rest.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
@@ -128,7 +130,7 @@ fn usage(error: &clap::Error) -> Error {
     match (tip, usage) {
         (Some(tip), _) => error.hint(tip),
         (None, Some(usage)) => error.hint(format!("usage: {usage}")),
-        (None, None) => error.hint("'coracle --help' lists the verbs"),
+        (None, None) => error.hint("'--help' after the verb shows its options"),
     }
 }
 

@@ -27,31 +27,22 @@ use std::path::{Path, PathBuf};
 /// only its tree in `/var/lib/machines`.
 ///
 /// # Errors
-/// There is neither, or all that is wrong in the definition, as one error of kind
-/// [`Kind::Launch`].
+/// There is neither, or all that is wrong in the definition, as one error.
 pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
     let files = Files::of(paths, name)?;
-    if files.is_masked() {
+    if let Some(link) = files.mask() {
         return Err(Error::new(format!("the machine '{name}' is masked"))
-            .hint(format!("remove '{}'", shown(files.main.as_deref())))
-            .kind_of(Kind::Launch));
+            .hint(format!("remove '{}', a link to '/dev/null'", link.display())));
     }
     if files.is_empty() && !paths.images().join(name).is_dir() {
-        return Err(Error::new(format!("there is no machine '{name}'"))
-            .hint(format!(
-                "write '{}' or put a tree at '{}'",
-                paths.definitions()[0].join(format!("{name}.toml")).display(),
-                paths.images().join(name).display()
-            ))
-            .kind_of(Kind::Launch));
+        return Err(Error::new(format!("there is no machine '{name}'")).hint(format!(
+            "write '{}' or put a tree at '{}'",
+            paths.definitions()[0].join(format!("{name}.toml")).display(),
+            paths.images().join(name).display()
+        )));
     }
-    let (said, mut problems) = files.read();
-    match resolve::resolve(paths, name, below_root(paths, said), Profile::Unit) {
-        Ok(resolved) if problems.is_empty() => return Ok(resolved),
-        Ok(_) => {}
-        Err(broken) => problems.extend(broken.iter().map(|error| Problem::new(None, None, error))),
-    }
-    Err(problem::together(&format!("cannot use the definition of '{name}'"), &problems).kind_of(Kind::Launch))
+    let what = format!("cannot use the definition of '{name}'");
+    meant(paths, name, Layer::default(), &files, Profile::Unit, &what)
 }
 
 /// The machine that the options `flags` of `coracle run` mean. With a name that has a definition,
@@ -60,25 +51,38 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
 /// # Errors
 /// All that is wrong, as one error of kind [`Kind::Launch`].
 pub fn run(paths: &Paths, mut flags: Layer) -> Result<Resolved> {
-    let named = flags.name.value().is_some();
-    if !named && flags.directory.value().is_none() {
+    if flags.name.value().is_none() && flags.directory.value().is_none() {
         let here = std::env::current_dir()
             .map_err(|error| Error::from(error).context("cannot tell the current directory"))?;
-        flags.directory.set(here, Origin::Default);
+        flags.directory.set(here, Origin::Flag("current directory"));
     }
-    let name = match flags.name.value() {
-        Some(name) => Name::new(name)?,
-        None => name_of(flags.directory.value().map_or(Path::new("/"), PathBuf::as_path))?,
+    let (name, files) = match (flags.name.value(), flags.directory.value()) {
+        (Some(name), _) => (name.clone(), Files::of(paths, name)?),
+        (None, directory) => (name_of(directory.map_or(Path::new("/"), PathBuf::as_path))?, Files::default()),
     };
-    let files = if named { Files::of(paths, &name)? } else { Files::default() };
-    let (said, mut problems) = files.read();
     let profile = if files.is_empty() { Profile::Nspawn } else { Profile::Foreground };
-    match resolve::resolve(paths, &name, flags.over(below_root(paths, said)), profile) {
+    let what = format!("cannot run the machine '{name}'");
+    meant(paths, &name, flags, &files, profile, &what).map_err(|error| error.kind_of(Kind::Launch))
+}
+
+/// The machine that `above` over what `files` say means.
+fn meant(
+    paths: &Paths,
+    name: &Name,
+    above: Layer,
+    files: &Files,
+    profile: Profile,
+    what: &str,
+) -> Result<Resolved> {
+    let (said, mut problems) = files.read();
+    match resolve::resolve(paths, name, above.over(said), profile) {
         Ok(resolved) if problems.is_empty() => return Ok(resolved),
         Ok(_) => {}
-        Err(broken) => problems.extend(broken.iter().map(|error| Problem::new(None, None, error))),
+        Err(broken) => {
+            problems.extend(broken.iter().map(|error| Problem::new(files.main.as_deref(), error)));
+        }
     }
-    Err(problem::together(&format!("cannot run the machine '{name}'"), &problems).kind_of(Kind::Launch))
+    Err(problem::together(what, &problems))
 }
 
 /// The machines there are: those with a definition and those with a tree in `/var/lib/machines`.
@@ -96,19 +100,14 @@ pub fn names(paths: &Paths) -> Result<BTreeSet<Name>> {
     Ok(names)
 }
 
-/// Paths of definitions are paths below the root directory in use.
-fn below_root(paths: &Paths, mut said: Layer) -> Layer {
-    if let Some(directory) = said.directory.value() {
-        let (directory, origin) = (paths.join(directory), said.directory.origin());
-        said.directory.set(directory, origin);
-    }
-    said.mounts.change(|mount| mount.source = mount.source.take().map(|source| paths.join(source)));
-    said
-}
-
 /// The name of a machine that has none, by its directory: its last part, without what no name
 /// has, as systemd-nspawn(1) makes it.
 fn name_of(directory: &Path) -> Result<Name> {
+    if directory == Path::new("/") {
+        return Err(Error::new("the root directory is '/', the host's own")
+            .hint("name a directory with a root file system of its own")
+            .kind_of(Kind::Launch));
+    }
     let last = directory.file_name().unwrap_or_default().to_string_lossy();
     let fit: String =
         last.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).take(64).collect();
@@ -119,8 +118,4 @@ fn name_of(directory: &Path) -> Result<Name> {
             .hint("name it with --machine=NAME")
             .kind_of(Kind::Launch)
     })
-}
-
-fn shown(file: Option<&Path>) -> String {
-    file.map(|file| file.display().to_string()).unwrap_or_default()
 }

@@ -20,23 +20,31 @@ pub fn run(paths: &Paths, wanted: &Check) -> Result<()> {
             output::line(&problem.to_string())?;
         }
     }
-    let errors = checked.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    match errors {
+    let of = |severity| checked.problems.iter().filter(|problem| problem.severity == severity).count();
+    match of(Severity::Error) {
         0 if wanted.json => Ok(()),
-        0 => output::line(&match checked.files {
-            1 => "1 file, no problem that keeps a machine from starting".to_owned(),
-            files => format!("{files} files, no problem that keeps a machine from starting"),
-        }),
-        1 => Err(Error::new("1 problem found")),
-        many => Err(Error::new(format!("{many} problems found"))),
+        0 => output::line(&format!(
+            "checked {}: no errors, {}",
+            count(checked.files, "file"),
+            count(of(Severity::Warning), "warning")
+        )),
+        errors => {
+            Err(Error::new(format!("checked {}: {}", count(checked.files, "file"), count(errors, "error"))))
+        }
     }
+}
+
+/// `1 file`, `2 files`.
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }
 
 fn as_json(problem: &crate::config::Problem) -> Value {
     json!({
         "severity": problem.severity.as_str(),
         "file": problem.file,
-        "line": problem.place.as_ref().map(|place| place.line),
+        "line": problem.line,
         "column": problem.place.as_ref().map(|place| place.column),
         "message": problem.message,
         "hint": problem.hint,

@@ -109,7 +109,7 @@ impl Flags {
     /// The value, or nothing after noting what is wrong with it.
     fn check<T>(&mut self, flag: &str, text: &str, read: Result<T>) -> Option<T> {
         let context = || format!("'{flag}{}'", text.escape_debug());
-        read.map_err(|error| self.problems.push(Problem::new(None, None, &error.context(context())))).ok()
+        read.map_err(|error| self.problems.push(Problem::new(None, &error.context(context())))).ok()
     }
 
     /// The options that are more, or other, than the value of one setting.

@@ -63,10 +63,17 @@ fn item(roff: &mut String, option: &Arg) {
         names.push(format!("-{short}{}", value.unwrap_or_default()));
     }
     if let Some(long) = option.get_long() {
-        names.push(format!("--{long}{}", value.map(|value| format!("={value}")).unwrap_or_default()));
+        let optional = option.get_num_args().is_some_and(|number| number.min_values() == 0);
+        let value = value.map(|value| if optional { format!("[={value}]") } else { format!("={value}") });
+        names.push(format!("--{long}{}", value.unwrap_or_default()));
     }
     let help = option.get_help().map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(roff, ".TP\n.B {}\n{}.", escape(&names.join(", ")), escape(&help));
+    let words: Vec<String> =
+        option.get_possible_values().iter().map(|word| word.get_name().to_owned()).collect();
+    if option.get_action().takes_values() && !words.is_empty() {
+        let _ = writeln!(roff, "One of {}.", escape(&words.join(", ")));
+    }
 }
 
 /// Text that roff takes as it is: its own signs and minus signs escaped.

@@ -134,14 +134,7 @@ pub struct Logs {
     pub lines: Option<u32>,
 
     /// One boot only: 0 the last one, -1 the one before, or a boot id
-    #[arg(
-        short,
-        long,
-        value_name = "BOOT",
-        num_args = 0..=1,
-        default_missing_value = "0",
-        allow_hyphen_values = true
-    )]
+    #[arg(short, long, value_name = "BOOT", allow_hyphen_values = true)]
     pub boot: Option<String>,
 }
 

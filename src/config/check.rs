@@ -1,9 +1,9 @@
 //! All problems of many definitions, for `coracle check`. Called by `cli`; it stops at nothing.
 
 use super::files::{self, Files};
+use super::layer::Layer;
 use super::problem::Problem;
 use super::resolve::{Profile, Resolved, resolve};
-use super::{below_root, layer::Layer};
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -30,7 +30,7 @@ pub fn all(paths: &Paths) -> Result<Checked> {
     for name in names {
         let files = Files::of(paths, &name)?;
         checked.files += files.all().count();
-        if files.is_masked() {
+        if files.mask().is_some() {
             continue;
         }
         let (said, problems) = files.read();
@@ -60,7 +60,7 @@ pub fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         match Name::new(&stem) {
             Ok(name) => drop(meant(&mut checked, paths, &name, Some(file), said)),
-            Err(error) => checked.problems.push(Problem::new(Some(file), None, &error)),
+            Err(error) => checked.problems.push(Problem::new(Some(file), &error)),
         }
     }
     checked
@@ -80,14 +80,13 @@ fn meant(
     file: Option<&Path>,
     said: Layer,
 ) -> Option<Resolved> {
-    match resolve(paths, name, below_root(paths, said), Profile::Unit) {
+    match resolve(paths, name, said, Profile::Unit) {
         Ok(resolved) => {
-            let warnings = resolved.warnings.iter().map(|text| Problem::new(None, None, &Error::new(text)));
-            checked.problems.extend(warnings.map(Problem::as_warning));
+            checked.problems.extend(resolved.warnings.iter().cloned());
             Some(resolved)
         }
         Err(broken) => {
-            checked.problems.extend(broken.iter().map(|error| Problem::new(file, None, error)));
+            checked.problems.extend(broken.iter().map(|error| Problem::new(file, error)));
             None
         }
     }
@@ -102,7 +101,7 @@ fn shared_roots(checked: &mut Checked, machines: &[(PathBuf, Resolved)]) {
         {
             let error = Error::new(format!("the root directory is that of '{}' too", other.display()))
                 .hint("two machines cannot run on one tree at the same time");
-            checked.problems.push(Problem::new(Some(file), None, &error).as_warning());
+            checked.problems.push(Problem::new(Some(file), &error).as_warning());
         }
     }
 }

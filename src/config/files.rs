@@ -15,7 +15,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// No definition that people write is longer.
-const LONGEST: u64 = 1 << 20;
+const LONGEST: u64 = 256 << 10;
 
 /// The files that define one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,11 +69,11 @@ impl Files {
         (layer, problems)
     }
 
-    /// Whether the definition is a link to `/dev/null`: the machine is not to start.
-    pub fn is_masked(&self) -> bool {
-        self.main
-            .as_ref()
-            .is_some_and(|file| fs::metadata(file).is_ok_and(|found| found.file_type().is_char_device()))
+    /// The definition, where it is a link to `/dev/null`: the machine is not to start.
+    pub fn mask(&self) -> Option<&Path> {
+        let is_device =
+            |file: &&Path| fs::metadata(file).is_ok_and(|found| found.file_type().is_char_device());
+        self.main.as_deref().filter(is_device)
     }
 }
 
@@ -81,7 +81,7 @@ impl Files {
 pub fn read(file: &Path) -> (Layer, Vec<Problem>) {
     match text(file) {
         Ok(text) => toml::read(file, &text),
-        Err(error) => (Layer::default(), vec![Problem::new(Some(file), None, &error)]),
+        Err(error) => (Layer::default(), vec![Problem::new(Some(file), &error)]),
     }
 }
 
@@ -97,7 +97,7 @@ pub fn defined(paths: &Paths) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
             let stem = file_name.to_str().and_then(|name| name.strip_suffix(".toml")).unwrap_or_default();
             match Name::new(stem) {
                 Ok(name) => drop(names.insert(name)),
-                Err(error) => problems.push(Problem::new(Some(&file), None, &error)),
+                Err(error) => problems.push(Problem::new(Some(&file), &error)),
             }
         }
     }
@@ -141,7 +141,7 @@ fn text(file: &Path) -> Result<String> {
         .and_then(|open| open.take(LONGEST + 1).read_to_end(&mut bytes))
         .map_err(|error| Error::from(error).context("cannot read it"))?;
     if bytes.len() as u64 > LONGEST {
-        return Err(Error::new("it is longer than 1 MiB"));
+        return Err(Error::new("it is longer than 256 KiB"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();

@@ -3,15 +3,17 @@
 //! no default: what nobody said is empty here.
 
 use super::values::{
-    Argument, Capability, Given, Hostname, Limit, OwnershipWord, Quota, Signal, Size, Syscall, Uuid, Value,
-    Variable, Weight,
+    Argument, Capability, Given, Hostname, Limit, OwnershipWord, Quota, Signal, Size, Slice, Syscall, Uuid,
+    Value, Variable, Weight,
 };
 use crate::error::Result;
 use crate::machine::Register;
 use crate::machine::console::Console;
 use crate::machine::init::{InitChoice, Wait};
+use crate::machine::name::Name;
 use crate::machine::network::Mode;
 use crate::machine::users::Users;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -117,11 +119,12 @@ impl<T> Many<T> {
         self.items.push(Said { value, origin });
     }
 
-    /// Changes every value in place; the origins stay.
-    pub fn change(&mut self, mut change: impl FnMut(&mut T)) {
-        for said in &mut self.items {
-            change(&mut said.value);
-        }
+    /// Keeps of the values that are the same by `key` the last one, in its place.
+    pub fn keep_last<K: Ord>(&mut self, key: impl Fn(&T) -> K) {
+        let mut seen = BTreeSet::new();
+        self.items.reverse();
+        self.items.retain(|said| seen.insert(key(&said.value)));
+        self.items.reverse();
     }
 
     /// Forgets what was said so far, here and below.
@@ -291,7 +294,7 @@ macro_rules! settings {
 
 settings! {
     /// The machine's name.
-    name: One<String> = FlagOnly "name";
+    name: One<Name> = FlagOnly "name";
     /// The root directory.
     directory: One<PathBuf> = One "root.directory";
     /// Whether the root is read-only.
@@ -363,7 +366,7 @@ settings! {
     /// Whether the machine runs in our unit.
     keep_unit: One<bool> = FlagOnly "keep-unit";
     /// The slice of its scope.
-    slice: One<String> = FlagOnly "slice";
+    slice: One<Slice> = FlagOnly "slice";
 }
 
 #[cfg(test)]

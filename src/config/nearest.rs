@@ -6,9 +6,10 @@ pub fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&
     if word.len() > 64 {
         return None;
     }
+    let word = word.to_ascii_lowercase();
     let most = (word.chars().count() / 3).max(2);
     words
-        .map(|other| (distance(word, other), other))
+        .map(|other| (distance(&word, &other.to_ascii_lowercase()), other))
         .filter(|(distance, other)| *distance <= most && *distance < other.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, other)| other)
@@ -39,6 +40,7 @@ mod tests {
         let words = ["memory-max", "memory-high", "tasks-max"];
         assert_eq!(nearest("memroy-max", words.into_iter()), Some("memory-max"));
         assert_eq!(nearest("MemoryMax", words.into_iter()), Some("memory-max"));
+        assert_eq!(nearest("TASKSMAX", words.into_iter()), Some("tasks-max"));
         assert_eq!(nearest("zone", words.into_iter()), None);
         assert_eq!(nearest(&"x".repeat(10_000), words.into_iter()), None);
         assert_eq!(distance("kitten", "sitting"), 3);

@@ -1,6 +1,7 @@
 //! What is wrong in a definition, with its place, and how it is shown: file, line, column, the
 //! line itself, a caret below it and the cure. Made by `toml`, `files` and `resolve`.
 
+use super::layer::Origin;
 use crate::error::Error;
 use std::fmt;
 use std::ops::Range;
@@ -35,7 +36,9 @@ pub struct Problem {
     pub severity: Severity,
     /// The file it is in, where it is in one.
     pub file: Option<PathBuf>,
-    /// Where in the file, where one place is to blame.
+    /// The line to blame, counted from 1.
+    pub line: Option<usize>,
+    /// The very place on that line, where it is known.
     pub place: Option<Place>,
     /// What is wrong.
     pub message: String,
@@ -50,61 +53,85 @@ pub struct Place {
     pub line: usize,
     /// The column, counted from 1 in characters.
     pub column: usize,
-    /// How many characters are to blame, at least 1.
-    pub length: usize,
-    /// The line itself.
-    text: String,
+    /// The line itself and the caret below it.
+    picture: String,
 }
 
-impl Place {
-    /// The place of the bytes `span` of `source`.
-    pub fn of(source: &str, span: Range<usize>) -> Self {
-        let floor = |at: usize| source.floor_char_boundary(at.min(source.len()));
-        let (start, end) = (floor(span.start), floor(span.end));
-        let from = source[..start].rfind('\n').map_or(0, |at| at + 1);
-        let to = source[start..].find('\n').map_or(source.len(), |at| start + at);
-        let blamed = source.get(start..end.min(to)).unwrap_or_default();
-        Self {
-            line: source[..from].matches('\n').count() + 1,
-            column: source[from..start].chars().count() + 1,
-            length: blamed.chars().count().max(1),
-            text: source[from..to].trim_end_matches('\r').to_owned(),
-        }
+/// The text of a file, by line.
+pub struct Source<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Source<'a> {
+    /// Finds the lines of `text`.
+    pub fn new(text: &'a str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, starts }
     }
 
-    /// The line and the caret below it, fit for a terminal: nothing in the file moves the cursor.
-    fn picture(&self) -> String {
-        let skipped = self.column.saturating_sub(LINE_SHOWN / 2);
-        let skipped = if self.text.chars().count() <= LINE_SHOWN { 0 } else { skipped };
-        let shown: String = self
-            .text
-            .chars()
-            .skip(skipped)
-            .take(LINE_SHOWN)
-            .map(|letter| match letter {
-                '\t' => ' ',
-                letter if letter.is_control() => '\u{fffd}',
-                letter => letter,
-            })
-            .collect();
-        let gutter = self.line.to_string();
-        let blank = " ".repeat(gutter.len());
-        let before = " ".repeat(self.column - 1 - skipped.min(self.column - 1));
-        let carets = "^".repeat(self.length.min(LINE_SHOWN));
-        format!("  {gutter} | {shown}\n  {blank} | {before}{carets}")
+    /// The line of the byte `at`, counted from 1.
+    pub fn line(&self, at: usize) -> usize {
+        self.starts.partition_point(|start| *start <= at).max(1)
     }
+
+    /// The place of the bytes `span`.
+    pub fn place(&self, span: Range<usize>) -> Place {
+        let floor = |at: usize| self.text.floor_char_boundary(at.min(self.text.len()));
+        let (start, end) = (floor(span.start), floor(span.end));
+        let line = self.line(start);
+        let from = self.starts.get(line - 1).copied().unwrap_or_default();
+        let text = self.text[from..].lines().next().unwrap_or_default();
+        let column = self.text[from..start].chars().count() + 1;
+        let blamed = self.text.get(start..end.min(from + text.len())).unwrap_or_default();
+        Place { line, column, picture: picture(line, text, column, blamed.chars().count().max(1)) }
+    }
+}
+
+/// The line and the caret below it, fit for a terminal: nothing in the file moves the cursor.
+fn picture(line: usize, text: &str, column: usize, length: usize) -> String {
+    let is_long = text.chars().nth(LINE_SHOWN).is_some();
+    let skipped = if is_long { column.saturating_sub(LINE_SHOWN / 2) } else { 0 };
+    let safe = |letter: char| match letter {
+        '\t' => ' ',
+        letter if letter.is_control() => '\u{fffd}',
+        letter => letter,
+    };
+    let shown: String = text.chars().skip(skipped).take(LINE_SHOWN).map(safe).collect();
+    let gutter = line.to_string();
+    let blank = " ".repeat(gutter.len());
+    let before = column - 1 - skipped.min(column - 1);
+    let carets = "^".repeat(length.min(LINE_SHOWN.saturating_sub(before)).max(1));
+    format!("  {gutter} | {shown}\n  {blank} | {}{carets}", " ".repeat(before))
 }
 
 impl Problem {
-    /// A problem of `file` at `place`.
-    pub fn new(file: Option<&Path>, place: Option<Place>, error: &Error) -> Self {
+    /// A problem of `file` as a whole, or of no file.
+    pub fn new(file: Option<&Path>, error: &Error) -> Self {
         Self {
             severity: Severity::Error,
             file: file.map(Path::to_owned),
-            place,
+            line: None,
+            place: None,
             message: error.to_string(),
             hint: error.cure().map(str::to_owned),
         }
+    }
+
+    /// The same problem, at `place` in its file.
+    #[must_use]
+    pub fn at(self, place: Place) -> Self {
+        Self { line: Some(place.line), place: Some(place), ..self }
+    }
+
+    /// What is probably not as meant in a value said at `origin`.
+    pub fn warning(origin: &Origin, message: String) -> Self {
+        let (file, line, message) = match origin {
+            Origin::File { path, line } => (Some(path.clone()), Some(*line), message),
+            Origin::Flag(flag) => (None, None, format!("'{flag}': {message}")),
+            Origin::Default => (None, None, message),
+        };
+        Self { severity: Severity::Warning, file, line, place: None, message, hint: None }
     }
 
     /// The same problem, not bad enough to stop anything.
@@ -119,8 +146,11 @@ impl fmt::Display for Problem {
         if let Some(file) = &self.file {
             write!(f, "{}:", file.display())?;
         }
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
         if let Some(place) = &self.place {
-            write!(f, "{}:{}:", place.line, place.column)?;
+            write!(f, "{}:", place.column)?;
         }
         if self.file.is_some() {
             f.write_str(" ")?;
@@ -130,7 +160,7 @@ impl fmt::Display for Problem {
         }
         f.write_str(&self.message)?;
         if let Some(place) = &self.place {
-            write!(f, "\n{}", place.picture())?;
+            write!(f, "\n{}", place.picture)?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n  hint: {hint}")?;
@@ -162,17 +192,18 @@ mod tests {
 
     #[test]
     fn a_place_is_counted_in_characters_and_shown_safely() {
-        let source = "a = 1\nä = \"\u{1b}[2J\"\r\n";
-        let start = source.find('"').unwrap();
-        let place = Place::of(source, start..start + 3);
+        let text = "a = 1\nä = \"\u{1b}[2J\"\r\n";
+        let source = Source::new(text);
+        let start = text.find('"').unwrap();
+        let place = source.place(start..start + 3);
         assert_eq!((place.line, place.column), (2, 5));
-        assert_eq!(place.picture(), "  2 | ä = \"\u{fffd}[2J\"\n    |     ^^^");
+        assert_eq!(place.picture, "  2 | ä = \"\u{fffd}[2J\"\n    |     ^^^");
         for start in 0..40 {
             for end in 0..40 {
-                Place::of(source, start..end).picture();
+                source.place(start..end);
             }
         }
-        let long = Place::of(&"x".repeat(100_000), 50_000..90_000).picture();
-        assert!(long.len() < 500);
+        assert!(Source::new(&"x".repeat(100_000)).place(50_000..90_000).picture.len() < 500);
+        assert_eq!(Source::new("").place(3..9).line, 1);
     }
 }

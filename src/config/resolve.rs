@@ -1,7 +1,8 @@
 //! What was said to what is meant: layers to a machine. The only place with defaults. Called by
 //! `config`; it reads no file and does not look at the host.
 
-use super::layer::{self, Layer, MountWord, Said};
+use super::layer::{self, Layer, MountWord, Origin, Said};
+use super::problem::Problem;
 use super::values::{Limit, OwnershipWord, Value, Variable};
 use crate::error::{Error, Result};
 use crate::machine::command::{Command, Payload};
@@ -36,8 +37,8 @@ pub enum Profile {
 pub struct Resolved {
     /// The machine.
     pub machine: Machine,
-    /// What is probably not as meant, one sentence each.
-    pub warnings: Vec<String>,
+    /// What is probably not as meant.
+    pub warnings: Vec<Problem>,
     /// Every setting with its origin, the defaults included.
     pub settings: Layer,
 }
@@ -52,17 +53,17 @@ pub fn resolve(
     said: Layer,
     profile: Profile,
 ) -> std::result::Result<Resolved, Vec<Error>> {
-    let settings = filled(paths, name, said, profile);
-    let parts = parts(name, &settings).map_err(|error| vec![error])?;
+    let settings = filled(name, said, profile);
+    let parts = parts(paths, name, &settings).map_err(|error| vec![error])?;
     let warnings = warnings(&settings);
     Machine::new(parts).map(|machine| Resolved { machine, warnings, settings })
 }
 
 /// `said` with the defaults of `profile` where nothing was said.
-fn filled(paths: &Paths, name: &Name, mut said: Layer, profile: Profile) -> Layer {
+fn filled(name: &Name, mut said: Layer, profile: Profile) -> Layer {
     let nspawn = profile == Profile::Nspawn;
-    said.name.fill(|| name.to_string());
-    said.directory.fill(|| paths.images().join(name));
+    said.name.fill(|| name.clone());
+    said.directory.fill(|| Paths::default().images().join(name));
     said.read_only.fill(|| false);
     said.init.fill(|| InitChoice::Auto);
     // nspawn's READY=1 is "started" unless --notify-ready= is given.
@@ -72,9 +73,14 @@ fn filled(paths: &Paths, name: &Name, mut said: Layer, profile: Profile) -> Laye
     said.private.fill(|| if nspawn { Users::Host } else { Users::Pick });
     fill_ownership(&mut said, nspawn);
     said.mode.fill(|| if nspawn { Mode::Host } else { Mode::Veth });
+    said.environment.keep_last(|variable| variable.name.clone());
     said.no_new_privileges.fill(|| false);
     // A defined machine is booted, unless it is told to run a command.
-    let boots = !nspawn && said.command.said().is_empty();
+    let commands = !said.command.said().is_empty()
+        || said.as_pid2.value().is_some()
+        || said.user.value().is_some()
+        || said.chdir.value().is_some();
+    let boots = !nspawn && !commands;
     said.boot.fill(|| boots);
     said.as_pid2.fill(|| false);
     said.console.fill(|| if profile == Profile::Unit { Console::Journal } else { Console::Auto });
@@ -103,12 +109,13 @@ fn known<T: Clone>(setting: &layer::One<T>, key: &str) -> Result<T> {
     setting.value().cloned().ok_or_else(|| Error::new(format!("nothing says '{key}', and it has no default")))
 }
 
-fn parts(name: &Name, said: &Layer) -> Result<Parts> {
+fn parts(paths: &Paths, name: &Name, said: &Layer) -> Result<Parts> {
     let users = known(&said.private, "users.private")?;
     Ok(Parts {
         name: name.clone(),
         root: Root {
-            directory: known(&said.directory, "root.directory")?,
+            directory: known(&said.directory, "root.directory")
+                .map(|path| on_host(paths, path, &said.directory.origin()))?,
             read_only: known(&said.read_only, "root.read-only")?,
         },
         boot: Boot {
@@ -119,7 +126,7 @@ fn parts(name: &Name, said: &Layer) -> Result<Parts> {
             time_namespace: known(&said.time_namespace, "boot.time-namespace")?,
         },
         command: command(said)?,
-        mounts: said.mounts.values().map(|mount| self::mount(mount, users)).collect::<Result<_>>()?,
+        mounts: mounts(paths, said, users)?,
         network: Network { mode: known(&said.mode, "network.mode")? },
         users,
         ownership: match known(&said.ownership, "users.ownership")? {
@@ -135,7 +142,7 @@ fn parts(name: &Name, said: &Layer) -> Result<Parts> {
         console: known(&said.console, "console")?,
         register: known(&said.register, "register")?,
         keep_unit: known(&said.keep_unit, "keep-unit")?,
-        slice: said.slice.value().cloned(),
+        slice: said.slice.value().map(|slice| slice.0.clone()),
     })
 }
 
@@ -151,28 +158,35 @@ fn command(said: &Layer) -> Result<Command> {
         payload,
         directory: said.chdir.value().cloned(),
         user: said.user.value().cloned(),
-        environment: environment(&said.environment),
+        environment: said
+            .environment
+            .values()
+            .map(|Variable { name, value }| (name.clone(), value.clone()))
+            .collect(),
     })
 }
 
-/// The variables in order, each name once with what was said of it last.
-fn environment(said: &layer::Many<Variable>) -> Vec<(String, String)> {
-    let mut variables: Vec<(String, String)> = Vec::new();
-    for Variable { name, value } in said.values() {
-        match variables.iter_mut().find(|(other, _)| other == name) {
-            Some((_, old)) => old.clone_from(value),
-            None => variables.push((name.clone(), value.clone())),
-        }
-    }
-    variables
+/// Where a path of the host lies: paths of definitions are paths below the root directory in use,
+/// those of options are not.
+fn on_host(paths: &Paths, path: PathBuf, origin: &Origin) -> PathBuf {
+    if matches!(origin, Origin::Flag(_)) { path } else { paths.join(path) }
 }
 
-fn mount(said: &layer::Mount, users: Users) -> Result<Mount> {
+/// The mounts, parents before what lies below them; what was said later hides what was said
+/// before at the same place.
+fn mounts(paths: &Paths, said: &Layer, users: Users) -> Result<Vec<Mount>> {
+    let made = said.mounts.said().iter().map(|said| mount(paths, said, users));
+    let mut mounts: Vec<Mount> = made.collect::<Result<_>>()?;
+    mounts.sort_by(|one, other| one.target.cmp(&other.target));
+    Ok(mounts)
+}
+
+fn mount(paths: &Paths, Said { value: said, origin }: &Said<layer::Mount>, users: Users) -> Result<Mount> {
     let missing = |key: &str| Error::new(format!("a mount has no {key}"));
     let target = said.target.as_ref().or(said.source.as_ref()).ok_or_else(|| missing("target"))?;
     let kind = match said.kind {
         MountWord::Bind => MountKind::Bind {
-            source: said.source.clone().ok_or_else(|| missing("source"))?,
+            source: on_host(paths, said.source.clone().ok_or_else(|| missing("source"))?, origin),
             read_only: said.read_only.unwrap_or(false),
             recursive: said.recursive.unwrap_or(true),
             // Off unless asked: a guest that is root over files of the host can leave
@@ -211,9 +225,9 @@ fn resources(said: &Layer) -> Resources {
 }
 
 /// What is probably not as meant.
-fn warnings(said: &Layer) -> Vec<String> {
+fn warnings(said: &Layer) -> Vec<Problem> {
     let mut warnings = Vec::new();
-    let mut warn = |origin: &layer::Origin, text: String| warnings.push(format!("{origin}: {text}"));
+    let mut warn = |origin: &Origin, text: String| warnings.push(Problem::warning(origin, text));
     for Said { value, origin } in said.capabilities_add.said() {
         if said.capabilities_drop.values().any(|dropped| dropped == value) {
             warn(origin, format!("the capability {} is added and dropped; it is dropped", value.show()));

@@ -8,32 +8,47 @@ mod mount;
 
 use super::layer::{Layer, Origin, SETTINGS, Setting, Shape};
 use super::nearest::nearest;
-use super::problem::{Place, Problem};
+use super::problem::{Problem, Source};
 use super::values::{Given, Variable, quoted};
 use crate::error::Error;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+/// More problems than people read at once.
+const MOST_PROBLEMS: usize = 100;
+
 /// What was said in the definition `text`, read from `file`, and all that is wrong in it, by place.
 pub fn read(file: &Path, text: &str) -> (Layer, Vec<Problem>) {
-    let mut reader = Reader { file, text, layer: Layer::default(), problems: Vec::new() };
+    let source = Source::new(text);
+    let mut reader = Reader { file, source: &source, layer: Layer::default(), wrong: Vec::new() };
     let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        reader.syntax(error);
-    }
-    let broken: Vec<usize> = reader.problems.iter().map(Reader::line_of).collect();
     reader.table("", document.get_ref());
+    let mut wrong: Vec<Wrong> = errors.iter().map(|error| syntax(error, text.len())).collect();
+    let broken: BTreeSet<usize> = wrong.iter().map(|(span, _)| source.line(span.start)).collect();
     // What a line that is no TOML seems to say is no problem of its own.
-    let of_syntax = errors.len();
-    let mut at = 0;
-    reader.problems.retain(|problem| {
-        at += 1;
-        at <= of_syntax || !broken.contains(&Reader::line_of(problem))
-    });
-    reader.problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
-    (reader.layer, reader.problems)
+    wrong.extend(reader.wrong.into_iter().filter(|(span, _)| !broken.contains(&source.line(span.start))));
+    wrong.sort_by_key(|(span, _)| span.start);
+    let mut problems: Vec<Problem> = wrong
+        .iter()
+        .take(MOST_PROBLEMS)
+        .map(|(span, error)| Problem::new(Some(file), error).at(source.place(span.clone())))
+        .collect();
+    if wrong.len() > MOST_PROBLEMS {
+        let more = Error::new(format!("{} more problems", wrong.len() - MOST_PROBLEMS));
+        problems.push(Problem::new(Some(file), &more));
+    }
+    (reader.layer, problems)
+}
+
+/// A problem and the bytes to blame.
+type Wrong = (Range<usize>, Error);
+
+fn syntax(error: &toml::de::Error, end: usize) -> Wrong {
+    let message = error.message().lines().collect::<Vec<_>>().join(", ");
+    (error.span().unwrap_or(end..end), Error::new(message))
 }
 
 /// A key or value with its place.
@@ -42,29 +57,19 @@ type Entry<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
 /// A walk over one file.
 struct Reader<'a> {
     file: &'a Path,
-    text: &'a str,
+    source: &'a Source<'a>,
     layer: Layer,
-    problems: Vec<Problem>,
+    wrong: Vec<Wrong>,
 }
 
 impl Reader<'_> {
-    fn line_of(problem: &Problem) -> usize {
-        problem.place.as_ref().map_or(0, |place| place.line)
-    }
-
     /// Notes a problem at the bytes `span`.
-    fn wrong(&mut self, span: Range<usize>, error: &Error) {
-        self.problems.push(Problem::new(Some(self.file), Some(Place::of(self.text, span)), error));
-    }
-
-    fn syntax(&mut self, error: &toml::de::Error) {
-        let end = self.text.len();
-        let message = error.message().lines().collect::<Vec<_>>().join(", ");
-        self.wrong(error.span().unwrap_or(end..end), &Error::new(message));
+    fn wrong(&mut self, span: Range<usize>, error: Error) {
+        self.wrong.push((span, error));
     }
 
     fn origin(&self, span: &Range<usize>) -> Origin {
-        Origin::File { path: self.file.to_owned(), line: Place::of(self.text, span.clone()).line }
+        Origin::File { path: self.file.to_owned(), line: self.source.line(span.start) }
     }
 
     /// Reads the table at `path`, a key with dots, empty for the document.
@@ -79,7 +84,7 @@ impl Reader<'_> {
                 Some(setting) => self.setting(setting, (key, value)),
                 None if SETTINGS.iter().any(|setting| is_below(setting, &full)) => match value.get_ref() {
                     DeValue::Table(inner) => self.table(&full, inner),
-                    _ => self.wrong(value.span(), &wanted_table(&full, value.get_ref())),
+                    _ => self.wrong(value.span(), wanted_table(&full, value.get_ref())),
                 },
                 None => self.unknown(path, key),
             }
@@ -94,7 +99,7 @@ impl Reader<'_> {
             Some(hint) => error.hint(hint),
             None => error.hint(format!("known here: {}", siblings(path).join(", "))),
         };
-        self.wrong(key.span(), &error);
+        self.wrong(key.span(), error);
     }
 
     fn setting(&mut self, setting: &Setting, (key, value): Entry) {
@@ -116,13 +121,13 @@ impl Reader<'_> {
             (Shape::One | Shape::FlagOnly, _) => self.say(setting, value),
             (Shape::Many, other) => {
                 let error = given(other).expected(&format!("a list for '{}'", key.get_ref()));
-                self.wrong(value.span(), &error.hint("put it between '[' and ']'"));
+                self.wrong(value.span(), error.hint("put it between '[' and ']'"));
             }
             (Shape::Mounts, other) => {
                 let error = given(other).expected("a list of tables");
-                self.wrong(value.span(), &error.hint("begin each mount with the line [[mount]]"));
+                self.wrong(value.span(), error.hint("begin each mount with the line [[mount]]"));
             }
-            (Shape::Variables, other) => self.wrong(value.span(), &wanted_table("environment", other)),
+            (Shape::Variables, other) => self.wrong(value.span(), wanted_table("environment", other)),
         }
     }
 
@@ -132,7 +137,7 @@ impl Reader<'_> {
             .and_then(|()| setting.say(&mut self.layer, &given(value.get_ref()), origin))
         {
             let key = setting.key.rsplit('.').next().unwrap_or_default();
-            self.wrong(value.span(), &error.context(format!("'{key}'")));
+            self.wrong(value.span(), error.context(format!("'{key}'")));
         }
     }
 
@@ -153,7 +158,7 @@ impl Reader<'_> {
                     let origin = self.origin(&key.span());
                     self.layer.environment.push(variable, origin);
                 }
-                Err(error) => self.wrong(key.span(), &error),
+                Err(error) => self.wrong(key.span(), error),
             }
         }
     }
@@ -189,7 +194,7 @@ fn suggestion(path: &str, name: &str) -> Option<String> {
         .filter(|setting| setting.shape != Shape::FlagOnly)
         .filter_map(|setting| setting.key.rsplit_once('.'))
         .find(|(_, key)| *key == name)?;
-    Some(format!("'{key}' belongs into [{table}]"))
+    Some(format!("'{key}' belongs in [{table}]"))
 }
 
 fn wanted_table(path: &str, found: &DeValue) -> Error {
@@ -293,11 +298,13 @@ mod tests {
             "\"\\u0000\" = 1",
             &format!("[resources]\nmemory-max = {long}"),
             &format!("[root]\ndirectory = '/{long}'"),
+            &"x=1\n".repeat(20_000),
             &format!("{long} = 1"),
             &format!("a = {deep}"),
             &format!("[boot]\nstop-signal = -{long}"),
         ] {
             assert!(!problems(text).is_empty(), "{text:?}");
+            assert!(problems(text).len() <= MOST_PROBLEMS + 1);
             for problem in problems(text) {
                 assert!(problem.len() < 2000 && !problem.contains('\u{1b}'), "{problem}");
             }

@@ -6,7 +6,7 @@ mod names;
 mod words;
 
 pub use limits::{Limit, Quota, Size, Weight};
-pub use names::{Argument, Capability, Hostname, Syscall, Uuid, Variable};
+pub use names::{Argument, Capability, Hostname, Slice, Syscall, Uuid, Variable};
 pub use words::{OwnershipWord, Signal};
 
 use crate::error::{Error, Result};
@@ -50,9 +50,20 @@ pub trait Value: Sized {
     fn show(&self) -> String;
 }
 
-/// `text` as a string of TOML.
+/// `text` as a string of TOML on one line, fit for a terminal.
 pub fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
+    let mut shown = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => shown.extend(['\\', letter]),
+            '\n' => shown.push_str("\\n"),
+            '\t' => shown.push_str("\\t"),
+            letter if letter.is_control() => shown.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            letter => shown.push(letter),
+        }
+    }
+    shown.push('"');
+    shown
 }
 
 /// Refuses what no path, argument or variable of Linux can hold.
@@ -161,6 +172,15 @@ impl Value for super::layer::Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quoted_text_is_read_back_as_it_was() {
+        for text in ["", "a b", "\"\\'", "a\nb\tc", "\0\u{1b}[2J\u{7f}\u{9b}", "ü€"] {
+            let table: toml::Table = format!("x = {}", quoted(text)).parse().unwrap();
+            assert_eq!(table["x"].as_str(), Some(text));
+            assert!(!quoted(text).contains(char::is_control));
+        }
+    }
 
     #[test]
     fn paths_are_absolute_and_plain() {

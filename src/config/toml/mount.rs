@@ -17,28 +17,28 @@ impl Reader<'_> {
     pub(super) fn mount(&mut self, item: &Spanned<DeValue>) {
         let DeValue::Table(table) = item.get_ref() else {
             let error = given(item.get_ref()).expected("a table of a mount");
-            self.wrong(item.span(), &error.hint("begin each mount with the line [[mount]]"));
+            self.wrong(item.span(), error.hint("begin each mount with the line [[mount]]"));
             return;
         };
-        let before = self.problems.len();
+        let before = self.wrong.len();
         let mut mount = Mount::default();
         for (key, value) in table {
             if let Err(error) = take(&mut mount, key.get_ref(), &given(value.get_ref())) {
                 let unknown = !KEYS.contains(&key.get_ref().as_ref());
-                self.wrong(if unknown { key.span() } else { value.span() }, &error);
+                self.wrong(if unknown { key.span() } else { value.span() }, error);
             }
         }
-        if self.problems.len() == before {
+        if self.wrong.len() == before {
             self.agree(&mount, table, item);
         }
         if mount.kind == MountWord::Bind && mount.target.is_none() {
             match mount.source.clone().map(not_root) {
-                Some(Err(error)) => self.wrong(item.span(), &error.context("'target'")),
+                Some(Err(error)) => self.wrong(item.span(), error.context("'target'")),
                 Some(Ok(source)) => mount.target = Some(source),
                 None => {}
             }
         }
-        if self.problems.len() == before {
+        if self.wrong.len() == before {
             let origin = self.origin(&item.span());
             self.layer.mounts.push(mount, origin);
         }
@@ -54,13 +54,13 @@ impl Reader<'_> {
         if !table.contains_key(wanted) {
             let error = Error::new(format!("a mount of type '{word}' needs '{wanted}'"));
             // The span of [[mount]] is its header.
-            self.wrong(item.span(), &error);
+            self.wrong(item.span(), error);
         }
         for (key, _) in table {
             let name = key.get_ref().as_ref();
             if name != "type" && !allowed.contains(&name) {
                 let error = Error::new(format!("a mount of type '{word}' has no '{name}'"));
-                self.wrong(key.span(), &error.hint(format!("it has {}", allowed.join(", "))));
+                self.wrong(key.span(), error.hint(format!("it has {}", allowed.join(", "))));
             }
         }
     }

@@ -190,6 +190,40 @@ impl Value for Hostname {
     }
 }
 
+impl Value for Name {
+    fn read(given: &Given) -> Result<Self> {
+        let Given::Text(text) = given else { return Err(given.expected("a machine name")) };
+        Self::new(text)
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_str())
+    }
+}
+
+/// A slice by its unit name, as systemd.slice(5) has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice(pub String);
+
+impl Value for Slice {
+    /// `machine-web.slice`, or `machine-web`.
+    fn read(given: &Given) -> Result<Self> {
+        let Given::Text(text) = given else { return Err(given.expected("the name of a slice")) };
+        let bare = text.strip_suffix(".slice").unwrap_or(text);
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':' | b'\\');
+        let labels = bare == "-" || bare.split('-').all(|label| !label.is_empty());
+        if bare.is_empty() || bare.len() > 200 || !labels || !bare.bytes().all(fits) {
+            return Err(Error::new(format!("{} is not the name of a slice", quoted(text)))
+                .hint("write it as \"machine-web.slice\""));
+        }
+        Ok(Self(format!("{bare}.slice")))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
 /// A machine id of machine-id(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uuid(pub [u8; 16]);
@@ -242,6 +276,10 @@ mod tests {
         assert!(Variable::new("LANG", "C.UTF-8").is_ok());
         for (name, value) in [("", "a"), ("1A", "a"), ("A B", "a"), ("A", "\0"), ("A", "\u{1b}[2J")] {
             assert!(Variable::new(name, value).is_err(), "{name:?}");
+        }
+        assert_eq!(Slice::read(&Given::Text("machine-web")).unwrap().0, "machine-web.slice");
+        for bad in ["", ".slice", "a--b", "-a", "a/b", "web.service"] {
+            assert!(Slice::read(&Given::Text(bad)).is_err(), "{bad}");
         }
         let id = Uuid::read(&Given::Text("6d1d3ac0-8d0f-4d2a-9a0c-0123456789ab")).unwrap();
         assert_eq!(id.show(), "\"6d1d3ac08d0f4d2a9a0c0123456789ab\"");
