@@ -70,6 +70,7 @@ impl Builder {
                 let userns = self.place.user_namespace.as_ref().map(AsFd::as_fd);
                 mounts::bind(self.root()?, step, userns)
             }
+            BuildStep::Restrict { target, attributes } => mounts::restrict(self.root()?, target, *attributes),
             BuildStep::Mask { target } => mounts::mask(self.root()?, target),
             BuildStep::Detach { target } => mounts::detach(self.root()?, target),
             BuildStep::NotifySocket { path } => self.notify_socket(path),

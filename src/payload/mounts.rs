@@ -184,6 +184,12 @@ fn make_target(root: BorrowedFd<'_>, target: &Path, from: &OwnedFd) -> Result<()
     }
 }
 
+/// Adds attributes to the mount at a place.
+pub fn restrict(root: BorrowedFd<'_>, target: &Path, attributes: Attributes) -> Result<()> {
+    let place = open_target(root, target)?;
+    check("cannot restrict the mount", mount::restrict(place.as_fd(), Depth::One, attributes))
+}
+
 /// Covers a place with the empty node of its type; what is not there needs no cover.
 pub fn mask(root: BorrowedFd<'_>, target: &Path) -> Result<()> {
     let Ok(place) = open_target(root, target) else { return Ok(()) };

@@ -200,7 +200,9 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
         }
         steps.push(BuildStep::Detach { target: "/sys/full".into() });
         steps.extend(["/sys/fs", "/sys/fs/cgroup"].map(directory));
-        steps.push(seal("/sys".into(), Attributes::INERT.read_only()));
+        // In place: what is mounted below has to stay in sight.
+        let attributes = Attributes::INERT.read_only();
+        steps.push(BuildStep::Restrict { target: "/sys".into(), attributes });
     } else {
         steps.push(full("/sys"));
     }

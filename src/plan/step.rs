@@ -171,6 +171,13 @@ pub enum BuildStep {
         /// What to do where either is missing.
         missing: Missing,
     },
+    /// Adds attributes to a mount that is there.
+    Restrict {
+        /// Where.
+        target: PathBuf,
+        /// The attributes added.
+        attributes: Attributes,
+    },
     /// Covers a place with an empty node of mode 000 of the same type.
     Mask {
         /// Where.
@@ -221,6 +228,9 @@ impl BuildStep {
                 };
                 let mapped = if *map_ids { "idmapped" } else { "" };
                 format!("bind {source} on '{}'{}", target.display(), list(mapped, *attributes))
+            }
+            Self::Restrict { target, attributes } => {
+                format!("restrict '{}'{}", target.display(), list("", *attributes))
             }
             Self::Mask { target } => format!("mask '{}'", target.display()),
             Self::Detach { target } => format!("detach '{}'", target.display()),

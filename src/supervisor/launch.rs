@@ -249,17 +249,16 @@ impl<'a> Launch<'a> {
         let own = namespace("pid")?;
         enter(&pidfd, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
         let side = process::clone(0, None);
-        enter(&own, CloneFlags::CLONE_NEWPID, "cannot leave the machine's pid namespace")?;
-        match side? {
-            Side::Child => {
-                drop(ours);
-                payload::build(&self.ask.plan.build, &theirs, place)
-            }
-            Side::Parent(child) => {
-                self.builder = Some((child, ours));
-                enter(&self.host_mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts")
-            }
+        // The child first: from here on it must never come back into the supervisor's code.
+        if let Ok(Side::Child) = side {
+            drop(ours);
+            payload::build(&self.ask.plan.build, &theirs, place)
         }
+        enter(&own, CloneFlags::CLONE_NEWPID, "cannot leave the machine's pid namespace")?;
+        if let Side::Parent(child) = side? {
+            self.builder = Some((child, ours));
+        }
+        enter(&self.host_mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts")
     }
 
     fn built(&mut self) -> Result<()> {
@@ -297,6 +296,10 @@ impl<'a> Launch<'a> {
     }
 
     fn register(&mut self) -> Result<()> {
+        if self.ask.unit.is_none() && self.ask.machine.register == Register::Auto {
+            // Without systemd there is no machined either; that was said already.
+            return Ok(());
+        }
         let previous = if self.ask.kept.is_some() { Previous::Ours } else { Previous::Unknown };
         let leader = self.leader()?.0.pidfd.as_fd();
         match registration::register(&self.record, leader, self.ask.machine_id, previous)? {
