@@ -1,6 +1,7 @@
 //! Coracle boots whole root file systems as machines.
 
 pub mod error;
+pub mod generator;
 pub mod host;
 pub mod machine;
 pub mod paths;
