@@ -1,5 +1,6 @@
 //! Coracle boots whole root file systems as machines.
 
+pub mod control;
 pub mod error;
 pub mod generator;
 pub mod host;
