@@ -2,7 +2,9 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod error;
+pub mod generator;
 pub mod host;
 pub mod link;
 pub mod machine;

@@ -88,11 +88,12 @@ pub fn host_file(paths: &Paths, machine: &Name) -> PathBuf {
 
 /// What the host's networkd does to a machine's link: what systemd's `80-container-ve.network`
 /// does, with our addresses instead of one from its own pools. Its DHCP server then has exactly the
-/// guest's address to give.
+/// guest's address to give. A machine that is slow to come up is no reason for the host to wait.
 fn host_network_file(plan: &Plan) -> String {
     format!(
         "# Made by coracle for machine '{}', gone when it stops.\n\
          [Match]\nKind=veth\nName={}\n\n\
+         [Link]\nRequiredForOnline=no\n\n\
          [Network]\nAddress={}/{IPV4_LENGTH}\nLinkLocalAddressing=yes\nDHCPServer=yes\nIPMasquerade=both\n\
          LLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\nIPv6SendRA=yes\n\n\
          [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n",

@@ -5,7 +5,7 @@
 mod jobs;
 mod scope;
 
-pub use jobs::{Action, Finished, run};
+pub use jobs::{Action, Finished, Until, run};
 pub use scope::{Scope, start_scope};
 
 use super::bus;
@@ -21,6 +21,11 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 /// How long one call may take: a reload reads every unit file again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// A unit as systemd lists it: name, description, load, active and sub state, what it follows, its
+/// path, its job's id, type and path.
+type ListedUnit =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
 #[proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -29,6 +34,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
     fn get_job(&self, id: u32) -> zbus::Result<OwnedObjectPath>;
     #[zbus(name = "GetUnitByPID")]
     fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
@@ -106,8 +112,10 @@ impl UnitStatus {
             "timeout" => "it took too long".into(),
             other => other.to_owned(),
         };
-        if !self.status_text.is_empty() {
-            text = format!("{text}: {}", self.status_text);
+        match self.status_text.strip_prefix("failed: ") {
+            Some(reason) => text = format!("{text}: {reason}"),
+            None if self.status_text.is_empty() => {}
+            None => text = format!("{text}; its last status: {}", self.status_text),
         }
         text
     }
@@ -166,6 +174,18 @@ pub async fn disable(units: &[String]) -> Result<Vec<String>> {
 pub async fn unit_properties(unit: &str) -> Result<UnitStatus> {
     let connection = bus::connect(bus::PATIENCE).await?;
     status_of(&connection, &manager(&connection).await?, unit).await
+}
+
+/// The `ActiveState` of each unit in memory whose name matches a pattern.
+///
+/// # Errors
+/// Where systemd does not answer.
+pub async fn unit_states(pattern: &str) -> Result<HashMap<String, String>> {
+    let connection = bus::connect(bus::PATIENCE).await?;
+    let listing = |error| bus::failure(error).context("cannot list the units of systemd");
+    let listed =
+        manager(&connection).await?.list_units_by_patterns(&[], &[pattern]).await.map_err(listing)?;
+    Ok(listed.into_iter().map(|(name, _, _, active, ..)| (name, active)).collect())
 }
 
 /// The unit a process belongs to, or nothing where it is in none.
@@ -287,7 +307,7 @@ mod tests {
         ]);
         let status = status_from(&properties);
         assert_eq!((status.memory_current, status.tasks_current, status.main_pid), (None, Some(3), 7));
-        assert_eq!(status.describe_failure(), "exit status 125: failed: no init");
+        assert_eq!(status.describe_failure(), "exit status 125: no init");
     }
 
     #[test]

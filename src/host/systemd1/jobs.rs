@@ -37,6 +37,15 @@ impl Action {
     }
 }
 
+/// How long jobs are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Until they are done.
+    Done,
+    /// Until they are queued.
+    Queued,
+}
+
 /// How one unit's job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
@@ -58,7 +67,7 @@ struct Pending {
     vanished: bool,
 }
 
-/// Queues a job for each unit and waits for all of them. `progress` gets a unit's name and its
+/// Queues a job for each unit and waits for all of them, where asked. `progress` gets a unit's name and its
 /// status text each time that changes; by breaking it says that this unit need not be waited for
 /// any longer. The jobs themselves have systemd's time bounds.
 ///
@@ -68,6 +77,7 @@ struct Pending {
 pub async fn run(
     action: Action,
     units: &[String],
+    until: Until,
     progress: &mut dyn FnMut(&str, &str) -> ControlFlow<()>,
 ) -> Result<Vec<Finished>> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
@@ -77,6 +87,7 @@ pub async fn run(
     let (mut pending, mut finished) = (Vec::new(), Vec::new());
     for unit in units {
         match queue(&connection, &manager, action, unit).await {
+            Ok(_) if until == Until::Queued => finished.push(Finished { unit: unit.clone(), result: Ok(()) }),
             Ok(job) => pending.push(job),
             Err(error) => finished.push(Finished { unit: unit.clone(), result: Err(error) }),
         }

@@ -1,0 +1,227 @@
+//! `coracle list`: the machines that run, from their state records and cgroups, and where asked the
+//! others that could.
+
+use super::{block_on, now, unit_of};
+use crate::host::state::Record;
+use crate::host::systemd1;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// A machine in the list. Serialised as it is for `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// `starting`, `booting`, `running`, `stopping`; of one that does not run `failed`, `stopped`,
+    /// or `dead` where a supervisor was killed and nothing has cleaned up yet.
+    pub state: String,
+    /// The word for its init, or `command`.
+    pub init: Option<String>,
+    /// Process id of PID 1 in the host's view.
+    pub leader: Option<u32>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Memory of its cgroup, bytes, where the kernel counts it.
+    pub memory: Option<u64>,
+    /// Tasks of its cgroup, or processes where the kernel does not count tasks.
+    pub tasks: Option<u64>,
+    /// When it was started, microseconds since the epoch.
+    pub started: Option<u64>,
+    /// How long ago that was, seconds.
+    pub uptime: Option<u64>,
+    /// The unit it runs in, or would.
+    pub unit: Option<String>,
+    /// Its root directory.
+    pub root: Option<PathBuf>,
+    /// What is not confined.
+    pub unconfined: Vec<String>,
+}
+
+/// The columns of the list for people.
+pub const COLUMNS: [&str; 9] =
+    ["NAME", "STATE", "INIT", "LEADER", "ADDRESSES", "MEMORY", "TASKS", "UPTIME", "UNCONFINED"];
+
+impl Row {
+    /// The cells of [`COLUMNS`].
+    pub fn cells(&self) -> Vec<String> {
+        let joined = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(" ") };
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        vec![
+            self.name.clone(),
+            self.state.clone(),
+            or_dash(self.init.clone()),
+            or_dash(self.leader.map(|leader| leader.to_string())),
+            joined(self.addresses.iter().map(IpAddr::to_string).collect()),
+            or_dash(self.memory.map(size)),
+            or_dash(self.tasks.map(|tasks| tasks.to_string())),
+            or_dash(self.uptime.map(span)),
+            joined(self.unconfined.clone()),
+        ]
+    }
+
+    /// The row of a machine that has a record.
+    pub(super) fn of_record(record: &Record) -> Self {
+        let is_alive = record.is_alive();
+        let cgroup = record.cgroup.as_deref().filter(|_| is_alive);
+        Self {
+            name: record.name.clone(),
+            state: if is_alive { record.phase.as_str() } else { "dead" }.into(),
+            init: Some(record.init.clone()).filter(|init| !init.is_empty()),
+            leader: record.leader.filter(|_| is_alive),
+            addresses: record.addresses.clone(),
+            memory: cgroup.and_then(|cgroup| count(&cgroup.join("memory.current"))),
+            tasks: cgroup
+                .and_then(|cgroup| count(&cgroup.join("pids.current")).or_else(|| processes(cgroup))),
+            started: Some(record.started),
+            uptime: is_alive.then(|| now().saturating_sub(record.started) / 1_000_000),
+            unit: record.unit.clone(),
+            root: Some(record.root.clone()),
+            unconfined: record.unconfined.clone(),
+        }
+    }
+
+    /// The row of a machine that has none.
+    pub(super) fn of_unit(name: &Name, is_failed: bool) -> Self {
+        Self {
+            name: name.to_string(),
+            state: if is_failed { "failed" } else { "stopped" }.into(),
+            init: None,
+            leader: None,
+            addresses: Vec::new(),
+            memory: None,
+            tasks: None,
+            started: None,
+            uptime: None,
+            unit: Some(unit_of(name)),
+            root: None,
+            unconfined: Vec::new(),
+        }
+    }
+}
+
+/// The machines that have a record, and of `others` (those that are defined) the rest, by name.
+pub fn rows(paths: &Paths, others: impl IntoIterator<Item = Name>) -> Vec<Row> {
+    let mut rows: Vec<Row> = Record::all(paths).iter().map(Row::of_record).collect();
+    let rest: Vec<Name> =
+        others.into_iter().filter(|name| rows.iter().all(|row| row.name != name.as_str())).collect();
+    let states = if rest.is_empty() { HashMap::new() } else { unit_states() };
+    rows.extend(
+        rest.iter().map(|name| {
+            Row::of_unit(name, states.get(&unit_of(name)).is_some_and(|state| state == "failed"))
+        }),
+    );
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    rows
+}
+
+/// The states of our units; none where there is no systemd.
+fn unit_states() -> HashMap<String, String> {
+    if !systemd1::is_running() {
+        return HashMap::new();
+    }
+    match block_on(systemd1::unit_states("coracle@*.service")).and_then(|states| states) {
+        Ok(states) => states,
+        Err(error) => {
+            log::warn!("{error}, ignoring");
+            HashMap::new()
+        }
+    }
+}
+
+/// A file of one number.
+fn count(file: &Path) -> Option<u64> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// How many processes a cgroup and those below it have.
+fn processes(cgroup: &Path) -> Option<u64> {
+    let own = std::fs::read_to_string(cgroup.join("cgroup.procs")).ok()?.lines().count();
+    let below = std::fs::read_dir(cgroup).ok()?.flatten().filter(|entry| entry.path().is_dir());
+    Some(own as u64 + below.filter_map(|entry| processes(&entry.path())).sum::<u64>())
+}
+
+/// Bytes for people, in powers of 1024: `33.1M`.
+pub(super) fn size(bytes: u64) -> String {
+    let mut whole = bytes;
+    let mut tenths = 0;
+    let mut unit = 'B';
+    for next in ['K', 'M', 'G', 'T', 'P', 'E'] {
+        if whole < 1024 {
+            break;
+        }
+        tenths = whole % 1024 * 10 / 1024;
+        whole /= 1024;
+        unit = next;
+    }
+    if unit == 'B' { format!("{whole}B") } else { format!("{whole}.{tenths}{unit}") }
+}
+
+/// Seconds for people, the two largest units: `3d 4h`.
+pub(super) fn span(seconds: u64) -> String {
+    let parts =
+        [(seconds / 86400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];
+    let first = parts.iter().position(|(count, _)| *count > 0).unwrap_or(parts.len() - 1);
+    let shown = parts[first..].iter().take(2).filter(|(count, _)| *count > 0 || seconds == 0);
+    shown.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_for_people() {
+        for (bytes, expected) in
+            [(0, "0B"), (1023, "1023B"), (1536, "1.5K"), (34_700_000, "33.0M"), (u64::MAX, "15.9E")]
+        {
+            assert_eq!(size(bytes), expected);
+        }
+        for (seconds, expected) in
+            [(0, "0s"), (59, "59s"), (3600, "1h"), (3661, "1h 1min"), (273_600, "3d 4h")]
+        {
+            assert_eq!(span(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn running_left_over_and_defined_machines_are_listed_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let cgroup = root.path().join("cgroup");
+        std::fs::create_dir_all(cgroup.join("payload")).unwrap();
+        std::fs::write(cgroup.join("memory.current"), "2048\n").unwrap();
+        std::fs::write(cgroup.join("cgroup.procs"), "").unwrap();
+        std::fs::write(cgroup.join("payload/cgroup.procs"), "1\n2\n").unwrap();
+        let record = Record {
+            name: "web".into(),
+            phase: crate::host::state::Phase::Running,
+            supervisor: std::process::id(),
+            supervisor_start: crate::host::state::process_start(std::process::id()).unwrap(),
+            started: now() - 61_000_000,
+            init: "systemd".into(),
+            leader: Some(7),
+            cgroup: Some(cgroup),
+            addresses: vec!["10.177.0.2".parse().unwrap()],
+            ..Record::default()
+        };
+        for record in [record.clone(), Record { name: "gone".into(), supervisor: 0, ..record }] {
+            std::fs::create_dir_all(paths.state().join(&record.name)).unwrap();
+            record.write(&paths).unwrap();
+        }
+        let others = ["web", "able"].map(|name| Name::new(name).unwrap());
+        let rows = rows(&paths, others);
+        let states: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.state.as_str())).collect();
+        assert_eq!(states, [("able", "stopped"), ("gone", "dead"), ("web", "running")]);
+        assert_eq!(
+            rows[2].cells(),
+            ["web", "running", "systemd", "7", "10.177.0.2", "2.0K", "2", "1min 1s", "-"]
+        );
+        assert_eq!((rows[1].leader, rows[1].tasks), (None, None));
+        assert_eq!(rows[2].cells().len(), COLUMNS.len());
+    }
+}

@@ -1,0 +1,268 @@
+//! `coracle logs`: what the host's journal has of a machine (its console, its supervisor, its unit)
+//! and what the guest's own journal has, in time order. Works for a dead machine too.
+
+use super::{unit_of, when};
+use crate::error::{Context, Error, Result};
+use crate::host::journal::{self, Entry, Journal, Query};
+use crate::host::state::Record;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::sys::mount::{open_directory, open_inside_as};
+use rustix::fs::{Mode, OFlags};
+use std::collections::VecDeque;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// Where a guest keeps its journal, for good and until it stops.
+const GUEST_JOURNALS: [&str; 2] = ["var/log/journal", "run/log/journal"];
+/// How many lines come before those to follow, as with journalctl.
+const BEFORE_FOLLOWING: u32 = 10;
+
+/// What is wanted of a machine's logs.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The machine.
+    pub name: &'a Name,
+    /// Its root directory, where it does not run.
+    pub root: Option<&'a Path>,
+    /// Whether to go on as it does.
+    pub follow: bool,
+    /// The last lines only.
+    pub lines: Option<u32>,
+    /// One boot of the machine only: `0` the last one, `-1` the one before, `1` the first one, or a
+    /// boot id.
+    pub boot: Option<&'a str>,
+}
+
+/// Writes the log of a machine to `out`, a line for each entry. With `follow` it returns when
+/// nobody reads any more.
+///
+/// # Errors
+/// A boot that is not recorded, no journalctl, or `out` that cannot be written.
+pub fn show(paths: &Paths, ask: &Ask<'_>, out: &mut dyn Write) -> Result<()> {
+    let journals = journals(paths, ask)?;
+    let boot = ask.boot.map(|boot| find_boot(&journals[0], ask.name, boot)).transpose()?;
+    let lines = if ask.follow { Some(ask.lines.unwrap_or(BEFORE_FOLLOWING)) } else { ask.lines };
+    let Some(lines) = lines else {
+        let queries = queries(&journals, boot.as_deref(), |_| Query::default());
+        return journal::read(&queries, &mut |_, entry| write(out, &entry));
+    };
+    let last = last(&journals, boot.as_deref(), lines)?;
+    for entry in &last.entries {
+        if write(out, entry)?.is_break() {
+            return Ok(());
+        }
+    }
+    if !ask.follow {
+        return Ok(());
+    }
+    let after = |at: usize| Query { follow: true, after: last.cursors[at].clone(), ..Query::default() };
+    let queries = queries(&journals, boot.as_deref(), after);
+    journal::read(&queries, &mut |_, entry| {
+        let goes_on = write(out, &entry)?;
+        // Whoever follows wants to see each entry when it comes.
+        out.flush().context(|| "cannot write the log".to_owned())?;
+        Ok(goes_on)
+    })
+}
+
+/// The last lines of a machine's log, for `status`.
+///
+/// # Errors
+/// No journalctl.
+pub fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Result<Vec<String>> {
+    let ask = Ask { name, root, follow: false, lines: Some(lines), boot: None };
+    let last = last(&journals(paths, &ask)?, None, lines)?;
+    Ok(last.entries.iter().map(line).collect())
+}
+
+/// The last entries of several journals.
+struct Last {
+    /// In time order.
+    entries: VecDeque<Entry>,
+    /// Of each journal the place of its last entry, where it has any.
+    cursors: Vec<Option<String>>,
+}
+
+/// Reads the last `lines` entries.
+fn last(journals: &[Journal], boot: Option<&str>, lines: u32) -> Result<Last> {
+    let mut last = Last { entries: VecDeque::new(), cursors: vec![None; journals.len()] };
+    let query = |_| Query { lines: Some(lines), ..Query::default() };
+    journal::read(&queries(journals, boot, query), &mut |at, entry| {
+        last.cursors[at].clone_from(&entry.cursor);
+        last.entries.push_back(entry);
+        if last.entries.len() > lines as usize {
+            last.entries.pop_front();
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(last)
+}
+
+/// The query for each journal, restricted to a boot where one is given: the guest's journal has it
+/// as its boot id, the host's as a field of ours.
+fn queries<'a>(
+    journals: &'a [Journal],
+    boot: Option<&str>,
+    query: impl Fn(usize) -> Query,
+) -> Vec<(&'a Journal, Query)> {
+    let field = |journal: &Journal| match journal {
+        Journal::Host(_) => "CORACLE_BOOT_ID",
+        Journal::Directory(_) => "_BOOT_ID",
+    };
+    let only = |journal: &Journal| boot.map(|boot| (field(journal), boot.to_owned()));
+    let with_boot = |(at, journal)| (journal, Query { only: only(journal), ..query(at) });
+    journals.iter().enumerate().map(with_boot).collect()
+}
+
+/// The journals that have something of a machine; the host's is the first.
+fn journals(paths: &Paths, ask: &Ask<'_>) -> Result<Vec<Journal>> {
+    let record = Record::read(paths, ask.name)?;
+    let mut journals = vec![Journal::Host(matches(ask.name))];
+    if let Some(root) = root_of(record.as_ref(), ask.root) {
+        match open_directory(&root) {
+            Ok(root) => journals.extend(GUEST_JOURNALS.iter().filter_map(|place| {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                open_inside_as(root.as_fd(), Path::new(place), flags, Mode::empty())
+                    .ok()
+                    .map(Journal::Directory)
+            })),
+            Err(error) => log::debug!("no journal of the guest: {error}, ignoring"),
+        }
+    }
+    Ok(journals)
+}
+
+/// Where the guest's files are seen: as it sees them while it runs, else its tree.
+fn root_of(record: Option<&Record>, given: Option<&Path>) -> Option<PathBuf> {
+    let alive = record.filter(|record| record.is_alive()).and_then(|record| record.leader);
+    let recorded = record.map(|record| record.root.clone()).filter(|root| root.is_absolute());
+    alive
+        .map(|leader| PathBuf::from(format!("/proc/{leader}/root")))
+        .or(recorded)
+        .or(given.map(Path::to_owned))
+}
+
+/// What picks a machine's entries from the host's journal.
+fn matches(name: &Name) -> Vec<String> {
+    let unit = unit_of(name);
+    vec![
+        format!("CORACLE_MACHINE={name}"),
+        format!("_SYSTEMD_UNIT={unit}"),
+        format!("_SYSTEMD_UNIT={name}.scope"),
+        // What systemd itself says of the unit.
+        format!("_PID=1 UNIT={unit}"),
+    ]
+}
+
+/// The id of a boot, from how a user names it.
+fn find_boot(host: &Journal, name: &Name, wanted: &str) -> Result<String> {
+    let wanted_id = wanted.replace('-', "").to_ascii_lowercase();
+    if wanted_id.len() == 32 && wanted_id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(wanted_id);
+    }
+    let mut boots: Vec<String> = Vec::new();
+    journal::read(&[(host, Query::default())], &mut |_, entry| {
+        if let Some(boot) = entry.boot.filter(|boot| !boots.contains(boot)) {
+            boots.push(boot);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    nth_boot(&boots, wanted).cloned().ok_or_else(|| {
+        Error::new(format!("boot '{wanted}' of machine '{name}' is not in the journal"))
+            .hint(format!("{} boots are; name one as 0 (the last), -1, -2, …, or by its id", boots.len()))
+    })
+}
+
+/// The boot that a number means: from 1 the first on, from 0 the last back.
+fn nth_boot<'a>(boots: &'a [String], wanted: &str) -> Option<&'a String> {
+    let number: isize = wanted.parse().ok()?;
+    let count = isize::try_from(boots.len()).ok()?;
+    let at = if number > 0 { number - 1 } else { count.checked_add(number)?.checked_sub(1)? };
+    boots.get(usize::try_from(at).ok()?)
+}
+
+/// Writes an entry; breaks when nobody reads any more.
+fn write(out: &mut dyn Write, entry: &Entry) -> Result<ControlFlow<()>> {
+    match writeln!(out, "{}", line(entry)) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        written => written.map(ControlFlow::Continue).context(|| "cannot write the log".to_owned()),
+    }
+}
+
+/// An entry as people read it; further lines of a message stand below the first.
+fn line(entry: &Entry) -> String {
+    let pid = entry.pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
+    let head = format!("{} {}{pid}: ", when(entry.time), entry.source);
+    let indent = format!("\n{}", " ".repeat(head.chars().count()));
+    format!("{head}{}", entry.message.replace('\n', &indent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(message: &str) -> Entry {
+        Entry {
+            time: 1_795_460_628_790_644,
+            source: "systemd".into(),
+            pid: Some(1),
+            priority: None,
+            message: message.into(),
+            boot: None,
+            cursor: None,
+        }
+    }
+
+    #[test]
+    fn boots_are_counted_from_both_ends() {
+        let boots = ["a", "b", "c"].map(str::to_owned);
+        for (wanted, expected) in [("0", "c"), ("-0", "c"), ("-2", "a"), ("1", "a"), ("3", "c")] {
+            assert_eq!(nth_boot(&boots, wanted).map(String::as_str), Some(expected), "{wanted}");
+        }
+        for wanted in ["-3", "4", "x", "", "-9223372036854775808"] {
+            assert_eq!(nth_boot(&boots, wanted), None, "{wanted}");
+        }
+        assert_eq!(nth_boot(&[], "0"), None);
+    }
+
+    #[test]
+    fn lines_of_a_message_stand_below_one_another() {
+        let text = line(&entry("one\ntwo"));
+        let (first, second) = text.split_once('\n').unwrap();
+        assert!(first.ends_with(" systemd[1]: one"), "{first}");
+        assert_eq!(second.find("two"), first.find("one"));
+    }
+
+    #[test]
+    fn a_reader_that_went_away_ends_it() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        assert_eq!(write(&mut Gone, &entry("x")), Ok(ControlFlow::Break(())));
+    }
+
+    #[test]
+    fn a_running_guest_is_read_as_it_sees_itself() {
+        let start = crate::host::state::process_start(std::process::id()).unwrap();
+        let running = Record {
+            supervisor: std::process::id(),
+            supervisor_start: start,
+            leader: Some(7),
+            root: "/srv/web".into(),
+            ..Record::default()
+        };
+        assert_eq!(root_of(Some(&running), None), Some("/proc/7/root".into()));
+        let dead = Record { supervisor: 0, ..running };
+        assert_eq!(root_of(Some(&dead), Some(Path::new("/x"))), Some("/srv/web".into()));
+        assert_eq!(root_of(None, Some(Path::new("/x"))), Some("/x".into()));
+    }
+}

@@ -1,0 +1,65 @@
+//! What units say of themselves while they are waited for: one rewritten line on a terminal,
+//! nothing elsewhere.
+
+use crate::host::journal::printable;
+use std::io::Write;
+
+/// A place for progress.
+pub struct Progress<'a> {
+    /// The terminal and its width in columns, where there is one.
+    terminal: Option<(&'a mut dyn Write, usize)>,
+    /// Whether a line stands there.
+    is_shown: bool,
+}
+
+impl<'a> Progress<'a> {
+    /// Shows nothing.
+    pub fn silent() -> Self {
+        Self { terminal: None, is_shown: false }
+    }
+
+    /// Shows one line of a terminal that is `columns` wide.
+    pub fn on_terminal(terminal: &'a mut dyn Write, columns: usize) -> Self {
+        Self { terminal: Some((terminal, columns)), is_shown: false }
+    }
+
+    /// Shows what a machine says, in place of what was there.
+    pub fn show(&mut self, machine: &str, text: &str) {
+        let Some((terminal, columns)) = &mut self.terminal else { return };
+        let line = printable(format!("{machine}: {text}").as_bytes()).replace(['\t', '\n'], " ");
+        // One column is left free: a full line would wrap and could not be rewritten.
+        let line: String = line.chars().take(columns.saturating_sub(1)).collect();
+        // A terminal that takes nothing more needs no progress.
+        let _ = write!(terminal, "\r{line}\x1b[K").and_then(|()| terminal.flush());
+        self.is_shown = true;
+    }
+
+    /// Takes the line away.
+    pub fn clear(&mut self) {
+        if let Some((terminal, _)) = self.terminal.as_mut().filter(|_| self.is_shown) {
+            let _ = write!(terminal, "\r\x1b[K").and_then(|()| terminal.flush());
+        }
+        self.is_shown = false;
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_is_rewritten_and_taken_away() {
+        let mut terminal = Vec::new();
+        let mut progress = Progress::on_terminal(&mut terminal, 16);
+        progress.show("web", "booting: \x1b[31ma\nmore than fits");
+        drop(progress);
+        assert_eq!(String::from_utf8(terminal).unwrap(), "\rweb: booting: a\x1b[K\r\x1b[K");
+        Progress::silent().show("web", "nothing");
+    }
+}

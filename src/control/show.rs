@@ -1,0 +1,107 @@
+//! `coracle show`: everything known of a machine, for programs: `KEY=VALUE` lines or JSON.
+
+use super::list::Row;
+use super::running;
+use crate::error::{Context, Error, Result};
+use crate::host::state::Record;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use serde_json::{Map, Value};
+use std::io::Write;
+
+/// The properties of a machine, in a fixed order: those of its row in the list and of its record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Properties(Vec<(String, Value)>);
+
+/// Properties of records that are for us alone.
+const PRIVATE: [&str; 3] = ["files", "cgroup-is-ours", "supervisor-start"];
+
+/// The properties of a machine that runs; of `only` these, where any is named.
+///
+/// # Errors
+/// The machine does not run, or there is no property of a name.
+pub fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<Properties> {
+    select(&running(paths, name)?, only)
+}
+
+/// Picks properties from what is recorded and counted.
+fn select(record: &Record, only: &[String]) -> Result<Properties> {
+    let mut all = as_map(record)?;
+    all.extend(as_map(&Row::of_record(record))?);
+    all.retain(|key, _| !PRIVATE.contains(&key.as_str()));
+    if only.is_empty() {
+        return Ok(Properties(all.into_iter().collect()));
+    }
+    let pick = |key: &String| match all.get(key) {
+        Some(value) => Ok((key.clone(), value.clone())),
+        None => Err(Error::usage(format!("there is no property '{key}'"))
+            .hint(format!("there are {}", all.keys().cloned().collect::<Vec<_>>().join(", ")))),
+    };
+    Ok(Properties(only.iter().map(pick).collect::<Result<_>>()?))
+}
+
+impl Properties {
+    /// Writes a line for each property. Lists have their parts joined by spaces; what is not known
+    /// is empty.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+        let text: String = self.0.iter().map(|(key, value)| format!("{key}={}\n", plain(value))).collect();
+        out.write_all(text.as_bytes()).context(|| "cannot write the properties".to_owned())
+    }
+
+    /// The same as one JSON object.
+    pub fn to_json(&self) -> Value {
+        Value::Object(self.0.iter().cloned().collect())
+    }
+}
+
+/// Something of ours as the object it is serialised as.
+fn as_map(value: &impl serde::Serialize) -> Result<Map<String, Value>> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Ok(Map::new()),
+        Err(error) => Err(Error::new(format!("cannot show the machine: {error}"))),
+    }
+}
+
+/// A value on one line.
+fn plain(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    };
+    crate::host::journal::printable(text.as_bytes()).replace('\n', "\\x0a")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_are_lines_or_an_object() {
+        let record = Record {
+            name: "web".into(),
+            addresses: vec!["10.177.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+            ..Record::default()
+        };
+        let text = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(|key| (*key).to_owned()).collect();
+            let mut out = Vec::new();
+            select(&record, &only).unwrap().write(&mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            text(&["name", "addresses", "leader"]),
+            "name=web\naddresses=10.177.0.2 fd00::2\nleader=\n"
+        );
+        assert!(text(&[]).contains("state=dead\n") && !text(&[]).contains("files="));
+        let error = select(&record, &["nonsense".into()]).unwrap_err();
+        assert_eq!(error.exit_status(), 2);
+        assert!(error.cure().unwrap().contains("machine-id"));
+        assert_eq!(select(&record, &[]).unwrap().to_json()["name"], "web");
+    }
+}

@@ -1,0 +1,288 @@
+//! poweroff, reboot, terminate, kill: signals to the supervisor of a machine or into it. They need
+//! no bus and no systemd. Every process is held by a pidfd and looked at again after that, so that
+//! no later process of the same id is hit.
+
+use super::{Outcome, each, running};
+use crate::error::{Context, Error, Result};
+use crate::host::state::{Phase, Record, process_start};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::sys::process::{open_pidfd, send_signal};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a supervisor may take to say that it is stopping, and to end when it was told twice.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// PID 1 of the machine.
+    Leader,
+    /// Every process of the machine.
+    All,
+}
+
+/// Asks the systems inside to power off, and does not wait for them.
+///
+/// # Errors
+/// One for each machine that does not run or cannot be told.
+pub fn poweroff(paths: &Paths, names: &[Name]) -> Outcome {
+    each(names, |name| tell(&running(paths, name)?, libc::SIGTERM))
+}
+
+/// Asks the systems inside to reboot, and does not wait for them.
+///
+/// # Errors
+/// One for each machine that does not run or cannot be told.
+pub fn reboot(paths: &Paths, names: &[Name]) -> Outcome {
+    each(names, |name| tell(&running(paths, name)?, libc::SIGUSR1))
+}
+
+/// Ends machines at once, without asking the systems inside, and waits until they are gone.
+///
+/// # Errors
+/// One for each machine that does not run, cannot be told, or does not go.
+pub fn terminate(paths: &Paths, names: &[Name]) -> Outcome {
+    each(names, |name| {
+        let record = running(paths, name)?;
+        let supervisor = supervisor(&record)?;
+        // Told once, it stops the guest in order; told again meanwhile, at once. Two signals in a
+        // row would be taken for one, so the second waits for the first to be heard.
+        send(supervisor.as_fd(), libc::SIGTERM, name)?;
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE && !has_ended(supervisor.as_fd(), Duration::from_millis(10))? {
+            let phase = Record::read(paths, name).ok().flatten().map(|record| record.phase);
+            if phase == Some(Phase::Stopping) {
+                send(supervisor.as_fd(), libc::SIGTERM, name)?;
+                break;
+            }
+        }
+        if has_ended(supervisor.as_fd(), PATIENCE)? {
+            return Ok(());
+        }
+        Err(Error::new(format!("machine '{name}' does not end"))
+            .hint(format!("kill its supervisor: 'kill -9 {}'", record.supervisor)))
+    })
+}
+
+/// Sends a signal, by number, into machines.
+///
+/// # Errors
+/// One for each machine that does not run or cannot be signalled.
+pub fn kill(paths: &Paths, names: &[Name], signal: i32, whom: Whom) -> Outcome {
+    each(names, |name| {
+        let record = running(paths, name)?;
+        match whom {
+            Whom::Leader => send(leader(&record)?.as_fd(), signal, name),
+            Whom::All => kill_all(&record, signal, name),
+        }
+    })
+}
+
+/// Tells a supervisor to stop its guest in order, and waits until it is gone. It has time bounds of
+/// its own.
+pub(super) fn stop_and_wait(record: &Record) -> Result<()> {
+    let supervisor = supervisor(record)?;
+    send_named(supervisor.as_fd(), libc::SIGTERM, &record.name)?;
+    while !has_ended(supervisor.as_fd(), PATIENCE)? {}
+    Ok(())
+}
+
+/// Sends a signal to the supervisor of a machine.
+fn tell(record: &Record, signal: i32) -> Result<()> {
+    send_named(supervisor(record)?.as_fd(), signal, &record.name)
+}
+
+/// A pidfd of the supervisor.
+fn supervisor(record: &Record) -> Result<OwnedFd> {
+    let gone = || Error::new(format!("the supervisor of machine '{}' is gone", record.name));
+    let pidfd = open_pidfd(record.supervisor).map_err(|_| gone())?;
+    // Only now it is sure that the id does not change its meaning.
+    if process_start(record.supervisor) == Some(record.supervisor_start) { Ok(pidfd) } else { Err(gone()) }
+}
+
+/// A pidfd of PID 1: a child of the supervisor, or it is another process of the same id.
+fn leader(record: &Record) -> Result<OwnedFd> {
+    let gone =
+        || Error::new(format!("machine '{}' has no PID 1 now", record.name)).hint("try again in a moment");
+    let leader = record.leader.ok_or_else(gone)?;
+    let pidfd = open_pidfd(leader).map_err(|_| gone())?;
+    if parent(leader) == Some(record.supervisor) { Ok(pidfd) } else { Err(gone()) }
+}
+
+/// Signals every process of a machine: those in its cgroup, or without one, those that share the
+/// pid namespace of PID 1.
+fn kill_all(record: &Record, signal: i32, name: &Name) -> Result<()> {
+    let Some(payload) =
+        record.cgroup.as_ref().map(|cgroup| cgroup.join("payload")).filter(|path| path.is_dir())
+    else {
+        return kill_namespace(record, signal, name);
+    };
+    // The kernel's own way reaches those as well that are forked meanwhile.
+    if signal == libc::SIGKILL && std::fs::write(payload.join("cgroup.kill"), "1").is_ok() {
+        return Ok(());
+    }
+    // The kernel tells a process's cgroup as seen from the root of our cgroup namespace, which is
+    // the mount that the record's path begins with.
+    let is_inside = |pid: u32| {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+        path.is_some_and(|path| {
+            Path::new(path).ancestors().any(|above| above.ends_with("payload") && payload.ends_with(above))
+        })
+    };
+    for pid in processes(&payload) {
+        signal_if(pid, signal, name, &is_inside)?;
+    }
+    Ok(())
+}
+
+/// Signals the processes in the pid namespace of PID 1. Those in namespaces below it are not
+/// reached; without a cgroup nothing names them.
+fn kill_namespace(record: &Record, signal: i32, name: &Name) -> Result<()> {
+    let pidfd = leader(record)?;
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let ours = record.leader.and_then(namespace);
+    if ours.is_none() || ours == namespace(std::process::id()) {
+        return send(pidfd.as_fd(), signal, name);
+    }
+    let entries = std::fs::read_dir("/proc").context(|| "cannot list processes".to_owned())?;
+    for pid in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        if namespace(pid) == ours {
+            signal_if(pid, signal, name, &|pid| namespace(pid) == ours)?;
+        }
+    }
+    Ok(())
+}
+
+/// Signals a process that still is what it was taken for when it is held; one that is gone is fine.
+fn signal_if(pid: u32, signal: i32, name: &Name, is_meant: &dyn Fn(u32) -> bool) -> Result<()> {
+    match open_pidfd(pid) {
+        Ok(pidfd) if is_meant(pid) => send(pidfd.as_fd(), signal, name),
+        _ => Ok(()),
+    }
+}
+
+/// The processes of a cgroup and all below it.
+fn processes(cgroup: &Path) -> Vec<u32> {
+    let listed = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+    for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            pids.extend(processes(&entry.path()));
+        }
+    }
+    pids
+}
+
+/// The parent of a process.
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+/// Whether the process of a pidfd ends within a time.
+fn has_ended(pidfd: BorrowedFd<'_>, within: Duration) -> Result<bool> {
+    let timeout = rustix::time::Timespec {
+        tv_sec: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(within.subsec_nanos()),
+    };
+    match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&timeout)) {
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        ended => Ok(ended.context(|| "cannot wait for the supervisor".to_owned())? > 0),
+    }
+}
+
+/// Sends a signal to the process of a pidfd; one that ended meanwhile is fine.
+fn send(pidfd: BorrowedFd<'_>, signal: i32, name: &Name) -> Result<()> {
+    send_named(pidfd, signal, name.as_str())
+}
+
+/// [`send`] for a machine by its name as text.
+fn send_named(pidfd: BorrowedFd<'_>, signal: i32, name: &str) -> Result<()> {
+    match send_signal(pidfd, signal) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        sent => sent.context(|| format!("cannot signal machine '{name}'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    /// A record whose supervisor is a process of ours, written below a root of its own.
+    fn machine(child: &Child) -> (tempfile::TempDir, Paths, Name) {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let name = Name::new("web").unwrap();
+        std::fs::create_dir_all(paths.machine(&name)).unwrap();
+        let record = Record {
+            name: "web".into(),
+            supervisor: child.id(),
+            supervisor_start: process_start(child.id()).unwrap(),
+            phase: Phase::Stopping,
+            ..Record::default()
+        };
+        record.write(&paths).unwrap();
+        (root, paths, name)
+    }
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").spawn().unwrap()
+    }
+
+    fn signal_of(mut child: Child) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt;
+        child.wait().unwrap().signal()
+    }
+
+    #[test]
+    fn the_supervisor_is_told() {
+        for (signal, expected) in [
+            (poweroff as fn(&Paths, &[Name]) -> Outcome, libc::SIGTERM),
+            (reboot, libc::SIGUSR1),
+            (terminate, libc::SIGTERM),
+        ] {
+            let child = sleeper();
+            let (_root, paths, name) = machine(&child);
+            signal(&paths, &[name]).unwrap();
+            assert_eq!(signal_of(child), Some(expected));
+        }
+    }
+
+    #[test]
+    fn another_process_of_the_same_id_is_not() {
+        let mut child = sleeper();
+        let (_root, paths, name) = machine(&child);
+        let record = Record { supervisor_start: 1, ..Record::read(&paths, &name).unwrap().unwrap() };
+        record.write(&paths).unwrap();
+        let failures = poweroff(&paths, std::slice::from_ref(&name)).unwrap_err();
+        assert_eq!(failures[0].to_string(), "machine 'web' is not running");
+        assert!(failures[0].cure().unwrap().contains("coracle start web"));
+        assert!(supervisor(&record).is_err());
+        // Init is no child of this supervisor.
+        let record = Record { leader: Some(1), ..record };
+        assert!(leader(&record).unwrap_err().to_string().contains("no PID 1"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_leader_is_a_child_of_the_supervisor() {
+        let child = sleeper();
+        let (_root, paths, name) = machine(&child);
+        let record = Record {
+            supervisor: std::process::id(),
+            supervisor_start: process_start(std::process::id()).unwrap(),
+            leader: Some(child.id()),
+            ..Record::read(&paths, &name).unwrap().unwrap()
+        };
+        record.write(&paths).unwrap();
+        kill(&paths, &[name], libc::SIGHUP, Whom::Leader).unwrap();
+        assert_eq!(signal_of(child), Some(libc::SIGHUP));
+    }
+}

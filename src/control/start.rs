@@ -1,0 +1,224 @@
+//! start, stop, restart, enable, disable: through the units, with their jobs waited for. Machines
+//! that run outside a unit of ours are stopped through their supervisor.
+
+use super::progress::Progress;
+use super::{Outcome, block_on, each, signal, unit_of};
+use crate::error::{Error, Result};
+use crate::generator;
+use crate::host::state::{Phase, Record};
+use crate::host::systemd1::{self, Action};
+use crate::machine::Machine;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use std::ops::ControlFlow;
+
+/// The target that starts the enabled machines.
+const TARGET: &str = "coracle.target";
+
+/// How long a start is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until the unit is up, which is when its definition says.
+    Unit,
+    /// Until PID 1 was executed.
+    Running,
+    /// Until the job is queued.
+    No,
+}
+
+/// How a definition is found: the machine that a name means now.
+pub type Definition<'a> = &'a mut dyn FnMut(&Name) -> Result<Machine>;
+
+/// Starts machines as units. A definition that is broken is not started; one that systemd has not
+/// read yet as it is now is read first.
+///
+/// # Errors
+/// One for each machine that did not come up.
+pub fn start(
+    paths: &Paths,
+    names: &[Name],
+    wait: Wait,
+    definition: Definition<'_>,
+    progress: &mut Progress<'_>,
+) -> Outcome {
+    up(Action::Start, paths, names, wait, definition, progress)
+}
+
+/// Stops machines that run and starts all of them.
+///
+/// # Errors
+/// One for each machine that did not come up.
+pub fn restart(
+    paths: &Paths,
+    names: &[Name],
+    wait: Wait,
+    definition: Definition<'_>,
+    progress: &mut Progress<'_>,
+) -> Outcome {
+    up(Action::Restart, paths, names, wait, definition, progress)
+}
+
+/// Stops machines in their own orderly way and waits until they are gone. Stopping one that does
+/// not run is fine.
+///
+/// # Errors
+/// One for each machine that did not stop as it should.
+pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> Outcome {
+    let (others, units): (Vec<Name>, Vec<Name>) =
+        names.iter().cloned().partition(|name| runs_elsewhere(paths, name) || !systemd1::is_running());
+    let through_units =
+        if units.is_empty() { Ok(()) } else { run(Action::Stop, &units, Wait::Unit, progress) };
+    let directly = each(&others, |name| {
+        let Some(record) = Record::read(paths, name)?.filter(Record::is_alive) else { return Ok(()) };
+        progress.show(name.as_str(), "stopping");
+        signal::stop_and_wait(&record)
+    });
+    join(through_units, directly)
+}
+
+/// Lets machines start with the host. Returns what changed, a line each.
+///
+/// # Errors
+/// A broken definition, a host without systemd, or a refusal of systemd.
+pub fn enable(names: &[Name], definition: Definition<'_>) -> Result<Vec<String>> {
+    needs_systemd()?;
+    for name in names {
+        definition(name)?;
+    }
+    // The target with them: without it nothing would start them.
+    let units: Vec<String> = names.iter().map(unit_of).chain([TARGET.to_owned()]).collect();
+    block_on(systemd1::enable(&units))?
+}
+
+/// Lets machines no longer start with the host. Returns what changed, a line each.
+///
+/// # Errors
+/// A host without systemd, or a refusal of systemd.
+pub fn disable(names: &[Name]) -> Result<Vec<String>> {
+    needs_systemd()?;
+    let units: Vec<String> = names.iter().map(unit_of).collect();
+    block_on(systemd1::disable(&units))?
+}
+
+/// Start and restart.
+fn up(
+    action: Action,
+    paths: &Paths,
+    names: &[Name],
+    wait: Wait,
+    definition: Definition<'_>,
+    progress: &mut Progress<'_>,
+) -> Outcome {
+    needs_systemd().map_err(|error| vec![error])?;
+    let mut good = Vec::new();
+    let mut is_outdated = false;
+    let before = each(names, |name| {
+        if runs_elsewhere(paths, name) {
+            return Err(Error::new(format!(
+                "machine '{name}' runs already, outside the unit '{}'",
+                unit_of(name)
+            ))
+            .hint(format!("stop it with 'coracle stop {name}' first")));
+        }
+        let machine = definition(name)?;
+        is_outdated |= !generator::is_current(paths, &machine);
+        good.push(name.clone());
+        Ok(())
+    });
+    if good.is_empty() {
+        return before;
+    }
+    if is_outdated {
+        block_on(systemd1::reload()).and_then(|reloaded| reloaded).map_err(|error| vec![error])?;
+    }
+    join(before, run(action, &good, wait, progress))
+}
+
+/// Runs the jobs of the units of `names`.
+fn run(action: Action, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
+    let units: Vec<String> = names.iter().map(unit_of).collect();
+    let until = if wait == Wait::No { systemd1::Until::Queued } else { systemd1::Until::Done };
+    let mut heard = |unit: &str, text: &str| {
+        progress.show(machine_of(unit), text);
+        if wait == Wait::Running && is_past_start(text) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let finished = block_on(systemd1::run(action, &units, until, &mut heard))
+        .and_then(|finished| finished)
+        .map_err(|error| vec![error])?;
+    progress.clear();
+    let failures: Vec<Error> = finished
+        .into_iter()
+        .filter_map(|one| {
+            let name = machine_of(&one.unit).to_owned();
+            one.result
+                .err()
+                .map(|error| error.hint(format!("see 'coracle status {name}' and 'coracle logs {name}'")))
+        })
+        .collect();
+    if failures.is_empty() { Ok(()) } else { Err(failures) }
+}
+
+/// Whether a status text of a supervisor, `PHASE: detail`, says that PID 1 was executed.
+fn is_past_start(text: &str) -> bool {
+    let phase = text.split(':').next().unwrap_or_default().trim();
+    [Phase::Booting, Phase::Running].iter().any(|past| past.as_str() == phase)
+}
+
+/// The machine of a unit of ours.
+fn machine_of(unit: &str) -> &str {
+    unit.strip_prefix("coracle@").and_then(|rest| rest.strip_suffix(".service")).unwrap_or(unit)
+}
+
+/// Whether a machine runs, but not in the unit of its name.
+fn runs_elsewhere(paths: &Paths, name: &Name) -> bool {
+    let record = Record::read(paths, name).ok().flatten().filter(Record::is_alive);
+    record.is_some_and(|record| record.unit != Some(unit_of(name)))
+}
+
+/// An error where there is no systemd to run units.
+fn needs_systemd() -> Result<()> {
+    if systemd1::is_running() {
+        return Ok(());
+    }
+    Err(Error::new("PID 1 of this host is not systemd, so there are no units")
+        .hint("run the machine in the foreground: 'coracle run -b -M NAME'"))
+}
+
+/// The failures of both.
+fn join(one: Outcome, other: Outcome) -> Outcome {
+    match (one, other) {
+        (Ok(()), other) => other,
+        (one, Ok(())) => one,
+        (Err(mut failures), Err(more)) => {
+            failures.extend(more);
+            Err(failures)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_read_from_the_status_text() {
+        assert!(is_past_start("booting: waiting for the guest") && is_past_start("running"));
+        assert!(
+            !is_past_start("starting: mounting") && !is_past_start("") && !is_past_start("running around")
+        );
+        assert_eq!(machine_of("coracle@a.b-c.service"), "a.b-c");
+    }
+
+    #[test]
+    fn stopping_what_does_not_run_is_fine() {
+        let root = tempfile::tempdir().unwrap();
+        if !systemd1::is_running() {
+            let names = [Name::new("web").unwrap()];
+            assert_eq!(stop(&Paths::below(root.path()), &names, &mut Progress::silent()), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `coracle status`: one machine, for people: how it is, what its unit says, the last lines of its
+//! log. Of a dead one: why.
+
+use super::list::{Row, size, span};
+use super::{block_on, logs, unit_of, when};
+use crate::error::{Context, Result};
+use crate::host::journal::printable;
+use crate::host::state::Record;
+use crate::host::systemd1::{self, UnitStatus};
+use crate::machine::Machine;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use serde::Serialize;
+use std::io::Write;
+use std::net::IpAddr;
+
+/// How many lines of the log are shown.
+const LINES: u32 = 10;
+
+/// Everything `status` shows. Serialised as it is for `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// As in the list.
+    pub machine: Row,
+    /// Process id of the supervisor, while it runs.
+    pub supervisor: Option<u32>,
+    /// Machine id, 32 hex digits.
+    pub machine_id: Option<String>,
+    /// Name of the host's end of its link.
+    pub host_interface: Option<String>,
+    /// What systemd says of the unit, where there is one.
+    pub unit: Option<Unit>,
+    /// The last lines of the log.
+    pub log: Vec<String>,
+}
+
+/// What systemd says of a machine's unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Unit {
+    /// `ActiveState`.
+    pub active_state: String,
+    /// `SubState`.
+    pub sub_state: String,
+    /// `UnitFileState`: whether it starts with the host.
+    pub file_state: String,
+    /// `Result` of the last run.
+    pub result: String,
+    /// `StatusText`: what the supervisor says.
+    pub status_text: String,
+    /// Why it is not running, where it failed.
+    pub failure: Option<String>,
+}
+
+/// Collects what is known of a machine. `definition` finds the machine that its name means.
+///
+/// # Errors
+/// Those of `definition`, where there is nothing else of the machine.
+pub fn collect(
+    paths: &Paths,
+    name: &Name,
+    definition: &mut dyn FnMut(&Name) -> Result<Machine>,
+) -> Result<Status> {
+    let record = Record::read(paths, name)?;
+    let unit_name = record.as_ref().map_or_else(|| Some(unit_of(name)), |record| record.unit.clone());
+    let unit = unit_name.as_deref().and_then(read_unit);
+    let is_failed = unit.as_ref().is_some_and(|unit| unit.active_state == "failed");
+    let defined = match definition(name) {
+        Ok(machine) => Some(machine),
+        Err(_) if record.is_some() || is_failed => None,
+        Err(error) => return Err(error),
+    };
+    let mut machine = record.as_ref().map_or_else(|| Row::of_unit(name, is_failed), Row::of_record);
+    let root = defined.map(|machine| machine.root.directory.clone());
+    machine.root = machine.root.or(root);
+    let log = logs::tail(paths, name, machine.root.as_deref(), LINES).unwrap_or_else(|error| {
+        log::warn!("{error}, ignoring");
+        Vec::new()
+    });
+    let alive = record.as_ref().filter(|record| record.is_alive());
+    Ok(Status {
+        supervisor: alive.map(|record| record.supervisor),
+        machine_id: record.as_ref().map(|record| record.machine_id.clone()).filter(|id| !id.is_empty()),
+        host_interface: alive.and_then(|record| record.host_interface.clone()),
+        unit: unit.map(|unit| Unit::from(&unit)),
+        machine,
+        log,
+    })
+}
+
+impl Status {
+    /// Writes it for people.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+        let mut text = format!("{}: {}\n", self.machine.name, self.machine.state);
+        for (key, value) in self.lines() {
+            text.push_str(&format!("{key:>12}: {value}\n"));
+        }
+        if !self.log.is_empty() {
+            text.push('\n');
+            self.log.iter().for_each(|line| text.push_str(&format!("{line}\n")));
+        }
+        out.write_all(text.as_bytes()).context(|| "cannot write the status".to_owned())
+    }
+
+    /// The lines that there is something to say in.
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let machine = &self.machine;
+        let number = |number: u32| number.to_string();
+        let words = |words: Vec<String>| (!words.is_empty()).then(|| words.join(", "));
+        let unit = machine.unit.as_ref().map(|name| match &self.unit {
+            Some(unit) => format!("{name} ({}, {}; {})", unit.active_state, unit.sub_state, unit.file_state),
+            None => name.clone(),
+        });
+        let since = machine.started.filter(|started| *started > 0).map(|started| match machine.uptime {
+            Some(uptime) => format!("{}, {} ago", when(started), span(uptime)),
+            None => when(started),
+        });
+        let failure = self.unit.as_ref().and_then(|unit| unit.failure.clone());
+        // A failure has what was said last in it.
+        let said = self.unit.as_ref().filter(|unit| unit.failure.is_none() && !unit.status_text.is_empty());
+        let said = said.map(|unit| unit.status_text.clone());
+        let lines = [
+            ("failure", failure),
+            ("says", said),
+            ("since", since),
+            ("init", machine.init.clone()),
+            ("leader", machine.leader.map(number)),
+            ("supervisor", self.supervisor.map(number)),
+            ("addresses", words(machine.addresses.iter().map(IpAddr::to_string).collect())),
+            ("link", self.host_interface.clone()),
+            ("memory", machine.memory.map(size)),
+            ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
+            ("unit", unit),
+            ("root", machine.root.as_ref().map(|root| root.display().to_string())),
+            ("machine id", self.machine_id.clone()),
+            ("unconfined", words(machine.unconfined.clone())),
+        ];
+        // Some of it was said by the guest.
+        lines.into_iter().filter_map(|(key, value)| Some((key, printable(value?.as_bytes())))).collect()
+    }
+}
+
+impl From<&UnitStatus> for Unit {
+    fn from(status: &UnitStatus) -> Self {
+        Self {
+            active_state: status.active_state.clone(),
+            sub_state: status.sub_state.clone(),
+            file_state: status.file_state.clone(),
+            result: status.result.clone(),
+            status_text: status.status_text.clone(),
+            failure: (status.active_state == "failed").then(|| status.describe_failure()),
+        }
+    }
+}
+
+/// What systemd says of a unit, where there is a systemd and it knows the unit.
+fn read_unit(unit: &str) -> Option<UnitStatus> {
+    if !systemd1::is_running() {
+        return None;
+    }
+    match block_on(systemd1::unit_properties(unit)).and_then(|status| status) {
+        Ok(status) => Some(status).filter(|status| status.load_state != "not-found"),
+        Err(error) => {
+            log::warn!("{error}, ignoring");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_machine_says_why() {
+        let name = Name::new("web").unwrap();
+        let unit = UnitStatus {
+            active_state: "failed".into(),
+            sub_state: "failed".into(),
+            file_state: "disabled".into(),
+            result: "exit-code".into(),
+            exec_main_status: 125,
+            status_text: "failed: no init in '/srv\u{1b}[2J'".into(),
+            ..UnitStatus::default()
+        };
+        let status = Status {
+            machine: Row::of_unit(&name, true),
+            supervisor: None,
+            machine_id: None,
+            host_interface: None,
+            unit: Some(Unit::from(&unit)),
+            log: vec!["a line".into()],
+        };
+        let mut out = Vec::new();
+        status.write(&mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "web: failed\n\
+             \u{20}    failure: exit status 125: no init in '/srv'\n\
+             \u{20}       unit: coracle@web.service (failed, failed; disabled)\n\
+             \na line\n"
+        );
+    }
+}

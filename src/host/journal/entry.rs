@@ -1,0 +1,136 @@
+//! One entry of a journal: journalctl's JSON to what a line of a log needs. What the guest wrote
+//! is untrusted: any bytes, control characters too.
+
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// The fields asked of journalctl; it adds time and cursor.
+pub(super) const FIELDS: [&str; 7] =
+    ["MESSAGE", "SYSLOG_IDENTIFIER", "_COMM", "_PID", "PRIORITY", "CORACLE_LEADER", "CORACLE_BOOT_ID"];
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When, microseconds since the epoch.
+    pub time: u64,
+    /// Who: `console` for a line of the machine's console, else the identifier of the program.
+    pub source: String,
+    /// Process id of the program, in the view of its journal.
+    pub pid: Option<u32>,
+    /// syslog(3) priority, 0 the most urgent.
+    pub priority: Option<u8>,
+    /// What was said, printable: see [`printable`].
+    pub message: String,
+    /// The boot of the machine that it belongs to, 32 hex digits, where that is recorded.
+    pub boot: Option<String>,
+    /// The place in its journal, for journalctl's `--after-cursor=`.
+    pub cursor: Option<String>,
+}
+
+impl Entry {
+    /// An entry from one line of JSON, or nothing from what is none.
+    pub(super) fn parse(line: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(line).ok()?;
+        let field = |name: &str| value.get(name).and_then(bytes);
+        let text = |name: &str| field(name).map(|bytes| printable(&bytes));
+        let number = |name: &str| text(name).and_then(|text| text.parse().ok());
+        let identifier = || text("SYSLOG_IDENTIFIER").or_else(|| text("_COMM"));
+        let console = value.get("CORACLE_LEADER").map(|_| "console".to_owned());
+        Some(Self {
+            time: text("__REALTIME_TIMESTAMP")?.parse().ok()?,
+            pid: if console.is_some() { None } else { number("_PID") },
+            source: console.or_else(identifier).unwrap_or_else(|| "unknown".into()),
+            priority: number("PRIORITY").and_then(|number| u8::try_from(number).ok()),
+            message: match value.get("MESSAGE") {
+                Some(Value::Null) => "[message left out: longer than 4 KiB]".into(),
+                _ => text("MESSAGE").unwrap_or_default(),
+            },
+            boot: text("CORACLE_BOOT_ID"),
+            cursor: text("__CURSOR"),
+        })
+    }
+}
+
+/// The bytes of a field: a string, an array of numbers where they are no UTF-8, or an array of
+/// these where the field occurs more than once, of which the last counts.
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    match value {
+        Value::String(text) => Some(text.clone().into_bytes()),
+        Value::Array(items) if items.iter().all(Value::is_u64) => {
+            items.iter().map(|item| u8::try_from(item.as_u64()?).ok()).collect()
+        }
+        Value::Array(items) => items.last().and_then(bytes),
+        _ => None,
+    }
+}
+
+/// Text of others as it may go to a terminal: invalid UTF-8 replaced, the colours of a console
+/// left out, and every other control character but the tab and the line's end written as `\xNN`.
+pub fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text.trim_end_matches(['\r', '\n']).chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\t' | '\n' => shown.push(c),
+            '\x1b' => match after_sequence(rest.as_str()) {
+                Some(after) => rest = after.chars(),
+                None => shown.push_str("\\x1b"),
+            },
+            c if c.is_control() => drop(write!(shown, "\\x{:02x}", u32::from(c))),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// What follows a control sequence (ECMA-48, CSI) whose escape was taken already.
+fn after_sequence(text: &str) -> Option<&str> {
+    let parameters = text.strip_prefix('[')?;
+    let end = parameters.find(|c: char| !matches!(c, '0'..='?' | ' '..='/'))?;
+    let last = parameters[end..].chars().next()?;
+    matches!(last, '@'..='~').then(|| &parameters[end + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_have_source_and_time() {
+        let line = br#"{"__REALTIME_TIMESTAMP":"1795460628790644","SYSLOG_IDENTIFIER":"systemd","_PID":"1",
+            "PRIORITY":"6","MESSAGE":"up","__CURSOR":"s=1"}"#;
+        let entry = Entry::parse(line).unwrap();
+        assert_eq!(
+            (entry.time, entry.source.as_str(), entry.pid),
+            (1_795_460_628_790_644, "systemd", Some(1))
+        );
+        let line = br#"{"__REALTIME_TIMESTAMP":"1","CORACLE_LEADER":"9","_PID":"7","SYSLOG_IDENTIFIER":"web",
+            "MESSAGE":"login:"}"#;
+        let entry = Entry::parse(line).unwrap();
+        assert_eq!((entry.source.as_str(), entry.pid, entry.message.as_str()), ("console", None, "login:"));
+    }
+
+    #[test]
+    fn messages_of_every_form_are_text() {
+        let message = |json: &str| {
+            let line = format!("{{\"__REALTIME_TIMESTAMP\":\"1\",\"MESSAGE\":{json}}}");
+            Entry::parse(line.as_bytes()).unwrap().message
+        };
+        assert_eq!(message("[104,105,255]"), "hi\u{fffd}");
+        assert_eq!(message("[\"one\",[116,119,111]]"), "two");
+        assert_eq!(message("[]"), "");
+        assert!(message("null").contains("left out"));
+        assert_eq!(message("[1,2,900]"), "");
+        for bad in ["", "{}", "[]", "{\"__REALTIME_TIMESTAMP\":\"x\"}", "\u{0}"] {
+            assert_eq!(Entry::parse(bad.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_guest_moves_the_cursor() {
+        assert_eq!(printable(b"\x1b[0;1;31mred\x1b[0m\tx\r\n"), "red\tx");
+        assert_eq!(printable(b"\x1b]0;title\x07\x1b[2"), "\\x1b]0;title\\x07\\x1b[2");
+        assert_eq!(printable("a\u{9b}b\rc".as_bytes()), "a\\x9bb\\x0dc");
+    }
+}

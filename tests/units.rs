@@ -1,0 +1,59 @@
+//! The systemd units, as systemd-analyze(1) sees them.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The units of the project.
+const UNITS: [&str; 2] = ["coracle@.service", "coracle.target"];
+
+fn unit(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("units").join(name);
+    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+#[test]
+fn systemd_finds_nothing_wrong() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        eprintln!("skipped systemd_finds_nothing_wrong: needs systemd-analyze");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for name in UNITS {
+        // The program is where it will be installed only later.
+        let text = unit(name).replace("/usr/bin/coracle", env!("CARGO_BIN_EXE_coracle"));
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--recursive-errors=one"])
+        .args(UNITS.map(|name| directory.path().join(name)))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Older ones than 254 do not know the key and say that they ignore it.
+    let wrong: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("coracle"))
+        .filter(|line| !(line.contains("Unknown key") && line.contains("'DelegateSubgroup'")))
+        .collect();
+    assert!(output.status.success() && wrong.is_empty(), "{said}");
+}
+
+#[test]
+fn clean_up_and_delegation_are_in_the_unit() {
+    let text = unit("coracle@.service");
+    for line in [
+        "Type=notify",
+        "NotifyAccess=main",
+        "Delegate=yes",
+        "DelegateSubgroup=supervisor",
+        "Slice=machine.slice",
+        "KillMode=mixed",
+        "DevicePolicy=closed",
+        "ExecStart=/usr/bin/coracle launch %i",
+        "ExecStopPost=/usr/bin/coracle cleanup %i",
+        "WantedBy=coracle.target",
+    ] {
+        assert!(text.lines().any(|is| is == line), "{line}");
+    }
+    assert!(unit("coracle.target").contains("WantedBy=multi-user.target"));
+}
