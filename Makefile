@@ -90,7 +90,7 @@ lint:
 	shellcheck --external-sources $(SCRIPTS)
 
 trees:
-	timeout --kill-after=30 $(TREES_BOUND) tests/trees/build.sh $(shell tests/trees/build.sh --list)
+	tests/trees/build.sh --list | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
 
 # Two hosts at a time: each is a whole system.
 test: deps lint trees binary

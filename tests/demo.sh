@@ -41,12 +41,17 @@ clean_up() {
 
 ended() { ! running; }
 
-say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
+bold='' dim='' plain=''
+[ ! -t 1 ] || bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'
+
+say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
+
+typed() { printf '%s$ %s%s\n' "$dim" "$*" "$plain"; }
 
 # show COMMAND...: as a user would type it.
 show() {
 	local line="$*"
-	printf '\033[2m$ %s\033[0m\n' "${line//"$binary"/coracle}"
+	typed "${line//"$binary"/coracle}"
 	timeout --kill-after=5 60 "$@" </dev/null
 }
 
@@ -89,7 +94,7 @@ du -sh "$state/root"
 say "Boot it: own users, own network, nothing set up before"
 began=$EPOCHREALTIME
 options=(--boot --network-veth -U -M "$name" -D "$state/root" --console=read-only)
-printf '\033[2m$ coracle run %s &\033[0m\n' "${options[*]}"
+typed "coracle run ${options[*]} &"
 "$binary" run "${options[@]}" </dev/null >"$state/console" 2>&1 &
 supervisor=$!
 within "$boot_bound" has_leader || die "no PID 1 after $boot_bound s"
@@ -119,6 +124,7 @@ say "To try next"
 cat <<TEXT
 make install                                      # the program, its units and its manual pages
 mmdebstrap --include=systemd-sysv,dbus trixie /var/lib/machines/web
+mkdir -p /etc/coracle/machines.d
 printf '[root]\ndirectory = "/var/lib/machines/web"\n' >/etc/coracle/machines.d/web.toml
 coracle start web                                 # on a systemd host: a unit, registered with machined
 coracle list; coracle status web; coracle logs web

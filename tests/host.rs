@@ -140,9 +140,40 @@ fn finds_every_planted_leak() {
 #[test]
 fn coracle_is_installed_as_a_user_does() {
     let host = Host::start(&[]);
-    let list = host.sh_ok(
-        "test -x /usr/bin/coracle; cmp /usr/bin/coracle /usr/lib/systemd/system-generators/coracle-generator
-         find /usr/bin/coracle /usr/lib/systemd/system-generators -newer /usr/bin/env -printf '%p %u %m\n'",
+    let generator = "/usr/lib/systemd/system-generators/coracle-generator";
+    let files = host.ok(&["stat", "-L", "-c", "%U %a %s", "/usr/bin/coracle", generator]);
+    let size = std::fs::metadata(support::install::binary()).unwrap().len();
+    assert_eq!(files, format!("root 755 {size}\n").repeat(2));
+}
+
+#[test]
+fn the_set_up_refuses_to_work_anywhere_else() {
+    // Inside a host, where a refusal that fails does no harm.
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
+    let host = Host::builder().without_coracle().bind(here, "/mnt").guest("busybox").start();
+    host.sh_ok(
+        "mkdir -p /var/tmp/s/upper /var/tmp/s/work /var/tmp/s/root /var/tmp/s/machines /var/tmp/s/vartmp",
     );
-    assert!(list.contains("/usr/bin/coracle root 755\n"), "{list}");
+    let setting = "STATE=/var/tmp/s TREE=/var/lib/machines/busybox NAME=x BINDS= NETWORKD=0";
+    let apart = "unshare --mount --pid --fork --kill-child";
+    let before = Snapshot::take(&host);
+    for (how, environment, message) in [
+        ("", "", "STATE: parameter null or not set"),
+        ("", "STATE= TREE=/", "STATE: parameter null or not set"),
+        ("", "OUTER_MNT=mnt:[1]", "not PID 1 of a new pid namespace"),
+        (
+            "unshare --pid --fork --kill-child",
+            "OUTER_MNT=$(readlink /proc/1/ns/mnt)",
+            "still in the outer mount",
+        ),
+        (apart, "OUTER_MNT=/", "names no mount namespace"),
+        (apart, "OUTER_MNT=mnt:[1] STATE=/", "'/' is no plain absolute directory"),
+        (apart, "OUTER_MNT=mnt:[1] STATE=/var/tmp/../tmp/s", "is no plain absolute directory"),
+        (apart, "OUTER_MNT=mnt:[1]", "is not marked as a nested host's state"),
+    ] {
+        let setting = if message.contains("null") { "" } else { setting };
+        let out = host.sh(&format!("{how} env {setting} {environment} bash /mnt/nested-host.sh"));
+        assert!(out.status != 0 && out.stderr.contains(message), "{how} {environment}: {out}");
+    }
+    before.assert_same(&host);
 }

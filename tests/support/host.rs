@@ -168,6 +168,13 @@ impl Host {
         self.exec(command).success("in the host").stdout
     }
 
+    /// Runs a command in all namespaces of the PID 1 of a machine that is registered with machined.
+    pub fn in_guest(&self, machine: &str, command: &[&str]) -> Output {
+        let script =
+            r#"leader=$(machinectl show "$1" -P Leader) && shift && exec nsenter -t "$leader" -a "$@""#;
+        self.exec(&[&["sh", "-euc", script, "sh", machine], command].concat())
+    }
+
     /// Runs a shell script in the host that must succeed, and gives its standard output.
     #[track_caller]
     pub fn sh_ok(&self, script: &str) -> String {

@@ -5,6 +5,7 @@
 # The cache lies outside the clone (CORACLE_CACHE, default /var/cache/coracle-test), so that a fresh clone
 # need not build again. A tree is named after the hash of everything it is made from; it is built in a
 # temporary directory and renamed, so a half-built one never counts. Trees are templates: copy, never boot.
+# Older versions of a tree that nobody asked for in a week are removed when it is built anew.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -40,6 +41,14 @@ build() {
 	echo "build.sh: built '$name' in $((SECONDS - began)) s, $(du -sh "$dir" | cut -f1)" >&2
 }
 
+# prune NAME: removes the versions that have not been used for long. Hosts may run from the newer ones.
+prune() {
+	local stamp
+	find "$cache" -maxdepth 1 -name "$1-*.used" -mtime +7 | while read -r stamp; do
+		rm -rf --one-file-system "${stamp%.used}" "$stamp"
+	done
+}
+
 # ensure NAME: the path of the finished tree on standard output.
 ensure() {
 	local name=$1 final tmp
@@ -58,9 +67,12 @@ ensure() {
 			sync -f "$tmp/tree"
 			mv "$tmp/tree" "$final"
 			rmdir "$tmp"
+			prune "$name"
 		fi
 		exec 9>&-
 	fi
+	# Who may not write to the cache may still use it.
+	touch "$final.used" 2>/dev/null || true
 	echo "$final"
 }
 

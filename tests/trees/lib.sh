@@ -28,7 +28,7 @@ customize() { :; }
 # slim ROOT: what nobody needs in a test, so that copies are quick.
 slim() {
 	local root=$1
-	rm -rf "$root"/usr/share/{doc,man,info,locale,bash-completion,zsh,lintian,bug} \
+	rm -rf "$root"/usr/share/{doc,man,info,locale,bash-completion,zsh,lintian,bug,zoneinfo} \
 		"$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb \
 		"$root"/var/cache/debconf/*-old "$root"/var/log/{apt,dpkg.log,bootstrap.log,alternatives.log} \
 		"$root"/usr/lib/x86_64-linux-gnu/gconv "$root"/usr/lib/udev/hwdb.d "$root"/usr/lib/udev/hwdb.bin \

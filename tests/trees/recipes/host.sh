@@ -4,7 +4,7 @@ SUITE=trixie
 VARIANT=minbase
 INCLUDE=systemd,systemd-sysv,systemd-container,systemd-resolved,dbus,dbus-user-session,udev,kmod,libpam-systemd
 INCLUDE+=,libnss-systemd,libnss-myhostname,libnss-mymachines,iproute2,nftables,iputils-ping,procps,psmisc
-INCLUDE+=,util-linux,mount,login,passwd,busybox-static,strace,e2fsprogs,squashfs-tools,uidmap
+INCLUDE+=,util-linux,mount,login,passwd,busybox-static,strace,e2fsprogs,squashfs-tools,uidmap,libcap2-bin
 
 customize() {
 	local root=$1

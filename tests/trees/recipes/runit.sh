@@ -7,6 +7,9 @@ INCLUDE=runit-init,runit,initscripts,iproute2,iputils-ping,login,passwd,busybox-
 customize() {
 	local root=$1
 	open_root "$root"
+	# only a maintainer script needed the whole of it
+	chroot "$root" sh -c "dpkg-query -W -f '\${Package} ' perl 'libperl5*' 'perl-modules*' |
+		xargs dpkg --purge --force-depends"
 	# no getty on terminals that a machine does not have
 	rm -f "$root"/etc/runit/runsvdir/default/getty-*
 }
