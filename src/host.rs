@@ -1,14 +1,11 @@
 //! The outside worlds, one file each, speaking our words.
 
 mod bus;
-<<<<<<< HEAD
 pub mod cgroup;
 pub mod entries;
 pub mod ids;
-pub mod lock;
-=======
 pub mod journal;
->>>>>>> control
+pub mod lock;
 pub mod machined;
 pub mod netlink;
 pub mod networkd;
