@@ -18,18 +18,13 @@ pub const PROGRAM: &str = "coracle-generator";
 const AFTERMATH: Duration = Duration::from_secs(15);
 
 /// Writes the drop-ins of all machines below `directory`, the first one that systemd passes to a
-/// generator. A machine that cannot be read or written is said and left out.
+/// generator. A machine that cannot be read or written is said in the kernel's log and left out.
 pub fn run(
     directory: &Path,
     names: impl IntoIterator<Item = Name>,
     load: &mut dyn FnMut(&Name) -> Result<Machine>,
 ) {
-    for name in names {
-        let written = load(&name).and_then(|machine| write(directory, &machine));
-        if let Err(error) = written {
-            complain(&format!("cannot make the drop-in of machine '{name}': {error}, ignoring"));
-        }
-    }
+    write_all(directory, names, load, &mut complain);
 }
 
 /// Whether the drop-in that systemd has read is the one that the definition asks for now. Where it
@@ -68,6 +63,21 @@ pub fn drop_in(machine: &Machine) -> String {
         line("CPUQuota", &format_args!("{percent}%"));
     }
     text
+}
+
+/// [`run`], with what was left out said to `complain`.
+fn write_all(
+    directory: &Path,
+    names: impl IntoIterator<Item = Name>,
+    load: &mut dyn FnMut(&Name) -> Result<Machine>,
+    complain: &mut dyn FnMut(&str),
+) {
+    for name in names {
+        let written = load(&name).and_then(|machine| write(directory, &machine));
+        if let Err(error) = written {
+            complain(&format!("cannot make the drop-in of machine '{name}': {error}, ignoring"));
+        }
+    }
 }
 
 /// Writes one drop-in.
@@ -172,10 +182,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let names = ["a", "broken", "c"].map(|name| Name::new(name).unwrap());
         let generator = directory.path().join("run/systemd/generator");
-        run(&generator, names.clone(), &mut |name| match name.as_str() {
+        let mut load = |name: &Name| match name.as_str() {
             "broken" => Err(Error::new("no")),
             other => Ok(Machine::new(parts(other)).unwrap()),
-        });
+        };
+        let mut said = Vec::new();
+        write_all(&generator, names, &mut load, &mut |text| said.push(text.to_owned()));
+        assert_eq!(said, ["cannot make the drop-in of machine 'broken': no, ignoring"]);
         let paths = Paths::below(directory.path());
         assert!(is_current(&paths, &Machine::new(parts("a")).unwrap()));
         assert!(is_current(&paths, &Machine::new(parts("c")).unwrap()));

@@ -85,11 +85,18 @@ impl Row {
         }
     }
 
-    /// The row of a machine that has none.
-    pub(super) fn of_unit(name: &Name, is_failed: bool) -> Self {
+    /// The row of a machine that has none, by the `ActiveState` of its unit, where that is known.
+    pub(super) fn of_unit(name: &Name, active_state: Option<&str>) -> Self {
+        let state = match active_state {
+            Some("failed") => "failed",
+            // It has not come to write its record yet.
+            Some("activating" | "active" | "reloading") => "starting",
+            Some("deactivating") => "stopping",
+            _ => "stopped",
+        };
         Self {
             name: name.to_string(),
-            state: if is_failed { "failed" } else { "stopped" }.into(),
+            state: state.into(),
             init: None,
             leader: None,
             addresses: Vec::new(),
@@ -110,11 +117,7 @@ pub fn rows(paths: &Paths, others: impl IntoIterator<Item = Name>) -> Vec<Row> {
     let rest: Vec<Name> =
         others.into_iter().filter(|name| rows.iter().all(|row| row.name != name.as_str())).collect();
     let states = if rest.is_empty() { HashMap::new() } else { unit_states() };
-    rows.extend(
-        rest.iter().map(|name| {
-            Row::of_unit(name, states.get(&unit_of(name)).is_some_and(|state| state == "failed"))
-        }),
-    );
+    rows.extend(rest.iter().map(|name| Row::of_unit(name, states.get(&unit_of(name)).map(String::as_str))));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows
 }

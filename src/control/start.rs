@@ -111,7 +111,7 @@ fn up(
 ) -> Outcome {
     needs_systemd().map_err(|error| vec![error])?;
     let mut good = Vec::new();
-    let mut is_outdated = false;
+    let mut outdated = Vec::new();
     let before = each(names, |name| {
         if runs_elsewhere(paths, name) {
             return Err(Error::new(format!(
@@ -121,15 +121,24 @@ fn up(
             .hint(format!("stop it with 'coracle stop {name}' first")));
         }
         let machine = definition(name)?;
-        is_outdated |= !generator::is_current(paths, &machine);
+        if !generator::is_current(paths, &machine) {
+            outdated.push(machine);
+        }
         good.push(name.clone());
         Ok(())
     });
     if good.is_empty() {
         return before;
     }
-    if is_outdated {
+    if !outdated.is_empty() {
         block_on(systemd1::reload()).and_then(|reloaded| reloaded).map_err(|error| vec![error])?;
+        for machine in outdated.iter().filter(|machine| !generator::is_current(paths, machine)) {
+            log::warn!(
+                "the limits of machine '{}' are not in force: systemd has not run {}, ignoring",
+                machine.name,
+                generator::PROGRAM
+            );
+        }
     }
     join(before, run(action, &good, wait, progress))
 }

@@ -65,13 +65,14 @@ pub fn collect(
     let record = Record::read(paths, name)?;
     let unit_name = record.as_ref().map_or_else(|| Some(unit_of(name)), |record| record.unit.clone());
     let unit = unit_name.as_deref().and_then(read_unit);
-    let is_failed = unit.as_ref().is_some_and(|unit| unit.active_state == "failed");
+    let state = unit.as_ref().map(|unit| unit.active_state.as_str());
+    let is_known = record.is_some() || state.is_some_and(|state| state != "inactive");
     let defined = match definition(name) {
         Ok(machine) => Some(machine),
-        Err(_) if record.is_some() || is_failed => None,
+        Err(_) if is_known => None,
         Err(error) => return Err(error),
     };
-    let mut machine = record.as_ref().map_or_else(|| Row::of_unit(name, is_failed), Row::of_record);
+    let mut machine = record.as_ref().map_or_else(|| Row::of_unit(name, state), Row::of_record);
     let root = defined.map(|machine| machine.root.directory.clone());
     machine.root = machine.root.or(root);
     let log = logs::tail(paths, name, machine.root.as_deref(), LINES).unwrap_or_else(|error| {
@@ -188,7 +189,7 @@ mod tests {
             ..UnitStatus::default()
         };
         let status = Status {
-            machine: Row::of_unit(&name, true),
+            machine: Row::of_unit(&name, Some("failed")),
             supervisor: None,
             machine_id: None,
             host_interface: None,

@@ -11,7 +11,6 @@ pub use scope::{Scope, start_scope};
 use super::bus;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, OwnedVariant, Variant, proxy};
@@ -94,11 +93,6 @@ pub struct UnitStatus {
 }
 
 impl UnitStatus {
-    /// Whether the main process ended by a signal rather than by exit(3).
-    pub fn was_killed(&self) -> bool {
-        matches!(self.exec_main_code, libc::CLD_KILLED | libc::CLD_DUMPED)
-    }
-
     /// Why the unit is not running, in one line for people, as far as systemd knows.
     pub fn describe_failure(&self) -> String {
         if self.load_state == "not-found" {
@@ -277,12 +271,6 @@ fn quoted(units: &[String]) -> String {
     units.iter().map(|unit| format!("'{unit}'")).collect::<Vec<_>>().join(", ")
 }
 
-/// The directory of a unit's cgroup below the mount of the hierarchy, or nothing where it has none.
-pub fn cgroup_directory(status: &UnitStatus) -> Option<PathBuf> {
-    let below = status.control_group.strip_prefix('/').filter(|below| !below.is_empty())?;
-    Some(PathBuf::from("/sys/fs/cgroup").join(below))
-}
-
 /// An error for what should not happen between us and systemd.
 fn lost() -> Error {
     Error::new("lost the connection to systemd while waiting for it")
@@ -308,12 +296,5 @@ mod tests {
         let status = status_from(&properties);
         assert_eq!((status.memory_current, status.tasks_current, status.main_pid), (None, Some(3), 7));
         assert_eq!(status.describe_failure(), "exit status 125: no init");
-    }
-
-    #[test]
-    fn a_cgroup_lies_below_the_mount() {
-        let status = UnitStatus { control_group: "/machine.slice/a.service".into(), ..UnitStatus::default() };
-        assert_eq!(cgroup_directory(&status), Some("/sys/fs/cgroup/machine.slice/a.service".into()));
-        assert_eq!(cgroup_directory(&UnitStatus::default()), None);
     }
 }

@@ -8,6 +8,10 @@ use crate::machine::resources::Resources;
 use std::os::fd::BorrowedFd;
 use zbus::Variant;
 
+/// The devices a machine may open beside those of `DevicePolicy=closed`, as in
+/// `units/coracle@.service`.
+const DEVICES: [(&str, &str); 3] = [("/dev/net/tun", "rwm"), ("/dev/fuse", "rwm"), ("char-pts", "rw")];
+
 /// A scope to be made around a process, with its cgroup delegated to us.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
@@ -69,6 +73,8 @@ fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'
         ("Description", Variant::from(scope.description)),
         ("Slice", Variant::from(scope.slice)),
         ("Delegate", Variant::from(true)),
+        ("DevicePolicy", Variant::from("closed")),
+        ("DeviceAllow", Variant::from(DEVICES.to_vec())),
         // A failed scope would keep its name from the next run.
         ("CollectMode", Variant::from("inactive-or-failed")),
         process,
@@ -91,6 +97,14 @@ fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_are_those_of_the_unit() {
+        let unit = include_str!("../../../units/coracle@.service");
+        let allowed: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix("DeviceAllow=")).collect();
+        assert_eq!(allowed, DEVICES.map(|(device, access)| format!("{device} {access}")));
+        assert!(unit.contains("DevicePolicy=closed\n"));
+    }
 
     #[test]
     fn limits_become_properties() {
