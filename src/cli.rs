@@ -5,6 +5,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod layer;
+pub mod machines;
 pub mod manual;
 pub mod output;
 pub mod run;

@@ -1,46 +1,91 @@
 //! The program: reads the command line, calls what it asks for, prints the error, and is the only
 //! place that ends the process.
 
-use coracle::cli::{self, Cli, Verb};
-use coracle::error::{Error, Result};
+use coracle::cli::{self, Cli, Verb, machines};
+use coracle::control::{Outcome, signal};
+use coracle::error::Error;
 use coracle::paths::Paths;
 use coracle::run::Mode;
+use coracle::{config, generator};
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let outcome = cli::parse(arguments.clone())
-        .and_then(|cli| cli.map_or(Ok(0), |cli| run(&cli, arguments.into_iter().skip(1).collect())));
+    if is_generator(&arguments) {
+        generate(&arguments);
+        return ExitCode::SUCCESS;
+    }
+    let outcome = cli::parse(arguments.clone()).map_err(|error| vec![error]).and_then(|cli| match cli {
+        Some(cli) => run(&cli, arguments.into_iter().skip(1).collect()),
+        None => Ok(0),
+    });
     match outcome {
         Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            complain(&error);
-            ExitCode::from(error.exit_status())
+        Err(errors) => {
+            errors.iter().for_each(complain);
+            ExitCode::from(errors.iter().map(Error::exit_status).max().unwrap_or(1))
         }
     }
 }
 
+/// Whether we were called by systemd as its generator, by our name.
+fn is_generator(arguments: &[OsString]) -> bool {
+    let name = arguments.first().map(Path::new).and_then(Path::file_name);
+    name.is_some_and(|name| name == generator::PROGRAM)
+}
+
+/// systemd.generator(7): the first argument is the directory for units of normal priority.
+fn generate(arguments: &[OsString]) {
+    let paths = Paths::default();
+    let (Some(directory), Ok(names)) = (arguments.get(1), config::names(&paths)) else { return };
+    generator::run(Path::new(directory), names, &mut |name| {
+        config::machine(&paths, name).map(|resolved| resolved.machine)
+    });
+}
+
 /// Does what the verb says; the exit status of a run is its payload's.
-fn run(cli: &Cli, arguments: Vec<OsString>) -> Result<u8> {
+fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error>> {
     let root = std::path::absolute(&cli.root)
-        .map_err(|error| Error::from(error).context(format!("cannot find '{}'", cli.root.display())))?;
+        .map_err(|error| vec![Error::from(error).context(format!("cannot find '{}'", cli.root.display()))])?;
     let paths = Paths::below(root);
     log_to(cli.debug);
-    match &cli.verb {
-        Verb::Check(wanted) => cli::check::run(&paths, wanted),
-        Verb::Config(wanted) => cli::config::run(&paths, wanted),
-        Verb::Completions(wanted) => cli::completions::run(wanted),
+    let status = match &cli.verb {
         Verb::Run(options) => {
             let mode = if options.dry_run { Mode::DryRun } else { Mode::Run };
-            return coracle::run::foreground(&paths, cli::layer::layer(options)?, mode, arguments);
+            cli::layer::layer(options)
+                .and_then(|flags| coracle::run::foreground(&paths, flags, mode, arguments))
         }
-        Verb::Launch(wanted) => coracle::run::launch_unit(&paths, &wanted.name),
-        Verb::Supervise => return coracle::run::supervise_unit(),
-        Verb::Cleanup(wanted) => coracle::run::clean_up(&paths, &wanted.name),
-        _ => Err(Error::new("this build cannot do that")),
+        Verb::Launch(wanted) => coracle::run::launch_unit(&paths, &wanted.name).map(|()| 0),
+        Verb::Supervise => coracle::run::supervise_unit(),
+        verb => return several(&paths, verb).map(|()| 0),
+    };
+    status.map_err(|error| vec![error])
+}
+
+/// The verbs on machines, several at once, and those on definitions.
+fn several(paths: &Paths, verb: &Verb) -> Outcome {
+    match verb {
+        Verb::Start(wanted) => machines::up(paths, machines::Up::Start, wanted),
+        Verb::Restart(wanted) => machines::up(paths, machines::Up::Restart, wanted),
+        Verb::Stop(wanted) => machines::stop(paths, &wanted.names),
+        Verb::Enable(wanted) => machines::at_boot(paths, machines::AtBoot::Enable, wanted),
+        Verb::Disable(wanted) => machines::at_boot(paths, machines::AtBoot::Disable, wanted),
+        Verb::Poweroff(wanted) => signal::poweroff(paths, &wanted.names),
+        Verb::Reboot(wanted) => signal::reboot(paths, &wanted.names),
+        Verb::Terminate(wanted) => signal::terminate(paths, &wanted.names),
+        Verb::Kill(wanted) => machines::kill(paths, wanted),
+        Verb::Status(wanted) => machines::status(paths, wanted),
+        Verb::List(wanted) => machines::alone(machines::list(paths, wanted)),
+        Verb::Show(wanted) => machines::alone(machines::show(paths, wanted)),
+        Verb::Logs(wanted) => machines::alone(machines::logs(paths, wanted)),
+        Verb::Check(wanted) => machines::alone(cli::check::run(paths, wanted)),
+        Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
+        Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
+        Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
+        Verb::Run(_) | Verb::Launch(_) | Verb::Supervise => Ok(()),
     }
-    .map(|()| 0)
 }
 
 /// Where the log goes: in a unit to the journal as structured entries, else to standard error.

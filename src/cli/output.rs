@@ -20,6 +20,20 @@ pub fn text(text: &str) -> Result<()> {
     }
 }
 
+/// Standard output as something to write to, for what streams.
+#[derive(Debug)]
+pub struct Stream;
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        std::io::stdout().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush()
+    }
+}
+
 /// Prints one line.
 ///
 /// # Errors

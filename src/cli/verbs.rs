@@ -81,6 +81,10 @@ fn signal(text: &str) -> crate::error::Result<i32> {
 /// `list`.
 #[derive(Debug, Args)]
 pub struct List {
+    /// Also the machines that do not run
+    #[arg(short, long)]
+    pub all: bool,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -20,6 +20,8 @@ const TARGET: &str = "coracle.target";
 pub enum Wait {
     /// Until the unit is up, which is when its definition says.
     Unit,
+    /// Until the guest says that it is up, whatever its definition says.
+    Ready,
     /// Until PID 1 was executed.
     Running,
     /// Until the job is queued.
@@ -140,7 +142,29 @@ fn up(
             );
         }
     }
-    join(before, run(action, &good, wait, progress))
+    let started = run(action, &good, wait, progress);
+    if wait != Wait::Ready || started.is_err() {
+        return join(before, started);
+    }
+    let ready = each(&good, |name| until_ready(paths, name, progress));
+    progress.clear();
+    join(before, ready)
+}
+
+/// Waits until a guest whose unit is up says that it is up itself. One whose init never does counts
+/// as up from the start.
+fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Result<()> {
+    loop {
+        match Record::read(paths, name)?.filter(Record::is_alive) {
+            Some(record) if record.phase == Phase::Running => return Ok(()),
+            Some(record) => progress.show(name.as_str(), record.phase.as_str()),
+            None => {
+                return Err(Error::new(format!("machine '{name}' stopped before its guest was up"))
+                    .hint(format!("see 'coracle status {name}' and 'coracle logs {name}'")));
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 /// Runs the jobs of the units of `names`.

@@ -1,0 +1,209 @@
+//! The verbs on machines: from their arguments to `control`, and what comes back to the output.
+//! Called by `main`.
+
+use super::output::{self, Align, Legend};
+use super::verbs::{Kill, List, Logs, Show, Start, Status, Switch, WaitFor, Whom};
+use crate::config;
+use crate::control::progress::Progress;
+use crate::control::{Outcome, list, logs, show, signal, start, status};
+use crate::error::{Error, Result};
+use crate::host::state::Record;
+use crate::machine::Machine;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use rustix::termios;
+
+/// Which of the two verbs that bring machines up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Up {
+    /// `start`
+    Start,
+    /// `restart`
+    Restart,
+}
+
+/// Which of the two verbs that decide on the next boot of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtBoot {
+    /// `enable`
+    Enable,
+    /// `disable`
+    Disable,
+}
+
+/// The machine a name means by its definition.
+fn definition(paths: &Paths) -> impl FnMut(&Name) -> Result<Machine> {
+    move |name| config::machine(paths, name).map(|resolved| resolved.machine)
+}
+
+/// Does something with progress on standard error, where that is a terminal.
+fn with_progress<T>(action: impl FnOnce(&mut Progress<'_>) -> T) -> T {
+    let error = rustix::stdio::stderr();
+    if !termios::isatty(error) {
+        return action(&mut Progress::silent());
+    }
+    let columns = termios::tcgetwinsize(error).map_or(80, |size| usize::from(size.ws_col.max(20)));
+    let mut terminal = std::io::stderr();
+    action(&mut Progress::on_terminal(&mut terminal, columns))
+}
+
+/// `start` and `restart`.
+///
+/// # Errors
+/// One for each machine that did not come up.
+pub fn up(paths: &Paths, which: Up, wanted: &Start) -> Outcome {
+    let wait = match wanted.wait {
+        None => start::Wait::Unit,
+        Some(WaitFor::Ready) => start::Wait::Ready,
+        Some(WaitFor::Running) => start::Wait::Running,
+        Some(WaitFor::No) => start::Wait::No,
+    };
+    let action = if which == Up::Start { start::start } else { start::restart };
+    with_progress(|progress| action(paths, &wanted.names, wait, &mut definition(paths), progress))
+}
+
+/// `stop`.
+///
+/// # Errors
+/// One for each machine that did not stop as it should.
+pub fn stop(paths: &Paths, names: &[Name]) -> Outcome {
+    with_progress(|progress| start::stop(paths, names, progress))
+}
+
+/// `enable` and `disable`.
+///
+/// # Errors
+/// What systemd refuses, or with `--now` one for each machine that did not start or stop.
+pub fn at_boot(paths: &Paths, which: AtBoot, wanted: &Switch) -> Outcome {
+    let one = |error| vec![error];
+    let changes = match which {
+        AtBoot::Enable => start::enable(&wanted.names, &mut definition(paths)),
+        AtBoot::Disable => start::disable(&wanted.names),
+    };
+    for change in changes.map_err(one)? {
+        output::line(&change).map_err(one)?;
+    }
+    match (wanted.now, which) {
+        (false, _) => Ok(()),
+        (true, AtBoot::Enable) => with_progress(|progress| {
+            start::start(paths, &wanted.names, start::Wait::Unit, &mut definition(paths), progress)
+        }),
+        (true, AtBoot::Disable) => stop(paths, &wanted.names),
+    }
+}
+
+/// `kill`.
+///
+/// # Errors
+/// One for each machine that does not run or cannot be signalled.
+pub fn kill(paths: &Paths, wanted: &Kill) -> Outcome {
+    let whom = match wanted.kill_whom {
+        Whom::Leader => signal::Whom::Leader,
+        Whom::All => signal::Whom::All,
+    };
+    signal::kill(paths, &wanted.names, wanted.signal, whom)
+}
+
+/// `list`.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn list(paths: &Paths, wanted: &List) -> Result<()> {
+    let others = if wanted.all { config::names(paths)? } else { Default::default() };
+    let rows = list::rows(paths, others);
+    if wanted.json {
+        return output::json(&rows);
+    }
+    let right = ["LEADER", "MEMORY", "TASKS", "UPTIME"];
+    let align = |name: &str| if right.contains(&name) { Align::Right } else { Align::Left };
+    let columns = list::COLUMNS.map(|name| (name, align(name)));
+    let cells: Vec<Vec<String>> = rows.iter().map(list::Row::cells).collect();
+    let legend = if wanted.no_legend { Legend::Hidden } else { Legend::Shown };
+    output::text(&output::table(&columns, &cells, legend))
+}
+
+/// The machines named, or all that run.
+fn named_or_running(paths: &Paths, names: &[Name]) -> Vec<Name> {
+    if !names.is_empty() {
+        return names.to_vec();
+    }
+    let running = Record::all(paths).into_iter().filter(Record::is_alive);
+    running.filter_map(|record| Name::new(&record.name).ok()).collect()
+}
+
+/// `status`.
+///
+/// # Errors
+/// A machine that nothing is known of.
+pub fn status(paths: &Paths, wanted: &Status) -> Outcome {
+    let mut failures = Vec::new();
+    let mut all = Vec::new();
+    for name in named_or_running(paths, &wanted.names) {
+        match status::collect(paths, &name, &mut definition(paths)) {
+            Ok(status) => all.push(status),
+            Err(error) => failures.push(error),
+        }
+    }
+    let written = if wanted.json {
+        output::json(&all)
+    } else {
+        let mut text = Vec::new();
+        let blocks = all.iter().enumerate().try_for_each(|(number, status)| {
+            if number > 0 {
+                text.push(b'\n');
+            }
+            status.write(&mut text)
+        });
+        blocks.and_then(|()| output::text(&String::from_utf8_lossy(&text)))
+    };
+    failures.extend(written.err());
+    if failures.is_empty() { Ok(()) } else { Err(failures) }
+}
+
+/// `show`.
+///
+/// # Errors
+/// A machine that does not run, or a property that there is not.
+pub fn show(paths: &Paths, wanted: &Show) -> Result<()> {
+    let names = named_or_running(paths, &wanted.names);
+    let of = |name| show::properties(paths, name, &wanted.property);
+    let all = names.iter().map(of).collect::<Result<Vec<_>>>()?;
+    if wanted.json {
+        let values: Vec<_> = all.iter().map(show::Properties::to_json).collect();
+        return match (values.as_slice(), wanted.names.len()) {
+            ([one], 1) => output::json(one),
+            _ => output::json(&values),
+        };
+    }
+    for (number, properties) in all.iter().enumerate() {
+        let mut text = if number > 0 { vec![b'\n'] } else { Vec::new() };
+        properties.write(&mut text)?;
+        output::text(&String::from_utf8_lossy(&text))?;
+    }
+    Ok(())
+}
+
+/// `logs`.
+///
+/// # Errors
+/// No journal, a boot that is not recorded.
+pub fn logs(paths: &Paths, wanted: &Logs) -> Result<()> {
+    let resolved = config::machine(paths, &wanted.name).ok();
+    let root = resolved.map(|resolved| resolved.machine.root.directory.clone());
+    let ask = logs::Ask {
+        name: &wanted.name,
+        root: root.as_deref(),
+        follow: wanted.follow,
+        lines: wanted.lines,
+        boot: wanted.boot.as_deref(),
+    };
+    logs::show(paths, &ask, &mut output::Stream)
+}
+
+/// One error as the outcome of several.
+///
+/// # Errors
+/// The one.
+pub fn alone(result: Result<()>) -> std::result::Result<(), Vec<Error>> {
+    result.map_err(|error| vec![error])
+}
