@@ -1,4 +1,328 @@
-//! What will be done to bring a machine up: the third stage, made of a machine and facts about the
-//! host by pure functions. It must not touch the host.
+//! What is to be done to make a machine, decided before anything is touched: pure functions from
+//! a [`Machine`] and the host's [`Facts`] to a [`Plan`]. Called by `run`; carried out by
+//! `supervisor` and `payload`. It does no I/O.
 
+pub mod capabilities;
+mod files;
 pub mod filter;
+pub mod identity;
+pub mod init;
+mod mounts;
+pub mod step;
+
+use crate::error::{Error, Result};
+use crate::link::Sync;
+use crate::machine::Machine;
+use crate::machine::command::Payload;
+use crate::machine::console::Console;
+use crate::machine::init::{Init, InitChoice};
+use crate::machine::users::{Ownership, Users};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use step::{BuildStep, HostStep, LeadStep};
+
+/// A user of the guest, as its passwd(5) says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its user id inside.
+    pub uid: u32,
+    /// Its group id inside.
+    pub gid: u32,
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+    /// Its home directory.
+    pub home: String,
+    /// Its login shell.
+    pub shell: String,
+}
+
+/// What was found on the host and in the tree, as far as a plan depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// First host id of the machine's range, where it has a user namespace.
+    pub id_base: Option<u32>,
+    /// Whether the machine gets a user namespace.
+    pub user_namespace: bool,
+    /// The machine id the guest is given.
+    pub machine_id: [u8; 16],
+    /// A fresh id for this boot of the guest.
+    pub boot_id: [u8; 16],
+    /// The text of the host's os-release(5).
+    pub host_os_release: String,
+    /// The init found in the tree: where, and which kind.
+    pub init: Option<(PathBuf, Init)>,
+    /// The user the payload runs as.
+    pub user: User,
+    /// Our own bounding set, a mask of capability bits.
+    pub bounding: u64,
+    /// `TERM` for the payload.
+    pub terminal: String,
+    /// Device nodes of the host that machines get where they are there (`fuse`, `net/tun`).
+    pub devices: Vec<String>,
+    /// A .network file for a guest that runs networkd, where the link has addresses.
+    pub guest_network_file: Option<String>,
+    /// Where the tree is attached until it becomes the root: an empty directory of the host.
+    pub attach_at: PathBuf,
+    /// Whether our standard input and output are a terminal.
+    pub on_terminal: bool,
+}
+
+impl Facts {
+    /// The host id of the guest's root.
+    pub fn owner(&self) -> u32 {
+        self.id_base.unwrap_or(0)
+    }
+}
+
+/// Everything that is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What the supervisor does.
+    pub host: Vec<HostStep>,
+    /// What the builder does.
+    pub build: Vec<BuildStep>,
+    /// What PID 1 does.
+    pub lead: Vec<LeadStep>,
+    /// `CLONE_NEW*` bits PID 1 is cloned with. The mount and cgroup namespaces come later: the
+    /// first must be a copy of the built tree, the second must see its final cgroup.
+    pub namespaces: u64,
+    /// First host id and number of ids of the user namespace.
+    pub id_map: Option<(u32, u32)>,
+    /// The init that runs, which decides how it is stopped.
+    pub init: Init,
+    /// Whether the machine counts as started only when the guest says so.
+    pub waits_for_ready: bool,
+    /// What the console is connected to; never `Auto`.
+    pub console: Console,
+}
+
+/// Decides everything.
+///
+/// # Errors
+/// A payload that cannot be: no init in the tree, a filter that names an unknown call.
+pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
+    let init = match (&machine.command.payload, &facts.init, &machine.boot.init) {
+        (Payload::Boot { .. }, _, InitChoice::Kind(kind)) => *kind,
+        (Payload::Boot { .. }, Some((_, kind)), _) => *kind,
+        _ => Init::Unknown,
+    };
+    let console = console(machine, facts);
+    let has_console = console != Console::Pipe;
+    Ok(Plan {
+        host: host_steps(machine),
+        build: build_steps(machine, facts, has_console),
+        lead: lead_steps(machine, facts, has_console)?,
+        namespaces: namespaces(machine, facts),
+        id_map: facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, id_count(machine))),
+        init,
+        waits_for_ready: waits_for_ready(machine, init),
+        console,
+    })
+}
+
+/// The console: a pty where a person is, or where a system boots and wants one; otherwise the
+/// streams themselves, so that what a command prints is passed on byte by byte.
+fn console(machine: &Machine, facts: &Facts) -> Console {
+    match (machine.console, facts.on_terminal, &machine.command.payload) {
+        (Console::Auto, true, _) => Console::Interactive,
+        (Console::Auto, false, Payload::Boot { .. }) => Console::ReadOnly,
+        (Console::Auto, false, Payload::Command { .. }) => Console::Pipe,
+        (console, ..) => console,
+    }
+}
+
+/// How many ids the machine's range has.
+fn id_count(machine: &Machine) -> u32 {
+    match machine.users {
+        Users::Fixed { count, .. } => count,
+        _ => crate::machine::users::RANGE_SIZE,
+    }
+}
+
+fn waits_for_ready(machine: &Machine, init: Init) -> bool {
+    use crate::machine::init::Wait;
+    match machine.boot.wait {
+        Wait::Ready => true,
+        Wait::Running => false,
+        Wait::Auto => init.reports_readiness(),
+    }
+}
+
+/// The namespaces PID 1 is cloned into.
+fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
+    let flags = [
+        (true, libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC),
+        (facts.user_namespace, libc::CLONE_NEWUSER),
+        (machine.network.mode.is_private(), libc::CLONE_NEWNET),
+    ];
+    flags.iter().filter(|(on, _)| *on).fold(0, |bits, (_, flag)| bits | u64::from(flag.cast_unsigned()))
+}
+
+/// The supervisor's part. What can go on while the builder works stands between its start and its
+/// end.
+fn host_steps(machine: &Machine) -> Vec<HostStep> {
+    use crate::machine::{Register, network::Mode};
+    let mut steps = vec![
+        // First: nothing else may happen for a machine whose name, root or ids are in use.
+        HostStep::Reserve,
+        // Before the clone: the child is cloned into its cgroup.
+        HostStep::Cgroups,
+        HostStep::Clone,
+        HostStep::Await(Sync::Born),
+        HostStep::MapIds,
+        HostStep::Release(Sync::Born),
+        // The builder joins namespaces which the child makes until here.
+        HostStep::Await(Sync::Separate),
+        HostStep::Build,
+    ];
+    if machine.network.mode == Mode::Veth {
+        steps.push(HostStep::Link);
+    }
+    if machine.register != Register::No {
+        // After the link: machined is told its index.
+        steps.push(HostStep::Register);
+    }
+    steps.extend([
+        HostStep::Built,
+        HostStep::Release(Sync::Separate),
+        HostStep::Await(Sync::Ready),
+        HostStep::Release(Sync::Ready),
+        HostStep::Executed,
+    ]);
+    steps
+}
+
+/// The builder's part.
+fn build_steps(machine: &Machine, facts: &Facts, has_console: bool) -> Vec<BuildStep> {
+    let map_ids = facts.user_namespace && machine.ownership == Ownership::Map;
+    let mut steps = vec![
+        // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
+        BuildStep::Join,
+        BuildStep::Root {
+            directory: machine.root.directory.clone(),
+            at: facts.attach_at.clone(),
+            map_ids,
+            read_only: machine.root.read_only,
+            mount_points: files::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
+        },
+    ];
+    steps.extend(files::api(machine, facts));
+    if has_console {
+        steps.push(BuildStep::Console);
+    }
+    // After the guest's own file systems, so that they can be mounted over.
+    steps.extend(mounts::custom(&machine.mounts, facts));
+    // Last: everything before is found below the directory the tree is attached at.
+    steps.push(BuildStep::Pivot);
+    steps
+}
+
+/// PID 1's part.
+fn lead_steps(machine: &Machine, facts: &Facts, has_console: bool) -> Result<Vec<LeadStep>> {
+    let capabilities = capabilities::kept(
+        &machine.security,
+        machine.network.mode.is_private(),
+        facts.user_namespace,
+        facts.bounding,
+    );
+    let mut steps = vec![LeadStep::Meet(Sync::Born)];
+    if facts.user_namespace {
+        steps.push(LeadStep::BecomeRoot);
+    }
+    // After the clone into the cgroup, which becomes the root of what the machine sees.
+    steps.push(LeadStep::CgroupNamespace);
+    steps.push(LeadStep::Meet(Sync::Separate));
+    // After the tree is built, and with the user namespace: the copy's mounts are locked.
+    steps.push(LeadStep::MountNamespace);
+    steps.push(LeadStep::Hostname(identity::hostname(machine)));
+    steps.push(LeadStep::Keyring);
+    steps.push(if has_console { LeadStep::Console } else { LeadStep::Streams });
+    if machine.boot.time_namespace {
+        steps.push(LeadStep::TimeNamespace);
+    }
+    steps.push(LeadStep::Limits);
+    steps.push(LeadStep::Capabilities(capabilities));
+    let booting = matches!(machine.command.payload, Payload::Boot { .. });
+    if !booting && facts.user.uid != 0 {
+        let User { uid, gid, groups, .. } = facts.user.clone();
+        steps.push(LeadStep::User { uid, gid, groups });
+    }
+    steps.push(LeadStep::Directory(working_directory(machine, facts, booting)));
+    if machine.security.no_new_privileges {
+        steps.push(LeadStep::NoNewPrivileges);
+    }
+    steps.push(LeadStep::Meet(Sync::Ready));
+    steps.push(LeadStep::CleanSlate);
+    // As late as can be: what is set up before needs calls that the payload is denied.
+    let policy = filter::Policy {
+        capabilities,
+        allow: machine.security.syscalls_allow.clone(),
+        deny: machine.security.syscalls_deny.clone(),
+    };
+    steps.push(LeadStep::Filter(filter::compile(&policy)?));
+    if matches!(machine.command.payload, Payload::Command { as_pid2: true, .. }) {
+        steps.push(LeadStep::Stub);
+    }
+    steps.push(execute(machine, facts)?);
+    Ok(steps)
+}
+
+fn working_directory(machine: &Machine, facts: &Facts, booting: bool) -> PathBuf {
+    match &machine.command.directory {
+        Some(directory) => directory.clone(),
+        None if booting => PathBuf::from("/"),
+        None => PathBuf::from(&facts.user.home),
+    }
+}
+
+/// The last step: which program, with which words.
+fn execute(machine: &Machine, facts: &Facts) -> Result<LeadStep> {
+    let environment = identity::environment(machine, facts);
+    let (programs, argv) = match &machine.command.payload {
+        Payload::Boot { arguments } => {
+            let (path, _) = facts.init.clone().ok_or_else(|| no_init(machine))?;
+            let name = path.clone().into_os_string();
+            (vec![path], std::iter::once(name).chain(arguments.iter().cloned()).collect())
+        }
+        Payload::Command { argv, .. } if argv.is_empty() => {
+            let shell = facts.user.shell.clone();
+            let name = format!("-{}", shell.rsplit('/').next().unwrap_or("sh"));
+            (vec![PathBuf::from(shell)], vec![OsString::from(name)])
+        }
+        Payload::Command { argv, .. } => (candidates(argv), argv.clone()),
+    };
+    Ok(LeadStep::Execute { programs, argv, environment })
+}
+
+fn no_init(machine: &Machine) -> Error {
+    Error::new(format!("there is no init in '{}'", machine.root.directory.display()))
+        .hint("install an init system in the tree, or name a program with boot.init")
+}
+
+/// Where a command is looked for, as execvp(3) does.
+fn candidates(argv: &[OsString]) -> Vec<PathBuf> {
+    let program = PathBuf::from(argv.first().cloned().unwrap_or_default());
+    if program.components().count() > 1 || program.is_absolute() {
+        return vec![program];
+    }
+    identity::search_path().map(|directory| PathBuf::from(directory).join(&program)).collect()
+}
+
+/// The plan as text, a line per step: `--dry-run`.
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts: [(&str, Vec<String>); 3] = [
+            ("host", self.host.iter().map(HostStep::describe).collect()),
+            ("build", self.build.iter().map(BuildStep::describe).collect()),
+            ("lead", self.lead.iter().map(LeadStep::describe).collect()),
+        ];
+        for (who, steps) in parts {
+            for (number, step) in steps.iter().enumerate() {
+                writeln!(f, "{who} {:2}: {step}", number + 1)?;
+            }
+        }
+        Ok(())
+    }
+}

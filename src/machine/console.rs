@@ -1,7 +1,7 @@
 //! What the machine's console is connected to.
 
 /// The console of a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Console {
     /// A pty joined to our terminal where there is one, otherwise read-only.
     Auto,

@@ -36,20 +36,7 @@ pub struct Policy {
     pub deny: Vec<String>,
 }
 
-/// One instruction of the filter program: the layout of `struct sock_filter` (linux/filter.h), so
-/// that a slice of them can be handed to seccomp(2).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instruction {
-    /// The operation.
-    pub code: u16,
-    /// How many instructions to skip where a comparison holds.
-    pub jt: u8,
-    /// How many to skip where it does not.
-    pub jf: u8,
-    /// The operand.
-    pub k: u32,
-}
+pub use crate::sys::filter::Instruction;
 
 /// The interfaces that a kernel of this architecture offers and that have a tree.
 const NATIVE: &[Abi] = if cfg!(target_arch = "x86_64") {

@@ -162,7 +162,7 @@ fn mac(key: u128, host_id: &[u8; 16], machine: &Name) -> [u8; 6] {
 /// SipHash-2-4 of the joined parts. The standard library documents its deprecated `SipHasher` as
 /// this algorithm; its successor promises none.
 #[allow(deprecated)]
-fn siphash(key: u128, parts: &[&[u8]]) -> u64 {
+pub(crate) fn siphash(key: u128, parts: &[&[u8]]) -> u64 {
     let bytes = key.to_be_bytes();
     let (low, high) = bytes.split_at(8);
     let half = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));

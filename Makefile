@@ -1,0 +1,104 @@
+# Everything a developer and a packager needs: `make help` lists it.
+#
+# Variables: PREFIX and DESTDIR for `install`; BINARY to install another binary than the release build;
+# CORACLE_CACHE for where the test trees are kept (default /var/cache/coracle-test).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+# rustup's own installation is not on root's path in every shell
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+PREFIX ?= /usr
+DESTDIR ?=
+CARGO ?= cargo
+TARGET := x86_64-unknown-linux-gnu
+RELEASE := $(CURDIR)/target/$(TARGET)/release/coracle
+SCRIPTS := $(sort $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh)) .ci/run
+
+# the whole test run, and each of its long parts, ends by itself
+TREES_BOUND := 20m
+TEST_BOUND := 40m
+
+ifeq ($(origin BINARY),undefined)
+BINARY := $(RELEASE)
+INSTALL_NEEDS := binary
+endif
+
+bindir := $(DESTDIR)$(PREFIX)/bin
+libdir := $(DESTDIR)$(PREFIX)/lib/systemd
+sharedir := $(DESTDIR)$(PREFIX)/share
+
+.PHONY: help deps binary install lint trees test demo clean
+
+help:
+	@echo "make demo      boot a Debian machine and show it (as root)"
+	@echo "make test      lints, unit tests and the host suite (as root)"
+	@echo "make binary    the release binary; its path is the last line"
+	@echo "make install   DESTDIR= PREFIX=/usr"
+	@echo "make lint      formatting, clippy, documentation, shell scripts"
+	@echo "make trees     the root trees of the host suite, cached"
+	@echo "make deps      what all of this needs on a Debian machine"
+	@echo "make clean     the build's output (not the cached trees)"
+
+deps:
+	@tests/deps.sh
+
+# Static and at a fixed address: an idle machine's process then has few pages of its own.
+binary:
+	@RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
+		$(CARGO) build --release --locked --target $(TARGET)
+	@echo "$(RELEASE)"
+
+# The units name the binary below /usr; another prefix changes that. What does not exist yet is passed over.
+install: $(INSTALL_NEEDS)
+	@install -Dm755 "$(BINARY)" "$(bindir)/coracle"
+	shopt -s nullglob
+	for unit in units/*.service units/*.target; do
+		install -Dm644 "$$unit" "$(libdir)/system/$${unit##*/}"
+		sed -i 's|/usr/bin/coracle|$(PREFIX)/bin/coracle|g' "$(libdir)/system/$${unit##*/}"
+	done
+	install -d "$(libdir)/system-generators"
+	ln -sfn ../../../bin/coracle "$(libdir)/system-generators/coracle-generator"
+	for file in dbus/*.conf; do install -Dm644 "$$file" "$(sharedir)/dbus-1/system.d/$${file##*/}"; done
+	for file in dbus/*.service; do install -Dm644 "$$file" "$(sharedir)/dbus-1/system-services/$${file##*/}"; done
+	for file in dbus/*.xml; do install -Dm644 "$$file" "$(sharedir)/dbus-1/interfaces/$${file##*/}"; done
+	for page in man/*.[158]; do
+		install -Dm644 "$$page" "$(sharedir)/man/man$${page##*.}/$${page##*/}"
+	done
+	for file in machines.d/*.toml; do
+		install -Dm644 "$$file" "$(sharedir)/doc/coracle/machines.d/$${file##*/}"
+	done
+	install -Dm644 LICENSE "$(sharedir)/doc/coracle/LICENSE"
+	completion() {
+		local text
+		text=$$(timeout 10 "$(BINARY)" completions "$$1" 2>/dev/null </dev/null) && [ -n "$$text" ] || return 0
+		install -d "$$(dirname "$$2")"
+		printf '%s\n' "$$text" >"$$2"
+	}
+	completion bash "$(sharedir)/bash-completion/completions/coracle"
+	completion zsh "$(sharedir)/zsh/site-functions/_coracle"
+	completion fish "$(sharedir)/fish/vendor_completions.d/coracle.fish"
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	shellcheck --external-sources $(SCRIPTS)
+
+trees:
+	tests/trees/build.sh --list | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
+
+# Two hosts at a time: each is a whole system.
+test: deps lint trees binary
+	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
+		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast
+
+demo: deps binary
+	@tests/demo.sh "$(RELEASE)"
+
+clean:
+	$(CARGO) clean

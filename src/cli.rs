@@ -1,0 +1,172 @@
+//! The command line: every verb and option, from which help, completions and the options in the
+//! manual come as well. Called by `main`; it runs no machine.
+
+pub mod check;
+pub mod completions;
+pub mod config;
+pub mod layer;
+pub mod manual;
+pub mod output;
+pub mod run;
+pub mod verbs;
+
+pub use run::Run;
+pub use verbs::{Check, Completions, Config, Kill, List, Logs, Names, Show, Start, Status, Switch, Whom};
+
+use crate::error::{Error, Result};
+use crate::machine::name::Name;
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Boots whole root file systems as machines
+///
+/// A machine is a plain systemd unit, registered with systemd-machined, with its cgroup, a private
+/// network, and its logs in the host's journal. See coracle(1) and coracle.toml(5).
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, disable_help_subcommand = true)]
+#[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+pub struct Cli {
+    /// Look for every file below this directory instead of '/'
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    pub root: PathBuf,
+
+    /// Log every step
+    #[arg(long, global = true)]
+    pub debug: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a command or a whole system in the foreground
+    ///
+    /// The options are those of systemd-nspawn(1), with the same names and meaning.
+    Run(Box<Run>),
+    /// Start machines as units
+    Start(Start),
+    /// Stop machines in their own orderly way
+    Stop(Names),
+    /// Stop machines and start them again
+    Restart(Start),
+    /// Start machines at every boot of the host
+    Enable(Switch),
+    /// Start machines at boot no longer
+    Disable(Switch),
+    /// Ask the systems inside to power off
+    Poweroff(Names),
+    /// Ask the systems inside to reboot
+    Reboot(Names),
+    /// End machines at once, without asking them
+    Terminate(Names),
+    /// Send a signal to the processes of machines
+    Kill(Kill),
+    /// List the machines that run
+    List(List),
+    /// Show how machines are, for people
+    Status(Status),
+    /// Show everything known of machines, for programs
+    Show(Show),
+    /// Show console and journal of a machine, also of one that is dead
+    Logs(Logs),
+    /// Check definitions, and show every problem with its place
+    Check(Check),
+    /// Show the settings of a machine and where each comes from
+    Config(Config),
+    /// Print the completions for a shell
+    Completions(Completions),
+    /// Set a machine up: what its unit runs
+    #[command(hide = true)]
+    Launch(Launch),
+    /// Watch over a machine that was set up
+    #[command(hide = true)]
+    Supervise,
+    /// Undo what a machine left behind
+    #[command(hide = true)]
+    Cleanup(Launch),
+}
+
+/// One machine, for the verbs of its unit.
+#[derive(Debug, clap::Args)]
+pub struct Launch {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+}
+
+/// Reads the command line, `arguments[0]` being the program. Nothing where help or the version was
+/// asked for, which is then printed.
+///
+/// # Errors
+/// Wrong usage, as an error of kind [`crate::error::Kind::Usage`].
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Cli>> {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => Ok(Some(cli)),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            output::text(&error.render().to_string())?;
+            Ok(None)
+        }
+        Err(error) => Err(usage(&error)),
+    }
+}
+
+/// clap's error in our form: its first paragraph is what is wrong, its tip the hint.
+fn usage(error: &clap::Error) -> Error {
+    let text = error.render().to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Error::usage("no verb is given").hint("'coracle --help' lists the verbs");
+    }
+    let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let (what, rest) = (what.replace("subcommand", "verb"), rest.replace("subcommand", "verb"));
+    let what: Vec<&str> = what.trim_start_matches("error: ").lines().map(str::trim).collect();
+    let tip = rest.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
+    let error = Error::usage(what.join(" "));
+    match (tip, usage) {
+        (Some(tip), _) => error.hint(tip),
+        (None, Some(usage)) => error.hint(format!("usage: {usage}")),
+        (None, None) => error.hint("'--help' after the verb shows its options"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parsed(line: &str) -> Result<Option<Cli>> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_ends_the_options() {
+        let Verb::Run(run) = parsed("coracle run -D /x sh -c --quiet").unwrap().unwrap().verb else {
+            panic!("no run")
+        };
+        assert_eq!(run.command, ["sh", "-c", "--quiet"]);
+        assert!(!run.quiet);
+        assert!(parsed("coracle run -D /x -- -x").is_ok());
+    }
+
+    #[test]
+    fn wrong_usage_has_a_hint() {
+        for line in
+            ["coracle", "coracle strat x", "coracle run --bogus", "coracle start", "coracle start a/b"]
+        {
+            let error = parsed(line).unwrap_err();
+            assert_eq!(error.exit_status(), 2, "{line}");
+            assert!(error.cure().is_some(), "{line}");
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+}

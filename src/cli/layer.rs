@@ -1,0 +1,258 @@
+//! Options to a layer: the table in which each option of `coracle run` gets its meaning. Called by
+//! `main` before `config::run`.
+
+use super::Run;
+use crate::config::layer::{Layer, Mount, Origin, Setting};
+use crate::config::mount;
+use crate::config::problem::{self, Problem};
+use crate::config::values::{Argument, Given, OwnershipWord, Syscall, Value, Variable};
+use crate::error::{Error, Kind, Result};
+use crate::machine::console::Console;
+use crate::machine::init::Wait;
+use crate::machine::network::Mode;
+use crate::machine::users::Users;
+use std::io::IsTerminal;
+use std::path::{Component, Path, PathBuf};
+
+/// Options that are the value of one setting.
+type Word = (&'static str, &'static str, fn(&Run) -> Option<&str>);
+const WORDS: &[Word] = &[
+    ("--machine=", "name", |run| run.machine.as_deref()),
+    ("--chdir=", "chdir", |run| run.chdir.as_deref()),
+    ("--uid=", "user", |run| run.uid.as_deref()),
+    ("--kill-signal=", "boot.stop-signal", |run| run.kill_signal.as_deref()),
+    ("--hostname=", "identity.hostname", |run| run.hostname.as_deref()),
+    ("--uuid=", "identity.uuid", |run| run.uuid.as_deref()),
+    ("--slice=", "slice", |run| run.slice.as_deref()),
+    ("--register=", "register", |run| run.register.as_deref().map(plain_truth)),
+    ("--private-users=", "users.private", |run| run.private_users.as_deref()),
+    ("--private-users-ownership=", "users.ownership", |run| run.private_users_ownership.as_deref()),
+];
+
+/// Options that are true by being there, or say yes or no.
+type Truth = (&'static str, &'static str, fn(&Run) -> Option<bool>);
+const TRUTHS: &[Truth] = &[
+    ("--read-only", "root.read-only", |run| run.read_only.then_some(true)),
+    ("--boot", "boot", |run| run.boot.then_some(true)),
+    ("--as-pid2", "as-pid2", |run| run.as_pid2.then_some(true)),
+    ("--keep-unit", "keep-unit", |run| run.keep_unit.then_some(true)),
+    ("--no-new-privileges=", "security.no-new-privileges", |run| run.no_new_privileges),
+];
+
+/// Options that are lists, given once or several times.
+type List = (&'static str, &'static str, fn(&Run) -> &[String]);
+const LISTS: &[List] = &[
+    ("--capability=", "security.capabilities.add", |run| &run.capability),
+    ("--drop-capability=", "security.capabilities.drop", |run| &run.drop_capability),
+];
+
+/// Options that are mounts.
+type Mounts = (&'static str, fn(&str) -> Result<Mount>, fn(&Run) -> &[String]);
+const MOUNTS: &[Mounts] = &[
+    ("--bind=", |text| mount::bind(text, false), |run| &run.bind),
+    ("--bind-ro=", |text| mount::bind(text, true), |run| &run.bind_ro),
+    ("--tmpfs=", mount::tmpfs, |run| &run.tmpfs),
+    ("--inaccessible=", mount::inaccessible, |run| &run.inaccessible),
+];
+
+/// What the options of `run` say.
+///
+/// # Errors
+/// All that is wrong with them, as one error of kind [`Kind::Usage`].
+pub fn layer(run: &Run) -> Result<Layer> {
+    let mut flags = Flags { layer: Layer::default(), problems: Vec::new() };
+    for (flag, key, get) in WORDS {
+        if let Some(text) = get(run) {
+            flags.say(flag, key, &Given::Text(text));
+        }
+    }
+    for (flag, key, get) in TRUTHS {
+        if let Some(truth) = get(run) {
+            flags.say(flag, key, &Given::Boolean(truth));
+        }
+    }
+    for (flag, key, get) in LISTS {
+        for item in get(run).iter().flat_map(|list| items(list)) {
+            flags.say(flag, key, &Given::Text(item));
+        }
+    }
+    for (flag, read, get) in MOUNTS {
+        for text in get(run) {
+            if let Some(mount) = flags.check(flag, text, read(text)) {
+                flags.layer.mounts.push(mount, Origin::Flag(flag));
+            }
+        }
+    }
+    flags.special(run);
+    if flags.problems.is_empty() {
+        return Ok(flags.layer);
+    }
+    Err(problem::together("cannot use the options", &flags.problems).kind_of(Kind::Usage))
+}
+
+/// The layer being filled.
+struct Flags {
+    layer: Layer,
+    problems: Vec<Problem>,
+}
+
+impl Flags {
+    fn say(&mut self, flag: &'static str, key: &str, given: &Given) {
+        let text = if let Given::Text(text) = given { text } else { "" };
+        let said = match Setting::find(key) {
+            Some(setting) => setting.say(&mut self.layer, given, Origin::Flag(flag)),
+            None => Err(Error::new(format!("there is no setting '{key}'"))),
+        };
+        self.check(flag, text, said);
+    }
+
+    /// The value, or nothing after noting what is wrong with it.
+    fn check<T>(&mut self, flag: &str, text: &str, read: Result<T>) -> Option<T> {
+        let context = || format!("'{flag}{}'", text.escape_debug());
+        read.map_err(|error| self.problems.push(Problem::new(None, &error.context(context())))).ok()
+    }
+
+    /// The options that are more, or other, than the value of one setting.
+    fn special(&mut self, run: &Run) {
+        if let Some(directory) = &run.directory {
+            let absolute = absolute(directory);
+            if let Some(absolute) = self.check("--directory=", &directory.to_string_lossy(), absolute) {
+                self.layer.directory.set(absolute, Origin::Flag("--directory="));
+            }
+        }
+        for argument in &run.command {
+            self.layer.command.push(Argument(argument.clone()), Origin::Flag("COMMAND"));
+        }
+        if run.user_namespace {
+            self.layer.private.set(Users::Pick, Origin::Flag("-U"));
+            self.layer.ownership.set(OwnershipWord::Auto, Origin::Flag("-U"));
+        }
+        if run.network_veth {
+            self.layer.mode.set(Mode::Veth, Origin::Flag("--network-veth"));
+        } else if run.private_network {
+            self.layer.mode.set(Mode::None, Origin::Flag("--private-network"));
+        }
+        if let Some(notify) = run.notify_ready {
+            let wait = if notify { Wait::Ready } else { Wait::Running };
+            self.layer.wait.set(wait, Origin::Flag("--notify-ready="));
+        }
+        self.environment(run);
+        self.system_calls(run);
+        self.console(run);
+    }
+
+    fn environment(&mut self, run: &Run) {
+        for text in &run.setenv {
+            let variable = match text.split_once('=') {
+                Some((name, value)) => Variable::new(name, value),
+                None => match std::env::var(text) {
+                    Ok(value) => Variable::new(text, &value),
+                    Err(error) => {
+                        log::debug!(
+                            "cannot pass the variable '{}' on: {error}, ignoring",
+                            text.escape_debug()
+                        );
+                        continue;
+                    }
+                },
+            };
+            if let Some(variable) = self.check("--setenv=", text, variable) {
+                self.layer.environment.push(variable, Origin::Flag("--setenv="));
+            }
+        }
+    }
+
+    fn system_calls(&mut self, run: &Run) {
+        const FLAG: &str = "--system-call-filter=";
+        for text in &run.system_call_filter {
+            let (denied, list) = text.strip_prefix('~').map_or((false, text.as_str()), |list| (true, list));
+            for name in items(list) {
+                let Some(name) = self.check(FLAG, text, Syscall::read(&Given::Text(name))) else { continue };
+                let into =
+                    if denied { &mut self.layer.syscalls_deny } else { &mut self.layer.syscalls_allow };
+                into.push(name, Origin::Flag(FLAG));
+            }
+        }
+    }
+
+    fn console(&mut self, run: &Run) {
+        match run.console.as_deref() {
+            Some("autopipe") => {
+                let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+                let console = if terminal { Console::Interactive } else { Console::Pipe };
+                self.layer.console.set(console, Origin::Flag("--console="));
+            }
+            Some(text) => self.say("--console=", "console", &Given::Text(text)),
+            None if run.pipe => self.layer.console.set(Console::Pipe, Origin::Flag("--pipe")),
+            None => {}
+        }
+    }
+}
+
+/// The items of a list that is separated by commas or spaces.
+fn items(list: &str) -> impl Iterator<Item = &str> {
+    list.split([',', ' ', '\t']).filter(|item| !item.is_empty())
+}
+
+/// systemd's further words for yes and no.
+fn plain_truth(text: &str) -> &str {
+    match text {
+        "1" | "true" | "on" => "yes",
+        "0" | "false" | "off" => "no",
+        other => other,
+    }
+}
+
+/// A path of the user, seen from the current directory. Only a path with `..` is looked up:
+/// otherwise the name of a link is the name meant.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    if path.components().any(|part| part == Component::ParentDir) {
+        return path.canonicalize().map_err(Error::from);
+    }
+    std::path::absolute(path).map(|path| path.components().collect()).map_err(Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_names_a_setting() {
+        let keys = WORDS.iter().map(|row| row.1).chain(TRUTHS.iter().map(|row| row.1));
+        for key in keys.chain(LISTS.iter().map(|row| row.1)) {
+            assert!(Setting::find(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn options_become_values_with_their_origin() {
+        let run = Run {
+            bind_ro: vec!["/srv:/data".into()],
+            capability: vec!["net_raw,CAP_BPF".into()],
+            system_call_filter: vec!["~@keyring keyctl".into()],
+            private_users: Some("1000000".into()),
+            register: Some("off".into()),
+            ..Run::default()
+        };
+        let layer = layer(&run).unwrap();
+        assert_eq!(layer.mounts.said()[0].origin, Origin::Flag("--bind-ro="));
+        assert_eq!(layer.capabilities_add.said().len(), 2);
+        assert_eq!(layer.syscalls_deny.said().len(), 2);
+        assert_eq!(layer.private.value(), Some(&Users::Fixed { base: 1_000_000, count: 65536 }));
+        assert_eq!(layer.register.value(), Some(&crate::machine::Register::No));
+    }
+
+    #[test]
+    fn all_wrong_options_are_reported_together() {
+        let run = Run {
+            uuid: Some("x".into()),
+            capability: vec!["CAP_NOPE".into()],
+            tmpfs: vec!["relative".into()],
+            ..Run::default()
+        };
+        let error = layer(&run).unwrap_err();
+        assert_eq!(error.exit_status(), 2);
+        let text = error.to_string();
+        assert!(text.contains("3 problems") && text.contains("'--uuid=x'"), "{text}");
+    }
+}

@@ -1,0 +1,96 @@
+//! Everything that goes to standard output: text, tables and JSON. Called by the verbs; nothing
+//! else of the program prints, but `main` its errors.
+
+use crate::error::{Error, Result};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+use std::io::{ErrorKind, Write};
+
+/// Prints `text` as it is.
+///
+/// # Errors
+/// Standard output cannot be written. A reader that went away is none: it has seen enough.
+pub fn text(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::from(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints one line.
+///
+/// # Errors
+/// As [`text`].
+pub fn line(line: &str) -> Result<()> {
+    text(&format!("{line}\n"))
+}
+
+/// Prints `value` as JSON.
+///
+/// # Errors
+/// As [`text`].
+pub fn json(value: &impl Serialize) -> Result<()> {
+    let shown = serde_json::to_string_pretty(value).map_err(|error| Error::new(error.to_string()))?;
+    line(&shown)
+}
+
+/// Whether a table has a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Legend {
+    /// It has.
+    Shown,
+    /// `--no-legend`.
+    Hidden,
+}
+
+/// How a column is aligned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Align {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// A table as text: columns by name, two spaces between them, one line for each row.
+pub fn table(columns: &[(&str, Align)], rows: &[Vec<String>], legend: Legend) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if legend == Legend::Shown {
+        table.set_header(columns.iter().map(|(name, _)| *name));
+    }
+    table.add_rows(rows);
+    let last = columns.len().saturating_sub(1);
+    for (at, (_, align)) in columns.iter().enumerate() {
+        if let Some(column) = table.column_mut(at) {
+            column.set_padding((0, if at == last { 0 } else { 2 }));
+            if *align == Align::Right {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_aligned_columns_and_no_blanks_at_the_end() {
+        let columns = [("NAME", Align::Left), ("TASKS", Align::Right), ("UNIT", Align::Left)];
+        let rows = [
+            vec!["web".to_owned(), "7".to_owned(), "a".to_owned()],
+            vec!["database".into(), "12".into(), String::new()],
+        ];
+        assert_eq!(
+            table(&columns, &rows, Legend::Shown),
+            "NAME      TASKS  UNIT\nweb           7  a\ndatabase     12\n"
+        );
+        assert!(table(&columns, &rows, Legend::Hidden).starts_with("web"));
+        assert_eq!(table(&columns, &[], Legend::Hidden), "");
+    }
+}

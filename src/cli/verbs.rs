@@ -1,0 +1,175 @@
+//! The options of every verb but `run`. Parts of the command line's definition: data only.
+
+use crate::machine::name::Name;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Machines by name.
+#[derive(Debug, Args)]
+pub struct Names {
+    /// The machines
+    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    pub names: Vec<Name>,
+}
+
+/// `start` and `restart`.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// The machines
+    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    pub names: Vec<Name>,
+
+    /// Wait until the system inside is up, until PID 1 runs, or not at all; what the machine's
+    /// definition says where not given
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub wait: Option<WaitFor>,
+}
+
+/// How long a start is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WaitFor {
+    /// Until the guest says that it is up.
+    Ready,
+    /// Until PID 1 was executed.
+    Running,
+    /// Until the job is queued.
+    No,
+}
+
+/// `enable` and `disable`.
+#[derive(Debug, Args)]
+pub struct Switch {
+    /// The machines
+    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    pub names: Vec<Name>,
+
+    /// Start them too, or stop them
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// `kill`.
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// The machines
+    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    pub names: Vec<Name>,
+
+    /// The signal, by name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = signal)]
+    pub signal: i32,
+
+    /// Whom to send it: PID 1 alone or every process of the machine
+    #[arg(long, value_name = "WHOM", value_enum, default_value_t = Whom::All)]
+    pub kill_whom: Whom,
+}
+
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Whom {
+    /// PID 1 of the machine.
+    Leader,
+    /// Every process of the machine.
+    All,
+}
+
+fn signal(text: &str) -> crate::error::Result<i32> {
+    use crate::config::values::{Given, Signal, Value};
+    Signal::read(&Given::Text(text)).map(|signal| signal.0)
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print no header
+    #[arg(long)]
+    pub no_legend: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The machines; all that run where none is named
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub names: Vec<Name>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The machines; all that run where none is named
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub names: Vec<Name>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print this property only; may be given several times
+    #[arg(short, long, value_name = "PROPERTY")]
+    pub property: Vec<String>,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// Go on as the machine does
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// The last lines only
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    pub lines: Option<u32>,
+
+    /// One boot only: 0 the last one, -1 the one before, or a boot id
+    #[arg(short, long, value_name = "BOOT", allow_hyphen_values = true)]
+    pub boot: Option<String>,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The definitions and drop-ins; all of this host where none is named
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// Say of each value where it comes from
+    #[arg(long)]
+    pub explain: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub shell: clap_complete::Shell,
+}

@@ -1,0 +1,151 @@
+//! Which files define a machine, in which order. Called by `config`; it opens files and reads
+//! nothing out of them.
+
+use super::layer::Layer;
+use super::problem::Problem;
+use super::toml;
+use crate::error::{Error, Result};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// No definition that people write is longer.
+const LONGEST: u64 = 256 << 10;
+
+/// The files that define one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Files {
+    /// `NAME.toml` of the first directory that has one.
+    pub main: Option<PathBuf>,
+    /// The drop-ins that count, in the order in which they are merged.
+    pub drop_ins: Vec<PathBuf>,
+}
+
+impl Files {
+    /// The files of the machine `name`.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub fn of(paths: &Paths, name: &Name) -> Result<Self> {
+        let mut main = None;
+        // By file name: of the same name, the one of the earlier directory counts.
+        let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+        for directory in paths.definitions() {
+            let file = directory.join(format!("{name}.toml"));
+            if main.is_none() && fs::symlink_metadata(&file).is_ok() {
+                main = Some(file);
+            }
+            for (file_name, file) in toml_files(&directory.join(format!("{name}.toml.d")))? {
+                drop_ins.entry(file_name).or_insert(file);
+            }
+        }
+        Ok(Self { main, drop_ins: drop_ins.into_values().collect() })
+    }
+
+    /// Whether no file defines the machine.
+    pub fn is_empty(&self) -> bool {
+        self.main.is_none() && self.drop_ins.is_empty()
+    }
+
+    /// All files, the lowest first.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        self.main.iter().chain(&self.drop_ins).map(PathBuf::as_path)
+    }
+
+    /// What the files say together, and all that is wrong in them.
+    pub fn read(&self) -> (Layer, Vec<Problem>) {
+        let mut layer = Layer::default();
+        let mut problems = Vec::new();
+        for file in self.all() {
+            let (above, wrong) = read(file);
+            layer = above.over(layer);
+            problems.extend(wrong);
+        }
+        (layer, problems)
+    }
+
+    /// The definition, where it is a link to `/dev/null`: the machine is not to start.
+    pub fn mask(&self) -> Option<&Path> {
+        let is_device =
+            |file: &&Path| fs::metadata(file).is_ok_and(|found| found.file_type().is_char_device());
+        self.main.as_deref().filter(is_device)
+    }
+}
+
+/// What one file says, and all that is wrong in it.
+pub fn read(file: &Path) -> (Layer, Vec<Problem>) {
+    match text(file) {
+        Ok(text) => toml::read(file, &text),
+        Err(error) => (Layer::default(), vec![Problem::new(Some(file), &error)]),
+    }
+}
+
+/// The machines that have a definition, and the files in their places that can be none.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub fn defined(paths: &Paths) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
+    let mut names = BTreeSet::new();
+    let mut problems = Vec::new();
+    for directory in paths.definitions() {
+        for (file_name, file) in toml_files(&directory)? {
+            let stem = file_name.to_str().and_then(|name| name.strip_suffix(".toml")).unwrap_or_default();
+            match Name::new(stem) {
+                Ok(name) => drop(names.insert(name)),
+                Err(error) => problems.push(Problem::new(Some(&file), &error)),
+            }
+        }
+    }
+    Ok((names, problems))
+}
+
+/// The `*.toml` files of `directory`, which need not exist.
+fn toml_files(directory: &Path) -> Result<Vec<(OsString, PathBuf)>> {
+    let unreadable =
+        |error| Error::from(error).context(format!("cannot read the directory '{}'", directory.display()));
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(unreadable)?.file_name();
+        let file = directory.join(&name);
+        // Hidden files are those of editors at work.
+        let hidden = name.as_encoded_bytes().starts_with(b".");
+        if !hidden && file.extension().is_some_and(|extension| extension == "toml") {
+            files.push((name, file));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The text of a file that is no larger than a definition may be.
+fn text(file: &Path) -> Result<String> {
+    let found = fs::metadata(file).map_err(|error| Error::from(error).context("cannot read it"))?;
+    if found.file_type().is_char_device() {
+        return Ok(String::new());
+    }
+    if !found.is_file() {
+        return Err(Error::new("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(file)
+        .and_then(|open| open.take(LONGEST + 1).read_to_end(&mut bytes))
+        .map_err(|error| Error::from(error).context("cannot read it"))?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(Error::new("it is longer than 256 KiB"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::new(format!("line {line} is not UTF-8"))
+    })
+}

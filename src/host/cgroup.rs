@@ -1,0 +1,150 @@
+//! The machine's cgroups in the unified hierarchy (`admin-guide/cgroup-v2.rst`): `supervisor` for
+//! us, `payload` for the guest, side by side in the unit's, as systemd asks of its delegates.
+
+use crate::error::{Context, Error, Result};
+use crate::machine::name::Name;
+use rustix::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Files of a delegated cgroup that its new owner may write, where the kernel does not list them.
+const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
+
+/// The cgroup that holds a machine's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Whether we made it and remove it at the end.
+    pub is_ours: bool,
+}
+
+/// Where we are in the unified hierarchy, as a directory; nothing where there is none, or where
+/// we are outside what we can see.
+pub fn current() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mount = mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4).map(PathBuf::from)).flatten()
+    })?;
+    let cgroups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    (!path.starts_with("/..")).then(|| mount.join(path.trim_start_matches('/')))
+}
+
+impl Cgroup {
+    /// The unit's or scope's cgroup we run in, which systemd delegated to us.
+    ///
+    /// # Errors
+    /// Where there is no unified hierarchy.
+    pub fn of_unit() -> Result<Self> {
+        let current = current().ok_or_else(|| {
+            Error::new("this process is in no cgroup of the unified hierarchy")
+                .hint("mount cgroup2, or boot the host with systemd.unified_cgroup_hierarchy=1")
+        })?;
+        let directory = match current.file_name() {
+            Some(name) if name == "supervisor" => current.parent().map(Path::to_owned).unwrap_or(current),
+            _ => current,
+        };
+        Ok(Self { directory, is_ours: false })
+    }
+
+    /// A cgroup of our own below the one we are in: for hosts without systemd.
+    pub fn of_our_own(name: &Name) -> Option<Self> {
+        Some(Self { directory: current()?.join(format!("coracle.{name}")), is_ours: true })
+    }
+
+    /// Makes `payload` for the guest's root (a host id), and puts us into `supervisor` where the
+    /// cgroup is the unit's. Returns the payload's directory for the clone.
+    ///
+    /// # Errors
+    /// What cannot be made, and why.
+    pub fn prepare(&self, owner: u32) -> Result<OwnedFd> {
+        let payload = self.payload();
+        if payload.exists() {
+            remove(&payload)?;
+        }
+        std::fs::create_dir_all(&payload)
+            .context(|| format!("cannot make cgroup '{}'", payload.display()))?;
+        if !self.is_ours {
+            let supervisor = self.directory.join("supervisor");
+            std::fs::create_dir_all(&supervisor)
+                .and_then(|()| std::fs::write(supervisor.join("cgroup.procs"), "0"))
+                .context(|| format!("cannot enter cgroup '{}'", supervisor.display()))?;
+        }
+        self.enable_controllers();
+        let delegated = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
+        let files = delegated.lines().chain(DELEGATED);
+        for file in std::iter::once("").chain(files) {
+            let path = payload.join(file);
+            match std::os::unix::fs::chown(&path, Some(owner), Some(owner)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error)
+                        .context(|| format!("cannot give '{}' to the guest's root", path.display()));
+                }
+                _ => {}
+            }
+        }
+        crate::sys::mount::open_directory(&payload)
+    }
+
+    /// The guest's cgroup.
+    pub fn payload(&self) -> PathBuf {
+        self.directory.join("payload")
+    }
+
+    /// Hands the guest every controller we were given ourselves.
+    fn enable_controllers(&self) {
+        let available =
+            std::fs::read_to_string(self.directory.join("cgroup.controllers")).unwrap_or_default();
+        for controller in available.split_whitespace() {
+            let control = self.directory.join("cgroup.subtree_control");
+            if let Err(error) = std::fs::write(&control, format!("+{controller}")) {
+                log::debug!("cannot hand down cgroup controller '{controller}': {error}, ignoring");
+            }
+        }
+    }
+}
+
+/// Kills everything in a cgroup and removes it with all below, thawing it first: a frozen process
+/// dies only when thawed. One that is not there is fine.
+///
+/// # Errors
+/// A cgroup that stays busy.
+pub fn remove(directory: &Path) -> Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    let _ = std::fs::write(directory.join("cgroup.freeze"), "0");
+    let _ = std::fs::write(directory.join("cgroup.kill"), "1");
+    let mut last = None;
+    // What was killed leaves within moments; the bound is for what cannot be killed.
+    for attempt in 0..200u64 {
+        match remove_tree(directory) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = Some(error),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1 + attempt / 4));
+    }
+    let error = last.unwrap_or_else(|| std::io::ErrorKind::ResourceBusy.into());
+    Err(error).context(|| format!("cannot remove cgroup '{}'", directory.display()))
+}
+
+fn remove_tree(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match std::fs::remove_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// How often the kernel killed something in a cgroup for want of memory (`memory.events`).
+pub fn out_of_memory_kills(directory: &Path) -> u64 {
+    let events = std::fs::read_to_string(directory.join("memory.events")).unwrap_or_default();
+    let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}

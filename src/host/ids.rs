@@ -1,0 +1,168 @@
+//! Ranges of user ids for machines: picked once by name, recorded under `/var/lib/coracle/ids`,
+//! and while in use locked where systemd-nspawn(1) locks its own.
+
+use super::lock::{self, Lock};
+use super::netlink::plan::siphash;
+use crate::error::{Context, Error, Result};
+use crate::machine::name::Name;
+use crate::machine::users::RANGE_SIZE;
+use crate::paths::Paths;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// The first and the last base, those of systemd's container ranges (`UIDS.md`, "UID ranges").
+const FIRST: u32 = 524_288;
+const LAST: u32 = 1_878_982_656;
+/// Key of the hash that gives a name its first choice. A change changes no recorded range.
+const KEY: u128 = 0x5e1d_c0a4_77b2_4c39_9f60_18ea_d2c3_b645;
+
+/// Whether a range is kept for its machine after it stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Recorded: the machine has the same range for ever.
+    Recorded,
+    /// In use only.
+    WhileRunning,
+}
+
+/// The range of a machine: the recorded one, or the next free one from its name's hash on.
+///
+/// # Errors
+/// A recorded range that another program uses, or none that is free.
+pub fn reserve(paths: &Paths, name: &Name, keep: Keep) -> Result<(u32, Lock)> {
+    if let Some(base) = recorded(paths, name) {
+        return match lock_range(paths, base)? {
+            Some(lock) => Ok((base, lock)),
+            None => Err(Error::new(format!("the id range {base} of machine '{name}' is in use"))
+                .hint("another container manager runs with it; stop that container first")),
+        };
+    }
+    let taken = taken(paths);
+    let slots = (LAST - FIRST) / RANGE_SIZE + 1;
+    let first = u32::try_from(siphash(KEY, &[name.as_str().as_bytes()]) % u64::from(slots)).unwrap_or(0);
+    for step in 0..slots {
+        let base = FIRST + (first + step) % slots * RANGE_SIZE;
+        if taken.iter().any(|(start, end)| u64::from(base) < *end && u64::from(base + RANGE_SIZE) > *start) {
+            continue;
+        }
+        let Some(lock) = lock_range(paths, base)? else { continue };
+        if keep == Keep::WhileRunning || record(paths, name, base)? {
+            return Ok((base, lock));
+        }
+        let _ = std::fs::remove_file(&lock.path);
+    }
+    Err(Error::new(format!("no range of {RANGE_SIZE} user ids is free for machine '{name}'")).hint(format!(
+        "free ranges in /etc/subuid and /etc/subgid, or records of machines that are gone in '{}'",
+        directory(paths).display()
+    )))
+}
+
+/// Locks a range that a definition gives by number.
+///
+/// # Errors
+/// One that is in use.
+pub fn reserve_fixed(paths: &Paths, base: u32) -> Result<Lock> {
+    lock_range(paths, base)?.ok_or_else(|| {
+        Error::new(format!("the id range {base} is in use")).hint("give the machine another range")
+    })
+}
+
+fn directory(paths: &Paths) -> PathBuf {
+    paths.kept().join("ids")
+}
+
+fn lock_range(paths: &Paths, base: u32) -> Result<Option<Lock>> {
+    lock::take(&paths.join("/run/systemd/nspawn-uid").join(base.to_string()))
+}
+
+/// The base recorded for a name. The file is named for the base, so that the file system itself
+/// keeps two machines from one range.
+fn recorded(paths: &Paths, name: &Name) -> Option<u32> {
+    records(paths).find(|(_, owner)| owner == name.as_str()).map(|(base, _)| base)
+}
+
+fn records(paths: &Paths) -> impl Iterator<Item = (u32, String)> {
+    let entries = std::fs::read_dir(directory(paths)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let base = entry.file_name().to_str()?.parse().ok()?;
+        Some((base, std::fs::read_to_string(entry.path()).ok()?.trim().to_owned()))
+    })
+}
+
+/// Records a range; false where another machine was quicker.
+fn record(paths: &Paths, name: &Name, base: u32) -> Result<bool> {
+    let file = directory(paths).join(base.to_string());
+    let doing = || format!("cannot record the id range in '{}'", file.display());
+    std::fs::create_dir_all(directory(paths)).context(doing)?;
+    // Written whole before it has its name: a full disk leaves no record of nobody.
+    let mut draft = file.clone();
+    draft.set_file_name(format!(".{base}.{name}"));
+    let written = std::fs::File::create(&draft)
+        .and_then(|mut draft| draft.write_all(format!("{name}\n").as_bytes()))
+        .and_then(|()| match std::fs::hard_link(&draft, &file) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+            result => result.map(|()| true),
+        });
+    let _ = std::fs::remove_file(&draft);
+    written.context(doing)
+}
+
+/// Ranges that are somebody's: recorded ones, those of subuid(5) and subgid(5), and the ids of
+/// the host's users and groups. Start and end, exclusive.
+fn taken(paths: &Paths) -> Vec<(u64, u64)> {
+    let mut taken: Vec<(u64, u64)> =
+        records(paths).map(|(base, _)| (u64::from(base), u64::from(base) + u64::from(RANGE_SIZE))).collect();
+    for (file, start, count) in [
+        ("/etc/subuid", 1, Some(2)),
+        ("/etc/subgid", 1, Some(2)),
+        ("/etc/passwd", 2, None),
+        ("/etc/group", 2, None),
+    ] {
+        let text = std::fs::read_to_string(paths.join(file)).unwrap_or_default();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let fields: Vec<&str> = line.split(':').collect();
+            let number = |field: usize| fields.get(field).and_then(|text| text.trim().parse::<u64>().ok());
+            if let Some(start) = number(start) {
+                let count = count.map_or(Some(1), number).unwrap_or(1);
+                taken.push((start, start.saturating_add(count)));
+            }
+        }
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_machine_keeps_its_range_and_shares_it_with_none() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let (base, lock) = reserve(&paths, &name("web"), Keep::Recorded).unwrap();
+        let error = reserve(&paths, &name("web"), Keep::Recorded).unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+        drop(lock);
+        assert_eq!(reserve(&paths, &name("web"), Keep::Recorded).unwrap().0, base);
+        for other in 0..50 {
+            let (other, _) = reserve(&paths, &name(&format!("m{other}")), Keep::Recorded).unwrap();
+            assert_ne!(other, base);
+            assert_eq!((other - FIRST) % RANGE_SIZE, 0);
+        }
+    }
+
+    #[test]
+    fn delegated_ranges_are_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir_all(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/subuid"), "all:100000:4000000000\n").unwrap();
+        let error = reserve(&paths, &name("web"), Keep::Recorded).unwrap_err();
+        assert!(error.cure().unwrap().contains("/etc/subuid"));
+        assert_eq!(records(&paths).count(), 0);
+    }
+}

@@ -1,0 +1,242 @@
+//! Looking at the host and at a tree, before anything is touched. Nothing of a tree is executed,
+//! and no link of it leads out of it.
+
+use crate::error::{Context, Error, Result};
+use crate::machine::init::{Init, InitChoice};
+use crate::plan::{User, init};
+use crate::sys::mount;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Where an init is looked for, as systemd-nspawn(1), `--boot`, does.
+const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
+
+/// No file of a tree that we read is larger.
+const LIMIT: u64 = 16 << 20;
+
+/// A tree's root, held open.
+#[derive(Debug)]
+pub struct Tree {
+    root: OwnedFd,
+    path: PathBuf,
+}
+
+impl Tree {
+    /// Opens a directory as a root.
+    ///
+    /// # Errors
+    /// One that is not there or not a directory.
+    pub fn open(path: &Path) -> Result<Self> {
+        let root = mount::open_directory(path).map_err(|error| {
+            error.hint("make a root file system there first, for instance with mmdebstrap(1), or correct root.directory")
+        })?;
+        Ok(Self { root, path: path.to_owned() })
+    }
+
+    /// The root, for other looks into the tree.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Device and inode of the root.
+    ///
+    /// # Errors
+    /// What fstat(2) says.
+    pub fn identity(&self) -> Result<(u64, u64)> {
+        let stat = rustix::fs::fstat(&self.root).context(|| "cannot look at the root directory")?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// A regular file of the tree, or nothing where there is none. Never opens a fifo or device.
+    pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = mount::open_inside_as(self.root.as_fd(), path, flags, Mode::empty()).ok()?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        std::fs::File::from(file).take(LIMIT).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// The same as text.
+    pub fn read_text(&self, path: &str) -> Option<String> {
+        Some(String::from_utf8_lossy(&self.read(Path::new(path))?).into_owned())
+    }
+
+    /// Refuses what is no root file system at all.
+    ///
+    /// # Errors
+    /// A directory without `/usr`, or for a boot without os-release(5).
+    pub fn check_is_root(&self, booting: bool) -> Result<()> {
+        let exists = |path: &str| mount::open_inside(self.root.as_fd(), Path::new(path)).is_ok();
+        let wrong = |what: &str| {
+            Err(Error::new(format!("'{}' is no root file system: {what}", self.path.display()))
+                .hint("name the directory that holds /usr and /etc of the guest"))
+        };
+        if !exists("/usr") && !exists("/bin") {
+            return wrong("it has no /usr");
+        }
+        if booting && !exists("/usr/lib/os-release") && !exists("/etc/os-release") {
+            return wrong("it has neither /etc/os-release nor /usr/lib/os-release");
+        }
+        Ok(())
+    }
+
+    /// The init a boot would execute, and which kind it is.
+    ///
+    /// # Errors
+    /// None there, or one for another architecture.
+    pub fn find_init(&self, choice: &InitChoice) -> Result<(PathBuf, Init)> {
+        let candidates: Vec<PathBuf> = match choice {
+            InitChoice::Path(path) => vec![path.clone()],
+            InitChoice::Kind(Init::Systemd) | InitChoice::Auto => INITS.iter().map(PathBuf::from).collect(),
+            InitChoice::Kind(_) => vec!["/sbin/init".into()],
+        };
+        let Some((path, binary)) =
+            candidates.iter().find_map(|path| self.read(path).map(|binary| (path.clone(), binary)))
+        else {
+            let names: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+            return Err(Error::new(format!(
+                "there is no init in '{}': looked for {}",
+                self.path.display(),
+                names.join(", ")
+            ))
+            .hint("install an init system in the tree, or name a program with boot.init"));
+        };
+        init::architecture(&binary).map_err(|error| {
+            error.context(format!("cannot run '{}' of '{}'", path.display(), self.path.display()))
+        })?;
+        let kind = match choice {
+            InitChoice::Kind(kind) => *kind,
+            _ => init::recognise(&self.links(&path), &binary),
+        };
+        Ok((path, kind))
+    }
+
+    /// The names a path goes by, link after link, the last one the file itself.
+    fn links(&self, path: &Path) -> Vec<PathBuf> {
+        let mut names = vec![path.to_owned()];
+        let mut at = path.to_owned();
+        for _ in 0..16 {
+            let Ok(place) = mount::open_inside(self.root.as_fd(), &at) else { break };
+            let Ok(target) = rustix::fs::readlinkat(&place, c"", Vec::new()) else { break };
+            let target = PathBuf::from(target.to_string_lossy().into_owned());
+            at = match at.parent() {
+                Some(parent) if target.is_relative() => parent.join(target),
+                _ => target,
+            };
+            names.push(at.clone());
+        }
+        names
+    }
+
+    /// A user of the tree, by name or number, from its passwd(5) and group(5).
+    ///
+    /// # Errors
+    /// One that is not there.
+    pub fn user(&self, wanted: &str) -> Result<User> {
+        let passwd = self.read_text("/etc/passwd").unwrap_or_default();
+        let found = passwd.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let (name, uid) = (*fields.first()?, *fields.get(2)?);
+            (name == wanted || uid == wanted).then(|| User {
+                name: name.to_owned(),
+                uid: uid.parse().unwrap_or(u32::MAX),
+                gid: fields.get(3).and_then(|gid| gid.parse().ok()).unwrap_or(u32::MAX),
+                groups: Vec::new(),
+                home: fields.get(5).filter(|home| home.starts_with('/')).unwrap_or(&"/").to_string(),
+                shell: fields.get(6).filter(|shell| shell.starts_with('/')).unwrap_or(&"/bin/sh").to_string(),
+            })
+        });
+        let user = match found {
+            Some(user) if user.uid != u32::MAX && user.gid != u32::MAX => user,
+            None if wanted == "root" || wanted == "0" => User {
+                name: "root".into(),
+                uid: 0,
+                gid: 0,
+                groups: Vec::new(),
+                home: "/root".into(),
+                shell: "/bin/sh".into(),
+            },
+            _ => {
+                return Err(Error::new(format!("there is no user '{wanted}' in '{}'", self.path.display()))
+                    .hint("name a user of the tree's /etc/passwd"));
+            }
+        };
+        let home = if mount::open_inside(self.root.as_fd(), Path::new(&user.home)).is_ok() {
+            user.home.clone()
+        } else {
+            "/".into()
+        };
+        Ok(User { groups: self.groups(&user.name), home, ..user })
+    }
+
+    fn groups(&self, name: &str) -> Vec<u32> {
+        let group = self.read_text("/etc/group").unwrap_or_default();
+        let of = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let member = fields.get(3)?.split(',').any(|member| member == name);
+            member.then(|| fields.get(2)?.parse().ok()).flatten()
+        };
+        group.lines().filter_map(of).take(1024).collect()
+    }
+
+    /// The machine id the tree has, where it has one (machine-id(5)).
+    pub fn machine_id(&self) -> Option<[u8; 16]> {
+        parse_id(&self.read_text("/etc/machine-id")?)
+    }
+}
+
+/// An id of 32 hex digits, with or without dashes; all zero is none.
+pub fn parse_id(text: &str) -> Option<[u8; 16]> {
+    let hex: String = text.trim().chars().filter(|c| *c != '-').collect();
+    if hex.len() != 32 {
+        return None;
+    }
+    let id = u128::from_str_radix(&hex, 16).ok()?;
+    (id != 0).then(|| id.to_be_bytes())
+}
+
+/// The host's machine id; all zero where it has none.
+pub fn host_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    parse_id(&text).unwrap_or_default()
+}
+
+/// The host's os-release(5) text.
+pub fn host_os_release() -> String {
+    ["/etc/os-release", "/usr/lib/os-release"]
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path).ok())
+        .unwrap_or_default()
+}
+
+/// The capability bounding set of this process, a mask.
+pub fn bounding_set() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// A fresh random id (random(4)).
+pub fn random_id() -> [u8; 16] {
+    let mut id = [0u8; 16];
+    let _ = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut id));
+    // The bits that make it a random UUID, RFC 9562 section 5.4.
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    id
+}
+
+/// Which of the device nodes that machines may get the host has.
+pub fn devices() -> Vec<String> {
+    ["net/tun", "fuse"]
+        .iter()
+        .filter(|name| Path::new("/dev").join(name).exists())
+        .map(|name| (*name).into())
+        .collect()
+}

@@ -1,0 +1,69 @@
+//! The children of a machine's supervisor: PID 1 until it executes the payload, and the builder
+//! of its tree. Each is a loop over steps. They never print and never log: what fails is told to
+//! the supervisor over the link.
+
+mod builder;
+mod mounts;
+mod nodes;
+mod session;
+mod stub;
+
+use crate::error::{Error, Result};
+use crate::link::{ChildEnd, Failure, FromPayload};
+use crate::plan::step::{BuildStep, LeadStep};
+use crate::sys::process;
+use rustix::fd::OwnedFd;
+
+pub use builder::Place;
+
+/// Goes through PID 1's steps and becomes the payload.
+pub fn lead(steps: &[LeadStep], link: &ChildEnd, streams: session::Streams) -> ! {
+    // A supervisor killed before the payload runs must not leave us behind.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let mut session = session::Session::new(streams);
+    for (number, step) in steps.iter().enumerate() {
+        if let Err(error) = session.run(step, link) {
+            fail(link, number, steps.len(), &step.describe(), &error);
+        }
+    }
+    process::exit_now(0)
+}
+
+/// Goes through the builder's steps, hands the console over and ends.
+pub fn build(steps: &[BuildStep], link: &ChildEnd, place: Place) -> ! {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let mut builder = builder::Builder::new(place);
+    for (number, step) in steps.iter().enumerate() {
+        if let Err(error) = builder.run(step) {
+            fail(link, number, steps.len(), &step.describe(), &error);
+        }
+    }
+    let console: Option<OwnedFd> = builder.into_console();
+    let _ = link.say(&FromPayload::Done, console.as_ref().map(rustix::fd::AsFd::as_fd));
+    process::exit_now(0)
+}
+
+/// Tells the supervisor which step failed and why, and ends.
+fn fail(link: &ChildEnd, number: usize, of: usize, doing: &str, error: &Error) -> ! {
+    let failure = Failure {
+        step: number + 1,
+        of,
+        doing: doing.to_owned(),
+        cause: error.to_string(),
+        hint: error.cure().map(str::to_owned),
+    };
+    let _ = link.say(&FromPayload::Failed(failure), None);
+    process::exit_now(125)
+}
+
+pub use session::Streams;
+
+/// An error with the system's text for the last failed call.
+fn failed(doing: &str, error: std::io::Error) -> Error {
+    Error::from(error).context(doing)
+}
+
+/// The same for results.
+fn check<T>(doing: &str, result: std::io::Result<T>) -> Result<T> {
+    result.map_err(|error| failed(doing, error))
+}

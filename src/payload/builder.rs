@@ -1,0 +1,106 @@
+//! The builder: a child with the host's rights, in a mount namespace of the host's and in the
+//! machine's pid namespace, that makes the tree PID 1 will receive a locked copy of.
+
+use super::{check, mounts, nodes};
+use crate::error::{Context, Error, Result};
+use crate::plan::step::BuildStep;
+use crate::sys::mount;
+use nix::sched::CloneFlags;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// What the builder stands on.
+#[derive(Debug)]
+pub struct Place {
+    /// PID 1, whose namespaces are joined.
+    pub leader: OwnedFd,
+    /// Its user namespace, where it has one of its own.
+    pub user_namespace: Option<OwnedFd>,
+    /// Whether it has a network namespace of its own.
+    pub private_network: bool,
+    /// The host id of the guest's root.
+    pub owner: u32,
+    /// The socket the guest notifies us at, not bound yet.
+    pub notify: Option<OwnedFd>,
+}
+
+/// The state between steps.
+#[derive(Debug)]
+pub struct Builder {
+    place: Place,
+    root: Option<OwnedFd>,
+    console: Option<OwnedFd>,
+}
+
+impl Builder {
+    /// Before the first step.
+    pub fn new(place: Place) -> Self {
+        Self { place, root: None, console: None }
+    }
+
+    /// The console's descriptor, at the end.
+    pub fn into_console(self) -> Option<OwnedFd> {
+        self.console
+    }
+
+    /// Does one step.
+    pub fn run(&mut self, step: &BuildStep) -> Result<()> {
+        let owner = self.place.owner;
+        match step {
+            BuildStep::Join => self.join(),
+            BuildStep::Root { directory, at, map_ids, read_only, mount_points } => {
+                let userns = self.place.user_namespace.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
+                self.root = Some(mounts::attach_root(directory, at, userns, *read_only, mount_points)?);
+                Ok(())
+            }
+            BuildStep::Mount { kind, options, attributes, target } => {
+                let options: Vec<(&str, &str)> =
+                    options.iter().map(|(key, value)| (*key, value.as_str())).collect();
+                mounts::new(self.root()?, kind, &options, *attributes, target)
+            }
+            BuildStep::Directory { path, mode } => nodes::directory(self.root()?, path, *mode, owner),
+            BuildStep::File { path, mode, content } => nodes::file(self.root()?, path, *mode, content, owner),
+            BuildStep::Fifo { path, mode } => nodes::fifo(self.root()?, path, *mode, owner),
+            BuildStep::Socket { path } => nodes::socket(self.root()?, path, owner),
+            BuildStep::Node { path, device, mode } => {
+                nodes::device(self.root()?, path, *device, *mode, owner)
+            }
+            BuildStep::Link { path, to } => nodes::link(self.root()?, path, to, owner),
+            BuildStep::Bind { .. } => {
+                let userns = self.place.user_namespace.as_ref().map(AsFd::as_fd);
+                mounts::bind(self.root()?, step, userns)
+            }
+            BuildStep::Restrict { target, attributes } => mounts::restrict(self.root()?, target, *attributes),
+            BuildStep::Mask { target } => mounts::mask(self.root()?, target),
+            BuildStep::Detach { target } => mounts::detach(self.root()?, target),
+            BuildStep::NotifySocket { path } => self.notify_socket(path),
+            BuildStep::Console => {
+                self.console = Some(nodes::console(self.root()?, owner)?);
+                Ok(())
+            }
+            BuildStep::Pivot => check("cannot change the root", mount::pivot(self.root()?)),
+        }
+    }
+
+    fn root(&self) -> Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| Error::new("the root is not attached yet"))
+    }
+
+    /// Joins what the file systems to be mounted show. The pid namespace is ours already.
+    fn join(&self) -> Result<()> {
+        let mut namespaces = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWCGROUP;
+        if self.place.private_network {
+            namespaces |= CloneFlags::CLONE_NEWNET;
+        }
+        nix::sched::setns(&self.place.leader, namespaces)
+            .map_err(std::io::Error::from)
+            .context(|| "cannot join the machine's namespaces")
+    }
+
+    /// Gives the supervisor's socket its name inside the machine. The path of a socket address is
+    /// short and the root not ours yet, so it is bound through the directory's descriptor.
+    fn notify_socket(&self, path: &Path) -> Result<()> {
+        let Some(socket) = &self.place.notify else { return Ok(()) };
+        nodes::bind_socket(self.root()?, socket.as_fd(), path, 0o200, self.place.owner)
+    }
+}

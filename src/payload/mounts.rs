@@ -1,0 +1,225 @@
+//! Mounts of the builder. Every place is found by descriptor inside the root, so that no link of
+//! the tree, and no rename while we work, leads a mount out of it.
+
+use super::check;
+use crate::error::{Context, Error, Result};
+use crate::plan::step::{BuildStep, Missing, Source};
+use crate::sys::mount::{self, Attributes, Depth};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use std::path::{Path, PathBuf};
+
+/// Opens the root tree, makes missing mount points, and attaches it.
+pub fn attach_root(
+    directory: &Path,
+    at: &Path,
+    userns: Option<BorrowedFd<'_>>,
+    read_only: bool,
+    mount_points: &[PathBuf],
+) -> Result<OwnedFd> {
+    let host = mount::open_directory(directory)?;
+    for point in mount_points {
+        // On the host's own mount: an idmapped one has no id for the host's root to create with.
+        make_directories(host.as_fd(), point)?;
+    }
+    let tree = check("cannot copy the tree's mount", mount::copy_tree(host.as_fd(), Depth::Tree))?;
+    if let Some(userns) = userns {
+        mount::map_ids(tree.as_fd(), Depth::Tree, userns)
+            .map_err(|error| no_idmap(directory, &host, error))?;
+    }
+    if read_only {
+        let attributes = Attributes { read_only: true, ..Attributes::default() };
+        check("cannot make the root read-only", mount::restrict(tree.as_fd(), Depth::Tree, attributes))?;
+    }
+    let place = mount::open_directory(at)?;
+    check("cannot attach the root", mount::attach(tree.as_fd(), place.as_fd()))?;
+    Ok(tree)
+}
+
+/// The error for a file system that cannot map ids, by name.
+fn no_idmap(directory: &Path, host: &OwnedFd, error: std::io::Error) -> Error {
+    let magic = rustix::fs::fstatfs(host).map_or(0, |stat| i128::from(stat.f_type));
+    let kind = match magic {
+        0x794c_7630 => "overlay",
+        0x6969 => "nfs",
+        0x0102_1994 => "tmpfs",
+        0x6573_5546 => "fuse",
+        0x9fa0 => "proc",
+        _ => "its file system",
+    };
+    Error::from(error)
+        .context(format!("cannot map the ids of '{}': {kind} (type {magic:#x}) refuses", directory.display()))
+        .hint(
+            "move the tree to ext4, xfs or btrfs, or run it without a user namespace (users.private = \"no\", \
+             --private-users=no)",
+        )
+}
+
+/// Makes every missing directory of a path inside a root, mode 755, owned by the host's root.
+fn make_directories(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let mut made = PathBuf::from("/");
+    for part in path.strip_prefix("/").unwrap_or(path) {
+        made.push(part);
+        match mount::open_inside(root, &made) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make_directory(root, &made)?,
+            Err(error) => {
+                return Err(error).context(|| format!("cannot open '{}' in the tree", made.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn make_directory(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let parent = open_parent(root, path)?;
+    let name = path.file_name().unwrap_or_default();
+    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(rustix::io::Errno::ROFS) => Err(Error::new("read-only file system")
+            .context(format!("cannot make mount point '{}' in the tree", path.display()))
+            .hint("make that directory in the tree, or mount its file system read-write once")),
+        Err(errno) => {
+            Err(errno).context(|| format!("cannot make mount point '{}' in the tree", path.display()))
+        }
+    }
+}
+
+/// The directory that holds a path, links on the way resolved inside the root.
+fn open_parent(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    mount::open_inside_as(root, parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .context(|| format!("cannot open '{}' in the tree", parent.display()))
+}
+
+/// Opens where something is to be mounted; a link at the end is refused.
+fn open_target(root: BorrowedFd<'_>, target: &Path) -> Result<OwnedFd> {
+    let parent = open_parent(root, target)?;
+    let name = target.file_name().unwrap_or(".".as_ref());
+    let place =
+        rustix::fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .context(|| format!("cannot open mount target '{}'", target.display()))?;
+    let stat = rustix::fs::fstat(&place).context(|| "cannot look at the mount target")?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        let to = rustix::fs::readlinkat(&parent, name, Vec::new()).unwrap_or_default();
+        return Err(Error::new(format!(
+            "mount target '{}' is a symbolic link to '{}'",
+            target.display(),
+            to.to_string_lossy()
+        ))
+        .hint("name the place itself inside the tree, or remove the link"));
+    }
+    Ok(place)
+}
+
+/// Mounts a new file system.
+pub fn new(
+    root: BorrowedFd<'_>,
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: Attributes,
+    target: &Path,
+) -> Result<()> {
+    let file_system = mount::new_file_system(kind, options, attributes)?;
+    let place = match open_target(root, target) {
+        Err(error) if error.to_string().ends_with("no such file or directory") => {
+            make_directories(root, target)?;
+            open_target(root, target)?
+        }
+        place => place?,
+    };
+    check("cannot attach it", mount::attach(file_system.as_fd(), place.as_fd()))
+}
+
+/// Does a `BuildStep::Bind`.
+pub fn bind(root: BorrowedFd<'_>, step: &BuildStep, userns: Option<BorrowedFd<'_>>) -> Result<()> {
+    let BuildStep::Bind { source, target, attributes, depth, map_ids, missing } = step else {
+        return Err(Error::new("not a bind mount"));
+    };
+    let from = match source {
+        Source::Host(path) => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .context(|| format!("cannot open bind source '{}'", path.display())),
+        Source::Inside(path) => open_target(root, path),
+    };
+    let from = match from {
+        Err(_) if *missing == Missing::Skip => return Ok(()),
+        from => from?,
+    };
+    if matches!(source, Source::Host(_)) {
+        make_target(root, target, &from)?;
+    }
+    let place = match open_target(root, target) {
+        Err(_) if *missing == Missing::Skip => return Ok(()),
+        place => place?,
+    };
+    let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), *depth))?;
+    if *map_ids && let Some(userns) = userns {
+        check("cannot map ids: its file system refuses", mount::map_ids(tree.as_fd(), *depth, userns))
+            .map_err(|error| error.hint("set map-ids = false for this mount (:noidmap)"))?;
+    }
+    // Inside the tree only the upper mount changes, so that parts below can differ.
+    let restricted = if matches!(source, Source::Host(_)) { *depth } else { Depth::One };
+    check("cannot restrict the mount", mount::restrict(tree.as_fd(), restricted, *attributes))?;
+    check("cannot attach the mount", mount::attach(tree.as_fd(), place.as_fd()))
+}
+
+/// Makes a missing target of the type of its source.
+fn make_target(root: BorrowedFd<'_>, target: &Path, from: &OwnedFd) -> Result<()> {
+    let stat = rustix::fs::fstat(from).context(|| "cannot look at the bind source")?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return make_directories(root, target);
+    }
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    make_directories(root, parent)?;
+    let directory = open_parent(root, target)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::openat(
+        &directory,
+        target.file_name().unwrap_or_default(),
+        flags,
+        Mode::from_raw_mode(0o644),
+    ) {
+        Ok(_) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno).context(|| format!("cannot make mount target '{}'", target.display())),
+    }
+}
+
+/// Adds attributes to the mount at a place.
+pub fn restrict(root: BorrowedFd<'_>, target: &Path, attributes: Attributes) -> Result<()> {
+    let place = open_target(root, target)?;
+    check("cannot restrict the mount", mount::restrict(place.as_fd(), Depth::One, attributes))
+}
+
+/// Covers a place with the empty node of its type; what is not there needs no cover.
+pub fn mask(root: BorrowedFd<'_>, target: &Path) -> Result<()> {
+    let Ok(place) = open_target(root, target) else { return Ok(()) };
+    let stat = rustix::fs::fstat(&place).context(|| "cannot look at what is to be masked")?;
+    let cover = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => "dir",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "sock",
+        FileType::CharacterDevice => "chr",
+        FileType::BlockDevice => "blk",
+        _ => "reg",
+    };
+    let cover = Path::new("/run/host/inaccessible").join(cover);
+    let from = open_target(root, &cover)?;
+    let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), Depth::One))?;
+    check(
+        "cannot restrict the mount",
+        mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only()),
+    )?;
+    check("cannot attach the mount", mount::attach(tree.as_fd(), place.as_fd()))
+}
+
+/// Detaches a mount that was needed while building and removes its directory.
+pub fn detach(root: BorrowedFd<'_>, target: &Path) -> Result<()> {
+    let place = open_target(root, target)?;
+    let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&place));
+    rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
+        .context(|| format!("cannot detach '{}'", target.display()))?;
+    drop(place);
+    let parent = open_parent(root, target)?;
+    rustix::fs::unlinkat(&parent, target.file_name().unwrap_or_default(), AtFlags::REMOVEDIR)
+        .context(|| format!("cannot remove '{}'", target.display()))
+}

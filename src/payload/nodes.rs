@@ -1,0 +1,131 @@
+//! Files, directories and devices that the builder makes, always in file systems of our own, and
+//! given to the guest's root. Places are found by descriptor inside the root.
+
+use super::check;
+use crate::error::{Context, Error, Result};
+use crate::plan::step::Device;
+use crate::sys::mount::{self, Attributes, Depth};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use std::ffi::OsStr;
+use std::path::Path;
+
+/// The directory that holds a path, and the name in it.
+fn parent<'p>(root: BorrowedFd<'_>, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let fd = mount::open_inside_as(root, directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .context(|| format!("cannot open '{}' in the tree", directory.display()))?;
+    Ok((fd, path.file_name().unwrap_or(OsStr::new("."))))
+}
+
+/// Gives a new node to the guest's root. The mode is set again: our umask took bits from it.
+fn give(directory: &OwnedFd, name: &OsStr, mode: Option<u32>, owner: u32) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .context(|| "cannot give it to the guest's root")?;
+    match mode {
+        Some(mode) => rustix::fs::chmodat(directory, name, Mode::from_raw_mode(mode), AtFlags::empty())
+            .context(|| "cannot set its mode"),
+        None => Ok(()),
+    }
+}
+
+/// A directory; one that is there already stays.
+pub fn directory(root: BorrowedFd<'_>, path: &Path, mode: u32, owner: u32) -> Result<()> {
+    let (at, name) = parent(root, path)?;
+    match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(mode)) {
+        Ok(()) => give(&at, name, Some(mode), owner),
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno).context(|| "cannot make it"),
+    }
+}
+
+/// A file with content.
+pub fn file(root: BorrowedFd<'_>, path: &Path, mode: u32, content: &str, owner: u32) -> Result<()> {
+    let (at, name) = parent(root, path)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file =
+        rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(0o600)).context(|| "cannot make it")?;
+    std::io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())
+        .context(|| "cannot fill it")?;
+    give(&at, name, Some(mode), owner)
+}
+
+/// A named pipe.
+pub fn fifo(root: BorrowedFd<'_>, path: &Path, mode: u32, owner: u32) -> Result<()> {
+    let (at, name) = parent(root, path)?;
+    rustix::fs::mknodat(&at, name, FileType::Fifo, Mode::from_raw_mode(mode), 0)
+        .context(|| "cannot make it")?;
+    give(&at, name, Some(mode), owner)
+}
+
+/// A socket that nobody listens at, mode 000.
+pub fn socket(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<()> {
+    let (at, name) = parent(root, path)?;
+    rustix::fs::mknodat(&at, name, FileType::Socket, Mode::empty(), 0).context(|| "cannot make it")?;
+    give(&at, name, Some(0), owner)
+}
+
+/// A symbolic link.
+pub fn link(root: BorrowedFd<'_>, path: &Path, to: &Path, owner: u32) -> Result<()> {
+    let (at, name) = parent(root, path)?;
+    rustix::fs::symlinkat(to, &at, name).context(|| "cannot make it")?;
+    give(&at, name, None, owner)
+}
+
+/// A device node. Where making one is not allowed (we are in a container ourselves) the host's own
+/// is bound; the empty nodes that cover others are then left out.
+pub fn device(root: BorrowedFd<'_>, path: &Path, device: Device, mode: u32, owner: u32) -> Result<()> {
+    let (at, name) = parent(root, path)?;
+    let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let number = rustix::fs::makedev(device.major, device.minor);
+    match rustix::fs::mknodat(&at, name, kind, Mode::from_raw_mode(mode), number) {
+        Ok(()) => give(&at, name, Some(mode), owner),
+        Err(rustix::io::Errno::PERM) if device.major == 0 => Ok(()),
+        Err(rustix::io::Errno::PERM) => bind_device(root, path, owner),
+        Err(errno) => Err(errno).context(|| "cannot make it"),
+    }
+}
+
+fn bind_device(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<()> {
+    file(root, path, 0o666, "", owner)?;
+    let host = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open the host's '{}'", path.display()))?;
+    let tree = check("cannot copy its mount", mount::copy_tree(host.as_fd(), Depth::One))?;
+    let attributes = Attributes { no_setuid: true, no_exec: true, ..Attributes::default() };
+    check("cannot restrict it", mount::restrict(tree.as_fd(), Depth::One, attributes))?;
+    let place = mount::open_inside(root, path).context(|| "cannot open it")?;
+    check("cannot attach it", mount::attach(tree.as_fd(), place.as_fd()))
+}
+
+/// Binds a socket to a path inside the root. An address holds 108 bytes and is resolved from our
+/// own root, so the way goes through the directory's descriptor.
+pub fn bind_socket(
+    root: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    path: &Path,
+    mode: u32,
+    owner: u32,
+) -> Result<()> {
+    let (at, name) = parent(root, path)?;
+    let address = Path::new("/proc/self/fd").join(at.as_raw_fd().to_string()).join(name);
+    let address = rustix::net::SocketAddrUnix::new(address).context(|| "cannot name the socket")?;
+    rustix::net::bind(socket, &address).context(|| "cannot bind the socket")?;
+    give(&at, name, Some(mode), owner)
+}
+
+/// Opens the first pty of the guest's devpts, gives its slave to the guest's root and links
+/// `/dev/console` to it. Returns the other side.
+pub fn console(root: BorrowedFd<'_>, owner: u32) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let ours = mount::open_inside_as(root, Path::new("/dev/pts/ptmx"), flags, Mode::empty())
+        .context(|| "cannot open a pty")?;
+    rustix::pty::unlockpt(&ours).context(|| "cannot unlock the pty")?;
+    let (pts, name) = parent(root, Path::new("/dev/pts/0"))?;
+    // The group is tty(4)'s, as for every terminal of the guest.
+    let group = Some(Gid::from_raw(owner + 5));
+    rustix::fs::chownat(&pts, name, Some(Uid::from_raw(owner)), group, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| Error::from(errno).context("cannot give the console to the guest's root"))?;
+    link(root, Path::new("/dev/console"), Path::new("pts/0"), owner)?;
+    Ok(ours)
+}

@@ -1,0 +1,248 @@
+//! The guest's own file systems: what the Container Interface and systemd-nspawn(1) promise at
+//! `/proc`, `/sys`, `/dev`, `/run` and `/tmp`. The order is the order of the steps.
+
+use super::Facts;
+use super::step::{BuildStep, Device, Missing, Source};
+use crate::machine::Machine;
+use crate::sys::mount::{Attributes, Depth};
+use std::path::PathBuf;
+
+/// Directories that must exist in every root.
+pub const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
+
+/// Plain devices that every machine has: name, major and minor number (`admin-guide/devices.txt`).
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Parts of `/proc` that tell of the host or act on it.
+const MASKED_PROC: [&str; 5] = ["kallsyms", "kcore", "keys", "sysrq-trigger", "timer_list"];
+
+/// Parts of `/proc` that are read-only.
+const READ_ONLY_PROC: [&str; 7] = ["acpi", "apm", "asound", "bus", "fs", "irq", "scsi"];
+
+/// Parts of sysfs that a machine with a network of its own sees.
+const SHOWN_SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
+
+/// No setuid programs.
+const NO_SETUID: Attributes =
+    Attributes { read_only: false, no_setuid: true, no_devices: false, no_exec: false };
+/// No setuid programs, no devices.
+const PLAIN: Attributes = Attributes { read_only: false, no_setuid: true, no_devices: true, no_exec: false };
+
+/// A directory of mode 755.
+fn directory(path: &str) -> BuildStep {
+    BuildStep::Directory { path: path.into(), mode: 0o755 }
+}
+
+/// A device node.
+fn node(path: String, device: Device, mode: u32) -> BuildStep {
+    BuildStep::Node { path: path.into(), device, mode }
+}
+
+/// A tmpfs owned by the guest's root.
+fn tmpfs(
+    target: &str,
+    mode: &str,
+    size: &str,
+    inodes: &str,
+    owner: u32,
+    attributes: Attributes,
+) -> BuildStep {
+    BuildStep::Mount {
+        kind: "tmpfs",
+        options: vec![
+            ("mode", mode.into()),
+            ("size", size.into()),
+            ("nr_inodes", inodes.into()),
+            ("uid", owner.to_string()),
+            ("gid", owner.to_string()),
+        ],
+        attributes,
+        target: target.into(),
+    }
+}
+
+/// A bind mount from one place of the tree to another, skipped where either is missing.
+fn bind_inside(source: &str, target: String, attributes: Attributes) -> BuildStep {
+    BuildStep::Bind {
+        source: Source::Inside(source.into()),
+        target: target.into(),
+        attributes,
+        depth: Depth::One,
+        map_ids: false,
+        missing: Missing::Skip,
+    }
+}
+
+/// A place bound over itself, to give it attributes of its own.
+fn seal(path: String, attributes: Attributes) -> BuildStep {
+    bind_inside(&path.clone(), path, attributes)
+}
+
+/// Everything at `/tmp`, `/dev`, `/run`, `/proc` and `/sys`.
+pub fn api(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
+    let owner = facts.owner();
+    let mut steps = vec![tmpfs("/tmp", "1777", "10%", "400k", owner, PLAIN)];
+    steps.extend(devices(facts, owner));
+    steps.push(tmpfs("/run", "755", "20%", "800k", owner, PLAIN));
+    steps.extend(run_host(facts));
+    steps.extend(sysfs(machine, owner));
+    steps.extend(proc());
+    steps
+}
+
+/// `/dev`: nodes, pseudo terminals, shared memory, message queues.
+fn devices(facts: &Facts, owner: u32) -> Vec<BuildStep> {
+    let mut steps = vec![tmpfs("/dev", "755", "4m", "64k", owner, NO_SETUID)];
+    steps.extend(["/dev/net", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/char"].map(directory));
+    for (name, major, minor) in DEVICES {
+        steps.push(node(format!("/dev/{name}"), Device { block: false, major, minor }, 0o666));
+        steps.push(BuildStep::Link {
+            path: format!("/dev/char/{major}:{minor}").into(),
+            to: format!("../{name}").into(),
+        });
+    }
+    for (name, major, minor) in [("net/tun", 10, 200), ("fuse", 10, 229)] {
+        if facts.devices.iter().any(|present| present == name) {
+            steps.push(node(format!("/dev/{name}"), Device { block: false, major, minor }, 0o666));
+        }
+    }
+    for (path, to) in [
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("core", "/proc/kcore"),
+    ] {
+        steps.push(BuildStep::Link { path: format!("/dev/{path}").into(), to: to.into() });
+    }
+    steps.push(BuildStep::Mount {
+        kind: "devpts",
+        // The group is tty(4)'s, 5 in every distribution, as the host sees it.
+        options: vec![
+            ("newinstance", String::new()),
+            ("ptmxmode", "0666".into()),
+            ("mode", "0620".into()),
+            ("gid", (owner + 5).to_string()),
+        ],
+        attributes: Attributes { no_exec: true, ..NO_SETUID },
+        target: "/dev/pts".into(),
+    });
+    steps.push(tmpfs("/dev/shm", "1777", "10%", "400k", owner, PLAIN));
+    steps.push(BuildStep::Mount {
+        kind: "mqueue",
+        options: Vec::new(),
+        attributes: Attributes::INERT,
+        target: "/dev/mqueue".into(),
+    });
+    steps
+}
+
+/// `/run/host`: what the guest is told of its manager; sealed read-only at the end.
+fn run_host(facts: &Facts) -> Vec<BuildStep> {
+    let file = |name: &str, mode, content: String| BuildStep::File {
+        path: format!("/run/host/{name}").into(),
+        mode,
+        content,
+    };
+    let mut steps = vec![
+        directory("/run/host"),
+        file("container-manager", 0o444, format!("{}\n", super::identity::MANAGER)),
+        file("container-uuid", 0o444, format!("{}\n", super::identity::dashed(facts.machine_id))),
+        file("os-release", 0o444, facts.host_os_release.clone()),
+        file(
+            "proc-sys-kernel-random-boot-id",
+            0o444,
+            format!("{}\n", super::identity::dashed(facts.boot_id)),
+        ),
+        BuildStep::Fifo { path: "/run/host/proc-kmsg".into(), mode: 0o600 },
+        BuildStep::Directory { path: "/run/host/incoming".into(), mode: 0o600 },
+        BuildStep::Directory { path: "/run/host/inaccessible".into(), mode: 0o555 },
+        file("inaccessible/reg", 0o000, String::new()),
+        BuildStep::Directory { path: "/run/host/inaccessible/dir".into(), mode: 0o000 },
+        BuildStep::Fifo { path: "/run/host/inaccessible/fifo".into(), mode: 0o000 },
+        BuildStep::Socket { path: "/run/host/inaccessible/sock".into() },
+        node("/run/host/inaccessible/chr".into(), Device { block: false, major: 0, minor: 0 }, 0o000),
+        node("/run/host/inaccessible/blk".into(), Device { block: true, major: 0, minor: 0 }, 0o000),
+        BuildStep::NotifySocket { path: "/run/host/notify".into() },
+    ];
+    if let Some(content) = &facts.guest_network_file {
+        steps.extend(["/run/systemd", "/run/systemd/network"].map(directory));
+        let path = PathBuf::from("/run/systemd/network/70-host0.network");
+        steps.push(BuildStep::File { path, mode: 0o644, content: content.clone() });
+    }
+    steps.push(seal("/run/host".into(), Attributes::INERT.read_only()));
+    steps
+}
+
+/// `/sys`: with a network of its own a selection of sysfs below a read-only tmpfs, else all of it
+/// read-only. That it is read-only tells udev and others that they are in a container.
+fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
+    let full = |target: &str| BuildStep::Mount {
+        kind: "sysfs",
+        options: Vec::new(),
+        attributes: Attributes::INERT.read_only(),
+        target: target.into(),
+    };
+    let mut steps = Vec::new();
+    if machine.network.mode.is_private() {
+        steps.push(tmpfs("/sys", "555", "4m", "1k", owner, Attributes::INERT));
+        steps.push(directory("/sys/full"));
+        steps.push(full("/sys/full"));
+        for part in SHOWN_SYSFS {
+            steps.push(directory(&format!("/sys/{part}")));
+            steps.push(bind_inside(
+                &format!("/sys/full/{part}"),
+                format!("/sys/{part}"),
+                Attributes::INERT.read_only(),
+            ));
+        }
+        steps.push(BuildStep::Detach { target: "/sys/full".into() });
+        steps.extend(["/sys/fs", "/sys/fs/cgroup"].map(directory));
+        // In place: what is mounted below has to stay in sight.
+        let attributes = Attributes::INERT.read_only();
+        steps.push(BuildStep::Restrict { target: "/sys".into(), attributes });
+    } else {
+        steps.push(full("/sys"));
+    }
+    steps.push(BuildStep::Mount {
+        kind: "cgroup2",
+        options: Vec::new(),
+        attributes: Attributes::INERT,
+        target: "/sys/fs/cgroup".into(),
+    });
+    steps
+}
+
+/// `/proc`, with what tells of the host or acts on it masked or read-only.
+fn proc() -> Vec<BuildStep> {
+    let read_only = Attributes::INERT.read_only();
+    let mut steps = vec![
+        BuildStep::Mount {
+            kind: "proc",
+            options: Vec::new(),
+            attributes: Attributes::INERT,
+            target: "/proc".into(),
+        },
+        // First `net` alone, then all with it: only the upper mount becomes read-only.
+        seal("/proc/sys/net".into(), Attributes::default()),
+        BuildStep::Bind {
+            source: Source::Inside("/proc/sys".into()),
+            target: "/proc/sys".into(),
+            attributes: read_only,
+            depth: Depth::Tree,
+            map_ids: false,
+            missing: Missing::Error,
+        },
+        bind_inside(
+            "/run/host/proc-sys-kernel-random-boot-id",
+            "/proc/sys/kernel/random/boot_id".into(),
+            read_only,
+        ),
+        bind_inside("/run/host/proc-kmsg", "/proc/kmsg".into(), Attributes::default()),
+    ];
+    steps.extend(MASKED_PROC.map(|name| BuildStep::Mask { target: format!("/proc/{name}").into() }));
+    steps.extend(READ_ONLY_PROC.map(|name| seal(format!("/proc/{name}"), read_only)));
+    steps
+}

@@ -1,0 +1,85 @@
+//! What the payload is told of itself: environment, host name, machine id.
+
+use super::Facts;
+use crate::machine::Machine;
+use crate::machine::command::Payload;
+use std::ffi::CString;
+
+/// What guests are told manages them. systemd(1) and distributions' scripts know this word, and
+/// what we promise is what it promises (the Container Interface, `container=`).
+pub const MANAGER: &str = "systemd-nspawn";
+
+/// The search path of the payload.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The directories a command is looked for in.
+pub fn search_path() -> impl Iterator<Item = &'static str> {
+    PATH.split(':')
+}
+
+/// An id as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+pub fn dashed(id: [u8; 16]) -> String {
+    let hex = plain(id);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// An id as 32 hex digits.
+pub fn plain(id: [u8; 16]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The kernel host name of a machine.
+pub fn hostname(machine: &Machine) -> String {
+    machine.identity.hostname.clone().unwrap_or_else(|| machine.name.to_string())
+}
+
+/// The whole environment of the payload; what the definition sets wins.
+pub fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
+    let user = &facts.user;
+    let mut variables: Vec<(&str, String)> = vec![
+        ("PATH", PATH.into()),
+        ("container", MANAGER.into()),
+        ("TERM", facts.terminal.clone()),
+        ("HOME", user.home.clone()),
+        ("USER", user.name.clone()),
+        ("LOGNAME", user.name.clone()),
+        ("container_uuid", dashed(facts.machine_id)),
+        ("NOTIFY_SOCKET", "/run/host/notify".into()),
+    ];
+    for (key, field) in [
+        ("container_host_id", "ID"),
+        ("container_host_version_id", "VERSION_ID"),
+        ("container_host_build_id", "BUILD_ID"),
+        ("container_host_variant_id", "VARIANT_ID"),
+    ] {
+        if let Some(value) = os_release_field(&facts.host_os_release, field) {
+            variables.push((key, value));
+        }
+    }
+    if !matches!(machine.command.payload, Payload::Boot { .. }) {
+        variables.push(("LANG", "C.UTF-8".into()));
+    }
+    for (key, value) in &machine.command.environment {
+        variables.retain(|(known, _)| known != key);
+        variables.push((key, value.clone()));
+    }
+    variables.into_iter().filter_map(|(key, value)| CString::new(format!("{key}={value}")).ok()).collect()
+}
+
+/// One field of os-release(5) text, without its quotes.
+fn os_release_field(text: &str, field: &str) -> Option<String> {
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix('='))?;
+    Some(value.trim().trim_matches(['"', '\'']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_fields() {
+        assert_eq!(dashed([0xab; 16]), "abababab-abab-abab-abab-abababababab");
+        assert_eq!(os_release_field("NAME=x\nVERSION_ID=\"13\"\n", "VERSION_ID").as_deref(), Some("13"));
+        assert_eq!(os_release_field("VERSION_ID_X=1\n", "VERSION_ID"), None);
+    }
+}

@@ -1,0 +1,192 @@
+//! The pipeline on one page: said, meant, to do, done. Called by `main` for the verbs that make a
+//! machine run.
+
+mod facts;
+
+use crate::config::{self, Layer, Resolved};
+use crate::error::{Error, Kind, Result};
+use crate::host::cgroup::Cgroup;
+use crate::host::{machined, systemd1};
+use crate::machine::Machine;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::plan;
+use crate::supervisor::handover::{self, Kept, Running};
+use crate::supervisor::launch::{self, Ask};
+use crate::supervisor::supervise::{self, Outcome};
+use crate::supervisor::{cleanup, registration, reserve, runtime};
+use rustix::fd::AsFd;
+use std::ffi::OsString;
+
+/// What `coracle run` is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Run the machine.
+    Run,
+    /// Say what would be done.
+    DryRun,
+}
+
+/// The first act in a unit: sets the machine up, then becomes its supervisor. Returns only on
+/// failure.
+///
+/// # Errors
+/// Why the machine does not run, of kind [`Kind::Launch`].
+pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
+    let kept = handover::receive()?.map(Kept::from);
+    let resolved = config::machine(paths, name).map_err(|error| error.kind_of(Kind::Launch))?;
+    warn(&resolved);
+    let place = Place { unit: Some(format!("coracle@{name}.service")), cgroup: Some(Cgroup::of_unit()?) };
+    let arguments = vec!["launch".into(), name.as_str().into()];
+    let running = start(paths, &resolved.machine, place, arguments, kept, Keep::Recorded)?;
+    Err(running.execute(&["supervise".into()]))
+}
+
+/// The second act in a unit: watches until the machine ends. Returns its exit status.
+///
+/// # Errors
+/// Where there is nothing to watch.
+pub fn supervise_unit() -> Result<u8> {
+    let running = handover::receive()?.ok_or_else(|| Error::usage("'supervise' is run by 'launch' only"))?;
+    match supervise::supervise(running)? {
+        Outcome::Ended(status) => Ok(status),
+        Outcome::Reboot(running) => Err(running.execute(&running.terms.arguments)),
+        Outcome::Register(running) => {
+            let running = register_again(*running);
+            // Executed again, so that what D-Bus needed is not held while the machine idles.
+            Err(running.execute(&["supervise".into()]))
+        }
+    }
+}
+
+/// The third act, for the unit's `ExecStopPost=`.
+///
+/// # Errors
+/// A machine that still runs.
+pub fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
+    cleanup::after(paths, name)
+}
+
+/// All acts in the foreground. Returns the payload's exit status.
+///
+/// # Errors
+/// Why the machine does not run, of kind [`Kind::Launch`].
+pub fn foreground(paths: &Paths, flags: Layer, mode: Mode, arguments: Vec<OsString>) -> Result<u8> {
+    let kept = handover::receive()?.map(Kept::from);
+    let resolved = config::run(paths, flags)?;
+    warn(&resolved);
+    let machine = &resolved.machine;
+    if mode == Mode::DryRun {
+        let facts = facts::find(paths, machine, Keep::WhileRunning, kept.as_ref())?;
+        crate::cli::output::text(&plan::make(machine, &facts.facts)?.to_string())?;
+        return Ok(0);
+    }
+    let place = place(machine, kept.as_ref()).map_err(|error| error.kind_of(Kind::Launch))?;
+    let mut running = start(paths, machine, place, arguments, kept, Keep::WhileRunning)?;
+    loop {
+        match supervise::supervise(running)? {
+            Outcome::Ended(status) => return Ok(status),
+            Outcome::Reboot(again) => return Err(again.execute(&again.terms.arguments)),
+            Outcome::Register(again) => running = register_again(*again),
+        }
+    }
+}
+
+pub use crate::host::ids::Keep;
+
+/// Where a machine runs.
+struct Place {
+    unit: Option<String>,
+    cgroup: Option<Cgroup>,
+}
+
+/// The unit or cgroup of a machine in the foreground: a scope from systemd, or what we are in, or
+/// one of our own where there is no systemd.
+fn place(machine: &Machine, kept: Option<&Kept>) -> Result<Place> {
+    if let Some(kept) = kept {
+        let record = &kept.terms.record;
+        let is_ours = record.cgroup_is_ours;
+        let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours });
+        return Ok(Place { unit: record.unit.clone(), cgroup });
+    }
+    if !systemd1::is_running() {
+        log::info!("PID 1 of this host is not systemd: the machine gets no unit and is not registered");
+        return Ok(Place { unit: None, cgroup: Cgroup::of_our_own(&machine.name) });
+    }
+    if machine.keep_unit {
+        return Ok(Place { unit: own_unit(), cgroup: Some(Cgroup::of_unit()?) });
+    }
+    let name = format!("coracle-{}.scope", machine.name);
+    let scope = systemd1::Scope {
+        name: &name,
+        slice: machine.slice.as_deref().unwrap_or("machine.slice"),
+        description: &format!("Machine {}", machine.name),
+        pid: std::process::id(),
+        pidfd: None,
+        resources: &machine.resources,
+    };
+    runtime()?.block_on(systemd1::start_scope(&scope))?;
+    Ok(Place { unit: Some(name), cgroup: Some(Cgroup::of_unit()?) })
+}
+
+/// The unit we run in, by our cgroup.
+fn own_unit() -> Option<String> {
+    let cgroup = crate::host::cgroup::current()?;
+    let names = cgroup.iter().rev().filter_map(|name| name.to_str());
+    names.map(str::to_owned).find(|name| name.ends_with(".service") || name.ends_with(".scope"))
+}
+
+/// From what is meant to what is done.
+fn start(
+    paths: &Paths,
+    machine: &Machine,
+    place: Place,
+    arguments: Vec<OsString>,
+    kept: Option<Kept>,
+    keep: Keep,
+) -> Result<Running> {
+    let launch = |error: Error| error.kind_of(Kind::Launch);
+    if !rustix::process::geteuid().is_root() {
+        return Err(launch(Error::new("making a machine needs root").hint("run it with sudo(8)")));
+    }
+    if kept.is_none() {
+        reserve::refuse_running(paths, &machine.name).map_err(launch)?;
+    }
+    let found = facts::find(paths, machine, keep, kept.as_ref()).map_err(launch)?;
+    let plan = plan::make(machine, &found.facts).map_err(launch)?;
+    launch::launch(Ask {
+        paths,
+        machine,
+        plan: &plan,
+        link: found.link,
+        root_identity: found.root_identity,
+        cgroup: place.cgroup,
+        unit: place.unit,
+        machine_id: found.facts.machine_id,
+        id_lock: found.id_lock,
+        arguments,
+        kept,
+    })
+}
+
+/// Tells machined again of a machine it has lost.
+fn register_again(mut running: Running) -> Running {
+    let terms = &mut running.terms;
+    let leader = running.descriptors.leader.as_fd();
+    match registration::register(&terms.record, leader, terms.machine_id, machined::Previous::Ours) {
+        Ok(machined::Outcome::Registered) => {
+            terms.record.registered = true;
+            let written = terms.record.write(&Paths::below(&terms.paths_root));
+            written.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+        }
+        Ok(machined::Outcome::Absent(why)) => log::debug!("not registered with machined: {why}"),
+        Err(error) => log::warn!("cannot register again with machined: {error}, ignoring"),
+    }
+    running
+}
+
+fn warn(resolved: &Resolved) {
+    for problem in &resolved.warnings {
+        log::warn!("{problem}");
+    }
+}

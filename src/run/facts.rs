@@ -1,0 +1,114 @@
+//! What a plan depends on, looked up on the host and in the tree. Nothing is made but the record
+//! and the lock of an id range.
+
+use super::Keep;
+use crate::error::Result;
+use crate::host::lock::Lock;
+use crate::host::netlink::plan::siphash;
+use crate::host::probe::{self, Tree};
+use crate::host::{ids, netlink, networkd};
+use crate::machine::Machine;
+use crate::machine::command::Payload;
+use crate::machine::network::Mode;
+use crate::machine::users::Users;
+use crate::paths::Paths;
+use crate::plan::Facts;
+use crate::supervisor::handover::{Kept, Link};
+use crate::supervisor::runtime;
+
+/// What was found.
+pub struct Found {
+    /// For the plan.
+    pub facts: Facts,
+    /// For the link.
+    pub link: Link,
+    /// Device and inode of the root.
+    pub root_identity: (u64, u64),
+    /// The lock on the machine's ids.
+    pub id_lock: Option<Lock>,
+}
+
+/// Looks everything up.
+///
+/// # Errors
+/// A tree that is no root, no init in it, no user, no ids.
+pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -> Result<Found> {
+    let tree = Tree::open(&machine.root.directory)?;
+    let booting = matches!(machine.command.payload, Payload::Boot { .. });
+    tree.check_is_root(booting)?;
+    let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
+    let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
+    let (id_base, id_lock) = ids(paths, machine, keep, kept)?;
+    let link = link(machine)?;
+    let guest_network_file = link.as_ref().map(|plan| {
+        let served = paths.join("/run/systemd/netif").is_dir();
+        let dhcp = if served { networkd::Dhcp::Served } else { networkd::Dhcp::Absent };
+        networkd::guest_network_file(plan, dhcp)
+    });
+    let facts = Facts {
+        id_base,
+        user_namespace: machine.users != Users::Host,
+        machine_id: machine_id(machine, &tree),
+        boot_id: probe::random_id(),
+        host_os_release: probe::host_os_release(),
+        init,
+        user,
+        bounding: probe::bounding_set(),
+        terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
+        devices: probe::devices(),
+        guest_network_file,
+        attach_at: paths.machine(&machine.name).join("root"),
+        on_terminal: on_terminal(),
+    };
+    Ok(Found { facts, link, root_identity: tree.identity()?, id_lock })
+}
+
+/// The first id of the machine's range, locked.
+fn ids(
+    paths: &Paths,
+    machine: &Machine,
+    keep: Keep,
+    kept: Option<&Kept>,
+) -> Result<(Option<u32>, Option<Lock>)> {
+    if let Some(kept) = kept {
+        return Ok((kept.terms.record.id_base, None));
+    }
+    match machine.users {
+        Users::Pick => ids::reserve(paths, &machine.name, keep).map(|(base, lock)| (Some(base), Some(lock))),
+        Users::Fixed { base, .. } => ids::reserve_fixed(paths, base).map(|lock| (Some(base), Some(lock))),
+        Users::Identity => Ok((Some(0), None)),
+        Users::Host => Ok((None, None)),
+    }
+}
+
+/// Names and addresses of the link, next to what the host has.
+fn link(machine: &Machine) -> Result<Link> {
+    if machine.network.mode != Mode::Veth {
+        return Ok(None);
+    }
+    let (interface, _) = netlink::plan::host_interface_name(&machine.name);
+    let taken = runtime()?.block_on(netlink::taken_prefixes(&interface))?;
+    netlink::plan::plan(&machine.name, &probe::host_id(), &taken).map(Some)
+}
+
+/// The machine id: the definition's, or the tree's own, or one that belongs to this name on this
+/// host for ever.
+fn machine_id(machine: &Machine, tree: &Tree) -> [u8; 16] {
+    const KEYS: [u128; 2] =
+        [0x83c1_5e0f_a2d7_4b66_9d18_f470_3be9_5a2c, 0x1be4_7d92_60f5_4c0e_b3a7_28d1_95c6_ef40];
+    let own = || {
+        let host = probe::host_id();
+        let half = |key| siphash(key, &[&host, machine.name.as_str().as_bytes()]);
+        let [high, low] = KEYS.map(half);
+        let mut id = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
+        // The bits of a random UUID, which machine-id(5) asks of every machine id.
+        id[6] = id[6] & 0x0f | 0x40;
+        id[8] = id[8] & 0x3f | 0x80;
+        id
+    };
+    tree.machine_id().or(machine.identity.uuid).unwrap_or_else(own)
+}
+
+fn on_terminal() -> bool {
+    rustix::termios::isatty(rustix::stdio::stdin()) && rustix::termios::isatty(rustix::stdio::stdout())
+}

@@ -1,0 +1,27 @@
+//! The parent of a machine, in three acts: `launch` does everything heavy, `supervise` is one
+//! event loop that idles for as long as the machine runs, `cleanup` undoes from the state record.
+//! Called by `run`.
+
+pub mod cleanup;
+pub mod console;
+mod ending;
+mod guest;
+pub mod handover;
+pub mod launch;
+pub mod registration;
+pub mod reserve;
+mod stop;
+pub mod supervise;
+
+/// A tokio runtime of one thread, for zbus and rtnetlink. Never kept while a machine idles.
+///
+/// # Errors
+/// Where the kernel refuses an epoll instance.
+pub fn runtime() -> crate::error::Result<tokio::runtime::Runtime> {
+    use crate::error::Context;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context(|| "cannot start the event loop for D-Bus and netlink")
+}

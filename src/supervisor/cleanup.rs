@@ -1,0 +1,84 @@
+//! The last act: undoes from the state record whatever is left of a machine. Idempotent; goes on
+//! after errors. Run by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next
+//! start.
+
+use crate::error::{Error, Result};
+use crate::host::state::Record;
+use crate::host::{cgroup, machined, netlink};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+
+/// Cleans up after a machine whose supervisor is gone or is ourselves. One that left nothing is
+/// fine.
+///
+/// # Errors
+/// A machine that still runs.
+pub fn after(paths: &Paths, name: &Name) -> Result<()> {
+    match Record::read(paths, name) {
+        Ok(Some(record)) if record.is_alive() && record.supervisor != std::process::id() => {
+            Err(Error::new(format!("machine '{name}' runs (supervisor: process {})", record.supervisor))
+                .hint(format!("stop it first: coracle stop {name}")))
+        }
+        Ok(Some(record)) => {
+            undo(paths, &record);
+            Ok(())
+        }
+        // Killed before the record was written: there is nothing yet but the directory.
+        Ok(None) => {
+            let _ = std::fs::remove_dir_all(paths.machine(name));
+            Ok(())
+        }
+        Err(error) => {
+            log::warn!("{error}, removing the state directory");
+            let _ = std::fs::remove_dir_all(paths.machine(name));
+            Ok(())
+        }
+    }
+}
+
+/// Undoes everything a record names.
+pub fn undo(paths: &Paths, record: &Record) {
+    let Ok(name) = Name::new(&record.name) else { return };
+    // First what runs: everything else is held by it.
+    if let Some(directory) = &record.cgroup {
+        let gone = if record.cgroup_is_ours { directory.clone() } else { directory.join("payload") };
+        note(cgroup::remove(&gone));
+    }
+    if record.registered || record.host_interface.is_some() {
+        note(outside(record, &name));
+    }
+    for file in &record.files {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                log::warn!("cannot remove '{}': {error}, ignoring", file.display());
+            }
+            _ => {}
+        }
+    }
+    // Last, and the record in it last of all: killed half-way, the next clean-up starts over.
+    let directory = paths.machine(&name);
+    for file in ["root", ".state.json", "state.json", "lock"] {
+        let path = directory.join(file);
+        let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
+    }
+    let _ = std::fs::remove_dir(&directory);
+}
+
+/// What other programs and the kernel hold for the machine.
+fn outside(record: &Record, name: &Name) -> Result<()> {
+    super::runtime()?.block_on(async {
+        if let Some(interface) = &record.host_interface {
+            note(netlink::remove(interface).await);
+        }
+        if record.registered {
+            note(machined::unregister(name).await);
+        }
+    });
+    Ok(())
+}
+
+fn note(result: Result<()>) {
+    if let Err(error) = result {
+        log::warn!("{error}, ignoring");
+    }
+}

@@ -1,0 +1,294 @@
+//! The guest's console: its output goes to the journal line by line, or to our standard output;
+//! the last 64 KiB are kept. Nothing grows.
+
+use crate::host::entries::Journal;
+use crate::machine::console::Console as Kind;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Termios;
+use std::os::unix::fs::FileExt;
+
+/// How much of the console is kept, bytes.
+pub const KEPT: u64 = 64 << 10;
+/// The longest line that becomes one entry, bytes.
+const LINE: usize = 2048;
+
+/// What a person at the terminal asked for with `^]^]` and a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hotkey {
+    /// `^]^]^]`: kill the machine.
+    Kill,
+    /// `^]^]r`: reboot it.
+    Reboot,
+    /// `^]^]p`: power it off.
+    PowerOff,
+}
+
+/// The console while a machine runs.
+#[derive(Debug)]
+pub struct Console {
+    master: Option<OwnedFd>,
+    /// The guest's side, held open: without any opener, reading ours would fail for ever.
+    slave: Option<OwnedFd>,
+    kind: Kind,
+    journal: Option<Journal>,
+    fields: [(&'static str, String); 3],
+    line: Vec<u8>,
+    ring: std::fs::File,
+    written: u64,
+    terminal: Option<Termios>,
+    escapes: u8,
+}
+
+impl Console {
+    /// Takes over our end of the console and its memory.
+    pub fn new(master: Option<OwnedFd>, ring: OwnedFd, kind: Kind, name: &str, leader: u32) -> Self {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let slave = master.as_ref().and_then(|master| rustix::pty::ioctl_tiocgptpeer(master, flags).ok());
+        let ring = std::fs::File::from(ring);
+        let written = ring.metadata().map_or(0, |data| data.len());
+        let mut console = Self {
+            journal: (kind == Kind::Journal).then(Journal::open).flatten(),
+            fields: [
+                ("CORACLE_MACHINE", name.to_owned()),
+                ("CORACLE_LEADER", leader.to_string()),
+                ("SYSLOG_IDENTIFIER", name.to_owned()),
+            ],
+            master,
+            slave,
+            kind,
+            line: Vec::new(),
+            ring,
+            written,
+            terminal: None,
+            escapes: 0,
+        };
+        console.begin();
+        console
+    }
+
+    fn begin(&mut self) {
+        let Some(master) = self.master.as_ref().filter(|_| self.kind == Kind::Interactive) else { return };
+        let stdin = rustix::stdio::stdin();
+        crate::sys::terminal::copy_size(stdin, master.as_fd());
+        self.terminal = crate::sys::terminal::make_raw(stdin).ok();
+    }
+
+    /// Our end, to be watched.
+    pub fn master(&self) -> Option<BorrowedFd<'_>> {
+        self.master.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether somebody types here.
+    pub fn is_interactive(&self) -> bool {
+        self.kind == Kind::Interactive
+    }
+
+    /// The window changed its size.
+    pub fn resize(&self) {
+        if let Some(master) = self.master.as_ref().filter(|_| self.is_interactive()) {
+            crate::sys::terminal::copy_size(rustix::stdio::stdin(), master.as_fd());
+        }
+    }
+
+    /// Reads what the guest wrote and passes it on; false at the end.
+    pub fn read(&mut self) -> bool {
+        let Some(master) = &self.master else { return false };
+        let mut buffer = [0u8; 4096];
+        match rustix::io::read(master, &mut buffer) {
+            Ok(0) => false,
+            Ok(length) => {
+                self.pass(buffer.get(..length).unwrap_or_default());
+                true
+            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn pass(&mut self, bytes: &[u8]) {
+        self.keep(bytes);
+        match self.kind {
+            Kind::Interactive | Kind::ReadOnly => write_all(rustix::stdio::stdout(), bytes),
+            Kind::Journal => bytes.iter().for_each(|byte| self.push(*byte)),
+            Kind::Auto | Kind::Passive | Kind::Pipe => {}
+        }
+    }
+
+    /// Keeps the last 64 KiB in the memfd, as a ring.
+    fn keep(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(1024) {
+            let at = self.written % KEPT;
+            let (before, after) = chunk.split_at(chunk.len().min(usize::try_from(KEPT - at).unwrap_or(0)));
+            let _ = self.ring.write_all_at(before, at).and_then(|()| self.ring.write_all_at(after, 0));
+            self.written += chunk.len() as u64;
+        }
+    }
+
+    /// The last lines of the console, oldest first.
+    pub fn tail(&self, lines: usize) -> Vec<String> {
+        let mut bytes = vec![0u8; 4096];
+        let at = self.written % KEPT;
+        let from = at.saturating_sub(bytes.len() as u64);
+        let length = self.ring.read_at(&mut bytes, from).unwrap_or(0);
+        let used = length.min(usize::try_from(at - from).unwrap_or(0));
+        let text = String::from_utf8_lossy(bytes.get(..used).unwrap_or_default()).into_owned();
+        let clean = text.lines().map(|line| readable(line.as_bytes())).filter(|line| !line.is_empty());
+        let all: Vec<String> = clean.collect();
+        all.into_iter().rev().take(lines).collect::<Vec<_>>().into_iter().rev().collect()
+    }
+
+    fn push(&mut self, byte: u8) {
+        if byte == b'\n' || self.line.len() >= LINE {
+            self.flush();
+        }
+        if byte != b'\n' {
+            self.line.push(byte);
+        }
+    }
+
+    /// Sends the line gathered so far.
+    pub fn flush(&mut self) {
+        let line = readable(&std::mem::take(&mut self.line));
+        let Some(journal) = self.journal.as_ref().filter(|_| !line.is_empty()) else { return };
+        let [machine, leader, identifier] = &self.fields;
+        journal.send(&[
+            ("MESSAGE", line.as_bytes()),
+            ("PRIORITY", b"6"),
+            (machine.0, machine.1.as_bytes()),
+            (leader.0, leader.1.as_bytes()),
+            (identifier.0, identifier.1.as_bytes()),
+        ]);
+    }
+
+    /// Reads what a person typed and passes it on; tells a hotkey.
+    pub fn typed(&mut self) -> Typed {
+        let mut buffer = [0u8; 1024];
+        match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
+            Ok(0) | Err(_) => Typed::End,
+            Ok(length) => {
+                let bytes = buffer.get(..length).unwrap_or_default();
+                if let Some(master) = &self.master {
+                    write_all(master.as_fd(), bytes);
+                }
+                bytes.iter().find_map(|byte| self.hotkey(*byte)).map_or(Typed::Text, Typed::Hotkey)
+            }
+        }
+    }
+
+    /// `^]` twice, then a key.
+    fn hotkey(&mut self, byte: u8) -> Option<Hotkey> {
+        const ESCAPE: u8 = 0x1d;
+        match (self.escapes, byte) {
+            (2.., b'r') => Some(Hotkey::Reboot),
+            (2.., b'p') => Some(Hotkey::PowerOff),
+            (2.., ESCAPE) => Some(Hotkey::Kill),
+            (_, ESCAPE) => {
+                self.escapes += 1;
+                None
+            }
+            _ => {
+                self.escapes = 0;
+                None
+            }
+        }
+    }
+
+    /// Gives the terminal back and what the next act needs: our end and the memory.
+    pub fn end(mut self) -> Option<OwnedFd> {
+        while self.pending() && self.read() {}
+        self.flush();
+        if let Some(settings) = &self.terminal {
+            crate::sys::terminal::restore(rustix::stdio::stdin(), settings);
+        }
+        drop(self.slave.take());
+        self.master.take()
+    }
+
+    /// Whether something can be read without waiting.
+    fn pending(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let Some(master) = &self.master else { return false };
+        let mut watched = [PollFd::new(master, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut watched, Some(&now)).is_ok_and(|ready| ready > 0)
+            && watched[0].revents().contains(PollFlags::IN)
+    }
+}
+
+/// What came from standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Typed {
+    /// Text, passed on.
+    Text,
+    /// A wish.
+    Hotkey(Hotkey),
+    /// Its end.
+    End,
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// A console line as text: escape sequences, carriage returns and control characters left out.
+fn readable(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut clean = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            // CSI: up to a letter; OSC: up to BEL or the string terminator; else one character.
+            '\x1b' => match letters.next() {
+                Some('[') => drop(letters.find(|c| ('@'..='~').contains(c))),
+                Some(']') => drop(letters.find(|c| matches!(c, '\x07' | '\\'))),
+                _ => {}
+            },
+            '\t' => clean.push(' '),
+            letter if letter.is_control() => {}
+            letter => clean.push(letter),
+        }
+    }
+    clean.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_readable() {
+        assert_eq!(readable(b"[\x1b[0;32m  OK  \x1b[0m] Started\r"), "[  OK  ] Started");
+        assert_eq!(readable(b"\x1b]0;title\x07a\tb\x00\xff"), "a b\u{fffd}");
+        assert_eq!(readable(b"\x1b["), "");
+    }
+
+    #[test]
+    fn the_ring_keeps_the_end() {
+        let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut console = Console::new(None, ring, Kind::Passive, "web", 1);
+        for number in 0..20_000 {
+            console.keep(format!("line {number}\n").as_bytes());
+        }
+        assert!(console.ring.metadata().unwrap().len() <= KEPT);
+        console.keep(b"the last\n");
+        assert_eq!(console.tail(1), ["the last"]);
+    }
+
+    #[test]
+    fn hotkeys_need_two_escapes() {
+        let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut console = Console::new(None, ring, Kind::Passive, "web", 1);
+        let mut type_keys = |keys: &[u8]| keys.iter().find_map(|key| console.hotkey(*key));
+        assert_eq!(type_keys(b"r\x1dr\x1dp"), None);
+        assert_eq!(type_keys(b"\x1d\x1dp"), Some(Hotkey::PowerOff));
+        assert_eq!(type_keys(b"x\x1d\x1dr"), Some(Hotkey::Reboot));
+        assert_eq!(type_keys(b"x\x1d\x1d\x1d"), Some(Hotkey::Kill));
+    }
+}

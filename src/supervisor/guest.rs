@@ -1,0 +1,82 @@
+//! What the guest's PID 1 tells its manager (sd_notify(3)), read with bounds and passed on.
+
+use rustix::fd::BorrowedFd;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+
+/// Something a guest said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// `READY=1`: the system is up.
+    Ready,
+    /// `STATUS=`: one line for people.
+    Status(String),
+    /// `STOPPING=1`: it goes down.
+    Stopping,
+    /// Anything else: it makes progress.
+    Progress,
+}
+
+/// The longest status passed on, characters.
+const STATUS_LIMIT: usize = 200;
+
+/// Reads what there is. Words of other processes than the leader do not count.
+pub fn hear(socket: BorrowedFd<'_>, leader: u32) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut buffer = [0u8; 4096];
+    // Bounded: a guest that speaks without end gets its turn again after everybody else had one.
+    for _ in 0..32 {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(16))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let slices = &mut [IoSliceMut::new(&mut buffer)];
+        let Ok(received) = rustix::net::recvmsg(socket, slices, &mut control, RecvFlags::CMSG_CLOEXEC) else {
+            break;
+        };
+        // Draining closes descriptors the guest sent along.
+        let sender = control.drain().fold(None, |sender, message| match message {
+            RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid.as_raw_nonzero().get()),
+            _ => sender,
+        });
+        if sender.map(i32::cast_unsigned) == Some(leader) {
+            words.extend(parse(buffer.get(..received.bytes).unwrap_or_default()));
+        }
+    }
+    words
+}
+
+/// The assignments of one datagram.
+fn parse(datagram: &[u8]) -> Vec<Word> {
+    let text = String::from_utf8_lossy(datagram);
+    let word = |line: &str| match line.split_once('=') {
+        Some(("READY", "1")) => Word::Ready,
+        Some(("STOPPING", "1")) => Word::Stopping,
+        Some(("STATUS", status)) => {
+            Word::Status(status.chars().filter(|c| !c.is_control()).take(STATUS_LIMIT).collect())
+        }
+        _ => Word::Progress,
+    };
+    text.lines().take(64).map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignments_become_words() {
+        assert_eq!(
+            parse(b"READY=1\nSTATUS=Startup \x1bfinished.\nX_SYSTEMD_UNIT_ACTIVE=a.target"),
+            [Word::Ready, Word::Status("Startup finished.".into()), Word::Progress]
+        );
+        assert_eq!(parse(b"READY=0\nSTOPPING=1\n"), [Word::Progress, Word::Stopping]);
+        assert!(parse(b"").is_empty());
+    }
+
+    #[test]
+    fn noise_has_bounds() {
+        assert_eq!(parse(&[b'\n'; 4096]).len(), 64);
+        assert_eq!(parse(format!("STATUS={}", "x".repeat(4000)).as_bytes()), [Word::Status("x".repeat(200))]);
+        assert_eq!(parse(&[0xff; 100]), [Word::Progress]);
+    }
+}

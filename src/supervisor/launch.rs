@@ -1,0 +1,424 @@
+//! The first act: carries out a plan's host steps, meets the children, and undoes everything when
+//! a step fails.
+
+use super::handover::{Descriptors, Kept, Link, Running, Terms};
+use super::{cleanup, registration, reserve};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::cgroup::Cgroup;
+use crate::host::machined::{Outcome, Previous};
+use crate::host::state::{Phase, Record, process_start};
+use crate::host::{cgroup, netlink, networkd};
+use crate::link::{self, FromPayload, ParentEnd, Sync};
+use crate::machine::users::Users;
+use crate::machine::{Machine, Register};
+use crate::paths::Paths;
+use crate::payload;
+use crate::plan::Plan;
+use crate::plan::step::HostStep;
+use crate::sys::process::{self, Child, Ended, Side};
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Everything a launch needs.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// Where things are.
+    pub paths: &'a Paths,
+    /// What is meant.
+    pub machine: &'a Machine,
+    /// What is to be done.
+    pub plan: &'a Plan,
+    /// Names and addresses of the link.
+    pub link: Link,
+    /// Device and inode of the root directory.
+    pub root_identity: (u64, u64),
+    /// The cgroup it runs in, where there is one.
+    pub cgroup: Option<Cgroup>,
+    /// The unit or scope it runs in.
+    pub unit: Option<String>,
+    /// The machine id.
+    pub machine_id: [u8; 16],
+    /// The lock on the machine's ids.
+    pub id_lock: Option<crate::host::lock::Lock>,
+    /// The arguments that start it again.
+    pub arguments: Vec<std::ffi::OsString>,
+    /// What a reboot keeps.
+    pub kept: Option<Kept>,
+}
+
+/// The state between steps.
+struct Launch<'a> {
+    ask: Ask<'a>,
+    reserved: bool,
+    record: Record,
+    locks: Vec<OwnedFd>,
+    host_mounts: OwnedFd,
+    cgroup: Option<OwnedFd>,
+    leader: Option<(Child, ParentEnd)>,
+    builder: Option<(Child, ParentEnd)>,
+    notify: Option<OwnedFd>,
+    console: Option<OwnedFd>,
+    network: Option<OwnedFd>,
+}
+
+/// Makes the machine; when it returns, the payload runs.
+///
+/// # Errors
+/// The step that failed, with cause and cure; everything done before is undone.
+pub fn launch(ask: Ask<'_>) -> Result<Running> {
+    let plan = ask.plan;
+    let mut launch = Launch::new(ask).map_err(|error| error.kind_of(Kind::Launch))?;
+    for step in &plan.host {
+        log::debug!("{}", step.describe());
+        if let Err(error) = launch.run(step) {
+            launch.abandon();
+            return Err(error.kind_of(Kind::Launch));
+        }
+    }
+    launch.finish().map_err(|error| error.kind_of(Kind::Launch))
+}
+
+/// A namespace of this process, to come back to.
+fn namespace(name: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/self/ns/{name}");
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open '{path}'"))
+}
+
+fn enter(namespace: &OwnedFd, kind: CloneFlags, doing: &str) -> Result<()> {
+    setns(namespace, kind).map_err(std::io::Error::from).context(|| doing.to_owned())
+}
+
+impl<'a> Launch<'a> {
+    fn new(mut ask: Ask<'a>) -> Result<Self> {
+        let mut locks = Vec::new();
+        let mut record = record(&ask);
+        if let Some(lock) = ask.id_lock.take() {
+            record.files.push(lock.path);
+            locks.push(lock.descriptor);
+        }
+        Ok(Self {
+            host_mounts: namespace("mnt")?,
+            ask,
+            reserved: false,
+            record,
+            locks,
+            cgroup: None,
+            leader: None,
+            builder: None,
+            notify: None,
+            console: None,
+            network: None,
+        })
+    }
+
+    fn run(&mut self, step: &HostStep) -> Result<()> {
+        match step {
+            HostStep::Reserve => self.reserve(),
+            HostStep::Cgroups => self.cgroups(),
+            HostStep::Clone => self.clone_leader(),
+            HostStep::Await(sync) => self.await_leader(*sync),
+            HostStep::MapIds => self.map_ids(),
+            HostStep::Build => self.build(),
+            HostStep::Link => self.link(),
+            HostStep::Register => self.register(),
+            HostStep::Built => self.built(),
+            HostStep::Release(sync) => self.leader()?.1.release(*sync),
+            HostStep::Executed => self.executed(),
+        }
+    }
+
+    fn reserve(&mut self) -> Result<()> {
+        let paths = self.ask.paths;
+        if let Some(kept) = &mut self.ask.kept {
+            // A reboot: everything is ours still.
+            self.reserved = true;
+            self.locks.append(&mut kept.locks);
+            return self.record.write(paths);
+        }
+        let name = reserve::name(paths, &self.ask.machine.name)?;
+        self.reserved = true;
+        self.locks.push(name.descriptor);
+        let root = reserve::root(paths, &self.ask.machine.root.directory, self.ask.root_identity)?;
+        self.record.files.push(root.path);
+        self.locks.push(root.descriptor);
+        let place = paths.machine(&self.ask.machine.name).join("root");
+        std::fs::create_dir_all(&place).context(|| format!("cannot make '{}'", place.display()))?;
+        // Before anything else is made, and naming all that will be: whoever cleans up after a
+        // kill at any later moment finds it here.
+        self.record.write(paths)
+    }
+
+    fn cgroups(&mut self) -> Result<()> {
+        if let Some(cgroup) = &self.ask.cgroup {
+            self.cgroup = Some(cgroup.prepare(self.owner())?);
+        }
+        Ok(())
+    }
+
+    /// The host id of the guest's root.
+    fn owner(&self) -> u32 {
+        self.ask.plan.id_map.map_or(0, |(base, _)| base)
+    }
+
+    fn clone_leader(&mut self) -> Result<()> {
+        let (ours, theirs) = link::pair()?;
+        self.notify = Some(notify_socket()?);
+        // A mount namespace of the host's own kind: PID 1 stands in it until the tree is built and
+        // then copies it into its user namespace, which locks all mounts together.
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(std::io::Error::from)
+            .context(|| "cannot make a mount namespace")?;
+        let root = crate::sys::mount::open_directory(std::path::Path::new("/"))?;
+        crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
+            .context(|| "cannot keep mounts from the host")?;
+        drop(root);
+        match process::clone(self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd))? {
+            Side::Child => {
+                drop(ours);
+                payload::lead(&self.ask.plan.lead, &theirs, None)
+            }
+            Side::Parent(child) => {
+                self.record.leader = Some(child.pid.as_raw_nonzero().get().cast_unsigned());
+                self.leader = Some((child, ours));
+                Ok(())
+            }
+        }
+    }
+
+    fn leader(&self) -> Result<&(Child, ParentEnd)> {
+        self.leader.as_ref().ok_or_else(|| Error::new("PID 1 is not cloned yet"))
+    }
+
+    fn await_leader(&mut self, sync: Sync) -> Result<()> {
+        match self.leader()?.1.receive()? {
+            Some((FromPayload::Reached(reached), _)) if reached == sync => Ok(()),
+            Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
+            Some(_) => Err(Error::new(format!("the child is not at '{sync:?}'"))),
+            None => Err(self.died("PID 1")),
+        }
+    }
+
+    /// A child that ended without a word.
+    fn died(&self, who: &str) -> Error {
+        let child = if who == "PID 1" { self.leader.as_ref() } else { self.builder.as_ref() };
+        let how = match child.map(|(child, _)| process::wait(child.pidfd.as_fd())) {
+            Some(Ok(Ended::Exited(status))) => format!("exited with status {status}"),
+            Some(Ok(Ended::Killed(signal))) => format!("was killed by signal {signal}"),
+            _ => "ended".into(),
+        };
+        Error::new(format!("{who} {how} while it was set up"))
+    }
+
+    fn map_ids(&mut self) -> Result<()> {
+        let Some((base, count)) = self.ask.plan.id_map else { return Ok(()) };
+        let pid = self.record.leader.unwrap_or_default();
+        for file in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{pid}/{file}"), format!("0 {base} {count}\n"))
+                .context(|| format!("cannot map ids 0 to {} from {base} ({file})", count - 1))?;
+        }
+        Ok(())
+    }
+
+    fn build(&mut self) -> Result<()> {
+        let (ours, theirs) = link::pair()?;
+        let (leader, _) = self.leader()?;
+        let pid = leader.pid.as_raw_nonzero();
+        let open = |name: &str| {
+            let path = format!("/proc/{pid}/ns/{name}");
+            rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("cannot open '{path}'"))
+        };
+        let user_namespace = self.ask.plan.id_map.map(|_| open("user")).transpose()?;
+        let private_network = self.ask.machine.network.mode.is_private();
+        let network = private_network.then(|| open("net")).transpose()?;
+        let duplicate =
+            |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a descriptor");
+        let place = payload::Place {
+            leader: duplicate(&leader.pidfd)?,
+            user_namespace,
+            private_network,
+            owner: self.owner(),
+            notify: self.notify.as_ref().map(duplicate).transpose()?,
+        };
+        let pidfd = duplicate(&leader.pidfd)?;
+        self.network = network;
+        // The builder is born into the machine's pid namespace, which procfs shows.
+        let own = namespace("pid")?;
+        enter(&pidfd, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
+        let side = process::clone(0, None);
+        // The child first: from here on it must never come back into the supervisor's code.
+        if let Ok(Side::Child) = side {
+            drop(ours);
+            payload::build(&self.ask.plan.build, &theirs, place)
+        }
+        enter(&own, CloneFlags::CLONE_NEWPID, "cannot leave the machine's pid namespace")?;
+        if let Side::Parent(child) = side? {
+            self.builder = Some((child, ours));
+        }
+        enter(&self.host_mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts")
+    }
+
+    fn built(&mut self) -> Result<()> {
+        let Some((_, end)) = &self.builder else { return Ok(()) };
+        match end.receive()? {
+            Some((FromPayload::Done, console)) => self.console = console,
+            Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
+            Some(_) => return Err(Error::new("the builder said something strange")),
+            None => return Err(self.died("the builder")),
+        }
+        if let Some((child, _)) = self.builder.take() {
+            process::wait(child.pidfd.as_fd())?;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self) -> Result<()> {
+        let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
+        let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
+        let (link, addresses) = super::runtime()?.block_on(async {
+            let link = match old {
+                Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
+                None => {
+                    networkd::announce(self.ask.paths, plan).await?;
+                    netlink::Link::create(plan, network.as_fd()).await?
+                }
+            };
+            let addresses = netlink::configure_guest(plan, network.as_fd()).await?;
+            Ok::<_, Error>((link, addresses))
+        })?;
+        self.record.host_ifindex = Some(link.ifindex);
+        self.record.host_addresses = link.addresses;
+        self.record.addresses = addresses;
+        Ok(())
+    }
+
+    fn register(&mut self) -> Result<()> {
+        if self.ask.unit.is_none() && self.ask.machine.register == Register::Auto {
+            // Without systemd there is no machined either; that was said already.
+            return Ok(());
+        }
+        let previous = if self.ask.kept.is_some() { Previous::Ours } else { Previous::Unknown };
+        let leader = self.leader()?.0.pidfd.as_fd();
+        match registration::register(&self.record, leader, self.ask.machine_id, previous)? {
+            Outcome::Registered => self.record.registered = true,
+            Outcome::Absent(why) if self.ask.machine.register == Register::Yes => {
+                return Err(Error::new(format!("cannot register with machined: {why}"))
+                    .hint("install systemd-container, or run with --register=no"));
+            }
+            Outcome::Absent(why) => log::info!("not registered with machined: {why}"),
+        }
+        Ok(())
+    }
+
+    fn executed(&mut self) -> Result<()> {
+        match self.leader()?.1.receive()? {
+            None => Ok(()),
+            Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
+            Some(_) => Err(Error::new("the child spoke after its last meeting")),
+        }
+    }
+
+    /// Ends the children and undoes what was done: the record names all of it.
+    fn abandon(&mut self) {
+        let _ = enter(&self.host_mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts");
+        for (child, _) in self.builder.take().into_iter().chain(self.leader.take()) {
+            let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait(child.pidfd.as_fd());
+        }
+        if self.reserved {
+            cleanup::undo(self.ask.paths, &self.record);
+        } else {
+            // The name is another's: only the ids we locked for it are ours to give back.
+            self.record.files.iter().for_each(|file| drop(std::fs::remove_file(file)));
+        }
+    }
+
+    fn finish(mut self) -> Result<Running> {
+        let plan = self.ask.plan;
+        self.record.phase = if plan.init.reports_readiness() { Phase::Booting } else { Phase::Running };
+        self.record.write(self.ask.paths)?;
+        let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
+        let (boots, ring) = match self.ask.kept.take() {
+            Some(kept) => (kept.terms.boots + 1, kept.ring),
+            None => (0, ring()?),
+        };
+        let machine = self.ask.machine;
+        let payload = self.ask.cgroup.as_ref().map(Cgroup::payload);
+        Ok(Running {
+            terms: Terms {
+                paths_root: self.ask.paths.join("/"),
+                arguments: self.ask.arguments,
+                stop_signal: machine.boot.stop_signal,
+                stop_timeout: u64::try_from(machine.boot.stop_timeout.as_millis()).ok(),
+                waits_for_ready: plan.waits_for_ready,
+                is_boot: matches!(machine.command.payload, crate::machine::command::Payload::Boot { .. }),
+                console: plan.console,
+                machine_id: self.ask.machine_id,
+                register: machine.register != Register::No,
+                out_of_memory_kills: payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory)),
+                boots,
+                record: self.record,
+            },
+            descriptors: Descriptors {
+                leader: leader.pidfd,
+                console: self.console,
+                notify: self.notify,
+                network: self.network,
+                ring,
+                locks: self.locks,
+            },
+        })
+    }
+}
+
+/// The record as it can be written before anything is made: everything that will be has its name.
+fn record(ask: &Ask<'_>) -> Record {
+    let machine = ask.machine;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let pid = std::process::id();
+    let unconfined =
+        [(machine.users == Users::Host, "users"), (!machine.network.mode.is_private(), "network")];
+    let mut record = ask.kept.as_ref().map(|kept| kept.terms.record.clone()).unwrap_or_default();
+    record.name = machine.name.to_string();
+    record.phase = Phase::Starting;
+    record.unit.clone_from(&ask.unit);
+    record.supervisor = pid;
+    record.supervisor_start = process_start(pid).unwrap_or_default();
+    record.init = match machine.command.payload {
+        crate::machine::command::Payload::Boot { .. } => ask.plan.init.as_str().into(),
+        crate::machine::command::Payload::Command { .. } => "command".into(),
+    };
+    record.started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+    record.machine_id = crate::plan::identity::plain(ask.machine_id);
+    record.root.clone_from(&machine.root.directory);
+    record.cgroup = ask.cgroup.as_ref().map(|cgroup| cgroup.directory.clone());
+    record.cgroup_is_ours = ask.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_ours);
+    record.id_base = ask.plan.id_map.map(|(base, _)| base);
+    record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
+    if let Some(plan) = &ask.link {
+        record.host_interface = Some(plan.host_interface.clone());
+        let file = networkd::host_file(ask.paths, &machine.name);
+        record.files.retain(|known| *known != file);
+        record.files.push(file);
+    }
+    record
+}
+
+/// The socket the guest will notify us at; who speaks comes with each message.
+fn notify_socket() -> Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
+        .context(|| "cannot make the notify socket")?;
+    rustix::net::sockopt::set_socket_passcred(&socket, true).context(|| "cannot make the notify socket")?;
+    Ok(socket)
+}
+
+/// Memory of the kernel's for the console's tail: it costs this process nothing and crosses an exec.
+fn ring() -> Result<OwnedFd> {
+    rustix::fs::memfd_create("coracle-console", MemfdFlags::CLOEXEC)
+        .context(|| "cannot make the console's memory")
+}

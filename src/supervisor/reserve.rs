@@ -1,0 +1,64 @@
+//! Taking a machine's name, root and ids, before anything else happens.
+
+use super::cleanup;
+use crate::error::{Error, Result};
+use crate::host::lock::{self, Lock};
+use crate::host::state::Record;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use std::path::Path;
+
+/// Refuses a machine that runs, before anything is looked at or touched for it.
+///
+/// # Errors
+/// A machine of this name that runs, with its supervisor.
+pub fn refuse_running(paths: &Paths, name: &Name) -> Result<()> {
+    match Record::read(paths, name) {
+        Ok(Some(record)) if record.is_alive() => Err(runs(name, Some(record.supervisor))),
+        _ => Ok(()),
+    }
+}
+
+fn runs(name: &Name, supervisor: Option<u32>) -> Error {
+    let who = supervisor.map_or_else(String::new, |pid| format!(" (supervisor: process {pid})"));
+    Error::new(format!("machine '{name}' runs already{who}"))
+        .hint(format!("stop it with 'coracle stop {name}', or give this one another name"))
+}
+
+/// Takes the name. What an earlier run of the same machine left over is cleaned up first.
+///
+/// # Errors
+/// A machine of this name that runs, with its supervisor.
+pub fn name(paths: &Paths, name: &Name) -> Result<Lock> {
+    let file = paths.machine(name).join("lock");
+    let taken = |lock: Option<Lock>| {
+        let who = || Record::read(paths, name).ok().flatten().map(|record| record.supervisor);
+        lock.ok_or_else(|| runs(name, who()))
+    };
+    let lock = taken(lock::take(&file)?)?;
+    if let Some(record) = Record::read(paths, name).unwrap_or_default() {
+        log::info!("cleaning up after an earlier run of machine '{name}'");
+        cleanup::undo(paths, &record);
+        drop(lock);
+        return taken(lock::take(&file)?);
+    }
+    Ok(lock)
+}
+
+/// Takes a root directory by what it is, device and inode, where systemd-nspawn(1) does too.
+///
+/// # Errors
+/// A root in use, with the machine that uses it where it is ours.
+pub fn root(paths: &Paths, directory: &Path, (device, inode): (u64, u64)) -> Result<Lock> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let number = rustix::fs::makedev(major, minor);
+    let file = paths.join("/run/systemd/nspawn/locks").join(format!("inode-{number}:{inode}"));
+    lock::take(&file)?.ok_or_else(|| {
+        let user =
+            Record::all(paths).into_iter().find(|record| record.is_alive() && record.root == directory);
+        let user =
+            user.map_or_else(|| "another program".to_owned(), |record| format!("machine '{}'", record.name));
+        Error::new(format!("root directory '{}' is in use by {user}", directory.display()))
+            .hint("two systems on one root destroy it; stop that one, or copy the tree")
+    })
+}

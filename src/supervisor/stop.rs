@@ -1,0 +1,211 @@
+//! An orderly stop and what follows when it takes too long: the init's own way first, then SIGTERM
+//! to every process of the guest, then SIGKILL to its PID 1, which takes all others along.
+
+use crate::machine::init::Init;
+use crate::plan::init::{Missing, StopAction, orderly_reboot, orderly_stop};
+use crate::sys::{mount, process};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{FileType, Mode, OFlags};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long the guest's processes have between SIGTERM and SIGKILL.
+const AFTER_TERM: Duration = Duration::from_secs(5);
+
+/// How far a stop has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Asked,
+    Terminated,
+    Killed,
+}
+
+/// A stop under way.
+#[derive(Debug)]
+pub struct Stop {
+    stage: Stage,
+    deadline: Option<Instant>,
+    /// What to ask again, and when: an init that is not up yet hears neither signal nor pipe.
+    again: Option<(Instant, Init)>,
+}
+
+/// How long an init has to show that it heard us before it is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Stop {
+    /// Asks the guest. A command without a signal of its own to stop it is killed, as
+    /// systemd-nspawn(1), `--kill-signal=`, does.
+    pub fn begin(
+        init: Init,
+        is_boot: bool,
+        signal: Option<i32>,
+        limit: Option<Duration>,
+        leader: BorrowedFd<'_>,
+        pid: u32,
+    ) -> Self {
+        let mut stop = Self {
+            stage: Stage::Asked,
+            deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
+            again: None,
+        };
+        if !is_boot && signal.is_none() {
+            stop.kill(leader);
+        } else {
+            let done = act(&orderly_stop(init, signal), leader, pid);
+            let repeat = signal.is_none() && (done == Done::Failed || init.reports_readiness());
+            stop.again = repeat.then(|| (Instant::now() + AGAIN, init));
+        }
+        stop
+    }
+
+    /// The guest said that it goes down.
+    pub fn heard(&mut self) {
+        self.again = None;
+    }
+
+    /// How long until something is to be done; nothing where nothing is.
+    pub fn time_left(&self) -> Option<Duration> {
+        if self.stage == Stage::Killed {
+            return None;
+        }
+        let again = self.again.map(|(when, _)| when).filter(|_| self.stage == Stage::Asked);
+        let next = self.deadline.into_iter().chain(again).min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether the guest did not stop by itself.
+    pub fn was_killed(&self) -> bool {
+        self.stage == Stage::Killed
+    }
+
+    /// The next call of [`Self::escalate`] kills.
+    pub fn kill_now(&mut self) {
+        if self.stage == Stage::Asked {
+            self.stage = Stage::Terminated;
+        }
+        self.deadline = Some(Instant::now());
+    }
+
+    /// Goes to the next stage where its time has come.
+    pub fn escalate(&mut self, leader: BorrowedFd<'_>, pid: u32, cgroup: Option<&Path>) {
+        let now = Instant::now();
+        if let Some((when, init)) = self.again
+            && self.stage == Stage::Asked
+            && when <= now
+        {
+            let done = act(&orderly_stop(init, None), leader, pid);
+            self.again = (done == Done::Failed || init.reports_readiness()).then(|| (now + AGAIN, init));
+        }
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        match self.stage {
+            Stage::Asked => {
+                log::warn!("the guest did not stop in time; terminating its processes");
+                terminate(&cgroup.map(|cgroup| cgroup.join("payload")).unwrap_or_default());
+                self.stage = Stage::Terminated;
+                self.deadline = Some(Instant::now() + AFTER_TERM);
+            }
+            Stage::Terminated => {
+                log::warn!("killing the guest");
+                self.kill(leader);
+            }
+            Stage::Killed => {}
+        }
+    }
+
+    fn kill(&mut self, leader: BorrowedFd<'_>) {
+        self.stage = Stage::Killed;
+        if let Err(error) = process::send_signal(leader, libc::SIGKILL) {
+            log::debug!("cannot kill PID 1: {error}, ignoring");
+        }
+    }
+}
+
+/// Asks the guest to reboot in order.
+pub fn reboot(init: Init, leader: BorrowedFd<'_>, pid: u32) {
+    if act(&orderly_reboot(init), leader, pid) == Done::Failed {
+        log::warn!("the guest cannot be asked to reboot: its init is not up");
+    }
+}
+
+/// Whether all could be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    All,
+    Failed,
+}
+
+fn act(actions: &[StopAction], leader: BorrowedFd<'_>, pid: u32) -> Done {
+    let mut all = Done::All;
+    for action in actions {
+        let done = match action {
+            StopAction::Signal(signal) => process::send_signal(leader, *signal),
+            StopAction::WriteFifo { paths, bytes } => write_fifo(pid, paths, bytes),
+            StopAction::SetMode { path, mode, missing } => set_mode(pid, path, *mode, *missing),
+        };
+        if let Err(error) = done {
+            log::debug!("cannot ask the guest yet: {error}, ignoring");
+            all = Done::Failed;
+        }
+    }
+    all
+}
+
+/// The guest's root, by its PID 1. Links are resolved inside of it.
+fn root(pid: u32) -> std::io::Result<rustix::fd::OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty())?)
+}
+
+/// Writes to the first named pipe there is; never waits for a reader.
+fn write_fifo(pid: u32, paths: &[&str], bytes: &[u8]) -> std::io::Result<()> {
+    let root = root(pid)?;
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+    for path in paths {
+        match mount::open_inside_as(root.as_fd(), Path::new(path), flags, Mode::empty()) {
+            Ok(fifo) if FileType::from_raw_mode(rustix::fs::fstat(&fifo)?.st_mode) == FileType::Fifo => {
+                rustix::io::write(&fifo, bytes)?;
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Sets the permissions of a regular file of the guest.
+fn set_mode(pid: u32, path: &str, mode: u32, missing: Missing) -> std::io::Result<()> {
+    let root = root(pid)?;
+    let mut flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    flags.set(OFlags::CREATE, missing == Missing::Create);
+    let mode = Mode::from_raw_mode(mode);
+    match mount::open_inside_as(root.as_fd(), Path::new(path), flags, mode) {
+        Err(error) if missing == Missing::Skip && error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        file => {
+            let file = file?;
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+            if kind != FileType::RegularFile {
+                return Err(std::io::ErrorKind::InvalidInput.into());
+            }
+            Ok(rustix::fs::fchmod(&file, mode)?)
+        }
+    }
+}
+
+/// SIGTERM to every process in a cgroup and below.
+fn terminate(directory: &Path) {
+    let processes = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    for pid in processes.lines().filter_map(|line| line.parse().ok()) {
+        if let Ok(pidfd) = process::open_pidfd(pid) {
+            let _ = process::send_signal(pidfd.as_fd(), libc::SIGTERM);
+        }
+    }
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            terminate(&entry.path());
+        }
+    }
+}

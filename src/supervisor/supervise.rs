@@ -1,0 +1,416 @@
+//! The second act: one event loop that idles for as long as the machine runs. It keeps no bus
+//! connection and no thread, and wakes up for nothing but events.
+
+use super::console::{Console, Hotkey, Typed};
+use super::ending::Ending;
+use super::guest::{self, Word};
+use super::handover::{Descriptors, Running, Terms};
+use super::stop::Stop;
+use crate::error::{Context, Error, Result};
+use crate::host::cgroup;
+use crate::host::state::Phase;
+use crate::machine::console::Console as ConsoleKind;
+use crate::machine::init::Init;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::sys::process;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use sd_notify::NotifyState;
+use std::time::{Duration, Instant};
+
+/// How the loop ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The machine is gone; the exit status of the run.
+    Ended(u8),
+    /// The guest asked for a reboot: what it is booted again with.
+    Reboot(Box<Running>),
+    /// machined has lost the machine: it is to be told again.
+    Register(Box<Running>),
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Leader,
+    Signal,
+    Notify,
+    Console,
+    Input,
+    Machined,
+}
+
+impl Source {
+    const ALL: [Self; 6] =
+        [Self::Leader, Self::Signal, Self::Notify, Self::Console, Self::Input, Self::Machined];
+}
+
+/// The state of the loop.
+struct Loop {
+    terms: Terms,
+    leader: OwnedFd,
+    notify: Option<OwnedFd>,
+    network: Option<OwnedFd>,
+    ring: OwnedFd,
+    locks: Vec<OwnedFd>,
+    console: Console,
+    signals: SignalFd,
+    machined: Option<Inotify>,
+    epoll: Epoll,
+    stop: Option<Stop>,
+    /// The guest was told to reboot by us.
+    extended: Option<Instant>,
+    ready: bool,
+    status: String,
+}
+
+/// Runs until the machine ends or reboots.
+///
+/// # Errors
+/// Where the kernel refuses what the loop stands on.
+pub fn supervise(running: Running) -> Result<Outcome> {
+    let mut watch = Loop::new(running)?;
+    watch.begin();
+    let ended = loop {
+        if let Some(outcome) = watch.turn()? {
+            break outcome;
+        }
+    };
+    watch.end(ended)
+}
+
+/// Why the loop was left.
+enum Left {
+    Ended(Ending),
+    Unregistered,
+}
+
+impl Loop {
+    fn new(running: Running) -> Result<Self> {
+        let Running { terms, descriptors } = running;
+        let Descriptors { leader, console, notify, network, ring, locks } = descriptors;
+        let mut mask = SigSet::empty();
+        for signal in [
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGUSR1,
+            Signal::SIGWINCH,
+            Signal::SIGPIPE,
+        ] {
+            mask.add(signal);
+        }
+        mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals =
+            SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "no signalfd")?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+            .map_err(std::io::Error::from)
+            .context(|| "no epoll")?;
+        let memory =
+            rustix::io::fcntl_dupfd_cloexec(&ring, 3).context(|| "cannot keep the console's memory")?;
+        let name = terms.record.name.clone();
+        let leader_pid = terms.record.leader.unwrap_or_default();
+        let console = Console::new(console, memory, terms.console, &name, leader_pid);
+        let machined = terms.register.then(|| watch_machined(&name)).flatten();
+        let watch = Self {
+            ready: terms.record.phase == Phase::Running,
+            terms,
+            leader,
+            notify,
+            network,
+            ring,
+            locks,
+            console,
+            signals,
+            machined,
+            epoll,
+            stop: None,
+            extended: None,
+            status: String::new(),
+        };
+        watch.watch_all()?;
+        Ok(watch)
+    }
+
+    fn watch_all(&self) -> Result<()> {
+        let stdin = self.console.is_interactive().then(rustix::stdio::stdin);
+        let sources: [(Source, Option<BorrowedFd<'_>>); 6] = [
+            (Source::Leader, Some(self.leader.as_fd())),
+            (Source::Signal, Some(self.signals.as_fd())),
+            (Source::Notify, self.notify.as_ref().map(AsFd::as_fd)),
+            (Source::Console, self.console.master()),
+            (Source::Input, stdin),
+            (Source::Machined, self.machined.as_ref().map(AsFd::as_fd)),
+        ];
+        for (source, fd) in sources {
+            if let Some(fd) = fd {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
+                self.epoll
+                    .add(fd, event)
+                    .map_err(std::io::Error::from)
+                    .context(|| format!("cannot watch {source:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the service manager where we are.
+    fn begin(&mut self) {
+        let leader = self.terms.record.leader.unwrap_or_default();
+        if self.ready || !self.terms.waits_for_ready {
+            self.tell(&[NotifyState::Ready]);
+        }
+        self.tell(&[NotifyState::Custom(&format!("X_CORACLE_LEADER_PID={leader}"))]);
+        self.tell_status();
+    }
+
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        if let Err(error) = sd_notify::notify(states) {
+            log::debug!("cannot tell the service manager: {error}, ignoring");
+        }
+    }
+
+    fn tell_status(&self) {
+        let phase = self.terms.record.phase.as_str();
+        let text =
+            if self.status.is_empty() { phase.to_owned() } else { format!("{phase}: {}", self.status) };
+        self.tell(&[NotifyState::Status(&text)]);
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        if self.terms.record.phase != phase {
+            self.terms.record.phase = phase;
+            if let Err(error) = self.terms.record.write(&self.paths()) {
+                log::warn!("{error}, ignoring");
+            }
+            self.tell_status();
+        }
+    }
+
+    fn paths(&self) -> Paths {
+        Paths::below(&self.terms.paths_root)
+    }
+
+    /// Waits for events and handles them.
+    fn turn(&mut self) -> Result<Option<Left>> {
+        let mut events = [EpollEvent::empty(); 8];
+        let timeout = match &self.stop {
+            Some(stop) => stop.time_left().map_or(EpollTimeout::NONE, |left| {
+                EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+            }),
+            None => EpollTimeout::NONE,
+        };
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(nix::errno::Errno::EINTR) => 0,
+            Err(errno) => {
+                return Err(Error::from(std::io::Error::from(errno)).context("cannot wait for events"));
+            }
+        };
+        let mut ended = None;
+        for event in events.iter().take(count) {
+            let source = usize::try_from(event.data()).ok().and_then(|number| Source::ALL.get(number));
+            match source {
+                Some(Source::Leader) => ended = Some(Left::Ended(self.reap()?)),
+                Some(Source::Signal) => self.signalled(),
+                Some(Source::Notify) => self.notified(),
+                Some(Source::Console) => self.console_output(),
+                Some(Source::Input) => self.console_input(),
+                Some(Source::Machined) if ended.is_none() && self.lost_by_machined() => {
+                    ended = Some(Left::Unregistered);
+                }
+                Some(Source::Machined) | None => {}
+            }
+        }
+        if let Some(stop) = &mut self.stop {
+            let record = &self.terms.record;
+            stop.escalate(self.leader.as_fd(), record.leader.unwrap_or_default(), record.cgroup.as_deref());
+        }
+        Ok(ended)
+    }
+
+    fn reap(&mut self) -> Result<Ending> {
+        let ended = process::wait(self.leader.as_fd())?;
+        let payload = self.terms.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+        let kills = payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory));
+        Ok(Ending::of(ended, self.terms.is_boot, kills > self.terms.out_of_memory_kills))
+    }
+
+    fn signalled(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or(0)) {
+                Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) => self.ask_to_stop(),
+                Ok(Signal::SIGUSR1) => self.ask_to_reboot(),
+                Ok(Signal::SIGWINCH) => self.console.resize(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks the guest to stop in order; asked again, kills it.
+    fn ask_to_stop(&mut self) {
+        if let Some(stop) = &mut self.stop {
+            stop.kill_now();
+            return;
+        }
+        let init = Init::from_word(&self.terms.record.init).unwrap_or(Init::Unknown);
+        let limit = self.terms.stop_timeout.map(Duration::from_millis);
+        self.stop = Some(Stop::begin(
+            init,
+            self.terms.is_boot,
+            self.terms.stop_signal,
+            limit,
+            self.leader.as_fd(),
+            self.terms.record.leader.unwrap_or_default(),
+        ));
+        self.status.clear();
+        self.tell(&[NotifyState::Stopping]);
+        if let Some(limit) = limit {
+            // What we grant the guest, systemd grants us, and a little for the rest.
+            let micros = u32::try_from((limit + Duration::from_secs(15)).as_micros()).unwrap_or(u32::MAX);
+            self.tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+        }
+        self.enter(Phase::Stopping);
+    }
+
+    fn ask_to_reboot(&mut self) {
+        if self.stop.is_none() {
+            let init = Init::from_word(&self.terms.record.init).unwrap_or(Init::Unknown);
+            super::stop::reboot(init, self.leader.as_fd(), self.terms.record.leader.unwrap_or_default());
+        }
+    }
+
+    fn notified(&mut self) {
+        let Some(socket) = &self.notify else { return };
+        for word in guest::hear(socket.as_fd(), self.terms.record.leader.unwrap_or_default()) {
+            match word {
+                Word::Ready => self.became_ready(),
+                Word::Status(status) if self.stop.is_none() || !status.is_empty() => {
+                    self.status = status;
+                    self.tell_status();
+                }
+                Word::Stopping => {
+                    if let Some(stop) = &mut self.stop {
+                        stop.heard();
+                    }
+                }
+                Word::Status(_) | Word::Progress => {}
+            }
+        }
+        self.progress();
+    }
+
+    fn became_ready(&mut self) {
+        if !self.ready && self.stop.is_none() {
+            self.ready = true;
+            self.enter(Phase::Running);
+            self.tell(&[NotifyState::Ready]);
+        }
+    }
+
+    /// While the guest boots and shows that it makes progress, our start time-out grows.
+    fn progress(&mut self) {
+        let due = self.extended.is_none_or(|last| last.elapsed() > Duration::from_secs(5));
+        if !self.ready && self.terms.waits_for_ready && due {
+            self.extended = Some(Instant::now());
+            self.tell(&[NotifyState::ExtendTimeoutUsec(90_000_000)]);
+        }
+    }
+
+    fn console_output(&mut self) {
+        if self.console.read() {
+            self.progress();
+        } else if let Some(master) = self.console.master() {
+            let _ = self.epoll.delete(master);
+        }
+    }
+
+    fn console_input(&mut self) {
+        match self.console.typed() {
+            Typed::Text => {}
+            Typed::End => drop(self.epoll.delete(rustix::stdio::stdin())),
+            Typed::Hotkey(Hotkey::PowerOff) => self.ask_to_stop(),
+            Typed::Hotkey(Hotkey::Reboot) => self.ask_to_reboot(),
+            Typed::Hotkey(Hotkey::Kill) => {
+                let _ = process::send_signal(self.leader.as_fd(), libc::SIGKILL);
+            }
+        }
+    }
+
+    /// Whether machined came back without knowing the machine.
+    fn lost_by_machined(&mut self) -> bool {
+        let Some(machined) = &self.machined else { return false };
+        let events = machined.read_events().unwrap_or_default();
+        let name = self.terms.record.name.as_str();
+        let known = ["machines", "machine", "io.systemd.Machine", name];
+        let concerns = |event: &nix::sys::inotify::InotifyEvent| {
+            event.name.as_ref().is_some_and(|name| known.iter().any(|known| name == *known))
+        };
+        self.stop.is_none()
+            && events.iter().any(concerns)
+            && !std::path::Path::new("/run/systemd/machines").join(name).exists()
+            && std::path::Path::new("/run/systemd/machines").exists()
+    }
+
+    /// Leaves the loop: a reboot and a registration hand the machine on, an end cleans up.
+    fn end(self, left: Left) -> Result<Outcome> {
+        let ending = match left {
+            Left::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
+            // A reboot that was asked for while we were told to stop is a stop.
+            Left::Ended(Ending::Reboot) if self.stop.is_none() => {
+                log::info!("machine '{}' reboots", self.terms.record.name);
+                return Ok(Outcome::Reboot(Box::new(self.hand_on())));
+            }
+            Left::Ended(ending) => ending,
+        };
+        let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
+        let failure = if stopped { None } else { ending.failure() };
+        let tail = self.console.tail(5);
+        drop(self.console.end());
+        if let Some(why) = &failure
+            && self.terms.console == ConsoleKind::Journal
+        {
+            log::error!("machine '{}' failed: {why}", self.terms.record.name);
+            tail.iter().for_each(|line| log::error!("its console said: {line}"));
+        }
+        let text = failure.map_or_else(|| "stopped".to_owned(), |why| format!("failed: {why}"));
+        let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
+        let paths = Paths::below(&self.terms.paths_root);
+        if let Ok(name) = Name::new(&self.terms.record.name) {
+            super::cleanup::after(&paths, &name)?;
+        }
+        Ok(Outcome::Ended(if stopped { 0 } else { ending.exit_status() }))
+    }
+
+    fn hand_on(self) -> Running {
+        Running {
+            terms: self.terms,
+            descriptors: Descriptors {
+                leader: self.leader,
+                console: self.console.end(),
+                notify: self.notify,
+                network: self.network,
+                ring: self.ring,
+                locks: self.locks,
+            },
+        }
+    }
+}
+
+/// Watches where machined leaves traces of coming and going.
+fn watch_machined(name: &str) -> Option<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+    let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+    for directory in ["/run/systemd", "/run/systemd/machines", "/run/systemd/machine", "/run/systemd/userdb"]
+    {
+        if let Err(error) = inotify.add_watch(directory, flags) {
+            log::debug!("cannot watch '{directory}' for machine '{name}': {error}, ignoring");
+        }
+    }
+    Some(inotify)
+}

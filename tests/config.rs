@@ -1,0 +1,177 @@
+//! Definitions in, text out. Each directory of tests/config/ is a case: `tree/` is the root of a
+//! host, `command` the arguments of the program (`check` where there is no such file), and
+//! `expected.txt` all that it prints and its exit status. To add a case, add a directory and run
+//! the test once with BLESS=1; then read what it wrote.
+
+// Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
+#![allow(clippy::unwrap_used)]
+
+use coracle::config::layer::{Layer, Origin, SETTINGS, Shape};
+use coracle::config::{machine, run};
+use coracle::machine::Register;
+use coracle::machine::command::Payload;
+use coracle::machine::console::Console;
+use coracle::machine::name::Name;
+use coracle::machine::network::Mode;
+use coracle::machine::users::{Ownership, Users};
+use coracle::paths::Paths;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn home() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What the program prints for `arguments` on the host below `tree`, its root left out.
+fn printed(tree: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_coracle"))
+        .arg("--root")
+        .arg(tree)
+        .args(arguments)
+        .current_dir(tree)
+        .output()
+        .unwrap();
+    let root = tree.to_str().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap().replace(root, "");
+    format!("{}{}exit {}\n", text(output.stdout), text(output.stderr), output.status.code().unwrap())
+}
+
+#[test]
+fn every_case_prints_what_is_expected() {
+    let mut wrong = Vec::new();
+    let mut cases: Vec<PathBuf> =
+        std::fs::read_dir(home().join("tests/config")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    assert!(cases.len() > 5);
+    for case in cases {
+        let command = std::fs::read_to_string(case.join("command")).unwrap_or_else(|_| "check".into());
+        let arguments: Vec<&str> = command.split_whitespace().collect();
+        let found = printed(&case.join("tree"), &arguments);
+        let file = case.join("expected.txt");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&file, &found).unwrap();
+        }
+        let expected = std::fs::read_to_string(&file).unwrap_or_default();
+        if found != expected {
+            wrong.push(format!("{}\nexpected:\n{expected}\nfound:\n{found}", case.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_example_loads_and_every_setting_has_one() {
+    let mut told = String::new();
+    for entry in std::fs::read_dir(home().join("machines.d")).unwrap() {
+        let file = entry.unwrap().path();
+        let file = file.to_str().unwrap();
+        assert_eq!(
+            printed(Path::new("/"), &["check", file]),
+            "checked 1 file: no errors, 0 warnings\nexit 0\n"
+        );
+        let (layer, _) = coracle::config::files::read(Path::new(file));
+        for setting in SETTINGS.iter().filter(|setting| !setting.tell(&layer).is_empty()) {
+            told.push_str(&format!("{}\n", setting.key));
+        }
+    }
+    for setting in SETTINGS.iter().filter(|setting| setting.shape != Shape::FlagOnly) {
+        assert!(told.lines().any(|key| key == setting.key), "no example has '{}'", setting.key);
+    }
+}
+
+#[test]
+fn the_manual_names_every_setting_and_option() {
+    let pages = home().join("man");
+    let definition = std::fs::read_to_string(pages.join("coracle.toml.5")).unwrap().replace('\\', "");
+    for setting in SETTINGS.iter().filter(|setting| setting.shape != Shape::FlagOnly) {
+        let key = setting.key.rsplit('.').next().unwrap();
+        assert!(definition.contains(key), "coracle.toml(5) lacks '{}'", setting.key);
+    }
+    let page = pages.join("coracle.1");
+    let text = std::fs::read_to_string(&page).unwrap();
+    let (begin, end) = (".\\\" begin of the generated part\n", ".\\\" end of the generated part\n");
+    let (before, rest) = text.split_once(begin).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let renewed = format!("{before}{begin}{}{end}{after}", coracle::cli::manual::options());
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&page, &renewed).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&page).unwrap() == renewed,
+        "man/coracle.1 is old: run this with BLESS=1"
+    );
+}
+
+/// A host with these files.
+fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Paths) {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let file = root.path().join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+    let paths = Paths::below(root.path());
+    (root, paths)
+}
+
+#[test]
+fn a_tree_alone_is_a_machine_with_all_defaults() {
+    let (_root, paths) = host(&[("var/lib/machines/web/etc/os-release", "")]);
+    let name = Name::new("web").unwrap();
+    let machine = machine(&paths, &name).unwrap().machine;
+    assert_eq!(machine.root.directory, paths.images().join("web"));
+    assert_eq!((machine.users, machine.ownership), (Users::Pick, Ownership::Map));
+    assert_eq!(
+        (machine.network.mode, machine.console, machine.register),
+        (Mode::Veth, Console::Journal, Register::Auto)
+    );
+    assert_eq!(machine.command.payload, Payload::Boot { arguments: Vec::new() });
+    assert!(machine.keep_unit);
+    assert!(coracle::config::names(&paths).unwrap().contains(&name));
+    assert!(coracle::config::machine(&paths, &Name::new("db").unwrap()).is_err());
+}
+
+#[test]
+fn run_has_the_defaults_of_nspawn() {
+    let (root, paths) = host(&[]);
+    let mut flags = Layer::default();
+    flags.directory.set(root.path().join("My Tree.v1"), Origin::Flag("-D"));
+    let machine = run(&paths, flags).unwrap().machine;
+    assert_eq!(machine.name.as_str(), "MyTree.v1");
+    assert_eq!((machine.users, machine.ownership), (Users::Host, Ownership::Off));
+    assert_eq!((machine.network.mode, machine.console), (Mode::Host, Console::Auto));
+    assert_eq!(machine.command.payload, Payload::Command { argv: Vec::new(), as_pid2: false });
+    assert!(!machine.keep_unit);
+}
+
+#[test]
+fn run_with_a_defined_name_lies_over_the_definition() {
+    let (_root, paths) = host(&[(
+        "etc/coracle/machines.d/web.toml",
+        "[root]\nread-only = true\n[users]\nprivate = false\n[[mount]]\nsource = '/srv/b'\n[[mount]]\nsource = '/srv'\n",
+    )]);
+    let mut flags = Layer::default();
+    flags.name.set(Name::new("web").unwrap(), Origin::Flag("-M"));
+    flags.read_only.set(false, Origin::Flag("--read-only"));
+    let machine = run(&paths, flags.clone()).unwrap().machine;
+    assert!(!machine.root.read_only);
+    assert_eq!((machine.users, machine.ownership), (Users::Host, Ownership::Off));
+    assert_eq!((machine.network.mode, machine.console), (Mode::Veth, Console::Auto));
+    assert!(matches!(machine.command.payload, Payload::Boot { .. }));
+    let targets: Vec<_> = machine.mounts.iter().map(|mount| mount.target.to_str().unwrap()).collect();
+    assert_eq!(targets, ["/srv", "/srv/b"]);
+    flags.user.set("joe".into(), Origin::Flag("-u"));
+    assert!(matches!(run(&paths, flags).unwrap().machine.command.payload, Payload::Command { .. }));
+}
+
+#[test]
+fn what_config_prints_is_a_definition_that_means_the_same() {
+    for entry in std::fs::read_dir(home().join("machines.d")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let (root, _paths) = host(&[("etc/coracle/machines.d/web.toml", &text)]);
+        let shown = printed(root.path(), &["config", "web"]);
+        let shown = shown.strip_suffix("exit 0\n").unwrap();
+        let (root, _paths) = host(&[("etc/coracle/machines.d/web.toml", shown)]);
+        assert_eq!(printed(root.path(), &["config", "web"]), format!("{shown}exit 0\n"));
+    }
+}

@@ -1,0 +1,51 @@
+#!/bin/bash
+# deps.sh: installs what building and testing need on a Debian machine. Quick when everything is there.
+set -euo pipefail
+
+# Cargo.toml has the same number.
+rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname "$0")/../Cargo.toml")
+readonly rust packages=(bash coreutils findutils gcc libc6-dev make mmdebstrap debian-archive-keyring ca-certificates
+	iproute2 util-linux shellcheck)
+
+die() {
+	echo "deps.sh: $*" >&2
+	exit 1
+}
+
+installed() {
+	dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
+}
+
+# get PACKAGE...
+get() {
+	[ "$(id -u)" = 0 ] || die "installing needs root; install by hand: $*"
+	echo "deps.sh: installing $*" >&2
+	DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 600 apt-get -qq update </dev/null
+	DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 1200 \
+		apt-get -qq install --yes --no-install-recommends "$@" </dev/null >&2
+}
+
+# new_enough: whether cargo with its tools is there in the version that the package asks for.
+new_enough() {
+	local have
+	have=$(cargo --version 2>/dev/null | cut -d' ' -f2) && [ -n "$have" ] || return 1
+	[ "$(printf '%s\n' "$rust" "$have" | sort -V | head -n1)" = "$rust" ] || return 1
+	cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1
+}
+
+command -v dpkg-query >/dev/null || die "this is no Debian; needed are: ${packages[*]}, and Rust $rust with clippy and rustfmt"
+missing=()
+for package in "${packages[@]}"; do
+	installed "$package" || missing+=("$package")
+done
+[ ${#missing[@]} = 0 ] || get "${missing[@]}"
+
+if ! new_enough; then
+	command -v rustup >/dev/null || get rustup ||
+		die "no package 'rustup' for this Debian; install Rust $rust or newer with clippy and rustfmt by hand"
+	echo "deps.sh: installing Rust" >&2
+	timeout --kill-after=10 1200 rustup toolchain install stable --profile minimal \
+		--component clippy --component rustfmt </dev/null >&2
+	rustup default stable >&2
+	new_enough || die "Rust $rust is needed, this is $(cargo --version 2>&1 || true)"
+fi

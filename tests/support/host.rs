@@ -1,0 +1,333 @@
+//! A nested host: a Debian with systemd as PID 1 of fresh namespaces, an overlay root, a cgroup subtree of its own
+//! and real directories for `/var/lib/machines` and `/var/tmp`. Called by tests.
+//!
+//! It boots in about a second. `stop` powers it off as a user would and checks that it ends; dropping it kills it.
+//! The root must not be reached through `/proc/PID/root`: an absolute symlink in there leads to the machine itself.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::job::{self, Job, Output};
+use super::state::State;
+use super::{install, trees};
+
+/// The bound of a command that a test gives none.
+pub const BOUND: Duration = Duration::from_secs(60);
+const BOOT_BOUND: Duration = Duration::from_secs(60);
+const STOP_BOUND: Duration = Duration::from_secs(30);
+
+/// What a host is made of.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    tree: String,
+    guests: Vec<(String, String)>,
+    binds: Vec<String>,
+    networkd: bool,
+    coracle: bool,
+}
+
+/// A running nested host.
+#[derive(Debug)]
+pub struct Host {
+    state: State,
+    unshare: Child,
+    leader: u32,
+    commands: AtomicU32,
+}
+
+impl Builder {
+    /// Puts a copy of the guest tree at `/var/lib/machines/TREE`.
+    pub fn guest(self, tree: &str) -> Self {
+        self.guest_as(tree, tree)
+    }
+
+    /// Puts a copy of the guest tree at `/var/lib/machines/NAME`.
+    pub fn guest_as(mut self, tree: &str, name: &str) -> Self {
+        self.guests.push((tree.to_owned(), name.to_owned()));
+        self
+    }
+
+    /// Binds a path of the machine into the host; neither may contain a space or a colon.
+    pub fn bind(mut self, source: &str, target: &str) -> Self {
+        for path in [source, target] {
+            assert!(path.starts_with('/') && !path.contains([' ', ':', '\n']), "bad path '{path}'");
+        }
+        self.binds.push(format!("{source}:{target}"));
+        self
+    }
+
+    /// Enables systemd-networkd, which is off otherwise.
+    pub fn networkd(mut self) -> Self {
+        self.networkd = true;
+        self
+    }
+
+    /// A host on which coracle is not installed.
+    pub fn without_coracle(mut self) -> Self {
+        self.coracle = false;
+        self
+    }
+
+    /// Boots the host and waits until it is `running`; a degraded host fails the test.
+    pub fn start(self) -> Host {
+        let tree = trees::tree(&self.tree);
+        let state = State::new();
+        for (guest, name) in &self.guests {
+            add_guest(&state, guest, name);
+        }
+        if self.coracle {
+            trees::copy(&install::staged().join("usr"), &state.dir.join("upper/usr"));
+            // A newer /usr than at the last update would make the first boot run all the update services.
+            let mut touch = Command::new("touch");
+            touch.arg("-r").arg(tree.join("usr")).arg(state.dir.join("upper/usr"));
+            job::run(&mut touch, BOUND).success("touch");
+        }
+        let log = fs::File::create(state.dir.join("log")).expect("create the log");
+        // The child moves itself before it unshares, so that the cgroup namespace is rooted there.
+        let script = r#"echo $$ >"$CGROUP/cgroup.procs" && exec unshare --mount --uts --ipc --net --pid --cgroup \
+            --fork --kill-child --propagation slave bash "$SETUP""#;
+        let outer = fs::read_link("/proc/self/ns/mnt").expect("read our mount namespace");
+        let unshare = Command::new("setsid")
+            .args(["bash", "-c", script])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("CGROUP", &state.cgroup)
+            .env("SETUP", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/nested-host.sh"))
+            .env("STATE", &state.dir)
+            .env("TREE", &tree)
+            .env("NAME", format!("host-{}", state.name))
+            .env("OUTER_MNT", outer)
+            .env("BINDS", self.binds.join(" "))
+            .env("NETWORKD", if self.networkd { "1" } else { "0" })
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("duplicate the log"))
+            .stderr(log)
+            .spawn()
+            .expect("start unshare");
+        let mut host = Host { state, unshare, leader: 0, commands: AtomicU32::new(0) };
+        host.wait_for_systemd();
+        host.wait_until_running();
+        host
+    }
+}
+
+impl Host {
+    /// A Debian 13 host with coracle installed and no networkd, with these guest trees under their own names.
+    pub fn start(guests: &[&str]) -> Self {
+        guests.iter().fold(Self::builder(), |builder, guest| builder.guest(guest)).start()
+    }
+
+    /// The same, to be set up further.
+    pub fn builder() -> Builder {
+        let tree = "host".to_owned();
+        Builder { tree, guests: Vec::new(), binds: Vec::new(), networkd: false, coracle: true }
+    }
+
+    /// Puts a copy of the guest tree at `/var/lib/machines/NAME` of the running host.
+    pub fn add_guest(&self, tree: &str, name: &str) {
+        add_guest(&self.state, tree, name);
+    }
+
+    /// The host's name, unique on this machine.
+    pub fn name(&self) -> String {
+        format!("host-{}", self.state.name)
+    }
+
+    /// The pid of the host's systemd, as the machine counts.
+    pub fn leader(&self) -> u32 {
+        self.leader
+    }
+
+    /// Where `/var/lib/machines` of the host lies on the machine.
+    pub fn machines(&self) -> PathBuf {
+        self.state.dir.join("machines")
+    }
+
+    /// Runs a command in the host as root, for a minute at most.
+    pub fn exec(&self, command: &[&str]) -> Output {
+        self.exec_for(BOUND, command)
+    }
+
+    /// Runs a command in the host; at the bound it is killed with its descendants and its status is 124.
+    pub fn exec_for(&self, bound: Duration, command: &[&str]) -> Output {
+        self.start_job(command, Stdio::null()).wait(bound)
+    }
+
+    /// Runs a shell script in the host.
+    pub fn sh(&self, script: &str) -> Output {
+        self.exec(&["sh", "-euc", script])
+    }
+
+    /// Runs a command in the host that must succeed, and gives its standard output.
+    #[track_caller]
+    pub fn ok(&self, command: &[&str]) -> String {
+        self.exec(command).success("in the host").stdout
+    }
+
+    /// Runs a command in all namespaces of the PID 1 of a machine that is registered with machined.
+    pub fn in_guest(&self, machine: &str, command: &[&str]) -> Output {
+        let script =
+            r#"leader=$(machinectl show "$1" -P Leader) && shift && exec nsenter -t "$leader" -a "$@""#;
+        self.exec(&[&["sh", "-euc", script, "sh", machine], command].concat())
+    }
+
+    /// Runs a shell script in the host that must succeed, and gives its standard output.
+    #[track_caller]
+    pub fn sh_ok(&self, script: &str) -> String {
+        self.sh(script).success("in the host").stdout
+    }
+
+    /// Runs a command with these bytes as standard input.
+    pub fn exec_with_input(&self, input: &[u8], command: &[&str]) -> Output {
+        self.start_job(command, job::input_of(input)).wait(BOUND)
+    }
+
+    /// Runs a shell command line on a terminal of its own. Both streams come as standard output, with CR LF.
+    pub fn exec_on_tty(&self, bound: Duration, command_line: &str) -> Output {
+        self.exec_for(bound, &["script", "-qefc", command_line, "/dev/null"])
+    }
+
+    /// Starts a command in the background.
+    pub fn spawn(&self, command: &[&str]) -> Job {
+        self.start_job(command, Stdio::null())
+    }
+
+    /// Starts a command in the background with a pipe as standard input, see `Job::input`.
+    pub fn spawn_with_pipe(&self, command: &[&str]) -> Job {
+        self.start_job(command, Stdio::piped())
+    }
+
+    /// Starts a shell command line in the background on a terminal; what is written to `Job::input` is typed.
+    pub fn spawn_on_tty(&self, command_line: &str) -> Job {
+        self.spawn_with_pipe(&["script", "-qefc", command_line, "/dev/null"])
+    }
+
+    /// Writes a file in the host, with the directories above it.
+    #[track_caller]
+    pub fn write(&self, path: &str, content: &str) {
+        let script = r#"mkdir -p "$(dirname "$1")" && cat >"$1""#;
+        self.exec_with_input(content.as_bytes(), &["sh", "-euc", script, "sh", path])
+            .success("writing a file");
+    }
+
+    /// Reads a file of the host.
+    #[track_caller]
+    pub fn read(&self, path: &str) -> String {
+        self.ok(&["cat", "--", path])
+    }
+
+    /// Repeats a shell script every 50 ms until it succeeds; panics with its last output at the bound.
+    #[track_caller]
+    pub fn wait_until(&self, bound: Duration, script: &str) -> Output {
+        let end = Instant::now() + bound;
+        loop {
+            let out = self.sh(script);
+            if out.status == 0 {
+                return out;
+            }
+            assert!(Instant::now() < end, "not in {bound:?}: {out}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The end of the host's journal.
+    pub fn journal(&self, lines: u32) -> String {
+        let count = lines.to_string();
+        let command = ["journalctl", "--no-pager", "-q", "-o", "short-monotonic", "-n", &count];
+        self.exec_for(Duration::from_secs(10), &command).stdout
+    }
+
+    /// Powers the host off and removes it. Panics when it does not end by itself.
+    pub fn stop(mut self) {
+        let mut kill = Command::new("kill");
+        kill.args(["-s", "RTMIN+4", &self.leader.to_string()]);
+        assert!(
+            self.unshare.try_wait().expect("wait for unshare").is_none(),
+            "the host ended before its time"
+        );
+        job::run(&mut kill, BOUND).success("ask the host to power off");
+        let end = Instant::now() + STOP_BOUND;
+        while self.unshare.try_wait().expect("wait for unshare").is_none() {
+            if Instant::now() >= end {
+                panic!("the host did not power off in {STOP_BOUND:?}");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Each command has a cgroup of its own at the host's top: nsenter does not move into one, and without it
+    /// `/proc/self/cgroup` would show a path above the root. It is also how descendants are found.
+    fn start_job(&self, command: &[&str], stdin: Stdio) -> Job {
+        let number = self.commands.fetch_add(1, Ordering::Relaxed);
+        let cgroup = self.state.cgroup.join(format!("exec.{number}"));
+        fs::create_dir(&cgroup).expect("create a command's cgroup");
+        let script = r#"echo $$ >"$1/cgroup.procs" && shift && exec nsenter -t "$@""#;
+        let leader = self.leader.to_string();
+        let mut sh = Command::new("sh");
+        sh.args(["-c", script, "sh"]).arg(&cgroup).args([&leader, "-a", "env", "-i"]);
+        sh.args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "HOME=/root", "LANG=C.UTF-8"]);
+        sh.args(["TERM=xterm", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"]);
+        sh.args(command).stdin(stdin);
+        Job::start(&mut sh, Some(cgroup)).named(command.join(" "))
+    }
+
+    /// Waits until the set-up script has become systemd.
+    fn wait_for_systemd(&mut self) {
+        let unshare = self.unshare.id();
+        let end = Instant::now() + BOOT_BOUND;
+        loop {
+            let children =
+                fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap_or_default();
+            if let Ok(leader) = children.trim().parse()
+                && fs::read_to_string(format!("/proc/{leader}/comm")).is_ok_and(|comm| comm == "systemd\n")
+            {
+                self.leader = leader;
+                return;
+            }
+            let ended = self.unshare.try_wait().expect("wait for unshare");
+            let log = || fs::read_to_string(self.state.dir.join("log")).unwrap_or_default();
+            assert!(ended.is_none(), "the host's set-up failed: {ended:?}\n{}", log());
+            assert!(Instant::now() < end, "the host's set-up hangs\n{}", log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn wait_until_running(&self) {
+        let end = Instant::now() + BOOT_BOUND;
+        loop {
+            let out = self.exec_for(BOOT_BOUND, &["systemctl", "is-system-running", "--wait"]);
+            match out.stdout.trim() {
+                "running" => return,
+                "degraded" => panic!("the host is degraded:\n{}", self.ok(&["systemctl", "--failed"])),
+                // The bus does not answer yet.
+                _ => assert!(Instant::now() < end, "the host does not boot: {out}"),
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if thread::panicking() && self.leader != 0 {
+            eprintln!("--- end of the journal of {}\n{}---", self.name(), self.journal(80));
+        }
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+        if let Err(error) = self.state.remove() {
+            // A second panic would hide the first.
+            assert!(thread::panicking(), "{error}");
+            eprintln!("{error}");
+        }
+    }
+}
+
+fn add_guest(state: &State, tree: &str, name: &str) {
+    let target = state.dir.join("machines").join(name);
+    assert!(!target.exists(), "there is a guest '{name}' already");
+    trees::copy(&trees::tree(tree), &target);
+}

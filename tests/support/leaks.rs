@@ -1,0 +1,74 @@
+//! What a machine may leave behind on a host: mounts, links, addresses, routes, network namespaces, cgroups, the nft
+//! ruleset, loop devices, registrations, scopes, state files, processes. Called by tests.
+//!
+//! Take a `Snapshot` before and call `assert_same` after: it gives the host some seconds to settle and then names
+//! every difference. Recorded id ranges in `/var/lib/coracle` may stay.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::host::Host;
+
+const SETTLE: Duration = Duration::from_secs(8);
+
+/// The list of `leaks.sh`, with how often each line occurs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    lines: BTreeMap<String, i64>,
+}
+
+impl Snapshot {
+    /// What is there now.
+    pub fn take(host: &Host) -> Self {
+        let text = host.exec(&["sh", "-c", include_str!("leaks.sh"), "leaks.sh"]).success("leaks.sh").stdout;
+        let mut lines = BTreeMap::new();
+        for line in text.lines() {
+            *lines.entry(line.to_owned()).or_default() += 1;
+        }
+        Self { lines }
+    }
+
+    /// Every line that `after` has more often (`+`) or less often (`-`), sorted by kind.
+    pub fn difference(&self, after: &Self) -> Vec<String> {
+        let keys = self.lines.keys().chain(after.lines.keys().filter(|line| !self.lines.contains_key(*line)));
+        let mut difference = Vec::new();
+        for line in keys {
+            let count = |snapshot: &Self| snapshot.lines.get(line).copied().unwrap_or_default();
+            let sign = match count(after) - count(self) {
+                0 => continue,
+                1.. => '+',
+                _ => '-',
+            };
+            difference.push(format!("{sign} {line}"));
+        }
+        difference.sort_by(|a, b| a[2..].cmp(&b[2..]));
+        difference
+    }
+
+    /// Waits until nothing differs; panics with every difference when that does not come.
+    #[track_caller]
+    pub fn assert_same(&self, host: &Host) {
+        let end = Instant::now() + SETTLE;
+        loop {
+            let difference = self.difference(&Self::take(host));
+            if difference.is_empty() {
+                return;
+            }
+            if Instant::now() >= end {
+                panic!("left over on the host:\n{}", difference.join("\n"));
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (line, count) in &self.lines {
+            writeln!(f, "{line} ({count})")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+#!/bin/sh
+# leaks.sh: lists, inside a host, everything that a machine may leave behind, one "kind: value" a line.
+# Run by leaks.rs. No ids that change from one making to the next, nothing that the host's own services come
+# and go with; what may persist (/var/lib/coracle) is left out.
+set -eu
+
+# the mounts of PID 1: target, root, type. Credentials are mounted while a host service starts.
+awk '{ for (i = 7; $i != "-"; i++); print "mount: " $5 " root=" $4 " type=" $(i + 1) }' /proc/1/mountinfo |
+	grep -v '^mount: /run/credentials/systemd-' || true
+
+ip -o link show | sed -E 's/^[0-9]+: ([^:]+): <[^>]*>(.* master ([^ ]+))?.*/link: \1 \2/; s/ (mtu|qdisc) .* master / master /; s/ *$//'
+ip -o addr show | awk '{ print "address: " $2, $3, $4 }'
+ip -4 route show table all | sed 's/^/route: /; s/ *$//'
+ip -6 route show table all | sed 's/ expires [^ ]*//; s/^/route: /; s/ *$//'
+ip rule show | sed 's/^/rule: /'
+nft -s list ruleset | sed 's/^/nft: /'
+
+# Network namespaces and processes outside the host's own services. A process may end while we look at it.
+own=$(readlink /proc/1/ns/net)
+for p in /proc/[0-9]*; do
+	cgroup=$(sed -n 's/^0:://p' "$p/cgroup" 2>/dev/null) || continue
+	comm=$(cat "$p/comm" 2>/dev/null) || continue
+	case $cgroup in /system.slice/systemd-*) continue ;; esac
+	net=$(readlink "$p/ns/net" 2>/dev/null) || continue
+	[ "$net" = "$own" ] || echo "netns: of a process '$comm' in $cgroup"
+	case $comm:$cgroup in coracle*:* | *:/machine.slice/* | *coracle*) echo "process: $comm in $cgroup" ;; esac
+done
+find /run/netns -mindepth 1 2>/dev/null | sed 's/^/netns: /'
+
+# machine.slice itself stays; the cgroups of the test's own commands and of host services on demand come and go
+find /sys/fs/cgroup -mindepth 1 -type d | sed 's,^/sys/fs/cgroup,,' | grep -v -E \
+	-e '^/exec\.[0-9]+$' -e '^/machine\.slice$' -e '^/system\.slice/(systemd-|system-systemd|system-modprobe|system-dbus)' |
+	sed 's/^/cgroup: /'
+
+# Loop devices belong to the whole machine: only those count whose file is one of this host's, or is deleted.
+for b in /sys/block/loop*/loop/backing_file; do
+	file=$(cat "$b" 2>/dev/null) || continue
+	device=/dev/$(basename "${b%/loop/backing_file}")
+	inode=$(losetup -nO BACK-INO "$device" 2>/dev/null | tr -d ' ') || continue
+	case $file in
+	*' (deleted)') echo "loop: $file" ;;
+	*) [ "$(stat -c %i "$file" 2>/dev/null)" != "$inode" ] || echo "loop: $file" ;;
+	esac
+done
+
+busctl --timeout=5 call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager ListMachines 2>/dev/null |
+	grep -o '"/org/freedesktop/machine1/machine/[^"]*"' | sed 's/^/registration: /' || true
+systemctl list-units --all --plain --no-legend --no-pager 'coracle@*' '*.scope' |
+	awk '$1 !~ /^(init|session-.*)\.scope$/ && $3 != "inactive" { print "unit: " $1, $2, $3 }'
+
+for dir in /run/coracle /run/systemd/system /run/systemd/network /run/systemd/transient /run/systemd/machines \
+	/run/systemd/nspawn /run/systemd/nspawn-uid /run/lock/coracle; do
+	find "$dir" -mindepth 1 2>/dev/null | sed 's/^/file: /'
+done | grep -v '/session-[^/]*\.scope' || true
+# propagation directories of the host's own services come and go
+find /run/systemd/propagate /run/systemd/nspawn.propagate -mindepth 1 -maxdepth 1 2>/dev/null | grep -v '/systemd-' | sed 's/^/file: /' || true
+find /tmp /var/tmp /dev/shm -maxdepth 1 -name '*coracle*' | sed 's/^/file: /'
+find /var/lib/machines -maxdepth 1 -name '.*' ! -name . | sed 's/^/file: /'
+exit 0

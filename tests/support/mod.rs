@@ -1,0 +1,18 @@
+//! The harness of the host suite: root trees, nested hosts, commands in them, what they leave behind.
+//! Every test file of the suite has `mod support;`. Nothing here knows what a test is about.
+//!
+//! A nested host is a real Debian with systemd as PID 1 of namespaces of its own. `Host::start()` gives one with
+//! coracle installed; `Host::builder()` sets more. Every command is bounded in time. All of it needs root.
+
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
+
+pub mod host;
+pub mod install;
+pub mod job;
+pub mod leaks;
+pub mod state;
+pub mod trees;
+
+pub use host::{Builder, Host};
+pub use job::{Job, Output, TIMED_OUT};
+pub use leaks::Snapshot;
