@@ -74,7 +74,7 @@ pub fn guest_network_file(plan: &Plan, dhcp: Dhcp) -> String {
     format!(
         "[Match]\nName={GUEST_INTERFACE}\nVirtualization=container\n\n\
          [Network]\nAddress={}/{IPV4_LENGTH}\nGateway={}\n{dhcp}\
-         LinkLocalAddressing=yes\nLLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\n\n\
+         LinkLocalAddressing=ipv6\nLLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\n\n\
          [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n\n\
          [Route]\nGateway={}\n",
         ipv4.guest, ipv4.host, ipv6.guest, ipv6.host,
@@ -94,7 +94,7 @@ fn host_network_file(plan: &Plan) -> String {
         "# Made by coracle for machine '{}', gone when it stops.\n\
          [Match]\nKind=veth\nName={}\n\n\
          [Link]\nRequiredForOnline=no\n\n\
-         [Network]\nAddress={}/{IPV4_LENGTH}\nLinkLocalAddressing=yes\nDHCPServer=yes\nIPMasquerade=both\n\
+         [Network]\nAddress={}/{IPV4_LENGTH}\nLinkLocalAddressing=ipv6\nDHCPServer=yes\nIPMasquerade=both\n\
          LLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\nIPv6SendRA=yes\n\n\
          [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n",
         plan.machine, plan.host_interface, plan.ipv4.host, plan.ipv6.host,
