@@ -90,6 +90,8 @@ pub struct Plan {
     pub namespaces: u64,
     /// First host id and number of ids of the user namespace.
     pub id_map: Option<(u32, u32)>,
+    /// Whether any tree's ids are mapped.
+    pub maps_tree: bool,
     /// The init that runs, which decides how it is stopped.
     pub init: Init,
     /// Whether the machine counts as started only when the guest says so.
@@ -110,9 +112,14 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
     };
     let console = console(machine, facts);
     let has_console = console != Console::Pipe;
+    let build = build_steps(machine, facts, has_console);
+    let maps = |step: &BuildStep| {
+        matches!(step, BuildStep::Root { map_ids: true, .. } | BuildStep::Bind { map_ids: true, .. })
+    };
     Ok(Plan {
         host: host_steps(machine),
-        build: build_steps(machine, facts, has_console),
+        maps_tree: build.iter().any(maps),
+        build,
         lead: lead_steps(machine, facts, has_console)?,
         namespaces: namespaces(machine, facts),
         id_map: facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, id_count(machine))),

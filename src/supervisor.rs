@@ -7,6 +7,7 @@ pub mod console;
 mod ending;
 mod guest;
 pub mod handover;
+mod idmap;
 pub mod launch;
 pub mod registration;
 pub mod reserve;

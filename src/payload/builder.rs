@@ -14,8 +14,8 @@ use std::path::Path;
 pub struct Place {
     /// PID 1, whose namespaces are joined.
     pub leader: OwnedFd,
-    /// Its user namespace, where it has one of its own.
-    pub user_namespace: Option<OwnedFd>,
+    /// The user namespace by which ids of trees are mapped.
+    pub id_map: Option<OwnedFd>,
     /// Whether it has a network namespace of its own.
     pub private_network: bool,
     /// The host id of the guest's root.
@@ -49,7 +49,7 @@ impl Builder {
         match step {
             BuildStep::Join => self.join(),
             BuildStep::Root { directory, at, map_ids, read_only, mount_points } => {
-                let userns = self.place.user_namespace.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
+                let userns = self.place.id_map.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
                 self.root = Some(mounts::attach_root(directory, at, userns, *read_only, mount_points)?);
                 Ok(())
             }
@@ -67,7 +67,7 @@ impl Builder {
             }
             BuildStep::Link { path, to } => nodes::link(self.root()?, path, to, owner),
             BuildStep::Bind { .. } => {
-                let userns = self.place.user_namespace.as_ref().map(AsFd::as_fd);
+                let userns = self.place.id_map.as_ref().map(AsFd::as_fd);
                 mounts::bind(self.root()?, step, userns)
             }
             BuildStep::Restrict { target, attributes } => mounts::restrict(self.root()?, target, *attributes),

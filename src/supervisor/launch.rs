@@ -2,7 +2,7 @@
 //! a step fails.
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::{cleanup, registration, reserve};
+use super::{cleanup, idmap, registration, reserve};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::machined::{Outcome, Previous};
@@ -60,6 +60,7 @@ struct Launch<'a> {
     builder: Option<(Child, ParentEnd)>,
     notify: Option<OwnedFd>,
     console: Option<OwnedFd>,
+    id_map: Option<OwnedFd>,
     network: Option<OwnedFd>,
 }
 
@@ -110,6 +111,7 @@ impl<'a> Launch<'a> {
             builder: None,
             notify: None,
             console: None,
+            id_map: None,
             network: None,
         })
     }
@@ -219,6 +221,9 @@ impl<'a> Launch<'a> {
             std::fs::write(format!("/proc/{pid}/{file}"), format!("0 {base} {count}\n"))
                 .context(|| format!("cannot map ids 0 to {} from {base} ({file})", count - 1))?;
         }
+        if self.ask.plan.maps_tree {
+            self.id_map = Some(idmap::namespace(base, count)?);
+        }
         Ok(())
     }
 
@@ -231,14 +236,13 @@ impl<'a> Launch<'a> {
             rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .context(|| format!("cannot open '{path}'"))
         };
-        let user_namespace = self.ask.plan.id_map.map(|_| open("user")).transpose()?;
         let private_network = self.ask.machine.network.mode.is_private();
         let network = private_network.then(|| open("net")).transpose()?;
         let duplicate =
             |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a descriptor");
         let place = payload::Place {
             leader: duplicate(&leader.pidfd)?,
-            user_namespace,
+            id_map: self.id_map.as_ref().map(duplicate).transpose()?,
             private_network,
             owner: self.owner(),
             notify: self.notify.as_ref().map(duplicate).transpose()?,
