@@ -33,6 +33,17 @@ pub enum Mode {
 /// # Errors
 /// Why the machine does not run, of kind [`Kind::Launch`].
 pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
+    // The unit keeps the reason, for whoever started it and for 'status'.
+    let outcome = launch_in_unit(paths, name);
+    if let Err(error) = &outcome {
+        let hint = error.cure().map_or_else(String::new, |cure| format!(" (hint: {cure})"));
+        let text = format!("failed: {error}{hint}").replace('\n', " ");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
+    }
+    outcome
+}
+
+fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let kept = handover::receive()?.map(Kept::from);
     let resolved = config::machine(paths, name).map_err(|error| error.kind_of(Kind::Launch))?;
     warn(&resolved);
@@ -163,6 +174,7 @@ fn start(
         cgroup: place.cgroup,
         unit: place.unit,
         machine_id: found.facts.machine_id,
+        boot_id: found.facts.boot_id,
         id_lock: found.id_lock,
         arguments,
         kept,
