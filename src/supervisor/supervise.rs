@@ -75,6 +75,7 @@ struct Loop {
 pub fn supervise(running: Running) -> Result<Outcome> {
     let mut watch = Loop::new(running)?;
     watch.begin();
+    process::trim_memory();
     let ended = loop {
         if let Some(outcome) = watch.turn()? {
             break outcome;
