@@ -88,6 +88,9 @@ lint:
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	shellcheck --external-sources $(SCRIPTS)
+	# What deny.toml forbids of tokio, in what is really built here: it would start threads or catch signals.
+	! $(CARGO) tree --locked --target $(TARGET) --edges normal,features --invert tokio | \
+		grep -E 'tokio feature "(full|rt-multi-thread|process|fs|signal)"'
 
 trees:
 	tests/trees/build.sh --list | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
