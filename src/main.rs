@@ -69,6 +69,9 @@ fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error
     log_to(cli.debug);
     let status = match &cli.verb {
         Verb::Run(options) => {
+            if options.quiet {
+                log::set_max_level(log::LevelFilter::Warn);
+            }
             let mode = if options.dry_run { Mode::DryRun } else { Mode::Run };
             cli::layer::layer(options)
                 .and_then(|flags| coracle::run::foreground(&paths, flags, mode, arguments))
