@@ -19,6 +19,8 @@ TARGET := x86_64-unknown-linux-gnu
 RELEASE := $(CURDIR)/target/$(TARGET)/release/coracle
 SCRIPTS := $(sort $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh)) .ci/run
 
+TOKIO_BANNED := full|rt-multi-thread|process|fs|signal
+
 # the whole test run, and each of its long parts, ends by itself
 TREES_BOUND := 20m
 TEST_BOUND := 40m
@@ -88,6 +90,9 @@ lint:
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	shellcheck --external-sources $(SCRIPTS)
+	# What deny.toml forbids of tokio, in what is really built here: it would start threads or catch signals.
+	features=$$($(CARGO) tree --locked --target $(TARGET) --edges normal,features --invert tokio)
+	if grep -E 'tokio feature "($(TOKIO_BANNED))"' <<<"$$features"; then exit 1; fi
 
 trees:
 	tests/trees/build.sh --list | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh

@@ -84,9 +84,6 @@ pub enum Verb {
     /// Set a machine up: what its unit runs
     #[command(hide = true)]
     Launch(Launch),
-    /// Watch over a machine that was set up
-    #[command(hide = true)]
-    Supervise,
     /// Undo what a machine left behind
     #[command(hide = true)]
     Cleanup(Launch),

@@ -17,6 +17,9 @@ fn main() -> ExitCode {
         generate(&arguments);
         return ExitCode::SUCCESS;
     }
+    if arguments.get(1).is_some_and(|verb| verb == "supervise") {
+        return supervise();
+    }
     let outcome = cli::parse(arguments.clone()).map_err(|error| vec![error]).and_then(|cli| match cli {
         Some(cli) => run(&cli, arguments.into_iter().skip(1).collect()),
         None => Ok(0),
@@ -28,6 +31,19 @@ fn main() -> ExitCode {
             ExitCode::from(errors.iter().map(Error::exit_status).max().unwrap_or(1))
         }
     }
+}
+
+/// The verb that stays for as long as its machine runs. It is met before the command line's
+/// definition is built: that would stay in memory as long.
+fn supervise() -> ExitCode {
+    log_to(false);
+    coracle::run::supervise_unit().map_or_else(
+        |error| {
+            complain(&error);
+            ExitCode::from(error.exit_status())
+        },
+        ExitCode::from,
+    )
 }
 
 /// Whether we were called by systemd as its generator, by our name.
@@ -53,12 +69,14 @@ fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error
     log_to(cli.debug);
     let status = match &cli.verb {
         Verb::Run(options) => {
+            if options.quiet {
+                log::set_max_level(log::LevelFilter::Warn);
+            }
             let mode = if options.dry_run { Mode::DryRun } else { Mode::Run };
             cli::layer::layer(options)
                 .and_then(|flags| coracle::run::foreground(&paths, flags, mode, arguments))
         }
         Verb::Launch(wanted) => coracle::run::launch_unit(&paths, &wanted.name).map(|()| 0),
-        Verb::Supervise => coracle::run::supervise_unit(),
         verb => return several(&paths, verb).map(|()| 0),
     };
     status.map_err(|error| vec![error])
@@ -84,7 +102,7 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
         Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
-        Verb::Run(_) | Verb::Launch(_) | Verb::Supervise => Ok(()),
+        Verb::Run(_) | Verb::Launch(_) => Ok(()),
     }
 }
 

@@ -18,8 +18,7 @@ pub use builder::Place;
 
 /// Goes through PID 1's steps and becomes the payload.
 pub fn lead(steps: &[LeadStep], link: &ChildEnd, streams: session::Streams) -> ! {
-    // A supervisor killed before the payload runs must not leave us behind.
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    die_with_supervisor();
     let mut session = session::Session::new(streams);
     for (number, step) in steps.iter().enumerate() {
         if let Err(error) = session.run(step, link) {
@@ -31,7 +30,7 @@ pub fn lead(steps: &[LeadStep], link: &ChildEnd, streams: session::Streams) -> !
 
 /// Goes through the builder's steps, hands the console over and ends.
 pub fn build(steps: &[BuildStep], link: &ChildEnd, place: Place) -> ! {
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    die_with_supervisor();
     let mut builder = builder::Builder::new(place);
     for (number, step) in steps.iter().enumerate() {
         if let Err(error) = builder.run(step) {
@@ -41,6 +40,11 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, place: Place) -> ! {
     let console: Option<OwnedFd> = builder.into_console();
     let _ = link.say(&FromPayload::Done, console.as_ref().map(rustix::fd::AsFd::as_fd));
     process::exit_now(0)
+}
+
+/// A supervisor that is killed takes us along; it outlives the exec of the payload.
+fn die_with_supervisor() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 
 /// Tells the supervisor which step failed and why, and ends.

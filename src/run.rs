@@ -33,10 +33,23 @@ pub enum Mode {
 /// # Errors
 /// Why the machine does not run, of kind [`Kind::Launch`].
 pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
+    // The unit keeps the reason, for whoever started it and for 'status'.
+    let outcome = launch_in_unit(paths, name);
+    if let Err(error) = &outcome {
+        let hint = error.cure().map_or_else(String::new, |cure| format!(" (hint: {cure})"));
+        let text = format!("failed: {error}{hint}").replace('\n', " ");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
+    }
+    outcome
+}
+
+fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let kept = handover::receive()?.map(Kept::from);
     let resolved = config::machine(paths, name).map_err(|error| error.kind_of(Kind::Launch))?;
     warn(&resolved);
-    let place = Place { unit: Some(format!("coracle@{name}.service")), cgroup: Some(Cgroup::of_unit()?) };
+    let place = |_: &Machine, _: Option<&Kept>| {
+        Ok(Place { unit: Some(format!("coracle@{name}.service")), cgroup: Some(Cgroup::of_unit()?) })
+    };
     let arguments = vec!["launch".into(), name.as_str().into()];
     let running = start(paths, &resolved.machine, place, arguments, kept, Keep::Recorded)?;
     Err(running.execute(&["supervise".into()]))
@@ -81,7 +94,6 @@ pub fn foreground(paths: &Paths, flags: Layer, mode: Mode, arguments: Vec<OsStri
         crate::cli::output::text(&plan::make(machine, &facts.facts)?.to_string())?;
         return Ok(0);
     }
-    let place = place(machine, kept.as_ref()).map_err(|error| error.kind_of(Kind::Launch))?;
     let mut running = start(paths, machine, place, arguments, kept, Keep::WhileRunning)?;
     loop {
         match supervise::supervise(running)? {
@@ -140,7 +152,7 @@ fn own_unit() -> Option<String> {
 fn start(
     paths: &Paths,
     machine: &Machine,
-    place: Place,
+    place: impl FnOnce(&Machine, Option<&Kept>) -> Result<Place>,
     arguments: Vec<OsString>,
     kept: Option<Kept>,
     keep: Keep,
@@ -154,6 +166,8 @@ fn start(
     }
     let found = facts::find(paths, machine, keep, kept.as_ref()).map_err(launch)?;
     let plan = plan::make(machine, &found.facts).map_err(launch)?;
+    // Last of what can fail by what was asked for: a scope is something made on the host.
+    let place = place(machine, kept.as_ref()).map_err(launch)?;
     launch::launch(Ask {
         paths,
         machine,
@@ -163,6 +177,7 @@ fn start(
         cgroup: place.cgroup,
         unit: place.unit,
         machine_id: found.facts.machine_id,
+        boot_id: found.facts.boot_id,
         id_lock: found.id_lock,
         arguments,
         kept,

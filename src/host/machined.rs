@@ -103,7 +103,7 @@ pub enum Outcome {
 /// ours, is replaced. Takes [`bus::PATIENCE`] at most.
 ///
 /// # Errors
-/// A live machine of another manager has the name, or machined refuses.
+/// A live machine of another manager has the name.
 pub async fn register(registration: &Registration<'_>) -> Result<Outcome> {
     match tokio::time::timeout(bus::PATIENCE, register_unbounded(registration)).await {
         Ok(outcome) => outcome,
@@ -141,17 +141,21 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
         return Ok(Outcome::Absent(reason));
     }
     let name = registration.name;
-    let refused = |error| bus::failure(error).context(format!("cannot register '{name}' with machined"));
+    // Whatever else it says, the machine can do without: the caller decides whether it may.
+    let refused = |error| Ok(Outcome::Absent(format!("machined refuses: {}", bus::failure(error))));
     if !is(&error, "org.freedesktop.machine1.MachineExists") {
-        return Err(refused(error));
+        return refused(error);
     }
     refuse_foreign(&manager, &connection, registration).await?;
     match manager.unregister_machine(name.as_str()).await {
         // It went by itself meanwhile: that is what was wanted.
-        Err(error) if !is(&error, "org.freedesktop.machine1.NoSuchMachine") => return Err(refused(error)),
+        Err(error) if !is(&error, "org.freedesktop.machine1.NoSuchMachine") => return refused(error),
         _ => log::debug!("replacing an old registration of '{name}' with machined"),
     }
-    call(&manager, registration).await.map(|()| Outcome::Registered).map_err(refused)
+    match call(&manager, registration).await {
+        Ok(()) => Ok(Outcome::Registered),
+        Err(error) => refused(error),
+    }
 }
 
 /// One attempt: the newest method first.

@@ -33,7 +33,7 @@ impl Session {
     pub fn run(&mut self, step: &LeadStep, link: &ChildEnd) -> Result<()> {
         match step {
             LeadStep::Meet(sync) => link.meet(*sync),
-            LeadStep::BecomeRoot => process::become_user(0, 0, &[]),
+            LeadStep::BecomeRoot => become_user(0, 0, &[]),
             LeadStep::CgroupNamespace => enter(CloneFlags::CLONE_NEWCGROUP),
             LeadStep::MountNamespace => mount_namespace(),
             LeadStep::Hostname(name) => {
@@ -45,7 +45,7 @@ impl Session {
             LeadStep::TimeNamespace => time_namespace(),
             LeadStep::Limits => limits(),
             LeadStep::Capabilities(kept) => capabilities(*kept),
-            LeadStep::User { uid, gid, groups } => process::become_user(*uid, *gid, groups),
+            LeadStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             LeadStep::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).context(|| "cannot give them up")
             }
@@ -65,6 +65,14 @@ impl Session {
             None => Ok(()),
         }
     }
+}
+
+/// Becomes a user, and asks again to die with the supervisor: a change of ids takes that back
+/// (PR_SET_PDEATHSIG(2const)). The next meeting finds one that is gone already.
+fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    process::become_user(uid, gid, groups)?;
+    super::die_with_supervisor();
+    Ok(())
 }
 
 fn enter(namespace: CloneFlags) -> Result<()> {

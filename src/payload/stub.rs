@@ -1,38 +1,52 @@
-//! The tiny PID 1 of `--as-pid2`: reaps, passes the end of PID 2 on as its own.
+//! The tiny PID 1 of `--as-pid2`: reaps, and passes the end of PID 2 on as its own.
 
 use crate::error::{Context, Result};
-use crate::sys::process::{self, Ended, Side};
-use nix::sys::wait::{WaitStatus, waitpid};
+use crate::sys::process::{self, Side};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::fd::AsFd;
 
 /// Forks: the child returns and becomes the payload, the parent stays as PID 1 until it ends.
+///
+/// # Errors
+/// What clone3(2) says.
 pub fn fork() -> Result<()> {
     match process::clone(0, None)? {
         Side::Child => {
             rustix::process::setsid().context(|| "cannot begin a session")?;
+            super::die_with_supervisor();
             Ok(())
         }
         Side::Parent(child) => {
-            // Nothing of ours may be held open by the stub for as long as the payload runs.
+            // The link among them: its end tells the supervisor that the payload runs.
+            crate::sys::descriptor::close_from(3, child.pidfd.as_fd());
             let _ = rustix::thread::set_name(c"(coracle-stub)");
-            let status = loop {
-                match waitpid(None, None) {
-                    Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() == child.pid.as_raw_nonzero().get() => {
-                        break code;
-                    }
-                    Ok(WaitStatus::Signaled(pid, _, _))
-                        if pid.as_raw() == child.pid.as_raw_nonzero().get() =>
-                    {
-                        break 255;
-                    }
-                    Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                    Err(_) => match process::wait(child.pidfd.as_fd()) {
-                        Ok(Ended::Exited(code)) => break code,
-                        _ => break 255,
-                    },
+            watch(child.pid.as_raw_nonzero().get(), child.pidfd.as_fd())
+        }
+    }
+}
+
+/// What a stop is asked by, of a stub init (systemd-nspawn(1), `--as-pid2`).
+const STOPS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
+
+/// Waits for signals: a child's end is reaped, a request to stop is passed on as SIGTERM.
+fn watch(payload: i32, pidfd: rustix::fd::BorrowedFd<'_>) -> ! {
+    let mut signals = SigSet::empty();
+    STOPS.into_iter().chain([Signal::SIGCHLD]).for_each(|signal| signals.add(signal));
+    let _ = signals.thread_block();
+    loop {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match status {
+                WaitStatus::StillAlive => break,
+                WaitStatus::Exited(pid, code) if pid.as_raw() == payload => process::exit_now(code),
+                WaitStatus::Signaled(pid, signal, _) if pid.as_raw() == payload => {
+                    process::exit_now(128 + signal as i32)
                 }
-            };
-            process::exit_now(status)
+                _ => {}
+            }
+        }
+        if signals.wait().is_ok_and(|signal| STOPS.contains(&signal)) {
+            let _ = process::send_signal(pidfd, libc::SIGTERM);
         }
     }
 }

@@ -2,13 +2,14 @@
 //! and the lock of an id range.
 
 use super::Keep;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::lock::Lock;
 use crate::host::netlink::plan::siphash;
 use crate::host::probe::{self, Tree};
 use crate::host::{ids, netlink, networkd};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
+use crate::machine::mounts::MountKind;
 use crate::machine::network::Mode;
 use crate::machine::users::Users;
 use crate::paths::Paths;
@@ -36,6 +37,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     let tree = Tree::open(&machine.root.directory)?;
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     tree.check_is_root(booting)?;
+    check_sources(machine)?;
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
     let (id_base, id_lock) = ids(paths, machine, keep, kept)?;
@@ -61,6 +63,20 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         on_terminal: on_terminal(),
     };
     Ok(Found { facts, link, root_identity: tree.identity()?, id_lock })
+}
+
+/// Every place of the host that is to be mounted has to be there.
+fn check_sources(machine: &Machine) -> Result<()> {
+    let missing = machine.mounts.iter().find_map(|mount| match &mount.kind {
+        MountKind::Bind { source, .. } => source.metadata().err().map(|error| (source, mount, error)),
+        _ => None,
+    });
+    match missing {
+        None => Ok(()),
+        Some((source, mount, error)) => Err(Error::from(error)
+            .context(format!("cannot bind '{}' on '{}'", source.display(), mount.target.display()))
+            .hint("make it on the host first, or take the mount out of the definition")),
+    }
 }
 
 /// The first id of the machine's range, locked.

@@ -24,6 +24,17 @@ pub enum Hotkey {
     PowerOff,
 }
 
+/// Whose console it is, as the journal's entries say.
+#[derive(Debug, Clone, Copy)]
+pub struct Guest<'a> {
+    /// The machine.
+    pub name: &'a str,
+    /// Process id of its PID 1 in the host's view.
+    pub leader: u32,
+    /// The id of its boot, 32 hex digits.
+    pub boot_id: &'a str,
+}
+
 /// The console while a machine runs.
 #[derive(Debug)]
 pub struct Console {
@@ -32,7 +43,7 @@ pub struct Console {
     slave: Option<OwnedFd>,
     kind: Kind,
     journal: Option<Journal>,
-    fields: [(&'static str, String); 3],
+    fields: [(&'static str, String); 4],
     line: Vec<u8>,
     ring: std::fs::File,
     written: u64,
@@ -42,7 +53,7 @@ pub struct Console {
 
 impl Console {
     /// Takes over our end of the console and its memory.
-    pub fn new(master: Option<OwnedFd>, ring: OwnedFd, kind: Kind, name: &str, leader: u32) -> Self {
+    pub fn new(master: Option<OwnedFd>, ring: OwnedFd, kind: Kind, guest: &Guest<'_>) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = master.as_ref().and_then(|master| rustix::pty::ioctl_tiocgptpeer(master, flags).ok());
         let ring = std::fs::File::from(ring);
@@ -50,9 +61,10 @@ impl Console {
         let mut console = Self {
             journal: (kind == Kind::Journal).then(Journal::open).flatten(),
             fields: [
-                ("CORACLE_MACHINE", name.to_owned()),
-                ("CORACLE_LEADER", leader.to_string()),
-                ("SYSLOG_IDENTIFIER", name.to_owned()),
+                ("CORACLE_MACHINE", guest.name.to_owned()),
+                ("CORACLE_LEADER", guest.leader.to_string()),
+                ("CORACLE_BOOT_ID", guest.boot_id.to_owned()),
+                ("SYSLOG_IDENTIFIER", guest.name.to_owned()),
             ],
             master,
             slave,
@@ -151,14 +163,10 @@ impl Console {
     pub fn flush(&mut self) {
         let line = readable(&std::mem::take(&mut self.line));
         let Some(journal) = self.journal.as_ref().filter(|_| !line.is_empty()) else { return };
-        let [machine, leader, identifier] = &self.fields;
-        journal.send(&[
-            ("MESSAGE", line.as_bytes()),
-            ("PRIORITY", b"6"),
-            (machine.0, machine.1.as_bytes()),
-            (leader.0, leader.1.as_bytes()),
-            (identifier.0, identifier.1.as_bytes()),
-        ]);
+        let own = self.fields.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let fields: Vec<(&str, &[u8])> =
+            [("MESSAGE", line.as_bytes()), ("PRIORITY", b"6")].into_iter().chain(own).collect();
+        journal.send(&fields);
     }
 
     /// Reads what a person typed and passes it on; tells a hotkey.
@@ -262,6 +270,8 @@ fn readable(line: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    const WEB: Guest<'_> = Guest { name: "web", leader: 1, boot_id: "0" };
+
     #[test]
     fn lines_are_readable() {
         assert_eq!(readable(b"[\x1b[0;32m  OK  \x1b[0m] Started\r"), "[  OK  ] Started");
@@ -272,7 +282,7 @@ mod tests {
     #[test]
     fn the_ring_keeps_the_end() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let mut console = Console::new(None, ring, Kind::Passive, "web", 1);
+        let mut console = Console::new(None, ring, Kind::Passive, &WEB);
         for number in 0..20_000 {
             console.keep(format!("line {number}\n").as_bytes());
         }
@@ -284,7 +294,7 @@ mod tests {
     #[test]
     fn hotkeys_need_two_escapes() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let mut console = Console::new(None, ring, Kind::Passive, "web", 1);
+        let mut console = Console::new(None, ring, Kind::Passive, &WEB);
         let mut type_keys = |keys: &[u8]| keys.iter().find_map(|key| console.hotkey(*key));
         assert_eq!(type_keys(b"r\x1dr\x1dp"), None);
         assert_eq!(type_keys(b"\x1d\x1dp"), Some(Hotkey::PowerOff));

@@ -37,6 +37,8 @@ pub struct Terms {
     pub console: Console,
     /// The machine's id, for registering again.
     pub machine_id: [u8; 16],
+    /// The id of this boot of the guest, 32 hex digits, as its journal has it.
+    pub boot_id: String,
     /// Whether machined is to know the machine.
     pub register: bool,
     /// How often the kernel had killed for want of memory before the start.

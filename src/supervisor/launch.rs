@@ -40,6 +40,8 @@ pub struct Ask<'a> {
     pub unit: Option<String>,
     /// The machine id.
     pub machine_id: [u8; 16],
+    /// The id of this boot of the guest.
+    pub boot_id: [u8; 16],
     /// The lock on the machine's ids.
     pub id_lock: Option<crate::host::lock::Lock>,
     /// The arguments that start it again.
@@ -361,6 +363,7 @@ impl<'a> Launch<'a> {
                 is_boot: matches!(machine.command.payload, crate::machine::command::Payload::Boot { .. }),
                 console: plan.console,
                 machine_id: self.ask.machine_id,
+                boot_id: crate::plan::identity::plain(self.ask.boot_id),
                 register: machine.register != Register::No,
                 out_of_memory_kills: payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory)),
                 boots,

@@ -1,7 +1,7 @@
 //! The second act: one event loop that idles for as long as the machine runs. It keeps no bus
 //! connection and no thread, and wakes up for nothing but events.
 
-use super::console::{Console, Hotkey, Typed};
+use super::console::{Console, Guest, Hotkey, Typed};
 use super::ending::Ending;
 use super::guest::{self, Word};
 use super::handover::{Descriptors, Running, Terms};
@@ -62,7 +62,7 @@ struct Loop {
     machined: Option<Inotify>,
     epoll: Epoll,
     stop: Option<Stop>,
-    /// The guest was told to reboot by us.
+    watchdog: Option<Duration>,
     extended: Option<Instant>,
     ready: bool,
     status: String,
@@ -75,6 +75,7 @@ struct Loop {
 pub fn supervise(running: Running) -> Result<Outcome> {
     let mut watch = Loop::new(running)?;
     watch.begin();
+    process::trim_memory();
     let ended = loop {
         if let Some(outcome) = watch.turn()? {
             break outcome;
@@ -113,10 +114,13 @@ impl Loop {
             .context(|| "no epoll")?;
         let memory =
             rustix::io::fcntl_dupfd_cloexec(&ring, 3).context(|| "cannot keep the console's memory")?;
-        let name = terms.record.name.clone();
-        let leader_pid = terms.record.leader.unwrap_or_default();
-        let console = Console::new(console, memory, terms.console, &name, leader_pid);
-        let machined = terms.register.then(|| watch_machined(&name)).flatten();
+        let guest = Guest {
+            name: &terms.record.name,
+            leader: terms.record.leader.unwrap_or_default(),
+            boot_id: &terms.boot_id,
+        };
+        let console = Console::new(console, memory, terms.console, &guest);
+        let machined = terms.register.then(|| watch_machined(&terms.record.name)).flatten();
         let watch = Self {
             ready: terms.record.phase == Phase::Running,
             terms,
@@ -130,6 +134,7 @@ impl Loop {
             machined,
             epoll,
             stop: None,
+            watchdog: sd_notify::watchdog_enabled(),
             extended: None,
             status: String::new(),
         };
@@ -199,12 +204,15 @@ impl Loop {
     /// Waits for events and handles them.
     fn turn(&mut self) -> Result<Option<Left>> {
         let mut events = [EpollEvent::empty(); 8];
-        let timeout = match &self.stop {
-            Some(stop) => stop.time_left().map_or(EpollTimeout::NONE, |left| {
-                EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
-            }),
-            None => EpollTimeout::NONE,
-        };
+        let stop = self.stop.as_ref().and_then(Stop::time_left);
+        // A unit's WatchdogSec= is met at half its time; without one nothing wakes us up.
+        let watchdog = self.watchdog.map(|limit| limit / 2);
+        let timeout = stop.into_iter().chain(watchdog).min().map_or(EpollTimeout::NONE, |left| {
+            EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+        });
+        if self.watchdog.is_some() {
+            self.tell(&[NotifyState::Watchdog]);
+        }
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(nix::errno::Errno::EINTR) => 0,

@@ -17,6 +17,21 @@ pub fn close_on_exec_from(first: RawFd) -> std::io::Result<()> {
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Closes every descriptor from `first` on, but one: for a process that goes on without any owner
+/// of theirs, a cloned child that never returns.
+pub fn close_from(first: RawFd, kept: BorrowedFd<'_>) {
+    let close = |from: RawFd, to: libc::c_uint| {
+        let from = libc::c_uint::try_from(from).unwrap_or(3);
+        if from <= to {
+            // SAFETY: the caller has no owner of these descriptors left that is ever used or dropped.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        }
+    };
+    let kept = kept.as_raw_fd();
+    close(first, libc::c_uint::try_from(kept - 1).unwrap_or(0));
+    close(kept + 1, libc::c_uint::MAX);
+}
+
 /// Keeps a descriptor open across the next exec and tells its number.
 ///
 /// # Errors
