@@ -178,7 +178,7 @@ fn start(
         unit: place.unit,
         machine_id: found.facts.machine_id,
         boot_id: found.facts.boot_id,
-        id_lock: found.id_lock,
+        locks_ids: found.locks_ids,
         arguments,
         kept,
     })

@@ -25,31 +25,28 @@ pub enum Keep {
     WhileRunning,
 }
 
-/// The range of a machine: the recorded one, or the next free one from its name's hash on.
+/// The first id of a machine's range: the recorded one, or the next free one from its name's hash
+/// on. It is to be locked at [`lock_file`].
 ///
 /// # Errors
 /// A recorded range that another program uses, or none that is free.
-pub fn reserve(paths: &Paths, name: &Name, keep: Keep) -> Result<(u32, Lock)> {
+pub fn choose(paths: &Paths, name: &Name, keep: Keep) -> Result<u32> {
     if let Some(base) = recorded(paths, name) {
-        return match lock_range(paths, base)? {
-            Some(lock) => Ok((base, lock)),
-            None => Err(Error::new(format!("the id range {base} of machine '{name}' is in use"))
-                .hint("another container manager runs with it; stop that container first")),
-        };
+        return if lock::is_taken(&lock_file(paths, base)) { Err(in_use(base)) } else { Ok(base) };
     }
     let taken = taken(paths);
     let slots = (LAST - FIRST) / RANGE_SIZE + 1;
     let first = u32::try_from(siphash(KEY, &[name.as_str().as_bytes()]) % u64::from(slots)).unwrap_or(0);
     for step in 0..slots {
         let base = FIRST + (first + step) % slots * RANGE_SIZE;
-        if taken.iter().any(|(start, end)| u64::from(base) < *end && u64::from(base + RANGE_SIZE) > *start) {
+        if taken.iter().any(|(start, end)| u64::from(base) < *end && u64::from(base + RANGE_SIZE) > *start)
+            || lock::is_taken(&lock_file(paths, base))
+        {
             continue;
         }
-        let Some(lock) = lock_range(paths, base)? else { continue };
         if keep == Keep::WhileRunning || record(paths, name, base)? {
-            return Ok((base, lock));
+            return Ok(base);
         }
-        let _ = std::fs::remove_file(&lock.path);
     }
     Err(Error::new(format!("no range of {RANGE_SIZE} user ids is free for machine '{name}'")).hint(format!(
         "free ranges in /etc/subuid and /etc/subgid, or records of machines that are gone in '{}'",
@@ -57,22 +54,26 @@ pub fn reserve(paths: &Paths, name: &Name, keep: Keep) -> Result<(u32, Lock)> {
     )))
 }
 
-/// Locks a range that a definition gives by number.
+/// The file that is locked while a range is in use, systemd-nspawn(1)'s.
+pub fn lock_file(paths: &Paths, base: u32) -> PathBuf {
+    paths.join("/run/systemd/nspawn-uid").join(base.to_string())
+}
+
+/// Locks a range.
 ///
 /// # Errors
 /// One that is in use.
-pub fn reserve_fixed(paths: &Paths, base: u32) -> Result<Lock> {
-    lock_range(paths, base)?.ok_or_else(|| {
-        Error::new(format!("the id range {base} is in use")).hint("give the machine another range")
-    })
+pub fn lock(paths: &Paths, base: u32) -> Result<Lock> {
+    lock::take(&lock_file(paths, base))?.ok_or_else(|| in_use(base))
+}
+
+fn in_use(base: u32) -> Error {
+    Error::new(format!("the range of user ids from {base} on is in use"))
+        .hint("another container runs with it: stop that one, or give the machine another range")
 }
 
 fn directory(paths: &Paths) -> PathBuf {
     paths.kept().join("ids")
-}
-
-fn lock_range(paths: &Paths, base: u32) -> Result<Option<Lock>> {
-    lock::take(&paths.join("/run/systemd/nspawn-uid").join(base.to_string()))
 }
 
 /// The base recorded for a name. The file is named for the base, so that the file system itself
@@ -143,13 +144,17 @@ mod tests {
     fn a_machine_keeps_its_range_and_shares_it_with_none() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        let (base, lock) = reserve(&paths, &name("web"), Keep::Recorded).unwrap();
-        let error = reserve(&paths, &name("web"), Keep::Recorded).unwrap_err();
-        assert!(error.to_string().contains("in use"), "{error}");
-        drop(lock);
-        assert_eq!(reserve(&paths, &name("web"), Keep::Recorded).unwrap().0, base);
+        let base = choose(&paths, &name("web"), Keep::Recorded).unwrap();
+        let held = lock(&paths, base).unwrap();
+        for error in
+            [choose(&paths, &name("web"), Keep::Recorded).unwrap_err(), lock(&paths, base).unwrap_err()]
+        {
+            assert!(error.to_string().contains("in use"), "{error}");
+        }
+        drop(held);
+        assert_eq!(choose(&paths, &name("web"), Keep::Recorded).unwrap(), base);
         for other in 0..50 {
-            let (other, _) = reserve(&paths, &name(&format!("m{other}")), Keep::Recorded).unwrap();
+            let other = choose(&paths, &name(&format!("m{other}")), Keep::Recorded).unwrap();
             assert_ne!(other, base);
             assert_eq!((other - FIRST) % RANGE_SIZE, 0);
         }
@@ -161,7 +166,7 @@ mod tests {
         let paths = Paths::below(root.path());
         std::fs::create_dir_all(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/subuid"), "all:100000:4000000000\n").unwrap();
-        let error = reserve(&paths, &name("web"), Keep::Recorded).unwrap_err();
+        let error = choose(&paths, &name("web"), Keep::Recorded).unwrap_err();
         assert!(error.cure().unwrap().contains("/etc/subuid"));
         assert_eq!(records(&paths).count(), 0);
     }

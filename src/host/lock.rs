@@ -45,6 +45,14 @@ pub fn take(path: &Path) -> Result<Option<Lock>> {
     }
 }
 
+/// Whether somebody holds a lock on a file: any open of it, ours too. Makes nothing.
+pub fn is_taken(path: &Path) -> bool {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let Ok(descriptor) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
+    let mut found = whole_file();
+    fcntl(&descriptor, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && i32::from(found.l_type) != libc::F_UNLCK
+}
+
 /// A write lock over all of a file.
 fn whole_file() -> libc::flock {
     libc::flock {
@@ -64,6 +72,8 @@ mod tests {
         let path = directory.path().join("sub/lock");
         let held = super::take(&path).unwrap().unwrap();
         assert!(super::take(&path).unwrap().is_none());
+        assert!(super::is_taken(&path));
+        assert!(!super::is_taken(&directory.path().join("none")));
         std::fs::remove_file(&held.path).unwrap();
         drop(held);
         assert!(super::take(&path).unwrap().is_some());

@@ -1,9 +1,8 @@
 //! What a plan depends on, looked up on the host and in the tree. Nothing is made but the record
-//! and the lock of an id range.
+//! of an id range.
 
 use super::Keep;
 use crate::error::{Error, Result};
-use crate::host::lock::Lock;
 use crate::host::netlink::plan::siphash;
 use crate::host::probe::{self, Tree};
 use crate::host::{ids, netlink, networkd};
@@ -25,8 +24,8 @@ pub struct Found {
     pub link: Link,
     /// Device and inode of the root.
     pub root_identity: (u64, u64),
-    /// The lock on the machine's ids.
-    pub id_lock: Option<Lock>,
+    /// Whether the machine's ids are to be locked: they are nobody else's while it runs.
+    pub locks_ids: bool,
 }
 
 /// Looks everything up.
@@ -40,13 +39,14 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     check_sources(machine)?;
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
-    let (id_base, id_lock) = ids(paths, machine, keep, kept)?;
+    let id_base = ids(paths, machine, keep, kept)?;
     let link = link(machine)?;
     let guest_network_file = link.as_ref().map(|plan| {
         let served = paths.join("/run/systemd/netif").is_dir();
         let dhcp = if served { networkd::Dhcp::Served } else { networkd::Dhcp::Absent };
         networkd::guest_network_file(plan, dhcp)
     });
+    let locks_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
     let facts = Facts {
         id_base,
         user_namespace: machine.users != Users::Host,
@@ -62,7 +62,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         attach_at: paths.machine(&machine.name).join("root"),
         on_terminal: on_terminal(),
     };
-    Ok(Found { facts, link, root_identity: tree.identity()?, id_lock })
+    Ok(Found { facts, link, root_identity: tree.identity()?, locks_ids })
 }
 
 /// Every place of the host that is to be mounted has to be there.
@@ -79,21 +79,14 @@ fn check_sources(machine: &Machine) -> Result<()> {
     }
 }
 
-/// The first id of the machine's range, locked.
-fn ids(
-    paths: &Paths,
-    machine: &Machine,
-    keep: Keep,
-    kept: Option<&Kept>,
-) -> Result<(Option<u32>, Option<Lock>)> {
-    if let Some(kept) = kept {
-        return Ok((kept.terms.record.id_base, None));
-    }
-    match machine.users {
-        Users::Pick => ids::reserve(paths, &machine.name, keep).map(|(base, lock)| (Some(base), Some(lock))),
-        Users::Fixed { base, .. } => ids::reserve_fixed(paths, base).map(|lock| (Some(base), Some(lock))),
-        Users::Identity => Ok((Some(0), None)),
-        Users::Host => Ok((None, None)),
+/// The first id of the machine's range.
+fn ids(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -> Result<Option<u32>> {
+    match (kept, machine.users) {
+        (Some(kept), _) => Ok(kept.terms.record.id_base),
+        (None, Users::Pick) => ids::choose(paths, &machine.name, keep).map(Some),
+        (None, Users::Fixed { base, .. }) => Ok(Some(base)),
+        (None, Users::Identity) => Ok(Some(0)),
+        (None, Users::Host) => Ok(None),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::host::state::Record;
-use crate::host::{cgroup, machined, netlink};
+use crate::host::{cgroup, lock, machined, netlink};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 
@@ -47,7 +47,8 @@ pub fn undo(paths: &Paths, record: &Record) {
     if record.registered || record.host_interface.is_some() {
         note(outside(record, &name));
     }
-    for file in &record.files {
+    // A lock that is held is another's: it came first, and we never had it.
+    for file in record.files.iter().filter(|file| !lock::is_taken(file)) {
         match std::fs::remove_file(file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 log::warn!("cannot remove '{}': {error}, ignoring", file.display());

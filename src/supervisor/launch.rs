@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::machined::{Outcome, Previous};
 use crate::host::state::{Phase, Record, process_start};
-use crate::host::{cgroup, netlink, networkd};
+use crate::host::{cgroup, ids, netlink, networkd};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::users::Users;
 use crate::machine::{Machine, Register};
@@ -19,6 +19,7 @@ use crate::sys::process::{self, Child, Ended, Side};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Everything a launch needs.
@@ -42,8 +43,8 @@ pub struct Ask<'a> {
     pub machine_id: [u8; 16],
     /// The id of this boot of the guest.
     pub boot_id: [u8; 16],
-    /// The lock on the machine's ids.
-    pub id_lock: Option<crate::host::lock::Lock>,
+    /// Whether the machine's ids are locked while it runs.
+    pub locks_ids: bool,
     /// The arguments that start it again.
     pub arguments: Vec<std::ffi::OsString>,
     /// What a reboot keeps.
@@ -95,19 +96,13 @@ fn enter(namespace: &OwnedFd, kind: CloneFlags, doing: &str) -> Result<()> {
 }
 
 impl<'a> Launch<'a> {
-    fn new(mut ask: Ask<'a>) -> Result<Self> {
-        let mut locks = Vec::new();
-        let mut record = record(&ask);
-        if let Some(lock) = ask.id_lock.take() {
-            record.files.push(lock.path);
-            locks.push(lock.descriptor);
-        }
+    fn new(ask: Ask<'a>) -> Result<Self> {
         Ok(Self {
             host_mounts: namespace("mnt")?,
+            record: record(&ask),
             ask,
             reserved: false,
-            record,
-            locks,
+            locks: Vec::new(),
             cgroup: None,
             leader: None,
             builder: None,
@@ -144,15 +139,19 @@ impl<'a> Launch<'a> {
         }
         let name = reserve::name(paths, &self.ask.machine.name)?;
         self.reserved = true;
+        // The name's lock is the first: it is held until all else is given back.
         self.locks.push(name.descriptor);
-        let root = reserve::root(paths, &self.ask.machine.root.directory, self.ask.root_identity)?;
-        self.record.files.push(root.path);
-        self.locks.push(root.descriptor);
-        let place = paths.machine(&self.ask.machine.name).join("root");
-        std::fs::create_dir_all(&place).context(|| format!("cannot make '{}'", place.display()))?;
         // Before anything else is made, and naming all that will be: whoever cleans up after a
         // kill at any later moment finds it here.
-        self.record.write(paths)
+        self.record.write(paths)?;
+        let place = paths.machine(&self.ask.machine.name).join("root");
+        std::fs::create_dir_all(&place).context(|| format!("cannot make '{}'", place.display()))?;
+        if let Some(base) = self.record.id_base.filter(|_| self.ask.locks_ids) {
+            self.locks.push(ids::lock(paths, base)?.descriptor);
+        }
+        let root = reserve::root(paths, &self.ask.machine.root.directory, self.ask.root_identity)?;
+        self.locks.push(root.descriptor);
+        Ok(())
     }
 
     fn cgroups(&mut self) -> Result<()> {
@@ -335,10 +334,9 @@ impl<'a> Launch<'a> {
             let _ = process::wait(child.pidfd.as_fd());
         }
         if self.reserved {
+            // What is locked still is another's, and stays.
+            self.locks.truncate(1);
             cleanup::undo(self.ask.paths, &self.record);
-        } else {
-            // The name is another's: only the ids we locked for it are ours to give back.
-            self.record.files.iter().for_each(|file| drop(std::fs::remove_file(file)));
         }
     }
 
@@ -407,11 +405,17 @@ fn record(ask: &Ask<'_>) -> Record {
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
-        let file = networkd::host_file(ask.paths, &machine.name);
-        record.files.retain(|known| *known != file);
-        record.files.push(file);
     }
+    record.files = files(ask, record.id_base);
     record
+}
+
+/// Every file that a machine has outside of its own state directory.
+fn files(ask: &Ask<'_>, id_base: Option<u32>) -> Vec<PathBuf> {
+    let link = ask.link.as_ref().map(|_| networkd::host_file(ask.paths, &ask.machine.name));
+    let ids = id_base.filter(|_| ask.locks_ids).map(|base| ids::lock_file(ask.paths, base));
+    let root = reserve::root_file(ask.paths, ask.root_identity);
+    link.into_iter().chain(ids).chain([root]).collect()
 }
 
 /// The socket the guest will notify us at; who speaks comes with each message.

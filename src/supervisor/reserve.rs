@@ -6,7 +6,7 @@ use crate::host::lock::{self, Lock};
 use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Refuses a machine that runs, before anything is looked at or touched for it.
 ///
@@ -45,15 +45,18 @@ pub fn name(paths: &Paths, name: &Name) -> Result<Lock> {
     Ok(lock)
 }
 
-/// Takes a root directory by what it is, device and inode, where systemd-nspawn(1) does too.
+/// The file that is locked while a root directory is in use, by what it is, device and inode:
+/// systemd-nspawn(1)'s.
+pub fn root_file(paths: &Paths, (device, inode): (u64, u64)) -> PathBuf {
+    paths.join("/run/systemd/nspawn/locks").join(format!("inode-{device}:{inode}"))
+}
+
+/// Takes a root directory.
 ///
 /// # Errors
 /// A root in use, with the machine that uses it where it is ours.
-pub fn root(paths: &Paths, directory: &Path, (device, inode): (u64, u64)) -> Result<Lock> {
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let number = rustix::fs::makedev(major, minor);
-    let file = paths.join("/run/systemd/nspawn/locks").join(format!("inode-{number}:{inode}"));
-    lock::take(&file)?.ok_or_else(|| {
+pub fn root(paths: &Paths, directory: &Path, identity: (u64, u64)) -> Result<Lock> {
+    lock::take(&root_file(paths, identity))?.ok_or_else(|| {
         let user =
             Record::all(paths).into_iter().find(|record| record.is_alive() && record.root == directory);
         let user =

@@ -366,7 +366,7 @@ impl Loop {
     }
 
     /// Leaves the loop: a reboot and a registration hand the machine on, an end cleans up.
-    fn end(self, left: Left) -> Result<Outcome> {
+    fn end(mut self, left: Left) -> Result<Outcome> {
         let ending = match left {
             Left::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
             // A reboot that was asked for while we were told to stop is a stop.
@@ -388,6 +388,8 @@ impl Loop {
         }
         let text = failure.map_or_else(|| "stopped".to_owned(), |why| format!("failed: {why}"));
         let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
+        // All but the name's, so that no second machine of it begins before we are gone.
+        self.locks.truncate(1);
         let paths = Paths::below(&self.terms.paths_root);
         if let Ok(name) = Name::new(&self.terms.record.name) {
             super::cleanup::after(&paths, &name)?;
