@@ -182,6 +182,23 @@ impl Tree {
         Ok(User { groups: self.groups(&user.name), home, ..user })
     }
 
+    /// A group of the tree, by name or number.
+    ///
+    /// # Errors
+    /// One that is not there.
+    pub fn group(&self, wanted: &str) -> Result<u32> {
+        let group = self.read_text("/etc/group").unwrap_or_default();
+        let of = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let (name, gid) = (*fields.first()?, *fields.get(2)?);
+            (name == wanted || gid == wanted).then(|| gid.parse().ok()).flatten()
+        };
+        group.lines().find_map(of).ok_or_else(|| {
+            Error::new(format!("there is no group '{wanted}' in '{}'", self.path.display()))
+                .hint("name a group of the tree's /etc/group")
+        })
+    }
+
     fn groups(&self, name: &str) -> Vec<u32> {
         let group = self.read_text("/etc/group").unwrap_or_default();
         let of = |line: &str| {

@@ -2,35 +2,33 @@
 
 use super::{check, stub};
 use crate::error::{Context, Error, Result};
-use crate::link::ChildEnd;
+use crate::link::{ChildEnd, FromPayload};
 use crate::plan::step::LeadStep;
 use crate::sys::{descriptor, filter, mount, process, terminal};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::pty::OpenptFlags;
 use rustix::thread::CapabilitySet;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// Standard streams given to the payload instead of a console.
-pub type Streams = Option<[OwnedFd; 3]>;
-
 /// The state between steps.
 #[derive(Debug)]
 pub struct Session {
-    streams: Streams,
+    machine: Option<OwnedFd>,
 }
 
 impl Session {
-    /// Before the first step.
-    pub fn new(streams: Streams) -> Self {
-        Self { streams }
+    /// Before the first step. `machine` is a pidfd of the PID 1 to join, where there is one.
+    pub fn new(machine: Option<OwnedFd>) -> Self {
+        Self { machine }
     }
 
     /// Does one step.
-    pub fn run(&mut self, step: &LeadStep, link: &ChildEnd) -> Result<()> {
+    pub fn run(&self, step: &LeadStep, link: &ChildEnd) -> Result<()> {
         match step {
             LeadStep::Meet(sync) => link.meet(*sync),
             LeadStep::BecomeRoot => become_user(0, 0, &[]),
@@ -41,7 +39,9 @@ impl Session {
             }
             LeadStep::Keyring => keyring(),
             LeadStep::Console => console(),
-            LeadStep::Streams => self.take_streams(),
+            LeadStep::Streams => streams(),
+            LeadStep::Terminal => new_terminal(link),
+            LeadStep::Join => self.join(),
             LeadStep::TimeNamespace => time_namespace(),
             LeadStep::Limits => limits(),
             LeadStep::Capabilities(kept) => capabilities(*kept),
@@ -57,20 +57,61 @@ impl Session {
         }
     }
 
-    fn take_streams(&mut self) -> Result<()> {
-        // A session of its own: no terminal of ours is controlled from inside (TIOCSTI).
-        rustix::process::setsid().context(|| "cannot begin a session")?;
-        match self.streams.take() {
-            Some(streams) => standard_streams(streams.iter().map(AsFd::as_fd)),
-            None => Ok(()),
-        }
+    /// Joins all namespaces at once. The pid namespace is ours from birth. The user namespace is among
+    /// them: from here on we are not dumpable, and no process of the guest can trace us.
+    fn join(&self) -> Result<()> {
+        let machine = self.machine.as_ref().ok_or_else(|| Error::new("there is no machine to join"))?;
+        let all = CloneFlags::CLONE_NEWUSER
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWCGROUP;
+        let joined = match setns(machine, all) {
+            // A machine without a user namespace of its own: its is ours already.
+            Err(nix::errno::Errno::EINVAL) => setns(machine, all & !CloneFlags::CLONE_NEWUSER),
+            joined => joined,
+        };
+        joined.map_err(std::io::Error::from).context(|| "cannot join its namespaces")
     }
+}
+
+/// A session of its own: no terminal of ours is controlled from inside (TIOCSTI).
+fn streams() -> Result<()> {
+    rustix::process::setsid().context(|| "cannot begin a session").map(|_| ())
+}
+
+/// A new pty of the guest's own devpts. That it is one is checked: whoever has put something else
+/// there shall not get our terminal's bytes.
+fn new_terminal(link: &ChildEnd) -> Result<()> {
+    const DEVPTS: i64 = 0x1cd1;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let ours = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).context(|| "cannot open a pty")?;
+    let stat = rustix::fs::fstatfs(&ours).context(|| "cannot look at the pty")?;
+    if stat.f_type != DEVPTS {
+        return Err(Error::new("the machine's /dev/pts is no devpts")
+            .hint("the guest has mounted something else there; use -T for no terminal"));
+    }
+    rustix::pty::unlockpt(&ours).context(|| "cannot unlock the pty")?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let theirs =
+        rustix::pty::ioctl_tiocgptpeer(&ours, flags).context(|| "cannot open the pty's other side")?;
+    streams()?;
+    check("cannot control the terminal", terminal::take_control(theirs.as_fd()))?;
+    link.say(&FromPayload::Terminal, Some(ours.as_fd()))?;
+    standard_streams([theirs.as_fd(), theirs.as_fd(), theirs.as_fd()])
 }
 
 /// Becomes a user, and asks again to die with the supervisor: a change of ids takes that back
 /// (PR_SET_PDEATHSIG(2const)). The next meeting finds one that is gone already.
+///
+/// Capabilities are kept for what follows, the filter among it; the exec of the payload takes them.
 fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    rustix::thread::set_keep_capabilities(true).context(|| "cannot keep capabilities until the exec")?;
     process::become_user(uid, gid, groups)?;
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot keep capabilities until the exec")?;
     super::die_with_supervisor();
     Ok(())
 }

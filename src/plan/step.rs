@@ -264,6 +264,8 @@ fn list(options: &str, attributes: Attributes) -> String {
 pub enum LeadStep {
     /// Meets the supervisor.
     Meet(Sync),
+    /// Joins all namespaces of a machine that runs.
+    Join,
     /// Becomes root of its user namespace.
     BecomeRoot,
     /// Takes the cgroup it was cloned into as the root of its cgroup namespace.
@@ -276,6 +278,8 @@ pub enum LeadStep {
     Keyring,
     /// Begins a session with the console as controlling terminal and standard streams.
     Console,
+    /// Begins a session on a new pty of the machine, and hands its other side to the parent.
+    Terminal,
     /// Begins a session and keeps the standard streams it was given.
     Streams,
     /// Begins a time namespace in which the boot time is zero.
@@ -319,6 +323,8 @@ impl LeadStep {
     pub fn describe(&self) -> String {
         match self {
             Self::Meet(sync) => format!("meet the supervisor at '{sync:?}'"),
+            Self::Join => "join the machine's namespaces".into(),
+            Self::Terminal => "begin a session on a new terminal".into(),
             Self::BecomeRoot => "become root of the user namespace".into(),
             Self::CgroupNamespace => "enter a cgroup namespace".into(),
             Self::MountNamespace => "enter a mount namespace".into(),
