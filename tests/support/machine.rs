@@ -101,7 +101,9 @@ impl Host {
     /// Asserts that a machine ended by its own means: as it should, with nobody killed.
     #[track_caller]
     pub fn assert_clean_stop(&self, name: &str) {
-        let journal = self.unit_journal(name);
+        let all = self.unit_journal(name);
+        // Since the last start.
+        let journal = &all[all.rfind(&format!("Starting {}", unit(name))).unwrap_or_default()..];
         assert_eq!(self.unit(name, "Result"), "success", "{journal}");
         assert_eq!(self.unit(name, "ActiveState"), "inactive", "{journal}");
         // The supervisor's words, then systemd's.
