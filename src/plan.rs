@@ -259,7 +259,7 @@ fn lead_steps(
         steps.push(LeadStep::TimeNamespace);
     }
     steps.push(LeadStep::Limits);
-    steps.push(LeadStep::Capabilities(capabilities));
+    steps.push(LeadStep::Capabilities { kept: capabilities, ours: facts.bounding });
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     if !booting && facts.user.uid != 0 {
         let User { uid, gid, groups, .. } = facts.user.clone();

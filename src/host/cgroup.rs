@@ -123,6 +123,10 @@ pub fn remove(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());
     }
+    // Empty, as at the end of every orderly stop, it goes without more.
+    if remove_tree(directory).is_ok() {
+        return Ok(());
+    }
     let _ = std::fs::write(directory.join("cgroup.freeze"), "0");
     let _ = std::fs::write(directory.join("cgroup.kill"), "1");
     let mut last = None;

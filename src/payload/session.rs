@@ -44,7 +44,7 @@ impl Session {
             LeadStep::Join => self.join(),
             LeadStep::TimeNamespace => time_namespace(),
             LeadStep::Limits => limits(),
-            LeadStep::Capabilities(kept) => capabilities(*kept),
+            LeadStep::Capabilities { kept, ours } => capabilities(*kept, *ours),
             LeadStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             LeadStep::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).context(|| "cannot give them up")
@@ -195,19 +195,12 @@ fn limits() -> Result<()> {
     Ok(())
 }
 
-/// Takes every capability not kept from the bounding set and empties the inheritable one. What
-/// root has after the exec follows from both (capabilities(7)).
-fn capabilities(kept: u64) -> Result<()> {
-    let kept = CapabilitySet::from_bits_retain(kept);
-    for number in 0..64 {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        match rustix::thread::capability_is_in_bounding_set(one) {
-            Ok(true) if !kept.contains(one) => rustix::thread::remove_capability_from_bounding_set(one)
-                .context(|| format!("cannot drop capability {number}"))?,
-            Ok(_) => {}
-            // The kernel knows no capability of this number and none above.
-            Err(_) => break,
-        }
+/// Takes every capability of ours that is not kept from the bounding set and empties the
+/// inheritable one. What root has after the exec follows from both (capabilities(7)).
+fn capabilities(kept: u64, ours: u64) -> Result<()> {
+    for number in (0..64).filter(|number| (ours & !kept) >> number & 1 == 1) {
+        rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number))
+            .context(|| format!("cannot drop capability {number}"))?;
     }
     rustix::thread::clear_ambient_capability_set().context(|| "cannot clear ambient capabilities")?;
     let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;

@@ -25,6 +25,8 @@ pub struct Exec {
     pub on_terminal: bool,
     /// What PID 1 of the machine was limited to.
     pub policy: filter::Policy,
+    /// Our own bounding set, a mask of capability bits.
+    pub bounding: u64,
     /// Whether executing gains no privileges.
     pub no_new_privileges: bool,
     /// Whether the machine has a user namespace, whose root is to be become.
@@ -41,7 +43,7 @@ pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
         steps.push(LeadStep::BecomeRoot);
     }
     // Before anything of the guest is touched: from here on we are no more than its PID 1.
-    steps.push(LeadStep::Capabilities(exec.policy.capabilities));
+    steps.push(LeadStep::Capabilities { kept: exec.policy.capabilities, ours: exec.bounding });
     steps.push(LeadStep::Keyring);
     steps.push(LeadStep::Limits);
     steps.push(if exec.on_terminal { LeadStep::Terminal } else { LeadStep::Streams });
@@ -106,6 +108,7 @@ mod tests {
             terminal: "xterm".into(),
             on_terminal: false,
             policy: filter::Policy { capabilities: 1, allow: Vec::new(), deny: Vec::new() },
+            bounding: 3,
             no_new_privileges: true,
             user_namespace: true,
         }
@@ -115,7 +118,7 @@ mod tests {
     fn rights_go_before_anything_of_the_guest_is_touched() {
         let steps = steps(&exec()).unwrap();
         let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
-        let rights = at(|step| matches!(step, LeadStep::Capabilities(_)));
+        let rights = at(|step| matches!(step, LeadStep::Capabilities { .. }));
         assert!(at(|step| matches!(step, LeadStep::Join)) < rights);
         for later in [
             at(|step| matches!(step, LeadStep::Streams)),

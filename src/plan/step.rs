@@ -286,8 +286,13 @@ pub enum LeadStep {
     TimeNamespace,
     /// Resets resource limits to the kernel's boot defaults.
     Limits,
-    /// Keeps these capabilities (a mask of bits) in the bounding set and empties the inheritable one.
-    Capabilities(u64),
+    /// Takes capabilities from the bounding set and empties the inheritable one.
+    Capabilities {
+        /// Those kept, a mask of bits.
+        kept: u64,
+        /// Those we have ourselves.
+        ours: u64,
+    },
     /// Becomes the payload's user.
     User {
         /// User id inside.
@@ -334,7 +339,9 @@ impl LeadStep {
             Self::Streams => "begin a session".into(),
             Self::TimeNamespace => "enter a time namespace".into(),
             Self::Limits => "reset resource limits".into(),
-            Self::Capabilities(mask) => format!("keep {} capabilities ({mask:#x})", mask.count_ones()),
+            Self::Capabilities { kept, .. } => {
+                format!("keep {} capabilities ({kept:#x})", kept.count_ones())
+            }
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
             Self::NoNewPrivileges => "give up gaining privileges".into(),
             Self::Directory(path) => format!("enter directory '{}'", path.display()),

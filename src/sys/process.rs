@@ -162,11 +162,14 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
     }
 }
 
-/// Blocks or unblocks nothing and resets what an exec inherits: an empty signal mask and default
-/// dispositions, so that the payload starts as a fresh process does (SIGPIPE, which Rust ignores,
-/// among them).
+/// Resets what an exec inherits: an empty signal mask and default dispositions, so that the payload
+/// starts as a fresh process does. The clone has reset every handler already (CLONE_CLEAR_SIGHAND);
+/// what is ignored stays so, SIGPIPE by Rust among it, and only that is asked for where procfs tells.
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
         // SAFETY: SIG_DFL is a valid disposition; signals that refuse it (SIGKILL, SIGSTOP) say so.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
