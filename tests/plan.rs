@@ -286,7 +286,7 @@ fn pid_1_gives_up_what_it_has_in_time() {
         let enters = at(|step| matches!(step, LeadStep::Directory(_)));
         assert!(at(|step| *step == LeadStep::MountNamespace) < enters, "{name}");
         // As who cannot do any more to itself.
-        let drops = at(|step| matches!(step, LeadStep::Capabilities(_)));
+        let drops = at(|step| matches!(step, LeadStep::Capabilities { .. }));
         if let Some(user) = plan.lead.iter().position(|step| matches!(step, LeadStep::User { .. })) {
             assert!(drops < user, "{name}");
         }
