@@ -1,5 +1,5 @@
 //! System calls that no library has, each behind a safe function: the only place with `unsafe`.
-//! Used by `payload`, `host`, `supervisor`, `image` and `control`; knows nothing of machines.
+//! Used by `plan` (its plain data), `payload`, `host`, `supervisor` and `control`; knows nothing of machines.
 
 pub mod descriptor;
 pub mod filter;

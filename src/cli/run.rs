@@ -80,7 +80,7 @@ pub struct Run {
     #[arg(long, help_heading = "Unit")]
     pub keep_unit: bool,
 
-    /// The range of user ids: pick, no, identity, or BASE[:COUNT]
+    /// The range of user ids: pick, no, identity, BASE or BASE:COUNT
     #[arg(
         long,
         value_name = "RANGE",

@@ -100,7 +100,7 @@ pub enum Outcome {
 }
 
 /// Tells machined of a machine. A registration of the same name whose leader is dead, or which is
-/// ours, is replaced. Takes [`bus::PATIENCE`] at most.
+/// ours, is replaced. Takes `bus::PATIENCE` at most.
 ///
 /// # Errors
 /// A live machine of another manager has the name.

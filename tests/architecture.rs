@@ -1,0 +1,399 @@
+//! The rules of the map in `src/lib.rs`, read off the source itself: who may use whom, where
+//! `unsafe`, output and the big libraries may be, and the shape of files. A rule that has to give
+//! way does so in the tables here, with the reason beside it.
+
+// Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+/// Who may use what: a stage, and the paths below `crate::` that it may name. `error` is free for
+/// all. A path opens everything below it.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("machine", &[]),
+    ("sys", &[]),
+    ("link", &[]),
+    // Every machine has places of its own, made from its name.
+    ("paths", &["machine::name::Name"]),
+    ("config", &["machine", "paths"]),
+    (
+        "plan",
+        &[
+            "machine",
+            // The meeting points are steps of both sides; the protocol declares them.
+            "link::Sync",
+            // Plain data, so that a step needs no translation into what the system call takes.
+            "sys::mount::Attributes",
+            "sys::mount::Depth",
+            "sys::filter::Instruction",
+        ],
+    ),
+    // What a child is told comes over the plan and the link alone.
+    ("payload", &["plan::step", "link", "sys"]),
+    (
+        "host",
+        &[
+            "machine",
+            "paths",
+            "sys",
+            // What a plan asks of a tree: its users, and which init it has.
+            "plan::User",
+            "plan::init",
+        ],
+    ),
+    ("generator", &["machine", "paths"]),
+    ("supervisor", &["machine", "paths", "plan", "link", "host", "payload", "sys"]),
+    (
+        "control",
+        &[
+            "machine",
+            "paths",
+            "host",
+            "sys",
+            // `start` has systemd read a definition that changed.
+            "generator",
+            // `exec` takes the way of PID 1 once more: planned, met over a link, carried out by a child.
+            "plan::exec",
+            "plan::filter::Policy",
+            "link",
+            "payload::lead",
+        ],
+    ),
+    (
+        "run",
+        &[
+            "config",
+            "machine",
+            "paths",
+            "plan",
+            "host",
+            "supervisor",
+            // `--dry-run` prints the plan.
+            "cli::output",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "config",
+            "control",
+            "machine",
+            "paths",
+            "run",
+            // Which machines run, where a verb is given no name.
+            "host::state::Record",
+        ],
+    ),
+    ("main", &["cli", "config", "control", "generator", "paths", "run"]),
+];
+
+/// Libraries that belong to some stages only. The children have none of them: nothing of the host
+/// comes into a machine by accident.
+const LIBRARIES: &[(&str, &[&str])] = &[
+    ("clap", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("toml", &["config", "cli"]),
+    ("zbus", &["host"]),
+    ("rtnetlink", &["host"]),
+    ("tokio", &["host", "supervisor", "control"]),
+    ("sd_notify", &["supervisor", "run"]),
+    ("systemd_journal_logger", &["main"]),
+    // The children report, they do not log.
+    ("log", &["cli", "control", "host", "run", "supervisor", "main"]),
+];
+
+/// Names of files and modules that say nothing of what is in them.
+const EMPTY_NAMES: [&str; 5] = ["utils", "common", "helpers", "types", "misc"];
+
+/// The longest a file may be, lines.
+const LONGEST: usize = 600;
+
+/// A source file: its path below `src`, and its text with comments and the text of strings left out.
+struct Source {
+    path: PathBuf,
+    raw: String,
+    code: String,
+}
+
+impl Source {
+    /// The stage it belongs to: the first part of its path.
+    fn stage(&self) -> String {
+        let first = self.path.iter().next().unwrap().to_string_lossy();
+        first.trim_end_matches(".rs").to_owned()
+    }
+
+    /// The code without its unit tests.
+    fn without_tests(&self) -> &str {
+        if self.path.ends_with("tests.rs") {
+            return "";
+        }
+        self.code.split("#[cfg(test)]\nmod tests {").next().unwrap()
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut sources = Vec::new();
+    let mut directories = vec![root.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let raw = std::fs::read_to_string(&path).unwrap();
+                let code = code(&raw);
+                sources.push(Source { path: path.strip_prefix(&root).unwrap().to_owned(), raw, code });
+            }
+        }
+    }
+    sources.sort_by(|one, other| one.path.cmp(&other.path));
+    assert!(sources.len() > 50, "the source is not where it was");
+    sources
+}
+
+/// Rust text without comments and with empty strings. It knows as much of the language as our own
+/// code needs: `//` comments, strings with escapes, raw strings, character literals.
+fn code(text: &str) -> String {
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let raw_string = rest.strip_prefix("r#\"").filter(|_| !code.ends_with(is_of_word));
+        if rest.starts_with("//") {
+            rest = &rest[rest.find('\n').unwrap_or(rest.len())..];
+        } else if let Some(inside) = raw_string {
+            code.push_str("\"\"");
+            rest = &inside[inside.find("\"#").unwrap() + 2..];
+        } else if letter == '"' {
+            code.push_str("\"\"");
+            rest = after_string(&rest[1..]);
+        } else if rest.starts_with("'\\") || rest.chars().nth(2) == Some('\'') && letter == '\'' {
+            let length = rest.char_indices().skip(2).find(|(_, c)| *c == '\'').unwrap().0;
+            rest = &rest[length + 1..];
+        } else {
+            code.push(letter);
+            rest = &rest[letter.len_utf8()..];
+        }
+    }
+    code
+}
+
+/// What follows the end of a string whose inside begins `text`.
+fn after_string(text: &str) -> &str {
+    let mut escaped = false;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '\\' if !escaped => escaped = true,
+            '"' if !escaped => return &text[at + 1..],
+            _ => escaped = false,
+        }
+    }
+    ""
+}
+
+fn is_of_word(letter: char) -> bool {
+    letter.is_alphanumeric() || letter == '_'
+}
+
+/// Where the words `word` stand alone in `code`.
+fn words<'c>(code: &'c str, word: &'c str) -> impl Iterator<Item = usize> + 'c {
+    code.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        !code[..*at].ends_with(is_of_word) && !code[at + word.len()..].starts_with(is_of_word)
+    })
+}
+
+/// Every path that `code` names below `root::`, the groups of `use` taken apart.
+fn named(code: &str, root: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for at in words(code, root) {
+        // A path from somewhere else may have a part of this name.
+        let is_inner = code[..at].trim_end().ends_with("::");
+        if let Some(rest) = code[at + root.len()..].strip_prefix("::").filter(|_| !is_inner) {
+            leaves("", rest, &mut paths);
+        }
+    }
+    paths
+}
+
+/// Takes one branch of a `use` tree; returns what follows it.
+fn leaves<'c>(prefix: &str, text: &'c str, paths: &mut Vec<String>) -> &'c str {
+    let text = text.trim_start();
+    if let Some(mut inside) = text.strip_prefix('{') {
+        loop {
+            inside = inside.trim_start().trim_start_matches(',').trim_start();
+            if let Some(rest) = inside.strip_prefix('}') {
+                return rest;
+            }
+            inside = leaves(prefix, inside, paths);
+        }
+    }
+    let length = text.find(|letter| !is_of_word(letter) && letter != '*').unwrap_or(text.len());
+    let (part, rest) = text.split_at(length);
+    assert!(!part.is_empty(), "cannot read the path '{prefix}' before {:?}", text.chars().take(40));
+    let path = match (prefix, part) {
+        ("", part) => part.to_owned(),
+        (prefix, "self") => prefix.to_owned(),
+        (prefix, part) => format!("{prefix}::{part}"),
+    };
+    match rest.strip_prefix("::") {
+        Some(rest) if rest.starts_with('<') => {
+            paths.push(path);
+            rest
+        }
+        Some(rest) => leaves(&path, rest, paths),
+        None => {
+            paths.push(path);
+            // `as other` of a branch.
+            match rest.trim_start().strip_prefix("as ") {
+                Some(renamed) => renamed.trim_start().trim_start_matches(is_of_word),
+                None => rest,
+            }
+        }
+    }
+}
+
+/// Whether `path` is `opened` or lies below it.
+fn lies_in(path: &str, opened: &str) -> bool {
+    path.strip_prefix(opened).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Fails with all that is wrong, a line each.
+fn none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn stages_use_only_what_they_may() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let stage = source.stage();
+        if stage == "lib" {
+            continue;
+        }
+        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == stage) else {
+            wrong.push(format!("src/{}: the stage '{stage}' is not on the map", source.path.display()));
+            continue;
+        };
+        let root = if stage == "main" { "coracle" } else { "crate" };
+        for path in named(&source.code, root) {
+            let free = lies_in(&path, &stage) || lies_in(&path, "error");
+            if !free && !allowed.iter().any(|opened| lies_in(&path, opened)) {
+                wrong.push(format!("src/{}: '{stage}' may not use '{root}::{path}'", source.path.display()));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn nobody_reaches_a_stage_by_super() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let depth = source.path.iter().count();
+        for at in words(&source.code, "super") {
+            let mut steps = 0;
+            let mut rest = &source.code[at..];
+            while let Some(after) = rest.strip_prefix("super::") {
+                (steps, rest) = (steps + 1, after);
+            }
+            // The first `super` of a module inside the file leads to the file.
+            let indented = source.code[..at].rsplit('\n').next().unwrap().starts_with(' ');
+            let is_in_tests = indented && source.code[..at].contains("\nmod tests {");
+            if steps >= depth + usize::from(is_in_tests) {
+                wrong.push(format!("src/{}: 'super' leads out of its stage", source.path.display()));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn libraries_stay_in_their_stages() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let stage = source.stage();
+        for (library, stages) in LIBRARIES {
+            let is_used = !named(source.without_tests(), library).is_empty();
+            if is_used && !stages.contains(&stage.as_str()) {
+                wrong.push(format!("src/{}: '{stage}' may not use '{library}'", source.path.display()));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn unsafe_is_in_sys_alone() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.stage() != "sys") {
+        for word in ["unsafe", "unsafe_code"] {
+            if words(&source.code, word).next().is_some() {
+                wrong.push(format!("src/{}: '{word}' outside of src/sys", source.path.display()));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn output_is_in_one_place() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.path == Path::new("cli/output.rs") || source.path == Path::new("main.rs") {
+            continue;
+        }
+        for printer in ["println", "eprintln", "print", "eprint", "dbg"] {
+            let code = source.without_tests();
+            if words(code, printer).any(|at| code[at + printer.len()..].starts_with('!')) {
+                wrong.push(format!("src/{}: '{printer}!'", source.path.display()));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn files_have_the_shape_of_files() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let mut say = |what: &str| wrong.push(format!("src/{}: {what}", source.path.display()));
+        if source.raw.lines().count() > LONGEST {
+            say("longer than 600 lines; make a part of it a file of its own");
+        }
+        if !source.raw.starts_with("//! ") {
+            say("does not begin with //! and what it is");
+        }
+        if source.path.ends_with("mod.rs") {
+            say("a stage is 'stage.rs' beside 'stage/', never 'mod.rs'");
+        }
+        let names = source.path.iter().map(|part| part.to_string_lossy().trim_end_matches(".rs").to_owned());
+        let inner = words(&source.code, "mod")
+            .map(|at| source.code[at + 4..].chars().take_while(|c| is_of_word(*c)).collect());
+        if names.chain(inner).any(|name: String| EMPTY_NAMES.contains(&name.as_str())) {
+            say("its name says nothing of what is in it");
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn the_map_names_every_stage() {
+    let map = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    for (stage, _) in MAY_USE {
+        assert!(
+            map.contains(&format!("//! | [`{stage}`] |")) || map.contains(&format!("//! | `{stage}` |")),
+            "src/lib.rs does not say what '{stage}' is"
+        );
+    }
+}
+
+/// The reader itself: a rule that reads nothing holds always.
+#[test]
+fn uses_are_found() {
+    let text = "use crate::{a::{b, c as d, self}, e};\n// crate::comment\nlet x = \"crate::string\"; \
+                let y = 'c'; crate::f::g::<T>(); pub(crate) use other::crate::h; '\\''; crate::i";
+    let found = named(&code(text), "crate");
+    assert_eq!(found, ["a::b", "a::c", "a", "e", "f::g", "i"].map(str::to_owned));
+    assert!(lies_in("a::b", "a") && !lies_in("ab", "a"));
+}
