@@ -166,9 +166,14 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
 /// dispositions, so that the payload starts as a fresh process does (SIGPIPE, which Rust ignores,
 /// among them).
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid disposition; signals that refuse it (SIGKILL, SIGSTOP) say so.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's own number of signals and form of an action, all zero: SIG_DFL. The C library
+    // would keep the two for itself that it uses for threads, and they may be inherited ignored.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        let (action, old) = (std::ptr::from_ref(&default), std::ptr::null_mut::<u64>());
+        // SAFETY: the action has the size the kernel reads and lives across the call; nothing is
+        // written. SIGKILL and SIGSTOP refuse.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action, old, 8usize) };
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
