@@ -45,13 +45,17 @@ impl Session {
             LeadStep::TimeNamespace => time_namespace(),
             LeadStep::Limits => limits(),
             LeadStep::Capabilities(kept) => capabilities(*kept),
-            LeadStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
+            LeadStep::User { uid, gid, groups } => {
+                // Loading the filter takes CAP_SYS_ADMIN, without `no_new_privs`; the exec drops all.
+                rustix::thread::set_keep_capabilities(true).context(|| "cannot keep capabilities")?;
+                become_user(*uid, *gid, groups)
+            }
             LeadStep::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).context(|| "cannot give them up")
             }
             LeadStep::Directory(path) => directory(path),
             LeadStep::CleanSlate => clean_slate(),
-            LeadStep::Filter(program) => check("cannot load it", filter::install(program)),
+            LeadStep::Filter(program) => load(program),
             LeadStep::Stub => stub::fork(),
             LeadStep::Execute { programs, argv, environment } => execute(programs, argv, environment),
         }
@@ -118,7 +122,12 @@ fn time_namespace() -> Result<()> {
     enter(CloneFlags::from_bits_retain(0x80))?;
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let offset = format!("boottime {} 0\nmonotonic {} 0\n", -now.tv_sec, -now.tv_sec);
-    std::fs::write("/proc/self/timens_offsets", offset).context(|| "cannot set its offsets")
+    // After the change of ids our files in /proc are root's of the host, as of any process that
+    // others must not look into. Nobody is there yet who could.
+    process::set_dumpable(true);
+    let written = std::fs::write("/proc/self/timens_offsets", offset);
+    process::set_dumpable(false);
+    written.context(|| "cannot set its offsets")
 }
 
 /// The kernel's boot defaults (`include/asm-generic/resource.h`), so that a guest is the same
@@ -179,6 +188,23 @@ fn directory(path: &Path) -> Result<()> {
     // "(unreachable)…": a working directory outside the root would lead to the host (CVE-2024-21626).
     let reached = rustix::process::getcwd(Vec::new()).context(|| "cannot tell the working directory")?;
     if reached.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Error::new("it is outside the machine")) }
+}
+
+/// Loads the filter with the capability it takes, which another user than root has not in effect.
+fn load(program: &[filter::Instruction]) -> Result<()> {
+    let sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    let mut able = sets;
+    able.effective |= able.permitted & CapabilitySet::SYS_ADMIN;
+    rustix::thread::set_capabilities(None, able).context(|| "cannot use CAP_SYS_ADMIN")?;
+    check("cannot load it", filter::install(program))?;
+    if !rustix::process::geteuid().is_root() {
+        // For a stub init, which executes nothing. A filter may deny the call: the payload's exec
+        // drops them all the same.
+        let none = CapabilitySet::empty();
+        let nothing = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+        let _ = rustix::thread::set_capabilities(None, nothing);
+    }
+    Ok(())
 }
 
 fn clean_slate() -> Result<()> {
