@@ -12,7 +12,9 @@ pub mod run;
 pub mod verbs;
 
 pub use run::Run;
-pub use verbs::{Check, Completions, Config, Kill, List, Logs, Names, Show, Start, Status, Switch, Whom};
+pub use verbs::{
+    Check, Completions, Config, Exec, Kill, List, Logs, Names, Shell, Show, Start, Status, Switch, Whom,
+};
 
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
@@ -75,6 +77,12 @@ pub enum Verb {
     Show(Show),
     /// Show console and journal of a machine, also of one that is dead
     Logs(Logs),
+    /// Run a command in a machine that runs
+    ///
+    /// It needs no bus and no init that answers in the machine. The exit status is the command's own.
+    Exec(Exec),
+    /// Open a login shell in a machine that runs
+    Shell(Shell),
     /// Check definitions, and show every problem with its place
     Check(Check),
     /// Show the settings of a machine and where each comes from

@@ -2,9 +2,11 @@
 //! thing, and returns data or writes to what it is given. Called by `cli`. Must not print, and must
 //! not know how definitions are found: what it needs of them is passed in.
 
+pub mod exec;
 pub mod list;
 pub mod logs;
 pub mod progress;
+mod relay;
 pub mod show;
 pub mod signal;
 pub mod start;

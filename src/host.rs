@@ -2,6 +2,7 @@
 
 mod bus;
 pub mod cgroup;
+mod emulator;
 pub mod entries;
 pub mod ids;
 pub mod journal;

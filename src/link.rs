@@ -31,6 +31,8 @@ pub enum Sync {
 pub enum FromPayload {
     /// It waits at a meeting.
     Reached(Sync),
+    /// It has a terminal, whose other side comes along.
+    Terminal,
     /// All its steps are done; with it may come the console's descriptor.
     Done,
     /// A step failed.

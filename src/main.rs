@@ -77,6 +77,8 @@ fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error
                 .and_then(|flags| coracle::run::foreground(&paths, flags, mode, arguments))
         }
         Verb::Launch(wanted) => coracle::run::launch_unit(&paths, &wanted.name).map(|()| 0),
+        Verb::Exec(wanted) => machines::exec(&paths, &wanted.name, &wanted.command, &wanted.entry),
+        Verb::Shell(wanted) => machines::exec(&paths, &wanted.name, &[], &wanted.entry),
         verb => return several(&paths, verb).map(|()| 0),
     };
     status.map_err(|error| vec![error])
@@ -102,7 +104,7 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
         Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
-        Verb::Run(_) | Verb::Launch(_) => Ok(()),
+        Verb::Run(_) | Verb::Launch(_) | Verb::Exec(_) | Verb::Shell(_) => Ok(()),
     }
 }
 

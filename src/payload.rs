@@ -16,10 +16,11 @@ use rustix::fd::OwnedFd;
 
 pub use builder::Place;
 
-/// Goes through PID 1's steps and becomes the payload.
-pub fn lead(steps: &[LeadStep], link: &ChildEnd, streams: session::Streams) -> ! {
+/// Goes through the steps of PID 1, or of a command in the machine whose PID 1 is behind `machine`,
+/// and becomes the payload.
+pub fn lead(steps: &[LeadStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! {
     die_with_supervisor();
-    let mut session = session::Session::new(streams);
+    let session = session::Session::new(machine);
     for (number, step) in steps.iter().enumerate() {
         if let Err(error) = session.run(step, link) {
             fail(link, number, steps.len(), &step.describe(), &error);
@@ -59,8 +60,6 @@ fn fail(link: &ChildEnd, number: usize, of: usize, doing: &str, error: &Error) -
     let _ = link.say(&FromPayload::Failed(failure), None);
     process::exit_now(125)
 }
-
-pub use session::Streams;
 
 /// An error with the system's text for the last failed call.
 fn failed(doing: &str, error: std::io::Error) -> Error {

@@ -3,6 +3,7 @@
 //! `supervisor` and `payload`. It does no I/O.
 
 pub mod capabilities;
+pub mod exec;
 mod files;
 pub mod filter;
 pub mod identity;
@@ -96,6 +97,8 @@ pub struct Plan {
     pub init: Init,
     /// Whether the machine counts as started only when the guest says so.
     pub waits_for_ready: bool,
+    /// The capabilities PID 1 keeps, a mask of bits.
+    pub capabilities: u64,
     /// What the console is connected to; never `Auto`.
     pub console: Console,
 }
@@ -113,6 +116,12 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
     let console = console(machine, facts);
     let has_console = console != Console::Pipe;
     let build = build_steps(machine, facts, has_console);
+    let capabilities = capabilities::kept(
+        &machine.security,
+        machine.network.mode.is_private(),
+        facts.user_namespace,
+        facts.bounding,
+    );
     let maps = |step: &BuildStep| {
         matches!(step, BuildStep::Root { map_ids: true, .. } | BuildStep::Bind { map_ids: true, .. })
     };
@@ -120,7 +129,8 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
         host: host_steps(machine),
         maps_tree: build.iter().any(maps),
         build,
-        lead: lead_steps(machine, facts, has_console)?,
+        lead: lead_steps(machine, facts, has_console, capabilities)?,
+        capabilities,
         namespaces: namespaces(machine, facts),
         id_map: facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, id_count(machine))),
         init,
@@ -227,13 +237,12 @@ fn build_steps(machine: &Machine, facts: &Facts, has_console: bool) -> Vec<Build
 }
 
 /// PID 1's part.
-fn lead_steps(machine: &Machine, facts: &Facts, has_console: bool) -> Result<Vec<LeadStep>> {
-    let capabilities = capabilities::kept(
-        &machine.security,
-        machine.network.mode.is_private(),
-        facts.user_namespace,
-        facts.bounding,
-    );
+fn lead_steps(
+    machine: &Machine,
+    facts: &Facts,
+    has_console: bool,
+    capabilities: u64,
+) -> Result<Vec<LeadStep>> {
     let mut steps = vec![LeadStep::Meet(Sync::Born)];
     if facts.user_namespace {
         steps.push(LeadStep::BecomeRoot);
@@ -250,7 +259,7 @@ fn lead_steps(machine: &Machine, facts: &Facts, has_console: bool) -> Result<Vec
         steps.push(LeadStep::TimeNamespace);
     }
     steps.push(LeadStep::Limits);
-    steps.push(LeadStep::Capabilities(capabilities));
+    steps.push(LeadStep::Capabilities { kept: capabilities, ours: facts.bounding });
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     if !booting && facts.user.uid != 0 {
         let User { uid, gid, groups, .. } = facts.user.clone();
@@ -309,7 +318,7 @@ fn no_init(machine: &Machine) -> Error {
 }
 
 /// Where a command is looked for, as execvp(3) does.
-fn candidates(argv: &[OsString]) -> Vec<PathBuf> {
+pub(crate) fn candidates(argv: &[OsString]) -> Vec<PathBuf> {
     let program = PathBuf::from(argv.first().cloned().unwrap_or_default());
     if program.components().count() > 1 || program.is_absolute() {
         return vec![program];

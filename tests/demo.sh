@@ -62,15 +62,15 @@ has_leader() {
 	[ -n "$(leader)" ]
 }
 
-# inside COMMAND...: in all namespaces of the machine's PID 1.
+# inside COMMAND...: in the machine.
 inside() {
-	nsenter -t "$pid" -a env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM="${TERM:-dumb}" SYSTEMD_PAGER= "$@"
+	timeout --kill-after=5 20 "$binary" exec -T -E SYSTEMD_PAGER= "$name" -- "$@" </dev/null
 }
 
 guest_is_running() {
 	running || die "the machine ended before it was up"
 	local said
-	said=$(timeout 10 nsenter -t "$pid" -a /usr/bin/systemctl is-system-running 2>/dev/null) || true
+	said=$(inside systemctl is-system-running 2>/dev/null) || true
 	[ "$said" != degraded ] || {
 		inside systemctl --failed --no-pager || true
 		die "the machine is up, but some of its units failed"
@@ -98,7 +98,6 @@ typed "coracle run ${options[*]} &"
 "$binary" run "${options[@]}" </dev/null >"$state/console" 2>&1 &
 supervisor=$!
 within "$boot_bound" has_leader || die "no PID 1 after $boot_bound s"
-pid=$(leader)
 within "$boot_bound" guest_is_running || die "not running after $boot_bound s"
 awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "running after %.1f s\n", b - a }'
 
@@ -107,9 +106,11 @@ show "$binary" list
 show "$binary" status "$name"
 
 say "What the machine sees"
-echo "systemctl is-system-running: $(inside systemctl is-system-running)"
-inside ip -brief address
-inside journalctl --no-pager -b -n 12
+for command in "systemctl is-system-running" "ip -brief address" "journalctl --no-pager -b -n 12"; do
+	typed "coracle exec $name -- $command"
+	# shellcheck disable=SC2086  # words on purpose
+	inside $command
+done
 
 say "Power it off"
 show "$binary" poweroff "$name"
@@ -128,4 +129,5 @@ mkdir -p /etc/coracle/machines.d
 printf '[root]\ndirectory = "/var/lib/machines/web"\n' >/etc/coracle/machines.d/web.toml
 coracle start web                                 # on a systemd host: a unit, registered with machined
 coracle list; coracle status web; coracle logs web
+coracle shell web
 TEXT

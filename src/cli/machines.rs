@@ -2,16 +2,17 @@
 //! Called by `main`.
 
 use super::output::{self, Align, Legend};
-use super::verbs::{Kill, List, Logs, Show, Start, Status, Switch, WaitFor, Whom};
+use super::verbs::{Entry, Kill, List, Logs, Show, Start, Status, Switch, WaitFor, Whom};
 use crate::config;
 use crate::control::progress::Progress;
-use crate::control::{Outcome, list, logs, show, signal, start, status};
+use crate::control::{Outcome, exec, list, logs, show, signal, start, status};
 use crate::error::{Error, Result};
 use crate::host::state::Record;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use rustix::termios;
+use std::ffi::OsString;
 
 /// Which of the two verbs that bring machines up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +199,33 @@ pub fn logs(paths: &Paths, wanted: &Logs) -> Result<()> {
         boot: wanted.boot.as_deref(),
     };
     logs::show(paths, &ask, &mut output::Stream)
+}
+
+/// `exec` and `shell`: `argv` empty means the login shell.
+///
+/// # Errors
+/// Why the command was not executed.
+pub fn exec(paths: &Paths, name: &Name, argv: &[OsString], entry: &Entry) -> Result<u8> {
+    let variable = |given: &String| match given.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+        None => std::env::var(given).ok().map(|value| (given.clone(), value)),
+    };
+    exec::exec(
+        paths,
+        &exec::Ask {
+            name,
+            argv: argv.to_vec(),
+            user: entry.user.as_deref(),
+            directory: entry.workdir.clone(),
+            environment: entry.setenv.iter().filter_map(variable).collect(),
+            terminal: match (entry.tty, entry.no_tty) {
+                (true, _) => exec::Terminal::Yes,
+                (_, true) => exec::Terminal::No,
+                _ => exec::Terminal::Auto,
+            },
+            wait_ready: entry.wait_ready,
+        },
+    )
 }
 
 /// One error as the outcome of several.

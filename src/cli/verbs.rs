@@ -2,6 +2,7 @@
 
 use crate::machine::name::Name;
 use clap::{Args, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Machines by name.
@@ -76,6 +77,62 @@ pub enum Whom {
 fn signal(text: &str) -> crate::error::Result<i32> {
     use crate::config::values::{Given, Signal, Value};
     Signal::read(&Given::Text(text)).map(|signal| signal.0)
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// The program and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+
+    /// How it is entered
+    #[command(flatten)]
+    pub entry: Entry,
+}
+
+/// `shell`.
+#[derive(Debug, Args)]
+pub struct Shell {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// How it is entered
+    #[command(flatten)]
+    pub entry: Entry,
+}
+
+/// How a machine is entered.
+#[derive(Debug, Args)]
+pub struct Entry {
+    /// The user of the machine, and after a colon the group
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+
+    /// The working directory inside; the user's home where not given
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+
+    /// A variable; without a value, ours
+    #[arg(short = 'E', long, value_name = "NAME[=VALUE]")]
+    pub setenv: Vec<String>,
+
+    /// On a terminal of its own, also where ours is none
+    #[arg(short, long, conflicts_with = "no_tty")]
+    pub tty: bool,
+
+    /// On our streams, also where they are a terminal
+    #[arg(short = 'T', long)]
+    pub no_tty: bool,
+
+    /// Wait until the system inside is up
+    #[arg(long)]
+    pub wait_ready: bool,
 }
 
 /// `list`.

@@ -105,7 +105,7 @@ fn supervisor(record: &Record) -> Result<OwnedFd> {
 }
 
 /// A pidfd of PID 1: a child of the supervisor, or it is another process of the same id.
-fn leader(record: &Record) -> Result<OwnedFd> {
+pub(super) fn leader(record: &Record) -> Result<OwnedFd> {
     let gone =
         || Error::new(format!("machine '{}' has no PID 1 now", record.name)).hint("try again in a moment");
     let leader = record.leader.ok_or_else(gone)?;

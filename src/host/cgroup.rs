@@ -21,12 +21,21 @@ pub struct Cgroup {
 /// Where we are in the unified hierarchy, as a directory; nothing where there is none, or where
 /// we are outside what we can see.
 pub fn current() -> Option<PathBuf> {
+    of("self")
+}
+
+/// The same for another process.
+pub fn of_process(pid: u32) -> Option<PathBuf> {
+    of(&pid.to_string())
+}
+
+fn of(pid: &str) -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let mount = mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4).map(PathBuf::from)).flatten()
     })?;
-    let cgroups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
     (!path.starts_with("/..")).then(|| mount.join(path.trim_start_matches('/')))
 }
@@ -112,6 +121,10 @@ impl Cgroup {
 /// A cgroup that stays busy.
 pub fn remove(directory: &Path) -> Result<()> {
     if !directory.exists() {
+        return Ok(());
+    }
+    // Empty, as at the end of every orderly stop, it goes without more.
+    if remove_tree(directory).is_ok() {
         return Ok(());
     }
     let _ = std::fs::write(directory.join("cgroup.freeze"), "0");

@@ -1,6 +1,7 @@
 //! Looking at the host and at a tree, before anything is touched. Nothing of a tree is executed,
 //! and no link of it leads out of it.
 
+use super::emulator;
 use crate::error::{Context, Error, Result};
 use crate::machine::init::{Init, InitChoice};
 use crate::plan::{User, init};
@@ -107,9 +108,15 @@ impl Tree {
             ))
             .hint("install an init system in the tree, or name a program with boot.init"));
         };
-        init::architecture(&binary).map_err(|error| {
-            error.context(format!("cannot run '{}' of '{}'", path.display(), self.path.display()))
-        })?;
+        let built_for = init::architecture(&binary);
+        built_for
+            .and_then(|built_for| match built_for.check(std::env::consts::ARCH) {
+                Err(error) if !emulator::takes(&binary) => Err(error),
+                _ => Ok(()),
+            })
+            .map_err(|error| {
+                error.context(format!("cannot run '{}' of '{}'", path.display(), self.path.display()))
+            })?;
         let kind = match choice {
             InitChoice::Kind(kind) => *kind,
             _ => init::recognise(&self.links(&path), &binary),
@@ -173,6 +180,23 @@ impl Tree {
             "/".into()
         };
         Ok(User { groups: self.groups(&user.name), home, ..user })
+    }
+
+    /// A group of the tree, by name or number.
+    ///
+    /// # Errors
+    /// One that is not there.
+    pub fn group(&self, wanted: &str) -> Result<u32> {
+        let group = self.read_text("/etc/group").unwrap_or_default();
+        let of = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let (name, gid) = (*fields.first()?, *fields.get(2)?);
+            (name == wanted || gid == wanted).then(|| gid.parse().ok()).flatten()
+        };
+        group.lines().find_map(of).ok_or_else(|| {
+            Error::new(format!("there is no group '{wanted}' in '{}'", self.path.display()))
+                .hint("name a group of the tree's /etc/group")
+        })
     }
 
     fn groups(&self, name: &str) -> Vec<u32> {

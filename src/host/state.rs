@@ -35,6 +35,16 @@ impl Phase {
     }
 }
 
+/// Names and groups of system calls.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Syscalls {
+    /// Allowed beyond the default list.
+    pub allow: Vec<String>,
+    /// Taken from it.
+    pub deny: Vec<String>,
+}
+
 /// What is known of a running machine. Unknown fields are ignored, missing ones are the default,
 /// so that a newer or older program can clean up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +87,12 @@ pub struct Record {
     pub id_base: Option<u32>,
     /// Whether machined knows it.
     pub registered: bool,
+    /// The capabilities PID 1 keeps, a mask of bits: what enters later gets no more.
+    pub capabilities: u64,
+    /// What the definition adds to the system-call filter, and what it takes from it.
+    pub syscalls: Syscalls,
+    /// Whether executing gains no privileges.
+    pub no_new_privileges: bool,
     /// What is not confined, in words for people (`network`, `users`).
     pub unconfined: Vec<String>,
     /// Files and directories that `cleanup` removes, beside the machine's own state directory.
@@ -104,6 +120,9 @@ impl Default for Record {
             host_addresses: Vec::new(),
             id_base: None,
             registered: false,
+            capabilities: 0,
+            syscalls: Syscalls::default(),
+            no_new_privileges: false,
             unconfined: Vec::new(),
             files: Vec::new(),
         }

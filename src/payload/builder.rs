@@ -56,7 +56,7 @@ impl Builder {
             BuildStep::Mount { kind, options, attributes, target } => {
                 let options: Vec<(&str, &str)> =
                     options.iter().map(|(key, value)| (*key, value.as_str())).collect();
-                mounts::new(self.root()?, kind, &options, *attributes, target)
+                mounts::new(self.root()?, kind, &options, *attributes, target, owner)
             }
             BuildStep::Directory { path, mode } => nodes::directory(self.root()?, path, *mode, owner),
             BuildStep::File { path, mode, content } => nodes::file(self.root()?, path, *mode, content, owner),
@@ -68,7 +68,7 @@ impl Builder {
             BuildStep::Link { path, to } => nodes::link(self.root()?, path, to, owner),
             BuildStep::Bind { .. } => {
                 let userns = self.place.id_map.as_ref().map(AsFd::as_fd);
-                mounts::bind(self.root()?, step, userns)
+                mounts::bind(self.root()?, step, userns, owner)
             }
             BuildStep::Restrict { target, attributes } => mounts::restrict(self.root()?, target, *attributes),
             BuildStep::Mask { target } => mounts::mask(self.root()?, target),

@@ -6,7 +6,8 @@ use crate::error::{Context, Error, Result};
 use crate::plan::step::{BuildStep, Missing, Source};
 use crate::sys::mount::{self, Attributes, Depth};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// Opens the root tree, makes missing mount points, and attaches it.
@@ -20,7 +21,7 @@ pub fn attach_root(
     let host = mount::open_directory(directory)?;
     for point in mount_points {
         // On the host's own mount: an idmapped one has no id for the host's root to create with.
-        make_directories(host.as_fd(), point)?;
+        make_directories(host.as_fd(), point, 0)?;
     }
     let tree = check("cannot copy the tree's mount", mount::copy_tree(host.as_fd(), Depth::Tree))?;
     if let Some(userns) = userns {
@@ -55,14 +56,14 @@ fn no_idmap(directory: &Path, host: &OwnedFd, error: std::io::Error) -> Error {
         )
 }
 
-/// Makes every missing directory of a path inside a root, mode 755, owned by the host's root.
-fn make_directories(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+/// Makes every missing directory of a path inside a root, mode 755, owned by a host id.
+fn make_directories(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<()> {
     let mut made = PathBuf::from("/");
     for part in path.strip_prefix("/").unwrap_or(path) {
         made.push(part);
         match mount::open_inside(root, &made) {
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make_directory(root, &made)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make_directory(root, &made, owner)?,
             Err(error) => {
                 return Err(error).context(|| format!("cannot open '{}' in the tree", made.display()));
             }
@@ -71,11 +72,12 @@ fn make_directories(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn make_directory(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+fn make_directory(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<()> {
     let parent = open_parent(root, path)?;
     let name = path.file_name().unwrap_or_default();
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Ok(()) => give(&parent, name, owner),
+        Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(rustix::io::Errno::ROFS) => Err(Error::new("read-only file system")
             .context(format!("cannot make mount point '{}' in the tree", path.display()))
             .hint("make that directory in the tree, or mount its file system read-write once")),
@@ -85,11 +87,31 @@ fn make_directory(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
     }
 }
 
+/// Gives what we made to the guest's root. In an idmapped tree the host's root is nobody.
+fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .context(|| format!("cannot give mount point '{}' to the guest's root", name.display()))
+}
+
 /// The directory that holds a path, links on the way resolved inside the root.
 fn open_parent(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    mount::open_inside_as(root, parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-        .context(|| format!("cannot open '{}' in the tree", parent.display()))
+    mount::open_inside_as(root, parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).map_err(|error| {
+        let error = Error::from(error).context(format!("cannot open '{}' in the tree", parent.display()));
+        match mount::open_inside(root, parent).and_then(|link| read_link(&link)) {
+            Ok(to) => error.hint(format!(
+                "'{}' is a link to '{to}', and links of a tree are followed inside of it: name the place itself",
+                parent.display()
+            )),
+            Err(_) => error,
+        }
+    })
+}
+
+/// Where the link at a descriptor leads to.
+fn read_link(link: &OwnedFd) -> std::io::Result<String> {
+    Ok(rustix::fs::readlinkat(link, c"", Vec::new())?.to_string_lossy().into_owned())
 }
 
 /// Whether a path inside a root leads to anything, be it a link. What cannot be told counts as yes:
@@ -126,17 +148,23 @@ pub fn new(
     options: &[(&str, &str)],
     attributes: Attributes,
     target: &Path,
+    owner: u32,
 ) -> Result<()> {
     let file_system = mount::new_file_system(kind, options, attributes)?;
     if !is_there(root, target) {
-        make_directories(root, target)?;
+        make_directories(root, target, owner)?;
     }
     let place = open_target(root, target)?;
     check("cannot attach it", mount::attach(file_system.as_fd(), place.as_fd()))
 }
 
 /// Does a `BuildStep::Bind`.
-pub fn bind(root: BorrowedFd<'_>, step: &BuildStep, userns: Option<BorrowedFd<'_>>) -> Result<()> {
+pub fn bind(
+    root: BorrowedFd<'_>,
+    step: &BuildStep,
+    userns: Option<BorrowedFd<'_>>,
+    owner: u32,
+) -> Result<()> {
     let BuildStep::Bind { source, target, attributes, depth, map_ids, missing } = step else {
         return Err(Error::new("not a bind mount"));
     };
@@ -150,7 +178,7 @@ pub fn bind(root: BorrowedFd<'_>, step: &BuildStep, userns: Option<BorrowedFd<'_
         from => from?,
     };
     if matches!(source, Source::Host(_)) {
-        make_target(root, target, &from)?;
+        make_target(root, target, &from, owner)?;
     }
     let place = match open_target(root, target) {
         Err(_) if *missing == Missing::Skip => return Ok(()),
@@ -168,22 +196,19 @@ pub fn bind(root: BorrowedFd<'_>, step: &BuildStep, userns: Option<BorrowedFd<'_
 }
 
 /// Makes a missing target of the type of its source.
-fn make_target(root: BorrowedFd<'_>, target: &Path, from: &OwnedFd) -> Result<()> {
+fn make_target(root: BorrowedFd<'_>, target: &Path, from: &OwnedFd, owner: u32) -> Result<()> {
     let stat = rustix::fs::fstat(from).context(|| "cannot look at the bind source")?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        return make_directories(root, target);
+        return make_directories(root, target, owner);
     }
     let parent = target.parent().unwrap_or(Path::new("/"));
-    make_directories(root, parent)?;
+    make_directories(root, parent, owner)?;
     let directory = open_parent(root, target)?;
+    let name = target.file_name().unwrap_or_default();
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    match rustix::fs::openat(
-        &directory,
-        target.file_name().unwrap_or_default(),
-        flags,
-        Mode::from_raw_mode(0o644),
-    ) {
-        Ok(_) | Err(rustix::io::Errno::EXIST) => Ok(()),
+    match rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o644)) {
+        Ok(_) => give(&directory, name, owner),
+        Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno).context(|| format!("cannot make mount target '{}'", target.display())),
     }
 }

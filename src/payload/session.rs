@@ -2,35 +2,33 @@
 
 use super::{check, stub};
 use crate::error::{Context, Error, Result};
-use crate::link::ChildEnd;
+use crate::link::{ChildEnd, FromPayload};
 use crate::plan::step::LeadStep;
 use crate::sys::{descriptor, filter, mount, process, terminal};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::pty::OpenptFlags;
 use rustix::thread::CapabilitySet;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// Standard streams given to the payload instead of a console.
-pub type Streams = Option<[OwnedFd; 3]>;
-
 /// The state between steps.
 #[derive(Debug)]
 pub struct Session {
-    streams: Streams,
+    machine: Option<OwnedFd>,
 }
 
 impl Session {
-    /// Before the first step.
-    pub fn new(streams: Streams) -> Self {
-        Self { streams }
+    /// Before the first step. `machine` is a pidfd of the PID 1 to join, where there is one.
+    pub fn new(machine: Option<OwnedFd>) -> Self {
+        Self { machine }
     }
 
     /// Does one step.
-    pub fn run(&mut self, step: &LeadStep, link: &ChildEnd) -> Result<()> {
+    pub fn run(&self, step: &LeadStep, link: &ChildEnd) -> Result<()> {
         match step {
             LeadStep::Meet(sync) => link.meet(*sync),
             LeadStep::BecomeRoot => become_user(0, 0, &[]),
@@ -41,40 +39,79 @@ impl Session {
             }
             LeadStep::Keyring => keyring(),
             LeadStep::Console => console(),
-            LeadStep::Streams => self.take_streams(),
+            LeadStep::Streams => streams(),
+            LeadStep::Terminal => new_terminal(link),
+            LeadStep::Join => self.join(),
             LeadStep::TimeNamespace => time_namespace(),
             LeadStep::Limits => limits(),
-            LeadStep::Capabilities(kept) => capabilities(*kept),
-            LeadStep::User { uid, gid, groups } => {
-                // Loading the filter takes CAP_SYS_ADMIN, without `no_new_privs`; the exec drops all.
-                rustix::thread::set_keep_capabilities(true).context(|| "cannot keep capabilities")?;
-                become_user(*uid, *gid, groups)
-            }
+            LeadStep::Capabilities { kept, ours } => capabilities(*kept, *ours),
+            LeadStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             LeadStep::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).context(|| "cannot give them up")
             }
             LeadStep::Directory(path) => directory(path),
             LeadStep::CleanSlate => clean_slate(),
-            LeadStep::Filter(program) => load(program),
+            LeadStep::Filter(program) => check("cannot load it", filter::install(program)),
             LeadStep::Stub => stub::fork(),
             LeadStep::Execute { programs, argv, environment } => execute(programs, argv, environment),
         }
     }
 
-    fn take_streams(&mut self) -> Result<()> {
-        // A session of its own: no terminal of ours is controlled from inside (TIOCSTI).
-        rustix::process::setsid().context(|| "cannot begin a session")?;
-        match self.streams.take() {
-            Some(streams) => standard_streams(streams.iter().map(AsFd::as_fd)),
-            None => Ok(()),
-        }
+    /// Joins all namespaces at once. The pid namespace is ours from birth. The user namespace is among
+    /// them: from here on we are not dumpable, and no process of the guest can trace us.
+    fn join(&self) -> Result<()> {
+        let machine = self.machine.as_ref().ok_or_else(|| Error::new("there is no machine to join"))?;
+        let all = CloneFlags::CLONE_NEWUSER
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWCGROUP;
+        let joined = match setns(machine, all) {
+            // A machine without a user namespace of its own: its is ours already.
+            Err(nix::errno::Errno::EINVAL) => setns(machine, all & !CloneFlags::CLONE_NEWUSER),
+            joined => joined,
+        };
+        joined.map_err(std::io::Error::from).context(|| "cannot join its namespaces")
     }
+}
+
+/// A session of its own: no terminal of ours is controlled from inside (TIOCSTI).
+fn streams() -> Result<()> {
+    rustix::process::setsid().context(|| "cannot begin a session").map(|_| ())
+}
+
+/// A new pty of the guest's own devpts. That it is one is checked: whoever has put something else
+/// there shall not get our terminal's bytes.
+fn new_terminal(link: &ChildEnd) -> Result<()> {
+    const DEVPTS: i64 = 0x1cd1;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let ours = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).context(|| "cannot open a pty")?;
+    let stat = rustix::fs::fstatfs(&ours).context(|| "cannot look at the pty")?;
+    if stat.f_type != DEVPTS {
+        return Err(Error::new("the machine's /dev/pts is no devpts")
+            .hint("the guest has mounted something else there; use -T for no terminal"));
+    }
+    rustix::pty::unlockpt(&ours).context(|| "cannot unlock the pty")?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let theirs =
+        rustix::pty::ioctl_tiocgptpeer(&ours, flags).context(|| "cannot open the pty's other side")?;
+    streams()?;
+    check("cannot control the terminal", terminal::take_control(theirs.as_fd()))?;
+    link.say(&FromPayload::Terminal, Some(ours.as_fd()))?;
+    standard_streams([theirs.as_fd(), theirs.as_fd(), theirs.as_fd()])
 }
 
 /// Becomes a user, and asks again to die with the supervisor: a change of ids takes that back
 /// (PR_SET_PDEATHSIG(2const)). The next meeting finds one that is gone already.
+///
+/// Capabilities are kept for what follows, the filter among it; the exec of the payload takes them.
 fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    rustix::thread::set_keep_capabilities(true).context(|| "cannot keep capabilities until the exec")?;
     process::become_user(uid, gid, groups)?;
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot keep capabilities until the exec")?;
     super::die_with_supervisor();
     Ok(())
 }
@@ -163,19 +200,12 @@ fn limits() -> Result<()> {
     Ok(())
 }
 
-/// Takes every capability not kept from the bounding set and empties the inheritable one. What
-/// root has after the exec follows from both (capabilities(7)).
-fn capabilities(kept: u64) -> Result<()> {
-    let kept = CapabilitySet::from_bits_retain(kept);
-    for number in 0..64 {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        match rustix::thread::capability_is_in_bounding_set(one) {
-            Ok(true) if !kept.contains(one) => rustix::thread::remove_capability_from_bounding_set(one)
-                .context(|| format!("cannot drop capability {number}"))?,
-            Ok(_) => {}
-            // The kernel knows no capability of this number and none above.
-            Err(_) => break,
-        }
+/// Takes every capability of ours that is not kept from the bounding set and empties the
+/// inheritable one. What root has after the exec follows from both (capabilities(7)).
+fn capabilities(kept: u64, ours: u64) -> Result<()> {
+    for number in (0..64).filter(|number| (ours & !kept) >> number & 1 == 1) {
+        rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number))
+            .context(|| format!("cannot drop capability {number}"))?;
     }
     rustix::thread::clear_ambient_capability_set().context(|| "cannot clear ambient capabilities")?;
     let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
@@ -188,23 +218,6 @@ fn directory(path: &Path) -> Result<()> {
     // "(unreachable)…": a working directory outside the root would lead to the host (CVE-2024-21626).
     let reached = rustix::process::getcwd(Vec::new()).context(|| "cannot tell the working directory")?;
     if reached.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Error::new("it is outside the machine")) }
-}
-
-/// Loads the filter with the capability it takes, which another user than root has not in effect.
-fn load(program: &[filter::Instruction]) -> Result<()> {
-    let sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
-    let mut able = sets;
-    able.effective |= able.permitted & CapabilitySet::SYS_ADMIN;
-    rustix::thread::set_capabilities(None, able).context(|| "cannot use CAP_SYS_ADMIN")?;
-    check("cannot load it", filter::install(program))?;
-    if !rustix::process::geteuid().is_root() {
-        // For a stub init, which executes nothing. A filter may deny the call: the payload's exec
-        // drops them all the same.
-        let none = CapabilitySet::empty();
-        let nothing = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
-        let _ = rustix::thread::set_capabilities(None, nothing);
-    }
-    Ok(())
 }
 
 fn clean_slate() -> Result<()> {

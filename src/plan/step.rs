@@ -264,6 +264,8 @@ fn list(options: &str, attributes: Attributes) -> String {
 pub enum LeadStep {
     /// Meets the supervisor.
     Meet(Sync),
+    /// Joins all namespaces of a machine that runs.
+    Join,
     /// Becomes root of its user namespace.
     BecomeRoot,
     /// Takes the cgroup it was cloned into as the root of its cgroup namespace.
@@ -276,14 +278,21 @@ pub enum LeadStep {
     Keyring,
     /// Begins a session with the console as controlling terminal and standard streams.
     Console,
+    /// Begins a session on a new pty of the machine, and hands its other side to the parent.
+    Terminal,
     /// Begins a session and keeps the standard streams it was given.
     Streams,
     /// Begins a time namespace in which the boot time is zero.
     TimeNamespace,
     /// Resets resource limits to the kernel's boot defaults.
     Limits,
-    /// Keeps these capabilities (a mask of bits) in the bounding set and empties the inheritable one.
-    Capabilities(u64),
+    /// Takes capabilities from the bounding set and empties the inheritable one.
+    Capabilities {
+        /// Those kept, a mask of bits.
+        kept: u64,
+        /// Those we have ourselves.
+        ours: u64,
+    },
     /// Becomes the payload's user.
     User {
         /// User id inside.
@@ -319,6 +328,8 @@ impl LeadStep {
     pub fn describe(&self) -> String {
         match self {
             Self::Meet(sync) => format!("meet the supervisor at '{sync:?}'"),
+            Self::Join => "join the machine's namespaces".into(),
+            Self::Terminal => "begin a session on a new terminal".into(),
             Self::BecomeRoot => "become root of the user namespace".into(),
             Self::CgroupNamespace => "enter a cgroup namespace".into(),
             Self::MountNamespace => "enter a mount namespace".into(),
@@ -328,7 +339,9 @@ impl LeadStep {
             Self::Streams => "begin a session".into(),
             Self::TimeNamespace => "enter a time namespace".into(),
             Self::Limits => "reset resource limits".into(),
-            Self::Capabilities(mask) => format!("keep {} capabilities ({mask:#x})", mask.count_ones()),
+            Self::Capabilities { kept, .. } => {
+                format!("keep {} capabilities ({kept:#x})", kept.count_ones())
+            }
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
             Self::NoNewPrivileges => "give up gaining privileges".into(),
             Self::Directory(path) => format!("enter directory '{}'", path.display()),

@@ -137,6 +137,10 @@ impl Running {
 /// A handover that cannot be read, or names descriptors that are not there.
 pub fn receive() -> Result<Option<Running>> {
     let Some(number) = std::env::var_os(VARIABLE) else { return Ok(None) };
+    // The kernel named us after the file we were executed by, '/proc/self/exe'.
+    if let Err(error) = rustix::thread::set_name(c"coracle") {
+        log::debug!("cannot name the process: {error}, ignoring");
+    }
     let number = number.to_str().and_then(|text| text.parse().ok()).unwrap_or(-1);
     let mut bytes = Vec::new();
     std::fs::File::from(descriptor::adopt(number)?)

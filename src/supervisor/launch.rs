@@ -6,7 +6,7 @@ use super::{cleanup, idmap, registration, reserve};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::machined::{Outcome, Previous};
-use crate::host::state::{Phase, Record, process_start};
+use crate::host::state::{Phase, Record, Syscalls, process_start};
 use crate::host::{cgroup, ids, netlink, networkd};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::users::Users;
@@ -149,7 +149,8 @@ impl<'a> Launch<'a> {
         if let Some(base) = self.record.id_base.filter(|_| self.ask.locks_ids) {
             self.locks.push(ids::lock(paths, base)?.descriptor);
         }
-        let root = reserve::root(paths, &self.ask.machine.root.directory, self.ask.root_identity)?;
+        let (machine, identity) = (self.ask.machine, self.ask.root_identity);
+        let root = reserve::root(paths, &machine.name, &machine.root.directory, identity)?;
         self.locks.push(root.descriptor);
         Ok(())
     }
@@ -402,6 +403,12 @@ fn record(ask: &Ask<'_>) -> Record {
     record.cgroup = ask.cgroup.as_ref().map(|cgroup| cgroup.directory.clone());
     record.cgroup_is_ours = ask.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_ours);
     record.id_base = ask.plan.id_map.map(|(base, _)| base);
+    record.capabilities = ask.plan.capabilities;
+    record.syscalls = Syscalls {
+        allow: machine.security.syscalls_allow.clone(),
+        deny: machine.security.syscalls_deny.clone(),
+    };
+    record.no_new_privileges = machine.security.no_new_privileges;
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());

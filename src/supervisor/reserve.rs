@@ -55,10 +55,11 @@ pub fn root_file(paths: &Paths, (device, inode): (u64, u64)) -> PathBuf {
 ///
 /// # Errors
 /// A root in use, with the machine that uses it where it is ours.
-pub fn root(paths: &Paths, directory: &Path, identity: (u64, u64)) -> Result<Lock> {
+pub fn root(paths: &Paths, name: &Name, directory: &Path, identity: (u64, u64)) -> Result<Lock> {
     lock::take(&root_file(paths, identity))?.ok_or_else(|| {
-        let user =
-            Record::all(paths).into_iter().find(|record| record.is_alive() && record.root == directory);
+        let is_it =
+            |record: &Record| record.name != name.as_str() && record.root == directory && record.is_alive();
+        let user = Record::all(paths).into_iter().find(is_it);
         let user =
             user.map_or_else(|| "another program".to_owned(), |record| format!("machine '{}'", record.name));
         Error::new(format!("root directory '{}' is in use by {user}", directory.display()))

@@ -162,14 +162,17 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
     }
 }
 
-/// Blocks or unblocks nothing and resets what an exec inherits: an empty signal mask and default
-/// dispositions, so that the payload starts as a fresh process does (SIGPIPE, which Rust ignores,
-/// among them).
+/// Resets what an exec inherits: an empty signal mask and default dispositions, so that the payload
+/// starts as a fresh process does. The clone has reset every handler already (CLONE_CLEAR_SIGHAND);
+/// what is ignored stays so, SIGPIPE by Rust among it, and only that is asked for where procfs tells.
 pub fn reset_signals() {
-    // The kernel's own number of signals and form of an action, all zero: SIG_DFL. The C library
-    // would keep the two for itself that it uses for threads, and they may be inherited ignored.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
+    // The kernel's own form of an action, all zero: SIG_DFL. The C library would keep the two signals
+    // for itself that it uses for threads, and they may be inherited ignored.
     let default = [0u64; 4];
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
         let (action, old) = (std::ptr::from_ref(&default), std::ptr::null_mut::<u64>());
         // SAFETY: the action has the size the kernel reads and lives across the call; nothing is
         // written. SIGKILL and SIGSTOP refuse.

@@ -34,3 +34,9 @@ pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
         let _ = rustix::termios::tcsetwinsize(to, size);
     }
 }
+
+/// Gives a terminal a window of so many rows and columns.
+pub fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) {
+    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let _ = rustix::termios::tcsetwinsize(terminal, size);
+}

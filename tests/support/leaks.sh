@@ -48,10 +48,11 @@ busctl --timeout=5 call org.freedesktop.machine1 /org/freedesktop/machine1 org.f
 systemctl list-units --all --plain --no-legend --no-pager 'coracle@*' '*.scope' |
 	awk '$1 !~ /^(init|session-.*)\.scope$/ && $3 != "inactive" { print "unit: " $1, $2, $3 }'
 
+# the directory of systemd-nspawn's locks is shared and stays
 for dir in /run/coracle /run/systemd/system /run/systemd/network /run/systemd/transient /run/systemd/machines \
 	/run/systemd/nspawn /run/systemd/nspawn-uid /run/lock/coracle; do
 	find "$dir" -mindepth 1 2>/dev/null | sed 's/^/file: /'
-done | grep -v '/session-[^/]*\.scope' || true
+done | grep -v -e '/session-[^/]*\.scope' -e '^file: /run/systemd/nspawn/locks$' || true
 # propagation directories of the host's own services come and go
 find /run/systemd/propagate /run/systemd/nspawn.propagate -mindepth 1 -maxdepth 1 2>/dev/null | grep -v '/systemd-' | sed 's/^/file: /' || true
 find /tmp /var/tmp /dev/shm -maxdepth 1 -name '*coracle*' | sed 's/^/file: /'

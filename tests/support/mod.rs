@@ -10,9 +10,11 @@ pub mod host;
 pub mod install;
 pub mod job;
 pub mod leaks;
+pub mod machine;
 pub mod state;
 pub mod trees;
 
 pub use host::{Builder, Host};
 pub use job::{Job, Output, TIMED_OUT};
 pub use leaks::Snapshot;
+pub use machine::LONG;

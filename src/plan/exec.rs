@@ -1,0 +1,141 @@
+//! A command in a running machine, as steps: the way of PID 1 once more, from the door on. Called
+//! by `control`; carried out by `payload`.
+
+use super::step::LeadStep;
+use super::{User, filter, identity};
+use crate::error::Result;
+use crate::link::Sync;
+use std::ffi::{CString, OsString};
+use std::path::PathBuf;
+
+/// What is to be executed in which surroundings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    /// The program and its arguments; empty: the user's login shell.
+    pub argv: Vec<OsString>,
+    /// Who executes it.
+    pub user: User,
+    /// The working directory inside; the user's home where not given.
+    pub directory: Option<PathBuf>,
+    /// Further variables, which win.
+    pub environment: Vec<(String, String)>,
+    /// `TERM`.
+    pub terminal: String,
+    /// Whether it gets a terminal of its own, as opposed to our streams.
+    pub on_terminal: bool,
+    /// What PID 1 of the machine was limited to.
+    pub policy: filter::Policy,
+    /// Our own bounding set, a mask of capability bits.
+    pub bounding: u64,
+    /// Whether executing gains no privileges.
+    pub no_new_privileges: bool,
+    /// Whether the machine has a user namespace, whose root is to be become.
+    pub user_namespace: bool,
+}
+
+/// The steps, in order.
+///
+/// # Errors
+/// A filter that cannot be compiled.
+pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
+    let mut steps = vec![LeadStep::Join];
+    if exec.user_namespace {
+        steps.push(LeadStep::BecomeRoot);
+    }
+    // Before anything of the guest is touched: from here on we are no more than its PID 1.
+    steps.push(LeadStep::Capabilities { kept: exec.policy.capabilities, ours: exec.bounding });
+    steps.push(LeadStep::Keyring);
+    steps.push(LeadStep::Limits);
+    steps.push(if exec.on_terminal { LeadStep::Terminal } else { LeadStep::Streams });
+    let User { uid, gid, groups, .. } = exec.user.clone();
+    if uid != 0 || gid != 0 || !groups.is_empty() {
+        steps.push(LeadStep::User { uid, gid, groups });
+    }
+    let home = PathBuf::from(&exec.user.home);
+    steps.push(LeadStep::Directory(exec.directory.clone().unwrap_or(home)));
+    if exec.no_new_privileges {
+        steps.push(LeadStep::NoNewPrivileges);
+    }
+    steps.push(LeadStep::Meet(Sync::Ready));
+    steps.push(LeadStep::CleanSlate);
+    steps.push(LeadStep::Filter(filter::compile(&exec.policy)?));
+    let (programs, argv) = if exec.argv.is_empty() {
+        let name = format!("-{}", exec.user.shell.rsplit('/').next().unwrap_or("sh"));
+        (vec![PathBuf::from(&exec.user.shell)], vec![OsString::from(name)])
+    } else {
+        (super::candidates(&exec.argv), exec.argv.clone())
+    };
+    steps.push(LeadStep::Execute { programs, argv, environment: environment(exec) });
+    Ok(steps)
+}
+
+/// The whole environment: what a login gives, and nothing of ours.
+fn environment(exec: &Exec) -> Vec<CString> {
+    let user = &exec.user;
+    let path = identity::search_path().collect::<Vec<_>>().join(":");
+    let own = [
+        ("PATH", path.as_str()),
+        ("container", identity::MANAGER),
+        ("TERM", &exec.terminal),
+        ("HOME", &user.home),
+        ("USER", &user.name),
+        ("LOGNAME", &user.name),
+        ("SHELL", &user.shell),
+        ("LANG", "C.UTF-8"),
+    ];
+    let given = exec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let kept = own.into_iter().filter(|(name, _)| exec.environment.iter().all(|(given, _)| given != name));
+    kept.chain(given).filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exec() -> Exec {
+        Exec {
+            argv: Vec::new(),
+            user: User {
+                name: "ann".into(),
+                uid: 1000,
+                gid: 1000,
+                groups: vec![4],
+                home: "/home/ann".into(),
+                shell: "/bin/bash".into(),
+            },
+            directory: None,
+            environment: vec![("TERM".into(), "x".into()), ("A".into(), "b".into())],
+            terminal: "xterm".into(),
+            on_terminal: false,
+            policy: filter::Policy { capabilities: 1, allow: Vec::new(), deny: Vec::new() },
+            bounding: 3,
+            no_new_privileges: true,
+            user_namespace: true,
+        }
+    }
+
+    #[test]
+    fn rights_go_before_anything_of_the_guest_is_touched() {
+        let steps = steps(&exec()).unwrap();
+        let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
+        let rights = at(|step| matches!(step, LeadStep::Capabilities { .. }));
+        assert!(at(|step| matches!(step, LeadStep::Join)) < rights);
+        for later in [
+            at(|step| matches!(step, LeadStep::Streams)),
+            at(|step| matches!(step, LeadStep::User { .. })),
+            at(|step| matches!(step, LeadStep::Directory(_))),
+        ] {
+            assert!(rights < later);
+        }
+        assert!(matches!(&steps[steps.len() - 2], LeadStep::Filter(_)));
+    }
+
+    #[test]
+    fn a_login_shell_has_its_dash_and_what_is_given_wins() {
+        let steps = steps(&exec()).unwrap();
+        let Some(LeadStep::Execute { programs, argv, environment }) = steps.last() else { panic!() };
+        assert_eq!((programs[0].to_str(), argv[0].to_str()), (Some("/bin/bash"), Some("-bash")));
+        let has = |text: &str| environment.iter().any(|variable| variable.to_str() == Ok(text));
+        assert!(has("TERM=x") && has("A=b") && has("HOME=/home/ann") && !has("TERM=xterm"));
+    }
+}

@@ -1,0 +1,123 @@
+//! `coracle exec` and `coracle shell` in machines on a real systemd host: streams, statuses, users, rights, and
+//! what must work when the guest's own services do not.
+
+mod support;
+
+use std::io::Write;
+use std::time::Duration;
+
+use support::Host;
+
+/// The guests every test of this file runs in: one with a bus and one with nothing.
+const GUESTS: [&str; 2] = ["trixie", "busybox"];
+
+fn host() -> Host {
+    let host = Host::start(&GUESTS);
+    host.ok(&["coracle", "start", "trixie", "busybox"]);
+    host
+}
+
+#[test]
+fn streams_are_apart_and_the_status_is_exact() {
+    let host = host();
+    for guest in GUESTS {
+        let command = format!("printf x | coracle exec {guest} -- sh -c 'cat; echo e >&2; exit 7'");
+        let out = host.sh(&command);
+        assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (7, "x", "e\n"), "{guest}");
+        assert_eq!(
+            host.exec(&["coracle", "exec", guest, "--", "sh", "-c", "kill -9 $$"]).status,
+            137,
+            "{guest}"
+        );
+        let missing = host.exec(&["coracle", "exec", guest, "--", "/no/such"]);
+        assert_eq!(missing.status, 125, "{guest}");
+        assert!(missing.stderr.contains("cannot execute '/no/such'"), "{}", missing.stderr);
+    }
+    let absent = host.exec(&["coracle", "exec", "nobody-here", "--", "true"]);
+    assert_eq!(absent.status, 125);
+    assert!(absent.stderr.contains("is not running"), "{}", absent.stderr);
+}
+
+#[test]
+fn enters_at_once_and_without_a_bus() {
+    let host = host();
+    host.ok(&["coracle", "stop", "trixie"]);
+    host.ok(&["coracle", "start", "--wait=running", "trixie"]);
+    assert_eq!(host.ok(&["coracle", "exec", "trixie", "--", "cat", "/proc/1/comm"]), "systemd\n");
+    let up = host.ok(&["coracle", "exec", "--wait-ready", "trixie", "--", "systemctl", "is-system-running"]);
+    assert_eq!(up, "running\n");
+    host.sh("coracle exec trixie -- systemctl stop dbus.socket dbus.service");
+    assert_eq!(host.ok(&["coracle", "exec", "trixie", "--", "echo", "here"]), "here\n");
+}
+
+#[test]
+fn has_the_rights_of_pid_1_and_nothing_of_the_host() {
+    let host = host();
+    for guest in GUESTS {
+        let of = |pid: &str| {
+            let script = format!("grep -E '^(CapBnd|Seccomp|NoNewPrivs)' /proc/{pid}/status");
+            host.ok(&["coracle", "exec", guest, "--", "sh", "-c", &script])
+        };
+        assert_eq!(of("self"), of("1"), "{guest}");
+        let inside = host.sh_ok(&format!(
+            "SECRET=host coracle exec {guest} -- sh -c 'env; for n in net uts ipc mnt pid user cgroup; do \
+             [ \"$(readlink /proc/self/ns/$n)\" = \"$(readlink /proc/1/ns/$n)\" ] || echo other $n; done'"
+        ));
+        assert!(!inside.contains("SECRET") && !inside.contains("other "), "{guest}: {inside}");
+        let descriptors = host.sh_ok(&format!(
+            "coracle exec {guest} -- sh -c 'ls /proc/self/fd | tr \"\\n\" \" \"' 9</etc/passwd"
+        ));
+        assert_eq!(descriptors.trim(), "0 1 2 3", "{guest}");
+    }
+}
+
+#[test]
+fn becomes_a_user_of_the_guest() {
+    let host = host();
+    let status = "id -u; id -g; grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status | cut -f2 | sort -u";
+    let out = host.ok(&["coracle", "exec", "trixie", "-u", "nobody", "--", "sh", "-c", status]);
+    assert_eq!(out, "65534\n65534\n0000000000000000\n");
+    let out = host.ok(&[
+        "coracle",
+        "exec",
+        "trixie",
+        "-u",
+        "root:adm",
+        "-w",
+        "/tmp",
+        "--",
+        "sh",
+        "-c",
+        "id -g; pwd",
+    ]);
+    assert_eq!(out, "4\n/tmp\n");
+    let unknown = host.exec(&["coracle", "exec", "trixie", "-u", "nobody-here", "--", "true"]);
+    assert_eq!(unknown.status, 125);
+    assert!(unknown.stderr.contains("there is no user 'nobody-here'"), "{}", unknown.stderr);
+}
+
+#[test]
+fn a_terminal_is_the_guests_own() {
+    let host = host();
+    for guest in GUESTS {
+        let line = format!("coracle exec {guest} -- sh -c 'tty; exit 5'");
+        let out = host.exec_on_tty(Duration::from_secs(20), &line);
+        assert_eq!(out.status, 5, "{guest}: {out:?}");
+        assert!(out.stdout.contains("/dev/pts/"), "{guest}: {out:?}");
+    }
+    let mut job = host.spawn_on_tty("coracle shell trixie");
+    let mut keys = job.input();
+    keys.write_all(b"echo $0-$((40+2)); sleep 50\n").unwrap();
+    job.wait_for_stdout("-bash-42", Duration::from_secs(20));
+    // ^C ends the sleep, not the shell.
+    keys.write_all(b"\x03echo again; exit 3\n").unwrap();
+    assert_eq!(job.wait(Duration::from_secs(20)).status, 3);
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let host = host();
+    let script = "coracle exec busybox -- sh -c 'trap \"exit 9\" TERM; echo up; while :; do sleep .1; done' & \
+                  p=$!; sleep 1; kill -TERM $p; wait $p";
+    assert_eq!(host.sh(script).status, 9);
+}

@@ -1,0 +1,134 @@
+//! What tests ask of machines on a host: definitions, units, console lines, processes. Called by tests. Everything
+//! goes through programs a user has: the binary under test, systemctl, journalctl, machinectl.
+
+use std::time::Duration;
+
+use super::host::Host;
+
+/// The bound of what a machine does by itself: boot, reboot, stop. Generous: it only ends what hangs.
+pub const LONG: Duration = Duration::from_secs(90);
+
+impl Host {
+    /// Writes the definition of a machine; `[root]` alone where `text` is empty.
+    #[track_caller]
+    pub fn define(&self, name: &str, text: &str) {
+        let text = if text.is_empty() { "[root]\n" } else { text };
+        self.write(&format!("/etc/coracle/machines.d/{name}.toml"), text);
+    }
+
+    /// Runs `coracle` with these words, which must succeed, and gives its standard output.
+    #[track_caller]
+    pub fn coracle(&self, words: &[&str]) -> String {
+        self.exec_for(LONG, &[&["coracle"], words].concat()).success("coracle").stdout
+    }
+
+    /// Defines a machine by its name alone, starts it and waits until its unit is up.
+    #[track_caller]
+    pub fn start_machine(&self, name: &str) {
+        self.define(name, "");
+        self.coracle(&["start", name]);
+    }
+
+    /// A property of a machine as `coracle show` has it; panics where it does not run.
+    #[track_caller]
+    pub fn property(&self, name: &str, property: &str) -> String {
+        let shown = self.coracle(&["show", name, "-p", property]);
+        shown.trim().split_once('=').map_or_else(|| panic!("strange: {shown}"), |(_, value)| value.to_owned())
+    }
+
+    /// The process id of a machine's PID 1, as the host counts.
+    #[track_caller]
+    pub fn machine_leader(&self, name: &str) -> u32 {
+        self.property(name, "leader").parse().expect("a process id")
+    }
+
+    /// The process id of a machine's supervisor, as the host counts.
+    #[track_caller]
+    pub fn supervisor(&self, name: &str) -> u32 {
+        self.property(name, "supervisor").parse().expect("a process id")
+    }
+
+    /// The first IPv4 address of a machine.
+    #[track_caller]
+    pub fn address(&self, name: &str) -> String {
+        let all = self.property(name, "addresses");
+        all.split(' ').next().filter(|first| first.contains('.')).expect("an IPv4 address").to_owned()
+    }
+
+    /// A property of a machine's unit.
+    #[track_caller]
+    pub fn unit(&self, name: &str, property: &str) -> String {
+        self.ok(&["systemctl", "show", "-P", property, &unit(name)]).trim().to_owned()
+    }
+
+    /// The machine's console lines in the host's journal.
+    #[track_caller]
+    pub fn console(&self, name: &str) -> String {
+        // Entries are on their way for a moment.
+        self.ok(&["journalctl", "--sync"]);
+        let only = format!("CORACLE_MACHINE={name}");
+        self.exec(&["journalctl", "-q", "--no-pager", "-a", "-o", "cat", &only]).stdout
+    }
+
+    /// What the machine's unit, supervisor included, and systemd about it said in the host's journal.
+    #[track_caller]
+    pub fn unit_journal(&self, name: &str) -> String {
+        self.ok(&["journalctl", "--sync"]);
+        self.ok(&["journalctl", "-q", "--no-pager", "-a", "-o", "cat", "-u", &unit(name)])
+    }
+
+    /// Waits until a machine's console has said something.
+    #[track_caller]
+    pub fn wait_for_console(&self, name: &str, text: &str) {
+        self.wait_until(
+            LONG,
+            &format!("journalctl -q --no-pager -a -o cat CORACLE_MACHINE={name} | grep -F -e '{text}'"),
+        );
+    }
+
+    /// Waits until a machine's unit is in this state (`ActiveState`).
+    #[track_caller]
+    pub fn wait_for_unit(&self, name: &str, state: &str) {
+        self.wait_until(
+            LONG,
+            &format!(
+                "state=$(systemctl show -P ActiveState '{}'); echo $state; [ $state = {state} ]",
+                unit(name)
+            ),
+        );
+    }
+
+    /// Asserts that a machine ended by its own means: as it should, with nobody killed.
+    #[track_caller]
+    pub fn assert_clean_stop(&self, name: &str) {
+        let all = self.unit_journal(name);
+        // Since the last start.
+        let journal = &all[all.rfind(&format!("Starting {}", unit(name))).unwrap_or_default()..];
+        assert_eq!(self.unit(name, "Result"), "success", "{journal}");
+        assert_eq!(self.unit(name, "ActiveState"), "inactive", "{journal}");
+        // The supervisor's words, then systemd's.
+        for forced in ["killing the guest", "did not stop in time", "timed out", "with signal SIGKILL"] {
+            let said = |line: &&str| line.contains(forced);
+            assert_eq!(journal.lines().find(said), None, "{journal}");
+        }
+    }
+
+    /// Asserts that machined knows, or does not know, a machine of this name.
+    #[track_caller]
+    pub fn assert_registered(&self, name: &str, expected: bool) {
+        let out = self.exec(&["machinectl", "show", name, "-P", "Leader"]);
+        assert_eq!(out.status == 0, expected, "{out}");
+    }
+
+    /// Asks a machine's web server for its page; only the busybox guest has one.
+    #[track_caller]
+    pub fn wait_for_page(&self, address: &str) {
+        let script = format!("busybox wget -T 2 -q -O - http://{address}/ | grep 'hello from busybox'");
+        self.wait_until(Duration::from_secs(20), &script);
+    }
+}
+
+/// The unit of a machine.
+pub fn unit(name: &str) -> String {
+    format!("coracle@{name}.service")
+}
