@@ -28,10 +28,10 @@ fn bench(tree: &str, guests: &[&str]) -> (Host, Snapshot) {
 const ANSWERS: &str = r#"
     answers() {
         ping -q -c1 -W5 $(address $1) || die no answer of $1 in round $2
-        getent hosts $1 || die no name of $1 in round $2
+        getent ahosts $1 || die no name of $1 in round $2
     }
     address() { set -- $(coracle show $1 -p addresses); echo ${1#addresses=}; }
-    die() { echo "$@"; machinectl list --no-pager; exit 1; }
+    die() { echo "$@"; machinectl list --no-pager; sleep 2; machinectl list --no-pager; exit 1; }
 "#;
 
 const RESTARTS: &str = r#"

@@ -9,11 +9,18 @@ use crate::machine::name::Name;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, Variant, proxy};
 
 /// What we call ourselves towards machined.
 const SERVICE: &str = "coracle";
+/// The answer for a name that is registered.
+const EXISTS: &str = "org.freedesktop.machine1.MachineExists";
+/// How long machined may take to forget a registration that was taken back.
+const FORGETTING: Duration = Duration::from_secs(2);
+/// How long to wait before it is asked again.
+const AGAIN: Duration = Duration::from_millis(5);
 /// The class that gives containers their treatment (`machinectl shell`, `systemctl -M`).
 const CLASS: &str = "container";
 
@@ -143,7 +150,7 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
     let name = registration.name;
     // Whatever else it says, the machine can do without: the caller decides whether it may.
     let refused = |error| Ok(Outcome::Absent(format!("machined refuses: {}", bus::failure(error))));
-    if !is(&error, "org.freedesktop.machine1.MachineExists") {
+    if !is(&error, EXISTS) {
         return refused(error);
     }
     refuse_foreign(&manager, &connection, registration).await?;
@@ -152,9 +159,16 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
         Err(error) if !is(&error, "org.freedesktop.machine1.NoSuchMachine") => return refused(error),
         _ => log::debug!("replacing an old registration of '{name}' with machined"),
     }
-    match call(&manager, registration).await {
-        Ok(()) => Ok(Outcome::Registered),
-        Err(error) => refused(error),
+    // machined forgets an old registration only when it has nothing else to do.
+    let began = tokio::time::Instant::now();
+    loop {
+        match call(&manager, registration).await {
+            Ok(()) => return Ok(Outcome::Registered),
+            Err(error) if is(&error, EXISTS) && began.elapsed() < FORGETTING => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => return refused(error),
+        }
     }
 }
 
