@@ -97,6 +97,12 @@ fn tmpfs_has_the_options_given() {
         ls -A /scratch; grep -c ' /scratch rw,nosuid,nodev' /proc/self/mountinfo";
     let told = lab.sh(&["--tmpfs=/scratch:mode=1770,size=1M,uid=1000", "--tmpfs=/plain"], script);
     assert_eq!(told, "1770 1000:0\n755 0:0\n1024\n1\n");
+    let told = lab.sh(&["--tmpfs=/scratch:noexec,ro,dev"], "grep ' /scratch ' /proc/self/mountinfo");
+    assert!(told.contains(" /scratch ro,nosuid,noexec"), "{told}");
+    for (option, said) in [("bogus", "no option 'bogus'"), ("size=lots", "mount tmpfs on '/scratch'")] {
+        let output = lab.run(&[&format!("--tmpfs=/scratch:{option}")], &["true"]);
+        assert!(output.status == 125 && output.stderr.contains(said), "{output}");
+    }
 }
 
 #[test]
