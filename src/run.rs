@@ -86,6 +86,22 @@ pub fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
 /// Why the machine does not run, of kind [`Kind::Launch`].
 pub fn foreground(paths: &Paths, flags: Layer, mode: Mode, arguments: Vec<OsString>) -> Result<u8> {
     let kept = handover::receive()?.map(Kept::from);
+    let before = kept.as_ref().map(|kept| kept.terms.record.clone());
+    let outcome = in_foreground(paths, flags, mode, arguments, kept);
+    if let (Err(_), Some(record)) = (&outcome, before) {
+        // A reboot that came to nothing: no unit cleans up after the machine before it.
+        cleanup::undo(paths, &record);
+    }
+    outcome
+}
+
+fn in_foreground(
+    paths: &Paths,
+    flags: Layer,
+    mode: Mode,
+    arguments: Vec<OsString>,
+    kept: Option<Kept>,
+) -> Result<u8> {
     let resolved = config::run(paths, flags)?;
     warn(&resolved);
     let machine = &resolved.machine;

@@ -53,6 +53,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sys",
             // `start` has systemd read a definition that changed.
             "generator",
+            // `exec` takes the way of PID 1 once more: planned, met over a link, carried out by a child.
+            "plan::exec",
+            "plan::filter::Policy",
+            "link",
+            "payload::lead",
         ],
     ),
     (
