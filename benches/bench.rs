@@ -5,12 +5,22 @@
 //! tables. It says what is; nothing here passes or fails.
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
+#[path = "bench/boot.rs"]
+mod boot;
 #[path = "bench/contenders.rs"]
 mod contenders;
 #[path = "bench/host.rs"]
 mod host;
+#[path = "bench/life.rs"]
+mod life;
+#[path = "bench/managers.rs"]
+mod managers;
+#[path = "bench/rest.rs"]
+mod rest;
 #[path = "bench/run.rs"]
 mod run;
+#[path = "bench/scale.rs"]
+mod scale;
 #[path = "bench/start.rs"]
 mod start;
 #[path = "../tests/support/mod.rs"]
@@ -19,7 +29,13 @@ mod support;
 mod table;
 
 /// The parts in the order they are run in: name, what it is, the function.
-const PARTS: &[(&str, &str, fn())] = &[("start", "root directory to /bin/true to exit", start::all)];
+const PARTS: &[(&str, &str, fn())] = &[
+    ("start", "root directory to /bin/true to exit", start::all),
+    ("boot", "to PID 1, to the first line, to running", boot::all),
+    ("rest", "what an idle machine costs", rest::all),
+    ("life", "enter, stop, restart, reboot", life::all),
+    ("scale", "many machines", scale::all),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();

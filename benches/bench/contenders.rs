@@ -103,6 +103,17 @@ pub fn prepare() {
     fs::write("/etc/containers/containers.conf", engine).expect("write podman's configuration");
 }
 
+/// What lxc is told of a whole machine: its init, a user namespace, a pair of interfaces.
+pub fn lxc_machine(root: &str, name: &str, poweroff: &str) -> String {
+    format!(
+        "lxc.rootfs.path = dir:{root}\nlxc.uts.name = {name}\nlxc.init.cmd = /sbin/init\n\
+         lxc.mount.auto = proc:mixed sys:mixed cgroup:rw\nlxc.autodev = 1\nlxc.pty.max = 16\n\
+         lxc.net.0.type = veth\nlxc.mount.entry = run run tmpfs defaults 0 0\nlxc.signal.halt = {poweroff}\n\
+         lxc.idmap = u 0 1000000 65536\nlxc.idmap = g 0 1000000 65536\nlxc.rootfs.options = idmap=container\n\
+         lxc.console.path = none\n"
+    )
+}
+
 fn config(runtime: &str, users: Users) -> String {
     let (user, tty) = match users {
         Users::Host => ("", ",\"gid=5\""),
