@@ -24,6 +24,7 @@ TOKIO_BANNED := full|rt-multi-thread|process|fs|signal
 # the whole test run, and each of its long parts, ends by itself
 TREES_BOUND := 20m
 TEST_BOUND := 40m
+VM_BOUND := 40m
 
 ifeq ($(origin BINARY),undefined)
 BINARY := $(RELEASE)
@@ -34,11 +35,13 @@ bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help deps binary install lint trees test demo clean
+.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it (as root)"
 	@echo "make test      lints, unit tests and the host suite (as root)"
+	@echo "make test-all  the host suite on Debian 12, 13 and unstable as hosts (as root)"
+	@echo "make test-vm   limits, AppArmor, reboots of the host: in a virtual machine (as root)"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
 	@echo "make lint      formatting, clippy, documentation, shell scripts"
@@ -48,6 +51,9 @@ help:
 
 deps:
 	@tests/deps.sh
+
+deps-vm:
+	@tests/deps.sh vm
 
 # Static and at a fixed address: an idle machine's process then has few pages of its own.
 binary:
@@ -88,6 +94,7 @@ install: $(INSTALL_NEEDS)
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	$(CARGO) clippy --locked --test vm --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	shellcheck --external-sources $(SCRIPTS)
 	# What deny.toml forbids of tokio, in what is really built here: it would start threads or catch signals.
@@ -101,6 +108,20 @@ trees:
 test: deps lint trees binary
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
 		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast
+
+# The suite's own names of the trees; `make test` has run it on Debian 13.
+test-all: test
+	for suite in bookworm sid; do
+		echo "== hosts of $$suite"
+		CORACLE_HOST_SUITE="$$suite" CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
+			timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast --tests
+	done
+
+# One at a time: an emulator keeps both processors of a small machine busy.
+test-vm: deps-vm binary
+	tests/vm/build.sh
+	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=1 \
+		timeout --kill-after=30 $(VM_BOUND) $(CARGO) test --locked --test vm
 
 demo: deps binary
 	@tests/demo.sh "$(RELEASE)"
