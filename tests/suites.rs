@@ -34,11 +34,11 @@ fn life_cycle(suite: &str, systemd: u32) {
     assert!(map.stdout.trim_start().starts_with("0 ") && !map.stdout.contains(" 0 4294967295"), "{map}");
 
     let supervisor = host.sh_ok("systemctl show -P MainPID coracle@busybox.service");
-    let leader = host.ok(&["machinectl", "show", "busybox", "-P", "Leader"]);
+    let leader = host.ok(&["machinectl", "show", "busybox", "-p", "Leader", "--value"]);
     host.ok(&["coracle", "reboot", "busybox"]);
     host.wait_until(
         LONG,
-        &format!("now=$(machinectl show busybox -P Leader) && [ \"$now\" != {} ]", leader.trim()),
+        &format!("now=$(machinectl show busybox -p Leader --value) && [ \"$now\" != {} ]", leader.trim()),
     );
     host.wait_until(LONG, "ping -c1 -W1 busybox");
     assert_eq!(host.sh_ok("systemctl show -P MainPID coracle@busybox.service"), supervisor);
