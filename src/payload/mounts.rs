@@ -114,6 +114,13 @@ fn read_link(link: &OwnedFd) -> std::io::Result<String> {
     Ok(rustix::fs::readlinkat(link, c"", Vec::new())?.to_string_lossy().into_owned())
 }
 
+/// Whether a path inside a root leads to anything, be it a link. What cannot be told counts as yes:
+/// opening it says why.
+fn is_there(root: BorrowedFd<'_>, path: &Path) -> bool {
+    let missing = [std::io::ErrorKind::NotFound, std::io::ErrorKind::NotADirectory];
+    mount::open_inside(root, path).map_or_else(|error| !missing.contains(&error.kind()), |_| true)
+}
+
 /// Opens where something is to be mounted; a link at the end is refused.
 fn open_target(root: BorrowedFd<'_>, target: &Path) -> Result<OwnedFd> {
     let parent = open_parent(root, target)?;
@@ -144,13 +151,10 @@ pub fn new(
     owner: u32,
 ) -> Result<()> {
     let file_system = mount::new_file_system(kind, options, attributes)?;
-    let place = match open_target(root, target) {
-        Err(error) if error.to_string().ends_with("no such file or directory") => {
-            make_directories(root, target, owner)?;
-            open_target(root, target)?
-        }
-        place => place?,
-    };
+    if !is_there(root, target) {
+        make_directories(root, target, owner)?;
+    }
+    let place = open_target(root, target)?;
     check("cannot attach it", mount::attach(file_system.as_fd(), place.as_fd()))
 }
 
@@ -215,9 +219,13 @@ pub fn restrict(root: BorrowedFd<'_>, target: &Path, attributes: Attributes) -> 
     check("cannot restrict the mount", mount::restrict(place.as_fd(), Depth::One, attributes))
 }
 
-/// Covers a place with the empty node of its type; what is not there needs no cover.
+/// Covers a place with the empty node of its type. What is not there needs no cover; what cannot be
+/// covered, a link for one, is an error, never left open.
 pub fn mask(root: BorrowedFd<'_>, target: &Path) -> Result<()> {
-    let Ok(place) = open_target(root, target) else { return Ok(()) };
+    if !is_there(root, target) {
+        return Ok(());
+    }
+    let place = open_target(root, target)?;
     let stat = rustix::fs::fstat(&place).context(|| "cannot look at what is to be masked")?;
     let cover = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => "dir",

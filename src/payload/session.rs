@@ -159,7 +159,12 @@ fn time_namespace() -> Result<()> {
     enter(CloneFlags::from_bits_retain(0x80))?;
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let offset = format!("boottime {} 0\nmonotonic {} 0\n", -now.tv_sec, -now.tv_sec);
-    std::fs::write("/proc/self/timens_offsets", offset).context(|| "cannot set its offsets")
+    // After the change of ids our files in /proc are root's of the host, as of any process that
+    // others must not look into. Nobody is there yet who could.
+    process::set_dumpable(true);
+    let written = std::fs::write("/proc/self/timens_offsets", offset);
+    process::set_dumpable(false);
+    written.context(|| "cannot set its offsets")
 }
 
 /// The kernel's boot defaults (`include/asm-generic/resource.h`), so that a guest is the same

@@ -1,51 +1,6 @@
 //! Which capabilities a machine keeps (capabilities(7)).
 
-use crate::machine::security::Security;
-
-/// Capability names in the order of their numbers, `linux/capability.h`.
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+use crate::machine::security::{CAPABILITIES, Security};
 
 /// What systemd-nspawn(1) keeps by default, and so what booted systems expect.
 const DEFAULT: [&str; 26] = [
@@ -82,9 +37,9 @@ pub fn bit(name: &str) -> Option<u64> {
     let name = name.to_ascii_uppercase();
     let name = name.strip_prefix("CAP_").unwrap_or(&name);
     if name == "ALL" {
-        return Some((1 << NAMES.len()) - 1);
+        return Some((1 << CAPABILITIES.len()) - 1);
     }
-    NAMES.iter().position(|known| *known == name).map(|number| 1 << number)
+    CAPABILITIES.iter().position(|known| *known == name).map(|number| 1 << number)
 }
 
 /// The mask of names; unknown ones do not count.

@@ -169,9 +169,14 @@ pub fn reset_signals() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
-    for signal in (1..=libc::SIGRTMAX()).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
-        // SAFETY: SIG_DFL is a valid disposition; signals that refuse it (SIGKILL, SIGSTOP) say so.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's own form of an action, all zero: SIG_DFL. The C library would keep the two signals
+    // for itself that it uses for threads, and they may be inherited ignored.
+    let default = [0u64; 4];
+    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
+        let (action, old) = (std::ptr::from_ref(&default), std::ptr::null_mut::<u64>());
+        // SAFETY: the action has the size the kernel reads and lives across the call; nothing is
+        // written. SIGKILL and SIGSTOP refuse.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action, old, 8usize) };
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }

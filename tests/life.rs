@@ -1,0 +1,222 @@
+//! The life of one machine: readiness, reboots in place, console lines and logs, and why it died.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Host, LONG, Snapshot};
+
+/// What a reboot must not change.
+#[track_caller]
+fn identity(host: &Host, name: &str) -> Vec<String> {
+    let unit = ["InvocationID", "MainPID", "ActiveEnterTimestampMonotonic", "NRestarts"];
+    let mut all: Vec<String> = unit.iter().map(|property| host.unit(name, property)).collect();
+    let own = [
+        "supervisor",
+        "host-ifindex",
+        "addresses",
+        "host-addresses",
+        "host-interface",
+        "machine-id",
+        "id-base",
+    ];
+    all.extend(own.iter().map(|property| host.property(name, property)));
+    let link = host.property(name, "host-interface");
+    all.push(host.ok(&["cat", &format!("/sys/class/net/{link}/address")]));
+    let leader = host.machine_leader(name).to_string();
+    let inside = ["nsenter", "-t", &leader, "-n", "ip", "-o", "link", "show", "host0"];
+    let mac = host.ok(&inside);
+    all.push(mac.split("link/ether ").nth(1).map(|rest| rest[..17].to_owned()).expect("a MAC address"));
+    all.push(host.ok(&["machinectl", "show", name, "-p", "Id,Unit,NetworkInterfaces,RootDirectory"]));
+    all
+}
+
+#[test]
+fn a_reboot_from_inside_is_in_place() {
+    let host = Host::start(&["busybox", "trixie"]);
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    for (guest, command) in [("busybox", "reboot"), ("trixie", "systemctl reboot"), ("busybox", "reboot -f")]
+    {
+        host.define(guest, "");
+        host.coracle(&["start", "--wait=ready", guest]);
+        let (was, leader) = (identity(&host, guest), host.machine_leader(guest));
+        host.in_guest(guest, &["sh", "-c", &format!("{command}; sleep 9")]);
+        host.wait_until(LONG, &format!("[ $(coracle show {guest} -p leader) != leader={leader} ]"));
+        host.wait_until(LONG, &format!("coracle show {guest} -p phase | grep phase=running"));
+        assert_eq!(identity(&host, guest), was, "{guest}");
+        assert_eq!(host.unit(guest, "ActiveState"), "active");
+        host.ok(&["ping", "-c1", "-W5", &host.address(guest)]);
+        host.assert_registered(guest, true);
+        host.coracle(&["stop", guest]);
+        host.assert_clean_stop(guest);
+    }
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn ready_is_what_the_guest_says() {
+    let host = Host::start(&["trixie"]);
+    // A guest that takes two seconds more, and says what it does.
+    let late = "[Unit]\nBefore=multi-user.target\n[Service]\nType=oneshot\nExecStart=sleep 2\n\
+                [Install]\nWantedBy=multi-user.target\n";
+    host.write("/var/lib/machines/trixie/etc/systemd/system/late.service", late);
+    host.sh_ok("chroot /var/lib/machines/trixie systemctl -q enable late.service");
+    host.define("trixie", "[root]\n[boot]\nwait = \"running\"\n");
+    host.coracle(&["start", "trixie"]);
+    assert_eq!(host.property("trixie", "phase"), "booting");
+    // The unit is active, and `--wait=ready` waits on.
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    assert_eq!(host.property("trixie", "phase"), "running");
+    host.coracle(&["stop", "trixie"]);
+
+    host.define("trixie", "[root]\n[boot]\nwait = \"ready\"\n");
+    host.sh_ok("coracle start --wait=no trixie");
+    host.wait_until(LONG, "[ $(systemctl show -P StatusText coracle@trixie | cut -d: -f1) = booting ]");
+    assert_eq!(host.unit("trixie", "ActiveState"), "activating");
+    host.coracle(&["start", "--wait=running", "trixie"]);
+    host.coracle(&["start", "trixie"]);
+    assert_eq!(host.unit("trixie", "ActiveState"), "active");
+    assert_eq!(host.in_guest("trixie", &["systemctl", "is-active", "late.service"]).status, 3);
+    assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
+    host.coracle(&["stop", "trixie"]);
+    host.assert_clean_stop("trixie");
+    host.stop();
+}
+
+#[test]
+fn console_lines_are_entries_of_the_hosts_journal() {
+    let host = Host::start(&["busybox"]);
+    host.define("busybox", "");
+    host.coracle(&["start", "busybox"]);
+    host.wait_for_console("busybox", "busybox: up");
+    let leader = host.machine_leader("busybox");
+    let entry =
+        host.ok(&["journalctl", "-q", "-o", "json", "CORACLE_MACHINE=busybox", "MESSAGE=busybox: up"]);
+    for expected in [
+        format!(r#""CORACLE_LEADER":"{leader}""#),
+        r#""PRIORITY":"6""#.into(),
+        r#""_SYSTEMD_UNIT":"coracle@busybox.service""#.into(),
+        r#""_COMM":"coracle""#.into(),
+    ] {
+        assert!(entry.contains(&expected), "no '{expected}' in {entry}");
+    }
+    // What a guest says cannot forge an entry, however long, strange or unfinished it is.
+    let strange = r#"printf 'one\nFORGED=1\n\n\033[31mred\033[0m\ttab\r\n' >/dev/console
+        head -c 9000 /dev/zero | tr '\0' x >/dev/console; echo >/dev/console; printf 'the end' >/dev/console"#;
+    host.in_guest("busybox", &["sh", "-c", strange]).success("talk");
+    host.wait_for_console("busybox", "red tab");
+    host.coracle(&["stop", "busybox"]);
+    let console = host.console("busybox");
+    assert!(console.contains("the end"), "the last line, unfinished, is missing:\n{console}");
+    assert_eq!(console.matches('x').count(), 9000 + console.matches("box").count(), "{console}");
+    assert_eq!(host.exec(&["journalctl", "-q", "-o", "cat", "FORGED=1"]).stdout, "");
+    host.stop();
+}
+
+#[test]
+fn logs_of_the_living_and_the_dead() {
+    let host = Host::start(&["trixie"]);
+    host.define("trixie", "");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    let mut follower = host.spawn(&["coracle", "logs", "-f", "trixie"]);
+    host.in_guest("trixie", &["sh", "-c", "echo said-in-guest | systemd-cat -t tagged"]).success("log");
+    follower.wait_for_stdout("said-in-guest", LONG);
+    host.in_guest("trixie", &["sh", "-c", "echo on-the-console >/dev/console"]).success("say");
+    follower.wait_for_stdout("on-the-console", LONG);
+    drop(follower);
+    host.in_guest("trixie", &["sh", "-c", "journalctl --sync"]).success("sync");
+    let alive = host.coracle(&["logs", "trixie"]);
+    host.coracle(&["stop", "trixie"]);
+    let dead = host.coracle(&["logs", "trixie"]);
+    for log in [&alive, &dead] {
+        for said in ["tagged", "said-in-guest", "on-the-console", "Reached target multi-user.target"] {
+            assert!(log.contains(said), "no '{said}' in\n{log}");
+        }
+        let times: Vec<&str> = log
+            .lines()
+            .map(|line| line.split(' ').next().unwrap_or(""))
+            .filter(|time| time.starts_with("20"))
+            .collect();
+        assert!(times.is_sorted(), "not in the order of time\n{log}");
+    }
+    assert!(dead.contains("Powering off."), "{dead}");
+    assert_eq!(host.coracle(&["logs", "-n", "3", "trixie"]).lines().count(), 3);
+
+    // Boots are told apart.
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    host.in_guest("trixie", &["sh", "-c", "echo second-boot | systemd-cat; journalctl --sync"])
+        .success("log");
+    let (first, last) =
+        (host.coracle(&["logs", "-b", "-1", "trixie"]), host.coracle(&["logs", "-b", "0", "trixie"]));
+    assert!(first.contains("said-in-guest") && !first.contains("second-boot"), "{first}");
+    assert!(first.contains("on-the-console"), "{first}");
+    assert!(last.contains("second-boot") && !last.contains("said-in-guest"), "{last}");
+    let missing = host.exec(&["coracle", "logs", "-b", "7", "trixie"]);
+    assert!(missing.status == 1 && missing.stderr.contains("is not in the journal"), "{missing}");
+    host.coracle(&["stop", "trixie"]);
+    host.stop();
+}
+
+/// A definition of a machine whose PID 1 is this script, of which only its end counts.
+fn dies_by(host: &Host, script: &str) {
+    host.write("/var/lib/machines/busybox/etc/dies", &format!("#!/bin/sh\necho last words\n{script}\n"));
+    host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/dies");
+    host.define("busybox", "[root]\n[boot]\ninit = \"/etc/dies\"\n");
+}
+
+#[test]
+fn a_crash_of_pid_1_is_told_with_its_reason() {
+    let host = Host::start(&["busybox"]);
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    for (script, reason) in [
+        ("sleep 0.3; exit 3", "PID 1 exited with status 3"),
+        ("sleep 0.3; exit 0", ""),
+        // Its stack overflows: the kernel kills it for that, PID 1 or not.
+        (
+            "exec awk 'function f(x) { return f(x + 1) } BEGIN { f(1) }'",
+            "PID 1 was killed by signal 11 (SIGSEGV)",
+        ),
+    ] {
+        dies_by(&host, script);
+        host.exec(&["coracle", "start", "busybox"]);
+        host.wait_until(LONG, "! systemctl is-active coracle@busybox && ! systemctl show -P ActiveState coracle@busybox | grep activating");
+        let (status, journal) = (host.coracle(&["status", "busybox"]), host.unit_journal("busybox"));
+        if reason.is_empty() {
+            assert!(status.contains("busybox: stopped"), "{status}");
+            host.assert_clean_stop("busybox");
+        } else {
+            assert_eq!(host.unit("busybox", "ActiveState"), "failed", "{journal}");
+            assert!(status.contains("busybox: failed") && status.contains(reason), "{status}");
+            assert!(journal.contains(&format!("machine 'busybox' failed: {reason}")), "{journal}");
+            assert!(journal.contains("its console said: last words"), "{journal}");
+            assert!(host.coracle(&["list", "--all"]).contains("failed"));
+        }
+        host.exec(&["systemctl", "reset-failed", "coracle@busybox"]);
+        before.assert_same(&host);
+    }
+    host.stop();
+}
+
+#[test]
+fn a_guest_that_does_not_stop_is_ended() {
+    let host = Host::start(&["busybox"]);
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    host.write(
+        "/var/lib/machines/busybox/etc/deaf",
+        "#!/bin/sh\ntrap '' TERM INT USR1 USR2 HUP\nwhile :; do sleep 1; done\n",
+    );
+    host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/deaf");
+    host.define("busybox", "[root]\n[boot]\ninit = \"/etc/deaf\"\nstop-timeout = \"1s\"\n");
+    host.coracle(&["start", "busybox"]);
+    let out = host.exec_for(Duration::from_secs(60), &["coracle", "stop", "busybox"]);
+    assert_ne!(out.status, 124, "{out}");
+    let journal = host.unit_journal("busybox");
+    assert!(journal.contains("did not stop in time") && journal.contains("killing the guest"), "{journal}");
+    host.exec(&["systemctl", "reset-failed", "coracle@busybox"]);
+    before.assert_same(&host);
+    host.stop();
+}

@@ -1,0 +1,319 @@
+//! Machines in, plans out, as text. Each directory of tests/plan/ is a case: `machine.toml` is the
+//! definition of the machine 'web', or `run` the arguments of `coracle run`; `facts` are the words
+//! by which the pretended host differs from the usual one (`terminal`, `no-devices`, `init KIND
+//! PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory and run the
+//! test once with BLESS=1; then read what it wrote.
+
+// Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
+#![allow(clippy::unwrap_used)]
+
+use coracle::cli::{self, Verb};
+use coracle::config;
+use coracle::link::Sync;
+use coracle::machine::Machine;
+use coracle::machine::command::Payload;
+use coracle::machine::init::Init;
+use coracle::machine::name::Name;
+use coracle::machine::network::Mode;
+use coracle::machine::users::Users;
+use coracle::paths::Paths;
+use coracle::plan::step::{BuildStep, HostStep, LeadStep, Source};
+use coracle::plan::{Facts, Plan, User, make};
+use coracle::sys::mount::Depth;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The meetings in the order of the protocol.
+const MEETINGS: [Sync; 3] = [Sync::Born, Sync::Separate, Sync::Ready];
+
+/// One case, its plan made.
+struct Case {
+    directory: PathBuf,
+    machine: Machine,
+    plan: Plan,
+    /// The root directory of the pretended host, which is left out of what is compared.
+    root: PathBuf,
+}
+
+fn cases() -> Vec<Case> {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plan");
+    let mut directories: Vec<PathBuf> =
+        std::fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path()).collect();
+    directories.sort();
+    assert!(directories.len() > 10, "the cases are not where they were");
+    directories.into_iter().map(case).collect()
+}
+
+fn case(directory: PathBuf) -> Case {
+    let read = |name: &str| std::fs::read_to_string(directory.join(name)).ok();
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::below(root.path());
+    let machine = match (read("machine.toml"), read("run")) {
+        (Some(text), None) => defined(&paths, &text),
+        (None, Some(line)) => run(&paths, &line),
+        _ => panic!("{}: needs either 'machine.toml' or 'run'", directory.display()),
+    };
+    let facts = facts(&machine, &read("facts").unwrap_or_default());
+    let plan = make(&machine, &facts).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    Case { directory, machine, plan, root: root.path().to_owned() }
+}
+
+fn defined(paths: &Paths, text: &str) -> Machine {
+    let places = paths.definitions();
+    let place = places.first().unwrap();
+    std::fs::create_dir_all(place).unwrap();
+    std::fs::write(place.join("web.toml"), text).unwrap();
+    let resolved = config::machine(paths, &Name::new("web").unwrap());
+    resolved.unwrap_or_else(|error| panic!("{error}")).machine
+}
+
+fn run(paths: &Paths, line: &str) -> Machine {
+    let words = ["coracle", "run"].into_iter().chain(line.split_whitespace());
+    let Some(Verb::Run(options)) = cli::parse(words.map(Into::into)).unwrap().map(|cli| cli.verb) else {
+        panic!("'{line}' is no run")
+    };
+    let flags = cli::layer::layer(&options).unwrap();
+    config::run(paths, flags).unwrap_or_else(|error| panic!("{error}")).machine
+}
+
+/// What the pretended host says: a Debian, with a systemd in the tree, nobody at a terminal.
+fn facts(machine: &Machine, words: &str) -> Facts {
+    let root = User {
+        name: "root".into(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        home: "/root".into(),
+        shell: "/bin/bash".into(),
+    };
+    let booting = matches!(machine.command.payload, Payload::Boot { .. });
+    let mut facts = Facts {
+        id_base: match machine.users {
+            Users::Pick => Some(655_360_000),
+            Users::Fixed { base, .. } => Some(base),
+            Users::Identity => Some(0),
+            Users::Host => None,
+        },
+        user_namespace: machine.users != Users::Host,
+        machine_id: [0x11; 16],
+        boot_id: [0x22; 16],
+        host_os_release: "ID=debian\nVERSION_ID=\"13\"\n".into(),
+        init: booting.then(|| ("/usr/lib/systemd/systemd".into(), Init::Systemd)),
+        user: root,
+        // All that Linux 6 knows.
+        bounding: (1 << 41) - 1,
+        terminal: "dumb".into(),
+        devices: vec!["net/tun".into(), "fuse".into()],
+        guest_network_file: (machine.network.mode == Mode::Veth).then(|| "[Match]\n".into()),
+        attach_at: "/run/coracle/web/root".into(),
+        on_terminal: false,
+    };
+    for line in words.lines() {
+        match line.split(' ').collect::<Vec<_>>().as_slice() {
+            ["terminal"] => (facts.on_terminal, facts.terminal) = (true, "xterm".into()),
+            ["no-devices"] => facts.devices.clear(),
+            ["init", kind, path] => facts.init = Some((path.into(), Init::from_word(kind).unwrap())),
+            ["user", name, uid] => {
+                let uid = uid.parse().unwrap();
+                let (name, home) = ((*name).to_owned(), format!("/home/{name}"));
+                let groups = vec![100, uid];
+                facts.user = User { name, uid, gid: uid, groups, home, shell: "/bin/sh".into() };
+            }
+            other => panic!("no such fact: {other:?}"),
+        }
+    }
+    facts
+}
+
+/// Everything a plan says, a line each.
+fn text(case: &Case) -> String {
+    let plan = &case.plan;
+    let kinds = [
+        (libc::CLONE_NEWUSER, "user"),
+        (libc::CLONE_NEWPID, "pid"),
+        (libc::CLONE_NEWIPC, "ipc"),
+        (libc::CLONE_NEWUTS, "uts"),
+        (libc::CLONE_NEWNET, "net"),
+        (libc::CLONE_NEWNS, "mnt"),
+        (libc::CLONE_NEWCGROUP, "cgroup"),
+    ];
+    let namespaces: Vec<&str> = kinds
+        .iter()
+        .filter(|(flag, _)| plan.namespaces & u64::from(flag.cast_unsigned()) != 0)
+        .map(|(_, word)| *word)
+        .collect();
+    let mut text = String::new();
+    writeln!(text, "cloned into: {}", namespaces.join(" ")).unwrap();
+    if let Some((base, count)) = plan.id_map {
+        writeln!(text, "ids: 0 to {} from {base}, tree mapped: {}", count - 1, plan.maps_tree).unwrap();
+    }
+    let waits = if plan.waits_for_ready { "ready" } else { "running" };
+    writeln!(text, "init: {}, waits until: {waits}, console: {:?}", plan.init.as_str(), plan.console)
+        .unwrap();
+    text.push_str(&plan.to_string());
+    for step in &plan.build {
+        match step {
+            BuildStep::Bind { source: Source::Host(source), depth: Depth::Tree, .. } => {
+                writeln!(text, "with what is mounted below: '{}'", source.display()).unwrap();
+            }
+            BuildStep::File { path, content, .. } if !content.is_empty() => {
+                writeln!(text, "in '{}': {}", path.display(), content.trim_end().replace('\n', " | "))
+                    .unwrap();
+            }
+            _ => {}
+        }
+    }
+    if let Some(LeadStep::Execute { programs, argv, environment }) = plan.lead.last() {
+        for program in programs {
+            writeln!(text, "candidate: {}", program.display()).unwrap();
+        }
+        writeln!(text, "words: {argv:?}").unwrap();
+        for variable in environment {
+            writeln!(text, "variable: {}", variable.to_string_lossy()).unwrap();
+        }
+    }
+    // How long the filter is, is no business of a plan's.
+    let lines = text.replace(case.root.to_str().unwrap(), "");
+    let lines = lines.lines().map(|line| line.split(" filter (").next().unwrap());
+    lines.map(|line| format!("{}\n", line.replace("system-call", "system-call filter"))).collect()
+}
+
+#[test]
+fn every_plan_is_as_expected() {
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let found = text(&case);
+        let file = case.directory.join("expected.txt");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&file, &found).unwrap();
+        }
+        let expected = std::fs::read_to_string(&file).unwrap_or_default();
+        for line in different(&expected, &found) {
+            wrong.push(format!("{}: {line}", case.directory.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\nif that is meant: BLESS=1", wrong.join("\n"));
+}
+
+/// Lines that are in one text only, the old ones marked `-` and the new ones `+`; where there are
+/// none but the order differs, one line that says so.
+fn different(expected: &str, found: &str) -> Vec<String> {
+    let lines = |marker: &str, text: &str, other: &str| -> Vec<String> {
+        let other: Vec<&str> = other.lines().map(unnumbered).collect();
+        text.lines()
+            .filter(|line| !other.contains(&unnumbered(line)))
+            .map(|line| format!("{marker} {line}"))
+            .collect()
+    };
+    let mut different = lines("-", expected, found);
+    different.extend(lines("+", found, expected));
+    if different.is_empty() && expected != found {
+        different.push("the same lines in another order".into());
+    }
+    different
+}
+
+/// A step without its number, which every step before it changes.
+fn unnumbered(line: &str) -> &str {
+    let is_step = ["host ", "build ", "lead "].iter().any(|who| line.starts_with(who));
+    if is_step { line.split_once(": ").map_or(line, |(_, step)| step) } else { line }
+}
+
+#[test]
+fn both_sides_meet_in_the_order_of_the_protocol() {
+    assert!(MEETINGS.is_sorted());
+    for Case { directory, plan, .. } in cases() {
+        let of_host = |wanted: fn(&HostStep) -> Option<Sync>| -> Vec<Sync> {
+            plan.host.iter().filter_map(wanted).collect()
+        };
+        let awaited = of_host(|step| if let HostStep::Await(sync) = step { Some(*sync) } else { None });
+        let released = of_host(|step| if let HostStep::Release(sync) = step { Some(*sync) } else { None });
+        let met: Vec<Sync> = plan
+            .lead
+            .iter()
+            .filter_map(|step| if let LeadStep::Meet(sync) = step { Some(*sync) } else { None })
+            .collect();
+        assert_eq!(awaited, MEETINGS, "{}", directory.display());
+        assert_eq!(released, MEETINGS, "{}", directory.display());
+        assert_eq!(met, MEETINGS, "{}", directory.display());
+        for sync in MEETINGS {
+            let place = |wanted: HostStep| plan.host.iter().position(|step| *step == wanted);
+            assert!(place(HostStep::Await(sync)) < place(HostStep::Release(sync)), "{}", directory.display());
+        }
+    }
+}
+
+/// The place of the first step that is `wanted`.
+fn place<S>(steps: &[S], wanted: impl FnMut(&S) -> bool) -> usize {
+    steps.iter().position(wanted).unwrap_or_else(|| panic!("a step is missing"))
+}
+
+#[test]
+fn the_host_does_things_when_they_can_be_done() {
+    for Case { directory, machine, plan, .. } in cases() {
+        let at = |wanted: &HostStep| place(&plan.host, |step| step == wanted);
+        let order = [
+            HostStep::Reserve,
+            HostStep::Cgroups,
+            HostStep::Clone,
+            HostStep::MapIds,
+            HostStep::Build,
+            HostStep::Built,
+            HostStep::Executed,
+        ];
+        assert!(order.iter().map(at).collect::<Vec<_>>().is_sorted(), "{}", directory.display());
+        assert_eq!(at(&HostStep::Reserve), 0);
+        // PID 1 copies the mounts of a tree that is whole.
+        assert!(at(&HostStep::Built) < at(&HostStep::Release(Sync::Separate)));
+        assert_eq!(plan.host.contains(&HostStep::Link), machine.network.mode == Mode::Veth);
+    }
+}
+
+#[test]
+fn pid_1_gives_up_what_it_has_in_time() {
+    for Case { directory, plan, .. } in cases() {
+        let name = directory.display();
+        let at = |wanted: fn(&LeadStep) -> bool| place(&plan.lead, wanted);
+        let last = plan.lead.len() - 1;
+        assert_eq!(at(|step| matches!(step, LeadStep::Execute { .. })), last, "{name}");
+        // Its ids are not mapped before the first meeting.
+        assert_eq!(at(|step| *step == LeadStep::Meet(Sync::Born)), 0, "{name}");
+        let filter = at(|step| matches!(step, LeadStep::Filter(_)));
+        let after = &plan.lead[filter + 1..last];
+        assert!(after.iter().all(|step| *step == LeadStep::Stub), "{name}");
+        assert!(at(|step| *step == LeadStep::Meet(Sync::Ready)) < filter, "{name}");
+        // A directory of the tree, not of the host.
+        let enters = at(|step| matches!(step, LeadStep::Directory(_)));
+        assert!(at(|step| *step == LeadStep::MountNamespace) < enters, "{name}");
+        // As who cannot do any more to itself.
+        let drops = at(|step| matches!(step, LeadStep::Capabilities { .. }));
+        if let Some(user) = plan.lead.iter().position(|step| matches!(step, LeadStep::User { .. })) {
+            assert!(drops < user, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_tree_is_built_in_order() {
+    for Case { directory, plan, .. } in cases() {
+        let name = directory.display();
+        assert_eq!(plan.build.first(), Some(&BuildStep::Join), "{name}");
+        assert_eq!(plan.build.last(), Some(&BuildStep::Pivot), "{name}");
+        let mounted = |wanted: &str| {
+            place(
+                &plan.build,
+                |step| matches!(step, BuildStep::Mount { target, .. } if target == Path::new(wanted)),
+            )
+        };
+        for (number, step) in plan.build.iter().enumerate() {
+            if let BuildStep::Mask { target } = step {
+                // A mask is bound from there, over what is there.
+                assert!(mounted("/run") < number, "{name}: {}", target.display());
+                assert!(!target.starts_with("/proc") || mounted("/proc") < number, "{name}");
+            }
+        }
+        for (upper, lower) in [("/dev", "/dev/pts"), ("/dev", "/dev/shm"), ("/sys", "/sys/fs/cgroup")] {
+            assert!(mounted(upper) < mounted(lower), "{name}: {lower}");
+        }
+    }
+}
