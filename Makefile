@@ -25,6 +25,7 @@ TOKIO_BANNED := full|rt-multi-thread|process|fs|signal
 TREES_BOUND := 20m
 TEST_BOUND := 40m
 BENCH_BOUND := 60m
+VM_BOUND := 40m
 
 ifeq ($(origin BINARY),undefined)
 BINARY := $(RELEASE)
@@ -35,11 +36,13 @@ bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help deps binary install lint trees test demo bench clean
+.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it (as root)"
 	@echo "make test      lints, unit tests and the host suite (as root)"
+	@echo "make test-all  the host suite on Debian 12, 13 and unstable as hosts (as root)"
+	@echo "make test-vm   limits, AppArmor, reboots of the host: in a virtual machine (as root)"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
 	@echo "make bench     compare with others, as root; PARTS=\"start boot rest life scale\""
@@ -50,6 +53,9 @@ help:
 
 deps:
 	@tests/deps.sh
+
+deps-vm:
+	@tests/deps.sh vm
 
 # Static and at a fixed address: an idle machine's process then has few pages of its own.
 binary:
@@ -90,6 +96,7 @@ install: $(INSTALL_NEEDS)
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	$(CARGO) clippy --locked --test vm --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	shellcheck --external-sources $(SCRIPTS)
 	# What deny.toml forbids of tokio, in what is really built here: it would start threads or catch signals.
@@ -103,6 +110,20 @@ trees:
 test: deps lint trees binary
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
 		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast
+
+# The suite's own names of the trees; `make test` has run it on Debian 13.
+test-all: test
+	for suite in bookworm sid; do
+		echo "== hosts of $$suite"
+		CORACLE_HOST_SUITE="$$suite" CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
+			timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast --tests
+	done
+
+# One at a time: an emulator keeps both processors of a small machine busy.
+test-vm: deps-vm binary
+	tests/vm/build.sh
+	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=1 \
+		timeout --kill-after=30 $(VM_BOUND) $(CARGO) test --locked --test vm
 
 demo: deps binary
 	@tests/demo.sh "$(RELEASE)"

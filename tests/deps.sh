@@ -1,11 +1,14 @@
 #!/bin/bash
-# deps.sh: installs what building and testing need on a Debian machine. Quick when everything is there.
+# deps.sh [vm]: installs what building and testing need on a Debian machine; with `vm`, also what the virtual
+# machine needs. Quick when everything is there.
 set -euo pipefail
 
 # Cargo.toml has the same number.
 rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname "$0")/../Cargo.toml")
-readonly rust packages=(bash coreutils findutils gcc libc6-dev make mmdebstrap debian-archive-keyring ca-certificates
+packages=(bash coreutils findutils gcc libc6-dev make mmdebstrap debian-archive-keyring ca-certificates
 	iproute2 util-linux shellcheck)
+[ "${1:-}" != vm ] || packages+=(qemu-system-x86 python3 e2fsprogs tar xz-utils zstd lz4)
+readonly rust packages
 
 die() {
 	echo "deps.sh: $*" >&2

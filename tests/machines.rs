@@ -42,7 +42,7 @@ fn looks(guest: &str, version: &str) {
     for expected in [&address, &unit, &iface, "Service: coracle", "payload", "supervisor", "init.scope"] {
         assert!(status.contains(expected), "no '{expected}' in\n{status}");
     }
-    assert_eq!(host.ok(&["machinectl", "show", guest, "-P", "State"]), "running\n");
+    assert_eq!(host.ok(&["machinectl", "show", guest, "-p", "State", "--value"]), "running\n");
     names_and_logs(&host, guest);
     host.stop();
 }
@@ -162,7 +162,7 @@ fn reboots(host: &Host, guest: &str) {
     host.wait_until(
         LONG,
         &format!(
-            "leader=$(machinectl show {guest} -P Leader); [ $leader != {leader} ]; \
+            "leader=$(machinectl show {guest} -p Leader --value); [ $leader != {leader} ]; \
              nsenter -t $leader -a systemctl is-system-running"
         ),
     );

@@ -109,7 +109,7 @@ fn a_guest_with_networkd_keeps_its_address() {
         let own =
             host.in_guest("trixie", &["networkctl", "status", "host0", "--no-pager"]).success("networkctl");
         assert!(own.stdout.contains(&address), "{own}");
-        host.wait_until(LONG, "nsenter -t $(machinectl show trixie -P Leader) -a networkctl list host0 --no-legend | grep configured");
+        host.wait_until(LONG, "nsenter -t $(machinectl show trixie -p Leader --value) -a networkctl list host0 --no-legend | grep configured");
         host.ok(&["ping", "-c1", "-W5", &address]);
         assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
         host.coracle(&["stop", "trixie"]);

@@ -46,6 +46,12 @@ impl Builder {
         self
     }
 
+    /// A host of this Debian suite, whatever the run is for.
+    pub fn suite(mut self, suite: &str) -> Self {
+        self.tree = host_tree(suite);
+        self
+    }
+
     /// Puts a copy of the guest tree at `/var/lib/machines/TREE`.
     pub fn guest(self, tree: &str) -> Self {
         self.guest_as(tree, tree)
@@ -122,14 +128,15 @@ impl Builder {
 }
 
 impl Host {
-    /// A Debian 13 host with coracle installed and no networkd, with these guest trees under their own names.
+    /// A host with coracle installed and no networkd, with these guest trees under their own names. It is a Debian 13
+    /// unless `CORACLE_HOST_SUITE` names another suite.
     pub fn start(guests: &[&str]) -> Self {
         guests.iter().fold(Self::builder(), |builder, guest| builder.guest(guest)).start()
     }
 
     /// The same, to be set up further.
     pub fn builder() -> Builder {
-        let tree = "host".to_owned();
+        let tree = host_tree(&std::env::var("CORACLE_HOST_SUITE").unwrap_or_default());
         Builder { tree, guests: Vec::new(), binds: Vec::new(), networkd: false, coracle: true }
     }
 
@@ -176,8 +183,7 @@ impl Host {
 
     /// Runs a command in all namespaces of the PID 1 of a machine that is registered with machined.
     pub fn in_guest(&self, machine: &str, command: &[&str]) -> Output {
-        let script =
-            r#"leader=$(machinectl show "$1" -P Leader) && shift && exec nsenter -t "$leader" -a "$@""#;
+        let script = r#"leader=$(machinectl show "$1" -p Leader --value) && shift && exec nsenter -t "$leader" -a "$@""#;
         self.exec(&[&["sh", "-euc", script, "sh", machine], command].concat())
     }
 
@@ -329,6 +335,14 @@ impl Drop for Host {
             assert!(thread::panicking(), "{error}");
             eprintln!("{error}");
         }
+    }
+}
+
+/// The tree of the hosts of a suite; Debian 13 where none is named.
+fn host_tree(suite: &str) -> String {
+    match suite {
+        "" | "trixie" => "host".to_owned(),
+        other => format!("host-{other}"),
     }
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::host::Host;
+use super::job::Output;
 
 const SETTLE: Duration = Duration::from_secs(8);
 
@@ -19,10 +20,22 @@ pub struct Snapshot {
     lines: BTreeMap<String, i64>,
 }
 
+/// Where snapshots are taken.
+pub trait Inspect {
+    /// Runs a shell script as root, which is called `leaks.sh` in its messages.
+    fn run_script(&self, script: &str) -> Output;
+}
+
+impl Inspect for Host {
+    fn run_script(&self, script: &str) -> Output {
+        self.exec(&["sh", "-c", script, "leaks.sh"])
+    }
+}
+
 impl Snapshot {
     /// What is there now.
-    pub fn take(host: &Host) -> Self {
-        let text = host.exec(&["sh", "-c", include_str!("leaks.sh"), "leaks.sh"]).success("leaks.sh").stdout;
+    pub fn take(host: &impl Inspect) -> Self {
+        let text = host.run_script(include_str!("leaks.sh")).success("leaks.sh").stdout;
         let mut lines = BTreeMap::new();
         for line in text.lines() {
             *lines.entry(line.to_owned()).or_default() += 1;
@@ -49,7 +62,7 @@ impl Snapshot {
 
     /// Waits until nothing differs; panics with every difference when that does not come.
     #[track_caller]
-    pub fn assert_same(&self, host: &Host) {
+    pub fn assert_same(&self, host: &impl Inspect) {
         let end = Instant::now() + SETTLE;
         loop {
             let difference = self.difference(&Self::take(host));

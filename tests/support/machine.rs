@@ -116,7 +116,7 @@ impl Host {
     /// Asserts that machined knows, or does not know, a machine of this name.
     #[track_caller]
     pub fn assert_registered(&self, name: &str, expected: bool) {
-        let out = self.exec(&["machinectl", "show", name, "-P", "Leader"]);
+        let out = self.exec(&["machinectl", "show", name, "-p", "Leader", "--value"]);
         assert_eq!(out.status == 0, expected, "{out}");
     }
 

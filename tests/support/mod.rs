@@ -13,8 +13,10 @@ pub mod leaks;
 pub mod machine;
 pub mod state;
 pub mod trees;
+pub mod vm;
 
 pub use host::{Builder, Host};
 pub use job::{Job, Output, TIMED_OUT};
 pub use leaks::Snapshot;
 pub use machine::LONG;
+pub use vm::Vm;

@@ -55,6 +55,12 @@ pub fn shared(name: &str) -> PathBuf {
     owned_dir(&format!("{}-{name}", std::process::id()))
 }
 
+/// A directory for one test, which removes it; the next run does where the test could not.
+pub fn own() -> PathBuf {
+    SWEPT.call_once(sweep);
+    owned_dir(&format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)))
+}
+
 fn owned_dir(name: &str) -> PathBuf {
     let dir = Path::new(BASE).join(name);
     fs::create_dir_all(BASE).expect("create the base directory");

@@ -25,9 +25,11 @@ list() {
 	done
 }
 
-# key NAME: what the tree depends on, in short.
+# key NAME: what the tree depends on, in short. A recipe NAME-SUITE is made from that of NAME.
 key() {
-	cat "$here/build.sh" "$here/lib.sh" "$here/recipes/$1.sh" | sha256sum | cut -c1-16
+	local base=$here/recipes/${1%%-*}.sh
+	[ "$base" != "$here/recipes/$1.sh" ] || base=/dev/null
+	cat "$here/build.sh" "$here/lib.sh" "$here/recipes/$1.sh" "$base" | sha256sum | cut -c1-16
 }
 
 # build NAME DIR: runs with the lock held, in a shell of its own.

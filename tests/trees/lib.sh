@@ -56,17 +56,24 @@ no_timers() {
 		e2scrub_reap.service fstrim.timer systemd-networkd-wait-online.service
 }
 
+# in_root ROOT COMMAND...: with a /proc of its own, which newer programs of systemd cannot do without.
+in_root() {
+	local root=${1:?}
+	shift
+	unshare --mount --pid --fork --kill-child --mount-proc="$root/proc" chroot "$root" "$@"
+}
+
 # first_boot_done ROOT: catalogues, users and caches are made now, not at every first boot.
 first_boot_done() {
 	local root=$1
-	chroot "$root" systemd-sysusers
-	chroot "$root" journalctl --update-catalog
-	chroot "$root" ldconfig
+	in_root "$root" systemd-sysusers
+	in_root "$root" journalctl --update-catalog
+	in_root "$root" ldconfig
 	# Without a hardware database of its own the update has nothing to do; it is marked as done below.
 	touch "$root/usr"
 	# Debian 12 ships no mark of that kind.
 	if [ -x "$root/usr/lib/systemd/systemd-update-done" ]; then
-		chroot "$root" /usr/lib/systemd/systemd-update-done
+		in_root "$root" /usr/lib/systemd/systemd-update-done
 	fi
 	: >"$root/etc/machine-id"
 	rm -f "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"

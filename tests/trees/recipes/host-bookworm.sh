@@ -1,0 +1,6 @@
+# shellcheck shell=bash disable=SC2034 # lib.sh reads the variables
+# The same host as of Debian 12 (systemd 252).
+. "${BASH_SOURCE[0]%/*}/host.sh"
+SUITE=bookworm
+# as installed systems have it; in later suites the packages see to it themselves
+OPTIONS+=(--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr)

@@ -1,0 +1,204 @@
+//! What only a host with a kernel of its own can show: limits that hold, AppArmor, the host's own reboot. Run by
+//! `make test-vm` and not by `cargo test`; every test has a virtual machine to itself.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Snapshot, Vm};
+
+const LONG: Duration = Duration::from_secs(90);
+
+/// The cgroup of machine `name`. Fails unless it has this file: without the controller no limit holds.
+#[track_caller]
+fn cgroup(vm: &Vm, name: &str, file: &str) -> String {
+    let directory = format!("/sys/fs/cgroup/machine.slice/coracle@{name}.service");
+    vm.sh(&format!("test -e '{directory}/{file}'")).success("the host has the controller");
+    directory
+}
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or_else(|error| panic!("'{text}' is no number: {error}"))
+}
+
+/// The value of a line `key value`, as in `cpu.stat`.
+fn counter(vm: &Vm, file: &str, key: &str) -> u64 {
+    number(&vm.sh_ok(&format!("sed -n 's/^{key} //p' '{file}'")))
+}
+
+#[test]
+fn life_cycle() {
+    let vm = Vm::start();
+    assert_eq!(vm.sh_ok("cat /proc/1/comm; systemctl is-system-running"), "systemd\nrunning\n");
+    let controllers = vm.sh_ok("cat /sys/fs/cgroup/cgroup.controllers");
+    for controller in ["cpu", "io", "memory", "pids"] {
+        assert!(controllers.split_whitespace().any(|one| one == controller), "{controllers}");
+    }
+    vm.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&vm);
+    vm.define("one", "");
+    vm.coracle(&["start", "one"]);
+    let list = vm.sh_ok("machinectl list --no-legend");
+    assert!(list.starts_with("one "), "{list}");
+    let status = vm.coracle(&["status", "one"]);
+    assert!(status.starts_with("one: running\n"), "{status}");
+    assert_eq!(vm.coracle(&["exec", "one", "--", "/usr/bin/hostname"]), "one\n");
+    // The real udev has seen the link, and the address is reached from the host.
+    vm.wait_until(LONG, "networkctl --version >/dev/null; ping -c1 -W5 one");
+    vm.coracle(&["stop", "one"]);
+    assert_eq!(vm.sh_ok("machinectl list --no-legend"), "");
+    before.assert_same(&vm);
+    vm.power_off();
+}
+
+#[test]
+fn a_systemd_guest_runs() {
+    let vm = Vm::start();
+    vm.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&vm);
+    vm.define("trixie", "");
+    vm.coracle(&["start", "--wait=ready", "trixie"]);
+    vm.wait_until(LONG, "test \"$(systemctl -M trixie is-system-running)\" = running");
+    let out = vm.sh("systemd-run -M trixie --wait --pipe -q sh -c 'hostname; exit 3'");
+    assert_eq!((out.status, out.stdout.as_str()), (3, "trixie\n"), "{out}");
+    vm.sh_ok("machinectl poweroff trixie");
+    vm.wait_until(LONG, "! systemctl -q is-active coracle@trixie.service");
+    assert_eq!(vm.sh_ok("systemctl show -P Result coracle@trixie.service"), "success\n");
+    before.assert_same(&vm);
+}
+
+#[test]
+fn memory_max_kills_and_is_reported() {
+    let vm = Vm::start();
+    vm.define("small", "[resources]\nmemory-max = \"64M\"\nmemory-swap-max = 0\n");
+    vm.coracle(&["start", "small"]);
+    let cgroup = cgroup(&vm, "small", "memory.max");
+    assert_eq!(number(&vm.sh_ok(&format!("cat {cgroup}/memory.max"))), 64 << 20);
+    let hog = ["exec", "small", "--", "/usr/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"];
+    let out = vm.exec(&[&["coracle"], &hog[..]].concat());
+    assert_eq!(out.status, 128 + 9, "{out}");
+    assert!(counter(&vm, &format!("{cgroup}/memory.events"), "oom_kill") >= 1);
+    // Whether the guest lives on is the unit's policy; that it was for want of memory must be said.
+    vm.wait_until(LONG, "coracle status small | grep -i memory | grep -i -e kill -e want");
+}
+
+#[test]
+fn a_guest_out_of_memory_fails_as_such() {
+    let vm = Vm::start();
+    vm.define("small", "[resources]\nmemory-max = \"48M\"\nmemory-swap-max = 0\n[boot]\ninit = \"/hog\"\n");
+    vm.sh_ok(
+        "printf '#!/bin/sh\\necho hog: up\\nsleep 3\\nexec dd if=/dev/zero of=/dev/null bs=200M count=1\\n' \
+         >/var/lib/machines/small/hog; chmod 755 /var/lib/machines/small/hog",
+    );
+    vm.coracle(&["start", "--wait=running", "small"]);
+    cgroup(&vm, "small", "memory.max");
+    vm.wait_until(LONG, "test \"$(systemctl show -P ActiveState coracle@small.service)\" = failed");
+    assert_eq!(vm.sh_ok("systemctl show -P Result coracle@small.service"), "oom-kill\n");
+    let status = vm.sh("coracle status small");
+    assert!(status.stdout.contains("the kernel killed it for want of memory"), "{status}");
+}
+
+#[test]
+fn tasks_max_holds() {
+    let vm = Vm::start();
+    vm.define("few", "[resources]\ntasks-max = 40\n");
+    vm.coracle(&["start", "few"]);
+    let cgroup = cgroup(&vm, "few", "pids.max");
+    assert_eq!(vm.sh_ok(&format!("cat {cgroup}/pids.max")), "40\n");
+    let fork = "i=0; while [ $i -lt 80 ]; do sleep 5 & i=$((i+1)); done; wait";
+    let out = vm.exec(&["coracle", "exec", "few", "--", "/bin/sh", "-c", fork]);
+    assert!(out.stderr.contains("can't fork"), "{out}");
+    assert!(counter(&vm, &format!("{cgroup}/pids.events"), "max") >= 1);
+    assert!(vm.coracle(&["status", "few"]).starts_with("few: running\n"));
+}
+
+#[test]
+fn cpu_quota_holds() {
+    let vm = Vm::start();
+    vm.define("slow", "[resources]\ncpu-quota = \"20%\"\n");
+    vm.coracle(&["start", "slow"]);
+    let cgroup = cgroup(&vm, "slow", "cpu.max");
+    assert_eq!(vm.sh_ok(&format!("cat {cgroup}/cpu.max")), "20000 100000\n");
+    let stat = format!("{cgroup}/cpu.stat");
+    let (throttled, used) = (counter(&vm, &stat, "nr_throttled"), counter(&vm, &stat, "usage_usec"));
+    let busy =
+        ["coracle", "exec", "slow", "--", "/usr/bin/timeout", "10", "/bin/sh", "-c", "while :; do :; done"];
+    vm.exec(&busy);
+    assert!(counter(&vm, &stat, "nr_throttled") > throttled + 10);
+    let used = counter(&vm, &stat, "usage_usec") - used;
+    // A fifth of ten seconds; a clock under emulation is not exact.
+    assert!(used < 5_000_000, "{used} µs in 10 s");
+}
+
+#[test]
+fn io_weight_is_set() {
+    let vm = Vm::start();
+    vm.define("io", "[resources]\nio-weight = 50\n");
+    vm.coracle(&["start", "io"]);
+    let cgroup = cgroup(&vm, "io", "io.max");
+    assert_eq!(vm.sh_ok("systemctl show -P IOWeight coracle@io.service"), "50\n");
+    // The kernel has io.weight with the controller iocost, io.bfq.weight with that scheduler; one is there.
+    let weights = vm.sh_ok(&format!("cat {cgroup}/io.weight {cgroup}/io.bfq.weight 2>/dev/null || true"));
+    assert!(weights.contains("50"), "no weight in '{weights}'");
+    vm.sh_ok("systemctl set-property --runtime coracle@io.service 'IOReadBandwidthMax=/dev/vda 1M'");
+    let limits = vm.sh_ok(&format!("cat {cgroup}/io.max"));
+    assert!(limits.contains("rbps=1000000"), "{limits}");
+}
+
+#[test]
+fn freezes_and_thaws() {
+    let vm = Vm::start();
+    vm.define("cold", "");
+    vm.coracle(&["start", "cold"]);
+    let cgroup = cgroup(&vm, "cold", "cgroup.freeze");
+    vm.sh_ok("systemctl freeze coracle@cold.service");
+    assert_eq!(counter(&vm, &format!("{cgroup}/cgroup.events"), "frozen"), 1);
+    assert!(vm.sh_ok("machinectl list --no-legend").starts_with("cold "));
+    let status = vm.exec_for(Duration::from_secs(20), &["coracle", "status", "cold"]);
+    assert_eq!(status.status, 0, "{status}");
+    vm.sh_ok("systemctl thaw coracle@cold.service");
+    assert_eq!(vm.coracle(&["exec", "cold", "--", "/bin/echo", "warm"]), "warm\n");
+    vm.coracle(&["stop", "cold"]);
+}
+
+#[test]
+fn runs_with_apparmor_active() {
+    let vm = Vm::start();
+    assert_eq!(vm.sh_ok("cat /sys/module/apparmor/parameters/enabled"), "Y\n");
+    // It is active: a profile confines a program of the host.
+    vm.sh_ok("cp /usr/bin/cat /usr/local/bin/confined");
+    vm.sh_ok("printf '/usr/local/bin/confined {\\n/** mr,\\ndeny /etc/hostname r,\\n}\\n' >/run/p; apparmor_parser -r /run/p");
+    assert_ne!(vm.sh("confined /etc/hostname").status, 0);
+    vm.sh_ok("confined /etc/os-release");
+    vm.define("one", "");
+    vm.coracle(&["start", "one"]);
+    assert_eq!(vm.coracle(&["exec", "one", "--", "/bin/cat", "/proc/1/attr/current"]).trim(), "unconfined");
+    vm.coracle(&["stop", "one"]);
+}
+
+#[test]
+fn machines_stop_and_start_with_the_host() {
+    let vm = Vm::start();
+    for name in ["enabled", "disabled"] {
+        vm.define(name, "");
+        let files = format!("/var/lib/machines/{name}");
+        vm.sh_ok(&format!("printf '#!/bin/sh\\necho down >/var/log/down\\nsync\\n' >{files}/etc/rcK"));
+        vm.coracle(&["start", name]);
+    }
+    vm.coracle(&["enable", "enabled"]);
+    vm.sh_ok("systemctl enable coracle.target");
+    vm.reboot();
+    // Both were stopped in an orderly way, each by its own init.
+    for name in ["enabled", "disabled"] {
+        vm.sh(&format!("test -s /var/lib/machines/{name}/var/log/down"))
+            .success("the guest's own shutdown ran");
+        let log = vm.sh_ok(&format!("journalctl -b -1 -q --no-pager -o cat -u coracle@{name}.service"));
+        assert!(!log.contains("timed out") && !log.contains("SIGKILL"), "{log}");
+    }
+    assert_eq!(vm.sh_ok("systemctl is-active coracle.target"), "active\n");
+    vm.wait_until(LONG, "test \"$(systemctl is-active coracle@enabled.service)\" = active");
+    assert_eq!(vm.sh("systemctl is-active coracle@disabled.service").stdout, "inactive\n");
+    assert!(vm.coracle(&["status", "enabled"]).starts_with("enabled: running\n"));
+    assert_eq!(vm.coracle(&["exec", "enabled", "--", "/bin/echo", "again"]), "again\n");
+    vm.power_off();
+}
