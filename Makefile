@@ -24,6 +24,7 @@ TOKIO_BANNED := full|rt-multi-thread|process|fs|signal
 # the whole test run, and each of its long parts, ends by itself
 TREES_BOUND := 20m
 TEST_BOUND := 40m
+BENCH_BOUND := 60m
 
 ifeq ($(origin BINARY),undefined)
 BINARY := $(RELEASE)
@@ -34,13 +35,14 @@ bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help deps binary install lint trees test demo clean
+.PHONY: help deps binary install lint trees test demo bench clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it (as root)"
 	@echo "make test      lints, unit tests and the host suite (as root)"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
+	@echo "make bench     compare with others, as root; PARTS=\"start boot rest life scale\""
 	@echo "make lint      formatting, clippy, documentation, shell scripts"
 	@echo "make trees     the root trees of the host suite, cached"
 	@echo "make deps      what all of this needs on a Debian machine"
@@ -104,6 +106,11 @@ test: deps lint trees binary
 
 demo: deps binary
 	@tests/demo.sh "$(RELEASE)"
+
+# The program that measures needs no speed of its own; what is measured is the release binary.
+bench: deps binary
+	CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(BENCH_BOUND) \
+		$(CARGO) bench --locked --profile dev --bench bench -- $(PARTS)
 
 clean:
 	$(CARGO) clean

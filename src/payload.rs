@@ -3,6 +3,7 @@
 //! the supervisor over the link.
 
 mod builder;
+mod limits;
 mod mounts;
 mod nodes;
 mod session;

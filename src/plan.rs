@@ -217,6 +217,8 @@ fn build_steps(machine: &Machine, facts: &Facts, has_console: bool) -> Vec<Build
     let mut steps = vec![
         // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
         BuildStep::Join,
+        // By the builder: in its user namespace PID 1 cannot raise a hard limit.
+        BuildStep::Limits,
         BuildStep::Root {
             directory: machine.root.directory.clone(),
             at: facts.attach_at.clone(),
@@ -258,8 +260,7 @@ fn lead_steps(
     if machine.boot.time_namespace {
         steps.push(LeadStep::TimeNamespace);
     }
-    steps.push(LeadStep::Limits);
-    steps.push(LeadStep::Capabilities { kept: capabilities, ours: facts.bounding });
+    steps.push(LeadStep::Capabilities(capabilities));
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     if !booting && facts.user.uid != 0 {
         let User { uid, gid, groups, .. } = facts.user.clone();

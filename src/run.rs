@@ -134,7 +134,7 @@ fn place(machine: &Machine, kept: Option<&Kept>) -> Result<Place> {
     if let Some(kept) = kept {
         let record = &kept.terms.record;
         let is_ours = record.cgroup_is_ours;
-        let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours });
+        let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours, is_free: true });
         return Ok(Place { unit: record.unit.clone(), cgroup });
     }
     if !systemd1::is_running() {

@@ -172,10 +172,21 @@ fn text(case: &Case) -> String {
             writeln!(text, "variable: {}", variable.to_string_lossy()).unwrap();
         }
     }
-    // How long the filter is, is no business of a plan's.
-    let lines = text.replace(case.root.to_str().unwrap(), "");
-    let lines = lines.lines().map(|line| line.split(" filter (").next().unwrap());
-    lines.map(|line| format!("{}\n", line.replace("system-call", "system-call filter"))).collect()
+    let text = text.replace(case.root.to_str().unwrap(), "");
+    text.lines().map(|line| format!("{}\n", lasting(line))).collect()
+}
+
+/// A line without what other steps change: its number, and how long the filter is.
+fn lasting(line: &str) -> String {
+    let numbered = ["host ", "build ", "lead "].iter().find(|who| line.starts_with(**who));
+    let line = match (numbered, line.split_once(": ")) {
+        (Some(who), Some((_, step))) => format!("{who}{step}"),
+        _ => line.to_owned(),
+    };
+    match line.split_once("filter (") {
+        Some((before, _)) => format!("{before}filter"),
+        None => line,
+    }
 }
 
 #[test]
@@ -198,25 +209,16 @@ fn every_plan_is_as_expected() {
 /// Lines that are in one text only, the old ones marked `-` and the new ones `+`; where there are
 /// none but the order differs, one line that says so.
 fn different(expected: &str, found: &str) -> Vec<String> {
-    let lines = |marker: &str, text: &str, other: &str| -> Vec<String> {
-        let other: Vec<&str> = other.lines().map(unnumbered).collect();
-        text.lines()
-            .filter(|line| !other.contains(&unnumbered(line)))
-            .map(|line| format!("{marker} {line}"))
-            .collect()
+    let only = |marker: &str, text: &str, other: &str| -> Vec<String> {
+        let other: Vec<&str> = other.lines().collect();
+        text.lines().filter(|line| !other.contains(line)).map(|line| format!("{marker} {line}")).collect()
     };
-    let mut different = lines("-", expected, found);
-    different.extend(lines("+", found, expected));
+    let mut different = only("-", expected, found);
+    different.extend(only("+", found, expected));
     if different.is_empty() && expected != found {
         different.push("the same lines in another order".into());
     }
     different
-}
-
-/// A step without its number, which every step before it changes.
-fn unnumbered(line: &str) -> &str {
-    let is_step = ["host ", "build ", "lead "].iter().any(|who| line.starts_with(who));
-    if is_step { line.split_once(": ").map_or(line, |(_, step)| step) } else { line }
 }
 
 #[test]

@@ -101,7 +101,6 @@ fn meant(ask: &Ask<'_>, record: &Record) -> Result<Exec> {
             allow: record.syscalls.allow.clone(),
             deny: record.syscalls.deny.clone(),
         },
-        bounding: crate::host::probe::bounding_set(),
         no_new_privileges: record.no_new_privileges,
         user_namespace: record.id_base.is_some(),
     })

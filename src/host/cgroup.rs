@@ -16,6 +16,8 @@ pub struct Cgroup {
     pub directory: PathBuf,
     /// Whether we made it and remove it at the end.
     pub is_ours: bool,
+    /// Whether we stand beside the guest's already and not above it.
+    pub is_free: bool,
 }
 
 /// Where we are in the unified hierarchy, as a directory; nothing where there is none, or where
@@ -50,16 +52,18 @@ impl Cgroup {
             Error::new("this process is in no cgroup of the unified hierarchy")
                 .hint("mount cgroup2, or boot the host with systemd.unified_cgroup_hierarchy=1")
         })?;
-        let directory = match current.file_name() {
-            Some(name) if name == "supervisor" => current.parent().map(Path::to_owned).unwrap_or(current),
+        let is_free = current.file_name().is_some_and(|name| name == "supervisor");
+        let directory = match current.parent() {
+            Some(parent) if is_free => parent.to_owned(),
             _ => current,
         };
-        Ok(Self { directory, is_ours: false })
+        Ok(Self { directory, is_ours: false, is_free })
     }
 
     /// A cgroup of our own below the one we are in: for hosts without systemd.
     pub fn of_our_own(name: &Name) -> Option<Self> {
-        Some(Self { directory: current()?.join(format!("coracle.{name}")), is_ours: true })
+        let directory = current()?.join(format!("coracle.{name}"));
+        Some(Self { directory, is_ours: true, is_free: true })
     }
 
     /// Makes `payload` for the guest's root (a host id), and puts us into `supervisor` where the
@@ -74,7 +78,9 @@ impl Cgroup {
         }
         std::fs::create_dir_all(&payload)
             .context(|| format!("cannot make cgroup '{}'", payload.display()))?;
-        if !self.is_ours {
+        // A move is for the kernel to wait for every processor (an RCU grace period, some 10 ms), also where it
+        // leads nowhere: systemd's DelegateSubgroup= has put us there.
+        if !self.is_free {
             let supervisor = self.directory.join("supervisor");
             std::fs::create_dir_all(&supervisor)
                 .and_then(|()| std::fs::write(supervisor.join("cgroup.procs"), "0"))

@@ -2,6 +2,14 @@
 
 use std::path::PathBuf;
 
+/// Options of a tmpfs that become those of the file system (tmpfs(5)); they have a value, but for
+/// the last three.
+pub const TMPFS_OPTIONS: [&str; 11] =
+    ["mode", "uid", "gid", "size", "nr_blocks", "nr_inodes", "huge", "mpol", "noswap", "inode32", "inode64"];
+
+/// Options of a tmpfs that become attributes of the mount, each with the one that takes it back.
+pub const TMPFS_ATTRIBUTES: [&str; 8] = ["ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec"];
+
 /// One further mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {

@@ -2,6 +2,7 @@
 
 use super::Parts;
 use super::command::Payload;
+use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::users::{Ownership, Users};
 use crate::error::Error;
 
@@ -29,9 +30,24 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
         errors.push(Error::new("an init system runs as root, not as another user"));
     }
     for mount in &parts.mounts {
+        if let MountKind::Tmpfs { options } = &mount.kind {
+            errors.extend(unknown_options(options));
+        }
         if !mount.target.is_absolute() {
             errors.push(Error::new(format!("mount target '{}' is not absolute", mount.target.display())));
         }
     }
     errors
+}
+
+/// The options of a tmpfs that there are not: none may be passed over in silence.
+fn unknown_options(options: &str) -> Option<Error> {
+    let key = |option: &str| option.split('=').next().unwrap_or_default().trim().to_owned();
+    let known = |key: &str| TMPFS_OPTIONS.contains(&key) || TMPFS_ATTRIBUTES.contains(&key);
+    let unknown = options.split(',').map(key).find(|key| !key.is_empty() && !known(key))?;
+    Some(Error::new(format!("a tmpfs has no option '{unknown}'")).hint(format!(
+        "there are {} and {}",
+        TMPFS_OPTIONS.join(", "),
+        TMPFS_ATTRIBUTES.join(", ")
+    )))
 }

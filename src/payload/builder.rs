@@ -1,7 +1,7 @@
 //! The builder: a child with the host's rights, in a mount namespace of the host's and in the
 //! machine's pid namespace, that makes the tree PID 1 will receive a locked copy of.
 
-use super::{check, mounts, nodes};
+use super::{check, limits, mounts, nodes};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
 use crate::sys::mount;
@@ -48,6 +48,8 @@ impl Builder {
         let owner = self.place.owner;
         match step {
             BuildStep::Join => self.join(),
+            // In the machine's pid namespace, where PID 1 is the child that waits for us.
+            BuildStep::Limits => limits::reset(Some(rustix::process::Pid::INIT)),
             BuildStep::Root { directory, at, map_ids, read_only, mount_points } => {
                 let userns = self.place.id_map.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
                 self.root = Some(mounts::attach_root(directory, at, userns, *read_only, mount_points)?);

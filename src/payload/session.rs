@@ -1,12 +1,11 @@
 //! PID 1's own steps: what a process sets for itself before it becomes the payload.
 
-use super::{check, stub};
+use super::{check, limits, stub};
 use crate::error::{Context, Error, Result};
 use crate::link::{ChildEnd, FromPayload};
 use crate::plan::step::LeadStep;
 use crate::sys::{descriptor, filter, mount, process, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
@@ -43,8 +42,8 @@ impl Session {
             LeadStep::Terminal => new_terminal(link),
             LeadStep::Join => self.join(),
             LeadStep::TimeNamespace => time_namespace(),
-            LeadStep::Limits => limits(),
-            LeadStep::Capabilities { kept, ours } => capabilities(*kept, *ours),
+            LeadStep::Limits => limits::reset(None),
+            LeadStep::Capabilities(kept) => capabilities(*kept),
             LeadStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             LeadStep::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).context(|| "cannot give them up")
@@ -167,45 +166,17 @@ fn time_namespace() -> Result<()> {
     written.context(|| "cannot set its offsets")
 }
 
-/// The kernel's boot defaults (`include/asm-generic/resource.h`), so that a guest is the same
-/// wherever it was started from. What the host's PID 1 has is the ceiling.
-fn limits() -> Result<()> {
-    let infinite = RLIM_INFINITY;
-    for (resource, soft, hard) in [
-        (Resource::RLIMIT_CPU, infinite, infinite),
-        (Resource::RLIMIT_FSIZE, infinite, infinite),
-        (Resource::RLIMIT_DATA, infinite, infinite),
-        (Resource::RLIMIT_STACK, 8 << 20, infinite),
-        (Resource::RLIMIT_CORE, 0, infinite),
-        (Resource::RLIMIT_RSS, infinite, infinite),
-        (Resource::RLIMIT_NOFILE, 1024, 524_288),
-        (Resource::RLIMIT_AS, infinite, infinite),
-        (Resource::RLIMIT_MEMLOCK, 8 << 20, 8 << 20),
-        (Resource::RLIMIT_LOCKS, infinite, infinite),
-        (Resource::RLIMIT_MSGQUEUE, 819_200, 819_200),
-        (Resource::RLIMIT_NICE, 0, 0),
-        (Resource::RLIMIT_RTPRIO, 0, 0),
-        (Resource::RLIMIT_RTTIME, infinite, infinite),
-    ] {
-        // In a user namespace a hard limit cannot be raised: what there is then stays the ceiling.
-        if setrlimit(resource, soft, hard).is_err() {
-            let (_, ceiling) = nix::sys::resource::getrlimit(resource)
-                .map_err(std::io::Error::from)
-                .context(|| format!("cannot read {resource:?}"))?;
-            setrlimit(resource, soft.min(ceiling), hard.min(ceiling))
-                .map_err(std::io::Error::from)
-                .context(|| format!("cannot set {resource:?}"))?;
+/// Takes every capability that is not kept from the bounding set and empties the inheritable one.
+/// What root has after the exec follows from both (capabilities(7)). A new user namespace begins with
+/// all there are, those that we lack ourselves among them.
+fn capabilities(kept: u64) -> Result<()> {
+    for number in (0..64).filter(|number| kept >> number & 1 == 0) {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::remove_capability_from_bounding_set(one) {
+            // The kernel knows no capability of this number and none above.
+            Err(rustix::io::Errno::INVAL) => break,
+            dropped => dropped.context(|| format!("cannot drop capability {number}"))?,
         }
-    }
-    Ok(())
-}
-
-/// Takes every capability of ours that is not kept from the bounding set and empties the
-/// inheritable one. What root has after the exec follows from both (capabilities(7)).
-fn capabilities(kept: u64, ours: u64) -> Result<()> {
-    for number in (0..64).filter(|number| (ours & !kept) >> number & 1 == 1) {
-        rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number))
-            .context(|| format!("cannot drop capability {number}"))?;
     }
     rustix::thread::clear_ambient_capability_set().context(|| "cannot clear ambient capabilities")?;
     let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;

@@ -25,8 +25,6 @@ pub struct Exec {
     pub on_terminal: bool,
     /// What PID 1 of the machine was limited to.
     pub policy: filter::Policy,
-    /// Our own bounding set, a mask of capability bits.
-    pub bounding: u64,
     /// Whether executing gains no privileges.
     pub no_new_privileges: bool,
     /// Whether the machine has a user namespace, whose root is to be become.
@@ -38,14 +36,14 @@ pub struct Exec {
 /// # Errors
 /// A filter that cannot be compiled.
 pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
-    let mut steps = vec![LeadStep::Join];
+    // Limits first: in the machine's user namespace no hard limit can be raised.
+    let mut steps = vec![LeadStep::Limits, LeadStep::Join];
     if exec.user_namespace {
         steps.push(LeadStep::BecomeRoot);
     }
     // Before anything of the guest is touched: from here on we are no more than its PID 1.
-    steps.push(LeadStep::Capabilities { kept: exec.policy.capabilities, ours: exec.bounding });
+    steps.push(LeadStep::Capabilities(exec.policy.capabilities));
     steps.push(LeadStep::Keyring);
-    steps.push(LeadStep::Limits);
     steps.push(if exec.on_terminal { LeadStep::Terminal } else { LeadStep::Streams });
     let User { uid, gid, groups, .. } = exec.user.clone();
     if uid != 0 || gid != 0 || !groups.is_empty() {
@@ -108,7 +106,6 @@ mod tests {
             terminal: "xterm".into(),
             on_terminal: false,
             policy: filter::Policy { capabilities: 1, allow: Vec::new(), deny: Vec::new() },
-            bounding: 3,
             no_new_privileges: true,
             user_namespace: true,
         }
@@ -118,7 +115,7 @@ mod tests {
     fn rights_go_before_anything_of_the_guest_is_touched() {
         let steps = steps(&exec()).unwrap();
         let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
-        let rights = at(|step| matches!(step, LeadStep::Capabilities { .. }));
+        let rights = at(|step| matches!(step, LeadStep::Capabilities(_)));
         assert!(at(|step| matches!(step, LeadStep::Join)) < rights);
         for later in [
             at(|step| matches!(step, LeadStep::Streams)),

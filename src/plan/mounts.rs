@@ -2,7 +2,7 @@
 
 use super::Facts;
 use super::step::{BuildStep, Missing, Source};
-use crate::machine::mounts::{Mount, MountKind};
+use crate::machine::mounts::{Mount, MountKind, TMPFS_OPTIONS};
 use crate::sys::mount::{Attributes, Depth};
 
 /// The steps for `mounts`, in the order given.
@@ -21,31 +21,65 @@ fn step(mount: &Mount, facts: &Facts) -> BuildStep {
             map_ids: *map_ids && facts.user_namespace,
             missing: Missing::Error,
         },
-        MountKind::Tmpfs { options } => BuildStep::Mount {
-            kind: "tmpfs",
-            options: tmpfs_options(options, facts.owner()),
-            attributes: Attributes { no_setuid: true, no_devices: true, ..Attributes::default() },
-            target,
-        },
+        MountKind::Tmpfs { options } => {
+            let words = words(options);
+            let options = tmpfs_options(&words, facts.owner());
+            BuildStep::Mount { kind: "tmpfs", options, attributes: tmpfs_attributes(&words), target }
+        }
         MountKind::Inaccessible => BuildStep::Mask { target },
     }
 }
 
-/// tmpfs(5) options as pairs, owned by the guest's root where they do not say otherwise.
-fn tmpfs_options(options: &str, owner: u32) -> Vec<(&'static str, String)> {
-    let value = |key: &str, default: &str| {
-        let given = options.split(',').find_map(|option| option.trim().strip_prefix(key)?.strip_prefix('='));
-        given.unwrap_or(default).to_owned()
+/// Options as pairs; what has no value has an empty one.
+fn words(options: &str) -> Vec<(&str, &str)> {
+    let words = options.split(',').map(str::trim).filter(|option| !option.is_empty());
+    words.map(|option| option.split_once('=').unwrap_or((option, ""))).collect()
+}
+
+/// The file system's options, owned by the guest's root and bounded where they do not say otherwise.
+fn tmpfs_options(words: &[(&str, &str)], owner: u32) -> Vec<(&'static str, String)> {
+    const DEFAULTS: [(&str, &str); 5] =
+        [("mode", "0755"), ("size", "10%"), ("nr_inodes", "400k"), ("uid", "0"), ("gid", "0")];
+    let one = |key: &'static str| {
+        let said = words.iter().rev().find(|(word, _)| *word == key);
+        // A size may be said in blocks.
+        let default = DEFAULTS.iter().find(|(word, _)| *word == key);
+        let default = default.filter(|_| key != "size" || words.iter().all(|(word, _)| *word != "nr_blocks"));
+        let (_, value) = said.or(default)?;
+        let inside = value.parse::<u32>().ok().filter(|_| matches!(key, "uid" | "gid"));
+        Some((key, inside.map_or_else(|| (*value).to_owned(), |id| owner.saturating_add(id).to_string())))
     };
-    let id = |key: &str| {
-        let inside = value(key, "0").parse::<u32>().unwrap_or(0);
-        owner.saturating_add(inside).to_string()
-    };
-    vec![
-        ("mode", value("mode", "0755")),
-        ("size", value("size", "10%")),
-        ("nr_inodes", value("nr_inodes", "400k")),
-        ("uid", id("uid")),
-        ("gid", id("gid")),
-    ]
+    TMPFS_OPTIONS.into_iter().filter_map(one).collect()
+}
+
+/// The mount's attributes: of an option and the one that takes it back the last holds.
+fn tmpfs_attributes(words: &[(&str, &str)]) -> Attributes {
+    let mut attributes = Attributes { no_setuid: true, no_devices: true, ..Attributes::default() };
+    for (word, _) in words {
+        match *word {
+            "ro" | "rw" => attributes.read_only = *word == "ro",
+            "nosuid" | "suid" => attributes.no_setuid = *word == "nosuid",
+            "nodev" | "dev" => attributes.no_devices = *word == "nodev",
+            "noexec" | "exec" => attributes.no_exec = *word == "noexec",
+            _ => {}
+        }
+    }
+    attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_tmpfs_all_count() {
+        let words = words("size=1M, uid=7,noexec,noswap,mode=0700,suid,mode=1777");
+        let options: Vec<String> =
+            tmpfs_options(&words, 1000).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(options, ["mode=1777", "uid=1007", "gid=1000", "size=1M", "nr_inodes=400k", "noswap="]);
+        let attributes = tmpfs_attributes(&words);
+        assert!(
+            attributes.no_exec && attributes.no_devices && !attributes.no_setuid && !attributes.read_only
+        );
+    }
 }

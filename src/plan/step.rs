@@ -88,6 +88,8 @@ pub struct Device {
 pub enum BuildStep {
     /// Joins the child's network, IPC and cgroup namespaces, which some file systems show.
     Join,
+    /// Gives PID 1 the resource limits of a fresh system.
+    Limits,
     /// Opens the root tree, makes missing mount points in it, and attaches it.
     Root {
         /// The tree on the host.
@@ -204,6 +206,7 @@ impl BuildStep {
     pub fn describe(&self) -> String {
         match self {
             Self::Join => "join the machine's namespaces".into(),
+            Self::Limits => "reset the resource limits of PID 1".into(),
             Self::Root { directory, map_ids, read_only, .. } => {
                 let words = [(*map_ids, ", idmapped"), (*read_only, ", read-only")];
                 let words: String = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
@@ -286,13 +289,8 @@ pub enum LeadStep {
     TimeNamespace,
     /// Resets resource limits to the kernel's boot defaults.
     Limits,
-    /// Takes capabilities from the bounding set and empties the inheritable one.
-    Capabilities {
-        /// Those kept, a mask of bits.
-        kept: u64,
-        /// Those we have ourselves.
-        ours: u64,
-    },
+    /// Keeps these capabilities (a mask of bits) in the bounding set and empties the inheritable one.
+    Capabilities(u64),
     /// Becomes the payload's user.
     User {
         /// User id inside.
@@ -339,9 +337,7 @@ impl LeadStep {
             Self::Streams => "begin a session".into(),
             Self::TimeNamespace => "enter a time namespace".into(),
             Self::Limits => "reset resource limits".into(),
-            Self::Capabilities { kept, .. } => {
-                format!("keep {} capabilities ({kept:#x})", kept.count_ones())
-            }
+            Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
             Self::NoNewPrivileges => "give up gaining privileges".into(),
             Self::Directory(path) => format!("enter directory '{}'", path.display()),

@@ -22,6 +22,9 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The builder's process id in the machine: out of the way, so that the first child of PID 1 is 2.
+const BUILDER: u32 = 300;
+
 /// Everything a launch needs.
 #[derive(Debug)]
 pub struct Ask<'a> {
@@ -254,7 +257,7 @@ impl<'a> Launch<'a> {
         // The builder is born into the machine's pid namespace, which procfs shows.
         let own = namespace("pid")?;
         enter(&pidfd, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
-        let side = process::clone(0, None);
+        let side = process::clone_as(BUILDER);
         // The child first: from here on it must never come back into the supervisor's code.
         if let Ok(Side::Child) = side {
             drop(ours);
@@ -343,7 +346,8 @@ impl<'a> Launch<'a> {
 
     fn finish(mut self) -> Result<Running> {
         let plan = self.ask.plan;
-        self.record.phase = if plan.init.reports_readiness() { Phase::Booting } else { Phase::Running };
+        let says_so = plan.waits_for_ready || plan.init.reports_readiness();
+        self.record.phase = if says_so { Phase::Booting } else { Phase::Running };
         self.record.write(self.ask.paths)?;
         let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
         let (boots, ring) = match self.ask.kept.take() {

@@ -51,22 +51,37 @@ pub struct Child {
 /// Refuses when this process has more than one thread: only the caller's thread would exist in
 /// the child, and locks held by others would never be released. Else what clone3(2) says.
 pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+    let mut arguments = CloneArgs { flags: namespaces, ..CloneArgs::default() };
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    clone_with(arguments)
+}
+
+/// Clones this process into the pid namespace its children are born into, as process `pid` there
+/// (Linux 5.5). The ids that come after are what they would be without it.
+///
+/// # Errors
+/// As [`clone`].
+pub fn clone_as(pid: u32) -> Result<Side> {
+    let set_tid = std::ptr::addr_of!(pid) as u64;
+    clone_with(CloneArgs { set_tid, set_tid_size: 1, ..CloneArgs::default() })
+}
+
+fn clone_with(arguments: CloneArgs) -> Result<Side> {
     let threads = std::fs::read_dir("/proc/self/task").context(|| "cannot count threads")?.count();
     if threads != 1 {
         return Err(Error::new(format!("refusing to clone a process of {threads} threads")));
     }
     let mut pidfd: i32 = -1;
-    let mut arguments = CloneArgs {
-        flags: namespaces | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
+    let arguments = CloneArgs {
+        flags: arguments.flags | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
         pidfd: std::ptr::addr_of_mut!(pidfd) as u64,
         exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
+        ..arguments
     };
-    if let Some(cgroup) = cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    // SAFETY: the arguments live across the call and have the size passed. No stack is given, so
+    // SAFETY: the arguments, and what they point to, live across the call and have the size passed. No stack is given, so
     // the child goes on with a copy of ours as after fork(2); there is one thread, checked above.
     let pid = unsafe {
         libc::syscall(libc::SYS_clone3, std::ptr::addr_of!(arguments), std::mem::size_of::<CloneArgs>())

@@ -40,6 +40,12 @@ pub struct Host {
 }
 
 impl Builder {
+    /// A host of another tree than `host`.
+    pub fn on(mut self, tree: &str) -> Self {
+        tree.clone_into(&mut self.tree);
+        self
+    }
+
     /// Puts a copy of the guest tree at `/var/lib/machines/TREE`.
     pub fn guest(self, tree: &str) -> Self {
         self.guest_as(tree, tree)

@@ -1,0 +1,57 @@
+//! The benchmarks: everybody in turn, on one host, in one run. `make bench` calls it.
+//!
+//! On the machine itself it boots a nested host (`tests/support`) of the newest Debian, in which coracle and everybody
+//! it is compared with are installed, and runs itself in there, once per part. In the host it measures and prints
+//! tables. It says what is; nothing here passes or fails.
+#![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
+
+#[path = "bench/boot.rs"]
+mod boot;
+#[path = "bench/contenders.rs"]
+mod contenders;
+#[path = "bench/host.rs"]
+mod host;
+#[path = "bench/life.rs"]
+mod life;
+#[path = "bench/managers.rs"]
+mod managers;
+#[path = "bench/rest.rs"]
+mod rest;
+#[path = "bench/run.rs"]
+mod run;
+#[path = "bench/scale.rs"]
+mod scale;
+#[path = "bench/start.rs"]
+mod start;
+#[path = "../tests/support/mod.rs"]
+mod support;
+#[path = "bench/table.rs"]
+mod table;
+
+/// The parts in the order they are run in: name, what it is, the function.
+const PARTS: &[(&str, &str, fn())] = &[
+    ("start", "root directory to /bin/true to exit", start::all),
+    ("boot", "to PID 1, to the first line, to running", boot::all),
+    ("rest", "what an idle machine costs", rest::all),
+    ("life", "enter, stop, restart, reboot", life::all),
+    ("scale", "many machines", scale::all),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    match arguments.split_first() {
+        Some((word, [part])) if word == "inside" => match PARTS.iter().find(|(name, ..)| name == part) {
+            Some((.., measure)) => measure(),
+            None => panic!("there is no part '{part}'"),
+        },
+        _ => {
+            let wanted = |name: &&str| arguments.is_empty() || arguments.iter().any(|word| word == name);
+            let parts: Vec<&str> = PARTS.iter().map(|(name, ..)| *name).filter(wanted).collect();
+            if parts.is_empty() {
+                let names: Vec<&str> = PARTS.iter().map(|(name, ..)| *name).collect();
+                panic!("no such part; there are: {}", names.join(", "));
+            }
+            host::measure(&parts);
+        }
+    }
+}

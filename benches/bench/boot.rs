@@ -1,0 +1,153 @@
+//! Booting: a unit to its PID 1, a busybox to its first line, a Debian to `running`. Called by `main`, in the host.
+
+use super::contenders;
+use super::managers::{self, Manager};
+use super::run;
+use super::table::{self, median, min, number, ratio, spread};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 15;
+const DEBIAN_ROUNDS: usize = 5;
+const BOUND: Duration = Duration::from_secs(60);
+
+/// What was measured, or why nothing could be.
+type Values = Result<Vec<f64>, String>;
+
+/// A manager in the foreground: user namespace, network of its own, registered. lxc passes no console on.
+const FOREGROUND: [(&str, &str); 2] = [
+    (
+        "coracle",
+        "coracle run -q -b -M bb -D /var/lib/machines/bb --private-users=pick --private-users-ownership=map \
+         --network-veth --console=pipe",
+    ),
+    (
+        "systemd-nspawn",
+        "systemd-nspawn -q -b -M bb -D /var/lib/machines/bb --private-users=pick --private-users-ownership=map \
+         --network-veth --console=pipe",
+    ),
+];
+
+/// All three tables.
+pub fn all() {
+    contenders::prepare();
+    managers::add("busybox", "bb");
+    managers::add("trixie", "deb");
+    let booting = || managers::ALL.iter().filter(|one| !one.name.starts_with("podman"));
+    compare(
+        "Boot: a busybox machine with user namespace, veth and registration, from the command to PID 1",
+        booting().map(|one| (one.name, move || to_pid_1(one))).collect(),
+        ROUNDS,
+    );
+    compare(
+        "Boot: the same in the foreground, to the first line of the console",
+        FOREGROUND.iter().map(|&(name, command)| (name, move || to_first_line(command))).collect(),
+        ROUNDS,
+    );
+    compare(
+        "Boot: Debian 13, from the command to 'running'",
+        booting().map(|one| (one.name, move || to_running(one))).collect(),
+        DEBIAN_ROUNDS,
+    );
+}
+
+/// Measures each in turn and prints what came out, in ms. Nobody is asked again after a failure.
+pub fn compare<F: Fn() -> Result<f64, String>>(title: &str, all: Vec<(&'static str, F)>, rounds: usize) {
+    let mut results: Vec<(&str, F, Values)> =
+        all.into_iter().map(|(name, measure)| (name, measure, Ok(Vec::new()))).collect();
+    let count = results.len();
+    for round in 0..=rounds {
+        for place in 0..count {
+            let (_, measure, values) = &mut results[(round + place) % count];
+            let Ok(kept) = values else { continue };
+            match measure() {
+                // The first of each is for the caches.
+                Ok(_) if round == 0 => {}
+                Ok(value) => kept.push(value),
+                Err(why) => *values = Err(why),
+            }
+        }
+    }
+    let of = |name: &str| {
+        let found = results.iter().find(|(one, ..)| *one == name);
+        found.and_then(|(.., values)| values.as_ref().ok()).map(|values| median(values))
+    };
+    let base = of("systemd-nspawn").or_else(|| of("nsenter"));
+    let rows: Vec<Vec<String>> = results
+        .iter()
+        .filter_map(|(name, _, values)| Some((name, values.as_ref().ok()?)))
+        .map(|(name, values)| {
+            vec![
+                (*name).to_owned(),
+                number(median(values)),
+                number(min(values)),
+                ratio(median(values), base),
+                format!("{:.0}%", spread(values) * 100.0),
+            ]
+        })
+        .collect();
+    let against = if of("systemd-nspawn").is_some() { "/ nspawn" } else { "/ nsenter" };
+    table::print(
+        &format!("{title} ({rounds} rounds)"),
+        &["name", "median ms", "min ms", against, "spread"],
+        &rows,
+    );
+    for (name, _, values) in &results {
+        if let Err(why) = values {
+            println!("  {name} cannot run here: {why}");
+        }
+    }
+}
+
+fn ms(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1e3
+}
+
+fn to_pid_1(one: &Manager) -> Result<f64, String> {
+    let sample = run::once(&one.command(one.up, "bb"));
+    one.end("bb");
+    sample.map(|sample| sample.wall)
+}
+
+fn to_first_line(command: &str) -> Result<f64, String> {
+    let words = run::words(command);
+    let began = Instant::now();
+    let mut child = Command::new("setsid")
+        .args(&words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    let lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    let found = lines.map_while(Result::ok).any(|line| line.contains("busybox: up"));
+    let took = ms(began);
+    // Its death takes the machine along; what it leaves is cleaned up by the next.
+    let _ = child.kill();
+    let _ = child.wait();
+    let _ = run::shell("coracle cleanup bb || true");
+    for manager in managers::ALL.iter().take(2) {
+        manager.end("bb");
+    }
+    if found { Ok(took) } else { Err(format!("'{}' printed no 'busybox: up'", words[0])) }
+}
+
+fn to_running(one: &Manager) -> Result<f64, String> {
+    let began = Instant::now();
+    let started = run::once(&one.command(one.up, "deb"));
+    let up = started.and_then(|_| {
+        while began.elapsed() < BOUND {
+            let state = one.ask(one.leader, "deb").and_then(|leader| {
+                run::shell(&format!("nsenter -t {leader} -a systemctl is-system-running"))
+            });
+            if state.is_ok_and(|state| state == "running") {
+                return Ok(ms(began));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err("not 'running' within a minute".into())
+    });
+    one.end("deb");
+    up
+}

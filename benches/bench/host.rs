@@ -1,0 +1,94 @@
+//! The machine's side: compiles the two C programs, boots the host, runs the parts in it and shows what they print.
+//! Called by `main`.
+
+use super::support::{Host, state, trees};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Where the host finds this program and the C ones.
+pub const TOOLS: &str = "/mnt/bench";
+const PART_BOUND: Duration = Duration::from_secs(1200);
+
+/// Boots a host and runs the parts in it.
+pub fn measure(parts: &[&str]) {
+    let began = Instant::now();
+    let tools = tools();
+    let host = Host::builder()
+        .on("host-bench")
+        .guest("busybox")
+        .guest("trixie")
+        .bind(&tools.display().to_string(), TOOLS)
+        .start();
+    leave_top(host.leader());
+    println!("{}", about());
+    for part in parts {
+        // In a unit of its own with a delegated cgroup, where all that is started by hand finds its place.
+        let unit = format!("--unit=bench-{part}");
+        let command = ["systemd-run", "--quiet", "--scope", "--slice=machine.slice", "-p", "Delegate=yes"];
+        let program = format!("{TOOLS}/bench");
+        let mut job = host.spawn(&[&command[..], &[&unit, &program, "inside", part]].concat());
+        let (end, mut shown) = (Instant::now() + PART_BOUND, 0);
+        let status = loop {
+            let status = job.poll();
+            let text = job.stdout();
+            print!("{}", text.get(shown..).unwrap_or_default());
+            shown = text.len();
+            match status {
+                Some(status) => break status,
+                None if Instant::now() > end => panic!("'{part}' did not end in {PART_BOUND:?}"),
+                None => std::thread::sleep(Duration::from_millis(200)),
+            }
+        };
+        if status != 0 {
+            println!("'{part}' ended with {status}:\n{}", job.stderr());
+        }
+    }
+    drop(host);
+    println!("\nAll in {} s.", began.elapsed().as_secs());
+}
+
+/// A directory with this program, the floor and the meter.
+fn tools() -> PathBuf {
+    let dir = state::shared("bench");
+    let own = std::env::current_exe().expect("our own path");
+    std::fs::copy(own, dir.join("bench")).expect("copy ourselves");
+    for name in ["floor", "meter"] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(name).with_extension("c");
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-O2", "-static", "-o"]).arg(dir.join(name)).arg(source);
+        assert!(gcc.status().expect("run gcc").success(), "gcc failed on {name}.c");
+    }
+    if let Ok(machines) = std::env::var("BENCH_MACHINES") {
+        std::fs::write(dir.join("machines"), machines).expect("pass the number of machines on");
+    }
+    // so that no time of the measurement goes by with building
+    trees::tree("host-bench");
+    dir
+}
+
+/// Takes the process that made the host's namespaces out of the host's cgroup: while a process is at its top, no
+/// controller can be enabled there (`admin-guide/cgroup-v2.rst`), which crun tries for a second.
+fn leave_top(leader: u32) {
+    let stat = std::fs::read_to_string(format!("/proc/{leader}/stat")).expect("the host's PID 1");
+    let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).expect("its parent");
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("read our mounts");
+    let unified = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let unified =
+        unified.into_iter().find(|words| words.get(2) == Some(&"cgroup2")).expect("a cgroup2 mount");
+    std::fs::write(format!("{}/cgroup.procs", unified[1]), parent)
+        .expect("move it to the machine's own cgroup");
+}
+
+/// The machine in one line, and how busy it is with other things.
+fn about() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = read("/proc/loadavg");
+    let load: Vec<&str> = load.split(' ').take(3).collect();
+    format!(
+        "Linux {}, {processors} processors, load before the run {}",
+        read("/proc/sys/kernel/osrelease"),
+        load.join(" ")
+    )
+}

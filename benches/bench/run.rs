@@ -1,0 +1,81 @@
+//! Running one thing once and seeing what it took. Called by every part.
+
+use super::host::TOOLS;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// No run of anything takes longer.
+const BOUND: &str = "60";
+
+/// What one run took.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// From before the start to after the end, ms.
+    pub wall: f64,
+    /// Processor time of it and of all it waited for, ms.
+    pub own: f64,
+    /// Processor time of the whole host meanwhile and until all was quiet, ms: others work for it too.
+    pub host: f64,
+    /// The largest of its processes at its largest, MiB.
+    pub peak: f64,
+}
+
+/// Runs a command once with the meter, and lets the host come to rest.
+///
+/// # Errors
+/// How it failed, with the end of what it said.
+pub fn once(command: &[String]) -> Result<Sample, String> {
+    let before = host_time();
+    let output = Command::new(format!("{TOOLS}/meter"))
+        .args(command)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    // What a manager leaves to others to be done after its end is done by then.
+    std::thread::sleep(Duration::from_millis(30));
+    let host = host_time() - before;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match numbers[..] {
+        [wall, user, system, peak, 0.0] => {
+            Ok(Sample { wall: wall / 1e3, own: (user + system) / 1e3, host, peak: peak / 1024.0 })
+        }
+        _ => Err(why(&output.stderr, numbers.last().copied().unwrap_or(-1.0))),
+    }
+}
+
+/// The last thing said, in one short line.
+fn why(stderr: &[u8], status: f64) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    format!("ended with {status}: {}", line.chars().take(160).collect::<String>())
+}
+
+/// Processor time used by everything in the host so far, ms.
+fn host_time() -> f64 {
+    let stat = std::fs::read_to_string("/sys/fs/cgroup/cpu.stat").unwrap_or_default();
+    let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
+    usage.and_then(|usage| usage.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e3
+}
+
+/// What a shell script printed, trimmed; bounded in time.
+///
+/// # Errors
+/// How it failed, with the end of what it said.
+pub fn shell(script: &str) -> Result<String, String> {
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", BOUND, "bash", "-euc", script])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(why(&output.stderr, output.status.code().map_or(-1.0, f64::from)))
+    }
+}
+
+/// Words as owned strings.
+pub fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}

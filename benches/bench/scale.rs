@@ -1,0 +1,83 @@
+//! Many machines on one host: does the last one start as fast as the first? Called by `main`, in the host.
+//! `BENCH_MACHINES` says how many.
+
+use super::contenders;
+use super::managers::{self, Manager};
+use super::run;
+use super::table::{self, median, number, ratio};
+use std::fs;
+
+const MACHINES: usize = 100;
+
+/// One table each for coracle and systemd-nspawn.
+pub fn all() {
+    contenders::prepare();
+    let count = fs::read_to_string("/mnt/bench/machines").ok().and_then(|text| text.trim().parse().ok());
+    let count: usize = count.unwrap_or(MACHINES);
+    let names: Vec<String> = (1..=count).map(|number| format!("s{number}")).collect();
+    names.iter().for_each(|name| managers::add("busybox", name));
+    for one in managers::ALL.iter().take(2) {
+        grow(one, &names);
+    }
+}
+
+/// Starts one machine after the other; ends them all.
+fn grow(one: &Manager, names: &[String]) {
+    let list: fn() -> Vec<String> = match one.name {
+        "coracle" => || run::words("coracle list"),
+        _ => || run::words("machinectl list"),
+    };
+    let before = free();
+    let mut took = Vec::new();
+    let mut rows = Vec::new();
+    let mut failure = None;
+    for (place, name) in names.iter().enumerate() {
+        match run::once(&one.command(one.up, name)) {
+            Ok(sample) => took.push(sample.wall),
+            Err(why) => {
+                failure = Some(format!("  the {}th did not start: {why}", place + 1));
+                break;
+            }
+        }
+        let up = place + 1;
+        if [1, 3, 10, 30, 100, 200, 300].contains(&up) || up == names.len() {
+            rows.push(row(&took, &list(), (before - free()) / up as f64));
+        }
+    }
+    let head = [
+        "machines",
+        "start ms (last ten)",
+        "/ first ten",
+        "list ms",
+        "memory KiB each",
+        "nft lines",
+        "routes",
+    ];
+    table::print(&format!("Scale: busybox machines of {}", one.name), &head, &rows);
+    failure.iter().for_each(|why| println!("{why}"));
+    names.iter().take(took.len()).for_each(|name| drop(one.ask(one.end, name)));
+    names.iter().for_each(|name| one.end(name));
+}
+
+fn row(took: &[f64], list: &[String], each: f64) -> Vec<String> {
+    let last = took.get(took.len().saturating_sub(10)..).unwrap_or_default();
+    let first = took.get(..took.len().min(10)).unwrap_or_default();
+    let lists: Vec<f64> = (0..5).filter_map(|_| run::once(list).ok()).map(|sample| sample.wall).collect();
+    let lines = |script: &str| run::shell(script).unwrap_or_else(|_| "-".into());
+    vec![
+        took.len().to_string(),
+        number(median(last)),
+        ratio(median(last), Some(median(first))),
+        number(median(&lists)),
+        number(each),
+        lines("nft list ruleset | wc -l"),
+        lines("ip route show table all | wc -l"),
+    ]
+}
+
+/// Memory of the machine that is not in use, KiB: of everything on it, so other work is in the number.
+fn free() -> f64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(f64::NAN)
+}

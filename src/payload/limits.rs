@@ -1,0 +1,56 @@
+//! Resource limits of what runs in a machine. Set with the host's rights, since in a user namespace
+//! no hard limit can be raised: by the builder for PID 1, and by a command for itself before it joins.
+
+use crate::error::{Context, Result};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+const INFINITE: Option<u64> = None;
+
+/// The kernel's boot defaults (`include/asm-generic/resource.h`), soft and hard. Locked memory and
+/// open files are what systemd gives its services.
+const DEFAULTS: [(Resource, Option<u64>, Option<u64>); 14] = [
+    (Resource::Cpu, INFINITE, INFINITE),
+    (Resource::Fsize, INFINITE, INFINITE),
+    (Resource::Data, INFINITE, INFINITE),
+    (Resource::Stack, Some(8 << 20), INFINITE),
+    (Resource::Core, Some(0), INFINITE),
+    (Resource::Rss, INFINITE, INFINITE),
+    (Resource::Nofile, Some(1024), Some(524_288)),
+    (Resource::As, INFINITE, INFINITE),
+    (Resource::Memlock, Some(8 << 20), Some(8 << 20)),
+    (Resource::Locks, INFINITE, INFINITE),
+    (Resource::Msgqueue, Some(819_200), Some(819_200)),
+    (Resource::Nice, Some(0), Some(0)),
+    (Resource::Rtprio, Some(0), Some(0)),
+    (Resource::Rttime, INFINITE, INFINITE),
+];
+
+/// Gives a process, or ourselves, the limits of a fresh system: a guest is the same wherever it was
+/// started from.
+///
+/// # Errors
+/// What prlimit(2) says.
+pub fn reset(pid: Option<Pid>) -> Result<()> {
+    for (resource, soft, hard) in DEFAULTS {
+        set(pid, resource, soft, hard)?;
+    }
+    // Half of all threads there can be, as fork_init() has it; what we have where that is not told.
+    let threads = std::fs::read_to_string("/proc/sys/kernel/threads-max").unwrap_or_default();
+    if let Ok(threads) = threads.trim().parse::<u64>() {
+        for resource in [Resource::Nproc, Resource::Sigpending] {
+            set(pid, resource, Some(threads / 2), Some(threads / 2))?;
+        }
+    }
+    Ok(())
+}
+
+fn set(pid: Option<Pid>, resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<()> {
+    let put = |current, maximum| prlimit(pid, resource, Rlimit { current, maximum });
+    if put(soft, hard).is_ok() {
+        return Ok(());
+    }
+    // In a container ourselves: what there is stays the ceiling. Both processes began with the same.
+    let ceiling = getrlimit(resource).maximum;
+    let below = |limit: Option<u64>| limit.into_iter().chain(ceiling).min();
+    put(below(soft), below(hard)).map(drop).context(|| format!("cannot set {resource:?}"))
+}

@@ -1,0 +1,236 @@
+//! A throw-away host for `coracle run`: a directory with a busybox tree, in which all that coracle
+//! keeps lies too, and namespaces that end with each run. Called by the tests.
+//!
+//! A run that leaves a mount, a network link, a cgroup or a file behind fails its test.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::support::job::{self, Job, Output};
+use crate::support::{install, trees};
+
+/// The bound of one run.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// Runs its arguments in a host without systemd, bus and other processes, and fails with 99 where a
+/// mount or a link is left over.
+const APART: &str = r#"
+    mount -t proc proc /proc && mount -t tmpfs tmpfs /run || exit 98
+    state() { sed 's/ [^ ]*:[^ ]* - / - /' /proc/self/mountinfo; sed -n 's/:.*//p' /proc/net/dev; }
+    before=$(state)
+    status=0
+    "$@" || status=$?
+    after=$(state)
+    [ "$before" = "$after" ] || { echo "left over: $after" >&2; exit 99; }
+    exit $status
+"#;
+
+/// Skips a test without root.
+#[macro_export]
+macro_rules! lab {
+    () => {
+        match $crate::lab::Lab::new() {
+            Some(lab) => lab,
+            None => return eprintln!("skipped {}: needs root", module_path!()),
+        }
+    };
+}
+
+/// The throw-away host.
+pub struct Lab {
+    directory: TempDir,
+    name: String,
+}
+
+impl Lab {
+    /// A host with one tree, or nothing where we are not root.
+    pub fn new() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let name = format!("steps-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        // Not in /tmp, which may be a tmpfs: older kernels do not map its ids.
+        let directory = tempfile::Builder::new().prefix("coracle-steps.").tempdir_in("/var/tmp").unwrap();
+        let lab = Self { directory, name };
+        lab.grow();
+        lab.define("[root]\n");
+        Some(lab)
+    }
+
+    /// The name of its machine.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A path of the host, below its root.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path.trim_start_matches('/'))
+    }
+
+    /// The root of the tree.
+    pub fn tree(&self) -> PathBuf {
+        self.path("/var/lib/machines").join(&self.name)
+    }
+
+    /// Writes the machine's definition.
+    pub fn define(&self, text: &str) {
+        let file = self.path("/etc/coracle/machines.d").join(format!("{}.toml", self.name));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    /// Writes a file of the host, and gives its path.
+    pub fn file(&self, path: &str, text: &str) -> String {
+        let file = self.path(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    fn grow(&self) {
+        let tree = self.tree();
+        for directory in ["usr/bin", "etc", "root"] {
+            fs::create_dir_all(tree.join(directory)).unwrap();
+        }
+        fs::copy(busybox(), tree.join("usr/bin/busybox")).unwrap();
+        for applet in applets() {
+            symlink("busybox", tree.join("usr/bin").join(applet)).unwrap();
+        }
+        // The libraries are the host's, where a test binds its /usr.
+        for (link, to) in
+            [("bin", "usr/bin"), ("sbin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")]
+        {
+            symlink(to, tree.join(link)).unwrap();
+        }
+        for (file, text) in [
+            ("passwd", "root:x:0:0:root:/root:/bin/sh\njoe:x:1000:1000:joe:/home/joe:/bin/sh\n"),
+            ("group", "root:x:0:\njoe:x:1000:\nstaff:x:50:joe\n"),
+            ("os-release", "ID=busybox\n"),
+        ] {
+            fs::write(tree.join("etc").join(file), text).unwrap();
+        }
+    }
+
+    /// A command of ours in throw-away namespaces, not started yet.
+    pub fn apart(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", APART, "sh"]);
+        command.args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// `coracle` with arguments, its root being this host's.
+    pub fn coracle<'a>(&'a self, binary: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+        let root = self.directory.path().to_str().unwrap();
+        [binary, "--root", root].into_iter().chain(arguments.iter().copied()).collect()
+    }
+
+    /// Waits for a started run, and checks that nothing is left over.
+    #[track_caller]
+    pub fn wait(&self, job: Job) -> Output {
+        let output = job.wait(BOUND);
+        self.assert_clean(&output);
+        output
+    }
+
+    /// `coracle run` with what it takes, in the machine as it is defined.
+    #[track_caller]
+    pub fn run(&self, options: &[&str], command: &[&str]) -> Output {
+        self.run_as(&["-M", &self.name], options, command)
+    }
+
+    /// The same with the defaults of systemd-nspawn(1): ids and network of the host.
+    #[track_caller]
+    pub fn run_plain(&self, options: &[&str], command: &[&str]) -> Output {
+        let tree = self.tree();
+        self.run_as(&["-D", tree.to_str().unwrap()], options, command)
+    }
+
+    #[track_caller]
+    fn run_as(&self, which: &[&str], options: &[&str], command: &[&str]) -> Output {
+        let binary = install::binary();
+        let arguments = [&["run"], which, options, &["--"], command].concat();
+        let words = self.coracle(binary.to_str().unwrap(), &arguments);
+        self.wait(Job::start(&mut self.apart(&words), None))
+    }
+
+    /// What a script prints inside the machine as it is defined; it must succeed.
+    #[track_caller]
+    pub fn sh(&self, options: &[&str], script: &str) -> String {
+        self.run(options, &["sh", "-ec", script]).success("a script inside").stdout
+    }
+
+    /// The same with the defaults of systemd-nspawn(1).
+    #[track_caller]
+    pub fn sh_plain(&self, options: &[&str], script: &str) -> String {
+        self.run_plain(options, &["sh", "-ec", script]).success("a script inside").stdout
+    }
+
+    /// Nothing may be left of a machine: no file but the tree and what we wrote, no cgroup.
+    #[track_caller]
+    fn assert_clean(&self, output: &Output) {
+        assert!(![98, 99].contains(&output.status), "{output}");
+        let mut left = Vec::new();
+        let mut directories = vec![self.path("/run")];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if entry.file_type().unwrap().is_dir() {
+                    directories.push(entry.path());
+                } else {
+                    left.push(entry.path());
+                }
+            }
+        }
+        left.extend(self.cgroup().filter(|directory| directory.exists()));
+        left.extend([self.path("/run/coracle").join(&self.name)].into_iter().filter(|path| path.exists()));
+        assert!(left.is_empty(), "left over: {left:?}\n{output}");
+    }
+
+    /// The machine's cgroup, where there is a unified hierarchy.
+    pub fn cgroup(&self) -> Option<PathBuf> {
+        let own = coracle::host::cgroup::current()?;
+        Some(own.join(format!("coracle.{}", self.name)))
+    }
+}
+
+/// A static busybox: the machine's own, else the one of the cached tree.
+fn busybox() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let is_static = |path: &&Path| {
+            // The name of the dynamic loader is at the front of every other program.
+            fs::read(path).is_ok_and(|bytes| {
+                let front = &bytes[..bytes.len().min(4096)];
+                !front.windows(4).any(|four| four == b"ld-l" || four == b"ld-m")
+            })
+        };
+        let own = ["/usr/bin/busybox", "/bin/busybox"].map(Path::new);
+        own.iter()
+            .copied()
+            .find(is_static)
+            .map_or_else(|| trees::tree("busybox").join("usr/bin/busybox"), Path::to_owned)
+    })
+}
+
+/// The names busybox answers to.
+fn applets() -> &'static [String] {
+    static FOUND: OnceLock<Vec<String>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let listed = job::run(Command::new(busybox()).arg("--list"), BOUND).success("listing applets");
+        listed.stdout.lines().filter(|name| *name != "busybox").map(str::to_owned).collect()
+    })
+}
+
+/// The options that put the host's programs and libraries into the machine, for what busybox lacks;
+/// nothing where the host has no perl(1).
+pub fn perl() -> Option<&'static [&'static str]> {
+    Path::new("/usr/bin/perl").exists().then_some(&["--bind-ro=/usr"])
+}

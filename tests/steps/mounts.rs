@@ -1,0 +1,142 @@
+//! Further mounts and the root's own properties, as the guest finds them.
+
+use std::os::unix::fs::{MetadataExt, chown, symlink};
+
+use crate::lab;
+
+#[test]
+fn a_read_only_root_stays_so() {
+    let lab = lab!();
+    lab.sh(&[], "true");
+    let script = "touch /new /usr/new 2>/dev/null || echo refused
+        mount -o remount,rw / 2>/dev/null || echo refused
+        mount -o remount,rw,bind / 2>/dev/null || echo refused
+        touch /var/new /run/new /tmp/new && ls /var";
+    std::fs::create_dir(lab.tree().join("var")).unwrap();
+    let told = lab.sh(&["--read-only", "--tmpfs=/var"], script);
+    assert_eq!(told, "refused\nrefused\nrefused\nnew\n");
+    assert!(!lab.tree().join("new").exists());
+}
+
+#[test]
+fn binds_show_what_they_should() {
+    let lab = lab!();
+    let file = lab.file("/srv/data/file", "text");
+    let data = lab.path("/srv/data");
+    let data = data.to_str().unwrap();
+    let script = "cat /data/file /copy/file /deep/er/file
+        { echo more >/data/file; } 2>/dev/null || echo refused
+        { echo more >/copy/file; } 2>/dev/null || echo refused
+        mount -o remount,rw,bind /copy 2>/dev/null || echo refused
+        umount /copy 2>/dev/null || echo refused
+        stat -c %u /data/file";
+    let options = [
+        format!("--bind={data}:/data"),
+        format!("--bind-ro={data}:/copy"),
+        format!("--bind-ro={file}:/deep/er/file"),
+    ];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    // Nobody's inside: the ids of a bind are not mapped unless asked.
+    assert_eq!(lab.sh(&options, script), "texttexttextrefused\nrefused\nrefused\nrefused\n65534\n");
+    // As root of the host, the writable one can be written.
+    let told = lab
+        .sh_plain(&options, "{ echo more >/copy/file; } 2>/dev/null || echo refused; echo more >/data/file");
+    assert_eq!((told.as_str(), std::fs::read_to_string(&file).unwrap().as_str()), ("refused\n", "more\n"));
+}
+
+#[test]
+fn ids_of_a_bind_are_mapped_where_asked() {
+    let lab = lab!();
+    let file = lab.file("/srv/data/file", "text");
+    chown(&file, Some(1000), Some(1000)).unwrap();
+    let option = format!("--bind={}:/data:idmap", lab.path("/srv/data").display());
+    let script = "stat -c '%u:%g' /data /data/file; touch /data/new; chown 7:8 /data/new";
+    assert_eq!(lab.sh(&[&option], script), "0:0\n1000:1000\n");
+    let made = std::fs::metadata(lab.path("/srv/data/new")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (7, 8));
+}
+
+#[test]
+fn the_root_is_mapped_and_nothing_on_disk_changes() {
+    let lab = lab!();
+    chown(lab.tree().join("etc/passwd"), Some(3), Some(4)).unwrap();
+    let script = "stat -c '%u:%g' / /etc/passwd /usr/bin/busybox; touch /root/new; chown 1000:1000 /root/new
+        cat /proc/self/uid_map";
+    let told = lab.sh(&[], script);
+    let (owners, map) = told.split_at(told.find(" ").unwrap());
+    assert_eq!(owners.trim(), "0:0\n3:4\n0:0");
+    let map: Vec<u32> = map.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert!(map[0] == 0 && map[1] >= 65536 && map[1].trailing_zeros() >= 16 && map[2] == 65536, "{map:?}");
+    let owner = |path: &str| {
+        let found = std::fs::metadata(lab.tree().join(path)).unwrap();
+        (found.uid(), found.gid())
+    };
+    assert_eq!((owner("etc/passwd"), owner("root/new"), owner("dev")), ((3, 4), (1000, 1000), (0, 0)));
+}
+
+#[test]
+fn what_is_inaccessible_cannot_be_reached() {
+    let lab = lab!();
+    let secrets = lab.tree().join("etc/secrets");
+    std::fs::create_dir(&secrets).unwrap();
+    std::fs::write(secrets.join("key"), "secret").unwrap();
+    std::fs::write(lab.tree().join("etc/token"), "secret").unwrap();
+    let options = ["--inaccessible=/etc/secrets", "--inaccessible=/etc/token", "--inaccessible=/etc/none"];
+    let script = "ls -A /etc/secrets; cat /etc/token; stat -c %a /etc/secrets /etc/token
+        umount /etc/secrets 2>/dev/null || echo refused
+        umount -l /etc/token 2>/dev/null || echo refused
+        mkdir /root/etc; mount -o bind /etc /root/etc 2>/dev/null || echo refused
+        mount --rbind /etc /root/etc; cat /root/etc/secrets/key 2>/dev/null || echo refused";
+    assert_eq!(lab.sh(&options, script), "0\n0\nrefused\nrefused\nrefused\nrefused\n");
+}
+
+#[test]
+fn tmpfs_has_the_options_given() {
+    let lab = lab!();
+    let script = "stat -c '%a %u:%g' /scratch /plain; df -k /scratch | tail -n 1 | awk '{print $2}'
+        ls -A /scratch; grep -c ' /scratch rw,nosuid,nodev' /proc/self/mountinfo";
+    let told = lab.sh(&["--tmpfs=/scratch:mode=1770,size=1M,uid=1000", "--tmpfs=/plain"], script);
+    assert_eq!(told, "1770 1000:0\n755 0:0\n1024\n1\n");
+    let told = lab.sh(&["--tmpfs=/scratch:noexec,ro,dev"], "grep ' /scratch ' /proc/self/mountinfo");
+    assert!(told.contains(" /scratch ro,nosuid,noexec"), "{told}");
+    for (option, said) in [("bogus", "no option 'bogus'"), ("size=lots", "mount tmpfs on '/scratch'")] {
+        let output = lab.run(&[&format!("--tmpfs=/scratch:{option}")], &["true"]);
+        assert!(output.status == 125 && output.stderr.contains(said), "{output}");
+    }
+}
+
+#[test]
+fn a_link_is_no_mount_target() {
+    let lab = lab!();
+    let outside = lab.path("/outside");
+    std::fs::create_dir(&outside).unwrap();
+    symlink(&outside, lab.tree().join("link")).unwrap();
+    std::fs::write(lab.tree().join("token"), "secret").unwrap();
+    symlink("token", lab.tree().join("alias")).unwrap();
+    let bind = format!("--bind={}:/link", lab.path("/etc").display());
+    for option in ["--tmpfs=/link", &bind, "--inaccessible=/link", "--inaccessible=/alias"] {
+        let output = lab.run(&[option], &["true"]);
+        assert_eq!(output.status, 125, "{option}: {output}");
+        assert!(output.stderr.contains("is a symbolic link to"), "{output}");
+    }
+    // A link on the way leads inside, and what is missing is made there.
+    let below = format!("--bind={}:/link/sub", lab.path("/etc").display());
+    let output = lab.run(&[&below], &["true"]);
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "{output}");
+}
+
+#[test]
+fn links_of_the_tree_lead_nowhere_else() {
+    let lab = lab!();
+    let outside = lab.path("/outside");
+    std::fs::create_dir(&outside).unwrap();
+    // A tree whose /tmp and /dev are links to the host.
+    for (name, to) in [("tmp", outside.to_str().unwrap()), ("dev", "../../../../../../../../../dev")] {
+        let _ = std::fs::remove_dir(lab.tree().join(name));
+        symlink(to, lab.tree().join(name)).unwrap();
+        let output = lab.run(&[], &["true"]);
+        assert_eq!(output.status, 125, "{output}");
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "{output}");
+        std::fs::remove_file(lab.tree().join(name)).unwrap();
+    }
+}

@@ -1,0 +1,250 @@
+//! PID 1 as it is executed: environment, descriptors, signals, rights, namespaces.
+
+use std::collections::BTreeMap;
+
+use crate::lab;
+use crate::lab::perl;
+use crate::support::install;
+use crate::support::job::Job;
+
+/// The kernel's view of a process: `/proc/self/status`, key by key.
+fn status(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.lines().filter_map(|line| line.split_once(':'));
+    pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
+}
+
+/// The capabilities of a system container, without CAP_NET_ADMIN.
+const DEFAULT: u64 = 0xfdec_afff;
+const NET_BIND_SERVICE: u64 = 1 << 10;
+const NET_ADMIN: u64 = 1 << 12;
+
+/// Our own bounding set.
+fn bounding() -> u64 {
+    let own = status(&std::fs::read_to_string("/proc/self/status").unwrap());
+    u64::from_str_radix(&own["CapBnd"], 16).unwrap()
+}
+
+#[test]
+fn the_environment_is_the_one_promised() {
+    let lab = lab!();
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let field = |name: &str| {
+        let value = release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.map(|value| value.trim_matches(['"', '\'']).to_owned())
+    };
+    let mut expected = BTreeMap::from(
+        [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("container", "systemd-nspawn"),
+            ("TERM", "vt220"),
+            ("HOME", "/root"),
+            ("USER", "root"),
+            ("LOGNAME", "root"),
+            ("container_uuid", "6d1d3ac0-8d0f-4d2a-9a0c-5b1f3c7e9d21"),
+            ("NOTIFY_SOCKET", "/run/host/notify"),
+            ("LANG", "de_DE.UTF-8"),
+            ("OURS", "from outside"),
+            ("EMPTY", ""),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned())),
+    );
+    for (key, name) in [
+        ("container_host_id", "ID"),
+        ("container_host_version_id", "VERSION_ID"),
+        ("container_host_build_id", "BUILD_ID"),
+        ("container_host_variant_id", "VARIANT_ID"),
+    ] {
+        expected.extend(field(name).map(|value| (key.to_owned(), value)));
+    }
+    let binary = install::binary();
+    let options = [
+        "run",
+        "-M",
+        lab.name(),
+        "--uuid=6d1d3ac08d0f4d2a9a0c5b1f3c7e9d21",
+        "-E",
+        "LANG=de_DE.UTF-8",
+        "-E",
+        "OURS",
+        "-E",
+        "EMPTY=",
+        "--",
+        "env",
+    ];
+    let mut command = lab.apart(&lab.coracle(binary.to_str().unwrap(), &options));
+    command.env("OURS", "from outside").env("SECRET", "of the host").env("TERM", "vt220");
+    let told = lab.wait(Job::start(&mut command, None)).success("env").stdout;
+    let found: BTreeMap<String, String> =
+        told.lines().map(|line| line.split_once('=').unwrap()).map(|(k, v)| (k.into(), v.into())).collect();
+    assert_eq!(found, expected);
+    assert!(lab.sh(&[], "env").contains("\nLANG=C.UTF-8\n"));
+}
+
+#[test]
+fn nothing_of_the_caller_is_inherited() {
+    let lab = lab!();
+    let binary = install::binary();
+    let script =
+        "grep -E '^(Sig(Blk|Ign|Cgt)|Umask|Groups)' /proc/self/status; ls /proc/self/fd; ls /proc/1/fd
+        ulimit -n; ulimit -Hn; ulimit -c; ulimit -s; ulimit -m";
+    let options = ["run", "-M", lab.name(), "--", "sh", "-c", script];
+    let machine = lab.coracle(binary.to_str().unwrap(), &options);
+    // Signals blocked and ignored, a strange umask, open descriptors, other limits.
+    let dirty = r#"umask 0777; ulimit -Sn 100; ulimit -Sc 5; ulimit -Ss 4096; exec 7</etc/passwd 9<>/dev/null
+        exec env --block-signal=TERM,USR1,CHLD --ignore-signal=HUP,PIPE,QUIT "$@""#;
+    let words = [&["bash", "-c", dirty, "bash"], machine.as_slice()].concat();
+    let told = lab.wait(Job::start(&mut lab.apart(&words), None)).success("the script").stdout;
+    let found = status(&told);
+    assert_eq!((found["Umask"].as_str(), found["Groups"].as_str()), ("0022", ""));
+    for key in ["SigBlk", "SigIgn", "SigCgt"] {
+        assert_eq!(found[key], "0000000000000000", "{key}");
+    }
+    let rest: Vec<&str> = told.lines().filter(|line| !line.contains(':')).collect();
+    // The third one of ls is the directory it reads.
+    assert_eq!(rest[..7], ["0", "1", "2", "3", "0", "1", "2"]);
+    let hard = if bounding() >> 24 & 1 == 1 { "524288".to_owned() } else { rest[8].to_owned() };
+    assert_eq!(rest[7..], ["1024", &hard, "0", "8192", "unlimited"]);
+}
+
+#[test]
+fn rights_are_those_of_a_system_container() {
+    let lab = lab!();
+    let read = "cat /proc/self/status";
+    for (text, options, expected) in [
+        ("[root]", [].as_slice(), DEFAULT | NET_ADMIN),
+        ("[network]\nmode = 'host'", &[], DEFAULT & !NET_BIND_SERVICE),
+        ("[root]", &["--drop-capability=CAP_NET_ADMIN,CAP_MKNOD"], DEFAULT & !(1 << 27)),
+        ("[root]", &["--capability=CAP_SYS_TIME"], DEFAULT | NET_ADMIN | 1 << 25),
+        ("[root]", &["--drop-capability=all"], 0),
+    ] {
+        lab.define(text);
+        let found = status(&lab.sh(options, read));
+        let set = |key: &str| u64::from_str_radix(&found[key], 16).unwrap();
+        for key in ["CapBnd", "CapPrm", "CapEff"] {
+            assert_eq!(set(key), expected & bounding(), "{key} of {text} {options:?}");
+        }
+        assert_eq!((set("CapInh"), set("CapAmb")), (0, 0), "{text} {options:?}");
+        assert_eq!((found["Seccomp"].as_str(), found["NoNewPrivs"].as_str()), ("2", "0"));
+    }
+    lab.define("[root]");
+    let found = status(&lab.sh(&["--no-new-privileges=yes"], read));
+    assert_eq!(found["NoNewPrivs"], "1");
+    let found = status(&lab.sh_plain(&[], read));
+    assert_eq!(u64::from_str_radix(&found["CapEff"], 16).unwrap(), DEFAULT & bounding());
+}
+
+#[test]
+fn a_user_is_that_user_and_no_more() {
+    let lab = lab!();
+    let script = "id; pwd; echo $HOME $USER $LOGNAME; cat /proc/self/status";
+    let told = lab.sh(&["-u", "joe"], script);
+    assert!(told.starts_with("uid=1000(joe) gid=1000(joe) groups=50(staff)\n/\n/ joe joe\n"), "{told}");
+    let found = status(&told);
+    for key in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+        assert_eq!(found[key], "0000000000000000", "{key}");
+    }
+    std::fs::create_dir_all(lab.tree().join("home/joe")).unwrap();
+    assert_eq!(lab.sh(&["--uid=1000"], "pwd; echo $HOME"), "/home/joe\n/home/joe\n");
+    assert_eq!(lab.sh(&["--uid=joe", "--chdir=/etc"], "pwd"), "/etc\n");
+}
+
+#[test]
+fn pid_1_is_the_command_or_a_stub() {
+    let lab = lab!();
+    assert_eq!(lab.sh(&[], "echo $$; cat /proc/1/comm; :"), "1\nsh\n");
+    assert_eq!(lab.sh(&["-a"], "echo $$; cat /proc/1/comm; :"), "2\n(coracle-stub)\n");
+    // The streams, and the payload's pidfd.
+    assert_eq!(lab.sh_plain(&["-a"], "ls /proc/1/fd | wc -l"), "4\n");
+    // A login shell has a dash before its name.
+    let shell = lab.run(&["-u", "root"], &[]).success("a shell");
+    assert_eq!(shell.stdout, "");
+}
+
+#[test]
+fn namespaces_are_the_machines_own() {
+    let lab = lab!();
+    let kinds = ["user", "mnt", "pid", "ipc", "uts", "net", "cgroup", "time"];
+    let script =
+        "cd /proc/self/ns; for kind in user mnt pid ipc uts net cgroup time; do readlink $kind; done";
+    let own = |kind: &str| {
+        std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().to_str().unwrap().to_owned()
+    };
+    let shared = |told: &str| -> Vec<&str> {
+        kinds.iter().zip(told.lines()).filter(|(kind, id)| own(kind) == *id).map(|(kind, _)| *kind).collect()
+    };
+    assert_eq!(shared(&lab.sh(&[], script)), ["time"]);
+    assert_eq!(shared(&lab.sh_plain(&["--private-network"], script)), ["user", "time"]);
+    lab.define("[boot]\ntime-namespace = true");
+    let told = lab.sh(&[], &format!("{script}; cat /proc/uptime"));
+    assert!(shared(&told).is_empty());
+    let uptime: f64 = told.lines().last().unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(uptime < 30.0, "{uptime}");
+}
+
+#[test]
+fn the_host_name_is_the_machines() {
+    let lab = lab!();
+    assert_eq!(lab.sh(&[], "hostname"), format!("{}\n", lab.name()));
+    assert_eq!(lab.sh(&["--hostname=www.example.org"], "hostname"), "www.example.org\n");
+}
+
+#[test]
+fn networks_are_as_private_as_said() {
+    let lab = lab!();
+    let links = "sed -n 's/ *\\(.*\\):.*/\\1/p' /proc/net/dev | sort | xargs";
+    assert_eq!(lab.sh(&[], links), "host0 lo\n");
+    let address = "ip -o -4 address show host0 | wc -l; ip route | grep -c '^default via'; ip link show lo | grep -c UP";
+    assert_eq!(lab.sh(&[], address), "1\n1\n1\n");
+    assert_eq!(lab.sh_plain(&["--private-network"], links), "lo\n");
+    // The run's own namespace has a loopback and nothing else either, but another one.
+    assert_eq!(lab.sh_plain(&[], links), "lo\n");
+}
+
+#[test]
+fn the_cgroup_is_the_root_of_what_it_sees() {
+    let lab = lab!();
+    if lab.cgroup().is_none() {
+        eprintln!("skipped the_cgroup_is_the_root_of_what_it_sees: needs a unified cgroup hierarchy");
+        return;
+    }
+    let script = "grep '^0::' /proc/self/cgroup; cd /sys/fs/cgroup; cat cgroup.procs | head -n 1
+        mkdir sub sub/sub; echo $$ >sub/cgroup.procs; grep '^0::' /proc/self/cgroup
+        mkdir ../../new 2>/dev/null || echo refused; stat -c %u . cgroup.procs";
+    assert_eq!(lab.sh(&[], script), "0::/\n1\n0::/sub\nrefused\n0\n0\n");
+}
+
+#[test]
+fn system_calls_are_filtered() {
+    let lab = lab!();
+    let Some(options) = perl() else {
+        eprintln!("skipped system_calls_are_filtered: needs perl");
+        return;
+    };
+    // Numbers of x86_64; keyctl, bpf, io_uring_setup, kexec_load, unshare and one that there is not.
+    let script = "for my $call (250, 321, 425, 246, 272, 9999) { \
+        my $r = syscall($call, 0, 0, 0, 0, 0); print $r, ' ', ($r < 0 ? $!{ENOSYS} ? 'ENOSYS' : $!{EPERM} ? \
+        'EPERM' : $! : ''), qq(\\n) }";
+    let told = lab.run(options, &["perl", "-MErrno", "-e", script]).success("perl").stdout;
+    let expected = ["-1 EPERM", "-1 EPERM", "-1 ENOSYS", "-1 EPERM", "0 ", "-1 ENOSYS"];
+    assert_eq!(told.lines().collect::<Vec<_>>()[1..2], expected[1..2]);
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn the_keyring_is_the_machines_own() {
+    let lab = lab!();
+    let Some(options) = perl() else {
+        eprintln!("skipped the_keyring_is_the_machines_own: needs perl");
+        return;
+    };
+    let options = [options, &["--system-call-filter=@keyring"]].concat();
+    // KEYCTL_GET_KEYRING_ID of the session; KEYCTL_DESCRIBE of the one the caller has.
+    let session = "print syscall(250, 0, -3, 0), ' '";
+    let own = std::process::Command::new("perl").args(["-e", session]).output().unwrap();
+    let own: i64 = String::from_utf8(own.stdout).unwrap().trim().parse().unwrap();
+    let script = format!("{session}; print syscall(250, 6, {own}, 0, 0)");
+    let told = lab.run(&options, &["perl", "-e", &script]).success("perl").stdout;
+    let ids: Vec<i64> = told.split(' ').map(|id| id.parse().unwrap()).collect();
+    assert!(ids[0] > 0 && ids[0] != own, "{told}");
+    assert_eq!(ids[1], -1, "{told}");
+}

@@ -1,0 +1,14 @@
+# shellcheck shell=bash disable=SC2034,SC1091 # lib.sh reads the variables
+# The host of the benchmarks: the test host as of Debian sid, with everybody that coracle is compared with, the newest
+# that Debian has. Only `make bench` builds it.
+. "${BASH_SOURCE[0]%/*}/host.sh"
+SUITE=sid
+INCLUDE+=,crun,runc,lxc,bubblewrap,podman,conmon
+# a mirror's copy may be some days old
+OPTIONS+=('--aptopt=Acquire::Check-Valid-Until "false"')
+
+# systemd's tools of this suite want /proc
+chroot() {
+	unshare --mount --propagation private \
+		bash -euc 'mount -t proc proc "$1/proc"; exec chroot "$@"' chroot "$@"
+}
