@@ -116,6 +116,27 @@ fn console_lines_are_entries_of_the_hosts_journal() {
 }
 
 #[test]
+fn a_talkative_guest_waits_for_the_journal() {
+    let host = Host::start(&["busybox"]);
+    host.define("busybox", "");
+    host.coracle(&["start", "busybox"]);
+    host.in_guest("busybox", &["sh", "-c", "seq 4000 | sed s,^,line-, >/dev/console"]).success("talk");
+    host.wait_for_console("busybox", "line-4000");
+    assert_eq!(host.console("busybox").matches("line-").count(), 4000);
+    // A journal that hangs does not take the machine with it.
+    host.ok(&["systemctl", "kill", "-s", "STOP", "systemd-journald"]);
+    host.in_guest("busybox", &["sh", "-c", "seq 4000 | sed s,^,more-, >/dev/console"]).success("talk on");
+    let leader = host.machine_leader("busybox");
+    host.coracle(&["reboot", "busybox"]);
+    host.wait_until(LONG, &format!("[ $(coracle show busybox -p leader) != leader={leader} ]"));
+    host.ok(&["systemctl", "kill", "-s", "CONT", "systemd-journald"]);
+    host.wait_for_console("busybox", "busybox: up");
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    host.stop();
+}
+
+#[test]
 fn logs_of_the_living_and_the_dead() {
     let host = Host::start(&["trixie"]);
     host.define("trixie", "");

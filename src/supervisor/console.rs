@@ -162,7 +162,7 @@ impl Console {
     /// Sends the line gathered so far.
     pub fn flush(&mut self) {
         let line = readable(&std::mem::take(&mut self.line));
-        let Some(journal) = self.journal.as_ref().filter(|_| !line.is_empty()) else { return };
+        let Some(journal) = self.journal.as_mut().filter(|_| !line.is_empty()) else { return };
         let own = self.fields.iter().map(|(name, value)| (*name, value.as_bytes()));
         let fields: Vec<(&str, &[u8])> =
             [("MESSAGE", line.as_bytes()), ("PRIORITY", b"6")].into_iter().chain(own).collect();
