@@ -6,7 +6,7 @@ mod jobs;
 mod scope;
 
 pub use jobs::{Action, Finished, Until, run};
-pub use scope::{Scope, start_scope};
+pub use scope::{STOP_SIGNAL, Scope, start_scope};
 
 use super::bus;
 use crate::error::{Error, Result};

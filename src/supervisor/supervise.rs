@@ -100,6 +100,7 @@ impl Loop {
             Signal::SIGINT,
             Signal::SIGHUP,
             Signal::SIGUSR1,
+            Signal::SIGURG,
             Signal::SIGWINCH,
             Signal::SIGPIPE,
         ] {
@@ -253,6 +254,8 @@ impl Loop {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or(0)) {
                 Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) => self.ask_to_stop(),
+                // systemd stops the scope we are in (`systemd1::STOP_SIGNAL`).
+                Ok(Signal::SIGURG) => self.ask_to_stop(),
                 Ok(Signal::SIGUSR1) => self.ask_to_reboot(),
                 Ok(Signal::SIGWINCH) => self.console.resize(),
                 _ => {}

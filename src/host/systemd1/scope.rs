@@ -57,6 +57,11 @@ pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
     jobs::wait_for(&connection, &manager, &mut messages, name, job).await
 }
 
+/// What systemd sends when it stops a scope: to every process in it, so it must mean a stop to the
+/// supervisor alone. SIGTERM is a reboot to some inits; SIGURG nobody heeds unless asked for
+/// (signal(7)).
+pub const STOP_SIGNAL: i32 = libc::SIGURG;
+
 /// Whether an attempt failed because a property is not known, or was not made.
 fn is_unknown_property(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::Unsupported)
@@ -75,6 +80,7 @@ fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'
         ("Delegate", Variant::from(true)),
         ("DevicePolicy", Variant::from("closed")),
         ("DeviceAllow", Variant::from(DEVICES.to_vec())),
+        ("KillSignal", Variant::from(STOP_SIGNAL)),
         // A failed scope would keep its name from the next run.
         ("CollectMode", Variant::from("inactive-or-failed")),
         process,
