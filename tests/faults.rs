@@ -134,7 +134,10 @@ fn goes_on(host: &Host, leader: u32) {
     assert_eq!(host.unit("busybox", "ActiveState"), "active");
     let address = host.address("busybox");
     host.wait_for_page(&address);
-    host.wait_until(Duration::from_secs(20), &format!("[ $(machinectl show busybox -p Leader --value) = {leader} ]"));
+    host.wait_until(
+        Duration::from_secs(20),
+        &format!("[ $(machinectl show busybox -p Leader --value) = {leader} ]"),
+    );
 }
 
 #[test]

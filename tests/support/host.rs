@@ -177,8 +177,7 @@ impl Host {
 
     /// Runs a command in all namespaces of the PID 1 of a machine that is registered with machined.
     pub fn in_guest(&self, machine: &str, command: &[&str]) -> Output {
-        let script =
-            r#"leader=$(machinectl show "$1" -p Leader --value) && shift && exec nsenter -t "$leader" -a "$@""#;
+        let script = r#"leader=$(machinectl show "$1" -p Leader --value) && shift && exec nsenter -t "$leader" -a "$@""#;
         self.exec(&[&["sh", "-euc", script, "sh", machine], command].concat())
     }
 
