@@ -6,7 +6,6 @@
 use super::bus;
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
-use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -32,11 +31,12 @@ const CLASS: &str = "container";
 trait Manager {
     fn get_machine(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
 
-    /// SYSTEMD(259): older ones have `RegisterMachineWithNetwork` only.
+    /// SYSTEMD(259): older ones have `RegisterMachineWithNetwork` only. An array of structures, not
+    /// a dictionary as elsewhere.
     fn register_machine_ex(
         &self,
         name: &str,
-        properties: HashMap<&str, Variant<'_>>,
+        properties: &[(&str, Variant<'_>)],
     ) -> zbus::Result<OwnedObjectPath>;
 
     #[allow(clippy::too_many_arguments)]
@@ -172,6 +172,13 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
     }
 }
 
+/// Whether this process is systemd-machined, as far as its name says: only root can send the
+/// signals that this is asked for.
+pub fn is_machined(pid: u32) -> bool {
+    // The kernel keeps 15 characters.
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd-machine\n")
+}
+
 /// One attempt: the newest method first.
 async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zbus::Result<()> {
     let name = registration.name.as_str();
@@ -179,15 +186,15 @@ async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zb
     let root = registration.root.to_str().unwrap_or_default();
     let interfaces: Vec<i32> =
         registration.ifindex.and_then(|index| i32::try_from(index).ok()).into_iter().collect();
-    let properties = HashMap::from([
+    let properties = [
         ("Id", Variant::from(registration.machine_id.to_vec())),
         ("Service", Variant::from(SERVICE)),
         ("Class", Variant::from(CLASS)),
         ("LeaderPIDFD", Variant::from(zbus::Fd::from(registration.leader_pidfd))),
         ("RootDirectory", Variant::from(root)),
         ("NetworkInterfaces", Variant::from(interfaces.clone())),
-    ]);
-    match manager.register_machine_ex(name, properties).await {
+    ];
+    match manager.register_machine_ex(name, &properties).await {
         Ok(_) => return Ok(()),
         Err(error) if is_unsupported(&error) => {
             log::debug!("machined: {error}, using the older call, ignoring")
@@ -281,6 +288,12 @@ mod tests {
 
     fn reply(error: zbus::fdo::Error) -> zbus::Error {
         zbus::Error::FDO(Box::new(error))
+    }
+
+    #[test]
+    fn other_processes_are_not_machined() {
+        assert!(!is_machined(std::process::id()));
+        assert!(!is_machined(0));
     }
 
     #[test]

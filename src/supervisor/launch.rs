@@ -319,6 +319,9 @@ impl<'a> Launch<'a> {
             }
             Outcome::Absent(why) => log::info!("not registered with machined: {why}"),
         }
+        if previous == Previous::Ours {
+            registration::drop_farewell(self.record.unit.as_deref());
+        }
         Ok(())
     }
 

@@ -1,9 +1,14 @@
-//! Telling machined of a machine: at its start, after its reboot, and when machined comes back.
+//! Telling machined of a machine: at its start, after its reboot, and when machined comes back; and
+//! telling its farewell from an order to stop.
 
 use crate::error::{Error, Result};
 use crate::host::machined::{self, Outcome, Previous, Registration};
 use crate::host::state::Record;
+use crate::host::systemd1;
 use crate::machine::name::Name;
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::BorrowedFd;
 
 /// Registers the machine of a record, whose PID 1 is behind `leader`. Has to be called by the
@@ -30,4 +35,34 @@ pub fn register(
         previous,
     };
     super::runtime()?.block_on(machined::register(&registration))
+}
+
+/// Whether a SIGTERM of process `sender` only says that machined has seen the machine's PID 1 end:
+/// then it is no order to stop. SYSTEMD(258): machined ends the supervisor of every machine whose
+/// leader has ended, and does not know of reboots.
+pub fn is_farewell(sender: u32, leader: BorrowedFd<'_>) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut ended = [PollFd::new(&leader, PollFlags::IN)];
+    poll(&mut ended, Some(&now)).is_ok_and(|count| count > 0) && machined::is_machined(sender)
+}
+
+/// Takes back the farewell that came too late for the supervisor before a reboot. To be called once
+/// the machine is registered again, when machined can send none any more; SIGTERM is blocked.
+pub fn drop_farewell(unit: Option<&str>) {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let pending = SignalFd::with_flags(&mask, flags).and_then(|signals| signals.read_signal());
+    let Ok(Some(info)) = pending else { return };
+    // Two signals of a kind are one: behind machined's there may be systemd's.
+    if !machined::is_machined(info.ssi_pid) || unit.is_some_and(is_being_stopped) {
+        let raised = raise(Signal::SIGTERM);
+        raised.unwrap_or_else(|error| log::warn!("cannot keep a SIGTERM: {error}, ignoring"));
+    }
+}
+
+/// Whether systemd has told a unit to stop.
+fn is_being_stopped(unit: &str) -> bool {
+    let status = super::runtime().and_then(|runtime| runtime.block_on(systemd1::unit_properties(unit)));
+    status.is_ok_and(|status| status.active_state == "deactivating")
 }

@@ -5,6 +5,7 @@ use super::console::{Console, Guest, Hotkey, Typed};
 use super::ending::Ending;
 use super::guest::{self, Word};
 use super::handover::{Descriptors, Running, Terms};
+use super::registration;
 use super::stop::Stop;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
@@ -253,6 +254,7 @@ impl Loop {
     fn signalled(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or(0)) {
+                Ok(Signal::SIGTERM) if registration::is_farewell(info.ssi_pid, self.leader.as_fd()) => {}
                 Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) => self.ask_to_stop(),
                 // systemd stops the scope we are in (`systemd1::STOP_SIGNAL`).
                 Ok(Signal::SIGURG) => self.ask_to_stop(),
