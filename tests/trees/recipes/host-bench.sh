@@ -9,6 +9,7 @@ OPTIONS+=('--aptopt=Acquire::Check-Valid-Until "false"')
 
 # systemd's tools of this suite want /proc
 chroot() {
+	# shellcheck disable=SC2016  # expanded in there
 	unshare --mount --propagation private \
 		bash -euc 'mount -t proc proc "$1/proc"; exec chroot "$@"' chroot "$@"
 }
