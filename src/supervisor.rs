@@ -9,6 +9,7 @@ mod guest;
 pub mod handover;
 mod idmap;
 pub mod launch;
+mod manager;
 pub mod registration;
 pub mod reserve;
 mod stop;

@@ -6,10 +6,12 @@ use crate::host::machined::{self, Outcome, Previous, Registration};
 use crate::host::state::Record;
 use crate::host::systemd1;
 use crate::machine::name::Name;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 /// Registers the machine of a record, whose PID 1 is behind `leader`. Has to be called by the
 /// supervisor itself: machined takes the caller for it (SIGTERM of `machinectl terminate`).
@@ -65,4 +67,44 @@ pub fn drop_farewell(unit: Option<&str>) {
 fn is_being_stopped(unit: &str) -> bool {
     let status = super::runtime().and_then(|runtime| runtime.block_on(systemd1::unit_properties(unit)));
     status.is_ok_and(|status| status.active_state == "deactivating")
+}
+
+/// Where machined leaves traces of coming and going.
+const TRACES: [&str; 4] = ["/run/systemd", "/run/systemd/machine", "/run/systemd/userdb", MACHINES];
+/// Where it keeps what it knows of each machine.
+const MACHINES: &str = "/run/systemd/machines";
+
+/// A watch over machined, which may be killed and come back at any time.
+#[derive(Debug)]
+pub struct Watch(Inotify);
+
+impl Watch {
+    /// Watches on behalf of the machine of this name.
+    pub fn new(name: &str) -> Option<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+        let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+        for directory in TRACES {
+            if let Err(error) = inotify.add_watch(directory, flags) {
+                log::debug!("cannot watch '{directory}' for machine '{name}': {error}, ignoring");
+            }
+        }
+        Some(Self(inotify))
+    }
+
+    /// Reads what happened: whether machined came back without knowing the machine.
+    pub fn lost(&self, name: &str) -> bool {
+        let events = self.0.read_events().unwrap_or_default();
+        let known = ["machines", "machine", "io.systemd.Machine", name];
+        let concerns = |event: &nix::sys::inotify::InotifyEvent| {
+            event.name.as_ref().is_some_and(|name| known.iter().any(|known| name == *known))
+        };
+        let machines = Path::new(MACHINES);
+        events.iter().any(concerns) && !machines.join(name).exists() && machines.exists()
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

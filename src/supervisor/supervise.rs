@@ -5,7 +5,8 @@ use super::console::{Console, Guest, Hotkey, Typed};
 use super::ending::Ending;
 use super::guest::{self, Word};
 use super::handover::{Descriptors, Running, Terms};
-use super::registration;
+use super::manager::Manager;
+use super::registration::{self, Watch};
 use super::stop::Stop;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
@@ -16,12 +17,11 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::sys::process;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use sd_notify::NotifyState;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How the loop ended.
 #[derive(Debug)]
@@ -60,11 +60,10 @@ struct Loop {
     locks: Vec<OwnedFd>,
     console: Console,
     signals: SignalFd,
-    machined: Option<Inotify>,
+    machined: Option<Watch>,
     epoll: Epoll,
     stop: Option<Stop>,
-    watchdog: Option<Duration>,
-    extended: Option<Instant>,
+    manager: Manager,
     ready: bool,
     status: String,
 }
@@ -95,22 +94,7 @@ impl Loop {
     fn new(running: Running) -> Result<Self> {
         let Running { terms, descriptors } = running;
         let Descriptors { leader, console, notify, network, ring, locks } = descriptors;
-        let mut mask = SigSet::empty();
-        for signal in [
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-            Signal::SIGUSR1,
-            Signal::SIGURG,
-            Signal::SIGWINCH,
-            Signal::SIGPIPE,
-        ] {
-            mask.add(signal);
-        }
-        mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let signals =
-            SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "no signalfd")?;
+        let signals = take_signals()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(std::io::Error::from)
             .context(|| "no epoll")?;
@@ -122,7 +106,7 @@ impl Loop {
             boot_id: &terms.boot_id,
         };
         let console = Console::new(console, memory, terms.console, &guest);
-        let machined = terms.register.then(|| watch_machined(&terms.record.name)).flatten();
+        let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
         let watch = Self {
             ready: terms.record.phase == Phase::Running,
             terms,
@@ -136,8 +120,7 @@ impl Loop {
             machined,
             epoll,
             stop: None,
-            watchdog: sd_notify::watchdog_enabled(),
-            extended: None,
+            manager: Manager::new(),
             status: String::new(),
         };
         watch.watch_all()?;
@@ -170,23 +153,14 @@ impl Loop {
     fn begin(&mut self) {
         let leader = self.terms.record.leader.unwrap_or_default();
         if self.ready || !self.terms.waits_for_ready {
-            self.tell(&[NotifyState::Ready]);
+            self.manager.tell(&[NotifyState::Ready]);
         }
-        self.tell(&[NotifyState::Custom(&format!("X_CORACLE_LEADER_PID={leader}"))]);
+        self.manager.tell(&[NotifyState::Custom(&format!("X_CORACLE_LEADER_PID={leader}"))]);
         self.tell_status();
     }
 
-    fn tell(&self, states: &[NotifyState<'_>]) {
-        if let Err(error) = sd_notify::notify(states) {
-            log::debug!("cannot tell the service manager: {error}, ignoring");
-        }
-    }
-
     fn tell_status(&self) {
-        let phase = self.terms.record.phase.as_str();
-        let text =
-            if self.status.is_empty() { phase.to_owned() } else { format!("{phase}: {}", self.status) };
-        self.tell(&[NotifyState::Status(&text)]);
+        self.manager.tell_status(&self.terms.record, &self.status);
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -207,14 +181,10 @@ impl Loop {
     fn turn(&mut self) -> Result<Option<Left>> {
         let mut events = [EpollEvent::empty(); 8];
         let stop = self.stop.as_ref().and_then(Stop::time_left);
-        // A unit's WatchdogSec= is met at half its time; without one nothing wakes us up.
-        let watchdog = self.watchdog.map(|limit| limit / 2);
+        let watchdog = self.manager.feed_watchdog();
         let timeout = stop.into_iter().chain(watchdog).min().map_or(EpollTimeout::NONE, |left| {
             EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
         });
-        if self.watchdog.is_some() {
-            self.tell(&[NotifyState::Watchdog]);
-        }
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(nix::errno::Errno::EINTR) => 0,
@@ -282,12 +252,7 @@ impl Loop {
             self.terms.record.leader.unwrap_or_default(),
         ));
         self.status.clear();
-        self.tell(&[NotifyState::Stopping]);
-        if let Some(limit) = limit {
-            // What we grant the guest, systemd grants us, and a little for the rest.
-            let micros = u32::try_from((limit + Duration::from_secs(15)).as_micros()).unwrap_or(u32::MAX);
-            self.tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
-        }
+        self.manager.tell_stopping(limit);
         self.enter(Phase::Stopping);
     }
 
@@ -322,16 +287,14 @@ impl Loop {
         if !self.ready && self.stop.is_none() {
             self.ready = true;
             self.enter(Phase::Running);
-            self.tell(&[NotifyState::Ready]);
+            self.manager.tell(&[NotifyState::Ready]);
         }
     }
 
     /// While the guest boots and shows that it makes progress, our start time-out grows.
     fn progress(&mut self) {
-        let due = self.extended.is_none_or(|last| last.elapsed() > Duration::from_secs(5));
-        if !self.ready && self.terms.waits_for_ready && due {
-            self.extended = Some(Instant::now());
-            self.tell(&[NotifyState::ExtendTimeoutUsec(90_000_000)]);
+        if !self.ready && self.terms.waits_for_ready {
+            self.manager.extend_start();
         }
     }
 
@@ -357,17 +320,8 @@ impl Loop {
 
     /// Whether machined came back without knowing the machine.
     fn lost_by_machined(&mut self) -> bool {
-        let Some(machined) = &self.machined else { return false };
-        let events = machined.read_events().unwrap_or_default();
-        let name = self.terms.record.name.as_str();
-        let known = ["machines", "machine", "io.systemd.Machine", name];
-        let concerns = |event: &nix::sys::inotify::InotifyEvent| {
-            event.name.as_ref().is_some_and(|name| known.iter().any(|known| name == *known))
-        };
-        self.stop.is_none()
-            && events.iter().any(concerns)
-            && !std::path::Path::new("/run/systemd/machines").join(name).exists()
-            && std::path::Path::new("/run/systemd/machines").exists()
+        let lost = self.machined.as_ref().is_some_and(|machined| machined.lost(&self.terms.record.name));
+        lost && self.stop.is_none()
     }
 
     /// Leaves the loop: a reboot and a registration hand the machine on, an end cleans up.
@@ -417,15 +371,21 @@ impl Loop {
     }
 }
 
-/// Watches where machined leaves traces of coming and going.
-fn watch_machined(name: &str) -> Option<Inotify> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
-    let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
-    for directory in ["/run/systemd", "/run/systemd/machines", "/run/systemd/machine", "/run/systemd/userdb"]
-    {
-        if let Err(error) = inotify.add_watch(directory, flags) {
-            log::debug!("cannot watch '{directory}' for machine '{name}': {error}, ignoring");
-        }
+/// Blocks the signals that are for us and gives them as events.
+fn take_signals() -> Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGURG,
+        Signal::SIGWINCH,
+        Signal::SIGPIPE,
+    ] {
+        mask.add(signal);
     }
-    Some(inotify)
+    mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "no signalfd")
 }
