@@ -97,6 +97,24 @@ fn a_run_is_a_scope_known_to_machined() {
     host.stop();
 }
 
+#[test]
+fn one_run_after_the_other() {
+    let (host, before) = bench();
+    // systemd takes a moment to see that a scope is empty; what comes next has its name.
+    let script =
+        format!("for round in $(seq 1 30); do coracle run -q -D {TREE} sh -c 'exit 7' || [ $? = 7 ]; done");
+    host.sh_ok(&script);
+    // A scope that is in use is not waited for.
+    host.sh_ok("systemd-run -q --scope --unit=coracle-taken.scope sleep 99 >/dev/null 2>&1 &");
+    host.wait_until(LONG, "systemctl is-active coracle-taken.scope");
+    let out = host.exec(&["coracle", "run", "-M", "taken", "-D", TREE, "true"]);
+    assert!(out.status == 125 && out.stderr.contains("'coracle-taken.scope'"), "{out}");
+    assert!(out.stderr.contains("hint: see 'systemctl status coracle-taken.scope'"), "{out}");
+    host.sh_ok("systemctl stop coracle-taken.scope");
+    before.assert_same(&host);
+    host.stop();
+}
+
 /// The exit status of a job that ends by itself.
 #[track_caller]
 fn job_end(job: &mut Job, host: &Host) -> i32 {

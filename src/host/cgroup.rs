@@ -32,14 +32,27 @@ pub fn of_process(pid: u32) -> Option<PathBuf> {
 }
 
 fn of(pid: &str) -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let mount = mounts.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4).map(PathBuf::from)).flatten()
-    })?;
+    let mount = hierarchy()?;
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
     (!path.starts_with("/..")).then(|| mount.join(path.trim_start_matches('/')))
+}
+
+/// Where the unified hierarchy is mounted.
+fn hierarchy() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4).map(PathBuf::from)).flatten()
+    })
+}
+
+/// Whether a process is in a cgroup, given as a path below the hierarchy, or below that cgroup
+/// (`cgroup.events`). One that is not there has none.
+pub fn is_populated(path: &str) -> bool {
+    let Some(mount) = hierarchy() else { return false };
+    let events = mount.join(path.trim_start_matches('/')).join("cgroup.events");
+    std::fs::read_to_string(events).is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
 }
 
 impl Cgroup {

@@ -1,12 +1,13 @@
 //! A scope of our own for a machine that runs in the foreground.
 
 use super::jobs;
-use super::{CALL_TIMEOUT, manager};
-use crate::error::Result;
-use crate::host::bus;
+use super::{CALL_TIMEOUT, ManagerProxy, manager, status_of};
+use crate::error::{Error, Result};
+use crate::host::{bus, cgroup};
 use crate::machine::resources::Resources;
 use std::os::fd::BorrowedFd;
-use zbus::Variant;
+use std::time::{Duration, Instant};
+use zbus::{Connection, OwnedObjectPath, Variant};
 
 /// The devices a machine may open beside those of `DevicePolicy=closed`, as in
 /// `units/coracle@.service`.
@@ -29,32 +30,66 @@ pub struct Scope<'a> {
     pub resources: &'a Resources,
 }
 
+/// How long the scope of an earlier run may stay once its last process has ended: systemd hears of
+/// that a moment later than we do.
+const LEAVING: Duration = Duration::from_secs(5);
+/// How long systemd is left in peace between two questions.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// Makes a scope and waits until the process is in it. It goes away by itself with its last process.
 ///
 /// # Errors
-/// Where systemd refuses, or a unit of that name exists.
+/// Where systemd refuses, or a unit of that name is in use.
 pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
     let name = scope.name;
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     let mut messages = jobs::listen(&connection, &manager).await?;
-    let refused = |error| bus::failure(error).context(format!("cannot make the scope '{name}'"));
+    let begun = Instant::now();
+    let made = loop {
+        match make(&manager, scope).await {
+            Err(error)
+                if exists(&error)
+                    && begun.elapsed() < LEAVING
+                    && is_empty(&connection, &manager, name).await =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            made => break made,
+        }
+    };
+    let job = made.map_err(|error| {
+        let hint = exists(&error).then(|| format!("see 'systemctl status {name}', and stop it first"));
+        let error = bus::failure(error).context(format!("cannot make the scope '{name}'"));
+        hint.into_iter().fold(error, Error::hint)
+    })?;
+    jobs::wait_for(&connection, &manager, &mut messages, name, job).await
+}
+
+/// Asks for the scope, once.
+async fn make(manager: &ManagerProxy<'_>, scope: &Scope<'_>) -> zbus::Result<OwnedObjectPath> {
     let mut made = Err(zbus::Error::Unsupported);
     if let Some(pidfd) = scope.pidfd {
         let process = ("PIDFDs", Variant::from(vec![zbus::Fd::from(pidfd)]));
-        made = manager.start_transient_unit(name, "fail", &properties(scope, process), &[]).await;
+        made = manager.start_transient_unit(scope.name, "fail", &properties(scope, process), &[]).await;
     }
     // SYSTEMD(254): older ones know no PIDFDs and refuse the property.
     if made.as_ref().is_err_and(is_unknown_property) {
         let process = ("PIDs", Variant::from(vec![scope.pid]));
-        made = manager.start_transient_unit(name, "fail", &properties(scope, process), &[]).await;
+        made = manager.start_transient_unit(scope.name, "fail", &properties(scope, process), &[]).await;
     }
-    let job = made.map_err(|error| {
-        let exists = bus::error_name(&error).is_some_and(|name| name.ends_with(".UnitExists"));
-        let error = refused(error);
-        if exists { error.hint(format!("see 'systemctl status {name}', and stop it first")) } else { error }
-    })?;
-    jobs::wait_for(&connection, &manager, &mut messages, name, job).await
+    made
+}
+
+/// Whether systemd has a unit of that name.
+fn exists(error: &zbus::Error) -> bool {
+    bus::error_name(error).is_some_and(|name| name.ends_with(".UnitExists"))
+}
+
+/// Whether no process is left in a unit.
+async fn is_empty(connection: &Connection, manager: &ManagerProxy<'_>, unit: &str) -> bool {
+    let status = status_of(connection, manager, unit).await;
+    status.is_ok_and(|status| status.control_group.is_empty() || !cgroup::is_populated(&status.control_group))
 }
 
 /// What systemd sends when it stops a scope: to every process in it, so it must mean a stop to the
