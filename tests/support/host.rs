@@ -5,7 +5,7 @@
 //! The root must not be reached through `/proc/PID/root`: an absolute symlink in there leads to the machine itself.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -28,6 +28,16 @@ pub struct Builder {
     binds: Vec<String>,
     networkd: bool,
     coracle: bool,
+    by: By,
+}
+
+/// What boots a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// unshare(1) and a script: it works whatever coracle does.
+    Script,
+    /// coracle itself, the host being a machine of it.
+    Coracle,
 }
 
 /// A running nested host.
@@ -37,6 +47,7 @@ pub struct Host {
     unshare: Child,
     leader: u32,
     commands: AtomicU32,
+    by: By,
 }
 
 impl Builder {
@@ -78,6 +89,12 @@ impl Builder {
         self
     }
 
+    /// A host that is itself a machine of coracle.
+    pub fn in_coracle(mut self) -> Self {
+        self.by = By::Coracle;
+        self
+    }
+
     /// A host on which coracle is not installed.
     pub fn without_coracle(mut self) -> Self {
         self.coracle = false;
@@ -98,38 +115,52 @@ impl Builder {
             touch.arg("-r").arg(tree.join("usr")).arg(state.dir.join("upper/usr"));
             job::run(&mut touch, BOUND).success("touch");
         }
+        let unshare = self.boot(&state, &tree);
+        let mut host = Host { state, unshare, leader: 0, commands: AtomicU32::new(0), by: self.by };
+        host.wait_for_systemd();
+        host.wait_until_running();
+        host
+    }
+
+    /// Starts what becomes the host.
+    fn boot(&self, state: &State, tree: &Path) -> Child {
         let log = fs::File::create(state.dir.join("log")).expect("create the log");
         // The child moves itself before it unshares, so that the cgroup namespace is rooted there.
-        let script = r#"echo $$ >"$CGROUP/cgroup.procs" && exec unshare --mount --uts --ipc --net --pid --cgroup \
-            --fork --kill-child --propagation slave bash "$SETUP""#;
-        let outer = fs::read_link("/proc/self/ns/mnt").expect("read our mount namespace");
-        let unshare = Command::new("setsid")
+        let (script, setup) = match self.by {
+            By::Script => (
+                r#"echo $$ >"$CGROUP/cgroup.procs" && exec unshare --mount --uts --ipc --net --pid --cgroup \
+            --fork --kill-child --propagation slave bash "$SETUP""#,
+                concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/nested-host.sh"),
+            ),
+            By::Coracle => (
+                r#"echo $$ >"$CGROUP/cgroup.procs" && exec unshare --mount --propagation slave bash "$SETUP""#,
+                concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/coracle-host.sh"),
+            ),
+        };
+        Command::new("setsid")
             .args(["bash", "-c", script])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("CGROUP", &state.cgroup)
-            .env("SETUP", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/nested-host.sh"))
+            .env("SETUP", setup)
+            .env("CORACLE", install::binary())
             .env("STATE", &state.dir)
-            .env("TREE", &tree)
+            .env("TREE", tree)
             .env("NAME", format!("host-{}", state.name))
-            .env("OUTER_MNT", outer)
+            .env("OUTER_MNT", fs::read_link("/proc/self/ns/mnt").expect("read our mount namespace"))
             .env("BINDS", self.binds.join(" "))
             .env("NETWORKD", if self.networkd { "1" } else { "0" })
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("duplicate the log"))
             .stderr(log)
             .spawn()
-            .expect("start unshare");
-        let mut host = Host { state, unshare, leader: 0, commands: AtomicU32::new(0) };
-        host.wait_for_systemd();
-        host.wait_until_running();
-        host
+            .expect("start the host")
     }
 }
 
 impl Host {
     /// A host with coracle installed and no networkd, with these guest trees under their own names. It is a Debian 13
-    /// unless `CORACLE_HOST_SUITE` names another suite.
+    /// unless `CORACLE_HOST_SUITE` names another suite, and a machine of coracle where `CORACLE_HOST_BY` says so.
     pub fn start(guests: &[&str]) -> Self {
         guests.iter().fold(Self::builder(), |builder, guest| builder.guest(guest)).start()
     }
@@ -137,7 +168,12 @@ impl Host {
     /// The same, to be set up further.
     pub fn builder() -> Builder {
         let tree = host_tree(&std::env::var("CORACLE_HOST_SUITE").unwrap_or_default());
-        Builder { tree, guests: Vec::new(), binds: Vec::new(), networkd: false, coracle: true }
+        let by = match std::env::var("CORACLE_HOST_BY").unwrap_or_default().as_str() {
+            "" => By::Script,
+            "coracle" => By::Coracle,
+            other => panic!("CORACLE_HOST_BY is '{other}', which is neither empty nor 'coracle'"),
+        };
+        Builder { tree, guests: Vec::new(), binds: Vec::new(), networkd: false, coracle: true, by }
     }
 
     /// Puts a copy of the guest tree at `/var/lib/machines/NAME` of the running host.
@@ -153,6 +189,14 @@ impl Host {
     /// The pid of the host's systemd, as the machine counts.
     pub fn leader(&self) -> u32 {
         self.leader
+    }
+
+    /// The cgroup that is the root of the host's.
+    fn top(&self) -> PathBuf {
+        match self.by {
+            By::Script => self.state.cgroup.clone(),
+            By::Coracle => self.state.cgroup.join(format!("coracle.{}/payload", self.name())),
+        }
     }
 
     /// Where `/var/lib/machines` of the host lies on the machine.
@@ -275,7 +319,7 @@ impl Host {
     /// `/proc/self/cgroup` would show a path above the root. It is also how descendants are found.
     fn start_job(&self, command: &[&str], stdin: Stdio) -> Job {
         let number = self.commands.fetch_add(1, Ordering::Relaxed);
-        let cgroup = self.state.cgroup.join(format!("exec.{number}"));
+        let cgroup = self.top().join(format!("exec.{number}"));
         fs::create_dir(&cgroup).expect("create a command's cgroup");
         let script = r#"echo $$ >"$1/cgroup.procs" && shift && exec nsenter -t "$@""#;
         let leader = self.leader.to_string();
@@ -330,6 +374,13 @@ impl Drop for Host {
         }
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
+        if self.by == By::Coracle {
+            // Who kills a supervisor in the foreground does its clean-up.
+            let mut cleanup = Command::new(install::binary());
+            cleanup.args(["cleanup", &self.name()]);
+            let out = job::run(&mut cleanup, BOUND);
+            assert!(out.status == 0 || thread::panicking(), "{out}");
+        }
         if let Err(error) = self.state.remove() {
             // A second panic would hide the first.
             assert!(thread::panicking(), "{error}");
