@@ -69,6 +69,10 @@ pub enum Verb {
     Terminate(Names),
     /// Send a signal to the processes of machines
     Kill(Kill),
+    /// Stop all processes of machines where they are
+    Freeze(Names),
+    /// Let machines that were frozen go on
+    Thaw(Names),
     /// List the machines that run
     List(List),
     /// Show how machines are, for people

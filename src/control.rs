@@ -3,6 +3,7 @@
 //! not know how definitions are found: what it needs of them is passed in.
 
 pub mod exec;
+pub mod freezer;
 pub mod list;
 pub mod logs;
 pub mod progress;
@@ -11,6 +12,7 @@ pub mod show;
 pub mod signal;
 pub mod start;
 pub mod status;
+mod streams;
 
 use crate::error::{Context, Error, Result};
 use crate::host::state::Record;

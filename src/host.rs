@@ -6,6 +6,7 @@ mod emulator;
 pub mod entries;
 pub mod ids;
 pub mod journal;
+pub mod label;
 pub mod lock;
 pub mod machined;
 pub mod netlink;

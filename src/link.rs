@@ -119,6 +119,13 @@ impl ParentEnd {
     }
 }
 
+impl AsFd for ParentEnd {
+    /// To wait for the next message.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl ChildEnd {
     /// Waits at a meeting until the parent says go.
     ///

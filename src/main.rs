@@ -2,7 +2,7 @@
 //! place that ends the process.
 
 use coracle::cli::{self, Cli, Verb, machines};
-use coracle::control::{Outcome, signal};
+use coracle::control::{Outcome, freezer, signal};
 use coracle::error::Error;
 use coracle::paths::Paths;
 use coracle::run::Mode;
@@ -96,6 +96,8 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Reboot(wanted) => signal::reboot(paths, &wanted.names),
         Verb::Terminate(wanted) => signal::terminate(paths, &wanted.names),
         Verb::Kill(wanted) => machines::kill(paths, wanted),
+        Verb::Freeze(wanted) => freezer::freeze(paths, &wanted.names),
+        Verb::Thaw(wanted) => freezer::thaw(paths, &wanted.names),
         Verb::Status(wanted) => machines::status(paths, wanted),
         Verb::List(wanted) => machines::alone(machines::list(paths, wanted)),
         Verb::Show(wanted) => machines::alone(machines::show(paths, wanted)),

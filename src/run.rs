@@ -179,6 +179,7 @@ fn start(
     }
     if kept.is_none() {
         reserve::refuse_running(paths, &machine.name).map_err(launch)?;
+        crate::supervisor::protect_program(machine).map_err(launch)?;
     }
     let found = facts::find(paths, machine, keep, kept.as_ref()).map_err(launch)?;
     let plan = plan::make(machine, &found.facts).map_err(launch)?;

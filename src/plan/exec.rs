@@ -1,7 +1,7 @@
 //! A command in a running machine, as steps: the way of PID 1 once more, from the door on. Called
 //! by `control`; carried out by `payload`.
 
-use super::step::LeadStep;
+use super::step::{Label, LeadStep};
 use super::{User, filter, identity};
 use crate::error::Result;
 use crate::link::Sync;
@@ -27,6 +27,8 @@ pub struct Exec {
     pub policy: filter::Policy,
     /// Whether executing gains no privileges.
     pub no_new_privileges: bool,
+    /// The label of PID 1 that the security module gives what we execute, where it is not ours.
+    pub label: Option<Label>,
     /// Whether the machine has a user namespace, whose root is to be become.
     pub user_namespace: bool,
 }
@@ -36,8 +38,10 @@ pub struct Exec {
 /// # Errors
 /// A filter that cannot be compiled.
 pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
-    // Limits first: in the machine's user namespace no hard limit can be raised.
-    let mut steps = vec![LeadStep::Limits, LeadStep::Join];
+    // The label first, while procfs is the host's: it is taken with the exec.
+    let mut steps: Vec<LeadStep> = exec.label.iter().cloned().map(LeadStep::Label).collect();
+    // Limits before the door: in the machine's user namespace no hard limit can be raised.
+    steps.extend([LeadStep::Limits, LeadStep::Join]);
     if exec.user_namespace {
         steps.push(LeadStep::BecomeRoot);
     }
@@ -107,6 +111,7 @@ mod tests {
             on_terminal: false,
             policy: filter::Policy { capabilities: 1, allow: Vec::new(), deny: Vec::new() },
             no_new_privileges: true,
+            label: Some(Label { file: "/proc/thread-self/attr/exec", text: "x".into() }),
             user_namespace: true,
         }
     }
@@ -116,7 +121,8 @@ mod tests {
         let steps = steps(&exec()).unwrap();
         let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
         let rights = at(|step| matches!(step, LeadStep::Capabilities(_)));
-        assert!(at(|step| matches!(step, LeadStep::Join)) < rights);
+        let join = at(|step| matches!(step, LeadStep::Join));
+        assert!(at(|step| matches!(step, LeadStep::Label(_))) < join && join < rights);
         for later in [
             at(|step| matches!(step, LeadStep::Streams)),
             at(|step| matches!(step, LeadStep::User { .. })),

@@ -262,6 +262,15 @@ fn list(options: &str, attributes: Attributes) -> String {
     if all.is_empty() { String::new() } else { format!(" ({})", all.join(",")) }
 }
 
+/// A label of the security module for what is executed next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Where it is asked for, in the host's procfs.
+    pub file: &'static str,
+    /// What is written there.
+    pub text: String,
+}
+
 /// What the machine's PID 1 does with itself before it executes the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeadStep {
@@ -287,6 +296,8 @@ pub enum LeadStep {
     Streams,
     /// Begins a time namespace in which the boot time is zero.
     TimeNamespace,
+    /// Asks for a label of the security module, taken with the exec.
+    Label(Label),
     /// Resets resource limits to the kernel's boot defaults.
     Limits,
     /// Keeps these capabilities (a mask of bits) in the bounding set and empties the inheritable one.
@@ -336,6 +347,7 @@ impl LeadStep {
             Self::Console => "begin a session on the console".into(),
             Self::Streams => "begin a session".into(),
             Self::TimeNamespace => "enter a time namespace".into(),
+            Self::Label(label) => format!("ask for label '{}'", label.text),
             Self::Limits => "reset resource limits".into(),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),

@@ -237,6 +237,7 @@ impl Loop {
 
     /// Asks the guest to stop in order; asked again, kills it.
     fn ask_to_stop(&mut self) {
+        self.thaw();
         if let Some(stop) = &mut self.stop {
             stop.kill_now();
             return;
@@ -254,6 +255,14 @@ impl Loop {
         self.status.clear();
         self.manager.tell_stopping(limit);
         self.enter(Phase::Stopping);
+    }
+
+    /// A guest that stands still could not be asked anything.
+    fn thaw(&self) {
+        let payload = self.terms.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+        if let Some(payload) = payload.filter(|payload| cgroup::is_frozen(payload)) {
+            cgroup::set_frozen(&payload, false).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+        }
     }
 
     fn ask_to_reboot(&mut self) {

@@ -179,21 +179,62 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
 
 /// Resets what an exec inherits: an empty signal mask and default dispositions, so that the payload
 /// starts as a fresh process does. The clone has reset every handler already (CLONE_CLEAR_SIGHAND);
-/// what is ignored stays so, SIGPIPE by Rust among it, and only that is asked for where procfs tells.
+/// what is ignored stays so, SIGPIPE by Rust among it. Nothing is read for it: procfs may be the
+/// guest's.
 pub fn reset_signals() {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
     // The kernel's own form of an action, all zero: SIG_DFL. The C library would keep the two signals
     // for itself that it uses for threads, and they may be inherited ignored.
     let default = [0u64; 4];
-    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
+    for signal in 1..=64 {
         let (action, old) = (std::ptr::from_ref(&default), std::ptr::null_mut::<u64>());
         // SAFETY: the action has the size the kernel reads and lives across the call; nothing is
         // written. SIGKILL and SIGSTOP refuse.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action, old, 8usize) };
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Executes this program again from a read-only mount that is in no mount namespace, unless it is
+/// on a read-only mount already: then nobody who comes to execute or open it by way of us, through
+/// `/proc/PID/exe`, can write to it, whatever his rights (CVE-2019-5736). The mount cannot be made
+/// writable: with the last descriptor of it, closed by the exec, it belongs to no namespace.
+///
+/// # Errors
+/// What the kernel refuses; returns only where there was nothing to do.
+pub fn run_from_read_only() -> Result<()> {
+    use super::mount::{Attributes, Depth, copy_tree, restrict};
+    use rustix::fd::AsFd;
+    use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+    let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .context(|| "cannot open our own program")?;
+    let stat = rustix::fs::fstatvfs(&program).context(|| "cannot look at our own program")?;
+    if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        // Executed by a descriptor, we are named after its number.
+        let _ = rustix::thread::set_name(c"coracle");
+        return Ok(());
+    }
+    let protected = copy_tree(program.as_fd(), Depth::One)
+        .and_then(|tree| {
+            let attributes = Attributes { read_only: true, ..Attributes::default() };
+            restrict(tree.as_fd(), Depth::One, attributes).map(|()| tree)
+        })
+        .context(|| "cannot protect our own program")?;
+    let text = |word: std::ffi::OsString| {
+        std::ffi::CString::new(std::os::unix::ffi::OsStringExt::into_vec(word))
+            .map_err(|_| Error::new("an argument has a NUL in it"))
+    };
+    let arguments = std::env::args_os().map(text).collect::<Result<Vec<_>>>()?;
+    let variable = |(mut name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        name.push("=");
+        name.push(value);
+        text(name)
+    };
+    let variables = std::env::vars_os().map(variable).collect::<Result<Vec<_>>>()?;
+    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+    match nix::unistd::execveat(protected, c"", &arguments, &variables, flags) {
+        Ok(never) => match never {},
+        Err(errno) => Err(std::io::Error::from(errno)).context(|| "cannot execute our protected program"),
+    }
 }
 
 /// Becomes a user of the namespace: groups, then group, then user.
