@@ -13,7 +13,7 @@ pub mod verbs;
 
 pub use run::Run;
 pub use verbs::{
-    Check, Completions, Config, Exec, Kill, List, Logs, Names, Shell, Show, Start, Status, Switch, Whom,
+    Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, Shell, Show, Start, Status, Switch, Whom,
 };
 
 use crate::error::{Error, Result};
@@ -87,6 +87,16 @@ pub enum Verb {
     Exec(Exec),
     /// Open a login shell in a machine that runs
     Shell(Shell),
+    /// Copy files from the host into a machine that runs
+    ///
+    /// SRC '-' is a tar archive on standard input, put into the directory DST. Owners keep their
+    /// numbers as the machine counts. What DST is named appears only when all of it is there.
+    CopyTo(Copy),
+    /// Copy files of a machine that runs to the host
+    ///
+    /// DST '-' is a tar archive on standard output. Owners keep their numbers as the machine counts;
+    /// set-user-ID bits and file capabilities do not come along.
+    CopyFrom(Copy),
     /// Check definitions, and show every problem with its place
     Check(Check),
     /// Show the settings of a machine and where each comes from

@@ -102,6 +102,8 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::List(wanted) => machines::alone(machines::list(paths, wanted)),
         Verb::Show(wanted) => machines::alone(machines::show(paths, wanted)),
         Verb::Logs(wanted) => machines::alone(machines::logs(paths, wanted)),
+        Verb::CopyTo(wanted) => machines::alone(machines::copy(paths, machines::Way::To, wanted)),
+        Verb::CopyFrom(wanted) => machines::alone(machines::copy(paths, machines::Way::From, wanted)),
         Verb::Check(wanted) => machines::alone(cli::check::run(paths, wanted)),
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),

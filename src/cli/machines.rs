@@ -2,10 +2,10 @@
 //! Called by `main`.
 
 use super::output::{self, Align, Legend};
-use super::verbs::{Entry, Kill, List, Logs, Show, Start, Status, Switch, WaitFor, Whom};
+use super::verbs::{Copy, Entry, Kill, List, Logs, Show, Start, Status, Switch, WaitFor, Whom};
 use crate::config;
 use crate::control::progress::Progress;
-use crate::control::{Outcome, exec, list, logs, show, signal, start, status};
+use crate::control::{Outcome, copy, exec, list, logs, show, signal, start, status};
 use crate::error::{Error, Result};
 use crate::host::state::Record;
 use crate::machine::Machine;
@@ -13,9 +13,10 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use rustix::termios;
 use std::ffi::OsString;
+use std::path::Path;
 
 /// Which of the two verbs that bring machines up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, std::marker::Copy, PartialEq, Eq)]
 pub enum Up {
     /// `start`
     Start,
@@ -24,12 +25,21 @@ pub enum Up {
 }
 
 /// Which of the two verbs that decide on the next boot of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, std::marker::Copy, PartialEq, Eq)]
 pub enum AtBoot {
     /// `enable`
     Enable,
     /// `disable`
     Disable,
+}
+
+/// Which way `copy-to` and `copy-from` copy.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Into the machine.
+    To,
+    /// Out of it.
+    From,
 }
 
 /// The machine a name means by its definition.
@@ -226,6 +236,28 @@ pub fn exec(paths: &Paths, name: &Name, argv: &[OsString], entry: &Entry) -> Res
             wait_ready: entry.wait_ready,
         },
     )
+}
+
+/// `copy-to` and `copy-from`.
+///
+/// # Errors
+/// What cannot be copied.
+pub fn copy(paths: &Paths, way: Way, wanted: &Copy) -> Result<()> {
+    let destination = wanted.destination.as_deref();
+    if destination.is_none() && wanted.source == Path::new("-") {
+        return Err(Error::usage("an archive needs a directory it is put into")
+            .hint("usage: coracle copy-to NAME - DST"));
+    }
+    let ask = copy::Ask {
+        name: &wanted.name,
+        source: &wanted.source,
+        destination: destination.unwrap_or(&wanted.source),
+        replace: if wanted.force { copy::Replace::Yes } else { copy::Replace::No },
+    };
+    with_progress(|progress| match way {
+        Way::To => copy::copy_to(paths, &ask, std::mem::replace(progress, Progress::silent())),
+        Way::From => copy::copy_from(paths, &ask, std::mem::replace(progress, Progress::silent())),
+    })
 }
 
 /// One error as the outcome of several.

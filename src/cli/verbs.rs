@@ -135,6 +135,26 @@ pub struct Entry {
     pub wait_ready: bool,
 }
 
+/// `copy-to` and `copy-from`.
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// What to copy
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+
+    /// Where to; the same path where not given
+    #[arg(value_name = "DST")]
+    pub destination: Option<PathBuf>,
+
+    /// Replace what is there
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// `list`.
 #[derive(Debug, Args)]
 pub struct List {

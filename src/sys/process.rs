@@ -252,6 +252,20 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     setresuid(uid, uid, uid).map_err(std::io::Error::from).context(|| format!("cannot become user {uid}"))
 }
 
+/// Makes files as this user and group from here on, with all other rights kept (setfsuid(2)): a file
+/// system of a user namespace takes files of its own ids only.
+///
+/// # Errors
+/// What capset(2) says.
+pub fn make_files_as(id: u32) -> Result<()> {
+    nix::unistd::setfsgid(nix::unistd::Gid::from_raw(id));
+    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(id));
+    // The kernel has taken the rights over files of others along.
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot keep capabilities")
+}
+
 /// Executes a program; returns only when that failed.
 pub fn execute(
     path: &std::ffi::CStr,
