@@ -13,7 +13,8 @@ pub mod verbs;
 
 pub use run::Run;
 pub use verbs::{
-    Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, Shell, Show, Start, Status, Switch, Whom,
+    Bind, Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, Shell, Show, Start, Status,
+    Switch, Unbind, Whom,
 };
 
 use crate::error::{Error, Result};
@@ -97,6 +98,13 @@ pub enum Verb {
     /// DST '-' is a tar archive on standard output. Owners keep their numbers as the machine counts;
     /// set-user-ID bits and file capabilities do not come along.
     CopyFrom(Copy),
+    /// Mount a part of the host's tree in a machine that runs, or list what is
+    ///
+    /// The mount is there until it is taken off or the machine ends or reboots; what is to be there
+    /// always belongs in the definition.
+    Bind(Bind),
+    /// Take off what was bound
+    Unbind(Unbind),
     /// Check definitions, and show every problem with its place
     Check(Check),
     /// Show the settings of a machine and where each comes from

@@ -1,9 +1,11 @@
 //! The outside worlds, one file each, speaking our words.
 
+pub mod bindings;
 mod bus;
 pub mod cgroup;
 mod emulator;
 pub mod entries;
+pub mod idmap;
 pub mod ids;
 pub mod journal;
 pub mod label;

@@ -104,6 +104,8 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Logs(wanted) => machines::alone(machines::logs(paths, wanted)),
         Verb::CopyTo(wanted) => machines::alone(machines::copy(paths, machines::Way::To, wanted)),
         Verb::CopyFrom(wanted) => machines::alone(machines::copy(paths, machines::Way::From, wanted)),
+        Verb::Bind(wanted) => machines::alone(machines::bind(paths, wanted)),
+        Verb::Unbind(wanted) => machines::unbind(paths, wanted),
         Verb::Check(wanted) => machines::alone(cli::check::run(paths, wanted)),
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),

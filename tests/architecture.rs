@@ -58,6 +58,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan::filter::Policy",
             "link",
             "payload::lead",
+            // `bind` attaches by a child, as the builder does.
+            "payload::binding",
         ],
     ),
     (

@@ -2,10 +2,10 @@
 //! Called by `main`.
 
 use super::output::{self, Align, Legend};
-use super::verbs::{Copy, Entry, Kill, List, Logs, Show, Start, Status, Switch, WaitFor, Whom};
+use super::verbs::{Bind, Copy, Entry, Kill, List, Logs, Show, Start, Status, Switch, Unbind, WaitFor, Whom};
 use crate::config;
 use crate::control::progress::Progress;
-use crate::control::{Outcome, copy, exec, list, logs, show, signal, start, status};
+use crate::control::{Outcome, bind, copy, exec, list, logs, show, signal, start, status};
 use crate::error::{Error, Result};
 use crate::host::state::Record;
 use crate::machine::Machine;
@@ -258,6 +258,42 @@ pub fn copy(paths: &Paths, way: Way, wanted: &Copy) -> Result<()> {
         Way::To => copy::copy_to(paths, &ask, std::mem::replace(progress, Progress::silent())),
         Way::From => copy::copy_from(paths, &ask, std::mem::replace(progress, Progress::silent())),
     })
+}
+
+/// `bind`.
+///
+/// # Errors
+/// What cannot be bound.
+pub fn bind(paths: &Paths, wanted: &Bind) -> Result<()> {
+    let Some(source) = &wanted.source else {
+        let list = bind::list(paths, &wanted.name)?;
+        if wanted.json {
+            return output::json(&list);
+        }
+        let columns = ["TARGET", "SOURCE", "ACCESS", "MAP"].map(|name| (name, Align::Left));
+        let cells: Vec<Vec<String>> = list.iter().map(bind::cells).collect();
+        return output::text(&output::table(&columns, &cells, Legend::Shown));
+    };
+    let ask = bind::Ask {
+        name: &wanted.name,
+        source,
+        target: wanted.target.as_ref().unwrap_or(source),
+        read_only: wanted.read_only,
+        make_target: wanted.mkdir.into(),
+        map: wanted.map.clone(),
+    };
+    bind::bind(paths, &ask)
+}
+
+/// `unbind`.
+///
+/// # Errors
+/// One for each that cannot be taken off.
+pub fn unbind(paths: &Paths, wanted: &Unbind) -> Outcome {
+    let each = wanted.targets.iter();
+    let failures: Vec<Error> =
+        each.filter_map(|target| bind::unbind(paths, &wanted.name, target).err()).collect();
+    if failures.is_empty() { Ok(()) } else { Err(failures) }
 }
 
 /// One error as the outcome of several.

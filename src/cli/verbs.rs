@@ -135,6 +135,52 @@ pub struct Entry {
     pub wait_ready: bool,
 }
 
+/// `bind`.
+#[derive(Debug, Args)]
+pub struct Bind {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// A file or directory of the host; without it, what is bound is listed
+    #[arg(value_name = "SRC")]
+    pub source: Option<PathBuf>,
+
+    /// Where it appears inside; the same path where not given
+    #[arg(value_name = "DST")]
+    pub target: Option<PathBuf>,
+
+    /// Read-only inside
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Make the place inside where it is missing
+    #[arg(long)]
+    pub mkdir: bool,
+
+    /// Whose files are whose: 'ids', every owner keeps his number; 'root', the source's owner is root
+    /// inside; 'owner', he is the owner of the place inside; or a user of the host and one of the
+    /// machine. But with 'ids' all others are nobody
+    #[arg(long, value_name = "ids|root|owner|USER:USER", default_value = "ids", value_parser = crate::control::bind::Map::new)]
+    pub map: crate::control::bind::Map,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `unbind`.
+#[derive(Debug, Args)]
+pub struct Unbind {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// The places inside
+    #[arg(value_name = "DST", required = true)]
+    pub targets: Vec<PathBuf>,
+}
+
 /// `copy-to` and `copy-from`.
 #[derive(Debug, Args)]
 pub struct Copy {
