@@ -13,7 +13,7 @@ pub mod verbs;
 
 pub use run::Run;
 pub use verbs::{
-    Bind, Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, Shell, Show, Start, Status,
+    Bind, Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, One, Shell, Show, Start, Status,
     Switch, Unbind, Whom,
 };
 
@@ -105,6 +105,12 @@ pub enum Verb {
     Bind(Bind),
     /// Take off what was bound
     Unbind(Unbind),
+    /// See the console of a machine that runs, and type there
+    ///
+    /// '^]' three times within a second detaches. The last 64 KiB of the console come first.
+    Attach(One),
+    /// Get a login prompt of a machine that runs
+    Login(One),
     /// Check definitions, and show every problem with its place
     Check(Check),
     /// Show the settings of a machine and where each comes from

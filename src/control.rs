@@ -2,11 +2,13 @@
 //! thing, and returns data or writes to what it is given. Called by `cli`. Must not print, and must
 //! not know how definitions are found: what it needs of them is passed in.
 
+pub mod attach;
 pub mod bind;
 pub mod copy;
 pub mod exec;
 pub mod freezer;
 pub mod list;
+pub mod login;
 pub mod logs;
 pub mod progress;
 mod relay;

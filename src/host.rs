@@ -16,3 +16,4 @@ pub mod networkd;
 pub mod probe;
 pub mod state;
 pub mod systemd1;
+pub mod varlink;

@@ -78,7 +78,8 @@ fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error
         }
         Verb::Launch(wanted) => coracle::run::launch_unit(&paths, &wanted.name).map(|()| 0),
         Verb::Exec(wanted) => machines::exec(&paths, &wanted.name, &wanted.command, &wanted.entry),
-        Verb::Shell(wanted) => machines::exec(&paths, &wanted.name, &[], &wanted.entry),
+        Verb::Shell(wanted) => machines::shell(&paths, wanted),
+        Verb::Login(wanted) => machines::login(&paths, wanted),
         verb => return several(&paths, verb).map(|()| 0),
     };
     status.map_err(|error| vec![error])
@@ -104,13 +105,14 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Logs(wanted) => machines::alone(machines::logs(paths, wanted)),
         Verb::CopyTo(wanted) => machines::alone(machines::copy(paths, machines::Way::To, wanted)),
         Verb::CopyFrom(wanted) => machines::alone(machines::copy(paths, machines::Way::From, wanted)),
+        Verb::Attach(wanted) => machines::alone(machines::attach(paths, wanted)),
         Verb::Bind(wanted) => machines::alone(machines::bind(paths, wanted)),
         Verb::Unbind(wanted) => machines::unbind(paths, wanted),
         Verb::Check(wanted) => machines::alone(cli::check::run(paths, wanted)),
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
         Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
-        Verb::Run(_) | Verb::Launch(_) | Verb::Exec(_) | Verb::Shell(_) => Ok(()),
+        Verb::Run(_) | Verb::Launch(_) | Verb::Exec(_) | Verb::Shell(_) | Verb::Login(_) => Ok(()),
     }
 }
 

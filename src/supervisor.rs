@@ -4,6 +4,7 @@
 
 pub mod cleanup;
 pub mod console;
+pub mod control;
 mod ending;
 mod guest;
 pub mod handover;

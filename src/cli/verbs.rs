@@ -102,6 +102,10 @@ pub struct Shell {
     #[arg(value_name = "NAME", value_parser = Name::new)]
     pub name: Name,
 
+    /// As a session of the user, which the machine's logind knows of
+    #[arg(long)]
+    pub session: bool,
+
     /// How it is entered
     #[command(flatten)]
     pub entry: Entry,
@@ -133,6 +137,14 @@ pub struct Entry {
     /// Wait until the system inside is up
     #[arg(long)]
     pub wait_ready: bool,
+}
+
+/// `attach` and `login`.
+#[derive(Debug, Args)]
+pub struct One {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
 }
 
 /// `bind`.
