@@ -1,6 +1,7 @@
 //! The command line: every verb and option, from which help, completions and the options in the
 //! manual come as well. Called by `main`; it runs no machine.
 
+pub mod change;
 pub mod check;
 pub mod completions;
 pub mod config;
@@ -13,8 +14,8 @@ pub mod verbs;
 
 pub use run::Run;
 pub use verbs::{
-    Bind, Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, One, Shell, Show, Start, Status,
-    Switch, Unbind, Whom,
+    Apply, Bind, Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, One, Set, Shell, Show,
+    Start, Status, Switch, Unbind, Whom,
 };
 
 use crate::error::{Error, Result};
@@ -111,6 +112,16 @@ pub enum Verb {
     Attach(One),
     /// Get a login prompt of a machine that runs
     Login(One),
+    /// Change settings of a machine, also while it runs
+    ///
+    /// The change is kept in a drop-in of the definition. Limits hold at once; of other settings it
+    /// is said that they need a restart.
+    Set(Set),
+    /// Make a machine that runs what its definition says
+    ///
+    /// Limits and further bind mounts are changed while it runs; of the rest it is said that it needs
+    /// a restart.
+    Apply(Apply),
     /// Check definitions, and show every problem with its place
     Check(Check),
     /// Show the settings of a machine and where each comes from

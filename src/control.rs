@@ -7,6 +7,7 @@ pub mod bind;
 pub mod copy;
 pub mod exec;
 pub mod freezer;
+pub mod limits;
 pub mod list;
 pub mod login;
 pub mod logs;

@@ -106,6 +106,8 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::CopyTo(wanted) => machines::alone(machines::copy(paths, machines::Way::To, wanted)),
         Verb::CopyFrom(wanted) => machines::alone(machines::copy(paths, machines::Way::From, wanted)),
         Verb::Attach(wanted) => machines::alone(machines::attach(paths, wanted)),
+        Verb::Set(wanted) => machines::alone(cli::change::set(paths, wanted)),
+        Verb::Apply(wanted) => machines::alone(cli::change::apply(paths, wanted)),
         Verb::Bind(wanted) => machines::alone(machines::bind(paths, wanted)),
         Verb::Unbind(wanted) => machines::unbind(paths, wanted),
         Verb::Check(wanted) => machines::alone(cli::check::run(paths, wanted)),

@@ -52,6 +52,9 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     };
     let arguments = vec!["launch".into(), name.as_str().into()];
     let running = start(paths, &resolved.machine, place, arguments, kept, Keep::Recorded)?;
+    // For 'apply'; a machine can do without.
+    let values = config::snapshot::values(&resolved.settings);
+    config::snapshot::write(paths, name, &values).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     Err(running.execute(&["supervise".into()]))
 }
 

@@ -147,6 +147,34 @@ pub struct One {
     pub name: Name,
 }
 
+/// `set`.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// Settings of the definition, as memory-max=512M; without a value what was set is forgotten
+    #[arg(value_name = "KEY=VALUE", required = true)]
+    pub changes: Vec<String>,
+
+    /// Until the host reboots
+    #[arg(long)]
+    pub runtime: bool,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `bind`.
 #[derive(Debug, Args)]
 pub struct Bind {
@@ -171,9 +199,9 @@ pub struct Bind {
     pub mkdir: bool,
 
     /// Whose files are whose: 'ids', every owner keeps his number; 'root', the source's owner is root
-    /// inside; 'owner', he is the owner of the place inside; or a user of the host and one of the
-    /// machine. But with 'ids' all others are nobody
-    #[arg(long, value_name = "ids|root|owner|USER:USER", default_value = "ids", value_parser = crate::control::bind::Map::new)]
+    /// inside; 'owner', he is the owner of the place inside; a user of the host and one of the machine;
+    /// with these three all others are nobody. 'none': all stay the host's
+    #[arg(long, value_name = "ids|root|owner|none|USER:USER", default_value = "ids", value_parser = crate::control::bind::Map::new)]
     pub map: crate::control::bind::Map,
 
     /// Print JSON

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 /// Whose files are whose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Map {
+    /// Files have the host's owners, whom the machine does not know.
+    Unmapped,
     /// Every owner keeps his number.
     Numbers,
     /// The owner of the source is root inside; others are nobody.
@@ -32,25 +34,28 @@ pub enum Map {
 }
 
 impl Map {
-    /// Reads `ids`, `root`, `owner` or `USER:USER`.
+    /// Reads `ids`, `root`, `owner`, `none` or `USER:USER`.
     ///
     /// # Errors
     /// Anything else.
     pub fn new(text: &str) -> Result<Self> {
         match (text, text.split_once(':')) {
+            ("none", _) => Ok(Self::Unmapped),
             ("ids", _) => Ok(Self::Numbers),
             ("root", _) => Ok(Self::Root),
             ("owner", _) => Ok(Self::Owner),
             (_, Some((outside, inside))) if !outside.is_empty() && !inside.is_empty() => {
                 Ok(Self::User(outside.to_owned(), inside.to_owned()))
             }
-            _ => Err(Error::new(format!("there is no id map '{text}'"))
-                .hint("write ids, root, owner, or a user of the host and one of the machine as 1001:1000")),
+            _ => Err(Error::new(format!("there is no id map '{text}'")).hint(
+                "write ids, root, owner, none, or a user of the host and one of the machine as 1001:1000",
+            )),
         }
     }
 
     fn word(&self) -> String {
         match self {
+            Self::Unmapped => "none".into(),
             Self::Numbers => "ids".into(),
             Self::Root => "root".into(),
             Self::Owner => "owner".into(),
@@ -228,6 +233,7 @@ fn id_map(ask: &Ask<'_>, record: &Record, place: &OwnedFd) -> Result<Option<Owne
         idmap::namespace(&[(outside.0, seen(inside.0), 1)], &[(outside.1, seen(inside.1), 1)]).map(Some)
     };
     match &ask.map {
+        Map::Unmapped => Ok(None),
         Map::Numbers if record.id_base.is_none() => Ok(None),
         Map::Numbers => {
             let all = [(0, base, crate::machine::users::RANGE_SIZE)];

@@ -3,6 +3,7 @@
 //! Must not know what a machine is: it speaks of units.
 
 mod jobs;
+pub mod limits;
 mod scope;
 
 pub use jobs::{Action, Finished, Until, run};
@@ -42,6 +43,14 @@ trait Manager {
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reload(&self) -> zbus::Result<()>;
     fn thaw_unit(&self, name: &str) -> zbus::Result<()>;
+    fn set_unit_properties(
+        &self,
+        name: &str,
+        runtime: bool,
+        properties: &[(&str, Variant<'_>)],
+    ) -> zbus::Result<()>;
+    #[zbus(property)]
+    fn default_tasks_max(&self) -> zbus::Result<u64>;
     fn start_transient_unit(
         &self,
         name: &str,
