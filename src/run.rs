@@ -207,11 +207,12 @@ fn start(
 /// Tells machined again of a machine it has lost.
 fn register_again(mut running: Running) -> Running {
     let terms = &mut running.terms;
+    let paths = Paths::below(&terms.paths_root);
     let leader = running.descriptors.leader.as_fd();
-    match registration::register(&terms.record, leader, terms.machine_id, machined::Previous::Ours) {
+    match registration::register(&paths, &terms.record, leader, terms.machine_id, machined::Previous::Ours) {
         Ok(machined::Outcome::Registered) => {
             terms.record.registered = true;
-            let written = terms.record.write(&Paths::below(&terms.paths_root));
+            let written = terms.record.write(&paths);
             written.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         }
         Ok(machined::Outcome::Absent(why)) => log::debug!("not registered with machined: {why}"),
