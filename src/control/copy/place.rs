@@ -287,7 +287,7 @@ fn exists(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
 
 fn times(meta: &Meta) -> Timestamps {
     let (tv_sec, tv_nsec) = meta.modified;
-    let last_modification = Timespec { tv_sec, tv_nsec: tv_nsec.into() };
+    let last_modification = Timespec { tv_sec, tv_nsec };
     Timestamps { last_access: last_modification, last_modification }
 }
 
