@@ -31,6 +31,8 @@ pub enum Sync {
 pub enum FromPayload {
     /// It waits at a meeting.
     Reached(Sync),
+    /// Another process goes on in its place, whose pidfd comes along.
+    Replaced,
     /// It has a terminal, whose other side comes along.
     Terminal,
     /// All its steps are done; with it may come the console's descriptor.
@@ -121,6 +123,13 @@ impl ParentEnd {
 
 impl AsFd for ParentEnd {
     /// To wait for the next message.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for ChildEnd {
+    /// To be kept where all else is closed.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

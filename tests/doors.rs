@@ -67,6 +67,25 @@ fn who_enters_can_be_neither_traced_nor_looked_into() {
 }
 
 #[test]
+fn who_enters_a_machine_without_users_has_nothing_that_its_root_lacks() {
+    let host = hostile();
+    // Its root may trace whoever it sees. What it then finds is as confined as itself, and knows of no place but its own.
+    let mut job = attack(&host, "same", &["beyond"]);
+    for _ in 0..60 {
+        host.ok(&["coracle", "exec", "same", "--", "true"]);
+    }
+    let said = job.stdout();
+    assert_eq!(job.poll(), None, "{}", job.stderr());
+    job.kill();
+    assert!(!said.contains("DOOR"), "{said}");
+    assert!(said.lines().filter(|line| line.starts_with("saw")).count() > 5, "it saw nothing: {said}");
+    let terminal = host
+        .exec_on_tty(Duration::from_secs(20), "coracle exec -u nobody same -- sh -c 'tty; id -u; exit 5'");
+    assert!(terminal.status == 5 && terminal.stdout.contains("65534"), "{terminal}");
+    host.stop();
+}
+
+#[test]
 fn the_hosts_program_cannot_be_written_to() {
     // The host's program, where it is not static, needs the libraries of a whole system to be executed inside.
     let host = hostile_of("trixie");

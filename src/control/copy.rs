@@ -76,6 +76,10 @@ pub fn copy_from(paths: &Paths, ask: &Ask<'_>, progress: Progress<'_>) -> Result
     let mut notes = notes(ask.name, progress)?;
     let from = open_source(&guest, ask.source)?;
     if ask.destination == Path::new("-") {
+        if rustix::termios::isatty(rustix::stdio::stdout()) {
+            return Err(Error::usage("an archive is nothing for a terminal")
+                .hint("send it to a file or a pipe, or name a destination"));
+        }
         let top = ask.source.file_name().map_or(Path::new("."), Path::new);
         let out = std::io::BufWriter::new(std::fs::File::from(
             rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)

@@ -136,19 +136,21 @@ fn enter(
     let (ours, theirs) = link::pair()?;
     let cgroup = record.cgroup.as_ref().and_then(|_| leader_cgroup(record));
     take_oom_score(record);
-    setns(&leader, CloneFlags::CLONE_NEWPID)
-        .map_err(std::io::Error::from)
-        .context(|| "cannot enter the machine's pid namespace")?;
+    if exec.user_namespace {
+        setns(&leader, CloneFlags::CLONE_NEWPID)
+            .map_err(std::io::Error::from)
+            .context(|| "cannot enter the machine's pid namespace")?;
+    }
     let side = process::clone(0, cgroup.as_ref().map(AsFd::as_fd))?;
     match side {
         Side::Child => {
             drop(ours);
             crate::payload::lead(&steps, &theirs, Some(leader))
         }
-        Side::Parent(child) => {
+        Side::Parent(mut child) => {
             drop(theirs);
             diverted.restore()?;
-            let met = meet(&ours, &child, signals);
+            let met = meet(&ours, &mut child, signals);
             if met.is_err() {
                 let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
                 let _ = process::wait(child.pidfd.as_fd());
@@ -160,7 +162,7 @@ fn enter(
 
 /// Hears the child until it has executed the command. What it meets in the machine may keep it for
 /// ever, a file system of the guest's own for one: whoever waits for it can give up.
-fn meet(link: &ParentEnd, child: &Child, signals: &SignalFd) -> Result<Option<OwnedFd>> {
+fn meet(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Result<Option<OwnedFd>> {
     let mut terminal = None;
     let mut is_ready = false;
     loop {
@@ -168,6 +170,10 @@ fn meet(link: &ParentEnd, child: &Child, signals: &SignalFd) -> Result<Option<Ow
             return Err(Error::new("interrupted while the machine was entered"));
         }
         match link.receive()? {
+            Some((FromPayload::Replaced, Some(pidfd))) => {
+                process::wait(child.pidfd.as_fd())?;
+                child.pidfd = pidfd;
+            }
             Some((FromPayload::Terminal, descriptor)) => {
                 // Before the command can ask for it.
                 descriptor.iter().for_each(|theirs| relay::fit_window(theirs.as_fd()));

@@ -49,6 +49,8 @@ impl Session {
             LeadStep::Label(label) => std::fs::write(label.file, &label.text).context(|| "cannot ask for it"),
             LeadStep::Limits => limits::reset(None),
             LeadStep::Capabilities(kept) => capabilities(*kept),
+            LeadStep::Confine(kept) => confine(*kept),
+            LeadStep::Replace => replace(link),
             LeadStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             LeadStep::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).context(|| "cannot give them up")
@@ -61,7 +63,8 @@ impl Session {
         }
     }
 
-    /// Joins all namespaces at once. The pid namespace is ours from birth. Before the guest's root has
+    /// Joins all namespaces at once. Where there is a user namespace among them, the pid namespace is
+    /// ours from birth. Before the guest's root has
     /// any right over us we are not dumpable, and stay so up to the exec: none of its processes can
     /// trace us, nor look at our descriptors or our program through procfs (ptrace(2)).
     fn join(&self) -> Result<()> {
@@ -75,7 +78,10 @@ impl Session {
             | CloneFlags::CLONE_NEWCGROUP;
         let joined = match setns(machine, all) {
             // A machine without a user namespace of its own: its is ours already.
-            Err(nix::errno::Errno::EINVAL) => setns(machine, all & !CloneFlags::CLONE_NEWUSER),
+            // Its root could trace us, so we are not born into its pid namespace: who replaces us is.
+            Err(nix::errno::Errno::EINVAL) => {
+                setns(machine, all & !CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID)
+            }
             joined => joined,
         };
         joined.map_err(std::io::Error::from).context(|| "cannot join its namespaces")
@@ -226,6 +232,30 @@ fn capabilities(kept: u64) -> Result<()> {
     let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
     sets.inheritable = CapabilitySet::empty();
     rustix::thread::set_capabilities(None, sets).context(|| "cannot clear inheritable capabilities")
+}
+
+/// Gives up every capability that is not kept, now.
+fn confine(kept: u64) -> Result<()> {
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.permitted &= CapabilitySet::from_bits_retain(kept);
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot give capabilities up")
+}
+
+/// Goes on as a child of our parent, and ends ourselves.
+fn replace(link: &ChildEnd) -> Result<()> {
+    // All that is joined is joined; what is left open would lead whoever traces us to the host.
+    descriptor::close_from(3, link.as_fd());
+    match process::clone_sibling()? {
+        process::Side::Child => {
+            super::die_with_supervisor();
+            Ok(())
+        }
+        process::Side::Parent(child) => {
+            let _ = link.say(&FromPayload::Replaced, Some(child.pidfd.as_fd()));
+            process::exit_now(0)
+        }
+    }
 }
 
 fn directory(path: &Path) -> Result<()> {

@@ -46,8 +46,13 @@ pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
         steps.push(LeadStep::BecomeRoot);
     }
     // Before anything of the guest is touched: from here on we are no more than its PID 1.
-    steps.push(LeadStep::Capabilities(exec.policy.capabilities));
-    steps.push(LeadStep::Keyring);
+    steps.extend([LeadStep::Capabilities(exec.policy.capabilities), LeadStep::Keyring]);
+    let filter = LeadStep::Filter(filter::compile(&exec.policy)?);
+    if !exec.user_namespace {
+        // Its root has rights over every process it sees, which a user namespace would not give him
+        // (ptrace(2)). So it sees none of us before that has nothing left which it lacks itself.
+        steps.extend([filter.clone(), LeadStep::Confine(exec.policy.capabilities), LeadStep::Replace]);
+    }
     steps.push(if exec.on_terminal { LeadStep::Terminal } else { LeadStep::Streams });
     let User { uid, gid, groups, .. } = exec.user.clone();
     if uid != 0 || gid != 0 || !groups.is_empty() {
@@ -58,9 +63,10 @@ pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
     if exec.no_new_privileges {
         steps.push(LeadStep::NoNewPrivileges);
     }
-    steps.push(LeadStep::Meet(Sync::Ready));
-    steps.push(LeadStep::CleanSlate);
-    steps.push(LeadStep::Filter(filter::compile(&exec.policy)?));
+    steps.extend([LeadStep::Meet(Sync::Ready), LeadStep::CleanSlate]);
+    if exec.user_namespace {
+        steps.push(filter);
+    }
     let (programs, argv) = if exec.argv.is_empty() {
         let name = format!("-{}", exec.user.shell.rsplit('/').next().unwrap_or("sh"));
         (vec![PathBuf::from(&exec.user.shell)], vec![OsString::from(name)])
@@ -131,6 +137,18 @@ mod tests {
             assert!(rights < later);
         }
         assert!(matches!(&steps[steps.len() - 2], LeadStep::Filter(_)));
+    }
+
+    #[test]
+    fn without_users_of_its_own_a_machine_sees_only_what_is_confined() {
+        let steps = steps(&Exec { user_namespace: false, on_terminal: true, ..exec() }).unwrap();
+        let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
+        let seen = at(|step| matches!(step, LeadStep::Replace));
+        assert!(at(|step| matches!(step, LeadStep::Join)) < at(|step| matches!(step, LeadStep::Filter(_))));
+        assert!(matches!(&steps[seen - 1], LeadStep::Confine(1)));
+        assert!(matches!(&steps[seen - 2], LeadStep::Filter(_)));
+        assert!(matches!(&steps[seen + 1], LeadStep::Terminal));
+        assert_eq!(steps.iter().filter(|step| matches!(step, LeadStep::Filter(_))).count(), 1);
     }
 
     #[test]

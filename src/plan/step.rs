@@ -302,6 +302,10 @@ pub enum LeadStep {
     Limits,
     /// Keeps these capabilities (a mask of bits) in the bounding set and empties the inheritable one.
     Capabilities(u64),
+    /// Has no capability but these any more, at once and not with the exec.
+    Confine(u64),
+    /// Lets a process that is born into the machine's pid namespace go on in our place.
+    Replace,
     /// Becomes the payload's user.
     User {
         /// User id inside.
@@ -350,6 +354,8 @@ impl LeadStep {
             Self::Label(label) => format!("ask for label '{}'", label.text),
             Self::Limits => "reset resource limits".into(),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
+            Self::Confine(kept) => format!("have {} capabilities ({kept:#x})", kept.count_ones()),
+            Self::Replace => "be born into the machine's pid namespace".into(),
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
             Self::NoNewPrivileges => "give up gaining privileges".into(),
             Self::Directory(path) => format!("enter directory '{}'", path.display()),

@@ -69,20 +69,32 @@ pub fn clone_as(pid: u32) -> Result<Side> {
     clone_with(CloneArgs { set_tid, set_tid_size: 1, ..CloneArgs::default() })
 }
 
+/// Clones this process, itself a cloned child of one thread, as a child of its own parent.
+///
+/// # Errors
+/// What clone3(2) says.
+pub fn clone_sibling() -> Result<Side> {
+    // Which signal tells the parent of the end is what it is for us.
+    clone_unchecked(CloneArgs { flags: libc::CLONE_PARENT as u64, ..CloneArgs::default() })
+}
+
 fn clone_with(arguments: CloneArgs) -> Result<Side> {
     let threads = std::fs::read_dir("/proc/self/task").context(|| "cannot count threads")?.count();
     if threads != 1 {
         return Err(Error::new(format!("refusing to clone a process of {threads} threads")));
     }
+    clone_unchecked(CloneArgs { exit_signal: libc::SIGCHLD as u64, ..arguments })
+}
+
+fn clone_unchecked(arguments: CloneArgs) -> Result<Side> {
     let mut pidfd: i32 = -1;
     let arguments = CloneArgs {
         flags: arguments.flags | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
         pidfd: std::ptr::addr_of_mut!(pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
         ..arguments
     };
     // SAFETY: the arguments, and what they point to, live across the call and have the size passed. No stack is given, so
-    // the child goes on with a copy of ours as after fork(2); there is one thread, checked above.
+    // the child goes on with a copy of ours as after fork(2); there is one thread, which the callers see to.
     let pid = unsafe {
         libc::syscall(libc::SYS_clone3, std::ptr::addr_of!(arguments), std::mem::size_of::<CloneArgs>())
     };

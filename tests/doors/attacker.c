@@ -78,8 +78,58 @@ static void try(int pid)
 	fflush(stdout);
 }
 
+/* The value of a line of /proc/PID/status, as hexadecimal. */
+static unsigned long long status_of(int pid, const char *key)
+{
+	char path[64], line[256];
+	unsigned long long value = 0;
+	snprintf(path, sizeof path, "/proc/%d/status", pid);
+	FILE *file = fopen(path, "re");
+	while (file && fgets(line, sizeof line, file))
+		if (!strncmp(line, key, strlen(key)))
+			value = strtoull(line + strlen(key), NULL, 16);
+	if (file)
+		fclose(file);
+	return value;
+}
+
+/* Whether two paths lead to two files; one that leads nowhere, as in a process that has ended, tells nothing. */
+static int other_file(const char *one, const char *other)
+{
+	struct stat a, b;
+	return stat(one, &a) == 0 && stat(other, &b) == 0 && (a.st_dev != b.st_dev || a.st_ino != b.st_ino);
+}
+
+/* Whether a process, which we may trace, has more than we have. */
+static void try_beyond(int pid)
+{
+	char path[64], name[32];
+	name_of(pid, name, sizeof name);
+	if (strcmp(name, "coracle"))
+		return;
+	unsigned long long permitted = status_of(pid, "CapPrm:"), filters = status_of(pid, "Seccomp_filters:");
+	name_of(pid, name, sizeof name);
+	if (strcmp(name, "coracle"))
+		return;
+	printf("saw %d\n", pid);
+	if (permitted & ~status_of(1, "CapBnd:"))
+		printf("DOOR: %d has capabilities %llx\n", pid, permitted);
+	if (filters < status_of(1, "Seccomp_filters:"))
+		printf("DOOR: %d has no filter\n", pid);
+	snprintf(path, sizeof path, "/proc/%d/root", pid);
+	if (other_file(path, "/"))
+		printf("DOOR: %d has another root\n", pid);
+	for (int number = 3; number < 12; number++) {
+		struct stat file;
+		snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, number);
+		if (stat(path, &file) == 0 && (S_ISDIR(file.st_mode) || S_ISREG(file.st_mode)))
+			printf("DOOR: descriptor %d of %d is a file or directory\n", number, pid);
+	}
+	fflush(stdout);
+}
+
 /* Tries everything on whoever comes, for as long as it is there. */
-static _Noreturn void watch(void)
+static _Noreturn void watch(void (*try)(int))
 {
 	int last = getpid();
 	printf("looking\n");
@@ -138,5 +188,5 @@ int main(int argc, char **argv)
 		return overwrite();
 	if (argc > 1 && !strcmp(argv[1], "tiocsti"))
 		return type();
-	watch();
+	watch(argc > 1 && !strcmp(argv[1], "beyond") ? try_beyond : try);
 }
