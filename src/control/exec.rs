@@ -70,6 +70,10 @@ fn prepare_and_enter(paths: &Paths, ask: &Ask<'_>) -> Result<Relay> {
     }
     let leader = signal::leader(&record)?;
     let meant = meant(ask, &record)?;
+    if !meant.user_namespace {
+        // Its root may read our memory.
+        process::forget_environment();
+    }
     // Blocked before the child exists, so that none is lost; the child resets its own.
     let signals = relay::signals()?;
     let mut diverted = if meant.on_terminal { Diverted::default() } else { Diverted::divert()? };

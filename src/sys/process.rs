@@ -287,6 +287,23 @@ pub fn make_files_as(id: u32) -> Result<()> {
     rustix::thread::set_capabilities(None, sets).context(|| "cannot keep capabilities")
 }
 
+/// Overwrites the variables we were executed with: what others may read of us tells them none.
+pub fn forget_environment() {
+    unsafe extern "C" {
+        static environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: the C library keeps `environ` a list of C strings that ends with a null pointer, and the
+    // strings are ours to write. The caller has one thread, and std gives copies of variables only.
+    unsafe {
+        let mut at = environ;
+        while !at.is_null() && !(*at).is_null() {
+            let length = libc::strlen(*at);
+            std::ptr::write_bytes(*at, 0, length);
+            at = at.add(1);
+        }
+    }
+}
+
 /// Executes a program; returns only when that failed.
 pub fn execute(
     path: &std::ffi::CStr,

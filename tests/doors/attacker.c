@@ -119,6 +119,14 @@ static void try_beyond(int pid)
 	snprintf(path, sizeof path, "/proc/%d/root", pid);
 	if (other_file(path, "/"))
 		printf("DOOR: %d has another root\n", pid);
+	char text[65536];
+	snprintf(path, sizeof path, "/proc/%d/environ", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text);
+	if (length > 0 && memmem(text, length, "SECRET=", 7))
+		printf("DOOR: %d tells the host's variables\n", pid);
+	if (fd >= 0)
+		close(fd);
 	for (int number = 3; number < 12; number++) {
 		struct stat file;
 		snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, number);
