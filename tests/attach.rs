@@ -30,11 +30,11 @@ fn call(stream: &mut UnixStream, method: &str) -> String {
     String::from_utf8(answer).expect("text")
 }
 
-/// The private memory of a machine's supervisor, KiB.
+/// The memory of its own of a machine's supervisor, KiB.
 fn private_memory(host: &Host, machine: &str) -> u64 {
     let script = format!(
         "p=$(coracle show {machine} -p supervisor --json | tr -dc 0-9); \
-         awk '/^Private_Dirty/ {{ sum += $2 }} END {{ print sum }}' /proc/$p/smaps"
+         awk '/^Anonymous/ {{ sum += $2 }} END {{ print sum }}' /proc/$p/smaps"
     );
     host.sh_ok(&script).trim().parse().expect("a number")
 }
