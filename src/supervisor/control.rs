@@ -33,7 +33,7 @@ pub enum Call {
     Reboot,
     /// Power off in order.
     PowerOff,
-    /// End at once.
+    /// Power off in order; said again, end at once.
     Terminate,
     /// How the machine is.
     Status,

@@ -46,13 +46,8 @@ impl Loop {
                 self.ask_to_reboot();
             }
             Call::PowerOff if self.stop.is_some() => {}
-            Call::PowerOff => self.ask_to_stop(),
-            Call::Terminate => {
-                if self.stop.is_none() {
-                    self.ask_to_stop();
-                }
-                self.ask_to_stop();
-            }
+            // As for a SIGTERM of machined's: in order, and at once where it is said again.
+            Call::PowerOff | Call::Terminate => self.ask_to_stop(),
             Call::Resize(window) => self.resize(window),
             Call::Status => return Ok(self.how_it_is()),
             Call::Attach(_) => {}
