@@ -15,7 +15,7 @@ fn host() -> Host {
 
 /// A tree of everything that can be copied.
 const TREE: &str = "mkdir -p /var/lib/machines/t/d/e && cd /var/lib/machines/t && echo text >f && chown 1000:1001 f && chmod 4750 f && \
-    touch -d '2001-02-03 04:05:06.123456789' f && ln f d/hard && ln -s /etc/passwd d/link && mkfifo -m 600 d/pipe && \
+    touch -d '2001-02-03 04:05:06.123456789' f && ln f d/hard && ln -s /etc/passwd d/link && mkfifo -m 622 d/pipe && touch -d '2003-03-03' d/pipe && \
     truncate -s 200M sparse && echo end >>sparse && chmod 1777 d && \
     chmod 500 d/e && touch 'with space' && chown -h 33:33 d/link && touch -d '2002-02-02' d";
 

@@ -6,7 +6,7 @@ use super::entry::{Data, Kind, Meta, Notes, Sink};
 use super::ids::Ids;
 use super::walk;
 use crate::error::{Context, Error, Result};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Timespec, Timestamps, Uid};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -211,7 +211,11 @@ impl Place {
             .context(making)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
-        self.give(&made, FileType::Fifo, meta).map_err(|error| error.context(making()))
+        self.give(&made, FileType::Fifo, meta).map_err(|error| error.context(making()))?;
+        // By what was looked at: the name may mean something else by now. The umask took bits away.
+        let own = format!("/proc/self/fd/{}", made.as_raw_fd());
+        rustix::fs::chmod(&own, Mode::from_raw_mode(meta.mode)).context(making)?;
+        rustix::fs::utimensat(rustix::fs::CWD, &own, &times(meta), AtFlags::empty()).context(making)
     }
 
     /// Gives what was made by name to its owner, after a look that it is no other thing by now.
