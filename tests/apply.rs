@@ -45,6 +45,9 @@ fn limits_change_at_once_and_stay() {
     host.ok(&["coracle", "set", "busybox", "memory-max="]);
     assert_eq!(property(&host, "MemoryMax"), "infinity");
     host.ok(&["coracle", "set", "busybox", "tasks-max=", "cpu-quota="]);
+    // What the unit has of itself.
+    assert_eq!(property(&host, "TasksMax"), "16384");
+    host.sh_ok("grep -qx TasksMax=16384 $(systemctl show -P FragmentPath coracle@busybox.service)");
     host.sh_ok(
         "[ ! -e /etc/coracle/machines.d/busybox.toml.d ] && [ ! -e /run/coracle/machines.d/busybox.toml.d ]",
     );

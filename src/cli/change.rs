@@ -52,15 +52,16 @@ pub fn apply(paths: &Paths, wanted: &Apply) -> Result<()> {
 /// What differs, after it was done where that was wanted.
 fn rows(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Row>> {
     let name = &resolved.machine.name;
+    // Before anything is changed: a machine in the foreground is not one to be changed by its definition.
+    let Some(mut started) = snapshot::read(paths, name) else {
+        return Err(Error::new(format!("it is not known what machine '{name}' was started with"))
+            .hint(format!("restart it once: coracle restart {name}")));
+    };
     let after = snapshot::values(&resolved.settings);
     let mut rows: Vec<Row> = limits::apply(paths, &resolved.machine, act)?
         .into_iter()
         .map(|one| [LIVE.into(), one.key.into(), one.now, one.wanted])
         .collect();
-    let Some(mut started) = snapshot::read(paths, name) else {
-        return Err(Error::new(format!("it is not known what machine '{name}' was started with"))
-            .hint(format!("restart it once: coracle restart {name}")));
-    };
     for one in snapshot::differences(&started, &after) {
         let text = |values: &[String]| if values.is_empty() { "-".into() } else { values.join(", ") };
         match one.key.as_str() {

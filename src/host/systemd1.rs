@@ -49,8 +49,6 @@ trait Manager {
         runtime: bool,
         properties: &[(&str, Variant<'_>)],
     ) -> zbus::Result<()>;
-    #[zbus(property)]
-    fn default_tasks_max(&self) -> zbus::Result<u64>;
     fn start_transient_unit(
         &self,
         name: &str,

@@ -18,6 +18,8 @@ pub struct Limit {
     pub wanted: u64,
 }
 
+/// What a machine's unit has where its definition says nothing (`units/coracle@.service`).
+pub const TASKS: u64 = 16384;
 /// How systemd says that there is none.
 pub const NONE: u64 = u64::MAX;
 
@@ -31,7 +33,6 @@ pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<Limit>> {
     let reading = |error| bus::failure(error).context(format!("cannot read the limits of unit '{unit}'"));
     let path = manager.load_unit(unit).await.map_err(reading)?;
     let now = all_properties(&connection, &path).await.map_err(reading)?;
-    let default_tasks = manager.default_tasks_max().await.map_err(reading)?;
     // A percentage of one processor as time in each second.
     let quota = wanted.cpu_quota.map(|percent| u64::from(percent) * 10_000);
     let limits = [
@@ -40,7 +41,7 @@ pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<Limit>> {
         ("resources.memory-swap-max", "MemorySwapMax", wanted.memory_swap_max, NONE),
         ("resources.cpu-quota", "CPUQuotaPerSecUSec", quota, NONE),
         ("resources.cpu-weight", "CPUWeight", wanted.cpu_weight, NONE),
-        ("resources.tasks-max", "TasksMax", wanted.tasks_max, default_tasks),
+        ("resources.tasks-max", "TasksMax", wanted.tasks_max, TASKS),
         ("resources.io-weight", "IOWeight", wanted.io_weight, NONE),
     ];
     let limit = |(key, property, wanted, default): (&'static str, &'static str, Option<u64>, u64)| {
