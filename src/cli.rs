@@ -1,6 +1,7 @@
 //! The command line: every verb and option, from which help, completions and the options in the
 //! manual come as well. Called by `main`; it runs no machine.
 
+pub mod change;
 pub mod check;
 pub mod completions;
 pub mod config;
@@ -13,7 +14,8 @@ pub mod verbs;
 
 pub use run::Run;
 pub use verbs::{
-    Check, Completions, Config, Exec, Kill, List, Logs, Names, Shell, Show, Start, Status, Switch, Whom,
+    Apply, Bind, Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, One, Set, Shell, Show,
+    Start, Status, Switch, Unbind, Whom,
 };
 
 use crate::error::{Error, Result};
@@ -69,6 +71,10 @@ pub enum Verb {
     Terminate(Names),
     /// Send a signal to the processes of machines
     Kill(Kill),
+    /// Stop all processes of machines where they are
+    Freeze(Names),
+    /// Let machines that were frozen go on
+    Thaw(Names),
     /// List the machines that run
     List(List),
     /// Show how machines are, for people
@@ -83,6 +89,39 @@ pub enum Verb {
     Exec(Exec),
     /// Open a login shell in a machine that runs
     Shell(Shell),
+    /// Copy files from the host into a machine that runs
+    ///
+    /// SRC '-' is a tar archive on standard input, put into the directory DST. Owners keep their
+    /// numbers as the machine counts. What DST is named appears only when all of it is there.
+    CopyTo(Copy),
+    /// Copy files of a machine that runs to the host
+    ///
+    /// DST '-' is a tar archive on standard output. Owners keep their numbers as the machine counts;
+    /// set-user-ID bits and file capabilities do not come along.
+    CopyFrom(Copy),
+    /// Mount a part of the host's tree in a machine that runs, or list what is
+    ///
+    /// The mount is there until it is taken off or the machine ends or reboots; what is to be there
+    /// always belongs in the definition.
+    Bind(Bind),
+    /// Take off what was bound
+    Unbind(Unbind),
+    /// See the console of a machine that runs, and type there
+    ///
+    /// '^]' three times within a second detaches. The last 64 KiB of the console come first.
+    Attach(One),
+    /// Get a login prompt of a machine that runs
+    Login(One),
+    /// Change settings of a machine, also while it runs
+    ///
+    /// The change is kept in a drop-in of the definition. Limits hold at once; of other settings it
+    /// is said that they need a restart.
+    Set(Set),
+    /// Make a machine that runs what its definition says
+    ///
+    /// Limits and further bind mounts are changed while it runs; of the rest it is said that it needs
+    /// a restart.
+    Apply(Apply),
     /// Check definitions, and show every problem with its place
     Check(Check),
     /// Show the settings of a machine and where each comes from

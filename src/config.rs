@@ -2,6 +2,7 @@
 //! `cli` and `run`. It reads definitions and touches nothing.
 
 pub mod check;
+pub mod drop_in;
 pub mod explain;
 pub mod files;
 pub mod layer;
@@ -9,6 +10,7 @@ pub mod mount;
 mod nearest;
 pub mod problem;
 mod resolve;
+pub mod snapshot;
 pub mod toml;
 pub mod values;
 

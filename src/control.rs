@@ -2,8 +2,14 @@
 //! thing, and returns data or writes to what it is given. Called by `cli`. Must not print, and must
 //! not know how definitions are found: what it needs of them is passed in.
 
+pub mod attach;
+pub mod bind;
+pub mod copy;
 pub mod exec;
+pub mod freezer;
+pub mod limits;
 pub mod list;
+pub mod login;
 pub mod logs;
 pub mod progress;
 mod relay;
@@ -11,6 +17,7 @@ pub mod show;
 pub mod signal;
 pub mod start;
 pub mod status;
+mod streams;
 
 use crate::error::{Context, Error, Result};
 use crate::host::state::Record;

@@ -1,11 +1,14 @@
 //! The outside worlds, one file each, speaking our words.
 
+pub mod bindings;
 mod bus;
 pub mod cgroup;
 mod emulator;
 pub mod entries;
+pub mod idmap;
 pub mod ids;
 pub mod journal;
+pub mod label;
 pub mod lock;
 pub mod machined;
 pub mod netlink;
@@ -13,3 +16,4 @@ pub mod networkd;
 pub mod probe;
 pub mod state;
 pub mod systemd1;
+pub mod varlink;

@@ -34,7 +34,7 @@
 //! | [`host`] | the outside worlds, a file each, speaking our words | `machine`, `paths`, `plan` (what it asks for), `sys` |
 //! | [`supervisor`] | the parent: host steps, meetings, the event loop, undoing | all above but `config` |
 //! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths` |
-//! | [`control`] | verbs on machines that run | `machine`, `paths`, `host`, `sys`, `generator`; for `exec` also `plan`, `link`, `payload` |
+//! | [`control`] | verbs on machines that run | `machine`, `paths`, `host`, `sys`, `generator`; for `exec` and `bind` also `plan`, `link`, `payload` |
 //! | [`run`] | the pipeline on one page | all above, and the output of `cli` |
 //! | [`cli`] | verbs, options, tables, JSON; the only output | `machine`, `paths`, `config`, `control`, `run`, `host` (its records) |
 //! | `main` | parses, calls, prints the error, exits | `cli`, `run`, `config`, `control`, `generator`, `paths` |

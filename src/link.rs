@@ -31,6 +31,8 @@ pub enum Sync {
 pub enum FromPayload {
     /// It waits at a meeting.
     Reached(Sync),
+    /// Another process goes on in its place, whose pidfd comes along.
+    Replaced,
     /// It has a terminal, whose other side comes along.
     Terminal,
     /// All its steps are done; with it may come the console's descriptor.
@@ -116,6 +118,20 @@ impl ParentEnd {
     /// `EPIPE` where the child is gone.
     pub fn release(&self, sync: Sync) -> Result<()> {
         send(self.0.as_fd(), &ToPayload::Go(sync), None)
+    }
+}
+
+impl AsFd for ParentEnd {
+    /// To wait for the next message.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for ChildEnd {
+    /// To be kept where all else is closed.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

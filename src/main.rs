@@ -2,7 +2,7 @@
 //! place that ends the process.
 
 use coracle::cli::{self, Cli, Verb, machines};
-use coracle::control::{Outcome, signal};
+use coracle::control::{Outcome, freezer, signal};
 use coracle::error::Error;
 use coracle::paths::Paths;
 use coracle::run::Mode;
@@ -78,7 +78,8 @@ fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error
         }
         Verb::Launch(wanted) => coracle::run::launch_unit(&paths, &wanted.name).map(|()| 0),
         Verb::Exec(wanted) => machines::exec(&paths, &wanted.name, &wanted.command, &wanted.entry),
-        Verb::Shell(wanted) => machines::exec(&paths, &wanted.name, &[], &wanted.entry),
+        Verb::Shell(wanted) => machines::shell(&paths, wanted),
+        Verb::Login(wanted) => machines::login(&paths, wanted),
         verb => return several(&paths, verb).map(|()| 0),
     };
     status.map_err(|error| vec![error])
@@ -96,15 +97,24 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Reboot(wanted) => signal::reboot(paths, &wanted.names),
         Verb::Terminate(wanted) => signal::terminate(paths, &wanted.names),
         Verb::Kill(wanted) => machines::kill(paths, wanted),
+        Verb::Freeze(wanted) => freezer::freeze(paths, &wanted.names),
+        Verb::Thaw(wanted) => freezer::thaw(paths, &wanted.names),
         Verb::Status(wanted) => machines::status(paths, wanted),
         Verb::List(wanted) => machines::alone(machines::list(paths, wanted)),
         Verb::Show(wanted) => machines::alone(machines::show(paths, wanted)),
         Verb::Logs(wanted) => machines::alone(machines::logs(paths, wanted)),
+        Verb::CopyTo(wanted) => machines::alone(machines::copy(paths, machines::Way::To, wanted)),
+        Verb::CopyFrom(wanted) => machines::alone(machines::copy(paths, machines::Way::From, wanted)),
+        Verb::Attach(wanted) => machines::alone(machines::attach(paths, wanted)),
+        Verb::Set(wanted) => machines::alone(cli::change::set(paths, wanted)),
+        Verb::Apply(wanted) => machines::alone(cli::change::apply(paths, wanted)),
+        Verb::Bind(wanted) => machines::alone(machines::bind(paths, wanted)),
+        Verb::Unbind(wanted) => machines::unbind(paths, wanted),
         Verb::Check(wanted) => machines::alone(cli::check::run(paths, wanted)),
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
         Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
-        Verb::Run(_) | Verb::Launch(_) | Verb::Exec(_) | Verb::Shell(_) => Ok(()),
+        Verb::Run(_) | Verb::Launch(_) | Verb::Exec(_) | Verb::Shell(_) | Verb::Login(_) => Ok(()),
     }
 }
 

@@ -50,6 +50,11 @@ impl Paths {
         self.state().join(name)
     }
 
+    /// The control socket of the machine of this name: `/run/coracle/NAME/control`.
+    pub fn control(&self, name: &str) -> PathBuf {
+        self.state().join(name).join("control")
+    }
+
     /// What is kept of machines across reboots (id ranges, addresses): `/var/lib/coracle`.
     pub fn kept(&self) -> PathBuf {
         self.join("/var/lib/coracle")

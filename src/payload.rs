@@ -2,6 +2,7 @@
 //! of its tree. Each is a loop over steps. They never print and never log: what fails is told to
 //! the supervisor over the link.
 
+pub mod binding;
 mod builder;
 mod limits;
 mod mounts;

@@ -52,6 +52,9 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     };
     let arguments = vec!["launch".into(), name.as_str().into()];
     let running = start(paths, &resolved.machine, place, arguments, kept, Keep::Recorded)?;
+    // For 'apply'; a machine can do without.
+    let values = config::snapshot::values(&resolved.settings);
+    config::snapshot::write(paths, name, &values).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     Err(running.execute(&["supervise".into()]))
 }
 
@@ -179,6 +182,7 @@ fn start(
     }
     if kept.is_none() {
         reserve::refuse_running(paths, &machine.name).map_err(launch)?;
+        crate::supervisor::protect_program(machine).map_err(launch)?;
     }
     let found = facts::find(paths, machine, keep, kept.as_ref()).map_err(launch)?;
     let plan = plan::make(machine, &found.facts).map_err(launch)?;
@@ -203,11 +207,12 @@ fn start(
 /// Tells machined again of a machine it has lost.
 fn register_again(mut running: Running) -> Running {
     let terms = &mut running.terms;
+    let paths = Paths::below(&terms.paths_root);
     let leader = running.descriptors.leader.as_fd();
-    match registration::register(&terms.record, leader, terms.machine_id, machined::Previous::Ours) {
+    match registration::register(&paths, &terms.record, leader, terms.machine_id, machined::Previous::Ours) {
         Ok(machined::Outcome::Registered) => {
             terms.record.registered = true;
-            let written = terms.record.write(&Paths::below(&terms.paths_root));
+            let written = terms.record.write(&paths);
             written.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         }
         Ok(machined::Outcome::Absent(why)) => log::debug!("not registered with machined: {why}"),

@@ -4,6 +4,7 @@
 
 pub mod cleanup;
 pub mod console;
+pub mod control;
 mod ending;
 mod guest;
 pub mod handover;
@@ -26,4 +27,17 @@ pub fn runtime() -> crate::error::Result<tokio::runtime::Runtime> {
         .enable_time()
         .build()
         .context(|| "cannot start the event loop for D-Bus and netlink")
+}
+
+/// Sees to it that a machine whose root is the host's root cannot write to the program we are, when
+/// it has itself executed by us. It executes this program again, where that is needed.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn protect_program(machine: &crate::machine::Machine) -> crate::error::Result<()> {
+    use crate::machine::users::Users;
+    if matches!(machine.users, Users::Host | Users::Identity) {
+        crate::sys::process::run_from_read_only()?;
+    }
+    Ok(())
 }

@@ -40,6 +40,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             // What a plan asks of a tree: its users, and which init it has.
             "plan::User",
             "plan::init",
+            // And of a security module: the label of what enters a machine.
+            "plan::step::Label",
         ],
     ),
     ("generator", &["machine", "paths"]),
@@ -58,6 +60,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan::filter::Policy",
             "link",
             "payload::lead",
+            // `bind` attaches by a child, as the builder does.
+            "payload::binding",
         ],
     ),
     (

@@ -122,3 +122,57 @@ fn signals_are_passed_on() {
                   p=$!; sleep 1; kill -TERM $p; wait $p";
     assert_eq!(host.sh(script).status, 9);
 }
+
+#[test]
+fn every_guest_is_entered_50_ms_after_its_start() {
+    const CATALOGUE: [&str; 6] = ["trixie", "bookworm", "busybox", "sysvinit", "openrc", "runit"];
+    let host = Host::start(&CATALOGUE);
+    for guest in CATALOGUE {
+        host.ok(&["coracle", "start", "--wait=running", guest]);
+        std::thread::sleep(Duration::from_millis(50));
+        let stop_bus = "systemctl stop dbus.socket dbus.service || service dbus stop || true";
+        let streams = format!("printf x | coracle exec {guest} -- sh -c 'cat; echo e >&2; exit 7'");
+        let out = host.sh(&streams);
+        assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (7, "x", "e\n"), "{guest}");
+        // And once more when all is up but the bus.
+        host.sh(&format!("coracle exec --wait-ready {guest} -- sh -c '{stop_bus}'"));
+        let out = host.sh(&streams);
+        assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (7, "x", "e\n"), "{guest}");
+        host.ok(&["coracle", "terminate", guest]);
+    }
+    host.stop();
+}
+
+#[test]
+fn a_frozen_machine_stands_still_and_goes_on() {
+    let host = host();
+    for guest in GUESTS {
+        host.ok(&["coracle", "freeze", guest]);
+        let refused = host.exec(&["coracle", "exec", guest, "--", "true"]);
+        assert_eq!(refused.status, 125, "{refused}");
+        assert!(refused.stderr.contains("is frozen") && refused.stderr.contains("coracle thaw"), "{refused}");
+        assert!(host.ok(&["coracle", "list"]).lines().any(|l| l.starts_with(guest) && l.contains("frozen")));
+        host.ok(&["coracle", "thaw", guest]);
+        host.ok(&["coracle", "exec", guest, "--", "true"]);
+        // What systemd froze goes on as well, and a stop needs no thaw before.
+        host.sh_ok(&format!("systemctl freeze coracle@{guest}.service && coracle thaw {guest}"));
+        host.ok(&["coracle", "freeze", guest]);
+        host.ok(&["coracle", "stop", guest]);
+    }
+    host.stop();
+}
+
+#[test]
+fn much_goes_through_a_terminal_both_ways() {
+    let host = host();
+    let bytes: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
+    host.write("/tmp/in", &bytes);
+    // The terminal echoes what is typed while the command writes it as well.
+    let out = host.exec_for(
+        Duration::from_secs(30),
+        &["sh", "-c", "coracle exec -t busybox -- sh -c 'stty -echo; cat | tail -n 1' </tmp/in"],
+    );
+    assert!(out.status == 0 && out.stdout.contains("line 19999"), "{out}");
+    let size = "coracle exec -t busybox -- stty size </dev/null";
+    assert!(host.sh_ok(size).contains("24 80"));
+}

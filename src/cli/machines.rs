@@ -2,10 +2,12 @@
 //! Called by `main`.
 
 use super::output::{self, Align, Legend};
-use super::verbs::{Entry, Kill, List, Logs, Show, Start, Status, Switch, WaitFor, Whom};
+use super::verbs::{
+    Bind, Copy, Entry, Kill, List, Logs, One, Shell, Show, Start, Status, Switch, Unbind, WaitFor, Whom,
+};
 use crate::config;
 use crate::control::progress::Progress;
-use crate::control::{Outcome, exec, list, logs, show, signal, start, status};
+use crate::control::{Outcome, attach, bind, copy, exec, list, login, logs, show, signal, start, status};
 use crate::error::{Error, Result};
 use crate::host::state::Record;
 use crate::machine::Machine;
@@ -13,9 +15,10 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use rustix::termios;
 use std::ffi::OsString;
+use std::path::Path;
 
 /// Which of the two verbs that bring machines up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, std::marker::Copy, PartialEq, Eq)]
 pub enum Up {
     /// `start`
     Start,
@@ -24,12 +27,21 @@ pub enum Up {
 }
 
 /// Which of the two verbs that decide on the next boot of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, std::marker::Copy, PartialEq, Eq)]
 pub enum AtBoot {
     /// `enable`
     Enable,
     /// `disable`
     Disable,
+}
+
+/// Which way `copy-to` and `copy-from` copy.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Into the machine.
+    To,
+    /// Out of it.
+    From,
 }
 
 /// The machine a name means by its definition.
@@ -206,26 +218,123 @@ pub fn logs(paths: &Paths, wanted: &Logs) -> Result<()> {
 /// # Errors
 /// Why the command was not executed.
 pub fn exec(paths: &Paths, name: &Name, argv: &[OsString], entry: &Entry) -> Result<u8> {
+    exec::exec(paths, &asked(name, argv, entry))
+}
+
+/// What the options of `exec` and `shell` ask for.
+fn asked<'a>(name: &'a Name, argv: &[OsString], entry: &'a Entry) -> exec::Ask<'a> {
     let variable = |given: &String| match given.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => std::env::var(given).ok().map(|value| (given.clone(), value)),
     };
-    exec::exec(
-        paths,
-        &exec::Ask {
-            name,
-            argv: argv.to_vec(),
-            user: entry.user.as_deref(),
-            directory: entry.workdir.clone(),
-            environment: entry.setenv.iter().filter_map(variable).collect(),
-            terminal: match (entry.tty, entry.no_tty) {
-                (true, _) => exec::Terminal::Yes,
-                (_, true) => exec::Terminal::No,
-                _ => exec::Terminal::Auto,
-            },
-            wait_ready: entry.wait_ready,
+    exec::Ask {
+        name,
+        argv: argv.to_vec(),
+        user: entry.user.as_deref(),
+        directory: entry.workdir.clone(),
+        environment: entry.setenv.iter().filter_map(variable).collect(),
+        terminal: match (entry.tty, entry.no_tty) {
+            (true, _) => exec::Terminal::Yes,
+            (_, true) => exec::Terminal::No,
+            _ => exec::Terminal::Auto,
         },
-    )
+        wait_ready: entry.wait_ready,
+    }
+}
+
+/// `copy-to` and `copy-from`.
+///
+/// # Errors
+/// What cannot be copied.
+pub fn copy(paths: &Paths, way: Way, wanted: &Copy) -> Result<()> {
+    let destination = wanted.destination.as_deref();
+    if destination.is_none() && wanted.source == Path::new("-") {
+        return Err(Error::usage("an archive needs a directory it is put into")
+            .hint("usage: coracle copy-to NAME - DST"));
+    }
+    let ask = copy::Ask {
+        name: &wanted.name,
+        source: &wanted.source,
+        destination: destination.unwrap_or(&wanted.source),
+        replace: if wanted.force { copy::Replace::Yes } else { copy::Replace::No },
+    };
+    with_progress(|progress| match way {
+        Way::To => copy::copy_to(paths, &ask, std::mem::replace(progress, Progress::silent())),
+        Way::From => copy::copy_from(paths, &ask, std::mem::replace(progress, Progress::silent())),
+    })
+}
+
+/// `bind`.
+///
+/// # Errors
+/// What cannot be bound.
+pub fn bind(paths: &Paths, wanted: &Bind) -> Result<()> {
+    let Some(source) = &wanted.source else {
+        let list = bind::list(paths, &wanted.name)?;
+        if wanted.json {
+            return output::json(&list);
+        }
+        let columns = ["TARGET", "SOURCE", "ACCESS", "MAP"].map(|name| (name, Align::Left));
+        let cells: Vec<Vec<String>> = list.iter().map(bind::cells).collect();
+        return output::text(&output::table(&columns, &cells, Legend::Shown));
+    };
+    let ask = bind::Ask {
+        name: &wanted.name,
+        source,
+        target: wanted.target.as_ref().unwrap_or(source),
+        read_only: wanted.read_only,
+        make_target: wanted.mkdir.into(),
+        map: wanted.map.clone(),
+    };
+    bind::bind(paths, &ask)
+}
+
+/// `unbind`.
+///
+/// # Errors
+/// One for each that cannot be taken off.
+pub fn unbind(paths: &Paths, wanted: &Unbind) -> Outcome {
+    let each = wanted.targets.iter();
+    let failures: Vec<Error> =
+        each.filter_map(|target| bind::unbind(paths, &wanted.name, target).err()).collect();
+    if failures.is_empty() { Ok(()) } else { Err(failures) }
+}
+
+/// `attach`. Its exit status is 0 however it ended.
+///
+/// # Errors
+/// A machine whose console cannot be seen.
+pub fn attach(paths: &Paths, wanted: &One) -> Result<()> {
+    if termios::isatty(rustix::stdio::stdin()) {
+        log::info!("attached to machine '{}'; type ^] three times within a second to detach", wanted.name);
+    }
+    let ended = attach::attach(paths, &wanted.name)?;
+    match ended {
+        attach::Ended::Detached => log::info!("detached from machine '{}'", wanted.name),
+        attach::Ended::Machine => log::info!("machine '{}' ended", wanted.name),
+        attach::Ended::Told => {}
+    }
+    Ok(())
+}
+
+/// `login`. Returns the exit status of what asks for the name.
+///
+/// # Errors
+/// A machine that has nothing to log in by.
+pub fn login(paths: &Paths, wanted: &One) -> Result<u8> {
+    exec::exec(paths, &login::login(paths, &wanted.name)?)
+}
+
+/// `shell`. Returns the shell's exit status.
+///
+/// # Errors
+/// Why there is none.
+pub fn shell(paths: &Paths, wanted: &Shell) -> Result<u8> {
+    let mut ask = asked(&wanted.name, &[], &wanted.entry);
+    if wanted.session {
+        login::as_session(paths, &mut ask)?;
+    }
+    exec::exec(paths, &ask)
 }
 
 /// One error as the outcome of several.

@@ -102,6 +102,10 @@ pub struct Shell {
     #[arg(value_name = "NAME", value_parser = Name::new)]
     pub name: Name,
 
+    /// As a session of the user, which the machine's logind knows of
+    #[arg(long)]
+    pub session: bool,
+
     /// How it is entered
     #[command(flatten)]
     pub entry: Entry,
@@ -133,6 +137,108 @@ pub struct Entry {
     /// Wait until the system inside is up
     #[arg(long)]
     pub wait_ready: bool,
+}
+
+/// `attach` and `login`.
+#[derive(Debug, Args)]
+pub struct One {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+}
+
+/// `set`.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// Settings of the definition, as memory-max=512M; without a value what was set is forgotten
+    #[arg(value_name = "KEY=VALUE", required = true)]
+    pub changes: Vec<String>,
+
+    /// Until the host reboots
+    #[arg(long)]
+    pub runtime: bool,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `bind`.
+#[derive(Debug, Args)]
+pub struct Bind {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// A file or directory of the host; without it, what is bound is listed
+    #[arg(value_name = "SRC")]
+    pub source: Option<PathBuf>,
+
+    /// Where it appears inside; the same path where not given
+    #[arg(value_name = "DST")]
+    pub target: Option<PathBuf>,
+
+    /// Read-only inside
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Make the place inside where it is missing
+    #[arg(long)]
+    pub mkdir: bool,
+
+    /// Whose files are whose: 'ids', every owner keeps his number; 'root', the source's owner is root
+    /// inside; 'owner', he is the owner of the place inside; a user of the host and one of the machine;
+    /// with these three all others are nobody. 'none': all stay the host's
+    #[arg(long, value_name = "ids|root|owner|none|USER:USER", default_value = "ids", value_parser = crate::control::bind::Map::new)]
+    pub map: crate::control::bind::Map,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `unbind`.
+#[derive(Debug, Args)]
+pub struct Unbind {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// The places inside
+    #[arg(value_name = "DST", required = true)]
+    pub targets: Vec<PathBuf>,
+}
+
+/// `copy-to` and `copy-from`.
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+
+    /// What to copy
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+
+    /// Where to; the same path where not given
+    #[arg(value_name = "DST")]
+    pub destination: Option<PathBuf>,
+
+    /// Replace what is there
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `list`.

@@ -2,8 +2,10 @@
 //! than PID 1 has, and needs neither bus nor shell in the guest. Returns the command's exit status.
 
 use super::relay::{self, Relay};
-use super::{running, signal};
+use super::streams::Diverted;
+use super::{freezer, running, signal};
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::label;
 use crate::host::probe::Tree;
 use crate::host::state::{Phase, Record};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
@@ -13,6 +15,8 @@ use crate::plan::exec::{Exec, steps};
 use crate::plan::filter::Policy;
 use crate::sys::process::{self, Child, Side};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -52,15 +56,31 @@ pub struct Ask<'a> {
 /// # Errors
 /// Why it was not executed, of kind [`Kind::Launch`].
 pub fn exec(paths: &Paths, ask: &Ask<'_>) -> Result<u8> {
-    let launched = |error: Error| error.kind_of(Kind::Launch);
-    let record = running(paths, ask.name).map_err(launched)?;
-    let record = if ask.wait_ready { ready(paths, record, ask.name).map_err(launched)? } else { record };
-    let leader = signal::leader(&record).map_err(launched)?;
-    let meant = meant(ask, &record).map_err(launched)?;
+    prepare_and_enter(paths, ask).map_err(|error| error.kind_of(Kind::Launch))?.run()
+}
+
+/// Up to the moment in which the command runs.
+fn prepare_and_enter(paths: &Paths, ask: &Ask<'_>) -> Result<Relay> {
+    let record = running(paths, ask.name)?;
+    let record = if ask.wait_ready { ready(paths, record, ask.name)? } else { record };
+    freezer::refuse_frozen(&record)?;
+    if record.id_base.is_none_or(|base| base == 0) {
+        // Root inside is root outside there, and could write to what we are executed from.
+        process::run_from_read_only()?;
+    }
+    let leader = signal::leader(&record)?;
+    let meant = meant(ask, &record)?;
+    if !meant.user_namespace {
+        // Its root may read our memory.
+        process::forget_environment();
+    }
     // Blocked before the child exists, so that none is lost; the child resets its own.
-    let signals = relay::signals().map_err(launched)?;
-    let (child, terminal) = enter(&meant, &record, leader).map_err(launched)?;
-    Relay::new(child, terminal, signals)?.run()
+    let signals = relay::signals()?;
+    let mut diverted = if meant.on_terminal { Diverted::default() } else { Diverted::divert()? };
+    let entered = enter(&meant, &record, leader, &signals, &mut diverted);
+    diverted.restore()?;
+    let (child, terminal) = entered?;
+    Relay::new(child, terminal, diverted, signals)
 }
 
 /// Waits until the guest says that it is up.
@@ -102,29 +122,39 @@ fn meant(ask: &Ask<'_>, record: &Record) -> Result<Exec> {
             deny: record.syscalls.deny.clone(),
         },
         no_new_privileges: record.no_new_privileges,
+        label: label::of_entering(record.leader.unwrap_or_default()),
         user_namespace: record.id_base.is_some(),
     })
 }
 
 /// Clones the command into the machine's pid namespace and PID 1's cgroup; returns when it was
 /// executed, with our side of its terminal.
-fn enter(exec: &Exec, record: &Record, leader: OwnedFd) -> Result<(Child, Option<OwnedFd>)> {
+fn enter(
+    exec: &Exec,
+    record: &Record,
+    leader: OwnedFd,
+    signals: &SignalFd,
+    diverted: &mut Diverted,
+) -> Result<(Child, Option<OwnedFd>)> {
     let steps = steps(exec)?;
     let (ours, theirs) = link::pair()?;
     let cgroup = record.cgroup.as_ref().and_then(|_| leader_cgroup(record));
     take_oom_score(record);
-    setns(&leader, CloneFlags::CLONE_NEWPID)
-        .map_err(std::io::Error::from)
-        .context(|| "cannot enter the machine's pid namespace")?;
+    if exec.user_namespace {
+        setns(&leader, CloneFlags::CLONE_NEWPID)
+            .map_err(std::io::Error::from)
+            .context(|| "cannot enter the machine's pid namespace")?;
+    }
     let side = process::clone(0, cgroup.as_ref().map(AsFd::as_fd))?;
     match side {
         Side::Child => {
             drop(ours);
             crate::payload::lead(&steps, &theirs, Some(leader))
         }
-        Side::Parent(child) => {
+        Side::Parent(mut child) => {
             drop(theirs);
-            let met = meet(&ours, &child);
+            diverted.restore()?;
+            let met = meet(&ours, &mut child, signals);
             if met.is_err() {
                 let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
                 let _ = process::wait(child.pidfd.as_fd());
@@ -134,13 +164,25 @@ fn enter(exec: &Exec, record: &Record, leader: OwnedFd) -> Result<(Child, Option
     }
 }
 
-/// Hears the child until it has executed the command.
-fn meet(link: &ParentEnd, child: &Child) -> Result<Option<OwnedFd>> {
+/// Hears the child until it has executed the command. What it meets in the machine may keep it for
+/// ever, a file system of the guest's own for one: whoever waits for it can give up.
+fn meet(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Result<Option<OwnedFd>> {
     let mut terminal = None;
     let mut is_ready = false;
     loop {
+        if !is_heard(link, signals)? {
+            return Err(Error::new("interrupted while the machine was entered"));
+        }
         match link.receive()? {
-            Some((FromPayload::Terminal, descriptor)) => terminal = descriptor,
+            Some((FromPayload::Replaced, Some(pidfd))) => {
+                process::wait(child.pidfd.as_fd())?;
+                child.pidfd = pidfd;
+            }
+            Some((FromPayload::Terminal, descriptor)) => {
+                // Before the command can ask for it.
+                descriptor.iter().for_each(|theirs| relay::fit_window(theirs.as_fd()));
+                terminal = descriptor;
+            }
             Some((FromPayload::Reached(Sync::Ready), _)) => {
                 is_ready = true;
                 link.release(Sync::Ready)?;
@@ -151,6 +193,29 @@ fn meet(link: &ParentEnd, child: &Child) -> Result<Option<OwnedFd>> {
             None => {
                 let _ = process::wait(child.pidfd.as_fd());
                 return Err(Error::new("the machine ended while it was entered"));
+            }
+        }
+    }
+}
+
+/// Waits until the child speaks; false where we are told to end before.
+fn is_heard(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
+    loop {
+        let mut watched = [
+            PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut watched, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            result => result.context(|| "cannot wait for the child")?,
+        };
+        if !watched[0].revents().is_empty() {
+            return Ok(true);
+        }
+        while let Ok(Some(info)) = signals.read_signal() {
+            let ends = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+            if ends.iter().any(|signal| u32::try_from(*signal) == Ok(info.ssi_signo)) {
+                return Ok(false);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! others that could.
 
 use super::{block_on, now, unit_of};
+use crate::host::cgroup;
 use crate::host::state::Record;
 use crate::host::systemd1;
 use crate::machine::name::Name;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// `starting`, `booting`, `running`, `stopping`; of one that does not run `failed`, `stopped`,
+    /// `starting`, `booting`, `running`, `stopping`, `frozen`; of one that does not run `failed`, `stopped`,
     /// or `dead` where a supervisor was killed and nothing has cleaned up yet.
     pub state: String,
     /// The word for its init, or `command`.
@@ -70,7 +71,12 @@ impl Row {
         let cgroup = record.cgroup.as_deref().filter(|_| is_alive);
         Self {
             name: record.name.clone(),
-            state: if is_alive { record.phase.as_str() } else { "dead" }.into(),
+            state: match cgroup {
+                Some(cgroup) if cgroup::is_frozen(&cgroup.join("payload")) => "frozen",
+                _ if is_alive => record.phase.as_str(),
+                _ => "dead",
+            }
+            .into(),
             init: Some(record.init.clone()).filter(|init| !init.is_empty()),
             leader: record.leader.filter(|_| is_alive),
             addresses: record.addresses.clone(),

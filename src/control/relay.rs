@@ -1,17 +1,32 @@
-//! Between a command in a machine and us: its terminal, our signals, its end. One poll loop.
+//! Between a command in a machine and us: its terminal or streams, our signals, its end. One poll
+//! loop, in which nothing but the wait for events waits.
 
+use super::streams::Diverted;
 use crate::error::{Context, Result};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::terminal;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::termios::Termios;
 
 /// Signals passed on to the command.
-const PASSED: [Signal; 6] =
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+const PASSED: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+];
+
+/// How much is taken at once: what a pipe that is writable is sure to take (pipe(7), PIPE_BUF).
+const CHUNK: usize = 4096;
+
+/// How often what is left is asked for after the end of the command: others may go on to write.
+const DRAINED: usize = 4096;
 
 /// Blocks the signals that are passed on, to be read from a descriptor.
 ///
@@ -19,38 +34,156 @@ const PASSED: [Signal; 6] =
 /// What signalfd(2) says.
 pub fn signals() -> Result<SignalFd> {
     let mut mask = SigSet::empty();
-    PASSED.into_iter().chain([Signal::SIGWINCH]).for_each(|signal| mask.add(signal));
+    let ours = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
+    PASSED.into_iter().chain(ours).for_each(|signal| mask.add(signal));
     mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "cannot receive signals")
 }
 
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From us to the command.
+    In,
+    /// From the command to us.
+    Out,
+}
+
+/// Bytes on their way from one descriptor to another.
+#[derive(Debug)]
+pub struct Flow {
+    way: Way,
+    from: OwnedFd,
+    /// Dropped at the end of the input: its own end for a pipe.
+    to: Option<OwnedFd>,
+    waiting: Vec<u8>,
+    ended: bool,
+}
+
+impl Flow {
+    /// Nothing has flowed yet.
+    pub fn new(way: Way, from: OwnedFd, to: OwnedFd) -> Self {
+        Self { way, from, to: Some(to), waiting: Vec::new(), ended: false }
+    }
+
+    /// What is to be waited for now: to write what is held, else to read.
+    fn watched(&self) -> Option<PollFd<'_>> {
+        let to = self.to.as_ref()?;
+        if !self.waiting.is_empty() {
+            Some(PollFd::new(to, PollFlags::OUT))
+        } else {
+            (!self.ended).then(|| PollFd::new(&self.from, PollFlags::IN))
+        }
+    }
+
+    /// Goes on after what was waited for came. False where there was nothing to read.
+    fn go_on(&mut self) -> bool {
+        if self.waiting.is_empty() {
+            let mut buffer = [0u8; CHUNK];
+            match rustix::io::read(&self.from, &mut buffer) {
+                Ok(length @ 1..) => {
+                    self.waiting.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                }
+                Err(rustix::io::Errno::INTR) => return true,
+                Err(rustix::io::Errno::AGAIN) => return false,
+                Ok(_) | Err(_) => self.end(),
+            }
+        } else {
+            self.write();
+        }
+        true
+    }
+
+    fn write(&mut self) {
+        let Some(to) = &self.to else { return };
+        match rustix::io::write(to, &self.waiting) {
+            Ok(written) => drop(self.waiting.drain(..written)),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            // Nobody reads any more: the command is to notice by its own next write.
+            Err(_) => {
+                self.waiting.clear();
+                self.to = None;
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        let Some(to) = self.to.as_ref().filter(|_| self.way == Way::In) else { return };
+        if rustix::termios::isatty(to) {
+            // The end of our input is the end of a line's for a terminal: ^D.
+            self.waiting.push(4);
+        } else {
+            self.to = None;
+        }
+    }
+
+    /// What is there still after the command's end, without waiting for more of it.
+    fn drain(&mut self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        for _ in 0..DRAINED {
+            // What is held is written in any case; only for more nobody waits.
+            let patience = if self.waiting.is_empty() { Some(&now) } else { None };
+            let Some(watched) = self.watched() else { return };
+            match poll(&mut [watched], patience) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(1..) if self.go_on() => {}
+                _ => return,
+            }
+        }
+    }
+}
+
 /// A command that runs.
 pub struct Relay {
     child: Child,
+    /// Our side of its terminal, for the size of its window.
     terminal: Option<OwnedFd>,
+    flows: Vec<Flow>,
     signals: SignalFd,
     before: Option<Termios>,
-    reads_input: bool,
 }
 
 impl Relay {
-    /// Takes over a command, with our side of its terminal where it has one.
+    /// Takes over a command, with our side of its terminal where it has one, and with those of our
+    /// streams that it reaches over us.
     ///
     /// # Errors
-    /// None today; a terminal of ours that cannot be raw is used as it is.
-    pub fn new(child: Child, terminal: Option<OwnedFd>, signals: SignalFd) -> Result<Self> {
-        let stdin = rustix::stdio::stdin();
-        let mut before = None;
+    /// A descriptor that cannot be kept. A terminal of ours that cannot be raw is used as it is.
+    pub fn new(
+        child: Child,
+        terminal: Option<OwnedFd>,
+        diverted: Diverted,
+        signals: SignalFd,
+    ) -> Result<Self> {
+        let mut flows = diverted.into_flows();
         if let Some(theirs) = &terminal {
-            if rustix::termios::isatty(stdin) {
-                terminal::copy_size(stdin, theirs.as_fd());
-                before = terminal::make_raw(stdin).ok();
-            } else {
-                terminal::set_size(theirs.as_fd(), 24, 80);
-            }
+            let keep = |fd: BorrowedFd<'_>| {
+                rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a descriptor")
+            };
+            // Ours alone: what the guest does not read must not hold up what it writes.
+            rustix::io::ioctl_fionbio(theirs, true).context(|| "cannot use the terminal")?;
+            flows.push(Flow::new(Way::In, keep(rustix::stdio::stdin())?, keep(theirs.as_fd())?));
+            flows.push(Flow::new(Way::Out, keep(theirs.as_fd())?, keep(rustix::stdio::stdout())?));
         }
-        Ok(Self { reads_input: terminal.is_some(), child, terminal, signals, before })
+        let mut relay = Self { child, terminal, flows, signals, before: None };
+        relay.take_terminal();
+        Ok(relay)
+    }
+
+    /// Every key is for the command's terminal, where it has one.
+    fn take_terminal(&mut self) {
+        if let Some(theirs) = &self.terminal {
+            fit_window(theirs.as_fd());
+            self.before = terminal::make_raw(rustix::stdio::stdin()).ok();
+        }
+    }
+
+    fn give_terminal_back(&mut self) {
+        if let Some(before) = self.before.take() {
+            terminal::restore(rustix::stdio::stdin(), &before);
+        }
     }
 
     /// Runs until the command ends; returns its exit status, 128 and the signal's number where it
@@ -60,27 +193,24 @@ impl Relay {
     /// What poll(2) or waitid(2) say.
     pub fn run(mut self) -> Result<u8> {
         let status = self.turns();
-        if let Some(before) = &self.before {
-            terminal::restore(rustix::stdio::stdin(), before);
-        }
+        self.give_terminal_back();
         status
     }
 
     fn turns(&mut self) -> Result<u8> {
         loop {
-            let [ended, signalled, output, input] = self.wait()?;
-            if signalled {
+            let ready = self.wait()?;
+            if ready.signalled {
                 self.pass_signals();
             }
-            if output && !self.copy_output() {
-                self.terminal = None;
+            for index in ready.flows {
+                if let Some(flow) = self.flows.get_mut(index) {
+                    flow.go_on();
+                }
             }
-            if input {
-                self.copy_input();
-            }
-            if ended {
+            if ready.ended {
                 let ended = process::wait(self.child.pidfd.as_fd())?;
-                self.drain();
+                self.flows.iter_mut().filter(|flow| flow.way == Way::Out).for_each(Flow::drain);
                 return Ok(match ended {
                     Ended::Exited(status) => u8::try_from(status).unwrap_or(1),
                     Ended::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
@@ -89,83 +219,80 @@ impl Relay {
         }
     }
 
-    /// Which of child, signals, terminal and standard input have something.
-    fn wait(&self) -> Result<[bool; 4]> {
+    fn wait(&self) -> Result<Ready> {
+        let flows = self.flows.iter().enumerate();
+        let (indices, flows): (Vec<usize>, Vec<PollFd<'_>>) =
+            flows.filter_map(|(index, flow)| Some((index, flow.watched()?))).unzip();
         let mut watched = vec![
             PollFd::new(&self.child.pidfd, PollFlags::IN),
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
         ];
-        if let Some(terminal) = &self.terminal {
-            watched.push(PollFd::new(terminal, PollFlags::IN));
-            if self.reads_input {
-                watched.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
-            }
-        }
+        watched.extend(flows);
         loop {
             match poll(&mut watched, None) {
                 Err(rustix::io::Errno::INTR) => {}
                 result => break result.context(|| "cannot wait for the command").map(|_| ())?,
             }
         }
-        let mut ready = [false; 4];
-        for (flag, watched) in ready.iter_mut().zip(&watched) {
-            *flag = !watched.revents().is_empty();
-        }
-        Ok(ready)
+        let is_ready = |index: usize| watched.get(index).is_some_and(|one| !one.revents().is_empty());
+        Ok(Ready {
+            ended: is_ready(0),
+            signalled: is_ready(1),
+            flows: indices
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| is_ready(at + 2))
+                .map(|(_, index)| *index)
+                .collect(),
+        })
     }
 
-    fn pass_signals(&self) {
+    fn pass_signals(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
-            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-            if number == libc::SIGWINCH {
-                if let Some(theirs) = &self.terminal {
-                    terminal::copy_size(rustix::stdio::stdin(), theirs.as_fd());
+            match i32::try_from(info.ssi_signo).unwrap_or(0) {
+                libc::SIGWINCH => {
+                    if let Some(theirs) = &self.terminal {
+                        fit_window(theirs.as_fd());
+                    }
                 }
-            } else if let Err(error) = process::send_signal(self.child.pidfd.as_fd(), number) {
-                log::debug!("cannot pass signal {number} on: {error}, ignoring");
+                libc::SIGTSTP => self.pause(),
+                // We go on by it in any case; the command with us.
+                libc::SIGCONT => self.tell(libc::SIGCONT),
+                number => self.tell(number),
             }
         }
     }
 
-    /// Copies what the command wrote to its terminal; false where nobody has it open any more.
-    fn copy_output(&self) -> bool {
-        self.terminal.as_ref().is_some_and(|theirs| copy(theirs.as_fd(), rustix::stdio::stdout()) > 0)
-    }
-
-    fn copy_input(&mut self) {
-        let Some(theirs) = &self.terminal else { return };
-        if copy(rustix::stdio::stdin(), theirs.as_fd()) == 0 {
-            // The end of our input is the end of a line's for a terminal: ^D.
-            let _ = rustix::io::write(theirs, &[4]);
-            self.reads_input = false;
+    fn tell(&self, signal: i32) {
+        if let Err(error) = process::send_signal(self.child.pidfd.as_fd(), signal) {
+            log::debug!("cannot pass signal {signal} on: {error}, ignoring");
         }
     }
 
-    /// What is left on the terminal after the command's end; others may go on to write to it.
-    fn drain(&self) {
-        let Some(theirs) = &self.terminal else { return };
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        for _ in 0..256 {
-            let mut watched = [PollFd::new(theirs, PollFlags::IN)];
-            let has_more = poll(&mut watched, Some(&now)).is_ok_and(|ready| ready > 0);
-            if !has_more || !watched[0].revents().contains(PollFlags::IN) || !self.copy_output() {
-                return;
-            }
+    /// Stops with the command, as a job of our shell.
+    fn pause(&mut self) {
+        self.tell(libc::SIGSTOP);
+        self.give_terminal_back();
+        if let Err(error) = nix::sys::signal::raise(Signal::SIGSTOP) {
+            log::debug!("cannot stop: {error}, ignoring");
         }
+        self.take_terminal();
     }
 }
 
-/// Copies once; how many bytes, 0 at the end.
-fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> usize {
-    let mut buffer = [0u8; 8192];
-    let length = rustix::io::read(from, &mut buffer).unwrap_or(0);
-    let mut rest = buffer.get(..length).unwrap_or_default();
-    while !rest.is_empty() {
-        match rustix::io::write(to, rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => break,
-        }
+/// What came.
+struct Ready {
+    ended: bool,
+    signalled: bool,
+    flows: Vec<usize>,
+}
+
+/// Gives a terminal in the machine the size of our window, or a usual one where we have none.
+pub fn fit_window(theirs: BorrowedFd<'_>) {
+    let stdin = rustix::stdio::stdin();
+    if rustix::termios::isatty(stdin) {
+        terminal::copy_size(stdin, theirs);
+    } else {
+        terminal::set_size(theirs, 24, 80);
     }
-    length
 }

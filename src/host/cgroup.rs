@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Files of a delegated cgroup that its new owner may write, where the kernel does not list them.
 const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
+/// How long processes may take to stop where they are: one in the middle of a device's work does not.
+const FREEZING: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The cgroup that holds a machine's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
@@ -131,6 +134,41 @@ impl Cgroup {
             }
         }
     }
+}
+
+/// Whether a cgroup stands still (`cgroup.events`), by itself or by one above.
+pub fn is_frozen(directory: &Path) -> bool {
+    let events = std::fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "frozen 1")
+}
+
+/// Stops all processes of a cgroup where they are, or lets them go on, and waits until it is so.
+///
+/// # Errors
+/// What the kernel says, or that a process does not come to where it can stop.
+pub fn set_frozen(directory: &Path, frozen: bool) -> Result<()> {
+    let doing = || format!("cannot {} '{}'", if frozen { "freeze" } else { "thaw" }, directory.display());
+    // Opened before the change, so that its notice is not missed (POLLPRI, cgroup-v2.rst).
+    let events = std::fs::File::open(directory.join("cgroup.events")).context(doing)?;
+    std::fs::write(directory.join("cgroup.freeze"), if frozen { "1" } else { "0" }).context(doing)?;
+    let begun = std::time::Instant::now();
+    while is_frozen(directory) != frozen {
+        let left = FREEZING.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(Error::new(if frozen {
+                "a process does not stop"
+            } else {
+                "a cgroup above is frozen"
+            })
+            .context(doing()));
+        }
+        let left = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos().max(1)) };
+        let _ = rustix::event::poll(
+            &mut [rustix::event::PollFd::new(&events, rustix::event::PollFlags::PRI)],
+            Some(&left),
+        );
+    }
+    Ok(())
 }
 
 /// Kills everything in a cgroup and removes it with all below, thawing it first: a frozen process

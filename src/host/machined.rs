@@ -3,7 +3,7 @@
 //! (SYSTEMD(262)) and sends it SIGTERM on `machinectl terminate`. A missing machined must not keep
 //! a machine from running: that is an outcome, not an error.
 
-use super::bus;
+use super::{bus, varlink};
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use std::os::fd::BorrowedFd;
@@ -14,6 +14,10 @@ use zbus::{OwnedObjectPath, Variant, proxy};
 
 /// What we call ourselves towards machined.
 const SERVICE: &str = "coracle";
+/// Where machined answers over Varlink.
+const VARLINK: &str = "/run/systemd/machine/io.systemd.Machine";
+/// The call by which it is told of a machine.
+const REGISTER: &str = "io.systemd.Machine.Register";
 /// The answer for a name that is registered.
 const EXISTS: &str = "org.freedesktop.machine1.MachineExists";
 /// How long machined may take to forget a registration that was taken back.
@@ -84,6 +88,8 @@ pub struct Registration<'a> {
     pub ifindex: Option<u32>,
     /// The unit it runs in, where known.
     pub unit: Option<&'a str>,
+    /// The socket at which the machine's supervisor answers (`io.systemd.MachineInstance`).
+    pub control: &'a Path,
     /// Whose a registration of the same name is, as far as the caller knows.
     pub previous: Previous,
 }
@@ -143,6 +149,9 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
         Err(error) => return Ok(Outcome::Absent(error.to_string())),
     };
     let manager = manager(&connection).await?;
+    if with_control(registration) == Answer::Registered {
+        return Ok(Outcome::Registered);
+    }
     let Err(error) = call(&manager, registration).await else { return Ok(Outcome::Registered) };
     if let Some(reason) = absence(&error) {
         return Ok(Outcome::Absent(reason));
@@ -162,6 +171,15 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
     // machined forgets an old registration only when it has nothing else to do.
     let began = tokio::time::Instant::now();
     loop {
+        match with_control(registration) {
+            Answer::Registered => return Ok(Outcome::Registered),
+            // The other way would not tell of the control socket.
+            Answer::Exists if began.elapsed() < FORGETTING => {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+            Answer::Exists | Answer::Unable => {}
+        }
         match call(&manager, registration).await {
             Ok(()) => return Ok(Outcome::Registered),
             Err(error) if is(&error, EXISTS) && began.elapsed() < FORGETTING => {
@@ -177,6 +195,66 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
 pub fn is_machined(pid: u32) -> bool {
     // The kernel keeps 15 characters.
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd-machine\n")
+}
+
+/// What machined answers over Varlink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Registered,
+    Exists,
+    Unable,
+}
+
+/// One attempt by the one way that tells machined of a control socket, by which `machinectl pause`,
+/// `resume`, `reboot`, `poweroff` and `terminate` reach us. SYSTEMD(261): older ones refuse the
+/// parameter, and those before 256 have no socket.
+fn with_control(registration: &Registration<'_>) -> Answer {
+    if !Path::new(VARLINK).exists() {
+        return Answer::Unable;
+    }
+    let answer = varlink::connect(Path::new(VARLINK))
+        .and_then(|mut stream| varlink::try_call(&mut stream, REGISTER, &parameters(registration)));
+    match answer {
+        Ok(Ok(_)) => Answer::Registered,
+        Ok(Err(refused)) if refused.name == "io.systemd.Machine.MachineExists" => Answer::Exists,
+        Ok(Err(refused)) => {
+            log::debug!("machined takes no control socket: {}, ignoring", refused.name);
+            Answer::Unable
+        }
+        Err(error) => {
+            log::debug!("{error}, ignoring");
+            Answer::Unable
+        }
+    }
+}
+
+/// What a registration says over Varlink.
+fn parameters(registration: &Registration<'_>) -> serde_json::Value {
+    let id: String = registration.machine_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut leader = serde_json::json!({ "pid": registration.leader });
+    // The inode of a pidfd tells a process from all others of this boot (Linux 6.9).
+    if let Ok(stat) = rustix::fs::fstat(registration.leader_pidfd) {
+        leader["pidfdId"] = stat.st_ino.into();
+        leader["bootId"] = boot.trim().replace('-', "").into();
+    }
+    let mut parameters = serde_json::json!({
+        "name": registration.name.as_str(),
+        "service": SERVICE,
+        "class": CLASS,
+        "leaderProcessId": leader,
+        "controlAddress": registration.control,
+    });
+    if registration.machine_id != [0; 16] {
+        parameters["id"] = id.into();
+    }
+    if let Some(root) = registration.root.to_str() {
+        parameters["rootDirectory"] = root.into();
+    }
+    if let Some(index) = registration.ifindex {
+        parameters["ifIndices"] = [index].into();
+    }
+    parameters
 }
 
 /// One attempt: the newest method first.

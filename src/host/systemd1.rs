@@ -3,6 +3,7 @@
 //! Must not know what a machine is: it speaks of units.
 
 mod jobs;
+pub mod limits;
 mod scope;
 
 pub use jobs::{Action, Finished, Until, run};
@@ -41,6 +42,13 @@ trait Manager {
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reload(&self) -> zbus::Result<()>;
+    fn thaw_unit(&self, name: &str) -> zbus::Result<()>;
+    fn set_unit_properties(
+        &self,
+        name: &str,
+        runtime: bool,
+        properties: &[(&str, Variant<'_>)],
+    ) -> zbus::Result<()>;
     fn start_transient_unit(
         &self,
         name: &str,
@@ -131,6 +139,16 @@ pub async fn reload() -> Result<()> {
         .reload()
         .await
         .map_err(|error| bus::failure(error).context("cannot make systemd read its unit files again"))
+}
+
+/// Lets a unit go on that systemd froze.
+///
+/// # Errors
+/// Where systemd does not answer or refuses.
+pub async fn thaw(unit: &str) -> Result<()> {
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let refused = |error| bus::failure(error).context(format!("cannot thaw unit '{unit}'"));
+    manager(&connection).await?.thaw_unit(unit).await.map_err(refused)
 }
 
 /// Lets units start with the host, and reloads. Returns what changed, a line for each link.

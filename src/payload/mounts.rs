@@ -122,7 +122,7 @@ fn is_there(root: BorrowedFd<'_>, path: &Path) -> bool {
 }
 
 /// Opens where something is to be mounted; a link at the end is refused.
-fn open_target(root: BorrowedFd<'_>, target: &Path) -> Result<OwnedFd> {
+pub(super) fn open_target(root: BorrowedFd<'_>, target: &Path) -> Result<OwnedFd> {
     let parent = open_parent(root, target)?;
     let name = target.file_name().unwrap_or(".".as_ref());
     let place =
@@ -196,7 +196,7 @@ pub fn bind(
 }
 
 /// Makes a missing target of the type of its source.
-fn make_target(root: BorrowedFd<'_>, target: &Path, from: &OwnedFd, owner: u32) -> Result<()> {
+pub(super) fn make_target(root: BorrowedFd<'_>, target: &Path, from: &OwnedFd, owner: u32) -> Result<()> {
     let stat = rustix::fs::fstat(from).context(|| "cannot look at the bind source")?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return make_directories(root, target, owner);

@@ -18,12 +18,16 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Session {
     machine: Option<OwnedFd>,
+    /// Device and inode of the program we are, as the host's procfs tells.
+    ourselves: Option<(u64, u64)>,
 }
 
 impl Session {
     /// Before the first step. `machine` is a pidfd of the PID 1 to join, where there is one.
     pub fn new(machine: Option<OwnedFd>) -> Self {
-        Self { machine }
+        use std::os::unix::fs::MetadataExt;
+        let ourselves = std::fs::metadata("/proc/self/exe").map(|data| (data.dev(), data.ino()));
+        Self { machine, ourselves: ourselves.ok() }
     }
 
     /// Does one step.
@@ -42,8 +46,11 @@ impl Session {
             LeadStep::Terminal => new_terminal(link),
             LeadStep::Join => self.join(),
             LeadStep::TimeNamespace => time_namespace(),
+            LeadStep::Label(label) => std::fs::write(label.file, &label.text).context(|| "cannot ask for it"),
             LeadStep::Limits => limits::reset(None),
             LeadStep::Capabilities(kept) => capabilities(*kept),
+            LeadStep::Confine(kept) => confine(*kept),
+            LeadStep::Replace => replace(link),
             LeadStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             LeadStep::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).context(|| "cannot give them up")
@@ -52,13 +59,16 @@ impl Session {
             LeadStep::CleanSlate => clean_slate(),
             LeadStep::Filter(program) => check("cannot load it", filter::install(program)),
             LeadStep::Stub => stub::fork(),
-            LeadStep::Execute { programs, argv, environment } => execute(programs, argv, environment),
+            LeadStep::Execute { programs, argv, environment } => self.execute(programs, argv, environment),
         }
     }
 
-    /// Joins all namespaces at once. The pid namespace is ours from birth. The user namespace is among
-    /// them: from here on we are not dumpable, and no process of the guest can trace us.
+    /// Joins all namespaces at once. Where there is a user namespace among them, the pid namespace is
+    /// ours from birth. Before the guest's root has
+    /// any right over us we are not dumpable, and stay so up to the exec: none of its processes can
+    /// trace us, nor look at our descriptors or our program through procfs (ptrace(2)).
     fn join(&self) -> Result<()> {
+        process::set_dumpable(false);
         let machine = self.machine.as_ref().ok_or_else(|| Error::new("there is no machine to join"))?;
         let all = CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
@@ -68,10 +78,50 @@ impl Session {
             | CloneFlags::CLONE_NEWCGROUP;
         let joined = match setns(machine, all) {
             // A machine without a user namespace of its own: its is ours already.
-            Err(nix::errno::Errno::EINVAL) => setns(machine, all & !CloneFlags::CLONE_NEWUSER),
+            // Its root could trace us, so we are not born into its pid namespace: who replaces us is.
+            Err(nix::errno::Errno::EINVAL) => {
+                setns(machine, all & !CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID)
+            }
             joined => joined,
         };
         joined.map_err(std::io::Error::from).context(|| "cannot join its namespaces")
+    }
+
+    /// Executes the first candidate that exists.
+    fn execute(&self, programs: &[PathBuf], argv: &[OsString], environment: &[CString]) -> Result<()> {
+        let text = |word: OsString| {
+            CString::new(word.into_vec()).map_err(|_| Error::new("a word of the command has a NUL in it"))
+        };
+        let argv: Vec<CString> = argv.iter().cloned().map(text).collect::<Result<_>>()?;
+        let mut missing = None;
+        for program in programs {
+            self.refuse_ourselves(program)?;
+            let path = text(program.clone().into_os_string())?;
+            let error = process::execute(&path, &argv, environment);
+            if error.kind() != std::io::ErrorKind::NotFound {
+                return Err(error).context(|| format!("cannot execute '{}'", program.display()));
+            }
+            missing = Some(error);
+        }
+        let error = missing.unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
+        let name = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+        Err(Error::from(error)
+            .context(format!("cannot execute '{name}'"))
+            .hint("the program, or the interpreter it needs, is not in the tree; name one that is"))
+    }
+
+    /// A tree whose program is a link to `/proc/self/exe` would execute the host's binary and could
+    /// then open it for writing (CVE-2019-5736). What leads there another way, as the interpreter of
+    /// a script, finds a file that is not the guest's, or where root inside is root outside, one on a
+    /// read-only mount.
+    fn refuse_ourselves(&self, program: &Path) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let theirs = std::fs::metadata(program).map(|data| (data.dev(), data.ino()));
+        if self.ourselves.is_some() && self.ourselves == theirs.ok() {
+            return Err(Error::new(format!("'{}' is the host's own program", program.display()))
+                .hint("the tree's program is a link to /proc/self/exe; do not trust this tree"));
+        }
+        Ok(())
     }
 }
 
@@ -184,6 +234,30 @@ fn capabilities(kept: u64) -> Result<()> {
     rustix::thread::set_capabilities(None, sets).context(|| "cannot clear inheritable capabilities")
 }
 
+/// Gives up every capability that is not kept, now.
+fn confine(kept: u64) -> Result<()> {
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.permitted &= CapabilitySet::from_bits_retain(kept);
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot give capabilities up")
+}
+
+/// Goes on as a child of our parent, and ends ourselves.
+fn replace(link: &ChildEnd) -> Result<()> {
+    // All that is joined is joined; what is left open would lead whoever traces us to the host.
+    descriptor::close_from(3, link.as_fd());
+    match process::clone_sibling()? {
+        process::Side::Child => {
+            super::die_with_supervisor();
+            Ok(())
+        }
+        process::Side::Parent(child) => {
+            let _ = link.say(&FromPayload::Replaced, Some(child.pidfd.as_fd()));
+            process::exit_now(0)
+        }
+    }
+}
+
 fn directory(path: &Path) -> Result<()> {
     rustix::process::chdir(path).context(|| format!("cannot enter '{}'", path.display()))?;
     // "(unreachable)…": a working directory outside the root would lead to the host (CVE-2024-21626).
@@ -195,41 +269,4 @@ fn clean_slate() -> Result<()> {
     process::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     check("cannot close descriptors", descriptor::close_on_exec_from(3))
-}
-
-/// Executes the first candidate that exists.
-fn execute(programs: &[PathBuf], argv: &[OsString], environment: &[CString]) -> Result<()> {
-    let text = |word: OsString| {
-        CString::new(word.into_vec()).map_err(|_| Error::new("a word of the command has a NUL in it"))
-    };
-    let argv: Vec<CString> = argv.iter().cloned().map(text).collect::<Result<_>>()?;
-    let mut missing = None;
-    for program in programs {
-        refuse_own_binary(program)?;
-        let path = text(program.clone().into_os_string())?;
-        let error = process::execute(&path, &argv, environment);
-        if error.kind() != std::io::ErrorKind::NotFound {
-            return Err(error).context(|| format!("cannot execute '{}'", program.display()));
-        }
-        missing = Some(error);
-    }
-    let error = missing.unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
-    let name = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-    Err(Error::from(error)
-        .context(format!("cannot execute '{name}'"))
-        .hint("the program, or the interpreter it needs, is not in the tree; name one that is"))
-}
-
-/// A tree whose program is a link to `/proc/self/exe` would execute the host's binary and could
-/// then open it for writing (CVE-2019-5736).
-fn refuse_own_binary(program: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let (Ok(ours), Ok(theirs)) = (std::fs::metadata("/proc/self/exe"), std::fs::metadata(program)) else {
-        return Ok(());
-    };
-    if (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()) {
-        return Err(Error::new(format!("'{}' is the host's own program", program.display()))
-            .hint("the tree's program is a link to /proc/self/exe; do not trust this tree"));
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! A command in a running machine, as steps: the way of PID 1 once more, from the door on. Called
 //! by `control`; carried out by `payload`.
 
-use super::step::LeadStep;
+use super::step::{Label, LeadStep};
 use super::{User, filter, identity};
 use crate::error::Result;
 use crate::link::Sync;
@@ -27,6 +27,8 @@ pub struct Exec {
     pub policy: filter::Policy,
     /// Whether executing gains no privileges.
     pub no_new_privileges: bool,
+    /// The label of PID 1 that the security module gives what we execute, where it is not ours.
+    pub label: Option<Label>,
     /// Whether the machine has a user namespace, whose root is to be become.
     pub user_namespace: bool,
 }
@@ -36,14 +38,21 @@ pub struct Exec {
 /// # Errors
 /// A filter that cannot be compiled.
 pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
-    // Limits first: in the machine's user namespace no hard limit can be raised.
-    let mut steps = vec![LeadStep::Limits, LeadStep::Join];
+    // The label first, while procfs is the host's: it is taken with the exec.
+    let mut steps: Vec<LeadStep> = exec.label.iter().cloned().map(LeadStep::Label).collect();
+    // Limits before the door: in the machine's user namespace no hard limit can be raised.
+    steps.extend([LeadStep::Limits, LeadStep::Join]);
     if exec.user_namespace {
         steps.push(LeadStep::BecomeRoot);
     }
     // Before anything of the guest is touched: from here on we are no more than its PID 1.
-    steps.push(LeadStep::Capabilities(exec.policy.capabilities));
-    steps.push(LeadStep::Keyring);
+    steps.extend([LeadStep::Capabilities(exec.policy.capabilities), LeadStep::Keyring]);
+    let filter = LeadStep::Filter(filter::compile(&exec.policy)?);
+    if !exec.user_namespace {
+        // Its root has rights over every process it sees, which a user namespace would not give him
+        // (ptrace(2)). So it sees none of us before that has nothing left which it lacks itself.
+        steps.extend([filter.clone(), LeadStep::Confine(exec.policy.capabilities), LeadStep::Replace]);
+    }
     steps.push(if exec.on_terminal { LeadStep::Terminal } else { LeadStep::Streams });
     let User { uid, gid, groups, .. } = exec.user.clone();
     if uid != 0 || gid != 0 || !groups.is_empty() {
@@ -54,9 +63,10 @@ pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
     if exec.no_new_privileges {
         steps.push(LeadStep::NoNewPrivileges);
     }
-    steps.push(LeadStep::Meet(Sync::Ready));
-    steps.push(LeadStep::CleanSlate);
-    steps.push(LeadStep::Filter(filter::compile(&exec.policy)?));
+    steps.extend([LeadStep::Meet(Sync::Ready), LeadStep::CleanSlate]);
+    if exec.user_namespace {
+        steps.push(filter);
+    }
     let (programs, argv) = if exec.argv.is_empty() {
         let name = format!("-{}", exec.user.shell.rsplit('/').next().unwrap_or("sh"));
         (vec![PathBuf::from(&exec.user.shell)], vec![OsString::from(name)])
@@ -107,6 +117,7 @@ mod tests {
             on_terminal: false,
             policy: filter::Policy { capabilities: 1, allow: Vec::new(), deny: Vec::new() },
             no_new_privileges: true,
+            label: Some(Label { file: "/proc/thread-self/attr/exec", text: "x".into() }),
             user_namespace: true,
         }
     }
@@ -116,7 +127,8 @@ mod tests {
         let steps = steps(&exec()).unwrap();
         let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
         let rights = at(|step| matches!(step, LeadStep::Capabilities(_)));
-        assert!(at(|step| matches!(step, LeadStep::Join)) < rights);
+        let join = at(|step| matches!(step, LeadStep::Join));
+        assert!(at(|step| matches!(step, LeadStep::Label(_))) < join && join < rights);
         for later in [
             at(|step| matches!(step, LeadStep::Streams)),
             at(|step| matches!(step, LeadStep::User { .. })),
@@ -125,6 +137,18 @@ mod tests {
             assert!(rights < later);
         }
         assert!(matches!(&steps[steps.len() - 2], LeadStep::Filter(_)));
+    }
+
+    #[test]
+    fn without_users_of_its_own_a_machine_sees_only_what_is_confined() {
+        let steps = steps(&Exec { user_namespace: false, on_terminal: true, ..exec() }).unwrap();
+        let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
+        let seen = at(|step| matches!(step, LeadStep::Replace));
+        assert!(at(|step| matches!(step, LeadStep::Join)) < at(|step| matches!(step, LeadStep::Filter(_))));
+        assert!(matches!(&steps[seen - 1], LeadStep::Confine(1)));
+        assert!(matches!(&steps[seen - 2], LeadStep::Filter(_)));
+        assert!(matches!(&steps[seen + 1], LeadStep::Terminal));
+        assert_eq!(steps.iter().filter(|step| matches!(step, LeadStep::Filter(_))).count(), 1);
     }
 
     #[test]

@@ -262,6 +262,15 @@ fn list(options: &str, attributes: Attributes) -> String {
     if all.is_empty() { String::new() } else { format!(" ({})", all.join(",")) }
 }
 
+/// A label of the security module for what is executed next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Where it is asked for, in the host's procfs.
+    pub file: &'static str,
+    /// What is written there.
+    pub text: String,
+}
+
 /// What the machine's PID 1 does with itself before it executes the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeadStep {
@@ -287,10 +296,16 @@ pub enum LeadStep {
     Streams,
     /// Begins a time namespace in which the boot time is zero.
     TimeNamespace,
+    /// Asks for a label of the security module, taken with the exec.
+    Label(Label),
     /// Resets resource limits to the kernel's boot defaults.
     Limits,
     /// Keeps these capabilities (a mask of bits) in the bounding set and empties the inheritable one.
     Capabilities(u64),
+    /// Has no capability but these any more, at once and not with the exec.
+    Confine(u64),
+    /// Lets a process that is born into the machine's pid namespace go on in our place.
+    Replace,
     /// Becomes the payload's user.
     User {
         /// User id inside.
@@ -336,8 +351,11 @@ impl LeadStep {
             Self::Console => "begin a session on the console".into(),
             Self::Streams => "begin a session".into(),
             Self::TimeNamespace => "enter a time namespace".into(),
+            Self::Label(label) => format!("ask for label '{}'", label.text),
             Self::Limits => "reset resource limits".into(),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
+            Self::Confine(kept) => format!("have {} capabilities ({kept:#x})", kept.count_ones()),
+            Self::Replace => "be born into the machine's pid namespace".into(),
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
             Self::NoNewPrivileges => "give up gaining privileges".into(),
             Self::Directory(path) => format!("enter directory '{}'", path.display()),

@@ -58,7 +58,16 @@ pub fn undo(paths: &Paths, record: &Record) {
     }
     // Last, and the record in it last of all: killed half-way, the next clean-up starts over.
     let directory = paths.machine(&name);
-    for file in ["root", ".state.json", "state.json", "lock"] {
+    for file in [
+        "root",
+        "definition.json",
+        "control",
+        ".binds.json",
+        "binds.json",
+        ".state.json",
+        "state.json",
+        "lock",
+    ] {
         let path = directory.join(file);
         let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
     }

@@ -103,14 +103,16 @@ impl Console {
         }
     }
 
-    /// Reads what the guest wrote and passes it on; false at the end.
-    pub fn read(&mut self) -> bool {
+    /// Reads what the guest wrote and passes it on, to viewers too; false at the end.
+    pub fn read(&mut self, show: &mut dyn FnMut(&[u8])) -> bool {
         let Some(master) = &self.master else { return false };
         let mut buffer = [0u8; 4096];
         match rustix::io::read(master, &mut buffer) {
             Ok(0) => false,
             Ok(length) => {
-                self.pass(buffer.get(..length).unwrap_or_default());
+                let bytes = buffer.get(..length).unwrap_or_default();
+                self.pass(bytes);
+                show(bytes);
                 true
             }
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => true,
@@ -134,6 +136,29 @@ impl Console {
             let (before, after) = chunk.split_at(chunk.len().min(usize::try_from(KEPT - at).unwrap_or(0)));
             let _ = self.ring.write_all_at(before, at).and_then(|()| self.ring.write_all_at(after, 0));
             self.written += chunk.len() as u64;
+        }
+    }
+
+    /// All that is kept of the console, oldest first.
+    pub fn kept(&self) -> Vec<u8> {
+        let at = self.written % KEPT;
+        let parts =
+            if self.written > KEPT { vec![(at, KEPT - at), (0, at)] } else { vec![(0, self.written)] };
+        let mut kept = Vec::new();
+        for (from, length) in parts {
+            let mut part = vec![0u8; usize::try_from(length).unwrap_or_default()];
+            let length = self.ring.read_at(&mut part, from).unwrap_or(0);
+            kept.extend_from_slice(part.get(..length).unwrap_or_default());
+        }
+        kept
+    }
+
+    /// Passes on what a viewer typed. A guest that does not read does not hold us up: what it has no
+    /// room for is lost, as on a serial line.
+    pub fn type_in(&self, bytes: &[u8]) {
+        let Some(master) = &self.master else { return };
+        if rustix::io::ioctl_fionbio(master, true).is_ok() {
+            write_all(master.as_fd(), bytes);
         }
     }
 
@@ -204,7 +229,7 @@ impl Console {
 
     /// Gives the terminal back and what the next act needs: our end and the memory.
     pub fn end(mut self) -> Option<OwnedFd> {
-        while self.pending() && self.read() {}
+        while self.pending() && self.read(&mut |_| {}) {}
         self.flush();
         if let Some(settings) = &self.terminal {
             crate::sys::terminal::restore(rustix::stdio::stdin(), settings);
@@ -289,6 +314,19 @@ mod tests {
         assert!(console.ring.metadata().unwrap().len() <= KEPT);
         console.keep(b"the last\n");
         assert_eq!(console.tail(1), ["the last"]);
+    }
+
+    #[test]
+    fn what_is_kept_is_in_order() {
+        let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut console = Console::new(None, ring, Kind::Passive, &WEB);
+        console.keep(b"first ");
+        assert_eq!(console.kept(), b"first ");
+        let all: Vec<u8> = (0..30_000).flat_map(|number| format!("{number}\n").into_bytes()).collect();
+        all.chunks(4096).for_each(|chunk| console.keep(chunk));
+        let kept = console.kept();
+        assert_eq!(kept.len() as u64, KEPT);
+        assert!(all.ends_with(&kept));
     }
 
     #[test]

@@ -311,7 +311,7 @@ impl<'a> Launch<'a> {
         }
         let previous = if self.ask.kept.is_some() { Previous::Ours } else { Previous::Unknown };
         let leader = self.leader()?.0.pidfd.as_fd();
-        match registration::register(&self.record, leader, self.ask.machine_id, previous)? {
+        match registration::register(self.ask.paths, &self.record, leader, self.ask.machine_id, previous)? {
             Outcome::Registered => self.record.registered = true,
             Outcome::Absent(why) if self.ask.machine.register == Register::Yes => {
                 return Err(Error::new(format!("cannot register with machined: {why}"))

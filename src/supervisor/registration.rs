@@ -6,6 +6,7 @@ use crate::host::machined::{self, Outcome, Previous, Registration};
 use crate::host::state::Record;
 use crate::host::systemd1;
 use crate::machine::name::Name;
+use crate::paths::Paths;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -19,6 +20,7 @@ use std::path::Path;
 /// # Errors
 /// A live machine of another manager has the name, or machined refuses.
 pub fn register(
+    paths: &Paths,
     record: &Record,
     leader: BorrowedFd<'_>,
     machine_id: [u8; 16],
@@ -34,6 +36,7 @@ pub fn register(
         root: &record.root,
         ifindex: record.host_ifindex,
         unit: record.unit.as_deref(),
+        control: &paths.control(&record.name),
         previous,
     };
     super::runtime()?.block_on(machined::register(&registration))

@@ -1,7 +1,10 @@
 //! The second act: one event loop that idles for as long as the machine runs. It keeps no bus
 //! connection and no thread, and wakes up for nothing but events.
 
+mod answers;
+
 use super::console::{Console, Guest, Hotkey, Typed};
+use super::control::{Control, FIRST_CLIENT};
 use super::ending::Ending;
 use super::guest::{self, Word};
 use super::handover::{Descriptors, Running, Terms};
@@ -43,11 +46,12 @@ enum Source {
     Console,
     Input,
     Machined,
+    Control,
 }
 
 impl Source {
-    const ALL: [Self; 6] =
-        [Self::Leader, Self::Signal, Self::Notify, Self::Console, Self::Input, Self::Machined];
+    const ALL: [Self; 7] =
+        [Self::Leader, Self::Signal, Self::Notify, Self::Console, Self::Input, Self::Machined, Self::Control];
 }
 
 /// The state of the loop.
@@ -59,6 +63,7 @@ struct Loop {
     ring: OwnedFd,
     locks: Vec<OwnedFd>,
     console: Console,
+    control: Control,
     signals: SignalFd,
     machined: Option<Watch>,
     epoll: Epoll,
@@ -106,6 +111,7 @@ impl Loop {
             boot_id: &terms.boot_id,
         };
         let console = Console::new(console, memory, terms.console, &guest);
+        let control = listen(&terms);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
         let watch = Self {
             ready: terms.record.phase == Phase::Running,
@@ -116,6 +122,7 @@ impl Loop {
             ring,
             locks,
             console,
+            control,
             signals,
             machined,
             epoll,
@@ -129,13 +136,14 @@ impl Loop {
 
     fn watch_all(&self) -> Result<()> {
         let stdin = self.console.is_interactive().then(rustix::stdio::stdin);
-        let sources: [(Source, Option<BorrowedFd<'_>>); 6] = [
+        let sources: [(Source, Option<BorrowedFd<'_>>); 7] = [
             (Source::Leader, Some(self.leader.as_fd())),
             (Source::Signal, Some(self.signals.as_fd())),
             (Source::Notify, self.notify.as_ref().map(AsFd::as_fd)),
             (Source::Console, self.console.master()),
             (Source::Input, stdin),
             (Source::Machined, self.machined.as_ref().map(AsFd::as_fd)),
+            (Source::Control, self.control.listener()),
         ];
         for (source, fd) in sources {
             if let Some(fd) = fd {
@@ -204,7 +212,10 @@ impl Loop {
                 Some(Source::Machined) if ended.is_none() && self.lost_by_machined() => {
                     ended = Some(Left::Unregistered);
                 }
-                Some(Source::Machined) | None => {}
+                Some(Source::Machined) => {}
+                Some(Source::Control) => self.control.accept(&self.epoll),
+                None if event.data() >= FIRST_CLIENT => self.client(event.data()),
+                None => {}
             }
         }
         if let Some(stop) = &mut self.stop {
@@ -237,6 +248,7 @@ impl Loop {
 
     /// Asks the guest to stop in order; asked again, kills it.
     fn ask_to_stop(&mut self) {
+        self.thaw();
         if let Some(stop) = &mut self.stop {
             stop.kill_now();
             return;
@@ -254,6 +266,14 @@ impl Loop {
         self.status.clear();
         self.manager.tell_stopping(limit);
         self.enter(Phase::Stopping);
+    }
+
+    /// A guest that stands still could not be asked anything.
+    fn thaw(&self) {
+        let payload = self.terms.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+        if let Some(payload) = payload.filter(|payload| cgroup::is_frozen(payload)) {
+            cgroup::set_frozen(&payload, false).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+        }
     }
 
     fn ask_to_reboot(&mut self) {
@@ -299,7 +319,7 @@ impl Loop {
     }
 
     fn console_output(&mut self) {
-        if self.console.read() {
+        if self.console.read(&mut |bytes| self.control.show(bytes)) {
             self.progress();
         } else if let Some(master) = self.console.master() {
             let _ = self.epoll.delete(master);
@@ -369,6 +389,15 @@ impl Loop {
             },
         }
     }
+}
+
+/// Listens at the machine's control socket. A machine can do without one.
+fn listen(terms: &Terms) -> Control {
+    let place = Paths::below(&terms.paths_root).control(&terms.record.name);
+    Control::listen(&place).unwrap_or_else(|error| {
+        log::warn!("{error}, ignoring");
+        Control::default()
+    })
 }
 
 /// Blocks the signals that are for us and gives them as events.

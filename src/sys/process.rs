@@ -69,20 +69,32 @@ pub fn clone_as(pid: u32) -> Result<Side> {
     clone_with(CloneArgs { set_tid, set_tid_size: 1, ..CloneArgs::default() })
 }
 
+/// Clones this process, itself a cloned child of one thread, as a child of its own parent.
+///
+/// # Errors
+/// What clone3(2) says.
+pub fn clone_sibling() -> Result<Side> {
+    // Which signal tells the parent of the end is what it is for us.
+    clone_unchecked(CloneArgs { flags: libc::CLONE_PARENT as u64, ..CloneArgs::default() })
+}
+
 fn clone_with(arguments: CloneArgs) -> Result<Side> {
     let threads = std::fs::read_dir("/proc/self/task").context(|| "cannot count threads")?.count();
     if threads != 1 {
         return Err(Error::new(format!("refusing to clone a process of {threads} threads")));
     }
+    clone_unchecked(CloneArgs { exit_signal: libc::SIGCHLD as u64, ..arguments })
+}
+
+fn clone_unchecked(arguments: CloneArgs) -> Result<Side> {
     let mut pidfd: i32 = -1;
     let arguments = CloneArgs {
         flags: arguments.flags | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
         pidfd: std::ptr::addr_of_mut!(pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
         ..arguments
     };
     // SAFETY: the arguments, and what they point to, live across the call and have the size passed. No stack is given, so
-    // the child goes on with a copy of ours as after fork(2); there is one thread, checked above.
+    // the child goes on with a copy of ours as after fork(2); there is one thread, which the callers see to.
     let pid = unsafe {
         libc::syscall(libc::SYS_clone3, std::ptr::addr_of!(arguments), std::mem::size_of::<CloneArgs>())
     };
@@ -103,6 +115,15 @@ fn clone_with(arguments: CloneArgs) -> Result<Side> {
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) takes any value and does not return.
     unsafe { libc::_exit(status) }
+}
+
+/// Waits until the parent is done with us and kills us, or ends itself: for a cloned child.
+pub fn wait_to_be_killed() -> ! {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    loop {
+        // SAFETY: pause(2) takes nothing.
+        unsafe { libc::pause() };
+    }
 }
 
 /// Gives this process a session keyring of its own (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
@@ -179,21 +200,62 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
 
 /// Resets what an exec inherits: an empty signal mask and default dispositions, so that the payload
 /// starts as a fresh process does. The clone has reset every handler already (CLONE_CLEAR_SIGHAND);
-/// what is ignored stays so, SIGPIPE by Rust among it, and only that is asked for where procfs tells.
+/// what is ignored stays so, SIGPIPE by Rust among it. Nothing is read for it: procfs may be the
+/// guest's.
 pub fn reset_signals() {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
     // The kernel's own form of an action, all zero: SIG_DFL. The C library would keep the two signals
     // for itself that it uses for threads, and they may be inherited ignored.
     let default = [0u64; 4];
-    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
+    for signal in 1..=64 {
         let (action, old) = (std::ptr::from_ref(&default), std::ptr::null_mut::<u64>());
         // SAFETY: the action has the size the kernel reads and lives across the call; nothing is
         // written. SIGKILL and SIGSTOP refuse.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action, old, 8usize) };
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Executes this program again from a read-only mount that is in no mount namespace, unless it is
+/// on a read-only mount already: then nobody who comes to execute or open it by way of us, through
+/// `/proc/PID/exe`, can write to it, whatever his rights (CVE-2019-5736). The mount cannot be made
+/// writable: with the last descriptor of it, closed by the exec, it belongs to no namespace.
+///
+/// # Errors
+/// What the kernel refuses; returns only where there was nothing to do.
+pub fn run_from_read_only() -> Result<()> {
+    use super::mount::{Attributes, Depth, copy_tree, restrict};
+    use rustix::fd::AsFd;
+    use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+    let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .context(|| "cannot open our own program")?;
+    let stat = rustix::fs::fstatvfs(&program).context(|| "cannot look at our own program")?;
+    if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        // Executed by a descriptor, we are named after its number.
+        let _ = rustix::thread::set_name(c"coracle");
+        return Ok(());
+    }
+    let protected = copy_tree(program.as_fd(), Depth::One)
+        .and_then(|tree| {
+            let attributes = Attributes { read_only: true, ..Attributes::default() };
+            restrict(tree.as_fd(), Depth::One, attributes).map(|()| tree)
+        })
+        .context(|| "cannot protect our own program")?;
+    let text = |word: std::ffi::OsString| {
+        std::ffi::CString::new(std::os::unix::ffi::OsStringExt::into_vec(word))
+            .map_err(|_| Error::new("an argument has a NUL in it"))
+    };
+    let arguments = std::env::args_os().map(text).collect::<Result<Vec<_>>>()?;
+    let variable = |(mut name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        name.push("=");
+        name.push(value);
+        text(name)
+    };
+    let variables = std::env::vars_os().map(variable).collect::<Result<Vec<_>>>()?;
+    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+    match nix::unistd::execveat(protected, c"", &arguments, &variables, flags) {
+        Ok(never) => match never {},
+        Err(errno) => Err(std::io::Error::from(errno)).context(|| "cannot execute our protected program"),
+    }
 }
 
 /// Becomes a user of the namespace: groups, then group, then user.
@@ -209,6 +271,37 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
         .map_err(std::io::Error::from)
         .context(|| format!("cannot become group {gid}"))?;
     setresuid(uid, uid, uid).map_err(std::io::Error::from).context(|| format!("cannot become user {uid}"))
+}
+
+/// Makes files as this user and group from here on, with all other rights kept (setfsuid(2)): a file
+/// system of a user namespace takes files of its own ids only.
+///
+/// # Errors
+/// What capset(2) says.
+pub fn make_files_as(id: u32) -> Result<()> {
+    nix::unistd::setfsgid(nix::unistd::Gid::from_raw(id));
+    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(id));
+    // The kernel has taken the rights over files of others along.
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot keep capabilities")
+}
+
+/// Overwrites the variables we were executed with: what others may read of us tells them none.
+pub fn forget_environment() {
+    unsafe extern "C" {
+        static environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: the C library keeps `environ` a list of C strings that ends with a null pointer, and the
+    // strings are ours to write. The caller has one thread, and std gives copies of variables only.
+    unsafe {
+        let mut at = environ;
+        while !at.is_null() && !(*at).is_null() {
+            let length = libc::strlen(*at);
+            std::ptr::write_bytes(*at, 0, length);
+            at = at.add(1);
+        }
+    }
 }
 
 /// Executes a program; returns only when that failed.

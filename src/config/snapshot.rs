@@ -1,0 +1,64 @@
+//! The definition a machine was started with, kept in its state directory, to be compared with the
+//! one it has now. Written by `run`, read by `cli`.
+
+use super::explain;
+use super::layer::Layer;
+use crate::error::{Context, Error, Result};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Values by key, as definitions have them.
+pub type Values = BTreeMap<String, Vec<String>>;
+
+/// A setting that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Its key.
+    pub key: String,
+    /// What the machine was started with.
+    pub before: Vec<String>,
+    /// What its definition says now.
+    pub after: Vec<String>,
+}
+
+fn file(paths: &Paths, name: &Name) -> PathBuf {
+    paths.machine(name).join("definition.json")
+}
+
+/// The values of a definition.
+pub fn values(settings: &Layer) -> Values {
+    let mut values = Values::new();
+    for line in explain::lines(settings) {
+        values.entry(line.key.to_owned()).or_default().extend(line.value);
+    }
+    values
+}
+
+/// Keeps what a machine was started with.
+///
+/// # Errors
+/// What cannot be written.
+pub fn write(paths: &Paths, name: &Name, values: &Values) -> Result<()> {
+    let file = file(paths, name);
+    let text = serde_json::to_vec(values).map_err(|error| Error::new(error.to_string()))?;
+    std::fs::write(&file, text).context(|| format!("cannot write '{}'", file.display()))
+}
+
+/// What a machine was started with; nothing where that was not kept.
+pub fn read(paths: &Paths, name: &Name) -> Option<Values> {
+    serde_json::from_slice(&std::fs::read(file(paths, name)).ok()?).ok()
+}
+
+/// Every setting that differs.
+pub fn differences(before: &Values, after: &Values) -> Vec<Difference> {
+    let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let of = |values: &Values, key: &String| values.get(key).cloned().unwrap_or_default();
+    let each = keys.into_iter().map(|key| Difference {
+        key: key.clone(),
+        before: of(before, key),
+        after: of(after, key),
+    });
+    each.filter(|one| one.before != one.after).collect()
+}

@@ -1,0 +1,193 @@
+//! attach: the console of a machine that runs, over the control socket of its supervisor. There may
+//! be many viewers; each begins with what was kept of the console.
+
+use super::relay;
+use super::running;
+use crate::error::{Context, Error, Result};
+use crate::host::state::Record;
+use crate::host::varlink;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::sys::terminal;
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::AsFd;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The key that, typed three times within a second, ends it: `^]`, as machinectl(1) has it.
+const ESCAPE: u8 = 0x1d;
+/// How long a machine may take to be there again: its guest may reboot.
+const AWAY: Duration = Duration::from_secs(20);
+
+/// Why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By the key.
+    Detached,
+    /// With the machine.
+    Machine,
+    /// By a signal.
+    Told,
+}
+
+/// Shows the console until the machine ends or somebody at our terminal goes.
+///
+/// # Errors
+/// A machine that does not run, has no console, or cannot be spoken to.
+pub fn attach(paths: &Paths, name: &Name) -> Result<Ended> {
+    let record = running(paths, name)?;
+    let mut viewer = Viewer {
+        paths: paths.clone(),
+        name: name.clone(),
+        socket: paths.control(&record.name),
+        signals: relay::signals()?,
+        escapes: Vec::new(),
+        reads_input: true,
+    };
+    let mut stream = viewer.connect()?;
+    let before = terminal::make_raw(rustix::stdio::stdin()).ok();
+    let ended = loop {
+        match viewer.view(&mut stream) {
+            Ok(Some(ended)) => break Ok(ended),
+            // The supervisor goes on as another program when its guest reboots.
+            Ok(None) => match viewer.connect_again() {
+                Some(again) => stream = again,
+                None => break Ok(Ended::Machine),
+            },
+            Err(error) => break Err(error),
+        }
+    };
+    if let Some(before) = &before {
+        terminal::restore(rustix::stdio::stdin(), before);
+    }
+    ended
+}
+
+struct Viewer {
+    paths: Paths,
+    name: Name,
+    socket: PathBuf,
+    signals: SignalFd,
+    /// When the key was typed, of late.
+    escapes: Vec<Instant>,
+    reads_input: bool,
+}
+
+impl Viewer {
+    fn connect(&self) -> Result<UnixStream> {
+        let mut stream = varlink::connect(&self.socket).map_err(|error| {
+            error.hint("its supervisor is of an older version or is just starting; try again, or restart it")
+        })?;
+        varlink::call(&mut stream, "io.coracle.Machine.Attach", &window())?;
+        Ok(stream)
+    }
+
+    /// Connects to the same machine after its reboot; nothing where it ended.
+    fn connect_again(&self) -> Option<UnixStream> {
+        let begun = Instant::now();
+        while begun.elapsed() < AWAY {
+            std::thread::sleep(Duration::from_millis(50));
+            let record = Record::read(&self.paths, &self.name).ok().flatten();
+            if !record.is_some_and(|record| record.is_alive()) {
+                return None;
+            }
+            if let Ok(stream) = self.connect() {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Carries bytes until one side ends; nothing where that is the other.
+    fn view(&mut self, stream: &mut UnixStream) -> Result<Option<Ended>> {
+        loop {
+            let stdin = rustix::stdio::stdin();
+            let mut watched = vec![
+                PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+            ];
+            if self.reads_input {
+                watched.push(PollFd::new(&stdin, PollFlags::IN));
+            }
+            match poll(&mut watched, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result.context(|| "cannot wait for the console")?,
+            };
+            let ready: Vec<bool> = watched.iter().map(|one| !one.revents().is_empty()).collect();
+            drop(watched);
+            if ready.get(1) == Some(&true) && self.is_told_to_end() {
+                return Ok(Some(Ended::Told));
+            }
+            if ready.first() == Some(&true) {
+                let mut buffer = [0u8; 8192];
+                match stream.read(&mut buffer) {
+                    Ok(0) | Err(_) => return Ok(None),
+                    Ok(length) => show(buffer.get(..length).unwrap_or_default())?,
+                }
+            }
+            if ready.get(2) == Some(&true) {
+                let mut buffer = [0u8; 1024];
+                let length = rustix::io::read(stdin, &mut buffer).unwrap_or(0);
+                self.reads_input = length > 0;
+                let typed = buffer.get(..length).unwrap_or_default();
+                if typed.iter().any(|byte| self.is_farewell(*byte)) {
+                    return Ok(Some(Ended::Detached));
+                }
+                if stream.write_all(typed).is_err() {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn is_told_to_end(&self) -> bool {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match i32::try_from(info.ssi_signo).unwrap_or_default() {
+                libc::SIGWINCH => {
+                    let told = varlink::connect(&self.socket).and_then(|mut stream| {
+                        varlink::call(&mut stream, "io.coracle.Machine.Resize", &window())
+                    });
+                    if let Err(error) = told {
+                        log::debug!("cannot tell the window's size: {error}, ignoring");
+                    }
+                }
+                libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT => return true,
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// Whether this is the third of the keys.
+    fn is_farewell(&mut self, byte: u8) -> bool {
+        if byte != ESCAPE {
+            self.escapes.clear();
+            return false;
+        }
+        let now = Instant::now();
+        self.escapes.retain(|before| now.duration_since(*before) < Duration::from_secs(1));
+        self.escapes.push(now);
+        self.escapes.len() >= 3
+    }
+}
+
+/// The size of our window, where we have one.
+fn window() -> Value {
+    rustix::termios::tcgetwinsize(rustix::stdio::stdin())
+        .map_or_else(|_| json!({}), |size| json!({ "rows": size.ws_row, "columns": size.ws_col }))
+}
+
+fn show(mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(rustix::stdio::stdout(), bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(Error::from(errno).context("cannot show the console")),
+        }
+    }
+    Ok(())
+}

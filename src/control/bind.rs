@@ -1,0 +1,302 @@
+//! bind and unbind: parts of the host's tree in a machine that runs, with their ids mapped as asked.
+//! The list of them is of one boot of the guest.
+
+use super::{freezer, running, signal};
+use crate::error::{Context, Error, Result};
+use crate::host::bindings::{self, Binding};
+use crate::host::idmap;
+use crate::host::probe::Tree;
+use crate::host::state::Record;
+use crate::link::{self, FromPayload};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::payload::binding::{self, Attach, MakeTarget};
+use crate::sys::mount::{self, Attributes, Depth};
+use crate::sys::process::{self, Side};
+use nix::sched::{CloneFlags, setns};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use std::path::{Path, PathBuf};
+
+/// Whose files are whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Map {
+    /// Files have the host's owners, whom the machine does not know.
+    Unmapped,
+    /// Every owner keeps his number.
+    Numbers,
+    /// The owner of the source is root inside; others are nobody.
+    Root,
+    /// The owner of the source is the owner of the target inside; others are nobody.
+    Owner,
+    /// This user of the host is that user inside; others are nobody.
+    User(String, String),
+}
+
+impl Map {
+    /// Reads `ids`, `root`, `owner`, `none` or `USER:USER`.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn new(text: &str) -> Result<Self> {
+        match (text, text.split_once(':')) {
+            ("none", _) => Ok(Self::Unmapped),
+            ("ids", _) => Ok(Self::Numbers),
+            ("root", _) => Ok(Self::Root),
+            ("owner", _) => Ok(Self::Owner),
+            (_, Some((outside, inside))) if !outside.is_empty() && !inside.is_empty() => {
+                Ok(Self::User(outside.to_owned(), inside.to_owned()))
+            }
+            _ => Err(Error::new(format!("there is no id map '{text}'")).hint(
+                "write ids, root, owner, none, or a user of the host and one of the machine as 1001:1000",
+            )),
+        }
+    }
+
+    fn word(&self) -> String {
+        match self {
+            Self::Unmapped => "none".into(),
+            Self::Numbers => "ids".into(),
+            Self::Root => "root".into(),
+            Self::Owner => "owner".into(),
+            Self::User(outside, inside) => format!("{outside}:{inside}"),
+        }
+    }
+}
+
+/// What is to be bound.
+#[derive(Debug, Clone)]
+pub struct Ask<'a> {
+    /// The machine.
+    pub name: &'a Name,
+    /// A file or directory of the host.
+    pub source: &'a Path,
+    /// Where it appears, an absolute path inside.
+    pub target: &'a Path,
+    /// Whether it is read-only inside.
+    pub read_only: bool,
+    /// Whether a missing target is made.
+    pub make_target: MakeTarget,
+    /// Whose files are whose.
+    pub map: Map,
+}
+
+/// Binds.
+///
+/// # Errors
+/// What is not there, cannot be mapped, or cannot be mounted; nothing is changed then but for a
+/// target that was made.
+pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
+    if !ask.target.is_absolute() || ask.target == Path::new("/") {
+        return Err(Error::usage(format!("'{}' is no place inside the machine", ask.target.display()))
+            .hint("name an absolute path below '/'"));
+    }
+    let source = std::fs::canonicalize(ask.source)
+        .context(|| format!("cannot find bind source '{}'", ask.source.display()))?;
+    let record = running(paths, ask.name)?;
+    freezer::refuse_frozen(&record)?;
+    let leader = signal::leader(&record)?;
+    let pid = record.leader.unwrap_or_default();
+    let _lock = lock(&paths.machine(ask.name))?;
+    let mut list = bindings::read(paths, ask.name, pid)?;
+    if let Some(known) = list.iter().find(|known| known.target == ask.target) {
+        return Err(Error::new(format!(
+            "'{}' is bound on '{}' already",
+            known.source.display(),
+            known.target.display()
+        ))
+        .hint(format!("remove it first: coracle unbind {} {}", ask.name, ask.target.display())));
+    }
+    let tree = tree(ask, &record, &source)?;
+    let workshop = record.id_base.map(|_| paths.machine(ask.name).join("root"));
+    attach(Attach {
+        leader,
+        tree,
+        target: ask.target.to_owned(),
+        workshop,
+        make_target: ask.make_target,
+        owner: record.id_base.unwrap_or_default(),
+    })?;
+    list.push(Binding {
+        target: ask.target.to_owned(),
+        source,
+        read_only: ask.read_only,
+        map: ask.map.word(),
+        mount: mount_at(pid, ask.target)?,
+        leader: pid,
+    });
+    bindings::write(paths, ask.name, &list)
+}
+
+/// What is bound in a machine that runs.
+///
+/// # Errors
+/// It does not run.
+pub fn list(paths: &Paths, name: &Name) -> Result<Vec<Binding>> {
+    let record = running(paths, name)?;
+    bindings::read(paths, name, record.leader.unwrap_or_default())
+}
+
+/// One of them as words for people: where, what, how, and whose.
+pub fn cells(binding: &Binding) -> Vec<String> {
+    let access = if binding.read_only { "read-only" } else { "read-write" };
+    vec![
+        binding.target.display().to_string(),
+        binding.source.display().to_string(),
+        access.to_owned(),
+        binding.map.clone(),
+    ]
+}
+
+/// Takes a bind mount off.
+///
+/// # Errors
+/// There is none of ours.
+pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
+    let record = running(paths, name)?;
+    let leader = signal::leader(&record)?;
+    let pid = record.leader.unwrap_or_default();
+    let _lock = lock(&paths.machine(name))?;
+    let mut list = bindings::read(paths, name, pid)?;
+    let at = list.iter().position(|known| known.target == target).ok_or_else(|| {
+        Error::new(format!("nothing is bound on '{}' of machine '{name}'", target.display()))
+            .hint(format!("'coracle bind {name}' lists what is"))
+    })?;
+    let known = list.remove(at);
+    if mount_at(pid, target).ok() != Some(known.mount) {
+        return Err(Error::new(format!("the guest has mounted something else over '{}'", target.display()))
+            .hint("unmount that inside first"));
+    }
+    let enter = |namespace: &OwnedFd| {
+        setns(namespace, CloneFlags::CLONE_NEWNS)
+            .map_err(std::io::Error::from)
+            .context(|| "cannot enter a mount namespace")
+    };
+    let own = rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| "cannot keep our mount namespace")?;
+    enter(&leader)?;
+    let detached = detach(target);
+    enter(&own)?;
+    detached.context(|| format!("cannot unmount '{}'", target.display()))?;
+    bindings::write(paths, name, &list)
+}
+
+/// Keeps others from changing the list meanwhile.
+fn lock(directory: &Path) -> Result<OwnedFd> {
+    let directory = rustix::fs::open(directory, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open '{}'", directory.display()))?;
+    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive)
+        .context(|| "cannot lock the list of binds")?;
+    Ok(directory)
+}
+
+/// Takes the mount off a place by the name in its directory; no link is followed.
+fn detach(target: &Path) -> std::io::Result<()> {
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let parent = mount::open_inside_as(root.as_fd(), parent, flags, Mode::empty())?;
+    rustix::process::fchdir(&parent)?;
+    let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
+    Ok(rustix::mount::unmount(target.file_name().unwrap_or_default(), flags)?)
+}
+
+/// The mount that is to be attached, detached as yet.
+fn tree(ask: &Ask<'_>, record: &Record, source: &Path) -> Result<OwnedFd> {
+    let place = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open bind source '{}'", source.display()))?;
+    let tree = mount::copy_tree(place.as_fd(), Depth::Tree)
+        .context(|| format!("cannot copy the mount of '{}'", source.display()))?;
+    if let Some(userns) = id_map(ask, record, &place)? {
+        mount::map_ids(tree.as_fd(), Depth::Tree, userns.as_fd())
+            .context(|| format!("cannot map the ids of '{}': its file system refuses", source.display()))
+            .map_err(|error| error.hint("bind something on ext4, xfs, btrfs or tmpfs"))?;
+    }
+    let attributes = Attributes {
+        read_only: ask.read_only,
+        // A node of the host would be a device of the host.
+        no_devices: true,
+        ..Attributes::default()
+    };
+    mount::restrict(tree.as_fd(), Depth::Tree, attributes).context(|| "cannot restrict the mount")?;
+    // Private: what the guest mounts below does not come to the host.
+    mount::propagate(tree.as_fd(), libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")?;
+    Ok(tree)
+}
+
+/// The user namespace that maps the ids of a source; nothing where they stay as they are.
+fn id_map(ask: &Ask<'_>, record: &Record, place: &OwnedFd) -> Result<Option<OwnedFd>> {
+    let base = record.id_base.unwrap_or_default();
+    let stat = rustix::fs::fstat(place).context(|| "cannot look at the bind source")?;
+    let single = |outside: (u32, u32), inside: (u32, u32)| {
+        let seen = |id: u32| base.saturating_add(id);
+        idmap::namespace(&[(outside.0, seen(inside.0), 1)], &[(outside.1, seen(inside.1), 1)]).map(Some)
+    };
+    match &ask.map {
+        Map::Unmapped => Ok(None),
+        Map::Numbers if record.id_base.is_none() => Ok(None),
+        Map::Numbers => {
+            let all = [(0, base, crate::machine::users::RANGE_SIZE)];
+            idmap::namespace(&all, &all).map(Some)
+        }
+        Map::Root => single((stat.st_uid, stat.st_gid), (0, 0)),
+        Map::Owner => {
+            let guest = guest_root(record)?;
+            let target = mount::open_inside(guest.as_fd(), ask.target)
+                .context(|| format!("cannot look at '{}'", ask.target.display()))
+                .map_err(|error| error.hint("make it first: its owner is who the source's becomes"))?;
+            let owner = rustix::fs::fstat(&target).context(|| "cannot look at the target")?;
+            let inside = |id: u32| id.checked_sub(base).unwrap_or(65534);
+            single((stat.st_uid, stat.st_gid), (inside(owner.st_uid), inside(owner.st_gid)))
+        }
+        Map::User(outside, inside) => {
+            let outside = user(&Tree::open(Path::new("/"))?, outside)?;
+            let root = format!("/proc/{}/root", record.leader.unwrap_or_default());
+            single(outside, user(&Tree::open(Path::new(&root))?, inside)?)
+        }
+    }
+}
+
+/// User and group of a name, or of a number that nobody need have.
+fn user(tree: &Tree, name: &str) -> Result<(u32, u32)> {
+    match (tree.user(name), name.parse()) {
+        (Ok(user), _) => Ok((user.uid, user.gid)),
+        (Err(_), Ok(number)) => Ok((number, number)),
+        (Err(error), Err(_)) => Err(error),
+    }
+}
+
+fn guest_root(record: &Record) -> Result<OwnedFd> {
+    mount::open_directory(&PathBuf::from(format!("/proc/{}/root", record.leader.unwrap_or_default())))
+}
+
+/// The kernel's id of the uppermost mount at a place of the guest.
+fn mount_at(leader: u32, target: &Path) -> Result<u64> {
+    let root = mount::open_directory(&PathBuf::from(format!("/proc/{leader}/root")))?;
+    let place = mount::open_inside(root.as_fd(), target)
+        .context(|| format!("cannot look at '{}'", target.display()))?;
+    let stat = rustix::fs::statx(&place, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+        .context(|| "cannot tell the mount")?;
+    Ok(stat.stx_mnt_id)
+}
+
+/// Attaches by a child, and hears how that went.
+fn attach(ask: Attach) -> Result<()> {
+    let (ours, theirs) = link::pair()?;
+    match process::clone(0, None)? {
+        Side::Child => {
+            drop(ours);
+            binding::attach(ask, &theirs)
+        }
+        Side::Parent(child) => {
+            drop(theirs);
+            let said = ours.receive();
+            process::wait(child.pidfd.as_fd())?;
+            match said? {
+                Some((FromPayload::Done, _)) => Ok(()),
+                Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
+                _ => Err(Error::new("the machine ended while it was entered")),
+            }
+        }
+    }
+}

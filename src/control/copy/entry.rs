@@ -1,0 +1,124 @@
+//! What is copied, one thing at a time, and what is noted meanwhile. A source (`walk`, `archive`)
+//! gives entries, a sink (`place`, `archive`) takes them; ids are the guest's own between them.
+
+use crate::control::progress::Progress;
+use crate::error::{Error, Result};
+use nix::sys::signalfd::SignalFd;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What an entry is.
+pub enum Kind<'a> {
+    /// A directory; what is in it follows.
+    Directory,
+    /// A regular file.
+    File(Data<'a>),
+    /// A symbolic link to this.
+    Link(PathBuf),
+    /// One more name of an entry that came before.
+    Hard(PathBuf),
+    /// A named pipe.
+    Fifo,
+}
+
+/// The content of a file, and its length.
+pub enum Data<'a> {
+    /// A file, in which holes can be found.
+    File(&'a File, u64),
+    /// A part of a stream.
+    Stream(&'a mut dyn Read, u64),
+}
+
+/// What holds for every kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner, as the guest counts.
+    pub uid: u32,
+    /// Group, as the guest counts.
+    pub gid: u32,
+    /// When it was changed last: seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// Extended attributes that are copied.
+    pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Takes entries.
+pub trait Sink {
+    /// Takes one. The path is below the place that is copied, empty for that itself.
+    ///
+    /// # Errors
+    /// What cannot be made, and why.
+    fn take(&mut self, path: &Path, meta: &Meta, kind: Kind<'_>, notes: &mut Notes<'_>) -> Result<()>;
+}
+
+/// How far a copy is, who sees that, and who may end it.
+pub struct Notes<'a> {
+    /// The machine, as it stands in front of the progress.
+    pub machine: String,
+    /// Where progress is shown.
+    pub progress: Progress<'a>,
+    /// The signals that end us, blocked.
+    pub signals: SignalFd,
+    /// How many entries are done.
+    pub entries: u64,
+    /// How many bytes are done.
+    pub bytes: u64,
+    /// When it was shown last.
+    pub shown: Option<Instant>,
+}
+
+impl Notes<'_> {
+    /// More is done.
+    ///
+    /// # Errors
+    /// We were told to end.
+    pub fn more(&mut self, bytes: u64) -> Result<()> {
+        self.bytes += bytes;
+        if let Ok(Some(_)) = self.signals.read_signal() {
+            return Err(Error::new("interrupted; nothing of it is left at its destination"));
+        }
+        if self.shown.is_none_or(|last| last.elapsed() > Duration::from_millis(100)) {
+            self.shown = Some(Instant::now());
+            let text = format!("{} copied, {} entries", size(self.bytes), self.entries);
+            self.progress.show(&self.machine, &text);
+        }
+        Ok(())
+    }
+
+    /// Something is left out: it is said, not passed over.
+    pub fn leave_out(&mut self, path: &Path, why: &str) {
+        self.progress.clear();
+        log::warn!("leaving out '{}': {why}", path.display());
+    }
+}
+
+/// A number of bytes for people.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes;
+    let mut unit = "bytes";
+    let mut tenths = 0;
+    for larger in UNITS {
+        if value < 1024 {
+            break;
+        }
+        (tenths, value, unit) = (value % 1024 * 10 / 1024, value / 1024, larger);
+    }
+    if unit == "bytes" { format!("{value} bytes") } else { format!("{value}.{tenths} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_for_people() {
+        assert_eq!(size(12), "12 bytes");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(5 << 30), "5.0 GiB");
+    }
+}

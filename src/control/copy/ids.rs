@@ -1,0 +1,86 @@
+//! Numbers of users and groups on both sides of a machine's id map. Files of a guest, seen from the
+//! host, have host ids, on its idmapped root and on file systems it has mounted itself alike.
+
+use crate::error::{Context, Error, Result};
+
+/// What a file gets whose owner the other side has no number for.
+const NOBODY: u32 = 65534;
+
+/// Numbers of one side as the other has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ids {
+    base: u32,
+    count: u32,
+}
+
+impl Ids {
+    /// The host's own: every number stands for itself.
+    pub const HOST: Self = Self { base: 0, count: u32::MAX };
+
+    /// Those of the machine of this PID 1.
+    ///
+    /// # Errors
+    /// A map that is not one range from 0 on.
+    pub fn of_machine(leader: u32) -> Result<Self> {
+        let file = format!("/proc/{leader}/uid_map");
+        let map = std::fs::read_to_string(&file).context(|| format!("cannot read '{file}'"))?;
+        let words: Vec<u32> = map.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        match words[..] {
+            [0, base, count] => Ok(Self { base, count }),
+            _ => Err(Error::new("the machine's ids are mapped in a way that files cannot be")),
+        }
+    }
+
+    /// The guest's root as the host counts.
+    pub fn root(self) -> u32 {
+        self.base
+    }
+
+    /// A number of the host's view as the guest has it.
+    pub fn inside(self, outside: u32) -> u32 {
+        outside.checked_sub(self.base).filter(|id| *id < self.count).unwrap_or(NOBODY)
+    }
+
+    /// A number of the guest as the host has it.
+    pub fn outside(self, inside: u32) -> u32 {
+        self.base + if inside < self.count { inside } else { NOBODY.min(self.count - 1) }
+    }
+
+    /// A posix_acl attribute with its numbers through `map` (`linux/posix_acl_xattr.h`: a version,
+    /// then tag, permissions and id of each entry).
+    pub fn in_list(list: &[u8], map: impl Fn(u32) -> u32) -> Vec<u8> {
+        const NAMED_USER: u16 = 0x02;
+        const NAMED_GROUP: u16 = 0x08;
+        let mut mapped = list.to_vec();
+        for entry in mapped.get_mut(4..).unwrap_or_default().chunks_exact_mut(8) {
+            if let [t0, t1, _, _, id @ ..] = entry
+                && [NAMED_USER, NAMED_GROUP].contains(&u16::from_le_bytes([*t0, *t1]))
+            {
+                let number = u32::from_le_bytes([id[0], id[1], id[2], id[3]]);
+                id.copy_from_slice(&map(number).to_le_bytes());
+            }
+        }
+        mapped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_cross_the_map() {
+        let ids = Ids { base: 524_288, count: 65536 };
+        assert_eq!((ids.inside(524_288), ids.inside(525_288), ids.inside(1000)), (0, 1000, NOBODY));
+        assert_eq!((ids.outside(1000), ids.outside(70_000)), (525_288, 524_288 + NOBODY));
+        assert_eq!((Ids::HOST.inside(7), Ids::HOST.outside(7)), (7, 7));
+    }
+
+    #[test]
+    fn lists_have_their_named_numbers_mapped() {
+        let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[7, 0], &id.to_le_bytes()].concat();
+        let list = |id| [vec![2, 0, 0, 0], entry(1, u32::MAX), entry(2, id), entry(4, u32::MAX)].concat();
+        assert_eq!(Ids::in_list(&list(5), |id| id + 10), list(15));
+        assert_eq!(Ids::in_list(&[1], |id| id), [1]);
+    }
+}

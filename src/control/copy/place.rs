@@ -1,0 +1,338 @@
+//! A directory as a sink. Everything is made below a name of its own beside the destination, by
+//! descriptors; no link is followed, not even one that comes up meanwhile. The destination has its
+//! name only when all of it is there.
+
+use super::entry::{Data, Kind, Meta, Notes, Sink};
+use super::ids::Ids;
+use super::walk;
+use crate::error::{Context, Error, Result};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Timespec, Timestamps, Uid};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// How much is copied between two looks at who may interrupt.
+const CHUNK: u64 = 1 << 20;
+
+/// Where a copy goes to.
+pub struct Place {
+    directory: OwnedFd,
+    temporary: OsString,
+    ids: Ids,
+    /// Directories get what would keep us from filling them at the end.
+    directories: Vec<(PathBuf, Meta)>,
+    done: bool,
+}
+
+impl Place {
+    /// A new place in a directory.
+    pub fn new(directory: OwnedFd, ids: Ids) -> Self {
+        let random =
+            crate::host::probe::random_id().iter().fold(0u64, |sum, byte| sum << 5 ^ u64::from(*byte));
+        let temporary = format!(".coracle-copy-{random:016x}").into();
+        Self { directory, temporary, ids, directories: Vec::new(), done: false }
+    }
+
+    /// Gives what was copied its name; `force` replaces what has it.
+    ///
+    /// # Errors
+    /// Something that has the name already.
+    pub fn finish(mut self, name: &OsStr, force: Replace) -> Result<()> {
+        self.finish_directories()?;
+        self.publish(self.directory.as_fd(), self.directory.as_fd(), &self.temporary, name, force)?;
+        self.done = true;
+        Ok(())
+    }
+
+    /// Moves what was copied into the directory itself, each entry under its own name.
+    ///
+    /// # Errors
+    /// Something that has one of the names already; then nothing is moved.
+    pub fn finish_into(mut self, force: Replace) -> Result<()> {
+        self.finish_directories()?;
+        let Ok(below) = self.open(Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
+        let reading = || "cannot read what was copied";
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&below).context(reading)? {
+            let name = entry.context(reading)?.file_name().to_bytes().to_vec();
+            if !matches!(name.as_slice(), b"." | b"..") {
+                names.push(OsStr::from_bytes(&name).to_owned());
+            }
+        }
+        if force == Replace::No
+            && let Some(name) = names.iter().find(|name| exists(self.directory.as_fd(), name))
+        {
+            return Err(taken(name));
+        }
+        for name in &names {
+            self.publish(below.as_fd(), self.directory.as_fd(), name, name, force)?;
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        old: &OsStr,
+        new: &OsStr,
+        force: Replace,
+    ) -> Result<()> {
+        use rustix::fs::RenameFlags;
+        let naming = || format!("cannot name it '{}'", new.display());
+        match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) if force == Replace::No => Err(taken(new)),
+            Err(rustix::io::Errno::EXIST) => {
+                // At one moment the old, at the next the new; then the old goes.
+                rustix::fs::renameat_with(from, old, to, new, RenameFlags::EXCHANGE).context(naming)?;
+                walk::remove(from, old)
+                    .context(|| format!("cannot remove what was '{}' before", new.display()))
+            }
+            renamed => renamed.context(naming),
+        }
+    }
+
+    fn finish_directories(&mut self) -> Result<()> {
+        for (path, meta) in std::mem::take(&mut self.directories).iter().rev() {
+            let directory = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            self.finish_one(directory.as_fd(), path, meta)?;
+        }
+        Ok(())
+    }
+
+    /// Owner, mode, attributes and times; in this order, since a change of owner takes bits away and
+    /// everything changes the times.
+    fn finish_one(&self, open: BorrowedFd<'_>, path: &Path, meta: &Meta) -> Result<()> {
+        let (uid, gid) = self.owner(meta);
+        rustix::fs::fchown(open, Some(uid), Some(gid))
+            .context(|| format!("cannot give '{}' to its owner", path.display()))?;
+        for (name, value) in &meta.attributes {
+            let mapped;
+            let value = if name.starts_with(b"system.posix_acl_") {
+                mapped = Ids::in_list(value, |id| self.ids.outside(id));
+                &mapped
+            } else {
+                value
+            };
+            let flags = rustix::fs::XattrFlags::empty();
+            match rustix::fs::fsetxattr(open, OsStr::from_bytes(name), value, flags) {
+                Err(rustix::io::Errno::OPNOTSUPP) => log::debug!("no attributes there, ignoring"),
+                set => set.context(|| format!("cannot set an attribute of '{}'", path.display()))?,
+            }
+        }
+        rustix::fs::fchmod(open, Mode::from_raw_mode(meta.mode))
+            .context(|| format!("cannot set the mode of '{}'", path.display()))?;
+        rustix::fs::futimens(open, &times(meta))
+            .context(|| format!("cannot set the times of '{}'", path.display()))
+    }
+
+    fn owner(&self, meta: &Meta) -> (Uid, Gid) {
+        (Uid::from_raw(self.ids.outside(meta.uid)), Gid::from_raw(self.ids.outside(meta.gid)))
+    }
+
+    /// A path of what is copied as one below the directory.
+    fn below(&self, path: &Path) -> PathBuf {
+        let mut below = PathBuf::from(&self.temporary);
+        below.extend(path);
+        below
+    }
+
+    /// Opens something that is there already, by no link.
+    fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        loop {
+            match rustix::fs::openat2(&self.directory, self.below(path), flags, Mode::empty(), resolve) {
+                Err(rustix::io::Errno::AGAIN) => {}
+                opened => return opened.context(|| format!("cannot open '{}'", path.display())),
+            }
+        }
+    }
+
+    /// The directory that a path is to be made in, and its name there.
+    fn parent(&self, path: &Path) -> Result<(OwnedFd, OsString)> {
+        match path.file_name() {
+            None => {
+                let directory = rustix::io::fcntl_dupfd_cloexec(&self.directory, 3)
+                    .context(|| "cannot keep a descriptor")?;
+                Ok((directory, self.temporary.clone()))
+            }
+            Some(name) => {
+                let parent = path.parent().unwrap_or(Path::new(""));
+                Ok((self.open(parent, OFlags::PATH | OFlags::DIRECTORY)?, name.to_owned()))
+            }
+        }
+    }
+
+    fn file(&self, path: &Path, meta: &Meta, data: Data<'_>, notes: &mut Notes<'_>) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o600))
+            .context(|| format!("cannot make '{}'", path.display()))?;
+        let mut file = File::from(file);
+        let copying = || format!("cannot copy '{}'", path.display());
+        match data {
+            Data::File(from, length) => {
+                // A file system that can share the blocks has nothing to copy.
+                if rustix::fs::ioctl_ficlone(&file, from).is_ok() {
+                    notes.more(length)?;
+                } else {
+                    extents(from, &mut file, length, notes).map_err(|error| error.context(copying()))?;
+                }
+            }
+            Data::Stream(from, length) => {
+                let mut from = from.take(length);
+                while copy_some(&mut from, &mut file, CHUNK, notes)
+                    .map_err(|error| error.context(copying()))?
+                    > 0
+                {}
+            }
+        }
+        self.finish_one(file.as_fd(), path, meta)
+    }
+
+    fn link(&self, path: &Path, meta: &Meta, target: &Path) -> Result<()> {
+        let making = || format!("cannot make the link '{}'", path.display());
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::symlinkat(target, &parent, &name).context(making)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
+        self.give(&made, FileType::Symlink, meta).map_err(|error| error.context(making()))?;
+        rustix::fs::utimensat(&parent, &name, &times(meta), AtFlags::SYMLINK_NOFOLLOW).context(making)
+    }
+
+    fn fifo(&self, path: &Path, meta: &Meta) -> Result<()> {
+        let making = || format!("cannot make the named pipe '{}'", path.display());
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::mknodat(&parent, &name, FileType::Fifo, Mode::from_raw_mode(meta.mode), 0)
+            .context(making)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
+        self.give(&made, FileType::Fifo, meta).map_err(|error| error.context(making()))?;
+        // By what was looked at: the name may mean something else by now. The umask took bits away.
+        let own = format!("/proc/self/fd/{}", made.as_raw_fd());
+        rustix::fs::chmod(&own, Mode::from_raw_mode(meta.mode)).context(making)?;
+        rustix::fs::utimensat(rustix::fs::CWD, &own, &times(meta), AtFlags::empty()).context(making)
+    }
+
+    /// Gives what was made by name to its owner, after a look that it is no other thing by now.
+    fn give(&self, made: &OwnedFd, kind: FileType, meta: &Meta) -> Result<()> {
+        let stat = rustix::fs::fstat(made).context(|| "cannot look at it")?;
+        if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_nlink != 1 {
+            return Err(Error::new("somebody has put something else there"));
+        }
+        let (uid, gid) = self.owner(meta);
+        rustix::fs::chownat(made, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            .context(|| "cannot give it to its owner")
+    }
+
+    fn hard(&self, path: &Path, first: &Path) -> Result<()> {
+        let making = || format!("cannot link '{}' to '{}'", path.display(), first.display());
+        let from = self.open(first, OFlags::PATH)?;
+        let stat = rustix::fs::fstat(&from).context(making)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err(Error::new("it is a directory").context(making()));
+        }
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::linkat(&from, c"", &parent, &name, AtFlags::EMPTY_PATH).context(making)
+    }
+}
+
+impl Sink for Place {
+    fn take(&mut self, path: &Path, meta: &Meta, kind: Kind<'_>, notes: &mut Notes<'_>) -> Result<()> {
+        match kind {
+            Kind::Directory => {
+                let (parent, name) = self.parent(path)?;
+                rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o700))
+                    .context(|| format!("cannot make directory '{}'", path.display()))?;
+                self.directories.push((path.to_owned(), meta.clone()));
+                Ok(())
+            }
+            Kind::File(data) => self.file(path, meta, data, notes),
+            Kind::Link(target) => self.link(path, meta, &target),
+            Kind::Hard(first) => self.hard(path, &first),
+            Kind::Fifo => self.fifo(path, meta),
+        }
+    }
+}
+
+impl Drop for Place {
+    /// What did not get its name goes.
+    fn drop(&mut self) {
+        if !self.done {
+            match walk::remove(self.directory.as_fd(), &self.temporary) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => log::warn!("cannot remove '{}': {error}", self.temporary.display()),
+            }
+        }
+    }
+}
+
+/// What to do with something that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// It is an error.
+    No,
+    /// It is replaced whole.
+    Yes,
+}
+
+fn taken(name: &OsStr) -> Error {
+    Error::new(format!("there is a '{}' at the destination already", name.display()))
+        .hint("name another destination, or replace it with --force")
+}
+
+fn exists(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
+    rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+fn times(meta: &Meta) -> Timestamps {
+    let (tv_sec, tv_nsec) = meta.modified;
+    let last_modification = Timespec { tv_sec, tv_nsec };
+    Timestamps { last_access: last_modification, last_modification }
+}
+
+/// Copies what of a file holds data; its holes stay holes.
+fn extents(from: &File, to: &mut File, length: u64, notes: &mut Notes<'_>) -> Result<()> {
+    let mut at = 0;
+    while at < length {
+        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // Nothing but a hole up to the end; or a file system that knows no holes.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(_) => at,
+        };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(data)).unwrap_or(length).min(length);
+        if end <= data {
+            break;
+        }
+        rustix::fs::seek(from, SeekFrom::Start(data)).context(|| "cannot find its data")?;
+        rustix::fs::seek(&*to, SeekFrom::Start(data)).context(|| "cannot find the place")?;
+        let mut part = from.take(end - data);
+        while copy_some(&mut part, to, CHUNK, notes)? > 0 {}
+        at = end;
+    }
+    to.set_len(length).context(|| "cannot set its length")
+}
+
+/// Copies so much at most; how much.
+fn copy_some(from: &mut impl Read, to: &mut File, most: u64, notes: &mut Notes<'_>) -> Result<u64> {
+    let mut buffer = vec![0u8; 128 << 10];
+    let mut copied = 0;
+    while copied < most {
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                to.write_all(buffer.get(..length).unwrap_or_default()).context(|| "cannot write")?;
+                copied += length as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context(|| "cannot read"),
+        }
+    }
+    notes.more(copied)?;
+    Ok(copied)
+}

@@ -1,0 +1,191 @@
+//! A tree as a source: every entry is opened by its name in a directory that is held, links are
+//! never followed, and what it is is looked at before it is opened for reading. Nobody who changes
+//! the tree meanwhile leads us anywhere else.
+
+use super::entry::{Data, Kind, Meta, Notes, Sink};
+use super::ids::Ids;
+use crate::error::{Context, Error, Result};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// How deep a tree may be: each level holds a descriptor.
+const DEEPEST: usize = 512;
+
+/// Which tree is walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The host's.
+    Host,
+    /// A guest's: what would give power on the host is left out.
+    Guest,
+}
+
+/// A walk over one tree.
+pub struct Walk<'a, 'n, S: Sink> {
+    sink: &'a mut S,
+    notes: &'a mut Notes<'n>,
+    ids: Ids,
+    side: Side,
+    device: u64,
+    names: HashMap<(u64, u64), PathBuf>,
+}
+
+impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
+    /// Copies what is at a descriptor (`O_PATH`), and all below it on the same file system.
+    ///
+    /// # Errors
+    /// What cannot be read, or what the sink does not take.
+    pub fn run(
+        place: &OwnedFd,
+        side: Side,
+        ids: Ids,
+        sink: &'a mut S,
+        notes: &'a mut Notes<'n>,
+    ) -> Result<()> {
+        let device = rustix::fs::fstat(place).context(|| "cannot look at the source")?.st_dev;
+        let mut walk = Self { sink, notes, ids, side, device, names: HashMap::new() };
+        walk.entry(place, Path::new(""), 0)
+    }
+
+    fn entry(&mut self, place: &OwnedFd, path: &Path, depth: usize) -> Result<()> {
+        let stat = rustix::fs::fstat(place).context(|| format!("cannot look at '{}'", path.display()))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if stat.st_dev != self.device {
+            self.notes.leave_out(path, "it is another file system");
+            return Ok(());
+        }
+        self.notes.entries += 1;
+        self.notes.more(0)?;
+        if kind != FileType::Directory && stat.st_nlink > 1 {
+            if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)).cloned() {
+                let meta = self.meta(&stat, None);
+                return self.sink.take(path, &meta, Kind::Hard(first), self.notes);
+            }
+            self.names.insert((stat.st_dev, stat.st_ino), path.to_owned());
+        }
+        match kind {
+            FileType::Directory => self.directory(place, path, &stat, depth),
+            FileType::RegularFile => {
+                let file = File::from(reopen(place, OFlags::RDONLY, path)?);
+                let meta = self.meta(&stat, Some(file.as_fd()));
+                let length = u64::try_from(stat.st_size).unwrap_or_default();
+                self.sink.take(path, &meta, Kind::File(Data::File(&file, length)), self.notes)
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(place, c"", Vec::new())
+                    .context(|| format!("cannot read the link '{}'", path.display()))?;
+                let meta = self.meta(&stat, None);
+                let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                self.sink.take(path, &meta, Kind::Link(target), self.notes)
+            }
+            FileType::Fifo => {
+                let meta = self.meta(&stat, None);
+                self.sink.take(path, &meta, Kind::Fifo, self.notes)
+            }
+            FileType::Socket => {
+                self.notes.leave_out(path, "it is a socket");
+                Ok(())
+            }
+            _ => {
+                self.notes.leave_out(path, "it is a device");
+                Ok(())
+            }
+        }
+    }
+
+    fn directory(&mut self, place: &OwnedFd, path: &Path, stat: &Stat, depth: usize) -> Result<()> {
+        let reading = || format!("cannot read directory '{}'", path.display());
+        if depth >= DEEPEST {
+            return Err(Error::new(format!("it is more than {DEEPEST} directories deep")).context(reading()));
+        }
+        let directory = reopen(place, OFlags::RDONLY | OFlags::DIRECTORY, path)?;
+        let meta = self.meta(stat, Some(directory.as_fd()));
+        self.sink.take(path, &meta, Kind::Directory, self.notes)?;
+        // All names first: a directory that grows while it is read has an end all the same.
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&directory).context(reading)? {
+            let name = entry.context(reading)?.file_name().to_bytes().to_vec();
+            if !matches!(name.as_slice(), b"." | b"..") {
+                names.push(name);
+            }
+        }
+        names.sort();
+        for name in names {
+            let name = OsStr::from_bytes(&name);
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let child = path.join(name);
+            match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
+                Ok(place) => self.entry(&place, &child, depth + 1)?,
+                Err(rustix::io::Errno::NOENT) => self.notes.leave_out(&child, "it went meanwhile"),
+                Err(errno) => return Err(errno).context(|| format!("cannot open '{}'", child.display())),
+            }
+        }
+        Ok(())
+    }
+
+    fn meta(&self, stat: &Stat, open: Option<BorrowedFd<'_>>) -> Meta {
+        // A program of a guest must not become one that gives its rights to whoever calls it here.
+        let kept = if self.side == Side::Guest { 0o1777 } else { 0o7777 };
+        let ids = self.ids;
+        Meta {
+            mode: stat.st_mode & kept,
+            uid: ids.inside(stat.st_uid),
+            gid: ids.inside(stat.st_gid),
+            modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default()),
+            attributes: open.map(|open| attributes(open, ids)).unwrap_or_default(),
+        }
+    }
+}
+
+/// Opens for reading what a descriptor refers to: no other thing of its name. It is looked at, so it
+/// is no named pipe that would wait for a writer.
+fn reopen(place: &OwnedFd, flags: OFlags, path: &Path) -> Result<OwnedFd> {
+    let own = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    rustix::fs::open(own, flags, Mode::empty()).context(|| format!("cannot open '{}'", path.display()))
+}
+
+/// The attributes that are copied: those of users, and access lists with the numbers inside. What
+/// the security modules and the kernel keep there means something on one side only.
+fn attributes(open: BorrowedFd<'_>, ids: Ids) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut names = vec![0u8; 65536];
+    let length = rustix::fs::flistxattr(open, &mut names[..]).unwrap_or(0);
+    let names = names.get(..length).unwrap_or_default().split(|byte| *byte == 0);
+    let copied = names.filter(|name| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_"));
+    let value = |name: &[u8]| {
+        let mut value = vec![0u8; 65536];
+        let length = rustix::fs::fgetxattr(open, OsStr::from_bytes(name), &mut value[..]).ok()?;
+        value.truncate(length);
+        if name.starts_with(b"system.posix_acl_") {
+            value = Ids::in_list(&value, |id| ids.inside(id));
+        }
+        Some((name.to_vec(), value))
+    };
+    copied.filter_map(value).collect()
+}
+
+/// Removes a name of a directory with all below it; links are not followed.
+pub fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+        removed => return removed,
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let below = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&below)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if !matches!(name.as_slice(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    for name in names {
+        remove(below.as_fd(), OsStr::from_bytes(&name))?;
+    }
+    rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
+}

@@ -1,0 +1,80 @@
+//! set and apply: the limits of a machine that runs, changed while it runs.
+
+use super::{block_on, running};
+use crate::error::{Error, Result};
+use crate::host::systemd1::limits;
+use crate::machine::Machine;
+use crate::paths::Paths;
+
+/// A limit that is not what the definition says, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The key in a definition.
+    pub key: &'static str,
+    /// What holds now.
+    pub now: String,
+    /// What the definition says.
+    pub wanted: String,
+}
+
+/// Whether what differs is only told or also done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Told.
+    Tell,
+    /// Done.
+    Do,
+}
+
+/// Makes the limits of a machine that runs those of its definition, and tells what was not so.
+///
+/// # Errors
+/// It does not run, is in no unit, or systemd refuses.
+pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<Difference>> {
+    let record = running(paths, &machine.name)?;
+    let unit = record.unit.ok_or_else(|| {
+        Error::new(format!("machine '{}' runs in no unit of systemd", machine.name))
+            .hint("limits are kept by systemd: start it as a unit")
+    })?;
+    let differ = block_on(limits::differences(&unit, &machine.resources))??;
+    if act == Act::Do && !differ.is_empty() {
+        block_on(limits::set(&unit, &differ))??;
+    }
+    let words = |limit: limits::Limit| Difference {
+        key: limit.key,
+        now: word(limit.key, limit.now),
+        wanted: word(limit.key, limit.wanted),
+    };
+    Ok(differ.into_iter().map(words).collect())
+}
+
+/// A limit as definitions have it.
+fn word(key: &str, value: u64) -> String {
+    match key {
+        _ if value == limits::NONE => "none".into(),
+        "resources.cpu-quota" => format!("{}%", value / 10_000),
+        _ if key.contains("memory") => size(value),
+        _ => value.to_string(),
+    }
+}
+
+/// A size in the largest unit that it is a whole number of.
+fn size(bytes: u64) -> String {
+    let units = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
+    let whole = units.iter().find(|(_, shift)| bytes >= 1 << shift && bytes.trailing_zeros() >= *shift);
+    whole.map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::word;
+
+    #[test]
+    fn limits_are_told_as_they_are_written() {
+        assert_eq!(word("resources.memory-max", 512 << 20), "512M");
+        assert_eq!(word("resources.memory-max", (1 << 20) + 1), "1048577");
+        assert_eq!(word("resources.cpu-quota", 1_500_000), "150%");
+        assert_eq!(word("resources.tasks-max", u64::MAX), "none");
+        assert_eq!(word("resources.tasks-max", 64), "64");
+    }
+}

@@ -1,0 +1,89 @@
+//! login and sessions: what `exec` executes where the machine's own log-in is wanted, chosen by what
+//! the tree has. Nothing of the guest is asked over a bus.
+
+use super::exec::{Ask, Terminal};
+use super::running;
+use crate::error::{Error, Result};
+use crate::host::probe::Tree;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::sys::mount;
+use rustix::fd::AsFd;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// What asks for a user's name and password on the terminal that it is given, the best first.
+const PROMPTS: [&[&str]; 3] =
+    [&["/sbin/agetty", "--noclear", "--keep-baud", "-"], &["/bin/login"], &["/sbin/getty", "0", "-"]];
+
+/// A login prompt on a new terminal.
+///
+/// # Errors
+/// A machine that does not run or has none.
+pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<Ask<'a>> {
+    let tree = tree(paths, name)?;
+    let prompt = PROMPTS.iter().find(|prompt| has(&tree, prompt[0])).ok_or_else(|| {
+        Error::new(format!("machine '{name}' has no program to log in by"))
+            .hint(format!("open a shell without a password: coracle shell {name}"))
+    })?;
+    Ok(Ask {
+        name,
+        argv: prompt.iter().map(OsString::from).collect(),
+        user: None,
+        directory: None,
+        environment: Vec::new(),
+        terminal: Terminal::Yes,
+        wait_ready: false,
+    })
+}
+
+/// Makes a shell one of a session that the machine's logind knows of: a transient unit of its
+/// systemd, opened by PAM as a log-in is.
+///
+/// # Errors
+/// A machine without systemd's means for it.
+pub fn as_session(paths: &Paths, ask: &mut Ask<'_>) -> Result<()> {
+    let tree = tree(paths, ask.name)?;
+    if !has(&tree, "/usr/bin/systemd-run") {
+        return Err(Error::new(format!("machine '{}' has no systemd to make a session", ask.name))
+            .hint("open the shell without --session"));
+    }
+    let (user, group) = match ask.user.unwrap_or("root").split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (ask.user.unwrap_or("root"), None),
+    };
+    let user = tree.user(user)?;
+    let mut words: Vec<OsString> =
+        ["/usr/bin/systemd-run", "--quiet", "--pty", "--wait", "--collect", "--service-type=exec"]
+            .map(OsString::from)
+            .into();
+    let mut property = |text: String| words.push(text.into());
+    property("--property=PAMName=login".into());
+    property(format!("--property=User={}", user.name));
+    if let Some(group) = group {
+        property(format!("--property=Group={group}"));
+    }
+    let directory = ask.directory.take().unwrap_or_else(|| user.home.clone().into());
+    property(format!("--property=WorkingDirectory=-{}", directory.display()));
+    let terminal = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
+    property(format!("--setenv=TERM={terminal}"));
+    for (name, value) in &ask.environment {
+        property(format!("--setenv={name}={value}"));
+    }
+    property("--".into());
+    property(user.shell.clone());
+    property("-l".into());
+    *ask = Ask { argv: words, user: None, terminal: Terminal::Yes, environment: Vec::new(), ..ask.clone() };
+    Ok(())
+}
+
+fn tree(paths: &Paths, name: &Name) -> Result<Tree> {
+    let record = running(paths, name)?;
+    Tree::open(Path::new(&format!("/proc/{}/root", record.leader.unwrap_or_default())))
+}
+
+/// Whether a tree has something at a path, links followed inside.
+fn has(tree: &Tree, path: &str) -> bool {
+    use rustix::fs::{Mode, OFlags};
+    mount::open_inside_as(tree.as_fd().as_fd(), Path::new(path), OFlags::PATH, Mode::empty()).is_ok()
+}

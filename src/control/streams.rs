@@ -1,0 +1,92 @@
+//! Which of our standard streams a command in a machine gets as they are. Called by `exec` around
+//! the clone. A terminal of ours is none of them: whoever holds one can read what is typed there
+//! next and change how it is set, so the command gets a pipe and we carry the bytes.
+
+use super::relay::{Flow, Way};
+use crate::error::{Context, Error, Result};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::FileType;
+
+/// Our standard streams by number, what they are called, and which way their bytes go.
+const STREAMS: [(&str, Way); 3] =
+    [("standard input", Way::In), ("standard output", Way::Out), ("standard error", Way::Out)];
+
+/// Streams that lead over us.
+#[derive(Debug, Default)]
+pub struct Diverted {
+    flows: Vec<Flow>,
+    /// Our own streams, to be put back where they were.
+    ours: Vec<(usize, OwnedFd)>,
+}
+
+impl Diverted {
+    /// Puts a pipe in the place of each of our streams that is a terminal, for a child to inherit.
+    ///
+    /// # Errors
+    /// A stream that is a directory: it would lead the command out of the machine.
+    pub fn divert() -> Result<Self> {
+        let mut diverted = Self::default();
+        for (number, (name, way)) in STREAMS.into_iter().enumerate() {
+            let stream = stream(number);
+            // One that is closed is nothing to be careful with.
+            let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                return Err(Error::new(format!("{name} is a directory of the host"))
+                    .hint("it would lead out of the machine; give a file, a pipe or /dev/null"));
+            }
+            if rustix::termios::isatty(stream)
+                && let Err(error) = diverted.lead_over_us(number, way)
+            {
+                diverted.restore()?;
+                return Err(error);
+            }
+        }
+        Ok(diverted)
+    }
+
+    fn lead_over_us(&mut self, number: usize, way: Way) -> Result<()> {
+        let keep =
+            |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a stream");
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .context(|| "cannot make a pipe for a stream")?;
+        let ours = keep(stream(number))?;
+        let (theirs, flow) = match way {
+            Way::In => (read, Flow::new(way, keep(ours.as_fd())?, write)),
+            Way::Out => (write, Flow::new(way, read, keep(ours.as_fd())?)),
+        };
+        place(number, theirs.as_fd())?;
+        self.flows.push(flow);
+        self.ours.push((number, ours));
+        Ok(())
+    }
+
+    /// Puts our own streams back: to be called once the child has inherited the others.
+    ///
+    /// # Errors
+    /// What dup2(2) says.
+    pub fn restore(&mut self) -> Result<()> {
+        self.ours.drain(..).try_for_each(|(number, ours)| place(number, ours.as_fd()))
+    }
+
+    /// What is to be carried.
+    pub fn into_flows(self) -> Vec<Flow> {
+        self.flows
+    }
+}
+
+fn stream(number: usize) -> BorrowedFd<'static> {
+    match number {
+        0 => rustix::stdio::stdin(),
+        1 => rustix::stdio::stdout(),
+        _ => rustix::stdio::stderr(),
+    }
+}
+
+fn place(number: usize, fd: BorrowedFd<'_>) -> Result<()> {
+    let placed = match number {
+        0 => rustix::stdio::dup2_stdin(fd),
+        1 => rustix::stdio::dup2_stdout(fd),
+        _ => rustix::stdio::dup2_stderr(fd),
+    };
+    placed.context(|| "cannot set a standard stream")
+}

@@ -1,0 +1,40 @@
+//! User namespaces by which a mount's ids are mapped (mount_setattr(2), MOUNT_ATTR_IDMAP): nobody
+//! lives in them.
+
+use crate::error::{Context, Result};
+use crate::sys::process::{self, Side};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+
+/// A range of ids: the first on disk, the first that processes see, and how many.
+pub type Range = (u32, u32, u32);
+
+/// Makes a user namespace that maps these users and groups.
+///
+/// # Errors
+/// What clone3(2) or the map files say.
+pub fn namespace(users: &[Range], groups: &[Range]) -> Result<OwnedFd> {
+    match process::clone(u64::from(libc::CLONE_NEWUSER.cast_unsigned()), None)? {
+        // It only has to be there while its namespace is mapped and opened.
+        Side::Child => process::wait_to_be_killed(),
+        Side::Parent(child) => {
+            let path = format!("/proc/{}", child.pid.as_raw_nonzero());
+            let write = |file: &str, ranges: &[Range]| {
+                let line = |(disk, seen, count): &Range| format!("{disk} {seen} {count}\n");
+                std::fs::write(format!("{path}/{file}"), ranges.iter().map(line).collect::<String>())
+            };
+            let opened = write("uid_map", users)
+                .and_then(|()| write("gid_map", groups))
+                .context(|| "cannot map ids for a mount")
+                .and_then(|()| {
+                    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                    rustix::fs::open(format!("{path}/ns/user"), flags, Mode::empty())
+                        .context(|| "cannot open a mount's user namespace")
+                });
+            process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)
+                .context(|| "cannot end the holder of a user namespace")?;
+            process::wait(child.pidfd.as_fd())?;
+            opened
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The limits of a unit, read and changed while it runs.
+
+use super::{CALL_TIMEOUT, all_properties, bus, manager};
+use crate::error::Result;
+use crate::machine::resources::Resources;
+use zbus::Variant;
+
+/// A limit as systemd names it, what the unit has, and what is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The key in a definition.
+    pub key: &'static str,
+    /// systemd's property.
+    pub property: &'static str,
+    /// What holds now.
+    pub now: u64,
+    /// What is to hold.
+    pub wanted: u64,
+}
+
+/// What a machine's unit has where its definition says nothing (`units/coracle@.service`).
+pub const TASKS: u64 = 16384;
+/// How systemd says that there is none.
+pub const NONE: u64 = u64::MAX;
+
+/// The limits of a unit that are not those wanted.
+///
+/// # Errors
+/// Where systemd does not answer.
+pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<Limit>> {
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let manager = manager(&connection).await?;
+    let reading = |error| bus::failure(error).context(format!("cannot read the limits of unit '{unit}'"));
+    let path = manager.load_unit(unit).await.map_err(reading)?;
+    let now = all_properties(&connection, &path).await.map_err(reading)?;
+    // A percentage of one processor as time in each second.
+    let quota = wanted.cpu_quota.map(|percent| u64::from(percent) * 10_000);
+    let limits = [
+        ("resources.memory-max", "MemoryMax", wanted.memory_max, NONE),
+        ("resources.memory-high", "MemoryHigh", wanted.memory_high, NONE),
+        ("resources.memory-swap-max", "MemorySwapMax", wanted.memory_swap_max, NONE),
+        ("resources.cpu-quota", "CPUQuotaPerSecUSec", quota, NONE),
+        ("resources.cpu-weight", "CPUWeight", wanted.cpu_weight, NONE),
+        ("resources.tasks-max", "TasksMax", wanted.tasks_max, TASKS),
+        ("resources.io-weight", "IOWeight", wanted.io_weight, NONE),
+    ];
+    let limit = |(key, property, wanted, default): (&'static str, &'static str, Option<u64>, u64)| {
+        let now = now.get(property).and_then(|value| value.downcast_ref::<u64>().ok()).unwrap_or(NONE);
+        Limit { key, property, now, wanted: wanted.unwrap_or(default) }
+    };
+    Ok(limits.into_iter().map(limit).filter(|limit| limit.now != limit.wanted).collect())
+}
+
+/// Sets limits of a unit, at once. Definitions are what they are kept in, so what systemd keeps of
+/// them for a service is taken away again: it would win over a definition that changes later.
+///
+/// # Errors
+/// Where systemd refuses.
+pub async fn set(unit: &str, limits: &[Limit]) -> Result<()> {
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let manager = manager(&connection).await?;
+    let refused = |error| bus::failure(error).context(format!("cannot set the limits of unit '{unit}'"));
+    let properties: Vec<(&str, Variant<'_>)> =
+        limits.iter().map(|limit| (limit.property, Variant::from(limit.wanted))).collect();
+    manager.set_unit_properties(unit, true, &properties).await.map_err(refused)?;
+    if unit.ends_with(".service") {
+        let directory = std::path::Path::new("/run/systemd/system.control").join(format!("{unit}.d"));
+        for limit in limits {
+            let name = limit.property.strip_suffix("PerSecUSec").unwrap_or(limit.property);
+            let _ = std::fs::remove_file(directory.join(format!("50-{name}.conf")));
+        }
+        let _ = std::fs::remove_dir(&directory);
+        manager.reload().await.map_err(refused)?;
+    }
+    Ok(())
+}

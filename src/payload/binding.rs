@@ -1,0 +1,120 @@
+//! A child that attaches one mount in a machine that runs. Guests can take a mount off that was put
+//! there, but must not be able to loosen it: a mount namespace of the guest's own user namespace
+//! locks the attributes of what it copies (mount_namespaces(7)), so the mount takes that way.
+
+use super::mounts;
+use super::{check, die_with_supervisor, fail};
+use crate::error::{Context, Result};
+use crate::link::{ChildEnd, FromPayload};
+use crate::sys::mount::{self, Depth};
+use crate::sys::process;
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What is attached where.
+#[derive(Debug)]
+pub struct Attach {
+    /// PID 1 of the machine.
+    pub leader: OwnedFd,
+    /// The detached mount.
+    pub tree: OwnedFd,
+    /// Where inside; a link at the end is refused.
+    pub target: PathBuf,
+    /// A directory of the host that nobody needs, to lock the mount at; nothing where the machine has
+    /// no user namespace.
+    pub workshop: Option<PathBuf>,
+    /// Whether a missing target is made.
+    pub make_target: MakeTarget,
+    /// The guest's root, as the host counts.
+    pub owner: u32,
+}
+
+/// Whether a missing target is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MakeTarget {
+    /// It is an error.
+    No,
+    /// It is, owned by the guest's root.
+    Yes,
+}
+
+impl From<bool> for MakeTarget {
+    fn from(wanted: bool) -> Self {
+        if wanted { Self::Yes } else { Self::No }
+    }
+}
+
+/// Attaches, tells how that went, and ends.
+pub fn attach(ask: Attach, link: &ChildEnd) -> ! {
+    die_with_supervisor();
+    // None of the guest's processes may look into one that has its root's rights and more.
+    process::set_dumpable(false);
+    let doing = format!("mount on '{}'", ask.target.display());
+    if let Err(error) = enter_and_attach(ask) {
+        fail(link, 0, 1, &doing, &error);
+    }
+    let _ = link.say(&FromPayload::Done, None);
+    process::exit_now(0)
+}
+
+fn enter_and_attach(ask: Attach) -> Result<()> {
+    let namespace = |flag| {
+        setns(&ask.leader, flag)
+            .map_err(std::io::Error::from)
+            .context(|| "cannot join the machine's namespaces")
+    };
+    // While we have the host's rights: the place is made in the guest's tree as its root's own.
+    let own = mount::open_directory(Path::new("/proc/self/ns"))?;
+    let own = rustix::fs::openat(
+        &own,
+        "mnt",
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .context(|| "cannot keep our mount namespace")?;
+    namespace(CloneFlags::CLONE_NEWNS)?;
+    let root = mount::open_directory(Path::new("/"))?;
+    if ask.make_target == MakeTarget::Yes {
+        process::make_files_as(ask.owner)?;
+        mounts::make_target(root.as_fd(), &ask.target, &ask.tree, ask.owner)?;
+        process::make_files_as(0)?;
+    }
+    let place = mounts::open_target(root.as_fd(), &ask.target).map_err(|error| {
+        if ask.make_target == MakeTarget::No { error.hint("make it first, or give --mkdir") } else { error }
+    })?;
+    let Some(workshop) = &ask.workshop else {
+        return check("cannot attach the mount", mount::attach(ask.tree.as_fd(), place.as_fd()));
+    };
+    setns(&own, CloneFlags::CLONE_NEWNS)
+        .map_err(std::io::Error::from)
+        .context(|| "cannot return to the host's mounts")?;
+    let locked = lock(&ask.tree, workshop, || namespace(CloneFlags::CLONE_NEWUSER))?;
+    namespace(CloneFlags::CLONE_NEWNS)?;
+    check("cannot attach the mount", mount::attach(locked.as_fd(), place.as_fd()))
+}
+
+/// A copy of a mount whose attributes are locked, made on the way into a user namespace.
+fn lock(tree: &OwnedFd, workshop: &Path, enter: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
+    let new_mounts = || {
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(std::io::Error::from)
+            .context(|| "cannot make a mount namespace")
+    };
+    new_mounts()?;
+    let root = mount::open_directory(Path::new("/"))?;
+    check("cannot keep mounts from the host", mount::propagate(root.as_fd(), libc::MS_PRIVATE))?;
+    let stat = rustix::fs::fstat(tree).context(|| "cannot look at the mount")?;
+    let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
+    // A file cannot be mounted on a directory; what lies on the file is taken away with us.
+    let workshop = if is_directory { workshop.to_owned() } else { workshop.with_file_name("state.json") };
+    let open = || {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::open(&workshop, flags, rustix::fs::Mode::empty())
+            .context(|| format!("cannot open '{}'", workshop.display()))
+    };
+    check("cannot attach the mount", mount::attach(tree.as_fd(), open()?.as_fd()))?;
+    enter()?;
+    new_mounts()?;
+    check("cannot copy the mount", mount::copy_tree(open()?.as_fd(), Depth::Tree))
+}

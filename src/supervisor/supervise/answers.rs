@@ -1,0 +1,80 @@
+//! What the loop does on a call at its control socket, and for viewers of the console.
+
+use super::Loop;
+use crate::host::cgroup;
+use crate::host::state::Phase;
+use crate::supervisor::control::{Call, FIRST_CLIENT, Heard, Window};
+use crate::sys::{process, terminal};
+use serde_json::{Value, json};
+
+impl Loop {
+    /// An event of the client with this number.
+    pub(super) fn client(&mut self, number: u64) {
+        let Ok(slot) = usize::try_from(number.saturating_sub(FIRST_CLIENT)) else { return };
+        match self.control.hear(slot) {
+            Heard::Nothing => {}
+            Heard::Typed(bytes) => self.console.type_in(&bytes),
+            Heard::Call(Call::Attach(window)) => self.attach(slot, window),
+            Heard::Call(call) => {
+                let outcome = self.answer(call);
+                self.control.answer(slot, outcome);
+            }
+        }
+        if self.control.is_idle() {
+            process::trim_memory();
+        }
+    }
+
+    /// A new viewer of the console.
+    fn attach(&mut self, slot: usize, window: Window) {
+        if self.console.master().is_none() {
+            let why = "the machine has no console: its command has the streams it was started with";
+            self.control.answer(slot, Err(why.into()));
+            return;
+        }
+        self.resize(window);
+        let kept = self.console.kept();
+        self.control.begin_viewing(slot, &kept);
+    }
+
+    fn answer(&mut self, call: Call) -> std::result::Result<Value, String> {
+        match call {
+            Call::Pause => self.freeze(true)?,
+            Call::Resume => self.freeze(false)?,
+            Call::Reboot => {
+                self.thaw();
+                self.ask_to_reboot();
+            }
+            Call::PowerOff if self.stop.is_some() => {}
+            // As for a SIGTERM of machined's: in order, and at once where it is said again.
+            Call::PowerOff | Call::Terminate => self.ask_to_stop(),
+            Call::Resize(window) => self.resize(window),
+            Call::Status => return Ok(self.how_it_is()),
+            Call::Attach(_) => {}
+        }
+        Ok(json!({}))
+    }
+
+    fn freeze(&self, frozen: bool) -> std::result::Result<(), String> {
+        let cgroup = self.terms.record.cgroup.as_ref().ok_or("the machine has no cgroup of its own")?;
+        cgroup::set_frozen(&cgroup.join("payload"), frozen).map_err(|error| error.to_string())
+    }
+
+    fn how_it_is(&self) -> Value {
+        let payload = self.terms.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+        let is_frozen = payload.is_some_and(|payload| cgroup::is_frozen(&payload));
+        let status = match self.terms.record.phase {
+            _ if is_frozen => "paused",
+            // The word that asks nobody to wait.
+            Phase::Booting | Phase::Starting => "booting",
+            phase => phase.as_str(),
+        };
+        json!({ "running": !is_frozen, "status": status })
+    }
+
+    fn resize(&self, window: Window) {
+        if let Some(master) = self.console.master().filter(|_| window.rows > 0 && window.columns > 0) {
+            terminal::set_size(master, window.rows, window.columns);
+        }
+    }
+}

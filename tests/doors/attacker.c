@@ -1,0 +1,200 @@
+/* attacker.c: what a hostile root inside tries against whoever enters its machine. Built and run by tests/doors.rs.
+ * It says "DOOR" and what stood open, "refused" where it did not. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Whether a process is the host's program still, as far as we may look. */
+static int is_entering(int pid)
+{
+	char path[64], target[PATH_MAX];
+	snprintf(path, sizeof path, "/proc/%d/exe", pid);
+	ssize_t length = readlink(path, target, sizeof target - 1);
+	if (length < 0)
+		return 0;
+	target[length] = 0;
+	/* On a mount of its own it is all there is. */
+	return strstr(target, "coracle") != NULL || !strcmp(target, "/");
+}
+
+static void name_of(int pid, char *name, size_t size)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/comm", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t length = fd < 0 ? 0 : read(fd, name, size - 1);
+	name[length > 0 ? length - 1 : 0] = 0;
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Tries everything on one process. */
+static void try(int pid)
+{
+	char path[64], name[32];
+	name_of(pid, name, sizeof name);
+	if (!strcmp(name, "coracle"))
+		printf("saw %d\n", pid);
+	if (is_entering(pid))
+		printf("DOOR: can look at the program of %d\n", pid);
+	if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {
+		ptrace(PTRACE_INTERRUPT, pid, 0, 0);
+		waitpid(pid, NULL, __WALL);
+		if (is_entering(pid))
+			printf("DOOR: traced %d\n", pid);
+		ptrace(PTRACE_DETACH, pid, 0, 0);
+	}
+	for (int number = 3; number < 12; number++) {
+		char target[PATH_MAX];
+		snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, number);
+		ssize_t length = readlink(path, target, sizeof target - 1);
+		if (length > 0) {
+			target[length] = 0;
+			if (strstr(target, "[pidfd]") || strstr(target, "socket:"))
+				if (is_entering(pid))
+					printf("DOOR: descriptor %d of %d is %s\n", number, pid, target);
+		}
+	}
+	snprintf(path, sizeof path, "/proc/%d/mem", pid);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd >= 0) {
+		if (is_entering(pid))
+			printf("DOOR: memory of %d\n", pid);
+		close(fd);
+	}
+	fflush(stdout);
+}
+
+/* The value of a line of /proc/PID/status, as hexadecimal. */
+static unsigned long long status_of(int pid, const char *key)
+{
+	char path[64], line[256];
+	unsigned long long value = 0;
+	snprintf(path, sizeof path, "/proc/%d/status", pid);
+	FILE *file = fopen(path, "re");
+	while (file && fgets(line, sizeof line, file))
+		if (!strncmp(line, key, strlen(key)))
+			value = strtoull(line + strlen(key), NULL, 16);
+	if (file)
+		fclose(file);
+	return value;
+}
+
+/* Whether two paths lead to two files; one that leads nowhere, as in a process that has ended, tells nothing. */
+static int other_file(const char *one, const char *other)
+{
+	struct stat a, b;
+	return stat(one, &a) == 0 && stat(other, &b) == 0 && (a.st_dev != b.st_dev || a.st_ino != b.st_ino);
+}
+
+/* Whether a process, which we may trace, has more than we have. */
+static void try_beyond(int pid)
+{
+	char path[64], name[32];
+	name_of(pid, name, sizeof name);
+	if (strcmp(name, "coracle"))
+		return;
+	unsigned long long permitted = status_of(pid, "CapPrm:"), filters = status_of(pid, "Seccomp_filters:");
+	name_of(pid, name, sizeof name);
+	if (strcmp(name, "coracle"))
+		return;
+	printf("saw %d\n", pid);
+	if (permitted & ~status_of(1, "CapBnd:"))
+		printf("DOOR: %d has capabilities %llx\n", pid, permitted);
+	if (filters < status_of(1, "Seccomp_filters:"))
+		printf("DOOR: %d has no filter\n", pid);
+	snprintf(path, sizeof path, "/proc/%d/root", pid);
+	if (other_file(path, "/"))
+		printf("DOOR: %d has another root\n", pid);
+	char text[65536];
+	snprintf(path, sizeof path, "/proc/%d/environ", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text);
+	if (length > 0 && memmem(text, length, "SECRET=", 7))
+		printf("DOOR: %d tells the host's variables\n", pid);
+	if (fd >= 0)
+		close(fd);
+	for (int number = 3; number < 12; number++) {
+		struct stat file;
+		snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, number);
+		if (stat(path, &file) == 0 && (S_ISDIR(file.st_mode) || S_ISREG(file.st_mode)))
+			printf("DOOR: descriptor %d of %d is a file or directory\n", number, pid);
+	}
+	fflush(stdout);
+}
+
+/* Tries everything on whoever comes, for as long as it is there. */
+static _Noreturn void watch(void (*try)(int))
+{
+	int last = getpid();
+	printf("looking\n");
+	fflush(stdout);
+	for (;;) {
+		/* Ids are given in order; one that is missed is passed over by the next. */
+		for (int pid = last + 1; pid < last + 200; pid++)
+			for (int times = 0; times < 200 && kill(pid, 0) == 0; times++, last = pid)
+				try(pid);
+	}
+}
+
+/* CVE-2019-5736: waits for who executes the host's program in here, holds on to that, and writes once nobody runs it. */
+static int overwrite(void)
+{
+	int last = getpid(), held = -1;
+	char path[64];
+	printf("looking\n");
+	fflush(stdout);
+	while (held < 0) {
+		for (int pid = last + 1; pid < last + 200 && held < 0; pid++)
+			for (int times = 0; times < 100000 && kill(pid, 0) == 0 && held < 0; times++, last = pid)
+				if (is_entering(pid)) {
+					snprintf(path, sizeof path, "/proc/%d/exe", pid);
+					held = open(path, O_PATH | O_CLOEXEC);
+				}
+	}
+	printf("holds the program\n");
+	fflush(stdout);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", held);
+	/* A program that somebody runs is busy in any case; its mode shows whether the mount could be written to. */
+	if (open(path, O_WRONLY | O_CLOEXEC) >= 0 || chmod(path, 0755) == 0)
+		printf("DOOR: the program can be written to\n");
+	else
+		printf("refused: %s\n", strerror(errno));
+	return 0;
+}
+
+/* Types into the terminal, by the number of the request and by one with high bits set. */
+static int type(void)
+{
+	char letter = 'x';
+	long requests[] = { TIOCSTI, TIOCSTI | 0x100000000L };
+	for (int index = 0; index < 2; index++) {
+		if (syscall(SYS_ioctl, 0, requests[index], &letter) == 0)
+			printf("DOOR: typed\n");
+		else
+			printf("refused: %s\n", strerror(errno));
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], "overwrite"))
+		return overwrite();
+	if (argc > 1 && !strcmp(argv[1], "tiocsti"))
+		return type();
+	watch(argc > 1 && !strcmp(argv[1], "beyond") ? try_beyond : try);
+}
