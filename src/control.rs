@@ -2,7 +2,9 @@
 //! thing, and returns data or writes to what it is given. Called by `cli`. Must not print, and must
 //! not know how definitions are found: what it needs of them is passed in.
 
+pub mod doctor;
 pub mod exec;
+pub mod inspect;
 pub mod list;
 pub mod logs;
 pub mod progress;
@@ -10,6 +12,7 @@ mod relay;
 pub mod show;
 pub mod signal;
 pub mod start;
+pub mod stats;
 pub mod status;
 
 use crate::error::{Context, Error, Result};

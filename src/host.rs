@@ -4,6 +4,7 @@ mod bus;
 pub mod cgroup;
 mod emulator;
 pub mod entries;
+pub mod flight;
 pub mod ids;
 pub mod journal;
 pub mod lock;

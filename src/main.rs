@@ -78,6 +78,7 @@ fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error
         }
         Verb::Launch(wanted) => coracle::run::launch_unit(&paths, &wanted.name).map(|()| 0),
         Verb::Exec(wanted) => machines::exec(&paths, &wanted.name, &wanted.command, &wanted.entry),
+        Verb::Doctor(wanted) => cli::insight::doctor(&paths, wanted),
         Verb::Shell(wanted) => machines::exec(&paths, &wanted.name, &[], &wanted.entry),
         verb => return several(&paths, verb).map(|()| 0),
     };
@@ -100,11 +101,15 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::List(wanted) => machines::alone(machines::list(paths, wanted)),
         Verb::Show(wanted) => machines::alone(machines::show(paths, wanted)),
         Verb::Logs(wanted) => machines::alone(machines::logs(paths, wanted)),
+        Verb::Stats(wanted) => machines::alone(cli::insight::stats(paths, wanted)),
+        Verb::Top(wanted) => machines::alone(cli::top::run(paths, wanted)),
+        Verb::Inspect(wanted) => machines::alone(cli::insight::inspect(paths, wanted)),
+        Verb::Names => machines::alone(cli::insight::names(paths)),
         Verb::Check(wanted) => machines::alone(cli::check::run(paths, wanted)),
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
         Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
-        Verb::Run(_) | Verb::Launch(_) | Verb::Exec(_) | Verb::Shell(_) => Ok(()),
+        Verb::Run(_) | Verb::Launch(_) | Verb::Doctor(_) | Verb::Exec(_) | Verb::Shell(_) => Ok(()),
     }
 }
 

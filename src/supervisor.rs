@@ -5,6 +5,7 @@
 pub mod cleanup;
 pub mod console;
 mod ending;
+pub mod flight;
 mod guest;
 pub mod handover;
 mod idmap;

@@ -4,6 +4,7 @@
 use super::list::{Row, size, span};
 use super::{block_on, logs, unit_of, when};
 use crate::error::{Context, Result};
+use crate::host::flight::Flight;
 use crate::host::journal::printable;
 use crate::host::state::Record;
 use crate::host::systemd1::{self, UnitStatus};
@@ -31,6 +32,8 @@ pub struct Status {
     pub host_interface: Option<String>,
     /// What systemd says of the unit, where there is one.
     pub unit: Option<Unit>,
+    /// How its last start failed, until one is good.
+    pub flight: Option<Flight>,
     /// The last lines of the log.
     pub log: Vec<String>,
 }
@@ -86,6 +89,10 @@ pub fn collect(
         host_interface: alive.and_then(|record| record.host_interface.clone()),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
+        flight: Flight::read(paths, name).unwrap_or_else(|error| {
+            log::warn!("{error}, ignoring");
+            None
+        }),
         log,
     })
 }
@@ -124,8 +131,16 @@ impl Status {
         // A failure has what was said last in it.
         let said = self.unit.as_ref().filter(|unit| unit.failure.is_none() && !unit.status_text.is_empty());
         let said = said.map(|unit| unit.status_text.clone());
+        let cure = self.flight.as_ref().and_then(|flight| flight.cure.clone());
+        let lived = self.flight.as_ref().and_then(|flight| {
+            Some(format!("{}.{} s, {}", flight.lived? / 1000, flight.lived? % 1000 / 100, flight.step))
+        });
+        let units = self.flight.as_ref().map(|flight| flight.failed_units.clone());
         let lines = [
             ("failure", failure),
+            ("cure", cure),
+            ("lived", lived),
+            ("failed units", units.and_then(words)),
             ("says", said),
             ("since", since),
             ("init", machine.init.clone()),
@@ -194,6 +209,7 @@ mod tests {
             machine_id: None,
             host_interface: None,
             unit: Some(Unit::from(&unit)),
+            flight: None,
             log: vec!["a line".into()],
         };
         let mut out = Vec::new();

@@ -3,6 +3,7 @@
 
 use super::console::{Console, Guest, Hotkey, Typed};
 use super::ending::Ending;
+use super::flight;
 use super::guest::{self, Word};
 use super::handover::{Descriptors, Running, Terms};
 use super::manager::Manager;
@@ -155,6 +156,9 @@ impl Loop {
         if self.ready || !self.terms.waits_for_ready {
             self.manager.tell(&[NotifyState::Ready]);
         }
+        if self.ready {
+            flight::came_up(&self.terms);
+        }
         self.manager.tell(&[NotifyState::Custom(&format!("X_CORACLE_LEADER_PID={leader}"))]);
         self.tell_status();
     }
@@ -286,6 +290,7 @@ impl Loop {
     fn became_ready(&mut self) {
         if !self.ready && self.stop.is_none() {
             self.ready = true;
+            flight::came_up(&self.terms);
             self.enter(Phase::Running);
             self.manager.tell(&[NotifyState::Ready]);
         }
@@ -337,13 +342,15 @@ impl Loop {
         };
         let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
         let failure = if stopped { None } else { ending.failure() };
-        let tail = self.console.tail(5);
+        self.console.drain();
+        let tail = self.console.tail(flight::LINES);
         drop(self.console.end());
         if let Some(why) = &failure
             && self.terms.console == ConsoleKind::Journal
         {
             log::error!("machine '{}' failed: {why}", self.terms.record.name);
-            tail.iter().for_each(|line| log::error!("its console said: {line}"));
+            tail.iter().rev().take(5).rev().for_each(|line| log::error!("its console said: {line}"));
+            flight::guest_failed(&self.terms, ending, why, tail);
         }
         let text = failure.map_or_else(|| "stopped".to_owned(), |why| format!("failed: {why}"));
         let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
