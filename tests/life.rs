@@ -136,6 +136,21 @@ fn a_talkative_guest_waits_for_the_journal() {
     host.stop();
 }
 
+/// Entries picked and written as journalctl does it.
+fn filters(host: &Host) {
+    let logs = |words: &[&str]| host.coracle(&[&["logs", "trixie"], words].concat());
+    let all = logs(&[]);
+    let targets = logs(&["-g", "^Reached target", "-o", "cat"]);
+    assert!(targets.contains("Reached target multi-user.target"), "{targets}");
+    assert!(targets.lines().all(|line| line.starts_with("Reached target")), "{targets}");
+    assert!(logs(&["-p", "warning"]).lines().count() < all.lines().count(), "{all}");
+    assert_eq!(logs(&["--until", "2001-01-01"]), "");
+    assert_eq!(logs(&["--since", "2001-01-01"]), all);
+    let json = logs(&["-n", "2", "-o", "json"]);
+    assert!(json.lines().count() == 2 && json.lines().all(|line| line.contains("\"_HOSTNAME\":")), "{json}");
+    assert!(logs(&["-n", "1", "-o", "short-unix"]).starts_with("1"), "{all}");
+}
+
 #[test]
 fn logs_of_the_living_and_the_dead() {
     let host = Host::start(&["trixie"]);
@@ -164,6 +179,8 @@ fn logs_of_the_living_and_the_dead() {
     }
     assert!(dead.contains("Powering off."), "{dead}");
     assert_eq!(host.coracle(&["logs", "-n", "3", "trixie"]).lines().count(), 3);
+
+    filters(&host);
 
     // Boots are told apart.
     host.coracle(&["start", "--wait=ready", "trixie"]);

@@ -2,7 +2,7 @@
 //! Called by `main`.
 
 use super::output::{self, Align, Legend};
-use super::verbs::{Entry, Kill, List, Logs, Show, Start, Status, Switch, WaitFor, Whom};
+use super::verbs::{Entry, Kill, List, LogFormat, Logs, Show, Start, Status, Switch, WaitFor, Whom};
 use crate::config;
 use crate::control::progress::Progress;
 use crate::control::{Outcome, exec, list, logs, show, signal, start, status};
@@ -197,6 +197,18 @@ pub fn logs(paths: &Paths, wanted: &Logs) -> Result<()> {
         follow: wanted.follow,
         lines: wanted.lines,
         boot: wanted.boot.as_deref(),
+        filter: logs::Filter {
+            since: wanted.since.as_deref(),
+            until: wanted.until.as_deref(),
+            priority: wanted.priority.as_deref(),
+            grep: wanted.grep.as_deref(),
+        },
+        format: match wanted.output {
+            LogFormat::ShortIso => logs::Format::ShortIso,
+            LogFormat::ShortUnix => logs::Format::ShortUnix,
+            LogFormat::Cat => logs::Format::Cat,
+            LogFormat::Json => logs::Format::Json,
+        },
     };
     logs::show(paths, &ask, &mut output::Stream)
 }

@@ -310,6 +310,8 @@ mod tests {
         assert_eq!(screen.opened(), Some("web"));
         screen.show_processes(vec![Process { pid: 7, ticks: 250, memory: 2048, command: "init".into() }]);
         assert!(screen.text(80, 6)[2].contains("7    0:02.50     2.0K  init"));
-        assert_eq!((screen.press(b'q'), screen.opened(), screen.press(b'q')), (Key::Done, None, Key::Quit));
+        assert_eq!(screen.press(b'q'), Key::Done);
+        assert_eq!(screen.opened(), None);
+        assert_eq!(screen.press(b'q'), Key::Quit);
     }
 }

@@ -31,6 +31,8 @@ pub(super) enum Event {
 pub(super) struct Terminal {
     before: Termios,
     signals: SignalFd,
+    /// What was typed and is not handled yet.
+    typed: Vec<u8>,
 }
 
 impl Terminal {
@@ -52,7 +54,7 @@ impl Terminal {
         let mut raw = before.clone();
         raw.make_raw();
         termios::tcsetattr(input, OptionalActions::Flush, &raw).context(|| "cannot set the terminal")?;
-        let terminal = Self { before, signals };
+        let terminal = Self { before, signals, typed: Vec::new() };
         write(ENTER)?;
         Ok(terminal)
     }
@@ -78,6 +80,9 @@ impl Terminal {
 
     /// Waits for a key or a signal, not longer than that.
     pub(super) fn wait(&mut self, limit: Duration) -> Result<Event> {
+        if !self.typed.is_empty() {
+            return Ok(self.next_key());
+        }
         let stdin = rustix::stdio::stdin();
         let mut polled = [
             PollFd::from_borrowed_fd(stdin, PollFlags::IN),
@@ -105,22 +110,35 @@ impl Terminal {
         let mut bytes = [0u8; 16];
         Ok(match rustix::io::read(stdin, &mut bytes) {
             Ok(0) => Event::End,
-            Ok(length) => key(bytes.get(..length).unwrap_or_default()),
+            Ok(length) => {
+                self.typed.extend_from_slice(bytes.get(..length).unwrap_or_default());
+                self.next_key()
+            }
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Event::Nothing,
             Err(_) => Event::End,
         })
     }
+
+    /// Takes the next key out of what was typed.
+    fn next_key(&mut self) -> Event {
+        let (event, length) = key(&self.typed);
+        self.typed.drain(..length.min(self.typed.len()));
+        event
+    }
 }
 
-/// Arrows as the letters that mean the same.
-fn key(bytes: &[u8]) -> Event {
+/// The first key of what was typed, and how many bytes it is; arrows are the letters that mean the
+/// same.
+fn key(bytes: &[u8]) -> (Event, usize) {
     match bytes {
-        b"\x1b[A" | b"\x1bOA" => Event::Key(b'k'),
-        b"\x1b[B" | b"\x1bOB" => Event::Key(b'j'),
+        [0x1b, b'[' | b'O', b'A', ..] => (Event::Key(b'k'), 3),
+        [0x1b, b'[' | b'O', b'B', ..] => (Event::Key(b'j'), 3),
+        // Another sequence is no key of ours.
+        [0x1b, b'[' | b'O', ..] => (Event::Nothing, bytes.len()),
         // ^C and ^D: the terminal does not make signals of them now.
-        [3 | 4, ..] => Event::End,
-        [0x1b, _, ..] | [] => Event::Nothing,
-        [byte, ..] => Event::Key(*byte),
+        [3 | 4, ..] => (Event::End, 1),
+        [byte, ..] => (Event::Key(*byte), 1),
+        [] => (Event::Nothing, 0),
     }
 }
 

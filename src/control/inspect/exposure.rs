@@ -96,29 +96,35 @@ pub fn expose(found: &Inspection) -> Exposure {
         |label| format!("it is confined as '{label}'"),
     );
     add(found.label.is_none(), 3, label, "boot the host with AppArmor or SELinux");
-    for (file, what) in [("memory.max", "memory"), ("pids.max", "tasks")] {
-        let limited = found.limits.iter().any(|limit| limit.name == file);
-        let text = if limited {
-            format!("its {what} has a limit")
-        } else {
-            format!("it may take all {what} of the host")
-        };
-        add(
-            !limited,
-            4,
-            text,
-            if what == "memory" { "set resources.memory-max" } else { "set resources.tasks-max" },
-        );
-    }
+    reasons.extend(limits(found));
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.weight));
     let score = reasons.iter().map(|reason| reason.weight).sum::<u32>().min(100);
-    let word = match score {
+    Exposure { name: found.name.clone(), score, word: word(score), reasons }
+}
+
+/// What it may take from others where nothing limits it.
+fn limits(found: &Inspection) -> Vec<Reason> {
+    let of = |(file, what, cure): (&str, &str, &'static str)| {
+        let is_limited = found.limits.iter().any(|limit| limit.name == file);
+        if is_limited {
+            return Reason { what: format!("its {what} has a limit"), weight: 0, cure: None };
+        }
+        Reason { what: format!("it may take all {what} of the host"), weight: 4, cure: Some(cure) }
+    };
+    let all = [
+        ("memory.max", "memory", "set resources.memory-max"),
+        ("pids.max", "room for tasks", "set resources.tasks-max"),
+    ];
+    all.map(of).into()
+}
+
+fn word(score: u32) -> &'static str {
+    match score {
         0..=19 => "walled",
         20..=39 => "fair",
         40..=69 => "open",
         _ => "unsafe",
-    };
-    Exposure { name: found.name.clone(), score, word, reasons }
+    }
 }
 
 impl Exposure {

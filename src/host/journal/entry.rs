@@ -1,6 +1,7 @@
 //! One entry of a journal: journalctl's JSON to what a line of a log needs. What the guest wrote
 //! is untrusted: any bytes, control characters too.
 
+use super::Fields;
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -25,11 +26,14 @@ pub struct Entry {
     pub boot: Option<String>,
     /// The place in its journal, for journalctl's `--after-cursor=`.
     pub cursor: Option<String>,
+    /// The entry as journalctl tells it, where it was asked for whole: one line of JSON, in which
+    /// every control character is escaped.
+    pub whole: Option<String>,
 }
 
 impl Entry {
     /// An entry from one line of JSON, or nothing from what is none.
-    pub(super) fn parse(line: &[u8]) -> Option<Self> {
+    pub(super) fn parse(line: &[u8], fields: Fields) -> Option<Self> {
         let value: Value = serde_json::from_slice(line).ok()?;
         let field = |name: &str| value.get(name).and_then(bytes);
         let text = |name: &str| field(name).map(|bytes| printable(&bytes));
@@ -47,6 +51,7 @@ impl Entry {
             },
             boot: text("CORACLE_BOOT_ID"),
             cursor: text("__CURSOR"),
+            whole: (fields == Fields::All).then(|| value.to_string()),
         })
     }
 }
@@ -100,14 +105,14 @@ mod tests {
     fn entries_have_source_and_time() {
         let line = br#"{"__REALTIME_TIMESTAMP":"1795460628790644","SYSLOG_IDENTIFIER":"systemd","_PID":"1",
             "PRIORITY":"6","MESSAGE":"up","__CURSOR":"s=1"}"#;
-        let entry = Entry::parse(line).unwrap();
+        let entry = Entry::parse(line, Fields::Shown).unwrap();
         assert_eq!(
             (entry.time, entry.source.as_str(), entry.pid),
             (1_795_460_628_790_644, "systemd", Some(1))
         );
         let line = br#"{"__REALTIME_TIMESTAMP":"1","CORACLE_LEADER":"9","_PID":"7","SYSLOG_IDENTIFIER":"web",
             "MESSAGE":"login:"}"#;
-        let entry = Entry::parse(line).unwrap();
+        let entry = Entry::parse(line, Fields::Shown).unwrap();
         assert_eq!((entry.source.as_str(), entry.pid, entry.message.as_str()), ("console", None, "login:"));
     }
 
@@ -115,7 +120,7 @@ mod tests {
     fn messages_of_every_form_are_text() {
         let message = |json: &str| {
             let line = format!("{{\"__REALTIME_TIMESTAMP\":\"1\",\"MESSAGE\":{json}}}");
-            Entry::parse(line.as_bytes()).unwrap().message
+            Entry::parse(line.as_bytes(), Fields::Shown).unwrap().message
         };
         assert_eq!(message("[104,105,255]"), "hi\u{fffd}");
         assert_eq!(message("[\"one\",[116,119,111]]"), "two");
@@ -123,7 +128,7 @@ mod tests {
         assert!(message("null").contains("left out"));
         assert_eq!(message("[1,2,900]"), "");
         for bad in ["", "{}", "[]", "{\"__REALTIME_TIMESTAMP\":\"x\"}", "\u{0}"] {
-            assert_eq!(Entry::parse(bad.as_bytes()), None);
+            assert_eq!(Entry::parse(bad.as_bytes(), Fields::Shown), None);
         }
     }
 
