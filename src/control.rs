@@ -14,6 +14,7 @@ pub mod signal;
 pub mod start;
 pub mod stats;
 pub mod status;
+pub mod waiting;
 
 use crate::error::{Context, Error, Result};
 use crate::host::state::Record;

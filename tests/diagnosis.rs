@@ -143,3 +143,33 @@ fn a_host_is_looked_over() {
     host.wait_until(LONG, "[ ! -e /run/coracle/busybox ]");
     host.stop();
 }
+
+/// A stop that takes its time says on a terminal what for; returns what `status` says meanwhile.
+#[track_caller]
+fn waits(host: &Host, name: &str, on_terminal: &str, what: &str) -> String {
+    let mut stop = host.spawn_on_tty(&format!("stty cols 120; coracle stop {name}; echo ended $?"));
+    stop.wait_for_stdout(on_terminal, LONG);
+    let status = host.coracle(&["status", name]);
+    says(&status, &[&format!("stopping: waits for {what}")]);
+    stop.wait_for_stdout("ended 0", LONG);
+    host.assert_clean_stop(name);
+    status
+}
+
+#[test]
+fn a_slow_stop_says_what_it_waits_for() {
+    let host = Host::start(&["trixie", "busybox"]);
+    host.define("trixie", "");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    let slow = "trap 'sleep 6; exit' TERM; while :; do sleep 0.1; done";
+    host.in_guest("trixie", &["systemd-run", "-q", "-u", "slow", "sh", "-c", slow]).success("a slow unit");
+    // systemd itself says it, in words of its own.
+    println!(
+        "{}",
+        waits(&host, "trixie", "trixie: stopping: User job slow.service/stop running", "slow.service")
+    );
+    host.sh_ok("echo '::shutdown:/bin/sleep 6' >>/var/lib/machines/busybox/etc/inittab");
+    host.start_machine("busybox");
+    println!("{}", waits(&host, "busybox", "busybox: stopping: waits for busybox (", "busybox ("));
+    host.stop();
+}

@@ -2,7 +2,7 @@
 //! log. Of a dead one: why.
 
 use super::list::{Row, size, span};
-use super::{block_on, logs, unit_of, when};
+use super::{block_on, logs, unit_of, waiting, when};
 use crate::error::{Context, Result};
 use crate::host::flight::Flight;
 use crate::host::journal::printable;
@@ -32,6 +32,8 @@ pub struct Status {
     pub host_interface: Option<String>,
     /// What systemd says of the unit, where there is one.
     pub unit: Option<Unit>,
+    /// What it waits for, where it is stopping.
+    pub waits: Option<String>,
     /// How its last start failed, until one is good.
     pub flight: Option<Flight>,
     /// The last lines of the log.
@@ -89,6 +91,7 @@ pub fn collect(
         host_interface: alive.and_then(|record| record.host_interface.clone()),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
+        waits: record.as_ref().and_then(waiting::left),
         flight: Flight::read(paths, name).unwrap_or_else(|error| {
             log::warn!("{error}, ignoring");
             None
@@ -142,6 +145,7 @@ impl Status {
             ("lived", lived),
             ("failed units", units.and_then(words)),
             ("says", said),
+            ("stopping", self.waits.clone()),
             ("since", since),
             ("init", machine.init.clone()),
             ("leader", machine.leader.map(number)),
@@ -209,6 +213,7 @@ mod tests {
             machine_id: None,
             host_interface: None,
             unit: Some(Unit::from(&unit)),
+            waits: None,
             flight: None,
             log: vec!["a line".into()],
         };
