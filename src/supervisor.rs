@@ -15,6 +15,7 @@ pub mod registration;
 pub mod reserve;
 mod stop;
 pub mod supervise;
+mod syslog;
 
 /// A tokio runtime of one thread, for zbus and rtnetlink. Never kept while a machine idles.
 ///

@@ -9,6 +9,7 @@ use super::handover::{Descriptors, Running, Terms};
 use super::manager::Manager;
 use super::registration::{self, Watch};
 use super::stop::Stop;
+use super::syslog::Syslog;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::host::state::Phase;
@@ -44,11 +45,12 @@ enum Source {
     Console,
     Input,
     Machined,
+    Log,
 }
 
 impl Source {
-    const ALL: [Self; 6] =
-        [Self::Leader, Self::Signal, Self::Notify, Self::Console, Self::Input, Self::Machined];
+    const ALL: [Self; 7] =
+        [Self::Leader, Self::Signal, Self::Notify, Self::Console, Self::Input, Self::Machined, Self::Log];
 }
 
 /// The state of the loop.
@@ -56,6 +58,7 @@ struct Loop {
     terms: Terms,
     leader: OwnedFd,
     notify: Option<OwnedFd>,
+    log: Option<Syslog>,
     network: Option<OwnedFd>,
     ring: OwnedFd,
     locks: Vec<OwnedFd>,
@@ -94,7 +97,7 @@ enum Left {
 impl Loop {
     fn new(running: Running) -> Result<Self> {
         let Running { terms, descriptors } = running;
-        let Descriptors { leader, console, notify, network, ring, locks } = descriptors;
+        let Descriptors { leader, console, notify, log, network, ring, locks } = descriptors;
         let signals = take_signals()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(std::io::Error::from)
@@ -106,6 +109,7 @@ impl Loop {
             leader: terms.record.leader.unwrap_or_default(),
             boot_id: &terms.boot_id,
         };
+        let log = log.map(|socket| Syslog::new(socket, &guest));
         let console = Console::new(console, memory, terms.console, &guest);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
         let watch = Self {
@@ -113,6 +117,7 @@ impl Loop {
             terms,
             leader,
             notify,
+            log,
             network,
             ring,
             locks,
@@ -130,13 +135,14 @@ impl Loop {
 
     fn watch_all(&self) -> Result<()> {
         let stdin = self.console.is_interactive().then(rustix::stdio::stdin);
-        let sources: [(Source, Option<BorrowedFd<'_>>); 6] = [
+        let sources: [(Source, Option<BorrowedFd<'_>>); 7] = [
             (Source::Leader, Some(self.leader.as_fd())),
             (Source::Signal, Some(self.signals.as_fd())),
             (Source::Notify, self.notify.as_ref().map(AsFd::as_fd)),
             (Source::Console, self.console.master()),
             (Source::Input, stdin),
             (Source::Machined, self.machined.as_ref().map(AsFd::as_fd)),
+            (Source::Log, self.log.as_ref().map(Syslog::as_fd)),
         ];
         for (source, fd) in sources {
             if let Some(fd) = fd {
@@ -205,6 +211,7 @@ impl Loop {
                 Some(Source::Notify) => self.notified(),
                 Some(Source::Console) => self.console_output(),
                 Some(Source::Input) => self.console_input(),
+                Some(Source::Log) => self.log.iter_mut().for_each(Syslog::read),
                 Some(Source::Machined) if ended.is_none() && self.lost_by_machined() => {
                     ended = Some(Left::Unregistered);
                 }
@@ -342,6 +349,7 @@ impl Loop {
         };
         let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
         let failure = if stopped { None } else { ending.failure() };
+        self.log.iter_mut().for_each(Syslog::read);
         self.console.drain();
         let tail = self.console.tail(flight::LINES);
         drop(self.console.end());
@@ -370,6 +378,7 @@ impl Loop {
                 leader: self.leader,
                 console: self.console.end(),
                 notify: self.notify,
+                log: self.log.map(Syslog::into_socket),
                 network: self.network,
                 ring: self.ring,
                 locks: self.locks,

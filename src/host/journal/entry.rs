@@ -6,8 +6,16 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 /// The fields asked of journalctl; it adds time and cursor.
-pub(super) const FIELDS: [&str; 7] =
-    ["MESSAGE", "SYSLOG_IDENTIFIER", "_COMM", "_PID", "PRIORITY", "CORACLE_LEADER", "CORACLE_BOOT_ID"];
+pub(super) const FIELDS: [&str; 8] = [
+    "MESSAGE",
+    "SYSLOG_IDENTIFIER",
+    "SYSLOG_PID",
+    "_COMM",
+    "_PID",
+    "PRIORITY",
+    "CORACLE_LEADER",
+    "CORACLE_BOOT_ID",
+];
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +50,12 @@ impl Entry {
         let console = value.get("CORACLE_LEADER").map(|_| "console".to_owned());
         Some(Self {
             time: text("__REALTIME_TIMESTAMP")?.parse().ok()?,
-            pid: if console.is_some() { None } else { number("_PID") },
+            // What we passed on for the guest has our own id as the sender's.
+            pid: match (&console, value.get("CORACLE_BOOT_ID")) {
+                (Some(_), _) => None,
+                (None, Some(_)) => number("SYSLOG_PID"),
+                (None, None) => number("_PID"),
+            },
             source: console.or_else(identifier).unwrap_or_else(|| "unknown".into()),
             priority: number("PRIORITY").and_then(|number| u8::try_from(number).ok()),
             message: match value.get("MESSAGE") {
