@@ -5,13 +5,16 @@ pub mod change;
 pub mod check;
 pub mod completions;
 pub mod config;
+pub mod insight;
 pub mod layer;
 pub mod machines;
 pub mod manual;
 pub mod output;
 pub mod run;
+pub mod top;
 pub mod verbs;
 
+pub use insight::{Doctor, Inspect, Stats, Top};
 pub use run::Run;
 pub use verbs::{
     Apply, Bind, Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, One, Set, Shell, Show,
@@ -83,6 +86,16 @@ pub enum Verb {
     Show(Show),
     /// Show console and journal of a machine, also of one that is dead
     Logs(Logs),
+    /// Show what is wrong with this host, or with machines, and the cure
+    ///
+    /// The exit status is 1 where something is wrong.
+    Doctor(Doctor),
+    /// Show what machines use: processor, memory, io, network, tasks, pressure
+    Stats(Stats),
+    /// Watch what machines use, on a terminal
+    Top(Top),
+    /// Show how a machine is walled in: namespaces, mounts, rights, limits
+    Inspect(Inspect),
     /// Run a command in a machine that runs
     ///
     /// It needs no bus and no init that answers in the machine. The exit status is the command's own.
@@ -128,6 +141,9 @@ pub enum Verb {
     Config(Config),
     /// Print the completions for a shell
     Completions(Completions),
+    /// Print the names of machines, for completions
+    #[command(hide = true)]
+    Names,
     /// Set a machine up: what its unit runs
     #[command(hide = true)]
     Launch(Launch),

@@ -5,8 +5,10 @@
 pub mod attach;
 pub mod bind;
 pub mod copy;
+pub mod doctor;
 pub mod exec;
 pub mod freezer;
+pub mod inspect;
 pub mod limits;
 pub mod list;
 pub mod login;
@@ -16,8 +18,10 @@ mod relay;
 pub mod show;
 pub mod signal;
 pub mod start;
+pub mod stats;
 pub mod status;
 mod streams;
+pub mod waiting;
 
 use crate::error::{Context, Error, Result};
 use crate::host::state::Record;

@@ -5,6 +5,7 @@ mod bus;
 pub mod cgroup;
 mod emulator;
 pub mod entries;
+pub mod flight;
 pub mod idmap;
 pub mod ids;
 pub mod journal;

@@ -80,6 +80,7 @@ fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error
         Verb::Exec(wanted) => machines::exec(&paths, &wanted.name, &wanted.command, &wanted.entry),
         Verb::Shell(wanted) => machines::shell(&paths, wanted),
         Verb::Login(wanted) => machines::login(&paths, wanted),
+        Verb::Doctor(wanted) => cli::insight::doctor(&paths, wanted),
         verb => return several(&paths, verb).map(|()| 0),
     };
     status.map_err(|error| vec![error])
@@ -110,11 +111,20 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Apply(wanted) => machines::alone(cli::change::apply(paths, wanted)),
         Verb::Bind(wanted) => machines::alone(machines::bind(paths, wanted)),
         Verb::Unbind(wanted) => machines::unbind(paths, wanted),
+        Verb::Stats(wanted) => machines::alone(cli::insight::stats(paths, wanted)),
+        Verb::Top(wanted) => machines::alone(cli::top::run(paths, wanted)),
+        Verb::Inspect(wanted) => machines::alone(cli::insight::inspect(paths, wanted)),
+        Verb::Names => machines::alone(cli::insight::names(paths)),
         Verb::Check(wanted) => machines::alone(cli::check::run(paths, wanted)),
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
         Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
-        Verb::Run(_) | Verb::Launch(_) | Verb::Exec(_) | Verb::Shell(_) | Verb::Login(_) => Ok(()),
+        Verb::Run(_)
+        | Verb::Launch(_)
+        | Verb::Doctor(_)
+        | Verb::Exec(_)
+        | Verb::Shell(_)
+        | Verb::Login(_) => Ok(()),
     }
 }
 

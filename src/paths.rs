@@ -59,4 +59,9 @@ impl Paths {
     pub fn kept(&self) -> PathBuf {
         self.join("/var/lib/coracle")
     }
+
+    /// The record of a machine's last failure: `/var/lib/coracle/records/NAME.json`.
+    pub fn flight(&self, name: &Name) -> PathBuf {
+        self.kept().join("records").join(format!("{name}.json"))
+    }
 }

@@ -115,7 +115,7 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
     };
     let console = console(machine, facts);
     let has_console = console != Console::Pipe;
-    let build = build_steps(machine, facts, has_console);
+    let build = build_steps(machine, facts, init, has_console);
     let capabilities = capabilities::kept(
         &machine.security,
         machine.network.mode.is_private(),
@@ -212,7 +212,7 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
 }
 
 /// The builder's part.
-fn build_steps(machine: &Machine, facts: &Facts, has_console: bool) -> Vec<BuildStep> {
+fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) -> Vec<BuildStep> {
     let map_ids = facts.user_namespace && machine.ownership == Ownership::Map;
     let mut steps = vec![
         // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
@@ -230,6 +230,10 @@ fn build_steps(machine: &Machine, facts: &Facts, has_console: bool) -> Vec<Build
     steps.extend(files::api(machine, facts));
     if has_console {
         steps.push(BuildStep::Console);
+    }
+    // systemd brings a journal, which has the name. Others start without anybody who listens.
+    if matches!(machine.command.payload, Payload::Boot { .. }) && init != Init::Systemd {
+        steps.push(BuildStep::LogSocket { path: "/dev/log".into() });
     }
     // After the guest's own file systems, so that they can be mounted over.
     steps.extend(mounts::custom(&machine.mounts, facts));

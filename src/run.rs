@@ -14,7 +14,7 @@ use crate::plan;
 use crate::supervisor::handover::{self, Kept, Running};
 use crate::supervisor::launch::{self, Ask};
 use crate::supervisor::supervise::{self, Outcome};
-use crate::supervisor::{cleanup, registration, reserve, runtime};
+use crate::supervisor::{cleanup, flight, registration, reserve, runtime};
 use rustix::fd::AsFd;
 use std::ffi::OsString;
 
@@ -36,6 +36,7 @@ pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
     // The unit keeps the reason, for whoever started it and for 'status'.
     let outcome = launch_in_unit(paths, name);
     if let Err(error) = &outcome {
+        flight::launch_failed(paths, name, error);
         let hint = error.cure().map_or_else(String::new, |cure| format!(" (hint: {cure})"));
         let text = format!("failed: {error}{hint}").replace('\n', " ");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);

@@ -6,6 +6,7 @@ pub mod cleanup;
 pub mod console;
 pub mod control;
 mod ending;
+pub mod flight;
 mod guest;
 pub mod handover;
 mod idmap;
@@ -15,6 +16,7 @@ pub mod registration;
 pub mod reserve;
 mod stop;
 pub mod supervise;
+mod syslog;
 
 /// A tokio runtime of one thread, for zbus and rtnetlink. Never kept while a machine idles.
 ///

@@ -136,6 +136,21 @@ fn a_talkative_guest_waits_for_the_journal() {
     host.stop();
 }
 
+/// Entries picked and written as journalctl does it.
+fn filters(host: &Host) {
+    let logs = |words: &[&str]| host.coracle(&[&["logs", "trixie"], words].concat());
+    let all = logs(&[]);
+    let targets = logs(&["-g", "^Reached target", "-o", "cat"]);
+    assert!(targets.contains("Reached target multi-user.target"), "{targets}");
+    assert!(targets.lines().all(|line| line.starts_with("Reached target")), "{targets}");
+    assert!(logs(&["-p", "warning"]).lines().count() < all.lines().count(), "{all}");
+    assert_eq!(logs(&["--until", "2001-01-01"]), "");
+    assert_eq!(logs(&["--since", "2001-01-01"]), all);
+    let json = logs(&["-n", "2", "-o", "json"]);
+    assert!(json.lines().count() == 2 && json.lines().all(|line| line.contains("\"_HOSTNAME\":")), "{json}");
+    assert!(logs(&["-n", "1", "-o", "short-unix"]).starts_with("1"), "{all}");
+}
+
 #[test]
 fn logs_of_the_living_and_the_dead() {
     let host = Host::start(&["trixie"]);
@@ -164,6 +179,8 @@ fn logs_of_the_living_and_the_dead() {
     }
     assert!(dead.contains("Powering off."), "{dead}");
     assert_eq!(host.coracle(&["logs", "-n", "3", "trixie"]).lines().count(), 3);
+
+    filters(&host);
 
     // Boots are told apart.
     host.coracle(&["start", "--wait=ready", "trixie"]);
@@ -238,6 +255,51 @@ fn a_guest_that_does_not_stop_is_ended() {
     let journal = host.unit_journal("busybox");
     assert!(journal.contains("did not stop in time") && journal.contains("killing the guest"), "{journal}");
     host.exec(&["systemctl", "reset-failed", "coracle@busybox"]);
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// Programs of a guest without a journal find somebody who listens, and a daemon of its own may take the name.
+#[test]
+fn guests_without_a_journal_log_into_the_hosts() {
+    let host = Host::start(&["busybox"]);
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    host.start_machine("busybox");
+    let inside = |script: &str| host.in_guest("busybox", &["sh", "-c", script]).success("log").stdout;
+    inside("logger -t tagged -p daemon.warning 'said to syslog'");
+    let entry = |words: &str| format!("journalctl -q --no-pager CORACLE_MACHINE=busybox {words}");
+    host.wait_until(
+        LONG,
+        &entry("SYSLOG_IDENTIFIER=tagged PRIORITY=4 SYSLOG_FACILITY=3 | grep 'said to syslog'"),
+    );
+    let logs = host.coracle(&["logs", "busybox"]);
+    assert!(logs.contains(" tagged: said to syslog\n"), "{logs}");
+    assert!(host.coracle(&["logs", "busybox", "-p", "warning", "-o", "cat"]).contains("said to syslog"));
+
+    // A flood is cut off, and the machine goes on.
+    inside("i=0; while [ $i -lt 5000 ]; do echo $i; i=$((i+1)); done | logger -t flood");
+    host.ok(&["journalctl", "--sync"]);
+    let count: usize =
+        host.sh(&entry("SYSLOG_IDENTIFIER=flood -o cat | wc -l")).stdout.trim().parse().expect("a number");
+    assert!((1..=3000).contains(&count), "{count}");
+    std::thread::sleep(Duration::from_secs(11));
+    inside("logger -t after 'still there'");
+    host.wait_until(LONG, &entry("SYSLOG_IDENTIFIER=after | grep 'still there'"));
+    host.wait_until(LONG, &entry("-o cat | grep 'messages of the guest were left out'"));
+
+    // The name survives a reboot in place.
+    let leader = host.machine_leader("busybox");
+    host.in_guest("busybox", &["sh", "-c", "reboot; sleep 9"]);
+    host.wait_until(LONG, &format!("[ $(coracle show busybox -p leader) != leader={leader} ]"));
+    host.wait_until(LONG, "coracle show busybox -p phase | grep phase=running");
+    inside("logger -t second 'after the reboot'");
+    host.wait_until(LONG, &entry("SYSLOG_IDENTIFIER=second | grep 'after the reboot'"));
+
+    inside("syslogd -O /tmp/own; sleep 1; logger -t own 'to my own'; sleep 1");
+    assert!(inside("cat /tmp/own").contains("own: to my own"));
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
     before.assert_same(&host);
     host.stop();
 }

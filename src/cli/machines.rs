@@ -3,7 +3,8 @@
 
 use super::output::{self, Align, Legend};
 use super::verbs::{
-    Bind, Copy, Entry, Kill, List, Logs, One, Shell, Show, Start, Status, Switch, Unbind, WaitFor, Whom,
+    Bind, Copy, Entry, Kill, List, LogFormat, Logs, One, Shell, Show, Start, Status, Switch, Unbind, WaitFor,
+    Whom,
 };
 use crate::config;
 use crate::control::progress::Progress;
@@ -209,6 +210,18 @@ pub fn logs(paths: &Paths, wanted: &Logs) -> Result<()> {
         follow: wanted.follow,
         lines: wanted.lines,
         boot: wanted.boot.as_deref(),
+        filter: logs::Filter {
+            since: wanted.since.as_deref(),
+            until: wanted.until.as_deref(),
+            priority: wanted.priority.as_deref(),
+            grep: wanted.grep.as_deref(),
+        },
+        format: match wanted.output {
+            LogFormat::ShortIso => logs::Format::ShortIso,
+            LogFormat::ShortUnix => logs::Format::ShortUnix,
+            LogFormat::Cat => logs::Format::Cat,
+            LogFormat::Json => logs::Format::Json,
+        },
     };
     logs::show(paths, &ask, &mut output::Stream)
 }

@@ -303,6 +303,39 @@ pub struct Logs {
     /// One boot only: 0 the last one, -1 the one before, or a boot id
     #[arg(short, long, value_name = "BOOT", allow_hyphen_values = true)]
     pub boot: Option<String>,
+
+    /// Entries from this time on, as systemd.time(7) has it
+    #[arg(short = 'S', long, value_name = "TIME", allow_hyphen_values = true)]
+    pub since: Option<String>,
+
+    /// Entries up to this time
+    #[arg(short = 'U', long, value_name = "TIME", allow_hyphen_values = true)]
+    pub until: Option<String>,
+
+    /// Entries of this priority and more urgent ones, or a range FROM..TO, by word or number
+    #[arg(short, long, value_name = "PRIORITY")]
+    pub priority: Option<String>,
+
+    /// Entries whose message matches this regular expression (PCRE2)
+    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
+    pub grep: Option<String>,
+
+    /// How entries are written
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::ShortIso)]
+    pub output: LogFormat,
+}
+
+/// How entries of a log are written, by journalctl's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line with the time, the program, its process id.
+    ShortIso,
+    /// The same with seconds since the epoch.
+    ShortUnix,
+    /// The message alone.
+    Cat,
+    /// The whole entry as journalctl has it, a line of JSON.
+    Json,
 }
 
 /// `check`.

@@ -155,7 +155,7 @@ fn processes(cgroup: &Path) -> Option<u64> {
 }
 
 /// Bytes for people, in powers of 1024: `33.1M`.
-pub(super) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let mut whole = bytes;
     let mut tenths = 0;
     let mut unit = 'B';

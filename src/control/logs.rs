@@ -3,7 +3,7 @@
 
 use super::{unit_of, when};
 use crate::error::{Context, Error, Result};
-use crate::host::journal::{self, Entry, Journal, Query};
+use crate::host::journal::{self, Entry, Fields, Journal, Query};
 use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -34,6 +34,53 @@ pub struct Ask<'a> {
     /// One boot of the machine only: `0` the last one, `-1` the one before, `1` the first one, or a
     /// boot id.
     pub boot: Option<&'a str>,
+    /// Which entries.
+    pub filter: Filter<'a>,
+    /// How they are written.
+    pub format: Format,
+}
+
+/// Which entries are wanted, as journalctl(1) takes it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter<'a> {
+    /// From this time on.
+    pub since: Option<&'a str>,
+    /// Up to this time.
+    pub until: Option<&'a str>,
+    /// This priority and more urgent ones, or a range.
+    pub priority: Option<&'a str>,
+    /// Whose message matches this.
+    pub grep: Option<&'a str>,
+}
+
+/// How entries are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// With the time, the program, its process id.
+    #[default]
+    ShortIso,
+    /// The same with seconds since the epoch.
+    ShortUnix,
+    /// The message alone.
+    Cat,
+    /// The whole entry, a line of JSON.
+    Json,
+}
+
+impl Ask<'_> {
+    /// What of it every journal is asked for.
+    fn query(&self) -> Query {
+        let filter = self.filter;
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Query {
+            since: owned(filter.since),
+            until: owned(filter.until),
+            priority: owned(filter.priority),
+            grep: owned(filter.grep),
+            fields: if self.format == Format::Json { Fields::All } else { Fields::Shown },
+            ..Query::default()
+        }
+    }
 }
 
 /// Writes the log of a machine to `out`, a line for each entry. With `follow` it returns when
@@ -46,22 +93,22 @@ pub fn show(paths: &Paths, ask: &Ask<'_>, out: &mut dyn Write) -> Result<()> {
     let boot = ask.boot.map(|boot| find_boot(&journals[0], ask.name, boot)).transpose()?;
     let lines = if ask.follow { Some(ask.lines.unwrap_or(BEFORE_FOLLOWING)) } else { ask.lines };
     let Some(lines) = lines else {
-        let queries = queries(&journals, boot.as_deref(), |_| Query::default());
-        return journal::read(&queries, &mut |_, entry| write(out, &entry));
+        let queries = queries(&journals, boot.as_deref(), |_| ask.query());
+        return journal::read(&queries, &mut |_, entry| write(out, &entry, ask.format));
     };
-    let last = last(&journals, boot.as_deref(), lines)?;
+    let last = last(&journals, ask, boot.as_deref(), lines)?;
     for entry in &last.entries {
-        if write(out, entry)?.is_break() {
+        if write(out, entry, ask.format)?.is_break() {
             return Ok(());
         }
     }
     if !ask.follow {
         return Ok(());
     }
-    let after = |at: usize| Query { follow: true, after: last.cursors[at].clone(), ..Query::default() };
+    let after = |at: usize| Query { follow: true, after: last.cursors[at].clone(), ..ask.query() };
     let queries = queries(&journals, boot.as_deref(), after);
     journal::read(&queries, &mut |_, entry| {
-        let goes_on = write(out, &entry)?;
+        let goes_on = write(out, &entry, ask.format)?;
         // Whoever follows wants to see each entry when it comes.
         out.flush().context(|| "cannot write the log".to_owned())?;
         Ok(goes_on)
@@ -73,9 +120,10 @@ pub fn show(paths: &Paths, ask: &Ask<'_>, out: &mut dyn Write) -> Result<()> {
 /// # Errors
 /// No journalctl.
 pub fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Result<Vec<String>> {
-    let ask = Ask { name, root, follow: false, lines: Some(lines), boot: None };
-    let last = last(&journals(paths, &ask)?, None, lines)?;
-    Ok(last.entries.iter().map(line).collect())
+    let (filter, format) = (Filter::default(), Format::default());
+    let ask = Ask { name, root, follow: false, lines: Some(lines), boot: None, filter, format };
+    let last = last(&journals(paths, &ask)?, &ask, None, lines)?;
+    Ok(last.entries.iter().map(|entry| line(entry, format)).collect())
 }
 
 /// The last entries of several journals.
@@ -87,9 +135,9 @@ struct Last {
 }
 
 /// Reads the last `lines` entries.
-fn last(journals: &[Journal], boot: Option<&str>, lines: u32) -> Result<Last> {
+fn last(journals: &[Journal], ask: &Ask<'_>, boot: Option<&str>, lines: u32) -> Result<Last> {
     let mut last = Last { entries: VecDeque::new(), cursors: vec![None; journals.len()] };
-    let query = |_| Query { lines: Some(lines), ..Query::default() };
+    let query = |_| Query { lines: Some(lines), ..ask.query() };
     journal::read(&queries(journals, boot, query), &mut |at, entry| {
         last.cursors[at].clone_from(&entry.cursor);
         last.entries.push_back(entry);
@@ -185,17 +233,23 @@ fn nth_boot<'a>(boots: &'a [String], wanted: &str) -> Option<&'a String> {
 }
 
 /// Writes an entry; breaks when nobody reads any more.
-fn write(out: &mut dyn Write, entry: &Entry) -> Result<ControlFlow<()>> {
-    match writeln!(out, "{}", line(entry)) {
+fn write(out: &mut dyn Write, entry: &Entry, format: Format) -> Result<ControlFlow<()>> {
+    match writeln!(out, "{}", line(entry, format)) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
         written => written.map(ControlFlow::Continue).context(|| "cannot write the log".to_owned()),
     }
 }
 
 /// An entry as people read it; further lines of a message stand below the first.
-fn line(entry: &Entry) -> String {
+fn line(entry: &Entry, format: Format) -> String {
+    let time = match format {
+        Format::Cat => return entry.message.clone(),
+        Format::Json => return entry.whole.clone().unwrap_or_default(),
+        Format::ShortIso => when(entry.time),
+        Format::ShortUnix => format!("{}.{:06}", entry.time / 1_000_000, entry.time % 1_000_000),
+    };
     let pid = entry.pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
-    let head = format!("{} {}{pid}: ", when(entry.time), entry.source);
+    let head = format!("{time} {}{pid}: ", entry.source);
     let indent = format!("\n{}", " ".repeat(head.chars().count()));
     format!("{head}{}", entry.message.replace('\n', &indent))
 }
@@ -213,6 +267,7 @@ mod tests {
             message: message.into(),
             boot: None,
             cursor: None,
+            whole: Some("{}".into()),
         }
     }
 
@@ -230,10 +285,13 @@ mod tests {
 
     #[test]
     fn lines_of_a_message_stand_below_one_another() {
-        let text = line(&entry("one\ntwo"));
+        let text = line(&entry("one\ntwo"), Format::ShortIso);
         let (first, second) = text.split_once('\n').unwrap();
         assert!(first.ends_with(" systemd[1]: one"), "{first}");
         assert_eq!(second.find("two"), first.find("one"));
+        let of = |format| line(&entry("one"), format);
+        assert_eq!(of(Format::ShortUnix), "1795460628.790644 systemd[1]: one");
+        assert_eq!((of(Format::Cat), of(Format::Json)), ("one".to_owned(), "{}".to_owned()));
     }
 
     #[test]
@@ -247,7 +305,7 @@ mod tests {
                 Ok(())
             }
         }
-        assert_eq!(write(&mut Gone, &entry("x")), Ok(ControlFlow::Break(())));
+        assert_eq!(write(&mut Gone, &entry("x"), Format::Cat), Ok(ControlFlow::Break(())));
     }
 
     #[test]

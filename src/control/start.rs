@@ -2,7 +2,7 @@
 //! that run outside a unit of ours are stopped through their supervisor.
 
 use super::progress::Progress;
-use super::{Outcome, block_on, each, signal, unit_of};
+use super::{Outcome, block_on, each, signal, unit_of, waiting};
 use crate::error::{Error, Result};
 use crate::generator;
 use crate::host::state::{Phase, Record};
@@ -69,7 +69,7 @@ pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> Outco
     let (others, units): (Vec<Name>, Vec<Name>) =
         names.iter().cloned().partition(|name| runs_elsewhere(paths, name) || !systemd1::is_running());
     let through_units =
-        if units.is_empty() { Ok(()) } else { run(Action::Stop, &units, Wait::Unit, progress) };
+        if units.is_empty() { Ok(()) } else { run(Action::Stop, paths, &units, Wait::Unit, progress) };
     let directly = each(&others, |name| {
         let Some(record) = Record::read(paths, name)?.filter(Record::is_alive) else { return Ok(()) };
         progress.show(name.as_str(), "stopping");
@@ -142,7 +142,7 @@ fn up(
             );
         }
     }
-    let started = run(action, &good, wait, progress);
+    let started = run(action, paths, &good, wait, progress);
     if wait != Wait::Ready || started.is_err() {
         return join(before, started);
     }
@@ -168,11 +168,16 @@ fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Resul
 }
 
 /// Runs the jobs of the units of `names`.
-fn run(action: Action, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
+fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
     let units: Vec<String> = names.iter().map(unit_of).collect();
     let until = if wait == Wait::No { systemd1::Until::Queued } else { systemd1::Until::Done };
     let mut heard = |unit: &str, text: &str| {
-        progress.show(machine_of(unit), text);
+        let waits = if text.is_empty() { waits_for(paths, unit) } else { None };
+        match waits {
+            Some(waits) => progress.show(machine_of(unit), &waits),
+            None if text.is_empty() => {}
+            None => progress.show(machine_of(unit), text),
+        }
         if wait == Wait::Running && is_past_start(text) {
             ControlFlow::Break(())
         } else {
@@ -193,6 +198,12 @@ fn run(action: Action, names: &[Name], wait: Wait, progress: &mut Progress<'_>) 
         })
         .collect();
     if failures.is_empty() { Ok(()) } else { Err(failures) }
+}
+
+/// What the machine of a unit that is silent waits for, where it is stopping.
+fn waits_for(paths: &Paths, unit: &str) -> Option<String> {
+    let record = Record::read(paths, &Name::new(machine_of(unit)).ok()?).ok()??;
+    Some(format!("stopping: {}", waiting::left(&record)?))
 }
 
 /// Whether a status text of a supervisor, `PHASE: detail`, says that PID 1 was executed.

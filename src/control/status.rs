@@ -2,8 +2,9 @@
 //! log. Of a dead one: why.
 
 use super::list::{Row, size, span};
-use super::{block_on, logs, unit_of, when};
+use super::{block_on, logs, unit_of, waiting, when};
 use crate::error::{Context, Result};
+use crate::host::flight::Flight;
 use crate::host::journal::printable;
 use crate::host::state::Record;
 use crate::host::systemd1::{self, UnitStatus};
@@ -31,6 +32,10 @@ pub struct Status {
     pub host_interface: Option<String>,
     /// What systemd says of the unit, where there is one.
     pub unit: Option<Unit>,
+    /// What it waits for, where it is stopping.
+    pub waits: Option<String>,
+    /// How its last start failed, until one is good.
+    pub flight: Option<Flight>,
     /// The last lines of the log.
     pub log: Vec<String>,
 }
@@ -86,6 +91,11 @@ pub fn collect(
         host_interface: alive.and_then(|record| record.host_interface.clone()),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
+        waits: record.as_ref().and_then(waiting::left),
+        flight: Flight::read(paths, name).unwrap_or_else(|error| {
+            log::warn!("{error}, ignoring");
+            None
+        }),
         log,
     })
 }
@@ -124,9 +134,18 @@ impl Status {
         // A failure has what was said last in it.
         let said = self.unit.as_ref().filter(|unit| unit.failure.is_none() && !unit.status_text.is_empty());
         let said = said.map(|unit| unit.status_text.clone());
+        let cure = self.flight.as_ref().and_then(|flight| flight.cure.clone());
+        let lived = self.flight.as_ref().and_then(|flight| {
+            Some(format!("{}.{} s, {}", flight.lived? / 1000, flight.lived? % 1000 / 100, flight.step))
+        });
+        let units = self.flight.as_ref().map(|flight| flight.failed_units.clone());
         let lines = [
             ("failure", failure),
+            ("cure", cure),
+            ("lived", lived),
+            ("failed units", units.and_then(words)),
             ("says", said),
+            ("stopping", self.waits.clone()),
             ("since", since),
             ("init", machine.init.clone()),
             ("leader", machine.leader.map(number)),
@@ -194,6 +213,8 @@ mod tests {
             machine_id: None,
             host_interface: None,
             unit: Some(Unit::from(&unit)),
+            waits: None,
+            flight: None,
             log: vec!["a line".into()],
         };
         let mut out = Vec::new();

@@ -72,6 +72,11 @@ fn in_use(base: u32) -> Error {
         .hint("another container runs with it: stop that one, or give the machine another range")
 }
 
+/// The file that records the range from `base` on.
+pub fn record_file(paths: &Paths, base: u32) -> PathBuf {
+    directory(paths).join(base.to_string())
+}
+
 fn directory(paths: &Paths) -> PathBuf {
     paths.kept().join("ids")
 }
@@ -82,7 +87,8 @@ fn recorded(paths: &Paths, name: &Name) -> Option<u32> {
     records(paths).find(|(_, owner)| owner == name.as_str()).map(|(base, _)| base)
 }
 
-fn records(paths: &Paths) -> impl Iterator<Item = (u32, String)> {
+/// Every recorded range: its base and the machine it is kept for.
+pub fn records(paths: &Paths) -> impl Iterator<Item = (u32, String)> {
     let entries = std::fs::read_dir(directory(paths)).into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let base = entry.file_name().to_str()?.parse().ok()?;
@@ -111,8 +117,14 @@ fn record(paths: &Paths, name: &Name, base: u32) -> Result<bool> {
 /// Ranges that are somebody's: recorded ones, those of subuid(5) and subgid(5), and the ids of
 /// the host's users and groups. Start and end, exclusive.
 fn taken(paths: &Paths) -> Vec<(u64, u64)> {
-    let mut taken: Vec<(u64, u64)> =
-        records(paths).map(|(base, _)| (u64::from(base), u64::from(base) + u64::from(RANGE_SIZE))).collect();
+    let recorded = records(paths).map(|(base, _)| (u64::from(base), u64::from(base) + u64::from(RANGE_SIZE)));
+    recorded.chain(delegated(paths)).collect()
+}
+
+/// Ranges of subuid(5) and subgid(5), and the ids of the host's users and groups. Start and end,
+/// exclusive.
+pub fn delegated(paths: &Paths) -> Vec<(u64, u64)> {
+    let mut taken = Vec::new();
     for (file, start, count) in [
         ("/etc/subuid", 1, Some(2)),
         ("/etc/subgid", 1, Some(2)),

@@ -39,6 +39,26 @@ pub struct Query {
     pub after: Option<String>,
     /// Whether to go on as entries come.
     pub follow: bool,
+    /// Entries from this time on, as systemd.time(7) has it.
+    pub since: Option<String>,
+    /// Entries up to this time.
+    pub until: Option<String>,
+    /// Entries of this priority, or of a range of them.
+    pub priority: Option<String>,
+    /// Entries whose message matches this expression.
+    pub grep: Option<String>,
+    /// Whether entries are wanted whole: see [`Entry::whole`].
+    pub fields: Fields,
+}
+
+/// Which fields of entries are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fields {
+    /// Those that a line of a log shows.
+    #[default]
+    Shown,
+    /// All there are.
+    All,
 }
 
 /// Reads journals, each with its own query, and gives their entries to `sink` in time order until
@@ -116,13 +136,24 @@ struct Source {
     buffer: Vec<u8>,
     head: Option<Entry>,
     ended: bool,
+    fields: Fields,
 }
 
 impl Source {
     fn start(journal: &Journal, query: &Query) -> Result<Self> {
         let mut command = Command::new("journalctl");
         command.args(["--quiet", "--no-pager", "--output=json"]);
-        command.arg(format!("--output-fields={}", entry::FIELDS.join(",")));
+        if query.fields == Fields::Shown {
+            command.arg(format!("--output-fields={}", entry::FIELDS.join(",")));
+        }
+        for (option, value) in [
+            ("since", &query.since),
+            ("until", &query.until),
+            ("priority", &query.priority),
+            ("grep", &query.grep),
+        ] {
+            command.args(value.as_ref().map(|value| format!("--{option}={value}")));
+        }
         command.args(query.lines.map(|lines| format!("--lines={lines}")));
         command.args(query.after.as_ref().map(|cursor| format!("--after-cursor={cursor}")));
         if query.follow {
@@ -146,7 +177,7 @@ impl Source {
             .context(|| "cannot run 'journalctl'".to_owned())
             .map_err(|error| error.hint("install systemd's journalctl; without it there are no logs"))?;
         let output = child.stdout.take().ok_or_else(|| Error::new("journalctl has no output"))?;
-        Ok(Self { child, output, buffer: Vec::new(), head: None, ended: false })
+        Ok(Self { child, output, buffer: Vec::new(), head: None, ended: false, fields: query.fields })
     }
 
     /// Reads once, what there is. The caller knows that there is something.
@@ -167,7 +198,7 @@ impl Source {
     fn advance(&mut self) {
         while self.head.is_none() {
             let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else { break };
-            self.head = Entry::parse(&self.buffer[..end]);
+            self.head = Entry::parse(&self.buffer[..end], self.fields);
             self.buffer.drain(..=end);
         }
         if self.buffer.len() > LINE_LIMIT {
@@ -219,7 +250,7 @@ mod tests {
                 let mut child =
                     Command::new("printf").args(["%b", text]).stdout(Stdio::piped()).spawn().unwrap();
                 let output = child.stdout.take().unwrap();
-                Source { child, output, buffer: Vec::new(), head: None, ended: false }
+                Source { child, output, buffer: Vec::new(), head: None, ended: false, fields: Fields::Shown }
             })
             .collect();
         let mut messages = Vec::new();

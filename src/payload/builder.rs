@@ -22,6 +22,8 @@ pub struct Place {
     pub owner: u32,
     /// The socket the guest notifies us at, not bound yet.
     pub notify: Option<OwnedFd>,
+    /// The supervisor's socket for what the guest logs.
+    pub log: Option<OwnedFd>,
 }
 
 /// The state between steps.
@@ -76,6 +78,7 @@ impl Builder {
             BuildStep::Mask { target } => mounts::mask(self.root()?, target),
             BuildStep::Detach { target } => mounts::detach(self.root()?, target),
             BuildStep::NotifySocket { path } => self.notify_socket(path),
+            BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {
                 self.console = Some(nodes::console(self.root()?, owner)?);
                 Ok(())
@@ -104,5 +107,12 @@ impl Builder {
     fn notify_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.place.notify else { return Ok(()) };
         nodes::bind_socket(self.root()?, socket.as_fd(), path, 0o200, self.place.owner)
+    }
+
+    /// The same for the socket everybody in the machine may log at. A daemon of the guest that wants
+    /// the name for its own socket removes ours and has it.
+    fn log_socket(&self, path: &Path) -> Result<()> {
+        let Some(socket) = &self.place.log else { return Ok(()) };
+        nodes::bind_socket(self.root()?, socket.as_fd(), path, 0o666, self.place.owner)
     }
 }

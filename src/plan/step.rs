@@ -195,6 +195,11 @@ pub enum BuildStep {
         /// Where.
         path: PathBuf,
     },
+    /// Binds the socket at which programs of a guest without a journal log.
+    LogSocket {
+        /// Where.
+        path: PathBuf,
+    },
     /// Opens the console's pty in the guest's own devpts and makes `/dev/console` a link to it.
     Console,
     /// Makes the tree the root.
@@ -237,6 +242,7 @@ impl BuildStep {
             }
             Self::Mask { target } => format!("mask '{}'", target.display()),
             Self::Detach { target } => format!("detach '{}'", target.display()),
+            Self::LogSocket { path } => format!("bind the log socket '{}'", path.display()),
             Self::NotifySocket { path } => format!("bind the notify socket '{}'", path.display()),
             Self::Console => "open the console".into(),
             Self::Pivot => "make the tree the root".into(),

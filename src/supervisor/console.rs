@@ -227,10 +227,15 @@ impl Console {
         }
     }
 
-    /// Gives the terminal back and what the next act needs: our end and the memory.
-    pub fn end(mut self) -> Option<OwnedFd> {
+    /// Reads what is left of a guest that is gone.
+    pub fn drain(&mut self) {
         while self.pending() && self.read(&mut |_| {}) {}
         self.flush();
+    }
+
+    /// Gives the terminal back and what the next act needs: our end and the memory.
+    pub fn end(mut self) -> Option<OwnedFd> {
+        self.drain();
         if let Some(settings) = &self.terminal {
             crate::sys::terminal::restore(rustix::stdio::stdin(), settings);
         }

@@ -56,6 +56,8 @@ pub struct Descriptors {
     pub console: Option<OwnedFd>,
     /// Where the guest notifies us.
     pub notify: Option<OwnedFd>,
+    /// Where its programs log, where it has no journal.
+    pub log: Option<OwnedFd>,
     /// The machine's network namespace, which outlives a reboot.
     pub network: Option<OwnedFd>,
     /// The last 64 KiB of the console.
@@ -79,6 +81,7 @@ struct Numbers {
     leader: RawFd,
     console: Option<RawFd>,
     notify: Option<RawFd>,
+    log: Option<RawFd>,
     network: Option<RawFd>,
     ring: RawFd,
     locks: Vec<RawFd>,
@@ -116,6 +119,7 @@ impl Running {
             leader: keep(&held.leader)?,
             console: optional(&held.console)?,
             notify: optional(&held.notify)?,
+            log: optional(&held.log)?,
             network: optional(&held.network)?,
             ring: keep(&held.ring)?,
             locks: held.locks.iter().map(keep).collect::<Result<_>>()?,
@@ -156,6 +160,7 @@ pub fn receive() -> Result<Option<Running>> {
             leader: descriptor::adopt(numbers.leader)?,
             console: optional(numbers.console)?,
             notify: optional(numbers.notify)?,
+            log: optional(numbers.log)?,
             network: optional(numbers.network)?,
             ring: descriptor::adopt(numbers.ring)?,
             locks: numbers.locks.into_iter().map(descriptor::adopt).collect::<Result<_>>()?,

@@ -14,7 +14,7 @@ use crate::machine::{Machine, Register};
 use crate::paths::Paths;
 use crate::payload;
 use crate::plan::Plan;
-use crate::plan::step::HostStep;
+use crate::plan::step::{BuildStep, HostStep};
 use crate::sys::process::{self, Child, Ended, Side};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, OwnedFd};
@@ -65,6 +65,7 @@ struct Launch<'a> {
     leader: Option<(Child, ParentEnd)>,
     builder: Option<(Child, ParentEnd)>,
     notify: Option<OwnedFd>,
+    log: Option<OwnedFd>,
     console: Option<OwnedFd>,
     id_map: Option<OwnedFd>,
     network: Option<OwnedFd>,
@@ -110,6 +111,7 @@ impl<'a> Launch<'a> {
             leader: None,
             builder: None,
             notify: None,
+            log: None,
             console: None,
             id_map: None,
             network: None,
@@ -173,6 +175,8 @@ impl<'a> Launch<'a> {
     fn clone_leader(&mut self) -> Result<()> {
         let (ours, theirs) = link::pair()?;
         self.notify = Some(notify_socket()?);
+        let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
+        self.log = self.ask.plan.build.iter().any(logs).then(guest_socket).transpose()?;
         // A mount namespace of the host's own kind: PID 1 stands in it until the tree is built and
         // then copies it into its user namespace, which locks all mounts together.
         unshare(CloneFlags::CLONE_NEWNS)
@@ -251,6 +255,7 @@ impl<'a> Launch<'a> {
             private_network,
             owner: self.owner(),
             notify: self.notify.as_ref().map(duplicate).transpose()?,
+            log: self.log.as_ref().map(duplicate).transpose()?,
         };
         let pidfd = duplicate(&leader.pidfd)?;
         self.network = network;
@@ -379,6 +384,7 @@ impl<'a> Launch<'a> {
                 leader: leader.pidfd,
                 console: self.console,
                 notify: self.notify,
+                log: self.log,
                 network: self.network,
                 ring,
                 locks: self.locks,
@@ -434,12 +440,17 @@ fn files(ask: &Ask<'_>, id_base: Option<u32>) -> Vec<PathBuf> {
 
 /// The socket the guest will notify us at; who speaks comes with each message.
 fn notify_socket() -> Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
-        .context(|| "cannot make the notify socket")?;
+    let socket = guest_socket()?;
     rustix::net::sockopt::set_socket_passcred(&socket, true).context(|| "cannot make the notify socket")?;
     Ok(socket)
+}
+
+/// A socket that the guest sends us datagrams at.
+fn guest_socket() -> Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
+        .context(|| "cannot make a socket for the guest")
 }
 
 /// Memory of the kernel's for the console's tail: it costs this process nothing and crosses an exec.

@@ -6,11 +6,13 @@ mod answers;
 use super::console::{Console, Guest, Hotkey, Typed};
 use super::control::{Control, FIRST_CLIENT};
 use super::ending::Ending;
+use super::flight;
 use super::guest::{self, Word};
 use super::handover::{Descriptors, Running, Terms};
 use super::manager::Manager;
 use super::registration::{self, Watch};
 use super::stop::Stop;
+use super::syslog::Syslog;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::host::state::Phase;
@@ -47,11 +49,20 @@ enum Source {
     Input,
     Machined,
     Control,
+    Log,
 }
 
 impl Source {
-    const ALL: [Self; 7] =
-        [Self::Leader, Self::Signal, Self::Notify, Self::Console, Self::Input, Self::Machined, Self::Control];
+    const ALL: [Self; 8] = [
+        Self::Leader,
+        Self::Signal,
+        Self::Notify,
+        Self::Console,
+        Self::Input,
+        Self::Machined,
+        Self::Control,
+        Self::Log,
+    ];
 }
 
 /// The state of the loop.
@@ -59,6 +70,7 @@ struct Loop {
     terms: Terms,
     leader: OwnedFd,
     notify: Option<OwnedFd>,
+    log: Option<Syslog>,
     network: Option<OwnedFd>,
     ring: OwnedFd,
     locks: Vec<OwnedFd>,
@@ -98,7 +110,7 @@ enum Left {
 impl Loop {
     fn new(running: Running) -> Result<Self> {
         let Running { terms, descriptors } = running;
-        let Descriptors { leader, console, notify, network, ring, locks } = descriptors;
+        let Descriptors { leader, console, notify, log, network, ring, locks } = descriptors;
         let signals = take_signals()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(std::io::Error::from)
@@ -110,6 +122,7 @@ impl Loop {
             leader: terms.record.leader.unwrap_or_default(),
             boot_id: &terms.boot_id,
         };
+        let log = log.map(|socket| Syslog::new(socket, &guest));
         let console = Console::new(console, memory, terms.console, &guest);
         let control = listen(&terms);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
@@ -118,6 +131,7 @@ impl Loop {
             terms,
             leader,
             notify,
+            log,
             network,
             ring,
             locks,
@@ -136,7 +150,7 @@ impl Loop {
 
     fn watch_all(&self) -> Result<()> {
         let stdin = self.console.is_interactive().then(rustix::stdio::stdin);
-        let sources: [(Source, Option<BorrowedFd<'_>>); 7] = [
+        let sources: [(Source, Option<BorrowedFd<'_>>); 8] = [
             (Source::Leader, Some(self.leader.as_fd())),
             (Source::Signal, Some(self.signals.as_fd())),
             (Source::Notify, self.notify.as_ref().map(AsFd::as_fd)),
@@ -144,6 +158,7 @@ impl Loop {
             (Source::Input, stdin),
             (Source::Machined, self.machined.as_ref().map(AsFd::as_fd)),
             (Source::Control, self.control.listener()),
+            (Source::Log, self.log.as_ref().map(Syslog::as_fd)),
         ];
         for (source, fd) in sources {
             if let Some(fd) = fd {
@@ -162,6 +177,9 @@ impl Loop {
         let leader = self.terms.record.leader.unwrap_or_default();
         if self.ready || !self.terms.waits_for_ready {
             self.manager.tell(&[NotifyState::Ready]);
+        }
+        if self.ready {
+            flight::came_up(&self.terms);
         }
         self.manager.tell(&[NotifyState::Custom(&format!("X_CORACLE_LEADER_PID={leader}"))]);
         self.tell_status();
@@ -209,6 +227,7 @@ impl Loop {
                 Some(Source::Notify) => self.notified(),
                 Some(Source::Console) => self.console_output(),
                 Some(Source::Input) => self.console_input(),
+                Some(Source::Log) => self.log.iter_mut().for_each(Syslog::read),
                 Some(Source::Machined) if ended.is_none() && self.lost_by_machined() => {
                     ended = Some(Left::Unregistered);
                 }
@@ -306,6 +325,7 @@ impl Loop {
     fn became_ready(&mut self) {
         if !self.ready && self.stop.is_none() {
             self.ready = true;
+            flight::came_up(&self.terms);
             self.enter(Phase::Running);
             self.manager.tell(&[NotifyState::Ready]);
         }
@@ -357,13 +377,16 @@ impl Loop {
         };
         let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
         let failure = if stopped { None } else { ending.failure() };
-        let tail = self.console.tail(5);
+        self.log.iter_mut().for_each(Syslog::read);
+        self.console.drain();
+        let tail = self.console.tail(flight::LINES);
         drop(self.console.end());
         if let Some(why) = &failure
             && self.terms.console == ConsoleKind::Journal
         {
             log::error!("machine '{}' failed: {why}", self.terms.record.name);
-            tail.iter().for_each(|line| log::error!("its console said: {line}"));
+            tail.iter().rev().take(5).rev().for_each(|line| log::error!("its console said: {line}"));
+            flight::guest_failed(&self.terms, ending, why, tail);
         }
         let text = failure.map_or_else(|| "stopped".to_owned(), |why| format!("failed: {why}"));
         let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
@@ -383,6 +406,7 @@ impl Loop {
                 leader: self.leader,
                 console: self.console.end(),
                 notify: self.notify,
+                log: self.log.map(Syslog::into_socket),
                 network: self.network,
                 ring: self.ring,
                 locks: self.locks,

@@ -1,12 +1,21 @@
 //! One entry of a journal: journalctl's JSON to what a line of a log needs. What the guest wrote
 //! is untrusted: any bytes, control characters too.
 
+use super::Fields;
 use serde_json::Value;
 use std::fmt::Write as _;
 
 /// The fields asked of journalctl; it adds time and cursor.
-pub(super) const FIELDS: [&str; 7] =
-    ["MESSAGE", "SYSLOG_IDENTIFIER", "_COMM", "_PID", "PRIORITY", "CORACLE_LEADER", "CORACLE_BOOT_ID"];
+pub(super) const FIELDS: [&str; 8] = [
+    "MESSAGE",
+    "SYSLOG_IDENTIFIER",
+    "SYSLOG_PID",
+    "_COMM",
+    "_PID",
+    "PRIORITY",
+    "CORACLE_LEADER",
+    "CORACLE_BOOT_ID",
+];
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +34,14 @@ pub struct Entry {
     pub boot: Option<String>,
     /// The place in its journal, for journalctl's `--after-cursor=`.
     pub cursor: Option<String>,
+    /// The entry as journalctl tells it, where it was asked for whole: one line of JSON, in which
+    /// every control character is escaped.
+    pub whole: Option<String>,
 }
 
 impl Entry {
     /// An entry from one line of JSON, or nothing from what is none.
-    pub(super) fn parse(line: &[u8]) -> Option<Self> {
+    pub(super) fn parse(line: &[u8], fields: Fields) -> Option<Self> {
         let value: Value = serde_json::from_slice(line).ok()?;
         let field = |name: &str| value.get(name).and_then(bytes);
         let text = |name: &str| field(name).map(|bytes| printable(&bytes));
@@ -38,7 +50,12 @@ impl Entry {
         let console = value.get("CORACLE_LEADER").map(|_| "console".to_owned());
         Some(Self {
             time: text("__REALTIME_TIMESTAMP")?.parse().ok()?,
-            pid: if console.is_some() { None } else { number("_PID") },
+            // What we passed on for the guest has our own id as the sender's.
+            pid: match (&console, value.get("CORACLE_BOOT_ID")) {
+                (Some(_), _) => None,
+                (None, Some(_)) => number("SYSLOG_PID"),
+                (None, None) => number("_PID"),
+            },
             source: console.or_else(identifier).unwrap_or_else(|| "unknown".into()),
             priority: number("PRIORITY").and_then(|number| u8::try_from(number).ok()),
             message: match value.get("MESSAGE") {
@@ -47,6 +64,7 @@ impl Entry {
             },
             boot: text("CORACLE_BOOT_ID"),
             cursor: text("__CURSOR"),
+            whole: (fields == Fields::All).then(|| value.to_string()),
         })
     }
 }
@@ -100,14 +118,14 @@ mod tests {
     fn entries_have_source_and_time() {
         let line = br#"{"__REALTIME_TIMESTAMP":"1795460628790644","SYSLOG_IDENTIFIER":"systemd","_PID":"1",
             "PRIORITY":"6","MESSAGE":"up","__CURSOR":"s=1"}"#;
-        let entry = Entry::parse(line).unwrap();
+        let entry = Entry::parse(line, Fields::Shown).unwrap();
         assert_eq!(
             (entry.time, entry.source.as_str(), entry.pid),
             (1_795_460_628_790_644, "systemd", Some(1))
         );
         let line = br#"{"__REALTIME_TIMESTAMP":"1","CORACLE_LEADER":"9","_PID":"7","SYSLOG_IDENTIFIER":"web",
             "MESSAGE":"login:"}"#;
-        let entry = Entry::parse(line).unwrap();
+        let entry = Entry::parse(line, Fields::Shown).unwrap();
         assert_eq!((entry.source.as_str(), entry.pid, entry.message.as_str()), ("console", None, "login:"));
     }
 
@@ -115,7 +133,7 @@ mod tests {
     fn messages_of_every_form_are_text() {
         let message = |json: &str| {
             let line = format!("{{\"__REALTIME_TIMESTAMP\":\"1\",\"MESSAGE\":{json}}}");
-            Entry::parse(line.as_bytes()).unwrap().message
+            Entry::parse(line.as_bytes(), Fields::Shown).unwrap().message
         };
         assert_eq!(message("[104,105,255]"), "hi\u{fffd}");
         assert_eq!(message("[\"one\",[116,119,111]]"), "two");
@@ -123,7 +141,7 @@ mod tests {
         assert!(message("null").contains("left out"));
         assert_eq!(message("[1,2,900]"), "");
         for bad in ["", "{}", "[]", "{\"__REALTIME_TIMESTAMP\":\"x\"}", "\u{0}"] {
-            assert_eq!(Entry::parse(bad.as_bytes()), None);
+            assert_eq!(Entry::parse(bad.as_bytes(), Fields::Shown), None);
         }
     }
 

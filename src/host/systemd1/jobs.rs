@@ -68,8 +68,8 @@ struct Pending {
 }
 
 /// Queues a job for each unit and waits for all of them, where asked. `progress` gets a unit's name and its
-/// status text each time that changes; by breaking it says that this unit need not be waited for
-/// any longer. The jobs themselves have systemd's time bounds.
+/// status text each time that changes, and no text where nothing was heard for a while; by breaking
+/// on a text it says that this unit need not be waited for any longer. The jobs themselves have systemd's time bounds.
 ///
 /// # Errors
 /// Where systemd cannot be reached or goes away. What happened to each unit is in the list, in the
@@ -131,7 +131,13 @@ async fn next_ends(
     match tokio::time::timeout(SILENCE, messages.next()).await {
         Ok(Some(Ok(message))) => Ok(on_message(&message, pending, progress)),
         Ok(Some(Err(_)) | None) => Err(lost()),
-        Err(_) => Ok(on_silence(manager, pending).await),
+        Err(_) => {
+            // Nothing new to tell; the caller may know what is waited for.
+            for one in pending.iter() {
+                let _ = progress(&one.unit, "");
+            }
+            Ok(on_silence(manager, pending).await)
+        }
     }
 }
 

@@ -1,0 +1,317 @@
+//! What `top` shows: pure, from samples and keys to lines of text.
+
+use crate::control::list::size;
+use crate::control::stats::{Process, Sample};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// Clock ticks in a second (`USER_HZ`, the same on all machines).
+const TICKS: u64 = 100;
+/// What the keys do, in the last line.
+const HELP: &str =
+    "q quit  c cpu  m memory  i io  n network  t tasks  p pressure  a name  up/down, enter: processes";
+
+/// What a key led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    /// The screen may have changed.
+    Done,
+    /// The end.
+    Quit,
+}
+
+/// What rows are ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Order {
+    #[default]
+    Cpu,
+    Memory,
+    Io,
+    Network,
+    Tasks,
+    Pressure,
+    Name,
+}
+
+/// A machine and what it used since the look before.
+#[derive(Debug, Clone, PartialEq)]
+struct Row {
+    sample: Sample,
+    /// Percent of one processor.
+    cpu: Option<f64>,
+    /// Bytes a second.
+    read: Option<f64>,
+    written: Option<f64>,
+    received: Option<f64>,
+    sent: Option<f64>,
+}
+
+/// The screen's state.
+#[derive(Debug, Default)]
+pub(super) struct Screen {
+    rows: Vec<Row>,
+    before: HashMap<String, (Sample, Instant)>,
+    order: Order,
+    /// The machine that is marked.
+    marked: Option<String>,
+    /// Whether its processes are shown.
+    is_open: bool,
+    processes: Vec<Process>,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates for people")]
+fn rate(now: Option<u64>, before: Option<u64>, seconds: f64) -> Option<f64> {
+    (seconds > 0.0).then_some(now?.saturating_sub(before?) as f64 / seconds)
+}
+
+impl Screen {
+    /// Takes new samples. Rates are against the look before, where that is not a moment ago.
+    pub(super) fn update(&mut self, samples: Vec<Sample>, now: Instant) {
+        let is_moment = |at: &Instant| now.duration_since(*at).as_millis() < 500;
+        let known: HashMap<String, Row> =
+            self.rows.drain(..).map(|row| (row.sample.name.clone(), row)).collect();
+        let mut before = HashMap::new();
+        for sample in samples {
+            let name = sample.name.clone();
+            let last = self.before.remove(&name);
+            if let (Some((_, at)), Some(row)) = (&last, known.get(&name))
+                && is_moment(at)
+            {
+                self.rows.push(Row { sample, ..row.clone() });
+                before.extend(last.map(|last| (name, last)));
+                continue;
+            }
+            let rate = |value: fn(&Sample) -> Option<u64>| {
+                let (old, at) = last.as_ref()?;
+                rate(value(&sample), value(old), now.duration_since(*at).as_secs_f64())
+            };
+            self.rows.push(Row {
+                cpu: rate(|s| s.cpu).map(|micros| micros / 10_000.0),
+                read: rate(|s| s.io_read),
+                written: rate(|s| s.io_written),
+                received: rate(|s| s.net_received),
+                sent: rate(|s| s.net_sent),
+                sample: sample.clone(),
+            });
+            before.insert(name, (sample, now));
+        }
+        self.before = before;
+        self.sort();
+    }
+
+    /// The machine whose processes are to be shown.
+    pub(super) fn opened(&self) -> Option<&str> {
+        self.marked.as_deref().filter(|_| self.is_open)
+    }
+
+    /// Takes the processes of the machine that is open.
+    pub(super) fn show_processes(&mut self, processes: Vec<Process>) {
+        self.processes = processes;
+    }
+
+    /// Does what a key says.
+    pub(super) fn press(&mut self, key: u8) -> Key {
+        match key {
+            b'q' if self.is_open => self.is_open = false,
+            b'q' => return Key::Quit,
+            b'c' => self.order = Order::Cpu,
+            b'm' => self.order = Order::Memory,
+            b'i' => self.order = Order::Io,
+            b'n' => self.order = Order::Network,
+            b't' => self.order = Order::Tasks,
+            b'p' => self.order = Order::Pressure,
+            b'a' => self.order = Order::Name,
+            b'j' => self.mark(1),
+            b'k' => self.mark(-1),
+            b'\r' | b'\n' => self.is_open = self.marked.is_some() && !self.is_open,
+            0x1b => self.is_open = false,
+            _ => {}
+        }
+        self.sort();
+        Key::Done
+    }
+
+    fn mark(&mut self, by: isize) {
+        let marked = self.marked.as_ref();
+        let at = marked.and_then(|name| self.rows.iter().position(|row| row.sample.name == *name));
+        let last = self.rows.len().saturating_sub(1);
+        let at = at.map_or(0, |at| at.saturating_add_signed(by).min(last));
+        self.marked = self.rows.get(at).map(|row| row.sample.name.clone());
+    }
+
+    fn sort(&mut self) {
+        let order = self.order;
+        self.rows.sort_by(|one, other| {
+            let by =
+                |value: fn(&Row) -> f64| value(other).partial_cmp(&value(one)).unwrap_or(Ordering::Equal);
+            let ordered = match order {
+                Order::Cpu => by(|row| row.cpu.unwrap_or(-1.0)),
+                Order::Memory => other.sample.memory.cmp(&one.sample.memory),
+                Order::Io => by(|row| row.read.unwrap_or(-1.0) + row.written.unwrap_or(0.0)),
+                Order::Network => by(|row| row.received.unwrap_or(-1.0) + row.sent.unwrap_or(0.0)),
+                Order::Tasks => other.sample.tasks.cmp(&one.sample.tasks),
+                Order::Pressure => by(|row| pressure(&row.sample).unwrap_or(-1.0)),
+                Order::Name => Ordering::Equal,
+            };
+            ordered.then_with(|| one.sample.name.cmp(&other.sample.name))
+        });
+        if !self.rows.iter().any(|row| Some(&row.sample.name) == self.marked.as_ref()) {
+            self.marked = self.rows.first().map(|row| row.sample.name.clone());
+        }
+    }
+
+    /// The lines of a screen of this size.
+    pub(super) fn text(&self, columns: usize, rows: usize) -> Vec<String> {
+        let (title, body) = match self.opened() {
+            Some(name) => {
+                (format!("coracle top: processes of {name}, {}", self.processes.len()), self.list())
+            }
+            None => (
+                format!("coracle top: {} machines, by {:?}", self.rows.len(), self.order).to_lowercase(),
+                self.table(columns),
+            ),
+        };
+        let room = rows.saturating_sub(2).max(1);
+        let mut lines = vec![format!("\x1b[1m{}", cut(&title, columns))];
+        lines.extend(body.into_iter().take(room).map(|line| match line.strip_prefix('\x07') {
+            // The row that is marked is shown in reverse.
+            Some(line) => format!("\x1b[7m{}", cut(&format!("{line:<columns$}"), columns)),
+            None => cut(&line, columns),
+        }));
+        lines.resize(room + 1, String::new());
+        lines.push(format!("\x1b[2m{}", cut(if self.is_open { "q back" } else { HELP }, columns)));
+        lines.truncate(rows);
+        lines
+    }
+
+    fn table(&self, columns: usize) -> Vec<String> {
+        // Up to 80 columns there is room for sums; beyond, for both directions and all pressures.
+        let is_wide = columns >= 120;
+        let widest = self.rows.iter().map(|row| row.sample.name.len()).max().unwrap_or(4);
+        let widest = widest.clamp(4, if is_wide { 48 } else { 20 });
+        let line = |name: &str, cells: &[String]| {
+            let name = cut(name, widest);
+            let cells: String = cells.iter().map(|cell| format!(" {cell:>8}")).collect();
+            format!("{name:<widest$}{cells}")
+        };
+        let heads: &[&str] = if is_wide {
+            &[
+                "CPU%", "MEMORY", "LIMIT", "SWAP", "READ/s", "WRITE/s", "RECV/s", "SENT/s", "TASKS",
+                "P-CPU%", "P-MEM%", "P-IO%",
+            ]
+        } else {
+            &["CPU%", "MEMORY", "IO/s", "NET/s", "TASKS", "PRESS%"]
+        };
+        let mut lines = vec![line("NAME", &heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>())];
+        lines.extend(self.rows.iter().map(|row| {
+            let text = line(&row.sample.name, &row.cells(is_wide));
+            if Some(&row.sample.name) == self.marked.as_ref() { format!("\x07{text}") } else { text }
+        }));
+        lines
+    }
+
+    fn list(&self) -> Vec<String> {
+        let line = |process: &Process| {
+            let seconds = process.ticks / TICKS;
+            let time = format!("{}:{:02}.{:02}", seconds / 60, seconds % 60, process.ticks % TICKS);
+            format!("{:>8} {time:>10} {:>8}  {}", process.pid, size(process.memory), process.command)
+        };
+        let head = format!("{:>8} {:>10} {:>8}  COMMAND", "PID", "TIME", "MEMORY");
+        std::iter::once(head).chain(self.processes.iter().map(line)).collect()
+    }
+}
+
+/// The worst of the three pressures.
+fn pressure(sample: &Sample) -> Option<f64> {
+    [sample.pressure_cpu, sample.pressure_memory, sample.pressure_io].into_iter().flatten().reduce(f64::max)
+}
+
+impl Row {
+    fn cells(&self, is_wide: bool) -> Vec<String> {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        let percent = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.1}")));
+        let bytes = |value: Option<u64>| or_dash(value.map(size));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates for people")]
+        let rate = |value: Option<f64>| or_dash(value.map(|value| size(value as u64)));
+        let sum = |one: Option<f64>, other: Option<f64>| Some(one? + other?);
+        let (sample, tasks) = (&self.sample, or_dash(self.sample.tasks.map(|tasks| tasks.to_string())));
+        if !is_wide {
+            let (io, net) = (sum(self.read, self.written), sum(self.received, self.sent));
+            return vec![
+                percent(self.cpu),
+                bytes(sample.memory),
+                rate(io),
+                rate(net),
+                tasks,
+                percent(pressure(sample)),
+            ];
+        }
+        vec![
+            percent(self.cpu),
+            bytes(sample.memory),
+            bytes(sample.memory_max),
+            bytes(sample.swap),
+            rate(self.read),
+            rate(self.written),
+            rate(self.received),
+            rate(self.sent),
+            tasks,
+            percent(sample.pressure_cpu),
+            percent(sample.pressure_memory),
+            percent(sample.pressure_io),
+        ]
+    }
+}
+
+/// The part of a text that fits.
+fn cut(text: &str, columns: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(columns).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn sample(name: &str, cpu: u64) -> Sample {
+        Sample { name: name.into(), cpu: Some(cpu), tasks: Some(3), ..Sample::default() }
+    }
+
+    fn screen() -> Screen {
+        let (mut screen, start) = (Screen::default(), Instant::now());
+        screen.update(vec![sample("web", 0), sample("db", 0)], start);
+        screen.update(vec![sample("web", 500_000), sample("db", 2_000_000)], start + Duration::from_secs(2));
+        screen
+    }
+
+    #[test]
+    fn rates_are_shown_and_what_is_not_counted_is_a_dash() {
+        let lines = screen().text(80, 6);
+        assert_eq!(lines.len(), 6);
+        assert!(lines[2].contains("db") && lines[2].contains(" 100.0        -"), "{lines:?}");
+        assert!(lines[3].starts_with("web      25.0"), "{lines:?}");
+        for columns in [10, 80, 200] {
+            for line in screen().text(columns, 5) {
+                let bare = line.replace("\x1b[1m", "").replace("\x1b[7m", "").replace("\x1b[2m", "");
+                assert!(bare.chars().count() <= columns, "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_order_mark_and_open() {
+        let mut screen = screen();
+        screen.press(b'a');
+        assert_eq!(screen.rows[0].sample.name, "db");
+        screen.press(b'k');
+        screen.press(b'j');
+        screen.press(b'\r');
+        assert_eq!(screen.opened(), Some("web"));
+        screen.show_processes(vec![Process { pid: 7, ticks: 250, memory: 2048, command: "init".into() }]);
+        assert!(screen.text(80, 6)[2].contains("7    0:02.50     2.0K  init"));
+        assert_eq!(screen.press(b'q'), Key::Done);
+        assert_eq!(screen.opened(), None);
+        assert_eq!(screen.press(b'q'), Key::Quit);
+    }
+}

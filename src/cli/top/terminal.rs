@@ -1,0 +1,155 @@
+//! The terminal of `top`: a screen of its own, keys as they are pressed, signals as events; given back
+//! when it goes.
+
+use super::no_terminal;
+use crate::error::{Context, Result};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::{self, OptionalActions, Termios};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// The other screen, no cursor, no wrapping; and back.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+/// Something that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A key: a byte, or what an arrow stands for.
+    Key(u8),
+    /// The time is over, or the window changed.
+    Nothing,
+    /// It was told to end.
+    End,
+}
+
+/// A terminal that was taken.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    before: Termios,
+    signals: SignalFd,
+    /// What was typed and is not handled yet.
+    typed: Vec<u8>,
+}
+
+impl Terminal {
+    /// Takes the terminal we are on.
+    pub(super) fn take() -> Result<Self> {
+        let (input, output) = (rustix::stdio::stdin(), rustix::stdio::stdout());
+        if !termios::isatty(input) || !termios::isatty(output) {
+            return Err(no_terminal());
+        }
+        let mut mask = SigSet::empty();
+        [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGWINCH]
+            .into_iter()
+            .for_each(|signal| mask.add(signal));
+        mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(std::io::Error::from)
+            .context(|| "no signalfd")?;
+        let before = termios::tcgetattr(input).context(|| "cannot read the terminal's settings")?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(input, OptionalActions::Flush, &raw).context(|| "cannot set the terminal")?;
+        let terminal = Self { before, signals, typed: Vec::new() };
+        write(ENTER)?;
+        Ok(terminal)
+    }
+
+    /// Columns and rows.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let size = termios::tcgetwinsize(rustix::stdio::stdout());
+        let size = size.map(|size| (usize::from(size.ws_col), usize::from(size.ws_row)));
+        size.ok().filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or((80, 24))
+    }
+
+    /// Shows lines in place of what was there.
+    pub(super) fn show(&mut self, lines: &[String]) -> Result<()> {
+        let mut text = String::from("\x1b[H");
+        for (number, line) in lines.iter().enumerate() {
+            text.push_str(if number == 0 { "" } else { "\r\n" });
+            text.push_str(line);
+            text.push_str("\x1b[0m\x1b[K");
+        }
+        text.push_str("\x1b[J");
+        write(&text)
+    }
+
+    /// Waits for a key or a signal, not longer than that.
+    pub(super) fn wait(&mut self, limit: Duration) -> Result<Event> {
+        if !self.typed.is_empty() {
+            return Ok(self.next_key());
+        }
+        let stdin = rustix::stdio::stdin();
+        let mut polled = [
+            PollFd::from_borrowed_fd(stdin, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+        ];
+        let limit = Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(60),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        };
+        match poll(&mut polled, Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context(|| "cannot wait for keys"),
+        }
+        let (typed, signalled) = (!polled[0].revents().is_empty(), !polled[1].revents().is_empty());
+        if signalled {
+            while let Ok(Some(signal)) = self.signals.read_signal() {
+                if i32::try_from(signal.ssi_signo) != Ok(libc::SIGWINCH) {
+                    return Ok(Event::End);
+                }
+            }
+        }
+        if !typed {
+            return Ok(Event::Nothing);
+        }
+        let mut bytes = [0u8; 16];
+        Ok(match rustix::io::read(stdin, &mut bytes) {
+            Ok(0) => Event::End,
+            Ok(length) => {
+                self.typed.extend_from_slice(bytes.get(..length).unwrap_or_default());
+                self.next_key()
+            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Event::Nothing,
+            Err(_) => Event::End,
+        })
+    }
+
+    /// Takes the next key out of what was typed.
+    fn next_key(&mut self) -> Event {
+        let (event, length) = key(&self.typed);
+        self.typed.drain(..length.min(self.typed.len()));
+        event
+    }
+}
+
+/// The first key of what was typed, and how many bytes it is; arrows are the letters that mean the
+/// same.
+fn key(bytes: &[u8]) -> (Event, usize) {
+    match bytes {
+        [0x1b, b'[' | b'O', b'A', ..] => (Event::Key(b'k'), 3),
+        [0x1b, b'[' | b'O', b'B', ..] => (Event::Key(b'j'), 3),
+        // Another sequence is no key of ours.
+        [0x1b, b'[' | b'O', ..] => (Event::Nothing, bytes.len()),
+        // ^C and ^D: the terminal does not make signals of them now.
+        [3 | 4, ..] => (Event::End, 1),
+        [byte, ..] => (Event::Key(*byte), 1),
+        [] => (Event::Nothing, 0),
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = write(LEAVE);
+        let _ = termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.before);
+    }
+}
+
+fn write(text: &str) -> Result<()> {
+    let mut out = super::super::output::Stream;
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(|| "cannot write to the terminal")
+}

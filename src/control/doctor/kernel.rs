@@ -1,0 +1,147 @@
+//! What the kernel has, and how much of it is left: namespaces, filters, tables that run full.
+
+use super::{Finding, number};
+use std::path::Path;
+
+/// Namespaces a machine has, as `/proc/self/ns` names them.
+const NAMESPACES: [&str; 7] = ["user", "pid", "net", "mnt", "ipc", "uts", "cgroup"];
+/// The first kernel whose file systems map ids in a mount.
+const OLDEST: (u32, u32) = (5, 12);
+/// Fewer namespaces of a kind than this are not enough for a host with some machines.
+const FEW_NAMESPACES: u64 = 128;
+/// A guest with systemd holds up to twenty inotify instances, and all are counted on the host's root.
+const FEW_INOTIFY: u64 = 512;
+/// The part of a table from which on it counts as nearly full, percent.
+const NEARLY_FULL: u64 = 80;
+
+/// Everything there is to say of the kernel.
+pub(super) fn findings() -> Vec<Finding> {
+    let mut findings = features();
+    findings.extend(NAMESPACES.iter().filter_map(|kind| namespaces(kind)));
+    findings.extend(inotify());
+    findings.extend(terminals());
+    let users = std::fs::read_to_string("/proc/key-users").unwrap_or_default();
+    findings.extend(keyrings(&users));
+    findings
+}
+
+fn features() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if version(&release).is_some_and(|version| version < OLDEST) {
+        findings.push(Finding::wrong(
+            format!("kernel {} cannot map the ids of a mount", release.trim()),
+            format!("boot a kernel of {}.{} or newer", OLDEST.0, OLDEST.1),
+        ));
+    }
+    if !Path::new("/proc/sys/kernel/seccomp/actions_avail").exists() {
+        findings.push(Finding::wrong(
+            "the kernel has no system-call filter",
+            "boot a kernel with CONFIG_SECCOMP_FILTER=y",
+        ));
+    }
+    findings
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}
+
+fn namespaces(kind: &str) -> Option<Finding> {
+    if !Path::new("/proc/self/ns").join(kind).exists() {
+        let option = if kind == "mnt" { "" } else { kind };
+        return Some(Finding::wrong(
+            format!("the kernel has no {kind} namespaces"),
+            format!("boot a kernel with CONFIG_{}_NS=y", option.to_ascii_uppercase()),
+        ));
+    }
+    let sysctl = format!("user.max_{kind}_namespaces");
+    let limit = number(&format!("/proc/sys/user/max_{kind}_namespaces"))?;
+    let cure =
+        format!("sysctl -w {sysctl}=10000, and write '{sysctl} = 10000' to /etc/sysctl.d/90-coracle.conf");
+    match limit {
+        0 => Some(Finding::wrong(format!("{kind} namespaces are switched off ({sysctl} is 0)"), cure)),
+        limit if limit < FEW_NAMESPACES => {
+            Some(Finding::risk(format!("only {limit} {kind} namespaces are allowed ({sysctl})"), cure))
+        }
+        _ => None,
+    }
+}
+
+fn inotify() -> Option<Finding> {
+    let limit = number("/proc/sys/fs/inotify/max_user_instances")?;
+    (limit < FEW_INOTIFY).then(|| {
+        Finding::risk(
+            format!(
+                "{limit} inotify instances for all machines together run out after about {} with systemd",
+                (limit / 20).max(1)
+            ),
+            "sysctl -w fs.inotify.max_user_instances=8192, and write it to /etc/sysctl.d/90-coracle.conf",
+        )
+    })
+}
+
+fn terminals() -> Option<Finding> {
+    let (used, limit) = (number("/proc/sys/kernel/pty/nr")?, number("/proc/sys/kernel/pty/max")?);
+    is_nearly_full(used, limit).then(|| {
+        Finding::risk(
+            format!("{used} of {limit} pseudo terminals are in use"),
+            "sysctl -w kernel.pty.max=16384, and write it to /etc/sysctl.d/90-coracle.conf",
+        )
+    })
+}
+
+/// proc_key-users(5): `UID: usage nkeys/nikeys qnkeys/maxkeys qnbytes/maxbytes`.
+fn keyrings(users: &str) -> Vec<Finding> {
+    let of = |line: &str| {
+        let (uid, rest) = line.split_once(':')?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let is_full = |field: &&str| {
+            let (used, limit) = field.split_once('/')?;
+            Some(is_nearly_full(used.parse().ok()?, limit.parse().ok()?))
+        };
+        let is_short = fields.get(2..4)?.iter().any(|field| is_full(field).unwrap_or(false));
+        let key = if uid.trim() == "0" { "root_maxkeys" } else { "maxkeys" };
+        is_short.then(|| {
+            Finding::risk(
+                format!(
+                    "the keyrings of user {} are nearly full ({} keys, {} bytes)",
+                    uid.trim(),
+                    fields[2],
+                    fields[3]
+                ),
+                format!(
+                    "sysctl -w kernel.keys.{key}=20000 kernel.keys.{}=2000000",
+                    key.replace("keys", "bytes")
+                ),
+            )
+        })
+    };
+    users.lines().filter_map(of).collect()
+}
+
+fn is_nearly_full(used: u64, limit: u64) -> bool {
+    limit > 0 && used.saturating_mul(100) >= limit.saturating_mul(NEARLY_FULL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert_eq!(version("6.18.5-foo"), Some((6, 18)));
+        assert!(version("5.4.0").unwrap() < OLDEST && version("5.12-rc1").unwrap() >= OLDEST);
+        assert_eq!(version("x"), None);
+    }
+
+    #[test]
+    fn keyrings_that_run_full_are_named() {
+        let users =
+            "    0:    20 19/19 18/1000000 300/25000000\n 1000:     9 9/9 190/200 20/20000\nnonsense\n";
+        let findings = keyrings(users);
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].what.contains("user 1000") && findings[0].cure.contains("keys.maxbytes"));
+    }
+}

@@ -1,0 +1,154 @@
+//! One machine: why it does not run, from its definition, its flight record, its unit and its tree.
+
+use super::{Finding, Severity, trees};
+use crate::control::{block_on, unit_of, when};
+use crate::error::{Context, Result};
+use crate::host::flight::Flight;
+use crate::host::journal::printable;
+use crate::host::state::{Phase, Record};
+use crate::host::systemd1;
+use crate::machine::Machine;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use serde::Serialize;
+use std::io::Write;
+
+/// What is known of a machine's health. Serialised as it is for `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Diagnosis {
+    /// Its name.
+    pub name: String,
+    /// `running` and so on, or `stopped`, `failed`.
+    pub state: String,
+    /// What was found, the worst first.
+    pub findings: Vec<Finding>,
+    /// How it failed last.
+    pub flight: Option<Flight>,
+}
+
+/// Looks at a machine. `definition` is the machine that its name means.
+///
+/// # Errors
+/// A flight record that cannot be read.
+pub fn diagnose(paths: &Paths, name: &Name, definition: Result<Machine>) -> Result<Diagnosis> {
+    let record = Record::read(paths, name)?;
+    let flight = Flight::read(paths, name)?;
+    let mut findings = Vec::new();
+    match definition {
+        Ok(machine) => findings.extend(trees::findings_of(&machine)),
+        Err(error) => findings.push(Finding::wrong(
+            error.to_string(),
+            error.cure().unwrap_or("correct its definition; 'coracle check' shows the place"),
+        )),
+    }
+    let state = match &record {
+        Some(record) if record.is_alive() => {
+            findings.extend(alive(name, record));
+            record.phase.as_str().to_owned()
+        }
+        Some(_) => {
+            findings.push(Finding::wrong(
+                "its supervisor was killed, nobody has cleaned up",
+                format!("coracle cleanup {name}"),
+            ));
+            "dead".into()
+        }
+        None => "stopped".into(),
+    };
+    let unit = unit(name, flight.is_some());
+    let state = if unit.is_some() && state == "stopped" { "failed".into() } else { state };
+    findings.extend(flight.as_ref().map(|flight| {
+        let cure = flight.cure.clone().unwrap_or_else(|| format!("see 'coracle logs {name}'"));
+        Finding::wrong(describe(flight), cure)
+    }));
+    findings.extend(unit.flatten());
+    // A tree that is not there is found where the definition is looked at, and by the start.
+    findings.dedup_by(|one, other| one.what == other.what);
+    findings.sort_by_key(|finding| finding.severity);
+    Ok(Diagnosis { name: name.to_string(), state, findings, flight })
+}
+
+/// A failure in one line: when, what, how.
+fn describe(flight: &Flight) -> String {
+    let lived = flight.lived.map(|lived| format!(" after {}.{} s", lived / 1000, lived % 1000 / 100));
+    format!(
+        "failed at {} ({}{}): {}",
+        when(flight.time),
+        flight.step,
+        lived.unwrap_or_default(),
+        flight.cause
+    )
+}
+
+/// What is to be said of one that runs.
+fn alive(name: &Name, record: &Record) -> Option<Finding> {
+    let phase = record.phase;
+    let is_frozen = record.cgroup.as_ref().is_some_and(|cgroup| {
+        let events = std::fs::read_to_string(cgroup.join("payload/cgroup.events")).unwrap_or_default();
+        events.lines().any(|line| line == "frozen 1")
+    });
+    match phase {
+        _ if is_frozen => Some(Finding::risk("it is frozen", format!("coracle thaw {name}"))),
+        Phase::Starting | Phase::Booting => Some(Finding::note(
+            format!("it is {}", phase.as_str()),
+            format!("'coracle status {name}' shows what it waits for"),
+        )),
+        _ => None,
+    }
+}
+
+/// Whether the unit failed; and why, where no flight record says it better.
+fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
+    if !systemd1::is_running() {
+        return None;
+    }
+    let status = block_on(systemd1::unit_properties(&unit_of(name))).and_then(|status| status).ok()?;
+    (status.active_state == "failed").then(|| {
+        (!is_recorded).then(|| {
+            let cure = match status.result.as_str() {
+                "timeout" => {
+                    "it was not up in time: set boot.wait = \"running\", or see what it waits for in its log"
+                        .to_owned()
+                }
+                "oom-kill" => "give it more with resources.memory-max".to_owned(),
+                _ => format!("see 'coracle logs {name}'"),
+            };
+            Finding::wrong(status.describe_failure(), cure)
+        })
+    })
+}
+
+impl Diagnosis {
+    /// Writes it for people, in one screen.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+        let mut text = format!("{}: {}\n", self.name, self.state);
+        for finding in &self.findings {
+            let (what, cure) = (printable(finding.what.as_bytes()), printable(finding.cure.as_bytes()));
+            text.push_str(&format!("{:>6}: {what}\n  cure: {cure}\n", finding.severity.as_str()));
+        }
+        if self.findings.is_empty() {
+            text.push_str("nothing is wrong with it\n");
+        }
+        if let Some(flight) = &self.flight {
+            let list =
+                |items: &[String]| items.iter().map(|item| printable(item.as_bytes())).collect::<Vec<_>>();
+            if !flight.failed_units.is_empty() {
+                text.push_str(&format!("failed units: {}\n", list(&flight.failed_units).join(", ")));
+            }
+            if !flight.console.is_empty() {
+                text.push_str("its console said last:\n");
+                list(&flight.console).iter().for_each(|line| text.push_str(&format!("    {line}\n")));
+            }
+        }
+        out.write_all(text.as_bytes()).context(|| "cannot write the diagnosis".to_owned())
+    }
+
+    /// Whether something is wrong with it.
+    pub fn is_ill(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Wrong)
+    }
+}

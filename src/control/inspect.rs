@@ -1,0 +1,304 @@
+//! `coracle inspect`: how a machine that runs is walled in, read off the kernel and not off what was
+//! meant: namespaces and who shares them, mounts, rights, limits.
+
+mod exposure;
+
+pub use exposure::{Exposure, Reason, expose};
+
+use super::running;
+use crate::error::{Context, Error, Result};
+use crate::host::journal::printable;
+use crate::host::state::Record;
+use crate::machine::name::Name;
+use crate::machine::security::CAPABILITIES;
+use crate::paths::Paths;
+use serde::Serialize;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Namespaces a process has, as `/proc/PID/ns` names them.
+const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"];
+/// Files of a cgroup that limit it.
+const LIMITS: [&str; 8] = [
+    "memory.max",
+    "memory.high",
+    "memory.swap.max",
+    "pids.max",
+    "cpu.max",
+    "cpu.weight",
+    "io.max",
+    "cpuset.cpus.effective",
+];
+/// How many processes outside are named for a namespace.
+const NAMED: usize = 8;
+
+/// Everything `inspect` shows. Serialised as it is for `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Inspection {
+    /// Its name.
+    pub name: String,
+    /// Process id of PID 1 in the host's view.
+    pub leader: u32,
+    /// Its namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// Its user ids: lines of uid_map(5), first inside, first outside, how many.
+    pub id_map: Vec<String>,
+    /// Capabilities that its processes can have at most.
+    pub capabilities: Vec<String>,
+    /// Whether PID 1 has a system-call filter.
+    pub filter: bool,
+    /// System calls and groups allowed beyond the default filter.
+    pub filter_allows: Vec<String>,
+    /// System calls and groups taken from it.
+    pub filter_denies: Vec<String>,
+    /// Whether executing gains no privileges.
+    pub no_new_privileges: bool,
+    /// The label of a security module, where one confines it.
+    pub label: Option<String>,
+    /// Its cgroup.
+    pub cgroup: Option<PathBuf>,
+    /// Limits in effect: of its cgroup, and of PID 1 where they are not infinite.
+    pub limits: Vec<Limit>,
+    /// The host's end of its link.
+    pub host_interface: Option<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// What is mounted in it.
+    pub mounts: Vec<Mount>,
+    /// What is not confined, as it was defined.
+    pub unconfined: Vec<String>,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Namespace {
+    /// Its kind.
+    pub kind: String,
+    /// Its inode, by which the kernel tells namespaces apart.
+    pub id: u64,
+    /// Whether it is the host's.
+    pub is_hosts: bool,
+    /// Other machines in it, and processes outside of the machine: `machine web`, `process 7 (sh)`.
+    pub shared_with: Vec<String>,
+}
+
+/// A limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Limit {
+    /// The file of the cgroup, or the name of proc_pid_limits(5).
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// A mount as the machine sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Mount {
+    /// Where it is.
+    pub target: String,
+    /// The type of the file system.
+    pub kind: String,
+    /// The device or other source.
+    pub source: String,
+    /// What of the file system is mounted.
+    pub root: String,
+    /// Its options.
+    pub options: String,
+}
+
+/// Looks at a machine that runs.
+///
+/// # Errors
+/// The machine does not run, or its PID 1 ended meanwhile.
+pub fn look(paths: &Paths, name: &Name) -> Result<Inspection> {
+    let record = running(paths, name)?;
+    let leader = record.leader.ok_or_else(|| Error::new(format!("machine '{name}' has no PID 1 now")))?;
+    let read = |file: &str| {
+        std::fs::read_to_string(format!("/proc/{leader}/{file}"))
+            .context(|| format!("cannot look at PID 1 of machine '{name}'"))
+    };
+    let status = read("status")?;
+    let value =
+        |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim);
+    let mask = value("CapBnd").and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    let label = read("attr/current").ok().map(|label| printable(label.trim_end_matches('\0').as_bytes()));
+    Ok(Inspection {
+        name: name.to_string(),
+        leader,
+        namespaces: namespaces(paths, &record, leader),
+        id_map: read("uid_map")?
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect(),
+        capabilities: capabilities(mask),
+        filter: value("Seccomp") == Some("2"),
+        filter_allows: record.syscalls.allow.clone(),
+        filter_denies: record.syscalls.deny.clone(),
+        no_new_privileges: value("NoNewPrivs") == Some("1"),
+        label: label.filter(|label| !label.is_empty() && label != "unconfined" && label != "kernel"),
+        limits: limits(&record, &read("limits")?),
+        cgroup: record.cgroup.clone(),
+        host_interface: record.host_interface.clone(),
+        addresses: record.addresses.clone(),
+        mounts: read("mountinfo")?.lines().filter_map(mount).collect(),
+        unconfined: record.unconfined.clone(),
+    })
+}
+
+fn capabilities(mask: u64) -> Vec<String> {
+    let kept = CAPABILITIES.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
+    kept.map(|(_, name)| format!("CAP_{name}")).collect()
+}
+
+/// A line of proc_pid_mountinfo(5).
+fn mount(line: &str) -> Option<Mount> {
+    let (before, after) = line.split_once(" - ")?;
+    let (before, after): (Vec<&str>, Vec<&str>) = (before.split(' ').collect(), after.split(' ').collect());
+    let word = |word: Option<&&str>| word.map(|word| printable(word.as_bytes()));
+    Some(Mount {
+        target: word(before.get(4))?,
+        kind: word(after.first())?,
+        source: word(after.get(1))?,
+        root: word(before.get(3))?,
+        options: word(before.get(5))?,
+    })
+}
+
+fn limits(record: &Record, process: &str) -> Vec<Limit> {
+    let file = |name: &&str| {
+        let cgroup = record.cgroup.as_ref()?;
+        // Where the unit's has none, systemd left it to the guest's.
+        let text = std::fs::read_to_string(cgroup.join(name)).ok()?;
+        let value = text.trim().replace('\n', "; ");
+        let is_limit = !value.is_empty() && value != "max" && value != "max 100000";
+        is_limit.then(|| Limit { name: (*name).to_owned(), value })
+    };
+    let of_process = process.lines().skip(1).filter_map(|line| {
+        let (name, rest) = (line.get(..26)?.trim(), line.get(26..)?);
+        let values: Vec<&str> = rest.split_whitespace().take(2).collect();
+        let [soft, hard] = values[..] else { return None };
+        (hard != "unlimited").then(|| Limit { name: name.to_lowercase(), value: format!("{soft} ({hard})") })
+    });
+    LIMITS.iter().filter_map(file).chain(of_process).collect()
+}
+
+/// The identity of a namespace of a process.
+fn identity(pid: u32, kind: &str) -> Option<u64> {
+    let link = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?;
+    link.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
+}
+
+fn namespaces(paths: &Paths, record: &Record, leader: u32) -> Vec<Namespace> {
+    let machines: Vec<Record> = Record::all(paths)
+        .into_iter()
+        .filter(|other| other.is_alive() && other.name != record.name)
+        .collect();
+    let outside = outside(record);
+    let of = |kind: &&str| {
+        let id = identity(leader, kind)?;
+        let is_hosts = identity(std::process::id(), kind) == Some(id);
+        let others =
+            machines.iter().filter(|other| other.leader.and_then(|pid| identity(pid, kind)) == Some(id));
+        let mut shared_with: Vec<String> = others.map(|other| format!("machine {}", other.name)).collect();
+        if !is_hosts {
+            let inside = outside.iter().filter(|pid| identity(**pid, kind) == Some(id));
+            shared_with.extend(inside.take(NAMED).map(|pid| process(*pid)));
+        }
+        Some(Namespace { kind: (*kind).to_owned(), id, is_hosts, shared_with })
+    };
+    NAMESPACES.iter().filter_map(of).collect()
+}
+
+fn process(pid: u32) -> String {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("process {pid} ({})", printable(&name))
+}
+
+/// All processes that are not in the machine's cgroup.
+fn outside(record: &Record) -> Vec<u32> {
+    let inside = |pid: u32| match (&record.cgroup, crate::host::cgroup::of_process(pid)) {
+        (Some(cgroup), Some(of)) => of.starts_with(Path::new(cgroup).join("payload")),
+        _ => false,
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| !inside(*pid)).collect()
+}
+
+impl Inspection {
+    /// Writes it for people.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+        let mut text = format!("{}: PID 1 is process {}\n", self.name, self.leader);
+        text.push_str("namespaces\n");
+        for namespace in &self.namespaces {
+            let whose = match (namespace.is_hosts, namespace.shared_with.is_empty()) {
+                (true, _) => "the host's".to_owned(),
+                (false, true) => "its own".to_owned(),
+                (false, false) => format!("shared with {}", namespace.shared_with.join(", ")),
+            };
+            text.push_str(&format!("  {:<8}{:<12}{whose}\n", namespace.kind, namespace.id));
+        }
+        self.rights().into_iter().for_each(|(key, value)| text.push_str(&format!("{key}: {value}\n")));
+        text.push_str("limits\n");
+        for limit in &self.limits {
+            text.push_str(&format!("  {:<26}{}\n", limit.name, limit.value));
+        }
+        text.push_str("mounts\n");
+        for mount in &self.mounts {
+            text.push_str(&format!("  {:<34} {:<10} {}\n", mount.target, mount.kind, mount.options));
+        }
+        out.write_all(text.as_bytes()).context(|| "cannot write what was found".to_owned())
+    }
+
+    fn rights(&self) -> Vec<(&'static str, String)> {
+        let words = |words: &[String]| if words.is_empty() { "-".to_owned() } else { words.join(", ") };
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        let filter = match (self.filter, self.filter_allows.is_empty() && self.filter_denies.is_empty()) {
+            (false, _) => "none".to_owned(),
+            (true, true) => "the default".to_owned(),
+            (true, false) => format!(
+                "allows further {}; takes away {}",
+                words(&self.filter_allows),
+                words(&self.filter_denies)
+            ),
+        };
+        vec![
+            ("user ids", words(&self.id_map)),
+            ("capabilities", self.capabilities.join(" ").replace("CAP_", "").to_lowercase()),
+            ("system-call filter", filter),
+            ("no new privileges", if self.no_new_privileges { "yes" } else { "no" }.into()),
+            ("label", or_dash(self.label.clone())),
+            ("cgroup", or_dash(self.cgroup.as_ref().map(|cgroup| cgroup.display().to_string()))),
+            ("link", or_dash(self.host_interface.clone())),
+            ("addresses", words(&self.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>())),
+            ("unconfined", words(&self.unconfined)),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_mounts_and_limits_are_read() {
+        assert_eq!(capabilities(1 << 21 | 1), ["CAP_CHOWN", "CAP_SYS_ADMIN"]);
+        let found = mount("31 24 0:27 /a /b\u{7} ro,nosuid shared:1 - ext4 /dev/x rw").unwrap();
+        assert_eq!((found.target.as_str(), found.options.as_str()), ("/b\\x07", "ro,nosuid"));
+        assert!(mount("nonsense").is_none());
+        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                    Max cpu time              unlimited            unlimited            seconds   \n\
+                    Max open files            1024                 524288               files     \n";
+        let limits = limits(&Record::default(), text);
+        assert_eq!(limits.len(), 1);
+        assert_eq!(limits[0].value, "1024 (524288)");
+    }
+}

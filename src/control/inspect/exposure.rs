@@ -1,0 +1,155 @@
+//! How much a machine could do to its host if it were hostile: a number from 0 (walled in) to 10 (as
+//! good as root of the host), with the reasons. The weights say how far a hole leads, not how likely
+//! it is used.
+
+use super::Inspection;
+use crate::error::{Context, Result};
+use serde::Serialize;
+use std::io::Write;
+
+/// The score, in tenths, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Exposure {
+    /// Its name.
+    pub name: String,
+    /// From 0 to 100.
+    pub score: u32,
+    /// `walled`, `fair`, `open` or `unsafe`.
+    pub word: &'static str,
+    /// What was looked at, the heaviest first.
+    pub reasons: Vec<Reason>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Reason {
+    /// What is so.
+    pub what: String,
+    /// What it adds to the score; 0 where it is as it should be.
+    pub weight: u32,
+    /// What would make it better.
+    pub cure: Option<&'static str>,
+}
+
+/// Namespaces besides those of users and mounts, and what sharing the host's adds.
+const SHARED: [(&str, u32, &str); 5] = [
+    ("pid", 25, "set no option that shares the host's processes"),
+    ("net", 15, "set network.mode = \"veth\""),
+    ("ipc", 10, "set no option that shares the host's ipc"),
+    ("uts", 3, "set no option that shares the host's name"),
+    ("cgroup", 5, "run it where cgroup namespaces are"),
+];
+
+/// Capabilities that reach the host where there is no user namespace, and some that do with one.
+const CAPABILITIES: [(&str, u32, u32); 8] = [
+    ("CAP_SYS_MODULE", 30, 5),
+    ("CAP_SYS_RAWIO", 25, 5),
+    ("CAP_SYS_ADMIN", 20, 0),
+    ("CAP_BPF", 10, 2),
+    ("CAP_SYS_PTRACE", 10, 0),
+    ("CAP_SYS_TIME", 5, 0),
+    ("CAP_MKNOD", 5, 0),
+    ("CAP_DAC_READ_SEARCH", 10, 0),
+];
+
+/// Scores a machine.
+pub fn expose(found: &Inspection) -> Exposure {
+    let mut reasons = Vec::new();
+    let mut add = |bad: bool, weight: u32, what: String, cure: &'static str| {
+        reasons.push(Reason { what, weight: if bad { weight } else { 0 }, cure: bad.then_some(cure) });
+    };
+    let hosts =
+        |kind: &str| found.namespaces.iter().any(|namespace| namespace.kind == kind && namespace.is_hosts);
+    let is_root = hosts("user") || found.id_map.iter().any(|line| line.starts_with("0 0 "));
+    let whose = if is_root { "root inside is root of the host" } else { "root inside is nobody outside" };
+    add(is_root, 40, whose.into(), "set users.private = \"pick\"");
+    for (kind, weight, cure) in SHARED {
+        let whose = if hosts(kind) { "the host's" } else { "its own" };
+        add(hosts(kind), weight, format!("the {kind} namespace is {whose}"), cure);
+    }
+    for namespace in found.namespaces.iter().filter(|namespace| !namespace.is_hosts) {
+        for other in namespace.shared_with.iter().filter(|other| other.starts_with("machine ")) {
+            add(
+                true,
+                5,
+                format!("{other} is in its {} namespace", namespace.kind),
+                "give each one of its own",
+            );
+        }
+    }
+    let filter = if found.filter { "it has a system-call filter" } else { "it has no system-call filter" };
+    add(!found.filter, 20, filter.into(), "boot a kernel with seccomp filters");
+    for call in &found.filter_allows {
+        add(true, 3, format!("the filter lets '{call}' through"), "take it from security.syscalls.allow");
+    }
+    for (name, as_root, mapped) in CAPABILITIES {
+        let weight = if is_root { as_root } else { mapped };
+        if found.capabilities.iter().any(|kept| kept == name) {
+            let where_to = if is_root { "on the host" } else { "in its own namespaces" };
+            add(weight > 0, weight, format!("{name} holds {where_to}"), "drop it with security.capabilities");
+        }
+    }
+    let label = found.label.as_deref().map_or_else(
+        || "no security module confines it".to_owned(),
+        |label| format!("it is confined as '{label}'"),
+    );
+    add(found.label.is_none(), 3, label, "boot the host with AppArmor or SELinux");
+    reasons.extend(limits(found));
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.weight));
+    let score = reasons.iter().map(|reason| reason.weight).sum::<u32>().min(100);
+    Exposure { name: found.name.clone(), score, word: word(score), reasons }
+}
+
+/// What it may take from others where nothing limits it.
+fn limits(found: &Inspection) -> Vec<Reason> {
+    let of = |(file, what, cure): (&str, &str, &'static str)| {
+        let is_limited = found.limits.iter().any(|limit| limit.name == file);
+        if is_limited {
+            return Reason { what: format!("its {what} has a limit"), weight: 0, cure: None };
+        }
+        Reason { what: format!("it may take all {what} of the host"), weight: 4, cure: Some(cure) }
+    };
+    let all = [
+        ("memory.max", "memory", "set resources.memory-max"),
+        ("pids.max", "room for tasks", "set resources.tasks-max"),
+    ];
+    all.map(of).into()
+}
+
+fn word(score: u32) -> &'static str {
+    match score {
+        0..=19 => "walled",
+        20..=39 => "fair",
+        40..=69 => "open",
+        _ => "unsafe",
+    }
+}
+
+impl Exposure {
+    /// Writes it for people.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+        let mut text = String::new();
+        for reason in &self.reasons {
+            let weight = if reason.weight == 0 {
+                "ok".to_owned()
+            } else {
+                format!("+{}.{}", reason.weight / 10, reason.weight % 10)
+            };
+            let cure = reason.cure.map_or_else(String::new, |cure| format!(" (cure: {cure})"));
+            text.push_str(&format!("{weight:>5}  {}{cure}\n", reason.what));
+        }
+        text.push_str(&format!(
+            "{}: exposure {}.{} of 10, {}\n",
+            self.name,
+            self.score / 10,
+            self.score % 10,
+            self.word
+        ));
+        out.write_all(text.as_bytes()).context(|| "cannot write what was found".to_owned())
+    }
+}

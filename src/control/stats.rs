@@ -1,0 +1,246 @@
+//! What machines use: counters of their cgroups and links. Called by `stats` and `top`. What the
+//! kernel does not count here is nothing, never zero.
+
+use crate::host::state::Record;
+use serde::Serialize;
+use std::path::Path;
+
+/// What one machine uses. Serialised as it is for `--json`; what is counted since the start only
+/// ever grows.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Sample {
+    /// Its name.
+    pub name: String,
+    /// Processor time since the start, microseconds.
+    pub cpu: Option<u64>,
+    /// Of it, spent in the kernel.
+    pub cpu_system: Option<u64>,
+    /// Time it was held back by its quota, microseconds.
+    pub cpu_throttled: Option<u64>,
+    /// Memory, bytes.
+    pub memory: Option<u64>,
+    /// The most it may have; nothing where it has no limit.
+    pub memory_max: Option<u64>,
+    /// Swap, bytes.
+    pub swap: Option<u64>,
+    /// How often the kernel killed for want of memory.
+    pub out_of_memory_kills: Option<u64>,
+    /// Bytes read from block devices.
+    pub io_read: Option<u64>,
+    /// Bytes written to them.
+    pub io_written: Option<u64>,
+    /// Bytes the machine received over its link.
+    pub net_received: Option<u64>,
+    /// Bytes it sent.
+    pub net_sent: Option<u64>,
+    /// Tasks, or processes where the kernel does not count tasks.
+    pub tasks: Option<u64>,
+    /// The most it may have.
+    pub tasks_max: Option<u64>,
+    /// The part of the last ten seconds in which something of it waited for the processor, percent.
+    pub pressure_cpu: Option<f64>,
+    /// The same for memory.
+    pub pressure_memory: Option<f64>,
+    /// The same for io.
+    pub pressure_io: Option<f64>,
+}
+
+/// A process of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Process {
+    /// Its id in the host's view.
+    pub pid: u32,
+    /// Processor time, clock ticks.
+    pub ticks: u64,
+    /// Resident memory, bytes.
+    pub memory: u64,
+    /// Its command line, or its name in brackets; the guest decides what it is.
+    pub command: String,
+}
+
+/// Counts what a machine uses now.
+pub fn sample(record: &Record) -> Sample {
+    let mut sample = record.cgroup.as_deref().map(of_cgroup).unwrap_or_default();
+    sample.name.clone_from(&record.name);
+    if let Some(link) = &record.host_interface {
+        // What our end of the link received the guest sent.
+        let counter =
+            |name| count(Path::new("/sys/class/net").join(link).join("statistics").join(name).as_path());
+        sample.net_received = counter("tx_bytes");
+        sample.net_sent = counter("rx_bytes");
+    }
+    sample
+}
+
+fn of_cgroup(cgroup: &Path) -> Sample {
+    let cpu = text(cgroup, "cpu.stat");
+    let events = text(cgroup, "memory.events");
+    let io = text(cgroup, "io.stat");
+    Sample {
+        cpu: field(&cpu, "usage_usec"),
+        cpu_system: field(&cpu, "system_usec"),
+        cpu_throttled: field(&cpu, "throttled_usec"),
+        memory: count(&cgroup.join("memory.current")),
+        memory_max: count(&cgroup.join("memory.max")),
+        swap: count(&cgroup.join("memory.swap.current")),
+        out_of_memory_kills: field(&events, "oom_kill"),
+        io_read: io.as_deref().map(|io| sum(io, "rbytes=")),
+        io_written: io.as_deref().map(|io| sum(io, "wbytes=")),
+        tasks: count(&cgroup.join("pids.current")).or_else(|| u64::try_from(pids(cgroup).len()).ok()),
+        tasks_max: count(&cgroup.join("pids.max")),
+        pressure_cpu: pressure(cgroup, "cpu.pressure"),
+        pressure_memory: pressure(cgroup, "memory.pressure"),
+        pressure_io: pressure(cgroup, "io.pressure"),
+        ..Sample::default()
+    }
+}
+
+fn text(cgroup: &Path, file: &str) -> Option<String> {
+    std::fs::read_to_string(cgroup.join(file)).ok()
+}
+
+fn count(file: &Path) -> Option<u64> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// The value of a line `NAME VALUE`.
+fn field(text: &Option<String>, name: &str) -> Option<u64> {
+    text.as_deref()?.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// The sum of all values of a key of `io.stat`.
+fn sum(io: &str, key: &str) -> u64 {
+    io.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum()
+}
+
+/// `some avg10=` of a pressure file.
+fn pressure(cgroup: &Path, file: &str) -> Option<f64> {
+    let text = text(cgroup, file)?;
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    some.split(' ').find_map(|word| word.strip_prefix("avg10=")?.parse().ok())
+}
+
+/// The processes of a machine, those that used most first.
+pub fn processes(record: &Record) -> Vec<Process> {
+    let payload = record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+    let pids = payload.map(|payload| pids(&payload)).unwrap_or_default();
+    let mut processes: Vec<Process> = pids.into_iter().filter_map(process).collect();
+    processes.sort_by_key(|process| std::cmp::Reverse(process.ticks));
+    processes
+}
+
+fn process(pid: u32) -> Option<Process> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (before, after) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = after.split(' ').collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<u8> = words.iter().take(512).map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
+    let command = crate::host::journal::printable(words.trim_ascii());
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    Some(Process {
+        pid,
+        ticks: number(11)?.saturating_add(number(12)?),
+        memory: number(21)?.saturating_mul(page),
+        command: if command.is_empty() {
+            format!("[{}]", crate::host::journal::printable(before.split_once('(')?.1.as_bytes()))
+        } else {
+            command
+        },
+    })
+}
+
+/// The processes of a cgroup and all below it.
+fn pids(cgroup: &Path) -> Vec<u32> {
+    let listed = text(cgroup, "cgroup.procs").unwrap_or_default();
+    let mut all: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+    let below = std::fs::read_dir(cgroup).into_iter().flatten().flatten();
+    let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    all.extend(below.flat_map(|entry| pids(&entry.path())));
+    all
+}
+
+/// A metric of OpenMetrics: its name, its unit, its help, its type, and its value in a sample.
+type Metric = (&'static str, &'static str, &'static str, Kind, fn(&Sample) -> Option<f64>);
+
+/// What a metric does over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the format has numbers of this precision")]
+fn float(value: Option<u64>) -> Option<f64> {
+    value.map(|value| value as f64)
+}
+
+const METRICS: [Metric; 14] = [
+    ("cpu", "seconds", "Processor time.", Kind::Counter, |s| float(s.cpu).map(|micros| micros / 1e6)),
+    ("cpu_throttled", "seconds", "Time held back by the quota.", Kind::Counter, |s| {
+        float(s.cpu_throttled).map(|micros| micros / 1e6)
+    }),
+    ("memory", "bytes", "Memory in use.", Kind::Gauge, |s| float(s.memory)),
+    ("memory_limit", "bytes", "The most memory it may have.", Kind::Gauge, |s| float(s.memory_max)),
+    ("swap", "bytes", "Swap in use.", Kind::Gauge, |s| float(s.swap)),
+    ("oom_kills", "", "Kills for want of memory.", Kind::Counter, |s| float(s.out_of_memory_kills)),
+    ("io_read", "bytes", "Read from block devices.", Kind::Counter, |s| float(s.io_read)),
+    ("io_written", "bytes", "Written to block devices.", Kind::Counter, |s| float(s.io_written)),
+    ("network_received", "bytes", "Received over the link.", Kind::Counter, |s| float(s.net_received)),
+    ("network_sent", "bytes", "Sent over the link.", Kind::Counter, |s| float(s.net_sent)),
+    ("tasks", "", "Tasks.", Kind::Gauge, |s| float(s.tasks)),
+    ("pressure_cpu", "ratio", "Part of 10 s waited for the processor.", Kind::Gauge, |s| {
+        s.pressure_cpu.map(|percent| percent / 100.0)
+    }),
+    ("pressure_memory", "ratio", "Part of 10 s waited for memory.", Kind::Gauge, |s| {
+        s.pressure_memory.map(|percent| percent / 100.0)
+    }),
+    ("pressure_io", "ratio", "Part of 10 s waited for io.", Kind::Gauge, |s| {
+        s.pressure_io.map(|percent| percent / 100.0)
+    }),
+];
+
+/// The samples as OpenMetrics text. Names of machines need no escapes.
+pub fn metrics(samples: &[Sample]) -> String {
+    let mut text = String::new();
+    for (name, unit, help, kind, value) in METRICS {
+        let name = if unit.is_empty() { format!("coracle_{name}") } else { format!("coracle_{name}_{unit}") };
+        let (word, suffix) = if kind == Kind::Counter { ("counter", "_total") } else { ("gauge", "") };
+        text.push_str(&format!("# TYPE {name} {word}\n"));
+        if !unit.is_empty() {
+            text.push_str(&format!("# UNIT {name} {unit}\n"));
+        }
+        text.push_str(&format!("# HELP {name} {help}\n"));
+        for sample in samples {
+            if let Some(value) = value(sample) {
+                text.push_str(&format!("{name}{suffix}{{machine=\"{}\"}} {value}\n", sample.name));
+            }
+        }
+    }
+    text + "# EOF\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_and_absent_ones_are_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
+        write("cpu.stat", "usage_usec 2500000\nuser_usec 1\nsystem_usec 7\n");
+        write("io.stat", "8:0 rbytes=10 wbytes=20 rios=1\n7:0 rbytes=5 wbytes=1\n");
+        write("pids.max", "max\n");
+        write("cpu.pressure", "some avg10=12.50 avg60=0.00 avg300=0.00 total=1\n");
+        let sample = Sample { name: "web".into(), ..of_cgroup(root.path()) };
+        assert_eq!((sample.cpu, sample.cpu_system, sample.memory), (Some(2_500_000), Some(7), None));
+        assert_eq!((sample.io_read, sample.io_written, sample.tasks_max), (Some(15), Some(21), None));
+        assert_eq!(sample.pressure_cpu, Some(12.5));
+        let text = metrics(&[sample]);
+        assert!(text.contains("# TYPE coracle_cpu_seconds counter\n# UNIT coracle_cpu_seconds seconds\n"));
+        assert!(text.contains("\ncoracle_cpu_seconds_total{machine=\"web\"} 2.5\n"), "{text}");
+        assert!(!text.contains("coracle_memory_bytes{") && text.ends_with("# EOF\n"));
+    }
+}

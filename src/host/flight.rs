@@ -1,0 +1,130 @@
+//! The flight record of a machine that failed, in `/var/lib/coracle/records/NAME.json`: what it was
+//! doing, how it ended, what it said last. Written by the supervisor, replaced by the next failure,
+//! removed by the next good start; read by `status` and `doctor`. One small file for each machine.
+
+use crate::error::{Context, Error, Result};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+
+/// How many lines of the console are kept, and how many failed units.
+pub const LINES: usize = 12;
+/// The longest text kept, characters: a guest decides what its console says.
+const LONGEST: usize = 400;
+/// No record is larger, bytes.
+const LIMIT: u64 = 64 << 10;
+
+/// Why and how a machine failed. Missing fields are the default, unknown ones are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Flight {
+    /// When it failed, microseconds since the epoch.
+    pub time: u64,
+    /// How long it had lived, milliseconds; nothing where PID 1 was never executed.
+    pub lived: Option<u64>,
+    /// What was being done: `set up`, `booting`, `running` or `stopping`.
+    pub step: String,
+    /// The cause.
+    pub cause: String,
+    /// The cure, where known.
+    pub cure: Option<String>,
+    /// The exit status of PID 1.
+    pub exit_status: Option<u8>,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// Whether the kernel killed for want of memory.
+    pub out_of_memory: bool,
+    /// Whether the system-call filter killed it.
+    pub refused: bool,
+    /// The last lines of its console, oldest first.
+    pub console: Vec<String>,
+    /// Units of the guest that failed, as its console told.
+    pub failed_units: Vec<String>,
+}
+
+impl Flight {
+    /// Writes the record whole or not at all, with every text cut to its bound.
+    ///
+    /// # Errors
+    /// The file that cannot be written, and why.
+    pub fn write(&self, paths: &Paths, name: &Name) -> Result<()> {
+        let file = paths.flight(name);
+        let doing = || format!("cannot write the flight record '{}'", file.display());
+        let text =
+            serde_json::to_vec_pretty(&self.bounded()).map_err(|error| Error::new(error.to_string()))?;
+        // A name of ours never begins with a dot: the draft is no machine's record.
+        let draft = file.with_file_name(format!(".{name}.json"));
+        std::fs::create_dir_all(paths.kept().join("records"))
+            .and_then(|()| std::fs::write(&draft, text))
+            .and_then(|()| std::fs::rename(&draft, &file))
+            .context(doing)
+    }
+
+    fn bounded(&self) -> Self {
+        let cut = |text: &str| text.chars().take(LONGEST).collect::<String>();
+        let last =
+            |all: &[String]| all.iter().skip(all.len().saturating_sub(LINES)).map(|text| cut(text)).collect();
+        Self {
+            cause: self.cause.chars().take(4 * LONGEST).collect(),
+            cure: self.cure.as_ref().map(|cure| cure.chars().take(4 * LONGEST).collect()),
+            console: last(&self.console),
+            failed_units: last(&self.failed_units),
+            ..self.clone()
+        }
+    }
+
+    /// The record of a machine, where its last start failed.
+    ///
+    /// # Errors
+    /// A record that cannot be read or understood.
+    pub fn read(paths: &Paths, name: &Name) -> Result<Option<Self>> {
+        let path = paths.flight(name);
+        let doing = || format!("cannot read the flight record '{}'", path.display());
+        let file = match std::fs::File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            file => file.context(doing)?,
+        };
+        let mut bytes = Vec::new();
+        file.take(LIMIT).read_to_end(&mut bytes).context(doing)?;
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Error::new(error.to_string()).context(doing()))
+    }
+
+    /// Forgets the last failure: the machine is up.
+    pub fn forget(paths: &Paths, name: &Name) {
+        match std::fs::remove_file(paths.flight(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                log::warn!("cannot remove the flight record of machine '{name}': {error}, ignoring");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_bounded_replaced_and_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let name = Name::new("web").unwrap();
+        assert_eq!(Flight::read(&paths, &name), Ok(None));
+        let flight = Flight {
+            cause: "x".repeat(100_000),
+            console: vec!["\u{1b}".repeat(9_000); 1000],
+            ..Flight::default()
+        };
+        flight.write(&paths, &name).unwrap();
+        assert!(std::fs::metadata(paths.flight(&name)).unwrap().len() < LIMIT);
+        assert_eq!(Flight::read(&paths, &name).unwrap().unwrap().console.len(), LINES);
+        Flight { cause: "other".into(), ..Flight::default() }.write(&paths, &name).unwrap();
+        assert_eq!(Flight::read(&paths, &name).unwrap().unwrap().cause, "other");
+        Flight::forget(&paths, &name);
+        assert_eq!(Flight::read(&paths, &name), Ok(None));
+        assert_eq!(std::fs::read_dir(paths.kept().join("records")).unwrap().count(), 0);
+    }
+}

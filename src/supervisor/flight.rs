@@ -1,0 +1,108 @@
+//! What is recorded of a machine that fails: from an error of its launch, or from the end of its
+//! PID 1 and what its console said last. Called at the end of both acts; a record that cannot be
+//! written is a warning, never a reason to fail.
+
+use super::ending::Ending;
+use super::handover::Terms;
+use crate::error::Error;
+pub use crate::host::flight::LINES;
+
+use crate::host::flight::Flight;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Records a launch that failed.
+pub fn launch_failed(paths: &Paths, name: &Name, error: &Error) {
+    write(
+        paths,
+        name,
+        &Flight {
+            time: now(),
+            step: "set up".into(),
+            cause: error.to_string(),
+            cure: error.cure().map(str::to_owned),
+            ..Flight::default()
+        },
+    );
+}
+
+/// Records a machine whose PID 1 ended as it should not have. `console` is its last lines.
+pub fn guest_failed(terms: &Terms, ending: Ending, why: &str, console: Vec<String>) {
+    let Ok(name) = Name::new(&terms.record.name) else { return };
+    let time = now();
+    let flight = Flight {
+        time,
+        lived: Some(time.saturating_sub(terms.record.started) / 1000),
+        step: terms.record.phase.as_str().into(),
+        cause: why.to_owned(),
+        cure: Some(cure(ending, &name)),
+        exit_status: if let Ending::Exited(status) = ending { Some(status) } else { None },
+        signal: if let Ending::Killed(signal) = ending { Some(signal) } else { None },
+        out_of_memory: ending == Ending::OutOfMemory,
+        refused: ending == Ending::Killed(libc::SIGSYS),
+        failed_units: failed_units(&console),
+        console,
+    };
+    write(&Paths::below(&terms.paths_root), &name, &flight);
+}
+
+/// Forgets an earlier failure of a machine that is up now.
+pub fn came_up(terms: &Terms) {
+    if let Ok(name) = Name::new(&terms.record.name) {
+        Flight::forget(&Paths::below(&terms.paths_root), &name);
+    }
+}
+
+fn write(paths: &Paths, name: &Name, flight: &Flight) {
+    if let Err(error) = flight.write(paths, name) {
+        log::warn!("{error}, ignoring");
+    }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn cure(ending: Ending, name: &Name) -> String {
+    match ending {
+        Ending::OutOfMemory => "give it more with resources.memory-max, or have less run in it".into(),
+        Ending::Killed(libc::SIGSYS) => {
+            "its filter allows no such system call: allow it with security.syscalls.allow".into()
+        }
+        Ending::Killed(libc::SIGSEGV | libc::SIGILL | libc::SIGBUS) => {
+            "its init crashes: check that the tree is complete and made for this processor".into()
+        }
+        Ending::Exited(127 | 126) => {
+            "its init is a script that cannot be run: install what its first line names".into()
+        }
+        _ => format!("what it said last is below, all of it in 'coracle logs {name}'"),
+    }
+}
+
+/// The units that systemd in the guest reports as failed on its console.
+fn failed_units(console: &[String]) -> Vec<String> {
+    let unit = |line: &String| {
+        let what = line.split_once("[FAILED] ")?.1;
+        let unit = what.split(' ').find(|word| word.contains('.') && !word.ends_with('.'));
+        Some(unit.unwrap_or(what).trim_end_matches('.').to_owned())
+    };
+    console.iter().filter_map(unit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_units_are_read_from_the_console() {
+        let lines = [
+            "[  OK  ] Started a.service - A.",
+            "[FAILED] Failed to start db.service - The database.",
+            "[FAILED] Failed to mount Something.",
+        ];
+        let lines = lines.map(str::to_owned);
+        assert_eq!(failed_units(&lines), ["db.service", "Failed to mount Something"]);
+    }
+}
