@@ -78,8 +78,8 @@ fn memory_max_kills_and_is_reported() {
     let out = vm.exec(&[&["coracle"], &hog[..]].concat());
     assert_eq!(out.status, 128 + 9, "{out}");
     assert!(counter(&vm, &format!("{cgroup}/memory.events"), "oom_kill") >= 1);
-    // Whether the guest lives on is the unit's policy; that it was for want of memory must be said.
-    vm.wait_until(LONG, "coracle status small | grep -i memory | grep -i -e kill -e want");
+    // The guest lives on.
+    vm.wait_until(LONG, "coracle status small | grep 'killed: 1 process, for want of memory'");
 }
 
 #[test]
@@ -93,7 +93,6 @@ fn a_guest_out_of_memory_fails_as_such() {
     vm.coracle(&["start", "--wait=running", "small"]);
     cgroup(&vm, "small", "memory.max");
     vm.wait_until(LONG, "test \"$(systemctl show -P ActiveState coracle@small.service)\" = failed");
-    assert_eq!(vm.sh_ok("systemctl show -P Result coracle@small.service"), "oom-kill\n");
     let status = vm.sh("coracle status small");
     assert!(status.stdout.contains("the kernel killed it for want of memory"), "{status}");
 }
@@ -193,7 +192,10 @@ fn machines_stop_and_start_with_the_host() {
         vm.sh(&format!("test -s /var/lib/machines/{name}/var/log/down"))
             .success("the guest's own shutdown ran");
         let log = vm.sh_ok(&format!("journalctl -b -1 -q --no-pager -o cat -u coracle@{name}.service"));
-        assert!(!log.contains("timed out") && !log.contains("SIGKILL"), "{log}");
+        // Busybox tells of its own SIGKILL; this is what systemd and the supervisor say of theirs.
+        for forced in ["timed out", "with signal SIGKILL", "killing the guest", "did not stop in time"] {
+            assert!(!log.contains(forced), "{log}");
+        }
     }
     assert_eq!(vm.sh_ok("systemctl is-active coracle.target"), "active\n");
     vm.wait_until(LONG, "test \"$(systemctl is-active coracle@enabled.service)\" = active");

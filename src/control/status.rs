@@ -4,6 +4,7 @@
 use super::list::{Row, size, span};
 use super::{block_on, logs, unit_of, waiting, when};
 use crate::error::{Context, Result};
+use crate::host::cgroup;
 use crate::host::flight::Flight;
 use crate::host::journal::printable;
 use crate::host::state::Record;
@@ -36,6 +37,8 @@ pub struct Status {
     pub waits: Option<String>,
     /// How its last start failed, until one is good.
     pub flight: Option<Flight>,
+    /// How many of its processes the kernel killed for want of memory, while it runs.
+    pub out_of_memory_kills: u64,
     /// The last lines of the log.
     pub log: Vec<String>,
 }
@@ -88,6 +91,9 @@ pub fn collect(
     Ok(Status {
         supervisor: alive.map(|record| record.supervisor),
         machine_id: record.as_ref().map(|record| record.machine_id.clone()).filter(|id| !id.is_empty()),
+        out_of_memory_kills: alive
+            .and_then(|record| record.cgroup.as_deref())
+            .map_or(0, cgroup::out_of_memory_kills),
         host_interface: alive.and_then(|record| record.host_interface.clone()),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
@@ -139,6 +145,11 @@ impl Status {
             Some(format!("{}.{} s, {}", flight.lived? / 1000, flight.lived? % 1000 / 100, flight.step))
         });
         let units = self.flight.as_ref().map(|flight| flight.failed_units.clone());
+        let killed = match self.out_of_memory_kills {
+            0 => None,
+            1 => Some("1 process, for want of memory".to_owned()),
+            more => Some(format!("{more} processes, for want of memory")),
+        };
         let lines = [
             ("failure", failure),
             ("cure", cure),
@@ -153,6 +164,7 @@ impl Status {
             ("addresses", words(machine.addresses.iter().map(IpAddr::to_string).collect())),
             ("link", self.host_interface.clone()),
             ("memory", machine.memory.map(size)),
+            ("killed", killed),
             ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
             ("unit", unit),
             ("root", machine.root.as_ref().map(|root| root.display().to_string())),
@@ -212,6 +224,7 @@ mod tests {
             supervisor: None,
             machine_id: None,
             host_interface: None,
+            out_of_memory_kills: 0,
             unit: Some(Unit::from(&unit)),
             waits: None,
             flight: None,
