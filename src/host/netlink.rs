@@ -190,6 +190,7 @@ async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
             log::debug!("cannot give '{name}' the name '{altname}': {}, ignoring", failure(error));
         }
     }
+    super::forwarding::distrust(name);
     let pairs = [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)];
     let addresses = add_addresses(handle, ifindex, name, &pairs).await?;
     set(handle, LinkUnspec::new_with_index(ifindex).up().build(), &format!("bring up '{name}'")).await?;

@@ -2,12 +2,12 @@
 //! a step fails.
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::{cleanup, idmap, registration, reserve};
+use super::{cleanup, firewall, idmap, registration, reserve};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::machined::{Outcome, Previous};
 use crate::host::state::{Phase, Record, Syscalls, process_start};
-use crate::host::{cgroup, ids, netlink, networkd};
+use crate::host::{cgroup, ids, netlink, networkd, nftables};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::users::Users;
 use crate::machine::{Machine, Register};
@@ -287,6 +287,10 @@ impl<'a> Launch<'a> {
     fn link(&mut self) -> Result<()> {
         let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
         let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
+        // Before the link: no packet of the machine is met by no rule.
+        if let Some(member) = &self.record.firewall {
+            firewall::join(self.ask.paths, member)?;
+        }
         let (link, addresses) = super::runtime()?.block_on(async {
             let link = match old {
                 Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
@@ -419,6 +423,7 @@ fn record(ask: &Ask<'_>) -> Record {
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
+        record.firewall = Some(nftables::Member::new(plan));
     }
     record.files = files(ask, record.id_base);
     record
