@@ -16,6 +16,7 @@ pub mod netlink;
 pub mod networkd;
 pub mod nftables;
 pub mod probe;
+pub mod resolver;
 pub mod state;
 pub mod systemd1;
 pub mod varlink;

@@ -65,6 +65,41 @@ fn a_machine_reaches_the_outside_by_both_families() {
     host.stop();
 }
 
+/// Every kind of `/etc/resolv.conf`: none, a file, links that dangle into `/run`, a link elsewhere.
+#[test]
+fn a_machine_asks_the_name_servers_of_its_host() {
+    let host = host_with_outside(&["busybox"]);
+    let seen = |setup: &str, definition: &str| {
+        host.sh_ok(&format!("cd /var/lib/machines/busybox/etc && rm -f resolv.conf && {{ {setup}; }}"));
+        host.define("busybox", definition);
+        host.coracle(&["start", "busybox"]);
+        let text = host.in_guest("busybox", &["cat", "/etc/resolv.conf"]).stdout;
+        host.coracle(&["stop", "busybox"]);
+        text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("|")
+    };
+    // The host's file has the stub of resolved alone, which no machine can reach.
+    assert!(host.read("/etc/resolv.conf").contains("nameserver 127.0.0.53"));
+    host.sh_ok("resolvectl dns up0 192.0.2.2 2001:db8::2; resolvectl domain up0 example");
+    let expected = "nameserver 192.0.2.2|nameserver 2001:db8::2|search example";
+    for setup in [
+        "true",
+        "echo nameserver 203.0.113.1 >resolv.conf",
+        "ln -s ../run/systemd/resolve/stub-resolv.conf resolv.conf",
+        "ln -s /run/resolvconf/resolv.conf resolv.conf",
+    ] {
+        assert_eq!(seen(setup, ""), expected, "{setup}");
+    }
+    let own = "echo nameserver 203.0.113.1 >resolv.conf";
+    assert_eq!(seen(own, "[root]\nread-only = true\n"), expected);
+    assert_eq!(seen(own, "[network]\nresolv-conf = \"off\"\n"), "nameserver 203.0.113.1");
+    assert_eq!(seen("ln -s mine resolv.conf; echo 1 >mine", ""), "1");
+    // A link to a file of the host is one inside the tree.
+    host.sh_ok("echo untouched >/run/bait");
+    assert_eq!(seen("ln -s /run/bait resolv.conf", ""), expected);
+    assert_eq!(host.read("/run/bait"), "untouched\n");
+    host.stop();
+}
+
 #[test]
 fn a_forged_address_goes_nowhere() {
     let host = host_with_outside(&["busybox"]);

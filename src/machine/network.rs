@@ -5,6 +5,17 @@
 pub struct Network {
     /// The kind of connection.
     pub mode: Mode,
+    /// What becomes of the guest's `/etc/resolv.conf`.
+    pub resolv_conf: ResolvConf,
+}
+
+/// What becomes of the guest's `/etc/resolv.conf`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResolvConf {
+    /// The host's name servers are written to it, where the machine has a link to reach them by.
+    Auto,
+    /// It stays as it is.
+    Off,
 }
 
 /// Kinds of connection.

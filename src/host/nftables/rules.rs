@@ -17,7 +17,7 @@ pub const INSIDE_4: &str = "inside4";
 pub const INSIDE_6: &str = "inside6";
 
 /// nft's numbers of types, for those who list the table.
-mod types {
+mod datatype {
     pub const IPV4: u32 = 7;
     pub const IPV6: u32 = 8;
     pub const ETHER: u32 = 9;
@@ -127,11 +127,11 @@ const LEAVE: Hook = Hook { name: "leave", kind: "nat", hook: 4, priority: 100 };
 /// Makes the table, where it is not there.
 pub fn make(batch: &mut Batch) {
     batch.push(Kind::NewTable, Existing::Refuse, &Attributes::new().text(1, TABLE));
-    set(batch, LINKS, &[(types::IFNAME, 16)]);
-    set(batch, SOURCES_4, &[(types::IFNAME, 16), (types::ETHER, 6), (types::IPV4, 4)]);
-    set(batch, SOURCES_6, &[(types::IFNAME, 16), (types::ETHER, 6), (types::IPV6, 16)]);
-    set(batch, INSIDE_4, &[(types::IPV4, 4)]);
-    set(batch, INSIDE_6, &[(types::IPV6, 16)]);
+    set(batch, LINKS, &[(datatype::IFNAME, 16)]);
+    set(batch, SOURCES_4, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV4, 4)]);
+    set(batch, SOURCES_6, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV6, 16)]);
+    set(batch, INSIDE_4, &[(datatype::IPV4, 4)]);
+    set(batch, INSIDE_6, &[(datatype::IPV6, 16)]);
     for (hook, rules) in [(GUARD, guard()), (FORWARD, forward()), (LEAVE, leave())] {
         chain(batch, &hook);
         for rule in rules {
@@ -155,7 +155,7 @@ fn set(batch: &mut Batch, name: &str, fields: &[(u32, u32)]) {
     // For nft(8), which shows names wrong without: record 0, the order of the key's bytes, is the host's.
     const HOST_ORDER: u32 = 1;
     const NETWORK_ORDER: u32 = 2;
-    let order = if kind == types::IFNAME { HOST_ORDER } else { NETWORK_ORDER };
+    let order = if kind == datatype::IFNAME { HOST_ORDER } else { NETWORK_ORDER };
     let set = set.bytes(13, &[&[0, 4][..], &order.to_ne_bytes()].concat());
     // The id is for messages of one transaction that mean a set without a name.
     batch.push(Kind::NewSet, Existing::Refuse, &set.number(3, 0).number(10, 1));
