@@ -151,6 +151,7 @@ mod tests {
             network: machine::network::Network {
                 mode: machine::network::Mode::Veth,
                 resolv_conf: machine::network::ResolvConf::Auto,
+                ports: Vec::new(),
             },
             users: machine::users::Users::Pick,
             ownership: machine::users::Ownership::Map,

@@ -15,6 +15,7 @@ pub mod machined;
 pub mod netlink;
 pub mod networkd;
 pub mod nftables;
+pub mod ports;
 pub mod probe;
 pub mod resolver;
 pub mod state;

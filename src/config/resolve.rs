@@ -131,6 +131,7 @@ fn parts(paths: &Paths, name: &Name, said: &Layer) -> Result<Parts> {
         network: Network {
             mode: known(&said.mode, "network.mode")?,
             resolv_conf: known(&said.resolv_conf, "network.resolv-conf")?,
+            ports: said.ports.values().copied().collect(),
         },
         users,
         ownership: match known(&said.ownership, "users.ownership")? {

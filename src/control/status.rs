@@ -29,6 +29,8 @@ pub struct Status {
     pub machine_id: Option<String>,
     /// Name of the host's end of its link.
     pub host_interface: Option<String>,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<String>,
     /// What systemd says of the unit, where there is one.
     pub unit: Option<Unit>,
     /// The last lines of the log.
@@ -84,6 +86,7 @@ pub fn collect(
         supervisor: alive.map(|record| record.supervisor),
         machine_id: record.as_ref().map(|record| record.machine_id.clone()).filter(|id| !id.is_empty()),
         host_interface: alive.and_then(|record| record.host_interface.clone()),
+        ports: alive.map(|record| record.ports.clone()).unwrap_or_default(),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
         log,
@@ -133,6 +136,7 @@ impl Status {
             ("supervisor", self.supervisor.map(number)),
             ("addresses", words(machine.addresses.iter().map(IpAddr::to_string).collect())),
             ("link", self.host_interface.clone()),
+            ("ports", words(self.ports.clone())),
             ("memory", machine.memory.map(size)),
             ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
             ("unit", unit),
@@ -193,6 +197,7 @@ mod tests {
             supervisor: None,
             machine_id: None,
             host_interface: None,
+            ports: Vec::new(),
             unit: Some(Unit::from(&unit)),
             log: vec!["a line".into()],
         };

@@ -50,6 +50,14 @@ pub fn distrust(interface: &str) {
     }
 }
 
+/// Lets packets from the host's loopback addresses go to a machine that has ports forwarded.
+///
+/// # Errors
+/// A switch that cannot be set.
+pub fn let_loopback_out(interface: &str) -> Result<()> {
+    set(&place(&Paths::default(), "ipv4/conf").join(interface).join("route_localnet"), "1")
+}
+
 fn place(paths: &Paths, name: &str) -> PathBuf {
     paths.join("/proc/sys/net").join(name)
 }

@@ -84,6 +84,8 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
     /// The host's addresses on the machine's link.
     pub host_addresses: Vec<IpAddr>,
+    /// Ports of the host that lead to it, as they are written in a definition.
+    pub ports: Vec<String>,
     /// Its part of the firewall.
     pub firewall: Option<nftables::Member>,
     /// First host id of its range, where it has a user namespace.
@@ -121,6 +123,7 @@ impl Default for Record {
             host_ifindex: None,
             addresses: Vec::new(),
             host_addresses: Vec::new(),
+            ports: Vec::new(),
             firewall: None,
             id_base: None,
             registered: false,

@@ -5,7 +5,7 @@ use super::Keep;
 use crate::error::{Error, Result};
 use crate::host::netlink::plan::siphash;
 use crate::host::probe::{self, Tree};
-use crate::host::{ids, netlink, networkd, resolver};
+use crate::host::{ids, netlink, networkd, ports, resolver};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::mounts::MountKind;
@@ -37,6 +37,9 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     tree.check_is_root(booting)?;
     check_sources(machine)?;
+    if kept.is_none() {
+        ports::refuse_listening(paths, &machine.network.ports)?;
+    }
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
     let id_base = ids(paths, machine, keep, kept)?;

@@ -146,7 +146,7 @@ impl<'a> Launch<'a> {
         self.locks.push(name.descriptor);
         // Before anything else is made, and naming all that will be: whoever cleans up after a
         // kill at any later moment finds it here.
-        self.record.write(paths)?;
+        firewall::reserve(paths, &mut self.record)?;
         let place = paths.machine(&self.ask.machine.name).join("root");
         std::fs::create_dir_all(&place).context(|| format!("cannot make '{}'", place.display()))?;
         if let Some(base) = self.record.id_base.filter(|_| self.ask.locks_ids) {
@@ -302,6 +302,9 @@ impl<'a> Launch<'a> {
             let addresses = netlink::configure_guest(plan, network.as_fd()).await?;
             Ok::<_, Error>((link, addresses))
         })?;
+        if !self.ask.machine.network.ports.is_empty() {
+            firewall::answer_loopback(&plan.host_interface, link.ifindex);
+        }
         self.record.host_ifindex = Some(link.ifindex);
         self.record.host_addresses = link.addresses;
         self.record.addresses = addresses;
@@ -423,7 +426,8 @@ fn record(ask: &Ask<'_>) -> Record {
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
-        record.firewall = Some(nftables::Member::new(plan));
+        record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
+        record.firewall = Some(nftables::Member::new(plan, &machine.network.ports));
     }
     record.files = files(ask, record.id_base);
     record

@@ -82,7 +82,6 @@ pub struct Batch {
 }
 
 const REQUEST: u16 = 1;
-const ACKNOWLEDGE: u16 = 4;
 const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
@@ -104,7 +103,8 @@ impl Batch {
     /// Adds a message.
     pub fn push(&mut self, kind: Kind, existing: Existing, attributes: &Attributes) {
         let making = !matches!(kind, Kind::DeleteTable | Kind::DeleteElements);
-        let mut flags = ACKNOWLEDGE;
+        // Errors come unasked for.
+        let mut flags = 0;
         if making {
             flags |= CREATE;
         }

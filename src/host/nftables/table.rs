@@ -2,6 +2,7 @@
 //! change, so that the hundredth machine costs what the first did. Called by the file above.
 
 use super::message::{Attributes, Batch, Existing, Kind};
+use std::net::Ipv6Addr;
 
 /// The table's name.
 pub const TABLE: &str = "coracle";
@@ -15,12 +16,26 @@ pub const SOURCES_6: &str = "sources6";
 pub const INSIDE_4: &str = "inside4";
 /// IPv6 prefixes that go out under the host's address.
 pub const INSIDE_6: &str = "inside6";
+/// Where a port of any address of the host leads over IPv4: protocol and port to address and port.
+pub const PORTS_4: &str = "ports4";
+/// The same for IPv6.
+pub const PORTS_6: &str = "ports6";
+/// Where a port of one IPv4 address leads: address, protocol and port to address and port.
+pub const AT_4: &str = "at4";
+/// The same for IPv6.
+pub const AT_6: &str = "at6";
+/// Numbers of protocols.
+pub const TCP: u8 = 6;
+/// The same for datagrams.
+pub const UDP: u8 = 17;
 
 /// nft's numbers of types, for those who list the table.
 mod datatype {
     pub const IPV4: u32 = 7;
     pub const IPV6: u32 = 8;
     pub const ETHER: u32 = 9;
+    pub const PROTOCOL: u32 = 12;
+    pub const SERVICE: u32 = 13;
     pub const IFNAME: u32 = 41;
 }
 
@@ -40,7 +55,6 @@ const L4PROTO: u32 = 16;
 const PACKET_TYPE: u32 = 19;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
-const UDP: u8 = 17;
 /// Bases of payload.
 const LINK: u32 = 0;
 const NETWORK: u32 = 1;
@@ -122,6 +136,8 @@ struct Hook {
 
 const GUARD: Hook = Hook { name: "guard", kind: "filter", hook: 0, priority: -300 };
 const FORWARD: Hook = Hook { name: "forward", kind: "filter", hook: 2, priority: 0 };
+const ENTER: Hook = Hook { name: "enter", kind: "nat", hook: 0, priority: -100 };
+const LOCAL: Hook = Hook { name: "local", kind: "nat", hook: 3, priority: -100 };
 const LEAVE: Hook = Hook { name: "leave", kind: "nat", hook: 4, priority: 100 };
 
 /// Makes the table, where it is not there.
@@ -132,7 +148,15 @@ pub fn make(batch: &mut Batch) {
     set(batch, SOURCES_6, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV6, 16)]);
     set(batch, INSIDE_4, &[(datatype::IPV4, 4)]);
     set(batch, INSIDE_6, &[(datatype::IPV6, 16)]);
-    for (hook, rules) in [(GUARD, guard()), (FORWARD, forward()), (LEAVE, leave())] {
+    let place = [(datatype::PROTOCOL, 1), (datatype::SERVICE, 2)];
+    let (ipv4, ipv6) = ((datatype::IPV4, 4), (datatype::IPV6, 16));
+    map(batch, PORTS_4, &place, &[ipv4, place[1]]);
+    map(batch, PORTS_6, &place, &[ipv6, place[1]]);
+    map(batch, AT_4, &[ipv4, place[0], place[1]], &[ipv4, place[1]]);
+    map(batch, AT_6, &[ipv6, place[0], place[1]], &[ipv6, place[1]]);
+    let chains =
+        [(GUARD, guard()), (FORWARD, forward()), (ENTER, ports()), (LOCAL, ports()), (LEAVE, leave())];
+    for (hook, rules) in chains {
         chain(batch, &hook);
         for rule in rules {
             let rule = Attributes::new().text(1, TABLE).text(2, hook.name).list(4, &rule);
@@ -147,18 +171,34 @@ fn chain(batch: &mut Batch, Hook { name, kind, hook, priority }: &Hook) {
     batch.push(Kind::NewChain, Existing::Refuse, &chain.text(7, kind));
 }
 
-/// A set whose keys are these fields, each a type and its length.
-fn set(batch: &mut Batch, name: &str, fields: &[(u32, u32)]) {
+/// The number of a type of several fields, and its length.
+fn joined(fields: &[(u32, u32)]) -> (u32, u32) {
     let kind = fields.iter().fold(0, |kinds, (kind, _)| kinds << 6 | kind);
-    let length: u32 = fields.iter().map(|(_, length)| length.next_multiple_of(4)).sum();
-    let set = Attributes::new().text(1, TABLE).text(2, name).number(4, kind).number(5, length);
+    (kind, fields.iter().map(|(_, length)| length.next_multiple_of(4)).sum())
+}
+
+/// A set whose keys are these fields, each a type and its length.
+fn set(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
+    batch.push(Kind::NewSet, Existing::Refuse, &keyed(name, key).number(3, 0));
+}
+
+/// A map from keys to data.
+fn map(batch: &mut Batch, name: &str, key: &[(u32, u32)], data: &[(u32, u32)]) {
+    const MAP: u32 = 8;
+    let (kind, length) = joined(data);
+    let map = keyed(name, key).number(3, MAP).number(6, kind).number(7, length);
+    batch.push(Kind::NewSet, Existing::Refuse, &map);
+}
+
+fn keyed(name: &str, key: &[(u32, u32)]) -> Attributes {
     // For nft(8), which shows names wrong without: record 0, the order of the key's bytes, is the host's.
     const HOST_ORDER: u32 = 1;
     const NETWORK_ORDER: u32 = 2;
+    let (kind, length) = joined(key);
     let order = if kind == datatype::IFNAME { HOST_ORDER } else { NETWORK_ORDER };
-    let set = set.bytes(13, &[&[0, 4][..], &order.to_ne_bytes()].concat());
+    let set = Attributes::new().text(1, TABLE).text(2, name).number(4, kind).number(5, length);
     // The id is for messages of one transaction that mean a set without a name.
-    batch.push(Kind::NewSet, Existing::Refuse, &set.number(3, 0).number(10, 1));
+    set.number(10, 1).bytes(13, &[&[0, 4][..], &order.to_ne_bytes()].concat())
 }
 
 /// What a machine sends has its own addresses, or goes no further. Before connections are
@@ -218,11 +258,59 @@ fn forward() -> Vec<Vec<Expression>> {
     ]
 }
 
-/// What leaves for others than machines has the host's address.
+/// A port of the host becomes one of a machine.
+fn ports() -> Vec<Vec<Expression>> {
+    // Source or destination of a header; the result is the kind of the address, 2 is local.
+    let to_us = || {
+        let data = Attributes::new().number(1, R0).number(2, 3).number(3, 2);
+        [expression("fib", &data), equal(R0, &2_u32.to_ne_bytes())]
+    };
+    let rule = |version, load: Option<Expression>, map, key_length: u32, address_length: u32| {
+        let place = R0 + key_length;
+        let found = place + 2;
+        let mut rule = family(version).to_vec();
+        rule.extend(to_us());
+        rule.extend(load);
+        rule.extend([meta(L4PROTO, place), payload(TRANSPORT, 2, 2, place + 1)]);
+        rule.push(expression("lookup", &Attributes::new().text(1, map).number(2, R0).number(3, found)));
+        let change = Attributes::new().number(1, 1).number(2, version.into()).number(3, found);
+        rule.push(expression("nat", &change.number(5, found + address_length)));
+        rule
+    };
+    vec![
+        rule(IPV4, Some(payload(NETWORK, 16, 4, R0)), AT_4, 1, 1),
+        rule(IPV4, None, PORTS_4, 0, 1),
+        rule(IPV6, Some(payload(NETWORK, 24, 16, R0)), AT_6, 4, 4),
+        rule(IPV6, None, PORTS_6, 0, 4),
+    ]
+}
+
+/// What leaves for others than machines has the host's address. So has what reaches a machine by a
+/// port from where no answer could go back: the host's loopback, and machines, itself for one.
 fn leave() -> Vec<Vec<Expression>> {
     const PREFIX: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0];
     let outwards = || [meta(OIFNAME, R0), outside(LINKS, R0)];
-    let ipv4 = [payload(NETWORK, 12, 4, R0), within(INSIDE_4, R0), masquerade()];
-    let ipv6 = [payload(NETWORK, 8, 16, R0), mask(R0, &PREFIX), within(INSIDE_6, R0), masquerade()];
-    vec![[&outwards()[..], &family(IPV4), &ipv4].concat(), [&outwards()[..], &family(IPV6), &ipv6].concat()]
+    let loopback = Ipv6Addr::LOCALHOST.octets();
+    let from_4 = || [payload(NETWORK, 12, 4, R0), within(INSIDE_4, R0), masquerade()];
+    let from_6 = || [payload(NETWORK, 8, 16, R0), mask(R0, &PREFIX), within(INSIDE_6, R0), masquerade()];
+    vec![
+        [&outwards()[..], &family(IPV4), &from_4()].concat(),
+        [&outwards()[..], &family(IPV6), &from_6()].concat(),
+        [&family(IPV4)[..], &[payload(NETWORK, 12, 1, R0), equal(R0, &[127])], &forwarded(), &[masquerade()]]
+            .concat(),
+        [
+            &family(IPV6)[..],
+            &[payload(NETWORK, 8, 16, R0), equal(R0, &loopback)],
+            &forwarded(),
+            &[masquerade()],
+        ]
+        .concat(),
+        [&family(IPV4)[..], &forwarded(), &from_4()].concat(),
+        [&family(IPV6)[..], &forwarded(), &from_6()].concat(),
+    ]
+}
+
+/// What goes to a machine by a port of the host.
+fn forwarded() -> Vec<Expression> {
+    [&[meta(OIFNAME, R0), within(LINKS, R0)][..], &connection(2, 0x20)].concat()
 }
