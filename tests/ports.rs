@@ -19,7 +19,7 @@ ports = ["8080:80", "127.0.0.1:8081:80", "[::1]:8082:80", "5353:53/udp", "8000-8
 "#;
 
 const UDP_SERVER: &str = r#"
-use Socket;
+use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6);
 socket(S, AF_INET6, SOCK_DGRAM, 0) or die;
 bind(S, pack_sockaddr_in6(53, inet_pton(AF_INET6, "::"))) or die;
 while ($from = recv(S, $text, 99, 0)) { send(S, "heard $text", 0, $from) }
@@ -142,7 +142,7 @@ fn a_taken_port_is_named_before_anything_is_made() {
     host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
     host.wait_for_unit("a", "failed");
     host.coracle(&["start", "b"]);
-    host.sh_ok(&page("127.0.0.1:8005"));
+    host.wait_until(LONG, &page("127.0.0.1:8005"));
     host.coracle(&["stop", "b"]);
     host.stop();
 }
