@@ -148,7 +148,11 @@ mod tests {
                 environment: Vec::new(),
             },
             mounts: Vec::new(),
-            network: machine::network::Network { mode: machine::network::Mode::Veth },
+            network: machine::network::Network {
+                mode: machine::network::Mode::Veth,
+                resolv_conf: machine::network::ResolvConf::Auto,
+                ports: Vec::new(),
+            },
             users: machine::users::Users::Pick,
             ownership: machine::users::Ownership::Map,
             security: machine::security::Security::default(),

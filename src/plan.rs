@@ -64,6 +64,8 @@ pub struct Facts {
     pub devices: Vec<String>,
     /// A .network file for a guest that runs networkd, where the link has addresses.
     pub guest_network_file: Option<String>,
+    /// The text of the guest's resolv.conf(5), where it is to have one from us.
+    pub resolv_conf: Option<String>,
     /// Where the tree is attached until it becomes the root: an empty directory of the host.
     pub attach_at: PathBuf,
     /// Whether our standard input and output are a terminal.
@@ -228,6 +230,10 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         },
     ];
     steps.extend(files::api(machine, facts));
+    if let Some(content) = &facts.resolv_conf {
+        // After `/run`, where most links lead.
+        steps.push(BuildStep::Resolver { content: content.clone() });
+    }
     if has_console {
         steps.push(BuildStep::Console);
     }

@@ -42,6 +42,7 @@ const TRUTHS: &[Truth] = &[
 /// Options that are lists, given once or several times.
 type List = (&'static str, &'static str, fn(&Run) -> &[String]);
 const LISTS: &[List] = &[
+    ("--port=", "network.ports", |run| &run.port),
     ("--capability=", "security.capabilities.add", |run| &run.capability),
     ("--drop-capability=", "security.capabilities.drop", |run| &run.drop_capability),
 ];

@@ -107,6 +107,10 @@ pub struct Run {
     #[arg(short, long, help_heading = "Network")]
     pub network_veth: bool,
 
+    /// A port of the host that leads to the machine, as 8080:80 or 5353:53/udp
+    #[arg(short, long, value_name = "PORT", help_heading = "Network")]
+    pub port: Vec<String>,
+
     /// Capabilities to add, separated by commas
     #[arg(long, value_name = "LIST", help_heading = "Security")]
     pub capability: Vec<String>,

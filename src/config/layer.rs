@@ -11,7 +11,7 @@ use crate::machine::Register;
 use crate::machine::console::Console;
 use crate::machine::init::{InitChoice, Wait};
 use crate::machine::name::Name;
-use crate::machine::network::Mode;
+use crate::machine::network::{Mode, Port, ResolvConf};
 use crate::machine::users::Users;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -317,6 +317,10 @@ settings! {
     ownership: One<OwnershipWord> = One "users.ownership";
     /// The kind of connection.
     mode: One<Mode> = One "network.mode";
+    /// What becomes of the guest's resolv.conf.
+    resolv_conf: One<ResolvConf> = One "network.resolv-conf";
+    /// Ports of the host that lead to it.
+    ports: Many<Port> = Many "network.ports";
     /// Further mounts.
     mounts: Many<Mount> = Mounts "mount";
     /// `MemoryMax=`.

@@ -11,7 +11,7 @@ use crate::machine::identity::Identity;
 use crate::machine::init::{Boot, InitChoice, Wait};
 use crate::machine::mounts::{Mount, MountKind};
 use crate::machine::name::Name;
-use crate::machine::network::{Mode, Network};
+use crate::machine::network::{Mode, Network, ResolvConf};
 use crate::machine::resources::Resources;
 use crate::machine::root::Root;
 use crate::machine::security::Security;
@@ -73,6 +73,7 @@ fn filled(name: &Name, mut said: Layer, profile: Profile) -> Layer {
     said.private.fill(|| if nspawn { Users::Host } else { Users::Pick });
     fill_ownership(&mut said, nspawn);
     said.mode.fill(|| if nspawn { Mode::Host } else { Mode::Veth });
+    said.resolv_conf.fill(|| ResolvConf::Auto);
     said.environment.keep_last(|variable| variable.name.clone());
     said.no_new_privileges.fill(|| false);
     // A defined machine is booted, unless it is told to run a command.
@@ -127,7 +128,11 @@ fn parts(paths: &Paths, name: &Name, said: &Layer) -> Result<Parts> {
         },
         command: command(said)?,
         mounts: mounts(paths, said, users)?,
-        network: Network { mode: known(&said.mode, "network.mode")? },
+        network: Network {
+            mode: known(&said.mode, "network.mode")?,
+            resolv_conf: known(&said.resolv_conf, "network.resolv-conf")?,
+            ports: said.ports.values().copied().collect(),
+        },
         users,
         ownership: match known(&said.ownership, "users.ownership")? {
             OwnershipWord::Map => Ownership::Map,

@@ -3,6 +3,7 @@
 
 mod limits;
 mod names;
+mod port;
 mod words;
 
 pub use limits::{Limit, Quota, Size, Weight};

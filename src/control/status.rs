@@ -31,6 +31,8 @@ pub struct Status {
     pub machine_id: Option<String>,
     /// Name of the host's end of its link.
     pub host_interface: Option<String>,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<String>,
     /// What systemd says of the unit, where there is one.
     pub unit: Option<Unit>,
     /// What it waits for, where it is stopping.
@@ -95,6 +97,7 @@ pub fn collect(
             .and_then(|record| record.cgroup.as_deref())
             .map_or(0, cgroup::out_of_memory_kills),
         host_interface: alive.and_then(|record| record.host_interface.clone()),
+        ports: alive.map(|record| record.ports.clone()).unwrap_or_default(),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
         waits: record.as_ref().and_then(waiting::left),
@@ -163,6 +166,7 @@ impl Status {
             ("supervisor", self.supervisor.map(number)),
             ("addresses", words(machine.addresses.iter().map(IpAddr::to_string).collect())),
             ("link", self.host_interface.clone()),
+            ("ports", words(self.ports.clone())),
             ("memory", machine.memory.map(size)),
             ("killed", killed),
             ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
@@ -225,6 +229,7 @@ mod tests {
             machine_id: None,
             host_interface: None,
             out_of_memory_kills: 0,
+            ports: Vec::new(),
             unit: Some(Unit::from(&unit)),
             waits: None,
             flight: None,

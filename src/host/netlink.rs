@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use plan::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, Plan, Prefix};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -111,6 +111,27 @@ pub async fn move_peer(plan: &Plan, old: BorrowedFd<'_>, new: BorrowedFd<'_>) ->
     }
 }
 
+/// Lets answers to the host's `::1` in by the host's end of a link, which goes with it. Where a
+/// destination is loopback the kernel takes a route of the interface the packet came by only; that
+/// of `lo` stays the preferred one. What is sent to `::1` over a wire is dropped before routing.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub async fn answer_loopback(ifindex: u32) -> Result<()> {
+    const LOCAL_TABLE: u32 = 255;
+    // A metric for each interface: two routes of one metric would be one with two ways.
+    let metric = 0x1_0000 + ifindex;
+    let route = RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(Ipv6Addr::LOCALHOST, 128)
+        .output_interface(ifindex)
+        .table_id(LOCAL_TABLE)
+        .kind(RouteType::Local)
+        .priority(metric)
+        .build();
+    let doing = || "cannot let answers to ::1 in";
+    connect()?.route().add(route).replace().execute().await.map_err(failure).context(doing)
+}
+
 /// Removes a host's end and with it the guest's. One that is not there is fine; one that is no
 /// veth is left alone.
 ///
@@ -190,6 +211,7 @@ async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
             log::debug!("cannot give '{name}' the name '{altname}': {}, ignoring", failure(error));
         }
     }
+    super::forwarding::distrust(name);
     let pairs = [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)];
     let addresses = add_addresses(handle, ifindex, name, &pairs).await?;
     set(handle, LinkUnspec::new_with_index(ifindex).up().build(), &format!("bring up '{name}'")).await?;

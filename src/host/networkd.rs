@@ -5,6 +5,7 @@
 
 use super::bus;
 use super::netlink::plan::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, Plan};
+use super::resolver::Resolver;
 use crate::error::{Context, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -68,12 +69,17 @@ pub async fn reload() {
 
 /// What the guest's networkd, where it has one, is to know, for [`GUEST_FILE`] in its
 /// `/run/systemd/network`: the addresses that `host0` has already.
-pub fn guest_network_file(plan: &Plan, dhcp: Dhcp) -> String {
+pub fn guest_network_file(plan: &Plan, dhcp: Dhcp, resolver: Option<&Resolver>) -> String {
+    let mut names = String::new();
+    if let Some(Resolver { servers, search, .. }) = resolver {
+        names.extend(servers.iter().map(|server| format!("DNS={server}\n")));
+        names.extend(search.iter().map(|domain| format!("Domains={domain}\n")));
+    }
     let dhcp = if dhcp == Dhcp::Served { "DHCP=yes\n" } else { "" };
     let Plan { ipv4, ipv6, .. } = plan;
     format!(
         "[Match]\nName={GUEST_INTERFACE}\nVirtualization=container\n\n\
-         [Network]\nAddress={}/{IPV4_LENGTH}\nGateway={}\n{dhcp}\
+         [Network]\nAddress={}/{IPV4_LENGTH}\nGateway={}\n{dhcp}{names}\
          LinkLocalAddressing=ipv6\nLLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\n\n\
          [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n\n\
          [Route]\nGateway={}\n",
@@ -227,12 +233,12 @@ mod tests {
         let plan = crate::host::netlink::plan::plan(&name, &[1; 16], &[]).unwrap();
         let host = host_network_file(&plan);
         assert!(host.contains("Name=ve-web\n") && host.contains(&format!("Address={}/30\n", plan.ipv4.host)));
-        let guest = guest_network_file(&plan, Dhcp::Absent);
+        let guest = guest_network_file(&plan, Dhcp::Absent, None);
         assert!(
             guest.contains(&format!("Gateway={}\n", plan.ipv4.host)) && !guest.contains("DHCP"),
             "{guest}"
         );
-        assert!(guest_network_file(&plan, Dhcp::Served).contains("\nDHCP=yes\n"));
+        assert!(guest_network_file(&plan, Dhcp::Served, None).contains("\nDHCP=yes\n"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The record of a running machine in `/run/coracle/NAME/state.json`. Written by the supervisor
 //! only; read by the control verbs and by `cleanup`, which undoes from it.
 
+use super::nftables;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -83,6 +84,10 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
     /// The host's addresses on the machine's link.
     pub host_addresses: Vec<IpAddr>,
+    /// Ports of the host that lead to it, as they are written in a definition.
+    pub ports: Vec<String>,
+    /// Its part of the firewall.
+    pub firewall: Option<nftables::Member>,
     /// First host id of its range, where it has a user namespace.
     pub id_base: Option<u32>,
     /// Whether machined knows it.
@@ -118,6 +123,8 @@ impl Default for Record {
             host_ifindex: None,
             addresses: Vec::new(),
             host_addresses: Vec::new(),
+            ports: Vec::new(),
+            firewall: None,
             id_base: None,
             registered: false,
             capabilities: 0,

@@ -3,6 +3,7 @@
 use super::Parts;
 use super::command::Payload;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
+use super::network::{MOST_PORTS, Mode, Network, Port};
 use super::users::{Ownership, Users};
 use crate::error::Error;
 
@@ -29,12 +30,34 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
     {
         errors.push(Error::new("an init system runs as root, not as another user"));
     }
+    errors.extend(ports(&parts.network));
     for mount in &parts.mounts {
         if let MountKind::Tmpfs { options } = &mount.kind {
             errors.extend(unknown_options(options));
         }
         if !mount.target.is_absolute() {
             errors.push(Error::new(format!("mount target '{}' is not absolute", mount.target.display())));
+        }
+    }
+    errors
+}
+
+/// What is wrong with the ports.
+fn ports(network: &Network) -> Vec<Error> {
+    let ports = &network.ports;
+    let mut errors = Vec::new();
+    if !ports.is_empty() && network.mode != Mode::Veth {
+        errors.push(
+            Error::new("ports are forwarded to a machine with a link of its own only")
+                .hint("set network.mode = \"veth\", or take the ports out"),
+        );
+    }
+    if ports.iter().map(Port::count).sum::<usize>() > MOST_PORTS {
+        errors.push(Error::new(format!("more than {MOST_PORTS} ports are forwarded")));
+    }
+    for (at, port) in ports.iter().enumerate() {
+        if let Some(other) = ports.iter().take(at).find(|other| other.overlaps(port)) {
+            errors.push(Error::new(format!("the ports '{other}' and '{port}' overlap")));
         }
     }
     errors

@@ -1,7 +1,7 @@
 //! The builder: a child with the host's rights, in a mount namespace of the host's and in the
 //! machine's pid namespace, that makes the tree PID 1 will receive a locked copy of.
 
-use super::{check, limits, mounts, nodes};
+use super::{check, limits, mounts, nodes, resolver};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
 use crate::sys::mount;
@@ -77,6 +77,7 @@ impl Builder {
             BuildStep::Restrict { target, attributes } => mounts::restrict(self.root()?, target, *attributes),
             BuildStep::Mask { target } => mounts::mask(self.root()?, target),
             BuildStep::Detach { target } => mounts::detach(self.root()?, target),
+            BuildStep::Resolver { content } => resolver::write(self.root()?, content, owner),
             BuildStep::NotifySocket { path } => self.notify_socket(path),
             BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {

@@ -57,7 +57,7 @@ fn no_idmap(directory: &Path, host: &OwnedFd, error: std::io::Error) -> Error {
 }
 
 /// Makes every missing directory of a path inside a root, mode 755, owned by a host id.
-fn make_directories(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<()> {
+pub fn make_directories(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<()> {
     let mut made = PathBuf::from("/");
     for part in path.strip_prefix("/").unwrap_or(path) {
         made.push(part);

@@ -130,6 +130,11 @@ pub enum BuildStep {
         /// What is in it.
         content: String,
     },
+    /// Writes the guest's `/etc/resolv.conf`.
+    Resolver {
+        /// What is in it.
+        content: String,
+    },
     /// Makes a named pipe, owned by the guest's root.
     Fifo {
         /// Where.
@@ -223,6 +228,7 @@ impl BuildStep {
             }
             Self::Directory { path, mode } => format!("make directory '{}' {mode:03o}", path.display()),
             Self::File { path, mode, .. } => format!("make file '{}' {mode:03o}", path.display()),
+            Self::Resolver { .. } => "write '/etc/resolv.conf'".into(),
             Self::Fifo { path, mode } => format!("make fifo '{}' {mode:03o}", path.display()),
             Self::Socket { path } => format!("make socket '{}'", path.display()),
             Self::Node { path, device, mode } => {

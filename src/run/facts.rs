@@ -5,11 +5,11 @@ use super::Keep;
 use crate::error::{Error, Result};
 use crate::host::netlink::plan::siphash;
 use crate::host::probe::{self, Tree};
-use crate::host::{ids, netlink, networkd};
+use crate::host::{ids, netlink, networkd, ports, resolver};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::mounts::MountKind;
-use crate::machine::network::Mode;
+use crate::machine::network::{Mode, ResolvConf};
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan::Facts;
@@ -37,14 +37,21 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     tree.check_is_root(booting)?;
     check_sources(machine)?;
+    if kept.is_none() {
+        ports::refuse_listening(paths, &machine.network.ports)?;
+    }
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
     let id_base = ids(paths, machine, keep, kept)?;
     let link = link(machine)?;
+    let resolver = match (&link, machine.network.resolv_conf) {
+        (Some(_), ResolvConf::Auto) => resolver::find(paths),
+        _ => None,
+    };
     let guest_network_file = link.as_ref().map(|plan| {
         let served = paths.join("/run/systemd/netif").is_dir();
         let dhcp = if served { networkd::Dhcp::Served } else { networkd::Dhcp::Absent };
-        networkd::guest_network_file(plan, dhcp)
+        networkd::guest_network_file(plan, dhcp, resolver.as_ref())
     });
     let locks_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
     let facts = Facts {
@@ -59,6 +66,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
         devices: probe::devices(),
         guest_network_file,
+        resolv_conf: resolver.map(|resolver| resolver.to_string()),
         attach_at: paths.machine(&machine.name).join("root"),
         on_terminal: on_terminal(),
     };

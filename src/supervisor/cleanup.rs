@@ -2,6 +2,7 @@
 //! after errors. Run by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next
 //! start.
 
+use super::firewall;
 use crate::error::{Error, Result};
 use crate::host::state::Record;
 use crate::host::{cgroup, lock, machined, netlink};
@@ -43,6 +44,9 @@ pub fn undo(paths: &Paths, record: &Record) {
     if let Some(directory) = &record.cgroup {
         let gone = if record.cgroup_is_ours { directory.clone() } else { directory.join("payload") };
         note(cgroup::remove(&gone));
+    }
+    if let Some(member) = &record.firewall {
+        note(firewall::leave(paths, record, member));
     }
     if record.registered || record.host_interface.is_some() {
         note(outside(record, &name));

@@ -2,12 +2,12 @@
 //! a step fails.
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::{cleanup, idmap, registration, reserve};
+use super::{cleanup, firewall, idmap, registration, reserve};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::machined::{Outcome, Previous};
 use crate::host::state::{Phase, Record, Syscalls, process_start};
-use crate::host::{cgroup, ids, netlink, networkd};
+use crate::host::{cgroup, ids, netlink, networkd, nftables};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::users::Users;
 use crate::machine::{Machine, Register};
@@ -148,7 +148,7 @@ impl<'a> Launch<'a> {
         self.locks.push(name.descriptor);
         // Before anything else is made, and naming all that will be: whoever cleans up after a
         // kill at any later moment finds it here.
-        self.record.write(paths)?;
+        firewall::reserve(paths, &mut self.record)?;
         let place = paths.machine(&self.ask.machine.name).join("root");
         std::fs::create_dir_all(&place).context(|| format!("cannot make '{}'", place.display()))?;
         if let Some(base) = self.record.id_base.filter(|_| self.ask.locks_ids) {
@@ -292,6 +292,10 @@ impl<'a> Launch<'a> {
     fn link(&mut self) -> Result<()> {
         let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
         let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
+        // Before the link: no packet of the machine is met by no rule.
+        if let Some(member) = &self.record.firewall {
+            firewall::join(self.ask.paths, member)?;
+        }
         let (link, addresses) = super::runtime()?.block_on(async {
             let link = match old {
                 Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
@@ -303,6 +307,9 @@ impl<'a> Launch<'a> {
             let addresses = netlink::configure_guest(plan, network.as_fd()).await?;
             Ok::<_, Error>((link, addresses))
         })?;
+        if !self.ask.machine.network.ports.is_empty() {
+            firewall::answer_loopback(&plan.host_interface, link.ifindex);
+        }
         self.record.host_ifindex = Some(link.ifindex);
         self.record.host_addresses = link.addresses;
         self.record.addresses = addresses;
@@ -425,6 +432,8 @@ fn record(ask: &Ask<'_>) -> Record {
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
+        record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
+        record.firewall = Some(nftables::Member::new(plan, &machine.network.ports));
     }
     record.files = files(ask, record.id_base);
     record

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::machine::Register;
 use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice, Wait};
-use crate::machine::network::Mode;
+use crate::machine::network::{Mode, ResolvConf};
 use crate::machine::users::{RANGE_SIZE, Users};
 use std::path::PathBuf;
 
@@ -34,6 +34,7 @@ fn word_of<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> String {
 
 const WAITS: &[(&str, Wait)] = &[("auto", Wait::Auto), ("ready", Wait::Ready), ("running", Wait::Running)];
 const MODES: &[(&str, Mode)] = &[("veth", Mode::Veth), ("host", Mode::Host), ("none", Mode::None)];
+const RESOLV_CONFS: &[(&str, ResolvConf)] = &[("auto", ResolvConf::Auto), ("off", ResolvConf::Off)];
 const REGISTERS: &[(&str, Register)] =
     &[("auto", Register::Auto), ("yes", Register::Yes), ("no", Register::No)];
 const CONSOLES: &[(&str, Console)] = &[
@@ -64,6 +65,16 @@ impl Value for Mode {
 
     fn show(&self) -> String {
         word_of(self, MODES)
+    }
+}
+
+impl Value for ResolvConf {
+    fn read(given: &Given) -> Result<Self> {
+        choose(given, RESOLV_CONFS)
+    }
+
+    fn show(&self) -> String {
+        word_of(self, RESOLV_CONFS)
     }
 }
 

@@ -1,0 +1,231 @@
+//! The firewall: one table, `inet coracle`, spoken to over netlink without the program nft(8). Made
+//! with the first machine, removed with the last. Called by the supervisor, which names a machine's
+//! part in the state record first, and by `cleanup`. Own code: of the crates, some link C, some run
+//! the program, and those that speak netlink have neither masquerade nor connection state.
+
+mod message;
+mod table;
+
+use crate::error::{Context, Error, Result};
+use crate::host::netlink::plan::Plan;
+use crate::machine::network::{Port, Protocol};
+use message::{Attributes, Batch, Existing, Kind};
+use rustix::io::Errno;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A machine's part of the table: what its elements are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The host's end of its link.
+    interface: String,
+    /// The link-layer address of its own end.
+    mac: [u8; 6],
+    /// Its IPv4 address.
+    ipv4: Ipv4Addr,
+    /// Its IPv6 address; all of its prefix of 64 bits is its.
+    ipv6: Ipv6Addr,
+    /// Ports of the host that lead to it.
+    #[serde(default)]
+    ports: Vec<Port>,
+}
+
+impl Member {
+    /// The part of the machine of this link.
+    pub fn new(plan: &Plan, ports: &[Port]) -> Self {
+        Self {
+            interface: plan.host_interface.clone(),
+            mac: plan.guest_mac,
+            ipv4: plan.ipv4.guest,
+            ipv6: plan.ipv6.guest,
+            ports: ports.to_vec(),
+        }
+    }
+
+    /// The ports that lead to it.
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
+    }
+
+    /// Who it is and what it may send.
+    fn identity(&self) -> [Element; 5] {
+        let mut interface = [0; 16];
+        let length = self.interface.len().min(15);
+        interface[..length].copy_from_slice(&self.interface.as_bytes()[..length]);
+        let [a, b, c, d, e, f] = self.mac;
+        let sender = [&interface[..], &[a, b, c, d, e, f, 0, 0]].concat();
+        let prefix = Ipv6Addr::from_bits(self.ipv6.to_bits() >> 64 << 64).octets();
+        let element = |set, key: Vec<u8>| Element { set, key, data: None };
+        [
+            element(table::LINKS, interface.to_vec()),
+            element(table::SOURCES_4, [&sender[..], &self.ipv4.octets()].concat()),
+            element(table::SOURCES_6, [&sender[..], &prefix].concat()),
+            element(table::INSIDE_4, self.ipv4.octets().to_vec()),
+            element(table::INSIDE_6, prefix.to_vec()),
+        ]
+    }
+
+    /// Where its ports lead.
+    fn forwards(&self) -> impl Iterator<Item = Element> + '_ {
+        self.ports.iter().flat_map(|port| (port.host..=port.last).map(move |number| (port, number))).flat_map(
+            |(port, number)| {
+                let guest = port.guest.saturating_add(number - port.host);
+                let wide = |number: u16| [&number.to_be_bytes()[..], &[0, 0]].concat();
+                let protocol = if port.protocol == Protocol::Udp { table::UDP } else { table::TCP };
+                let at = [&[protocol, 0, 0, 0][..], &wide(number)].concat();
+                let to_4 = [&self.ipv4.octets()[..], &wide(guest)].concat();
+                let to_6 = [&self.ipv6.octets()[..], &wide(guest)].concat();
+                let element = |set, key, data| Element { set, key, data: Some(data) };
+                match port.address {
+                    None => {
+                        vec![element(table::PORTS_4, at.clone(), to_4), element(table::PORTS_6, at, to_6)]
+                    }
+                    Some(IpAddr::V4(address)) => {
+                        vec![element(table::AT_4, [&address.octets()[..], &at].concat(), to_4)]
+                    }
+                    Some(IpAddr::V6(address)) => {
+                        vec![element(table::AT_6, [&address.octets()[..], &at].concat(), to_6)]
+                    }
+                }
+            },
+        )
+    }
+
+    fn elements(&self) -> Vec<Element> {
+        self.identity().into_iter().chain(self.forwards()).collect()
+    }
+
+    fn push(&self, batch: &mut Batch, kind: Kind) {
+        let mut elements = self.elements();
+        // Those of one set together: a message each.
+        elements.sort_by_key(|element| element.set);
+        for same in elements.chunk_by(|one, other| one.set == other.set) {
+            // An attribute holds 64 KiB.
+            same.chunks(256).for_each(|some| push(batch, kind, some));
+        }
+    }
+}
+
+/// An element of a set or map.
+#[derive(Debug, Clone)]
+struct Element {
+    set: &'static str,
+    key: Vec<u8>,
+    data: Option<Vec<u8>>,
+}
+
+/// Takes a machine into the table, which is made where it is not there. One that is in it stays.
+///
+/// # Errors
+/// A kernel without nftables, or one that refuses.
+pub fn add(member: &Member) -> Result<()> {
+    let doing = || format!("cannot set up the firewall of '{}'", member.interface);
+    // Another first machine may make the table between our two tries.
+    for _ in 0..3 {
+        let mut batch = Batch::new();
+        member.push(&mut batch, Kind::NewElements);
+        match commit(batch) {
+            Err(Errno::NOENT) => {}
+            other => return other.context(doing),
+        }
+        let mut batch = Batch::new();
+        table::make(&mut batch);
+        member.push(&mut batch, Kind::NewElements);
+        match commit(batch) {
+            Err(Errno::EXIST) => {}
+            Err(errno @ (Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::NOENT)) => {
+                return Err(errno).context(doing).map_err(without);
+            }
+            other => return other.context(doing),
+        }
+    }
+    Err(Error::new("others change it all the time").context(doing()))
+}
+
+/// Takes a machine out of the table. One that is not in it is fine.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn remove(member: &Member) -> Result<()> {
+    let doing = || format!("cannot take '{}' out of the firewall", member.interface);
+    let mut batch = Batch::new();
+    member.push(&mut batch, Kind::DeleteElements);
+    match commit(batch) {
+        Err(Errno::NOENT) => {}
+        other => return other.context(doing),
+    }
+    // Part of it is gone already: then one by one.
+    for element in member.elements() {
+        let mut batch = Batch::new();
+        push(&mut batch, Kind::DeleteElements, &[element]);
+        gone(commit(batch)).context(doing)?;
+    }
+    Ok(())
+}
+
+/// Removes the table, with whatever is in it. None is fine.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn remove_table() -> Result<()> {
+    let mut batch = Batch::new();
+    batch.push(Kind::DeleteTable, Existing::Keep, &Attributes::new().text(1, table::TABLE));
+    gone(commit(batch)).context(|| "cannot remove the firewall table 'inet coracle'")
+}
+
+/// What is gone already is as it should be, also where the kernel has no nftables at all.
+fn gone(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match result {
+        Err(Errno::NOENT | Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => Ok(()),
+        other => other,
+    }
+}
+
+fn without(error: Error) -> Error {
+    error.hint(
+        "the kernel needs nftables with NAT for the inet family (CONFIG_NF_TABLES_INET, CONFIG_NFT_MASQ)",
+    )
+}
+
+/// Makes or removes elements of one set.
+fn push(batch: &mut Batch, kind: Kind, elements: &[Element]) {
+    let Some(first) = elements.first() else { return };
+    let value = |bytes: &[u8]| Attributes::new().bytes(1, bytes);
+    let item = |element: &Element| {
+        let item = Attributes::new().nested(1, &value(&element.key));
+        match &element.data {
+            Some(data) => item.nested(2, &value(data)),
+            None => item,
+        }
+    };
+    let items: Vec<Attributes> = elements.iter().map(item).collect();
+    let elements = Attributes::new().text(1, table::TABLE).text(2, first.set).list(3, &items);
+    batch.push(kind, Existing::Keep, &elements);
+}
+
+/// Carries a transaction out. The kernel has answered when the sending is over.
+fn commit(batch: Batch) -> rustix::io::Result<()> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::NETFILTER),
+    )?;
+    let kernel = SocketAddrNetlink::new(0, 0);
+    rustix::net::sendto(&socket, &batch.finish(), SendFlags::empty(), &kernel)?;
+    let mut buffer = vec![0; 16384];
+    loop {
+        match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((_, length)) => {
+                let answers = buffer.get(..length).unwrap_or_default();
+                if let Some(code) = message::first_error(answers) {
+                    return Err(Errno::from_raw_os_error(code));
+                }
+            }
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A machine's coming to and going from the firewall's table, which is there while any machine needs
+//! it. Called by `launch` and `cleanup`.
+
+use crate::error::{Context, Error, Result};
+use crate::host::state::Record;
+use crate::host::{forwarding, netlink, nftables};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use std::fs::File;
+
+/// Writes a machine's record for the first time, which makes its ports its own. What a machine
+/// that is dead has of them is taken from it.
+///
+/// # Errors
+/// A port of another machine: then the record is not written, and names no part of the table.
+pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
+    let wanted = record.firewall.as_ref().map(|member| member.ports().to_vec()).unwrap_or_default();
+    if wanted.is_empty() {
+        return record.write(paths);
+    }
+    let lock = lock(paths)?;
+    let others = Record::all(paths).into_iter().filter(|other| other.name != record.name);
+    let mut dead = Vec::new();
+    for other in others {
+        let held = other.firewall.iter().flat_map(nftables::Member::ports);
+        let clash = held.flat_map(|held| wanted.iter().map(move |port| (held, port)));
+        match clash.into_iter().find(|(held, port)| held.overlaps(port)) {
+            Some((held, port)) if other.is_alive() => {
+                let error =
+                    Error::new(format!("cannot forward '{port}': machine '{}' has '{held}'", other.name));
+                record.firewall = None;
+                return Err(error.hint("stop that machine, or forward another port"));
+            }
+            Some(_) => dead.push(other),
+            None => {}
+        }
+    }
+    record.write(paths)?;
+    drop(lock);
+    for other in dead {
+        if let Some(member) = &other.firewall {
+            leave(paths, &other, member)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a machine in. Its record names it already. Where forwarding cannot be switched on, as in a
+/// container, it reaches its host.
+///
+/// # Errors
+/// A kernel that has no nftables or refuses.
+pub fn join(paths: &Paths, member: &nftables::Member) -> Result<()> {
+    if let Err(error) = forwarding::enable(paths) {
+        log::warn!("{error}: the machine reaches no more than its host");
+    }
+    let _lock = lock(paths)?;
+    nftables::add(member)
+}
+
+/// Lets ports of a machine answer at the host's loopback addresses. Without it they answer at others.
+pub fn answer_loopback(interface: &str, ifindex: u32) {
+    if let Err(error) = forwarding::let_loopback_out(interface) {
+        log::warn!("{error}: ports do not answer at 127.0.0.1");
+    }
+    let route = super::runtime().and_then(|runtime| runtime.block_on(netlink::answer_loopback(ifindex)));
+    if let Err(error) = route {
+        log::info!("{error}: ports do not answer at ::1");
+    }
+}
+
+/// Takes a machine out, and the table away with the last.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn leave(paths: &Paths, record: &Record, member: &nftables::Member) -> Result<()> {
+    let _lock = lock(paths)?;
+    if is_needed(paths, &record.name) {
+        nftables::remove(member)?;
+    } else {
+        nftables::remove_table()?;
+    }
+    // Said before the lock is given back: of two that go at once the second takes the table away.
+    Record { firewall: None, ..record.clone() }.write(paths)
+}
+
+/// Joining waits while somebody finds out whether the table is needed. The directory is locked
+/// itself: a file would have to be removed.
+fn lock(paths: &Paths) -> Result<File> {
+    let doing = || format!("cannot lock '{}'", paths.state().display());
+    let directory = File::open(paths.state()).context(doing)?;
+    directory.lock().context(doing)?;
+    Ok(directory)
+}
+
+/// Whether any other machine has a part in the table. The first that has one answers.
+fn is_needed(paths: &Paths, own: &str) -> bool {
+    let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
+    let mut names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
+    names.any(|name| {
+        let record = || Record::read(paths, &name).ok().flatten();
+        name.as_str() != own && record().is_some_and(|record| record.firewall.is_some())
+    })
+}

@@ -1,0 +1,151 @@
+//! The way out on a host with nothing set up: masquerade, forwarding, no forged addresses, and nothing left after.
+
+mod support;
+
+use std::time::Instant;
+use support::{Host, LONG, Snapshot};
+
+/// A network outside of the host: another namespace with a web server, which has no way back to machines.
+const OUTSIDE: &str = "
+ip netns add outside
+ip link add up0 type veth peer name out0 netns outside
+ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up
+ip -n outside addr add 192.0.2.2/24 dev out0; ip -n outside addr add 2001:db8::2/64 dev out0 nodad
+ip -n outside link set lo up; ip -n outside link set out0 up
+ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
+mkdir -p /srv/www/cgi-bin; echo 'hello from outside' >/srv/www/index.html
+printf '#!/bin/sh\\necho; echo \"$REMOTE_ADDR\"\\n' >/srv/www/cgi-bin/who; chmod 755 /srv/www/cgi-bin/who
+ip netns exec outside busybox httpd -p '[::]:80' -h /srv/www
+";
+
+fn host_with_outside(guests: &[&str]) -> Host {
+    let host = Host::start(guests);
+    host.sh_ok(OUTSIDE);
+    host.sh_ok("machinectl -q list");
+    host
+}
+
+/// What the server outside says, and in how many milliseconds.
+#[track_caller]
+fn who_asks(host: &Host, guest: &str, server: &str) -> (String, u128) {
+    let start = Instant::now();
+    let url = format!("http://{server}/cgi-bin/who");
+    let out = host.in_guest(guest, &["busybox", "wget", "-T", "2", "-q", "-O", "-", &url]);
+    (out.success("the page outside").stdout.trim().to_owned(), start.elapsed().as_millis())
+}
+
+#[test]
+fn a_machine_reaches_the_outside_by_both_families() {
+    let host = host_with_outside(&["busybox"]);
+    assert_eq!(host.read("/proc/sys/net/ipv4/ip_forward"), "0\n");
+    assert_eq!(host.read("/proc/sys/net/ipv6/conf/all/forwarding"), "0\n");
+    host.start_machine("busybox");
+    for (server, source) in [("192.0.2.2", "::ffff:192.0.2.1"), ("[2001:db8::2]", "2001:db8::1")] {
+        let (who, took) = who_asks(&host, "busybox", server);
+        assert!(who.contains(source), "{server}: {who}");
+        println!("{server} saw {who} after {took} ms");
+    }
+    println!("{}", host.ok(&["nft", "list", "table", "inet", "coracle"]));
+    // The host keeps the routes that it has by router advertisements, and takes none from a machine.
+    assert_eq!(host.read("/proc/sys/net/ipv6/conf/up0/accept_ra"), "2\n");
+    assert_eq!(host.read("/proc/sys/net/ipv6/conf/ve-busybox/accept_ra"), "0\n");
+    // Nobody gets in from outside by the address of the machine.
+    let address = host.address("busybox");
+    host.sh_ok(&format!("ip -n outside route add {address} via 192.0.2.1"));
+    let knock = format!("ip netns exec outside busybox wget -T 2 -q -O - http://{address}/");
+    assert_ne!(host.sh(&knock).status, 0);
+    host.coracle(&["stop", "busybox"]);
+    // Forwarding stays on, with the anycast routes of a router.
+    let before = Snapshot::take(&host);
+    host.coracle(&["start", "busybox"]);
+    who_asks(&host, "busybox", "192.0.2.2");
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// Every kind of `/etc/resolv.conf`: none, a file, links that dangle into `/run`, a link elsewhere.
+#[test]
+fn a_machine_asks_the_name_servers_of_its_host() {
+    let host = host_with_outside(&["busybox"]);
+    let seen = |setup: &str, definition: &str| {
+        host.sh_ok(&format!("cd /var/lib/machines/busybox/etc && rm -f resolv.conf && {{ {setup}; }}"));
+        host.define("busybox", definition);
+        host.coracle(&["start", "busybox"]);
+        let text = host.in_guest("busybox", &["cat", "/etc/resolv.conf"]).stdout;
+        host.coracle(&["stop", "busybox"]);
+        text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("|")
+    };
+    // The host's file has the stub of resolved alone, which no machine can reach.
+    assert!(host.read("/etc/resolv.conf").contains("nameserver 127.0.0.53"));
+    host.sh_ok("resolvectl dns up0 192.0.2.2 2001:db8::2; resolvectl domain up0 example");
+    let expected = "nameserver 192.0.2.2|nameserver 2001:db8::2|search example";
+    for setup in [
+        "true",
+        "echo nameserver 203.0.113.1 >resolv.conf",
+        "ln -s ../run/systemd/resolve/stub-resolv.conf resolv.conf",
+        "ln -s /run/resolvconf/resolv.conf resolv.conf",
+    ] {
+        assert_eq!(seen(setup, ""), expected, "{setup}");
+    }
+    let own = "echo nameserver 203.0.113.1 >resolv.conf";
+    assert_eq!(seen(own, "[root]\nread-only = true\n"), expected);
+    assert_eq!(seen(own, "[network]\nresolv-conf = \"off\"\n"), "nameserver 203.0.113.1");
+    assert_eq!(seen("ln -s mine resolv.conf; echo 1 >mine", ""), "1");
+    // A link to a file of the host is one inside the tree.
+    host.sh_ok("echo untouched >/run/bait");
+    assert_eq!(seen("ln -s /run/bait resolv.conf", ""), expected);
+    assert_eq!(host.read("/run/bait"), "untouched\n");
+    host.stop();
+}
+
+#[test]
+fn a_forged_address_goes_nowhere() {
+    let host = host_with_outside(&["busybox"]);
+    host.start_machine("busybox");
+    who_asks(&host, "busybox", "192.0.2.2");
+    let dropped = "nft list chain inet coracle guard | grep -c 'packets [1-9][0-9]* bytes [0-9]* drop'";
+    assert_ne!(host.sh(dropped).status, 0, "nothing is dropped yet");
+    // Another source address: a route back exists, so only the guard stops it.
+    host.in_guest("busybox", &["ip", "addr", "add", "198.51.100.7/32", "dev", "host0"]).success("add");
+    host.sh_ok("ip route add 198.51.100.7 dev ve-busybox");
+    let forged = ["ping", "-c1", "-W1", "-I", "198.51.100.7", "192.0.2.2"];
+    assert_ne!(host.in_guest("busybox", &forged).status, 0);
+    host.sh_ok(dropped);
+    // The host's own loopback is not the machine's.
+    host.in_guest("busybox", &["ip", "route", "add", "127.0.0.9", "dev", "host0", "table", "local"]);
+    // Another link-layer address with the right source address.
+    let mac = "ip link set host0 down; ip link set host0 address 02:00:00:00:00:01; ip link set host0 up";
+    host.in_guest("busybox", &["sh", "-c", mac]).success("change the link-layer address");
+    let host_address = host.property("busybox", "host-addresses");
+    let host_address = host_address.split(' ').next().expect("an address");
+    assert_ne!(host.in_guest("busybox", &["ping", "-c1", "-W1", host_address]).status, 0);
+    println!("{}", host.ok(&["nft", "list", "chain", "inet", "coracle", "guard"]));
+    host.coracle(&["stop", "busybox"]);
+    host.stop();
+}
+
+#[test]
+fn a_killed_supervisor_and_two_starts_at_once_leave_the_table_right() {
+    let names = ["a", "b", "c"];
+    let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    for name in names {
+        host.define(name, "");
+    }
+    let elements =
+        || host.sh("nft list set inet coracle links | grep -o 've-[a-c]' | sort -u | tr -d '\\n'").stdout;
+    for _ in 0..3 {
+        host.sh_ok("for m in a b c; do coracle start $m & done; wait");
+        assert_eq!(elements(), "ve-ave-bve-c");
+        host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
+        host.wait_until(LONG, "systemctl is-failed coracle@a || systemctl is-active coracle@a");
+        host.wait_until(LONG, "test \"$(nft list set inet coracle links | grep -o 've-[a-c]' | sort -u | tr -d '\\n')\" = ve-bve-c");
+        host.sh_ok("for m in a b c; do coracle stop $m & done; wait; systemctl reset-failed");
+        assert_ne!(host.sh("nft list table inet coracle").status, 0, "the table goes with the last");
+    }
+    before.assert_same(&host);
+    host.stop();
+}

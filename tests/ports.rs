@@ -1,0 +1,148 @@
+//! Ports of the host that lead to machines: from outside, from the host by its own address and by its loopback
+//! addresses, from machines; datagrams, ranges, and who has a port that is taken.
+
+mod support;
+
+use support::{Host, LONG, Snapshot};
+
+/// A network outside of the host, see tests/nat.rs, without a server.
+const OUTSIDE: &str = "
+ip netns add outside
+ip link add up0 type veth peer name out0 netns outside
+ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up
+ip -n outside addr add 192.0.2.2/24 dev out0; ip -n outside addr add 2001:db8::2/64 dev out0 nodad
+ip -n outside link set lo up; ip -n outside link set out0 up
+";
+
+const PORTS: &str = r#"[network]
+ports = ["8080:80", "127.0.0.1:8081:80", "[::1]:8082:80", "5353:53/udp", "8000-8003:9000-9003"]
+"#;
+
+const UDP_SERVER: &str = r#"
+use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6);
+socket(S, AF_INET6, SOCK_DGRAM, 0) or die;
+bind(S, pack_sockaddr_in6(53, inet_pton(AF_INET6, "::"))) or die;
+while ($from = recv(S, $text, 99, 0)) { send(S, "heard $text", 0, $from) }
+"#;
+
+fn page(url: &str) -> String {
+    format!("busybox wget -T 2 -q -O - http://{url}/ | grep -q 'hello from busybox'")
+}
+
+#[test]
+fn a_port_answers_from_everywhere() {
+    let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
+    host.sh_ok(OUTSIDE);
+    host.sh_ok("machinectl -q list");
+    // The address of another family has to be there before, and the routes of a router.
+    host.start_machine("b");
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    let before = Snapshot::take(&host);
+    host.define("a", PORTS);
+    host.coracle(&["start", "a"]);
+    let address = host.address("a");
+    host.wait_for_page(&address);
+    println!("{}", host.ok(&["nft", "list", "map", "inet", "coracle", "ports4"]));
+    for url in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
+        host.wait_until(LONG, &format!("ip netns exec outside {}", page(url)));
+        println!("from outside by {url}: answers");
+    }
+    for url in [
+        "192.0.2.1:8080",
+        "[2001:db8::1]:8080",
+        "127.0.0.1:8080",
+        "[::1]:8080",
+        "127.0.0.1:8081",
+        "[::1]:8082",
+    ] {
+        let answers = host.sh(&page(url)).status == 0;
+        println!("from the host by {url}: {answers}");
+        assert!(answers, "{url}\n{}", host.ok(&["nft", "list", "table", "inet", "coracle"]));
+    }
+    // A port of one address is none of another.
+    for url in ["192.0.2.1:8081", "[2001:db8::1]:8082", "127.0.0.1:8083"] {
+        assert_ne!(host.sh(&page(url)).status, 0, "{url}");
+    }
+    for guest in ["a", "b"] {
+        for url in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
+            host.in_guest(guest, &["sh", "-c", &page(url)]).success("the page by a port, from a machine");
+            println!("from machine {guest} by {url}: answers");
+        }
+    }
+    // The host's own loopback is reached by no machine, though the link lets it pass.
+    host.sh_ok("busybox httpd -f -p 127.0.0.1:7000 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid");
+    host.in_guest("a", &["ip", "route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local"]);
+    let script = "ip route add 127.0.0.1 dev host0; echo | timeout 2 busybox nc 127.0.0.1 7000";
+    assert_ne!(host.in_guest("b", &["sh", "-c", script]).status, 0);
+    assert!(host.coracle(&["status", "a"]).contains("ports: 8080:80, 127.0.0.1:8081:80, [::1]:8082:80"));
+    assert!(host.property("a", "ports").ends_with("5353:53/udp 8000-8003:9000-9003"));
+    host.coracle(&["stop", "a"]);
+    host.sh_ok("kill $(cat /run/httpd.pid)");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn datagrams_and_ranges() {
+    let host = Host::start(&["busybox"]);
+    host.sh_ok(OUTSIDE);
+    host.sh_ok("machinectl -q list");
+    host.define("busybox", PORTS);
+    host.coracle(&["start", "busybox"]);
+    // Only the host has a program for datagrams: it serves in the machine's network.
+    host.write("/run/udp.pl", UDP_SERVER);
+    let leader = host.machine_leader("busybox");
+    host.sh_ok(&format!("(timeout 60 nsenter -t {leader} -n perl /run/udp.pl >/dev/null 2>&1 &)"));
+    let serve =
+        "for p in 9000 9001 9003; do (while :; do echo port $p | nc -l -p $p; done) >/dev/null 2>&1 & done";
+    host.in_guest("busybox", &["sh", "-c", serve]).success("serve");
+    for (port, guest) in [(8000, 9000), (8001, 9001), (8003, 9003)] {
+        for (from, address) in [("ip netns exec outside", "192.0.2.1"), ("", "127.0.0.1"), ("", "::1")] {
+            let ask =
+                format!("{from} timeout 3 busybox nc {address} {port} </dev/null | grep 'port {guest}'");
+            host.wait_until(LONG, &ask);
+        }
+    }
+    for (from, address) in [("ip netns exec outside", "192.0.2.1"), ("", "127.0.0.1"), ("", "::1")] {
+        let ask = format!("exec 3<>/dev/udp/{address}/5353; echo x >&3; timeout 2 head -n1 <&3");
+        let out = host.wait_until(LONG, &format!("{from} bash -c '{ask}' | grep 'heard x'"));
+        println!("a datagram to {address}:5353: {}", out.stdout.trim());
+    }
+    host.coracle(&["stop", "busybox"]);
+    host.stop();
+}
+
+#[test]
+fn a_taken_port_is_named_before_anything_is_made() {
+    let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
+    host.sh_ok("machinectl -q list");
+    host.define("a", "[network]\nports = [\"8000-8010:9000-9010\"]\n");
+    host.define("b", "[network]\nports = [\"8005:80\"]\n");
+    host.coracle(&["start", "a"]);
+    let before = Snapshot::take(&host);
+    let refused = host.exec(&["coracle", "start", "b"]);
+    assert_ne!(refused.status, 0);
+    println!("{}", refused.stderr);
+    assert!(
+        host.coracle(&["status", "b"])
+            .contains("cannot forward '8005:80': machine 'a' has '8000-8010:9000-9010'")
+    );
+    before.assert_same(&host);
+    // The other's forwarding is as it was.
+    assert_eq!(host.sh_ok("nft list map inet coracle ports4 | grep -c '6 . 8005'"), "1\n");
+    host.sh_ok("busybox httpd -f -p 8005 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    host.coracle(&["stop", "a"]);
+    assert_ne!(host.exec(&["coracle", "start", "b"]).status, 0);
+    let status = host.coracle(&["status", "b"]);
+    println!("{status}");
+    assert!(status.contains("(busybox) has port 8005/tcp of ::"), "{status}");
+    // What a machine that was killed had is free again.
+    host.sh_ok("kill $(cat /run/httpd.pid)");
+    host.coracle(&["start", "a"]);
+    host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
+    host.wait_for_unit("a", "failed");
+    host.coracle(&["start", "b"]);
+    host.wait_until(LONG, &page("127.0.0.1:8005"));
+    host.coracle(&["stop", "b"]);
+    host.stop();
+}
