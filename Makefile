@@ -41,7 +41,7 @@ sharedir := $(DESTDIR)$(PREFIX)/share
 help:
 	@echo "make demo      boot a Debian machine and show it (as root)"
 	@echo "make test      lints, unit tests and the host suite (as root)"
-	@echo "make test-all  the host suite on Debian 12, 13 and unstable as hosts (as root)"
+	@echo "make test-all  the host suite on Debian 12, 13, unstable, and in coracle itself (as root)"
 	@echo "make test-vm   limits, AppArmor, reboots of the host: in a virtual machine (as root)"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
@@ -111,11 +111,11 @@ test: deps lint trees binary
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
 		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast
 
-# The suite's own names of the trees; `make test` has run it on Debian 13.
+# The suite's own names of the trees; `make test` has run it on Debian 13. Last, on hosts that coracle boots.
 test-all: test
-	for suite in bookworm sid; do
-		echo "== hosts of $$suite"
-		CORACLE_HOST_SUITE="$$suite" CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
+	for lane in SUITE=bookworm SUITE=sid BY=coracle; do
+		echo "== hosts of $$lane"
+		env "CORACLE_HOST_$$lane" CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
 			timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast --tests
 	done
 

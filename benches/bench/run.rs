@@ -26,7 +26,8 @@ pub struct Sample {
 /// How it failed, with the end of what it said.
 pub fn once(command: &[String]) -> Result<Sample, String> {
     let before = host_time();
-    let output = Command::new(format!("{TOOLS}/meter"))
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", BOUND, &format!("{TOOLS}/meter")])
         .args(command)
         .stdin(Stdio::null())
         .output()
