@@ -48,7 +48,8 @@ pub fn once(command: &[String]) -> Result<Sample, String> {
 /// The last thing said, in one short line.
 fn why(stderr: &[u8], status: f64) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("hint: ");
+    let line = text.lines().rev().find(is_telling).unwrap_or_default();
     format!("ended with {status}: {}", line.chars().take(160).collect::<String>())
 }
 

@@ -2,32 +2,31 @@
 //! a machine from configuring its host. Called by the supervisor and by `netlink`.
 
 use crate::error::{Context, Result};
-use crate::paths::Paths;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Lets the host forward packets, where it does not yet. It stays so: by the time the last machine
 /// goes others may count on it, and nobody asks the kernel whether.
 ///
 /// # Errors
 /// A switch that cannot be set.
-pub fn enable(paths: &Paths) -> Result<()> {
-    let forwards = place(paths, "ipv4/ip_forward");
+pub fn enable() -> Result<()> {
+    let forwards = place("ipv4/ip_forward");
     if !is(&forwards, "1") {
         log::info!("switching on IPv4 forwarding (net.ipv4.ip_forward)");
         set(&forwards, "1")?;
     }
-    let forwards = place(paths, "ipv6/conf/all/forwarding");
+    let forwards = place("ipv6/conf/all/forwarding");
     if forwards.exists() && !is(&forwards, "1") {
         log::info!("switching on IPv6 forwarding (net.ipv6.conf.all.forwarding)");
-        keep_advertised_routes(paths);
+        keep_advertised_routes();
         set(&forwards, "1")?;
     }
     Ok(())
 }
 
 /// A router heeds no router advertisements, unless told to: the host keeps the route it has by one.
-fn keep_advertised_routes(paths: &Paths) {
-    let Ok(interfaces) = std::fs::read_dir(place(paths, "ipv6/conf")) else { return };
+fn keep_advertised_routes() {
+    let Ok(interfaces) = std::fs::read_dir(place("ipv6/conf")) else { return };
     for interface in interfaces.flatten() {
         let heeds = interface.path().join("accept_ra");
         if interface.file_name() != "all"
@@ -41,7 +40,7 @@ fn keep_advertised_routes(paths: &Paths) {
 
 /// Prepares the host's end of a machine's link before it is up: a machine is no router of its host.
 pub fn distrust(interface: &str) {
-    let directory = place(&Paths::default(), "ipv6/conf").join(interface);
+    let directory = place("ipv6/conf").join(interface);
     // Without IPv6 there is nothing to switch off.
     if directory.exists()
         && let Err(error) = set(&directory.join("accept_ra"), "0")
@@ -55,18 +54,19 @@ pub fn distrust(interface: &str) {
 /// # Errors
 /// A switch that cannot be set.
 pub fn let_loopback_out(interface: &str) -> Result<()> {
-    set(&place(&Paths::default(), "ipv4/conf").join(interface).join("route_localnet"), "1")
+    set(&place("ipv4/conf").join(interface).join("route_localnet"), "1")
 }
 
-fn place(paths: &Paths, name: &str) -> PathBuf {
-    paths.join("/proc/sys/net").join(name)
+/// A switch of the network namespace we are in, as netlink knows it: it lies below no other root.
+fn place(name: &str) -> PathBuf {
+    Path::new("/proc/sys/net").join(name)
 }
 
-fn is(file: &std::path::Path, value: &str) -> bool {
+fn is(file: &Path, value: &str) -> bool {
     std::fs::read_to_string(file).is_ok_and(|text| text.trim() == value)
 }
 
-fn set(file: &std::path::Path, value: &str) -> Result<()> {
+fn set(file: &Path, value: &str) -> Result<()> {
     std::fs::write(file, value)
         .context(|| format!("cannot set '{}' to {value}", file.display()))
         .map_err(|error| error.hint("set it on the host with sysctl(8)"))

@@ -51,7 +51,7 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
 /// # Errors
 /// A kernel that has no nftables or refuses.
 pub fn join(paths: &Paths, member: &nftables::Member) -> Result<()> {
-    if let Err(error) = forwarding::enable(paths) {
+    if let Err(error) = forwarding::enable() {
         log::warn!("{error}: the machine reaches no more than its host");
     }
     let _lock = lock(paths)?;
