@@ -53,7 +53,9 @@ pub const ALL: &[Manager] = &[
         enter: &[("nsenter", "nsenter -t @P@ -a /bin/true")],
         leader: MACHINED_LEADER,
         kept: "systemctl show -P MainPID systemd-nspawn@@G@.service",
-        end: "machinectl terminate @G@ || true",
+        // An init that has only just begun hears no order to stop, which nspawn would wait for.
+        end: "systemctl kill -s KILL systemd-nspawn@@G@.service || true; machinectl terminate @G@ || true; \
+              systemctl reset-failed systemd-nspawn@@G@.service || true",
     },
     Manager {
         name: "lxc",
