@@ -101,7 +101,7 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Freeze(wanted) => freezer::freeze(paths, &wanted.names),
         Verb::Thaw(wanted) => freezer::thaw(paths, &wanted.names),
         Verb::Status(wanted) => machines::status(paths, wanted),
-        Verb::List(wanted) => machines::alone(machines::list(paths, wanted)),
+        Verb::List(wanted) => machines::alone(cli::list::list(paths, wanted)),
         Verb::Show(wanted) => machines::alone(machines::show(paths, wanted)),
         Verb::Logs(wanted) => machines::alone(machines::logs(paths, wanted)),
         Verb::CopyTo(wanted) => machines::alone(machines::copy(paths, machines::Way::To, wanted)),
