@@ -2,7 +2,7 @@
 //! place that ends the process.
 
 use coracle::cli::{self, Cli, Verb, machines};
-use coracle::control::{Outcome, freezer, signal};
+use coracle::control::{Outcome, freezer, printable, signal};
 use coracle::error::Error;
 use coracle::paths::Paths;
 use coracle::run::Mode;
@@ -151,7 +151,7 @@ impl log::Log for Standard {
 
     fn log(&self, record: &log::Record<'_>) {
         if record.target().starts_with("coracle") {
-            eprintln!("coracle: {}", record.args());
+            eprintln!("coracle: {}", printable(&record.args().to_string()));
         }
     }
 
@@ -160,8 +160,8 @@ impl log::Log for Standard {
 
 /// Prints an error for people.
 fn complain(error: &Error) {
-    eprintln!("coracle: {error}");
+    eprintln!("coracle: {}", printable(&error.to_string()));
     if let Some(hint) = error.cure() {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", printable(hint));
     }
 }
