@@ -7,8 +7,29 @@ use crate::control::list::{self, Row};
 use crate::error::Result;
 use crate::paths::Paths;
 
-/// What goes first where there is no room, from what is wanted least. `status` and `--json` have it all.
-const SPARED: [&str; 5] = ["INIT", "TASKS", "LEADER", "UNCONFINED", "ADDRESSES"];
+/// What goes first where there is no room, from what is wanted least; `status` and `--json` have it all.
+const SPARED: [(&str, Sparing); 11] = [
+    ("MEMORY", Sparing::Empty),
+    ("UNCONFINED", Sparing::Empty),
+    ("TASKS", Sparing::Empty),
+    ("INIT", Sparing::Empty),
+    ("LEADER", Sparing::Empty),
+    ("ADDRESSES", Sparing::Empty),
+    ("INIT", Sparing::Any),
+    ("TASKS", Sparing::Any),
+    ("LEADER", Sparing::Any),
+    ("UNCONFINED", Sparing::Any),
+    ("ADDRESSES", Sparing::Any),
+];
+
+/// When a column is spared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sparing {
+    /// Where no machine has anything in it.
+    Empty,
+    /// In any case.
+    Any,
+}
 
 /// `list`.
 ///
@@ -45,27 +66,18 @@ fn fitted(rows: &[Row], legend: Legend, columns: Option<usize>) -> String {
     }
     let says_nothing =
         |cells: &[Vec<String>], at: usize| cells.iter().all(|row| row.get(at).is_none_or(|cell| cell == "-"));
-    for sparing in [Sparing::Empty, Sparing::Any] {
-        for spared in SPARED {
-            let Some(at) = names.iter().position(|name| *name == spared) else { continue };
-            if fits(&shown) {
-                return shown;
-            }
-            if sparing == Sparing::Any || says_nothing(&cells, at) {
-                names.remove(at);
-                cells.iter_mut().for_each(|row| drop(row.remove(at)));
-                shown = table(&names, &cells, legend);
-            }
+    for (spared, when) in SPARED {
+        let Some(at) = names.iter().position(|name| *name == spared) else { continue };
+        if fits(&shown) {
+            break;
+        }
+        if when == Sparing::Any || says_nothing(&cells, at) {
+            names.remove(at);
+            cells.iter_mut().for_each(|row| drop(row.remove(at)));
+            shown = table(&names, &cells, legend);
         }
     }
     shown
-}
-
-/// Which columns are spared.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sparing {
-    Empty,
-    Any,
 }
 
 fn table(names: &[&str], cells: &[Vec<String>], legend: Legend) -> String {
