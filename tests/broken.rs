@@ -47,7 +47,6 @@ impl Bench {
     #[track_caller]
     fn is_diagnosed(&self, name: &str, said: &[&str]) {
         let out = self.host.exec(&["coracle", "doctor", name]);
-        println!("$ coracle doctor {name}\n{}", out.stdout);
         assert_eq!(out.status, 1, "{out}");
         let lines: usize = out.stdout.lines().map(|line| line.chars().count().div_ceil(80).max(1)).sum();
         assert!(lines <= 24, "{lines} lines of 80 columns: {out}");

@@ -174,7 +174,6 @@ fn shown(window: &Window, columns: u32, line: &str) -> String {
     let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
     assert_eq!(trimmed(&screen), trimmed(&joined), "lines are wrapped at {columns} columns:\n{screen}");
     let body: Vec<_> = screen.lines().skip(1).take_while(|line| !line.starts_with("the-end")).collect();
-    println!("$ {line}    # {columns} columns\n{}\n", body.join("\n"));
     body.join("\n")
 }
 
@@ -196,10 +195,10 @@ fn screens_fit_narrow_and_wide_windows() {
         assert!(list.contains("UNCONFINED"), "the one without users is told of:\n{list}");
         let status = shown(&window, columns, "coracle status trixie");
         assert!(status.contains("leader: ") && status.contains("unit: "), "{status}");
-        let doctor = shown(&window, columns, "coracle doctor");
+        let findings = shown(&window, columns, "coracle doctor");
         assert!(
-            doctor.contains("wrong: machine 'broken' has no root") && doctor.contains("cure: "),
-            "{doctor}"
+            findings.contains("wrong: machine 'broken' has no root") && findings.contains("cure: "),
+            "{findings}"
         );
         let doctor = shown(&window, columns, "coracle doctor broken");
         assert!(doctor.contains("/srv/broken"), "{doctor}");
@@ -207,7 +206,7 @@ fn screens_fit_narrow_and_wide_windows() {
         window.sees("coracle top: 3 machines");
         thread::sleep(Duration::from_millis(1500));
         let top = window.screen();
-        println!("$ coracle top    # {columns} columns\n{}\n", top.trim_end());
+        println!("at {columns} columns\n{list}\n\n{status}\n\n{findings}\n\n{doctor}\n\n{}", top.trim_end());
         assert!(top.contains("database-1") && top.lines().count() == 50, "{top}");
         window.types("q", &[]);
         window.sees("host>");
