@@ -45,7 +45,7 @@ help:
 	@echo "make test-vm   limits, AppArmor, reboots of the host: in a virtual machine (as root)"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
-	@echo "make bench     compare with others, as root; PARTS=\"start boot rest life scale\""
+	@echo "make bench     compare with others, as root; PARTS=\"start boot rest enter life scale\""
 	@echo "make lint      formatting, clippy, documentation, shell scripts"
 	@echo "make trees     the root trees of the host suite, cached"
 	@echo "make deps      what all of this needs on a Debian machine"

@@ -33,7 +33,8 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("start", "root directory to /bin/true to exit", start::all),
     ("boot", "to PID 1, to the first line, to running", boot::all),
     ("rest", "what an idle machine costs", rest::all),
-    ("life", "enter, stop, restart, reboot", life::all),
+    ("enter", "a command in a machine, and its session", life::enter),
+    ("life", "stop, restart, reboot", life::all),
     ("scale", "many machines", scale::all),
 ];
 

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod config;
 pub mod insight;
 pub mod layer;
+pub mod list;
 pub mod machines;
 pub mod manual;
 pub mod output;

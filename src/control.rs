@@ -60,6 +60,11 @@ fn block_on<F: Future>(future: F) -> Result<F::Output> {
     Ok(runtime.context(|| "cannot make an event loop".to_owned())?.block_on(future))
 }
 
+/// Text for a terminal: names that a guest has given its files do nothing to it.
+pub fn printable(text: &str) -> String {
+    crate::host::journal::printable(text.as_bytes())
+}
+
 /// The time now, microseconds since the epoch.
 fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

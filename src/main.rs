@@ -2,7 +2,7 @@
 //! place that ends the process.
 
 use coracle::cli::{self, Cli, Verb, machines};
-use coracle::control::{Outcome, freezer, signal};
+use coracle::control::{Outcome, freezer, printable, signal};
 use coracle::error::Error;
 use coracle::paths::Paths;
 use coracle::run::Mode;
@@ -101,7 +101,7 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Freeze(wanted) => freezer::freeze(paths, &wanted.names),
         Verb::Thaw(wanted) => freezer::thaw(paths, &wanted.names),
         Verb::Status(wanted) => machines::status(paths, wanted),
-        Verb::List(wanted) => machines::alone(machines::list(paths, wanted)),
+        Verb::List(wanted) => machines::alone(cli::list::list(paths, wanted)),
         Verb::Show(wanted) => machines::alone(machines::show(paths, wanted)),
         Verb::Logs(wanted) => machines::alone(machines::logs(paths, wanted)),
         Verb::CopyTo(wanted) => machines::alone(machines::copy(paths, machines::Way::To, wanted)),
@@ -151,7 +151,7 @@ impl log::Log for Standard {
 
     fn log(&self, record: &log::Record<'_>) {
         if record.target().starts_with("coracle") {
-            eprintln!("coracle: {}", record.args());
+            eprintln!("coracle: {}", printable(&record.args().to_string()));
         }
     }
 
@@ -160,8 +160,8 @@ impl log::Log for Standard {
 
 /// Prints an error for people.
 fn complain(error: &Error) {
-    eprintln!("coracle: {error}");
+    eprintln!("coracle: {}", printable(&error.to_string()));
     if let Some(hint) = error.cure() {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", printable(hint));
     }
 }

@@ -87,6 +87,36 @@ fn a_changed_definition_is_applied_as_far_as_can_be() {
         !rest.contains("tasks-max") && !rest.contains("mount") && rest.contains("stop-timeout"),
         "{rest}"
     );
+    // What was bound live is changed and taken off live.
+    let definition = host.read("/etc/coracle/machines.d/busybox.toml");
+    host.write(
+        "/etc/coracle/machines.d/busybox.toml",
+        &definition.replace("read-only = true", "read-only = false"),
+    );
+    let access = || {
+        host.ok(&[
+            "coracle",
+            "exec",
+            "busybox",
+            "--",
+            "sh",
+            "-c",
+            "grep ' /data ' /proc/mounts | cut -d' ' -f4 | cut -c1-2",
+        ])
+    };
+    assert_eq!(access(), "ro\n");
+    let changed = host.ok(&["coracle", "apply", "busybox"]);
+    assert_eq!(changed.lines().filter(|line| line.starts_with("done     mount")).count(), 2, "{changed}");
+    assert_eq!(access(), "rw\n");
+    host.write(
+        "/etc/coracle/machines.d/busybox.toml",
+        definition.split("[[mount]]").next().unwrap_or_default(),
+    );
+    let off = host.ok(&["coracle", "apply", "busybox"]);
+    assert_eq!(off.lines().filter(|line| line.starts_with("done     mount")).count(), 1, "{off}");
+    assert_eq!(host.ok(&["coracle", "exec", "busybox", "--", "ls", "-A", "/data"]), "");
+    host.write("/etc/coracle/machines.d/busybox.toml", &definition);
+    assert!(host.ok(&["coracle", "apply", "busybox"]).contains("done     mount"));
     // A reboot from inside begins with the definition.
     host.ok(&["coracle", "reboot", "busybox"]);
     host.wait_until(LONG, "coracle apply busybox | grep -q 'as its definition says'");

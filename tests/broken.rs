@@ -37,9 +37,24 @@ impl Bench {
         for said in said {
             assert!(out.stderr.contains(said), "not said: {said}\n{out}");
         }
+        self.is_diagnosed(name, said);
         // A machine that was refused by its supervisor is a failed unit, until somebody has seen it.
         self.host.exec(&["systemctl", "reset-failed", "coracle@broken.service"]);
         self.before.assert_same(&self.host);
+    }
+
+    /// Asserts that `doctor` names the same causes and cures, in one screen of a small terminal.
+    #[track_caller]
+    fn is_diagnosed(&self, name: &str, said: &[&str]) {
+        let out = self.host.exec(&["coracle", "doctor", name]);
+        assert_eq!(out.status, 1, "{out}");
+        let lines: usize = out.stdout.lines().map(|line| line.chars().count().div_ceil(80).max(1)).sum();
+        assert!(lines <= 24, "{lines} lines of 80 columns: {out}");
+        for said in said {
+            // The problems of a file are shown as 'check' shows them, each with its own hint.
+            let is_said = out.stdout.contains(&said.replace("hint: ", "cure: ")) || out.stdout.contains(said);
+            assert!(is_said, "not diagnosed: {said}\n{out}");
+        }
     }
 
     /// The same for `coracle run`.
@@ -193,6 +208,7 @@ fn definitions_that_say_nonsense() {
     let out = host.exec(&["coracle", "start", "nobody"]);
     assert!(out.status == 1 && out.stderr.contains("there is no machine 'nobody'"), "{out}");
     assert!(out.stderr.contains("hint: write '/etc/coracle/machines.d/nobody.toml'"), "{out}");
+    bench.is_diagnosed("nobody", &["there is no machine 'nobody'", "hint: write '/etc/coracle/"]);
     bench.before.assert_same(host);
 }
 

@@ -206,6 +206,14 @@ fn an_interrupted_copy_leaves_nothing() {
         assert!(!host.ok(&["coracle", "exec", "trixie", "--", "ls", "-A", "/tmp"]).contains("big"));
         assert!(!host.ok(&["coracle", "exec", "trixie", "--", "ls", "-A", "/tmp"]).contains("coracle"));
     }
+    // Killed, it cannot clean up after itself: the next copy to the same place does.
+    let left = "coracle exec trixie -- ls -A /tmp | grep -c coracle-copy";
+    host.sh("coracle copy-to trixie /srv/big /tmp/big & p=$!; sleep .03; kill -KILL $p; wait $p");
+    assert_eq!(host.sh(left).stdout, "1\n");
+    let out = host.exec(&["coracle", "copy-to", "trixie", "/etc/passwd", "/tmp/name"]);
+    assert!(out.status == 0 && out.stderr.contains("which a copy left that was killed"), "{out}");
+    assert_eq!(host.sh(left).stdout, "0\n");
+    host.ok(&["coracle", "exec", "trixie", "--", "rm", "/tmp/name"]);
     // People see how far it is.
     let seen = host.exec_on_tty(Duration::from_secs(60), "coracle copy-to trixie /srv/big /srv/big");
     assert!(seen.status == 0 && seen.stdout.contains(" MiB"), "{seen}");

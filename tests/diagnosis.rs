@@ -90,6 +90,34 @@ fn a_guest_that_is_killed_leaves_its_last_words() {
 }
 
 #[test]
+fn a_start_that_takes_too_long_is_recorded_and_a_stop_is_not() {
+    let host = Host::start(&["busybox"]);
+    host.write(
+        "/var/lib/machines/busybox/usr/sbin/late",
+        "#!/bin/sh\ntrap 'echo was waiting for nobody; exit 0' TERM\nsleep 1000 & wait\n",
+    );
+    host.sh_ok("chmod 755 /var/lib/machines/busybox/usr/sbin/late");
+    host.define("busybox", "[root]\n[boot]\nwait = \"ready\"\ninit = \"/sbin/late\"\n");
+    host.write("/run/systemd/system/coracle@busybox.service.d/late.conf", "[Service]\nTimeoutStartSec=3\n");
+    host.sh_ok("systemctl daemon-reload");
+    // One that somebody stops before it is up has done nothing wrong.
+    host.sh_ok("coracle start --wait=no busybox");
+    host.wait_until(LONG, "coracle show -p phase busybox | grep booting");
+    host.coracle(&["stop", "busybox"]);
+    assert_eq!(host.exec(&["test", "-e", "/var/lib/coracle/records/busybox.json"]).status, 1);
+
+    assert_eq!(host.exec(&["coracle", "start", "busybox"]).status, 1);
+    host.wait_for_unit("busybox", "failed");
+    let text = diagnosis(&host, "busybox");
+    println!("$ coracle doctor busybox\n{text}");
+    says(
+        &text,
+        &["(booting after ", "it was not up in time", "cure: see what it waited", "was waiting for nobody"],
+    );
+    host.stop();
+}
+
+#[test]
 fn a_host_is_looked_over() {
     let host = Host::start(&["busybox"]);
     let doctor = |expected: i32| -> Output {
@@ -160,6 +188,7 @@ fn waits(host: &Host, name: &str, on_terminal: &str, what: &str) -> String {
 fn a_slow_stop_says_what_it_waits_for() {
     let host = Host::start(&["trixie", "busybox"]);
     host.define("trixie", "");
+    host.sh_ok("mkdir -p /var/lib/machines/trixie/var/log/journal");
     host.coracle(&["start", "--wait=ready", "trixie"]);
     let slow = "trap 'sleep 6; exit' TERM; while :; do sleep 0.1; done";
     host.in_guest("trixie", &["systemd-run", "-q", "-u", "slow", "sh", "-c", slow]).success("a slow unit");
@@ -168,6 +197,9 @@ fn a_slow_stop_says_what_it_waits_for() {
         "{}",
         waits(&host, "trixie", "trixie: stopping: User job slow.service/stop running", "slow.service")
     );
+    // It was asked once: asked again, it would begin its shutdown anew.
+    let journal = "journalctl -D /var/lib/machines/trixie/var/log/journal -q -o cat -t systemd";
+    assert_eq!(host.sh_ok(&format!("{journal} | grep -c 'Received SIGRTMIN+4'")), "1\n");
     host.sh_ok("echo '::shutdown:/bin/sleep 6' >>/var/lib/machines/busybox/etc/inittab");
     host.start_machine("busybox");
     println!("{}", waits(&host, "busybox", "busybox: stopping: waits for busybox (", "busybox ("));

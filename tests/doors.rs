@@ -217,3 +217,86 @@ fn files_of_the_guest_neither_hang_nor_mislead() {
     assert!(!out.stdout.contains("machine-id") || out.status == 125, "{out}");
     host.stop();
 }
+
+#[test]
+fn names_of_the_guest_do_nothing_to_the_terminal_and_trees_of_it_nothing_to_the_host() {
+    let host = hostile();
+    for guest in ["own", "same"] {
+        // Names that would write to the terminal of who copies, things that have no end, and rights to be taken along.
+        let script = "mkdir -p /srv/t; cd /srv/t; d=$(printf '\\033]0;DOOR\\007\\033[2Jx'); mkdir \"$d\"; \
+            mkfifo pipe; ln -s /proc/1/mem mem; ln -s /dev/zero zero; cp /usr/bin/busybox suid; chmod 6755 suid; \
+            mount --bind /dev \"$d\" || mount -t tmpfs none \"$d\"; (while :; do echo more >>grows; done) & \
+            sleep 0.3; echo ready; wait";
+        let mut job = host.spawn(&["coracle", "exec", "-T", guest, "--", "sh", "-c", script]);
+        job.wait_for_stdout("ready", Duration::from_secs(20));
+        let out =
+            host.exec_for(Duration::from_secs(30), &["coracle", "copy-from", guest, "/srv/t", "/srv/got"]);
+        assert_eq!(out.status, 0, "{guest}: {out}");
+        assert!(out.stderr.contains("leaving out") && out.stderr.contains("another file system"), "{out}");
+        assert!(!out.stderr.contains('\x1b') && !out.stderr.contains('\x07'), "{:?}", out.stderr);
+        assert_eq!(host.sh_ok("find /srv/got -perm /6000; find /srv/got -type b -o -type c"), "", "{guest}");
+        assert_eq!(host.sh_ok("readlink /srv/got/mem /srv/got/zero"), "/proc/1/mem\n/dev/zero\n");
+        job.kill();
+        // Named directly.
+        for name in ["/dev/null", "/dev/zero", "/dev/console", "/proc/self/exe", "/proc/1/root", "/dev/log"] {
+            let out =
+                host.exec_for(Duration::from_secs(20), &["coracle", "copy-from", guest, name, "/srv/one"]);
+            let made =
+                host.sh("find /srv/one -type b -o -type c -o -type d -o -type s -o -perm /6000").stdout;
+            assert_eq!(made, "", "{guest} {name}: {out}");
+            host.sh_ok("rm -rf /srv/one");
+        }
+        let missing = host.exec(&["coracle", "copy-from", guest, "/srv/\x1b]0;DOOR\x07", "/srv/one"]);
+        assert!(missing.status == 1 && !missing.stderr.contains('\x1b'), "{:?}", missing.stderr);
+        host.sh_ok("rm -rf /srv/got");
+    }
+    host.stop();
+}
+
+#[test]
+fn the_log_and_the_sockets_of_the_host_cannot_be_misused() {
+    let host = hostile();
+    let supervisor = |guest: &str| host.property(guest, "supervisor");
+    let descriptors = |guest: &str| host.sh_ok(&format!("ls /proc/{}/fd | wc -l", supervisor(guest)));
+    for guest in ["own", "same"] {
+        let before = descriptors(guest);
+        let out = host.in_guest(guest, &["attacker", "forge"]);
+        assert!(out.stdout.contains("sent"), "{out}");
+        host.wait_until(
+            Duration::from_secs(20),
+            &format!("journalctl --sync; journalctl -q CORACLE_MACHINE={guest} -o cat | grep five"),
+        );
+        assert_eq!(host.sh("journalctl -q CORACLE_MACHINE=other").stdout, "", "an entry of another machine");
+        assert_eq!(before, descriptors(guest), "descriptors that were sent are held");
+        // Neither the control sockets nor anything else of the host's has a name inside.
+        let out = host.in_guest(
+            guest,
+            &[
+                "sh",
+                "-c",
+                "ls -d /run/coracle /var/lib/coracle /run/systemd/journal/socket /run/dbus 2>/dev/null; \
+                cut -c54- /proc/net/unix | grep -v '^ *Path' | sort -u",
+            ],
+        );
+        assert!(!out.stdout.contains("coracle") && !out.stdout.contains("journal"), "{out}");
+        assert!(!out.stdout.contains("dbus"), "{out}");
+    }
+    // What its console says is shown as it is to who looks at it, and as text to who reads the log.
+    let said = "printf 'one \\033]0;DOOR\\007two\\n' >/dev/console";
+    host.in_guest("own", &["sh", "-c", said]).success("it is written");
+    host.wait_until(Duration::from_secs(20), "journalctl --sync; coracle logs own | grep two");
+    for verb in ["logs", "status", "doctor"] {
+        let out = host.exec(&["coracle", verb, "own"]);
+        assert!(!out.stdout.contains('\x1b') && !out.stdout.contains('\x07'), "{verb}: {:?}", out.stdout);
+    }
+    // Who looks has their terminal back as it was, whatever the guest does to it meanwhile.
+    let mut viewer =
+        host.spawn_on_tty("stty -a >/tmp/before; coracle attach own; stty -a >/tmp/after; echo left $?");
+    viewer.wait_for_stdout("busybox: up", Duration::from_secs(20));
+    let mut keys = viewer.input();
+    host.in_guest("own", &["sh", "-c", "yes DOOR | head -c 100000 >/dev/console"]).success("a flood");
+    std::io::Write::write_all(&mut keys, b"\x1d\x1d\x1d").expect("type");
+    viewer.wait_for_stdout("left 0", Duration::from_secs(20));
+    host.sh_ok("cmp /tmp/before /tmp/after");
+    host.stop();
+}

@@ -160,3 +160,56 @@ fn a_screen_is_drawn() {
     window.sees("host>");
     host.stop();
 }
+
+/// What a command shows in a window of this size, without its prompt. No line of it is longer than the window.
+#[track_caller]
+fn shown(window: &Window, columns: u32, line: &str) -> String {
+    window.tmux(&["resize-window", "-x", &columns.to_string(), "-y", "50"]);
+    window.clear();
+    window.types(&format!("{line}; echo the-end"), &["Enter"]);
+    window.sees("\nthe-end");
+    let screen = window.screen();
+    // Joined, lines that were too long for the window are one again.
+    let joined = window.tmux(&["capture-pane", "-p", "-J"]);
+    let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+    assert_eq!(trimmed(&screen), trimmed(&joined), "lines are wrapped at {columns} columns:\n{screen}");
+    let body: Vec<_> = screen.lines().skip(1).take_while(|line| !line.starts_with("the-end")).collect();
+    body.join("\n")
+}
+
+#[test]
+fn screens_fit_narrow_and_wide_windows() {
+    let host = Host::builder().guest("trixie").guest("busybox").guest_as("busybox", "database-1").start();
+    host.define("database-1", "[users]\nprivate = \"no\"\n");
+    host.define("broken", "[root]\ndirectory = \"/srv/broken\"\n");
+    host.ok(&["coracle", "start", "--wait=ready", "trixie"]);
+    host.ok(&["coracle", "start", "busybox", "database-1"]);
+    // The kernel's own addresses of the links come a second later.
+    host.wait_until(BOUND, "! ip addr | grep tentative");
+    let window = Window::open(&host);
+    for columns in [80, 200] {
+        let list = shown(&window, columns, "coracle list");
+        for name in ["trixie", "busybox", "database-1", "running", "ADDRESSES", "UPTIME", "10."] {
+            assert!(list.contains(name), "no {name} at {columns} columns:\n{list}");
+        }
+        assert!(list.contains("UNCONFINED"), "the one without users is told of:\n{list}");
+        let status = shown(&window, columns, "coracle status trixie");
+        assert!(status.contains("leader: ") && status.contains("unit: "), "{status}");
+        let findings = shown(&window, columns, "coracle doctor");
+        assert!(
+            findings.contains("wrong: machine 'broken' has no root") && findings.contains("cure: "),
+            "{findings}"
+        );
+        let doctor = shown(&window, columns, "coracle doctor broken");
+        assert!(doctor.contains("/srv/broken"), "{doctor}");
+        window.types("coracle top -d 1", &["Enter"]);
+        window.sees("coracle top: 3 machines");
+        thread::sleep(Duration::from_millis(1500));
+        let top = window.screen();
+        println!("at {columns} columns\n{list}\n\n{status}\n\n{findings}\n\n{doctor}\n\n{}", top.trim_end());
+        assert!(top.contains("database-1") && top.lines().count() == 50, "{top}");
+        window.types("q", &[]);
+        window.sees("host>");
+    }
+    host.stop();
+}

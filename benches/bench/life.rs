@@ -3,18 +3,20 @@
 use super::boot::compare;
 use super::contenders;
 use super::managers::{self, Manager};
+use super::rest;
 use super::run;
+use super::table::{self, number};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 10;
 const ENTER_ROUNDS: usize = 30;
 const BOUND: Duration = Duration::from_secs(30);
 
-/// All four tables.
+/// All three tables but [`enter`].
 pub fn all() {
     contenders::prepare();
     managers::add("busybox", "bb");
-    enter();
     let all = || managers::ALL.iter();
     compare(
         "Stop, by the guest's own means",
@@ -30,31 +32,68 @@ pub fn all() {
     );
 }
 
-/// A machine of each is up in turn; the ways into it are interleaved.
-fn enter() {
-    for one in managers::ALL {
-        let up = run::once(&one.command(one.up, "bb")).and_then(|_| {
+/// A machine of everybody is up; all ways into them are interleaved, and then held open.
+pub fn enter() {
+    contenders::prepare();
+    let mut ways = Vec::new();
+    for (number, one) in managers::ALL.iter().enumerate() {
+        let guest = format!("bb{number}");
+        managers::add("busybox", &guest);
+        let up = run::once(&one.command(one.up, &guest)).and_then(|_| {
             // an init that has only just begun is not the one that is entered
             std::thread::sleep(Duration::from_secs(1));
-            one.ask(one.leader, "bb")
+            one.ask(one.leader, &guest)
         });
         match up {
             Ok(leader) => {
-                let container = run::shell("podman inspect -f '{{.Id}}' bb").unwrap_or_default();
-                let ways = one.enter.iter().map(|&(name, command)| {
-                    let command = command.replace("@P@", &leader).replace("@C@", &container);
-                    (name, move || run::once(&one.command(&command, "bb")).map(|sample| sample.wall))
-                });
-                compare(
-                    &format!("Enter: /bin/true in a running machine of {}", one.name),
-                    ways.collect(),
-                    ENTER_ROUNDS,
-                );
+                let container = run::shell(&format!("podman inspect -f '{{{{.Id}}}}' {guest}"));
+                let container = container.unwrap_or_default();
+                ways.extend(one.enter.iter().map(|&(name, command)| {
+                    (name, one.command(&command.replace("@P@", &leader).replace("@C@", &container), &guest))
+                }));
             }
             Err(why) => println!("\n  {} cannot run here: {why}", one.name),
         }
-        one.end("bb");
     }
+    let measured = |words: &Vec<String>| {
+        let words = words.clone();
+        move || run::once(&words).map(|sample| sample.wall)
+    };
+    compare(
+        "Enter: /bin/true in a running machine",
+        ways.iter().map(|(name, words)| (*name, measured(words))).collect(),
+        ENTER_ROUNDS,
+    );
+    let rows: Vec<Vec<String>> = ways.iter().filter_map(|(name, words)| session(name, words)).collect();
+    let head = ["name", "private dirty KiB", "private KiB", "proportional KiB"];
+    table::print("An open session: who was called, while a command sleeps in the machine", &head, &rows);
+    managers::ALL.iter().enumerate().for_each(|(number, one)| one.end(&format!("bb{number}")));
+}
+
+/// What the program costs that holds a session open.
+fn session(name: &str, words: &[String]) -> Option<Vec<String>> {
+    let (last, words) = words.split_last()?;
+    let (program, arguments) = words.split_first()?;
+    assert_eq!(last, "/bin/true", "every way ends with the command");
+    let mut called = Command::new(program)
+        .args(arguments)
+        .args(["/bin/sleep", "100"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .ok()?;
+    std::thread::sleep(Duration::from_secs(1));
+    let pid = called.id().to_string();
+    let kib = |keys: &[&str]| number(rest::memory(&pid, keys));
+    let row = vec![
+        name.to_owned(),
+        kib(&["Private_Dirty:"]),
+        kib(&["Private_Dirty:", "Private_Clean:"]),
+        kib(&["Pss:"]),
+    ];
+    let _ = called.kill();
+    let _ = called.wait();
+    Some(row)
 }
 
 /// Starts a machine, waits until it is up, and does something to it.

@@ -50,7 +50,7 @@ pub const ALL: &[Manager] = &[
         up: "systemctl start systemd-nspawn@@G@.service",
         down: "systemctl stop systemd-nspawn@@G@.service",
         restart: Some("systemctl restart systemd-nspawn@@G@.service"),
-        enter: &[("nsenter", "nsenter -t @P@ -a /bin/true")],
+        enter: &[("nsenter (of nspawn's)", "nsenter -t @P@ -a /bin/true")],
         leader: MACHINED_LEADER,
         kept: "systemctl show -P MainPID systemd-nspawn@@G@.service",
         // An init that has only just begun hears no order to stop, which nspawn would wait for.

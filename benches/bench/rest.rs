@@ -53,7 +53,7 @@ fn measure(one: &Manager) -> Result<Vec<String>, String> {
 }
 
 /// The sum of these lines of a process's `smaps_rollup`, KiB.
-fn memory(pid: &str, keys: &[&str]) -> f64 {
+pub fn memory(pid: &str, keys: &[&str]) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let of = |line: &str| keys.iter().any(|key| line.starts_with(key)).then(|| word(line, 1));
     text.lines().filter_map(of).sum()

@@ -79,7 +79,7 @@ fn rows(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Row>> {
 }
 
 /// Mounts that are defined and not there, and the other way round. New binds of the host's tree can be
-/// made; what PID 1 has received is locked.
+/// made, and taken off again; what PID 1 has received is locked.
 fn mounts(
     paths: &Paths,
     resolved: &Resolved,
@@ -91,8 +91,22 @@ fn mounts(
     let row = |how: &str, now: &str, defined: &str| -> Row {
         [how.into(), "mount".into(), now.into(), defined.into()]
     };
-    let gone = before.iter().filter(|text| !after.contains(text));
-    let mut rows: Vec<Row> = gone.map(|text| row(RESTART, text, "-")).collect();
+    let name = &resolved.machine.name;
+    let bound = bind::list(paths, name)?;
+    let mut rows = Vec::new();
+    // First what goes: something else may come to its place.
+    for text in before.iter().filter(|text| !after.contains(text)) {
+        let target = snapshot::mount_target(text);
+        let Some(binding) = bound.iter().find(|binding| Some(&binding.target) == target.as_ref()) else {
+            rows.push(row(RESTART, text, "-"));
+            continue;
+        };
+        rows.push(row(LIVE, text, "-"));
+        if act == Act::Do {
+            bind::unbind(paths, name, &binding.target)?;
+            started.entry("mount".into()).or_default().retain(|mount| mount != text);
+        }
+    }
     let defined = after.iter().zip(&resolved.machine.mounts);
     for (text, mount) in defined.filter(|(text, _)| !before.contains(text)) {
         let MountKind::Bind { source, read_only, map_ids, .. } = &mount.kind else {
@@ -104,7 +118,7 @@ fn mounts(
             bind::bind(
                 paths,
                 &bind::Ask {
-                    name: &resolved.machine.name,
+                    name,
                     source,
                     target: &mount.target,
                     read_only: *read_only,

@@ -84,7 +84,7 @@ pub fn doctor(paths: &Paths, wanted: &Doctor) -> Result<u8> {
     } else {
         let mut text = Vec::new();
         all.iter().try_for_each(|diagnosis| diagnosis.write(&mut text))?;
-        output::text(&String::from_utf8_lossy(&text))?;
+        output::folded(&String::from_utf8_lossy(&text))?;
     }
     Ok(u8::from(all.iter().any(doctor::Diagnosis::is_ill)))
 }
@@ -105,7 +105,7 @@ fn host(paths: &Paths, wanted: &Doctor) -> Result<u8> {
         let shown = |finding: &doctor::Finding| {
             format!("{:>6}: {}\n  cure: {}\n", finding.severity.as_str(), finding.what, finding.cure)
         };
-        output::text(&findings.iter().map(shown).collect::<String>())?;
+        output::folded(&findings.iter().map(shown).collect::<String>())?;
     }
     Ok(u8::from(doctor::is_ill(&findings)))
 }

@@ -3,12 +3,11 @@
 
 use super::output::{self, Align, Legend};
 use super::verbs::{
-    Bind, Copy, Entry, Kill, List, LogFormat, Logs, One, Shell, Show, Start, Status, Switch, Unbind, WaitFor,
-    Whom,
+    Bind, Copy, Entry, Kill, LogFormat, Logs, One, Shell, Show, Start, Status, Switch, Unbind, WaitFor, Whom,
 };
 use crate::config;
 use crate::control::progress::Progress;
-use crate::control::{Outcome, attach, bind, copy, exec, list, login, logs, show, signal, start, status};
+use crate::control::{Outcome, attach, bind, copy, exec, login, logs, show, signal, start, status};
 use crate::error::{Error, Result};
 use crate::host::state::Record;
 use crate::machine::Machine;
@@ -118,24 +117,6 @@ pub fn kill(paths: &Paths, wanted: &Kill) -> Outcome {
     signal::kill(paths, &wanted.names, wanted.signal, whom)
 }
 
-/// `list`.
-///
-/// # Errors
-/// Standard output cannot be written.
-pub fn list(paths: &Paths, wanted: &List) -> Result<()> {
-    let others = if wanted.all { config::names(paths)? } else { Default::default() };
-    let rows = list::rows(paths, others);
-    if wanted.json {
-        return output::json(&rows);
-    }
-    let right = ["LEADER", "MEMORY", "TASKS", "UPTIME"];
-    let align = |name: &str| if right.contains(&name) { Align::Right } else { Align::Left };
-    let columns = list::COLUMNS.map(|name| (name, align(name)));
-    let cells: Vec<Vec<String>> = rows.iter().map(list::Row::cells).collect();
-    let legend = if wanted.no_legend { Legend::Hidden } else { Legend::Shown };
-    output::text(&output::table(&columns, &cells, legend))
-}
-
 /// The machines named, or all that run.
 fn named_or_running(paths: &Paths, names: &[Name]) -> Vec<Name> {
     if !names.is_empty() {
@@ -168,7 +149,7 @@ pub fn status(paths: &Paths, wanted: &Status) -> Outcome {
             }
             status.write(&mut text)
         });
-        blocks.and_then(|()| output::text(&String::from_utf8_lossy(&text)))
+        blocks.and_then(|()| output::folded(&String::from_utf8_lossy(&text)))
     };
     failures.extend(written.err());
     if failures.is_empty() { Ok(()) } else { Err(failures) }

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use rustix::termios;
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
 
@@ -18,6 +19,44 @@ pub fn text(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// How wide standard output is, where it is a terminal.
+pub fn columns() -> Option<usize> {
+    let out = rustix::stdio::stdout();
+    let size = termios::isatty(out).then(|| termios::tcgetwinsize(out).ok()).flatten()?;
+    (size.ws_col > 0).then(|| usize::from(size.ws_col.max(20)))
+}
+
+/// Prints `text`, on a terminal with its long lines folded between words.
+///
+/// # Errors
+/// As [`text`].
+pub fn folded(text: &str) -> Result<()> {
+    match columns() {
+        Some(columns) => self::text(&text.lines().map(|line| fold(line, columns)).collect::<String>()),
+        None => self::text(text),
+    }
+}
+
+/// One line as several, the further ones below what follows its label, as in `  cure: …`.
+fn fold(line: &str, columns: usize) -> String {
+    let blanks = line.chars().take_while(|c| *c == ' ').count();
+    let label = line.split_once(": ").map(|(label, _)| label.chars().count() + 2);
+    let indent = label.filter(|label| *label <= 16).unwrap_or(blanks + 2).min(columns / 2);
+    let mut folded = String::new();
+    let mut width = 0;
+    for word in line.split_inclusive(' ') {
+        let length = word.trim_end().chars().count();
+        if width > indent && width + length > columns {
+            folded.truncate(folded.trim_end().len());
+            folded.push_str(&format!("\n{:indent$}", ""));
+            width = indent;
+        }
+        folded.push_str(word);
+        width += word.chars().count();
+    }
+    folded + "\n"
 }
 
 /// Standard output as something to write to, for what streams.
@@ -106,5 +145,13 @@ mod tests {
         );
         assert!(table(&columns, &rows, Legend::Hidden).starts_with("web"));
         assert_eq!(table(&columns, &[], Legend::Hidden), "");
+    }
+    #[test]
+    fn long_lines_are_folded_below_what_follows_their_label() {
+        assert_eq!(fold("  cure: move it to ext4", 80), "  cure: move it to ext4\n");
+        assert_eq!(fold("  cure: move it to ext4", 20), "  cure: move it to\n        ext4\n");
+        assert_eq!(fold("    a console says this", 14), "    a console\n      says\n      this\n");
+        assert_eq!(fold("averyveryverylongword and", 20), "averyveryverylongword\n  and\n");
+        assert_eq!(fold("", 20), "\n");
     }
 }

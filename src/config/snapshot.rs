@@ -51,6 +51,12 @@ pub fn read(paths: &Paths, name: &Name) -> Option<Values> {
     serde_json::from_slice(&std::fs::read(file(paths, name)).ok()?).ok()
 }
 
+/// Where a mount appears inside, from its value in [`Values`].
+pub fn mount_target(value: &str) -> Option<PathBuf> {
+    let table: toml::Table = format!("mount = {value}").parse().ok()?;
+    Some(table.get("mount")?.get("target")?.as_str()?.into())
+}
+
 /// Every setting that differs.
 pub fn differences(before: &Values, after: &Values) -> Vec<Difference> {
     let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();

@@ -5,6 +5,7 @@
 mod archive;
 mod entry;
 mod ids;
+mod lost;
 mod place;
 mod walk;
 

@@ -65,6 +65,16 @@ impl Row {
         ]
     }
 
+    /// One address for where there is no room for more, and how many others there are.
+    pub fn main_address(&self) -> String {
+        let first = self.addresses.iter().find(|address| address.is_ipv4()).or(self.addresses.first());
+        match (first, self.addresses.len()) {
+            (None, _) => "-".into(),
+            (Some(first), 1) => first.to_string(),
+            (Some(first), all) => format!("{first} +{}", all - 1),
+        }
+    }
+
     /// The row of a machine that has a record.
     pub(super) fn of_record(record: &Record) -> Self {
         let is_alive = record.is_alive();

@@ -8,6 +8,8 @@ use crate::error::Error;
 pub use crate::host::flight::LINES;
 
 use crate::host::flight::Flight;
+use crate::host::state::Phase;
+use crate::host::systemd1;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,6 +47,37 @@ pub fn guest_failed(terms: &Terms, ending: Ending, why: &str, console: Vec<Strin
         console,
     };
     write(&Paths::below(&terms.paths_root), &name, &flight);
+}
+
+/// Records a machine that was stopped because it was not up in time, and not because somebody
+/// wanted it stopped: of that only systemd knows. Returns whether it is so.
+pub fn came_late(terms: &Terms, console: &[String]) -> bool {
+    let Some(unit) = terms.record.unit.as_deref().filter(|_| systemd1::is_running()) else { return false };
+    let status = super::runtime().and_then(|runtime| runtime.block_on(systemd1::unit_properties(unit)));
+    let is_late = match status {
+        Ok(status) => status.result == "timeout",
+        Err(error) => {
+            log::warn!("cannot see why the machine was stopped: {error}, ignoring");
+            false
+        }
+    };
+    let Some(name) = Name::new(&terms.record.name).ok().filter(|_| is_late) else { return false };
+    let time = now();
+    let flight = Flight {
+        time,
+        lived: Some(time.saturating_sub(terms.record.started) / 1000),
+        step: Phase::Booting.as_str().into(),
+        cause: "it was not up in time, and was stopped".into(),
+        cure: Some(format!(
+            "see what it waited for below and in 'coracle logs {name}'; where nobody waits for it to be up, \
+             set boot.wait = \"running\""
+        )),
+        failed_units: failed_units(console),
+        console: console.to_vec(),
+        ..Flight::default()
+    };
+    write(&Paths::below(&terms.paths_root), &name, &flight);
+    true
 }
 
 /// Forgets an earlier failure of a machine that is up now.

@@ -25,7 +25,8 @@ enum Stage {
 pub struct Stop {
     stage: Stage,
     deadline: Option<Instant>,
-    /// What to ask again, and when: an init that is not up yet hears neither signal nor pipe.
+    /// What to ask again, and when: an init that is not up yet hears neither signal nor pipe. One that
+    /// heard is not asked again: systemd would begin anew with what it is waiting for.
     again: Option<(Instant, Init)>,
 }
 
@@ -52,7 +53,7 @@ impl Stop {
             stop.kill(leader);
         } else {
             let done = act(&orderly_stop(init, signal), leader, pid);
-            let repeat = signal.is_none() && (done == Done::Failed || init.reports_readiness());
+            let repeat = signal.is_none() && done == Done::Failed;
             stop.again = repeat.then(|| (Instant::now() + AGAIN, init));
         }
         stop
@@ -94,7 +95,7 @@ impl Stop {
             && when <= now
         {
             let done = act(&orderly_stop(init, None), leader, pid);
-            self.again = (done == Done::Failed || init.reports_readiness()).then(|| (now + AGAIN, init));
+            self.again = (done == Done::Failed).then(|| (now + AGAIN, init));
         }
         if self.deadline.is_none_or(|deadline| deadline > now) {
             return;
@@ -129,7 +130,7 @@ pub fn reboot(init: Init, leader: BorrowedFd<'_>, pid: u32) {
     }
 }
 
-/// Whether all could be done.
+/// Whether all could be done, and was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
     All,
@@ -137,7 +138,8 @@ enum Done {
 }
 
 fn act(actions: &[StopAction], leader: BorrowedFd<'_>, pid: u32) -> Done {
-    let mut all = Done::All;
+    // Looked at before anything is sent: it goes on listening, and may begin at any moment.
+    let mut all = if is_listening(pid, actions) { Done::All } else { Done::Failed };
     for action in actions {
         let done = match action {
             StopAction::Signal(signal) => process::send_signal(leader, *signal),
@@ -150,6 +152,31 @@ fn act(actions: &[StopAction], leader: BorrowedFd<'_>, pid: u32) -> Done {
         }
     }
     all
+}
+
+/// Whether one of the signals comes to PID 1's notice, or there is none to send. What it neither
+/// handles nor holds back, for a signalfd, the kernel drops: it is the first process of its namespace
+/// (pid_namespaces(7)).
+fn is_listening(pid: u32, actions: &[StopAction]) -> bool {
+    let signals = actions.iter().fold(0, |signals, action| match action {
+        StopAction::Signal(signal) => signals | bit(*signal),
+        StopAction::WriteFifo { .. } | StopAction::SetMode { .. } => signals,
+    });
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    signals == 0 || signals & noticed(&status) != 0
+}
+
+fn bit(signal: i32) -> u64 {
+    u32::try_from(signal - 1).ok().and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
+}
+
+/// The signals that a process handles or blocks, from what procfs says of it.
+fn noticed(status: &str) -> u64 {
+    let masks = status.lines().filter_map(|line| {
+        let mask = line.strip_prefix("SigBlk:").or_else(|| line.strip_prefix("SigCgt:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    masks.fold(0, |all, mask| all | mask)
 }
 
 /// The guest's root, by its PID 1. Links are resolved inside of it.
@@ -207,5 +234,27 @@ fn terminate(directory: &Path) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             terminate(&entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_noticed_where_it_is_handled_or_blocked() {
+        let status =
+            "Name:\tinit\nSigBlk:\t0000002000000000\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000004001\n";
+        let noticed = noticed(status);
+        for (signal, expected) in [(38, true), (15, true), (1, true), (13, false), (39, false), (64, false)] {
+            assert_eq!(noticed & bit(signal) != 0, expected, "{signal}");
+        }
+        assert_eq!((bit(0), bit(-1), bit(64)), (0, 0, 1 << 63));
+    }
+
+    #[test]
+    fn nothing_to_send_is_heard_and_nobody_hears_nothing() {
+        assert!(is_listening(0, &[]));
+        assert!(!is_listening(0, &[StopAction::Signal(38)]));
     }
 }

@@ -381,7 +381,10 @@ impl Loop {
         self.console.drain();
         let tail = self.console.tail(flight::LINES);
         drop(self.console.end());
-        if let Some(why) = &failure
+        let may_be_late = self.stop.is_some() && self.terms.waits_for_ready && !self.ready;
+        if may_be_late && flight::came_late(&self.terms, &tail) {
+            log::error!("machine '{}' was not up in time", self.terms.record.name);
+        } else if let Some(why) = &failure
             && self.terms.console == ConsoleKind::Journal
         {
             log::error!("machine '{}' failed: {why}", self.terms.record.name);

@@ -11,9 +11,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -190,11 +192,49 @@ static int type(void)
 	return 0;
 }
 
+/* Writes into the log what looks like another machine's entry, and sends descriptors that would have to be held. */
+static int forge(void)
+{
+	static const char *const messages[] = {
+		"<13>evil: one\nCORACLE_MACHINE=other\nMESSAGE=forged",
+		"<13>evil[7\nCORACLE_MACHINE=other\n]: two",
+		"<13>ev\nCORACLE_MACHINE=other\nil: three",
+		"<99999999999999999999>four\nCORACLE_MACHINE=other",
+		"<13>1 2026-11-25T13:00:00Z h a\nCORACLE_MACHINE=other\n 7 - - five",
+		"<13>",
+		"\nCORACLE_MACHINE=other\n",
+	};
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	int log = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (log < 0 || connect(log, (struct sockaddr *)&address, sizeof address) < 0)
+		return 1;
+	for (size_t index = 0; index < sizeof messages / sizeof *messages; index++) {
+		int held[64];
+		for (size_t number = 0; number < sizeof held / sizeof *held; number++)
+			held[number] = log;
+		char control[CMSG_SPACE(sizeof held)] = { 0 };
+		struct iovec text = { (void *)messages[index], strlen(messages[index]) };
+		struct msghdr message = { .msg_iov = &text, .msg_iovlen = 1,
+			.msg_control = control, .msg_controllen = sizeof control };
+		struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+		header->cmsg_level = SOL_SOCKET;
+		header->cmsg_type = SCM_RIGHTS;
+		header->cmsg_len = CMSG_LEN(sizeof held);
+		memcpy(CMSG_DATA(header), held, sizeof held);
+		if (sendmsg(log, &message, 0) < 0)
+			printf("refused: %s\n", strerror(errno));
+	}
+	printf("sent\n");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "overwrite"))
 		return overwrite();
 	if (argc > 1 && !strcmp(argv[1], "tiocsti"))
 		return type();
+	if (argc > 1 && !strcmp(argv[1], "forge"))
+		return forge();
 	watch(argc > 1 && !strcmp(argv[1], "beyond") ? try_beyond : try);
 }

@@ -9,8 +9,7 @@ use std::time::Instant;
 /// Clock ticks in a second (`USER_HZ`, the same on all machines).
 const TICKS: u64 = 100;
 /// What the keys do, in the last line.
-const HELP: &str =
-    "q quit  c cpu  m memory  i io  n network  t tasks  p pressure  a name  up/down, enter: processes";
+const HELP: &str = "q quit  c cpu  m memory  i io  n net  t tasks  p pressure  a name  enter open";
 
 /// What a key led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

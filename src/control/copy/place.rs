@@ -4,6 +4,7 @@
 
 use super::entry::{Data, Kind, Meta, Notes, Sink};
 use super::ids::Ids;
+use super::lost;
 use super::walk;
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -30,9 +31,8 @@ pub struct Place {
 impl Place {
     /// A new place in a directory.
     pub fn new(directory: OwnedFd, ids: Ids) -> Self {
-        let random =
-            crate::host::probe::random_id().iter().fold(0u64, |sum, byte| sum << 5 ^ u64::from(*byte));
-        let temporary = format!(".coracle-copy-{random:016x}").into();
+        lost::remove(directory.as_fd());
+        let temporary = lost::new_name().into();
         Self { directory, temporary, ids, directories: Vec::new(), done: false }
     }
 

@@ -39,7 +39,7 @@ pub fn diagnose(paths: &Paths, name: &Name, definition: Result<Machine>) -> Resu
         Ok(machine) => findings.extend(trees::findings_of(&machine)),
         Err(error) => findings.push(Finding::wrong(
             error.to_string(),
-            error.cure().unwrap_or("correct its definition; 'coracle check' shows the place"),
+            error.cure().unwrap_or("correct its definition there, then see what 'coracle check' says"),
         )),
     }
     let state = match &record {
@@ -127,7 +127,9 @@ impl Diagnosis {
     pub fn write(&self, out: &mut dyn Write) -> Result<()> {
         let mut text = format!("{}: {}\n", self.name, self.state);
         for finding in &self.findings {
-            let (what, cure) = (printable(finding.what.as_bytes()), printable(finding.cure.as_bytes()));
+            // The problems of a definition are several lines.
+            let what = printable(finding.what.as_bytes()).replace('\n', "\n        ");
+            let cure = printable(finding.cure.as_bytes());
             text.push_str(&format!("{:>6}: {what}\n  cure: {cure}\n", finding.severity.as_str()));
         }
         if self.findings.is_empty() {
