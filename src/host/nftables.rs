@@ -116,29 +116,41 @@ struct Element {
     data: Option<Vec<u8>>,
 }
 
+/// What came of taking a machine in.
+#[derive(Debug)]
+pub enum Added {
+    /// It is in the table.
+    Member,
+    /// The kernel has no nftables, or no NAT in it.
+    Unsupported(Error),
+}
+
 /// Takes a machine into the table, which is made where it is not there. One that is in it stays.
 ///
 /// # Errors
-/// A kernel without nftables, or one that refuses.
-pub fn add(member: &Member) -> Result<()> {
+/// A kernel that refuses.
+pub fn add(member: &Member) -> Result<Added> {
     let doing = || format!("cannot set up the firewall of '{}'", member.interface);
     // Another first machine may make the table between our two tries.
     for _ in 0..3 {
         let mut batch = Batch::new();
         member.push(&mut batch, Kind::NewElements);
-        match commit(batch) {
-            Err(Errno::NOENT) => {}
-            other => return other.context(doing),
-        }
-        let mut batch = Batch::new();
-        table::make(&mut batch);
-        member.push(&mut batch, Kind::NewElements);
-        match commit(batch) {
+        let made = match commit(batch) {
+            Err(Errno::NOENT) => {
+                let mut batch = Batch::new();
+                table::make(&mut batch);
+                member.push(&mut batch, Kind::NewElements);
+                commit(batch)
+            }
+            other => other,
+        };
+        match made {
+            Ok(()) => return Ok(Added::Member),
             Err(Errno::EXIST) => {}
             Err(errno @ (Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::NOENT)) => {
-                return Err(errno).context(doing).map_err(without);
+                return Ok(Added::Unsupported(without(Error::from(errno).context(doing()))));
             }
-            other => return other.context(doing),
+            Err(errno) => return Err(errno).context(doing),
         }
     }
     Err(Error::new("others change it all the time").context(doing()))

@@ -293,9 +293,7 @@ impl<'a> Launch<'a> {
         let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
         let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
         // Before the link: no packet of the machine is met by no rule.
-        if let Some(member) = &self.record.firewall {
-            firewall::join(self.ask.paths, member)?;
-        }
+        firewall::join(self.ask.paths, &mut self.record)?;
         let (link, addresses) = super::runtime()?.block_on(async {
             let link = match old {
                 Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
