@@ -15,7 +15,7 @@ pub mod launch;
 mod manager;
 pub mod registration;
 pub mod reserve;
-mod responder;
+pub mod responder;
 mod stop;
 pub mod supervise;
 mod syslog;

@@ -1,6 +1,7 @@
 //! What goes from one act to the next across an exec: descriptors by number and a small record,
 //! written into a memfd. The process and its child stay the same.
 
+use super::responder::Asked;
 use crate::error::{Context, Error, Result};
 use crate::host::lease::Lease;
 use crate::host::netlink::plan::Plan as LinkPlan;
@@ -46,6 +47,8 @@ pub struct Terms {
     pub out_of_memory_kills: u64,
     /// What the guest is told that asks for its address, where we are the ones to tell it.
     pub lease: Option<Lease>,
+    /// What it has asked for by now.
+    pub asked: Asked,
     /// Whether this is a boot after a reboot from inside.
     pub boots: u32,
 }

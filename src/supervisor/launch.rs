@@ -399,6 +399,7 @@ impl<'a> Launch<'a> {
                 register: machine.register != Register::No,
                 out_of_memory_kills: payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory)),
                 lease: self.ask.lease,
+                asked: responder::Asked::Nothing,
                 boots,
                 record: self.record,
             },

@@ -8,6 +8,7 @@ use crate::sys::packet;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// Questions read before others have their turn.
@@ -18,6 +19,15 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Two advertisements may be lost before a route is.
 const AGAIN: Duration = Duration::from_secs(ROUTE_LIFETIME as u64 / 3);
 
+/// What a guest has asked for that is to be said again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asked {
+    /// Nothing, or by DHCP.
+    Nothing,
+    /// A router.
+    ForRouter,
+}
+
 /// The answering end of a guest's link.
 #[derive(Debug)]
 pub struct Responder {
@@ -25,7 +35,8 @@ pub struct Responder {
     sockets: Vec<OwnedFd>,
     since: Instant,
     given: u32,
-    advertised: Option<Instant>,
+    /// When the route is advertised again.
+    due: Option<Instant>,
 }
 
 /// Opens the sockets for a link that has been made.
@@ -39,9 +50,16 @@ pub fn open(lease: &Lease, ifindex: u32) -> Result<Vec<OwnedFd>> {
 }
 
 impl Responder {
-    /// Takes the sockets over.
-    pub fn new(lease: Lease, sockets: Vec<OwnedFd>) -> Self {
-        Self { lease, sockets, since: Instant::now(), given: 0, advertised: None }
+    /// Takes the sockets over, and from an earlier act that the guest has asked for a router.
+    pub fn new(lease: Lease, sockets: Vec<OwnedFd>, asked: Asked) -> Self {
+        let now = Instant::now();
+        let due = (asked == Asked::ForRouter).then_some(now);
+        Self { lease, sockets, since: now, given: 0, due }
+    }
+
+    /// What the guest has asked for, for the next act.
+    pub fn asked(&self) -> Asked {
+        if self.due.is_some() { Asked::ForRouter } else { Asked::Nothing }
     }
 
     /// The sockets, to be watched.
@@ -79,7 +97,7 @@ impl Responder {
         if let Some(answer) = self.lease.answer(frame) {
             self.given += 1;
             if at == ROUTER {
-                self.advertised = Some(Instant::now());
+                self.due = Some(Instant::now() + AGAIN);
             }
             self.send(at, &answer);
         }
@@ -94,13 +112,13 @@ impl Responder {
 
     /// When there is something to say unasked.
     pub fn time_left(&self) -> Option<Duration> {
-        self.advertised.map(|last| AGAIN.saturating_sub(last.elapsed()))
+        self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
     /// Advertises the route again to a guest that has asked for it, before it expires.
     pub fn advertise(&mut self) {
         if self.time_left() == Some(Duration::ZERO) {
-            self.advertised = Some(Instant::now());
+            self.due = Some(Instant::now() + AGAIN);
             self.send(ROUTER, &self.lease.advertisement());
         }
     }
@@ -124,7 +142,7 @@ mod tests {
     fn a_flood_of_questions_gets_few_answers() {
         let plan = plan::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
         let ((ipv4, _other), (ipv6, guest)) = (pair(), pair());
-        let mut responder = Responder::new(Lease::new(&plan, None), vec![ipv4, ipv6]);
+        let mut responder = Responder::new(Lease::new(&plan, None), vec![ipv4, ipv6], Asked::Nothing);
         assert_eq!(responder.time_left(), None, "it sleeps until it is asked");
         let ip = [&[0x60, 0, 0, 0, 0, 8, 58, 255][..], &[0; 32], &[133, 0, 0, 0, 0, 0, 0, 0]].concat();
         let question = [&[0x33; 6][..], &plan.guest_mac, &[0x86, 0xdd], &ip].concat();
@@ -140,5 +158,11 @@ mod tests {
         assert!(responder.time_left().is_some_and(|left| left > AGAIN / 2));
         responder.advertise();
         assert!(rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_err(), "it is not time yet");
+        // The act after it does not know when that was: it says it at once.
+        let (lease, asked) = (responder.lease.clone(), responder.asked());
+        let mut next = Responder::new(lease, responder.into_sockets(), asked);
+        next.advertise();
+        assert!(rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_ok());
+        assert!(next.time_left().is_some_and(|left| left > AGAIN / 2));
     }
 }

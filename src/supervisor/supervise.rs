@@ -127,7 +127,7 @@ impl Loop {
             boot_id: &terms.boot_id,
         };
         let log = log.map(|socket| Syslog::new(socket, &guest));
-        let responder = terms.lease.clone().map(|lease| Responder::new(lease, responder));
+        let responder = terms.lease.clone().map(|lease| Responder::new(lease, responder, terms.asked));
         let console = Console::new(console, memory, terms.console, &guest);
         let control = listen(&terms);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
@@ -410,7 +410,8 @@ impl Loop {
         Ok(Outcome::Ended(if stopped { 0 } else { ending.exit_status() }))
     }
 
-    fn hand_on(self) -> Running {
+    fn hand_on(mut self) -> Running {
+        self.terms.asked = self.responder.as_ref().map_or(self.terms.asked, Responder::asked);
         Running {
             terms: self.terms,
             descriptors: Descriptors {
