@@ -11,6 +11,7 @@ pub mod idmap;
 pub mod ids;
 pub mod journal;
 pub mod label;
+pub mod lease;
 pub mod lock;
 pub mod machined;
 pub mod netlink;

@@ -194,6 +194,7 @@ fn start(
         machine,
         plan: &plan,
         link: found.link,
+        lease: found.lease,
         root_identity: found.root_identity,
         cgroup: place.cgroup,
         unit: place.unit,

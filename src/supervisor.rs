@@ -15,6 +15,7 @@ pub mod launch;
 mod manager;
 pub mod registration;
 pub mod reserve;
+pub mod responder;
 mod stop;
 pub mod supervise;
 mod syslog;

@@ -4,5 +4,6 @@
 pub mod descriptor;
 pub mod filter;
 pub mod mount;
+pub mod packet;
 pub mod process;
 pub mod terminal;

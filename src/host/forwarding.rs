@@ -38,7 +38,8 @@ fn keep_advertised_routes() {
     }
 }
 
-/// Prepares the host's end of a machine's link before it is up: a machine is no router of its host.
+/// Makes an interface heed no router advertisements, before it is up: a machine is no router of its
+/// host, and has all that its host would advertise.
 pub fn distrust(interface: &str) {
     let directory = place("ipv6/conf").join(interface);
     // Without IPv6 there is nothing to switch off.

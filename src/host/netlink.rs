@@ -8,7 +8,7 @@ mod tests;
 
 use crate::error::{Context, Error, Result};
 use futures_util::TryStreamExt;
-use plan::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, Plan, Prefix};
+use plan::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, Plan, Prefix, link_local};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
@@ -83,6 +83,8 @@ pub async fn configure_guest(plan: &Plan, guest_netns: BorrowedFd<'_>) -> Result
     set(&handle, message, "set the link-layer address of 'host0'").await?;
     let pairs = [IpAddr::V4(plan.ipv4.guest), IpAddr::V6(plan.ipv6.guest)];
     let addresses = add_addresses(&handle, index, GUEST_INTERFACE, &pairs).await?;
+    // It has what it needs: only a guest that asks itself is to heed advertisements.
+    within(guest_netns, || super::forwarding::distrust(GUEST_INTERFACE))?;
     set(&handle, LinkUnspec::new_with_index(index).up().build(), "bring up 'host0' in the machine").await?;
     for gateway in [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)] {
         if addresses.iter().any(|address| address.is_ipv4() == gateway.is_ipv4()) {
@@ -214,6 +216,8 @@ async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
     super::forwarding::distrust(name);
     let pairs = [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)];
     let addresses = add_addresses(handle, ifindex, name, &pairs).await?;
+    // The router that is advertised: there at once, whatever the host makes such addresses of.
+    add_addresses(handle, ifindex, name, &[IpAddr::V6(link_local(plan.host_mac))]).await?;
     set(handle, LinkUnspec::new_with_index(ifindex).up().build(), &format!("bring up '{name}'")).await?;
     Ok(Link { ifindex, addresses })
 }
@@ -358,17 +362,21 @@ fn connect() -> Result<Handle> {
     Ok(handle)
 }
 
-/// A connection for another network namespace: a socket stays in the one it was opened in, so the
-/// thread is away for that call only.
+/// A connection for another network namespace: a socket stays in the one it was opened in.
 fn connect_in(netns: BorrowedFd<'_>) -> Result<Handle> {
+    within(netns, connect)?
+}
+
+/// Does something in another network namespace; the thread is away for that only.
+fn within<T>(netns: BorrowedFd<'_>, act: impl FnOnce() -> T) -> Result<T> {
     let own = std::fs::File::open("/proc/thread-self/ns/net")
         .context(|| "cannot open our own network namespace".to_owned())?;
     move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))
         .context(|| "cannot enter the machine's network namespace".to_owned())?;
-    let handle = connect();
+    let result = act();
     move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))
         .context(|| "cannot return from the machine's network namespace".to_owned())?;
-    handle
+    Ok(result)
 }
 
 /// The kernel's error number in an error of rtnetlink.

@@ -15,8 +15,6 @@ use zbus::proxy;
 
 /// Where networkd looks for its files, the first of a name wins (systemd.network(5)).
 const DIRECTORIES: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
-/// Name of the file for the guest's networkd, before systemd's `80-container-host0.network`.
-pub const GUEST_FILE: &str = "75-coracle.network";
 
 #[proxy(
     interface = "org.freedesktop.network1.Manager",
@@ -67,8 +65,8 @@ pub async fn reload() {
     }
 }
 
-/// What the guest's networkd, where it has one, is to know, for [`GUEST_FILE`] in its
-/// `/run/systemd/network`: the addresses that `host0` has already.
+/// What the guest's networkd, where it has one, is to know, for a file in its
+/// `/run/systemd/network` (`plan::files`): the addresses that `host0` has already.
 pub fn guest_network_file(plan: &Plan, dhcp: Dhcp, resolver: Option<&Resolver>) -> String {
     let mut names = String::new();
     if let Some(Resolver { servers, search, .. }) = resolver {
@@ -94,7 +92,7 @@ pub fn host_file(paths: &Paths, machine: &Name) -> PathBuf {
 
 /// What the host's networkd does to a machine's link: what systemd's `80-container-ve.network`
 /// does, with our addresses instead of one from its own pools. Its DHCP server then has exactly the
-/// guest's address to give. A machine that is slow to come up is no reason for the host to wait.
+/// guest's address to give, and from the prefix the guest makes the one that it has. A machine that is slow to come up is no reason for the host to wait.
 fn host_network_file(plan: &Plan) -> String {
     format!(
         "# Made by coracle for machine '{}', gone when it stops.\n\
@@ -102,8 +100,13 @@ fn host_network_file(plan: &Plan) -> String {
          [Link]\nRequiredForOnline=no\n\n\
          [Network]\nAddress={}/{IPV4_LENGTH}\nLinkLocalAddressing=ipv6\nDHCPServer=yes\nIPMasquerade=both\n\
          LLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\nIPv6SendRA=yes\n\n\
-         [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n",
-        plan.machine, plan.host_interface, plan.ipv4.host, plan.ipv6.host,
+         [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n\n\
+         [IPv6Prefix]\nPrefix={}/{IPV6_LENGTH}\n",
+        plan.machine,
+        plan.host_interface,
+        plan.ipv4.host,
+        plan.ipv6.host,
+        plan.ipv6_prefix(),
     )
 }
 

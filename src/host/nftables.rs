@@ -116,32 +116,46 @@ struct Element {
     data: Option<Vec<u8>>,
 }
 
+/// What came of taking a machine in.
+#[derive(Debug)]
+pub enum Added {
+    /// It is in the table.
+    Member,
+    /// The kernel has no nftables, or no NAT in it.
+    Unsupported(Error),
+}
+
 /// Takes a machine into the table, which is made where it is not there. One that is in it stays.
 ///
 /// # Errors
-/// A kernel without nftables, or one that refuses.
-pub fn add(member: &Member) -> Result<()> {
+/// A kernel that refuses.
+pub fn add(member: &Member) -> Result<Added> {
     let doing = || format!("cannot set up the firewall of '{}'", member.interface);
-    // Another first machine may make the table between our two tries.
+    // Another first machine may make the table between the question and the answer, or a last one remove it.
     for _ in 0..3 {
         let mut batch = Batch::new();
-        member.push(&mut batch, Kind::NewElements);
-        match commit(batch) {
-            Err(Errno::NOENT) => {}
-            other => return other.context(doing),
+        // Asked first: a transaction that fails waits until no processor is in the old rules.
+        let is_made = is_made();
+        if !is_made {
+            table::make(&mut batch);
         }
-        let mut batch = Batch::new();
-        table::make(&mut batch);
         member.push(&mut batch, Kind::NewElements);
         match commit(batch) {
+            Ok(()) => return Ok(Added::Member),
             Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) if is_made => {}
             Err(errno @ (Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::NOENT)) => {
-                return Err(errno).context(doing).map_err(without);
+                return Ok(Added::Unsupported(without(Error::from(errno).context(doing()))));
             }
-            other => return other.context(doing),
+            Err(errno) => return Err(errno).context(doing),
         }
     }
     Err(Error::new("others change it all the time").context(doing()))
+}
+
+/// Whether the table is there.
+fn is_made() -> bool {
+    ask(&Batch::question(Kind::GetTable, &Attributes::new().text(1, table::TABLE))).is_ok()
 }
 
 /// Takes a machine out of the table. One that is not in it is fine.
@@ -205,8 +219,13 @@ fn push(batch: &mut Batch, kind: Kind, elements: &[Element]) {
     batch.push(kind, Existing::Keep, &elements);
 }
 
-/// Carries a transaction out. The kernel has answered when the sending is over.
+/// Carries a transaction out.
 fn commit(batch: Batch) -> rustix::io::Result<()> {
+    ask(&batch.finish())
+}
+
+/// Sends messages and hears the first error. The kernel has answered when the sending is over.
+fn ask(messages: &[u8]) -> rustix::io::Result<()> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -214,7 +233,7 @@ fn commit(batch: Batch) -> rustix::io::Result<()> {
         Some(netlink::NETFILTER),
     )?;
     let kernel = SocketAddrNetlink::new(0, 0);
-    rustix::net::sendto(&socket, &batch.finish(), SendFlags::empty(), &kernel)?;
+    rustix::net::sendto(&socket, messages, SendFlags::empty(), &kernel)?;
     let mut buffer = vec![0; 16384];
     loop {
         match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT) {

@@ -3,6 +3,7 @@
 
 use super::Keep;
 use crate::error::{Error, Result};
+use crate::host::lease::Lease;
 use crate::host::netlink::plan::siphash;
 use crate::host::probe::{self, Tree};
 use crate::host::{ids, netlink, networkd, ports, resolver};
@@ -22,6 +23,8 @@ pub struct Found {
     pub facts: Facts,
     /// For the link.
     pub link: Link,
+    /// For a guest that asks for its addresses.
+    pub lease: Option<Lease>,
     /// Device and inode of the root.
     pub root_identity: (u64, u64),
     /// Whether the machine's ids are to be locked: they are nobody else's while it runs.
@@ -53,6 +56,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         let dhcp = if served { networkd::Dhcp::Served } else { networkd::Dhcp::Absent };
         networkd::guest_network_file(plan, dhcp, resolver.as_ref())
     });
+    let lease = link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
     let locks_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
     let facts = Facts {
         id_base,
@@ -70,7 +74,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         attach_at: paths.machine(&machine.name).join("root"),
         on_terminal: on_terminal(),
     };
-    Ok(Found { facts, link, root_identity: tree.identity()?, locks_ids })
+    Ok(Found { facts, link, lease, root_identity: tree.identity()?, locks_ids })
 }
 
 /// Every place of the host that is to be mounted has to be there.

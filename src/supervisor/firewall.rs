@@ -45,17 +45,29 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
     Ok(())
 }
 
-/// Takes a machine in. Its record names it already. Where forwarding cannot be switched on, as in a
-/// container, it reaches its host.
+/// Takes a machine in. Its record names it already. Where the kernel has no NAT, or forwarding
+/// cannot be switched on, as in a container, it reaches its host.
 ///
 /// # Errors
-/// A kernel that has no nftables or refuses.
-pub fn join(paths: &Paths, member: &nftables::Member) -> Result<()> {
-    if let Err(error) = forwarding::enable() {
-        log::warn!("{error}: the machine reaches no more than its host");
+/// A kernel that refuses, and one without NAT where ports are asked for.
+pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
+    let Some(member) = &record.firewall else { return Ok(()) };
+    let lock = lock(paths)?;
+    let added = nftables::add(member)?;
+    drop(lock);
+    match added {
+        nftables::Added::Member => {
+            if let Err(error) = forwarding::enable() {
+                log::warn!("{error}: the machine reaches no more than its host");
+            }
+        }
+        nftables::Added::Unsupported(error) if member.ports().is_empty() => {
+            log::warn!("{error}: the machine reaches no more than its host");
+            record.firewall = None;
+        }
+        nftables::Added::Unsupported(error) => return Err(error.context("cannot forward ports")),
     }
-    let _lock = lock(paths)?;
-    nftables::add(member)
+    Ok(())
 }
 
 /// Lets ports of a machine answer at the host's loopback addresses. Without it they answer at others.

@@ -1,7 +1,9 @@
 //! What goes from one act to the next across an exec: descriptors by number and a small record,
 //! written into a memfd. The process and its child stay the same.
 
+use super::responder::Asked;
 use crate::error::{Context, Error, Result};
+use crate::host::lease::Lease;
 use crate::host::netlink::plan::Plan as LinkPlan;
 use crate::host::state::Record;
 use crate::machine::console::Console;
@@ -43,6 +45,10 @@ pub struct Terms {
     pub register: bool,
     /// How often the kernel had killed for want of memory before the start.
     pub out_of_memory_kills: u64,
+    /// What the guest is told that asks for its address, where we are the ones to tell it.
+    pub lease: Option<Lease>,
+    /// What it has asked for by now.
+    pub asked: Asked,
     /// Whether this is a boot after a reboot from inside.
     pub boots: u32,
 }
@@ -58,6 +64,8 @@ pub struct Descriptors {
     pub notify: Option<OwnedFd>,
     /// Where its programs log, where it has no journal.
     pub log: Option<OwnedFd>,
+    /// Where it asks for its address.
+    pub responder: Vec<OwnedFd>,
     /// The machine's network namespace, which outlives a reboot.
     pub network: Option<OwnedFd>,
     /// The last 64 KiB of the console.
@@ -82,6 +90,7 @@ struct Numbers {
     console: Option<RawFd>,
     notify: Option<RawFd>,
     log: Option<RawFd>,
+    responder: Vec<RawFd>,
     network: Option<RawFd>,
     ring: RawFd,
     locks: Vec<RawFd>,
@@ -120,6 +129,7 @@ impl Running {
             console: optional(&held.console)?,
             notify: optional(&held.notify)?,
             log: optional(&held.log)?,
+            responder: held.responder.iter().map(keep).collect::<Result<_>>()?,
             network: optional(&held.network)?,
             ring: keep(&held.ring)?,
             locks: held.locks.iter().map(keep).collect::<Result<_>>()?,
@@ -161,6 +171,7 @@ pub fn receive() -> Result<Option<Running>> {
             console: optional(numbers.console)?,
             notify: optional(numbers.notify)?,
             log: optional(numbers.log)?,
+            responder: numbers.responder.into_iter().map(descriptor::adopt).collect::<Result<_>>()?,
             network: optional(numbers.network)?,
             ring: descriptor::adopt(numbers.ring)?,
             locks: numbers.locks.into_iter().map(descriptor::adopt).collect::<Result<_>>()?,

@@ -2,9 +2,10 @@
 //! a step fails.
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::{cleanup, firewall, idmap, registration, reserve};
+use super::{cleanup, firewall, idmap, registration, reserve, responder};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
+use crate::host::lease::Lease;
 use crate::host::machined::{Outcome, Previous};
 use crate::host::state::{Phase, Record, Syscalls, process_start};
 use crate::host::{cgroup, ids, netlink, networkd, nftables};
@@ -36,6 +37,8 @@ pub struct Ask<'a> {
     pub plan: &'a Plan,
     /// Names and addresses of the link.
     pub link: Link,
+    /// What the guest is told of them that asks.
+    pub lease: Option<Lease>,
     /// Device and inode of the root directory.
     pub root_identity: (u64, u64),
     /// The cgroup it runs in, where there is one.
@@ -66,6 +69,7 @@ struct Launch<'a> {
     builder: Option<(Child, ParentEnd)>,
     notify: Option<OwnedFd>,
     log: Option<OwnedFd>,
+    responder: Vec<OwnedFd>,
     console: Option<OwnedFd>,
     id_map: Option<OwnedFd>,
     network: Option<OwnedFd>,
@@ -112,6 +116,7 @@ impl<'a> Launch<'a> {
             builder: None,
             notify: None,
             log: None,
+            responder: Vec::new(),
             console: None,
             id_map: None,
             network: None,
@@ -293,9 +298,7 @@ impl<'a> Launch<'a> {
         let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
         let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
         // Before the link: no packet of the machine is met by no rule.
-        if let Some(member) = &self.record.firewall {
-            firewall::join(self.ask.paths, member)?;
-        }
+        firewall::join(self.ask.paths, &mut self.record)?;
         let (link, addresses) = super::runtime()?.block_on(async {
             let link = match old {
                 Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
@@ -309,6 +312,17 @@ impl<'a> Launch<'a> {
         })?;
         if !self.ask.machine.network.ports.is_empty() {
             firewall::answer_loopback(&plan.host_interface, link.ifindex);
+        }
+        // Where the host's networkd manages the link, it is the one that answers.
+        if networkd::host_file(self.ask.paths, &plan.machine).exists() {
+            self.ask.lease = None;
+        }
+        if let Some(lease) = &self.ask.lease {
+            let opened = responder::open(lease, link.ifindex);
+            self.responder = opened.unwrap_or_else(|error| {
+                log::warn!("{error}: it gets no answer by DHCP");
+                Vec::new()
+            });
         }
         self.record.host_ifindex = Some(link.ifindex);
         self.record.host_addresses = link.addresses;
@@ -384,6 +398,8 @@ impl<'a> Launch<'a> {
                 boot_id: crate::plan::identity::plain(self.ask.boot_id),
                 register: machine.register != Register::No,
                 out_of_memory_kills: payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory)),
+                lease: self.ask.lease,
+                asked: responder::Asked::Nothing,
                 boots,
                 record: self.record,
             },
@@ -392,6 +408,7 @@ impl<'a> Launch<'a> {
                 console: self.console,
                 notify: self.notify,
                 log: self.log,
+                responder: self.responder,
                 network: self.network,
                 ring,
                 locks: self.locks,

@@ -11,6 +11,7 @@ use super::guest::{self, Word};
 use super::handover::{Descriptors, Running, Terms};
 use super::manager::Manager;
 use super::registration::{self, Watch};
+use super::responder::Responder;
 use super::stop::Stop;
 use super::syslog::Syslog;
 use crate::error::{Context, Error, Result};
@@ -50,10 +51,11 @@ enum Source {
     Machined,
     Control,
     Log,
+    Link,
 }
 
 impl Source {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Leader,
         Self::Signal,
         Self::Notify,
@@ -62,6 +64,7 @@ impl Source {
         Self::Machined,
         Self::Control,
         Self::Log,
+        Self::Link,
     ];
 }
 
@@ -71,6 +74,7 @@ struct Loop {
     leader: OwnedFd,
     notify: Option<OwnedFd>,
     log: Option<Syslog>,
+    responder: Option<Responder>,
     network: Option<OwnedFd>,
     ring: OwnedFd,
     locks: Vec<OwnedFd>,
@@ -110,7 +114,7 @@ enum Left {
 impl Loop {
     fn new(running: Running) -> Result<Self> {
         let Running { terms, descriptors } = running;
-        let Descriptors { leader, console, notify, log, network, ring, locks } = descriptors;
+        let Descriptors { leader, console, notify, log, responder, network, ring, locks } = descriptors;
         let signals = take_signals()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(std::io::Error::from)
@@ -123,6 +127,7 @@ impl Loop {
             boot_id: &terms.boot_id,
         };
         let log = log.map(|socket| Syslog::new(socket, &guest));
+        let responder = terms.lease.clone().map(|lease| Responder::new(lease, responder, terms.asked));
         let console = Console::new(console, memory, terms.console, &guest);
         let control = listen(&terms);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
@@ -132,6 +137,7 @@ impl Loop {
             leader,
             notify,
             log,
+            responder,
             network,
             ring,
             locks,
@@ -160,7 +166,8 @@ impl Loop {
             (Source::Control, self.control.listener()),
             (Source::Log, self.log.as_ref().map(Syslog::as_fd)),
         ];
-        for (source, fd) in sources {
+        let links = self.responder.iter().flat_map(Responder::sockets).map(|fd| (Source::Link, Some(fd)));
+        for (source, fd) in sources.into_iter().chain(links) {
             if let Some(fd) = fd {
                 let event = EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
                 self.epoll
@@ -208,9 +215,11 @@ impl Loop {
         let mut events = [EpollEvent::empty(); 8];
         let stop = self.stop.as_ref().and_then(Stop::time_left);
         let watchdog = self.manager.feed_watchdog();
-        let timeout = stop.into_iter().chain(watchdog).min().map_or(EpollTimeout::NONE, |left| {
-            EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
-        });
+        let responder = self.responder.as_ref().and_then(Responder::time_left);
+        let timeout =
+            stop.into_iter().chain(watchdog).chain(responder).min().map_or(EpollTimeout::NONE, |left| {
+                EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+            });
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(nix::errno::Errno::EINTR) => 0,
@@ -228,6 +237,7 @@ impl Loop {
                 Some(Source::Console) => self.console_output(),
                 Some(Source::Input) => self.console_input(),
                 Some(Source::Log) => self.log.iter_mut().for_each(Syslog::read),
+                Some(Source::Link) => self.responder.iter_mut().for_each(Responder::read),
                 Some(Source::Machined) if ended.is_none() && self.lost_by_machined() => {
                     ended = Some(Left::Unregistered);
                 }
@@ -237,6 +247,7 @@ impl Loop {
                 None => {}
             }
         }
+        self.responder.iter_mut().for_each(Responder::advertise);
         if let Some(stop) = &mut self.stop {
             let record = &self.terms.record;
             stop.escalate(self.leader.as_fd(), record.leader.unwrap_or_default(), record.cgroup.as_deref());
@@ -402,7 +413,8 @@ impl Loop {
         Ok(Outcome::Ended(if stopped { 0 } else { ending.exit_status() }))
     }
 
-    fn hand_on(self) -> Running {
+    fn hand_on(mut self) -> Running {
+        self.terms.asked = self.responder.as_ref().map_or(self.terms.asked, Responder::asked);
         Running {
             terms: self.terms,
             descriptors: Descriptors {
@@ -410,6 +422,7 @@ impl Loop {
                 console: self.console.end(),
                 notify: self.notify,
                 log: self.log.map(Syslog::into_socket),
+                responder: self.responder.map(Responder::into_sockets).unwrap_or_default(),
                 network: self.network,
                 ring: self.ring,
                 locks: self.locks,

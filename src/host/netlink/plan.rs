@@ -88,6 +88,13 @@ pub struct Plan {
     pub ipv6: Pair<Ipv6Addr>,
 }
 
+impl Plan {
+    /// The IPv6 prefix that is the link's alone.
+    pub fn ipv6_prefix(&self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.ipv6.host.to_bits() >> 64 << 64)
+    }
+}
+
 /// The plan for `machine` on the host with machine id `host_id`.
 ///
 /// `taken` has every prefix in use: addresses and routes of the host ([`super::taken_prefixes`])
@@ -104,7 +111,7 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
     let free = |slot: &u32| {
         let ours = [
             Prefix { address: IpAddr::V4(ipv4(*slot).host), length: IPV4_LENGTH },
-            Prefix { address: IpAddr::V6(ipv6(global, *slot).host), length: IPV6_LENGTH },
+            Prefix { address: IpAddr::V6(ipv6_host(global, *slot)), length: IPV6_LENGTH },
         ];
         !counted.iter().any(|prefix| ours.iter().any(|our| our.overlaps(prefix)))
     };
@@ -116,14 +123,15 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
             Error::new(format!("no free addresses for '{machine}': all of {POOL}/{POOL_LENGTH} is in use"))
                 .hint("take the route or address that covers it off the host, or set network.mode = \"host\" or \"none\"")
         })?;
+    let guest_mac = mac(GUEST_MAC_KEY, host_id, machine);
     Ok(Plan {
         machine: machine.clone(),
         host_interface,
         altname,
         host_mac: mac(HOST_MAC_KEY, host_id, machine),
-        guest_mac: mac(GUEST_MAC_KEY, host_id, machine),
+        guest_mac,
         ipv4: ipv4(slot),
-        ipv6: ipv6(global, slot),
+        ipv6: ipv6(global, slot, guest_mac),
     })
 }
 
@@ -147,10 +155,28 @@ fn ipv4(slot: u32) -> Pair<Ipv4Addr> {
     Pair { host: Ipv4Addr::from_bits(base + 1), guest: Ipv4Addr::from_bits(base + 2) }
 }
 
-/// The IPv6 pair of a slot: a unique local prefix (RFC 4193) of this host, the slot as subnet.
-fn ipv6(global: u64, slot: u32) -> Pair<Ipv6Addr> {
+/// The host's IPv6 address of a slot: a unique local prefix (RFC 4193) of this host, the slot as subnet.
+fn ipv6_host(global: u64, slot: u32) -> Ipv6Addr {
     let prefix = 0xfd_u128 << 120 | u128::from(global & 0xff_ffff_ffff) << 80 | u128::from(slot) << 64;
-    Pair { host: Ipv6Addr::from_bits(prefix | 1), guest: Ipv6Addr::from_bits(prefix | 2) }
+    Ipv6Addr::from_bits(prefix | 1)
+}
+
+/// The IPv6 pair of a slot. The machine's is the one that it would make itself from the prefix, so
+/// that one which takes its addresses from advertisements has the same.
+fn ipv6(global: u64, slot: u32, guest_mac: [u8; 6]) -> Pair<Ipv6Addr> {
+    let host = ipv6_host(global, slot);
+    let guest = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(interface_id(guest_mac)));
+    Pair { host, guest }
+}
+
+/// The link-local address of an interface.
+pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from_bits(0xfe80_u128 << 112 | u128::from(interface_id(mac)))
+}
+
+/// The second half of an address, made from a link-layer address (RFC 4291, modified EUI-64).
+fn interface_id([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// A link-layer address that stays the same: locally administered, unicast.
@@ -246,7 +272,9 @@ mod tests {
             assert_eq!(pair.host.octets()[..2], [10, 177]);
             assert_eq!(pair.host.octets()[3] % 4, 1);
             assert_eq!(pair.guest.octets()[3] % 4, 2);
-            assert_eq!(ipv6(0x1234, slot).host.octets()[0], 0xfd);
+            let pair = ipv6(0x1234, slot, [2, 0, 0, 1, 2, 3]);
+            assert_eq!(pair.host.octets()[0], 0xfd);
+            assert_eq!(pair.guest.octets()[8..], [0, 0, 0, 0xff, 0xfe, 1, 2, 3]);
         }
         assert_eq!(ipv4(SLOTS - 1).guest, Ipv4Addr::new(10, 177, 255, 254));
     }

@@ -51,6 +51,8 @@ impl Attributes {
 pub enum Kind {
     /// Makes a table.
     NewTable = 0,
+    /// Asks for a table.
+    GetTable = 1,
     /// Removes a table with all in it.
     DeleteTable = 2,
     /// Makes a chain.
@@ -115,6 +117,13 @@ impl Batch {
             flags |= APPEND;
         }
         self.message(SUBSYSTEM << 8 | kind as u16, flags, INET, 0, attributes);
+    }
+
+    /// The bytes of a question, which is no transaction.
+    pub fn question(kind: Kind, attributes: &Attributes) -> Vec<u8> {
+        let mut alone = Self { bytes: Vec::new(), count: 0 };
+        alone.message(SUBSYSTEM << 8 | kind as u16, 0, INET, 0, attributes);
+        alone.bytes
     }
 
     /// The bytes of the whole.

@@ -52,7 +52,6 @@ const OIFNAME: u32 = 7;
 const IIFTYPE: u32 = 8;
 const NFPROTO: u32 = 15;
 const L4PROTO: u32 = 16;
-const PACKET_TYPE: u32 = 19;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 /// Bases of payload.
@@ -213,8 +212,6 @@ fn guard() -> Vec<Vec<Expression>> {
     let ipv6_sender = family(IPV6).into_iter().chain(sender());
     vec![
         vec![meta(IIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
-        // Copies of what the host itself sends to many: no machine can send such a thing.
-        vec![meta(PACKET_TYPE, R0), equal(R0, &[5]), verdict(ACCEPT)],
         // Forwarded ports make the host answer its own loopback addresses on these links.
         [&family(IPV4)[..], &[payload(NETWORK, 16, 1, R0), equal(R0, &[127]), counter(), verdict(DROP)]]
             .concat(),

@@ -1,0 +1,124 @@
+//! What a guest is told that asks for its address: over DHCP (RFC 2131) and by router advertisements
+//! (RFC 4861), the addresses, router and name servers that it has from the start. Frames in, frames
+//! out: the supervisor's responder has the sockets. Must not trust a frame: whatever is strange gets
+//! no answer. Own code: a lease that never changes needs a tenth of what the crates bring.
+
+mod advertisement;
+mod dhcp;
+
+use crate::host::netlink::plan::{Plan, link_local};
+use crate::host::resolver::Resolver;
+use crate::sys::filter::Instruction;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Ethernet's number of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// Ethernet's number of IPv6.
+pub const IPV6: u16 = 0x86dd;
+/// How long an advertised route holds, seconds: the longest there is (RFC 8319).
+pub const ROUTE_LIFETIME: u16 = u16::MAX;
+/// The longest frame of a link.
+pub const LONGEST: usize = 1514;
+const HEADER: usize = 14;
+
+/// What one machine is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    host_mac: [u8; 6],
+    guest_mac: [u8; 6],
+    router: Ipv4Addr,
+    address: Ipv4Addr,
+    /// The router of IPv6, at the host's end.
+    link_local: Ipv6Addr,
+    /// A prefix from which a guest makes the address that it has already.
+    prefix: Ipv6Addr,
+    servers: Vec<IpAddr>,
+    search: Vec<String>,
+}
+
+impl Lease {
+    /// What the machine of this link is told.
+    pub fn new(plan: &Plan, resolver: Option<&Resolver>) -> Self {
+        let Resolver { servers, search, .. } = resolver.cloned().unwrap_or_default();
+        Self {
+            host_mac: plan.host_mac,
+            guest_mac: plan.guest_mac,
+            router: plan.ipv4.host,
+            address: plan.ipv4.guest,
+            link_local: link_local(plan.host_mac),
+            prefix: plan.ipv6_prefix(),
+            servers,
+            search,
+        }
+    }
+
+    /// The answer to a frame, where it is the guest's and asks for something.
+    pub fn answer(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let (header, packet) = frame.split_at_checked(HEADER)?;
+        if header[6..12] != self.guest_mac {
+            return None;
+        }
+        match u16::from_be_bytes([header[12], header[13]]) {
+            IPV4 => dhcp::answer(self, packet).map(|packet| self.frame(self.guest_mac, IPV4, &packet)),
+            IPV6 => advertisement::is_solicitation(packet).then(|| self.advertisement()),
+            _ => None,
+        }
+    }
+
+    /// A router advertisement, for a guest that has asked for one once.
+    pub fn advertisement(&self) -> Vec<u8> {
+        const ALL_NODES: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+        self.frame(ALL_NODES, IPV6, &advertisement::make(self))
+    }
+
+    fn frame(&self, to: [u8; 6], protocol: u16, packet: &[u8]) -> Vec<u8> {
+        [&to[..], &self.host_mac, &protocol.to_be_bytes(), packet].concat()
+    }
+
+    /// What the kernel is to wake us for: the guest's questions and nothing else.
+    pub fn filters(&self) -> [(u16, Vec<Instruction>); 2] {
+        [(IPV4, self.filter(&dhcp::FILTER)), (IPV6, self.filter(&advertisement::FILTER))]
+    }
+
+    /// Frames of the guest that pass these comparisons as well.
+    fn filter(&self, comparisons: &[Comparison]) -> Vec<Instruction> {
+        let [a, b, c, d, e, f] = self.guest_mac;
+        let sender = [
+            Comparison { load: &[LOAD_WORD_6], is: u32::from_be_bytes([a, b, c, d]) },
+            Comparison { load: &[LOAD_HALF_10], is: u32::from(u16::from_be_bytes([e, f])) },
+        ];
+        let mut program = Vec::new();
+        for comparison in sender.iter().chain(comparisons) {
+            program.extend(comparison.load);
+            // Where it does not hold the next instruction ends it.
+            program.push(Instruction { code: JUMP_EQUAL, jt: 1, jf: 0, k: comparison.is });
+            program.push(Instruction { code: RETURN, jt: 0, jf: 0, k: 0 });
+        }
+        program.push(Instruction { code: RETURN, jt: 0, jf: 0, k: 0xffff });
+        program
+    }
+}
+
+const JUMP_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+const LOAD_WORD_6: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 6 };
+const LOAD_HALF_10: Instruction = Instruction { code: 0x28, jt: 0, jf: 0, k: 10 };
+
+/// Instructions of classic BPF that load something, and what it has to be.
+struct Comparison {
+    load: &'static [Instruction],
+    is: u32,
+}
+
+/// The internet checksum (RFC 1071) of parts that have an even length, the last excepted.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let words = parts.iter().flat_map(|part| part.chunks(2));
+    let sum: u32 =
+        words.map(|word| u32::from(u16::from_be_bytes([word[0], *word.get(1).unwrap_or(&0)]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests;

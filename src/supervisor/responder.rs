@@ -1,0 +1,168 @@
+//! Answers a guest that asks for its address, on its own link and nobody else. Called by `launch`,
+//! which opens the sockets, and by the event loop. The kernel wakes it for questions of the guest
+//! alone, and after one for a router a few times a day; what it takes is bounded as in `syslog`.
+
+use crate::error::{Context, Result};
+use crate::host::lease::{LONGEST, Lease, ROUTE_LIFETIME};
+use crate::sys::packet;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// Questions read before others have their turn.
+const TURN: usize = 8;
+/// Answers given in [`WINDOW`].
+const MANY: u32 = 50;
+const WINDOW: Duration = Duration::from_secs(10);
+/// Two advertisements may be lost before a route is.
+const AGAIN: Duration = Duration::from_secs(ROUTE_LIFETIME as u64 / 3);
+
+/// What a guest has asked for that is to be said again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asked {
+    /// Nothing, or by DHCP.
+    Nothing,
+    /// A router.
+    ForRouter,
+}
+
+/// The answering end of a guest's link.
+#[derive(Debug)]
+pub struct Responder {
+    lease: Lease,
+    sockets: Vec<OwnedFd>,
+    since: Instant,
+    given: u32,
+    /// When the route is advertised again.
+    due: Option<Instant>,
+}
+
+/// Opens the sockets for a link that has been made.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn open(lease: &Lease, ifindex: u32) -> Result<Vec<OwnedFd>> {
+    let sockets =
+        lease.filters().into_iter().map(|(protocol, filter)| packet::open(ifindex, protocol, &filter));
+    sockets.collect::<std::io::Result<_>>().context(|| "cannot listen for questions of the machine's link")
+}
+
+impl Responder {
+    /// Takes the sockets over, and from an earlier act that the guest has asked for a router.
+    pub fn new(lease: Lease, sockets: Vec<OwnedFd>, asked: Asked) -> Self {
+        let now = Instant::now();
+        let due = (asked == Asked::ForRouter).then_some(now);
+        Self { lease, sockets, since: now, given: 0, due }
+    }
+
+    /// What the guest has asked for, for the next act.
+    pub fn asked(&self) -> Asked {
+        if self.due.is_some() { Asked::ForRouter } else { Asked::Nothing }
+    }
+
+    /// The sockets, to be watched.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd)
+    }
+
+    /// The sockets, for the next act.
+    pub fn into_sockets(self) -> Vec<OwnedFd> {
+        self.sockets
+    }
+
+    /// Reads what there is, and answers it.
+    pub fn read(&mut self) {
+        let mut buffer = [0u8; LONGEST];
+        for at in 0..self.sockets.len() {
+            for _ in 0..TURN {
+                match rustix::net::recv(&self.sockets[at], &mut buffer, RecvFlags::DONTWAIT) {
+                    Ok((_, length)) => self.reply(at, buffer.get(..length).unwrap_or_default()),
+                    // The link went down; it may come up again.
+                    Err(Errno::NETDOWN | Errno::INTR) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, at: usize, frame: &[u8]) {
+        if self.since.elapsed() > WINDOW {
+            (self.since, self.given) = (Instant::now(), 0);
+        }
+        if self.given >= MANY {
+            return;
+        }
+        if let Some(answer) = self.lease.answer(frame) {
+            self.given += 1;
+            if at == ROUTER {
+                self.due = Some(Instant::now() + AGAIN);
+            }
+            self.send(at, &answer);
+        }
+    }
+
+    fn send(&self, at: usize, frame: &[u8]) {
+        if let Some(socket) = self.sockets.get(at) {
+            // Whoever gets no answer asks again.
+            let _ = rustix::net::send(socket, frame, SendFlags::DONTWAIT);
+        }
+    }
+
+    /// When there is something to say unasked.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Advertises the route again to a guest that has asked for it, before it expires.
+    pub fn advertise(&mut self) {
+        if self.time_left() == Some(Duration::ZERO) {
+            self.due = Some(Instant::now() + AGAIN);
+            self.send(ROUTER, &self.lease.advertisement());
+        }
+    }
+}
+
+/// The socket of IPv6, by its place.
+const ROUTER: usize = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::netlink::plan;
+    use crate::machine::name::Name;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::NONBLOCK, None).unwrap()
+    }
+
+    #[test]
+    fn a_flood_of_questions_gets_few_answers() {
+        let plan = plan::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
+        let ((ipv4, _other), (ipv6, guest)) = (pair(), pair());
+        let mut responder = Responder::new(Lease::new(&plan, None), vec![ipv4, ipv6], Asked::Nothing);
+        assert_eq!(responder.time_left(), None, "it sleeps until it is asked");
+        let ip = [&[0x60, 0, 0, 0, 0, 8, 58, 255][..], &[0; 32], &[133, 0, 0, 0, 0, 0, 0, 0]].concat();
+        let question = [&[0x33; 6][..], &plan.guest_mac, &[0x86, 0xdd], &ip].concat();
+        let (mut buffer, mut answers) = ([0; LONGEST], 0);
+        for _ in 0..3 * MANY {
+            rustix::net::send(&guest, &question, SendFlags::DONTWAIT).unwrap();
+            responder.read();
+            while rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_ok() {
+                answers += 1;
+            }
+        }
+        assert_eq!(answers, MANY);
+        assert!(responder.time_left().is_some_and(|left| left > AGAIN / 2));
+        responder.advertise();
+        assert!(rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_err(), "it is not time yet");
+        // The act after it does not know when that was: it says it at once.
+        let (lease, asked) = (responder.lease.clone(), responder.asked());
+        let mut next = Responder::new(lease, responder.into_sockets(), asked);
+        next.advertise();
+        assert!(rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_ok());
+        assert!(next.time_left().is_some_and(|left| left > AGAIN / 2));
+    }
+}

@@ -1,0 +1,54 @@
+//! Sockets that take whole frames of one interface (packet(7)).
+#![allow(unsafe_code)]
+
+use super::filter::Instruction;
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Opens a socket for the frames of one protocol that come in by an interface and pass a filter.
+/// It never blocks.
+///
+/// # Errors
+/// `EPERM` without CAP_NET_RAW, `ENODEV` for an interface that is not there, `EINVAL` for a bad filter.
+pub fn open(ifindex: u32, protocol: u16, filter: &[Instruction]) -> std::io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // No protocol yet: nothing comes in before there is a filter.
+    // SAFETY: no pointers.
+    let number = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: the number is a new descriptor that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    let length = u16::try_from(filter.len()).map_err(|_| rustix::io::Errno::INVAL)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
+    // SAFETY: an instruction has the layout of `sock_filter`; the kernel reads so many of them, and
+    // copies the program before it returns.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            std::ptr::from_ref(&program).cast(),
+            size::<libc::sock_fprog>(),
+        )
+    })?;
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: i32::try_from(ifindex).map_err(|_| rustix::io::Errno::NODEV)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the address is whole and of the length given.
+    check(unsafe {
+        libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), size::<libc::sockaddr_ll>())
+    })?;
+    Ok(socket)
+}
+
+fn size<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0)
+}
+
+fn check(result: libc::c_int) -> std::io::Result<libc::c_int> {
+    if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+}
