@@ -5,13 +5,8 @@ mod support;
 use std::time::Instant;
 use support::{Host, LONG, Snapshot};
 
-/// A network outside of the host: another namespace with a web server, which has no way back to machines.
-const OUTSIDE: &str = "
-ip netns add outside
-ip link add up0 type veth peer name out0 netns outside
-ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up
-ip -n outside addr add 192.0.2.2/24 dev out0; ip -n outside addr add 2001:db8::2/64 dev out0 nodad
-ip -n outside link set lo up; ip -n outside link set out0 up
+/// A web server outside, which tells who asks.
+const SERVER: &str = "
 ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
 mkdir -p /srv/www/cgi-bin; echo 'hello from outside' >/srv/www/index.html
 printf '#!/bin/sh\\necho; echo \"$REMOTE_ADDR\"\\n' >/srv/www/cgi-bin/who; chmod 755 /srv/www/cgi-bin/who
@@ -20,7 +15,8 @@ ip netns exec outside busybox httpd -p '[::]:80' -h /srv/www
 
 fn host_with_outside(guests: &[&str]) -> Host {
     let host = Host::start(guests);
-    host.sh_ok(OUTSIDE);
+    host.add_outside();
+    host.sh_ok(SERVER);
     host.sh_ok("machinectl -q list");
     host
 }
@@ -37,7 +33,8 @@ fn who_asks(host: &Host, guest: &str, server: &str) -> (String, u128) {
 #[test]
 fn a_machine_reaches_the_outside_by_both_families() {
     let host = host_with_outside(&["busybox"]);
-    assert_eq!(host.read("/proc/sys/net/ipv4/ip_forward"), "0\n");
+    // A new network namespace has the IPv4 switches of the machine.
+    host.sh_ok("sysctl -q net.ipv4.ip_forward=0");
     assert_eq!(host.read("/proc/sys/net/ipv6/conf/all/forwarding"), "0\n");
     host.start_machine("busybox");
     for (server, source) in [("192.0.2.2", "::ffff:192.0.2.1"), ("[2001:db8::2]", "2001:db8::1")] {

@@ -5,15 +5,6 @@ mod support;
 
 use support::{Host, LONG, Snapshot};
 
-/// A network outside of the host, see tests/nat.rs, without a server.
-const OUTSIDE: &str = "
-ip netns add outside
-ip link add up0 type veth peer name out0 netns outside
-ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up
-ip -n outside addr add 192.0.2.2/24 dev out0; ip -n outside addr add 2001:db8::2/64 dev out0 nodad
-ip -n outside link set lo up; ip -n outside link set out0 up
-";
-
 const PORTS: &str = r#"[network]
 ports = ["8080:80", "127.0.0.1:8081:80", "[::1]:8082:80", "5353:53/udp", "8000-8003:9000-9003"]
 "#;
@@ -32,7 +23,7 @@ fn page(url: &str) -> String {
 #[test]
 fn a_port_answers_from_everywhere() {
     let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
-    host.sh_ok(OUTSIDE);
+    host.add_outside();
     host.sh_ok("machinectl -q list");
     // The address of another family has to be there before, and the routes of a router.
     host.start_machine("b");
@@ -85,7 +76,7 @@ fn a_port_answers_from_everywhere() {
 #[test]
 fn datagrams_and_ranges() {
     let host = Host::start(&["busybox"]);
-    host.sh_ok(OUTSIDE);
+    host.add_outside();
     host.sh_ok("machinectl -q list");
     host.define("busybox", PORTS);
     host.coracle(&["start", "busybox"]);

@@ -11,6 +11,7 @@ pub mod install;
 pub mod job;
 pub mod leaks;
 pub mod machine;
+pub mod outside;
 pub mod state;
 pub mod trees;
 pub mod vm;

@@ -1,0 +1,20 @@
+//! A network outside of a host: another namespace with an address of both families, which has no way back to machines.
+//! Called by tests.
+
+use super::host::Host;
+
+const SETUP: &str = "
+ip netns add outside
+ip link add up0 type veth peer name out0 netns outside
+ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up
+ip -n outside addr add 192.0.2.2/24 dev out0; ip -n outside addr add 2001:db8::2/64 dev out0 nodad
+ip -n outside link set lo up; ip -n outside link set out0 up
+";
+
+impl Host {
+    /// Makes the namespace `outside` with 192.0.2.2 and 2001:db8::2; the host is 192.0.2.1 and 2001:db8::1 on `up0`.
+    #[track_caller]
+    pub fn add_outside(&self) {
+        self.sh_ok(SETUP);
+    }
+}
