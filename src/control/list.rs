@@ -153,7 +153,7 @@ fn unit_states() -> HashMap<String, String> {
 }
 
 /// A file of one number.
-fn count(file: &Path) -> Option<u64> {
+pub(super) fn count(file: &Path) -> Option<u64> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 

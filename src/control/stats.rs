@@ -1,6 +1,7 @@
 //! What machines use: counters of their cgroups and links. Called by `stats` and `top`. What the
 //! kernel does not count here is nothing, never zero.
 
+use super::list::count;
 use crate::host::state::Record;
 use serde::Serialize;
 use std::path::Path;
@@ -99,10 +100,6 @@ fn of_cgroup(cgroup: &Path) -> Sample {
 
 fn text(cgroup: &Path, file: &str) -> Option<String> {
     std::fs::read_to_string(cgroup.join(file)).ok()
-}
-
-fn count(file: &Path) -> Option<u64> {
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// The value of a line `NAME VALUE`.

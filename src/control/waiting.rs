@@ -3,6 +3,7 @@
 //! init that answers. Called by `start` for progress and by `status`.
 
 use super::stats::{Process, processes};
+use crate::host::cgroup;
 use crate::host::journal::printable;
 use crate::host::state::{Phase, Record};
 use std::path::Path;
@@ -51,15 +52,10 @@ fn units(directory: &Path, found: &mut Vec<String>) {
             .any(|kind| name.to_string_lossy().ends_with(kind));
         if !is_unit {
             units(&path, found);
-        } else if name != "init.scope" && is_populated(&path) {
+        } else if name != "init.scope" && cgroup::is_populated(&path) {
             found.push(printable(name.as_encoded_bytes()));
         }
     }
-}
-
-fn is_populated(cgroup: &Path) -> bool {
-    let events = std::fs::read_to_string(cgroup.join("cgroup.events")).unwrap_or_default();
-    events.lines().any(|line| line == "populated 1")
 }
 
 #[cfg(test)]

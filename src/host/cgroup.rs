@@ -50,12 +50,9 @@ fn hierarchy() -> Option<PathBuf> {
     })
 }
 
-/// Whether a process is in a cgroup, given as a path below the hierarchy, or below that cgroup
-/// (`cgroup.events`). One that is not there has none.
-pub fn is_populated(path: &str) -> bool {
-    let Some(mount) = hierarchy() else { return false };
-    let events = mount.join(path.trim_start_matches('/')).join("cgroup.events");
-    std::fs::read_to_string(events).is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+/// The directory of a cgroup that is given as a path below the unified hierarchy, as systemd does.
+pub fn directory(path: &str) -> Option<PathBuf> {
+    Some(hierarchy()?.join(path.trim_start_matches('/')))
 }
 
 impl Cgroup {
@@ -136,10 +133,20 @@ impl Cgroup {
     }
 }
 
-/// Whether a cgroup stands still (`cgroup.events`), by itself or by one above.
+/// Whether a process is in a cgroup or below. One that is not there has none.
+pub fn is_populated(directory: &Path) -> bool {
+    has_event(directory, "populated 1")
+}
+
+/// Whether a cgroup stands still, by itself or by one above.
 pub fn is_frozen(directory: &Path) -> bool {
+    has_event(directory, "frozen 1")
+}
+
+/// Whether `cgroup.events` has a line.
+fn has_event(directory: &Path, line: &str) -> bool {
     let events = std::fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
-    events.lines().any(|line| line == "frozen 1")
+    events.lines().any(|event| event == line)
 }
 
 /// Stops all processes of a cgroup where they are, or lets them go on, and waits until it is so.

@@ -89,7 +89,12 @@ fn exists(error: &zbus::Error) -> bool {
 /// Whether no process is left in a unit.
 async fn is_empty(connection: &Connection, manager: &ManagerProxy<'_>, unit: &str) -> bool {
     let status = status_of(connection, manager, unit).await;
-    status.is_ok_and(|status| status.control_group.is_empty() || !cgroup::is_populated(&status.control_group))
+    status.is_ok_and(|status| {
+        let directory = Some(&status.control_group)
+            .filter(|path| !path.is_empty())
+            .and_then(|path| cgroup::directory(path));
+        !directory.is_some_and(|directory| cgroup::is_populated(&directory))
+    })
 }
 
 /// What systemd sends when it stops a scope: to every process in it, so it must mean a stop to the
