@@ -20,7 +20,8 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|verb| verb == "supervise") {
         return supervise();
     }
-    let outcome = cli::parse(arguments.clone()).map_err(|error| vec![error]).and_then(|cli| match cli {
+    coracle::run::protect_early(&arguments);
+    let outcome = cli::parse(&arguments).map_err(|error| vec![error]).and_then(|cli| match cli {
         Some(cli) => run(&cli, arguments.into_iter().skip(1).collect()),
         None => Ok(0),
     });
@@ -63,10 +64,11 @@ fn generate(arguments: &[OsString]) {
 
 /// Does what the verb says; the exit status of a run is its payload's.
 fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error>> {
-    let root = std::path::absolute(&cli.root)
-        .map_err(|error| vec![Error::from(error).context(format!("cannot find '{}'", cli.root.display()))])?;
+    let root = std::path::absolute(&cli.common.root).map_err(|error| {
+        vec![Error::from(error).context(format!("cannot find '{}'", cli.common.root.display()))]
+    })?;
     let paths = Paths::below(root);
-    log_to(cli.debug);
+    log_to(cli.common.debug);
     let status = match &cli.verb {
         Verb::Run(options) => {
             if options.quiet {
