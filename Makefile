@@ -15,8 +15,12 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PREFIX ?= /usr
 DESTDIR ?=
 CARGO ?= cargo
-TARGET := x86_64-unknown-linux-gnu
-RELEASE := $(CURDIR)/target/$(TARGET)/release/coracle
+# Static, with musl where Rust's library for it is installed: glibc asks the processor what it is at each start, and
+# in a virtual machine each of these questions is a trip to its host. Looked up when used: `deps` installs it.
+SYSROOT = $(shell rustc --print sysroot)
+LIBC = $(shell if [ -d "$(SYSROOT)/lib/rustlib/x86_64-unknown-linux-musl" ]; then echo musl; else echo gnu; fi)
+TARGET = x86_64-unknown-linux-$(LIBC)
+RELEASE = $(CURDIR)/target/$(TARGET)/release/coracle
 SCRIPTS := $(sort $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh)) .ci/run
 
 TOKIO_BANNED := full|rt-multi-thread|process|fs|signal
@@ -28,7 +32,7 @@ BENCH_BOUND := 60m
 VM_BOUND := 40m
 
 ifeq ($(origin BINARY),undefined)
-BINARY := $(RELEASE)
+BINARY = $(RELEASE)
 INSTALL_NEEDS := binary
 endif
 
@@ -57,7 +61,7 @@ deps:
 deps-vm:
 	@tests/deps.sh vm
 
-# Static and at a fixed address: an idle machine's process then has few pages of its own.
+# At a fixed address: an idle machine's process then has few pages of its own.
 binary:
 	@RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
 		$(CARGO) build --release --locked --target $(TARGET)
