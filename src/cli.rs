@@ -159,6 +159,9 @@ pub enum Verb {
     /// Undo what a machine left behind
     #[command(hide = true)]
     Cleanup(Launch),
+    /// Put the machines into the host's firewall again, after somebody has made that anew
+    #[command(hide = true)]
+    Refit,
 }
 
 /// One machine, for the verbs of its unit.
