@@ -5,7 +5,6 @@ mod bus;
 pub mod cgroup;
 mod emulator;
 pub mod entries;
-pub mod firewalld;
 pub mod flight;
 pub mod forwarding;
 pub mod idmap;

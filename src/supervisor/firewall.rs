@@ -2,9 +2,9 @@
 //! it. Called by `launch` and `cleanup`.
 
 use crate::error::{Context, Error, Result};
-use crate::host::nftables::neighbours::{self, Neighbour};
+use crate::host::nftables::neighbours;
 use crate::host::state::Record;
-use crate::host::{firewalld, forwarding, netlink, nftables, ports};
+use crate::host::{forwarding, netlink, nftables, ports};
 use crate::machine::name::Name;
 use crate::machine::network::{Network, Port};
 use crate::paths::Paths;
@@ -115,6 +115,9 @@ pub fn follow(paths: &Paths, record: &mut Record, network: &Network) {
 /// # Errors
 /// A kernel that refuses.
 pub fn refit(paths: &Paths) -> Result<()> {
+    if !paths.state().exists() {
+        return Ok(());
+    }
     let lock = lock(paths)?;
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
     let members: Vec<&nftables::Member> =
@@ -123,22 +126,9 @@ pub fn refit(paths: &Paths) -> Result<()> {
         return Ok(());
     }
     nftables::renew(&members)?;
-    let neighbour = neighbours::open()?;
+    neighbours::open()?;
     drop(lock);
-    let interfaces: Vec<&str> = members.iter().map(|member| member.interface()).collect();
-    tell(neighbour, &interfaces);
     forwarding::enable()
-}
-
-/// Tells a neighbour that has to be told of links.
-fn tell(neighbour: Neighbour, interfaces: &[&str]) {
-    if neighbour == Neighbour::Firewalld {
-        let told = super::runtime().and_then(|runtime| runtime.block_on(firewalld::let_pass(interfaces)));
-        if let Err(error) = told {
-            let cure = error.cure().map(|cure| format!(" ({cure})")).unwrap_or_default();
-            log::warn!("{error}{cure}: the machine reaches no more than firewalld lets it");
-        }
-    }
 }
 
 /// Takes a machine in. Its record names it already. Where the kernel has no NAT, or forwarding
@@ -158,17 +148,14 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
         nftables::renew(&members)?;
         added = nftables::Added::Member;
     }
-    let neighbour = match added {
-        nftables::Added::Member => neighbours::open(),
-        _ => Ok(Neighbour::Nobody),
-    };
+    if matches!(added, nftables::Added::Member)
+        && let Err(error) = neighbours::open()
+    {
+        log::warn!("{error}, ignoring");
+    }
     drop(lock);
     match added {
         nftables::Added::Member | nftables::Added::Strange => {
-            match neighbour {
-                Ok(neighbour) => tell(neighbour, &[member.interface()]),
-                Err(error) => log::warn!("{error}, ignoring"),
-            }
             if let Err(error) = forwarding::enable() {
                 log::warn!("{error}: the machine reaches no more than its host");
             }
@@ -204,10 +191,6 @@ pub fn leave(paths: &Paths, record: &Record, member: &nftables::Member) -> Resul
     } else {
         nftables::remove_table()?;
         neighbours::close();
-    }
-    if neighbours::has_firewalld() {
-        let forgotten = super::runtime()?.block_on(firewalld::forget(member.interface()));
-        forgotten.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     }
     // Said before the lock is given back: of two that go at once the second takes the table away.
     Record { firewall: None, ..record.clone() }.write(paths)

@@ -12,8 +12,11 @@ use rustix::io::Errno;
 
 /// By which our rules are known again.
 const COMMENT: &str = "machines of coracle";
-/// firewalld's table, which is firewalld's alone: [`crate::host::firewalld`] speaks to it.
+/// firewalld's table, which takes no rules of others. The links of machines are in a zone that is
+/// installed with us, by how their names begin: nobody has to be told of them.
 const FIREWALLD: &str = "firewalld";
+/// By which it is seen that firewalld has read that zone.
+const ZONE: &str = "filter_FWD_coracle";
 /// The chain that Docker leaves to others, in the table of its own rules.
 const DOCKER: &str = "DOCKER-USER";
 /// How deep chains that refuse everything are looked for.
@@ -118,7 +121,9 @@ fn chains() -> rustix::io::Result<Vec<Chain>> {
             && [IP, IP6, INET].contains(&message.family)
             && let Some(chain) = Chain::read(message.family, message.body)
             && chain.table != table::TABLE
-            && (chain.name == DOCKER || chain.base.is_some_and(|(hook, _)| Way::of_hook(hook).is_some()))
+            && (chain.name == DOCKER
+                || chain.name == ZONE
+                || chain.base.is_some_and(|(hook, _)| Way::of_hook(hook).is_some()))
         {
             chains.push(chain);
         }
@@ -134,23 +139,14 @@ enum Place {
     Last,
 }
 
-/// Who else rules this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Neighbour {
-    /// Nobody that needs to be told.
-    Nobody,
-    /// firewalld, which takes no rules but over its bus.
-    Firewalld,
-}
-
 /// Lets machines pass the chains that would refuse them. What is there already stays.
 ///
 /// # Errors
 /// Chains that cannot be listed.
-pub fn open() -> Result<Neighbour> {
+pub fn open() -> Result<()> {
     let chains = match chains() {
         Ok(chains) => chains,
-        Err(Errno::OPNOTSUPP | Errno::PROTONOSUPPORT) => return Ok(Neighbour::Nobody),
+        Err(Errno::OPNOTSUPP | Errno::PROTONOSUPPORT) => return Ok(()),
         Err(errno) => return Err(Error::from(errno).context("cannot list the chains of the firewall")),
     };
     for chain in chains.iter().filter(|chain| chain.table != FIREWALLD) {
@@ -170,8 +166,13 @@ pub fn open() -> Result<Neighbour> {
             );
         }
     }
-    let firewalld = chains.iter().any(|chain| chain.table == FIREWALLD);
-    Ok(if firewalld { Neighbour::Firewalld } else { Neighbour::Nobody })
+    let firewalld = |chain: &Chain| chain.table == FIREWALLD;
+    if chains.iter().any(firewalld) && !chains.iter().any(|chain| firewalld(chain) && chain.name == ZONE) {
+        log::warn!(
+            "firewalld has not read its zone 'coracle' and lets no machine pass (firewall-cmd --reload)"
+        );
+    }
+    Ok(())
 }
 
 /// Puts our rules into a chain that would refuse machines, where they are not there.
@@ -259,15 +260,6 @@ pub fn close() {
             }
         }
     }
-}
-
-/// Whether firewalld rules this host.
-pub fn has_firewalld() -> bool {
-    let mut found = false;
-    let heard = dump(&Batch::dump(INET, Kind::GetTable, &Attributes::new()), |message| {
-        found |= message.body.text(1) == Some(FIREWALLD);
-    });
-    heard.is_ok() && found
 }
 
 #[cfg(test)]
