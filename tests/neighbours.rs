@@ -108,35 +108,29 @@ fn assert_flows(host: &Host) {
 }
 
 /// The whole of it: before, with machines, with one, after a kill, after.
-fn assert_lives_beside(host: &Host) {
+fn assert_lives_beside(host: &Host) -> String {
     let rules = ruleset(host);
     let before = Snapshot::take(host);
     host.coracle(&["start", "a", "b"]);
     assert_flows(host);
     let journal = host.unit_journal("a") + &host.unit_journal("b");
-    print!(
-        "{}",
-        journal
-            .lines()
-            .filter(|line| line.contains("letting"))
-            .map(|line| format!("{line}\n"))
-            .collect::<String>()
-    );
+    let told: Vec<&str> = journal.lines().filter(|line| line.contains("letting")).collect();
+    let told = format!("{} lines of rules before and after\n{}", rules.lines().count(), told.join("\n"));
     host.coracle(&["stop", "b"]);
     host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
     host.wait_for_unit("a", "failed");
     host.sh_ok("systemctl reset-failed");
     host.wait_until(LONG, "! nft list table inet coracle");
     assert_eq!(ruleset(host), rules);
-    println!("their rules are as they were: {} lines", rules.lines().count());
     before.assert_same(host);
+    told
 }
 
 #[test]
 fn beside_firewalld() {
     let host = host();
     host.sh_ok("systemctl start firewalld; firewall-cmd -q --permanent --zone=public --add-interface=up0");
-    assert_lives_beside(&host);
+    println!("{}", assert_lives_beside(&host));
     host.coracle(&["start", "a", "b"]);
     for what in ["firewall-cmd -q --reload", "systemctl restart firewalld"] {
         host.sh_ok(what);
@@ -160,7 +154,7 @@ fn beside_docker() {
     let host = host();
     host.sh_ok(DOCKER);
     let user = host.sh_ok("iptables -A DOCKER-USER -i ve-a -d 203.0.113.0/24 -j DROP; iptables -S");
-    assert_lives_beside(&host);
+    println!("{}", assert_lives_beside(&host));
     host.coracle(&["start", "a"]);
     // Docker's own tool can read what we wrote.
     let with = host.sh_ok("iptables -S; ip6tables -S DOCKER-USER");
@@ -206,7 +200,7 @@ fn beside_rules_written_by_hand() {
     let host = host();
     host.write("/run/rules.nft", BY_HAND);
     host.sh_ok("nft -f /run/rules.nft");
-    assert_lives_beside(&host);
+    println!("{}", assert_lives_beside(&host));
     host.coracle(&["start", "a"]);
     println!("{}", host.sh_ok("nft list table inet filter"));
     host.coracle(&["stop", "a"]);
@@ -218,6 +212,6 @@ fn beside_ufw() {
     let host = host();
     host.sh_ok("ufw allow 8080/tcp; ufw --force enable");
     host.sh_ok("iptables -S FORWARD | grep -q 'P FORWARD DROP'");
-    assert_lives_beside(&host);
+    println!("{}", assert_lives_beside(&host));
     host.stop();
 }

@@ -23,7 +23,7 @@ pub struct Trace {
 
 /// What dropped a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drop {
+pub struct Refusal {
     /// `ip`, `ip6` or `inet`.
     pub family: &'static str,
     /// The table.
@@ -60,7 +60,7 @@ impl Trace {
     }
 
     /// Waits until one is dropped, so long at most.
-    pub fn dropped(&self, patience: Duration) -> Option<Drop> {
+    pub fn dropped(&self, patience: Duration) -> Option<Refusal> {
         let end = Instant::now() + patience;
         let mut buffer = vec![0; 32768];
         loop {
@@ -83,7 +83,7 @@ impl Trace {
 }
 
 /// Reads that a packet was dropped.
-fn read(message: &Message<'_>) -> Option<Drop> {
+fn read(message: &Message<'_>) -> Option<Refusal> {
     const POLICY: u32 = 1;
     const RULE: u32 = 3;
     const DROP: u32 = 0;
@@ -96,7 +96,7 @@ fn read(message: &Message<'_>) -> Option<Drop> {
         RULE => body.nested(5)?.number(1) == Some(DROP),
         _ => false,
     };
-    is_dropped.then_some(Drop {
+    is_dropped.then_some(Refusal {
         family: match message.family {
             message::IP => "ip",
             message::IP6 => "ip6",
@@ -110,7 +110,7 @@ fn read(message: &Message<'_>) -> Option<Drop> {
 }
 
 /// The same with the place of the rule.
-fn located(mut drop: Drop) -> Drop {
+fn located(mut drop: Refusal) -> Refusal {
     let family = match drop.family {
         "ip" => message::IP,
         "ip6" => message::IP6,
