@@ -38,6 +38,8 @@ endif
 
 bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib/systemd
+# units that make the host's firewall anew
+NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
 .PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench clean
@@ -75,6 +77,11 @@ install: $(INSTALL_NEEDS)
 		install -Dm644 "$$unit" "$(libdir)/system/$${unit##*/}"
 		sed -i 's|/usr/bin/coracle|$(PREFIX)/bin/coracle|g' "$(libdir)/system/$${unit##*/}"
 	done
+	for other in $(NEIGHBOURS); do
+		install -d "$(libdir)/system/$$other.service.wants"
+		ln -sfn "../coracle-refit@.service" "$(libdir)/system/$$other.service.wants/coracle-refit@$$other.service"
+	done
+	install -Dm644 firewalld/coracle.xml "$(DESTDIR)$(PREFIX)/lib/firewalld/zones/coracle.xml"
 	install -d "$(libdir)/system-generators"
 	ln -sfn ../../../bin/coracle "$(libdir)/system-generators/coracle-generator"
 	for file in dbus/*.conf; do install -Dm644 "$$file" "$(sharedir)/dbus-1/system.d/$${file##*/}"; done

@@ -136,13 +136,13 @@ pub enum Verb {
     Login(One),
     /// Change settings of a machine, also while it runs
     ///
-    /// The change is kept in a drop-in of the definition. Limits hold at once; of other settings it
-    /// is said that they need a restart.
+    /// The change is kept in a drop-in of the definition. Limits, ports and bounds of the network hold
+    /// at once; of other settings it is said that they need a restart.
     Set(Set),
     /// Make a machine that runs what its definition says
     ///
-    /// Limits and further bind mounts are changed while it runs; of the rest it is said that it needs
-    /// a restart.
+    /// Limits, ports, bounds of the network and further bind mounts are changed while it runs; of the
+    /// rest it is said that it needs a restart.
     Apply(Apply),
     /// Check definitions, and show every problem with its place
     Check(Check),
@@ -159,6 +159,9 @@ pub enum Verb {
     /// Undo what a machine left behind
     #[command(hide = true)]
     Cleanup(Launch),
+    /// Put the machines into the host's firewall again, after somebody has made that anew
+    #[command(hide = true)]
+    Refit,
 }
 
 /// One machine, for the verbs of its unit.

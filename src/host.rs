@@ -10,6 +10,7 @@ pub mod forwarding;
 pub mod idmap;
 pub mod ids;
 pub mod journal;
+pub mod knock;
 pub mod label;
 pub mod lease;
 pub mod lock;

@@ -125,6 +125,7 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
         Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
+        Verb::Refit => machines::alone(coracle::run::refit(paths)),
         Verb::Run(_)
         | Verb::Launch(_)
         | Verb::Doctor(_)

@@ -97,6 +97,14 @@ pub fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
     cleanup::after(paths, name)
 }
 
+/// Puts all machines into the host's firewall again, after somebody has made that anew.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn refit(paths: &Paths) -> Result<()> {
+    crate::supervisor::firewall::refit(paths)
+}
+
 /// All acts in the foreground. Returns the payload's exit status.
 ///
 /// # Errors

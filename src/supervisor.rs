@@ -6,7 +6,7 @@ pub mod cleanup;
 pub mod console;
 pub mod control;
 mod ending;
-mod firewall;
+pub mod firewall;
 pub mod flight;
 mod guest;
 pub mod handover;

@@ -2,6 +2,7 @@
 //! log. Of a dead one: why.
 
 use super::list::{Row, size, span};
+use super::traffic::Traffic;
 use super::{block_on, logs, unit_of, waiting, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
@@ -33,6 +34,8 @@ pub struct Status {
     pub host_interface: Option<String>,
     /// Ports of the host that lead to it.
     pub ports: Vec<String>,
+    /// What went over its link, while it runs.
+    pub traffic: Option<Traffic>,
     /// What systemd says of the unit, where there is one.
     pub unit: Option<Unit>,
     /// What it waits for, where it is stopping.
@@ -98,6 +101,7 @@ pub fn collect(
             .map_or(0, cgroup::out_of_memory_kills),
         host_interface: alive.and_then(|record| record.host_interface.clone()),
         ports: alive.map(|record| record.ports.clone()).unwrap_or_default(),
+        traffic: alive.and_then(Traffic::of),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
         waits: record.as_ref().and_then(waiting::left),
@@ -167,6 +171,8 @@ impl Status {
             ("addresses", words(machine.addresses.iter().map(IpAddr::to_string).collect())),
             ("link", self.host_interface.clone()),
             ("ports", words(self.ports.clone())),
+            ("traffic", self.traffic.map(|it| format!("{} in, {} out", size(it.received), size(it.sent)))),
+            ("dropped", self.traffic.and_then(|it| it.dropped())),
             ("memory", machine.memory.map(size)),
             ("killed", killed),
             ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
@@ -230,6 +236,7 @@ mod tests {
             host_interface: None,
             out_of_memory_kills: 0,
             ports: Vec::new(),
+            traffic: None,
             unit: Some(Unit::from(&unit)),
             waits: None,
             flight: None,

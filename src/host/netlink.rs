@@ -368,7 +368,7 @@ fn connect_in(netns: BorrowedFd<'_>) -> Result<Handle> {
 }
 
 /// Does something in another network namespace; the thread is away for that only.
-fn within<T>(netns: BorrowedFd<'_>, act: impl FnOnce() -> T) -> Result<T> {
+pub(super) fn within<T>(netns: BorrowedFd<'_>, act: impl FnOnce() -> T) -> Result<T> {
     let own = std::fs::File::open("/proc/thread-self/ns/net")
         .context(|| "cannot open our own network namespace".to_owned())?;
     move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))

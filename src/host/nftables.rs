@@ -3,118 +3,20 @@
 //! part in the state record first, and by `cleanup`. Own code: of the crates, some link C, some run
 //! the program, and those that speak netlink have neither masquerade nor connection state.
 
+mod member;
 mod message;
+pub mod neighbours;
 mod table;
+pub mod trace;
+
+pub use member::{Bounds, Counters, Member};
 
 use crate::error::{Context, Error, Result};
-use crate::host::netlink::plan::Plan;
-use crate::machine::network::{Port, Protocol};
-use message::{Attributes, Batch, Existing, Kind};
+use message::{Attributes, Batch, Existing, Kind, Message};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// A machine's part of the table: what its elements are made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// The host's end of its link.
-    interface: String,
-    /// The link-layer address of its own end.
-    mac: [u8; 6],
-    /// Its IPv4 address.
-    ipv4: Ipv4Addr,
-    /// Its IPv6 address; all of its prefix of 64 bits is its.
-    ipv6: Ipv6Addr,
-    /// Ports of the host that lead to it.
-    #[serde(default)]
-    ports: Vec<Port>,
-}
-
-impl Member {
-    /// The part of the machine of this link.
-    pub fn new(plan: &Plan, ports: &[Port]) -> Self {
-        Self {
-            interface: plan.host_interface.clone(),
-            mac: plan.guest_mac,
-            ipv4: plan.ipv4.guest,
-            ipv6: plan.ipv6.guest,
-            ports: ports.to_vec(),
-        }
-    }
-
-    /// The ports that lead to it.
-    pub fn ports(&self) -> &[Port] {
-        &self.ports
-    }
-
-    /// Who it is and what it may send.
-    fn identity(&self) -> [Element; 5] {
-        let mut interface = [0; 16];
-        let length = self.interface.len().min(15);
-        interface[..length].copy_from_slice(&self.interface.as_bytes()[..length]);
-        let [a, b, c, d, e, f] = self.mac;
-        let sender = [&interface[..], &[a, b, c, d, e, f, 0, 0]].concat();
-        let prefix = Ipv6Addr::from_bits(self.ipv6.to_bits() >> 64 << 64).octets();
-        let element = |set, key: Vec<u8>| Element { set, key, data: None };
-        [
-            element(table::LINKS, interface.to_vec()),
-            element(table::SOURCES_4, [&sender[..], &self.ipv4.octets()].concat()),
-            element(table::SOURCES_6, [&sender[..], &prefix].concat()),
-            element(table::INSIDE_4, self.ipv4.octets().to_vec()),
-            element(table::INSIDE_6, prefix.to_vec()),
-        ]
-    }
-
-    /// Where its ports lead.
-    fn forwards(&self) -> impl Iterator<Item = Element> + '_ {
-        self.ports.iter().flat_map(|port| (port.host..=port.last).map(move |number| (port, number))).flat_map(
-            |(port, number)| {
-                let guest = port.guest.saturating_add(number - port.host);
-                let wide = |number: u16| [&number.to_be_bytes()[..], &[0, 0]].concat();
-                let protocol = if port.protocol == Protocol::Udp { table::UDP } else { table::TCP };
-                let at = [&[protocol, 0, 0, 0][..], &wide(number)].concat();
-                let to_4 = [&self.ipv4.octets()[..], &wide(guest)].concat();
-                let to_6 = [&self.ipv6.octets()[..], &wide(guest)].concat();
-                let element = |set, key, data| Element { set, key, data: Some(data) };
-                match port.address {
-                    None => {
-                        vec![element(table::PORTS_4, at.clone(), to_4), element(table::PORTS_6, at, to_6)]
-                    }
-                    Some(IpAddr::V4(address)) => {
-                        vec![element(table::AT_4, [&address.octets()[..], &at].concat(), to_4)]
-                    }
-                    Some(IpAddr::V6(address)) => {
-                        vec![element(table::AT_6, [&address.octets()[..], &at].concat(), to_6)]
-                    }
-                }
-            },
-        )
-    }
-
-    fn elements(&self) -> Vec<Element> {
-        self.identity().into_iter().chain(self.forwards()).collect()
-    }
-
-    fn push(&self, batch: &mut Batch, kind: Kind) {
-        let mut elements = self.elements();
-        // Those of one set together: a message each.
-        elements.sort_by_key(|element| element.set);
-        for same in elements.chunk_by(|one, other| one.set == other.set) {
-            // An attribute holds 64 KiB.
-            same.chunks(256).for_each(|some| push(batch, kind, some));
-        }
-    }
-}
-
-/// An element of a set or map.
-#[derive(Debug, Clone)]
-struct Element {
-    set: &'static str,
-    key: Vec<u8>,
-    data: Option<Vec<u8>>,
-}
 
 /// What came of taking a machine in.
 #[derive(Debug)]
@@ -123,6 +25,8 @@ pub enum Added {
     Member,
     /// The kernel has no nftables, or no NAT in it.
     Unsupported(Error),
+    /// The table is there, and not as we make it: [`renew`] it.
+    Strange,
 }
 
 /// Takes a machine into the table, which is made where it is not there. One that is in it stays.
@@ -130,8 +34,9 @@ pub enum Added {
 /// # Errors
 /// A kernel that refuses.
 pub fn add(member: &Member) -> Result<Added> {
-    let doing = || format!("cannot set up the firewall of '{}'", member.interface);
+    let doing = || format!("cannot set up the firewall of '{}'", member.interface());
     // Another first machine may make the table between the question and the answer, or a last one remove it.
+    let mut was_strange = false;
     for _ in 0..3 {
         let mut batch = Batch::new();
         // Asked first: a transaction that fails waits until no processor is in the old rules.
@@ -139,18 +44,68 @@ pub fn add(member: &Member) -> Result<Added> {
         if !is_made {
             table::make(&mut batch);
         }
-        member.push(&mut batch, Kind::NewElements);
+        member.enter(&mut batch);
         match commit(batch) {
             Ok(()) => return Ok(Added::Member),
             Err(Errno::EXIST) => {}
-            Err(Errno::NOENT) if is_made => {}
+            Err(Errno::NOENT) if is_made => was_strange = true,
             Err(errno @ (Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::NOENT)) => {
                 return Ok(Added::Unsupported(without(Error::from(errno).context(doing()))));
             }
             Err(errno) => return Err(errno).context(doing),
         }
     }
+    if was_strange {
+        return Ok(Added::Strange);
+    }
     Err(Error::new("others change it all the time").context(doing()))
+}
+
+/// Makes the table anew with these machines in it: at no moment it is not there. For one that somebody
+/// has flushed or removed, and one of another version of ours.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn renew(members: &[&Member]) -> Result<()> {
+    /// A transaction has to fit a socket's buffer.
+    const FULL: usize = 96 << 10;
+    let doing = || "cannot make the firewall table 'inet coracle' anew";
+    let table = Attributes::new().text(1, table::TABLE);
+    let mut batch = Batch::new();
+    batch.push(Kind::NewTable, Existing::Keep, &table);
+    batch.push(Kind::DeleteTable, Existing::Keep, &table);
+    table::make(&mut batch);
+    for member in members {
+        member.enter(&mut batch);
+        if batch.length() > FULL {
+            commit(std::mem::replace(&mut batch, Batch::new())).context(doing)?;
+        }
+    }
+    commit(batch).context(doing)
+}
+
+/// Changes a machine's part while it is in the table.
+///
+/// # Errors
+/// A kernel that refuses; then nothing has changed.
+pub fn change(before: &Member, after: &Member) -> Result<()> {
+    let mut batch = Batch::new();
+    before.become_other(after, &mut batch);
+    commit(batch).context(|| format!("cannot change the firewall of '{}'", before.interface()))
+}
+
+/// Packets of a machine that went nowhere; nothing where there is no table.
+pub fn counters(member: &Member) -> Option<Counters> {
+    let of = |set| {
+        let question = Batch::dump(
+            message::INET,
+            Kind::GetElements,
+            &Attributes::new().text(1, table::TABLE).text(2, set),
+        );
+        let mut count = 0;
+        dump(&question, |message| count += member.count(set, message.body)).ok().map(|()| count)
+    };
+    Some(Counters { forged: of(table::FORGED)?, refused: of(table::CONFINED)? })
 }
 
 /// Whether the table is there.
@@ -163,9 +118,9 @@ fn is_made() -> bool {
 /// # Errors
 /// A kernel that refuses.
 pub fn remove(member: &Member) -> Result<()> {
-    let doing = || format!("cannot take '{}' out of the firewall", member.interface);
+    let doing = || format!("cannot take '{}' out of the firewall", member.interface());
     let mut batch = Batch::new();
-    member.push(&mut batch, Kind::DeleteElements);
+    member.leave(&mut batch);
     match commit(batch) {
         Err(Errno::NOENT) => {}
         other => return other.context(doing),
@@ -173,7 +128,12 @@ pub fn remove(member: &Member) -> Result<()> {
     // Part of it is gone already: then one by one.
     for element in member.elements() {
         let mut batch = Batch::new();
-        push(&mut batch, Kind::DeleteElements, &[element]);
+        member::push(&mut batch, Kind::DeleteElements, &[element]);
+        gone(commit(batch)).context(doing)?;
+    }
+    for name in member.limit_names() {
+        let mut batch = Batch::new();
+        batch.push(Kind::DeleteObject, Existing::Keep, &name);
         gone(commit(batch)).context(doing)?;
     }
     Ok(())
@@ -203,37 +163,30 @@ fn without(error: Error) -> Error {
     )
 }
 
-/// Makes or removes elements of one set.
-fn push(batch: &mut Batch, kind: Kind, elements: &[Element]) {
-    let Some(first) = elements.first() else { return };
-    let value = |bytes: &[u8]| Attributes::new().bytes(1, bytes);
-    let item = |element: &Element| {
-        let item = Attributes::new().nested(1, &value(&element.key));
-        match &element.data {
-            Some(data) => item.nested(2, &value(data)),
-            None => item,
-        }
-    };
-    let items: Vec<Attributes> = elements.iter().map(item).collect();
-    let elements = Attributes::new().text(1, table::TABLE).text(2, first.set).list(3, &items);
-    batch.push(kind, Existing::Keep, &elements);
-}
-
 /// Carries a transaction out.
 fn commit(batch: Batch) -> rustix::io::Result<()> {
     ask(&batch.finish())
 }
 
-/// Sends messages and hears the first error. The kernel has answered when the sending is over.
+/// A socket to the kernel, that hears what is told to these groups.
+fn open(groups: u32) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket =
+        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::NETFILTER))?;
+    if groups != 0 {
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+    }
+    Ok(socket)
+}
+
+/// Sends messages and hears the first error.
 fn ask(messages: &[u8]) -> rustix::io::Result<()> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::NETFILTER),
-    )?;
-    let kernel = SocketAddrNetlink::new(0, 0);
-    rustix::net::sendto(&socket, messages, SendFlags::empty(), &kernel)?;
+    ask_by(&open(0)?, messages)
+}
+
+/// The same by a socket. The kernel has answered when the sending is over.
+fn ask_by(socket: impl AsFd, messages: &[u8]) -> rustix::io::Result<()> {
+    rustix::net::sendto(&socket, messages, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut buffer = vec![0; 16384];
     loop {
         match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT) {
@@ -245,6 +198,30 @@ fn ask(messages: &[u8]) -> rustix::io::Result<()> {
             }
             Err(Errno::AGAIN) => return Ok(()),
             Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Asks for everything of a kind, and gives every answer.
+fn dump(question: &[u8], mut take: impl FnMut(&Message<'_>)) -> rustix::io::Result<()> {
+    let socket = open(0)?;
+    rustix::net::sendto(&socket, question, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    let mut buffer = vec![0; 32768];
+    loop {
+        // The kernel has the next part ready: this waits for nobody.
+        let (_, length) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let answers = buffer.get(..length).unwrap_or_default();
+        if let Some(code) = message::first_error(answers) {
+            return Err(Errno::from_raw_os_error(code));
+        }
+        for message in message::messages(answers) {
+            if message.is_end() {
+                return Ok(());
+            }
+            take(&message);
+        }
+        if length == 0 {
+            return Ok(());
         }
     }
 }

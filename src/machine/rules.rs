@@ -2,6 +2,7 @@
 
 use super::Parts;
 use super::command::Payload;
+use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::network::{MOST_PORTS, Mode, Network, Port};
 use super::users::{Ownership, Users};
@@ -31,6 +32,7 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
         errors.push(Error::new("an init system runs as root, not as another user"));
     }
     errors.extend(ports(&parts.network));
+    errors.extend(bounds(&parts.network));
     for mount in &parts.mounts {
         if let MountKind::Tmpfs { options } = &mount.kind {
             errors.extend(unknown_options(options));
@@ -59,6 +61,31 @@ fn ports(network: &Network) -> Vec<Error> {
         if let Some(other) = ports.iter().take(at).find(|other| other.overlaps(port)) {
             errors.push(Error::new(format!("the ports '{other}' and '{port}' overlap")));
         }
+    }
+    errors
+}
+
+/// The most networks that one machine may speak to.
+const MOST_NETWORKS: usize = 256;
+
+/// What is wrong with the bounds of what it may send and get.
+fn bounds(network: &Network) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let is_bound = !network.egress.is_empty() || network.rate_in.is_some() || network.rate_out.is_some();
+    if is_bound && matches!(network.mode, Mode::Host | Mode::None) {
+        errors.push(
+            Error::new("only a machine with a link of its own is bound by network.egress and network.rate-*")
+                .hint("set network.mode = \"veth\", or take them out"),
+        );
+    }
+    if network.egress.contains(&Destination::Zone) && network.mode.as_str() != "zone" {
+        errors.push(
+            Error::new("network.egress names the zone of a machine that is in none")
+                .hint("write \"none\", or networks as \"10.0.0.0/8\""),
+        );
+    }
+    if network.egress.len() > MOST_NETWORKS {
+        errors.push(Error::new(format!("network.egress names more than {MOST_NETWORKS} networks")));
     }
     errors
 }

@@ -298,6 +298,9 @@ impl<'a> Launch<'a> {
         let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
         // Before the link: no packet of the machine is met by no rule.
         firewall::join(self.ask.paths, &mut self.record)?;
+        if self.ask.kept.is_some() {
+            firewall::follow(self.ask.paths, &mut self.record, &self.ask.machine.network);
+        }
         let (link, addresses) = super::runtime()?.block_on(async {
             let link = match old {
                 Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,

@@ -43,7 +43,11 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
         record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
-        record.firewall = Some(nftables::Member::new(plan, &machine.network.ports));
+        let bounds = nftables::Bounds::of(&machine.network);
+        let defined = nftables::Member::new(plan, &machine.network.ports).within(bounds);
+        // What a reboot finds in the firewall is changed there, when the link is made.
+        let found = record.firewall.take().filter(|found| found.interface() == defined.interface());
+        record.firewall = Some(found.unwrap_or(defined));
     }
     record.files = files(ask, record.id_base);
     record
