@@ -13,6 +13,7 @@ pub mod handover;
 mod idmap;
 pub mod launch;
 mod manager;
+mod names;
 pub mod registration;
 pub mod reserve;
 pub mod responder;

@@ -106,6 +106,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         devices: vec!["net/tun".into(), "fuse".into()],
         guest_network_file: (machine.network.mode == Mode::Veth).then(|| "[Match]\n".into()),
         resolv_conf: (machine.network.mode == Mode::Veth).then(|| "nameserver 192.0.2.53\n".into()),
+        hosts_file: None,
         attach_at: "/run/coracle/web/root".into(),
         on_terminal: false,
     };

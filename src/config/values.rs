@@ -1,6 +1,7 @@
 //! The values of settings: how each is read from what people write and shown as they would write
 //! it. Called by `toml` and by the command line; it knows no file and no default.
 
+mod interface;
 mod limits;
 mod names;
 mod port;

@@ -50,6 +50,16 @@ pub fn distrust(interface: &str) {
     }
 }
 
+/// Keeps the host itself off a port of a bridge: only the bridge has addresses.
+pub fn leave_to_bridge(port: &str) {
+    let directory = place("ipv6/conf").join(port);
+    if directory.exists()
+        && let Err(error) = set(&directory.join("disable_ipv6"), "1")
+    {
+        log::warn!("{error}, ignoring");
+    }
+}
+
 /// Lets packets from the host's loopback addresses go to a machine that has ports forwarded.
 ///
 /// # Errors

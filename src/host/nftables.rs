@@ -4,12 +4,14 @@
 //! the program, and those that speak netlink have neither masquerade nor connection state.
 
 mod message;
+mod ports;
 mod table;
 
 use crate::error::{Context, Error, Result};
 use crate::host::netlink::plan::Plan;
-use crate::machine::network::{Port, Protocol};
-use message::{Attributes, Batch, Existing, Kind};
+use crate::host::netlink::plan::zone::is_shared;
+use crate::machine::network::{Port, Protocol, Zone};
+use message::{Attributes, Batch, Existing, Family, Kind};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -30,18 +32,60 @@ pub struct Member {
     /// Ports of the host that lead to it.
     #[serde(default)]
     ports: Vec<Port>,
+    /// Its place in a zone.
+    #[serde(default)]
+    zone: Option<Place>,
+}
+
+/// A machine's place in a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    zone: Zone,
+    /// The host's end of its link, a port of the zone's bridge.
+    port: String,
+}
+
+/// Who else needs a part of the table, seen from one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Others {
+    /// Any machine.
+    pub any: bool,
+    /// One in a zone.
+    pub zoned: bool,
+    /// One in the same zone.
+    pub same_zone: bool,
 }
 
 impl Member {
     /// The part of the machine of this link.
     pub fn new(plan: &Plan, ports: &[Port]) -> Self {
         Self {
-            interface: plan.host_interface.clone(),
+            interface: plan.router_interface(),
             mac: plan.guest_mac,
             ipv4: plan.ipv4.guest,
             ipv6: plan.ipv6.guest,
             ports: ports.to_vec(),
+            zone: plan
+                .zone
+                .clone()
+                .map(|zone| Place { zone, port: plan.host_interface.clone() }),
         }
+    }
+
+    /// Its zone.
+    pub fn zone(&self) -> Option<&Zone> {
+        self.zone.as_ref().map(|place| &place.zone)
+    }
+
+    /// Whether it and another can be at once: in one zone they share the network and have an address each.
+    pub fn fits_beside(&self, other: &Self) -> bool {
+        let shares = is_shared(self.ipv4, other.ipv4);
+        if self.zone() == other.zone() { shares && self.ipv4 != other.ipv4 } else { !shares }
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> (Ipv4Addr, Ipv6Addr) {
+        (self.ipv4, self.ipv6)
     }
 
     /// The ports that lead to it.
@@ -50,21 +94,38 @@ impl Member {
     }
 
     /// Who it is and what it may send.
-    fn identity(&self) -> [Element; 5] {
-        let mut interface = [0; 16];
-        let length = self.interface.len().min(15);
-        interface[..length].copy_from_slice(&self.interface.as_bytes()[..length]);
+    fn identity(&self) -> Vec<Element> {
+        let interface = padded(&self.interface);
         let [a, b, c, d, e, f] = self.mac;
         let sender = [&interface[..], &[a, b, c, d, e, f, 0, 0]].concat();
-        let prefix = Ipv6Addr::from_bits(self.ipv6.to_bits() >> 64 << 64).octets();
-        let element = |set, key: Vec<u8>| Element { set, key, data: None };
-        [
-            element(table::LINKS, interface.to_vec()),
+        let mut elements = vec![
             element(table::SOURCES_4, [&sender[..], &self.ipv4.octets()].concat()),
-            element(table::SOURCES_6, [&sender[..], &prefix].concat()),
+            element(table::SOURCES_6, [&sender[..], &self.prefix()].concat()),
             element(table::INSIDE_4, self.ipv4.octets().to_vec()),
-            element(table::INSIDE_6, prefix.to_vec()),
-        ]
+        ];
+        match &self.zone {
+            None => elements.extend(self.link()),
+            Some(place) => elements.extend(ports::member(&place.port, self.mac, self.ipv4, self.ipv6)),
+        }
+        elements
+    }
+
+    /// What is of its link; in a zone, of all machines in it.
+    fn link(&self) -> Vec<Element> {
+        let interface = padded(&self.interface);
+        let mut elements = vec![
+            element(table::LINKS, interface.to_vec()),
+            element(table::INSIDE_6, self.prefix().to_vec()),
+        ];
+        if self.zone.is_some() {
+            elements.push(element(table::ZONES, interface.to_vec()));
+            elements.push(element(table::SAME_ZONE, [interface, interface].concat()));
+        }
+        elements
+    }
+
+    fn prefix(&self) -> [u8; 16] {
+        Ipv6Addr::from_bits(self.ipv6.to_bits() >> 64 << 64).octets()
     }
 
     /// Where its ports lead.
@@ -77,7 +138,7 @@ impl Member {
                 let at = [&[protocol, 0, 0, 0][..], &wide(number)].concat();
                 let to_4 = [&self.ipv4.octets()[..], &wide(guest)].concat();
                 let to_6 = [&self.ipv6.octets()[..], &wide(guest)].concat();
-                let element = |set, key, data| Element { set, key, data: Some(data) };
+                let element = |set, key, data| Element { family: Family::Inet, set, key, data: Some(data) };
                 match port.address {
                     None => {
                         vec![element(table::PORTS_4, at.clone(), to_4), element(table::PORTS_6, at, to_6)]
@@ -97,11 +158,10 @@ impl Member {
         self.identity().into_iter().chain(self.forwards()).collect()
     }
 
-    fn push(&self, batch: &mut Batch, kind: Kind) {
-        let mut elements = self.elements();
+    fn push(batch: &mut Batch, kind: Kind, mut elements: Vec<Element>) {
         // Those of one set together: a message each.
-        elements.sort_by_key(|element| element.set);
-        for same in elements.chunk_by(|one, other| one.set == other.set) {
+        elements.sort_by_key(|element| (element.family as u8, element.set));
+        for same in elements.chunk_by(|one, other| (one.family, one.set) == (other.family, other.set)) {
             // An attribute holds 64 KiB.
             same.chunks(256).for_each(|some| push(batch, kind, some));
         }
@@ -111,9 +171,22 @@ impl Member {
 /// An element of a set or map.
 #[derive(Debug, Clone)]
 struct Element {
+    family: Family,
     set: &'static str,
     key: Vec<u8>,
     data: Option<Vec<u8>>,
+}
+
+fn element(set: &'static str, key: Vec<u8>) -> Element {
+    Element { family: Family::Inet, set, key, data: None }
+}
+
+/// The name of an interface as the kernel compares it.
+fn padded(interface: &str) -> [u8; 16] {
+    let mut name = [0; 16];
+    let length = interface.len().min(15);
+    name[..length].copy_from_slice(&interface.as_bytes()[..length]);
+    name
 }
 
 /// What came of taking a machine in.
@@ -135,15 +208,24 @@ pub fn add(member: &Member) -> Result<Added> {
     for _ in 0..3 {
         let mut batch = Batch::new();
         // Asked first: a transaction that fails waits until no processor is in the old rules.
-        let is_made = is_made();
-        if !is_made {
+        let mut was_there = is_made(Family::Inet);
+        if !was_there {
             table::make(&mut batch);
         }
-        member.push(&mut batch, Kind::NewElements);
+        let mut elements = member.elements();
+        if member.zone.is_some() {
+            if is_made(Family::Bridge) {
+                was_there = true;
+            } else {
+                ports::make(&mut batch);
+            }
+            elements.extend(member.link());
+        }
+        Member::push(&mut batch, Kind::NewElements, elements);
         match commit(batch) {
             Ok(()) => return Ok(Added::Member),
             Err(Errno::EXIST) => {}
-            Err(Errno::NOENT) if is_made => {}
+            Err(Errno::NOENT) if was_there => {}
             Err(errno @ (Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::NOENT)) => {
                 return Ok(Added::Unsupported(without(Error::from(errno).context(doing()))));
             }
@@ -154,24 +236,37 @@ pub fn add(member: &Member) -> Result<Added> {
 }
 
 /// Whether the table is there.
-fn is_made() -> bool {
-    ask(&Batch::question(Kind::GetTable, &Attributes::new().text(1, table::TABLE))).is_ok()
+fn is_made(family: Family) -> bool {
+    ask(&Batch::question(family, Kind::GetTable, &Attributes::new().text(1, table::TABLE))).is_ok()
 }
 
-/// Takes a machine out of the table. One that is not in it is fine.
+/// Takes a machine out of the tables, and away what nobody else needs. What is not there is fine.
 ///
 /// # Errors
 /// A kernel that refuses.
-pub fn remove(member: &Member) -> Result<()> {
+pub fn remove(member: &Member, others: Others) -> Result<()> {
     let doing = || format!("cannot take '{}' out of the firewall", member.interface);
+    if !others.zoned && member.zone.is_some() {
+        remove_table(Family::Bridge)?;
+    }
+    if !others.any {
+        return remove_table(Family::Inet);
+    }
+    let mut elements = member.elements();
+    if !others.zoned {
+        elements.retain(|element| element.family == Family::Inet);
+    }
+    if member.zone.is_some() && !others.same_zone {
+        elements.extend(member.link());
+    }
     let mut batch = Batch::new();
-    member.push(&mut batch, Kind::DeleteElements);
+    Member::push(&mut batch, Kind::DeleteElements, elements.clone());
     match commit(batch) {
         Err(Errno::NOENT) => {}
         other => return other.context(doing),
     }
     // Part of it is gone already: then one by one.
-    for element in member.elements() {
+    for element in elements {
         let mut batch = Batch::new();
         push(&mut batch, Kind::DeleteElements, &[element]);
         gone(commit(batch)).context(doing)?;
@@ -179,14 +274,11 @@ pub fn remove(member: &Member) -> Result<()> {
     Ok(())
 }
 
-/// Removes the table, with whatever is in it. None is fine.
-///
-/// # Errors
-/// A kernel that refuses.
-pub fn remove_table() -> Result<()> {
+/// Removes a table, with whatever is in it. None is fine.
+fn remove_table(family: Family) -> Result<()> {
     let mut batch = Batch::new();
-    batch.push(Kind::DeleteTable, Existing::Keep, &Attributes::new().text(1, table::TABLE));
-    gone(commit(batch)).context(|| "cannot remove the firewall table 'inet coracle'")
+    batch.push_in(family, Kind::DeleteTable, Existing::Keep, &Attributes::new().text(1, table::TABLE));
+    gone(commit(batch)).context(|| "cannot remove the firewall table 'coracle'")
 }
 
 /// What is gone already is as it should be, also where the kernel has no nftables at all.
@@ -216,7 +308,7 @@ fn push(batch: &mut Batch, kind: Kind, elements: &[Element]) {
     };
     let items: Vec<Attributes> = elements.iter().map(item).collect();
     let elements = Attributes::new().text(1, table::TABLE).text(2, first.set).list(3, &items);
-    batch.push(kind, Existing::Keep, &elements);
+    batch.push_in(first.family, kind, Existing::Keep, &elements);
 }
 
 /// Carries a transaction out.

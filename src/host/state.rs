@@ -1,9 +1,11 @@
 //! The record of a running machine in `/run/coracle/NAME/state.json`. Written by the supervisor
 //! only; read by the control verbs and by `cleanup`, which undoes from it.
 
+use super::hosts::Hosts;
 use super::nftables;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
+use crate::machine::network::Zone;
 use crate::paths::Paths;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -88,6 +90,10 @@ pub struct Record {
     pub ports: Vec<String>,
     /// Its part of the firewall.
     pub firewall: Option<nftables::Member>,
+    /// The zone it is in.
+    pub zone: Option<Zone>,
+    /// Its file of names, which has lines of ours.
+    pub hosts: Option<Hosts>,
     /// First host id of its range, where it has a user namespace.
     pub id_base: Option<u32>,
     /// Whether machined knows it.
@@ -125,6 +131,8 @@ impl Default for Record {
             host_addresses: Vec::new(),
             ports: Vec::new(),
             firewall: None,
+            zone: None,
+            hosts: None,
             id_base: None,
             registered: false,
             capabilities: 0,

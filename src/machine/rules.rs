@@ -3,7 +3,7 @@
 use super::Parts;
 use super::command::Payload;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
-use super::network::{MOST_PORTS, Mode, Network, Port};
+use super::network::{FurtherKind, INTERFACE_NAME_MAX, MOST_PORTS, Mode, Network, Port};
 use super::users::{Ownership, Users};
 use crate::error::Error;
 
@@ -30,6 +30,7 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
     {
         errors.push(Error::new("an init system runs as root, not as another user"));
     }
+    errors.extend(connection(&parts.network));
     errors.extend(ports(&parts.network));
     for mount in &parts.mounts {
         if let MountKind::Tmpfs { options } = &mount.kind {
@@ -42,14 +43,67 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
     errors
 }
 
+/// What is wrong with the mode and what it needs.
+fn connection(network: &Network) -> Vec<Error> {
+    let mode = network.mode;
+    let has = |kind| network.further.iter().any(|further| further.kind == kind);
+    let of_one_mode = [
+        (Mode::Zone, network.zone.is_some(), "zone"),
+        (Mode::Bridge, network.bridge.is_some(), "bridge"),
+        (Mode::Namespace, network.namespace.is_some(), "namespace-path"),
+    ];
+    let first_of_mode = [
+        (Mode::Macvlan, has(FurtherKind::Macvlan), "macvlan"),
+        (Mode::Ipvlan, has(FurtherKind::Ipvlan), "ipvlan"),
+        (Mode::Interface, has(FurtherKind::Moved), "interface"),
+    ];
+    let mut errors = Vec::new();
+    for (needs, given, key) in of_one_mode.iter().chain(&first_of_mode) {
+        if mode == *needs && !given {
+            errors.push(Error::new(format!("network mode '{}' needs 'network.{key}'", mode.as_str())));
+        }
+    }
+    for (belongs, given, key) in of_one_mode {
+        if given && mode != belongs {
+            errors.push(
+                Error::new(format!("'network.{key}' means nothing in network mode '{}'", mode.as_str()))
+                    .hint(format!("set network.mode = \"{}\", or take it out", belongs.as_str())),
+            );
+        }
+    }
+    if !network.further.is_empty() && !mode.makes_namespace() {
+        errors.push(
+            Error::new(format!("further interfaces have no place in network mode '{}'", mode.as_str()))
+                .hint("set network.mode to \"veth\", \"zone\", \"bridge\" or \"none\""),
+        );
+    }
+    let mut inside: Vec<&str> = Vec::new();
+    for further in &network.further {
+        let name = further.names.inside.as_ref().unwrap_or(&further.names.host).as_str();
+        let is_prefixed = further.names.inside.is_none()
+            && matches!(further.kind, FurtherKind::Macvlan | FurtherKind::Ipvlan);
+        if is_prefixed && name.len() > INTERFACE_NAME_MAX - 3 {
+            errors.push(
+                Error::new(format!("with 'mv-' or 'iv-' in front '{name}' is too long for an interface"))
+                    .hint(format!("say what it is called inside, as \"{name}:lan0\"")),
+            );
+        }
+        if matches!(name, "lo" | "host0") || (!is_prefixed && inside.contains(&name)) {
+            errors.push(Error::new(format!("two interfaces of the machine are called '{name}'")));
+        }
+        inside.push(name);
+    }
+    errors
+}
+
 /// What is wrong with the ports.
 fn ports(network: &Network) -> Vec<Error> {
     let ports = &network.ports;
     let mut errors = Vec::new();
-    if !ports.is_empty() && network.mode != Mode::Veth {
+    if !ports.is_empty() && !network.mode.has_addresses() {
         errors.push(
             Error::new("ports are forwarded to a machine with a link of its own only")
-                .hint("set network.mode = \"veth\", or take the ports out"),
+                .hint("set network.mode = \"veth\" or \"zone\", or take the ports out"),
         );
     }
     if ports.iter().map(Port::count).sum::<usize>() > MOST_PORTS {

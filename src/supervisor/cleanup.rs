@@ -3,10 +3,13 @@
 //! start.
 
 use super::firewall;
+use super::names::{self, Change};
 use crate::error::{Error, Result};
 use crate::host::state::Record;
-use crate::host::{cgroup, lock, machined, netlink};
+use crate::host::netlink::Removed;
+use crate::host::{cgroup, lock, machined, netlink, networkd, zone};
 use crate::machine::name::Name;
+use crate::machine::network::Zone;
 use crate::paths::Paths;
 
 /// Cleans up after a machine whose supervisor is gone or is ourselves. One that left nothing is
@@ -51,6 +54,10 @@ pub fn undo(paths: &Paths, record: &Record) {
     if record.registered || record.host_interface.is_some() {
         note(outside(record, &name));
     }
+    if let Some(zone) = &record.zone {
+        note(leave(paths, zone, record));
+    }
+    names::forget(record);
     // A lock that is held is another's: it came first, and we never had it.
     for file in record.files.iter().filter(|file| !lock::is_taken(file)) {
         match std::fs::remove_file(file) {
@@ -64,6 +71,7 @@ pub fn undo(paths: &Paths, record: &Record) {
     let directory = paths.machine(&name);
     for file in [
         "root",
+        "hosts",
         "definition.json",
         "control",
         ".binds.json",
@@ -76,6 +84,20 @@ pub fn undo(paths: &Paths, record: &Record) {
         let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
     }
     let _ = std::fs::remove_dir(&directory);
+}
+
+/// Leaves a zone, whose bridge goes with the last. Who is about to join makes it again.
+fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
+    let _held = zone::lock(paths)?;
+    names::renew(paths, zone, record, Change::Goes);
+    super::runtime()?.block_on(async {
+        if netlink::remove_if_empty(&zone.bridge()).await? == Removed::Gone
+            && std::fs::remove_file(zone::network_file(paths, zone)).is_ok()
+        {
+            networkd::reload().await;
+        }
+        Ok(())
+    })
 }
 
 /// What other programs and the kernel hold for the machine.

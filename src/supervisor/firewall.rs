@@ -1,7 +1,7 @@
 //! A machine's coming to and going from the firewall's table, which is there while any machine needs
 //! it. Called by `launch` and `cleanup`.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::host::state::Record;
 use crate::host::{forwarding, netlink, nftables};
 use crate::machine::name::Name;
@@ -15,13 +15,22 @@ use std::fs::File;
 /// A port of another machine: then the record is not written, and names no part of the table.
 pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
     let wanted = record.firewall.as_ref().map(|member| member.ports().to_vec()).unwrap_or_default();
-    if wanted.is_empty() {
+    let zoned = record.firewall.clone().filter(|member| member.zone().is_some());
+    if wanted.is_empty() && zoned.is_none() {
         return record.write(paths);
     }
     let lock = lock(paths)?;
     let others = Record::all(paths).into_iter().filter(|other| other.name != record.name);
     let mut dead = Vec::new();
     for other in others {
+        if let (Some(own), Some(others)) = (&zoned, &other.firewall)
+            && other.is_alive()
+            && !own.fits_beside(others)
+        {
+            record.firewall = None;
+            return Err(Error::new(format!("machine '{}' has taken the address meanwhile", other.name))
+                .kind_of(Kind::Contended));
+        }
         let held = other.firewall.iter().flat_map(nftables::Member::ports);
         let clash = held.flat_map(|held| wanted.iter().map(move |port| (held, port)));
         match clash.into_iter().find(|(held, port)| held.overlaps(port)) {
@@ -87,11 +96,7 @@ pub fn answer_loopback(interface: &str, ifindex: u32) {
 /// A kernel that refuses.
 pub fn leave(paths: &Paths, record: &Record, member: &nftables::Member) -> Result<()> {
     let _lock = lock(paths)?;
-    if is_needed(paths, &record.name) {
-        nftables::remove(member)?;
-    } else {
-        nftables::remove_table()?;
-    }
+    nftables::remove(member, others(paths, &record.name, member))?;
     // Said before the lock is given back: of two that go at once the second takes the table away.
     Record { firewall: None, ..record.clone() }.write(paths)
 }
@@ -105,12 +110,21 @@ fn lock(paths: &Paths) -> Result<File> {
     Ok(directory)
 }
 
-/// Whether any other machine has a part in the table. The first that has one answers.
-fn is_needed(paths: &Paths, own: &str) -> bool {
+/// Who else has a part in the table. Without a zone the first that has one answers.
+fn others(paths: &Paths, own: &str, member: &nftables::Member) -> nftables::Others {
     let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
-    let mut names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
-    names.any(|name| {
-        let record = || Record::read(paths, &name).ok().flatten();
-        name.as_str() != own && record().is_some_and(|record| record.firewall.is_some())
-    })
+    let names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
+    let members = names
+        .filter(|name| name.as_str() != own)
+        .filter_map(|name| Record::read(paths, &name).ok().flatten()?.firewall);
+    let mut found = nftables::Others::default();
+    for other in members {
+        found.any = true;
+        found.zoned |= other.zone().is_some();
+        found.same_zone |= other.zone().is_some() && other.zone() == member.zone();
+        if member.zone().is_none() || found.same_zone {
+            break;
+        }
+    }
+    found
 }

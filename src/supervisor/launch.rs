@@ -2,13 +2,15 @@
 //! a step fails.
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
+use super::names::{self, Change};
 use super::{cleanup, firewall, idmap, registration, reserve, responder};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
+use crate::host::hosts::Hosts;
 use crate::host::lease::Lease;
 use crate::host::machined::{Outcome, Previous};
 use crate::host::state::{Phase, Record, Syscalls, process_start};
-use crate::host::{cgroup, ids, netlink, networkd, nftables};
+use crate::host::{cgroup, ids, netlink, networkd, nftables, zone};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::users::Users;
 use crate::machine::{Machine, Register};
@@ -39,6 +41,8 @@ pub struct Ask<'a> {
     pub link: Link,
     /// What the guest is told of them that asks.
     pub lease: Option<Lease>,
+    /// Its file of names, where it is to have ours.
+    pub names: Option<Names>,
     /// Device and inode of the root directory.
     pub root_identity: (u64, u64),
     /// The cgroup it runs in, where there is one.
@@ -55,6 +59,15 @@ pub struct Ask<'a> {
     pub arguments: Vec<std::ffi::OsString>,
     /// What a reboot keeps.
     pub kept: Option<Kept>,
+}
+
+/// A guest's file of names.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// Where it is.
+    pub hosts: Hosts,
+    /// What is in it, where it is bound over the tree's.
+    pub bound: Option<String>,
 }
 
 /// The state between steps.
@@ -81,15 +94,19 @@ struct Launch<'a> {
 /// The step that failed, with cause and cure; everything done before is undone.
 pub fn launch(ask: Ask<'_>) -> Result<Running> {
     let plan = ask.plan;
-    let mut launch = Launch::new(ask).map_err(|error| error.kind_of(Kind::Launch))?;
+    let of_launch = |error: Error| {
+        let contended = error.kind() == Kind::Contended;
+        if contended { error } else { error.kind_of(Kind::Launch) }
+    };
+    let mut launch = Launch::new(ask).map_err(of_launch)?;
     for step in &plan.host {
         log::debug!("{}", step.describe());
         if let Err(error) = launch.run(step) {
             launch.abandon();
-            return Err(error.kind_of(Kind::Launch));
+            return Err(of_launch(error));
         }
     }
-    launch.finish().map_err(|error| error.kind_of(Kind::Launch))
+    launch.finish().map_err(of_launch)
 }
 
 /// A namespace of this process, to come back to.
@@ -145,6 +162,7 @@ impl<'a> Launch<'a> {
             // A reboot: everything is ours still.
             self.reserved = true;
             self.locks.append(&mut kept.locks);
+            self.name_hosts()?;
             return self.record.write(paths);
         }
         let name = reserve::name(paths, &self.ask.machine.name)?;
@@ -162,7 +180,20 @@ impl<'a> Launch<'a> {
         let (machine, identity) = (self.ask.machine, self.ask.root_identity);
         let root = reserve::root(paths, &machine.name, &machine.root.directory, identity)?;
         self.locks.push(root.descriptor);
-        Ok(())
+        // Only now is the tree ours to write to.
+        self.name_hosts()
+    }
+
+    /// Names the file of names in the record, which is written down before the file is.
+    fn name_hosts(&mut self) -> Result<()> {
+        let Some(names) = &self.ask.names else { return Ok(()) };
+        self.record.hosts = Some(names.hosts.clone());
+        let Some(text) = &names.bound else { return Ok(()) };
+        let file = names.hosts.path();
+        std::fs::write(&file, text).context(|| format!("cannot write '{}'", file.display()))?;
+        let owner = Some(self.owner());
+        std::os::unix::fs::chown(&file, owner, owner)
+            .context(|| format!("cannot give '{}' to the machine", file.display()))
     }
 
     fn cgroups(&mut self) -> Result<()> {
@@ -299,6 +330,8 @@ impl<'a> Launch<'a> {
         let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
         // Before the link: no packet of the machine is met by no rule.
         firewall::join(self.ask.paths, &mut self.record)?;
+        // Until all of the zone know the machine: one that goes meanwhile would take the bridge along.
+        let _held = plan.zone.as_ref().map(|_| zone::lock(self.ask.paths)).transpose()?;
         let (link, addresses) = super::runtime()?.block_on(async {
             let link = match old {
                 Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
@@ -311,14 +344,14 @@ impl<'a> Launch<'a> {
             Ok::<_, Error>((link, addresses))
         })?;
         if !self.ask.machine.network.ports.is_empty() {
-            firewall::answer_loopback(&plan.host_interface, link.ifindex);
+            firewall::answer_loopback(&plan.router_interface(), link.router_ifindex);
         }
         // Where the host's networkd manages the link, it is the one that answers.
         if networkd::host_file(self.ask.paths, &plan.machine).exists() {
             self.ask.lease = None;
         }
         if let Some(lease) = &self.ask.lease {
-            let opened = responder::open(lease, link.ifindex);
+            let opened = responder::open(lease, link.router_ifindex);
             self.responder = opened.unwrap_or_else(|error| {
                 log::warn!("{error}: it gets no answer by DHCP");
                 Vec::new()
@@ -327,6 +360,11 @@ impl<'a> Launch<'a> {
         self.record.host_ifindex = Some(link.ifindex);
         self.record.host_addresses = link.addresses;
         self.record.addresses = addresses;
+        self.record.write(self.ask.paths)?;
+        match &plan.zone {
+            Some(zone) => names::renew(self.ask.paths, zone, &self.record, Change::Comes),
+            None => names::tell(&self.record),
+        }
         Ok(())
     }
 
@@ -451,6 +489,7 @@ fn record(ask: &Ask<'_>) -> Record {
         record.host_interface = Some(plan.host_interface.clone());
         record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
         record.firewall = Some(nftables::Member::new(plan, &machine.network.ports));
+        record.zone.clone_from(&plan.zone);
     }
     record.files = files(ask, record.id_base);
     record
@@ -458,7 +497,7 @@ fn record(ask: &Ask<'_>) -> Record {
 
 /// Every file that a machine has outside of its own state directory.
 fn files(ask: &Ask<'_>, id_base: Option<u32>) -> Vec<PathBuf> {
-    let link = ask.link.as_ref().map(|_| networkd::host_file(ask.paths, &ask.machine.name));
+    let link = ask.link.as_ref().filter(|plan| plan.zone.is_none()).map(|_| networkd::host_file(ask.paths, &ask.machine.name));
     let ids = id_base.filter(|_| ask.locks_ids).map(|base| ids::lock_file(ask.paths, base));
     let root = reserve::root_file(ask.paths, ask.root_identity);
     link.into_iter().chain(ids).chain([root]).collect()

@@ -91,8 +91,14 @@ const APPEND: u16 = 0x800;
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
-/// `NFPROTO_INET`: IPv4 and IPv6 in one table.
-const INET: u8 = 1;
+/// The family of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 and IPv6 in one.
+    Inet = 1,
+    /// Frames, as bridges pass them on.
+    Bridge = 7,
+}
 
 impl Batch {
     /// A transaction that does nothing yet.
@@ -104,6 +110,11 @@ impl Batch {
 
     /// Adds a message.
     pub fn push(&mut self, kind: Kind, existing: Existing, attributes: &Attributes) {
+        self.push_in(Family::Inet, kind, existing, attributes);
+    }
+
+    /// Adds a message for a table of this family.
+    pub fn push_in(&mut self, family: Family, kind: Kind, existing: Existing, attributes: &Attributes) {
         let making = !matches!(kind, Kind::DeleteTable | Kind::DeleteElements);
         // Errors come unasked for.
         let mut flags = 0;
@@ -116,13 +127,13 @@ impl Batch {
         if kind == Kind::NewRule {
             flags |= APPEND;
         }
-        self.message(SUBSYSTEM << 8 | kind as u16, flags, INET, 0, attributes);
+        self.message(SUBSYSTEM << 8 | kind as u16, flags, family as u8, 0, attributes);
     }
 
     /// The bytes of a question, which is no transaction.
-    pub fn question(kind: Kind, attributes: &Attributes) -> Vec<u8> {
+    pub fn question(family: Family, kind: Kind, attributes: &Attributes) -> Vec<u8> {
         let mut alone = Self { bytes: Vec::new(), count: 0 };
-        alone.message(SUBSYSTEM << 8 | kind as u16, 0, INET, 0, attributes);
+        alone.message(SUBSYSTEM << 8 | kind as u16, 0, family as u8, 0, attributes);
         alone.bytes
     }
 
