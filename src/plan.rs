@@ -18,9 +18,9 @@ use crate::machine::command::Payload;
 use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice};
 use crate::machine::users::{Ownership, Users};
+use crate::sys::mount::{Attributes, Depth};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use crate::sys::mount::{Attributes, Depth};
 use step::{BuildStep, HostStep, LeadStep, Missing, Source};
 
 /// A user of the guest, as its passwd(5) says.
@@ -201,6 +201,9 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
     ];
     if matches!(machine.network.mode, Mode::Veth | Mode::Zone) {
         steps.push(HostStep::Link);
+    }
+    if machine.network.mode == Mode::Bridge || !machine.network.further.is_empty() {
+        steps.push(HostStep::Wires);
     }
     if machine.register != Register::No {
         // After the link: machined is told its index.

@@ -202,6 +202,7 @@ fn start(
             plan: &plan,
             link: found.link,
             lease: found.lease,
+            wires: found.wires,
             names: found.names,
             root_identity: found.root_identity,
             cgroup: cgroup.flatten(),

@@ -20,6 +20,7 @@ pub mod responder;
 mod stop;
 pub mod supervise;
 mod syslog;
+mod wires;
 
 /// A tokio runtime of one thread, for zbus and rtnetlink. Never kept while a machine idles.
 ///

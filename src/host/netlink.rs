@@ -6,10 +6,11 @@ mod bridge;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 use crate::error::{Context, Error, Result};
-use futures_util::TryStreamExt;
 pub use bridge::{Removed, remove_if_empty};
+use futures_util::TryStreamExt;
 use plan::{GUEST_INTERFACE, IPV6_LENGTH, Plan, Prefix, link_local};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};

@@ -65,10 +65,7 @@ impl Member {
             ipv4: plan.ipv4.guest,
             ipv6: plan.ipv6.guest,
             ports: ports.to_vec(),
-            zone: plan
-                .zone
-                .clone()
-                .map(|zone| Place { zone, port: plan.host_interface.clone() }),
+            zone: plan.zone.clone().map(|zone| Place { zone, port: plan.host_interface.clone() }),
         }
     }
 
@@ -113,10 +110,8 @@ impl Member {
     /// What is of its link; in a zone, of all machines in it.
     fn link(&self) -> Vec<Element> {
         let interface = padded(&self.interface);
-        let mut elements = vec![
-            element(table::LINKS, interface.to_vec()),
-            element(table::INSIDE_6, self.prefix().to_vec()),
-        ];
+        let mut elements =
+            vec![element(table::LINKS, interface.to_vec()), element(table::INSIDE_6, self.prefix().to_vec())];
         if self.zone.is_some() {
             elements.push(element(table::ZONES, interface.to_vec()));
             elements.push(element(table::SAME_ZONE, [interface, interface].concat()));

@@ -2,6 +2,7 @@
 //! only; read by the control verbs and by `cleanup`, which undoes from it.
 
 use super::hosts::Hosts;
+use super::netlink::wire::Wire;
 use super::nftables;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
@@ -92,6 +93,8 @@ pub struct Record {
     pub firewall: Option<nftables::Member>,
     /// The zone it is in.
     pub zone: Option<Zone>,
+    /// Its interfaces beside its link.
+    pub wires: Vec<Wire>,
     /// Its file of names, which has lines of ours.
     pub hosts: Option<Hosts>,
     /// First host id of its range, where it has a user namespace.
@@ -132,6 +135,7 @@ impl Default for Record {
             ports: Vec::new(),
             firewall: None,
             zone: None,
+            wires: Vec::new(),
             hosts: None,
             id_base: None,
             registered: false,

@@ -96,8 +96,9 @@ impl InterfaceName {
         let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
         let is_reserved = matches!(name, "." | ".." | "all" | "default");
         if name.len() > INTERFACE_NAME_MAX || !name.bytes().all(fits) || is_number || is_reserved {
-            return Err(Error::new(format!("{name:?} is not the name of an interface"))
-                .hint("ip(8), 'ip link', lists the interfaces of the host; a name has at most 15 characters"));
+            return Err(Error::new(format!("{name:?} is not the name of an interface")).hint(
+                "ip(8), 'ip link', lists the interfaces of the host; a name has at most 15 characters",
+            ));
         }
         Ok(Self(name.to_owned()))
     }

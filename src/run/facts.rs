@@ -5,8 +5,9 @@ use super::Keep;
 use crate::error::{Error, Result};
 use crate::host::hosts::Hosts;
 use crate::host::lease::Lease;
-use crate::host::netlink::plan::{Prefix, siphash};
 use crate::host::netlink::plan::zone::{self, Present};
+use crate::host::netlink::plan::{Prefix, siphash};
+use crate::host::netlink::wire::{self, Wire};
 use crate::host::probe::{self, Tree};
 use crate::host::state::Record;
 use crate::host::{ids, netlink, networkd, ports, resolver};
@@ -29,6 +30,8 @@ pub struct Found {
     pub link: Link,
     /// For a guest that asks for its addresses.
     pub lease: Option<Lease>,
+    /// Its interfaces beside the link.
+    pub wires: Vec<Wire>,
     /// Its file of names, where it is to have ours.
     pub names: Option<Names>,
     /// Device and inode of the root.
@@ -63,6 +66,10 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         networkd::guest_network_file(plan, dhcp, resolver.as_ref())
     });
     let lease = link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
+    let wires = Wire::all(&machine.name, &machine.network, &probe::host_id());
+    if kept.is_none() && !wires.is_empty() {
+        runtime()?.block_on(wire::check(&wires))?;
+    }
     let names = link.as_ref().and_then(|_| names(paths, machine, &tree));
     let locks_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
     let facts = Facts {
@@ -82,7 +89,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         attach_at: paths.machine(&machine.name).join("root"),
         on_terminal: on_terminal(),
     };
-    Ok(Found { facts, link, lease, names, root_identity: tree.identity()?, locks_ids })
+    Ok(Found { facts, link, lease, wires, names, root_identity: tree.identity()?, locks_ids })
 }
 
 /// Every place of the host that is to be mounted has to be there.

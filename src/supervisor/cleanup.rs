@@ -4,9 +4,10 @@
 
 use super::firewall;
 use super::names::{self, Change};
+use super::wires;
 use crate::error::{Error, Result};
-use crate::host::state::Record;
 use crate::host::netlink::Removed;
+use crate::host::state::Record;
 use crate::host::{cgroup, lock, machined, netlink, networkd, zone};
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
@@ -54,6 +55,7 @@ pub fn undo(paths: &Paths, record: &Record) {
     if record.registered || record.host_interface.is_some() {
         note(outside(record, &name));
     }
+    note(wires::disconnect(paths, record));
     if let Some(zone) = &record.zone {
         note(leave(paths, zone, record));
     }

@@ -3,12 +3,13 @@
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
 use super::names::{self, Change};
-use super::{cleanup, firewall, idmap, registration, reserve, responder};
+use super::{cleanup, firewall, idmap, registration, reserve, responder, wires};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::hosts::Hosts;
 use crate::host::lease::Lease;
 use crate::host::machined::{Outcome, Previous};
+use crate::host::netlink::wire::Wire;
 use crate::host::state::{Phase, Record, Syscalls, process_start};
 use crate::host::{cgroup, ids, netlink, networkd, nftables, zone};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
@@ -41,6 +42,8 @@ pub struct Ask<'a> {
     pub link: Link,
     /// What the guest is told of them that asks.
     pub lease: Option<Lease>,
+    /// Its interfaces beside the link.
+    pub wires: Vec<Wire>,
     /// Its file of names, where it is to have ours.
     pub names: Option<Names>,
     /// Device and inode of the root directory.
@@ -120,6 +123,17 @@ fn enter(namespace: &OwnedFd, kind: CloneFlags, doing: &str) -> Result<()> {
     setns(namespace, kind).map_err(std::io::Error::from).context(|| doing.to_owned())
 }
 
+/// Joins a network namespace. Returns the one before.
+fn enter_network(path: &std::path::Path) -> Result<OwnedFd> {
+    let own = namespace("net")?;
+    let joining = || format!("cannot join the network namespace '{}'", path.display());
+    let there = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(joining)?;
+    setns(&there, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from).context(joining).map_err(
+        |error| error.hint("name a file of a network namespace, as 'ip netns add' makes it in /run/netns"),
+    )?;
+    Ok(own)
+}
+
 impl<'a> Launch<'a> {
     fn new(ask: Ask<'a>) -> Result<Self> {
         Ok(Self {
@@ -149,6 +163,7 @@ impl<'a> Launch<'a> {
             HostStep::MapIds => self.map_ids(),
             HostStep::Build => self.build(),
             HostStep::Link => self.link(),
+            HostStep::Wires => self.wires(),
             HostStep::Register => self.register(),
             HostStep::Built => self.built(),
             HostStep::Release(sync) => self.leader()?.1.release(*sync),
@@ -222,7 +237,16 @@ impl<'a> Launch<'a> {
         crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
             .context(|| "cannot keep mounts from the host")?;
         drop(root);
-        match process::clone(self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd))? {
+        // The namespace that is joined is the child's alone: we come back.
+        let own = match &self.ask.machine.network.namespace {
+            Some(path) => Some(enter_network(path)?),
+            None => None,
+        };
+        let side = process::clone(self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd));
+        if let (Some(own), Ok(Side::Parent(_)) | Err(_)) = (&own, &side) {
+            enter(own, CloneFlags::CLONE_NEWNET, "cannot leave the network namespace again")?;
+        }
+        match side? {
             Side::Child => {
                 drop(ours);
                 payload::lead(&self.ask.plan.lead, &theirs, None)
@@ -368,6 +392,12 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
+    fn wires(&mut self) -> Result<()> {
+        let Some(network) = &self.network else { return Ok(()) };
+        let before = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
+        wires::connect(self.ask.paths, &mut self.record, network.as_fd(), before.map(AsFd::as_fd))
+    }
+
     fn register(&mut self) -> Result<()> {
         if self.ask.unit.is_none() && self.ask.machine.register == Register::Auto {
             // Without systemd there is no machined either; that was said already.
@@ -491,13 +521,24 @@ fn record(ask: &Ask<'_>) -> Record {
         record.firewall = Some(nftables::Member::new(plan, &machine.network.ports));
         record.zone.clone_from(&plan.zone);
     }
+    if ask.kept.is_none() {
+        // A reboot's record knows more of them.
+        record.wires.clone_from(&ask.wires);
+    }
+    if ask.link.is_none() {
+        record.host_interface = ask.wires.iter().find_map(Wire::host_end).map(str::to_owned);
+    }
     record.files = files(ask, record.id_base);
     record
 }
 
 /// Every file that a machine has outside of its own state directory.
 fn files(ask: &Ask<'_>, id_base: Option<u32>) -> Vec<PathBuf> {
-    let link = ask.link.as_ref().filter(|plan| plan.zone.is_none()).map(|_| networkd::host_file(ask.paths, &ask.machine.name));
+    let link = ask
+        .link
+        .as_ref()
+        .filter(|plan| plan.zone.is_none())
+        .map(|_| networkd::host_file(ask.paths, &ask.machine.name));
     let ids = id_base.filter(|_| ask.locks_ids).map(|base| ids::lock_file(ask.paths, base));
     let root = reserve::root_file(ask.paths, ask.root_identity);
     link.into_iter().chain(ids).chain([root]).collect()

@@ -15,9 +15,8 @@ pub fn tell(record: &Record) {
 /// Tells all machines of a zone of each other: `own`, which comes or goes, and those whose records say
 /// that they are in it and run.
 pub fn renew(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
-    let is_other = |record: &Record| {
-        record.name != own.name && record.zone.as_ref() == Some(zone) && record.is_alive()
-    };
+    let is_other =
+        |record: &Record| record.name != own.name && record.zone.as_ref() == Some(zone) && record.is_alive();
     let mut members: Vec<Record> = Record::all(paths).into_iter().filter(is_other).collect();
     if change == Change::Comes {
         members.push(own.clone());

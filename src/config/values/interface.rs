@@ -32,7 +32,8 @@ impl Value for Names {
         let Given::Text(text) = given else {
             return Err(given.expected("an interface, as \"eth1\" or \"eth1:lan0\""));
         };
-        let (host, inside) = text.split_once(':').map_or((*text, None), |(host, inside)| (host, Some(inside)));
+        let (host, inside) =
+            text.split_once(':').map_or((*text, None), |(host, inside)| (host, Some(inside)));
         Ok(Self { host: InterfaceName::new(host)?, inside: inside.map(InterfaceName::new).transpose()? })
     }
 

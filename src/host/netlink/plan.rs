@@ -26,8 +26,8 @@ pub const GUEST_INTERFACE: &str = "host0";
 /// Keys of the hashes. Changing one changes names or addresses of existing machines. The one for
 /// names is systemd's (netif-util.c), so that both give a machine the same name.
 const NAME_KEY: u128 = 0xe190_a404_a8ef_4b51_8ccc_c33a_9f11_fca2;
-const HOST_MAC_KEY: u128 = 0x6a1f_05d0_c3b7_4e9a_9b52_71e8_0d4c_2f93;
-const GUEST_MAC_KEY: u128 = 0x17c9_e2b4_58a0_4d36_a7f1_3c86_be05_d94a;
+pub(super) const HOST_MAC_KEY: u128 = 0x6a1f_05d0_c3b7_4e9a_9b52_71e8_0d4c_2f93;
+pub(super) const GUEST_MAC_KEY: u128 = 0x17c9_e2b4_58a0_4d36_a7f1_3c86_be05_d94a;
 const SLOT_KEY: u128 = 0xd38e_7015_6cb9_4f02_8a4d_95f3_217b_e06c;
 const ULA_KEY: u128 = 0x402b_9fd6_e817_4a5c_b06e_c89a_53f1_7d21;
 
@@ -196,7 +196,7 @@ fn interface_id([a, b, c, d, e, f]: [u8; 6]) -> u64 {
 }
 
 /// A link-layer address that stays the same: locally administered, unicast.
-fn mac(key: u128, host_id: &[u8; 16], name: &str) -> [u8; 6] {
+pub(super) fn mac(key: u128, host_id: &[u8; 16], name: &str) -> [u8; 6] {
     let [a, b, c, d, e, f, ..] = siphash(key, &[host_id, name.as_bytes()]).to_le_bytes();
     [a & 0xfe | 0x02, b, c, d, e, f]
 }

@@ -4,8 +4,8 @@
 
 use super::message::{Batch, Existing, Family, Kind};
 use super::table::{
-    ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, L4PROTO, LINK, NETWORK, R0, TABLE, TRANSPORT, UDP,
-    counter, datatype, equal, keyed, meta, outside, payload, verdict, within,
+    ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, L4PROTO, LINK, NETWORK, R0, TABLE, TRANSPORT,
+    UDP, counter, datatype, equal, keyed, meta, outside, payload, verdict, within,
 };
 use super::{Attributes, Element, padded};
 use crate::host::netlink::plan::link_local;
@@ -104,7 +104,10 @@ fn guard() -> Vec<Vec<Expression>> {
     let claimed = [&icmp6(136)[..], &sender(), &[payload(TRANSPORT, 8, 16, ADDRESS_AT)]].concat();
     vec![
         vec![meta(IIFNAME, R0), outside(PORTS, R0), verdict(ACCEPT)],
-        accepted(with(ARP, &[&[payload(NETWORK, 14, 4, ADDRESS_AT), within(SENDERS_4, R0)][..], &claim].concat())),
+        accepted(with(
+            ARP,
+            &[&[payload(NETWORK, 14, 4, ADDRESS_AT), within(SENDERS_4, R0)][..], &claim].concat(),
+        )),
         // Nobody in a zone gives others addresses, or is their router.
         dropped(from_port(IPV4, 67)),
         dropped(from_port(IPV6, 547)),
