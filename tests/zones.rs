@@ -105,6 +105,13 @@ fn three_see_each_other_and_nobody_else() {
     for address in ["192.0.2.2", "2001:db8::2"] {
         host.in_guest("a", &["ping", "-c1", "-W5", address]).success("reach the outside");
     }
+    let shown = host.coracle(&["network"]);
+    println!("$ coracle network\n{shown}");
+    for part in ["lan   vz-lan", "a b c", "vb-a", "bridge coracle  guard"] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    assert!(host.coracle(&["network", "--json"]).contains("\"bridge\": \"vz-dmz\""));
+    assert!(host.coracle(&["status", "a"]).contains("zone: lan"));
     // Who goes is forgotten, and the bridge goes with the last.
     host.coracle(&["stop", "b", "c", "other", "alone"]);
     assert!(!hosts_of(&host, "a").contains("b.lan"), "{}", hosts_of(&host, "a"));

@@ -31,6 +31,8 @@ pub struct Status {
     pub machine_id: Option<String>,
     /// Name of the host's end of its link.
     pub host_interface: Option<String>,
+    /// The zone it is in.
+    pub zone: Option<String>,
     /// Ports of the host that lead to it.
     pub ports: Vec<String>,
     /// What systemd says of the unit, where there is one.
@@ -97,6 +99,7 @@ pub fn collect(
             .and_then(|record| record.cgroup.as_deref())
             .map_or(0, cgroup::out_of_memory_kills),
         host_interface: alive.and_then(|record| record.host_interface.clone()),
+        zone: alive.and_then(|record| record.zone.as_ref().map(ToString::to_string)),
         ports: alive.map(|record| record.ports.clone()).unwrap_or_default(),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
@@ -166,6 +169,7 @@ impl Status {
             ("supervisor", self.supervisor.map(number)),
             ("addresses", words(machine.addresses.iter().map(IpAddr::to_string).collect())),
             ("link", self.host_interface.clone()),
+            ("zone", self.zone.clone()),
             ("ports", words(self.ports.clone())),
             ("memory", machine.memory.map(size)),
             ("killed", killed),
@@ -229,6 +233,7 @@ mod tests {
             machine_id: None,
             host_interface: None,
             out_of_memory_kills: 0,
+            zone: None,
             ports: Vec::new(),
             unit: Some(Unit::from(&unit)),
             waits: None,

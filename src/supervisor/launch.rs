@@ -1,9 +1,10 @@
 //! The first act: carries out a plan's host steps, meets the children, and undoes everything when
 //! a step fails.
 
+mod network;
+
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::names::{self, Change};
-use super::{cleanup, firewall, idmap, registration, reserve, responder, wires};
+use super::{cleanup, firewall, idmap, registration, reserve, responder};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::hosts::Hosts;
@@ -11,7 +12,7 @@ use crate::host::lease::Lease;
 use crate::host::machined::{Outcome, Previous};
 use crate::host::netlink::wire::Wire;
 use crate::host::state::{Phase, Record, Syscalls, process_start};
-use crate::host::{cgroup, ids, netlink, networkd, nftables, zone};
+use crate::host::{cgroup, ids, networkd, nftables};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::users::Users;
 use crate::machine::{Machine, Register};
@@ -123,17 +124,6 @@ fn enter(namespace: &OwnedFd, kind: CloneFlags, doing: &str) -> Result<()> {
     setns(namespace, kind).map_err(std::io::Error::from).context(|| doing.to_owned())
 }
 
-/// Joins a network namespace. Returns the one before.
-fn enter_network(path: &std::path::Path) -> Result<OwnedFd> {
-    let own = namespace("net")?;
-    let joining = || format!("cannot join the network namespace '{}'", path.display());
-    let there = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(joining)?;
-    setns(&there, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from).context(joining).map_err(
-        |error| error.hint("name a file of a network namespace, as 'ip netns add' makes it in /run/netns"),
-    )?;
-    Ok(own)
-}
-
 impl<'a> Launch<'a> {
     fn new(ask: Ask<'a>) -> Result<Self> {
         Ok(Self {
@@ -199,18 +189,6 @@ impl<'a> Launch<'a> {
         self.name_hosts()
     }
 
-    /// Names the file of names in the record, which is written down before the file is.
-    fn name_hosts(&mut self) -> Result<()> {
-        let Some(names) = &self.ask.names else { return Ok(()) };
-        self.record.hosts = Some(names.hosts.clone());
-        let Some(text) = &names.bound else { return Ok(()) };
-        let file = names.hosts.path();
-        std::fs::write(&file, text).context(|| format!("cannot write '{}'", file.display()))?;
-        let owner = Some(self.owner());
-        std::os::unix::fs::chown(&file, owner, owner)
-            .context(|| format!("cannot give '{}' to the machine", file.display()))
-    }
-
     fn cgroups(&mut self) -> Result<()> {
         if let Some(cgroup) = &self.ask.cgroup {
             self.cgroup = Some(cgroup.prepare(self.owner())?);
@@ -239,7 +217,7 @@ impl<'a> Launch<'a> {
         drop(root);
         // The namespace that is joined is the child's alone: we come back.
         let own = match &self.ask.machine.network.namespace {
-            Some(path) => Some(enter_network(path)?),
+            Some(path) => Some(network::enter(path)?),
             None => None,
         };
         let side = process::clone(self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd));
@@ -347,55 +325,6 @@ impl<'a> Launch<'a> {
             process::wait(child.pidfd.as_fd())?;
         }
         Ok(())
-    }
-
-    fn link(&mut self) -> Result<()> {
-        let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
-        let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
-        // Before the link: no packet of the machine is met by no rule.
-        firewall::join(self.ask.paths, &mut self.record)?;
-        // Until all of the zone know the machine: one that goes meanwhile would take the bridge along.
-        let _held = plan.zone.as_ref().map(|_| zone::lock(self.ask.paths)).transpose()?;
-        let (link, addresses) = super::runtime()?.block_on(async {
-            let link = match old {
-                Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
-                None => {
-                    networkd::announce(self.ask.paths, plan).await?;
-                    netlink::Link::create(plan, network.as_fd()).await?
-                }
-            };
-            let addresses = netlink::configure_guest(plan, network.as_fd()).await?;
-            Ok::<_, Error>((link, addresses))
-        })?;
-        if !self.ask.machine.network.ports.is_empty() {
-            firewall::answer_loopback(&plan.router_interface(), link.router_ifindex);
-        }
-        // Where the host's networkd manages the link, it is the one that answers.
-        if networkd::host_file(self.ask.paths, &plan.machine).exists() {
-            self.ask.lease = None;
-        }
-        if let Some(lease) = &self.ask.lease {
-            let opened = responder::open(lease, link.router_ifindex);
-            self.responder = opened.unwrap_or_else(|error| {
-                log::warn!("{error}: it gets no answer by DHCP");
-                Vec::new()
-            });
-        }
-        self.record.host_ifindex = Some(link.ifindex);
-        self.record.host_addresses = link.addresses;
-        self.record.addresses = addresses;
-        self.record.write(self.ask.paths)?;
-        match &plan.zone {
-            Some(zone) => names::renew(self.ask.paths, zone, &self.record, Change::Comes),
-            None => names::tell(&self.record),
-        }
-        Ok(())
-    }
-
-    fn wires(&mut self) -> Result<()> {
-        let Some(network) = &self.network else { return Ok(()) };
-        let before = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
-        wires::connect(self.ask.paths, &mut self.record, network.as_fd(), before.map(AsFd::as_fd))
     }
 
     fn register(&mut self) -> Result<()> {

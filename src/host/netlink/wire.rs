@@ -83,6 +83,21 @@ impl Wire {
     }
 }
 
+/// As `network` shows it.
+impl std::fmt::Display for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = match self.kind {
+            FurtherKind::Veth if self.bridge.is_some() => "bridge",
+            FurtherKind::Veth => "veth",
+            FurtherKind::Macvlan => "macvlan",
+            FurtherKind::Ipvlan => "ipvlan",
+            FurtherKind::Moved => "interface",
+        };
+        let host = self.bridge.as_ref().unwrap_or(&self.host);
+        write!(f, "{word}:{host}:{}", self.inside)
+    }
+}
+
 /// Refuses what cannot be, before anything is made.
 ///
 /// # Errors

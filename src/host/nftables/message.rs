@@ -59,6 +59,8 @@ pub enum Kind {
     NewChain = 3,
     /// Makes a rule.
     NewRule = 6,
+    /// Lists rules.
+    GetRule = 7,
     /// Makes a set or map.
     NewSet = 9,
     /// Makes elements of a set.
@@ -134,6 +136,14 @@ impl Batch {
     pub fn question(family: Family, kind: Kind, attributes: &Attributes) -> Vec<u8> {
         let mut alone = Self { bytes: Vec::new(), count: 0 };
         alone.message(SUBSYSTEM << 8 | kind as u16, 0, family as u8, 0, attributes);
+        alone.bytes
+    }
+
+    /// The bytes of a question for all of a kind.
+    pub fn listing(family: Family, kind: Kind, attributes: &Attributes) -> Vec<u8> {
+        const DUMP: u16 = 0x300;
+        let mut alone = Self { bytes: Vec::new(), count: 0 };
+        alone.message(SUBSYSTEM << 8 | kind as u16, DUMP, family as u8, 0, attributes);
         alone.bytes
     }
 
