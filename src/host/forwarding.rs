@@ -60,6 +60,13 @@ pub fn leave_to_bridge(port: &str) {
     }
 }
 
+/// Whether the kernel has what bridges pass on go through the rules for IPv6 too (`br_netfilter`, as Docker
+/// loads it). Then an answer to the host's `::1` gets that address on the bridge, and what comes to it with
+/// that is dropped.
+pub fn filters_bridges() -> bool {
+    is(&place("bridge/bridge-nf-call-ip6tables"), "1")
+}
+
 /// Lets packets from the host's loopback addresses go to a machine that has ports forwarded.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use futures_util::TryStreamExt;
 use plan::{GUEST_INTERFACE, IPV6_LENGTH, Plan, Prefix, link_local};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -134,6 +134,8 @@ pub async fn answer_loopback(ifindex: u32) -> Result<()> {
         .output_interface(ifindex)
         .table_id(LOCAL_TABLE)
         .kind(RouteType::Local)
+        // A networkd that manages the link takes away what others than the kernel have made.
+        .protocol(RouteProtocol::Kernel)
         .priority(metric)
         .build();
     let doing = || "cannot let answers to ::1 in";

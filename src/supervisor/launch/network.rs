@@ -2,7 +2,7 @@
 
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
-use crate::host::{netlink, networkd, zone};
+use crate::host::{forwarding, netlink, networkd, zone};
 use crate::supervisor::names::{self, Change};
 use crate::supervisor::{firewall, responder, runtime, wires};
 use nix::sched::{CloneFlags, setns};
@@ -52,6 +52,11 @@ impl Launch<'_> {
             Ok::<_, Error>((link, addresses))
         })?;
         if !self.ask.machine.network.ports.is_empty() {
+            if plan.zone.is_some() && forwarding::filters_bridges() {
+                log::info!(
+                    "bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1"
+                );
+            }
             firewall::answer_loopback(&plan.router_interface(), link.router_ifindex);
         }
         // Where the host's networkd manages the link, it is the one that answers.
