@@ -15,8 +15,12 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PREFIX ?= /usr
 DESTDIR ?=
 CARGO ?= cargo
-TARGET := x86_64-unknown-linux-gnu
-RELEASE := $(CURDIR)/target/$(TARGET)/release/coracle
+# Static, with musl where Rust's library for it is installed: glibc asks the processor what it is at each start, and
+# in a virtual machine each of these questions is a trip to its host. Looked up when used: `deps` installs it.
+SYSROOT = $(shell rustc --print sysroot)
+LIBC = $(shell if [ -d "$(SYSROOT)/lib/rustlib/x86_64-unknown-linux-musl" ]; then echo musl; else echo gnu; fi)
+TARGET = x86_64-unknown-linux-$(LIBC)
+RELEASE = $(CURDIR)/target/$(TARGET)/release/coracle
 SCRIPTS := $(sort $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh)) .ci/run
 
 TOKIO_BANNED := full|rt-multi-thread|process|fs|signal
@@ -28,12 +32,14 @@ BENCH_BOUND := 60m
 VM_BOUND := 40m
 
 ifeq ($(origin BINARY),undefined)
-BINARY := $(RELEASE)
+BINARY = $(RELEASE)
 INSTALL_NEEDS := binary
 endif
 
 bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib/systemd
+# units that make the host's firewall anew
+NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
 .PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench clean
@@ -57,7 +63,7 @@ deps:
 deps-vm:
 	@tests/deps.sh vm
 
-# Static and at a fixed address: an idle machine's process then has few pages of its own.
+# At a fixed address: an idle machine's process then has few pages of its own.
 binary:
 	@RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
 		$(CARGO) build --release --locked --target $(TARGET)
@@ -71,6 +77,11 @@ install: $(INSTALL_NEEDS)
 		install -Dm644 "$$unit" "$(libdir)/system/$${unit##*/}"
 		sed -i 's|/usr/bin/coracle|$(PREFIX)/bin/coracle|g' "$(libdir)/system/$${unit##*/}"
 	done
+	for other in $(NEIGHBOURS); do
+		install -d "$(libdir)/system/$$other.service.wants"
+		ln -sfn "../coracle-refit@.service" "$(libdir)/system/$$other.service.wants/coracle-refit@$$other.service"
+	done
+	install -Dm644 firewalld/coracle.xml "$(DESTDIR)$(PREFIX)/lib/firewalld/zones/coracle.xml"
 	install -d "$(libdir)/system-generators"
 	ln -sfn ../../../bin/coracle "$(libdir)/system-generators/coracle-generator"
 	for file in dbus/*.conf; do install -Dm644 "$$file" "$(sharedir)/dbus-1/system.d/$${file##*/}"; done

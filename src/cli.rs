@@ -27,7 +27,7 @@ pub use verbs::{
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{Args, Command, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -39,6 +39,18 @@ use std::path::PathBuf;
 #[command(name = "coracle", version, disable_help_subcommand = true)]
 #[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 pub struct Cli {
+    /// What every verb takes
+    #[command(flatten)]
+    pub common: Common,
+
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, Args)]
+pub struct Common {
     /// Look for every file below this directory instead of '/'
     #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
     pub root: PathBuf,
@@ -46,10 +58,6 @@ pub struct Cli {
     /// Log every step
     #[arg(long, global = true)]
     pub debug: bool,
-
-    /// What to do
-    #[command(subcommand)]
-    pub verb: Verb,
 }
 
 /// What to do.
@@ -132,13 +140,13 @@ pub enum Verb {
     Login(One),
     /// Change settings of a machine, also while it runs
     ///
-    /// The change is kept in a drop-in of the definition. Limits hold at once; of other settings it
-    /// is said that they need a restart.
+    /// The change is kept in a drop-in of the definition. Limits, ports and bounds of the network hold
+    /// at once; of other settings it is said that they need a restart.
     Set(Set),
     /// Make a machine that runs what its definition says
     ///
-    /// Limits and further bind mounts are changed while it runs; of the rest it is said that it needs
-    /// a restart.
+    /// Limits, ports, bounds of the network and further bind mounts are changed while it runs; of the
+    /// rest it is said that it needs a restart.
     Apply(Apply),
     /// Check definitions, and show every problem with its place
     Check(Check),
@@ -155,10 +163,13 @@ pub enum Verb {
     /// Undo what a machine left behind
     #[command(hide = true)]
     Cleanup(Launch),
+    /// Put the machines into the host's firewall again, after somebody has made that anew
+    #[command(hide = true)]
+    Refit,
 }
 
 /// One machine, for the verbs of its unit.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Args)]
 pub struct Launch {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
@@ -170,7 +181,10 @@ pub struct Launch {
 ///
 /// # Errors
 /// Wrong usage, as an error of kind [`crate::error::Kind::Usage`].
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Cli>> {
+pub fn parse(arguments: &[OsString]) -> Result<Option<Cli>> {
+    if let Some(cli) = quick(arguments) {
+        return Ok(Some(cli));
+    }
     match Cli::try_parse_from(arguments) {
         Ok(cli) => Ok(Some(cli)),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -179,6 +193,26 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Cli
         }
         Err(error) => Err(usage(&error)),
     }
+}
+
+/// The verbs that people wait for, read by their own part of the definition: all of it takes longer to build than
+/// the rest of a start takes in this process. Nothing where the line is not of these or not as it should be.
+fn quick(arguments: &[OsString]) -> Option<Cli> {
+    let verb = match arguments.get(1)?.to_str()? {
+        "run" => Run::augment_args(Command::new("run")),
+        "exec" => Exec::augment_args(Command::new("exec")),
+        "launch" => Launch::augment_args(Command::new("launch")),
+        _ => return None,
+    };
+    let command = Common::augment_args(Command::new("coracle")).subcommand(verb);
+    let matches = command.try_get_matches_from(arguments).ok()?;
+    let (name, its) = matches.subcommand()?;
+    let verb = match name {
+        "run" => Verb::Run(Box::new(Run::from_arg_matches(its).ok()?)),
+        "exec" => Verb::Exec(Exec::from_arg_matches(its).ok()?),
+        _ => Verb::Launch(Launch::from_arg_matches(its).ok()?),
+    };
+    Some(Cli { common: Common::from_arg_matches(&matches).ok()?, verb })
 }
 
 /// clap's error in our form: its first paragraph is what is wrong, its tip the hint.
@@ -205,8 +239,12 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
     fn parsed(line: &str) -> Result<Option<Cli>> {
-        parse(line.split(' ').map(OsString::from))
+        parse(&words(line))
     }
 
     #[test]
@@ -222,6 +260,28 @@ mod tests {
         assert_eq!(run.command, ["sh", "-c", "--quiet"]);
         assert!(!run.quiet);
         assert!(parsed("coracle run -D /x -- -x").is_ok());
+    }
+
+    #[test]
+    fn quick_reads_as_all_does() {
+        for line in [
+            "coracle run -D /x -U --debug true --quiet",
+            "coracle run --root /y -M a -b",
+            "coracle exec --root=/y a -u root -- sh -c x",
+            "coracle launch a",
+        ] {
+            let all = Cli::try_parse_from(words(line)).unwrap();
+            assert_eq!(format!("{:?}", quick(&words(line)).unwrap()), format!("{all:?}"), "{line}");
+        }
+        for line in [
+            "coracle run --bogus",
+            "coracle run --help",
+            "coracle exec",
+            "coracle --debug run",
+            "coracle list",
+        ] {
+            assert!(quick(&words(line)).is_none(), "{line}");
+        }
     }
 
     #[test]

@@ -16,12 +16,14 @@ pub mod logs;
 pub mod network;
 pub mod progress;
 mod relay;
+pub mod rewire;
 pub mod show;
 pub mod signal;
 pub mod start;
 pub mod stats;
 pub mod status;
 mod streams;
+mod traffic;
 pub mod waiting;
 
 use crate::error::{Context, Error, Result};

@@ -11,6 +11,7 @@ pub mod hosts;
 pub mod idmap;
 pub mod ids;
 pub mod journal;
+pub mod knock;
 pub mod label;
 pub mod lease;
 pub mod lock;

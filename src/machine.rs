@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod console;
+pub mod egress;
 pub mod identity;
 pub mod init;
 pub mod mounts;

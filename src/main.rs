@@ -11,6 +11,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if is_generator(&arguments) {
@@ -20,7 +24,8 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|verb| verb == "supervise") {
         return supervise();
     }
-    let outcome = cli::parse(arguments.clone()).map_err(|error| vec![error]).and_then(|cli| match cli {
+    coracle::run::protect_early(&arguments);
+    let outcome = cli::parse(&arguments).map_err(|error| vec![error]).and_then(|cli| match cli {
         Some(cli) => run(&cli, arguments.into_iter().skip(1).collect()),
         None => Ok(0),
     });
@@ -63,10 +68,11 @@ fn generate(arguments: &[OsString]) {
 
 /// Does what the verb says; the exit status of a run is its payload's.
 fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error>> {
-    let root = std::path::absolute(&cli.root)
-        .map_err(|error| vec![Error::from(error).context(format!("cannot find '{}'", cli.root.display()))])?;
+    let root = std::path::absolute(&cli.common.root).map_err(|error| {
+        vec![Error::from(error).context(format!("cannot find '{}'", cli.common.root.display()))]
+    })?;
     let paths = Paths::below(root);
-    log_to(cli.debug);
+    log_to(cli.common.debug);
     let status = match &cli.verb {
         Verb::Run(options) => {
             if options.quiet {
@@ -120,6 +126,7 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
         Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
+        Verb::Refit => machines::alone(coracle::run::refit(paths)),
         Verb::Run(_)
         | Verb::Launch(_)
         | Verb::Doctor(_)

@@ -35,6 +35,8 @@ pub fn lead(steps: &[LeadStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! 
 /// Goes through the builder's steps, hands the console over and ends.
 pub fn build(steps: &[BuildStep], link: &ChildEnd, place: Place) -> ! {
     die_with_supervisor();
+    // What it makes has the mode that is written down for it.
+    rustix::process::umask(rustix::fs::Mode::empty());
     let mut builder = builder::Builder::new(place);
     for (number, step) in steps.iter().enumerate() {
         if let Err(error) = builder.run(step) {

@@ -9,6 +9,7 @@ use crate::host::cgroup::Cgroup;
 use crate::host::{machined, systemd1};
 use crate::machine::Machine;
 use crate::machine::name::Name;
+use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan;
 use crate::supervisor::handover::{self, Kept, Running};
@@ -25,6 +26,18 @@ pub enum Mode {
     Run,
     /// Say what would be done.
     DryRun,
+}
+
+/// Executes this program again from where its payload cannot write to it, when the arguments look like a run that
+/// needs it: what was done before it is done twice. It is seen to again when all is read.
+pub fn protect_early(arguments: &[OsString]) {
+    let users = |word: &OsString| {
+        word.to_str().is_some_and(|word| word.starts_with("-U") || word.starts_with("--private-users"))
+    };
+    if arguments.get(1).is_some_and(|verb| verb == "run") && !arguments.iter().any(users) {
+        // What is refused now is refused again then, and said.
+        let _ = crate::supervisor::protect_program(&Users::Host);
+    }
 }
 
 /// The first act in a unit: sets the machine up, then becomes its supervisor. Returns only on
@@ -82,6 +95,14 @@ pub fn supervise_unit() -> Result<u8> {
 /// A machine that still runs.
 pub fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
     cleanup::after(paths, name)
+}
+
+/// Puts all machines into the host's firewall again, after somebody has made that anew.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn refit(paths: &Paths) -> Result<()> {
+    crate::supervisor::firewall::refit(paths)
 }
 
 /// All acts in the foreground. Returns the payload's exit status.
@@ -183,7 +204,7 @@ fn start(
     }
     if kept.is_none() {
         reserve::refuse_running(paths, &machine.name).map_err(launch)?;
-        crate::supervisor::protect_program(machine).map_err(launch)?;
+        crate::supervisor::protect_program(&machine.users).map_err(launch)?;
     }
     let mut kept = kept;
     let mut place = Some(place);

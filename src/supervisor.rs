@@ -6,7 +6,7 @@ pub mod cleanup;
 pub mod console;
 pub mod control;
 mod ending;
-mod firewall;
+pub mod firewall;
 pub mod flight;
 mod guest;
 pub mod handover;
@@ -21,6 +21,8 @@ mod stop;
 pub mod supervise;
 mod syslog;
 mod wires;
+
+use crate::machine::users::Users;
 
 /// A tokio runtime of one thread, for zbus and rtnetlink. Never kept while a machine idles.
 ///
@@ -40,9 +42,8 @@ pub fn runtime() -> crate::error::Result<tokio::runtime::Runtime> {
 ///
 /// # Errors
 /// What the kernel refuses.
-pub fn protect_program(machine: &crate::machine::Machine) -> crate::error::Result<()> {
-    use crate::machine::users::Users;
-    if matches!(machine.users, Users::Host | Users::Identity) {
+pub fn protect_program(users: &Users) -> crate::error::Result<()> {
+    if matches!(users, Users::Host | Users::Identity) {
         crate::sys::process::run_from_read_only()?;
     }
     Ok(())

@@ -8,7 +8,8 @@ rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname "$0")/../Cargo.toml"
 packages=(bash coreutils findutils gcc libc6-dev make tmux mmdebstrap debian-archive-keyring ca-certificates
 	iproute2 util-linux shellcheck zsh fish)
 [ "${1:-}" != vm ] || packages+=(qemu-system-x86 python3 e2fsprogs tar xz-utils zstd lz4)
-readonly rust packages
+musl=x86_64-unknown-linux-musl
+readonly rust packages musl
 
 die() {
 	echo "deps.sh: $*" >&2
@@ -51,4 +52,9 @@ if ! new_enough; then
 		--component clippy --component rustfmt </dev/null >&2
 	rustup default stable >&2
 	new_enough || die "Rust $rust is needed, this is $(cargo --version 2>&1 || true)"
+fi
+
+if command -v rustup >/dev/null && ! [ -d "$(rustc --print sysroot)/lib/rustlib/$musl" ]; then
+	timeout --kill-after=10 600 rustup target add "$musl" </dev/null >&2 ||
+		echo "deps.sh: Rust's library for musl cannot be had: the binary is built with glibc and starts slower" >&2
 fi

@@ -69,7 +69,9 @@ fn defined(paths: &Paths, text: &str) -> Machine {
 
 fn run(paths: &Paths, line: &str) -> Machine {
     let words = ["coracle", "run"].into_iter().chain(line.split_whitespace());
-    let Some(Verb::Run(options)) = cli::parse(words.map(Into::into)).unwrap().map(|cli| cli.verb) else {
+    let Some(Verb::Run(options)) =
+        cli::parse(&words.map(Into::into).collect::<Vec<_>>()).unwrap().map(|cli| cli.verb)
+    else {
         panic!("'{line}' is no run")
     };
     let flags = cli::layer::layer(&options).unwrap();

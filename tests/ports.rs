@@ -137,3 +137,69 @@ fn a_taken_port_is_named_before_anything_is_made() {
     host.coracle(&["stop", "b"]);
     host.stop();
 }
+
+#[test]
+fn ports_come_and_go_while_a_machine_runs() {
+    let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
+    host.add_outside();
+    host.sh_ok("machinectl -q list");
+    host.define("a", "");
+    host.define("b", "[network]\nports = [\"8005:80\"]\n");
+    host.coracle(&["start", "a", "b"]);
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    let leader = host.machine_leader("a");
+    host.write("/run/udp.pl", UDP_SERVER);
+    host.sh_ok(&format!("(timeout 60 nsenter -t {leader} -n perl /run/udp.pl >/dev/null 2>&1 &)"));
+    println!("{}", host.coracle(&["set", "a", "network.ports=8080:80,5353:53/udp,8090-8092:78-80"]));
+    for url in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1:8092"] {
+        host.wait_until(LONG, &page(url));
+    }
+    host.wait_until(LONG, &format!("ip netns exec outside {}", page("[2001:db8::1]:8092")));
+    let ask = "exec 3<>/dev/udp/127.0.0.1/5353; echo x >&3; timeout 2 head -n1 <&3";
+    host.wait_until(LONG, &format!("bash -c '{ask}' | grep 'heard x'"));
+    assert_eq!(host.property("a", "ports"), "8080:80 5353:53/udp 8090-8092:78-80");
+    // The same process, and what it had is kept over a reboot.
+    assert_eq!(host.machine_leader("a"), leader);
+    println!("{}", refuses_taken_ports(&host));
+    host.wait_until(LONG, &page("127.0.0.1:8080"));
+    // One that goes, by the definition.
+    host.sh_ok("rm -r /etc/coracle/machines.d/a.toml.d");
+    host.define("a", "[network]\nports = [\"8080:80\"]\n");
+    println!("{}", host.coracle(&["apply", "a"]));
+    host.wait_until(LONG, &page("127.0.0.1:8080"));
+    assert_ne!(host.sh(&page("127.0.0.1:8092")).status, 0);
+    host.coracle(&["reboot", "a"]);
+    host.wait_until(
+        LONG,
+        &format!("[ $(coracle show a -p leader | cut -d= -f2) != {leader} ] && {}", page("127.0.0.1:8080")),
+    );
+    host.define("a", "");
+    host.coracle(&["apply", "a"]);
+    assert_ne!(host.sh(&page("127.0.0.1:8080")).status, 0);
+    let left = host.sh_ok("nft list map inet coracle ports4; nft list map inet coracle ports6");
+    assert!(left.contains("6 . 8005 :") && !left.contains(". 8080 :"), "{left}");
+    host.coracle(&["stop", "a", "b"]);
+    host.stop();
+}
+
+/// All is then as it was: the definition, the table and the record.
+fn refuses_taken_ports(host: &Host) -> String {
+    let mut said = String::new();
+    let table = || host.sh_ok("nft -s list table inet coracle");
+    let (rules, kept) = (table(), host.sh_ok("cat /etc/coracle/machines.d/a.toml.d/*"));
+    host.sh_ok("busybox httpd -f -p 8100 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    for (ports, owner) in [
+        ("8080:80,8005:80", "cannot forward '8005:80': machine 'b' has '8005:80'"),
+        ("8080:80,8100:80", "(busybox) has port 8100/tcp"),
+        ("8080:80,8079-8081:1-3", "overlap"),
+    ] {
+        let refused = host.exec(&["coracle", "set", "a", &format!("network.ports={ports}")]);
+        said.push_str(&refused.stderr);
+        assert_ne!(refused.status, 0);
+        assert!(refused.stderr.contains(owner), "{refused}");
+        assert_eq!(host.sh_ok("cat /etc/coracle/machines.d/a.toml.d/*"), kept);
+        assert_eq!(table(), rules);
+    }
+    host.sh_ok("kill $(cat /run/httpd.pid)");
+    said
+}

@@ -212,6 +212,9 @@ fn nobody_passes_for_another() {
     host.in_guest("thief", &["sh", "-c", &script]).success("change it");
     assert_ne!(host.in_guest("thief", &["ping", "-c1", "-W1", &a]).status, 0);
     assert!(sees(&host, "a", &b));
+    let status = host.coracle(&["status", "thief"]);
+    println!("{status}");
+    assert!(status.contains("with a forged address"), "{status}");
     let dropped = host.sh_ok("nft list chain bridge coracle guard | tail -n3");
     println!("{dropped}");
     assert!(!dropped.contains("packets 0"), "{dropped}");

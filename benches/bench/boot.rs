@@ -12,6 +12,9 @@ const ROUNDS: usize = 15;
 const DEBIAN_ROUNDS: usize = 5;
 const BOUND: Duration = Duration::from_secs(60);
 
+/// What measures once, in ms.
+type Measure = Box<dyn Fn() -> Result<f64, String>>;
+
 /// What was measured, or why nothing could be.
 type Values = Result<Vec<f64>, String>;
 
@@ -35,9 +38,12 @@ pub fn all() {
     managers::add("busybox", "bb");
     managers::add("trixie", "deb");
     let booting = || managers::ALL.iter().filter(|one| !one.name.starts_with("podman"));
+    let mut to_pid_1: Vec<(&str, Measure)> =
+        booting().map(|one| (one.name, Box::new(|| to_pid_1(one)) as Measure)).collect();
+    to_pid_1.push(("(a unit of sleep)", Box::new(empty_unit)));
     compare(
         "Boot: a busybox machine with user namespace, veth and registration, from the command to PID 1",
-        booting().map(|one| (one.name, move || to_pid_1(one))).collect(),
+        to_pid_1,
         ROUNDS,
     );
     compare(
@@ -104,6 +110,21 @@ fn ms(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1e3
 }
 
+/// What systemd itself takes for a unit in the same slice, with its own cgroup subtree: nobody who makes a unit of a
+/// machine takes less.
+fn empty_unit() -> Result<f64, String> {
+    let name = "bench-empty.service";
+    let text = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=exec\nSlice=machine.slice\nDelegate=yes\nExecStart=/bin/sleep infinity\n";
+    let place = format!("/run/systemd/system/{name}");
+    if !std::path::Path::new(&place).exists() {
+        std::fs::write(&place, text).map_err(|error| error.to_string())?;
+        run::shell("systemctl daemon-reload")?;
+    }
+    let sample = run::once(&run::words(&format!("systemctl start {name}")));
+    run::shell(&format!("systemctl kill -s KILL {name}; systemctl reset-failed {name}"))?;
+    sample.map(|sample| sample.wall)
+}
+
 fn to_pid_1(one: &Manager) -> Result<f64, String> {
     let sample = run::once(&one.command(one.up, "bb"));
     one.end("bb");
@@ -117,20 +138,27 @@ fn to_first_line(command: &str) -> Result<f64, String> {
         .args(&words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| error.to_string())?;
     let lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
     let found = lines.map_while(Result::ok).any(|line| line.contains("busybox: up"));
     let took = ms(began);
-    // Its death takes the machine along; what it leaves is cleaned up by the next.
-    let _ = child.kill();
+    let said = BufReader::new(child.stderr.take().ok_or("no messages")?);
+    // The machine's death ends it in order: nspawn, killed, leaves a mount that its next start refuses.
+    let _ = run::shell("timeout 10 machinectl terminate bb; coracle cleanup bb || true");
+    if !found {
+        let _ = child.kill();
+    }
     let _ = child.wait();
-    let _ = run::shell("coracle cleanup bb || true");
     for manager in managers::ALL.iter().take(2) {
         manager.end("bb");
     }
-    if found { Ok(took) } else { Err(format!("'{}' printed no 'busybox: up'", words[0])) }
+    if found {
+        return Ok(took);
+    }
+    let said: Vec<String> = said.lines().map_while(Result::ok).collect();
+    Err(format!("'{}' printed no 'busybox: up'; it said: {}", words[0], said.join("; ")))
 }
 
 fn to_running(one: &Manager) -> Result<f64, String> {
@@ -146,7 +174,11 @@ fn to_running(one: &Manager) -> Result<f64, String> {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err("not 'running' within a minute".into())
+        let ask = "systemctl is-system-running; systemctl --failed --no-legend --plain; systemctl list-jobs --no-legend";
+        let state = one.ask(one.leader, "deb").and_then(|leader| {
+            run::shell(&format!("nsenter -t {leader} -a sh -c '{ask}' 2>&1 | tr '\n' ';'"))
+        });
+        Err(format!("not 'running' within a minute: {}", state.unwrap_or_else(|why| why)))
     });
     one.end("deb");
     up

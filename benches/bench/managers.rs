@@ -97,7 +97,8 @@ impl Manager {
     pub fn end(&self, guest: &str) {
         let _ = self.ask(self.end, guest);
         for _ in 0..100 {
-            let gone = "! machinectl show @G@ && ! systemctl is-active coracle@@G@ systemd-nspawn@@G@";
+            let gone = "! machinectl show @G@ && ! systemctl is-active coracle@@G@ systemd-nspawn@@G@ \
+                        coracle-@G@.scope machine-@G@.scope";
             if self.ask(gone, guest).is_ok() {
                 return;
             }

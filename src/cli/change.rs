@@ -7,6 +7,7 @@ use crate::config::snapshot::{self, Values};
 use crate::config::{self, Resolved};
 use crate::control::bind;
 use crate::control::limits::{self, Act};
+use crate::control::rewire;
 use crate::error::{Error, Result};
 use crate::host::state::Record;
 use crate::machine::mounts::MountKind;
@@ -28,13 +29,19 @@ pub fn set(paths: &Paths, wanted: &Set) -> Result<()> {
     let changes = wanted.changes.iter().map(|text| drop_in::change(text)).collect::<Result<Vec<_>>>()?;
     config::machine(paths, &wanted.name)?;
     let keep = if wanted.runtime { Keep::UntilReboot } else { Keep::Always };
-    drop_in::keep(paths, &wanted.name, &changes, keep)?;
+    let kept = drop_in::keep(paths, &wanted.name, &changes, keep)?;
     let runs = Record::read(paths, &wanted.name)?.is_some_and(|record| record.is_alive());
     if !runs {
         return output::line(&format!("kept in '{}'", drop_in::file(paths, &wanted.name, keep).display()));
     }
     let resolved = config::machine(paths, &wanted.name)?;
-    let rows = rows(paths, &resolved, Act::Do)?;
+    let rows = match rows(paths, &resolved, Act::Do) {
+        Ok(rows) => rows,
+        Err(error) => {
+            kept.take_back()?;
+            return Err(error);
+        }
+    };
     let is_meant = |row: &Row| changes.iter().any(|change| change.key == row[1]);
     report(&wanted.name.to_string(), rows.into_iter().filter(is_meant).collect(), Act::Do)
 }
@@ -62,17 +69,26 @@ fn rows(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Row>> {
         .into_iter()
         .map(|one| [LIVE.into(), one.key.into(), one.now, one.wanted])
         .collect();
+    let rewires = rewire::is_possible(paths, &resolved.machine);
+    let mut rewired = false;
     for one in snapshot::differences(&started, &after) {
         let text = |values: &[String]| if values.is_empty() { "-".into() } else { values.join(", ") };
         match one.key.as_str() {
             key if key.starts_with("resources.") => {}
+            key if rewire::KEYS.contains(&key) && rewires => {
+                rewired = true;
+                rows.push([LIVE.into(), key.into(), text(&one.before), text(&one.after)]);
+            }
             "mount" => rows.extend(mounts(paths, resolved, &mut started, &one.before, &one.after, act)?),
             key => rows.push([RESTART.into(), key.into(), text(&one.before), text(&one.after)]),
         }
     }
     if act == Act::Do {
-        let limits = after.into_iter().filter(|(key, _)| key.starts_with("resources."));
-        started.extend(limits);
+        if rewired {
+            rewire::apply(paths, &resolved.machine)?;
+        }
+        let is_done = |key: &str| key.starts_with("resources.") || (rewired && rewire::KEYS.contains(&key));
+        started.extend(after.into_iter().filter(|(key, _)| is_done(key)));
         snapshot::write(paths, name, &started)?;
     }
     Ok(rows)

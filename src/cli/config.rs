@@ -45,10 +45,10 @@ fn definition(lines: &[Line]) -> String {
             match setting.shape {
                 Shape::One | Shape::FlagOnly => shown.push_str(&format!("{} = {value}\n", first.key)),
                 Shape::Variables => shown.push_str(&format!("{}.{value}\n", first.key)),
-                Shape::Many | Shape::Mounts => {}
+                Shape::Many | Shape::OneOrMany | Shape::Mounts => {}
             }
         }
-        if matches!(setting.shape, Shape::Many | Shape::Mounts) && !values.is_empty() {
+        if matches!(setting.shape, Shape::Many | Shape::OneOrMany | Shape::Mounts) && !values.is_empty() {
             shown.push_str(&format!("{} = [{}]\n", first.key, values.join(", ")));
         }
     }

@@ -45,6 +45,9 @@ pub fn change(text: &str) -> Result<Change> {
             None => error.hint("coracle.toml(5) lists all of them"),
         }
     })?;
+    if setting.shape == Shape::OneOrMany || setting.key == "network.ports" {
+        return list(setting, key, value);
+    }
     if setting.shape != Shape::One {
         return Err(Error::usage(format!("'{key}' holds more than one value"))
             .hint("write it into the definition, then 'coracle apply' it"));
@@ -71,6 +74,22 @@ pub fn change(text: &str) -> Result<Change> {
     Ok(Change { key: setting.key, value: shown })
 }
 
+/// A list between commas. It comes to that of the definition, a word alone in its place.
+fn list(setting: &'static Setting, key: &str, value: &str) -> Result<Change> {
+    let mut layer = Layer::default();
+    for item in value.split(',').filter(|item| !item.is_empty()) {
+        let said = setting.say(&mut layer, &Given::Text(item.trim()), Origin::Flag("set"));
+        said.map_err(|error| error.context(format!("'{key}'")))?;
+    }
+    let shown: Vec<String> = setting.tell(&layer).into_iter().map(|(shown, _)| shown).collect();
+    let value = match shown.as_slice() {
+        [] => None,
+        [word] if setting.shape == Shape::OneOrMany => Some(word.clone()),
+        all => Some(format!("[{}]", all.join(", "))),
+    };
+    Ok(Change { key: setting.key, value })
+}
+
 /// The file that changes of a machine are kept in. That of the run-time lies above the other.
 pub fn file(paths: &Paths, name: &Name, keep: Keep) -> PathBuf {
     let (directory, file) = match keep {
@@ -80,26 +99,42 @@ pub fn file(paths: &Paths, name: &Name, keep: Keep) -> PathBuf {
     paths.join(directory).join(format!("{name}.toml.d")).join(file)
 }
 
+/// Files as they were before a change was kept.
+#[derive(Debug)]
+pub struct Kept(Vec<(PathBuf, Option<String>)>);
+
+impl Kept {
+    /// Makes them so again.
+    ///
+    /// # Errors
+    /// What cannot be written.
+    pub fn take_back(&self) -> Result<()> {
+        self.0.iter().try_for_each(|(file, text)| write(file, text.as_deref().unwrap_or_default()))
+    }
+}
+
 /// Keeps changes. What is kept for good is no longer covered by what was set for the run-time.
 ///
 /// # Errors
 /// What cannot be written, or a machine that would have no valid definition; then all is as before.
-pub fn keep(paths: &Paths, name: &Name, changes: &[Change], keep: Keep) -> Result<()> {
+pub fn keep(paths: &Paths, name: &Name, changes: &[Change], keep: Keep) -> Result<Kept> {
     let place = file(paths, name, keep);
     let above = (keep == Keep::Always).then(|| file(paths, name, Keep::UntilReboot));
     let touched: Vec<PathBuf> = above.iter().cloned().chain([place.clone()]).collect();
-    let before: Vec<Option<String>> = touched.iter().map(|file| std::fs::read_to_string(file).ok()).collect();
+    let before = touched.into_iter().map(|file| {
+        let text = std::fs::read_to_string(&file).ok();
+        (file, text)
+    });
+    let before = Kept(before.collect());
     let kept =
         write_all(&place, above.as_deref(), changes).and_then(|()| super::machine(paths, name).map(|_| ()));
     if kept.is_err() {
-        for (file, text) in touched.iter().zip(&before) {
-            write(file, text.as_deref().unwrap_or_default())?;
-        }
+        before.take_back()?;
     }
     // In '/run' the directory is ours as well; one that holds something stays.
     let run = file(paths, name, Keep::UntilReboot);
     let _ = run.parent().and_then(Path::parent).map(std::fs::remove_dir);
-    kept
+    kept.map(|()| before)
 }
 
 fn write_all(place: &Path, above: Option<&Path>, changes: &[Change]) -> Result<()> {

@@ -3,12 +3,13 @@
 //! no default: what nobody said is empty here.
 
 use super::values::{
-    Argument, Capability, Given, Hostname, Limit, OwnershipWord, Quota, Signal, Size, Slice, Syscall, Uuid,
-    Value, Variable, Weight,
+    Argument, Capability, Given, Hostname, Limit, OwnershipWord, Quota, Rate, Signal, Size, Slice, Syscall,
+    Uuid, Value, Variable, Weight,
 };
 use crate::error::Result;
 use crate::machine::Register;
 use crate::machine::console::Console;
+use crate::machine::egress::Destination;
 use crate::machine::init::{InitChoice, Wait};
 use crate::machine::name::Name;
 use crate::machine::network::{InterfaceName, Mode, Names, Port, ResolvConf, Zone};
@@ -219,6 +220,8 @@ pub enum Shape {
     One,
     /// `key = [value, …]`.
     Many,
+    /// `key = value`, which stands alone, or `key = [value, …]`.
+    OneOrMany,
     /// `[[key]]`, a table each.
     Mounts,
     /// `[key]`, a table of names of the user's choice.
@@ -337,6 +340,12 @@ settings! {
     hosts: One<ResolvConf> = One "network.hosts";
     /// Ports of the host that lead to it.
     ports: Many<Port> = Many "network.ports";
+    /// Whom it may begin to speak to.
+    egress: Many<Destination> = OneOrMany "network.egress";
+    /// The most that comes to it.
+    rate_in: One<Rate> = One "network.rate-in";
+    /// The most that it sends.
+    rate_out: One<Rate> = One "network.rate-out";
     /// Further mounts.
     mounts: Many<Mount> = Mounts "mount";
     /// `MemoryMax=`.

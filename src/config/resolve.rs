@@ -148,6 +148,9 @@ fn parts(paths: &Paths, name: &Name, said: &Layer) -> Result<Parts> {
             resolv_conf: known(&said.resolv_conf, "network.resolv-conf")?,
             hosts: known(&said.hosts, "network.hosts")?,
             ports: said.ports.values().copied().collect(),
+            egress: said.egress.values().copied().collect(),
+            rate_in: said.rate_in.value().and_then(|rate| rate.0),
+            rate_out: said.rate_out.value().and_then(|rate| rate.0),
         },
         users,
         ownership: match known(&said.ownership, "users.ownership")? {

@@ -104,10 +104,10 @@ impl Reader<'_> {
 
     fn setting(&mut self, setting: &Setting, (key, value): Entry) {
         match (setting.shape, value.get_ref()) {
-            (Shape::Many | Shape::Mounts, DeValue::Array(items)) if items.is_empty() => {
+            (Shape::Many | Shape::OneOrMany | Shape::Mounts, DeValue::Array(items)) if items.is_empty() => {
                 setting.reset(&mut self.layer);
             }
-            (Shape::Many, DeValue::Array(items)) => {
+            (Shape::Many | Shape::OneOrMany, DeValue::Array(items)) => {
                 for item in items {
                     self.say(setting, item);
                 }
@@ -118,6 +118,11 @@ impl Reader<'_> {
                 }
             }
             (Shape::Variables, DeValue::Table(variables)) => self.variables(variables),
+            // Alone it is all there is: what was said below does not hold beside it.
+            (Shape::OneOrMany, _) => {
+                setting.reset(&mut self.layer);
+                self.say(setting, value);
+            }
             (Shape::One | Shape::FlagOnly, _) => self.say(setting, value),
             (Shape::Many, other) => {
                 let error = given(other).expected(&format!("a list for '{}'", key.get_ref()));

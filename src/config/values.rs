@@ -1,12 +1,14 @@
 //! The values of settings: how each is read from what people write and shown as they would write
 //! it. Called by `toml` and by the command line; it knows no file and no default.
 
+mod egress;
 mod interface;
 mod limits;
 mod names;
 mod port;
 mod words;
 
+pub use egress::Rate;
 pub use limits::{Limit, Quota, Size, Weight};
 pub use names::{Argument, Capability, Hostname, Slice, Syscall, Uuid, Variable};
 pub use words::{OwnershipWord, Signal};

@@ -6,6 +6,7 @@ mod ids;
 mod kernel;
 mod leftovers;
 mod machine;
+mod network;
 mod services;
 mod trees;
 

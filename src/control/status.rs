@@ -2,6 +2,7 @@
 //! log. Of a dead one: why.
 
 use super::list::{Row, size, span};
+use super::traffic::Traffic;
 use super::{block_on, logs, unit_of, waiting, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
@@ -35,6 +36,8 @@ pub struct Status {
     pub zone: Option<String>,
     /// Ports of the host that lead to it.
     pub ports: Vec<String>,
+    /// What went over its link, while it runs.
+    pub traffic: Option<Traffic>,
     /// What systemd says of the unit, where there is one.
     pub unit: Option<Unit>,
     /// What it waits for, where it is stopping.
@@ -101,6 +104,7 @@ pub fn collect(
         host_interface: alive.and_then(|record| record.host_interface.clone()),
         zone: alive.and_then(|record| record.zone.as_ref().map(ToString::to_string)),
         ports: alive.map(|record| record.ports.clone()).unwrap_or_default(),
+        traffic: alive.and_then(Traffic::of),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
         waits: record.as_ref().and_then(waiting::left),
@@ -171,6 +175,8 @@ impl Status {
             ("link", self.host_interface.clone()),
             ("zone", self.zone.clone()),
             ("ports", words(self.ports.clone())),
+            ("traffic", self.traffic.map(|it| format!("{} in, {} out", size(it.received), size(it.sent)))),
+            ("dropped", self.traffic.and_then(|it| it.dropped())),
             ("memory", machine.memory.map(size)),
             ("killed", killed),
             ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
@@ -235,6 +241,7 @@ mod tests {
             out_of_memory_kills: 0,
             zone: None,
             ports: Vec::new(),
+            traffic: None,
             unit: Some(Unit::from(&unit)),
             waits: None,
             flight: None,

@@ -24,6 +24,16 @@ pub fn enable() -> Result<()> {
     Ok(())
 }
 
+/// The switches that are off though machines need them on, by their names.
+pub fn missing() -> Vec<&'static str> {
+    let needed = [
+        ("ipv4/ip_forward", "net.ipv4.ip_forward"),
+        ("ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
+    ];
+    let is_off = |file: &str| is(&place(file), "0");
+    needed.into_iter().filter(|(file, _)| is_off(file)).map(|(_, name)| name).collect()
+}
+
 /// A router heeds no router advertisements, unless told to: the host keeps the route it has by one.
 fn keep_advertised_routes() {
     let Ok(interfaces) = std::fs::read_dir(place("ipv6/conf")) else { return };

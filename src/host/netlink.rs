@@ -125,8 +125,11 @@ pub async fn move_peer(plan: &Plan, old: BorrowedFd<'_>, new: BorrowedFd<'_>) ->
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub async fn answer_loopback(ifindex: u32) -> Result<()> {
+pub async fn answer_loopback(interface: &str) -> Result<()> {
     const LOCAL_TABLE: u32 = 255;
+    let handle = connect()?;
+    let link = link_by_name(&handle, interface).await?;
+    let ifindex = link.map_or(0, |link| link.header.index);
     // A metric for each interface: two routes of one metric would be one with two ways.
     let metric = 0x1_0000 + ifindex;
     let route = RouteMessageBuilder::<Ipv6Addr>::new()
@@ -139,7 +142,7 @@ pub async fn answer_loopback(ifindex: u32) -> Result<()> {
         .priority(metric)
         .build();
     let doing = || "cannot let answers to ::1 in";
-    connect()?.route().add(route).replace().execute().await.map_err(failure).context(doing)
+    handle.route().add(route).replace().execute().await.map_err(failure).context(doing)
 }
 
 /// Removes a host's end and with it the guest's. One that is not there is fine; one that is no
@@ -397,7 +400,7 @@ fn connect_in(netns: BorrowedFd<'_>) -> Result<Handle> {
 }
 
 /// Does something in another network namespace; the thread is away for that only.
-fn within<T>(netns: BorrowedFd<'_>, act: impl FnOnce() -> T) -> Result<T> {
+pub(super) fn within<T>(netns: BorrowedFd<'_>, act: impl FnOnce() -> T) -> Result<T> {
     let own = std::fs::File::open("/proc/thread-self/ns/net")
         .context(|| "cannot open our own network namespace".to_owned())?;
     move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))

@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The lowest real-time signal and the highest, as guests count them: glibc keeps the first two of the kernel's for
+/// itself (signal(7)), and systemd(1) counts from what is left. Our own C library may count otherwise.
+pub const REAL_TIME_SIGNALS: std::ops::RangeInclusive<i32> = 34..=64;
+
 /// An init system we know how to stop, and whether it reports readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Init {

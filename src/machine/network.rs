@@ -1,5 +1,6 @@
 //! How a machine is connected.
 
+use super::egress::Destination;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -25,6 +26,12 @@ pub struct Network {
     pub hosts: ResolvConf,
     /// Ports of the host that lead to it.
     pub ports: Vec<Port>,
+    /// Whom it may begin to speak to; anybody where nothing is said.
+    pub egress: Vec<Destination>,
+    /// The most that comes to it, bits in a second.
+    pub rate_in: Option<u64>,
+    /// The most that it sends, bits in a second.
+    pub rate_out: Option<u64>,
 }
 
 /// The longest name of an interface (netdevice(7), IFNAMSIZ less the terminator).

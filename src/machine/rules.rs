@@ -2,6 +2,7 @@
 
 use super::Parts;
 use super::command::Payload;
+use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::network::{FurtherKind, INTERFACE_NAME_MAX, MOST_PORTS, Mode, Network, Port};
 use super::users::{Ownership, Users};
@@ -32,6 +33,7 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
     }
     errors.extend(connection(&parts.network));
     errors.extend(ports(&parts.network));
+    errors.extend(bounds(&parts.network));
     for mount in &parts.mounts {
         if let MountKind::Tmpfs { options } = &mount.kind {
             errors.extend(unknown_options(options));
@@ -113,6 +115,45 @@ fn ports(network: &Network) -> Vec<Error> {
         if let Some(other) = ports.iter().take(at).find(|other| other.overlaps(port)) {
             errors.push(Error::new(format!("the ports '{other}' and '{port}' overlap")));
         }
+    }
+    errors
+}
+
+/// The most networks that one machine may speak to.
+const MOST_NETWORKS: usize = 256;
+
+/// What is wrong with the bounds of what it may send and get.
+fn bounds(network: &Network) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let is_bound = !network.egress.is_empty() || network.rate_in.is_some() || network.rate_out.is_some();
+    if is_bound && !network.mode.has_addresses() {
+        errors.push(
+            Error::new("only a machine with a link of its own is bound by network.egress and network.rate-*")
+                .hint("set network.mode = \"veth\", or take them out"),
+        );
+    }
+    let is_zoned = network.mode == Mode::Zone;
+    if is_zoned && (network.rate_in.is_some() || network.rate_out.is_some()) {
+        errors.push(
+            Error::new("a machine of a zone shares its way out: it has no rate of its own")
+                .hint("set network.mode = \"veth\", or take network.rate-in and network.rate-out out"),
+        );
+    }
+    let says = |one| network.egress.contains(&one);
+    if is_zoned && !network.egress.is_empty() && !says(Destination::Zone) && !says(Destination::Any) {
+        errors.push(
+            Error::new("machines of a zone speak to each other, whatever network.egress says")
+                .hint("add \"zone\" to it, or set network.mode = \"veth\""),
+        );
+    }
+    if says(Destination::Zone) && !is_zoned {
+        errors.push(
+            Error::new("network.egress names the zone of a machine that is in none")
+                .hint("write \"none\", or networks as \"10.0.0.0/8\""),
+        );
+    }
+    if network.egress.len() > MOST_NETWORKS {
+        errors.push(Error::new(format!("network.egress names more than {MOST_NETWORKS} networks")));
     }
     errors
 }

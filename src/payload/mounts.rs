@@ -114,31 +114,40 @@ fn read_link(link: &OwnedFd) -> std::io::Result<String> {
     Ok(rustix::fs::readlinkat(link, c"", Vec::new())?.to_string_lossy().into_owned())
 }
 
-/// Whether a path inside a root leads to anything, be it a link. What cannot be told counts as yes:
-/// opening it says why.
-fn is_there(root: BorrowedFd<'_>, path: &Path) -> bool {
-    let missing = [std::io::ErrorKind::NotFound, std::io::ErrorKind::NotADirectory];
-    mount::open_inside(root, path).map_or_else(|error| !missing.contains(&error.kind()), |_| true)
-}
-
 /// Opens where something is to be mounted; a link at the end is refused.
 pub(super) fn open_target(root: BorrowedFd<'_>, target: &Path) -> Result<OwnedFd> {
-    let parent = open_parent(root, target)?;
-    let name = target.file_name().unwrap_or(".".as_ref());
-    let place =
-        rustix::fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-            .context(|| format!("cannot open mount target '{}'", target.display()))?;
+    existing(root, target)?.map(|(place, _)| place).ok_or_else(|| {
+        let error = Error::from(rustix::io::Errno::NOENT);
+        match open_parent(root, target) {
+            Ok(_) => error.context(format!("cannot open mount target '{}'", target.display())),
+            Err(error) => error,
+        }
+    })
+}
+
+/// The same and its type; nothing where nothing is there.
+fn existing(root: BorrowedFd<'_>, target: &Path) -> Result<Option<(OwnedFd, FileType)>> {
+    let place = match mount::open_inside(root, target) {
+        Ok(place) => place,
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(error).context(|| format!("cannot open mount target '{}'", target.display()));
+        }
+    };
     let stat = rustix::fs::fstat(&place).context(|| "cannot look at the mount target")?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-        let to = rustix::fs::readlinkat(&parent, name, Vec::new()).unwrap_or_default();
-        return Err(Error::new(format!(
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => Err(Error::new(format!(
             "mount target '{}' is a symbolic link to '{}'",
             target.display(),
-            to.to_string_lossy()
+            read_link(&place).unwrap_or_default()
         ))
-        .hint("name the place itself inside the tree, or remove the link"));
+        .hint("name the place itself inside the tree, or remove the link")),
+        kind => Ok(Some((place, kind))),
     }
-    Ok(place)
 }
 
 /// Mounts a new file system.
@@ -151,10 +160,13 @@ pub fn new(
     owner: u32,
 ) -> Result<()> {
     let file_system = mount::new_file_system(kind, options, attributes)?;
-    if !is_there(root, target) {
-        make_directories(root, target, owner)?;
-    }
-    let place = open_target(root, target)?;
+    let place = match existing(root, target)? {
+        Some((place, _)) => place,
+        None => {
+            make_directories(root, target, owner)?;
+            open_target(root, target)?
+        }
+    };
     check("cannot attach it", mount::attach(file_system.as_fd(), place.as_fd()))
 }
 
@@ -222,12 +234,8 @@ pub fn restrict(root: BorrowedFd<'_>, target: &Path, attributes: Attributes) -> 
 /// Covers a place with the empty node of its type. What is not there needs no cover; what cannot be
 /// covered, a link for one, is an error, never left open.
 pub fn mask(root: BorrowedFd<'_>, target: &Path) -> Result<()> {
-    if !is_there(root, target) {
-        return Ok(());
-    }
-    let place = open_target(root, target)?;
-    let stat = rustix::fs::fstat(&place).context(|| "cannot look at what is to be masked")?;
-    let cover = match FileType::from_raw_mode(stat.st_mode) {
+    let Some((place, kind)) = existing(root, target)? else { return Ok(()) };
+    let cover = match kind {
         FileType::Directory => "dir",
         FileType::Fifo => "fifo",
         FileType::Socket => "sock",

@@ -18,23 +18,22 @@ fn parent<'p>(root: BorrowedFd<'_>, path: &'p Path) -> Result<(OwnedFd, &'p OsSt
     Ok((fd, path.file_name().unwrap_or(OsStr::new("."))))
 }
 
-/// Gives a new node to the guest's root. The mode is set again: our umask took bits from it.
-fn give(directory: &OwnedFd, name: &OsStr, mode: Option<u32>, owner: u32) -> Result<()> {
+/// Gives a new node to the guest's root. What we make is the host's root's, with the mode asked for: the builder
+/// has no umask.
+fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
+    if owner == 0 {
+        return Ok(());
+    }
     let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .context(|| "cannot give it to the guest's root")?;
-    match mode {
-        Some(mode) => rustix::fs::chmodat(directory, name, Mode::from_raw_mode(mode), AtFlags::empty())
-            .context(|| "cannot set its mode"),
-        None => Ok(()),
-    }
+        .context(|| "cannot give it to the guest's root")
 }
 
 /// A directory; one that is there already stays.
 pub fn directory(root: BorrowedFd<'_>, path: &Path, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(root, path)?;
     match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(mode)) {
-        Ok(()) => give(&at, name, Some(mode), owner),
+        Ok(()) => give(&at, name, owner),
         Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno).context(|| "cannot make it"),
     }
@@ -45,10 +44,10 @@ pub fn file(root: BorrowedFd<'_>, path: &Path, mode: u32, content: &str, owner: 
     let (at, name) = parent(root, path)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file =
-        rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(0o600)).context(|| "cannot make it")?;
+        rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode)).context(|| "cannot make it")?;
     std::io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())
         .context(|| "cannot fill it")?;
-    give(&at, name, Some(mode), owner)
+    give(&at, name, owner)
 }
 
 /// A named pipe.
@@ -56,21 +55,21 @@ pub fn fifo(root: BorrowedFd<'_>, path: &Path, mode: u32, owner: u32) -> Result<
     let (at, name) = parent(root, path)?;
     rustix::fs::mknodat(&at, name, FileType::Fifo, Mode::from_raw_mode(mode), 0)
         .context(|| "cannot make it")?;
-    give(&at, name, Some(mode), owner)
+    give(&at, name, owner)
 }
 
 /// A socket that nobody listens at, mode 000.
 pub fn socket(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<()> {
     let (at, name) = parent(root, path)?;
     rustix::fs::mknodat(&at, name, FileType::Socket, Mode::empty(), 0).context(|| "cannot make it")?;
-    give(&at, name, Some(0), owner)
+    give(&at, name, owner)
 }
 
 /// A symbolic link.
 pub fn link(root: BorrowedFd<'_>, path: &Path, to: &Path, owner: u32) -> Result<()> {
     let (at, name) = parent(root, path)?;
     rustix::fs::symlinkat(to, &at, name).context(|| "cannot make it")?;
-    give(&at, name, None, owner)
+    give(&at, name, owner)
 }
 
 /// A device node. Where making one is not allowed (we are in a container ourselves) the host's own
@@ -80,7 +79,7 @@ pub fn device(root: BorrowedFd<'_>, path: &Path, device: Device, mode: u32, owne
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let number = rustix::fs::makedev(device.major, device.minor);
     match rustix::fs::mknodat(&at, name, kind, Mode::from_raw_mode(mode), number) {
-        Ok(()) => give(&at, name, Some(mode), owner),
+        Ok(()) => give(&at, name, owner),
         Err(rustix::io::Errno::PERM) if device.major == 0 => Ok(()),
         Err(rustix::io::Errno::PERM) => bind_device(root, path, owner),
         Err(errno) => Err(errno).context(|| "cannot make it"),
@@ -111,7 +110,9 @@ pub fn bind_socket(
     let address = Path::new("/proc/self/fd").join(at.as_raw_fd().to_string()).join(name);
     let address = rustix::net::SocketAddrUnix::new(address).context(|| "cannot name the socket")?;
     rustix::net::bind(socket, &address).context(|| "cannot bind the socket")?;
-    give(&at, name, Some(mode), owner)
+    rustix::fs::chmodat(&at, name, Mode::from_raw_mode(mode), AtFlags::empty())
+        .context(|| "cannot set the socket's mode")?;
+    give(&at, name, owner)
 }
 
 /// Opens the first pty of the guest's devpts, gives its slave to the guest's root and links

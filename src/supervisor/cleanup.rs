@@ -88,6 +88,19 @@ pub fn undo(paths: &Paths, record: &Record) {
     let _ = std::fs::remove_dir(&directory);
 }
 
+/// Leaves the network that a machine was in, for another one.
+pub(super) fn leave_network(paths: &Paths, record: &Record) {
+    if let Some(member) = &record.firewall {
+        note(firewall::leave(paths, record, member));
+    }
+    if let Some(interface) = &record.host_interface {
+        note(super::runtime().and_then(|runtime| runtime.block_on(netlink::remove(interface))));
+    }
+    if let Some(zone) = &record.zone {
+        note(leave(paths, zone, record));
+    }
+}
+
 /// Leaves a zone, whose bridge goes with the last. Who is about to join makes it again.
 fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     let _held = zone::lock(paths)?;

@@ -3,6 +3,8 @@
 //! bounded. The guest cannot reach it: it lies on the host, and only the host's root is answered.
 
 use crate::error::{Context, Result};
+use crate::host::nftables::Bounds;
+use crate::machine::network::Port;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,16 +16,18 @@ use std::path::Path;
 /// The first number of a client among the events of the loop; those below are the loop's own.
 pub const FIRST_CLIENT: u64 = 1000;
 /// The longest call, bytes.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 128 << 10;
 /// How many clients there may be at once.
 const MOST_CLIENTS: usize = 32;
 /// Our own calls, beside those of `io.systemd.MachineInstance`.
 pub const ATTACH: &str = "io.coracle.Machine.Attach";
+/// Other ports, and other bounds of what the machine sends and gets.
+pub const REWIRE: &str = "io.coracle.Machine.Rewire";
 /// The size of a viewer's window.
 pub const RESIZE: &str = "io.coracle.Machine.Resize";
 
 /// What a client asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// Stand still.
     Pause,
@@ -41,6 +45,8 @@ pub enum Call {
     Attach(Window),
     /// The window changed.
     Resize(Window),
+    /// Other ports and bounds.
+    Rewire(Wires),
 }
 
 /// A window's size.
@@ -51,6 +57,16 @@ pub struct Window {
     pub rows: u16,
     /// Columns.
     pub columns: u16,
+}
+
+/// What leads to a machine, and what it may send and get.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Wires {
+    /// Ports of the host.
+    pub ports: Vec<Port>,
+    /// Bounds.
+    pub bounds: Bounds,
 }
 
 /// What came from a client.
@@ -233,13 +249,15 @@ fn understand(message: &[u8]) -> std::result::Result<Call, Refused> {
     struct Message {
         method: String,
         #[serde(default)]
-        parameters: Option<Window>,
+        parameters: Option<Value>,
     }
     let message: Message = serde_json::from_slice(message).map_err(|_| Refused::Noise)?;
-    let window = message.parameters.unwrap_or_default();
+    let given = message.parameters.unwrap_or_else(|| json!({}));
+    let window = |given| serde_json::from_value(given).map_err(|_| Refused::Noise);
     match message.method.as_str() {
-        ATTACH => return Ok(Call::Attach(window)),
-        RESIZE => return Ok(Call::Resize(window)),
+        ATTACH => return window(given).map(Call::Attach),
+        RESIZE => return window(given).map(Call::Resize),
+        REWIRE => return serde_json::from_value(given).map(Call::Rewire).map_err(|_| Refused::Noise),
         _ => {}
     }
     match message.method.strip_prefix("io.systemd.MachineInstance.") {

@@ -2,9 +2,11 @@
 //! it. Called by `launch` and `cleanup`.
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::nftables::neighbours;
 use crate::host::state::Record;
-use crate::host::{forwarding, netlink, nftables};
+use crate::host::{forwarding, netlink, nftables, ports};
 use crate::machine::name::Name;
+use crate::machine::network::{Network, Port};
 use crate::paths::Paths;
 use std::fs::File;
 
@@ -20,38 +22,124 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
         return record.write(paths);
     }
     let lock = lock(paths)?;
-    let others = Record::all(paths).into_iter().filter(|other| other.name != record.name);
+    let fits = zoned.map_or(Ok(()), |member| refuse_contended(paths, &record.name, &member));
+    let dead = match fits.and_then(|()| refuse_taken(paths, &record.name, &wanted)) {
+        Ok(dead) => dead,
+        Err(error) => {
+            record.firewall = None;
+            return Err(error);
+        }
+    };
+    record.write(paths)?;
+    drop(lock);
+    forget(paths, &dead)
+}
+
+/// Refuses an address in a zone that another machine has been given since it was looked for.
+fn refuse_contended(paths: &Paths, own: &str, member: &nftables::Member) -> Result<()> {
+    let others = Record::all(paths).into_iter().filter(|other| other.name != own && other.is_alive());
+    let clashes = |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.fits_beside(other));
+    match others.into_iter().find(clashes) {
+        None => Ok(()),
+        Some(other) => Err(Error::new(format!("machine '{}' has taken the address meanwhile", other.name))
+            .kind_of(Kind::Contended)),
+    }
+}
+
+/// Refuses ports of other machines. Returns those that have some of them and are dead.
+fn refuse_taken(paths: &Paths, own: &str, wanted: &[Port]) -> Result<Vec<Record>> {
+    let others = Record::all(paths).into_iter().filter(|other| other.name != own);
     let mut dead = Vec::new();
     for other in others {
-        if let (Some(own), Some(others)) = (&zoned, &other.firewall)
-            && other.is_alive()
-            && !own.fits_beside(others)
-        {
-            record.firewall = None;
-            return Err(Error::new(format!("machine '{}' has taken the address meanwhile", other.name))
-                .kind_of(Kind::Contended));
-        }
         let held = other.firewall.iter().flat_map(nftables::Member::ports);
         let clash = held.flat_map(|held| wanted.iter().map(move |port| (held, port)));
         match clash.into_iter().find(|(held, port)| held.overlaps(port)) {
             Some((held, port)) if other.is_alive() => {
                 let error =
                     Error::new(format!("cannot forward '{port}': machine '{}' has '{held}'", other.name));
-                record.firewall = None;
                 return Err(error.hint("stop that machine, or forward another port"));
             }
             Some(_) => dead.push(other),
             None => {}
         }
     }
-    record.write(paths)?;
-    drop(lock);
+    Ok(dead)
+}
+
+/// Takes machines out that are dead.
+fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
     for other in dead {
         if let Some(member) = &other.firewall {
-            leave(paths, &other, member)?;
+            leave(paths, other, member)?;
         }
     }
     Ok(())
+}
+
+/// Changes the part of a machine that runs: its ports, and what it may send and get. Half-way the
+/// record names both, so that whoever cleans up after a kill finds all of it. Where it fails all is as
+/// it was.
+///
+/// # Errors
+/// A machine without a part, a port of somebody else, or a kernel that refuses.
+pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: nftables::Bounds) -> Result<()> {
+    let Some(before) = record.firewall.clone() else {
+        return Err(Error::new("the machine has no link of its own, or the host no NAT"));
+    };
+    let after = before.clone().within(bounds).forwarding(wanted);
+    if after == before {
+        return Ok(());
+    }
+    let new: Vec<Port> =
+        after.ports().iter().filter(|port| !before.ports().contains(port)).copied().collect();
+    let lock = lock(paths)?;
+    let dead = refuse_taken(paths, &record.name, &new)?;
+    // What is forwarded already is not listened for: who listens there came later.
+    ports::refuse_listening(paths, &new)?;
+    record.firewall = Some(before.clone().and(&after));
+    record.write(paths)?;
+    drop(lock);
+    let changed = forget(paths, &dead).and_then(|()| nftables::change(&before, &after));
+    record.firewall = Some(if changed.is_ok() { after } else { before });
+    let ports = record.firewall.as_ref().map(nftables::Member::ports).unwrap_or_default();
+    record.ports = ports.iter().map(ToString::to_string).collect();
+    record.write(paths)?;
+    changed?;
+    if let (false, Some(member)) = (record.ports.is_empty(), &record.firewall) {
+        answer_loopback(member);
+    }
+    Ok(())
+}
+
+/// Changes the part of a machine that reboots to what its definition says now. Where that cannot be it
+/// has what it had.
+pub fn follow(paths: &Paths, record: &mut Record, network: &Network) {
+    if record.firewall.is_some()
+        && let Err(error) = change(paths, record, network.ports.clone(), nftables::Bounds::of(network))
+    {
+        log::warn!("{error}: it has the ports and bounds from before its reboot");
+    }
+}
+
+/// Makes the part of all machines anew, after somebody has made the firewall of the host anew.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn refit(paths: &Paths) -> Result<()> {
+    if !paths.state().exists() {
+        return Ok(());
+    }
+    let lock = lock(paths)?;
+    let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
+    let members: Vec<&nftables::Member> =
+        records.iter().filter_map(|record| record.firewall.as_ref()).collect();
+    if members.is_empty() {
+        return Ok(());
+    }
+    nftables::renew(&members)?;
+    neighbours::open()?;
+    drop(lock);
+    forwarding::enable()
 }
 
 /// Takes a machine in. Its record names it already. Where the kernel has no NAT, or forwarding
@@ -62,10 +150,23 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
 pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
     let Some(member) = &record.firewall else { return Ok(()) };
     let lock = lock(paths)?;
-    let added = nftables::add(member)?;
+    let mut added = nftables::add(member)?;
+    if matches!(added, nftables::Added::Strange) {
+        let others: Vec<Record> =
+            Record::all(paths).into_iter().filter(|other| other.name != record.name).collect();
+        let members: Vec<_> =
+            others.iter().filter_map(|other| other.firewall.as_ref()).chain([member]).collect();
+        nftables::renew(&members)?;
+        added = nftables::Added::Member;
+    }
+    if matches!(added, nftables::Added::Member)
+        && let Err(error) = neighbours::open()
+    {
+        log::warn!("{error}, ignoring");
+    }
     drop(lock);
     match added {
-        nftables::Added::Member => {
+        nftables::Added::Member | nftables::Added::Strange => {
             if let Err(error) = forwarding::enable() {
                 log::warn!("{error}: the machine reaches no more than its host");
             }
@@ -80,11 +181,15 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
 }
 
 /// Lets ports of a machine answer at the host's loopback addresses. Without it they answer at others.
-pub fn answer_loopback(interface: &str, ifindex: u32) {
+pub fn answer_loopback(member: &nftables::Member) {
+    if member.zone().is_some() && forwarding::filters_bridges() {
+        log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
+    }
+    let interface = member.interface();
     if let Err(error) = forwarding::let_loopback_out(interface) {
         log::warn!("{error}: ports do not answer at 127.0.0.1");
     }
-    let route = super::runtime().and_then(|runtime| runtime.block_on(netlink::answer_loopback(ifindex)));
+    let route = super::runtime().and_then(|runtime| runtime.block_on(netlink::answer_loopback(interface)));
     if let Err(error) = route {
         log::info!("{error}: ports do not answer at ::1");
     }
@@ -96,7 +201,11 @@ pub fn answer_loopback(interface: &str, ifindex: u32) {
 /// A kernel that refuses.
 pub fn leave(paths: &Paths, record: &Record, member: &nftables::Member) -> Result<()> {
     let _lock = lock(paths)?;
-    nftables::remove(member, others(paths, &record.name, member))?;
+    let others = others(paths, &record.name, member);
+    nftables::remove(member, others)?;
+    if !others.any {
+        neighbours::close();
+    }
     // Said before the lock is given back: of two that go at once the second takes the table away.
     Record { firewall: None, ..record.clone() }.write(paths)
 }

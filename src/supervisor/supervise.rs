@@ -2,6 +2,7 @@
 //! connection and no thread, and wakes up for nothing but events.
 
 mod answers;
+mod leave;
 
 use super::console::{Console, Guest, Hotkey, Typed};
 use super::control::{Control, FIRST_CLIENT};
@@ -17,9 +18,7 @@ use super::syslog::Syslog;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::host::state::Phase;
-use crate::machine::console::Console as ConsoleKind;
 use crate::machine::init::Init;
-use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::sys::process;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -373,61 +372,6 @@ impl Loop {
     fn lost_by_machined(&mut self) -> bool {
         let lost = self.machined.as_ref().is_some_and(|machined| machined.lost(&self.terms.record.name));
         lost && self.stop.is_none()
-    }
-
-    /// Leaves the loop: a reboot and a registration hand the machine on, an end cleans up.
-    fn end(mut self, left: Left) -> Result<Outcome> {
-        let ending = match left {
-            Left::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
-            // A reboot that was asked for while we were told to stop is a stop.
-            Left::Ended(Ending::Reboot) if self.stop.is_none() => {
-                log::info!("machine '{}' reboots", self.terms.record.name);
-                return Ok(Outcome::Reboot(Box::new(self.hand_on())));
-            }
-            Left::Ended(ending) => ending,
-        };
-        let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
-        let failure = if stopped { None } else { ending.failure() };
-        self.log.iter_mut().for_each(Syslog::read);
-        self.console.drain();
-        let tail = self.console.tail(flight::LINES);
-        drop(self.console.end());
-        let may_be_late = self.stop.is_some() && self.terms.waits_for_ready && !self.ready;
-        if may_be_late && flight::came_late(&self.terms, &tail) {
-            log::error!("machine '{}' was not up in time", self.terms.record.name);
-        } else if let Some(why) = &failure
-            && self.terms.console == ConsoleKind::Journal
-        {
-            log::error!("machine '{}' failed: {why}", self.terms.record.name);
-            tail.iter().rev().take(5).rev().for_each(|line| log::error!("its console said: {line}"));
-            flight::guest_failed(&self.terms, ending, why, tail);
-        }
-        let text = failure.map_or_else(|| "stopped".to_owned(), |why| format!("failed: {why}"));
-        let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
-        // All but the name's, so that no second machine of it begins before we are gone.
-        self.locks.truncate(1);
-        let paths = Paths::below(&self.terms.paths_root);
-        if let Ok(name) = Name::new(&self.terms.record.name) {
-            super::cleanup::after(&paths, &name)?;
-        }
-        Ok(Outcome::Ended(if stopped { 0 } else { ending.exit_status() }))
-    }
-
-    fn hand_on(mut self) -> Running {
-        self.terms.asked = self.responder.as_ref().map_or(self.terms.asked, Responder::asked);
-        Running {
-            terms: self.terms,
-            descriptors: Descriptors {
-                leader: self.leader,
-                console: self.console.end(),
-                notify: self.notify,
-                log: self.log.map(Syslog::into_socket),
-                responder: self.responder.map(Responder::into_sockets).unwrap_or_default(),
-                network: self.network,
-                ring: self.ring,
-                locks: self.locks,
-            },
-        }
     }
 }
 

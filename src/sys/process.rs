@@ -163,10 +163,14 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> std::io::Result<()> {
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Gives memory that is free but held back to the kernel: for a process about to idle.
+/// Gives memory that is free but held back to the kernel: for a process about to idle. Other C libraries than
+/// glibc hold little back and have no call for it.
 pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) takes a size and touches free memory only.
-    unsafe { libc::malloc_trim(0) };
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// How a child ended.

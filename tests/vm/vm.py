@@ -45,8 +45,10 @@ def run(args):
     snapshot = '' if args.build else ',snapshot=on'
     command = [
         'qemu-system-x86_64', '-name', 'coracle-test', '-nodefaults', '-no-user-config', '-display', 'none',
-        '-M', 'q35,sata=off,smbus=off,hpet=off,vmport=off,usb=off', '-accel', 'tcg,thread=multi,tb-size=256',
-        '-cpu', 'max', '-smp', '2', '-m', '2G',
+        '-M', 'q35,sata=off,smbus=off,hpet=off,vmport=off,usb=off', '-accel', 'tcg,tb-size=256',
+        # One processor: a kernel patches its own code while it runs (static keys, with the first cpu.max among them), and
+        # of two emulated processors one has met the breakpoint of it when its handler was already gone: a panic.
+        '-cpu', 'max', '-smp', '1', '-m', '2G',
         '-qmp', f'unix:{args.dir}/qmp,server=on,wait=off',
         '-chardev', f'file,id=console,path={args.dir}/console', '-serial', 'chardev:console',
         '-device', 'virtio-serial-pci', '-chardev', f'socket,id=agent,path={args.dir}/agent,server=on,wait=off',

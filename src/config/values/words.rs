@@ -5,7 +5,7 @@ use crate::config::nearest::nearest;
 use crate::error::{Error, Result};
 use crate::machine::Register;
 use crate::machine::console::Console;
-use crate::machine::init::{Init, InitChoice, Wait};
+use crate::machine::init::{Init, InitChoice, REAL_TIME_SIGNALS, Wait};
 use crate::machine::network::{Mode, ResolvConf};
 use crate::machine::users::{RANGE_SIZE, Users};
 use std::path::PathBuf;
@@ -179,7 +179,7 @@ impl Value for Signal {
         match given {
             Given::Integer(number) => i32::try_from(*number)
                 .ok()
-                .filter(|number| (1..=libc::SIGRTMAX()).contains(number))
+                .filter(|number| (1..=*REAL_TIME_SIGNALS.end()).contains(number))
                 .map(Self)
                 .ok_or_else(|| wrong(&number.to_string())),
             Given::Text(text) => signal(text).map(Self).ok_or_else(|| wrong(&quoted(text))),
@@ -190,7 +190,7 @@ impl Value for Signal {
     fn show(&self) -> String {
         match nix::sys::signal::Signal::try_from(self.0) {
             Ok(signal) => quoted(signal.as_str()),
-            Err(_) => quoted(&format!("SIGRTMIN+{}", self.0 - libc::SIGRTMIN())),
+            Err(_) => quoted(&format!("SIGRTMIN+{}", self.0 - REAL_TIME_SIGNALS.start())),
         }
     }
 }
@@ -200,7 +200,7 @@ fn signal(text: &str) -> Option<i32> {
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
     // Without a sign in front: +5 is no number of a signal.
     let number = |digits: &str| digits.parse::<u8>().ok().filter(|_| !digits.starts_with('+')).map(i32::from);
-    let (least, greatest) = (libc::SIGRTMIN(), libc::SIGRTMAX());
+    let (least, greatest) = REAL_TIME_SIGNALS.into_inner();
     let real_time = if let Some(rest) = short.strip_prefix("RTMIN") {
         Some(if rest.is_empty() { least } else { least + number(rest.strip_prefix('+')?)? })
     } else if let Some(rest) = short.strip_prefix("RTMAX") {
@@ -278,13 +278,13 @@ mod tests {
         assert_eq!(read("SIGTERM").unwrap(), 15);
         assert_eq!(read("term").unwrap(), 15);
         assert_eq!(read("15").unwrap(), 15);
-        assert_eq!(read("SIGRTMIN+3").unwrap(), libc::SIGRTMIN() + 3);
-        assert_eq!(read("RTMAX-1").unwrap(), libc::SIGRTMAX() - 1);
-        assert_eq!(read("rtmin").unwrap(), libc::SIGRTMIN());
+        assert_eq!(read("SIGRTMIN+3").unwrap(), 37);
+        assert_eq!(read("RTMAX-1").unwrap(), 63);
+        assert_eq!(read("rtmin").unwrap(), 34);
         for bad in ["", "0", "65", "999", "SIG", "SIGNONE", "RTMIN+99", "RTMIN3", "RTMIN++3", "+5", "-5"] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(Signal(libc::SIGRTMIN() + 3).show(), "\"SIGRTMIN+3\"");
+        assert_eq!(Signal(37).show(), "\"SIGRTMIN+3\"");
         assert_eq!(Signal(15).show(), "\"SIGTERM\"");
     }
 

@@ -2,17 +2,19 @@
 //! of a zone can pass for another. There while any zone is. Called by the file above; the numbers are
 //! those of the table beside it.
 
-use super::message::{Batch, Existing, Family, Kind};
+use super::member::{Element, padded};
+use super::message::{Attributes, BRIDGE, Batch, Existing, Kind};
 use super::table::{
     ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, L4PROTO, LINK, NETWORK, R0, TABLE, TRANSPORT,
     UDP, counter, datatype, equal, keyed, meta, outside, payload, verdict, within,
 };
-use super::{Attributes, Element, padded};
 use crate::host::netlink::plan::link_local;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Ports of zones' bridges.
 const PORTS: &str = "ports";
+/// Ports again; each counts what it was not to send.
+pub(super) const FORGED: &str = "forged";
 /// Who sends by a port with which IPv4 address: port, link-layer address, address.
 const SENDERS_4: &str = "senders4";
 /// The same for IPv6.
@@ -30,8 +32,8 @@ const ICMP6: u8 = 58;
 pub(super) fn member(port: &str, mac: [u8; 6], ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Vec<Element> {
     let port = padded(port);
     let sender = [&port[..], &mac, &[0, 0]].concat();
-    let element = |set, key| Element { family: Family::Bridge, set, key, data: None };
-    let mut elements = vec![element(PORTS, port.to_vec())];
+    let element = |set, key| Element::of_family(BRIDGE, set, key);
+    let mut elements = vec![element(PORTS, port.clone()), element(FORGED, port)];
     for address in [ipv4, Ipv4Addr::UNSPECIFIED] {
         elements.push(element(SENDERS_4, [&sender[..], &address.octets()].concat()));
     }
@@ -44,7 +46,7 @@ pub(super) fn member(port: &str, mac: [u8; 6], ipv4: Ipv4Addr, ipv6: Ipv6Addr) -
 /// Makes the table, where it is not there.
 pub(super) fn make(batch: &mut Batch) {
     let mut push =
-        |kind, existing, attributes: &Attributes| batch.push_in(Family::Bridge, kind, existing, attributes);
+        |kind, existing, attributes: &Attributes| batch.push_for(BRIDGE, kind, existing, attributes);
     push(Kind::NewTable, Existing::Refuse, &Attributes::new().text(1, TABLE));
     let sender = [(datatype::IFNAME, 16), (datatype::ETHER, 6)];
     for (name, key) in [
@@ -54,6 +56,7 @@ pub(super) fn make(batch: &mut Batch) {
     ] {
         push(Kind::NewSet, Existing::Refuse, &keyed(name, &key).number(3, 0));
     }
+    push(Kind::NewSet, Existing::Refuse, &keyed(FORGED, &sender[..1]).number(3, 0).nested(17, &counter()));
     // Before anything else that filters bridges.
     let place = Attributes::new().number(1, 0).number(2, (-300_i32).cast_unsigned());
     let chain = Attributes::new().text(1, TABLE).text(3, "guard").nested(4, &place).number(5, ACCEPT);
@@ -91,7 +94,7 @@ fn icmp6(kind: u8) -> Vec<Expression> {
 
 fn guard() -> Vec<Vec<Expression>> {
     let dropped = |mut rule: Vec<Expression>| {
-        rule.extend([counter(), verdict(DROP)]);
+        rule.extend([meta(IIFNAME, R0), within(FORGED, R0), counter(), verdict(DROP)]);
         rule
     };
     let accepted = |mut rule: Vec<Expression>| {

@@ -1,13 +1,16 @@
 //! The table `inet coracle`: sets and maps that machines come to and go from, and chains that never
 //! change, so that the hundredth machine costs what the first did. Called by the file above.
 
-use super::message::{Attributes, Batch, Existing, Kind};
+use super::message::{Attributes, Batch, Existing, Kind, Read};
+use crate::machine::network::Protocol;
 use std::net::Ipv6Addr;
 
 /// The table's name.
 pub const TABLE: &str = "coracle";
 /// The hosts' ends of the links of machines.
 pub const LINKS: &str = "links";
+/// Which machine has which link-layer address: interface, address.
+pub const SENDERS: &str = "senders";
 /// Which machine may send with which IPv4 address: interface, link-layer address, address.
 pub const SOURCES_4: &str = "sources4";
 /// The same for IPv6: interface, link-layer address, prefix.
@@ -28,10 +31,25 @@ pub const PORTS_6: &str = "ports6";
 pub const AT_4: &str = "at4";
 /// The same for IPv6.
 pub const AT_6: &str = "at6";
+/// Machines that may not speak to everybody, by link-layer address; each counts what is refused.
+pub const CONFINED: &str = "confined";
+/// Whom they may begin to speak to over IPv4: link-layer address and range of addresses.
+pub const EGRESS_4: &str = "egress4";
+/// The same for IPv6.
+pub const EGRESS_6: &str = "egress6";
+/// The hosts' ends of links again; each counts what came with an address that is not the machine's.
+pub const FORGED: &str = "forged";
+/// Bounds of what goes to machines: interface to limit.
+pub const RATES_IN: &str = "rates-in";
+/// Bounds of what comes from machines.
+pub const RATES_OUT: &str = "rates-out";
 /// Numbers of protocols.
 pub const TCP: u8 = 6;
 /// The same for datagrams.
 pub const UDP: u8 = 17;
+
+/// How the names of links to machines, and of the bridges of their zones, begin.
+const PREFIXES: [&str; 2] = ["ve-", "vz-"];
 
 /// nft's numbers of types, for those who list the table.
 pub(super) mod datatype {
@@ -56,12 +74,18 @@ const OIFNAME: u32 = 7;
 const IIFTYPE: u32 = 8;
 const NFPROTO: u32 = 15;
 pub(super) const L4PROTO: u32 = 16;
+const PKTTYPE: u32 = 19;
+/// A kind of packets, by whom they are for.
+const MULTICAST: u8 = 2;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 /// Bases of payload.
 pub(super) const LINK: u32 = 0;
 pub(super) const NETWORK: u32 = 1;
 pub(super) const TRANSPORT: u32 = 2;
+
+/// The number of objects that limit.
+const LIMIT: u32 = 4;
 
 /// One expression of a rule.
 pub(super) type Expression = Attributes;
@@ -70,7 +94,7 @@ fn expression(name: &str, data: &Attributes) -> Expression {
     Attributes::new().text(1, name).nested(2, data)
 }
 
-pub(super) fn value(bytes: &[u8]) -> Attributes {
+fn value(bytes: &[u8]) -> Attributes {
     Attributes::new().bytes(1, bytes)
 }
 
@@ -142,11 +166,16 @@ const FORWARD: Hook = Hook { name: "forward", kind: "filter", hook: 2, priority:
 const ENTER: Hook = Hook { name: "enter", kind: "nat", hook: 0, priority: -100 };
 const LOCAL: Hook = Hook { name: "local", kind: "nat", hook: 3, priority: -100 };
 const LEAVE: Hook = Hook { name: "leave", kind: "nat", hook: 4, priority: 100 };
+/// After connections are tracked, before ports lead elsewhere: judged by the address that was asked for.
+const EGRESS: Hook = Hook { name: "egress", kind: "filter", hook: 0, priority: -150 };
+const SENT: Hook = Hook { name: "sent", kind: "filter", hook: 0, priority: -290 };
+const DELIVERED: Hook = Hook { name: "delivered", kind: "filter", hook: 4, priority: 300 };
 
 /// Makes the table, where it is not there.
 pub fn make(batch: &mut Batch) {
     batch.push(Kind::NewTable, Existing::Refuse, &Attributes::new().text(1, TABLE));
     set(batch, LINKS, &[(datatype::IFNAME, 16)]);
+    set(batch, SENDERS, &[(datatype::IFNAME, 16), (datatype::ETHER, 6)]);
     set(batch, SOURCES_4, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV4, 4)]);
     set(batch, SOURCES_6, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV6, 16)]);
     set(batch, ZONES, &[(datatype::IFNAME, 16)]);
@@ -159,8 +188,22 @@ pub fn make(batch: &mut Batch) {
     map(batch, PORTS_6, &place, &[ipv6, place[1]]);
     map(batch, AT_4, &[ipv4, place[0], place[1]], &[ipv4, place[1]]);
     map(batch, AT_6, &[ipv6, place[0], place[1]], &[ipv6, place[1]]);
-    let chains =
-        [(GUARD, guard()), (FORWARD, forward()), (ENTER, ports()), (LOCAL, ports()), (LEAVE, leave())];
+    counted(batch, CONFINED, &[(datatype::ETHER, 6)]);
+    counted(batch, FORGED, &[(datatype::IFNAME, 16)]);
+    ranges(batch, EGRESS_4, &[(datatype::ETHER, 6), ipv4]);
+    ranges(batch, EGRESS_6, &[(datatype::ETHER, 6), ipv6]);
+    limits(batch, RATES_IN);
+    limits(batch, RATES_OUT);
+    let chains = [
+        (GUARD, guard()),
+        (SENT, paced(IIFNAME, RATES_OUT)),
+        (EGRESS, egress()),
+        (FORWARD, forward()),
+        (ENTER, ports()),
+        (LOCAL, ports()),
+        (LEAVE, leave()),
+        (DELIVERED, paced(OIFNAME, RATES_IN)),
+    ];
     for (hook, rules) in chains {
         chain(batch, &hook);
         for rule in rules {
@@ -195,6 +238,46 @@ fn map(batch: &mut Batch, name: &str, key: &[(u32, u32)], data: &[(u32, u32)]) {
     batch.push(Kind::NewSet, Existing::Refuse, &map);
 }
 
+/// A set each of whose elements counts the packets that are found in it.
+fn counted(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
+    batch.push(Kind::NewSet, Existing::Refuse, &keyed(name, key).number(3, 0).nested(17, &counter()));
+}
+
+/// A set of ranges of several fields.
+fn ranges(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
+    const INTERVAL: u32 = 4;
+    const CONCATENATED: u32 = 0x80;
+    let fields: Vec<Attributes> =
+        key.iter().map(|(_, length)| Attributes::new().number(1, *length)).collect();
+    let description = Attributes::new().list(2, &fields);
+    let set = keyed(name, key).number(3, INTERVAL | CONCATENATED).nested(9, &description);
+    batch.push(Kind::NewSet, Existing::Refuse, &set);
+}
+
+/// A map from interfaces to objects that limit.
+fn limits(batch: &mut Batch, name: &str) {
+    const OBJECTS: u32 = 0x40;
+    let set = keyed(name, &[(datatype::IFNAME, 16)]).number(3, OBJECTS).number(15, LIMIT);
+    batch.push(Kind::NewSet, Existing::Refuse, &set);
+}
+
+/// An object that is over its limit where more than so many bytes come in a second. The kernel lets a
+/// second's worth come at once.
+pub fn limit(name: &str, bytes: u64) -> Attributes {
+    const BYTES: u32 = 1;
+    const OVER: u32 = 1;
+    /// A packet that the kernel puts together from many is taken at once or never.
+    const LEAST: u64 = 256 << 10;
+    let burst = u32::try_from((bytes / 10).max(LEAST)).unwrap_or(u32::MAX);
+    let data = Attributes::new().long(1, bytes).long(2, 1).number(3, burst).number(4, BYTES).number(5, OVER);
+    Attributes::new().text(1, TABLE).text(2, name).number(3, LIMIT).nested(4, &data)
+}
+
+/// What names an object of that kind.
+pub fn limit_name(name: &str) -> Attributes {
+    Attributes::new().text(1, TABLE).text(2, name).number(3, LIMIT)
+}
+
 pub(super) fn keyed(name: &str, key: &[(u32, u32)]) -> Attributes {
     // For nft(8), which shows names wrong without: record 0, the order of the key's bytes, is the host's.
     const HOST_ORDER: u32 = 1;
@@ -216,6 +299,11 @@ fn guard() -> Vec<Vec<Expression>> {
     };
     let ipv4_sender = family(IPV4).into_iter().chain(sender());
     let ipv6_sender = family(IPV6).into_iter().chain(sender());
+    // With its own link-layer address at least.
+    let own = |version, is_so: Vec<Expression>| -> Vec<Expression> {
+        let known = sender().chain([within(SENDERS, R0)]);
+        family(version).into_iter().chain(known).chain(is_so).chain([verdict(ACCEPT)]).collect()
+    };
     vec![
         vec![meta(IIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
         // Forwarded ports make the host answer its own loopback addresses on these links.
@@ -225,26 +313,69 @@ fn guard() -> Vec<Vec<Expression>> {
             .chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), verdict(ACCEPT)])
             .collect(),
         // Who asks by DHCP has no address yet.
-        [
-            &family(IPV4)[..],
-            &[payload(NETWORK, 12, 4, R0), equal(R0, &[0; 4]), meta(L4PROTO, R0), equal(R0, &[UDP])],
-            &[payload(TRANSPORT, 2, 2, R0), equal(R0, &67_u16.to_be_bytes()), verdict(ACCEPT)],
-        ]
-        .concat(),
+        own(
+            IPV4,
+            vec![
+                payload(NETWORK, 12, 4, ADDRESS_AT),
+                equal(ADDRESS_AT, &[0; 4]),
+                meta(L4PROTO, ADDRESS_AT),
+                equal(ADDRESS_AT, &[UDP]),
+                payload(TRANSPORT, 2, 2, ADDRESS_AT),
+                equal(ADDRESS_AT, &67_u16.to_be_bytes()),
+            ],
+        ),
         ipv6_sender
             .chain([payload(NETWORK, 8, 16, ADDRESS_AT), mask(ADDRESS_AT, &PREFIX)])
             .chain([within(SOURCES_6, R0), verdict(ACCEPT)])
             .collect(),
         // Link-local and unspecified addresses: neighbours are found with them, no router passes them on.
-        [
-            &family(IPV6)[..],
-            &[payload(NETWORK, 8, 2, R0), mask(R0, &[0xff, 0xc0]), equal(R0, &[0xfe, 0x80])],
-            &[verdict(ACCEPT)],
-        ]
-        .concat(),
-        [&family(IPV6)[..], &[payload(NETWORK, 8, 16, R0), equal(R0, &[0; 16]), verdict(ACCEPT)]].concat(),
+        own(
+            IPV6,
+            vec![
+                payload(NETWORK, 8, 2, ADDRESS_AT),
+                mask(ADDRESS_AT, &[0xff, 0xc0]),
+                equal(ADDRESS_AT, &[0xfe, 0x80]),
+            ],
+        ),
+        own(IPV6, vec![payload(NETWORK, 8, 16, ADDRESS_AT), equal(ADDRESS_AT, &[0; 16])]),
+        // Counted, by the element. What the host says to many its own link hears as well.
+        vec![meta(PKTTYPE, R0), differs(R0, &[MULTICAST]), meta(IIFNAME, R0), within(FORGED, R0)],
         vec![counter(), verdict(DROP)],
     ]
+}
+
+/// Whoever may not speak to everybody answers, and begins to speak to whom it may. How neighbours
+/// are found is no connection.
+fn egress() -> Vec<Vec<Expression>> {
+    const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+    const NEW_OR_INVALID: u32 = 8 | 1;
+    let sender = || [meta(IIFTYPE, R0), equal(R0, &1_u16.to_ne_bytes()), payload(LINK, 6, 6, R0)];
+    let to = |version, offset, length, set| {
+        [&family(version)[..], &sender(), &[payload(NETWORK, offset, length, R0 + 2), within(set, R0)]]
+            .concat()
+            .into_iter()
+            .chain([verdict(ACCEPT)])
+            .collect()
+    };
+    vec![
+        [&connection(0, ESTABLISHED_OR_RELATED)[..], &[verdict(ACCEPT)]].concat(),
+        to(IPV4, 16, 4, EGRESS_4),
+        to(IPV6, 24, 16, EGRESS_6),
+        // Who has no address yet asks all of its link.
+        [
+            &family(IPV4)[..],
+            &[payload(NETWORK, 16, 4, R0), equal(R0, &[255; 4]), meta(L4PROTO, R0), equal(R0, &[UDP])],
+            &[payload(TRANSPORT, 2, 2, R0), equal(R0, &67_u16.to_be_bytes()), verdict(ACCEPT)],
+        ]
+        .concat(),
+        [&connection(0, NEW_OR_INVALID)[..], &sender(), &[within(CONFINED, R0), verdict(DROP)]].concat(),
+    ]
+}
+
+/// What is over the limit of its interface goes no further.
+fn paced(interface: u32, limits: &str) -> Vec<Vec<Expression>> {
+    let object = Attributes::new().number(3, R0).text(4, limits);
+    vec![vec![meta(interface, R0), expression("objref", &object), counter(), verdict(DROP)]]
 }
 
 /// Nobody from outside gets to a machine but with an answer or by a forwarded port.
@@ -320,4 +451,129 @@ fn leave() -> Vec<Vec<Expression>> {
 /// What goes to a machine by a port of the host.
 fn forwarded() -> Vec<Expression> {
     [&[meta(OIFNAME, R0), within(LINKS, R0)][..], &connection(2, 0x20)].concat()
+}
+
+/// What an expression of somebody's rule does, as far as it matters to whether all packets are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Counts or tells.
+    Harmless,
+    /// Drops or rejects.
+    Refusal,
+    /// Sends to another chain.
+    Jump(String),
+    /// Looks at the packet, or decides something else.
+    Condition,
+}
+
+/// Reads one.
+pub fn seen(expression: Read<'_>) -> Seen {
+    const JUMP: i32 = -3;
+    const GOTO: i32 = -4;
+    let data = expression.nested(2);
+    match expression.text(1) {
+        Some("counter" | "log" | "notrack") => Seen::Harmless,
+        Some("reject") => Seen::Refusal,
+        // iptables-nft(8) has rejecting as an extension of its own.
+        Some("target") if data.and_then(|data| data.text(1)) == Some("REJECT") => Seen::Refusal,
+        Some("immediate") => {
+            let verdict = data.and_then(|data| data.nested(2)).and_then(|value| value.nested(2));
+            let Some(verdict) = verdict else { return Seen::Condition };
+            match (verdict.number(1).map(u32::cast_signed), verdict.text(2)) {
+                (Some(0), _) => Seen::Refusal,
+                (Some(JUMP | GOTO), Some(chain)) => Seen::Jump(chain.to_owned()),
+                _ => Seen::Condition,
+            }
+        }
+        _ => Seen::Condition,
+    }
+}
+
+/// The way of packets by a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// What comes to it.
+    ToHost,
+    /// What machines send and get.
+    Through,
+    /// What it says itself.
+    FromHost,
+}
+
+impl Way {
+    /// The way whose hook has this number, where machines depend on it.
+    pub fn of_hook(hook: u32) -> Option<Self> {
+        match hook {
+            1 => Some(Self::ToHost),
+            2 => Some(Self::Through),
+            3 => Some(Self::FromHost),
+            _ => None,
+        }
+    }
+}
+
+/// Rules that let machines pass in a chain of somebody else, in words that iptables-nft(8) knows as
+/// well: a rule that it does not know would break all of the table for it. What machines may get is
+/// judged by our own chains. Where the host itself is meant, it is found as their neighbour, no more.
+pub fn passes(way: Way) -> Vec<Vec<Expression>> {
+    const ICMPV6: u8 = 58;
+    let ways: &[u32] = match way {
+        Way::Through => &[IIFNAME, OIFNAME],
+        Way::ToHost => &[IIFNAME],
+        Way::FromHost => &[OIFNAME],
+    };
+    let mut rules = Vec::new();
+    for prefix in PREFIXES {
+        for name in ways {
+            let mut rule = vec![meta(*name, R0), equal(R0, prefix.as_bytes())];
+            if way != Way::Through {
+                rule.extend([meta(L4PROTO, R0), equal(R0, &[ICMPV6])]);
+            }
+            rule.extend([counter(), verdict(ACCEPT)]);
+            rules.push(rule);
+        }
+    }
+    rules
+}
+
+/// Adds a table of one socket's own that marks packets from an interface with this source port, and
+/// the answers to them, for the kernel to tell their way.
+pub fn make_trace(batch: &mut Batch, interface: &str, protocol: Protocol, port: u16) {
+    const OWNER: u32 = 2;
+    const NFTRACE: u32 = 12;
+    let name = format!("{TABLE}-trace-{}", std::process::id());
+    let own = |attributes: Attributes| attributes.text(1, &name);
+    batch.push(Kind::NewTable, Existing::Refuse, &own(Attributes::new()).number(2, OWNER));
+    let mut key = interface.as_bytes().to_vec();
+    key.resize(16, 0);
+    let mark = || {
+        let on = Attributes::new().number(1, R0).nested(2, &value(&[1]));
+        let set = Attributes::new().number(2, NFTRACE).number(3, R0);
+        [expression("immediate", &on), expression("meta", &set)]
+    };
+    let number = if protocol == Protocol::Udp { UDP } else { TCP };
+    let is_protocol = || [meta(L4PROTO, R0), equal(R0, &[number])];
+    let asked = [
+        &[meta(IIFNAME, R0), equal(R0, &key)][..],
+        &is_protocol(),
+        &[payload(TRANSPORT, 0, 2, R0), equal(R0, &port.to_be_bytes())],
+        &mark(),
+    ];
+    // The source port of the connection's first packet, before anybody changed it.
+    let first = Attributes::new().number(1, R0).number(2, 11).bytes(3, &[0]);
+    let answered = [
+        &[meta(IIFNAME, R0), differs(R0, &key)][..],
+        &is_protocol(),
+        &[expression("ct", &first), equal(R0, &port.to_be_bytes())],
+        &mark(),
+    ];
+    // Before everybody, and as soon as connections are known.
+    let chains = [("asked", -450, asked.concat()), ("answered", -199, answered.concat())];
+    for (chain, priority, rule) in chains {
+        let place = Attributes::new().number(1, 0).number(2, i32::cast_unsigned(priority));
+        let made = own(Attributes::new()).text(3, chain).nested(4, &place).number(5, ACCEPT);
+        batch.push(Kind::NewChain, Existing::Refuse, &made.text(7, "filter"));
+        let rule = own(Attributes::new()).text(2, chain).list(4, &rule);
+        batch.push(Kind::NewRule, Existing::Keep, &rule);
+    }
 }

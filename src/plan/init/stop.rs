@@ -1,7 +1,7 @@
 //! How each init system is asked to power off or to reboot, as data. Called through `plan::init`;
 //! `supervisor` and `control` carry it out.
 
-use crate::machine::init::Init;
+use crate::machine::init::{Init, REAL_TIME_SIGNALS};
 
 /// One thing done to ask a machine's init for something. Paths are resolved inside the machine's
 /// root, as its PID 1 sees it at that moment; a path may end in a symbolic link, which is followed.
@@ -36,9 +36,8 @@ pub enum Missing {
     Skip,
 }
 
-/// The real-time signals of systemd(1) are counted from what the guest's C library calls SIGRTMIN,
-/// and glibc keeps the first two of the kernel's for itself.
-const SIGRTMIN: i32 = 34;
+/// What systemd(1) counts its signals from.
+const SIGRTMIN: i32 = *REAL_TIME_SIGNALS.start();
 
 /// What is done, in order, to make a machine power itself off. A signal that the definition names
 /// comes in place of all of it.

@@ -2,9 +2,9 @@
 
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
-use crate::host::{forwarding, netlink, networkd, zone};
+use crate::host::{netlink, networkd, zone};
 use crate::supervisor::names::{self, Change};
-use crate::supervisor::{firewall, responder, runtime, wires};
+use crate::supervisor::{cleanup, firewall, responder, runtime, wires};
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -36,8 +36,17 @@ impl Launch<'_> {
     pub(super) fn link(&mut self) -> Result<()> {
         let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
         let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
+        if let Some(before) = self.ask.kept.as_ref().map(|kept| &kept.terms.record)
+            && before.zone != plan.zone
+        {
+            // Its definition has another one now.
+            cleanup::leave_network(self.ask.paths, before);
+        }
         // Before the link: no packet of the machine is met by no rule.
         firewall::join(self.ask.paths, &mut self.record)?;
+        if self.ask.kept.is_some() {
+            firewall::follow(self.ask.paths, &mut self.record, &self.ask.machine.network);
+        }
         // Until all of the zone know the machine: one that goes meanwhile would take the bridge along.
         let _held = plan.zone.as_ref().map(|_| zone::lock(self.ask.paths)).transpose()?;
         let (link, addresses) = runtime()?.block_on(async {
@@ -51,13 +60,8 @@ impl Launch<'_> {
             let addresses = netlink::configure_guest(plan, network.as_fd()).await?;
             Ok::<_, Error>((link, addresses))
         })?;
-        if !self.ask.machine.network.ports.is_empty() {
-            if plan.zone.is_some() && forwarding::filters_bridges() {
-                log::info!(
-                    "bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1"
-                );
-            }
-            firewall::answer_loopback(&plan.router_interface(), link.router_ifindex);
+        if let Some(member) = self.record.firewall.as_ref().filter(|member| !member.ports().is_empty()) {
+            firewall::answer_loopback(member);
         }
         // Where the host's networkd manages the link, it is the one that answers.
         if networkd::host_file(self.ask.paths, &plan.machine).exists() {

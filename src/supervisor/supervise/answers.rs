@@ -3,7 +3,8 @@
 use super::Loop;
 use crate::host::cgroup;
 use crate::host::state::Phase;
-use crate::supervisor::control::{Call, FIRST_CLIENT, Heard, Window};
+use crate::supervisor::control::{Call, FIRST_CLIENT, Heard, Window, Wires};
+use crate::supervisor::firewall;
 use crate::sys::{process, terminal};
 use serde_json::{Value, json};
 
@@ -50,9 +51,16 @@ impl Loop {
             Call::PowerOff | Call::Terminate => self.ask_to_stop(),
             Call::Resize(window) => self.resize(window),
             Call::Status => return Ok(self.how_it_is()),
+            Call::Rewire(wires) => self.rewire(wires)?,
             Call::Attach(_) => {}
         }
         Ok(json!({}))
+    }
+
+    fn rewire(&mut self, wires: Wires) -> std::result::Result<(), String> {
+        let paths = self.paths();
+        let changed = firewall::change(&paths, &mut self.terms.record, wires.ports, wires.bounds);
+        changed.map_err(|error| error.to_string())
     }
 
     fn freeze(&self, frozen: bool) -> std::result::Result<(), String> {

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const POOL: Ipv4Addr = Ipv4Addr::new(10, 178, 0, 0);
 const POOL_LENGTH: u8 = 15;
 /// Length of a zone's IPv4 prefix: as many addresses as a bridge of Linux has ports.
-const LENGTH: u8 = 22;
+pub const LENGTH: u8 = 22;
 const SLOTS: u32 = 1 << (LENGTH - POOL_LENGTH);
 /// Addresses for machines: not the network's own, the bridge's, and that of a broadcast.
 const HOSTS: u32 = (1 << (32 - LENGTH)) - 3;

@@ -1,0 +1,156 @@
+//! Whether a machine that runs gets out: a packet from its own network namespace to each who matters,
+//! and of one that is dropped on the way the rule that did it, as the kernel tells.
+
+use super::Finding;
+use crate::error::Result;
+use crate::host::forwarding;
+use crate::host::knock::{self, Door, Knock, Sent};
+use crate::host::nftables::trace::{Refusal, Trace};
+use crate::host::resolver;
+use crate::host::state::{Phase, Record};
+use crate::machine::network::Protocol;
+use crate::paths::Paths;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How long a packet may take to be dropped, and an answer to come.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// The most that is knocked at.
+const MOST: usize = 6;
+
+/// What keeps the machine from getting out.
+pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
+    // In a zone its packets come by the bridge.
+    let router = record.firewall.as_ref().map(|member| member.interface().to_owned());
+    let (Some(interface), Some(leader)) = (router.or_else(|| record.host_interface.clone()), record.leader)
+    else {
+        return Vec::new();
+    };
+    if record.phase != Phase::Running && record.phase != Phase::Booting {
+        return Vec::new();
+    }
+    let mut findings: Vec<Finding> = forwarding::missing()
+        .into_iter()
+        .map(|switch| {
+            Finding::wrong(
+                format!("the host passes no packets of machines on: {switch} is 0"),
+                format!("sysctl {switch}=1"),
+            )
+        })
+        .collect();
+    let gateways = knock::gateways();
+    for door in doors(paths, &gateways).into_iter().take(MOST) {
+        match knock(&interface, leader, door) {
+            Ok(found) => findings.extend(found),
+            Err(error) => findings.push(Finding::note(
+                format!("whether it gets to {} cannot be seen: {error}", name(door)),
+                "see whether the kernel has nftables with tracing",
+            )),
+        }
+    }
+    findings
+}
+
+/// Who matters: the name servers that machines are told, and the host's gateways.
+fn doors(paths: &Paths, gateways: &[IpAddr]) -> Vec<Door> {
+    let servers = resolver::find(paths).map(|resolver| resolver.servers).unwrap_or_default();
+    let servers = servers.into_iter().filter(|server| !server.is_loopback());
+    let asked = servers.map(|server| Door { address: SocketAddr::new(server, 53), protocol: Protocol::Udp });
+    let connected = gateways
+        .iter()
+        .map(|gateway| Door { address: SocketAddr::new(*gateway, 80), protocol: Protocol::Tcp });
+    asked.chain(connected).collect()
+}
+
+fn name(door: Door) -> String {
+    match door.protocol {
+        Protocol::Udp => format!("name server {}", door.address.ip()),
+        Protocol::Tcp => format!("gateway {}", door.address.ip()),
+    }
+}
+
+/// Knocks once, and tells what is wrong.
+fn knock(interface: &str, leader: u32, door: Door) -> Result<Option<Finding>> {
+    let knock = Knock::new(leader, door)?;
+    let trace = Trace::begin(interface, door.protocol, knock.port)?;
+    if knock.send()? == Sent::NoRoute {
+        return Ok(Some(Finding::wrong(
+            format!("it has no route to {}", name(door)),
+            "its own system took the route away: see 'ip route' inside, or restart it",
+        )));
+    }
+    // What is let through is answered at once, or by somebody far away.
+    if let Some(drop) = trace.dropped(PATIENCE) {
+        return Ok(Some(dropped(&drop, door)));
+    }
+    if knock.is_answered(PATIENCE) {
+        return Ok(None);
+    }
+    Ok(trace.dropped(PATIENCE).map(|drop| dropped(&drop, door)).or_else(|| {
+        Some(Finding::note(
+            format!("{} does not answer it; no rule of this host drops the packet", name(door)),
+            "see whether the host itself gets an answer, and whether iptables-legacy has rules that nft does not show",
+        ))
+    }))
+}
+
+/// Says what dropped a packet.
+fn dropped(drop: &Refusal, door: Door) -> Finding {
+    let Refusal { family, table, chain, rule } = drop;
+    let to = name(door);
+    if (*family, table.as_str()) == ("inet", "coracle") {
+        return match chain.as_str() {
+            "egress" => Finding::note(
+                format!("its network.egress does not let it speak to {to}"),
+                "add that address to network.egress, then 'coracle apply'",
+            ),
+            "sent" | "delivered" => Finding::note(
+                format!("a packet to {to} was more than its network.rate-in or rate-out"),
+                "raise the rate, then 'coracle apply'",
+            ),
+            _ => Finding::wrong(
+                format!("a packet to {to} was dropped by chain '{chain}' of 'inet coracle': not its address"),
+                "it has changed its own address: restart it",
+            ),
+        };
+    }
+    let what = match rule {
+        Some(rule) => {
+            let number = rule.number.map(|number| format!("rule {number}, ")).unwrap_or_default();
+            let comment =
+                rule.comment.as_ref().map(|text| format!(", comment \"{text}\"")).unwrap_or_default();
+            format!("{number}handle {}{comment}", rule.handle)
+        }
+        None => "its policy".to_owned(),
+    };
+    Finding::wrong(
+        format!("packets to {to} are dropped by table '{family} {table}', chain '{chain}', {what}"),
+        format!(
+            "see it with 'nft -a list chain {family} {table} {chain}'; let 've-*' pass there, or 'coracle refit' \
+             where it came after the machine"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::nftables::trace::RulePlace;
+
+    #[test]
+    fn the_rule_that_drops_has_its_name() {
+        let door = Door { address: "192.0.2.2:53".parse().unwrap(), protocol: Protocol::Udp };
+        let rule = RulePlace { handle: 7, number: Some(2), comment: Some("no games".into()) };
+        let mut drop =
+            Refusal { family: "ip", table: "filter".into(), chain: "FORWARD".into(), rule: Some(rule) };
+        assert_eq!(
+            dropped(&drop, door).what,
+            "packets to name server 192.0.2.2 are dropped by table 'ip filter', chain 'FORWARD', rule 2, handle 7, \
+             comment \"no games\""
+        );
+        drop.rule = None;
+        assert!(dropped(&drop, door).what.ends_with("chain 'FORWARD', its policy"));
+        drop = Refusal { family: "inet", table: "coracle".into(), chain: "egress".into(), rule: None };
+        assert!(dropped(&drop, door).what.contains("network.egress"));
+    }
+}

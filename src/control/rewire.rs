@@ -1,0 +1,32 @@
+//! set and apply: ports that lead to a machine that runs, and what it may send and get. Its supervisor
+//! changes them: it alone writes the record of the machine.
+
+use super::running;
+use crate::error::Result;
+use crate::host::nftables::Bounds;
+use crate::host::varlink;
+use crate::machine::Machine;
+use crate::paths::Paths;
+use serde_json::json;
+
+/// The settings that are changed here.
+pub const KEYS: [&str; 4] = ["network.ports", "network.egress", "network.rate-in", "network.rate-out"];
+
+/// Whether a machine that runs has a part in the firewall that can be changed.
+pub fn is_possible(paths: &Paths, machine: &Machine) -> bool {
+    running(paths, &machine.name).is_ok_and(|record| record.firewall.is_some())
+}
+
+/// Makes ports and bounds of a machine that runs those of its definition.
+///
+/// # Errors
+/// A port of somebody else, or a supervisor that does not do it; then all is as it was.
+pub fn apply(paths: &Paths, machine: &Machine) -> Result<()> {
+    let mut stream = varlink::connect(&paths.control(machine.name.as_str())).map_err(|error| {
+        error.hint("its supervisor is of an older version or is just starting; try again, or restart it")
+    })?;
+    let network = &machine.network;
+    let wires = json!({ "ports": network.ports, "bounds": Bounds::of(network) });
+    varlink::call(&mut stream, "io.coracle.Machine.Rewire", &wires)?;
+    Ok(())
+}

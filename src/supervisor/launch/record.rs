@@ -1,0 +1,72 @@
+//! The state record of a launch: the undo list, before anything on it is made. `launch` begins with it.
+
+use super::super::reserve;
+use super::Ask;
+use crate::host::netlink::wire::Wire;
+use crate::host::state::{Phase, Record, Syscalls, process_start};
+use crate::host::{ids, networkd, nftables};
+use crate::machine::command::Payload;
+use crate::machine::users::Users;
+use crate::plan::identity;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The record as it can be written before anything is made: everything that will be has its name.
+pub(super) fn of(ask: &Ask<'_>) -> Record {
+    let machine = ask.machine;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let pid = std::process::id();
+    let unconfined =
+        [(machine.users == Users::Host, "users"), (!machine.network.mode.is_private(), "network")];
+    let mut record = ask.kept.as_ref().map(|kept| kept.terms.record.clone()).unwrap_or_default();
+    record.name = machine.name.to_string();
+    record.phase = Phase::Starting;
+    record.unit.clone_from(&ask.unit);
+    record.supervisor = pid;
+    record.supervisor_start = process_start(pid).unwrap_or_default();
+    record.init = match machine.command.payload {
+        Payload::Boot { .. } => ask.plan.init.as_str().into(),
+        Payload::Command { .. } => "command".into(),
+    };
+    record.started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+    record.machine_id = identity::plain(ask.machine_id);
+    record.root.clone_from(&machine.root.directory);
+    record.cgroup = ask.cgroup.as_ref().map(|cgroup| cgroup.directory.clone());
+    record.cgroup_is_ours = ask.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_ours);
+    record.id_base = ask.plan.id_map.map(|(base, _)| base);
+    record.capabilities = ask.plan.capabilities;
+    record.syscalls = Syscalls {
+        allow: machine.security.syscalls_allow.clone(),
+        deny: machine.security.syscalls_deny.clone(),
+    };
+    record.no_new_privileges = machine.security.no_new_privileges;
+    record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
+    if let Some(plan) = &ask.link {
+        record.host_interface = Some(plan.host_interface.clone());
+        record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
+        let bounds = nftables::Bounds::of(&machine.network);
+        let defined = nftables::Member::new(plan, &machine.network.ports).within(bounds);
+        // What a reboot finds in the firewall is changed there, when the link is made.
+        let found = record.firewall.take().filter(|found| found.interface() == defined.interface());
+        record.firewall = Some(found.unwrap_or(defined));
+        record.zone.clone_from(&plan.zone);
+    }
+    if ask.kept.is_none() {
+        // A reboot's record knows more of them.
+        record.wires.clone_from(&ask.wires);
+    }
+    if ask.link.is_none() {
+        record.host_interface = ask.wires.iter().find_map(Wire::host_end).map(str::to_owned);
+    }
+    record.files = files(ask, record.id_base);
+    record
+}
+
+/// Every file that a machine has outside of its own state directory.
+fn files(ask: &Ask<'_>, id_base: Option<u32>) -> Vec<PathBuf> {
+    let own = ask.link.as_ref().filter(|plan| plan.zone.is_none());
+    let link = own.map(|_| networkd::host_file(ask.paths, &ask.machine.name));
+    let ids = id_base.filter(|_| ask.locks_ids).map(|base| ids::lock_file(ask.paths, base));
+    let root = reserve::root_file(ask.paths, ask.root_identity);
+    link.into_iter().chain(ids).chain([root]).collect()
+}

@@ -1,0 +1,69 @@
+//! How the loop is left: handed on to what follows, or ended and cleaned up after. `supervise` comes here once.
+
+use super::super::{cleanup, ending::Ending, flight};
+use super::{Left, Loop, Outcome};
+use crate::error::Result;
+use crate::machine::console::Console as ConsoleKind;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::supervisor::handover::{Descriptors, Running};
+use crate::supervisor::responder::Responder;
+use crate::supervisor::syslog::Syslog;
+use sd_notify::NotifyState;
+
+impl Loop {
+    /// Leaves the loop: a reboot and a registration hand the machine on, an end cleans up.
+    pub(super) fn end(mut self, left: Left) -> Result<Outcome> {
+        let ending = match left {
+            Left::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
+            // A reboot that was asked for while we were told to stop is a stop.
+            Left::Ended(Ending::Reboot) if self.stop.is_none() => {
+                log::info!("machine '{}' reboots", self.terms.record.name);
+                return Ok(Outcome::Reboot(Box::new(self.hand_on())));
+            }
+            Left::Ended(ending) => ending,
+        };
+        let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
+        let failure = if stopped { None } else { ending.failure() };
+        self.log.iter_mut().for_each(Syslog::read);
+        self.console.drain();
+        let tail = self.console.tail(flight::LINES);
+        drop(self.console.end());
+        let may_be_late = self.stop.is_some() && self.terms.waits_for_ready && !self.ready;
+        if may_be_late && flight::came_late(&self.terms, &tail) {
+            log::error!("machine '{}' was not up in time", self.terms.record.name);
+        } else if let Some(why) = &failure
+            && self.terms.console == ConsoleKind::Journal
+        {
+            log::error!("machine '{}' failed: {why}", self.terms.record.name);
+            tail.iter().rev().take(5).rev().for_each(|line| log::error!("its console said: {line}"));
+            flight::guest_failed(&self.terms, ending, why, tail);
+        }
+        let text = failure.map_or_else(|| "stopped".to_owned(), |why| format!("failed: {why}"));
+        let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
+        // All but the name's, so that no second machine of it begins before we are gone.
+        self.locks.truncate(1);
+        let paths = Paths::below(&self.terms.paths_root);
+        if let Ok(name) = Name::new(&self.terms.record.name) {
+            cleanup::after(&paths, &name)?;
+        }
+        Ok(Outcome::Ended(if stopped { 0 } else { ending.exit_status() }))
+    }
+
+    fn hand_on(mut self) -> Running {
+        self.terms.asked = self.responder.as_ref().map_or(self.terms.asked, Responder::asked);
+        Running {
+            terms: self.terms,
+            descriptors: Descriptors {
+                leader: self.leader,
+                console: self.console.end(),
+                notify: self.notify,
+                log: self.log.map(Syslog::into_socket),
+                responder: self.responder.map(Responder::into_sockets).unwrap_or_default(),
+                network: self.network,
+                ring: self.ring,
+                locks: self.locks,
+            },
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Machines that are killed at random moments of their lives, and many of them at once: nothing is left, and the last
+//! costs the firewall what the first did.
+
+mod support;
+
+use std::time::{Duration, Instant};
+use support::{Host, LONG, Snapshot};
+
+/// Starts machines that do not run, and kills what a unit has for a main or control process, where there is one: the
+/// launch, the supervisor, the clean-up. Says what it hit.
+const STORM: &str = r#"
+RANDOM=$1
+machines=(a b c d e f)
+hits=0
+end=$((SECONDS + 60))
+while [ $hits -lt 50 ] && [ $SECONDS -lt $end ]; do
+	m=${machines[RANDOM % 6]}
+	state=$(systemctl show -P ActiveState coracle@$m)
+	case $state in
+	inactive | failed)
+		systemctl reset-failed coracle@$m 2>/dev/null
+		systemctl start --no-block coracle@$m
+		;;
+	esac
+	sleep 0.0$((RANDOM % 10))$((RANDOM % 10))
+	state=$(systemctl show -P SubState coracle@$m)
+	for which in MainPID ControlPID; do
+		pid=$(systemctl show -P $which coracle@$m)
+		if [ "$pid" -gt 1 ] && [ $((RANDOM % 3)) -gt 0 ] && kill -9 "$pid" 2>/dev/null; then
+			hits=$((hits + 1))
+			echo "$which in $state"
+		fi
+	done
+done
+"#;
+
+#[test]
+fn a_storm_of_kills_leaves_nothing() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.add_outside();
+    host.sh_ok("machinectl -q list");
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    for (number, name) in names.iter().enumerate() {
+        let bounds = "egress = [\"192.0.2.0/24\", \"fd00::/8\"]\nrate-in = \"1G\"\nrate-out = \"1G\"\n";
+        host.define(name, &format!("[network]\nports = [\"80{number}0-80{number}5:80-85\"]\n{bounds}"));
+    }
+    // With the routes of a router.
+    host.coracle(&["start", "a"]);
+    host.coracle(&["stop", "a"]);
+    let rules = "table inet site { chain forward { type filter hook forward priority 0; policy drop; }; }";
+    host.sh_ok(&format!("nft '{rules}'"));
+    let before = Snapshot::take(&host);
+    let seed = std::process::id() % 32768;
+    host.write("/run/storm.sh", STORM);
+    let begun = Instant::now();
+    let hits = host.exec_for(LONG, &["bash", "/run/storm.sh", &seed.to_string()]).success("storm").stdout;
+    let mut kinds: Vec<&str> = hits.lines().collect();
+    kinds.sort_unstable();
+    let count = |kind: &[&str]| format!("{} of {}", kind.len(), kind[0]);
+    let kinds: Vec<String> = kinds.chunk_by(|one, other| one == other).map(count).collect();
+    println!("seed {seed}, {} kills in {:.1?}: {}", hits.lines().count(), begun.elapsed(), kinds.join(", "));
+    assert_eq!(hits.lines().count().min(50), 50, "{hits}");
+    // Whoever was killed while it cleaned up is cleaned up after by the next start.
+    host.wait_until(LONG, "! systemctl list-jobs | grep coracle@");
+    let all = [&["start"][..], &names].concat();
+    host.sh_ok("systemctl reset-failed; systemctl stop 'coracle@*'");
+    host.coracle(&all);
+    for name in names {
+        host.wait_for_page(&host.address(name));
+    }
+    host.coracle(&[&["stop"][..], &names].concat());
+    assert_ne!(host.sh("nft list table inet coracle").status, 0);
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// The part of the firewall alone, for as many machines as no test can boot.
+#[test]
+fn the_last_machine_costs_what_the_first_did() {
+    let host = Host::start(&["busybox"]);
+    host.sh_ok("machinectl -q list");
+    host.define(
+        "busybox",
+        "[network]\nports = [\"8080:80\"]\negress = [\"192.0.2.0/24\"]\nrate-in = \"1G\"\n",
+    );
+    let cycle = || {
+        let once = || {
+            let begun = Instant::now();
+            host.coracle(&["start", "busybox"]);
+            let up = begun.elapsed();
+            host.coracle(&["stop", "busybox"]);
+            (up, begun.elapsed() - up)
+        };
+        let mut all = [once(), once(), once(), once(), once()];
+        all.sort_unstable();
+        all[2]
+    };
+    let first = cycle();
+    let size = |host: &Host| {
+        host.sh_ok(
+            "nft -j list ruleset | wc -c; nft list ruleset | grep -cE 'chain|accept|drop|masq|dnat' || true",
+        )
+    };
+    host.coracle(&["start", "busybox"]);
+    let one = size(&host);
+    host.sh_ok(OTHERS);
+    let many = size(&host);
+    host.coracle(&["stop", "busybox"]);
+    let last = cycle();
+    println!("the ruleset of one, as text and in rules: {}of 300: {many}", one);
+    println!("start and stop as the first: {first:.1?}, as the 300th: {last:.1?}");
+    assert_eq!(one.lines().nth(1), many.lines().nth(1), "chains and rules never change");
+    assert!(last.0 < first.0 * 2 + Duration::from_millis(50), "{first:?} {last:?}");
+    host.stop();
+}
+
+/// Records of 299 machines that live, as this shell does, and `refit`, which takes them into the table.
+const OTHERS: &str = r#"
+start=$(cut -d' ' -f22 /proc/1/stat)
+record=$(cat /run/coracle/busybox/state.json)
+for i in $(seq 1 299); do
+	mkdir -p /run/coracle/m$i
+	mac="[2,0,0,0,$((i / 256)),$((i % 256))]"
+	echo "$record" | perl -0pe 's/"name": "busybox"/"name": "m'$i'"/; s/ve-busybox/ve-m'$i'/g; s/"supervisor": \d+/"supervisor": 1/;
+		s/"supervisor-start": \d+/"supervisor-start": '$start'/; s/"mac": \[[^\]]*\]/"mac": '"$mac"'/; s/"ipv4": "[^"]*"/"ipv4": "10.178.'$((i / 256)).$((i % 256))'"/;
+		s/"ipv6": "[^"]*"/"ipv6": "fd12:0:0:'$i'::2"/; s/"(host|last)": 8080/"$1": '$((20000 + i))'/g' >/run/coracle/m$i/state.json
+done
+coracle refit
+[ "$(nft list set inet coracle links | grep -o 've-[a-z0-9]*' | sort -u | wc -l)" = 300 ]
+"#;
