@@ -10,12 +10,14 @@ pub mod layer;
 pub mod list;
 pub mod machines;
 pub mod manual;
+pub mod network;
 pub mod output;
 pub mod run;
 pub mod top;
 pub mod verbs;
 
 pub use insight::{Doctor, Inspect, Stats, Top};
+pub use network::Network;
 pub use run::Run;
 pub use verbs::{
     Apply, Bind, Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, One, Set, Shell, Show,
@@ -101,6 +103,8 @@ pub enum Verb {
     Doctor(Doctor),
     /// Show what machines use: processor, memory, io, network, tasks, pressure
     Stats(Stats),
+    /// Show zones and their machines, addresses, ports, and what the firewall has dropped
+    Network(Network),
     /// Watch what machines use, on a terminal
     Top(Top),
     /// Show how a machine is walled in: namespaces, mounts, rights, limits

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod list;
 pub mod login;
 pub mod logs;
+pub mod network;
 pub mod progress;
 mod relay;
 pub mod rewire;

@@ -10,6 +10,8 @@ pub enum Kind {
     Usage,
     /// A machine could not be brought to its payload: exit status 125.
     Launch,
+    /// Another machine was faster: what was looked up holds no more, and is to be looked up again.
+    Contended,
     /// Anything else: exit status 1.
     Failure,
 }
@@ -67,7 +69,7 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self.kind {
             Kind::Usage => 2,
-            Kind::Launch => 125,
+            Kind::Launch | Kind::Contended => 125,
             Kind::Failure => 1,
         }
     }

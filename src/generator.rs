@@ -150,6 +150,11 @@ mod tests {
             mounts: Vec::new(),
             network: machine::network::Network {
                 mode: machine::network::Mode::Veth,
+                zone: None,
+                bridge: None,
+                namespace: None,
+                further: Vec::new(),
+                hosts: machine::network::ResolvConf::Auto,
                 resolv_conf: machine::network::ResolvConf::Auto,
                 ports: Vec::new(),
                 egress: Vec::new(),

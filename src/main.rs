@@ -118,6 +118,7 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Bind(wanted) => machines::alone(machines::bind(paths, wanted)),
         Verb::Unbind(wanted) => machines::unbind(paths, wanted),
         Verb::Stats(wanted) => machines::alone(cli::insight::stats(paths, wanted)),
+        Verb::Network(wanted) => machines::alone(cli::network::network(paths, wanted)),
         Verb::Top(wanted) => machines::alone(cli::top::run(paths, wanted)),
         Verb::Inspect(wanted) => machines::alone(cli::insight::inspect(paths, wanted)),
         Verb::Names => machines::alone(cli::insight::names(paths)),

@@ -18,9 +18,10 @@ use crate::machine::command::Payload;
 use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice};
 use crate::machine::users::{Ownership, Users};
+use crate::sys::mount::{Attributes, Depth};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use step::{BuildStep, HostStep, LeadStep};
+use step::{BuildStep, HostStep, LeadStep, Missing, Source};
 
 /// A user of the guest, as its passwd(5) says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Facts {
     pub guest_network_file: Option<String>,
     /// The text of the guest's resolv.conf(5), where it is to have one from us.
     pub resolv_conf: Option<String>,
+    /// A file of the host that is bound over the guest's hosts(5), where that cannot be written.
+    pub hosts_file: Option<PathBuf>,
     /// Where the tree is attached until it becomes the root: an empty directory of the host.
     pub attach_at: PathBuf,
     /// Whether our standard input and output are a terminal.
@@ -174,7 +177,7 @@ fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
     let flags = [
         (true, libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC),
         (facts.user_namespace, libc::CLONE_NEWUSER),
-        (machine.network.mode.is_private(), libc::CLONE_NEWNET),
+        (machine.network.mode.makes_namespace(), libc::CLONE_NEWNET),
     ];
     flags.iter().filter(|(on, _)| *on).fold(0, |bits, (_, flag)| bits | u64::from(flag.cast_unsigned()))
 }
@@ -196,8 +199,11 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
         HostStep::Await(Sync::Separate),
         HostStep::Build,
     ];
-    if machine.network.mode == Mode::Veth {
+    if matches!(machine.network.mode, Mode::Veth | Mode::Zone) {
         steps.push(HostStep::Link);
+    }
+    if machine.network.mode == Mode::Bridge || !machine.network.further.is_empty() {
+        steps.push(HostStep::Wires);
     }
     if machine.register != Register::No {
         // After the link: machined is told its index.
@@ -233,6 +239,16 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
     if let Some(content) = &facts.resolv_conf {
         // After `/run`, where most links lead.
         steps.push(BuildStep::Resolver { content: content.clone() });
+    }
+    if let Some(file) = &facts.hosts_file {
+        steps.push(BuildStep::Bind {
+            source: Source::Host(file.clone()),
+            target: "/etc/hosts".into(),
+            attributes: Attributes::INERT.read_only(),
+            depth: Depth::One,
+            map_ids: false,
+            missing: Missing::Skip,
+        });
     }
     if has_console {
         steps.push(BuildStep::Console);

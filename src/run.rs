@@ -206,25 +206,40 @@ fn start(
         reserve::refuse_running(paths, &machine.name).map_err(launch)?;
         crate::supervisor::protect_program(&machine.users).map_err(launch)?;
     }
-    let found = facts::find(paths, machine, keep, kept.as_ref()).map_err(launch)?;
-    let plan = plan::make(machine, &found.facts).map_err(launch)?;
-    // Last of what can fail by what was asked for: a scope is something made on the host.
-    let place = place(machine, kept.as_ref()).map_err(launch)?;
-    launch::launch(Ask {
-        paths,
-        machine,
-        plan: &plan,
-        link: found.link,
-        lease: found.lease,
-        root_identity: found.root_identity,
-        cgroup: place.cgroup,
-        unit: place.unit,
-        machine_id: found.facts.machine_id,
-        boot_id: found.facts.boot_id,
-        locks_ids: found.locks_ids,
-        arguments,
-        kept,
-    })
+    let mut kept = kept;
+    let mut place = Some(place);
+    let mut placed = None;
+    loop {
+        let found = facts::find(paths, machine, keep, kept.as_ref()).map_err(launch)?;
+        let plan = plan::make(machine, &found.facts).map_err(launch)?;
+        // Last of what can fail by what was asked for: a scope is something made on the host.
+        if let Some(place) = place.take() {
+            placed = Some(place(machine, kept.as_ref()).map_err(launch)?);
+        }
+        let (unit, cgroup) = placed.as_ref().map(|place| (place.unit.clone(), place.cgroup.clone())).unzip();
+        let launched = launch::launch(Ask {
+            paths,
+            machine,
+            plan: &plan,
+            link: found.link,
+            lease: found.lease,
+            wires: found.wires,
+            names: found.names,
+            root_identity: found.root_identity,
+            cgroup: cgroup.flatten(),
+            unit: unit.flatten(),
+            machine_id: found.facts.machine_id,
+            boot_id: found.facts.boot_id,
+            locks_ids: found.locks_ids,
+            arguments: arguments.clone(),
+            kept: kept.take(),
+        });
+        match launched {
+            // Another machine of the zone has just taken the address: this one looks for another.
+            Err(error) if error.kind() == Kind::Contended => log::debug!("{error}, looking again"),
+            launched => return launched,
+        }
+    }
 }
 
 /// Tells machined again of a machine it has lost.

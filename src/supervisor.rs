@@ -13,12 +13,14 @@ pub mod handover;
 mod idmap;
 pub mod launch;
 mod manager;
+mod names;
 pub mod registration;
 pub mod reserve;
 pub mod responder;
 mod stop;
 pub mod supervise;
 mod syslog;
+mod wires;
 
 use crate::machine::users::Users;
 

@@ -106,8 +106,11 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         bounding: (1 << 41) - 1,
         terminal: "dumb".into(),
         devices: vec!["net/tun".into(), "fuse".into()],
-        guest_network_file: (machine.network.mode == Mode::Veth).then(|| "[Match]\n".into()),
-        resolv_conf: (machine.network.mode == Mode::Veth).then(|| "nameserver 192.0.2.53\n".into()),
+        guest_network_file: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
+            .then(|| "[Match]\n".into()),
+        resolv_conf: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
+            .then(|| "nameserver 192.0.2.53\n".into()),
+        hosts_file: None,
         attach_at: "/run/coracle/web/root".into(),
         on_terminal: false,
     };
@@ -270,7 +273,10 @@ fn the_host_does_things_when_they_can_be_done() {
         assert_eq!(at(&HostStep::Reserve), 0);
         // PID 1 copies the mounts of a tree that is whole.
         assert!(at(&HostStep::Built) < at(&HostStep::Release(Sync::Separate)));
-        assert_eq!(plan.host.contains(&HostStep::Link), machine.network.mode == Mode::Veth);
+        assert_eq!(
+            plan.host.contains(&HostStep::Link),
+            matches!(machine.network.mode, Mode::Veth | Mode::Zone)
+        );
     }
 }
 

@@ -25,6 +25,9 @@ const WORDS: &[Word] = &[
     ("--uuid=", "identity.uuid", |run| run.uuid.as_deref()),
     ("--slice=", "slice", |run| run.slice.as_deref()),
     ("--register=", "register", |run| run.register.as_deref().map(plain_truth)),
+    ("--network-bridge=", "network.bridge", |run| run.network_bridge.as_deref()),
+    ("--network-zone=", "network.zone", |run| run.network_zone.as_deref()),
+    ("--network-namespace-path=", "network.namespace-path", |run| run.network_namespace_path.as_deref()),
     ("--private-users=", "users.private", |run| run.private_users.as_deref()),
     ("--private-users-ownership=", "users.ownership", |run| run.private_users_ownership.as_deref()),
 ];
@@ -43,6 +46,10 @@ const TRUTHS: &[Truth] = &[
 type List = (&'static str, &'static str, fn(&Run) -> &[String]);
 const LISTS: &[List] = &[
     ("--port=", "network.ports", |run| &run.port),
+    ("--network-veth-extra=", "network.veth-extra", |run| &run.network_veth_extra),
+    ("--network-interface=", "network.interface", |run| &run.network_interface),
+    ("--network-macvlan=", "network.macvlan", |run| &run.network_macvlan),
+    ("--network-ipvlan=", "network.ipvlan", |run| &run.network_ipvlan),
     ("--capability=", "security.capabilities.add", |run| &run.capability),
     ("--drop-capability=", "security.capabilities.drop", |run| &run.drop_capability),
 ];
@@ -128,10 +135,8 @@ impl Flags {
             self.layer.private.set(Users::Pick, Origin::Flag("-U"));
             self.layer.ownership.set(OwnershipWord::Auto, Origin::Flag("-U"));
         }
-        if run.network_veth {
-            self.layer.mode.set(Mode::Veth, Origin::Flag("--network-veth"));
-        } else if run.private_network {
-            self.layer.mode.set(Mode::None, Origin::Flag("--private-network"));
+        if let Some((_, mode, flag)) = modes(run).into_iter().find(|(given, ..)| *given) {
+            self.layer.mode.set(mode, Origin::Flag(flag));
         }
         if let Some(notify) = run.notify_ready {
             let wait = if notify { Wait::Ready } else { Wait::Running };
@@ -188,6 +193,22 @@ impl Flags {
             None => {}
         }
     }
+}
+
+/// The options that give a machine a network of its own, those that say more first; the link of a
+/// bridge or zone is one to the host too.
+fn modes(run: &Run) -> [(bool, Mode, &'static str); 9] {
+    [
+        (run.network_zone.is_some(), Mode::Zone, "--network-zone="),
+        (run.network_bridge.is_some(), Mode::Bridge, "--network-bridge="),
+        (run.network_veth, Mode::Veth, "--network-veth"),
+        (run.network_namespace_path.is_some(), Mode::Namespace, "--network-namespace-path="),
+        (!run.network_interface.is_empty(), Mode::Interface, "--network-interface="),
+        (!run.network_macvlan.is_empty(), Mode::Macvlan, "--network-macvlan="),
+        (!run.network_ipvlan.is_empty(), Mode::Ipvlan, "--network-ipvlan="),
+        (!run.network_veth_extra.is_empty(), Mode::None, "--network-veth-extra="),
+        (run.private_network, Mode::None, "--private-network"),
+    ]
 }
 
 /// The items of a list that is separated by commas or spaces.

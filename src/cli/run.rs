@@ -107,6 +107,34 @@ pub struct Run {
     #[arg(short, long, help_heading = "Network")]
     pub network_veth: bool,
 
+    /// A network of its own, linked to a bridge of the host
+    #[arg(long, value_name = "INTERFACE", conflicts_with = "network_zone", help_heading = "Network")]
+    pub network_bridge: Option<String>,
+
+    /// A network of its own, linked to those of the same zone
+    #[arg(long, value_name = "ZONE", help_heading = "Network")]
+    pub network_zone: Option<String>,
+
+    /// A further link to the host, with its two names
+    #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
+    pub network_veth_extra: Vec<String>,
+
+    /// An interface of the host that is the machine's while it runs
+    #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
+    pub network_interface: Vec<String>,
+
+    /// A macvlan on an interface of the host
+    #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
+    pub network_macvlan: Vec<String>,
+
+    /// An ipvlan on an interface of the host
+    #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
+    pub network_ipvlan: Vec<String>,
+
+    /// A network namespace to join
+    #[arg(long, value_name = "PATH", help_heading = "Network")]
+    pub network_namespace_path: Option<String>,
+
     /// A port of the host that leads to the machine, as 8080:80 or 5353:53/udp
     #[arg(short, long, value_name = "PORT", help_heading = "Network")]
     pub port: Vec<String>,

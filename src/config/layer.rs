@@ -12,7 +12,7 @@ use crate::machine::console::Console;
 use crate::machine::egress::Destination;
 use crate::machine::init::{InitChoice, Wait};
 use crate::machine::name::Name;
-use crate::machine::network::{Mode, Port, ResolvConf};
+use crate::machine::network::{InterfaceName, Mode, Names, Port, ResolvConf, Zone};
 use crate::machine::users::Users;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -320,8 +320,24 @@ settings! {
     ownership: One<OwnershipWord> = One "users.ownership";
     /// The kind of connection.
     mode: One<Mode> = One "network.mode";
+    /// The zone it belongs to.
+    zone: One<Zone> = One "network.zone";
+    /// The bridge of the host its link is a port of.
+    bridge: One<InterfaceName> = One "network.bridge";
+    /// Interfaces of the host it gets a macvlan on.
+    macvlan: Many<Names> = Many "network.macvlan";
+    /// Interfaces of the host it gets an ipvlan on.
+    ipvlan: Many<Names> = Many "network.ipvlan";
+    /// Interfaces of the host that are its own while it runs.
+    interface: Many<Names> = Many "network.interface";
+    /// Further pairs of links.
+    veth_extra: Many<Names> = Many "network.veth-extra";
+    /// The network namespace it joins.
+    namespace: One<PathBuf> = One "network.namespace-path";
     /// What becomes of the guest's resolv.conf.
     resolv_conf: One<ResolvConf> = One "network.resolv-conf";
+    /// Whether names are put into the guest's hosts(5).
+    hosts: One<ResolvConf> = One "network.hosts";
     /// Ports of the host that lead to it.
     ports: Many<Port> = Many "network.ports";
     /// Whom it may begin to speak to.

@@ -11,7 +11,7 @@ use crate::machine::identity::Identity;
 use crate::machine::init::{Boot, InitChoice, Wait};
 use crate::machine::mounts::{Mount, MountKind};
 use crate::machine::name::Name;
-use crate::machine::network::{Mode, Network, ResolvConf};
+use crate::machine::network::{Further, FurtherKind, Mode, Names, Network, ResolvConf};
 use crate::machine::resources::Resources;
 use crate::machine::root::Root;
 use crate::machine::security::Security;
@@ -72,8 +72,16 @@ fn filled(name: &Name, mut said: Layer, profile: Profile) -> Layer {
     said.time_namespace.fill(|| false);
     said.private.fill(|| if nspawn { Users::Host } else { Users::Pick });
     fill_ownership(&mut said, nspawn);
-    said.mode.fill(|| if nspawn { Mode::Host } else { Mode::Veth });
+    let implied = [
+        (said.zone.value().is_some(), Mode::Zone),
+        (said.bridge.value().is_some(), Mode::Bridge),
+        (said.namespace.value().is_some(), Mode::Namespace),
+        (nspawn, Mode::Host),
+    ];
+    let mode = implied.iter().find(|(is_so, _)| *is_so).map_or(Mode::Veth, |(_, mode)| *mode);
+    said.mode.fill(|| mode);
     said.resolv_conf.fill(|| ResolvConf::Auto);
+    said.hosts.fill(|| ResolvConf::Auto);
     said.environment.keep_last(|variable| variable.name.clone());
     said.no_new_privileges.fill(|| false);
     // A defined machine is booted, unless it is told to run a command.
@@ -130,7 +138,15 @@ fn parts(paths: &Paths, name: &Name, said: &Layer) -> Result<Parts> {
         mounts: mounts(paths, said, users)?,
         network: Network {
             mode: known(&said.mode, "network.mode")?,
+            zone: said.zone.value().cloned(),
+            bridge: said.bridge.value().cloned(),
+            namespace: said
+                .namespace
+                .value()
+                .map(|path| on_host(paths, path.clone(), &said.namespace.origin())),
+            further: further(said),
             resolv_conf: known(&said.resolv_conf, "network.resolv-conf")?,
+            hosts: known(&said.hosts, "network.hosts")?,
             ports: said.ports.values().copied().collect(),
             egress: said.egress.values().copied().collect(),
             rate_in: said.rate_in.value().and_then(|rate| rate.0),
@@ -152,6 +168,19 @@ fn parts(paths: &Paths, name: &Name, said: &Layer) -> Result<Parts> {
         keep_unit: known(&said.keep_unit, "keep-unit")?,
         slice: said.slice.value().map(|slice| slice.0.clone()),
     })
+}
+
+fn further(said: &Layer) -> Vec<Further> {
+    let all = |kind, list: &layer::Many<Names>| -> Vec<Further> {
+        list.values().map(|names| Further { kind, names: names.clone() }).collect()
+    };
+    [
+        all(FurtherKind::Moved, &said.interface),
+        all(FurtherKind::Macvlan, &said.macvlan),
+        all(FurtherKind::Ipvlan, &said.ipvlan),
+        all(FurtherKind::Veth, &said.veth_extra),
+    ]
+    .concat()
 }
 
 fn command(said: &Layer) -> Result<Command> {

@@ -2,6 +2,7 @@
 //! it. Called by `toml` and by the command line; it knows no file and no default.
 
 mod egress;
+mod interface;
 mod limits;
 mod names;
 mod port;

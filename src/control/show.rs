@@ -14,7 +14,7 @@ use std::io::Write;
 pub struct Properties(Vec<(String, Value)>);
 
 /// Properties of records that are for us alone.
-const PRIVATE: [&str; 4] = ["files", "firewall", "cgroup-is-ours", "supervisor-start"];
+const PRIVATE: [&str; 6] = ["files", "firewall", "wires", "hosts", "cgroup-is-ours", "supervisor-start"];
 
 /// The properties of a machine that runs; of `only` these, where any is named.
 ///

@@ -32,6 +32,8 @@ pub struct Status {
     pub machine_id: Option<String>,
     /// Name of the host's end of its link.
     pub host_interface: Option<String>,
+    /// The zone it is in.
+    pub zone: Option<String>,
     /// Ports of the host that lead to it.
     pub ports: Vec<String>,
     /// What went over its link, while it runs.
@@ -100,6 +102,7 @@ pub fn collect(
             .and_then(|record| record.cgroup.as_deref())
             .map_or(0, cgroup::out_of_memory_kills),
         host_interface: alive.and_then(|record| record.host_interface.clone()),
+        zone: alive.and_then(|record| record.zone.as_ref().map(ToString::to_string)),
         ports: alive.map(|record| record.ports.clone()).unwrap_or_default(),
         traffic: alive.and_then(Traffic::of),
         unit: unit.map(|unit| Unit::from(&unit)),
@@ -170,6 +173,7 @@ impl Status {
             ("supervisor", self.supervisor.map(number)),
             ("addresses", words(machine.addresses.iter().map(IpAddr::to_string).collect())),
             ("link", self.host_interface.clone()),
+            ("zone", self.zone.clone()),
             ("ports", words(self.ports.clone())),
             ("traffic", self.traffic.map(|it| format!("{} in, {} out", size(it.received), size(it.sent)))),
             ("dropped", self.traffic.and_then(|it| it.dropped())),
@@ -235,6 +239,7 @@ mod tests {
             machine_id: None,
             host_interface: None,
             out_of_memory_kills: 0,
+            zone: None,
             ports: Vec::new(),
             traffic: None,
             unit: Some(Unit::from(&unit)),

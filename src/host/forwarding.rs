@@ -60,6 +60,23 @@ pub fn distrust(interface: &str) {
     }
 }
 
+/// Keeps the host itself off a port of a bridge: only the bridge has addresses.
+pub fn leave_to_bridge(port: &str) {
+    let directory = place("ipv6/conf").join(port);
+    if directory.exists()
+        && let Err(error) = set(&directory.join("disable_ipv6"), "1")
+    {
+        log::warn!("{error}, ignoring");
+    }
+}
+
+/// Whether the kernel has what bridges pass on go through the rules for IPv6 too (`br_netfilter`, as Docker
+/// loads it). Then an answer to the host's `::1` gets that address on the bridge, and what comes to it with
+/// that is dropped.
+pub fn filters_bridges() -> bool {
+    is(&place("bridge/bridge-nf-call-ip6tables"), "1")
+}
+
 /// Lets packets from the host's loopback addresses go to a machine that has ports forwarded.
 ///
 /// # Errors

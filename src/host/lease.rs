@@ -29,6 +29,7 @@ pub struct Lease {
     guest_mac: [u8; 6],
     router: Ipv4Addr,
     address: Ipv4Addr,
+    length: u8,
     /// The router of IPv6, at the host's end.
     link_local: Ipv6Addr,
     /// A prefix from which a guest makes the address that it has already.
@@ -42,11 +43,12 @@ impl Lease {
     pub fn new(plan: &Plan, resolver: Option<&Resolver>) -> Self {
         let Resolver { servers, search, .. } = resolver.cloned().unwrap_or_default();
         Self {
-            host_mac: plan.host_mac,
+            host_mac: plan.router_mac,
             guest_mac: plan.guest_mac,
             router: plan.ipv4.host,
             address: plan.ipv4.guest,
-            link_local: link_local(plan.host_mac),
+            length: plan.ipv4_length,
+            link_local: link_local(plan.router_mac),
             prefix: plan.ipv6_prefix(),
             servers,
             search,
@@ -66,10 +68,10 @@ impl Lease {
         }
     }
 
-    /// A router advertisement, for a guest that has asked for one once.
+    /// A router advertisement, for a guest that has asked for one once. To all nodes, but as a frame to
+    /// it alone (RFC 6085): the others of a zone have their own supervisors.
     pub fn advertisement(&self) -> Vec<u8> {
-        const ALL_NODES: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
-        self.frame(ALL_NODES, IPV6, &advertisement::make(self))
+        self.frame(self.guest_mac, IPV6, &advertisement::make(self))
     }
 
     fn frame(&self, to: [u8; 6], protocol: u16, packet: &[u8]) -> Vec<u8> {

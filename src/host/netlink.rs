@@ -2,16 +2,19 @@
 //! supervisor and by `cleanup` inside one `block_on` of a tokio `current_thread` runtime. Nothing
 //! of rtnetlink leaks out of here. Must not decide names or addresses: [`plan`] does.
 
+mod bridge;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 use crate::error::{Context, Error, Result};
+pub use bridge::{Removed, remove_if_empty};
 use futures_util::TryStreamExt;
-use plan::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, Plan, Prefix, link_local};
+use plan::{GUEST_INTERFACE, IPV6_LENGTH, Plan, Prefix, link_local};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -26,14 +29,17 @@ const LOOPBACK: u32 = 1;
 pub struct Link {
     /// Its interface index.
     pub ifindex: u32,
-    /// The host's addresses on it, without the IPv6 one where the kernel has no IPv6.
+    /// Index of the interface that has the host's addresses: itself, or the bridge it is a port of.
+    pub router_ifindex: u32,
+    /// The host's addresses there, without the IPv6 one where the kernel has no IPv6.
     pub addresses: Vec<IpAddr>,
 }
 
 impl Link {
     /// Makes the pair with the peer, `host0`, directly inside the guest's network namespace, and
     /// brings the host's end up with its addresses. A link that an earlier run of the same machine
-    /// left over is replaced.
+    /// left over is replaced. In a zone its bridge is made where it is not there; nobody else may make
+    /// or remove it meanwhile ([`super::zone::lock`]).
     ///
     /// # Errors
     /// Names the step that failed; what was made by then is removed.
@@ -82,7 +88,7 @@ pub async fn configure_guest(plan: &Plan, guest_netns: BorrowedFd<'_>) -> Result
     let message = LinkUnspec::new_with_index(index).address(plan.guest_mac.to_vec()).build();
     set(&handle, message, "set the link-layer address of 'host0'").await?;
     let pairs = [IpAddr::V4(plan.ipv4.guest), IpAddr::V6(plan.ipv6.guest)];
-    let addresses = add_addresses(&handle, index, GUEST_INTERFACE, &pairs).await?;
+    let addresses = add_addresses(&handle, index, GUEST_INTERFACE, &pairs, plan.ipv4_length).await?;
     // It has what it needs: only a guest that asks itself is to heed advertisements.
     within(guest_netns, || super::forwarding::distrust(GUEST_INTERFACE))?;
     set(&handle, LinkUnspec::new_with_index(index).up().build(), "bring up 'host0' in the machine").await?;
@@ -119,8 +125,11 @@ pub async fn move_peer(plan: &Plan, old: BorrowedFd<'_>, new: BorrowedFd<'_>) ->
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub async fn answer_loopback(ifindex: u32) -> Result<()> {
+pub async fn answer_loopback(interface: &str) -> Result<()> {
     const LOCAL_TABLE: u32 = 255;
+    let handle = connect()?;
+    let link = link_by_name(&handle, interface).await?;
+    let ifindex = link.map_or(0, |link| link.header.index);
     // A metric for each interface: two routes of one metric would be one with two ways.
     let metric = 0x1_0000 + ifindex;
     let route = RouteMessageBuilder::<Ipv6Addr>::new()
@@ -128,10 +137,12 @@ pub async fn answer_loopback(ifindex: u32) -> Result<()> {
         .output_interface(ifindex)
         .table_id(LOCAL_TABLE)
         .kind(RouteType::Local)
+        // A networkd that manages the link takes away what others than the kernel have made.
+        .protocol(RouteProtocol::Kernel)
         .priority(metric)
         .build();
     let doing = || "cannot let answers to ::1 in";
-    connect()?.route().add(route).replace().execute().await.map_err(failure).context(doing)
+    handle.route().add(route).replace().execute().await.map_err(failure).context(doing)
 }
 
 /// Removes a host's end and with it the guest's. One that is not there is fine; one that is no
@@ -213,13 +224,28 @@ async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
             log::debug!("cannot give '{name}' the name '{altname}': {}, ignoring", failure(error));
         }
     }
-    super::forwarding::distrust(name);
+    let (router, router_ifindex) = match &plan.zone {
+        Some(zone) => {
+            let bridge = bridge::raise(handle, &zone.bridge(), plan.router_mac).await?;
+            super::forwarding::leave_to_bridge(name);
+            let doing = format!("make '{name}' a port of '{}'", zone.bridge());
+            set(handle, LinkUnspec::new_with_index(ifindex).controller(bridge).build(), &doing).await?;
+            (zone.bridge(), bridge)
+        }
+        None => (name.clone(), ifindex),
+    };
+    super::forwarding::distrust(&router);
     let pairs = [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)];
-    let addresses = add_addresses(handle, ifindex, name, &pairs).await?;
+    let addresses = add_addresses(handle, router_ifindex, &router, &pairs, plan.ipv4_length).await?;
     // The router that is advertised: there at once, whatever the host makes such addresses of.
-    add_addresses(handle, ifindex, name, &[IpAddr::V6(link_local(plan.host_mac))]).await?;
+    let advertised = [IpAddr::V6(link_local(plan.router_mac))];
+    add_addresses(handle, router_ifindex, &router, &advertised, plan.ipv4_length).await?;
     set(handle, LinkUnspec::new_with_index(ifindex).up().build(), &format!("bring up '{name}'")).await?;
-    Ok(Link { ifindex, addresses })
+    if router_ifindex != ifindex {
+        let doing = format!("bring up '{router}'");
+        set(handle, LinkUnspec::new_with_index(router_ifindex).up().build(), &doing).await?;
+    }
+    Ok(Link { ifindex, router_ifindex, addresses })
 }
 
 /// Moves the peer of the host's end from `old` to `new`. Says no where there is nothing to move.
@@ -273,10 +299,16 @@ async fn remove_with(handle: &Handle, interface: &str) -> Result<()> {
 }
 
 /// Adds addresses; those that are there stay. Returns all but IPv6 where the kernel has none.
-async fn add_addresses(handle: &Handle, index: u32, name: &str, wanted: &[IpAddr]) -> Result<Vec<IpAddr>> {
+async fn add_addresses(
+    handle: &Handle,
+    index: u32,
+    name: &str,
+    wanted: &[IpAddr],
+    ipv4_length: u8,
+) -> Result<Vec<IpAddr>> {
     let mut added = Vec::new();
     for &address in wanted {
-        let length = if address.is_ipv4() { IPV4_LENGTH } else { IPV6_LENGTH };
+        let length = if address.is_ipv4() { ipv4_length } else { IPV6_LENGTH };
         let mut request = handle.address().add(index, address, length).replace();
         if address.is_ipv6() {
             // The pair has no one else on it; without detection the address works at once.

@@ -41,11 +41,18 @@ pub enum Dhcp {
 /// # Errors
 /// Where the file cannot be written.
 pub async fn announce(paths: &Paths, plan: &Plan) -> Result<Option<PathBuf>> {
-    if !paths.join("/run/systemd/netif").is_dir()
-        || !is_matched(paths, &plan.host_interface)
-        || !is_up().await
-    {
+    let interface = plan.router_interface();
+    let kind = if plan.zone.is_some() { "bridge" } else { "veth" };
+    if !paths.join("/run/systemd/netif").is_dir() || !is_matched(paths, &interface, kind) || !is_up().await {
         return Ok(None);
+    }
+    if let Some(zone) = &plan.zone {
+        let file = super::zone::network_file(paths, zone);
+        if !file.exists() {
+            super::zone::announce(paths, plan, zone)?;
+            reload().await;
+        }
+        return Ok(Some(file));
     }
     let file = host_file(paths, &plan.machine);
     let writing = || format!("cannot write '{}'", file.display());
@@ -74,10 +81,10 @@ pub fn guest_network_file(plan: &Plan, dhcp: Dhcp, resolver: Option<&Resolver>) 
         names.extend(search.iter().map(|domain| format!("Domains={domain}\n")));
     }
     let dhcp = if dhcp == Dhcp::Served { "DHCP=yes\n" } else { "" };
-    let Plan { ipv4, ipv6, .. } = plan;
+    let Plan { ipv4, ipv4_length, ipv6, .. } = plan;
     format!(
         "[Match]\nName={GUEST_INTERFACE}\nVirtualization=container\n\n\
-         [Network]\nAddress={}/{IPV4_LENGTH}\nGateway={}\n{dhcp}{names}\
+         [Network]\nAddress={}/{ipv4_length}\nGateway={}\n{dhcp}{names}\
          LinkLocalAddressing=ipv6\nLLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\n\n\
          [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n\n\
          [Route]\nGateway={}\n",
@@ -128,7 +135,7 @@ async fn try_reload() -> Result<()> {
 }
 
 /// Whether the file that networkd would take for a link of this name manages it.
-fn is_matched(paths: &Paths, interface: &str) -> bool {
+fn is_matched(paths: &Paths, interface: &str, kind: &str) -> bool {
     let mut files = BTreeMap::new();
     for directory in DIRECTORIES {
         let entries = std::fs::read_dir(paths.join(directory).join("systemd/network"));
@@ -139,13 +146,13 @@ fn is_matched(paths: &Paths, interface: &str) -> bool {
             }
         }
     }
-    files.values().find_map(|file| manages(file, interface)).unwrap_or(false)
+    files.values().find_map(|file| manages(file, interface, kind)).unwrap_or(false)
 }
 
-/// Whether a file manages a veth of this name; nothing where it does not match it. A condition that
+/// Whether a file manages a link of this name and kind; nothing where it does not match it. A condition that
 /// we do not know counts as met: announcing a link to a networkd that leaves it alone costs nothing,
 /// not announcing it costs its addresses.
-fn manages(file: &Path, interface: &str) -> Option<bool> {
+fn manages(file: &Path, interface: &str, kind: &str) -> Option<bool> {
     // An empty file, as the link to /dev/null is, masks one of the same name elsewhere.
     let text = std::fs::read_to_string(file).ok().filter(|text| !text.trim().is_empty())?;
     let mut section = String::new();
@@ -158,7 +165,7 @@ fn manages(file: &Path, interface: &str) -> Option<bool> {
         let (key, value) = (key.trim(), value.trim());
         let met = match (section.as_str(), key) {
             ("Match", "Name") => any(value, interface),
-            ("Match", "Kind" | "Driver") => any(value, "veth"),
+            ("Match", "Kind" | "Driver") => any(value, kind),
             ("Match", "Type") => any(value, "ether"),
             ("Link", "Unmanaged") => {
                 managed = !matches!(value, "yes" | "true" | "on" | "1");
@@ -226,7 +233,7 @@ mod tests {
             (vec![("run/systemd/network/10-a.network", "[Match]\nName=*\n")], true),
         ] {
             let (_root, paths) = tree(&files);
-            assert_eq!(is_matched(&paths, "ve-web"), expected, "{files:?}");
+            assert_eq!(is_matched(&paths, "ve-web", "veth"), expected, "{files:?}");
         }
     }
 

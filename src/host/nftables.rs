@@ -3,13 +3,15 @@
 //! part in the state record first, and by `cleanup`. Own code: of the crates, some link C, some run
 //! the program, and those that speak netlink have neither masquerade nor connection state.
 
+pub mod counters;
 mod member;
 mod message;
 pub mod neighbours;
+mod ports;
 mod table;
 pub mod trace;
 
-pub use member::{Bounds, Counters, Member};
+pub use member::{Bounds, Counters, Member, Others};
 
 use crate::error::{Context, Error, Result};
 use message::{Attributes, Batch, Existing, Kind, Message};
@@ -40,9 +42,16 @@ pub fn add(member: &Member) -> Result<Added> {
     for _ in 0..3 {
         let mut batch = Batch::new();
         // Asked first: a transaction that fails waits until no processor is in the old rules.
-        let is_made = is_made();
+        let mut is_made = is_there(message::INET);
         if !is_made {
             table::make(&mut batch);
+        }
+        if member.zone().is_some() {
+            if is_there(message::BRIDGE) {
+                is_made = true;
+            } else {
+                ports::make(&mut batch);
+            }
         }
         member.enter(&mut batch);
         match commit(batch) {
@@ -75,6 +84,11 @@ pub fn renew(members: &[&Member]) -> Result<()> {
     batch.push(Kind::NewTable, Existing::Keep, &table);
     batch.push(Kind::DeleteTable, Existing::Keep, &table);
     table::make(&mut batch);
+    if members.iter().any(|member| member.zone().is_some()) {
+        batch.push_for(message::BRIDGE, Kind::NewTable, Existing::Keep, &table);
+        batch.push_for(message::BRIDGE, Kind::DeleteTable, Existing::Keep, &table);
+        ports::make(&mut batch);
+    }
     for member in members {
         member.enter(&mut batch);
         if batch.length() > FULL {
@@ -96,37 +110,45 @@ pub fn change(before: &Member, after: &Member) -> Result<()> {
 
 /// Packets of a machine that went nowhere; nothing where there is no table.
 pub fn counters(member: &Member) -> Option<Counters> {
-    let of = |set| {
-        let question = Batch::dump(
-            message::INET,
-            Kind::GetElements,
-            &Attributes::new().text(1, table::TABLE).text(2, set),
-        );
+    let of = |family, set| {
+        let question =
+            Batch::dump(family, Kind::GetElements, &Attributes::new().text(1, table::TABLE).text(2, set));
         let mut count = 0;
         dump(&question, |message| count += member.count(set, message.body)).ok().map(|()| count)
     };
-    Some(Counters { forged: of(table::FORGED)?, refused: of(table::CONFINED)? })
+    // In a zone it is known by its port.
+    let (family, forged) = match member.zone() {
+        Some(_) => (message::BRIDGE, ports::FORGED),
+        None => (message::INET, table::FORGED),
+    };
+    Some(Counters { forged: of(family, forged)?, refused: of(message::INET, table::CONFINED)? })
 }
 
-/// Whether the table is there.
-fn is_made() -> bool {
-    ask(&Batch::question(Kind::GetTable, &Attributes::new().text(1, table::TABLE))).is_ok()
+/// Whether a table of ours is there.
+fn is_there(family: u8) -> bool {
+    ask(&Batch::question(family, Kind::GetTable, &Attributes::new().text(1, table::TABLE))).is_ok()
 }
 
-/// Takes a machine out of the table. One that is not in it is fine.
+/// Takes a machine out of the tables, and those away that nobody else needs. What is not there is fine.
 ///
 /// # Errors
 /// A kernel that refuses.
-pub fn remove(member: &Member) -> Result<()> {
+pub fn remove(member: &Member, others: Others) -> Result<()> {
     let doing = || format!("cannot take '{}' out of the firewall", member.interface());
+    if member.zone().is_some() && !others.zoned {
+        remove_table(message::BRIDGE)?;
+    }
+    if !others.any {
+        return remove_table(message::INET);
+    }
     let mut batch = Batch::new();
-    member.leave(&mut batch);
+    member.leave(&mut batch, others);
     match commit(batch) {
         Err(Errno::NOENT) => {}
         other => return other.context(doing),
     }
     // Part of it is gone already: then one by one.
-    for element in member.elements() {
+    for element in member.going(others) {
         let mut batch = Batch::new();
         member::push(&mut batch, Kind::DeleteElements, &[element]);
         gone(commit(batch)).context(doing)?;
@@ -139,14 +161,11 @@ pub fn remove(member: &Member) -> Result<()> {
     Ok(())
 }
 
-/// Removes the table, with whatever is in it. None is fine.
-///
-/// # Errors
-/// A kernel that refuses.
-pub fn remove_table() -> Result<()> {
+/// Removes a table, with whatever is in it. None is fine.
+fn remove_table(family: u8) -> Result<()> {
     let mut batch = Batch::new();
-    batch.push(Kind::DeleteTable, Existing::Keep, &Attributes::new().text(1, table::TABLE));
-    gone(commit(batch)).context(|| "cannot remove the firewall table 'inet coracle'")
+    batch.push_for(family, Kind::DeleteTable, Existing::Keep, &Attributes::new().text(1, table::TABLE));
+    gone(commit(batch)).context(|| "cannot remove the firewall table 'coracle'")
 }
 
 /// What is gone already is as it should be, also where the kernel has no nftables at all.

@@ -1,9 +1,12 @@
 //! The record of a running machine in `/run/coracle/NAME/state.json`. Written by the supervisor
 //! only; read by the control verbs and by `cleanup`, which undoes from it.
 
+use super::hosts::Hosts;
+use super::netlink::wire::Wire;
 use super::nftables;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
+use crate::machine::network::Zone;
 use crate::paths::Paths;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -88,6 +91,12 @@ pub struct Record {
     pub ports: Vec<String>,
     /// Its part of the firewall.
     pub firewall: Option<nftables::Member>,
+    /// The zone it is in.
+    pub zone: Option<Zone>,
+    /// Its interfaces beside its link.
+    pub wires: Vec<Wire>,
+    /// Its file of names, which has lines of ours.
+    pub hosts: Option<Hosts>,
     /// First host id of its range, where it has a user namespace.
     pub id_base: Option<u32>,
     /// Whether machined knows it.
@@ -125,6 +134,9 @@ impl Default for Record {
             host_addresses: Vec::new(),
             ports: Vec::new(),
             firewall: None,
+            zone: None,
+            wires: Vec::new(),
+            hosts: None,
             id_base: None,
             registered: false,
             capabilities: 0,

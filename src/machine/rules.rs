@@ -4,7 +4,7 @@ use super::Parts;
 use super::command::Payload;
 use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
-use super::network::{MOST_PORTS, Mode, Network, Port};
+use super::network::{FurtherKind, INTERFACE_NAME_MAX, MOST_PORTS, Mode, Network, Port};
 use super::users::{Ownership, Users};
 use crate::error::Error;
 
@@ -31,6 +31,7 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
     {
         errors.push(Error::new("an init system runs as root, not as another user"));
     }
+    errors.extend(connection(&parts.network));
     errors.extend(ports(&parts.network));
     errors.extend(bounds(&parts.network));
     for mount in &parts.mounts {
@@ -44,14 +45,67 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
     errors
 }
 
+/// What is wrong with the mode and what it needs.
+fn connection(network: &Network) -> Vec<Error> {
+    let mode = network.mode;
+    let has = |kind| network.further.iter().any(|further| further.kind == kind);
+    let of_one_mode = [
+        (Mode::Zone, network.zone.is_some(), "zone"),
+        (Mode::Bridge, network.bridge.is_some(), "bridge"),
+        (Mode::Namespace, network.namespace.is_some(), "namespace-path"),
+    ];
+    let first_of_mode = [
+        (Mode::Macvlan, has(FurtherKind::Macvlan), "macvlan"),
+        (Mode::Ipvlan, has(FurtherKind::Ipvlan), "ipvlan"),
+        (Mode::Interface, has(FurtherKind::Moved), "interface"),
+    ];
+    let mut errors = Vec::new();
+    for (needs, given, key) in of_one_mode.iter().chain(&first_of_mode) {
+        if mode == *needs && !given {
+            errors.push(Error::new(format!("network mode '{}' needs 'network.{key}'", mode.as_str())));
+        }
+    }
+    for (belongs, given, key) in of_one_mode {
+        if given && mode != belongs {
+            errors.push(
+                Error::new(format!("'network.{key}' means nothing in network mode '{}'", mode.as_str()))
+                    .hint(format!("set network.mode = \"{}\", or take it out", belongs.as_str())),
+            );
+        }
+    }
+    if !network.further.is_empty() && !mode.makes_namespace() {
+        errors.push(
+            Error::new(format!("further interfaces have no place in network mode '{}'", mode.as_str()))
+                .hint("set network.mode to \"veth\", \"zone\", \"bridge\" or \"none\""),
+        );
+    }
+    let mut inside: Vec<&str> = Vec::new();
+    for further in &network.further {
+        let name = further.names.inside.as_ref().unwrap_or(&further.names.host).as_str();
+        let is_prefixed = further.names.inside.is_none()
+            && matches!(further.kind, FurtherKind::Macvlan | FurtherKind::Ipvlan);
+        if is_prefixed && name.len() > INTERFACE_NAME_MAX - 3 {
+            errors.push(
+                Error::new(format!("with 'mv-' or 'iv-' in front '{name}' is too long for an interface"))
+                    .hint(format!("say what it is called inside, as \"{name}:lan0\"")),
+            );
+        }
+        if matches!(name, "lo" | "host0") || (!is_prefixed && inside.contains(&name)) {
+            errors.push(Error::new(format!("two interfaces of the machine are called '{name}'")));
+        }
+        inside.push(name);
+    }
+    errors
+}
+
 /// What is wrong with the ports.
 fn ports(network: &Network) -> Vec<Error> {
     let ports = &network.ports;
     let mut errors = Vec::new();
-    if !ports.is_empty() && network.mode != Mode::Veth {
+    if !ports.is_empty() && !network.mode.has_addresses() {
         errors.push(
             Error::new("ports are forwarded to a machine with a link of its own only")
-                .hint("set network.mode = \"veth\", or take the ports out"),
+                .hint("set network.mode = \"veth\" or \"zone\", or take the ports out"),
         );
     }
     if ports.iter().map(Port::count).sum::<usize>() > MOST_PORTS {
@@ -72,13 +126,27 @@ const MOST_NETWORKS: usize = 256;
 fn bounds(network: &Network) -> Vec<Error> {
     let mut errors = Vec::new();
     let is_bound = !network.egress.is_empty() || network.rate_in.is_some() || network.rate_out.is_some();
-    if is_bound && matches!(network.mode, Mode::Host | Mode::None) {
+    if is_bound && !network.mode.has_addresses() {
         errors.push(
             Error::new("only a machine with a link of its own is bound by network.egress and network.rate-*")
                 .hint("set network.mode = \"veth\", or take them out"),
         );
     }
-    if network.egress.contains(&Destination::Zone) && network.mode.as_str() != "zone" {
+    let is_zoned = network.mode == Mode::Zone;
+    if is_zoned && (network.rate_in.is_some() || network.rate_out.is_some()) {
+        errors.push(
+            Error::new("a machine of a zone shares its way out: it has no rate of its own")
+                .hint("set network.mode = \"veth\", or take network.rate-in and network.rate-out out"),
+        );
+    }
+    let says = |one| network.egress.contains(&one);
+    if is_zoned && !network.egress.is_empty() && !says(Destination::Zone) && !says(Destination::Any) {
+        errors.push(
+            Error::new("machines of a zone speak to each other, whatever network.egress says")
+                .hint("add \"zone\" to it, or set network.mode = \"veth\""),
+        );
+    }
+    if says(Destination::Zone) && !is_zoned {
         errors.push(
             Error::new("network.egress names the zone of a machine that is in none")
                 .hint("write \"none\", or networks as \"10.0.0.0/8\""),

@@ -24,6 +24,8 @@ pub enum HostStep {
     Build,
     /// Makes the pair of virtual Ethernet links and gives both ends addresses.
     Link,
+    /// Makes its other interfaces, or moves them in.
+    Wires,
     /// Tells machined.
     Register,
     /// Waits until the builder is done.
@@ -45,6 +47,7 @@ impl HostStep {
             Self::MapIds => "map user and group ids".into(),
             Self::Build => "start building the tree".into(),
             Self::Link => "make the network link".into(),
+            Self::Wires => "make or move in the other interfaces".into(),
             Self::Register => "register with machined".into(),
             Self::Built => "await the tree".into(),
             Self::Release(sync) => format!("release the child from '{sync:?}'"),

@@ -3,18 +3,23 @@
 
 use super::Keep;
 use crate::error::{Error, Result};
+use crate::host::hosts::Hosts;
 use crate::host::lease::Lease;
-use crate::host::netlink::plan::siphash;
+use crate::host::netlink::plan::zone::{self, Present};
+use crate::host::netlink::plan::{Prefix, siphash};
+use crate::host::netlink::wire::{self, Wire};
 use crate::host::probe::{self, Tree};
+use crate::host::state::Record;
 use crate::host::{ids, netlink, networkd, ports, resolver};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::mounts::MountKind;
-use crate::machine::network::{Mode, ResolvConf};
+use crate::machine::network::{Mode, ResolvConf, Zone};
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan::Facts;
 use crate::supervisor::handover::{Kept, Link};
+use crate::supervisor::launch::Names;
 use crate::supervisor::runtime;
 
 /// What was found.
@@ -25,6 +30,10 @@ pub struct Found {
     pub link: Link,
     /// For a guest that asks for its addresses.
     pub lease: Option<Lease>,
+    /// Its interfaces beside the link.
+    pub wires: Vec<Wire>,
+    /// Its file of names, where it is to have ours.
+    pub names: Option<Names>,
     /// Device and inode of the root.
     pub root_identity: (u64, u64),
     /// Whether the machine's ids are to be locked: they are nobody else's while it runs.
@@ -46,7 +55,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
     let id_base = ids(paths, machine, keep, kept)?;
-    let link = link(machine)?;
+    let link = link(paths, machine, kept)?;
     let resolver = match (&link, machine.network.resolv_conf) {
         (Some(_), ResolvConf::Auto) => resolver::find(paths),
         _ => None,
@@ -57,6 +66,11 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         networkd::guest_network_file(plan, dhcp, resolver.as_ref())
     });
     let lease = link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
+    let wires = Wire::all(&machine.name, &machine.network, &probe::host_id());
+    if kept.is_none() && !wires.is_empty() {
+        runtime()?.block_on(wire::check(&wires))?;
+    }
+    let names = link.as_ref().and_then(|_| names(paths, machine, &tree));
     let locks_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
     let facts = Facts {
         id_base,
@@ -71,10 +85,11 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         devices: probe::devices(),
         guest_network_file,
         resolv_conf: resolver.map(|resolver| resolver.to_string()),
+        hosts_file: names.as_ref().filter(|names| names.bound.is_some()).map(|names| names.hosts.path()),
         attach_at: paths.machine(&machine.name).join("root"),
         on_terminal: on_terminal(),
     };
-    Ok(Found { facts, link, lease, root_identity: tree.identity()?, locks_ids })
+    Ok(Found { facts, link, lease, wires, names, root_identity: tree.identity()?, locks_ids })
 }
 
 /// Every place of the host that is to be mounted has to be there.
@@ -103,13 +118,65 @@ fn ids(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -> Res
 }
 
 /// Names and addresses of the link, next to what the host has.
-fn link(machine: &Machine) -> Result<Link> {
-    if machine.network.mode != Mode::Veth {
-        return Ok(None);
+fn link(paths: &Paths, machine: &Machine, kept: Option<&Kept>) -> Result<Link> {
+    let own = match (&machine.network.zone, machine.network.mode) {
+        (Some(zone), Mode::Zone) => zone.bridge(),
+        (_, Mode::Veth) => netlink::plan::host_interface_name("ve-", &machine.name).0,
+        _ => return Ok(None),
+    };
+    let mut taken = runtime()?.block_on(netlink::taken_prefixes(&own))?;
+    let host = probe::host_id();
+    match &machine.network.zone {
+        Some(zone) => {
+            let present = present(paths, machine, zone, kept, &mut taken);
+            zone::plan(&machine.name, zone, &host, &taken, &present).map(Some)
+        }
+        None => netlink::plan::plan(&machine.name, &host, &taken).map(Some),
     }
-    let (interface, _) = netlink::plan::host_interface_name(&machine.name);
-    let taken = runtime()?.block_on(netlink::taken_prefixes(&interface))?;
-    netlink::plan::plan(&machine.name, &probe::host_id(), &taken).map(Some)
+}
+
+/// Who is in a zone, and where the machine itself was before its reboot. What other machines are to
+/// have is taken, though their links may not be there yet.
+fn present(
+    paths: &Paths,
+    machine: &Machine,
+    zone: &Zone,
+    kept: Option<&Kept>,
+    taken: &mut Vec<Prefix>,
+) -> Present {
+    let mut present = Present::default();
+    for record in Record::all(paths) {
+        let Some(member) = record.firewall.as_ref().filter(|_| record.name != machine.name.as_str()) else {
+            continue;
+        };
+        if !record.is_alive() {
+            continue;
+        }
+        if member.zone() == Some(zone) {
+            present.members.push(member.addresses().0);
+        } else {
+            taken.push(Prefix::host(member.addresses().0.into()));
+        }
+    }
+    let before = kept.and_then(|kept| kept.terms.record.firewall.as_ref());
+    let before = before.filter(|member| member.zone() == Some(zone));
+    present.own = before.map(|member| member.addresses().0);
+    present
+}
+
+/// Where the guest's names go: to the tree's own file, or over it where nobody can write.
+fn names(paths: &Paths, machine: &Machine, tree: &Tree) -> Option<Names> {
+    if machine.network.hosts == ResolvConf::Off {
+        return None;
+    }
+    let hosts = Hosts::of_tree(&machine.root.directory);
+    if !machine.root.read_only && hosts.is_writable() {
+        return Some(Names { hosts, bound: None });
+    }
+    // Without a file there is no place to bind one.
+    let text = tree.read_text("/etc/hosts")?;
+    let state = paths.machine(&machine.name);
+    Some(Names { hosts: Hosts::bound(&state), bound: Some(text) })
 }
 
 /// The machine id: the definition's, or the tree's own, or one that belongs to this name on this

@@ -3,10 +3,14 @@
 //! start.
 
 use super::firewall;
+use super::names::{self, Change};
+use super::wires;
 use crate::error::{Error, Result};
+use crate::host::netlink::Removed;
 use crate::host::state::Record;
-use crate::host::{cgroup, lock, machined, netlink};
+use crate::host::{cgroup, lock, machined, netlink, networkd, zone};
 use crate::machine::name::Name;
+use crate::machine::network::Zone;
 use crate::paths::Paths;
 
 /// Cleans up after a machine whose supervisor is gone or is ourselves. One that left nothing is
@@ -51,6 +55,11 @@ pub fn undo(paths: &Paths, record: &Record) {
     if record.registered || record.host_interface.is_some() {
         note(outside(record, &name));
     }
+    note(wires::disconnect(paths, record));
+    if let Some(zone) = &record.zone {
+        note(leave(paths, zone, record));
+    }
+    names::forget(record);
     // A lock that is held is another's: it came first, and we never had it.
     for file in record.files.iter().filter(|file| !lock::is_taken(file)) {
         match std::fs::remove_file(file) {
@@ -64,6 +73,7 @@ pub fn undo(paths: &Paths, record: &Record) {
     let directory = paths.machine(&name);
     for file in [
         "root",
+        "hosts",
         "definition.json",
         "control",
         ".binds.json",
@@ -76,6 +86,33 @@ pub fn undo(paths: &Paths, record: &Record) {
         let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
     }
     let _ = std::fs::remove_dir(&directory);
+}
+
+/// Leaves the network that a machine was in, for another one.
+pub(super) fn leave_network(paths: &Paths, record: &Record) {
+    if let Some(member) = &record.firewall {
+        note(firewall::leave(paths, record, member));
+    }
+    if let Some(interface) = &record.host_interface {
+        note(super::runtime().and_then(|runtime| runtime.block_on(netlink::remove(interface))));
+    }
+    if let Some(zone) = &record.zone {
+        note(leave(paths, zone, record));
+    }
+}
+
+/// Leaves a zone, whose bridge goes with the last. Who is about to join makes it again.
+fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
+    let _held = zone::lock(paths)?;
+    names::renew(paths, zone, record, Change::Goes);
+    super::runtime()?.block_on(async {
+        if netlink::remove_if_empty(&zone.bridge()).await? == Removed::Gone
+            && std::fs::remove_file(zone::network_file(paths, zone)).is_ok()
+        {
+            networkd::reload().await;
+        }
+        Ok(())
+    })
 }
 
 /// What other programs and the kernel hold for the machine.

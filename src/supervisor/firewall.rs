@@ -1,7 +1,7 @@
 //! A machine's coming to and going from the firewall's table, which is there while any machine needs
 //! it. Called by `launch` and `cleanup`.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::host::nftables::neighbours;
 use crate::host::state::Record;
 use crate::host::{forwarding, netlink, nftables, ports};
@@ -17,11 +17,13 @@ use std::fs::File;
 /// A port of another machine: then the record is not written, and names no part of the table.
 pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
     let wanted = record.firewall.as_ref().map(|member| member.ports().to_vec()).unwrap_or_default();
-    if wanted.is_empty() {
+    let zoned = record.firewall.clone().filter(|member| member.zone().is_some());
+    if wanted.is_empty() && zoned.is_none() {
         return record.write(paths);
     }
     let lock = lock(paths)?;
-    let dead = match refuse_taken(paths, &record.name, &wanted) {
+    let fits = zoned.map_or(Ok(()), |member| refuse_contended(paths, &record.name, &member));
+    let dead = match fits.and_then(|()| refuse_taken(paths, &record.name, &wanted)) {
         Ok(dead) => dead,
         Err(error) => {
             record.firewall = None;
@@ -31,6 +33,17 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
     record.write(paths)?;
     drop(lock);
     forget(paths, &dead)
+}
+
+/// Refuses an address in a zone that another machine has been given since it was looked for.
+fn refuse_contended(paths: &Paths, own: &str, member: &nftables::Member) -> Result<()> {
+    let others = Record::all(paths).into_iter().filter(|other| other.name != own && other.is_alive());
+    let clashes = |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.fits_beside(other));
+    match others.into_iter().find(clashes) {
+        None => Ok(()),
+        Some(other) => Err(Error::new(format!("machine '{}' has taken the address meanwhile", other.name))
+            .kind_of(Kind::Contended)),
+    }
 }
 
 /// Refuses ports of other machines. Returns those that have some of them and are dead.
@@ -92,10 +105,8 @@ pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: nft
     record.ports = ports.iter().map(ToString::to_string).collect();
     record.write(paths)?;
     changed?;
-    if let (false, Some(interface), Some(index)) =
-        (record.ports.is_empty(), &record.host_interface, record.host_ifindex)
-    {
-        answer_loopback(interface, index);
+    if let (false, Some(member)) = (record.ports.is_empty(), &record.firewall) {
+        answer_loopback(member);
     }
     Ok(())
 }
@@ -170,11 +181,15 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
 }
 
 /// Lets ports of a machine answer at the host's loopback addresses. Without it they answer at others.
-pub fn answer_loopback(interface: &str, ifindex: u32) {
+pub fn answer_loopback(member: &nftables::Member) {
+    if member.zone().is_some() && forwarding::filters_bridges() {
+        log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
+    }
+    let interface = member.interface();
     if let Err(error) = forwarding::let_loopback_out(interface) {
         log::warn!("{error}: ports do not answer at 127.0.0.1");
     }
-    let route = super::runtime().and_then(|runtime| runtime.block_on(netlink::answer_loopback(ifindex)));
+    let route = super::runtime().and_then(|runtime| runtime.block_on(netlink::answer_loopback(interface)));
     if let Err(error) = route {
         log::info!("{error}: ports do not answer at ::1");
     }
@@ -186,10 +201,9 @@ pub fn answer_loopback(interface: &str, ifindex: u32) {
 /// A kernel that refuses.
 pub fn leave(paths: &Paths, record: &Record, member: &nftables::Member) -> Result<()> {
     let _lock = lock(paths)?;
-    if is_needed(paths, &record.name) {
-        nftables::remove(member)?;
-    } else {
-        nftables::remove_table()?;
+    let others = others(paths, &record.name, member);
+    nftables::remove(member, others)?;
+    if !others.any {
         neighbours::close();
     }
     // Said before the lock is given back: of two that go at once the second takes the table away.
@@ -205,12 +219,21 @@ fn lock(paths: &Paths) -> Result<File> {
     Ok(directory)
 }
 
-/// Whether any other machine has a part in the table. The first that has one answers.
-fn is_needed(paths: &Paths, own: &str) -> bool {
+/// Who else has a part in the table. Without a zone the first that has one answers.
+fn others(paths: &Paths, own: &str, member: &nftables::Member) -> nftables::Others {
     let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
-    let mut names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
-    names.any(|name| {
-        let record = || Record::read(paths, &name).ok().flatten();
-        name.as_str() != own && record().is_some_and(|record| record.firewall.is_some())
-    })
+    let names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
+    let members = names
+        .filter(|name| name.as_str() != own)
+        .filter_map(|name| Record::read(paths, &name).ok().flatten()?.firewall);
+    let mut found = nftables::Others::default();
+    for other in members {
+        found.any = true;
+        found.zoned |= other.zone().is_some();
+        found.same_zone |= other.zone().is_some() && other.zone() == member.zone();
+        if member.zone().is_none() || found.same_zone {
+            break;
+        }
+    }
+    found
 }

@@ -1,16 +1,19 @@
 //! The first act: carries out a plan's host steps, meets the children, and undoes everything when
 //! a step fails.
 
+mod network;
 mod record;
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
 use super::{cleanup, firewall, idmap, registration, reserve, responder};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
+use crate::host::hosts::Hosts;
 use crate::host::lease::Lease;
 use crate::host::machined::{Outcome, Previous};
+use crate::host::netlink::wire::Wire;
 use crate::host::state::{Phase, Record};
-use crate::host::{cgroup, ids, netlink, networkd};
+use crate::host::{cgroup, ids};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::{Machine, Register};
 use crate::paths::Paths;
@@ -38,6 +41,10 @@ pub struct Ask<'a> {
     pub link: Link,
     /// What the guest is told of them that asks.
     pub lease: Option<Lease>,
+    /// Its interfaces beside the link.
+    pub wires: Vec<Wire>,
+    /// Its file of names, where it is to have ours.
+    pub names: Option<Names>,
     /// Device and inode of the root directory.
     pub root_identity: (u64, u64),
     /// The cgroup it runs in, where there is one.
@@ -54,6 +61,15 @@ pub struct Ask<'a> {
     pub arguments: Vec<std::ffi::OsString>,
     /// What a reboot keeps.
     pub kept: Option<Kept>,
+}
+
+/// A guest's file of names.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// Where it is.
+    pub hosts: Hosts,
+    /// What is in it, where it is bound over the tree's.
+    pub bound: Option<String>,
 }
 
 /// The state between steps.
@@ -80,15 +96,19 @@ struct Launch<'a> {
 /// The step that failed, with cause and cure; everything done before is undone.
 pub fn launch(ask: Ask<'_>) -> Result<Running> {
     let plan = ask.plan;
-    let mut launch = Launch::new(ask).map_err(|error| error.kind_of(Kind::Launch))?;
+    let of_launch = |error: Error| {
+        let contended = error.kind() == Kind::Contended;
+        if contended { error } else { error.kind_of(Kind::Launch) }
+    };
+    let mut launch = Launch::new(ask).map_err(of_launch)?;
     for step in &plan.host {
         log::debug!("{}", step.describe());
         if let Err(error) = launch.run(step) {
             launch.abandon();
-            return Err(error.kind_of(Kind::Launch));
+            return Err(of_launch(error));
         }
     }
-    launch.finish().map_err(|error| error.kind_of(Kind::Launch))
+    launch.finish().map_err(of_launch)
 }
 
 /// A namespace of this process, to come back to.
@@ -131,6 +151,7 @@ impl<'a> Launch<'a> {
             HostStep::MapIds => self.map_ids(),
             HostStep::Build => self.build(),
             HostStep::Link => self.link(),
+            HostStep::Wires => self.wires(),
             HostStep::Register => self.register(),
             HostStep::Built => self.built(),
             HostStep::Release(sync) => self.leader()?.1.release(*sync),
@@ -144,6 +165,7 @@ impl<'a> Launch<'a> {
             // A reboot: everything is ours still.
             self.reserved = true;
             self.locks.append(&mut kept.locks);
+            self.name_hosts()?;
             return self.record.write(paths);
         }
         let name = reserve::name(paths, &self.ask.machine.name)?;
@@ -161,7 +183,8 @@ impl<'a> Launch<'a> {
         let (machine, identity) = (self.ask.machine, self.ask.root_identity);
         let root = reserve::root(paths, &machine.name, &machine.root.directory, identity)?;
         self.locks.push(root.descriptor);
-        Ok(())
+        // Only now is the tree ours to write to.
+        self.name_hosts()
     }
 
     fn cgroups(&mut self) -> Result<()> {
@@ -190,7 +213,16 @@ impl<'a> Launch<'a> {
         crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
             .context(|| "cannot keep mounts from the host")?;
         drop(root);
-        match process::clone(self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd))? {
+        // The namespace that is joined is the child's alone: we come back.
+        let own = match &self.ask.machine.network.namespace {
+            Some(path) => Some(network::enter(path)?),
+            None => None,
+        };
+        let side = process::clone(self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd));
+        if let (Some(own), Ok(Side::Parent(_)) | Err(_)) = (&own, &side) {
+            enter(own, CloneFlags::CLONE_NEWNET, "cannot leave the network namespace again")?;
+        }
+        match side? {
             Side::Child => {
                 drop(ours);
                 payload::lead(&self.ask.plan.lead, &theirs, None)
@@ -290,45 +322,6 @@ impl<'a> Launch<'a> {
         if let Some((child, _)) = self.builder.take() {
             process::wait(child.pidfd.as_fd())?;
         }
-        Ok(())
-    }
-
-    fn link(&mut self) -> Result<()> {
-        let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
-        let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
-        // Before the link: no packet of the machine is met by no rule.
-        firewall::join(self.ask.paths, &mut self.record)?;
-        if self.ask.kept.is_some() {
-            firewall::follow(self.ask.paths, &mut self.record, &self.ask.machine.network);
-        }
-        let (link, addresses) = super::runtime()?.block_on(async {
-            let link = match old {
-                Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
-                None => {
-                    networkd::announce(self.ask.paths, plan).await?;
-                    netlink::Link::create(plan, network.as_fd()).await?
-                }
-            };
-            let addresses = netlink::configure_guest(plan, network.as_fd()).await?;
-            Ok::<_, Error>((link, addresses))
-        })?;
-        if !self.ask.machine.network.ports.is_empty() {
-            firewall::answer_loopback(&plan.host_interface, link.ifindex);
-        }
-        // Where the host's networkd manages the link, it is the one that answers.
-        if networkd::host_file(self.ask.paths, &plan.machine).exists() {
-            self.ask.lease = None;
-        }
-        if let Some(lease) = &self.ask.lease {
-            let opened = responder::open(lease, link.ifindex);
-            self.responder = opened.unwrap_or_else(|error| {
-                log::warn!("{error}: it gets no answer by DHCP");
-                Vec::new()
-            });
-        }
-        self.record.host_ifindex = Some(link.ifindex);
-        self.record.host_addresses = link.addresses;
-        self.record.addresses = addresses;
         Ok(())
     }
 

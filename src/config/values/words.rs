@@ -33,7 +33,17 @@ fn word_of<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> String {
 }
 
 const WAITS: &[(&str, Wait)] = &[("auto", Wait::Auto), ("ready", Wait::Ready), ("running", Wait::Running)];
-const MODES: &[(&str, Mode)] = &[("veth", Mode::Veth), ("host", Mode::Host), ("none", Mode::None)];
+const MODES: &[(&str, Mode)] = &[
+    ("veth", Mode::Veth),
+    ("zone", Mode::Zone),
+    ("bridge", Mode::Bridge),
+    ("macvlan", Mode::Macvlan),
+    ("ipvlan", Mode::Ipvlan),
+    ("interface", Mode::Interface),
+    ("namespace", Mode::Namespace),
+    ("host", Mode::Host),
+    ("none", Mode::None),
+];
 const RESOLV_CONFS: &[(&str, ResolvConf)] = &[("auto", ResolvConf::Auto), ("off", ResolvConf::Off)];
 const REGISTERS: &[(&str, Register)] =
     &[("auto", Register::Auto), ("yes", Register::Yes), ("no", Register::No)];

@@ -49,12 +49,21 @@ fn links(records: &[Record]) -> Vec<Finding> {
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let ours = |link: &String| records.iter().any(|record| record.host_interface.as_ref() == Some(link));
     let others = |link: &str| {
-        let machine = link.strip_prefix("ve-").unwrap_or(link);
+        let machine = link.strip_prefix("ve-").or_else(|| link.strip_prefix("vb-")).unwrap_or(link);
         // The name of a link is cut, that of a machine is not.
         let known = std::fs::read_dir(Path::new(KNOWN)).into_iter().flatten().flatten();
         known.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.starts_with(machine))
     };
-    let lost = names.filter(|link| link.starts_with("ve-") && !ours(link) && !others(link));
+    // A bridge of a zone that has ports is somebody's.
+    let is_empty = |link: &str| {
+        let mut ports =
+            std::fs::read_dir(Path::new("/sys/class/net").join(link).join("brif")).into_iter().flatten();
+        ports.next().is_none()
+    };
+    let is_end = |link: &str| link.starts_with("ve-") || link.starts_with("vb-");
+    let lost = names.filter(|link| {
+        (is_end(link) && !ours(link) && !others(link)) || (link.starts_with("vz-") && is_empty(link))
+    });
     lost.map(|link| {
         Finding::risk(format!("interface '{link}' belongs to no machine"), format!("ip link delete {link}"))
     })

@@ -20,7 +20,10 @@ const MOST: usize = 6;
 
 /// What keeps the machine from getting out.
 pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
-    let (Some(interface), Some(leader)) = (&record.host_interface, record.leader) else {
+    // In a zone its packets come by the bridge.
+    let router = record.firewall.as_ref().map(|member| member.interface().to_owned());
+    let (Some(interface), Some(leader)) = (router.or_else(|| record.host_interface.clone()), record.leader)
+    else {
         return Vec::new();
     };
     if record.phase != Phase::Running && record.phase != Phase::Booting {
@@ -37,7 +40,7 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
         .collect();
     let gateways = knock::gateways();
     for door in doors(paths, &gateways).into_iter().take(MOST) {
-        match knock(interface, leader, door) {
+        match knock(&interface, leader, door) {
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(Finding::note(
                 format!("whether it gets to {} cannot be seen: {error}", name(door)),

@@ -1,7 +1,6 @@
 //! DHCP for one client that always gets the same. Called by the file above.
 
 use super::{Comparison, Lease, checksum};
-use crate::host::netlink::plan::IPV4_LENGTH;
 use crate::sys::filter::Instruction;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -156,7 +155,7 @@ fn reply(lease: &Lease, request: &Request, kind: u8) -> Vec<u8> {
         option(51, &[255; 4]);
     }
     if kind != REFUSE {
-        option(1, &(u32::MAX << (32 - IPV4_LENGTH)).to_be_bytes());
+        option(1, &(u32::MAX << (32 - lease.length)).to_be_bytes());
         option(3, &lease.router.octets());
         let servers = lease.servers.iter().filter_map(|server| match server {
             IpAddr::V4(server) => Some(server.octets()),

@@ -96,7 +96,8 @@ fn another_address_is_refused_and_another_server_meant_not_us() {
 fn a_router_is_advertised_with_the_prefix() {
     let lease = lease();
     let frame = lease.answer(&solicitation(&lease)).unwrap();
-    assert_eq!((&frame[..2], &frame[6..12]), (&[0x33, 0x33][..], &lease.host_mac[..]));
+    // As a frame to the machine alone.
+    assert_eq!((&frame[..6], &frame[6..12]), (&lease.guest_mac[..], &lease.host_mac[..]));
     let (ip, message) = frame[14..].split_at(40);
     assert_eq!((ip[6], ip[7], message[0]), (58, 255, 134));
     assert_eq!(checksum(&[&ip[8..], &[0, 0], &ip[4..6], &[0, 0, 0, 58], message]), 0);

@@ -2,8 +2,11 @@
 //! machine's name, the host's machine id and what is taken, so the same machine gets the same
 //! again. Called by the supervisor before anything is touched; must not look at the host.
 
+pub mod zone;
+
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
+use crate::machine::network::{INTERFACE_NAME_MAX, Zone};
 use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -19,14 +22,12 @@ pub const IPV6_LENGTH: u8 = 64;
 const SLOTS: u32 = 1 << (IPV4_LENGTH - POOL_LENGTH);
 /// The interface name inside the machine, systemd-nspawn's.
 pub const GUEST_INTERFACE: &str = "host0";
-/// The longest name of an interface (netdevice(7), IFNAMSIZ less the terminator).
-const INTERFACE_NAME_MAX: usize = 15;
 
 /// Keys of the hashes. Changing one changes names or addresses of existing machines. The one for
 /// names is systemd's (netif-util.c), so that both give a machine the same name.
 const NAME_KEY: u128 = 0xe190_a404_a8ef_4b51_8ccc_c33a_9f11_fca2;
-const HOST_MAC_KEY: u128 = 0x6a1f_05d0_c3b7_4e9a_9b52_71e8_0d4c_2f93;
-const GUEST_MAC_KEY: u128 = 0x17c9_e2b4_58a0_4d36_a7f1_3c86_be05_d94a;
+pub(super) const HOST_MAC_KEY: u128 = 0x6a1f_05d0_c3b7_4e9a_9b52_71e8_0d4c_2f93;
+pub(super) const GUEST_MAC_KEY: u128 = 0x17c9_e2b4_58a0_4d36_a7f1_3c86_be05_d94a;
 const SLOT_KEY: u128 = 0xd38e_7015_6cb9_4f02_8a4d_95f3_217b_e06c;
 const ULA_KEY: u128 = 0x402b_9fd6_e817_4a5c_b06e_c89a_53f1_7d21;
 
@@ -82,13 +83,24 @@ pub struct Plan {
     pub host_mac: [u8; 6],
     /// Link-layer address of the machine's end.
     pub guest_mac: [u8; 6],
-    /// IPv4 addresses, prefix length [`IPV4_LENGTH`].
+    /// The zone whose bridge the host's end is a port of. Then the bridge has the host's addresses.
+    pub zone: Option<Zone>,
+    /// Link-layer address of who has the host's addresses.
+    pub router_mac: [u8; 6],
+    /// IPv4 addresses.
     pub ipv4: Pair<Ipv4Addr>,
+    /// Length of their prefix.
+    pub ipv4_length: u8,
     /// IPv6 addresses, prefix length [`IPV6_LENGTH`].
     pub ipv6: Pair<Ipv6Addr>,
 }
 
 impl Plan {
+    /// The interface of the host by which the machine's packets come.
+    pub fn router_interface(&self) -> String {
+        self.zone.as_ref().map_or_else(|| self.host_interface.clone(), Zone::bridge)
+    }
+
     /// The IPv6 prefix that is the link's alone.
     pub fn ipv6_prefix(&self) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.ipv6.host.to_bits() >> 64 << 64)
@@ -104,7 +116,7 @@ impl Plan {
 /// # Errors
 /// Where every slot is taken.
 pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan> {
-    let (host_interface, altname) = host_interface_name(machine);
+    let (host_interface, altname) = host_interface_name("ve-", machine);
     let first = siphash(SLOT_KEY, &[machine.as_str().as_bytes()]) % u64::from(SLOTS);
     let global = siphash(ULA_KEY, &[host_id]);
     let counted: Vec<Prefix> = taken.iter().copied().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
@@ -123,22 +135,26 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
             Error::new(format!("no free addresses for '{machine}': all of {POOL}/{POOL_LENGTH} is in use"))
                 .hint("take the route or address that covers it off the host, or set network.mode = \"host\" or \"none\"")
         })?;
-    let guest_mac = mac(GUEST_MAC_KEY, host_id, machine);
+    let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
+    let host_mac = mac(HOST_MAC_KEY, host_id, machine.as_str());
     Ok(Plan {
         machine: machine.clone(),
         host_interface,
         altname,
-        host_mac: mac(HOST_MAC_KEY, host_id, machine),
+        host_mac,
         guest_mac,
+        zone: None,
+        router_mac: host_mac,
         ipv4: ipv4(slot),
+        ipv4_length: IPV4_LENGTH,
         ipv6: ipv6(global, slot, guest_mac),
     })
 }
 
-/// Name of the host's end for a machine, and the unabridged one where it is longer than an
+/// Name of the host's end for a machine, `ve-` or as a port of a bridge `vb-` in front, and the unabridged one where it is longer than an
 /// interface name may be: the first 11 characters and a hash of all, as systemd-nspawn does.
-pub fn host_interface_name(machine: &Name) -> (String, Option<String>) {
-    let full = format!("ve-{machine}");
+pub fn host_interface_name(prefix: &str, machine: &Name) -> (String, Option<String>) {
+    let full = format!("{prefix}{machine}");
     if full.len() <= INTERFACE_NAME_MAX {
         return (full, None);
     }
@@ -180,8 +196,8 @@ fn interface_id([a, b, c, d, e, f]: [u8; 6]) -> u64 {
 }
 
 /// A link-layer address that stays the same: locally administered, unicast.
-fn mac(key: u128, host_id: &[u8; 16], machine: &Name) -> [u8; 6] {
-    let [a, b, c, d, e, f, ..] = siphash(key, &[host_id, machine.as_str().as_bytes()]).to_le_bytes();
+pub(super) fn mac(key: u128, host_id: &[u8; 16], name: &str) -> [u8; 6] {
+    let [a, b, c, d, e, f, ..] = siphash(key, &[host_id, name.as_bytes()]).to_le_bytes();
     [a & 0xfe | 0x02, b, c, d, e, f]
 }
 
@@ -222,12 +238,12 @@ mod tests {
 
     #[test]
     fn long_names_are_abridged_and_kept_as_alternative() {
-        assert_eq!(host_interface_name(&name("web")), ("ve-web".into(), None));
-        assert_eq!(host_interface_name(&name("exactly-12ch")).0, "ve-exactly-12ch");
-        let (short, full) = host_interface_name(&name("exactly-13chr"));
+        assert_eq!(host_interface_name("ve-", &name("web")), ("ve-web".into(), None));
+        assert_eq!(host_interface_name("ve-", &name("exactly-12ch")).0, "ve-exactly-12ch");
+        let (short, full) = host_interface_name("ve-", &name("exactly-13chr"));
         assert_eq!((short.len(), &short[..11]), (15, "ve-exactly-"));
         assert_eq!(full.as_deref(), Some("ve-exactly-13chr"));
-        assert_ne!(short, host_interface_name(&name("exactly-13cht")).0);
+        assert_ne!(short, host_interface_name("ve-", &name("exactly-13cht")).0);
     }
 
     #[test]

@@ -1,18 +1,20 @@
 //! A machine's part of the table `inet coracle`: the elements of sets and maps that come and go with
 //! it, and those that change while it runs. Called by the file above, which sends them.
 
-use super::message::{Attributes, Batch, Existing, Kind, Read};
-use super::table;
-use crate::host::netlink::plan::Plan;
+use super::message::{Attributes, BRIDGE, Batch, Existing, INET, Kind, Read};
+use super::{ports, table};
+use crate::host::netlink::plan::zone::is_shared;
+use crate::host::netlink::plan::{IPV6_LENGTH, Plan, zone};
 use crate::machine::egress::{self, Range};
-use crate::machine::network::{Network, Port, Protocol};
+use crate::machine::network::{Network, Port, Protocol, Zone};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What its elements are made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// The host's end of its link.
+    /// The interface of the host by which its packets come: the host's end of its link, or the bridge
+    /// of its zone.
     interface: String,
     /// The link-layer address of its own end.
     mac: [u8; 6],
@@ -26,6 +28,28 @@ pub struct Member {
     /// What it may send and get.
     #[serde(default)]
     bounds: Bounds,
+    /// Its place in a zone.
+    #[serde(default)]
+    zone: Option<Place>,
+}
+
+/// A machine's place in a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    zone: Zone,
+    /// The host's end of its link, a port of the zone's bridge.
+    port: String,
+}
+
+/// Who else needs a part of the tables, seen from one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Others {
+    /// Any machine.
+    pub any: bool,
+    /// One in a zone.
+    pub zoned: bool,
+    /// One in the same zone.
+    pub same_zone: bool,
 }
 
 /// What a machine may send and get.
@@ -64,13 +88,30 @@ impl Member {
     /// The part of the machine of this link.
     pub fn new(plan: &Plan, ports: &[Port]) -> Self {
         Self {
-            interface: plan.host_interface.clone(),
+            interface: plan.router_interface(),
             mac: plan.guest_mac,
             ipv4: plan.ipv4.guest,
             ipv6: plan.ipv6.guest,
             ports: ports.to_vec(),
             bounds: Bounds::default(),
+            zone: plan.zone.clone().map(|zone| Place { zone, port: plan.host_interface.clone() }),
         }
+    }
+
+    /// Its zone.
+    pub fn zone(&self) -> Option<&Zone> {
+        self.zone.as_ref().map(|place| &place.zone)
+    }
+
+    /// Whether it and another can be at once: in one zone they share the network and have an address each.
+    pub fn fits_beside(&self, other: &Self) -> bool {
+        let shares = is_shared(self.ipv4, other.ipv4);
+        if self.zone() == other.zone() { shares && self.ipv4 != other.ipv4 } else { !shares }
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> (Ipv4Addr, Ipv6Addr) {
+        (self.ipv4, self.ipv6)
     }
 
     /// The same with bounds.
@@ -115,17 +156,14 @@ impl Member {
         &self.bounds
     }
 
-    /// The host's end of its link.
+    /// The interface of the host by which its packets come.
     pub fn interface(&self) -> &str {
         &self.interface
     }
 
     /// The name of its interface as a key.
     fn name_key(&self) -> Vec<u8> {
-        let mut key = vec![0; 16];
-        let length = self.interface.len().min(15);
-        key[..length].copy_from_slice(&self.interface.as_bytes()[..length]);
-        key
+        padded(&self.interface)
     }
 
     /// Its link-layer address as a key.
@@ -134,19 +172,38 @@ impl Member {
     }
 
     /// Who it is and what it may send as.
-    fn identity(&self) -> [Element; 7] {
-        let interface = self.name_key();
-        let sender = [&interface[..], &self.mac_key()].concat();
-        let prefix = Ipv6Addr::from_bits(self.ipv6.to_bits() >> 64 << 64).octets();
-        [
-            Element::of(table::LINKS, interface.clone()),
-            Element::of(table::FORGED, interface),
+    fn identity(&self) -> Vec<Element> {
+        let sender = [self.name_key(), self.mac_key()].concat();
+        let mut elements = vec![
             Element::of(table::SENDERS, sender.clone()),
             Element::of(table::SOURCES_4, [&sender[..], &self.ipv4.octets()].concat()),
-            Element::of(table::SOURCES_6, [&sender[..], &prefix].concat()),
+            Element::of(table::SOURCES_6, [&sender[..], &self.prefix()].concat()),
             Element::of(table::INSIDE_4, self.ipv4.octets().to_vec()),
-            Element::of(table::INSIDE_6, prefix.to_vec()),
-        ]
+        ];
+        match &self.zone {
+            None => elements.extend(self.link()),
+            Some(place) => elements.extend(ports::member(&place.port, self.mac, self.ipv4, self.ipv6)),
+        }
+        elements
+    }
+
+    /// What is of its link; in a zone, of all machines in it.
+    pub(super) fn link(&self) -> Vec<Element> {
+        let interface = self.name_key();
+        let mut elements = vec![
+            Element::of(table::LINKS, interface.clone()),
+            Element::of(table::FORGED, interface.clone()),
+            Element::of(table::INSIDE_6, self.prefix().to_vec()),
+        ];
+        if self.zone.is_some() {
+            elements.push(Element::of(table::ZONES, interface.clone()));
+            elements.push(Element::of(table::SAME_ZONE, [interface.clone(), interface].concat()));
+        }
+        elements
+    }
+
+    fn prefix(&self) -> [u8; 16] {
+        Ipv6Addr::from_bits(self.ipv6.to_bits() >> 64 << 64).octets()
     }
 
     /// Where its ports lead.
@@ -179,7 +236,7 @@ impl Member {
 
     /// Whom it may speak to, and how fast.
     fn bounded(&self) -> Vec<Element> {
-        let ranges = self.bounds.egress.iter().flatten().map(|range| {
+        let ranges = self.egress().into_iter().map(|range| {
             let end = |address| match address {
                 IpAddr::V4(address) => [self.mac_key(), address.octets().to_vec()].concat(),
                 IpAddr::V6(address) => [self.mac_key(), address.octets().to_vec()].concat(),
@@ -193,6 +250,23 @@ impl Member {
             .into_iter()
             .map(|(set, object, _)| Element { object: Some(object), ..Element::of(set, self.name_key()) });
         ranges.chain(confined).chain(paced).collect()
+    }
+
+    /// The addresses it may speak to, those of its zone among them: what stays in it meets these rules
+    /// where the kernel has bridges filtered.
+    fn egress(&self) -> Vec<Range> {
+        let mut ranges = self.bounds.egress.clone().unwrap_or_default();
+        if self.zone.is_some() && self.bounds.egress.is_some() {
+            let own = [Range::new(self.ipv4.into(), zone::LENGTH), Range::new(self.ipv6.into(), IPV6_LENGTH)];
+            for own in own.into_iter().flatten() {
+                // Two that overlap cannot be.
+                ranges.retain(|range| !own.covers(range));
+                if !ranges.iter().any(|range| range.covers(&own)) {
+                    ranges.push(own);
+                }
+            }
+        }
+        ranges
     }
 
     /// The objects that limit it: the map they are in, their names, bytes in a second.
@@ -213,12 +287,27 @@ impl Member {
         for (_, name, bytes) in self.limits() {
             batch.push(Kind::NewObject, Existing::Keep, &table::limit(&name, bytes));
         }
-        push_all(batch, Kind::NewElements, self.elements());
+        let mut elements = self.elements();
+        if self.zone.is_some() {
+            // There already, but for the first of the zone.
+            elements.extend(self.link());
+        }
+        push_all(batch, Kind::NewElements, elements);
+    }
+
+    /// What is to go with it: what others need stays.
+    pub(super) fn going(&self, others: Others) -> Vec<Element> {
+        let mut elements = self.elements();
+        if self.zone.is_some() && !others.same_zone {
+            elements.extend(self.link());
+        }
+        elements.retain(|element| others.zoned || element.family != BRIDGE);
+        elements
     }
 
     /// Goes out of it.
-    pub(super) fn leave(&self, batch: &mut Batch) {
-        push_all(batch, Kind::DeleteElements, self.elements());
+    pub(super) fn leave(&self, batch: &mut Batch, others: Others) {
+        push_all(batch, Kind::DeleteElements, self.going(others));
         self.drop_limits(batch);
     }
 
@@ -254,7 +343,8 @@ impl Member {
 
     /// What the elements of a set say of it: packets that were found there.
     pub(super) fn count(&self, set: &str, elements: Read<'_>) -> u64 {
-        let key = if set == table::CONFINED { self.mac.to_vec() } else { self.name_key() };
+        let port = self.zone.as_ref().map(|place| padded(&place.port));
+        let key = if set == table::CONFINED { self.mac.to_vec() } else { port.unwrap_or(self.name_key()) };
         let mut all = elements.list(3);
         all.find_map(|element| {
             let found = element.nested(1)?.bytes(1)?;
@@ -264,9 +354,18 @@ impl Member {
     }
 }
 
+/// The name of an interface as the kernel compares it.
+pub(super) fn padded(interface: &str) -> Vec<u8> {
+    let mut key = vec![0; 16];
+    let length = interface.len().min(15);
+    key[..length].copy_from_slice(&interface.as_bytes()[..length]);
+    key
+}
+
 /// An element of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Element {
+    family: u8,
     set: &'static str,
     key: Vec<u8>,
     end: Option<Vec<u8>>,
@@ -276,7 +375,12 @@ pub(super) struct Element {
 
 impl Element {
     fn of(set: &'static str, key: Vec<u8>) -> Self {
-        Self { set, key, end: None, data: None, object: None }
+        Self::of_family(INET, set, key)
+    }
+
+    /// One of a table of another family.
+    pub(super) fn of_family(family: u8, set: &'static str, key: Vec<u8>) -> Self {
+        Self { family, set, key, end: None, data: None, object: None }
     }
 
     fn leading(set: &'static str, key: Vec<u8>, data: Vec<u8>) -> Self {
@@ -301,8 +405,8 @@ impl Element {
 
 /// Makes or removes elements, those of one set together: a message each.
 fn push_all(batch: &mut Batch, kind: Kind, mut elements: Vec<Element>) {
-    elements.sort_by_key(|element| element.set);
-    for same in elements.chunk_by(|one, other| one.set == other.set) {
+    elements.sort_by_key(|element| (element.family, element.set));
+    for same in elements.chunk_by(|one, other| (one.family, one.set) == (other.family, other.set)) {
         // An attribute holds 64 KiB.
         same.chunks(256).for_each(|some| push(batch, kind, some));
     }
@@ -313,5 +417,5 @@ pub(super) fn push(batch: &mut Batch, kind: Kind, elements: &[Element]) {
     let Some(first) = elements.first() else { return };
     let items: Vec<Attributes> = elements.iter().map(Element::attributes).collect();
     let elements = Attributes::new().text(1, table::TABLE).text(2, first.set).list(3, &items);
-    batch.push(kind, Existing::Keep, &elements);
+    batch.push_for(first.family, kind, Existing::Keep, &elements);
 }

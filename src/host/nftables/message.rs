@@ -115,6 +115,8 @@ const BATCH_END: u16 = 17;
 pub const EVERY: u8 = 0;
 /// `NFPROTO_INET`: IPv4 and IPv6 in one table.
 pub const INET: u8 = 1;
+/// `NFPROTO_BRIDGE`: frames, as bridges pass them on.
+pub const BRIDGE: u8 = 7;
 /// `NFPROTO_IPV4`.
 pub const IP: u8 = 2;
 /// `NFPROTO_IPV6`.
@@ -176,9 +178,9 @@ impl Batch {
     }
 
     /// The bytes of a question, which is no transaction.
-    pub fn question(kind: Kind, attributes: &Attributes) -> Vec<u8> {
+    pub fn question(family: u8, kind: Kind, attributes: &Attributes) -> Vec<u8> {
         let mut alone = Self { bytes: Vec::new(), count: 0 };
-        alone.message(SUBSYSTEM << 8 | kind as u16, 0, INET, 0, attributes);
+        alone.message(SUBSYSTEM << 8 | kind as u16, 0, family, 0, attributes);
         alone.bytes
     }
 

@@ -15,6 +15,10 @@ pub const SENDERS: &str = "senders";
 pub const SOURCES_4: &str = "sources4";
 /// The same for IPv6: interface, link-layer address, prefix.
 pub const SOURCES_6: &str = "sources6";
+/// Bridges of zones, which are apart from each other and from all other machines.
+pub const ZONES: &str = "zones";
+/// The same twice: the way in and out of what stays in a zone, where the kernel has bridges filtered.
+pub const SAME_ZONE: &str = "same-zone";
 /// IPv4 addresses that go out under the host's.
 pub const INSIDE_4: &str = "inside4";
 /// IPv6 prefixes that go out under the host's address.
@@ -48,7 +52,7 @@ pub const UDP: u8 = 17;
 const PREFIXES: [&str; 2] = ["ve-", "vz-"];
 
 /// nft's numbers of types, for those who list the table.
-mod datatype {
+pub(super) mod datatype {
     pub const IPV4: u32 = 7;
     pub const IPV6: u32 = 8;
     pub const ETHER: u32 = 9;
@@ -58,33 +62,33 @@ mod datatype {
 }
 
 /// Registers of four bytes; the first four make the register that holds an interface name.
-const R0: u32 = 8;
-const ETHER_AT: u32 = R0 + 4;
-const ADDRESS_AT: u32 = R0 + 6;
+pub(super) const R0: u32 = 8;
+pub(super) const ETHER_AT: u32 = R0 + 4;
+pub(super) const ADDRESS_AT: u32 = R0 + 6;
 
-const ACCEPT: u32 = 1;
-const DROP: u32 = 0;
+pub(super) const ACCEPT: u32 = 1;
+pub(super) const DROP: u32 = 0;
 /// `META_*` keys.
-const IIFNAME: u32 = 6;
+pub(super) const IIFNAME: u32 = 6;
 const OIFNAME: u32 = 7;
 const IIFTYPE: u32 = 8;
 const NFPROTO: u32 = 15;
-const L4PROTO: u32 = 16;
+pub(super) const L4PROTO: u32 = 16;
 const PKTTYPE: u32 = 19;
 /// A kind of packets, by whom they are for.
 const MULTICAST: u8 = 2;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 /// Bases of payload.
-const LINK: u32 = 0;
-const NETWORK: u32 = 1;
-const TRANSPORT: u32 = 2;
+pub(super) const LINK: u32 = 0;
+pub(super) const NETWORK: u32 = 1;
+pub(super) const TRANSPORT: u32 = 2;
 
 /// The number of objects that limit.
 const LIMIT: u32 = 4;
 
 /// One expression of a rule.
-type Expression = Attributes;
+pub(super) type Expression = Attributes;
 
 fn expression(name: &str, data: &Attributes) -> Expression {
     Attributes::new().text(1, name).nested(2, data)
@@ -94,16 +98,16 @@ fn value(bytes: &[u8]) -> Attributes {
     Attributes::new().bytes(1, bytes)
 }
 
-fn meta(key: u32, register: u32) -> Expression {
+pub(super) fn meta(key: u32, register: u32) -> Expression {
     expression("meta", &Attributes::new().number(1, register).number(2, key))
 }
 
-fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
+pub(super) fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
     let data = Attributes::new().number(1, register).number(2, base).number(3, offset).number(4, length);
     expression("payload", &data)
 }
 
-fn equal(register: u32, bytes: &[u8]) -> Expression {
+pub(super) fn equal(register: u32, bytes: &[u8]) -> Expression {
     expression("cmp", &Attributes::new().number(1, register).number(2, 0).nested(3, &value(bytes)))
 }
 
@@ -117,20 +121,20 @@ fn mask(register: u32, mask: &[u8]) -> Expression {
     expression("bitwise", &data.nested(4, &value(mask)).nested(5, &value(&vec![0; mask.len()])))
 }
 
-fn within(set: &str, register: u32) -> Expression {
+pub(super) fn within(set: &str, register: u32) -> Expression {
     expression("lookup", &Attributes::new().text(1, set).number(2, register))
 }
 
-fn outside(set: &str, register: u32) -> Expression {
+pub(super) fn outside(set: &str, register: u32) -> Expression {
     expression("lookup", &Attributes::new().text(1, set).number(2, register).number(5, 1))
 }
 
-fn verdict(code: u32) -> Expression {
+pub(super) fn verdict(code: u32) -> Expression {
     let verdict = Attributes::new().nested(2, &Attributes::new().number(1, code));
     expression("immediate", &Attributes::new().number(1, 0).nested(2, &verdict))
 }
 
-fn counter() -> Expression {
+pub(super) fn counter() -> Expression {
     expression("counter", &Attributes::new())
 }
 
@@ -174,6 +178,8 @@ pub fn make(batch: &mut Batch) {
     set(batch, SENDERS, &[(datatype::IFNAME, 16), (datatype::ETHER, 6)]);
     set(batch, SOURCES_4, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV4, 4)]);
     set(batch, SOURCES_6, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV6, 16)]);
+    set(batch, ZONES, &[(datatype::IFNAME, 16)]);
+    set(batch, SAME_ZONE, &[(datatype::IFNAME, 16), (datatype::IFNAME, 16)]);
     set(batch, INSIDE_4, &[(datatype::IPV4, 4)]);
     set(batch, INSIDE_6, &[(datatype::IPV6, 16)]);
     let place = [(datatype::PROTOCOL, 1), (datatype::SERVICE, 2)];
@@ -272,7 +278,7 @@ pub fn limit_name(name: &str) -> Attributes {
     Attributes::new().text(1, TABLE).text(2, name).number(3, LIMIT)
 }
 
-fn keyed(name: &str, key: &[(u32, u32)]) -> Attributes {
+pub(super) fn keyed(name: &str, key: &[(u32, u32)]) -> Attributes {
     // For nft(8), which shows names wrong without: record 0, the order of the key's bytes, is the host's.
     const HOST_ORDER: u32 = 1;
     const NETWORK_ORDER: u32 = 2;
@@ -381,6 +387,10 @@ fn forward() -> Vec<Vec<Expression>> {
         [&connection(0, 2 | 4)[..], &[verdict(ACCEPT)]].concat(),
         // Its destination was changed.
         [&connection(2, 0x20)[..], &[verdict(ACCEPT)]].concat(),
+        vec![meta(IIFNAME, R0), meta(OIFNAME, R0 + 4), within(SAME_ZONE, R0), verdict(ACCEPT)],
+        // Not even other machines: a zone is apart.
+        vec![meta(IIFNAME, R0), within(ZONES, R0), counter(), verdict(DROP)],
+        vec![meta(OIFNAME, R0), within(ZONES, R0), counter(), verdict(DROP)],
         vec![meta(IIFNAME, R0), within(LINKS, R0), verdict(ACCEPT)],
         [&to_machine()[..], &[counter(), verdict(DROP)]].concat(),
     ]

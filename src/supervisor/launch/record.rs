@@ -2,6 +2,7 @@
 
 use super::super::reserve;
 use super::Ask;
+use crate::host::netlink::wire::Wire;
 use crate::host::state::{Phase, Record, Syscalls, process_start};
 use crate::host::{ids, networkd, nftables};
 use crate::machine::command::Payload;
@@ -48,6 +49,14 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
         // What a reboot finds in the firewall is changed there, when the link is made.
         let found = record.firewall.take().filter(|found| found.interface() == defined.interface());
         record.firewall = Some(found.unwrap_or(defined));
+        record.zone.clone_from(&plan.zone);
+    }
+    if ask.kept.is_none() {
+        // A reboot's record knows more of them.
+        record.wires.clone_from(&ask.wires);
+    }
+    if ask.link.is_none() {
+        record.host_interface = ask.wires.iter().find_map(Wire::host_end).map(str::to_owned);
     }
     record.files = files(ask, record.id_base);
     record
@@ -55,7 +64,8 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
 
 /// Every file that a machine has outside of its own state directory.
 fn files(ask: &Ask<'_>, id_base: Option<u32>) -> Vec<PathBuf> {
-    let link = ask.link.as_ref().map(|_| networkd::host_file(ask.paths, &ask.machine.name));
+    let own = ask.link.as_ref().filter(|plan| plan.zone.is_none());
+    let link = own.map(|_| networkd::host_file(ask.paths, &ask.machine.name));
     let ids = id_base.filter(|_| ask.locks_ids).map(|base| ids::lock_file(ask.paths, base));
     let root = reserve::root_file(ask.paths, ask.root_identity);
     link.into_iter().chain(ids).chain([root]).collect()

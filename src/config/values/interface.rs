@@ -1,0 +1,73 @@
+//! Zones and network interfaces, by name.
+
+use super::{Given, Value, quoted};
+use crate::error::Result;
+use crate::machine::network::{InterfaceName, Names, Zone};
+
+impl Value for Zone {
+    fn read(given: &Given) -> Result<Self> {
+        let Given::Text(text) = given else { return Err(given.expected("the name of a zone")) };
+        Self::new(text)
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_str())
+    }
+}
+
+impl Value for InterfaceName {
+    fn read(given: &Given) -> Result<Self> {
+        let Given::Text(text) = given else { return Err(given.expected("the name of an interface")) };
+        Self::new(text)
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_str())
+    }
+}
+
+impl Value for Names {
+    /// `HOST[:INSIDE]`.
+    fn read(given: &Given) -> Result<Self> {
+        let Given::Text(text) = given else {
+            return Err(given.expected("an interface, as \"eth1\" or \"eth1:lan0\""));
+        };
+        let (host, inside) =
+            text.split_once(':').map_or((*text, None), |(host, inside)| (host, Some(inside)));
+        Ok(Self { host: InterfaceName::new(host)?, inside: inside.map(InterfaceName::new).transpose()? })
+    }
+
+    fn show(&self) -> String {
+        let inside = self.inside.as_ref().map_or_else(String::new, |inside| format!(":{inside}"));
+        quoted(&format!("{}{inside}", self.host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_the_kernel_takes() {
+        for good in ["eth0", "a", "exactly-15-char"] {
+            assert!(InterfaceName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "a:b", ".", "..", "12", "all", "sixteen-char-abc", "\u{7f}", "%d"] {
+            assert!(InterfaceName::new(bad).is_err(), "{bad:?}");
+        }
+        let read = |text| Names::read(&Given::Text(text)).map(|names| names.show());
+        assert_eq!(read("eth1:lan0").unwrap(), "\"eth1:lan0\"");
+        assert_eq!(read("eth1").unwrap(), "\"eth1\"");
+        assert!(read("eth1:").is_err() && read(":x").is_err() && read("a:b:c").is_err());
+    }
+
+    #[test]
+    fn zones_are_labels_that_fit_an_interface() {
+        for good in ["lan", "a", "twelve-chars", "Lab2"] {
+            assert!(Zone::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a.b", "a_b", "thirteen-char", "a b", "\u{fc}"] {
+            assert!(Zone::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

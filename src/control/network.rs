@@ -1,0 +1,118 @@
+//! `coracle network`: zones and their machines, addresses, ports, and what the firewall has dropped, from
+//! the state records and the kernel.
+
+use super::printable;
+use crate::error::Result;
+use crate::host::nftables::counters;
+pub use crate::host::nftables::counters::Dropped as Chain;
+use crate::host::state::Record;
+use crate::machine::network::Zone;
+use crate::paths::Paths;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Everything `network` shows. Serialised as it is for `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Network {
+    /// The zones that have machines.
+    pub zones: Vec<ZoneRow>,
+    /// The machines that have a link or other interfaces.
+    pub machines: Vec<MachineRow>,
+    /// The chains of the firewall.
+    pub chains: Vec<Chain>,
+}
+
+/// A zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ZoneRow {
+    /// Its name.
+    pub zone: String,
+    /// Its bridge.
+    pub bridge: String,
+    /// The host's addresses there.
+    pub addresses: Vec<IpAddr>,
+    /// Its machines.
+    pub machines: Vec<String>,
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MachineRow {
+    /// Its name.
+    pub name: String,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// The host's end of its link.
+    pub interface: Option<String>,
+    /// Its addresses, which it is told of too when it asks by DHCP or for a router.
+    pub addresses: Vec<IpAddr>,
+    /// The host's addresses on its link, its way out.
+    pub gateways: Vec<IpAddr>,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<String>,
+    /// Its other interfaces: what they are, on the host and inside.
+    pub others: Vec<String>,
+}
+
+/// Looks.
+///
+/// # Errors
+/// Rules that the kernel does not list.
+pub fn look(paths: &Paths) -> Result<Network> {
+    let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
+    let mut zones: BTreeMap<&Zone, ZoneRow> = BTreeMap::new();
+    for record in &records {
+        let Some(zone) = &record.zone else { continue };
+        let row = zones.entry(zone).or_insert_with(|| ZoneRow {
+            zone: zone.to_string(),
+            bridge: zone.bridge(),
+            addresses: Vec::new(),
+            machines: Vec::new(),
+        });
+        row.machines.push(record.name.clone());
+        if row.addresses.is_empty() {
+            row.addresses.clone_from(&record.host_addresses);
+        }
+    }
+    let is_connected = |record: &&Record| record.host_interface.is_some() || !record.wires.is_empty();
+    Ok(Network {
+        zones: zones.into_values().collect(),
+        machines: records.iter().filter(is_connected).map(MachineRow::of).collect(),
+        chains: counters::dropped()?,
+    })
+}
+
+impl MachineRow {
+    fn of(record: &Record) -> Self {
+        Self {
+            name: record.name.clone(),
+            zone: record.zone.as_ref().map(ToString::to_string),
+            interface: record.host_interface.clone(),
+            addresses: record.addresses.clone(),
+            gateways: record.host_addresses.clone(),
+            ports: record.ports.clone(),
+            others: record.wires.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Its cells in the table.
+    pub fn cells(&self) -> Vec<String> {
+        let words = |words: Vec<String>| if words.is_empty() { "-".to_owned() } else { words.join(" ") };
+        let texts = |addresses: &[IpAddr]| words(addresses.iter().map(ToString::to_string).collect());
+        vec![
+            self.name.clone(),
+            self.zone.clone().unwrap_or_else(|| "-".to_owned()),
+            self.interface.as_deref().map_or_else(|| "-".to_owned(), printable),
+            texts(&self.addresses),
+            words(self.ports.clone()),
+            words(self.others.clone()),
+        ]
+    }
+}
+
+/// The columns of [`MachineRow::cells`].
+pub const COLUMNS: [&str; 6] = ["NAME", "ZONE", "LINK", "ADDRESSES", "PORTS", "OTHERS"];

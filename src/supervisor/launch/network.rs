@@ -1,0 +1,93 @@
+//! The part of a launch that connects the machine. Called by the file above.
+
+use super::{Launch, namespace};
+use crate::error::{Context, Error, Result};
+use crate::host::{netlink, networkd, zone};
+use crate::supervisor::names::{self, Change};
+use crate::supervisor::{cleanup, firewall, responder, runtime, wires};
+use nix::sched::{CloneFlags, setns};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+
+/// Joins a network namespace. Returns the one before.
+pub(super) fn enter(path: &std::path::Path) -> Result<OwnedFd> {
+    let own = namespace("net")?;
+    let joining = || format!("cannot join the network namespace '{}'", path.display());
+    let there = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(joining)?;
+    setns(&there, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from).context(joining).map_err(
+        |error| error.hint("name a file of a network namespace, as 'ip netns add' makes it in /run/netns"),
+    )?;
+    Ok(own)
+}
+
+impl Launch<'_> {
+    /// Names the file of names in the record, which is written down before the file is.
+    pub(super) fn name_hosts(&mut self) -> Result<()> {
+        let Some(names) = &self.ask.names else { return Ok(()) };
+        self.record.hosts = Some(names.hosts.clone());
+        let Some(text) = &names.bound else { return Ok(()) };
+        let file = names.hosts.path();
+        std::fs::write(&file, text).context(|| format!("cannot write '{}'", file.display()))?;
+        let owner = Some(self.owner());
+        std::os::unix::fs::chown(&file, owner, owner)
+            .context(|| format!("cannot give '{}' to the machine", file.display()))
+    }
+
+    pub(super) fn link(&mut self) -> Result<()> {
+        let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
+        let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
+        if let Some(before) = self.ask.kept.as_ref().map(|kept| &kept.terms.record)
+            && before.zone != plan.zone
+        {
+            // Its definition has another one now.
+            cleanup::leave_network(self.ask.paths, before);
+        }
+        // Before the link: no packet of the machine is met by no rule.
+        firewall::join(self.ask.paths, &mut self.record)?;
+        if self.ask.kept.is_some() {
+            firewall::follow(self.ask.paths, &mut self.record, &self.ask.machine.network);
+        }
+        // Until all of the zone know the machine: one that goes meanwhile would take the bridge along.
+        let _held = plan.zone.as_ref().map(|_| zone::lock(self.ask.paths)).transpose()?;
+        let (link, addresses) = runtime()?.block_on(async {
+            let link = match old {
+                Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
+                None => {
+                    networkd::announce(self.ask.paths, plan).await?;
+                    netlink::Link::create(plan, network.as_fd()).await?
+                }
+            };
+            let addresses = netlink::configure_guest(plan, network.as_fd()).await?;
+            Ok::<_, Error>((link, addresses))
+        })?;
+        if let Some(member) = self.record.firewall.as_ref().filter(|member| !member.ports().is_empty()) {
+            firewall::answer_loopback(member);
+        }
+        // Where the host's networkd manages the link, it is the one that answers.
+        if networkd::host_file(self.ask.paths, &plan.machine).exists() {
+            self.ask.lease = None;
+        }
+        if let Some(lease) = &self.ask.lease {
+            let opened = responder::open(lease, link.router_ifindex);
+            self.responder = opened.unwrap_or_else(|error| {
+                log::warn!("{error}: it gets no answer by DHCP");
+                Vec::new()
+            });
+        }
+        self.record.host_ifindex = Some(link.ifindex);
+        self.record.host_addresses = link.addresses;
+        self.record.addresses = addresses;
+        self.record.write(self.ask.paths)?;
+        match &plan.zone {
+            Some(zone) => names::renew(self.ask.paths, zone, &self.record, Change::Comes),
+            None => names::tell(&self.record),
+        }
+        Ok(())
+    }
+
+    pub(super) fn wires(&mut self) -> Result<()> {
+        let Some(network) = &self.network else { return Ok(()) };
+        let before = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
+        wires::connect(self.ask.paths, &mut self.record, network.as_fd(), before.map(AsFd::as_fd))
+    }
+}

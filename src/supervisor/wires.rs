@@ -1,0 +1,90 @@
+//! A machine's interfaces beside its link. Those of the host's own go back at its end, whoever is killed:
+//! so the machine's network namespace is kept in the machine's state directory before they are moved
+//! in. Called by `launch` and `cleanup`.
+
+use crate::error::{Context, Error, Result};
+use crate::host::netlink::wire::{self, Wire};
+use crate::host::state::Record;
+use crate::paths::Paths;
+use crate::sys::mount::{self, Depth};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::UnmountFlags;
+use std::path::PathBuf;
+
+/// Where the network namespace is kept.
+fn place(paths: &Paths, record: &Record) -> PathBuf {
+    paths.state().join(&record.name).join("network")
+}
+
+/// Makes them, or moves them in. The record names them already.
+///
+/// # Errors
+/// The first that cannot be had.
+pub fn connect(
+    paths: &Paths,
+    record: &mut Record,
+    network: BorrowedFd<'_>,
+    before: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    let runtime = super::runtime()?;
+    if let Some(before) = before {
+        // A reboot: what the guest before it had is had again.
+        runtime.block_on(wire::lift(&record.wires, before))?;
+        bring_back(paths, record)?;
+    }
+    if record.wires.iter().any(Wire::goes_back) {
+        keep(paths, record, network)?;
+    }
+    for at in 0..record.wires.len() {
+        let Some(wire) = record.wires.get_mut(at) else { continue };
+        let ifindex = runtime.block_on(wire::connect_wire(wire, network))?;
+        if ifindex.is_some() && wire.host_end() == record.host_interface.as_deref() {
+            record.host_ifindex = ifindex;
+        }
+        // Under which number it is inside: the guest may call it what it likes.
+        record.write(paths)?;
+    }
+    Ok(())
+}
+
+/// Keeps the network namespace when all that is in it is gone.
+fn keep(paths: &Paths, record: &Record, network: BorrowedFd<'_>) -> Result<()> {
+    let place = place(paths, record);
+    let keeping = || format!("cannot keep the network namespace at '{}'", place.display());
+    std::fs::File::create(&place).context(keeping)?;
+    let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&network));
+    let from = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(keeping)?;
+    let to = rustix::fs::open(&place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(keeping)?;
+    let tree = mount::copy_tree(from.as_fd(), Depth::One).map_err(Error::from).context(keeping)?;
+    mount::attach(tree.as_fd(), to.as_fd()).map_err(Error::from).context(keeping)
+}
+
+/// Removes what was made, and brings back what was moved in. What is gone already is fine.
+///
+/// # Errors
+/// What does not go, or does not come back.
+pub fn disconnect(paths: &Paths, record: &Record) -> Result<()> {
+    if record.wires.is_empty() {
+        return Ok(());
+    }
+    let removed = super::runtime()?.block_on(wire::remove_wires(&record.wires));
+    removed.and(bring_back(paths, record))
+}
+
+fn bring_back(paths: &Paths, record: &Record) -> Result<()> {
+    let place = place(paths, record);
+    if !record.wires.iter().any(Wire::goes_back) || !place.exists() {
+        return Ok(());
+    }
+    let network: OwnedFd =
+        std::fs::File::open(&place).context(|| format!("cannot open '{}'", place.display()))?.into();
+    // The place alone, or the namespace: killed in between there is nothing in it yet.
+    let result = match rustix::fs::fstatfs(&network).map(|found| found.f_type) {
+        Ok(libc::NSFS_MAGIC) => super::runtime()?.block_on(wire::bring_back(&record.wires, network.as_fd())),
+        _ => Ok(()),
+    };
+    let _ = rustix::mount::unmount(&place, UnmountFlags::DETACH);
+    let _ = std::fs::remove_file(&place);
+    result
+}
