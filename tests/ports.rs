@@ -150,6 +150,7 @@ fn ports_come_and_go_while_a_machine_runs() {
     let leader = host.machine_leader("a");
     host.write("/run/udp.pl", UDP_SERVER);
     host.sh_ok(&format!("(timeout 60 nsenter -t {leader} -n perl /run/udp.pl >/dev/null 2>&1 &)"));
+    let idle = memory(&host);
     println!("{}", host.coracle(&["set", "a", "network.ports=8080:80,5353:53/udp,8090-8092:78-80"]));
     for url in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1:8092"] {
         host.wait_until(LONG, &page(url));
@@ -158,7 +159,13 @@ fn ports_come_and_go_while_a_machine_runs() {
     let ask = "exec 3<>/dev/udp/127.0.0.1/5353; echo x >&3; timeout 2 head -n1 <&3";
     host.wait_until(LONG, &format!("bash -c '{ask}' | grep 'heard x'"));
     assert_eq!(host.property("a", "ports"), "8080:80 5353:53/udp 8090-8092:78-80");
-    // The same process, and what it had is kept over a reboot.
+    // The same processes, which hold no more than before.
+    assert_eq!(memory(&host).0, idle.0);
+    let begun = std::time::Instant::now();
+    while memory(&host).1 > idle.1 + 40 {
+        assert!(begun.elapsed().as_secs() < 10, "idle: {idle:?}, after: {:?}", memory(&host));
+    }
+    println!("supervisor and its private dirty memory, KiB: {idle:?}, after: {:?}", memory(&host));
     assert_eq!(host.machine_leader("a"), leader);
     println!("{}", refuses_taken_ports(&host));
     host.wait_until(LONG, &page("127.0.0.1:8080"));
@@ -180,6 +187,13 @@ fn ports_come_and_go_while_a_machine_runs() {
     assert!(left.contains("6 . 8005 :") && !left.contains(". 8080 :"), "{left}");
     host.coracle(&["stop", "a", "b"]);
     host.stop();
+}
+
+/// The supervisor of `a`, and its private dirty memory, KiB.
+fn memory(host: &Host) -> (u32, u64) {
+    let supervisor = host.supervisor("a");
+    let sum = format!("awk '/^Private_Dirty/ {{ print $2 }}' /proc/{supervisor}/smaps_rollup");
+    (supervisor, host.sh_ok(&sum).trim().parse().expect("a number"))
 }
 
 /// All is then as it was: the definition, the table and the record.

@@ -64,6 +64,7 @@ fn rows(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Row>> {
         return Err(Error::new(format!("it is not known what machine '{name}' was started with"))
             .hint(format!("restart it once: coracle restart {name}")));
     };
+    let read = started.clone();
     let after = snapshot::values(&resolved.settings);
     let mut rows: Vec<Row> = limits::apply(paths, &resolved.machine, act)?
         .into_iter()
@@ -89,7 +90,10 @@ fn rows(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Row>> {
         }
         let is_done = |key: &str| key.starts_with("resources.") || (rewired && rewire::KEYS.contains(&key));
         started.extend(after.into_iter().filter(|(key, _)| is_done(key)));
-        snapshot::write(paths, name, &started)?;
+        // Where nothing was done the file stays: a reboot may have written it anew meanwhile.
+        if started != read {
+            snapshot::write(paths, name, &started)?;
+        }
     }
     Ok(rows)
 }
