@@ -40,7 +40,7 @@ bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench clean
+.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench probe clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it (as root)"
@@ -50,6 +50,7 @@ help:
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
 	@echo "make bench     compare with others, as root; PARTS=\"start boot rest enter life scale\""
+	@echo "make probe     what root inside can do, point by point, here and with others, as root"
 	@echo "make lint      formatting, clippy, documentation, shell scripts"
 	@echo "make trees     the root trees of the host suite, cached"
 	@echo "make deps      what all of this needs on a Debian machine"
@@ -131,6 +132,10 @@ test-vm: deps-vm binary
 
 demo: deps binary
 	@tests/demo.sh "$(RELEASE)"
+
+probe: deps binary
+	CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(BENCH_BOUND) \
+		$(CARGO) bench --locked --profile dev --bench bench -- walls
 
 # The program that measures needs no speed of its own; what is measured is the release binary.
 bench: deps binary

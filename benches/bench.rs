@@ -27,6 +27,8 @@ mod start;
 mod support;
 #[path = "bench/table.rs"]
 mod table;
+#[path = "bench/walls.rs"]
+mod walls;
 
 /// The parts in the order they are run in: name, what it is, the function.
 const PARTS: &[(&str, &str, fn())] = &[
@@ -36,6 +38,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("enter", "a command in a machine, and its session", life::enter),
     ("life", "stop, restart, reboot", life::all),
     ("scale", "many machines", scale::all),
+    ("walls", "what root inside can do", walls::all),
 ];
 
 fn main() {

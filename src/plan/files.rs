@@ -14,11 +14,26 @@ pub const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-/// Parts of `/proc` that tell of the host or act on it.
-const MASKED_PROC: [&str; 5] = ["kallsyms", "kcore", "keys", "sysrq-trigger", "timer_list"];
+/// Parts of `/proc` that tell of the host or act on it: those that the runtimes of OCI mask, and ours.
+const MASKED_PROC: [&str; 11] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kallsyms",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "timer_list",
+];
 
 /// Parts of `/proc` that are read-only.
-const READ_ONLY_PROC: [&str; 7] = ["acpi", "apm", "asound", "bus", "fs", "irq", "scsi"];
+const READ_ONLY_PROC: [&str; 4] = ["apm", "bus", "fs", "irq"];
+
+/// Parts of sysfs that tell of the host: its tables and keys, and how much power other machines' work takes.
+const MASKED_SYSFS: [&str; 2] = ["/sys/firmware", "/sys/devices/virtual/powercap"];
 
 /// Parts of sysfs that a machine with a network of its own sees.
 const SHOWN_SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
@@ -212,6 +227,7 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
         attributes: Attributes::INERT,
         target: "/sys/fs/cgroup".into(),
     });
+    steps.extend(MASKED_SYSFS.map(|place| BuildStep::Mask { target: place.into() }));
     steps
 }
 
