@@ -414,7 +414,8 @@ static int fanotify(const void *with)
 
 static int numbered(const void *with)
 {
-	return made(syscall(*(const long *)with, -1L, -1L, -1L, -1L, -1L, -1L));
+	const long *call = with;
+	return made(syscall(call[0], call[1], call[2], call[3], -1L, -1L, -1L));
 }
 
 static int set_clock(const void *with)
@@ -574,9 +575,13 @@ static const unsigned mem[] = { 0, 1, 1 }, kmsg[] = { 0, 1, 11 }, loop[] = { 1, 
 static const unsigned long sti = TIOCSTI, high_sti = TIOCSTI | 1UL << 32, tioclinux = TIOCLINUX, high_linux = TIOCLINUX | 1UL << 32;
 static const int vsock[] = { AF_VSOCK, SOCK_STREAM, 0 }, alg[] = { AF_ALG, SOCK_SEQPACKET, 0 },
 		 audit[] = { AF_NETLINK, SOCK_RAW, 9 }, af_key[] = { AF_KEY, SOCK_RAW, 2 };
-static const long init_module = SYS_init_module, kexec = SYS_kexec_load, swapon_call = SYS_swapon, acct_call = SYS_acct,
-		  quotactl_call = SYS_quotactl, iopl_call = SYS_iopl, ldt = SYS_modify_ldt, lookup = SYS_lookup_dcookie,
-		  migrate = SYS_move_pages, uselib_call = SYS_uselib, pkey = SYS_pkey_alloc, nfsservctl = SYS_nfsservctl;
+/* With arguments that are refused only after the rights to the call were looked at. */
+static const long init_module[] = { SYS_init_module, 0, 0, 0 }, kexec[] = { SYS_kexec_load, 0, 0, 0 },
+		  swapon_call[] = { SYS_swapon, 0, 0, 0 }, acct_call[] = { SYS_acct, 1, 0, 0 },
+		  quotactl_call[] = { SYS_quotactl, -1, -1, -1 }, iopl_call[] = { SYS_iopl, 3, 0, 0 },
+		  ldt[] = { SYS_modify_ldt, 0, 0, 0 }, lookup[] = { SYS_lookup_dcookie, -1, -1, -1 },
+		  migrate[] = { SYS_move_pages, 0, 0, 0 }, uselib_call[] = { SYS_uselib, 1, 0, 0 },
+		  pkey[] = { SYS_pkey_alloc, -1, -1, 0 }, nfsservctl[] = { SYS_nfsservctl, -1, -1, -1 };
 static const char *const masks[] = { "/proc/kcore", "/proc/keys", "/proc/timer_list", NULL };
 static const char *const covers[] = { "/proc/sys", "/proc/bus", "/proc/sysrq-trigger", NULL };
 static const int files = RLIMIT_NOFILE, queue = RLIMIT_MSGQUEUE;
@@ -605,11 +610,11 @@ static const struct point points[] = {
 	{ HIGH, "writes power/state", writable, "/sys/power/state" },
 	{ HIGH, "reads kcore", readable, "/proc/kcore" },
 	{ HIGH, "sets the clock", set_clock, NULL },
-	{ HIGH, "loads modules", numbered, &init_module },
-	{ HIGH, "loads kernels", numbered, &kexec },
-	{ HIGH, "swaps", numbered, &swapon_call },
+	{ HIGH, "loads modules", numbered, init_module },
+	{ HIGH, "loads kernels", numbered, kexec },
+	{ HIGH, "swaps", numbered, swapon_call },
 	{ HIGH, "opens by handle", by_handle, NULL },
-	{ HIGH, "input and output ports", numbered, &iopl_call },
+	{ HIGH, "input and output ports", numbered, iopl_call },
 	{ HIGH, "types into terminals", typed, &sti },
 	{ HIGH, "types into terminals, high bits", typed, &high_sti },
 	{ MEDIUM, "pastes on consoles", on_terminal, &tioclinux },
@@ -654,15 +659,15 @@ static const struct point points[] = {
 	{ MEDIUM, "audit", family, audit },
 	{ MEDIUM, "rare socket families", rare_families, NULL },
 	{ MEDIUM, "real-time scheduling", realtime, NULL },
-	{ MEDIUM, "accounting", numbered, &acct_call },
-	{ MEDIUM, "quotas", numbered, &quotactl_call },
+	{ MEDIUM, "accounting", numbered, acct_call },
+	{ MEDIUM, "quotas", numbered, quotactl_call },
 	{ LOW, "fanotify of all", fanotify, NULL },
-	{ LOW, "modify_ldt", numbered, &ldt },
-	{ LOW, "lookup_dcookie", numbered, &lookup },
-	{ LOW, "move_pages", numbered, &migrate },
-	{ LOW, "uselib", numbered, &uselib_call },
-	{ LOW, "pkey_alloc", numbered, &pkey },
-	{ LOW, "nfsservctl", numbered, &nfsservctl },
+	{ LOW, "modify_ldt", numbered, ldt },
+	{ LOW, "lookup_dcookie", numbered, lookup },
+	{ LOW, "move_pages", numbered, migrate },
+	{ LOW, "uselib", numbered, uselib_call },
+	{ LOW, "pkey_alloc", numbered, pkey },
+	{ LOW, "nfsservctl", numbered, nfsservctl },
 	{ LOW, "negative nice", before_others, NULL },
 	{ LOW, "out of the OOM killer's reach", oom_shield, NULL },
 	{ LOW, "locks memory without bound", locks_memory, NULL },
@@ -682,6 +687,46 @@ static const struct point points[] = {
 	{ LOW, "reads the machine's serial number", readable, "/sys/class/dmi/id/product_uuid" },
 };
 
+/* ---- the host's side of some tests ----------------------------------------------------------------------------- */
+
+/* Goes on as a command with a key in the session keyring that whoever it starts must not find. */
+static int with_key(char **command)
+{
+	if (syscall(SYS_keyctl, 1, NULL) < 0 || syscall(SYS_add_key, "user", "hosts-own", "secret", 6, -3) < 0)
+		return 1;
+	execvp(*command, command);
+	return 1;
+}
+
+/* Listens and never answers: at a path, or in the abstract namespace after an '@'. */
+static int listen_at(const char *where)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", where);
+	socklen_t length = sizeof address.sun_family + strlen(where);
+	if (*where == '@')
+		address.sun_path[0] = 0;
+	else
+		unlink(where);
+	if (bind(fd, (struct sockaddr *)&address, length + (*where != '@')) < 0 || listen(fd, 64) < 0)
+		return 1;
+	puts("listening");
+	fflush(stdout);
+	for (;;)
+		pause();
+}
+
+/* Swaps a directory with a link to elsewhere, for as long as it is there. */
+static int swap(const char *one, const char *other)
+{
+	puts("swapping");
+	fflush(stdout);
+	for (;;)
+		if (syscall(SYS_renameat2, AT_FDCWD, one, AT_FDCWD, other, 2) < 0)
+			return 1;
+}
+
 /* Tries a point where nothing of it can stay. */
 static int try(const struct point *point, int *said)
 {
@@ -700,8 +745,14 @@ static int try(const struct point *point, int *said)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 1;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	if (argc > 2 && !strcmp(argv[1], "with-key"))
+		return with_key(argv + 2);
+	if (argc > 2 && !strcmp(argv[1], "listen"))
+		return listen_at(argv[2]);
+	if (argc > 3 && !strcmp(argv[1], "swap"))
+		return swap(argv[2], argv[3]);
 	int count[3] = { 0 }, said[2];
 	const int all = sizeof points / sizeof *points;
 	look_at_ourselves();
