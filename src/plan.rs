@@ -255,10 +255,8 @@ fn lead_steps(
     has_console: bool,
     capabilities: u64,
 ) -> Result<Vec<LeadStep>> {
-    let mut steps = vec![LeadStep::Meet(Sync::Born)];
-    if facts.user_namespace {
-        steps.push(LeadStep::BecomeRoot);
-    }
+    // Where the host's root stays root, whoever started us may have had groups (CVE-2022-2989).
+    let mut steps = vec![LeadStep::Meet(Sync::Born), LeadStep::BecomeRoot];
     // After the clone into the cgroup, which becomes the root of what the machine sees.
     steps.push(LeadStep::CgroupNamespace);
     steps.push(LeadStep::Meet(Sync::Separate));

@@ -46,6 +46,12 @@ fn descriptors_directories_signals_and_rights_stay_outside() {
         ];
         assert_closed(&said, &points);
     }
+    // Into machines that run already.
+    for machine in ["own", "same"] {
+        let line = format!("exec setpriv --groups=4,27,33 -- coracle exec {machine} -- probe");
+        let out = machines.host().sh(&line).success("the probe");
+        assert_closed(&out.stdout, &["supplementary groups"]);
+    }
 }
 
 #[test]
