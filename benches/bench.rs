@@ -9,6 +9,8 @@
 mod boot;
 #[path = "bench/contenders.rs"]
 mod contenders;
+#[path = "bench/filter.rs"]
+mod filter;
 #[path = "bench/host.rs"]
 mod host;
 #[path = "bench/life.rs"]
@@ -38,6 +40,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("enter", "a command in a machine, and its session", life::enter),
     ("life", "stop, restart, reboot", life::all),
     ("scale", "many machines", scale::all),
+    ("filter", "what the system-call filter costs", filter::all),
     ("walls", "what root inside can do", walls::all),
 ];
 
