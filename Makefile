@@ -40,7 +40,7 @@ bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench probe clean
+.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench probe faults clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it (as root)"
@@ -51,6 +51,7 @@ help:
 	@echo "make install   DESTDIR= PREFIX=/usr"
 	@echo "make bench     compare with others, as root; PARTS=\"start boot rest enter life scale\""
 	@echo "make probe     what root inside can do, point by point, here and with others, as root"
+	@echo "make faults    a start with every single call failing, and killed at every one (as root)"
 	@echo "make lint      formatting, clippy, documentation, shell scripts"
 	@echo "make trees     the root trees of the host suite, cached"
 	@echo "make deps      what all of this needs on a Debian machine"
@@ -129,6 +130,10 @@ test-vm: deps-vm binary
 	tests/vm/build.sh
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=1 \
 		timeout --kill-after=30 $(VM_BOUND) $(CARGO) test --locked --test vm
+
+# Every call of a start fails and every process is killed at every call: an hour.
+faults: deps binary
+	CORACLE_FAULTS=all CORACLE_BINARY="$(RELEASE)" $(CARGO) test --locked --test matrix -- --nocapture
 
 demo: deps binary
 	@tests/demo.sh "$(RELEASE)"

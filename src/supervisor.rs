@@ -8,7 +8,7 @@ pub mod control;
 mod ending;
 mod firewall;
 pub mod flight;
-mod guest;
+pub mod guest;
 pub mod handover;
 mod idmap;
 pub mod launch;
@@ -18,7 +18,7 @@ pub mod reserve;
 pub mod responder;
 mod stop;
 pub mod supervise;
-mod syslog;
+pub mod syslog;
 
 use crate::machine::users::Users;
 
