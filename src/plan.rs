@@ -39,6 +39,17 @@ pub struct User {
     pub shell: String,
 }
 
+/// A device of the host that a machine is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedDevice {
+    /// Its path, below `/dev`.
+    pub path: PathBuf,
+    /// Which one it is.
+    pub device: step::Device,
+    /// Its mode.
+    pub mode: u32,
+}
+
 /// What was found on the host and in the tree, as far as a plan depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -62,6 +73,8 @@ pub struct Facts {
     pub terminal: String,
     /// Device nodes of the host that machines get where they are there (`fuse`, `net/tun`).
     pub devices: Vec<String>,
+    /// The devices that its definition names.
+    pub further_devices: Vec<NamedDevice>,
     /// A .network file for a guest that runs networkd, where the link has addresses.
     pub guest_network_file: Option<String>,
     /// The text of the guest's resolv.conf(5), where it is to have one from us.

@@ -106,6 +106,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         bounding: (1 << 41) - 1,
         terminal: "dumb".into(),
         devices: vec!["net/tun".into(), "fuse".into()],
+        further_devices: Vec::new(),
         guest_network_file: (machine.network.mode == Mode::Veth).then(|| "[Match]\n".into()),
         resolv_conf: (machine.network.mode == Mode::Veth).then(|| "nameserver 192.0.2.53\n".into()),
         attach_at: "/run/coracle/web/root".into(),

@@ -213,6 +213,7 @@ fn security(said: &Layer) -> Result<Security> {
         capabilities_drop: names(&said.capabilities_drop),
         syscalls_allow: said.syscalls_allow.values().map(|name| name.0.clone()).collect(),
         syscalls_deny: said.syscalls_deny.values().map(|name| name.0.clone()).collect(),
+        devices: said.devices.values().map(|device| device.0.clone().into()).collect(),
         no_new_privileges: known(&said.no_new_privileges, "security.no-new-privileges")?,
     })
 }

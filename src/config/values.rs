@@ -7,7 +7,7 @@ mod port;
 mod words;
 
 pub use limits::{Limit, Quota, Size, Weight};
-pub use names::{Argument, Capability, Hostname, Slice, Syscall, Uuid, Variable};
+pub use names::{Argument, Capability, Device, Hostname, Slice, Syscall, Uuid, Variable};
 pub use words::{OwnershipWord, Signal};
 
 use crate::error::{Error, Result};

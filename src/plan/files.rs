@@ -5,7 +5,7 @@ use super::Facts;
 use super::step::{BuildStep, Device, Missing, Source};
 use crate::machine::Machine;
 use crate::sys::mount::{Attributes, Depth};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Directories that must exist in every root.
 pub const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
@@ -122,6 +122,7 @@ fn devices(facts: &Facts, owner: u32) -> Vec<BuildStep> {
             steps.push(node(format!("/dev/{name}"), Device { block: false, major, minor }, 0o666));
         }
     }
+    steps.extend(further_devices(facts));
     for (path, to) in [
         ("ptmx", "pts/ptmx"),
         ("fd", "/proc/self/fd"),
@@ -151,6 +152,24 @@ fn devices(facts: &Facts, owner: u32) -> Vec<BuildStep> {
         attributes: Attributes::INERT,
         target: "/dev/mqueue".into(),
     });
+    steps
+}
+
+/// The devices that a definition names, owned by the guest's root, with the directories they lie in.
+fn further_devices(facts: &Facts) -> Vec<BuildStep> {
+    let mut steps = Vec::new();
+    let plain = |path: &Path| DEVICES.iter().any(|(name, ..)| Path::new("/dev").join(name) == path);
+    for named in facts.further_devices.iter().filter(|named| !plain(&named.path)) {
+        let above: Vec<_> =
+            named.path.ancestors().skip(1).take_while(|path| *path != Path::new("/dev")).collect();
+        for path in above.into_iter().rev() {
+            let made = BuildStep::Directory { path: path.into(), mode: 0o755 };
+            if !steps.contains(&made) {
+                steps.push(made);
+            }
+        }
+        steps.push(BuildStep::Node { path: named.path.clone(), device: named.device, mode: named.mode });
+    }
     steps
 }
 

@@ -33,6 +33,34 @@ fn ranges_of_ids_are_apart_and_hold_no_id_of_the_host() {
 }
 
 #[test]
+fn a_device_that_is_named_can_be_opened_and_no_other() {
+    let machines = Machines::shared();
+    let host = machines.host();
+    host.add_guest("busybox", "device");
+    let define = |list: &str| {
+        host.write("/etc/coracle/machines.d/device.toml", &format!("[security]\ndevices = [{list}]\n"));
+    };
+    let open = "stat -c '%u %g %t:%T' /dev/loop-control; exec 3<>/dev/loop-control && echo opened";
+    for (list, opens) in [("", false), ("\"/dev/loop-control\", \"/dev/null\", \"/dev/fuse\"", true)] {
+        define(list);
+        host.ok(&["coracle", "start", "device"]);
+        let out = machines.sh("device", open);
+        assert_eq!(out.stdout == "0 0 a:ed\nopened\n", opens, "{list}: {out}");
+        // The machine whose root is the host's can make the node, and not open it.
+        let script = "mknod /l c 10 237; (exec 3</l) && echo opened; rm -f /l";
+        assert!(!machines.sh("same", script).stdout.contains("opened"));
+        host.ok(&["coracle", "stop", "device"]);
+    }
+    for bad in
+        ["\"/dev/nowhere\"", "\"/dev/pts\"", "\"/dev/../etc/passwd\"", "\"/etc/passwd\"", "\"/dev/a b\""]
+    {
+        define(bad);
+        assert_ne!(host.exec(&["coracle", "start", "device"]).status, 0, "{bad}");
+    }
+    host.sh_ok("rm /etc/coracle/machines.d/device.toml; systemctl reset-failed coracle@device");
+}
+
+#[test]
 fn other_users_of_the_host_read_nothing_of_a_machine_and_do_nothing_to_it() {
     let machines = Machines::shared();
     let host = machines.host();

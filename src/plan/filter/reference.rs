@@ -81,7 +81,6 @@ fn numbers_are_those_of_libseccomp() {
     // Their table ends some years ago; the calls since have the same number everywhere.
     let unknown = CALLS.iter().filter(|call| !reference.numbers.contains_key(call.name));
     let unknown: Vec<&str> = unknown.map(|call| call.name).collect();
-    eprintln!("{} names compared; unknown to libseccomp: {unknown:?}", reference.numbers.len());
     assert!(unknown.len() < 50, "{unknown:?}");
 }
 
@@ -110,8 +109,7 @@ fn every_number_is_answered_as_by_libseccomp() {
             assert_eq!(ours, theirs, "{abi:?} {number} {:?}", named.map(|call| call.name));
             compared += 1;
         }
-        eprintln!("{compared} numbers compared: {allow:?} {deny:?}");
-        assert!(compared > 2900, "{compared}");
+        assert!(compared > 2990, "{compared}");
         // x32 is no interface of ours, nor of what libseccomp was told.
         for number in 0..1024 {
             let call = || Call { number: 0x4000_0000 + number, arch: Abi::X86_64.audit(), args: [0; 6] };
