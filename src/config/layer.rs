@@ -196,6 +196,8 @@ pub struct Mount {
     pub recursive: Option<bool>,
     /// Whether a bind's ids are mapped as the root's are.
     pub map_ids: Option<bool>,
+    /// Whether a bind's setuid programs and file capabilities count.
+    pub setuid: Option<bool>,
     /// tmpfs(5) options.
     pub options: Option<String>,
 }

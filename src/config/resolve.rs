@@ -197,6 +197,7 @@ fn mount(paths: &Paths, Said { value: said, origin }: &Said<layer::Mount>, users
             // Off unless asked: a guest that is root over files of the host can leave
             // setuid programs there.
             map_ids: said.map_ids.unwrap_or(false) && users != Users::Host,
+            setuid: said.setuid.unwrap_or(false),
         },
         MountWord::Tmpfs => MountKind::Tmpfs { options: said.options.clone().unwrap_or_default() },
         MountWord::Inaccessible => MountKind::Inaccessible,

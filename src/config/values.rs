@@ -165,6 +165,7 @@ impl Value for super::layer::Mount {
         part("read-only", self.read_only.as_ref().map(Value::show));
         part("recursive", self.recursive.as_ref().map(Value::show));
         part("map-ids", self.map_ids.as_ref().map(Value::show));
+        part("setuid", self.setuid.as_ref().map(Value::show));
         part("options", self.options.as_ref().map(Value::show));
         format!("{{ {} }}", parts.join(", "))
     }
