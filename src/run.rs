@@ -178,6 +178,7 @@ fn place(machine: &Machine, kept: Option<&Kept>) -> Result<Place> {
         description: &format!("Machine {}", machine.name),
         pid: std::process::id(),
         pidfd: None,
+        devices: &machine.security.devices,
         resources: &machine.resources,
     };
     runtime()?.block_on(systemd1::start_scope(&scope))?;

@@ -129,7 +129,7 @@ fn mounts(
     }
     let defined = after.iter().zip(&resolved.machine.mounts);
     for (text, mount) in defined.filter(|(text, _)| !before.contains(text)) {
-        let MountKind::Bind { source, read_only, map_ids, .. } = &mount.kind else {
+        let MountKind::Bind { source, read_only, map_ids, setuid, .. } = &mount.kind else {
             rows.push(row(RESTART, "-", text));
             continue;
         };
@@ -142,6 +142,7 @@ fn mounts(
                     source,
                     target: &mount.target,
                     read_only: *read_only,
+                    setuid: *setuid,
                     make_target: true.into(),
                     map: if *map_ids { bind::Map::Numbers } else { bind::Map::Unmapped },
                 },
