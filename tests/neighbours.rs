@@ -98,9 +98,7 @@ fn assert_flows(host: &Host) {
     for port in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
         host.wait_until(
             std::time::Duration::from_secs(10),
-            &format!(
-                "ip netns exec outside busybox wget -T 2 -q -O - http://{port}/ | grep 'hello from busybox'"
-            ),
+            &format!("ip netns exec outside {} | grep 'hello from busybox'", support::fetch(port)),
         );
     }
     let b = host.address("b");

@@ -3,7 +3,5 @@
 # shellcheck source=tests/trees/recipes/host.sh
 . "${BASH_SOURCE[0]%/*}/host.sh"
 SUITE=bookworm
-# the static one of this suite dies of the name service of libnss-resolve
-INCLUDE=${INCLUDE/busybox-static/busybox}
 # as installed systems have it; in later suites the packages see to it themselves
 OPTIONS+=(--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr)
