@@ -47,8 +47,20 @@ const PROMISED: &[(&str, &str, &str)] = &[
     ("/proc/sys/kernel/random/boot_id", "tmpfs", "ro,nosuid,nodev,noexec"),
     ("/proc/kmsg", "tmpfs", "ro,nosuid,nodev,noexec"),
 ];
-const MASKED: [&str; 5] = ["kallsyms", "kcore", "keys", "sysrq-trigger", "timer_list"];
-const READ_ONLY: [&str; 7] = ["acpi", "apm", "asound", "bus", "fs", "irq", "scsi"];
+const MASKED: [&str; 11] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kallsyms",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "timer_list",
+];
+const READ_ONLY: [&str; 4] = ["apm", "bus", "fs", "irq"];
 const SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
 
 /// Those of `/proc` that this kernel has.
@@ -84,7 +96,12 @@ fn mounts_are_the_ones_promised_and_no_others() {
     assert_eq!(found, promised(&root, &sysfs));
     // Without a network of its own sysfs is whole.
     let found = mounts(&lab.sh_plain(&[], "cat /proc/self/mountinfo"));
-    assert_eq!(found, promised(&root, &[("/sys", "sysfs")]));
+    let mut whole = promised(&root, &[("/sys", "sysfs")]);
+    if Path::new("/sys/firmware").exists() {
+        let options = "ro,nosuid,nodev,noexec".to_owned();
+        whole.insert("/sys/firmware".into(), Mount { kind: "tmpfs".into(), options, is_shared: true });
+    }
+    assert_eq!(found, whole);
 }
 
 #[test]
