@@ -142,15 +142,19 @@ fn nothing_that_covers_can_be_taken_off() {
 fn what_is_masked_tells_nothing() {
     let lab = lab!();
     for plain in [false, true] {
-        let script = "for name in kallsyms kcore keys sysrq-trigger timer_list; do
+        let script = "for name in acpi asound interrupts kallsyms kcore keys latency_stats sched_debug scsi sysrq-trigger \
+            timer_list; do
             path=/proc/$name
             [ ! -e $path ] || stat -c '%n %a %s %F' $path
-            cat $path 2>/dev/null || :
+            if [ -d $path ]; then ls -A $path; else cat $path 2>/dev/null || :; fi
             { echo x >$path; } 2>/dev/null && echo \"wrote $path\"
         done; :";
         let told = if plain { lab.sh_plain(&[], script) } else { lab.sh(&[], script) };
-        let expected: String =
-            present(&MASKED).iter().map(|path| format!("{path} 0 0 regular empty file\n")).collect();
+        let empty = |path: &String| match Path::new(path).is_dir() {
+            true => format!("{path} 0 40 directory\n"),
+            false => format!("{path} 0 0 regular empty file\n"),
+        };
+        let expected: String = present(&MASKED).iter().map(empty).collect();
         assert_eq!(told, expected);
     }
 }
