@@ -299,15 +299,21 @@ impl<'a> Launch<'a> {
         let own = namespace("pid")?;
         enter(&pidfd, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
         let side = process::clone_as(BUILDER);
-        // The child first: from here on it must never come back into the supervisor's code.
-        if let Ok(Side::Child) = side {
-            drop(ours);
-            payload::build(&self.ask.plan.build, &theirs, place)
-        }
+        let cloned = match side {
+            // It must never come back into the supervisor's code.
+            Ok(Side::Child) => {
+                drop(ours);
+                payload::build(&self.ask.plan.build, &theirs, place)
+            }
+            // Kept before anything else can fail: PID 1 does not end before it is reaped.
+            Ok(Side::Parent(child)) => {
+                self.builder = Some((child, ours));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
         enter(&own, CloneFlags::CLONE_NEWPID, "cannot leave the machine's pid namespace")?;
-        if let Side::Parent(child) = side? {
-            self.builder = Some((child, ours));
-        }
+        cloned?;
         enter(&self.host_mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts")
     }
 

@@ -12,7 +12,7 @@ left() {
 		find /sys/fs/cgroup/machine.slice -mindepth 1 -type d -name '*coracle*'
 		machinectl --no-legend list
 		pgrep -x coracle
-		find /run/systemd/network -name '*ve-*'
+		find /run/systemd/network -name "*ve-*"
 	} 2>/dev/null | grep -v -e '^$' -e ':$' -e '^/run/.*:$' | tr '\n\t' '; '
 }
 

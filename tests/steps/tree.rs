@@ -47,8 +47,20 @@ const PROMISED: &[(&str, &str, &str)] = &[
     ("/proc/sys/kernel/random/boot_id", "tmpfs", "ro,nosuid,nodev,noexec"),
     ("/proc/kmsg", "tmpfs", "ro,nosuid,nodev,noexec"),
 ];
-const MASKED: [&str; 5] = ["kallsyms", "kcore", "keys", "sysrq-trigger", "timer_list"];
-const READ_ONLY: [&str; 7] = ["acpi", "apm", "asound", "bus", "fs", "irq", "scsi"];
+const MASKED: [&str; 11] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kallsyms",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "timer_list",
+];
+const READ_ONLY: [&str; 4] = ["apm", "bus", "fs", "irq"];
 const SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
 
 /// Those of `/proc` that this kernel has.
@@ -84,7 +96,12 @@ fn mounts_are_the_ones_promised_and_no_others() {
     assert_eq!(found, promised(&root, &sysfs));
     // Without a network of its own sysfs is whole.
     let found = mounts(&lab.sh_plain(&[], "cat /proc/self/mountinfo"));
-    assert_eq!(found, promised(&root, &[("/sys", "sysfs")]));
+    let mut whole = promised(&root, &[("/sys", "sysfs")]);
+    if Path::new("/sys/firmware").exists() {
+        let options = "ro,nosuid,nodev,noexec".to_owned();
+        whole.insert("/sys/firmware".into(), Mount { kind: "tmpfs".into(), options, is_shared: true });
+    }
+    assert_eq!(found, whole);
 }
 
 #[test]
@@ -125,15 +142,19 @@ fn nothing_that_covers_can_be_taken_off() {
 fn what_is_masked_tells_nothing() {
     let lab = lab!();
     for plain in [false, true] {
-        let script = "for name in kallsyms kcore keys sysrq-trigger timer_list; do
+        let script = "for name in acpi asound interrupts kallsyms kcore keys latency_stats sched_debug scsi sysrq-trigger \
+            timer_list; do
             path=/proc/$name
             [ ! -e $path ] || stat -c '%n %a %s %F' $path
-            cat $path 2>/dev/null || :
+            if [ -d $path ]; then ls -A $path; else cat $path 2>/dev/null || :; fi
             { echo x >$path; } 2>/dev/null && echo \"wrote $path\"
         done; :";
         let told = if plain { lab.sh_plain(&[], script) } else { lab.sh(&[], script) };
-        let expected: String =
-            present(&MASKED).iter().map(|path| format!("{path} 0 0 regular empty file\n")).collect();
+        let empty = |path: &String| match Path::new(path).is_dir() {
+            true => format!("{path} 0 40 directory\n"),
+            false => format!("{path} 0 0 regular empty file\n"),
+        };
+        let expected: String = present(&MASKED).iter().map(empty).collect();
         assert_eq!(told, expected);
     }
 }
