@@ -42,7 +42,7 @@ libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench clean
+.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench probe faults clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it (as root)"
@@ -52,6 +52,8 @@ help:
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
 	@echo "make bench     compare with others, as root; PARTS=\"start boot rest enter life scale\""
+	@echo "make probe     what root inside can do, point by point, here and with others, as root"
+	@echo "make faults    a start with every single call failing, and killed at every one (as root)"
 	@echo "make lint      formatting, clippy, documentation, shell scripts"
 	@echo "make trees     the root trees of the host suite, cached"
 	@echo "make deps      what all of this needs on a Debian machine"
@@ -136,8 +138,16 @@ test-vm: deps-vm binary
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=1 \
 		timeout --kill-after=30 $(VM_BOUND) $(CARGO) test --locked --test vm
 
+# Every call of a start fails and every process is killed at every call: an hour.
+faults: deps binary
+	CORACLE_FAULTS=all CORACLE_BINARY="$(RELEASE)" $(CARGO) test --locked --test matrix -- --nocapture
+
 demo: deps binary
 	@tests/demo.sh "$(RELEASE)"
+
+probe: deps binary
+	CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(BENCH_BOUND) \
+		$(CARGO) bench --locked --profile dev --bench bench -- walls
 
 # The program that measures needs no speed of its own; what is measured is the release binary.
 bench: deps binary

@@ -9,6 +9,8 @@
 mod boot;
 #[path = "bench/contenders.rs"]
 mod contenders;
+#[path = "bench/filter.rs"]
+mod filter;
 #[path = "bench/host.rs"]
 mod host;
 #[path = "bench/life.rs"]
@@ -27,6 +29,8 @@ mod start;
 mod support;
 #[path = "bench/table.rs"]
 mod table;
+#[path = "bench/walls.rs"]
+mod walls;
 
 /// The parts in the order they are run in: name, what it is, the function.
 const PARTS: &[(&str, &str, fn())] = &[
@@ -36,6 +40,8 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("enter", "a command in a machine, and its session", life::enter),
     ("life", "stop, restart, reboot", life::all),
     ("scale", "many machines", scale::all),
+    ("filter", "what the system-call filter costs", filter::all),
+    ("walls", "what root inside can do", walls::all),
 ];
 
 fn main() {

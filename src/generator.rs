@@ -59,6 +59,9 @@ pub fn drop_in(machine: &Machine) -> String {
             line(key, &value);
         }
     }
+    for device in &machine.security.devices {
+        line("DeviceAllow", &format_args!("{} rwm", device.display()));
+    }
     if let Some(percent) = limits.cpu_quota {
         line("CPUQuota", &format_args!("{percent}%"));
     }

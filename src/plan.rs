@@ -40,6 +40,17 @@ pub struct User {
     pub shell: String,
 }
 
+/// A device of the host that a machine is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedDevice {
+    /// Its path, below `/dev`.
+    pub path: PathBuf,
+    /// Which one it is.
+    pub device: step::Device,
+    /// Its mode.
+    pub mode: u32,
+}
+
 /// What was found on the host and in the tree, as far as a plan depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -63,6 +74,8 @@ pub struct Facts {
     pub terminal: String,
     /// Device nodes of the host that machines get where they are there (`fuse`, `net/tun`).
     pub devices: Vec<String>,
+    /// The devices that its definition names.
+    pub further_devices: Vec<NamedDevice>,
     /// A .network file for a guest that runs networkd, where the link has addresses.
     pub guest_network_file: Option<String>,
     /// The text of the guest's resolv.conf(5), where it is to have one from us.
@@ -271,10 +284,8 @@ fn lead_steps(
     has_console: bool,
     capabilities: u64,
 ) -> Result<Vec<LeadStep>> {
-    let mut steps = vec![LeadStep::Meet(Sync::Born)];
-    if facts.user_namespace {
-        steps.push(LeadStep::BecomeRoot);
-    }
+    // Where the host's root stays root, whoever started us may have had groups (CVE-2022-2989).
+    let mut steps = vec![LeadStep::Meet(Sync::Born), LeadStep::BecomeRoot];
     // After the clone into the cgroup, which becomes the root of what the machine sees.
     steps.push(LeadStep::CgroupNamespace);
     steps.push(LeadStep::Meet(Sync::Separate));

@@ -86,6 +86,7 @@ pub fn supervise_unit() -> Result<u8> {
             // Executed again, so that what D-Bus needed is not held while the machine idles.
             Err(running.execute(&["supervise".into()]))
         }
+        Outcome::Refresh(running) => Err(running.execute(&["supervise".into()])),
     }
 }
 
@@ -141,6 +142,7 @@ fn in_foreground(
             Outcome::Ended(status) => return Ok(status),
             Outcome::Reboot(again) => return Err(again.execute(&again.terms.arguments)),
             Outcome::Register(again) => running = register_again(*again),
+            Outcome::Refresh(again) => running = *again,
         }
     }
 }
@@ -176,6 +178,7 @@ fn place(machine: &Machine, kept: Option<&Kept>) -> Result<Place> {
         description: &format!("Machine {}", machine.name),
         pid: std::process::id(),
         pidfd: None,
+        devices: &machine.security.devices,
         resources: &machine.resources,
     };
     runtime()?.block_on(systemd1::start_scope(&scope))?;

@@ -8,7 +8,7 @@ pub mod control;
 mod ending;
 pub mod firewall;
 pub mod flight;
-mod guest;
+pub mod guest;
 pub mod handover;
 mod idmap;
 pub mod launch;
@@ -19,7 +19,7 @@ pub mod reserve;
 pub mod responder;
 mod stop;
 pub mod supervise;
-mod syslog;
+pub mod syslog;
 mod wires;
 
 use crate::machine::users::Users;

@@ -38,9 +38,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "paths",
             "sys",
             // What a plan asks of a tree: its users, and which init it has.
+            "plan::NamedDevice",
             "plan::User",
             "plan::init",
             // And of a security module: the label of what enters a machine.
+            "plan::step::Device",
             "plan::step::Label",
         ],
     ),

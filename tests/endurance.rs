@@ -37,9 +37,9 @@ const ANSWERS: &str = r#"
 const RESTARTS: &str = r#"
     restarts() {
         for round in $(seq 1 $2); do
-            was=$(machinectl show $1 -P Leader)
+            was=$(machinectl show $1 -p Leader --value)
             coracle restart --wait=ready $1 || die $1 did not restart in round $round
-            leader=$(machinectl show $1 -P Leader)
+            leader=$(machinectl show $1 -p Leader --value)
             [ $leader != $was ] || die the same leader of $1 in round $round
             answers $1 $round
         done

@@ -67,8 +67,8 @@ fn a_run_is_a_scope_known_to_machined() {
     host.wait_until(LONG, "coracle show shown -p phase | grep phase=running");
     let leader = host.machine_leader("shown");
     assert_eq!(host.property("shown", "unit"), "coracle-shown.scope");
-    assert_eq!(host.ok(&["machinectl", "show", "shown", "-P", "Unit"]), "coracle-shown.scope\n");
-    assert_eq!(host.ok(&["machinectl", "show", "shown", "-P", "Leader"]), format!("{leader}\n"));
+    assert_eq!(host.ok(&["machinectl", "show", "shown", "-p", "Unit", "--value"]), "coracle-shown.scope\n");
+    assert_eq!(host.ok(&["machinectl", "show", "shown", "-p", "Leader", "--value"]), format!("{leader}\n"));
     for (property, expected) in [("Slice", "machine.slice"), ("Delegate", "yes"), ("ActiveState", "active")] {
         let value = host.ok(&["systemctl", "show", "-P", property, "coracle-shown.scope"]);
         assert_eq!(value.trim(), expected);

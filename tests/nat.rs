@@ -49,7 +49,7 @@ fn a_machine_reaches_the_outside_by_both_families() {
     // Nobody gets in from outside by the address of the machine.
     let address = host.address("busybox");
     host.sh_ok(&format!("ip -n outside route add {address} via 192.0.2.1"));
-    let knock = format!("ip netns exec outside busybox wget -T 2 -q -O - http://{address}/");
+    let knock = format!("ip netns exec outside timeout 2 {}", support::fetch(&address));
     assert_ne!(host.sh(&knock).status, 0);
     host.coracle(&["stop", "busybox"]);
     // Forwarding stays on, with the anycast routes of a router.

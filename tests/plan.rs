@@ -106,6 +106,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         bounding: (1 << 41) - 1,
         terminal: "dumb".into(),
         devices: vec!["net/tun".into(), "fuse".into()],
+        further_devices: Vec::new(),
         guest_network_file: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
             .then(|| "[Match]\n".into()),
         resolv_conf: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))

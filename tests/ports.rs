@@ -17,7 +17,7 @@ while ($from = recv(S, $text, 99, 0)) { send(S, "heard $text", 0, $from) }
 "#;
 
 fn page(url: &str) -> String {
-    format!("busybox wget -T 2 -q -O - http://{url}/ | grep -q 'hello from busybox'")
+    format!("timeout 2 {} | grep -q 'hello from busybox'", support::fetch(url))
 }
 
 #[test]
@@ -56,7 +56,8 @@ fn a_port_answers_from_everywhere() {
     }
     for guest in ["a", "b"] {
         for url in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
-            host.in_guest(guest, &["sh", "-c", &page(url)]).success("the page by a port, from a machine");
+            let wget = format!("busybox wget -T 2 -q -O - http://{url}/ | grep -q 'hello from busybox'");
+            host.in_guest(guest, &["sh", "-c", &wget]).success("the page by a port, from a machine");
             println!("from machine {guest} by {url}: answers");
         }
     }
@@ -150,6 +151,7 @@ fn ports_come_and_go_while_a_machine_runs() {
     let leader = host.machine_leader("a");
     host.write("/run/udp.pl", UDP_SERVER);
     host.sh_ok(&format!("(timeout 60 nsenter -t {leader} -n perl /run/udp.pl >/dev/null 2>&1 &)"));
+    let idle = memory(&host);
     println!("{}", host.coracle(&["set", "a", "network.ports=8080:80,5353:53/udp,8090-8092:78-80"]));
     for url in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1:8092"] {
         host.wait_until(LONG, &page(url));
@@ -158,7 +160,13 @@ fn ports_come_and_go_while_a_machine_runs() {
     let ask = "exec 3<>/dev/udp/127.0.0.1/5353; echo x >&3; timeout 2 head -n1 <&3";
     host.wait_until(LONG, &format!("bash -c '{ask}' | grep 'heard x'"));
     assert_eq!(host.property("a", "ports"), "8080:80 5353:53/udp 8090-8092:78-80");
-    // The same process, and what it had is kept over a reboot.
+    // The same processes, which hold no more than before.
+    assert_eq!(memory(&host).0, idle.0);
+    let begun = std::time::Instant::now();
+    while memory(&host).1 > idle.1 + 40 {
+        assert!(begun.elapsed().as_secs() < 10, "idle: {idle:?}, after: {:?}", memory(&host));
+    }
+    println!("supervisor and its private dirty memory, KiB: {idle:?}, after: {:?}", memory(&host));
     assert_eq!(host.machine_leader("a"), leader);
     println!("{}", refuses_taken_ports(&host));
     host.wait_until(LONG, &page("127.0.0.1:8080"));
@@ -180,6 +188,13 @@ fn ports_come_and_go_while_a_machine_runs() {
     assert!(left.contains("6 . 8005 :") && !left.contains(". 8080 :"), "{left}");
     host.coracle(&["stop", "a", "b"]);
     host.stop();
+}
+
+/// The supervisor of `a`, and its private dirty memory, KiB.
+fn memory(host: &Host) -> (u32, u64) {
+    let supervisor = host.supervisor("a");
+    let sum = format!("awk '/^Private_Dirty/ {{ print $2 }}' /proc/{supervisor}/smaps_rollup");
+    (supervisor, host.sh_ok(&sum).trim().parse().expect("a number"))
 }
 
 /// All is then as it was: the definition, the table and the record.

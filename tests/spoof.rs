@@ -162,11 +162,9 @@ fn a_machine_speaks_to_whom_it_may() {
         let found = to.map(|server| reaches(&host, "a", server));
         host.sh_ok("kill $(cat /run/httpd.pid)");
         // Whoever may begin to speak to it gets an answer.
-        host.wait_until(LONG, "busybox wget -T 2 -q -O - http://127.0.0.1:8080/ | grep 'hello from busybox'");
-        host.wait_until(
-            LONG,
-            "ip netns exec outside busybox wget -T 2 -q -O - 'http://[2001:db8::1]:8080/' | grep hello",
-        );
+        host.wait_until(LONG, &format!("{} | grep 'hello from busybox'", support::fetch("127.0.0.1:8080")));
+        let outside = support::fetch("[2001:db8::1]:8080");
+        host.wait_until(LONG, &format!("ip netns exec outside {outside} | grep hello"));
         let status = host.coracle(&["status", "a"]);
         println!(
             "{} -> {found:?}{}",
@@ -208,7 +206,8 @@ fn a_machine_is_as_fast_as_it_may_be() {
     };
     let give = || {
         let begun = Instant::now();
-        host.sh_ok("ip netns exec outside busybox wget -q -O /dev/null http://192.0.2.1:8080/many");
+        let many = support::fetch("192.0.2.1:8080/many");
+        host.sh_ok(&format!("ip netns exec outside {many} >/dev/null"));
         96.0 / begun.elapsed().as_secs_f64()
     };
     let (down, up) = (fetch(), give());

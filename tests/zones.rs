@@ -244,7 +244,7 @@ fn whatever_the_init_and_with_networkd_on_the_host() {
         host.in_guest("trixie", &["bash", "-c", page]).success("a page by name");
         host.in_guest("b", &["ping", "-c1", "-W5", "trixie"]).success("the other way");
         for url in ["127.0.0.1:8080", "[::1]:8080"] {
-            let page = format!("busybox wget -T 2 -q -O - http://{url}/ | grep 'hello from busybox'");
+            let page = format!("timeout 2 {} | grep 'hello from busybox'", support::fetch(url));
             let seen = host.sh(&page);
             assert_eq!(
                 seen.status,

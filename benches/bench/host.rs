@@ -1,4 +1,4 @@
-//! The machine's side: compiles the two C programs, boots the host, runs the parts in it and shows what they print.
+//! The machine's side: compiles the C programs, boots the host, runs the parts in it and shows what they print.
 //! Called by `main`.
 
 use super::support::{Host, state, trees};
@@ -48,16 +48,17 @@ pub fn measure(parts: &[&str]) {
     println!("\nAll in {} s.", began.elapsed().as_secs());
 }
 
-/// A directory with this program, the floor and the meter.
+/// A directory with this program, the floor, the meter and the probe.
 fn tools() -> PathBuf {
     let dir = state::shared("bench");
     let own = std::env::current_exe().expect("our own path");
     std::fs::copy(own, dir.join("bench")).expect("copy ourselves");
-    for name in ["floor", "meter"] {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(name).with_extension("c");
+    for source in ["benches/floor.c", "benches/meter.c", "tests/security/probe.c"] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+        let name = source.file_stem().expect("a name");
         let mut gcc = Command::new("gcc");
-        gcc.args(["-O2", "-static", "-o"]).arg(dir.join(name)).arg(source);
-        assert!(gcc.status().expect("run gcc").success(), "gcc failed on {name}.c");
+        gcc.args(["-O2", "-static", "-o"]).arg(dir.join(name)).arg(&source);
+        assert!(gcc.status().expect("run gcc").success(), "gcc failed on {}", source.display());
     }
     if let Ok(machines) = std::env::var("BENCH_MACHINES") {
         std::fs::write(dir.join("machines"), machines).expect("pass the number of machines on");

@@ -64,6 +64,7 @@ fn rows(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Row>> {
         return Err(Error::new(format!("it is not known what machine '{name}' was started with"))
             .hint(format!("restart it once: coracle restart {name}")));
     };
+    let read = started.clone();
     let after = snapshot::values(&resolved.settings);
     let mut rows: Vec<Row> = limits::apply(paths, &resolved.machine, act)?
         .into_iter()
@@ -89,7 +90,10 @@ fn rows(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Row>> {
         }
         let is_done = |key: &str| key.starts_with("resources.") || (rewired && rewire::KEYS.contains(&key));
         started.extend(after.into_iter().filter(|(key, _)| is_done(key)));
-        snapshot::write(paths, name, &started)?;
+        // Where nothing was done the file stays: a reboot may have written it anew meanwhile.
+        if started != read {
+            snapshot::write(paths, name, &started)?;
+        }
     }
     Ok(rows)
 }
@@ -125,7 +129,7 @@ fn mounts(
     }
     let defined = after.iter().zip(&resolved.machine.mounts);
     for (text, mount) in defined.filter(|(text, _)| !before.contains(text)) {
-        let MountKind::Bind { source, read_only, map_ids, .. } = &mount.kind else {
+        let MountKind::Bind { source, read_only, map_ids, setuid, .. } = &mount.kind else {
             rows.push(row(RESTART, "-", text));
             continue;
         };
@@ -138,6 +142,7 @@ fn mounts(
                     source,
                     target: &mount.target,
                     read_only: *read_only,
+                    setuid: *setuid,
                     make_target: true.into(),
                     map: if *map_ids { bind::Map::Numbers } else { bind::Map::Unmapped },
                 },

@@ -277,6 +277,7 @@ pub fn bind(paths: &Paths, wanted: &Bind) -> Result<()> {
         source,
         target: wanted.target.as_ref().unwrap_or(source),
         read_only: wanted.read_only,
+        setuid: false,
         make_target: wanted.mkdir.into(),
         map: wanted.map.clone(),
     };

@@ -3,8 +3,8 @@
 //! no default: what nobody said is empty here.
 
 use super::values::{
-    Argument, Capability, Given, Hostname, Limit, OwnershipWord, Quota, Rate, Signal, Size, Slice, Syscall,
-    Uuid, Value, Variable, Weight,
+    Argument, Capability, Device, Given, Hostname, Limit, OwnershipWord, Quota, Rate, Signal, Size, Slice,
+    Syscall, Uuid, Value, Variable, Weight,
 };
 use crate::error::Result;
 use crate::machine::Register;
@@ -197,6 +197,8 @@ pub struct Mount {
     pub recursive: Option<bool>,
     /// Whether a bind's ids are mapped as the root's are.
     pub map_ids: Option<bool>,
+    /// Whether a bind's setuid programs and file capabilities count.
+    pub setuid: Option<bool>,
     /// tmpfs(5) options.
     pub options: Option<String>,
 }
@@ -370,6 +372,8 @@ settings! {
     syscalls_allow: Many<Syscall> = Many "security.syscalls.allow";
     /// System calls taken.
     syscalls_deny: Many<Syscall> = Many "security.syscalls.deny";
+    /// Devices of the host that the machine has.
+    devices: Many<Device> = Many "security.devices";
     /// Whether setuid programs gain nothing.
     no_new_privileges: One<bool> = One "security.no-new-privileges";
     /// Variables for PID 1.

@@ -40,6 +40,8 @@ pub fn bind(text: &str, read_only: bool) -> Result<Mount> {
         source: Some(PathBuf::read(&Given::Text(source))?),
         target: Some(PathBuf::read(&Given::Text(target)).and_then(not_root)?),
         read_only: Some(read_only),
+        // As systemd-nspawn(1) binds.
+        setuid: Some(true),
         ..Mount::default()
     };
     for option in options.split(',').filter(|option| !option.is_empty()) {

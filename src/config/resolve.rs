@@ -229,6 +229,7 @@ fn mount(paths: &Paths, Said { value: said, origin }: &Said<layer::Mount>, users
             // Off unless asked: a guest that is root over files of the host can leave
             // setuid programs there.
             map_ids: said.map_ids.unwrap_or(false) && users != Users::Host,
+            setuid: said.setuid.unwrap_or(false),
         },
         MountWord::Tmpfs => MountKind::Tmpfs { options: said.options.clone().unwrap_or_default() },
         MountWord::Inaccessible => MountKind::Inaccessible,
@@ -245,6 +246,7 @@ fn security(said: &Layer) -> Result<Security> {
         capabilities_drop: names(&said.capabilities_drop),
         syscalls_allow: said.syscalls_allow.values().map(|name| name.0.clone()).collect(),
         syscalls_deny: said.syscalls_deny.values().map(|name| name.0.clone()).collect(),
+        devices: said.devices.values().map(|device| device.0.clone().into()).collect(),
         no_new_privileges: known(&said.no_new_privileges, "security.no-new-privileges")?,
     })
 }

@@ -7,6 +7,8 @@ use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// Values by key, as definitions have them.
@@ -36,14 +38,22 @@ pub fn values(settings: &Layer) -> Values {
     values
 }
 
-/// Keeps what a machine was started with.
+/// Keeps what a machine was started with, for root alone: a definition that only root may read has secrets in its
+/// environment.
 ///
 /// # Errors
 /// What cannot be written.
 pub fn write(paths: &Paths, name: &Name, values: &Values) -> Result<()> {
     let file = file(paths, name);
     let text = serde_json::to_vec(values).map_err(|error| Error::new(error.to_string()))?;
-    std::fs::write(&file, text).context(|| format!("cannot write '{}'", file.display()))
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&file)
+        .and_then(|mut open| open.write_all(&text))
+        .context(|| format!("cannot write '{}'", file.display()))
 }
 
 /// What a machine was started with; nothing where that was not kept.

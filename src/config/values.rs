@@ -10,7 +10,7 @@ mod words;
 
 pub use egress::Rate;
 pub use limits::{Limit, Quota, Size, Weight};
-pub use names::{Argument, Capability, Hostname, Slice, Syscall, Uuid, Variable};
+pub use names::{Argument, Capability, Device, Hostname, Slice, Syscall, Uuid, Variable};
 pub use words::{OwnershipWord, Signal};
 
 use crate::error::{Error, Result};
@@ -168,6 +168,7 @@ impl Value for super::layer::Mount {
         part("read-only", self.read_only.as_ref().map(Value::show));
         part("recursive", self.recursive.as_ref().map(Value::show));
         part("map-ids", self.map_ids.as_ref().map(Value::show));
+        part("setuid", self.setuid.as_ref().map(Value::show));
         part("options", self.options.as_ref().map(Value::show));
         format!("{{ {} }}", parts.join(", "))
     }

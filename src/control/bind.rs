@@ -75,6 +75,8 @@ pub struct Ask<'a> {
     pub target: &'a Path,
     /// Whether it is read-only inside.
     pub read_only: bool,
+    /// Whether its setuid programs and file capabilities count.
+    pub setuid: bool,
     /// Whether a missing target is made.
     pub make_target: MakeTarget,
     /// Whose files are whose.
@@ -214,6 +216,7 @@ fn tree(ask: &Ask<'_>, record: &Record, source: &Path) -> Result<OwnedFd> {
     }
     let attributes = Attributes {
         read_only: ask.read_only,
+        no_setuid: !ask.setuid,
         // A node of the host would be a device of the host.
         no_devices: true,
         ..Attributes::default()

@@ -8,6 +8,11 @@ use crate::host::varlink;
 use crate::machine::Machine;
 use crate::paths::Paths;
 use serde_json::json;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// How long a supervisor may be away.
+const AWAY: Duration = Duration::from_secs(1);
 
 /// The settings that are changed here.
 pub const KEYS: [&str; 4] = ["network.ports", "network.egress", "network.rate-in", "network.rate-out"];
@@ -17,12 +22,23 @@ pub fn is_possible(paths: &Paths, machine: &Machine) -> bool {
     running(paths, &machine.name).is_ok_and(|record| record.firewall.is_some())
 }
 
+/// Connects to a supervisor, which after a change executes itself anew and is away for a moment.
+fn connect(paths: &Paths, machine: &Machine) -> Result<UnixStream> {
+    let begun = Instant::now();
+    loop {
+        match varlink::connect(&paths.control(machine.name.as_str())) {
+            Err(_) if begun.elapsed() < AWAY => std::thread::sleep(AWAY / 50),
+            other => return other,
+        }
+    }
+}
+
 /// Makes ports and bounds of a machine that runs those of its definition.
 ///
 /// # Errors
 /// A port of somebody else, or a supervisor that does not do it; then all is as it was.
 pub fn apply(paths: &Paths, machine: &Machine) -> Result<()> {
-    let mut stream = varlink::connect(&paths.control(machine.name.as_str())).map_err(|error| {
+    let mut stream = connect(paths, machine).map_err(|error| {
         error.hint("its supervisor is of an older version or is just starting; try again, or restart it")
     })?;
     let network = &machine.network;

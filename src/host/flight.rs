@@ -6,7 +6,8 @@ use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use serde::{Deserialize, Serialize};
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 
 /// How many lines of the console are kept, and how many failed units.
 pub const LINES: usize = 12;
@@ -56,7 +57,11 @@ impl Flight {
         // A name of ours never begins with a dot: the draft is no machine's record.
         let draft = file.with_file_name(format!(".{name}.json"));
         std::fs::create_dir_all(paths.kept().join("records"))
-            .and_then(|()| std::fs::write(&draft, text))
+            .and_then(|()| {
+                // For root alone, as the journal is: it has the end of the guest's console.
+                let mut options = std::fs::OpenOptions::new();
+                options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?.write_all(&text)
+            })
             .and_then(|()| std::fs::rename(&draft, &file))
             .context(doing)
     }

@@ -4,7 +4,8 @@
 use super::emulator;
 use crate::error::{Context, Error, Result};
 use crate::machine::init::{Init, InitChoice};
-use crate::plan::{User, init};
+use crate::plan::step::Device;
+use crate::plan::{NamedDevice, User, init};
 use crate::sys::mount;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -254,6 +255,28 @@ pub fn random_id() -> [u8; 16] {
     id[6] = id[6] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;
     id
+}
+
+/// The devices that a definition names. Those that every machine has where the host has them are not among them.
+///
+/// # Errors
+/// One that is not there, or is none.
+pub fn named_devices(paths: &[PathBuf]) -> Result<Vec<NamedDevice>> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let always = devices();
+    let named = paths.iter().filter(|path| always.iter().all(|name| Path::new("/dev").join(name) != **path));
+    let look = |path: &PathBuf| {
+        let data = std::fs::metadata(path).context(|| format!("cannot find device '{}'", path.display()))?;
+        let kind = data.file_type();
+        if !kind.is_char_device() && !kind.is_block_device() {
+            return Err(Error::new(format!("'{}' is not a device", path.display()))
+                .hint("security.devices names device nodes of the host"));
+        }
+        let (major, minor) = (rustix::fs::major(data.rdev()), rustix::fs::minor(data.rdev()));
+        let device = Device { block: kind.is_block_device(), major, minor };
+        Ok(NamedDevice { path: path.clone(), device, mode: data.mode() & 0o777 })
+    };
+    named.map(look).collect()
 }
 
 /// Which of the device nodes that machines may get the host has.

@@ -32,6 +32,8 @@ pub enum MountKind {
         recursive: bool,
         /// Whether ids are mapped as the root's are: owner 0 on the host is root inside.
         map_ids: bool,
+        /// Whether its setuid programs and file capabilities count: they are of other owners than the tree's.
+        setuid: bool,
     },
     /// An empty file system in memory.
     Tmpfs {

@@ -1,5 +1,7 @@
 //! What the machine may do to the kernel.
 
+use std::path::PathBuf;
+
 /// Every capability of linux/capability.h by its number, without `CAP_`.
 pub const CAPABILITIES: [&str; 41] = [
     "CHOWN",
@@ -56,6 +58,8 @@ pub struct Security {
     pub syscalls_allow: Vec<String>,
     /// System calls and `@groups` taken from the allow list; wins over added ones.
     pub syscalls_deny: Vec<String>,
+    /// Devices of the host that it has too, by their paths below `/dev`.
+    pub devices: Vec<PathBuf>,
     /// Whether setuid programs gain nothing (prctl(2), PR_SET_NO_NEW_PRIVS).
     pub no_new_privileges: bool,
 }

@@ -41,10 +41,8 @@ pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
     // The label first, while procfs is the host's: it is taken with the exec.
     let mut steps: Vec<LeadStep> = exec.label.iter().cloned().map(LeadStep::Label).collect();
     // Limits before the door: in the machine's user namespace no hard limit can be raised.
-    steps.extend([LeadStep::Limits, LeadStep::Join]);
-    if exec.user_namespace {
-        steps.push(LeadStep::BecomeRoot);
-    }
+    // Where the host's root stays root too: who calls may have groups.
+    steps.extend([LeadStep::Limits, LeadStep::Join, LeadStep::BecomeRoot]);
     // Before anything of the guest is touched: from here on we are no more than its PID 1.
     steps.extend([LeadStep::Capabilities(exec.policy.capabilities), LeadStep::Keyring]);
     let filter = LeadStep::Filter(filter::compile(&exec.policy)?);

@@ -5,7 +5,7 @@ use super::Facts;
 use super::step::{BuildStep, Device, Missing, Source};
 use crate::machine::Machine;
 use crate::sys::mount::{Attributes, Depth};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Directories that must exist in every root.
 pub const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
@@ -14,11 +14,26 @@ pub const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-/// Parts of `/proc` that tell of the host or act on it.
-const MASKED_PROC: [&str; 5] = ["kallsyms", "kcore", "keys", "sysrq-trigger", "timer_list"];
+/// Parts of `/proc` that tell of the host or act on it: those that the runtimes of OCI mask, and ours.
+const MASKED_PROC: [&str; 11] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kallsyms",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "timer_list",
+];
 
 /// Parts of `/proc` that are read-only.
-const READ_ONLY_PROC: [&str; 7] = ["acpi", "apm", "asound", "bus", "fs", "irq", "scsi"];
+const READ_ONLY_PROC: [&str; 4] = ["apm", "bus", "fs", "irq"];
+
+/// Parts of sysfs that tell of the host: its tables and keys, and how much power other machines' work takes.
+const MASKED_SYSFS: [&str; 2] = ["/sys/firmware", "/sys/devices/virtual/powercap"];
 
 /// Parts of sysfs that a machine with a network of its own sees.
 const SHOWN_SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
@@ -107,6 +122,7 @@ fn devices(facts: &Facts, owner: u32) -> Vec<BuildStep> {
             steps.push(node(format!("/dev/{name}"), Device { block: false, major, minor }, 0o666));
         }
     }
+    steps.extend(further_devices(facts));
     for (path, to) in [
         ("ptmx", "pts/ptmx"),
         ("fd", "/proc/self/fd"),
@@ -136,6 +152,24 @@ fn devices(facts: &Facts, owner: u32) -> Vec<BuildStep> {
         attributes: Attributes::INERT,
         target: "/dev/mqueue".into(),
     });
+    steps
+}
+
+/// The devices that a definition names, owned by the guest's root, with the directories they lie in.
+fn further_devices(facts: &Facts) -> Vec<BuildStep> {
+    let mut steps = Vec::new();
+    let plain = |path: &Path| DEVICES.iter().any(|(name, ..)| Path::new("/dev").join(name) == path);
+    for named in facts.further_devices.iter().filter(|named| !plain(&named.path)) {
+        let above: Vec<_> =
+            named.path.ancestors().skip(1).take_while(|path| *path != Path::new("/dev")).collect();
+        for path in above.into_iter().rev() {
+            let made = BuildStep::Directory { path: path.into(), mode: 0o755 };
+            if !steps.contains(&made) {
+                steps.push(made);
+            }
+        }
+        steps.push(BuildStep::Node { path: named.path.clone(), device: named.device, mode: named.mode });
+    }
     steps
 }
 
@@ -212,6 +246,7 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
         attributes: Attributes::INERT,
         target: "/sys/fs/cgroup".into(),
     });
+    steps.extend(MASKED_SYSFS.map(|place| BuildStep::Mask { target: place.into() }));
     steps
 }
 

@@ -21,6 +21,8 @@ mod groups;
 #[cfg(test)]
 mod interpreter;
 mod program;
+#[cfg(test)]
+mod reference;
 
 use crate::error::{Error, Result};
 use calls::Abi;

@@ -13,10 +13,10 @@ pub fn custom(mounts: &[Mount], facts: &Facts) -> Vec<BuildStep> {
 fn step(mount: &Mount, facts: &Facts) -> BuildStep {
     let target = mount.target.clone();
     match &mount.kind {
-        MountKind::Bind { source, read_only, recursive, map_ids } => BuildStep::Bind {
+        MountKind::Bind { source, read_only, recursive, map_ids, setuid } => BuildStep::Bind {
             source: Source::Host(source.clone()),
             target,
-            attributes: Attributes { read_only: *read_only, ..Attributes::default() },
+            attributes: Attributes { read_only: *read_only, no_setuid: !setuid, ..Attributes::default() },
             depth: if *recursive { Depth::Tree } else { Depth::One },
             map_ids: *map_ids && facts.user_namespace,
             missing: Missing::Error,

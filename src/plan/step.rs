@@ -293,7 +293,7 @@ pub enum LeadStep {
     Meet(Sync),
     /// Joins all namespaces of a machine that runs.
     Join,
-    /// Becomes root of its user namespace.
+    /// Becomes root of its user namespace, without further groups.
     BecomeRoot,
     /// Takes the cgroup it was cloned into as the root of its cgroup namespace.
     CgroupNamespace,
@@ -358,7 +358,7 @@ impl LeadStep {
             Self::Meet(sync) => format!("meet the supervisor at '{sync:?}'"),
             Self::Join => "join the machine's namespaces".into(),
             Self::Terminal => "begin a session on a new terminal".into(),
-            Self::BecomeRoot => "become root of the user namespace".into(),
+            Self::BecomeRoot => "become root, of no other group".into(),
             Self::CgroupNamespace => "enter a cgroup namespace".into(),
             Self::MountNamespace => "enter a mount namespace".into(),
             Self::Hostname(name) => format!("set host name '{name}'"),

@@ -83,6 +83,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         bounding: probe::bounding_set(),
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
         devices: probe::devices(),
+        further_devices: probe::named_devices(&machine.security.devices)?,
         guest_network_file,
         resolv_conf: resolver.map(|resolver| resolver.to_string()),
         hosts_file: names.as_ref().filter(|names| names.bound.is_some()).map(|names| names.hosts.path()),

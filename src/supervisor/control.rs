@@ -236,7 +236,7 @@ impl Control {
 
 /// Why a call is not done.
 #[derive(Debug, PartialEq, Eq)]
-enum Refused {
+pub enum Refused {
     /// It is no call.
     Noise,
     /// With this error and its parameters.
@@ -244,7 +244,10 @@ enum Refused {
 }
 
 /// Reads a call.
-fn understand(message: &[u8]) -> std::result::Result<Call, Refused> {
+///
+/// # Errors
+/// What is none, or none that we know.
+pub fn understand(message: &[u8]) -> std::result::Result<Call, Refused> {
     #[derive(Deserialize)]
     struct Message {
         method: String,

@@ -46,7 +46,7 @@ pub fn hear(socket: BorrowedFd<'_>, leader: u32) -> Vec<Word> {
 }
 
 /// The assignments of one datagram.
-fn parse(datagram: &[u8]) -> Vec<Word> {
+pub fn parse(datagram: &[u8]) -> Vec<Word> {
     let text = String::from_utf8_lossy(datagram);
     let word = |line: &str| match line.split_once('=') {
         Some(("READY", "1")) => Word::Ready,

@@ -10,6 +10,10 @@ const EXTENSION_PAUSE: Duration = Duration::from_secs(5);
 /// What each extension grants, µs.
 const EXTENSION_MICROS: u32 = 90_000_000;
 
+/// How often something is said that is not heard, and how long after.
+const ATTEMPTS: u32 = 3;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
+
 /// The service manager that started us, or nobody.
 #[derive(Debug)]
 pub struct Manager {
@@ -23,10 +27,15 @@ impl Manager {
         Self { watchdog: sd_notify::watchdog_enabled(), extended: None }
     }
 
-    /// Says something; with nobody listening it is dropped.
+    /// Says something; with nobody listening it is dropped. What could not be said is said again: a
+    /// start whose end is never heard of would be waited for until it times out.
     pub fn tell(&self, states: &[NotifyState<'_>]) {
-        if let Err(error) = sd_notify::notify(states) {
-            log::debug!("cannot tell the service manager: {error}, ignoring");
+        for _ in 0..ATTEMPTS {
+            match sd_notify::notify(states) {
+                Ok(()) => return,
+                Err(error) => log::warn!("cannot tell the service manager: {error}, trying again"),
+            }
+            std::thread::sleep(ATTEMPT_PAUSE);
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Outcome {
     Reboot(Box<Running>),
     /// machined has lost the machine: it is to be told again.
     Register(Box<Running>),
+    /// What was asked of it took memory that an idle machine shall not hold.
+    Refresh(Box<Running>),
 }
 
 /// What an event is about.
@@ -85,6 +87,8 @@ struct Loop {
     stop: Option<Stop>,
     manager: Manager,
     ready: bool,
+    /// Whether something heavy was done.
+    swollen: bool,
     status: String,
 }
 
@@ -108,6 +112,7 @@ pub fn supervise(running: Running) -> Result<Outcome> {
 enum Left {
     Ended(Ending),
     Unregistered,
+    Swollen,
 }
 
 impl Loop {
@@ -147,6 +152,7 @@ impl Loop {
             epoll,
             stop: None,
             manager: Manager::new(),
+            swollen: false,
             status: String::new(),
         };
         watch.watch_all()?;
@@ -251,7 +257,9 @@ impl Loop {
             let record = &self.terms.record;
             stop.escalate(self.leader.as_fd(), record.leader.unwrap_or_default(), record.cgroup.as_deref());
         }
-        Ok(ended)
+        // Nobody is cut off: the last who asked has gone.
+        let rests = self.swollen && self.control.is_idle() && self.stop.is_none();
+        Ok(ended.or_else(|| rests.then_some(Left::Swollen)))
     }
 
     fn reap(&mut self) -> Result<Ending> {

@@ -29,12 +29,17 @@ pub struct Syslog {
 
 /// A message taken apart.
 #[derive(Debug, PartialEq, Eq)]
-struct Parsed<'a> {
-    severity: u8,
-    facility: u8,
-    tag: &'a [u8],
-    pid: &'a [u8],
-    text: &'a [u8],
+pub struct Parsed<'a> {
+    /// 0 is the worst.
+    pub severity: u8,
+    /// As syslog(3) numbers them.
+    pub facility: u8,
+    /// Who says it.
+    pub tag: &'a [u8],
+    /// Its process id, as it says.
+    pub pid: &'a [u8],
+    /// The message.
+    pub text: &'a [u8],
 }
 
 impl Syslog {
@@ -112,7 +117,7 @@ impl Syslog {
 
 /// A message of RFC 3164 as syslog(3) sends it (`<13>Nov 25 13:00:00 tag[7]: text`), or of RFC 5424.
 /// What does not look like either is text.
-fn parse(datagram: &[u8]) -> Parsed<'_> {
+pub fn parse(datagram: &[u8]) -> Parsed<'_> {
     let datagram = datagram.strip_suffix(b"\0").unwrap_or(datagram).trim_ascii_end();
     let (priority, rest) = priority(datagram).unwrap_or((13, datagram));
     let (severity, facility) = (priority & 7, priority >> 3);

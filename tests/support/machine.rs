@@ -123,9 +123,22 @@ impl Host {
     /// Asks a machine's web server for its page; only the busybox guest has one.
     #[track_caller]
     pub fn wait_for_page(&self, address: &str) {
-        let script = format!("busybox wget -T 2 -q -O - http://{address}/ | grep 'hello from busybox'");
+        let script = format!("{} | grep 'hello from busybox'", fetch(address));
         self.wait_until(Duration::from_secs(20), &script);
     }
+}
+
+/// A script for a host that prints what a web server answers, `place` being `ADDRESS[:PORT][/PATH]`. By bash alone:
+/// the wget of Debian 12's busybox dies of any address.
+pub fn fetch(place: &str) -> String {
+    let (at, path) = place.split_once('/').unwrap_or((place, ""));
+    let (address, port) = match at.rsplit_once(':') {
+        Some((address, port)) if !port.ends_with(']') => (address, port),
+        _ => (at, "80"),
+    };
+    let address = address.trim_matches(['[', ']']);
+    let ask = format!("printf \"GET /{path} HTTP/1.0\\r\\n\\r\\n\" >&3");
+    format!("timeout 30 bash -c 'exec 3<>/dev/tcp/{address}/{port} && {ask} && cat <&3'")
 }
 
 /// The unit of a machine.

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-const KEYS: [&str; 7] = ["type", "source", "target", "read-only", "recursive", "map-ids", "options"];
+const KEYS: [&str; 8] =
+    ["type", "source", "target", "read-only", "recursive", "map-ids", "setuid", "options"];
 const TYPES: [&str; 3] = ["bind", "tmpfs", "inaccessible"];
 
 impl Reader<'_> {
@@ -47,7 +48,9 @@ impl Reader<'_> {
     /// Checks that the keys fit the type.
     fn agree(&mut self, mount: &Mount, table: &DeTable, item: &Spanned<DeValue>) {
         let (word, wanted, allowed): (&str, &str, &[&str]) = match mount.kind {
-            MountWord::Bind => ("bind", "source", &["source", "target", "read-only", "recursive", "map-ids"]),
+            MountWord::Bind => {
+                ("bind", "source", &["source", "target", "read-only", "recursive", "map-ids", "setuid"])
+            }
             MountWord::Tmpfs => ("tmpfs", "target", &["target", "options"]),
             MountWord::Inaccessible => ("inaccessible", "target", &["target"]),
         };
@@ -76,6 +79,7 @@ fn take(mount: &mut Mount, key: &str, given: &Given) -> Result<()> {
         "read-only" => mount.read_only = Some(Value::read(given).map_err(named)?),
         "recursive" => mount.recursive = Some(Value::read(given).map_err(named)?),
         "map-ids" => mount.map_ids = Some(Value::read(given).map_err(named)?),
+        "setuid" => mount.setuid = Some(Value::read(given).map_err(named)?),
         "options" => mount.options = Some(Value::read(given).map_err(named)?),
         _ => {
             let error = Error::new(format!("unknown key {} in [[mount]]", ticked(key)));

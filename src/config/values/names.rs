@@ -67,6 +67,29 @@ impl Value for Syscall {
     }
 }
 
+/// A device of the host, by its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device(pub String);
+
+impl Value for Device {
+    fn read(given: &Given) -> Result<Self> {
+        let Given::Text(text) = given else { return Err(given.expected("the path of a device")) };
+        let below = text.strip_prefix("/dev/").unwrap_or_default();
+        // No word of a unit file can hold others.
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:+/".contains(&byte);
+        let odd = |part: &str| part.is_empty() || part == "." || part == "..";
+        if below.len() > 128 || !below.bytes().all(fits) || below.split('/').any(odd) {
+            return Err(Error::new(format!("{} is not the path of a device", quoted(text)))
+                .hint("write the whole path of a node below /dev, as \"/dev/kvm\""));
+        }
+        Ok(Self((*text).to_owned()))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
 /// A variable for PID 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {

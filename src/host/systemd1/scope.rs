@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::host::{bus, cgroup};
 use crate::machine::resources::Resources;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use zbus::{Connection, OwnedObjectPath, Variant};
 
@@ -26,6 +27,8 @@ pub struct Scope<'a> {
     pub pid: u32,
     /// A pidfd of that process, where there is one.
     pub pidfd: Option<BorrowedFd<'a>>,
+    /// Devices it may open beside those that all may.
+    pub devices: &'a [PathBuf],
     /// Its limits.
     pub resources: &'a Resources,
 }
@@ -114,12 +117,14 @@ fn is_unknown_property(error: &zbus::Error) -> bool {
 
 /// The properties of a scope (org.freedesktop.systemd1(5)).
 fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'a str, Variant<'a>)> {
+    let named = scope.devices.iter().filter_map(|path| Some((path.to_str()?, "rwm")));
+    let devices: Vec<(&str, &str)> = DEVICES.into_iter().chain(named).collect();
     let mut properties = vec![
         ("Description", Variant::from(scope.description)),
         ("Slice", Variant::from(scope.slice)),
         ("Delegate", Variant::from(true)),
         ("DevicePolicy", Variant::from("closed")),
-        ("DeviceAllow", Variant::from(DEVICES.to_vec())),
+        ("DeviceAllow", Variant::from(devices)),
         ("KillSignal", Variant::from(STOP_SIGNAL)),
         // A failed scope would keep its name from the next run.
         ("CollectMode", Variant::from("inactive-or-failed")),
@@ -156,6 +161,7 @@ mod tests {
     fn limits_become_properties() {
         let resources = Resources { cpu_quota: Some(150), tasks_max: Some(9), ..Resources::default() };
         let scope = Scope {
+            devices: &["/dev/kvm".into()],
             name: "web.scope",
             slice: "machine.slice",
             description: "Machine web",

@@ -1,5 +1,5 @@
 //! Runs a filter program as the kernel does, for the tests of `filter`. It knows only the operations
-//! that our programs use and panics on any other: a program that leaves its end is a failed test.
+//! that our programs and libseccomp's use and panics on any other: a program that leaves its end is a failed test.
 
 use super::Instruction;
 
@@ -43,6 +43,7 @@ pub fn run(program: &[Instruction], call: &Call) -> u32 {
             }
             0x06 => return k,
             0x15 => Some(accumulator == k),
+            0x25 => Some(accumulator > k),
             0x35 => Some(accumulator >= k),
             _ => panic!("operation {code:#x}"),
         };

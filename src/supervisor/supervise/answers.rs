@@ -59,6 +59,7 @@ impl Loop {
 
     fn rewire(&mut self, wires: Wires) -> std::result::Result<(), String> {
         let paths = self.paths();
+        self.swollen = true;
         let changed = firewall::change(&paths, &mut self.terms.record, wires.ports, wires.bounds);
         changed.map_err(|error| error.to_string())
     }

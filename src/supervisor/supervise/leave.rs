@@ -16,6 +16,7 @@ impl Loop {
     pub(super) fn end(mut self, left: Left) -> Result<Outcome> {
         let ending = match left {
             Left::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
+            Left::Swollen => return Ok(Outcome::Refresh(Box::new(self.hand_on()))),
             // A reboot that was asked for while we were told to stop is a stop.
             Left::Ended(Ending::Reboot) if self.stop.is_none() => {
                 log::info!("machine '{}' reboots", self.terms.record.name);

@@ -1,0 +1,132 @@
+//! What root inside can do to its host, of each manager as its defaults set it up: the probe of `tests/security` run in
+//! the same tree by all. Called by `main`, in the host.
+
+use super::contenders;
+use super::run::shell;
+use super::table;
+
+/// Where the tree with the probe lies; where the host's paths would show.
+const TREE: &str = "/var/lib/machines/busybox";
+
+/// A machine whose first script is the probe: what PID 1 hands down.
+const BOOTED: &str = "/var/lib/machines/walls";
+
+/// Boots that machine with `start`, waits for the probe, ends it with `stop`.
+macro_rules! booted {
+    ($start:literal, $stop:literal) => {
+        concat!(
+            "rm -f @B@/said; ",
+            $start,
+            " walls >&2; for i in $(seq 100); do grep -q ^total @B@/said && break; sleep 0.1; done; cat @B@/said; ",
+            $stop,
+            " >&2"
+        )
+    };
+}
+
+/// Who is looked at: the name, a script that prints what the probe says.
+const ALL: &[(&str, &str)] = &[
+    ("coracle, unit", booted!("coracle start", "coracle stop walls")),
+    (
+        "coracle, unit, users.private = \"no\"",
+        booted!(
+            "mkdir -p /etc/coracle/machines.d; printf '[users]\nprivate = \"no\"\n' \
+             >/etc/coracle/machines.d/walls.toml; coracle start",
+            "coracle stop walls; rm /etc/coracle/machines.d/walls.toml"
+        ),
+    ),
+    ("coracle run", "coracle run -q --console=pipe -D @T@ /usr/bin/probe"),
+    ("systemd-nspawn -U", "systemd-nspawn -q -U --private-network --pipe -D @T@ /usr/bin/probe"),
+    ("systemd-nspawn", "systemd-nspawn -q --pipe -D @T@ /usr/bin/probe"),
+    ("lxc, unprivileged", "lxc-start -F -n walls -P /run/bench/lxc -f /run/bench/walls-Private.conf"),
+    ("lxc, privileged", "lxc-start -F -n walls -P /run/bench/lxc -f /run/bench/walls-Host.conf"),
+    (
+        "podman",
+        "podman run --rm --network=none --runtime=crun --cgroups=disabled --rootfs @T@ /usr/bin/probe",
+    ),
+    (
+        "bubblewrap",
+        "bwrap --unshare-all --bind @T@ / --proc /proc --dev /dev --tmpfs /tmp --ro-bind /sys /sys /usr/bin/probe",
+    ),
+    // Last: what is left of its unit is busy for a while.
+    (
+        "systemd-nspawn@.service",
+        booted!(
+            "for one in walls; do systemctl start systemd-nspawn@$one; done; true",
+            "systemctl kill -s KILL systemd-nspawn@walls; systemctl reset-failed systemd-nspawn@walls || true"
+        ),
+    ),
+];
+
+/// The counts of all, then every point that somebody leaves open.
+pub fn all() {
+    prepare();
+    let said: Vec<(&str, Result<String, String>)> = ALL
+        .iter()
+        .map(|(name, script)| (*name, shell(&script.replace("@T@", TREE).replace("@B@", BOOTED))))
+        .collect();
+    let mut rows = Vec::new();
+    for (name, said) in &said {
+        let total = said.as_ref().ok().and_then(|text| text.lines().find(|line| line.starts_with("total\t")));
+        let Some(total) = total else {
+            println!("  {name} cannot run here: {}", said.as_ref().err().map_or("no total", String::as_str));
+            continue;
+        };
+        let words: Vec<&str> = total.split('\t').skip(1).collect();
+        rows.push(std::iter::once(*name).chain(words).map(str::to_owned).collect());
+    }
+    table::print("Open points by weight, of root inside", &["", "high", "medium", "low", ""], &rows);
+    points(&said);
+}
+
+/// A row for each point, a column for each manager.
+fn points(said: &[(&str, Result<String, String>)]) {
+    let columns: Vec<(String, &str)> = said
+        .iter()
+        .filter_map(|(name, text)| Some((name, text.as_ref().ok()?)))
+        .filter(|(_, text)| text.contains("total\t"))
+        .zip('A'..)
+        .map(|((name, text), letter)| {
+            println!("  {letter}: {name}");
+            (letter.to_string(), text.as_str())
+        })
+        .collect();
+    let Some((_, first)) = columns.first() else { return };
+    let mut rows = Vec::new();
+    for line in first.lines() {
+        let words: Vec<&str> = line.split('\t').collect();
+        let [_, weight, name, ..] = words[..] else { continue };
+        if weight.parse::<u32>().is_ok() {
+            continue;
+        }
+        let open = format!("open\t{weight}\t{name}\t");
+        let cells = columns.iter().map(|(_, text)| text.lines().any(|line| line.starts_with(&open)));
+        let cells: Vec<bool> = cells.collect();
+        if cells.contains(&true) {
+            let marks = cells.iter().map(|open| if *open { "open" } else { "-" }.to_owned());
+            rows.push(std::iter::once(format!("{weight}: {name}")).chain(marks).collect());
+        }
+    }
+    let head: Vec<&str> =
+        std::iter::once("").chain(columns.iter().map(|(letter, _)| letter.as_str())).collect();
+    table::print("Points that somebody leaves open", &head, &rows);
+}
+
+/// The probe into the tree, and what lxc is told.
+fn prepare() {
+    contenders::prepare();
+    shell(&format!("cp {}/probe {TREE}/usr/bin/probe", super::host::TOOLS)).expect("copy the probe");
+    shell(&format!(
+        "cp -a {TREE} {BOOTED} && (echo '#!/bin/sh'; echo '/usr/bin/probe >/said') >{BOOTED}/etc/rcS && chmod 755 \
+         {BOOTED}/etc/rcS"
+    ))
+    .expect("make the machine that probes");
+    for users in ["Host", "Private"] {
+        let common = "lxc.include = /usr/share/lxc/config/common.conf\nlxc.tty.dir =\nlxc.tty.max = 0\n";
+        let text =
+            std::fs::read_to_string(format!("/run/bench/lxc-{users}.conf")).expect("lxc's configuration");
+        let text = text.replace(contenders::ROOT, TREE).replace("/bin/true", "/usr/bin/probe");
+        std::fs::write(format!("/run/bench/walls-{users}.conf"), format!("{common}{text}"))
+            .expect("tell lxc");
+    }
+}

@@ -1,0 +1,23 @@
+//! Frames of a guest that asks for its address, by DHCP and by router solicitation: an answer is bounded.
+#![no_main]
+
+use coracle::host::lease::Lease;
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+
+static LEASE: LazyLock<(Lease, [u8; 6])> = LazyLock::new(|| {
+    let name = coracle::machine::name::Name::new("web").expect("a name");
+    let plan = coracle::host::netlink::plan::plan(&name, &[7; 16], &[]).expect("a plan");
+    (Lease::new(&plan, None), plan.guest_mac)
+});
+
+fuzz_target!(|packet: &[u8]| {
+    let (lease, guest) = &*LEASE;
+    for protocol in [[8, 0], [0x86, 0xdd]] {
+        let frame = [&[0xff; 6][..], guest, &protocol, packet].concat();
+        if let Some(answer) = lease.answer(&frame) {
+            assert!(answer.len() <= 1514);
+        }
+    }
+    let _ = lease.answer(packet);
+});

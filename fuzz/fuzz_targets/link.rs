@@ -1,0 +1,11 @@
+//! Messages of the children: decoded or refused.
+#![no_main]
+
+use coracle::link::FromPayload;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|message: &[u8]| {
+    if let Ok(FromPayload::Failed(failure)) = serde_json::from_slice(message) {
+        let _ = coracle::error::Error::from(failure).to_string();
+    }
+});

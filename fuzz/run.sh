@@ -1,0 +1,28 @@
+#!/bin/bash
+# run.sh ROUNDS [TARGET...]: runs the fuzz targets, so many rounds each, and prints runs, coverage and findings. It is what
+# cargo-fuzz does, for those who do not have it: the fuzzer is LLVM's, the coverage is that of nightly Rust.
+set -euo pipefail
+cd "$(dirname "$0")"
+readonly rounds=$1
+shift
+[ $# -gt 0 ] || set -- toml notify syslog lease link control tree name
+host=$(rustc -vV | sed -n 's/^host: //p')
+flags='--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4'
+flags+=' -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table'
+flags+=' -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=16'
+RUSTFLAGS=$flags cargo +nightly build --quiet --release --target "$host"
+failed=0
+for target in "$@"; do
+	grown=$(mktemp -d)
+	log=$(mktemp)
+	limits=(-runs="$rounds" -max_len=2048 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="artifacts/$target-")
+	mkdir -p artifacts "corpus/$target"
+	status=ok
+	"target/$host/release/$target" "${limits[@]}" "$grown" "corpus/$target" >"$log" 2>&1 || status=FOUND failed=1
+	runs=$(grep -o '^Done [0-9]*\|^#[0-9]*' "$log" | grep -o '[0-9]*' | tail -n1)
+	covered=$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -n1)
+	printf '%-10s %s runs, %s, %s\n' "$target" "${runs:-0}" "$covered" "$status"
+	[ "$status" = ok ] || tail -n 20 "$log"
+	rm -rf "$grown" "$log"
+done
+exit $failed
