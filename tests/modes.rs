@@ -25,6 +25,8 @@ fn host() -> Host {
 /// Has the guest take an address on an interface and reach the other side by it.
 #[track_caller]
 fn reaches_outside(host: &Host, interface: &str) {
+    // The other side may know another boot of it by another link-layer address.
+    host.sh_ok("ip -n outside neigh flush all");
     let script = format!(
         "ip addr add 198.51.100.7/24 dev {interface}; ip addr add 2001:db8:5::7/64 dev {interface}; \
          ping -c1 -W5 198.51.100.1 || exit 1; \
