@@ -267,7 +267,7 @@ fn whatever_the_init_and_with_networkd_on_the_host() {
     host.in_guest("b", &["reboot"]);
     host.wait_until(
         LONG,
-        &format!("p=$(coracle show b -p leader | cut -d= -f2); [ $p != {leader} ] && kill -0 $p"),
+        &format!("p=$(machinectl show b -p Leader --value); [ $p != {leader} ] && kill -0 $p"),
     );
     host.wait_for_page("b");
     assert_eq!(host.property("b", "addresses"), addresses);

@@ -161,7 +161,10 @@ impl Record {
     pub fn write(&self, paths: &Paths) -> Result<()> {
         let directory = paths.state().join(&self.name);
         let temporary = directory.join(".state.json");
-        let text = serde_json::to_vec_pretty(self).map_err(|error| Error::new(error.to_string()))?;
+        // Nobody enters a machine that is being made: until its tree is whole PID 1 stands in the host's.
+        let leader = self.leader.filter(|_| self.phase != Phase::Starting);
+        let written = Self { leader, ..self.clone() };
+        let text = serde_json::to_vec_pretty(&written).map_err(|error| Error::new(error.to_string()))?;
         std::fs::File::create(&temporary)
             .and_then(|mut file| file.write_all(&text))
             .and_then(|()| std::fs::rename(&temporary, directory.join("state.json")))
@@ -225,5 +228,9 @@ mod tests {
         assert!(read.is_alive());
         assert!(!Record { supervisor_start: 1, ..read }.is_alive());
         assert_eq!(Record::all(&paths).len(), 1);
+        for (phase, leader) in [(Phase::Starting, None), (Phase::Booting, Some(7))] {
+            Record { phase, leader: Some(7), ..record.clone() }.write(&paths).unwrap();
+            assert_eq!(Record::read(&paths, &name).unwrap().unwrap().leader, leader, "{phase:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! A machine's interfaces beside its link. Those of the host's own go back at its end, whoever is killed:
-//! so the machine's network namespace is kept in the machine's state directory before they are moved
-//! in. Called by `launch` and `cleanup`.
+//! A machine's interfaces beside its link. Those of the host's own go back at its end, whoever is killed,
+//! and what is on the host's is gone before the next boot has the same there: so the machine's network
+//! namespace is kept in the machine's state directory. Called by `launch` and `cleanup`.
 
 use crate::error::{Context, Error, Result};
 use crate::host::netlink::wire::{self, Wire};
@@ -21,19 +21,13 @@ fn place(paths: &Paths, record: &Record) -> PathBuf {
 ///
 /// # Errors
 /// The first that cannot be had.
-pub fn connect(
-    paths: &Paths,
-    record: &mut Record,
-    network: BorrowedFd<'_>,
-    before: Option<BorrowedFd<'_>>,
-) -> Result<()> {
+pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> Result<()> {
     let runtime = super::runtime()?;
-    if let Some(before) = before {
-        // A reboot: what the guest before it had is had again.
-        runtime.block_on(wire::lift(&record.wires, before))?;
-        bring_back(paths, record)?;
-    }
-    if record.wires.iter().any(Wire::goes_back) {
+    // After a reboot: what the guest before it had is had again.
+    bring_back(paths, record)?;
+    record.wires.iter_mut().for_each(Wire::leave);
+    record.write(paths)?;
+    if record.wires.iter().any(Wire::is_lent) {
         keep(paths, record, network)?;
     }
     for at in 0..record.wires.len() {
@@ -74,14 +68,17 @@ pub fn disconnect(paths: &Paths, record: &Record) -> Result<()> {
 
 fn bring_back(paths: &Paths, record: &Record) -> Result<()> {
     let place = place(paths, record);
-    if !record.wires.iter().any(Wire::goes_back) || !place.exists() {
+    if !record.wires.iter().any(Wire::is_lent) || !place.exists() {
         return Ok(());
     }
     let network: OwnedFd =
         std::fs::File::open(&place).context(|| format!("cannot open '{}'", place.display()))?.into();
     // The place alone, or the namespace: killed in between there is nothing in it yet.
     let result = match rustix::fs::fstatfs(&network).map(|found| found.f_type) {
-        Ok(libc::NSFS_MAGIC) => super::runtime()?.block_on(wire::bring_back(&record.wires, network.as_fd())),
+        Ok(libc::NSFS_MAGIC) => super::runtime()?.block_on(async {
+            let lifted = wire::lift(&record.wires, network.as_fd()).await;
+            lifted.and(wire::bring_back(&record.wires, network.as_fd()).await)
+        }),
         _ => Ok(()),
     };
     let _ = rustix::mount::unmount(&place, UnmountFlags::DETACH);

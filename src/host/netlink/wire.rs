@@ -77,9 +77,14 @@ impl Wire {
         (self.kind == FurtherKind::Veth).then_some(self.host.as_str())
     }
 
-    /// Whether it is the host's, and goes back.
-    pub fn goes_back(&self) -> bool {
-        self.kind == FurtherKind::Moved
+    /// Forgets where it was, for another network namespace.
+    pub fn leave(&mut self) {
+        self.index = None;
+    }
+
+    /// Whether it is the host's, or on one of the host's: then the host gets it back, or rid of it.
+    pub fn is_lent(&self) -> bool {
+        self.kind != FurtherKind::Veth
     }
 }
 
@@ -238,17 +243,25 @@ pub async fn remove_wires(wires: &[Wire]) -> Result<()> {
     Ok(())
 }
 
-/// Removes what was laid on interfaces of the host for a machine that has rebooted: its network namespace
-/// is still there, and two of one link-layer address cannot be.
-pub async fn lift(wires: &[Wire], old_netns: BorrowedFd<'_>) -> Result<()> {
-    let guest = connect_in(old_netns)?;
+/// Removes what was laid on interfaces of the host: the kernel takes its time with a network namespace
+/// that is gone, and two of one link-layer address cannot be.
+///
+/// # Errors
+/// The first that does not go.
+pub async fn lift(wires: &[Wire], netns: BorrowedFd<'_>) -> Result<()> {
+    let guest = connect_in(netns)?;
     for wire in wires.iter().filter(|wire| matches!(wire.kind, FurtherKind::Macvlan | FurtherKind::Ipvlan)) {
-        let Some(index) = wire.index else { continue };
+        let index = match wire.index {
+            Some(index) => index,
+            // Killed before that was written down.
+            None => match link_by_name(&guest, &wire.inside).await? {
+                Some(link) => link.header.index,
+                None => continue,
+            },
+        };
         match guest.link().del(index).execute().await {
             Err(error) if errno(&error) != Some(Errno::NODEV) => {
-                return Err(
-                    failure(error).context(format!("cannot remove '{}' of the boot before", wire.inside))
-                );
+                return Err(failure(error).context(format!("cannot remove '{}' of the machine", wire.inside)));
             }
             _ => {}
         }
@@ -283,7 +296,7 @@ pub async fn bring_back(wires: &[Wire], netns: BorrowedFd<'_>) -> Result<()> {
         .context(|| "cannot open our own network namespace".to_owned())?;
     let guest = connect_in(netns)?;
     let mut result = Ok(());
-    for wire in wires.iter().filter(|wire| wire.goes_back()) {
+    for wire in wires.iter().filter(|wire| wire.kind == FurtherKind::Moved) {
         let link = match wire.index {
             Some(index) => link_by_index(&guest, index).await?,
             // Killed before that was written down: no guest has called it otherwise yet.

@@ -87,7 +87,6 @@ impl Launch<'_> {
 
     pub(super) fn wires(&mut self) -> Result<()> {
         let Some(network) = &self.network else { return Ok(()) };
-        let before = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
-        wires::connect(self.ask.paths, &mut self.record, network.as_fd(), before.map(AsFd::as_fd))
+        wires::connect(self.ask.paths, &mut self.record, network.as_fd())
     }
 }
