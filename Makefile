@@ -110,6 +110,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	$(CARGO) clippy --locked --test vm --quiet -- -D warnings
+	$(CARGO) clippy --locked --target $(TARGET) --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	shellcheck --external-sources $(SCRIPTS)
 	# What deny.toml forbids of tokio, in what is really built here: it would start threads or catch signals.

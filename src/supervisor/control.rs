@@ -114,6 +114,16 @@ impl Control {
         Ok(Self { listener: Some(socket), clients: Vec::new() })
     }
 
+    /// Listens on, at a socket that did before.
+    pub fn at(listener: OwnedFd) -> Self {
+        Self { listener: Some(listener), clients: Vec::new() }
+    }
+
+    /// The socket, for who listens next.
+    pub fn into_listener(self) -> Option<OwnedFd> {
+        self.listener
+    }
+
     /// Where clients come, to be watched.
     pub fn listener(&self) -> Option<BorrowedFd<'_>> {
         self.listener.as_ref().map(AsFd::as_fd)

@@ -66,6 +66,8 @@ pub struct Descriptors {
     pub log: Option<OwnedFd>,
     /// Where it asks for its address.
     pub responder: Vec<OwnedFd>,
+    /// Where the machine is asked how it is; who comes meanwhile waits in line.
+    pub control: Option<OwnedFd>,
     /// The machine's network namespace, which outlives a reboot.
     pub network: Option<OwnedFd>,
     /// The last 64 KiB of the console.
@@ -91,6 +93,7 @@ struct Numbers {
     notify: Option<RawFd>,
     log: Option<RawFd>,
     responder: Vec<RawFd>,
+    control: Option<RawFd>,
     network: Option<RawFd>,
     ring: RawFd,
     locks: Vec<RawFd>,
@@ -130,6 +133,7 @@ impl Running {
             notify: optional(&held.notify)?,
             log: optional(&held.log)?,
             responder: held.responder.iter().map(keep).collect::<Result<_>>()?,
+            control: optional(&held.control)?,
             network: optional(&held.network)?,
             ring: keep(&held.ring)?,
             locks: held.locks.iter().map(keep).collect::<Result<_>>()?,
@@ -172,6 +176,7 @@ pub fn receive() -> Result<Option<Running>> {
             notify: optional(numbers.notify)?,
             log: optional(numbers.log)?,
             responder: numbers.responder.into_iter().map(descriptor::adopt).collect::<Result<_>>()?,
+            control: optional(numbers.control)?,
             network: optional(numbers.network)?,
             ring: descriptor::adopt(numbers.ring)?,
             locks: numbers.locks.into_iter().map(descriptor::adopt).collect::<Result<_>>()?,
@@ -186,6 +191,8 @@ pub struct Kept {
     pub terms: Terms,
     /// The network namespace the guest's end of the link is in.
     pub network: Option<OwnedFd>,
+    /// Where the machine is asked how it is.
+    pub control: Option<OwnedFd>,
     /// The console's last 64 KiB.
     pub ring: OwnedFd,
     /// Locks.
@@ -194,8 +201,8 @@ pub struct Kept {
 
 impl From<Running> for Kept {
     fn from(running: Running) -> Self {
-        let Descriptors { network, ring, locks, .. } = running.descriptors;
-        Self { terms: running.terms, network, ring, locks }
+        let Descriptors { control, network, ring, locks, .. } = running.descriptors;
+        Self { terms: running.terms, network, control, ring, locks }
     }
 }
 

@@ -380,9 +380,9 @@ impl<'a> Launch<'a> {
         self.record.phase = if says_so { Phase::Booting } else { Phase::Running };
         self.record.write(self.ask.paths)?;
         let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
-        let (boots, ring) = match self.ask.kept.take() {
-            Some(kept) => (kept.terms.boots + 1, kept.ring),
-            None => (0, ring()?),
+        let (boots, ring, control) = match self.ask.kept.take() {
+            Some(kept) => (kept.terms.boots + 1, kept.ring, kept.control),
+            None => (0, ring()?, None),
         };
         let machine = self.ask.machine;
         let payload = self.ask.cgroup.as_ref().map(Cgroup::payload);
@@ -410,6 +410,7 @@ impl<'a> Launch<'a> {
                 notify: self.notify,
                 log: self.log,
                 responder: self.responder,
+                control,
                 network: self.network,
                 ring,
                 locks: self.locks,

@@ -118,7 +118,8 @@ enum Left {
 impl Loop {
     fn new(running: Running) -> Result<Self> {
         let Running { terms, descriptors } = running;
-        let Descriptors { leader, console, notify, log, responder, network, ring, locks } = descriptors;
+        let Descriptors { leader, console, notify, log, responder, control, network, ring, locks } =
+            descriptors;
         let signals = take_signals()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(std::io::Error::from)
@@ -133,7 +134,7 @@ impl Loop {
         let log = log.map(|socket| Syslog::new(socket, &guest));
         let responder = terms.lease.clone().map(|lease| Responder::new(lease, responder, terms.asked));
         let console = Console::new(console, memory, terms.console, &guest);
-        let control = listen(&terms);
+        let control = control.map_or_else(|| listen(&terms), Control::at);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
         let watch = Self {
             ready: terms.record.phase == Phase::Running,

@@ -107,7 +107,9 @@ static int at_call(struct process *one)
 	/* No call has this number. */
 	struct user_regs_struct registers;
 	ptrace(PTRACE_GETREGS, one->pid, 0, &registers);
-	registers.orig_rax = (unsigned long long)-1;
+	/* close(2) closes also where it fails. */
+	if (number != SYS_close)
+		registers.orig_rax = (unsigned long long)-1;
 	ptrace(PTRACE_SETREGS, one->pid, 0, &registers);
 	one->failing = 1;
 	return 0;

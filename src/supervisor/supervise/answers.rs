@@ -34,6 +34,8 @@ impl Loop {
             return;
         }
         self.resize(window);
+        // What a viewer is sent waits in memory, and not all of that can be given back.
+        self.swollen = true;
         let kept = self.console.kept();
         self.control.begin_viewing(slot, &kept);
     }

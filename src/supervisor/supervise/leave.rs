@@ -61,6 +61,7 @@ impl Loop {
                 notify: self.notify,
                 log: self.log.map(Syslog::into_socket),
                 responder: self.responder.map(Responder::into_sockets).unwrap_or_default(),
+                control: self.control.into_listener(),
                 network: self.network,
                 ring: self.ring,
                 locks: self.locks,
