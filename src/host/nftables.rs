@@ -4,6 +4,7 @@
 //! the program, and those that speak netlink have neither masquerade nor connection state.
 
 pub mod counters;
+mod expression;
 mod member;
 mod message;
 pub mod neighbours;

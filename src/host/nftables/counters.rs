@@ -1,5 +1,6 @@
 //! What the tables have dropped so far. Called by the file above. It changes nothing.
 
+use super::expression::DROP;
 use super::message::{self, Attributes, Batch, Kind, Read};
 use super::{dump, table};
 use crate::error::{Context, Result};
@@ -53,7 +54,7 @@ fn count(rule: Read<'_>, word: &str, chains: &mut Chains) {
     let drops = rule.list(4).any(|expression| {
         let data = expression.nested(2).filter(|_| expression.text(1) == Some("immediate"));
         let verdict = data.and_then(|data| data.nested(2)?.nested(2)?.number(1));
-        verdict == Some(table::DROP)
+        verdict == Some(DROP)
     });
     for expression in rule.list(4).filter(|expression| drops && expression.text(1) == Some("counter")) {
         let number = |kind| expression.nested(2).and_then(|data| data.long(kind)).unwrap_or(0);

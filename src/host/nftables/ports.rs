@@ -2,12 +2,13 @@
 //! of a zone can pass for another. There while any zone is. Called by the file above; the numbers are
 //! those of the table beside it.
 
+use super::expression::{
+    ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, L4PROTO, LINK, NETWORK, R0, TRANSPORT, counter,
+    datatype, equal, meta, outside, payload, verdict, within,
+};
 use super::member::{Element, padded};
 use super::message::{Attributes, BRIDGE, Batch, Existing, Kind};
-use super::table::{
-    ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, L4PROTO, LINK, NETWORK, R0, TABLE, TRANSPORT,
-    UDP, counter, datatype, equal, keyed, meta, outside, payload, verdict, within,
-};
+use super::table::{TABLE, UDP, keyed};
 use crate::host::netlink::plan::link_local;
 use std::net::{Ipv4Addr, Ipv6Addr};
 

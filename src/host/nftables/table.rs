@@ -1,6 +1,11 @@
 //! The table `inet coracle`: sets and maps that machines come to and go from, and chains that never
 //! change, so that the hundredth machine costs what the first did. Called by the file above.
 
+use super::expression::{
+    ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, MULTICAST,
+    NETWORK, OIFNAME, PKTTYPE, R0, TRANSPORT, connection, counter, datatype, differs, equal, expression,
+    family, mask, masquerade, meta, outside, payload, value, verdict, within,
+};
 use super::message::{Attributes, Batch, Existing, Kind, Read};
 use crate::machine::network::Protocol;
 use std::net::Ipv6Addr;
@@ -51,107 +56,8 @@ pub const UDP: u8 = 17;
 /// How the names of links to machines, and of the bridges of their zones, begin.
 const PREFIXES: [&str; 2] = ["ve-", "vz-"];
 
-/// nft's numbers of types, for those who list the table.
-pub(super) mod datatype {
-    pub const IPV4: u32 = 7;
-    pub const IPV6: u32 = 8;
-    pub const ETHER: u32 = 9;
-    pub const PROTOCOL: u32 = 12;
-    pub const SERVICE: u32 = 13;
-    pub const IFNAME: u32 = 41;
-}
-
-/// Registers of four bytes; the first four make the register that holds an interface name.
-pub(super) const R0: u32 = 8;
-pub(super) const ETHER_AT: u32 = R0 + 4;
-pub(super) const ADDRESS_AT: u32 = R0 + 6;
-
-pub(super) const ACCEPT: u32 = 1;
-pub(super) const DROP: u32 = 0;
-/// `META_*` keys.
-pub(super) const IIFNAME: u32 = 6;
-const OIFNAME: u32 = 7;
-const IIFTYPE: u32 = 8;
-const NFPROTO: u32 = 15;
-pub(super) const L4PROTO: u32 = 16;
-const PKTTYPE: u32 = 19;
-/// A kind of packets, by whom they are for.
-const MULTICAST: u8 = 2;
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
-/// Bases of payload.
-pub(super) const LINK: u32 = 0;
-pub(super) const NETWORK: u32 = 1;
-pub(super) const TRANSPORT: u32 = 2;
-
 /// The number of objects that limit.
 const LIMIT: u32 = 4;
-
-/// One expression of a rule.
-pub(super) type Expression = Attributes;
-
-fn expression(name: &str, data: &Attributes) -> Expression {
-    Attributes::new().text(1, name).nested(2, data)
-}
-
-fn value(bytes: &[u8]) -> Attributes {
-    Attributes::new().bytes(1, bytes)
-}
-
-pub(super) fn meta(key: u32, register: u32) -> Expression {
-    expression("meta", &Attributes::new().number(1, register).number(2, key))
-}
-
-pub(super) fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
-    let data = Attributes::new().number(1, register).number(2, base).number(3, offset).number(4, length);
-    expression("payload", &data)
-}
-
-pub(super) fn equal(register: u32, bytes: &[u8]) -> Expression {
-    expression("cmp", &Attributes::new().number(1, register).number(2, 0).nested(3, &value(bytes)))
-}
-
-fn differs(register: u32, bytes: &[u8]) -> Expression {
-    expression("cmp", &Attributes::new().number(1, register).number(2, 1).nested(3, &value(bytes)))
-}
-
-fn mask(register: u32, mask: &[u8]) -> Expression {
-    let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
-    let data = Attributes::new().number(1, register).number(2, register).number(3, length);
-    expression("bitwise", &data.nested(4, &value(mask)).nested(5, &value(&vec![0; mask.len()])))
-}
-
-pub(super) fn within(set: &str, register: u32) -> Expression {
-    expression("lookup", &Attributes::new().text(1, set).number(2, register))
-}
-
-pub(super) fn outside(set: &str, register: u32) -> Expression {
-    expression("lookup", &Attributes::new().text(1, set).number(2, register).number(5, 1))
-}
-
-pub(super) fn verdict(code: u32) -> Expression {
-    let verdict = Attributes::new().nested(2, &Attributes::new().number(1, code));
-    expression("immediate", &Attributes::new().number(1, 0).nested(2, &verdict))
-}
-
-pub(super) fn counter() -> Expression {
-    expression("counter", &Attributes::new())
-}
-
-/// Takes the address of the interface it goes out of.
-fn masquerade() -> Expression {
-    expression("masq", &Attributes::new())
-}
-
-/// Bits of the state of a connection (key 0) or of its status (key 2).
-fn connection(key: u32, bits: u32) -> [Expression; 3] {
-    let load = expression("ct", &Attributes::new().number(1, R0).number(2, key));
-    [load, mask(R0, &bits.to_ne_bytes()), differs(R0, &[0; 4])]
-}
-
-fn family(family: u8) -> [Expression; 2] {
-    [meta(NFPROTO, R0), equal(R0, &[family])]
-}
 
 /// Where packets are met, and when.
 struct Hook {
