@@ -9,6 +9,7 @@ mod member;
 mod message;
 pub mod neighbours;
 mod ports;
+mod sets;
 mod table;
 pub mod trace;
 

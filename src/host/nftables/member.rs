@@ -2,7 +2,7 @@
 //! it, and those that change while it runs. Called by the file above, which sends them.
 
 use super::message::{Attributes, BRIDGE, Batch, Existing, INET, Kind, Read};
-use super::{ports, table};
+use super::{ports, sets, table};
 use crate::host::netlink::plan::zone::is_shared;
 use crate::host::netlink::plan::{IPV6_LENGTH, Plan, zone};
 use crate::machine::egress::{self, Range};
@@ -285,7 +285,7 @@ impl Member {
     /// Comes into the table.
     pub(super) fn enter(&self, batch: &mut Batch) {
         for (_, name, bytes) in self.limits() {
-            batch.push(Kind::NewObject, Existing::Keep, &table::limit(&name, bytes));
+            batch.push(Kind::NewObject, Existing::Keep, &sets::limit(&name, bytes));
         }
         let mut elements = self.elements();
         if self.zone.is_some() {
@@ -326,7 +326,7 @@ impl Member {
         if !is_paced {
             self.drop_limits(batch);
             for (_, name, bytes) in other.limits() {
-                batch.push(Kind::NewObject, Existing::Keep, &table::limit(&name, bytes));
+                batch.push(Kind::NewObject, Existing::Keep, &sets::limit(&name, bytes));
             }
         }
         push_all(batch, Kind::NewElements, new);
@@ -334,7 +334,7 @@ impl Member {
 
     /// Removes the objects that limit it, each for itself: one may be gone.
     pub(super) fn limit_names(&self) -> Vec<Attributes> {
-        self.limits().iter().map(|(_, name, _)| table::limit_name(name)).collect()
+        self.limits().iter().map(|(_, name, _)| sets::limit_name(name)).collect()
     }
 
     fn drop_limits(&self, batch: &mut Batch) {

@@ -8,7 +8,8 @@ use super::expression::{
 };
 use super::member::{Element, padded};
 use super::message::{Attributes, BRIDGE, Batch, Existing, Kind};
-use super::table::{TABLE, UDP, keyed};
+use super::sets::keyed;
+use super::table::{TABLE, UDP};
 use crate::host::netlink::plan::link_local;
 use std::net::{Ipv4Addr, Ipv6Addr};
 

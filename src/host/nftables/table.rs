@@ -7,6 +7,7 @@ use super::expression::{
     family, mask, masquerade, meta, outside, payload, value, verdict, within,
 };
 use super::message::{Attributes, Batch, Existing, Kind, Read};
+use super::sets::{counted, limits, map, ranges, set};
 use crate::machine::network::Protocol;
 use std::net::Ipv6Addr;
 
@@ -55,9 +56,6 @@ pub const UDP: u8 = 17;
 
 /// How the names of links to machines, and of the bridges of their zones, begin.
 const PREFIXES: [&str; 2] = ["ve-", "vz-"];
-
-/// The number of objects that limit.
-const LIMIT: u32 = 4;
 
 /// Where packets are met, and when.
 struct Hook {
@@ -123,76 +121,6 @@ fn chain(batch: &mut Batch, Hook { name, kind, hook, priority }: &Hook) {
     let place = Attributes::new().number(1, *hook).number(2, priority.cast_unsigned());
     let chain = Attributes::new().text(1, TABLE).text(3, name).nested(4, &place).number(5, ACCEPT);
     batch.push(Kind::NewChain, Existing::Refuse, &chain.text(7, kind));
-}
-
-/// The number of a type of several fields, and its length.
-fn joined(fields: &[(u32, u32)]) -> (u32, u32) {
-    let kind = fields.iter().fold(0, |kinds, (kind, _)| kinds << 6 | kind);
-    (kind, fields.iter().map(|(_, length)| length.next_multiple_of(4)).sum())
-}
-
-/// A set whose keys are these fields, each a type and its length.
-fn set(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
-    batch.push(Kind::NewSet, Existing::Refuse, &keyed(name, key).number(3, 0));
-}
-
-/// A map from keys to data.
-fn map(batch: &mut Batch, name: &str, key: &[(u32, u32)], data: &[(u32, u32)]) {
-    const MAP: u32 = 8;
-    let (kind, length) = joined(data);
-    let map = keyed(name, key).number(3, MAP).number(6, kind).number(7, length);
-    batch.push(Kind::NewSet, Existing::Refuse, &map);
-}
-
-/// A set each of whose elements counts the packets that are found in it.
-fn counted(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
-    batch.push(Kind::NewSet, Existing::Refuse, &keyed(name, key).number(3, 0).nested(17, &counter()));
-}
-
-/// A set of ranges of several fields.
-fn ranges(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
-    const INTERVAL: u32 = 4;
-    const CONCATENATED: u32 = 0x80;
-    let fields: Vec<Attributes> =
-        key.iter().map(|(_, length)| Attributes::new().number(1, *length)).collect();
-    let description = Attributes::new().list(2, &fields);
-    let set = keyed(name, key).number(3, INTERVAL | CONCATENATED).nested(9, &description);
-    batch.push(Kind::NewSet, Existing::Refuse, &set);
-}
-
-/// A map from interfaces to objects that limit.
-fn limits(batch: &mut Batch, name: &str) {
-    const OBJECTS: u32 = 0x40;
-    let set = keyed(name, &[(datatype::IFNAME, 16)]).number(3, OBJECTS).number(15, LIMIT);
-    batch.push(Kind::NewSet, Existing::Refuse, &set);
-}
-
-/// An object that is over its limit where more than so many bytes come in a second. The kernel lets a
-/// second's worth come at once.
-pub fn limit(name: &str, bytes: u64) -> Attributes {
-    const BYTES: u32 = 1;
-    const OVER: u32 = 1;
-    /// A packet that the kernel puts together from many is taken at once or never.
-    const LEAST: u64 = 256 << 10;
-    let burst = u32::try_from((bytes / 10).max(LEAST)).unwrap_or(u32::MAX);
-    let data = Attributes::new().long(1, bytes).long(2, 1).number(3, burst).number(4, BYTES).number(5, OVER);
-    Attributes::new().text(1, TABLE).text(2, name).number(3, LIMIT).nested(4, &data)
-}
-
-/// What names an object of that kind.
-pub fn limit_name(name: &str) -> Attributes {
-    Attributes::new().text(1, TABLE).text(2, name).number(3, LIMIT)
-}
-
-pub(super) fn keyed(name: &str, key: &[(u32, u32)]) -> Attributes {
-    // For nft(8), which shows names wrong without: record 0, the order of the key's bytes, is the host's.
-    const HOST_ORDER: u32 = 1;
-    const NETWORK_ORDER: u32 = 2;
-    let (kind, length) = joined(key);
-    let order = if kind == datatype::IFNAME { HOST_ORDER } else { NETWORK_ORDER };
-    let set = Attributes::new().text(1, TABLE).text(2, name).number(4, kind).number(5, length);
-    // The id is for messages of one transaction that mean a set without a name.
-    set.number(10, 1).bytes(13, &[&[0, 4][..], &order.to_ne_bytes()].concat())
 }
 
 /// What a machine sends has its own addresses, or goes no further. Before connections are
