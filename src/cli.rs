@@ -140,8 +140,8 @@ pub enum Verb {
     Login(One),
     /// Change settings of a machine, also while it runs
     ///
-    /// The change is kept in a drop-in of the definition. Limits, ports and bounds of the network hold
-    /// at once; of other settings it is said that they need a restart.
+    /// The change is kept in a drop-in of the definition. Limits, ports, bounds of the network and bind
+    /// mounts (mount=SOURCE:TARGET:ro) hold at once; of other settings it is said that they need a restart.
     Set(Set),
     /// Make a machine that runs what its definition says
     ///

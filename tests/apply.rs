@@ -52,7 +52,7 @@ fn limits_change_at_once_and_stay() {
         "[ ! -e /etc/coracle/machines.d/busybox.toml.d ] && [ ! -e /run/coracle/machines.d/busybox.toml.d ]",
     );
     for (bad, why) in
-        [("memroy-max=1", "memory-max"), ("memory-max=lots", "memory-max"), ("mount=/x", "more than one")]
+        [("memroy-max=1", "memory-max"), ("memory-max=lots", "memory-max"), ("mount=/x:/", "root itself")]
     {
         let out = host.exec(&["coracle", "set", "busybox", bad]);
         assert!(out.status != 0 && out.stderr.contains(why), "{out}");
@@ -121,5 +121,29 @@ fn a_changed_definition_is_applied_as_far_as_can_be() {
     host.ok(&["coracle", "reboot", "busybox"]);
     host.wait_until(LONG, "coracle apply busybox | grep -q 'as its definition says'");
     assert_eq!(host.ok(&["coracle", "exec", "busybox", "--", "cat", "/data/f"]), "hello\n");
+    host.stop();
+}
+
+#[test]
+fn mounts_are_set_while_it_runs() {
+    let host = Host::start(&["busybox"]);
+    let definition = "[root]\n[[mount]]\ntype = \"tmpfs\"\ntarget = \"/empty\"\n";
+    host.write("/etc/coracle/machines.d/busybox.toml", definition);
+    host.ok(&["coracle", "start", "busybox"]);
+    host.sh_ok("mkdir -p /var/lib/machines/more && echo of the host >/var/lib/machines/more/file");
+    let set = host.ok(&[
+        "coracle",
+        "set",
+        "busybox",
+        "mount=/var/lib/machines/more:/more:ro",
+        "mount=/var/lib/machines/more:/also:idmap",
+    ]);
+    assert_eq!(set.lines().filter(|line| line.starts_with("done  mount")).count(), 2, "{set}");
+    assert_eq!(host.in_guest("busybox", &["cat", "/more/file"]).success("read").stdout, "of the host\n");
+    host.in_guest("busybox", &["touch", "/also/new"]).success("write");
+    assert_ne!(host.in_guest("busybox", &["touch", "/more/new"]).status, 0);
+    let off = host.ok(&["coracle", "set", "busybox", "mount="]);
+    assert_eq!(off.lines().filter(|line| line.starts_with("done  mount")).count(), 2, "{off}");
+    assert_ne!(host.in_guest("busybox", &["cat", "/more/file"]).status, 0);
     host.stop();
 }

@@ -91,7 +91,7 @@ const MOMENTS: &str = r#"
     hits=0
     for moment in $(seq 1 60); do
         systemctl --no-block start coracle@busybox
-        sleep 0.$(printf %03d $((moment * 4)))
+        sleep 0.$(printf %03d $moment)
         [ "$(systemctl show -P ActiveState coracle@busybox)" = active ] || hits=$((hits + 1))
         systemctl kill --kill-whom=main -s KILL coracle@busybox 2>/dev/null || true
         while state=$(systemctl show -P ActiveState coracle@busybox) && [ "$state" != failed ]; do

@@ -27,6 +27,7 @@ type Row = [String; 4];
 /// A change that is none, or that leaves no valid definition.
 pub fn set(paths: &Paths, wanted: &Set) -> Result<()> {
     let changes = wanted.changes.iter().map(|text| drop_in::change(text)).collect::<Result<Vec<_>>>()?;
+    let changes = drop_in::joined(changes)?;
     config::machine(paths, &wanted.name)?;
     let keep = if wanted.runtime { Keep::UntilReboot } else { Keep::Always };
     let kept = drop_in::keep(paths, &wanted.name, &changes, keep)?;
@@ -127,8 +128,11 @@ fn mounts(
             started.entry("mount".into()).or_default().retain(|mount| mount != text);
         }
     }
-    let defined = after.iter().zip(&resolved.machine.mounts);
-    for (text, mount) in defined.filter(|(text, _)| !before.contains(text)) {
+    for text in after.iter().filter(|text| !before.contains(text)) {
+        // Not by its place in the list: what drop-ins say stands elsewhere in each.
+        let target = snapshot::mount_target(text);
+        let mut defined = resolved.machine.mounts.iter();
+        let Some(mount) = defined.find(|mount| Some(&mount.target) == target.as_ref()) else { continue };
         let MountKind::Bind { source, read_only, map_ids, setuid, .. } = &mount.kind else {
             rows.push(row(RESTART, "-", text));
             continue;

@@ -2,9 +2,9 @@
 //! as a definition would be before anything is written, and taken back where the machine would have
 //! no valid definition with it.
 
-use super::layer::{Layer, Origin, SETTINGS, Setting, Shape};
+use super::layer::{Layer, Mount, Origin, SETTINGS, Setting, Shape};
 use super::nearest::nearest;
-use super::values::Given;
+use super::values::{Given, Value};
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -48,6 +48,9 @@ pub fn change(text: &str) -> Result<Change> {
     if setting.shape == Shape::OneOrMany || setting.key == "network.ports" {
         return list(setting, key, value);
     }
+    if setting.shape == Shape::Mounts {
+        return bind(setting, value);
+    }
     if setting.shape != Shape::One {
         return Err(Error::usage(format!("'{key}' holds more than one value"))
             .hint("write it into the definition, then 'coracle apply' it"));
@@ -88,6 +91,43 @@ fn list(setting: &'static Setting, key: &str, value: &str) -> Result<Change> {
         all => Some(format!("[{}]", all.join(", "))),
     };
     Ok(Change { key: setting.key, value })
+}
+
+/// A bind mount, as `SOURCE[:TARGET[:OPTIONS]][:ro]`. It comes to those of the definition.
+fn bind(setting: &'static Setting, text: &str) -> Result<Change> {
+    if text.is_empty() {
+        return Ok(Change { key: setting.key, value: None });
+    }
+    let (text, read_only) = text.strip_suffix(":ro").map_or((text, false), |text| (text, true));
+    let bind = super::mount::bind(text, read_only).map_err(|error| error.context("'mount'"))?;
+    // As in definitions, where setuid programs of a mount count only where it is said.
+    let bind = Mount { setuid: None, ..bind };
+    Ok(Change { key: setting.key, value: Some(format!("[{}]", bind.show())) })
+}
+
+/// Changes of which each key is in one: further mounts come to the first.
+///
+/// # Errors
+/// A setting other than mounts that is changed twice.
+pub fn joined(changes: Vec<Change>) -> Result<Vec<Change>> {
+    let mut joined: Vec<Change> = Vec::new();
+    for change in changes {
+        let Some(first) = joined.iter_mut().find(|first| first.key == change.key) else {
+            joined.push(change);
+            continue;
+        };
+        match (&first.value, &change.value) {
+            (Some(some), Some(more)) if change.key == "mount" => {
+                let inner = |list: &str| list.trim_matches(['[', ']']).to_owned();
+                first.value = Some(format!("[{}, {}]", inner(some), inner(more)));
+            }
+            _ => {
+                return Err(Error::usage(format!("'{}' is changed twice", change.key))
+                    .hint("say what it is to be once"));
+            }
+        }
+    }
+    Ok(joined)
 }
 
 /// The file that changes of a machine are kept in. That of the run-time lies above the other.
@@ -229,7 +269,22 @@ mod tests {
         assert_eq!(shown("cpu-quota=150%").as_deref(), Some("\"150%\""));
         assert_eq!(shown("no-new-privileges=yes").as_deref(), Some("true"));
         assert_eq!(shown("memory-max="), None);
-        for bad in ["memory-max", "memroy-max=1", "memory-max=much", "mount=x", "name=y"] {
+        let mounts = [change("mount=/a:/b:ro").unwrap(), change("mount=/c").unwrap()].to_vec();
+        let both = joined(mounts).unwrap();
+        let table: toml::Table = format!("mount = {}", both[0].value.as_deref().unwrap()).parse().unwrap();
+        assert_eq!(table["mount"][0]["target"].as_str(), Some("/b"));
+        assert_eq!(table["mount"][0]["read-only"].as_bool(), Some(true));
+        assert_eq!(table["mount"][1]["source"].as_str(), Some("/c"));
+        assert!(joined([change("tasks-max=1").unwrap(), change("tasks-max=2").unwrap()].to_vec()).is_err());
+        for bad in [
+            "memory-max",
+            "memroy-max=1",
+            "memory-max=much",
+            "mount=x",
+            "mount=/a:/",
+            "mount=/a:/b:nonsense",
+            "name=y",
+        ] {
             assert!(change(bad).is_err(), "{bad}");
         }
         assert!(change("memroy-max=1").unwrap_err().cure().unwrap().contains("memory-max"));
