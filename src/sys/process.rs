@@ -163,8 +163,8 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> std::io::Result<()> {
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Gives memory that is free but held back to the kernel: for a process about to idle. Other C libraries than
-/// glibc hold little back and have no call for it.
+/// Gives memory that is free but held back to the kernel: for a process about to idle. With musl there is no call for
+/// it: what has grown much executes itself again instead.
 pub fn trim_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) takes a size and touches free memory only.
