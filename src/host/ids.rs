@@ -31,14 +31,14 @@ pub enum Keep {
 /// # Errors
 /// A recorded range that another program uses, or none that is free.
 pub fn choose(paths: &Paths, name: &Name, keep: Keep) -> Result<u32> {
-    if let Some(base) = recorded(paths, name) {
+    let slots = (LAST - FIRST) / RANGE_SIZE + 1;
+    let first = u32::try_from(siphash(KEY, &[name.as_str().as_bytes()]) % u64::from(slots)).unwrap_or(0);
+    let choice = |step| FIRST + (first + step) % slots * RANGE_SIZE;
+    if let Some(base) = recorded(paths, name, choice(0)) {
         return if lock::is_taken(&lock_file(paths, base)) { Err(in_use(base)) } else { Ok(base) };
     }
     let taken = taken(paths);
-    let slots = (LAST - FIRST) / RANGE_SIZE + 1;
-    let first = u32::try_from(siphash(KEY, &[name.as_str().as_bytes()]) % u64::from(slots)).unwrap_or(0);
-    for step in 0..slots {
-        let base = FIRST + (first + step) % slots * RANGE_SIZE;
+    for base in (0..slots).map(choice) {
         if taken.iter().any(|(start, end)| u64::from(base) < *end && u64::from(base + RANGE_SIZE) > *start)
             || lock::is_taken(&lock_file(paths, base))
         {
@@ -81,24 +81,34 @@ fn directory(paths: &Paths) -> PathBuf {
     paths.kept().join("ids")
 }
 
-/// The base recorded for a name. The file is named for the base, so that the file system itself
-/// keeps two machines from one range.
-fn recorded(paths: &Paths, name: &Name) -> Option<u32> {
+/// The base recorded for a name, looked for at its first choice first. The file is named for the
+/// base, so that the file system itself keeps two machines from one range.
+fn recorded(paths: &Paths, name: &Name, first: u32) -> Option<u32> {
+    if owner(paths, first).is_some_and(|owner| owner == name.as_str()) {
+        return Some(first);
+    }
     records(paths).find(|(_, owner)| owner == name.as_str()).map(|(base, _)| base)
 }
 
 /// Every recorded range: its base and the machine it is kept for.
 pub fn records(paths: &Paths) -> impl Iterator<Item = (u32, String)> {
+    bases(paths).filter_map(|base| Some((base, owner(paths, base)?)))
+}
+
+/// The base of every recorded range.
+fn bases(paths: &Paths) -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir(directory(paths)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let base = entry.file_name().to_str()?.parse().ok()?;
-        Some((base, std::fs::read_to_string(entry.path()).ok()?.trim().to_owned()))
-    })
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The machine that the range from `base` on is kept for.
+fn owner(paths: &Paths, base: u32) -> Option<String> {
+    Some(std::fs::read_to_string(record_file(paths, base)).ok()?.trim().to_owned())
 }
 
 /// Records a range; false where another machine was quicker.
 fn record(paths: &Paths, name: &Name, base: u32) -> Result<bool> {
-    let file = directory(paths).join(base.to_string());
+    let file = record_file(paths, base);
     let doing = || format!("cannot record the id range in '{}'", file.display());
     std::fs::create_dir_all(directory(paths)).context(doing)?;
     // Written whole before it has its name: a full disk leaves no record of nobody.
@@ -117,7 +127,7 @@ fn record(paths: &Paths, name: &Name, base: u32) -> Result<bool> {
 /// Ranges that are somebody's: recorded ones, those of subuid(5) and subgid(5), and the ids of
 /// the host's users and groups. Start and end, exclusive.
 fn taken(paths: &Paths) -> Vec<(u64, u64)> {
-    let recorded = records(paths).map(|(base, _)| (u64::from(base), u64::from(base) + u64::from(RANGE_SIZE)));
+    let recorded = bases(paths).map(|base| (u64::from(base), u64::from(base) + u64::from(RANGE_SIZE)));
     recorded.chain(delegated(paths)).collect()
 }
 
