@@ -12,9 +12,10 @@ use crate::error::{Context, Error, Result};
 pub use bridge::{Removed, remove_if_empty};
 use futures_util::TryStreamExt;
 use plan::{GUEST_INTERFACE, IPV6_LENGTH, Plan, Prefix, link_local};
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteProtocol, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -154,16 +155,26 @@ pub async fn remove(interface: &str) -> Result<()> {
     remove_with(&connect()?, interface).await
 }
 
-/// Every prefix the host uses: its addresses and the destinations of its routes, less those of the
-/// interface `except` (the machine's own, left over).
+/// Every IPv4 prefix the host uses: its addresses and the destinations of its routes, less those of
+/// the interface `except` (the machine's own, left over). IPv6 is not asked for: the prefix of a machine
+/// is this host's own by forty bits, and one of two machines where their IPv4 prefixes are.
 ///
 /// # Errors
 /// Where the kernel does not list them.
 pub async fn taken_prefixes(except: &str) -> Result<Vec<Prefix>> {
     let handle = connect()?;
     let except = link_by_name(&handle, except).await?.map_or(0, |link| link.header.index);
+    let mut taken = addresses(&handle, except).await?;
+    taken.extend(destinations(&handle, except).await?);
+    Ok(taken)
+}
+
+/// The IPv4 addresses of interfaces other than `except`, and the prefixes they are of.
+async fn addresses(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
     let mut taken = Vec::new();
-    let mut addresses = handle.address().get().execute();
+    let mut request = handle.address().get();
+    request.message_mut().header.family = AddressFamily::Inet;
+    let mut addresses = request.execute();
     let listing = || "cannot list the host's addresses";
     while let Some(message) = addresses.try_next().await.map_err(failure).context(listing)? {
         let length = message.header.prefix_len;
@@ -175,21 +186,13 @@ pub async fn taken_prefixes(except: &str) -> Result<Vec<Prefix>> {
             }));
         }
     }
-    let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-    taken.extend(destinations(&handle, v4, except).await?);
-    // Without IPv6 in the kernel nothing of it can be taken.
-    match destinations(&handle, v6, except).await {
-        Ok(prefixes) => taken.extend(prefixes),
-        Err(error) => log::debug!("{error}, ignoring"),
-    }
     Ok(taken)
 }
 
-/// Destinations of the routes of one family, less default routes and those out of `except`.
-async fn destinations(handle: &Handle, family: RouteMessage, except: u32) -> Result<Vec<Prefix>> {
+/// Destinations of the IPv4 routes, less default routes and those out of `except`.
+async fn destinations(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
     let mut taken = Vec::new();
-    let mut routes = handle.route().get(family).execute();
+    let mut routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
     let listing = || "cannot list the host's routes";
     while let Some(route) = routes.try_next().await.map_err(failure).context(listing)? {
         let length = route.header.destination_prefix_length;
@@ -200,9 +203,6 @@ async fn destinations(handle: &Handle, family: RouteMessage, except: u32) -> Res
         taken.extend(route.attributes.iter().filter_map(|attribute| match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => {
                 Some(Prefix { address: IpAddr::V4(*address), length })
-            }
-            RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
-                Some(Prefix { address: IpAddr::V6(*address), length })
             }
             _ => None,
         }));
