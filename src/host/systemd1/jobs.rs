@@ -4,7 +4,7 @@
 use super::{CALL_TIMEOUT, ManagerProxy, SYSTEMD, lost, manager, status_of};
 use crate::error::{Error, Result};
 use crate::host::bus;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -155,14 +155,15 @@ enum End {
 /// Asks for systemd's signals.
 pub(super) async fn listen(connection: &Connection, manager: &ManagerProxy<'_>) -> Result<MessageStream> {
     let asking = |error| bus::failure(error).context("cannot listen to systemd");
-    manager.subscribe().await.map_err(asking)?;
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
         .sender(SYSTEMD)
         .interface("org.freedesktop.systemd1.Manager")
         .member("JobRemoved")
         .build();
-    add_match(connection, rule.map_err(asking)?).await.map_err(asking)?;
+    let (subscribed, matched) =
+        future::join(manager.subscribe(), add_match(connection, rule.map_err(asking)?)).await;
+    subscribed.and(matched).map_err(asking)?;
     Ok(MessageStream::from(connection))
 }
 
@@ -172,7 +173,8 @@ async fn add_match(connection: &Connection, rule: MatchRule<'_>) -> zbus::Result
     bus.add_match_rule(rule).await.map_err(|error| zbus::Error::FDO(Box::new(error)))
 }
 
-/// Queues the job of one unit.
+/// Queues the job of one unit. All is asked at once and answered in turn: each answer would take as long
+/// again as the question before it.
 async fn queue(
     connection: &Connection,
     manager: &ManagerProxy<'_>,
@@ -180,22 +182,37 @@ async fn queue(
     unit: &str,
 ) -> Result<Pending> {
     let asking = |error| bus::failure(error).context(format!("cannot {} '{unit}'", action.verb()));
-    let path = manager.load_unit(unit).await.map_err(asking)?;
+    let path = unit_path(unit).map_err(asking)?;
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
         .sender(SYSTEMD)
         .interface("org.freedesktop.DBus.Properties")
         .path(&path)
         .build();
-    add_match(connection, rule.map_err(asking)?).await.map_err(asking)?;
-    let said = status_text(connection, &path).await;
-    let job = match action {
-        Action::Start => manager.start_unit(unit, "replace").await,
-        Action::Stop => manager.stop_unit(unit, "replace").await,
-        Action::Restart => manager.restart_unit(unit, "replace").await,
+    let order = async {
+        match action {
+            Action::Start => manager.start_unit(unit, "replace").await,
+            Action::Stop => manager.stop_unit(unit, "replace").await,
+            Action::Restart => manager.restart_unit(unit, "replace").await,
+        }
     };
+    let matching = add_match(connection, rule.map_err(asking)?);
+    let (matched, said, job) = future::join3(matching, status_text(connection, &path), order).await;
+    matched.map_err(asking)?;
     let job = job.map_err(asking)?;
     Ok(Pending { unit: unit.to_owned(), path, job, said: said.unwrap_or_default(), vanished: false })
+}
+
+/// The object of a unit: its name with all but letters and digits as `_` and two hexadecimal digits
+/// (sd_bus_path_encode(3)).
+fn unit_path(unit: &str) -> zbus::Result<OwnedObjectPath> {
+    let escape = |(place, byte): (usize, u8)| match byte {
+        b'0'..=b'9' if place > 0 => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
+        other => format!("_{other:02x}"),
+    };
+    let label: String = unit.bytes().enumerate().map(escape).collect();
+    Ok(OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{label}"))?)
 }
 
 /// What a service says of itself, where it does: this alone, since all of a unit takes systemd ten milliseconds.
@@ -295,4 +312,19 @@ async fn judge(
         _ => status.describe_failure(),
     };
     Err(Error::new(format!("unit '{unit}' did not {}: {why}", action.verb())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_has_its_path() {
+        let path = |unit| unit_path(unit).unwrap().to_string();
+        assert_eq!(
+            path("coracle@web-1.service"),
+            "/org/freedesktop/systemd1/unit/coracle_40web_2d1_2eservice"
+        );
+        assert_eq!(path("7.slice"), "/org/freedesktop/systemd1/unit/_37_2eslice");
+    }
 }
