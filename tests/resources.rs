@@ -131,6 +131,13 @@ fn an_idle_supervisor_needs_next_to_nothing() {
     );
     host.wait_until(support::LONG, "machinectl show busybox");
     is_small(&host, "busybox");
+    // Others come and go without waking it.
+    host.sh_ok("cp -a /var/lib/machines/busybox /var/lib/machines/other");
+    host.sh_ok(&format!(
+        "a=$({SWITCHES} /proc/{pid}/status); coracle start other; coracle stop other; \
+         [ \"$a\" = \"$({SWITCHES} /proc/{pid}/status)\" ]",
+        pid = host.supervisor("busybox")
+    ));
     host.stop();
 }
 

@@ -1,7 +1,7 @@
 //! Telling machined of a machine: at its start, after its reboot, and when machined comes back; and
 //! telling its farewell from an order to stop.
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::machined::{self, Outcome, Previous, Registration};
 use crate::host::state::Record;
 use crate::host::systemd1;
@@ -26,6 +26,7 @@ pub fn register(
     machine_id: [u8; 16],
     previous: Previous,
 ) -> Result<Outcome> {
+    hold_farewell()?;
     let name = Name::new(&record.name)?;
     let pid = record.leader.ok_or_else(|| Error::new("the machine has no PID 1"))?;
     let registration = Registration {
@@ -40,6 +41,14 @@ pub fn register(
         previous,
     };
     super::runtime()?.block_on(machined::register(&registration))
+}
+
+/// Blocks SIGTERM: from now on machined may say farewell at any moment, and whoever died of that would not
+/// say any more why its machine did not start.
+fn hold_farewell() -> Result<()> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block SIGTERM")
 }
 
 /// Whether a SIGTERM of process `sender` only says that machined has seen the machine's PID 1 end:
@@ -77,21 +86,36 @@ const TRACES: [&str; 4] = ["/run/systemd", "/run/systemd/machine", "/run/systemd
 /// Where it keeps what it knows of each machine.
 const MACHINES: &str = "/run/systemd/machines";
 
-/// A watch over machined, which may be killed and come back at any time.
+/// A watch over machined, which may be killed and come back at any time. Where it knows the machine, only
+/// what it keeps of this one counts: else each start of a machine would wake the supervisors of all.
 #[derive(Debug)]
 pub struct Watch(Inotify);
 
 impl Watch {
     /// Watches on behalf of the machine of this name.
     pub fn new(name: &str) -> Option<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+        let watch = Self(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?);
+        if !watch.follow(name) {
+            watch.expect(name);
+        }
+        Some(watch)
+    }
+
+    /// Watches for machined itself.
+    fn expect(&self, name: &str) {
         let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
         for directory in TRACES {
-            if let Err(error) = inotify.add_watch(directory, flags) {
+            if let Err(error) = self.0.add_watch(directory, flags) {
                 log::debug!("cannot watch '{directory}' for machine '{name}': {error}, ignoring");
             }
         }
-        Some(Self(inotify))
+    }
+
+    /// Watches what machined keeps of the machine, as long as it is this file; whether there is one.
+    fn follow(&self, name: &str) -> bool {
+        // Another file in its place takes its last link, which is a change of attributes.
+        let flags = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF;
+        self.0.add_watch(&Path::new(MACHINES).join(name), flags).is_ok()
     }
 
     /// Reads what happened: whether machined came back without knowing the machine.
@@ -99,10 +123,13 @@ impl Watch {
         let events = self.0.read_events().unwrap_or_default();
         let known = ["machines", "machine", "io.systemd.Machine", name];
         let concerns = |event: &nix::sys::inotify::InotifyEvent| {
-            event.name.as_ref().is_some_and(|name| known.iter().any(|known| name == *known))
+            event.name.as_ref().is_none_or(|name| known.iter().any(|known| name == *known))
         };
-        let machines = Path::new(MACHINES);
-        events.iter().any(concerns) && !machines.join(name).exists() && machines.exists()
+        if !events.iter().any(concerns) || self.follow(name) {
+            return false;
+        }
+        self.expect(name);
+        Path::new(MACHINES).exists()
     }
 }
 
