@@ -59,7 +59,7 @@ pub fn drop_in(machine: &Machine) -> String {
             line(key, &value);
         }
     }
-    for device in &machine.security.devices {
+    for device in machine.security.optional_devices.iter().chain(&machine.security.devices) {
         line("DeviceAllow", &format_args!("{} rwm", device.display()));
     }
     if let Some(percent) = limits.cpu_quota {

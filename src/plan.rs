@@ -17,7 +17,7 @@ use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice};
-use crate::machine::users::{Ownership, Users};
+use crate::machine::users::{NESTING_RANGE_SIZE, Ownership, RANGE_SIZE, Users};
 use crate::sys::mount::{Attributes, Depth};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -169,10 +169,11 @@ fn console(machine: &Machine, facts: &Facts) -> Console {
 }
 
 /// How many ids the machine's range has.
-fn id_count(machine: &Machine) -> u32 {
+pub fn id_count(machine: &Machine) -> u32 {
     match machine.users {
         Users::Fixed { count, .. } => count,
-        _ => crate::machine::users::RANGE_SIZE,
+        Users::Pick if machine.security.nesting => NESTING_RANGE_SIZE,
+        _ => RANGE_SIZE,
     }
 }
 

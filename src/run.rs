@@ -172,13 +172,14 @@ fn place(machine: &Machine, kept: Option<&Kept>) -> Result<Place> {
         return Ok(Place { unit: own_unit(), cgroup: Some(Cgroup::of_unit()?) });
     }
     let name = format!("coracle-{}.scope", machine.name);
+    let devices = [&machine.security.optional_devices[..], &machine.security.devices].concat();
     let scope = systemd1::Scope {
         name: &name,
         slice: machine.slice.as_deref().unwrap_or("machine.slice"),
         description: &format!("Machine {}", machine.name),
         pid: std::process::id(),
         pidfd: None,
-        devices: &machine.security.devices,
+        devices: &devices,
         resources: &machine.resources,
     };
     runtime()?.block_on(systemd1::start_scope(&scope))?;

@@ -1,9 +1,10 @@
-//! Coracle in coracle: the host is itself a machine. `CORACLE_HOST_BY=coracle` has every other test of the host suite
-//! run on such a host; here is what shows that it is one, and a machine's life on it.
+//! Containers in machines: podman's and ours in one with users of its own (`security.nesting`), and ours on a host that
+//! is a machine whose root is the host's. `CORACLE_HOST_BY=coracle` has every other test of the host suite run on such a
+//! host; here is what shows that it is one, and a machine's life on it.
 
 mod support;
 
-use support::{Host, LONG, Snapshot};
+use support::{Host, LONG, Snapshot, install, trees};
 
 #[test]
 fn a_machine_is_a_host_of_machines() {
@@ -31,5 +32,101 @@ fn a_machine_is_a_host_of_machines() {
         host.assert_registered(name, false);
     }
     before.assert_same(&host);
+    host.stop();
+}
+
+/// What a machine with users of its own needs to run containers, and a guest that has podman and coracle: `outer`, with
+/// a tree for both in it.
+fn outer(definition: &str) -> Host {
+    let host = Host::builder().guest_as("trixie-nesting", "outer").start();
+    host.add_guest("busybox", "outer/srv/box");
+    trees::copy(&install::staged().join("usr"), &host.machines().join("outer/usr"));
+    host.define("outer", definition);
+    host.coracle(&["start", "--wait=ready", "outer"]);
+    host
+}
+
+/// Where no hierarchy has the controller, podman's default limit on processes is an error.
+const PODMAN: &str = "podman run --rm --pids-limit=0";
+
+#[test]
+fn podman_runs_in_a_machine_that_nests() {
+    let host = outer("[security]\nnesting = true\n");
+    let inside = |script: &str| host.in_guest("outer", &["sh", "-euc", script]);
+    let out = inside(&format!("{PODMAN} --rootfs /srv/box sh -c 'hostname -i; id -u; cat /proc/1/comm'"));
+    let lines: Vec<&str> = out.stdout.lines().collect();
+    assert!(lines.len() == 3 && lines[0].starts_with("10.88.") && lines[1..] == ["0", "sh"], "{out}");
+    // An image, with an overlay, which root of a user namespace mounts by itself.
+    let script = format!(
+        "tar -C /srv/box --exclude=./dev -c . | podman import -q - box:1 >/dev/null && \
+         {PODMAN} box:1 sh -c 'grep -c \" / / .* overlay \" /proc/self/mountinfo; echo written >/file && cat /file; exit 7'"
+    );
+    let out = inside(&script);
+    assert_eq!((out.status, out.stdout.as_str()), (7, "1\nwritten\n"), "{out}");
+    // Users of their own for containers, out of the machine's range; all of it is nobody's on the host.
+    let map = "--uidmap=0:100000:65536 --gidmap=0:100000:65536";
+    let out = inside(&format!("{PODMAN} {map} --network=none box:1 cat /proc/self/uid_map")).success("mapped");
+    assert_eq!(out.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    assert_eq!(host.in_guest("outer", &["systemctl", "is-system-running"]).stdout, "running\n");
+    // What it is open for is said.
+    let said = host.coracle(&["inspect", "--security", "outer"]);
+    for opened in ["the filter lets '@keyring' through", "/proc and /sys that are masked", "tun and fuse"] {
+        assert!(said.contains(opened), "{opened}: {said}");
+    }
+    host.coracle(&["stop", "outer"]);
+    host.assert_clean_stop("outer");
+    host.stop();
+}
+
+#[test]
+fn coracle_runs_in_a_machine_that_nests() {
+    let host = outer("[security]\nnesting = true\n");
+    let before = Snapshot::take(&host);
+    let inside = |script: &str| host.in_guest("outer", &["sh", "-euc", script]);
+    let out = inside("coracle run -q -D /srv/box sh -c 'hostname; cat /proc/1/comm; exit 7'");
+    assert_eq!((out.status, out.stdout.as_str()), (7, "box\ncat\n"), "{out}");
+    // A machine that is a unit, with users, a link and a firewall of its own, two levels deep.
+    let define = "mkdir -p /etc/coracle/machines.d; mount -t tmpfs none /var/lib/machines; \
+                  (cd /srv/box && tar --exclude='./dev/*' -c .) | (mkdir /var/lib/machines/inner; tar -C /var/lib/machines/inner -x); \
+                  systemctl start systemd-machined; coracle start inner";
+    inside(define).success("start the inner one");
+    let map = inside("coracle exec inner -- cat /proc/self/uid_map").success("the id map");
+    let words: Vec<u32> = map.stdout.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert!(words[1] >= 524_288 && words[1] < 1_048_576 && words[2] == 65536, "{map}");
+    inside("ping -c1 -W5 $(coracle show inner -p addresses | sed 's/.*=//; s/ .*//')").success("its address");
+    inside("machinectl show inner -p Leader").success("it is registered");
+    assert!(inside("coracle list --no-legend").stdout.contains("running"));
+    inside("coracle stop inner && systemctl is-system-running").success("stop it");
+    // One whose tree cannot be mapped says so, and runs without users of its own.
+    let out = inside("mkdir /srv/other; tar -C /srv/box --exclude='./dev/*' -c . | tar -C /srv/other -x; printf '[root]\\ndirectory = \"/srv/other\"\\n' >/etc/coracle/machines.d/other.toml; \
+                      coracle start other");
+    assert!(out.status == 1 && out.stderr.contains("users.private = \"no\""), "{out}");
+    inside("printf '[users]\\nprivate = \"no\"\\n' >>/etc/coracle/machines.d/other.toml; \
+            coracle start other && coracle stop other").success("the host's users");
+    before.assert_same(&host);
+    host.coracle(&["stop", "outer"]);
+    host.assert_clean_stop("outer");
+    host.stop();
+}
+
+#[test]
+fn a_machine_that_does_not_nest_stays_closed() {
+    let host = outer("");
+    let inside = |script: &str| host.in_guest("outer", &["sh", "-c", script]);
+    for (container, word) in [
+        (format!("{PODMAN} --network=none --rootfs /srv/box true"), "permi"),
+        ("coracle run -q -D /srv/box true".to_owned(), "security.nesting = true"),
+        ("mount -t proc none /mnt".to_owned(), "too revealing"),
+        ("cat /dev/fuse".to_owned(), "No such file"),
+        ("cat /dev/net/tun".to_owned(), "No such file"),
+        ("ls /run/host/proc".to_owned(), "No such file"),
+        ("setpriv --reuid=70000 true".to_owned(), "Invalid argument"),
+    ] {
+        let out = inside(&container);
+        assert!(out.status != 0 && out.stderr.contains(word), "{container}: {out}");
+    }
+    let said = host.coracle(&["inspect", "--security", "outer"]);
+    assert!(!said.contains("@keyring") && !said.contains("containers inside"), "{said}");
+    host.coracle(&["stop", "outer"]);
     host.stop();
 }

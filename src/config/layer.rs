@@ -374,6 +374,8 @@ settings! {
     syscalls_deny: Many<Syscall> = Many "security.syscalls.deny";
     /// Devices of the host that the machine has.
     devices: Many<Device> = Many "security.devices";
+    /// Whether containers run inside.
+    nesting: One<bool> = One "security.nesting";
     /// Whether setuid programs gain nothing.
     no_new_privileges: One<bool> = One "security.no-new-privileges";
     /// Variables for PID 1.

@@ -14,7 +14,7 @@ use crate::machine::name::Name;
 use crate::machine::network::{Further, FurtherKind, Mode, Names, Network, ResolvConf};
 use crate::machine::resources::Resources;
 use crate::machine::root::Root;
-use crate::machine::security::Security;
+use crate::machine::security::{NESTING_CALLS, OPTIONAL_DEVICES, Security};
 use crate::machine::users::{Ownership, Users};
 use crate::machine::{Machine, Parts, Register};
 use crate::paths::Paths;
@@ -54,7 +54,7 @@ pub fn resolve(
     profile: Profile,
 ) -> std::result::Result<Resolved, Vec<Error>> {
     let settings = filled(name, said, profile);
-    let parts = parts(paths, name, &settings).map_err(|error| vec![error])?;
+    let parts = parts(paths, name, &settings, profile).map_err(|error| vec![error])?;
     let warnings = warnings(&settings);
     Machine::new(parts).map(|machine| Resolved { machine, warnings, settings })
 }
@@ -83,6 +83,7 @@ fn filled(name: &Name, mut said: Layer, profile: Profile) -> Layer {
     said.resolv_conf.fill(|| ResolvConf::Auto);
     said.hosts.fill(|| ResolvConf::Auto);
     said.environment.keep_last(|variable| variable.name.clone());
+    said.nesting.fill(|| false);
     said.no_new_privileges.fill(|| false);
     // A defined machine is booted, unless it is told to run a command.
     let commands = !said.command.said().is_empty()
@@ -118,7 +119,7 @@ fn known<T: Clone>(setting: &layer::One<T>, key: &str) -> Result<T> {
     setting.value().cloned().ok_or_else(|| Error::new(format!("nothing says '{key}', and it has no default")))
 }
 
-fn parts(paths: &Paths, name: &Name, said: &Layer) -> Result<Parts> {
+fn parts(paths: &Paths, name: &Name, said: &Layer, profile: Profile) -> Result<Parts> {
     let users = known(&said.private, "users.private")?;
     Ok(Parts {
         name: name.clone(),
@@ -157,7 +158,7 @@ fn parts(paths: &Paths, name: &Name, said: &Layer) -> Result<Parts> {
             OwnershipWord::Map => Ownership::Map,
             OwnershipWord::Off | OwnershipWord::Auto => Ownership::Off,
         },
-        security: security(said)?,
+        security: security(said, profile)?,
         identity: Identity {
             hostname: said.hostname.value().map(|hostname| hostname.0.clone()),
             uuid: said.uuid.value().map(|uuid| uuid.0),
@@ -237,16 +238,22 @@ fn mount(paths: &Paths, Said { value: said, origin }: &Said<layer::Mount>, users
     Ok(Mount { target: target.clone(), kind })
 }
 
-fn security(said: &Layer) -> Result<Security> {
+fn security(said: &Layer, profile: Profile) -> Result<Security> {
+    let nesting = known(&said.nesting, "security.nesting")?;
+    let nested: &[&str] = if nesting { &NESTING_CALLS } else { &[] };
+    let optional: &[&str] = if nesting || profile == Profile::Nspawn { &OPTIONAL_DEVICES } else { &[] };
+    let allowed = said.syscalls_allow.values().map(|name| name.0.clone());
     let names = |list: &layer::Many<super::values::Capability>| {
         list.values().flat_map(super::values::Capability::names).collect()
     };
     Ok(Security {
         capabilities_add: names(&said.capabilities_add),
         capabilities_drop: names(&said.capabilities_drop),
-        syscalls_allow: said.syscalls_allow.values().map(|name| name.0.clone()).collect(),
+        syscalls_allow: allowed.chain(nested.iter().map(|name| (*name).to_owned())).collect(),
         syscalls_deny: said.syscalls_deny.values().map(|name| name.0.clone()).collect(),
         devices: said.devices.values().map(|device| device.0.clone().into()).collect(),
+        optional_devices: optional.iter().map(PathBuf::from).collect(),
+        nesting,
         no_new_privileges: known(&said.no_new_privileges, "security.no-new-privileges")?,
     })
 }

@@ -53,6 +53,8 @@ pub struct Inspection {
     pub filter_allows: Vec<String>,
     /// System calls and groups taken from it.
     pub filter_denies: Vec<String>,
+    /// Whether it is open for containers inside.
+    pub nesting: bool,
     /// Whether executing gains no privileges.
     pub no_new_privileges: bool,
     /// The label of a security module, where one confines it.
@@ -139,6 +141,7 @@ pub fn look(paths: &Paths, name: &Name) -> Result<Inspection> {
         filter: value("Seccomp") == Some("2"),
         filter_allows: record.syscalls.allow.clone(),
         filter_denies: record.syscalls.deny.clone(),
+        nesting: record.nesting,
         no_new_privileges: value("NoNewPrivs") == Some("1"),
         label: label.filter(|label| !label.is_empty() && label != "unconfined" && label != "kernel"),
         limits: limits(&record, &read("limits")?),
@@ -274,6 +277,7 @@ impl Inspection {
             ("user ids", words(&self.id_map)),
             ("capabilities", self.capabilities.join(" ").replace("CAP_", "").to_lowercase()),
             ("system-call filter", filter),
+            ("containers inside", if self.nesting { "yes" } else { "no" }.into()),
             ("no new privileges", if self.no_new_privileges { "yes" } else { "no" }.into()),
             ("label", or_dash(self.label.clone())),
             ("cgroup", or_dash(self.cgroup.as_ref().map(|cgroup| cgroup.display().to_string()))),

@@ -25,33 +25,61 @@ pub enum Keep {
     WhileRunning,
 }
 
-/// The first id of a machine's range: the recorded one, or the next free one from its name's hash
-/// on. It is to be locked at [`lock_file`].
+/// The first id of a machine's range of `count` ids: the recorded one, or the next free one from its name's hash on.
+/// It is to be locked at the [`lock_file`] of each of its [`bases`].
 ///
 /// # Errors
 /// A recorded range that another program uses, or none that is free.
-pub fn choose(paths: &Paths, name: &Name, keep: Keep) -> Result<u32> {
+pub fn choose(paths: &Paths, name: &Name, keep: Keep, count: u32) -> Result<u32> {
     let slots = (LAST - FIRST) / RANGE_SIZE + 1;
     let first = u32::try_from(siphash(KEY, &[name.as_str().as_bytes()]) % u64::from(slots)).unwrap_or(0);
     let choice = |step| FIRST + (first + step) % slots * RANGE_SIZE;
-    if let Some(base) = recorded(paths, name, choice(0)) {
-        return if lock::is_taken(&lock_file(paths, base)) { Err(in_use(base)) } else { Ok(base) };
+    let is_own = |base| owner(paths, base).is_some_and(|owner| owner == name.as_str());
+    // Most have what they chose first: the records of all others need not be read.
+    let own: Vec<u32> = match bases(choice(0), count).all(is_own) {
+        true => bases(choice(0), count).collect(),
+        false => recorded(paths, name),
+    };
+    let locked = |base| bases(base, count).find(|base| lock::is_taken(&lock_file(paths, *base)));
+    if let Some(base) = own.iter().find(|base| bases(**base, count).all(|part| own.contains(&part))) {
+        return locked(*base).map_or(Ok(*base), |part| Err(in_use(part)));
     }
-    let taken = taken(paths);
-    for base in (0..slots).map(choice) {
-        if taken.iter().any(|(start, end)| u64::from(base) < *end && u64::from(base + RANGE_SIZE) > *start)
-            || lock::is_taken(&lock_file(paths, base))
-        {
-            continue;
-        }
-        if keep == Keep::WhileRunning || record(paths, name, base)? {
+    let (taken, there) = (taken(paths, &own), there());
+    let is_free = |base: u32| {
+        let (start, end) = (u64::from(base), u64::from(base) + u64::from(count));
+        end <= u64::from(LAST) + u64::from(RANGE_SIZE)
+            && there.iter().any(|(first, last)| *first <= start && end <= *last)
+            && taken.iter().all(|(first, last)| end <= *first || *last <= start)
+            && locked(base).is_none()
+    };
+    // A machine that is to run containers from now on needs more than it had: at best from the same id on.
+    for base in own.first().copied().into_iter().chain((0..slots).map(choice)).filter(|base| is_free(*base)) {
+        if keep == Keep::WhileRunning || record_all(paths, name, base, count, &own)? {
             return Ok(base);
         }
     }
-    Err(Error::new(format!("no range of {RANGE_SIZE} user ids is free for machine '{name}'")).hint(format!(
-        "free ranges in /etc/subuid and /etc/subgid, or records of machines that are gone in '{}'",
+    Err(Error::new(format!("no range of {count} user ids is free for machine '{name}'")).hint(format!(
+        "free ranges in /etc/subuid and /etc/subgid, or records of machines that are gone in '{}'; inside of a machine \
+         there are those of its own range, more with security.nesting = true",
         directory(paths).display()
     )))
+}
+
+/// The first ids of the parts of a range, each of which has a record and a lock.
+pub fn bases(base: u32, count: u32) -> impl Iterator<Item = u32> {
+    let parts = (0..count).step_by(RANGE_SIZE as usize);
+    parts.filter_map(move |part| base.checked_add(part))
+}
+
+/// The ids that there are: in a user namespace not all. First and last, exclusive.
+fn there() -> Vec<(u64, u64)> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let range = |line: &str| {
+        let mut words = line.split_whitespace().map(str::parse::<u64>);
+        let (first, _, count) = (words.next()?.ok()?, words.next(), words.next()?.ok()?);
+        Some((first, first.saturating_add(count)))
+    };
+    map.lines().filter_map(range).collect()
 }
 
 /// The file that is locked while a range is in use, systemd-nspawn(1)'s.
@@ -81,22 +109,22 @@ fn directory(paths: &Paths) -> PathBuf {
     paths.kept().join("ids")
 }
 
-/// The base recorded for a name, looked for at its first choice first. The file is named for the
-/// base, so that the file system itself keeps two machines from one range.
-fn recorded(paths: &Paths, name: &Name, first: u32) -> Option<u32> {
-    if owner(paths, first).is_some_and(|owner| owner == name.as_str()) {
-        return Some(first);
-    }
-    records(paths).find(|(_, owner)| owner == name.as_str()).map(|(base, _)| base)
+/// The bases recorded for a name, the first one first. Each has a file that is named for it, so that the file system
+/// itself keeps two machines from one range.
+fn recorded(paths: &Paths, name: &Name) -> Vec<u32> {
+    let own = records(paths).filter(|(_, owner)| owner == name.as_str());
+    let mut bases: Vec<u32> = own.map(|(base, _)| base).collect();
+    bases.sort_unstable();
+    bases
 }
 
 /// Every recorded range: its base and the machine it is kept for.
 pub fn records(paths: &Paths) -> impl Iterator<Item = (u32, String)> {
-    bases(paths).filter_map(|base| Some((base, owner(paths, base)?)))
+    all_bases(paths).filter_map(|base| Some((base, owner(paths, base)?)))
 }
 
 /// The base of every recorded range.
-fn bases(paths: &Paths) -> impl Iterator<Item = u32> {
+fn all_bases(paths: &Paths) -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir(directory(paths)).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
@@ -106,7 +134,25 @@ fn owner(paths: &Paths, base: u32) -> Option<String> {
     Some(std::fs::read_to_string(record_file(paths, base)).ok()?.trim().to_owned())
 }
 
-/// Records a range; false where another machine was quicker.
+/// Records all of a range and forgets what else the machine had; false where another machine was quicker.
+fn record_all(paths: &Paths, name: &Name, base: u32, count: u32, own: &[u32]) -> Result<bool> {
+    let mut made = Vec::new();
+    for part in bases(base, count).filter(|part| !own.contains(part)) {
+        match record(paths, name, part) {
+            Ok(true) => made.push(part),
+            other => {
+                made.iter().for_each(|part| drop(std::fs::remove_file(record_file(paths, *part))));
+                return other;
+            }
+        }
+    }
+    for old in own.iter().filter(|old| bases(base, count).all(|part| part != **old)) {
+        let _ = std::fs::remove_file(record_file(paths, *old));
+    }
+    Ok(true)
+}
+
+/// Records a part of a range; false where another machine was quicker.
 fn record(paths: &Paths, name: &Name, base: u32) -> Result<bool> {
     let file = record_file(paths, base);
     let doing = || format!("cannot record the id range in '{}'", file.display());
@@ -124,10 +170,11 @@ fn record(paths: &Paths, name: &Name, base: u32) -> Result<bool> {
     written.context(doing)
 }
 
-/// Ranges that are somebody's: recorded ones, those of subuid(5) and subgid(5), and the ids of
+/// Ranges that are somebody else's: recorded ones, those of subuid(5) and subgid(5), and the ids of
 /// the host's users and groups. Start and end, exclusive.
-fn taken(paths: &Paths) -> Vec<(u64, u64)> {
-    let recorded = bases(paths).map(|base| (u64::from(base), u64::from(base) + u64::from(RANGE_SIZE)));
+fn taken(paths: &Paths, own: &[u32]) -> Vec<(u64, u64)> {
+    let others = all_bases(paths).filter(|base| !own.contains(base));
+    let recorded = others.map(|base| (u64::from(base), u64::from(base) + u64::from(RANGE_SIZE)));
     recorded.chain(delegated(paths)).collect()
 }
 
@@ -157,6 +204,7 @@ pub fn delegated(paths: &Paths) -> Vec<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::users::NESTING_RANGE_SIZE;
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
@@ -166,20 +214,37 @@ mod tests {
     fn a_machine_keeps_its_range_and_shares_it_with_none() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        let base = choose(&paths, &name("web"), Keep::Recorded).unwrap();
+        let base = choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap();
         let held = lock(&paths, base).unwrap();
-        for error in
-            [choose(&paths, &name("web"), Keep::Recorded).unwrap_err(), lock(&paths, base).unwrap_err()]
-        {
+        for error in [
+            choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap_err(),
+            lock(&paths, base).unwrap_err(),
+        ] {
             assert!(error.to_string().contains("in use"), "{error}");
         }
         drop(held);
-        assert_eq!(choose(&paths, &name("web"), Keep::Recorded).unwrap(), base);
+        assert_eq!(choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap(), base);
         for other in 0..50 {
-            let other = choose(&paths, &name(&format!("m{other}")), Keep::Recorded).unwrap();
+            let other = choose(&paths, &name(&format!("m{other}")), Keep::Recorded, RANGE_SIZE).unwrap();
             assert_ne!(other, base);
             assert_eq!((other - FIRST) % RANGE_SIZE, 0);
         }
+    }
+
+    #[test]
+    fn a_machine_that_runs_containers_gets_more_and_keeps_it() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let choose = |who: &str, count| choose(&paths, &name(who), Keep::Recorded, count).unwrap();
+        let base = choose("web", RANGE_SIZE);
+        assert_eq!(choose("web", NESTING_RANGE_SIZE), base);
+        assert_eq!(recorded(&paths, &name("web")), bases(base, NESTING_RANGE_SIZE).collect::<Vec<_>>());
+        assert_eq!(choose("web", RANGE_SIZE), base);
+        std::fs::remove_file(record_file(&paths, base + RANGE_SIZE)).unwrap();
+        record(&paths, &name("other"), base + RANGE_SIZE).unwrap();
+        let moved = choose("web", NESTING_RANGE_SIZE);
+        assert_ne!(moved, base);
+        assert_eq!(recorded(&paths, &name("web")), bases(moved, NESTING_RANGE_SIZE).collect::<Vec<_>>());
     }
 
     #[test]
@@ -188,7 +253,7 @@ mod tests {
         let paths = Paths::below(root.path());
         std::fs::create_dir_all(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/subuid"), "all:100000:4000000000\n").unwrap();
-        let error = choose(&paths, &name("web"), Keep::Recorded).unwrap_err();
+        let error = choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap_err();
         assert!(error.cure().unwrap().contains("/etc/subuid"));
         assert_eq!(records(&paths).count(), 0);
     }

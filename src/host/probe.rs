@@ -4,6 +4,7 @@
 use super::emulator;
 use crate::error::{Context, Error, Result};
 use crate::machine::init::{Init, InitChoice};
+use crate::machine::security::Security;
 use crate::plan::step::Device;
 use crate::plan::{NamedDevice, User, init};
 use crate::sys::mount;
@@ -257,14 +258,13 @@ pub fn random_id() -> [u8; 16] {
     id
 }
 
-/// The devices that a definition names. Those that every machine has where the host has them are not among them.
+/// The devices that a definition names. Those that the machine has anyway where the host has them are not among them.
 ///
 /// # Errors
 /// One that is not there, or is none.
-pub fn named_devices(paths: &[PathBuf]) -> Result<Vec<NamedDevice>> {
+pub fn named_devices(security: &Security) -> Result<Vec<NamedDevice>> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let always = devices();
-    let named = paths.iter().filter(|path| always.iter().all(|name| Path::new("/dev").join(name) != **path));
+    let named = security.devices.iter().filter(|path| !security.optional_devices.contains(path));
     let look = |path: &PathBuf| {
         let data = std::fs::metadata(path).context(|| format!("cannot find device '{}'", path.display()))?;
         let kind = data.file_type();

@@ -105,6 +105,8 @@ pub struct Record {
     pub capabilities: u64,
     /// What the definition adds to the system-call filter, and what it takes from it.
     pub syscalls: Syscalls,
+    /// Whether containers run inside.
+    pub nesting: bool,
     /// Whether executing gains no privileges.
     pub no_new_privileges: bool,
     /// What is not confined, in words for people (`network`, `users`).
@@ -141,6 +143,7 @@ impl Default for Record {
             registered: false,
             capabilities: 0,
             syscalls: Syscalls::default(),
+            nesting: false,
             no_new_privileges: false,
             unconfined: Vec::new(),
             files: Vec::new(),

@@ -47,6 +47,12 @@ pub const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// Devices that systemd-nspawn(1) gives where the host has them, and that containers inside are given.
+pub const OPTIONAL_DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
+
+/// System calls that containers inside ask for beyond those of a system: a session keyring for each.
+pub const NESTING_CALLS: [&str; 1] = ["@keyring"];
+
 /// Capabilities, system calls and privileges of a machine, beyond the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Security {
@@ -60,6 +66,10 @@ pub struct Security {
     pub syscalls_deny: Vec<String>,
     /// Devices of the host that it has too, by their paths below `/dev`.
     pub devices: Vec<PathBuf>,
+    /// Devices that it has where the host has them, of [`OPTIONAL_DEVICES`].
+    pub optional_devices: Vec<PathBuf>,
+    /// Whether containers run inside of it, machines of coracle among them.
+    pub nesting: bool,
     /// Whether setuid programs gain nothing (prctl(2), PR_SET_NO_NEW_PRIVS).
     pub no_new_privileges: bool,
 }

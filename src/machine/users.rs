@@ -3,6 +3,10 @@
 /// How many ids a machine's range has.
 pub const RANGE_SIZE: u32 = 65536;
 
+/// How many ids a machine has that runs containers: enough for the ranges which podman and coracle take inside, from
+/// 100000 and from 524288 on.
+pub const NESTING_RANGE_SIZE: u32 = 16 * RANGE_SIZE;
+
 /// The user namespace of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Users {

@@ -48,6 +48,14 @@ fn no_idmap(directory: &Path, host: &OwnedFd, error: std::io::Error) -> Error {
         0x9fa0 => "proc",
         _ => "its file system",
     };
+    if error.raw_os_error() == Some(libc::EPERM) {
+        return Error::from(error)
+            .context(format!("cannot map the ids of '{}': it was mounted by another user namespace", directory.display()))
+            .hint(
+                "this host is a machine itself: mount a tmpfs in it for the tree, or run the tree without a user \
+                 namespace of its own (users.private = \"no\", --private-users=no)",
+            );
+    }
     Error::from(error)
         .context(format!("cannot map the ids of '{}': {kind} (type {magic:#x}) refuses", directory.display()))
         .hint(

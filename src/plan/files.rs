@@ -38,6 +38,10 @@ const MASKED_SYSFS: [&str; 2] = ["/sys/firmware", "/sys/devices/virtual/powercap
 /// Parts of sysfs that a machine with a network of its own sees.
 const SHOWN_SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
 
+/// Whole instances for a machine that runs containers, their types and places: the kernel lets a user namespace mount
+/// anew only what it sees of in full already (`mount_too_revealing`).
+const WHOLE: [(&str, &str); 2] = [("proc", "/run/host/proc"), ("sysfs", "/run/host/sys")];
+
 /// No setuid programs.
 const NO_SETUID: Attributes =
     Attributes { read_only: false, no_setuid: true, no_devices: false, no_exec: false };
@@ -98,16 +102,16 @@ fn seal(path: String, attributes: Attributes) -> BuildStep {
 pub fn api(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
     let owner = facts.owner();
     let mut steps = vec![tmpfs("/tmp", "1777", "10%", "400k", owner, PLAIN)];
-    steps.extend(devices(facts, owner));
+    steps.extend(devices(machine, facts, owner));
     steps.push(tmpfs("/run", "755", "20%", "800k", owner, PLAIN));
-    steps.extend(run_host(facts));
+    steps.extend(run_host(machine, facts));
     steps.extend(sysfs(machine, owner));
     steps.extend(proc());
     steps
 }
 
 /// `/dev`: nodes, pseudo terminals, shared memory, message queues.
-fn devices(facts: &Facts, owner: u32) -> Vec<BuildStep> {
+fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
     let mut steps = vec![tmpfs("/dev", "755", "4m", "64k", owner, NO_SETUID)];
     steps.extend(["/dev/net", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/char"].map(directory));
     for (name, major, minor) in DEVICES {
@@ -118,7 +122,10 @@ fn devices(facts: &Facts, owner: u32) -> Vec<BuildStep> {
         });
     }
     for (name, major, minor) in [("net/tun", 10, 200), ("fuse", 10, 229)] {
-        if facts.devices.iter().any(|present| present == name) {
+        let path = PathBuf::from(format!("/dev/{name}"));
+        if facts.devices.iter().any(|present| present == name)
+            && machine.security.optional_devices.contains(&path)
+        {
             steps.push(node(format!("/dev/{name}"), Device { block: false, major, minor }, 0o666));
         }
     }
@@ -174,7 +181,7 @@ fn further_devices(facts: &Facts) -> Vec<BuildStep> {
 }
 
 /// `/run/host`: what the guest is told of its manager; sealed read-only at the end.
-fn run_host(facts: &Facts) -> Vec<BuildStep> {
+fn run_host(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
     let file = |name: &str, mode, content: String| BuildStep::File {
         path: format!("/run/host/{name}").into(),
         mode,
@@ -206,7 +213,15 @@ fn run_host(facts: &Facts) -> Vec<BuildStep> {
         let path = PathBuf::from("/run/systemd/network/70-host0.network");
         steps.push(BuildStep::File { path, mode: 0o644, content: content.clone() });
     }
+    let whole = if machine.security.nesting { &WHOLE[..] } else { &[] };
+    steps.extend(whole.iter().map(|(_, target)| directory(target)));
     steps.push(seal("/run/host".into(), Attributes::INERT.read_only()));
+    steps.extend(whole.iter().map(|(kind, target)| BuildStep::Mount {
+        kind,
+        options: Vec::new(),
+        attributes: Attributes::INERT,
+        target: target.into(),
+    }));
     steps
 }
 

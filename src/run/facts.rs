@@ -17,7 +17,7 @@ use crate::machine::mounts::MountKind;
 use crate::machine::network::{Mode, ResolvConf, Zone};
 use crate::machine::users::Users;
 use crate::paths::Paths;
-use crate::plan::Facts;
+use crate::plan::{self, Facts};
 use crate::supervisor::handover::{Kept, Link};
 use crate::supervisor::launch::Names;
 use crate::supervisor::runtime;
@@ -83,7 +83,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         bounding: probe::bounding_set(),
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
         devices: probe::devices(),
-        further_devices: probe::named_devices(&machine.security.devices)?,
+        further_devices: probe::named_devices(&machine.security)?,
         guest_network_file,
         resolv_conf: resolver.map(|resolver| resolver.to_string()),
         hosts_file: names.as_ref().filter(|names| names.bound.is_some()).map(|names| names.hosts.path()),
@@ -111,7 +111,7 @@ fn check_sources(machine: &Machine) -> Result<()> {
 fn ids(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -> Result<Option<u32>> {
     match (kept, machine.users) {
         (Some(kept), _) => Ok(kept.terms.record.id_base),
-        (None, Users::Pick) => ids::choose(paths, &machine.name, keep).map(Some),
+        (None, Users::Pick) => ids::choose(paths, &machine.name, keep, plan::id_count(machine)).map(Some),
         (None, Users::Fixed { base, .. }) => Ok(Some(base)),
         (None, Users::Identity) => Ok(Some(0)),
         (None, Users::Host) => Ok(None),

@@ -177,7 +177,7 @@ impl<'a> Launch<'a> {
         firewall::reserve(paths, &mut self.record)?;
         let place = paths.machine(&self.ask.machine.name).join("root");
         std::fs::create_dir_all(&place).context(|| format!("cannot make '{}'", place.display()))?;
-        if let Some(base) = self.record.id_base.filter(|_| self.ask.locks_ids) {
+        for base in record::locked_ids(&self.ask) {
             self.locks.push(ids::lock(paths, base)?.descriptor);
         }
         let (machine, identity) = (self.ask.machine, self.ask.root_identity);

@@ -54,6 +54,14 @@ const CAPABILITIES: [(&str, u32, u32); 8] = [
     ("CAP_DAC_READ_SEARCH", 10, 0),
 ];
 
+/// What a machine is open for that runs containers, and what that adds; the system calls are listed with those that
+/// its filter lets through.
+const NESTING: [(&str, u32); 3] = [
+    ("containers inside see the parts of /proc and /sys that are masked in it", 5),
+    ("it has the devices tun and fuse: file systems and links of its own making", 2),
+    ("it has ids for the users of 15 machines inside", 0),
+];
+
 /// Scores a machine.
 pub fn expose(found: &Inspection) -> Exposure {
     let mut reasons = Vec::new();
@@ -83,6 +91,9 @@ pub fn expose(found: &Inspection) -> Exposure {
     add(!found.filter, 20, filter.into(), "boot a kernel with seccomp filters");
     for call in &found.filter_allows {
         add(true, 3, format!("the filter lets '{call}' through"), "take it from security.syscalls.allow");
+    }
+    for (what, weight) in NESTING.iter().filter(|_| found.nesting) {
+        add(*weight > 0, *weight, (*what).into(), "take security.nesting out");
     }
     for (name, as_root, mapped) in CAPABILITIES {
         let weight = if is_root { as_root } else { mapped };

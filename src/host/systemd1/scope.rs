@@ -12,7 +12,7 @@ use zbus::{Connection, OwnedObjectPath, Variant};
 
 /// The devices a machine may open beside those of `DevicePolicy=closed`, as in
 /// `units/coracle@.service`.
-const DEVICES: [(&str, &str); 3] = [("/dev/net/tun", "rwm"), ("/dev/fuse", "rwm"), ("char-pts", "rw")];
+const DEVICES: [(&str, &str); 1] = [("char-pts", "rw")];
 
 /// A scope to be made around a process, with its cgroup delegated to us.
 #[derive(Debug, Clone, Copy)]

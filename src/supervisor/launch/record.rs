@@ -6,7 +6,7 @@ use crate::host::netlink::wire::Wire;
 use crate::host::state::{Phase, Record, Syscalls, process_start};
 use crate::host::{ids, networkd, nftables};
 use crate::machine::command::Payload;
-use crate::machine::users::Users;
+use crate::machine::users::{NESTING_RANGE_SIZE, Users};
 use crate::plan::identity;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -39,6 +39,7 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
         allow: machine.security.syscalls_allow.clone(),
         deny: machine.security.syscalls_deny.clone(),
     };
+    record.nesting = machine.security.nesting;
     record.no_new_privileges = machine.security.no_new_privileges;
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
     if let Some(plan) = &ask.link {
@@ -58,15 +59,21 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     if ask.link.is_none() {
         record.host_interface = ask.wires.iter().find_map(Wire::host_end).map(str::to_owned);
     }
-    record.files = files(ask, record.id_base);
+    record.files = files(ask);
     record
 }
 
+/// The ranges of ids that are locked while the machine runs, by their first ids.
+pub(super) fn locked_ids(ask: &Ask<'_>) -> impl Iterator<Item = u32> + use<> {
+    let range = ask.plan.id_map.filter(|_| ask.locks_ids);
+    range.into_iter().flat_map(|(base, count)| ids::bases(base, count.min(NESTING_RANGE_SIZE)))
+}
+
 /// Every file that a machine has outside of its own state directory.
-fn files(ask: &Ask<'_>, id_base: Option<u32>) -> Vec<PathBuf> {
+fn files(ask: &Ask<'_>) -> Vec<PathBuf> {
     let own = ask.link.as_ref().filter(|plan| plan.zone.is_none());
     let link = own.map(|_| networkd::host_file(ask.paths, &ask.machine.name));
-    let ids = id_base.filter(|_| ask.locks_ids).map(|base| ids::lock_file(ask.paths, base));
+    let ids = locked_ids(ask).map(|base| ids::lock_file(ask.paths, base));
     let root = reserve::root_file(ask.paths, ask.root_identity);
     link.into_iter().chain(ids).chain([root]).collect()
 }
