@@ -83,6 +83,12 @@ install: $(INSTALL_NEEDS)
 		install -d "$(libdir)/system/$$other.service.wants"
 		ln -sfn "../coracle-refit@.service" "$(libdir)/system/$$other.service.wants/coracle-refit@$$other.service"
 	done
+	# systemd's units of AppArmor load it at the next boot; a host that confines now loads it now
+	install -Dm644 apparmor/coracle-machine "$(DESTDIR)/etc/apparmor.d/coracle-machine"
+	if [ -z "$(DESTDIR)" ] && [ "$$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] &&
+		command -v apparmor_parser >/dev/null; then
+		apparmor_parser --replace /etc/apparmor.d/coracle-machine
+	fi
 	install -Dm644 firewalld/coracle.xml "$(DESTDIR)$(PREFIX)/lib/firewalld/zones/coracle.xml"
 	install -d "$(libdir)/system-generators"
 	ln -sfn ../../../bin/coracle "$(libdir)/system-generators/coracle-generator"

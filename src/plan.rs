@@ -84,6 +84,8 @@ pub struct Facts {
     pub hosts_file: Option<PathBuf>,
     /// Where the tree is attached until it becomes the root: an empty directory of the host.
     pub attach_at: PathBuf,
+    /// The label that PID 1 asks for.
+    pub label: Option<step::Label>,
     /// Whether our standard input and output are a terminal.
     pub on_terminal: bool,
 }
@@ -285,8 +287,11 @@ fn lead_steps(
     has_console: bool,
     capabilities: u64,
 ) -> Result<Vec<LeadStep>> {
+    let mut steps = vec![LeadStep::Meet(Sync::Born)];
+    // While procfs is the host's: it is taken with the exec.
+    steps.extend(facts.label.iter().cloned().map(LeadStep::Label));
     // Where the host's root stays root, whoever started us may have had groups (CVE-2022-2989).
-    let mut steps = vec![LeadStep::Meet(Sync::Born), LeadStep::BecomeRoot];
+    steps.push(LeadStep::BecomeRoot);
     // After the clone into the cgroup, which becomes the root of what the machine sees.
     steps.push(LeadStep::CgroupNamespace);
     steps.push(LeadStep::Meet(Sync::Separate));

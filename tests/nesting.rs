@@ -65,7 +65,8 @@ fn podman_runs_in_a_machine_that_nests() {
     assert_eq!((out.status, out.stdout.as_str()), (7, "1\nwritten\n"), "{out}");
     // Users of their own for containers, out of the machine's range; all of it is nobody's on the host.
     let map = "--uidmap=0:100000:65536 --gidmap=0:100000:65536";
-    let out = inside(&format!("{PODMAN} {map} --network=none box:1 cat /proc/self/uid_map")).success("mapped");
+    let out =
+        inside(&format!("{PODMAN} {map} --network=none box:1 cat /proc/self/uid_map")).success("mapped");
     assert_eq!(out.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
     assert_eq!(host.in_guest("outer", &["systemctl", "is-system-running"]).stdout, "running\n");
     // What it is open for is said.
@@ -98,11 +99,16 @@ fn coracle_runs_in_a_machine_that_nests() {
     assert!(inside("coracle list --no-legend").stdout.contains("running"));
     inside("coracle stop inner && systemctl is-system-running").success("stop it");
     // One whose tree cannot be mapped says so, and runs without users of its own.
-    let out = inside("mkdir /srv/other; tar -C /srv/box --exclude='./dev/*' -c . | tar -C /srv/other -x; printf '[root]\\ndirectory = \"/srv/other\"\\n' >/etc/coracle/machines.d/other.toml; \
-                      coracle start other");
+    let out = inside(
+        "mkdir /srv/other; tar -C /srv/box --exclude='./dev/*' -c . | tar -C /srv/other -x; printf '[root]\\ndirectory = \"/srv/other\"\\n' >/etc/coracle/machines.d/other.toml; \
+                      coracle start other",
+    );
     assert!(out.status == 1 && out.stderr.contains("users.private = \"no\""), "{out}");
-    inside("printf '[users]\\nprivate = \"no\"\\n' >>/etc/coracle/machines.d/other.toml; \
-            coracle start other && coracle stop other").success("the host's users");
+    inside(
+        "printf '[users]\\nprivate = \"no\"\\n' >>/etc/coracle/machines.d/other.toml; \
+            coracle start other && coracle stop other",
+    )
+    .success("the host's users");
     before.assert_same(&host);
     host.coracle(&["stop", "outer"]);
     host.assert_clean_stop("outer");

@@ -1,6 +1,6 @@
 //! Machines in, plans out, as text. Each directory of tests/plan/ is a case: `machine.toml` is the
 //! definition of the machine 'web', or `run` the arguments of `coracle run`; `facts` are the words
-//! by which the pretended host differs from the usual one (`terminal`, `no-devices`, `init KIND
+//! by which the pretended host differs from the usual one (`terminal`, `apparmor`, `no-devices`, `init KIND
 //! PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory and run the
 //! test once with BLESS=1; then read what it wrote.
 
@@ -113,11 +113,16 @@ fn facts(machine: &Machine, words: &str) -> Facts {
             .then(|| "nameserver 192.0.2.53\n".into()),
         hosts_file: None,
         attach_at: "/run/coracle/web/root".into(),
+        label: None,
         on_terminal: false,
     };
     for line in words.lines() {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
             ["terminal"] => (facts.on_terminal, facts.terminal) = (true, "xterm".into()),
+            ["apparmor"] => {
+                let file = "/proc/thread-self/attr/apparmor/exec";
+                facts.label = Some(coracle::plan::step::Label { file, text: "exec coracle-machine".into() });
+            }
             ["no-devices"] => facts.devices.clear(),
             ["init", kind, path] => facts.init = Some((path.into(), Init::from_word(kind).unwrap())),
             ["user", name, uid] => {

@@ -169,10 +169,43 @@ fn runs_with_apparmor_active() {
     vm.sh_ok("printf '/usr/local/bin/confined {\\n/** mr,\\ndeny /etc/hostname r,\\n}\\n' >/run/p; apparmor_parser -r /run/p");
     assert_ne!(vm.sh("confined /etc/hostname").status, 0);
     vm.sh_ok("confined /etc/os-release");
-    vm.define("one", "");
-    vm.coracle(&["start", "one"]);
-    assert_eq!(vm.coracle(&["exec", "one", "--", "/bin/cat", "/proc/1/attr/current"]).trim(), "unconfined");
-    vm.coracle(&["stop", "one"]);
+}
+
+#[test]
+fn machines_have_a_profile_of_apparmor() {
+    let vm = Vm::start();
+    vm.define("trixie", "");
+    vm.coracle(&["start", "--wait=ready", "trixie"]);
+    // A whole systemd, its units green, under the profile; and who enters is under it too.
+    vm.wait_until(LONG, "test \"$(systemctl -M trixie is-system-running)\" = running");
+    let labels =
+        "cat /proc/1/attr/current /proc/self/attr/current; cat /proc/$(pidof systemd-journald)/attr/current";
+    let out = vm.exec(&["coracle", "exec", "trixie", "--", "sh", "-c", labels]);
+    assert_eq!(out.stdout, "coracle-machine (enforce)\n".repeat(3), "{out}");
+    let said = vm.coracle(&["inspect", "--security", "trixie"]);
+    assert!(said.contains("it is confined as 'coracle-machine (enforce)'"), "{said}");
+    assert!(!vm.sh("coracle doctor").stdout.contains("AppArmor"));
+    let log = vm.sh_ok("journalctl -k -q --no-pager -o cat | grep 'apparmor=\"DENIED\"' || true");
+    assert_eq!(log, "", "nothing of a system is denied");
+    vm.coracle(&["stop", "trixie"]);
+    // Where root inside is root of the host and takes the masks off, it is what is left in the way.
+    let tries = "umount -l /proc/kcore /proc/sysrq-trigger 2>/dev/null; mkdir -p /m; \
+                 head -c1 /proc/kcore >/dev/null 2>&1 && echo kcore; mount -t debugfs d /m 2>/dev/null && echo debugfs; \
+                 mount -o remount,rw,bind /proc/sys 2>/dev/null; \
+                 (echo core >/proc/sys/kernel/core_pattern) 2>/dev/null && echo core_pattern; echo tried";
+    for (profile, open) in [("", false), ("apparmor-profile = \"unconfined\"\n", true)] {
+        vm.define("same", &format!("[users]\nprivate = \"no\"\n[security]\n{profile}"));
+        vm.coracle(&["start", "same"]);
+        let out = vm.exec(&["coracle", "exec", "same", "--", "/bin/sh", "-c", tries]);
+        assert_eq!(out.stdout != "tried\n", open, "{profile}: {out}");
+        vm.coracle(&["stop", "same"]);
+    }
+    vm.define("same", "[security]\napparmor-profile = \"nowhere\"\n");
+    let out = vm.exec(&["coracle", "start", "same"]);
+    assert!(
+        out.status != 0 && out.stderr.contains("cannot use the AppArmor profile 'nowhere': it is not loaded"),
+        "{out}"
+    );
 }
 
 #[test]

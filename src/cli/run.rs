@@ -151,6 +151,14 @@ pub struct Run {
     #[arg(long, value_name = "BOOL", value_parser = boolean, help_heading = "Security")]
     pub no_new_privileges: Option<bool>,
 
+    /// The SELinux context of what runs
+    #[arg(short = 'Z', long, value_name = "CONTEXT", help_heading = "Security")]
+    pub selinux_context: Option<String>,
+
+    /// The SELinux context of files in the file systems it gets at /run, /tmp and /dev
+    #[arg(short = 'L', long, value_name = "CONTEXT", help_heading = "Security")]
+    pub selinux_apifs_context: Option<String>,
+
     /// System calls and @groups to allow, or with ~ in front to deny
     #[arg(long, value_name = "[~]LIST", help_heading = "Security")]
     pub system_call_filter: Vec<String>,

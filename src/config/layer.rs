@@ -374,6 +374,12 @@ settings! {
     syscalls_deny: Many<Syscall> = Many "security.syscalls.deny";
     /// Devices of the host that the machine has.
     devices: Many<Device> = Many "security.devices";
+    /// The AppArmor profile of its processes.
+    apparmor_profile: One<String> = One "security.apparmor-profile";
+    /// The SELinux context of its processes.
+    selinux_context: One<String> = One "security.selinux-context";
+    /// The SELinux context of files in file systems that it gets.
+    selinux_apifs_context: One<String> = One "security.selinux-apifs-context";
     /// Whether containers run inside.
     nesting: One<bool> = One "security.nesting";
     /// Whether setuid programs gain nothing.

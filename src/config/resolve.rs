@@ -253,6 +253,9 @@ fn security(said: &Layer, profile: Profile) -> Result<Security> {
         syscalls_deny: said.syscalls_deny.values().map(|name| name.0.clone()).collect(),
         devices: said.devices.values().map(|device| device.0.clone().into()).collect(),
         optional_devices: optional.iter().map(PathBuf::from).collect(),
+        apparmor_profile: said.apparmor_profile.value().cloned(),
+        selinux_context: said.selinux_context.value().cloned(),
+        selinux_apifs_context: said.selinux_apifs_context.value().cloned(),
         nesting,
         no_new_privileges: known(&said.no_new_privileges, "security.no-new-privileges")?,
     })

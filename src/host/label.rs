@@ -1,7 +1,10 @@
-//! Labels of security modules (AppArmor, SELinux): which one a machine's PID 1 has. Called by
-//! `control` before a command enters; it is written by the child.
+//! Labels of security modules (AppArmor, SELinux): which one a machine's PID 1 is to have, and which one it has. Called
+//! by `run` before a start, by `control` before a command enters; they are written by the children.
 
+use crate::error::{Error, Result};
+use crate::machine::security::{APPARMOR_PROFILE, Security};
 use crate::plan::step::Label;
+use std::path::Path;
 
 /// A module's attributes in procfs: what a process has, and where the label of its next program is
 /// asked for.
@@ -14,10 +17,65 @@ struct Module {
     verb: &'static str,
 }
 
-const MODULES: [Module; 2] = [
-    Module { current: "apparmor/current", next: "/proc/thread-self/attr/apparmor/exec", verb: "exec " },
-    Module { current: "current", next: "/proc/thread-self/attr/exec", verb: "" },
-];
+const APPARMOR: Module =
+    Module { current: "apparmor/current", next: "/proc/thread-self/attr/apparmor/exec", verb: "exec " };
+const SELINUX: Module = Module { current: "current", next: "/proc/thread-self/attr/exec", verb: "" };
+const MODULES: [Module; 2] = [APPARMOR, SELINUX];
+
+/// AppArmor's list of profiles, `NAME (MODE)` a line.
+const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+
+/// Whether AppArmor confines programs of this host.
+pub fn has_apparmor() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|said| said.trim() == "Y")
+}
+
+/// Whether an AppArmor profile is loaded; none is where AppArmor is not active.
+pub fn is_loaded(profile: &str) -> bool {
+    // The file can be opened without AppArmor's being told of us, and has what is in our own namespace.
+    let profiles = if has_apparmor() { std::fs::read_to_string(PROFILES) } else { Ok(String::new()) };
+    let is_it = |line: &str| line.rsplit_once(" (").is_some_and(|(name, _)| name == profile);
+    profiles.is_ok_and(|profiles| profiles.lines().any(is_it))
+}
+
+/// The label that the processes of a machine are to have: what its definition names, else our own profile where it is
+/// loaded.
+///
+/// # Errors
+/// A label of a module that is not active, or that it does not know.
+pub fn of_machine(security: &Security) -> Result<Option<Label>> {
+    let has_selinux = Path::new("/sys/fs/selinux/enforce").exists();
+    let contexts = [&security.selinux_context, &security.selinux_apifs_context];
+    if let Some(context) = contexts.into_iter().flatten().next().filter(|_| !has_selinux) {
+        return Err(Error::new(format!(
+            "cannot use the SELinux context '{context}': SELinux is not active on this host"
+        ))
+        .hint("boot the host with security=selinux, or take security.selinux-* out of the definition"));
+    }
+    let of = |module: &Module, label: &str| {
+        Some(Label { file: module.next, text: format!("{}{label}", module.verb) })
+    };
+    match (&security.selinux_context, security.apparmor_profile.as_deref()) {
+        (Some(context), _) => Ok(of(&SELINUX, context)),
+        (None, Some("unconfined")) => Ok(None),
+        (None, Some(profile)) if is_loaded(profile) => Ok(of(&APPARMOR, profile)),
+        (None, Some(profile)) => Err(not_loaded(profile)),
+        (None, None) if is_loaded(APPARMOR_PROFILE) => Ok(of(&APPARMOR, APPARMOR_PROFILE)),
+        (None, None) => Ok(None),
+    }
+}
+
+fn not_loaded(profile: &str) -> Error {
+    let error = Error::new(format!("cannot use the AppArmor profile '{profile}'"));
+    if has_apparmor() {
+        Error::new("it is not loaded").context(error.to_string())
+            .hint("load it with apparmor_parser(8), as 'aa-status' lists them, or take security.apparmor-profile out")
+    } else {
+        Error::new("AppArmor is not active on this host").context(error.to_string()).hint(
+            "boot the host with security=apparmor, or take security.apparmor-profile out of the definition",
+        )
+    }
+}
 
 /// The label that a process gets which enters the machine of this PID 1; nothing where there is no
 /// security module, or where it is the one we have.

@@ -47,6 +47,9 @@ pub const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// The AppArmor profile that is installed with us.
+pub const APPARMOR_PROFILE: &str = "coracle-machine";
+
 /// Devices that systemd-nspawn(1) gives where the host has them, and that containers inside are given.
 pub const OPTIONAL_DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
 
@@ -68,6 +71,12 @@ pub struct Security {
     pub devices: Vec<PathBuf>,
     /// Devices that it has where the host has them, of [`OPTIONAL_DEVICES`].
     pub optional_devices: Vec<PathBuf>,
+    /// The AppArmor profile its processes have; [`APPARMOR_PROFILE`] where not given, and where it is loaded.
+    pub apparmor_profile: Option<String>,
+    /// The SELinux context of its processes.
+    pub selinux_context: Option<String>,
+    /// The SELinux context of files in file systems that it gets from us.
+    pub selinux_apifs_context: Option<String>,
     /// Whether containers run inside of it, machines of coracle among them.
     pub nesting: bool,
     /// Whether setuid programs gain nothing (prctl(2), PR_SET_NO_NEW_PRIVS).

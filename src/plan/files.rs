@@ -107,7 +107,17 @@ pub fn api(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
     steps.extend(run_host(machine, facts));
     steps.extend(sysfs(machine, owner));
     steps.extend(proc());
+    if let Some(context) = &machine.security.selinux_apifs_context {
+        steps.iter_mut().for_each(|step| label(step, context));
+    }
     steps
+}
+
+/// Gives the files of a file system that has none of its own a label of SELinux.
+fn label(step: &mut BuildStep, context: &str) {
+    if let BuildStep::Mount { kind: "tmpfs" | "devpts", options, .. } = step {
+        options.push(("context", context.to_owned()));
+    }
 }
 
 /// `/dev`: nodes, pseudo terminals, shared memory, message queues.

@@ -10,7 +10,7 @@ use crate::host::netlink::plan::{Prefix, siphash};
 use crate::host::netlink::wire::{self, Wire};
 use crate::host::probe::{self, Tree};
 use crate::host::state::Record;
-use crate::host::{ids, netlink, networkd, ports, resolver};
+use crate::host::{ids, label, netlink, networkd, ports, resolver};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::mounts::MountKind;
@@ -88,6 +88,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         resolv_conf: resolver.map(|resolver| resolver.to_string()),
         hosts_file: names.as_ref().filter(|names| names.bound.is_some()).map(|names| names.hosts.path()),
         attach_at: paths.machine(&machine.name).join("root"),
+        label: label::of_machine(&machine.security)?,
         on_terminal: on_terminal(),
     };
     Ok(Found { facts, link, lease, wires, names, root_identity: tree.identity()?, locks_ids })

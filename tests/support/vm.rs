@@ -147,11 +147,15 @@ impl Vm {
     fn install(&self) {
         let archive = tempfile::tempfile().expect("a file for the archive");
         let mut tar = Command::new("tar");
-        tar.args(["-C"]).arg(install::staged()).args(["--owner=0", "--group=0", "-cf", "-", "usr"]);
+        tar.args(["-C"]).arg(install::staged()).args(["--owner=0", "--group=0", "-cf", "-", "usr", "etc"]);
         tar.stdin(Stdio::null()).stdout(archive.try_clone().expect("duplicate the archive"));
         assert!(tar.status().expect("run tar").success(), "tar failed");
         (&archive).seek(SeekFrom::Start(0)).expect("rewind the archive");
-        let unpack = ["sh", "-euc", "tar xf - -C / && systemctl daemon-reload"];
+        let unpack = [
+            "sh",
+            "-euc",
+            "tar xf - -C / && apparmor_parser -r /etc/apparmor.d/coracle-machine && systemctl daemon-reload",
+        ];
         self.job(BOUND, &["-i"], Stdio::from(archive), &unpack)
             .wait(BOUND + SLACK)
             .success("installing coracle");

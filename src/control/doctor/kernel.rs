@@ -1,6 +1,8 @@
 //! What the kernel has, and how much of it is left: namespaces, filters, tables that run full.
 
 use super::{Finding, number};
+use crate::host::label;
+use crate::machine::security::APPARMOR_PROFILE;
 use std::path::Path;
 
 /// Namespaces a machine has, as `/proc/self/ns` names them.
@@ -18,6 +20,7 @@ const NEARLY_FULL: u64 = 80;
 pub(super) fn findings() -> Vec<Finding> {
     let mut findings = features();
     findings.extend(NAMESPACES.iter().filter_map(|kind| namespaces(kind)));
+    findings.extend(profile());
     findings.extend(inotify());
     findings.extend(terminals());
     let users = std::fs::read_to_string("/proc/key-users").unwrap_or_default();
@@ -67,6 +70,15 @@ fn namespaces(kind: &str) -> Option<Finding> {
         }
         _ => None,
     }
+}
+
+fn profile() -> Option<Finding> {
+    (label::has_apparmor() && !label::is_loaded(APPARMOR_PROFILE)).then(|| {
+        Finding::risk(
+            format!("AppArmor is active, and machines run without its profile '{APPARMOR_PROFILE}': it is not loaded"),
+            format!("apparmor_parser -r /etc/apparmor.d/{APPARMOR_PROFILE}"),
+        )
+    })
 }
 
 fn inotify() -> Option<Finding> {
