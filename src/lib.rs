@@ -65,8 +65,9 @@
 //! *Three acts in one process.* `launch` does everything heavy: definitions, D-Bus, netlink. When the
 //! machine runs, it executes itself again as `supervise`, handing over descriptors and a letter of
 //! terms ([`supervisor::handover`]): the same pid, the same child, a fresh address space that holds
-//! one event loop. A guest that reboots leads back to `launch`. At the end, and in the unit's
-//! `ExecStopPost=`, `cleanup` undoes. In the foreground all acts are in one address space.
+//! one event loop, with few capabilities, and nobody may look into it. A guest that reboots leads back
+//! to `launch`. At the end, and in the unit's `ExecStopPost=`, `cleanup` undoes. In the foreground all
+//! acts are in one address space.
 //!
 //! *The state record is the undo list.* Before a step makes anything that could outlive us, the
 //! record in `/run/coracle/NAME` names it; `cleanup` removes what the record names, goes on

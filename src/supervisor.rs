@@ -17,6 +17,7 @@ mod names;
 pub mod registration;
 pub mod reserve;
 pub mod responder;
+mod rights;
 mod stop;
 pub mod supervise;
 pub mod syslog;

@@ -97,6 +97,7 @@ struct Loop {
 /// # Errors
 /// Where the kernel refuses what the loop stands on.
 pub fn supervise(running: Running) -> Result<Outcome> {
+    super::rights::give_up(&running.terms.record);
     let mut watch = Loop::new(running)?;
     watch.begin();
     process::trim_memory();
