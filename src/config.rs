@@ -1,6 +1,7 @@
 //! What was said of a machine, by files and options, to the machine that is meant. Called by
 //! `cli` and `run`. It reads definitions and touches nothing.
 
+mod cdi;
 pub mod check;
 pub mod drop_in;
 pub mod explain;

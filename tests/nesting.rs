@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Host, LONG, Snapshot, install, trees};
+use support::{Host, LONG, Output, Snapshot, install, trees};
 
 #[test]
 fn a_machine_is_a_host_of_machines() {
@@ -46,13 +46,18 @@ fn outer(definition: &str) -> Host {
     host
 }
 
+/// Runs a shell script in it, with the rights and in the cgroup of its processes.
+fn inside(host: &Host, script: &str) -> Output {
+    host.exec(&["coracle", "exec", "-T", "outer", "--", "sh", "-euc", script])
+}
+
 /// Where no hierarchy has the controller, podman's default limit on processes is an error.
 const PODMAN: &str = "podman run --rm --pids-limit=0";
 
 #[test]
 fn podman_runs_in_a_machine_that_nests() {
     let host = outer("[security]\nnesting = true\n");
-    let inside = |script: &str| host.in_guest("outer", &["sh", "-euc", script]);
+    let inside = |script: &str| inside(&host, script);
     let out = inside(&format!("{PODMAN} --rootfs /srv/box sh -c 'hostname -i; id -u; cat /proc/1/comm'"));
     let lines: Vec<&str> = out.stdout.lines().collect();
     assert!(lines.len() == 3 && lines[0].starts_with("10.88.") && lines[1..] == ["0", "sh"], "{out}");
@@ -83,7 +88,7 @@ fn podman_runs_in_a_machine_that_nests() {
 fn coracle_runs_in_a_machine_that_nests() {
     let host = outer("[security]\nnesting = true\n");
     let before = Snapshot::take(&host);
-    let inside = |script: &str| host.in_guest("outer", &["sh", "-euc", script]);
+    let inside = |script: &str| inside(&host, script);
     let out = inside("coracle run -q -D /srv/box sh -c 'hostname; cat /proc/1/comm; exit 7'");
     assert_eq!((out.status, out.stdout.as_str()), (7, "box\ncat\n"), "{out}");
     // A machine that is a unit, with users, a link and a firewall of its own, two levels deep.
@@ -118,7 +123,7 @@ fn coracle_runs_in_a_machine_that_nests() {
 #[test]
 fn a_machine_that_does_not_nest_stays_closed() {
     let host = outer("");
-    let inside = |script: &str| host.in_guest("outer", &["sh", "-c", script]);
+    let inside = |script: &str| inside(&host, script);
     for (container, word) in [
         (format!("{PODMAN} --network=none --rootfs /srv/box true"), "permi"),
         ("coracle run -q -D /srv/box true".to_owned(), "security.nesting = true"),

@@ -120,6 +120,11 @@ impl<T> Many<T> {
         self.items.push(Said { value, origin });
     }
 
+    /// Takes all of them out, to be said anew.
+    pub fn take(&mut self) -> Vec<Said<T>> {
+        std::mem::take(&mut self.items)
+    }
+
     /// Keeps of the values that are the same by `key` the last one, in its place.
     pub fn keep_last<K: Ord>(&mut self, key: impl Fn(&T) -> K) {
         let mut seen = BTreeSet::new();

@@ -1,5 +1,5 @@
 //! What was said to what is meant: layers to a machine. The only place with defaults. Called by
-//! `config`; it reads no file and does not look at the host.
+//! `config`; it does not look at the host, but for the files that say what a device's name stands for.
 
 use super::layer::{self, Layer, MountWord, Origin, Said};
 use super::problem::Problem;
@@ -53,7 +53,8 @@ pub fn resolve(
     said: Layer,
     profile: Profile,
 ) -> std::result::Result<Resolved, Vec<Error>> {
-    let settings = filled(name, said, profile);
+    let mut settings = filled(name, said, profile);
+    super::cdi::expand(paths, &mut settings)?;
     let parts = parts(paths, name, &settings, profile).map_err(|error| vec![error])?;
     let warnings = warnings(&settings);
     Machine::new(parts).map(|machine| Resolved { machine, warnings, settings })

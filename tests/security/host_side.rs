@@ -204,3 +204,92 @@ fn names_and_definitions_that_mean_harm_are_refused_before_anything_is_touched()
     let left = "find /run/coracle /var/lib/coracle /sys/fs/cgroup /run/systemd/nspawn* /sys/class/net -name '*harm*'";
     assert_eq!(host.sh(left).stdout, "");
 }
+
+/// Capabilities that a supervisor keeps: chown, dac_override, dac_read_search, fowner, kill, net_admin, sys_ptrace.
+const SUPERVISORS: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 12 | 1 << 19;
+
+#[test]
+fn a_supervisor_keeps_few_rights_and_is_out_of_sight() {
+    let machines = Machines::shared();
+    let host = machines.host();
+    for machine in ["own", "same"] {
+        let supervisor = host.supervisor(machine);
+        let status = host.read(&format!("/proc/{supervisor}/status"));
+        let mask = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        };
+        assert_eq!((mask("CapEff:"), mask("CapPrm:"), mask("CapInh:")), (SUPERVISORS, SUPERVISORS, 0));
+        // Not even a root that has all of its rights but tracing looks into it.
+        let without = "setpriv --bounding-set=-sys_ptrace --inh-caps=-all --";
+        for file in ["environ", "maps", "fd/3", "root/etc/hostname"] {
+            let out = host.sh(&format!("{without} cat /proc/{supervisor}/{file}"));
+            assert!(out.status != 0 && out.stdout.is_empty(), "{file}: {out}");
+        }
+        // It holds nothing open of the guest's tree, and no mount.
+        let held = host.sh_ok(&format!("ls -l /proc/{supervisor}/fd | sed -n 's/.* -> //p'"));
+        let known = |line: &str| {
+            [
+                "/dev/null",
+                "socket:",
+                "anon_inode:",
+                "net:[",
+                "/memfd:coracle-",
+                "/dev/ptmx",
+                "/dev/pts/ptmx",
+                "/run/",
+            ]
+            .iter()
+            .any(|start| line.starts_with(start))
+        };
+        assert!(held.lines().all(known), "{held}");
+        // Inside nothing of it is to be seen.
+        let out =
+            machines.sh(machine, "cat /proc/[0-9]*/comm; grep -h PPid /proc/1/status /proc/self/status");
+        assert!(!out.stdout.contains("coracle") && out.stdout.contains("PPid:\t0"), "{out}");
+        let out = machines.sh(machine, &format!("kill -0 {supervisor}; ls /proc/{supervisor}/fd"));
+        assert!(out.status != 0 && !out.stdout.contains("socket"), "{out}");
+    }
+    // An exec gives it all back that a boot needs.
+    let leader = host.machine_leader("own");
+    host.ok(&["coracle", "reboot", "own"]);
+    host.wait_until(
+        std::time::Duration::from_secs(60),
+        &format!("[ $(coracle show own -p leader) != leader={leader} ]"),
+    );
+    machines.inside("own", &["true"]).success("it is there again");
+}
+
+#[test]
+fn a_device_of_a_cdi_file_comes_with_all_that_it_needs() {
+    let machines = Machines::shared();
+    let host = machines.host();
+    host.add_guest("busybox", "cdi");
+    let edits = r#""containerEdits": {"env": ["ACME_VISIBLE=0"],
+        "mounts": [{"hostPath": "/usr/lib/acme", "containerPath": "/opt/acme", "options": ["ro", "nosuid", "bind"]}]}"#;
+    let device = r#"{"name": "0", "containerEdits": {"deviceNodes": [{"path": "/dev/fuse"}, {"path": "/dev/loop-control"}]}}"#;
+    let hook = r#"{"name": "hook", "containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/usr/bin/x"}]}}"#;
+    host.sh_ok("mkdir -p /etc/cdi /usr/lib/acme; echo driver >/usr/lib/acme/lib.so");
+    host.write(
+        "/etc/cdi/acme.json",
+        &format!(
+            r#"{{"cdiVersion": "0.6.0", "kind": "acme.com/gpu", {edits}, "devices": [{device}, {hook}]}}"#
+        ),
+    );
+    let define = |name: &str| {
+        host.write("/etc/coracle/machines.d/cdi.toml", &format!("[security]\ndevices = [\"{name}\"]\n"));
+    };
+    define("acme.com/gpu=0");
+    host.ok(&["coracle", "start", "cdi"]);
+    let script = "stat -c '%u %t:%T' /dev/fuse /dev/loop-control; exec 3<>/dev/loop-control && cat /opt/acme/lib.so; \
+                  (echo x >/opt/acme/lib.so) 2>/dev/null; tr '\\0' '\\n' </proc/1/environ | grep ACME";
+    let out = machines.sh("cdi", script);
+    assert_eq!(out.stdout, "0 a:e5\n0 a:ed\ndriver\nACME_VISIBLE=0\n", "{out}");
+    host.ok(&["coracle", "stop", "cdi"]);
+    for (name, why) in [("acme.com/gpu=hook", "hooks"), ("acme.com/gpu=9", "no file in /etc/cdi")] {
+        define(name);
+        let out = host.exec(&["coracle", "start", "cdi"]);
+        assert!(out.status != 0 && out.stderr.contains(why) && out.stderr.contains(name), "{out}");
+    }
+    host.sh_ok("rm -r /etc/cdi /usr/lib/acme /etc/coracle/machines.d/cdi.toml; systemctl reset-failed coracle@cdi || true");
+}

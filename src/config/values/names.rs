@@ -67,13 +67,16 @@ impl Value for Syscall {
     }
 }
 
-/// A device of the host, by its path.
+/// A device of the host: a path, or a name of the Container Device Interface as `vendor.com/gpu=0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device(pub String);
 
-impl Value for Device {
-    fn read(given: &Given) -> Result<Self> {
-        let Given::Text(text) = given else { return Err(given.expected("the path of a device")) };
+impl Device {
+    /// The device of a path below `/dev`.
+    ///
+    /// # Errors
+    /// What is no such path.
+    pub fn path(text: &str) -> Result<Self> {
         let below = text.strip_prefix("/dev/").unwrap_or_default();
         // No word of a unit file can hold others.
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:+/".contains(&byte);
@@ -82,7 +85,26 @@ impl Value for Device {
             return Err(Error::new(format!("{} is not the path of a device", quoted(text)))
                 .hint("write the whole path of a node below /dev, as \"/dev/kvm\""));
         }
-        Ok(Self((*text).to_owned()))
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Whether it is a path.
+    pub fn is_path(&self) -> bool {
+        self.0.starts_with('/')
+    }
+}
+
+impl Value for Device {
+    fn read(given: &Given) -> Result<Self> {
+        let Given::Text(text) = given else { return Err(given.expected("the path of a device")) };
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        let word = |word: &str| !word.is_empty() && word.len() <= 128 && word.bytes().all(fits);
+        match text.split_once('=').and_then(|(kind, name)| Some((kind.split_once('/')?, name))) {
+            Some(((vendor, class), name)) if word(vendor) && word(class) && word(name) => {
+                Ok(Self((*text).to_owned()))
+            }
+            _ => Self::path(text),
+        }
     }
 
     fn show(&self) -> String {
