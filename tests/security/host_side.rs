@@ -220,8 +220,8 @@ fn a_supervisor_keeps_few_rights_and_is_out_of_sight() {
             u64::from_str_radix(line.trim(), 16).unwrap()
         };
         assert_eq!((mask("CapEff:"), mask("CapPrm:"), mask("CapInh:")), (SUPERVISORS, SUPERVISORS, 0));
-        // Not even a root that has all of its rights but tracing looks into it.
-        let without = "setpriv --bounding-set=-sys_ptrace --inh-caps=-all --";
+        // Not even a root that has all rights but those to trace and to watch performance looks into it.
+        let without = "setpriv --bounding-set=-sys_ptrace,-perfmon --inh-caps=-all --";
         for file in ["environ", "maps", "fd/3", "root/etc/hostname"] {
             let out = host.sh(&format!("{without} cat /proc/{supervisor}/{file}"));
             assert!(out.status != 0 && out.stdout.is_empty(), "{file}: {out}");

@@ -101,6 +101,10 @@ pub const CALLS_BY_CAPABILITY: [(u8, &str); 8] = [
     (SYS_TTY_CONFIG, "vhangup"),
 ];
 
+/// Calls that the machine does not get although a group has them: they move memory of others between the processor's
+/// nodes, which the host's kernel does by itself.
+pub const REFUSED: [&str; 2] = ["migrate_pages", "move_pages"];
+
 /// Calls that the machine does not get although a group has them, and that it is told do not exist:
 /// programs that use io_uring(7) fall back on that answer, on EPERM many do not.
 pub const ABSENT: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];
