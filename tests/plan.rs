@@ -1,6 +1,6 @@
 //! Machines in, plans out, as text. Each directory of tests/plan/ is a case: `machine.toml` is the
 //! definition of the machine 'web', or `run` the arguments of `coracle run`; `facts` are the words
-//! by which the pretended host differs from the usual one (`terminal`, `apparmor`, `no-devices`, `init KIND
+//! by which the pretended host differs from the usual one (`terminal`, `apparmor`, `selinux`, `no-devices`, `init KIND
 //! PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory and run the
 //! test once with BLESS=1; then read what it wrote.
 
@@ -122,6 +122,10 @@ fn facts(machine: &Machine, words: &str) -> Facts {
             ["apparmor"] => {
                 let file = "/proc/thread-self/attr/apparmor/exec";
                 facts.label = Some(coracle::plan::step::Label { file, text: "exec coracle-machine".into() });
+            }
+            ["selinux"] => {
+                let text = machine.security.selinux_context.clone().unwrap();
+                facts.label = Some(coracle::plan::step::Label { file: "/proc/thread-self/attr/exec", text });
             }
             ["no-devices"] => facts.devices.clear(),
             ["init", kind, path] => facts.init = Some((path.into(), Init::from_word(kind).unwrap())),

@@ -202,10 +202,14 @@ impl Record {
     }
 }
 
-/// Start time of a process in clock ticks since boot, or nothing where there is none.
+/// Start time of a process in clock ticks since boot, or nothing where there is none, or none any more: systemd runs a
+/// unit's clean-up before it reaps the process that ended.
 pub fn process_start(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let after_name = &stat[stat.rfind(')')? + 2..];
+    let after_name = stat.get(stat.rfind(')')? + 2..)?;
+    if after_name.starts_with(['Z', 'X']) {
+        return None;
+    }
     after_name.split(' ').nth(19)?.parse().ok()
 }
 

@@ -220,8 +220,8 @@ fn a_supervisor_keeps_few_rights_and_is_out_of_sight() {
             u64::from_str_radix(line.trim(), 16).unwrap()
         };
         assert_eq!((mask("CapEff:"), mask("CapPrm:"), mask("CapInh:")), (SUPERVISORS, SUPERVISORS, 0));
-        // Not even a root that has all rights but those to trace and to watch performance looks into it.
-        let without = "setpriv --bounding-set=-sys_ptrace,-perfmon --inh-caps=-all --";
+        // Not even a root looks into it that has all rights but those to trace and to watch performance.
+        let without = "setpriv --bounding-set=-sys_ptrace,-perfmon,-sys_admin --inh-caps=-all --";
         for file in ["environ", "maps", "fd/3", "root/etc/hostname"] {
             let out = host.sh(&format!("{without} cat /proc/{supervisor}/{file}"));
             assert!(out.status != 0 && out.stdout.is_empty(), "{file}: {out}");
@@ -292,4 +292,27 @@ fn a_device_of_a_cdi_file_comes_with_all_that_it_needs() {
         assert!(out.status != 0 && out.stderr.contains(why) && out.stderr.contains(name), "{out}");
     }
     host.sh_ok("rm -r /etc/cdi /usr/lib/acme /etc/coracle/machines.d/cdi.toml; systemctl reset-failed coracle@cdi || true");
+}
+
+#[test]
+fn labels_of_modules_that_are_not_there_are_refused() {
+    let machines = Machines::shared();
+    let host = machines.host();
+    // The kernel of the nested hosts has neither active.
+    let context = "system_u:system_r:container_t:s0";
+    for option in [["-Z", context], ["-L", context]] {
+        let command = [
+            &["coracle", "run", "-q", "-M", "x"],
+            &option[..],
+            &["-D", "/var/lib/machines/own", "/bin/true"],
+        ]
+        .concat();
+        let out = host.exec(&command);
+        assert!(out.status == 125 && out.stderr.contains("SELinux is not active on this host"), "{out}");
+    }
+    host.add_guest("busybox", "label");
+    host.write("/etc/coracle/machines.d/label.toml", "[security]\napparmor-profile = \"coracle-machine\"\n");
+    let out = host.exec(&["coracle", "start", "label"]);
+    assert!(out.status != 0 && out.stderr.contains("AppArmor is not active on this host"), "{out}");
+    host.sh_ok("rm /etc/coracle/machines.d/label.toml; systemctl reset-failed coracle@label");
 }
