@@ -218,6 +218,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_has_ended_is_gone_before_being_reaped() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while process_start(child.id()).is_some() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(std::path::Path::new("/proc").join(child.id().to_string()).exists());
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn a_record_survives_writing_and_reading() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
