@@ -20,6 +20,7 @@ pub mod responder;
 mod stop;
 pub mod supervise;
 pub mod syslog;
+pub mod underway;
 mod wires;
 
 use crate::machine::users::Users;

@@ -1,0 +1,77 @@
+//! What is mounted, and what of it makes the walls of a root.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A line of mountinfo (proc_pid_mountinfo(5)).
+#[derive(Debug)]
+pub struct Mount {
+    pub id: u32,
+    pub parent: u32,
+    /// What of its file system is mounted.
+    pub root: String,
+    pub at: PathBuf,
+    pub options: String,
+    pub kind: String,
+}
+
+/// All that is mounted here.
+pub fn mounts() -> Vec<Mount> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = |line: &str| {
+        let (first, second) = line.split_once(" - ").unwrap();
+        let words: Vec<&str> = first.split(' ').collect();
+        Mount {
+            id: words[0].parse().unwrap(),
+            parent: words[1].parse().unwrap(),
+            root: words[3].into(),
+            at: words[4].into(),
+            options: words[5].into(),
+            kind: second.split(' ').next().unwrap().into(),
+        }
+    };
+    text.lines().map(mount).collect()
+}
+
+/// Every mount of a root, told by where it lies in the file system that it is mounted on, whatever that one's own mount
+/// point is called by now, and how often there is one like it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walls(BTreeMap<String, u32>);
+
+impl Walls {
+    /// Those of the root at a place.
+    pub fn of(mounts: &[Mount], at: &Path) -> Self {
+        let mut walls = BTreeMap::new();
+        for mount in mounts.iter().filter(|mount| mount.at.starts_with(at) && mount.at != at) {
+            let under = mounts.iter().find(|other| other.id == mount.parent).unwrap();
+            // Directories of the tree itself have any name.
+            let place =
+                if under.at == at { Path::new("*") } else { mount.at.strip_prefix(&under.at).unwrap() };
+            let part = if mount.kind == under.kind || mount.kind == "tmpfs" { &*mount.root } else { "/" };
+            let part = if under.at == at { "*" } else { part };
+            let wall = format!(
+                "{} on {} of {}: {} {}",
+                mount.kind,
+                place.display(),
+                under.kind,
+                part,
+                mount.options
+            );
+            *walls.entry(wall).or_default() += 1;
+        }
+        Self(walls)
+    }
+
+    /// Asserts that nothing is missing, and nothing else there.
+    #[track_caller]
+    pub fn assert_same(&self, other: &Self) {
+        let missing: Vec<_> =
+            self.0.iter().filter(|(wall, count)| other.0.get(*wall) != Some(count)).collect();
+        let more: Vec<_> = other.0.iter().filter(|(wall, count)| self.0.get(*wall) != Some(count)).collect();
+        assert!(
+            missing.is_empty() && more.is_empty(),
+            "WALLS: not as without attackers: {missing:#?}\nbut {more:#?}"
+        );
+    }
+}
