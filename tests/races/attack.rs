@@ -119,11 +119,11 @@ pub fn run(tree: &Path, seed: u64) -> ! {
         let swap = || rustix::fs::renameat_with(directory, *name, &decoys, &decoy, RenameFlags::EXCHANGE);
         // Where the other one has it just now, it fails.
         let swapped = swap();
-        pause(next(400));
+        pause(next(300));
         if swapped.is_ok() {
             swap().unwrap();
         }
-        pause(next(800));
+        pause(next(40_000));
     }
 }
 

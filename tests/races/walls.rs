@@ -40,27 +40,27 @@ pub fn mounts() -> Vec<Mount> {
 pub struct Walls(BTreeMap<String, u32>);
 
 impl Walls {
-    /// Those of the root at a place.
-    pub fn of(mounts: &[Mount], at: &Path) -> Self {
+    /// Those of the root at a place. What is read while names change may not fit together, and is read again.
+    pub fn at(at: &Path) -> Self {
+        (0..1000).find_map(|_| Self::of(&mounts(), at)).expect("mounts that fit together")
+    }
+
+    fn of(mounts: &[Mount], at: &Path) -> Option<Self> {
         let mut walls = BTreeMap::new();
         for mount in mounts.iter().filter(|mount| mount.at.starts_with(at) && mount.at != at) {
-            let under = mounts.iter().find(|other| other.id == mount.parent).unwrap();
+            let under = mounts.iter().find(|other| other.id == mount.parent)?;
             // Directories of the tree itself have any name.
-            let place =
-                if under.at == at { Path::new("*") } else { mount.at.strip_prefix(&under.at).unwrap() };
-            let part = if mount.kind == under.kind || mount.kind == "tmpfs" { &*mount.root } else { "/" };
-            let part = if under.at == at { "*" } else { part };
-            let wall = format!(
-                "{} on {} of {}: {} {}",
-                mount.kind,
-                place.display(),
-                under.kind,
-                part,
-                mount.options
-            );
+            let (place, part) = if under.at == at {
+                (Path::new("*"), "*")
+            } else {
+                let part = if mount.kind == under.kind || mount.kind == "tmpfs" { &*mount.root } else { "/" };
+                (mount.at.strip_prefix(&under.at).ok()?, part)
+            };
+            let wall =
+                format!("{} on {} of {}: {part} {}", mount.kind, place.display(), under.kind, mount.options);
             *walls.entry(wall).or_default() += 1;
         }
-        Self(walls)
+        Some(Self(walls))
     }
 
     /// Asserts that nothing is missing, and nothing else there.

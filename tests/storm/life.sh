@@ -32,15 +32,24 @@ settle() {
 	echo "$state"
 }
 
+# What the unit said last, on one line.
+said() {
+	journalctl --sync 2>/dev/null
+	journalctl -q --no-pager -u "coracle@$1" -o short-precise -n "${2:-4}" | cut -d' ' -f3,5- | tr '\n' ';'
+}
+
 leader_of() {
 	sed -n 's/^ *"leader": \([0-9]*\),$/\1/p' "/run/coracle/$1/state.json" 2>/dev/null
 }
 
 left() {
 	{
-		ls -d "/run/coracle/$1" "/sys/class/net/ve-$1" "/run/systemd/nspawn/locks/inode"* "/run/systemd/machines/$1"
+		ls -d "/run/coracle/$1" "/sys/class/net/ve-$1"
+		# Asked for: machined that is started only now forgets what is gone.
+		busctl --timeout=5 call org.freedesktop.machine1 /org/freedesktop/machine1 \
+			org.freedesktop.machine1.Manager GetMachine s "$1"
 		find /sys/fs/cgroup/machine.slice -mindepth 1 -maxdepth 1 -name "*coracle@$1.service"
-	} 2>/dev/null | grep -v locks | tr '\n' ' '
+	} 2>/dev/null | tr '\n' ' '
 }
 
 # Nothing of a machine that ended is there, some seconds later at the latest.
@@ -71,7 +80,7 @@ begin() {
 		if [ "$state" = active ]; then
 			up "$m"
 		else
-			echo "refused $m: its start ended $state: $(journalctl -q -u "coracle@$m" -o cat -n 3 | tr '\n' ';')"
+			echo "refused $m: its start ended $state: $(said "$m")"
 		fi
 		return
 	fi
@@ -82,11 +91,11 @@ begin() {
 
 # Kills what its unit has for processes now.
 strike() {
-	local m=$1 which pid hit=0
+	local m=$1 hit="" which pid
 	for which in MainPID ControlPID; do
 		pid=$(show "$m" "$which")
 		if [ "${pid:-0}" -le 1 ] || ! kill -9 "$pid" 2>/dev/null; then continue; fi
-		hit=1
+		hit=$which
 		echo "killed $which"
 		# Before that systemd has not heard of it.
 		for _ in $(seq 1200); do
@@ -94,15 +103,15 @@ strike() {
 			sleep 0.05
 		done
 	done
-	[ $hit = 1 ] || {
+	[ -n "$hit" ] || {
 		[ "$(settle "$m")" = active ] && up "$m"
 		return
 	}
 	unset "leader[$m]"
 	if [ "$(settle "$m")" = active ]; then
-		# Killed in the last breath of a start or a clean-up that systemd does over.
 		up "$m"
-	else
+	elif [ "$hit" = MainPID ]; then
+		# What a clean-up that was killed left is cleaned up by the next start.
 		gone "$m" "a kill"
 	fi
 }
@@ -140,7 +149,7 @@ again() {
 		leader[$m]=$now
 		echo rebooted
 	else
-		echo "lost $m: it did not come back from a reboot: $(show "$m" ActiveState)"
+		echo "lost $m: it did not come back from a reboot: $(show "$m" ActiveState): $(said "$m" 10)"
 		unset "leader[$m]"
 	fi
 }
@@ -152,7 +161,7 @@ act() {
 		return
 	fi
 	if [ "$(leader_of "$m")" != "${leader[$m]}" ] || [ ! -d "/proc/${leader[$m]}" ] || [ "$(show "$m" ActiveState)" != active ]; then
-		echo "lost $m: nobody touched it, and it is $(show "$m" ActiveState)"
+		echo "lost $m: nobody touched it, and it is $(show "$m" ActiveState): $(said "$m" 10)"
 		unset "leader[$m]"
 		return
 	fi
@@ -171,6 +180,8 @@ while [ $SECONDS -lt $end ]; do
 	act "${machines[RANDOM % ${#machines[@]}]}"
 done
 for m in "${machines[@]}"; do
+	# The start after a clean-up that was killed.
+	[ ! -d "/run/coracle/$m" ] || [ -n "${leader[$m]:-}" ] || systemctl start "coracle@$m" && leader[$m]=$(leader_of "$m")
 	[ -z "${leader[$m]:-}" ] || finish "$m" "a stop" systemctl stop "coracle@$m"
 	systemctl reset-failed "coracle@$m" 2>/dev/null
 done
