@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// What the attackers' own mounts call themselves.
+pub const DECOY: &str = "decoy";
+
 /// A line of mountinfo (proc_pid_mountinfo(5)).
 #[derive(Debug)]
 pub struct Mount {
@@ -14,6 +17,8 @@ pub struct Mount {
     pub at: PathBuf,
     pub options: String,
     pub kind: String,
+    /// What it calls itself.
+    pub source: String,
 }
 
 /// All that is mounted here.
@@ -29,6 +34,7 @@ pub fn mounts() -> Vec<Mount> {
             at: words[4].into(),
             options: words[5].into(),
             kind: second.split(' ').next().unwrap().into(),
+            source: second.split(' ').nth(1).unwrap().into(),
         }
     };
     text.lines().map(mount).collect()
@@ -49,15 +55,15 @@ impl Walls {
         let mut walls = BTreeMap::new();
         for mount in mounts.iter().filter(|mount| mount.at.starts_with(at) && mount.at != at) {
             let under = mounts.iter().find(|other| other.id == mount.parent)?;
-            // Directories of the tree itself have any name.
-            let (place, part) = if under.at == at {
+            // Directories of the tree itself, and of what the attackers have mounted in it, have any name.
+            let (place, part) = if under.at == at || under.source == DECOY {
                 (Path::new("*"), "*")
             } else {
                 let part = if mount.kind == under.kind || mount.kind == "tmpfs" { &*mount.root } else { "/" };
                 (mount.at.strip_prefix(&under.at).ok()?, part)
             };
-            let wall =
-                format!("{} on {} of {}: {part} {}", mount.kind, place.display(), under.kind, mount.options);
+            let kind = if place == Path::new("*") { "the tree" } else { &*under.kind };
+            let wall = format!("{} on {} of {}: {part} {}", mount.kind, place.display(), kind, mount.options);
             *walls.entry(wall).or_default() += 1;
         }
         Some(Self(walls))
