@@ -55,8 +55,10 @@ impl Walls {
         let mut walls = BTreeMap::new();
         for mount in mounts.iter().filter(|mount| mount.at.starts_with(at) && mount.at != at) {
             let under = mounts.iter().find(|other| other.id == mount.parent)?;
-            // Directories of the tree itself, and of what the attackers have mounted in it, have any name.
-            let (place, part) = if under.at == at || under.source == DECOY {
+            // Directories of the tree itself, and of what the attackers have mounted in it, have any name. So has what a
+            // definition mounts: the way there may lead over a directory that has one of our file systems on it.
+            let defined = mount.at.ends_with("other") || mount.at.ends_with("place");
+            let (place, part) = if under.at == at || under.source == DECOY || defined {
                 (Path::new("*"), "*")
             } else {
                 let part = if mount.kind == under.kind || mount.kind == "tmpfs" { &*mount.root } else { "/" };
