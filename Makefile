@@ -42,7 +42,7 @@ libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench probe faults clean
+.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench probe faults storm clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it (as root)"
@@ -54,6 +54,7 @@ help:
 	@echo "make bench     compare with others, as root; PARTS=\"start boot rest enter life scale\""
 	@echo "make probe     what root inside can do, point by point, here and with others, as root"
 	@echo "make faults    a start with every single call failing, and killed at every one (as root)"
+	@echo "make storm     machines started and killed at random, and trees that change meanwhile (as root)"
 	@echo "make lint      formatting, clippy, documentation, shell scripts"
 	@echo "make trees     the root trees of the host suite, cached"
 	@echo "make deps      what all of this needs on a Debian machine"
@@ -148,6 +149,12 @@ test-vm: deps-vm binary
 # Every call of a start fails and every process is killed at every call: an hour.
 faults: deps binary
 	CORACLE_FAULTS=all CORACLE_BINARY="$(RELEASE)" $(CARGO) test --locked --test matrix -- --nocapture
+
+# Ten minutes of machines that start and end at random, then roots built of trees that change: half an hour.
+storm: deps binary
+	CORACLE_STORM=600 CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(TEST_BOUND) \
+		$(CARGO) test --locked --test storm -- --nocapture a_storm_loses
+	CORACLE_RACES=100000 timeout --kill-after=30 $(BENCH_BOUND) $(CARGO) test --locked --test races
 
 demo: deps binary
 	@tests/demo.sh "$(RELEASE)"

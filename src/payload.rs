@@ -7,6 +7,7 @@ mod builder;
 mod limits;
 mod mounts;
 mod nodes;
+mod places;
 mod resolver;
 mod session;
 mod stub;

@@ -15,7 +15,7 @@ use crate::plan;
 use crate::supervisor::handover::{self, Kept, Running};
 use crate::supervisor::launch::{self, Ask};
 use crate::supervisor::supervise::{self, Outcome};
-use crate::supervisor::{cleanup, flight, registration, reserve, runtime};
+use crate::supervisor::{cleanup, flight, registration, reserve, runtime, underway};
 use rustix::fd::AsFd;
 use std::ffi::OsString;
 
@@ -46,15 +46,21 @@ pub fn protect_early(arguments: &[OsString]) {
 /// # Errors
 /// Why the machine does not run, of kind [`Kind::Launch`].
 pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
-    // The unit keeps the reason, for whoever started it and for 'status'.
-    let outcome = launch_in_unit(paths, name);
-    if let Err(error) = &outcome {
-        flight::launch_failed(paths, name, error);
-        let hint = error.cure().map_or_else(String::new, |cure| format!(" (hint: {cure})"));
-        let text = format!("failed: {error}{hint}").replace('\n', " ");
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
-    }
-    outcome
+    let (there, machine) = (paths.clone(), name.clone());
+    underway::begin("look at the host and the tree".into());
+    underway::tell_of_panics(move |error| {
+        log::error!("{error}");
+        keep_reason(&there, &machine, error);
+    });
+    launch_in_unit(paths, name).inspect_err(|error| keep_reason(paths, name, error))
+}
+
+/// The unit keeps the reason, for whoever started it and for 'status'.
+fn keep_reason(paths: &Paths, name: &Name, error: &Error) {
+    flight::launch_failed(paths, name, error);
+    let hint = error.cure().map_or_else(String::new, |cure| format!(" (hint: {cure})"));
+    let text = format!("failed: {error}{hint}").replace('\n', " ");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
 }
 
 fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {

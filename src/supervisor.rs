@@ -21,6 +21,7 @@ mod rights;
 mod stop;
 pub mod supervise;
 pub mod syslog;
+pub mod underway;
 mod wires;
 
 use crate::machine::users::Users;

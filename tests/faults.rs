@@ -186,6 +186,29 @@ fn machined_absent_at_the_start_comes_later() {
 }
 
 #[test]
+fn a_reboot_while_machined_is_dead_is_no_end() {
+    let (host, before) = bench("busybox");
+    host.coracle(&["start", "busybox"]);
+    for _ in 0..3 {
+        let leader = host.machine_leader("busybox");
+        // Who asks for the reboot does not ask machined, which would come up before it.
+        host.sh_ok(
+            "systemctl kill -s KILL systemd-machined; sleep 0.1; systemctl reset-failed systemd-machined",
+        );
+        host.coracle(&["reboot", "busybox"]);
+        host.wait_until(
+            LONG,
+            &format!("coracle show busybox -p leader -p phase | grep -x phase=running && ! coracle show busybox -p leader | grep -x -e leader= -e leader={leader}"),
+        );
+        goes_on(&host, host.machine_leader("busybox"));
+    }
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
 fn systemd_of_the_host_executed_again_and_reloaded() {
     let (host, before) = bench("busybox");
     host.coracle(&["start", "busybox"]);

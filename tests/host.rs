@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use support::{Host, Snapshot, TIMED_OUT};
+use support::{Host, LONG, Snapshot, TIMED_OUT};
 
 fn bare() -> Host {
     Host::builder().without_coracle().start()
@@ -39,11 +39,9 @@ fn passes_status_streams_and_input() {
 #[test]
 fn bounds_hold_for_descendants_too() {
     let host = bare();
-    let began = Instant::now();
     let out = host.exec_for(Duration::from_millis(500), &["sh", "-c", "setsid sleep 1234 & sleep 1234"]);
     assert_eq!(out.status, TIMED_OUT);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    host.wait_until(Duration::from_secs(5), "! pgrep -x sleep");
+    host.wait_until(LONG, "! pgrep -x sleep");
 }
 
 #[test]

@@ -108,14 +108,12 @@ impl Result {
     }
 }
 
-#[test]
-fn every_call_may_fail_and_every_process_be_killed_at_it() {
-    let host = bench();
-    let (counts, doors) = count(&host);
-    assert!(counts[0] > 300 && counts[1] > 30 && counts[3] > 100, "{counts:?}");
-    let every = std::env::var("CORACLE_FAULTS").ok();
-    // "all", or every so many.
-    let every = every.map(|every| every.parse().unwrap_or(1));
+/// The faults to try: a sample, or `all`, or every so many, or those given ("kill 3 461,error 0 289"), to look at them again.
+fn faults(asked: &str, counts: &[usize; 4], doors: &[usize]) -> String {
+    if asked.contains(' ') {
+        return asked.replace(',', "\n") + "\n";
+    }
+    let every = (!asked.is_empty()).then(|| asked.parse().unwrap_or(1));
     // Each of those on its own: one that failed once left a start hanging.
     let mut faults: String = doors.iter().map(|number| format!("error 0 {number}\n")).collect();
     for (number, mode) in ["error", "kill"].into_iter().enumerate() {
@@ -127,8 +125,18 @@ fn every_call_may_fail_and_every_process_be_killed_at_it() {
             }
         }
     }
+    faults
+}
+
+#[test]
+fn every_call_may_fail_and_every_process_be_killed_at_it() {
+    let host = bench();
+    let (counts, doors) = count(&host);
+    assert!(counts[0] > 300 && counts[1] > 30 && counts[3] > 100, "{counts:?}");
+    let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
+    let faults = faults(&asked, &counts, &doors);
     let before = Snapshot::take(&host);
-    let bound = Duration::from_secs(if every.is_some() { 7200 } else { 240 });
+    let bound = Duration::from_secs(if asked.is_empty() { 240 } else { 7200 });
     let script = include_str!("faults/matrix.sh");
     host.write("/run/faults", &faults);
     let out =
@@ -144,7 +152,8 @@ fn every_call_may_fail_and_every_process_be_killed_at_it() {
             // Before the program's own first call it is its loader that ends.
             let own = one.role != 0 || one.number > LOADER;
             let silent = own && one.started == "failed" && one.mode == "error" && one.said.is_empty();
-            !one.left.is_empty() || one.again != "works" || one.started == "hangs" || silent
+            let panicked = one.said.contains("panicked");
+            !one.left.is_empty() || panicked || one.again != "works" || one.started == "hangs" || silent
         })
         .map(|(line, _)| line)
         .collect();

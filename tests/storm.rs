@@ -75,6 +75,58 @@ fn a_storm_of_kills_leaves_nothing() {
     host.stop();
 }
 
+/// How many machines a whole storm has, and how many look after them at once.
+const MACHINES: usize = 50;
+const KEEPERS: usize = 4;
+
+/// Machines started and ended in every way while what they stand on is restarted: `CORACLE_STORM` seconds with all of
+/// them, or some with a few.
+#[test]
+fn a_storm_loses_no_machine_and_leaves_nothing() {
+    let whole = std::env::var("CORACLE_STORM").ok().map(|seconds| seconds.parse().expect("seconds"));
+    let (count, seconds): (usize, u64) = whole.map_or((8, 15), |seconds| (MACHINES, seconds));
+    let names: Vec<String> = (0..count).map(|number| format!("m{number}")).collect();
+    let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.sh_ok("machinectl -q list");
+    names.iter().for_each(|name| host.define(name, ""));
+    // With what comes with the first machine and stays.
+    host.coracle(&["start", &names[0]]);
+    host.coracle(&["stop", &names[0]]);
+    let before = Snapshot::take(&host);
+    host.write("/run/life.sh", include_str!("storm/life.sh"));
+    host.write("/run/weather.sh", include_str!("storm/weather.sh"));
+    let (seed, time) = (std::process::id() % 32768, seconds.to_string());
+    let mut jobs = vec![host.spawn(&["bash", "/run/weather.sh", &seed.to_string(), &time])];
+    for (number, names) in names.chunks(count.div_ceil(KEEPERS)).enumerate() {
+        let seed = (seed as usize + number).to_string();
+        let names = names.iter().map(String::as_str);
+        let command: Vec<&str> = ["bash", "/run/life.sh", &seed, &time].into_iter().chain(names).collect();
+        jobs.push(host.spawn(&command));
+    }
+    let bound = Duration::from_secs(seconds + 300);
+    let said: Vec<String> =
+        jobs.into_iter().map(|job| job.wait(bound).success("a keeper of the storm").stdout).collect();
+    let lines: Vec<&str> = said.iter().flat_map(|said| said.lines()).collect();
+    let mut counts = std::collections::BTreeMap::new();
+    for line in &lines {
+        let kind = if ["lost", "leaked", "refused"].iter().any(|bad| line.starts_with(bad)) {
+            line.split(' ').next().unwrap_or_default()
+        } else {
+            line
+        };
+        *counts.entry(kind).or_insert(0u32) += 1;
+    }
+    println!("seed {seed}, {count} machines, {seconds} s:");
+    counts.iter().for_each(|(kind, count)| println!("{count:>7} {kind}"));
+    let bad = |line: &&&str| line.starts_with("lost") || line.starts_with("leaked");
+    let bad: Vec<&str> = lines.iter().filter(bad).copied().collect();
+    let refused: Vec<&str> = lines.iter().filter(|line| line.starts_with("refused")).copied().collect();
+    println!("{}", refused.join("\n"));
+    assert_eq!(bad, [""; 0], "{} lost or leaked:\n{}", bad.len(), bad.join("\n"));
+    before.assert_same(&host);
+    host.stop();
+}
+
 /// The part of the firewall alone, for as many machines as no test can boot.
 #[test]
 fn the_last_machine_costs_what_the_first_did() {

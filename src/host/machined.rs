@@ -12,6 +12,8 @@ use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, Variant, proxy};
 
+/// Its name on the bus.
+const MACHINED: &str = "org.freedesktop.machine1";
 /// What we call ourselves towards machined.
 const SERVICE: &str = "coracle";
 /// Where machined answers over Varlink.
@@ -148,6 +150,9 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
         Ok(connection) => connection,
         Err(error) => return Ok(Outcome::Absent(error.to_string())),
     };
+    if registration.previous == Previous::Ours {
+        forget(&connection, registration).await;
+    }
     let manager = manager(&connection).await?;
     if with_control(registration) == Answer::Registered {
         return Ok(Outcome::Registered);
@@ -186,6 +191,27 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
                 tokio::time::sleep(AGAIN).await;
             }
             Err(error) => return refused(error),
+        }
+    }
+}
+
+/// Takes from the notes of a machined that does not run what it has of a machine of ours whose PID 1 has ended. It comes
+/// up when it is told of the next one, and would have systemd stop the unit of a machine that it finds dead: it does not
+/// know of reboots.
+async fn forget(connection: &zbus::Connection, registration: &Registration<'_>) {
+    let runs =
+        async { zbus::fdo::DBusProxy::new(connection).await?.name_has_owner(MACHINED.try_into()?).await };
+    if !matches!(runs.await, Ok(false)) {
+        return;
+    }
+    let notes = Path::new("/run/systemd/machines");
+    let unit = registration.unit.map(|unit| notes.join(format!("unit:{unit}")));
+    for note in unit.into_iter().chain([notes.join(registration.name.as_str())]) {
+        match std::fs::remove_file(&note) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                log::warn!("cannot remove '{}': {error}, ignoring", note.display());
+            }
+            _ => {}
         }
     }
 }

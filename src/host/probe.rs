@@ -9,7 +9,7 @@ use crate::plan::step::Device;
 use crate::plan::{NamedDevice, User, init};
 use crate::sys::mount;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -54,12 +54,8 @@ impl Tree {
 
     /// A regular file of the tree, or nothing where there is none. Never opens a fifo or device.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = mount::open_inside_as(self.root.as_fd(), path, flags, Mode::empty()).ok()?;
-        let stat = rustix::fs::fstat(&file).ok()?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return None;
-        }
+        let place = mount::open_inside_as(self.root.as_fd(), path, OFlags::PATH, Mode::empty()).ok()?;
+        let file = mount::reopen_file(&place, OFlags::RDONLY).ok()?;
         let mut bytes = Vec::new();
         std::fs::File::from(file).take(LIMIT).read_to_end(&mut bytes).ok()?;
         Some(bytes)

@@ -3,6 +3,7 @@
 //! locks the attributes of what it copies (mount_namespaces(7)), so the mount takes that way.
 
 use super::mounts;
+use super::places::Places;
 use super::{check, die_with_supervisor, fail};
 use crate::error::{Context, Result};
 use crate::link::{ChildEnd, FromPayload};
@@ -74,13 +75,13 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
     )
     .context(|| "cannot keep our mount namespace")?;
     namespace(CloneFlags::CLONE_NEWNS)?;
-    let root = mount::open_directory(Path::new("/"))?;
+    let places = Places::new(mount::open_directory(Path::new("/"))?);
     if ask.make_target == MakeTarget::Yes {
         process::make_files_as(ask.owner)?;
-        mounts::make_target(root.as_fd(), &ask.target, &ask.tree, ask.owner)?;
+        mounts::make_target(&places, &ask.target, &ask.tree, ask.owner)?;
         process::make_files_as(0)?;
     }
-    let place = mounts::open_target(root.as_fd(), &ask.target).map_err(|error| {
+    let place = mounts::open_target(&places, &ask.target).map_err(|error| {
         if ask.make_target == MakeTarget::No { error.hint("make it first, or give --mkdir") } else { error }
     })?;
     let Some(workshop) = &ask.workshop else {

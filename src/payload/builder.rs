@@ -1,12 +1,13 @@
 //! The builder: a child with the host's rights, in a mount namespace of the host's and in the
 //! machine's pid namespace, that makes the tree PID 1 will receive a locked copy of.
 
+use super::places::Places;
 use super::{check, limits, mounts, nodes, resolver};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
 use crate::sys::mount;
 use nix::sched::CloneFlags;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// What the builder stands on.
@@ -30,14 +31,14 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Builder {
     place: Place,
-    root: Option<OwnedFd>,
+    places: Option<Places>,
     console: Option<OwnedFd>,
 }
 
 impl Builder {
     /// Before the first step.
     pub fn new(place: Place) -> Self {
-        Self { place, root: None, console: None }
+        Self { place, places: None, console: None }
     }
 
     /// The console's descriptor, at the end.
@@ -54,42 +55,51 @@ impl Builder {
             BuildStep::Limits => limits::reset(Some(rustix::process::Pid::INIT)),
             BuildStep::Root { directory, at, map_ids, read_only, mount_points } => {
                 let userns = self.place.id_map.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
-                self.root = Some(mounts::attach_root(directory, at, userns, *read_only, mount_points)?);
+                let root = mounts::attach_root(directory, at, userns, *read_only, mount_points)?;
+                self.places = Some(Places::new(root));
                 Ok(())
             }
             BuildStep::Mount { kind, options, attributes, target } => {
                 let options: Vec<(&str, &str)> =
                     options.iter().map(|(key, value)| (*key, value.as_str())).collect();
-                mounts::new(self.root()?, kind, &options, *attributes, target, owner)
+                mounts::new(self.places_mut()?, kind, &options, *attributes, target, owner)
             }
-            BuildStep::Directory { path, mode } => nodes::directory(self.root()?, path, *mode, owner),
-            BuildStep::File { path, mode, content } => nodes::file(self.root()?, path, *mode, content, owner),
-            BuildStep::Fifo { path, mode } => nodes::fifo(self.root()?, path, *mode, owner),
-            BuildStep::Socket { path } => nodes::socket(self.root()?, path, owner),
+            BuildStep::Directory { path, mode } => nodes::directory(self.places()?, path, *mode, owner),
+            BuildStep::File { path, mode, content } => {
+                nodes::file(self.places()?, path, *mode, content, owner)
+            }
+            BuildStep::Fifo { path, mode } => nodes::fifo(self.places()?, path, *mode, owner),
+            BuildStep::Socket { path } => nodes::socket(self.places()?, path, owner),
             BuildStep::Node { path, device, mode } => {
-                nodes::device(self.root()?, path, *device, *mode, owner)
+                nodes::device(self.places()?, path, *device, *mode, owner)
             }
-            BuildStep::Link { path, to } => nodes::link(self.root()?, path, to, owner),
+            BuildStep::Link { path, to } => nodes::link(self.places()?, path, to, owner),
             BuildStep::Bind { .. } => {
                 let userns = self.place.id_map.as_ref().map(AsFd::as_fd);
-                mounts::bind(self.root()?, step, userns, owner)
+                mounts::bind(self.places.as_mut().ok_or_else(no_root)?, step, userns, owner)
             }
-            BuildStep::Restrict { target, attributes } => mounts::restrict(self.root()?, target, *attributes),
-            BuildStep::Mask { target } => mounts::mask(self.root()?, target),
-            BuildStep::Detach { target } => mounts::detach(self.root()?, target),
-            BuildStep::Resolver { content } => resolver::write(self.root()?, content, owner),
+            BuildStep::Restrict { target, attributes } => {
+                mounts::restrict(self.places()?, target, *attributes)
+            }
+            BuildStep::Mask { target } => mounts::mask(self.places()?, target),
+            BuildStep::Detach { target } => mounts::detach(self.places_mut()?, target),
+            BuildStep::Resolver { content } => resolver::write(self.places()?, content, owner),
             BuildStep::NotifySocket { path } => self.notify_socket(path),
             BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {
-                self.console = Some(nodes::console(self.root()?, owner)?);
+                self.console = Some(nodes::console(self.places()?, owner)?);
                 Ok(())
             }
-            BuildStep::Pivot => check("cannot change the root", mount::pivot(self.root()?)),
+            BuildStep::Pivot => check("cannot change the root", mount::pivot(self.places()?.root())),
         }
     }
 
-    fn root(&self) -> Result<BorrowedFd<'_>> {
-        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| Error::new("the root is not attached yet"))
+    fn places(&self) -> Result<&Places> {
+        self.places.as_ref().ok_or_else(no_root)
+    }
+
+    fn places_mut(&mut self) -> Result<&mut Places> {
+        self.places.as_mut().ok_or_else(no_root)
     }
 
     /// Joins what the file systems to be mounted show. The pid namespace is ours already.
@@ -107,13 +117,17 @@ impl Builder {
     /// short and the root not ours yet, so it is bound through the directory's descriptor.
     fn notify_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.place.notify else { return Ok(()) };
-        nodes::bind_socket(self.root()?, socket.as_fd(), path, 0o200, self.place.owner)
+        nodes::bind_socket(self.places()?, socket.as_fd(), path, 0o200, self.place.owner)
     }
 
     /// The same for the socket everybody in the machine may log at. A daemon of the guest that wants
     /// the name for its own socket removes ours and has it.
     fn log_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.place.log else { return Ok(()) };
-        nodes::bind_socket(self.root()?, socket.as_fd(), path, 0o666, self.place.owner)
+        nodes::bind_socket(self.places()?, socket.as_fd(), path, 0o666, self.place.owner)
     }
+}
+
+fn no_root() -> Error {
+    Error::new("the root is not attached yet")
 }

@@ -2,6 +2,7 @@
 //! the tree, and no rename while we work, leads a mount out of it.
 
 use super::check;
+use super::places::Places;
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BuildStep, Missing, Source};
 use crate::sys::mount::{self, Attributes, Depth};
@@ -18,15 +19,15 @@ pub fn attach_root(
     read_only: bool,
     mount_points: &[PathBuf],
 ) -> Result<OwnedFd> {
-    let host = mount::open_directory(directory)?;
+    let host = Places::new(mount::open_directory(directory)?);
     for point in mount_points {
         // On the host's own mount: an idmapped one has no id for the host's root to create with.
-        make_directories(host.as_fd(), point, 0)?;
+        make_directories(&host, point, 0)?;
     }
-    let tree = check("cannot copy the tree's mount", mount::copy_tree(host.as_fd(), Depth::Tree))?;
+    let tree = check("cannot copy the tree's mount", mount::copy_tree(host.root(), Depth::Tree))?;
     if let Some(userns) = userns {
         mount::map_ids(tree.as_fd(), Depth::Tree, userns)
-            .map_err(|error| no_idmap(directory, &host, error))?;
+            .map_err(|error| no_idmap(directory, host.root(), error))?;
     }
     if read_only {
         let attributes = Attributes { read_only: true, ..Attributes::default() };
@@ -38,7 +39,7 @@ pub fn attach_root(
 }
 
 /// The error for a file system that cannot map ids, by name.
-fn no_idmap(directory: &Path, host: &OwnedFd, error: std::io::Error) -> Error {
+fn no_idmap(directory: &Path, host: BorrowedFd<'_>, error: std::io::Error) -> Error {
     let magic = rustix::fs::fstatfs(host).map_or(0, |stat| i128::from(stat.f_type));
     let kind = match magic {
         0x794c_7630 => "overlay",
@@ -65,13 +66,15 @@ fn no_idmap(directory: &Path, host: &OwnedFd, error: std::io::Error) -> Error {
 }
 
 /// Makes every missing directory of a path inside a root, mode 755, owned by a host id.
-pub fn make_directories(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<()> {
+pub fn make_directories(places: &Places, path: &Path, owner: u32) -> Result<()> {
     let mut made = PathBuf::from("/");
     for part in path.strip_prefix("/").unwrap_or(path) {
         made.push(part);
-        match mount::open_inside(root, &made) {
+        match places.open(&made) {
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make_directory(root, &made, owner)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                make_directory(places, &made, owner)?
+            }
             Err(error) => {
                 return Err(error).context(|| format!("cannot open '{}' in the tree", made.display()));
             }
@@ -80,8 +83,8 @@ pub fn make_directories(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result
     Ok(())
 }
 
-fn make_directory(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<()> {
-    let parent = open_parent(root, path)?;
+fn make_directory(places: &Places, path: &Path, owner: u32) -> Result<()> {
+    let parent = open_parent(places, path)?;
     let name = path.file_name().unwrap_or_default();
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
         Ok(()) => give(&parent, name, owner),
@@ -103,11 +106,11 @@ fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
 }
 
 /// The directory that holds a path, links on the way resolved inside the root.
-fn open_parent(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+fn open_parent(places: &Places, path: &Path) -> Result<OwnedFd> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    mount::open_inside_as(root, parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).map_err(|error| {
+    places.open_as(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
         let error = Error::from(error).context(format!("cannot open '{}' in the tree", parent.display()));
-        match mount::open_inside(root, parent).and_then(|link| read_link(&link)) {
+        match places.open(parent).and_then(|link| read_link(&link)) {
             Ok(to) => error.hint(format!(
                 "'{}' is a link to '{to}', and links of a tree are followed inside of it: name the place itself",
                 parent.display()
@@ -123,10 +126,10 @@ fn read_link(link: &OwnedFd) -> std::io::Result<String> {
 }
 
 /// Opens where something is to be mounted; a link at the end is refused.
-pub(super) fn open_target(root: BorrowedFd<'_>, target: &Path) -> Result<OwnedFd> {
-    existing(root, target)?.map(|(place, _)| place).ok_or_else(|| {
+pub(super) fn open_target(places: &Places, target: &Path) -> Result<OwnedFd> {
+    existing(places, target)?.map(|(place, _)| place).ok_or_else(|| {
         let error = Error::from(rustix::io::Errno::NOENT);
-        match open_parent(root, target) {
+        match open_parent(places, target) {
             Ok(_) => error.context(format!("cannot open mount target '{}'", target.display())),
             Err(error) => error,
         }
@@ -134,8 +137,8 @@ pub(super) fn open_target(root: BorrowedFd<'_>, target: &Path) -> Result<OwnedFd
 }
 
 /// The same and its type; nothing where nothing is there.
-fn existing(root: BorrowedFd<'_>, target: &Path) -> Result<Option<(OwnedFd, FileType)>> {
-    let place = match mount::open_inside(root, target) {
+fn existing(places: &Places, target: &Path) -> Result<Option<(OwnedFd, FileType)>> {
+    let place = match places.open(target) {
         Ok(place) => place,
         Err(error)
             if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
@@ -160,7 +163,7 @@ fn existing(root: BorrowedFd<'_>, target: &Path) -> Result<Option<(OwnedFd, File
 
 /// Mounts a new file system.
 pub fn new(
-    root: BorrowedFd<'_>,
+    places: &mut Places,
     kind: &str,
     options: &[(&str, &str)],
     attributes: Attributes,
@@ -168,39 +171,36 @@ pub fn new(
     owner: u32,
 ) -> Result<()> {
     let file_system = mount::new_file_system(kind, options, attributes)?;
-    let place = match existing(root, target)? {
+    let place = match existing(places, target)? {
         Some((place, _)) => place,
         None => {
-            make_directories(root, target, owner)?;
-            open_target(root, target)?
+            make_directories(places, target, owner)?;
+            open_target(places, target)?
         }
     };
-    check("cannot attach it", mount::attach(file_system.as_fd(), place.as_fd()))
+    check("cannot attach it", mount::attach(file_system.as_fd(), place.as_fd()))?;
+    places.keep(target, file_system);
+    Ok(())
 }
 
 /// Does a `BuildStep::Bind`.
-pub fn bind(
-    root: BorrowedFd<'_>,
-    step: &BuildStep,
-    userns: Option<BorrowedFd<'_>>,
-    owner: u32,
-) -> Result<()> {
+pub fn bind(places: &mut Places, step: &BuildStep, userns: Option<BorrowedFd<'_>>, owner: u32) -> Result<()> {
     let BuildStep::Bind { source, target, attributes, depth, map_ids, missing } = step else {
         return Err(Error::new("not a bind mount"));
     };
     let from = match source {
         Source::Host(path) => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .context(|| format!("cannot open bind source '{}'", path.display())),
-        Source::Inside(path) => open_target(root, path),
+        Source::Inside(path) => open_target(places, path),
     };
     let from = match from {
         Err(_) if *missing == Missing::Skip => return Ok(()),
         from => from?,
     };
     if matches!(source, Source::Host(_)) {
-        make_target(root, target, &from, owner)?;
+        make_target(places, target, &from, owner)?;
     }
-    let place = match open_target(root, target) {
+    let place = match open_target(places, target) {
         Err(_) if *missing == Missing::Skip => return Ok(()),
         place => place?,
     };
@@ -212,18 +212,20 @@ pub fn bind(
     // Inside the tree only the upper mount changes, so that parts below can differ.
     let restricted = if matches!(source, Source::Host(_)) { *depth } else { Depth::One };
     check("cannot restrict the mount", mount::restrict(tree.as_fd(), restricted, *attributes))?;
-    check("cannot attach the mount", mount::attach(tree.as_fd(), place.as_fd()))
+    check("cannot attach the mount", mount::attach(tree.as_fd(), place.as_fd()))?;
+    places.cover(target, tree);
+    Ok(())
 }
 
 /// Makes a missing target of the type of its source.
-pub(super) fn make_target(root: BorrowedFd<'_>, target: &Path, from: &OwnedFd, owner: u32) -> Result<()> {
+pub(super) fn make_target(places: &Places, target: &Path, from: &OwnedFd, owner: u32) -> Result<()> {
     let stat = rustix::fs::fstat(from).context(|| "cannot look at the bind source")?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        return make_directories(root, target, owner);
+        return make_directories(places, target, owner);
     }
     let parent = target.parent().unwrap_or(Path::new("/"));
-    make_directories(root, parent, owner)?;
-    let directory = open_parent(root, target)?;
+    make_directories(places, parent, owner)?;
+    let directory = open_parent(places, target)?;
     let name = target.file_name().unwrap_or_default();
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     match rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o644)) {
@@ -234,15 +236,15 @@ pub(super) fn make_target(root: BorrowedFd<'_>, target: &Path, from: &OwnedFd, o
 }
 
 /// Adds attributes to the mount at a place.
-pub fn restrict(root: BorrowedFd<'_>, target: &Path, attributes: Attributes) -> Result<()> {
-    let place = open_target(root, target)?;
+pub fn restrict(places: &Places, target: &Path, attributes: Attributes) -> Result<()> {
+    let place = open_target(places, target)?;
     check("cannot restrict the mount", mount::restrict(place.as_fd(), Depth::One, attributes))
 }
 
 /// Covers a place with the empty node of its type. What is not there needs no cover; what cannot be
 /// covered, a link for one, is an error, never left open.
-pub fn mask(root: BorrowedFd<'_>, target: &Path) -> Result<()> {
-    let Some((place, kind)) = existing(root, target)? else { return Ok(()) };
+pub fn mask(places: &Places, target: &Path) -> Result<()> {
+    let Some((place, kind)) = existing(places, target)? else { return Ok(()) };
     let cover = match kind {
         FileType::Directory => "dir",
         FileType::Fifo => "fifo",
@@ -252,7 +254,7 @@ pub fn mask(root: BorrowedFd<'_>, target: &Path) -> Result<()> {
         _ => "reg",
     };
     let cover = Path::new("/run/host/inaccessible").join(cover);
-    let from = open_target(root, &cover)?;
+    let from = open_target(places, &cover)?;
     let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), Depth::One))?;
     check(
         "cannot restrict the mount",
@@ -262,13 +264,14 @@ pub fn mask(root: BorrowedFd<'_>, target: &Path) -> Result<()> {
 }
 
 /// Detaches a mount that was needed while building and removes its directory.
-pub fn detach(root: BorrowedFd<'_>, target: &Path) -> Result<()> {
-    let place = open_target(root, target)?;
+pub fn detach(places: &mut Places, target: &Path) -> Result<()> {
+    let place = open_target(places, target)?;
     let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&place));
     rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
         .context(|| format!("cannot detach '{}'", target.display()))?;
     drop(place);
-    let parent = open_parent(root, target)?;
+    places.forget(target);
+    let parent = open_parent(places, target)?;
     rustix::fs::unlinkat(&parent, target.file_name().unwrap_or_default(), AtFlags::REMOVEDIR)
         .context(|| format!("cannot remove '{}'", target.display()))
 }

@@ -1,12 +1,14 @@
 //! The guest's `/etc/resolv.conf`, written before PID 1 starts. Called by the builder. It writes
 //! inside the tree only: links are read, never followed.
 
+use super::places::Places;
 use super::{check, mounts, nodes};
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{self, Attributes, Depth};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
+use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 const NAME: &str = "resolv.conf";
@@ -16,9 +18,9 @@ const NAME: &str = "resolv.conf";
 ///
 /// # Errors
 /// A file that can neither be written nor covered.
-pub fn write(root: BorrowedFd<'_>, content: &str, owner: u32) -> Result<()> {
+pub fn write(places: &Places, content: &str, owner: u32) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let etc = match mount::open_inside_as(root, Path::new("/etc"), flags, Mode::empty()) {
+    let etc = match places.open_as(Path::new("/etc"), flags) {
         Ok(etc) => etc,
         // A tree of one program: nothing in it resolves names.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -26,12 +28,12 @@ pub fn write(root: BorrowedFd<'_>, content: &str, owner: u32) -> Result<()> {
     };
     if let Ok(link) = rustix::fs::readlinkat(&etc, NAME, Vec::new()) {
         return match in_run(Path::new(&*link.to_string_lossy())) {
-            Some(place) => write_in_run(root, &place, content, owner),
+            Some(place) => write_in_run(places, &place, content, owner),
             None => Ok(()),
         };
     }
     match write_in_tree(&etc, content, owner) {
-        Err(Errno::ROFS) => cover(root, content, owner),
+        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => cover(places, content, owner),
         other => other.context(|| "cannot write '/etc/resolv.conf' in the tree"),
     }
 }
@@ -54,34 +56,38 @@ fn in_run(link: &Path) -> Option<PathBuf> {
     (place.starts_with("/run") && place != Path::new("/run")).then_some(place)
 }
 
-fn write_in_run(root: BorrowedFd<'_>, place: &Path, content: &str, owner: u32) -> Result<()> {
-    mounts::make_directories(root, place.parent().unwrap_or(Path::new("/run")), owner)?;
-    nodes::file(root, place, 0o644, content, owner)
+fn write_in_run(places: &Places, place: &Path, content: &str, owner: u32) -> Result<()> {
+    mounts::make_directories(places, place.parent().unwrap_or(Path::new("/run")), owner)?;
+    nodes::file(places, place, 0o644, content, owner)
 }
 
 /// Writes the tree's own file, in place: who has it open or bound sees the new text.
-fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> rustix::io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let existed = rustix::fs::statat(etc, NAME, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-    // Without waiting for the other end, should it be a pipe.
-    let file = rustix::fs::openat(etc, NAME, flags | OFlags::NONBLOCK, Mode::from_raw_mode(0o644))?;
-    if !existed {
-        rustix::fs::fchown(&file, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))?;
-    }
-    let mut rest = content.as_bytes();
-    while !rest.is_empty() {
-        let written = rustix::io::write(&file, rest)?;
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    Ok(())
+fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> std::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let looked =
+        rustix::fs::openat(etc, NAME, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    let file = match looked {
+        // To open a device or a pipe is to do something.
+        Ok(place) => mount::reopen_file(&place, flags)?,
+        Err(Errno::NOENT) => {
+            let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            let file = rustix::fs::openat(etc, NAME, flags, Mode::from_raw_mode(0o644))?;
+            rustix::fs::fchown(&file, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))?;
+            file
+        }
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut file = std::fs::File::from(file);
+    file.set_len(0)?;
+    file.write_all(content.as_bytes())
 }
 
 /// Binds a file of ours over the one of a read-only tree; without one there is no place for it.
-fn cover(root: BorrowedFd<'_>, content: &str, owner: u32) -> Result<()> {
+fn cover(places: &Places, content: &str, owner: u32) -> Result<()> {
     let ours = Path::new("/run/host-resolv.conf");
-    let Ok(place) = mount::open_inside(root, Path::new("/etc/resolv.conf")) else { return Ok(()) };
-    nodes::file(root, ours, 0o644, content, owner)?;
-    let from = mount::open_inside(root, ours).context(|| "cannot open the resolver's file")?;
+    let Ok(place) = places.open(Path::new("/etc/resolv.conf")) else { return Ok(()) };
+    nodes::file(places, ours, 0o644, content, owner)?;
+    let from = places.open(ours).context(|| "cannot open the resolver's file")?;
     let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), Depth::One))?;
     check("cannot restrict it", mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only()))?;
     check("cannot attach it", mount::attach(tree.as_fd(), place.as_fd()))

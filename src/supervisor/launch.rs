@@ -5,7 +5,7 @@ mod network;
 mod record;
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::{cleanup, firewall, idmap, registration, reserve, responder};
+use super::{cleanup, firewall, idmap, registration, reserve, responder, underway};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::hosts::Hosts;
@@ -103,6 +103,7 @@ pub fn launch(ask: Ask<'_>) -> Result<Running> {
     let mut launch = Launch::new(ask).map_err(of_launch)?;
     for step in &plan.host {
         log::debug!("{}", step.describe());
+        underway::begin(step.describe());
         if let Err(error) = launch.run(step) {
             launch.abandon();
             return Err(of_launch(error));

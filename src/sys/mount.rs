@@ -3,7 +3,7 @@
 
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use std::path::Path;
 
@@ -198,6 +198,19 @@ pub fn open_inside_as(
         }
     }
     Err(rustix::io::Errno::AGAIN.into())
+}
+
+/// Opens the file that a descriptor (`O_PATH`) refers to, and no other that has got its name meanwhile. What is no regular
+/// file is not opened at all: of a device or a pipe that alone does something.
+///
+/// # Errors
+/// `EINVAL` for what is none, else what open(2) says.
+pub fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::RegularFile {
+        return Err(rustix::io::Errno::INVAL);
+    }
+    let own = format!("/proc/self/fd/{}", place.as_raw_fd());
+    rustix::fs::open(own, flags | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Opens a directory of the host for reference.

@@ -117,8 +117,11 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Waits until the parent is done with us and kills us, or ends itself: for a cloned child.
+/// Waits until the parent is done with us and kills us, or ends itself: for a cloned child. It holds nothing meanwhile,
+/// no lock of the parent's for one.
 pub fn wait_to_be_killed() -> ! {
+    // SAFETY: takes integers only; nothing below uses a descriptor.
+    unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     loop {
         // SAFETY: pause(2) takes nothing.

@@ -1,0 +1,294 @@
+//! Trees that change while a machine's root is built of them: attackers give links, pipes, devices, files, directories
+//! and mount points the names of all that we touch, and take them back, as fast as they can. Whatever comes of a round,
+//! nothing outside of the tree is mounted on, written to or opened; and a root that was built has all of its walls.
+//!
+//! `cargo test` runs some hundred rounds, `CORACLE_RACES` as many as it says (`make storm`: 100 000). It is a program of
+//! one thread, since the builder is cloned from it as from a supervisor.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "races/attack.rs"]
+mod attack;
+#[path = "races/walls.rs"]
+mod walls;
+
+use coracle::config;
+use coracle::host::hosts::Hosts;
+use coracle::host::idmap;
+use coracle::host::probe::Tree;
+use coracle::link::{self, FromPayload};
+use coracle::machine::init::{Init, InitChoice};
+use coracle::machine::name::Name;
+use coracle::paths::Paths;
+use coracle::payload::{self, Place};
+use coracle::plan::step::BuildStep;
+use coracle::plan::{Facts, User, make};
+use coracle::sys::process::{self, Ended, Side};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fd::{AsFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use walls::{Walls, mounts};
+
+/// First host id of the machine.
+const BASE: u32 = 655_360_000;
+const DEFINITION: &str = "[root]\ndirectory = \"/tree\"\n[users]\nprivate = \"pick\"\n\
+    [[mount]]\ntype = \"bind\"\nsource = \"/source\"\ntarget = \"/srv/a/deep/place\"\n\
+    [[mount]]\ntype = \"tmpfs\"\ntarget = \"/srv/b/other\"\n";
+
+/// How many processes share the rounds.
+const RACERS: u32 = 6;
+
+/// What came of a round, as the status of the process that judged it.
+const BUILT: i32 = 0;
+const REFUSED: i32 = 3;
+
+/// The places of a run.
+struct Field {
+    base: PathBuf,
+    steps: Vec<BuildStep>,
+    id_map: OwnedFd,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, tree, seed] = &arguments[..]
+        && word == "attack"
+    {
+        attack::run(Path::new(tree), seed.parse().unwrap());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: needs root");
+    }
+    match &arguments[..] {
+        [word, rounds] if word == "race" => race(rounds.parse().unwrap()),
+        _ => several(std::env::var("CORACLE_RACES").map_or(300, |rounds| rounds.parse().unwrap())),
+    }
+}
+
+/// So many rounds by several processes, each with a tree and attackers of its own: a round is mostly the kernel's waiting
+/// for a mount namespace to be gone.
+fn several(rounds: u32) {
+    let each = rounds.div_ceil(RACERS).to_string();
+    let racer = |_| {
+        let mut racer = Command::new(std::env::current_exe().unwrap());
+        racer.args(["race", &each]).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let racers: Vec<_> = (0..RACERS).map(racer).collect();
+    let mut sums = [0; 3];
+    for racer in racers {
+        let out = racer.wait_with_output().unwrap();
+        assert!(out.status.success(), "a racer ended with {}", out.status);
+        let text = String::from_utf8(out.stdout).unwrap();
+        let counts = text.split_whitespace().map(|word| word.parse::<u32>().unwrap());
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+    let [built, refused, broken] = sums;
+    println!("{} rounds: {built} roots built, {refused} refused, {broken} broken", built + refused + broken);
+    // Else the attackers were too slow or too fast to race with.
+    assert!(built > 0 && refused > 0 && broken == 0);
+}
+
+fn race(rounds: u32) {
+    apart();
+    let base = tempfile::Builder::new().prefix("coracle-races.").tempdir_in("/var/tmp").unwrap();
+    let field = Field::new(base.path());
+    let calm = field.calm();
+    let victims = field.victims();
+    let mut attackers: Vec<_> = (0..2)
+        .map(|seed| {
+            let mut attacker = Command::new(std::env::current_exe().unwrap());
+            attacker.arg("attack").arg(field.tree()).arg(seed.to_string()).spawn().unwrap()
+        })
+        .collect();
+    let mut counts: BTreeMap<i32, u32> = BTreeMap::new();
+    for round in 0..rounds {
+        *counts.entry(field.round(&calm)).or_default() += 1;
+        field.look();
+        if round % 500 == 0 {
+            assert_eq!(victims, field.victims(), "after round {round}");
+        }
+    }
+    attackers.iter_mut().for_each(|attacker| attacker.kill().unwrap());
+    attackers.iter_mut().for_each(|attacker| drop(attacker.wait()));
+    assert_eq!(victims, field.victims());
+    let [built, refused] = [BUILT, REFUSED].map(|status| counts.remove(&status).unwrap_or_default());
+    println!("{built} {refused} {}", counts.values().sum::<u32>());
+    assert!(counts.is_empty(), "{counts:?}");
+    attack::clear(&field.tree());
+}
+
+/// A place where nothing of what is mounted is the host's.
+fn apart() {
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET).unwrap();
+    let flags = rustix::mount::MountPropagationFlags::REC | rustix::mount::MountPropagationFlags::PRIVATE;
+    rustix::mount::mount_change("/", flags).unwrap();
+}
+
+impl Field {
+    fn new(base: &Path) -> Self {
+        for place in ["victim/host/inaccessible", "victim/pts", "at", "source"] {
+            fs::create_dir_all(base.join(place)).unwrap();
+        }
+        for file in ["resolv.conf", "hosts", "keys", "notify", "null", "0", "host/notify"] {
+            fs::write(base.join("victim").join(file), "the host's\n").unwrap();
+        }
+        attack::grow(&base.join("tree"), &base.join("victim"));
+        // As a supervisor maps them: the host's root makes directories as a user nobody is.
+        let ids = [(0, BASE, 65536), (i32::MAX as u32 - 1, 0, 1)];
+        Self { base: base.to_owned(), steps: steps(base), id_map: idmap::namespace(&ids, &ids).unwrap() }
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.base.join("tree")
+    }
+
+    /// The walls of a root that nobody attacks.
+    fn calm(&self) -> Walls {
+        let file = self.base.join("walls");
+        let status = self.apart(|| {
+            let built = self.build();
+            fs::write(&file, serde_json::to_vec(&Walls::at(&self.base.join("at"))).unwrap()).unwrap();
+            built.unwrap_or_else(|error| panic!("with nobody there: {error}"));
+            BUILT
+        });
+        assert_eq!(status, BUILT);
+        serde_json::from_slice(&fs::read(&file).unwrap()).unwrap()
+    }
+
+    /// Builds a root, and judges it.
+    fn round(&self, calm: &Walls) -> i32 {
+        let at = self.base.join("at");
+        self.apart(|| {
+            let before = mounts();
+            let built = self.build();
+            let after = mounts();
+            for mount in after.iter().filter(|mount| before.iter().all(|old| old.id != mount.id)) {
+                assert!(mount.at.starts_with(&at), "ESCAPED: {mount:?}");
+            }
+            match built {
+                Ok(()) => {
+                    calm.assert_same(&Walls::at(&at));
+                    BUILT
+                }
+                Err(error) => {
+                    // What is said of a device that was written to.
+                    assert!(!error.contains("no space left"), "{error}");
+                    REFUSED
+                }
+            }
+        })
+    }
+
+    /// Runs this in a process with mounts and process ids of its own; gives its status.
+    fn apart(&self, judge: impl FnOnce() -> i32) -> i32 {
+        let namespaces = (libc::CLONE_NEWNS | libc::CLONE_NEWPID) as u64;
+        match process::clone(namespaces, None).unwrap() {
+            Side::Child => {
+                let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(judge));
+                process::exit_now(status.unwrap_or(101))
+            }
+            Side::Parent(child) => match process::wait(child.pidfd.as_fd()).unwrap() {
+                Ended::Exited(status) => status,
+                Ended::Killed(signal) => 128 + signal,
+            },
+        }
+    }
+
+    /// All of the builder's steps, by a child as a supervisor makes it. What it says, where it does not come to the end.
+    fn build(&self) -> Result<(), String> {
+        let (ours, theirs) = link::pair().unwrap();
+        let socket = || {
+            use rustix::net::{AddressFamily, SocketType};
+            rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap()
+        };
+        let place = Place {
+            leader: rustix::process::pidfd_open(
+                rustix::process::getpid(),
+                rustix::process::PidfdFlags::empty(),
+            )
+            .unwrap(),
+            id_map: Some(self.id_map.try_clone().unwrap()),
+            private_network: true,
+            owner: BASE,
+            notify: Some(socket()),
+            log: Some(socket()),
+        };
+        let child = match process::clone(0, None).unwrap() {
+            Side::Child => payload::build(&self.steps, &theirs, place),
+            Side::Parent(child) => child,
+        };
+        drop(theirs);
+        let said = ours.receive().unwrap();
+        process::wait(child.pidfd.as_fd()).unwrap();
+        match said {
+            Some((FromPayload::Done, console)) => {
+                let kind = rustix::fs::fstatfs(console.unwrap()).unwrap().f_type;
+                assert_eq!(kind, 0x1cd1, "the console is no terminal of ours");
+                Ok(())
+            }
+            Some((FromPayload::Failed(failure), _)) => Err(format!("{}: {}", failure.doing, failure.cause)),
+            other => panic!("the builder said {other:?}"),
+        }
+    }
+
+    /// What the supervisor reads of a tree, and writes to it.
+    fn look(&self) {
+        let tree = Tree::open(&self.tree()).unwrap();
+        let _ = (tree.machine_id(), tree.user("root"), tree.check_is_root(true));
+        let _ = tree.find_init(&InitChoice::Auto);
+        for text in [tree.read_text("/etc/resolv.conf"), tree.read_text("/etc/hosts")] {
+            assert!(!text.unwrap_or_default().contains("the host's"), "read outside of the tree");
+        }
+        let hosts = Hosts::of_tree(&self.tree());
+        let _ = (hosts.is_writable(), hosts.write("192.0.2.1 other\n"), hosts.write(""));
+    }
+
+    /// All there is to know of what is outside of the tree.
+    fn victims(&self) -> String {
+        let mut command = Command::new("sh");
+        command.args(["-c", "cd \"$1\" && find victim source -printf '%p %y %m %U %G %s %T@ %l\\n' | sort && cat victim/* 2>/dev/null", "sh"]);
+        let out = command.arg(&self.base).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    }
+}
+
+/// The builder's steps for a machine of this tree, without the ones that are about no place in it.
+fn steps(base: &Path) -> Vec<BuildStep> {
+    let paths = Paths::below(base);
+    let places = paths.definitions();
+    fs::create_dir_all(&places[0]).unwrap();
+    fs::write(places[0].join("web.toml"), DEFINITION).unwrap();
+    let machine = config::machine(&paths, &Name::new("web").unwrap()).unwrap().machine;
+    let facts = Facts {
+        id_base: Some(BASE),
+        user_namespace: true,
+        machine_id: [1; 16],
+        boot_id: [2; 16],
+        host_os_release: "ID=debian\n".into(),
+        init: Some(("/sbin/init".into(), Init::Busybox)),
+        user: User {
+            name: "root".into(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            home: "/root".into(),
+            shell: "/bin/sh".into(),
+        },
+        bounding: (1 << 41) - 1,
+        terminal: "dumb".into(),
+        devices: vec!["net/tun".into(), "fuse".into()],
+        further_devices: Vec::new(),
+        guest_network_file: Some("[Match]\n".into()),
+        resolv_conf: Some("nameserver 192.0.2.53\n".into()),
+        hosts_file: None,
+        attach_at: base.join("at"),
+        on_terminal: false,
+    };
+    let mut steps = make(&machine, &facts).unwrap().build;
+    // The namespaces are this program's own, and so are the limits. After the last step its mounts could not be seen.
+    steps.retain(|step| !matches!(step, BuildStep::Join | BuildStep::Limits | BuildStep::Pivot));
+    steps
+}

@@ -1,0 +1,85 @@
+//! What is mounted, and what of it makes the walls of a root.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What the attackers' own mounts call themselves.
+pub const DECOY: &str = "decoy";
+
+/// A line of mountinfo (proc_pid_mountinfo(5)).
+#[derive(Debug)]
+pub struct Mount {
+    pub id: u32,
+    pub parent: u32,
+    /// What of its file system is mounted.
+    pub root: String,
+    pub at: PathBuf,
+    pub options: String,
+    pub kind: String,
+    /// What it calls itself.
+    pub source: String,
+}
+
+/// All that is mounted here.
+pub fn mounts() -> Vec<Mount> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = |line: &str| {
+        let (first, second) = line.split_once(" - ").unwrap();
+        let words: Vec<&str> = first.split(' ').collect();
+        Mount {
+            id: words[0].parse().unwrap(),
+            parent: words[1].parse().unwrap(),
+            root: words[3].into(),
+            at: words[4].into(),
+            options: words[5].into(),
+            kind: second.split(' ').next().unwrap().into(),
+            source: second.split(' ').nth(1).unwrap().into(),
+        }
+    };
+    text.lines().map(mount).collect()
+}
+
+/// Every mount of a root, told by where it lies in the file system that it is mounted on, whatever that one's own mount
+/// point is called by now, and how often there is one like it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walls(BTreeMap<String, u32>);
+
+impl Walls {
+    /// Those of the root at a place. What is read while names change may not fit together, and is read again.
+    pub fn at(at: &Path) -> Self {
+        (0..1000).find_map(|_| Self::of(&mounts(), at)).expect("mounts that fit together")
+    }
+
+    fn of(mounts: &[Mount], at: &Path) -> Option<Self> {
+        let mut walls = BTreeMap::new();
+        for mount in mounts.iter().filter(|mount| mount.at.starts_with(at) && mount.at != at) {
+            let under = mounts.iter().find(|other| other.id == mount.parent)?;
+            // Directories of the tree itself, and of what the attackers have mounted in it, have any name. So has what a
+            // definition mounts: the way there may lead over a directory that has one of our file systems on it.
+            let defined = mount.at.ends_with("other") || mount.at.ends_with("place");
+            let (place, part) = if under.at == at || under.source == DECOY || defined {
+                (Path::new("*"), "*")
+            } else {
+                let part = if mount.kind == under.kind || mount.kind == "tmpfs" { &*mount.root } else { "/" };
+                (mount.at.strip_prefix(&under.at).ok()?, part)
+            };
+            let kind = if place == Path::new("*") { "the tree" } else { &*under.kind };
+            let wall = format!("{} on {} of {}: {part} {}", mount.kind, place.display(), kind, mount.options);
+            *walls.entry(wall).or_default() += 1;
+        }
+        Some(Self(walls))
+    }
+
+    /// Asserts that nothing is missing, and nothing else there.
+    #[track_caller]
+    pub fn assert_same(&self, other: &Self) {
+        let missing: Vec<_> =
+            self.0.iter().filter(|(wall, count)| other.0.get(*wall) != Some(count)).collect();
+        let more: Vec<_> = other.0.iter().filter(|(wall, count)| self.0.get(*wall) != Some(count)).collect();
+        assert!(
+            missing.is_empty() && more.is_empty(),
+            "WALLS: not as without attackers: {missing:#?}\nbut {more:#?}"
+        );
+    }
+}

@@ -1,0 +1,192 @@
+#!/bin/bash
+# life.sh SEED SECONDS MACHINE...: starts and ends these machines at random until the time is over, and looks after each
+# act whether what should run runs and whether what ended left anything. Several run side by side, each with machines of
+# its own. Counts, and what went wrong, are lines "KIND [WHAT]" of the output. Run by tests/storm.rs in a nested host.
+set -u
+RANDOM=$1
+end=$((SECONDS + $2))
+shift 2
+machines=("$@")
+declare -A leader
+
+# What systemd says of a unit, which may be executing itself again just now.
+show() {
+	local said
+	for _ in $(seq 100); do
+		said=$(systemctl show -P "$2" "coracle@$1" 2>/dev/null) && break
+		sleep 0.05
+	done
+	echo "$said"
+}
+
+# Until the unit stands still; says how.
+settle() {
+	local said state job
+	for _ in $(seq 1200); do
+		said=$(systemctl show -p ActiveState -p Job "coracle@$1" 2>/dev/null) || said=
+		state=$(sed -n 's/^ActiveState=//p' <<<"$said")
+		job=$(sed -n 's/^Job=//p' <<<"$said")
+		case $state in active | inactive | failed) [ "${job:-0}" = 0 ] && break ;; esac
+		sleep 0.05
+	done
+	echo "$state"
+}
+
+# What the unit said last, on one line.
+said() {
+	journalctl --sync 2>/dev/null
+	journalctl -q --no-pager -u "coracle@$1" -o short-precise -n "${2:-4}" | cut -d' ' -f3,5- | tr '\n' ';'
+}
+
+leader_of() {
+	sed -n 's/^ *"leader": \([0-9]*\),$/\1/p' "/run/coracle/$1/state.json" 2>/dev/null
+}
+
+left() {
+	{
+		ls -d "/run/coracle/$1" "/sys/class/net/ve-$1"
+		# Asked for: machined that is started only now forgets what is gone.
+		busctl --timeout=5 call org.freedesktop.machine1 /org/freedesktop/machine1 \
+			org.freedesktop.machine1.Manager GetMachine s "$1"
+		find /sys/fs/cgroup/machine.slice -mindepth 1 -maxdepth 1 -name "*coracle@$1.service"
+	} 2>/dev/null | tr '\n' ' '
+}
+
+# Nothing of a machine that ended is there, some seconds later at the latest.
+gone() {
+	local rest=
+	for _ in $(seq 160); do
+		rest=$(left "$1")
+		[ -n "$rest" ] || return 0
+		sleep 0.05
+	done
+	echo "leaked $1 after $2: $rest: $(find "/run/coracle/$1" -mindepth 1 -printf '%P ' 2>/dev/null): $(said "$1" 10)"
+}
+
+# Notes that a machine that should run does.
+up() {
+	leader[$1]=$(leader_of "$1")
+	[ -n "${leader[$1]}" ] && echo started && return
+	echo "lost $1: it is active without a leader"
+	unset "leader[$1]"
+}
+
+begin() {
+	local m=$1 state
+	systemctl reset-failed "coracle@$m" 2>/dev/null
+	if [ $((RANDOM % 3)) -gt 0 ]; then
+		systemctl start "coracle@$m" 2>/dev/null
+		state=$(settle "$m")
+		if [ "$state" = active ]; then
+			up "$m"
+		else
+			echo "refused $m: its start ended $state: $(said "$m")"
+		fi
+		return
+	fi
+	systemctl start --no-block "coracle@$m" 2>/dev/null
+	sleep "0.$((RANDOM % 3))$((RANDOM % 10))$((RANDOM % 10))"
+	strike "$m"
+}
+
+# Kills what its unit has for processes now.
+strike() {
+	local m=$1 hit="" which pid
+	for which in MainPID ControlPID; do
+		pid=$(show "$m" "$which")
+		if [ "${pid:-0}" -le 1 ] || ! kill -9 "$pid" 2>/dev/null; then continue; fi
+		hit=$which
+		echo "killed $which"
+		# Before that systemd has not heard of it.
+		for _ in $(seq 1200); do
+			[ "$(show "$m" "$which")" = "$pid" ] || break
+			sleep 0.05
+		done
+	done
+	[ -n "$hit" ] || {
+		[ "$(settle "$m")" = active ] && up "$m"
+		return
+	}
+	unset "leader[$m]"
+	if [ "$(settle "$m")" = active ]; then
+		up "$m"
+	elif [ "$hit" = MainPID ]; then
+		# What a clean-up that was killed left is cleaned up by the next start.
+		gone "$m" "a kill"
+	fi
+}
+
+finish() {
+	local m=$1 what=$2
+	shift 2
+	unset "leader[$m]"
+	# The bus may be away just now.
+	for _ in $(seq 20); do
+		"$@" >/dev/null 2>&1 && break
+		sleep 0.3
+	done
+	for _ in $(seq 1200); do
+		[ "$(settle "$m")" = active ] || break
+		sleep 0.05
+	done
+	[ "$(settle "$m")" != active ] || {
+		echo "lost $m: $what did not end it"
+		return
+	}
+	echo "ended $what"
+	gone "$m" "$what"
+}
+
+again() {
+	local m=$1 was=${leader[$1]} now
+	# machined that is restarted while a machine has no PID 1 has its unit stopped, as those of systemd-nspawn.
+	exec 9>/run/storm.lock
+	flock -s 9
+	coracle reboot "$m" >/dev/null 2>&1
+	for _ in $(seq 600); do
+		now=$(leader_of "$m")
+		[ -n "$now" ] && [ "$now" != "$was" ] && grep -q '"phase": "running"' "/run/coracle/$m/state.json" && break
+		sleep 0.05
+	done
+	exec 9>&-
+	if [ -n "$now" ] && [ "$now" != "$was" ]; then
+		leader[$m]=$now
+		echo rebooted
+	else
+		echo "lost $m: it did not come back from a reboot: $(show "$m" ActiveState): $(said "$m" 10)"
+		unset "leader[$m]"
+	fi
+}
+
+act() {
+	local m=$1
+	if [ -z "${leader[$m]:-}" ]; then
+		begin "$m"
+		return
+	fi
+	if [ "$(leader_of "$m")" != "${leader[$m]}" ] || [ ! -d "/proc/${leader[$m]}" ] || [ "$(show "$m" ActiveState)" != active ]; then
+		echo "lost $m: nobody touched it, and it is $(show "$m" ActiveState): $(said "$m" 10)"
+		unset "leader[$m]"
+		return
+	fi
+	case $((RANDOM % 10)) in
+	0 | 1 | 2) strike "$m" ;;
+	3) finish "$m" "a killed leader" kill -9 "${leader[$m]}" ;;
+	4 | 5) finish "$m" "a stop" systemctl stop "coracle@$m" ;;
+	6) finish "$m" "a termination" coracle terminate "$m" ;;
+	7) again "$m" ;;
+	8) coracle exec -T "$m" -- true </dev/null >/dev/null 2>/tmp/exec.$$ || echo "lost $m: no exec: $(head -n1 /tmp/exec.$$)" ;;
+	9) coracle freeze "$m" >/dev/null 2>&1 && finish "$m" "a kill while frozen" kill -9 "$(show "$m" MainPID)" ;;
+	esac
+}
+
+while [ $SECONDS -lt $end ]; do
+	act "${machines[RANDOM % ${#machines[@]}]}"
+done
+for m in "${machines[@]}"; do
+	# The start after a clean-up that was killed.
+	[ ! -d "/run/coracle/$m" ] || [ -n "${leader[$m]:-}" ] || systemctl start "coracle@$m" && leader[$m]=$(leader_of "$m")
+	[ -z "${leader[$m]:-}" ] || finish "$m" "a stop" systemctl stop "coracle@$m"
+	systemctl reset-failed "coracle@$m" 2>/dev/null
+done
+rm -f /tmp/exec.$$
