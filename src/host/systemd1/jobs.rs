@@ -212,7 +212,7 @@ fn unit_path(unit: &str) -> zbus::Result<OwnedObjectPath> {
         other => format!("_{other:02x}"),
     };
     let label: String = unit.bytes().enumerate().map(escape).collect();
-    Ok(OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{label}"))?)
+    OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{label}"))
 }
 
 /// What a service says of itself, where it does: this alone, since all of a unit takes systemd ten milliseconds.
