@@ -82,6 +82,13 @@ pub(super) fn verdict(code: u32) -> Expression {
     expression("immediate", &Attributes::new().number(1, 0).nested(2, &verdict))
 }
 
+/// Goes to another chain of the table, and comes back from its end.
+pub(super) fn jump(chain: &str) -> Expression {
+    const JUMP: i32 = -3;
+    let verdict = Attributes::new().number(1, JUMP.cast_unsigned()).text(2, chain);
+    expression("immediate", &Attributes::new().number(1, 0).nested(2, &Attributes::new().nested(2, &verdict)))
+}
+
 pub(super) fn counter() -> Expression {
     expression("counter", &Attributes::new())
 }

@@ -4,7 +4,7 @@
 use super::expression::{
     ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, MULTICAST,
     NETWORK, OIFNAME, PKTTYPE, R0, TRANSPORT, connection, counter, datatype, differs, equal, expression,
-    family, mask, masquerade, meta, outside, payload, value, verdict, within,
+    family, jump, mask, masquerade, meta, outside, payload, value, verdict, within,
 };
 use super::message::{Attributes, Batch, Existing, Kind, Read};
 use super::sets::{counted, limits, map, ranges, set};
@@ -57,6 +57,11 @@ pub const UDP: u8 = 17;
 /// How the names of links to machines, and of the bridges of their zones, begin.
 const PREFIXES: [&str; 2] = ["ve-", "vz-"];
 
+/// What all of [`PREFIXES`] have in common: a test of it costs other packets of the host next to nothing.
+const ALIKE: ([u8; 4], [u8; 4]) = ([0xff, 0, 0xff, 0], [b'v', 0, b'-', 0]);
+/// The chain for what a machine sends, which `guard` leads to.
+const SENT: &str = "sent";
+
 /// Where packets are met, and when.
 struct Hook {
     name: &'static str,
@@ -72,7 +77,6 @@ const LOCAL: Hook = Hook { name: "local", kind: "nat", hook: 3, priority: -100 }
 const LEAVE: Hook = Hook { name: "leave", kind: "nat", hook: 4, priority: 100 };
 /// After connections are tracked, before ports lead elsewhere: judged by the address that was asked for.
 const EGRESS: Hook = Hook { name: "egress", kind: "filter", hook: 0, priority: -150 };
-const SENT: Hook = Hook { name: "sent", kind: "filter", hook: 0, priority: -290 };
 const DELIVERED: Hook = Hook { name: "delivered", kind: "filter", hook: 4, priority: 300 };
 
 /// Makes the table, where it is not there.
@@ -98,23 +102,27 @@ pub fn make(batch: &mut Batch) {
     ranges(batch, EGRESS_6, &[(datatype::ETHER, 6), ipv6]);
     limits(batch, RATES_IN);
     limits(batch, RATES_OUT);
+    let sent = Attributes::new().text(1, TABLE).text(3, SENT);
+    batch.push(Kind::NewChain, Existing::Refuse, &sent);
+    push_rule(batch, SENT, &paced(IIFNAME, RATES_OUT));
     let chains = [
         (GUARD, guard()),
-        (SENT, paced(IIFNAME, RATES_OUT)),
         (EGRESS, egress()),
         (FORWARD, forward()),
         (ENTER, ports()),
         (LOCAL, ports()),
         (LEAVE, leave()),
-        (DELIVERED, paced(OIFNAME, RATES_IN)),
+        (DELIVERED, vec![delivered()]),
     ];
     for (hook, rules) in chains {
         chain(batch, &hook);
-        for rule in rules {
-            let rule = Attributes::new().text(1, TABLE).text(2, hook.name).list(4, &rule);
-            batch.push(Kind::NewRule, Existing::Keep, &rule);
-        }
+        rules.iter().for_each(|rule| push_rule(batch, hook.name, rule));
     }
+}
+
+fn push_rule(batch: &mut Batch, chain: &str, rule: &[Expression]) {
+    let rule = Attributes::new().text(1, TABLE).text(2, chain).list(4, rule);
+    batch.push(Kind::NewRule, Existing::Keep, &rule);
 }
 
 fn chain(batch: &mut Batch, Hook { name, kind, hook, priority }: &Hook) {
@@ -138,8 +146,11 @@ fn guard() -> Vec<Vec<Expression>> {
         let known = sender().chain([within(SENDERS, R0)]);
         family(version).into_iter().chain(known).chain(is_so).chain([verdict(ACCEPT)]).collect()
     };
+    let (bits, alike) = ALIKE;
     vec![
+        vec![meta(IIFNAME, R0), mask(R0, &bits), differs(R0, &alike), verdict(ACCEPT)],
         vec![meta(IIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
+        vec![jump(SENT)],
         // Forwarded ports make the host answer its own loopback addresses on these links.
         [&family(IPV4)[..], &[payload(NETWORK, 16, 1, R0), equal(R0, &[127]), counter(), verdict(DROP)]]
             .concat(),
@@ -207,18 +218,24 @@ fn egress() -> Vec<Vec<Expression>> {
 }
 
 /// What is over the limit of its interface goes no further.
-fn paced(interface: u32, limits: &str) -> Vec<Vec<Expression>> {
+fn paced(interface: u32, limits: &str) -> Vec<Expression> {
     let object = Attributes::new().number(3, R0).text(4, limits);
-    vec![vec![meta(interface, R0), expression("objref", &object), counter(), verdict(DROP)]]
+    vec![meta(interface, R0), expression("objref", &object), counter(), verdict(DROP)]
+}
+
+/// The same for what goes to machines. Those of zones have no limits.
+fn delivered() -> Vec<Expression> {
+    let to_link = [meta(OIFNAME, R0), equal(R0, PREFIXES[0].as_bytes())];
+    to_link.into_iter().chain(paced(OIFNAME, RATES_IN)).collect()
 }
 
 /// Nobody from outside gets to a machine but with an answer or by a forwarded port.
 fn forward() -> Vec<Vec<Expression>> {
     let to_machine = || [meta(OIFNAME, R0), within(LINKS, R0)];
     vec![
-        vec![meta(OIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
-        // Established or related.
+        // Established or related: first, because most packets are.
         [&connection(0, 2 | 4)[..], &[verdict(ACCEPT)]].concat(),
+        vec![meta(OIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
         // Its destination was changed.
         [&connection(2, 0x20)[..], &[verdict(ACCEPT)]].concat(),
         vec![meta(IIFNAME, R0), meta(OIFNAME, R0 + 4), within(SAME_ZONE, R0), verdict(ACCEPT)],
