@@ -82,10 +82,10 @@ pub(super) fn verdict(code: u32) -> Expression {
     expression("immediate", &Attributes::new().number(1, 0).nested(2, &verdict))
 }
 
-/// Goes to another chain of the table, and comes back from its end.
-pub(super) fn jump(chain: &str) -> Expression {
-    const JUMP: i32 = -3;
-    let verdict = Attributes::new().number(1, JUMP.cast_unsigned()).text(2, chain);
+/// Goes on in another chain of the table, whose end is that of both.
+pub(super) fn goto(chain: &str) -> Expression {
+    const GOTO: i32 = -4;
+    let verdict = Attributes::new().number(1, GOTO.cast_unsigned()).text(2, chain);
     expression("immediate", &Attributes::new().number(1, 0).nested(2, &Attributes::new().nested(2, &verdict)))
 }
 
