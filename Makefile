@@ -51,7 +51,7 @@ help:
 	@echo "make test-vm   limits, AppArmor, reboots of the host: in a virtual machine (as root)"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
-	@echo "make bench     compare with others, as root; PARTS=\"start boot rest enter life scale\""
+	@echo "make bench     compare with others, as root; PARTS=\"start boot rest enter life network scale\""
 	@echo "make probe     what root inside can do, point by point, here and with others, as root"
 	@echo "make faults    a start with every single call failing, and killed at every one (as root)"
 	@echo "make storm     machines started and killed at random, and trees that change meanwhile (as root)"

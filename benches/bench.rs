@@ -17,6 +17,8 @@ mod host;
 mod life;
 #[path = "bench/managers.rs"]
 mod managers;
+#[path = "bench/network.rs"]
+mod network;
 #[path = "bench/rest.rs"]
 mod rest;
 #[path = "bench/run.rs"]
@@ -31,6 +33,8 @@ mod support;
 mod table;
 #[path = "bench/walls.rs"]
 mod walls;
+#[path = "bench/wire.rs"]
+mod wire;
 
 /// The parts in the order they are run in: name, what it is, the function.
 const PARTS: &[(&str, &str, fn())] = &[
@@ -39,6 +43,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("rest", "what an idle machine costs", rest::all),
     ("enter", "a command in a machine, and its session", life::enter),
     ("life", "stop, restart, reboot", life::all),
+    ("network", "to a network beyond the host and back", network::all),
     ("scale", "many machines", scale::all),
     ("filter", "what the system-call filter costs", filter::all),
     ("walls", "what root inside can do", walls::all),
@@ -51,6 +56,7 @@ fn main() {
             Some((.., measure)) => measure(),
             None => panic!("there is no part '{part}'"),
         },
+        Some((word, words)) if word == "wire" => wire::run(words),
         _ => {
             let wanted = |name: &&str| arguments.is_empty() || arguments.iter().any(|word| word == name);
             let parts: Vec<&str> = PARTS.iter().map(|(name, ..)| *name).filter(wanted).collect();

@@ -160,6 +160,9 @@ pub enum Verb {
     /// Set a machine up: what its unit runs
     #[command(hide = true)]
     Launch(Launch),
+    /// Answer the connections that start a machine: what systemd runs at the first
+    #[command(hide = true)]
+    Answer(Launch),
     /// Undo what a machine left behind
     #[command(hide = true)]
     Cleanup(Launch),

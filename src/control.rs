@@ -5,6 +5,7 @@
 pub mod attach;
 pub mod bind;
 pub mod copy;
+pub mod demand;
 pub mod doctor;
 pub mod exec;
 pub mod freezer;

@@ -1,10 +1,13 @@
 //! `coracle-generator` (systemd.generator(7)): what definitions limit becomes properties of their
-//! units. Run by systemd at boot and at every reload, under that name; and asked by `start` whether
+//! units, and ports that start a machine become sockets of systemd. Run by systemd at boot and at every reload, under that name; and asked by `start` whether
 //! systemd has read the definition as it is now. Must not fail: the boot of the host waits for it.
+
+mod demand;
 
 use crate::error::{Context, Result};
 use crate::machine::Machine;
 use crate::machine::name::Name;
+use crate::machine::network::on_demand_unit;
 use crate::paths::Paths;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -27,11 +30,13 @@ pub fn run(
     write_all(directory, names, load, &mut complain);
 }
 
-/// Whether the drop-in that systemd has read is the one that the definition asks for now. Where it
-/// is not, systemd must read its files again before the unit starts.
+/// Whether what systemd has read is what the definition asks for now. Where it is not, systemd must read
+/// its files again before the unit starts.
 pub fn is_current(paths: &Paths, machine: &Machine) -> bool {
-    let file = drop_in_file(&paths.join("/run/systemd/generator"), &machine.name);
-    std::fs::read_to_string(file).is_ok_and(|text| text == drop_in(machine))
+    let directory = paths.join("/run/systemd/generator");
+    let drop_in_is = std::fs::read_to_string(drop_in_file(&directory, &machine.name));
+    let socket_is = std::fs::read_to_string(directory.join(on_demand_unit(&machine.name)));
+    drop_in_is.is_ok_and(|text| text == drop_in(machine)) && socket_is.ok() == demand::socket(machine)
 }
 
 /// The drop-in of a machine's unit.
@@ -44,6 +49,10 @@ pub fn drop_in(machine: &Machine) -> String {
     };
     if let Some(directory) = quoted(&machine.root.directory) {
         line("[Unit]\nRequiresMountsFor", &directory);
+    }
+    if !machine.network.on_demand.is_empty() {
+        // Which starts it again when it has stopped.
+        line("[Unit]\nWants", &on_demand_unit(&machine.name));
     }
     line("\n[Service]\nTimeoutStopSec", &seconds(machine.boot.stop_timeout.saturating_add(AFTERMATH)));
     let numbers = [
@@ -83,14 +92,26 @@ fn write_all(
     }
 }
 
-/// Writes one drop-in.
+/// Writes what is one machine's: its drop-in, and the socket, which starts with the host.
 fn write(directory: &Path, machine: &Machine) -> Result<()> {
-    let file = drop_in_file(directory, &machine.name);
-    let writing = || format!("cannot write '{}'", file.display());
-    if let Some(parent) = file.parent() {
-        std::fs::create_dir_all(parent).context(writing)?;
-    }
-    std::fs::write(&file, drop_in(machine)).context(writing)
+    write_file(&drop_in_file(directory, &machine.name), &drop_in(machine))?;
+    let Some(socket) = demand::socket(machine) else { return Ok(()) };
+    let unit = on_demand_unit(&machine.name);
+    write_file(&directory.join(&unit), &socket)?;
+    let link = directory.join("sockets.target.wants").join(&unit);
+    make_above(&link)?;
+    std::os::unix::fs::symlink(Path::new("..").join(&unit), &link)
+        .context(|| format!("cannot make the link '{}'", link.display()))
+}
+
+fn write_file(file: &Path, text: &str) -> Result<()> {
+    make_above(file)?;
+    std::fs::write(file, text).context(|| format!("cannot write '{}'", file.display()))
+}
+
+fn make_above(file: &Path) -> Result<()> {
+    let Some(above) = file.parent() else { return Ok(()) };
+    std::fs::create_dir_all(above).context(|| format!("cannot make '{}'", above.display()))
 }
 
 /// Where the drop-in of a machine lies below a directory of systemd's.
@@ -160,6 +181,7 @@ mod tests {
                 hosts: machine::network::ResolvConf::Auto,
                 resolv_conf: machine::network::ResolvConf::Auto,
                 ports: Vec::new(),
+                on_demand: Vec::new(),
                 egress: Vec::new(),
                 rate_in: None,
                 rate_out: None,

@@ -97,6 +97,7 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
     match verb {
         Verb::Start(wanted) => machines::up(paths, machines::Up::Start, wanted),
         Verb::Restart(wanted) => machines::up(paths, machines::Up::Restart, wanted),
+        Verb::Answer(wanted) => machines::answer(paths, &wanted.name),
         Verb::Stop(wanted) => machines::stop(paths, &wanted.names),
         Verb::Enable(wanted) => machines::at_boot(paths, machines::AtBoot::Enable, wanted),
         Verb::Disable(wanted) => machines::at_boot(paths, machines::AtBoot::Disable, wanted),

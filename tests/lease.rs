@@ -128,3 +128,58 @@ fn networkd_inside_gets_what_was_there() {
         host.stop();
     }
 }
+
+/// The clients of Debian, and how each is told to ask once; dhcpcd for a router as well.
+const CLIENTS: [(&str, &str); 3] = [
+    ("udhcpc", "busybox udhcpc -i host0 -f -q -n -t 5 -T 1 -O search -s /script"),
+    ("dhclient", "dhclient -v -1 -lf /run/dhclient.leases -pf /run/dhclient.pid host0"),
+    ("dhcpcd", "dhcpcd -f /dev/null -4 -1 host0 && dhcpcd -f /dev/null -6 -1 host0"),
+];
+
+#[test]
+fn each_client_of_debian_is_answered() {
+    let host = Host::builder().guest_as("sysvinit-clients", "m").start();
+    host.sh_ok(NAMES);
+    host.define("m", "");
+    host.coracle(&["start", "m"]);
+    host.wait_for_console("m", "INIT: Entering runlevel: 2");
+    host.write("/var/lib/machines/m/script", SCRIPT);
+    let had = inside(&host, "m");
+    let (ipv4, router) = (host.address("m"), host.property("m", "host-addresses"));
+    let router = router.split(' ').next().expect("the host's address");
+    for (client, ask) in CLIENTS {
+        // As if nobody had given it anything, and with all that passes written down.
+        let script = format!(
+            "chmod 755 /script; ip -4 addr flush dev host0; ip -4 route flush dev host0; rm -f /run/capture; \
+             tcpdump -Z root -i host0 -n -v -l 'udp port 67 or icmp6' >/run/capture 2>/run/noise & capture=$!; \
+             while ! grep -q listening /run/noise; do sleep 0.1; done; {ask} 2>&1; status=$?; \
+             sleep 2; kill $capture; wait $capture; exit $status"
+        );
+        let out = host.in_guest("m", &["sh", "-c", &script]);
+        println!("--- {client}\n{}\n--- packets\n", out.stdout);
+        let capture = host.in_guest("m", &["cat", "/run/capture"]).success("what passed").stdout;
+        println!("{capture}");
+        assert_eq!(out.status, 0, "{out}");
+        for what in
+            ["DHCP-Message (53), length 1: ACK", "Domain-Name-Server (6), length 4: 192.0.2.2", "Lease-Time"]
+        {
+            assert!(capture.contains(what), "{client}: {what}");
+        }
+        assert!(capture.contains(&format!("Your-IP {ipv4}")), "{client}");
+        assert!(capture.contains(&format!("Default-Gateway (3), length 4: {router}")), "{client}");
+        if client == "dhcpcd" {
+            assert!(capture.contains("ICMP6, router advertisement"), "it asks for one");
+        }
+        // One that heard a router goes there by the address that it was told.
+        let [addresses, routes] = inside(&host, "m");
+        assert_eq!((&addresses, routes.len()), (&had[0], 2), "{client}: {routes:?}");
+        assert_eq!(routes[0], had[1][0], "{client}");
+        for address in host.property("m", "addresses").split(' ') {
+            host.ok(&["ping", "-c1", "-W5", address]);
+        }
+        host.in_guest("m", &["sh", "-c", "kill $(cat /run/dhclient.pid)"]);
+    }
+    host.coracle(&["stop", "m"]);
+    host.assert_clean_stop("m");
+    host.stop();
+}

@@ -7,7 +7,7 @@ use super::verbs::{
 };
 use crate::config;
 use crate::control::progress::Progress;
-use crate::control::{Outcome, attach, bind, copy, exec, login, logs, show, signal, start, status};
+use crate::control::{Outcome, attach, bind, copy, demand, exec, login, logs, show, signal, start, status};
 use crate::error::{Error, Result};
 use crate::host::state::Record;
 use crate::machine::Machine;
@@ -73,6 +73,14 @@ pub fn up(paths: &Paths, which: Up, wanted: &Start) -> Outcome {
     };
     let action = if which == Up::Start { start::start } else { start::restart };
     with_progress(|progress| action(paths, &wanted.names, wait, &mut definition(paths), progress))
+}
+
+/// `answer`.
+///
+/// # Errors
+/// A machine that did not come up.
+pub fn answer(paths: &Paths, name: &Name) -> Outcome {
+    demand::answer(paths, name, &mut definition(paths))
 }
 
 /// `stop`.

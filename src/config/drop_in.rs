@@ -45,7 +45,7 @@ pub fn change(text: &str) -> Result<Change> {
             None => error.hint("coracle.toml(5) lists all of them"),
         }
     })?;
-    if setting.shape == Shape::OneOrMany || setting.key == "network.ports" {
+    if setting.shape == Shape::OneOrMany || matches!(setting.key, "network.ports" | "network.on-demand") {
         return list(setting, key, value);
     }
     if setting.shape == Shape::Mounts {

@@ -347,6 +347,8 @@ settings! {
     hosts: One<ResolvConf> = One "network.hosts";
     /// Ports of the host that lead to it.
     ports: Many<Port> = Many "network.ports";
+    /// More of them, which start it.
+    on_demand: Many<Port> = Many "network.on-demand";
     /// Whom it may begin to speak to.
     egress: Many<Destination> = OneOrMany "network.egress";
     /// The most that comes to it.

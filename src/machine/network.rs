@@ -1,6 +1,7 @@
 //! How a machine is connected.
 
 use super::egress::Destination;
+use super::name::Name;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,6 +27,8 @@ pub struct Network {
     pub hosts: ResolvConf,
     /// Ports of the host that lead to it.
     pub ports: Vec<Port>,
+    /// Those of them that start it where it does not run.
+    pub on_demand: Vec<Port>,
     /// Whom it may begin to speak to; anybody where nothing is said.
     pub egress: Vec<Destination>,
     /// The most that comes to it, bits in a second.
@@ -152,6 +155,11 @@ pub struct Further {
     pub kind: FurtherKind,
     /// Its names.
     pub names: Names,
+}
+
+/// The unit that listens at ports that start a machine.
+pub fn on_demand_unit(name: &Name) -> String {
+    format!("coracle-on-demand@{name}.socket")
 }
 
 /// The most ports one machine has forwarded.

@@ -4,7 +4,7 @@ use super::Parts;
 use super::command::Payload;
 use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
-use super::network::{FurtherKind, INTERFACE_NAME_MAX, MOST_PORTS, Mode, Network, Port};
+use super::network::{FurtherKind, INTERFACE_NAME_MAX, MOST_PORTS, Mode, Network, Port, Protocol};
 use super::users::{Ownership, Users};
 use crate::error::Error;
 
@@ -110,6 +110,12 @@ fn ports(network: &Network) -> Vec<Error> {
     }
     if ports.iter().map(Port::count).sum::<usize>() > MOST_PORTS {
         errors.push(Error::new(format!("more than {MOST_PORTS} ports are forwarded")));
+    }
+    for port in network.on_demand.iter().filter(|port| port.protocol != Protocol::Tcp) {
+        errors.push(
+            Error::new(format!("datagrams start no machine: '{port}' is in 'network.on-demand'"))
+                .hint("write it into network.ports"),
+        );
     }
     for (at, port) in ports.iter().enumerate() {
         if let Some(other) = ports.iter().take(at).find(|other| other.overlaps(port)) {

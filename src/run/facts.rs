@@ -10,11 +10,11 @@ use crate::host::netlink::plan::{Prefix, siphash};
 use crate::host::netlink::wire::{self, Wire};
 use crate::host::probe::{self, Tree};
 use crate::host::state::Record;
-use crate::host::{ids, label, netlink, networkd, ports, resolver};
+use crate::host::{ids, label, netlink, networkd, ports, resolver, systemd1};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::mounts::MountKind;
-use crate::machine::network::{Mode, ResolvConf, Zone};
+use crate::machine::network::{Mode, ResolvConf, Zone, on_demand_unit};
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan::{self, Facts};
@@ -40,6 +40,20 @@ pub struct Found {
     pub locks_ids: bool,
 }
 
+/// Refuses ports at which others listen. At those that start a machine systemd does, for us.
+fn refuse_taken(paths: &Paths, machine: &Machine) -> Result<()> {
+    let on_demand = &machine.network.on_demand;
+    let others = machine.network.ports.iter().filter(|port| !on_demand.contains(port));
+    ports::refuse_listening(paths, &others.copied().collect::<Vec<_>>())?;
+    ports::refuse_listening(paths, on_demand).or_else(|error| {
+        let unit = on_demand_unit(&machine.name);
+        match runtime()?.block_on(systemd1::unit_properties(&unit)) {
+            Ok(socket) if socket.active_state == "active" => Ok(()),
+            _ => Err(error),
+        }
+    })
+}
+
 /// Looks everything up.
 ///
 /// # Errors
@@ -50,7 +64,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     tree.check_is_root(booting)?;
     check_sources(machine)?;
     if kept.is_none() {
-        ports::refuse_listening(paths, &machine.network.ports)?;
+        refuse_taken(paths, machine)?;
     }
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;

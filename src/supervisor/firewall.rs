@@ -2,7 +2,7 @@
 //! it. Called by `launch` and `cleanup`.
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::host::nftables::neighbours;
+use crate::host::nftables::{bounds, neighbours};
 use crate::host::state::Record;
 use crate::host::{forwarding, netlink, nftables, ports};
 use crate::machine::name::Name;
@@ -203,11 +203,26 @@ pub fn leave(paths: &Paths, record: &Record, member: &nftables::Member) -> Resul
     let _lock = lock(paths)?;
     let others = others(paths, &record.name, member);
     nftables::remove(member, others)?;
-    if !others.any {
+    if others.any {
+        unbind(paths, &record.name)?;
+    } else {
         neighbours::close();
     }
     // Said before the lock is given back: of two that go at once the second takes the table away.
     Record { firewall: None, ..record.clone() }.write(paths)
+}
+
+/// Takes the chains of bounds away that no other machine has.
+fn unbind(paths: &Paths, own: &str) -> Result<()> {
+    for bound in bounds::present() {
+        let has = |other: &Record| {
+            other.name != own && other.firewall.as_ref().is_some_and(|other| bound.is_of(other))
+        };
+        if !Record::all(paths).iter().any(has) {
+            bounds::remove(bound)?;
+        }
+    }
+    Ok(())
 }
 
 /// Joining waits while somebody finds out whether the table is needed. The directory is locked

@@ -2,7 +2,7 @@
 //! it, and those that change while it runs. Called by the file above, which sends them.
 
 use super::message::{Attributes, BRIDGE, Batch, Existing, INET, Kind, Read};
-use super::{ports, sets, table};
+use super::{bounds, ports, sets, table};
 use crate::host::netlink::plan::zone::is_shared;
 use crate::host::netlink::plan::{IPV6_LENGTH, Plan, zone};
 use crate::machine::egress::{self, Range};
@@ -284,6 +284,7 @@ impl Member {
 
     /// Comes into the table.
     pub(super) fn enter(&self, batch: &mut Batch) {
+        bounds::make(batch, self);
         for (_, name, bytes) in self.limits() {
             batch.push(Kind::NewObject, Existing::Keep, &sets::limit(&name, bytes));
         }
@@ -313,6 +314,7 @@ impl Member {
 
     /// Becomes another of the same link: what differs comes and goes, in one transaction.
     pub(super) fn become_other(&self, other: &Self, batch: &mut Batch) {
+        bounds::make(batch, other);
         let [before, after] =
             [self, other].map(|one| one.forwards().chain(one.bounded()).collect::<Vec<Element>>());
         // A limit of another rate is another object of the same name.

@@ -64,6 +64,8 @@ pub enum Kind {
     NewChain = 3,
     /// Asks for chains.
     GetChain = 4,
+    /// Removes a chain that is empty.
+    DeleteChain = 5,
     /// Makes a rule.
     NewRule = 6,
     /// Asks for rules.

@@ -1,10 +1,12 @@
 //! The table `inet coracle`: sets and maps that machines come to and go from, and chains that never
-//! change, so that the hundredth machine costs what the first did. Called by the file above.
+//! change, so that the hundredth machine costs what the first did. Each chain is a stop on the way of every
+//! packet of the host: those for bounds are there from the first machine that has some. Called by the file above.
 
+use super::bounds;
 use super::expression::{
     ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, MULTICAST,
     NETWORK, OIFNAME, PKTTYPE, R0, TRANSPORT, connection, counter, datatype, differs, equal, expression,
-    family, mask, masquerade, meta, outside, payload, value, verdict, within,
+    family, goto, mask, masquerade, meta, outside, payload, value, verdict, within,
 };
 use super::message::{Attributes, Batch, Existing, Kind, Read};
 use super::sets::{counted, limits, map, ranges, set};
@@ -55,14 +57,19 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 
 /// How the names of links to machines, and of the bridges of their zones, begin.
-const PREFIXES: [&str; 2] = ["ve-", "vz-"];
+pub(super) const PREFIXES: [&str; 2] = ["ve-", "vz-"];
+
+/// What all of [`PREFIXES`] have in common: a test of it costs other packets of the host next to nothing.
+const ALIKE: ([u8; 4], [u8; 4]) = ([0xff, 0, 0xff, 0], [b'v', 0, b'-', 0]);
+/// The chain for what a machine sends, which `guard` leads to.
+const SENT: &str = "sent";
 
 /// Where packets are met, and when.
-struct Hook {
-    name: &'static str,
-    kind: &'static str,
-    hook: u32,
-    priority: i32,
+pub(super) struct Hook {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub hook: u32,
+    pub priority: i32,
 }
 
 const GUARD: Hook = Hook { name: "guard", kind: "filter", hook: 0, priority: -300 };
@@ -70,10 +77,6 @@ const FORWARD: Hook = Hook { name: "forward", kind: "filter", hook: 2, priority:
 const ENTER: Hook = Hook { name: "enter", kind: "nat", hook: 0, priority: -100 };
 const LOCAL: Hook = Hook { name: "local", kind: "nat", hook: 3, priority: -100 };
 const LEAVE: Hook = Hook { name: "leave", kind: "nat", hook: 4, priority: 100 };
-/// After connections are tracked, before ports lead elsewhere: judged by the address that was asked for.
-const EGRESS: Hook = Hook { name: "egress", kind: "filter", hook: 0, priority: -150 };
-const SENT: Hook = Hook { name: "sent", kind: "filter", hook: 0, priority: -290 };
-const DELIVERED: Hook = Hook { name: "delivered", kind: "filter", hook: 4, priority: 300 };
 
 /// Makes the table, where it is not there.
 pub fn make(batch: &mut Batch) {
@@ -98,29 +101,26 @@ pub fn make(batch: &mut Batch) {
     ranges(batch, EGRESS_6, &[(datatype::ETHER, 6), ipv6]);
     limits(batch, RATES_IN);
     limits(batch, RATES_OUT);
-    let chains = [
-        (GUARD, guard()),
-        (SENT, paced(IIFNAME, RATES_OUT)),
-        (EGRESS, egress()),
-        (FORWARD, forward()),
-        (ENTER, ports()),
-        (LOCAL, ports()),
-        (LEAVE, leave()),
-        (DELIVERED, paced(OIFNAME, RATES_IN)),
-    ];
+    let sent = Attributes::new().text(1, TABLE).text(3, SENT);
+    batch.push(Kind::NewChain, Existing::Refuse, &sent);
+    push_rule(batch, SENT, &bounds::paced(IIFNAME, RATES_OUT));
+    let chains =
+        [(GUARD, guard()), (FORWARD, forward()), (ENTER, ports()), (LOCAL, ports()), (LEAVE, leave())];
     for (hook, rules) in chains {
-        chain(batch, &hook);
-        for rule in rules {
-            let rule = Attributes::new().text(1, TABLE).text(2, hook.name).list(4, &rule);
-            batch.push(Kind::NewRule, Existing::Keep, &rule);
-        }
+        chain(batch, Existing::Refuse, &hook);
+        rules.iter().for_each(|rule| push_rule(batch, hook.name, rule));
     }
 }
 
-fn chain(batch: &mut Batch, Hook { name, kind, hook, priority }: &Hook) {
+pub(super) fn push_rule(batch: &mut Batch, chain: &str, rule: &[Expression]) {
+    let rule = Attributes::new().text(1, TABLE).text(2, chain).list(4, rule);
+    batch.push(Kind::NewRule, Existing::Keep, &rule);
+}
+
+pub(super) fn chain(batch: &mut Batch, existing: Existing, Hook { name, kind, hook, priority }: &Hook) {
     let place = Attributes::new().number(1, *hook).number(2, priority.cast_unsigned());
     let chain = Attributes::new().text(1, TABLE).text(3, name).nested(4, &place).number(5, ACCEPT);
-    batch.push(Kind::NewChain, Existing::Refuse, &chain.text(7, kind));
+    batch.push(Kind::NewChain, existing, &chain.text(7, kind));
 }
 
 /// What a machine sends has its own addresses, or goes no further. Before connections are
@@ -136,16 +136,25 @@ fn guard() -> Vec<Vec<Expression>> {
     // With its own link-layer address at least.
     let own = |version, is_so: Vec<Expression>| -> Vec<Expression> {
         let known = sender().chain([within(SENDERS, R0)]);
-        family(version).into_iter().chain(known).chain(is_so).chain([verdict(ACCEPT)]).collect()
+        family(version).into_iter().chain(known).chain(is_so).chain([goto(SENT)]).collect()
     };
+    let (bits, alike) = ALIKE;
     vec![
-        vec![meta(IIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
+        vec![meta(IIFNAME, R0), mask(R0, &bits), differs(R0, &alike), verdict(ACCEPT)],
         // Forwarded ports make the host answer its own loopback addresses on these links.
-        [&family(IPV4)[..], &[payload(NETWORK, 16, 1, R0), equal(R0, &[127]), counter(), verdict(DROP)]]
-            .concat(),
-        ipv4_sender
-            .chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), verdict(ACCEPT)])
+        [
+            &family(IPV4)[..],
+            &[payload(NETWORK, 16, 1, R0), equal(R0, &[127])],
+            &[meta(IIFNAME, R0), within(LINKS, R0), counter(), verdict(DROP)],
+        ]
+        .concat(),
+        ipv4_sender.chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), goto(SENT)]).collect(),
+        ipv6_sender
+            .chain([payload(NETWORK, 8, 16, ADDRESS_AT), mask(ADDRESS_AT, &PREFIX)])
+            .chain([within(SOURCES_6, R0), goto(SENT)])
             .collect(),
+        // Links that are called like ours.
+        vec![meta(IIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
         // Who asks by DHCP has no address yet.
         own(
             IPV4,
@@ -158,10 +167,6 @@ fn guard() -> Vec<Vec<Expression>> {
                 equal(ADDRESS_AT, &67_u16.to_be_bytes()),
             ],
         ),
-        ipv6_sender
-            .chain([payload(NETWORK, 8, 16, ADDRESS_AT), mask(ADDRESS_AT, &PREFIX)])
-            .chain([within(SOURCES_6, R0), verdict(ACCEPT)])
-            .collect(),
         // Link-local and unspecified addresses: neighbours are found with them, no router passes them on.
         own(
             IPV6,
@@ -178,47 +183,13 @@ fn guard() -> Vec<Vec<Expression>> {
     ]
 }
 
-/// Whoever may not speak to everybody answers, and begins to speak to whom it may. How neighbours
-/// are found is no connection.
-fn egress() -> Vec<Vec<Expression>> {
-    const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
-    const NEW_OR_INVALID: u32 = 8 | 1;
-    let sender = || [meta(IIFTYPE, R0), equal(R0, &1_u16.to_ne_bytes()), payload(LINK, 6, 6, R0)];
-    let to = |version, offset, length, set| {
-        [&family(version)[..], &sender(), &[payload(NETWORK, offset, length, R0 + 2), within(set, R0)]]
-            .concat()
-            .into_iter()
-            .chain([verdict(ACCEPT)])
-            .collect()
-    };
-    vec![
-        [&connection(0, ESTABLISHED_OR_RELATED)[..], &[verdict(ACCEPT)]].concat(),
-        to(IPV4, 16, 4, EGRESS_4),
-        to(IPV6, 24, 16, EGRESS_6),
-        // Who has no address yet asks all of its link.
-        [
-            &family(IPV4)[..],
-            &[payload(NETWORK, 16, 4, R0), equal(R0, &[255; 4]), meta(L4PROTO, R0), equal(R0, &[UDP])],
-            &[payload(TRANSPORT, 2, 2, R0), equal(R0, &67_u16.to_be_bytes()), verdict(ACCEPT)],
-        ]
-        .concat(),
-        [&connection(0, NEW_OR_INVALID)[..], &sender(), &[within(CONFINED, R0), verdict(DROP)]].concat(),
-    ]
-}
-
-/// What is over the limit of its interface goes no further.
-fn paced(interface: u32, limits: &str) -> Vec<Vec<Expression>> {
-    let object = Attributes::new().number(3, R0).text(4, limits);
-    vec![vec![meta(interface, R0), expression("objref", &object), counter(), verdict(DROP)]]
-}
-
 /// Nobody from outside gets to a machine but with an answer or by a forwarded port.
 fn forward() -> Vec<Vec<Expression>> {
     let to_machine = || [meta(OIFNAME, R0), within(LINKS, R0)];
     vec![
-        vec![meta(OIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
-        // Established or related.
+        // Established or related: first, because most packets are.
         [&connection(0, 2 | 4)[..], &[verdict(ACCEPT)]].concat(),
+        vec![meta(OIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
         // Its destination was changed.
         [&connection(2, 0x20)[..], &[verdict(ACCEPT)]].concat(),
         vec![meta(IIFNAME, R0), meta(OIFNAME, R0 + 4), within(SAME_ZONE, R0), verdict(ACCEPT)],

@@ -1,0 +1,118 @@
+//! Both ends of a TCP connection that is measured: this program again, called in the network namespaces of machines and
+//! of the outside. `bench wire serve ADDRESS`, `bench wire out|in|turns ADDRESS MS`. Called by `main`.
+
+use super::table::median;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+const BUFFER: usize = 128 << 10;
+/// The first byte of a connection says what the server does: it takes, it gives, it answers byte for byte.
+const TAKE: u8 = b't';
+const GIVE: u8 = b'g';
+const ANSWER: u8 = b'a';
+
+/// Serves or measures, by what the words say; a measurement is the one line of its output.
+pub fn run(words: &[String]) {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["serve", address] => serve(address),
+        [what, address, ms] => {
+            let bound = Duration::from_millis(ms.parse().expect("milliseconds"));
+            let peer = TcpStream::connect(address).expect("connect");
+            peer.set_nodelay(true).expect("send at once");
+            println!("{}", measure(what, peer, bound));
+        }
+        _ => panic!("usage: wire serve ADDRESS | wire out|in|turns ADDRESS MS"),
+    }
+}
+
+/// One connection after the other.
+fn serve(address: &str) {
+    let listener = TcpListener::bind(address).expect("listen");
+    for peer in listener.incoming() {
+        let mut peer = peer.expect("a connection");
+        peer.set_nodelay(true).expect("send at once");
+        let mut wish = [0];
+        let ended = peer.read_exact(&mut wish).and_then(|()| match wish[0] {
+            TAKE => take(&mut peer, None).map(|_| ()),
+            GIVE => give(&mut peer, None).map(|_| ()),
+            _ => answer(&mut peer),
+        });
+        match ended {
+            Err(error) if !matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                panic!("a connection: {error}")
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Gbit/s for `out` and `in`; microseconds a round trip for `turns`.
+fn measure(what: &str, mut peer: TcpStream, bound: Duration) -> f64 {
+    let wish = match what {
+        "out" => TAKE,
+        "in" => GIVE,
+        "turns" => ANSWER,
+        _ => panic!("'{what}' cannot be measured"),
+    };
+    peer.write_all(&[wish]).expect("say what is wanted");
+    // The connection finds its pace first.
+    pass(wish, &mut peer, bound / 5);
+    pass(wish, &mut peer, bound)
+}
+
+fn pass(wish: u8, peer: &mut TcpStream, bound: Duration) -> f64 {
+    let began = Instant::now();
+    let end = began + bound;
+    let bytes = match wish {
+        TAKE => give(peer, Some(end)),
+        GIVE => take(peer, Some(end)),
+        _ => return turns(peer, end).expect("the connection lasts"),
+    };
+    bytes.expect("the connection lasts") as f64 * 8.0 / began.elapsed().as_secs_f64() / 1e9
+}
+
+fn give(peer: &mut TcpStream, end: Option<Instant>) -> std::io::Result<usize> {
+    let buffer = vec![0; BUFFER];
+    let mut given = 0;
+    while end.is_none_or(|end| Instant::now() < end) {
+        given += peer.write(&buffer)?;
+    }
+    Ok(given)
+}
+
+fn take(peer: &mut TcpStream, end: Option<Instant>) -> std::io::Result<usize> {
+    let mut buffer = vec![0; BUFFER];
+    let mut taken = 0;
+    while end.is_none_or(|end| Instant::now() < end) {
+        match peer.read(&mut buffer)? {
+            0 => break,
+            some => taken += some,
+        }
+    }
+    Ok(taken)
+}
+
+fn answer(peer: &mut TcpStream) -> std::io::Result<()> {
+    let mut byte = [0];
+    while peer.read(&mut byte)? == 1 {
+        peer.write_all(&byte)?;
+    }
+    Ok(())
+}
+
+/// The median of the round trips: what takes a processor away for a moment is in few of them.
+fn turns(peer: &mut TcpStream, end: Instant) -> std::io::Result<f64> {
+    let mut byte = [0];
+    let mut took = Vec::new();
+    let mut before = Instant::now();
+    while before < end {
+        peer.write_all(&byte)?;
+        peer.read_exact(&mut byte)?;
+        let now = Instant::now();
+        took.push((now - before).as_secs_f64() * 1e6);
+        before = now;
+    }
+    Ok(median(&took))
+}

@@ -1,0 +1,124 @@
+//! The chains that bound whom machines begin to speak to and what comes to them. Each chain is a stop on the way of every
+//! packet of the host, so these are there only as long as a machine has such a bound. Called by the files beside it.
+
+use super::expression::{
+    ACCEPT, DROP, Expression, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, NETWORK, OIFNAME, R0, TRANSPORT,
+    connection, counter, equal, expression, family, meta, payload, verdict, within,
+};
+use super::member::Member;
+use super::message::{Attributes, Batch, Existing, INET, Kind};
+use super::table::{CONFINED, EGRESS_4, EGRESS_6, Hook, PREFIXES, RATES_IN, TABLE, UDP, chain, push_rule};
+use super::{ask, commit, gone};
+use crate::error::{Context, Result};
+
+/// A bound that has a chain of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Of whom a machine begins to speak to.
+    Egress,
+    /// Of what comes to it.
+    RateIn,
+}
+
+const ALL: [Bound; 2] = [Bound::Egress, Bound::RateIn];
+
+/// After connections are tracked, before ports lead elsewhere: judged by the address that was asked for.
+const EGRESS: Hook = Hook { name: "egress", kind: "filter", hook: 0, priority: -150 };
+const DELIVERED: Hook = Hook { name: "delivered", kind: "filter", hook: 4, priority: 300 };
+
+impl Bound {
+    fn hook(self) -> Hook {
+        match self {
+            Self::Egress => EGRESS,
+            Self::RateIn => DELIVERED,
+        }
+    }
+
+    /// Whether a machine has it.
+    pub fn is_of(self, member: &Member) -> bool {
+        match self {
+            Self::Egress => member.bounds().egress.is_some(),
+            Self::RateIn => member.bounds().rate_in.is_some(),
+        }
+    }
+
+    /// Names its chain in a message about chains.
+    fn chain(self) -> Attributes {
+        Attributes::new().text(1, TABLE).text(3, self.hook().name)
+    }
+
+    /// Empties its chain.
+    fn clear(self, batch: &mut Batch) {
+        let rules = Attributes::new().text(1, TABLE).text(2, self.hook().name);
+        batch.push(Kind::DeleteRule, Existing::Keep, &rules);
+    }
+}
+
+/// Makes the chains that a machine needs, whether they are there or not.
+pub(super) fn make(batch: &mut Batch, member: &Member) {
+    for bound in ALL.into_iter().filter(|bound| bound.is_of(member)) {
+        chain(batch, Existing::Keep, &bound.hook());
+        bound.clear(batch);
+        let rules = match bound {
+            Bound::Egress => egress(),
+            Bound::RateIn => vec![delivered()],
+        };
+        rules.iter().for_each(|rule| push_rule(batch, bound.hook().name, rule));
+    }
+}
+
+/// The bounds whose chains are there.
+pub fn present() -> impl Iterator<Item = Bound> {
+    ALL.into_iter().filter(|bound| ask(&Batch::question(INET, Kind::GetChain, &bound.chain())).is_ok())
+}
+
+/// Removes the chain of a bound that no machine has. None is fine.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn remove(bound: Bound) -> Result<()> {
+    let mut batch = Batch::new();
+    bound.clear(&mut batch);
+    batch.push(Kind::DeleteChain, Existing::Keep, &bound.chain());
+    gone(commit(batch)).context(|| format!("cannot remove the chain '{}' of the firewall", bound.hook().name))
+}
+
+/// Whoever may not speak to everybody answers, and begins to speak to whom it may. How neighbours
+/// are found is no connection.
+fn egress() -> Vec<Vec<Expression>> {
+    const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+    const NEW_OR_INVALID: u32 = 8 | 1;
+    let sender = || [meta(IIFTYPE, R0), equal(R0, &1_u16.to_ne_bytes()), payload(LINK, 6, 6, R0)];
+    let to = |version, offset, length, set| {
+        [&family(version)[..], &sender(), &[payload(NETWORK, offset, length, R0 + 2), within(set, R0)]]
+            .concat()
+            .into_iter()
+            .chain([verdict(ACCEPT)])
+            .collect()
+    };
+    vec![
+        [&connection(0, ESTABLISHED_OR_RELATED)[..], &[verdict(ACCEPT)]].concat(),
+        to(IPV4, 16, 4, EGRESS_4),
+        to(IPV6, 24, 16, EGRESS_6),
+        // Who has no address yet asks all of its link.
+        [
+            &family(IPV4)[..],
+            &[payload(NETWORK, 16, 4, R0), equal(R0, &[255; 4]), meta(L4PROTO, R0), equal(R0, &[UDP])],
+            &[payload(TRANSPORT, 2, 2, R0), equal(R0, &67_u16.to_be_bytes()), verdict(ACCEPT)],
+        ]
+        .concat(),
+        [&connection(0, NEW_OR_INVALID)[..], &sender(), &[within(CONFINED, R0), verdict(DROP)]].concat(),
+    ]
+}
+
+/// What is over the limit of its interface goes no further.
+pub(super) fn paced(interface: u32, limits: &str) -> Vec<Expression> {
+    let object = Attributes::new().number(3, R0).text(4, limits);
+    vec![meta(interface, R0), expression("objref", &object), counter(), verdict(DROP)]
+}
+
+/// The same for what goes to machines. Those of zones have no limits.
+fn delivered() -> Vec<Expression> {
+    let to_link = [meta(OIFNAME, R0), equal(R0, PREFIXES[0].as_bytes())];
+    to_link.into_iter().chain(paced(OIFNAME, RATES_IN)).collect()
+}
