@@ -5,7 +5,7 @@
 //! `cargo test` runs some hundred rounds, `CORACLE_RACES` as many as it says (`make storm`: 100 000). It is a program of
 //! one thread, since the builder is cloned from it as from a supervisor.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "races/attack.rs"]
 mod attack;

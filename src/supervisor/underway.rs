@@ -34,7 +34,7 @@ mod tests {
         let before = std::panic::take_hook();
         super::begin("make the link".into());
         super::tell_of_panics(|error| *TOLD.lock().unwrap() = error.to_string());
-        let outcome = std::thread::spawn(|| panic!("no more events")).join();
+        let outcome = std::panic::catch_unwind(|| panic!("no more events"));
         std::panic::set_hook(before);
         assert!(outcome.is_err());
         assert_eq!(*TOLD.lock().unwrap(), "cannot make the link: no more events");
