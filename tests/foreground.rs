@@ -135,11 +135,11 @@ fn boots_reboots_and_powers_off_in_the_foreground() {
     let leader = host.machine_leader("fg");
     let address = host.address("fg");
     host.wait_for_page(&address);
-    host.in_guest("fg", &["reboot"]).success("reboot from inside");
+    host.ask_in_guest("fg", &["reboot"]);
     host.wait_until(LONG, &format!("leader=$(coracle show fg -p leader); [ $leader != leader={leader} ]"));
     host.wait_for_page(&address);
     assert_eq!(job.poll(), None);
-    host.in_guest("fg", &["poweroff"]).success("power off from inside");
+    host.ask_in_guest("fg", &["poweroff"]);
     assert_eq!(job_end(&mut job, &host), 0);
     assert_eq!(job.stdout().matches("busybox: up").count(), 2, "{}", job.stdout());
     before.assert_same(&host);

@@ -231,6 +231,14 @@ impl Host {
         self.exec(&[&["sh", "-euc", script, "sh", machine], command].concat())
     }
 
+    /// Tells a machine from inside to go down or to reboot. It may end the one who asks before that is over:
+    /// 128 and SIGTERM's or SIGKILL's number are as good as success.
+    #[track_caller]
+    pub fn ask_in_guest(&self, machine: &str, command: &[&str]) {
+        let asked = self.in_guest(machine, command);
+        assert!([0, 143, 137].contains(&asked.status), "asked from inside: {asked}");
+    }
+
     /// Runs a shell script in the host that must succeed, and gives its standard output.
     #[track_caller]
     pub fn sh_ok(&self, script: &str) -> String {
