@@ -285,6 +285,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         guest_network_file: Some("[Match]\n".into()),
         resolv_conf: Some("nameserver 192.0.2.53\n".into()),
         hosts_file: None,
+        label: None,
         attach_at: base.join("at"),
         on_terminal: false,
     };

@@ -57,7 +57,7 @@ impl Walls {
             let under = mounts.iter().find(|other| other.id == mount.parent)?;
             // Directories of the tree itself, and of what the attackers have mounted in it, have any name. So has what a
             // definition mounts: the way there may lead over a directory that has one of our file systems on it.
-            let defined = mount.at.ends_with("other") || mount.at.ends_with("place");
+            let defined = mount.at.ends_with("other") || mount.at.ends_with("place") || mount.at == under.at;
             let (place, part) = if under.at == at || under.source == DECOY || defined {
                 (Path::new("*"), "*")
             } else {
