@@ -279,7 +279,6 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         },
         bounding: (1 << 41) - 1,
         terminal: "dumb".into(),
-        label: None,
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),
         guest_network_file: Some("[Match]\n".into()),
