@@ -111,7 +111,10 @@ fn a_terminal_is_the_guests_own() {
     keys.write_all(b"echo $0-$((40+2)); sleep 50\n").unwrap();
     job.wait_for_stdout("-bash-42", Duration::from_secs(20));
     // ^C ends the sleep, not the shell.
-    keys.write_all(b"\x03echo again; exit 3\n").unwrap();
+    keys.write_all(b"\x03").unwrap();
+    // What is typed before the terminal has seen to that is thrown away with it (termios(3), NOFLSH).
+    job.wait_for_stdout("^C", Duration::from_secs(20));
+    keys.write_all(b"echo again; exit 3\n").unwrap();
     assert_eq!(job.wait(Duration::from_secs(20)).status, 3);
 }
 

@@ -116,7 +116,8 @@ static void try_beyond(int pid)
 	printf("saw %d\n", pid);
 	if (permitted & ~status_of(1, "CapBnd:"))
 		printf("DOOR: %d has capabilities %llx\n", pid, permitted);
-	if (filters < status_of(1, "Seccomp_filters:"))
+	/* Not as many as PID 1 has: where the host is a machine itself, that depends on where the caller came from. */
+	if (filters == 0)
 		printf("DOOR: %d has no filter\n", pid);
 	snprintf(path, sizeof path, "/proc/%d/root", pid);
 	if (other_file(path, "/"))
