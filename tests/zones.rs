@@ -117,6 +117,8 @@ fn three_see_each_other_and_nobody_else() {
     host.define("other", &zoned("dmz"));
     start(&host, "other");
     host.start_machine("alone");
+    // What nft(8) shows of the tables it also reads: rules are saved so.
+    host.sh_ok("nft list ruleset >/run/saved; nft --check --file /run/saved");
     for name in ["a", "b", "c", "other", "alone"] {
         let address = host.address(name);
         host.wait_for_page(&address);

@@ -2,12 +2,14 @@
 //! packet of the host, so these are there only as long as a machine has such a bound. Called by the files beside it.
 
 use super::expression::{
-    ACCEPT, DROP, Expression, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, NETWORK, OIFNAME, R0, TRANSPORT,
+    ACCEPT, DROP, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, NETWORK, OIFNAME, R0, TRANSPORT,
     connection, counter, equal, expression, family, meta, payload, verdict, within,
 };
 use super::member::Member;
 use super::message::{Attributes, Batch, Existing, INET, Kind};
-use super::table::{CONFINED, EGRESS_4, EGRESS_6, Hook, PREFIXES, RATES_IN, TABLE, UDP, chain, push_rule};
+use super::table::{
+    CONFINED, EGRESS_4, EGRESS_6, Hook, PREFIXES, RATES_IN, RATES_OUT, TABLE, UDP, chain, push_rule,
+};
 use super::{ask, commit, gone};
 use crate::error::{Context, Result};
 
@@ -18,19 +20,24 @@ pub enum Bound {
     Egress,
     /// Of what comes to it.
     RateIn,
+    /// Of what it sends.
+    RateOut,
 }
 
-const ALL: [Bound; 2] = [Bound::Egress, Bound::RateIn];
+const ALL: [Bound; 3] = [Bound::Egress, Bound::RateIn, Bound::RateOut];
 
 /// After connections are tracked, before ports lead elsewhere: judged by the address that was asked for.
 const EGRESS: Hook = Hook { name: "egress", kind: "filter", hook: 0, priority: -150 };
 const DELIVERED: Hook = Hook { name: "delivered", kind: "filter", hook: 4, priority: 300 };
+/// After `guard`: what is forged counts against nobody.
+const SENT: Hook = Hook { name: "sent", kind: "filter", hook: 0, priority: -299 };
 
 impl Bound {
     fn hook(self) -> Hook {
         match self {
             Self::Egress => EGRESS,
             Self::RateIn => DELIVERED,
+            Self::RateOut => SENT,
         }
     }
 
@@ -39,6 +46,7 @@ impl Bound {
         match self {
             Self::Egress => member.bounds().egress.is_some(),
             Self::RateIn => member.bounds().rate_in.is_some(),
+            Self::RateOut => member.bounds().rate_out.is_some(),
         }
     }
 
@@ -61,7 +69,8 @@ pub(super) fn make(batch: &mut Batch, member: &Member) {
         bound.clear(batch);
         let rules = match bound {
             Bound::Egress => egress(),
-            Bound::RateIn => vec![delivered()],
+            Bound::RateIn => vec![paced(OIFNAME, RATES_IN)],
+            Bound::RateOut => vec![paced(IIFNAME, RATES_OUT)],
         };
         rules.iter().for_each(|rule| push_rule(batch, bound.hook().name, rule));
     }
@@ -111,14 +120,10 @@ fn egress() -> Vec<Vec<Expression>> {
     ]
 }
 
-/// What is over the limit of its interface goes no further.
-pub(super) fn paced(interface: u32, limits: &str) -> Vec<Expression> {
+/// What is over the limit of its interface goes no further. Machines of zones have no limits.
+fn paced(interface: u32, limits: &str) -> Vec<Expression> {
+    let to_link = [meta(interface, R0), equal(R0, PREFIXES[0].as_bytes())];
     let object = Attributes::new().number(3, R0).text(4, limits);
-    vec![meta(interface, R0), expression("objref", &object), counter(), verdict(DROP)]
-}
-
-/// The same for what goes to machines. Those of zones have no limits.
-fn delivered() -> Vec<Expression> {
-    let to_link = [meta(OIFNAME, R0), equal(R0, PREFIXES[0].as_bytes())];
-    to_link.into_iter().chain(paced(OIFNAME, RATES_IN)).collect()
+    let limit = [meta(interface, R0), expression("objref", &object), counter(), verdict(DROP)];
+    to_link.into_iter().chain(limit).collect()
 }

@@ -244,7 +244,7 @@ impl Member {
             let set = if range.first().is_ipv4() { table::EGRESS_4 } else { table::EGRESS_6 };
             Element { end: Some(end(range.last())), ..Element::of(set, end(range.first())) }
         });
-        let confined = self.bounds.egress.iter().map(|_| Element::of(table::CONFINED, self.mac_key()));
+        let confined = self.bounds.egress.iter().map(|_| Element::of(table::CONFINED, self.mac.to_vec()));
         let paced = self
             .limits()
             .into_iter()

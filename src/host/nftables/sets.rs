@@ -7,8 +7,11 @@ use super::table::TABLE;
 /// The number of objects that limit.
 const LIMIT: u32 = 4;
 
-/// The number of a type of several fields, and its length.
+/// The number of a type of several fields, and its length: each of several begins at a register.
 pub(super) fn joined(fields: &[(u32, u32)]) -> (u32, u32) {
+    if let &[one] = fields {
+        return one;
+    }
     let kind = fields.iter().fold(0, |kinds, (kind, _)| kinds << 6 | kind);
     (kind, fields.iter().map(|(_, length)| length.next_multiple_of(4)).sum())
 }

@@ -2,7 +2,6 @@
 //! change, so that the hundredth machine costs what the first did. Each chain is a stop on the way of every
 //! packet of the host: those for bounds are there from the first machine that has some. Called by the file above.
 
-use super::bounds;
 use super::expression::{
     ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, MULTICAST,
     NETWORK, OIFNAME, PKTTYPE, R0, TRANSPORT, connection, counter, datatype, differs, equal, expression,
@@ -59,10 +58,8 @@ pub const UDP: u8 = 17;
 /// How the names of links to machines, and of the bridges of their zones, begin.
 pub(super) const PREFIXES: [&str; 2] = ["ve-", "vz-"];
 
-/// What all of [`PREFIXES`] have in common: a test of it costs other packets of the host next to nothing.
-const ALIKE: ([u8; 4], [u8; 4]) = ([0xff, 0, 0xff, 0], [b'v', 0, b'-', 0]);
-/// The chain for what a machine sends, which `guard` leads to.
-const SENT: &str = "sent";
+/// The chain for what a machine sends over IPv4 with its own address, which `guard` leads to.
+const OWN_4: &str = "own4";
 
 /// Where packets are met, and when.
 pub(super) struct Hook {
@@ -101,9 +98,9 @@ pub fn make(batch: &mut Batch) {
     ranges(batch, EGRESS_6, &[(datatype::ETHER, 6), ipv6]);
     limits(batch, RATES_IN);
     limits(batch, RATES_OUT);
-    let sent = Attributes::new().text(1, TABLE).text(3, SENT);
-    batch.push(Kind::NewChain, Existing::Refuse, &sent);
-    push_rule(batch, SENT, &bounds::paced(IIFNAME, RATES_OUT));
+    batch.push(Kind::NewChain, Existing::Refuse, &Attributes::new().text(1, TABLE).text(3, OWN_4));
+    // Forwarded ports make the host answer its own loopback addresses on these links.
+    push_rule(batch, OWN_4, &[payload(NETWORK, 16, 1, R0), equal(R0, &[127]), counter(), verdict(DROP)]);
     let chains =
         [(GUARD, guard()), (FORWARD, forward()), (ENTER, ports()), (LOCAL, ports()), (LEAVE, leave())];
     for (hook, rules) in chains {
@@ -134,29 +131,25 @@ fn guard() -> Vec<Vec<Expression>> {
     let ipv4_sender = family(IPV4).into_iter().chain(sender());
     let ipv6_sender = family(IPV6).into_iter().chain(sender());
     // With its own link-layer address at least.
-    let own = |version, is_so: Vec<Expression>| -> Vec<Expression> {
+    let known = |version, is_so: Vec<Expression>, end| -> Vec<Expression> {
         let known = sender().chain([within(SENDERS, R0)]);
-        family(version).into_iter().chain(known).chain(is_so).chain([goto(SENT)]).collect()
+        family(version).into_iter().chain(known).chain(is_so).chain([end]).collect()
     };
-    let (bits, alike) = ALIKE;
+    let others = PREFIXES.iter().flat_map(|prefix| [meta(IIFNAME, R0), differs(R0, prefix.as_bytes())]);
     vec![
-        vec![meta(IIFNAME, R0), mask(R0, &bits), differs(R0, &alike), verdict(ACCEPT)],
-        // Forwarded ports make the host answer its own loopback addresses on these links.
-        [
-            &family(IPV4)[..],
-            &[payload(NETWORK, 16, 1, R0), equal(R0, &[127])],
-            &[meta(IIFNAME, R0), within(LINKS, R0), counter(), verdict(DROP)],
-        ]
-        .concat(),
-        ipv4_sender.chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), goto(SENT)]).collect(),
+        others.chain([verdict(ACCEPT)]).collect(),
+        // First, because nearly all packets are so.
+        ipv4_sender
+            .chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), goto(OWN_4)])
+            .collect(),
         ipv6_sender
             .chain([payload(NETWORK, 8, 16, ADDRESS_AT), mask(ADDRESS_AT, &PREFIX)])
-            .chain([within(SOURCES_6, R0), goto(SENT)])
+            .chain([within(SOURCES_6, R0), verdict(ACCEPT)])
             .collect(),
         // Links that are called like ours.
         vec![meta(IIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
         // Who asks by DHCP has no address yet.
-        own(
+        known(
             IPV4,
             vec![
                 payload(NETWORK, 12, 4, ADDRESS_AT),
@@ -166,17 +159,19 @@ fn guard() -> Vec<Vec<Expression>> {
                 payload(TRANSPORT, 2, 2, ADDRESS_AT),
                 equal(ADDRESS_AT, &67_u16.to_be_bytes()),
             ],
+            goto(OWN_4),
         ),
         // Link-local and unspecified addresses: neighbours are found with them, no router passes them on.
-        own(
+        known(
             IPV6,
             vec![
                 payload(NETWORK, 8, 2, ADDRESS_AT),
                 mask(ADDRESS_AT, &[0xff, 0xc0]),
                 equal(ADDRESS_AT, &[0xfe, 0x80]),
             ],
+            verdict(ACCEPT),
         ),
-        own(IPV6, vec![payload(NETWORK, 8, 16, ADDRESS_AT), equal(ADDRESS_AT, &[0; 16])]),
+        known(IPV6, vec![payload(NETWORK, 8, 16, ADDRESS_AT), equal(ADDRESS_AT, &[0; 16])], verdict(ACCEPT)),
         // Counted, by the element. What the host says to many its own link hears as well.
         vec![meta(PKTTYPE, R0), differs(R0, &[MULTICAST]), meta(IIFNAME, R0), within(FORGED, R0)],
         vec![counter(), verdict(DROP)],
