@@ -196,10 +196,28 @@ fn a_reboot_while_machined_is_dead_is_no_end() {
             "systemctl kill -s KILL systemd-machined; sleep 0.1; systemctl reset-failed systemd-machined",
         );
         host.coracle(&["reboot", "busybox"]);
-        host.wait_until(
-            LONG,
-            &format!("coracle show busybox -p leader -p phase | grep -x phase=running && ! coracle show busybox -p leader | grep -x -e leader= -e leader={leader}"),
-        );
+        host.wait_for_reboot("busybox", leader);
+        goes_on(&host, host.machine_leader("busybox"));
+    }
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_machined_that_comes_up_amid_a_reboot_does_not_end_the_machine() {
+    let (host, before) = bench("busybox");
+    host.coracle(&["start", "busybox"]);
+    for _ in 0..3 {
+        let leader = host.machine_leader("busybox");
+        // It stands still until PID 1 has ended, and the one that takes its place reads what it has left.
+        host.sh_ok(&format!(
+            "machined=$(systemctl show systemd-machined -P MainPID); kill -STOP $machined; coracle reboot busybox
+             until ! kill -0 {leader} 2>/dev/null; do sleep 0.01; done; sleep 0.2; kill -KILL $machined",
+        ));
+        host.wait_for_reboot("busybox", leader);
+        host.sh_ok("systemctl reset-failed systemd-machined");
         goes_on(&host, host.machine_leader("busybox"));
     }
     host.coracle(&["stop", "busybox"]);
@@ -222,7 +240,7 @@ fn systemd_of_the_host_executed_again_and_reloaded() {
     }
     // The way to systemd is open still: it hears of the stop, and of the next start.
     host.coracle(&["reboot", "busybox"]);
-    host.wait_until(LONG, &format!("[ $(coracle show busybox -p leader) != leader={leader} ]"));
+    host.wait_for_reboot("busybox", leader);
     host.coracle(&["restart", "busybox"]);
     host.coracle(&["stop", "busybox"]);
     host.assert_clean_stop("busybox");

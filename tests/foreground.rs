@@ -136,7 +136,7 @@ fn boots_reboots_and_powers_off_in_the_foreground() {
     let address = host.address("fg");
     host.wait_for_page(&address);
     host.ask_in_guest("fg", &["reboot"]);
-    host.wait_until(LONG, &format!("leader=$(coracle show fg -p leader); [ $leader != leader={leader} ]"));
+    host.wait_for_reboot("fg", leader);
     host.wait_for_page(&address);
     assert_eq!(job.poll(), None);
     host.ask_in_guest("fg", &["poweroff"]);
@@ -209,7 +209,7 @@ fn hotkeys_kill_reboot_and_power_off() {
     job.wait_for_stdout("busybox: up", LONG);
     let leader = host.machine_leader("keys");
     say(&mut typed, "\x1d\x1dr");
-    host.wait_until(LONG, &format!("leader=$(coracle show keys -p leader); [ $leader != leader={leader} ]"));
+    host.wait_for_reboot("keys", leader);
     host.wait_until(LONG, "coracle show keys -p phase | grep phase=running");
     say(&mut typed, "\x1d\x1dp");
     job.wait_for_stdout("status 0", LONG);

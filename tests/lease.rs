@@ -115,7 +115,7 @@ fn networkd_inside_gets_what_was_there() {
         // After a reboot it asks again.
         let leader = host.machine_leader("trixie");
         host.coracle(&["reboot", "trixie"]);
-        host.wait_until(LONG, &format!("[ $(coracle show trixie -p leader) != leader={leader} ]"));
+        host.wait_for_reboot("trixie", leader);
         for address in addresses.split(' ') {
             host.wait_until(LONG, &format!("ping -c1 -W1 {address}"));
         }

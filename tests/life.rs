@@ -44,7 +44,7 @@ fn a_reboot_from_inside_is_in_place() {
         // Nothing that waits: a systemd that goes down stops every process before it kills it, and nsenter(1)
         // then stops itself, for good.
         host.in_guest(guest, &["sh", "-c", command]);
-        host.wait_until(LONG, &format!("[ $(coracle show {guest} -p leader) != leader={leader} ]"));
+        host.wait_for_reboot(guest, leader);
         host.wait_until(LONG, &format!("coracle show {guest} -p phase | grep phase=running"));
         assert_eq!(identity(&host, guest), was, "{guest}");
         assert_eq!(host.unit(guest, "ActiveState"), "active");
@@ -130,7 +130,7 @@ fn a_talkative_guest_waits_for_the_journal() {
     host.in_guest("busybox", &["sh", "-c", "seq 4000 | sed s,^,more-, >/dev/console"]).success("talk on");
     let leader = host.machine_leader("busybox");
     host.coracle(&["reboot", "busybox"]);
-    host.wait_until(LONG, &format!("[ $(coracle show busybox -p leader) != leader={leader} ]"));
+    host.wait_for_reboot("busybox", leader);
     host.ok(&["systemctl", "kill", "-s", "CONT", "systemd-journald"]);
     host.wait_for_console("busybox", "busybox: up");
     host.coracle(&["stop", "busybox"]);
@@ -293,7 +293,7 @@ fn guests_without_a_journal_log_into_the_hosts() {
     // The name survives a reboot in place.
     let leader = host.machine_leader("busybox");
     host.in_guest("busybox", &["sh", "-c", "reboot; sleep 9"]);
-    host.wait_until(LONG, &format!("[ $(coracle show busybox -p leader) != leader={leader} ]"));
+    host.wait_for_reboot("busybox", leader);
     host.wait_until(LONG, "coracle show busybox -p phase | grep phase=running");
     inside("logger -t second 'after the reboot'");
     host.wait_until(LONG, &entry("SYSLOG_IDENTIFIER=second | grep 'after the reboot'"));

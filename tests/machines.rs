@@ -190,7 +190,7 @@ fn the_verbs_do_what_machinectl_does() {
     let guest = "trixie";
     let leader = host.machine_leader(guest);
     host.coracle(&["reboot", guest]);
-    host.wait_until(LONG, &format!("[ $(coracle show {guest} -p leader) != leader={leader} ]"));
+    host.wait_for_reboot(guest, leader);
     host.wait_until(LONG, &format!("coracle show {guest} -p phase | grep phase=running"));
     host.coracle(&["kill", "--kill-whom=leader", "-s", "RTMIN+22", guest]);
     host.coracle(&["poweroff", guest]);

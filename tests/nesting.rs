@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Host, LONG, Output, Snapshot, install, trees};
+use support::{Host, Output, Snapshot, install, trees};
 
 #[test]
 fn a_machine_is_a_host_of_machines() {
@@ -25,7 +25,7 @@ fn a_machine_is_a_host_of_machines() {
     assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
     let leader = host.machine_leader("busybox");
     host.coracle(&["reboot", "busybox"]);
-    host.wait_until(LONG, &format!("[ $(coracle show busybox -p leader) != leader={leader} ]"));
+    host.wait_for_reboot("busybox", leader);
     host.coracle(&["stop", "busybox", "trixie"]);
     for name in ["busybox", "trixie"] {
         host.assert_clean_stop(name);

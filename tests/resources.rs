@@ -116,11 +116,7 @@ fn an_idle_supervisor_needs_next_to_nothing() {
             is_small(&host, guest);
             let leader = host.machine_leader(guest);
             host.coracle(&["reboot", guest]);
-            host.wait_until(
-                support::LONG,
-                &format!("[ $(coracle show {guest} -p leader) != leader={leader} ]"),
-            );
-            host.wait_until(support::LONG, &format!("coracle show {guest} -p phase | grep phase=running"));
+            host.wait_for_reboot(guest, leader);
         }
         host.coracle(&["stop", guest]);
     }

@@ -144,15 +144,39 @@ pub async fn unregister(name: &Name) -> Result<()> {
     }
 }
 
+/// Takes a registration of ours back whose PID 1 has ended, before another follows it. A machined that comes up and finds
+/// a dead machine in its notes has systemd stop the unit: it does not know of reboots. So the notes go first, whether it
+/// runs or not, and then its memory. Takes `bus::PATIENCE` at most.
+pub async fn withdraw(name: &Name, unit: Option<&str>) {
+    let notes = Path::new("/run/systemd/machines");
+    let of_unit = unit.map(|unit| notes.join(format!("unit:{unit}")));
+    for note in [notes.join(name.as_str())].into_iter().chain(of_unit) {
+        match std::fs::remove_file(&note) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                log::warn!("cannot remove '{}': {error}, ignoring", note.display());
+            }
+            _ => {}
+        }
+    }
+    let told = async {
+        let connection = bus::connect(bus::PATIENCE).await.ok()?;
+        let bus = zbus::fdo::DBusProxy::new(&connection).await.ok()?;
+        // To ask one that does not run would start it.
+        let runs = bus.name_has_owner(MACHINED.try_into().ok()?).await.ok()?;
+        let manager = manager(&connection).await.ok().filter(|_| runs)?;
+        manager.unregister_machine(name.as_str()).await.ok()
+    };
+    if !matches!(tokio::time::timeout(bus::PATIENCE, told).await, Ok(Some(()))) {
+        log::debug!("machined was not told that '{name}' reboots");
+    }
+}
+
 /// [`register`] without its time bound.
 async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> {
     let connection = match bus::connect(bus::PATIENCE).await {
         Ok(connection) => connection,
         Err(error) => return Ok(Outcome::Absent(error.to_string())),
     };
-    if registration.previous == Previous::Ours {
-        forget(&connection, registration).await;
-    }
     let manager = manager(&connection).await?;
     if with_control(registration) == Answer::Registered {
         return Ok(Outcome::Registered);
@@ -191,27 +215,6 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
                 tokio::time::sleep(AGAIN).await;
             }
             Err(error) => return refused(error),
-        }
-    }
-}
-
-/// Takes from the notes of a machined that does not run what it has of a machine of ours whose PID 1 has ended. It comes
-/// up when it is told of the next one, and would have systemd stop the unit of a machine that it finds dead: it does not
-/// know of reboots.
-async fn forget(connection: &zbus::Connection, registration: &Registration<'_>) {
-    let runs =
-        async { zbus::fdo::DBusProxy::new(connection).await?.name_has_owner(MACHINED.try_into()?).await };
-    if !matches!(runs.await, Ok(false)) {
-        return;
-    }
-    let notes = Path::new("/run/systemd/machines");
-    let unit = registration.unit.map(|unit| notes.join(format!("unit:{unit}")));
-    for note in unit.into_iter().chain([notes.join(registration.name.as_str())]) {
-        match std::fs::remove_file(&note) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                log::warn!("cannot remove '{}': {error}, ignoring", note.display());
-            }
-            _ => {}
         }
     }
 }

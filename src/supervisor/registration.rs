@@ -43,6 +43,12 @@ pub fn register(
     super::runtime()?.block_on(machined::register(&registration))
 }
 
+/// Tells machined that a machine has no PID 1 for a moment, because it reboots.
+pub fn withdraw(record: &Record) {
+    let (Ok(name), Ok(runtime)) = (Name::new(&record.name), super::runtime()) else { return };
+    runtime.block_on(machined::withdraw(&name, record.unit.as_deref()));
+}
+
 /// Blocks SIGTERM: from now on machined may say farewell at any moment, and whoever died of that would not
 /// say any more why its machine did not start.
 fn hold_farewell() -> Result<()> {

@@ -139,16 +139,12 @@ finish() {
 
 again() {
 	local m=$1 was=${leader[$1]} now
-	# machined that is restarted while a machine has no PID 1 has its unit stopped, as those of systemd-nspawn.
-	exec 9>/run/storm.lock
-	flock -s 9
 	coracle reboot "$m" >/dev/null 2>&1
 	for _ in $(seq 600); do
 		now=$(leader_of "$m")
 		[ -n "$now" ] && [ "$now" != "$was" ] && grep -q '"phase": "running"' "/run/coracle/$m/state.json" && break
 		sleep 0.05
 	done
-	exec 9>&-
 	if [ -n "$now" ] && [ "$now" != "$was" ]; then
 		leader[$m]=$now
 		echo rebooted

@@ -6,8 +6,6 @@ RANDOM=$1
 end=$((SECONDS + $2))
 while [ $SECONDS -lt $end ]; do
 	sleep "$((RANDOM % 4)).$((RANDOM % 10))"
-	exec 9>/run/storm.lock
-	flock 9
 	case $((RANDOM % 7)) in
 	0) what="machined restarted" && systemctl restart systemd-machined ;;
 	1) what="machined killed" && systemctl kill -s KILL systemd-machined ;;
@@ -20,6 +18,5 @@ while [ $SECONDS -lt $end ]; do
 	echo "weather $what"
 	# What restarts too often is not started again.
 	systemctl reset-failed systemd-machined systemd-journald dbus 2>/dev/null
-	exec 9>&-
 done
 systemctl start dbus systemd-machined systemd-journald

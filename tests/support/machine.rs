@@ -42,6 +42,14 @@ impl Host {
         self.property(name, "leader").parse().expect("a process id")
     }
 
+    /// Waits until a machine whose PID 1 was `leader` has another, and runs.
+    #[track_caller]
+    pub fn wait_for_reboot(&self, name: &str, leader: u32) {
+        let shown = format!("coracle show {name} -p leader -p phase");
+        let other = format!("! {shown} | grep -x -e leader= -e leader={leader}");
+        self.wait_until(LONG, &format!("{shown} | grep -x phase=running && {other}"));
+    }
+
     /// The process id of a machine's supervisor, as the host counts.
     #[track_caller]
     pub fn supervisor(&self, name: &str) -> u32 {

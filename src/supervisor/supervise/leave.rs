@@ -7,6 +7,7 @@ use crate::machine::console::Console as ConsoleKind;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::supervisor::handover::{Descriptors, Running};
+use crate::supervisor::registration;
 use crate::supervisor::responder::Responder;
 use crate::supervisor::syslog::Syslog;
 use sd_notify::NotifyState;
@@ -19,6 +20,9 @@ impl Loop {
             Left::Swollen => return Ok(Outcome::Refresh(Box::new(self.hand_on()))),
             // A reboot that was asked for while we were told to stop is a stop.
             Left::Ended(Ending::Reboot) if self.stop.is_none() => {
+                if self.terms.record.registered {
+                    registration::withdraw(&self.terms.record);
+                }
                 log::info!("machine '{}' reboots", self.terms.record.name);
                 return Ok(Outcome::Reboot(Box::new(self.hand_on())));
             }
