@@ -237,3 +237,45 @@ fn machines_stop_and_start_with_the_host() {
     assert_eq!(vm.coracle(&["exec", "enabled", "--", "/bin/echo", "again"]), "again\n");
     vm.power_off();
 }
+
+#[test]
+fn what_the_host_is_short_of_is_told_and_leaves_nothing() {
+    let vm = Vm::start();
+    vm.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&vm);
+    ["one", "few"].iter().for_each(|name| vm.define(name, ""));
+    vm.coracle(&["start", "one"]);
+    // Tasks: as many as let systemd, the supervisor or the guest go a little further each time.
+    for most in [3, 4, 8] {
+        vm.sh_ok(&format!("systemctl set-property --runtime machine.slice TasksMax={most}"));
+        let out = vm.exec(&["coracle", "start", "few"]);
+        println!("{most} tasks: {}", out.stderr);
+        let said = ["resource temporarily unavailable", "Resource temporarily unavailable", "resources"];
+        assert!(out.status == 0 || said.iter().any(|said| out.stderr.contains(said)), "{most} tasks: {out}");
+        vm.sh_ok("systemctl revert machine.slice; systemctl stop coracle@few; systemctl reset-failed");
+        assert_eq!(vm.sh_ok("ls /run/coracle"), "one\n");
+    }
+    // Watches: a machine can do without.
+    vm.sh_ok("sysctl -q fs.inotify.max_user_instances=1");
+    vm.coracle(&["start", "few"]);
+    vm.coracle(&["stop", "few"]);
+    vm.sh_ok("sysctl -q fs.inotify.max_user_instances=128");
+    // Memory: whoever takes all of it is ended, and no supervisor in its place.
+    let out = vm.sh("systemd-run --quiet --collect --wait -p OOMPolicy=continue tail /dev/zero");
+    assert_ne!(out.status, 0, "{out}");
+    assert!(
+        vm.sh_ok("journalctl -k -q --no-pager -o cat").contains("Out of memory"),
+        "memory came to its end"
+    );
+    assert_eq!(vm.coracle(&["exec", "one", "--", "/bin/echo", "there"]), "there\n");
+    // The clock: nothing of ours is timed by it.
+    for jump in ["+400 days", "-800 days"] {
+        vm.sh_ok(&format!("date -s '{jump}'"));
+        assert!(vm.coracle(&["status", "one"]).starts_with("one: running\n"));
+        vm.coracle(&["start", "few"]);
+        vm.coracle(&["stop", "few"]);
+    }
+    assert_eq!(vm.coracle(&["exec", "one", "--", "/bin/echo", "there"]), "there\n");
+    vm.coracle(&["stop", "one"]);
+    before.assert_same(&vm);
+}
