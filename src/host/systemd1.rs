@@ -112,6 +112,10 @@ impl UnitStatus {
             "signal" | "core-dump" => format!("killed by signal {}", self.exec_main_status),
             "oom-kill" => "the kernel killed it for want of memory".into(),
             "timeout" => "it took too long".into(),
+            "resources" => "systemd was short of memory, tasks or descriptors for it".into(),
+            "protocol" => "it ended before it was up".into(),
+            "watchdog" => "its supervisor gave no sign of life in time".into(),
+            "start-limit-hit" => "it was started too often in too short a time".into(),
             other => other.to_owned(),
         };
         match self.status_text.strip_prefix("failed: ") {

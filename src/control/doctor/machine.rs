@@ -113,6 +113,7 @@ fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
                         .to_owned()
                 }
                 "oom-kill" => "give it more with resources.memory-max".to_owned(),
+                "resources" => "see TasksMax= and MemoryMax= of machine.slice".to_owned(),
                 _ => format!("see 'coracle logs {name}'"),
             };
             Finding::wrong(status.describe_failure(), cure)
