@@ -5,6 +5,7 @@
 
 pub mod bounds;
 pub mod counters;
+mod element;
 mod expression;
 mod member;
 mod message;
@@ -14,7 +15,7 @@ mod sets;
 mod table;
 pub mod trace;
 
-pub use member::{Bounds, Counters, Member, Others};
+pub use member::{Bounds, Counters, Member, Others, Reach};
 
 use crate::error::{Context, Error, Result};
 use message::{Attributes, Batch, Existing, Kind, Message};
@@ -124,7 +125,12 @@ pub fn counters(member: &Member) -> Option<Counters> {
         Some(_) => (message::BRIDGE, ports::FORGED),
         None => (message::INET, table::FORGED),
     };
-    Some(Counters { forged: of(family, forged)?, refused: of(message::INET, table::CONFINED)? })
+    let mut refused = of(message::INET, table::CONFINED)?;
+    if member.zone().is_some() {
+        // What no router would pass on.
+        refused += of(message::BRIDGE, table::CONFINED)?;
+    }
+    Some(Counters { forged: of(family, forged)?, refused })
 }
 
 /// Whether a table of ours is there.
@@ -153,12 +159,10 @@ pub fn remove(member: &Member, others: Others) -> Result<()> {
     // Part of it is gone already: then one by one.
     for element in member.going(others) {
         let mut batch = Batch::new();
-        member::push(&mut batch, Kind::DeleteElements, &[element]);
+        element::push(&mut batch, Kind::DeleteElements, &[element]);
         gone(commit(batch)).context(doing)?;
     }
-    for name in member.limit_names() {
-        let mut batch = Batch::new();
-        batch.push(Kind::DeleteObject, Existing::Keep, &name);
+    for batch in member.drop_each_limit() {
         gone(commit(batch)).context(doing)?;
     }
     Ok(())

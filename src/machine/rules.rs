@@ -138,21 +138,8 @@ fn bounds(network: &Network) -> Vec<Error> {
                 .hint("set network.mode = \"veth\", or take them out"),
         );
     }
-    let is_zoned = network.mode == Mode::Zone;
-    if is_zoned && (network.rate_in.is_some() || network.rate_out.is_some()) {
-        errors.push(
-            Error::new("a machine of a zone shares its way out: it has no rate of its own")
-                .hint("set network.mode = \"veth\", or take network.rate-in and network.rate-out out"),
-        );
-    }
     let says = |one| network.egress.contains(&one);
-    if is_zoned && !network.egress.is_empty() && !says(Destination::Zone) && !says(Destination::Any) {
-        errors.push(
-            Error::new("machines of a zone speak to each other, whatever network.egress says")
-                .hint("add \"zone\" to it, or set network.mode = \"veth\""),
-        );
-    }
-    if says(Destination::Zone) && !is_zoned {
+    if says(Destination::Zone) && network.mode != Mode::Zone {
         errors.push(
             Error::new("network.egress names the zone of a machine that is in none")
                 .hint("write \"none\", or networks as \"10.0.0.0/8\""),

@@ -3,7 +3,7 @@
 
 use super::expression::{
     ACCEPT, DROP, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, NETWORK, OIFNAME, R0, TRANSPORT,
-    connection, counter, equal, expression, family, meta, payload, verdict, within,
+    connection, counter, differs, equal, expression, family, mask, meta, payload, verdict, within,
 };
 use super::member::Member;
 use super::message::{Attributes, Batch, Existing, INET, Kind};
@@ -45,8 +45,9 @@ impl Bound {
     pub fn is_of(self, member: &Member) -> bool {
         match self {
             Self::Egress => member.bounds().egress.is_some(),
-            Self::RateIn => member.bounds().rate_in.is_some(),
-            Self::RateOut => member.bounds().rate_out.is_some(),
+            // In a zone they are bound at its port.
+            Self::RateIn => member.bounds().rate_in.is_some() && member.zone().is_none(),
+            Self::RateOut => member.bounds().rate_out.is_some() && member.zone().is_none(),
         }
     }
 
@@ -69,8 +70,8 @@ pub(super) fn make(batch: &mut Batch, member: &Member) {
         bound.clear(batch);
         let rules = match bound {
             Bound::Egress => egress(),
-            Bound::RateIn => vec![paced(OIFNAME, RATES_IN)],
-            Bound::RateOut => vec![paced(IIFNAME, RATES_OUT)],
+            Bound::RateIn => vec![paced(OIFNAME, PREFIXES[0], RATES_IN)],
+            Bound::RateOut => vec![paced(IIFNAME, PREFIXES[0], RATES_OUT)],
         };
         rules.iter().for_each(|rule| push_rule(batch, bound.hook().name, rule));
     }
@@ -109,6 +110,8 @@ fn egress() -> Vec<Vec<Expression>> {
         [&connection(0, ESTABLISHED_OR_RELATED)[..], &[verdict(ACCEPT)]].concat(),
         to(IPV4, 16, 4, EGRESS_4),
         to(IPV6, 24, 16, EGRESS_6),
+        // No router passes it on: not for the host, it is a zone's own, where the kernel has bridges filtered.
+        [&family(IPV6)[..], &neighbour(), &not_ours(), &[verdict(ACCEPT)]].concat(),
         // Who has no address yet asks all of its link.
         [
             &family(IPV4)[..],
@@ -120,9 +123,23 @@ fn egress() -> Vec<Vec<Expression>> {
     ]
 }
 
-/// What is over the limit of its interface goes no further. Machines of zones have no limits.
-fn paced(interface: u32, limits: &str) -> Vec<Expression> {
-    let to_link = [meta(interface, R0), equal(R0, PREFIXES[0].as_bytes())];
+/// A link-local address.
+fn neighbour() -> [Expression; 3] {
+    [payload(NETWORK, 24, 2, R0), mask(R0, &[0xff, 0xc0]), equal(R0, &[0xfe, 0x80])]
+}
+
+/// None of the host's own on the interface it comes by.
+fn not_ours() -> [Expression; 2] {
+    const DESTINATION_ON_INTERFACE: u32 = 2 | 8;
+    const KIND: u32 = 3;
+    const LOCAL: u32 = 2;
+    let data = Attributes::new().number(1, R0).number(2, KIND).number(3, DESTINATION_ON_INTERFACE);
+    [expression("fib", &data), differs(R0, &LOCAL.to_ne_bytes())]
+}
+
+/// What is over the limit of its interface, whose name begins so, goes no further.
+pub(super) fn paced(interface: u32, prefix: &str, limits: &str) -> Vec<Expression> {
+    let to_link = [meta(interface, R0), equal(R0, prefix.as_bytes())];
     let object = Attributes::new().number(3, R0).text(4, limits);
     let limit = [meta(interface, R0), expression("objref", &object), counter(), verdict(DROP)];
     to_link.into_iter().chain(limit).collect()

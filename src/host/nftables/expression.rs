@@ -63,6 +63,15 @@ pub(super) fn differs(register: u32, bytes: &[u8]) -> Expression {
     expression("cmp", &Attributes::new().number(1, register).number(2, 1).nested(3, &value(bytes)))
 }
 
+/// In the order of bytes.
+pub(super) fn at_least(register: u32, bytes: &[u8]) -> Expression {
+    expression("cmp", &Attributes::new().number(1, register).number(2, 5).nested(3, &value(bytes)))
+}
+
+pub(super) fn at_most(register: u32, bytes: &[u8]) -> Expression {
+    expression("cmp", &Attributes::new().number(1, register).number(2, 3).nested(3, &value(bytes)))
+}
+
 pub(super) fn mask(register: u32, mask: &[u8]) -> Expression {
     let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
     let data = Attributes::new().number(1, register).number(2, register).number(3, length);
@@ -75,6 +84,11 @@ pub(super) fn within(set: &str, register: u32) -> Expression {
 
 pub(super) fn outside(set: &str, register: u32) -> Expression {
     expression("lookup", &Attributes::new().text(1, set).number(2, register).number(5, 1))
+}
+
+/// Goes on where a map leads somewhere, with what is there.
+pub(super) fn leads(map: &str, register: u32, found: u32) -> Expression {
+    expression("lookup", &Attributes::new().text(1, map).number(2, register).number(3, found))
 }
 
 pub(super) fn verdict(code: u32) -> Expression {

@@ -1,14 +1,19 @@
 //! A machine's part of the table `inet coracle`: the elements of sets and maps that come and go with
 //! it, and those that change while it runs. Called by the file above, which sends them.
 
-use super::message::{Attributes, BRIDGE, Batch, Existing, INET, Kind, Read};
+use super::element::{Element, padded, push_all};
+use super::message::{BRIDGE, Batch, Existing, INET, Kind, Read};
+pub use super::ports::Reach;
 use super::{bounds, ports, sets, table};
 use crate::host::netlink::plan::zone::is_shared;
 use crate::host::netlink::plan::{IPV6_LENGTH, Plan, zone};
-use crate::machine::egress::{self, Range};
+use crate::machine::egress::{self, Destination, Range};
 use crate::machine::network::{Network, Port, Protocol, Zone};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The first of the addresses of many in IPv6.
+const MULTICAST: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0));
 
 /// What its elements are made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +44,9 @@ struct Place {
     zone: Zone,
     /// The host's end of its link, a port of the zone's bridge.
     port: String,
+    /// The link-layer address of the bridge.
+    #[serde(default)]
+    router: [u8; 6],
 }
 
 /// Who else needs a part of the tables, seen from one machine.
@@ -58,6 +66,8 @@ pub struct Others {
 pub struct Bounds {
     /// Whom it may begin to speak to; anybody where there is nothing.
     pub egress: Option<Vec<Range>>,
+    /// Whether all of its zone is among them.
+    pub reach: Reach,
     /// The most that comes to it, bits in a second.
     pub rate_in: Option<u64>,
     /// The most that it sends.
@@ -69,6 +79,7 @@ impl Bounds {
     pub fn of(network: &Network) -> Self {
         Self {
             egress: egress::allowed(&network.egress),
+            reach: if network.egress.contains(&Destination::Zone) { Reach::Zone } else { Reach::Said },
             rate_in: network.rate_in,
             rate_out: network.rate_out,
         }
@@ -94,7 +105,11 @@ impl Member {
             ipv6: plan.ipv6.guest,
             ports: ports.to_vec(),
             bounds: Bounds::default(),
-            zone: plan.zone.clone().map(|zone| Place { zone, port: plan.host_interface.clone() }),
+            zone: plan.zone.clone().map(|zone| Place {
+                zone,
+                port: plan.host_interface.clone(),
+                router: plan.router_mac,
+            }),
         }
     }
 
@@ -131,7 +146,10 @@ impl Member {
     pub fn and(mut self, other: &Self) -> Self {
         let new: Vec<Port> = other.ports.iter().filter(|port| !self.ports.contains(port)).copied().collect();
         self.ports.extend(new);
-        let Bounds { egress, rate_in, rate_out } = other.bounds.clone();
+        let Bounds { egress, reach, rate_in, rate_out } = other.bounds.clone();
+        if reach == Reach::Zone {
+            self.bounds.reach = reach;
+        }
         self.bounds.egress = match (self.bounds.egress, egress) {
             (Some(mut ranges), Some(more)) => {
                 ranges.extend(more);
@@ -236,44 +254,72 @@ impl Member {
 
     /// Whom it may speak to, and how fast.
     fn bounded(&self) -> Vec<Element> {
-        let ranges = self.egress().into_iter().map(|range| {
+        let ranges = self.egress().into_iter().map(|(first, last)| {
             let end = |address| match address {
                 IpAddr::V4(address) => [self.mac_key(), address.octets().to_vec()].concat(),
                 IpAddr::V6(address) => [self.mac_key(), address.octets().to_vec()].concat(),
             };
-            let set = if range.first().is_ipv4() { table::EGRESS_4 } else { table::EGRESS_6 };
-            Element { end: Some(end(range.last())), ..Element::of(set, end(range.first())) }
+            let set = if first.is_ipv4() { table::EGRESS_4 } else { table::EGRESS_6 };
+            Element { end: Some(end(last)), ..Element::of(set, end(first)) }
         });
-        let confined = self.bounds.egress.iter().map(|_| Element::of(table::CONFINED, self.mac.to_vec()));
-        let paced = self
-            .limits()
-            .into_iter()
-            .map(|(set, object, _)| Element { object: Some(object), ..Element::of(set, self.name_key()) });
+        let confined = self.bounds.egress.iter().flat_map(|_| {
+            let in_zone =
+                self.zone.iter().flat_map(|place| ports::confined(self.mac, place.router, self.bounds.reach));
+            in_zone.chain([Element::of(table::CONFINED, self.mac.to_vec())])
+        });
+        // In a zone its port is known, its interface is that of all.
+        let (family, key) = (self.family(), padded(self.own_interface()));
+        let paced = self.limits().into_iter().map(|(set, object, _)| Element {
+            object: Some(object),
+            ..Element::of_family(family, set, key.clone())
+        });
         ranges.chain(confined).chain(paced).collect()
     }
 
-    /// The addresses it may speak to, those of its zone among them: what stays in it meets these rules
-    /// where the kernel has bridges filtered.
-    fn egress(&self) -> Vec<Range> {
-        let mut ranges = self.bounds.egress.clone().unwrap_or_default();
-        if self.zone.is_some() && self.bounds.egress.is_some() {
+    /// The addresses it may speak to, those of its zone among them where it is meant, less the host's.
+    fn egress(&self) -> Vec<(IpAddr, IpAddr)> {
+        let said = self.bounds.egress.iter().flatten();
+        let mut ranges: Vec<_> = said.map(|range| (range.first(), range.last())).collect();
+        if self.zone.is_some() && self.bounds.egress.is_some() && self.bounds.reach == Reach::Zone {
             let own = [Range::new(self.ipv4.into(), zone::LENGTH), Range::new(self.ipv6.into(), IPV6_LENGTH)];
-            for own in own.into_iter().flatten() {
-                // Two that overlap cannot be.
-                ranges.retain(|range| !own.covers(range));
-                if !ranges.iter().any(|range| range.covers(&own)) {
-                    ranges.push(own);
-                }
+            ranges
+                .extend(own.into_iter().flatten().map(|own| (zone::first_machine(own.first()), own.last())));
+            // What is said to all of it at once the host hears as well.
+            let all =
+                [(Ipv4Addr::new(224, 0, 0, 0).into(), 4), (Ipv4Addr::BROADCAST.into(), 32), (MULTICAST, 8)];
+            let all = all.into_iter().filter_map(|(address, length)| Range::new(address, length));
+            ranges.extend(all.map(|range| (range.first(), range.last())));
+        }
+        // Two that overlap cannot be.
+        ranges.sort();
+        let mut joined: Vec<(IpAddr, IpAddr)> = Vec::new();
+        for (first, last) in ranges {
+            match joined
+                .last_mut()
+                .filter(|before| before.1 >= first && before.1.is_ipv4() == first.is_ipv4())
+            {
+                Some(before) => before.1 = before.1.max(last),
+                None => joined.push((first, last)),
             }
         }
-        ranges
+        joined
+    }
+
+    /// The table that its link is bound by.
+    fn family(&self) -> u8 {
+        if self.zone.is_some() { BRIDGE } else { INET }
+    }
+
+    /// The interface of the host that is its alone.
+    fn own_interface(&self) -> &str {
+        self.zone.as_ref().map_or(&self.interface, |place| &place.port)
     }
 
     /// The objects that limit it: the map they are in, their names, bytes in a second.
     fn limits(&self) -> Vec<(&'static str, String, u64)> {
         [(table::RATES_IN, "in", self.bounds.rate_in), (table::RATES_OUT, "out", self.bounds.rate_out)]
             .into_iter()
-            .filter_map(|(set, way, rate)| Some((set, format!("{}-{way}", self.interface), rate? / 8)))
+            .filter_map(|(set, way, rate)| Some((set, format!("{}-{way}", self.own_interface()), rate? / 8)))
             .collect()
     }
 
@@ -285,9 +331,7 @@ impl Member {
     /// Comes into the table.
     pub(super) fn enter(&self, batch: &mut Batch) {
         bounds::make(batch, self);
-        for (_, name, bytes) in self.limits() {
-            batch.push(Kind::NewObject, Existing::Keep, &sets::limit(&name, bytes));
-        }
+        self.make_limits(batch);
         let mut elements = self.elements();
         if self.zone.is_some() {
             // There already, but for the first of the zone.
@@ -309,7 +353,9 @@ impl Member {
     /// Goes out of it.
     pub(super) fn leave(&self, batch: &mut Batch, others: Others) {
         push_all(batch, Kind::DeleteElements, self.going(others));
-        self.drop_limits(batch);
+        if self.zone.is_none() || others.zoned {
+            self.drop_limits(batch);
+        }
     }
 
     /// Becomes another of the same link: what differs comes and goes, in one transaction.
@@ -327,26 +373,37 @@ impl Member {
         push_all(batch, Kind::DeleteElements, gone);
         if !is_paced {
             self.drop_limits(batch);
-            for (_, name, bytes) in other.limits() {
-                batch.push(Kind::NewObject, Existing::Keep, &sets::limit(&name, bytes));
-            }
+            other.make_limits(batch);
         }
         push_all(batch, Kind::NewElements, new);
     }
 
-    /// Removes the objects that limit it, each for itself: one may be gone.
-    pub(super) fn limit_names(&self) -> Vec<Attributes> {
-        self.limits().iter().map(|(_, name, _)| sets::limit_name(name)).collect()
+    fn make_limits(&self, batch: &mut Batch) {
+        for (_, name, bytes) in self.limits() {
+            batch.push_for(self.family(), Kind::NewObject, Existing::Keep, &sets::limit(&name, bytes));
+        }
+    }
+
+    /// What removes the objects that limit it, each for itself: one may be gone.
+    pub(super) fn drop_each_limit(&self) -> Vec<Batch> {
+        let alone = |(_, name, _): &(_, String, _)| {
+            let mut batch = Batch::new();
+            batch.push_for(self.family(), Kind::DeleteObject, Existing::Keep, &sets::limit_name(name));
+            batch
+        };
+        self.limits().iter().map(alone).collect()
     }
 
     fn drop_limits(&self, batch: &mut Batch) {
-        self.limit_names().iter().for_each(|name| batch.push(Kind::DeleteObject, Existing::Keep, name));
+        for (_, name, _) in self.limits() {
+            batch.push_for(self.family(), Kind::DeleteObject, Existing::Keep, &sets::limit_name(&name));
+        }
     }
 
     /// What the elements of a set say of it: packets that were found there.
     pub(super) fn count(&self, set: &str, elements: Read<'_>) -> u64 {
-        let port = self.zone.as_ref().map(|place| padded(&place.port));
-        let key = if set == table::CONFINED { self.mac.to_vec() } else { port.unwrap_or(self.name_key()) };
+        let is_by_mac = set == table::CONFINED;
+        let key = if is_by_mac { self.mac.to_vec() } else { padded(self.own_interface()) };
         let mut all = elements.list(3);
         all.find_map(|element| {
             let found = element.nested(1)?.bytes(1)?;
@@ -354,70 +411,4 @@ impl Member {
         })
         .unwrap_or(0)
     }
-}
-
-/// The name of an interface as the kernel compares it.
-pub(super) fn padded(interface: &str) -> Vec<u8> {
-    let mut key = vec![0; 16];
-    let length = interface.len().min(15);
-    key[..length].copy_from_slice(&interface.as_bytes()[..length]);
-    key
-}
-
-/// An element of a set or map.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Element {
-    family: u8,
-    set: &'static str,
-    key: Vec<u8>,
-    end: Option<Vec<u8>>,
-    data: Option<Vec<u8>>,
-    object: Option<String>,
-}
-
-impl Element {
-    fn of(set: &'static str, key: Vec<u8>) -> Self {
-        Self::of_family(INET, set, key)
-    }
-
-    /// One of a table of another family.
-    pub(super) fn of_family(family: u8, set: &'static str, key: Vec<u8>) -> Self {
-        Self { family, set, key, end: None, data: None, object: None }
-    }
-
-    fn leading(set: &'static str, key: Vec<u8>, data: Vec<u8>) -> Self {
-        Self { data: Some(data), ..Self::of(set, key) }
-    }
-
-    fn attributes(&self) -> Attributes {
-        let value = |bytes: &[u8]| Attributes::new().bytes(1, bytes);
-        let mut item = Attributes::new().nested(1, &value(&self.key));
-        if let Some(end) = &self.end {
-            item = item.nested(10, &value(end));
-        }
-        if let Some(data) = &self.data {
-            item = item.nested(2, &value(data));
-        }
-        if let Some(object) = &self.object {
-            item = item.text(9, object);
-        }
-        item
-    }
-}
-
-/// Makes or removes elements, those of one set together: a message each.
-fn push_all(batch: &mut Batch, kind: Kind, mut elements: Vec<Element>) {
-    elements.sort_by_key(|element| (element.family, element.set));
-    for same in elements.chunk_by(|one, other| (one.family, one.set) == (other.family, other.set)) {
-        // An attribute holds 64 KiB.
-        same.chunks(256).for_each(|some| push(batch, kind, some));
-    }
-}
-
-/// Makes or removes elements of one set.
-pub(super) fn push(batch: &mut Batch, kind: Kind, elements: &[Element]) {
-    let Some(first) = elements.first() else { return };
-    let items: Vec<Attributes> = elements.iter().map(Element::attributes).collect();
-    let elements = Attributes::new().text(1, table::TABLE).text(2, first.set).list(3, &items);
-    batch.push_for(first.family, kind, Existing::Keep, &elements);
 }

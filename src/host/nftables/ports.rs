@@ -1,16 +1,19 @@
 //! The table `bridge coracle`: what a port of a zone's bridge may send to the others, so that no machine
-//! of a zone can pass for another. There while any zone is. Called by the file above; the numbers are
-//! those of the table beside it.
+//! of a zone can pass for another, whom it may speak to, and how fast. There while any zone is. Called by
+//! the file above; the numbers are those of the table beside it.
 
+use super::bounds::paced;
+use super::element::{Element, padded};
 use super::expression::{
-    ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, L4PROTO, LINK, NETWORK, R0, TRANSPORT, counter,
-    datatype, equal, meta, outside, payload, verdict, within,
+    ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, L4PROTO, LINK, NETWORK, OIFNAME, PKTTYPE, R0,
+    TRANSPORT, at_least, at_most, counter, datatype, equal, expression, leads, mask, meta, outside, payload,
+    value, verdict, within,
 };
-use super::member::{Element, padded};
 use super::message::{Attributes, BRIDGE, Batch, Existing, Kind};
-use super::sets::keyed;
-use super::table::{TABLE, UDP};
+use super::sets::{LIMIT, OBJECTS, joined, keyed};
+use super::table::{CONFINED, RATES_IN, RATES_OUT, TABLE, UDP};
 use crate::host::netlink::plan::link_local;
+use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Ports of zones' bridges.
@@ -21,6 +24,15 @@ pub(super) const FORGED: &str = "forged";
 const SENDERS_4: &str = "senders4";
 /// The same for IPv6.
 const SENDERS_6: &str = "senders6";
+
+/// Where frames from and to a machine that may not speak to everybody go instead of to their receiver: to
+/// the host, which knows connections and sends them on; its link-layer address to the bridge's.
+const ROUTED: &str = "routed";
+/// Those of them that may speak to all of their zone.
+const OPEN: &str = "open";
+
+/// How the names of ports begin.
+const PREFIX: &str = "vb-";
 
 /// `META_PROTOCOL`: the protocol in a frame.
 const PROTOCOL: u32 = 1;
@@ -45,8 +57,30 @@ pub(super) fn member(port: &str, mac: [u8; 6], ipv4: Ipv4Addr, ipv6: Ipv6Addr) -
     elements
 }
 
+/// Whom a machine may speak to that may not speak to everybody.
+pub(super) fn confined(mac: [u8; 6], router: [u8; 6], reach: Reach) -> Vec<Element> {
+    let element = |set| Element::of_family(BRIDGE, set, mac.to_vec());
+    let mut elements = vec![element(CONFINED), element(ROUTED).leading_to(router.to_vec())];
+    if reach == Reach::Zone {
+        elements.push(element(OPEN));
+    }
+    elements
+}
+
+/// Whether a machine may speak to all of its zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// To whom else is said.
+    #[default]
+    Said,
+    /// To all in it.
+    Zone,
+}
+
 /// Makes the table, where it is not there.
 pub(super) fn make(batch: &mut Batch) {
+    const MAP: u32 = 8;
     let mut push =
         |kind, existing, attributes: &Attributes| batch.push_for(BRIDGE, kind, existing, attributes);
     push(Kind::NewTable, Existing::Refuse, &Attributes::new().text(1, TABLE));
@@ -58,14 +92,30 @@ pub(super) fn make(batch: &mut Batch) {
     ] {
         push(Kind::NewSet, Existing::Refuse, &keyed(name, &key).number(3, 0));
     }
-    push(Kind::NewSet, Existing::Refuse, &keyed(FORGED, &sender[..1]).number(3, 0).nested(17, &counter()));
-    // Before anything else that filters bridges.
-    let place = Attributes::new().number(1, 0).number(2, (-300_i32).cast_unsigned());
-    let chain = Attributes::new().text(1, TABLE).text(3, "guard").nested(4, &place).number(5, ACCEPT);
-    push(Kind::NewChain, Existing::Refuse, &chain.text(7, "filter"));
-    for rule in guard() {
-        let rule = Attributes::new().text(1, TABLE).text(2, "guard").list(4, &rule);
-        push(Kind::NewRule, Existing::Keep, &rule);
+    let ether = [(datatype::ETHER, 6)];
+    for (name, key) in [(FORGED, &sender[..1]), (CONFINED, &ether[..])] {
+        push(Kind::NewSet, Existing::Refuse, &keyed(name, key).number(3, 0).nested(17, &counter()));
+    }
+    let (kind, length) = joined(&ether);
+    let routed = keyed(ROUTED, &ether).number(3, MAP).number(6, kind).number(7, length);
+    push(Kind::NewSet, Existing::Refuse, &routed);
+    push(Kind::NewSet, Existing::Refuse, &keyed(OPEN, &ether).number(3, 0));
+    for name in [RATES_IN, RATES_OUT] {
+        let rates = keyed(name, &sender[..1]).number(3, OBJECTS).number(15, LIMIT);
+        push(Kind::NewSet, Existing::Refuse, &rates);
+    }
+    // The first before anything else that filters bridges, the next before bridges are filtered as routers are.
+    let delivered = vec![paced(OIFNAME, PREFIX, RATES_IN)];
+    for (name, hook, priority, rules) in
+        [("guard", 0, -300_i32, guard()), ("sent", 0, -290, sent()), ("delivered", 4, 0, delivered)]
+    {
+        let place = Attributes::new().number(1, hook).number(2, priority.cast_unsigned());
+        let chain = Attributes::new().text(1, TABLE).text(3, name).nested(4, &place).number(5, ACCEPT);
+        push(Kind::NewChain, Existing::Refuse, &chain.text(7, "filter"));
+        for rule in rules {
+            let rule = Attributes::new().text(1, TABLE).text(2, name).list(4, &rule);
+            push(Kind::NewRule, Existing::Keep, &rule);
+        }
     }
 }
 
@@ -122,5 +172,60 @@ fn guard() -> Vec<Vec<Expression>> {
         accepted(with(IPV4, &[payload(NETWORK, 12, 4, ADDRESS_AT), within(SENDERS_4, R0)])),
         accepted(with(IPV6, &[payload(NETWORK, 8, 16, ADDRESS_AT), within(SENDERS_6, R0)])),
         dropped(Vec::new()),
+    ]
+}
+
+/// What is over a machine's rate goes no further. What is between one that may not speak to everybody and
+/// others goes by way of the host, where `egress` of the other table judges it with its connection.
+/// What no router passes on has none: it is judged here.
+fn sent() -> Vec<Vec<Expression>> {
+    const TO_HOST: u8 = 0;
+    let from_confined = || [payload(LINK, 6, 6, R0), within(CONFINED, R0), counter(), verdict(DROP)];
+    let open = || [payload(LINK, 6, 6, R0), within(OPEN, R0), verdict(ACCEPT)];
+    let to_many = || [payload(LINK, 0, 1, R0), mask(R0, &[1]), equal(R0, &[1])];
+    let to_neighbour = || {
+        let destination = [payload(NETWORK, 24, 2, R0), mask(R0, &[0xff, 0xc0]), equal(R0, &[0xfe, 0x80])];
+        [&carries(IPV6)[..], &destination].concat()
+    };
+    let by_host = |offset| {
+        let to_host = Attributes::new().number(1, R0).nested(2, &value(&[TO_HOST]));
+        let write = Attributes::new().number(5, R0).number(2, LINK).number(3, 0).number(4, 6);
+        vec![
+            payload(LINK, offset, 6, R0),
+            leads(ROUTED, R0, R0),
+            expression("payload", &write),
+            expression("immediate", &to_host),
+            expression("meta", &Attributes::new().number(2, PKTTYPE).number(3, R0)),
+            verdict(ACCEPT),
+        ]
+    };
+    let is = |kind: Vec<Expression>| [kind, vec![verdict(ACCEPT)]].concat();
+    let [neighbours, listeners] = [(130, 137), (143, 143)].map(|(first, last)| {
+        let kind = [meta(L4PROTO, R0), equal(R0, &[ICMP6]), payload(TRANSPORT, 0, 1, R0)];
+        [&carries(IPV6)[..], &kind, &[at_least(R0, &[first]), at_most(R0, &[last])]].concat()
+    });
+    let asks = [
+        meta(L4PROTO, R0),
+        equal(R0, &[UDP]),
+        payload(TRANSPORT, 2, 2, R0),
+        equal(R0, &67_u16.to_be_bytes()),
+    ];
+    vec![
+        paced(IIFNAME, PREFIX, RATES_OUT),
+        // For the host itself: judged there.
+        is(vec![meta(PKTTYPE, R0), equal(R0, &[TO_HOST])]),
+        is(carries(ARP).to_vec()),
+        // How neighbours are found, and who listens, is no connection; who has no address yet asks all.
+        is(neighbours),
+        is(listeners),
+        is([&carries(IPV4)[..], &to_many(), &asks].concat()),
+        [&to_many()[..], &open()].concat(),
+        [&to_many()[..], &from_confined()].concat(),
+        is(to_many().to_vec()),
+        [&to_neighbour()[..], &open()].concat(),
+        [&to_neighbour()[..], &from_confined()].concat(),
+        is(to_neighbour()),
+        by_host(6),
+        by_host(0),
     ]
 }

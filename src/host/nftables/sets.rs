@@ -5,7 +5,9 @@ use super::message::{Attributes, Batch, Existing, Kind};
 use super::table::TABLE;
 
 /// The number of objects that limit.
-const LIMIT: u32 = 4;
+pub(super) const LIMIT: u32 = 4;
+/// Of a map to objects.
+pub(super) const OBJECTS: u32 = 0x40;
 
 /// The number of a type of several fields, and its length: each of several begins at a register.
 pub(super) fn joined(fields: &[(u32, u32)]) -> (u32, u32) {
@@ -47,7 +49,6 @@ pub(super) fn ranges(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
 
 /// A map from interfaces to objects that limit.
 pub(super) fn limits(batch: &mut Batch, name: &str) {
-    const OBJECTS: u32 = 0x40;
     let set = keyed(name, &[(datatype::IFNAME, 16)]).number(3, OBJECTS).number(15, LIMIT);
     batch.push(Kind::NewSet, Existing::Refuse, &set);
 }

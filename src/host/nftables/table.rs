@@ -5,7 +5,7 @@
 use super::expression::{
     ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, MULTICAST,
     NETWORK, OIFNAME, PKTTYPE, R0, TRANSPORT, connection, counter, datatype, differs, equal, expression,
-    family, goto, mask, masquerade, meta, outside, payload, value, verdict, within,
+    family, goto, leads, mask, masquerade, meta, outside, payload, value, verdict, within,
 };
 use super::message::{Attributes, Batch, Existing, Kind, Read};
 use super::sets::{counted, limits, map, ranges, set};
@@ -210,7 +210,7 @@ fn ports() -> Vec<Vec<Expression>> {
         rule.extend(to_us());
         rule.extend(load);
         rule.extend([meta(L4PROTO, place), payload(TRANSPORT, 2, 2, place + 1)]);
-        rule.push(expression("lookup", &Attributes::new().text(1, map).number(2, R0).number(3, found)));
+        rule.push(leads(map, R0, found));
         let change = Attributes::new().number(1, 1).number(2, version.into()).number(3, found);
         rule.push(expression("nat", &change.number(5, found + address_length)));
         rule

@@ -109,6 +109,14 @@ fn ipv6_host(host_id: &[u8; 16], slot: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(0xfd_u128 << 120 | u128::from(global) << 80 | subnet << 64 | 1)
 }
 
+/// The lowest address of machines in a network that begins with this one: before it is the host's.
+pub fn first_machine(network: IpAddr) -> IpAddr {
+    match network {
+        IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() + 2).into(),
+        IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() + 2).into(),
+    }
+}
+
 /// Whether two addresses are of one zone's network.
 pub fn is_shared(one: Ipv4Addr, other: Ipv4Addr) -> bool {
     slot_of(one) == slot_of(other)
