@@ -76,7 +76,7 @@ binary:
 install: $(INSTALL_NEEDS)
 	@install -Dm755 "$(BINARY)" "$(bindir)/coracle"
 	shopt -s nullglob
-	for unit in units/*.service units/*.target; do
+	for unit in units/*.service units/*.target units/*.path; do
 		install -Dm644 "$$unit" "$(libdir)/system/$${unit##*/}"
 		sed -i 's|/usr/bin/coracle|$(PREFIX)/bin/coracle|g' "$(libdir)/system/$${unit##*/}"
 	done

@@ -169,6 +169,17 @@ pub enum Verb {
     /// Put the machines into the host's firewall again, after somebody has made that anew
     #[command(hide = true)]
     Refit,
+    /// Give machines the host's name servers again, after those have changed
+    #[command(hide = true)]
+    Resolve(Resolve),
+}
+
+/// `resolve`.
+#[derive(Debug, Args)]
+pub struct Resolve {
+    /// The machine; all that run where none is named
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Option<Name>,
 }
 
 /// One machine, for the verbs of its unit.

@@ -17,6 +17,7 @@ pub mod logs;
 pub mod network;
 pub mod progress;
 mod relay;
+pub mod resolver;
 pub mod rewire;
 pub mod show;
 pub mod signal;

@@ -128,6 +128,7 @@ fn several(paths: &Paths, verb: &Verb) -> Outcome {
         Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
         Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
         Verb::Refit => machines::alone(coracle::run::refit(paths)),
+        Verb::Resolve(wanted) => machines::resolve(paths, wanted.name.as_ref()),
         Verb::Run(_)
         | Verb::Launch(_)
         | Verb::Doctor(_)

@@ -4,8 +4,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// The units of the project.
-const UNITS: [&str; 4] =
-    ["coracle@.service", "coracle-on-demand@.service", "coracle-refit@.service", "coracle.target"];
+const UNITS: [&str; 6] = [
+    "coracle@.service",
+    "coracle-on-demand@.service",
+    "coracle-refit@.service",
+    "coracle-resolver.path",
+    "coracle-resolver.service",
+    "coracle.target",
+];
 
 fn unit(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("units").join(name);

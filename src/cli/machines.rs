@@ -7,7 +7,9 @@ use super::verbs::{
 };
 use crate::config;
 use crate::control::progress::Progress;
-use crate::control::{Outcome, attach, bind, copy, demand, exec, login, logs, show, signal, start, status};
+use crate::control::{
+    Outcome, attach, bind, copy, demand, exec, login, logs, resolver, show, signal, start, status,
+};
 use crate::error::{Error, Result};
 use crate::host::state::Record;
 use crate::machine::Machine;
@@ -81,6 +83,17 @@ pub fn up(paths: &Paths, which: Up, wanted: &Start) -> Outcome {
 /// A machine that did not come up.
 pub fn answer(paths: &Paths, name: &Name) -> Outcome {
     demand::answer(paths, name, &mut definition(paths))
+}
+
+/// `resolve`.
+///
+/// # Errors
+/// Machines that could not be told.
+pub fn resolve(paths: &Paths, name: Option<&Name>) -> Outcome {
+    match name {
+        Some(name) => alone(resolver::renew_one(paths, name)),
+        None => resolver::renew_all(paths),
+    }
 }
 
 /// `stop`.

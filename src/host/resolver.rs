@@ -1,5 +1,5 @@
 //! The host's name servers, as far as machines can reach them (resolv.conf(5)). Called by `run`,
-//! which looks them up before anything is made. It changes nothing.
+//! which looks them up before anything is made, and by `control` when they change. It changes nothing.
 
 use crate::paths::Paths;
 use std::net::IpAddr;
@@ -19,6 +19,8 @@ pub struct Resolver {
 /// ask themselves in a file of their own.
 const FILES: [&str; 3] =
     ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
+/// How a file begins that is ours.
+pub const MARK: &str = "# The host's, from coracle, renewed as they change; ";
 /// More than this a resolver does not ask (MAXNS).
 const MOST: usize = 3;
 
@@ -66,10 +68,7 @@ fn is_plain(word: &&str) -> bool {
 /// The file of a machine.
 impl std::fmt::Display for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(
-            f,
-            "# The host's, written by coracle at the start; network.resolv-conf = \"off\" keeps your own."
-        )?;
+        writeln!(f, "{MARK}network.resolv-conf = \"off\" keeps your own.")?;
         for server in &self.servers {
             writeln!(f, "nameserver {server}")?;
         }

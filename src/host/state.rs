@@ -97,6 +97,8 @@ pub struct Record {
     pub wires: Vec<Wire>,
     /// Its file of names, which has lines of ours.
     pub hosts: Option<Hosts>,
+    /// Whether its name servers are the host's, and follow them.
+    pub resolver: bool,
     /// First host id of its range, where it has a user namespace.
     pub id_base: Option<u32>,
     /// Whether machined knows it.
@@ -139,6 +141,7 @@ impl Default for Record {
             zone: None,
             wires: Vec::new(),
             hosts: None,
+            resolver: false,
             id_base: None,
             registered: false,
             capabilities: 0,

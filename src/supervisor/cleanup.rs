@@ -74,6 +74,7 @@ pub fn undo(paths: &Paths, record: &Record) {
     for file in [
         "root",
         "hosts",
+        "resolver",
         "definition.json",
         "control",
         ".binds.json",

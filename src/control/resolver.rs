@@ -1,0 +1,152 @@
+//! Name servers of machines that run, after those of the host have changed. Called in
+//! `coracle-resolver.service`, which `coracle-resolver.path` starts: systemd watches the files, so that no
+//! supervisor has to, and none wakes up. What a guest has made of its file since is left alone.
+//!
+//! The file is found as the guest sees it. It may have put a file system there that never answers: so each
+//! machine has a process of its own, which is ended after a while.
+
+use super::{Outcome, running};
+use crate::error::{Context, Error, Result};
+use crate::host::resolver::{self, MARK, Resolver};
+use crate::host::state::{Phase, Record};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// How long one machine may take: one that is just starting is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether it is done.
+const PAUSE: Duration = Duration::from_millis(5);
+/// A larger file is none of ours.
+const LARGEST: u64 = 64 << 10;
+/// The guest's file, and what is mounted over that of a tree in which nobody can write.
+const PLACES: [&str; 2] = ["etc/resolv.conf", "run/host-resolv.conf"];
+
+/// Tells every machine that has its name servers from us.
+///
+/// # Errors
+/// Those that could not be told.
+pub fn renew_all(paths: &Paths) -> Outcome {
+    loop {
+        let told = resolver::find(paths);
+        let text = told.as_ref().map(ToString::to_string);
+        let is_told = |record: &Record| std::fs::read_to_string(stamp(paths, &record.name)).ok() == text;
+        let followers = Record::all(paths).into_iter().filter(|record| record.resolver && record.is_alive());
+        let failures = match &text {
+            Some(_) => renew(paths, followers.filter(|record| !is_told(record)).collect()),
+            // A host without any has lost its network, and will have some again.
+            None => Vec::new(),
+        };
+        // systemd does not start us anew for what changed meanwhile.
+        if resolver::find(paths) == told {
+            return if failures.is_empty() { Ok(()) } else { Err(failures) };
+        }
+    }
+}
+
+/// Where it is written down what a machine was told last: all that changes beside the host's files starts us.
+fn stamp(paths: &Paths, name: &str) -> PathBuf {
+    paths.state().join(name).join("resolver")
+}
+
+/// Has a process tell each.
+fn renew(paths: &Paths, followers: Vec<Record>) -> Vec<Error> {
+    let begin = |record: Record| {
+        let root = paths.join("/");
+        let mut command = Command::new("/proc/self/exe");
+        let child = command.arg("--root").arg(root).args(["resolve", &record.name]).spawn();
+        (record.name, child)
+    };
+    let begun: Vec<_> = followers.into_iter().map(begin).collect();
+    let until = Instant::now() + PATIENCE;
+    let end = |(name, child): (String, std::io::Result<Child>)| {
+        let ended = child.context(|| "cannot begin".to_owned()).and_then(|child| wait(child, until));
+        ended.err().map(|error| error.context(format!("cannot tell machine '{name}' of the name servers")))
+    };
+    begun.into_iter().filter_map(end).collect()
+}
+
+fn wait(mut child: Child, until: Instant) -> Result<()> {
+    loop {
+        match child.try_wait().context(|| "cannot wait for it".to_owned())? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => return Err(Error::new(format!("{status}"))),
+            None if Instant::now() < until => std::thread::sleep(PAUSE),
+            None => {
+                let _ = child.kill();
+                return Err(Error::new("its file does not answer"));
+            }
+        }
+    }
+}
+
+/// Tells one machine.
+///
+/// # Errors
+/// One that does not run, or a file that cannot be written.
+pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
+    let begun = Instant::now();
+    let record = loop {
+        let record = running(paths, name)?;
+        if record.phase != Phase::Starting || begun.elapsed() > PATIENCE {
+            break record;
+        }
+        std::thread::sleep(PAUSE);
+    };
+    let (Some(leader), Some(resolver), true) = (record.leader, resolver::find(paths), record.resolver) else {
+        return Ok(());
+    };
+    let place = format!("/proc/{leader}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&place, flags, Mode::empty()).context(|| format!("cannot open '{place}'"))?;
+    // The process may be another's by now.
+    running(paths, name)?;
+    for place in PLACES {
+        write(&root, place, &resolver).context(|| format!("cannot write '/{place}' in machine '{name}'"))?;
+    }
+    let stamp = stamp(paths, name.as_str());
+    let noted = std::fs::write(&stamp, resolver.to_string());
+    if Record::read(paths, name)?.is_none() {
+        // It was cleaned up meanwhile.
+        let _ = std::fs::remove_file(&stamp);
+        let _ = std::fs::remove_dir(paths.machine(name));
+        return Ok(());
+    }
+    noted.context(|| format!("cannot write '{}'", stamp.display()))
+}
+
+/// Writes a file of the guest where it is one of ours, in place: who has it open or mounted sees the new text.
+fn write(root: &OwnedFd, place: &str, resolver: &Resolver) -> rustix::io::Result<()> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // Looked at before it is opened: to open a device or a pipe is to do something.
+    let found = match rustix::fs::openat2(root, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        other => other?,
+    };
+    let stat = rustix::fs::fstat(&found)?;
+    let is_small = u64::try_from(stat.st_size).is_ok_and(|size| size <= LARGEST);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !is_small {
+        return Ok(());
+    }
+    let path = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
+    let text = std::fs::read(&path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let new = resolver.to_string();
+    if !text.starts_with(MARK.as_bytes()) || text == new.as_bytes() {
+        return Ok(());
+    }
+    let file = match rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        // Mounted over: what is under it is the next place.
+        Err(Errno::ROFS) => return Ok(()),
+        other => File::from(other?),
+    };
+    let written = file.write_all_at(new.as_bytes(), 0).and_then(|()| file.set_len(new.len() as u64));
+    written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}

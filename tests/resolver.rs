@@ -1,0 +1,101 @@
+//! Name servers: machines follow those of the host while they run, whoever changes them and how, and nobody else wakes up.
+
+mod support;
+
+use support::{Host, LONG, Snapshot};
+
+/// What a guest's file says, without the mark of who has written it.
+fn seen(host: &Host, guest: &str) -> String {
+    let text = host.in_guest(guest, &["cat", "/etc/resolv.conf"]).stdout;
+    text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("; ")
+}
+
+#[track_caller]
+fn assert_follow(host: &Host, guests: &[&str], what: &str, expected: &str) {
+    for guest in guests {
+        let leader = host.machine_leader(guest);
+        let file = format!("nsenter -t {leader} -m -r cat /etc/resolv.conf | grep -v '^#' | paste -sd' '");
+        host.wait_until(LONG, &format!("[ \"$({file})\" = '{expected}' ]"));
+        println!("{what}: {guest} has {}", seen(host, guest));
+    }
+}
+
+/// How often a process has waited.
+fn waits(host: &Host, pid: u32) -> String {
+    host.sh_ok(&format!("grep ctxt_switches /proc/{pid}/status"))
+}
+
+#[test]
+fn machines_follow_the_name_servers_of_the_host() {
+    const FOLLOWERS: [&str; 3] = ["plain", "linked", "fixed"];
+    let all = ["plain", "linked", "fixed", "own", "pipe", "off"];
+    let host = all.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.add_outside();
+    host.sh_ok("machinectl -q list");
+    assert!(host.read("/etc/resolv.conf").contains("nameserver 127.0.0.53"));
+    host.sh_ok("resolvectl dns up0 192.0.2.2");
+    host.wait_until(LONG, "grep -q 192.0.2.2 /run/systemd/resolve/resolv.conf");
+    host.sh_ok("cd /var/lib/machines; rm -f linked/etc/resolv.conf; echo nameserver 203.0.113.1 >fixed/etc/resolv.conf");
+    host.sh_ok("ln -s ../run/systemd/resolve/stub-resolv.conf /var/lib/machines/linked/etc/resolv.conf");
+    host.define("fixed", "[root]\nread-only = true\n");
+    host.define("off", "[network]\nresolv-conf = \"off\"\n");
+    host.start_machine("plain");
+    // That was once ours: it is not, with 'off'.
+    host.sh_ok("cp /var/lib/machines/plain/etc/resolv.conf /var/lib/machines/off/etc/resolv.conf");
+    host.coracle(&["stop", "plain"]);
+    assert_eq!(host.sh("systemctl is-active coracle-resolver.path").stdout, "inactive\n");
+    let before = Snapshot::take(&host);
+    for name in all {
+        if !["fixed", "off"].contains(&name) {
+            host.define(name, "");
+        }
+        host.coracle(&["start", "--wait=running", name]);
+    }
+    assert_eq!(host.ok(&["systemctl", "is-active", "coracle-resolver.path"]), "active\n");
+    assert_follow(&host, &FOLLOWERS, "at the start", "nameserver 192.0.2.2");
+    host.in_guest("own", &["sh", "-c", "echo nameserver 203.0.113.9 >/etc/resolv.conf"]).success("its own");
+    host.in_guest("pipe", &["sh", "-c", "rm /etc/resolv.conf; mkfifo /etc/resolv.conf"]).success("a pipe");
+    let supervisors: Vec<u32> = all.iter().map(|name| host.supervisor(name)).collect();
+    let asleep: Vec<String> = supervisors.iter().map(|pid| waits(&host, *pid)).collect();
+
+    host.sh_ok("resolvectl dns up0 192.0.2.9 2001:db8::9; resolvectl domain up0 example");
+    assert_follow(
+        &host,
+        &FOLLOWERS,
+        "behind the stub of resolved",
+        "nameserver 192.0.2.9 nameserver 2001:db8::9 search example",
+    );
+    host.sh_ok("cp -P /etc/resolv.conf /etc/resolv.conf.was; echo nameserver 192.0.2.10 >/etc/.new; mv /etc/.new /etc/resolv.conf");
+    assert_follow(&host, &FOLLOWERS, "another file in its place", "nameserver 192.0.2.10");
+    host.sh_ok("echo nameserver 192.0.2.11 >/etc/resolv.conf");
+    assert_follow(&host, &FOLLOWERS, "written in place", "nameserver 192.0.2.11");
+    // What else is in the directory concerns nobody.
+    let told = |host: &Host| host.sh_ok("stat -c %Y.%y /run/coracle/*/resolver");
+    let last = told(&host);
+    host.sh_ok("for i in $(seq 300); do echo $i >/etc/other; done; rm /etc/other");
+    host.wait_until(LONG, "[ $(systemctl show -P ActiveState coracle-resolver.service) = inactive ]");
+    assert_eq!(told(&host), last);
+    // Over and over, and none is missed.
+    host.sh_ok("for i in $(seq 12 60); do echo nameserver 192.0.2.$i >/etc/.new; mv /etc/.new /etc/resolv.conf; done");
+    assert_follow(&host, &FOLLOWERS, "many times", "nameserver 192.0.2.60");
+    host.sh_ok("mv /etc/resolv.conf.was /etc/resolv.conf");
+    assert_follow(
+        &host,
+        &FOLLOWERS,
+        "the link again",
+        "nameserver 192.0.2.9 nameserver 2001:db8::9 search example",
+    );
+
+    assert_eq!(seen(&host, "own"), "nameserver 203.0.113.9");
+    assert_eq!(seen(&host, "off"), "nameserver 192.0.2.2");
+    host.in_guest("pipe", &["test", "-p", "/etc/resolv.conf"]).success("its pipe");
+    let after: Vec<String> = supervisors.iter().map(|pid| waits(&host, *pid)).collect();
+    assert_eq!(asleep, after, "a supervisor woke up");
+    println!("supervisors slept: {}", after[0].replace('\n', " "));
+    host.sh_ok("systemctl is-failed coracle-resolver.service && exit 1; true");
+    let names: Vec<&str> = [&["stop"][..], &all].concat();
+    host.coracle(&names);
+    host.wait_until(LONG, "! systemctl is-active coracle-resolver.path");
+    before.assert_same(&host);
+    host.stop();
+}
