@@ -99,3 +99,35 @@ fn machines_follow_the_name_servers_of_the_host() {
     before.assert_same(&host);
     host.stop();
 }
+
+/// From systemd 259 on machined tells resolved of machines, by a hook: there names of machines are those of any program
+/// of the host that asks resolved. Older ones have nss-mymachines alone, which `zones` and `network` look at.
+#[test]
+fn resolved_of_the_host_knows_machines_by_name() {
+    let host = Host::builder().suite("sid").guest_as("busybox", "web").guest_as("busybox", "db").start();
+    let version = host.sh_ok("systemctl --version | sed -n 's/^systemd \\([0-9]*\\).*/\\1/p'");
+    if version.trim().parse::<u32>().is_ok_and(|version| version < 259) {
+        eprintln!("skipped resolved_of_the_host_knows_machines_by_name: needs systemd 259 on the host");
+        return;
+    }
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    host.start_machine("web");
+    host.define("db", "[network]\nmode = \"zone\"\nzone = \"lan\"\n");
+    host.coracle(&["start", "db"]);
+    for name in ["web", "db"] {
+        let answer = host.ok(&["resolvectl", "query", name]);
+        println!("$ resolvectl query {name}\n{answer}");
+        for address in host.property(name, "addresses").split(' ') {
+            assert!(answer.contains(address), "{address}: {answer}");
+        }
+        for (family, is_of) in [("-4", '.'), ("-6", ':')] {
+            let answer = host.ok(&["resolvectl", "query", family, "--legend=no", name]);
+            assert!(answer.contains(is_of), "{answer}");
+        }
+    }
+    host.coracle(&["stop", "web", "db"]);
+    assert_ne!(host.sh("resolvectl query web").status, 0);
+    before.assert_same(&host);
+    host.stop();
+}

@@ -187,8 +187,11 @@ fn the_part_of_the_last_costs_what_that_of_the_first_did() {
             plan.ipv6.guest =
                 std::net::Ipv6Addr::from_bits(0xfd00_u128 << 112 | u128::from(number) << 64 | 2);
             let range = coracle::machine::egress::Range::new("192.0.2.0".parse().expect("one"), 24);
-            let bounds =
-                Bounds { egress: range.map(|range| vec![range]), rate_in: Some(1 << 30), rate_out: None };
+            let bounds = Bounds {
+                egress: range.map(|range| vec![range]),
+                rate_in: Some(1 << 30),
+                ..Bounds::default()
+            };
             Member::new(&plan, &[]).within(bounds)
         })
         .collect();
