@@ -6,11 +6,11 @@ use crate::error::{Error, Result};
 use crate::host::hosts::Hosts;
 use crate::host::lease::Lease;
 use crate::host::netlink::plan::zone::{self, Present};
-use crate::host::netlink::plan::{Prefix, siphash};
+use crate::host::netlink::plan::{Plan, Prefix, siphash};
 use crate::host::netlink::wire::{self, Wire};
 use crate::host::probe::{self, Tree};
 use crate::host::state::Record;
-use crate::host::{ids, label, netlink, networkd, ports, resolver, systemd1};
+use crate::host::{ids, label, lock, netlink, networkd, ports, resolver, systemd1};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::mounts::MountKind;
@@ -20,7 +20,8 @@ use crate::paths::Paths;
 use crate::plan::{self, Facts};
 use crate::supervisor::handover::{Kept, Link};
 use crate::supervisor::launch::Names;
-use crate::supervisor::runtime;
+use crate::supervisor::{reserve, runtime};
+use std::net::IpAddr;
 
 /// What was found.
 pub struct Found {
@@ -147,7 +148,30 @@ fn link(paths: &Paths, machine: &Machine, kept: Option<&Kept>) -> Result<Link> {
             let present = present(paths, machine, zone, kept, &mut taken);
             zone::plan(&machine.name, zone, &host, &taken, &present).map(Some)
         }
-        None => netlink::plan::plan(&machine.name, &host, &taken).map(Some),
+        None => own_link(paths, machine, kept, taken).map(Some),
+    }
+}
+
+/// A link of the machine's own: after a reboot the one it had, else one whose addresses nobody has who is
+/// just starting.
+fn own_link(paths: &Paths, machine: &Machine, kept: Option<&Kept>, mut taken: Vec<Prefix>) -> Result<Plan> {
+    let host = probe::host_id();
+    let before = kept.map(|kept| &kept.terms.record).filter(|record| record.zone.is_none());
+    let had = before.and_then(|record| {
+        record.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => netlink::plan::again(&machine.name, &host, *address),
+            IpAddr::V6(_) => None,
+        })
+    });
+    if let Some(plan) = had {
+        return Ok(plan);
+    }
+    loop {
+        let plan = netlink::plan::plan(&machine.name, &host, &taken)?;
+        if !lock::is_taken(&reserve::address_file(paths, plan.ipv4.guest)) {
+            return Ok(plan);
+        }
+        taken.push(Prefix::host(plan.ipv4.guest.into()));
     }
 }
 

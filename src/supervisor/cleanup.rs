@@ -4,9 +4,10 @@
 
 use super::firewall;
 use super::names::{self, Change};
-use super::wires;
+use super::{reserve, wires};
 use crate::error::{Error, Result};
 use crate::host::netlink::Removed;
+use crate::host::nftables::Member;
 use crate::host::state::Record;
 use crate::host::{cgroup, lock, machined, netlink, networkd, zone};
 use crate::machine::name::Name;
@@ -49,7 +50,11 @@ pub fn undo(paths: &Paths, record: &Record) {
         let gone = if record.cgroup_is_ours { directory.clone() } else { directory.join("payload") };
         note(cgroup::remove(&gone));
     }
-    if let Some(member) = &record.firewall {
+    // Addresses that another machine holds it never had: its part of the firewall would be that one's.
+    let address = |member: &Member| reserve::address_file(paths, member.addresses().0);
+    if let Some(member) = &record.firewall
+        && (member.zone().is_some() || !lock::is_taken(&address(member)))
+    {
         note(firewall::leave(paths, record, member));
     }
     if record.registered || record.host_interface.is_some() {

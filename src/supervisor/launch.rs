@@ -176,6 +176,9 @@ impl<'a> Launch<'a> {
         // Before anything else is made, and naming all that will be: whoever cleans up after a
         // kill at any later moment finds it here.
         firewall::reserve(paths, &mut self.record)?;
+        if let Some(plan) = self.ask.link.as_ref().filter(|plan| plan.zone.is_none()) {
+            self.locks.push(reserve::address(paths, plan.ipv4.guest)?.descriptor);
+        }
         let place = paths.machine(&self.ask.machine.name).join("root");
         std::fs::create_dir_all(&place).context(|| format!("cannot make '{}'", place.display()))?;
         for base in record::locked_ids(&self.ask) {

@@ -1,11 +1,12 @@
 //! Taking a machine's name, root and ids, before anything else happens.
 
 use super::cleanup;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::lock::{self, Lock};
 use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 /// Refuses a machine that runs, before anything is looked at or touched for it.
@@ -43,6 +44,21 @@ pub fn name(paths: &Paths, name: &Name) -> Result<Lock> {
         return taken(lock::take(&file)?);
     }
     Ok(lock)
+}
+
+/// The file that is locked while a machine has this address on a link of its own, with all that goes with it.
+pub fn address_file(paths: &Paths, address: Ipv4Addr) -> PathBuf {
+    paths.join("/run/systemd/nspawn/locks").join(format!("coracle-{address}"))
+}
+
+/// Takes the addresses of a link.
+///
+/// # Errors
+/// Another machine that has just taken them, of kind [`Kind::Contended`].
+pub fn address(paths: &Paths, address: Ipv4Addr) -> Result<Lock> {
+    lock::take(&address_file(paths, address))?.ok_or_else(|| {
+        Error::new(format!("another machine has taken {address} meanwhile")).kind_of(Kind::Contended)
+    })
 }
 
 /// The file that is locked while a root directory is in use, by what it is, device and inode:

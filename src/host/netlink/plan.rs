@@ -116,7 +116,6 @@ impl Plan {
 /// # Errors
 /// Where every slot is taken.
 pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan> {
-    let (host_interface, altname) = host_interface_name("ve-", machine);
     let first = siphash(SLOT_KEY, &[machine.as_str().as_bytes()]) % u64::from(SLOTS);
     let global = siphash(ULA_KEY, &[host_id]);
     let counted: Vec<Prefix> = taken.iter().copied().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
@@ -135,9 +134,20 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
             Error::new(format!("no free addresses for '{machine}': all of {POOL}/{POOL_LENGTH} is in use"))
                 .hint("take the route or address that covers it off the host, or set network.mode = \"host\" or \"none\"")
         })?;
+    Ok(of_slot(machine, host_id, slot))
+}
+
+/// The plan by which the machine had this address; nothing where it is none of ours.
+pub fn again(machine: &Name, host_id: &[u8; 16], address: Ipv4Addr) -> Option<Plan> {
+    let slot = address.to_bits().wrapping_sub(POOL.to_bits()) >> (32 - IPV4_LENGTH);
+    (slot < SLOTS).then(|| of_slot(machine, host_id, slot)).filter(|plan| plan.ipv4.guest == address)
+}
+
+fn of_slot(machine: &Name, host_id: &[u8; 16], slot: u32) -> Plan {
+    let (host_interface, altname) = host_interface_name("ve-", machine);
     let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
     let host_mac = mac(HOST_MAC_KEY, host_id, machine.as_str());
-    Ok(Plan {
+    Plan {
         machine: machine.clone(),
         host_interface,
         altname,
@@ -147,8 +157,8 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
         router_mac: host_mac,
         ipv4: ipv4(slot),
         ipv4_length: IPV4_LENGTH,
-        ipv6: ipv6(global, slot, guest_mac),
-    })
+        ipv6: ipv6(siphash(ULA_KEY, &[host_id]), slot, guest_mac),
+    }
 }
 
 /// Name of the host's end for a machine, `ve-` or as a port of a bridge `vb-` in front, and the unabridged one where it is longer than an
@@ -261,6 +271,10 @@ mod tests {
     #[test]
     fn what_is_taken_is_left_alone() {
         let free = plan(&name("web"), &ID, &[]).unwrap();
+        let beside = plan(&name("web"), &ID, &[Prefix::host(free.ipv4.host.into())]).unwrap();
+        assert_eq!(again(&name("web"), &ID, beside.ipv4.guest), Some(beside), "a reboot changes nothing");
+        assert_eq!(again(&name("web"), &ID, free.ipv4.host), None);
+        assert_eq!(again(&name("web"), &ID, Ipv4Addr::new(10, 178, 0, 2)), None);
         for taken in [
             Prefix::host(IpAddr::V4(free.ipv4.guest)),
             Prefix { address: IpAddr::V4(free.ipv4.host), length: 24 },

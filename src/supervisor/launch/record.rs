@@ -77,5 +77,6 @@ fn files(ask: &Ask<'_>) -> Vec<PathBuf> {
     let link = own.map(|_| networkd::host_file(ask.paths, &ask.machine.name));
     let ids = locked_ids(ask).map(|base| ids::lock_file(ask.paths, base));
     let root = reserve::root_file(ask.paths, ask.root_identity);
-    link.into_iter().chain(ids).chain([root]).collect()
+    let address = own.map(|plan| reserve::address_file(ask.paths, plan.ipv4.guest));
+    link.into_iter().chain(ids).chain([root]).chain(address).collect()
 }
