@@ -36,6 +36,9 @@ fn a_connection_starts_a_machine_and_is_answered() {
     println!("{}", host.ok(&["systemctl", "cat", "coracle-on-demand@m.socket"]));
     host.sh_ok("test -L /run/systemd/generator/sockets.target.wants/coracle-on-demand@m.socket");
     listens(&host, "listening");
+    let status = host.coracle(&["status", "m"]);
+    println!("{status}");
+    assert!(status.contains("starts by: 8080:80, 127.0.0.1:8081:80, [::1]:8082-8083:80-81\n"), "{status}");
     // Forwarding, and the anycast routes of a router, stay after the first start.
     for place in ["127.0.0.1:8080", "[::1]:8080", "127.0.0.1:8081", "[::1]:8082", "192.0.2.1:8080"] {
         assert_eq!(ours(&host), "0\n");
@@ -87,6 +90,7 @@ fn a_connection_starts_a_machine_and_is_answered() {
     listens(&host, "listening");
     before.assert_same(&host);
     host.sh_ok("systemctl stop coracle-on-demand@m.socket");
+    assert!(!host.coracle(&["status", "m"]).contains("starts by"));
     host.stop();
 }
 

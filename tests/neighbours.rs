@@ -215,3 +215,36 @@ fn beside_ufw() {
     println!("{}", assert_lives_beside(&host));
     host.stop();
 }
+
+/// Docker has the kernel filter bridges as it filters routers: then its rules stand between the machines of a zone too.
+#[test]
+fn a_zone_beside_docker() {
+    let host = host();
+    host.sh_ok(DOCKER);
+    let zoned = "[network]\nmode = \"zone\"\nzone = \"lan\"\n";
+    host.define("a", &format!("{zoned}ports = [\"8080:80\"]\n"));
+    host.define("b", zoned);
+    for filtered in [0, 1] {
+        host.sh_ok(&format!(
+            "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {filtered} >$f; done"
+        ));
+        println!("bridges filtered: {filtered}; {}", assert_lives_beside(&host));
+        // By the port where the host itself asks, at its loopback addresses: not at ::1 where bridges are filtered.
+        let before = Snapshot::take(&host);
+        host.coracle(&["start", "a", "b"]);
+        host.wait_until(LONG, &format!("{} | grep 'hello from busybox'", support::fetch("127.0.0.1:8080")));
+        let by_ipv6 = format!("timeout 2 {} | grep 'hello from busybox'", support::fetch("[::1]:8080"));
+        assert_eq!(host.sh(&by_ipv6).status == 0, filtered == 0, "filtered: {filtered}");
+        assert_eq!(host.unit_journal("a").contains("ports do not answer at ::1"), filtered == 1);
+        for address in host.property("b", "addresses").split(' ') {
+            let url = format!(
+                "http://{}/",
+                if address.contains(':') { format!("[{address}]") } else { address.into() }
+            );
+            host.in_guest("a", &["busybox", "wget", "-T", "3", "-q", "-O", "-", &url]).success("its zone");
+        }
+        host.coracle(&["stop", "a", "b"]);
+        before.assert_same(&host);
+    }
+    host.stop();
+}

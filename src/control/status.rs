@@ -12,6 +12,7 @@ use crate::host::state::Record;
 use crate::host::systemd1::{self, UnitStatus};
 use crate::machine::Machine;
 use crate::machine::name::Name;
+use crate::machine::network::on_demand_unit;
 use crate::paths::Paths;
 use serde::Serialize;
 use std::io::Write;
@@ -36,6 +37,8 @@ pub struct Status {
     pub zone: Option<String>,
     /// Ports of the host that lead to it.
     pub ports: Vec<String>,
+    /// Those at which systemd listens for it, while it does not run: the first connection starts it.
+    pub on_demand: Vec<String>,
     /// What went over its link, while it runs.
     pub traffic: Option<Traffic>,
     /// What systemd says of the unit, where there is one.
@@ -88,13 +91,14 @@ pub fn collect(
         Err(error) => return Err(error),
     };
     let mut machine = record.as_ref().map_or_else(|| Row::of_unit(name, state), Row::of_record);
-    let root = defined.map(|machine| machine.root.directory.clone());
+    let root = defined.as_ref().map(|machine| machine.root.directory.clone());
     machine.root = machine.root.or(root);
     let log = logs::tail(paths, name, machine.root.as_deref(), LINES).unwrap_or_else(|error| {
         log::warn!("{error}, ignoring");
         Vec::new()
     });
     let alive = record.as_ref().filter(|record| record.is_alive());
+    let stopped = defined.as_ref().filter(|_| alive.is_none());
     Ok(Status {
         supervisor: alive.map(|record| record.supervisor),
         machine_id: record.as_ref().map(|record| record.machine_id.clone()).filter(|id| !id.is_empty()),
@@ -104,6 +108,7 @@ pub fn collect(
         host_interface: alive.and_then(|record| record.host_interface.clone()),
         zone: alive.and_then(|record| record.zone.as_ref().map(ToString::to_string)),
         ports: alive.map(|record| record.ports.clone()).unwrap_or_default(),
+        on_demand: stopped.map(listened_at).unwrap_or_default(),
         traffic: alive.and_then(Traffic::of),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
@@ -175,6 +180,7 @@ impl Status {
             ("link", self.host_interface.clone()),
             ("zone", self.zone.clone()),
             ("ports", words(self.ports.clone())),
+            ("starts by", words(self.on_demand.clone())),
             ("traffic", self.traffic.map(|it| format!("{} in, {} out", size(it.received), size(it.sent)))),
             ("dropped", self.traffic.and_then(|it| it.dropped())),
             ("memory", machine.memory.map(size)),
@@ -201,6 +207,14 @@ impl From<&UnitStatus> for Unit {
             failure: (status.active_state == "failed").then(|| status.describe_failure()),
         }
     }
+}
+
+/// The ports that start a machine, where systemd listens at them.
+fn listened_at(machine: &Machine) -> Vec<String> {
+    let ports = &machine.network.on_demand;
+    let listens = !ports.is_empty()
+        && read_unit(&on_demand_unit(&machine.name)).is_some_and(|socket| socket.active_state == "active");
+    ports.iter().filter(|_| listens).map(ToString::to_string).collect()
 }
 
 /// What systemd says of a unit, where there is a systemd and it knows the unit.
@@ -241,6 +255,7 @@ mod tests {
             out_of_memory_kills: 0,
             zone: None,
             ports: Vec::new(),
+            on_demand: vec!["8080:80".into()],
             traffic: None,
             unit: Some(Unit::from(&unit)),
             waits: None,
@@ -253,6 +268,7 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "web: failed\n\
              \u{20}    failure: exit status 125: no init in '/srv'\n\
+             \u{20}  starts by: 8080:80\n\
              \u{20}       unit: coracle@web.service (failed, failed; disabled)\n\
              \na line\n"
         );
