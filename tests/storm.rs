@@ -3,6 +3,13 @@
 
 mod support;
 
+use coracle::host::netlink::plan::plan;
+use coracle::host::netlink::plan::zone::{self, Present};
+use coracle::host::nftables::{self, Added, Bounds, Member, Others};
+use coracle::machine::egress::Range;
+use coracle::machine::name::Name;
+use coracle::machine::network::Zone;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 use support::{Host, LONG, Snapshot};
 
@@ -166,57 +173,79 @@ fn the_last_machine_costs_what_the_first_did() {
     host.stop();
 }
 
-/// What the kernel takes for one machine's part to come and to go, the medians of many.
+/// What the kernel takes for one machine's part to come and to go, the medians of many; with links of their own, and in one zone.
 #[test]
 fn the_part_of_the_last_costs_what_that_of_the_first_did() {
-    use coracle::host::netlink::plan::plan;
-    use coracle::host::nftables::{self, Added, Bounds, Member, Others};
-    use coracle::machine::name::Name;
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root");
         return;
     }
     // Of this thread alone.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
-    let members: Vec<Member> = (0..300)
-        .map(|number| {
-            let name = Name::new(&format!("m{number}")).expect("a name");
-            let mut plan = plan(&name, &[7; 16], &[]).expect("a plan");
-            // Each a slot of its own.
-            plan.ipv4.guest = std::net::Ipv4Addr::from_bits(0x0ab1_0000 + number * 4 + 2);
-            plan.ipv6.guest =
-                std::net::Ipv6Addr::from_bits(0xfd00_u128 << 112 | u128::from(number) << 64 | 2);
-            let range = coracle::machine::egress::Range::new("192.0.2.0".parse().expect("one"), 24);
-            let bounds = Bounds {
-                egress: range.map(|range| vec![range]),
-                rate_in: Some(1 << 30),
-                ..Bounds::default()
-            };
-            Member::new(&plan, &[]).within(bounds)
-        })
-        .collect();
-    let others = Others { any: true, ..Others::default() };
-    let comes_and_goes = |member: &Member| {
-        let mut times: Vec<[Duration; 2]> = (0..21)
-            .map(|_| {
-                let begun = Instant::now();
-                assert!(matches!(nftables::add(member).expect("come"), Added::Member));
-                let come = begun.elapsed();
-                nftables::remove(member, others).expect("go");
-                [come, begun.elapsed() - come]
-            })
-            .collect();
+    for zone in [None, Some(Zone::new("lan").expect("a zone"))] {
+        let members = members(zone.as_ref());
+        let place = zone.map_or("links of their own".into(), |zone| format!("zone {zone}"));
+        assert!(matches!(nftables::add(&members[0]).expect("the first"), Added::Member));
+        let second = comes_and_goes(&members[1]);
+        let one = rules();
+        for member in &members[1..299] {
+            nftables::add(member).expect("come");
+        }
+        let last = comes_and_goes(&members[299]);
+        nftables::add(&members[299]).expect("come");
+        let all = rules();
+        println!("{place}: comes and goes as the second: {second:.2?}, as the 300th: {last:.2?}");
+        println!("{place}: {one} rules for one, {all} for 300");
+        assert_eq!(one, all, "rules never change");
+        nftables::remove(&members[0], Others::default()).expect("the table");
+    }
+}
+
+/// The parts of 300 machines.
+fn members(zone: Option<&Zone>) -> Vec<Member> {
+    let mut present = Present::default();
+    let member = |number: u32| {
+        let name = Name::new(&format!("m{number}")).expect("a name");
+        let plan = match zone {
+            None => {
+                let mut plan = plan(&name, &[7; 16], &[]).expect("a plan");
+                // Each a slot of its own.
+                plan.ipv4.guest = Ipv4Addr::from_bits(0x0ab1_0000 + number * 4 + 2);
+                plan.ipv6.guest = Ipv6Addr::from_bits(0xfd00_u128 << 112 | u128::from(number) << 64 | 2);
+                plan
+            }
+            Some(zone) => zone::plan(&name, zone, &[7; 16], &[], &present).expect("a plan"),
+        };
+        present.members.push(plan.ipv4.guest);
+        let range = Range::new("192.0.2.0".parse().expect("one"), 24);
+        let bounds =
+            Bounds { egress: range.map(|range| vec![range]), rate_in: Some(1 << 30), ..Bounds::default() };
+        Member::new(&plan, &[]).within(bounds)
+    };
+    (0..300).map(member).collect()
+}
+
+/// How long a machine takes to come, and to go.
+fn comes_and_goes(member: &Member) -> [Duration; 2] {
+    let others = Others { any: true, zoned: true, same_zone: true };
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..21 {
+        let begun = Instant::now();
+        assert!(matches!(nftables::add(member).expect("come"), Added::Member));
+        times[0].push(begun.elapsed());
+        let begun = Instant::now();
+        nftables::remove(member, others).expect("go");
+        times[1].push(begun.elapsed());
+    }
+    times.map(|mut times| {
         times.sort_unstable();
         times[10]
-    };
-    assert!(matches!(nftables::add(&members[0]).expect("the first"), Added::Member));
-    let second = comes_and_goes(&members[1]);
-    for member in &members[1..299] {
-        nftables::add(member).expect("come");
-    }
-    let last = comes_and_goes(&members[299]);
-    println!("comes and goes as the second: {second:.2?}, as the 300th: {last:.2?}");
-    nftables::remove(&members[0], Others::default()).expect("the table");
+    })
+}
+
+/// How many rules the tables have.
+fn rules() -> u64 {
+    nftables::counters::dropped().expect("the rules").iter().map(|chain| chain.rules).sum()
 }
 
 /// Records of 299 machines that live, as this shell does, and `refit`, which takes them into the table.

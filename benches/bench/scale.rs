@@ -6,6 +6,7 @@ use super::managers::{self, Manager};
 use super::run;
 use super::table::{self, median, number, ratio};
 use std::fs;
+use std::time::Instant;
 
 const MACHINES: usize = 100;
 
@@ -55,8 +56,23 @@ fn grow(one: &Manager, names: &[String]) {
     ];
     table::print(&format!("Scale: busybox machines of {}", one.name), &head, &rows);
     failure.iter().for_each(|why| println!("{why}"));
-    names.iter().take(took.len()).for_each(|name| drop(one.ask(one.end, name)));
+    // Those that came last go first, so that the ends of the first are with few beside them.
+    let ends: Vec<f64> = names.iter().take(took.len()).rev().map(|name| end(one, name)).collect();
+    let (many, few) =
+        (ends.get(..10).unwrap_or(&ends), ends.get(ends.len().saturating_sub(10)..).unwrap_or(&ends));
+    let ends = [number(median(many)), number(median(few)), ratio(median(many), Some(median(few)))];
+    println!(
+        "  end of one of the last ten {} ms, of one of the first ten {} ms, / {}",
+        ends[0], ends[1], ends[2]
+    );
     names.iter().for_each(|name| one.end(name));
+}
+
+/// How long one takes to end the hard way, milliseconds.
+fn end(one: &Manager, name: &str) -> f64 {
+    let begun = Instant::now();
+    drop(one.ask(one.end, name));
+    begun.elapsed().as_secs_f64() * 1e3
 }
 
 fn row(took: &[f64], list: &[String], each: f64) -> Vec<String> {
