@@ -178,7 +178,7 @@ mod tests {
                 bridge: None,
                 namespace: None,
                 further: Vec::new(),
-                hosts: machine::network::ResolvConf::Auto,
+                hosts: machine::network::HostNames::Auto,
                 resolv_conf: machine::network::ResolvConf::Auto,
                 ports: Vec::new(),
                 on_demand: Vec::new(),

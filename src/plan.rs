@@ -21,7 +21,7 @@ use crate::machine::users::{NESTING_RANGE_SIZE, Ownership, RANGE_SIZE, Users};
 use crate::sys::mount::{Attributes, Depth};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use step::{BuildStep, HostStep, LeadStep, Missing, Source};
+use step::{BuildStep, HostStep, LeadStep, Missing, Resolver, Source};
 
 /// A user of the guest, as its passwd(5) says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +78,8 @@ pub struct Facts {
     pub further_devices: Vec<NamedDevice>,
     /// A .network file for a guest that runs networkd, where the link has addresses.
     pub guest_network_file: Option<String>,
-    /// The text of the guest's resolv.conf(5), where it is to have one from us.
-    pub resolv_conf: Option<String>,
+    /// What becomes of the guest's resolv.conf(5), where it does not stay as it is.
+    pub resolv_conf: Option<Resolver>,
     /// A file of the host that is bound over the guest's hosts(5), where that cannot be written.
     pub hosts_file: Option<PathBuf>,
     /// Where the tree is attached until it becomes the root: an empty directory of the host.
@@ -252,10 +252,8 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         },
     ];
     steps.extend(files::api(machine, facts));
-    if let Some(content) = &facts.resolv_conf {
-        // After `/run`, where most links lead.
-        steps.push(BuildStep::Resolver { content: content.clone() });
-    }
+    // After `/run`, where most links lead.
+    steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::Resolver));
     if let Some(file) = &facts.hosts_file {
         steps.push(BuildStep::Bind {
             source: Source::Host(file.clone()),

@@ -17,7 +17,7 @@ use coracle::machine::name::Name;
 use coracle::machine::network::Mode;
 use coracle::machine::users::Users;
 use coracle::paths::Paths;
-use coracle::plan::step::{BuildStep, HostStep, LeadStep, Source};
+use coracle::plan::step::{BuildStep, HostStep, LeadStep, Resolver, Source};
 use coracle::plan::{Facts, Plan, User, make};
 use coracle::sys::mount::Depth;
 use std::fmt::Write as _;
@@ -110,7 +110,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         guest_network_file: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
             .then(|| "[Match]\n".into()),
         resolv_conf: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
-            .then(|| "nameserver 192.0.2.53\n".into()),
+            .then(|| Resolver::Written("nameserver 192.0.2.53\n".into())),
         hosts_file: None,
         attach_at: "/run/coracle/web/root".into(),
         label: None,

@@ -21,7 +21,7 @@ use coracle::machine::init::{Init, InitChoice};
 use coracle::machine::name::Name;
 use coracle::paths::Paths;
 use coracle::payload::{self, Place};
-use coracle::plan::step::BuildStep;
+use coracle::plan::step::{BuildStep, Resolver};
 use coracle::plan::{Facts, User, make};
 use coracle::sys::process::{self, Ended, Side};
 use nix::sched::{CloneFlags, unshare};
@@ -282,7 +282,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),
         guest_network_file: Some("[Match]\n".into()),
-        resolv_conf: Some("nameserver 192.0.2.53\n".into()),
+        resolv_conf: Some(Resolver::Written("nameserver 192.0.2.53\n".into())),
         hosts_file: None,
         label: None,
         attach_at: base.join("at"),

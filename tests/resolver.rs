@@ -120,3 +120,77 @@ fn resolved_of_the_host_knows_machines_by_name() {
     before.assert_same(&host);
     host.stop();
 }
+
+/// The modes of systemd-nspawn: what becomes of a file, of none, of links that lead nowhere and elsewhere, and in a tree
+/// that nobody writes.
+#[test]
+fn a_file_of_the_host_comes_by_every_way() {
+    let host = Host::builder().guest_as("busybox", "m").start();
+    host.sh_ok("machinectl -q list");
+    host.sh_ok("test -f /usr/lib/systemd/resolv.conf");
+    let before = Snapshot::take(&host);
+    let etc = "/var/lib/machines/m/etc";
+    let outcome = |setup: &str, mode: &str, rest: &str| {
+        host.sh_ok(&format!("cd {etc} && rm -rf resolv.conf && {{ {setup}; }}"));
+        host.define("m", &format!("{rest}[network]\nmode = \"none\"\nresolv-conf = \"{mode}\"\n"));
+        host.coracle(&["start", "--wait=running", "m"]);
+        let text = host.in_guest("m", &["cat", "/etc/resolv.conf"]).stdout;
+        let is_mounted =
+            host.in_guest("m", &["grep", "-q", " /etc/resolv.conf ", "/proc/self/mountinfo"]).status == 0;
+        let writes = host.in_guest("m", &["sh", "-c", "echo x >>/etc/resolv.conf"]).status == 0;
+        host.coracle(&["stop", "m"]);
+        before.assert_same(&host);
+        (text, is_mounted, writes)
+    };
+    let (none, own, dangling, elsewhere) = (
+        "true",
+        "echo own >resolv.conf",
+        "ln -s ../run/nowhere resolv.conf",
+        "cp /etc/passwd elsewhere; ln -s elsewhere resolv.conf",
+    );
+    for (word, file) in [
+        ("host", "/etc/resolv.conf"),
+        ("static", "/usr/lib/systemd/resolv.conf"),
+        ("uplink", "/run/systemd/resolve/resolv.conf"),
+        ("stub", "/run/systemd/resolve/stub-resolv.conf"),
+    ] {
+        let text = host.read(file);
+        let (one, other) = if word == "host" { (none, own) } else { (own, none) };
+        assert_eq!(outcome(one, &format!("copy-{word}"), ""), (text.clone(), false, true), "{one}");
+        assert_eq!(outcome(other, &format!("bind-{word}"), ""), (text.clone(), true, false), "{other}");
+        assert_eq!(outcome(dangling, &format!("replace-{word}"), ""), (text.clone(), false, true));
+        println!("{word}: copied, bound, replaced");
+    }
+    let passwd = host.read("/etc/passwd");
+    for mode in ["copy-host", "bind-host"] {
+        assert_eq!(outcome(dangling, mode, "").0, "", "{mode}");
+        assert_eq!(outcome(elsewhere, mode, "").0, passwd, "{mode}");
+    }
+    // A link out of the tree leads into the tree, and nothing is written through it.
+    host.sh_ok("echo victim >/run/victim");
+    for mode in ["copy-host", "replace-host", "bind-host", "delete"] {
+        outcome("ln -s ../../../../../run/victim resolv.conf", mode, "");
+        assert_eq!(host.read("/run/victim"), "victim\n", "{mode}");
+    }
+    let text = host.read("/etc/resolv.conf");
+    let fixed = "[root]\nread-only = true\n";
+    for mode in ["copy-host", "replace-host", "bind-host"] {
+        assert_eq!(outcome(own, mode, fixed), (text.clone(), true, false), "{mode}");
+        assert_eq!(host.read(&format!("{etc}/resolv.conf")), "own\n", "{mode}");
+    }
+    for setup in [none, own, dangling] {
+        assert_eq!(outcome(setup, "delete", "").0, "", "{setup}");
+        host.sh_ok(&format!("! test -L {etc}/resolv.conf"));
+    }
+    // The option of run, and a file that the host has not.
+    host.sh_ok(&format!("rm -f {etc}/resolv.conf; mv /usr/lib/systemd/resolv.conf /run/static"));
+    let run = |mode: &str| {
+        let option = format!("--resolv-conf={mode}");
+        host.exec(&["coracle", "run", "-q", "-D", "/var/lib/machines/m", &option, "cat", "/etc/resolv.conf"])
+    };
+    assert_eq!(run("copy-host").success("run").stdout, text);
+    assert_eq!(run("delete").stdout, "");
+    let missing = run("copy-static");
+    assert!(missing.stderr.contains("cannot read '/usr/lib/systemd/resolv.conf'"), "{missing}");
+    host.stop();
+}

@@ -28,6 +28,7 @@ const WORDS: &[Word] = &[
     ("--network-bridge=", "network.bridge", |run| run.network_bridge.as_deref()),
     ("--network-zone=", "network.zone", |run| run.network_zone.as_deref()),
     ("--network-namespace-path=", "network.namespace-path", |run| run.network_namespace_path.as_deref()),
+    ("--resolv-conf=", "network.resolv-conf", |run| run.resolv_conf.as_deref()),
     ("--selinux-context=", "security.selinux-context", |run| run.selinux_context.as_deref()),
     ("--selinux-apifs-context=", "security.selinux-apifs-context", |run| {
         run.selinux_apifs_context.as_deref()

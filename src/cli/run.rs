@@ -139,6 +139,10 @@ pub struct Run {
     #[arg(short, long, value_name = "PORT", help_heading = "Network")]
     pub port: Vec<String>,
 
+    /// What becomes of its /etc/resolv.conf: auto, off, delete, or copy-, replace- or bind- with host, static, uplink or stub
+    #[arg(long, value_name = "MODE", help_heading = "Network")]
+    pub resolv_conf: Option<String>,
+
     /// Capabilities to add, separated by commas
     #[arg(long, value_name = "LIST", help_heading = "Security")]
     pub capability: Vec<String>,

@@ -12,7 +12,7 @@ use crate::machine::console::Console;
 use crate::machine::egress::Destination;
 use crate::machine::init::{InitChoice, Wait};
 use crate::machine::name::Name;
-use crate::machine::network::{InterfaceName, Mode, Names, Port, ResolvConf, Zone};
+use crate::machine::network::{HostNames, InterfaceName, Mode, Names, Port, ResolvConf, Zone};
 use crate::machine::users::Users;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -344,7 +344,7 @@ settings! {
     /// What becomes of the guest's resolv.conf.
     resolv_conf: One<ResolvConf> = One "network.resolv-conf";
     /// Whether names are put into the guest's hosts(5).
-    hosts: One<ResolvConf> = One "network.hosts";
+    hosts: One<HostNames> = One "network.hosts";
     /// Ports of the host that lead to it.
     ports: Many<Port> = Many "network.ports";
     /// More of them, which start it.

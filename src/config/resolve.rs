@@ -11,7 +11,7 @@ use crate::machine::identity::Identity;
 use crate::machine::init::{Boot, InitChoice, Wait};
 use crate::machine::mounts::{Mount, MountKind};
 use crate::machine::name::Name;
-use crate::machine::network::{Further, FurtherKind, Mode, Names, Network, ResolvConf};
+use crate::machine::network::{Further, FurtherKind, HostNames, Mode, Names, Network, ResolvConf};
 use crate::machine::resources::Resources;
 use crate::machine::root::Root;
 use crate::machine::security::{NESTING_CALLS, OPTIONAL_DEVICES, Security};
@@ -82,7 +82,7 @@ fn filled(name: &Name, mut said: Layer, profile: Profile) -> Layer {
     let mode = implied.iter().find(|(is_so, _)| *is_so).map_or(Mode::Veth, |(_, mode)| *mode);
     said.mode.fill(|| mode);
     said.resolv_conf.fill(|| ResolvConf::Auto);
-    said.hosts.fill(|| ResolvConf::Auto);
+    said.hosts.fill(|| HostNames::Auto);
     said.environment.keep_last(|variable| variable.name.clone());
     said.nesting.fill(|| false);
     said.no_new_privileges.fill(|| false);

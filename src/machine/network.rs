@@ -24,7 +24,7 @@ pub struct Network {
     /// What becomes of the guest's `/etc/resolv.conf`.
     pub resolv_conf: ResolvConf,
     /// Whether names of its host and zone are put into the guest's `/etc/hosts`.
-    pub hosts: ResolvConf,
+    pub hosts: HostNames,
     /// Ports of the host that lead to it.
     pub ports: Vec<Port>,
     /// Those of them that start it where it does not run.
@@ -238,7 +238,57 @@ impl fmt::Display for Port {
 /// What becomes of the guest's `/etc/resolv.conf`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolvConf {
-    /// The host's name servers are written to it, where the machine has a link to reach them by.
+    /// The host's name servers are written to it, where the machine has a link to reach them by, and again as they
+    /// change.
+    Auto,
+    /// It stays as it is.
+    Off,
+    /// It is taken away.
+    Delete,
+    /// A file of the host comes to its place, once.
+    From(ResolvWay, ResolvFile),
+}
+
+/// How a file of the host comes to the place of the guest's `/etc/resolv.conf`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResolvWay {
+    /// Written to the guest's file; a link is left alone.
+    Copy,
+    /// In place of whatever is there.
+    Replace,
+    /// Mounted over the guest's file, read-only; a link is left alone.
+    Bind,
+}
+
+/// A file of the host for name servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResolvFile {
+    /// Its own.
+    Host,
+    /// The one that systemd brings, for resolved's stub.
+    Static,
+    /// The servers that resolved asks.
+    Uplink,
+    /// The stub that resolved is.
+    Stub,
+}
+
+impl ResolvFile {
+    /// Where it is.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Host => "/etc/resolv.conf",
+            Self::Static => "/usr/lib/systemd/resolv.conf",
+            Self::Uplink => "/run/systemd/resolve/resolv.conf",
+            Self::Stub => "/run/systemd/resolve/stub-resolv.conf",
+        }
+    }
+}
+
+/// What becomes of the guest's `/etc/hosts`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostNames {
+    /// Names of its host and zone are kept in it, where the machine has a link.
     Auto,
     /// It stays as it is.
     Off,

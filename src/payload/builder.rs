@@ -83,7 +83,7 @@ impl Builder {
             }
             BuildStep::Mask { target } => mounts::mask(self.places()?, target),
             BuildStep::Detach { target } => mounts::detach(self.places_mut()?, target),
-            BuildStep::Resolver { content } => resolver::write(self.places()?, content, owner),
+            BuildStep::Resolver(wanted) => resolver::make(self.places()?, wanted, owner),
             BuildStep::NotifySocket { path } => self.notify_socket(path),
             BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {

@@ -4,21 +4,23 @@
 use super::places::Places;
 use super::{check, mounts, nodes};
 use crate::error::{Context, Error, Result};
+use crate::plan::step::Resolver;
 use crate::sys::mount::{self, Attributes, Depth};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 const NAME: &str = "resolv.conf";
 
-/// Writes the file. Where a link leads to `/run`, as resolved's and resolvconf's do, it is made
-/// there: who manages it takes it over, and without one it stands. A link elsewhere is the owner's.
+/// Makes it what is wanted. Where a link leads to `/run`, as resolved's and resolvconf's do, the file that
+/// is ours is made there: who manages it takes it over, and without one it stands. Any other link is the
+/// owner's, and what is to be copied or mounted leaves every link alone.
 ///
 /// # Errors
 /// A file that can neither be written nor covered.
-pub fn write(places: &Places, content: &str, owner: u32) -> Result<()> {
+pub fn make(places: &Places, wanted: &Resolver, owner: u32) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let etc = match places.open_as(Path::new("/etc"), flags) {
         Ok(etc) => etc,
@@ -26,16 +28,49 @@ pub fn write(places: &Places, content: &str, owner: u32) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::from(error).context("cannot open '/etc' in the tree")),
     };
-    if let Ok(link) = rustix::fs::readlinkat(&etc, NAME, Vec::new()) {
-        return match in_run(Path::new(&*link.to_string_lossy())) {
+    let link = rustix::fs::readlinkat(&etc, NAME, Vec::new()).ok();
+    match (wanted, link) {
+        (Resolver::Written(content), Some(link)) => match in_run(Path::new(&*link.to_string_lossy())) {
             Some(place) => write_in_run(places, &place, content, owner),
             None => Ok(()),
-        };
+        },
+        (Resolver::Copied(_) | Resolver::Bound(_), Some(_)) => Ok(()),
+        (Resolver::Written(content) | Resolver::Copied(content), None) => {
+            unless_read_only(write_in_tree(&etc, content, owner), places, content, owner)
+        }
+        (Resolver::Replaced(content), _) => {
+            let replaced = remove(&etc).and_then(|()| write_in_tree(&etc, content, owner));
+            unless_read_only(replaced, places, content, owner)
+        }
+        (Resolver::Bound(file), None) => bind(places, &etc, file, owner),
+        (Resolver::Deleted, _) => remove(&etc).context(|| "cannot remove '/etc/resolv.conf' in the tree"),
     }
-    match write_in_tree(&etc, content, owner) {
+}
+
+/// Where nobody can write to the tree, its file is covered.
+fn unless_read_only(written: std::io::Result<()>, places: &Places, content: &str, owner: u32) -> Result<()> {
+    match written {
         Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => cover(places, content, owner),
         other => other.context(|| "cannot write '/etc/resolv.conf' in the tree"),
     }
+}
+
+/// Takes away whatever is there, itself. A directory stays.
+fn remove(etc: &OwnedFd) -> std::io::Result<()> {
+    match rustix::fs::unlinkat(etc, NAME, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other.map_err(Into::into),
+    }
+}
+
+/// Mounts a file of the host over the tree's, which is made for it where it can be.
+fn bind(places: &Places, etc: &OwnedFd, file: &Path, owner: u32) -> Result<()> {
+    if let Err(Errno::NOENT) = rustix::fs::statat(etc, NAME, AtFlags::SYMLINK_NOFOLLOW) {
+        let made = write_in_tree(etc, "", owner);
+        made.context(|| "cannot make a place for '/etc/resolv.conf' in the tree")?;
+    }
+    let from = rustix::fs::open(file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    mount_over(places, from.context(|| format!("cannot open '{}'", file.display()))?)
 }
 
 /// Where a link in `/etc` leads, if to a place below `/run`.
@@ -85,9 +120,15 @@ fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> std::io::Result<()
 /// Binds a file of ours over the one of a read-only tree; without one there is no place for it.
 fn cover(places: &Places, content: &str, owner: u32) -> Result<()> {
     let ours = Path::new("/run/host-resolv.conf");
-    let Ok(place) = places.open(Path::new("/etc/resolv.conf")) else { return Ok(()) };
+    if places.open(Path::new("/etc/resolv.conf")).is_err() {
+        return Ok(());
+    }
     nodes::file(places, ours, 0o644, content, owner)?;
-    let from = places.open(ours).context(|| "cannot open the resolver's file")?;
+    mount_over(places, places.open(ours).context(|| "cannot open the resolver's file")?)
+}
+
+fn mount_over(places: &Places, from: OwnedFd) -> Result<()> {
+    let place = places.open(Path::new("/etc/resolv.conf")).context(|| "cannot open '/etc/resolv.conf'")?;
     let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), Depth::One))?;
     check("cannot restrict it", mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only()))?;
     check("cannot attach it", mount::attach(tree.as_fd(), place.as_fd()))

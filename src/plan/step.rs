@@ -74,6 +74,21 @@ pub enum Missing {
     Skip,
 }
 
+/// What the guest's `/etc/resolv.conf` is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolver {
+    /// A file with this in it, also where a link leads to `/run`.
+    Written(String),
+    /// The same, but for a link.
+    Copied(String),
+    /// The same, in place of whatever there is.
+    Replaced(String),
+    /// This file of the host, mounted over it.
+    Bound(PathBuf),
+    /// None.
+    Deleted,
+}
+
 /// A device node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Device {
@@ -133,11 +148,8 @@ pub enum BuildStep {
         /// What is in it.
         content: String,
     },
-    /// Writes the guest's `/etc/resolv.conf`.
-    Resolver {
-        /// What is in it.
-        content: String,
-    },
+    /// Makes the guest's `/etc/resolv.conf` what it is to be.
+    Resolver(Resolver),
     /// Makes a named pipe, owned by the guest's root.
     Fifo {
         /// Where.
@@ -231,7 +243,13 @@ impl BuildStep {
             }
             Self::Directory { path, mode } => format!("make directory '{}' {mode:03o}", path.display()),
             Self::File { path, mode, .. } => format!("make file '{}' {mode:03o}", path.display()),
-            Self::Resolver { .. } => "write '/etc/resolv.conf'".into(),
+            Self::Resolver(Resolver::Written(_)) => "write '/etc/resolv.conf'".into(),
+            Self::Resolver(Resolver::Copied(_)) => "copy to '/etc/resolv.conf'".into(),
+            Self::Resolver(Resolver::Replaced(_)) => "replace '/etc/resolv.conf'".into(),
+            Self::Resolver(Resolver::Bound(file)) => {
+                format!("bind '{}' over '/etc/resolv.conf'", file.display())
+            }
+            Self::Resolver(Resolver::Deleted) => "remove '/etc/resolv.conf'".into(),
             Self::Fifo { path, mode } => format!("make fifo '{}' {mode:03o}", path.display()),
             Self::Socket { path } => format!("make socket '{}'", path.display()),
             Self::Node { path, device, mode } => {

@@ -14,9 +14,10 @@ use crate::host::{ids, label, lock, netlink, networkd, ports, resolver, systemd1
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::mounts::MountKind;
-use crate::machine::network::{Mode, ResolvConf, Zone, on_demand_unit};
+use crate::machine::network::{HostNames, Mode, ResolvConf, ResolvWay, Zone, on_demand_unit};
 use crate::machine::users::Users;
 use crate::paths::Paths;
+use crate::plan::step::Resolver;
 use crate::plan::{self, Facts};
 use crate::supervisor::handover::{Kept, Link};
 use crate::supervisor::launch::Names;
@@ -100,13 +101,36 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         devices: probe::devices(),
         further_devices: probe::named_devices(&machine.security)?,
         guest_network_file,
-        resolv_conf: resolver.map(|resolver| resolver.to_string()),
+        resolv_conf: resolv_conf(paths, machine, resolver.as_ref()),
         hosts_file: names.as_ref().filter(|names| names.bound.is_some()).map(|names| names.hosts.path()),
         attach_at: paths.machine(&machine.name).join("root"),
         label: label::of_machine(&machine.security)?,
         on_terminal: on_terminal(),
     };
     Ok(Found { facts, link, lease, wires, names, root_identity: tree.identity()?, locks_ids })
+}
+
+/// What becomes of the guest's resolv.conf. A file that the host does not have is no reason not to start.
+fn resolv_conf(paths: &Paths, machine: &Machine, ours: Option<&resolver::Resolver>) -> Option<Resolver> {
+    let (way, file) = match machine.network.resolv_conf {
+        ResolvConf::Auto => return ours.map(|resolver| Resolver::Written(resolver.to_string())),
+        ResolvConf::Off => return None,
+        ResolvConf::Delete => return Some(Resolver::Deleted),
+        ResolvConf::From(way, file) => (way, paths.join(file.path())),
+    };
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) => {
+            let keeps = "the guest keeps its resolv.conf";
+            log::warn!("cannot read '{}': {error}: {keeps}", file.display());
+            return None;
+        }
+    };
+    Some(match way {
+        ResolvWay::Copy => Resolver::Copied(text),
+        ResolvWay::Replace => Resolver::Replaced(text),
+        ResolvWay::Bind => Resolver::Bound(file),
+    })
 }
 
 /// Every place of the host that is to be mounted has to be there.
@@ -206,7 +230,7 @@ fn present(
 
 /// Where the guest's names go: to the tree's own file, or over it where nobody can write.
 fn names(paths: &Paths, machine: &Machine, tree: &Tree) -> Option<Names> {
-    if machine.network.hosts == ResolvConf::Off {
+    if machine.network.hosts == HostNames::Off {
         return None;
     }
     let hosts = Hosts::of_tree(&machine.root.directory);

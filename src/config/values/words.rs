@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::machine::Register;
 use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice, REAL_TIME_SIGNALS, Wait};
-use crate::machine::network::{Mode, ResolvConf};
+use crate::machine::network::{HostNames, Mode, ResolvConf, ResolvFile, ResolvWay};
 use crate::machine::users::{RANGE_SIZE, Users};
 use std::path::PathBuf;
 
@@ -44,7 +44,24 @@ const MODES: &[(&str, Mode)] = &[
     ("host", Mode::Host),
     ("none", Mode::None),
 ];
-const RESOLV_CONFS: &[(&str, ResolvConf)] = &[("auto", ResolvConf::Auto), ("off", ResolvConf::Off)];
+const RESOLV_CONFS: &[(&str, ResolvConf)] = &[
+    ("auto", ResolvConf::Auto),
+    ("off", ResolvConf::Off),
+    ("delete", ResolvConf::Delete),
+    ("copy-host", ResolvConf::From(ResolvWay::Copy, ResolvFile::Host)),
+    ("copy-static", ResolvConf::From(ResolvWay::Copy, ResolvFile::Static)),
+    ("copy-uplink", ResolvConf::From(ResolvWay::Copy, ResolvFile::Uplink)),
+    ("copy-stub", ResolvConf::From(ResolvWay::Copy, ResolvFile::Stub)),
+    ("replace-host", ResolvConf::From(ResolvWay::Replace, ResolvFile::Host)),
+    ("replace-static", ResolvConf::From(ResolvWay::Replace, ResolvFile::Static)),
+    ("replace-uplink", ResolvConf::From(ResolvWay::Replace, ResolvFile::Uplink)),
+    ("replace-stub", ResolvConf::From(ResolvWay::Replace, ResolvFile::Stub)),
+    ("bind-host", ResolvConf::From(ResolvWay::Bind, ResolvFile::Host)),
+    ("bind-static", ResolvConf::From(ResolvWay::Bind, ResolvFile::Static)),
+    ("bind-uplink", ResolvConf::From(ResolvWay::Bind, ResolvFile::Uplink)),
+    ("bind-stub", ResolvConf::From(ResolvWay::Bind, ResolvFile::Stub)),
+];
+const HOST_NAMES: &[(&str, HostNames)] = &[("auto", HostNames::Auto), ("off", HostNames::Off)];
 const REGISTERS: &[(&str, Register)] =
     &[("auto", Register::Auto), ("yes", Register::Yes), ("no", Register::No)];
 const CONSOLES: &[(&str, Console)] = &[
@@ -85,6 +102,16 @@ impl Value for ResolvConf {
 
     fn show(&self) -> String {
         word_of(self, RESOLV_CONFS)
+    }
+}
+
+impl Value for HostNames {
+    fn read(given: &Given) -> Result<Self> {
+        choose(given, HOST_NAMES)
+    }
+
+    fn show(&self) -> String {
+        word_of(self, HOST_NAMES)
     }
 }
 

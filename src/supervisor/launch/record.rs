@@ -8,7 +8,7 @@ use crate::host::{ids, networkd, nftables};
 use crate::machine::command::Payload;
 use crate::machine::users::{NESTING_RANGE_SIZE, Users};
 use crate::plan::identity;
-use crate::plan::step::BuildStep;
+use crate::plan::step::{BuildStep, Resolver};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -60,7 +60,8 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     if ask.link.is_none() {
         record.host_interface = ask.wires.iter().find_map(Wire::host_end).map(str::to_owned);
     }
-    record.resolver = ask.plan.build.iter().any(|step| matches!(step, BuildStep::Resolver { .. }));
+    record.resolver =
+        ask.plan.build.iter().any(|step| matches!(step, BuildStep::Resolver(Resolver::Written(_))));
     record.files = files(ask);
     record
 }
