@@ -182,8 +182,15 @@ fn a_file_of_the_host_comes_by_every_way() {
         assert_eq!(outcome(setup, "delete", "").0, "", "{setup}");
         host.sh_ok(&format!("! test -L {etc}/resolv.conf"));
     }
+    host.stop();
+}
+
+#[test]
+fn run_has_the_option_of_nspawn() {
+    let host = Host::builder().guest_as("busybox", "m").start();
+    let text = host.read("/etc/resolv.conf");
     // The option of run, and a file that the host has not.
-    host.sh_ok(&format!("rm -f {etc}/resolv.conf; mv /usr/lib/systemd/resolv.conf /run/static"));
+    host.sh_ok("rm -f /var/lib/machines/m/etc/resolv.conf; mv /usr/lib/systemd/resolv.conf /run/static");
     let run = |mode: &str| {
         let option = format!("--resolv-conf={mode}");
         host.exec(&["coracle", "run", "-q", "-D", "/var/lib/machines/m", &option, "cat", "/etc/resolv.conf"])
