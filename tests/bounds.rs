@@ -172,6 +172,8 @@ fn whom_it_may_speak_to_changes_while_it_runs() {
     println!("{}", host.coracle(&["set", "--runtime", "a", "network.egress=192.0.2.0/24"]));
     assert!(!reaches(&host, "a", &b4) && reaches(&host, "a", "192.0.2.2"));
     println!("{}", host.ok(&["nft", "list", "table", "bridge", "coracle"]));
+    // What nft lists it reads again.
+    host.sh_ok("nft list ruleset >/run/rules; ip netns exec outside nft -f /run/rules");
     host.coracle(&["stop", "a", "b", "c"]);
     host.sh_ok("! nft list table bridge coracle && ! nft list table inet coracle");
     host.stop();
