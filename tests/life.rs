@@ -305,3 +305,18 @@ fn guests_without_a_journal_log_into_the_hosts() {
     before.assert_same(&host);
     host.stop();
 }
+
+#[test]
+fn a_stop_that_comes_before_an_init_listens_is_heard() {
+    /// Takes its time before it hears the signal that its definition says; until then the kernel drops it.
+    const LATE: &str = "#!/bin/sh\nsleep 2\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n";
+    let host = Host::start(&["busybox"]);
+    host.write("/var/lib/machines/busybox/etc/late", LATE);
+    host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/late");
+    host.define("busybox", "[boot]\ninit = \"/etc/late\"\nstop-signal = \"SIGTERM\"\n");
+    host.coracle(&["start", "--wait=running", "busybox"]);
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    assert!(!host.sh_ok("journalctl -q -o cat -u coracle@busybox").contains("did not stop in time"));
+    host.stop();
+}

@@ -25,9 +25,11 @@ enum Stage {
 pub struct Stop {
     stage: Stage,
     deadline: Option<Instant>,
-    /// What to ask again, and when: an init that is not up yet hears neither signal nor pipe. One that
-    /// heard is not asked again: systemd would begin anew with what it is waiting for.
-    again: Option<(Instant, Init)>,
+    /// What to ask.
+    actions: Vec<StopAction>,
+    /// When to ask again: an init that is not up yet hears neither signal nor pipe, whoever chose the signal. One
+    /// that heard is not asked again: systemd would begin anew with what it is waiting for.
+    again: Option<Instant>,
 }
 
 /// How long an init has to show that it heard us before it is asked again.
@@ -47,16 +49,20 @@ impl Stop {
         let mut stop = Self {
             stage: Stage::Asked,
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
+            actions: orderly_stop(init, signal),
             again: None,
         };
         if !is_boot && signal.is_none() {
             stop.kill(leader);
         } else {
-            let done = act(&orderly_stop(init, signal), leader, pid);
-            let repeat = signal.is_none() && done == Done::Failed;
-            stop.again = repeat.then(|| (Instant::now() + AGAIN, init));
+            stop.ask(leader, pid);
         }
         stop
+    }
+
+    fn ask(&mut self, leader: BorrowedFd<'_>, pid: u32) {
+        let done = act(&self.actions, leader, pid);
+        self.again = (done == Done::Failed).then(|| Instant::now() + AGAIN);
     }
 
     /// The guest said that it goes down.
@@ -69,7 +75,7 @@ impl Stop {
         if self.stage == Stage::Killed {
             return None;
         }
-        let again = self.again.map(|(when, _)| when).filter(|_| self.stage == Stage::Asked);
+        let again = self.again.filter(|_| self.stage == Stage::Asked);
         let next = self.deadline.into_iter().chain(again).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -90,12 +96,8 @@ impl Stop {
     /// Goes to the next stage where its time has come.
     pub fn escalate(&mut self, leader: BorrowedFd<'_>, pid: u32, cgroup: Option<&Path>) {
         let now = Instant::now();
-        if let Some((when, init)) = self.again
-            && self.stage == Stage::Asked
-            && when <= now
-        {
-            let done = act(&orderly_stop(init, None), leader, pid);
-            self.again = (done == Done::Failed).then(|| (now + AGAIN, init));
+        if self.stage == Stage::Asked && self.again.is_some_and(|when| when <= now) {
+            self.ask(leader, pid);
         }
         if self.deadline.is_none_or(|deadline| deadline > now) {
             return;
