@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::Host;
+use support::{Host, LONG};
 
 /// Started as early as each init starts anything. Times are of the kernel's clock since it started PID 1.
 const FIRST: &str = r#"#!/bin/sh
@@ -55,6 +55,11 @@ fn a_machine_is_connected_when_its_first_program_runs() {
     host.add_outside();
     host.write("/run/names.pl", NAMES);
     host.sh_ok(SERVERS);
+    // The host's own addresses are its own by now.
+    host.wait_until(
+        LONG,
+        "! ip -6 addr show tentative | grep . && ! ip -n outside -6 addr show tentative | grep .",
+    );
     for (tree, name, setup) in GUESTS {
         let root = format!("/var/lib/machines/{name}");
         host.write(&format!("{root}/first.sh"), FIRST);
