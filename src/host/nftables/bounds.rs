@@ -123,8 +123,8 @@ fn egress() -> Vec<Vec<Expression>> {
     ]
 }
 
-/// A link-local address.
-fn neighbour() -> [Expression; 3] {
+/// To a link-local address.
+pub(super) fn neighbour() -> [Expression; 3] {
     [payload(NETWORK, 24, 2, R0), mask(R0, &[0xff, 0xc0]), equal(R0, &[0xfe, 0x80])]
 }
 

@@ -388,16 +388,18 @@ impl Member {
     pub(super) fn drop_each_limit(&self) -> Vec<Batch> {
         let alone = |(_, name, _): &(_, String, _)| {
             let mut batch = Batch::new();
-            batch.push_for(self.family(), Kind::DeleteObject, Existing::Keep, &sets::limit_name(name));
+            self.drop_limit(&mut batch, name);
             batch
         };
         self.limits().iter().map(alone).collect()
     }
 
     fn drop_limits(&self, batch: &mut Batch) {
-        for (_, name, _) in self.limits() {
-            batch.push_for(self.family(), Kind::DeleteObject, Existing::Keep, &sets::limit_name(&name));
-        }
+        self.limits().iter().for_each(|(_, name, _)| self.drop_limit(batch, name));
+    }
+
+    fn drop_limit(&self, batch: &mut Batch, name: &str) {
+        batch.push_for(self.family(), Kind::DeleteObject, Existing::Keep, &sets::limit_name(name));
     }
 
     /// What the elements of a set say of it: packets that were found there.

@@ -2,7 +2,7 @@
 //! of a zone can pass for another, whom it may speak to, and how fast. There while any zone is. Called by
 //! the file above; the numbers are those of the table beside it.
 
-use super::bounds::paced;
+use super::bounds::{neighbour, paced};
 use super::element::{Element, padded};
 use super::expression::{
     ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, L4PROTO, LINK, NETWORK, OIFNAME, PKTTYPE, R0,
@@ -10,7 +10,7 @@ use super::expression::{
     value, verdict, within,
 };
 use super::message::{Attributes, BRIDGE, Batch, Existing, Kind};
-use super::sets::{LIMIT, OBJECTS, joined, keyed};
+use super::sets::{counted, limits, map, set};
 use super::table::{CONFINED, RATES_IN, RATES_OUT, TABLE, UDP};
 use crate::host::netlink::plan::link_local;
 use serde::{Deserialize, Serialize};
@@ -80,30 +80,19 @@ pub enum Reach {
 
 /// Makes the table, where it is not there.
 pub(super) fn make(batch: &mut Batch) {
-    const MAP: u32 = 8;
+    batch.push_for(BRIDGE, Kind::NewTable, Existing::Refuse, &Attributes::new().text(1, TABLE));
+    let (port, ether) = ((datatype::IFNAME, 16), (datatype::ETHER, 6));
+    set(batch, BRIDGE, PORTS, &[port]);
+    set(batch, BRIDGE, SENDERS_4, &[port, ether, (datatype::IPV4, 4)]);
+    set(batch, BRIDGE, SENDERS_6, &[port, ether, (datatype::IPV6, 16)]);
+    counted(batch, BRIDGE, FORGED, &[port]);
+    counted(batch, BRIDGE, CONFINED, &[ether]);
+    map(batch, BRIDGE, ROUTED, &[ether], &[ether]);
+    set(batch, BRIDGE, OPEN, &[ether]);
+    limits(batch, BRIDGE, RATES_IN);
+    limits(batch, BRIDGE, RATES_OUT);
     let mut push =
         |kind, existing, attributes: &Attributes| batch.push_for(BRIDGE, kind, existing, attributes);
-    push(Kind::NewTable, Existing::Refuse, &Attributes::new().text(1, TABLE));
-    let sender = [(datatype::IFNAME, 16), (datatype::ETHER, 6)];
-    for (name, key) in [
-        (PORTS, sender[..1].to_vec()),
-        (SENDERS_4, [&sender[..], &[(datatype::IPV4, 4)]].concat()),
-        (SENDERS_6, [&sender[..], &[(datatype::IPV6, 16)]].concat()),
-    ] {
-        push(Kind::NewSet, Existing::Refuse, &keyed(name, &key).number(3, 0));
-    }
-    let ether = [(datatype::ETHER, 6)];
-    for (name, key) in [(FORGED, &sender[..1]), (CONFINED, &ether[..])] {
-        push(Kind::NewSet, Existing::Refuse, &keyed(name, key).number(3, 0).nested(17, &counter()));
-    }
-    let (kind, length) = joined(&ether);
-    let routed = keyed(ROUTED, &ether).number(3, MAP).number(6, kind).number(7, length);
-    push(Kind::NewSet, Existing::Refuse, &routed);
-    push(Kind::NewSet, Existing::Refuse, &keyed(OPEN, &ether).number(3, 0));
-    for name in [RATES_IN, RATES_OUT] {
-        let rates = keyed(name, &sender[..1]).number(3, OBJECTS).number(15, LIMIT);
-        push(Kind::NewSet, Existing::Refuse, &rates);
-    }
     // The first before anything else that filters bridges, the next before bridges are filtered as routers are.
     let delivered = vec![paced(OIFNAME, PREFIX, RATES_IN)];
     for (name, hook, priority, rules) in
@@ -183,10 +172,7 @@ fn sent() -> Vec<Vec<Expression>> {
     let from_confined = || [payload(LINK, 6, 6, R0), within(CONFINED, R0), counter(), verdict(DROP)];
     let open = || [payload(LINK, 6, 6, R0), within(OPEN, R0), verdict(ACCEPT)];
     let to_many = || [payload(LINK, 0, 1, R0), mask(R0, &[1]), equal(R0, &[1])];
-    let to_neighbour = || {
-        let destination = [payload(NETWORK, 24, 2, R0), mask(R0, &[0xff, 0xc0]), equal(R0, &[0xfe, 0x80])];
-        [&carries(IPV6)[..], &destination].concat()
-    };
+    let to_neighbour = || [&carries(IPV6)[..], &neighbour()].concat();
     let by_host = |offset| {
         let to_host = Attributes::new().number(1, R0).nested(2, &value(&[TO_HOST]));
         let write = Attributes::new().number(5, R0).number(2, LINK).number(3, 0).number(4, 6);

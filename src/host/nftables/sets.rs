@@ -1,16 +1,15 @@
-//! Sets, maps and the objects they lead to: how each is made. Called by `table`, `ports` and `member`.
+//! Sets, maps and the objects they lead to: how each is made, in the table of a family. Called by `table`, `ports` and
+//! `member`.
 
 use super::expression::{counter, datatype};
 use super::message::{Attributes, Batch, Existing, Kind};
 use super::table::TABLE;
 
 /// The number of objects that limit.
-pub(super) const LIMIT: u32 = 4;
-/// Of a map to objects.
-pub(super) const OBJECTS: u32 = 0x40;
+const LIMIT: u32 = 4;
 
 /// The number of a type of several fields, and its length: each of several begins at a register.
-pub(super) fn joined(fields: &[(u32, u32)]) -> (u32, u32) {
+fn joined(fields: &[(u32, u32)]) -> (u32, u32) {
     if let &[one] = fields {
         return one;
     }
@@ -19,38 +18,44 @@ pub(super) fn joined(fields: &[(u32, u32)]) -> (u32, u32) {
 }
 
 /// A set whose keys are these fields, each a type and its length.
-pub(super) fn set(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
-    batch.push(Kind::NewSet, Existing::Refuse, &keyed(name, key).number(3, 0));
+pub(super) fn set(batch: &mut Batch, family: u8, name: &str, key: &[(u32, u32)]) {
+    batch.push_for(family, Kind::NewSet, Existing::Refuse, &keyed(name, key).number(3, 0));
 }
 
 /// A map from keys to data.
-pub(super) fn map(batch: &mut Batch, name: &str, key: &[(u32, u32)], data: &[(u32, u32)]) {
+pub(super) fn map(batch: &mut Batch, family: u8, name: &str, key: &[(u32, u32)], data: &[(u32, u32)]) {
     const MAP: u32 = 8;
     let (kind, length) = joined(data);
     let map = keyed(name, key).number(3, MAP).number(6, kind).number(7, length);
-    batch.push(Kind::NewSet, Existing::Refuse, &map);
+    batch.push_for(family, Kind::NewSet, Existing::Refuse, &map);
 }
 
 /// A set each of whose elements counts the packets that are found in it.
-pub(super) fn counted(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
-    batch.push(Kind::NewSet, Existing::Refuse, &keyed(name, key).number(3, 0).nested(17, &counter()));
+pub(super) fn counted(batch: &mut Batch, family: u8, name: &str, key: &[(u32, u32)]) {
+    batch.push_for(
+        family,
+        Kind::NewSet,
+        Existing::Refuse,
+        &keyed(name, key).number(3, 0).nested(17, &counter()),
+    );
 }
 
 /// A set of ranges of several fields.
-pub(super) fn ranges(batch: &mut Batch, name: &str, key: &[(u32, u32)]) {
+pub(super) fn ranges(batch: &mut Batch, family: u8, name: &str, key: &[(u32, u32)]) {
     const INTERVAL: u32 = 4;
     const CONCATENATED: u32 = 0x80;
     let fields: Vec<Attributes> =
         key.iter().map(|(_, length)| Attributes::new().number(1, *length)).collect();
     let description = Attributes::new().list(2, &fields);
     let set = keyed(name, key).number(3, INTERVAL | CONCATENATED).nested(9, &description);
-    batch.push(Kind::NewSet, Existing::Refuse, &set);
+    batch.push_for(family, Kind::NewSet, Existing::Refuse, &set);
 }
 
 /// A map from interfaces to objects that limit.
-pub(super) fn limits(batch: &mut Batch, name: &str) {
+pub(super) fn limits(batch: &mut Batch, family: u8, name: &str) {
+    const OBJECTS: u32 = 0x40;
     let set = keyed(name, &[(datatype::IFNAME, 16)]).number(3, OBJECTS).number(15, LIMIT);
-    batch.push(Kind::NewSet, Existing::Refuse, &set);
+    batch.push_for(family, Kind::NewSet, Existing::Refuse, &set);
 }
 
 /// An object that is over its limit where more than so many bytes come in a second. The kernel lets a
@@ -70,7 +75,7 @@ pub(super) fn limit_name(name: &str) -> Attributes {
     Attributes::new().text(1, TABLE).text(2, name).number(3, LIMIT)
 }
 
-pub(super) fn keyed(name: &str, key: &[(u32, u32)]) -> Attributes {
+fn keyed(name: &str, key: &[(u32, u32)]) -> Attributes {
     // For nft(8), which shows names wrong without: record 0, the order of the key's bytes, is the host's.
     const HOST_ORDER: u32 = 1;
     const NETWORK_ORDER: u32 = 2;

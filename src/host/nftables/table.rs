@@ -7,7 +7,7 @@ use super::expression::{
     NETWORK, OIFNAME, PKTTYPE, R0, TRANSPORT, connection, counter, datatype, differs, equal, expression,
     family, goto, leads, mask, masquerade, meta, outside, payload, value, verdict, within,
 };
-use super::message::{Attributes, Batch, Existing, Kind, Read};
+use super::message::{Attributes, Batch, Existing, INET, Kind, Read};
 use super::sets::{counted, limits, map, ranges, set};
 use crate::machine::network::Protocol;
 use std::net::Ipv6Addr;
@@ -78,26 +78,26 @@ const LEAVE: Hook = Hook { name: "leave", kind: "nat", hook: 4, priority: 100 };
 /// Makes the table, where it is not there.
 pub fn make(batch: &mut Batch) {
     batch.push(Kind::NewTable, Existing::Refuse, &Attributes::new().text(1, TABLE));
-    set(batch, LINKS, &[(datatype::IFNAME, 16)]);
-    set(batch, SENDERS, &[(datatype::IFNAME, 16), (datatype::ETHER, 6)]);
-    set(batch, SOURCES_4, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV4, 4)]);
-    set(batch, SOURCES_6, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV6, 16)]);
-    set(batch, ZONES, &[(datatype::IFNAME, 16)]);
-    set(batch, SAME_ZONE, &[(datatype::IFNAME, 16), (datatype::IFNAME, 16)]);
-    set(batch, INSIDE_4, &[(datatype::IPV4, 4)]);
-    set(batch, INSIDE_6, &[(datatype::IPV6, 16)]);
+    set(batch, INET, LINKS, &[(datatype::IFNAME, 16)]);
+    set(batch, INET, SENDERS, &[(datatype::IFNAME, 16), (datatype::ETHER, 6)]);
+    set(batch, INET, SOURCES_4, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV4, 4)]);
+    set(batch, INET, SOURCES_6, &[(datatype::IFNAME, 16), (datatype::ETHER, 6), (datatype::IPV6, 16)]);
+    set(batch, INET, ZONES, &[(datatype::IFNAME, 16)]);
+    set(batch, INET, SAME_ZONE, &[(datatype::IFNAME, 16), (datatype::IFNAME, 16)]);
+    set(batch, INET, INSIDE_4, &[(datatype::IPV4, 4)]);
+    set(batch, INET, INSIDE_6, &[(datatype::IPV6, 16)]);
     let place = [(datatype::PROTOCOL, 1), (datatype::SERVICE, 2)];
     let (ipv4, ipv6) = ((datatype::IPV4, 4), (datatype::IPV6, 16));
-    map(batch, PORTS_4, &place, &[ipv4, place[1]]);
-    map(batch, PORTS_6, &place, &[ipv6, place[1]]);
-    map(batch, AT_4, &[ipv4, place[0], place[1]], &[ipv4, place[1]]);
-    map(batch, AT_6, &[ipv6, place[0], place[1]], &[ipv6, place[1]]);
-    counted(batch, CONFINED, &[(datatype::ETHER, 6)]);
-    counted(batch, FORGED, &[(datatype::IFNAME, 16)]);
-    ranges(batch, EGRESS_4, &[(datatype::ETHER, 6), ipv4]);
-    ranges(batch, EGRESS_6, &[(datatype::ETHER, 6), ipv6]);
-    limits(batch, RATES_IN);
-    limits(batch, RATES_OUT);
+    map(batch, INET, PORTS_4, &place, &[ipv4, place[1]]);
+    map(batch, INET, PORTS_6, &place, &[ipv6, place[1]]);
+    map(batch, INET, AT_4, &[ipv4, place[0], place[1]], &[ipv4, place[1]]);
+    map(batch, INET, AT_6, &[ipv6, place[0], place[1]], &[ipv6, place[1]]);
+    counted(batch, INET, CONFINED, &[(datatype::ETHER, 6)]);
+    counted(batch, INET, FORGED, &[(datatype::IFNAME, 16)]);
+    ranges(batch, INET, EGRESS_4, &[(datatype::ETHER, 6), ipv4]);
+    ranges(batch, INET, EGRESS_6, &[(datatype::ETHER, 6), ipv6]);
+    limits(batch, INET, RATES_IN);
+    limits(batch, INET, RATES_OUT);
     batch.push(Kind::NewChain, Existing::Refuse, &Attributes::new().text(1, TABLE).text(3, OWN_4));
     // Forwarded ports make the host answer its own loopback addresses on these links.
     push_rule(batch, OWN_4, &[payload(NETWORK, 16, 1, R0), equal(R0, &[127]), counter(), verdict(DROP)]);
