@@ -3,13 +3,7 @@
 
 mod support;
 
-use support::{Host, LONG, Snapshot};
-
-const SERVER: &str = "
-ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
-mkdir -p /srv/www; echo 'hello from outside' >/srv/www/index.html
-ip netns exec outside busybox httpd -p '[::]:80' -h /srv/www
-";
+use support::{Host, LONG, Snapshot, bracketed};
 
 fn zoned(rest: &str) -> String {
     format!("[network]\nmode = \"zone\"\nzone = \"lan\"\n{rest}")
@@ -19,8 +13,7 @@ fn zoned(rest: &str) -> String {
 fn host() -> Host {
     let host =
         ["a", "b", "c"].iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
-    host.add_outside();
-    host.sh_ok(SERVER);
+    host.add_outside_with_page();
     host.sh_ok("machinectl -q list");
     // The bridge has a route for ports at ::1 from the first machine with ports on.
     for (name, rest) in [("b", ""), ("c", "ports = [\"8081:80\"]\n")] {
@@ -30,10 +23,6 @@ fn host() -> Host {
     }
     host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
     host
-}
-
-fn bracketed(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
 fn reaches(host: &Host, guest: &str, server: &str) -> bool {

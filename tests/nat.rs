@@ -5,18 +5,16 @@ mod support;
 use std::time::Instant;
 use support::{Host, LONG, Snapshot};
 
-/// A web server outside, which tells who asks.
-const SERVER: &str = "
-ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
-mkdir -p /srv/www/cgi-bin; echo 'hello from outside' >/srv/www/index.html
+/// The web server outside tells who asks.
+const WHO: &str = "
+mkdir /srv/www/cgi-bin
 printf '#!/bin/sh\\necho; echo \"$REMOTE_ADDR\"\\n' >/srv/www/cgi-bin/who; chmod 755 /srv/www/cgi-bin/who
-ip netns exec outside busybox httpd -p '[::]:80' -h /srv/www
 ";
 
 fn host_with_outside(guests: &[&str]) -> Host {
     let host = Host::start(guests);
-    host.add_outside();
-    host.sh_ok(SERVER);
+    host.add_outside_with_page();
+    host.sh_ok(WHO);
     host.sh_ok("machinectl -q list");
     host
 }

@@ -6,12 +6,6 @@ mod support;
 
 use support::{Host, LONG, Snapshot};
 
-const SERVER: &str = "
-ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
-mkdir -p /srv/www; echo 'hello from outside' >/srv/www/index.html
-ip netns exec outside busybox httpd -p '[::]:80' -h /srv/www
-";
-
 /// What dockerd 28 makes with iptables-nft on a host with one network, in its order.
 const DOCKER: &str = "
 for i in iptables ip6tables; do
@@ -67,8 +61,7 @@ table ip6 mine {
 fn host() -> Host {
     let host =
         Host::builder().on("host-neighbours").guest_as("busybox", "a").guest_as("busybox", "b").start();
-    host.add_outside();
-    host.sh_ok(SERVER);
+    host.add_outside_with_page();
     host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
     host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
     host.define("a", "[network]\nports = [\"8080:80\"]\n");
@@ -237,10 +230,7 @@ fn a_zone_beside_docker() {
         assert_eq!(host.sh(&by_ipv6).status == 0, filtered == 0, "filtered: {filtered}");
         assert_eq!(host.unit_journal("a").contains("ports do not answer at ::1"), filtered == 1);
         for address in host.property("b", "addresses").split(' ') {
-            let url = format!(
-                "http://{}/",
-                if address.contains(':') { format!("[{address}]") } else { address.into() }
-            );
+            let url = format!("http://{}/", support::bracketed(address));
             host.in_guest("a", &["busybox", "wget", "-T", "3", "-q", "-O", "-", &url]).success("its zone");
         }
         host.coracle(&["stop", "a", "b"]);

@@ -18,11 +18,8 @@ ask IPv4 192.0.2.2 & ask IPv6 '[2001:db8::2]' & ask name server.example & wait
 
 const UNIT: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/first.sh\n";
 
-/// A page, and a name server that knows every name by one address.
+/// A name server that knows every name by one address.
 const SERVERS: &str = r#"
-ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
-mkdir -p /srv/www; echo 'hello from outside' >/srv/www/index.html
-ip netns exec outside busybox httpd -p '[::]:80' -h /srv/www
 ip netns exec outside sh -c 'perl /run/names.pl >/dev/null 2>&1 & echo $! >/run/names.pid'
 resolvectl dns up0 192.0.2.2; resolvectl domain up0 example
 machinectl -q list
@@ -52,7 +49,7 @@ const GUESTS: [(&str, &str, &str); 4] = [
 #[test]
 fn a_machine_is_connected_when_its_first_program_runs() {
     let host = GUESTS.iter().fold(Host::builder(), |all, (tree, name, _)| all.guest_as(tree, name)).start();
-    host.add_outside();
+    host.add_outside_with_page();
     host.write("/run/names.pl", NAMES);
     host.sh_ok(SERVERS);
     // The host's own addresses are its own by now.

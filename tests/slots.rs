@@ -45,8 +45,7 @@ fn two_that_want_the_same_addresses_at_once_get_some_each() {
         assert!(addresses.contains(&wanted.to_string()), "{addresses:?}");
         for name in [&one, &other] {
             for address in host.property(name, "addresses").split(' ') {
-                let place =
-                    if address.contains(':') { format!("[{address}]:80") } else { address.to_owned() };
+                let place = support::bracketed(address);
                 host.wait_until(LONG, &format!("{} | grep 'hello from busybox'", support::fetch(&place)));
             }
         }
@@ -61,10 +60,7 @@ fn two_that_want_the_same_addresses_at_once_get_some_each() {
         let (leader, addresses) = (host.machine_leader(stays), host.property(stays, "addresses"));
         host.wait_for_page(addresses.split(' ').next().expect("one"));
         host.in_guest(stays, &["reboot"]);
-        host.wait_until(
-            LONG,
-            &format!("p=$(machinectl show {stays} -p Leader --value); [ $p != {leader} ] && kill -0 $p"),
-        );
+        host.wait_for_reboot(stays, leader);
         host.wait_for_page(stays);
         assert_eq!(host.property(stays, "addresses"), addresses);
         host.coracle(&["stop", stays]);

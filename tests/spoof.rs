@@ -6,11 +6,7 @@ mod support;
 use std::time::Instant;
 use support::{Host, LONG, Snapshot};
 
-const SERVER: &str = "
-ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
-mkdir -p /srv/www; echo 'hello from outside' >/srv/www/index.html
-for at in '[::]:80' '[::]:8080'; do ip netns exec outside busybox httpd -p $at -h /srv/www; done
-";
+const SECOND: &str = "ip netns exec outside busybox httpd -p '[::]:8080' -h /srv/www";
 
 /// Sends frames as they are: to the host's end of the link, from what link-layer address and with what is after it.
 const FORGE: &str = r#"
@@ -22,8 +18,8 @@ for (@frames) { send($s, pack("H*", $_), 0, pack("SnlSCCa8", 17, 0, $ifindex, 0,
 
 fn host_with_outside(names: &[&str]) -> Host {
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
-    host.add_outside();
-    host.sh_ok(SERVER);
+    host.add_outside_with_page();
+    host.sh_ok(SECOND);
     host.sh_ok("machinectl -q list");
     host
 }

@@ -16,8 +16,8 @@ fn start(host: &Host, name: &str) {
 
 /// Whether a machine gets a page of another by this name or address.
 fn sees(host: &Host, guest: &str, whom: &str) -> bool {
-    let whom = if whom.contains(':') { format!("[{whom}]") } else { whom.to_owned() };
-    let script = format!("busybox wget -T 1 -q -O - http://{whom}/ | grep 'hello from busybox'");
+    let script =
+        format!("busybox wget -T 1 -q -O - http://{}/ | grep 'hello from busybox'", support::bracketed(whom));
     host.in_guest(guest, &["sh", "-c", &script]).status == 0
 }
 

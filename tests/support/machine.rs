@@ -149,6 +149,11 @@ pub fn fetch(place: &str) -> String {
     format!("timeout 30 bash -c 'exec 3<>/dev/tcp/{address}/{port} && {ask} && cat <&3'")
 }
 
+/// An address as a URL has it.
+pub fn bracketed(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+}
+
 /// The unit of a machine.
 pub fn unit(name: &str) -> String {
     format!("coracle@{name}.service")

@@ -19,5 +19,5 @@ pub mod vm;
 pub use host::{Builder, Host};
 pub use job::{Job, Output, TIMED_OUT};
 pub use leaks::Snapshot;
-pub use machine::{LONG, fetch};
+pub use machine::{LONG, bracketed, fetch};
 pub use vm::Vm;

@@ -11,10 +11,24 @@ ip -n outside addr add 192.0.2.2/24 dev out0; ip -n outside addr add 2001:db8::2
 ip -n outside link set lo up; ip -n outside link set out0 up
 ";
 
+/// The way back, and a page at port 80.
+const PAGE: &str = "
+ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
+mkdir -p /srv/www; echo 'hello from outside' >/srv/www/index.html
+ip netns exec outside busybox httpd -p '[::]:80' -h /srv/www
+";
+
 impl Host {
     /// Makes the namespace `outside` with 192.0.2.2 and 2001:db8::2; the host is 192.0.2.1 and 2001:db8::1 on `up0`.
     #[track_caller]
     pub fn add_outside(&self) {
         self.sh_ok(SETUP);
+    }
+
+    /// Makes it, the host's way to everybody else, and its web server of `/srv/www`.
+    #[track_caller]
+    pub fn add_outside_with_page(&self) {
+        self.add_outside();
+        self.sh_ok(PAGE);
     }
 }
