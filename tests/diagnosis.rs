@@ -190,8 +190,10 @@ fn a_slow_stop_says_what_it_waits_for() {
     host.define("trixie", "");
     host.sh_ok("mkdir -p /var/lib/machines/trixie/var/log/journal");
     host.coracle(&["start", "--wait=ready", "trixie"]);
-    let slow = "trap 'sleep 6; exit' TERM; while :; do sleep 0.1; done";
-    host.in_guest("trixie", &["systemd-run", "-q", "-u", "slow", "sh", "-c", slow]).success("a slow unit");
+    // It is up when it says so: a stop before its trap is set would not be slow.
+    let slow = "trap 'sleep 6; exit' TERM; systemd-notify --ready; while :; do sleep 0.1; done";
+    let unit = ["systemd-run", "-q", "-u", "slow", "-p", "Type=notify", "-p", "NotifyAccess=all"];
+    host.in_guest("trixie", &[&unit[..], &["sh", "-c", slow]].concat()).success("a slow unit");
     // systemd itself says it, in words of its own.
     println!(
         "{}",
