@@ -114,14 +114,15 @@ fn a_forged_address_goes_nowhere() {
     assert_ne!(host.in_guest("busybox", &forged).status, 0);
     assert_ne!(dropped(), before);
     // The host's own loopback is not the machine's, though forwarded ports make the host answer it on these links.
+    let before = dropped();
     host.sh_ok(
         "in_guest() { nsenter -t $(machinectl show busybox -P Leader) -n \"$@\"; }
          in_guest sysctl -q net.ipv4.conf.host0.route_localnet=1 net.ipv4.conf.all.route_localnet=1
          in_guest ip route del local 127.0.0.0/8 dev lo table local; in_guest ip route add 127.0.0.9 dev host0
          in_guest ip neigh add 127.0.0.9 lladdr $(cat /sys/class/net/ve-busybox/address) dev host0
-         ! in_guest ping -c1 -W1 127.0.0.9
-         nft list chain inet coracle own4 | grep 'packets [1-9].* drop'",
+         ! in_guest ping -c1 -W1 127.0.0.9",
     );
+    assert_ne!(dropped(), before);
     // Another link-layer address with the right source address.
     let mac = "ip link set host0 down; ip link set host0 address 02:00:00:00:00:01; ip link set host0 up";
     host.in_guest("busybox", &["sh", "-c", mac]).success("change the link-layer address");

@@ -13,7 +13,7 @@ pub struct Traffic {
     pub received: u64,
     /// Bytes that it sent.
     pub sent: u64,
-    /// Packets that it sent with an address that is not its own.
+    /// Packets that it sent with an address that is not its own, or to the host's loopback.
     pub forged: u64,
     /// Packets that it sent to whom it may not speak (`network.egress`).
     pub refused: u64,

@@ -96,13 +96,6 @@ pub(super) fn verdict(code: u32) -> Expression {
     expression("immediate", &Attributes::new().number(1, 0).nested(2, &verdict))
 }
 
-/// Goes on in another chain of the table, whose end is that of both.
-pub(super) fn goto(chain: &str) -> Expression {
-    const GOTO: i32 = -4;
-    let verdict = Attributes::new().number(1, GOTO.cast_unsigned()).text(2, chain);
-    expression("immediate", &Attributes::new().number(1, 0).nested(2, &Attributes::new().nested(2, &verdict)))
-}
-
 pub(super) fn counter() -> Expression {
     expression("counter", &Attributes::new())
 }

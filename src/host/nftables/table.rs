@@ -5,7 +5,7 @@
 use super::expression::{
     ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, MULTICAST,
     NETWORK, OIFNAME, PKTTYPE, R0, TRANSPORT, connection, counter, datatype, differs, equal, expression,
-    family, goto, leads, mask, masquerade, meta, outside, payload, value, verdict, within,
+    family, leads, mask, masquerade, meta, outside, payload, value, verdict, within,
 };
 use super::message::{Attributes, Batch, Existing, INET, Kind, Read};
 use super::sets::{counted, limits, map, ranges, set};
@@ -44,7 +44,8 @@ pub const CONFINED: &str = "confined";
 pub const EGRESS_4: &str = "egress4";
 /// The same for IPv6.
 pub const EGRESS_6: &str = "egress6";
-/// The hosts' ends of links again; each counts what came with an address that is not the machine's.
+/// The hosts' ends of links again; each counts what came with an address that is not the machine's, or for the
+/// host's loopback.
 pub const FORGED: &str = "forged";
 /// Bounds of what goes to machines: interface to limit.
 pub const RATES_IN: &str = "rates-in";
@@ -57,9 +58,6 @@ pub const UDP: u8 = 17;
 
 /// How the names of links to machines, and of the bridges of their zones, begin.
 pub(super) const PREFIXES: [&str; 2] = ["ve-", "vz-"];
-
-/// The chain for what a machine sends over IPv4 with its own address, which `guard` leads to.
-const OWN_4: &str = "own4";
 
 /// Where packets are met, and when.
 pub(super) struct Hook {
@@ -98,9 +96,6 @@ pub fn make(batch: &mut Batch) {
     ranges(batch, INET, EGRESS_6, &[(datatype::ETHER, 6), ipv6]);
     limits(batch, INET, RATES_IN);
     limits(batch, INET, RATES_OUT);
-    batch.push(Kind::NewChain, Existing::Refuse, &Attributes::new().text(1, TABLE).text(3, OWN_4));
-    // Forwarded ports make the host answer its own loopback addresses on these links.
-    push_rule(batch, OWN_4, &[payload(NETWORK, 16, 1, R0), equal(R0, &[127]), counter(), verdict(DROP)]);
     let chains =
         [(GUARD, guard()), (FORWARD, forward()), (ENTER, ports()), (LOCAL, ports()), (LEAVE, leave())];
     for (hook, rules) in chains {
@@ -128,19 +123,21 @@ fn guard() -> Vec<Vec<Expression>> {
         let ethernet = [meta(IIFTYPE, R0), equal(R0, &1_u16.to_ne_bytes())];
         ethernet.into_iter().chain([meta(IIFNAME, R0), payload(LINK, 6, 6, ETHER_AT)])
     };
-    let ipv4_sender = family(IPV4).into_iter().chain(sender());
+    // Forwarded ports make the host answer its own loopback addresses on these links.
+    let to_no_loopback = || [payload(NETWORK, 16, 1, R0), differs(R0, &[127])];
+    let ipv4_sender = family(IPV4).into_iter().chain(to_no_loopback()).chain(sender());
     let ipv6_sender = family(IPV6).into_iter().chain(sender());
     // With its own link-layer address at least.
-    let known = |version, is_so: Vec<Expression>, end| -> Vec<Expression> {
+    let known = |version, is_so: Vec<Expression>| -> Vec<Expression> {
         let known = sender().chain([within(SENDERS, R0)]);
-        family(version).into_iter().chain(known).chain(is_so).chain([end]).collect()
+        family(version).into_iter().chain(known).chain(is_so).chain([verdict(ACCEPT)]).collect()
     };
     let others = PREFIXES.iter().flat_map(|prefix| [meta(IIFNAME, R0), differs(R0, prefix.as_bytes())]);
     vec![
         others.chain([verdict(ACCEPT)]).collect(),
         // First, because nearly all packets are so.
         ipv4_sender
-            .chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), goto(OWN_4)])
+            .chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), verdict(ACCEPT)])
             .collect(),
         ipv6_sender
             .chain([payload(NETWORK, 8, 16, ADDRESS_AT), mask(ADDRESS_AT, &PREFIX)])
@@ -158,8 +155,10 @@ fn guard() -> Vec<Vec<Expression>> {
                 equal(ADDRESS_AT, &[UDP]),
                 payload(TRANSPORT, 2, 2, ADDRESS_AT),
                 equal(ADDRESS_AT, &67_u16.to_be_bytes()),
-            ],
-            goto(OWN_4),
+            ]
+            .into_iter()
+            .chain(to_no_loopback())
+            .collect(),
         ),
         // Link-local and unspecified addresses: neighbours are found with them, no router passes them on.
         known(
@@ -169,9 +168,8 @@ fn guard() -> Vec<Vec<Expression>> {
                 mask(ADDRESS_AT, &[0xff, 0xc0]),
                 equal(ADDRESS_AT, &[0xfe, 0x80]),
             ],
-            verdict(ACCEPT),
         ),
-        known(IPV6, vec![payload(NETWORK, 8, 16, ADDRESS_AT), equal(ADDRESS_AT, &[0; 16])], verdict(ACCEPT)),
+        known(IPV6, vec![payload(NETWORK, 8, 16, ADDRESS_AT), equal(ADDRESS_AT, &[0; 16])]),
         // Counted, by the element. What the host says to many its own link hears as well.
         vec![meta(PKTTYPE, R0), differs(R0, &[MULTICAST]), meta(IIFNAME, R0), within(FORGED, R0)],
         vec![counter(), verdict(DROP)],
