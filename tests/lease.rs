@@ -57,7 +57,7 @@ fn udhcpc_and_the_kernel_get_what_was_there() {
     host.start_machine("busybox");
     let had = inside(&host, "busybox");
     println!("from the start: {had:?}");
-    assert_eq!(frame_sockets(&host, "busybox"), "2\n");
+    assert_eq!(frame_sockets(&host, "busybox"), "1\n");
     host.write("/var/lib/machines/busybox/script", SCRIPT);
     let ask = "chmod 755 /script; ip -4 addr flush dev host0; \
                udhcpc -i host0 -f -q -n -t 3 -T 1 -O search -s /script 2>&1";
@@ -100,7 +100,7 @@ fn networkd_inside_gets_what_was_there() {
         host.define("trixie", "");
         host.coracle(&["start", "--wait=ready", "trixie"]);
         // With networkd on the host, networkd answers.
-        assert_eq!(frame_sockets(&host, "trixie"), if networkd { "0\n" } else { "2\n" });
+        assert_eq!(frame_sockets(&host, "trixie"), if networkd { "0\n" } else { "1\n" });
         host.wait_until(LONG, "nsenter -t $(machinectl show trixie -p Leader --value) -a networkctl list host0 --no-legend | grep configured");
         let own = host.in_guest("trixie", &["networkctl", "status", "host0", "--no-pager"]).stdout;
         println!("{own}");

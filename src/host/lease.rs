@@ -1,6 +1,6 @@
 //! What a guest is told that asks for its address: over DHCP (RFC 2131) and by router advertisements
 //! (RFC 4861), the addresses, router and name servers that it has from the start. Frames in, frames
-//! out: the supervisor's responder has the sockets. Must not trust a frame: whatever is strange gets
+//! out: the supervisor's responder has the socket. Must not trust a frame: whatever is strange gets
 //! no answer. Own code: a lease that never changes needs a tenth of what the crates bring.
 
 mod advertisement;
@@ -78,24 +78,32 @@ impl Lease {
         [&to[..], &self.host_mac, &protocol.to_be_bytes(), packet].concat()
     }
 
-    /// What the kernel is to wake us for: the guest's questions and nothing else.
-    pub fn filters(&self) -> [(u16, Vec<Instruction>); 2] {
-        [(IPV4, self.filter(&dhcp::FILTER)), (IPV6, self.filter(&advertisement::FILTER))]
+    /// Whether an answer is one to who asked for a router.
+    pub fn is_advertisement(answer: &[u8]) -> bool {
+        answer.get(12..HEADER) == Some(&IPV6.to_be_bytes())
     }
 
-    /// Frames of the guest that pass these comparisons as well.
-    fn filter(&self, comparisons: &[Comparison]) -> Vec<Instruction> {
+    /// What the kernel is to wake us for: the guest's questions and nothing else.
+    pub fn filter(&self) -> Vec<Instruction> {
+        let (ipv4, ipv6) = (self.questions(&dhcp::FILTER), self.questions(&advertisement::FILTER));
+        let is = |protocol: u16, jt, jf| Instruction { code: JUMP_EQUAL, jt, jf, k: protocol.into() };
+        let past_ipv4 = u8::try_from(ipv4.len()).unwrap_or(u8::MAX);
+        [&[LOAD_HALF_12, is(IPV4, 0, past_ipv4)][..], &ipv4, &[is(IPV6, 1, 0), NOTHING], &ipv6].concat()
+    }
+
+    /// Frames that pass these comparisons and are the guest's: most are found to be none by the first.
+    fn questions(&self, comparisons: &[Comparison]) -> Vec<Instruction> {
         let [a, b, c, d, e, f] = self.guest_mac;
         let sender = [
             Comparison { load: &[LOAD_WORD_6], is: u32::from_be_bytes([a, b, c, d]) },
             Comparison { load: &[LOAD_HALF_10], is: u32::from(u16::from_be_bytes([e, f])) },
         ];
         let mut program = Vec::new();
-        for comparison in sender.iter().chain(comparisons) {
+        for comparison in comparisons.iter().chain(&sender) {
             program.extend(comparison.load);
             // Where it does not hold the next instruction ends it.
             program.push(Instruction { code: JUMP_EQUAL, jt: 1, jf: 0, k: comparison.is });
-            program.push(Instruction { code: RETURN, jt: 0, jf: 0, k: 0 });
+            program.push(NOTHING);
         }
         program.push(Instruction { code: RETURN, jt: 0, jf: 0, k: 0xffff });
         program
@@ -104,8 +112,10 @@ impl Lease {
 
 const JUMP_EQUAL: u16 = 0x15;
 const RETURN: u16 = 0x06;
+const NOTHING: Instruction = Instruction { code: RETURN, jt: 0, jf: 0, k: 0 };
 const LOAD_WORD_6: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 6 };
 const LOAD_HALF_10: Instruction = Instruction { code: 0x28, jt: 0, jf: 0, k: 10 };
+const LOAD_HALF_12: Instruction = Instruction { code: 0x28, jt: 0, jf: 0, k: 12 };
 
 /// Instructions of classic BPF that load something, and what it has to be.
 struct Comparison {

@@ -65,7 +65,7 @@ pub struct Descriptors {
     /// Where its programs log, where it has no journal.
     pub log: Option<OwnedFd>,
     /// Where it asks for its address.
-    pub responder: Vec<OwnedFd>,
+    pub responder: Option<OwnedFd>,
     /// Where the machine is asked how it is; who comes meanwhile waits in line.
     pub control: Option<OwnedFd>,
     /// The machine's network namespace, which outlives a reboot.
@@ -92,7 +92,7 @@ struct Numbers {
     console: Option<RawFd>,
     notify: Option<RawFd>,
     log: Option<RawFd>,
-    responder: Vec<RawFd>,
+    responder: Option<RawFd>,
     control: Option<RawFd>,
     network: Option<RawFd>,
     ring: RawFd,
@@ -132,7 +132,7 @@ impl Running {
             console: optional(&held.console)?,
             notify: optional(&held.notify)?,
             log: optional(&held.log)?,
-            responder: held.responder.iter().map(keep).collect::<Result<_>>()?,
+            responder: optional(&held.responder)?,
             control: optional(&held.control)?,
             network: optional(&held.network)?,
             ring: keep(&held.ring)?,
@@ -175,7 +175,7 @@ pub fn receive() -> Result<Option<Running>> {
             console: optional(numbers.console)?,
             notify: optional(numbers.notify)?,
             log: optional(numbers.log)?,
-            responder: numbers.responder.into_iter().map(descriptor::adopt).collect::<Result<_>>()?,
+            responder: optional(numbers.responder)?,
             control: optional(numbers.control)?,
             network: optional(numbers.network)?,
             ring: descriptor::adopt(numbers.ring)?,

@@ -1,5 +1,5 @@
 //! Answers a guest that asks for its address, on its own link and nobody else. Called by `launch`,
-//! which opens the sockets, and by the event loop. The kernel wakes it for questions of the guest
+//! which opens the socket, and by the event loop. The kernel wakes it for questions of the guest
 //! alone, and after one for a router a few times a day; what it takes is bounded as in `syslog`.
 
 use crate::error::{Context, Result};
@@ -32,29 +32,27 @@ pub enum Asked {
 #[derive(Debug)]
 pub struct Responder {
     lease: Lease,
-    sockets: Vec<OwnedFd>,
+    socket: OwnedFd,
     since: Instant,
     given: u32,
     /// When the route is advertised again.
     due: Option<Instant>,
 }
 
-/// Opens the sockets for a link that has been made.
+/// Opens the socket for a link that has been made.
 ///
 /// # Errors
 /// What the kernel refuses.
-pub fn open(lease: &Lease, ifindex: u32) -> Result<Vec<OwnedFd>> {
-    let sockets =
-        lease.filters().into_iter().map(|(protocol, filter)| packet::open(ifindex, protocol, &filter));
-    sockets.collect::<std::io::Result<_>>().context(|| "cannot listen for questions of the machine's link")
+pub fn open(lease: &Lease, ifindex: u32) -> Result<OwnedFd> {
+    packet::open(ifindex, &lease.filter()).context(|| "cannot listen for questions of the machine's link")
 }
 
 impl Responder {
-    /// Takes the sockets over, and from an earlier act that the guest has asked for a router.
-    pub fn new(lease: Lease, sockets: Vec<OwnedFd>, asked: Asked) -> Self {
+    /// Takes the socket over, and from an earlier act that the guest has asked for a router.
+    pub fn new(lease: Lease, socket: OwnedFd, asked: Asked) -> Self {
         let now = Instant::now();
         let due = (asked == Asked::ForRouter).then_some(now);
-        Self { lease, sockets, since: now, given: 0, due }
+        Self { lease, socket, since: now, given: 0, due }
     }
 
     /// What the guest has asked for, for the next act.
@@ -62,32 +60,30 @@ impl Responder {
         if self.due.is_some() { Asked::ForRouter } else { Asked::Nothing }
     }
 
-    /// The sockets, to be watched.
-    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().map(AsFd::as_fd)
+    /// The socket, to be watched.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
-    /// The sockets, for the next act.
-    pub fn into_sockets(self) -> Vec<OwnedFd> {
-        self.sockets
+    /// The socket, for the next act.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
     }
 
     /// Reads what there is, and answers it.
     pub fn read(&mut self) {
         let mut buffer = [0u8; LONGEST];
-        for at in 0..self.sockets.len() {
-            for _ in 0..TURN {
-                match rustix::net::recv(&self.sockets[at], &mut buffer, RecvFlags::DONTWAIT) {
-                    Ok((_, length)) => self.reply(at, buffer.get(..length).unwrap_or_default()),
-                    // The link went down; it may come up again.
-                    Err(Errno::NETDOWN | Errno::INTR) => {}
-                    Err(_) => break,
-                }
+        for _ in 0..TURN {
+            match rustix::net::recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
+                Ok((_, length)) => self.reply(buffer.get(..length).unwrap_or_default()),
+                // The link went down; it may come up again.
+                Err(Errno::NETDOWN | Errno::INTR) => {}
+                Err(_) => break,
             }
         }
     }
 
-    fn reply(&mut self, at: usize, frame: &[u8]) {
+    fn reply(&mut self, frame: &[u8]) {
         if self.since.elapsed() > WINDOW {
             (self.since, self.given) = (Instant::now(), 0);
         }
@@ -96,18 +92,16 @@ impl Responder {
         }
         if let Some(answer) = self.lease.answer(frame) {
             self.given += 1;
-            if at == ROUTER {
+            if Lease::is_advertisement(&answer) {
                 self.due = Some(Instant::now() + AGAIN);
             }
-            self.send(at, &answer);
+            self.send(&answer);
         }
     }
 
-    fn send(&self, at: usize, frame: &[u8]) {
-        if let Some(socket) = self.sockets.get(at) {
-            // Whoever gets no answer asks again.
-            let _ = rustix::net::send(socket, frame, SendFlags::DONTWAIT);
-        }
+    fn send(&self, frame: &[u8]) {
+        // Whoever gets no answer asks again.
+        let _ = rustix::net::send(&self.socket, frame, SendFlags::DONTWAIT);
     }
 
     /// When there is something to say unasked.
@@ -119,13 +113,10 @@ impl Responder {
     pub fn advertise(&mut self) {
         if self.time_left() == Some(Duration::ZERO) {
             self.due = Some(Instant::now() + AGAIN);
-            self.send(ROUTER, &self.lease.advertisement());
+            self.send(&self.lease.advertisement());
         }
     }
 }
-
-/// The socket of IPv6, by its place.
-const ROUTER: usize = 1;
 
 #[cfg(test)]
 mod tests {
@@ -141,8 +132,8 @@ mod tests {
     #[test]
     fn a_flood_of_questions_gets_few_answers() {
         let plan = plan::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
-        let ((ipv4, _other), (ipv6, guest)) = (pair(), pair());
-        let mut responder = Responder::new(Lease::new(&plan, None), vec![ipv4, ipv6], Asked::Nothing);
+        let (socket, guest) = pair();
+        let mut responder = Responder::new(Lease::new(&plan, None), socket, Asked::Nothing);
         assert_eq!(responder.time_left(), None, "it sleeps until it is asked");
         let ip = [&[0x60, 0, 0, 0, 0, 8, 58, 255][..], &[0; 32], &[133, 0, 0, 0, 0, 0, 0, 0]].concat();
         let question = [&[0x33; 6][..], &plan.guest_mac, &[0x86, 0xdd], &ip].concat();
@@ -160,7 +151,7 @@ mod tests {
         assert!(rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_err(), "it is not time yet");
         // The act after it does not know when that was: it says it at once.
         let (lease, asked) = (responder.lease.clone(), responder.asked());
-        let mut next = Responder::new(lease, responder.into_sockets(), asked);
+        let mut next = Responder::new(lease, responder.into_socket(), asked);
         next.advertise();
         assert!(rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_ok());
         assert!(next.time_left().is_some_and(|left| left > AGAIN / 2));

@@ -133,7 +133,11 @@ impl Loop {
             boot_id: &terms.boot_id,
         };
         let log = log.map(|socket| Syslog::new(socket, &guest));
-        let responder = terms.lease.clone().map(|lease| Responder::new(lease, responder, terms.asked));
+        let responder = terms
+            .lease
+            .clone()
+            .zip(responder)
+            .map(|(lease, socket)| Responder::new(lease, socket, terms.asked));
         let console = Console::new(console, memory, terms.console, &guest);
         let control = control.map_or_else(|| listen(&terms), Control::at);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
@@ -163,7 +167,7 @@ impl Loop {
 
     fn watch_all(&self) -> Result<()> {
         let stdin = self.console.is_interactive().then(rustix::stdio::stdin);
-        let sources: [(Source, Option<BorrowedFd<'_>>); 8] = [
+        let sources: [(Source, Option<BorrowedFd<'_>>); 9] = [
             (Source::Leader, Some(self.leader.as_fd())),
             (Source::Signal, Some(self.signals.as_fd())),
             (Source::Notify, self.notify.as_ref().map(AsFd::as_fd)),
@@ -172,9 +176,9 @@ impl Loop {
             (Source::Machined, self.machined.as_ref().map(AsFd::as_fd)),
             (Source::Control, self.control.listener()),
             (Source::Log, self.log.as_ref().map(Syslog::as_fd)),
+            (Source::Link, self.responder.as_ref().map(Responder::as_fd)),
         ];
-        let links = self.responder.iter().flat_map(Responder::sockets).map(|fd| (Source::Link, Some(fd)));
-        for (source, fd) in sources.into_iter().chain(links) {
+        for (source, fd) in sources {
             if let Some(fd) = fd {
                 let event = EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
                 self.epoll

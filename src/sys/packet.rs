@@ -4,12 +4,14 @@
 use super::filter::Instruction;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Opens a socket for the frames of one protocol that come in by an interface and pass a filter.
-/// It never blocks.
+/// Opens a socket for the frames that come in by an interface and pass a filter. It never blocks.
+/// For all protocols, because such sockets have their look first: after them the kernel has each
+/// frame for itself again, where for one protocol it copies the head of every frame of that.
 ///
 /// # Errors
 /// `EPERM` without CAP_NET_RAW, `ENODEV` for an interface that is not there, `EINVAL` for a bad filter.
-pub fn open(ifindex: u32, protocol: u16, filter: &[Instruction]) -> std::io::Result<OwnedFd> {
+pub fn open(ifindex: u32, filter: &[Instruction]) -> std::io::Result<OwnedFd> {
+    const IGNORE_OUTGOING: libc::c_int = 23;
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // No protocol yet: nothing comes in before there is a filter.
     // SAFETY: no pointers.
@@ -20,18 +22,12 @@ pub fn open(ifindex: u32, protocol: u16, filter: &[Instruction]) -> std::io::Res
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
     // SAFETY: an instruction has the layout of `sock_filter`; the kernel reads so many of them, and
     // copies the program before it returns.
-    check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            std::ptr::from_ref(&program).cast(),
-            size::<libc::sock_fprog>(),
-        )
-    })?;
+    unsafe { set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program) }?;
+    // SAFETY: a number points nowhere.
+    unsafe { set::<libc::c_int>(&socket, libc::SOL_PACKET, IGNORE_OUTGOING, &1) }?;
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: protocol.to_be(),
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
         sll_ifindex: i32::try_from(ifindex).map_err(|_| rustix::io::Errno::NODEV)?,
         sll_hatype: 0,
         sll_pkttype: 0,
@@ -43,6 +39,21 @@ pub fn open(ifindex: u32, protocol: u16, filter: &[Instruction]) -> std::io::Res
         libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), size::<libc::sockaddr_ll>())
     })?;
     Ok(socket)
+}
+
+/// Sets an option.
+///
+/// # Safety
+/// What the value points to has to be as the option needs it.
+unsafe fn set<T>(
+    socket: &OwnedFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> std::io::Result<()> {
+    let value = std::ptr::from_ref(value).cast();
+    // SAFETY: the value is whole and of the length given; the rest is the caller's part.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, size::<T>()) }).map(drop)
 }
 
 fn size<T>() -> libc::socklen_t {

@@ -68,11 +68,9 @@ impl Launch<'_> {
             self.ask.lease = None;
         }
         if let Some(lease) = &self.ask.lease {
-            let opened = responder::open(lease, link.router_ifindex);
-            self.responder = opened.unwrap_or_else(|error| {
-                log::warn!("{error}: it gets no answer by DHCP");
-                Vec::new()
-            });
+            self.responder = responder::open(lease, link.router_ifindex)
+                .inspect_err(|error| log::warn!("{error}: it gets no answer by DHCP"))
+                .ok();
         }
         self.record.host_ifindex = Some(link.ifindex);
         self.record.host_addresses = link.addresses;

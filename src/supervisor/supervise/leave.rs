@@ -64,7 +64,7 @@ impl Loop {
                 console: self.console.end(),
                 notify: self.notify,
                 log: self.log.map(Syslog::into_socket),
-                responder: self.responder.map(Responder::into_sockets).unwrap_or_default(),
+                responder: self.responder.map(Responder::into_socket),
                 control: self.control.into_listener(),
                 network: self.network,
                 ring: self.ring,
