@@ -132,9 +132,10 @@ fn guard() -> Vec<Vec<Expression>> {
         let known = sender().chain([within(SENDERS, R0)]);
         family(version).into_iter().chain(known).chain(is_so).chain([verdict(ACCEPT)]).collect()
     };
-    let others = PREFIXES.iter().flat_map(|prefix| [meta(IIFNAME, R0), differs(R0, prefix.as_bytes())]);
+    let no_prefix = PREFIXES.iter().map(|prefix| differs(R0, prefix.as_bytes()));
     vec![
-        others.chain([verdict(ACCEPT)]).collect(),
+        // Everybody else's packets come here as well.
+        [meta(IIFNAME, R0)].into_iter().chain(no_prefix).chain([verdict(ACCEPT)]).collect(),
         // First, because nearly all packets are so.
         ipv4_sender
             .chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), verdict(ACCEPT)])
