@@ -10,9 +10,9 @@ use super::table::{self, bounds, median, number, spread};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 300;
 /// How long each of the three measurements lasts, ms.
-const SPAN: u32 = 100;
+const SPAN: u32 = 20;
 const SERVER: &str = "192.0.2.2:7000";
 const WHAT: [&str; 3] = ["out", "in", "turns"];
 /// Each end has a processor of its own: a scheduler that moves them about is most of what differs from round to round.
