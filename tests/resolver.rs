@@ -89,6 +89,42 @@ fn machines_follow_the_name_servers_of_the_host() {
     host.stop();
 }
 
+/// A host that boots starts its machines before it has heard of a name server.
+#[test]
+fn who_was_there_before_the_first_name_server_hears_of_it() {
+    const ALL: [&str; 6] = ["none", "stale", "linked", "own", "elsewhere", "fixed"];
+    let host = ALL.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.add_outside();
+    host.sh_ok("machinectl -q list; ! grep ^nameserver /run/systemd/resolve/resolv.conf");
+    host.sh_ok(
+        "cd /var/lib/machines; rm -f */etc/resolv.conf
+         for name in stale own elsewhere fixed; do echo nameserver 203.0.113.1 >$name/etc/resolv.conf; done
+         ln -s ../run/systemd/resolve/stub-resolv.conf linked/etc/resolv.conf
+         mv elsewhere/etc/resolv.conf elsewhere/etc/passed; ln -s passed elsewhere/etc/resolv.conf; sleep 2",
+    );
+    host.define("fixed", "[root]\nread-only = true\n");
+    for name in ALL {
+        if name != "fixed" {
+            host.define(name, "");
+        }
+        host.coracle(&["start", "--wait=running", name]);
+    }
+    for (name, expected) in [("none", ""), ("linked", ""), ("stale", "nameserver 203.0.113.1")] {
+        assert_eq!(seen(&host, name), expected, "{name}");
+    }
+    host.in_guest("own", &["sh", "-c", "echo nameserver 203.0.113.9 >/etc/resolv.conf"]).success("its own");
+    host.sh_ok("resolvectl dns up0 192.0.2.2");
+    assert_follow(&host, &["none", "stale", "linked"], "nameserver 192.0.2.2");
+    host.sh_ok("resolvectl dns up0 192.0.2.3");
+    assert_follow(&host, &["none", "stale", "linked"], "nameserver 192.0.2.3");
+    for (name, expected) in [("own", ".9"), ("elsewhere", ".1"), ("fixed", ".1")] {
+        assert_eq!(seen(&host, name), format!("nameserver 203.0.113{expected}"), "{name}");
+    }
+    host.sh_ok("systemctl is-failed coracle-resolver.service && exit 1; true");
+    host.coracle(&[&["stop"][..], &ALL].concat());
+    host.stop();
+}
+
 /// From systemd 259 on machined tells resolved of machines, by a hook: there names of machines are those of any program
 /// of the host that asks resolved. Older ones have nss-mymachines alone, which `zones` and `network` look at.
 #[test]

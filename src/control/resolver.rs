@@ -12,7 +12,7 @@ use crate::host::state::{Phase, Record};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -109,7 +109,8 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
     // The process may be another's by now.
     running(paths, name)?;
     for place in PLACES {
-        write(&root, place, &resolver).context(|| format!("cannot write '/{place}' in machine '{name}'"))?;
+        write(&root, place, &resolver, &record)
+            .context(|| format!("cannot write '/{place}' in machine '{name}'"))?;
     }
     let stamp = stamp(paths, name.as_str());
     let noted = std::fs::write(&stamp, resolver.to_string());
@@ -123,11 +124,15 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
 }
 
 /// Writes a file of the guest where it is one of ours, in place: who has it open or mounted sees the new text.
-fn write(root: &OwnedFd, place: &str, resolver: &Resolver) -> rustix::io::Result<()> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+fn write(root: &OwnedFd, place: &str, resolver: &Resolver, record: &Record) -> rustix::io::Result<()> {
     // Looked at before it is opened: to open a device or a pipe is to do something.
-    let found = match rustix::fs::openat2(root, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-    {
+    let look = |more| {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+        rustix::fs::openat2(root, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    };
+    let in_tree = look(ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV).ok();
+    let is_in_tree = in_tree.is_some();
+    let found = match in_tree.map_or_else(|| look(ResolveFlags::empty()), Ok) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
         other => other?,
     };
@@ -139,7 +144,8 @@ fn write(root: &OwnedFd, place: &str, resolver: &Resolver) -> rustix::io::Result
     let path = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
     let text = std::fs::read(&path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let new = resolver.to_string();
-    if !text.starts_with(MARK.as_bytes()) || text == new.as_bytes() {
+    let is_ours = text.starts_with(MARK.as_bytes()) || is_in_tree && is_untouched(&stat, record);
+    if !is_ours || text == new.as_bytes() {
         return Ok(());
     }
     let file = match rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
@@ -149,4 +155,12 @@ fn write(root: &OwnedFd, place: &str, resolver: &Resolver) -> rustix::io::Result
     };
     let written = file.write_all_at(new.as_bytes(), 0).and_then(|()| file.set_len(new.len() as u64));
     written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Whether a file of the tree is what it was when the machine was started: a start would have written over it, but the
+/// host had no name server by then. Only what the guest's root owns: nothing is written for it that it cannot write.
+fn is_untouched(stat: &Stat, record: &Record) -> bool {
+    let changed =
+        u64::try_from(stat.st_ctime).unwrap_or(u64::MAX).saturating_add(1).saturating_mul(1_000_000);
+    changed < record.started && stat.st_uid == record.id_base.unwrap_or(0)
 }

@@ -30,11 +30,19 @@ pub fn make(places: &Places, wanted: &Resolver, owner: u32) -> Result<()> {
     };
     let link = rustix::fs::readlinkat(&etc, NAME, Vec::new()).ok();
     match (wanted, link) {
-        (Resolver::Written(content), Some(link)) => match in_run(Path::new(&*link.to_string_lossy())) {
-            Some(place) => write_in_run(places, &place, content, owner),
-            None => Ok(()),
-        },
+        (Resolver::Written(content) | Resolver::Awaited(content), Some(link)) => {
+            match in_run(Path::new(&*link.to_string_lossy())) {
+                Some(place) => write_in_run(places, &place, content, owner),
+                None => Ok(()),
+            }
+        }
         (Resolver::Copied(_) | Resolver::Bound(_), Some(_)) => Ok(()),
+        (Resolver::Awaited(content), None) => {
+            match rustix::fs::statat(&etc, NAME, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => Ok(()),
+                Err(_) => unless_read_only(write_in_tree(&etc, content, owner), places, content, owner),
+            }
+        }
         (Resolver::Written(content) | Resolver::Copied(content), None) => {
             unless_read_only(write_in_tree(&etc, content, owner), places, content, owner)
         }

@@ -79,7 +79,9 @@ pub enum Missing {
 pub enum Resolver {
     /// A file with this in it, also where a link leads to `/run`.
     Written(String),
-    /// The same, but for a link.
+    /// The same where there is nothing yet: what there is stays.
+    Awaited(String),
+    /// A file with this in it, but for a link.
     Copied(String),
     /// The same, in place of whatever there is.
     Replaced(String),
@@ -244,6 +246,7 @@ impl BuildStep {
             Self::Directory { path, mode } => format!("make directory '{}' {mode:03o}", path.display()),
             Self::File { path, mode, .. } => format!("make file '{}' {mode:03o}", path.display()),
             Self::Resolver(Resolver::Written(_)) => "write '/etc/resolv.conf'".into(),
+            Self::Resolver(Resolver::Awaited(_)) => "make '/etc/resolv.conf' where it is not there".into(),
             Self::Resolver(Resolver::Copied(_)) => "copy to '/etc/resolv.conf'".into(),
             Self::Resolver(Resolver::Replaced(_)) => "replace '/etc/resolv.conf'".into(),
             Self::Resolver(Resolver::Bound(file)) => {

@@ -101,7 +101,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         devices: probe::devices(),
         further_devices: probe::named_devices(&machine.security)?,
         guest_network_file,
-        resolv_conf: resolv_conf(paths, machine, resolver.as_ref()),
+        resolv_conf: resolv_conf(paths, machine, link.as_ref().map(|_| resolver.unwrap_or_default())),
         hosts_file: names.as_ref().filter(|names| names.bound.is_some()).map(|names| names.hosts.path()),
         attach_at: paths.machine(&machine.name).join("root"),
         label: label::of_machine(&machine.security)?,
@@ -110,10 +110,16 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     Ok(Found { facts, link, lease, wires, names, root_identity: tree.identity()?, locks_ids })
 }
 
-/// What becomes of the guest's resolv.conf. A file that the host does not have is no reason not to start.
-fn resolv_conf(paths: &Paths, machine: &Machine, ours: Option<&resolver::Resolver>) -> Option<Resolver> {
+/// What becomes of the guest's resolv.conf. A file that the host does not have is no reason not to start. A host
+/// without name servers may have some later, as one that boots has.
+fn resolv_conf(paths: &Paths, machine: &Machine, ours: Option<resolver::Resolver>) -> Option<Resolver> {
     let (way, file) = match machine.network.resolv_conf {
-        ResolvConf::Auto => return ours.map(|resolver| Resolver::Written(resolver.to_string())),
+        ResolvConf::Auto => {
+            return ours.map(|resolver| match resolver.servers.is_empty() {
+                true => Resolver::Awaited(resolver.to_string()),
+                false => Resolver::Written(resolver.to_string()),
+            });
+        }
         ResolvConf::Off => return None,
         ResolvConf::Delete => return Some(Resolver::Deleted),
         ResolvConf::From(way, file) => (way, paths.join(file.path())),

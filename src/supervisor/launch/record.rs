@@ -60,8 +60,9 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     if ask.link.is_none() {
         record.host_interface = ask.wires.iter().find_map(Wire::host_end).map(str::to_owned);
     }
-    record.resolver =
-        ask.plan.build.iter().any(|step| matches!(step, BuildStep::Resolver(Resolver::Written(_))));
+    let follows =
+        |step: &BuildStep| matches!(step, BuildStep::Resolver(Resolver::Written(_) | Resolver::Awaited(_)));
+    record.resolver = ask.plan.build.iter().any(follows);
     record.files = files(ask);
     record
 }
