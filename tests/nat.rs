@@ -116,7 +116,7 @@ fn a_forged_address_goes_nowhere() {
     // The host's own loopback is not the machine's, though forwarded ports make the host answer it on these links.
     let before = dropped();
     host.sh_ok(
-        "in_guest() { nsenter -t $(machinectl show busybox -P Leader) -n \"$@\"; }
+        "in_guest() { nsenter -t $(machinectl show busybox -p Leader --value) -n \"$@\"; }
          in_guest sysctl -q net.ipv4.conf.host0.route_localnet=1 net.ipv4.conf.all.route_localnet=1
          in_guest ip route del local 127.0.0.0/8 dev lo table local; in_guest ip route add 127.0.0.9 dev host0
          in_guest ip neigh add 127.0.0.9 lladdr $(cat /sys/class/net/ve-busybox/address) dev host0
