@@ -45,7 +45,7 @@ trait Manager {
         properties: &[(&str, Variant<'_>)],
     ) -> zbus::Result<OwnedObjectPath>;
 
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "those of the method on the bus")]
     fn register_machine_with_network(
         &self,
         name: &str,

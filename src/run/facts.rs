@@ -115,9 +115,9 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
 fn resolv_conf(paths: &Paths, machine: &Machine, ours: Option<resolver::Resolver>) -> Option<Resolver> {
     let (way, file) = match machine.network.resolv_conf {
         ResolvConf::Auto => {
-            return ours.map(|resolver| match resolver.servers.is_empty() {
-                true => Resolver::Awaited(resolver.to_string()),
-                false => Resolver::Written(resolver.to_string()),
+            return ours.map(|resolver| {
+                let make = if resolver.servers.is_empty() { Resolver::Awaited } else { Resolver::Written };
+                make(resolver.to_string())
             });
         }
         ResolvConf::Off => return None,

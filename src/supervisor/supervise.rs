@@ -133,11 +133,8 @@ impl Loop {
             boot_id: &terms.boot_id,
         };
         let log = log.map(|socket| Syslog::new(socket, &guest));
-        let responder = terms
-            .lease
-            .clone()
-            .zip(responder)
-            .map(|(lease, socket)| Responder::new(lease, socket, terms.asked));
+        let answering = responder.zip(terms.lease.clone());
+        let responder = answering.map(|(socket, lease)| Responder::new(lease, socket, terms.asked));
         let console = Console::new(console, memory, terms.console, &guest);
         let control = control.map_or_else(|| listen(&terms), Control::at);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();

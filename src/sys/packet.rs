@@ -11,6 +11,7 @@ use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// # Errors
 /// `EPERM` without CAP_NET_RAW, `ENODEV` for an interface that is not there, `EINVAL` for a bad filter.
 pub fn open(ifindex: u32, filter: &[Instruction]) -> std::io::Result<OwnedFd> {
+    /// `PACKET_IGNORE_OUTGOING` of `linux/if_packet.h`.
     const IGNORE_OUTGOING: libc::c_int = 23;
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // No protocol yet: nothing comes in before there is a filter.

@@ -59,6 +59,9 @@ pub const UDP: u8 = 17;
 /// How the names of links to machines, and of the bridges of their zones, begin.
 pub(super) const PREFIXES: [&str; 2] = ["ve-", "vz-"];
 
+/// What of an IPv6 address is its prefix.
+const NETWORK_PART: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0];
+
 /// Where packets are met, and when.
 pub(super) struct Hook {
     pub name: &'static str,
@@ -118,7 +121,6 @@ pub(super) fn chain(batch: &mut Batch, existing: Existing, Hook { name, kind, ho
 /// What a machine sends has its own addresses, or goes no further. Before connections are
 /// tracked: a forged packet makes none.
 fn guard() -> Vec<Vec<Expression>> {
-    const PREFIX: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0];
     let sender = || {
         let ethernet = [meta(IIFTYPE, R0), equal(R0, &1_u16.to_ne_bytes())];
         ethernet.into_iter().chain([meta(IIFNAME, R0), payload(LINK, 6, 6, ETHER_AT)])
@@ -141,7 +143,7 @@ fn guard() -> Vec<Vec<Expression>> {
             .chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), verdict(ACCEPT)])
             .collect(),
         ipv6_sender
-            .chain([payload(NETWORK, 8, 16, ADDRESS_AT), mask(ADDRESS_AT, &PREFIX)])
+            .chain([payload(NETWORK, 8, 16, ADDRESS_AT), mask(ADDRESS_AT, &NETWORK_PART)])
             .chain([within(SOURCES_6, R0), verdict(ACCEPT)])
             .collect(),
         // Links that are called like ours.
@@ -149,17 +151,13 @@ fn guard() -> Vec<Vec<Expression>> {
         // Who asks by DHCP has no address yet.
         known(
             IPV4,
-            vec![
-                payload(NETWORK, 12, 4, ADDRESS_AT),
-                equal(ADDRESS_AT, &[0; 4]),
-                meta(L4PROTO, ADDRESS_AT),
-                equal(ADDRESS_AT, &[UDP]),
-                payload(TRANSPORT, 2, 2, ADDRESS_AT),
-                equal(ADDRESS_AT, &67_u16.to_be_bytes()),
+            [
+                &[payload(NETWORK, 12, 4, ADDRESS_AT), equal(ADDRESS_AT, &[0; 4])][..],
+                &[meta(L4PROTO, ADDRESS_AT), equal(ADDRESS_AT, &[UDP])],
+                &[payload(TRANSPORT, 2, 2, ADDRESS_AT), equal(ADDRESS_AT, &67_u16.to_be_bytes())],
+                &to_no_loopback(),
             ]
-            .into_iter()
-            .chain(to_no_loopback())
-            .collect(),
+            .concat(),
         ),
         // Link-local and unspecified addresses: neighbours are found with them, no router passes them on.
         known(
@@ -225,11 +223,11 @@ fn ports() -> Vec<Vec<Expression>> {
 /// What leaves for others than machines has the host's address. So has what reaches a machine by a
 /// port from where no answer could go back: the host's loopback, and machines, itself for one.
 fn leave() -> Vec<Vec<Expression>> {
-    const PREFIX: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0];
     let outwards = || [meta(OIFNAME, R0), outside(LINKS, R0)];
     let loopback = Ipv6Addr::LOCALHOST.octets();
     let from_4 = || [payload(NETWORK, 12, 4, R0), within(INSIDE_4, R0), masquerade()];
-    let from_6 = || [payload(NETWORK, 8, 16, R0), mask(R0, &PREFIX), within(INSIDE_6, R0), masquerade()];
+    let from_6 =
+        || [payload(NETWORK, 8, 16, R0), mask(R0, &NETWORK_PART), within(INSIDE_6, R0), masquerade()];
     vec![
         [&outwards()[..], &family(IPV4), &from_4()].concat(),
         [&outwards()[..], &family(IPV6), &from_6()].concat(),
