@@ -5,7 +5,7 @@ use super::places::Places;
 use super::{check, limits, mounts, nodes, resolver};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
-use crate::sys::mount;
+use crate::sys::{mount, process};
 use nix::sched::CloneFlags;
 use rustix::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -51,8 +51,14 @@ impl Builder {
         let owner = self.place.owner;
         match step {
             BuildStep::Join => self.join(),
-            // In the machine's pid namespace, where PID 1 is the child that waits for us.
-            BuildStep::Limits => limits::reset(Some(rustix::process::Pid::INIT)),
+            BuildStep::Limits => {
+                // In the machine's pid namespace PID 1 is the child that waits.
+                let reset = || limits::reset(Some(rustix::process::Pid::INIT));
+                let done = process::as_effective(owner, reset);
+                // A change of ids cancels PR_SET_PDEATHSIG(2const).
+                super::die_with_supervisor();
+                done
+            }
             BuildStep::Root { directory, at, map_ids, read_only, mount_points } => {
                 let userns = self.place.id_map.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
                 let root = mounts::attach_root(directory, at, userns, *read_only, mount_points)?;

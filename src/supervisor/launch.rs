@@ -222,7 +222,8 @@ impl<'a> Launch<'a> {
             Some(path) => Some(network::enter(path)?),
             None => None,
         };
-        let side = process::clone(self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd));
+        let (namespaces, cgroup) = (self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd));
+        let side = process::clone_owned_by(self.owner(), namespaces, cgroup);
         if let (Some(own), Ok(Side::Parent(_)) | Err(_)) = (&own, &side) {
             enter(own, CloneFlags::CLONE_NEWNET, "cannot leave the network namespace again")?;
         }

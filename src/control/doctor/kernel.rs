@@ -11,8 +11,9 @@ const NAMESPACES: [&str; 7] = ["user", "pid", "net", "mnt", "ipc", "uts", "cgrou
 const OLDEST: (u32, u32) = (5, 12);
 /// Fewer namespaces of a kind than this are not enough for a host with some machines.
 const FEW_NAMESPACES: u64 = 128;
-/// A guest with systemd holds up to twenty inotify instances, and all are counted on the host's root.
-const FEW_INOTIFY: u64 = 512;
+/// A guest with systemd holds up to twenty inotify instances. Each machine with user ids of its own has as many as the
+/// limit says; all others share those of the host's root.
+const FEW_INOTIFY: u64 = 64;
 /// The part of a table from which on it counts as nearly full, percent.
 const NEARLY_FULL: u64 = 80;
 
@@ -86,8 +87,7 @@ fn inotify() -> Option<Finding> {
     (limit < FEW_INOTIFY).then(|| {
         Finding::risk(
             format!(
-                "{limit} inotify instances for all machines together run out after about {} with systemd",
-                (limit / 20).max(1)
+                "only {limit} inotify instances are allowed to a machine; one with systemd uses about 20"
             ),
             "sysctl -w fs.inotify.max_user_instances=8192, and write it to /etc/sysctl.d/90-coracle.conf",
         )
