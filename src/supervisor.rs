@@ -11,6 +11,7 @@ pub mod flight;
 pub mod guest;
 pub mod handover;
 mod idmap;
+mod inbox;
 pub mod launch;
 mod manager;
 mod names;

@@ -159,9 +159,7 @@ pub(super) fn count(file: &Path) -> Option<u64> {
 
 /// How many processes a cgroup and those below it have.
 fn processes(cgroup: &Path) -> Option<u64> {
-    let own = std::fs::read_to_string(cgroup.join("cgroup.procs")).ok()?.lines().count();
-    let below = std::fs::read_dir(cgroup).ok()?.flatten().filter(|entry| entry.path().is_dir());
-    Some(own as u64 + below.filter_map(|entry| processes(&entry.path())).sum::<u64>())
+    cgroup.is_dir().then(|| u64::try_from(crate::host::cgroup::processes(cgroup).len()).ok()).flatten()
 }
 
 /// Bytes for people, in powers of 1024: `33.1M`.

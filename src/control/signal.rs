@@ -4,13 +4,13 @@
 
 use super::{Outcome, each, running};
 use crate::error::{Context, Error, Result};
+use crate::host::cgroup;
 use crate::host::state::{Phase, Record, process_start};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::sys::process::{open_pidfd, send_signal};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a supervisor may take to say that it is stopping, and to end when it was told twice.
@@ -125,19 +125,13 @@ fn kill_all(record: &Record, signal: i32, name: &Name) -> Result<()> {
     if signal == libc::SIGKILL && std::fs::write(payload.join("cgroup.kill"), "1").is_ok() {
         return Ok(());
     }
-    // The kernel tells a process's cgroup as seen from the root of our cgroup namespace, which is
-    // the mount that the record's path begins with.
-    let is_inside = |pid: u32| {
-        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-        path.is_some_and(|path| {
-            Path::new(path).ancestors().any(|above| above.ends_with("payload") && payload.ends_with(above))
-        })
-    };
-    for pid in processes(&payload) {
-        signal_if(pid, signal, name, &is_inside)?;
-    }
-    Ok(())
+    let mut failure = Ok(());
+    cgroup::for_each_process(&payload, &mut |process| {
+        if let Err(error) = send(process.as_fd(), signal, name) {
+            failure = Err(error);
+        }
+    });
+    failure
 }
 
 /// Signals the processes in the pid namespace of PID 1. Those in namespaces below it are not
@@ -164,18 +158,6 @@ fn signal_if(pid: u32, signal: i32, name: &Name, is_meant: &dyn Fn(u32) -> bool)
         Ok(pidfd) if is_meant(pid) => send(pidfd.as_fd(), signal, name),
         _ => Ok(()),
     }
-}
-
-/// The processes of a cgroup and all below it.
-fn processes(cgroup: &Path) -> Vec<u32> {
-    let listed = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    let mut pids: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
-    for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            pids.extend(processes(&entry.path()));
-        }
-    }
-    pids
 }
 
 /// The parent of a process.

@@ -2,6 +2,7 @@
 //! kernel does not count here is nothing, never zero.
 
 use super::list::count;
+use crate::host::cgroup;
 use crate::host::state::Record;
 use serde::Serialize;
 use std::path::Path;
@@ -89,7 +90,8 @@ fn of_cgroup(cgroup: &Path) -> Sample {
         out_of_memory_kills: field(&events, "oom_kill"),
         io_read: io.as_deref().map(|io| sum(io, "rbytes=")),
         io_written: io.as_deref().map(|io| sum(io, "wbytes=")),
-        tasks: count(&cgroup.join("pids.current")).or_else(|| u64::try_from(pids(cgroup).len()).ok()),
+        tasks: count(&cgroup.join("pids.current"))
+            .or_else(|| u64::try_from(cgroup::processes(cgroup).len()).ok()),
         tasks_max: count(&cgroup.join("pids.max")),
         pressure_cpu: pressure(cgroup, "cpu.pressure"),
         pressure_memory: pressure(cgroup, "memory.pressure"),
@@ -122,7 +124,7 @@ fn pressure(cgroup: &Path, file: &str) -> Option<f64> {
 /// The processes of a machine, those that used most first.
 pub fn processes(record: &Record) -> Vec<Process> {
     let payload = record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
-    let pids = payload.map(|payload| pids(&payload)).unwrap_or_default();
+    let pids = payload.map(|payload| cgroup::processes(&payload)).unwrap_or_default();
     let mut processes: Vec<Process> = pids.into_iter().filter_map(process).collect();
     processes.sort_by_key(|process| std::cmp::Reverse(process.ticks));
     processes
@@ -147,16 +149,6 @@ fn process(pid: u32) -> Option<Process> {
             command
         },
     })
-}
-
-/// The processes of a cgroup and all below it.
-fn pids(cgroup: &Path) -> Vec<u32> {
-    let listed = text(cgroup, "cgroup.procs").unwrap_or_default();
-    let mut all: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
-    let below = std::fs::read_dir(cgroup).into_iter().flatten().flatten();
-    let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    all.extend(below.flat_map(|entry| pids(&entry.path())));
-    all
 }
 
 /// A metric of OpenMetrics: its name, its unit, its help, its type, and its value in a sample.

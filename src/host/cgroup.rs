@@ -3,14 +3,19 @@
 
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
-use rustix::fd::OwnedFd;
+use crate::sys::process;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Files of a delegated cgroup that its new owner may write, where the kernel does not list them.
 const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
 /// How long processes may take to stop where they are: one in the middle of a device's work does not.
-const FREEZING: std::time::Duration = std::time::Duration::from_secs(5);
+pub const FREEZING: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The cgroup that holds a machine's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,17 +162,12 @@ pub fn set_frozen(directory: &Path, frozen: bool) -> Result<()> {
     let doing = || format!("cannot {} '{}'", if frozen { "freeze" } else { "thaw" }, directory.display());
     // Opened before the change, so that its notice is not missed (POLLPRI, cgroup-v2.rst).
     let events = std::fs::File::open(directory.join("cgroup.events")).context(doing)?;
-    std::fs::write(directory.join("cgroup.freeze"), if frozen { "1" } else { "0" }).context(doing)?;
+    begin_freezing(directory, frozen)?;
     let begun = std::time::Instant::now();
     while is_frozen(directory) != frozen {
         let left = FREEZING.saturating_sub(begun.elapsed());
         if left.is_zero() {
-            return Err(Error::new(if frozen {
-                "a process does not stop"
-            } else {
-                "a cgroup above is frozen"
-            })
-            .context(doing()));
+            return Err(not_frozen(frozen).context(doing()));
         }
         let left = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos().max(1)) };
         let _ = rustix::event::poll(
@@ -176,6 +176,21 @@ pub fn set_frozen(directory: &Path, frozen: bool) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The same, without waiting.
+///
+/// # Errors
+/// What the kernel says.
+pub fn begin_freezing(directory: &Path, frozen: bool) -> Result<()> {
+    let word = if frozen { "1" } else { "0" };
+    std::fs::write(directory.join("cgroup.freeze"), word)
+        .context(|| format!("cannot {} '{}'", if frozen { "freeze" } else { "thaw" }, directory.display()))
+}
+
+/// Why processes do not stop or go on in time.
+pub fn not_frozen(frozen: bool) -> Error {
+    Error::new(if frozen { "a process does not stop" } else { "a cgroup above is frozen" })
 }
 
 /// Kills everything in a cgroup and removes it with all below, thawing it first: a frozen process
@@ -207,16 +222,78 @@ pub fn remove(directory: &Path) -> Result<()> {
 }
 
 fn remove_tree(directory: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    Ok(remove_below(&open_below(rustix::fs::CWD, parent.as_os_str())?, name)?)
+}
+
+fn remove_below(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
+    let directory = match open_below(parent, name) {
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    for child in children(&directory) {
+        remove_below(&directory, &child)?;
     }
-    match std::fs::remove_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+    match rustix::fs::unlinkat(parent, name, rustix::fs::AtFlags::REMOVEDIR) {
+        Err(rustix::io::Errno::NOENT) => Ok(()),
         result => result,
     }
+}
+
+/// Opens a cgroup by its name in another one: a guest nests them until no path is long enough.
+fn open_below(parent: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+/// The names of the cgroups in one.
+fn children(directory: &OwnedFd) -> Vec<OsString> {
+    let entries = rustix::fs::Dir::read_from(directory).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type() == rustix::fs::FileType::Directory);
+    let names = directories.map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+    names.filter(|name| name != "." && name != "..").collect()
+}
+
+/// Calls `visit` for a cgroup and each one below. One that is not there has none.
+fn walk(directory: &Path, visit: &mut dyn FnMut(&OwnedFd)) {
+    fn each(directory: &OwnedFd, visit: &mut dyn FnMut(&OwnedFd)) {
+        visit(directory);
+        let below = children(directory).into_iter().filter_map(|name| open_below(directory, &name).ok());
+        below.for_each(|directory| each(&directory, visit));
+    }
+    if let Ok(directory) = open_below(rustix::fs::CWD, directory.as_os_str()) {
+        each(&directory, visit);
+    }
+}
+
+/// The process ids in one cgroup.
+fn members(directory: &OwnedFd) -> Vec<u32> {
+    let open = rustix::fs::openat(directory, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let text = open.map(|file| std::io::read_to_string(std::fs::File::from(file)));
+    let text = text.ok().and_then(std::io::Result::ok).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The processes of a cgroup and of all below it.
+pub fn processes(directory: &Path) -> Vec<u32> {
+    let mut all = Vec::new();
+    walk(directory, &mut |directory| all.extend(members(directory)));
+    all
+}
+
+/// Calls `act` with the pidfd of each process of a cgroup and of all below it. The cgroup is read again when the pidfds
+/// are open: until then an id can come to mean another process.
+pub fn for_each_process(directory: &Path, act: &mut dyn FnMut(OwnedFd)) {
+    walk(directory, &mut |directory| {
+        for some in members(directory).chunks(256) {
+            let held = some.iter().filter_map(|pid| Some((*pid, process::open_pidfd(*pid).ok()?)));
+            let held: Vec<(u32, OwnedFd)> = held.collect();
+            let still: BTreeSet<u32> = members(directory).into_iter().collect();
+            held.into_iter().filter(|(pid, _)| still.contains(pid)).for_each(|(_, pidfd)| act(pidfd));
+        }
+    });
 }
 
 /// How often the kernel killed something in a cgroup for want of memory (`memory.events`).

@@ -153,8 +153,8 @@ impl Console {
         kept
     }
 
-    /// Passes on what a viewer typed. A guest that does not read does not hold us up: what it has no
-    /// room for is lost, as on a serial line.
+    /// Passes on what was typed. A guest that does not read does not hold us up: what it has no room for is lost, as on
+    /// a serial line.
     pub fn type_in(&self, bytes: &[u8]) {
         let Some(master) = &self.master else { return };
         if rustix::io::ioctl_fionbio(master, true).is_ok() {
@@ -201,9 +201,7 @@ impl Console {
             Ok(0) | Err(_) => Typed::End,
             Ok(length) => {
                 let bytes = buffer.get(..length).unwrap_or_default();
-                if let Some(master) = &self.master {
-                    write_all(master.as_fd(), bytes);
-                }
+                self.type_in(bytes);
                 bytes.iter().find_map(|byte| self.hotkey(*byte)).map_or(Typed::Text, Typed::Hotkey)
             }
         }

@@ -87,6 +87,8 @@ struct Client {
     /// What came of a call so far.
     begun: Vec<u8>,
     is_viewer: bool,
+    /// Whether its call is answered later.
+    is_waiting: bool,
 }
 
 /// The socket and who is connected.
@@ -148,7 +150,7 @@ impl Control {
             if epoll.add(&socket, event).is_err() {
                 continue;
             }
-            let client = Some(Client { socket, begun: Vec::new(), is_viewer: false });
+            let client = Some(Client { socket, begun: Vec::new(), is_viewer: false, is_waiting: false });
             match self.clients.get_mut(slot) {
                 Some(free) => *free = client,
                 None => self.clients.push(client),
@@ -199,6 +201,22 @@ impl Control {
             Err(why) => json!({ "error": "io.coracle.Machine.Failed", "parameters": { "message": why } }),
         };
         self.send(slot, &message);
+    }
+
+    /// The client is answered by [`Self::answer_waiting`].
+    pub fn wait(&mut self, slot: usize) {
+        if let Some(Some(client)) = self.clients.get_mut(slot) {
+            client.is_waiting = true;
+        }
+    }
+
+    /// Answers a client that waits, if it still does: another one may have its slot.
+    pub fn answer_waiting(&mut self, slot: usize, outcome: std::result::Result<Value, String>) {
+        if let Some(Some(client)) = self.clients.get_mut(slot)
+            && std::mem::take(&mut client.is_waiting)
+        {
+            self.answer(slot, outcome);
+        }
     }
 
     /// The client sees the console from here on, first what was kept of it.

@@ -1,9 +1,6 @@
 //! What the guest's PID 1 tells its manager (sd_notify(3)), read with bounds and passed on.
 
-use rustix::fd::BorrowedFd;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
+use super::inbox::Inbox;
 
 /// Something a guest said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,25 +18,15 @@ pub enum Word {
 /// The longest status passed on, characters.
 const STATUS_LIMIT: usize = 200;
 
-/// Reads what there is. Words of other processes than the leader do not count.
-pub fn hear(socket: BorrowedFd<'_>, leader: u32) -> Vec<Word> {
+/// Receives the pending notifications. Those of other processes than the leader do not count.
+pub fn hear(inbox: &mut Inbox, leader: u32) -> Vec<Word> {
     let mut words = Vec::new();
     let mut buffer = [0u8; 4096];
     // Bounded: a guest that speaks without end gets its turn again after everybody else had one.
     for _ in 0..32 {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(16))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let slices = &mut [IoSliceMut::new(&mut buffer)];
-        let Ok(received) = rustix::net::recvmsg(socket, slices, &mut control, RecvFlags::CMSG_CLOEXEC) else {
-            break;
-        };
-        // Draining closes descriptors the guest sent along.
-        let sender = control.drain().fold(None, |sender, message| match message {
-            RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid.as_raw_nonzero().get()),
-            _ => sender,
-        });
-        if sender.map(i32::cast_unsigned) == Some(leader) {
-            words.extend(parse(buffer.get(..received.bytes).unwrap_or_default()));
+        let Some(received) = inbox.receive(&mut buffer) else { break };
+        if received.sender == Some(leader) {
+            words.extend(parse(buffer.get(..received.length).unwrap_or_default()));
         }
     }
     words

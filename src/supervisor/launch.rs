@@ -5,7 +5,7 @@ mod network;
 mod record;
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::{cleanup, firewall, idmap, registration, reserve, responder, underway};
+use super::{cleanup, firewall, idmap, inbox, registration, reserve, responder, underway};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::hosts::Hosts;
@@ -205,7 +205,7 @@ impl<'a> Launch<'a> {
 
     fn clone_leader(&mut self) -> Result<()> {
         let (ours, theirs) = link::pair()?;
-        self.notify = Some(notify_socket()?);
+        self.notify = Some(guest_socket()?);
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
         self.log = self.ask.plan.build.iter().any(logs).then(guest_socket).transpose()?;
         // A mount namespace of the host's own kind: PID 1 stands in it until the tree is built and
@@ -424,19 +424,16 @@ impl<'a> Launch<'a> {
     }
 }
 
-/// The socket the guest will notify us at; who speaks comes with each message.
-fn notify_socket() -> Result<OwnedFd> {
-    let socket = guest_socket()?;
-    rustix::net::sockopt::set_socket_passcred(&socket, true).context(|| "cannot make the notify socket")?;
-    Ok(socket)
-}
-
-/// A socket that the guest sends us datagrams at.
+/// A socket that the guest sends us datagrams at; the sender's credentials come with each.
 fn guest_socket() -> Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let making = || "cannot make a socket for the guest";
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
-        .context(|| "cannot make a socket for the guest")
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).context(making)?;
+    rustix::net::sockopt::set_socket_passcred(&socket, true).context(making)?;
+    inbox::refuse_descriptors(socket.as_fd());
+    Ok(socket)
 }
 
 /// Memory of the kernel's for the console's tail: it costs this process nothing and crosses an exec.

@@ -1,10 +1,14 @@
 //! An orderly stop and what follows when it takes too long: the init's own way first, then SIGTERM
 //! to every process of the guest, then SIGKILL to its PID 1, which takes all others along.
+//!
+//! Files of the guest are opened by a child process: a FUSE server of the guest can prolong each open(2) for ever.
 
+use crate::host::cgroup;
 use crate::machine::init::Init;
 use crate::plan::init::{Missing, StopAction, orderly_reboot, orderly_stop};
-use crate::sys::{mount, process};
-use rustix::fd::{AsFd, BorrowedFd};
+use crate::sys::process::Side;
+use crate::sys::{descriptor, mount, process};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,6 +34,8 @@ pub struct Stop {
     /// When to ask again: an init that is not up yet hears neither signal nor pipe, whoever chose the signal. One
     /// that heard is not asked again: systemd would begin anew with what it is waiting for.
     again: Option<Instant>,
+    /// The child that opens files of the guest.
+    asking: Asking,
 }
 
 /// How long an init has to show that it heard us before it is asked again.
@@ -51,6 +57,7 @@ impl Stop {
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
             actions: orderly_stop(init, signal),
             again: None,
+            asking: Asking::default(),
         };
         if !is_boot && signal.is_none() {
             stop.kill(leader);
@@ -61,8 +68,8 @@ impl Stop {
     }
 
     fn ask(&mut self, leader: BorrowedFd<'_>, pid: u32) {
-        let done = act(&self.actions, leader, pid);
-        self.again = (done == Done::Failed).then(|| Instant::now() + AGAIN);
+        let done = self.asking.act(&self.actions, leader, pid);
+        self.again = (done != Done::All).then(|| Instant::now() + AGAIN);
     }
 
     /// The guest said that it goes down.
@@ -97,7 +104,10 @@ impl Stop {
     pub fn escalate(&mut self, leader: BorrowedFd<'_>, pid: u32, cgroup: Option<&Path>) {
         let now = Instant::now();
         if self.stage == Stage::Asked && self.again.is_some_and(|when| when <= now) {
-            self.ask(leader, pid);
+            match self.asking.outcome() {
+                Some(Done::All) => self.again = None,
+                _ => self.ask(leader, pid),
+            }
         }
         if self.deadline.is_none_or(|deadline| deadline > now) {
             return;
@@ -105,7 +115,11 @@ impl Stop {
         match self.stage {
             Stage::Asked => {
                 log::warn!("the guest did not stop in time; terminating its processes");
-                terminate(&cgroup.map(|cgroup| cgroup.join("payload")).unwrap_or_default());
+                if let Some(payload) = cgroup.map(|cgroup| cgroup.join("payload")) {
+                    cgroup::for_each_process(&payload, &mut |process| {
+                        let _ = process::send_signal(process.as_fd(), libc::SIGTERM);
+                    });
+                }
                 self.stage = Stage::Terminated;
                 self.deadline = Some(Instant::now() + AFTER_TERM);
             }
@@ -126,8 +140,8 @@ impl Stop {
 }
 
 /// Asks the guest to reboot in order.
-pub fn reboot(init: Init, leader: BorrowedFd<'_>, pid: u32) {
-    if act(&orderly_reboot(init), leader, pid) == Done::Failed {
+pub fn reboot(asking: &mut Asking, init: Init, leader: BorrowedFd<'_>, pid: u32) {
+    if asking.act(&orderly_reboot(init), leader, pid) == Done::Failed {
         log::warn!("the guest cannot be asked to reboot: its init is not up");
     }
 }
@@ -137,6 +151,54 @@ pub fn reboot(init: Init, leader: BorrowedFd<'_>, pid: u32) {
 enum Done {
     All,
     Failed,
+    /// A child is at it.
+    Begun,
+}
+
+/// The child process that asks a guest by its files, at most one at a time.
+#[derive(Debug, Default)]
+pub struct Asking(Option<OwnedFd>);
+
+impl Asking {
+    /// Carries the actions out, in a child if files of the guest are among them.
+    fn act(&mut self, actions: &[StopAction], leader: BorrowedFd<'_>, pid: u32) -> Done {
+        if actions.iter().all(|action| matches!(action, StopAction::Signal(_))) {
+            return act(actions, leader, pid);
+        }
+        if let Some(child) = self.0.take_if(|child| process::has_ended(child.as_fd()).is_none()) {
+            // It stands in a file system of the guest, and ends with that at the latest.
+            let _ = process::send_signal(child.as_fd(), libc::SIGKILL);
+            self.0 = Some(child);
+            return Done::Failed;
+        }
+        match process::clone(0, None) {
+            Ok(Side::Child) => process::exit_now(match close_and_act(actions, leader, pid) {
+                Done::All => 0,
+                Done::Failed | Done::Begun => 1,
+            }),
+            Ok(Side::Parent(child)) => {
+                self.0 = Some(child.pidfd);
+                Done::Begun
+            }
+            Err(error) => {
+                log::warn!("cannot ask the guest: {error}, ignoring");
+                Done::Failed
+            }
+        }
+    }
+
+    /// What came of it. `None` if a child is still at it, or none was.
+    fn outcome(&mut self) -> Option<Done> {
+        let ended = process::has_ended(self.0.as_ref()?.as_fd())?;
+        self.0 = None;
+        Some(if ended == process::Ended::Exited(0) { Done::All } else { Done::Failed })
+    }
+}
+
+/// The child's part: it holds no lock of the supervisor's while it waits.
+fn close_and_act(actions: &[StopAction], leader: BorrowedFd<'_>, pid: u32) -> Done {
+    descriptor::close_from(3, leader);
+    act(actions, leader, pid)
 }
 
 fn act(actions: &[StopAction], leader: BorrowedFd<'_>, pid: u32) -> Done {
@@ -220,21 +282,6 @@ fn set_mode(pid: u32, path: &str, mode: u32, missing: Missing) -> std::io::Resul
                 return Err(std::io::ErrorKind::InvalidInput.into());
             }
             Ok(rustix::fs::fchmod(&file, mode)?)
-        }
-    }
-}
-
-/// SIGTERM to every process in a cgroup and below.
-fn terminate(directory: &Path) {
-    let processes = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    for pid in processes.lines().filter_map(|line| line.parse().ok()) {
-        if let Ok(pidfd) = process::open_pidfd(pid) {
-            let _ = process::send_signal(pidfd.as_fd(), libc::SIGTERM);
-        }
-    }
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            terminate(&entry.path());
         }
     }
 }

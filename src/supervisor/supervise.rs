@@ -10,10 +10,11 @@ use super::ending::Ending;
 use super::flight;
 use super::guest::{self, Word};
 use super::handover::{Descriptors, Running, Terms};
+use super::inbox::Inbox;
 use super::manager::Manager;
 use super::registration::{self, Watch};
 use super::responder::Responder;
-use super::stop::Stop;
+use super::stop::{Asking, Stop};
 use super::syslog::Syslog;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
@@ -21,6 +22,7 @@ use crate::host::state::Phase;
 use crate::machine::init::Init;
 use crate::paths::Paths;
 use crate::sys::process;
+use answers::{FREEZING_PAUSE, Freezing};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -73,7 +75,7 @@ impl Source {
 struct Loop {
     terms: Terms,
     leader: OwnedFd,
-    notify: Option<OwnedFd>,
+    notify: Option<Inbox>,
     log: Option<Syslog>,
     responder: Option<Responder>,
     network: Option<OwnedFd>,
@@ -85,6 +87,8 @@ struct Loop {
     machined: Option<Watch>,
     epoll: Epoll,
     stop: Option<Stop>,
+    asking: Asking,
+    freezing: Option<Freezing>,
     manager: Manager,
     ready: bool,
     /// Whether something heavy was done.
@@ -142,7 +146,7 @@ impl Loop {
             ready: terms.record.phase == Phase::Running,
             terms,
             leader,
-            notify,
+            notify: notify.map(Inbox::new),
             log,
             responder,
             network,
@@ -154,6 +158,8 @@ impl Loop {
             machined,
             epoll,
             stop: None,
+            asking: Asking::default(),
+            freezing: None,
             manager: Manager::new(),
             swollen: false,
             status: String::new(),
@@ -224,10 +230,12 @@ impl Loop {
         let stop = self.stop.as_ref().and_then(Stop::time_left);
         let watchdog = self.manager.feed_watchdog();
         let responder = self.responder.as_ref().and_then(Responder::time_left);
-        let timeout =
-            stop.into_iter().chain(watchdog).chain(responder).min().map_or(EpollTimeout::NONE, |left| {
-                EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
-            });
+        let paused = self.watch_inboxes();
+        let freezing = self.freezing.as_ref().map(|_| FREEZING_PAUSE);
+        let times = [stop, watchdog, responder, paused, freezing];
+        let timeout = times.into_iter().flatten().min().map_or(EpollTimeout::NONE, |left| {
+            EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+        });
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(nix::errno::Errno::EINTR) => 0,
@@ -256,6 +264,7 @@ impl Loop {
             }
         }
         self.responder.iter_mut().for_each(Responder::advertise);
+        self.answer_freezing();
         if let Some(stop) = &mut self.stop {
             let record = &self.terms.record;
             stop.escalate(self.leader.as_fd(), record.leader.unwrap_or_default(), record.cgroup.as_deref());
@@ -263,6 +272,27 @@ impl Loop {
         // Nobody is cut off: the last who asked has gone.
         let rests = self.swollen && self.control.is_idle() && self.stop.is_none();
         Ok(ended.or_else(|| rests.then_some(Left::Swollen)))
+    }
+
+    /// Stops watching inboxes that are paused, and watches those again whose pause is over. Returns the remaining time.
+    fn watch_inboxes(&mut self) -> Option<Duration> {
+        let log = self.log.as_mut().map(|log| (Source::Log, log.inbox()));
+        let notify = self.notify.as_mut().map(|notify| (Source::Notify, notify));
+        let mut least = None;
+        for (source, inbox) in notify.into_iter().chain(log) {
+            let flags = match inbox.paused() {
+                Some(_) if inbox.resume() => EpollFlags::EPOLLIN,
+                Some(left) => {
+                    least = least.into_iter().chain([left]).min();
+                    EpollFlags::empty()
+                }
+                None => continue,
+            };
+            if let Err(error) = self.epoll.modify(inbox.as_fd(), &mut EpollEvent::new(flags, source as u64)) {
+                log::warn!("cannot watch {source:?}: {error}, ignoring");
+            }
+        }
+        least
     }
 
     fn reap(&mut self) -> Result<Ending> {
@@ -312,20 +342,21 @@ impl Loop {
     fn thaw(&self) {
         let payload = self.terms.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
         if let Some(payload) = payload.filter(|payload| cgroup::is_frozen(payload)) {
-            cgroup::set_frozen(&payload, false).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+            cgroup::begin_freezing(&payload, false).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         }
     }
 
     fn ask_to_reboot(&mut self) {
         if self.stop.is_none() {
             let init = Init::from_word(&self.terms.record.init).unwrap_or(Init::Unknown);
-            super::stop::reboot(init, self.leader.as_fd(), self.terms.record.leader.unwrap_or_default());
+            let pid = self.terms.record.leader.unwrap_or_default();
+            super::stop::reboot(&mut self.asking, init, self.leader.as_fd(), pid);
         }
     }
 
     fn notified(&mut self) {
-        let Some(socket) = &self.notify else { return };
-        for word in guest::hear(socket.as_fd(), self.terms.record.leader.unwrap_or_default()) {
+        let Some(inbox) = &mut self.notify else { return };
+        for word in guest::hear(inbox, self.terms.record.leader.unwrap_or_default()) {
             match word {
                 Word::Ready => self.became_ready(),
                 Word::Status(status) if self.stop.is_none() || !status.is_empty() => {

@@ -3,9 +3,9 @@
 //! stack, so many a turn, so many in ten seconds; nothing is kept.
 
 use super::console::Guest;
+use super::inbox::Inbox;
 use crate::host::entries::Journal;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::net::RecvFlags;
 use std::time::{Duration, Instant};
 
 /// The longest message taken; what is longer is cut.
@@ -19,7 +19,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// The receiving end of a guest's `/dev/log`.
 #[derive(Debug)]
 pub struct Syslog {
-    socket: OwnedFd,
+    inbox: Inbox,
     journal: Option<Journal>,
     own: [(&'static str, String); 2],
     since: Instant,
@@ -46,7 +46,7 @@ impl Syslog {
     /// Takes the socket over.
     pub fn new(socket: OwnedFd, guest: &Guest<'_>) -> Self {
         Self {
-            socket,
+            inbox: Inbox::new(socket),
             journal: Journal::open(),
             own: [("CORACLE_MACHINE", guest.name.to_owned()), ("CORACLE_BOOT_ID", guest.boot_id.to_owned())],
             since: Instant::now(),
@@ -57,24 +57,26 @@ impl Syslog {
 
     /// The socket, to be watched.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.inbox.as_fd()
+    }
+
+    /// What it is read by.
+    pub fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
     }
 
     /// The socket, for the next act.
     pub fn into_socket(self) -> OwnedFd {
-        self.socket
+        self.inbox.into_socket()
     }
 
     /// Reads what there is.
     pub fn read(&mut self) {
         let mut buffer = [0u8; LONGEST];
         for _ in 0..TURN {
-            // Descriptors sent along are closed by the kernel: there is no room for them.
-            let Ok((_, length)) = rustix::net::recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) else {
-                return;
-            };
+            let Some(received) = self.inbox.receive(&mut buffer) else { return };
             if self.may_take() {
-                self.pass(&parse(buffer.get(..length.min(LONGEST)).unwrap_or_default()));
+                self.pass(&parse(buffer.get(..received.length).unwrap_or_default()));
             }
         }
     }

@@ -58,3 +58,31 @@ pub fn adopt(number: RawFd) -> Result<OwnedFd> {
     // program that executed us, which gave it up by that exec.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
+
+/// `SO_PASSRIGHTS` of linux/socket.h, Linux 6.16.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// Makes the kernel refuse messages with descriptors for an AF_UNIX socket: sendmsg(2) of the sender fails with `EPERM`.
+///
+/// # Errors
+/// Any error of setsockopt(2); `ENOPROTOOPT` before Linux 6.16.
+pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> std::io::Result<()> {
+    let (off, size) = (0i32, std::mem::size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the value lives across the call and has the size passed.
+    let result = unsafe {
+        let value = std::ptr::from_ref(&off).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, value, size)
+    };
+    if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Returns whether messages with descriptors may arrive at an AF_UNIX socket.
+pub fn accepts_descriptors(socket: BorrowedFd<'_>) -> bool {
+    let (mut value, mut size) = (1i32, std::mem::size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the value and its size live across the call; the kernel writes no more than that size.
+    let result = unsafe {
+        let place = std::ptr::from_mut(&mut value).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, place, &raw mut size)
+    };
+    result == -1 || value != 0
+}

@@ -235,15 +235,27 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     loop {
         match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => {
-                return Ok(match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => Ended::Exited(code),
-                    (None, signal) => Ended::Killed(signal.unwrap_or(libc::SIGKILL)),
-                });
-            }
+            Ok(Some(status)) => return Ok(ended(&status)),
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno).context(|| "cannot wait for the child"),
         }
+    }
+}
+
+/// Reaps the child of a pidfd if it has ended. `None` if it is running.
+pub fn has_ended(pidfd: BorrowedFd<'_>) -> Option<Ended> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+        Ok(status) => status.map(|status| ended(&status)),
+        // There is no such child any more.
+        Err(_) => Some(Ended::Killed(libc::SIGKILL)),
+    }
+}
+
+fn ended(status: &rustix::process::WaitIdStatus) -> Ended {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Ended::Exited(code),
+        (None, signal) => Ended::Killed(signal.unwrap_or(libc::SIGKILL)),
     }
 }
 

@@ -7,6 +7,20 @@ use crate::supervisor::control::{Call, FIRST_CLIENT, Heard, Window, Wires};
 use crate::supervisor::firewall;
 use crate::sys::{process, terminal};
 use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How often the loop looks whether processes have stopped. It never waits for them: the guest decides how long that
+/// takes.
+pub(super) const FREEZING_PAUSE: Duration = Duration::from_millis(10);
+
+/// A pending freeze or thaw.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Freezing {
+    slot: usize,
+    frozen: bool,
+    begun: Instant,
+}
 
 impl Loop {
     /// An event of the client with this number.
@@ -16,6 +30,8 @@ impl Loop {
             Heard::Nothing => {}
             Heard::Typed(bytes) => self.console.type_in(&bytes),
             Heard::Call(Call::Attach(window)) => self.attach(slot, window),
+            Heard::Call(Call::Pause) => self.freeze(slot, true),
+            Heard::Call(Call::Resume) => self.freeze(slot, false),
             Heard::Call(call) => {
                 let outcome = self.answer(call);
                 self.control.answer(slot, outcome);
@@ -42,8 +58,6 @@ impl Loop {
 
     fn answer(&mut self, call: Call) -> std::result::Result<Value, String> {
         match call {
-            Call::Pause => self.freeze(true)?,
-            Call::Resume => self.freeze(false)?,
             Call::Reboot => {
                 self.thaw();
                 self.ask_to_reboot();
@@ -54,7 +68,7 @@ impl Loop {
             Call::Resize(window) => self.resize(window),
             Call::Status => return Ok(self.how_it_is()),
             Call::Rewire(wires) => self.rewire(wires)?,
-            Call::Attach(_) => {}
+            Call::Attach(_) | Call::Pause | Call::Resume => {}
         }
         Ok(json!({}))
     }
@@ -66,9 +80,39 @@ impl Loop {
         changed.map_err(|error| error.to_string())
     }
 
-    fn freeze(&self, frozen: bool) -> std::result::Result<(), String> {
+    fn payload(&self) -> std::result::Result<PathBuf, String> {
         let cgroup = self.terms.record.cgroup.as_ref().ok_or("the machine has no cgroup of its own")?;
-        cgroup::set_frozen(&cgroup.join("payload"), frozen).map_err(|error| error.to_string())
+        Ok(cgroup.join("payload"))
+    }
+
+    /// Begins to freeze or to thaw the guest. It is answered when that is done.
+    fn freeze(&mut self, slot: usize, frozen: bool) {
+        if let Some(before) = self.freezing.take() {
+            self.control.answer_waiting(before.slot, Err("asked for anew meanwhile".into()));
+        }
+        let begun = self
+            .payload()
+            .and_then(|payload| cgroup::begin_freezing(&payload, frozen).map_err(|error| error.to_string()));
+        match begun {
+            Ok(()) => {
+                self.control.wait(slot);
+                self.freezing = Some(Freezing { slot, frozen, begun: Instant::now() });
+                self.answer_freezing();
+            }
+            Err(why) => self.control.answer(slot, Err(why)),
+        }
+    }
+
+    /// Answers the client that waits for the guest to stand still or to go on, if it does.
+    pub(super) fn answer_freezing(&mut self) {
+        let Some(Freezing { slot, frozen, begun }) = self.freezing else { return };
+        let is_done = self.payload().is_ok_and(|payload| cgroup::is_frozen(&payload) == frozen);
+        if !is_done && begun.elapsed() < cgroup::FREEZING {
+            return;
+        }
+        self.freezing = None;
+        let outcome = if is_done { Ok(json!({})) } else { Err(cgroup::not_frozen(frozen).to_string()) };
+        self.control.answer_waiting(slot, outcome);
     }
 
     fn how_it_is(&self) -> Value {

@@ -7,6 +7,7 @@ use crate::machine::console::Console as ConsoleKind;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::supervisor::handover::{Descriptors, Running};
+use crate::supervisor::inbox::Inbox;
 use crate::supervisor::registration;
 use crate::supervisor::responder::Responder;
 use crate::supervisor::syslog::Syslog;
@@ -15,6 +16,11 @@ use sd_notify::NotifyState;
 impl Loop {
     /// Leaves the loop: a reboot and a registration hand the machine on, an end cleans up.
     pub(super) fn end(mut self, left: Left) -> Result<Outcome> {
+        if matches!(left, Left::Ended(_)) {
+            // Also what is left unread holds descriptors that would be closed by this process.
+            self.log.iter_mut().for_each(Syslog::read);
+            self.notify.iter_mut().chain(self.log.as_mut().map(Syslog::inbox)).for_each(Inbox::drain);
+        }
         let ending = match left {
             Left::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
             Left::Swollen => return Ok(Outcome::Refresh(Box::new(self.hand_on()))),
@@ -30,7 +36,6 @@ impl Loop {
         };
         let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
         let failure = if stopped { None } else { ending.failure() };
-        self.log.iter_mut().for_each(Syslog::read);
         self.console.drain();
         let tail = self.console.tail(flight::LINES);
         drop(self.console.end());
@@ -62,7 +67,7 @@ impl Loop {
             descriptors: Descriptors {
                 leader: self.leader,
                 console: self.console.end(),
-                notify: self.notify,
+                notify: self.notify.map(Inbox::into_socket),
                 log: self.log.map(Syslog::into_socket),
                 responder: self.responder.map(Responder::into_socket),
                 control: self.control.into_listener(),

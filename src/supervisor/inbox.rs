@@ -1,0 +1,180 @@
+//! A datagram socket that processes of the guest send to, read without ever closing a descriptor of theirs. Used by
+//! `guest` and `syslog`.
+//!
+//! A received descriptor is closed by the receiving task, also when there is no room for it, and close(2) can take as
+//! long as the sender likes: a TCP socket with SO_LINGER, a file of a FUSE server. From Linux 6.16 on the kernel refuses
+//! such messages (SO_PASSRIGHTS). On older kernels a message is looked at first (MSG_PEEK); one with descriptors is
+//! received by a child process that exits: sockets do not linger then, and whatever else takes its time holds up only the
+//! child. The number of such children is bounded.
+
+use crate::error::Result;
+use crate::sys::{descriptor, process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
+
+/// The largest number of children at once.
+const MOST_CHILDREN: usize = 4;
+/// The most descriptors of one message (`SCM_MAX_FD`).
+const MOST_DESCRIPTORS: usize = 253;
+/// How long a child has to receive one message.
+const RECEIVING: Duration = Duration::from_millis(200);
+/// How long the socket is left alone when a message cannot be received.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The variable that leaves SO_PASSRIGHTS as it is, for tests of what is done on older kernels.
+pub const ACCEPT: &str = "CORACLE_DEBUG_ACCEPT_DESCRIPTORS";
+
+/// A socket of the guest's senders.
+#[derive(Debug)]
+pub struct Inbox {
+    socket: OwnedFd,
+    accepts_descriptors: bool,
+    children: Vec<OwnedFd>,
+    paused: Option<Instant>,
+}
+
+/// A received datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Its length in the buffer, bytes.
+    pub length: usize,
+    /// The sender's process id.
+    pub sender: Option<u32>,
+}
+
+/// Makes the kernel refuse descriptors at a new socket, where it can.
+pub fn refuse_descriptors(socket: BorrowedFd<'_>) {
+    if std::env::var_os(ACCEPT).is_some() {
+        return;
+    }
+    if let Err(error) = descriptor::refuse_descriptors(socket) {
+        log::debug!("cannot refuse descriptors of the guest: {error}, ignoring");
+    }
+}
+
+impl Inbox {
+    /// Takes over a socket, which has SO_PASSCRED.
+    pub fn new(socket: OwnedFd) -> Self {
+        let accepts_descriptors = descriptor::accepts_descriptors(socket.as_fd());
+        Self { socket, accepts_descriptors, children: Vec::new(), paused: None }
+    }
+
+    /// Returns the socket, for the process image that follows.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// Returns whether the socket is to be left alone, and for how long.
+    pub fn paused(&self) -> Option<Duration> {
+        self.paused.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Ends a pause that is over; true if the socket is to be watched again.
+    pub fn resume(&mut self) -> bool {
+        let is_over = self.paused.is_some_and(|until| until <= Instant::now());
+        if is_over {
+            self.paused = None;
+        }
+        is_over
+    }
+
+    /// Receives the next datagram. `None` if there is none, or none that can be received now.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<Received> {
+        if self.paused.is_some() {
+            return None;
+        }
+        if !self.accepts_descriptors {
+            return receive(self.socket.as_fd(), buffer, RecvFlags::empty()).map(|(received, _)| received);
+        }
+        let (received, has_descriptors) = receive(self.socket.as_fd(), buffer, RecvFlags::PEEK)?;
+        if !has_descriptors {
+            return receive(self.socket.as_fd(), buffer, RecvFlags::empty()).map(|(received, _)| received);
+        }
+        match self.discard() {
+            Ok(()) => Some(received),
+            Err(error) => {
+                log::debug!("cannot receive a message of the guest: {error}, waiting");
+                self.paused = Some(Instant::now() + PAUSE);
+                None
+            }
+        }
+    }
+
+    /// Receives everything left of a guest whose processes are gone.
+    pub fn drain(&mut self) {
+        while self.receive(&mut [0; 64]).is_some() {}
+    }
+
+    /// Has a child receive the next message and exit.
+    fn discard(&mut self) -> Result<()> {
+        self.children.retain(|child| process::has_ended(child.as_fd()).is_none());
+        if self.children.len() >= MOST_CHILDREN {
+            return Err(crate::error::Error::new("descriptors of the guest take long to close"));
+        }
+        let (done, open) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let child = match process::clone(0, None)? {
+            process::Side::Child => receive_and_exit(&self.socket, open),
+            process::Side::Parent(child) => child.pidfd,
+        };
+        drop(open);
+        // It holds nothing but the message now: its end is not waited for.
+        let has_received = wait_until_closed(&done);
+        if !has_received {
+            let _ = process::send_signal(child.as_fd(), libc::SIGKILL);
+        }
+        if process::has_ended(child.as_fd()).is_none() {
+            self.children.push(child);
+        }
+        if has_received { Ok(()) } else { Err(crate::error::Error::new("a child does not receive it")) }
+    }
+}
+
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags) -> Option<(Received, bool)> {
+    // Room for credentials, which each message has (SO_PASSCRED), and for nothing else: descriptors are left out, and
+    // the flags tell of them.
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = flags | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags).ok()?;
+    let sender = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(credentials) => {
+            Some(credentials.pid.as_raw_nonzero().get().cast_unsigned())
+        }
+        _ => None,
+    });
+    Some((Received { length: received.bytes, sender }, received.flags.contains(ReturnFlags::CTRUNC)))
+}
+
+/// The child: receives one message with everything in it, reports that by closing the pipe, and exits.
+fn receive_and_exit(socket: &OwnedFd, open: OwnedFd) -> ! {
+    // Locks of the supervisor must not outlive it in here.
+    if rustix::stdio::dup2_stdin(&open).is_err() {
+        process::exit_now(1);
+    }
+    std::mem::forget(open);
+    descriptor::close_from(3, socket.as_fd());
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(MOST_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let slices = &mut [IoSliceMut::new(&mut [])];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let _ = rustix::net::recvmsg(socket, slices, &mut control, flags);
+    let _ = rustix::stdio::dup2_stdin(socket);
+    // The buffer is not dropped: that would close what is in it, with all its time.
+    process::exit_now(0)
+}
+
+fn wait_until_closed(pipe: &OwnedFd) -> bool {
+    let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(RECEIVING.subsec_nanos()) };
+    poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&limit)).is_ok_and(|ready| ready > 0)
+}
