@@ -16,6 +16,8 @@ use std::process::ExitCode;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
+    // The modes of records, definitions and directories do not depend on the caller.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if is_generator(&arguments) {
         generate(&arguments);

@@ -45,6 +45,11 @@ impl Paths {
         self.join("/run/coracle")
     }
 
+    /// The directory of locks held for moments: `/run/coracle/.locks`.
+    pub fn locks(&self) -> PathBuf {
+        self.state().join(".locks")
+    }
+
     /// The run-time state of one machine: `/run/coracle/NAME`.
     pub fn machine(&self, name: &Name) -> PathBuf {
         self.state().join(name)

@@ -5,6 +5,7 @@ use super::{freezer, running, signal};
 use crate::error::{Context, Error, Result};
 use crate::host::bindings::{self, Binding};
 use crate::host::idmap;
+use crate::host::lock::{self, Held};
 use crate::host::probe::Tree;
 use crate::host::state::Record;
 use crate::link::{self, FromPayload};
@@ -99,7 +100,7 @@ pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
     freezer::refuse_frozen(&record)?;
     let leader = signal::leader(&record)?;
     let pid = record.leader.unwrap_or_default();
-    let _lock = lock(&paths.machine(ask.name))?;
+    let _lock = lock(paths, ask.name)?;
     let mut list = bindings::read(paths, ask.name, pid)?;
     if let Some(known) = list.iter().find(|known| known.target == ask.target) {
         return Err(Error::new(format!(
@@ -158,7 +159,7 @@ pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
     let record = running(paths, name)?;
     let leader = signal::leader(&record)?;
     let pid = record.leader.unwrap_or_default();
-    let _lock = lock(&paths.machine(name))?;
+    let _lock = lock(paths, name)?;
     let mut list = bindings::read(paths, name, pid)?;
     let at = list.iter().position(|known| known.target == target).ok_or_else(|| {
         Error::new(format!("nothing is bound on '{}' of machine '{name}'", target.display()))
@@ -184,12 +185,8 @@ pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
 }
 
 /// Keeps others from changing the list meanwhile.
-fn lock(directory: &Path) -> Result<OwnedFd> {
-    let directory = rustix::fs::open(directory, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .context(|| format!("cannot open '{}'", directory.display()))?;
-    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive)
-        .context(|| "cannot lock the list of binds")?;
-    Ok(directory)
+fn lock(paths: &Paths, name: &Name) -> Result<Held> {
+    lock::wait(paths, &format!("binds-{name}"))
 }
 
 /// Takes the mount off a place by the name in its directory; no link is followed.

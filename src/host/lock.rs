@@ -2,10 +2,13 @@
 //! the lock, so that systemd-nspawn and we keep out of each other's trees and id ranges.
 
 use crate::error::{Context, Error, Result};
+use crate::paths::Paths;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A lock held; it goes with its descriptor, and survives an exec that the descriptor survives.
 #[derive(Debug)]
@@ -14,6 +17,70 @@ pub struct Lock {
     pub descriptor: OwnedFd,
     /// The file, to be removed with the lock.
     pub path: PathBuf,
+}
+
+/// A lock held for a moment. Its file is removed with it.
+#[derive(Debug)]
+pub struct Held(Lock);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // While it is locked: whoever opened the file before finds out.
+        let _ = std::fs::remove_file(&self.0.path);
+    }
+}
+
+/// Longer than a lock of this kind is held.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for one of Coracle's own locks, by its name. Only root can enter their directory: a user that could open one for
+/// reading could hold it with flock(2).
+///
+/// # Errors
+/// A holder that keeps it for long, with its process id.
+pub fn wait(paths: &Paths, name: &str) -> Result<Held> {
+    let directory = paths.locks();
+    let creating = || format!("cannot create '{}'", directory.display());
+    std::fs::create_dir_all(paths.state()).context(creating)?;
+    match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).context(creating),
+        _ => wait_at(&directory.join(name), PATIENCE),
+    }
+}
+
+/// Waits for the lock of all zones: systemd-nspawn's, whose machines may be in them too.
+///
+/// # Errors
+/// A holder that keeps it for long, with its process id.
+pub fn wait_for_zones(paths: &Paths) -> Result<Held> {
+    wait_at(&paths.join("/run/systemd/nspawn-network-zone"), PATIENCE)
+}
+
+fn wait_at(path: &Path, patience: Duration) -> Result<Held> {
+    let since = Instant::now();
+    loop {
+        if let Some(lock) = take(path)? {
+            return Ok(Held(lock));
+        }
+        if since.elapsed() > patience {
+            let holder =
+                holder(path).map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
+            return Err(Error::new(format!("{holder} holds the lock '{}' for long", path.display()))
+                .hint("find out what that process waits for, or end it"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Returns another process that has a file open.
+fn holder(path: &Path) -> Option<u32> {
+    let is_open = |pid: &u32| {
+        let mut descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        descriptors.any(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to == path))
+    };
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.find(|pid| *pid != std::process::id() && is_open(pid))
 }
 
 /// Takes an exclusive lock, or tells that somebody has it: `None`.
@@ -66,6 +133,37 @@ fn whole_file() -> libc::flock {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    #[test]
+    fn a_wait_ends_and_names_the_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let mut holder = std::process::Command::new("sleep")
+            .arg("60")
+            .stdin(std::fs::File::create(&path).unwrap())
+            .spawn()
+            .unwrap();
+        let held = super::wait_at(&path, Duration::ZERO).unwrap();
+        let error = super::wait_at(&path, Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {} holds", holder.id())), "{error}");
+        drop(held);
+        assert!(!path.exists());
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+    }
+
+    #[test]
+    fn locks_lie_where_only_root_can_go() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let paths = crate::paths::Paths::below(directory.path());
+        let _held = super::wait(&paths, "firewall").unwrap();
+        let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&paths.locks()), 0o700);
+        assert_eq!(mode(&paths.locks().join("firewall")), 0o600);
+    }
+
     #[test]
     fn a_lock_excludes_and_ends_with_its_descriptor() {
         let directory = tempfile::tempdir().unwrap();

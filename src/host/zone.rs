@@ -1,43 +1,19 @@
 //! The lock of zones, and what the host's networkd is told of their bridges. Called by the supervisor.
 
-use super::lock::{self, Lock};
+use super::lock::{self, Held};
 use super::netlink::plan::{IPV6_LENGTH, Plan};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::machine::network::Zone;
 use crate::paths::Paths;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-/// Longer than anybody holds it.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Held while a bridge is made or removed, and while its machines are told of each other.
-#[derive(Debug)]
-pub struct Held(Lock);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // While it is locked: whoever opened the file before finds out.
-        let _ = std::fs::remove_file(&self.0.path);
-    }
-}
-
-/// Waits for the lock of all zones: systemd-nspawn's, whose machines may be in them too.
+/// Waits for the lock of all zones, held while a bridge is made or removed, and while its machines are told of each
+/// other.
 ///
 /// # Errors
-/// Somebody who holds it for long.
+/// A holder that keeps it for long.
 pub fn lock(paths: &Paths) -> Result<Held> {
-    let file = paths.join("/run/systemd/nspawn-network-zone");
-    let since = Instant::now();
-    loop {
-        if let Some(lock) = lock::take(&file)? {
-            return Ok(Held(lock));
-        }
-        if since.elapsed() > PATIENCE {
-            return Err(Error::new(format!("another program holds '{}' for long", file.display())));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    lock::wait_for_zones(paths)
 }
 
 /// The file by which the host's networkd knows a zone's bridge. No machine's is called so.

@@ -1,14 +1,14 @@
 //! A machine's coming to and going from the firewall's table, which is there while any machine needs
 //! it. Called by `launch` and `cleanup`.
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::host::lock::{self, Held};
 use crate::host::nftables::{bounds, neighbours};
 use crate::host::state::Record;
 use crate::host::{forwarding, netlink, nftables, ports};
 use crate::machine::name::Name;
 use crate::machine::network::{Network, Port};
 use crate::paths::Paths;
-use std::fs::File;
 
 /// Writes a machine's record for the first time, which makes its ports its own. What a machine
 /// that is dead has of them is taken from it.
@@ -225,13 +225,9 @@ fn unbind(paths: &Paths, own: &str) -> Result<()> {
     Ok(())
 }
 
-/// Joining waits while somebody finds out whether the table is needed. The directory is locked
-/// itself: a file would have to be removed.
-fn lock(paths: &Paths) -> Result<File> {
-    let doing = || format!("cannot lock '{}'", paths.state().display());
-    let directory = File::open(paths.state()).context(doing)?;
-    directory.lock().context(doing)?;
-    Ok(directory)
+/// Joining waits while another process finds out whether the table is needed.
+fn lock(paths: &Paths) -> Result<Held> {
+    lock::wait(paths, "firewall")
 }
 
 /// Who else has a part in the table. Without a zone the first that has one answers.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::machines::Machines;
-use crate::support::LONG;
+use crate::support::{self, LONG};
 
 #[test]
 fn ranges_of_ids_are_apart_and_hold_no_id_of_the_host() {
@@ -113,6 +113,49 @@ fn other_users_of_the_host_read_nothing_of_a_machine_and_do_nothing_to_it() {
         assert_eq!(out.stdout, "", "{tried}: {out}");
     }
     host.ok(&["coracle", "exec", "own", "--", "true"]);
+}
+
+#[test]
+fn other_users_of_the_host_hold_up_no_start_no_stop_and_no_bind() {
+    let machines = Machines::shared();
+    let host = machines.host();
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let places = host.sh_ok("find /run/coracle /run/systemd/nspawn* /var/lib/coracle");
+    let mut holders: Vec<_> = places
+        .lines()
+        .map(|place| host.spawn(&[&nobody[..], &["sh", "-c", "flock \"$0\" sleep 300 || :", place]].concat()))
+        .collect();
+    host.wait_until(LONG, "pgrep -u 65534 -x sleep");
+    host.add_guest("busybox", "held");
+    host.write("/etc/coracle/machines.d/held.toml", "[network]\nzone = \"held\"\nports = [\"8099:80\"]\n");
+    host.ok(&["coracle", "start", "held"]);
+    host.ok(&["coracle", "bind", "--mkdir", "held", "/var/tmp", "/srv/held"]);
+    host.ok(&["coracle", "set", "held", "network.ports=8098:80"]);
+    host.ok(&["coracle", "stop", "held"]);
+    assert!(holders.iter_mut().any(|holder| holder.poll().is_none()), "the locks were waited for");
+    holders.iter_mut().for_each(support::Job::kill);
+    host.sh_ok("rm -r /etc/coracle/machines.d/held.toml*");
+}
+
+#[test]
+fn modes_do_not_depend_on_the_caller() {
+    let machines = Machines::shared();
+    let host = machines.host();
+    host.add_guest("busybox", "masked");
+    for mask in ["000", "077"] {
+        host.write("/etc/coracle/machines.d/masked.toml", "[root]\n");
+        host.sh_ok(&format!(
+            "umask {mask}; coracle set masked tasks-max=1000; coracle start masked; coracle set masked network.ports=8097:80; \
+             coracle bind --mkdir masked /var/tmp /srv/held; coracle stop masked; \
+             setsid coracle run -M other -D /var/lib/machines/masked --console=passive >/dev/null 2>&1 & \
+             until coracle show other -p phase | grep running; do sleep 0.1; done"
+        ));
+        let found = "find /etc/coracle /run/coracle /var/lib/coracle ! -type l ! -type s -perm /022";
+        assert_eq!(host.sh_ok(found), "", "umask {mask}");
+        assert_eq!(host.ok(&["stat", "-c", "%a", "/run/coracle/other/state.json"]), "644\n", "umask {mask}");
+        host.ok(&["coracle", "terminate", "other"]);
+        host.sh_ok("rm -r /etc/coracle/machines.d/masked.toml*");
+    }
 }
 
 #[test]
