@@ -14,7 +14,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Where an init is looked for, as systemd-nspawn(1), `--boot`, does.
-const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
+const SBIN_INIT: &str = "/sbin/init";
+const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", SBIN_INIT];
 
 /// No file of a tree that we read is larger.
 const LIMIT: u64 = 16 << 20;
@@ -92,8 +93,10 @@ impl Tree {
     pub fn find_init(&self, choice: &InitChoice) -> Result<(PathBuf, Init)> {
         let candidates: Vec<PathBuf> = match choice {
             InitChoice::Path(path) => vec![path.clone()],
+            // The package of systemd may be installed for its tools, with another init in use.
+            InitChoice::Auto if self.has_other_init() => vec![SBIN_INIT.into()],
             InitChoice::Kind(Init::Systemd) | InitChoice::Auto => INITS.iter().map(PathBuf::from).collect(),
-            InitChoice::Kind(_) => vec!["/sbin/init".into()],
+            InitChoice::Kind(_) => vec![SBIN_INIT.into()],
         };
         let Some((path, binary)) =
             candidates.iter().find_map(|path| self.read(path).map(|binary| (path.clone(), binary)))
@@ -120,6 +123,13 @@ impl Tree {
             _ => init::recognise(&self.links(&path), &binary),
         };
         Ok((path, kind))
+    }
+
+    /// Whether `/sbin/init` is a known init other than systemd.
+    fn has_other_init(&self) -> bool {
+        let path = Path::new(SBIN_INIT);
+        let kind = self.read(path).map(|binary| init::recognise(&self.links(path), &binary));
+        kind.is_some_and(|kind| !matches!(kind, Init::Systemd | Init::Unknown))
     }
 
     /// The names a path goes by, link after link, the last one the file itself.
@@ -282,4 +292,38 @@ pub fn devices() -> Vec<String> {
         .filter(|name| Path::new("/dev").join(name).exists())
         .map(|name| (*name).into())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree with these programs, each a text.
+    fn tree(name: &str, programs: &[(&str, &str)]) -> (PathBuf, Tree) {
+        let root = std::env::temp_dir().join(format!("coracle-probe-{}-{name}", std::process::id()));
+        for (path, text) in programs {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let opened = Tree::open(&root).unwrap();
+        (root, opened)
+    }
+
+    #[test]
+    fn another_known_init_is_preferred_to_an_installed_systemd() {
+        let systemd = ("usr/lib/systemd/systemd", "#!libsystemd-core-257.so");
+        for (name, own, expected) in [
+            ("sysvinit", "#!INIT_VERSION=sysvinit-3.14", (SBIN_INIT, Init::SysVinit)),
+            ("systemd", "#!libsystemd-core-257.so", (INITS[0], Init::Systemd)),
+            ("script", "#!/bin/sh\nexec /usr/lib/systemd/systemd\n", (INITS[0], Init::Systemd)),
+        ] {
+            let (root, tree) = tree(name, &[("sbin/init", own), systemd]);
+            let found = tree.find_init(&InitChoice::Auto).unwrap();
+            assert_eq!(found, (PathBuf::from(expected.0), expected.1), "{name}");
+            let chosen = tree.find_init(&InitChoice::Kind(Init::Systemd)).unwrap();
+            assert_eq!(chosen.0, Path::new(INITS[0]), "{name}");
+            std::fs::remove_dir_all(root).unwrap();
+        }
+    }
 }
