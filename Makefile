@@ -90,6 +90,10 @@ install: $(INSTALL_NEEDS)
 		command -v apparmor_parser >/dev/null; then
 		apparmor_parser --replace /etc/apparmor.d/coracle-machine
 	fi
+	# Root of a machine leaves setuid programs in its tree: no user of the host may get there.
+	install -Dm644 tmpfiles.d/coracle.conf "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf"
+	install -d "$(DESTDIR)/var/lib/machines"
+	chmod 0700 "$(DESTDIR)/var/lib/machines"
 	install -Dm644 firewalld/coracle.xml "$(DESTDIR)$(PREFIX)/lib/firewalld/zones/coracle.xml"
 	install -d "$(libdir)/system-generators"
 	ln -sfn ../../../bin/coracle "$(libdir)/system-generators/coracle-generator"

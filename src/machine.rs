@@ -52,6 +52,25 @@ pub struct Parts {
     pub slice: Option<String>,
 }
 
+impl Parts {
+    /// The directories of the host in which root of the machine creates files of any owner of the host: the root and
+    /// writable bind mounts, where ids are mapped or the machine has the host's. A setuid program left there by root of
+    /// the machine is one of root of the host.
+    pub fn owned_trees(&self) -> Vec<&std::path::Path> {
+        use mounts::MountKind;
+        let has_host_ids = matches!(self.users, users::Users::Host | users::Users::Identity);
+        let root = (!self.root.read_only && (has_host_ids || self.ownership == users::Ownership::Map))
+            .then_some(self.root.directory.as_path());
+        let binds = self.mounts.iter().filter_map(|mount| match &mount.kind {
+            MountKind::Bind { source, read_only: false, map_ids, .. } if has_host_ids || *map_ids => {
+                Some(source.as_path())
+            }
+            _ => None,
+        });
+        root.into_iter().chain(binds).collect()
+    }
+}
+
 /// Whether machined(8) is told of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Register {

@@ -1,5 +1,7 @@
 //! Every place on the host we read or write, below one root that tests point elsewhere.
 
+pub mod access;
+
 use crate::machine::name::Name;
 use std::path::{Path, PathBuf};
 

@@ -77,7 +77,7 @@ fn at(directory: &str) -> String {
 #[test]
 fn trees_that_cannot_boot() {
     let bench = Bench::new(&format!(
-        "mkdir -p /srv/noinit/usr/bin /srv/noinit/etc /srv/noroot
+        "chmod 700 /srv; mkdir -p /srv/noinit/usr/bin /srv/noinit/etc /srv/noroot
          echo ID=x >/srv/noinit/etc/os-release
          cp -a {TREE} /srv/arm
          printf '\\267\\000' | dd of=/srv/arm/usr/bin/busybox bs=1 seek=18 conv=notrunc status=none
@@ -156,6 +156,7 @@ fn file_systems_that_cannot_hold_a_root() {
         ],
     );
     // The root of the host is an overlay, which the kernel does not map ids on.
+    bench.host.ok(&["chmod", "700", "/srv"]);
     bench.refuses(
         &at("/srv/overlay"),
         &[

@@ -88,7 +88,7 @@ fn coracle_runs_in_a_machine_that_nests() {
     let out = inside("coracle run -q -D /srv/box sh -c 'hostname; echo $$; exit 7'");
     assert_eq!((out.status, out.stdout.as_str()), (7, "box\n1\n"), "{out}");
     // A machine that is a unit, with users, a link and a firewall of its own, two levels deep.
-    let define = "mkdir -p /etc/coracle/machines.d; mount -t tmpfs none /var/lib/machines; \
+    let define = "mkdir -p /etc/coracle/machines.d; mount -t tmpfs -o mode=700 none /var/lib/machines; \
                   (cd /srv/box && tar --exclude='./dev/*' -c .) | (mkdir /var/lib/machines/inner; tar -C /var/lib/machines/inner -x); \
                   systemctl start systemd-machined; coracle start inner";
     inside(define).success("start the inner one");
@@ -101,7 +101,7 @@ fn coracle_runs_in_a_machine_that_nests() {
     inside("coracle stop inner && systemctl is-system-running").success("stop it");
     // One whose tree cannot be mapped says so, and runs without users of its own.
     let out = inside(
-        "mkdir /srv/other; tar -C /srv/box --exclude='./dev/*' -c . | tar -C /srv/other -x; printf '[root]\\ndirectory = \"/srv/other\"\\n' >/etc/coracle/machines.d/other.toml; \
+        "mkdir -p /root/other; tar -C /srv/box --exclude='./dev/*' -c . | tar -C /root/other -x; printf '[root]\\ndirectory = \"/root/other\"\\n' >/etc/coracle/machines.d/other.toml; \
                       coracle start other",
     );
     assert!(out.status == 1 && out.stderr.contains("users.private = \"no\""), "{out}");

@@ -7,6 +7,7 @@ use super::resolve::{Profile, Resolved, resolve};
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::paths::access::refuse_open;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -83,6 +84,8 @@ fn meant(
     match resolve(paths, name, said, Profile::Unit) {
         Ok(resolved) => {
             checked.problems.extend(resolved.warnings.iter().cloned());
+            let open = resolved.machine.owned_trees().into_iter().map(refuse_open).filter_map(Result::err);
+            checked.problems.extend(open.map(|error| Problem::new(file, &error).as_warning()));
             Some(resolved)
         }
         Err(broken) => {

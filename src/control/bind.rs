@@ -11,6 +11,7 @@ use crate::host::state::Record;
 use crate::link::{self, FromPayload};
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::paths::access::refuse_open;
 use crate::payload::binding::{self, Attach, MakeTarget};
 use crate::sys::mount::{self, Attributes, Depth};
 use crate::sys::process::{self, Side};
@@ -97,6 +98,7 @@ pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
     let source = std::fs::canonicalize(ask.source)
         .context(|| format!("cannot find bind source '{}'", ask.source.display()))?;
     let record = running(paths, ask.name)?;
+    warn_open(ask, &record, &source);
     freezer::refuse_frozen(&record)?;
     let leader = signal::leader(&record)?;
     let pid = record.leader.unwrap_or_default();
@@ -129,6 +131,18 @@ pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
         leader: pid,
     });
     bindings::write(paths, ask.name, &list)
+}
+
+/// Warns of a directory that users of the host can reach, if root of the machine may create files of the host's root
+/// there.
+fn warn_open(ask: &Ask<'_>, record: &Record, source: &Path) {
+    let has_host_ids = record.id_base.is_none_or(|base| base == 0);
+    if ask.read_only || ask.map == Map::Unmapped && !has_host_ids {
+        return;
+    }
+    if let Err(error) = refuse_open(source) {
+        log::warn!("{error}: its setuid programs are the host's; {}", error.cure().unwrap_or_default());
+    }
 }
 
 /// What is bound in a machine that runs.

@@ -11,7 +11,7 @@ use crate::host::journal::printable;
 use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::machine::security::CAPABILITIES;
-use crate::paths::Paths;
+use crate::paths::{Paths, access};
 use serde::Serialize;
 use std::io::Write;
 use std::net::IpAddr;
@@ -69,8 +69,10 @@ pub struct Inspection {
     pub addresses: Vec<IpAddr>,
     /// What is mounted in it.
     pub mounts: Vec<Mount>,
-    /// What is not confined, as it was defined.
+    /// What is not confined.
     pub unconfined: Vec<String>,
+    /// Its trees that users of the host can reach.
+    pub open_trees: Vec<PathBuf>,
 }
 
 /// A namespace.
@@ -149,7 +151,8 @@ pub fn look(paths: &Paths, name: &Name) -> Result<Inspection> {
         host_interface: record.host_interface.clone(),
         addresses: record.addresses.clone(),
         mounts: read("mountinfo")?.lines().filter_map(mount).collect(),
-        unconfined: record.unconfined.clone(),
+        unconfined: record.unconfined_now(),
+        open_trees: record.owned_trees.iter().filter(|tree| access::is_open(tree)).cloned().collect(),
     })
 }
 

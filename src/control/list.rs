@@ -97,7 +97,7 @@ impl Row {
             uptime: is_alive.then(|| now().saturating_sub(record.started) / 1_000_000),
             unit: record.unit.clone(),
             root: Some(record.root.clone()),
-            unconfined: record.unconfined.clone(),
+            unconfined: record.unconfined_now(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::nftables;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
-use crate::paths::Paths;
+use crate::paths::{Paths, access};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::net::IpAddr;
@@ -113,6 +113,8 @@ pub struct Record {
     pub no_new_privileges: bool,
     /// What is not confined, in words for people (`network`, `users`).
     pub unconfined: Vec<String>,
+    /// Directories of the host in which its root creates files of any owner: users of the host must not reach them.
+    pub owned_trees: Vec<PathBuf>,
     /// Files and directories that `cleanup` removes, beside the machine's own state directory.
     pub files: Vec<PathBuf>,
 }
@@ -149,6 +151,7 @@ impl Default for Record {
             nesting: false,
             no_new_privileges: false,
             unconfined: Vec::new(),
+            owned_trees: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -158,6 +161,13 @@ impl Record {
     /// Whether the supervisor that wrote this still runs.
     pub fn is_alive(&self) -> bool {
         self.supervisor != 0 && process_start(self.supervisor) == Some(self.supervisor_start)
+    }
+
+    /// Returns the words for what is not confined: those of its start, and `tree` if users of the host can reach one of
+    /// its trees now.
+    pub fn unconfined_now(&self) -> Vec<String> {
+        let tree = self.owned_trees.iter().any(|tree| access::is_open(tree)).then(|| "tree".to_owned());
+        self.unconfined.iter().cloned().chain(tree).collect()
     }
 
     /// Writes the record whole or not at all.

@@ -26,6 +26,10 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
         errors
             .push(Error::new("ownership 'map' needs a user namespace").hint("set users.private = \"pick\""));
     }
+    if parts.security.nesting && matches!(parts.users, Users::Identity) {
+        // In its procfs and sysfs without masks root inside would write as the host's root.
+        errors.push(Error::new("nesting needs user ids of its own").hint("set users.private = \"pick\""));
+    }
     if let Payload::Boot { .. } = parts.command.payload
         && parts.command.user.as_deref().is_some_and(|user| user != "root" && user != "0")
     {

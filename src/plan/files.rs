@@ -106,7 +106,7 @@ pub fn api(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
     steps.push(tmpfs("/run", "755", "20%", "800k", owner, PLAIN));
     steps.extend(run_host(machine, facts));
     steps.extend(sysfs(machine, owner));
-    steps.extend(proc());
+    steps.extend(proc(machine));
     if let Some(context) = &machine.security.selinux_apifs_context {
         steps.iter_mut().for_each(|step| label(step, context));
     }
@@ -276,17 +276,20 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
 }
 
 /// `/proc`, with what tells of the host or acts on it masked or read-only.
-fn proc() -> Vec<BuildStep> {
+fn proc(machine: &Machine) -> Vec<BuildStep> {
     let read_only = Attributes::INERT.read_only();
-    let mut steps = vec![
-        BuildStep::Mount {
-            kind: "proc",
-            options: Vec::new(),
-            attributes: Attributes::INERT,
-            target: "/proc".into(),
-        },
-        // First `net` alone, then all with it: only the upper mount becomes read-only.
-        seal("/proc/sys/net".into(), Attributes::default()),
+    let mut steps = vec![BuildStep::Mount {
+        kind: "proc",
+        options: Vec::new(),
+        attributes: Attributes::INERT,
+        target: "/proc".into(),
+    }];
+    if machine.network.mode.makes_namespace() {
+        // First `net` alone, then all with it: only the upper mount becomes read-only. Of another network namespace, the
+        // host's for one, they are not the machine's: with the host's ids root inside needs no capability to write them.
+        steps.push(seal("/proc/sys/net".into(), Attributes::default()));
+    }
+    steps.extend([
         BuildStep::Bind {
             source: Source::Inside("/proc/sys".into()),
             target: "/proc/sys".into(),
@@ -301,7 +304,7 @@ fn proc() -> Vec<BuildStep> {
             read_only,
         ),
         bind_inside("/run/host/proc-kmsg", "/proc/kmsg".into(), Attributes::default()),
-    ];
+    ]);
     steps.extend(MASKED_PROC.map(|name| BuildStep::Mask { target: format!("/proc/{name}").into() }));
     steps.extend(READ_ONLY_PROC.map(|name| seal(format!("/proc/{name}"), read_only)));
     steps

@@ -17,6 +17,7 @@ use crate::machine::mounts::MountKind;
 use crate::machine::network::{HostNames, Mode, ResolvConf, ResolvWay, Zone, on_demand_unit};
 use crate::machine::users::Users;
 use crate::paths::Paths;
+use crate::paths::access::refuse_open;
 use crate::plan::step::Resolver;
 use crate::plan::{self, Facts};
 use crate::supervisor::handover::{Kept, Link};
@@ -70,6 +71,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     }
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
+    check_access(machine, keep)?;
     let id_base = ids(paths, machine, keep, kept)?;
     let link = link(paths, machine, kept)?;
     let resolver = match (&link, machine.network.resolv_conf) {
@@ -151,6 +153,23 @@ fn check_sources(machine: &Machine) -> Result<()> {
             .context(format!("cannot bind '{}' on '{}'", source.display(), mount.target.display()))
             .hint("make it on the host first, or take the mount out of the definition")),
     }
+}
+
+/// Refuses trees that users of the host can reach. Whoever runs a machine by hand is warned only.
+fn check_access(machine: &Machine, keep: Keep) -> Result<()> {
+    for tree in machine.owned_trees() {
+        match (refuse_open(tree), keep) {
+            (Err(error), Keep::Recorded) => return Err(error),
+            (Err(error), Keep::WhileRunning) => {
+                log::warn!(
+                    "{error}: its setuid programs are the host's; {}",
+                    error.cure().unwrap_or_default()
+                );
+            }
+            (Ok(()), _) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The first id of the machine's range.

@@ -67,24 +67,33 @@ fn setuid_programs_of_bind_mounts_count_only_where_it_is_said() {
     let host = machines.host();
     host.add_guest("busybox", "binds");
     host.sh_ok(
-        "mkdir -p /var/tmp/tools && cp /var/lib/machines/own/usr/bin/probe /var/tmp/tools/who && \
-         chown 0:0 /var/tmp/tools/who && chmod 6755 /var/tmp/tools/who",
+        "mkdir -p /var/lib/machines/.tools && cp /var/lib/machines/own/usr/bin/probe /var/lib/machines/.tools/who && \
+         chown 0:0 /var/lib/machines/.tools/who && chmod 6755 /var/lib/machines/.tools/who",
     );
     for (said, uid) in [("", "65534"), ("setuid = true\n", "0")] {
-        let mount =
-            format!("[[mount]]\ntype = \"bind\"\nsource = \"/var/tmp/tools\"\nmap-ids = true\n{said}");
+        let mount = format!(
+            "[[mount]]\ntype = \"bind\"\nsource = \"/var/lib/machines/.tools\"\nmap-ids = true\n{said}"
+        );
         host.write("/etc/coracle/machines.d/binds.toml", &mount);
         host.ok(&["coracle", "start", "binds"]);
-        let out =
-            host.exec(&["coracle", "exec", "-u", "nobody", "binds", "--", "/var/tmp/tools/who", "user"]);
+        let out = host.exec(&[
+            "coracle",
+            "exec",
+            "-u",
+            "nobody",
+            "binds",
+            "--",
+            "/var/lib/machines/.tools/who",
+            "user",
+        ]);
         assert_eq!(out.stdout.trim(), uid, "{said}: {out}");
         // One that is made live.
-        host.ok(&["coracle", "bind", "--mkdir", "binds", "/var/tmp/tools", "/srv/live"]);
+        host.ok(&["coracle", "bind", "--mkdir", "binds", "/var/lib/machines/.tools", "/srv/live"]);
         let options = machines.sh("binds", "grep ' /srv/live ' /proc/self/mountinfo");
         assert!(options.stdout.contains("nosuid"), "{options}");
         host.ok(&["coracle", "stop", "binds"]);
     }
-    host.sh_ok("rm /etc/coracle/machines.d/binds.toml");
+    host.sh_ok("rm -r /etc/coracle/machines.d/binds.toml /var/lib/machines/.tools");
 }
 
 #[test]

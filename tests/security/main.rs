@@ -18,11 +18,13 @@
 //! | keyring shared | | [`inherited`] |
 //! | metadata readable by all | CVE-2016-6349 | [`host_side`] |
 //! | the guest's bus and terminals trusted | | [`host_side`], `doors` |
+//! | a setuid program of the guest executed by a user of the host | CVE-2025-64507 | [`confinement`] |
 //! | state left when killed, frozen machines | | [`host_side`]; `faults` |
 //! | hostile definitions and names | | [`host_side`]; `config` |
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod confinement;
 mod host_side;
 mod inherited;
 mod machines;

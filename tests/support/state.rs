@@ -37,6 +37,9 @@ impl State {
         for part in ["upper", "work", "root", "machines", "vartmp"] {
             fs::create_dir(dir.join(part)).expect("create the state's directories");
         }
+        // As `make install` has it.
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(dir.join("machines"), closed).expect("close the directory of trees");
         fs::write(dir.join(MARK), "").expect("mark the state");
         let cgroup = cgroup_of(&name);
         fs::create_dir(&cgroup).expect("create the host's cgroup");

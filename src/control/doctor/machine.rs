@@ -45,6 +45,8 @@ pub fn diagnose(paths: &Paths, name: &Name, definition: Result<Machine>) -> Resu
     let state = match &record {
         Some(record) if record.is_alive() => {
             findings.extend(alive(name, record));
+            findings.extend(host_ids(record));
+            findings.extend(record.owned_trees.iter().filter_map(|tree| trees::open(tree)));
             findings.extend(network::findings(paths, record));
             record.phase.as_str().to_owned()
         }
@@ -80,6 +82,14 @@ fn describe(flight: &Flight) -> String {
         lived.unwrap_or_default(),
         flight.cause
     )
+}
+
+/// The finding for a machine whose user ids are those of the host.
+fn host_ids(record: &Record) -> Option<Finding> {
+    record.unconfined.iter().any(|word| word == "users").then(|| {
+        let what = "its user ids are those of the host: root inside is root outside";
+        Finding::note(what, "set users.private = \"pick\"")
+    })
 }
 
 /// What is to be said of one that runs.

@@ -5,6 +5,7 @@ use super::{Finding, Severity};
 use crate::machine::Machine;
 use crate::machine::users::Users;
 use crate::paths::Paths;
+use crate::paths::access::refuse_open;
 use std::path::Path;
 
 /// File systems that refuse idmapped mounts (mount_setattr(2)), by their magic (statfs(2)).
@@ -40,7 +41,15 @@ pub(super) fn findings_of(machine: &Machine) -> Vec<Finding> {
     }
     let mut findings = look(root, &format!("machine '{}'", machine.name));
     findings.retain(|finding| finding.severity != Severity::Wrong || machine.users != Users::Host);
+    let trees = machine.owned_trees();
+    findings.extend(trees.into_iter().filter_map(open));
     findings
+}
+
+/// The finding for a tree that users of the host can reach: its machine does not start.
+pub(super) fn open(tree: &Path) -> Option<Finding> {
+    let error = refuse_open(tree).err()?;
+    Some(Finding::wrong(error.to_string(), error.cure().unwrap_or_default()))
 }
 
 fn look(place: &Path, whose: &str) -> Vec<Finding> {

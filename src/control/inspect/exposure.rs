@@ -73,6 +73,16 @@ pub fn expose(found: &Inspection) -> Exposure {
     let is_root = hosts("user") || found.id_map.iter().any(|line| line.starts_with("0 0 "));
     let whose = if is_root { "root inside is root of the host" } else { "root inside is nobody outside" };
     add(is_root, 40, whose.into(), "set users.private = \"pick\"");
+    for tree in &found.open_trees {
+        let what = format!(
+            "every user of the host can reach '{}' and execute setuid programs in it",
+            tree.display()
+        );
+        add(true, 40, what, "chmod 700 a directory above it, or move it below one");
+    }
+    if found.open_trees.is_empty() {
+        add(false, 0, "no user of the host can reach its trees".into(), "");
+    }
     for (kind, weight, cure) in SHARED {
         let whose = if hosts(kind) { "the host's" } else { "its own" };
         add(hosts(kind), weight, format!("the {kind} namespace is {whose}"), cure);

@@ -17,8 +17,8 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     let machine = ask.machine;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let pid = std::process::id();
-    let unconfined =
-        [(machine.users == Users::Host, "users"), (!machine.network.mode.is_private(), "network")];
+    let has_host_ids = matches!(machine.users, Users::Host | Users::Identity);
+    let unconfined = [(has_host_ids, "users"), (!machine.network.mode.is_private(), "network")];
     let mut record = ask.kept.as_ref().map(|kept| kept.terms.record.clone()).unwrap_or_default();
     record.name = machine.name.to_string();
     record.phase = Phase::Starting;
@@ -43,6 +43,7 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     record.nesting = machine.security.nesting;
     record.no_new_privileges = machine.security.no_new_privileges;
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
+    record.owned_trees = machine.owned_trees().into_iter().map(Into::into).collect();
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
         record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
