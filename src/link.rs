@@ -37,6 +37,8 @@ pub enum FromPayload {
     Terminal,
     /// All its steps are done; with it may come the console's descriptor.
     Done,
+    /// A step failed which the machine can do without; the next one follows.
+    Warned(Failure),
     /// A step failed.
     Failed(Failure),
 }
@@ -61,6 +63,13 @@ pub struct Failure {
     pub cause: String,
     /// The cure, where known.
     pub hint: Option<String>,
+}
+
+impl Failure {
+    /// The failed step and its cause in one line, for a warning.
+    pub fn in_short(&self) -> String {
+        format!("cannot {}: {}", shorten(&self.doing), shorten(&self.cause))
+    }
 }
 
 impl From<Failure> for Error {

@@ -40,8 +40,13 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, place: Place) -> ! {
     rustix::process::umask(rustix::fs::Mode::empty());
     let mut builder = builder::Builder::new(place);
     for (number, step) in steps.iter().enumerate() {
-        if let Err(error) = builder.run(step) {
-            fail(link, number, steps.len(), &step.describe(), &error);
+        match builder.run(step) {
+            Err(error) if step.is_optional() => {
+                let _ = link
+                    .say(&FromPayload::Warned(failure(number, steps.len(), &step.describe(), &error)), None);
+            }
+            Err(error) => fail(link, number, steps.len(), &step.describe(), &error),
+            Ok(()) => {}
         }
     }
     let console: Option<OwnedFd> = builder.into_console();
@@ -56,15 +61,18 @@ fn die_with_supervisor() {
 
 /// Tells the supervisor which step failed and why, and ends.
 fn fail(link: &ChildEnd, number: usize, of: usize, doing: &str, error: &Error) -> ! {
-    let failure = Failure {
+    let _ = link.say(&FromPayload::Failed(failure(number, of, doing, error)), None);
+    process::exit_now(125)
+}
+
+fn failure(number: usize, of: usize, doing: &str, error: &Error) -> Failure {
+    Failure {
         step: number + 1,
         of,
         doing: doing.to_owned(),
         cause: error.to_string(),
         hint: error.cure().map(str::to_owned),
-    };
-    let _ = link.say(&FromPayload::Failed(failure), None);
-    process::exit_now(125)
+    }
 }
 
 /// An error with the system's text for the last failed call.

@@ -243,14 +243,18 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         BuildStep::Join,
         // By the builder: in its user namespace PID 1 cannot raise a hard limit.
         BuildStep::Limits,
-        BuildStep::Root {
-            directory: machine.root.directory.clone(),
-            at: facts.attach_at.clone(),
-            map_ids,
-            read_only: machine.root.read_only,
-            mount_points: files::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
-        },
     ];
+    // While procfs is the host's. A network namespace that a definition names keeps its own settings.
+    if machine.network.mode.makes_namespace() {
+        steps.push(ping_groups(machine, facts));
+    }
+    steps.push(BuildStep::Root {
+        directory: machine.root.directory.clone(),
+        at: facts.attach_at.clone(),
+        map_ids,
+        read_only: machine.root.read_only,
+        mount_points: files::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
+    });
     steps.extend(files::api(machine, facts));
     // After `/run`, where most links lead.
     steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::Resolver));
@@ -276,6 +280,17 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
     // Last: everything before is found below the directory the tree is attached at.
     steps.push(BuildStep::Pivot);
     steps
+}
+
+/// All groups of the machine may ping, as systemd sets it for hosts (`50-default.conf` of sysctl.d(5)). A new network
+/// namespace allows none.
+fn ping_groups(machine: &Machine, facts: &Facts) -> BuildStep {
+    /// The highest id that the kernel takes there.
+    const HIGHEST: u32 = i32::MAX.cast_unsigned();
+    let range = facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, id_count(machine)));
+    let (first, last) =
+        range.map_or((0, HIGHEST), |(base, count)| (base, base.saturating_add(count - 1).min(HIGHEST)));
+    BuildStep::PingGroups { first, last }
 }
 
 /// PID 1's part.

@@ -125,6 +125,94 @@ fn who_was_there_before_the_first_name_server_hears_of_it() {
     host.stop();
 }
 
+/// Only what a machine cannot live without keeps it from starting: name servers are a help.
+#[test]
+fn a_file_that_cannot_be_written_is_a_warning() {
+    let host = Host::builder().guest_as("busybox", "m").start();
+    host.add_outside();
+    let etc = "/var/lib/machines/m/etc";
+    for (what, setup, undo, mode) in [
+        (
+            "immutable",
+            "echo nameserver 192.0.2.1 >resolv.conf; chattr +i resolv.conf",
+            "chattr -i resolv.conf",
+            "auto",
+        ),
+        ("fifo", "mkfifo resolv.conf", "test -p resolv.conf", "auto"),
+        ("directory", "mkdir resolv.conf", "test -d resolv.conf", "auto"),
+        ("device", "mknod resolv.conf c 1 3", "test -c resolv.conf", "auto"),
+        ("below a file", "ln -s ../run/a/b resolv.conf", "test -L resolv.conf", "auto"),
+        ("copy", "mkfifo resolv.conf", "test -p resolv.conf", "copy-host"),
+        ("replace", "mkdir resolv.conf", "test -d resolv.conf", "replace-host"),
+        ("bind", "mkdir resolv.conf", "test -d resolv.conf", "bind-host"),
+        ("delete", "mkdir resolv.conf", "test -d resolv.conf", "delete"),
+    ] {
+        host.sh_ok(&format!("cd {etc} && rm -rf resolv.conf && {{ {setup}; }}"));
+        host.sh_ok("rm -rf /etc/resolv.conf; echo nameserver 192.0.2.53 >/etc/resolv.conf");
+        let below =
+            if what == "below a file" { "[[mount]]\ntype=\"tmpfs\"\ntarget=\"/run/b\"\n" } else { "" };
+        host.define("m", &format!("[network]\nresolv-conf = \"{mode}\"\n{below}"));
+        host.coracle(&["start", "--wait=running", "m"]);
+        if what != "below a file" {
+            let journal = host.unit_journal("m");
+            assert!(
+                journal.contains("/etc/resolv.conf'") && journal.contains(", ignoring"),
+                "{what}: {journal}"
+            );
+        }
+        // Nor are later changes an error of the service.
+        host.sh_ok("echo nameserver 192.0.2.54 >/etc/resolv.conf");
+        host.wait_until(LONG, "[ $(systemctl show -P ActiveState coracle-resolver.service) = inactive ]");
+        host.sh_ok("systemctl is-failed coracle-resolver.service && exit 1; true");
+        host.coracle(&["stop", "m"]);
+        host.sh_ok(&format!("cd {etc} && {undo}"));
+        host.sh_ok("journalctl --rotate -q; journalctl --vacuum-time=1ms -q");
+    }
+    host.stop();
+}
+
+/// Whatever its network is: sudo, Java and mail servers look their own name up.
+#[test]
+fn a_machine_resolves_its_own_names_and_its_users_ping() {
+    let machines = [
+        ("veth", "veth"),
+        ("bare", "none"),
+        ("open", "host"),
+        ("zoned", "zone\"\nzone = \"lan"),
+        ("fixed", "veth"),
+    ];
+    let names: Vec<&str> = machines.iter().map(|(name, _)| *name).collect();
+    let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    for (name, mode) in machines {
+        let etc = format!("/var/lib/machines/{name}/etc");
+        host.sh_ok(&format!("cd {etc}; echo {name}-tree >hostname; echo 127.0.0.1 localhost >hosts"));
+        let root = if name == "fixed" { "[root]\nread-only = true\n" } else { "" };
+        let identity = format!("[identity]\nhostname = \"{name}.example.org\"\n");
+        host.define(name, &format!("{root}{identity}[network]\nmode = \"{mode}\"\n"));
+        host.coracle(&["start", "--wait=running", name]);
+        for own in [name.to_owned(), format!("{name}-tree"), "$(hostname)".into()] {
+            let ping = host.in_guest(name, &["sh", "-c", &format!("ping -c1 -W1 {own} 2>&1")]);
+            // In the host's network namespace nobody of the machine may open the socket.
+            assert!(ping.status == 0 || ping.stdout.contains("permission denied"), "{name}: {own}: {ping}");
+        }
+        println!("{name}:\n{}", host.in_guest(name, &["cat", "/etc/hosts"]).stdout);
+        if name != "open" {
+            let range = host.in_guest(name, &["cat", "/proc/sys/net/ipv4/ping_group_range"]).stdout;
+            assert_eq!(range, "0\t65535\n", "{name}");
+        }
+    }
+    // Without CAP_NET_RAW: as a user.
+    let leader = host.machine_leader("bare");
+    let ping = "ping -c1 -W2 127.0.0.1";
+    host.sh_ok(&format!("nsenter -t {leader} -U -n -S 65534 -G 65534 {ping}"));
+    host.coracle(&[&["stop"][..], &names].concat());
+    host.sh_ok("! grep -q coracle /var/lib/machines/*/etc/hosts");
+    before.assert_same(&host);
+    host.stop();
+}
+
 /// From systemd 259 on machined tells resolved of machines, by a hook: there names of machines are those of any program
 /// of the host that asks resolved. Older ones have nss-mymachines alone, which `zones` and `network` look at.
 #[test]

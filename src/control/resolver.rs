@@ -149,8 +149,8 @@ fn write(root: &OwnedFd, place: &str, resolver: &Resolver, record: &Record) -> r
         return Ok(());
     }
     let file = match rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-        // Mounted over: what is under it is the next place.
-        Err(Errno::ROFS) => return Ok(()),
+        // Mounted over, what is under it is the next place; or its owner keeps it from being written, as the start said.
+        Err(Errno::ROFS | Errno::PERM | Errno::ACCESS) => return Ok(()),
         other => File::from(other?),
     };
     let written = file.write_all_at(new.as_bytes(), 0).and_then(|()| file.set_len(new.len() as u64));

@@ -101,6 +101,15 @@ pub async fn configure_guest(plan: &Plan, guest_netns: BorrowedFd<'_>) -> Result
     Ok(addresses)
 }
 
+/// Brings the loopback interface of a machine up that has no link.
+///
+/// # Errors
+/// Any error of netlink.
+pub async fn bring_up_loopback(guest_netns: BorrowedFd<'_>) -> Result<()> {
+    let handle = connect_in(guest_netns)?;
+    set(&handle, LinkUnspec::new_with_index(LOOPBACK).up().build(), "bring up 'lo' in the machine").await
+}
+
 /// Brings the guest's end from the network namespace of the guest before its reboot to that of the
 /// one after it, as `host0`, whatever the guest called it. The host's end keeps its index and its
 /// addresses. Where the pair is gone, or the guest put its end elsewhere, a new one is made.

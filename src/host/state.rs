@@ -97,6 +97,8 @@ pub struct Record {
     pub wires: Vec<Wire>,
     /// Its file of names, which has lines of ours.
     pub hosts: Option<Hosts>,
+    /// The host names by which it may know itself.
+    pub hostnames: Vec<String>,
     /// Whether its name servers are the host's, and follow them.
     pub resolver: bool,
     /// First host id of its range, where it has a user namespace.
@@ -143,6 +145,7 @@ impl Default for Record {
             zone: None,
             wires: Vec::new(),
             hosts: None,
+            hostnames: Vec::new(),
             resolver: false,
             id_base: None,
             registered: false,

@@ -59,6 +59,7 @@ impl Builder {
                 super::die_with_supervisor();
                 done
             }
+            BuildStep::PingGroups { first, last } => ping_groups(*first, *last),
             BuildStep::Root { directory, at, map_ids, read_only, mount_points } => {
                 let userns = self.place.id_map.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
                 let root = mounts::attach_root(directory, at, userns, *read_only, mount_points)?;
@@ -131,6 +132,17 @@ impl Builder {
     fn log_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.place.log else { return Ok(()) };
         nodes::bind_socket(self.places()?, socket.as_fd(), path, 0o666, self.place.owner)
+    }
+}
+
+/// Sets the range of groups in the network namespace that was joined: procfs shows the writer's own one, and the kernel
+/// reads ids as the writer's user namespace has them.
+fn ping_groups(first: u32, last: u32) -> Result<()> {
+    let file = "/proc/sys/net/ipv4/ping_group_range";
+    match std::fs::write(file, format!("{first} {last}\n")) {
+        // The host is a container itself: its own manager keeps its settings.
+        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+        other => other.context(|| format!("cannot write '{file}'")),
     }
 }
 

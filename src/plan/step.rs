@@ -212,6 +212,13 @@ pub enum BuildStep {
         /// Where.
         target: PathBuf,
     },
+    /// Allows groups to send ICMP echo requests without privileges (`net.ipv4.ping_group_range`, icmp(7)).
+    PingGroups {
+        /// The first group id, as the host sees it.
+        first: u32,
+        /// The last one.
+        last: u32,
+    },
     /// Binds the socket at which the guest notifies its manager.
     NotifySocket {
         /// Where.
@@ -229,11 +236,17 @@ pub enum BuildStep {
 }
 
 impl BuildStep {
+    /// Whether the machine starts without it: a failure of the step is a warning.
+    pub fn is_optional(&self) -> bool {
+        matches!(self, Self::Resolver(_) | Self::PingGroups { .. })
+    }
+
     /// One line for people.
     pub fn describe(&self) -> String {
         match self {
             Self::Join => "join the machine's namespaces".into(),
             Self::Limits => "reset the resource limits of PID 1".into(),
+            Self::PingGroups { first, last } => format!("allow groups {first} to {last} to ping"),
             Self::Root { directory, map_ids, read_only, .. } => {
                 let words = [(*map_ids, ", idmapped"), (*read_only, ", read-only")];
                 let words: String = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();

@@ -88,7 +88,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     if kept.is_none() && !wires.is_empty() {
         runtime()?.block_on(wire::check(&wires))?;
     }
-    let names = link.as_ref().and_then(|_| names(paths, machine, &tree));
+    let names = (link.is_some() || booting).then(|| names(paths, machine, &tree)).flatten();
     let locks_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
     let facts = Facts {
         id_base,
@@ -259,13 +259,33 @@ fn names(paths: &Paths, machine: &Machine, tree: &Tree) -> Option<Names> {
         return None;
     }
     let hosts = Hosts::of_tree(&machine.root.directory);
+    let own = own_names(machine, tree);
     if !machine.root.read_only && hosts.is_writable() {
-        return Some(Names { hosts, bound: None });
+        return Some(Names { own, hosts, bound: None });
     }
     // Without a file there is no place to bind one.
     let text = tree.read_text("/etc/hosts")?;
     let state = paths.machine(&machine.name);
-    Some(Names { hosts: Hosts::bound(&state), bound: Some(text) })
+    Some(Names { own, hosts: Hosts::bound(&state), bound: Some(text) })
+}
+
+/// The host names that the guest may find in its kernel: the one that it is given, and the one that its own init sets
+/// (hostname(5)).
+fn own_names(machine: &Machine, tree: &Tree) -> Vec<String> {
+    let text = tree.read_text("/etc/hostname").unwrap_or_default();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let is_name = |name: &&str| {
+        name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    };
+    let mut names = vec![plan::identity::hostname(machine), machine.name.to_string()];
+    names.extend(line.filter(is_name).map(str::to_owned));
+    let mut seen = Vec::new();
+    names.retain(|name| {
+        let is_new = !seen.contains(name);
+        seen.push(name.clone());
+        is_new
+    });
+    names
 }
 
 /// The machine id: the definition's, or the tree's own, or one that belongs to this name on this

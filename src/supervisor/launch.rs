@@ -1,11 +1,12 @@
 //! The first act: carries out a plan's host steps, meets the children, and undoes everything when
 //! a step fails.
 
+mod descriptors;
 mod network;
 mod record;
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::{cleanup, firewall, idmap, inbox, registration, reserve, responder, underway};
+use super::{cleanup, firewall, idmap, registration, reserve, responder, underway};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::hosts::Hosts;
@@ -21,9 +22,10 @@ use crate::payload;
 use crate::plan::Plan;
 use crate::plan::step::{BuildStep, HostStep};
 use crate::sys::process::{self, Child, Ended, Side};
+use descriptors::{guest_socket, ring};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 /// The builder's process id in the machine: out of the way, so that the first child of PID 1 is 2.
 const BUILDER: u32 = 300;
@@ -66,6 +68,8 @@ pub struct Ask<'a> {
 /// A guest's file of names.
 #[derive(Debug, Clone)]
 pub struct Names {
+    /// The host names by which the guest may know itself.
+    pub own: Vec<String>,
     /// Where it is.
     pub hosts: Hosts,
     /// What is in it, where it is bound over the tree's.
@@ -324,12 +328,19 @@ impl<'a> Launch<'a> {
 
     fn built(&mut self) -> Result<()> {
         let Some((_, end)) = &self.builder else { return Ok(()) };
-        match end.receive()? {
-            Some((FromPayload::Done, console)) => self.console = console,
-            Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
-            Some(_) => return Err(Error::new("the builder said something strange")),
-            None => return Err(self.died("the builder")),
+        loop {
+            match end.receive()? {
+                Some((FromPayload::Warned(failure), _)) => log::warn!("{}, ignoring", failure.in_short()),
+                Some((FromPayload::Done, console)) => {
+                    self.console = console;
+                    break;
+                }
+                Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
+                Some(_) => return Err(Error::new("received an invalid message from the builder")),
+                None => return Err(self.died("the builder")),
+            }
         }
+        self.without_link();
         if let Some((child, _)) = self.builder.take() {
             process::wait(child.pidfd.as_fd())?;
         }
@@ -422,22 +433,4 @@ impl<'a> Launch<'a> {
             },
         })
     }
-}
-
-/// A socket that the guest sends us datagrams at; the sender's credentials come with each.
-fn guest_socket() -> Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    let making = || "cannot make a socket for the guest";
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).context(making)?;
-    rustix::net::sockopt::set_socket_passcred(&socket, true).context(making)?;
-    inbox::refuse_descriptors(socket.as_fd());
-    Ok(socket)
-}
-
-/// Memory of the kernel's for the console's tail: it costs this process nothing and crosses an exec.
-fn ring() -> Result<OwnedFd> {
-    rustix::fs::memfd_create("coracle-console", MemfdFlags::CLOEXEC)
-        .context(|| "cannot make the console's memory")
 }

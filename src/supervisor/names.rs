@@ -5,11 +5,11 @@ use crate::host::nftables::Member;
 use crate::host::state::Record;
 use crate::machine::network::Zone;
 use crate::paths::Paths;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-/// Tells a machine that is in no zone of its host.
+/// Writes the names of a machine outside of zones: its own ones and its host's.
 pub fn tell(record: &Record) {
-    write(record, &host_lines(&record.host_addresses));
+    write(record, &(own_lines(record, &[]) + &host_lines(&record.host_addresses)));
 }
 
 /// Tells all machines of a zone of each other: `own`, which comes or goes, and those whose records say
@@ -27,7 +27,8 @@ pub fn renew(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
     let host = known.clone().find(|addresses| !addresses.is_empty()).cloned().unwrap_or_default();
     let lines: String = members.iter().map(|member| machine_lines(member, zone)).collect();
     let lines = lines + &host_lines(&host);
-    members.iter().for_each(|member| write(member, &lines));
+    let taken: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    members.iter().for_each(|member| write(member, &(lines.clone() + &own_lines(member, &taken))));
 }
 
 /// What a machine does.
@@ -58,13 +59,51 @@ fn host_lines(addresses: &[IpAddr]) -> String {
 
 fn machine_lines(record: &Record, zone: &Zone) -> String {
     let name = &record.name;
-    // No machine takes these from others.
+    let names = if is_reserved(name) { format!("{name}.{zone}") } else { format!("{name} {name}.{zone}") };
+    addresses(record).iter().map(|address| format!("{address} {names}\n")).collect()
+}
+
+/// Lines for a machine's own host names, less those that are `taken` by machines of its zone. Without an address from
+/// Coracle they lead to 127.0.1.1, as hosts(5) of Debian has it.
+fn own_lines(record: &Record, taken: &[&str]) -> String {
+    let is_own =
+        |name: &&String| !is_reserved(name) && !taken.iter().any(|taken| taken.eq_ignore_ascii_case(name));
+    let names: Vec<&str> = record.hostnames.iter().filter(is_own).map(String::as_str).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let mut addresses = addresses(record);
+    if addresses.is_empty() {
+        addresses.push(Ipv4Addr::new(127, 0, 1, 1).into());
+    }
+    addresses.iter().map(|address| format!("{address} {}\n", names.join(" "))).collect()
+}
+
+/// Names that no machine takes from others.
+fn is_reserved(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
-    let is_reserved = ["host", "localhost"].contains(&lower.as_str()) || lower.ends_with(".localhost");
-    let names = if is_reserved { format!("{name}.{zone}") } else { format!("{name} {name}.{zone}") };
-    let addresses = match record.firewall.as_ref().map(Member::addresses) {
+    ["host", "localhost"].contains(&lower.as_str()) || lower.ends_with(".localhost")
+}
+
+fn addresses(record: &Record) -> Vec<IpAddr> {
+    match record.firewall.as_ref().map(Member::addresses) {
         Some((ipv4, ipv6)) => vec![ipv4.into(), ipv6.into()],
         None => record.addresses.clone(),
-    };
-    addresses.iter().map(|address| format!("{address} {names}\n")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_names_lead_to_the_machine_and_take_none_of_others() {
+        let hostnames = ["web", "Db", "www.example.org", "localhost"].map(str::to_owned).to_vec();
+        let mut record = Record { name: "web".into(), hostnames, ..Record::default() };
+        assert_eq!(own_lines(&record, &[]), "127.0.1.1 web Db www.example.org\n");
+        record.addresses = vec!["192.0.2.7".parse().unwrap()];
+        assert_eq!(own_lines(&record, &["web", "db"]), "192.0.2.7 www.example.org\n");
+        record.hostnames = vec!["host".into()];
+        assert_eq!(own_lines(&record, &[]), "");
+    }
 }

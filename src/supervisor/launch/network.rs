@@ -25,6 +25,7 @@ impl Launch<'_> {
     pub(super) fn name_hosts(&mut self) -> Result<()> {
         let Some(names) = &self.ask.names else { return Ok(()) };
         self.record.hosts = Some(names.hosts.clone());
+        self.record.hostnames.clone_from(&names.own);
         let Some(text) = &names.bound else { return Ok(()) };
         let file = names.hosts.path();
         std::fs::write(&file, text).context(|| format!("cannot write '{}'", file.display()))?;
@@ -81,6 +82,19 @@ impl Launch<'_> {
             None => names::tell(&self.record),
         }
         Ok(())
+    }
+
+    /// What a machine has of a network without a link: loopback, and its own names.
+    pub(super) fn without_link(&self) {
+        if self.ask.link.is_some() {
+            return;
+        }
+        let network = self.network.as_ref().filter(|_| self.ask.machine.network.mode.makes_namespace());
+        let up = network.map(|network| runtime()?.block_on(netlink::bring_up_loopback(network.as_fd())));
+        if let Some(Err(error)) = up {
+            log::warn!("{error}, ignoring");
+        }
+        names::tell(&self.record);
     }
 
     pub(super) fn wires(&mut self) -> Result<()> {
