@@ -9,6 +9,7 @@ pub mod demand;
 pub mod doctor;
 pub mod exec;
 pub mod freezer;
+mod inside;
 pub mod inspect;
 pub mod limits;
 pub mod list;

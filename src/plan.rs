@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use step::{BuildStep, HostStep, LeadStep, Missing, Resolver, Source};
 
 /// A user of the guest, as its passwd(5) says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct User {
     /// Its name.
     pub name: String,

@@ -3,6 +3,7 @@
 
 pub mod descriptor;
 pub mod filter;
+pub mod guest_files;
 pub mod mount;
 pub mod packet;
 pub mod process;

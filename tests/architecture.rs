@@ -59,6 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "generator",
             // `exec` takes the way of PID 1 once more: planned, met over a link, carried out by a child.
             "plan::exec",
+            "plan::User",
             "plan::filter::Policy",
             "link",
             "payload::lead",
@@ -353,6 +354,74 @@ fn output_is_in_one_place() {
             let code = source.without_tests();
             if words(code, printer).any(|at| code[at + printer.len()..].starts_with('!')) {
                 wrong.push(format!("src/{}: '{printer}!'", source.path.display()));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+/// Calls that reach a file by its name, which a guest may have given to another file.
+const BY_NAME: [&str; 22] = [
+    "accessat",
+    "chmod",
+    "chmodat",
+    "chown",
+    "chownat",
+    "fchmod",
+    "fchown",
+    "linkat",
+    "mkdirat",
+    "mkfifo",
+    "mknodat",
+    "open_inside",
+    "open_inside_as",
+    "openat",
+    "openat2",
+    "read_from",
+    "readlinkat",
+    "renameat",
+    "renameat_with",
+    "statat",
+    "symlinkat",
+    "unlinkat",
+];
+
+/// Where such calls are, beside the module for files of guests: the file, and why it is safe there.
+const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
+    ("sys/guest_files.rs", "the module itself"),
+    ("sys/mount.rs", "directories of the host"),
+    ("payload/", "the children: the builder works below roots of its own, the others inside the machine"),
+    ("control/copy/", "the guest's side is a child inside the machine; the host's side is no machine's root"),
+    ("host/cgroup.rs", "cgroups"),
+    ("supervisor/launch/network.rs", "the state directory"),
+    ("supervisor/control.rs", "its own socket in the state directory"),
+];
+
+#[test]
+fn files_of_guests_are_opened_in_one_module() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let path = source.path.display().to_string();
+        let code = source.without_tests();
+        if !MAY_CALL_BY_NAME.iter().any(|(place, _)| path.starts_with(place)) {
+            for call in BY_NAME {
+                if words(code, call).any(|at| code[..at].ends_with("fs::") || code[..at].ends_with("Dir::")) {
+                    wrong.push(format!("src/{path}: '{call}' outside of sys/guest_files.rs"));
+                }
+            }
+        }
+        // The way into a running machine, and the tree of a stopped one.
+        let text = source.raw.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let leads_in = text.contains("}/root");
+        if leads_in && path != "sys/guest_files.rs" {
+            wrong.push(format!("src/{path}: a path through /proc/PID/root outside of sys/guest_files.rs"));
+        }
+        for opened in ["root.directory", "record.root", ".root.join("] {
+            let by_std = text
+                .lines()
+                .any(|line| line.contains(opened) && (line.contains("fs::") || line.contains("File::open")));
+            if by_std {
+                wrong.push(format!("src/{path}: '{opened}' is opened outside of sys/guest_files.rs"));
             }
         }
     }

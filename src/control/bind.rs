@@ -1,7 +1,7 @@
 //! bind and unbind: parts of the host's tree in a machine that runs, with their ids mapped as asked.
 //! The list of them is of one boot of the guest.
 
-use super::{freezer, running, signal};
+use super::{freezer, inside, running, signal};
 use crate::error::{Context, Error, Result};
 use crate::host::bindings::{self, Binding};
 use crate::host::idmap;
@@ -13,12 +13,13 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
 use crate::payload::binding::{self, Attach, MakeTarget};
+use crate::sys::guest_files::Root;
 use crate::sys::mount::{self, Attributes, Depth};
 use crate::sys::process::{self, Side};
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Whose files are whose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +113,7 @@ pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
         ))
         .hint(format!("remove it first: coracle unbind {} {}", ask.name, ask.target.display())));
     }
-    let tree = tree(ask, &record, &source)?;
+    let tree = tree(ask, &record, &leader, &source)?;
     let workshop = record.id_base.map(|_| paths.machine(ask.name).join("root"));
     attach(Attach {
         leader,
@@ -205,22 +206,20 @@ fn lock(paths: &Paths, name: &Name) -> Result<Held> {
 
 /// Takes the mount off a place by the name in its directory; no link is followed.
 fn detach(target: &Path) -> std::io::Result<()> {
-    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let parent = target.parent().unwrap_or(Path::new("/"));
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let parent = mount::open_inside_as(root.as_fd(), parent, flags, Mode::empty())?;
+    let root = Root::of_caller().map_err(std::io::Error::other)?;
+    let parent = root.find(target.parent().unwrap_or(Path::new("/")))?;
     rustix::process::fchdir(&parent)?;
     let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
     Ok(rustix::mount::unmount(target.file_name().unwrap_or_default(), flags)?)
 }
 
 /// The mount that is to be attached, detached as yet.
-fn tree(ask: &Ask<'_>, record: &Record, source: &Path) -> Result<OwnedFd> {
+fn tree(ask: &Ask<'_>, record: &Record, leader: &OwnedFd, source: &Path) -> Result<OwnedFd> {
     let place = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open bind source '{}'", source.display()))?;
     let tree = mount::copy_tree(place.as_fd(), Depth::Tree)
         .context(|| format!("cannot copy the mount of '{}'", source.display()))?;
-    if let Some(userns) = id_map(ask, record, &place)? {
+    if let Some(userns) = id_map(ask, record, leader, &place)? {
         mount::map_ids(tree.as_fd(), Depth::Tree, userns.as_fd())
             .context(|| format!("cannot map the ids of '{}': its file system refuses", source.display()))
             .map_err(|error| error.hint("bind something on ext4, xfs, btrfs or tmpfs"))?;
@@ -239,7 +238,7 @@ fn tree(ask: &Ask<'_>, record: &Record, source: &Path) -> Result<OwnedFd> {
 }
 
 /// The user namespace that maps the ids of a source; nothing where they stay as they are.
-fn id_map(ask: &Ask<'_>, record: &Record, place: &OwnedFd) -> Result<Option<OwnedFd>> {
+fn id_map(ask: &Ask<'_>, record: &Record, leader: &OwnedFd, place: &OwnedFd) -> Result<Option<OwnedFd>> {
     let base = record.id_base.unwrap_or_default();
     let stat = rustix::fs::fstat(place).context(|| "cannot look at the bind source")?;
     let single = |outside: (u32, u32), inside: (u32, u32)| {
@@ -255,39 +254,29 @@ fn id_map(ask: &Ask<'_>, record: &Record, place: &OwnedFd) -> Result<Option<Owne
         }
         Map::Root => single((stat.st_uid, stat.st_gid), (0, 0)),
         Map::Owner => {
-            let guest = guest_root(record)?;
-            let target = mount::open_inside(guest.as_fd(), ask.target)
-                .context(|| format!("cannot look at '{}'", ask.target.display()))
+            let owner = inside::look(record, leader, |tree| tree.owner(ask.target))
                 .map_err(|error| error.hint("make it first: its owner is who the source's becomes"))?;
-            let owner = rustix::fs::fstat(&target).context(|| "cannot look at the target")?;
-            let inside = |id: u32| id.checked_sub(base).unwrap_or(65534);
-            single((stat.st_uid, stat.st_gid), (inside(owner.st_uid), inside(owner.st_gid)))
+            single((stat.st_uid, stat.st_gid), owner)
         }
         Map::User(outside, inside) => {
             let outside = user(&Tree::open(Path::new("/"))?, outside)?;
-            let root = format!("/proc/{}/root", record.leader.unwrap_or_default());
-            single(outside, user(&Tree::open(Path::new(&root))?, inside)?)
+            single(outside, inside::look(record, leader, |tree| user(tree, inside))?)
         }
     }
 }
 
 /// User and group of a name, or of a number that nobody need have.
 fn user(tree: &Tree, name: &str) -> Result<(u32, u32)> {
-    match (tree.user(name), name.parse()) {
-        (Ok(user), _) => Ok((user.uid, user.gid)),
-        (Err(_), Ok(number)) => Ok((number, number)),
-        (Err(error), Err(_)) => Err(error),
-    }
-}
-
-fn guest_root(record: &Record) -> Result<OwnedFd> {
-    mount::open_directory(&PathBuf::from(format!("/proc/{}/root", record.leader.unwrap_or_default())))
+    let user = tree.user(name)?;
+    // Without an entry in passwd(5) the number is the group's too.
+    let is_listed = user.name != name || name.parse::<u32>().is_err();
+    Ok((user.uid, if is_listed || user.uid == 0 { user.gid } else { user.uid }))
 }
 
 /// The kernel's id of the uppermost mount at a place of the guest.
 fn mount_at(leader: u32, target: &Path) -> Result<u64> {
-    let root = mount::open_directory(&PathBuf::from(format!("/proc/{leader}/root")))?;
-    let place = mount::open_inside(root.as_fd(), target)
+    let place = Root::of_process(leader)?
+        .find_link(target)
         .context(|| format!("cannot look at '{}'", target.display()))?;
     let stat = rustix::fs::statx(&place, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
         .context(|| "cannot tell the mount")?;

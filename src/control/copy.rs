@@ -16,14 +16,14 @@ use super::{running, signal};
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::sys::{mount, process};
+use crate::sys::guest_files::Root;
+use crate::sys::process;
 use entry::Notes;
 use ids::Ids;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use place::Place;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
 use std::path::Path;
 use walk::{Side, Walk};
@@ -48,10 +48,11 @@ pub struct Ask<'a> {
 pub fn copy_to(paths: &Paths, ask: &Ask<'_>, progress: Progress<'_>) -> Result<()> {
     let (guest, ids) = guest(paths, ask.name)?;
     let mut notes = notes(ask.name, progress)?;
-    let host = mount::open_directory(Path::new("/"))?;
+    let host = Root::of_caller()?;
     // First the source, as we are: from there on files are made as the guest's root.
     if ask.source == Path::new("-") {
-        let directory = open_directory(&guest, ask.destination)
+        let directory = guest
+            .open_directory(ask.destination)
             .context(|| format!("cannot open directory '{}' of '{}'", ask.destination.display(), ask.name))
             .map_err(|error| error.hint("make it first: the archive's entries are put into it"))?;
         process::make_files_as(ids.root())?;
@@ -90,7 +91,7 @@ pub fn copy_from(paths: &Paths, ask: &Ask<'_>, progress: Progress<'_>) -> Result
         Walk::run(&from, Side::Guest, ids, &mut writer, &mut notes)?;
         return writer.finish();
     }
-    let host = mount::open_directory(Path::new("/"))?;
+    let host = Root::of_caller()?;
     let (directory, name) = destination(&host, &absolute(ask.destination)?, ask.source)?;
     let mut place = Place::new(directory, Ids::HOST);
     Walk::run(&from, Side::Guest, ids, &mut place, &mut notes)?;
@@ -98,12 +99,12 @@ pub fn copy_from(paths: &Paths, ask: &Ask<'_>, progress: Progress<'_>) -> Result
 }
 
 /// The root of a machine that runs, and its id map.
-fn guest(paths: &Paths, name: &Name) -> Result<(OwnedFd, Ids)> {
+fn guest(paths: &Paths, name: &Name) -> Result<(Root, Ids)> {
     let record = running(paths, name)?;
     // Held while we look at what procfs shows of it: it is no other process then.
     let leader = signal::leader(&record)?;
     let pid = record.leader.unwrap_or_default();
-    let root = mount::open_directory(Path::new(&format!("/proc/{pid}/root")))?;
+    let root = Root::of_process(pid)?;
     let ids = if record.id_base.is_some() { Ids::of_machine(pid)? } else { Ids::HOST };
     process::send_signal(leader.as_fd(), 0).context(|| format!("machine '{name}' ended"))?;
     Ok((root, ids))
@@ -125,30 +126,27 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf> {
 }
 
 /// What is to be copied: a link itself, not where it leads.
-fn open_source(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
-    mount::open_inside(root.as_fd(), path).context(|| format!("cannot open '{}'", path.display()))
-}
-
-fn open_directory(root: &OwnedFd, path: &Path) -> std::io::Result<OwnedFd> {
-    mount::open_inside_as(root.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+fn open_source(root: &Root, path: &Path) -> Result<OwnedFd> {
+    root.find_link(path).context(|| format!("cannot open '{}'", path.display()))
 }
 
 /// The directory something is to be put into, and its name there: a directory that is there takes it
 /// under its own name, as cp(1) does.
-fn destination(root: &OwnedFd, path: &Path, source: &Path) -> Result<(OwnedFd, OsString)> {
+fn destination(root: &Root, path: &Path, source: &Path) -> Result<(OwnedFd, OsString)> {
     let nameless = |path: &Path| {
         Error::new(format!("'{}' has no name to be copied under", path.display()))
             .hint("name a destination that does not exist yet")
     };
     if path != source
-        && let Ok(directory) = open_directory(root, path)
+        && let Ok(directory) = root.open_directory(path)
     {
         let name = source.file_name().ok_or_else(|| nameless(source))?;
         return Ok((directory, name.to_owned()));
     }
     let name = path.file_name().ok_or_else(|| nameless(path))?;
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let directory = open_directory(root, parent)
+    let directory = root
+        .open_directory(parent)
         .context(|| format!("cannot open directory '{}'", parent.display()))
         .map_err(|error| error.hint("make it first, or correct the destination"))?;
     Ok((directory, name.to_owned()))

@@ -3,14 +3,14 @@
 
 use super::relay::{self, Relay};
 use super::streams::Diverted;
-use super::{freezer, running, signal};
+use super::{freezer, inside, running, signal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::label;
-use crate::host::probe::Tree;
 use crate::host::state::{Phase, Record};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::plan::User;
 use crate::plan::exec::{Exec, steps};
 use crate::plan::filter::Policy;
 use crate::sys::process::{self, Child, Side};
@@ -19,7 +19,7 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Whether the command gets a terminal of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ fn prepare_and_enter(paths: &Paths, ask: &Ask<'_>) -> Result<Relay> {
         process::run_from_read_only()?;
     }
     let leader = signal::leader(&record)?;
-    let meant = meant(ask, &record)?;
+    let meant = meant(ask, &record, &leader)?;
     if !meant.user_namespace {
         // Its root may read our memory.
         process::forget_environment();
@@ -93,17 +93,16 @@ fn ready(paths: &Paths, mut record: Record, name: &Name) -> Result<Record> {
 }
 
 /// Looks up what the command needs of the guest, without executing anything of it.
-fn meant(ask: &Ask<'_>, record: &Record) -> Result<Exec> {
-    let root = format!("/proc/{}/root", record.leader.unwrap_or_default());
-    let tree = Tree::open(Path::new(&root))?;
+fn meant(ask: &Ask<'_>, record: &Record, leader: &OwnedFd) -> Result<Exec> {
     let (user, group) = match ask.user.unwrap_or("root").split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (ask.user.unwrap_or("root"), None),
     };
-    let mut user = tree.user(user).map_err(|error| error.context(format!("machine '{}'", ask.name)))?;
-    if let Some(group) = group {
-        user.gid = tree.group(group)?;
-    }
+    let user = inside::look(record, leader, |tree| {
+        let user = tree.user(user)?;
+        let gid = group.map(|group| tree.group(group)).transpose()?.unwrap_or(user.gid);
+        Ok(User { gid, ..user })
+    })?;
     let ours =
         rustix::termios::isatty(rustix::stdio::stdin()) && rustix::termios::isatty(rustix::stdio::stdout());
     Ok(Exec {

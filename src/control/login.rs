@@ -2,13 +2,11 @@
 //! the tree has. Nothing of the guest is asked over a bus.
 
 use super::exec::{Ask, Terminal};
-use super::running;
+use super::{inside, running, signal};
 use crate::error::{Error, Result};
 use crate::host::probe::Tree;
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::sys::mount;
-use rustix::fd::AsFd;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -21,8 +19,9 @@ const PROMPTS: [&[&str]; 3] =
 /// # Errors
 /// A machine that does not run or has none.
 pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<Ask<'a>> {
-    let tree = tree(paths, name)?;
-    let prompt = PROMPTS.iter().find(|prompt| has(&tree, prompt[0])).ok_or_else(|| {
+    let found =
+        look(paths, name, |tree| Ok(PROMPTS.iter().position(|prompt| tree.has(Path::new(prompt[0])))))?;
+    let prompt = found.and_then(|at| PROMPTS.get(at)).ok_or_else(|| {
         Error::new(format!("machine '{name}' has no program to log in by"))
             .hint(format!("open a shell without a password: coracle shell {name}"))
     })?;
@@ -43,16 +42,16 @@ pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<Ask<'a>> {
 /// # Errors
 /// A machine without systemd's means for it.
 pub fn as_session(paths: &Paths, ask: &mut Ask<'_>) -> Result<()> {
-    let tree = tree(paths, ask.name)?;
-    if !has(&tree, "/usr/bin/systemd-run") {
-        return Err(Error::new(format!("machine '{}' has no systemd to make a session", ask.name))
-            .hint("open the shell without --session"));
-    }
     let (user, group) = match ask.user.unwrap_or("root").split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (ask.user.unwrap_or("root"), None),
     };
-    let user = tree.user(user)?;
+    let (has_systemd, user) =
+        look(paths, ask.name, |tree| Ok((tree.has(Path::new("/usr/bin/systemd-run")), tree.user(user)?)))?;
+    if !has_systemd {
+        return Err(Error::new(format!("machine '{}' has no systemd to make a session", ask.name))
+            .hint("open the shell without --session"));
+    }
     let mut words: Vec<OsString> =
         ["/usr/bin/systemd-run", "--quiet", "--pty", "--wait", "--collect", "--service-type=exec"]
             .map(OsString::from)
@@ -77,13 +76,12 @@ pub fn as_session(paths: &Paths, ask: &mut Ask<'_>) -> Result<()> {
     Ok(())
 }
 
-fn tree(paths: &Paths, name: &Name) -> Result<Tree> {
+/// Looks at the machine's files.
+fn look<T: serde::Serialize + for<'de> serde::Deserialize<'de>>(
+    paths: &Paths,
+    name: &Name,
+    wanted: impl FnOnce(&Tree) -> Result<T>,
+) -> Result<T> {
     let record = running(paths, name)?;
-    Tree::open(Path::new(&format!("/proc/{}/root", record.leader.unwrap_or_default())))
-}
-
-/// Whether a tree has something at a path, links followed inside.
-fn has(tree: &Tree, path: &str) -> bool {
-    use rustix::fs::{Mode, OFlags};
-    mount::open_inside_as(tree.as_fd().as_fd(), Path::new(path), OFlags::PATH, Mode::empty()).is_ok()
+    inside::look(&record, &signal::leader(&record)?, wanted)
 }

@@ -7,12 +7,10 @@ use crate::host::journal::{self, Entry, Fields, Journal, Query};
 use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::sys::mount::{open_directory, open_inside_as};
-use rustix::fs::{Mode, OFlags};
+use crate::sys::guest_files::Root;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Where a guest keeps its journal, for good and until it stops.
@@ -170,13 +168,12 @@ fn journals(paths: &Paths, ask: &Ask<'_>) -> Result<Vec<Journal>> {
     let record = Record::read(paths, ask.name)?;
     let mut journals = vec![Journal::Host(matches(ask.name))];
     if let Some(root) = root_of(record.as_ref(), ask.root) {
-        match open_directory(&root) {
-            Ok(root) => journals.extend(GUEST_JOURNALS.iter().filter_map(|place| {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-                open_inside_as(root.as_fd(), Path::new(place), flags, Mode::empty())
-                    .ok()
-                    .map(Journal::Directory)
-            })),
+        match root.open() {
+            Ok(root) => journals.extend(
+                GUEST_JOURNALS
+                    .iter()
+                    .filter_map(|place| root.open_directory(Path::new(place)).ok().map(Journal::Directory)),
+            ),
             Err(error) => log::debug!("no journal of the guest: {error}, ignoring"),
         }
     }
@@ -184,13 +181,28 @@ fn journals(paths: &Paths, ask: &Ask<'_>) -> Result<Vec<Journal>> {
 }
 
 /// Where the guest's files are seen: as it sees them while it runs, else its tree.
-fn root_of(record: Option<&Record>, given: Option<&Path>) -> Option<PathBuf> {
+fn root_of(record: Option<&Record>, given: Option<&Path>) -> Option<Seen> {
     let alive = record.filter(|record| record.is_alive()).and_then(|record| record.leader);
     let recorded = record.map(|record| record.root.clone()).filter(|root| root.is_absolute());
-    alive
-        .map(|leader| PathBuf::from(format!("/proc/{leader}/root")))
-        .or(recorded)
-        .or(given.map(Path::to_owned))
+    alive.map(Seen::Running).or(recorded.map(Seen::Tree)).or(given.map(|given| Seen::Tree(given.to_owned())))
+}
+
+/// Where the files of a guest are.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    /// In a running machine, by the process id of its PID 1.
+    Running(u32),
+    /// In its tree.
+    Tree(PathBuf),
+}
+
+impl Seen {
+    fn open(&self) -> Result<Root> {
+        match self {
+            Self::Running(leader) => Root::of_process(*leader),
+            Self::Tree(path) => Root::of_tree(path),
+        }
+    }
 }
 
 /// What picks a machine's entries from the host's journal.
@@ -318,9 +330,9 @@ mod tests {
             root: "/srv/web".into(),
             ..Record::default()
         };
-        assert_eq!(root_of(Some(&running), None), Some("/proc/7/root".into()));
+        assert_eq!(root_of(Some(&running), None), Some(Seen::Running(7)));
         let dead = Record { supervisor: 0, ..running };
-        assert_eq!(root_of(Some(&dead), Some(Path::new("/x"))), Some("/srv/web".into()));
-        assert_eq!(root_of(None, Some(Path::new("/x"))), Some("/x".into()));
+        assert_eq!(root_of(Some(&dead), Some(Path::new("/x"))), Some(Seen::Tree("/srv/web".into())));
+        assert_eq!(root_of(None, Some(Path::new("/x"))), Some(Seen::Tree("/x".into())));
     }
 }

@@ -5,18 +5,19 @@
 //! The file is found as the guest sees it. It may have put a file system there that never answers: so each
 //! machine has a process of its own, which is ended after a while.
 
-use super::{Outcome, running};
+use super::{Outcome, inside, running, signal};
 use crate::error::{Context, Error, Result};
 use crate::host::resolver::{self, MARK, Resolver};
 use crate::host::state::{Phase, Record};
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use crate::sys::guest_files::{self, Owners, Root};
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -100,18 +101,17 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
         }
         std::thread::sleep(PAUSE);
     };
-    let (Some(leader), Some(resolver), true) = (record.leader, resolver::find(paths), record.resolver) else {
+    let (Some(resolver), true) = (resolver::find(paths), record.resolver) else {
         return Ok(());
     };
-    let place = format!("/proc/{leader}/root");
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(&place, flags, Mode::empty()).context(|| format!("cannot open '{place}'"))?;
-    // The process may be another's by now.
-    running(paths, name)?;
-    for place in PLACES {
-        write(&root, place, &resolver, &record)
-            .context(|| format!("cannot write '/{place}' in machine '{name}'"))?;
-    }
+    let leader = signal::leader(&record)?;
+    inside::run(&record, &leader, || {
+        let root = Root::of_caller()?;
+        PLACES.iter().try_for_each(|place| {
+            write(&root, Path::new(place), &resolver, &record)
+                .context(|| format!("cannot write '/{place}' in machine '{name}'"))
+        })
+    })?;
     let stamp = stamp(paths, name.as_str());
     let noted = std::fs::write(&stamp, resolver.to_string());
     if Record::read(paths, name)?.is_none() {
@@ -124,37 +124,34 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
 }
 
 /// Writes a file of the guest where it is one of ours, in place: who has it open or mounted sees the new text.
-fn write(root: &OwnedFd, place: &str, resolver: &Resolver, record: &Record) -> rustix::io::Result<()> {
-    // Looked at before it is opened: to open a device or a pipe is to do something.
-    let look = |more| {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
-        rustix::fs::openat2(root, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-    };
-    let in_tree = look(ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV).ok();
+fn write(root: &Root, place: &Path, resolver: &Resolver, record: &Record) -> std::io::Result<()> {
+    let in_tree = root.find_own(place, Owners::ALL).ok();
     let is_in_tree = in_tree.is_some();
-    let found = match in_tree.map_or_else(|| look(ResolveFlags::empty()), Ok) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-        other => other?,
+    let found = match in_tree.map_or_else(|| root.find(place), Ok) {
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            _ => return Err(error),
+        },
+        Ok(found) => found,
     };
     let stat = rustix::fs::fstat(&found)?;
     let is_small = u64::try_from(stat.st_size).is_ok_and(|size| size <= LARGEST);
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !is_small {
         return Ok(());
     }
-    let path = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
-    let text = std::fs::read(&path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let mut text = Vec::new();
+    File::from(guest_files::reopen_file(&found, OFlags::RDONLY)?).take(LARGEST).read_to_end(&mut text)?;
     let new = resolver.to_string();
     let is_ours = text.starts_with(MARK.as_bytes()) || is_in_tree && is_untouched(&stat, record);
     if !is_ours || text == new.as_bytes() {
         return Ok(());
     }
-    let file = match rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+    let file = match guest_files::reopen_file(&found, OFlags::WRONLY) {
         // Mounted over, what is under it is the next place; or its owner keeps it from being written, as the start said.
         Err(Errno::ROFS | Errno::PERM | Errno::ACCESS) => return Ok(()),
         other => File::from(other?),
     };
-    let written = file.write_all_at(new.as_bytes(), 0).and_then(|()| file.set_len(new.len() as u64));
-    written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    file.write_all_at(new.as_bytes(), 0).and_then(|()| file.set_len(new.len() as u64))
 }
 
 /// Whether a file of the tree is what it was when the machine was started: a start would have written over it, but the
@@ -162,5 +159,5 @@ fn write(root: &OwnedFd, place: &str, resolver: &Resolver, record: &Record) -> r
 fn is_untouched(stat: &Stat, record: &Record) -> bool {
     let changed =
         u64::try_from(stat.st_ctime).unwrap_or(u64::MAX).saturating_add(1).saturating_mul(1_000_000);
-    changed < record.started && stat.st_uid == record.id_base.unwrap_or(0)
+    changed < record.started && stat.st_uid == 0
 }

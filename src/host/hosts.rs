@@ -10,8 +10,8 @@
 //! guest makes is met on the way.
 
 use crate::error::{Context, Error, Result};
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use crate::sys::guest_files::{Owners, Root};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -59,11 +59,8 @@ impl Hosts {
     pub fn is_writable(&self) -> bool {
         match self.open(Missing::Leave) {
             Ok(Some(_)) => true,
-            Ok(None) => self.directory().is_ok_and(|directory| {
-                let access = rustix::fs::Access::WRITE_OK;
-                let flags = rustix::fs::AtFlags::empty();
-                rustix::fs::accessat(&directory, parent(&self.file), access, flags).is_ok()
-            }),
+            Ok(None) => Root::of_tree(&self.directory)
+                .is_ok_and(|root| root.is_writable(parent(&self.file), Owners::ALL)),
             Err(_) => false,
         }
     }
@@ -93,50 +90,23 @@ impl Hosts {
         file.set_len(u64::try_from(new.len()).unwrap_or_default()).context(doing)
     }
 
-    fn directory(&self) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(&self.directory, flags, Mode::empty())
-    }
-
-    fn open(&self, missing: Missing) -> rustix::io::Result<Option<File>> {
-        let root = self.directory()?;
-        // Looked at before it is opened: to open a device or a pipe is to do something.
-        let place = match below(&root, &self.file, OFlags::PATH, Mode::empty()) {
-            Err(Errno::NOENT) if missing == Missing::Make => return self.make(&root).map(Some),
-            Err(Errno::NOENT) => return Ok(None),
-            other => other?,
-        };
-        let stat = rustix::fs::fstat(&place)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Errno::LOOP);
+    fn open(&self, missing: Missing) -> std::io::Result<Option<File>> {
+        let root = Root::of_tree(&self.directory).map_err(std::io::Error::other)?;
+        // Owners of a tree may be shifted; links and other mounts are refused anyway.
+        match root.open_own(&self.file, OFlags::RDWR, Owners::ALL) {
+            Err(Errno::NOENT) if missing == Missing::Make => {
+                Ok(Some(root.create_own(&self.file, Mode::from_raw_mode(0o644), Owners::ALL)?))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            // A lease: its holder has 45 s to give it up (fcntl(2), F_SETLEASE). Machines do not wait for it.
+            Err(Errno::AGAIN) => Err(std::io::Error::other("a process of the machine holds a lease on it")),
+            file => Ok(file.map(Some)?),
         }
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let again = format!("/proc/self/fd/{}", place.as_raw_fd());
-        rustix::fs::open(again, flags, Mode::empty()).map(|file| Some(file.into()))
-    }
-
-    fn make(&self, root: &OwnedFd) -> rustix::io::Result<File> {
-        let parent = below(root, parent(&self.file), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let name = self.file.file_name().unwrap_or_default();
-        let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
-        let owner = rustix::fs::fstat(&parent)?;
-        rustix::fs::fchown(
-            file.as_fd(),
-            Some(Uid::from_raw(owner.st_uid)),
-            Some(Gid::from_raw(owner.st_gid)),
-        )?;
-        Ok(file.into())
     }
 }
 
 fn parent(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn below(root: &OwnedFd, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve)
 }
 
 /// A text with our block at its end, in place of one that is there.

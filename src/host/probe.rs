@@ -7,9 +7,8 @@ use crate::machine::init::{Init, InitChoice};
 use crate::machine::security::Security;
 use crate::plan::step::Device;
 use crate::plan::{NamedDevice, User, init};
-use crate::sys::mount;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use crate::sys::guest_files::Root;
+use rustix::fd::BorrowedFd;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -23,8 +22,9 @@ const LIMIT: u64 = 16 << 20;
 /// A tree's root, held open.
 #[derive(Debug)]
 pub struct Tree {
-    root: OwnedFd,
-    path: PathBuf,
+    root: Root,
+    /// What messages call it.
+    name: String,
 }
 
 impl Tree {
@@ -33,10 +33,34 @@ impl Tree {
     /// # Errors
     /// One that is not there or not a directory.
     pub fn open(path: &Path) -> Result<Self> {
-        let root = mount::open_directory(path).map_err(|error| {
+        let root = Root::of_tree(path).map_err(|error| {
             error.hint("make a root file system there first, for instance with mmdebstrap(1), or correct root.directory")
         })?;
-        Ok(Self { root, path: path.to_owned() })
+        Ok(Self { root, name: format!("'{}'", path.display()) })
+    }
+
+    /// The tree of a running machine, for a child inside it.
+    ///
+    /// # Errors
+    /// What openat(2) returns.
+    pub fn of_machine(name: &str) -> Result<Self> {
+        Ok(Self { root: Root::of_caller()?, name: format!("machine '{name}'") })
+    }
+
+    /// Whether the tree has a file at a path, links followed inside.
+    pub fn has(&self, path: &Path) -> bool {
+        self.root.find(path).is_ok()
+    }
+
+    /// Owner and group of the file at a path; a link at its end is not followed.
+    ///
+    /// # Errors
+    /// What openat2(2) returns.
+    pub fn owner(&self, path: &Path) -> Result<(u32, u32)> {
+        let place = self.root.find_link(path);
+        let place = place.context(|| format!("cannot look at '{}'", path.display()))?;
+        let stat = rustix::fs::fstat(&place).context(|| format!("cannot look at '{}'", path.display()))?;
+        Ok((stat.st_uid, stat.st_gid))
     }
 
     /// The root, for other looks into the tree.
@@ -49,17 +73,25 @@ impl Tree {
     /// # Errors
     /// What fstat(2) says.
     pub fn identity(&self) -> Result<(u64, u64)> {
-        let stat = rustix::fs::fstat(&self.root).context(|| "cannot look at the root directory")?;
+        let stat = rustix::fs::fstat(self.root.as_fd()).context(|| "cannot look at the root directory")?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
     /// A regular file of the tree, or nothing where there is none. Never opens a fifo or device.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
-        let place = mount::open_inside_as(self.root.as_fd(), path, OFlags::PATH, Mode::empty()).ok()?;
-        let file = mount::reopen_file(&place, OFlags::RDONLY).ok()?;
-        let mut bytes = Vec::new();
-        std::fs::File::from(file).take(LIMIT).read_to_end(&mut bytes).ok()?;
-        Some(bytes)
+        match self.root.read(path, LIMIT) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::WouldBlock {
+                    log::warn!(
+                        "cannot read '{}' of {}: a process holds a lease on it, ignoring",
+                        path.display(),
+                        self.name
+                    );
+                }
+                None
+            }
+        }
     }
 
     /// The same as text.
@@ -72,9 +104,9 @@ impl Tree {
     /// # Errors
     /// A directory without `/usr`, or for a boot without os-release(5).
     pub fn check_is_root(&self, booting: bool) -> Result<()> {
-        let exists = |path: &str| mount::open_inside(self.root.as_fd(), Path::new(path)).is_ok();
+        let exists = |path: &str| self.root.find_link(Path::new(path)).is_ok();
         let wrong = |what: &str| {
-            Err(Error::new(format!("'{}' is no root file system: {what}", self.path.display()))
+            Err(Error::new(format!("{} is no root file system: {what}", self.name))
                 .hint("name the directory that holds /usr and /etc of the guest"))
         };
         if !exists("/usr") && !exists("/bin") {
@@ -103,8 +135,8 @@ impl Tree {
         else {
             let names: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
             return Err(Error::new(format!(
-                "there is no init in '{}': looked for {}",
-                self.path.display(),
+                "there is no init in {}: looked for {}",
+                self.name,
                 names.join(", ")
             ))
             .hint("install an init system in the tree, or name a program with boot.init"));
@@ -115,9 +147,7 @@ impl Tree {
                 Err(error) if !emulator::takes(&binary) => Err(error),
                 _ => Ok(()),
             })
-            .map_err(|error| {
-                error.context(format!("cannot run '{}' of '{}'", path.display(), self.path.display()))
-            })?;
+            .map_err(|error| error.context(format!("cannot run '{}' of {}", path.display(), self.name)))?;
         let kind = match choice {
             InitChoice::Kind(kind) => *kind,
             _ => init::recognise(&self.links(&path), &binary),
@@ -137,9 +167,7 @@ impl Tree {
         let mut names = vec![path.to_owned()];
         let mut at = path.to_owned();
         for _ in 0..16 {
-            let Ok(place) = mount::open_inside(self.root.as_fd(), &at) else { break };
-            let Ok(target) = rustix::fs::readlinkat(&place, c"", Vec::new()) else { break };
-            let target = PathBuf::from(target.to_string_lossy().into_owned());
+            let Ok(target) = self.root.link(&at) else { break };
             at = match at.parent() {
                 Some(parent) if target.is_relative() => parent.join(target),
                 _ => target,
@@ -177,16 +205,22 @@ impl Tree {
                 home: "/root".into(),
                 shell: "/bin/sh".into(),
             },
+            // A number is a user without an entry too, with group 0 as in other container managers.
+            None if wanted.parse::<u32>().is_ok_and(|uid| uid != u32::MAX) => User {
+                name: wanted.to_owned(),
+                uid: wanted.parse().unwrap_or_default(),
+                gid: 0,
+                groups: Vec::new(),
+                home: "/".into(),
+                shell: "/bin/sh".into(),
+            },
             _ => {
-                return Err(Error::new(format!("there is no user '{wanted}' in '{}'", self.path.display()))
-                    .hint("name a user of the tree's /etc/passwd"));
+                return Err(Error::new(format!("there is no user '{wanted}' in {}", self.name))
+                    .hint("name a user of its /etc/passwd, or a number"));
             }
         };
-        let home = if mount::open_inside(self.root.as_fd(), Path::new(&user.home)).is_ok() {
-            user.home.clone()
-        } else {
-            "/".into()
-        };
+        let home =
+            if self.root.find_link(Path::new(&user.home)).is_ok() { user.home.clone() } else { "/".into() };
         Ok(User { groups: self.groups(&user.name), home, ..user })
     }
 
@@ -201,9 +235,10 @@ impl Tree {
             let (name, gid) = (*fields.first()?, *fields.get(2)?);
             (name == wanted || gid == wanted).then(|| gid.parse().ok()).flatten()
         };
-        group.lines().find_map(of).ok_or_else(|| {
-            Error::new(format!("there is no group '{wanted}' in '{}'", self.path.display()))
-                .hint("name a group of the tree's /etc/group")
+        let number = || wanted.parse().ok().filter(|gid| *gid != u32::MAX);
+        group.lines().find_map(of).or_else(number).ok_or_else(|| {
+            Error::new(format!("there is no group '{wanted}' in {}", self.name))
+                .hint("name a group of its /etc/group, or a number")
         })
     }
 

@@ -6,7 +6,7 @@
 //! and put in its place what he likes. Our mount goes along with the directory, and what we make in it, and what covers
 //! parts of it, still gets there.
 
-use crate::sys::mount;
+use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ impl Places {
     /// What openat2(2) says.
     pub fn open_as(&self, path: &Path, flags: OFlags) -> std::io::Result<OwnedFd> {
         let (from, rest) = self.nearest(path);
-        mount::open_inside_as(from, rest, flags, Mode::empty())
+        guest_files::open_inside_as(from, rest, flags, Mode::empty())
     }
 
     /// The deepest file system of ours that a path is in, and the way from there; else the root.

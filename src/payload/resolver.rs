@@ -5,6 +5,7 @@ use super::places::Places;
 use super::{check, mounts, nodes};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::Resolver;
+use crate::sys::guest_files;
 use crate::sys::mount::{self, Attributes, Depth};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
@@ -111,7 +112,7 @@ fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> std::io::Result<()
         rustix::fs::openat(etc, NAME, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
     let file = match looked {
         // To open a device or a pipe is to do something.
-        Ok(place) => mount::reopen_file(&place, flags)?,
+        Ok(place) => guest_files::reopen_file(&place, flags)?,
         Err(Errno::NOENT) => {
             let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
             let file = rustix::fs::openat(etc, NAME, flags, Mode::from_raw_mode(0o644))?;

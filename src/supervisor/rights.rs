@@ -27,6 +27,10 @@ pub fn give_up(record: &Record) {
         return;
     }
     let mut kept = KEPT;
+    if ["sysvinit", "runit"].contains(&record.init.as_str()) {
+        // They are asked by files, which a child reaches as the guest's root.
+        kept |= CapabilitySet::SETUID | CapabilitySet::SETGID;
+    }
     if !record.wires.is_empty() {
         // They are fetched back from the guest's network namespace, which is entered for it.
         kept |= CapabilitySet::SYS_ADMIN;

@@ -3,13 +3,17 @@
 //!
 //! Files of the guest are opened by a child process: a FUSE server of the guest can prolong each open(2) for ever.
 
+mod requests;
+
+pub use requests::Target;
+
 use crate::host::cgroup;
 use crate::machine::init::Init;
-use crate::plan::init::{Missing, StopAction, orderly_reboot, orderly_stop};
+use crate::plan::init::{StopAction, orderly_reboot, orderly_stop};
 use crate::sys::process::Side;
-use crate::sys::{descriptor, mount, process};
+use crate::sys::{descriptor, process};
+use requests::Requests;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -50,7 +54,7 @@ impl Stop {
         signal: Option<i32>,
         limit: Option<Duration>,
         leader: BorrowedFd<'_>,
-        pid: u32,
+        guest: Target,
     ) -> Self {
         let mut stop = Self {
             stage: Stage::Asked,
@@ -62,13 +66,13 @@ impl Stop {
         if !is_boot && signal.is_none() {
             stop.kill(leader);
         } else {
-            stop.ask(leader, pid);
+            stop.ask(leader, guest);
         }
         stop
     }
 
-    fn ask(&mut self, leader: BorrowedFd<'_>, pid: u32) {
-        let done = self.asking.act(&self.actions, leader, pid);
+    fn ask(&mut self, leader: BorrowedFd<'_>, guest: Target) {
+        let done = self.asking.act(&self.actions, leader, guest);
         self.again = (done != Done::All).then(|| Instant::now() + AGAIN);
     }
 
@@ -101,12 +105,18 @@ impl Stop {
     }
 
     /// Goes to the next stage where its time has come.
-    pub fn escalate(&mut self, leader: BorrowedFd<'_>, pid: u32, cgroup: Option<&Path>) {
+    pub fn escalate(&mut self, leader: BorrowedFd<'_>, guest: Target, cgroup: Option<&Path>) {
         let now = Instant::now();
         if self.stage == Stage::Asked && self.again.is_some_and(|when| when <= now) {
             match self.asking.outcome() {
                 Some(Done::All) => self.again = None,
-                _ => self.ask(leader, pid),
+                // Its own way is not open: the next one is.
+                Some(Done::Refused) => {
+                    log::warn!("the files of the guest's init are not its own, or refused");
+                    self.again = None;
+                    self.deadline = Some(now);
+                }
+                _ => self.ask(leader, guest),
             }
         }
         if self.deadline.is_none_or(|deadline| deadline > now) {
@@ -140,8 +150,8 @@ impl Stop {
 }
 
 /// Asks the guest to reboot in order.
-pub fn reboot(asking: &mut Asking, init: Init, leader: BorrowedFd<'_>, pid: u32) {
-    if asking.act(&orderly_reboot(init), leader, pid) == Done::Failed {
+pub fn reboot(asking: &mut Asking, init: Init, leader: BorrowedFd<'_>, guest: Target) {
+    if asking.act(&orderly_reboot(init), leader, guest) == Done::Failed {
         log::warn!("the guest cannot be asked to reboot: its init is not up");
     }
 }
@@ -151,6 +161,8 @@ pub fn reboot(asking: &mut Asking, init: Init, leader: BorrowedFd<'_>, pid: u32)
 enum Done {
     All,
     Failed,
+    /// The guest's files cannot be used, now or later.
+    Refused,
     /// A child is at it.
     Begun,
 }
@@ -161,9 +173,9 @@ pub struct Asking(Option<OwnedFd>);
 
 impl Asking {
     /// Carries the actions out, in a child if files of the guest are among them.
-    fn act(&mut self, actions: &[StopAction], leader: BorrowedFd<'_>, pid: u32) -> Done {
+    fn act(&mut self, actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Done {
         if actions.iter().all(|action| matches!(action, StopAction::Signal(_))) {
-            return act(actions, leader, pid);
+            return act(actions, leader, guest, None);
         }
         if let Some(child) = self.0.take_if(|child| process::has_ended(child.as_fd()).is_none()) {
             // It stands in a file system of the guest, and ends with that at the latest.
@@ -172,9 +184,10 @@ impl Asking {
             return Done::Failed;
         }
         match process::clone(0, None) {
-            Ok(Side::Child) => process::exit_now(match close_and_act(actions, leader, pid) {
+            Ok(Side::Child) => process::exit_now(match close_and_act(actions, leader, guest) {
                 Done::All => 0,
                 Done::Failed | Done::Begun => 1,
+                Done::Refused => 2,
             }),
             Ok(Side::Parent(child)) => {
                 self.0 = Some(child.pidfd);
@@ -191,27 +204,37 @@ impl Asking {
     fn outcome(&mut self) -> Option<Done> {
         let ended = process::has_ended(self.0.as_ref()?.as_fd())?;
         self.0 = None;
-        Some(if ended == process::Ended::Exited(0) { Done::All } else { Done::Failed })
+        Some(match ended {
+            process::Ended::Exited(0) => Done::All,
+            process::Ended::Exited(2) => Done::Refused,
+            _ => Done::Failed,
+        })
     }
 }
 
 /// The child's part: it holds no lock of the supervisor's while it waits.
-fn close_and_act(actions: &[StopAction], leader: BorrowedFd<'_>, pid: u32) -> Done {
+fn close_and_act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Done {
     descriptor::close_from(3, leader);
-    act(actions, leader, pid)
+    match Requests::as_root_of(guest) {
+        Ok(requests) => act(actions, leader, guest, Some(&requests)),
+        Err(_) => Done::Refused,
+    }
 }
 
-fn act(actions: &[StopAction], leader: BorrowedFd<'_>, pid: u32) -> Done {
+fn act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target, requests: Option<&Requests>) -> Done {
     // Looked at before anything is sent: it goes on listening, and may begin at any moment.
-    let mut all = if is_listening(pid, actions) { Done::All } else { Done::Failed };
+    let mut all = if is_listening(guest.pid, actions) { Done::All } else { Done::Failed };
     for action in actions {
-        let done = match action {
-            StopAction::Signal(signal) => process::send_signal(leader, *signal),
-            StopAction::WriteFifo { paths, bytes } => write_fifo(pid, paths, bytes),
-            StopAction::SetMode { path, mode, missing } => set_mode(pid, path, *mode, *missing),
+        let done = match (action, requests) {
+            (StopAction::Signal(signal), _) => process::send_signal(leader, *signal).is_ok(),
+            (_, Some(requests)) => match requests.make(action) {
+                Ok(()) => true,
+                Err(errno) if requests::is_early(errno) => false,
+                Err(_) => return Done::Refused,
+            },
+            (_, None) => false,
         };
-        if let Err(error) = done {
-            log::debug!("cannot ask the guest yet: {error}, ignoring");
+        if !done {
             all = Done::Failed;
         }
     }
@@ -241,49 +264,6 @@ fn noticed(status: &str) -> u64 {
         u64::from_str_radix(mask.trim(), 16).ok()
     });
     masks.fold(0, |all, mask| all | mask)
-}
-
-/// The guest's root, by its PID 1. Links are resolved inside of it.
-fn root(pid: u32) -> std::io::Result<rustix::fd::OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty())?)
-}
-
-/// Writes to the first named pipe there is; never waits for a reader.
-fn write_fifo(pid: u32, paths: &[&str], bytes: &[u8]) -> std::io::Result<()> {
-    let root = root(pid)?;
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-    for path in paths {
-        match mount::open_inside_as(root.as_fd(), Path::new(path), flags, Mode::empty()) {
-            Ok(fifo) if FileType::from_raw_mode(rustix::fs::fstat(&fifo)?.st_mode) == FileType::Fifo => {
-                rustix::io::write(&fifo, bytes)?;
-                return Ok(());
-            }
-            Ok(_) => {}
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// Sets the permissions of a regular file of the guest.
-fn set_mode(pid: u32, path: &str, mode: u32, missing: Missing) -> std::io::Result<()> {
-    let root = root(pid)?;
-    let mut flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-    flags.set(OFlags::CREATE, missing == Missing::Create);
-    let mode = Mode::from_raw_mode(mode);
-    match mount::open_inside_as(root.as_fd(), Path::new(path), flags, mode) {
-        Err(error) if missing == Missing::Skip && error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        file => {
-            let file = file?;
-            let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
-            if kind != FileType::RegularFile {
-                return Err(std::io::ErrorKind::InvalidInput.into());
-            }
-            Ok(rustix::fs::fchmod(&file, mode)?)
-        }
-    }
 }
 
 #[cfg(test)]

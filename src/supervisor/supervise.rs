@@ -14,7 +14,7 @@ use super::inbox::Inbox;
 use super::manager::Manager;
 use super::registration::{self, Watch};
 use super::responder::Responder;
-use super::stop::{Asking, Stop};
+use super::stop::{Asking, Stop, Target};
 use super::syslog::Syslog;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
@@ -267,7 +267,7 @@ impl Loop {
         self.answer_freezing();
         if let Some(stop) = &mut self.stop {
             let record = &self.terms.record;
-            stop.escalate(self.leader.as_fd(), record.leader.unwrap_or_default(), record.cgroup.as_deref());
+            stop.escalate(self.leader.as_fd(), Target::of(record), record.cgroup.as_deref());
         }
         // Nobody is cut off: the last who asked has gone.
         let rests = self.swollen && self.control.is_idle() && self.stop.is_none();
@@ -331,7 +331,7 @@ impl Loop {
             self.terms.stop_signal,
             limit,
             self.leader.as_fd(),
-            self.terms.record.leader.unwrap_or_default(),
+            Target::of(&self.terms.record),
         ));
         self.status.clear();
         self.manager.tell_stopping(limit);
@@ -349,8 +349,8 @@ impl Loop {
     fn ask_to_reboot(&mut self) {
         if self.stop.is_none() {
             let init = Init::from_word(&self.terms.record.init).unwrap_or(Init::Unknown);
-            let pid = self.terms.record.leader.unwrap_or_default();
-            super::stop::reboot(&mut self.asking, init, self.leader.as_fd(), pid);
+            let target = Target::of(&self.terms.record);
+            super::stop::reboot(&mut self.asking, init, self.leader.as_fd(), target);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use std::path::Path;
 
@@ -166,51 +166,6 @@ fn kernel_messages(context: BorrowedFd<'_>) -> Option<String> {
         messages.push(text.trim().to_owned());
     }
     (!messages.is_empty()).then(|| messages.join("; "))
-}
-
-/// Opens a place inside a root for reference (`O_PATH`): no link, absolute or with `..`, leads out
-/// of it (openat2(2), RESOLVE_IN_ROOT), and a link at the end is not followed.
-///
-/// # Errors
-/// What openat2(2) says.
-pub fn open_inside(root: BorrowedFd<'_>, path: &Path) -> std::io::Result<OwnedFd> {
-    open_inside_as(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
-}
-
-/// Opens a path inside a root with the flags given; no link leads out of the root.
-///
-/// # Errors
-/// What openat2(2) says.
-pub fn open_inside_as(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    flags: OFlags,
-    mode: Mode,
-) -> std::io::Result<OwnedFd> {
-    let path = path.strip_prefix("/").unwrap_or(path);
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    // EAGAIN: a rename anywhere on the system raced with a ".." lookup; the kernel asks to try again.
-    for _ in 0..64 {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
-            Err(rustix::io::Errno::AGAIN) => {}
-            result => return Ok(result?),
-        }
-    }
-    Err(rustix::io::Errno::AGAIN.into())
-}
-
-/// Opens the file that a descriptor (`O_PATH`) refers to, and no other that has got its name meanwhile. What is no regular
-/// file is not opened at all: of a device or a pipe that alone does something.
-///
-/// # Errors
-/// `EINVAL` for what is none, else what open(2) says.
-pub fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::RegularFile {
-        return Err(rustix::io::Errno::INVAL);
-    }
-    let own = format!("/proc/self/fd/{}", place.as_raw_fd());
-    rustix::fs::open(own, flags | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Opens a directory of the host for reference.

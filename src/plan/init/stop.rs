@@ -4,7 +4,8 @@
 use crate::machine::init::{Init, REAL_TIME_SIGNALS};
 
 /// One thing done to ask a machine's init for something. Paths are resolved inside the machine's
-/// root, as its PID 1 sees it at that moment; a path may end in a symbolic link, which is followed.
+/// root, as its PID 1 sees it at that moment, with the rights of the guest's root; links are refused but for
+/// runit's own, into `/run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StopAction {
     /// Send a signal to PID 1.

@@ -1,0 +1,162 @@
+//! Work on files inside a running machine, by a child with the rights of the guest's root and no more: it has
+//! entered the machine's user and mount namespaces and executes nothing of the guest. The guest may serve a file
+//! system that never answers, so the parent waits for a bounded time, or can be interrupted.
+
+use crate::error::{Context, Error, Result};
+use crate::host::probe::Tree;
+use crate::host::state::Record;
+use crate::sys::guest_files;
+use crate::sys::process::{self, Child, Side};
+use nix::sched::{CloneFlags, setns};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+/// How long a look at files of the guest may take.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// The largest answer.
+const LIMIT: usize = 1 << 20;
+
+/// The rights of root over files, of which the child keeps those that the machine has.
+const OVER_FILES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID);
+
+/// An error on its way out of the child.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Failure {
+    text: String,
+    hint: Option<String>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { text: error.to_string(), hint: error.cure().map(str::to_owned) }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let error = Self::new(failure.text);
+        match failure.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// A child inside a machine, killed when dropped.
+#[derive(Debug)]
+pub(super) struct Inside(Child);
+
+impl Inside {
+    /// Clones a child that enters the machine and does `work`. It gets the descriptors of this process.
+    ///
+    /// # Errors
+    /// What clone3(2) returns; `work` gets the failure to enter.
+    pub(super) fn start(record: &Record, leader: &OwnedFd, work: impl FnOnce(Result<()>)) -> Result<Self> {
+        match process::clone(0, None)? {
+            Side::Parent(child) => Ok(Self(child)),
+            Side::Child => {
+                process::set_dumpable(false);
+                work(enter(record, leader));
+                process::exit_now(0)
+            }
+        }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // Ended already is the usual case.
+        let _ = process::send_signal(self.0.pidfd.as_fd(), libc::SIGKILL);
+        let mut watched = [PollFd::new(&self.0.pidfd, PollFlags::IN)];
+        let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+        if matches!(poll(&mut watched, Some(&patience)), Ok(1)) {
+            let _ = process::wait(self.0.pidfd.as_fd());
+        }
+    }
+}
+
+/// Enters the machine as its root, with the rights over files that its PID 1 has.
+fn enter(record: &Record, leader: &OwnedFd) -> Result<()> {
+    guest_files::keep_descriptors()?;
+    let own_users = record.id_base.is_some();
+    let users = if own_users { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };
+    setns(leader, users | CloneFlags::CLONE_NEWNS)
+        .map_err(std::io::Error::from)
+        .context(|| "cannot enter the machine's namespaces")?;
+    if own_users {
+        process::become_user(0, 0, &[])?;
+    }
+    let kept = OVER_FILES & CapabilitySet::from_bits_truncate(record.capabilities);
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.permitted &= kept;
+    sets.effective = sets.permitted;
+    sets.inheritable = CapabilitySet::empty();
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot give up capabilities")
+}
+
+/// Looks at the files of a machine with the rights of its root, for a bounded time.
+///
+/// # Errors
+/// Those of `look`, or a file system of the guest that does not answer.
+pub(super) fn look<T: Serialize + for<'de> Deserialize<'de>>(
+    record: &Record,
+    leader: &OwnedFd,
+    look: impl FnOnce(&Tree) -> Result<T>,
+) -> Result<T> {
+    run(record, leader, || look(&Tree::of_machine(&record.name)?))
+}
+
+/// Does work on the files of a machine with the rights of its root, for a bounded time.
+///
+/// # Errors
+/// Those of `work`, or a file system of the guest that does not answer.
+pub(super) fn run<T: Serialize + for<'de> Deserialize<'de>>(
+    record: &Record,
+    leader: &OwnedFd,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (ours, theirs) = pipe.context(|| "cannot create a pipe")?;
+    let child = Inside::start(record, leader, |entered| {
+        let done = entered.and_then(|()| work());
+        let answer = serde_json::to_vec(&done.map_err(Failure::from)).unwrap_or_default();
+        // The parent may have given up.
+        let _ = theirs.try_clone().map(|pipe| File::from(pipe).write_all(&answer));
+    })?;
+    drop(theirs);
+    let answer = receive(ours)?;
+    drop(child);
+    let done: std::result::Result<T, Failure> = serde_json::from_slice(&answer)
+        .map_err(|_| Error::new(format!("machine '{}' ended while it was entered", record.name)))?;
+    Ok(done?)
+}
+
+fn receive(pipe: OwnedFd) -> Result<Vec<u8>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pipe = File::from(pipe);
+    let mut answer = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+        match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Ok(0) => return Err(Error::new("a file system of the machine does not answer")),
+            ready => ready.context(|| "cannot wait for the child")?,
+        };
+        let mut chunk = [0u8; 8192];
+        let length = pipe.read(&mut chunk).context(|| "cannot read from the child")?;
+        answer.extend_from_slice(chunk.get(..length).unwrap_or_default());
+        if length == 0 || answer.len() > LIMIT {
+            return Ok(answer);
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Files that a guest can shape: the tree of a machine, running or not. The only module that opens anything
+//! below a machine's root for the host; used by `payload`, `host`, `supervisor` and `control`.
+//!
+//! Every open keeps to the root (openat2(2)), waits for nothing (`O_NONBLOCK`: no writer of a pipe, no holder of
+//! a lease), takes no terminal, and looks at a file before opening it: opening a device is an action. Code with
+//! more rights than the guest's root changes files by [`Root::open_own`] only, which refuses links, other
+//! mounts and files of other owners.
+
+use crate::error::Result;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use rustix::io::Errno;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The type of tmpfs in statfs(2) (`TMPFS_MAGIC` of `linux/magic.h`).
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// `/proc/self/fd` of the host's procfs, for a process that has entered a machine: the procfs there is the guest's.
+static DESCRIPTORS: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Keeps this process able to reopen its descriptors after entering a machine. To be called before, by the
+/// process that enters.
+///
+/// # Errors
+/// What openat(2) returns.
+pub fn keep_descriptors() -> Result<()> {
+    let descriptors = super::mount::open_directory(Path::new("/proc/self/fd"))?;
+    let _ = DESCRIPTORS.set(descriptors);
+    Ok(())
+}
+
+/// The directory and the name in it by which this process reaches one of its descriptors again.
+fn again(place: &OwnedFd) -> (BorrowedFd<'static>, String) {
+    let number = place.as_raw_fd();
+    match DESCRIPTORS.get() {
+        Some(descriptors) => (descriptors.as_fd(), number.to_string()),
+        None => (CWD, format!("/proc/self/fd/{number}")),
+    }
+}
+
+/// The root directory of a machine, seen from the host or from inside.
+#[derive(Debug)]
+pub struct Root(OwnedFd);
+
+/// The user and group ids of a machine as the host counts: a file of another owner is not the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owners {
+    /// The first id.
+    pub first: u32,
+    /// The number of ids.
+    pub count: u32,
+}
+
+impl Owners {
+    /// Every owner: for a machine that shares the user ids of the host.
+    pub const ALL: Self = Self { first: 0, count: u32::MAX };
+
+    fn include(self, stat: &Stat) -> bool {
+        let own = |id: u32| id.checked_sub(self.first).is_some_and(|id| id < self.count);
+        own(stat.st_uid) && own(stat.st_gid)
+    }
+}
+
+impl Root {
+    /// The root of a tree.
+    ///
+    /// # Errors
+    /// What openat(2) returns, with the path.
+    pub fn of_tree(path: &Path) -> Result<Self> {
+        super::mount::open_directory(path).map(Self)
+    }
+
+    /// The root of a running machine, by its PID 1. A lookup in it may wait for a file system that the guest
+    /// serves: for a caller that can be killed.
+    ///
+    /// # Errors
+    /// What openat(2) returns, with the path.
+    pub fn of_process(pid: u32) -> Result<Self> {
+        Self::of_tree(&PathBuf::from(format!("/proc/{pid}/root")))
+    }
+
+    /// The root of the calling process, for a child inside a machine.
+    ///
+    /// # Errors
+    /// What openat(2) returns.
+    pub fn of_caller() -> Result<Self> {
+        Self::of_tree(Path::new("/"))
+    }
+
+    /// The directory itself.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// A reference (`O_PATH`) to the target of a path; links lead inside the root.
+    ///
+    /// # Errors
+    /// What openat2(2) returns.
+    pub fn find(&self, path: &Path) -> std::io::Result<OwnedFd> {
+        open_inside_as(self.0.as_fd(), path, OFlags::PATH, Mode::empty())
+    }
+
+    /// The same, with a link at the end of the path not followed.
+    ///
+    /// # Errors
+    /// What openat2(2) returns.
+    pub fn find_link(&self, path: &Path) -> std::io::Result<OwnedFd> {
+        open_inside(self.0.as_fd(), path)
+    }
+
+    /// The target of a link, as it is written there.
+    ///
+    /// # Errors
+    /// What openat2(2) and readlinkat(2) return.
+    pub fn link(&self, path: &Path) -> std::io::Result<PathBuf> {
+        Ok(target(&self.find_link(path)?)?)
+    }
+
+    /// Opens a directory for reading.
+    ///
+    /// # Errors
+    /// What openat2(2) returns.
+    pub fn open_directory(&self, path: &Path) -> std::io::Result<OwnedFd> {
+        open_inside_as(self.0.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+    }
+
+    /// Reads a regular file, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// `EINVAL` for another kind of file, `EAGAIN` for one under a lease, else what openat2(2) and read(2) return.
+    pub fn read(&self, path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+        let file = File::from(reopen_file(&self.find(path)?, OFlags::RDONLY)?);
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// A reference (`O_PATH`) to a file on the root's own file system, or on the tmpfs at its `/run` or `/dev`.
+    /// No link is followed, one at the end is an error too.
+    ///
+    /// # Errors
+    /// `ELOOP` for a link, `EXDEV` for another mount, `EPERM` for a file of an owner outside of `owners`.
+    pub fn find_own(&self, path: &Path, owners: Owners) -> rustix::io::Result<OwnedFd> {
+        let (place, kind) = self.find_any(path, owners)?;
+        if kind == FileType::Symlink { Err(Errno::LOOP) } else { Ok(place) }
+    }
+
+    /// The target of a link, which is found as [`Self::find_own`] finds a file.
+    ///
+    /// # Errors
+    /// `EINVAL` for another kind of file, else as [`Self::find_own`].
+    pub fn link_own(&self, path: &Path, owners: Owners) -> rustix::io::Result<PathBuf> {
+        let (place, kind) = self.find_any(path, owners)?;
+        if kind != FileType::Symlink {
+            return Err(Errno::INVAL);
+        }
+        target(&place)
+    }
+
+    fn find_any(&self, path: &Path, owners: Owners) -> rustix::io::Result<(OwnedFd, FileType)> {
+        let place = self.open_beneath(path)?;
+        let stat = rustix::fs::fstat(&place)?;
+        if owners.include(&stat) {
+            Ok((place, FileType::from_raw_mode(stat.st_mode)))
+        } else {
+            Err(Errno::PERM)
+        }
+    }
+
+    /// Opens a regular file as [`Self::find_own`] finds it.
+    ///
+    /// # Errors
+    /// As [`Self::find_own`] and [`reopen_file`].
+    pub fn open_own(&self, path: &Path, flags: OFlags, owners: Owners) -> rustix::io::Result<File> {
+        let place = self.find_own(path, owners)?;
+        reopen_file(&place, flags).map(File::from)
+    }
+
+    /// Whether the caller may create files in a directory, found as [`Self::find_own`] finds it.
+    pub fn is_writable(&self, directory: &Path, owners: Owners) -> bool {
+        let place = self.find_own(directory, owners);
+        let (access, flags) = (rustix::fs::Access::WRITE_OK, rustix::fs::AtFlags::empty());
+        place.is_ok_and(|place| rustix::fs::accessat(&place, ".", access, flags).is_ok())
+    }
+
+    /// Creates a file in an existing directory, for the owner of the directory. An existing file is an error.
+    ///
+    /// # Errors
+    /// As [`Self::find_own`] for the directory, else what openat(2) and fchown(2) return.
+    pub fn create_own(&self, path: &Path, mode: Mode, owners: Owners) -> rustix::io::Result<File> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = self.find_own(parent, owners)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        let file = rustix::fs::openat(&parent, name, flags, mode)?;
+        let (owner, made) = (rustix::fs::fstat(&parent)?, rustix::fs::fstat(&file)?);
+        if (owner.st_uid, owner.st_gid) != (made.st_uid, made.st_gid) {
+            let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+            rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        Ok(file.into())
+    }
+
+    fn open_beneath(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        let within = |root: BorrowedFd<'_>, path: &Path, resolve| {
+            let resolve = resolve | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            // A link at the end is found itself, which these flags allow.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+        };
+        let found = within(self.0.as_fd(), path, ResolveFlags::NO_XDEV);
+        let mut parts = path.components();
+        match (found, parts.next()) {
+            (Err(Errno::XDEV), Some(Component::Normal(first))) if first == "run" || first == "dev" => {
+                let top = within(self.0.as_fd(), Path::new(first), ResolveFlags::empty())?;
+                if u64::try_from(rustix::fs::fstatfs(&top)?.f_type) != Ok(TMPFS_MAGIC) {
+                    return Err(Errno::XDEV);
+                }
+                within(top.as_fd(), parts.as_path(), ResolveFlags::NO_XDEV)
+            }
+            (found, _) => found,
+        }
+    }
+}
+
+fn target(link: &OwnedFd) -> rustix::io::Result<PathBuf> {
+    let target = rustix::fs::readlinkat(link, c"", Vec::new())?;
+    Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+}
+
+/// Opens a place inside a root for reference (`O_PATH`): no link, absolute or with `..`, leads out
+/// of it (openat2(2), RESOLVE_IN_ROOT), and a link at the end is not followed.
+///
+/// # Errors
+/// What openat2(2) returns.
+pub fn open_inside(root: BorrowedFd<'_>, path: &Path) -> std::io::Result<OwnedFd> {
+    open_inside_as(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// Opens a path inside a root with the flags given; no link leads out of the root. For what the builder has
+/// created itself; everything else goes through [`Root`].
+///
+/// # Errors
+/// What openat2(2) returns.
+pub fn open_inside_as(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+) -> std::io::Result<OwnedFd> {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    // EAGAIN: a rename anywhere on the system raced with a ".." lookup; the kernel asks to try again.
+    for _ in 0..64 {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::AGAIN) => {}
+            result => return Ok(result?),
+        }
+    }
+    Err(Errno::AGAIN.into())
+}
+
+/// Opens the file that a descriptor (`O_PATH`) refers to, and no other that has got its name meanwhile. Only a
+/// regular file is opened: of a device or a pipe the open itself has effects.
+///
+/// # Errors
+/// `EINVAL` for another kind of file, `EAGAIN` for one under a lease, else what open(2) returns.
+pub fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    reopen(place, flags)
+}
+
+/// Opens the named pipe that a descriptor (`O_PATH`) refers to for writing.
+///
+/// # Errors
+/// `EINVAL` for another kind of file, `ENXIO` where no process reads it, else what open(2) returns.
+pub fn reopen_pipe(place: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::Fifo {
+        return Err(Errno::INVAL);
+    }
+    reopen(place, OFlags::WRONLY)
+}
+
+fn reopen(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let (directory, name) = again(place);
+    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    rustix::fs::openat(directory, name, flags, Mode::empty())
+}
+
+/// Sets the mode of the file that a descriptor (`O_PATH`) refers to.
+///
+/// # Errors
+/// What chmod(2) returns.
+pub fn set_mode(place: &OwnedFd, mode: Mode) -> rustix::io::Result<()> {
+    let (directory, name) = again(place);
+    rustix::fs::chmodat(directory, name, mode, AtFlags::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    struct Tree {
+        _directory: tempfile::TempDir,
+        place: PathBuf,
+        root: Root,
+        own: Owners,
+    }
+
+    fn tree() -> Tree {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("tree");
+        std::fs::create_dir_all(place.join("etc")).unwrap();
+        std::fs::write(place.join("etc/file"), "inside").unwrap();
+        std::fs::write(directory.path().join("outside"), "outside").unwrap();
+        let root = Root::of_tree(&place).unwrap();
+        let data = std::fs::metadata(&place).unwrap();
+        let own = Owners { first: data.uid().min(data.gid()), count: data.uid().abs_diff(data.gid()) + 1 };
+        Tree { _directory: directory, place, root, own }
+    }
+
+    #[test]
+    fn links_stay_inside_or_are_refused() {
+        let Tree { place, root, own, .. } = &tree();
+        for (target, found) in [("../../../etc/file", true), ("/etc/file", true), ("/outside", false)] {
+            let link = place.join("etc/link");
+            symlink(target, &link).unwrap();
+            assert_eq!(root.read(Path::new("/etc/link"), 99).is_ok(), found, "{target}");
+            assert_eq!(root.find_own(Path::new("/etc/link"), *own).err(), Some(Errno::LOOP), "{target}");
+            std::fs::remove_file(link).unwrap();
+        }
+        assert!(root.find_own(Path::new("../outside"), *own).is_err());
+        symlink("etc", place.join("way")).unwrap();
+        assert_eq!(root.open_own(Path::new("way/file"), OFlags::RDWR, *own).err(), Some(Errno::LOOP));
+        assert!(root.create_own(Path::new("way/new"), Mode::RUSR, *own).is_err());
+    }
+
+    #[test]
+    fn only_regular_files_of_an_own_owner_are_opened() {
+        let Tree { place, root, own, .. } = &tree();
+        nix::unistd::mkfifo(&place.join("etc/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(root.read(Path::new("/etc/pipe"), 9).is_err());
+        assert_eq!(root.open_own(Path::new("etc/pipe"), OFlags::RDWR, *own).err(), Some(Errno::INVAL));
+        let pipe = root.find_own(Path::new("etc/pipe"), *own).unwrap();
+        assert_eq!(reopen_pipe(&pipe).err(), Some(Errno::NXIO));
+        assert_eq!(root.read(Path::new("/etc/file"), 3).unwrap(), b"ins");
+        let others = Owners { first: own.first + own.count, count: 9 };
+        assert_eq!(root.open_own(Path::new("etc/file"), OFlags::RDWR, others).err(), Some(Errno::PERM));
+        assert_eq!(root.create_own(Path::new("etc/new"), Mode::RUSR, others).err(), Some(Errno::PERM));
+        let file = root.find_own(Path::new("etc/file"), *own).unwrap();
+        set_mode(&file, Mode::from_raw_mode(0o100)).unwrap();
+        assert_eq!(std::fs::metadata(place.join("etc/file")).unwrap().permissions().mode() & 0o777, 0o100);
+        assert_eq!(root.create_own(Path::new("etc/file"), Mode::RUSR, *own).err(), Some(Errno::EXIST));
+        assert!(root.create_own(Path::new("etc/new"), Mode::RUSR, *own).is_ok());
+    }
+}
