@@ -66,6 +66,8 @@ pub struct Facts {
     pub host_os_release: String,
     /// The init found in the tree: where, and which kind.
     pub init: Option<(PathBuf, Init)>,
+    /// Whether its programs need socketcall(2), or a security module makes it harmless.
+    pub socketcall: bool,
     /// The user the payload runs as.
     pub user: User,
     /// Our own bounding set, a mask of capability bits.
@@ -333,6 +335,7 @@ fn lead_steps(
         capabilities,
         allow: machine.security.syscalls_allow.clone(),
         deny: machine.security.syscalls_deny.clone(),
+        socketcall: facts.socketcall,
     };
     steps.push(LeadStep::Filter(filter::compile(&policy)?));
     if matches!(machine.command.payload, Payload::Command { as_pid2: true, .. }) {

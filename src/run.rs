@@ -240,6 +240,7 @@ fn start(
             unit: unit.flatten(),
             machine_id: found.facts.machine_id,
             boot_id: found.facts.boot_id,
+            socketcall: found.facts.socketcall,
             locks_ids: found.locks_ids,
             arguments: arguments.clone(),
             kept: kept.take(),

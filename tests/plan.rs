@@ -101,6 +101,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         boot_id: [0x22; 16],
         host_os_release: "ID=debian\nVERSION_ID=\"13\"\n".into(),
         init: booting.then(|| ("/usr/lib/systemd/systemd".into(), Init::Systemd)),
+        socketcall: false,
         user: root,
         // All that Linux 6 knows.
         bounding: (1 << 41) - 1,

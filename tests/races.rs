@@ -269,6 +269,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         boot_id: [2; 16],
         host_os_release: "ID=debian\n".into(),
         init: Some(("/sbin/init".into(), Init::Busybox)),
+        socketcall: false,
         user: User {
             name: "root".into(),
             uid: 0,

@@ -119,6 +119,7 @@ fn meant(ask: &Ask<'_>, record: &Record, leader: &OwnedFd) -> Result<Exec> {
             capabilities: record.capabilities,
             allow: record.syscalls.allow.clone(),
             deny: record.syscalls.deny.clone(),
+            socketcall: record.syscalls.socketcall,
         },
         no_new_privileges: record.no_new_privileges,
         label: label::of_entering(record.leader.unwrap_or_default()),

@@ -53,6 +53,8 @@ pub struct Inspection {
     pub filter_allows: Vec<String>,
     /// System calls and groups taken from it.
     pub filter_denies: Vec<String>,
+    /// Whether 32 bit programs create sockets by socketcall(2), of families that the filter cannot see.
+    pub socketcall: bool,
     /// Whether it is open for containers inside.
     pub nesting: bool,
     /// Whether executing gains no privileges.
@@ -143,6 +145,8 @@ pub fn look(paths: &Paths, name: &Name) -> Result<Inspection> {
         filter: value("Seccomp") == Some("2"),
         filter_allows: record.syscalls.allow.clone(),
         filter_denies: record.syscalls.deny.clone(),
+        socketcall: record.syscalls.socketcall
+            || record.syscalls.allow.iter().any(|word| word == "socketcall"),
         nesting: record.nesting,
         no_new_privileges: value("NoNewPrivs") == Some("1"),
         label: label.filter(|label| !label.is_empty() && label != "unconfined" && label != "kernel"),
@@ -280,6 +284,7 @@ impl Inspection {
             ("user ids", words(&self.id_map)),
             ("capabilities", self.capabilities.join(" ").replace("CAP_", "").to_lowercase()),
             ("system-call filter", filter),
+            ("socketcall(2)", if self.socketcall { "yes" } else { "no" }.into()),
             ("containers inside", if self.nesting { "yes" } else { "no" }.into()),
             ("no new privileges", if self.no_new_privileges { "yes" } else { "no" }.into()),
             ("label", or_dash(self.label.clone())),

@@ -38,6 +38,16 @@ pub fn is_loaded(profile: &str) -> bool {
     profiles.is_ok_and(|profiles| profiles.lines().any(is_it))
 }
 
+/// Whether the machine's profile is our own and enforced, which refuses families of sockets however they are created.
+pub fn refuses_families(security: &Security) -> bool {
+    let is_ours = security.apparmor_profile.as_deref().is_none_or(|profile| profile == APPARMOR_PROFILE);
+    let profiles = if has_apparmor() { std::fs::read_to_string(PROFILES) } else { Ok(String::new()) };
+    let enforced = format!("{APPARMOR_PROFILE} (enforce)");
+    is_ours
+        && security.selinux_context.is_none()
+        && profiles.is_ok_and(|text| text.lines().any(|line| line == enforced))
+}
+
 /// The label that the processes of a machine are to have: what its definition names, else our own profile where it is
 /// loaded.
 ///

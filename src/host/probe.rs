@@ -162,6 +162,21 @@ impl Tree {
         kind.is_some_and(|kind| !matches!(kind, Init::Systemd | Init::Unknown))
     }
 
+    /// What a program of the tree was built for; of a script, what its interpreter was built for. `None` if there is no
+    /// such program.
+    pub fn architecture(&self, program: &Path) -> Option<init::Architecture> {
+        let binary = self.read(program)?;
+        match init::architecture(&binary).ok()? {
+            init::Architecture::Any => {
+                let line = binary.split(|byte| *byte == b'\n').next()?;
+                let line = String::from_utf8_lossy(line.get(2..)?).into_owned();
+                let interpreter = self.read(Path::new(line.split_whitespace().next()?))?;
+                init::architecture(&interpreter).ok()
+            }
+            named => Some(named),
+        }
+    }
+
     /// The names a path goes by, link after link, the last one the file itself.
     fn links(&self, path: &Path) -> Vec<PathBuf> {
         let mut names = vec![path.to_owned()];

@@ -47,6 +47,8 @@ pub struct Syscalls {
     pub allow: Vec<String>,
     /// Taken from it.
     pub deny: Vec<String>,
+    /// Whether 32 bit programs have socketcall(2).
+    pub socketcall: bool,
 }
 
 /// What is known of a running machine. Unknown fields are ignored, missing ones are the default,

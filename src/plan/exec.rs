@@ -113,7 +113,12 @@ mod tests {
             environment: vec![("TERM".into(), "x".into()), ("A".into(), "b".into())],
             terminal: "xterm".into(),
             on_terminal: false,
-            policy: filter::Policy { capabilities: 1, allow: Vec::new(), deny: Vec::new() },
+            policy: filter::Policy {
+                capabilities: 1,
+                allow: Vec::new(),
+                deny: Vec::new(),
+                socketcall: false,
+            },
             no_new_privileges: true,
             label: Some(Label { file: "/proc/thread-self/attr/exec", text: "x".into() }),
             user_namespace: true,

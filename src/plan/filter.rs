@@ -8,11 +8,10 @@
 //! io_uring get that answer too.
 //!
 //! Each system call interface that the host's kernel offers has its own tree in the program: on
-//! x86-64 the native one and i386. x32, and any interface without a tree, gets ENOSYS. Two limits,
-//! both of the kernel's making: 32 bit programs may make sockets by socketcall(2), whose arguments
-//! lie in memory where a filter cannot see them, so the rules on `socket` do not reach them; and
-//! refusing a single socket or System V call leaves `socketcall` and `ipc` as they are, to be
-//! refused by their own names.
+//! x86-64 the native one and i386. x32, and any interface without a tree, gets ENOSYS. The
+//! multiplexers socketcall(2) and ipc(2) of i386 are answered as the calls that they make. The family
+//! that `socketcall` creates a socket of lies in memory, which a filter cannot read: the call exists
+//! only for machines that need it.
 
 mod calls;
 mod decide;
@@ -20,6 +19,7 @@ mod defaults;
 mod groups;
 #[cfg(test)]
 mod interpreter;
+mod multiplexer;
 mod program;
 #[cfg(test)]
 mod reference;
@@ -36,6 +36,8 @@ pub struct Policy {
     pub allow: Vec<String>,
     /// Calls and `@groups` taken from it; wins over `allow`.
     pub deny: Vec<String>,
+    /// Whether the machine needs socketcall(2): its programs are those of 32 bit x86.
+    pub socketcall: bool,
 }
 
 pub use crate::sys::filter::Instruction;
@@ -76,7 +78,7 @@ mod tests {
 
     fn policy(capabilities: u64, allow: &[&str], deny: &[&str]) -> Policy {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        Policy { capabilities, allow: words(allow), deny: words(deny) }
+        Policy { capabilities, allow: words(allow), deny: words(deny), socketcall: false }
     }
 
     /// Runs one call through a program that serves all interfaces.
@@ -97,7 +99,7 @@ mod tests {
                     _ if !abis.contains(&abi) => errno(libc::ENOSYS),
                     None | Some(Action::Absent) => errno(libc::ENOSYS),
                     Some(Action::Refuse) => errno(libc::EPERM),
-                    Some(Action::Allow | Action::Socket | Action::Ioctl) => ALLOW,
+                    Some(_) => ALLOW,
                 };
                 let call = Call { number: u32::try_from(number).unwrap(), arch: abi.audit(), args: [0; 6] };
                 assert_eq!(run(&program, &call), expected, "{abi:?} {number}");
@@ -167,11 +169,56 @@ mod tests {
             for (abi, dirt) in ALL.into_iter().flat_map(|abi| [(abi, 0), (abi, dirt)]) {
                 let word = |value: i32| u64::from(value.cast_unsigned()) | dirt;
                 let args = [word(family), word(2), word(protocol), 0, 0, 0];
-                assert_eq!(answer(&policy(0, &[], &[]), abi, "socket", args), expected, "{abi:?} {family}");
+                for name in ["socket", "socketpair"] {
+                    let found = answer(&policy(0, &[], &[]), abi, name, args);
+                    assert_eq!(found, expected, "{abi:?} {name} {family}");
+                }
             }
         }
         let refused = policy(0, &[], &["socket"]);
         assert_eq!(answer(&refused, Abi::X86_64, "socket", [1, 1, 0, 0, 0, 0]), errno(libc::EPERM));
+    }
+
+    #[test]
+    fn socketcall_exists_only_for_machines_that_need_it() {
+        let socket = [1, 0xffff_0000, 0, 0, 0, 0];
+        for (policy, expected) in [
+            (policy(0, &[], &[]), errno(libc::ENOSYS)),
+            (policy(u64::MAX, &["@known"], &[]), errno(libc::ENOSYS)),
+            (policy(0, &["@network-io"], &[]), errno(libc::ENOSYS)),
+            (policy(0, &["socketcall"], &[]), ALLOW),
+            (Policy { socketcall: true, ..policy(0, &[], &[]) }, ALLOW),
+            (Policy { socketcall: true, ..policy(0, &[], &["socketcall"]) }, errno(libc::EPERM)),
+            (policy(0, &["socketcall"], &["socket"]), errno(libc::EPERM)),
+        ] {
+            assert_eq!(answer(&policy, Abi::I386, "socketcall", socket), expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn multiplexers_are_answered_as_the_calls_that_they_make() {
+        let denied =
+            Policy { socketcall: true, ..policy(0, &[], &["listen", "sendto", "shmget", "semtimedop"]) };
+        let cases = [
+            ("socketcall", 4, errno(libc::EPERM)),
+            ("socketcall", 9, errno(libc::EPERM)),
+            ("socketcall", 11, errno(libc::EPERM)),
+            ("socketcall", 3, ALLOW),
+            ("ipc", 23, errno(libc::EPERM)),
+            // The upper half is the version of the interface, which the kernel cuts off.
+            ("ipc", 1 << 16 | 23, errno(libc::EPERM)),
+            ("ipc", 4, errno(libc::EPERM)),
+            ("ipc", 24, ALLOW),
+            ("ipc", 1 << 16 | 1, ALLOW),
+        ];
+        for (name, number, expected) in cases {
+            for high in [0, 1 << 32] {
+                let args = [number | high, 0, 0, 0, 0, 0];
+                assert_eq!(answer(&denied, Abi::I386, name, args), expected, "{name} {number:#x}");
+            }
+        }
+        let all = policy(0, &["socketcall"], &["@ipc"]);
+        assert_eq!(answer(&all, Abi::I386, "ipc", [24, 0, 0, 0, 0, 0]), errno(libc::EPERM));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::supervisor::handover::{Kept, Link};
 use crate::supervisor::launch::Names;
 use crate::supervisor::{reserve, runtime};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 /// What was found.
 pub struct Found {
@@ -70,6 +71,8 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         refuse_taken(paths, machine)?;
     }
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
+    let socketcall = needs_socketcall(machine, &tree, init.as_ref().map(|(path, _)| path.as_path()))
+        || label::refuses_families(&machine.security);
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
     check_access(machine, keep)?;
     let id_base = ids(paths, machine, keep, kept)?;
@@ -97,6 +100,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         boot_id: probe::random_id(),
         host_os_release: probe::host_os_release(),
         init,
+        socketcall,
         user,
         bounding: probe::bounding_set(),
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
@@ -110,6 +114,17 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         on_terminal: on_terminal(),
     };
     Ok(Found { facts, link, lease, wires, names, root_identity: tree.identity()?, locks_ids })
+}
+
+/// Whether what runs in a machine is for 32 bit x86, whose C libraries create sockets by socketcall(2).
+fn needs_socketcall(machine: &Machine, tree: &Tree, init: Option<&Path>) -> bool {
+    let named = match &machine.command.payload {
+        Payload::Command { argv, .. } => plan::candidates(argv),
+        Payload::Boot { .. } => init.into_iter().map(Path::to_owned).collect(),
+    };
+    let shell = PathBuf::from("/bin/sh");
+    let architecture = named.iter().chain([&shell]).find_map(|program| tree.architecture(program));
+    architecture == Some(plan::init::Architecture::Named("x86"))
 }
 
 /// What becomes of the guest's resolv.conf. A file that the host does not have is no reason not to start. A host

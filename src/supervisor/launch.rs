@@ -57,6 +57,8 @@ pub struct Ask<'a> {
     pub machine_id: [u8; 16],
     /// The id of this boot of the guest.
     pub boot_id: [u8; 16],
+    /// Whether 32 bit programs of the machine have socketcall(2).
+    pub socketcall: bool,
     /// Whether the machine's ids are locked while it runs.
     pub locks_ids: bool,
     /// The arguments that start it again.

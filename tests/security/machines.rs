@@ -73,12 +73,14 @@ pub fn install(host: &Host, machine: &str, program: &str) {
     std::fs::copy(build(program), to).unwrap();
 }
 
-/// Builds `probe` or `attacker`, statically, once for all tests.
+/// Builds `probe`, `attacker` or `narrow`, statically, once for all tests.
 pub fn build(program: &str) -> PathBuf {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
     static ATTACKER: OnceLock<PathBuf> = OnceLock::new();
+    static NARROW: OnceLock<PathBuf> = OnceLock::new();
     let (cell, source) = match program {
         "probe" => (&PROBE, "tests/security/probe.c"),
+        "narrow" => (&NARROW, "tests/security/narrow.c"),
         _ => (&ATTACKER, "tests/doors/attacker.c"),
     };
     cell.get_or_init(|| {
@@ -86,6 +88,9 @@ pub fn build(program: &str) -> PathBuf {
         let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{}", std::process::id()));
         let mut cc = Command::new("cc");
         cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&to).arg(source);
+        if program == "narrow" {
+            cc.args(["-m32", "-nostdlib", "-fno-stack-protector"]);
+        }
         support::job::run(&mut cc, Duration::from_secs(60)).success("build it");
         to
     })

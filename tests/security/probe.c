@@ -474,6 +474,17 @@ static int family(const void *with)
 	return socket(three[0], three[1], three[2]) >= 0;
 }
 
+/* The same by socketcall of the i386 interface, whose arguments no filter sees. */
+static int family_by_socketcall(const void *with)
+{
+	const int *three = with;
+	int *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	if (low == MAP_FAILED)
+		return 0;
+	memcpy(low, three, 3 * sizeof *low);
+	return i386(102, 1, (long)low, 0) >= 0;
+}
+
 static int rare_families(const void *with)
 {
 	static const int rare[] = { AF_X25, AF_IPX, AF_APPLETALK, AF_AX25, AF_CAN, AF_TIPC, AF_BLUETOOTH, AF_RDS, AF_NFC, AF_KCM, AF_SMC, AF_XDP, AF_PHONET, AF_IEEE802154 };
@@ -656,6 +667,9 @@ static const struct point points[] = {
 	{ MEDIUM, "x32 calls beside the filter", x32, NULL },
 	{ MEDIUM, "AF_VSOCK", family, vsock },
 	{ MEDIUM, "AF_ALG", family, alg },
+	{ MEDIUM, "AF_VSOCK by socketcall", family_by_socketcall, vsock },
+	{ MEDIUM, "AF_ALG by socketcall", family_by_socketcall, alg },
+	{ MEDIUM, "audit by socketcall", family_by_socketcall, audit },
 	{ MEDIUM, "AF_KEY", family, af_key },
 	{ MEDIUM, "audit", family, audit },
 	{ MEDIUM, "rare socket families", rare_families, NULL },

@@ -1,6 +1,6 @@
 //! The probe inside: what root of a machine can do, point by point, against what it may.
 
-use crate::machines::Machines;
+use crate::machines::{Machines, install};
 
 /// What the probe said: of each weight the names of what is open.
 pub fn open(said: &str) -> [Vec<String>; 3] {
@@ -81,6 +81,33 @@ fn cgroups_of_version_1_and_their_release_agent_cannot_be_had() {
         let own = out.stdout.lines().find(|line| line.starts_with("0::")).unwrap_or_default();
         assert!(!own.contains("..") && !own.contains("machine"), "{out}");
     }
+}
+
+#[test]
+fn socketcall_exists_only_where_programs_are_for_32_bits() {
+    let machines = Machines::shared();
+    for machine in ["own", "same"] {
+        let out = machines.inside(machine, &["probe"]).success("the probe");
+        let points = ["AF_VSOCK by socketcall", "AF_ALG by socketcall", "audit by socketcall"];
+        assert_closed(&out.stdout, &points);
+        let shown = machines.host().coracle(&["inspect", machine]);
+        assert!(shown.contains("socketcall(2): no"), "{shown}");
+    }
+    install(machines.host(), "own", "narrow");
+    let narrow = |words: &[&str]| machines.host().exec(&[words, &["/usr/bin/narrow"]].concat()).status;
+    // ENOSYS in a machine whose init is for 64 bits.
+    assert_eq!(narrow(&["coracle", "exec", "-T", "own", "--"]), 38);
+    machines.host().sh_ok("cp -a /var/lib/machines/own /var/lib/machines/narrow");
+    let run = ["coracle", "run", "-q", "-D", "/var/lib/machines/narrow"];
+    assert_eq!(narrow(&run), 0);
+    assert_eq!(narrow(&[&run[..], &["--system-call-filter=~socketcall"]].concat()), 1);
+    let in_shell = |more: &[&str]| {
+        let words = [&run[..], more, &["sh", "-c", "exec /usr/bin/narrow"]].concat();
+        machines.host().exec(&words).status
+    };
+    assert_eq!(in_shell(&[]), 38);
+    assert_eq!(in_shell(&["--system-call-filter=socketcall"]), 0);
+    machines.host().sh_ok("rm -r /var/lib/machines/narrow");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use super::Inspection;
 use crate::error::{Context, Result};
+use crate::machine::security::APPARMOR_PROFILE;
 use serde::Serialize;
 use std::io::Write;
 
@@ -117,10 +118,23 @@ pub fn expose(found: &Inspection) -> Exposure {
         |label| format!("it is confined as '{label}'"),
     );
     add(found.label.is_none(), 3, label, "boot the host with AppArmor or SELinux");
+    reasons.push(socketcall(found));
     reasons.extend(limits(found));
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.weight));
     let score = reasons.iter().map(|reason| reason.weight).sum::<u32>().min(100);
     Exposure { name: found.name.clone(), score, word: word(score), reasons }
+}
+
+/// Whether 32 bit programs create sockets that the filter cannot judge.
+fn socketcall(found: &Inspection) -> Reason {
+    let confined = found.label.as_deref().is_some_and(|label| label.starts_with(APPARMOR_PROFILE));
+    let (what, weight) = match (found.socketcall, confined) {
+        (false, _) => ("socketcall(2) of 32 bit programs does not exist in it", 0),
+        (true, true) => ("it has socketcall(2), and AppArmor refuses the families alg and vsock", 0),
+        (true, false) => ("32 bit programs create sockets of every family by socketcall(2)", 3),
+    };
+    let cure = (weight > 0).then_some("use a 64 bit tree, or boot the host with AppArmor");
+    Reason { what: what.into(), weight, cure }
 }
 
 /// What it may take from others where nothing limits it.

@@ -3,7 +3,7 @@
 
 use super::Policy;
 use super::calls::{CALLS, COUNT, find};
-use super::{defaults, groups};
+use super::{defaults, groups, multiplexer};
 use crate::error::{Error, Result};
 
 /// What becomes of a call.
@@ -15,8 +15,12 @@ pub enum Action {
     Refuse,
     /// It fails with ENOSYS, as a call that does not exist.
     Absent,
-    /// It is socket(2), made unless the family is one that a machine does not get.
+    /// It is socket(2) or socketpair(2), made unless the family is one that a machine does not get.
     Socket,
+    /// It is socketcall(2), answered as the call that it makes.
+    Socketcall,
+    /// It is ipc(2), answered as the call that it makes.
+    Ipc,
     /// It is ioctl(2), made unless the request types into a terminal.
     Ioctl,
 }
@@ -37,7 +41,14 @@ pub fn decide(policy: &Policy) -> Result<[Action; COUNT]> {
             }
         })?;
     }
-    for (name, action) in [("socket", Action::Socket), ("ioctl", Action::Ioctl)] {
+    let named = policy.allow.iter().any(|word| word == multiplexer::SOCKETCALL.name);
+    if let Some(row) = find(multiplexer::SOCKETCALL.name).filter(|row| actions[*row] == Action::Allow)
+        && !policy.socketcall
+        && !named
+    {
+        actions[row] = Action::Absent;
+    }
+    for (name, action) in ON_ARGUMENTS {
         // An allowed call keeps its rules on arguments, however it came to be allowed.
         if let Some(row) = find(name).filter(|row| actions[*row] == Action::Allow) {
             actions[row] = action;
@@ -45,6 +56,16 @@ pub fn decide(policy: &Policy) -> Result<[Action; COUNT]> {
     }
     Ok(actions)
 }
+
+/// The calls with rules on their arguments.
+const ON_ARGUMENTS: [(&str, Action); 5] = [
+    ("socket", Action::Socket),
+    // It creates a socket of the family, and loads its module, before it fails.
+    ("socketpair", Action::Socket),
+    ("ioctl", Action::Ioctl),
+    (multiplexer::SOCKETCALL.name, Action::Socketcall),
+    (multiplexer::IPC.name, Action::Ipc),
+];
 
 /// The default list, for a set of retained capabilities.
 fn defaults_for(capabilities: u64) -> [Action; COUNT] {
@@ -136,7 +157,7 @@ mod tests {
 
     fn action(capabilities: u64, allow: &str, deny: &str, name: &str) -> Action {
         let words = |words: &str| words.split_whitespace().map(str::to_owned).collect();
-        let policy = Policy { capabilities, allow: words(allow), deny: words(deny) };
+        let policy = Policy { capabilities, allow: words(allow), deny: words(deny), socketcall: false };
         decide(&policy).unwrap()[find(name).unwrap()]
     }
 
@@ -156,14 +177,12 @@ mod tests {
             let rows = CALLS.iter().zip(&actions).filter(|(call, _)| call.number(abi).is_some());
             rows.filter(|(_, action)| !matches!(action, Action::Refuse | Action::Absent)).count()
         };
-        assert_eq!((allowed(Abi::X86_64), allowed(Abi::I386), allowed(Abi::Aarch64)), (321, 382, 279));
+        assert_eq!((allowed(Abi::X86_64), allowed(Abi::I386), allowed(Abi::Aarch64)), (321, 381, 279));
     }
 
     #[test]
     fn a_machine_gets_what_a_system_needs_and_no_more() {
-        for name in
-            ["read", "clone3", "mount", "setns", "unshare", "personality", "seccomp", "ipc", "socketcall"]
-        {
+        for name in ["read", "clone3", "mount", "setns", "unshare", "personality", "seccomp"] {
             assert_eq!(action(0, "", "", name), Action::Allow, "{name}");
         }
         for name in [
@@ -189,6 +208,8 @@ mod tests {
         assert_eq!(action(u64::MAX, "", "", "io_uring_setup"), Action::Absent);
         assert_eq!(action(0, "", "", "socket"), Action::Socket);
         assert_eq!(action(0, "", "", "ioctl"), Action::Ioctl);
+        assert_eq!(action(0, "", "", "ipc"), Action::Ipc);
+        assert_eq!(action(u64::MAX, "", "", "socketcall"), Action::Absent);
     }
 
     #[test]

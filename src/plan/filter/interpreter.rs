@@ -42,6 +42,10 @@ pub fn run(program: &[Instruction], call: &Call) -> u32 {
                 None
             }
             0x06 => return k,
+            0x54 => {
+                accumulator &= k;
+                None
+            }
             0x15 => Some(accumulator == k),
             0x25 => Some(accumulator > k),
             0x35 => Some(accumulator >= k),

@@ -7,8 +7,9 @@
 //! that it answers allowed calls from a bit map without running the program (Linux 5.11).
 
 use super::Instruction;
-use super::calls::{Abi, CALLS, COUNT};
+use super::calls::{Abi, CALLS, COUNT, find};
 use super::decide::Action;
+use super::multiplexer::{IPC, Multiplexer, SOCKETCALL};
 
 /// Where a jump goes: the instruction's distance from the end of the program.
 type Label = usize;
@@ -33,7 +34,7 @@ const THIRD_ARGUMENT: u32 = 32;
 /// calls with ENOSYS.
 pub fn assemble(abis: &[Abi], actions: &[Action; COUNT]) -> Vec<Instruction> {
     let mut program = Backwards { code: Vec::with_capacity(512) };
-    let leaves = program.leaves();
+    let leaves = program.leaves(actions);
     let mut ranges = Vec::with_capacity(128);
     let mut next = leaves.absent;
     // The last one tested is the first one written: the host's own interface is tested first.
@@ -72,6 +73,8 @@ struct Leaves {
     absent: Label,
     socket: Label,
     ioctl: Label,
+    socketcall: Label,
+    ipc: Label,
 }
 
 impl Leaves {
@@ -82,6 +85,8 @@ impl Leaves {
             Action::Absent => self.absent,
             Action::Socket => self.socket,
             Action::Ioctl => self.ioctl,
+            Action::Socketcall => self.socketcall,
+            Action::Ipc => self.ipc,
         }
     }
 }
@@ -143,13 +148,43 @@ impl Backwards {
     }
 
     /// The ends of all trees, at the end of the program, with the rules on arguments.
-    fn leaves(&mut self) -> Leaves {
+    fn leaves(&mut self, actions: &[Action; COUNT]) -> Leaves {
         let allow = self.answer(libc::SECCOMP_RET_ALLOW);
         let refuse = self.fail(libc::EPERM);
         let absent = self.fail(libc::ENOSYS);
         let socket = self.socket(allow);
         let ioctl = self.ioctl(allow, refuse);
-        Leaves { allow, refuse, absent, socket, ioctl }
+        let answers = |action| match action {
+            Action::Refuse => Some(refuse),
+            Action::Absent => Some(absent),
+            _ => None,
+        };
+        let [socketcall, ipc] = [&SOCKETCALL, &IPC]
+            .map(|called| self.multiplexer(called, allow, |row: usize| answers(actions[row])));
+        Leaves { allow, refuse, absent, socket, ioctl, socketcall, ipc }
+    }
+
+    /// The rules of a multiplexer: the calls that it may not make are answered as by their own numbers.
+    fn multiplexer(
+        &mut self,
+        called: &Multiplexer,
+        allow: Label,
+        answer: impl Fn(usize) -> Option<Label>,
+    ) -> Label {
+        let denied = |name: &str| find(name).and_then(&answer);
+        let mut next = allow;
+        for (number, name) in called.calls {
+            if let Some(answer) = denied(name) {
+                next = self.equal(*number, answer, next);
+            }
+        }
+        if next == allow {
+            return allow;
+        }
+        if called.mask != u32::MAX {
+            next = self.push(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, called.mask);
+        }
+        self.load(FIRST_ARGUMENT, next)
     }
 
     /// The rules of socket(2). Auditing knows no namespaces, and user space takes this error for a

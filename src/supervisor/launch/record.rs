@@ -39,6 +39,7 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     record.syscalls = Syscalls {
         allow: machine.security.syscalls_allow.clone(),
         deny: machine.security.syscalls_deny.clone(),
+        socketcall: ask.socketcall,
     };
     record.nesting = machine.security.nesting;
     record.no_new_privileges = machine.security.no_new_privileges;
