@@ -178,6 +178,7 @@ mod tests {
                 bridge: None,
                 namespace: None,
                 further: Vec::new(),
+                veth_extra_routed: false,
                 hosts: machine::network::HostNames::Auto,
                 resolv_conf: machine::network::ResolvConf::Auto,
                 ports: Vec::new(),

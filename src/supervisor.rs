@@ -19,6 +19,7 @@ pub mod registration;
 pub mod reserve;
 pub mod responder;
 mod rights;
+pub mod rules;
 mod stop;
 pub mod supervise;
 pub mod syslog;

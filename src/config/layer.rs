@@ -339,6 +339,8 @@ settings! {
     interface: Many<Names> = Many "network.interface";
     /// Further pairs of links.
     veth_extra: Many<Names> = Many "network.veth-extra";
+    /// Whether the host forwards packets from them.
+    veth_extra_routed: One<bool> = One "network.veth-extra-routed";
     /// The network namespace it joins.
     namespace: One<PathBuf> = One "network.namespace-path";
     /// What becomes of the guest's resolv.conf.

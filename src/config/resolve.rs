@@ -7,6 +7,7 @@ use super::values::{Limit, OwnershipWord, Value, Variable};
 use crate::error::{Error, Result};
 use crate::machine::command::{Command, Payload};
 use crate::machine::console::Console;
+use crate::machine::egress::Destination;
 use crate::machine::identity::Identity;
 use crate::machine::init::{Boot, InitChoice, Wait};
 use crate::machine::mounts::{Mount, MountKind};
@@ -71,6 +72,7 @@ fn filled(name: &Name, mut said: Layer, profile: Profile) -> Layer {
     said.wait.fill(|| if nspawn { Wait::Running } else { Wait::Auto });
     said.stop_timeout.fill(|| Duration::from_secs(90));
     said.time_namespace.fill(|| false);
+    said.veth_extra_routed.fill(|| false);
     said.private.fill(|| if nspawn { Users::Host } else { Users::Pick });
     fill_ownership(&mut said, nspawn);
     let implied = [
@@ -147,6 +149,7 @@ fn parts(paths: &Paths, name: &Name, said: &Layer, profile: Profile) -> Result<P
                 .value()
                 .map(|path| on_host(paths, path.clone(), &said.namespace.origin())),
             further: further(said),
+            veth_extra_routed: known(&said.veth_extra_routed, "network.veth-extra-routed")?,
             resolv_conf: known(&said.resolv_conf, "network.resolv-conf")?,
             hosts: known(&said.hosts, "network.hosts")?,
             ports: said.ports.values().chain(said.on_demand.values()).copied().collect(),
@@ -298,6 +301,27 @@ fn warnings(said: &Layer) -> Vec<Problem> {
         if said.mounts.values().take(at).any(|earlier| earlier.target == value.target) {
             let target = value.target.clone().unwrap_or_else(PathBuf::new);
             warn(origin, format!("'{}' is mounted on twice; this one hides the other", target.display()));
+        }
+    }
+    warnings.extend(unjudged(said));
+    warnings
+}
+
+/// Interfaces whose packets no rule of this host judges, beside a machine with `network.egress`.
+fn unjudged(said: &Layer) -> Vec<Problem> {
+    if said.egress.values().all(|destination| *destination == Destination::Any) {
+        return Vec::new();
+    }
+    let is_routed = said.veth_extra_routed.value() == Some(&true);
+    let routed = Some(&said.veth_extra).filter(|_| is_routed);
+    let mut warnings = Vec::new();
+    for list in [&said.macvlan, &said.ipvlan, &said.interface].into_iter().chain(routed) {
+        for Said { value, origin } in list.said() {
+            let host = value.host.as_str();
+            warnings.push(Problem::warning(
+                origin,
+                format!("network.egress does not restrict packets that the machine sends by '{host}'"),
+            ));
         }
     }
     warnings

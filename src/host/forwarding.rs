@@ -34,29 +34,37 @@ pub fn missing() -> Vec<&'static str> {
     needed.into_iter().filter(|(file, _)| is_off(file)).map(|(_, name)| name).collect()
 }
 
-/// A router heeds no router advertisements, unless told to: the host keeps the route it has by one.
+/// A router ignores router advertisements, unless configured otherwise: interfaces of the host that accept them keep
+/// doing so. The setting for future interfaces stays, and links of machines have no such routes.
 fn keep_advertised_routes() {
     let Ok(interfaces) = std::fs::read_dir(place("ipv6/conf")) else { return };
     for interface in interfaces.flatten() {
-        let heeds = interface.path().join("accept_ra");
-        if interface.file_name() != "all"
-            && is(&heeds, "1")
-            && let Err(error) = set(&heeds, "2")
+        let name = interface.file_name();
+        let name = name.to_string_lossy();
+        let is_link = ["ve-", "vz-", "vb-"].iter().any(|prefix| name.starts_with(prefix));
+        let accepts = interface.path().join("accept_ra");
+        if !matches!(&*name, "all" | "default" | "lo")
+            && !is_link
+            && is(&accepts, "1")
+            && let Err(error) = set(&accepts, "2")
         {
             log::warn!("{error}, ignoring");
         }
     }
 }
 
-/// Makes an interface heed no router advertisements, before it is up: a machine is no router of its
+/// Makes an interface ignore router advertisements and redirects, before it is up: a machine is not a router of its
 /// host, and has all that its host would advertise.
 pub fn distrust(interface: &str) {
     let directory = place("ipv6/conf").join(interface);
-    // Without IPv6 there is nothing to switch off.
-    if directory.exists()
-        && let Err(error) = set(&directory.join("accept_ra"), "0")
-    {
-        log::warn!("{error}, ignoring");
+    for switch in ["accept_ra", "accept_redirects"] {
+        let file = directory.join(switch);
+        // A kernel without IPv6 has no such file.
+        if file.exists()
+            && let Err(error) = set(&file, "0")
+        {
+            log::warn!("{error}, ignoring");
+        }
     }
 }
 

@@ -48,6 +48,14 @@ pub fn wait(paths: &Paths, name: &str) -> Result<Held> {
     }
 }
 
+/// Takes one of Coracle's own locks by its name, or returns `None` if another process holds it.
+///
+/// # Errors
+/// A file that cannot be created.
+pub fn attempt(paths: &Paths, name: &str) -> Result<Option<Held>> {
+    Ok(take(&paths.locks().join(name))?.map(Held))
+}
+
 /// Waits for the lock of all zones: systemd-nspawn's, whose machines may be in them too.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 //! of rtnetlink leaks out of here. Must not decide names or addresses: [`plan`] does.
 
 mod bridge;
+pub mod ingress;
 pub mod plan;
 #[cfg(test)]
 mod tests;
@@ -244,6 +245,10 @@ async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
         None => (name.clone(), ifindex),
     };
     super::forwarding::distrust(&router);
+    let sender = plan.zone.is_none().then_some(plan.ipv4.guest);
+    if let Err(error) = ingress::protect(&router, sender) {
+        log::warn!("{error}, ignoring");
+    }
     let pairs = [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)];
     let addresses = add_addresses(handle, router_ifindex, &router, &pairs, plan.ipv4_length).await?;
     // The router that is advertised: there at once, whatever the host makes such addresses of.

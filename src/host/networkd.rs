@@ -106,7 +106,7 @@ fn host_network_file(plan: &Plan) -> String {
          [Match]\nKind=veth\nName={}\n\n\
          [Link]\nRequiredForOnline=no\n\n\
          [Network]\nAddress={}/{IPV4_LENGTH}\nLinkLocalAddressing=ipv6\nDHCPServer=yes\nIPMasquerade=both\n\
-         LLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\nIPv6SendRA=yes\n\n\
+         LLMNR=no\nMulticastDNS=no\nLLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\nIPv6SendRA=yes\n\n\
          [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n\n\
          [IPv6Prefix]\nPrefix={}/{IPV6_LENGTH}\n",
         plan.machine,

@@ -7,17 +7,23 @@ pub mod bounds;
 pub mod counters;
 mod element;
 mod expression;
+mod extras;
+mod guard;
 mod member;
 mod message;
 pub mod neighbours;
+mod part;
 mod ports;
 mod sets;
 mod table;
 pub mod trace;
 
+pub use extras::Extra;
 pub use member::{Bounds, Counters, Member, Others, Reach};
+pub use part::Part;
 
 use crate::error::{Context, Error, Result};
+use element::Element;
 use message::{Attributes, Batch, Existing, Kind, Message};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -39,8 +45,8 @@ pub enum Added {
 ///
 /// # Errors
 /// A kernel that refuses.
-pub fn add(member: &Member) -> Result<Added> {
-    let doing = || format!("cannot set up the firewall of '{}'", member.interface());
+pub fn add(part: Part<'_>) -> Result<Added> {
+    let doing = || format!("cannot set up the firewall of '{}'", part.interface());
     // Another first machine may make the table between the question and the answer, or a last one remove it.
     let mut was_strange = false;
     for _ in 0..3 {
@@ -50,14 +56,14 @@ pub fn add(member: &Member) -> Result<Added> {
         if !is_made {
             table::make(&mut batch);
         }
-        if member.zone().is_some() {
+        if part.is_bridged() {
             if is_there(message::BRIDGE) {
                 is_made = true;
             } else {
                 ports::make(&mut batch);
             }
         }
-        member.enter(&mut batch);
+        part.enter(&mut batch);
         match commit(batch) {
             Ok(()) => return Ok(Added::Member),
             Err(Errno::EXIST) => {}
@@ -79,7 +85,7 @@ pub fn add(member: &Member) -> Result<Added> {
 ///
 /// # Errors
 /// A kernel that refuses.
-pub fn renew(members: &[&Member]) -> Result<()> {
+pub fn renew(parts: &[Part<'_>]) -> Result<()> {
     /// A transaction has to fit a socket's buffer.
     const FULL: usize = 96 << 10;
     let doing = || "cannot make the firewall table 'inet coracle' anew";
@@ -88,13 +94,13 @@ pub fn renew(members: &[&Member]) -> Result<()> {
     batch.push(Kind::NewTable, Existing::Keep, &table);
     batch.push(Kind::DeleteTable, Existing::Keep, &table);
     table::make(&mut batch);
-    if members.iter().any(|member| member.zone().is_some()) {
+    if parts.iter().any(Part::is_bridged) {
         batch.push_for(message::BRIDGE, Kind::NewTable, Existing::Keep, &table);
         batch.push_for(message::BRIDGE, Kind::DeleteTable, Existing::Keep, &table);
         ports::make(&mut batch);
     }
-    for member in members {
-        member.enter(&mut batch);
+    for part in parts {
+        part.enter(&mut batch);
         if batch.length() > FULL {
             commit(std::mem::replace(&mut batch, Batch::new())).context(doing)?;
         }
@@ -112,25 +118,77 @@ pub fn change(before: &Member, after: &Member) -> Result<()> {
     commit(batch).context(|| format!("cannot change the firewall of '{}'", before.interface()))
 }
 
-/// Packets of a machine that went nowhere; nothing where there is no table.
-pub fn counters(member: &Member) -> Option<Counters> {
-    let of = |family, set| {
-        let question =
-            Batch::dump(family, Kind::GetElements, &Attributes::new().text(1, table::TABLE).text(2, set));
-        let mut count = 0;
-        dump(&question, |message| count += member.count(set, message.body)).ok().map(|()| count)
-    };
-    // In a zone it is known by its port.
-    let (family, forged) = match member.zone() {
-        Some(_) => (message::BRIDGE, ports::FORGED),
-        None => (message::INET, table::FORGED),
-    };
-    let mut refused = of(message::INET, table::CONFINED)?;
-    if member.zone().is_some() {
-        // What no router would pass on.
-        refused += of(message::BRIDGE, table::CONFINED)?;
+/// The dropped packets of a machine; `None` if there is no table.
+pub fn counters(part: Part<'_>) -> Option<Counters> {
+    let mut counters = Counters::default();
+    for (family, set, key, is_forged) in part.counted() {
+        let named = Attributes::new().text(1, table::TABLE).text(2, set);
+        let into = if is_forged { &mut counters.forged } else { &mut counters.refused };
+        dump(&Batch::dump(family, Kind::GetElements, &named), |message| *into += count(&key, message.body))
+            .ok()?;
     }
-    Some(Counters { forged: of(family, forged)?, refused })
+    Some(counters)
+}
+
+/// The packets that the element of a key has counted.
+fn count(key: &[u8], elements: message::Read<'_>) -> u64 {
+    let mut all = elements.list(3);
+    all.find_map(|element| {
+        let found = element.nested(1)?.bytes(1)?;
+        found.starts_with(key).then(|| element.nested(7)?.nested(2)?.long(2)).flatten()
+    })
+    .unwrap_or(0)
+}
+
+/// Whether the tables have all rules, and all of a machine's part.
+pub fn is_whole(part: Part<'_>) -> bool {
+    let Ok(chains) = counters::dropped() else { return false };
+    let has = |word: &str, (chain, count): &(&str, usize)| {
+        let table = format!("{word} {}", table::TABLE);
+        let of_chain = |found: &&counters::Dropped| found.table == table && found.chain == *chain;
+        chains.iter().find(of_chain).is_some_and(|found| found.rules == *count as u64)
+    };
+    let bridged = if part.is_bridged() { ports::counts() } else { Vec::new() };
+    let is_there = |element: &Element| {
+        let named = element::request(element);
+        ask(&Batch::question(element.family, Kind::GetElements, &named)).is_ok()
+    };
+    table::counts().iter().all(|count| has("inet", count))
+        && bridged.iter().all(|count| has("bridge", count))
+        && part.going(Others::default()).iter().filter(|element| element.is_plain()).all(is_there)
+}
+
+/// Subscribes to changes of tables (`NFNLGRP_NFTABLES`). The socket never blocks.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn subscribe() -> rustix::io::Result<OwnedFd> {
+    const NFNLGRP_NFTABLES: u32 = 7;
+    let socket = open(1 << (NFNLGRP_NFTABLES - 1))?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    Ok(socket)
+}
+
+/// Reads notifications, a bounded number of them. Returns whether one tells of something deleted from the tables, or
+/// some were lost.
+pub fn has_lost(socket: impl AsFd) -> bool {
+    const TURN: usize = 16;
+    let deleted =
+        [Kind::DeleteTable, Kind::DeleteChain, Kind::DeleteRule, Kind::DeleteSet, Kind::DeleteElements];
+    let mut buffer = vec![0; 32768];
+    let mut lost = false;
+    for _ in 0..TURN {
+        match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((_, length)) => {
+                lost |= message::messages(buffer.get(..length).unwrap_or_default()).any(|message| {
+                    deleted.iter().any(|kind| message.is(*kind)) && message.body.text(1) == Some(table::TABLE)
+                });
+            }
+            Err(Errno::NOBUFS) => lost = true,
+            Err(_) => break,
+        }
+    }
+    lost
 }
 
 /// Whether a table of ours is there.
@@ -142,27 +200,22 @@ fn is_there(family: u8) -> bool {
 ///
 /// # Errors
 /// A kernel that refuses.
-pub fn remove(member: &Member, others: Others) -> Result<()> {
-    let doing = || format!("cannot take '{}' out of the firewall", member.interface());
-    if member.zone().is_some() && !others.zoned {
+pub fn remove(part: Part<'_>, others: Others) -> Result<()> {
+    let doing = || format!("cannot take '{}' out of the firewall", part.interface());
+    if part.is_bridged() && !others.zoned {
         remove_table(message::BRIDGE)?;
     }
     if !others.any {
         return remove_table(message::INET);
     }
     let mut batch = Batch::new();
-    member.leave(&mut batch, others);
+    part.leave(&mut batch, others);
     match commit(batch) {
         Err(Errno::NOENT) => {}
         other => return other.context(doing),
     }
     // Part of it is gone already: then one by one.
-    for element in member.going(others) {
-        let mut batch = Batch::new();
-        element::push(&mut batch, Kind::DeleteElements, &[element]);
-        gone(commit(batch)).context(doing)?;
-    }
-    for batch in member.drop_each_limit() {
+    for batch in part.pieces(others) {
         gone(commit(batch)).context(doing)?;
     }
     Ok(())

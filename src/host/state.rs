@@ -93,6 +93,8 @@ pub struct Record {
     pub ports: Vec<String>,
     /// Its part of the firewall.
     pub firewall: Option<nftables::Member>,
+    /// The interfaces beside its link that the firewall knows.
+    pub extras: Vec<nftables::Extra>,
     /// The zone it is in.
     pub zone: Option<Zone>,
     /// Its interfaces beside its link.
@@ -144,6 +146,7 @@ impl Default for Record {
             host_addresses: Vec::new(),
             ports: Vec::new(),
             firewall: None,
+            extras: Vec::new(),
             zone: None,
             wires: Vec::new(),
             hosts: None,
@@ -163,6 +166,11 @@ impl Default for Record {
 }
 
 impl Record {
+    /// Its part in the tables of the firewall.
+    pub fn part(&self) -> nftables::Part<'_> {
+        nftables::Part { member: self.firewall.as_ref(), extras: &self.extras }
+    }
+
     /// Whether the supervisor that wrote this still runs.
     pub fn is_alive(&self) -> bool {
         self.supervisor != 0 && process_start(self.supervisor) == Some(self.supervisor_start)

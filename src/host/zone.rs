@@ -36,7 +36,7 @@ pub fn announce(paths: &Paths, plan: &Plan, zone: &Zone) -> Result<()> {
          [Match]\nKind=bridge\nName={}\n\n\
          [Link]\nRequiredForOnline=no\n\n\
          [Network]\nAddress={}/{}\nConfigureWithoutCarrier=yes\nLinkLocalAddressing=ipv6\n\
-         IPMasquerade=both\nIPv6AcceptRA=no\n\n\
+         IPMasquerade=both\nLLMNR=no\nMulticastDNS=no\nIPv6AcceptRA=no\n\n\
          [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n",
         zone.bridge(),
         plan.ipv4.host,

@@ -21,6 +21,8 @@ pub struct Network {
     pub namespace: Option<PathBuf>,
     /// Further interfaces.
     pub further: Vec<Further>,
+    /// Whether the host forwards packets from further pairs.
+    pub veth_extra_routed: bool,
     /// What becomes of the guest's `/etc/resolv.conf`.
     pub resolv_conf: ResolvConf,
     /// Whether names of its host and zone are put into the guest's `/etc/hosts`.

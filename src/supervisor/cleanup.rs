@@ -7,7 +7,7 @@ use super::names::{self, Change};
 use super::{reserve, wires};
 use crate::error::{Error, Result};
 use crate::host::netlink::Removed;
-use crate::host::nftables::Member;
+use crate::host::nftables::{Member, Part};
 use crate::host::state::Record;
 use crate::host::{cgroup, lock, machined, netlink, networkd, zone};
 use crate::machine::name::Name;
@@ -52,11 +52,9 @@ pub fn undo(paths: &Paths, record: &Record) {
     }
     // Addresses that another machine holds it never had: its part of the firewall would be that one's.
     let address = |member: &Member| reserve::address_file(paths, member.addresses().0);
-    if let Some(member) = &record.firewall
-        && (member.zone().is_some() || !lock::is_taken(&address(member)))
-    {
-        note(firewall::leave(paths, record, member));
-    }
+    let is_its_own = |member: &&Member| member.zone().is_some() || !lock::is_taken(&address(member));
+    let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
+    note(firewall::leave(paths, record, part));
     if record.registered || record.host_interface.is_some() {
         note(outside(record, &name));
     }
@@ -96,9 +94,7 @@ pub fn undo(paths: &Paths, record: &Record) {
 
 /// Leaves the network that a machine was in, for another one.
 pub(super) fn leave_network(paths: &Paths, record: &Record) {
-    if let Some(member) = &record.firewall {
-        note(firewall::leave(paths, record, member));
-    }
+    note(firewall::leave(paths, record, record.part()));
     if let Some(interface) = &record.host_interface {
         note(super::runtime().and_then(|runtime| runtime.block_on(netlink::remove(interface))));
     }

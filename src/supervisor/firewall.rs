@@ -69,9 +69,7 @@ fn refuse_taken(paths: &Paths, own: &str, wanted: &[Port]) -> Result<Vec<Record>
 /// Takes machines out that are dead.
 fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
     for other in dead {
-        if let Some(member) = &other.firewall {
-            leave(paths, other, member)?;
-        }
+        leave(paths, other, other.part())?;
     }
     Ok(())
 }
@@ -131,15 +129,53 @@ pub fn refit(paths: &Paths) -> Result<()> {
     }
     let lock = lock(paths)?;
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
-    let members: Vec<&nftables::Member> =
-        records.iter().filter_map(|record| record.firewall.as_ref()).collect();
-    if members.is_empty() {
+    if records.iter().all(|record| record.part().is_empty()) {
         return Ok(());
     }
-    nftables::renew(&members)?;
-    neighbours::open()?;
+    renew(&records)?;
     drop(lock);
     forwarding::enable()
+}
+
+/// Creates the tables again with the parts of these machines. The caller holds the lock.
+fn renew(records: &[Record]) -> Result<()> {
+    let parts: Vec<nftables::Part<'_>> =
+        records.iter().map(Record::part).filter(|part| !part.is_empty()).collect();
+    nftables::renew(&parts)?;
+    let interfaces = parts.iter().filter_map(|part| part.member);
+    let mut interfaces: Vec<&str> = interfaces.map(nftables::Member::interface).collect();
+    interfaces.sort_unstable();
+    interfaces.dedup();
+    neighbours::open(&interfaces)
+}
+
+/// What a look at the tables has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mended {
+    /// All of the machine's part is there.
+    Whole,
+    /// Another process works on the tables.
+    Busy,
+    /// Something was missing, and the tables were created again.
+    Again,
+}
+
+/// Creates the tables again where a part of this machine is missing. It waits for no other process.
+///
+/// # Errors
+/// A kernel that refuses.
+pub fn mend(paths: &Paths, record: &Record) -> Result<Mended> {
+    if nftables::is_whole(record.part()) {
+        return Ok(Mended::Whole);
+    }
+    let Some(_lock) = lock::attempt(paths, "firewall")? else { return Ok(Mended::Busy) };
+    // Another supervisor may have been the first.
+    if nftables::is_whole(record.part()) {
+        return Ok(Mended::Whole);
+    }
+    let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
+    renew(&records)?;
+    Ok(Mended::Again)
 }
 
 /// Takes a machine in. Its record names it already. Where the kernel has no NAT, or forwarding
@@ -148,32 +184,37 @@ pub fn refit(paths: &Paths) -> Result<()> {
 /// # Errors
 /// A kernel that refuses, and one without NAT where ports are asked for.
 pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
-    let Some(member) = &record.firewall else { return Ok(()) };
+    let part = record.part();
+    if part.is_empty() {
+        return Ok(());
+    }
     let lock = lock(paths)?;
-    let mut added = nftables::add(member)?;
+    let mut added = nftables::add(part)?;
     if matches!(added, nftables::Added::Strange) {
-        let others: Vec<Record> =
+        let mut all: Vec<Record> =
             Record::all(paths).into_iter().filter(|other| other.name != record.name).collect();
-        let members: Vec<_> =
-            others.iter().filter_map(|other| other.firewall.as_ref()).chain([member]).collect();
-        nftables::renew(&members)?;
+        all.push(record.clone());
+        renew(&all)?;
         added = nftables::Added::Member;
     }
-    if matches!(added, nftables::Added::Member)
-        && let Err(error) = neighbours::open()
+    if let (nftables::Added::Member, Some(member)) = (&added, part.member)
+        && let Err(error) = neighbours::open(&[member.interface()])
     {
         log::warn!("{error}, ignoring");
     }
     drop(lock);
+    let has_ports = part.member.is_some_and(|member| !member.ports().is_empty());
     match added {
+        nftables::Added::Member | nftables::Added::Strange if part.member.is_none() => {}
         nftables::Added::Member | nftables::Added::Strange => {
             if let Err(error) = forwarding::enable() {
                 log::warn!("{error}: the machine reaches no more than its host");
             }
         }
-        nftables::Added::Unsupported(error) if member.ports().is_empty() => {
+        nftables::Added::Unsupported(error) if !has_ports => {
             log::warn!("{error}: the machine reaches no more than its host");
             record.firewall = None;
+            record.extras.clear();
         }
         nftables::Added::Unsupported(error) => return Err(error.context("cannot forward ports")),
     }
@@ -186,7 +227,11 @@ pub fn answer_loopback(member: &nftables::Member) {
         log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
     }
     let interface = member.interface();
-    if let Err(error) = forwarding::let_loopback_out(interface) {
+    let sender = member.zone().is_none().then_some(member.addresses().0);
+    // The switch opens the host's loopback to the link; without the filter it would stay open without the table.
+    let answers =
+        netlink::ingress::protect(interface, sender).and_then(|()| forwarding::let_loopback_out(interface));
+    if let Err(error) = answers {
         log::warn!("{error}: ports do not answer at 127.0.0.1");
     }
     let route = super::runtime().and_then(|runtime| runtime.block_on(netlink::answer_loopback(interface)));
@@ -199,17 +244,24 @@ pub fn answer_loopback(member: &nftables::Member) {
 ///
 /// # Errors
 /// A kernel that refuses.
-pub fn leave(paths: &Paths, record: &Record, member: &nftables::Member) -> Result<()> {
+pub fn leave(paths: &Paths, record: &Record, part: nftables::Part<'_>) -> Result<()> {
+    if part.is_empty() {
+        return Ok(());
+    }
     let _lock = lock(paths)?;
-    let others = others(paths, &record.name, member);
-    nftables::remove(member, others)?;
+    let others = others(paths, &record.name, part);
+    nftables::remove(part, others)?;
     if others.any {
         unbind(paths, &record.name)?;
+        // A zone keeps its interface for the others in it.
+        if let Some(member) = part.member.filter(|member| member.zone().is_none() || !others.same_zone) {
+            neighbours::close(Some(member.interface()));
+        }
     } else {
-        neighbours::close();
+        neighbours::close(None);
     }
     // Said before the lock is given back: of two that go at once the second takes the table away.
-    Record { firewall: None, ..record.clone() }.write(paths)
+    Record { firewall: None, extras: Vec::new(), ..record.clone() }.write(paths)
 }
 
 /// Takes the chains of bounds away that no other machine has.
@@ -230,19 +282,21 @@ fn lock(paths: &Paths) -> Result<Held> {
     lock::wait(paths, "firewall")
 }
 
-/// Who else has a part in the table. Without a zone the first that has one answers.
-fn others(paths: &Paths, own: &str, member: &nftables::Member) -> nftables::Others {
+/// Who else has a part in the table. Where bridges do not matter the first that has one answers.
+fn others(paths: &Paths, own: &str, part: nftables::Part<'_>) -> nftables::Others {
     let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
-    let members = names
+    let records = names
         .filter(|name| name.as_str() != own)
-        .filter_map(|name| Record::read(paths, &name).ok().flatten()?.firewall);
+        .filter_map(|name| Record::read(paths, &name).ok().flatten())
+        .filter(|record| !record.part().is_empty());
+    let zone = part.member.and_then(nftables::Member::zone);
     let mut found = nftables::Others::default();
-    for other in members {
+    for other in records {
         found.any = true;
-        found.zoned |= other.zone().is_some();
-        found.same_zone |= other.zone().is_some() && other.zone() == member.zone();
-        if member.zone().is_none() || found.same_zone {
+        found.zoned |= other.part().is_bridged();
+        found.same_zone |= zone.is_some() && other.firewall.as_ref().and_then(nftables::Member::zone) == zone;
+        if !part.is_bridged() || (found.zoned && (found.same_zone || zone.is_none())) {
             break;
         }
     }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod leave;
+mod signals;
 
 use super::console::{Console, Guest, Hotkey, Typed};
 use super::control::{Control, FIRST_CLIENT};
@@ -14,6 +15,7 @@ use super::inbox::Inbox;
 use super::manager::Manager;
 use super::registration::{self, Watch};
 use super::responder::Responder;
+use super::rules::Rules;
 use super::stop::{Asking, Stop, Target};
 use super::syslog::Syslog;
 use crate::error::{Context, Error, Result};
@@ -24,8 +26,8 @@ use crate::paths::Paths;
 use crate::sys::process;
 use answers::{FREEZING_PAUSE, Freezing};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use sd_notify::NotifyState;
 use std::time::Duration;
@@ -55,10 +57,11 @@ enum Source {
     Control,
     Log,
     Link,
+    Rules,
 }
 
 impl Source {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Leader,
         Self::Signal,
         Self::Notify,
@@ -68,6 +71,7 @@ impl Source {
         Self::Control,
         Self::Log,
         Self::Link,
+        Self::Rules,
     ];
 }
 
@@ -78,6 +82,7 @@ struct Loop {
     notify: Option<Inbox>,
     log: Option<Syslog>,
     responder: Option<Responder>,
+    rules: Option<Rules>,
     network: Option<OwnedFd>,
     ring: OwnedFd,
     locks: Vec<OwnedFd>,
@@ -125,7 +130,7 @@ impl Loop {
         let Running { terms, descriptors } = running;
         let Descriptors { leader, console, notify, log, responder, control, network, ring, locks } =
             descriptors;
-        let signals = take_signals()?;
+        let signals = signals::take()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(std::io::Error::from)
             .context(|| "no epoll")?;
@@ -142,6 +147,7 @@ impl Loop {
         let console = Console::new(console, memory, terms.console, &guest);
         let control = control.map_or_else(|| listen(&terms), Control::at);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
+        let rules = Rules::watch(&terms.record);
         let watch = Self {
             ready: terms.record.phase == Phase::Running,
             terms,
@@ -163,6 +169,7 @@ impl Loop {
             manager: Manager::new(),
             swollen: false,
             status: String::new(),
+            rules,
         };
         watch.watch_all()?;
         Ok(watch)
@@ -170,7 +177,7 @@ impl Loop {
 
     fn watch_all(&self) -> Result<()> {
         let stdin = self.console.is_interactive().then(rustix::stdio::stdin);
-        let sources: [(Source, Option<BorrowedFd<'_>>); 9] = [
+        let sources: [(Source, Option<BorrowedFd<'_>>); 10] = [
             (Source::Leader, Some(self.leader.as_fd())),
             (Source::Signal, Some(self.signals.as_fd())),
             (Source::Notify, self.notify.as_ref().map(AsFd::as_fd)),
@@ -180,6 +187,7 @@ impl Loop {
             (Source::Control, self.control.listener()),
             (Source::Log, self.log.as_ref().map(Syslog::as_fd)),
             (Source::Link, self.responder.as_ref().map(Responder::as_fd)),
+            (Source::Rules, self.rules.as_ref().map(Rules::as_fd)),
         ];
         for (source, fd) in sources {
             if let Some(fd) = fd {
@@ -232,7 +240,8 @@ impl Loop {
         let responder = self.responder.as_ref().and_then(Responder::time_left);
         let paused = self.watch_inboxes();
         let freezing = self.freezing.as_ref().map(|_| FREEZING_PAUSE);
-        let times = [stop, watchdog, responder, paused, freezing];
+        let rules = self.rules.as_ref().and_then(Rules::time_left);
+        let times = [stop, watchdog, responder, paused, freezing, rules];
         let timeout = times.into_iter().flatten().min().map_or(EpollTimeout::NONE, |left| {
             EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
         });
@@ -254,6 +263,7 @@ impl Loop {
                 Some(Source::Input) => self.console_input(),
                 Some(Source::Log) => self.log.iter_mut().for_each(Syslog::read),
                 Some(Source::Link) => self.responder.iter_mut().for_each(Responder::read),
+                Some(Source::Rules) => self.rules.iter_mut().for_each(Rules::read),
                 Some(Source::Machined) if ended.is_none() && self.lost_by_machined() => {
                     ended = Some(Left::Unregistered);
                 }
@@ -264,6 +274,8 @@ impl Loop {
             }
         }
         self.responder.iter_mut().for_each(Responder::advertise);
+        let paths = self.paths();
+        self.rules.iter_mut().for_each(|rules| rules.look(&paths, &self.terms.record));
         self.answer_freezing();
         if let Some(stop) = &mut self.stop {
             let record = &self.terms.record;
@@ -424,23 +436,4 @@ fn listen(terms: &Terms) -> Control {
         log::warn!("{error}, ignoring");
         Control::default()
     })
-}
-
-/// Blocks the signals that are for us and gives them as events.
-fn take_signals() -> Result<SignalFd> {
-    let mut mask = SigSet::empty();
-    for signal in [
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGUSR1,
-        Signal::SIGURG,
-        Signal::SIGWINCH,
-        Signal::SIGPIPE,
-    ] {
-        mask.add(signal);
-    }
-    mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
-    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "no signalfd")
 }

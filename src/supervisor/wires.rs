@@ -4,6 +4,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::host::netlink::wire::{self, Wire};
+use crate::host::resolved;
 use crate::host::state::Record;
 use crate::paths::Paths;
 use crate::sys::mount::{self, Depth};
@@ -33,6 +34,7 @@ pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> R
     for at in 0..record.wires.len() {
         let Some(wire) = record.wires.get_mut(at) else { continue };
         let ifindex = runtime.block_on(wire::connect_wire(wire, network))?;
+        runtime.block_on(resolved::silence(&ifindex.into_iter().collect::<Vec<u32>>()));
         if ifindex.is_some() && wire.host_end() == record.host_interface.as_deref() {
             record.host_ifindex = ifindex;
         }

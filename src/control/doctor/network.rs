@@ -5,6 +5,7 @@ use super::Finding;
 use crate::error::Result;
 use crate::host::forwarding;
 use crate::host::knock::{self, Door, Knock, Sent};
+use crate::host::nftables;
 use crate::host::nftables::trace::{Refusal, Trace};
 use crate::host::resolver;
 use crate::host::state::{Phase, Record};
@@ -38,6 +39,12 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
             )
         })
         .collect();
+    if !nftables::is_whole(record.part()) {
+        findings.push(Finding::wrong(
+            "the firewall table 'inet coracle' is missing, or rules of it are",
+            "coracle refit; then see which program flushes the tables of others ('nft monitor')",
+        ));
+    }
     let gateways = knock::gateways();
     for door in doors(paths, &gateways).into_iter().take(MOST) {
         match knock(&interface, leader, door) {

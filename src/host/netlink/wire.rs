@@ -2,6 +2,7 @@
 //! the host's and the host's own. Called by the supervisor, which names them in the state record first,
 //! and by `cleanup`. Which they are `run` has decided; they have no addresses from us.
 
+use super::super::nftables::Extra;
 use super::plan::{GUEST_INTERFACE, GUEST_MAC_KEY, HOST_MAC_KEY, host_interface_name, mac};
 use super::{
     LOOPBACK, bridge, connect, connect_in, errno, failure, is_veth, link_by_index, link_by_name, set,
@@ -36,6 +37,9 @@ pub struct Wire {
     guest_mac: [u8; 6],
     /// Its index inside, for one that goes back.
     index: Option<u32>,
+    /// Whether the host forwards packets from it.
+    #[serde(default)]
+    is_routed: bool,
 }
 
 impl Wire {
@@ -50,6 +54,7 @@ impl Wire {
             inside,
             bridge: None,
             index: None,
+            is_routed: network.veth_extra_routed,
         };
         let mut wires = Vec::new();
         if let (Mode::Bridge, Some(bridge)) = (network.mode, &network.bridge) {
@@ -75,6 +80,15 @@ impl Wire {
     /// The host's end, where it has one.
     pub fn host_end(&self) -> Option<&str> {
         (self.kind == FurtherKind::Veth).then_some(self.host.as_str())
+    }
+
+    /// Its host's end for the firewall, where that is to judge its packets.
+    pub fn extra(&self) -> Option<Extra> {
+        let name = self.host_end()?;
+        match self.bridge {
+            Some(_) => Some(Extra::port(name)),
+            None => (!self.is_routed).then(|| Extra::link(name)),
+        }
     }
 
     /// Forgets where it was, for another network namespace.
@@ -201,6 +215,11 @@ async fn pair(host: &Handle, wire: &Wire, guest_netns: BorrowedFd<'_>) -> Result
     }
     if wire.bridge.is_some() {
         super::super::forwarding::leave_to_bridge(name);
+    } else {
+        super::super::forwarding::distrust(name);
+        if let Err(error) = super::ingress::protect(name, None) {
+            log::warn!("{error}, ignoring");
+        }
     }
     set(host, LinkUnspec::new_with_index(ifindex).up().build(), &format!("bring up '{name}'")).await?;
     Ok(ifindex)

@@ -3,8 +3,10 @@
 
 use super::expression::{
     ACCEPT, DROP, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, NETWORK, OIFNAME, R0, TRANSPORT,
-    connection, counter, differs, equal, expression, family, mask, meta, payload, verdict, within,
+    at_least, at_most, connection, counter, differs, equal, expression, family, mask, meta, payload, verdict,
+    within,
 };
+use super::guard::{NFTA_FIB_F_DADDR, fib_type, icmpv6};
 use super::member::Member;
 use super::message::{Attributes, Batch, Existing, INET, Kind};
 use super::table::{
@@ -97,7 +99,8 @@ pub fn remove(bound: Bound) -> Result<()> {
 /// are found is no connection.
 fn egress() -> Vec<Vec<Expression>> {
     const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
-    const NEW_OR_INVALID: u32 = 8 | 1;
+    /// Neighbour discovery is untracked; where its destination is not of the link it is judged as everything else.
+    const NEW_INVALID_OR_UNTRACKED: u32 = 8 | 1 | 64;
     let sender = || [meta(IIFTYPE, R0), equal(R0, &1_u16.to_ne_bytes()), payload(LINK, 6, 6, R0)];
     let to = |version, offset, length, set| {
         [&family(version)[..], &sender(), &[payload(NETWORK, offset, length, R0 + 2), within(set, R0)]]
@@ -112,6 +115,9 @@ fn egress() -> Vec<Vec<Expression>> {
         to(IPV6, 24, 16, EGRESS_6),
         // No router passes it on: not for the host, it is a zone's own, where the kernel has bridges filtered.
         [&family(IPV6)[..], &neighbour(), &not_ours(), &[verdict(ACCEPT)]].concat(),
+        // icmpv6 type { 130-137, 143 } fib daddr type { local, broadcast, anycast, multicast } accept
+        on_link(130, 137),
+        on_link(143, 143),
         // Who has no address yet asks all of its link.
         [
             &family(IPV4)[..],
@@ -119,8 +125,21 @@ fn egress() -> Vec<Vec<Expression>> {
             &[payload(TRANSPORT, 2, 2, R0), equal(R0, &67_u16.to_be_bytes()), verdict(ACCEPT)],
         ]
         .concat(),
-        [&connection(0, NEW_OR_INVALID)[..], &sender(), &[within(CONFINED, R0), verdict(DROP)]].concat(),
+        [&connection(0, NEW_INVALID_OR_UNTRACKED)[..], &sender(), &[within(CONFINED, R0), verdict(DROP)]]
+            .concat(),
     ]
+}
+
+/// How neighbours and listeners are found: by addresses of the host and of all on the link.
+fn on_link(first: u8, last: u8) -> Vec<Expression> {
+    let kind = |kind: u8| u32::from(kind).to_ne_bytes();
+    let here = [
+        fib_type(NFTA_FIB_F_DADDR),
+        at_least(R0, &kind(libc::RTN_LOCAL)),
+        at_most(R0, &kind(libc::RTN_MULTICAST)),
+        verdict(ACCEPT),
+    ];
+    [&family(IPV6)[..], &icmpv6(first, last), &here].concat()
 }
 
 /// To a link-local address.

@@ -50,6 +50,11 @@ impl Element {
         Self { data: Some(data), ..self }
     }
 
+    /// Whether its key alone finds it.
+    pub(super) fn is_plain(&self) -> bool {
+        self.end.is_none()
+    }
+
     fn attributes(&self) -> Attributes {
         let value = |bytes: &[u8]| Attributes::new().bytes(1, bytes);
         let mut item = Attributes::new().nested(1, &value(&self.key));
@@ -73,6 +78,12 @@ pub(super) fn push_all(batch: &mut Batch, kind: Kind, mut elements: Vec<Element>
         // An attribute holds 64 KiB.
         same.chunks(256).for_each(|some| push(batch, kind, some));
     }
+}
+
+/// Names one element in a request.
+pub(super) fn request(element: &Element) -> Attributes {
+    let key = Attributes::new().nested(1, &Attributes::new().bytes(1, &element.key));
+    Attributes::new().text(1, table::TABLE).text(2, element.set).list(3, &[key])
 }
 
 /// Makes or removes elements of one set.

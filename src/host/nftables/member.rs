@@ -2,7 +2,7 @@
 //! it, and those that change while it runs. Called by the file above, which sends them.
 
 use super::element::{Element, padded, push_all};
-use super::message::{BRIDGE, Batch, Existing, INET, Kind, Read};
+use super::message::{BRIDGE, Batch, Existing, INET, Kind};
 pub use super::ports::Reach;
 use super::{bounds, ports, sets, table};
 use crate::host::netlink::plan::zone::is_shared;
@@ -311,7 +311,7 @@ impl Member {
     }
 
     /// The interface of the host that is its alone.
-    fn own_interface(&self) -> &str {
+    pub(super) fn own_interface(&self) -> &str {
         self.zone.as_ref().map_or(&self.interface, |place| &place.port)
     }
 
@@ -350,14 +350,6 @@ impl Member {
         elements
     }
 
-    /// Goes out of it.
-    pub(super) fn leave(&self, batch: &mut Batch, others: Others) {
-        push_all(batch, Kind::DeleteElements, self.going(others));
-        if self.zone.is_none() || others.zoned {
-            self.drop_limits(batch);
-        }
-    }
-
     /// Becomes another of the same link: what differs comes and goes, in one transaction.
     pub(super) fn become_other(&self, other: &Self, batch: &mut Batch) {
         bounds::make(batch, other);
@@ -394,7 +386,7 @@ impl Member {
         self.limits().iter().map(alone).collect()
     }
 
-    fn drop_limits(&self, batch: &mut Batch) {
+    pub(super) fn drop_limits(&self, batch: &mut Batch) {
         self.limits().iter().for_each(|(_, name, _)| self.drop_limit(batch, name));
     }
 
@@ -402,15 +394,8 @@ impl Member {
         batch.push_for(self.family(), Kind::DeleteObject, Existing::Keep, &sets::limit_name(name));
     }
 
-    /// What the elements of a set say of it: packets that were found there.
-    pub(super) fn count(&self, set: &str, elements: Read<'_>) -> u64 {
-        let is_by_mac = set == table::CONFINED;
-        let key = if is_by_mac { self.mac.to_vec() } else { padded(self.own_interface()) };
-        let mut all = elements.list(3);
-        all.find_map(|element| {
-            let found = element.nested(1)?.bytes(1)?;
-            found.starts_with(&key).then(|| element.nested(7)?.nested(2)?.long(2)).flatten()
-        })
-        .unwrap_or(0)
+    /// Its link-layer address.
+    pub(super) fn mac(&self) -> [u8; 6] {
+        self.mac
     }
 }

@@ -74,6 +74,8 @@ pub enum Kind {
     DeleteRule = 8,
     /// Makes a set or map.
     NewSet = 9,
+    /// Removes a set or map.
+    DeleteSet = 11,
     /// Makes elements of a set.
     NewElements = 12,
     /// Asks for elements of a set.

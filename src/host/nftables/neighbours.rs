@@ -10,7 +10,7 @@ use super::{commit, dump};
 use crate::error::{Error, Result};
 use rustix::io::Errno;
 
-/// By which our rules are known again.
+/// The begin of the comment of our rules, before the name of the interface.
 const COMMENT: &str = "machines of coracle";
 /// firewalld's table, which takes no rules of others. The links of machines are in a zone that is
 /// installed with us, by how their names begin: nobody has to be told of them.
@@ -139,11 +139,11 @@ enum Place {
     Last,
 }
 
-/// Lets machines pass the chains that would refuse them. What is there already stays.
+/// Lets machines with these interfaces of the host pass the chains that would refuse them. Existing rules stay.
 ///
 /// # Errors
 /// Chains that cannot be listed.
-pub fn open() -> Result<()> {
+pub fn open(interfaces: &[&str]) -> Result<()> {
     let chains = match chains() {
         Ok(chains) => chains,
         Err(Errno::OPNOTSUPP | Errno::PROTONOSUPPORT) => return Ok(()),
@@ -158,7 +158,7 @@ pub fn open() -> Result<()> {
         if way != Way::Through && chain.family == IP {
             continue;
         }
-        if let Err(errno) = pass(&chains, chain, way, drops) {
+        if let Err(errno) = pass(&chains, chain, way, drops, interfaces) {
             log::warn!(
                 "cannot let machines pass the chain '{}' of the firewall table '{}': {errno}, ignoring",
                 chain.name,
@@ -176,7 +176,13 @@ pub fn open() -> Result<()> {
 }
 
 /// Puts our rules into a chain that would refuse machines, where they are not there.
-fn pass(chains: &[Chain], base: &Chain, way: Way, drops: bool) -> rustix::io::Result<()> {
+fn pass(
+    chains: &[Chain],
+    base: &Chain,
+    way: Way,
+    drops: bool,
+    interfaces: &[&str],
+) -> rustix::io::Result<()> {
     let rules = base.rules();
     let Some(place) =
         place(&rules, drops, &mut |name| super::neighbours::rules(base.family, &base.table, name))
@@ -194,30 +200,54 @@ fn pass(chains: &[Chain], base: &Chain, way: Way, drops: bool) -> rustix::io::Re
         Some(docker) => (docker, Place::First, docker.rules()),
         None => (base, place, rules),
     };
-    if rules.iter().any(|rule| rule.comment.as_deref() == Some(COMMENT)) {
+    let has = |comment: &str| rules.iter().any(|rule| rule.comment.as_deref() == Some(comment));
+    let missing = interfaces.iter().filter(|interface| !has(&comment(interface)));
+    let mut ours: Vec<_> = missing
+        .flat_map(|interface| table::passes(way, interface).into_iter().map(move |rule| (interface, rule)))
+        .collect();
+    let stale: Vec<u64> = rules
+        .iter()
+        .filter(|rule| rule.comment.as_deref() == Some(COMMENT))
+        .map(|rule| rule.handle)
+        .collect();
+    if ours.is_empty() && stale.is_empty() {
         return Ok(());
     }
     let mut batch = Batch::new();
-    let mut ours = table::passes(way);
     if place == Place::First {
         ours.reverse();
     }
-    for expressions in ours {
-        let rule = chain.attributes().list(4, &expressions).bytes(7, &user_data());
+    for (interface, expressions) in ours {
+        let rule = chain.attributes().list(4, &expressions).bytes(7, &user_data(&comment(interface)));
         match place {
             Place::First => batch.insert_rule(chain.family, &rule),
             Place::Before(handle) => batch.insert_rule(chain.family, &rule.long(6, handle)),
             Place::Last => batch.push_for(chain.family, Kind::NewRule, Existing::Keep, &rule),
         }
     }
-    log::info!("letting machines pass the chain '{}' of the firewall table '{}'", chain.name, chain.table);
+    // An earlier version let every link with such a name pass.
+    for handle in stale {
+        let rule = chain.attributes().long(3, handle);
+        batch.push_for(chain.family, Kind::DeleteRule, Existing::Keep, &rule);
+    }
+    log::info!(
+        "letting {} pass the chain '{}' of the firewall table '{}'",
+        interfaces.join(", "),
+        chain.name,
+        chain.table
+    );
     commit(batch)
 }
 
-/// Our comment, as nft(8) and iptables-nft(8) write and show it.
-fn user_data() -> Vec<u8> {
-    let length = u8::try_from(COMMENT.len() + 1).unwrap_or(u8::MAX);
-    [&[0, length][..], COMMENT.as_bytes(), &[0]].concat()
+/// The comment of the rules for an interface.
+fn comment(interface: &str) -> String {
+    format!("{COMMENT}: {interface}")
+}
+
+/// A comment, as nft(8) and iptables-nft(8) write and show it.
+fn user_data(comment: &str) -> Vec<u8> {
+    let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
+    [&[0, length][..], comment.as_bytes(), &[0]].concat()
 }
 
 /// Where in a chain a rule has to be so that not everything is refused before it; nothing where the
@@ -242,12 +272,18 @@ fn refuses(rule: &Rule, others: &mut dyn FnMut(&str) -> Vec<Rule>, depth: u8) ->
     }
 }
 
-/// Takes our rules out of all chains. None is fine.
-pub fn close() {
+/// Deletes our rules for an interface, or all of them, from all chains. None is fine.
+pub fn close(interface: Option<&str>) {
+    let wanted = interface.map(comment);
+    let is_ours = |rule: &Rule| match (&wanted, &rule.comment) {
+        (Some(wanted), Some(comment)) => comment == wanted,
+        (None, Some(comment)) => comment.starts_with(COMMENT),
+        (_, None) => false,
+    };
     let Ok(chains) = chains() else { return };
     for chain in chains.iter().filter(|chain| chain.table != FIREWALLD) {
         let rules = chain.rules();
-        for rule in rules.iter().filter(|rule| rule.comment.as_deref() == Some(COMMENT)) {
+        for rule in rules.iter().filter(|rule| is_ours(rule)) {
             let mut batch = Batch::new();
             let name = chain.attributes().long(3, rule.handle);
             batch.push_for(chain.family, Kind::DeleteRule, Existing::Keep, &name);
@@ -293,11 +329,12 @@ mod tests {
 
     #[test]
     fn a_comment_is_read_as_it_is_written() {
-        let comment = user_data();
+        let text = super::comment("ve-web");
+        let comment = user_data(&text);
         assert_eq!(comment.len(), usize::from(comment[1]) + 2);
         let bytes = Batch::dump(INET, Kind::NewRule, &Attributes::new().long(3, 5).bytes(7, &comment));
         let read = super::super::message::messages(&bytes).next().unwrap();
         let rule = super::rule(read.body).unwrap();
-        assert_eq!((rule.handle, rule.comment.as_deref()), (5, Some(COMMENT)));
+        assert_eq!((rule.handle, rule.comment.as_deref()), (5, Some(text.as_str())));
     }
 }

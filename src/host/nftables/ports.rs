@@ -20,6 +20,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 const PORTS: &str = "ports";
 /// Ports again; each counts what it was not to send.
 pub(super) const FORGED: &str = "forged";
+/// Ports of machines at bridges of the host; each counts messages of routers to the host.
+pub(super) const GUESTS: &str = "guests";
 /// Who sends by a port with which IPv4 address: port, link-layer address, address.
 const SENDERS_4: &str = "senders4";
 /// The same for IPv6.
@@ -86,6 +88,7 @@ pub(super) fn make(batch: &mut Batch) {
     set(batch, BRIDGE, SENDERS_4, &[port, ether, (datatype::IPV4, 4)]);
     set(batch, BRIDGE, SENDERS_6, &[port, ether, (datatype::IPV6, 16)]);
     counted(batch, BRIDGE, FORGED, &[port]);
+    counted(batch, BRIDGE, GUESTS, &[port]);
     counted(batch, BRIDGE, CONFINED, &[ether]);
     map(batch, BRIDGE, ROUTED, &[ether], &[ether]);
     set(batch, BRIDGE, OPEN, &[ether]);
@@ -95,9 +98,12 @@ pub(super) fn make(batch: &mut Batch) {
         |kind, existing, attributes: &Attributes| batch.push_for(BRIDGE, kind, existing, attributes);
     // The first before anything else that filters bridges, the next before bridges are filtered as routers are.
     let delivered = vec![paced(OIFNAME, PREFIX, RATES_IN)];
-    for (name, hook, priority, rules) in
-        [("guard", 0, -300_i32, guard()), ("sent", 0, -290, sent()), ("delivered", 4, 0, delivered)]
-    {
+    for (name, hook, priority, rules) in [
+        ("guard", 0, -300_i32, guard()),
+        ("sent", 0, -290, sent()),
+        ("to-host", 1, -300, to_host()),
+        ("delivered", 4, 0, delivered),
+    ] {
         let place = Attributes::new().number(1, hook).number(2, priority.cast_unsigned());
         let chain = Attributes::new().text(1, TABLE).text(3, name).nested(4, &place).number(5, ACCEPT);
         push(Kind::NewChain, Existing::Refuse, &chain.text(7, "filter"));
@@ -106,6 +112,11 @@ pub(super) fn make(batch: &mut Batch) {
             push(Kind::NewRule, Existing::Keep, &rule);
         }
     }
+}
+
+/// The number of rules of each chain.
+pub(super) fn counts() -> Vec<(&'static str, usize)> {
+    vec![("guard", guard().len()), ("sent", sent().len()), ("to-host", to_host().len()), ("delivered", 1)]
 }
 
 /// The protocol of a frame.
@@ -131,6 +142,16 @@ fn icmp6(kind: u8) -> Vec<Expression> {
     let mut rule = carries(IPV6).to_vec();
     rule.extend([meta(L4PROTO, R0), equal(R0, &[ICMP6]), payload(TRANSPORT, 0, 1, R0), equal(R0, &[kind])]);
     rule
+}
+
+/// Frames from ports at bridges of the host to the host itself: no machine is its router.
+fn to_host() -> Vec<Vec<Expression>> {
+    let refused = |kind| {
+        // iifname @guests icmpv6 type { nd-router-advert, nd-redirect } counter drop
+        let by = [meta(IIFNAME, R0), within(GUESTS, R0), counter(), verdict(DROP)];
+        [icmp6(kind), by.to_vec()].concat()
+    };
+    vec![refused(134), refused(137)]
 }
 
 fn guard() -> Vec<Vec<Expression>> {

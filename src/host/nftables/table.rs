@@ -2,11 +2,14 @@
 //! change, so that the hundredth machine costs what the first did. Each chain is a stop on the way of every
 //! packet of the host: those for bounds are there from the first machine that has some. Called by the file above.
 
+use super::element::padded;
 use super::expression::{
-    ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, MULTICAST,
-    NETWORK, OIFNAME, PKTTYPE, R0, TRANSPORT, connection, counter, datatype, differs, equal, expression,
-    family, leads, mask, masquerade, meta, outside, payload, value, verdict, within,
+    ACCEPT, DROP, Expression, IIFNAME, IPV4, IPV6, L4PROTO, NETWORK, OIFNAME, R0, TRANSPORT, connection,
+    counter, datatype, differs, equal, expression, family, leads, mask, masquerade, meta, outside, payload,
+    value, verdict, within,
 };
+use super::extras;
+use super::guard::guard;
 use super::message::{Attributes, Batch, Existing, INET, Kind, Read};
 use super::sets::{counted, limits, map, ranges, set};
 use crate::machine::network::Protocol;
@@ -47,6 +50,10 @@ pub const EGRESS_6: &str = "egress6";
 /// The hosts' ends of links again; each counts what came with an address that is not the machine's, or for the
 /// host's loopback.
 pub const FORGED: &str = "forged";
+/// The hosts' ends of further pairs of machines.
+pub const EXTRAS: &str = "extras";
+/// The same again; each counts packets that were not to leave their link.
+pub const REFUSED: &str = "refused";
 /// Bounds of what goes to machines: interface to limit.
 pub const RATES_IN: &str = "rates-in";
 /// Bounds of what comes from machines.
@@ -60,7 +67,7 @@ pub const UDP: u8 = 17;
 pub(super) const PREFIXES: [&str; 2] = ["ve-", "vz-"];
 
 /// What of an IPv6 address is its prefix.
-const NETWORK_PART: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0];
+pub(super) const NETWORK_PART: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Where packets are met, and when.
 pub(super) struct Hook {
@@ -72,6 +79,7 @@ pub(super) struct Hook {
 
 const GUARD: Hook = Hook { name: "guard", kind: "filter", hook: 0, priority: -300 };
 const FORWARD: Hook = Hook { name: "forward", kind: "filter", hook: 2, priority: 0 };
+const INPUT: Hook = Hook { name: "input", kind: "filter", hook: 1, priority: 0 };
 const ENTER: Hook = Hook { name: "enter", kind: "nat", hook: 0, priority: -100 };
 const LOCAL: Hook = Hook { name: "local", kind: "nat", hook: 3, priority: -100 };
 const LEAVE: Hook = Hook { name: "leave", kind: "nat", hook: 4, priority: 100 };
@@ -95,16 +103,42 @@ pub fn make(batch: &mut Batch) {
     map(batch, INET, AT_6, &[ipv6, place[0], place[1]], &[ipv6, place[1]]);
     counted(batch, INET, CONFINED, &[(datatype::ETHER, 6)]);
     counted(batch, INET, FORGED, &[(datatype::IFNAME, 16)]);
+    set(batch, INET, EXTRAS, &[(datatype::IFNAME, 16)]);
+    counted(batch, INET, REFUSED, &[(datatype::IFNAME, 16)]);
     ranges(batch, INET, EGRESS_4, &[(datatype::ETHER, 6), ipv4]);
     ranges(batch, INET, EGRESS_6, &[(datatype::ETHER, 6), ipv6]);
     limits(batch, INET, RATES_IN);
     limits(batch, INET, RATES_OUT);
-    let chains =
-        [(GUARD, guard()), (FORWARD, forward()), (ENTER, ports()), (LOCAL, ports()), (LEAVE, leave())];
+    // chain extra { }
+    let extra = Attributes::new().text(1, TABLE).text(3, extras::CHAIN);
+    batch.push(Kind::NewChain, Existing::Refuse, &extra);
+    extras::judged().iter().for_each(|rule| push_rule(batch, extras::CHAIN, rule));
+    let chains = [
+        (GUARD, guard()),
+        (INPUT, input()),
+        (FORWARD, forward()),
+        (ENTER, ports()),
+        (LOCAL, ports()),
+        (LEAVE, leave()),
+    ];
     for (hook, rules) in chains {
         chain(batch, Existing::Refuse, &hook);
         rules.iter().for_each(|rule| push_rule(batch, hook.name, rule));
     }
+}
+
+/// The number of rules of each chain.
+pub(super) fn counts() -> Vec<(&'static str, usize)> {
+    let ports = ports().len();
+    vec![
+        (extras::CHAIN, extras::judged().len()),
+        (GUARD.name, guard().len()),
+        (INPUT.name, input().len()),
+        (FORWARD.name, forward().len()),
+        (ENTER.name, ports),
+        (LOCAL.name, ports),
+        (LEAVE.name, leave().len()),
+    ]
 }
 
 pub(super) fn push_rule(batch: &mut Batch, chain: &str, rule: &[Expression]) {
@@ -118,69 +152,15 @@ pub(super) fn chain(batch: &mut Batch, existing: Existing, Hook { name, kind, ho
     batch.push(Kind::NewChain, existing, &chain.text(7, kind));
 }
 
-/// What a machine sends has its own addresses, or goes no further. Before connections are
-/// tracked: a forged packet makes none.
-fn guard() -> Vec<Vec<Expression>> {
-    let sender = || {
-        let ethernet = [meta(IIFTYPE, R0), equal(R0, &1_u16.to_ne_bytes())];
-        ethernet.into_iter().chain([meta(IIFNAME, R0), payload(LINK, 6, 6, ETHER_AT)])
-    };
-    // Forwarded ports make the host answer its own loopback addresses on these links.
-    let to_no_loopback = || [payload(NETWORK, 16, 1, R0), differs(R0, &[127])];
-    let ipv4_sender = family(IPV4).into_iter().chain(to_no_loopback()).chain(sender());
-    let ipv6_sender = family(IPV6).into_iter().chain(sender());
-    // With its own link-layer address at least.
-    let known = |version, is_so: Vec<Expression>| -> Vec<Expression> {
-        let known = sender().chain([within(SENDERS, R0)]);
-        family(version).into_iter().chain(known).chain(is_so).chain([verdict(ACCEPT)]).collect()
-    };
-    let no_prefix = PREFIXES.iter().map(|prefix| differs(R0, prefix.as_bytes()));
-    vec![
-        // Everybody else's packets come here as well.
-        [meta(IIFNAME, R0)].into_iter().chain(no_prefix).chain([verdict(ACCEPT)]).collect(),
-        // First, because nearly all packets are so.
-        ipv4_sender
-            .chain([payload(NETWORK, 12, 4, ADDRESS_AT), within(SOURCES_4, R0), verdict(ACCEPT)])
-            .collect(),
-        ipv6_sender
-            .chain([payload(NETWORK, 8, 16, ADDRESS_AT), mask(ADDRESS_AT, &NETWORK_PART)])
-            .chain([within(SOURCES_6, R0), verdict(ACCEPT)])
-            .collect(),
-        // Links that are called like ours.
-        vec![meta(IIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
-        // Who asks by DHCP has no address yet.
-        known(
-            IPV4,
-            [
-                &[payload(NETWORK, 12, 4, ADDRESS_AT), equal(ADDRESS_AT, &[0; 4])][..],
-                &[meta(L4PROTO, ADDRESS_AT), equal(ADDRESS_AT, &[UDP])],
-                &[payload(TRANSPORT, 2, 2, ADDRESS_AT), equal(ADDRESS_AT, &67_u16.to_be_bytes())],
-                &to_no_loopback(),
-            ]
-            .concat(),
-        ),
-        // Link-local and unspecified addresses: neighbours are found with them, no router passes them on.
-        known(
-            IPV6,
-            vec![
-                payload(NETWORK, 8, 2, ADDRESS_AT),
-                mask(ADDRESS_AT, &[0xff, 0xc0]),
-                equal(ADDRESS_AT, &[0xfe, 0x80]),
-            ],
-        ),
-        known(IPV6, vec![payload(NETWORK, 8, 16, ADDRESS_AT), equal(ADDRESS_AT, &[0; 16])]),
-        // Counted, by the element. What the host says to many its own link hears as well.
-        vec![meta(PKTTYPE, R0), differs(R0, &[MULTICAST]), meta(IIFNAME, R0), within(FORGED, R0)],
-        vec![counter(), verdict(DROP)],
-    ]
-}
-
 /// Nobody from outside gets to a machine but with an answer or by a forwarded port.
 fn forward() -> Vec<Vec<Expression>> {
     let to_machine = || [meta(OIFNAME, R0), within(LINKS, R0)];
+    let [from_extra, to_extra] = extras::forward();
     vec![
         // Established or related: first, because most packets are.
         [&connection(0, 2 | 4)[..], &[verdict(ACCEPT)]].concat(),
+        from_extra,
+        to_extra,
         vec![meta(OIFNAME, R0), outside(LINKS, R0), verdict(ACCEPT)],
         // Its destination was changed.
         [&connection(2, 0x20)[..], &[verdict(ACCEPT)]].concat(),
@@ -191,6 +171,31 @@ fn forward() -> Vec<Vec<Expression>> {
         vec![meta(IIFNAME, R0), within(LINKS, R0), verdict(ACCEPT)],
         [&to_machine()[..], &[counter(), verdict(DROP)]].concat(),
     ]
+}
+
+/// The host takes no names from machines: neither answers nor questions of protocols that ask a whole link reach it.
+fn input() -> Vec<Vec<Expression>> {
+    const NETBIOS: u16 = 137;
+    const MULTICAST_DNS: u16 = 5353;
+    const LLMNR: u16 = 5355;
+    let mut rules = vec![
+        // ct state established,related accept
+        [&connection(0, 2 | 4)[..], &[verdict(ACCEPT)]].concat(),
+    ];
+    for set in [LINKS, EXTRAS] {
+        for port in [NETBIOS, MULTICAST_DNS, LLMNR] {
+            for offset in [0, 2] {
+                // iifname @links meta l4proto { tcp, udp } th sport PORT counter drop
+                // iifname @links meta l4proto { tcp, udp } th dport PORT counter drop
+                let ports = [payload(TRANSPORT, offset, 2, R0), equal(R0, &port.to_be_bytes())];
+                for protocol in [TCP, UDP] {
+                    let by = [meta(IIFNAME, R0), within(set, R0), meta(L4PROTO, R0), equal(R0, &[protocol])];
+                    rules.push([&by[..], &ports, &[counter(), verdict(DROP)]].concat());
+                }
+            }
+        }
+    }
+    rules
 }
 
 /// A port of the host becomes one of a machine.
@@ -309,10 +314,10 @@ impl Way {
     }
 }
 
-/// Rules that let machines pass in a chain of somebody else, in words that iptables-nft(8) knows as
+/// Rules that let one interface of machines pass in a chain of somebody else, in words that iptables-nft(8) knows as
 /// well: a rule that it does not know would break all of the table for it. What machines may get is
 /// judged by our own chains. Where the host itself is meant, it is found as their neighbour, no more.
-pub fn passes(way: Way) -> Vec<Vec<Expression>> {
+pub fn passes(way: Way, interface: &str) -> Vec<Vec<Expression>> {
     const ICMPV6: u8 = 58;
     let ways: &[u32] = match way {
         Way::Through => &[IIFNAME, OIFNAME],
@@ -320,15 +325,14 @@ pub fn passes(way: Way) -> Vec<Vec<Expression>> {
         Way::FromHost => &[OIFNAME],
     };
     let mut rules = Vec::new();
-    for prefix in PREFIXES {
-        for name in ways {
-            let mut rule = vec![meta(*name, R0), equal(R0, prefix.as_bytes())];
-            if way != Way::Through {
-                rule.extend([meta(L4PROTO, R0), equal(R0, &[ICMPV6])]);
-            }
-            rule.extend([counter(), verdict(ACCEPT)]);
-            rules.push(rule);
+    for name in ways {
+        // iifname "ve-NAME" [meta l4proto ipv6-icmp] counter accept
+        let mut rule = vec![meta(*name, R0), equal(R0, &padded(interface))];
+        if way != Way::Through {
+            rule.extend([meta(L4PROTO, R0), equal(R0, &[ICMPV6])]);
         }
+        rule.extend([counter(), verdict(ACCEPT)]);
+        rules.push(rule);
     }
     rules
 }

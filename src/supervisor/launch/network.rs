@@ -2,7 +2,7 @@
 
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
-use crate::host::{netlink, networkd, zone};
+use crate::host::{netlink, networkd, resolved, zone};
 use crate::supervisor::names::{self, Change};
 use crate::supervisor::{cleanup, firewall, responder, runtime, wires};
 use nix::sched::{CloneFlags, setns};
@@ -58,6 +58,7 @@ impl Launch<'_> {
                     netlink::Link::create(plan, network.as_fd()).await?
                 }
             };
+            resolved::silence(&[link.router_ifindex]).await;
             let addresses = netlink::configure_guest(plan, network.as_fd()).await?;
             Ok::<_, Error>((link, addresses))
         })?;
@@ -99,6 +100,9 @@ impl Launch<'_> {
 
     pub(super) fn wires(&mut self) -> Result<()> {
         let Some(network) = &self.network else { return Ok(()) };
+        if self.ask.link.is_none() {
+            firewall::join(self.ask.paths, &mut self.record)?;
+        }
         wires::connect(self.ask.paths, &mut self.record, network.as_fd())
     }
 }

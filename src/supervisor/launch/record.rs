@@ -58,6 +58,7 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     if ask.kept.is_none() {
         // A reboot's record knows more of them.
         record.wires.clone_from(&ask.wires);
+        record.extras = ask.wires.iter().filter_map(Wire::extra).collect();
     }
     if ask.link.is_none() {
         record.host_interface = ask.wires.iter().find_map(Wire::host_end).map(str::to_owned);

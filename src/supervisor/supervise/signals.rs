@@ -1,0 +1,24 @@
+//! The signals of the event loop. Called by the file above.
+
+use crate::error::{Context, Result};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// Blocks the signals that are for us and gives them as events.
+pub(super) fn take() -> Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGURG,
+        Signal::SIGWINCH,
+        Signal::SIGPIPE,
+    ] {
+        mask.add(signal);
+    }
+    mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "no signalfd")
+}
