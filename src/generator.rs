@@ -163,6 +163,7 @@ mod tests {
                 wait: Wait::Auto,
                 stop_signal: None,
                 stop_timeout: Duration::from_secs(90),
+                start_timeout: Duration::from_secs(600),
                 time_namespace: false,
             },
             command: machine::command::Command {

@@ -353,6 +353,19 @@ fn working_directory(machine: &Machine, facts: &Facts, booting: bool) -> PathBuf
     }
 }
 
+/// Keeps systemd-firstboot(1) from asking at a console where nobody can answer. PID 1 takes its arguments for those of a
+/// kernel (kernel-command-line(7)).
+fn firstboot(machine: &Machine, facts: &Facts, arguments: &[OsString]) -> Option<OsString> {
+    const KEY: &str = "systemd.firstboot";
+    let kind = match (&machine.boot.init, &facts.init) {
+        (InitChoice::Kind(kind), _) | (_, Some((_, kind))) => *kind,
+        _ => Init::Unknown,
+    };
+    let is_asked = console(machine, facts) == Console::Interactive;
+    let is_set = arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(KEY.as_bytes()));
+    (kind == Init::Systemd && !is_asked && !is_set).then(|| format!("{KEY}=no").into())
+}
+
 /// The last step: which program, with which words.
 fn execute(machine: &Machine, facts: &Facts) -> Result<LeadStep> {
     let environment = identity::environment(machine, facts);
@@ -360,7 +373,8 @@ fn execute(machine: &Machine, facts: &Facts) -> Result<LeadStep> {
         Payload::Boot { arguments } => {
             let (path, _) = facts.init.clone().ok_or_else(|| no_init(machine))?;
             let name = path.clone().into_os_string();
-            (vec![path], std::iter::once(name).chain(arguments.iter().cloned()).collect())
+            let extra = firstboot(machine, facts, arguments);
+            (vec![path], std::iter::once(name).chain(arguments.iter().cloned()).chain(extra).collect())
         }
         Payload::Command { argv, .. } if argv.is_empty() => {
             let shell = facts.user.shell.clone();

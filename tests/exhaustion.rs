@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Host, Snapshot};
+use support::{Host, LONG, Snapshot};
 
 /// Leaves no room in `/run`.
 const FILL: &str = "mount -o remount,size=$(( $(df -k --output=used /run | tail -n 1) + 64 ))k /run
@@ -79,5 +79,36 @@ fn a_supervisor_without_descriptors_is_refused() {
         refused(&host, &["too many open files", "no file descriptors available"]);
     }
     host.sh_ok(&format!("rm -r {directory}; systemctl daemon-reload"));
+    recovered(host, &before);
+}
+
+/// What machines take from pools of the kernel that all of them share is bounded for each.
+#[test]
+fn a_machine_that_takes_what_it_can_get_leaves_enough_for_others() {
+    let (host, before) = bench();
+    host.define("other", "");
+    host.coracle(&["start", "other"]);
+    let limits = |machine: &str| {
+        let payload = format!("/sys/fs/cgroup/machine.slice/coracle@{machine}.service/payload");
+        host.sh_ok(&format!("cd {payload} && cat cgroup.max.descendants cgroup.max.depth"))
+    };
+    assert_eq!(limits("other"), "8192\n32\n");
+    let max = host.coracle(&["exec", "other", "--", "sh", "-c", "grep ' /dev/pts ' /proc/self/mountinfo"]);
+    assert!(max.contains("max=1024"), "{max}");
+    host.coracle(&["stop", "other"]);
+
+    host.define("other", "[resources]\ncgroups-max = 100\ncgroup-depth-max = 3\nptys-max = 10\n");
+    host.coracle(&["start", "other"]);
+    assert_eq!(limits("other"), "100\n3\n");
+    let fill = "cd /sys/fs/cgroup; i=0; while [ $i -lt 200 ] && mkdir c$i; do i=$((i+1)); done; echo $i cgroups; \
+                rmdir c*; mkdir -p a/b/c && echo three; mkdir a/b/c/d || echo no more; \
+                echo 100000 >cgroup.max.depth || echo kept; \
+                i=0; while [ $i -lt 20 ]; do sleep 300 <>/dev/ptmx & i=$((i+1)); done; sleep 1; \
+                ls /dev/pts | grep -c '^[0-9]'; wait";
+    let mut filler = host.spawn(&["coracle", "exec", "-T", "other", "--", "sh", "-c", fill]);
+    filler.wait_for_stdout("100 cgroups\nthree\nno more\nkept\n10\n", LONG);
+    host.coracle(&["start", "busybox"]);
+    host.wait_for_page(&host.address("busybox"));
+    host.coracle(&["stop", "busybox", "other"]);
     recovered(host, &before);
 }

@@ -8,7 +8,7 @@ fuzz_target!(|datagram: &[u8]| {
     let words = parse(datagram);
     assert!(words.len() <= 64);
     for word in words {
-        if let Word::Status(status) = word {
+        if let Word::Status(status) | Word::Other(status) = word {
             assert!(status.chars().count() <= 200 && !status.chars().any(char::is_control));
         }
     }

@@ -2,6 +2,10 @@
 //! `toml` and by the command line, merged by `files`, turned into a machine by `resolve`. It holds
 //! no default: what nobody said is empty here.
 
+mod mount;
+
+pub use mount::{Mount, MountWord};
+
 use super::values::{
     Argument, Capability, Device, Given, Hostname, Limit, OwnershipWord, Quota, Rate, Signal, Size, Slice,
     Syscall, Uuid, Value, Variable, Weight,
@@ -187,39 +191,6 @@ impl<T: Value> Holds for Many<T> {
     }
 }
 
-/// One further mount as it was said.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Mount {
-    /// What it is: `bind`, `tmpfs` or `inaccessible`.
-    pub kind: MountWord,
-    /// A path of the host, for a bind.
-    pub source: Option<PathBuf>,
-    /// A path inside the machine; a bind's is its source's where not given.
-    pub target: Option<PathBuf>,
-    /// Whether a bind is read-only inside.
-    pub read_only: Option<bool>,
-    /// Whether mounts below a bind's source come along.
-    pub recursive: Option<bool>,
-    /// Whether a bind's ids are mapped as the root's are.
-    pub map_ids: Option<bool>,
-    /// Whether a bind's setuid programs and file capabilities count.
-    pub setuid: Option<bool>,
-    /// tmpfs(5) options.
-    pub options: Option<String>,
-}
-
-/// The kinds of further mounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MountWord {
-    /// A file or directory of the host.
-    #[default]
-    Bind,
-    /// An empty file system in memory.
-    Tmpfs,
-    /// An empty node over what is there.
-    Inaccessible,
-}
-
 /// How a setting is written in a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -317,6 +288,8 @@ settings! {
     stop_signal: One<Signal> = One "boot.stop-signal";
     /// How long that may take.
     stop_timeout: One<Duration> = One "boot.stop-timeout";
+    /// How long the guest may take to be up.
+    start_timeout: One<Duration> = One "boot.start-timeout";
     /// Arguments of the init.
     arguments: Many<Argument> = Many "boot.arguments";
     /// Whether the guest gets a time namespace.
@@ -373,6 +346,12 @@ settings! {
     tasks_max: One<Limit> = One "resources.tasks-max";
     /// `IOWeight=`.
     io_weight: One<Weight> = One "resources.io-weight";
+    /// The most cgroups.
+    cgroups_max: One<Limit> = One "resources.cgroups-max";
+    /// The most levels of them.
+    cgroup_depth_max: One<Limit> = One "resources.cgroup-depth-max";
+    /// The most terminals.
+    ptys_max: One<Limit> = One "resources.ptys-max";
     /// Capabilities added.
     capabilities_add: Many<Capability> = Many "security.capabilities.add";
     /// Capabilities taken.

@@ -71,6 +71,10 @@ fn filled(name: &Name, mut said: Layer, profile: Profile) -> Layer {
     // nspawn's READY=1 is "started" unless --notify-ready= is given.
     said.wait.fill(|| if nspawn { Wait::Running } else { Wait::Auto });
     said.stop_timeout.fill(|| Duration::from_secs(90));
+    said.start_timeout.fill(|| Duration::from_secs(600));
+    said.cgroups_max.fill(|| Limit(8192));
+    said.cgroup_depth_max.fill(|| Limit(32));
+    said.ptys_max.fill(|| Limit(1024));
     said.time_namespace.fill(|| false);
     said.veth_extra_routed.fill(|| false);
     said.private.fill(|| if nspawn { Users::Host } else { Users::Pick });
@@ -136,6 +140,7 @@ fn parts(paths: &Paths, name: &Name, said: &Layer, profile: Profile) -> Result<P
             wait: known(&said.wait, "boot.wait")?,
             stop_signal: said.stop_signal.value().map(|signal| signal.0),
             stop_timeout: known(&said.stop_timeout, "boot.stop-timeout")?,
+            start_timeout: known(&said.start_timeout, "boot.start-timeout")?,
             time_namespace: known(&said.time_namespace, "boot.time-namespace")?,
         },
         command: command(said)?,
@@ -275,6 +280,9 @@ fn resources(said: &Layer) -> Resources {
         cpu_weight: said.cpu_weight.value().map(|weight| weight.0),
         tasks_max: said.tasks_max.value().map(|Limit(limit)| *limit),
         io_weight: said.io_weight.value().map(|weight| weight.0),
+        cgroups_max: said.cgroups_max.value().map(|limit| limit.0),
+        cgroup_depth_max: said.cgroup_depth_max.value().map(|limit| limit.0),
+        ptys_max: said.ptys_max.value().map(|limit| limit.0),
     }
 }
 

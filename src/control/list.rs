@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// `starting`, `booting`, `running`, `stopping`, `frozen`; of one that does not run `failed`, `stopped`,
+    /// `starting` (also a guest that is not up in time), `booting`, `running`, `stopping`, `frozen`; of one that does not run `failed`, `stopped`,
     /// or `dead` where a supervisor was killed and nothing has cleaned up yet.
     pub state: String,
     /// The word for its init, or `command`.
@@ -83,6 +83,7 @@ impl Row {
             name: record.name.clone(),
             state: match cgroup {
                 Some(cgroup) if cgroup::is_frozen(&cgroup.join("payload")) => "frozen",
+                _ if is_alive && record.is_late => "starting",
                 _ if is_alive => record.phase.as_str(),
                 _ => "dead",
             }

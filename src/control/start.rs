@@ -143,6 +143,12 @@ fn up(
         }
     }
     let started = run(action, paths, &good, wait, progress);
+    if wait == Wait::Unit {
+        let records = good.iter().filter_map(|name| Some((name, Record::read(paths, name).ok()??)));
+        records
+            .filter(|(_, record)| record.is_late)
+            .for_each(|(name, record)| log::warn!("{}", late(name, &record)));
+    }
     if wait != Wait::Ready || started.is_err() {
         return join(before, started);
     }
@@ -157,6 +163,7 @@ fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Resul
     loop {
         match Record::read(paths, name)?.filter(Record::is_alive) {
             Some(record) if record.phase == Phase::Running => return Ok(()),
+            Some(record) if record.is_late => return Err(late(name, &record)),
             Some(record) => progress.show(name.as_str(), record.phase.as_str()),
             None => {
                 return Err(Error::new(format!("machine '{name}' stopped before its guest was up"))
@@ -165,6 +172,13 @@ fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Resul
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+}
+
+/// Why a machine is not up in time.
+fn late(name: &Name, record: &Record) -> Error {
+    let waits = record.waits_for.as_ref().map_or_else(String::new, |unit| format!(": it waits for '{unit}'"));
+    Error::new(format!("machine '{name}' is not up after boot.start-timeout{waits}"))
+        .hint(format!("see 'coracle logs {name}', or set a longer boot.start-timeout"))
 }
 
 /// Runs the jobs of the units of `names`.

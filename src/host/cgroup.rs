@@ -3,6 +3,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
+use crate::machine::resources::Resources;
 use crate::sys::process;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -89,7 +90,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// What cannot be made, and why.
-    pub fn prepare(&self, owner: u32) -> Result<OwnedFd> {
+    pub fn prepare(&self, owner: u32, resources: &Resources) -> Result<OwnedFd> {
         let payload = self.payload();
         if payload.exists() {
             remove(&payload)?;
@@ -105,6 +106,9 @@ impl Cgroup {
                 .context(|| format!("cannot enter cgroup '{}'", supervisor.display()))?;
         }
         self.enable_controllers();
+        // These files stay root's: a guest cannot raise its limits.
+        limit(&payload, "cgroup.max.descendants", resources.cgroups_max)?;
+        limit(&payload, "cgroup.max.depth", resources.cgroup_depth_max)?;
         let delegated = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
         let files = delegated.lines().chain(DELEGATED);
         for file in std::iter::once("").chain(files) {
@@ -136,6 +140,15 @@ impl Cgroup {
             }
         }
     }
+}
+
+/// Writes a limit; [`u64::MAX`] is none. A kernel that has no such file has no such limit.
+fn limit(directory: &Path, file: &str, limit: Option<u64>) -> Result<()> {
+    let path = directory.join(file);
+    let Some(limit) = limit.filter(|_| path.exists()) else { return Ok(()) };
+    // The kernel counts in an int.
+    let word = i32::try_from(limit).map_or_else(|_| "max".to_owned(), |limit| limit.to_string());
+    std::fs::write(&path, word).context(|| format!("cannot write '{}'", path.display()))
 }
 
 /// Whether a process is in a cgroup or below. One that is not there has none.

@@ -91,6 +91,10 @@ pub struct Record {
     pub host_addresses: Vec<IpAddr>,
     /// Ports of the host that lead to it, as they are written in a definition.
     pub ports: Vec<String>,
+    /// Whether its guest was not up within its start timeout, and is not up yet.
+    pub is_late: bool,
+    /// What a late guest waits for, as far as it says.
+    pub waits_for: Option<String>,
     /// Its part of the firewall.
     pub firewall: Option<nftables::Member>,
     /// The interfaces beside its link that the firewall knows.
@@ -145,6 +149,8 @@ impl Default for Record {
             addresses: Vec::new(),
             host_addresses: Vec::new(),
             ports: Vec::new(),
+            is_late: false,
+            waits_for: None,
             firewall: None,
             extras: Vec::new(),
             zone: None,

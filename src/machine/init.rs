@@ -89,6 +89,8 @@ pub struct Boot {
     pub stop_signal: Option<i32>,
     /// How long an orderly stop may take before PID 1 is killed.
     pub stop_timeout: Duration,
+    /// How long the guest may take until it is up; then its unit counts as started all the same.
+    pub start_timeout: Duration,
     /// Whether the guest gets a time namespace, in which its boot time begins at zero.
     pub time_namespace: bool,
 }

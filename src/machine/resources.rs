@@ -1,4 +1,4 @@
-//! Limits of a machine, kept by systemd as properties of its unit (systemd.resource-control(5)).
+//! Limits of a machine: most are kept by systemd as properties of its unit (systemd.resource-control(5)).
 
 /// Resource limits; `None` leaves systemd's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,4 +17,10 @@ pub struct Resources {
     pub tasks_max: Option<u64>,
     /// `IOWeight=`, 1 to 10000.
     pub io_weight: Option<u64>,
+    /// The most cgroups of the guest (`cgroup.max.descendants`); [`u64::MAX`] for no limit.
+    pub cgroups_max: Option<u64>,
+    /// How deep they may be nested (`cgroup.max.depth`); [`u64::MAX`] for no limit.
+    pub cgroup_depth_max: Option<u64>,
+    /// The most terminals of the guest, of a pool that all machines share (devpts, `max=`).
+    pub ptys_max: Option<u64>,
 }

@@ -120,6 +120,9 @@ fn label(step: &mut BuildStep, context: &str) {
     }
 }
 
+/// The most terminals that one devpts can have (`NR_UNIX98_PTY_MAX`).
+const MOST_PTYS: u64 = 1 << 20;
+
 /// `/dev`: nodes, pseudo terminals, shared memory, message queues.
 fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
     let mut steps = vec![tmpfs("/dev", "755", "4m", "64k", owner, NO_SETUID)];
@@ -150,6 +153,7 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
     ] {
         steps.push(BuildStep::Link { path: format!("/dev/{path}").into(), to: to.into() });
     }
+    let ptys = machine.resources.ptys_max.unwrap_or(MOST_PTYS);
     steps.push(BuildStep::Mount {
         kind: "devpts",
         // The group is tty(4)'s, 5 in every distribution, as the host sees it.
@@ -158,6 +162,8 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
             ("ptmxmode", "0666".into()),
             ("mode", "0620".into()),
             ("gid", (owner + 5).to_string()),
+            // Of a pool that all machines and the host share (`kernel.pty.max`).
+            ("max", ptys.min(MOST_PTYS).to_string()),
         ],
         attributes: Attributes { no_exec: true, ..NO_SETUID },
         target: "/dev/pts".into(),

@@ -103,7 +103,7 @@ impl Console {
         }
     }
 
-    /// Reads what the guest wrote and passes it on, to viewers too; false at the end.
+    /// Reads what the guest wrote and passes it on, also to `show`; false at the end.
     pub fn read(&mut self, show: &mut dyn FnMut(&[u8])) -> bool {
         let Some(master) = &self.master else { return false };
         let mut buffer = [0u8; 4096];
@@ -274,7 +274,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) {
 }
 
 /// A console line as text: escape sequences, carriage returns and control characters left out.
-fn readable(line: &[u8]) -> String {
+pub fn readable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut clean = String::with_capacity(text.len());
     let mut letters = text.chars();

@@ -51,7 +51,7 @@ pub fn guest_failed(terms: &Terms, ending: Ending, why: &str, console: Vec<Strin
 
 /// Records a machine that was stopped because it was not up in time, and not because somebody
 /// wanted it stopped: of that only systemd knows. Returns whether it is so.
-pub fn came_late(terms: &Terms, console: &[String]) -> bool {
+pub fn came_late(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> bool {
     let Some(unit) = terms.record.unit.as_deref().filter(|_| systemd1::is_running()) else { return false };
     let status = super::runtime().and_then(|runtime| runtime.block_on(systemd1::unit_properties(unit)));
     let is_late = match status {
@@ -67,7 +67,10 @@ pub fn came_late(terms: &Terms, console: &[String]) -> bool {
         time,
         lived: Some(time.saturating_sub(terms.record.started) / 1000),
         step: Phase::Booting.as_str().into(),
-        cause: "it was not up in time, and was stopped".into(),
+        cause: match waits_for {
+            Some(unit) => format!("it was not up in time, and was stopped: it waited for '{unit}'"),
+            None => "it was not up in time, and was stopped".into(),
+        },
         cure: Some(format!(
             "see what it waited for below and in 'coracle logs {name}'; where nobody waits for it to be up, \
              set boot.wait = \"running\""

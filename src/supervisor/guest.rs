@@ -11,8 +11,8 @@ pub enum Word {
     Status(String),
     /// `STOPPING=1`: it goes down.
     Stopping,
-    /// Anything else: it makes progress.
-    Progress,
+    /// Anything else: it may make progress.
+    Other(String),
 }
 
 /// The longest status passed on, characters.
@@ -35,13 +35,12 @@ pub fn hear(inbox: &mut Inbox, leader: u32) -> Vec<Word> {
 /// The assignments of one datagram.
 pub fn parse(datagram: &[u8]) -> Vec<Word> {
     let text = String::from_utf8_lossy(datagram);
+    let bounded = |text: &str| text.chars().filter(|c| !c.is_control()).take(STATUS_LIMIT).collect();
     let word = |line: &str| match line.split_once('=') {
         Some(("READY", "1")) => Word::Ready,
         Some(("STOPPING", "1")) => Word::Stopping,
-        Some(("STATUS", status)) => {
-            Word::Status(status.chars().filter(|c| !c.is_control()).take(STATUS_LIMIT).collect())
-        }
-        _ => Word::Progress,
+        Some(("STATUS", status)) => Word::Status(bounded(status)),
+        _ => Word::Other(bounded(line)),
     };
     text.lines().take(64).map(word).collect()
 }
@@ -54,9 +53,13 @@ mod tests {
     fn assignments_become_words() {
         assert_eq!(
             parse(b"READY=1\nSTATUS=Startup \x1bfinished.\nX_SYSTEMD_UNIT_ACTIVE=a.target"),
-            [Word::Ready, Word::Status("Startup finished.".into()), Word::Progress]
+            [
+                Word::Ready,
+                Word::Status("Startup finished.".into()),
+                Word::Other("X_SYSTEMD_UNIT_ACTIVE=a.target".into())
+            ]
         );
-        assert_eq!(parse(b"READY=0\nSTOPPING=1\n"), [Word::Progress, Word::Stopping]);
+        assert_eq!(parse(b"READY=0\nSTOPPING=1\n"), [Word::Other("READY=0".into()), Word::Stopping]);
         assert!(parse(b"").is_empty());
     }
 
@@ -64,6 +67,6 @@ mod tests {
     fn noise_has_bounds() {
         assert_eq!(parse(&[b'\n'; 4096]).len(), 64);
         assert_eq!(parse(format!("STATUS={}", "x".repeat(4000)).as_bytes()), [Word::Status("x".repeat(200))]);
-        assert_eq!(parse(&[0xff; 100]), [Word::Progress]);
+        assert_eq!(parse(&[0xff; 100]), [Word::Other("\u{fffd}".repeat(100))]);
     }
 }

@@ -31,6 +31,9 @@ pub struct Terms {
     pub stop_signal: Option<i32>,
     /// How long an orderly stop may take, milliseconds; none means without bound.
     pub stop_timeout: Option<u64>,
+    /// How long the guest may take until it is up, milliseconds.
+    #[serde(default = "forever")]
+    pub start_timeout: u64,
     /// Whether we are started only when the guest says so.
     pub waits_for_ready: bool,
     /// Whether a whole system runs, as opposed to one command.
@@ -51,6 +54,11 @@ pub struct Terms {
     pub asked: Asked,
     /// Whether this is a boot after a reboot from inside.
     pub boots: u32,
+}
+
+/// What a machine has whose launch knew no such limit.
+fn forever() -> u64 {
+    u64::MAX
 }
 
 /// Descriptors the event loop holds.

@@ -199,7 +199,7 @@ impl<'a> Launch<'a> {
 
     fn cgroups(&mut self) -> Result<()> {
         if let Some(cgroup) = &self.ask.cgroup {
-            self.cgroup = Some(cgroup.prepare(self.owner())?);
+            self.cgroup = Some(cgroup.prepare(self.owner(), &self.ask.machine.resources)?);
         }
         Ok(())
     }
@@ -410,6 +410,7 @@ impl<'a> Launch<'a> {
                 arguments: self.ask.arguments,
                 stop_signal: machine.boot.stop_signal,
                 stop_timeout: u64::try_from(machine.boot.stop_timeout.as_millis()).ok(),
+                start_timeout: u64::try_from(machine.boot.start_timeout.as_millis()).unwrap_or(u64::MAX),
                 waits_for_ready: plan.waits_for_ready,
                 is_boot: matches!(machine.command.payload, crate::machine::command::Payload::Boot { .. }),
                 console: plan.console,

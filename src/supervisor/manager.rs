@@ -46,12 +46,15 @@ impl Manager {
         self.tell(&[NotifyState::Status(&text)]);
     }
 
-    /// Extends the start time-out, for a guest that boots and shows that it makes progress.
-    pub fn extend_start(&mut self) {
-        if self.extended.is_none_or(|last| last.elapsed() > EXTENSION_PAUSE) {
+    /// Extends the start time-out, for a guest that boots and shows that it makes progress; false if it was extended
+    /// just before.
+    pub fn extend_start(&mut self) -> bool {
+        let is_due = self.extended.is_none_or(|last| last.elapsed() > EXTENSION_PAUSE);
+        if is_due {
             self.extended = Some(Instant::now());
             self.tell(&[NotifyState::ExtendTimeoutUsec(EXTENSION_MICROS)]);
         }
+        is_due
     }
 
     /// Says that the machine stops, and how long that may take where there is a limit.

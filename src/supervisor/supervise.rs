@@ -2,6 +2,7 @@
 //! connection and no thread, and wakes up for nothing but events.
 
 mod answers;
+mod boot;
 mod leave;
 mod signals;
 
@@ -25,6 +26,7 @@ use crate::machine::init::Init;
 use crate::paths::Paths;
 use crate::sys::process;
 use answers::{FREEZING_PAUSE, Freezing};
+use boot::Boot;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
@@ -94,6 +96,7 @@ struct Loop {
     stop: Option<Stop>,
     asking: Asking,
     freezing: Option<Freezing>,
+    boot: Boot,
     manager: Manager,
     ready: bool,
     /// Whether something heavy was done.
@@ -148,6 +151,7 @@ impl Loop {
         let control = control.map_or_else(|| listen(&terms), Control::at);
         let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
         let rules = Rules::watch(&terms.record);
+        let boot = Boot::new(terms.record.started, Duration::from_millis(terms.start_timeout));
         let watch = Self {
             ready: terms.record.phase == Phase::Running,
             terms,
@@ -166,6 +170,7 @@ impl Loop {
             stop: None,
             asking: Asking::default(),
             freezing: None,
+            boot,
             manager: Manager::new(),
             swollen: false,
             status: String::new(),
@@ -215,7 +220,9 @@ impl Loop {
     }
 
     fn tell_status(&self) {
-        self.manager.tell_status(&self.terms.record, &self.status);
+        let waits = self.boot.waits_for().filter(|_| !self.ready && self.stop.is_none());
+        let waits = waits.map(|unit| format!("waits for {unit}"));
+        self.manager.tell_status(&self.terms.record, waits.as_deref().unwrap_or(&self.status));
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -241,7 +248,7 @@ impl Loop {
         let paused = self.watch_inboxes();
         let freezing = self.freezing.as_ref().map(|_| FREEZING_PAUSE);
         let rules = self.rules.as_ref().and_then(Rules::time_left);
-        let times = [stop, watchdog, responder, paused, freezing, rules];
+        let times = [stop, watchdog, responder, paused, freezing, self.start_time_left(), rules];
         let timeout = times.into_iter().flatten().min().map_or(EpollTimeout::NONE, |left| {
             EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
         });
@@ -277,6 +284,7 @@ impl Loop {
         let paths = self.paths();
         self.rules.iter_mut().for_each(|rules| rules.look(&paths, &self.terms.record));
         self.answer_freezing();
+        self.end_late_start();
         if let Some(stop) = &mut self.stop {
             let record = &self.terms.record;
             stop.escalate(self.leader.as_fd(), Target::of(record), record.cgroup.as_deref());
@@ -372,39 +380,33 @@ impl Loop {
             match word {
                 Word::Ready => self.became_ready(),
                 Word::Status(status) if self.stop.is_none() || !status.is_empty() => {
+                    let is_new = self.boot.said(&status);
                     self.status = status;
                     self.tell_status();
+                    self.progress(is_new);
                 }
                 Word::Stopping => {
                     if let Some(stop) = &mut self.stop {
                         stop.heard();
                     }
                 }
-                Word::Status(_) | Word::Progress => {}
+                Word::Other(text) => {
+                    let is_new = self.boot.said(&text);
+                    self.progress(is_new);
+                }
+                Word::Status(_) => {}
             }
-        }
-        self.progress();
-    }
-
-    fn became_ready(&mut self) {
-        if !self.ready && self.stop.is_none() {
-            self.ready = true;
-            flight::came_up(&self.terms);
-            self.enter(Phase::Running);
-            self.manager.tell(&[NotifyState::Ready]);
-        }
-    }
-
-    /// While the guest boots and shows that it makes progress, our start time-out grows.
-    fn progress(&mut self) {
-        if !self.ready && self.terms.waits_for_ready {
-            self.manager.extend_start();
         }
     }
 
     fn console_output(&mut self) {
-        if self.console.read(&mut |bytes| self.control.show(bytes)) {
-            self.progress();
+        let (mut is_new, is_booting) = (false, !self.ready);
+        let is_open = self.console.read(&mut |bytes| {
+            is_new = is_booting && self.boot.printed(bytes);
+            self.control.show(bytes);
+        });
+        if is_open {
+            self.progress(is_new);
         } else if let Some(master) = self.console.master() {
             let _ = self.epoll.delete(master);
         }

@@ -101,6 +101,13 @@ fn alive(name: &Name, record: &Record) -> Option<Finding> {
     });
     match phase {
         _ if is_frozen => Some(Finding::risk("it is frozen", format!("coracle thaw {name}"))),
+        _ if record.is_late => Some(Finding::risk(
+            match &record.waits_for {
+                Some(unit) => format!("it was not up in time: it waits for '{unit}'"),
+                None => "it was not up in time".to_owned(),
+            },
+            format!("see 'coracle logs {name}'; a guest that takes longer has boot.start-timeout"),
+        )),
         Phase::Starting | Phase::Booting => Some(Finding::note(
             format!("it is {}", phase.as_str()),
             format!("'coracle status {name}' shows what it waits for"),

@@ -22,6 +22,8 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     let mut record = ask.kept.as_ref().map(|kept| kept.terms.record.clone()).unwrap_or_default();
     record.name = machine.name.to_string();
     record.phase = Phase::Starting;
+    record.is_late = false;
+    record.waits_for = None;
     record.unit.clone_from(&ask.unit);
     record.supervisor = pid;
     record.supervisor_start = process_start(pid).unwrap_or_default();

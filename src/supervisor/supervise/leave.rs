@@ -40,7 +40,7 @@ impl Loop {
         let tail = self.console.tail(flight::LINES);
         drop(self.console.end());
         let may_be_late = self.stop.is_some() && self.terms.waits_for_ready && !self.ready;
-        if may_be_late && flight::came_late(&self.terms, &tail) {
+        if may_be_late && flight::came_late(&self.terms, self.boot.waits_for(), &tail) {
             log::error!("machine '{}' was not up in time", self.terms.record.name);
         } else if let Some(why) = &failure
             && self.terms.console == ConsoleKind::Journal

@@ -1,0 +1,177 @@
+//! The start of a guest: whether it makes progress, what it waits for, and when it has taken too long. Part of the loop.
+//!
+//! Progress is a text that was not seen before, digits left out: a job of systemd that stays the same prints its name and
+//! its time again and again. A guest can print something new for ever; the start timeout bounds that.
+
+use super::Loop;
+use crate::host::state::Phase;
+use crate::supervisor::console::readable;
+use sd_notify::NotifyState;
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How many texts are remembered.
+const REMEMBERED: usize = 64;
+/// The longest line looked at, bytes.
+const LINE: usize = 512;
+
+/// The start of a guest that is not up.
+#[derive(Debug, Default)]
+pub(super) struct Boot {
+    deadline: Option<Instant>,
+    seen: VecDeque<u64>,
+    line: Vec<u8>,
+    waits_for: Option<String>,
+}
+
+impl Boot {
+    /// A start that began at `started`, microseconds since the epoch, and may take `limit`.
+    pub(super) fn new(started: u64, limit: Duration) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let elapsed = now.saturating_sub(Duration::from_micros(started));
+        Self { deadline: Instant::now().checked_add(limit.saturating_sub(elapsed)), ..Self::default() }
+    }
+
+    /// The remaining time. `None` if there is no limit.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Takes output of the console; true if a line of it is new.
+    pub(super) fn printed(&mut self, bytes: &[u8]) -> bool {
+        let mut is_new = false;
+        for byte in bytes {
+            // systemd rewrites the line of a running job, with a carriage return.
+            if matches!(byte, b'\n' | b'\r') {
+                let line = readable(&std::mem::take(&mut self.line));
+                is_new |= self.said(&line);
+            } else if self.line.len() < LINE {
+                self.line.push(*byte);
+            }
+        }
+        is_new
+    }
+
+    /// Takes a text; true if it is new.
+    pub(super) fn said(&mut self, text: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        // Also without the moving stars of a running job.
+        text.chars().filter(|c| c.is_alphabetic()).for_each(|c| c.hash(&mut hasher));
+        let hash = hasher.finish();
+        if let Some(job) = running_job(text) {
+            self.waits_for = Some(job);
+        }
+        if text.is_empty() || self.seen.contains(&hash) {
+            return false;
+        }
+        if self.seen.len() >= REMEMBERED {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(hash);
+        true
+    }
+
+    /// What the guest waits for, as far as it says.
+    pub(super) fn waits_for(&self) -> Option<&str> {
+        self.waits_for.as_deref()
+    }
+}
+
+/// The unit of `A start job is running for UNIT (3s / no limit)`, or of `Job UNIT/start running (3s / no limit)`.
+fn running_job(line: &str) -> Option<String> {
+    let (before, _) = line.rsplit_once(" (")?;
+    let unit = match before.split_once(" job is running for ") {
+        Some((_, unit)) => unit,
+        None => before.split_once("Job ")?.1.strip_suffix(" running")?,
+    };
+    Some(unit.chars().take(100).collect())
+}
+
+impl Loop {
+    /// While the guest boots and shows that it makes progress, the start timeout of the unit grows.
+    pub(super) fn progress(&mut self, is_new: bool) {
+        if is_new && !self.ready && self.terms.waits_for_ready && self.manager.extend_start() {
+            self.tell_status();
+        }
+    }
+
+    /// The remaining time of the start. `None` if the guest is up, or need not be.
+    pub(super) fn start_time_left(&self) -> Option<Duration> {
+        let is_pending = !self.ready && self.stop.is_none() && !self.terms.record.is_late;
+        is_pending.then(|| self.boot.time_left()).flatten()
+    }
+
+    /// Ends the wait for a guest that is not up in time: its unit counts as started, and all that waits for it goes on.
+    pub(super) fn end_late_start(&mut self) {
+        if self.start_time_left() != Some(Duration::ZERO) {
+            return;
+        }
+        let record = &mut self.terms.record;
+        record.is_late = true;
+        record.waits_for = self.boot.waits_for().map(str::to_owned);
+        let waits_for =
+            record.waits_for.as_ref().map_or_else(String::new, |unit| format!(": it waits for '{unit}'"));
+        log::warn!("machine '{}' is not up after boot.start-timeout{waits_for}", record.name);
+        if let Err(error) = self.terms.record.write(&self.paths()) {
+            log::warn!("{error}, ignoring");
+        }
+        if std::mem::take(&mut self.terms.waits_for_ready) {
+            self.manager.tell(&[NotifyState::Ready]);
+        }
+        self.tell_status();
+    }
+
+    /// The guest says that it is up.
+    pub(super) fn became_ready(&mut self) {
+        if !self.ready && self.stop.is_none() {
+            self.ready = true;
+            self.terms.record.is_late = false;
+            self.terms.record.waits_for = None;
+            super::flight::came_up(&self.terms);
+            self.enter(Phase::Running);
+            self.manager.tell(&[NotifyState::Ready]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_stays_the_same_is_no_progress() {
+        let mut boot = Boot::new(0, Duration::MAX);
+        assert!(boot.printed(b"[  OK  ] Reached target a.target\r\n"));
+        let job = |stars: &str, time: &str| {
+            format!(
+                "\r\x1b[K[\x1b[0;31m{stars}\x1b[0m] Job first.service/start running ({time} / no limit)\r"
+            )
+        };
+        assert!(boot.printed(job("*     ", "3s").as_bytes()));
+        for second in 4..90 {
+            assert!(!boot.printed(job("  ***  ", &format!("{second}s")).as_bytes()), "{second}");
+        }
+        assert_eq!(boot.waits_for(), Some("first.service/start"));
+        assert!(boot.printed(b"A start job is running for b.service - Slow (1min 2s / no limit)\n"));
+        assert_eq!(boot.waits_for(), Some("b.service - Slow"));
+        assert!(!boot.said(""));
+    }
+
+    #[test]
+    fn what_is_remembered_has_bounds() {
+        let mut boot = Boot::new(0, Duration::MAX);
+        let long = [&[b'x'; 100_000][..], b"\n"].concat();
+        assert!(boot.printed(&long) && !boot.printed(&long));
+        for word in ('a'..='z').flat_map(|one| ('a'..='z').map(move |other| format!("{one}{other}"))) {
+            assert!(boot.said(&word));
+        }
+        assert_eq!(boot.seen.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn the_time_of_a_start_ends() {
+        assert_eq!(Boot::new(0, Duration::from_secs(600)).time_left(), Some(Duration::ZERO));
+        assert_eq!(Boot::new(0, Duration::MAX).time_left(), None);
+    }
+}
