@@ -15,6 +15,7 @@ mod inbox;
 pub mod launch;
 mod manager;
 mod names;
+mod rate_limit;
 pub mod registration;
 pub mod reserve;
 pub mod responder;

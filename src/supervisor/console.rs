@@ -1,12 +1,14 @@
 //! The guest's console: its output goes to the journal line by line, or to our standard output;
-//! the last 64 KiB are kept. Nothing grows.
+//! the last 64 KiB are kept. Nothing grows, and the journal gets no more lines than a rate limit allows.
 
+use super::rate_limit::RateLimit;
 use crate::host::entries::Journal;
 use crate::machine::console::Console as Kind;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Termios;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 /// How much of the console is kept, bytes.
 pub const KEPT: u64 = 64 << 10;
@@ -44,6 +46,7 @@ pub struct Console {
     kind: Kind,
     journal: Option<Journal>,
     fields: [(&'static str, String); 4],
+    limit: RateLimit,
     line: Vec<u8>,
     ring: std::fs::File,
     written: u64,
@@ -69,6 +72,7 @@ impl Console {
             master,
             slave,
             kind,
+            limit: RateLimit::new(),
             line: Vec::new(),
             ring,
             written,
@@ -187,10 +191,32 @@ impl Console {
     /// Sends the line gathered so far.
     pub fn flush(&mut self) {
         let line = readable(&std::mem::take(&mut self.line));
-        let Some(journal) = self.journal.as_mut().filter(|_| !line.is_empty()) else { return };
+        if line.is_empty() || self.journal.is_none() {
+            return;
+        }
+        self.report_dropped();
+        if self.limit.accepts() {
+            self.send(&line, b"6");
+        }
+    }
+
+    /// Reports lines dropped in a window that is over, and returns the time until there are some to report.
+    pub fn report_dropped(&mut self) -> Option<Duration> {
+        if let Some(dropped) = self.limit.report() {
+            self.send_dropped(dropped);
+        }
+        self.limit.time_left()
+    }
+
+    fn send_dropped(&mut self, dropped: u64) {
+        self.send(&format!("{dropped} lines left out: the console exceeded the rate limit"), b"4");
+    }
+
+    fn send(&mut self, message: &str, priority: &[u8]) {
+        let Some(journal) = self.journal.as_mut() else { return };
         let own = self.fields.iter().map(|(name, value)| (*name, value.as_bytes()));
         let fields: Vec<(&str, &[u8])> =
-            [("MESSAGE", line.as_bytes()), ("PRIORITY", b"6")].into_iter().chain(own).collect();
+            [("MESSAGE", message.as_bytes()), ("PRIORITY", priority)].into_iter().chain(own).collect();
         journal.send(&fields);
     }
 
@@ -229,6 +255,9 @@ impl Console {
     pub fn drain(&mut self) {
         while self.pending() && self.read(&mut |_| {}) {}
         self.flush();
+        if let Some(dropped) = self.limit.finish() {
+            self.send_dropped(dropped);
+        }
     }
 
     /// Gives the terminal back and what the next act needs: our end and the memory.

@@ -10,6 +10,9 @@ const EXTENSION_PAUSE: Duration = Duration::from_secs(5);
 /// What each extension grants, µs.
 const EXTENSION_MICROS: u32 = 90_000_000;
 
+/// How often the guest can change the status line: each change costs the service manager and its listeners time.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often something is said that is not heard, and how long after.
 const ATTEMPTS: u32 = 3;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
@@ -19,12 +22,19 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 pub struct Manager {
     watchdog: Option<Duration>,
     extended: Option<Instant>,
+    status_sent: Option<Instant>,
+    pending_status: Option<String>,
 }
 
 impl Manager {
     /// The one named by our environment.
     pub fn new() -> Self {
-        Self { watchdog: sd_notify::watchdog_enabled(), extended: None }
+        Self {
+            watchdog: sd_notify::watchdog_enabled(),
+            extended: None,
+            status_sent: None,
+            pending_status: None,
+        }
     }
 
     /// Says something; with nobody listening it is dropped. What could not be said is said again: a
@@ -40,10 +50,32 @@ impl Manager {
     }
 
     /// The line of `systemctl status`: the machine's phase, and what the guest said last.
-    pub fn tell_status(&self, record: &Record, said: &str) {
-        let phase = record.phase.as_str();
-        let text = if said.is_empty() { phase.to_owned() } else { format!("{phase}: {said}") };
-        self.tell(&[NotifyState::Status(&text)]);
+    pub fn tell_status(&mut self, record: &Record, said: &str) {
+        self.send_status(&status_line(record, said));
+    }
+
+    /// The same, at most once a second: the last of several counts.
+    pub fn tell_status_soon(&mut self, record: &Record, said: &str) {
+        self.pending_status = Some(status_line(record, said));
+        self.send_pending_status();
+    }
+
+    /// Sends a status that waited for its second, and returns the time until one can be sent. `None` if none waits.
+    pub fn send_pending_status(&mut self) -> Option<Duration> {
+        let text = self.pending_status.take()?;
+        let left =
+            self.status_sent.map_or(Duration::ZERO, |last| STATUS_PAUSE.saturating_sub(last.elapsed()));
+        if left.is_zero() {
+            self.send_status(&text);
+            return None;
+        }
+        self.pending_status = Some(text);
+        Some(left)
+    }
+
+    fn send_status(&mut self, text: &str) {
+        (self.status_sent, self.pending_status) = (Some(Instant::now()), None);
+        self.tell(&[NotifyState::Status(text)]);
     }
 
     /// Extends the start time-out, for a guest that boots and shows that it makes progress; false if it was extended
@@ -73,5 +105,37 @@ impl Manager {
         let limit = self.watchdog?;
         self.tell(&[NotifyState::Watchdog]);
         Some(limit / 2)
+    }
+}
+
+fn status_line(record: &Record, said: &str) -> String {
+    let phase = record.phase.as_str();
+    if said.is_empty() { phase.to_owned() } else { format!("{phase}: {said}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_the_guest_waits_for_its_second() {
+        let mut manager = Manager::new();
+        manager.tell_status_soon(&Record::default(), "one");
+        assert_eq!(manager.pending_status, None);
+        manager.tell_status_soon(&Record::default(), "two");
+        manager.tell_status_soon(&Record::default(), "three");
+        assert!(manager.send_pending_status().is_some_and(|left| left <= STATUS_PAUSE));
+        assert!(manager.pending_status.as_ref().is_some_and(|text| text.ends_with(": three")));
+        manager.status_sent = Instant::now().checked_sub(STATUS_PAUSE);
+        assert_eq!((manager.send_pending_status(), manager.pending_status.take()), (None, None));
+    }
+
+    #[test]
+    fn a_change_of_the_phase_does_not_wait() {
+        let mut manager = Manager::new();
+        manager.tell_status_soon(&Record::default(), "one");
+        manager.tell_status_soon(&Record::default(), "two");
+        manager.tell_status(&Record::default(), "");
+        assert_eq!(manager.pending_status, None);
     }
 }

@@ -5,6 +5,7 @@ mod answers;
 mod boot;
 mod leave;
 mod signals;
+mod timers;
 
 use super::console::{Console, Guest, Hotkey, Typed};
 use super::control::{Control, FIRST_CLIENT};
@@ -219,10 +220,15 @@ impl Loop {
         self.tell_status();
     }
 
-    fn tell_status(&self) {
+    /// What the status line says of the guest.
+    fn status_text(&self) -> String {
         let waits = self.boot.waits_for().filter(|_| !self.ready && self.stop.is_none());
-        let waits = waits.map(|unit| format!("waits for {unit}"));
-        self.manager.tell_status(&self.terms.record, waits.as_deref().unwrap_or(&self.status));
+        waits.map_or_else(|| self.status.clone(), |unit| format!("waits for {unit}"))
+    }
+
+    fn tell_status(&mut self) {
+        let text = self.status_text();
+        self.manager.tell_status(&self.terms.record, &text);
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -242,14 +248,7 @@ impl Loop {
     /// Waits for events and handles them.
     fn turn(&mut self) -> Result<Option<Left>> {
         let mut events = [EpollEvent::empty(); 8];
-        let stop = self.stop.as_ref().and_then(Stop::time_left);
-        let watchdog = self.manager.feed_watchdog();
-        let responder = self.responder.as_ref().and_then(Responder::time_left);
-        let paused = self.watch_inboxes();
-        let freezing = self.freezing.as_ref().map(|_| FREEZING_PAUSE);
-        let rules = self.rules.as_ref().and_then(Rules::time_left);
-        let times = [stop, watchdog, responder, paused, freezing, self.start_time_left(), rules];
-        let timeout = times.into_iter().flatten().min().map_or(EpollTimeout::NONE, |left| {
+        let timeout = self.do_due().map_or(EpollTimeout::NONE, |left| {
             EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
         });
         let count = match self.epoll.wait(&mut events, timeout) {
@@ -382,7 +381,8 @@ impl Loop {
                 Word::Status(status) if self.stop.is_none() || !status.is_empty() => {
                     let is_new = self.boot.said(&status);
                     self.status = status;
-                    self.tell_status();
+                    let text = self.status_text();
+                    self.manager.tell_status_soon(&self.terms.record, &text);
                     self.progress(is_new);
                 }
                 Word::Stopping => {

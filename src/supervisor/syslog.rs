@@ -1,20 +1,18 @@
 //! What a guest without a journal writes to `/dev/log`, made into entries of the host's journal. Called
 //! by the event loop when something is there. Everything is bounded: one datagram at a time on the
-//! stack, so many a turn, so many in ten seconds; nothing is kept.
+//! stack, so many a turn, a rate limit; nothing is kept.
 
 use super::console::Guest;
 use super::inbox::Inbox;
+use super::rate_limit::RateLimit;
 use crate::host::entries::Journal;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The longest message taken; what is longer is cut.
 const LONGEST: usize = 2048;
 /// Datagrams read before others have their turn.
 const TURN: usize = 32;
-/// Messages taken in [`WINDOW`], as journald takes of a service in a third of the time.
-const MANY: u32 = 3000;
-const WINDOW: Duration = Duration::from_secs(10);
 
 /// The receiving end of a guest's `/dev/log`.
 #[derive(Debug)]
@@ -22,9 +20,7 @@ pub struct Syslog {
     inbox: Inbox,
     journal: Option<Journal>,
     own: [(&'static str, String); 2],
-    since: Instant,
-    taken: u32,
-    dropped: u32,
+    limit: RateLimit,
 }
 
 /// A message taken apart.
@@ -49,9 +45,7 @@ impl Syslog {
             inbox: Inbox::new(socket),
             journal: Journal::open(),
             own: [("CORACLE_MACHINE", guest.name.to_owned()), ("CORACLE_BOOT_ID", guest.boot_id.to_owned())],
-            since: Instant::now(),
-            taken: 0,
-            dropped: 0,
+            limit: RateLimit::new(),
         }
     }
 
@@ -75,31 +69,25 @@ impl Syslog {
         let mut buffer = [0u8; LONGEST];
         for _ in 0..TURN {
             let Some(received) = self.inbox.receive(&mut buffer) else { return };
-            if self.may_take() {
+            self.report_dropped();
+            if self.limit.accepts() {
                 self.pass(&parse(buffer.get(..received.length).unwrap_or_default()));
             }
         }
     }
 
-    fn may_take(&mut self) -> bool {
-        if self.since.elapsed() > WINDOW {
-            let dropped = std::mem::take(&mut self.dropped);
-            (self.since, self.taken) = (Instant::now(), 0);
-            if dropped > 0 {
-                let text = format!("{dropped} messages of the guest were left out: it says too much");
-                self.pass(&Parsed {
-                    severity: 4,
-                    facility: 5,
-                    tag: b"coracle",
-                    pid: b"",
-                    text: text.as_bytes(),
-                });
-            }
+    /// Reports messages dropped in a window that is over, and returns the time until there are some to report.
+    pub fn report_dropped(&mut self) -> Option<Duration> {
+        if let Some(dropped) = self.limit.report() {
+            self.pass(&Parsed {
+                severity: 4,
+                facility: 5,
+                tag: b"coracle",
+                pid: b"",
+                text: format!("{dropped} messages left out: the guest exceeded the rate limit").as_bytes(),
+            });
         }
-        self.taken = self.taken.saturating_add(1);
-        let is_taken = self.taken <= MANY;
-        self.dropped = self.dropped.saturating_add(u32::from(!is_taken));
-        is_taken
+        self.limit.time_left()
     }
 
     fn pass(&mut self, message: &Parsed<'_>) {
