@@ -32,6 +32,8 @@ type ListedUnit =
     default_path = "/org/freedesktop/systemd1"
 )]
 trait Manager {
+    #[zbus(property)]
+    fn version(&self) -> zbus::Result<String>;
     fn subscribe(&self) -> zbus::Result<()>;
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
@@ -130,6 +132,16 @@ impl UnitStatus {
 /// Whether PID 1 of this host is systemd (sd_booted(3)).
 pub fn is_running() -> bool {
     std::path::Path::new("/run/systemd/system").is_dir()
+}
+
+/// Returns the version of the running systemd, for example `257.7-1`.
+///
+/// # Errors
+/// systemd does not answer.
+pub async fn version() -> Result<String> {
+    let connection = bus::connect(bus::PATIENCE).await?;
+    let refused = |error| bus::failure(error).context("cannot read the version of systemd");
+    manager(&connection).await?.version().await.map_err(refused)
 }
 
 /// Reads the unit files again (`systemctl daemon-reload`).

@@ -6,6 +6,23 @@ use crate::host::systemd1;
 use crate::paths::Paths;
 use std::path::Path;
 
+/// A fault of systemd that running machines expose.
+struct Fault {
+    /// Its public identifier.
+    id: &'static str,
+    /// Its effect, in one clause.
+    effect: &'static str,
+    /// Per affected release: the release and the first of its updates without the fault.
+    fixed: &'static [(u32, u32)],
+}
+
+/// The known faults of systemd. Source: the CVE records and the release notes of systemd.
+const FAULTS: [Fault; 1] = [Fault {
+    id: "CVE-2026-40223",
+    effect: "while a machine runs, any local user can make it fail an assertion",
+    fixed: &[(258, 5), (259, 2)],
+}];
+
 /// Everything there is to say of the host's services.
 pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
     if !systemd1::is_running() {
@@ -29,6 +46,10 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
             "run 'make install', then 'systemctl daemon-reload'",
         ),
     ));
+    match block_on(systemd1::version()).and_then(|version| version) {
+        Ok(version) => findings.extend(faults(&version)),
+        Err(error) => log::debug!("{error}, ignoring"),
+    }
     if !Path::new("/run/systemd/journal/socket").exists() {
         findings.push(Finding::risk(
             "the journal does not listen: consoles of machines are lost",
@@ -44,6 +65,32 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The known faults of this version of systemd.
+fn faults(version: &str) -> Vec<Finding> {
+    let Some((release, update)) = parse_version(version) else { return Vec::new() };
+    let finding = |fault: &Fault| {
+        let (_, fixed) =
+            fault.fixed.iter().find(|(affected, fixed)| *affected == release && update < *fixed)?;
+        Some(Finding::risk(
+            format!("systemd {version} has a known fault, {}: {}", fault.id, fault.effect),
+            format!(
+                "update systemd to {release}.{fixed}, and run 'systemctl daemon-reexec'; if the distribution has \
+                 mended it in an older version, nothing needs to be done"
+            ),
+        ))
+    };
+    FAULTS.iter().filter_map(finding).collect()
+}
+
+/// Splits a version of systemd into release and update: `258.4-1.fc43` is 258 and 4, `259~rc1` is 259 and 0.
+fn parse_version(version: &str) -> Option<(u32, u32)> {
+    let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let version = version.trim_start_matches('v');
+    let (release, rest) = version.split_at(digits(version));
+    let update = rest.strip_prefix('.').and_then(|rest| rest[..digits(rest)].parse().ok()).unwrap_or(0);
+    Some((release.parse().ok()?, update))
 }
 
 /// `missing` where systemd does not know a unit; where it is masked or failed, that.
@@ -62,5 +109,36 @@ fn unit(name: &str, missing: Finding) -> Option<Finding> {
             format!("see 'journalctl -u {name}', then 'systemctl restart {name}'"),
         )),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_systemd_with_known_faults_are_named() {
+        let wrong = [
+            ("258", "258.5"),
+            ("258.4-1.fc43", "258.5"),
+            ("258~rc2-1", "258.5"),
+            ("259", "259.2"),
+            ("259.1-1", "259.2"),
+            ("v259.1", "259.2"),
+            ("259-1ubuntu3", "259.2"),
+        ];
+        for (version, fixed) in wrong {
+            let findings = faults(version);
+            assert_eq!(findings.len(), 1, "{version}");
+            let Finding { severity, what, cure } = &findings[0];
+            assert_eq!(*severity, super::super::Severity::Risk);
+            assert!(what.contains(version) && what.contains("CVE-2026-40223"), "{what}");
+            assert!(cure.starts_with(&format!("update systemd to {fixed},")), "{cure}");
+        }
+        for version in
+            ["252.38-1~deb12u1", "257.7-1", "258.5", "258.10-2", "259.2", "260~rc1-1", "262", "", "x"]
+        {
+            assert_eq!(faults(version), [], "{version}");
+        }
     }
 }
