@@ -85,10 +85,12 @@ install: $(INSTALL_NEEDS)
 		ln -sfn "../coracle-refit@.service" "$(libdir)/system/$$other.service.wants/coracle-refit@$$other.service"
 	done
 	# systemd's units of AppArmor load it at the next boot; a host that confines now loads it now
-	install -Dm644 apparmor/coracle-machine "$(DESTDIR)/etc/apparmor.d/coracle-machine"
+	for file in abstractions/coracle-machine coracle-machine coracle-machine-nesting; do
+		install -Dm644 "apparmor/$$file" "$(DESTDIR)/etc/apparmor.d/$$file"
+	done
 	if [ -z "$(DESTDIR)" ] && [ "$$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] &&
 		command -v apparmor_parser >/dev/null; then
-		apparmor_parser --replace /etc/apparmor.d/coracle-machine
+		apparmor_parser --replace /etc/apparmor.d/coracle-machine{,-nesting}
 	fi
 	# Root of a machine leaves setuid programs in its tree: no user of the host may get there.
 	install -Dm644 tmpfiles.d/coracle.conf "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf"

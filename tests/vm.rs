@@ -188,6 +188,13 @@ fn machines_have_a_profile_of_apparmor() {
     let log = vm.sh_ok("journalctl -k -q --no-pager -o cat | grep 'apparmor=\"DENIED\"' || true");
     assert_eq!(log, "", "nothing of a system is denied");
     vm.coracle(&["stop", "trixie"]);
+    // A procfs elsewhere would not be known to the rules: neither a new one nor a bind.
+    let elsewhere = "mkdir -p /m; mount -t proc p /m 2>/dev/null && echo procfs; \
+                     mount -t sysfs s /m 2>/dev/null && echo sysfs; \
+                     mount -o bind /proc /m 2>/dev/null && echo bind; \
+                     mount -o rbind /sys /m 2>/dev/null && echo sys; \
+                     mount -o bind /proc/sys /m 2>/dev/null && echo part; \
+                     mount -o bind /usr /m && umount /m && mount -t tmpfs t /m && umount /m && echo tried";
     // Where root inside is root of the host and takes the masks off, it is what is left in the way.
     let tries = "umount -l /proc/kcore /proc/sysrq-trigger 2>/dev/null; mkdir -p /m; \
                  head -c1 /proc/kcore >/dev/null 2>&1 && echo kcore; mount -t debugfs d /m 2>/dev/null && echo debugfs; \
@@ -198,8 +205,16 @@ fn machines_have_a_profile_of_apparmor() {
         vm.coracle(&["start", "same"]);
         let out = vm.exec(&["coracle", "exec", "same", "--", "/bin/sh", "-c", tries]);
         assert_eq!(out.stdout != "tried\n", open, "{profile}: {out}");
+        let out = vm.exec(&["coracle", "exec", "same", "--", "/bin/sh", "-c", elsewhere]);
+        assert_eq!(out.stdout != "tried\n", open, "{profile}: {out}");
         vm.coracle(&["stop", "same"]);
     }
+    vm.define("same", "[security]\nnesting = true\n");
+    vm.coracle(&["start", "same"]);
+    let nested = "cat /proc/self/attr/current; mkdir -p /m; mount -t proc p /m && echo procfs";
+    let out = vm.exec(&["coracle", "exec", "same", "--", "/bin/sh", "-c", nested]);
+    assert_eq!(out.stdout, "coracle-machine-nesting (enforce)\nprocfs\n", "{out}");
+    vm.coracle(&["stop", "same"]);
     vm.define("same", "[security]\napparmor-profile = \"nowhere\"\n");
     let out = vm.exec(&["coracle", "start", "same"]);
     assert!(

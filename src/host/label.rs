@@ -2,7 +2,7 @@
 //! by `run` before a start, by `control` before a command enters; they are written by the children.
 
 use crate::error::{Error, Result};
-use crate::machine::security::{APPARMOR_PROFILE, Security};
+use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE, Security};
 use crate::plan::step::Label;
 use std::path::Path;
 
@@ -40,9 +40,10 @@ pub fn is_loaded(profile: &str) -> bool {
 
 /// Whether the machine's profile is our own and enforced, which refuses families of sockets however they are created.
 pub fn refuses_families(security: &Security) -> bool {
-    let is_ours = security.apparmor_profile.as_deref().is_none_or(|profile| profile == APPARMOR_PROFILE);
+    let profile = security.apparmor_profile.as_deref().unwrap_or(security.own_profile());
+    let is_ours = [APPARMOR_PROFILE, APPARMOR_NESTING_PROFILE].contains(&profile);
     let profiles = if has_apparmor() { std::fs::read_to_string(PROFILES) } else { Ok(String::new()) };
-    let enforced = format!("{APPARMOR_PROFILE} (enforce)");
+    let enforced = format!("{profile} (enforce)");
     is_ours
         && security.selinux_context.is_none()
         && profiles.is_ok_and(|text| text.lines().any(|line| line == enforced))
@@ -70,8 +71,9 @@ pub fn of_machine(security: &Security) -> Result<Option<Label>> {
         (None, Some("unconfined")) => Ok(None),
         (None, Some(profile)) if is_loaded(profile) => Ok(of(&APPARMOR, profile)),
         (None, Some(profile)) => Err(not_loaded(profile)),
-        (None, None) if is_loaded(APPARMOR_PROFILE) => Ok(of(&APPARMOR, APPARMOR_PROFILE)),
-        (None, None) => Ok(None),
+        (None, None) => {
+            Ok(Some(security.own_profile()).filter(|own| is_loaded(own)).and_then(|own| of(&APPARMOR, own)))
+        }
     }
 }
 

@@ -49,6 +49,9 @@ pub const CAPABILITIES: [&str; 41] = [
 
 /// The AppArmor profile that is installed with us.
 pub const APPARMOR_PROFILE: &str = "coracle-machine";
+/// The installed AppArmor profile of machines with [`Security::nesting`], in which containers mount a procfs of their
+/// own.
+pub const APPARMOR_NESTING_PROFILE: &str = "coracle-machine-nesting";
 
 /// Devices that systemd-nspawn(1) gives where the host has them, and that containers inside are given.
 pub const OPTIONAL_DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
@@ -71,7 +74,8 @@ pub struct Security {
     pub devices: Vec<PathBuf>,
     /// Devices that it has where the host has them, of [`OPTIONAL_DEVICES`].
     pub optional_devices: Vec<PathBuf>,
-    /// The AppArmor profile its processes have; [`APPARMOR_PROFILE`] where not given, and where it is loaded.
+    /// The AppArmor profile its processes have; [`Security::own_profile`] where not given, and where it is
+    /// loaded.
     pub apparmor_profile: Option<String>,
     /// The SELinux context of its processes.
     pub selinux_context: Option<String>,
@@ -81,4 +85,11 @@ pub struct Security {
     pub nesting: bool,
     /// Whether setuid programs gain nothing (prctl(2), PR_SET_NO_NEW_PRIVS).
     pub no_new_privileges: bool,
+}
+
+impl Security {
+    /// Returns the installed AppArmor profile that is meant for the machine.
+    pub fn own_profile(&self) -> &'static str {
+        if self.nesting { APPARMOR_NESTING_PROFILE } else { APPARMOR_PROFILE }
+    }
 }

@@ -154,7 +154,7 @@ impl Vm {
         let unpack = [
             "sh",
             "-euc",
-            "tar xf - -C / && apparmor_parser -r /etc/apparmor.d/coracle-machine && systemctl daemon-reload",
+            "tar xf - -C / && apparmor_parser -r /etc/apparmor.d/coracle-machine /etc/apparmor.d/coracle-machine-nesting && systemctl daemon-reload",
         ];
         self.job(BOUND, &["-i"], Stdio::from(archive), &unpack)
             .wait(BOUND + SLACK)

@@ -2,7 +2,7 @@
 
 use super::{Finding, number};
 use crate::host::label;
-use crate::machine::security::APPARMOR_PROFILE;
+use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE};
 use std::path::Path;
 
 /// Namespaces a machine has, as `/proc/self/ns` names them.
@@ -21,7 +21,7 @@ const NEARLY_FULL: u64 = 80;
 pub(super) fn findings() -> Vec<Finding> {
     let mut findings = features();
     findings.extend(NAMESPACES.iter().filter_map(|kind| namespaces(kind)));
-    findings.extend(profile());
+    findings.extend(profiles());
     findings.extend(inotify());
     findings.extend(terminals());
     let users = std::fs::read_to_string("/proc/key-users").unwrap_or_default();
@@ -73,11 +73,20 @@ fn namespaces(kind: &str) -> Option<Finding> {
     }
 }
 
-fn profile() -> Option<Finding> {
-    (label::has_apparmor() && !label::is_loaded(APPARMOR_PROFILE)).then(|| {
+fn profiles() -> Option<Finding> {
+    if !label::has_apparmor() {
+        return None;
+    }
+    let all = [APPARMOR_PROFILE, APPARMOR_NESTING_PROFILE];
+    let missing: Vec<&str> = all.into_iter().filter(|profile| !label::is_loaded(profile)).collect();
+    (!missing.is_empty()).then(|| {
+        let files = missing.iter().map(|profile| format!(" /etc/apparmor.d/{profile}")).collect::<String>();
         Finding::risk(
-            format!("AppArmor is active, and machines run without its profile '{APPARMOR_PROFILE}': it is not loaded"),
-            format!("apparmor_parser -r /etc/apparmor.d/{APPARMOR_PROFILE}"),
+            format!(
+                "AppArmor is active, and machines run without a profile of it: '{}' is not loaded",
+                missing.join("', '")
+            ),
+            format!("apparmor_parser -r{files}"),
         )
     })
 }
