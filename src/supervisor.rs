@@ -17,6 +17,7 @@ mod manager;
 mod names;
 mod rate_limit;
 pub mod registration;
+mod repeats;
 pub mod reserve;
 pub mod responder;
 mod rights;

@@ -81,6 +81,11 @@ fn meant(
     file: Option<&Path>,
     said: Layer,
 ) -> Option<Resolved> {
+    if !name.is_registrable() {
+        let error = Error::new(format!("machined does not register machine '{name}': its name contains '_'"))
+            .hint("replace '_' with '-', or do without machinectl and 'systemctl -M' for this machine");
+        checked.problems.push(Problem::new(file, &error).as_warning());
+    }
     match resolve(paths, name, said, Profile::Unit) {
         Ok(resolved) => {
             checked.problems.extend(resolved.warnings.iter().cloned());

@@ -31,6 +31,8 @@ pub struct Status {
     pub supervisor: Option<u32>,
     /// Machine id, 32 hex digits.
     pub machine_id: Option<String>,
+    /// Why machined does not know it, while it runs.
+    pub unregistered: Option<String>,
     /// Name of the host's end of its link.
     pub host_interface: Option<String>,
     /// The zone it is in.
@@ -102,6 +104,7 @@ pub fn collect(
     Ok(Status {
         supervisor: alive.map(|record| record.supervisor),
         machine_id: record.as_ref().map(|record| record.machine_id.clone()).filter(|id| !id.is_empty()),
+        unregistered: alive.filter(|record| !record.registered).map(|_| unregistered(name)),
         out_of_memory_kills: alive
             .and_then(|record| record.cgroup.as_deref())
             .map_or(0, cgroup::out_of_memory_kills),
@@ -173,6 +176,7 @@ impl Status {
             ("says", said),
             ("stopping", self.waits.clone()),
             ("since", since),
+            ("machined", self.unregistered.clone()),
             ("init", machine.init.clone()),
             ("leader", machine.leader.map(number)),
             ("supervisor", self.supervisor.map(number)),
@@ -207,6 +211,12 @@ impl From<&UnitStatus> for Unit {
             failure: (status.active_state == "failed").then(|| status.describe_failure()),
         }
     }
+}
+
+/// Why machined does not know a running machine, and the effect.
+fn unregistered(name: &Name) -> String {
+    let why = if name.is_registrable() { "" } else { ", because its name contains '_'" };
+    format!("does not know it{why}: machinectl and 'systemctl -M' do not find it")
 }
 
 /// The ports that start a machine, where systemd listens at them.
@@ -251,6 +261,7 @@ mod tests {
             machine: Row::of_unit(&name, Some("failed")),
             supervisor: None,
             machine_id: None,
+            unregistered: None,
             host_interface: None,
             out_of_memory_kills: 0,
             zone: None,
@@ -262,6 +273,11 @@ mod tests {
             flight: None,
             log: vec!["a line".into()],
         };
+        let status_of = |name| Some(unregistered(&Name::new(name).unwrap()));
+        let running = Status { unregistered: status_of("web_1"), ..status.clone() };
+        let line =
+            "does not know it, because its name contains '_': machinectl and 'systemctl -M' do not find it";
+        assert!(running.lines().contains(&("machined", line.to_owned())), "{:?}", running.lines());
         let mut out = Vec::new();
         status.write(&mut out).unwrap();
         assert_eq!(

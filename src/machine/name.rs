@@ -35,6 +35,11 @@ impl Name {
         Ok(Self(name.to_owned()))
     }
 
+    /// Whether machined registers a machine of this name: it takes host names without `_` only.
+    pub fn is_registrable(&self) -> bool {
+        !self.0.contains('_')
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -60,7 +65,7 @@ mod tests {
     #[test]
     fn takes_host_names_only() {
         for good in ["web", "web-1", "a.b", "x_y", "0"] {
-            assert!(Name::new(good).is_ok(), "{good}");
+            assert_eq!(Name::new(good).unwrap().is_registrable(), good != "x_y", "{good}");
         }
         for bad in ["", ".", "..", "a/b", "a b", "-a", "a-", "a..b", "ü", "a\0", &"x".repeat(65)] {
             assert!(Name::new(bad).is_err(), "{bad:?}");

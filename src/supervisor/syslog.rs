@@ -5,9 +5,11 @@
 use super::console::Guest;
 use super::inbox::Inbox;
 use super::rate_limit::RateLimit;
+use super::repeats::{Repeats, Verdict};
 use crate::host::entries::Journal;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
 
 /// The longest message taken; what is longer is cut.
 const LONGEST: usize = 2048;
@@ -21,6 +23,7 @@ pub struct Syslog {
     journal: Option<Journal>,
     own: [(&'static str, String); 2],
     limit: RateLimit,
+    repeats: Repeats,
 }
 
 /// A message taken apart.
@@ -46,6 +49,7 @@ impl Syslog {
             journal: Journal::open(),
             own: [("CORACLE_MACHINE", guest.name.to_owned()), ("CORACLE_BOOT_ID", guest.boot_id.to_owned())],
             limit: RateLimit::new(),
+            repeats: Repeats::default(),
         }
     }
 
@@ -71,7 +75,7 @@ impl Syslog {
             let Some(received) = self.inbox.receive(&mut buffer) else { return };
             self.report_dropped();
             if self.limit.accepts() {
-                self.pass(&parse(buffer.get(..received.length).unwrap_or_default()));
+                self.take(&parse(buffer.get(..received.length).unwrap_or_default()));
             }
         }
     }
@@ -88,6 +92,21 @@ impl Syslog {
             });
         }
         self.limit.time_left()
+    }
+
+    /// Passes a message on, unless it repeats. Its process id may differ: a program that is started again has another.
+    fn take(&mut self, message: &Parsed<'_>) {
+        let mut hasher = DefaultHasher::new();
+        (message.severity, message.facility, message.tag, message.text).hash(&mut hasher);
+        match self.repeats.judge(hasher.finish(), Instant::now()) {
+            Verdict::Write => self.pass(message),
+            Verdict::Omit => {}
+            Verdict::Count(count) => {
+                let repeated = format!("message repeated {count} times: [ ");
+                let text = [repeated.as_bytes(), message.text, b" ]"].concat();
+                self.pass(&Parsed { text: &text, ..*message });
+            }
+        }
     }
 
     fn pass(&mut self, message: &Parsed<'_>) {

@@ -1,0 +1,126 @@
+//! Repeated messages of a guest. A message that comes again and again is written a few times; further ones are counted
+//! and written as one entry with the count, at intervals that double. Called by `syslog`; the memory is bounded.
+
+use std::time::{Duration, Instant};
+
+/// Messages remembered. The one not seen for the longest time is forgotten first.
+const REMEMBERED: usize = 32;
+/// How often a message is written before it counts as repeated.
+const WRITTEN: u32 = 3;
+/// A message not seen for this long is not a repetition.
+const QUIET: Duration = Duration::from_secs(60);
+/// The first and the longest interval between two counts.
+const FIRST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The recent messages of a guest.
+#[derive(Debug, Default)]
+pub struct Repeats(Vec<Message>);
+
+#[derive(Debug)]
+struct Message {
+    hash: u64,
+    written: u32,
+    counted: u32,
+    seen: Instant,
+    since: Instant,
+    interval: Duration,
+}
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is written.
+    Write,
+    /// It is counted only.
+    Omit,
+    /// It is written with the number of messages since the last entry, this one included.
+    Count(u32),
+}
+
+impl Repeats {
+    /// Judges a message by the hash of everything that makes it equal to another one.
+    pub fn judge(&mut self, hash: u64, now: Instant) -> Verdict {
+        if let Some(known) = self.0.iter_mut().find(|known| known.hash == hash) {
+            return known.judge(now);
+        }
+        if self.0.len() >= REMEMBERED
+            && let Some(oldest) = (0..self.0.len()).min_by_key(|at| self.0[*at].seen)
+        {
+            self.0.swap_remove(oldest);
+        }
+        self.0.push(Message { hash, written: 1, counted: 0, seen: now, since: now, interval: FIRST });
+        Verdict::Write
+    }
+}
+
+impl Message {
+    fn judge(&mut self, now: Instant) -> Verdict {
+        let is_quiet = now.duration_since(self.seen) >= QUIET;
+        self.seen = now;
+        if is_quiet {
+            (self.written, self.since, self.interval) = (0, now, FIRST);
+        }
+        if self.written < WRITTEN && self.counted == 0 {
+            (self.written, self.since) = (self.written + 1, now);
+            return Verdict::Write;
+        }
+        self.counted = self.counted.saturating_add(1);
+        if !is_quiet && now.duration_since(self.since) < self.interval {
+            return Verdict::Omit;
+        }
+        self.since = now;
+        self.interval = if is_quiet { FIRST } else { (self.interval * 2).min(LONGEST) };
+        Verdict::Count(std::mem::take(&mut self.counted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_gettys_that_fail_for_ever_write_few_lines() {
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
+        let (mut lines, mut counted) = (0, 0);
+        for second in (0..86_400).step_by(10) {
+            for terminal in 1..=6 {
+                match repeats.judge(terminal, start + Duration::from_secs(second)) {
+                    Verdict::Omit => {}
+                    Verdict::Write => (lines, counted) = (lines + 1, counted + 1),
+                    Verdict::Count(count) => (lines, counted) = (lines + 1, counted + count),
+                }
+            }
+        }
+        assert!(lines < 6 * 40, "{lines} lines in a day");
+        // No more than the last hour has not been written yet.
+        assert!(counted >= 6 * (8640 - 360), "{counted}");
+    }
+
+    #[test]
+    fn messages_now_and_then_are_all_written() {
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
+        for minute in 0..100 {
+            assert_eq!(repeats.judge(1, start + QUIET * minute), Verdict::Write);
+        }
+    }
+
+    #[test]
+    fn a_burst_is_counted_when_the_message_comes_again() {
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
+        let verdicts: Vec<Verdict> = (0..10).map(|_| repeats.judge(1, start)).collect();
+        assert_eq!(verdicts[..3], [Verdict::Write; 3]);
+        assert_eq!(verdicts[3..], [Verdict::Omit; 7]);
+        assert_eq!(repeats.judge(1, start + QUIET), Verdict::Count(8));
+        assert_eq!(repeats.judge(1, start + QUIET * 2), Verdict::Write);
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        for hash in 0..1000 {
+            assert_eq!(repeats.judge(hash, now), Verdict::Write);
+        }
+        assert_eq!(repeats.0.len(), REMEMBERED);
+    }
+}
