@@ -35,6 +35,8 @@ pub enum FromPayload {
     Replaced,
     /// It has a terminal, whose other side comes along.
     Terminal,
+    /// It has created the pipe that stands for the kernel's log, whose descriptor comes along.
+    KernelLog,
     /// All its steps are done; with it may come the console's descriptor.
     Done,
     /// A step failed which the machine can do without; the next one follows.

@@ -49,7 +49,10 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, place: Place) -> ! {
             Ok(()) => {}
         }
     }
-    let console: Option<OwnedFd> = builder.into_console();
+    let (console, kernel_log) = builder.into_descriptors();
+    if let Some(kernel_log) = kernel_log {
+        let _ = link.say(&FromPayload::KernelLog, Some(rustix::fd::AsFd::as_fd(&kernel_log)));
+    }
     let _ = link.say(&FromPayload::Done, console.as_ref().map(rustix::fd::AsFd::as_fd));
     process::exit_now(0)
 }

@@ -17,6 +17,7 @@ use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice};
+use crate::machine::security::Procfs;
 use crate::machine::users::{NESTING_RANGE_SIZE, Ownership, RANGE_SIZE, Users};
 use crate::sys::mount::{Attributes, Depth};
 use std::ffi::OsString;
@@ -121,6 +122,8 @@ pub struct Plan {
     pub waits_for_ready: bool,
     /// The capabilities PID 1 keeps, a mask of bits.
     pub capabilities: u64,
+    /// Whether fresh instances of procfs and sysfs can be mounted inside.
+    pub procfs_full: bool,
     /// What the console is connected to; never `Auto`.
     pub console: Console,
 }
@@ -138,6 +141,7 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
     let console = console(machine, facts);
     let has_console = console != Console::Pipe;
     let build = build_steps(machine, facts, init, has_console);
+    let procfs_full = shows_full_procfs(machine, init);
     let capabilities = capabilities::kept(
         &machine.security,
         machine.network.mode.is_private(),
@@ -153,6 +157,7 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
         build,
         lead: lead_steps(machine, facts, has_console, capabilities)?,
         capabilities,
+        procfs_full,
         namespaces: namespaces(machine, facts),
         id_map: facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, id_count(machine))),
         init,
@@ -237,6 +242,16 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
     steps
 }
 
+/// Whether the machine has instances of procfs and sysfs without masks.
+fn shows_full_procfs(machine: &Machine, init: Init) -> bool {
+    let has_own_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
+    match machine.security.procfs {
+        Procfs::Full => true,
+        Procfs::Masked => false,
+        Procfs::Auto => machine.security.nesting || (init == Init::Systemd && has_own_ids),
+    }
+}
+
 /// The builder's part.
 fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) -> Vec<BuildStep> {
     let map_ids = facts.user_namespace && machine.ownership == Ownership::Map;
@@ -257,7 +272,7 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         read_only: machine.root.read_only,
         mount_points: files::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
     });
-    steps.extend(files::api(machine, facts));
+    steps.extend(files::api(machine, facts, shows_full_procfs(machine, init)));
     // After `/run`, where most links lead.
     steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::Resolver));
     if let Some(file) = &facts.hosts_file {

@@ -72,7 +72,7 @@ fn podman_runs_in_a_machine_that_nests() {
     assert_eq!(host.in_guest("outer", &["systemctl", "is-system-running"]).stdout, "running\n");
     // What it is open for is said.
     let said = host.coracle(&["inspect", "--security", "outer"]);
-    for opened in ["the filter lets '@keyring' through", "/proc and /sys that are masked", "tun and fuse"] {
+    for opened in ["the filter lets '@keyring' through", "procfs is full", "tun and fuse"] {
         assert!(said.contains(opened), "{opened}: {said}");
     }
     host.coracle(&["stop", "outer"]);
@@ -117,8 +117,29 @@ fn coracle_runs_in_a_machine_that_nests() {
 }
 
 #[test]
+fn services_of_a_default_machine_have_a_proc_of_their_own() {
+    let host = Host::start(&["trixie"]);
+    host.define("trixie", "");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    let unit = |words: &[&str]| {
+        let run = ["coracle", "exec", "trixie", "--", "systemd-run", "-q", "--wait", "--pipe"];
+        host.exec(&[&run, words].concat())
+    };
+    let out = unit(&["-p", "ProtectProc=invisible", "-p", "User=nobody", "sh", "-c", "cat /proc/1/comm"]);
+    assert_eq!(out.stdout, "", "{out}");
+    assert_ne!(unit(&["-p", "ProcSubset=pid", "cat", "/proc/meminfo"]).status, 0);
+    let out =
+        unit(&["-p", "PrivatePIDs=yes", "cut", "-d ", "-f1", "/proc/self/stat"]).success("PrivatePIDs=");
+    assert_eq!(out.stdout, "1\n", "{out}");
+    let out = unit(&["-p", "PrivatePIDs=yes", "cat", "/proc/1/comm"]).success("PrivatePIDs=");
+    assert_eq!(out.stdout, "cat\n", "{out}");
+    host.coracle(&["stop", "trixie"]);
+    host.stop();
+}
+
+#[test]
 fn a_machine_that_does_not_nest_stays_closed() {
-    let (host, before) = outer("");
+    let (host, before) = outer("[security]\nprocfs = \"masked\"\n");
     let inside = |script: &str| inside(&host, script);
     for (container, word) in [
         (format!("{PODMAN} --network=none --rootfs /srv/box true"), "permi"),
@@ -126,7 +147,7 @@ fn a_machine_that_does_not_nest_stays_closed() {
         ("mount -t proc none /mnt".to_owned(), "too revealing"),
         ("cat /dev/fuse".to_owned(), "No such file"),
         ("cat /dev/net/tun".to_owned(), "No such file"),
-        ("ls /run/host/proc".to_owned(), "No such file"),
+        ("ls /run/host/full".to_owned(), "No such file"),
         ("setpriv --reuid=70000 true".to_owned(), "Invalid argument"),
     ] {
         let out = inside(&container);

@@ -17,6 +17,7 @@ use crate::machine::egress::Destination;
 use crate::machine::init::{InitChoice, Wait};
 use crate::machine::name::Name;
 use crate::machine::network::{HostNames, InterfaceName, Mode, Names, Port, ResolvConf, Zone};
+use crate::machine::security::Procfs;
 use crate::machine::users::Users;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -368,6 +369,8 @@ settings! {
     selinux_context: One<String> = One "security.selinux-context";
     /// The SELinux context of files in file systems that it gets.
     selinux_apifs_context: One<String> = One "security.selinux-apifs-context";
+    /// How much of procfs and sysfs it may mount.
+    procfs: One<Procfs> = One "security.procfs";
     /// Whether containers run inside.
     nesting: One<bool> = One "security.nesting";
     /// Whether setuid programs gain nothing.

@@ -15,7 +15,7 @@ use crate::machine::name::Name;
 use crate::machine::network::{Further, FurtherKind, HostNames, Mode, Names, Network, ResolvConf};
 use crate::machine::resources::Resources;
 use crate::machine::root::Root;
-use crate::machine::security::{NESTING_CALLS, OPTIONAL_DEVICES, Security};
+use crate::machine::security::{NESTING_CALLS, OPTIONAL_DEVICES, Procfs, Security};
 use crate::machine::users::{Ownership, Users};
 use crate::machine::{Machine, Parts, Register};
 use crate::paths::Paths;
@@ -90,6 +90,7 @@ fn filled(name: &Name, mut said: Layer, profile: Profile) -> Layer {
     said.resolv_conf.fill(|| ResolvConf::Auto);
     said.hosts.fill(|| HostNames::Auto);
     said.environment.keep_last(|variable| variable.name.clone());
+    said.procfs.fill(|| Procfs::Auto);
     said.nesting.fill(|| false);
     said.no_new_privileges.fill(|| false);
     // A defined machine is booted, unless it is told to run a command.
@@ -266,6 +267,7 @@ fn security(said: &Layer, profile: Profile) -> Result<Security> {
         apparmor_profile: said.apparmor_profile.value().cloned(),
         selinux_context: said.selinux_context.value().cloned(),
         selinux_apifs_context: said.selinux_apifs_context.value().cloned(),
+        procfs: known(&said.procfs, "security.procfs")?,
         nesting,
         no_new_privileges: known(&said.no_new_privileges, "security.no-new-privileges")?,
     })

@@ -55,6 +55,8 @@ pub struct Inspection {
     pub filter_denies: Vec<String>,
     /// Whether 32 bit programs create sockets by socketcall(2), of families that the filter cannot see.
     pub socketcall: bool,
+    /// Whether fresh instances of procfs and sysfs, without masks, can be mounted inside.
+    pub procfs_full: bool,
     /// Whether it is open for containers inside.
     pub nesting: bool,
     /// Whether executing gains no privileges.
@@ -147,6 +149,7 @@ pub fn look(paths: &Paths, name: &Name) -> Result<Inspection> {
         filter_denies: record.syscalls.deny.clone(),
         socketcall: record.syscalls.socketcall
             || record.syscalls.allow.iter().any(|word| word == "socketcall"),
+        procfs_full: record.procfs_full,
         nesting: record.nesting,
         no_new_privileges: value("NoNewPrivs") == Some("1"),
         label: label.filter(|label| !label.is_empty() && label != "unconfined" && label != "kernel"),
@@ -285,6 +288,7 @@ impl Inspection {
             ("capabilities", self.capabilities.join(" ").replace("CAP_", "").to_lowercase()),
             ("system-call filter", filter),
             ("socketcall(2)", if self.socketcall { "yes" } else { "no" }.into()),
+            ("procfs", if self.procfs_full { "full" } else { "masked" }.into()),
             ("containers inside", if self.nesting { "yes" } else { "no" }.into()),
             ("no new privileges", if self.no_new_privileges { "yes" } else { "no" }.into()),
             ("label", or_dash(self.label.clone())),

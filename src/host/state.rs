@@ -117,6 +117,8 @@ pub struct Record {
     pub capabilities: u64,
     /// What the definition adds to the system-call filter, and what it takes from it.
     pub syscalls: Syscalls,
+    /// Whether it has instances of procfs and sysfs without masks.
+    pub procfs_full: bool,
     /// Whether containers run inside.
     pub nesting: bool,
     /// Whether executing gains no privileges.
@@ -162,6 +164,7 @@ impl Default for Record {
             registered: false,
             capabilities: 0,
             syscalls: Syscalls::default(),
+            procfs_full: false,
             nesting: false,
             no_new_privileges: false,
             unconfined: Vec::new(),

@@ -5,6 +5,7 @@ use super::command::Payload;
 use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::network::{FurtherKind, INTERFACE_NAME_MAX, MOST_PORTS, Mode, Network, Port, Protocol};
+use super::security::Procfs;
 use super::users::{Ownership, Users};
 use crate::error::Error;
 
@@ -29,6 +30,18 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
     if parts.security.nesting && matches!(parts.users, Users::Identity) {
         // In its procfs and sysfs without masks root inside would write as the host's root.
         errors.push(Error::new("nesting needs user ids of its own").hint("set users.private = \"pick\""));
+    }
+    let has_own_ids = matches!(parts.users, Users::Pick | Users::Fixed { .. });
+    if parts.security.procfs == Procfs::Full && !has_own_ids {
+        errors.push(
+            Error::new("security.procfs = \"full\" needs user ids of its own")
+                .hint("set users.private = \"pick\""),
+        );
+    }
+    if parts.security.procfs == Procfs::Masked && parts.security.nesting {
+        errors.push(
+            Error::new("nesting needs security.procfs = \"full\"").hint("set security.procfs = \"auto\""),
+        );
     }
     if let Payload::Boot { .. } = parts.command.payload
         && parts.command.user.as_deref().is_some_and(|user| user != "root" && user != "0")

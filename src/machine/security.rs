@@ -59,6 +59,19 @@ pub const OPTIONAL_DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
 /// System calls that containers inside ask for beyond those of a system: a session keyring for each.
 pub const NESTING_CALLS: [&str; 1] = ["@keyring"];
 
+/// Whether a machine has one instance of procfs and one of sysfs without masks. Only then the kernel mounts fresh
+/// instances in its user namespace (`mount_too_revealing`), which services with a `/proc` of their own need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Procfs {
+    /// `Full` for systemd and for containers inside, if the machine has user ids of its own; else `Masked`.
+    #[default]
+    Auto,
+    /// Fresh instances can be mounted. What is global in them is not writable: it belongs to root of the host.
+    Full,
+    /// The masks are all that the machine sees, and none can be removed.
+    Masked,
+}
+
 /// Capabilities, system calls and privileges of a machine, beyond the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Security {
@@ -81,6 +94,8 @@ pub struct Security {
     pub selinux_context: Option<String>,
     /// The SELinux context of files in file systems that it gets from us.
     pub selinux_apifs_context: Option<String>,
+    /// How much of procfs and sysfs it may mount.
+    pub procfs: Procfs,
     /// Whether containers run inside of it, machines of coracle among them.
     pub nesting: bool,
     /// Whether setuid programs gain nothing (prctl(2), PR_SET_NO_NEW_PRIVS).

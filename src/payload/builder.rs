@@ -8,6 +8,7 @@ use crate::plan::step::BuildStep;
 use crate::sys::{mount, process};
 use nix::sched::CloneFlags;
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::OFlags;
 use std::path::Path;
 
 /// What the builder stands on.
@@ -33,17 +34,18 @@ pub struct Builder {
     place: Place,
     places: Option<Places>,
     console: Option<OwnedFd>,
+    kernel_log: Option<OwnedFd>,
 }
 
 impl Builder {
     /// Before the first step.
     pub fn new(place: Place) -> Self {
-        Self { place, places: None, console: None }
+        Self { place, places: None, console: None, kernel_log: None }
     }
 
-    /// The console's descriptor, at the end.
-    pub fn into_console(self) -> Option<OwnedFd> {
-        self.console
+    /// The descriptors of the console and of the kernel's log, at the end.
+    pub fn into_descriptors(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
+        (self.console, self.kernel_log)
     }
 
     /// Does one step.
@@ -76,6 +78,13 @@ impl Builder {
                 nodes::file(self.places()?, path, *mode, content, owner)
             }
             BuildStep::Fifo { path, mode } => nodes::fifo(self.places()?, path, *mode, owner),
+            BuildStep::KernelLog { path } => {
+                nodes::fifo(self.places()?, path, 0o600, owner)?;
+                let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+                let opened = self.places()?.open_as(path, flags);
+                self.kernel_log = Some(opened.context(|| "cannot open the kernel's log")?);
+                Ok(())
+            }
             BuildStep::Socket { path } => nodes::socket(self.places()?, path, owner),
             BuildStep::Node { path, device, mode } => {
                 nodes::device(self.places()?, path, *device, *mode, owner)

@@ -241,14 +241,14 @@ pub fn restrict(places: &Places, target: &Path, attributes: Attributes) -> Resul
     check("cannot restrict the mount", mount::restrict(place.as_fd(), Depth::One, attributes))
 }
 
-/// Covers a place with the empty node of its type. What is not there needs no cover; what cannot be
+/// Covers a place with the empty node of its type; a pipe, which can be waited for, with a socket. What is not there needs no cover; what cannot be
 /// covered, a link for one, is an error, never left open.
 pub fn mask(places: &Places, target: &Path) -> Result<()> {
     let Some((place, kind)) = existing(places, target)? else { return Ok(()) };
     let cover = match kind {
         FileType::Directory => "dir",
-        FileType::Fifo => "fifo",
-        FileType::Socket => "sock",
+        // Not a pipe: root inside would wait in open(2) for its other side for ever.
+        FileType::Fifo | FileType::Socket => "sock",
         FileType::CharacterDevice => "chr",
         FileType::BlockDevice => "blk",
         _ => "reg",

@@ -38,9 +38,12 @@ const MASKED_SYSFS: [&str; 2] = ["/sys/firmware", "/sys/devices/virtual/powercap
 /// Parts of sysfs that a machine with a network of its own sees.
 const SHOWN_SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
 
-/// Whole instances for a machine that runs containers, their types and places: the kernel lets a user namespace mount
-/// anew only what it sees of in full already (`mount_too_revealing`).
-const WHOLE: [(&str, &str); 2] = [("proc", "/run/host/proc"), ("sysfs", "/run/host/sys")];
+/// Instances without masks, their types and places: the kernel lets a user namespace mount fresh ones only if it sees one
+/// in full already (`mount_too_revealing`).
+const WHOLE: [(&str, &str); 2] = [("proc", "/run/host/full/proc"), ("sysfs", "/run/host/full/sys")];
+
+/// The directory that they lie in, for root inside alone: what `ProtectProc=` hides from a service stays hidden.
+const WHOLE_PARENT: &str = "/run/host/full";
 
 /// No setuid programs.
 const NO_SETUID: Attributes =
@@ -99,12 +102,12 @@ fn seal(path: String, attributes: Attributes) -> BuildStep {
 }
 
 /// Everything at `/tmp`, `/dev`, `/run`, `/proc` and `/sys`.
-pub fn api(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
+pub fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let owner = facts.owner();
     let mut steps = vec![tmpfs("/tmp", "1777", "10%", "400k", owner, PLAIN)];
     steps.extend(devices(machine, facts, owner));
     steps.push(tmpfs("/run", "755", "20%", "800k", owner, PLAIN));
-    steps.extend(run_host(machine, facts));
+    steps.extend(run_host(facts, procfs_full));
     steps.extend(sysfs(machine, owner));
     steps.extend(proc(machine));
     if let Some(context) = &machine.security.selinux_apifs_context {
@@ -197,7 +200,7 @@ fn further_devices(facts: &Facts) -> Vec<BuildStep> {
 }
 
 /// `/run/host`: what the guest is told of its manager; sealed read-only at the end.
-fn run_host(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
+fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let file = |name: &str, mode, content: String| BuildStep::File {
         path: format!("/run/host/{name}").into(),
         mode,
@@ -205,6 +208,8 @@ fn run_host(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
     };
     let mut steps = vec![
         directory("/run/host"),
+        // A mount of its own: nothing but the supervisor puts anything there.
+        tmpfs("/run/host", "755", "1m", "1k", facts.owner(), Attributes::INERT),
         file("container-manager", 0o444, format!("{}\n", super::identity::MANAGER)),
         file("container-uuid", 0o444, format!("{}\n", super::identity::dashed(facts.machine_id))),
         file("os-release", 0o444, facts.host_os_release.clone()),
@@ -213,7 +218,7 @@ fn run_host(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
             0o444,
             format!("{}\n", super::identity::dashed(facts.boot_id)),
         ),
-        BuildStep::Fifo { path: "/run/host/proc-kmsg".into(), mode: 0o600 },
+        BuildStep::KernelLog { path: "/run/host/proc-kmsg".into() },
         BuildStep::Directory { path: "/run/host/incoming".into(), mode: 0o600 },
         BuildStep::Directory { path: "/run/host/inaccessible".into(), mode: 0o555 },
         file("inaccessible/reg", 0o000, String::new()),
@@ -229,9 +234,13 @@ fn run_host(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
         let path = PathBuf::from("/run/systemd/network/70-host0.network");
         steps.push(BuildStep::File { path, mode: 0o644, content: content.clone() });
     }
-    let whole = if machine.security.nesting { &WHOLE[..] } else { &[] };
+    let whole = if procfs_full { &WHOLE[..] } else { &[] };
+    if procfs_full {
+        steps.push(BuildStep::Directory { path: WHOLE_PARENT.into(), mode: 0o700 });
+    }
     steps.extend(whole.iter().map(|(_, target)| directory(target)));
-    steps.push(seal("/run/host".into(), Attributes::INERT.read_only()));
+    let attributes = Attributes::INERT.read_only();
+    steps.push(BuildStep::Restrict { target: "/run/host".into(), attributes });
     steps.extend(whole.iter().map(|(kind, target)| BuildStep::Mount {
         kind,
         options: Vec::new(),

@@ -159,6 +159,12 @@ pub enum BuildStep {
         /// Its mode.
         mode: u32,
     },
+    /// Creates the named pipe that stands for the kernel's log. The supervisor holds it open, so that open(2) inside
+    /// returns at once and read(2) waits, as for a log without news.
+    KernelLog {
+        /// Where.
+        path: PathBuf,
+    },
     /// Makes a socket nobody listens at, owned by the guest's root.
     Socket {
         /// Where.
@@ -267,6 +273,7 @@ impl BuildStep {
             }
             Self::Resolver(Resolver::Deleted) => "remove '/etc/resolv.conf'".into(),
             Self::Fifo { path, mode } => format!("make fifo '{}' {mode:03o}", path.display()),
+            Self::KernelLog { path } => format!("make the kernel's log '{}' 600", path.display()),
             Self::Socket { path } => format!("make socket '{}'", path.display()),
             Self::Node { path, device, mode } => {
                 format!("make device '{}' {}:{} {mode:03o}", path.display(), device.major, device.minor)

@@ -68,6 +68,8 @@ pub struct Descriptors {
     pub leader: OwnedFd,
     /// Our end of the console.
     pub console: Option<OwnedFd>,
+    /// The pipe that stands for the kernel's log inside, held open for its readers.
+    pub kernel_log: Option<OwnedFd>,
     /// Where the guest notifies us.
     pub notify: Option<OwnedFd>,
     /// Where its programs log, where it has no journal.
@@ -98,6 +100,8 @@ pub struct Running {
 struct Numbers {
     leader: RawFd,
     console: Option<RawFd>,
+    #[serde(default)]
+    kernel_log: Option<RawFd>,
     notify: Option<RawFd>,
     log: Option<RawFd>,
     responder: Option<RawFd>,
@@ -138,6 +142,7 @@ impl Running {
         let numbers = Numbers {
             leader: keep(&held.leader)?,
             console: optional(&held.console)?,
+            kernel_log: optional(&held.kernel_log)?,
             notify: optional(&held.notify)?,
             log: optional(&held.log)?,
             responder: optional(&held.responder)?,
@@ -181,6 +186,7 @@ pub fn receive() -> Result<Option<Running>> {
         descriptors: Descriptors {
             leader: descriptor::adopt(numbers.leader)?,
             console: optional(numbers.console)?,
+            kernel_log: optional(numbers.kernel_log)?,
             notify: optional(numbers.notify)?,
             log: optional(numbers.log)?,
             responder: optional(numbers.responder)?,

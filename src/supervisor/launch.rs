@@ -92,6 +92,7 @@ struct Launch<'a> {
     log: Option<OwnedFd>,
     responder: Option<OwnedFd>,
     console: Option<OwnedFd>,
+    kernel_log: Option<OwnedFd>,
     id_map: Option<OwnedFd>,
     network: Option<OwnedFd>,
 }
@@ -144,6 +145,7 @@ impl<'a> Launch<'a> {
             log: None,
             responder: None,
             console: None,
+            kernel_log: None,
             id_map: None,
             network: None,
         })
@@ -333,6 +335,7 @@ impl<'a> Launch<'a> {
         loop {
             match end.receive()? {
                 Some((FromPayload::Warned(failure), _)) => log::warn!("{}, ignoring", failure.in_short()),
+                Some((FromPayload::KernelLog, pipe)) => self.kernel_log = pipe,
                 Some((FromPayload::Done, console)) => {
                     self.console = console;
                     break;
@@ -426,6 +429,7 @@ impl<'a> Launch<'a> {
             descriptors: Descriptors {
                 leader: leader.pidfd,
                 console: self.console,
+                kernel_log: self.kernel_log,
                 notify: self.notify,
                 log: self.log,
                 responder: self.responder,

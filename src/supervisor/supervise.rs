@@ -87,6 +87,7 @@ struct Loop {
     responder: Option<Responder>,
     rules: Option<Rules>,
     network: Option<OwnedFd>,
+    kernel_log: Option<OwnedFd>,
     ring: OwnedFd,
     locks: Vec<OwnedFd>,
     console: Console,
@@ -132,8 +133,18 @@ enum Left {
 impl Loop {
     fn new(running: Running) -> Result<Self> {
         let Running { terms, descriptors } = running;
-        let Descriptors { leader, console, notify, log, responder, control, network, ring, locks } =
-            descriptors;
+        let Descriptors {
+            leader,
+            console,
+            kernel_log,
+            notify,
+            log,
+            responder,
+            control,
+            network,
+            ring,
+            locks,
+        } = descriptors;
         let signals = signals::take()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(std::io::Error::from)
@@ -161,6 +172,7 @@ impl Loop {
             log,
             responder,
             network,
+            kernel_log,
             ring,
             locks,
             console,

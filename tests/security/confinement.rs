@@ -143,6 +143,80 @@ fn the_ids_of_the_host_are_reported_and_never_nest() {
     host.sh_ok("rm -r /etc/coracle/machines.d/ids.toml*");
 }
 
+/// Everything that root inside could write in an instance without masks; of what is listed, and is not the machine's own.
+const WRITABLE: &str = "mkdir -p /tmp/p /tmp/s; mount -t proc proc /tmp/p; mount -t sysfs sysfs /tmp/s; \
+    for f in $(find /tmp/p /tmp/s -maxdepth 7 ! -path '/tmp/p/[0-9]*' ! -path '/tmp/p/self*' ! -path '/tmp/p/thread-self*' \
+        ! -path '/tmp/p/sys/net/*' ! -path '/tmp/p/pressure/*' ! -path '/tmp/s/devices/virtual/net/*' -type f 2>/dev/null); do \
+        (exec 3>>$f) 2>/dev/null && echo $f; done; umount /tmp/p /tmp/s";
+
+#[test]
+fn a_full_procfs_is_mounted_inside_and_nothing_global_in_it_is_writable() {
+    let machines = Machines::shared();
+    let host = machines.host();
+    host.add_guest("busybox", "full");
+    for (definition, is_full) in
+        [("", false), ("[security]\nprocfs = \"masked\"\n", false), ("[security]\nprocfs = \"full\"\n", true)]
+    {
+        host.define("full", definition);
+        host.coracle(&["start", "full"]);
+        for kind in ["proc", "sysfs"] {
+            let out = machines
+                .sh("full", &format!("mkdir -p /tmp/x; mount -t {kind} {kind} /tmp/x && umount /tmp/x"));
+            assert_eq!(out.status == 0, is_full, "{definition} {kind}: {out}");
+        }
+        let said = host.coracle(&["inspect", "--security", "full"]);
+        assert_eq!(said.contains("procfs is full"), is_full, "{said}");
+        assert_eq!(said.contains("procfs is masked"), !is_full, "{said}");
+        // A service that does not see processes in its own procfs does not see them there either.
+        let out = machines
+            .sh("full", "setpriv --reuid=1000 true; su -s /bin/sh nobody -c 'ls /run/host/full/proc'");
+        assert_eq!(out.stdout, "", "{out}");
+        if is_full {
+            let out = machines.sh("full", WRITABLE).stdout;
+            let own = [
+                "/sys/user/",
+                "/sys/kernel/shm",
+                "/sys/kernel/msg",
+                "/sys/kernel/sem",
+                "/sys/kernel/hostname",
+                "/sys/kernel/domainname",
+                "/sys/kernel/ns_last_pid",
+                "/sys/kernel/cap_last_cap",
+                "/sys/fs/mqueue/",
+                "/sys/kernel/auto_msgmni",
+                "/sys/kernel/pid_max",
+            ];
+            let global: Vec<&str> =
+                out.lines().filter(|file| !own.iter().any(|own| file.contains(own))).collect();
+            assert!(global.is_empty(), "{global:?}");
+        }
+        host.coracle(&["stop", "full"]);
+    }
+    for definition in ["[users]\nprivate = \"no\"\n", "[users]\nprivate = \"identity\"\n"] {
+        host.define("full", &format!("{definition}[security]\nprocfs = \"full\"\n"));
+        let out = host.exec(&["coracle", "check", "/etc/coracle/machines.d/full.toml"]);
+        assert!(out.status != 0 && out.stdout.contains("needs user ids of its own"), "{out}");
+    }
+    host.sh_ok("rm /etc/coracle/machines.d/full.toml");
+}
+
+#[test]
+fn no_stand_in_is_waited_for_by_open() {
+    let machines = Machines::shared();
+    for machine in ["own", "same"] {
+        let script = "mkfifo /tmp/covered; for f in /proc/kmsg $(find /run/host -maxdepth 2 ! -type d ! -type l); do \
+            for how in '<' '<>'; do \
+            timeout 5 sh -c \"exec 3$how$f\" 2>/dev/null; [ $? != 124 ] && [ $? != 143 ] || echo $how $f; done; done";
+        let out = machines.sh(machine, script);
+        assert_eq!(out.stdout, "", "{machine}: {out}");
+        // A reader waits as for a log without news: it does not find the end of a file again and again.
+        let out = machines.sh(machine, "timeout 1 cat /proc/kmsg; echo $?");
+        assert!(["124\n", "143\n"].contains(&out.stdout.as_str()), "{machine}: {out}");
+    }
+    let out = machines.sh("own", "grep ' /run/host ' /proc/self/mountinfo");
+    assert!(out.stdout.contains(" / /run/host "), "a mount of its own: {out}");
+}
+
 #[test]
 fn sysctls_of_a_network_that_is_not_its_own_are_read_only() {
     let machines = Machines::shared();

@@ -7,6 +7,7 @@ use crate::machine::Register;
 use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice, REAL_TIME_SIGNALS, Wait};
 use crate::machine::network::{HostNames, Mode, ResolvConf, ResolvFile, ResolvWay};
+use crate::machine::security::Procfs;
 use crate::machine::users::{RANGE_SIZE, Users};
 use std::path::PathBuf;
 
@@ -72,6 +73,8 @@ const CONSOLES: &[(&str, Console)] = &[
     ("pipe", Console::Pipe),
     ("journal", Console::Journal),
 ];
+const PROCFS: &[(&str, Procfs)] =
+    &[("auto", Procfs::Auto), ("full", Procfs::Full), ("masked", Procfs::Masked)];
 const OWNERSHIPS: &[(&str, OwnershipWord)] =
     &[("auto", OwnershipWord::Auto), ("map", OwnershipWord::Map), ("off", OwnershipWord::Off)];
 
@@ -126,6 +129,16 @@ impl Value for Register {
 
     fn show(&self) -> String {
         word_of(self, REGISTERS)
+    }
+}
+
+impl Value for Procfs {
+    fn read(given: &Given) -> Result<Self> {
+        choose(given, PROCFS)
+    }
+
+    fn show(&self) -> String {
+        word_of(self, PROCFS)
     }
 }
 

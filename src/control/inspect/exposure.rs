@@ -57,8 +57,7 @@ const CAPABILITIES: [(&str, u32, u32); 8] = [
 
 /// What a machine is open for that runs containers, and what that adds; the system calls are listed with those that
 /// its filter lets through.
-const NESTING: [(&str, u32); 3] = [
-    ("containers inside see the parts of /proc and /sys that are masked in it", 5),
+const NESTING: [(&str, u32); 2] = [
     ("it has the devices tun and fuse: file systems and links of its own making", 2),
     ("it has ids for the users of 15 machines inside", 0),
 ];
@@ -74,16 +73,6 @@ pub fn expose(found: &Inspection) -> Exposure {
     let is_root = hosts("user") || found.id_map.iter().any(|line| line.starts_with("0 0 "));
     let whose = if is_root { "root inside is root of the host" } else { "root inside is nobody outside" };
     add(is_root, 40, whose.into(), "set users.private = \"pick\"");
-    for tree in &found.open_trees {
-        let what = format!(
-            "every user of the host can reach '{}' and execute setuid programs in it",
-            tree.display()
-        );
-        add(true, 40, what, "chmod 700 a directory above it, or move it below one");
-    }
-    if found.open_trees.is_empty() {
-        add(false, 0, "no user of the host can reach its trees".into(), "");
-    }
     for (kind, weight, cure) in SHARED {
         let whose = if hosts(kind) { "the host's" } else { "its own" };
         add(hosts(kind), weight, format!("the {kind} namespace is {whose}"), cure);
@@ -120,6 +109,8 @@ pub fn expose(found: &Inspection) -> Exposure {
     add(found.label.is_none(), 3, label, "boot the host with AppArmor or SELinux");
     reasons.push(socketcall(found));
     reasons.extend(limits(found));
+    reasons.extend(trees(found));
+    reasons.push(procfs(found));
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.weight));
     let score = reasons.iter().map(|reason| reason.weight).sum::<u32>().min(100);
     Exposure { name: found.name.clone(), score, word: word(score), reasons }
@@ -135,6 +126,33 @@ fn socketcall(found: &Inspection) -> Reason {
     };
     let cure = (weight > 0).then_some("use a 64 bit tree, or boot the host with AppArmor");
     Reason { what: what.into(), weight, cure }
+}
+
+/// Its trees, if users of the host can reach them.
+fn trees(found: &Inspection) -> Vec<Reason> {
+    if found.open_trees.is_empty() {
+        let what = "no user of the host can reach its trees".to_owned();
+        return vec![Reason { what, weight: 0, cure: None }];
+    }
+    let open = found.open_trees.iter().map(|tree| {
+        let what = format!(
+            "every user of the host can reach '{}' and execute setuid programs in it",
+            tree.display()
+        );
+        Reason { what, weight: 40, cure: Some("chmod 700 a directory above it, or move it below one") }
+    });
+    open.collect()
+}
+
+/// What it sees of procfs and sysfs.
+fn procfs(found: &Inspection) -> Reason {
+    if !found.procfs_full {
+        let what = "procfs is masked: no fresh procfs or sysfs can be mounted inside".to_owned();
+        return Reason { what, weight: 0, cure: None };
+    }
+    let what = "procfs is full: root inside reads what is masked in /proc and /sys as any user of the host does, and \
+                writes nothing of it";
+    Reason { what: what.into(), weight: 2, cure: Some("set security.procfs = \"masked\"") }
 }
 
 /// What it may take from others where nothing limits it.

@@ -43,6 +43,7 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
         deny: machine.security.syscalls_deny.clone(),
         socketcall: ask.socketcall,
     };
+    record.procfs_full = ask.plan.procfs_full;
     record.nesting = machine.security.nesting;
     record.no_new_privileges = machine.security.no_new_privileges;
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();

@@ -71,6 +71,7 @@ impl Loop {
                 log: self.log.map(Syslog::into_socket),
                 responder: self.responder.map(Responder::into_socket),
                 control: self.control.into_listener(),
+                kernel_log: self.kernel_log,
                 network: self.network,
                 ring: self.ring,
                 locks: self.locks,
