@@ -213,6 +213,7 @@ fn start(
         return Err(launch(Error::new("making a machine needs root").hint("run it with sudo(8)")));
     }
     if kept.is_none() {
+        reserve::refuse_chroot().map_err(launch)?;
         reserve::refuse_running(paths, &machine.name).map_err(launch)?;
         crate::supervisor::protect_program(&machine.users).map_err(launch)?;
     }

@@ -95,7 +95,11 @@ impl Cgroup {
         if payload.exists() {
             remove(&payload)?;
         }
-        std::fs::create_dir_all(&payload)
+        // A cgroup of our own lies below one that exists: a path without it is that of another hierarchy.
+        let create = std::fs::create_dir;
+        let made = if self.is_ours { create(&self.directory) } else { Ok(()) };
+        made.or_else(|error| if self.directory.is_dir() { Ok(()) } else { Err(error) })
+            .and_then(|()| create(&payload))
             .context(|| format!("cannot make cgroup '{}'", payload.display()))?;
         // A move is for the kernel to wait for every processor (an RCU grace period, some 10 ms), also where it
         // leads nowhere: systemd's DelegateSubgroup= has put us there.

@@ -200,8 +200,18 @@ impl<'a> Launch<'a> {
     }
 
     fn cgroups(&mut self) -> Result<()> {
-        if let Some(cgroup) = &self.ask.cgroup {
-            self.cgroup = Some(cgroup.prepare(self.owner(), &self.ask.machine.resources)?);
+        let Some(cgroup) = &self.ask.cgroup else { return Ok(()) };
+        match cgroup.prepare(self.owner(), &self.ask.machine.resources) {
+            Ok(payload) => self.cgroup = Some(payload),
+            // In a container the hierarchy may be read-only, or another one than that of the container.
+            Err(error) if cgroup.is_ours => {
+                log::info!("the machine gets no cgroup of its own: {error}");
+                let _ = cgroup::remove(&cgroup.directory);
+                self.ask.cgroup = None;
+                (self.record.cgroup, self.record.cgroup_is_ours) = (None, false);
+                self.record.write(self.ask.paths)?;
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -20,6 +20,23 @@ pub fn refuse_running(paths: &Paths, name: &Name) -> Result<()> {
     }
 }
 
+/// Refuses to work in a chroot(2): who joins a mount namespace, the machine as well as its supervisor, gets the root of the
+/// namespace (setns(2)). Where that call is refused, no machine can be created either.
+///
+/// # Errors
+/// A chroot, or missing rights.
+pub fn refuse_chroot() -> Result<()> {
+    match crate::sys::mount::is_chroot() {
+        Ok(true) => Err(Error::new("this process runs in a chroot, which a machine could leave").hint(
+            "run coracle outside of the chroot, or make the directory the root of a mount namespace (pivot_root(8))",
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Error::from(error)
+            .context("cannot join mount namespaces, which creating a machine requires")
+            .hint("a container needs CAP_SYS_ADMIN and no system-call filter for that (--privileged)")),
+        _ => Ok(()),
+    }
+}
+
 fn runs(name: &Name, supervisor: Option<u32>) -> Error {
     let who = supervisor.map_or_else(String::new, |pid| format!(" (supervisor: process {pid})"));
     Error::new(format!("machine '{name}' runs already{who}"))

@@ -190,3 +190,30 @@ pub fn pivot(root: BorrowedFd<'_>) -> std::io::Result<()> {
     rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)
 }
+
+/// Whether the root of this process is another than that of its mount namespace (chroot(2)). It joins its own namespace,
+/// which has its root, and comes back.
+///
+/// # Errors
+/// What setns(2) says, `EINVAL` in a process of several threads; or a root that cannot be returned to.
+pub fn is_chroot() -> std::io::Result<bool> {
+    let open = |path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, path, flags, Mode::empty())
+    };
+    let identity = || {
+        let mask = rustix::fs::StatxFlags::INO | rustix::fs::StatxFlags::MNT_ID;
+        let stat = rustix::fs::statx(CWD, "/", rustix::fs::AtFlags::empty(), mask)?;
+        Ok::<_, rustix::io::Errno>((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino, stat.stx_mnt_id))
+    };
+    let (root, directory) = (open("/")?, open(".")?);
+    let ours = identity()?;
+    // By process id: a chroot may have no procfs.
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
+    nix::sched::setns(&own, nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let of_namespace = identity();
+    rustix::process::fchdir(&root)?;
+    rustix::process::chroot(".")?;
+    rustix::process::fchdir(&directory)?;
+    Ok(of_namespace? != ours)
+}
