@@ -172,6 +172,10 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
         target: "/dev/pts".into(),
     });
     steps.push(tmpfs("/dev/shm", "1777", "10%", "400k", owner, PLAIN));
+    // systemd mounts it itself, and mounts it anew for units with IPCNamespacePath=, which it could not over ours.
+    if facts.init.as_ref().is_some_and(|(_, init)| *init == crate::machine::init::Init::Systemd) {
+        return steps;
+    }
     steps.push(BuildStep::Mount {
         kind: "mqueue",
         options: Vec::new(),
