@@ -11,6 +11,7 @@ mod places;
 mod resolver;
 mod session;
 mod stub;
+mod submounts;
 
 use crate::error::{Error, Result};
 use crate::link::{ChildEnd, Failure, FromPayload};

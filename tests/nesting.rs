@@ -159,3 +159,91 @@ fn a_machine_that_does_not_nest_stays_closed() {
     before.assert_same(&host);
     host.stop();
 }
+
+/// A host with podman, and Debian's tree with coracle in it as the root of containers.
+#[test]
+fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
+    let host = Host::builder().on("host-bench").guest("busybox").guest_as("trixie", "outer").start();
+    trees::copy(&install::staged().join("usr"), &host.machines().join("outer/usr"));
+    let tree = "/var/lib/machines/busybox";
+    let podman = |options: &str| {
+        let script = format!(
+            "podman --storage-driver=vfs run --rm --pids-limit=0 --network=none {options} -v {tree}:/srv/box --rootfs /var/lib/machines/outer \
+             coracle run -D /srv/box sh -c 'echo PID $$'"
+        );
+        host.sh(&script)
+    };
+    let notices = |out: &Output| out.stderr.matches("no cgroup of its own").count();
+    // With what a privileged container has, and with a hierarchy that is read-only.
+    for options in
+        ["--privileged", "--cap-add=all --security-opt seccomp=unconfined --security-opt unmask=all"]
+    {
+        let out = podman(options);
+        assert!(out.status == 0 && out.stdout.contains("PID 1"), "{options}: {out}");
+        assert!(notices(&out) <= 1, "{options}: {out}");
+    }
+    // One without the rights for it says so before it does anything.
+    let out = podman("");
+    assert!(out.status == 125 && out.stderr.contains("(--privileged)"), "{out}");
+    let script = format!(
+        "mount -t tmpfs none /run/systemd; mount -o remount,bind,ro /sys/fs/cgroup; coracle run -D {tree} sh -c 'echo PID $$'"
+    );
+    let out = host.exec(&["unshare", "-m", "sh", "-euc", &script]);
+    assert!(out.status == 0 && out.stdout.contains("PID 1") && notices(&out) == 1, "{out}");
+    // A chroot at a mount point, and in a directory without procfs.
+    for prepare in [
+        "mount --rbind / /mnt",
+        "mkdir /mnt/in; mount -t tmpfs none /mnt; mkdir /mnt/in; cp -a /usr/bin /mnt/in",
+    ] {
+        let script = format!(
+            "{prepare}; cd /mnt; root=/mnt; [ ! -d in ] || root=/mnt/in; mkdir -p $root/usr; \
+             [ -d $root/usr/bin ] || mount --rbind /usr $root/usr; for l in bin lib lib64; do [ -e $root/$l ] || ln -s usr/$l $root/$l; done; \
+             chroot $root coracle run -D {tree} true"
+        );
+        let out = host.exec(&["unshare", "-m", "sh", "-uc", &script]);
+        assert!(out.status == 125 && out.stderr.contains("runs in a chroot"), "{out}");
+    }
+    host.stop();
+}
+
+#[test]
+fn trees_with_links_left_mounts_and_no_usr_boot() {
+    let host = Host::start(&["busybox", "trixie"]);
+    let tree = "/var/lib/machines/busybox";
+    let run = |words: &str| host.sh(&format!("coracle run -q -U -D {tree} {words}"));
+    host.sh_ok(&format!("mount -t proc proc {tree}/proc; mkdir -p '{tree}/srv/a b'; mount --bind /var/tmp '{tree}/srv/a b'; touch /var/tmp/file"));
+    let out = run("stat -c %u '/srv/a b/file'");
+    assert_eq!((out.status, out.stdout.as_str()), (0, "0\n"), "{out}");
+    host.sh_ok(&format!(
+        "mkdir -p {tree}/var/cache; mount -t overlay overlay -o lowerdir=/usr/share:/usr/lib {tree}/var/cache"
+    ));
+    let out = run("true");
+    assert!(out.status == 125 && out.stderr.contains(&format!("umount '{tree}/var/cache'")), "{out}");
+    host.sh_ok(&format!("umount {tree}/var/cache {tree}/proc '{tree}/srv/a b'"));
+    host.sh_ok(&format!("cd {tree}; rm -r tmp; mkdir -p sysroot/tmp; ln -s sysroot/tmp tmp"));
+    run("touch /tmp/file").success("/tmp is a link");
+    host.sh_ok(&format!("cd {tree}; rm tmp; mkdir tmp; test ! -e sysroot/tmp/file"));
+    // All of /usr from the host, and no /usr at all.
+    host.sh_ok(
+        "cd /var/lib/machines; mkdir -p empty/etc; cp -L /etc/os-release empty/etc; \
+         for link in bin sbin lib lib64; do ln -s usr/$link empty/$link; done; \
+         mkdir -p bare/store bare/sbin bare/etc; cp busybox/usr/bin/busybox bare/store; cp -L /etc/os-release bare/etc; \
+         ln -s /store/busybox bare/sbin/init; echo '::respawn:/store/busybox sleep 1000' >bare/etc/inittab",
+    );
+    host.define(
+        "empty",
+        "[[mount]]\nsource = \"/usr\"\nread-only = true\nmap-ids = false\n[boot]\nwait = \"running\"\n",
+    );
+    host.define("bare", "");
+    host.coracle(&["start", "empty", "bare"]);
+    host.coracle(&["stop", "bare"]);
+    host.coracle(&["terminate", "empty"]);
+    // systemd mounts /dev/mqueue, and another one for a service in another IPC namespace.
+    host.start_machine("trixie");
+    let unit = "systemd-run -q --wait -p IPCNamespacePath=/proc/1/ns/ipc sh -c 'test -d /dev/mqueue'";
+    host.exec(&["coracle", "exec", "-T", "trixie", "--", "sh", "-c", unit]).success("IPCNamespacePath=");
+    let mounts = host.in_guest("trixie", &["cat", "/proc/mounts"]).stdout;
+    assert!(mounts.contains(" /dev/mqueue mqueue "), "{mounts}");
+    host.coracle(&["stop", "trixie"]);
+    host.stop();
+}

@@ -23,6 +23,8 @@ const LIMIT: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Tree {
     root: Root,
+    /// What the definition mounts in it: where, and what.
+    mounted: Vec<(PathBuf, Root)>,
     /// What messages call it.
     name: String,
 }
@@ -36,7 +38,28 @@ impl Tree {
         let root = Root::of_tree(path).map_err(|error| {
             error.hint("make a root file system there first, for instance with mmdebstrap(1), or correct root.directory")
         })?;
-        Ok(Self { root, name: format!("'{}'", path.display()) })
+        Ok(Self { root, mounted: Vec::new(), name: format!("'{}'", path.display()) })
+    }
+
+    /// The tree with directories of the host mounted in it: where, and which.
+    ///
+    /// # Errors
+    /// A directory that cannot be opened.
+    pub fn with_mounts<'m>(mut self, mounts: impl Iterator<Item = (&'m Path, &'m Path)>) -> Result<Self> {
+        for (target, source) in mounts.filter(|(_, source)| source.is_dir()) {
+            self.mounted.insert(0, (target.to_owned(), Root::of_tree(source)?));
+        }
+        Ok(self)
+    }
+
+    /// The root that a path lies below, and the path from there. A later mount covers an earlier one.
+    fn nearest<'p>(&self, path: &'p Path) -> (&Root, &'p Path) {
+        let inside = |(target, root)| Some((root, path.strip_prefix(target).ok()?));
+        self.mounted
+            .iter()
+            .map(|(target, root)| (target, root))
+            .find_map(inside)
+            .unwrap_or((&self.root, path))
     }
 
     /// The tree of a running machine, for a child inside it.
@@ -44,7 +67,7 @@ impl Tree {
     /// # Errors
     /// What openat(2) returns.
     pub fn of_machine(name: &str) -> Result<Self> {
-        Ok(Self { root: Root::of_caller()?, name: format!("machine '{name}'") })
+        Ok(Self { root: Root::of_caller()?, mounted: Vec::new(), name: format!("machine '{name}'") })
     }
 
     /// Whether the tree has a file at a path, links followed inside.
@@ -79,7 +102,8 @@ impl Tree {
 
     /// A regular file of the tree, or nothing where there is none. Never opens a fifo or device.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
-        match self.root.read(path, LIMIT) {
+        let (root, inside) = self.nearest(path);
+        match root.read(inside, LIMIT) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::WouldBlock {
@@ -104,12 +128,15 @@ impl Tree {
     /// # Errors
     /// A directory without `/usr`, or for a boot without os-release(5).
     pub fn check_is_root(&self, booting: bool) -> Result<()> {
-        let exists = |path: &str| self.root.find_link(Path::new(path)).is_ok();
+        let exists = |path: &str| {
+            let (root, inside) = self.nearest(Path::new(path));
+            root.find_link(inside).is_ok()
+        };
         let wrong = |what: &str| {
             Err(Error::new(format!("{} is no root file system: {what}", self.name))
                 .hint("name the directory that holds /usr and /etc of the guest"))
         };
-        if !exists("/usr") && !exists("/bin") {
+        if !["/usr", "/bin", SBIN_INIT].into_iter().any(exists) {
             return wrong("it has no /usr");
         }
         if booting && !exists("/usr/lib/os-release") && !exists("/etc/os-release") {

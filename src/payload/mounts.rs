@@ -1,8 +1,8 @@
 //! Mounts of the builder. Every place is found by descriptor inside the root, so that no link of
 //! the tree, and no rename while we work, leads a mount out of it.
 
-use super::check;
 use super::places::Places;
+use super::{check, submounts};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BuildStep, Missing, Source};
 use crate::sys::mount::{self, Attributes, Depth};
@@ -10,6 +10,10 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+
+/// Mount points that may be links in a tree, followed inside of it: systems that keep all of their own below /usr have
+/// such ones. The others decide what a machine is.
+const MAY_BE_LINKS: [&str; 2] = ["/run", "/tmp"];
 
 /// Opens the root tree, makes missing mount points, and attaches it.
 pub fn attach_root(
@@ -24,45 +28,34 @@ pub fn attach_root(
         // On the host's own mount: an idmapped one has no id for the host's root to create with.
         make_directories(&host, point, 0)?;
     }
-    let tree = check("cannot copy the tree's mount", mount::copy_tree(host.root(), Depth::Tree))?;
-    if let Some(userns) = userns {
-        mount::map_ids(tree.as_fd(), Depth::Tree, userns)
-            .map_err(|error| no_idmap(directory, host.root(), error))?;
-    }
-    if read_only {
-        let attributes = Attributes { read_only: true, ..Attributes::default() };
-        check("cannot make the root read-only", mount::restrict(tree.as_fd(), Depth::Tree, attributes))?;
-    }
+    let below = userns.map_or_else(|| Ok(Vec::new()), |_| submounts::of(directory))?;
+    // Where all is one, or nothing is mapped, all comes along at once.
+    let depth = if below.is_empty() { Depth::Tree } else { Depth::One };
+    let attributes = Attributes { read_only, ..Attributes::default() };
+    let copy = |from: BorrowedFd<'_>, path: &Path| {
+        let tree = check("cannot copy the tree's mount", mount::copy_tree(from, depth))?;
+        if let Some(userns) = userns {
+            mount::map_ids(tree.as_fd(), depth, userns)
+                .map_err(|error| submounts::no_idmap(directory, path, from, error))?;
+        }
+        if read_only {
+            check("cannot make the root read-only", mount::restrict(tree.as_fd(), depth, attributes))?;
+        }
+        Ok::<_, Error>(tree)
+    };
+    let tree = copy(host.root(), Path::new("/"))?;
     let place = mount::open_directory(at)?;
     check("cannot attach the root", mount::attach(tree.as_fd(), place.as_fd()))?;
-    Ok(tree)
-}
-
-/// The error for a file system that cannot map ids, by name.
-fn no_idmap(directory: &Path, host: BorrowedFd<'_>, error: std::io::Error) -> Error {
-    let magic = rustix::fs::fstatfs(host).map_or(0, |stat| i128::from(stat.f_type));
-    let kind = match magic {
-        0x794c_7630 => "overlay",
-        0x6969 => "nfs",
-        0x0102_1994 => "tmpfs",
-        0x6573_5546 => "fuse",
-        0x9fa0 => "proc",
-        _ => "its file system",
-    };
-    if error.raw_os_error() == Some(libc::EPERM) {
-        return Error::from(error)
-            .context(format!("cannot map the ids of '{}': it was mounted by another user namespace", directory.display()))
-            .hint(
-                "this host is a machine itself: mount a tmpfs in it for the tree, or run the tree without a user \
-                 namespace of its own (users.private = \"no\", --private-users=no)",
-            );
+    let root = rustix::io::fcntl_dupfd_cloexec(&tree, 3).context(|| "cannot keep a descriptor")?;
+    let root = Places::new(root);
+    // What is covered anyway does not come along.
+    for path in below.iter().filter(|path| !mount_points.iter().any(|point| path.starts_with(point))) {
+        let from = host.open(path).context(|| format!("cannot open '{}' in the tree", path.display()))?;
+        let mounted = copy(from.as_fd(), path)?;
+        let place = open_target(&root, path)?;
+        check("cannot attach the mount", mount::attach(mounted.as_fd(), place.as_fd()))?;
     }
-    Error::from(error)
-        .context(format!("cannot map the ids of '{}': {kind} (type {magic:#x}) refuses", directory.display()))
-        .hint(
-            "move the tree to ext4, xfs or btrfs, or run it without a user namespace (users.private = \"no\", \
-             --private-users=no)",
-        )
+    Ok(tree)
 }
 
 /// Makes every missing directory of a path inside a root, mode 755, owned by a host id.
@@ -171,12 +164,17 @@ pub fn new(
     owner: u32,
 ) -> Result<()> {
     let file_system = mount::new_file_system(kind, options, attributes)?;
-    let place = match existing(places, target)? {
-        Some((place, _)) => place,
-        None => {
-            make_directories(places, target, owner)?;
-            open_target(places, target)?
-        }
+    let is_link = places.open(target).is_ok_and(|place| read_link(&place).is_ok());
+    let place = if is_link && MAY_BE_LINKS.iter().any(|point| Path::new(point) == target) {
+        places.open_as(target, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
+            let error = Error::from(error).context(format!("cannot follow the link '{}'", target.display()));
+            error.hint("make the directory in the tree that it leads to, or remove the link")
+        })?
+    } else if let Some((place, _)) = existing(places, target)? {
+        place
+    } else {
+        make_directories(places, target, owner)?;
+        open_target(places, target)?
     };
     check("cannot attach it", mount::attach(file_system.as_fd(), place.as_fd()))?;
     places.keep(target, file_system);

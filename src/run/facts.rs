@@ -63,10 +63,14 @@ fn refuse_taken(paths: &Paths, machine: &Machine) -> Result<()> {
 /// # Errors
 /// A tree that is no root, no init in it, no user, no ids.
 pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -> Result<Found> {
-    let tree = Tree::open(&machine.root.directory)?;
+    check_sources(machine)?;
+    let binds = machine.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Bind { source, .. } => Some((mount.target.as_path(), source.as_path())),
+        _ => None,
+    });
+    let tree = Tree::open(&machine.root.directory)?.with_mounts(binds)?;
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     tree.check_is_root(booting)?;
-    check_sources(machine)?;
     if kept.is_none() {
         refuse_taken(paths, machine)?;
     }
