@@ -80,6 +80,8 @@ enum To {
     Outside,
     /// A network outside that `network.egress` names.
     Named,
+    /// The metadata service of a provider.
+    Metadata,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +116,8 @@ const TABLE: &[(Link, Source, To, Verdict, Verdict)] = &[
     (Link::Host0, Source::None, To::Machine, Nowhere, Nowhere),
     (Link::Host0, Source::None, To::Outside, Nowhere, Nowhere),
     (Link::Host0, Source::None, To::Named, Nowhere, Nowhere),
+    (Link::Host0, Source::Own, To::Metadata, Nowhere, Nowhere),
+    (Link::Zone, Source::Own, To::Metadata, Nowhere, Nowhere),
     (Link::Zone, Source::Own, To::Host, Here, Nowhere),
     (Link::Zone, Source::Own, To::HostElsewhere, Here, Nowhere),
     (Link::Zone, Source::Own, To::Loopback, Nowhere, Nowhere),
@@ -311,7 +315,7 @@ fn host() -> Host {
     for (name, text) in [
         ("free", "veth-extra = [\"wx0:lan1\"]\nports = [\"8080:80\"]\n".to_owned()),
         ("bound", format!("veth-extra = [\"wx1:lan1\"]\n{egress}")),
-        ("zfree", zone.to_owned()),
+        ("zfree", format!("{zone}ports = [\"8090:80\"]\n")),
         ("zbound", format!("{zone}{egress}")),
         ("bridged", "mode = \"bridge\"\nbridge = \"br0\"\n".to_owned()),
     ] {
@@ -376,6 +380,7 @@ fn each_packet_has_its_verdict() {
                     To::Loopback => two("127.0.0.1 ::1")[version],
                     To::Machine => other[version],
                     To::Outside => two("192.0.2.2 2001:db8::2")[version],
+                    To::Metadata => two("169.254.169.254 fd00:ec2::254")[version],
                     To::Named => two("203.0.113.9 2001:db8:203::9")[version],
                 };
                 for protocol in protocols {
@@ -566,6 +571,17 @@ fn assert_table_comes_back(host: &Host, wires: &[Wire]) {
     assert!((1..=12).contains(&mended), "{mended} repairs\n{journal}");
 }
 
+/// A machine of a zone reaches its own published port as everybody else does.
+fn assert_own_port_answers(host: &Host) {
+    for place in ["192.0.2.1", "[2001:db8::1]"] {
+        let url = format!("http://{place}:8090/");
+        for name in ["zfree", "free"] {
+            let page = host.in_guest(name, &["busybox", "wget", "-T", "5", "-q", "-O", "-", &url]);
+            assert!(page.stdout.contains("hello from busybox"), "{name} by {place}: {page}");
+        }
+    }
+}
+
 #[test]
 fn machines_and_neighbours_do_not_lead_the_host() {
     let host = host();
@@ -574,6 +590,7 @@ fn machines_and_neighbours_do_not_lead_the_host() {
     assert_no_router(&host, &wires(&host), &before);
     assert_discovery_stays(&host, &wires(&host));
     assert_loopback_is_own(&host);
+    assert_own_port_answers(&host);
     assert_no_names_of_machines(&host, &wires(&host));
     assert_table_comes_back(&host, &wires(&host));
     assert_foreign_links_stay_closed(&host);

@@ -113,8 +113,8 @@ fn a_forged_address_goes_nowhere() {
     let forged = ["ping", "-c1", "-W1", "-I", "198.51.100.7", "192.0.2.2"];
     assert_ne!(host.in_guest("busybox", &forged).status, 0);
     assert_ne!(dropped(), before);
-    // The host's own loopback is not the machine's, though forwarded ports make the host answer it on these links.
-    let before = dropped();
+    // The host's own loopback is not the machine's, though forwarded ports make the host answer it on these links:
+    // the filter at the entry of the link drops such packets before any rule.
     host.sh_ok(
         "in_guest() { nsenter -t $(machinectl show busybox -p Leader --value) -n \"$@\"; }
          in_guest sysctl -q net.ipv4.conf.host0.route_localnet=1 net.ipv4.conf.all.route_localnet=1
@@ -122,7 +122,6 @@ fn a_forged_address_goes_nowhere() {
          in_guest ip neigh add 127.0.0.9 lladdr $(cat /sys/class/net/ve-busybox/address) dev host0
          ! in_guest ping -c1 -W1 127.0.0.9",
     );
-    assert_ne!(dropped(), before);
     // Another link-layer address with the right source address.
     let mac = "ip link set host0 down; ip link set host0 address 02:00:00:00:00:01; ip link set host0 up";
     host.in_guest("busybox", &["sh", "-c", mac]).success("change the link-layer address");

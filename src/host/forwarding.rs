@@ -68,9 +68,15 @@ pub fn distrust(interface: &str) {
     }
 }
 
-/// Keeps the host itself off a port of a bridge: only the bridge has addresses.
-pub fn leave_to_bridge(port: &str) {
-    let directory = place("ipv6/conf").join(port);
+/// Whether the host has IPv6 switched on for interfaces that are created.
+pub fn has_ipv6() -> bool {
+    let is_off = |set: &str| is(&place("ipv6/conf").join(set).join("disable_ipv6"), "1");
+    place("ipv6/conf").exists() && !is_off("all") && !is_off("default")
+}
+
+/// Switches IPv6 off on an interface, as on a port of a bridge: only the bridge has addresses.
+pub fn disable_ipv6(interface: &str) {
+    let directory = place("ipv6/conf").join(interface);
     if directory.exists()
         && let Err(error) = set(&directory.join("disable_ipv6"), "1")
     {

@@ -36,6 +36,13 @@ pub struct Lease {
     prefix: Ipv6Addr,
     servers: Vec<IpAddr>,
     search: Vec<String>,
+    /// Whether its router forwards IPv6.
+    #[serde(default = "yes")]
+    has_ipv6: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Lease {
@@ -52,6 +59,7 @@ impl Lease {
             prefix: plan.ipv6_prefix(),
             servers,
             search,
+            has_ipv6: plan.has_ipv6,
         }
     }
 
@@ -63,7 +71,7 @@ impl Lease {
         }
         match u16::from_be_bytes([header[12], header[13]]) {
             IPV4 => dhcp::answer(self, packet).map(|packet| self.frame(self.guest_mac, IPV4, &packet)),
-            IPV6 => advertisement::is_solicitation(packet).then(|| self.advertisement()),
+            IPV6 if self.has_ipv6 => advertisement::is_solicitation(packet).then(|| self.advertisement()),
             _ => None,
         }
     }

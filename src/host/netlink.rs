@@ -90,9 +90,15 @@ pub async fn configure_guest(plan: &Plan, guest_netns: BorrowedFd<'_>) -> Result
     let message = LinkUnspec::new_with_index(index).address(plan.guest_mac.to_vec()).build();
     set(&handle, message, "set the link-layer address of 'host0'").await?;
     let pairs = [IpAddr::V4(plan.ipv4.guest), IpAddr::V6(plan.ipv6.guest)];
-    let addresses = add_addresses(&handle, index, GUEST_INTERFACE, &pairs, plan.ipv4_length).await?;
+    let pairs = if plan.has_ipv6 { &pairs[..] } else { &pairs[..1] };
+    let addresses = add_addresses(&handle, index, GUEST_INTERFACE, pairs, plan.ipv4_length).await?;
     // It has what it needs: only a guest that asks itself is to heed advertisements.
-    within(guest_netns, || super::forwarding::distrust(GUEST_INTERFACE))?;
+    within(guest_netns, || {
+        super::forwarding::distrust(GUEST_INTERFACE);
+        if !plan.has_ipv6 {
+            super::forwarding::disable_ipv6(GUEST_INTERFACE);
+        }
+    })?;
     set(&handle, LinkUnspec::new_with_index(index).up().build(), "bring up 'host0' in the machine").await?;
     for gateway in [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)] {
         if addresses.iter().any(|address| address.is_ipv4() == gateway.is_ipv4()) {
@@ -237,9 +243,10 @@ async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
     let (router, router_ifindex) = match &plan.zone {
         Some(zone) => {
             let bridge = bridge::raise(handle, &zone.bridge(), plan.router_mac).await?;
-            super::forwarding::leave_to_bridge(name);
+            super::forwarding::disable_ipv6(name);
             let doing = format!("make '{name}' a port of '{}'", zone.bridge());
             set(handle, LinkUnspec::new_with_index(ifindex).controller(bridge).build(), &doing).await?;
+            bridge::reflect(handle, ifindex, name).await?;
             (zone.bridge(), bridge)
         }
         None => (name.clone(), ifindex),

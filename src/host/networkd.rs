@@ -82,6 +82,14 @@ pub fn guest_network_file(plan: &Plan, dhcp: Dhcp, resolver: Option<&Resolver>) 
     }
     let dhcp = if dhcp == Dhcp::Served { "DHCP=yes\n" } else { "" };
     let Plan { ipv4, ipv4_length, ipv6, .. } = plan;
+    if !plan.has_ipv6 {
+        return format!(
+            "[Match]\nName={GUEST_INTERFACE}\nVirtualization=container\n\n\
+             [Network]\nAddress={}/{ipv4_length}\nGateway={}\n{dhcp}{names}\
+             LinkLocalAddressing=no\nLLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\n",
+            ipv4.guest, ipv4.host,
+        );
+    }
     format!(
         "[Match]\nName={GUEST_INTERFACE}\nVirtualization=container\n\n\
          [Network]\nAddress={}/{ipv4_length}\nGateway={}\n{dhcp}{names}\
@@ -249,6 +257,8 @@ mod tests {
             "{guest}"
         );
         assert!(guest_network_file(&plan, Dhcp::Served, None).contains("\nDHCP=yes\n"));
+        let without = guest_network_file(&Plan { has_ipv6: false, ..plan }, Dhcp::Absent, None);
+        assert!(!without.contains("::") && without.contains("LinkLocalAddressing=no\n"), "{without}");
     }
 
     #[test]

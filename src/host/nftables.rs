@@ -3,6 +3,7 @@
 //! part in the state record first, and by `cleanup`. Own code: of the crates, some link C, some run
 //! the program, and those that speak netlink have neither masquerade nor connection state.
 
+mod admission;
 pub mod bounds;
 pub mod counters;
 mod element;

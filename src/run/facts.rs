@@ -10,7 +10,7 @@ use crate::host::netlink::plan::{Plan, Prefix, siphash};
 use crate::host::netlink::wire::{self, Wire};
 use crate::host::probe::{self, Tree};
 use crate::host::state::Record;
-use crate::host::{ids, label, lock, netlink, networkd, ports, resolver, systemd1};
+use crate::host::{forwarding, ids, label, lock, netlink, networkd, ports, resolver, systemd1};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::mounts::MountKind;
@@ -80,7 +80,8 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
     check_access(machine, keep)?;
     let id_base = ids(paths, machine, keep, kept)?;
-    let link = link(paths, machine, kept)?;
+    let has_ipv6 = forwarding::has_ipv6();
+    let link = link(paths, machine, kept)?.map(|plan| Plan { has_ipv6, ..plan });
     let resolver = match (&link, machine.network.resolv_conf) {
         (Some(_), ResolvConf::Auto) => resolver::find(paths),
         _ => None,

@@ -4,7 +4,10 @@
 use super::{connect, errno, failure, link_by_index, link_by_name, set};
 use crate::error::{Context, Error, Result};
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{InfoBridge, InfoData, InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute, LinkInfo,
+    LinkMessage,
+};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use rustix::io::Errno;
 
@@ -36,6 +39,20 @@ pub(super) async fn raise(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u
         set(handle, message, &format!("set the link-layer address of '{name}'")).await?;
     }
     Ok(index)
+}
+
+/// Lets a port send back frames that came by it: where bridges are filtered (`br_netfilter`) a published port is
+/// translated on the bridge, and a machine that asks for its own is the receiver.
+///
+/// # Errors
+/// A kernel that refuses.
+pub(super) async fn reflect(handle: &Handle, port: u32, name: &str) -> Result<()> {
+    let message = LinkUnspec::new_with_index(port)
+        .set_port_kind(InfoPortKind::Bridge)
+        .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]))
+        .build();
+    let doing = || format!("cannot let '{name}' send back frames");
+    handle.link().set_port(message).execute().await.map_err(failure).context(doing)
 }
 
 /// Whether a bridge is gone, or was not there.

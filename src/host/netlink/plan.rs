@@ -91,6 +91,8 @@ pub struct Plan {
     pub ipv4: Pair<Ipv4Addr>,
     /// Length of their prefix.
     pub ipv4_length: u8,
+    /// Whether the host has IPv6.
+    pub has_ipv6: bool,
     /// IPv6 addresses, prefix length [`IPV6_LENGTH`].
     pub ipv6: Pair<Ipv6Addr>,
 }
@@ -157,6 +159,7 @@ fn of_slot(machine: &Name, host_id: &[u8; 16], slot: u32) -> Plan {
         router_mac: host_mac,
         ipv4: ipv4(slot),
         ipv4_length: IPV4_LENGTH,
+        has_ipv6: true,
         ipv6: ipv6(siphash(ULA_KEY, &[host_id]), slot, guest_mac),
     }
 }

@@ -214,7 +214,7 @@ async fn pair(host: &Handle, wire: &Wire, guest_netns: BorrowedFd<'_>) -> Result
         log::debug!("cannot give '{name}' the name '{altname}': {}, ignoring", failure(error));
     }
     if wire.bridge.is_some() {
-        super::super::forwarding::leave_to_bridge(name);
+        super::super::forwarding::disable_ipv6(name);
     } else {
         super::super::forwarding::distrust(name);
         if let Err(error) = super::ingress::protect(name, None) {

@@ -20,6 +20,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 const PORTS: &str = "ports";
 /// Ports again; each counts what it was not to send.
 pub(super) const FORGED: &str = "forged";
+/// Ports of zones' bridges twice: the way of a frame that a port sends back.
+const SAME_PORT: &str = "same-port";
 /// Ports of machines at bridges of the host; each counts messages of routers to the host.
 pub(super) const GUESTS: &str = "guests";
 /// Who sends by a port with which IPv4 address: port, link-layer address, address.
@@ -49,7 +51,8 @@ pub(super) fn member(port: &str, mac: [u8; 6], ipv4: Ipv4Addr, ipv6: Ipv6Addr) -
     let port = padded(port);
     let sender = [&port[..], &mac, &[0, 0]].concat();
     let element = |set, key| Element::of_family(BRIDGE, set, key);
-    let mut elements = vec![element(PORTS, port.clone()), element(FORGED, port)];
+    let twice = [&port[..], &port].concat();
+    let mut elements = vec![element(PORTS, port.clone()), element(FORGED, port), element(SAME_PORT, twice)];
     for address in [ipv4, Ipv4Addr::UNSPECIFIED] {
         elements.push(element(SENDERS_4, [&sender[..], &address.octets()].concat()));
     }
@@ -85,6 +88,7 @@ pub(super) fn make(batch: &mut Batch) {
     batch.push_for(BRIDGE, Kind::NewTable, Existing::Refuse, &Attributes::new().text(1, TABLE));
     let (port, ether) = ((datatype::IFNAME, 16), (datatype::ETHER, 6));
     set(batch, BRIDGE, PORTS, &[port]);
+    set(batch, BRIDGE, SAME_PORT, &[port, port]);
     set(batch, BRIDGE, SENDERS_4, &[port, ether, (datatype::IPV4, 4)]);
     set(batch, BRIDGE, SENDERS_6, &[port, ether, (datatype::IPV6, 16)]);
     counted(batch, BRIDGE, FORGED, &[port]);
@@ -102,6 +106,7 @@ pub(super) fn make(batch: &mut Batch) {
         ("guard", 0, -300_i32, guard()),
         ("sent", 0, -290, sent()),
         ("to-host", 1, -300, to_host()),
+        ("reflected", 2, -300, reflected()),
         ("delivered", 4, 0, delivered),
     ] {
         let place = Attributes::new().number(1, hook).number(2, priority.cast_unsigned());
@@ -116,7 +121,13 @@ pub(super) fn make(batch: &mut Batch) {
 
 /// The number of rules of each chain.
 pub(super) fn counts() -> Vec<(&'static str, usize)> {
-    vec![("guard", guard().len()), ("sent", sent().len()), ("to-host", to_host().len()), ("delivered", 1)]
+    vec![
+        ("guard", guard().len()),
+        ("sent", sent().len()),
+        ("to-host", to_host().len()),
+        ("reflected", 1),
+        ("delivered", 1),
+    ]
 }
 
 /// The protocol of a frame.
@@ -142,6 +153,15 @@ fn icmp6(kind: u8) -> Vec<Expression> {
     let mut rule = carries(IPV6).to_vec();
     rule.extend([meta(L4PROTO, R0), equal(R0, &[ICMP6]), payload(TRANSPORT, 0, 1, R0), equal(R0, &[kind])]);
     rule
+}
+
+/// A port of a zone sends back frames to its machine alone: the machine's own to all would look like those of another
+/// with its addresses.
+fn reflected() -> Vec<Vec<Expression>> {
+    // ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 iifname . oifname @same-port drop
+    let to_many = [payload(LINK, 0, 1, R0), mask(R0, &[1]), equal(R0, &[1])];
+    let same = [meta(IIFNAME, R0), meta(OIFNAME, R0 + 4), within(SAME_PORT, R0), verdict(DROP)];
+    vec![[&to_many[..], &same].concat()]
 }
 
 /// Frames from ports at bridges of the host to the host itself: no machine is its router.

@@ -2,6 +2,7 @@
 //! change, so that the hundredth machine costs what the first did. Each chain is a stop on the way of every
 //! packet of the host: those for bounds are there from the first machine that has some. Called by the file above.
 
+use super::admission::admission;
 use super::element::padded;
 use super::expression::{
     ACCEPT, DROP, Expression, IIFNAME, IPV4, IPV6, L4PROTO, NETWORK, OIFNAME, R0, TRANSPORT, connection,
@@ -79,6 +80,7 @@ pub(super) struct Hook {
 
 const GUARD: Hook = Hook { name: "guard", kind: "filter", hook: 0, priority: -300 };
 const FORWARD: Hook = Hook { name: "forward", kind: "filter", hook: 2, priority: 0 };
+const ADMISSION: Hook = Hook { name: "admission", kind: "filter", hook: 0, priority: -160 };
 const INPUT: Hook = Hook { name: "input", kind: "filter", hook: 1, priority: 0 };
 const ENTER: Hook = Hook { name: "enter", kind: "nat", hook: 0, priority: -100 };
 const LOCAL: Hook = Hook { name: "local", kind: "nat", hook: 3, priority: -100 };
@@ -115,6 +117,7 @@ pub fn make(batch: &mut Batch) {
     extras::judged().iter().for_each(|rule| push_rule(batch, extras::CHAIN, rule));
     let chains = [
         (GUARD, guard()),
+        (ADMISSION, admission()),
         (INPUT, input()),
         (FORWARD, forward()),
         (ENTER, ports()),
@@ -133,6 +136,7 @@ pub(super) fn counts() -> Vec<(&'static str, usize)> {
     vec![
         (extras::CHAIN, extras::judged().len()),
         (GUARD.name, guard().len()),
+        (ADMISSION.name, admission().len()),
         (INPUT.name, input().len()),
         (FORWARD.name, forward().len()),
         (ENTER.name, ports),

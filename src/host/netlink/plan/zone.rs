@@ -66,6 +66,7 @@ pub fn plan(
         zone: Some(zone.clone()),
         ipv4: Pair { host: Ipv4Addr::from_bits(base + 1), guest },
         ipv4_length: LENGTH,
+        has_ipv6: true,
         ipv6: Pair { host, guest: inside },
     })
 }
