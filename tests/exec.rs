@@ -92,7 +92,18 @@ fn becomes_a_user_of_the_guest() {
         "id -g; pwd",
     ]);
     assert_eq!(out, "4\n/tmp\n");
+    // A number is a user and a group without an entry too.
+    for (user, ids) in
+        [("1234", "1234 0"), ("0:4000", "0 4000"), ("4321:4000", "4321 4000"), ("nobody:7", "65534 7")]
+    {
+        let out =
+            host.ok(&["coracle", "exec", "trixie", "-u", user, "--", "sh", "-c", "echo $(id -u) $(id -g)"]);
+        assert_eq!(out.trim(), ids, "{user}");
+    }
+    let unknown = host.exec(&["coracle", "exec", "trixie", "-u", "root:nobody-here", "--", "true"]);
+    assert!(unknown.stderr.contains("no group 'nobody-here' in machine 'trixie'"), "{unknown}");
     let unknown = host.exec(&["coracle", "exec", "trixie", "-u", "nobody-here", "--", "true"]);
+    assert!(!unknown.stderr.contains("/proc/"), "{unknown}");
     assert_eq!(unknown.status, 125);
     assert!(unknown.stderr.contains("there is no user 'nobody-here'"), "{}", unknown.stderr);
 }
@@ -178,4 +189,33 @@ fn much_goes_through_a_terminal_both_ways() {
     assert!(out.status == 0 && out.stdout.contains("line 19999"), "{out}");
     let size = "coracle exec -t busybox -- stty size </dev/null";
     assert!(host.sh_ok(size).contains("24 80"));
+}
+
+#[test]
+fn a_redirected_file_is_carried_not_handed_over() {
+    let host = Host::start(&["busybox"]);
+    host.define("busybox", "[users]\nprivate = \"no\"\n");
+    host.coracle(&["start", "busybox"]);
+    host.sh_ok("echo secret >/etc/hostsecret; chmod 600 /etc/hostsecret; : >/etc/hostlog");
+    let exec = "coracle exec busybox -- sh -c";
+    let kept = "[ \"$(cat /etc/hostsecret)\" = secret ]";
+    // Read-only input opened again for writing, output opened again for reading, and all three at once.
+    host.sh(&format!("{exec} 'cat; echo x >/proc/self/fd/0; echo x >/dev/stdin' </etc/hostsecret"));
+    host.sh_ok(kept);
+    host.sh(&format!("{exec} 'exec 3<>/proc/self/fd/1 && truncate -s 0 /proc/self/fd/1' >>/etc/hostsecret"));
+    host.sh_ok(kept);
+    host.sh(&format!("{exec} ': >/proc/self/fd/2' 2>>/etc/hostsecret"));
+    host.sh_ok(kept);
+    let line = "coracle exec busybox -- sh -c 'for n in 0 1 2; do readlink /proc/self/fd/$n; done' \
+                </etc/hostsecret 2>/etc/hostlog >/etc/hostlog2; cat /etc/hostlog2";
+    let out = host.sh_ok(line);
+    assert!(out.lines().count() == 3 && out.lines().all(|place| place.starts_with("pipe:")), "{out}");
+    // What is carried is whole, and in both ways at once.
+    host.sh_ok(
+        "dd if=/dev/urandom of=/var/tmp/big bs=1M count=64 2>/dev/null; \
+         coracle exec busybox -- cat </var/tmp/big >/var/tmp/back; cmp /var/tmp/big /var/tmp/back; \
+         coracle exec busybox -- cat </dev/null;\
+         coracle exec busybox -- head -c 5 </dev/zero | wc -c | grep -qx 5",
+    );
+    host.stop();
 }

@@ -114,7 +114,7 @@ pub struct Shell {
 /// How a machine is entered.
 #[derive(Debug, Args)]
 pub struct Entry {
-    /// The user of the machine, and after a colon the group
+    /// The user of the machine, and after a colon the group, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
 

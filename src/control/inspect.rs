@@ -7,7 +7,7 @@ pub use exposure::{Exposure, Reason, expose};
 
 use super::running;
 use crate::error::{Context, Error, Result};
-use crate::host::journal::printable;
+use crate::host::journal::{printable, printable_line};
 use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::machine::security::CAPABILITIES;
@@ -168,11 +168,31 @@ fn capabilities(mask: u64) -> Vec<String> {
     kept.map(|(_, name)| format!("CAP_{name}")).collect()
 }
 
+/// A word of proc_pid_mountinfo(5), in which blanks, ends of lines and backslashes are three octal digits.
+fn unescaped(word: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| *first == b'\\') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
 /// A line of proc_pid_mountinfo(5).
 fn mount(line: &str) -> Option<Mount> {
     let (before, after) = line.split_once(" - ")?;
     let (before, after): (Vec<&str>, Vec<&str>) = (before.split(' ').collect(), after.split(' ').collect());
-    let word = |word: Option<&&str>| word.map(|word| printable(word.as_bytes()));
+    let word = |word: Option<&&str>| word.map(|word| printable_line(&unescaped(word)));
     Some(Mount {
         target: word(before.get(4))?,
         kind: word(after.first())?,
@@ -309,6 +329,9 @@ mod tests {
         assert_eq!(capabilities(1 << 21 | 1), ["CAP_CHOWN", "CAP_SYS_ADMIN"]);
         let found = mount("31 24 0:27 /a /b\u{7} ro,nosuid shared:1 - ext4 /dev/x rw").unwrap();
         assert_eq!((found.target.as_str(), found.options.as_str()), ("/b\\x07", "ro,nosuid"));
+        let found = mount(r"31 24 0:27 /a\040b\134 /c\012d\011\0 rw - fuse.a\040b /dev/\040x rw").unwrap();
+        assert_eq!((found.root.as_str(), found.target.as_str()), ("/a b\\", "/c\\x0ad\\x09\\0"));
+        assert_eq!((found.kind.as_str(), found.source.as_str()), ("fuse.a b", "/dev/ x"));
         assert!(mount("nonsense").is_none());
         let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
                     Max cpu time              unlimited            unlimited            seconds   \n\

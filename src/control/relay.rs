@@ -9,6 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{FileType, OFlags};
 use rustix::termios::Termios;
 
 /// Signals passed on to the command.
@@ -24,6 +25,8 @@ const PASSED: [Signal; 7] = [
 
 /// How much is taken at once: what a pipe that is writable is sure to take (pipe(7), PIPE_BUF).
 const CHUNK: usize = 4096;
+/// The same where a write cannot wait.
+const LARGE_CHUNK: usize = 256 << 10;
 
 /// How often what is left is asked for after the end of the command: others may go on to write.
 const DRAINED: usize = 4096;
@@ -59,12 +62,14 @@ pub struct Flow {
     to: Option<OwnedFd>,
     waiting: Vec<u8>,
     ended: bool,
+    chunk: usize,
 }
 
 impl Flow {
     /// Nothing has flowed yet.
     pub fn new(way: Way, from: OwnedFd, to: OwnedFd) -> Self {
-        Self { way, from, to: Some(to), waiting: Vec::new(), ended: false }
+        let chunk = if never_waits(&to) { LARGE_CHUNK } else { CHUNK };
+        Self { way, from, to: Some(to), waiting: Vec::new(), ended: false, chunk }
     }
 
     /// What is to be waited for now: to write what is held, else to read.
@@ -80,10 +85,11 @@ impl Flow {
     /// Goes on after what was waited for came. False where there was nothing to read.
     fn go_on(&mut self) -> bool {
         if self.waiting.is_empty() {
-            let mut buffer = [0u8; CHUNK];
+            let mut buffer = vec![0u8; self.chunk];
             match rustix::io::read(&self.from, &mut buffer) {
                 Ok(length @ 1..) => {
-                    self.waiting.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                    buffer.truncate(length);
+                    self.waiting = buffer;
                 }
                 Err(rustix::io::Errno::INTR) => return true,
                 Err(rustix::io::Errno::AGAIN) => return false,
@@ -133,6 +139,13 @@ impl Flow {
             }
         }
     }
+}
+
+/// Whether a write to a descriptor returns at once: to a regular file, or without blocking.
+fn never_waits(to: &OwnedFd) -> bool {
+    let is_file = rustix::fs::fstat(to)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+    is_file || rustix::fs::fcntl_getfl(to).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
 /// A command that runs.

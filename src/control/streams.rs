@@ -1,15 +1,19 @@
-//! Which of our standard streams a command in a machine gets as they are. Called by `exec` around
-//! the clone. A terminal of ours is none of them: whoever holds one can read what is typed there
-//! next and change how it is set, so the command gets a pipe and we carry the bytes.
+//! Which of our standard streams a command in a machine gets as they are: pipes and `/dev/null`. Called by
+//! `exec` around the clone. For every other stream the command gets a pipe, and we carry the bytes: a terminal
+//! could be read and set, a file of the host opened again through `/proc/self/fd` with other rights than the
+//! descriptor has, a socket sent other things than bytes.
 
 use super::relay::{Flow, Way};
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 
 /// Our standard streams by number, what they are called, and which way their bytes go.
 const STREAMS: [(&str, Way); 3] =
     [("standard input", Way::In), ("standard output", Way::Out), ("standard error", Way::Out)];
+
+/// The size of a pipe that carries a stream, what an unprivileged process may ask for (pipe(7)).
+const PIPE_SIZE: usize = 1 << 20;
 
 /// Streams that lead over us.
 #[derive(Debug, Default)]
@@ -20,7 +24,7 @@ pub struct Diverted {
 }
 
 impl Diverted {
-    /// Puts a pipe in the place of each of our streams that is a terminal, for a child to inherit.
+    /// Puts a pipe in the place of each of our streams that gives more than its bytes, for a child to inherit.
     ///
     /// # Errors
     /// A stream that is a directory: it would lead the command out of the machine.
@@ -34,7 +38,7 @@ impl Diverted {
                 return Err(Error::new(format!("{name} is a directory of the host"))
                     .hint("it would lead out of the machine; give a file, a pipe or /dev/null"));
             }
-            if rustix::termios::isatty(stream)
+            if !is_harmless(&stat)
                 && let Err(error) = diverted.lead_over_us(number, way)
             {
                 diverted.restore()?;
@@ -49,6 +53,10 @@ impl Diverted {
             |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a stream");
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .context(|| "cannot make a pipe for a stream")?;
+        // What carries more at once has to wait less often; a smaller pipe does too.
+        let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_SIZE);
+        let own_end = if way == Way::In { &write } else { &read };
+        rustix::io::ioctl_fionbio(own_end, true).context(|| "cannot use a pipe")?;
         let ours = keep(stream(number))?;
         let (theirs, flow) = match way {
             Way::In => (read, Flow::new(way, keep(ours.as_fd())?, write)),
@@ -72,6 +80,22 @@ impl Diverted {
     pub fn into_flows(self) -> Vec<Flow> {
         self.flows
     }
+}
+
+/// Whether a stream gives no more than the bytes in it.
+fn is_harmless(stat: &Stat) -> bool {
+    match FileType::from_raw_mode(stat.st_mode) {
+        // A pipe with a name is a file: its name can be opened for the other direction.
+        FileType::Fifo => is_nameless(stat),
+        FileType::CharacterDevice => stat.st_rdev == rustix::fs::makedev(1, 3),
+        _ => false,
+    }
+}
+
+/// Whether a pipe is one of pipe(2): on the file system of the kernel's own pipes.
+fn is_nameless(stat: &Stat) -> bool {
+    let own = rustix::pipe::pipe().and_then(|(read, _write)| rustix::fs::fstat(read));
+    own.is_ok_and(|own| own.st_dev == stat.st_dev)
 }
 
 fn stream(number: usize) -> BorrowedFd<'static> {

@@ -3,7 +3,7 @@
 
 mod entry;
 
-pub use entry::{Entry, printable};
+pub use entry::{Entry, printable, printable_line};
 
 use crate::error::{Context, Error, Result};
 use rustix::event::{PollFd, PollFlags, poll};

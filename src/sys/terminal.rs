@@ -23,9 +23,10 @@ pub fn make_raw(terminal: BorrowedFd<'_>) -> std::io::Result<Termios> {
     Ok(before)
 }
 
-/// Sets a terminal back.
+/// Sets a terminal back, and discards input that was not read: a guest can have made the terminal answer a query,
+/// which the shell would take for typed.
 pub fn restore(terminal: BorrowedFd<'_>, settings: &Termios) {
-    let _ = rustix::termios::tcsetattr(terminal, OptionalActions::Drain, settings);
+    let _ = rustix::termios::tcsetattr(terminal, OptionalActions::Flush, settings);
 }
 
 /// Copies the window size of one terminal to another.

@@ -145,7 +145,7 @@ fn key(bytes: &[u8]) -> (Event, usize) {
 impl Drop for Terminal {
     fn drop(&mut self) {
         let _ = write(LEAVE);
-        let _ = termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.before);
+        let _ = termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, &self.before);
     }
 }
 

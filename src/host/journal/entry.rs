@@ -46,7 +46,8 @@ impl Entry {
         let field = |name: &str| value.get(name).and_then(bytes);
         let text = |name: &str| field(name).map(|bytes| printable(&bytes));
         let number = |name: &str| text(name).and_then(|text| text.parse().ok());
-        let identifier = || text("SYSLOG_IDENTIFIER").or_else(|| text("_COMM"));
+        let one_line = |name: &str| field(name).map(|bytes| printable_line(&bytes));
+        let identifier = || one_line("SYSLOG_IDENTIFIER").or_else(|| one_line("_COMM"));
         let console = value.get("CORACLE_LEADER").map(|_| "console".to_owned());
         Some(Self {
             time: text("__REALTIME_TIMESTAMP")?.parse().ok()?,
@@ -64,7 +65,7 @@ impl Entry {
             },
             boot: text("CORACLE_BOOT_ID"),
             cursor: text("__CURSOR"),
-            whole: (fields == Fields::All).then(|| value.to_string()),
+            whole: (fields == Fields::All).then(|| escape_layout(&value.to_string())),
         })
     }
 }
@@ -96,10 +97,34 @@ pub fn printable(bytes: &[u8]) -> String {
                 None => shown.push_str("\\x1b"),
             },
             c if c.is_control() => drop(write!(shown, "\\x{:02x}", u32::from(c))),
+            c if is_layout(c) => drop(write!(shown, "\\u{:04x}", u32::from(c))),
             c => shown.push(c),
         }
     }
     shown
+}
+
+/// The same on one line: for names, which have neither tabs nor ends of lines.
+pub fn printable_line(bytes: &[u8]) -> String {
+    printable(bytes).replace('\n', "\\x0a").replace('\t', "\\x09")
+}
+
+/// Whether a character changes the order or the lines of the text around it: line and paragraph separators,
+/// embeddings, overrides and isolates of directions (Unicode Standard Annex #9).
+fn is_layout(c: char) -> bool {
+    matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON with the characters of [`is_layout`] escaped: they can only be in its strings.
+fn escape_layout(json: &str) -> String {
+    json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
+        if is_layout(c) {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+        text
+    })
 }
 
 /// What follows a control sequence (ECMA-48, CSI) whose escape was taken already.
@@ -143,6 +168,17 @@ mod tests {
         for bad in ["", "{}", "[]", "{\"__REALTIME_TIMESTAMP\":\"x\"}", "\u{0}"] {
             assert_eq!(Entry::parse(bad.as_bytes(), Fields::Shown), None);
         }
+    }
+
+    #[test]
+    fn an_identifier_stays_on_its_line() {
+        let line = "{\"__REALTIME_TIMESTAMP\":\"1\",\"SYSLOG_IDENTIFIER\":\"x[1]: y\\nDec 01 root\\t\u{202e}\",\"MESSAGE\":\"\u{2028}m\"}";
+        let entry = Entry::parse(line.as_bytes(), Fields::All).unwrap();
+        assert_eq!(entry.source, "x[1]: y\\x0aDec 01 root\\x09\\u202e");
+        assert_eq!(entry.message, "\\u2028m");
+        let whole = entry.whole.unwrap();
+        assert!(whole.is_ascii() && whole.contains("\\u202e"), "{whole}");
+        assert_eq!(serde_json::from_str::<Value>(&whole).unwrap()["MESSAGE"], "\u{2028}m");
     }
 
     #[test]
