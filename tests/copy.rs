@@ -206,9 +206,14 @@ fn an_interrupted_copy_leaves_nothing() {
         assert!(!host.ok(&["coracle", "exec", "trixie", "--", "ls", "-A", "/tmp"]).contains("big"));
         assert!(!host.ok(&["coracle", "exec", "trixie", "--", "ls", "-A", "/tmp"]).contains("coracle"));
     }
-    // Killed, it cannot clean up after itself: the next copy to the same place does.
+    // Killed, its child inside cleans up; killed too, the next copy does.
     let left = "coracle exec trixie -- ls -A /tmp | grep -c coracle-copy";
-    host.sh("coracle copy-to trixie /srv/big /tmp/big & p=$!; sleep .03; kill -KILL $p; wait $p");
+    let begin = format!(
+        "coracle copy-to trixie /srv/big /tmp/big & p=$!; until {left} >/dev/null; do :; done; kill -STOP $p"
+    );
+    host.sh(&format!("{begin}; kill -KILL $p; wait $p"));
+    host.wait_until(Duration::from_secs(10), &format!("! {left}"));
+    host.sh(&format!("{begin}; kill -KILL $(pgrep -P $p) $p; wait $p"));
     assert_eq!(host.sh(left).stdout, "1\n");
     let out = host.exec(&["coracle", "copy-to", "trixie", "/etc/passwd", "/tmp/name"]);
     assert!(out.status == 0 && out.stderr.contains("which a copy left that was killed"), "{out}");
@@ -219,5 +224,64 @@ fn an_interrupted_copy_leaves_nothing() {
     assert!(seen.status == 0 && seen.stdout.contains(" MiB"), "{seen}");
     host.sh_ok("rm -r /srv/big; coracle stop trixie");
     before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_copy_removes_nothing_that_the_guest_could_not() {
+    let host = Host::start(&["trixie"]);
+    host.sh_ok("mkdir -p /srv/share/data && echo rows >/srv/share/data/db && echo hello >/tmp/hello");
+    host.define("trixie", "[[mount]]\nsource = \"/srv/share\"\ntarget = \"/srv/share\"\n");
+    host.coracle(&["start", "trixie"]);
+    let kept = "[ \"$(cat /srv/share/data/db)\" = rows ]";
+    assert_ne!(host.in_guest("trixie", &["rm", "/srv/share/data/db"]).status, 0);
+    // What looks like the rest of a killed copy, and covers the host's directory.
+    let namespace = host.sh_ok("printf %x $(stat -Lc %i /proc/self/ns/pid)");
+    let trap = format!(
+        "t=/root/.coracle-copy-{}-7ffffff0-1-0; mkdir $t && mount --bind /srv/share $t",
+        namespace.trim()
+    );
+    host.in_guest("trixie", &["sh", "-c", &trap]).success("set the trap");
+    host.ok(&["coracle", "copy-to", "trixie", "/tmp/hello", "/root/hello"]);
+    host.sh_ok(kept);
+    // The same inside of a directory that is replaced.
+    let trap =
+        "rm /root/hello; mkdir -p /root/hello/in /root/hello/zz; mount --bind /srv/share /root/hello/in";
+    host.in_guest("trixie", &["sh", "-c", trap]).success("set the trap");
+    let out = host.exec(&["coracle", "copy-to", "--force", "trixie", "/tmp/hello", "/root"]);
+    assert!(
+        out.status == 0 && out.stderr.contains("cannot remove") && out.stderr.contains("another mount"),
+        "{out}"
+    );
+    host.sh_ok(kept);
+    assert_eq!(host.in_guest("trixie", &["cat", "/root/hello"]).stdout, "hello\n");
+    // A copy writes nowhere that the guest's root cannot.
+    let out = host.exec(&["coracle", "copy-to", "trixie", "/tmp/hello", "/srv/share/data/new"]);
+    assert_eq!(out.status, 1, "{out}");
+    let out = host.exec(&["coracle", "copy-to", "--force", "trixie", "/tmp/hello", "/srv/share/data/db"]);
+    assert_eq!(out.status, 1, "{out}");
+    // Nor reads what it cannot read.
+    host.sh_ok("chmod 600 /srv/share/data/db");
+    let out = host.exec(&["coracle", "copy-from", "trixie", "/srv/share/data/db", "/tmp/db"]);
+    assert_eq!(out.status, 1, "{out}");
+    host.sh_ok(&format!("{kept}; [ ! -e /tmp/db ]; [ ! -e /srv/share/data/new ]"));
+    host.stop();
+}
+
+#[test]
+fn files_are_copied_to_their_end_whatever_their_size_says() {
+    let host = host();
+    host.sh_ok("coracle copy-from trixie /proc/version /tmp/version && cmp /tmp/version /proc/version");
+    host.sh_ok("coracle copy-from trixie /proc/version - | tar -xOf - version | cmp - /proc/version");
+    // Larger than one read, and of unknown size.
+    host.sh_ok(
+        "coracle copy-from trixie /proc/filesystems - | tar -xOf - filesystems | cmp - /proc/filesystems",
+    );
+    host.sh_ok("coracle copy-to trixie /proc/sys/kernel/ostype /root/ostype");
+    assert_eq!(host.ok(&["coracle", "exec", "trixie", "--", "cat", "/root/ostype"]), "Linux\n");
+    host.sh_ok("coracle copy-to trixie /proc/filesystems /root/f; coracle exec trixie -- cat /root/f | cmp - /proc/filesystems");
+    let order = "/sys/kernel/cpu_byteorder";
+    host.sh_ok(&format!("coracle copy-from trixie {order} /tmp/order && cmp /tmp/order {order}"));
+    host.sh_ok(&format!("coracle copy-from trixie {order} - | tar -xOf - cpu_byteorder | cmp - {order}"));
     host.stop();
 }

@@ -64,11 +64,24 @@ impl Inside {
         match process::clone(0, None)? {
             Side::Parent(child) => Ok(Self(child)),
             Side::Child => {
-                process::set_dumpable(false);
                 work(enter(record, leader));
                 process::exit_now(0)
             }
         }
+    }
+}
+
+impl Inside {
+    /// A cloned child that enters by itself.
+    pub(super) fn of(child: Child) -> Self {
+        Self(child)
+    }
+
+    /// Waits for its end, so long at most.
+    pub(super) fn wait(self, patience: Duration) {
+        let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        // What does not end is killed.
+        let _ = poll(&mut [PollFd::new(&self.0.pidfd, PollFlags::IN)], Some(&patience));
     }
 }
 
@@ -85,7 +98,11 @@ impl Drop for Inside {
 }
 
 /// Enters the machine as its root, with the rights over files that its PID 1 has.
-fn enter(record: &Record, leader: &OwnedFd) -> Result<()> {
+///
+/// # Errors
+/// What setns(2), setresuid(2) or capset(2) return.
+pub(super) fn enter(record: &Record, leader: &OwnedFd) -> Result<()> {
+    process::set_dumpable(false);
     guest_files::keep_descriptors()?;
     let own_users = record.id_base.is_some();
     let users = if own_users { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };

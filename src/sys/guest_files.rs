@@ -8,7 +8,7 @@
 
 use crate::error::Result;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timestamps, Uid};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::File;
@@ -228,6 +228,15 @@ impl Root {
             (found, _) => found,
         }
     }
+}
+
+/// Sets the times of the file that a descriptor (`O_PATH`) refers to.
+///
+/// # Errors
+/// What utimensat(2) returns.
+pub fn set_times(place: &OwnedFd, times: &Timestamps) -> rustix::io::Result<()> {
+    let (directory, name) = again(place);
+    rustix::fs::utimensat(directory, name, times, AtFlags::empty())
 }
 
 fn target(link: &OwnedFd) -> rustix::io::Result<PathBuf> {

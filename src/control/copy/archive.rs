@@ -2,11 +2,16 @@
 //! it, since paths of an archive are not to be trusted: each entry goes to a sink under a path
 //! without any way up.
 
-use super::entry::{Data, Kind, Meta, Notes, Sink};
+use super::entry::{Content, Kind, Meta, Notes, Sink};
 use crate::error::{Context, Error, Result};
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 use tar::{Archive, Builder, EntryType, Header};
+
+/// How much of a file is read at once.
+const PART: usize = 256 << 10;
 
 /// An archive that is written.
 pub struct Writer<W: Write> {
@@ -55,14 +60,25 @@ impl<W: Write> Sink for Writer<W> {
         header.set_size(0);
         let below = self.below(path);
         match kind {
-            Kind::File(Data::File(file, length)) => {
+            Kind::File(content) => {
                 header.set_entry_type(EntryType::Regular);
-                header.set_size(length);
-                // A file that became shorter meanwhile is filled up: the header is written already.
-                let data = file.chain(std::io::repeat(0)).take(length);
-                self.builder.append_data(&mut header, below, Counted { data, notes }).context(writing)
+                match content.told() {
+                    Some(length) => {
+                        header.set_size(length);
+                        let mut data =
+                            Flat { content, notes, part: Vec::new(), from: 0, at: 0, begin: 0, ended: false };
+                        let written = self.builder.append_data(&mut header, below, (&mut data).take(length));
+                        written.context(writing)?;
+                        data.finish(path, length)
+                    }
+                    None => {
+                        let (spooled, length) =
+                            spool(content, notes).map_err(|error| error.context(writing()))?;
+                        header.set_size(length);
+                        self.builder.append_data(&mut header, below, spooled).context(writing)
+                    }
+                }
             }
-            Kind::File(Data::Stream(..)) => Err(Error::new("a stream does not become a stream")),
             Kind::Directory => {
                 header.set_entry_type(EntryType::Directory);
                 self.builder.append_data(&mut header, below, std::io::empty()).context(writing)
@@ -84,17 +100,109 @@ impl<W: Write> Sink for Writer<W> {
     }
 }
 
-/// What is read, counted.
-struct Counted<'a, 'n, R> {
-    data: R,
+/// Content as a stream without holes.
+struct Flat<'a, 'n> {
+    content: &'a mut dyn Content,
     notes: &'a mut Notes<'n>,
+    part: Vec<u8>,
+    /// What of the part is read.
+    from: usize,
+    /// Where in the file the stream is.
+    at: u64,
+    /// Where the part lies in the file.
+    begin: u64,
+    ended: bool,
 }
 
-impl<R: Read> Read for Counted<'_, '_, R> {
+impl Flat<'_, '_> {
+    /// Takes what is left after the length that was told: the header is written already.
+    fn finish(mut self, path: &Path, told: u64) -> Result<()> {
+        while !self.ended {
+            self.ended = self.content.next(&mut self.part, PART, self.notes)?.is_none();
+        }
+        if self.content.length() != told {
+            log::warn!("'{}' changed while it was read", path.display());
+        }
+        Ok(())
+    }
+}
+
+impl Read for Flat<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.data.read(buffer)?;
-        self.notes.more(length as u64).map_err(|error| std::io::Error::other(error.to_string()))?;
+        let failed = |error: Error| std::io::Error::other(error.to_string());
+        if !self.ended && self.from >= self.part.len() {
+            match self.content.next(&mut self.part, PART, self.notes).map_err(failed)? {
+                Some(begin) => (self.begin, self.from) = (begin, 0),
+                None => self.ended = true,
+            }
+            self.notes.more(self.part.len() as u64).map_err(failed)?;
+        }
+        // A hole, or what a file lacks that became shorter meanwhile.
+        let hole = if self.ended { u64::MAX } else { self.begin.saturating_sub(self.at) };
+        let length = if hole > 0 {
+            let length = usize::try_from(hole).unwrap_or(usize::MAX).min(buffer.len());
+            buffer.iter_mut().take(length).for_each(|byte| *byte = 0);
+            length
+        } else {
+            let rest = self.part.get(self.from..).unwrap_or_default();
+            let length = rest.len().min(buffer.len());
+            buffer.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+            self.from += length;
+            self.begin += length as u64;
+            length
+        };
+        self.at += length as u64;
         Ok(length)
+    }
+}
+
+/// Content of unknown length, written to an unnamed file and counted.
+fn spool(content: &mut dyn Content, notes: &mut Notes<'_>) -> Result<(File, u64)> {
+    use std::io::{Seek, SeekFrom};
+    let directory = std::env::temp_dir();
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&directory, flags, Mode::RUSR | Mode::WUSR)
+        .context(|| format!("cannot create a file in '{}'", directory.display()))?;
+    let mut file = File::from(file);
+    let mut part = Vec::new();
+    while let Some(at) = content.next(&mut part, PART, notes)? {
+        std::os::unix::fs::FileExt::write_all_at(&file, &part, at)
+            .context(|| format!("cannot write to '{}'", directory.display()))?;
+        notes.more(part.len() as u64)?;
+    }
+    let length = content.length();
+    file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(0))).context(|| "cannot read it again")?;
+    Ok((file, length))
+}
+
+/// A part of a stream as content.
+struct Whole<R> {
+    from: std::io::Take<R>,
+    told: u64,
+    at: u64,
+}
+
+impl<R: Read> Content for Whole<R> {
+    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut Notes<'_>) -> Result<Option<u64>> {
+        buffer.resize(most, 0);
+        let length = loop {
+            match self.from.read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read.context(|| "cannot read the archive")?,
+            }
+        };
+        buffer.truncate(length);
+        let at = self.at;
+        self.at += length as u64;
+        Ok((length > 0).then_some(at))
+    }
+
+    fn length(&self) -> u64 {
+        self.at
+    }
+
+    fn told(&self) -> Option<u64> {
+        Some(self.told)
     }
 }
 
@@ -127,7 +235,8 @@ pub fn read(from: impl Read, sink: &mut impl Sink, notes: &mut Notes<'_>) -> Res
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let length = entry.size();
                 make_parents(&path, &mut directories, sink, notes)?;
-                sink.take(&path, &meta, Kind::File(Data::Stream(&mut entry, length)), notes)?;
+                let mut content = Whole { from: (&mut entry).take(length), told: length, at: 0 };
+                sink.take(&path, &meta, Kind::File(&mut content), notes)?;
                 continue;
             }
             EntryType::XGlobalHeader => continue,
@@ -160,7 +269,7 @@ fn make_parents(
 }
 
 /// A path of an archive without anything but names; empty for the archive's top.
-fn plain(path: &Path) -> Result<PathBuf> {
+pub(super) fn plain(path: &Path) -> Result<PathBuf> {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {

@@ -4,8 +4,7 @@
 use crate::control::progress::Progress;
 use crate::error::{Error, Result};
 use nix::sys::signalfd::SignalFd;
-use std::fs::File;
-use std::io::Read;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ pub enum Kind<'a> {
     /// A directory; what is in it follows.
     Directory,
     /// A regular file.
-    File(Data<'a>),
+    File(&'a mut dyn Content),
     /// A symbolic link to this.
     Link(PathBuf),
     /// One more name of an entry that came before.
@@ -23,16 +22,24 @@ pub enum Kind<'a> {
     Fifo,
 }
 
-/// The content of a file, and its length.
-pub enum Data<'a> {
-    /// A file, in which holes can be found.
-    File(&'a File, u64),
-    /// A part of a stream.
-    Stream(&'a mut dyn Read, u64),
+/// The content of a file in parts, in their order. Between two parts is a hole, and after the last one may be one.
+pub trait Content {
+    /// Puts the next part into a buffer, at most so many bytes; where it begins, or nothing at the end of the file.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, notes: &mut Notes<'_>) -> Result<Option<u64>>;
+
+    /// The length, known at the end.
+    fn length(&self) -> u64;
+
+    /// The length that was told before, where it can be relied on but for changes meanwhile: file systems of
+    /// programs (procfs, sysfs, FUSE) tell anything.
+    fn told(&self) -> Option<u64>;
 }
 
 /// What holds for every kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// Permission bits.
     pub mode: u32,
@@ -61,8 +68,8 @@ pub struct Notes<'a> {
     pub machine: String,
     /// Where progress is shown.
     pub progress: Progress<'a>,
-    /// The signals that end us, blocked.
-    pub signals: SignalFd,
+    /// The signals that end the copy, blocked. The child is told by its parent.
+    pub signals: Option<SignalFd>,
     /// How many entries are done.
     pub entries: u64,
     /// How many bytes are done.
@@ -78,7 +85,7 @@ impl Notes<'_> {
     /// We were told to end.
     pub fn more(&mut self, bytes: u64) -> Result<()> {
         self.bytes += bytes;
-        if let Ok(Some(_)) = self.signals.read_signal() {
+        if self.signals.as_ref().is_some_and(|signals| matches!(signals.read_signal(), Ok(Some(_)))) {
             return Err(Error::new("interrupted; nothing of it is left at its destination"));
         }
         if self.shown.is_none_or(|last| last.elapsed() > Duration::from_millis(100)) {

@@ -1,5 +1,5 @@
-//! Numbers of users and groups on both sides of a machine's id map. Files of a guest, seen from the
-//! host, have host ids, on its idmapped root and on file systems it has mounted itself alike.
+//! Numbers of users and groups that a side of a copy has. The child inside a machine sees and sets the guest's own;
+//! what the map lacks is nobody's there.
 
 use crate::error::{Context, Error, Result};
 
@@ -17,7 +17,7 @@ impl Ids {
     /// The host's own: every number stands for itself.
     pub const HOST: Self = Self { base: 0, count: u32::MAX };
 
-    /// Those of the machine of this PID 1.
+    /// Those of the machine of this PID 1, as they are inside.
     ///
     /// # Errors
     /// A map that is not one range from 0 on.
@@ -26,14 +26,9 @@ impl Ids {
         let map = std::fs::read_to_string(&file).context(|| format!("cannot read '{file}'"))?;
         let words: Vec<u32> = map.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         match words[..] {
-            [0, base, count] => Ok(Self { base, count }),
+            [0, _, count] => Ok(Self { base: 0, count }),
             _ => Err(Error::new("the machine's ids are mapped in a way that files cannot be")),
         }
-    }
-
-    /// The guest's root as the host counts.
-    pub fn root(self) -> u32 {
-        self.base
     }
 
     /// A number of the host's view as the guest has it.

@@ -1,63 +1,122 @@
-//! What a copy is called until it is whole, and what is done with one whose process was killed: the
-//! next copy to the same directory removes it. Called by `place`.
+//! What copies leave whose process was killed: removed by the next copy of the same machine. Each copy notes its
+//! temporary name and directory below `/var/lib/coracle/copies` while it runs: names in the directory itself would
+//! be the guest's to make. Called by `copy`.
 
 use super::walk;
+use crate::error::{Context, Error, Result};
 use crate::host::probe;
 use crate::host::state::process_start;
-use rustix::fd::BorrowedFd;
-use rustix::fs::Dir;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::sys::guest_files::Root;
+use rustix::fd::AsFd;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-const PREFIX: &str = ".coracle-copy-";
+/// Which side of the machine a copy goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum To {
+    Host,
+    Guest,
+}
 
-/// Who makes a copy: a process id means one process in one namespace and with one start only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Owner {
-    namespace: u64,
+/// A copy that runs or ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Trace {
+    machine: String,
+    to: To,
+    /// The destination as it was given: the copy lies in it or beside it.
+    destination: PathBuf,
+    name: String,
+    /// A process id means one process with one start.
     pid: u32,
-    start: u64,
+    start: Option<u64>,
 }
 
-impl Owner {
-    fn of(pid: u32) -> Option<Self> {
-        let namespace = rustix::fs::stat("/proc/self/ns/pid").ok()?.st_ino;
-        Some(Self { namespace, pid, start: process_start(pid)? })
+/// The note of a running copy, removed when it ends.
+#[derive(Debug)]
+pub(super) struct Note {
+    file: PathBuf,
+    name: OsString,
+}
+
+impl Note {
+    /// Notes a copy and gives it a temporary name.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(super) fn write(paths: &Paths, machine: &Name, to: To, destination: &Path) -> Result<Self> {
+        let random =
+            probe::random_id().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let name = format!(".coracle-copy-{random}");
+        let pid = std::process::id();
+        let trace = Trace {
+            machine: machine.to_string(),
+            to,
+            destination: destination.to_owned(),
+            name: name.clone(),
+            pid,
+            start: process_start(pid),
+        };
+        let file = directory(paths).join(&random);
+        let writing = || format!("cannot write '{}'", file.display());
+        std::fs::create_dir_all(directory(paths)).context(writing)?;
+        let text =
+            serde_json::to_vec(&trace).map_err(|error| Error::new(error.to_string()).context(writing()))?;
+        std::fs::write(&file, text).context(writing)?;
+        Ok(Self { file, name: name.into() })
     }
 
-    /// Whether it is a process that we would see, and it is gone.
-    fn is_gone(self) -> bool {
-        // Without procfs nobody can be seen at all.
-        let Some(ourselves) = Self::of(std::process::id()) else { return false };
-        self.namespace == ourselves.namespace && process_start(self.pid) != Some(self.start)
+    /// The temporary name.
+    pub(super) fn name(&self) -> OsString {
+        self.name.clone()
     }
 }
 
-/// A name that nobody else has, and that tells whose it is.
-pub(super) fn new_name() -> String {
-    let random = probe::random_id().iter().fold(0u64, |sum, byte| sum << 5 ^ u64::from(*byte));
-    let owner = Owner::of(std::process::id());
-    owner.map_or_else(
-        || format!("{PREFIX}{random:x}"),
-        |Owner { namespace, pid, start }| format!("{PREFIX}{namespace:x}-{pid:x}-{start:x}-{random:x}"),
-    )
+impl Drop for Note {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.file) {
+            log::warn!("cannot remove '{}': {error}, ignoring", self.file.display());
+        }
+    }
 }
 
-fn owner(name: &str) -> Option<Owner> {
-    let mut parts = name.strip_prefix(PREFIX)?.split('-').map(|part| u64::from_str_radix(part, 16).ok());
-    let (namespace, pid, start) = (parts.next()??, parts.next()??, parts.next()??);
-    Some(Owner { namespace, pid: u32::try_from(pid).ok()?, start })
+fn directory(paths: &Paths) -> PathBuf {
+    paths.kept().join("copies")
 }
 
-/// Removes what copies to this directory left that were killed. What cannot be removed stays.
-pub(super) fn remove(directory: BorrowedFd<'_>) {
-    let Ok(entries) = Dir::read_from(directory) else { return };
-    let names: Vec<Vec<u8>> = entries.flatten().map(|entry| entry.file_name().to_bytes().to_vec()).collect();
-    for name in names.iter().map(|name| OsStr::from_bytes(name)) {
-        if name.to_str().and_then(owner).is_some_and(Owner::is_gone) {
-            match walk::remove(directory, name) {
-                Ok(()) => log::info!("removed '{}', which a copy left that was killed", name.display()),
-                Err(error) => log::warn!("cannot remove '{}': {error}, ignoring", name.display()),
+/// The copies to one side of a machine whose process is gone; their notes are taken away.
+pub(super) fn take(paths: &Paths, machine: &Name, to: To) -> Vec<Trace> {
+    let entries = std::fs::read_dir(directory(paths)).into_iter().flatten().flatten();
+    let mut lost = Vec::new();
+    for file in entries.map(|entry| entry.path()) {
+        let trace: Option<Trace> =
+            std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        // One that is just being written is no JSON yet.
+        let Some(trace) = trace else { continue };
+        let is_gone = process_start(trace.pid) != trace.start;
+        if trace.machine == machine.as_str() && trace.to == to && is_gone {
+            let _ = std::fs::remove_file(&file);
+            lost.push(trace);
+        }
+    }
+    lost
+}
+
+impl Trace {
+    /// Removes what the copy left, with the rights of this process.
+    pub(super) fn remove(&self, root: &Root) {
+        let beside = self.destination.parent().unwrap_or(Path::new("/"));
+        for directory in [self.destination.as_path(), beside] {
+            let Ok(directory) = root.open_directory(directory) else { continue };
+            let name = std::ffi::OsStr::new(&self.name);
+            if rustix::fs::statat(&directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_err() {
+                continue;
+            }
+            match walk::remove(directory.as_fd(), name) {
+                Ok(()) => log::info!("removed '{}', which a copy left that was killed", self.name),
+                Err(error) => log::warn!("cannot remove {error}, ignoring"),
             }
         }
     }
@@ -66,22 +125,31 @@ pub(super) fn remove(directory: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fd::AsFd;
 
     #[test]
     fn what_is_left_of_killed_copies_goes_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let ours = new_name();
-        let Owner { namespace, pid, start } = owner(&ours).unwrap();
-        assert_eq!(pid, std::process::id());
-        let other_start = format!("{PREFIX}{namespace:x}-{pid:x}-{:x}-7", start + 1);
-        let other_namespace = format!("{PREFIX}{:x}-{pid:x}-{:x}-7", namespace + 1, start + 1);
-        let strange = [format!("{PREFIX}7"), format!("{PREFIX}x-1-1-1"), ".coracle-copy".into(), "a".into()];
-        for name in [&ours, &other_start, &other_namespace].into_iter().chain(&strange) {
-            std::fs::create_dir_all(directory.path().join(name).join("below")).unwrap();
+        let paths = Paths::below(directory.path());
+        let name = Name::new("web").unwrap();
+        let destination = directory.path().join("there");
+        std::fs::create_dir(&destination).unwrap();
+        let note = Note::write(&paths, &name, To::Host, &destination).unwrap();
+        assert_eq!(take(&paths, &name, To::Host), [], "it runs");
+        let text = std::fs::read(&note.file).unwrap();
+        let trace: Trace = serde_json::from_slice(&text).unwrap();
+        let lost = Trace { start: trace.start.map(|start| start + 1), ..trace };
+        std::fs::write(&note.file, serde_json::to_vec(&lost).unwrap()).unwrap();
+        for other in [note.name(), ".coracle-copy-7".into(), "a".into()] {
+            std::fs::create_dir_all(destination.join(other).join("below")).unwrap();
         }
-        remove(std::fs::File::open(directory.path()).unwrap().as_fd());
-        assert!(!directory.path().join(&other_start).exists());
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 6);
+        assert_eq!(take(&paths, &Name::new("other").unwrap(), To::Host), []);
+        assert_eq!(take(&paths, &name, To::Guest), []);
+        let taken = take(&paths, &name, To::Host);
+        assert_eq!(taken, [lost]);
+        taken[0].remove(&Root::of_caller().unwrap());
+        assert!(!destination.join(note.name()).exists());
+        assert_eq!(std::fs::read_dir(&destination).unwrap().count(), 2);
+        assert_eq!(take(&paths, &name, To::Host), []);
+        std::mem::forget(note);
     }
 }

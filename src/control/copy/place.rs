@@ -2,21 +2,21 @@
 //! descriptors; no link is followed, not even one that comes up meanwhile. The destination has its
 //! name only when all of it is there.
 
-use super::entry::{Data, Kind, Meta, Notes, Sink};
+use super::entry::{Content, Kind, Meta, Notes, Sink};
 use super::ids::Ids;
-use super::lost;
 use super::walk;
 use crate::error::{Context, Error, Result};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Timespec, Timestamps, Uid};
+use crate::sys::guest_files;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// How much is copied between two looks at who may interrupt.
-const CHUNK: u64 = 1 << 20;
+/// How much of a file is taken at once.
+const PART: usize = 256 << 10;
 
 /// Where a copy goes to.
 pub struct Place {
@@ -29,10 +29,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// A new place in a directory.
-    pub fn new(directory: OwnedFd, ids: Ids) -> Self {
-        lost::remove(directory.as_fd());
-        let temporary = lost::new_name().into();
+    /// A new place in a directory; `temporary` is a name that no other copy has.
+    pub fn new(directory: OwnedFd, temporary: OsString, ids: Ids) -> Self {
         Self { directory, temporary, ids, directories: Vec::new(), done: false }
     }
 
@@ -88,8 +86,10 @@ impl Place {
             Err(rustix::io::Errno::EXIST) => {
                 // At one moment the old, at the next the new; then the old goes.
                 rustix::fs::renameat_with(from, old, to, new, RenameFlags::EXCHANGE).context(naming)?;
-                walk::remove(from, old)
-                    .context(|| format!("cannot remove what was '{}' before", new.display()))
+                if let Err(error) = walk::remove(from, old) {
+                    log::warn!("cannot remove the former '{}': {error}, ignoring", new.display());
+                }
+                Ok(())
             }
             renamed => renamed.context(naming),
         }
@@ -167,30 +167,20 @@ impl Place {
         }
     }
 
-    fn file(&self, path: &Path, meta: &Meta, data: Data<'_>, notes: &mut Notes<'_>) -> Result<()> {
+    fn file(&self, path: &Path, meta: &Meta, content: &mut dyn Content, notes: &mut Notes<'_>) -> Result<()> {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o600))
             .context(|| format!("cannot make '{}'", path.display()))?;
-        let mut file = File::from(file);
+        let file = File::from(file);
         let copying = || format!("cannot copy '{}'", path.display());
-        match data {
-            Data::File(from, length) => {
-                // A file system that can share the blocks has nothing to copy.
-                if rustix::fs::ioctl_ficlone(&file, from).is_ok() {
-                    notes.more(length)?;
-                } else {
-                    extents(from, &mut file, length, notes).map_err(|error| error.context(copying()))?;
-                }
-            }
-            Data::Stream(from, length) => {
-                let mut from = from.take(length);
-                while copy_some(&mut from, &mut file, CHUNK, notes)
-                    .map_err(|error| error.context(copying()))?
-                    > 0
-                {}
-            }
+        let mut part = Vec::with_capacity(PART);
+        while let Some(at) = content.next(&mut part, PART, notes)? {
+            file.write_all_at(&part, at).context(copying)?;
+            notes.more(part.len() as u64)?;
         }
+        // What is not written is a hole, at the end too.
+        file.set_len(content.length()).context(copying)?;
         self.finish_one(file.as_fd(), path, meta)
     }
 
@@ -213,9 +203,8 @@ impl Place {
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
         self.give(&made, FileType::Fifo, meta).map_err(|error| error.context(making()))?;
         // By what was looked at: the name may mean something else by now. The umask took bits away.
-        let own = format!("/proc/self/fd/{}", made.as_raw_fd());
-        rustix::fs::chmod(&own, Mode::from_raw_mode(meta.mode)).context(making)?;
-        rustix::fs::utimensat(rustix::fs::CWD, &own, &times(meta), AtFlags::empty()).context(making)
+        guest_files::set_mode(&made, Mode::from_raw_mode(meta.mode)).context(making)?;
+        guest_files::set_times(&made, &times(meta)).context(making)
     }
 
     /// Gives what was made by name to its owner, after a look that it is no other thing by now.
@@ -230,14 +219,10 @@ impl Place {
     }
 
     fn hard(&self, path: &Path, first: &Path) -> Result<()> {
-        let making = || format!("cannot link '{}' to '{}'", path.display(), first.display());
-        let from = self.open(first, OFlags::PATH)?;
-        let stat = rustix::fs::fstat(&from).context(making)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            return Err(Error::new("it is a directory").context(making()));
-        }
-        let (parent, name) = self.parent(path)?;
-        rustix::fs::linkat(&from, c"", &parent, &name, AtFlags::EMPTY_PATH).context(making)
+        let linking = || format!("cannot link '{}' to '{}'", path.display(), first.display());
+        let ((from, old), (to, new)) = (self.parent(first)?, self.parent(path)?);
+        // A link at the end is linked itself, a directory never.
+        rustix::fs::linkat(&from, &old, &to, &new, AtFlags::empty()).context(linking)
     }
 }
 
@@ -251,7 +236,7 @@ impl Sink for Place {
                 self.directories.push((path.to_owned(), meta.clone()));
                 Ok(())
             }
-            Kind::File(data) => self.file(path, meta, data, notes),
+            Kind::File(content) => self.file(path, meta, content, notes),
             Kind::Link(target) => self.link(path, meta, &target),
             Kind::Hard(first) => self.hard(path, &first),
             Kind::Fifo => self.fifo(path, meta),
@@ -262,11 +247,10 @@ impl Sink for Place {
 impl Drop for Place {
     /// What did not get its name goes.
     fn drop(&mut self) {
-        if !self.done {
-            match walk::remove(self.directory.as_fd(), &self.temporary) {
-                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                Err(error) => log::warn!("cannot remove '{}': {error}", self.temporary.display()),
-            }
+        if !self.done
+            && let Err(error) = walk::remove(self.directory.as_fd(), &self.temporary)
+        {
+            log::warn!("cannot remove {error}, ignoring");
         }
     }
 }
@@ -293,46 +277,4 @@ fn times(meta: &Meta) -> Timestamps {
     let (tv_sec, tv_nsec) = meta.modified;
     let last_modification = Timespec { tv_sec, tv_nsec };
     Timestamps { last_access: last_modification, last_modification }
-}
-
-/// Copies what of a file holds data; its holes stay holes.
-fn extents(from: &File, to: &mut File, length: u64, notes: &mut Notes<'_>) -> Result<()> {
-    let mut at = 0;
-    while at < length {
-        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-            Ok(data) => data,
-            // Nothing but a hole up to the end; or a file system that knows no holes.
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(_) => at,
-        };
-        let end = rustix::fs::seek(from, SeekFrom::Hole(data)).unwrap_or(length).min(length);
-        if end <= data {
-            break;
-        }
-        rustix::fs::seek(from, SeekFrom::Start(data)).context(|| "cannot find its data")?;
-        rustix::fs::seek(&*to, SeekFrom::Start(data)).context(|| "cannot find the place")?;
-        let mut part = from.take(end - data);
-        while copy_some(&mut part, to, CHUNK, notes)? > 0 {}
-        at = end;
-    }
-    to.set_len(length).context(|| "cannot set its length")
-}
-
-/// Copies so much at most; how much.
-fn copy_some(from: &mut impl Read, to: &mut File, most: u64, notes: &mut Notes<'_>) -> Result<u64> {
-    let mut buffer = vec![0u8; 128 << 10];
-    let mut copied = 0;
-    while copied < most {
-        match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => {
-                to.write_all(buffer.get(..length).unwrap_or_default()).context(|| "cannot write")?;
-                copied += length as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context(|| "cannot read"),
-        }
-    }
-    notes.more(copied)?;
-    Ok(copied)
 }

@@ -2,11 +2,12 @@
 //! never followed, and what it is is looked at before it is opened for reading. Nobody who changes
 //! the tree meanwhile leads us anywhere else.
 
-use super::entry::{Data, Kind, Meta, Notes, Sink};
+use super::entry::{Content, Kind, Meta, Notes, Sink};
 use super::ids::Ids;
 use crate::error::{Context, Error, Result};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use crate::sys::guest_files;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, StatxFlags};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -71,10 +72,10 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         match kind {
             FileType::Directory => self.directory(place, path, &stat, depth),
             FileType::RegularFile => {
-                let file = File::from(reopen(place, OFlags::RDONLY, path)?);
+                let file = guest_files::reopen_file(place, OFlags::RDONLY);
+                let file = File::from(file.context(|| format!("cannot open '{}'", path.display()))?);
                 let meta = self.meta(&stat, Some(file.as_fd()));
-                let length = u64::try_from(stat.st_size).unwrap_or_default();
-                self.sink.take(path, &meta, Kind::File(Data::File(&file, length)), self.notes)
+                self.sink.take(path, &meta, Kind::File(&mut Extents::of(&file)), self.notes)
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(place, c"", Vec::new())
@@ -103,7 +104,9 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         if depth >= DEEPEST {
             return Err(Error::new(format!("it is more than {DEEPEST} directories deep")).context(reading()));
         }
-        let directory = reopen(place, OFlags::RDONLY | OFlags::DIRECTORY, path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(place, ".", flags, Mode::empty())
+            .context(|| format!("cannot open '{}'", path.display()))?;
         let meta = self.meta(stat, Some(directory.as_fd()));
         self.sink.take(path, &meta, Kind::Directory, self.notes)?;
         // All names first: a directory that grows while it is read has an end all the same.
@@ -142,12 +145,75 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
     }
 }
 
-/// Opens for reading what a descriptor refers to: no other thing of its name. It is looked at, so it
-/// is no named pipe that would wait for a writer.
-fn reopen(place: &OwnedFd, flags: OFlags, path: &Path) -> Result<OwnedFd> {
-    let own = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    rustix::fs::open(own, flags, Mode::empty()).context(|| format!("cannot open '{}'", path.display()))
+/// The content of an open file: what holds data, up to its end.
+struct Extents<'a> {
+    file: &'a File,
+    at: u64,
+    /// Where the data found last ends.
+    end: u64,
+    /// Whether holes can be looked for, and the size be relied on.
+    is_plain: bool,
+}
+
+impl<'a> Extents<'a> {
+    fn of(file: &'a File) -> Self {
+        // ext4, XFS, Btrfs, tmpfs, overlayfs, F2FS (`linux/magic.h`): others may tell any size.
+        const PLAIN: [u64; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0xf2f5_2010];
+        let kind = rustix::fs::fstatfs(file).ok().and_then(|found| u64::try_from(found.f_type).ok());
+        Self { file, at: 0, end: 0, is_plain: kind.is_some_and(|kind| PLAIN.contains(&kind)) }
+    }
+
+    fn size(&self) -> u64 {
+        self.file.metadata().map(|data| data.len()).unwrap_or_default()
+    }
+
+    /// Goes to where the next data begins; false at the end of the file.
+    fn find(&mut self) -> bool {
+        if !self.is_plain {
+            self.end = u64::MAX;
+        } else if self.at >= self.end {
+            match rustix::fs::seek(self.file, SeekFrom::Data(self.at)) {
+                Ok(data) => self.at = data,
+                Err(rustix::io::Errno::NXIO) => {
+                    self.at = self.size().max(self.at);
+                    return false;
+                }
+                // It knows no holes.
+                Err(_) => {}
+            }
+            self.end = rustix::fs::seek(self.file, SeekFrom::Hole(self.at)).unwrap_or(u64::MAX);
+        }
+        true
+    }
+}
+
+impl Content for Extents<'_> {
+    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut Notes<'_>) -> Result<Option<u64>> {
+        use std::os::unix::fs::FileExt;
+        if !self.find() {
+            return Ok(None);
+        }
+        let most = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(most).min(most);
+        buffer.resize(most, 0);
+        let length = loop {
+            match self.file.read_at(buffer, self.at) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read.context(|| "cannot read")?,
+            }
+        };
+        buffer.truncate(length);
+        let at = self.at;
+        self.at += length as u64;
+        Ok((length > 0).then_some(at))
+    }
+
+    fn length(&self) -> u64 {
+        self.at
+    }
+
+    fn told(&self) -> Option<u64> {
+        self.is_plain.then(|| self.size())
+    }
 }
 
 /// The attributes that are copied: those of users, and access lists with the numbers inside. What
@@ -169,23 +235,44 @@ fn attributes(open: BorrowedFd<'_>, ids: Ids) -> Vec<(Vec<u8>, Vec<u8>)> {
     copied.filter_map(value).collect()
 }
 
-/// Removes a name of a directory with all below it; links are not followed.
-pub fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+/// Removes a name of a directory with all below it; links are not followed, and other mounts not entered: the
+/// first entry that stays is the error, and all others go.
+///
+/// # Errors
+/// An entry that stays, and why.
+pub fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let mount = mount_of(directory).context(|| format!("cannot remove '{}'", name.display()))?;
+    remove_below(directory, name, mount, 0)
+}
+
+fn remove_below(directory: BorrowedFd<'_>, name: &OsStr, mount: u64, depth: usize) -> Result<()> {
+    let failed = || format!("'{}'", name.display());
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
-        removed => return removed,
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        removed => return removed.context(failed),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let below = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&below)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if !matches!(name.as_slice(), b"." | b"..") {
-            names.push(name);
+    let below = rustix::fs::openat(directory, name, flags, Mode::empty()).context(failed)?;
+    if mount_of(below.as_fd()).context(failed)? != mount {
+        return Err(Error::new("it is another mount").context(failed()));
+    }
+    if depth >= DEEPEST {
+        return Err(Error::new("it is too deep").context(failed()));
+    }
+    let mut stays = Ok(());
+    for entry in Dir::read_from(&below).context(failed)? {
+        let entry = entry.context(failed)?.file_name().to_bytes().to_vec();
+        if !matches!(entry.as_slice(), b"." | b"..") {
+            stays = stays.and(remove_below(below.as_fd(), OsStr::from_bytes(&entry), mount, depth + 1));
         }
     }
-    for name in names {
-        remove(below.as_fd(), OsStr::from_bytes(&name))?;
-    }
-    rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
+    stays.map_err(|error| error.context(failed()))?;
+    rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR).context(failed)
+}
+
+/// The kernel's id of the mount that a descriptor is on (statx(2), STATX_MNT_ID, Linux 5.8).
+fn mount_of(place: BorrowedFd<'_>) -> rustix::io::Result<u64> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(rustix::fs::statx(place, c"", flags, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
