@@ -55,3 +55,22 @@ fn a_first_boot_asks_nothing_where_nobody_can_answer() {
     host.coracle(&["stop", "trixie"]);
     host.stop();
 }
+
+#[test]
+fn a_guest_that_reboots_again_and_again_waits_and_can_be_stopped() {
+    let host = Host::start(&["busybox"]);
+    host.write("/var/lib/machines/busybox/etc/again", "#!/bin/sh\necho again\nexec reboot -f\n");
+    host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/again");
+    host.define("busybox", "[boot]\ninit = \"/etc/again\"\n");
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    host.coracle(&["start", "--wait=running", "busybox"]);
+    let pauses = "journalctl -q -o cat -u coracle@busybox | grep 'waiting 4s'";
+    host.wait_until(LONG, pauses);
+    let boots = host.console("busybox").lines().filter(|line| *line == "again").count();
+    assert!(boots <= 6, "{boots}");
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}

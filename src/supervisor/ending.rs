@@ -15,6 +15,8 @@ pub enum Ending {
     Killed(i32),
     /// The kernel killed it, or something it needed, for want of memory.
     OutOfMemory,
+    /// It rebooted at once, again and again.
+    Rebooting,
 }
 
 impl Ending {
@@ -37,6 +39,7 @@ impl Ending {
             Self::Exited(status) => status,
             Self::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             Self::OutOfMemory => 137,
+            Self::Rebooting => 1,
         }
     }
 
@@ -50,6 +53,7 @@ impl Ending {
                 let name = name.map_or_else(|_| "real-time".into(), |signal| signal.as_str().to_owned());
                 Some(format!("PID 1 was killed by signal {signal} ({name})"))
             }
+            Self::Rebooting => Some("it rebooted 20 times within a minute of running time".into()),
             Self::OutOfMemory => Some("the kernel killed PID 1 for want of memory".into()),
         }
     }

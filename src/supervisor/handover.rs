@@ -54,6 +54,9 @@ pub struct Terms {
     pub asked: Asked,
     /// Whether this is a boot after a reboot from inside.
     pub boots: u32,
+    /// How long the boots before lasted that rebooted soon, milliseconds.
+    #[serde(default)]
+    pub lived: Vec<u64>,
 }
 
 /// What a machine has whose launch knew no such limit.

@@ -411,9 +411,9 @@ impl<'a> Launch<'a> {
         self.record.phase = if says_so { Phase::Booting } else { Phase::Running };
         self.record.write(self.ask.paths)?;
         let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
-        let (boots, ring, control) = match self.ask.kept.take() {
-            Some(kept) => (kept.terms.boots + 1, kept.ring, kept.control),
-            None => (0, ring()?, None),
+        let (boots, lived, ring, control) = match self.ask.kept.take() {
+            Some(kept) => (kept.terms.boots + 1, kept.terms.lived, kept.ring, kept.control),
+            None => (0, Vec::new(), ring()?, None),
         };
         let machine = self.ask.machine;
         let payload = self.ask.cgroup.as_ref().map(Cgroup::payload);
@@ -434,6 +434,7 @@ impl<'a> Launch<'a> {
                 lease: self.ask.lease,
                 asked: responder::Asked::Nothing,
                 boots,
+                lived,
                 record: self.record,
             },
             descriptors: Descriptors {

@@ -3,7 +3,9 @@
 
 mod answers;
 mod boot;
+mod inboxes;
 mod leave;
+mod reboots;
 mod signals;
 mod timers;
 
@@ -99,6 +101,10 @@ struct Loop {
     asking: Asking,
     freezing: Option<Freezing>,
     boot: Boot,
+    /// When a guest is booted again that has just rebooted.
+    reboot_at: Option<std::time::Instant>,
+    /// Whether it was asked to stop meanwhile.
+    is_cancelled: bool,
     manager: Manager,
     ready: bool,
     /// Whether something heavy was done.
@@ -130,6 +136,10 @@ enum Left {
     Swollen,
 }
 
+fn new_epoll() -> Result<Epoll> {
+    Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| Error::from(std::io::Error::from(errno)))
+}
+
 impl Loop {
     fn new(running: Running) -> Result<Self> {
         let Running { terms, descriptors } = running;
@@ -146,11 +156,9 @@ impl Loop {
             locks,
         } = descriptors;
         let signals = signals::take()?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
-            .map_err(std::io::Error::from)
-            .context(|| "no epoll")?;
-        let memory =
-            rustix::io::fcntl_dupfd_cloexec(&ring, 3).context(|| "cannot keep the console's memory")?;
+        let epoll = new_epoll().context(|| "cannot create an epoll instance")?;
+        let memory = rustix::io::fcntl_dupfd_cloexec(&ring, 3);
+        let memory = memory.context(|| "cannot keep the console's memory")?;
         let guest = Guest {
             name: &terms.record.name,
             leader: terms.record.leader.unwrap_or_default(),
@@ -184,6 +192,8 @@ impl Loop {
             asking: Asking::default(),
             freezing: None,
             boot,
+            reboot_at: None,
+            is_cancelled: false,
             manager: Manager::new(),
             swollen: false,
             status: String::new(),
@@ -274,7 +284,10 @@ impl Loop {
         for event in events.iter().take(count) {
             let source = usize::try_from(event.data()).ok().and_then(|number| Source::ALL.get(number));
             match source {
-                Some(Source::Leader) => ended = Some(Left::Ended(self.reap()?)),
+                Some(Source::Leader) => {
+                    let ending = self.reap()?;
+                    ended = self.after_end(ending);
+                }
                 Some(Source::Signal) => self.signalled(),
                 Some(Source::Notify) => self.notified(),
                 Some(Source::Console) => self.console_output(),
@@ -301,29 +314,9 @@ impl Loop {
             stop.escalate(self.leader.as_fd(), Target::of(record), record.cgroup.as_deref());
         }
         // Nobody is cut off: the last who asked has gone.
-        let rests = self.swollen && self.control.is_idle() && self.stop.is_none();
+        let rests = self.swollen && self.reboot_at.is_none() && self.control.is_idle() && self.stop.is_none();
+        let ended = ended.or_else(|| self.paused_reboot());
         Ok(ended.or_else(|| rests.then_some(Left::Swollen)))
-    }
-
-    /// Stops watching inboxes that are paused, and watches those again whose pause is over. Returns the remaining time.
-    fn watch_inboxes(&mut self) -> Option<Duration> {
-        let log = self.log.as_mut().map(|log| (Source::Log, log.inbox()));
-        let notify = self.notify.as_mut().map(|notify| (Source::Notify, notify));
-        let mut least = None;
-        for (source, inbox) in notify.into_iter().chain(log) {
-            let flags = match inbox.paused() {
-                Some(_) if inbox.resume() => EpollFlags::EPOLLIN,
-                Some(left) => {
-                    least = least.into_iter().chain([left]).min();
-                    EpollFlags::empty()
-                }
-                None => continue,
-            };
-            if let Err(error) = self.epoll.modify(inbox.as_fd(), &mut EpollEvent::new(flags, source as u64)) {
-                log::warn!("cannot watch {source:?}: {error}, ignoring");
-            }
-        }
-        least
     }
 
     fn reap(&mut self) -> Result<Ending> {
@@ -349,6 +342,10 @@ impl Loop {
 
     /// Asks the guest to stop in order; asked again, kills it.
     fn ask_to_stop(&mut self) {
+        if self.reboot_at.is_some() {
+            self.is_cancelled = true;
+            return;
+        }
         self.thaw();
         if let Some(stop) = &mut self.stop {
             stop.kill_now();
@@ -378,7 +375,7 @@ impl Loop {
     }
 
     fn ask_to_reboot(&mut self) {
-        if self.stop.is_none() {
+        if self.stop.is_none() && self.reboot_at.is_none() {
             let init = Init::from_word(&self.terms.record.init).unwrap_or(Init::Unknown);
             let target = Target::of(&self.terms.record);
             super::stop::reboot(&mut self.asking, init, self.leader.as_fd(), target);
@@ -439,7 +436,7 @@ impl Loop {
     /// Whether machined came back without knowing the machine.
     fn lost_by_machined(&mut self) -> bool {
         let lost = self.machined.as_ref().is_some_and(|machined| machined.lost(&self.terms.record.name));
-        lost && self.stop.is_none()
+        lost && self.stop.is_none() && self.reboot_at.is_none()
     }
 }
 

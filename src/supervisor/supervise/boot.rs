@@ -98,7 +98,8 @@ impl Loop {
 
     /// The remaining time of the start. `None` if the guest is up, or need not be.
     pub(super) fn start_time_left(&self) -> Option<Duration> {
-        let is_pending = !self.ready && self.stop.is_none() && !self.terms.record.is_late;
+        let is_pending =
+            !self.ready && self.stop.is_none() && self.reboot_at.is_none() && !self.terms.record.is_late;
         is_pending.then(|| self.boot.time_left()).flatten()
     }
 

@@ -26,7 +26,7 @@ impl Loop {
             Left::Swollen => return Ok(Outcome::Refresh(Box::new(self.hand_on()))),
             // A reboot that was asked for while we were told to stop is a stop.
             Left::Ended(Ending::Reboot) if self.stop.is_none() => {
-                if self.terms.record.registered {
+                if self.terms.record.registered && self.reboot_at.is_none() {
                     registration::withdraw(&self.terms.record);
                 }
                 log::info!("machine '{}' reboots", self.terms.record.name);

@@ -17,6 +17,7 @@ impl Loop {
             self.responder.as_ref().and_then(Responder::time_left),
             self.watch_inboxes(),
             self.start_time_left(),
+            self.reboot_pause(),
             self.rules.as_ref().and_then(Rules::time_left),
             self.freezing.as_ref().map(|_| FREEZING_PAUSE),
             self.console.report_dropped(),

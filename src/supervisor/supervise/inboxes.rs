@@ -1,0 +1,29 @@
+//! The sockets of the guest's senders among the events of the loop.
+
+use super::{Loop, Source};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use rustix::fd::AsFd;
+use std::time::Duration;
+
+impl Loop {
+    /// Stops watching inboxes that are paused, and watches those again whose pause is over. Returns the remaining time.
+    pub(super) fn watch_inboxes(&mut self) -> Option<Duration> {
+        let log = self.log.as_mut().map(|log| (Source::Log, log.inbox()));
+        let notify = self.notify.as_mut().map(|notify| (Source::Notify, notify));
+        let mut least = None;
+        for (source, inbox) in notify.into_iter().chain(log) {
+            let flags = match inbox.paused() {
+                Some(_) if inbox.resume() => EpollFlags::EPOLLIN,
+                Some(left) => {
+                    least = least.into_iter().chain([left]).min();
+                    EpollFlags::empty()
+                }
+                None => continue,
+            };
+            if let Err(error) = self.epoll.modify(inbox.as_fd(), &mut EpollEvent::new(flags, source as u64)) {
+                log::warn!("cannot watch {source:?}: {error}, ignoring");
+            }
+        }
+        least
+    }
+}

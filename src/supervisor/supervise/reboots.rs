@@ -1,0 +1,106 @@
+//! Reboots of a guest that follow each other at once: each waits longer than the one before, and after many in a minute
+//! the machine fails. Part of the loop, which goes on to answer meanwhile.
+
+use super::{Left, Loop};
+use crate::supervisor::ending::Ending;
+use crate::supervisor::registration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Reboots in [`WINDOW`] of running time that end a machine.
+const MOST: usize = 20;
+/// The running time that is looked at; a guest that ran as long begins anew.
+const WINDOW: Duration = Duration::from_secs(60);
+/// The first pause, which each further one doubles, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What follows a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Boot(Duration),
+    Fail,
+}
+
+/// Adds the time that a boot lasted, milliseconds, to those of the boots before, and decides what follows.
+fn next(lived: &mut Vec<u64>, last: Duration) -> Next {
+    if last >= WINDOW {
+        lived.clear();
+    }
+    lived.push(u64::try_from(last.as_millis()).unwrap_or(u64::MAX));
+    // What is older than the window counts no more.
+    while lived.len() > 1 && lived.iter().sum::<u64>() > u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX)
+    {
+        lived.remove(0);
+    }
+    if lived.len() >= MOST {
+        return Next::Fail;
+    }
+    match u32::try_from(lived.len()).unwrap_or(u32::MAX).checked_sub(2) {
+        None => Next::Boot(Duration::ZERO),
+        Some(doublings) => Next::Boot(FIRST_PAUSE.saturating_mul(1 << doublings.min(10)).min(LONGEST_PAUSE)),
+    }
+}
+
+impl Loop {
+    /// What the end of PID 1 leads to: a reboot may have to wait.
+    pub(super) fn after_end(&mut self, ending: Ending) -> Option<Left> {
+        if ending != Ending::Reboot || self.stop.is_some() {
+            return Some(Left::Ended(ending));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let lived = now.saturating_sub(Duration::from_micros(self.terms.record.started));
+        let pause = match next(&mut self.terms.lived, lived) {
+            Next::Fail => return Some(Left::Ended(Ending::Rebooting)),
+            Next::Boot(Duration::ZERO) => return Some(Left::Ended(ending)),
+            Next::Boot(pause) => pause,
+        };
+        log::info!("machine '{}' rebooted soon after its start, waiting {pause:?}", self.terms.record.name);
+        let _ = self.epoll.delete(&self.leader);
+        // Before machined sees that there is no PID 1 for a while.
+        if self.terms.record.registered {
+            registration::withdraw(&self.terms.record);
+        }
+        self.reboot_at = Some(Instant::now() + pause);
+        None
+    }
+
+    /// The remaining pause before a reboot. `None` if PID 1 is running.
+    pub(super) fn reboot_pause(&self) -> Option<Duration> {
+        self.reboot_at.map(|when| when.saturating_duration_since(Instant::now()))
+    }
+
+    /// The end of a pause, by its time or by a request to stop.
+    pub(super) fn paused_reboot(&self) -> Option<Left> {
+        let left = self.reboot_pause()?;
+        match self.is_cancelled {
+            true => Some(Left::Ended(Ending::PowerOff)),
+            false => left.is_zero().then_some(Left::Ended(Ending::Reboot)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_the_twentieth_reboot_of_a_minute_is_the_last() {
+        let mut lived = Vec::new();
+        let pauses: Vec<_> = (0..10).map(|_| next(&mut lived, Duration::from_millis(70))).collect();
+        let seconds = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0];
+        assert_eq!(pauses, seconds.map(|seconds| Next::Boot(Duration::from_secs_f64(seconds))));
+        let rest: Vec<_> = (10..20).map(|_| next(&mut lived, Duration::from_millis(70))).collect();
+        assert_eq!(rest.iter().filter(|next| **next == Next::Fail).count(), 1);
+        assert_eq!(rest.last(), Some(&Next::Fail));
+    }
+
+    #[test]
+    fn a_guest_that_ran_for_a_while_reboots_at_once() {
+        let mut lived = vec![70; 15];
+        assert_eq!(next(&mut lived, WINDOW), Next::Boot(Duration::ZERO));
+        for _ in 0..100 {
+            let Next::Boot(pause) = next(&mut lived, Duration::from_secs(25)) else { panic!("{lived:?}") };
+            assert!(pause <= FIRST_PAUSE, "{pause:?}");
+        }
+    }
+}
