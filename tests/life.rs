@@ -179,6 +179,25 @@ fn filters(host: &Host) {
     assert!(logs(&["-n", "1", "-o", "short-unix"]).starts_with("1"), "{all}");
 }
 
+/// Links and special files in a guest's journal are left out, and one that follows is not held up by them. What an
+/// unprivileged program of the guest writes is no line of its own.
+fn only_own_files_are_read(host: &Host) {
+    host.sh_ok("echo canary >/root/canary; touch -a -d '2001-01-01' /root/canary");
+    let script = "cd /var/log/journal/* 2>/dev/null || cd /run/log/journal/*; ln -s /root/canary user-1000.journal; \
+                  ln -s /proc/kmsg user-1001.journal; mkfifo user-1002.journal; mkdir user-1003.journal; \
+                  printf 'SYSLOG_IDENTIFIER=x\\nMESSAGE=forged\\u202e\\n' | logger --journald; \
+                  journalctl --sync; ls";
+    let listed = host.in_guest("trixie", &["sh", "-c", script]);
+    assert!(listed.stdout.contains("user-1002.journal"), "{listed}");
+    let log = host.coracle(&["logs", "trixie"]);
+    assert!(log.contains("said-in-guest") && !log.contains('\u{202e}'), "{log}");
+    assert_eq!(host.sh_ok("stat -c %x /root/canary | cut -c1-4"), "2001\n");
+    host.in_guest(
+        "trixie",
+        &["sh", "-c", "rm -r /var/log/journal/*/user-100* /run/log/journal/*/user-100*; true"],
+    );
+}
+
 #[test]
 fn logs_of_the_living_and_the_dead() {
     let host = Host::start(&["trixie"]);
@@ -189,6 +208,7 @@ fn logs_of_the_living_and_the_dead() {
     follower.wait_for_stdout("said-in-guest", LONG);
     host.in_guest("trixie", &["sh", "-c", "echo on-the-console >/dev/console"]).success("say");
     follower.wait_for_stdout("on-the-console", LONG);
+    only_own_files_are_read(&host);
     drop(follower);
     host.in_guest("trixie", &["sh", "-c", "journalctl --sync"]).success("sync");
     let alive = host.coracle(&["logs", "trixie"]);

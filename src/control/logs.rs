@@ -3,11 +3,12 @@
 
 use super::{unit_of, when};
 use crate::error::{Context, Error, Result};
-use crate::host::journal::{self, Entry, Fields, Journal, Query};
+use crate::host::journal::{self, Entry, Fields, Guest, Journal, Query};
 use crate::host::state::Record;
 use crate::machine::name::Name;
+use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
-use crate::sys::guest_files::Root;
+use crate::sys::guest_files::{Owners, Root};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -156,7 +157,7 @@ fn queries<'a>(
 ) -> Vec<(&'a Journal, Query)> {
     let field = |journal: &Journal| match journal {
         Journal::Host(_) => "CORACLE_BOOT_ID",
-        Journal::Directory(_) => "_BOOT_ID",
+        Journal::Guest(_) => "_BOOT_ID",
     };
     let only = |journal: &Journal| boot.map(|boot| (field(journal), boot.to_owned()));
     let with_boot = |(at, journal)| (journal, Query { only: only(journal), ..query(at) });
@@ -168,13 +169,15 @@ fn journals(paths: &Paths, ask: &Ask<'_>) -> Result<Vec<Journal>> {
     let record = Record::read(paths, ask.name)?;
     let mut journals = vec![Journal::Host(matches(ask.name))];
     if let Some(root) = root_of(record.as_ref(), ask.root) {
-        match root.open() {
-            Ok(root) => journals.extend(
-                GUEST_JOURNALS
-                    .iter()
-                    .filter_map(|place| root.open_directory(Path::new(place)).ok().map(Journal::Directory)),
-            ),
-            Err(error) => log::debug!("no journal of the guest: {error}, ignoring"),
+        let owners = match (&root, record.as_ref().and_then(|record| record.id_base)) {
+            (Seen::Running(_), Some(first)) => Owners { first, count: RANGE_SIZE },
+            _ => Owners::ALL,
+        };
+        for place in GUEST_JOURNALS {
+            match root.open() {
+                Ok(root) => journals.push(Journal::Guest(Guest { root, place: place.into(), owners })),
+                Err(error) => log::debug!("no journal of the guest: {error}, ignoring"),
+            }
         }
     }
     Ok(journals)

@@ -6,13 +6,16 @@ mod entry;
 pub use entry::{Entry, printable, printable_line};
 
 use crate::error::{Context, Error, Result};
+use crate::sys::guest_files::{Owners, Root};
+use crate::sys::process;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a live entry waits for an older one of another journal.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -24,9 +27,34 @@ const LINE_LIMIT: usize = 256 << 10;
 pub enum Journal {
     /// The host's, with journalctl's matches that pick entries.
     Host(Vec<String>),
-    /// The one in a directory.
-    Directory(OwnedFd),
+    /// One of a guest.
+    Guest(Guest),
 }
+
+/// A journal that a guest keeps.
+#[derive(Debug)]
+pub struct Guest {
+    /// The guest's root.
+    pub root: Root,
+    /// The directory of the journal in it.
+    pub place: PathBuf,
+    /// The owners of its files.
+    pub owners: Owners,
+}
+
+impl Guest {
+    fn files(&self) -> Vec<OwnedFd> {
+        self.root.files_of(&self.place, &SUFFIXES, self.owners, MOST_FILES)
+    }
+}
+
+/// The names of journal files, and of those that were not closed.
+const SUFFIXES: [&str; 2] = [".journal", ".journal~"];
+/// How many files of a journal are read, the newest: each is an open descriptor.
+const MOST_FILES: usize = 400;
+/// How often the files of a guest are read again while entries are followed: journalctl finds neither their
+/// changes nor new ones by descriptors.
+const RENEWAL: Duration = Duration::from_millis(500);
 
 /// What is wanted of a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,6 +105,9 @@ pub fn read(
     let follows = journals.iter().any(|(_, query)| query.follow);
     loop {
         sources.iter_mut().for_each(Source::advance);
+        for (source, (journal, query)) in sources.iter_mut().zip(journals) {
+            source.renew(journal, query)?;
+        }
         if wait(&mut sources, follows)? == Waited::Read {
             continue;
         }
@@ -85,7 +116,12 @@ pub fn read(
             .enumerate()
             .filter_map(|(at, source)| Some((source.head.as_ref()?.time, at)))
             .min();
-        let Some((_, at)) = oldest else { return Ok(()) };
+        let Some((_, at)) = oldest else {
+            if sources.iter().any(Source::is_renewed) {
+                continue;
+            }
+            return Ok(());
+        };
         if let Some(entry) = sources[at].head.take()
             && sink(at, entry)?.is_break()
         {
@@ -107,15 +143,20 @@ enum Waited {
 /// an entry ready elsewhere for a moment only.
 fn wait(sources: &mut [Source], follows: bool) -> Result<Waited> {
     let has_entry = sources.iter().any(|source| source.head.is_some());
+    let renewed = sources.iter().any(Source::is_renewed);
     let mut waiting: Vec<&mut Source> =
         sources.iter_mut().filter(|source| source.head.is_none() && !source.ended).collect();
     if waiting.is_empty() {
+        if renewed && !has_entry {
+            std::thread::sleep(RENEWAL);
+        }
         return Ok(Waited::Enough);
     }
     let mut polled: Vec<PollFd<'_>> =
         waiting.iter().map(|source| PollFd::from_borrowed_fd(source.output.as_fd(), PollFlags::IN)).collect();
-    let patience = (follows && has_entry)
-        .then(|| rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(PATIENCE.subsec_nanos()) });
+    let patience = if follows && has_entry { Some(PATIENCE) } else { renewed.then_some(RENEWAL) };
+    let patience =
+        patience.map(|time| rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
     match poll(&mut polled, patience.as_ref()) {
         Ok(0) => return Ok(Waited::Enough),
         Err(rustix::io::Errno::INTR) => return Ok(Waited::Read),
@@ -133,6 +174,8 @@ fn wait(sources: &mut [Source], follows: bool) -> Result<Waited> {
 struct Source {
     child: Child,
     output: ChildStdout,
+    /// For a guest's journal that is followed: when it was begun, and its last entry.
+    followed: Option<(Instant, Option<String>)>,
     buffer: Vec<u8>,
     head: Option<Entry>,
     ended: bool,
@@ -141,6 +184,7 @@ struct Source {
 
 impl Source {
     fn start(journal: &Journal, query: &Query) -> Result<Self> {
+        let files = if let Journal::Guest(guest) = journal { guest.files() } else { Vec::new() };
         let mut command = Command::new("journalctl");
         command.args(["--quiet", "--no-pager", "--output=json"]);
         if query.fields == Fields::Shown {
@@ -156,28 +200,55 @@ impl Source {
         }
         command.args(query.lines.map(|lines| format!("--lines={lines}")));
         command.args(query.after.as_ref().map(|cursor| format!("--after-cursor={cursor}")));
-        if query.follow {
+        let followed = matches!(journal, Journal::Guest(_)) && query.follow;
+        if query.follow && !followed {
             command.args(["--follow", "--no-tail"]);
         }
         match journal {
             Journal::Host(matches) => command.args(matches_with(matches, query.only.as_ref())),
-            Journal::Directory(directory) => {
-                // The child must have it too: the path stands for the directory itself, whatever
-                // the guest puts in its place meanwhile.
-                rustix::io::fcntl_setfd(directory, FdFlags::empty())?;
-                command.arg(format!("--directory=/proc/self/fd/{}", directory.as_raw_fd()));
+            Journal::Guest(_) => {
+                for file in &files {
+                    // The path stands for the open file, whatever the guest puts in its place meanwhile.
+                    rustix::io::fcntl_setfd(file, FdFlags::empty())?;
+                    command.arg(format!("--file=/proc/self/fd/{}", file.as_raw_fd()));
+                }
+                if files.is_empty() {
+                    // Without a file journalctl reads the host's journal.
+                    command.arg("--file=/dev/null");
+                }
+                process::read_only(&mut command);
                 command.args(query.only.as_ref().map(|(field, value)| format!("{field}={value}")))
             }
         };
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        if let Journal::Directory(directory) = journal {
-            rustix::io::fcntl_setfd(directory, FdFlags::CLOEXEC)?;
-        }
         let mut child = spawned
             .context(|| "cannot run 'journalctl'".to_owned())
             .map_err(|error| error.hint("install systemd's journalctl; without it there are no logs"))?;
         let output = child.stdout.take().ok_or_else(|| Error::new("journalctl has no output"))?;
-        Ok(Self { child, output, buffer: Vec::new(), head: None, ended: false, fields: query.fields })
+        let followed = followed.then(|| (Instant::now(), query.after.clone()));
+        Ok(Self {
+            child,
+            output,
+            followed,
+            buffer: Vec::new(),
+            head: None,
+            ended: false,
+            fields: query.fields,
+        })
+    }
+
+    /// Whether it is begun again after its end.
+    fn is_renewed(&self) -> bool {
+        self.followed.is_some()
+    }
+
+    /// Reads the files of a guest again, after the entry that was last.
+    fn renew(&mut self, journal: &Journal, query: &Query) -> Result<()> {
+        let Some((begun, last)) = &self.followed else { return Ok(()) };
+        if self.ended && self.head.is_none() && begun.elapsed() >= RENEWAL {
+            *self = Self::start(journal, &Query { after: last.clone(), ..query.clone() })?;
+        }
+        Ok(())
     }
 
     /// Reads once, what there is. The caller knows that there is something.
@@ -200,6 +271,9 @@ impl Source {
             let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else { break };
             self.head = Entry::parse(&self.buffer[..end], self.fields);
             self.buffer.drain(..=end);
+            if let (Some((_, last)), Some(entry)) = (&mut self.followed, &self.head) {
+                last.clone_from(&entry.cursor);
+            }
         }
         if self.buffer.len() > LINE_LIMIT {
             log::warn!("an entry of the journal is too long, ignoring");
@@ -250,7 +324,15 @@ mod tests {
                 let mut child =
                     Command::new("printf").args(["%b", text]).stdout(Stdio::piped()).spawn().unwrap();
                 let output = child.stdout.take().unwrap();
-                Source { child, output, buffer: Vec::new(), head: None, ended: false, fields: Fields::Shown }
+                Source {
+                    child,
+                    output,
+                    followed: None,
+                    buffer: Vec::new(),
+                    head: None,
+                    ended: false,
+                    fields: Fields::Shown,
+                }
             })
             .collect();
         let mut messages = Vec::new();

@@ -8,12 +8,12 @@
 
 use crate::error::Result;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timestamps, Uid};
 use rustix::io::Errno;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -129,6 +129,45 @@ impl Root {
         open_inside_as(self.0.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
+    /// Opens the regular files of a directory and of its directories, one level deep, whose names have one of the
+    /// suffixes: the `most` changed last. Links, other kinds of files, other mounts and files of other owners are
+    /// left out.
+    pub fn files_of(&self, path: &Path, suffixes: &[&str], owners: Owners, most: usize) -> Vec<OwnedFd> {
+        let Ok(top) = self.open_directory(path) else { return Vec::new() };
+        let mut found = Vec::new();
+        let below = |top: &OwnedFd, name: &OsStr| {
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let place = rustix::fs::openat2(top, name, flags, Mode::empty(), resolve).ok()?;
+            let stat = rustix::fs::fstat(&place).ok()?;
+            owners.include(&stat).then_some((place, stat))
+        };
+        let mut take = |directory: &OwnedFd| {
+            let mut directories = Vec::new();
+            for name in names(directory) {
+                let Some((place, stat)) = below(directory, &name) else { continue };
+                match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Directory => directories.push(place),
+                    FileType::RegularFile
+                        if suffixes.iter().any(|end| name.as_bytes().ends_with(end.as_bytes())) =>
+                    {
+                        found.push((stat.st_mtime, place));
+                    }
+                    _ => {}
+                }
+            }
+            directories
+        };
+        for directory in take(&top) {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            if let Ok(directory) = rustix::fs::openat(&directory, ".", flags, Mode::empty()) {
+                take(&directory);
+            }
+        }
+        found.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));
+        found.iter().take(most).filter_map(|(_, place)| reopen_file(place, OFlags::RDONLY).ok()).collect()
+    }
+
     /// Reads a regular file, at most `limit` bytes of it.
     ///
     /// # Errors
@@ -237,6 +276,14 @@ impl Root {
 pub fn set_times(place: &OwnedFd, times: &Timestamps) -> rustix::io::Result<()> {
     let (directory, name) = again(place);
     rustix::fs::utimensat(directory, name, times, AtFlags::empty())
+}
+
+/// The names in a directory, of so many entries at most.
+fn names(directory: &OwnedFd) -> Vec<OsString> {
+    const MOST: usize = 4096;
+    let entries = Dir::read_from(directory).into_iter().flatten().flatten().take(MOST);
+    let names = entries.map(|entry| OsString::from_vec(entry.file_name().to_bytes().to_vec()));
+    names.filter(|name| name != "." && name != "..").collect()
 }
 
 fn target(link: &OwnedFd) -> rustix::io::Result<PathBuf> {
@@ -353,6 +400,24 @@ mod tests {
         symlink("etc", place.join("way")).unwrap();
         assert_eq!(root.open_own(Path::new("way/file"), OFlags::RDWR, *own).err(), Some(Errno::LOOP));
         assert!(root.create_own(Path::new("way/new"), Mode::RUSR, *own).is_err());
+    }
+
+    #[test]
+    fn of_a_directory_only_own_regular_files_are_opened() {
+        let Tree { place, root, own, .. } = &tree();
+        let journals = place.join("log/0123");
+        std::fs::create_dir_all(journals.join("deeper")).unwrap();
+        for name in ["system.journal", "user.journal~", "other", "deeper/x.journal", "../top.journal"] {
+            std::fs::write(journals.join(name), name).unwrap();
+        }
+        symlink("system.journal", journals.join("link.journal")).unwrap();
+        symlink("0123", place.join("log/link")).unwrap();
+        nix::unistd::mkfifo(&journals.join("pipe.journal"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let files = |owners, most| root.files_of(Path::new("/log"), &[".journal", ".journal~"], owners, most);
+        assert_eq!(files(*own, 9).len(), 3);
+        assert_eq!(files(*own, 2).len(), 2);
+        assert_eq!(files(Owners { first: own.first + own.count, count: 9 }, 9).len(), 0);
+        assert!(root.files_of(Path::new("/none"), &[""], *own, 9).is_empty());
     }
 
     #[test]

@@ -334,6 +334,43 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     setresuid(uid, uid, uid).map_err(std::io::Error::from).context(|| format!("cannot become user {uid}"))
 }
 
+/// Has a command run as nobody, who may read every file and do nothing else: without other capabilities, new
+/// privileges and a network. For programs that parse files of a guest. Callers without root run it as themselves.
+pub fn read_only(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    if rustix::process::geteuid().is_root() {
+        // SAFETY: the closure makes system calls only, as is allowed between fork(2) and execve(2).
+        unsafe { command.pre_exec(become_reader) };
+    }
+}
+
+fn become_reader() -> std::io::Result<()> {
+    use rustix::thread::{CapabilitySet, CapabilitySets};
+    const NOBODY: libc::c_long = 65534;
+    // SAFETY: unshare(2) takes an integer. A host without network namespaces has no machines either.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } == -1 {
+        return Err(std::io::Error::last_os_error());
+    }
+    rustix::thread::set_keep_capabilities(true)?;
+    let calls = [
+        (libc::SYS_setgroups, [0, 0, 0]),
+        (libc::SYS_setresgid, [NOBODY; 3]),
+        (libc::SYS_setresuid, [NOBODY; 3]),
+    ];
+    for (call, [one, two, three]) in calls {
+        // SAFETY: ids are integers, and a list of no groups has no address.
+        if unsafe { libc::syscall(call, one, two, three) } == -1 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    let kept = CapabilitySet::DAC_READ_SEARCH;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
+    rustix::thread::set_capabilities(None, sets)?;
+    rustix::thread::configure_capability_in_ambient_set(kept, true)?;
+    rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}
+
 /// Reaches files as this user and group from here on, without the capabilities of root over files (setfsuid(2)).
 ///
 /// # Errors
