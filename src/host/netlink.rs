@@ -252,8 +252,11 @@ async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
         None => (name.clone(), ifindex),
     };
     super::forwarding::distrust(&router);
+    // At the port of a zone, not at its bridge: where bridges are filtered, a packet for a loopback address that the
+    // host itself translated has its address again when the bridge receives it.
+    // ARP in a zone is judged, and counted, by the bridge table.
     let sender = plan.zone.is_none().then_some(plan.ipv4.guest);
-    if let Err(error) = ingress::protect(&router, sender) {
+    if let Err(error) = ingress::protect(name, sender) {
         log::warn!("{error}, ignoring");
     }
     let pairs = [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)];

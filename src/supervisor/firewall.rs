@@ -227,10 +227,10 @@ pub fn answer_loopback(member: &nftables::Member) {
         log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
     }
     let interface = member.interface();
-    let sender = member.zone().is_none().then_some(member.addresses().0);
     // The switch opens the host's loopback to the link; without the filter it would stay open without the table.
-    let answers =
-        netlink::ingress::protect(interface, sender).and_then(|()| forwarding::let_loopback_out(interface));
+    let sender = member.zone().is_none().then_some(member.addresses().0);
+    let answers = netlink::ingress::protect(member.host_end(), sender)
+        .and_then(|()| forwarding::let_loopback_out(interface));
     if let Err(error) = answers {
         log::warn!("{error}: ports do not answer at 127.0.0.1");
     }

@@ -174,6 +174,11 @@ impl Member {
         &self.bounds
     }
 
+    /// The host's end of the machine's own link: its interface, or its port of the zone's bridge.
+    pub fn host_end(&self) -> &str {
+        self.zone.as_ref().map_or(&self.interface, |zone| &zone.port)
+    }
+
     /// The interface of the host by which its packets come.
     pub fn interface(&self) -> &str {
         &self.interface
