@@ -24,6 +24,7 @@ pub use member::{Bounds, Counters, Member, Others, Reach};
 pub use part::Part;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::filter::Instruction;
 use element::Element;
 use message::{Attributes, Batch, Existing, Kind, Message};
 use rustix::fd::{AsFd, OwnedFd};
@@ -159,7 +160,8 @@ pub fn is_whole(part: Part<'_>) -> bool {
         && part.going(Others::default()).iter().filter(|element| element.is_plain()).all(is_there)
 }
 
-/// Subscribes to changes of tables (`NFNLGRP_NFTABLES`). The socket never blocks.
+/// Subscribes to deletions of tables, chains, rules and sets (`NFNLGRP_NFTABLES`). The socket never blocks. Elements of
+/// sets come and go with each machine of the host and are left out: no supervisor wakes up for another machine.
 ///
 /// # Errors
 /// A kernel that refuses.
@@ -167,15 +169,37 @@ pub fn subscribe() -> rustix::io::Result<OwnedFd> {
     const NFNLGRP_NFTABLES: u32 = 7;
     let socket = open(1 << (NFNLGRP_NFTABLES - 1))?;
     rustix::io::ioctl_fionbio(&socket, true)?;
+    crate::sys::packet::attach_filter(&socket, &deletions())
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
     Ok(socket)
+}
+
+/// A classic BPF program that accepts notifications that begin with a deletion.
+fn deletions() -> Vec<Instruction> {
+    const BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    const ALL: u32 = u32::MAX;
+    // The low byte of nlmsghdr.nlmsg_type, which has the byte order of the host.
+    let kind = if cfg!(target_endian = "little") { 4 } else { 5 };
+    let step = |code, k, jt| Instruction { code, jt, jf: 0, k };
+    let equal = |kind: i32, jt| step(EQUAL, kind.cast_unsigned(), jt);
+    vec![
+        step(BYTE, kind, 0),
+        equal(libc::NFT_MSG_DELTABLE, 4),
+        equal(libc::NFT_MSG_DELCHAIN, 3),
+        equal(libc::NFT_MSG_DELRULE, 2),
+        equal(libc::NFT_MSG_DELSET, 1),
+        step(RETURN, 0, 0),
+        step(RETURN, ALL, 0),
+    ]
 }
 
 /// Reads notifications, a bounded number of them. Returns whether one tells of something deleted from the tables, or
 /// some were lost.
 pub fn has_lost(socket: impl AsFd) -> bool {
     const TURN: usize = 16;
-    let deleted =
-        [Kind::DeleteTable, Kind::DeleteChain, Kind::DeleteRule, Kind::DeleteSet, Kind::DeleteElements];
+    let deleted = [Kind::DeleteTable, Kind::DeleteChain, Kind::DeleteRule, Kind::DeleteSet];
     let mut buffer = vec![0; 32768];
     let mut lost = false;
     for _ in 0..TURN {

@@ -1,4 +1,4 @@
-//! Sockets that take whole frames of one interface (packet(7)).
+//! Sockets that take whole frames of one interface (packet(7)), and filters of sockets.
 #![allow(unsafe_code)]
 
 use super::filter::Instruction;
@@ -19,11 +19,7 @@ pub fn open(ifindex: u32, filter: &[Instruction]) -> std::io::Result<OwnedFd> {
     let number = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
     // SAFETY: the number is a new descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
-    let length = u16::try_from(filter.len()).map_err(|_| rustix::io::Errno::INVAL)?;
-    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
-    // SAFETY: an instruction has the layout of `sock_filter`; the kernel reads so many of them, and
-    // copies the program before it returns.
-    unsafe { set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program) }?;
+    attach_filter(&socket, filter)?;
     // SAFETY: a number points nowhere.
     unsafe { set::<libc::c_int>(&socket, libc::SOL_PACKET, IGNORE_OUTGOING, &1) }?;
     let address = libc::sockaddr_ll {
@@ -40,6 +36,18 @@ pub fn open(ifindex: u32, filter: &[Instruction]) -> std::io::Result<OwnedFd> {
         libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), size::<libc::sockaddr_ll>())
     })?;
     Ok(socket)
+}
+
+/// Lets only those packets of a socket through that a filter accepts (socket(7), `SO_ATTACH_FILTER`).
+///
+/// # Errors
+/// `EINVAL` for a bad filter.
+pub fn attach_filter(socket: &OwnedFd, filter: &[Instruction]) -> std::io::Result<()> {
+    let length = u16::try_from(filter.len()).map_err(|_| rustix::io::Errno::INVAL)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
+    // SAFETY: an instruction has the layout of `sock_filter`; the kernel reads so many of them, and
+    // copies the program before it returns.
+    unsafe { set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program) }
 }
 
 /// Sets an option.
