@@ -123,7 +123,9 @@ fn a_root_in_use_twice() {
     bench.refuses(&at(TREE), &[&in_use, cure]);
     bench.refuses_run(&["-M", "other", "-D", TREE, "true"], &[&in_use, cure]);
     // Another way to the same place is the same place.
-    host.sh_ok(&format!("ln -s {TREE} /srv/link; mkdir /srv/bind; mount --bind {TREE} /srv/bind"));
+    host.sh_ok(&format!(
+        "chmod 700 /srv; ln -s {TREE} /srv/link; mkdir /srv/bind; mount --bind {TREE} /srv/bind"
+    ));
     bench.before = Snapshot::take(host);
     bench.refuses(&at("/srv/link"), &["is in use by"]);
     bench.refuses(&at("/srv/bind"), &["is in use by"]);

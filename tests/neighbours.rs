@@ -151,7 +151,7 @@ fn beside_docker() {
     let with = host.sh_ok("iptables -S; ip6tables -S DOCKER-USER");
     println!("{}", with.lines().filter(|line| line.contains("coracle")).collect::<Vec<_>>().join("\n"));
     assert!(
-        with.contains("-A DOCKER-USER -i ve-+ -m comment --comment \"machines of coracle\" -j ACCEPT"),
+        with.contains("-A DOCKER-USER -i ve-a -m comment --comment \"machines of coracle: ve-a\" -j ACCEPT"),
         "{with}"
     );
     host.coracle(&["stop", "a"]);

@@ -4,7 +4,7 @@
 //! A run that leaves a mount, a network link, a cgroup or a file behind fails its test.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -100,6 +100,8 @@ impl Lab {
         for directory in ["usr/bin", "etc", "root"] {
             fs::create_dir_all(tree.join(directory)).unwrap();
         }
+        // As installed: users of the host must not reach the trees.
+        fs::set_permissions(tree.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
         fs::copy(busybox(), tree.join("usr/bin/busybox")).unwrap();
         for applet in applets() {
             symlink("busybox", tree.join("usr/bin").join(applet)).unwrap();

@@ -128,11 +128,12 @@ fn readiness_is_the_guests_where_asked() {
         lab.wait(Job::start(&mut command, None)).success("a run");
         heard(&socket)
     };
+    // A guest's status counts once a second.
     let say = |messages: &str| {
         format!(
             "socket(S, AF_UNIX, SOCK_DGRAM, 0); \
              for ({messages}) {{ send(S, $_, 0, pack_sockaddr_un($ENV{{NOTIFY_SOCKET}})) or die $!; \
-             select(undef, undef, undef, 0.1) }}"
+             select(undef, undef, undef, 1.1) }}"
         )
     };
     let told =
