@@ -23,6 +23,7 @@ pub mod ports;
 pub mod probe;
 pub mod resolved;
 pub mod resolver;
+pub mod rlimits;
 pub mod state;
 pub mod systemd1;
 pub mod varlink;

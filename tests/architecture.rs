@@ -44,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             // And of a security module: the label of what enters a machine.
             "plan::step::Device",
             "plan::step::Label",
+            "plan::step::ResourceLimit",
         ],
     ),
     ("generator", &["machine", "paths"]),
@@ -61,6 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan::exec",
             "plan::User",
             "plan::filter::Policy",
+            "plan::step::ResourceLimit",
             "link",
             "payload::lead",
             // `bind` attaches by a child, as the builder does.

@@ -109,6 +109,44 @@ fn becomes_a_user_of_the_guest() {
 }
 
 #[test]
+fn has_the_limits_and_the_clocks_of_pid_1() {
+    let host = Host::start(&GUESTS);
+    for guest in GUESTS {
+        host.define(guest, "[boot]\ntime-namespace = true");
+        host.write(
+            &format!("/run/systemd/system/coracle@{guest}.service.d/limits.conf"),
+            "[Service]\nLimitNOFILE=1000:2000\nLimitCORE=0\nLimitMSGQUEUE=100:200\n",
+        );
+    }
+    host.ok(&["systemctl", "daemon-reload"]);
+    for guest in GUESTS {
+        host.ok(&["coracle", "start", guest]);
+        let of = |pid: &str, options: &str| {
+            let words = format!("coracle exec {guest} -- cat /proc/{pid}/limits");
+            host.sh_ok(&format!("{options} {words}"))
+        };
+        // A soft limit is what systemd resets for its services.
+        let hard = |limits: String| -> Vec<String> {
+            let column = |line: &str| line.get(47..68).unwrap_or_default().trim().to_owned();
+            limits.lines().map(column).collect()
+        };
+        // Soft limits: raising a hard one needs CAP_SYS_RESOURCE, which a test host may lack.
+        let lower = "ulimit -S -n 500; ulimit -S -s 4096;";
+        assert_eq!(hard(of("self", "")), hard(of("1", "")), "{guest}");
+        if guest == "busybox" {
+            assert_eq!(of("self", ""), of("1", ""));
+            assert_eq!(of("self", lower), of("1", ""));
+        }
+        let script = "[ $(cut -d. -f1 /proc/uptime) -lt 120 ] || exit 1; \
+                      for pid in self 1; do readlink /proc/$pid/ns/time; done | uniq";
+        let time = host.ok(&["coracle", "exec", guest, "--", "sh", "-c", script]);
+        assert_eq!(time.lines().count(), 1, "{guest}: {time}");
+        assert_ne!(time, host.ok(&["readlink", "/proc/self/ns/time"]), "{guest}");
+    }
+    host.stop();
+}
+
+#[test]
 fn a_terminal_is_the_guests_own() {
     let host = host();
     for guest in GUESTS {

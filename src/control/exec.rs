@@ -6,18 +6,22 @@ use super::streams::Diverted;
 use super::{freezer, inside, running, signal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::label;
+use crate::host::rlimits;
 use crate::host::state::{Phase, Record};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
+use crate::machine::init::Init;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::plan::User;
 use crate::plan::exec::{Exec, steps};
 use crate::plan::filter::Policy;
+use crate::plan::step::ResourceLimit;
 use crate::sys::process::{self, Child, Side};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::Resource;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -124,7 +128,28 @@ fn meant(ask: &Ask<'_>, record: &Record, leader: &OwnedFd) -> Result<Exec> {
         no_new_privileges: record.no_new_privileges,
         label: label::of_entering(record.leader.unwrap_or_default()),
         user_namespace: record.id_base.is_some(),
+        time_namespace: has_time_namespace(record),
+        limits: limits(record)?,
     })
+}
+
+/// Returns whether PID 1 is in another time namespace than this process (time_namespaces(7)).
+fn has_time_namespace(record: &Record) -> bool {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/time")).ok();
+    namespace(&record.leader.unwrap_or_default().to_string()) != namespace("self")
+}
+
+/// Returns the resource limits of PID 1.
+fn limits(record: &Record) -> Result<Vec<ResourceLimit>> {
+    /// The soft limit of open files that systemd gives its services: select(2) knows no more.
+    const SELECTABLE: u64 = 1024;
+    let mut limits = rlimits::of_process(record.leader.unwrap_or_default())?;
+    // systemd raises the one of its own process to the hard limit, and resets it for what it executes.
+    let is_systemd = record.init == Init::Systemd.as_str();
+    for limit in limits.iter_mut().filter(|limit| is_systemd && limit.resource == Resource::Nofile) {
+        limit.soft = limit.soft.into_iter().chain([SELECTABLE]).min();
+    }
+    Ok(limits)
 }
 
 /// Clones the command into the machine's pid namespace and PID 1's cgroup; returns when it was

@@ -55,7 +55,7 @@ impl Builder {
             BuildStep::Join => self.join(),
             BuildStep::Limits => {
                 // In the machine's pid namespace PID 1 is the child that waits.
-                let reset = || limits::reset(Some(rustix::process::Pid::INIT));
+                let reset = || limits::reset(rustix::process::Pid::INIT);
                 let done = process::as_effective(owner, reset);
                 // A change of ids cancels PR_SET_PDEATHSIG(2const).
                 super::die_with_supervisor();

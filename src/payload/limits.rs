@@ -1,7 +1,8 @@
 //! Resource limits of what runs in a machine. Set with the host's rights, since in a user namespace
-//! no hard limit can be raised: by the builder for PID 1, and by a command for itself before it joins.
+//! no hard limit can be raised: by the builder for PID 1, and by a command for itself before it joins: those of PID 1.
 
 use crate::error::{Context, Result};
+use crate::plan::step::ResourceLimit;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 const INFINITE: Option<u64> = None;
@@ -25,20 +26,28 @@ const DEFAULTS: [(Resource, Option<u64>, Option<u64>); 14] = [
     (Resource::Rttime, INFINITE, INFINITE),
 ];
 
-/// Gives a process, or ourselves, the limits of a fresh system: a guest is the same wherever it was
+/// Sets limits of this process.
+///
+/// # Errors
+/// Any error of prlimit(2).
+pub fn apply(limits: &[ResourceLimit]) -> Result<()> {
+    limits.iter().try_for_each(|limit| set(None, limit.resource, limit.soft, limit.hard))
+}
+
+/// Gives a process the limits of a fresh system: a guest is the same wherever it was
 /// started from.
 ///
 /// # Errors
 /// What prlimit(2) says.
-pub fn reset(pid: Option<Pid>) -> Result<()> {
+pub fn reset(pid: Pid) -> Result<()> {
     for (resource, soft, hard) in DEFAULTS {
-        set(pid, resource, soft, hard)?;
+        set(Some(pid), resource, soft, hard)?;
     }
     // Half of all threads there can be, as fork_init() has it; what we have where that is not told.
     let threads = std::fs::read_to_string("/proc/sys/kernel/threads-max").unwrap_or_default();
     if let Ok(threads) = threads.trim().parse::<u64>() {
         for resource in [Resource::Nproc, Resource::Sigpending] {
-            set(pid, resource, Some(threads / 2), Some(threads / 2))?;
+            set(Some(pid), resource, Some(threads / 2), Some(threads / 2))?;
         }
     }
     Ok(())

@@ -14,6 +14,9 @@ use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+/// `CLONE_NEWTIME`, which nix does not have.
+const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
 /// The state between steps.
 #[derive(Debug)]
 pub struct Session {
@@ -44,10 +47,10 @@ impl Session {
             LeadStep::Console => console(),
             LeadStep::Streams => streams(),
             LeadStep::Terminal => new_terminal(link),
-            LeadStep::Join => self.join(),
+            LeadStep::Join { time } => self.join(*time),
             LeadStep::TimeNamespace => time_namespace(),
             LeadStep::Label(label) => std::fs::write(label.file, &label.text).context(|| "cannot ask for it"),
-            LeadStep::Limits => limits::reset(None),
+            LeadStep::Limits(limits) => limits::apply(limits),
             LeadStep::Capabilities(kept) => capabilities(*kept),
             LeadStep::Confine(kept) => confine(*kept),
             LeadStep::Replace => replace(link),
@@ -67,15 +70,16 @@ impl Session {
     /// ours from birth. Before the guest's root has
     /// any right over us we are not dumpable, and stay so up to the exec: none of its processes can
     /// trace us, nor look at our descriptors or our program through procfs (ptrace(2)).
-    fn join(&self) -> Result<()> {
+    fn join(&self, time: bool) -> Result<()> {
         process::set_dumpable(false);
         let machine = self.machine.as_ref().ok_or_else(|| Error::new("there is no machine to join"))?;
-        let all = CloneFlags::CLONE_NEWUSER
+        let mut all = CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWUTS
             | CloneFlags::CLONE_NEWCGROUP;
+        all.set(CLONE_NEWTIME, time);
         let joined = match setns(machine, all) {
             // A machine without a user namespace of its own: its is ours already.
             // Its root could trace us, so we are not born into its pid namespace: who replaces us is.
@@ -205,7 +209,7 @@ fn standard_streams<'f>(streams: impl IntoIterator<Item = rustix::fd::BorrowedFd
 
 /// Takes effect with the exec (Linux 5.6, time_namespaces(7)).
 fn time_namespace() -> Result<()> {
-    enter(CloneFlags::from_bits_retain(0x80))?;
+    enter(CLONE_NEWTIME)?;
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let offset = format!("boottime {} 0\nmonotonic {} 0\n", -now.tv_sec, -now.tv_sec);
     // After the change of ids our files in /proc are root's of the host, as of any process that

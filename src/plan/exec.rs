@@ -1,7 +1,7 @@
 //! A command in a running machine, as steps: the way of PID 1 once more, from the door on. Called
 //! by `control`; carried out by `payload`.
 
-use super::step::{Label, LeadStep};
+use super::step::{Label, LeadStep, ResourceLimit};
 use super::{User, filter, identity};
 use crate::error::Result;
 use crate::link::Sync;
@@ -31,6 +31,10 @@ pub struct Exec {
     pub label: Option<Label>,
     /// Whether the machine has a user namespace, whose root is to be become.
     pub user_namespace: bool,
+    /// Whether the machine has a time namespace.
+    pub time_namespace: bool,
+    /// The resource limits of PID 1 of the machine.
+    pub limits: Vec<ResourceLimit>,
 }
 
 /// The steps, in order.
@@ -42,7 +46,8 @@ pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
     let mut steps: Vec<LeadStep> = exec.label.iter().cloned().map(LeadStep::Label).collect();
     // Limits before the door: in the machine's user namespace no hard limit can be raised.
     // Where the host's root stays root too: who calls may have groups.
-    steps.extend([LeadStep::Limits, LeadStep::Join, LeadStep::BecomeRoot]);
+    steps.push(LeadStep::Limits(exec.limits.clone()));
+    steps.extend([LeadStep::Join { time: exec.time_namespace }, LeadStep::BecomeRoot]);
     // Before anything of the guest is touched: from here on we are no more than its PID 1.
     steps.extend([LeadStep::Capabilities(exec.policy.capabilities), LeadStep::Keyring]);
     let filter = LeadStep::Filter(filter::compile(&exec.policy)?);
@@ -122,6 +127,8 @@ mod tests {
             no_new_privileges: true,
             label: Some(Label { file: "/proc/thread-self/attr/exec", text: "x".into() }),
             user_namespace: true,
+            time_namespace: true,
+            limits: Vec::new(),
         }
     }
 
@@ -130,7 +137,7 @@ mod tests {
         let steps = steps(&exec()).unwrap();
         let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
         let rights = at(|step| matches!(step, LeadStep::Capabilities(_)));
-        let join = at(|step| matches!(step, LeadStep::Join));
+        let join = at(|step| matches!(step, LeadStep::Join { time: true }));
         assert!(at(|step| matches!(step, LeadStep::Label(_))) < join && join < rights);
         for later in [
             at(|step| matches!(step, LeadStep::Streams)),
@@ -147,7 +154,9 @@ mod tests {
         let steps = steps(&Exec { user_namespace: false, on_terminal: true, ..exec() }).unwrap();
         let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
         let seen = at(|step| matches!(step, LeadStep::Replace));
-        assert!(at(|step| matches!(step, LeadStep::Join)) < at(|step| matches!(step, LeadStep::Filter(_))));
+        assert!(
+            at(|step| matches!(step, LeadStep::Join { .. })) < at(|step| matches!(step, LeadStep::Filter(_)))
+        );
         assert!(matches!(&steps[seen - 1], LeadStep::Confine(1)));
         assert!(matches!(&steps[seen - 2], LeadStep::Filter(_)));
         assert!(matches!(&steps[seen + 1], LeadStep::Terminal));

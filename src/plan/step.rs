@@ -327,13 +327,27 @@ pub struct Label {
     pub text: String,
 }
 
+/// A resource limit (setrlimit(2)). `None` is RLIM_INFINITY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceLimit {
+    /// The resource.
+    pub resource: rustix::process::Resource,
+    /// The soft limit.
+    pub soft: Option<u64>,
+    /// The hard limit.
+    pub hard: Option<u64>,
+}
+
 /// What the machine's PID 1 does with itself before it executes the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeadStep {
     /// Meets the supervisor.
     Meet(Sync),
-    /// Joins all namespaces of a machine that runs.
-    Join,
+    /// Joins all namespaces of a running machine.
+    Join {
+        /// Whether it has a time namespace of its own.
+        time: bool,
+    },
     /// Becomes root of its user namespace, without further groups.
     BecomeRoot,
     /// Takes the cgroup it was cloned into as the root of its cgroup namespace.
@@ -354,8 +368,8 @@ pub enum LeadStep {
     TimeNamespace,
     /// Asks for a label of the security module, taken with the exec.
     Label(Label),
-    /// Resets resource limits to the kernel's boot defaults.
-    Limits,
+    /// Sets resource limits.
+    Limits(Vec<ResourceLimit>),
     /// Keeps these capabilities (a mask of bits) in the bounding set and empties the inheritable one.
     Capabilities(u64),
     /// Has no capability but these any more, at once and not with the exec.
@@ -397,7 +411,7 @@ impl LeadStep {
     pub fn describe(&self) -> String {
         match self {
             Self::Meet(sync) => format!("meet the supervisor at '{sync:?}'"),
-            Self::Join => "join the machine's namespaces".into(),
+            Self::Join { .. } => "join the machine's namespaces".into(),
             Self::Terminal => "begin a session on a new terminal".into(),
             Self::BecomeRoot => "become root, of no other group".into(),
             Self::CgroupNamespace => "enter a cgroup namespace".into(),
@@ -408,7 +422,7 @@ impl LeadStep {
             Self::Streams => "begin a session".into(),
             Self::TimeNamespace => "enter a time namespace".into(),
             Self::Label(label) => format!("ask for label '{}'", label.text),
-            Self::Limits => "reset resource limits".into(),
+            Self::Limits(limits) => format!("set {} resource limits", limits.len()),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
             Self::Confine(kept) => format!("have {} capabilities ({kept:#x})", kept.count_ones()),
             Self::Replace => "be born into the machine's pid namespace".into(),
