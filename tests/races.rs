@@ -221,7 +221,10 @@ impl Field {
             Side::Parent(child) => child,
         };
         drop(theirs);
-        let said = ours.receive().unwrap();
+        let mut said = ours.receive().unwrap();
+        while matches!(said, Some((FromPayload::KernelLog | FromPayload::Warned(_), _))) {
+            said = ours.receive().unwrap();
+        }
         process::wait(child.pidfd.as_fd()).unwrap();
         match said {
             Some((FromPayload::Done, console)) => {
