@@ -27,7 +27,7 @@ TOKIO_BANNED := full|rt-multi-thread|process|fs|signal
 
 # the whole test run, and each of its long parts, ends by itself
 TREES_BOUND := 20m
-TEST_BOUND := 40m
+TEST_BOUND := 50m
 BENCH_BOUND := 60m
 VM_BOUND := 40m
 
