@@ -2,7 +2,7 @@
 //! it, since paths of an archive are not to be trusted: each entry goes to a sink under a path
 //! without any way up.
 
-use super::entry::{Content, Kind, Meta, Notes, Sink};
+use super::entry::{Content, Kind, Meta, Notes, Sink, read_part};
 use crate::error::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -184,14 +184,8 @@ struct Whole<R> {
 
 impl<R: Read> Content for Whole<R> {
     fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut Notes<'_>) -> Result<Option<u64>> {
-        buffer.resize(most, 0);
-        let length = loop {
-            match self.from.read(buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                read => break read.context(|| "cannot read the archive")?,
-            }
-        };
-        buffer.truncate(length);
+        let read = read_part(buffer, most, |buffer| self.from.read(buffer));
+        let length = read.context(|| "cannot read the archive")?;
         let at = self.at;
         self.at += length as u64;
         Ok((length > 0).then_some(at))

@@ -22,6 +22,26 @@ pub enum Kind<'a> {
     Fifo,
 }
 
+/// Fills a buffer with at most `most` bytes by one read, which a signal may interrupt. Returns their number.
+///
+/// # Errors
+/// Any other error of the read.
+pub fn read_part(
+    buffer: &mut Vec<u8>,
+    most: usize,
+    mut read: impl FnMut(&mut [u8]) -> std::io::Result<usize>,
+) -> std::io::Result<usize> {
+    buffer.resize(most, 0);
+    let length = loop {
+        match read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => break read?,
+        }
+    };
+    buffer.truncate(length);
+    Ok(length)
+}
+
 /// The content of a file in parts, in their order. Between two parts is a hole, and after the last one may be one.
 pub trait Content {
     /// Puts the next part into a buffer, at most so many bytes; where it begins, or nothing at the end of the file.

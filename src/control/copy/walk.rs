@@ -2,7 +2,7 @@
 //! never followed, and what it is is looked at before it is opened for reading. Nobody who changes
 //! the tree meanwhile leads us anywhere else.
 
-use super::entry::{Content, Kind, Meta, Notes, Sink};
+use super::entry::{Content, Kind, Meta, Notes, Sink, read_part};
 use super::ids::Ids;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
@@ -194,14 +194,8 @@ impl Content for Extents<'_> {
             return Ok(None);
         }
         let most = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(most).min(most);
-        buffer.resize(most, 0);
-        let length = loop {
-            match self.file.read_at(buffer, self.at) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                read => break read.context(|| "cannot read")?,
-            }
-        };
-        buffer.truncate(length);
+        let read = read_part(buffer, most, |buffer| self.file.read_at(buffer, self.at));
+        let length = read.context(|| "cannot read")?;
         let at = self.at;
         self.at += length as u64;
         Ok((length > 0).then_some(at))
