@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use support::{Host, Job};
@@ -29,12 +27,7 @@ fn hostile_of(tree: &str) -> Host {
 
 /// The program that a guest attacks with, built statically once for all tests.
 fn build_attacker() -> std::path::PathBuf {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doors/attacker.c");
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("attacker-{}", std::process::id()));
-    let mut cc = Command::new("cc");
-    cc.args(["-O1", "-Wall", "-Werror", "-static", "-o"]).arg(&program).arg(source);
-    support::job::run(&mut cc, Duration::from_secs(60)).success("build the attacker");
-    program
+    support::program::build("tests/doors/attacker.c", &[])
 }
 
 /// Lets a guest attack whoever comes into its pid namespace.

@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,15 +31,6 @@ const HARM: &str = "
 	! ip -6 route show default | grep fe80
 	! ip -6 address show | grep 2001:db8:bad
 ";
-
-fn build_attacks() -> std::path::PathBuf {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile/attacks.c");
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("attacks-{}", std::process::id()));
-    let mut cc = Command::new("cc");
-    cc.args(["-O1", "-Wall", "-Werror", "-static", "-o"]).arg(&program).arg(source);
-    support::job::run(&mut cc, Duration::from_secs(60)).success("build the attacks");
-    program
-}
 
 /// Starts, enters, reboots and stops machines, and returns how long each start took.
 fn live(host: &Host, names: &[String], lives: usize) -> Vec<Duration> {
@@ -76,7 +65,8 @@ fn live_all(host: &Host, names: &[String], lives: usize) -> (Duration, Duration)
 /// A machine with the attacks on board.
 fn add_attacks(host: &Host, machine: &str) {
     let program = host.machines().join(machine).join("usr/bin/attacks");
-    std::fs::copy(build_attacks(), program).expect("copy the attacks");
+    std::fs::copy(support::program::build("tests/hostile/attacks.c", &[]), program)
+        .expect("copy the attacks");
 }
 
 #[test]

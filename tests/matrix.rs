@@ -5,11 +5,9 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use support::{Host, Snapshot, job};
+use support::{Host, Snapshot, program};
 
 /// How many faults of each kind are tried in each process where not all are.
 const SAMPLE: usize = 6;
@@ -27,12 +25,8 @@ const QUICK: &str = "#!/bin/sh\ntrap 'kill $!; exit 0' TERM\nsleep 10000 &\nwait
 /// A host whose machine starts below the tool.
 fn bench() -> Host {
     let host = Host::start(&["busybox"]);
-    let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faulty-{}", std::process::id()));
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/faulty.c");
-    let mut cc = Command::new("cc");
-    cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&tool).arg(source);
-    job::run(&mut cc, Duration::from_secs(60)).success("build the tool");
-    std::fs::copy(&tool, host.machines().join("faulty")).expect("copy the tool");
+    std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
+        .expect("copy the tool");
     host.sh_ok("mv /var/lib/machines/faulty /usr/bin/faulty");
     host.write("/run/systemd/system/coracle@busybox.service.d/fault.conf", DROP_IN);
     host.write(

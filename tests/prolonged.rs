@@ -5,21 +5,16 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Host, LONG, Snapshot, job};
+use support::{Host, LONG, Snapshot, program};
 
 /// The time of an answer while an attack runs. Each attack holds for five minutes.
 const SOON: Duration = Duration::from_secs(15);
 
 /// Builds the attacker, statically, and puts it into a tree.
 fn install(host: &Host, machine: &str) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/prolonged/attacker.c");
     let to = host.machines().join(machine).join("usr/bin/attacker");
-    let mut cc = Command::new("cc");
-    cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&to).arg(source);
-    job::run(&mut cc, Duration::from_secs(60)).success("build the attacker");
+    std::fs::copy(program::build("tests/prolonged/attacker.c", &[]), to).expect("copy the attacker");
 }
 
 /// Asserts that the supervisor of a machine answers, whatever is done to it, and that its stop is in order.

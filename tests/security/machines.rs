@@ -1,10 +1,8 @@
 //! The host and the hostile machines that all tests of this target share, and the programs they attack with. The host
 //! is there for as long as one of them uses it.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Duration;
 
 use crate::support::{self, Host, Output, Snapshot};
 
@@ -84,15 +82,8 @@ pub fn build(program: &str) -> PathBuf {
         _ => (&ATTACKER, "tests/doors/attacker.c"),
     };
     cell.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
-        let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{}", std::process::id()));
-        let mut cc = Command::new("cc");
-        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&to).arg(source);
-        if program == "narrow" {
-            cc.args(["-m32", "-nostdlib", "-fno-stack-protector"]);
-        }
-        support::job::run(&mut cc, Duration::from_secs(60)).success("build it");
-        to
+        let narrow = ["-m32", "-nostdlib", "-fno-stack-protector"];
+        support::program::build(source, if program == "narrow" { &narrow } else { &[] })
     })
     .clone()
 }

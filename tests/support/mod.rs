@@ -12,6 +12,7 @@ pub mod job;
 pub mod leaks;
 pub mod machine;
 pub mod outside;
+pub mod program;
 pub mod state;
 pub mod trees;
 pub mod vm;
