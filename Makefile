@@ -154,12 +154,12 @@ test-vm: deps-vm binary
 
 # Every call of a start fails and every process is killed at every call: an hour.
 faults: deps binary
-	CORACLE_FAULTS=all CORACLE_BINARY="$(RELEASE)" $(CARGO) test --locked --test matrix -- --nocapture
+	CORACLE_FAULTS=all CORACLE_BINARY="$(RELEASE)" $(CARGO) test --locked --test hosts -- --nocapture matrix::
 
 # Ten minutes of machines that start and end at random, then roots built of trees that change: half an hour.
 storm: deps binary
 	CORACLE_STORM=600 CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(TEST_BOUND) \
-		$(CARGO) test --locked --test storm -- --nocapture a_storm_loses
+		$(CARGO) test --locked --test hosts -- --nocapture a_storm_loses
 	CORACLE_RACES=100000 timeout --kill-after=30 $(BENCH_BOUND) $(CARGO) test --locked --test races
 
 demo: deps binary

@@ -53,7 +53,7 @@ fn tools() -> PathBuf {
     let dir = state::shared("bench");
     let own = std::env::current_exe().expect("our own path");
     std::fs::copy(own, dir.join("bench")).expect("copy ourselves");
-    for source in ["benches/floor.c", "benches/meter.c", "tests/security/probe.c"] {
+    for source in ["benches/floor.c", "benches/meter.c", "tests/hosts/security/probe.c"] {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
         let name = source.file_stem().expect("a name");
         let mut gcc = Command::new("gcc");

@@ -1,4 +1,4 @@
-//! What root inside can do to its host, of each manager as its defaults set it up: the probe of `tests/security` run in
+//! What root inside can do to its host, of each manager as its defaults set it up: the probe of `tests/hosts/security` run in
 //! the same tree by all. Called by `main`, in the host.
 
 use super::contenders;

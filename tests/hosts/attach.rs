@@ -1,0 +1,181 @@
+//! `coracle attach`, `login` and `shell --session`, and the control socket they and machinectl speak to: who is let in,
+//! what noise does, and what it costs.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::support::{Host, Snapshot};
+
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A connection to the control socket of a machine, from outside of the host.
+fn connect(host: &Host, machine: &str) -> UnixStream {
+    let path = format!("/proc/{}/root/run/coracle/{machine}/control", host.leader());
+    let stream = UnixStream::connect(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    stream.set_read_timeout(Some(BOUND)).expect("set a time-out");
+    stream
+}
+
+/// Calls a method, and gives the answer as text.
+fn call(stream: &mut UnixStream, method: &str) -> String {
+    stream.write_all(format!("{{\"method\":\"{method}\"}}\0").as_bytes()).expect("call");
+    let mut answer = Vec::new();
+    let mut byte = [0u8];
+    while stream.read(&mut byte).expect("an answer") == 1 && byte[0] != 0 {
+        answer.push(byte[0]);
+    }
+    String::from_utf8(answer).expect("text")
+}
+
+/// The memory of its own of a machine's supervisor, KiB.
+fn private_memory(host: &Host, machine: &str) -> u64 {
+    let script = format!(
+        "p=$(coracle show {machine} -p supervisor --json | tr -dc 0-9); \
+         awk '/^Anonymous/ {{ sum += $2 }} END {{ print sum }}' /proc/$p/smaps"
+    );
+    host.sh_ok(&script).trim().parse().expect("a number")
+}
+
+#[test]
+fn many_see_the_console_and_type() {
+    let host = Host::start(&["busybox"]);
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    host.ok(&["coracle", "start", "busybox"]);
+    let mut first = host.spawn_on_tty("coracle attach busybox");
+    // What was said before comes first.
+    first.wait_for_stdout("busybox: up", BOUND);
+    let mut second = host.spawn_on_tty("stty rows 33 cols 77; coracle attach busybox");
+    second.wait_for_stdout("busybox: up", BOUND);
+    let script = "read x </dev/console; echo heard $x >/dev/console; stty size </dev/console >/dev/console";
+    let mut reader = host.spawn(&["coracle", "exec", "busybox", "--", "sh", "-c", script]);
+    let mut keys = first.input();
+    std::thread::sleep(Duration::from_millis(300));
+    keys.write_all(b"hello\r").expect("type");
+    for viewer in [&mut first, &mut second] {
+        viewer.wait_for_stdout("heard hello", BOUND);
+        viewer.wait_for_stdout("33 77", BOUND);
+    }
+    assert_eq!(reader.poll(), Some(0));
+    // The key detaches one; the other stays, also when the guest reboots.
+    keys.write_all(b"\x1d\x1d\x1d").expect("type");
+    let out = first.wait(BOUND);
+    assert!(out.status == 0 && out.stdout.contains("detached"), "{out}");
+    host.ok(&["coracle", "reboot", "busybox"]);
+    second.wait_for_stdout("busybox: down", BOUND);
+    host.wait_until(BOUND, "coracle exec busybox -- true");
+    std::thread::sleep(Duration::from_millis(500));
+    host.ok(&["coracle", "exec", "busybox", "--", "sh", "-c", "echo once more >/dev/console"]);
+    second.wait_for_stdout("once more", BOUND);
+    host.ok(&["coracle", "stop", "busybox"]);
+    let out = second.wait(BOUND);
+    assert!(out.status == 0 && out.stdout.contains("ended"), "{out}");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn only_root_is_answered_and_noise_does_nothing() {
+    let host = Host::start(&["busybox"]);
+    host.ok(&["coracle", "start", "busybox"]);
+    // Another program by then than the one that made the machine.
+    host.wait_until(
+        BOUND,
+        "grep -z supervise /proc/$(coracle show busybox -p supervisor --json | tr -dc 0-9)/cmdline",
+    );
+    // Its first look at the firewall comes within a second, and has memory of its own.
+    std::thread::sleep(Duration::from_millis(2000));
+    let memory = private_memory(&host, "busybox");
+    let other = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let out = host.sh(&format!("{other} coracle attach busybox"));
+    assert_ne!(out.status, 0, "{out}");
+    // Also where somebody has made the way to it open.
+    let out = host.sh(&format!(
+        "chmod 755 /run/coracle /run/coracle/busybox; chmod 666 /run/coracle/busybox/control; {other} coracle attach busybox"
+    ));
+    assert!(out.status == 1, "{out}");
+    host.ok(&[
+        "coracle",
+        "exec",
+        "busybox",
+        "--",
+        "sh",
+        "-c",
+        "! ls /run/coracle; ! grep coracle /proc/net/unix",
+    ]);
+    for noise in [&b"\0\0\0"[..], b"{}\0", b"[1]\0", b"{\"method\":7}\0", &[b'x'; 100_000], &[0xff; 5000]] {
+        let mut stream = connect(&host, "busybox");
+        // The other side may have closed before all is written.
+        let _ = stream.write_all(noise);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert_eq!(answer, b"", "{noise:?}");
+    }
+    assert!(call(&mut connect(&host, "busybox"), "no.such.Method").contains("MethodNotFound"));
+    assert!(
+        call(&mut connect(&host, "busybox"), "io.systemd.MachineInstance.AddStorage")
+            .contains("NotSupported")
+    );
+    // A hundred who connect and say nothing, and one viewer who never reads while the guest writes a lot.
+    let idle: Vec<UnixStream> = (0..100).map(|_| connect(&host, "busybox")).collect();
+    drop(idle);
+    // So many wait in line that the next one comes when they have gone.
+    std::thread::sleep(Duration::from_millis(300));
+    let mut viewer = connect(&host, "busybox");
+    assert!(call(&mut viewer, "io.coracle.Machine.Attach").contains("parameters"));
+    host.ok(&[
+        "coracle",
+        "exec",
+        "busybox",
+        "--",
+        "sh",
+        "-c",
+        "yes $(printf %1000s) | tr ' ' y | head -c 500000 >/dev/console",
+    ]);
+    drop(viewer);
+    let status = call(&mut connect(&host, "busybox"), "io.systemd.MachineInstance.QueryStatus");
+    assert_eq!(status, r#"{"parameters":{"running":true,"status":"running"}}"#);
+    host.wait_until(BOUND, "coracle exec busybox -- true");
+    let after = private_memory(&host, "busybox");
+    assert!(after <= memory + 40, "{memory} KiB before, {after} KiB after");
+    host.stop();
+}
+
+#[test]
+fn the_socket_pauses_resumes_and_ends() {
+    let host = Host::start(&["busybox"]);
+    host.ok(&["coracle", "start", "busybox"]);
+    let instance = |method: &str| format!("io.systemd.MachineInstance.{method}");
+    let done = r#"{"parameters":{}}"#;
+    assert_eq!(call(&mut connect(&host, "busybox"), &instance("Pause")), done);
+    let status = call(&mut connect(&host, "busybox"), &instance("QueryStatus"));
+    assert!(status.contains("false") && status.contains("paused"), "{status}");
+    assert_eq!(call(&mut connect(&host, "busybox"), &instance("Resume")), done);
+    assert_eq!(call(&mut connect(&host, "busybox"), &instance("Pause")), done);
+    assert_eq!(call(&mut connect(&host, "busybox"), &instance("PowerOff")), done);
+    host.wait_until(BOUND, "[ ! -e /run/coracle/busybox ]");
+    host.ok(&["coracle", "start", "busybox"]);
+    assert_eq!(call(&mut connect(&host, "busybox"), &instance("Terminate")), done);
+    host.wait_until(BOUND, "[ ! -e /run/coracle/busybox ]");
+    host.stop();
+}
+
+#[test]
+fn people_log_in() {
+    let host = Host::start(&["trixie", "busybox"]);
+    host.ok(&["coracle", "start", "trixie", "busybox"]);
+    let mut login = host.spawn_on_tty("coracle login trixie");
+    login.wait_for_stdout("login:", BOUND);
+    login.kill();
+    // A session that the guest's logind knows of, with the shell's own exit status.
+    let mut shell = host.spawn_on_tty("coracle shell --session trixie");
+    let mut keys = shell.input();
+    keys.write_all(b"echo s=$XDG_SESSION_ID-$((40+2)); loginctl --no-legend list-sessions; exit 6\n")
+        .expect("type");
+    let out = shell.wait(BOUND);
+    assert!(out.status == 6 && out.stdout.contains("-42") && !out.stdout.contains("s=-42"), "{out}");
+    let none = host.exec(&["coracle", "shell", "--session", "busybox"]);
+    assert!(none.status != 0 && none.stderr.contains("no systemd"), "{none}");
+    host.stop();
+}

@@ -1,0 +1,103 @@
+//! `coracle bind` and `unbind`: parts of the host's tree in a running machine that has a user namespace, with their ids
+//! mapped, and what the guest cannot do to them.
+
+use crate::support::{Host, Output, Snapshot};
+
+fn inside(host: &Host, guest: &str, script: &str) -> Output {
+    host.exec(&["coracle", "exec", guest, "--", "sh", "-ec", script])
+}
+
+#[test]
+fn users_are_mapped_to_users() {
+    let host = Host::start(&["trixie"]);
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    host.ok(&["coracle", "start", "trixie"]);
+    let tree = "/var/lib/machines/data";
+    host.sh_ok(&format!("mkdir {tree}; echo hello >{tree}/f; chown -R 1001:1001 {tree}; chmod 700 {tree}"));
+    let out = inside(
+        &host,
+        "trixie",
+        "echo 'ann:x:1000:1000::/home/ann:/bin/sh' >>/etc/passwd; echo 'ann:x:1000:' >>/etc/group",
+    );
+    assert_eq!(out.status, 0, "{out}");
+    let missing = host.exec(&["coracle", "bind", "trixie", tree, "/data", "--map=1001:ann"]);
+    assert!(missing.status == 1 && missing.stderr.contains("--mkdir"), "{missing}");
+    host.ok(&["coracle", "bind", "trixie", tree, "/data", "--mkdir", "--map=1001:ann"]);
+    // The guest writes as 1000, the host sees 1001; root inside owns none of it.
+    let write = "cat /data/f; echo new >/data/g; stat -c '%u %g' /data/f /data/g";
+    let out = host.exec(&["coracle", "exec", "trixie", "-u", "ann", "--", "sh", "-ec", write]);
+    assert_eq!((out.status, out.stdout.as_str()), (0, "hello\n1000 1000\n1000 1000\n"), "{out}");
+    assert_eq!(host.ok(&["stat", "-c", "%u %g", &format!("{tree}/g")]), "1001 1001\n");
+    assert_ne!(inside(&host, "trixie", "touch /data/root").status, 0);
+    assert_eq!(
+        host.ok(&["coracle", "bind", "trixie"]),
+        format!("TARGET  SOURCE                  ACCESS      MAP\n/data   {tree}  read-write  1001:ann\n")
+    );
+    assert!(host.exec(&["coracle", "bind", "trixie", tree, "/data"]).stderr.contains("already"));
+    host.ok(&["coracle", "unbind", "trixie", "/data"]);
+    assert_eq!(inside(&host, "trixie", "ls /data").stdout, "");
+    assert!(host.exec(&["coracle", "unbind", "trixie", "/data"]).stderr.contains("nothing is bound"));
+    // The other maps.
+    host.ok(&["coracle", "bind", "trixie", tree, "/data", "--map=root"]);
+    assert_eq!(inside(&host, "trixie", "touch /data/r; stat -c %u /data/f /data/r").stdout, "0\n0\n");
+    host.ok(&["coracle", "unbind", "trixie", "/data"]);
+    assert_eq!(inside(&host, "trixie", "chown 1000:1000 /data").status, 0);
+    host.ok(&["coracle", "bind", "trixie", tree, "/data", "--map=owner"]);
+    assert_eq!(inside(&host, "trixie", "stat -c %u /data/f").stdout, "1000\n");
+    host.ok(&["coracle", "bind", "trixie", tree, "/numbers", "--mkdir"]);
+    assert_eq!(inside(&host, "trixie", "stat -c %u /numbers/f").stdout, "1001\n");
+    // A reboot begins with the mounts of the definition; the list says so.
+    host.ok(&["coracle", "reboot", "trixie"]);
+    host.wait_until(
+        crate::support::LONG,
+        "[ \"$(coracle bind trixie --json)\" = '[]' ] && coracle exec --wait-ready trixie -- true",
+    );
+    assert_eq!(inside(&host, "trixie", "ls /numbers").stdout, "");
+    host.ok(&["coracle", "bind", "trixie", tree, "/numbers"]);
+    host.sh_ok(&format!("coracle stop trixie; rm -r {tree}"));
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn the_guest_cannot_loosen_them() {
+    let host = Host::builder().guest_as("busybox", "own").guest_as("busybox", "same").start();
+    host.write("/etc/coracle/machines.d/same.toml", "[users]\nprivate = \"no\"\n");
+    host.ok(&["coracle", "start", "own", "same"]);
+    let tree = "/var/lib/machines/data";
+    host.sh_ok(&format!("mkdir -p {tree}; echo hello >{tree}/f; mknod {tree}/null c 1 3; chmod 666 {tree}/null; echo one >/etc/file"));
+    for guest in ["own", "same"] {
+        host.ok(&["coracle", "bind", guest, tree, "/data", "--mkdir", "--read-only"]);
+        // One file, over a link: the place itself is meant.
+        host.ok(&["coracle", "bind", guest, &format!("{tree}/f"), "/one", "--mkdir", "--read-only"]);
+        assert_eq!(inside(&host, guest, "cat /one /data/f").stdout, "hello\nhello\n");
+        assert_ne!(inside(&host, guest, "echo x >/data/f").status, 0);
+        assert_ne!(inside(&host, guest, "echo x >/one").status, 0);
+        assert_ne!(inside(&host, guest, "echo x >/data/null").status, 0);
+        assert!(host.ok(&["coracle", "bind", guest]).contains("read-only"));
+        host.sh(&format!("coracle exec {guest} -- ln -s /etc /way"));
+        let link = host.exec(&["coracle", "bind", guest, tree, "/way"]);
+        assert!(link.status == 1 && link.stderr.contains("symbolic link"), "{link}");
+    }
+    for place in ["/data", "/one"] {
+        let out = inside(
+            &host,
+            "own",
+            &format!(
+                "mount -o remount,bind,rw {place} && echo DOOR; mount -o remount,bind,rw,dev {place} && echo DOOR"
+            ),
+        );
+        assert!(!out.stdout.contains("DOOR"), "{out}");
+        assert_ne!(inside(&host, "own", &format!("echo x >{place}")).status, 0);
+    }
+    // What the guest has mounted over it is not taken off in its place.
+    assert_eq!(inside(&host, "own", "mount -t tmpfs none /data").status, 0);
+    let over = host.exec(&["coracle", "unbind", "own", "/data"]);
+    assert!(over.status == 1 && over.stderr.contains("something else"), "{over}");
+    assert_eq!(inside(&host, "own", "umount /data").status, 0);
+    host.ok(&["coracle", "unbind", "own", "/data", "/one"]);
+    host.ok(&["coracle", "unbind", "same", "/data", "/one"]);
+    assert_eq!(host.read("/var/lib/machines/data/f"), "hello\n");
+    host.stop();
+}

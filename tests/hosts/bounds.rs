@@ -1,0 +1,227 @@
+//! What bounds a machine of a zone: whom it may begin to speak to, in its zone and by it, and how fast. The rest of
+//! the zone goes on as before.
+
+use crate::support::{Host, LONG, Snapshot, bracketed};
+
+fn zoned(rest: &str) -> String {
+    format!("[network]\nmode = \"zone\"\nzone = \"lan\"\n{rest}")
+}
+
+/// A host with an outside, and of one zone 'a' with a port, and 'b' and 'c', which run.
+fn host() -> Host {
+    let host =
+        ["a", "b", "c"].iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.add_outside_with_page();
+    host.sh_ok("machinectl -q list");
+    // The bridge has a route for ports at ::1 from the first machine with ports on.
+    for (name, rest) in [("b", ""), ("c", "ports = [\"8081:80\"]\n")] {
+        host.define(name, &zoned(rest));
+        host.coracle(&["start", name]);
+        host.wait_for_page(name);
+    }
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host
+}
+
+fn reaches(host: &Host, guest: &str, server: &str) -> bool {
+    let url =
+        format!("http://{}/", if server.ends_with(":7000") { server.into() } else { bracketed(server) });
+    host.in_guest(guest, &["busybox", "wget", "-T", "1", "-q", "-O", "-", &url]).status == 0
+}
+
+/// Both addresses of a machine.
+fn addresses(host: &Host, name: &str, property: &str) -> Vec<String> {
+    host.property(name, property).split(' ').map(str::to_owned).collect()
+}
+
+/// The link-local address that a machine has on its link.
+fn link_local(host: &Host, name: &str) -> String {
+    let shown = host.in_guest(name, &["ip", "-6", "addr", "show", "dev", "host0", "scope", "link"]).stdout;
+    let address =
+        shown.split_whitespace().find(|word| word.starts_with("fe80")).expect("a link-local address");
+    address.trim_end_matches("/64").to_owned()
+}
+
+/// What 'a' reaches with this said of it: its zone by IPv4, IPv6 and a link-local address, its host, the outside
+/// by both families.
+fn outcome(host: &Host, said: &str) -> [bool; 6] {
+    host.define("a", &zoned(&format!("ports = [\"8080:80\"]\n{said}")));
+    host.coracle(&["start", "a"]);
+    host.wait_for_page("a");
+    let [b4, b6] = <[String; 2]>::try_from(addresses(host, "b", "addresses")).expect("two");
+    let here = addresses(host, "a", "host-addresses").swap_remove(0);
+    host.sh_ok("busybox httpd -f -p 7000 -h /srv/www >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    // A link-local address is looked for on its link before it is used.
+    let leader = host.machine_leader("a");
+    host.wait_until(LONG, &format!("! nsenter -t {leader} -n ip -6 addr show tentative | grep ."));
+    let neighbour = format!("ping -6 -c1 -W1 {}%host0", link_local(host, "b"));
+    let found = [
+        reaches(host, "a", &b4),
+        reaches(host, "a", &b6),
+        host.in_guest("a", &["sh", "-c", &neighbour]).status == 0,
+        reaches(host, "a", &format!("{here}:7000")),
+        reaches(host, "a", "192.0.2.2"),
+        reaches(host, "a", "2001:db8::2"),
+    ];
+    host.sh_ok("kill $(cat /run/httpd.pid)");
+    // Whoever may begin to speak to it gets an answer: its zone, its host, the outside by a port.
+    for address in addresses(host, "a", "addresses") {
+        assert!(reaches(host, "b", &address), "{said}: no answer from {address}");
+    }
+    assert!(reaches(host, "c", "a.lan"), "{said}");
+    for place in ["127.0.0.1:8080", "192.0.2.1:8080"] {
+        let outside = if place.starts_with("127") { "" } else { "ip netns exec outside " };
+        host.wait_until(
+            LONG,
+            &format!("{outside}{} | grep 'hello from busybox'", crate::support::fetch(place)),
+        );
+    }
+    // The others speak to each other as ever.
+    assert!(reaches(host, "b", "c") && reaches(host, "b", "192.0.2.2"), "{said}");
+    found
+}
+
+/// Stops 'a'. Returns what its status says that it was not let do.
+fn stop(host: &Host) -> String {
+    let status = host.coracle(&["status", "a"]);
+    let dropped: String = status.lines().filter(|line| line.contains("dropped:")).collect();
+    host.coracle(&["stop", "a"]);
+    host.assert_clean_stop("a");
+    dropped
+}
+
+#[test]
+fn a_machine_of_a_zone_speaks_to_whom_it_may() {
+    let host = host();
+    let b4 = host.address("b");
+    let before = Snapshot::take(&host);
+    let only_b = format!("egress = \"{b4}\"\n");
+    let and_zone = "egress = [\"zone\", \"192.0.2.0/24\", \"10.0.0.0/8\"]\n";
+    for bridged in [0, 1] {
+        host.sh_ok(&format!(
+            "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {bridged} >$f; done"
+        ));
+        println!("bridges filtered: {bridged}");
+        for (said, expected) in [
+            ("", [true; 6]),
+            ("egress = \"zone\"\n", [true, true, true, false, false, false]),
+            ("egress = \"none\"\n", [false; 6]),
+            ("egress = [\"192.0.2.0/24\", \"2001:db8::/32\"]\n", [false, false, false, false, true, true]),
+            (&only_b, [true, false, false, false, false, false]),
+            (and_zone, [true, true, true, true, true, false]),
+        ] {
+            let found = outcome(&host, said);
+            let dropped = stop(&host);
+            println!("{} -> {found:?}{dropped}", said.trim());
+            let refused = dropped.contains("to whom it may not speak");
+            assert_eq!((found, refused), (expected, !said.is_empty()), "{said}");
+        }
+    }
+    before.assert_same(&host);
+    host.coracle(&["stop", "b", "c"]);
+    host.stop();
+}
+
+#[test]
+fn whom_it_may_speak_to_changes_while_it_runs() {
+    let host = host();
+    let b4 = host.address("b");
+    // What is refused is not heard of by anybody, broadcast or not.
+    let found = outcome(&host, "egress = \"none\"\n");
+    assert_eq!(found, [false; 6]);
+    let heard = |host: &Host| {
+        let leader = host.machine_leader("b");
+        let count = format!("nsenter -t {leader} -n nft list chain inet heard c | grep -c 'packets 0'");
+        host.sh(&count).stdout.trim() == "0"
+    };
+    let leader = host.machine_leader("b");
+    host.sh_ok(&format!(
+        "nsenter -t {leader} -n sh -c \"nft add table inet heard; nft add chain inet heard c '{{ type filter hook \
+         prerouting priority 0; }}'; nft add rule inet heard c udp dport 5355 counter\""
+    ));
+    let say = |host: &Host| {
+        let leader = host.machine_leader("a");
+        let own = host.address("a");
+        let script = "use Socket; socket(my $s, PF_INET, SOCK_DGRAM, 0) or die; setsockopt($s, SOL_SOCKET, SO_BROADCAST, 1); \
+                      bind($s, sockaddr_in(0, inet_aton($ARGV[0]))) or die; \
+                      for my $to (qw(224.0.0.252 255.255.255.255)) { send($s, 'x', 0, sockaddr_in(5355, inet_aton($to))) or die $! }";
+        host.write("/run/say.pl", script);
+        host.sh_ok(&format!("nsenter -t {leader} -n perl /run/say.pl {own}"));
+    };
+    say(&host);
+    assert!(!heard(&host), "a machine that may speak to nobody was heard");
+    println!("{}", host.coracle(&["set", "--runtime", "a", "network.egress=zone"]));
+    assert!(reaches(&host, "a", &b4) && !reaches(&host, "a", "192.0.2.2"));
+    say(&host);
+    host.wait_until(
+        LONG,
+        &format!("! nsenter -t {leader} -n nft list chain inet heard c | grep 'packets 0'"),
+    );
+    println!("{}", host.coracle(&["set", "--runtime", "a", "network.egress=any"]));
+    assert!(reaches(&host, "a", &b4) && reaches(&host, "a", "192.0.2.2"));
+    println!("{}", host.coracle(&["set", "--runtime", "a", "network.egress=192.0.2.0/24"]));
+    assert!(!reaches(&host, "a", &b4) && reaches(&host, "a", "192.0.2.2"));
+    println!("{}", host.ok(&["nft", "list", "table", "bridge", "coracle"]));
+    // What nft lists it reads again.
+    host.sh_ok("nft list ruleset >/run/rules; ip netns exec outside nft -f /run/rules");
+    host.coracle(&["stop", "a", "b", "c"]);
+    host.sh_ok("! nft list table bridge coracle && ! nft list table inet coracle");
+    host.stop();
+}
+
+/// Packets that a chain of the table for bridges has dropped.
+fn dropped(host: &Host, chain: &str) -> u32 {
+    let chain = host.ok(&["nft", "list", "chain", "bridge", "coracle", chain]);
+    let rule = chain.lines().find(|line| line.contains("limit name")).unwrap_or_else(|| panic!("{chain}"));
+    let count = rule.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+    count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{chain}"))
+}
+
+#[test]
+fn a_machine_of_a_zone_is_as_fast_as_it_may_be() {
+    const MANY: u32 = 600;
+    let host = host();
+    let before = Snapshot::take(&host);
+    host.define("a", &zoned("rate-in = \"100k\"\nrate-out = \"100k\"\n"));
+    host.coracle(&["start", "a"]);
+    host.wait_for_page("a");
+    let (a, b) = (host.address("a"), host.address("b"));
+    let listed = host.ok(&["nft", "list", "table", "bridge", "coracle"]);
+    for limit in ["vb-a-in", "vb-a-out"] {
+        assert!(listed.contains(&format!("limit {limit}")), "{listed}");
+    }
+    assert!(listed.contains("rate over 12500 bytes/second burst 256 kbytes"), "{listed}");
+    host.write(
+        "/run/many.pl",
+        &format!(
+            "use Socket; socket(my $s, PF_INET, SOCK_DGRAM, 0) or die; my $to = sockaddr_in(9, inet_aton($ARGV[0])); \
+             my $sent = 0; while ($sent < {MANY}) {{ $sent++ if defined send($s, 'x' x 1400, 0, $to) || $! != 111 }}"
+        ),
+    );
+    // 256 KiB at once and 12500 bytes a second: that much of what is sent at once gets there, and no more.
+    let few = 256 * 1024 / 1442;
+    for (chain, who, to) in [("sent", "a", &b), ("delivered", "b", &a)] {
+        let (leader, so_far) = (host.machine_leader(who), dropped(&host, chain));
+        host.sh_ok(&format!("nsenter -t {leader} -n perl /run/many.pl {to}"));
+        let lost = dropped(&host, chain) - so_far;
+        println!("{chain}: of {MANY} datagrams {} passed", MANY - lost);
+        assert!((few / 2..few * 2).contains(&(MANY - lost)), "{chain}: {lost}");
+    }
+    println!("{}", host.coracle(&["set", "--runtime", "a", "network.rate-in=infinity", "rate-out=infinity"]));
+    let listed = host.ok(&["nft", "list", "table", "bridge", "coracle"]);
+    assert!(!listed.contains("limit vb-a"), "{listed}");
+    let so_far = dropped(&host, "sent");
+    host.sh_ok(&format!("nsenter -t {} -n perl /run/many.pl {b}", host.machine_leader("a")));
+    assert_eq!(dropped(&host, "sent"), so_far);
+    host.coracle(&["set", "--runtime", "a", "network.rate-out=100k"]);
+    // Killed, and anew.
+    host.sh_ok(&format!("kill -9 {}", host.supervisor("a")));
+    host.wait_for_unit("a", "failed");
+    host.coracle(&["start", "a"]);
+    host.wait_for_page("a");
+    host.coracle(&["stop", "a"]);
+    host.sh_ok("rm -r /run/coracle/machines.d");
+    before.assert_same(&host);
+    host.coracle(&["stop", "b", "c"]);
+    host.stop();
+}

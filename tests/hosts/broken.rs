@@ -1,0 +1,288 @@
+//! Twelve kinds of broken input: each is refused with the step or the cause and the cure, and the host is as it
+//! was before.
+
+use crate::support::{Host, LONG, Snapshot};
+
+/// A host with a busybox tree, and what of it was there before.
+struct Bench {
+    host: Host,
+    before: Snapshot,
+}
+
+const TREE: &str = "/var/lib/machines/busybox";
+
+impl Bench {
+    /// A host on which `prepare` was run.
+    fn new(prepare: &str) -> Self {
+        let host = Host::start(&["busybox"]);
+        // The first use makes what stays: machined's slice.
+        host.sh_ok(&format!("machinectl -q list; {prepare}"));
+        let before = Snapshot::take(&host);
+        Self { host, before }
+    }
+
+    /// Asserts that a definition does not start, that all of this is said, and that nothing is left.
+    #[track_caller]
+    fn refuses(&self, definition: &str, said: &[&str]) {
+        self.host.define("broken", definition);
+        self.refuses_start("broken", said);
+    }
+
+    #[track_caller]
+    fn refuses_start(&self, name: &str, said: &[&str]) {
+        let out = self.host.exec(&["coracle", "start", name]);
+        assert_eq!(out.status, 1, "{out}");
+        for said in said {
+            assert!(out.stderr.contains(said), "not said: {said}\n{out}");
+        }
+        self.is_diagnosed(name, said);
+        // A machine that was refused by its supervisor is a failed unit, until somebody has seen it.
+        self.host.exec(&["systemctl", "reset-failed", "coracle@broken.service"]);
+        self.before.assert_same(&self.host);
+    }
+
+    /// Asserts that `doctor` names the same causes and cures, in one screen of a small terminal.
+    #[track_caller]
+    fn is_diagnosed(&self, name: &str, said: &[&str]) {
+        let out = self.host.exec(&["coracle", "doctor", name]);
+        assert_eq!(out.status, 1, "{out}");
+        let lines: usize = out.stdout.lines().map(|line| line.chars().count().div_ceil(80).max(1)).sum();
+        assert!(lines <= 24, "{lines} lines of 80 columns: {out}");
+        for said in said {
+            // The problems of a file are shown as 'check' shows them, each with its own hint.
+            let is_said = out.stdout.contains(&said.replace("hint: ", "cure: ")) || out.stdout.contains(said);
+            assert!(is_said, "not diagnosed: {said}\n{out}");
+        }
+    }
+
+    /// The same for `coracle run`.
+    #[track_caller]
+    fn refuses_run(&self, options: &[&str], said: &[&str]) {
+        let out = self.host.exec(&[&["coracle", "run"], options].concat());
+        assert_eq!(out.status, 125, "{out}");
+        for said in said {
+            assert!(out.stderr.contains(said), "not said: {said}\n{out}");
+        }
+        self.before.assert_same(&self.host);
+    }
+}
+
+/// A definition of the tree at this place.
+fn at(directory: &str) -> String {
+    format!("[root]\ndirectory = \"{directory}\"\n")
+}
+
+#[test]
+fn trees_that_cannot_boot() {
+    let bench = Bench::new(&format!(
+        "chmod 700 /srv; mkdir -p /srv/noinit/usr/bin /srv/noinit/etc /srv/noroot
+         echo ID=x >/srv/noinit/etc/os-release
+         cp -a {TREE} /srv/arm
+         printf '\\267\\000' | dd of=/srv/arm/usr/bin/busybox bs=1 seek=18 conv=notrunc status=none
+         cp -a {TREE} /srv/empty; rm /srv/empty/usr/sbin/init; : >/srv/empty/usr/sbin/init"
+    ));
+    bench.refuses(
+        &at("/srv/noinit"),
+        &["there is no init in '/srv/noinit': looked for", "hint: install an init system in the tree"],
+    );
+    bench.refuses(
+        &at("/srv/arm"),
+        &["cannot run '/sbin/init' of '/srv/arm'", "init is for aarch64, this host is", "hint: use a tree"],
+    );
+    bench.refuses(&at("/srv/empty"), &["init is empty", "hint: the tree is not complete"]);
+    bench.refuses(
+        &at("/srv/missing"),
+        &["cannot open directory '/srv/missing': no such file or directory", "hint: make a root file system"],
+    );
+    bench.refuses(
+        &at("/srv/noroot"),
+        &["'/srv/noroot' is no root file system: it has no /usr", "hint: name the directory that holds /usr"],
+    );
+    bench.refuses_run(&["-D", "/srv/missing"], &["cannot open directory '/srv/missing'", "hint: "]);
+    bench.refuses_run(&["-D", "/srv/noroot", "true"], &["is no root file system", "hint: "]);
+    bench.refuses_run(&["-bD", "/srv/arm"], &["init is for aarch64", "hint: "]);
+    bench.refuses_run(&["-D", TREE, "/bin/nothere"], &["'/bin/nothere'", "no such file", "hint: "]);
+    bench.host.stop();
+}
+
+#[test]
+fn a_root_in_use_twice() {
+    let mut bench = Bench::new("");
+    let host = &bench.host;
+    host.start_machine("busybox");
+    // The kernel's own address of the link comes a second later.
+    host.wait_until(
+        LONG,
+        "ip -6 addr show dev ve-busybox scope link | grep inet6 && ! ip addr | grep tentative",
+    );
+    bench.before = Snapshot::take(host);
+    let in_use = format!("root directory '{TREE}' is in use by machine 'busybox'");
+    let cure = "hint: two systems on one root destroy it; stop that one, or copy the tree";
+    bench.refuses(&at(TREE), &[&in_use, cure]);
+    bench.refuses_run(&["-M", "other", "-D", TREE, "true"], &[&in_use, cure]);
+    // Another way to the same place is the same place.
+    host.sh_ok(&format!(
+        "chmod 700 /srv; ln -s {TREE} /srv/link; mkdir /srv/bind; mount --bind {TREE} /srv/bind"
+    ));
+    bench.before = Snapshot::take(host);
+    bench.refuses(&at("/srv/link"), &["is in use by"]);
+    bench.refuses(&at("/srv/bind"), &["is in use by"]);
+    let runs =
+        ["machine 'busybox' runs already (supervisor: process ", "hint: stop it with 'coracle stop busybox'"];
+    bench.refuses_run(&["-D", TREE, "true"], &runs);
+    bench.refuses_run(&["-bM", "busybox"], &runs);
+    // None of it did the one that runs any harm.
+    host.assert_registered("busybox", true);
+    let address = host.address("busybox");
+    host.wait_for_page(&address);
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+}
+
+#[test]
+fn file_systems_that_cannot_hold_a_root() {
+    let bench = Bench::new(&format!(
+        "cp -a {TREE} /var/lib/machines/ro; rmdir /var/lib/machines/ro/proc /var/lib/machines/ro/sys
+         mount --bind /var/lib/machines/ro /var/lib/machines/ro
+         mount -o remount,bind,ro /var/lib/machines/ro
+         cp -a {TREE} /srv/overlay"
+    ));
+    bench.refuses(
+        &at("/var/lib/machines/ro"),
+        &[
+            "open root '/var/lib/machines/ro'",
+            "cannot make mount point '/proc' in the tree: read-only file system",
+            "hint: make that directory in the tree",
+        ],
+    );
+    // The root of the host is an overlay, which the kernel does not map ids on.
+    bench.host.ok(&["chmod", "700", "/srv"]);
+    bench.refuses(
+        &at("/srv/overlay"),
+        &[
+            "open root '/srv/overlay', idmapped",
+            "cannot map the ids of '/srv/overlay': overlay",
+            "hint: move the tree to ext4, xfs or btrfs",
+            "users.private = \"no\"",
+        ],
+    );
+    bench.refuses_run(&["-UD", "/srv/overlay", "true"], &["overlay", "--private-users=no"]);
+    // The cure works, and so does a tree on a read-only file system that has its mount points.
+    let host = &bench.host;
+    host.define("broken", &format!("{}[users]\nprivate = \"no\"\n", at("/srv/overlay")));
+    host.coracle(&["start", "broken"]);
+    host.coracle(&["stop", "broken"]);
+    host.sh_ok("umount /var/lib/machines/ro; mkdir /var/lib/machines/ro/proc /var/lib/machines/ro/sys");
+    host.define("ro", "[root]\nread-only = true\n");
+    host.coracle(&["start", "ro"]);
+    host.in_guest("ro", &["sh", "-c", "! touch /etc/x"]).success("it is read-only");
+    host.coracle(&["stop", "ro"]);
+}
+
+#[test]
+fn definitions_that_say_nonsense() {
+    let bench = Bench::new("");
+    bench.refuses(
+        "[root]\ndirektory = \"/srv\"\n",
+        &[
+            "/etc/coracle/machines.d/broken.toml:2:1: unknown key 'direktory' in [root]",
+            "  2 | direktory = \"/srv\"",
+            "    | ^^^^^^^^^",
+            "hint: did you mean 'directory'?",
+        ],
+    );
+    bench.refuses(
+        "[root]\nread-only = \"perhaps\"\n",
+        &["broken.toml:2:13: 'read-only': expected a boolean, found a string", "^^^^^^^^^"],
+    );
+    bench.refuses("[root\n", &["broken.toml:1:"]);
+    let host = &bench.host;
+    for name in ["../up", "-x-", "a..b", "x y"] {
+        let out = host.exec(&["coracle", "start", "--", name]);
+        assert!(out.status == 2 && out.stderr.contains("invalid machine name"), "{out}");
+        assert!(out.stderr.contains("hint: "), "{out}");
+    }
+    host.write("/etc/coracle/machines.d/bad_.name-.toml", "[root]\n");
+    let check = host.exec(&["coracle", "check"]);
+    assert!(check.status == 1 && check.stdout.contains("invalid machine name \"bad_.name-\""), "{check}");
+    assert!(check.stdout.contains("hint: use letters, digits"), "{check}");
+    let out = host.exec(&["coracle", "start", "nobody"]);
+    assert!(out.status == 1 && out.stderr.contains("there is no machine 'nobody'"), "{out}");
+    assert!(out.stderr.contains("hint: write '/etc/coracle/machines.d/nobody.toml'"), "{out}");
+    bench.is_diagnosed("nobody", &["there is no machine 'nobody'", "hint: write '/etc/coracle/"]);
+    bench.before.assert_same(host);
+}
+
+#[test]
+fn a_host_without_machined() {
+    let bench = Bench::new("systemctl -q mask --now systemd-machined");
+    let host = &bench.host;
+    host.start_machine("busybox");
+    let said = host.unit_journal("busybox");
+    assert!(said.contains("not registered with machined: "), "{said}");
+    assert_eq!(host.property("busybox", "registered"), "false");
+    let address = host.address("busybox");
+    host.wait_for_page(&address);
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    bench.before.assert_same(host);
+    bench.refuses_run(
+        &["-D", TREE, "--register=yes", "true"],
+        &["cannot register with machined: ", "hint: install systemd-container, or run with --register=no"],
+    );
+    let out = host.exec(&["coracle", "run", "-D", TREE, "true"]);
+    assert!(out.status == 0 && out.stderr.contains("not registered with machined"), "{out}");
+    bench.before.assert_same(host);
+}
+
+#[test]
+fn no_ids_left() {
+    let bench = Bench::new("cp /etc/subuid /srv/subuid; echo all:0:4294967295 >/etc/subuid");
+    bench.refuses(
+        &at(TREE),
+        &["no range of 65536 user ids is free for machine 'broken'", "hint: free ranges in /etc/subuid"],
+    );
+    bench.host.sh_ok("cp /srv/subuid /etc/subuid");
+    bench.host.start_machine("busybox");
+    bench.host.coracle(&["stop", "busybox"]);
+}
+
+#[test]
+fn links_that_lead_out_of_the_tree() {
+    let bench = Bench::new(&format!(
+        "mkdir -p /srv/source /srv/victim
+         ln -s /srv/victim {TREE}/absolute
+         ln -s ../../../../../../../srv/victim {TREE}/relative
+         ln -s / {TREE}/top"
+    ));
+    let mount = |target: &str| {
+        format!("{}[[mount]]\ntype = \"bind\"\nsource = \"/srv/source\"\ntarget = \"{target}\"\n", at(TREE))
+    };
+    // The link itself, and a place behind it that is not there inside of the tree.
+    for (target, to) in [("/absolute", "/srv/victim"), ("/relative", "../../../../../../../srv/victim")] {
+        bench.refuses(
+            &mount(target),
+            &[
+                &format!("bind host's '/srv/source' on '{target}'"),
+                &format!("mount target '{target}' is a symbolic link to '{to}'"),
+                "hint: name the place itself inside the tree, or remove the link",
+            ],
+        );
+        bench.refuses(
+            &mount(&format!("{target}/below")),
+            &[
+                &format!("cannot open '{target}' in the tree: no such file or directory"),
+                &format!("'{target}' is a link to '{to}', and links of a tree are followed inside of it"),
+            ],
+        );
+    }
+    // What a link leads to inside of the tree is a place like any other, and new ones belong to the guest's root.
+    let host = &bench.host;
+    host.define("broken", &mount("/top/opt/new"));
+    host.coracle(&["start", "broken"]);
+    host.in_guest("broken", &["sh", "-c", "grep ' /opt/new ' /proc/self/mountinfo"]).success("it is mounted");
+    host.coracle(&["stop", "broken"]);
+    assert_eq!(host.ok(&["stat", "-c", "%u:%g", &format!("{TREE}/opt/new")]), "0:0\n");
+    assert_eq!(host.ok(&["ls", "/srv/victim", "/srv/source"]), "/srv/source:\n\n/srv/victim:\n");
+    bench.before.assert_same(host);
+}

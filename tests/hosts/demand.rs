@@ -1,0 +1,130 @@
+//! Ports that start a machine: no process of ours is there before, the connection that starts it is answered, those
+//! after it lead past us, and one to a machine that cannot start ends.
+
+use crate::support::{Host, LONG, Snapshot};
+
+const PORTS: &str = r#"[network]
+on-demand = ["8080:80", "127.0.0.1:8081:80", "[::1]:8082-8083:80-81"]
+"#;
+
+fn page(place: &str) -> String {
+    format!("{} | grep 'hello from busybox'", crate::support::fetch(place))
+}
+
+/// How many processes of ours there are.
+fn ours(host: &Host) -> String {
+    host.sh_ok("pgrep -c coracle || true")
+}
+
+fn listens(host: &Host, state: &str) {
+    host.wait_until(
+        LONG,
+        &format!("systemctl show -P SubState coracle-on-demand@m.socket | grep -x {state}"),
+    );
+}
+
+#[test]
+fn a_connection_starts_a_machine_and_is_answered() {
+    let host = Host::builder().guest_as("busybox", "m").start();
+    host.add_outside();
+    host.sh_ok("machinectl -q list");
+    host.define("m", PORTS);
+    // What the boot of the host does.
+    host.sh_ok("systemctl daemon-reload; systemctl start sockets.target coracle-on-demand@m.socket");
+    println!("{}", host.ok(&["systemctl", "cat", "coracle-on-demand@m.socket"]));
+    host.sh_ok("test -L /run/systemd/generator/sockets.target.wants/coracle-on-demand@m.socket");
+    listens(&host, "listening");
+    let status = host.coracle(&["status", "m"]);
+    println!("{status}");
+    assert!(status.contains("starts by: 8080:80, 127.0.0.1:8081:80, [::1]:8082-8083:80-81\n"), "{status}");
+    // Forwarding, and the anycast routes of a router, stay after the first start.
+    for place in ["127.0.0.1:8080", "[::1]:8080", "127.0.0.1:8081", "[::1]:8082", "192.0.2.1:8080"] {
+        assert_eq!(ours(&host), "0\n");
+        assert_eq!(host.unit("m", "ActiveState"), "inactive");
+        let begun = std::time::Instant::now();
+        let from = if place.starts_with("192") { "ip netns exec outside " } else { "" };
+        host.sh(&format!("{from}{}", page(place))).success(place);
+        println!("{place}: answered after {} ms, machine and all", begun.elapsed().as_millis());
+        assert_eq!(host.unit("m", "ActiveState"), "active");
+        // The next one leads past us: we are gone again, and systemd listens for when the machine is.
+        host.wait_until(LONG, "! systemctl is-active coracle-on-demand@m.service");
+        let passed = "journalctl -q -o cat -u coracle-on-demand@m.service | grep -c 'starts machine'";
+        let before = host.sh_ok(passed);
+        host.ok(&["sh", "-c", &format!("{from}{}", page(place))]);
+        assert_eq!(host.sh_ok(passed), before);
+        host.coracle(&["stop", "m"]);
+        host.assert_clean_stop("m");
+        listens(&host, "listening");
+    }
+    let before = Snapshot::take(&host);
+    // Several at once, one of them for long: it ends with the machine, and the next starts it again.
+    host.sh_ok(&format!(
+        "pids=; for i in 1 2 3 4 5; do {{ {}; }} & pids=\"$pids $!\"; done; for p in $pids; do wait $p; done",
+        page("127.0.0.1:8080")
+    ));
+    host.wait_until(LONG, "! systemctl is-active coracle-on-demand@m.service");
+    host.coracle(&["stop", "m"]);
+    let mut long = host.spawn(&["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080; cat <&3"]);
+    host.wait_until(
+        LONG,
+        "systemctl is-active coracle@m.service && systemctl is-active coracle-on-demand@m.service",
+    );
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(long.poll(), None, "it lasts");
+    host.coracle(&["stop", "m"]);
+    listens(&host, "listening");
+    host.sh(&page("127.0.0.1:8080")).success("again");
+    host.coracle(&["stop", "m"]);
+    drop(long);
+    // `start` does not mind who listens, and a machine killed at work leaves the ports to systemd.
+    host.coracle(&["start", "m"]);
+    host.sh_ok(&page("127.0.0.1:8080"));
+    host.sh_ok("kill -9 $(coracle show m -p supervisor | cut -d= -f2)");
+    host.wait_for_unit("m", "failed");
+    host.sh(&page("127.0.0.1:8080")).success("after a kill");
+    host.wait_until(LONG, "! systemctl is-active coracle-on-demand@m.service");
+    host.coracle(&["stop", "m"]);
+    host.sh_ok("systemctl reset-failed");
+    listens(&host, "listening");
+    before.assert_same(&host);
+    host.sh_ok("systemctl stop coracle-on-demand@m.socket");
+    assert!(!host.coracle(&["status", "m"]).contains("starts by"));
+    host.stop();
+}
+
+#[test]
+fn a_machine_that_cannot_start_ends_the_connection() {
+    let host = Host::builder().guest_as("busybox", "m").start();
+    host.define("m", PORTS);
+    host.sh_ok(
+        "machinectl -q list; rm /var/lib/machines/m/usr/sbin/init /var/lib/machines/m/usr/bin/init; \
+                systemctl daemon-reload; systemctl start coracle-on-demand@m.socket",
+    );
+    let out = host.sh(&crate::support::fetch("127.0.0.1:8080"));
+    assert!(out.stdout.is_empty(), "{out}");
+    // Once: what waited is gone, and nobody tries for ever.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    listens(&host, "listening");
+    let said = host.ok(&["journalctl", "-q", "-o", "cat", "-u", "coracle-on-demand@m.service"]);
+    println!("{said}");
+    assert_eq!(said.matches("a connection starts machine").count(), 1, "{said}");
+    assert!(said.contains("coracle: "), "{said}");
+    host.sh_ok("systemctl stop coracle-on-demand@m.socket; systemctl reset-failed");
+    // Another program has the port: it is named, and the machine does not take it away.
+    host.add_guest("busybox", "n");
+    host.define("n", "[network]\non-demand = [\"8090:80\"]\n");
+    host.sh_ok("busybox httpd -f -p 8090 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    assert_ne!(host.exec(&["coracle", "start", "n"]).status, 0);
+    let status = host.coracle(&["status", "n"]);
+    assert!(status.contains("(busybox) has port 8090/tcp"), "{status}");
+    host.sh_ok("kill $(cat /run/httpd.pid); systemctl reset-failed");
+    // And datagrams start nothing.
+    host.define("n", "[network]\non-demand = [\"8090:80/udp\"]\n");
+    let refused = host.exec(&["coracle", "check"]);
+    assert!(
+        refused.stderr.contains("datagrams start no machine")
+            || refused.stdout.contains("datagrams start no machine"),
+        "{refused}"
+    );
+    host.stop();
+}

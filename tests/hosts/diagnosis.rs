@@ -1,0 +1,208 @@
+//! What is wrong, and the cure: `coracle doctor` of hosts and machines, and the flight record that a machine
+//! leaves when it fails.
+
+use std::time::Duration;
+
+use crate::support::{Host, LONG, Output, Snapshot};
+
+/// What `doctor NAME` says, which fits on one screen and ends with 1.
+#[track_caller]
+fn diagnosis(host: &Host, name: &str) -> String {
+    let out = host.exec(&["coracle", "doctor", name]);
+    assert_eq!(out.status, 1, "{out}");
+    assert!(out.stdout.lines().count() <= 24, "more than a screen: {out}");
+    out.stdout
+}
+
+#[track_caller]
+fn says(text: &str, expected: &[&str]) {
+    for expected in expected {
+        assert!(text.contains(expected), "no '{expected}' in\n{text}");
+    }
+}
+
+#[test]
+fn starts_that_fail_name_cause_and_cure() {
+    let host = Host::start(&["busybox"]);
+    host.sh_ok(
+        "machinectl -q list
+         cd /var/lib/machines; for tree in noinit arm script dies; do cp -a busybox $tree; done
+         rm noinit/usr/sbin/init
+         printf '\\267\\000' | dd of=arm/usr/bin/busybox bs=1 seek=18 conv=notrunc status=none
+         rm script/usr/sbin/init; printf '#!/bin/nothere\\n' >script/usr/sbin/init; chmod 755 script/usr/sbin/init
+         rm dies/usr/sbin/init; printf '#!/bin/sh\\necho about to die; exit 3\\n' >dies/usr/sbin/init
+         chmod 755 dies/usr/sbin/init",
+    );
+    let before = Snapshot::take(&host);
+    for (name, expected) in [
+        ("noinit", &["there is no init in", "cure: install an init system", "(set up)"][..]),
+        ("arm", &["init is for aarch64", "cure: use a tree"]),
+        (
+            "script",
+            &[
+                "cannot execute '/sbin/init'",
+                "cure: the program, or the interpreter it needs, is not in the tree",
+            ],
+        ),
+        ("dies", &["PID 1 exited with status 3", "cure: ", "its console said last:\n    about to die"]),
+    ] {
+        host.exec(&["coracle", "start", name]);
+        host.wait_for_unit(name, "failed");
+        let text = diagnosis(&host, name);
+        says(&text, expected);
+        println!("$ coracle doctor {name}\n{text}");
+    }
+    let status = host.exec(&["coracle", "status", "dies"]).stdout;
+    says(&status, &["failure: exit status 3: PID 1 exited with status 3", "cure: ", "lived: 0."]);
+    host.sh_ok("systemctl reset-failed");
+    before.assert_same(&host);
+
+    // The next good start forgets it.
+    assert_eq!(
+        host.ok(&["ls", "/var/lib/coracle/records"]),
+        "arm.json\ndies.json\nnoinit.json\nscript.json\n"
+    );
+    host.sh_ok("ln -sf ../bin/busybox /var/lib/machines/dies/usr/sbin/init");
+    host.coracle(&["start", "dies"]);
+    assert_eq!(host.exec(&["test", "-e", "/var/lib/coracle/records/dies.json"]).status, 1);
+    assert_eq!(host.exec(&["coracle", "doctor", "dies"]).stdout, "dies: running\nnothing is wrong with it\n");
+    host.coracle(&["stop", "dies"]);
+    host.stop();
+}
+
+#[test]
+fn a_guest_that_is_killed_leaves_its_last_words() {
+    let host = Host::start(&["busybox"]);
+    host.start_machine("busybox");
+    let leader = host.machine_leader("busybox");
+    host.sh_ok(&format!("kill -KILL {leader}"));
+    host.wait_for_unit("busybox", "failed");
+    let text = diagnosis(&host, "busybox");
+    says(
+        &text,
+        &["killed by signal 9 (SIGKILL)", "cure: what it said last is below", "said last:", "(running after"],
+    );
+    let json = host.exec(&["coracle", "doctor", "busybox", "--json"]).stdout;
+    says(&json, &["\"signal\": 9", "\"severity\": \"wrong\"", "\"out-of-memory\": false"]);
+    host.stop();
+}
+
+#[test]
+fn a_start_that_takes_too_long_is_recorded_and_a_stop_is_not() {
+    let host = Host::start(&["busybox"]);
+    host.write(
+        "/var/lib/machines/busybox/usr/sbin/late",
+        "#!/bin/sh\ntrap 'echo was waiting for nobody; exit 0' TERM\nsleep 1000 & wait\n",
+    );
+    host.sh_ok("chmod 755 /var/lib/machines/busybox/usr/sbin/late");
+    host.define("busybox", "[root]\n[boot]\nwait = \"ready\"\ninit = \"/sbin/late\"\n");
+    host.write("/run/systemd/system/coracle@busybox.service.d/late.conf", "[Service]\nTimeoutStartSec=3\n");
+    host.sh_ok("systemctl daemon-reload");
+    // One that somebody stops before it is up has done nothing wrong.
+    host.sh_ok("coracle start --wait=no busybox");
+    host.wait_until(LONG, "coracle show -p phase busybox | grep booting");
+    host.coracle(&["stop", "busybox"]);
+    assert_eq!(host.exec(&["test", "-e", "/var/lib/coracle/records/busybox.json"]).status, 1);
+
+    assert_eq!(host.exec(&["coracle", "start", "busybox"]).status, 1);
+    host.wait_for_unit("busybox", "failed");
+    let text = diagnosis(&host, "busybox");
+    println!("$ coracle doctor busybox\n{text}");
+    says(
+        &text,
+        &["(booting after ", "it was not up in time", "cure: see what it waited", "was waiting for nobody"],
+    );
+    host.stop();
+}
+
+#[test]
+fn a_host_is_looked_over() {
+    let host = Host::start(&["busybox"]);
+    let doctor = |expected: i32| -> Output {
+        let out = host.exec(&["coracle", "doctor"]);
+        assert_eq!(out.status, expected, "{out}");
+        out
+    };
+    // The nested host has no memory controller, which is a risk and nothing wrong.
+    let out = doctor(0);
+    says(&out.stdout, &["risk: the unified hierarchy lacks", "memory", "cure: "]);
+    assert!(!out.stdout.contains("wrong:"), "{out}");
+
+    // A root that is not there, one on an overlay, a range that is delegated twice.
+    host.define("gone", "[root]\ndirectory = \"/srv/gone\"\n");
+    host.sh_ok("cp -a /var/lib/machines/busybox /srv/overlay");
+    host.define("overlay", "[root]\ndirectory = \"/srv/overlay\"\n");
+    host.start_machine("busybox");
+    host.sh_ok("base=$(ls /var/lib/coracle/ids); cp /etc/subuid /srv; echo you:$base:65536 >>/etc/subuid");
+    host.sh_ok("sysctl -q user.max_net_namespaces 2>/dev/null; systemctl -q mask systemd-machined; systemctl daemon-reload");
+    let out = doctor(1);
+    says(
+        &out.stdout,
+        &[
+            "wrong: machine 'gone' has no root: '/srv/gone' is not there",
+            "'/srv/overlay', for machine 'overlay', is on overlay, which cannot map ids",
+            "are delegated to a user as well",
+            "systemd-machined.service is masked\n  cure: systemctl unmask systemd-machined.service",
+        ],
+    );
+    println!("$ coracle doctor\n{}", out.stdout);
+    host.sh_ok(
+        "cp /srv/subuid /etc/subuid; rm /etc/coracle/machines.d/*; systemctl -q unmask systemd-machined",
+    );
+
+    // A machine whose supervisor was killed, with nobody to clean up.
+    host.sh_ok("mkdir -p /run/coracle/lost; cp /run/coracle/busybox/state.json /run/coracle/lost/");
+    host.sh_ok("sed -i 's/\"busybox\"/\"lost\"/; s/\"supervisor\": .*/\"supervisor\": 1,/; s/\"files\"/\"unused\"/; s/\"cgroup\":.*/\"cgroup\": null,/; s/\"host-interface\":.*/\"host-interface\": null,/; s/\"registered\":.*/\"registered\": false,/' /run/coracle/lost/state.json");
+    let out = doctor(1);
+    says(&out.stdout, &["machine 'lost' is dead and not cleaned up", "cure: coracle cleanup lost"]);
+    host.ok(&["coracle", "cleanup", "lost"]);
+    host.sh_ok("ip link add ve-nobody type veth peer name x-nobody");
+    says(
+        &doctor(0).stdout,
+        &["interface 've-nobody' belongs to no machine\n  cure: ip link delete ve-nobody"],
+    );
+    host.sh_ok("ip link delete ve-nobody");
+    let json: String = host.exec(&["coracle", "doctor", "--json"]).stdout;
+    says(&json, &["\"findings\": [", "\"severity\": \"risk\""]);
+    host.coracle(&["stop", "busybox"]);
+    host.exec_for(Duration::from_secs(20), &["true"]).success("the host answers");
+    host.wait_until(LONG, "[ ! -e /run/coracle/busybox ]");
+    host.stop();
+}
+
+/// A stop that takes its time says on a terminal what for; returns what `status` says meanwhile.
+#[track_caller]
+fn waits(host: &Host, name: &str, on_terminal: &str, what: &str) -> String {
+    let mut stop = host.spawn_on_tty(&format!("stty cols 120; coracle stop {name}; echo ended $?"));
+    stop.wait_for_stdout(on_terminal, LONG);
+    let status = host.coracle(&["status", name]);
+    says(&status, &[&format!("stopping: waits for {what}")]);
+    stop.wait_for_stdout("ended 0", LONG);
+    host.assert_clean_stop(name);
+    status
+}
+
+#[test]
+fn a_slow_stop_says_what_it_waits_for() {
+    let host = Host::start(&["trixie", "busybox"]);
+    host.define("trixie", "");
+    host.sh_ok("mkdir -p /var/lib/machines/trixie/var/log/journal");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    // It is up when it says so: a stop before its trap is set would not be slow.
+    let slow = "trap 'sleep 6; exit' TERM; systemd-notify --ready; while :; do sleep 0.1; done";
+    let unit = ["systemd-run", "-q", "-u", "slow", "-p", "Type=notify", "-p", "NotifyAccess=all"];
+    host.in_guest("trixie", &[&unit[..], &["sh", "-c", slow]].concat()).success("a slow unit");
+    // systemd itself says it, in words of its own.
+    println!(
+        "{}",
+        waits(&host, "trixie", "trixie: stopping: User job slow.service/stop running", "slow.service")
+    );
+    // It was asked once: asked again, it would begin its shutdown anew.
+    let journal = "journalctl -D /var/lib/machines/trixie/var/log/journal -q -o cat -t systemd";
+    assert_eq!(host.sh_ok(&format!("{journal} | grep -c 'Received SIGRTMIN+4'")), "1\n");
+    host.sh_ok("echo '::shutdown:/bin/sleep 6' >>/var/lib/machines/busybox/etc/inittab");
+    host.start_machine("busybox");
+    // For its init's server first, or for what the init has begun by then.
+    println!("{}", waits(&host, "busybox", "busybox: stopping: waits for ", ""));
+    host.stop();
+}

@@ -1,0 +1,293 @@
+//! Doors that others have left open: each is tried from inside a hostile guest, by its root, while the host enters
+//! it, and stays shut. The classes are those of known vulnerabilities of container managers.
+
+use std::time::Duration;
+
+use crate::support::{Host, Job};
+
+/// A host with one hostile guest that has a user namespace and one whose root is the host's.
+fn hostile() -> Host {
+    hostile_of("busybox")
+}
+
+/// The same of another tree.
+fn hostile_of(tree: &str) -> Host {
+    let host = Host::builder().guest_as(tree, "own").guest_as(tree, "same").start();
+    host.write("/etc/coracle/machines.d/same.toml", "[users]\nprivate = \"no\"\n");
+    let attacker = build_attacker();
+    for guest in ["own", "same"] {
+        std::fs::copy(&attacker, host.machines().join(guest).join("usr/bin/attacker"))
+            .expect("copy the attacker");
+    }
+    host.ok(&["coracle", "start", "own", "same"]);
+    host
+}
+
+/// The program that a guest attacks with, built statically once for all tests.
+fn build_attacker() -> std::path::PathBuf {
+    crate::support::program::build("tests/doors/attacker.c", &[])
+}
+
+/// Lets a guest attack whoever comes into its pid namespace.
+fn attack(host: &Host, guest: &str, how: &[&str]) -> Job {
+    let mut job = host.spawn(&[&["coracle", "exec", "-T", guest, "--", "attacker"], how].concat());
+    job.wait_for_stdout("looking", Duration::from_secs(20));
+    job
+}
+
+/// What the host's program is, to see whether somebody wrote to it.
+fn program(host: &Host) -> String {
+    host.sh_ok("sha256sum $(command -v coracle); stat -c '%i %y' $(command -v coracle)")
+}
+
+#[test]
+fn who_enters_can_be_neither_traced_nor_looked_into() {
+    let host = hostile();
+    let before = program(&host);
+    let mut job = attack(&host, "own", &[]);
+    for _ in 0..60 {
+        host.ok(&["coracle", "exec", "own", "--", "true"]);
+    }
+    let said = job.stdout();
+    assert_eq!(job.poll(), None, "{}", job.stderr());
+    job.kill();
+    assert!(!said.contains("DOOR"), "{said}");
+    assert!(said.lines().filter(|line| line.starts_with("saw")).count() > 5, "it saw nothing: {said}");
+    assert_eq!(before, program(&host));
+    host.stop();
+}
+
+#[test]
+fn who_enters_a_machine_without_users_has_nothing_that_its_root_lacks() {
+    let host = hostile();
+    // Its root may trace whoever it sees. What it then finds is as confined as itself, and knows of no place but its own.
+    let mut job = attack(&host, "same", &["beyond"]);
+    for _ in 0..60 {
+        host.ok(&["env", "SECRET=host", "coracle", "exec", "same", "--", "true"]);
+    }
+    let said = job.stdout();
+    assert_eq!(job.poll(), None, "{}", job.stderr());
+    job.kill();
+    assert!(!said.contains("DOOR"), "{said}");
+    assert!(said.lines().filter(|line| line.starts_with("saw")).count() > 5, "it saw nothing: {said}");
+    let terminal = host
+        .exec_on_tty(Duration::from_secs(20), "coracle exec -u nobody same -- sh -c 'tty; id -u; exit 5'");
+    assert!(terminal.status == 5 && terminal.stdout.contains("65534"), "{terminal}");
+    host.stop();
+}
+
+#[test]
+fn the_hosts_program_cannot_be_written_to() {
+    // The host's program, where it is not static, needs the libraries of a whole system to be executed inside.
+    let host = hostile_of("trixie");
+    let before = program(&host);
+    for guest in ["own", "same"] {
+        // As the program itself, as the interpreter of a script, and by a link that is changed meanwhile.
+        host.sh_ok(&format!(
+            "cd /var/lib/machines/{guest}/usr/bin; ln -s /proc/self/exe itself; \
+             (echo '#!/proc/self/exe check'; yes '# long' | head -c 250000) >script; chmod 755 script"
+        ));
+        let out = host.exec(&["coracle", "exec", guest, "--", "itself"]);
+        assert_eq!(out.status, 125, "{out}");
+        assert!(out.stderr.contains("is the host's own program"), "{out}");
+        // It executes the host's program, with the guest's rights; the file stays what it is.
+        let mut job = attack(&host, guest, &["overwrite"]);
+        for _ in 0..20 {
+            if job.poll().is_some() {
+                break;
+            }
+            host.exec(&["coracle", "exec", guest, "--", "script"]);
+        }
+        let out = job.wait(Duration::from_secs(10));
+        assert!(!out.stdout.contains("DOOR"), "{guest}: {out}");
+        assert!(out.stdout.contains("refused"), "{guest}: {out}");
+    }
+    assert_eq!(before, program(&host));
+    host.ok(&["coracle", "--version"]);
+    host.stop();
+}
+
+#[test]
+fn a_program_run_without_users_is_protected_as_well() {
+    let host = hostile();
+    let tree = "/var/lib/machines/third";
+    host.sh_ok(&format!("cp -a /var/lib/machines/same {tree}"));
+    let words = ["coracle", "run", "-q", "--private-users=no", "--as-pid2", "-D", tree, "--console=pipe"];
+    // The program that a machine without users is made by is on a read-only mount, if not already so.
+    let mut job = host.spawn(&[&words[..], &["sleep", "20"]].concat());
+    let script = "for p in $(pgrep -x coracle); do grep -q private-users /proc/$p/cmdline && echo $p; done";
+    let pid = host.wait_until(Duration::from_secs(10), &format!("{script} | grep .")).stdout;
+    let out = host.sh(&format!("chmod 755 /proc/{}/exe", pid.lines().next().unwrap_or_default()));
+    assert!(out.stderr.contains("Read-only file system"), "{out}");
+    job.kill();
+    host.stop();
+}
+
+#[test]
+fn no_descriptor_of_the_host_comes_along() {
+    let host = hostile();
+    for guest in ["own", "same"] {
+        let list = format!(
+            "coracle exec {guest} -- sh -c 'ls /proc/self/fd | tr \"\\n\" \" \"' 5</etc 9</etc/passwd"
+        );
+        assert_eq!(host.sh_ok(&list).trim(), "0 1 2 3", "{guest}");
+        let out = host.sh(&format!("coracle exec {guest} -- ls /proc/self/fd/0/.. </etc"));
+        assert_eq!(out.status, 125, "{out}");
+        assert!(out.stderr.contains("standard input is a directory of the host"), "{out}");
+        // A working directory that leads out of the machine.
+        let out = host.exec(&["coracle", "exec", guest, "-w", "/proc/self/fd/3", "--", "ls"]);
+        assert_eq!(out.status, 125, "{out}");
+    }
+    host.stop();
+}
+
+#[test]
+fn the_terminal_of_who_calls_is_out_of_reach() {
+    let host = hostile();
+    for guest in ["own", "same"] {
+        // Streams: none of them is the terminal itself, and what is said still arrives on it.
+        let script =
+            "for n in 0 1 2; do [ ! -t $n ] || echo DOOR $n; done; read x; echo heard $x >&2; exit 3";
+        let mut job = host.spawn_on_tty(&format!("coracle exec -T {guest} -- sh -c '{script}'"));
+        std::io::Write::write_all(&mut job.input(), b"hello\n").expect("type");
+        let out = job.wait(Duration::from_secs(20));
+        assert!(
+            out.status == 3 && out.stdout.contains("heard hello") && !out.stdout.contains("DOOR"),
+            "{out}"
+        );
+        // A terminal: of its own, and nothing can be typed into it from inside.
+        let line = format!("coracle exec {guest} -- attacker tiocsti");
+        let out = host.exec_on_tty(Duration::from_secs(20), &line);
+        assert!(out.stdout.contains("refused") && !out.stdout.contains("DOOR"), "{out}");
+    }
+    // Something else in the place of the terminals.
+    host.ok(&[
+        "coracle",
+        "exec",
+        "own",
+        "--",
+        "sh",
+        "-c",
+        "mount -t tmpfs none /dev/pts && mkfifo /dev/pts/ptmx",
+    ]);
+    let out = host.exec_on_tty(Duration::from_secs(20), "coracle exec -t own -- true");
+    assert!(out.status == 125 && out.stdout.contains("is no devpts"), "{out}");
+    host.ok(&["coracle", "exec", "own", "--", "true"]);
+    host.stop();
+}
+
+#[test]
+fn files_of_the_guest_neither_hang_nor_mislead() {
+    let host = hostile();
+    let tree = "/var/lib/machines/own";
+    for passwd in [
+        "mkfifo $f",
+        "truncate -s 1T $f",
+        "ln -s /proc/self/exe $f",
+        "ln -s /dev/zero $f",
+        "ln -s $(printf '../%.0s' $(seq 40))etc/passwd $f",
+        "mkdir $f",
+    ] {
+        host.sh_ok(&format!("f={tree}/etc/passwd; rm -rf $f; {passwd}"));
+        let out = host.exec_for(Duration::from_secs(15), &["coracle", "exec", "own", "--", "echo", "in"]);
+        assert_eq!((out.status, out.stdout.as_str()), (0, "in\n"), "{passwd}: {out}");
+        let out =
+            host.exec_for(Duration::from_secs(15), &["coracle", "exec", "own", "-u", "daemon", "--", "true"]);
+        assert!(out.status == 125 && out.stderr.contains("there is no user 'daemon'"), "{passwd}: {out}");
+    }
+    // What its loader and its search path lead to is the guest's, executed with the guest's rights only.
+    host.sh_ok(&format!(
+        "cd {tree}; rm -rf etc/passwd; mkdir -p lib64 usr/local/bin; printf '#!/bin/sh\\necho loader $(id -u)\\n' \
+         >lib64/ld-linux-x86-64.so.2; chmod 755 lib64/ld-linux-x86-64.so.2; \
+         printf '#!/bin/sh\\nexec /usr/bin/busybox cat /proc/self/uid_map\\n' >usr/local/bin/sh; \
+         chmod 755 usr/local/bin/sh; ln -s /proc/1/root/../../../etc etc/out"
+    ));
+    let map = host.ok(&["coracle", "exec", "own", "--", "sh"]);
+    assert!(map.split_whitespace().nth(1).is_some_and(|base| base != "0"), "{map}");
+    let out = host.exec(&["coracle", "exec", "own", "-w", "/etc/out", "--", "/usr/bin/busybox", "ls"]);
+    assert!(!out.stdout.contains("machine-id") || out.status == 125, "{out}");
+    host.stop();
+}
+
+#[test]
+fn names_of_the_guest_do_nothing_to_the_terminal_and_trees_of_it_nothing_to_the_host() {
+    let host = hostile();
+    for guest in ["own", "same"] {
+        // Names that would write to the terminal of who copies, things that have no end, and rights to be taken along.
+        let script = "mkdir -p /srv/t; cd /srv/t; d=$(printf '\\033]0;DOOR\\007\\033[2Jx'); mkdir \"$d\"; \
+            mkfifo pipe; ln -s /proc/1/mem mem; ln -s /dev/zero zero; cp /usr/bin/busybox suid; chmod 6755 suid; \
+            mount --bind /dev \"$d\" || mount -t tmpfs none \"$d\"; (while :; do echo more >>grows; done) & \
+            sleep 0.3; echo ready; wait";
+        let mut job = host.spawn(&["coracle", "exec", "-T", guest, "--", "sh", "-c", script]);
+        job.wait_for_stdout("ready", Duration::from_secs(20));
+        let out =
+            host.exec_for(Duration::from_secs(30), &["coracle", "copy-from", guest, "/srv/t", "/srv/got"]);
+        assert_eq!(out.status, 0, "{guest}: {out}");
+        assert!(out.stderr.contains("leaving out") && out.stderr.contains("another file system"), "{out}");
+        assert!(!out.stderr.contains('\x1b') && !out.stderr.contains('\x07'), "{:?}", out.stderr);
+        assert_eq!(host.sh_ok("find /srv/got -perm /6000; find /srv/got -type b -o -type c"), "", "{guest}");
+        assert_eq!(host.sh_ok("readlink /srv/got/mem /srv/got/zero"), "/proc/1/mem\n/dev/zero\n");
+        job.kill();
+        // Named directly.
+        for name in ["/dev/null", "/dev/zero", "/dev/console", "/proc/self/exe", "/proc/1/root", "/dev/log"] {
+            let out =
+                host.exec_for(Duration::from_secs(20), &["coracle", "copy-from", guest, name, "/srv/one"]);
+            let made =
+                host.sh("find /srv/one -type b -o -type c -o -type d -o -type s -o -perm /6000").stdout;
+            assert_eq!(made, "", "{guest} {name}: {out}");
+            host.sh_ok("rm -rf /srv/one");
+        }
+        let missing = host.exec(&["coracle", "copy-from", guest, "/srv/\x1b]0;DOOR\x07", "/srv/one"]);
+        assert!(missing.status == 1 && !missing.stderr.contains('\x1b'), "{:?}", missing.stderr);
+        host.sh_ok("rm -rf /srv/got");
+    }
+    host.stop();
+}
+
+#[test]
+fn the_log_and_the_sockets_of_the_host_cannot_be_misused() {
+    let host = hostile();
+    let supervisor = |guest: &str| host.property(guest, "supervisor");
+    let descriptors = |guest: &str| host.sh_ok(&format!("ls /proc/{}/fd | wc -l", supervisor(guest)));
+    for guest in ["own", "same"] {
+        let before = descriptors(guest);
+        let out = host.in_guest(guest, &["attacker", "forge"]);
+        assert!(out.stdout.contains("sent"), "{out}");
+        host.wait_until(
+            Duration::from_secs(20),
+            &format!("journalctl --sync; journalctl -q CORACLE_MACHINE={guest} -o cat | grep five"),
+        );
+        assert_eq!(host.sh("journalctl -q CORACLE_MACHINE=other").stdout, "", "an entry of another machine");
+        assert_eq!(before, descriptors(guest), "descriptors that were sent are held");
+        // Neither the control sockets nor anything else of the host's has a name inside.
+        let out = host.in_guest(
+            guest,
+            &[
+                "sh",
+                "-c",
+                "ls -d /run/coracle /var/lib/coracle /run/systemd/journal/socket /run/dbus 2>/dev/null; \
+                cut -c54- /proc/net/unix | grep -v '^ *Path' | sort -u",
+            ],
+        );
+        assert!(!out.stdout.contains("coracle") && !out.stdout.contains("journal"), "{out}");
+        assert!(!out.stdout.contains("dbus"), "{out}");
+    }
+    // What its console says is shown as it is to who looks at it, and as text to who reads the log.
+    let said = "printf 'one \\033]0;DOOR\\007two\\n' >/dev/console";
+    host.in_guest("own", &["sh", "-c", said]).success("it is written");
+    host.wait_until(Duration::from_secs(20), "journalctl --sync; coracle logs own | grep two");
+    for verb in ["logs", "status", "doctor"] {
+        let out = host.exec(&["coracle", verb, "own"]);
+        assert!(!out.stdout.contains('\x1b') && !out.stdout.contains('\x07'), "{verb}: {:?}", out.stdout);
+    }
+    // Who looks has their terminal back as it was, whatever the guest does to it meanwhile.
+    let mut viewer =
+        host.spawn_on_tty("stty -a >/tmp/before; coracle attach own; stty -a >/tmp/after; echo left $?");
+    viewer.wait_for_stdout("busybox: up", Duration::from_secs(20));
+    let mut keys = viewer.input();
+    host.in_guest("own", &["sh", "-c", "yes DOOR | head -c 100000 >/dev/console"]).success("a flood");
+    std::io::Write::write_all(&mut keys, b"\x1d\x1d\x1d").expect("type");
+    viewer.wait_for_stdout("left 0", Duration::from_secs(20));
+    host.sh_ok("cmp /tmp/before /tmp/after");
+    host.stop();
+}

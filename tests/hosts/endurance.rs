@@ -1,0 +1,126 @@
+//! The same again and again: restarts and reboots in a loop, with nothing failed and nothing left over.
+//!
+//! `CORACLE_RESTARTS` and `CORACLE_REBOOTS` set the numbers of rounds for longer or shorter runs.
+
+use std::time::Duration;
+
+use crate::support::{Host, LONG, Snapshot};
+
+const BOUND: Duration = Duration::from_secs(600);
+
+fn rounds(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number of rounds"))
+}
+
+/// So many guests of one tree, started, and what was there before.
+fn bench(tree: &str, guests: &[&str]) -> (Host, Snapshot) {
+    let host = guests.iter().fold(Host::builder(), |host, guest| host.guest_as(tree, guest)).start();
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    guests.iter().for_each(|guest| host.define(guest, ""));
+    host.coracle(&[&["start", "--wait=ready"], guests].concat());
+    (host, before)
+}
+
+/// What each round ends with: the machine is there, answers, and has its name.
+const ANSWERS: &str = r#"
+    answers() {
+        ping -q -c1 -W5 $(address $1) || die no answer of $1 in round $2
+        getent ahosts $1 || die no name of $1 in round $2
+    }
+    address() { set -- $(coracle show $1 -p addresses); echo ${1#addresses=}; }
+    die() { echo "$@"; machinectl list --no-pager; sleep 2; machinectl list --no-pager; exit 1; }
+"#;
+
+const RESTARTS: &str = r#"
+    restarts() {
+        for round in $(seq 1 $2); do
+            was=$(machinectl show $1 -p Leader --value)
+            coracle restart --wait=ready $1 || die $1 did not restart in round $round
+            leader=$(machinectl show $1 -p Leader --value)
+            [ $leader != $was ] || die the same leader of $1 in round $round
+            answers $1 $round
+        done
+    }
+"#;
+
+const REBOOTS: &str = r#"
+    reboots() {
+        for round in $(seq 1 $2); do
+            was=$(coracle show $1 -p leader)
+            nsenter -t ${was#leader=} -a $3 || true
+            while now=$(coracle show $1 -p leader) || die $1 is not there in round $round; [ $now = $was ]; do
+                sleep 0.02
+            done
+            while now=$(coracle show $1 -p phase) || die $1 is not there in round $round; [ $now != phase=running ]; do
+                sleep 0.02
+            done
+            answers $1 $round
+        done
+    }
+"#;
+
+/// Restarts guests side by side, `count` times in all; each is another machine each time.
+fn restarts(tree: &str, guests: &[&str], count: u32) {
+    let (host, before) = bench(tree, guests);
+    let each = count.div_ceil(u32::try_from(guests.len()).expect("a few"));
+    let calls: Vec<String> = guests.iter().map(|guest| format!("restarts {guest} {each}")).collect();
+    run(&host, &format!("{ANSWERS}{RESTARTS}"), &calls);
+    ends(&host, &before, guests);
+}
+
+/// Reboots a guest from inside; the unit, its link and its process stay the same.
+fn reboots(guest: &str, count: u32, command: &str) {
+    let (host, before) = bench(guest, &[guest]);
+    let kept = || {
+        let link = host.property(guest, "host-ifindex");
+        (host.unit(guest, "InvocationID"), host.supervisor(guest), link, descriptors(&host, guest))
+    };
+    let was = kept();
+    run(&host, &format!("{ANSWERS}{REBOOTS}"), &[format!("reboots {guest} {count} '{command}'")]);
+    assert_eq!(kept(), was);
+    ends(&host, &before, &[guest]);
+}
+
+/// Runs calls of shell functions side by side; all must succeed.
+#[track_caller]
+fn run(host: &Host, functions: &str, calls: &[String]) {
+    let started: Vec<String> = calls.iter().map(|call| format!("{call} & pids=\"$pids $!\"")).collect();
+    let script = format!("{functions}\npids=\n{}\nfor pid in $pids; do wait $pid; done", started.join("\n"));
+    host.exec_for(BOUND, &["sh", "-euc", &script]).success("again and again");
+}
+
+/// How many descriptors a machine's supervisor has open.
+fn descriptors(host: &Host, guest: &str) -> usize {
+    host.wait_until(LONG, &format!("coracle show {guest} -p phase | grep phase=running"));
+    host.ok(&["ls", &format!("/proc/{}/fd", host.supervisor(guest))]).lines().count()
+}
+
+fn ends(host: &Host, before: &Snapshot, guests: &[&str]) {
+    host.coracle(&[&["stop"], guests].concat());
+    guests.iter().for_each(|guest| host.assert_clean_stop(guest));
+    before.assert_same(host);
+}
+
+#[test]
+fn restarts_of_busybox_guests() {
+    // Several at a time, because busybox waits two seconds while it goes down.
+    restarts("busybox", &["one", "two", "three", "four", "five"], rounds("CORACLE_RESTARTS", 100));
+}
+
+#[test]
+fn restarts_of_a_systemd_guest() {
+    restarts("trixie", &["trixie"], rounds("CORACLE_RESTARTS", 100) / 10);
+}
+
+#[test]
+fn reboots_of_a_busybox_guest() {
+    // Not in the orderly way, in which busybox waits two seconds. Each reboot waits longer than the one before, and
+    // twenty within a minute of running time fail the machine.
+    reboots("busybox", rounds("CORACLE_REBOOTS", 6), "busybox reboot -f");
+}
+
+#[test]
+fn reboots_of_a_systemd_guest() {
+    reboots("trixie", rounds("CORACLE_REBOOTS", 4), "systemctl reboot");
+}

@@ -1,0 +1,282 @@
+//! What goes wrong around machines: supervisors, leaders and machined killed, systemd executed again. The guest
+//! goes on or its unit fails as designed; nothing is left either way.
+
+use std::time::Duration;
+
+use crate::support::{Host, LONG, Snapshot};
+
+/// A host with this guest, and what was there before.
+fn bench(guest: &str) -> (Host, Snapshot) {
+    let host = Host::start(&[guest]);
+    host.define(guest, "");
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    (host, before)
+}
+
+fn kill(host: &Host, pid: u32) {
+    host.ok(&["kill", "-KILL", &pid.to_string()]);
+}
+
+/// The unit of a killed machine has failed for this reason, nothing is left, and it starts again.
+#[track_caller]
+fn failed_and_clean(host: &Host, before: &Snapshot, name: &str, result: &str, reasons: &[&str]) {
+    host.wait_for_unit(name, "failed");
+    assert_eq!(host.unit(name, "Result"), result);
+    let status = host.coracle(&["status", name]);
+    for reason in reasons {
+        assert!(status.contains(reason), "not said: {reason}\n{status}");
+    }
+    let list = host.coracle(&["list", "--no-legend"]);
+    assert_eq!(list.trim(), "");
+    host.ok(&["systemctl", "reset-failed", &format!("coracle@{name}")]);
+    before.assert_same(host);
+    host.coracle(&["start", name]);
+    host.assert_registered(name, true);
+}
+
+#[test]
+fn supervisor_killed() {
+    let (host, before) = bench("busybox");
+    host.coracle(&["start", "busybox"]);
+    let leader = host.machine_leader("busybox");
+    kill(&host, host.supervisor("busybox"));
+    failed_and_clean(&host, &before, "busybox", "signal", &["busybox: failed", "killed by signal 9"]);
+    assert_eq!(host.exec(&["test", "-e", &format!("/proc/{leader}/exe")]).status, 1);
+    host.coracle(&["stop", "busybox"]);
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn leader_killed() {
+    let (host, before) = bench("busybox");
+    host.coracle(&["start", "busybox"]);
+    kill(&host, host.machine_leader("busybox"));
+    let why = "PID 1 was killed by signal 9 (SIGKILL)";
+    failed_and_clean(&host, &before, "busybox", "exit-code", &[why]);
+    assert!(host.unit_journal("busybox").contains(why));
+    host.coracle(&["stop", "busybox"]);
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn killed_while_a_systemd_guest_boots_and_stops() {
+    let (host, before) = bench("trixie");
+    for (script, delay) in [("start", "0.15"), ("start", "0.4"), ("start", "0.7"), ("stop", "0.1")] {
+        if script == "stop" {
+            host.coracle(&["start", "--wait=ready", "trixie"]);
+        }
+        host.sh_ok(&format!(
+            "systemctl --no-block {script} coracle@trixie; sleep {delay}
+             systemctl kill --kill-whom=main -s KILL coracle@trixie || true"
+        ));
+        host.wait_until(LONG, "systemctl is-failed coracle@trixie || ! systemctl is-active coracle@trixie");
+        host.exec(&["systemctl", "reset-failed", "coracle@trixie"]);
+        before.assert_same(&host);
+    }
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    host.coracle(&["stop", "trixie"]);
+    host.assert_clean_stop("trixie");
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// Kills the supervisor at this many moments from the start of its unit on. Each round looks at once for what is
+/// left, because the next start would clean it up.
+const MOMENTS: &str = r#"
+    hits=0
+    for moment in $(seq 1 60); do
+        systemctl --no-block start coracle@busybox
+        sleep 0.$(printf %03d $moment)
+        [ "$(systemctl show -P ActiveState coracle@busybox)" = active ] || hits=$((hits + 1))
+        systemctl kill --kill-whom=main -s KILL coracle@busybox 2>/dev/null || true
+        while state=$(systemctl show -P ActiveState coracle@busybox) && [ "$state" != failed ]; do
+            # Too early: there was no process yet.
+            [ "$state" != active ] || systemctl kill --kill-whom=main -s KILL coracle@busybox 2>/dev/null || true
+            sleep 0.01
+        done
+        systemctl reset-failed coracle@busybox
+        left=$(ip -o link show type veth; ls /run/coracle /run/systemd/nspawn-uid /run/systemd/nspawn/locks
+            find /sys/fs/cgroup/machine.slice -mindepth 1 -type d -name '*coracle*'
+            pgrep -x coracle; machinectl --no-legend list) 2>/dev/null || true
+        case $(echo "$left" | grep -v -e '^$' -e '^/run/.*:$') in
+            '') ;;
+            *) echo "left after moment $moment: $left"; exit 1 ;;
+        esac
+    done
+    echo hits: $hits
+"#;
+
+#[test]
+fn supervisor_killed_at_every_moment_of_the_start() {
+    let (host, before) = bench("busybox");
+    let out = host.exec_for(Duration::from_secs(180), &["sh", "-euc", MOMENTS]).success("kill");
+    // It must have been early enough at least sometimes.
+    let hits: u32 =
+        out.stdout.trim().rsplit(' ').next().and_then(|hits| hits.parse().ok()).expect("a number");
+    assert!(hits >= 5, "{out}");
+    before.assert_same(&host);
+    host.coracle(&["start", "busybox"]);
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// Asserts that a machine is the one it was: same leader, answering, known to machined.
+#[track_caller]
+fn goes_on(host: &Host, leader: u32) {
+    assert_eq!(host.machine_leader("busybox"), leader);
+    assert_eq!(host.unit("busybox", "ActiveState"), "active");
+    let address = host.address("busybox");
+    host.wait_for_page(&address);
+    host.wait_until(
+        Duration::from_secs(20),
+        &format!("[ $(machinectl show busybox -p Leader --value) = {leader} ]"),
+    );
+}
+
+#[test]
+fn machined_killed_restarted_and_forgetful() {
+    let (host, before) = bench("busybox");
+    host.coracle(&["start", "busybox"]);
+    let leader = host.machine_leader("busybox");
+    host.ok(&["systemctl", "restart", "systemd-machined"]);
+    goes_on(&host, leader);
+    host.sh_ok("systemctl kill -s KILL systemd-machined; sleep 0.2");
+    goes_on(&host, leader);
+    // It comes back without its memory.
+    host.sh_ok(
+        "systemctl stop systemd-machined; rm -f /run/systemd/machines/*; systemctl start systemd-machined",
+    );
+    goes_on(&host, leader);
+    // It is told to forget the machine while it runs.
+    host.sh_ok(
+        "busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager \
+         UnregisterMachine s busybox",
+    );
+    goes_on(&host, leader);
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn machined_absent_at_the_start_comes_later() {
+    let (host, before) = bench("busybox");
+    host.sh_ok("systemctl -q mask --runtime --now systemd-machined");
+    host.coracle(&["start", "busybox"]);
+    let leader = host.machine_leader("busybox");
+    assert_eq!(host.property("busybox", "registered"), "false");
+    host.sh_ok("systemctl -q unmask --runtime systemd-machined; systemctl start systemd-machined");
+    goes_on(&host, leader);
+    assert_eq!(host.property("busybox", "registered"), "true");
+    // Gone at the end, it does no harm either.
+    host.sh_ok("systemctl -q mask --runtime --now systemd-machined");
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    host.sh_ok("systemctl -q unmask --runtime systemd-machined; systemctl start systemd-machined");
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// Reboots a machine three times in a way that is told its PID 1, and asserts that it goes on.
+#[track_caller]
+fn goes_on_by_reboots(reboot: impl Fn(&Host, u32)) {
+    let (host, before) = bench("busybox");
+    host.coracle(&["start", "busybox"]);
+    for _ in 0..3 {
+        let leader = host.machine_leader("busybox");
+        reboot(&host, leader);
+        host.wait_for_reboot("busybox", leader);
+        host.sh_ok("systemctl reset-failed systemd-machined");
+        goes_on(&host, host.machine_leader("busybox"));
+    }
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_reboot_while_machined_is_dead_is_no_end() {
+    goes_on_by_reboots(|host, _| {
+        // Who asks for the reboot does not ask machined, which would come up before it.
+        host.sh_ok(
+            "systemctl kill -s KILL systemd-machined; sleep 0.1; systemctl reset-failed systemd-machined",
+        );
+        host.coracle(&["reboot", "busybox"]);
+    });
+}
+
+#[test]
+fn a_machined_that_comes_up_amid_a_reboot_does_not_end_the_machine() {
+    goes_on_by_reboots(|host, leader| {
+        // It stands still until PID 1 has ended, and the one that takes its place reads what it has left.
+        host.sh_ok(&format!(
+            "machined=$(systemctl show systemd-machined -P MainPID); kill -STOP $machined; coracle reboot busybox
+             until ! kill -0 {leader} 2>/dev/null; do sleep 0.01; done; sleep 0.2; kill -KILL $machined",
+        ));
+    });
+}
+
+#[test]
+fn systemd_of_the_host_executed_again_and_reloaded() {
+    let (host, before) = bench("busybox");
+    host.coracle(&["start", "busybox"]);
+    let leader = host.machine_leader("busybox");
+    let (invocation, supervisor) = (host.unit("busybox", "InvocationID"), host.supervisor("busybox"));
+    for how in ["daemon-reload", "daemon-reexec", "daemon-reexec", "daemon-reload"] {
+        host.ok(&["systemctl", how]);
+        goes_on(&host, leader);
+        assert_eq!(host.unit("busybox", "InvocationID"), invocation);
+        assert_eq!(host.supervisor("busybox"), supervisor);
+    }
+    // The way to systemd is open still: it hears of the stop, and of the next start.
+    host.coracle(&["reboot", "busybox"]);
+    host.wait_for_reboot("busybox", leader);
+    host.coracle(&["restart", "busybox"]);
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_systemd_guest_outlives_the_hosts_reexecution_while_it_boots() {
+    let (host, before) = bench("trixie");
+    host.sh_ok("systemctl --no-block start coracle@trixie; sleep 0.2; systemctl daemon-reexec");
+    host.wait_until(LONG, "systemctl is-active coracle@trixie");
+    host.wait_until(LONG, "coracle show trixie -p phase | grep phase=running");
+    assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
+    host.coracle(&["stop", "trixie"]);
+    host.assert_clean_stop("trixie");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_failed_cleanup_is_done_by_the_next_start() {
+    let (host, before) = bench("busybox");
+    host.coracle(&["start", "busybox"]);
+    // Nobody cleans up: neither the supervisor nor its unit.
+    host.write(
+        "/run/systemd/system/coracle@busybox.service.d/no-cleanup.conf",
+        "[Service]\nExecStopPost=\nExecStopPost=/bin/false\n",
+    );
+    host.ok(&["systemctl", "daemon-reload"]);
+    kill(&host, host.supervisor("busybox"));
+    host.wait_for_unit("busybox", "failed");
+    host.sh_ok("rm -r /run/systemd/system/coracle@busybox.service.d; systemctl daemon-reload; systemctl reset-failed");
+    let list = host.coracle(&["list", "--no-legend"]);
+    assert!(list.contains("dead"), "{list}");
+    host.coracle(&["start", "busybox"]);
+    goes_on(&host, host.machine_leader("busybox"));
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}

@@ -1,0 +1,234 @@
+//! `coracle run`: exit statuses, streams, scopes, and the console on a terminal with its hotkeys.
+
+use std::io::Write;
+use std::process::ChildStdin;
+use std::time::Duration;
+
+use crate::support::{Host, Job, LONG, Output, Snapshot};
+
+const TREE: &str = "/var/lib/machines/busybox";
+
+fn bench() -> (Host, Snapshot) {
+    let host = Host::start(&["busybox"]);
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    (host, before)
+}
+
+/// `coracle run` on the busybox tree.
+fn run(host: &Host, words: &[&str]) -> Output {
+    host.exec(&[&["coracle", "run", "-q", "-D", TREE], words].concat())
+}
+
+#[test]
+fn exit_statuses_are_exact() {
+    let (host, before) = bench();
+    assert_eq!(run(&host, &["true"]).status, 0);
+    assert_eq!(run(&host, &["--", "sh", "-c", "exit 7"]).status, 7);
+    assert_eq!(run(&host, &["--as-pid2", "--", "sh", "-c", "exit 7"]).status, 7);
+    assert_eq!(run(&host, &["-U", "--", "sh", "-c", "exit 200"]).status, 200);
+    // A signal from inside does not end PID 1 of a namespace, so it is another process here.
+    for (signal, status) in [("TERM", 128 + 15), ("KILL", 128 + 9), ("USR1", 128 + 10)] {
+        let out = run(&host, &["--as-pid2", "--", "sh", "-c", &format!("kill -{signal} $$")]);
+        assert_eq!(out.status, status, "{out}");
+    }
+    // Our own failures, before there is a payload.
+    for words in [&["/bin/nothere"][..], &["--bind=/nothere:/mnt", "true"], &["--uid=nobody-here", "true"]] {
+        let out = run(&host, words);
+        assert!(out.status == 125 && out.stderr.contains("coracle: "), "{out}");
+    }
+    let usage = host.exec(&["coracle", "run", "--no-such-option"]);
+    assert!(usage.status == 2 && usage.stderr.contains("--no-such-option"), "{usage}");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn streams_are_those_of_the_command() {
+    let (host, before) = bench();
+    let out = run(&host, &["--", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (0, "out\n", "err\n"));
+    // Byte for byte, through and through.
+    let bytes: Vec<u8> = (0..100_000u32).map(|number| (number % 251) as u8).collect();
+    let out = host.exec_with_input(&bytes, &["sh", "-c", &format!("coracle run -q -D {TREE} cat | md5sum")]);
+    let sum = host.exec_with_input(&bytes, &["md5sum"]).stdout;
+    assert_eq!(out.stdout, sum, "{out}");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_run_is_a_scope_known_to_machined() {
+    let (host, before) = bench();
+    let mut job =
+        host.spawn(&["coracle", "run", "-M", "shown", "-D", TREE, "--network-veth", "-U", "sleep", "99"]);
+    host.wait_until(LONG, "coracle show shown -p phase | grep phase=running");
+    let leader = host.machine_leader("shown");
+    assert_eq!(host.property("shown", "unit"), "coracle-shown.scope");
+    assert_eq!(host.ok(&["machinectl", "show", "shown", "-p", "Unit", "--value"]), "coracle-shown.scope\n");
+    assert_eq!(host.ok(&["machinectl", "show", "shown", "-p", "Leader", "--value"]), format!("{leader}\n"));
+    for (property, expected) in [("Slice", "machine.slice"), ("Delegate", "yes"), ("ActiveState", "active")] {
+        let value = host.ok(&["systemctl", "show", "-P", property, "coracle-shown.scope"]);
+        assert_eq!(value.trim(), expected);
+    }
+    let cgroup = "/sys/fs/cgroup/machine.slice/coracle-shown.scope";
+    assert_eq!(host.read(&format!("{cgroup}/payload/cgroup.procs")), format!("{leader}\n"));
+    let listed = host.coracle(&["list", "--no-legend"]);
+    assert!(listed.contains("shown") && listed.contains("command"), "{listed}");
+    host.ok(&["ping", "-c1", "-W5", &host.address("shown")]);
+    host.ok(&["kill", "-KILL", &leader.to_string()]);
+    let out = job_end(&mut job, &host);
+    assert_eq!(out, 137);
+    before.assert_same(&host);
+
+    // Stopped from outside: by the verb, by machinectl, by systemd.
+    for stop in ["coracle stop shown", "machinectl terminate shown", "systemctl stop coracle-shown.scope"] {
+        let mut job = host.spawn(&["coracle", "run", "-M", "shown", "-bD", TREE]);
+        host.wait_until(LONG, "coracle show shown -p phase | grep phase=running");
+        job.wait_for_stdout("busybox: up", LONG);
+        host.sh_ok(stop);
+        assert_eq!(job_end(&mut job, &host), 0, "{stop}");
+        // By itself, where it was asked.
+        assert!(job.stdout().contains("busybox: down") || stop.contains("scope"), "{}", job.stdout());
+        before.assert_same(&host);
+    }
+    host.stop();
+}
+
+#[test]
+fn one_run_after_the_other() {
+    let (host, before) = bench();
+    // systemd takes a moment to see that a scope is empty; what comes next has its name.
+    let script =
+        format!("for round in $(seq 1 30); do coracle run -q -D {TREE} sh -c 'exit 7' || [ $? = 7 ]; done");
+    host.sh_ok(&script);
+    // A scope that is in use is not waited for.
+    host.sh_ok("systemd-run -q --scope --unit=coracle-taken.scope sleep 99 >/dev/null 2>&1 &");
+    host.wait_until(LONG, "systemctl is-active coracle-taken.scope");
+    let out = host.exec(&["coracle", "run", "-M", "taken", "-D", TREE, "true"]);
+    assert!(out.status == 125 && out.stderr.contains("'coracle-taken.scope'"), "{out}");
+    assert!(out.stderr.contains("hint: see 'systemctl status coracle-taken.scope'"), "{out}");
+    host.sh_ok("systemctl stop coracle-taken.scope");
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// The exit status of a job that ends by itself.
+#[track_caller]
+fn job_end(job: &mut Job, host: &Host) -> i32 {
+    for _ in 0..600 {
+        if let Some(status) = job.poll() {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("it does not end: {}\n{}\n{}", job.stdout(), job.stderr(), host.journal(20));
+}
+
+#[test]
+fn boots_reboots_and_powers_off_in_the_foreground() {
+    let (host, before) = bench();
+    let mut job = host.spawn(&["coracle", "run", "-M", "fg", "-bD", TREE, "-n", "-U"]);
+    job.wait_for_stdout("busybox: up", LONG);
+    let leader = host.machine_leader("fg");
+    let address = host.address("fg");
+    host.wait_for_page(&address);
+    host.ask_in_guest("fg", &["reboot"]);
+    host.wait_for_reboot("fg", leader);
+    host.wait_for_page(&address);
+    assert_eq!(job.poll(), None);
+    host.ask_in_guest("fg", &["poweroff"]);
+    assert_eq!(job_end(&mut job, &host), 0);
+    assert_eq!(job.stdout().matches("busybox: up").count(), 2, "{}", job.stdout());
+    before.assert_same(&host);
+
+    // The first SIGTERM asks, the second kills.
+    let script =
+        format!("coracle run -M fg -bD {TREE} & pid=$!; sleep 1; kill $pid; sleep 0.2; kill $pid; wait $pid");
+    let out = host.sh(&script);
+    assert_ne!(out.status, 0, "{out}");
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// A shell of a machine on a terminal.
+fn shell(host: &Host, name: &str) -> (Job, ChildStdin) {
+    let line =
+        format!("stty rows 33 cols 111; coracle run -q -M {name} -D {TREE} sh; echo \"status $?\"; stty -a");
+    let mut job = host.spawn_on_tty(&line);
+    let typed = job.input();
+    job.wait_for_stdout("# ", LONG);
+    (job, typed)
+}
+
+fn say(typed: &mut ChildStdin, text: &str) {
+    typed.write_all(text.as_bytes()).expect("type");
+}
+
+#[test]
+fn the_console_is_a_terminal() {
+    let (host, before) = bench();
+    let (mut job, mut typed) = shell(&host, "tty");
+    say(&mut typed, "tty; stty size; echo 6 times 7 is $((6*7))\n");
+    job.wait_for_stdout("6 times 7 is 42", LONG);
+    assert!(job.stdout().contains("/dev/") && job.stdout().contains("33 111"), "{}", job.stdout());
+    // It follows the window, and control characters are the guest's.
+    let sizes = "tty=$(readlink /proc/$(coracle show tty -p supervisor | cut -d= -f2)/fd/0); stty -F $tty rows 22 cols 99";
+    host.sh_ok(sizes);
+    say(&mut typed, "stty size; echo resized\n");
+    job.wait_for_stdout("22 99", LONG);
+    say(&mut typed, "sleep 77\n");
+    host.wait_until(LONG, "pgrep -x sleep");
+    say(&mut typed, "\x03");
+    host.wait_until(LONG, "! pgrep -x sleep");
+    say(&mut typed, "exit 5\n");
+    job.wait_for_stdout("status 5", LONG);
+    job_end(&mut job, &host);
+    // The terminal is as it was: cooked.
+    let settings = job.stdout();
+    let settings = &settings[settings.find("status 5").expect("it was said")..];
+    assert!(settings.contains(" icanon") && settings.contains(" echo "), "{settings}");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn hotkeys_kill_reboot_and_power_off() {
+    let (host, before) = bench();
+    let (mut job, mut typed) = shell(&host, "keys");
+    say(&mut typed, "\x1d\x1d\x1d");
+    job.wait_for_stdout("status ", LONG);
+    job_end(&mut job, &host);
+    before.assert_same(&host);
+
+    let line = format!("coracle run -M keys -bD {TREE}; echo \"status $?\"");
+    let mut job = host.spawn_on_tty(&line);
+    let mut typed = job.input();
+    job.wait_for_stdout("busybox: up", LONG);
+    let leader = host.machine_leader("keys");
+    say(&mut typed, "\x1d\x1dr");
+    host.wait_for_reboot("keys", leader);
+    host.wait_until(LONG, "coracle show keys -p phase | grep phase=running");
+    say(&mut typed, "\x1d\x1dp");
+    job.wait_for_stdout("status 0", LONG);
+    job_end(&mut job, &host);
+    let said = job.stdout();
+    assert_eq!(said.matches("busybox: up").count(), 2, "{said}");
+    assert_eq!(said.matches("busybox: down").count(), 2, "{said}");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_nothing_for_long() {
+    let (host, before) = bench();
+    let mut job = host.spawn(&["coracle", "run", "-M", "gone", "-bD", TREE, "-n", "-U"]);
+    job.wait_for_stdout("busybox: up", LONG);
+    host.ok(&["kill", "-KILL", &host.supervisor("gone").to_string()]);
+    assert_eq!(job_end(&mut job, &host), 137);
+    // A scope has nothing that cleans up after it; the next start of the machine does.
+    let out = host.exec(&["coracle", "run", "-q", "-M", "gone", "-D", TREE, "true"]);
+    assert_eq!(out.status, 0, "{out}");
+    before.assert_same(&host);
+    host.stop();
+}

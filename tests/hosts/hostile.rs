@@ -1,0 +1,125 @@
+//! A default machine that does everything a hostile root inside can do, all at once, while its neighbours start, reboot
+//! and stop: no neighbour fails, no pool of the host is empty, and nothing is left.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Host, Snapshot};
+
+/// How many neighbours the hostile machine has, and how often each lives.
+struct Scale {
+    neighbours: usize,
+    lives: usize,
+}
+
+/// Twenty neighbours where `CORACLE_STORM` is set, or some.
+fn scale() -> Scale {
+    match std::env::var_os("CORACLE_STORM") {
+        Some(_) => Scale { neighbours: 20, lives: 5 },
+        None => Scale { neighbours: 4, lives: 1 },
+    }
+}
+
+/// How many neighbours live at the same time.
+const SIDE_BY_SIDE: usize = 4;
+
+/// What the attacks aim at, seen from the host: its pools, and who its router is.
+const HARM: &str = "
+	/var/lib/machines/hostile/usr/bin/attacks
+	! ip -6 route show default | grep fe80
+	! ip -6 address show | grep 2001:db8:bad
+";
+
+/// Starts, enters, reboots and stops machines, and returns how long each start took.
+fn live(host: &Host, names: &[String], lives: usize) -> Vec<Duration> {
+    let mut starts = Vec::new();
+    for _ in 0..lives {
+        for name in names {
+            let begun = Instant::now();
+            host.coracle(&["start", name]);
+            starts.push(begun.elapsed());
+            assert_eq!(host.coracle(&["exec", name, "--", "hostname"]).trim(), name);
+            let leader = host.machine_leader(name);
+            host.coracle(&["reboot", name]);
+            host.wait_for_reboot(name, leader);
+            host.coracle(&["stop", name]);
+            host.assert_clean_stop(name);
+        }
+    }
+    starts
+}
+
+/// Lets all neighbours live, some at a time. Returns the median and the longest of their starts.
+fn live_all(host: &Host, names: &[String], lives: usize) -> (Duration, Duration) {
+    let mut starts: Vec<Duration> = thread::scope(|scope| {
+        let chunks = names.chunks(names.len().div_ceil(SIDE_BY_SIDE));
+        let workers: Vec<_> = chunks.map(|names| scope.spawn(move || live(host, names, lives))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a neighbour's life")).collect()
+    });
+    starts.sort_unstable();
+    (starts[starts.len() / 2], starts[starts.len() - 1])
+}
+
+/// A machine with the attacks on board.
+fn add_attacks(host: &Host, machine: &str) {
+    let program = host.machines().join(machine).join("usr/bin/attacks");
+    std::fs::copy(crate::support::program::build("tests/hostile/attacks.c", &[]), program)
+        .expect("copy the attacks");
+}
+
+#[test]
+fn pools_of_the_kernel_are_counted_per_machine() {
+    let host = Host::builder().guest_as("busybox", "hostile").guest_as("trixie", "neighbour").start();
+    add_attacks(&host, "hostile");
+    host.coracle(&["start", "hostile"]);
+    let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", "-", "inotify"]);
+    attack.wait_for_stdout("inotify instances used up", Duration::from_secs(30));
+    host.ok(&["/var/lib/machines/hostile/usr/bin/attacks"]);
+    host.coracle(&["start", "neighbour"]);
+    let state = host.in_guest("neighbour", &["systemctl", "is-system-running"]);
+    assert_eq!(state.stdout, "running\n", "{state}");
+    attack.kill();
+    host.coracle(&["stop", "hostile", "neighbour"]);
+    host.stop();
+}
+
+#[test]
+fn a_hostile_machine_harms_no_neighbour() {
+    let scale = scale();
+    let names: Vec<String> = (0..scale.neighbours).map(|number| format!("n{number}")).collect();
+    let builder = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name));
+    let host = builder.guest_as("busybox", "hostile").start();
+    add_attacks(&host, "hostile");
+    host.define("hostile", "[network]\nzone = \"lan\"\n");
+    // In the zone of the hostile machine, every second one; the others have links of their own.
+    for (number, name) in names.iter().enumerate() {
+        host.define(name, if number % 2 == 0 { "[network]\nzone = \"lan\"\n" } else { "" });
+    }
+    host.coracle(&["start", "hostile"]);
+    host.coracle(&["stop", "hostile"]);
+    let before = Snapshot::take(&host);
+
+    host.coracle(&["start", "hostile"]);
+    let quiet = live_all(&host, &names, scale.lives);
+    let gateway =
+        host.sh_ok("coracle exec hostile -- ip route show default | sed -n 's/.* via \\([^ ]*\\).*/\\1/p'");
+    let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", gateway.trim()]);
+    attack.wait_for_stdout("ready", Duration::from_secs(30));
+    // What fills a pool has filled it.
+    host.wait_until(crate::support::LONG, "[ $(find /sys/fs/cgroup -name 'wide*' | wc -l) -gt 1000 ]");
+    let attacked = live_all(&host, &names, scale.lives);
+    println!(
+        "starts, median and longest: {quiet:.2?} beside a quiet machine, {attacked:.2?} beside a hostile one"
+    );
+    host.sh_ok(HARM);
+    assert_eq!(host.coracle(&["exec", "hostile", "--", "hostname"]).trim(), "hostile");
+
+    // Its own end is as always.
+    let begun = Instant::now();
+    host.coracle(&["stop", "hostile"]);
+    println!("stop of the hostile machine: {:.2?}", begun.elapsed());
+    host.assert_clean_stop("hostile");
+    attack.kill();
+    before.assert_same(&host);
+    host.stop();
+}

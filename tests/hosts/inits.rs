@@ -1,0 +1,146 @@
+//! Machines without systemd inside: each of Debian's other inits boots, is reached, reboots and ends by its own
+//! means, with nobody killed.
+
+use std::time::Duration;
+
+use crate::support::{Host, LONG, Snapshot};
+
+/// A guest and what it says on its console.
+struct Guest {
+    tree: &'static str,
+    /// The word for its init in `coracle list`.
+    init: &'static str,
+    /// The last thing said while it comes up.
+    up: &'static str,
+    /// Said while it goes down, in this order.
+    down: &'static [&'static str],
+    /// What a user types inside to power it off.
+    poweroff: &'static str,
+}
+
+#[test]
+fn busybox() {
+    lives(&Guest {
+        tree: "busybox",
+        init: "busybox",
+        up: "busybox: up",
+        down: &["busybox: down", "The system is going down NOW!", "Requesting system poweroff"],
+        poweroff: "poweroff",
+    });
+}
+
+#[test]
+fn sysvinit() {
+    lives(&Guest {
+        tree: "sysvinit",
+        init: "sysvinit",
+        up: "INIT: Entering runlevel: 2",
+        down: &[
+            "Asking all remaining processes to terminate",
+            "Unmounting local filesystems",
+            "Will now halt.",
+        ],
+        poweroff: "poweroff",
+    });
+}
+
+#[test]
+fn openrc() {
+    lives(&Guest {
+        tree: "openrc",
+        // Debian's OpenRC is started by sysvinit's init.
+        init: "sysvinit",
+        up: "INIT: Entering runlevel: 2",
+        down: &[
+            "Asking all remaining processes to terminate",
+            "Unmounting local filesystems",
+            "Will now halt.",
+        ],
+        poweroff: "poweroff",
+    });
+}
+
+#[test]
+fn runit() {
+    lives(&Guest {
+        tree: "runit",
+        init: "runit",
+        up: "runit: enter stage: /etc/runit/2",
+        down: &["Running shutdown tasks", "runit: leave stage: /etc/runit/3", "runit: power off"],
+        poweroff: "poweroff",
+    });
+}
+
+fn lives(guest: &Guest) {
+    let name = guest.tree;
+    let host = Host::start(&[name]);
+    host.define(name, "");
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+
+    host.coracle(&["start", name]);
+    host.wait_for_console(name, guest.up);
+    assert_eq!(host.property(name, "init"), guest.init);
+    is_reached(&host, name);
+    host.assert_registered(name, true);
+    reboots(&host, guest);
+
+    host.coracle(&["stop", name]);
+    went_down(&host, guest);
+    before.assert_same(&host);
+    // The log of a machine that is dead, guest and host in one.
+    let logs = host.coracle(&["logs", name]);
+    assert!(logs.contains(guest.up) && logs.contains(guest.down[0]), "{logs}");
+
+    let lines = host.console(name).lines().count();
+    host.coracle(&["start", name]);
+    host.wait_until(LONG, &format!("coracle logs {name} | tail -n +{lines} | grep -F -e '{}'", guest.up));
+    host.ask_in_guest(name, &["sh", "-c", guest.poweroff]);
+    host.wait_for_unit(name, "inactive");
+    went_down(&host, guest);
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// By its address and by its name, from the host, and the host from inside.
+fn is_reached(host: &Host, name: &str) {
+    let address = host.address(name);
+    host.wait_until(Duration::from_secs(20), &format!("ping -q -c1 -W1 {address}"));
+    host.ok(&["ping", "-q", "-c1", "-W5", name]);
+    let host_address = host.property(name, "host-addresses");
+    let host_address = host_address.split(' ').next().expect("an address");
+    host.in_guest(name, &["ping", "-q", "-c1", "-W5", host_address]).success("reach the host");
+    if name == "busybox" {
+        host.wait_for_page(&address);
+    }
+}
+
+/// `coracle reboot` asks the init; the unit stays, PID 1 is another and comes up.
+fn reboots(host: &Host, guest: &Guest) {
+    let name = guest.tree;
+    let (invocation, leader) = (host.unit(name, "InvocationID"), host.machine_leader(name));
+    let boots = host.console(name).matches(guest.up).count();
+    host.coracle(&["reboot", name]);
+    host.wait_until(
+        LONG,
+        &format!(
+            "[ $(journalctl -q -a -o cat CORACLE_MACHINE={name} | grep -c -F -e '{}') -gt {boots} ]",
+            guest.up
+        ),
+    );
+    assert_ne!(host.machine_leader(name), leader);
+    assert_eq!(host.unit(name, "InvocationID"), invocation);
+    host.assert_registered(name, true);
+    is_reached(host, name);
+}
+
+/// The end of the console tells of an orderly end.
+fn went_down(host: &Host, guest: &Guest) {
+    host.assert_clean_stop(guest.tree);
+    let console = host.console(guest.tree);
+    let mut rest = &console[console.rfind(guest.up).expect("it was up")..];
+    for said in guest.down {
+        let Some(at) = rest.find(said) else { panic!("no '{said}' in order at the end of\n{console}") };
+        rest = &rest[at..];
+    }
+}

@@ -1,0 +1,159 @@
+//! Looking at machines that run: `stats`, `top` on a terminal, `inspect`, and completions with their names.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::support::{Host, Snapshot};
+
+const SHORT: Duration = Duration::from_secs(20);
+
+#[track_caller]
+fn says(text: &str, expected: &[&str]) {
+    for expected in expected {
+        assert!(text.contains(expected), "no '{expected}' in\n{text}");
+    }
+}
+
+#[test]
+fn stats_count_what_machines_use() {
+    let host = Host::builder().guest("busybox").guest_as("busybox", "other").start();
+    host.start_machine("busybox");
+    host.start_machine("other");
+    let cpu = || -> f64 {
+        let text = host.coracle(&["stats", "--metrics"]);
+        let line =
+            text.lines().find(|line| line.starts_with("coracle_cpu_seconds_total{machine=\"busybox\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("processor time")
+    };
+    let before = cpu();
+    host.coracle(&["exec", "busybox", "--", "sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]);
+    assert!(cpu() > before + 0.05, "{before} {}", cpu());
+    let text = host.coracle(&["stats", "--metrics"]);
+    says(&text, &["# TYPE coracle_cpu_seconds counter", "coracle_tasks{machine=\"other\"} ", "# EOF"]);
+    let json = host.coracle(&["stats", "other", "--json"]);
+    says(&json, &["\"name\": \"other\"", "\"memory\": null", "\"net-received\": "]);
+    assert!(!json.contains("\"busybox\""), "{json}");
+    let table = host.coracle(&["stats"]);
+    says(&table, &["NAME", "MEMORY", "busybox", "other"]);
+    println!("$ coracle stats\n{table}");
+    host.stop();
+}
+
+/// `top` at one width: orders, opens, goes back, and gives the terminal back.
+fn watch(host: &Host, columns: u32) {
+    let line = format!(
+        "stty cols {columns} rows 24; stty -a >/tmp/before; coracle top -d 1; stty -a >/tmp/after; echo left $?"
+    );
+    let mut job = host.spawn_on_tty(&line);
+    let mut keys = job.input();
+    let mut press = |key: &str| keys.write_all(key.as_bytes()).and_then(|()| keys.flush()).expect("type");
+    job.wait_for_stdout("coracle top: 2 machines, by cpu", SHORT);
+    job.wait_for_stdout(if columns >= 120 { "P-IO%" } else { "PRESS%" }, SHORT);
+    press("a");
+    job.wait_for_stdout("by name", SHORT);
+    press("j\r");
+    job.wait_for_stdout("coracle top: processes of other", SHORT);
+    job.wait_for_stdout("COMMAND", SHORT);
+    press("q");
+    press("q");
+    job.wait_for_stdout("left 0", SHORT);
+    let shown = job.stdout();
+    says(&shown, &["\u{1b}[?1049h", "\u{1b}[?1049l", "\u{1b}[?25h"]);
+    host.sh("cmp /tmp/before /tmp/after").success("the terminal is as it was");
+}
+
+#[test]
+fn top_shows_machines_and_gives_the_terminal_back() {
+    let host = Host::builder().guest("busybox").guest_as("busybox", "other").start();
+    host.start_machine("busybox");
+    host.start_machine("other");
+    let before = Snapshot::take(&host);
+    watch(&host, 80);
+    watch(&host, 200);
+    // Told to end, it does so in order.
+    let mut job = host.spawn_on_tty("coracle top; echo left $?; stty -a");
+    job.wait_for_stdout("2 machines", SHORT);
+    host.sh_ok("kill -TERM $(pgrep -x coracle -a | grep -w 'coracle top' | cut -d' ' -f1)");
+    job.wait_for_stdout("left 0", SHORT);
+    job.wait_for_stdout(" echo ", SHORT);
+    let out = host.exec(&["coracle", "top"]);
+    assert!(out.status == 1 && out.stderr.contains("needs a terminal"), "{out}");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn inspect_tells_what_the_kernel_says() {
+    let host = Host::builder().guest("busybox").guest_as("busybox", "open").start();
+    host.define("open", "[users]\nprivate = \"no\"\n[network]\nmode = \"host\"\n");
+    host.start_machine("busybox");
+    host.coracle(&["start", "open"]);
+    let text = host.coracle(&["inspect", "busybox"]);
+    says(
+        &text,
+        &[
+            "  user    ",
+            "its own\n",
+            "system-call filter: the default",
+            "sys_admin",
+            "/proc ",
+            "user ids: 0 ",
+        ],
+    );
+    println!("$ coracle inspect busybox\n{text}");
+    let leader = host.machine_leader("busybox");
+    let inode = host.ok(&["stat", "-Lc", "%i", &format!("/proc/{leader}/ns/net")]);
+    says(&host.coracle(&["inspect", "busybox", "--json"]), &[&format!("\"id\": {}", inode.trim())]);
+    // Somebody outside who joined is named.
+    let mut inside = host.spawn(&["nsenter", "-t", &leader.to_string(), "-n", "sleep", "1000"]);
+    host.wait_until(
+        SHORT,
+        "coracle inspect busybox | grep -E 'net .*shared with process [0-9]+ \\(sleep\\)'",
+    );
+    inside.kill();
+    says(&host.coracle(&["inspect", "open"]), &["the host's"]);
+
+    let score = |name: &str| -> u32 {
+        let json = host.coracle(&["inspect", name, "--security", "--json"]);
+        let value = json.split("\"score\": ").nth(1).and_then(|rest| rest.split(',').next());
+        value.and_then(|value| value.parse().ok()).expect("a score")
+    };
+    let (walled, open) = (score("busybox"), score("open"));
+    assert!(walled < 20 && open >= 60, "{walled} {open}");
+    let text = host.coracle(&["inspect", "open", "--security"]);
+    says(
+        &text,
+        &[
+            "+4.0  root inside is root of the host (cure: set users.private = \"pick\")",
+            "the net namespace is the host's",
+        ],
+    );
+    println!("$ coracle inspect open --security\n{text}");
+    host.stop();
+}
+
+#[test]
+fn completions_know_the_machines() {
+    let host = Host::builder().guest("busybox").guest_as("busybox", "web-1").start();
+    host.define("web-2", "[root]\ndirectory = \"/srv/web\"\n");
+    assert_eq!(host.coracle(&["names"]), "busybox\nweb-1\nweb-2\n");
+    let complete = |words: &str, count: usize| {
+        host.ok(&[
+            "bash",
+            "-c",
+            &format!(
+                "source <(coracle completions bash)
+                 COMP_WORDS=({words}); COMP_CWORD={count}
+                 _coracle_machines coracle \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"
+                 printf '%s\\n' \"${{COMPREPLY[@]}}\""
+            ),
+        ])
+    };
+    assert_eq!(complete("coracle start web", 2), "web-1\nweb-2\n");
+    assert_eq!(complete("coracle logs -f b", 3), "busybox\n");
+    assert_eq!(complete("coracle stop web-1 ''", 3), "busybox\nweb-1\nweb-2\n");
+    assert_eq!(complete("coracle sto", 1), "stop\n");
+    says(&complete("coracle logs --", 2), &["--follow\n"]);
+    says(&complete("coracle start --wait ''", 3), &["ready"]);
+    host.stop();
+}

@@ -1,0 +1,220 @@
+//! Machines with systemd inside, driven by the tools a user has for machines: each guest is started, looked at,
+//! entered, copied to, stopped and rebooted by machinectl and its relatives.
+
+use std::time::Duration;
+
+use crate::support::{Host, LONG, Output, Snapshot};
+
+/// A host with one guest, started and ready.
+fn ready(guest: &str) -> Host {
+    let host = Host::start(&[guest]);
+    host.define(guest, "");
+    host.coracle(&["start", "--wait=ready", guest]);
+    host
+}
+
+/// A command line on a terminal.
+#[track_caller]
+fn on_tty(host: &Host, line: &str) -> Output {
+    host.exec_on_tty(Duration::from_secs(30), line)
+}
+
+/// What the guest's own tools and the host's `-M` options say.
+fn looks(guest: &str, version: &str) {
+    let host = ready(guest);
+    let inside = host.in_guest(guest, &["systemctl", "is-system-running"]);
+    assert_eq!(inside.stdout, "running\n", "{inside}");
+    let failed = host.ok(&["systemctl", "-M", guest, "list-units", "--failed", "--no-legend"]);
+    assert_eq!(failed, "");
+    assert_eq!(host.ok(&["systemctl", "-M", guest, "is-system-running"]), "running\n");
+
+    let list = host.ok(&["machinectl", "list", "--no-legend"]);
+    let row: Vec<&str> = list.split_whitespace().collect();
+    assert_eq!(&row[..5], &[guest, "container", "coracle", "debian", version], "{list}");
+    let address = host.address(guest);
+    assert!(row[5].starts_with(&address), "{list}");
+
+    let status = host.ok(&["machinectl", "status", guest]);
+    let unit = format!("Unit: coracle@{guest}.service");
+    let iface = format!("Iface: ve-{guest}");
+    // systemd 258 and later show the guest's part of the unit alone.
+    let ours = if status.contains("Subgroup: payload") { "Subgroup: payload" } else { "supervisor" };
+    for expected in [&address, &unit, &iface, "Service: coracle", "payload", ours, "init.scope"] {
+        assert!(status.contains(expected), "no '{expected}' in\n{status}");
+    }
+    assert_eq!(host.ok(&["machinectl", "show", guest, "-p", "State", "--value"]), "running\n");
+    names_and_logs(&host, guest);
+    host.stop();
+}
+
+fn names_and_logs(host: &Host, guest: &str) {
+    let hosts = host.ok(&["getent", "hosts", guest]);
+    assert!(hosts.trim().ends_with(guest), "{hosts}");
+    assert!(host.ok(&["getent", "ahosts", guest]).contains(&host.address(guest)));
+    host.ok(&["ping", "-c1", "-W5", guest]);
+
+    let journal = host.ok(&["journalctl", "-M", guest, "--no-pager", "-o", "cat"]);
+    assert!(journal.contains("Reached target multi-user.target"), "{journal}");
+    let out =
+        host.exec(&["systemd-run", "-M", guest, "--wait", "--pipe", "-q", "sh", "-c", "hostname; exit 3"]);
+    assert_eq!((out.status, out.stdout.trim()), (3, guest), "{out}");
+    host.ok(&["loginctl", "-M", guest, "list-sessions", "--no-legend"]);
+}
+
+#[test]
+fn trixie_looks_right_from_outside() {
+    looks("trixie", "13");
+}
+
+#[test]
+fn bookworm_looks_right_from_outside() {
+    looks("bookworm", "12");
+}
+
+/// Shells, a login, files to and fro.
+fn enters(guest: &str) {
+    let host = ready(guest);
+    let shell =
+        on_tty(&host, &format!("machinectl shell {guest} /bin/sh -c 'echo in-$(hostname); tty; id -u'"));
+    for expected in [&format!("in-{guest}"), "/dev/pts/", "\n0\r\n"] {
+        assert!(shell.stdout.contains(expected), "no '{expected}' in {shell}");
+    }
+    logs_in(&host, guest);
+
+    host.write("/root/here", "some data\n");
+    host.ok(&["machinectl", "copy-to", guest, "/root/here", "/root/there"]);
+    let owner = host.in_guest(guest, &["stat", "-c", "%u %s", "/root/there"]);
+    assert_eq!(owner.stdout, "0 10\n", "{owner}");
+    host.in_guest(guest, &["sh", "-c", "mkdir -p /srv/d/e; echo deep >/srv/d/e/f"]).success("make a tree");
+    host.ok(&["machinectl", "copy-from", guest, "/srv/d", "/root/d"]);
+    assert_eq!(host.read("/root/d/e/f"), "deep\n");
+    assert_eq!(host.ok(&["stat", "-c", "%u", "/root/d/e/f"]), "0\n");
+    host.stop();
+}
+
+/// Types a login into `machinectl login`; the guest's root has no password.
+fn logs_in(host: &Host, guest: &str) {
+    let mut login = host.spawn_on_tty(&format!("machinectl login {guest}"));
+    let mut typed = login.input();
+    let mut say = |text: &str| std::io::Write::write_all(&mut typed, text.as_bytes()).expect("type");
+    login.wait_for_stdout("login: ", Duration::from_secs(30));
+    say("root\n");
+    login.wait_for_stdout(&format!("root@{guest}"), Duration::from_secs(30));
+    host.wait_until(
+        Duration::from_secs(20),
+        &format!("loginctl -M {guest} list-sessions --no-legend | grep -w root"),
+    );
+    say("echo this-$((6*7))-works; logout\n");
+    login.wait_for_stdout("this-42-works", Duration::from_secs(30));
+    // Three times, and within a second, leaves machinectl; the guest's getty would ask again.
+    say("\x1d\x1d\x1d");
+    let out = login.wait(Duration::from_secs(20));
+    assert_eq!(out.status, 0, "{out}");
+}
+
+#[test]
+fn trixie_can_be_entered() {
+    enters("trixie");
+}
+
+#[test]
+fn bookworm_can_be_entered() {
+    enters("bookworm");
+}
+
+/// Each of machinectl's ways to end or to reboot a machine.
+fn ends(guest: &str) {
+    let host = Host::start(&[guest]);
+    host.define(guest, "");
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    let start = || host.coracle(&["start", "--wait=ready", guest]);
+
+    start();
+    reboots(&host, guest);
+    host.ok(&["machinectl", "poweroff", guest]);
+    host.wait_for_unit(guest, "inactive");
+    host.assert_clean_stop(guest);
+    before.assert_same(&host);
+
+    start();
+    host.ok(&["machinectl", "terminate", guest]);
+    host.wait_for_unit(guest, "inactive");
+    host.assert_clean_stop(guest);
+    before.assert_same(&host);
+
+    start();
+    // Every process of the guest at once, its PID 1 among them; systemd's answer to SIGTERM is to re-execute.
+    host.ok(&["machinectl", "kill", "--kill-whom=all", "--signal=KILL", guest]);
+    host.wait_until(LONG, &format!("systemctl is-failed coracle@{guest}"));
+    before.assert_same(&host);
+    start();
+    assert_eq!(host.in_guest(guest, &["systemctl", "is-system-running"]).stdout, "running\n");
+    host.coracle(&["stop", guest]);
+    host.assert_clean_stop(guest);
+    before.assert_same(&host);
+    host.stop();
+}
+
+fn reboots(host: &Host, guest: &str) {
+    let (invocation, leader) = (host.unit(guest, "InvocationID"), host.machine_leader(guest));
+    host.ok(&["machinectl", "reboot", guest]);
+    host.wait_until(
+        LONG,
+        &format!(
+            "leader=$(machinectl show {guest} -p Leader --value); [ $leader != {leader} ]; \
+             nsenter -t $leader -a systemctl is-system-running"
+        ),
+    );
+    assert_eq!(host.unit(guest, "InvocationID"), invocation);
+    // The leader alone is told something harmless: it stays.
+    host.ok(&["machinectl", "kill", "--kill-whom=leader", "--signal=SIGRTMIN+22", guest]);
+    assert_eq!(host.unit(guest, "ActiveState"), "active");
+}
+
+#[test]
+fn trixie_ends_and_reboots_by_machinectl() {
+    ends("trixie");
+}
+
+#[test]
+fn bookworm_ends_and_reboots_by_machinectl() {
+    ends("bookworm");
+}
+
+#[test]
+fn the_verbs_do_what_machinectl_does() {
+    let host = ready("trixie");
+    let guest = "trixie";
+    let leader = host.machine_leader(guest);
+    host.coracle(&["reboot", guest]);
+    host.wait_for_reboot(guest, leader);
+    host.wait_until(LONG, &format!("coracle show {guest} -p phase | grep phase=running"));
+    host.coracle(&["kill", "--kill-whom=leader", "-s", "RTMIN+22", guest]);
+    host.coracle(&["poweroff", guest]);
+    host.wait_for_unit(guest, "inactive");
+    host.assert_clean_stop(guest);
+
+    host.coracle(&["enable", "--now", guest]);
+    assert_eq!(
+        host.ok(&["systemctl", "is-enabled", "coracle@trixie", "coracle.target"]),
+        "enabled\nenabled\n"
+    );
+    let json = host.coracle(&["list", "--json"]);
+    for expected in [r#""name": "trixie""#, r#""state": "running""#, r#""init": "systemd""#] {
+        assert!(json.contains(expected), "no '{expected}' in {json}");
+    }
+    let status = host.coracle(&["status", guest]);
+    for expected in ["trixie: running", "10.177.", "coracle@trixie.service (active, running; enabled)"] {
+        assert!(status.contains(expected), "no '{expected}' in {status}");
+    }
+    // It asks nobody: not even PID 1 of the guest.
+    host.coracle(&["terminate", guest]);
+    host.wait_until(LONG, "! systemctl is-active coracle@trixie");
+    host.coracle(&["disable", guest]);
+    assert_eq!(host.exec(&["systemctl", "is-enabled", "coracle@trixie"]).stdout, "disabled\n");
+    assert_eq!(host.exec(&["coracle", "stop", guest]).status, 0);
+    let again = host.exec(&["coracle", "poweroff", guest]);
+    assert!(again.status == 1 && again.stderr.contains("is not running"), "{again}");
+    host.stop();
+}

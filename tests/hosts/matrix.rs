@@ -1,0 +1,179 @@
+//! The fault matrix: each system call that a start makes fails in turn, and each of its processes is killed at each of
+//! its calls. After each nothing is left, the next start works, and what failed is said. `cargo test` takes a sample of
+//! all, `make faults` every one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::support::{Host, Snapshot, program};
+
+/// How many faults of each kind are tried in each process where not all are.
+const SAMPLE: usize = 6;
+/// How many calls the loader makes before the program begins.
+const LOADER: usize = 40;
+/// Who makes the calls.
+const ROLES: [&str; 4] = ["supervisor", "PID 1", "id map", "builder"];
+/// The unit's program, below what makes it fail.
+const DROP_IN: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'if [ -e /run/fault ]; then exec /usr/bin/faulty \
+    $$(cat /run/fault) /run/faulty.out /usr/bin/coracle launch busybox; else exec /usr/bin/coracle launch busybox; fi'\n";
+
+/// An init that ends at once.
+const QUICK: &str = "#!/bin/sh\ntrap 'kill $!; exit 0' TERM\nsleep 10000 &\nwait\n";
+
+/// A host whose machine starts below the tool.
+fn bench() -> Host {
+    let host = Host::start(&["busybox"]);
+    std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
+        .expect("copy the tool");
+    host.sh_ok("mv /var/lib/machines/faulty /usr/bin/faulty");
+    host.write("/run/systemd/system/coracle@busybox.service.d/fault.conf", DROP_IN);
+    host.write(
+        "/etc/coracle/machines.d/busybox.toml",
+        "[boot]\ninit = \"/etc/quick\"\nstop-signal = \"SIGTERM\"\n",
+    );
+    std::fs::write(host.machines().join("busybox/etc/quick"), QUICK).expect("write an init");
+    host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/quick; systemctl daemon-reload");
+    host.coracle(&["start", "busybox"]);
+    host.coracle(&["stop", "busybox"]);
+    host.sh_ok("machinectl -q list");
+    host
+}
+
+/// How many calls each role makes in a start, and which of the supervisor's enter and leave namespaces.
+fn count(host: &Host) -> ([usize; 4], Vec<usize>) {
+    host.sh_ok("echo count 0 0 >/run/fault; coracle start busybox; coracle stop busybox; rm /run/fault");
+    let (mut counts, mut doors) = ([0; 4], Vec::new());
+    for line in host.read("/run/faulty.out").lines() {
+        let words: Vec<i64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let [role, number, call] = words[..] else { continue };
+        let (role, number) =
+            (usize::try_from(role).expect("a role"), usize::try_from(number).expect("a number"));
+        if let Some(count) = counts.get_mut(role) {
+            *count += 1;
+        }
+        if role == 0 && call == libc::SYS_setns {
+            doors.push(number);
+        }
+    }
+    (counts, doors)
+}
+
+/// What came of one fault.
+struct Result {
+    mode: String,
+    role: usize,
+    number: usize,
+    call: String,
+    started: String,
+    left: String,
+    again: String,
+    said: String,
+}
+
+impl Result {
+    fn read(line: &str) -> Self {
+        let words: Vec<&str> = line.split('\t').collect();
+        let [fault, call, started, left, again, said] = words[..] else { panic!("strange: {line}") };
+        let mut fault = fault.split(' ');
+        Self {
+            mode: fault.next().unwrap_or_default().to_owned(),
+            role: fault.next().and_then(|role| role.parse().ok()).expect("a role"),
+            number: fault.next().and_then(|number| number.parse().ok()).expect("a number"),
+            call: call.to_owned(),
+            started: started.to_owned(),
+            left: left.trim().to_owned(),
+            again: again.to_owned(),
+            said: said.to_owned(),
+        }
+    }
+
+    /// The step that was under way, as far as what is said tells.
+    fn step(&self) -> String {
+        let said = self.said.trim_start_matches("coracle: ");
+        // Numbers differ by kind of machine: the words tell.
+        let step = said.split(": ").find(|part| !part.starts_with("step ")).unwrap_or_default();
+        match (self.started.as_str(), step) {
+            ("started", _) => "(goes on)".into(),
+            (_, "") => "(killed)".into(),
+            (_, step) => step.chars().take(60).collect(),
+        }
+    }
+}
+
+/// The faults to try: a sample, or `all`, or every so many, or those given ("kill 3 461,error 0 289"), to look at them again.
+fn faults(asked: &str, counts: &[usize; 4], doors: &[usize]) -> String {
+    if asked.contains(' ') {
+        return asked.replace(',', "\n") + "\n";
+    }
+    let every = (!asked.is_empty()).then(|| asked.parse().unwrap_or(1));
+    // Each of those on its own: one that failed once left a start hanging.
+    let mut faults: String = doors.iter().map(|number| format!("error 0 {number}\n")).collect();
+    for (number, mode) in ["error", "kill"].into_iter().enumerate() {
+        for (role, count) in counts.iter().enumerate() {
+            let stride = every.unwrap_or(count / SAMPLE).max(1);
+            // Other calls for each mode, so that a sample sees more.
+            for call in (1..=*count).skip(number * stride / 2).step_by(stride) {
+                faults.push_str(&format!("{mode} {role} {call}\n"));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn every_call_may_fail_and_every_process_be_killed_at_it() {
+    let host = bench();
+    let (counts, doors) = count(&host);
+    assert!(counts[0] > 300 && counts[1] > 30 && counts[3] > 100, "{counts:?}");
+    let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
+    let faults = faults(&asked, &counts, &doors);
+    let before = Snapshot::take(&host);
+    let bound = Duration::from_secs(if asked.is_empty() { 240 } else { 7200 });
+    let script = include_str!("../faults/matrix.sh");
+    host.write("/run/faults", &faults);
+    let out =
+        host.exec_for(bound, &["bash", "-c", &format!("exec </run/faults; {script}")]).success("the matrix");
+    let results: Vec<Result> = out.stdout.lines().map(Result::read).collect();
+    assert_eq!(results.len(), faults.lines().count(), "{out}");
+    print(&counts, &results);
+    let bad: Vec<&str> = out
+        .stdout
+        .lines()
+        .zip(&results)
+        .filter(|(_, one)| {
+            // Before the program's own first call it is its loader that ends.
+            let own = one.role != 0 || one.number > LOADER;
+            let silent = own && one.started == "failed" && one.mode == "error" && one.said.is_empty();
+            let panicked = one.said.contains("panicked");
+            !one.left.is_empty() || panicked || one.again != "works" || one.started == "hangs" || silent
+        })
+        .map(|(line, _)| line)
+        .collect();
+    assert!(bad.is_empty(), "{} of {}:\n{}", bad.len(), results.len(), bad.join("\n"));
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// The table: steps by who makes them, and how often each fault ended well.
+fn print(counts: &[usize], results: &[Result]) {
+    ROLES.iter().zip(counts).for_each(|(who, count)| eprintln!("{who}: {count} calls"));
+    let mut rows: BTreeMap<(usize, String), [[usize; 2]; 2]> = BTreeMap::new();
+    for one in results.iter().filter(|one| one.call != "none") {
+        let cells = rows.entry((one.role, one.step())).or_default();
+        let good = one.left.is_empty() && one.again == "works" && one.started != "hangs";
+        cells[usize::from(one.mode == "kill")][usize::from(good)] += 1;
+    }
+    eprintln!("{:<12}{:<62}{:>12}{:>12}", "who", "what is said", "error", "kill");
+    for ((role, step), cells) in rows {
+        let cell = |[bad, good]: [usize; 2]| match bad + good {
+            0 => "-".to_owned(),
+            all => format!("{good} of {all}"),
+        };
+        eprintln!(
+            "{:<12}{step:<62}{:>12}{:>12}",
+            ROLES.get(role).unwrap_or(&"other"),
+            cell(cells[0]),
+            cell(cells[1])
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! The ways a machine is connected beside its own link and a zone: a bridge of the host, interfaces on the host's,
+//! the host's own, further pairs, a network namespace that is there already.
+
+use crate::support::{Host, LONG, Snapshot};
+
+/// A network outside, at the far end of `up0`: 198.51.100.1, with nothing of ours in it.
+const OUTSIDE: &str = "
+ip netns add outside
+ip link add up0 type veth peer name out0 netns outside
+ip link set up0 address 02:00:00:00:00:01; ip link set up0 up
+ip -n outside addr add 198.51.100.1/24 dev out0; ip -n outside addr add 2001:db8:5::1/64 dev out0 nodad
+ip -n outside link set lo up; ip -n outside link set out0 up
+";
+
+fn host() -> Host {
+    let host = Host::builder().guest_as("busybox", "m").start();
+    host.sh_ok(OUTSIDE);
+    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host
+}
+
+/// Has the guest take an address on an interface and reach the other side by it.
+#[track_caller]
+fn reaches_outside(host: &Host, interface: &str) {
+    // The other side may know another boot of it by another link-layer address.
+    host.sh_ok("ip -n outside neigh flush all");
+    let script = format!(
+        "ip addr add 198.51.100.7/24 dev {interface}; ip addr add 2001:db8:5::7/64 dev {interface}; \
+         ping -c1 -W5 198.51.100.1 || exit 1; \
+         for i in 1 2 3 4 5 6 7 8; do ping -c1 -W1 2001:db8:5::1 && exit 0; sleep 0.5; done; exit 1"
+    );
+    host.in_guest("m", &["sh", "-c", &script]).success("reach the other side");
+}
+
+fn links_of(host: &Host) -> String {
+    let listing = host.in_guest("m", &["ls", "/sys/class/net"]).success("its interfaces").stdout;
+    listing.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Reboots the guest from inside and waits for the boot after.
+fn reboot(host: &Host) {
+    let leader = host.machine_leader("m");
+    host.in_guest("m", &["reboot"]);
+    host.wait_until(
+        LONG,
+        &format!("p=$(machinectl show m -p Leader --value); [ $p != {leader} ] && kill -0 $p"),
+    );
+    host.wait_until(LONG, "coracle exec m -- true");
+}
+
+fn start(host: &Host, network: &str) {
+    host.define("m", &format!("[network]\n{network}\n"));
+    host.coracle(&["start", "m"]);
+}
+
+#[test]
+fn a_port_of_a_bridge() {
+    let host = host();
+    host.sh_ok("ip link add br0 type bridge; ip link set up0 master br0; ip link set br0 up; ip -6 addr flush dev br0");
+    let before = Snapshot::take(&host);
+    start(&host, "bridge = \"br0\"");
+    assert_eq!(links_of(&host), "host0 lo");
+    println!("{}", host.ok(&["ip", "-br", "link", "show", "master", "br0"]));
+    reaches_outside(&host, "host0");
+    let mac = host.in_guest("m", &["cat", "/sys/class/net/host0/address"]).stdout;
+    reboot(&host);
+    host.sh_ok("coracle show m -p host-interface | grep vb-m && ip link show vb-m | grep 'master br0'");
+    assert_eq!(host.in_guest("m", &["cat", "/sys/class/net/host0/address"]).stdout, mac);
+    host.coracle(&["stop", "m"]);
+    host.assert_clean_stop("m");
+    before.assert_same(&host);
+    // None of this name is found before anything is made.
+    host.define("m", "[network]\nbridge = \"br7\"\n");
+    assert_ne!(host.exec(&["coracle", "start", "m"]).status, 0);
+    assert!(host.coracle(&["status", "m"]).contains("there is no bridge 'br7'"));
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_macvlan_and_further_pairs() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    start(&host, "mode = \"macvlan\"\nmacvlan = [\"up0\"]\nveth-extra = [\"ve-extra:extra0\"]");
+    assert_eq!(links_of(&host), "extra0 lo mv-up0");
+    reaches_outside(&host, "mv-up0");
+    host.sh_ok("ip addr add 203.0.113.1/24 dev ve-extra");
+    let script = "ip addr add 203.0.113.2/24 dev extra0; ping -c1 -W5 203.0.113.1";
+    host.in_guest("m", &["sh", "-c", script]).success("reach the host by the further pair");
+    reboot(&host);
+    reaches_outside(&host, "mv-up0");
+    host.coracle(&["stop", "m"]);
+    before.assert_same(&host);
+    // Beside its own link.
+    start(&host, "macvlan = [\"up0:lan0\"]");
+    assert_eq!(links_of(&host), "host0 lan0 lo");
+    host.in_guest("m", &["ping", "-c1", "-W5", "host"]).success("reach the host by its link");
+    reaches_outside(&host, "lan0");
+    // The same again at once: nothing of the boot before is in its way.
+    for _ in 0..3 {
+        host.coracle(&["restart", "m"]);
+        host.in_guest("m", &["sh", "-c", "ip link show lan0 | grep -q LOWER_UP"]).success("it is up");
+    }
+    host.sh_ok("kill -9 $(coracle show m -p supervisor | cut -d= -f2)");
+    host.wait_for_unit("m", "failed");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn an_interface_goes_in_and_comes_back() {
+    let host = host();
+    host.sh_ok("ip link property add dev up0 altname the-uplink; ip link set up0 down");
+    let before = Snapshot::take(&host);
+    let link = host.ok(&["ip", "-d", "link", "show", "up0"]);
+    start(&host, "mode = \"interface\"\ninterface = [\"up0:lan0\"]");
+    assert_eq!(links_of(&host), "lan0 lo");
+    host.sh_ok("! ip link show up0");
+    reaches_outside(&host, "lan0");
+    // The guest calls it otherwise, and reboots.
+    host.in_guest("m", &["sh", "-c", "ip link set lan0 down; ip link set lan0 name mine"])
+        .success("rename it");
+    reboot(&host);
+    reaches_outside(&host, "lan0");
+    host.coracle(&["stop", "m"]);
+    let altname = |text: String| text.contains("altname the-uplink");
+    assert!(altname(link) && altname(host.ok(&["ip", "-d", "link", "show", "up0"])));
+    before.assert_same(&host);
+    // Whoever is killed, at whatever moment.
+    host.coracle(&["start", "m"]);
+    host.in_guest("m", &["sh", "-c", "ip link set lan0 down; ip link set lan0 name mine"])
+        .success("rename it");
+    host.sh_ok("kill -9 $(coracle show m -p supervisor | cut -d= -f2)");
+    host.wait_for_unit("m", "failed");
+    before.assert_same(&host);
+    for delay in [10, 20, 30, 40, 50, 60, 75, 90, 120] {
+        host.sh(&format!(
+            "coracle start m & one=$!; sleep 0.{delay:03}; p=$(systemctl show -P MainPID coracle@m); \
+             [ $p = 0 ] || kill -9 $p; wait $one"
+        ));
+        host.sh("coracle stop m; systemctl reset-failed coracle@m");
+        before.assert_same(&host);
+    }
+    println!("back after each kill:\n{}", host.ok(&["ip", "-br", "link", "show", "up0"]));
+    host.stop();
+}
+
+#[test]
+fn a_network_namespace_that_is_there() {
+    let host = host();
+    // Root of a user namespace has no rights over it, as to listen at a low port.
+    host.sh_ok("ip netns exec outside sysctl -q net.ipv4.ip_unprivileged_port_start=0");
+    let before = Snapshot::take(&host);
+    start(&host, "namespace-path = \"/run/netns/outside\"");
+    assert_eq!(links_of(&host), "lo out0");
+    let there = host.ok(&["stat", "-Lc", "%i", "/run/netns/outside"]);
+    let leader = host.machine_leader("m");
+    assert_eq!(host.ok(&["stat", "-Lc", "%i", &format!("/proc/{leader}/ns/net")]), there);
+    let supervisor = host.property("m", "supervisor");
+    assert_ne!(host.ok(&["stat", "-Lc", "%i", &format!("/proc/{supervisor}/ns/net")]), there);
+    // What the guest serves is there.
+    host.sh_ok("ip addr add 198.51.100.9/24 dev up0");
+    host.wait_for_page("198.51.100.1");
+    host.sh_ok("ip addr del 198.51.100.9/24 dev up0");
+    host.coracle(&["stop", "m"]);
+    before.assert_same(&host);
+    host.define("m", "[network]\nnamespace-path = \"/etc/hostname\"\n");
+    assert_ne!(host.exec(&["coracle", "start", "m"]).status, 0);
+    let status = host.coracle(&["status", "m"]);
+    assert!(status.contains("cannot join the network namespace '/etc/hostname'"), "{status}");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn what_cannot_be_is_said_before_anything_is_made() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    for (network, why) in [
+        ("macvlan = [\"eth7\"]", "the host has no interface 'eth7'"),
+        ("interface = [\"lo\"]", "two interfaces of the machine are called 'lo'"),
+        ("interface = [\"lo:x\"]", "the host's loopback interface stays with the host"),
+        ("veth-extra = [\"up0:x\"]", "interface 'up0' exists, and is not the machine's"),
+        // The kernel of the machine that tests run on has none.
+        ("mode = \"ipvlan\"\nipvlan = [\"up0\"]", "ipvlan"),
+    ] {
+        host.define("m", &format!("[network]\n{network}\n"));
+        let started = host.exec(&["coracle", "start", "m"]);
+        if started.status == 0 && network.contains("ipvlan") {
+            reaches_outside(&host, "iv-up0");
+            host.coracle(&["stop", "m"]);
+            continue;
+        }
+        let said = host.exec(&["coracle", "status", "m"]);
+        let said = format!("{}{}{}", started.stderr, said.stdout, said.stderr);
+        assert!(started.status != 0 && said.contains(why), "{network}\n{said}");
+        before.assert_same(&host);
+    }
+    host.stop();
+}

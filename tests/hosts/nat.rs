@@ -1,0 +1,211 @@
+//! The way out on a host with nothing set up: masquerade, forwarding, no forged addresses, and nothing left after.
+
+use crate::support::{Host, LONG, Snapshot};
+use std::time::Instant;
+
+/// The web server outside tells who asks.
+const WHO: &str = "
+mkdir /srv/www/cgi-bin
+printf '#!/bin/sh\\necho; echo \"$REMOTE_ADDR\"\\n' >/srv/www/cgi-bin/who; chmod 755 /srv/www/cgi-bin/who
+";
+
+fn host_with_outside(guests: &[&str]) -> Host {
+    let host = Host::start(guests);
+    host.add_outside_with_page();
+    host.sh_ok(WHO);
+    host.sh_ok("machinectl -q list");
+    host
+}
+
+/// What the server outside says, and in how many milliseconds.
+#[track_caller]
+fn who_asks(host: &Host, guest: &str, server: &str) -> (String, u128) {
+    let start = Instant::now();
+    let url = format!("http://{server}/cgi-bin/who");
+    let out = host.in_guest(guest, &["busybox", "wget", "-T", "2", "-q", "-O", "-", &url]);
+    (out.success("the page outside").stdout.trim().to_owned(), start.elapsed().as_millis())
+}
+
+#[test]
+fn a_machine_reaches_the_outside_by_both_families() {
+    let host = host_with_outside(&["busybox"]);
+    // A new network namespace has the IPv4 switches of the machine.
+    host.sh_ok("sysctl -q net.ipv4.ip_forward=0");
+    assert_eq!(host.read("/proc/sys/net/ipv6/conf/all/forwarding"), "0\n");
+    host.start_machine("busybox");
+    for (server, source) in [("192.0.2.2", "::ffff:192.0.2.1"), ("[2001:db8::2]", "2001:db8::1")] {
+        let (who, took) = who_asks(&host, "busybox", server);
+        assert!(who.contains(source), "{server}: {who}");
+        println!("{server} saw {who} after {took} ms");
+    }
+    println!("{}", host.ok(&["nft", "list", "table", "inet", "coracle"]));
+    // The host keeps the routes that it has by router advertisements, and takes none from a machine.
+    assert_eq!(host.read("/proc/sys/net/ipv6/conf/up0/accept_ra"), "2\n");
+    assert_eq!(host.read("/proc/sys/net/ipv6/conf/ve-busybox/accept_ra"), "0\n");
+    // Nobody gets in from outside by the address of the machine.
+    let address = host.address("busybox");
+    host.sh_ok(&format!("ip -n outside route add {address} via 192.0.2.1"));
+    let knock = format!("ip netns exec outside timeout 2 {}", crate::support::fetch(&address));
+    assert_ne!(host.sh(&knock).status, 0);
+    host.coracle(&["stop", "busybox"]);
+    // Forwarding stays on, with the anycast routes of a router.
+    let before = Snapshot::take(&host);
+    host.coracle(&["start", "busybox"]);
+    who_asks(&host, "busybox", "192.0.2.2");
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// Every kind of `/etc/resolv.conf`: none, a file, links that dangle into `/run`, a link elsewhere.
+#[test]
+fn a_machine_asks_the_name_servers_of_its_host() {
+    let host = host_with_outside(&["busybox"]);
+    let seen = |setup: &str, definition: &str| {
+        host.sh_ok(&format!("cd /var/lib/machines/busybox/etc && rm -f resolv.conf && {{ {setup}; }}"));
+        host.define("busybox", definition);
+        host.coracle(&["start", "busybox"]);
+        let text = host.in_guest("busybox", &["cat", "/etc/resolv.conf"]).stdout;
+        host.coracle(&["stop", "busybox"]);
+        text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("|")
+    };
+    // The host's file has the stub of resolved alone, which no machine can reach.
+    assert!(host.read("/etc/resolv.conf").contains("nameserver 127.0.0.53"));
+    host.sh_ok("resolvectl dns up0 192.0.2.2 2001:db8::2; resolvectl domain up0 example");
+    let expected = "nameserver 192.0.2.2|nameserver 2001:db8::2|search example";
+    for setup in [
+        "true",
+        "echo nameserver 203.0.113.1 >resolv.conf",
+        "ln -s ../run/systemd/resolve/stub-resolv.conf resolv.conf",
+        "ln -s /run/resolvconf/resolv.conf resolv.conf",
+    ] {
+        assert_eq!(seen(setup, ""), expected, "{setup}");
+    }
+    let own = "echo nameserver 203.0.113.1 >resolv.conf";
+    assert_eq!(seen(own, "[root]\nread-only = true\n"), expected);
+    assert_eq!(seen(own, "[network]\nresolv-conf = \"off\"\n"), "nameserver 203.0.113.1");
+    assert_eq!(seen("ln -s mine resolv.conf; echo 1 >mine", ""), "1");
+    // A link to a file of the host is one inside the tree.
+    host.sh_ok("echo untouched >/run/bait");
+    assert_eq!(seen("ln -s /run/bait resolv.conf", ""), expected);
+    assert_eq!(host.read("/run/bait"), "untouched\n");
+    host.stop();
+}
+
+#[test]
+fn a_forged_address_goes_nowhere() {
+    let host = host_with_outside(&["busybox"]);
+    host.start_machine("busybox");
+    who_asks(&host, "busybox", "192.0.2.2");
+    // The host's own words to many, which its link hears as well, are dropped too: so they are counted first.
+    let dropped = || {
+        host.sh_ok("nft list chain inet coracle guard | sed -n 's/^.*packets \\([0-9]*\\) .* drop$/\\1/p' | tail -n1")
+    };
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let before = dropped();
+    // Another source address: a route back exists, so only the guard stops it.
+    host.in_guest("busybox", &["ip", "addr", "add", "198.51.100.7/32", "dev", "host0"]).success("add");
+    host.sh_ok("ip route add 198.51.100.7 dev ve-busybox");
+    let forged = ["ping", "-c1", "-W1", "-I", "198.51.100.7", "192.0.2.2"];
+    assert_ne!(host.in_guest("busybox", &forged).status, 0);
+    assert_ne!(dropped(), before);
+    // The host's own loopback is not the machine's, though forwarded ports make the host answer it on these links:
+    // the filter at the entry of the link drops such packets before any rule.
+    host.sh_ok(
+        "in_guest() { nsenter -t $(machinectl show busybox -p Leader --value) -n \"$@\"; }
+         in_guest sysctl -q net.ipv4.conf.host0.route_localnet=1 net.ipv4.conf.all.route_localnet=1
+         in_guest ip route del local 127.0.0.0/8 dev lo table local; in_guest ip route add 127.0.0.9 dev host0
+         in_guest ip neigh add 127.0.0.9 lladdr $(cat /sys/class/net/ve-busybox/address) dev host0
+         ! in_guest ping -c1 -W1 127.0.0.9",
+    );
+    // Another link-layer address with the right source address.
+    let mac = "ip link set host0 down; ip link set host0 address 02:00:00:00:00:01; ip link set host0 up";
+    host.in_guest("busybox", &["sh", "-c", mac]).success("change the link-layer address");
+    let host_address = host.property("busybox", "host-addresses");
+    let host_address = host_address.split(' ').next().expect("an address");
+    assert_ne!(host.in_guest("busybox", &["ping", "-c1", "-W1", host_address]).status, 0);
+    println!("{}", host.ok(&["nft", "list", "chain", "inet", "coracle", "guard"]));
+    // What nft(8) shows of it, it also reads: rules are saved so.
+    host.define(
+        "busybox",
+        "[network]\nrate-in = \"1G\"\nrate-out = \"1G\"\negress = [\"192.0.2.0/24\", \"2001:db8::/32\"]\n",
+    );
+    host.coracle(&["restart", "busybox"]);
+    host.sh_ok(
+        "nft list chain inet coracle sent; nft list ruleset >/run/saved; nft --check --file /run/saved",
+    );
+    host.coracle(&["stop", "busybox"]);
+    host.stop();
+}
+
+#[test]
+fn a_killed_supervisor_and_two_starts_at_once_leave_the_table_right() {
+    let names = ["a", "b", "c"];
+    let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    for name in names {
+        host.define(name, "");
+    }
+    let elements =
+        || host.sh("nft list set inet coracle links | grep -o 've-[a-c]' | sort -u | tr -d '\\n'").stdout;
+    for _ in 0..3 {
+        host.sh_ok("for m in a b c; do coracle start $m & done; wait");
+        assert_eq!(elements(), "ve-ave-bve-c");
+        host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
+        host.wait_until(LONG, "systemctl is-failed coracle@a || systemctl is-active coracle@a");
+        host.wait_until(LONG, "test \"$(nft list set inet coracle links | grep -o 've-[a-c]' | sort -u | tr -d '\\n')\" = ve-bve-c");
+        host.sh_ok("for m in a b c; do coracle stop $m & done; wait; systemctl reset-failed");
+        assert_ne!(host.sh("nft list table inet coracle").status, 0, "the table goes with the last");
+    }
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// Runs a program on a kernel that says of nftables what one without it says.
+const WITHOUT_NFTABLES: &str = r#"
+$filter = join "", map { pack "SCCL", @$_ }
+    [0x20, 0, 0, 0], [0x15, 0, 5, 41],      # the call is socket
+    [0x20, 0, 0, 16], [0x15, 0, 3, 16],     # of netlink
+    [0x20, 0, 0, 32], [0x15, 0, 1, 12],     # for netfilter
+    [0x06, 0, 0, 0x0005005d], [0x06, 0, 0, 0x7fff0000];
+$program = pack "Sx6P", 8, $filter;
+syscall(157, 22, 2, $program, 0, 0) == 0 or die "seccomp: $!";
+exec @ARGV;
+"#;
+
+#[test]
+fn a_kernel_without_nat_leaves_a_machine_its_host() {
+    let host = Host::start(&["busybox"]);
+    host.write("/run/without.pl", WITHOUT_NFTABLES);
+    host.sh_ok(
+        "mkdir -p /run/systemd/system/coracle@.service.d; \
+         exec=$(systemctl cat coracle@.service | sed -n 's/^ExecStart=//p'); \
+         printf '[Service]\\nExecStart=\\nExecStart=perl /run/without.pl %s\\n' \"$exec\" \
+         >/run/systemd/system/coracle@.service.d/a.conf; systemctl daemon-reload; machinectl -q list",
+    );
+    let before = Snapshot::take(&host);
+    host.start_machine("busybox");
+    host.wait_for_page(&host.address("busybox"));
+    let host_address = host.property("busybox", "host-addresses");
+    let host_address = host_address.split(' ').next().expect("an address");
+    host.in_guest("busybox", &["ping", "-c1", "-W5", host_address]).success("reach the host");
+    let log = host.unit_journal("busybox");
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("no more than its host")).collect();
+    println!("{said:?}");
+    assert_eq!(said.len(), 1, "{log}");
+    assert_ne!(host.sh("nft list table inet coracle").status, 0);
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.define("busybox", "[network]\nports = [\"8080:80\"]\n");
+    assert_ne!(host.exec(&["coracle", "start", "busybox"]).status, 0);
+    let status = host.coracle(&["status", "busybox"]);
+    println!("{status}");
+    assert!(status.contains("cannot forward ports: cannot set up the firewall"), "{status}");
+    host.sh_ok("systemctl reset-failed");
+    before.assert_same(&host);
+    host.stop();
+}

@@ -1,0 +1,242 @@
+//! Machines on hosts whose firewall others rule: the real firewalld and ufw, Docker's chains as it makes them, a
+//! ruleset written by hand that drops what it does not know. Packets flow, and the rules of the others are afterwards
+//! what they were, byte for byte.
+
+use crate::support::{Host, LONG, Snapshot};
+
+/// What dockerd 28 makes with iptables-nft on a host with one network, in its order.
+const DOCKER: &str = "
+for i in iptables ip6tables; do
+$i -P FORWARD DROP
+for c in DOCKER DOCKER-FORWARD DOCKER-BRIDGE DOCKER-CT DOCKER-ISOLATION-STAGE-1 DOCKER-ISOLATION-STAGE-2; do $i -N $c; done
+$i -I FORWARD -j DOCKER-FORWARD
+$i -A DOCKER-FORWARD -j DOCKER-CT
+$i -A DOCKER-FORWARD -j DOCKER-ISOLATION-STAGE-1
+$i -A DOCKER-FORWARD -j DOCKER-BRIDGE
+$i -A DOCKER-FORWARD -i docker0 -j ACCEPT
+$i -A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+$i -A DOCKER-BRIDGE -o docker0 -j DOCKER
+$i -A DOCKER ! -i docker0 -o docker0 -j DROP
+$i -A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+$i -A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
+$i -N DOCKER-USER
+$i -I FORWARD -j DOCKER-USER
+$i -t nat -N DOCKER
+$i -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+done
+";
+
+/// A server's firewall as people write it.
+const BY_HAND: &str = r#"
+table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		iif "lo" accept
+		ct state { established, related } accept
+		iifname "up0" meta l4proto { icmp, ipv6-icmp } accept
+		iifname "up0" tcp dport { 22, 8080 } accept
+		log prefix "dropped "
+	}
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		counter reject with icmpx admin-prohibited comment "no router"
+	}
+	chain output {
+		type filter hook output priority filter; policy drop;
+		oif "lo" accept
+		ct state established,related accept
+		oifname "up0" accept
+	}
+}
+table ip6 mine {
+	chain forward {
+		type filter hook forward priority 10; policy drop;
+	}
+}
+"#;
+
+fn host() -> Host {
+    let host =
+        Host::builder().on("host-neighbours").guest_as("busybox", "a").guest_as("busybox", "b").start();
+    host.add_outside_with_page();
+    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.define("a", "[network]\nports = [\"8080:80\"]\n");
+    host.define("b", "");
+    host
+}
+
+fn ruleset(host: &Host) -> String {
+    host.sh_ok("nft -s list ruleset")
+}
+
+/// Asks in every way that machines are used by.
+#[track_caller]
+fn assert_flows(host: &Host) {
+    for server in ["192.0.2.2", "[2001:db8::2]"] {
+        let url = format!("http://{server}/");
+        for guest in ["a", "b"] {
+            let out = host.in_guest(guest, &["busybox", "wget", "-T", "3", "-q", "-O", "-", &url]);
+            assert_eq!(
+                out.status,
+                0,
+                "{guest} to {server}: {out}\n{}",
+                host.sh("journalctl -b -u 'coracle@*' -u firewalld -o short-monotonic --no-pager").stdout
+            );
+        }
+    }
+    for port in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
+        host.wait_until(
+            std::time::Duration::from_secs(10),
+            &format!("ip netns exec outside {} | grep 'hello from busybox'", crate::support::fetch(port)),
+        );
+    }
+    let b = host.address("b");
+    host.in_guest("a", &["ping", "-c1", "-W2", &b]).success("a machine from a machine");
+}
+
+/// The whole of it: before, with machines, with one, after a kill, after.
+fn assert_lives_beside(host: &Host) -> String {
+    let rules = ruleset(host);
+    let before = Snapshot::take(host);
+    host.coracle(&["start", "a", "b"]);
+    assert_flows(host);
+    let journal = host.unit_journal("a") + &host.unit_journal("b");
+    let told: Vec<&str> = journal.lines().filter(|line| line.contains("letting")).collect();
+    let told = format!("{} lines of rules before and after\n{}", rules.lines().count(), told.join("\n"));
+    host.coracle(&["stop", "b"]);
+    host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
+    host.wait_for_unit("a", "failed");
+    host.sh_ok("systemctl reset-failed");
+    host.wait_until(LONG, "! nft list table inet coracle");
+    assert_eq!(ruleset(host), rules);
+    before.assert_same(host);
+    told
+}
+
+#[test]
+fn beside_firewalld() {
+    let host = host();
+    host.sh_ok("systemctl start firewalld; firewall-cmd -q --permanent --zone=public --add-interface=up0");
+    println!("{}", assert_lives_beside(&host));
+    host.coracle(&["start", "a", "b"]);
+    for what in ["firewall-cmd -q --reload", "systemctl restart firewalld"] {
+        host.sh_ok(what);
+        assert_flows(&host);
+        println!("after '{what}' packets flow");
+    }
+    println!("{}", host.ok(&["firewall-cmd", "--zone=coracle", "--list-all"]));
+    // The host itself stays closed to machines.
+    host.sh_ok("busybox httpd -f -p 7000 -h /srv/www >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    let gateway = host.property("a", "host-addresses").split(' ').next().expect("one").to_owned();
+    host.in_guest("a", &["ping", "-c1", "-W2", &gateway]).success("the host answers ICMP");
+    let url = format!("http://{gateway}:7000/");
+    assert_ne!(host.in_guest("a", &["busybox", "wget", "-T", "2", "-q", "-O", "-", &url]).status, 0);
+    host.sh_ok("kill $(cat /run/httpd.pid)");
+    host.coracle(&["stop", "a", "b"]);
+    host.stop();
+}
+
+#[test]
+fn beside_docker() {
+    let host = host();
+    host.sh_ok(DOCKER);
+    let user = host.sh_ok("iptables -A DOCKER-USER -i ve-a -d 203.0.113.0/24 -j DROP; iptables -S");
+    println!("{}", assert_lives_beside(&host));
+    host.coracle(&["start", "a"]);
+    // Docker's own tool can read what we wrote.
+    let with = host.sh_ok("iptables -S; ip6tables -S DOCKER-USER");
+    println!("{}", with.lines().filter(|line| line.contains("coracle")).collect::<Vec<_>>().join("\n"));
+    assert!(
+        with.contains("-A DOCKER-USER -i ve-a -m comment --comment \"machines of coracle: ve-a\" -j ACCEPT"),
+        "{with}"
+    );
+    host.coracle(&["stop", "a"]);
+    assert_eq!(host.sh_ok("iptables -S"), user);
+    host.stop();
+}
+
+#[test]
+fn docker_that_comes_later() {
+    let host = host();
+    // A table that is not as we make it, as of another version, is made anew.
+    host.sh_ok("nft add table inet coracle");
+    host.coracle(&["start", "a", "b"]);
+    assert_flows(&host);
+    // What dockerd's unit is to us: a unit that makes rules.
+    host.write("/run/docker.sh", DOCKER);
+    host.write(
+        "/etc/systemd/system/docker.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=sh -e /run/docker.sh\n",
+    );
+    host.sh_ok("systemctl daemon-reload; systemctl start docker; sleep 0.5");
+    host.wait_until(LONG, "systemctl is-active coracle-refit@docker");
+    assert_flows(&host);
+    // Somebody flushes everything, ours with it.
+    host.write("/etc/nftables.conf", "flush ruleset\n");
+    host.sh_ok("systemctl start nftables");
+    host.wait_until(LONG, "systemctl is-active coracle-refit@nftables");
+    assert_flows(&host);
+    host.write("/etc/nftables.conf", &format!("flush ruleset\n{BY_HAND}"));
+    host.sh_ok("systemctl reload nftables");
+    host.wait_until(LONG, "nft list chain inet filter forward | grep coracle");
+    assert_flows(&host);
+    host.coracle(&["stop", "a", "b"]);
+    host.stop();
+}
+
+#[test]
+fn beside_rules_written_by_hand() {
+    let host = host();
+    host.write("/run/rules.nft", BY_HAND);
+    host.sh_ok("nft -f /run/rules.nft");
+    println!("{}", assert_lives_beside(&host));
+    host.coracle(&["start", "a"]);
+    println!("{}", host.sh_ok("nft list table inet filter"));
+    host.coracle(&["stop", "a"]);
+    host.stop();
+}
+
+#[test]
+fn beside_ufw() {
+    let host = host();
+    host.sh_ok("ufw allow 8080/tcp; ufw --force enable");
+    host.sh_ok("iptables -S FORWARD | grep -q 'P FORWARD DROP'");
+    println!("{}", assert_lives_beside(&host));
+    host.stop();
+}
+
+/// Docker has the kernel filter bridges as it filters routers: then its rules stand between the machines of a zone too.
+#[test]
+fn a_zone_beside_docker() {
+    let host = host();
+    host.sh_ok(DOCKER);
+    let zoned = "[network]\nmode = \"zone\"\nzone = \"lan\"\n";
+    host.define("a", &format!("{zoned}ports = [\"8080:80\"]\n"));
+    host.define("b", zoned);
+    for filtered in [0, 1] {
+        host.sh_ok(&format!(
+            "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {filtered} >$f; done"
+        ));
+        println!("bridges filtered: {filtered}; {}", assert_lives_beside(&host));
+        // By the port where the host itself asks, at its loopback addresses: not at ::1 where bridges are filtered.
+        let before = Snapshot::take(&host);
+        host.coracle(&["start", "a", "b"]);
+        host.wait_until(
+            LONG,
+            &format!("{} | grep 'hello from busybox'", crate::support::fetch("127.0.0.1:8080")),
+        );
+        let by_ipv6 =
+            format!("timeout 2 {} | grep 'hello from busybox'", crate::support::fetch("[::1]:8080"));
+        assert_eq!(host.sh(&by_ipv6).status == 0, filtered == 0, "filtered: {filtered}");
+        assert_eq!(host.unit_journal("a").contains("ports do not answer at ::1"), filtered == 1);
+        for address in host.property("b", "addresses").split(' ') {
+            let url = format!("http://{}/", crate::support::bracketed(address));
+            host.in_guest("a", &["busybox", "wget", "-T", "3", "-q", "-O", "-", &url]).success("its zone");
+        }
+        host.coracle(&["stop", "a", "b"]);
+        before.assert_same(&host);
+    }
+    host.stop();
+}

@@ -1,0 +1,247 @@
+//! Containers in machines: podman's and ours in one with users of its own (`security.nesting`), and ours on a host that
+//! is a machine whose root is the host's. `CORACLE_HOST_BY=coracle` has every other test of the host suite run on such a
+//! host; here is what shows that it is one, and a machine's life on it.
+
+use crate::support::{Host, Output, Snapshot, install, trees};
+
+#[test]
+fn a_machine_is_a_host_of_machines() {
+    let host = Host::builder().in_coracle().guest("busybox").guest("trixie").start();
+    // What nested-host.sh makes says so here.
+    assert_ne!(host.read("/run/host/container-manager").trim(), "nested-host");
+    host.sh_ok("machinectl -q list");
+    let before = Snapshot::take(&host);
+    host.start_machine("busybox");
+    host.define("trixie", "");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    for name in ["busybox", "trixie"] {
+        host.assert_registered(name, true);
+        host.ok(&["ping", "-c1", "-W5", &host.address(name)]);
+        let map = host.in_guest(name, &["cat", "/proc/self/uid_map"]).success("the id map");
+        assert!(!map.stdout.contains(" 0 4294967295"), "users of its own, two levels deep: {map}");
+    }
+    assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
+    let leader = host.machine_leader("busybox");
+    host.coracle(&["reboot", "busybox"]);
+    host.wait_for_reboot("busybox", leader);
+    host.coracle(&["stop", "busybox", "trixie"]);
+    for name in ["busybox", "trixie"] {
+        host.assert_clean_stop(name);
+        host.assert_registered(name, false);
+    }
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// What a machine with users of its own needs to run containers, and a guest that has podman and coracle: `outer`, with
+/// a tree for both in it.
+fn outer(definition: &str) -> (Host, Snapshot) {
+    let host = Host::builder().guest_as("trixie-nesting", "outer").start();
+    host.add_guest("busybox", "outer/srv/box");
+    trees::copy(&install::staged().join("usr"), &host.machines().join("outer/usr"));
+    host.define("outer", definition);
+    let before = Snapshot::take(&host);
+    host.coracle(&["start", "--wait=ready", "outer"]);
+    (host, before)
+}
+
+/// Runs a shell script in it, with the rights and in the cgroup of its processes.
+fn inside(host: &Host, script: &str) -> Output {
+    host.exec(&["coracle", "exec", "-T", "outer", "--", "sh", "-euc", script])
+}
+
+/// Where no hierarchy has the controller, podman's default limit on processes is an error.
+const PODMAN: &str = "podman run --rm --pids-limit=0";
+
+#[test]
+fn podman_runs_in_a_machine_that_nests() {
+    let (host, before) = outer("[security]\nnesting = true\n");
+    let inside = |script: &str| inside(&host, script);
+    let out = inside(&format!("{PODMAN} --rootfs /srv/box sh -c 'hostname -i; id -u; echo $$'"));
+    let lines: Vec<&str> = out.stdout.lines().collect();
+    assert!(lines.len() == 3 && lines[0].starts_with("10.88.") && lines[1..] == ["0", "1"], "{out}");
+    // An image, with an overlay, which root of a user namespace mounts by itself.
+    let script = format!(
+        "tar -C /srv/box --exclude=./dev -c . | podman import -q - box:1 >/dev/null && \
+         {PODMAN} box:1 sh -c 'grep -c \" / / .* overlay \" /proc/self/mountinfo; echo written >/file && cat /file; exit 7'"
+    );
+    let out = inside(&script);
+    assert_eq!((out.status, out.stdout.as_str()), (7, "1\nwritten\n"), "{out}");
+    assert_eq!(host.in_guest("outer", &["systemctl", "is-system-running"]).stdout, "running\n");
+    // What it is open for is said.
+    let said = host.coracle(&["inspect", "--security", "outer"]);
+    for opened in ["the filter lets '@keyring' through", "procfs is full", "tun and fuse"] {
+        assert!(said.contains(opened), "{opened}: {said}");
+    }
+    host.coracle(&["stop", "outer"]);
+    host.assert_clean_stop("outer");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn coracle_runs_in_a_machine_that_nests() {
+    let (host, before) = outer("[security]\nnesting = true\n");
+    let inside = |script: &str| inside(&host, script);
+    let out = inside("coracle run -q -D /srv/box sh -c 'hostname; echo $$; exit 7'");
+    assert_eq!((out.status, out.stdout.as_str()), (7, "box\n1\n"), "{out}");
+    // A machine that is a unit, with users, a link and a firewall of its own, two levels deep.
+    let define = "mkdir -p /etc/coracle/machines.d; mount -t tmpfs -o mode=700 none /var/lib/machines; \
+                  (cd /srv/box && tar --exclude='./dev/*' -c .) | (mkdir /var/lib/machines/inner; tar -C /var/lib/machines/inner -x); \
+                  systemctl start systemd-machined; coracle start inner";
+    inside(define).success("start the inner one");
+    let map = inside("coracle exec inner -- cat /proc/self/uid_map").success("the id map");
+    let words: Vec<u32> = map.stdout.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert!(words[1] >= 524_288 && words[1] < 1_048_576 && words[2] == 65536, "{map}");
+    inside("ping -c1 -W5 $(coracle show inner -p addresses | sed 's/.*=//; s/ .*//')").success("its address");
+    inside("machinectl show inner -p Leader").success("it is registered");
+    assert!(inside("coracle list --no-legend").stdout.contains("running"));
+    inside("coracle stop inner && systemctl is-system-running").success("stop it");
+    // One whose tree cannot be mapped says so, and runs without users of its own.
+    let out = inside(
+        "mkdir -p /root/other; tar -C /srv/box --exclude='./dev/*' -c . | tar -C /root/other -x; printf '[root]\\ndirectory = \"/root/other\"\\n' >/etc/coracle/machines.d/other.toml; \
+                      coracle start other",
+    );
+    assert!(out.status == 1 && out.stderr.contains("users.private = \"no\""), "{out}");
+    inside(
+        "printf '[users]\\nprivate = \"no\"\\n' >>/etc/coracle/machines.d/other.toml; \
+            coracle start other && coracle stop other",
+    )
+    .success("the host's users");
+    host.coracle(&["stop", "outer"]);
+    host.assert_clean_stop("outer");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn services_of_a_default_machine_have_a_proc_of_their_own() {
+    let host = Host::start(&["trixie"]);
+    host.define("trixie", "");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    let unit = |words: &[&str]| {
+        let run = ["coracle", "exec", "trixie", "--", "systemd-run", "-q", "--wait", "--pipe"];
+        host.exec(&[&run, words].concat())
+    };
+    let out = unit(&["-p", "ProtectProc=invisible", "-p", "User=nobody", "sh", "-c", "cat /proc/1/comm"]);
+    assert_eq!(out.stdout, "", "{out}");
+    assert_ne!(unit(&["-p", "ProcSubset=pid", "cat", "/proc/meminfo"]).status, 0);
+    let out =
+        unit(&["-p", "PrivatePIDs=yes", "cut", "-d ", "-f1", "/proc/self/stat"]).success("PrivatePIDs=");
+    assert_eq!(out.stdout, "1\n", "{out}");
+    let out = unit(&["-p", "PrivatePIDs=yes", "cat", "/proc/1/comm"]).success("PrivatePIDs=");
+    assert_eq!(out.stdout, "cat\n", "{out}");
+    host.coracle(&["stop", "trixie"]);
+    host.stop();
+}
+
+#[test]
+fn a_machine_that_does_not_nest_stays_closed() {
+    let (host, before) = outer("[security]\nprocfs = \"masked\"\n");
+    let inside = |script: &str| inside(&host, script);
+    for (container, word) in [
+        (format!("{PODMAN} --network=none --rootfs /srv/box true"), "permi"),
+        ("coracle run -q -D /srv/box true".to_owned(), "security.nesting = true"),
+        ("mount -t proc none /mnt".to_owned(), "too revealing"),
+        ("cat /dev/fuse".to_owned(), "No such file"),
+        ("cat /dev/net/tun".to_owned(), "No such file"),
+        ("ls /run/host/full".to_owned(), "No such file"),
+        ("setpriv --reuid=70000 true".to_owned(), "Invalid argument"),
+    ] {
+        let out = inside(&container);
+        assert!(out.status != 0 && out.stderr.contains(word), "{container}: {out}");
+    }
+    let said = host.coracle(&["inspect", "--security", "outer"]);
+    assert!(!said.contains("@keyring") && !said.contains("containers inside"), "{said}");
+    host.coracle(&["stop", "outer"]);
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// A host with podman, and Debian's tree with coracle in it as the root of containers.
+#[test]
+fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
+    let host = Host::builder().on("host-bench").guest("busybox").guest_as("trixie", "outer").start();
+    trees::copy(&install::staged().join("usr"), &host.machines().join("outer/usr"));
+    let tree = "/var/lib/machines/busybox";
+    let podman = |options: &str| {
+        let script = format!(
+            "podman --storage-driver=vfs run --rm --pids-limit=0 --network=none {options} -v {tree}:/srv/box --rootfs /var/lib/machines/outer \
+             coracle run -D /srv/box sh -c 'echo PID $$'"
+        );
+        host.sh(&script)
+    };
+    let notices = |out: &Output| out.stderr.matches("no cgroup of its own").count();
+    // With what a privileged container has, and with a hierarchy that is read-only.
+    for options in
+        ["--privileged", "--cap-add=all --security-opt seccomp=unconfined --security-opt unmask=all"]
+    {
+        let out = podman(options);
+        assert!(out.status == 0 && out.stdout.contains("PID 1"), "{options}: {out}");
+        assert!(notices(&out) <= 1, "{options}: {out}");
+    }
+    // One without the rights for it says so before it does anything.
+    let out = podman("");
+    assert!(out.status == 125 && out.stderr.contains("(--privileged)"), "{out}");
+    let script = format!(
+        "mount -t tmpfs none /run/systemd; mount -o remount,bind,ro /sys/fs/cgroup; coracle run -D {tree} sh -c 'echo PID $$'"
+    );
+    let out = host.exec(&["unshare", "-m", "sh", "-euc", &script]);
+    assert!(out.status == 0 && out.stdout.contains("PID 1") && notices(&out) == 1, "{out}");
+    // A chroot at a mount point, and in a directory without procfs.
+    for prepare in [
+        "mount --rbind / /mnt",
+        "mkdir /mnt/in; mount -t tmpfs none /mnt; mkdir /mnt/in; cp -a /usr/bin /mnt/in",
+    ] {
+        let script = format!(
+            "{prepare}; cd /mnt; root=/mnt; [ ! -d in ] || root=/mnt/in; mkdir -p $root/usr; \
+             [ -d $root/usr/bin ] || mount --rbind /usr $root/usr; for l in bin lib lib64; do [ -e $root/$l ] || ln -s usr/$l $root/$l; done; \
+             chroot $root coracle run -D {tree} true"
+        );
+        let out = host.exec(&["unshare", "-m", "sh", "-uc", &script]);
+        assert!(out.status == 125 && out.stderr.contains("runs in a chroot"), "{out}");
+    }
+    host.stop();
+}
+
+#[test]
+fn trees_with_links_left_mounts_and_no_usr_boot() {
+    let host = Host::start(&["busybox", "trixie"]);
+    let tree = "/var/lib/machines/busybox";
+    let run = |words: &str| host.sh(&format!("coracle run -q -U -D {tree} {words}"));
+    host.sh_ok(&format!("mount -t proc proc {tree}/proc; mkdir -p '{tree}/srv/a b'; mount --bind /var/tmp '{tree}/srv/a b'; touch /var/tmp/file"));
+    let out = run("stat -c %u '/srv/a b/file'");
+    assert_eq!((out.status, out.stdout.as_str()), (0, "0\n"), "{out}");
+    host.sh_ok(&format!(
+        "mkdir -p {tree}/var/cache; mount -t overlay overlay -o lowerdir=/usr/share:/usr/lib {tree}/var/cache"
+    ));
+    let out = run("true");
+    assert!(out.status == 125 && out.stderr.contains(&format!("umount '{tree}/var/cache'")), "{out}");
+    host.sh_ok(&format!("umount {tree}/var/cache {tree}/proc '{tree}/srv/a b'"));
+    host.sh_ok(&format!("cd {tree}; rm -r tmp; mkdir -p sysroot/tmp; ln -s sysroot/tmp tmp"));
+    run("touch /tmp/file").success("/tmp is a link");
+    host.sh_ok(&format!("cd {tree}; rm tmp; mkdir tmp; test ! -e sysroot/tmp/file"));
+    // All of /usr from the host, and no /usr at all.
+    host.sh_ok(
+        "cd /var/lib/machines; mkdir -p empty/etc; cp -L /etc/os-release empty/etc; \
+         for link in bin sbin lib lib64; do ln -s usr/$link empty/$link; done; \
+         mkdir -p bare/store bare/sbin bare/etc; cp busybox/usr/bin/busybox bare/store; cp -L /etc/os-release bare/etc; \
+         ln -s /store/busybox bare/sbin/init; echo '::respawn:/store/busybox sleep 1000' >bare/etc/inittab",
+    );
+    host.define(
+        "empty",
+        "[[mount]]\nsource = \"/usr\"\nread-only = true\nmap-ids = false\n[boot]\nwait = \"running\"\n",
+    );
+    host.define("bare", "");
+    host.coracle(&["start", "empty", "bare"]);
+    host.coracle(&["stop", "bare"]);
+    host.coracle(&["terminate", "empty"]);
+    // systemd mounts /dev/mqueue, and another one for a service in another IPC namespace.
+    host.start_machine("trixie");
+    let unit = "systemd-run -q --wait -p IPCNamespacePath=/proc/1/ns/ipc sh -c 'test -d /dev/mqueue'";
+    host.exec(&["coracle", "exec", "-T", "trixie", "--", "sh", "-c", unit]).success("IPCNamespacePath=");
+    let mounts = host.in_guest("trixie", &["cat", "/proc/mounts"]).stdout;
+    assert!(mounts.contains(" /dev/mqueue mqueue "), "{mounts}");
+    host.coracle(&["stop", "trixie"]);
+    host.stop();
+}

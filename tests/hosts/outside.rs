@@ -1,0 +1,88 @@
+//! How soon a machine is connected: from PID 1 to the first answer from beyond its host, by both families and by name,
+//! as its own programs see it, whatever its init.
+
+use crate::support::{Host, LONG};
+
+/// Started as early as each init starts anything. Times are of the kernel's clock since it started PID 1.
+const FIRST: &str = r#"#!/bin/sh
+since() { busybox awk -v up="$(busybox cut -d ' ' -f 1 /proc/uptime)" '{ sub(/.*\) /, ""); print up - $20 / 100 }' /proc/1/stat; }
+ask() {
+	said=$(busybox wget -T 20 -q -O - "http://$2/" 2>&1)
+	echo "first: $1 $(since) $said" >/dev/console
+}
+echo "first: begun $(since)" >/dev/console
+ask IPv4 192.0.2.2 & ask IPv6 '[2001:db8::2]' & ask name server.example & wait
+"#;
+
+const UNIT: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/first.sh\n";
+
+/// A name server that knows every name by one address.
+const SERVERS: &str = r#"
+ip netns exec outside sh -c 'perl /run/names.pl >/dev/null 2>&1 & echo $! >/run/names.pid'
+resolvectl dns up0 192.0.2.2; resolvectl domain up0 example
+machinectl -q list
+"#;
+
+const NAMES: &str = r#"
+use Socket;
+socket(S, AF_INET, SOCK_DGRAM, 0) or die;
+bind(S, pack_sockaddr_in(53, inet_aton("192.0.2.2"))) or die;
+while ($from = recv(S, $ask, 512, 0)) {
+    ($id, $rest) = unpack "n x10 a*", $ask;
+    $name = substr $rest, 0, index($rest, "\0") + 1;
+    $kind = unpack "n", substr $rest, length $name, 2;
+    $answer = $kind == 1 ? pack("n n n N n a4", 0xc00c, 1, 1, 60, 4, inet_aton("192.0.2.2")) : "";
+    send S, pack("n n n n n n", $id, 0x8180, 1, $kind == 1, 0, 0) . $name . pack("n n", $kind, 1) . $answer, 0, $from;
+}
+"#;
+
+/// A guest, and the script on the host that has its init start the program.
+const GUESTS: [(&str, &str, &str); 4] = [
+    ("busybox", "busybox", "sed -i '1a/first.sh &' etc/rcS"),
+    ("sysvinit", "sysvinit", "sed -i '/^si::/i fi::sysinit:/first.sh </dev/null &' etc/inittab"),
+    ("trixie", "plain", ""),
+    ("trixie", "networkd", "chroot . systemctl -q enable systemd-networkd"),
+];
+
+#[test]
+fn a_machine_is_connected_when_its_first_program_runs() {
+    let host = GUESTS.iter().fold(Host::builder(), |all, (tree, name, _)| all.guest_as(tree, name)).start();
+    host.add_outside_with_page();
+    host.write("/run/names.pl", NAMES);
+    host.sh_ok(SERVERS);
+    // The host's own addresses are its own by now.
+    host.wait_until(
+        LONG,
+        "! ip -6 addr show tentative | grep . && ! ip -n outside -6 addr show tentative | grep .",
+    );
+    for (tree, name, setup) in GUESTS {
+        let root = format!("/var/lib/machines/{name}");
+        host.write(&format!("{root}/first.sh"), FIRST);
+        host.sh_ok(&format!("cd {root}; chmod 755 first.sh; {setup}"));
+        if tree == "trixie" {
+            host.write(&format!("{root}/etc/systemd/system/first.service"), UNIT);
+            host.sh_ok(&format!(
+                "cd {root}/etc/systemd/system; mkdir -p sysinit.target.wants; \
+                 ln -s ../first.service sysinit.target.wants/"
+            ));
+        }
+        host.define(name, "");
+        host.coracle(&["start", "--wait=running", name]);
+        let mut times = Vec::new();
+        for what in ["begun", "IPv4", "IPv6", "name"] {
+            host.wait_for_console(name, &format!("first: {what} "));
+            let said = host.console(name);
+            let found = said.lines().find_map(|line| line.split_once(&format!("first: {what} ")));
+            let words = found.map_or("", |(_, words)| words.trim());
+            let (time, said) = words.split_once(' ').unwrap_or((words, ""));
+            times.push((what, time.to_owned()));
+            // It has all before PID 1 runs: it asks once, and is answered.
+            assert_eq!(said, if what == "begun" { "" } else { "hello from outside" }, "{name}: {what}");
+        }
+        println!("{name}, seconds since PID 1: {times:?}");
+        host.coracle(&["stop", name]);
+        host.assert_clean_stop(name);
+    }
+    host.sh_ok("kill $(cat /run/names.pid)");
+    host.stop();
+}

@@ -1,0 +1,218 @@
+//! Ports of the host that lead to machines: from outside, from the host by its own address and by its loopback
+//! addresses, from machines; datagrams, ranges, and who has a port that is taken.
+
+use crate::support::{Host, LONG, Snapshot};
+
+const PORTS: &str = r#"[network]
+ports = ["8080:80", "127.0.0.1:8081:80", "[::1]:8082:80", "5353:53/udp", "8000-8003:9000-9003"]
+"#;
+
+const UDP_SERVER: &str = r#"
+use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6);
+socket(S, AF_INET6, SOCK_DGRAM, 0) or die;
+bind(S, pack_sockaddr_in6(53, inet_pton(AF_INET6, "::"))) or die;
+while ($from = recv(S, $text, 99, 0)) { send(S, "heard $text", 0, $from) }
+"#;
+
+fn page(url: &str) -> String {
+    format!("timeout 2 {} | grep -q 'hello from busybox'", crate::support::fetch(url))
+}
+
+#[test]
+fn a_port_answers_from_everywhere() {
+    let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
+    host.add_outside();
+    host.sh_ok("machinectl -q list");
+    // The address of another family has to be there before, and the routes of a router.
+    host.start_machine("b");
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    let before = Snapshot::take(&host);
+    host.define("a", PORTS);
+    host.coracle(&["start", "a"]);
+    let address = host.address("a");
+    host.wait_for_page(&address);
+    println!("{}", host.ok(&["nft", "list", "map", "inet", "coracle", "ports4"]));
+    for url in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
+        host.wait_until(LONG, &format!("ip netns exec outside {}", page(url)));
+        println!("from outside by {url}: answers");
+    }
+    for url in [
+        "192.0.2.1:8080",
+        "[2001:db8::1]:8080",
+        "127.0.0.1:8080",
+        "[::1]:8080",
+        "127.0.0.1:8081",
+        "[::1]:8082",
+    ] {
+        let answers = host.sh(&page(url)).status == 0;
+        println!("from the host by {url}: {answers}");
+        assert!(answers, "{url}\n{}", host.ok(&["nft", "list", "table", "inet", "coracle"]));
+    }
+    // A port of one address is none of another.
+    for url in ["192.0.2.1:8081", "[2001:db8::1]:8082", "127.0.0.1:8083"] {
+        assert_ne!(host.sh(&page(url)).status, 0, "{url}");
+    }
+    for guest in ["a", "b"] {
+        for url in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
+            let wget = format!("busybox wget -T 2 -q -O - http://{url}/ | grep -q 'hello from busybox'");
+            host.in_guest(guest, &["sh", "-c", &wget]).success("the page by a port, from a machine");
+            println!("from machine {guest} by {url}: answers");
+        }
+    }
+    // The host's own loopback is reached by no machine, though the link lets it pass.
+    host.sh_ok("busybox httpd -f -p 127.0.0.1:7000 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid");
+    host.in_guest("a", &["ip", "route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local"]);
+    let script = "ip route add 127.0.0.1 dev host0; echo | timeout 2 busybox nc 127.0.0.1 7000";
+    assert_ne!(host.in_guest("b", &["sh", "-c", script]).status, 0);
+    assert!(host.coracle(&["status", "a"]).contains("ports: 8080:80, 127.0.0.1:8081:80, [::1]:8082:80"));
+    assert!(host.property("a", "ports").ends_with("5353:53/udp 8000-8003:9000-9003"));
+    host.coracle(&["stop", "a"]);
+    host.sh_ok("kill $(cat /run/httpd.pid)");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn datagrams_and_ranges() {
+    let host = Host::start(&["busybox"]);
+    host.add_outside();
+    host.sh_ok("machinectl -q list");
+    host.define("busybox", PORTS);
+    host.coracle(&["start", "busybox"]);
+    // Only the host has a program for datagrams: it serves in the machine's network.
+    host.write("/run/udp.pl", UDP_SERVER);
+    let leader = host.machine_leader("busybox");
+    host.sh_ok(&format!("(timeout 60 nsenter -t {leader} -n perl /run/udp.pl >/dev/null 2>&1 &)"));
+    let serve =
+        "for p in 9000 9001 9003; do (while :; do echo port $p | nc -l -p $p; done) >/dev/null 2>&1 & done";
+    host.in_guest("busybox", &["sh", "-c", serve]).success("serve");
+    for (port, guest) in [(8000, 9000), (8001, 9001), (8003, 9003)] {
+        for (from, address) in [("ip netns exec outside", "192.0.2.1"), ("", "127.0.0.1"), ("", "::1")] {
+            let ask =
+                format!("{from} timeout 3 busybox nc {address} {port} </dev/null | grep 'port {guest}'");
+            host.wait_until(LONG, &ask);
+        }
+    }
+    for (from, address) in [("ip netns exec outside", "192.0.2.1"), ("", "127.0.0.1"), ("", "::1")] {
+        let ask = format!("exec 3<>/dev/udp/{address}/5353; echo x >&3; timeout 2 head -n1 <&3");
+        let out = host.wait_until(LONG, &format!("{from} bash -c '{ask}' | grep 'heard x'"));
+        println!("a datagram to {address}:5353: {}", out.stdout.trim());
+    }
+    host.coracle(&["stop", "busybox"]);
+    host.stop();
+}
+
+#[test]
+fn a_taken_port_is_named_before_anything_is_made() {
+    let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
+    host.sh_ok("machinectl -q list");
+    host.define("a", "[network]\nports = [\"8000-8010:9000-9010\"]\n");
+    host.define("b", "[network]\nports = [\"8005:80\"]\n");
+    host.coracle(&["start", "a"]);
+    let before = Snapshot::take(&host);
+    let refused = host.exec(&["coracle", "start", "b"]);
+    assert_ne!(refused.status, 0);
+    println!("{}", refused.stderr);
+    assert!(
+        host.coracle(&["status", "b"])
+            .contains("cannot forward '8005:80': machine 'a' has '8000-8010:9000-9010'")
+    );
+    before.assert_same(&host);
+    // The other's forwarding is as it was.
+    assert_eq!(host.sh_ok("nft list map inet coracle ports4 | grep -c '6 . 8005'"), "1\n");
+    host.sh_ok("busybox httpd -f -p 8005 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    host.coracle(&["stop", "a"]);
+    assert_ne!(host.exec(&["coracle", "start", "b"]).status, 0);
+    let status = host.coracle(&["status", "b"]);
+    println!("{status}");
+    assert!(status.contains("(busybox) has port 8005/tcp of ::"), "{status}");
+    // What a machine that was killed had is free again.
+    host.sh_ok("kill $(cat /run/httpd.pid)");
+    host.coracle(&["start", "a"]);
+    host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
+    host.wait_for_unit("a", "failed");
+    host.coracle(&["start", "b"]);
+    host.wait_until(LONG, &page("127.0.0.1:8005"));
+    host.coracle(&["stop", "b"]);
+    host.stop();
+}
+
+#[test]
+fn ports_come_and_go_while_a_machine_runs() {
+    let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
+    host.add_outside();
+    host.sh_ok("machinectl -q list");
+    host.define("a", "");
+    host.define("b", "[network]\nports = [\"8005:80\"]\n");
+    host.coracle(&["start", "a", "b"]);
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    let leader = host.machine_leader("a");
+    host.write("/run/udp.pl", UDP_SERVER);
+    host.sh_ok(&format!("(timeout 60 nsenter -t {leader} -n perl /run/udp.pl >/dev/null 2>&1 &)"));
+    let idle = memory(&host);
+    println!("{}", host.coracle(&["set", "a", "network.ports=8080:80,5353:53/udp,8090-8092:78-80"]));
+    for url in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1:8092"] {
+        host.wait_until(LONG, &page(url));
+    }
+    host.wait_until(LONG, &format!("ip netns exec outside {}", page("[2001:db8::1]:8092")));
+    let ask = "exec 3<>/dev/udp/127.0.0.1/5353; echo x >&3; timeout 2 head -n1 <&3";
+    host.wait_until(LONG, &format!("bash -c '{ask}' | grep 'heard x'"));
+    assert_eq!(host.property("a", "ports"), "8080:80 5353:53/udp 8090-8092:78-80");
+    // The same processes, which hold no more than before.
+    assert_eq!(memory(&host).0, idle.0);
+    let begun = std::time::Instant::now();
+    while memory(&host).1 > idle.1 + 40 {
+        assert!(begun.elapsed() < LONG, "idle: {idle:?}, after: {:?}", memory(&host));
+    }
+    println!("supervisor and its private dirty memory, KiB: {idle:?}, after: {:?}", memory(&host));
+    assert_eq!(host.machine_leader("a"), leader);
+    println!("{}", refuses_taken_ports(&host));
+    host.wait_until(LONG, &page("127.0.0.1:8080"));
+    // One that goes, by the definition.
+    host.sh_ok("rm -r /etc/coracle/machines.d/a.toml.d");
+    host.define("a", "[network]\nports = [\"8080:80\"]\n");
+    println!("{}", host.coracle(&["apply", "a"]));
+    host.wait_until(LONG, &page("127.0.0.1:8080"));
+    assert_ne!(host.sh(&page("127.0.0.1:8092")).status, 0);
+    host.coracle(&["reboot", "a"]);
+    host.wait_until(
+        LONG,
+        &format!("[ $(coracle show a -p leader | cut -d= -f2) != {leader} ] && {}", page("127.0.0.1:8080")),
+    );
+    host.define("a", "");
+    host.coracle(&["apply", "a"]);
+    assert_ne!(host.sh(&page("127.0.0.1:8080")).status, 0);
+    let left = host.sh_ok("nft list map inet coracle ports4; nft list map inet coracle ports6");
+    assert!(left.contains("6 . 8005 :") && !left.contains(". 8080 :"), "{left}");
+    host.coracle(&["stop", "a", "b"]);
+    host.stop();
+}
+
+/// The supervisor of `a`, and its private dirty memory, KiB.
+fn memory(host: &Host) -> (u32, u64) {
+    let supervisor = host.supervisor("a");
+    let sum = format!("awk '/^Private_Dirty/ {{ print $2 }}' /proc/{supervisor}/smaps_rollup");
+    (supervisor, host.sh_ok(&sum).trim().parse().expect("a number"))
+}
+
+/// All is then as it was: the definition, the table and the record.
+fn refuses_taken_ports(host: &Host) -> String {
+    let mut said = String::new();
+    let table = || host.sh_ok("nft -s list table inet coracle");
+    let (rules, kept) = (table(), host.sh_ok("cat /etc/coracle/machines.d/a.toml.d/*"));
+    host.sh_ok("busybox httpd -f -p 8100 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    for (ports, owner) in [
+        ("8080:80,8005:80", "cannot forward '8005:80': machine 'b' has '8005:80'"),
+        ("8080:80,8100:80", "(busybox) has port 8100/tcp"),
+        ("8080:80,8079-8081:1-3", "overlap"),
+    ] {
+        let refused = host.exec(&["coracle", "set", "a", &format!("network.ports={ports}")]);
+        said.push_str(&refused.stderr);
+        assert_ne!(refused.status, 0);
+        assert!(refused.stderr.contains(owner), "{refused}");
+        assert_eq!(host.sh_ok("cat /etc/coracle/machines.d/a.toml.d/*"), kept);
+        assert_eq!(table(), rules);
+    }
+    host.sh_ok("kill $(cat /run/httpd.pid)");
+    said
+}

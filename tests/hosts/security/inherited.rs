@@ -1,0 +1,107 @@
+//! What a machine gets of whoever starts it: nothing. All of it is laid out for the guest, which looks for it.
+
+use std::time::Duration;
+
+use super::machines::{Machines, install};
+use super::probes::assert_closed;
+
+/// The probe, as it lies on the host.
+const PROBE: &str = "/var/lib/machines/own/usr/bin/probe";
+
+/// A tree of its own beside the machines that run, with the probe; `name` is the test's own.
+fn tree(machines: &Machines, name: &str) -> String {
+    let host = machines.host();
+    host.add_guest("busybox", name);
+    install(host, name, "probe");
+    install(host, name, "attacker");
+    format!("/var/lib/machines/{name}")
+}
+
+/// What the probe says in a machine that is run in the foreground by this shell line, with and without users.
+fn probe_run_by(machines: &Machines, tree: &str, line: &str) -> [String; 2] {
+    ["pick", "no"].map(|users| {
+        let run =
+            format!("coracle run -q --console=pipe --private-users={users} --private-network -D {tree}");
+        let out = machines.host().sh(&line.replace("RUN", &run));
+        out.success("the probe").stdout
+    })
+}
+
+#[test]
+fn descriptors_directories_signals_and_rights_stay_outside() {
+    let machines = Machines::shared();
+    let tree = tree(&machines, "inherits");
+    let line = "exec 5</etc 9</etc/passwd 7</; trap '' INT HUP TERM USR1; cd /etc; \
+                exec setpriv --inh-caps=+net_raw,+sys_admin,+chown --ambient-caps=+net_raw,+sys_admin --groups=4,27,33 -- RUN /usr/bin/probe";
+    for said in probe_run_by(&machines, &tree, line) {
+        let points = [
+            "descriptors of the host",
+            "working directory outside",
+            "inheritable capabilities",
+            "ambient capabilities",
+            "supplementary groups",
+            "signals ignored",
+            "signals blocked",
+            "capabilities of the host",
+        ];
+        assert_closed(&said, &points);
+    }
+    // Into machines that run already.
+    for machine in ["own", "same"] {
+        let line = format!("exec setpriv --groups=4,27,33 -- coracle exec {machine} -- probe");
+        let out = machines.host().sh(&line).success("the probe");
+        assert_closed(&out.stdout, &["supplementary groups"]);
+    }
+}
+
+#[test]
+fn keys_of_who_starts_a_machine_are_not_found_in_it() {
+    let machines = Machines::shared();
+    let tree = tree(&machines, "keys");
+    // The test's own means work: in the session that has the key, it is found.
+    let here = machines.host().sh_ok(&format!("{PROBE} with-key {PROBE}"));
+    assert!(here.contains("open\thigh\tkeys of the host"), "{here}");
+    // Refused by the filter, and not there where the filter lets the calls pass.
+    for allow in ["", "--system-call-filter=@keyring"] {
+        let line = format!("exec {PROBE} with-key RUN {allow} /usr/bin/probe");
+        for said in probe_run_by(&machines, &tree, &line) {
+            assert_closed(&said, &["keys of the host", "reads /proc/keys"]);
+            if allow.is_empty() {
+                assert_closed(&said, &["keyctl, add_key"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn abstract_sockets_of_the_host_have_no_name_inside() {
+    let machines = Machines::shared();
+    let host = machines.host();
+    let mut job = host.spawn(&[PROBE, "listen", "@hosts-own"]);
+    job.wait_for_stdout("listening", Duration::from_secs(10));
+    let here = host.ok(&[PROBE]);
+    assert!(here.contains("open\thigh\tsockets of the host by name"), "{here}");
+    for machine in ["own", "same"] {
+        assert_closed(&machines.inside(machine, &["probe"]).stdout, &["sockets of the host by name"]);
+    }
+    // Who shares the host's network is told so.
+    host.write("/etc/coracle/machines.d/open.toml", "[network]\nmode = \"host\"\n");
+    tree(&machines, "open");
+    host.ok(&["coracle", "start", "open"]);
+    let list = host.ok(&["coracle", "list"]);
+    let line = list.lines().find(|line| line.starts_with("open")).unwrap();
+    assert!(line.contains("network"), "{list}");
+    host.ok(&["coracle", "stop", "open"]);
+    job.kill();
+}
+
+#[test]
+fn a_guest_on_the_terminal_of_its_caller_cannot_type_into_it() {
+    let machines = Machines::shared();
+    let tree = tree(&machines, "typist");
+    for users in ["pick", "no"] {
+        let line = format!("coracle run -q --private-users={users} -D {tree} /usr/bin/attacker tiocsti");
+        let out = machines.host().exec_on_tty(Duration::from_secs(20), &line);
+        assert!(out.stdout.contains("refused") && !out.stdout.contains("DOOR"), "{out}");
+    }
+}

@@ -1,0 +1,30 @@
+//! Lessons of known vulnerabilities of container managers: each line a class of them, and the test that a hostile guest
+//! fails in.
+//!
+//! | class | examples | test |
+//! |---|---|---|
+//! | the runtime overwritten through `/proc/PID/exe` | CVE-2019-5736 | `doors`: `the_hosts_program_cannot_be_written_to`, `who_enters_can_be_neither_traced_nor_looked_into` |
+//! | leaked descriptors and working directories | CVE-2024-21626, CVE-2016-9962 | [`inherited`]; for `exec`, `doors`: `no_descriptor_of_the_host_comes_along` |
+//! | links and races at mount targets | CVE-2021-30465, CVE-2019-16884, CVE-2025-31133, -52565, -52881 | [`trees`] |
+//! | `/proc` or `/sys` of the image something else | CVE-2019-16884 | [`trees`] |
+//! | masks taken off | CVE-2019-16884 and kin | [`probes`] |
+//! | copies out of a container | CVE-2019-14271, CVE-2018-15664 | `doors`: `names_of_the_guest_do_nothing…`, `files_of_the_guest_neither_hang_nor_mislead`; `copy` |
+//! | traversal by archives | many | `copy`: archives |
+//! | inheritable capabilities, supplementary groups | CVE-2022-24769, CVE-2022-2989 | [`inherited`] |
+//! | `setgroups`, ranges of ids | CVE-2014-8989, CVE-2018-7169 | [`host_side`] |
+//! | TIOCSTI, TIOCLINUX | CVE-2017-5226, CVE-2023-1523 | [`probes`]; on terminals of the host, `doors`: `the_terminal_of_who_calls_is_out_of_reach` |
+//! | `release_agent` | CVE-2022-0492 | [`probes`] |
+//! | abstract sockets | CVE-2020-15257 | [`inherited`] |
+//! | keyring shared | | [`inherited`] |
+//! | metadata readable by all | CVE-2016-6349 | [`host_side`] |
+//! | the guest's bus and terminals trusted | | [`host_side`], `doors` |
+//! | a setuid program of the guest executed by a user of the host | CVE-2025-64507 | [`confinement`] |
+//! | state left when killed, frozen machines | | [`host_side`]; `faults` |
+//! | hostile definitions and names | | [`host_side`]; `config` |
+
+mod confinement;
+mod host_side;
+mod inherited;
+mod machines;
+mod probes;
+mod trees;

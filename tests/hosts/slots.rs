@@ -1,0 +1,82 @@
+//! Addresses of machines whose names choose the same ones: each has its own, whoever comes first, and keeps it.
+
+use crate::support::{Host, LONG, Snapshot};
+use coracle::host::netlink::plan::plan;
+use coracle::machine::name::Name;
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+/// Two names that choose the same addresses, and the machine's among them.
+fn alike() -> ([String; 2], Ipv4Addr) {
+    let mut seen = HashMap::new();
+    for number in 0.. {
+        let name = format!("m{number}");
+        let address = plan(&Name::new(&name).expect("a name"), &[0; 16], &[]).expect("a plan").ipv4.guest;
+        if let Some(other) = seen.insert(address, name.clone()) {
+            return ([other, name], address);
+        }
+    }
+    unreachable!("there are more names than addresses")
+}
+
+#[test]
+fn two_that_want_the_same_addresses_at_once_get_some_each() {
+    let ([one, other], wanted) = alike();
+    let host = Host::builder().guest_as("busybox", &one).guest_as("busybox", &other).start();
+    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    for name in [&one, &other] {
+        host.define(name, "");
+    }
+    let before = Snapshot::take(&host);
+    // Each alone has what its name chooses.
+    for name in [&one, &other] {
+        host.coracle(&["start", name]);
+        assert_eq!(host.address(name), wanted.to_string());
+        host.coracle(&["stop", name]);
+    }
+    before.assert_same(&host);
+    for round in 0..8 {
+        host.sh_ok(&format!("coracle start {one} & first=$!; coracle start {other} && wait $first"));
+        let addresses = [&one, &other].map(|name| host.address(name));
+        println!("{one} {other}: {addresses:?}");
+        assert_ne!(addresses[0], addresses[1]);
+        assert!(addresses.contains(&wanted.to_string()), "{addresses:?}");
+        for name in [&one, &other] {
+            for address in host.property(name, "addresses").split(' ') {
+                let place = crate::support::bracketed(address);
+                host.wait_until(
+                    LONG,
+                    &format!("{} | grep 'hello from busybox'", crate::support::fetch(&place)),
+                );
+            }
+        }
+        // Who had to make way keeps what it has by a reboot, also when the other is gone.
+        let (stays, goes) = if addresses[0] == wanted.to_string() { (&other, &one) } else { (&one, &other) };
+        if round % 2 == 0 {
+            host.coracle(&["stop", goes]);
+        } else {
+            host.sh_ok(&format!("kill -9 {}", host.supervisor(goes)));
+            host.wait_for_unit(goes, "failed");
+        }
+        let (leader, addresses) = (host.machine_leader(stays), host.property(stays, "addresses"));
+        host.wait_for_page(addresses.split(' ').next().expect("one"));
+        host.in_guest(stays, &["reboot"]);
+        host.wait_for_reboot(stays, leader);
+        host.wait_for_page(stays);
+        assert_eq!(host.property(stays, "addresses"), addresses);
+        host.coracle(&["stop", stays]);
+        before.assert_same(&host);
+    }
+    // Killed while both start.
+    for delay in [5, 20, 40, 60, 90, 130] {
+        host.sh(&format!(
+            "coracle start {one} & a=$!; coracle start {other} & b=$!; sleep 0.{delay:03}; \
+             for m in {one} {other}; do p=$(systemctl show -P MainPID coracle@$m); [ $p = 0 ] || kill -9 $p; done; \
+             wait $a; wait $b"
+        ));
+        host.sh(&format!("coracle stop {one} {other}; systemctl reset-failed coracle@{one} coracle@{other}"));
+        before.assert_same(&host);
+        host.sh_ok("! ls /run/systemd/nspawn/locks | grep coracle-");
+    }
+    host.stop();
+}

@@ -1,0 +1,262 @@
+//! Machines that are killed at random moments of their lives, and many of them at once: nothing is left, and the last
+//! costs the firewall what the first did.
+
+use crate::support::{Host, LONG, Snapshot};
+use coracle::host::netlink::plan::plan;
+use coracle::host::netlink::plan::zone::{self, Present};
+use coracle::host::nftables::{self, Added, Bounds, Member, Others, Part};
+use coracle::machine::egress::Range;
+use coracle::machine::name::Name;
+use coracle::machine::network::Zone;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// Starts machines that do not run, and kills what a unit has for a main or control process, where there is one: the
+/// launch, the supervisor, the clean-up. Says what it hit.
+const STORM: &str = r#"
+RANDOM=$1
+machines=(a b c d e f)
+hits=0
+end=$((SECONDS + 60))
+while [ $hits -lt 50 ] && [ $SECONDS -lt $end ]; do
+	m=${machines[RANDOM % 6]}
+	state=$(systemctl show -P ActiveState coracle@$m)
+	case $state in
+	inactive | failed)
+		systemctl reset-failed coracle@$m 2>/dev/null
+		systemctl start --no-block coracle@$m
+		;;
+	esac
+	sleep 0.0$((RANDOM % 10))$((RANDOM % 10))
+	state=$(systemctl show -P SubState coracle@$m)
+	for which in MainPID ControlPID; do
+		pid=$(systemctl show -P $which coracle@$m)
+		if [ "$pid" -gt 1 ] && [ $((RANDOM % 3)) -gt 0 ] && kill -9 "$pid" 2>/dev/null; then
+			hits=$((hits + 1))
+			echo "$which in $state"
+		fi
+	done
+done
+"#;
+
+#[test]
+fn a_storm_of_kills_leaves_nothing() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.add_outside();
+    host.sh_ok("machinectl -q list");
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    for (number, name) in names.iter().enumerate() {
+        let bounds = "egress = [\"192.0.2.0/24\", \"fd00::/8\"]\nrate-in = \"1G\"\nrate-out = \"1G\"\n";
+        host.define(name, &format!("[network]\nports = [\"80{number}0-80{number}5:80-85\"]\n{bounds}"));
+    }
+    // With the routes of a router.
+    host.coracle(&["start", "a"]);
+    host.coracle(&["stop", "a"]);
+    let rules = "table inet site { chain forward { type filter hook forward priority 0; policy drop; }; }";
+    host.sh_ok(&format!("nft '{rules}'"));
+    let before = Snapshot::take(&host);
+    let seed = std::process::id() % 32768;
+    host.write("/run/storm.sh", STORM);
+    let begun = Instant::now();
+    let hits = host.exec_for(LONG, &["bash", "/run/storm.sh", &seed.to_string()]).success("storm").stdout;
+    let mut kinds: Vec<&str> = hits.lines().collect();
+    kinds.sort_unstable();
+    let count = |kind: &[&str]| format!("{} of {}", kind.len(), kind[0]);
+    let kinds: Vec<String> = kinds.chunk_by(|one, other| one == other).map(count).collect();
+    println!("seed {seed}, {} kills in {:.1?}: {}", hits.lines().count(), begun.elapsed(), kinds.join(", "));
+    assert_eq!(hits.lines().count().min(50), 50, "{hits}");
+    // Whoever was killed while it cleaned up is cleaned up after by the next start.
+    host.wait_until(LONG, "! systemctl list-jobs | grep coracle@");
+    let all = [&["start"][..], &names].concat();
+    host.sh_ok("systemctl reset-failed; systemctl stop 'coracle@*'");
+    host.coracle(&all);
+    for name in names {
+        host.wait_for_page(&host.address(name));
+    }
+    host.coracle(&[&["stop"][..], &names].concat());
+    assert_ne!(host.sh("nft list table inet coracle").status, 0);
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// How many machines a whole storm has, and how many look after them at once.
+const MACHINES: usize = 50;
+const KEEPERS: usize = 4;
+
+/// Machines started and ended in every way while what they stand on is restarted: `CORACLE_STORM` seconds with all of
+/// them, or some with a few.
+#[test]
+fn a_storm_loses_no_machine_and_leaves_nothing() {
+    let whole = std::env::var("CORACLE_STORM").ok().map(|seconds| seconds.parse().expect("seconds"));
+    let (count, seconds): (usize, u64) = whole.map_or((8, 15), |seconds| (MACHINES, seconds));
+    let names: Vec<String> = (0..count).map(|number| format!("m{number}")).collect();
+    let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    host.sh_ok("machinectl -q list");
+    names.iter().for_each(|name| host.define(name, ""));
+    // With what comes with the first machine and stays.
+    host.coracle(&["start", &names[0]]);
+    host.coracle(&["stop", &names[0]]);
+    let before = Snapshot::take(&host);
+    host.write("/run/life.sh", include_str!("../storm/life.sh"));
+    host.write("/run/weather.sh", include_str!("../storm/weather.sh"));
+    let (seed, time) = (std::process::id() % 32768, seconds.to_string());
+    let mut jobs = vec![host.spawn(&["bash", "/run/weather.sh", &seed.to_string(), &time])];
+    for (number, names) in names.chunks(count.div_ceil(KEEPERS)).enumerate() {
+        let seed = (seed as usize + number).to_string();
+        let names = names.iter().map(String::as_str);
+        let command: Vec<&str> = ["bash", "/run/life.sh", &seed, &time].into_iter().chain(names).collect();
+        jobs.push(host.spawn(&command));
+    }
+    let bound = Duration::from_secs(seconds + 300);
+    let said: Vec<String> =
+        jobs.into_iter().map(|job| job.wait(bound).success("a keeper of the storm").stdout).collect();
+    let lines: Vec<&str> = said.iter().flat_map(|said| said.lines()).collect();
+    let mut counts = std::collections::BTreeMap::new();
+    for line in &lines {
+        let kind = if ["lost", "leaked", "refused"].iter().any(|bad| line.starts_with(bad)) {
+            line.split(' ').next().unwrap_or_default()
+        } else {
+            line
+        };
+        *counts.entry(kind).or_insert(0u32) += 1;
+    }
+    println!("seed {seed}, {count} machines, {seconds} s:");
+    counts.iter().for_each(|(kind, count)| println!("{count:>7} {kind}"));
+    let bad = |line: &&&str| line.starts_with("lost") || line.starts_with("leaked");
+    let bad: Vec<&str> = lines.iter().filter(bad).copied().collect();
+    let refused: Vec<&str> = lines.iter().filter(|line| line.starts_with("refused")).copied().collect();
+    println!("{}", refused.join("\n"));
+    assert_eq!(bad, [""; 0], "{} lost or leaked:\n{}", bad.len(), bad.join("\n"));
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// The part of the firewall alone, for as many machines as no test can boot.
+#[test]
+fn the_last_machine_costs_what_the_first_did() {
+    let host = Host::start(&["busybox"]);
+    host.sh_ok("machinectl -q list");
+    host.define(
+        "busybox",
+        "[network]\nports = [\"8080:80\"]\negress = [\"192.0.2.0/24\"]\nrate-in = \"1G\"\n",
+    );
+    let cycle = || {
+        let once = || {
+            let begun = Instant::now();
+            host.coracle(&["start", "busybox"]);
+            let up = begun.elapsed();
+            host.coracle(&["stop", "busybox"]);
+            (up, begun.elapsed() - up)
+        };
+        let mut all = [once(), once(), once(), once(), once()];
+        all.sort_unstable();
+        all[2]
+    };
+    let first = cycle();
+    let size = |host: &Host| {
+        host.sh_ok(
+            "nft -j list ruleset | wc -c; nft list ruleset | grep -cE 'chain|accept|drop|masq|dnat' || true",
+        )
+    };
+    host.coracle(&["start", "busybox"]);
+    let one = size(&host);
+    host.sh_ok(OTHERS);
+    let many = size(&host);
+    host.coracle(&["stop", "busybox"]);
+    let last = cycle();
+    println!("the ruleset of one, as text and in rules: {}of 300: {many}", one);
+    println!("start and stop as the first: {first:.1?}, as the 300th: {last:.1?}");
+    assert_eq!(one.lines().nth(1), many.lines().nth(1), "chains and rules never change");
+    host.stop();
+}
+
+/// What the kernel takes for one machine's part to come and to go, the medians of many; with links of their own, and in one zone.
+#[test]
+fn the_part_of_the_last_costs_what_that_of_the_first_did() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    // Of this thread alone.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    for zone in [None, Some(Zone::new("lan").expect("a zone"))] {
+        let members = members(zone.as_ref());
+        let place = zone.map_or("links of their own".into(), |zone| format!("zone {zone}"));
+        assert!(matches!(nftables::add(Part::from(&members[0])).expect("the first"), Added::Member));
+        let second = comes_and_goes(&members[1]);
+        let one = rules();
+        for member in &members[1..299] {
+            nftables::add(Part::from(member)).expect("come");
+        }
+        let last = comes_and_goes(&members[299]);
+        nftables::add(Part::from(&members[299])).expect("come");
+        let all = rules();
+        println!("{place}: comes and goes as the second: {second:.2?}, as the 300th: {last:.2?}");
+        println!("{place}: {one} rules for one, {all} for 300");
+        assert_eq!(one, all, "rules never change");
+        nftables::remove(Part::from(&members[0]), Others::default()).expect("the table");
+    }
+}
+
+/// The parts of 300 machines.
+fn members(zone: Option<&Zone>) -> Vec<Member> {
+    let mut present = Present::default();
+    let member = |number: u32| {
+        let name = Name::new(&format!("m{number}")).expect("a name");
+        let plan = match zone {
+            None => {
+                let mut plan = plan(&name, &[7; 16], &[]).expect("a plan");
+                // Each a slot of its own.
+                plan.ipv4.guest = Ipv4Addr::from_bits(0x0ab1_0000 + number * 4 + 2);
+                plan.ipv6.guest = Ipv6Addr::from_bits(0xfd00_u128 << 112 | u128::from(number) << 64 | 2);
+                plan
+            }
+            Some(zone) => zone::plan(&name, zone, &[7; 16], &[], &present).expect("a plan"),
+        };
+        present.members.push(plan.ipv4.guest);
+        let range = Range::new("192.0.2.0".parse().expect("one"), 24);
+        let bounds =
+            Bounds { egress: range.map(|range| vec![range]), rate_in: Some(1 << 30), ..Bounds::default() };
+        Member::new(&plan, &[]).within(bounds)
+    };
+    (0..300).map(member).collect()
+}
+
+/// How long a machine takes to come, and to go.
+fn comes_and_goes(member: &Member) -> [Duration; 2] {
+    let others = Others { any: true, zoned: true, same_zone: true };
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..21 {
+        let begun = Instant::now();
+        assert!(matches!(nftables::add(Part::from(member)).expect("come"), Added::Member));
+        times[0].push(begun.elapsed());
+        let begun = Instant::now();
+        nftables::remove(Part::from(member), others).expect("go");
+        times[1].push(begun.elapsed());
+    }
+    times.map(|mut times| {
+        times.sort_unstable();
+        times[10]
+    })
+}
+
+/// How many rules the tables have.
+fn rules() -> u64 {
+    nftables::counters::dropped().expect("the rules").iter().map(|chain| chain.rules).sum()
+}
+
+/// Records of 299 machines that live, as this shell does, and `refit`, which takes them into the table.
+const OTHERS: &str = r#"
+start=$(cut -d' ' -f22 /proc/1/stat)
+record=$(cat /run/coracle/busybox/state.json)
+for i in $(seq 1 299); do
+	mkdir -p /run/coracle/m$i
+	mac="[2,0,0,0,$((i / 256)),$((i % 256))]"
+	echo "$record" | perl -0pe 's/"name": "busybox"/"name": "m'$i'"/; s/ve-busybox/ve-m'$i'/g; s/"supervisor": \d+/"supervisor": 1/;
+		s/"supervisor-start": \d+/"supervisor-start": '$start'/; s/"mac": \[[^\]]*\]/"mac": '"$mac"'/; s/"ipv4": "[^"]*"/"ipv4": "10.178.'$((i / 256)).$((i % 256))'"/;
+		s/"ipv6": "[^"]*"/"ipv6": "fd12:0:0:'$i'::2"/; s/"(host|last)": 8080/"$1": '$((20000 + i))'/g' >/run/coracle/m$i/state.json
+done
+coracle refit
+[ "$(nft list set inet coracle links | grep -o 've-[a-z0-9]*' | sort -u | wc -l)" = 300 ]
+"#;

@@ -1,0 +1,213 @@
+//! A person at a real terminal: tmux(1) on this machine, and in it a shell of the nested host. Window sizes, keys, job
+//! control on both sides, a program that draws on the whole screen.
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Host, job};
+
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A window of tmux in which a shell of the host runs.
+struct Window {
+    socket: String,
+}
+
+impl Window {
+    fn open(host: &Host) -> Self {
+        let window = Self { socket: format!("coracle-test-{}", host.name()) };
+        let environment = "env -i PATH=/usr/sbin:/usr/bin HOME=/root TERM=screen PS1='host> '";
+        let shell = format!("nsenter -t {} -a {environment} bash --norc -i", host.leader());
+        window.tmux(&["new-session", "-d", "-x", "100", "-y", "30", &shell]);
+        window.sees("host>");
+        window
+    }
+
+    fn tmux(&self, words: &[&str]) -> String {
+        let mut command = Command::new("tmux");
+        command.args(["-L", &self.socket, "-f", "/dev/null"]).args(words);
+        job::run(&mut command, BOUND).success("tmux").stdout
+    }
+
+    fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// Types text and the keys that follow it, by tmux's names for them.
+    fn types(&self, text: &str, keys: &[&str]) {
+        self.tmux(&["send-keys", "-l", text]);
+        for key in keys {
+            self.tmux(&["send-keys", key]);
+        }
+    }
+
+    #[track_caller]
+    fn sees(&self, text: &str) {
+        let end = Instant::now() + BOUND;
+        while !self.screen().contains(text) {
+            assert!(Instant::now() < end, "'{text}' does not come:\n{}", self.screen());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn clear(&self) {
+        self.types("clear", &["Enter"]);
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let mut kill = Command::new("tmux");
+        let _ = kill.args(["-L", &self.socket, "kill-server"]).stderr(std::process::Stdio::null()).status();
+    }
+}
+
+#[test]
+fn a_shell_is_as_good_as_one_of_the_host() {
+    let host = Host::start(&["trixie"]);
+    host.ok(&["coracle", "start", "trixie"]);
+    let window = Window::open(&host);
+    window.types("coracle shell trixie", &["Enter"]);
+    window.sees("root@trixie");
+    // The window, at first and after it changed.
+    window.types("stty size", &["Enter"]);
+    window.sees("30 100");
+    window.types("trap 'echo changed' WINCH", &["Enter"]);
+    window.tmux(&["resize-window", "-x", "120", "-y", "40"]);
+    window.types("", &["Enter"]);
+    window.sees("changed");
+    window.types("stty size", &["Enter"]);
+    window.sees("40 120");
+    // ^C ends the command and not the shell.
+    window.types("sleep 100", &["Enter"]);
+    thread::sleep(Duration::from_millis(300));
+    window.types("", &["C-c"]);
+    window.types("echo status-$?", &["Enter"]);
+    window.sees("status-130");
+    // ^Z stops it, and it goes on.
+    window.types("sleep 200", &["Enter"]);
+    thread::sleep(Duration::from_millis(300));
+    window.types("", &["C-z"]);
+    window.sees("Stopped");
+    window.types("bg; jobs", &["Enter"]);
+    window.sees("Running");
+    window.types("kill %1; wait; exit 4", &["Enter"]);
+    window.sees("host>");
+    window.types("echo then-$?", &["Enter"]);
+    window.sees("then-4");
+    // The host's terminal is what it was.
+    window.types("stty -a | grep -c ' echo '", &["Enter"]);
+    window.sees("\n1\n");
+    host.stop();
+}
+
+#[test]
+fn streams_are_a_job_of_the_hosts_shell() {
+    let host = Host::start(&["busybox"]);
+    host.ok(&["coracle", "start", "busybox"]);
+    let window = Window::open(&host);
+    window.types(
+        "coracle exec -T busybox -- sh -c 'while :; do date +%s.%N >/tmp/now; sleep .1; done'",
+        &["Enter"],
+    );
+    host.wait_until(BOUND, "coracle exec busybox -- cat /tmp/now");
+    window.types("", &["C-z"]);
+    window.sees("Stopped");
+    // The command stands still with us, and goes on with us.
+    let now = || host.ok(&["coracle", "exec", "busybox", "--", "cat", "/tmp/now"]);
+    thread::sleep(Duration::from_millis(300));
+    let before = now();
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(before, now());
+    window.types("fg", &["Enter"]);
+    host.wait_until(
+        BOUND,
+        &format!("[ \"$(coracle exec busybox -- cat /tmp/now)\" != '{}' ]", before.trim()),
+    );
+    window.types("", &["C-c"]);
+    thread::sleep(Duration::from_millis(500));
+    window.types("echo status-$?", &["Enter"]);
+    window.sees("status-130");
+    host.wait_until(BOUND, "! coracle exec busybox -- sh -c 'ps | grep -v grep | grep tmp/now'");
+    host.stop();
+}
+
+#[test]
+fn a_screen_is_drawn() {
+    let host = Host::start(&["busybox"]);
+    host.ok(&["coracle", "start", "busybox"]);
+    let window = Window::open(&host);
+    window.types("coracle exec busybox -- vi /tmp/text", &["Enter"]);
+    window.sees("/tmp/text");
+    window.types("ihello from vi", &["Escape"]);
+    thread::sleep(Duration::from_millis(300));
+    window.sees("hello from vi");
+    // The last line of the window is vi's own.
+    window.tmux(&["resize-window", "-x", "80", "-y", "20"]);
+    window.types(":wq", &["Enter"]);
+    window.sees("host>");
+    assert_eq!(host.ok(&["coracle", "exec", "busybox", "--", "cat", "/tmp/text"]), "hello from vi\n");
+    window.clear();
+    // The console, and away from it.
+    window.types("coracle attach busybox", &["Enter"]);
+    window.sees("busybox: up");
+    window.types("", &["C-]", "C-]", "C-]"]);
+    window.sees("detached");
+    window.sees("host>");
+    host.stop();
+}
+
+/// What a command shows in a window of this size, without its prompt. No line of it is longer than the window.
+#[track_caller]
+fn shown(window: &Window, columns: u32, line: &str) -> String {
+    window.tmux(&["resize-window", "-x", &columns.to_string(), "-y", "50"]);
+    window.clear();
+    window.types(&format!("{line}; echo the-end"), &["Enter"]);
+    window.sees("\nthe-end");
+    let screen = window.screen();
+    // Joined, lines that were too long for the window are one again.
+    let joined = window.tmux(&["capture-pane", "-p", "-J"]);
+    let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+    assert_eq!(trimmed(&screen), trimmed(&joined), "lines are wrapped at {columns} columns:\n{screen}");
+    let body: Vec<_> = screen.lines().skip(1).take_while(|line| !line.starts_with("the-end")).collect();
+    body.join("\n")
+}
+
+#[test]
+fn screens_fit_narrow_and_wide_windows() {
+    let host = Host::builder().guest("trixie").guest("busybox").guest_as("busybox", "database-1").start();
+    host.define("database-1", "[users]\nprivate = \"no\"\n");
+    host.define("broken", "[root]\ndirectory = \"/srv/broken\"\n");
+    host.ok(&["coracle", "start", "--wait=ready", "trixie"]);
+    host.ok(&["coracle", "start", "busybox", "database-1"]);
+    // The kernel's own addresses of the links come a second later.
+    host.wait_until(BOUND, "! ip addr | grep tentative");
+    let window = Window::open(&host);
+    for columns in [80, 200] {
+        let list = shown(&window, columns, "coracle list");
+        for name in ["trixie", "busybox", "database-1", "running", "ADDRESSES", "UPTIME", "10."] {
+            assert!(list.contains(name), "no {name} at {columns} columns:\n{list}");
+        }
+        assert!(list.contains("UNCONFINED"), "the one without users is told of:\n{list}");
+        let status = shown(&window, columns, "coracle status trixie");
+        assert!(status.contains("leader: ") && status.contains("unit: "), "{status}");
+        let findings = shown(&window, columns, "coracle doctor");
+        assert!(
+            findings.contains("wrong: machine 'broken' has no root") && findings.contains("cure: "),
+            "{findings}"
+        );
+        let doctor = shown(&window, columns, "coracle doctor broken");
+        assert!(doctor.contains("/srv/broken"), "{doctor}");
+        window.types("coracle top -d 1", &["Enter"]);
+        window.sees("coracle top: 3 machines");
+        thread::sleep(Duration::from_millis(1500));
+        let top = window.screen();
+        println!("at {columns} columns\n{list}\n\n{status}\n\n{findings}\n\n{doctor}\n\n{}", top.trim_end());
+        assert!(top.contains("database-1") && top.lines().count() == 50, "{top}");
+        window.types("q", &[]);
+        window.sees("host>");
+    }
+    host.stop();
+}

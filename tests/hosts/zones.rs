@@ -1,0 +1,350 @@
+//! Zones: machines that see each other by name and by address, apart from all others; a bridge that is there as long
+//! as they are, whatever kills whom.
+
+use crate::support::{Host, LONG, Snapshot};
+
+fn zoned(zone: &str) -> String {
+    format!("[network]\nmode = \"zone\"\nzone = \"{zone}\"\n")
+}
+
+/// Starts a machine that is defined.
+fn start(host: &Host, name: &str) {
+    host.coracle(&["start", "--wait=running", name]);
+}
+
+/// Whether a machine gets a page of another by this name or address.
+fn sees(host: &Host, guest: &str, whom: &str) -> bool {
+    let script = format!(
+        "busybox wget -T 1 -q -O - http://{}/ | grep 'hello from busybox'",
+        crate::support::bracketed(whom)
+    );
+    host.in_guest(guest, &["sh", "-c", &script]).status == 0
+}
+
+#[track_caller]
+fn assert_sees(host: &Host, guest: &str, whom: &str) {
+    let hosts = || host.in_guest(guest, &["cat", "/etc/hosts"]).stdout;
+    assert!(sees(host, guest, whom), "{guest} does not see {whom}\n{}", hosts());
+}
+
+fn hosts_of(host: &Host, guest: &str) -> String {
+    host.in_guest(guest, &["cat", "/etc/hosts"]).success("its names").stdout
+}
+
+/// What sends a frame from 'host0' to all: its own link-layer address, protocol, packet.
+const FORGE: &str = r#"
+use Socket qw(:DEFAULT inet_pton inet_aton);
+my ($v4, $v6, $mac) = @ARGV;
+my $own = `cat /sys/class/net/host0/address 2>/dev/null` || `ip -o link show host0` ;
+$own =~ /((?:[0-9a-f]{2}:){5}[0-9a-f]{2})/ or die; $own = pack("H2" x 6, split /:/, $1);
+my $theirs = pack("H2" x 6, split /:/, $mac);
+my $index = (split /:/, `ip -o link show host0`)[0];
+my $local = "\xfe\x80" . "\0" x 6 . (substr($own, 0, 1) ^ "\x02") . substr($own, 1, 2) . "\xff\xfe" . substr($own, 3, 3);
+socket(S, 17, SOCK_RAW, 0) or die "socket: $!";
+sub frame { my ($from, $protocol, $packet) = @_;
+  my $to = pack("S n L S C C a8", 17, $protocol, $index, 0, 0, 6, "\xff" x 6);
+  send(S, "\xff" x 6 . $from . pack("n", $protocol) . $packet, 0, $to) or die "send: $!" }
+sub ip6 { my ($from, $next, $data) = @_;
+  pack("N n C C", 0x60000000, length $data, $next, 255) . $from . "\xff\x02" . "\0" x 13 . "\1" . $data }
+sub ip4 { my ($from, $data) = @_;
+  pack("C C n n n C C n", 0x45, 0, 20 + length $data, 0, 0, 64, 17, 0) . inet_aton($from) . "\xff" x 4 . $data }
+"#;
+const FORGERIES: [(&str, &str); 7] = [
+    ("an IPv6 address of another", "frame($own, 0x86dd, ip6(inet_pton(AF_INET6, $v6), 59, ''));"),
+    (
+        "an advertisement of another's IPv6 address",
+        "frame($own, 0x86dd, ip6($local, 58, pack('C C n N', 136, 0, 0, 0x20000000) . inet_pton(AF_INET6, $v6)));",
+    ),
+    (
+        "an advertisement of a router",
+        "frame($own, 0x86dd, ip6($local, 58, pack('C C n', 134, 0, 0) . chr(0) x 12));",
+    ),
+    ("an IPv4 address of another", "frame($own, 0x0800, ip4($v4, chr(0) x 8));"),
+    ("an answer by DHCP", "frame($own, 0x0800, ip4('0.0.0.0', pack('n n n n', 67, 68, 8, 0)));"),
+    (
+        "an answer by ARP with another's address",
+        "frame($own, 0x0806, pack('n n C C n', 1, 0x800, 6, 4, 2) . $own . inet_aton($v4) . $own . inet_aton($v4));",
+    ),
+    ("a link-layer address of another", "frame($theirs, 0x0800, ip4($v4, chr(0) x 8));"),
+];
+
+/// A host with busybox guests of these names.
+fn host_of(names: &[&str]) -> Host {
+    let builder = names.iter().fold(Host::builder(), |builder, name| builder.guest_as("busybox", name));
+    let host = builder.start();
+    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    host
+}
+
+/// Apart from another zone, and from a machine in none, both ways and by both families.
+#[track_caller]
+fn assert_apart(host: &Host) {
+    for (guest, others) in [("a", ["other", "alone"]), ("other", ["a", "alone"]), ("alone", ["a", "other"])] {
+        for other in others {
+            assert!(!sees(host, guest, other), "{guest} knows {other} by name");
+            for address in host.property(other, "addresses").split(' ') {
+                assert!(!sees(host, guest, address), "{guest} sees {other} by {address}");
+            }
+        }
+    }
+}
+
+/// Who asks by DHCP is told what it has; the host knows all by name.
+#[track_caller]
+fn assert_told(host: &Host) {
+    let lease =
+        host.in_guest("a", &["busybox", "udhcpc", "-f", "-n", "-q", "-i", "host0", "-s", "/bin/true"]);
+    assert!(lease.stderr.contains(&format!("lease of {} obtained", host.address("a"))), "{lease}");
+    for name in ["a", "other"] {
+        let known = host.sh_ok(&format!("getent -s mymachines ahosts {name}"));
+        assert!(
+            host.property(name, "addresses").split(' ').all(|address| known.contains(address)),
+            "{known}"
+        );
+    }
+}
+
+#[test]
+fn three_see_each_other_and_nobody_else() {
+    let host = host_of(&["a", "b", "c", "other", "alone"]);
+    host.add_outside();
+    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    let before = Snapshot::take(&host);
+    for name in ["a", "b", "c"] {
+        host.define(name, &zoned("lan"));
+        start(&host, name);
+    }
+    host.define("other", &zoned("dmz"));
+    start(&host, "other");
+    host.start_machine("alone");
+    // What nft(8) shows of the tables it also reads: rules are saved so.
+    host.sh_ok("nft list ruleset >/run/saved; nft --check --file /run/saved");
+    for name in ["a", "b", "c", "other", "alone"] {
+        let address = host.address(name);
+        host.wait_for_page(&address);
+        host.wait_for_page(name);
+    }
+    println!("{}", host.ok(&["ip", "-br", "addr"]));
+    println!("{}", hosts_of(&host, "a"));
+    // The first sees the last, which came later.
+    for guest in ["a", "b", "c"] {
+        for other in ["a", "b", "c"].iter().filter(|other| **other != guest) {
+            assert_sees(&host, guest, other);
+            assert_sees(&host, guest, &format!("{other}.lan"));
+            for address in host.property(other, "addresses").split(' ') {
+                assert_sees(&host, guest, address);
+            }
+        }
+    }
+    assert_apart(&host);
+    for guest in ["a", "other", "alone"] {
+        let host_address = host.property(guest, "host-addresses");
+        let answer = host.in_guest(guest, &["ping", "-c1", "-W5", "host"]).success("reach the host by name");
+        assert!(host_address.split(' ').any(|address| answer.stdout.contains(address)), "{}", answer.stdout);
+    }
+    assert_told(&host);
+    // The outside, under the host's address.
+    for address in ["192.0.2.2", "2001:db8::2"] {
+        host.in_guest("a", &["ping", "-c1", "-W5", address]).success("reach the outside");
+    }
+    let shown = host.coracle(&["network"]);
+    println!("$ coracle network\n{shown}");
+    for part in ["lan   vz-lan", "a b c", "vb-a", "bridge coracle  guard"] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    assert!(host.coracle(&["network", "--json"]).contains("\"bridge\": \"vz-dmz\""));
+    assert!(host.coracle(&["status", "a"]).contains("zone: lan"));
+    // Who goes is forgotten, and the bridge goes with the last.
+    host.coracle(&["stop", "b", "c", "other", "alone"]);
+    assert!(!hosts_of(&host, "a").contains("b.lan"), "{}", hosts_of(&host, "a"));
+    assert!(hosts_of(&host, "a").contains("a.lan"));
+    host.sh_ok("ip link show vz-lan && ! ip link show vz-dmz");
+    host.coracle(&["stop", "a"]);
+    host.sh_ok("! ip link show vz-lan; ! nft list table bridge coracle");
+    assert!(!host.ok(&["cat", "/var/lib/machines/a/etc/hosts"]).contains("coracle"));
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn nobody_passes_for_another() {
+    let host = host_of(&["a", "b", "thief"]);
+    for name in ["a", "b", "thief"] {
+        host.define(name, &zoned("lan"));
+        start(&host, name);
+        let address = host.address(name);
+        host.wait_for_page(&address);
+    }
+    let (a, b) = (host.address("a"), host.address("b"));
+    assert!(sees(&host, "a", &b) && sees(&host, "thief", &b));
+    // With another's address it gets nowhere, though it says so all over.
+    host.in_guest("thief", &["ip", "addr", "add", &format!("{b}/22"), "dev", "host0"]).success("take it");
+    host.in_guest("thief", &["arping", "-c3", "-w3", "-U", "-I", "host0", &b]);
+    host.in_guest("thief", &["sh", "-c", &format!("ping -I {b} -c1 -W1 {a}")]);
+    let lost = host.in_guest("thief", &["ping", "-I", &b, "-c1", "-W1", &a]);
+    assert_ne!(lost.status, 0, "{}", lost.stdout);
+    let neighbour =
+        host.in_guest("a", &["sh", "-c", &format!("ping -c1 -W2 {b} >/dev/null; ip neigh show {b}")]);
+    let mac = host.in_guest("b", &["cat", "/sys/class/net/host0/address"]).stdout;
+    assert!(neighbour.stdout.contains(mac.trim()), "{}", neighbour.stdout);
+    // Nor by IPv6, as a router, or by giving others addresses: the host counts what it drops.
+    for (what, script) in FORGERIES {
+        let dropped = |host: &Host| -> u64 {
+            let rules = host.sh_ok("nft list chain bridge coracle guard");
+            rules
+                .split("packets ")
+                .skip(1)
+                .filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok())
+                .sum()
+        };
+        let before = dropped(&host);
+        host.write("/run/forge.pl", &format!("{FORGE}{script}"));
+        let leader = host.machine_leader("thief");
+        host.sh_ok(&format!(
+            "nsenter -t {leader} -n perl /run/forge.pl {} {}",
+            host.property("b", "addresses"),
+            mac.trim()
+        ));
+        assert!(dropped(&host) > before, "{what}");
+        println!("dropped: {what}");
+    }
+    // Nor with another's link-layer address.
+    let script =
+        format!("ip link set host0 down; ip link set host0 address {}; ip link set host0 up", mac.trim());
+    host.in_guest("thief", &["sh", "-c", &script]).success("change it");
+    assert_ne!(host.in_guest("thief", &["ping", "-c1", "-W1", &a]).status, 0);
+    assert!(sees(&host, "a", &b));
+    let status = host.coracle(&["status", "thief"]);
+    println!("{status}");
+    assert!(status.contains("with a forged address"), "{status}");
+    let dropped = host.sh_ok("nft list chain bridge coracle guard | tail -n3");
+    println!("{dropped}");
+    assert!(!dropped.contains("packets 0"), "{dropped}");
+    host.coracle(&["stop", "a", "b", "thief"]);
+    host.stop();
+}
+
+#[test]
+fn whatever_the_init_and_with_networkd_on_the_host() {
+    let host = Host::builder().guest("trixie").guest_as("busybox", "b").networkd().start();
+    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    host.sh_ok("chroot /var/lib/machines/trixie systemctl -q enable systemd-networkd");
+    // The kernel that tests run on has the filter of bridges built in; with it ports of zones are not at ::1.
+    host.sh_ok("! test -e /proc/sys/net/bridge || sysctl -q net.bridge.bridge-nf-call-ip6tables=0");
+    host.define("b", &format!("{}ports = [\"8080:80\"]\n", zoned("lan")));
+    host.define("trixie", &zoned("lan"));
+    // At the first masquerade networkd makes empty tables, which stay.
+    start(&host, "b");
+    host.wait_until(LONG, "nft list table ip io.systemd.nat");
+    host.coracle(&["stop", "b"]);
+    let before = Snapshot::take(&host);
+    start(&host, "b");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    let pages = |host: &Host| {
+        let page =
+            "exec 3<>/dev/tcp/b.lan/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; grep 'hello from' <&3";
+        host.in_guest("trixie", &["bash", "-c", page]).success("a page by name");
+        host.in_guest("b", &["ping", "-c1", "-W5", "trixie"]).success("the other way");
+        for url in ["127.0.0.1:8080", "[::1]:8080"] {
+            let page = format!("timeout 2 {} | grep 'hello from busybox'", crate::support::fetch(url));
+            let seen = host.sh(&page);
+            assert_eq!(
+                seen.status,
+                0,
+                "{url}\n{}",
+                host.sh("ip -6 route show table all; nft list ruleset").stdout
+            );
+        }
+        for address in host.property("b", "host-addresses").split(' ') {
+            host.sh_ok(&format!("ip addr show dev vz-lan | grep -w {address}"));
+        }
+    };
+    pages(&host);
+    host.wait_until(LONG, "networkctl list vz-lan --no-legend | grep -w configured");
+    host.ok(&["systemctl", "restart", "systemd-networkd"]);
+    host.wait_until(LONG, "networkctl list vz-lan --no-legend | grep -w configured");
+    pages(&host);
+    // After a reboot from inside everything is as it was.
+    let (leader, addresses) = (host.machine_leader("b"), host.property("b", "addresses"));
+    host.in_guest("b", &["reboot"]);
+    host.wait_until(
+        LONG,
+        &format!("p=$(machinectl show b -p Leader --value); [ $p != {leader} ] && kill -0 $p"),
+    );
+    host.wait_for_page("b");
+    assert_eq!(host.property("b", "addresses"), addresses);
+    pages(&host);
+    assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
+    host.coracle(&["stop", "b", "trixie"]);
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn two_at_once_and_kills_at_any_moment() {
+    let host = host_of(&["a", "b", "c"]);
+    for name in ["a", "b", "c"] {
+        host.define(name, &zoned("lan"));
+    }
+    let before = Snapshot::take(&host);
+    for round in 0..4 {
+        host.sh_ok(
+            "coracle start a & one=$!; coracle start b & two=$!; coracle start c && wait $one && wait $two",
+        );
+        let addresses: Vec<String> = ["a", "b", "c"].map(|name| host.address(name)).to_vec();
+        assert!(addresses[0] != addresses[1] && addresses[1] != addresses[2], "{addresses:?}");
+        for address in &addresses {
+            host.wait_for_page(address);
+        }
+        assert_sees(&host, "a", "c");
+        assert_sees(&host, "c", "a.lan");
+        // One is killed, the others go on and forget it; then two go at once.
+        let victim = ["a", "b", "c"][round % 3];
+        host.sh_ok(&format!("kill -9 $(coracle show {victim} -p supervisor | cut -d= -f2)"));
+        host.wait_for_unit(victim, "failed");
+        let left: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| *name != victim).collect();
+        assert!(!hosts_of(&host, left[0]).contains(&format!("{victim}.lan")));
+        assert_sees(&host, left[0], left[1]);
+        host.sh_ok(&format!("coracle stop {} & one=$!; coracle stop {} && wait $one", left[0], left[1]));
+        before.assert_same(&host);
+    }
+    // Killed while they start. Whoever comes next takes a lock away that was held.
+    for delay in [5, 15, 30, 45, 60, 80, 110, 150] {
+        host.sh(&format!(
+            "coracle start a & one=$!; coracle start b & two=$!; sleep 0.{delay:03}; \
+             for m in a b; do p=$(systemctl show -P MainPID coracle@$m); [ $p = 0 ] || kill -9 $p; done; wait $one; wait $two"
+        ));
+        host.sh("coracle stop a b; systemctl reset-failed coracle@a coracle@b");
+        before.assert_same(&host);
+        host.sh_ok("! ls /run/systemd/nspawn-network-zone");
+    }
+    host.stop();
+}
+
+#[test]
+fn a_tree_that_nobody_writes_and_one_that_its_guest_does() {
+    let host = host_of(&["fixed", "free"]);
+    host.sh_ok("grep -q localhost /var/lib/machines/fixed/etc/hosts || echo '127.0.0.1 localhost' >/var/lib/machines/fixed/etc/hosts");
+    host.define("fixed", &format!("[root]\nread-only = true\n{}", zoned("lan")));
+    host.define("free", &zoned("lan"));
+    let before = Snapshot::take(&host);
+    let own = host.ok(&["cat", "/var/lib/machines/fixed/etc/hosts"]);
+    for name in ["fixed", "free"] {
+        start(&host, name);
+    }
+    let names = hosts_of(&host, "fixed");
+    assert!(names.contains("localhost") && names.contains("free free.lan"), "{names}");
+    assert_ne!(host.in_guest("fixed", &["sh", "-c", "echo x >>/etc/hosts"]).status, 0);
+    assert_eq!(host.ok(&["cat", "/var/lib/machines/fixed/etc/hosts"]), own);
+    // A guest's own lines stay, and a file in place of ours gets the names again.
+    host.in_guest("free", &["sh", "-c", "sed -i '1i 192.0.2.9 mine' /etc/hosts"]).success("edit its own");
+    host.coracle(&["restart", "fixed"]);
+    let names = hosts_of(&host, "free");
+    assert!(names.contains("192.0.2.9 mine") && names.contains("fixed fixed.lan"), "{names}");
+    host.in_guest("free", &["sh", "-c", "rm /etc/hosts; ln -s /etc/passwd /etc/hosts"]).success("a link");
+    host.coracle(&["restart", "fixed"]);
+    assert!(!host.in_guest("free", &["cat", "/etc/passwd"]).stdout.contains("lan"));
+    host.coracle(&["stop", "fixed", "free"]);
+    before.assert_same(&host);
+    host.stop();
+}
