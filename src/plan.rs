@@ -16,7 +16,7 @@ use crate::link::Sync;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
-use crate::machine::init::{Init, InitChoice};
+use crate::machine::init::{Init, InitChoice, Wait};
 use crate::machine::security::Procfs;
 use crate::machine::users::{NESTING_RANGE_SIZE, Ownership, RANGE_SIZE, Users};
 use crate::sys::mount::{Attributes, Depth};
@@ -67,6 +67,8 @@ pub struct Facts {
     pub host_os_release: String,
     /// The init found in the tree: where, and which kind.
     pub init: Option<(PathBuf, Init)>,
+    /// Whether that init, of an unknown kind, may execute another one in its own place.
+    pub init_has_successor: bool,
     /// Whether its programs need socketcall(2), or a security module makes it harmless.
     pub socketcall: bool,
     /// The user the payload runs as.
@@ -100,6 +102,22 @@ impl Facts {
     }
 }
 
+/// How the init is recognised by its running process.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Recognition {
+    /// The program that is executed as PID 1: as long as it runs, another one may follow.
+    pub program: PathBuf,
+    /// How long a program of an unknown kind may take to become another one, milliseconds. Zero for a known kind.
+    pub limit: u64,
+    /// Whether the machine counts as started when its init is recognised as one that does not report readiness, or not
+    /// recognised in time.
+    pub decides_start: bool,
+}
+
+/// How long a program that may execute an init may take until then, milliseconds; and how long any other.
+const SUCCESSOR_TIME: u64 = 10_000;
+const UNKNOWN_TIME: u64 = 200;
+
 /// Everything that is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -120,6 +138,8 @@ pub struct Plan {
     pub init: Init,
     /// Whether the machine counts as started only when the guest says so.
     pub waits_for_ready: bool,
+    /// How the init is recognised when it runs. `None` for a command, and if the definition tells the kind.
+    pub recognition: Option<Recognition>,
     /// The capabilities PID 1 keeps, a mask of bits.
     pub capabilities: u64,
     /// Whether fresh instances of procfs and sysfs can be mounted inside.
@@ -162,7 +182,21 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
         id_map: facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, id_count(machine))),
         init,
         waits_for_ready: waits_for_ready(machine, init),
+        recognition: recognition(machine, facts, init),
         console,
+    })
+}
+
+fn recognition(machine: &Machine, facts: &Facts, init: Init) -> Option<Recognition> {
+    let (program, _) = facts.init.as_ref().filter(|_| !matches!(machine.boot.init, InitChoice::Kind(_)))?;
+    Some(Recognition {
+        program: program.clone(),
+        limit: match (init, facts.init_has_successor) {
+            (Init::Unknown, true) => SUCCESSOR_TIME,
+            (Init::Unknown, false) => UNKNOWN_TIME,
+            _ => 0,
+        },
+        decides_start: machine.boot.wait == Wait::Auto,
     })
 }
 
@@ -187,11 +221,12 @@ pub fn id_count(machine: &Machine) -> u32 {
 }
 
 fn waits_for_ready(machine: &Machine, init: Init) -> bool {
-    use crate::machine::init::Wait;
+    let is_boot = matches!(machine.command.payload, Payload::Boot { .. });
     match machine.boot.wait {
         Wait::Ready => true,
         Wait::Running => false,
-        Wait::Auto => init.reports_readiness(),
+        // An unknown init is recognised first.
+        Wait::Auto => init.reports_readiness() || (is_boot && init == Init::Unknown),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod launch;
 mod manager;
 mod names;
 mod rate_limit;
+mod recognition;
 pub mod registration;
 mod repeats;
 pub mod reserve;

@@ -100,6 +100,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         machine_id: [0x11; 16],
         boot_id: [0x22; 16],
         host_os_release: "ID=debian\nVERSION_ID=\"13\"\n".into(),
+        init_has_successor: false,
         init: booting.then(|| ("/usr/lib/systemd/systemd".into(), Init::Systemd)),
         socketcall: false,
         user: root,

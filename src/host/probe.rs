@@ -5,6 +5,7 @@ use super::emulator;
 use crate::error::{Context, Error, Result};
 use crate::machine::init::{Init, InitChoice};
 use crate::machine::security::Security;
+use crate::plan::init::Successor;
 use crate::plan::step::Device;
 use crate::plan::{NamedDevice, User, init};
 use crate::sys::guest_files::Root;
@@ -15,6 +16,11 @@ use std::path::{Path, PathBuf};
 /// Where an init is looked for, as systemd-nspawn(1), `--boot`, does.
 const SBIN_INIT: &str = "/sbin/init";
 const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", SBIN_INIT];
+
+/// How many scripts in a row are followed to the init that they become.
+const SCRIPTS: u32 = 2;
+/// How many programs that a script may become are looked at.
+const SUCCESSORS: usize = 4;
 
 /// No file of a tree that we read is larger.
 const LIMIT: u64 = 16 << 20;
@@ -177,7 +183,7 @@ impl Tree {
             .map_err(|error| error.context(format!("cannot run '{}' of {}", path.display(), self.name)))?;
         let kind = match choice {
             InitChoice::Kind(kind) => *kind,
-            _ => init::recognise(&self.links(&path), &binary),
+            _ => self.recognise(&path, &binary, SCRIPTS),
         };
         Ok((path, kind))
     }
@@ -185,8 +191,31 @@ impl Tree {
     /// Whether `/sbin/init` is a known init other than systemd.
     fn has_other_init(&self) -> bool {
         let path = Path::new(SBIN_INIT);
-        let kind = self.read(path).map(|binary| init::recognise(&self.links(path), &binary));
+        let kind = self.read(path).map(|binary| self.recognise(path, &binary, SCRIPTS));
         kind.is_some_and(|kind| !matches!(kind, Init::Systemd | Init::Unknown))
+    }
+
+    /// Recognises an init by its names and its content; a script by the program that it becomes, over so many scripts.
+    fn recognise(&self, path: &Path, binary: &[u8], scripts: u32) -> Init {
+        let found = init::recognise(&self.links(path), binary);
+        if found != Init::Unknown || scripts == 0 {
+            return found;
+        }
+        let kind = |next: Successor| {
+            let binary = self.read(&next.program).unwrap_or_default();
+            match self.recognise(&next.program, &binary, scripts - 1) {
+                Init::Unknown => None,
+                // A shell, for one.
+                Init::Busybox if !next.is_init_applet() => None,
+                kind => Some(kind),
+            }
+        };
+        init::successors(binary).into_iter().take(SUCCESSORS).find_map(kind).unwrap_or(Init::Unknown)
+    }
+
+    /// Whether an init whose kind is unknown may execute another one in its own place.
+    pub fn may_have_successor(&self, path: &Path) -> bool {
+        self.read(path).is_some_and(|binary| init::may_have_successor(&binary))
     }
 
     /// What a program of the tree was built for; of a script, what its interpreter was built for. `None` if there is no
@@ -394,8 +423,10 @@ mod tests {
             ("sysvinit", "#!INIT_VERSION=sysvinit-3.14", (SBIN_INIT, Init::SysVinit)),
             ("systemd", "#!libsystemd-core-257.so", (INITS[0], Init::Systemd)),
             ("script", "#!/bin/sh\nexec /usr/lib/systemd/systemd\n", (INITS[0], Init::Systemd)),
+            ("other", "#!/bin/sh\nexec /sbin/real\n", (SBIN_INIT, Init::SysVinit)),
         ] {
-            let (root, tree) = tree(name, &[("sbin/init", own), systemd]);
+            let real = ("sbin/real", "#!INIT_VERSION=sysvinit-3.14");
+            let (root, tree) = tree(name, &[("sbin/init", own), real, systemd]);
             let found = tree.find_init(&InitChoice::Auto).unwrap();
             assert_eq!(found, (PathBuf::from(expected.0), expected.1), "{name}");
             let chosen = tree.find_init(&InitChoice::Kind(Init::Systemd)).unwrap();

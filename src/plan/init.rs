@@ -7,5 +7,7 @@ mod recognise;
 mod stop;
 
 pub use architecture::{Architecture, architecture};
-pub use recognise::recognise;
+pub use recognise::{
+    Successor, may_have_successor, recognise, recognise_process, recognise_program, successors,
+};
 pub use stop::{Missing, StopAction, orderly_reboot, orderly_stop};

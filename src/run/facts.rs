@@ -13,6 +13,7 @@ use crate::host::state::Record;
 use crate::host::{forwarding, ids, label, lock, netlink, networkd, ports, resolver, systemd1};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
+use crate::machine::init::Init;
 use crate::machine::mounts::MountKind;
 use crate::machine::network::{HostNames, Mode, ResolvConf, ResolvWay, Zone, on_demand_unit};
 use crate::machine::users::Users;
@@ -104,6 +105,9 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         machine_id: machine_id(machine, &tree),
         boot_id: probe::random_id(),
         host_os_release: probe::host_os_release(),
+        init_has_successor: init
+            .as_ref()
+            .is_some_and(|(path, kind)| *kind == Init::Unknown && tree.may_have_successor(path)),
         init,
         socketcall,
         user,

@@ -7,6 +7,7 @@ use crate::host::lease::Lease;
 use crate::host::netlink::plan::Plan as LinkPlan;
 use crate::host::state::Record;
 use crate::machine::console::Console;
+use crate::plan::Recognition;
 use crate::sys::descriptor;
 use rustix::fd::{AsFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
@@ -36,6 +37,9 @@ pub struct Terms {
     pub start_timeout: u64,
     /// Whether we are started only when the guest says so.
     pub waits_for_ready: bool,
+    /// How its init is recognised, where the definition does not tell its kind.
+    #[serde(default)]
+    pub recognition: Option<Recognition>,
     /// Whether a whole system runs, as opposed to one command.
     pub is_boot: bool,
     /// Where the console goes.

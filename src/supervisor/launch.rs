@@ -425,6 +425,7 @@ impl<'a> Launch<'a> {
                 stop_timeout: u64::try_from(machine.boot.stop_timeout.as_millis()).ok(),
                 start_timeout: u64::try_from(machine.boot.start_timeout.as_millis()).unwrap_or(u64::MAX),
                 waits_for_ready: plan.waits_for_ready,
+                recognition: plan.recognition.clone(),
                 is_boot: matches!(machine.command.payload, crate::machine::command::Payload::Boot { .. }),
                 console: plan.console,
                 machine_id: self.ask.machine_id,

@@ -27,8 +27,8 @@ pub fn give_up(record: &Record) {
         return;
     }
     let mut kept = KEPT;
-    if ["sysvinit", "runit"].contains(&record.init.as_str()) {
-        // They are asked by files, which a child reaches as the guest's root.
+    if ["sysvinit", "runit", "unknown"].contains(&record.init.as_str()) {
+        // They are asked by files, which a child reaches as the guest's root. An unknown init may become one of them.
         kept |= CapabilitySet::SETUID | CapabilitySet::SETGID;
     }
     if !record.wires.is_empty() {

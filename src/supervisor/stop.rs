@@ -33,6 +33,8 @@ enum Stage {
 pub struct Stop {
     stage: Stage,
     deadline: Option<Instant>,
+    /// The signal of the definition.
+    signal: Option<i32>,
     /// What to ask.
     actions: Vec<StopAction>,
     /// When to ask again: an init that is not up yet hears neither signal nor pipe, whoever chose the signal. One
@@ -59,6 +61,7 @@ impl Stop {
         let mut stop = Self {
             stage: Stage::Asked,
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
+            signal,
             actions: orderly_stop(init, signal),
             again: None,
             asking: Asking::default(),
@@ -74,6 +77,16 @@ impl Stop {
     fn ask(&mut self, leader: BorrowedFd<'_>, guest: Target) {
         let done = self.asking.act(&self.actions, leader, guest);
         self.again = (done != Done::All).then(|| Instant::now() + AGAIN);
+    }
+
+    /// Whether the guest is asked again now.
+    pub fn is_repeated(&self) -> bool {
+        self.stage == Stage::Asked && self.again.is_some_and(|when| when <= Instant::now())
+    }
+
+    /// Asks as this init is asked from now on.
+    pub fn ask_as(&mut self, init: Init) {
+        self.actions = orderly_stop(init, self.signal);
     }
 
     /// The guest said that it goes down.

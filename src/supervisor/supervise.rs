@@ -4,6 +4,7 @@
 mod answers;
 mod boot;
 mod inboxes;
+mod init;
 mod leave;
 mod reboots;
 mod signals;
@@ -25,11 +26,11 @@ use super::syslog::Syslog;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::host::state::Phase;
-use crate::machine::init::Init;
 use crate::paths::Paths;
 use crate::sys::process;
 use answers::{FREEZING_PAUSE, Freezing};
 use boot::Boot;
+use init::InitWatch;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
@@ -101,6 +102,7 @@ struct Loop {
     asking: Asking,
     freezing: Option<Freezing>,
     boot: Boot,
+    init: InitWatch,
     /// When a guest is booted again that has just rebooted.
     reboot_at: Option<std::time::Instant>,
     /// Whether it was asked to stop meanwhile.
@@ -137,7 +139,8 @@ enum Left {
 }
 
 fn new_epoll() -> Result<Epoll> {
-    Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| Error::from(std::io::Error::from(errno)))
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(std::io::Error::from);
+    epoll.context(|| "cannot create an epoll instance")
 }
 
 impl Loop {
@@ -156,9 +159,9 @@ impl Loop {
             locks,
         } = descriptors;
         let signals = signals::take()?;
-        let epoll = new_epoll().context(|| "cannot create an epoll instance")?;
-        let memory = rustix::io::fcntl_dupfd_cloexec(&ring, 3);
-        let memory = memory.context(|| "cannot keep the console's memory")?;
+        let epoll = new_epoll()?;
+        let memory =
+            rustix::io::fcntl_dupfd_cloexec(&ring, 3).context(|| "cannot keep the memory of the console")?;
         let guest = Guest {
             name: &terms.record.name,
             leader: terms.record.leader.unwrap_or_default(),
@@ -174,6 +177,7 @@ impl Loop {
         let boot = Boot::new(terms.record.started, Duration::from_millis(terms.start_timeout));
         let watch = Self {
             ready: terms.record.phase == Phase::Running,
+            init: InitWatch::new(&terms),
             terms,
             leader,
             notify: notify.map(Inbox::new),
@@ -242,17 +246,6 @@ impl Loop {
         self.tell_status();
     }
 
-    /// What the status line says of the guest.
-    fn status_text(&self) -> String {
-        let waits = self.boot.waits_for().filter(|_| !self.ready && self.stop.is_none());
-        waits.map_or_else(|| self.status.clone(), |unit| format!("waits for {unit}"))
-    }
-
-    fn tell_status(&mut self) {
-        let text = self.status_text();
-        self.manager.tell_status(&self.terms.record, &text);
-    }
-
     fn enter(&mut self, phase: Phase) {
         if self.terms.record.phase != phase {
             self.terms.record.phase = phase;
@@ -309,6 +302,7 @@ impl Loop {
         self.rules.iter_mut().for_each(|rules| rules.look(&paths, &self.terms.record));
         self.answer_freezing();
         self.end_late_start();
+        self.recognise();
         if let Some(stop) = &mut self.stop {
             let record = &self.terms.record;
             stop.escalate(self.leader.as_fd(), Target::of(record), record.cgroup.as_deref());
@@ -351,7 +345,7 @@ impl Loop {
             stop.kill_now();
             return;
         }
-        let init = Init::from_word(&self.terms.record.init).unwrap_or(Init::Unknown);
+        let init = self.running_init();
         let limit = self.terms.stop_timeout.map(Duration::from_millis);
         self.stop = Some(Stop::begin(
             init,
@@ -376,7 +370,7 @@ impl Loop {
 
     fn ask_to_reboot(&mut self) {
         if self.stop.is_none() && self.reboot_at.is_none() {
-            let init = Init::from_word(&self.terms.record.init).unwrap_or(Init::Unknown);
+            let init = self.running_init();
             let target = Target::of(&self.terms.record);
             super::stop::reboot(&mut self.asking, init, self.leader.as_fd(), target);
         }
@@ -386,7 +380,10 @@ impl Loop {
         let Some(inbox) = &mut self.notify else { return };
         for word in guest::hear(inbox, self.terms.record.leader.unwrap_or_default()) {
             match word {
-                Word::Ready => self.became_ready(),
+                Word::Ready => {
+                    self.recognise_ready();
+                    self.became_ready();
+                }
                 Word::Status(status) if self.stop.is_none() || !status.is_empty() => {
                     let is_new = self.boot.said(&status);
                     self.status = status;

@@ -144,3 +144,83 @@ fn went_down(host: &Host, guest: &Guest) {
         rest = &rest[at..];
     }
 }
+
+/// Programs at `/sbin/init` that become the init of a tree: a script that names it, one that does not, a link to such a
+/// script, and a program. Each makes the files that it needs.
+const LEADING: [(&str, &str); 4] = [
+    ("named", "printf '#!/bin/sh\\n[ -x /x ] || exec %s \"$@\"\\n' $INIT >init"),
+    ("unnamed", "printf '#!/bin/sh\\nread -r real </etc/real-init\\nexec $real $word \"$@\"\\n' >init"),
+    (
+        "linked",
+        "mkdir -p ../../opt; printf '#!/bin/sh\\nexec %s\\n' $INIT >../../opt/start; ln -s ../../opt/start init",
+    ),
+    ("program", "cp /tmp/wrapper init"),
+];
+
+#[test]
+fn a_program_that_becomes_an_init_is_stopped_as_that_init() {
+    let host = Host::start(&["trixie", "busybox", "sysvinit"]);
+    let wrapper = crate::support::program::build("tests/hosts/wrapper.c", &[]);
+    std::fs::copy(wrapper, host.machines().join("wrapper")).unwrap();
+    host.sh_ok("mv /var/lib/machines/wrapper /tmp/wrapper");
+    move_inits(&host);
+    std::thread::scope(|scope| {
+        let host = &host;
+        scope.spawn(move || become_init(host, "trixie", "/opt/systemd/systemd", "systemd", &[1, 3]));
+        scope.spawn(move || become_init(host, "sysvinit", "/opt/init", "sysvinit", &[1]));
+        become_init(host, "busybox", "/opt/init", "busybox", &[0, 1, 2]);
+        stays_a_script(host);
+    });
+    host.stop();
+}
+
+/// A machine with each of these programs leading to its init.
+fn become_init(host: &Host, tree: &str, init: &str, kind: &str, ways: &[usize]) {
+    host.define(tree, "");
+    for (way, script) in ways.iter().map(|way| LEADING[*way]) {
+        host.sh_ok(&format!(
+            "cd /var/lib/machines/{tree}/usr/sbin && rm -f init && INIT={init} && echo $INIT >../../etc/real-init
+             {script} && chmod 755 init"
+        ));
+        let started = std::time::Instant::now();
+        host.coracle(&["start", tree]);
+        assert!(started.elapsed() < Duration::from_secs(9), "{tree} {way}: {:?}", started.elapsed());
+        if kind == "systemd" {
+            host.in_guest(tree, &["systemctl", "is-active", "slow.service"]).success("wait for the guest");
+        }
+        assert_eq!(host.property(tree, "phase"), "running", "{tree} {way}");
+        assert_eq!(host.property(tree, "init"), kind, "{tree} {way}");
+        host.coracle(&["stop", tree]);
+        host.assert_clean_stop(tree);
+    }
+}
+
+/// Moves the inits to where only their names tell their kind; systemd is up after a unit that takes its time.
+fn move_inits(host: &Host) {
+    host.sh_ok(
+        "machinectl -q list; cd /var/lib/machines
+         mkdir -p trixie/opt/systemd busybox/opt sysvinit/opt
+         mv trixie/usr/lib/systemd/systemd trixie/opt/systemd/systemd
+         ln -s ../bin/busybox busybox/opt/init
+         mv sysvinit/usr/sbin/init sysvinit/opt/init
+         mkdir -p trixie/etc/systemd/system/multi-user.target.wants
+         printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=sleep 1\\n' \\
+             >trixie/etc/systemd/system/slow.service
+         ln -s ../slow.service trixie/etc/systemd/system/multi-user.target.wants/slow.service",
+    );
+}
+
+/// A script that becomes no other program counts as started, and ends by SIGTERM.
+fn stays_a_script(host: &Host) {
+    host.sh_ok(
+        "cd /var/lib/machines/busybox/usr/sbin && rm init
+         printf '#!/bin/sh\\ntrap \"exit 0\" TERM\\nwhile :; do sleep 9 & wait $!; done\\n' >init && chmod 755 init",
+    );
+    let started = std::time::Instant::now();
+    host.coracle(&["start", "busybox"]);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(host.property("busybox", "init"), "unknown");
+    assert_eq!(host.property("busybox", "phase"), "running");
+    host.coracle(&["stop", "busybox"]);
+    host.assert_clean_stop("busybox");
+}

@@ -1,7 +1,9 @@
-//! Which init system a tree has, by the names of the program and by words in it. Called through
+//! Which init system a tree has or a machine runs, by the names of the program and by words in it. Called through
 //! `plan::init`; how that init is stopped is `stop`'s.
 
 use crate::machine::init::Init;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Words that only the program of one init system has in it, or the script that starts it.
@@ -25,6 +27,82 @@ const MARKS: [(&[u8], Init); 8] = [
 pub fn recognise(chain: &[PathBuf], binary: &[u8]) -> Init {
     let named = chain.iter().rev().find_map(|path| by_name(path));
     named.or_else(|| by_mark(binary)).unwrap_or(Init::Unknown)
+}
+
+/// A program that a script executes in its own place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Successor {
+    /// Its absolute path.
+    pub program: PathBuf,
+    /// Its first argument, empty if there is none.
+    pub argument: String,
+}
+
+impl Successor {
+    /// Whether busybox(1) is its init applet if executed so.
+    pub fn is_init_applet(&self) -> bool {
+        let name = self.program.file_name().unwrap_or_default();
+        is_init_name(name.as_bytes()) || self.argument == "init"
+    }
+}
+
+/// Returns the programs that a script executes by `exec` and an absolute path, the last one first. Another file has none.
+pub fn successors(script: &[u8]) -> Vec<Successor> {
+    let mut found = Vec::new();
+    for line in script_lines(script) {
+        let words: Vec<&str> = line.split_whitespace().map(unquoted).collect();
+        for (at, _) in words.iter().enumerate().filter(|(_, word)| **word == "exec") {
+            let rest = words.get(at + 1..).unwrap_or_default();
+            let argument = rest.get(1).map_or_else(String::new, |word| (*word).to_owned());
+            let program = rest.first().filter(|word| word.starts_with('/')).map(PathBuf::from);
+            found.extend(program.map(|program| Successor { program, argument }));
+        }
+    }
+    found.reverse();
+    found
+}
+
+/// Whether a program whose kind is unknown may execute an init in its own place: a script with `exec`, or a program
+/// that names systemd's.
+pub fn may_have_successor(binary: &[u8]) -> bool {
+    let has_exec = script_lines(binary).any(|line| line.split_whitespace().any(|word| word == "exec"));
+    has_exec || contains(binary, b"systemd/systemd")
+}
+
+/// The lines of a script without comments; none of another file.
+fn script_lines(binary: &[u8]) -> impl Iterator<Item = &str> {
+    let text = binary.strip_prefix(b"#!").and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
+    text.lines().skip(1).map(str::trim_start).filter(|line| !line.starts_with('#'))
+}
+
+fn unquoted(word: &str) -> &str {
+    word.trim_matches(|c| matches!(c, '"' | '\'' | ';'))
+}
+
+/// Recognises the init that a process is, by the path of its program (proc_pid_exe(5)), where that decides alone.
+pub fn recognise_program(program: &Path) -> Option<Init> {
+    let bytes = program.as_os_str().as_bytes();
+    let program = Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
+    // busybox is a shell as well.
+    by_name(program).filter(|init| *init != Init::Busybox)
+}
+
+/// Recognises the init that a process is by its arguments, each ended by a NUL (proc_pid_cmdline(5)), and the content of
+/// its program.
+pub fn recognise_process(arguments: &[u8], binary: &[u8]) -> Init {
+    let mut words = arguments.split(|byte| *byte == 0);
+    let (name, argument) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    match by_mark(binary) {
+        // Its init overwrites its arguments with its name.
+        Some(Init::Busybox) if !is_init_name(name) && argument != b"init" => Init::Unknown,
+        known => known.unwrap_or(Init::Unknown),
+    }
+}
+
+/// The names by which busybox(1) is its init.
+fn is_init_name(name: &[u8]) -> bool {
+    matches!(name, b"init" | b"linuxrc")
 }
 
 /// The init system that a path names.
@@ -52,9 +130,9 @@ fn by_mark(binary: &[u8]) -> Option<Init> {
     MARKS.iter().find(|(mark, _)| contains(binary, mark)).map(|(_, init)| *init)
 }
 
-/// Whether `word`, which is not empty, occurs in `bytes`.
+/// Whether a word occurs in bytes.
 fn contains(bytes: &[u8], word: &[u8]) -> bool {
-    bytes.windows(word.len()).any(|window| window == word)
+    memchr::memmem::find(bytes, word).is_some()
 }
 
 #[cfg(test)]
@@ -99,6 +177,48 @@ mod tests {
             (b"", Init::Unknown),
         ] {
             assert_eq!(recognised(&["/sbin/init"], binary), init);
+        }
+    }
+
+    #[test]
+    fn a_script_names_the_program_that_follows_it() {
+        let script = b"#!/bin/sh\n# exec /bin/no\nexec >/dev/console 2>&1\n[ -e /x ] && exec /bin/sh\n\
+            exec \"/opt/systemd/systemd\" \"$@\"; exit 1\n";
+        let programs: Vec<_> = successors(script).into_iter().map(|next| next.program).collect();
+        assert_eq!(programs, [Path::new("/opt/systemd/systemd"), Path::new("/bin/sh")]);
+        for (line, expected) in
+            [("exec /bin/busybox init", true), ("exec /sbin/init", true), ("exec /bin/sh -l", false)]
+        {
+            let found = successors(format!("#!/bin/sh\n{line}\n").as_bytes());
+            assert_eq!(found.first().map(Successor::is_init_applet), Some(expected), "{line}");
+        }
+        assert!(may_have_successor(b"#!/bin/sh\nINIT=/x\nexec $INIT\n"));
+        assert!(may_have_successor(b"\x7fELF..\0/lib/systemd/systemd\0"));
+        for none in [&b"\x7fELF\nexec /sbin/init\n"[..], b"#!/bin/sh\nsleep 9\n# exec /sbin/init\n", b""] {
+            assert!(successors(none).is_empty() && !may_have_successor(none));
+        }
+    }
+
+    #[test]
+    fn a_process_is_recognised_by_its_program() {
+        for (path, init) in [
+            ("/opt/systemd/systemd", Some(Init::Systemd)),
+            ("/usr/lib/systemd/systemd (deleted)", Some(Init::Systemd)),
+            ("/usr/bin/busybox", None),
+            ("/usr/sbin/init", None),
+        ] {
+            assert_eq!(recognise_program(Path::new(path)), init, "{path}");
+        }
+        let busybox = b"\x7fELF..BusyBox v1.37.0";
+        for (arguments, binary, init) in [
+            (&b"/sbin/init\0"[..], &busybox[..], Init::Busybox),
+            (b"init\0\0\0\0", busybox, Init::Busybox),
+            (b"busybox\0init\0", busybox, Init::Busybox),
+            (b"/bin/sh\0/sbin/init\0", busybox, Init::Unknown),
+            (b"init [2]\0", b"\x7fELF INIT_VERSION=sysvinit-3", Init::SysVinit),
+            (b"", b"", Init::Unknown),
+        ] {
+            assert_eq!(recognise_process(arguments, binary), init);
         }
     }
 

@@ -89,6 +89,18 @@ fn running_job(line: &str) -> Option<String> {
 }
 
 impl Loop {
+    /// What the status line says of the guest.
+    pub(super) fn status_text(&self) -> String {
+        let waits = self.boot.waits_for().filter(|_| !self.ready && self.stop.is_none());
+        waits.map_or_else(|| self.status.clone(), |unit| format!("waits for {unit}"))
+    }
+
+    /// Passes it on to systemd.
+    pub(super) fn tell_status(&mut self) {
+        let text = self.status_text();
+        self.manager.tell_status(&self.terms.record, &text);
+    }
+
     /// While the guest boots and shows that it makes progress, the start timeout of the unit grows.
     pub(super) fn progress(&mut self, is_new: bool) {
         if is_new && !self.ready && self.terms.waits_for_ready && self.manager.extend_start() {

@@ -18,6 +18,7 @@ impl Loop {
             self.watch_inboxes(),
             self.start_time_left(),
             self.reboot_pause(),
+            self.init.time_left(),
             self.rules.as_ref().and_then(Rules::time_left),
             self.freezing.as_ref().map(|_| FREEZING_PAUSE),
             self.console.report_dropped(),

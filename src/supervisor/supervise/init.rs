@@ -1,0 +1,146 @@
+//! The kind of the guest's init, read off its PID 1: a script or a wrapper of the tree becomes another program when it
+//! runs. Part of the loop.
+
+use super::Loop;
+use crate::machine::init::Init;
+use crate::supervisor::handover::Terms;
+use crate::supervisor::recognition::{self, Found, Recogniser};
+use crate::supervisor::rights;
+use crate::supervisor::stop::Stop;
+use rustix::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// The first pause between two looks, which each further one doubles, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How long an unknown program that was not executed first is left to become another one.
+const UNKNOWN: Duration = Duration::from_millis(200);
+
+/// Recognises the init of a running guest.
+#[derive(Debug)]
+pub(super) struct InitWatch {
+    recogniser: Recogniser,
+    looks: Option<Looks>,
+}
+
+impl InitWatch {
+    pub(super) fn new(terms: &Terms) -> Self {
+        Self { recogniser: Recogniser::default(), looks: Looks::of(terms) }
+    }
+
+    /// The time until the next look. `None` if there is none.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.looks.as_ref().map(Looks::time_left)
+    }
+}
+
+/// The looks at a PID 1 of an unknown kind after its start.
+#[derive(Debug)]
+struct Looks {
+    next: Instant,
+    pause: Duration,
+    until: Instant,
+    is_another: bool,
+}
+
+impl Looks {
+    /// Begins. `None` if the kind is known, or was not recognised in time before.
+    fn of(terms: &Terms) -> Option<Self> {
+        let limit = terms.recognition.as_ref().map(|how| how.limit).filter(|limit| *limit > 0)?;
+        let now = Instant::now();
+        Some(Self {
+            next: now,
+            pause: FIRST_PAUSE,
+            until: now + Duration::from_millis(limit),
+            is_another: false,
+        })
+    }
+
+    fn time_left(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
+    }
+
+    /// Takes what was found, which was not an init; true if there are no more looks.
+    fn is_over(&mut self, found: Found) -> bool {
+        let now = Instant::now();
+        if found == Found::Unknown && !self.is_another {
+            self.is_another = true;
+            self.until = self.until.min(now + UNKNOWN);
+        }
+        self.next = (now + self.pause).min(self.until.max(now));
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        now >= self.until
+    }
+}
+
+impl Loop {
+    /// Returns the kind of the running init: the one of the definition, else what PID 1 is, else what the tree showed.
+    pub(super) fn running_init(&mut self) -> Init {
+        if let Found::Init(init) = self.look() {
+            self.know(init);
+        }
+        Init::from_word(&self.terms.record.init).unwrap_or(Init::Unknown)
+    }
+
+    fn look(&mut self) -> Found {
+        let Some(how) = &self.terms.recognition else { return Found::Unknown };
+        let pid = self.terms.record.leader.unwrap_or_default();
+        self.init.recogniser.look(pid, self.leader.as_fd(), &how.program)
+    }
+
+    fn know(&mut self, init: Init) {
+        if self.terms.record.init == init.as_str() {
+            return;
+        }
+        log::debug!("PID 1 of machine '{}' is {}", self.terms.record.name, init.as_str());
+        self.terms.record.init = init.as_str().into();
+        if let Err(error) = self.terms.record.write(&self.paths()) {
+            log::warn!("{error}, ignoring");
+        }
+        rights::give_up(&self.terms.record);
+    }
+
+    /// Looks at a PID 1 of an unknown kind if it is time to, also before it is asked to stop once more.
+    pub(super) fn recognise(&mut self) {
+        if self.stop.as_ref().is_some_and(Stop::is_repeated) {
+            let init = self.running_init();
+            self.stop.iter_mut().for_each(|stop| stop.ask_as(init));
+        }
+        if self.stop.is_some() || self.reboot_at.is_some() {
+            self.init.looks = None;
+        }
+        if self.init.looks.as_ref().is_none_or(|looks| !looks.time_left().is_zero()) {
+            return;
+        }
+        let found = self.look();
+        let is_init = if let Found::Init(init) = found {
+            self.know(init);
+            true
+        } else {
+            false
+        };
+        let is_over = self.init.looks.as_mut().is_some_and(|looks| looks.is_over(found));
+        if is_init || is_over {
+            self.end_recognising(found);
+        }
+    }
+
+    fn end_recognising(&mut self, found: Found) {
+        self.init.looks = None;
+        let Some(how) = &mut self.terms.recognition else { return };
+        how.limit = 0;
+        let reports = matches!(found, Found::Init(init) if init.reports_readiness());
+        if how.decides_start && !reports {
+            self.became_ready();
+        }
+    }
+
+    /// The guest says that it is up: its init does not become another one any more.
+    pub(super) fn recognise_ready(&mut self) {
+        if self.terms.recognition.is_some()
+            && let Some(init) = recognition::by_path(self.terms.record.leader.unwrap_or_default())
+        {
+            self.know(init);
+        }
+    }
+}
