@@ -21,6 +21,7 @@ pub mod networkd;
 pub mod nftables;
 pub mod ports;
 pub mod probe;
+pub mod program;
 pub mod resolved;
 pub mod resolver;
 pub mod rlimits;

@@ -106,6 +106,7 @@ mod tests {
             unit: None,
             root: None,
             unconfined: unconfined.iter().map(|word| (*word).to_owned()).collect(),
+            outdated: false,
         }
     }
 

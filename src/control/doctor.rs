@@ -7,6 +7,7 @@ mod kernel;
 mod leftovers;
 mod machine;
 mod network;
+mod programs;
 mod services;
 mod trees;
 
@@ -78,6 +79,7 @@ pub fn host(paths: &Paths, machines: &[Machine]) -> Vec<Finding> {
     findings.extend(ids::findings(paths, &names));
     findings.extend(trees::findings(paths, machines));
     findings.extend(leftovers::findings(paths));
+    findings.extend(programs::findings(paths));
     findings.sort_by_key(|finding| finding.severity);
     findings
 }

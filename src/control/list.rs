@@ -41,6 +41,8 @@ pub struct Row {
     pub root: Option<PathBuf>,
     /// What is not confined.
     pub unconfined: Vec<String>,
+    /// Whether its supervisor runs an older program than the installed one.
+    pub outdated: bool,
 }
 
 /// The columns of the list for people.
@@ -99,6 +101,7 @@ impl Row {
             unit: record.unit.clone(),
             root: Some(record.root.clone()),
             unconfined: record.unconfined_now(),
+            outdated: is_alive && record.replaced_program().is_some(),
         }
     }
 
@@ -124,6 +127,7 @@ impl Row {
             unit: Some(unit_of(name)),
             root: None,
             unconfined: Vec::new(),
+            outdated: false,
         }
     }
 }

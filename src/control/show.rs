@@ -14,7 +14,8 @@ use std::io::Write;
 pub struct Properties(Vec<(String, Value)>);
 
 /// Properties of records that are for us alone.
-const PRIVATE: [&str; 6] = ["files", "firewall", "wires", "hosts", "cgroup-is-ours", "supervisor-start"];
+const PRIVATE: [&str; 7] =
+    ["files", "firewall", "wires", "hosts", "cgroup-is-ours", "supervisor-start", "program"];
 
 /// The properties of a machine that runs; of `only` these, where any is named.
 ///

@@ -17,6 +17,7 @@ use crate::paths::Paths;
 use serde::Serialize;
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 /// How many lines of the log are shown.
 const LINES: u32 = 10;
@@ -29,6 +30,8 @@ pub struct Status {
     pub machine: Row,
     /// Process id of the supervisor, while it runs.
     pub supervisor: Option<u32>,
+    /// The program that it does not run yet, if that was replaced after the start.
+    pub newer_program: Option<PathBuf>,
     /// Machine id, 32 hex digits.
     pub machine_id: Option<String>,
     /// Why machined does not know it, while it runs.
@@ -103,6 +106,7 @@ pub fn collect(
     let stopped = defined.as_ref().filter(|_| alive.is_none());
     Ok(Status {
         supervisor: alive.map(|record| record.supervisor),
+        newer_program: alive.and_then(|record| record.replaced_program().map(Path::to_owned)),
         machine_id: record.as_ref().map(|record| record.machine_id.clone()).filter(|id| !id.is_empty()),
         unregistered: alive.filter(|record| !record.registered).map(|_| unregistered(name)),
         out_of_memory_kills: alive
@@ -180,6 +184,7 @@ impl Status {
             ("init", machine.init.clone()),
             ("leader", machine.leader.map(number)),
             ("supervisor", self.supervisor.map(number)),
+            ("program", self.newer_program.as_deref().map(|program| outdated(machine, program))),
             ("addresses", words(machine.addresses.iter().map(IpAddr::to_string).collect())),
             ("link", self.host_interface.clone()),
             ("zone", self.zone.clone()),
@@ -217,6 +222,13 @@ impl From<&UnitStatus> for Unit {
 fn unregistered(name: &Name) -> String {
     let why = if name.is_registrable() { "" } else { ", because its name contains '_'" };
     format!("does not know it{why}: machinectl and 'systemctl -M' do not find it")
+}
+
+/// What an older program than the installed one means.
+fn outdated(machine: &Row, program: &Path) -> String {
+    let is_service = machine.unit.as_ref().is_some_and(|unit| unit.ends_with(".service"));
+    let way = if is_service { "a reboot or a restart" } else { "the next run" };
+    format!("older than '{}': {way} brings the newer one", program.display())
 }
 
 /// The ports that start a machine, where systemd listens at them.
@@ -260,6 +272,7 @@ mod tests {
         let status = Status {
             machine: Row::of_unit(&name, Some("failed")),
             supervisor: None,
+            newer_program: None,
             machine_id: None,
             unregistered: None,
             host_interface: None,

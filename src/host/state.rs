@@ -4,6 +4,7 @@
 use super::hosts::Hosts;
 use super::netlink::wire::Wire;
 use super::nftables;
+use super::program::Program;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
@@ -11,7 +12,7 @@ use crate::paths::{Paths, access};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How far a machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,8 @@ pub struct Record {
     /// Start time of the supervisor in clock ticks since boot (proc(5), `stat` field 22), which
     /// tells it from a later process of the same id.
     pub supervisor_start: u64,
+    /// The program that the supervisor runs. `None` if it is unknown.
+    pub program: Option<Program>,
     /// Process id of PID 1 in the host's view.
     pub leader: Option<u32>,
     /// The word for its init, or `command`.
@@ -139,6 +142,7 @@ impl Default for Record {
             unit: None,
             supervisor: 0,
             supervisor_start: 0,
+            program: None,
             leader: None,
             init: String::new(),
             started: 0,
@@ -183,6 +187,11 @@ impl Record {
     /// Whether the supervisor that wrote this still runs.
     pub fn is_alive(&self) -> bool {
         self.supervisor != 0 && process_start(self.supervisor) == Some(self.supervisor_start)
+    }
+
+    /// Returns the place of the program that the supervisor runs, if a newer one is there.
+    pub fn replaced_program(&self) -> Option<&Path> {
+        self.program.as_ref().filter(|program| program.is_replaced()).map(Program::path)
     }
 
     /// Returns the words for what is not confined: those of its start, and `tree` if users of the host can reach one of

@@ -63,6 +63,13 @@ pub struct Terms {
     pub lived: Vec<u64>,
 }
 
+impl Terms {
+    /// Whether the supervisor is the process of a unit `coracle@.service`.
+    pub fn is_launched(&self) -> bool {
+        self.arguments.first().is_some_and(|verb| verb == "launch")
+    }
+}
+
 /// What a machine has whose launch knew no such limit.
 fn forever() -> u64 {
     u64::MAX

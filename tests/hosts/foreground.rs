@@ -130,11 +130,14 @@ fn boots_reboots_and_powers_off_in_the_foreground() {
     let (host, before) = bench();
     let mut job = host.spawn(&["coracle", "run", "-M", "fg", "-bD", TREE, "-n", "-U"]);
     job.wait_for_stdout("busybox: up", LONG);
-    let leader = host.machine_leader("fg");
+    let (leader, supervisor) = (host.machine_leader("fg"), host.supervisor("fg"));
     let address = host.address("fg");
     host.wait_for_page(&address);
+    // No unit brings a newer program: it is booted again in place.
+    host.sh_ok("cp /usr/bin/coracle /usr/bin/.coracle.new && mv /usr/bin/.coracle.new /usr/bin/coracle");
     host.ask_in_guest("fg", &["reboot"]);
     host.wait_for_reboot("fg", leader);
+    assert_eq!(host.supervisor("fg"), supervisor);
     host.wait_for_page(&address);
     assert_eq!(job.poll(), None);
     host.ask_in_guest("fg", &["poweroff"]);

@@ -50,4 +50,5 @@ mod suites;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;
+mod upgrade;
 mod zones;

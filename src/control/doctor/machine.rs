@@ -1,6 +1,6 @@
 //! One machine: why it does not run, from its definition, its flight record, its unit and its tree.
 
-use super::{Finding, Severity, network, trees};
+use super::{Finding, Severity, network, programs, trees};
 use crate::control::{block_on, unit_of, when};
 use crate::error::{Context, Result};
 use crate::host::flight::Flight;
@@ -46,6 +46,7 @@ pub fn diagnose(paths: &Paths, name: &Name, definition: Result<Machine>) -> Resu
         Some(record) if record.is_alive() => {
             findings.extend(alive(name, record));
             findings.extend(host_ids(record));
+            findings.extend(programs::of(record));
             findings.extend(record.owned_trees.iter().filter_map(|tree| trees::open(tree)));
             findings.extend(network::findings(paths, record));
             record.phase.as_str().to_owned()

@@ -3,6 +3,7 @@
 use super::super::reserve;
 use super::Ask;
 use crate::host::netlink::wire::Wire;
+use crate::host::program::Program;
 use crate::host::state::{Phase, Record, Syscalls, process_start};
 use crate::host::{ids, networkd, nftables};
 use crate::machine::command::Payload;
@@ -27,6 +28,10 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     record.unit.clone_from(&ask.unit);
     record.supervisor = pid;
     record.supervisor_start = process_start(pid).unwrap_or_default();
+    // A reboot in place executes the same program again.
+    if ask.kept.is_none() {
+        record.program = Program::current();
+    }
     record.init = match machine.command.payload {
         Payload::Boot { .. } => ask.plan.init.as_str().into(),
         Payload::Command { .. } => "command".into(),

@@ -13,6 +13,9 @@ use crate::supervisor::responder::Responder;
 use crate::supervisor::syslog::Syslog;
 use sd_notify::NotifyState;
 
+/// The exit status by which the unit is restarted (`RestartForceExitStatus=` in `units/coracle@.service`).
+const RESTART: u8 = 133;
+
 impl Loop {
     /// Leaves the loop: a reboot and a registration hand the machine on, an end cleans up.
     pub(super) fn end(mut self, left: Left) -> Result<Outcome> {
@@ -25,7 +28,7 @@ impl Loop {
             Left::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
             Left::Swollen => return Ok(Outcome::Refresh(Box::new(self.hand_on()))),
             // A reboot that was asked for while we were told to stop is a stop.
-            Left::Ended(Ending::Reboot) if self.stop.is_none() => {
+            Left::Ended(Ending::Reboot) if self.stop.is_none() && !self.is_outdated() => {
                 if self.terms.record.registered && self.reboot_at.is_none() {
                     registration::withdraw(&self.terms.record);
                 }
@@ -49,7 +52,12 @@ impl Loop {
             tail.iter().rev().take(5).rev().for_each(|line| log::error!("its console said: {line}"));
             flight::guest_failed(&self.terms, ending, why, tail);
         }
-        let text = failure.map_or_else(|| "stopped".to_owned(), |why| format!("failed: {why}"));
+        let restarts = ending == Ending::Reboot && self.stop.is_none();
+        let text = match failure {
+            _ if restarts => "restarts with the newer program".to_owned(),
+            Some(why) => format!("failed: {why}"),
+            None => "stopped".to_owned(),
+        };
         let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
         // All but the name's, so that no second machine of it begins before we are gone.
         self.locks.truncate(1);
@@ -57,7 +65,23 @@ impl Loop {
         if let Ok(name) = Name::new(&self.terms.record.name) {
             cleanup::after(&paths, &name)?;
         }
-        Ok(Outcome::Ended(if stopped { 0 } else { ending.exit_status() }))
+        Ok(Outcome::Ended(match ending.exit_status() {
+            _ if restarts => RESTART,
+            _ if stopped => 0,
+            // A guest does not restart its unit.
+            RESTART if self.terms.is_launched() => 1,
+            status => status,
+        }))
+    }
+
+    /// Whether a reboot is for systemd, since the program was replaced: the old one would read a newer definition.
+    fn is_outdated(&self) -> bool {
+        let replaced = self.terms.record.replaced_program().filter(|_| self.terms.is_launched());
+        if let Some(program) = replaced {
+            let name = &self.terms.record.name;
+            log::info!("machine '{name}' reboots, its unit restarts with the newer '{}'", program.display());
+        }
+        replaced.is_some()
     }
 
     fn hand_on(mut self) -> Running {
