@@ -283,3 +283,22 @@ fn files_are_copied_to_their_end_whatever_their_size_says() {
     host.sh_ok(&format!("coracle copy-from trixie {order} - | tar -xOf - cpu_byteorder | cmp - {order}"));
     host.stop();
 }
+
+#[test]
+fn an_overlay_of_two_file_systems_is_one_and_mounts_on_it_are_others() {
+    let host = host();
+    // Files and directories of such an overlay have different devices.
+    host.sh_ok(
+        "mkdir /run/low /run/up /srv/both; mount -t tmpfs low /run/low; mount -t tmpfs up /run/up
+         mkdir -p /run/low/d /run/up/d /run/up/work; echo low >/run/low/d/low; echo up >/run/up/new
+         mkdir /run/up/layer; mv /run/up/new /run/up/layer
+         mount -t overlay both -o lowerdir=/run/low,upperdir=/run/up/layer,workdir=/run/up/work /srv/both
+         mkdir /srv/both/other; mount -t tmpfs other /srv/both/other; touch /srv/both/other/file",
+    );
+    let out = host.exec(&["coracle", "copy-to", "trixie", "/srv/both", "/srv/both"]).success("copy");
+    assert!(out.stderr.contains("'other': it is another file system"), "{out}");
+    let list = "cd /srv/both; find . -type f | sort";
+    assert_eq!(host.ok(&["coracle", "exec", "trixie", "--", "sh", "-c", list]), "./d/low\n./new\n");
+    host.sh_ok("umount /srv/both/other /srv/both /run/low /run/up");
+    host.stop();
+}

@@ -33,6 +33,7 @@ pub struct Walk<'a, 'n, S: Sink> {
     ids: Ids,
     side: Side,
     device: u64,
+    mount: u64,
     names: HashMap<(u64, u64), PathBuf>,
 }
 
@@ -48,15 +49,19 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         sink: &'a mut S,
         notes: &'a mut Notes<'n>,
     ) -> Result<()> {
-        let device = rustix::fs::fstat(place).context(|| "cannot look at the source")?.st_dev;
-        let mut walk = Self { sink, notes, ids, side, device, names: HashMap::new() };
+        let looking = || "cannot look at the source";
+        let device = rustix::fs::fstat(place).context(looking)?.st_dev;
+        let mount = mount_of(place.as_fd()).context(looking)?;
+        let mut walk = Self { sink, notes, ids, side, device, mount, names: HashMap::new() };
         walk.entry(place, Path::new(""), 0)
     }
 
     fn entry(&mut self, place: &OwnedFd, path: &Path, depth: usize) -> Result<()> {
-        let stat = rustix::fs::fstat(place).context(|| format!("cannot look at '{}'", path.display()))?;
+        let looking = || format!("cannot look at '{}'", path.display());
+        let stat = rustix::fs::fstat(place).context(looking)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if stat.st_dev != self.device {
+        // Files of one overlayfs have the devices of its layers, and a subvolume of Btrfs has one of its own.
+        if stat.st_dev != self.device && mount_of(place.as_fd()).context(looking)? != self.mount {
             self.notes.leave_out(path, "it is another file system");
             return Ok(());
         }
