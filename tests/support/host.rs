@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::job::{self, Job, Output};
-use super::state::State;
+use super::state::{State, Storage};
 use super::{install, trees};
 
 /// The bound of a command that a test gives none.
@@ -29,6 +29,7 @@ pub struct Builder {
     networkd: bool,
     coracle: bool,
     by: By,
+    storage: Storage,
 }
 
 /// What boots a host.
@@ -95,6 +96,12 @@ impl Builder {
         self
     }
 
+    /// A host whose files lie on the machine's disk, for tests of what a disk's file system does.
+    pub fn on_disk(mut self) -> Self {
+        self.storage = Storage::Disk;
+        self
+    }
+
     /// A host on which coracle is not installed.
     pub fn without_coracle(mut self) -> Self {
         self.coracle = false;
@@ -104,7 +111,7 @@ impl Builder {
     /// Boots the host and waits until it is `running`; a degraded host fails the test.
     pub fn start(self) -> Host {
         let tree = trees::tree(&self.tree);
-        let state = State::new();
+        let state = State::new(self.storage);
         for (guest, name) in &self.guests {
             add_guest(&state, guest, name);
         }
@@ -173,7 +180,15 @@ impl Host {
             "coracle" => By::Coracle,
             other => panic!("CORACLE_HOST_BY is '{other}', which is neither empty nor 'coracle'"),
         };
-        Builder { tree, guests: Vec::new(), binds: Vec::new(), networkd: false, coracle: true, by }
+        Builder {
+            tree,
+            guests: Vec::new(),
+            binds: Vec::new(),
+            networkd: false,
+            coracle: true,
+            by,
+            storage: Storage::Memory,
+        }
     }
 
     /// Puts a copy of the guest tree at `/var/lib/machines/NAME` of the running host.
@@ -284,17 +299,20 @@ impl Host {
         self.ok(&["cat", "--", path])
     }
 
-    /// Repeats a shell script every 50 ms until it succeeds; panics with its last output at the bound.
+    /// Repeats a shell script until it succeeds; panics with its last output at the bound.
     #[track_caller]
     pub fn wait_until(&self, bound: Duration, script: &str) -> Output {
         let end = Instant::now() + bound;
+        let mut pause = Duration::from_millis(20);
         loop {
             let out = self.sh(script);
             if out.status == 0 {
                 return out;
             }
             assert!(Instant::now() < end, "not in {bound:?}: {out}");
-            thread::sleep(Duration::from_millis(50));
+            // A script is several programs: what takes long is not held up by being asked for.
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(200));
         }
     }
 

@@ -1,20 +1,30 @@
-//! Where hosts keep their state, and how it goes away: directories below `/var/tmp/coracle-test` (a real disk) and
-//! cgroups of the same name. Called by `host` and `install`. It touches only what carries its own marks.
+//! Where hosts keep their state, and how it goes away: directories below `/var/tmp/coracle-test` and cgroups of the
+//! same name. Called by `host` and `install`. It touches only what carries its own marks.
+//!
+//! A host's files lie in a file system in memory of its own where the machine has memory for some: a disk spends as
+//! long on copies of trees and on removing them as the tests themselves take. A host that needs a disk says so.
 //!
 //! A test run that was killed cannot clean up. So each state names its owner, and the next run removes what
 //! belongs to nobody any more.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
 const BASE: &str = "/var/tmp/coracle-test";
 const OWNER: &str = "owner";
 /// Tells nested-host.sh that the directory is meant.
 const MARK: &str = "nested-host";
+/// Below a host's directory: the files of the host.
+const FILES: &str = "files";
+/// In KiB: a host's files take a quarter of this at most, and four hosts run at once.
+const MEMORY_NEEDED: u64 = 12 << 20;
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 static SWEPT: Once = Once::new();
@@ -27,13 +37,26 @@ pub struct State {
     pub cgroup: PathBuf,
 }
 
+/// What a host's files lie on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// A tmpfs, where the machine has the memory; else the disk.
+    Memory,
+    Disk,
+}
+
 impl State {
     /// A new state with a name that no other process or test has.
-    pub fn new() -> Self {
+    pub fn new(storage: Storage) -> Self {
         assert!(rustix::process::geteuid().is_root(), "nested hosts need root");
         SWEPT.call_once(sweep);
         let name = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let dir = owned_dir(&name);
+        let dir = owned_dir(&name).join(FILES);
+        fs::create_dir(&dir).expect("create the directory of a host's files");
+        if storage == Storage::Memory && memory_available() > MEMORY_NEEDED {
+            mount(c"tmpfs", &dir, c"tmpfs", MountFlags::empty(), Some(c"mode=0755,size=4G"))
+                .expect("mount a file system in memory");
+        }
         for part in ["upper", "work", "root", "machines", "vartmp"] {
             fs::create_dir(dir.join(part)).expect("create the state's directories");
         }
@@ -48,7 +71,7 @@ impl State {
 
     /// Kills what is left in the cgroup and removes everything. Says what could not be removed.
     pub fn remove(&self) -> Result<(), String> {
-        remove(&self.dir, &self.cgroup)
+        remove(self.dir.parent().expect("the files are below a directory"), &self.cgroup)
     }
 }
 
@@ -71,6 +94,13 @@ fn owned_dir(name: &str) -> PathBuf {
     fs::write(dir.join(OWNER), owner_of(std::process::id()).expect("our own start time"))
         .expect("write the owner");
     dir
+}
+
+/// The memory that can be had without swapping, in KiB: `MemAvailable` of proc_meminfo(5).
+fn memory_available() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("read /proc/meminfo");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|value| value.trim_end_matches("kB").trim().parse().ok()).unwrap_or_default()
 }
 
 /// The cgroup2 tree of this machine, wherever it is mounted.
@@ -116,19 +146,17 @@ fn remove(dir: &Path, cgroup: &Path) -> Result<(), String> {
         remove_cgroup(cgroup);
         thread::sleep(Duration::from_millis(5));
     }
-    // The mounts lived in the host's own mount namespace and went with its last process.
+    // The host's own mounts lived in its mount namespace and went with its last process. It fails where none is.
+    let _ = unmount(dir.join(FILES), UnmountFlags::DETACH);
     match fs::remove_dir_all(dir) {
         Err(error) if dir.exists() => Err(format!("cannot remove '{}': {error}", dir.display())),
         _ => Ok(()),
     }
 }
 
-/// Removes a cgroup from the leaves up, as far as it is empty.
+/// Removes a cgroup from the leaves up, as far as it is empty. By find(1): guests make paths longer than a call takes.
 fn remove_cgroup(cgroup: &Path) {
-    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup(&entry.path());
-        }
-    }
-    let _ = fs::remove_dir(cgroup);
+    let mut find = Command::new("find");
+    find.arg(cgroup).args(["-depth", "-type", "d", "-delete"]);
+    let _ = find.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
