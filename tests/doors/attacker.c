@@ -1,4 +1,4 @@
-/* attacker.c: what a hostile root inside tries against whoever enters its machine. Built and run by tests/doors.rs.
+/* attacker.c: what a hostile root inside tries against whoever enters its machine. Built and run by tests/hosts/doors.rs.
  * It says "DOOR" and what stood open, "refused" where it did not. */
 #define _GNU_SOURCE
 #include <dirent.h>

@@ -1,5 +1,5 @@
 /* faulty.c: runs a command and has one system call of one of its processes fail, or the process be killed at it. Built
- * and run by tests/matrix.rs.
+ * and run by tests/hosts/matrix.rs.
  *
  *   faulty count|error|kill ROLE NUMBER FILE COMMAND...
  *

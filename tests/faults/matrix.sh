@@ -1,7 +1,7 @@
 #!/bin/bash
 # matrix.sh: one failing call, or one kill, per line "MODE ROLE NUMBER" of standard input, in a start of machine
 # 'busybox'; a line of what came of it for each, with tabs: the line, the call, whether the machine started, what is
-# left, whether the next start and stop work, what was said. Run by tests/matrix.rs in a nested host.
+# left, whether the next start and stop work, what was said. Run by tests/hosts/matrix.rs in a nested host.
 set -u
 unit=coracle@busybox.service
 

@@ -1,7 +1,7 @@
 /* attacks.c GATEWAY [ATTACK...]: everything at once that a root inside can do to its host and its neighbours without
  * leaving its machine, or the attacks named. Each is a process of its own, pauses between its bursts, and ends with this
  * one. Prints "ready" when they run. Without arguments, run on the host: prints whether the shared pools of the kernel have something left.
- * Built and run by tests/hostile.rs. */
+ * Built and run by tests/hosts/hostile.rs. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

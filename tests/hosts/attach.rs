@@ -108,6 +108,7 @@ fn only_root_is_answered_and_noise_does_nothing() {
         let mut stream = connect(&host, "busybox");
         // The other side may have closed before all is written.
         let _ = stream.write_all(noise);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         assert_eq!(answer, b"", "{noise:?}");
@@ -131,7 +132,7 @@ fn only_root_is_answered_and_noise_does_nothing() {
         "--",
         "sh",
         "-c",
-        "yes $(printf %1000s) | tr ' ' y | head -c 500000 >/dev/console",
+        "yes $(printf %1000s) | tr ' ' y | head -c 200000 >/dev/console",
     ]);
     drop(viewer);
     let status = call(&mut connect(&host, "busybox"), "io.systemd.MachineInstance.QueryStatus");

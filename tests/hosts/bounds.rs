@@ -29,6 +29,17 @@ fn reaches(host: &Host, guest: &str, server: &str) -> bool {
     host.in_guest(guest, &["busybox", "wget", "-T", "1", "-q", "-O", "-", &url]).status == 0
 }
 
+/// Which of these commands succeed in a guest, where they run side by side: each refusal takes its whole time.
+fn succeed<const N: usize>(host: &Host, guest: &str, commands: [String; N]) -> [bool; N] {
+    let all: String = commands
+        .iter()
+        .enumerate()
+        .map(|(number, command)| format!("{{ {command} >/dev/null 2>&1 && echo {number}; }} &\n"))
+        .collect();
+    let out = host.in_guest(guest, &["sh", "-c", &format!("{all}wait")]).success("in the guest").stdout;
+    std::array::from_fn(|number| out.lines().any(|line| line == number.to_string()))
+}
+
 /// Both addresses of a machine.
 fn addresses(host: &Host, name: &str, property: &str) -> Vec<String> {
     host.property(name, property).split(' ').map(str::to_owned).collect()
@@ -54,15 +65,19 @@ fn outcome(host: &Host, said: &str) -> [bool; 6] {
     // A link-local address is looked for on its link before it is used.
     let leader = host.machine_leader("a");
     host.wait_until(LONG, &format!("! nsenter -t {leader} -n ip -6 addr show tentative | grep ."));
-    let neighbour = format!("ping -6 -c1 -W1 {}%host0", link_local(host, "b"));
-    let found = [
-        reaches(host, "a", &b4),
-        reaches(host, "a", &b6),
-        host.in_guest("a", &["sh", "-c", &neighbour]).status == 0,
-        reaches(host, "a", &format!("{here}:7000")),
-        reaches(host, "a", "192.0.2.2"),
-        reaches(host, "a", "2001:db8::2"),
-    ];
+    let fetch = |place: &str| format!("busybox wget -T 1 -q -O - http://{place}/");
+    let found = succeed(
+        host,
+        "a",
+        [
+            fetch(&b4),
+            fetch(&bracketed(&b6)),
+            format!("ping -6 -c1 -W1 {}%host0", link_local(host, "b")),
+            fetch(&format!("{here}:7000")),
+            fetch("192.0.2.2"),
+            fetch("[2001:db8::2]"),
+        ],
+    );
     host.sh_ok("kill $(cat /run/httpd.pid)");
     // Whoever may begin to speak to it gets an answer: its zone, its host, the outside by a port.
     for address in addresses(host, "a", "addresses") {
@@ -110,6 +125,10 @@ fn a_machine_of_a_zone_speaks_to_whom_it_may() {
             (&only_b, [true, false, false, false, false, false]),
             (and_zone, [true, true, true, true, true, false]),
         ] {
+            // Filtered bridges change how addresses are seen: the rows that name some.
+            if bridged == 1 && !said.contains('.') {
+                continue;
+            }
             let found = outcome(&host, said);
             let dropped = stop(&host);
             println!("{} -> {found:?}{dropped}", said.trim());

@@ -55,7 +55,7 @@ fn descriptors_that_take_long_to_close_hold_up_nothing() {
             let words = ["coracle", "exec", "-T", "-u", user, name, "--", "attacker", "linger", socket];
             let mut attack = host.spawn(&words);
             let expected = if refused { "Operation not permitted\n" } else { "sent\n" };
-            attack.wait_for_stdout(&expected.repeat(40), LONG);
+            attack.wait_for_stdout(&expected.repeat(12), LONG);
             assert_serves_and_stops(&host, name);
         }
     }

@@ -1,15 +1,16 @@
 /* What root or a user of a machine does to hold up the processes of the host that serve it:
- *   linger PATH    sends 40 sockets that take 300 s to close to the datagram socket PATH
+ *   linger PATH    sends 12 sockets that take 300 s to close to the datagram socket PATH
  *   server DIR     mounts a FUSE file system on DIR whose server never answers anything but the first request
  *   nest DEPTH     nests cgroups with names of 250 letters, and a process "nested" stands in the last one
  *   prints LINES   writes that many lines to /dev/console
- * Built by tests/prolonged.rs.
+ * Built by tests/hosts/prolonged.rs.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { SOCKETS = 40 };
+/* More than a socket's queue holds (net.unix.max_dgram_qlen). */
+enum { SOCKETS = 12 };
 
 static int filled(struct sockaddr_in *to)
 {
@@ -54,8 +56,15 @@ static int pass(int to, const char *path, int fd)
 	return sendmsg(to, &message, 0) < 0 ? -errno : 0;
 }
 
+static void *closes(void *fd)
+{
+	close(*(int *)fd);
+	return NULL;
+}
+
 static int lingers(const char *path)
 {
+	pthread_t thread;
 	struct sockaddr_in here = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t length = sizeof here;
 	int listener = socket(AF_INET, SOCK_STREAM, 0), small = 4096, fds[SOCKETS];
@@ -70,9 +79,10 @@ static int lingers(const char *path)
 		int sent = pass(to, path, fds[i]);
 		printf("%s\n", sent ? strerror(-sent) : "sent");
 		fflush(stdout);
-		/* The queued message holds it: this is not the last close. One that was refused stays open. */
-		if (!sent)
-			close(fds[i]);
+		/* The queued message holds it, or has been received by now: then this close is the one that takes long. One
+		 * that was refused stays open. */
+		if (!sent && pthread_create(&thread, NULL, closes, &fds[i]))
+			exit(1);
 	}
 	pause();
 	return 0;

@@ -1,7 +1,7 @@
 #!/bin/bash
 # life.sh SEED SECONDS MACHINE...: starts and ends these machines at random until the time is over, and looks after each
 # act whether what should run runs and whether what ended left anything. Several run side by side, each with machines of
-# its own. Counts, and what went wrong, are lines "KIND [WHAT]" of the output. Run by tests/storm.rs in a nested host.
+# its own. Counts, and what went wrong, are lines "KIND [WHAT]" of the output. Run by tests/hosts/storm.rs in a nested host.
 set -u
 RANDOM=$1
 end=$((SECONDS + $2))

@@ -1,6 +1,6 @@
 #!/bin/bash
 # weather.sh SEED SECONDS: what the machines of a host stand on is restarted and killed at random until the time is over:
-# machined, the bus, the journal, systemd itself. Run by tests/storm.rs in a nested host, beside life.sh.
+# machined, the bus, the journal, systemd itself. Run by tests/hosts/storm.rs in a nested host, beside life.sh.
 set -u
 RANDOM=$1
 end=$((SECONDS + $2))

@@ -156,13 +156,17 @@ fn modes_do_not_depend_on_the_caller() {
         host.sh_ok(&format!(
             "umask {mask}; coracle set masked tasks-max=1000; coracle start masked; coracle set masked network.ports=8097:80; \
              coracle bind --mkdir masked /var/tmp /srv/held; coracle stop masked; \
-             setsid coracle run -M other -D /var/lib/machines/masked --console=passive >/dev/null 2>&1 & \
-             until coracle show other -p phase | grep running; do sleep 0.1; done"
+             setsid coracle run -M passive -D /var/lib/machines/masked --console=passive >/dev/null 2>&1 & \
+             until coracle show passive -p phase | grep running; do sleep 0.1; done"
         ));
         let found = "find /etc/coracle /run/coracle /var/lib/coracle ! -type l ! -type s -perm /022";
         assert_eq!(host.sh_ok(found), "", "umask {mask}");
-        assert_eq!(host.ok(&["stat", "-c", "%a", "/run/coracle/other/state.json"]), "644\n", "umask {mask}");
-        host.ok(&["coracle", "terminate", "other"]);
+        assert_eq!(
+            host.ok(&["stat", "-c", "%a", "/run/coracle/passive/state.json"]),
+            "644\n",
+            "umask {mask}"
+        );
+        host.ok(&["coracle", "terminate", "passive"]);
         host.sh_ok("rm -r /etc/coracle/machines.d/masked.toml*");
     }
 }

@@ -29,6 +29,8 @@ impl Machines {
     fn start() -> Self {
         let host = Host::builder().guest_as("busybox", "own").guest_as("busybox", "same").start();
         host.write("/etc/coracle/machines.d/same.toml", "[users]\nprivate = \"no\"\n");
+        // Tests compare the directories of the host that attacks aim at.
+        host.sh_ok("mkdir /mnt/victim /mnt/source; echo source >/mnt/source/mark");
         let before = Snapshot::take(&host);
         for guest in ["own", "same"] {
             install(&host, guest, "probe");
