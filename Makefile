@@ -42,7 +42,7 @@ libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help deps deps-vm binary install lint trees test test-all test-vm demo bench probe faults storm clean
+.PHONY: help build-and-lint deps deps-vm binary install lint trees test test-all test-vm demo bench probe faults storm clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it (as root)"
@@ -133,9 +133,17 @@ lint:
 trees:
 	tests/trees/build.sh --list | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
 
-# Two hosts at a time: each is a whole system.
-test: deps lint trees binary
-	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
+# Linking the release binary is minutes of one processor: the lints have the other meanwhile.
+build-and-lint: deps
+	$(MAKE) --no-print-directory binary & build=$$!
+	failed=0
+	$(MAKE) --no-print-directory lint || failed=1
+	wait "$$build" || failed=1
+	exit "$$failed"
+
+# Two hosts per processor: half of a test is waiting.
+test: deps trees build-and-lint
+	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=$$((2 * $$(nproc))) \
 		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast
 
 # The suite's own names of the trees; `make test` has run it on Debian 13. Last, on hosts that coracle boots.
