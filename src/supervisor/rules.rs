@@ -3,9 +3,11 @@
 //! answered in growing intervals.
 
 use super::firewall::{self, Mended};
+use crate::error::Result;
 use crate::host::nftables;
 use crate::host::state::Record;
 use crate::paths::Paths;
+use crate::sys::process::{self, Ended, Side};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -72,21 +74,20 @@ impl Rules {
             return;
         }
         self.due = None;
-        match firewall::mend(paths, record) {
-            Ok(Mended::Whole) => {
+        match mend(paths, record) {
+            Some(Mended::Whole) => {
                 if self.mended.is_none_or(|mended| mended.elapsed() > CALM) {
                     self.pause = PAUSE;
                 }
             }
-            Ok(Mended::Busy) => self.due = Some(Instant::now() + BUSY),
-            Ok(Mended::Again) => {
+            Some(Mended::Busy) => self.due = Some(Instant::now() + BUSY),
+            Some(Mended::Again) => {
                 log::warn!(
                     "another program has deleted rules of the firewall table 'inet coracle': created it again"
                 );
                 self.slow_down();
             }
-            Err(error) => {
-                log::warn!("{error}, trying again");
+            None => {
                 self.slow_down();
                 self.due = Some(Instant::now() + self.pause);
             }
@@ -97,4 +98,30 @@ impl Rules {
         self.mended = Some(Instant::now());
         self.pause = (self.pause * 2).min(LONGEST);
     }
+}
+
+/// Creates the tables again where a part of the machine is missing, in a child: its memory goes with it. A guest that
+/// has all tasks of the unit leaves none for a child; then this process does it. `None` after an error.
+fn mend(paths: &Paths, record: &Record) -> Option<Mended> {
+    match process::clone(0, None) {
+        Ok(Side::Child) => {
+            let mended = report(firewall::mend(paths, record));
+            process::exit_now(mended.map_or(FAILED, |mended| mended as i32))
+        }
+        Ok(Side::Parent(child)) => match process::wait(child.pidfd.as_fd()) {
+            Ok(Ended::Exited(status)) => ALL.into_iter().find(|mended| *mended as i32 == status),
+            Ok(Ended::Killed(_)) => None,
+            Err(error) => report(Err(error)),
+        },
+        Err(_) => report(firewall::mend(paths, record)),
+    }
+}
+
+const ALL: [Mended; 3] = [Mended::Whole, Mended::Busy, Mended::Again];
+
+/// The exit status of a child after an error, which it has logged.
+const FAILED: i32 = 3;
+
+fn report(mended: Result<Mended>) -> Option<Mended> {
+    mended.inspect_err(|error| log::warn!("{error}, trying again")).ok()
 }

@@ -84,8 +84,10 @@ fn only_root_is_answered_and_noise_does_nothing() {
         BOUND,
         "grep -z supervise /proc/$(coracle show busybox -p supervisor --json | tr -dc 0-9)/cmdline",
     );
-    // Its first look at the firewall comes within a second, and has memory of its own.
-    std::thread::sleep(Duration::from_millis(2000));
+    // It has looked at the firewall, and created it again.
+    let table = "nft list chain inet coracle guard";
+    host.sh_ok("nft delete table inet coracle");
+    host.wait_until(BOUND, table);
     let memory = private_memory(&host, "busybox");
     let other = "setpriv --reuid 65534 --regid 65534 --clear-groups";
     let out = host.sh(&format!("{other} coracle attach busybox"));
