@@ -1,6 +1,7 @@
 //! The first act: carries out a plan's host steps, meets the children, and undoes everything when
 //! a step fails.
 
+mod children;
 mod descriptors;
 mod network;
 mod record;
@@ -15,20 +16,16 @@ use crate::host::machined::{Outcome, Previous};
 use crate::host::netlink::wire::Wire;
 use crate::host::state::{Phase, Record};
 use crate::host::{cgroup, ids};
-use crate::link::{self, FromPayload, ParentEnd, Sync};
+use crate::link::ParentEnd;
 use crate::machine::{Machine, Register};
 use crate::paths::Paths;
-use crate::payload;
 use crate::plan::Plan;
-use crate::plan::step::{BuildStep, HostStep};
-use crate::sys::process::{self, Child, Ended, Side};
-use descriptors::{guest_socket, ring};
-use nix::sched::{CloneFlags, setns, unshare};
+use crate::plan::step::HostStep;
+use crate::sys::process::{self, Child};
+use descriptors::ring;
+use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-
-/// The builder's process id in the machine: out of the way, so that the first child of PID 1 is 2.
-const BUILDER: u32 = 300;
 
 /// Everything a launch needs.
 #[derive(Debug)]
@@ -221,67 +218,6 @@ impl<'a> Launch<'a> {
         self.ask.plan.id_map.map_or(0, |(base, _)| base)
     }
 
-    fn clone_leader(&mut self) -> Result<()> {
-        let (ours, theirs) = link::pair()?;
-        self.notify = Some(guest_socket()?);
-        let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
-        self.log = self.ask.plan.build.iter().any(logs).then(guest_socket).transpose()?;
-        // A mount namespace of the host's own kind: PID 1 stands in it until the tree is built and
-        // then copies it into its user namespace, which locks all mounts together.
-        unshare(CloneFlags::CLONE_NEWNS)
-            .map_err(std::io::Error::from)
-            .context(|| "cannot make a mount namespace")?;
-        let root = crate::sys::mount::open_directory(std::path::Path::new("/"))?;
-        crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
-            .context(|| "cannot keep mounts from the host")?;
-        drop(root);
-        // The namespace that is joined is the child's alone: we come back.
-        let own = match &self.ask.machine.network.namespace {
-            Some(path) => Some(network::enter(path)?),
-            None => None,
-        };
-        let (namespaces, cgroup) = (self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd));
-        let side = process::clone_owned_by(self.owner(), namespaces, cgroup);
-        if let (Some(own), Ok(Side::Parent(_)) | Err(_)) = (&own, &side) {
-            enter(own, CloneFlags::CLONE_NEWNET, "cannot leave the network namespace again")?;
-        }
-        match side? {
-            Side::Child => {
-                drop(ours);
-                payload::lead(&self.ask.plan.lead, &theirs, None)
-            }
-            Side::Parent(child) => {
-                self.record.leader = Some(child.pid.as_raw_nonzero().get().cast_unsigned());
-                self.leader = Some((child, ours));
-                Ok(())
-            }
-        }
-    }
-
-    fn leader(&self) -> Result<&(Child, ParentEnd)> {
-        self.leader.as_ref().ok_or_else(|| Error::new("PID 1 is not cloned yet"))
-    }
-
-    fn await_leader(&mut self, sync: Sync) -> Result<()> {
-        match self.leader()?.1.receive()? {
-            Some((FromPayload::Reached(reached), _)) if reached == sync => Ok(()),
-            Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
-            Some(_) => Err(Error::new(format!("the child is not at '{sync:?}'"))),
-            None => Err(self.died("PID 1")),
-        }
-    }
-
-    /// A child that ended without a word.
-    fn died(&self, who: &str) -> Error {
-        let child = if who == "PID 1" { self.leader.as_ref() } else { self.builder.as_ref() };
-        let how = match child.map(|(child, _)| process::wait(child.pidfd.as_fd())) {
-            Some(Ok(Ended::Exited(status))) => format!("exited with status {status}"),
-            Some(Ok(Ended::Killed(signal))) => format!("was killed by signal {signal}"),
-            _ => "ended".into(),
-        };
-        Error::new(format!("{who} {how} while it was set up"))
-    }
-
     fn map_ids(&mut self) -> Result<()> {
         let Some((base, count)) = self.ask.plan.id_map else { return Ok(()) };
         let pid = self.record.leader.unwrap_or_default();
@@ -291,73 +227,6 @@ impl<'a> Launch<'a> {
         }
         if self.ask.plan.maps_tree {
             self.id_map = Some(idmap::namespace(base, count)?);
-        }
-        Ok(())
-    }
-
-    fn build(&mut self) -> Result<()> {
-        let (ours, theirs) = link::pair()?;
-        let (leader, _) = self.leader()?;
-        let pid = leader.pid.as_raw_nonzero();
-        let open = |name: &str| {
-            let path = format!("/proc/{pid}/ns/{name}");
-            rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .context(|| format!("cannot open '{path}'"))
-        };
-        let private_network = self.ask.machine.network.mode.is_private();
-        let network = private_network.then(|| open("net")).transpose()?;
-        let duplicate =
-            |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a descriptor");
-        let place = payload::Place {
-            leader: duplicate(&leader.pidfd)?,
-            id_map: self.id_map.as_ref().map(duplicate).transpose()?,
-            private_network,
-            owner: self.owner(),
-            notify: self.notify.as_ref().map(duplicate).transpose()?,
-            log: self.log.as_ref().map(duplicate).transpose()?,
-        };
-        let pidfd = duplicate(&leader.pidfd)?;
-        self.network = network;
-        // The builder is born into the machine's pid namespace, which procfs shows.
-        let own = namespace("pid")?;
-        enter(&pidfd, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
-        let side = process::clone_as(BUILDER);
-        let cloned = match side {
-            // It must never come back into the supervisor's code.
-            Ok(Side::Child) => {
-                drop(ours);
-                payload::build(&self.ask.plan.build, &theirs, place)
-            }
-            // Kept before anything else can fail: PID 1 does not end before it is reaped.
-            Ok(Side::Parent(child)) => {
-                self.builder = Some((child, ours));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        enter(&own, CloneFlags::CLONE_NEWPID, "cannot leave the machine's pid namespace")?;
-        cloned?;
-        enter(&self.host_mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts")
-    }
-
-    fn built(&mut self) -> Result<()> {
-        let Some((_, end)) = &self.builder else { return Ok(()) };
-        loop {
-            match end.receive()? {
-                Some((FromPayload::Warned(failure), _)) => log::warn!("{}, ignoring", failure.in_short()),
-                Some((FromPayload::KernelLog, pipe)) => self.kernel_log = pipe,
-                Some((FromPayload::Done, console)) => {
-                    self.console = console;
-                    break;
-                }
-                Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
-                Some(_) => return Err(Error::new("received an invalid message from the builder")),
-                None => return Err(self.died("the builder")),
-            }
-        }
-        self.without_link();
-        if let Some((child, _)) = self.builder.take() {
-            process::wait(child.pidfd.as_fd())?;
         }
         Ok(())
     }
@@ -381,14 +250,6 @@ impl<'a> Launch<'a> {
             registration::drop_farewell(self.record.unit.as_deref());
         }
         Ok(())
-    }
-
-    fn executed(&mut self) -> Result<()> {
-        match self.leader()?.1.receive()? {
-            None => Ok(()),
-            Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
-            Some(_) => Err(Error::new("the child spoke after its last meeting")),
-        }
     }
 
     /// Ends the children and undoes what was done: the record names all of it.

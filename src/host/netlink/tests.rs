@@ -1,6 +1,6 @@
 //! The pair in throw-away network namespaces. As another user than root: skipped, by name.
 
-use super::plan::{Pair, plan};
+use super::plan::{Pair, Prefix, plan};
 use super::*;
 use crate::machine::name::Name;
 use nix::sched::{CloneFlags, unshare};
