@@ -57,6 +57,8 @@ pub struct NamedDevice {
 pub struct Facts {
     /// First host id of the machine's range, where it has a user namespace.
     pub id_base: Option<u32>,
+    /// Whether the owners of the tree are in that range already: its ids are not mapped.
+    pub has_shifted_owners: bool,
     /// Whether the machine gets a user namespace.
     pub user_namespace: bool,
     /// The machine id the guest is given.
@@ -289,7 +291,7 @@ fn shows_full_procfs(machine: &Machine, init: Init) -> bool {
 
 /// The builder's part.
 fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) -> Vec<BuildStep> {
-    let map_ids = facts.user_namespace && machine.ownership == Ownership::Map;
+    let map_ids = facts.user_namespace && machine.ownership == Ownership::Map && !facts.has_shifted_owners;
     let mut steps = vec![
         // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
         BuildStep::Join,

@@ -1,7 +1,7 @@
 //! Machines in, plans out, as text. Each directory of tests/plan/ is a case: `machine.toml` is the
 //! definition of the machine 'web', or `run` the arguments of `coracle run`; `facts` are the words
-//! by which the pretended host differs from the usual one (`terminal`, `apparmor`, `selinux`, `no-devices`, `init KIND
-//! PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory and run the
+//! by which the pretended host differs from the usual one (`terminal`, `apparmor`, `selinux`, `no-devices`, `shifted`, `init
+//! KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory and run the
 //! test once with BLESS=1; then read what it wrote.
 
 // Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
@@ -78,16 +78,19 @@ fn run(paths: &Paths, line: &str) -> Machine {
     config::run(paths, flags).unwrap_or_else(|error| panic!("{error}")).machine
 }
 
-/// What the pretended host says: a Debian, with a systemd in the tree, nobody at a terminal.
-fn facts(machine: &Machine, words: &str) -> Facts {
-    let root = User {
+fn root() -> User {
+    User {
         name: "root".into(),
         uid: 0,
         gid: 0,
         groups: Vec::new(),
         home: "/root".into(),
         shell: "/bin/bash".into(),
-    };
+    }
+}
+
+/// What the pretended host says: a Debian, with a systemd in the tree, nobody at a terminal.
+fn facts(machine: &Machine, words: &str) -> Facts {
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     let mut facts = Facts {
         id_base: match machine.users {
@@ -96,6 +99,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
             Users::Identity => Some(0),
             Users::Host => None,
         },
+        has_shifted_owners: false,
         user_namespace: machine.users != Users::Host,
         machine_id: [0x11; 16],
         boot_id: [0x22; 16],
@@ -103,7 +107,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         init_has_successor: false,
         init: booting.then(|| ("/usr/lib/systemd/systemd".into(), Init::Systemd)),
         socketcall: false,
-        user: root,
+        user: root(),
         // All that Linux 6 knows.
         bounding: (1 << 41) - 1,
         terminal: "dumb".into(),
@@ -129,6 +133,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
                 let text = machine.security.selinux_context.clone().unwrap();
                 facts.label = Some(coracle::plan::step::Label { file: "/proc/thread-self/attr/exec", text });
             }
+            ["shifted"] => facts.has_shifted_owners = true,
             ["no-devices"] => facts.devices.clear(),
             ["init", kind, path] => facts.init = Some((path.into(), Init::from_word(kind).unwrap())),
             ["user", name, uid] => {

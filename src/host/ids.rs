@@ -65,6 +65,47 @@ pub fn choose(paths: &Paths, name: &Name, keep: Keep, count: u32) -> Result<u32>
     )))
 }
 
+/// Takes the range of `count` ids from `base` on, which the owners of a machine's tree are in already. It is to be locked
+/// as one of [`choose`].
+///
+/// # Errors
+/// A range that another machine or user has.
+pub fn adopt(paths: &Paths, name: &Name, base: u32, keep: Keep, count: u32) -> Result<u32> {
+    let own = recorded(paths, name);
+    let (start, end) = (u64::from(base), u64::from(base) + u64::from(count));
+    let refused = |why: String| Err(shifted(base, &why));
+    let part = |other: u32| u64::from(other)..u64::from(other) + u64::from(RANGE_SIZE);
+    let others = || all_bases(paths).filter(|other| !own.contains(other));
+    if let Some(other) = others().find(|other| part(*other).start < end && start < part(*other).end) {
+        let owner = owner(paths, other).unwrap_or_default();
+        return refused(format!("which is recorded for machine '{owner}'"));
+    }
+    if delegated(paths).iter().any(|(first, last)| *first < end && start < *last) {
+        return refused("in which users of the host or /etc/subuid and /etc/subgid have ids".into());
+    }
+    if !there().iter().any(|(first, last)| *first <= start && end <= *last) {
+        return refused("which this user namespace does not have".into());
+    }
+    if bases(base, count).any(|base| lock::is_taken(&lock_file(paths, base))) {
+        return refused("which another container is running with".into());
+    }
+    if keep == Keep::WhileRunning || record_all(paths, name, base, count, &own)? {
+        return Ok(base);
+    }
+    refused("which was recorded for another machine just now".into())
+}
+
+/// The error for a tree whose owners are in a range that its machine cannot have.
+pub fn shifted(base: u32, why: &str) -> Error {
+    let last = u64::from(base) + u64::from(RANGE_SIZE) - 1;
+    Error::new(format!("the files of the tree have owners in the range of user ids {base} to {last}, {why}")).hint(
+        format!(
+            "to take this range all the same, set users.private = \"{base}\" and users.ownership = \"off\"; otherwise give \
+             the files the owners from 0 on"
+        ),
+    )
+}
+
 /// The first ids of the parts of a range, each of which has a record and a lock.
 pub fn bases(base: u32, count: u32) -> impl Iterator<Item = u32> {
     let parts = (0..count).step_by(RANGE_SIZE as usize);
@@ -245,6 +286,34 @@ mod tests {
         let moved = choose("web", NESTING_RANGE_SIZE);
         assert_ne!(moved, base);
         assert_eq!(recorded(&paths, &name("web")), bases(moved, NESTING_RANGE_SIZE).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_range_of_a_tree_is_taken_where_no_other_has_it() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let base = 2_058_485_760;
+        let adopt = |who: &str, keep| adopt(&paths, &name(who), base, keep, RANGE_SIZE);
+        assert_eq!(adopt("web", Keep::WhileRunning).unwrap(), base);
+        assert_eq!(records(&paths).count(), 0);
+        let before = choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap();
+        assert_ne!(before, base);
+        assert_eq!(adopt("web", Keep::Recorded).unwrap(), base);
+        assert_eq!(recorded(&paths, &name("web")), [base]);
+        let error = adopt("other", Keep::Recorded).unwrap_err();
+        assert!(
+            error.to_string().contains("2058485760 to 2058551295, which is recorded for machine 'web'"),
+            "{error}"
+        );
+        assert!(
+            error.cure().unwrap().contains("users.private = \"2058485760\" and users.ownership = \"off\"")
+        );
+        let held = lock(&paths, base).unwrap();
+        assert!(adopt("web", Keep::Recorded).unwrap_err().to_string().contains("another container"));
+        drop(held);
+        std::fs::create_dir_all(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "u:x:2058485800:100::/:/bin/sh\n").unwrap();
+        assert!(adopt("web", Keep::Recorded).unwrap_err().to_string().contains("users of the host"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Looking at the host and at a tree, before anything is touched. Nothing of a tree is executed,
 //! and no link of it leads out of it.
 
+mod mounts;
+
 use super::emulator;
 use crate::error::{Context, Error, Result};
 use crate::machine::init::{Init, InitChoice};
@@ -9,6 +11,7 @@ use crate::plan::init::Successor;
 use crate::plan::step::Device;
 use crate::plan::{NamedDevice, User, init};
 use crate::sys::guest_files::Root;
+use mounts::Mounted;
 use rustix::fd::BorrowedFd;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -29,8 +32,8 @@ const LIMIT: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Tree {
     root: Root,
-    /// What the definition mounts in it: where, and what.
-    mounted: Vec<(PathBuf, Root)>,
+    /// What the definition mounts in it, the last one first.
+    mounted: Vec<Mounted>,
     /// What messages call it.
     name: String,
 }
@@ -47,27 +50,6 @@ impl Tree {
         Ok(Self { root, mounted: Vec::new(), name: format!("'{}'", path.display()) })
     }
 
-    /// The tree with directories of the host mounted in it: where, and which.
-    ///
-    /// # Errors
-    /// A directory that cannot be opened.
-    pub fn with_mounts<'m>(mut self, mounts: impl Iterator<Item = (&'m Path, &'m Path)>) -> Result<Self> {
-        for (target, source) in mounts.filter(|(_, source)| source.is_dir()) {
-            self.mounted.insert(0, (target.to_owned(), Root::of_tree(source)?));
-        }
-        Ok(self)
-    }
-
-    /// The root that a path lies below, and the path from there. A later mount covers an earlier one.
-    fn nearest<'p>(&self, path: &'p Path) -> (&Root, &'p Path) {
-        let inside = |(target, root)| Some((root, path.strip_prefix(target).ok()?));
-        self.mounted
-            .iter()
-            .map(|(target, root)| (target, root))
-            .find_map(inside)
-            .unwrap_or((&self.root, path))
-    }
-
     /// The tree of a running machine, for a child inside it.
     ///
     /// # Errors
@@ -78,7 +60,8 @@ impl Tree {
 
     /// Whether the tree has a file at a path, links followed inside.
     pub fn has(&self, path: &Path) -> bool {
-        self.root.find(path).is_ok()
+        let path = self.resolve(path);
+        self.nearest(&path).is_some_and(|(root, inside)| root.find(&inside).is_ok())
     }
 
     /// Owner and group of the file at a path; a link at its end is not followed.
@@ -108,8 +91,9 @@ impl Tree {
 
     /// A regular file of the tree, or nothing where there is none. Never opens a fifo or device.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
-        let (root, inside) = self.nearest(path);
-        match root.read(inside, LIMIT) {
+        let resolved = self.resolve(path);
+        let (root, inside) = self.nearest(&resolved)?;
+        match root.read(&inside, LIMIT) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::WouldBlock {
@@ -134,10 +118,7 @@ impl Tree {
     /// # Errors
     /// A directory without `/usr`, or for a boot without os-release(5).
     pub fn check_is_root(&self, booting: bool) -> Result<()> {
-        let exists = |path: &str| {
-            let (root, inside) = self.nearest(Path::new(path));
-            root.find_link(inside).is_ok()
-        };
+        let exists = |path: &str| self.has_link(Path::new(path));
         let wrong = |what: &str| {
             Err(Error::new(format!("{} is no root file system: {what}", self.name))
                 .hint("name the directory that holds /usr and /etc of the guest"))
@@ -238,8 +219,9 @@ impl Tree {
         let mut names = vec![path.to_owned()];
         let mut at = path.to_owned();
         for _ in 0..16 {
-            let Ok(target) = self.root.link(&at) else { break };
-            at = match at.parent() {
+            let place = self.place(&at);
+            let Some(target) = self.link(&place) else { break };
+            at = match place.parent() {
                 Some(parent) if target.is_relative() => parent.join(target),
                 _ => target,
             };
@@ -290,8 +272,7 @@ impl Tree {
                     .hint("name a user of its /etc/passwd, or a number"));
             }
         };
-        let home =
-            if self.root.find_link(Path::new(&user.home)).is_ok() { user.home.clone() } else { "/".into() };
+        let home = if self.has_link(Path::new(&user.home)) { user.home.clone() } else { "/".into() };
         Ok(User { groups: self.groups(&user.name), home, ..user })
     }
 

@@ -16,7 +16,7 @@ use crate::machine::command::Payload;
 use crate::machine::init::Init;
 use crate::machine::mounts::MountKind;
 use crate::machine::network::{HostNames, Mode, ResolvConf, ResolvWay, Zone, on_demand_unit};
-use crate::machine::users::Users;
+use crate::machine::users::{Ownership, RANGE_SIZE, Users};
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
 use crate::plan::step::Resolver;
@@ -65,11 +65,11 @@ fn refuse_taken(paths: &Paths, machine: &Machine) -> Result<()> {
 /// A tree that is no root, no init in it, no user, no ids.
 pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -> Result<Found> {
     check_sources(machine)?;
-    let binds = machine.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Bind { source, .. } => Some((mount.target.as_path(), source.as_path())),
-        _ => None,
+    let mounts = machine.mounts.iter().map(|mount| match &mount.kind {
+        MountKind::Bind { source, .. } => (mount.target.as_path(), Some(source.as_path())),
+        MountKind::Tmpfs { .. } | MountKind::Inaccessible => (mount.target.as_path(), None),
     });
-    let tree = Tree::open(&machine.root.directory)?.with_mounts(binds)?;
+    let tree = Tree::open(&machine.root.directory)?.with_mounts(mounts)?;
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     tree.check_is_root(booting)?;
     if kept.is_none() {
@@ -80,7 +80,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         || label::refuses_families(&machine.security);
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
     check_access(machine, keep)?;
-    let id_base = ids(paths, machine, keep, kept)?;
+    let id_base = ids(paths, machine, keep, kept, tree_base(machine, &tree)?)?;
     let has_ipv6 = forwarding::has_ipv6();
     let link = link(paths, machine, kept)?.map(|plan| Plan { has_ipv6, ..plan });
     let resolver = match (&link, machine.network.resolv_conf) {
@@ -101,6 +101,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     let locks_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
     let facts = Facts {
         id_base,
+        has_shifted_owners: id_base.is_some() && tree_base(machine, &tree)? == id_base,
         user_namespace: machine.users != Users::Host,
         machine_id: machine_id(machine, &tree),
         boot_id: probe::random_id(),
@@ -196,10 +197,33 @@ fn check_access(machine: &Machine, keep: Keep) -> Result<()> {
     Ok(())
 }
 
+/// The first id of the range that the owners of a tree are in, where its ids would be mapped: another container manager
+/// has changed the owners. `None` for a tree whose owners begin at 0.
+fn tree_base(machine: &Machine, tree: &Tree) -> Result<Option<u32>> {
+    if machine.ownership == Ownership::Off || !matches!(machine.users, Users::Pick | Users::Fixed { .. }) {
+        return Ok(None);
+    }
+    let (uid, gid) = tree.owner(Path::new("/"))?;
+    let is_one_range = gid.checked_sub(uid).is_some_and(|group| group < RANGE_SIZE);
+    Ok((uid >= RANGE_SIZE && is_one_range).then_some(uid))
+}
+
 /// The first id of the machine's range.
-fn ids(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -> Result<Option<u32>> {
+fn ids(
+    paths: &Paths,
+    machine: &Machine,
+    keep: Keep,
+    kept: Option<&Kept>,
+    tree: Option<u32>,
+) -> Result<Option<u32>> {
     match (kept, machine.users) {
         (Some(kept), _) => Ok(kept.terms.record.id_base),
+        (None, Users::Pick) if tree.is_some_and(|base| base % RANGE_SIZE == 0) => {
+            tree.map(|base| ids::adopt(paths, &machine.name, base, keep, plan::id_count(machine))).transpose()
+        }
+        (None, Users::Pick) if let Some(base) = tree => {
+            Err(ids::shifted(base, "which does not begin at a multiple of 65536"))
+        }
         (None, Users::Pick) => ids::choose(paths, &machine.name, keep, plan::id_count(machine)).map(Some),
         (None, Users::Fixed { base, .. }) => Ok(Some(base)),
         (None, Users::Identity) => Ok(Some(0)),

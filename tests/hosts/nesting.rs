@@ -236,6 +236,8 @@ fn trees_with_links_left_mounts_and_no_usr_boot() {
     host.coracle(&["start", "empty", "bare"]);
     host.coracle(&["stop", "bare"]);
     host.coracle(&["terminate", "empty"]);
+    init_by_links_and_mounts(&host);
+    shifted_owners(&host);
     // systemd mounts /dev/mqueue, and another one for a service in another IPC namespace.
     host.start_machine("trixie");
     let unit = "systemd-run -q --wait -p IPCNamespacePath=/proc/1/ns/ipc sh -c 'test -d /dev/mqueue'";
@@ -244,4 +246,60 @@ fn trees_with_links_left_mounts_and_no_usr_boot() {
     assert!(mounts.contains(" /dev/mqueue mqueue "), "{mounts}");
     host.coracle(&["stop", "trixie"]);
     host.stop();
+}
+
+/// `/sbin/init` is a link to a place that a mount of the definition brings: a directory, a file, and by a link of `/sbin`.
+fn init_by_links_and_mounts(host: &Host) {
+    host.sh_ok(
+        "cd /var/lib/machines/bare; mkdir -p /srv/store/sbin; mv store/busybox /srv/store; rmdir store
+         ln -s ../busybox /srv/store/sbin/init; ln -sf /store/sbin/init sbin/init",
+    );
+    let mount =
+        |source: &str, target: &str| format!("[[mount]]\nsource = \"{source}\"\ntarget = \"{target}\"\n");
+    for (script, mounts) in [
+        ("true", mount("/srv/store", "/store")),
+        ("ln -sf /file sbin/init", mount("/srv/store", "/store") + &mount("/srv/store/busybox", "/file")),
+        ("rm sbin/init; rmdir sbin; ln -s store/sbin sbin", mount("/srv/store", "/store")),
+    ] {
+        host.sh_ok(&format!("cd /var/lib/machines/bare; {script}"));
+        host.define("bare", &mounts);
+        host.coracle(&["start", "bare"]);
+        assert_eq!(host.property("bare", "init"), "busybox", "{script}");
+        host.coracle(&["terminate", "bare"]);
+    }
+}
+
+/// A tree whose owners another container manager has changed keeps them, with the range that they are in.
+fn shifted_owners(host: &Host) {
+    let (tree, base) = ("/var/lib/machines/busybox", 2_058_485_760_u32);
+    host.define("busybox", "");
+    let shift = |base: u32| host.sh_ok(&format!("find {tree} -exec chown -h {base}:{base} {{}} +"));
+    let refused = |expected: &str| {
+        let out = host.exec(&["coracle", "start", "busybox"]);
+        assert!(out.status != 0 && out.stderr.contains(expected), "{out}");
+        let hint = "users.private = \"";
+        assert!(out.stderr.contains(hint) && out.stderr.contains("users.ownership = \"off\""), "{out}");
+    };
+    shift(base);
+    host.sh_ok(&format!("echo all:{base}:9 >>/etc/subuid"));
+    refused("2058485760 to 2058551295, in which users of the host or /etc/subuid and /etc/subgid have ids");
+    host.sh_ok("sed -i '$d' /etc/subuid");
+    host.coracle(&["start", "busybox"]);
+    assert_eq!(host.property("busybox", "id-base"), base.to_string());
+    let script = "touch /etc/new; stat -c %u /etc /etc/new /etc/hosts /etc/resolv.conf";
+    assert_eq!(host.in_guest("busybox", &["sh", "-c", script]).stdout, "0\n0\n0\n0\n");
+    let owner = host.sh_ok(&format!("stat -c %u {tree}/etc/new"));
+    assert_eq!(owner.trim(), base.to_string());
+    let leader = host.machine_leader("busybox");
+    host.coracle(&["reboot", "busybox"]);
+    host.wait_for_reboot("busybox", leader);
+    host.in_guest("busybox", &["touch", "/etc/new"]).success("write after a reboot");
+    host.coracle(&["stop", "busybox"]);
+    // Of LXC, for one.
+    shift(100_000);
+    refused("100000 to 165535, which does not begin at a multiple of 65536");
+    host.define("busybox", "[users]\nprivate = \"100000\"\nownership = \"off\"\n");
+    host.coracle(&["start", "busybox"]);
+    host.in_guest("busybox", &["touch", "/etc/new"]).success("take the range all the same");
+    host.coracle(&["terminate", "busybox"]);
 }

@@ -1,0 +1,173 @@
+//! Paths of a tree as its machine sees them, with the mounts of the definition. Called through `probe`.
+
+use super::Tree;
+use crate::error::{Context, Result};
+use crate::sys::guest_files::Root;
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+/// How many links of a path are followed (path_resolution(7)).
+const LINKS: usize = 40;
+
+/// A mount of the definition in a tree.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    /// Where it is, without links.
+    target: PathBuf,
+    /// What it shows: a directory, and the name of a file in it. `None` if it is empty.
+    source: Option<(Root, PathBuf)>,
+}
+
+impl Tree {
+    /// The tree with the mounts of its definition: where, and which directory or file of the host. `None` for what shows
+    /// nothing of the host.
+    ///
+    /// # Errors
+    /// A source that cannot be opened.
+    pub fn with_mounts<'m>(
+        mut self,
+        mounts: impl Iterator<Item = (&'m Path, Option<&'m Path>)>,
+    ) -> Result<Self> {
+        for (target, source) in mounts {
+            let mounted = Mounted { target: self.resolve(target), source: source.map(shown).transpose()? };
+            self.mounted.insert(0, mounted);
+        }
+        Ok(self)
+    }
+
+    /// The root that a path without links lies below, and the path from there. A later mount covers an earlier one.
+    /// `None` in an empty mount.
+    pub(super) fn nearest<'p>(&'p self, path: &'p Path) -> Option<(&'p Root, PathBuf)> {
+        let inside = |mounted: &'p Mounted| Some((mounted, path.strip_prefix(&mounted.target).ok()?));
+        match self.mounted.iter().find_map(inside) {
+            None => Some((&self.root, path.to_owned())),
+            Some((mounted, rest)) => {
+                let (root, name) = mounted.source.as_ref()?;
+                // A path that ends in a slash is a directory.
+                let rest_of = if rest.as_os_str().is_empty() { name.clone() } else { name.join(rest) };
+                Some((root, rest_of))
+            }
+        }
+    }
+
+    /// The target of a link at a path whose directory has none.
+    pub(super) fn link(&self, path: &Path) -> Option<PathBuf> {
+        let (root, inside) = self.nearest(path)?;
+        root.link(&inside).ok()
+    }
+
+    /// A path with all links followed, as the machine sees its mounts. Without mounts the kernel does it.
+    pub(super) fn resolve(&self, path: &Path) -> PathBuf {
+        if self.mounted.is_empty() {
+            return path.to_owned();
+        }
+        let (mut done, mut links) = (PathBuf::from("/"), 0);
+        let mut rest: Vec<OsString> = parts(path);
+        while let Some(part) = rest.pop() {
+            if part == ".." {
+                done.pop();
+                continue;
+            }
+            let next = done.join(&part);
+            match self.link(&next) {
+                Some(target) if links < LINKS => {
+                    links += 1;
+                    if target.is_absolute() {
+                        done = PathBuf::from("/");
+                    }
+                    rest.extend(parts(&target));
+                }
+                _ => done = next,
+            }
+        }
+        done
+    }
+
+    /// The same, with a link at the end not followed.
+    pub(super) fn place(&self, path: &Path) -> PathBuf {
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => self.resolve(parent).join(name),
+            _ => path.to_owned(),
+        }
+    }
+
+    /// Whether there is a file at a path, or a link that leads nowhere.
+    pub(super) fn has_link(&self, path: &Path) -> bool {
+        [self.resolve(path), self.place(path)]
+            .iter()
+            .any(|path| self.nearest(path).is_some_and(|(root, inside)| root.find_link(&inside).is_ok()))
+    }
+}
+
+/// What a directory or file of the host shows where it is mounted.
+fn shown(source: &Path) -> Result<(Root, PathBuf)> {
+    let doing = || format!("cannot open '{}'", source.display());
+    let source = source.canonicalize().context(doing)?;
+    match (source.parent(), source.file_name()) {
+        (Some(parent), Some(name)) if !source.is_dir() => Ok((Root::of_tree(parent)?, name.into())),
+        _ => Ok((Root::of_tree(&source)?, PathBuf::new())),
+    }
+}
+
+/// The parts of a path, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    let mut names: Vec<OsString> = names.collect();
+    names.reverse();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::init::{Init, InitChoice};
+
+    #[test]
+    fn links_lead_into_mounts_and_out_of_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        for file in
+            ["tree/etc/os-release", "tree/real/init", "store/sbin/systemd", "store/file", "usr/lib/other"]
+        {
+            std::fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+            std::fs::write(root.join(file), "#!libsystemd-core-257.so").unwrap();
+        }
+        let at = root.join("tree");
+        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, at.join(name)).unwrap();
+        link("store/sbin", "sbin");
+        link("usr/lib", "lib");
+        link("../..//real", "up");
+        std::os::unix::fs::symlink("/up/init", root.join("store/sbin/init")).unwrap();
+        let (store, file, usr) = (root.join("store"), root.join("store/file"), root.join("usr"));
+        let tree = Tree::open(&at).unwrap();
+        assert!(tree.find_init(&InitChoice::Auto).is_err());
+        let mounts = [
+            ("/store", Some(store.as_path())),
+            ("/usr", Some(usr.as_path())),
+            ("/file", Some(file.as_path())),
+            ("/lib/empty", None),
+        ];
+        let mounts = mounts.iter().map(|(target, source)| (Path::new(*target), *source));
+        let tree = tree.with_mounts(mounts).unwrap();
+        tree.check_is_root(true).unwrap();
+        assert_eq!(tree.find_init(&InitChoice::Auto).unwrap(), ("/sbin/init".into(), Init::Systemd));
+        let names = tree.links(Path::new("/sbin/init"));
+        assert_eq!(names, [Path::new("/sbin/init"), Path::new("/up/init")]);
+        for (path, expected) in [
+            ("/lib/other", true),
+            ("/file", true),
+            ("/sbin/systemd", true),
+            ("/sbin/../../etc/os-release", true),
+            ("/store/../store/file", true),
+            ("/usr/lib/empty", false),
+            ("/file/x", false),
+            ("/host/etc", false),
+        ] {
+            assert_eq!(tree.has(Path::new(path)), expected, "{path}");
+        }
+    }
+}
