@@ -187,6 +187,7 @@ mod tests {
                 egress: Vec::new(),
                 rate_in: None,
                 rate_out: None,
+                connections_max: None,
             },
             users: machine::users::Users::Pick,
             ownership: machine::users::Ownership::Map,

@@ -331,6 +331,8 @@ settings! {
     rate_in: One<Rate> = One "network.rate-in";
     /// The most that it sends.
     rate_out: One<Rate> = One "network.rate-out";
+    /// The most connections that it begins.
+    connections_max: One<Limit> = One "network.connections-max";
     /// Further mounts.
     mounts: Many<Mount> = Mounts "mount";
     /// `MemoryMax=`.

@@ -163,6 +163,7 @@ fn parts(paths: &Paths, name: &Name, said: &Layer, profile: Profile) -> Result<P
             egress: said.egress.values().copied().collect(),
             rate_in: said.rate_in.value().and_then(|rate| rate.0),
             rate_out: said.rate_out.value().and_then(|rate| rate.0),
+            connections_max: said.connections_max.value().map(|limit| limit.0),
         },
         users,
         ownership: match known(&said.ownership, "users.ownership")? {

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 const AWAY: Duration = Duration::from_secs(1);
 
 /// The settings that are changed here.
-pub const KEYS: [&str; 4] = ["network.ports", "network.egress", "network.rate-in", "network.rate-out"];
+pub const KEYS: [&str; 5] =
+    ["network.ports", "network.egress", "network.rate-in", "network.rate-out", "network.connections-max"];
 
 /// Whether a machine that runs has a part in the firewall that can be changed.
 pub fn is_possible(paths: &Paths, machine: &Machine) -> bool {

@@ -5,6 +5,7 @@
 
 mod admission;
 pub mod bounds;
+pub mod connections;
 pub mod counters;
 mod element;
 mod expression;
@@ -114,9 +115,9 @@ pub fn renew(parts: &[Part<'_>]) -> Result<()> {
 ///
 /// # Errors
 /// A kernel that refuses; then nothing has changed.
-pub fn change(before: &Member, after: &Member) -> Result<()> {
+pub fn change(before: &Member, after: &Member, extras: &[Extra]) -> Result<()> {
     let mut batch = Batch::new();
-    before.become_other(after, &mut batch);
+    before.become_other(after, extras, &mut batch);
     commit(batch).context(|| format!("cannot change the firewall of '{}'", before.interface()))
 }
 

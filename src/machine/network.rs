@@ -37,6 +37,9 @@ pub struct Network {
     pub rate_in: Option<u64>,
     /// The most that it sends, bits in a second.
     pub rate_out: Option<u64>,
+    /// The most connections that it begins at a time; [`u64::MAX`] for no limit, a share of the host's table where
+    /// nothing is said.
+    pub connections_max: Option<u64>,
 }
 
 /// The longest name of an interface (netdevice(7), IFNAMSIZ less the terminator).

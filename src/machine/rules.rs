@@ -148,11 +148,17 @@ const MOST_NETWORKS: usize = 256;
 /// What is wrong with the bounds of what it may send and get.
 fn bounds(network: &Network) -> Vec<Error> {
     let mut errors = Vec::new();
-    let is_bound = !network.egress.is_empty() || network.rate_in.is_some() || network.rate_out.is_some();
+    let is_bound = !network.egress.is_empty()
+        || network.rate_in.is_some()
+        || network.rate_out.is_some()
+        || network.connections_max.is_some();
     if is_bound && !network.mode.has_addresses() {
         errors.push(
-            Error::new("only a machine with a link of its own is bound by network.egress and network.rate-*")
-                .hint("set network.mode = \"veth\", or take them out"),
+            Error::new(
+                "only a machine with a link of its own is bound by network.egress, network.rate-* and \
+                 network.connections-max",
+            )
+            .hint("set network.mode = \"veth\", or take them out"),
         );
     }
     let says = |one| network.egress.contains(&one);

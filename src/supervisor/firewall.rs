@@ -97,7 +97,7 @@ pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: nft
     record.firewall = Some(before.clone().and(&after));
     record.write(paths)?;
     drop(lock);
-    let changed = forget(paths, &dead).and_then(|()| nftables::change(&before, &after));
+    let changed = forget(paths, &dead).and_then(|()| nftables::change(&before, &after, &record.extras));
     record.firewall = Some(if changed.is_ok() { after } else { before });
     let ports = record.firewall.as_ref().map(nftables::Member::ports).unwrap_or_default();
     record.ports = ports.iter().map(ToString::to_string).collect();
@@ -184,12 +184,19 @@ pub fn mend(paths: &Paths, record: &Record) -> Result<Mended> {
 /// # Errors
 /// A kernel that refuses, and one without NAT where ports are asked for.
 pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
-    let part = record.part();
-    if part.is_empty() {
+    if record.part().is_empty() {
         return Ok(());
     }
     let lock = lock(paths)?;
-    let mut added = nftables::add(part)?;
+    let mut added = nftables::add(record.part())?;
+    if !matches!(added, nftables::Added::Member) && !nftables::connections::is_supported() {
+        log::warn!(
+            "the kernel cannot count connections (CONFIG_NFT_CONNLIMIT): those of the machine have no bound"
+        );
+        record.firewall = record.firewall.take().map(nftables::Member::without_connections);
+        added = nftables::add(record.part())?;
+    }
+    let part = record.part();
     if matches!(added, nftables::Added::Strange) {
         let mut all: Vec<Record> =
             Record::all(paths).into_iter().filter(|other| other.name != record.name).collect();

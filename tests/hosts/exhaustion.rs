@@ -110,3 +110,59 @@ fn a_machine_that_takes_what_it_can_get_leaves_enough_for_others() {
     host.coracle(&["stop", "busybox", "other"]);
     recovered(host, &before);
 }
+
+/// Sends a datagram to each of 4000 ports of an address from each of some ports.
+const FLOOD: &str = r#"
+use Socket;
+my ($to, $from, $count) = @ARGV;
+for my $port ($from .. $from + $count - 1) {
+  socket(my $s, AF_INET, SOCK_DGRAM, 0) or die "socket: $!";
+  bind($s, sockaddr_in($port, INADDR_ANY)) or die "bind: $!";
+  send($s, "x", 0, sockaddr_in($_, inet_aton($to))) for 20000 .. 23999;
+}
+"#;
+
+/// Floods an address from a machine. Returns the number of connections of the host that are more than before.
+fn flood(host: &Host, machine: &str, to: &str, from: u16, count: u16) -> i64 {
+    let connections = || -> i64 {
+        let count = host.read("/proc/sys/net/netfilter/nf_conntrack_count");
+        count.trim().parse().expect("a number")
+    };
+    let before = connections();
+    let leader = host.machine_leader(machine);
+    host.sh_ok(&format!("nsenter -t {leader} -n perl /run/flood.pl {to} {from} {count}"));
+    connections() - before
+}
+
+#[test]
+fn a_machine_has_a_share_of_the_connections() {
+    let (host, before) = bench();
+    host.write("/run/flood.pl", FLOOD);
+    host.define("busybox", "[network]\nconnections-max = 1024\nveth-extra = [\"wx0:lan1\"]\n");
+    host.define("other", "[network]\nmode = \"zone\"\nzone = \"lan\"\nconnections-max = 1024\n");
+    host.coracle(&["start", "busybox", "other"]);
+    host.wait_for_page(&host.address("busybox"));
+    let gateway =
+        |name: &str| host.property(name, "host-addresses").split(' ').next().expect("one").to_owned();
+    for name in ["busybox", "other"] {
+        let new = flood(&host, name, &gateway(name), 30000, 2);
+        assert!((700..=1100).contains(&new), "{name}: {new} new connections");
+    }
+    // Its further pair has the same share, which is used up.
+    let leader = host.machine_leader("busybox");
+    host.sh_ok(&format!(
+        "ip addr add 10.9.0.1/24 dev wx0; nsenter -t {leader} -n sh -c 'ip addr add 10.9.0.2/24 dev lan1; ip link set lan1 up'"
+    ));
+    let new = flood(&host, "busybox", "10.9.0.1", 40000, 1);
+    assert!(new <= 300, "a further pair: {new} new connections");
+    // The host still connects, and so does whoever asks for the machine's own services.
+    host.wait_for_page(&host.address("busybox"));
+    host.coracle(&["set", "busybox", "network.connections-max=infinity"]);
+    host.coracle(&["apply", "busybox"]);
+    let new = flood(&host, "busybox", &gateway("busybox"), 50000, 1);
+    assert!(new >= 3990, "without a bound: {new} new connections");
+    host.coracle(&["stop", "busybox", "other"]);
+    host.define("busybox", "");
+    host.define("other", "");
+    recovered(host, &before);
+}

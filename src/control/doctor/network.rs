@@ -111,6 +111,11 @@ fn dropped(drop: &Refusal, door: Door) -> Finding {
                 format!("its network.egress does not let it speak to {to}"),
                 "add that address to network.egress, then 'coracle apply'",
             ),
+            "connections" => Finding::wrong(
+                format!("a packet to {to} began a connection beyond its network.connections-max"),
+                "look for a program that opens many connections, or raise network.connections-max, \
+                 then 'coracle apply'",
+            ),
             "sent" | "delivered" => Finding::note(
                 format!("a packet to {to} was more than its network.rate-in or rate-out"),
                 "raise the rate, then 'coracle apply'",

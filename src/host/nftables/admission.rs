@@ -1,6 +1,8 @@
-//! The rules of the chain `admission`: addresses outside that no machine is to ask unless its definition names them.
+//! The rules of the chain `admission`: how many connections a machine begins, and addresses outside that no machine is
+//! to ask unless its definition names them.
 //! Called by `table`.
 
+use super::connections;
 use super::expression::{
     ACCEPT, DROP, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, NETWORK, R0, TRANSPORT,
     connection, counter, equal, family, meta, payload, verdict, within,
@@ -30,6 +32,7 @@ pub(super) fn admission() -> Vec<Vec<Expression>> {
         // Packets that no connection fits are judged as those that begin one.
         // ct state established,related accept
         [&connection(0, 2 | 4)[..], &[verdict(ACCEPT)]].concat(),
+        connections::begin(),
         // ether saddr . ip daddr @egress4 accept
         named(IPV4, 16, 4, EGRESS_4),
         // ether saddr . ip6 daddr @egress6 accept

@@ -9,6 +9,7 @@ pub(super) mod datatype {
     pub const ETHER: u32 = 9;
     pub const PROTOCOL: u32 = 12;
     pub const SERVICE: u32 = 13;
+    pub const MARK: u32 = 19;
     pub const IFNAME: u32 = 41;
 }
 
@@ -94,6 +95,16 @@ pub(super) fn leads(map: &str, register: u32, found: u32) -> Expression {
 pub(super) fn verdict(code: u32) -> Expression {
     let verdict = Attributes::new().nested(2, &Attributes::new().number(1, code));
     expression("immediate", &Attributes::new().number(1, 0).nested(2, &verdict))
+}
+
+/// Sends to another chain of the table.
+pub(super) fn jump(chain: &str) -> Expression {
+    const NFTA_VERDICT_CODE: u16 = 1;
+    const NFTA_VERDICT_CHAIN: u16 = 2;
+    let code = libc::NFT_JUMP.cast_unsigned();
+    let to = Attributes::new().number(NFTA_VERDICT_CODE, code).text(NFTA_VERDICT_CHAIN, chain);
+    let data = Attributes::new().number(1, libc::NFT_REG_VERDICT.cast_unsigned());
+    expression("immediate", &data.nested(2, &Attributes::new().nested(2, &to)))
 }
 
 pub(super) fn counter() -> Expression {

@@ -3,6 +3,7 @@
 //! `ports` and `part`.
 
 use super::element::{Element, padded};
+use super::expression;
 use super::expression::{
     ACCEPT, ADDRESS_AT, DROP, Expression, IIFNAME, IPV4, IPV6, L4PROTO, NETWORK, OIFNAME, R0, TRANSPORT,
     at_least, at_most, counter, differs, equal, expression, family, mask, meta, payload, verdict, within,
@@ -50,6 +51,11 @@ impl Extra {
         &self.name
     }
 
+    /// The interface by which its packets come to the host. `None` if that is a bridge of the host.
+    pub(super) fn interface(&self) -> Option<&str> {
+        (self.kind == Kind::Link).then_some(&self.name)
+    }
+
     /// Whether it needs the table of bridges.
     pub(super) fn is_port(&self) -> bool {
         self.kind == Kind::Port
@@ -72,13 +78,7 @@ fn refused(interface: u32) -> [Expression; 4] {
 /// Sends packets from further pairs to their chain.
 pub(super) fn jump() -> Vec<Expression> {
     // iifname @extras jump extra
-    const NFTA_VERDICT_CODE: u16 = 1;
-    const NFTA_VERDICT_CHAIN: u16 = 2;
-    let code = libc::NFT_JUMP.cast_unsigned();
-    let to = Attributes::new().number(NFTA_VERDICT_CODE, code).text(NFTA_VERDICT_CHAIN, CHAIN);
-    let data = Attributes::new().number(1, libc::NFT_REG_VERDICT.cast_unsigned());
-    let jump = expression("immediate", &data.nested(2, &Attributes::new().nested(2, &to)));
-    vec![meta(IIFNAME, R0), within(EXTRAS, R0), jump]
+    vec![meta(IIFNAME, R0), within(EXTRAS, R0), expression::jump(CHAIN)]
 }
 
 /// Packets from further pairs: for the host's addresses on the same link, from an address that is on that link.

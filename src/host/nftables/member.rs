@@ -2,9 +2,10 @@
 //! it, and those that change while it runs. Called by the file above, which sends them.
 
 use super::element::{Element, padded, push_all};
+use super::extras::Extra;
 use super::message::{BRIDGE, Batch, Existing, INET, Kind};
 pub use super::ports::Reach;
-use super::{bounds, ports, sets, table};
+use super::{bounds, connections, ports, sets, table};
 use crate::host::netlink::plan::zone::is_shared;
 use crate::host::netlink::plan::{IPV6_LENGTH, Plan, zone};
 use crate::machine::egress::{self, Destination, Range};
@@ -72,6 +73,8 @@ pub struct Bounds {
     pub rate_in: Option<u64>,
     /// The most that it sends.
     pub rate_out: Option<u64>,
+    /// The most connections that it begins.
+    pub connections: Option<u32>,
 }
 
 impl Bounds {
@@ -82,6 +85,7 @@ impl Bounds {
             reach: if network.egress.contains(&Destination::Zone) { Reach::Zone } else { Reach::Said },
             rate_in: network.rate_in,
             rate_out: network.rate_out,
+            connections: connections::share(network.connections_max),
         }
     }
 }
@@ -135,6 +139,13 @@ impl Member {
         Self { bounds, ..self }
     }
 
+    /// The same with no bound of its connections.
+    #[must_use]
+    pub fn without_connections(mut self) -> Self {
+        self.bounds.connections = None;
+        self
+    }
+
     /// The same with other ports.
     #[must_use]
     pub fn forwarding(self, ports: Vec<Port>) -> Self {
@@ -146,7 +157,7 @@ impl Member {
     pub fn and(mut self, other: &Self) -> Self {
         let new: Vec<Port> = other.ports.iter().filter(|port| !self.ports.contains(port)).copied().collect();
         self.ports.extend(new);
-        let Bounds { egress, reach, rate_in, rate_out } = other.bounds.clone();
+        let Bounds { egress, reach, rate_in, rate_out, connections } = other.bounds.clone();
         if reach == Reach::Zone {
             self.bounds.reach = reach;
         }
@@ -161,6 +172,7 @@ impl Member {
         };
         self.bounds.rate_in = self.bounds.rate_in.or(rate_in);
         self.bounds.rate_out = self.bounds.rate_out.or(rate_out);
+        self.bounds.connections = self.bounds.connections.or(connections);
         self
     }
 
@@ -356,7 +368,7 @@ impl Member {
     }
 
     /// Becomes another of the same link: what differs comes and goes, in one transaction.
-    pub(super) fn become_other(&self, other: &Self, batch: &mut Batch) {
+    pub(super) fn become_other(&self, other: &Self, extras: &[Extra], batch: &mut Batch) {
         bounds::make(batch, other);
         let [before, after] =
             [self, other].map(|one| one.forwards().chain(one.bounded()).collect::<Vec<Element>>());
@@ -373,6 +385,12 @@ impl Member {
             other.make_limits(batch);
         }
         push_all(batch, Kind::NewElements, new);
+        if self.bounds.connections != other.bounds.connections {
+            push_all(batch, Kind::DeleteElements, connections::elements(self, extras));
+            connections::delete(batch, self);
+            connections::create(batch, other);
+            push_all(batch, Kind::NewElements, connections::elements(other, extras));
+        }
     }
 
     fn make_limits(&self, batch: &mut Batch) {

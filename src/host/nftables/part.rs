@@ -1,5 +1,6 @@
 //! The part of one machine in the tables: its link and the interfaces beside it. Called by the file above.
 
+use super::connections;
 use super::element::{self, Element, padded, push_all};
 use super::extras::Extra;
 use super::member::{Member, Others};
@@ -42,8 +43,10 @@ impl Part<'_> {
     pub(super) fn enter(&self, batch: &mut Batch) {
         if let Some(member) = self.member {
             member.enter(batch);
+            connections::create(batch, member);
         }
-        push_all(batch, Kind::NewElements, self.extras.iter().flat_map(Extra::elements).collect());
+        let extras = self.extras.iter().flat_map(Extra::elements);
+        push_all(batch, Kind::NewElements, extras.chain(self.connections()).collect());
     }
 
     /// The elements that go with it; those that others need stay.
@@ -51,7 +54,13 @@ impl Part<'_> {
         let extras = self.extras.iter().flat_map(Extra::elements);
         let mut elements: Vec<Element> = extras.filter(|one| others.zoned || one.family != BRIDGE).collect();
         elements.extend(self.member.iter().flat_map(|member| member.going(others)));
+        elements.extend(self.connections());
         elements
+    }
+
+    /// The elements that lead to the counts of its connections.
+    fn connections(&self) -> Vec<Element> {
+        self.member.map(|member| connections::elements(member, self.extras)).unwrap_or_default()
     }
 
     /// Goes out of the tables.
@@ -59,6 +68,9 @@ impl Part<'_> {
         push_all(batch, Kind::DeleteElements, self.going(others));
         if let Some(member) = self.member.filter(|member| member.zone().is_none() || others.zoned) {
             member.drop_limits(batch);
+        }
+        if let Some(member) = self.member {
+            connections::delete(batch, member);
         }
     }
 
@@ -97,6 +109,8 @@ impl Part<'_> {
             batch
         };
         let elements = self.going(others).into_iter().map(alone);
-        elements.chain(self.member.iter().flat_map(|member| member.drop_each_limit())).collect()
+        let limits = self.member.iter().flat_map(|member| member.drop_each_limit());
+        let counts = self.member.iter().flat_map(|member| connections::delete_each(member));
+        elements.chain(limits).chain(counts).collect()
     }
 }

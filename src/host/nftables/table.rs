@@ -3,6 +3,7 @@
 //! packet of the host: those for bounds are there from the first machine that has some. Called by the file above.
 
 use super::admission::admission;
+use super::connections;
 use super::element::padded;
 use super::expression::{
     ACCEPT, DROP, Expression, IIFNAME, IPV4, IPV6, L4PROTO, NETWORK, OIFNAME, R0, TRANSPORT, connection,
@@ -111,6 +112,7 @@ pub fn make(batch: &mut Batch) {
     ranges(batch, INET, EGRESS_6, &[(datatype::ETHER, 6), ipv6]);
     limits(batch, INET, RATES_IN);
     limits(batch, INET, RATES_OUT);
+    connections::make(batch);
     // chain extra { }
     let extra = Attributes::new().text(1, TABLE).text(3, extras::CHAIN);
     batch.push(Kind::NewChain, Existing::Refuse, &extra);
@@ -135,6 +137,7 @@ pub(super) fn counts() -> Vec<(&'static str, usize)> {
     let ports = ports().len();
     vec![
         (extras::CHAIN, extras::judged().len()),
+        (connections::CHAIN, connections::counted().len()),
         (GUARD.name, guard().len()),
         (ADMISSION.name, admission().len()),
         (INPUT.name, input().len()),
