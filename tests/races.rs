@@ -267,11 +267,13 @@ fn steps(base: &Path) -> Vec<BuildStep> {
     let machine = config::machine(&paths, &Name::new("web").unwrap()).unwrap().machine;
     let facts = Facts {
         id_base: Some(BASE),
+        has_shifted_owners: false,
         user_namespace: true,
         machine_id: [1; 16],
         boot_id: [2; 16],
         host_os_release: "ID=debian\n".into(),
         init: Some(("/sbin/init".into(), Init::Busybox)),
+        init_has_successor: false,
         socketcall: false,
         user: User {
             name: "root".into(),

@@ -163,7 +163,7 @@ fn enter(
 ) -> Result<(Child, Option<OwnedFd>)> {
     let steps = steps(exec)?;
     let (ours, theirs) = link::pair()?;
-    let cgroup = record.cgroup.as_ref().and_then(|_| leader_cgroup(record));
+    let cgroup = leader_cgroup(record)?;
     take_oom_score(record);
     if exec.user_namespace {
         setns(&leader, CloneFlags::CLONE_NEWPID)
@@ -246,10 +246,11 @@ fn is_heard(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
     }
 }
 
-/// The cgroup PID 1 is in, where the command counts against the same limits.
-fn leader_cgroup(record: &Record) -> Option<OwnedFd> {
-    let directory = crate::host::cgroup::of_process(record.leader?)?;
-    crate::sys::mount::open_directory(&directory).ok()
+/// The cgroup PID 1 is in, where the command counts against the same limits. `None` if the machine has none of its own.
+fn leader_cgroup(record: &Record) -> Result<Option<OwnedFd>> {
+    let payload = record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+    let leader = record.leader.unwrap_or_default();
+    payload.map(|payload| crate::host::cgroup::open_of_process(leader, &payload)).transpose()
 }
 
 /// Takes PID 1's oom score adjustment: what enters shall be no harder to kill than the rest.

@@ -7,15 +7,17 @@ pub use exposure::{Exposure, Reason, expose};
 
 use super::running;
 use crate::error::{Context, Error, Result};
+use crate::host::cgroup;
 use crate::host::journal::{printable, printable_line};
 use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::machine::security::CAPABILITIES;
 use crate::paths::{Paths, access};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Namespaces a process has, as `/proc/PID/ns` names them.
 const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"];
@@ -254,13 +256,13 @@ fn process(pid: u32) -> String {
 
 /// All processes that are not in the machine's cgroup.
 fn outside(record: &Record) -> Vec<u32> {
-    let inside = |pid: u32| match (&record.cgroup, crate::host::cgroup::of_process(pid)) {
-        (Some(cgroup), Some(of)) => of.starts_with(Path::new(cgroup).join("payload")),
-        _ => false,
-    };
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| !inside(*pid)).collect()
+    let pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    // Read second: children of the machine's processes are inside too.
+    let payload = record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+    let inside = payload.map(|payload| cgroup::processes(&payload)).unwrap_or_default();
+    let inside: BTreeSet<u32> = inside.into_iter().collect();
+    pids.into_iter().filter(|pid| !inside.contains(pid)).collect()
 }
 
 impl Inspection {

@@ -6,6 +6,7 @@ use super::stats::{Process, processes};
 use crate::host::cgroup;
 use crate::host::journal::printable;
 use crate::host::state::{Phase, Record};
+use std::ffi::OsStr;
 use std::path::Path;
 
 /// How many are named.
@@ -16,8 +17,7 @@ pub fn left(record: &Record) -> Option<String> {
     if record.phase != Phase::Stopping || !record.is_alive() {
         return None;
     }
-    let mut all = Vec::new();
-    units(&record.cgroup.as_ref()?.join("payload"), &mut all);
+    let mut all = units(&record.cgroup.as_ref()?.join("payload"));
     if all.is_empty() {
         let others = processes(record).into_iter().filter(|process| Some(process.pid) != record.leader);
         all.extend(others.map(|process| name(&process)));
@@ -40,22 +40,13 @@ fn name(process: &Process) -> String {
 
 /// The units whose cgroups have processes, by the names systemd gives cgroups. A guest may name its
 /// own as it likes: they are bounded by what is named of them, and shown printable.
-fn units(directory: &Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        let name = entry.file_name();
-        let is_unit = [".service", ".scope", ".mount", ".socket", ".swap"]
-            .iter()
-            .any(|kind| name.to_string_lossy().ends_with(kind));
-        if !is_unit {
-            units(&path, found);
-        } else if name != "init.scope" && cgroup::is_populated(&path) {
-            found.push(printable(name.as_encoded_bytes()));
-        }
-    }
+fn units(directory: &Path) -> Vec<String> {
+    let is_unit = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        [".service", ".scope", ".mount", ".socket", ".swap"].iter().any(|kind| name.ends_with(kind))
+    };
+    let names = cgroup::populated(directory, &is_unit).into_iter().filter(|name| name != "init.scope");
+    names.map(|name| printable(name.as_encoded_bytes())).collect()
 }
 
 #[cfg(test)]
@@ -76,9 +67,24 @@ mod tests {
             std::fs::write(directory.join("cgroup.events"), format!("populated {populated}\nfrozen 0\n"))
                 .unwrap();
         }
-        let mut found = Vec::new();
-        units(root.path(), &mut found);
+        let mut found = units(root.path());
         found.sort();
         assert_eq!(found, ["session-1.scope", "slow.service"]);
+    }
+
+    #[test]
+    fn units_are_found_deeper_than_a_path() {
+        use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+        let root = tempfile::tempdir().unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let mut at = openat(CWD, root.path(), flags, Mode::empty()).unwrap();
+        let name = "x".repeat(250);
+        for name in (0..30).map(|_| name.as_str()).chain(["deep.service"]) {
+            mkdirat(&at, name, Mode::RWXU).unwrap();
+            at = openat(&at, name, flags, Mode::empty()).unwrap();
+        }
+        let file = openat(&at, "cgroup.events", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU).unwrap();
+        rustix::io::write(file, b"populated 1\n").unwrap();
+        assert_eq!(units(root.path()), ["deep.service"]);
     }
 }

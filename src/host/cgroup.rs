@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Files of a delegated cgroup that its new owner may write, where the kernel does not list them.
 const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
@@ -35,9 +35,36 @@ pub fn current() -> Option<PathBuf> {
     of("self")
 }
 
-/// The same for another process.
-pub fn of_process(pid: u32) -> Option<PathBuf> {
-    of(&pid.to_string())
+/// The cgroup of a process of a guest, opened; `payload` is that of the guest. A guest nests cgroups until the kernel cuts
+/// their paths: then those of the guest are searched.
+///
+/// # Errors
+/// A process that has ended, or that is in no cgroup of the guest.
+pub fn open_of_process(pid: u32, payload: &Path) -> Result<OwnedFd> {
+    let by_path = of(&pid.to_string()).and_then(|path| open_deep(&path).ok());
+    let by_path = by_path.filter(|directory| members(directory).contains(&pid));
+    let open = || open_below(rustix::fs::CWD, payload.as_os_str()).ok();
+    by_path.or_else(|| find(open()?, pid)).ok_or_else(|| {
+        Error::new(format!("cannot find the cgroup of process {pid}")).hint("try again in a moment")
+    })
+}
+
+/// Opens a cgroup by the parts of its path.
+fn open_deep(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let mut directory = open_below(rustix::fs::CWD, OsStr::new("/"))?;
+    for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
+        directory = open_below(&directory, part.as_os_str())?;
+    }
+    Ok(directory)
+}
+
+/// The cgroup with a process, among one and those below.
+fn find(directory: OwnedFd, pid: u32) -> Option<OwnedFd> {
+    if members(&directory).contains(&pid) {
+        return Some(directory);
+    }
+    let below = |name: OsString| find(open_below(&directory, &name).ok()?, pid);
+    children(&directory).into_iter().find_map(below)
 }
 
 fn of(pid: &str) -> Option<PathBuf> {
@@ -158,6 +185,25 @@ fn limit(directory: &Path, file: &str, limit: Option<u64>) -> Result<()> {
 /// Whether a process is in a cgroup or below. One that is not there has none.
 pub fn is_populated(directory: &Path) -> bool {
     has_event(directory, "populated 1")
+}
+
+/// The names of the cgroups below one that `counts` takes and that have processes. What lies below these is theirs.
+pub fn populated(directory: &Path, counts: &dyn Fn(&OsStr) -> bool) -> Vec<OsString> {
+    fn each(directory: &OwnedFd, counts: &dyn Fn(&OsStr) -> bool, found: &mut Vec<OsString>) {
+        for name in children(directory) {
+            let Ok(below) = open_below(directory, &name) else { continue };
+            if !counts(&name) {
+                each(&below, counts, found);
+            } else if text(&below, "cgroup.events").lines().any(|event| event == "populated 1") {
+                found.push(name);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    if let Ok(directory) = open_below(rustix::fs::CWD, directory.as_os_str()) {
+        each(&directory, counts, &mut found);
+    }
+    found
 }
 
 /// Whether a cgroup stands still, by itself or by one above.
@@ -287,10 +333,14 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(&OwnedFd)) {
 
 /// The process ids in one cgroup.
 fn members(directory: &OwnedFd) -> Vec<u32> {
-    let open = rustix::fs::openat(directory, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    text(directory, "cgroup.procs").lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// A file of a cgroup; empty if it cannot be read.
+fn text(directory: &OwnedFd, file: &str) -> String {
+    let open = rustix::fs::openat(directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let text = open.map(|file| std::io::read_to_string(std::fs::File::from(file)));
-    let text = text.ok().and_then(std::io::Result::ok).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
+    text.ok().and_then(std::io::Result::ok).unwrap_or_default()
 }
 
 /// The processes of a cgroup and of all below it.

@@ -108,6 +108,21 @@ fn file_systems_of_the_guest_hold_up_nothing() {
     host.stop();
 }
 
+/// What enters a machine is in the cgroup of PID 1, which has no path, and counts as a process of the machine.
+fn enters_the_deepest_cgroup(host: &Host) {
+    let entered = host.spawn(&["coracle", "exec", "-T", "busybox", "--", "sleep", "4321"]);
+    host.wait_until(LONG, "pgrep -f '^sleep 4321'");
+    let leader = host.machine_leader("busybox");
+    // The kernel cuts the path at 4095 bytes.
+    let cgroup = |pid: &str| host.sh_ok(&format!("grep ^0:: /proc/{pid}/cgroup"));
+    assert!(cgroup(&leader.to_string()).trim().len() > 4095);
+    assert_eq!(cgroup("$(pgrep -f '^sleep 4321')"), cgroup(&leader.to_string()));
+    let shown = host.coracle(&["inspect", "busybox"]);
+    assert!(!shown.contains("shared with process"), "{shown}");
+    host.sh_ok("pkill -f '^sleep 4321'");
+    entered.wait(LONG);
+}
+
 #[test]
 fn cgroups_deeper_than_a_path_are_found_and_removed() {
     let host = Host::start(&["busybox"]);
@@ -115,6 +130,7 @@ fn cgroups_deeper_than_a_path_are_found_and_removed() {
     host.start_machine("busybox");
     let mut nested = host.spawn(&["coracle", "exec", "-T", "busybox", "--", "attacker", "nest", "30"]);
     nested.wait_for_stdout("nested", LONG);
+    enters_the_deepest_cgroup(&host);
     let tasks = || host.coracle(&["stats", "busybox"]);
     let before = tasks();
     host.coracle(&["kill", "--signal=USR1", "busybox"]);

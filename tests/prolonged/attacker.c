@@ -1,7 +1,7 @@
 /* What root or a user of a machine does to hold up the processes of the host that serve it:
  *   linger PATH    sends 12 sockets that take 300 s to close to the datagram socket PATH
  *   server DIR     mounts a FUSE file system on DIR whose server never answers anything but the first request
- *   nest DEPTH     nests cgroups with names of 250 letters, and a process "nested" stands in the last one
+ *   nest DEPTH     nests cgroups with names of 250 letters, and a process "nested" and PID 1 stand in the last one
  *   prints LINES   writes that many lines to /dev/console
  * Built by tests/hosts/prolonged.rs.
  */
@@ -129,7 +129,7 @@ static int nests(int depth)
 		at = next;
 	}
 	int procs = openat(at, "cgroup.procs", O_WRONLY);
-	if (write(procs, "0", 1) != 1) {
+	if (write(procs, "0", 1) != 1 || write(procs, "1", 1) != 1) {
 		perror("enter");
 		return 1;
 	}
