@@ -41,3 +41,25 @@ pub fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) {
     let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let _ = rustix::termios::tcsetwinsize(terminal, size);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fd::AsFd;
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    #[test]
+    fn an_answer_that_was_not_read_is_not_left_to_the_shell() {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+        let side = std::fs::File::options().read(true).write(true).open(name).unwrap();
+        let before = make_raw(side.as_fd()).unwrap();
+        // The answer of a terminal to a query that a guest has printed.
+        rustix::io::write(&terminal, b"\x1b[?1;2c\n").unwrap();
+        assert!(rustix::io::ioctl_fionread(&side).unwrap() > 0);
+        restore(side.as_fd(), &before);
+        assert_eq!(rustix::io::ioctl_fionread(&side).unwrap(), 0);
+    }
+}

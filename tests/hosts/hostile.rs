@@ -84,6 +84,51 @@ fn pools_of_the_kernel_are_counted_per_machine() {
 }
 
 #[test]
+fn a_lease_on_the_users_of_a_machine_holds_up_nobody() {
+    let host = Host::builder().guest_as("busybox", "hostile").start();
+    add_attacks(&host, "hostile");
+    host.coracle(&["start", "hostile"]);
+    let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", "-", "lease-on-passwd"]);
+    attack.wait_for_stdout("ready", Duration::from_secs(30));
+    host.wait_until(crate::support::LONG, "grep -q 'LEASE .* WRITE' /proc/locks");
+    // Each open(2) that waits takes 45 s.
+    for words in [&["exec", "-u", "daemon", "hostile", "--", "true"][..], &["exec", "hostile", "--", "true"]]
+    {
+        let begun = Instant::now();
+        let out = host.exec_for(Duration::from_secs(20), &[&["coracle"], words].concat());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{words:?}: {:?}", begun.elapsed());
+        assert!(out.status == 0 || out.stderr.contains("/etc/passwd"), "{words:?}: {out}");
+    }
+    attack.kill();
+    host.coracle(&["stop", "hostile"]);
+    host.stop();
+}
+
+#[test]
+fn a_runit_that_leads_elsewhere_changes_no_file_of_the_host() {
+    let host = Host::start(&["runit"]);
+    host.sh_ok(
+        "mkdir -p /srv/share && echo data >/srv/share/file && chmod 0644 /srv/share/file; chmod 0700 /srv",
+    );
+    let mount = "[[mount]]\nsource = \"/srv/share\"\ntarget = \"/srv/share\"\n";
+    host.define("runit", &format!("[boot]\nstop-timeout = \"3s\"\n{mount}"));
+    // A procfs of its own shows the modes of the inodes that the kernel has now.
+    let modes = "mkdir -p /run/fresh; mount -t proc proc /run/fresh; \
+                 stat -c '%a %n' /run/fresh/execdomains /srv/share/file; umount /run/fresh";
+    let before = host.sh_ok(modes);
+    for target in ["/proc/execdomains", "/srv/share/file"] {
+        host.coracle(&["start", "runit"]);
+        host.wait_for_console("runit", "runit: enter stage: /etc/runit/2");
+        let script = format!("rm -f /etc/runit/stopit /run/runit/stopit; ln -s {target} /etc/runit/stopit");
+        host.in_guest("runit", &["sh", "-c", &script]).success("lead elsewhere");
+        host.exec_for(crate::support::LONG, &["coracle", "stop", "runit"]);
+        assert_eq!(host.sh_ok(modes), before, "{target}");
+        host.sh_ok("systemctl reset-failed 'coracle@*' || true");
+    }
+    host.stop();
+}
+
+#[test]
 fn a_hostile_machine_harms_no_neighbour() {
     let scale = scale();
     let names: Vec<String> = (0..scale.neighbours).map(|number| format!("n{number}")).collect();

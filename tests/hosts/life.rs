@@ -187,8 +187,18 @@ fn only_own_files_are_read(host: &Host) {
                   journalctl --sync; ls";
     let listed = host.in_guest("trixie", &["sh", "-c", script]);
     assert!(listed.stdout.contains("user-1002.journal"), "{listed}");
+    let forge = r#"use Socket; my $i = "x[1]: y\nDec 01 10:00:00 host coracle[1]: ROOT LOGIN OK";
+        socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die;
+        send($s, "SYSLOG_IDENTIFIER\n" . pack("Q<", length $i) . "$i\nMESSAGE=forged-by-nobody\n", 0,
+             sockaddr_un("/run/systemd/journal/socket")) or die"#;
+    host.coracle(&["exec", "-u", "nobody", "trixie", "--", "perl", "-e", forge]);
+    host.wait_until(
+        LONG,
+        "coracle exec trixie -- journalctl --sync; coracle logs trixie | grep forged-by-nobody",
+    );
     let log = host.coracle(&["logs", "trixie"]);
     assert!(log.contains("said-in-guest") && !log.contains('\u{202e}'), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with("Dec 01 10:00:00 host")), "{log}");
     assert_eq!(host.sh_ok("stat -c %x /root/canary | cut -c1-4"), "2001\n");
     host.in_guest(
         "trixie",
