@@ -5,6 +5,7 @@ mod bus;
 pub mod cgroup;
 mod emulator;
 pub mod entries;
+pub mod firewalld;
 pub mod flight;
 pub mod forwarding;
 pub mod hosts;

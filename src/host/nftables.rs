@@ -196,24 +196,45 @@ fn deletions() -> Vec<Instruction> {
     ]
 }
 
-/// Reads notifications, a bounded number of them. Returns whether one tells of something deleted from the tables, or
-/// some were lost. A transaction that deletes more than the buffer holds counts as such: a supervisor that idles has no
-/// memory to spare for it.
-pub fn has_lost(socket: impl AsFd) -> bool {
+/// Deletions in the firewall of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lost {
+    /// From the tables of machines.
+    pub own: bool,
+    /// Chains or the table of firewalld, which begins anew.
+    pub firewalld: bool,
+}
+
+impl Lost {
+    /// Notifications that were not received.
+    const UNKNOWN: Self = Self { own: true, firewalld: true };
+
+    fn add(&mut self, message: &Message<'_>) {
+        let is = |kinds: &[Kind]| kinds.iter().any(|kind| message.is(*kind));
+        let deleted = [Kind::DeleteTable, Kind::DeleteChain, Kind::DeleteRule, Kind::DeleteSet];
+        match message.body.text(1) {
+            Some(table::TABLE) => self.own |= is(&deleted),
+            Some(neighbours::FIREWALLD) => self.firewalld |= is(&[Kind::DeleteTable, Kind::DeleteChain]),
+            _ => {}
+        }
+    }
+}
+
+/// Reads notifications, a bounded number of them. A transaction that deletes more than the buffer holds counts as one
+/// of both: a supervisor that idles has no memory to spare for it.
+pub fn lost(socket: impl AsFd) -> Lost {
     const TURN: usize = 16;
     const LONGEST: usize = 4096;
-    let deleted = [Kind::DeleteTable, Kind::DeleteChain, Kind::DeleteRule, Kind::DeleteSet];
     let mut buffer = [0; LONGEST];
-    let mut lost = false;
+    let mut lost = Lost::default();
     for _ in 0..TURN {
         match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
-            Ok((_, length)) if length > LONGEST => lost = true,
+            Ok((_, length)) if length > LONGEST => lost = Lost::UNKNOWN,
             Ok((_, length)) => {
-                lost |= message::messages(buffer.get(..length).unwrap_or_default()).any(|message| {
-                    deleted.iter().any(|kind| message.is(*kind)) && message.body.text(1) == Some(table::TABLE)
-                });
+                let messages = message::messages(buffer.get(..length).unwrap_or_default());
+                messages.for_each(|message| lost.add(&message));
             }
-            Err(Errno::NOBUFS) => lost = true,
+            Err(Errno::NOBUFS) => lost = Lost::UNKNOWN,
             Err(_) => break,
         }
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::lock::{self, Held};
 use crate::host::nftables::{bounds, neighbours};
 use crate::host::state::Record;
-use crate::host::{forwarding, netlink, nftables, ports};
+use crate::host::{firewalld, forwarding, netlink, nftables, ports};
 use crate::machine::name::Name;
 use crate::machine::network::{Network, Port};
 use crate::paths::Paths;
@@ -134,7 +134,30 @@ pub fn refit(paths: &Paths) -> Result<()> {
     }
     renew(&records)?;
     drop(lock);
+    bind(&interfaces(records.iter().map(Record::part)));
     forwarding::enable()
+}
+
+/// Adds the interface of a machine to firewalld's zone of machines again, after firewalld has begun anew.
+pub fn bind_again(record: &Record) {
+    bind(&interfaces(std::iter::once(record.part())));
+}
+
+/// Adds interfaces of the host to firewalld's zone of machines.
+fn bind(interfaces: &[&str]) {
+    match super::runtime() {
+        Ok(runtime) => runtime.block_on(firewalld::bind(interfaces)),
+        Err(error) => log::warn!("{error}, ignoring"),
+    }
+}
+
+/// The interfaces of the host by which packets of machines come.
+fn interfaces<'a>(parts: impl Iterator<Item = nftables::Part<'a>>) -> Vec<&'a str> {
+    let mut interfaces: Vec<&str> =
+        parts.filter_map(|part| part.member).map(nftables::Member::interface).collect();
+    interfaces.sort_unstable();
+    interfaces.dedup();
+    interfaces
 }
 
 /// Creates the tables again with the parts of these machines. The caller holds the lock.
@@ -142,11 +165,7 @@ fn renew(records: &[Record]) -> Result<()> {
     let parts: Vec<nftables::Part<'_>> =
         records.iter().map(Record::part).filter(|part| !part.is_empty()).collect();
     nftables::renew(&parts)?;
-    let interfaces = parts.iter().filter_map(|part| part.member);
-    let mut interfaces: Vec<&str> = interfaces.map(nftables::Member::interface).collect();
-    interfaces.sort_unstable();
-    interfaces.dedup();
-    neighbours::open(&interfaces)
+    neighbours::open(&interfaces(parts.iter().copied()))
 }
 
 /// What a look at the tables has found.
@@ -210,6 +229,9 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
         log::warn!("{error}, ignoring");
     }
     drop(lock);
+    if let (nftables::Added::Member, Some(member)) = (&added, part.member) {
+        bind(&[member.interface()]);
+    }
     let has_ports = part.member.is_some_and(|member| !member.ports().is_empty());
     match added {
         nftables::Added::Member | nftables::Added::Strange if part.member.is_none() => {}
@@ -258,21 +280,25 @@ pub fn leave(paths: &Paths, record: &Record, part: nftables::Part<'_>) -> Result
     let _lock = lock(paths)?;
     let others = others(paths, &record.name, part);
     nftables::remove(part, others)?;
+    // A zone keeps its interface for the others in it.
+    let gone = part.member.filter(|member| member.zone().is_none() || !others.same_zone);
     if others.any {
-        unbind(paths, &record.name)?;
-        // A zone keeps its interface for the others in it.
-        if let Some(member) = part.member.filter(|member| member.zone().is_none() || !others.same_zone) {
+        drop_bounds(paths, &record.name)?;
+        if let Some(member) = gone {
             neighbours::close(Some(member.interface()));
         }
     } else {
         neighbours::close(None);
+    }
+    if let (Some(member), Ok(runtime)) = (gone, super::runtime()) {
+        runtime.block_on(firewalld::unbind(member.interface()));
     }
     // Said before the lock is given back: of two that go at once the second takes the table away.
     Record { firewall: None, extras: Vec::new(), ..record.clone() }.write(paths)
 }
 
 /// Takes the chains of bounds away that no other machine has.
-fn unbind(paths: &Paths, own: &str) -> Result<()> {
+fn drop_bounds(paths: &Paths, own: &str) -> Result<()> {
     for bound in bounds::present() {
         let has = |other: &Record| {
             other.name != own && other.firewall.as_ref().is_some_and(|other| bound.is_of(other))

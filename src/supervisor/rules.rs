@@ -1,6 +1,6 @@
-//! Watches the tables of the firewall while a machine runs: what another program deletes from them is created again.
-//! Called by the event loop. It waits for no other process, and a program that deletes them again and again is
-//! answered in growing intervals.
+//! Watches the tables of the firewall while a machine runs: what another program deletes from them is created again. So
+//! is the place of the machine's interface in firewalld's zone. Called by the event loop. It waits for no other process,
+//! and a program that deletes them again and again is answered in growing intervals.
 
 use super::firewall::{self, Mended};
 use crate::error::Result;
@@ -17,6 +17,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 const SPREAD: Duration = Duration::from_millis(40);
 /// The pause while another process works on the tables.
 const BUSY: Duration = Duration::from_millis(250);
+/// The pause until a child has ended that speaks to firewalld.
+const REAPED: Duration = Duration::from_secs(2);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Tables that stayed whole for this long reset the pause.
@@ -27,6 +29,12 @@ const CALM: Duration = Duration::from_secs(60);
 pub struct Rules {
     socket: OwnedFd,
     due: Option<Instant>,
+    /// Whether firewalld has begun anew since the interface was added to its zone.
+    is_unbound: bool,
+    /// When this is looked at.
+    bind_at: Option<Instant>,
+    /// The child that adds the interface.
+    binding: Option<OwnedFd>,
     pause: Duration,
     mended: Option<Instant>,
 }
@@ -41,7 +49,15 @@ impl Rules {
         let socket = nftables::subscribe();
         let socket =
             socket.inspect_err(|error| log::warn!("cannot watch the firewall: {error}, ignoring")).ok()?;
-        let mut rules = Self { socket, due: None, pause: PAUSE, mended: None };
+        let mut rules = Self {
+            socket,
+            due: None,
+            is_unbound: false,
+            bind_at: None,
+            binding: None,
+            pause: PAUSE,
+            mended: None,
+        };
         rules.look_soon();
         Some(rules)
     }
@@ -53,8 +69,13 @@ impl Rules {
 
     /// Reads notifications.
     pub fn read(&mut self) {
-        if nftables::has_lost(&self.socket) {
+        let lost = nftables::lost(&self.socket);
+        if lost.own {
             self.look_soon();
+        }
+        if lost.firewalld {
+            self.is_unbound = true;
+            self.bind_at.get_or_insert_with(|| Instant::now() + PAUSE);
         }
     }
 
@@ -65,15 +86,43 @@ impl Rules {
 
     /// The time until the next look.
     pub fn time_left(&self) -> Option<Duration> {
-        self.due.map(|due| due.saturating_duration_since(Instant::now()))
+        let next = [self.due, self.bind_at].into_iter().flatten().min();
+        next.map(|next| next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Adds the interface to firewalld's zone again, in a child that is not waited for: firewalld answers when it is
+    /// ready, and keeps no interface over a reload.
+    fn bind(&mut self, record: &Record) {
+        let is_busy = self.binding.as_ref().is_some_and(|child| process::has_ended(child.as_fd()).is_none());
+        self.bind_at = is_busy.then(|| Instant::now() + REAPED);
+        if is_busy {
+            return;
+        }
+        self.binding = None;
+        if !std::mem::take(&mut self.is_unbound) {
+            return;
+        }
+        match process::clone(0, None) {
+            Ok(Side::Child) => {
+                firewall::bind_again(record);
+                process::exit_now(0)
+            }
+            Ok(Side::Parent(child)) => {
+                self.binding = Some(child.pidfd);
+                self.bind_at = Some(Instant::now() + REAPED);
+            }
+            Err(error) => log::warn!("cannot speak to firewalld: {error}, ignoring"),
+        }
     }
 
     /// Looks at the tables when it is time, and mends them.
     pub fn look(&mut self, paths: &Paths, record: &Record) {
-        if self.time_left() != Some(Duration::ZERO) {
+        if self.bind_at.is_some_and(|at| at <= Instant::now()) {
+            self.bind(record);
+        }
+        if self.due.take_if(|due| *due <= Instant::now()).is_none() {
             return;
         }
-        self.due = None;
         match mend(paths, record) {
             Some(Mended::Whole) => {
                 if self.mended.is_none_or(|mended| mended.elapsed() > CALM) {

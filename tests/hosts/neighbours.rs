@@ -119,12 +119,33 @@ fn assert_lives_beside(host: &Host) -> String {
 fn beside_firewalld() {
     let host = host();
     host.sh_ok("systemctl start firewalld; firewall-cmd -q --permanent --zone=public --add-interface=up0");
+    // A link of another machine manager is in no zone of coracle, whether machines run or not.
+    host.sh_ok("ip link add ve-db type veth peer name db0; ip link set ve-db up");
+    let foreign = |expected: &str| {
+        let interfaces = host.sh_ok("firewall-cmd --zone=coracle --list-interfaces");
+        let mut interfaces: Vec<&str> = interfaces.split_whitespace().collect();
+        interfaces.sort_unstable();
+        assert_eq!(interfaces.join(" "), expected);
+        let zone = host.sh("firewall-cmd --get-zone-of-interface=ve-db");
+        assert!(format!("{zone}").contains("no zone"), "{zone}");
+    };
+    // firewalld keeps the chains of a zone that has had an interface.
+    for change in ["add", "remove"] {
+        host.sh_ok(&format!("firewall-cmd -q --zone=coracle --{change}-interface=gone0"));
+    }
+    foreign("");
     println!("{}", assert_lives_beside(&host));
+    foreign("");
     host.coracle(&["start", "a", "b"]);
+    foreign("ve-a ve-b");
     for what in ["firewall-cmd -q --reload", "systemctl restart firewalld"] {
         host.sh_ok(what);
+        for name in ["ve-a", "ve-b"] {
+            host.wait_until(LONG, &format!("firewall-cmd -q --zone=coracle --query-interface={name}"));
+        }
         assert_flows(&host);
         println!("after '{what}' packets flow");
+        foreign("ve-a ve-b");
     }
     println!("{}", host.ok(&["firewall-cmd", "--zone=coracle", "--list-all"]));
     // The host itself stays closed to machines.

@@ -6,17 +6,14 @@
 
 use super::message::{Attributes, Batch, EVERY, Existing, INET, IP, IP6, Kind, Read};
 use super::table::{self, Seen, Way};
-use super::{commit, dump};
+use super::{ask, commit, dump};
 use crate::error::{Error, Result};
 use rustix::io::Errno;
 
 /// The begin of the comment of our rules, before the name of the interface.
 const COMMENT: &str = "machines of coracle";
-/// firewalld's table, which takes no rules of others. The links of machines are in a zone that is
-/// installed with us, by how their names begin: nobody has to be told of them.
-const FIREWALLD: &str = "firewalld";
-/// By which it is seen that firewalld has read that zone.
-const ZONE: &str = "filter_FWD_coracle";
+/// firewalld's table, which takes no rules of others: firewalld itself is asked.
+pub(super) const FIREWALLD: &str = "firewalld";
 /// The chain that Docker leaves to others, in the table of its own rules.
 const DOCKER: &str = "DOCKER-USER";
 /// How deep chains that refuse everything are looked for.
@@ -121,9 +118,7 @@ fn chains() -> rustix::io::Result<Vec<Chain>> {
             && [IP, IP6, INET].contains(&message.family)
             && let Some(chain) = Chain::read(message.family, message.body)
             && chain.table != table::TABLE
-            && (chain.name == DOCKER
-                || chain.name == ZONE
-                || chain.base.is_some_and(|(hook, _)| Way::of_hook(hook).is_some()))
+            && (chain.name == DOCKER || chain.base.is_some_and(|(hook, _)| Way::of_hook(hook).is_some()))
         {
             chains.push(chain);
         }
@@ -166,13 +161,13 @@ pub fn open(interfaces: &[&str]) -> Result<()> {
             );
         }
     }
-    let firewalld = |chain: &Chain| chain.table == FIREWALLD;
-    if chains.iter().any(firewalld) && !chains.iter().any(|chain| firewalld(chain) && chain.name == ZONE) {
-        log::warn!(
-            "firewalld has not read its zone 'coracle' and lets no machine pass (firewall-cmd --reload)"
-        );
-    }
     Ok(())
+}
+
+/// Whether firewalld has its rules in the kernel.
+pub fn has_firewalld() -> bool {
+    let table = Attributes::new().text(1, FIREWALLD);
+    [INET, IP, IP6].iter().any(|family| ask(&Batch::question(*family, Kind::GetTable, &table)).is_ok())
 }
 
 /// Puts our rules into a chain that would refuse machines, where they are not there.
