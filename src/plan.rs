@@ -85,6 +85,8 @@ pub struct Facts {
     pub further_devices: Vec<NamedDevice>,
     /// A .network file for a guest that runs networkd, where the link has addresses.
     pub guest_network_file: Option<String>,
+    /// A drop-in for a guest that runs systemd-resolved, with the host's name servers.
+    pub resolved_drop_in: Option<String>,
     /// What becomes of the guest's resolv.conf(5), where it does not stay as it is.
     pub resolv_conf: Option<Resolver>,
     /// A file of the host that is bound over the guest's hosts(5), where that cannot be written.
@@ -405,19 +407,6 @@ fn working_directory(machine: &Machine, facts: &Facts, booting: bool) -> PathBuf
     }
 }
 
-/// Keeps systemd-firstboot(1) from asking at a console where nobody can answer. PID 1 takes its arguments for those of a
-/// kernel (kernel-command-line(7)).
-fn firstboot(machine: &Machine, facts: &Facts, arguments: &[OsString]) -> Option<OsString> {
-    const KEY: &str = "systemd.firstboot";
-    let kind = match (&machine.boot.init, &facts.init) {
-        (InitChoice::Kind(kind), _) | (_, Some((_, kind))) => *kind,
-        _ => Init::Unknown,
-    };
-    let is_asked = console(machine, facts) == Console::Interactive;
-    let is_set = arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(KEY.as_bytes()));
-    (kind == Init::Systemd && !is_asked && !is_set).then(|| format!("{KEY}=no").into())
-}
-
 /// The last step: which program, with which words.
 fn execute(machine: &Machine, facts: &Facts) -> Result<LeadStep> {
     let environment = identity::environment(machine, facts);
@@ -425,7 +414,7 @@ fn execute(machine: &Machine, facts: &Facts) -> Result<LeadStep> {
         Payload::Boot { arguments } => {
             let (path, _) = facts.init.clone().ok_or_else(|| no_init(machine))?;
             let name = path.clone().into_os_string();
-            let extra = firstboot(machine, facts, arguments);
+            let extra = identity::firstboot(machine, facts, arguments);
             (vec![path], std::iter::once(name).chain(arguments.iter().cloned()).chain(extra).collect())
         }
         Payload::Command { argv, .. } if argv.is_empty() => {

@@ -113,6 +113,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         terminal: "dumb".into(),
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),
+        resolved_drop_in: None,
         guest_network_file: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
             .then(|| "[Match]\n".into()),
         resolv_conf: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))

@@ -7,11 +7,15 @@
 
 use super::{Outcome, inside, running, signal};
 use crate::error::{Context, Error, Result};
+use crate::host::cgroup;
 use crate::host::resolver::{self, MARK, Resolver};
 use crate::host::state::{Phase, Record};
 use crate::machine::name::Name;
+use crate::machine::network::RESOLVED_DROP_IN;
 use crate::paths::Paths;
 use crate::sys::guest_files::{self, Owners, Root};
+use crate::sys::process::send_signal;
+use rustix::fd::AsFd;
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -37,7 +41,7 @@ const PLACES: [&str; 2] = ["etc/resolv.conf", "run/host-resolv.conf"];
 pub fn renew_all(paths: &Paths) -> Outcome {
     loop {
         let told = resolver::find(paths);
-        let text = told.as_ref().map(ToString::to_string);
+        let text = told.as_ref().map(stamp_text);
         let is_told = |record: &Record| std::fs::read_to_string(stamp(paths, &record.name)).ok() == text;
         let followers = Record::all(paths).into_iter().filter(|record| record.resolver && record.is_alive());
         let failures = match &text {
@@ -55,6 +59,12 @@ pub fn renew_all(paths: &Paths) -> Outcome {
 /// Where it is written down what a machine was told last: all that changes beside the host's files starts us.
 fn stamp(paths: &Paths, name: &str) -> PathBuf {
     paths.state().join(name).join("resolver")
+}
+
+/// Returns the content of a machine's stamp: its name servers before the redirect.
+fn stamp_text(resolver: &Resolver) -> String {
+    let at_loopback = resolver.at_loopback.map(|own| format!("# at the host's {own}\n"));
+    resolver.to_string() + &at_loopback.unwrap_or_default()
 }
 
 /// Has a process tell each.
@@ -104,16 +114,25 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
     let (Some(resolver), true) = (resolver::find(paths), record.resolver) else {
         return Ok(());
     };
+    let noted = stamp_text(&resolver);
+    redirect(paths, &record, &resolver)?;
+    let resolver = resolver.behind(record.gateway());
+    let (text, drop_in) = (resolver.to_string(), resolver.drop_in());
     let leader = signal::leader(&record)?;
-    inside::run(&record, &leader, || {
+    let is_new = inside::run(&record, &leader, || {
         let root = Root::of_caller()?;
-        PLACES.iter().try_for_each(|place| {
-            write(&root, Path::new(place), &resolver, &record)
+        let write = |place: &str, text: &str| {
+            write(&root, Path::new(place), text, &record)
                 .context(|| format!("cannot write '/{place}' in machine '{name}'"))
-        })
+        };
+        PLACES.iter().try_for_each(|place| write(place, &text).map(|_| ()))?;
+        write(RESOLVED_DROP_IN.trim_start_matches('/'), &drop_in)
     })?;
+    if is_new {
+        reload_resolved(&record);
+    }
     let stamp = stamp(paths, name.as_str());
-    let noted = std::fs::write(&stamp, resolver.to_string());
+    let noted = std::fs::write(&stamp, noted);
     if Record::read(paths, name)?.is_none() {
         // It was cleaned up meanwhile.
         let _ = std::fs::remove_file(&stamp);
@@ -123,13 +142,34 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
     noted.context(|| format!("cannot write '{}'", stamp.display()))
 }
 
+/// Requests the supervisor to update the redirect to the host's own resolver.
+fn redirect(paths: &Paths, record: &Record, resolver: &Resolver) -> Result<()> {
+    match &record.firewall {
+        Some(member) if member.resolver() != resolver.at_loopback => {
+            super::rewire::call(paths, &record.name, member.ports(), member.bounds())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the guest's systemd-resolved read its drop-in: it reloads its configuration on SIGHUP. Versions before 256 exit
+/// on SIGHUP, and systemd restarts them (Restart=always).
+fn reload_resolved(record: &Record) {
+    let service = "payload/system.slice/systemd-resolved.service";
+    let Some(cgroup) = record.cgroup.as_ref().map(|cgroup| cgroup.join(service)) else { return };
+    cgroup::for_each_process(&cgroup, &mut |process| {
+        let _ = send_signal(process.as_fd(), libc::SIGHUP);
+    });
+}
+
 /// Writes a file of the guest where it is one of ours, in place: who has it open or mounted sees the new text.
-fn write(root: &Root, place: &Path, resolver: &Resolver, record: &Record) -> std::io::Result<()> {
+/// Returns whether the text is new.
+fn write(root: &Root, place: &Path, new: &str, record: &Record) -> std::io::Result<bool> {
     let in_tree = root.find_own(place, Owners::ALL).ok();
     let is_in_tree = in_tree.is_some();
     let found = match in_tree.map_or_else(|| root.find(place), Ok) {
         Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
             _ => return Err(error),
         },
         Ok(found) => found,
@@ -137,21 +177,21 @@ fn write(root: &Root, place: &Path, resolver: &Resolver, record: &Record) -> std
     let stat = rustix::fs::fstat(&found)?;
     let is_small = u64::try_from(stat.st_size).is_ok_and(|size| size <= LARGEST);
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !is_small {
-        return Ok(());
+        return Ok(false);
     }
     let mut text = Vec::new();
     File::from(guest_files::reopen_file(&found, OFlags::RDONLY)?).take(LARGEST).read_to_end(&mut text)?;
-    let new = resolver.to_string();
     let is_ours = text.starts_with(MARK.as_bytes()) || is_in_tree && is_untouched(&stat, record);
     if !is_ours || text == new.as_bytes() {
-        return Ok(());
+        return Ok(false);
     }
     let file = match guest_files::reopen_file(&found, OFlags::WRONLY) {
         // Mounted over, what is under it is the next place; or its owner keeps it from being written, as the start said.
-        Err(Errno::ROFS | Errno::PERM | Errno::ACCESS) => return Ok(()),
+        Err(Errno::ROFS | Errno::PERM | Errno::ACCESS) => return Ok(false),
         other => File::from(other?),
     };
-    file.write_all_at(new.as_bytes(), 0).and_then(|()| file.set_len(new.len() as u64))
+    file.write_all_at(new.as_bytes(), 0).and_then(|()| file.set_len(new.len() as u64))?;
+    Ok(true)
 }
 
 /// Whether a file of the tree is what it was when the machine was started: a start would have written over it, but the

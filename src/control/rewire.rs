@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::host::nftables::Bounds;
 use crate::host::varlink;
 use crate::machine::Machine;
+use crate::machine::network::Port;
 use crate::paths::Paths;
 use serde_json::json;
 use std::os::unix::net::UnixStream;
@@ -24,10 +25,10 @@ pub fn is_possible(paths: &Paths, machine: &Machine) -> bool {
 }
 
 /// Connects to a supervisor, which after a change executes itself anew and is away for a moment.
-fn connect(paths: &Paths, machine: &Machine) -> Result<UnixStream> {
+fn connect(paths: &Paths, name: &str) -> Result<UnixStream> {
     let begun = Instant::now();
     loop {
-        match varlink::connect(&paths.control(machine.name.as_str())) {
+        match varlink::connect(&paths.control(name)) {
             Err(_) if begun.elapsed() < AWAY => std::thread::sleep(AWAY / 50),
             other => return other,
         }
@@ -39,11 +40,16 @@ fn connect(paths: &Paths, machine: &Machine) -> Result<UnixStream> {
 /// # Errors
 /// A port of somebody else, or a supervisor that does not do it; then all is as it was.
 pub fn apply(paths: &Paths, machine: &Machine) -> Result<()> {
-    let mut stream = connect(paths, machine).map_err(|error| {
+    let network = &machine.network;
+    call(paths, machine.name.as_str(), &network.ports, &Bounds::of(network))
+}
+
+/// Gives a running machine these ports and bounds. Its supervisor looks the host's resolver up anew.
+pub(super) fn call(paths: &Paths, name: &str, ports: &[Port], bounds: &Bounds) -> Result<()> {
+    let mut stream = connect(paths, name).map_err(|error| {
         error.hint("its supervisor is of an older version or is just starting; try again, or restart it")
     })?;
-    let network = &machine.network;
-    let wires = json!({ "ports": network.ports, "bounds": Bounds::of(network) });
+    let wires = json!({ "ports": ports, "bounds": bounds });
     varlink::call(&mut stream, "io.coracle.Machine.Rewire", &wires)?;
     Ok(())
 }

@@ -5,7 +5,6 @@
 
 use super::bus;
 use super::netlink::plan::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, Plan};
-use super::resolver::Resolver;
 use crate::error::{Context, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -74,25 +73,20 @@ pub async fn reload() {
 
 /// What the guest's networkd, where it has one, is to know, for a file in its
 /// `/run/systemd/network` (`plan::files`): the addresses that `host0` has already.
-pub fn guest_network_file(plan: &Plan, dhcp: Dhcp, resolver: Option<&Resolver>) -> String {
-    let mut names = String::new();
-    if let Some(Resolver { servers, search, .. }) = resolver {
-        names.extend(servers.iter().map(|server| format!("DNS={server}\n")));
-        names.extend(search.iter().map(|domain| format!("Domains={domain}\n")));
-    }
+pub fn guest_network_file(plan: &Plan, dhcp: Dhcp) -> String {
     let dhcp = if dhcp == Dhcp::Served { "DHCP=yes\n" } else { "" };
     let Plan { ipv4, ipv4_length, ipv6, .. } = plan;
     if !plan.has_ipv6 {
         return format!(
             "[Match]\nName={GUEST_INTERFACE}\nVirtualization=container\n\n\
-             [Network]\nAddress={}/{ipv4_length}\nGateway={}\n{dhcp}{names}\
+             [Network]\nAddress={}/{ipv4_length}\nGateway={}\n{dhcp}\
              LinkLocalAddressing=no\nLLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\n",
             ipv4.guest, ipv4.host,
         );
     }
     format!(
         "[Match]\nName={GUEST_INTERFACE}\nVirtualization=container\n\n\
-         [Network]\nAddress={}/{ipv4_length}\nGateway={}\n{dhcp}{names}\
+         [Network]\nAddress={}/{ipv4_length}\nGateway={}\n{dhcp}\
          LinkLocalAddressing=ipv6\nLLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\n\n\
          [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n\n\
          [Route]\nGateway={}\n",
@@ -251,13 +245,13 @@ mod tests {
         let plan = crate::host::netlink::plan::plan(&name, &[1; 16], &[]).unwrap();
         let host = host_network_file(&plan);
         assert!(host.contains("Name=ve-web\n") && host.contains(&format!("Address={}/30\n", plan.ipv4.host)));
-        let guest = guest_network_file(&plan, Dhcp::Absent, None);
+        let guest = guest_network_file(&plan, Dhcp::Absent);
         assert!(
             guest.contains(&format!("Gateway={}\n", plan.ipv4.host)) && !guest.contains("DHCP"),
             "{guest}"
         );
-        assert!(guest_network_file(&plan, Dhcp::Served, None).contains("\nDHCP=yes\n"));
-        let without = guest_network_file(&Plan { has_ipv6: false, ..plan }, Dhcp::Absent, None);
+        assert!(guest_network_file(&plan, Dhcp::Served).contains("\nDHCP=yes\n"));
+        let without = guest_network_file(&Plan { has_ipv6: false, ..plan }, Dhcp::Absent);
         assert!(!without.contains("::") && without.contains("LinkLocalAddressing=no\n"), "{without}");
     }
 

@@ -2,7 +2,7 @@
 //! which looks them up before anything is made, and by `control` when they change. It changes nothing.
 
 use crate::paths::Paths;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What a machine's `/etc/resolv.conf` says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,21 +13,68 @@ pub struct Resolver {
     pub search: Vec<String>,
     /// Options, as `edns0`.
     pub options: Vec<String>,
+    /// The address of a resolver of the host at its loopback interface, if the host has no other server: machines reach
+    /// it at their gateway's address.
+    pub at_loopback: Option<Ipv4Addr>,
 }
 
 /// What is read, in this order: programs that listen at a loopback address keep the servers they
 /// ask themselves in a file of their own.
-const FILES: [&str; 3] =
-    ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
+const FILES: [&str; 3] = ["/etc/resolv.conf", STUB_SERVERS, "/run/NetworkManager/no-stub-resolv.conf"];
+/// The servers that systemd-resolved asks.
+const STUB_SERVERS: &str = "/run/systemd/resolve/resolv.conf";
 /// How a file begins that is ours.
 pub const MARK: &str = "# The host's, from coracle, renewed as they change; ";
 /// More than this a resolver does not ask (MAXNS).
 const MOST: usize = 3;
 
+/// Stubs of systemd-resolved, which answer on the loopback interface alone and whose servers are in another file.
+const STUBS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 54)];
+
 /// The host's name servers; none where no file has one that a machine can reach.
 pub fn find(paths: &Paths) -> Option<Resolver> {
-    let found = FILES.iter().filter_map(|file| std::fs::read_to_string(paths.join(file)).ok());
-    found.map(|text| parse(&text)).find(|resolver| !resolver.servers.is_empty())
+    let all: Vec<Resolver> = texts(paths).map(|text| parse(&text)).collect();
+    let direct = all.iter().find(|resolver| !resolver.servers.is_empty());
+    direct.or_else(|| all.iter().find(|resolver| resolver.at_loopback.is_some())).cloned()
+}
+
+/// Returns the name servers in the host's files as written, reachable from machines or not. The stub of systemd-resolved
+/// is none if the file with its servers exists.
+pub fn listed(paths: &Paths) -> Vec<String> {
+    let has_servers = paths.join(STUB_SERVERS).exists();
+    let is_stub = |word: &str| word.parse().is_ok_and(|address| STUBS.contains(&address));
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let word = words.next().filter(|word| *word == "nameserver").and_then(|_| words.next())?;
+        (!(has_servers && is_stub(word))).then(|| word.chars().filter(|char| !char.is_control()).collect())
+    };
+    texts(paths).flat_map(|text| text.lines().filter_map(server).collect::<Vec<String>>()).collect()
+}
+
+fn texts(paths: &Paths) -> impl Iterator<Item = String> + use<'_> {
+    FILES.iter().filter_map(|file| std::fs::read_to_string(paths.join(file)).ok())
+}
+
+impl Resolver {
+    /// Returns the resolver as seen by a machine with this gateway.
+    #[must_use]
+    pub fn behind(mut self, gateway: Option<Ipv4Addr>) -> Self {
+        if self.at_loopback.is_some() {
+            self.servers = gateway.into_iter().map(IpAddr::V4).collect();
+        }
+        self
+    }
+
+    /// Returns the drop-in for the guest's systemd-resolved. The guest's own servers take precedence.
+    pub fn drop_in(&self) -> String {
+        let list = |key: &str, words: Vec<String>| match words.is_empty() {
+            true => String::new(),
+            false => format!("{key}={}\n", words.join(" ")),
+        };
+        let servers = list("FallbackDNS", self.servers.iter().map(ToString::to_string).collect());
+        let search = list("Domains", self.search.clone());
+        format!("{MARK}network.resolv-conf = \"off\" leaves it out.\n[Resolve]\n{servers}{search}")
+    }
 }
 
 /// Reads resolv.conf(5), less what means the host alone: loopback and link-local addresses.
@@ -37,7 +84,13 @@ fn parse(text: &str) -> Resolver {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("nameserver") => {
-                let server = words.next().and_then(|word| word.parse().ok());
+                let server: Option<IpAddr> = words.next().and_then(|word| word.parse().ok());
+                if let Some(IpAddr::V4(own)) = server
+                    && own.is_loopback()
+                    && !STUBS.contains(&own)
+                {
+                    resolver.at_loopback.get_or_insert(own);
+                }
                 resolver.servers.extend(server.filter(is_reachable));
             }
             Some("search" | "domain") => resolver.search = words.filter(is_plain).map(Into::into).collect(),
@@ -46,6 +99,9 @@ fn parse(text: &str) -> Resolver {
         }
     }
     resolver.servers.truncate(MOST);
+    if !resolver.servers.is_empty() {
+        resolver.at_loopback = None;
+    }
     resolver.search.retain(|domain| domain != ".");
     // It tells the host to believe its own stub; a machine asks over a wire.
     resolver.options.retain(|option| option != "trust-ad");
@@ -85,14 +141,18 @@ impl std::fmt::Display for Resolver {
 mod tests {
     use super::*;
 
-    fn found(files: &[(&str, &str)]) -> Option<Resolver> {
+    fn below(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (file, text) in files {
             let path = root.path().join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        find(&Paths::below(root.path()))
+        root
+    }
+
+    fn found(files: &[(&str, &str)]) -> Option<Resolver> {
+        find(&Paths::below(below(files).path()))
     }
 
     const STUB: (&str, &str) =
@@ -109,6 +169,36 @@ mod tests {
         let manager = ("run/NetworkManager/no-stub-resolv.conf", "nameserver 2001:db8::53\n");
         let local = ("etc/resolv.conf", "nameserver ::1\nnameserver fe80::1\nnameserver 0.0.0.0\n");
         assert_eq!(found(&[local, manager]).unwrap().servers.len(), 1);
+    }
+
+    #[test]
+    fn a_resolver_at_loopback_is_reached_at_the_gateway() {
+        let own = ("etc/resolv.conf", "nameserver ::1\nnameserver 127.0.0.1\nsearch lan\n");
+        let resolver = found(&[own]).unwrap();
+        assert_eq!((resolver.servers.len(), resolver.at_loopback), (0, Some(Ipv4Addr::LOCALHOST)));
+        let seen = resolver.behind(Some(Ipv4Addr::new(10, 0, 0, 1)));
+        assert!(seen.to_string().ends_with("nameserver 10.0.0.1\nsearch lan\n"), "{seen}");
+        assert!(
+            seen.drop_in().ends_with("[Resolve]\nFallbackDNS=10.0.0.1\nDomains=lan\n"),
+            "{}",
+            seen.drop_in()
+        );
+        let behind = ("run/NetworkManager/no-stub-resolv.conf", "nameserver 192.0.2.1\n");
+        assert_eq!(found(&[own, behind]).unwrap().at_loopback, None);
+    }
+
+    #[test]
+    fn unreachable_name_servers_are_listed() {
+        let listed = |files: &[(&str, &str)]| {
+            let root = below(files);
+            assert_eq!(find(&Paths::below(root.path())), None);
+            listed(&Paths::below(root.path()))
+        };
+        let own = ("etc/resolv.conf", "nameserver ::1\nnameserver fe80::1%eth0\nnameserver\noptions x\n");
+        assert_eq!(listed(&[own]), ["::1", "fe80::1%eth0"]);
+        assert_eq!(listed(&[STUB]), ["127.0.0.53"]);
+        assert!(listed(&[STUB, ("run/systemd/resolve/resolv.conf", "# none\n")]).is_empty());
+        assert!(listed(&[]).is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::machine::network::Zone;
 use crate::paths::{Paths, access};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 /// How far a machine is.
@@ -182,6 +182,14 @@ impl Record {
     /// Its part in the tables of the firewall.
     pub fn part(&self) -> nftables::Part<'_> {
         nftables::Part { member: self.firewall.as_ref(), extras: &self.extras }
+    }
+
+    /// The host's IPv4 address on the machine's link.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.host_addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        })
     }
 
     /// Whether the supervisor that wrote this still runs.

@@ -8,6 +8,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// The drop-in with the host's name servers, read by a guest's systemd-resolved (resolved.conf(5)).
+pub const RESOLVED_DROP_IN: &str = "/run/systemd/resolved.conf.d/70-coracle.conf";
+
 /// The network of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {

@@ -4,6 +4,7 @@
 use super::Facts;
 use super::step::{BuildStep, Device, Missing, Source};
 use crate::machine::Machine;
+use crate::machine::network::RESOLVED_DROP_IN;
 use crate::sys::mount::{Attributes, Depth};
 use std::path::{Path, PathBuf};
 
@@ -241,6 +242,10 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let whole = if procfs_full { &WHOLE[..] } else { &[] };
     if procfs_full {
         steps.push(BuildStep::Directory { path: WHOLE_PARENT.into(), mode: 0o700 });
+    }
+    if let Some(content) = &facts.resolved_drop_in {
+        steps.extend(["/run/systemd", "/run/systemd/resolved.conf.d"].map(directory));
+        steps.push(BuildStep::File { path: RESOLVED_DROP_IN.into(), mode: 0o644, content: content.clone() });
     }
     steps.extend(whole.iter().map(|(_, target)| directory(target)));
     let attributes = Attributes::INERT.read_only();

@@ -1,9 +1,11 @@
 //! What the payload is told of itself: environment, host name, machine id.
 
-use super::Facts;
+use super::{Facts, console};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
-use std::ffi::CString;
+use crate::machine::console::Console;
+use crate::machine::init::{Init, InitChoice};
+use std::ffi::{CString, OsString};
 
 /// What guests are told manages them. systemd(1) and distributions' scripts know this word, and
 /// what we promise is what it promises (the Container Interface, `container=`).
@@ -70,6 +72,19 @@ pub fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
 fn os_release_field(text: &str, field: &str) -> Option<String> {
     let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix('='))?;
     Some(value.trim().trim_matches(['"', '\'']).to_owned())
+}
+
+/// Keeps systemd-firstboot(1) from asking at a console where nobody can answer. PID 1 takes its arguments for those of a
+/// kernel (kernel-command-line(7)).
+pub(super) fn firstboot(machine: &Machine, facts: &Facts, arguments: &[OsString]) -> Option<OsString> {
+    const KEY: &str = "systemd.firstboot";
+    let kind = match (&machine.boot.init, &facts.init) {
+        (InitChoice::Kind(kind), _) | (_, Some((_, kind))) => *kind,
+        _ => Init::Unknown,
+    };
+    let is_asked = console(machine, facts) == Console::Interactive;
+    let is_set = arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(KEY.as_bytes()));
+    (kind == Init::Systemd && !is_asked && !is_set).then(|| format!("{KEY}=no").into())
 }
 
 #[cfg(test)]

@@ -83,14 +83,11 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     let id_base = ids(paths, machine, keep, kept, tree_base(machine, &tree)?)?;
     let has_ipv6 = forwarding::has_ipv6();
     let link = link(paths, machine, kept)?.map(|plan| Plan { has_ipv6, ..plan });
-    let resolver = match (&link, machine.network.resolv_conf) {
-        (Some(_), ResolvConf::Auto) => resolver::find(paths),
-        _ => None,
-    };
+    let resolver = link.as_ref().and_then(|plan| name_servers(paths, machine, plan));
     let guest_network_file = link.as_ref().map(|plan| {
         let served = paths.join("/run/systemd/netif").is_dir();
         let dhcp = if served { networkd::Dhcp::Served } else { networkd::Dhcp::Absent };
-        networkd::guest_network_file(plan, dhcp, resolver.as_ref())
+        networkd::guest_network_file(plan, dhcp)
     });
     let lease = link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
     let wires = Wire::all(&machine.name, &machine.network, &probe::host_id());
@@ -117,13 +114,20 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         devices: probe::devices(),
         further_devices: probe::named_devices(&machine.security)?,
         guest_network_file,
-        resolv_conf: resolv_conf(paths, machine, link.as_ref().map(|_| resolver.unwrap_or_default())),
+        resolved_drop_in: resolver.as_ref().map(resolver::Resolver::drop_in),
+        resolv_conf: resolv_conf(paths, machine, resolver),
         hosts_file: names.as_ref().filter(|names| names.bound.is_some()).map(|names| names.hosts.path()),
         attach_at: paths.machine(&machine.name).join("root"),
         label: label::of_machine(&machine.security)?,
         on_terminal: on_terminal(),
     };
     Ok(Found { facts, link, lease, wires, names, root_identity: tree.identity()?, locks_ids })
+}
+
+/// Returns the host's name servers as the machine reaches them. `None` if the machine does not follow them.
+fn name_servers(paths: &Paths, machine: &Machine, link: &Plan) -> Option<resolver::Resolver> {
+    (machine.network.resolv_conf == ResolvConf::Auto)
+        .then(|| resolver::find(paths).unwrap_or_default().behind(Some(link.ipv4.host)))
 }
 
 /// Whether what runs in a machine is for 32 bit x86, whose C libraries create sockets by socketcall(2).

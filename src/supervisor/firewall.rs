@@ -5,10 +5,11 @@ use crate::error::{Error, Kind, Result};
 use crate::host::lock::{self, Held};
 use crate::host::nftables::{bounds, neighbours};
 use crate::host::state::Record;
-use crate::host::{firewalld, forwarding, netlink, nftables, ports};
+use crate::host::{firewalld, forwarding, netlink, nftables, ports, resolver};
 use crate::machine::name::Name;
 use crate::machine::network::{Network, Port};
 use crate::paths::Paths;
+use std::net::Ipv4Addr;
 
 /// Writes a machine's record for the first time, which makes its ports its own. What a machine
 /// that is dead has of them is taken from it.
@@ -84,7 +85,8 @@ pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: nft
     let Some(before) = record.firewall.clone() else {
         return Err(Error::new("the machine has no link of its own, or the host no NAT"));
     };
-    let after = before.clone().within(bounds).forwarding(wanted);
+    let at_loopback = resolver_of(paths, record);
+    let after = before.clone().within(bounds).forwarding(wanted).resolving(at_loopback);
     if after == before {
         return Ok(());
     }
@@ -106,7 +108,30 @@ pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: nft
     if let (false, Some(member)) = (record.ports.is_empty(), &record.firewall) {
         answer_loopback(member);
     }
+    record.firewall.as_ref().into_iter().for_each(reach_resolver);
     Ok(())
+}
+
+/// Returns the host's resolver at a loopback address. `None` if the machine does not follow the host's name servers.
+pub fn resolver_of(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
+    record.resolver.then(|| resolver::find(paths)).flatten()?.at_loopback
+}
+
+/// Lets the host's resolver at a loopback address answer the machine, if the firewall redirects to it.
+pub fn reach_resolver(member: &nftables::Member) {
+    if member.resolver().is_some()
+        && let Err(error) = open_loopback(member)
+    {
+        log::warn!("{error}: the host's resolver cannot answer the machine");
+    }
+}
+
+/// Lets packets from the host's loopback addresses go to a machine. The switch opens the host's loopback to the link;
+/// without the filter it would stay open without the table.
+fn open_loopback(member: &nftables::Member) -> Result<()> {
+    let sender = member.zone().is_none().then_some(member.addresses().0);
+    netlink::ingress::protect(member.host_end(), sender)?;
+    forwarding::let_loopback_out(member.interface())
 }
 
 /// Changes the part of a machine that reboots to what its definition says now. Where that cannot be it
@@ -256,11 +281,7 @@ pub fn answer_loopback(member: &nftables::Member) {
         log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
     }
     let interface = member.interface();
-    // The switch opens the host's loopback to the link; without the filter it would stay open without the table.
-    let sender = member.zone().is_none().then_some(member.addresses().0);
-    let answers = netlink::ingress::protect(member.host_end(), sender)
-        .and_then(|()| forwarding::let_loopback_out(interface));
-    if let Err(error) = answers {
+    if let Err(error) = open_loopback(member) {
         log::warn!("{error}: ports do not answer at 127.0.0.1");
     }
     let route = super::runtime().and_then(|runtime| runtime.block_on(netlink::answer_loopback(interface)));

@@ -228,6 +228,115 @@ fn a_machine_resolves_its_own_names_and_its_users_ping() {
     host.stop();
 }
 
+/// Starts a DNS server at 127.0.0.1 of the host as its only name server.
+fn listen_at_loopback(host: &Host, name: &str, address: &str) {
+    host.sh_ok(&format!(
+        "systemctl -q stop systemd-resolved; rm -f /run/systemd/resolve/resolv.conf /etc/resolv.conf
+         echo nameserver 127.0.0.1 >/etc/resolv.conf; echo '{address} {name}' >>/etc/hosts
+         mkdir -p /run/systemd/resolved.conf.d
+         printf '[Resolve]\nDNSStubListenerExtra=127.0.0.1\n' >/run/systemd/resolved.conf.d/own.conf
+         systemctl start systemd-resolved"
+    ));
+    host.wait_until(LONG, "ss -lun | grep -q '127.0.0.1:53 '");
+}
+
+/// Makes the guest's resolv.conf(5) the link of systemd-resolved, and leaves resolved without a source of servers.
+fn mask_networkd(host: &Host, guest: &str) {
+    host.sh_ok(&format!(
+        "cd /var/lib/machines/{guest}/etc; ln -sf ../run/systemd/resolve/stub-resolv.conf resolv.conf
+         for unit in systemd-networkd.service systemd-networkd.socket NetworkManager.service
+         do ln -sf /dev/null systemd/system/$unit; done"
+    ));
+}
+
+#[track_caller]
+fn assert_resolves(host: &Host, guests: &[&str], name: &str, address: &str) {
+    for guest in guests {
+        let script = format!(
+            "if [ -x /usr/bin/getent ]; then getent ahostsv4 {name}; else nslookup -type=a {name}; fi"
+        );
+        let found = host.in_guest(guest, &["sh", "-c", &script]);
+        assert!(found.stdout.contains(address), "{guest}: {found}\n{}", host.sh("nft list ruleset").stdout);
+    }
+}
+
+/// Asserts the findings of host and machine for a server that no machine can reach, and for no server.
+fn assert_doctor_names_a_missing_server(host: &Host) {
+    host.sh_ok("systemctl stop systemd-resolved; rm -f /run/systemd/resolve/resolv.conf");
+    for (server, finding) in [
+        ("nameserver ::1", "risk: machines have no name server: they cannot reach the host's, '::1'"),
+        ("", "note: machines have no name server: the host has none"),
+    ] {
+        host.sh_ok(&format!("echo {server} >/etc/resolv.conf"));
+        for words in [&["doctor"][..], &["doctor", "own"]] {
+            let text = host.exec(&[&["coracle"][..], words].concat()).stdout;
+            assert!(text.contains(finding), "{text}");
+        }
+    }
+}
+
+/// The host's only name server listens at 127.0.0.1: machines reach it at their gateway's address, from their own link
+/// only, and no other port of the host's loopback interface.
+#[test]
+fn a_resolver_at_the_hosts_loopback_answers_machines() {
+    const ALL: [&str; 4] = ["own", "zoned", "deb", "old"];
+    const NAME: &str = "www.example.org";
+    let host = Host::builder()
+        .guest_as("busybox", "own")
+        .guest_as("busybox", "zoned")
+        .guest_as("host", "deb")
+        .guest_as("host-bookworm", "old")
+        .start();
+    host.sh_ok("machinectl -q list");
+    listen_at_loopback(&host, NAME, "203.0.113.7");
+    let before = Snapshot::take(&host);
+    host.define("zoned", "[network]\nmode = \"zone\"\nzone = \"lan\"\n");
+    mask_networkd(&host, "deb");
+    mask_networkd(&host, "old");
+    host.coracle(&[&["start"][..], &ALL].concat());
+    assert_resolves(&host, &ALL, NAME, "203.0.113.7");
+
+    let gateway =
+        |name| host.in_guest(name, &["sh", "-c", "ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'"]);
+    let [own, zoned] = ["own", "zoned"].map(|name| gateway(name).stdout.trim().to_owned());
+    host.in_guest("own", &["nc", "-w2", &own, "53", "-e", "true"]).success("DNS by TCP");
+    host.sh_ok("systemd-run -q --unit=page busybox httpd -f -p 127.0.0.1:8053 -h /etc");
+    host.wait_until(LONG, "ss -ltn | grep -q 127.0.0.1:8053");
+    for (guest, place) in
+        [("own", format!("{own} 8053")), ("own", format!("{zoned} 53")), ("zoned", format!("{own} 53"))]
+    {
+        let connect = format!("nc -w2 {place} -e true");
+        assert_ne!(host.in_guest(guest, &["sh", "-c", &connect]).status, 0, "{guest}: {place}");
+    }
+
+    // The servers of the host change, and change back.
+    host.sh_ok("echo nameserver 192.0.2.9 >/etc/resolv.conf");
+    assert_follow(&host, &["own", "zoned"], "nameserver 192.0.2.9");
+    host.wait_until(LONG, "! nft list map inet coracle resolvers | grep 127.0.0.1");
+    for guest in ["deb", "old"] {
+        let servers =
+            format!("nsenter -t {} -m -r cat /run/systemd/resolve/resolv.conf", host.machine_leader(guest));
+        host.wait_until(LONG, &format!("{servers} | grep -q 'nameserver 192.0.2.9'"));
+    }
+    host.sh_ok("echo nameserver 127.0.0.1 >/etc/resolv.conf");
+    assert_follow(&host, &["own"], &format!("nameserver {own}"));
+    assert_follow(&host, &["zoned"], &format!("nameserver {zoned}"));
+    for guest in ["deb", "old"] {
+        let servers =
+            format!("nsenter -t {} -m -r cat /run/systemd/resolve/resolv.conf", host.machine_leader(guest));
+        host.wait_until(LONG, &format!("! {servers} | grep -q 'nameserver 192.0.2.9'"));
+    }
+    assert_resolves(&host, &ALL, NAME, "203.0.113.7");
+    let well = host.exec(&["coracle", "doctor", "own"]).stdout;
+    assert!(well.contains("nothing is wrong with it"), "{well}");
+
+    assert_doctor_names_a_missing_server(&host);
+    host.sh_ok("systemctl is-failed coracle-resolver.service && exit 1; systemctl stop page");
+    host.coracle(&[&["stop"][..], &ALL].concat());
+    before.assert_same(&host);
+    host.stop();
+}
+
 /// From systemd 259 on machined tells resolved of machines, by a hook: there names of machines are those of any program
 /// of the host that asks resolved. Older ones have nss-mymachines alone, which `zones` and `network` look at.
 #[test]

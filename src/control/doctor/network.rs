@@ -45,8 +45,12 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
             "coracle refit; then see which program flushes the tables of others ('nft monitor')",
         ));
     }
+    if record.resolver {
+        findings.extend(no_name_server(paths));
+        findings.extend(no_redirect(paths, record));
+    }
     let gateways = knock::gateways();
-    for door in doors(paths, &gateways).into_iter().take(MOST) {
+    for door in doors(paths, record, &gateways).into_iter().take(MOST) {
         match knock(&interface, leader, door) {
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(Finding::note(
@@ -58,9 +62,39 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
     findings
 }
 
+/// Returns the finding for a host without a name server that machines reach.
+pub(super) fn no_name_server(paths: &Paths) -> Option<Finding> {
+    if resolver::find(paths).is_some() {
+        return None;
+    }
+    Some(match resolver::listed(paths).first() {
+        Some(server) => Finding::risk(
+            format!("machines have no name server: they cannot reach the host's, '{server}'"),
+            "let a resolver listen at 127.0.0.1, and put 'nameserver 127.0.0.1' into the host's /etc/resolv.conf",
+        ),
+        None => Finding::note(
+            "machines have no name server: the host has none",
+            "name one in the host's /etc/resolv.conf, or give it to systemd-resolved: running machines follow",
+        ),
+    })
+}
+
+/// Returns the finding for a machine that has no redirect to the host's own resolver.
+fn no_redirect(paths: &Paths, record: &Record) -> Option<Finding> {
+    let own = resolver::find(paths)?.at_loopback?;
+    let redirect = record.firewall.as_ref().and_then(nftables::Member::resolver);
+    (redirect != Some(own)).then(|| {
+        Finding::wrong(
+            format!("it has no name server: its gateway does not redirect to the host's at {own}"),
+            "see that the kernel has nftables with NAT, and 'systemctl status coracle-resolver.path'; then restart it",
+        )
+    })
+}
+
 /// Who matters: the name servers that machines are told, and the host's gateways.
-fn doors(paths: &Paths, gateways: &[IpAddr]) -> Vec<Door> {
-    let servers = resolver::find(paths).map(|resolver| resolver.servers).unwrap_or_default();
+fn doors(paths: &Paths, record: &Record, gateways: &[IpAddr]) -> Vec<Door> {
+    let servers =
+        resolver::find(paths).map(|found| found.behind(record.gateway()).servers).unwrap_or_default();
     let servers = servers.into_iter().filter(|server| !server.is_loopback());
     let asked = servers.map(|server| Door { address: SocketAddr::new(server, 53), protocol: Protocol::Udp });
     let connected = gateways

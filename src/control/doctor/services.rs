@@ -64,6 +64,7 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
             "install libnss-mymachines, or add 'mymachines' to 'hosts:' in /etc/nsswitch.conf",
         ));
     }
+    findings.extend(super::network::no_name_server(paths));
     findings
 }
 

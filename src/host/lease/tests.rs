@@ -9,6 +9,7 @@ const BROADCAST: [u8; 4] = [255; 4];
 fn lease() -> Lease {
     let plan = plan::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
     let resolver = Resolver {
+        at_loopback: None,
         servers: vec!["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()],
         search: vec!["example.org".into(), "bad..name".into()],
         options: Vec::new(),

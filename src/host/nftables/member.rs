@@ -37,6 +37,12 @@ pub struct Member {
     /// Its place in a zone.
     #[serde(default)]
     zone: Option<Place>,
+    /// The host's address on its link.
+    #[serde(default)]
+    gateway: Option<Ipv4Addr>,
+    /// The loopback address of the host's resolver that answers at the gateway's.
+    #[serde(default)]
+    resolver: Option<Ipv4Addr>,
 }
 
 /// A machine's place in a zone.
@@ -109,6 +115,8 @@ impl Member {
             ipv6: plan.ipv6.guest,
             ports: ports.to_vec(),
             bounds: Bounds::default(),
+            gateway: Some(plan.ipv4.host),
+            resolver: None,
             zone: plan.zone.clone().map(|zone| Place {
                 zone,
                 port: plan.host_interface.clone(),
@@ -152,11 +160,23 @@ impl Member {
         Self { ports, ..self }
     }
 
+    /// The same with a resolver of the host at a loopback address, or without.
+    #[must_use]
+    pub fn resolving(self, resolver: Option<Ipv4Addr>) -> Self {
+        Self { resolver, ..self }
+    }
+
+    /// The resolver of the host that it reaches at its gateway.
+    pub fn resolver(&self) -> Option<Ipv4Addr> {
+        self.resolver
+    }
+
     /// The same with everything that another one of the same link has, for taking both out.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         let new: Vec<Port> = other.ports.iter().filter(|port| !self.ports.contains(port)).copied().collect();
         self.ports.extend(new);
+        self.resolver = self.resolver.or(other.resolver);
         let Bounds { egress, reach, rate_in, rate_out, connections } = other.bounds.clone();
         if reach == Reach::Zone {
             self.bounds.reach = reach;
@@ -269,6 +289,18 @@ impl Member {
         )
     }
 
+    /// Redirects DNS queries that the machine sends to its gateway, by interface and link-layer address.
+    fn resolver_redirects(&self) -> Vec<Element> {
+        let (Some(gateway), Some(resolver)) = (self.gateway, self.resolver) else { return Vec::new() };
+        let port = [&53_u16.to_be_bytes()[..], &[0, 0]].concat();
+        let to = [&resolver.octets()[..], &port].concat();
+        let redirect = |protocol| {
+            let at = [&self.mac_key()[..], &gateway.octets(), &[protocol, 0, 0, 0], &port].concat();
+            Element::leading(table::RESOLVERS, [self.name_key(), at].concat(), to.clone())
+        };
+        [table::UDP, table::TCP].map(redirect).to_vec()
+    }
+
     /// Whom it may speak to, and how fast.
     fn bounded(&self) -> Vec<Element> {
         let ranges = self.egress().into_iter().map(|(first, last)| {
@@ -342,7 +374,8 @@ impl Member {
 
     /// Everything.
     pub(super) fn elements(&self) -> Vec<Element> {
-        self.identity().into_iter().chain(self.forwards()).chain(self.bounded()).collect()
+        let own = self.identity().into_iter().chain(self.resolver_redirects());
+        own.chain(self.forwards()).chain(self.bounded()).collect()
     }
 
     /// Comes into the table.
@@ -370,8 +403,9 @@ impl Member {
     /// Becomes another of the same link: what differs comes and goes, in one transaction.
     pub(super) fn become_other(&self, other: &Self, extras: &[Extra], batch: &mut Batch) {
         bounds::make(batch, other);
-        let [before, after] =
-            [self, other].map(|one| one.forwards().chain(one.bounded()).collect::<Vec<Element>>());
+        let [before, after] = [self, other].map(|one| {
+            one.forwards().chain(one.resolver_redirects()).chain(one.bounded()).collect::<Vec<Element>>()
+        });
         // A limit of another rate is another object of the same name.
         let is_paced = self.limits() == other.limits();
         let stays = |element: &Element, others: &[Element]| {

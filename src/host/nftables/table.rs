@@ -6,9 +6,9 @@ use super::admission::admission;
 use super::connections;
 use super::element::padded;
 use super::expression::{
-    ACCEPT, DROP, Expression, IIFNAME, IPV4, IPV6, L4PROTO, NETWORK, OIFNAME, R0, TRANSPORT, connection,
-    counter, datatype, differs, equal, expression, family, leads, mask, masquerade, meta, outside, payload,
-    value, verdict, within,
+    ACCEPT, DROP, ETHER_AT, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, L4PROTO, LINK, NETWORK, OIFNAME, R0,
+    TRANSPORT, connection, counter, datatype, differs, equal, expression, family, leads, mask, masquerade,
+    meta, outside, payload, value, verdict, within,
 };
 use super::extras;
 use super::guard::guard;
@@ -43,6 +43,9 @@ pub const PORTS_6: &str = "ports6";
 pub const AT_4: &str = "at4";
 /// The same for IPv6.
 pub const AT_6: &str = "at6";
+/// Redirects DNS queries to the host's resolver at a loopback address: interface, link-layer address, address, protocol
+/// and port to address and port.
+pub const RESOLVERS: &str = "resolvers";
 /// Machines that may not speak to everybody, by link-layer address; each counts what is refused.
 pub const CONFINED: &str = "confined";
 /// Whom they may begin to speak to over IPv4: link-layer address and range of addresses.
@@ -84,6 +87,7 @@ const FORWARD: Hook = Hook { name: "forward", kind: "filter", hook: 2, priority:
 const ADMISSION: Hook = Hook { name: "admission", kind: "filter", hook: 0, priority: -160 };
 const INPUT: Hook = Hook { name: "input", kind: "filter", hook: 1, priority: 0 };
 const ENTER: Hook = Hook { name: "enter", kind: "nat", hook: 0, priority: -100 };
+const INPUT_SNAT: Hook = Hook { name: "input-snat", kind: "nat", hook: 1, priority: 100 };
 const LOCAL: Hook = Hook { name: "local", kind: "nat", hook: 3, priority: -100 };
 const LEAVE: Hook = Hook { name: "leave", kind: "nat", hook: 4, priority: 100 };
 
@@ -104,6 +108,8 @@ pub fn make(batch: &mut Batch) {
     map(batch, INET, PORTS_6, &place, &[ipv6, place[1]]);
     map(batch, INET, AT_4, &[ipv4, place[0], place[1]], &[ipv4, place[1]]);
     map(batch, INET, AT_6, &[ipv6, place[0], place[1]], &[ipv6, place[1]]);
+    let sender = [(datatype::IFNAME, 16), (datatype::ETHER, 6)];
+    map(batch, INET, RESOLVERS, &[sender[0], sender[1], ipv4, place[0], place[1]], &[ipv4, place[1]]);
     counted(batch, INET, CONFINED, &[(datatype::ETHER, 6)]);
     counted(batch, INET, FORGED, &[(datatype::IFNAME, 16)]);
     set(batch, INET, EXTRAS, &[(datatype::IFNAME, 16)]);
@@ -122,7 +128,8 @@ pub fn make(batch: &mut Batch) {
         (ADMISSION, admission()),
         (INPUT, input()),
         (FORWARD, forward()),
-        (ENTER, ports()),
+        (ENTER, enter()),
+        (INPUT_SNAT, input_snat()),
         (LOCAL, ports()),
         (LEAVE, leave()),
     ];
@@ -134,7 +141,6 @@ pub fn make(batch: &mut Batch) {
 
 /// The number of rules of each chain.
 pub(super) fn counts() -> Vec<(&'static str, usize)> {
-    let ports = ports().len();
     vec![
         (extras::CHAIN, extras::judged().len()),
         (connections::CHAIN, connections::counted().len()),
@@ -142,8 +148,9 @@ pub(super) fn counts() -> Vec<(&'static str, usize)> {
         (ADMISSION.name, admission().len()),
         (INPUT.name, input().len()),
         (FORWARD.name, forward().len()),
-        (ENTER.name, ports),
-        (LOCAL.name, ports),
+        (ENTER.name, enter().len()),
+        (INPUT_SNAT.name, input_snat().len()),
+        (LOCAL.name, ports().len()),
         (LEAVE.name, leave().len()),
     ]
 }
@@ -203,6 +210,30 @@ fn input() -> Vec<Vec<Expression>> {
         }
     }
     rules
+}
+
+/// Changes destinations of incoming packets: DNS queries to a machine's own gateway first, then forwarded ports.
+fn enter() -> Vec<Vec<Expression>> {
+    let (address, found) = (ETHER_AT + 2, ETHER_AT + 5);
+    // meta iifname . ether saddr . ip daddr . meta l4proto . th dport: dnat ip to ... map @resolvers
+    let key = [meta(IIFNAME, R0), payload(LINK, 6, 6, ETHER_AT), payload(NETWORK, 16, 4, address)];
+    let port = [meta(L4PROTO, address + 1), payload(TRANSPORT, 2, 2, address + 2)];
+    let change = Attributes::new().number(1, 1).number(2, IPV4.into()).number(3, found).number(5, found + 1);
+    let ethernet = [meta(IIFTYPE, R0), equal(R0, &1_u16.to_ne_bytes())];
+    let to = [leads(RESOLVERS, R0, found), expression("nat", &change)];
+    let mut rules = vec![[&family(IPV4)[..], &ethernet, &key, &port, &to].concat()];
+    rules.extend(ports());
+    rules
+}
+
+/// Gives redirected DNS queries a loopback source: many resolvers at loopback addresses answer only local clients.
+fn input_snat() -> Vec<Vec<Expression>> {
+    let redirected = [meta(IIFNAME, R0), within(LINKS, R0), payload(NETWORK, 16, 1, R0), equal(R0, &[127])];
+    let localhost = Attributes::new().number(1, R0).nested(2, &value(&[127, 0, 0, 1]));
+    let source = Attributes::new().number(1, 0).number(2, IPV4.into()).number(3, R0);
+    let change = [expression("immediate", &localhost), expression("nat", &source)];
+    // iifname @links ip daddr 127.0.0.0/8 ct status dnat snat ip to 127.0.0.1
+    vec![[&family(IPV4)[..], &redirected, &connection(2, 0x20), &change].concat()]
 }
 
 /// A port of the host becomes one of a machine.

@@ -65,6 +65,7 @@ impl Launch<'_> {
         if let Some(member) = self.record.firewall.as_ref().filter(|member| !member.ports().is_empty()) {
             firewall::answer_loopback(member);
         }
+        self.record.firewall.as_ref().into_iter().for_each(firewall::reach_resolver);
         // Where the host's networkd manages the link, it is the one that answers.
         if networkd::host_file(self.ask.paths, &plan.machine).exists() {
             self.ask.lease = None;

@@ -1,6 +1,6 @@
 //! The state record of a launch: the undo list, before anything on it is made. `launch` begins with it.
 
-use super::super::reserve;
+use super::super::{firewall, reserve};
 use super::Ask;
 use crate::host::netlink::wire::Wire;
 use crate::host::program::Program;
@@ -53,11 +53,16 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     record.no_new_privileges = machine.security.no_new_privileges;
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
     record.owned_trees = machine.owned_trees().into_iter().map(Into::into).collect();
+    let follows =
+        |step: &BuildStep| matches!(step, BuildStep::Resolver(Resolver::Written(_) | Resolver::Awaited(_)));
+    record.resolver = ask.plan.build.iter().any(follows);
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
         record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
         let bounds = nftables::Bounds::of(&machine.network);
-        let defined = nftables::Member::new(plan, &machine.network.ports).within(bounds);
+        let defined = nftables::Member::new(plan, &machine.network.ports)
+            .within(bounds)
+            .resolving(firewall::resolver_of(ask.paths, &record));
         // What a reboot finds in the firewall is changed there, when the link is made.
         let found = record.firewall.take().filter(|found| found.interface() == defined.interface());
         record.firewall = Some(found.unwrap_or(defined));
@@ -71,9 +76,6 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     if ask.link.is_none() {
         record.host_interface = ask.wires.iter().find_map(Wire::host_end).map(str::to_owned);
     }
-    let follows =
-        |step: &BuildStep| matches!(step, BuildStep::Resolver(Resolver::Written(_) | Resolver::Awaited(_)));
-    record.resolver = ask.plan.build.iter().any(follows);
     record.files = files(ask);
     record
 }
