@@ -56,9 +56,7 @@ fn a_reboot_after_an_update_restarts_the_unit() {
     assert_eq!(host.unit("busybox", "NRestarts"), "2");
     let journal = host.unit_journal("busybox");
     assert!(journal.contains("its unit restarts with the newer '/usr/bin/coracle'"), "{journal}");
-    for bad in ["Failed with result", "ignoring", "status=133/n/a, status=1"] {
-        assert!(!journal.contains(bad), "{journal}");
-    }
+    assert!(!journal.contains("Failed with result"), "{journal}");
     host.coracle(&["stop", "busybox"]);
     host.assert_clean_stop("busybox");
     before.assert_same(&host);
