@@ -22,9 +22,11 @@ fn is_outdated(host: &Host, name: &str) -> [bool; 4] {
 }
 
 fn wait_for_another_supervisor(host: &Host, name: &str, supervisor: u32) {
-    let shown = format!("coracle show {name} -p supervisor -p phase");
-    let other = format!("! {shown} | grep -x -e supervisor=0 -e supervisor={supervisor}");
-    host.wait_until(LONG, &format!("{shown} | grep -x phase=running && {other}"));
+    let script = format!(
+        "shown=$(coracle show {name} -p supervisor -p phase) && echo \"$shown\" | grep -x phase=running &&
+         ! echo \"$shown\" | grep -x -e supervisor=0 -e supervisor={supervisor}"
+    );
+    host.wait_until(LONG, &script);
     host.wait_for_unit(name, "active");
 }
 
