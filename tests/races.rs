@@ -288,7 +288,6 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),
         guest_network_file: Some("[Match]\n".into()),
-        init_has_successor: false,
         resolved_drop_in: None,
         resolv_conf: Some(Resolver::Written("nameserver 192.0.2.53\n".into())),
         hosts_file: None,

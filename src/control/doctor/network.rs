@@ -145,7 +145,7 @@ fn dropped(drop: &Refusal, door: Door) -> Finding {
                 format!("its network.egress does not let it speak to {to}"),
                 "add that address to network.egress, then 'coracle apply'",
             ),
-            "connections" => Finding::wrong(
+            chain if chain.starts_with("connections-") => Finding::wrong(
                 format!("a packet to {to} began a connection beyond its network.connections-max"),
                 "look for a program that opens many connections, or raise network.connections-max, \
                  then 'coracle apply'",

@@ -2,25 +2,26 @@
 //! begins, to the host and through it. Those that others begin to its published ports do not count: nobody outside can
 //! use up its share. Called by `table`, `admission`, `member` and `part`.
 //!
-//! The kernel walks the list of a count with each new connection, so a share is counted in parts; a hash of the
-//! connection chooses one.
+//! The kernel walks the list of a count with each new connection, so a share is counted in parts, of which one is chosen at random.
+//! Each machine has a chain and a set of parts: nft(8) aborts at named objects that count connections, and the kernel
+//! removes elements without connections from every set but one that rules fill.
 
 use super::element::{Element, padded};
 use super::expression::{
-    DROP, Expression, IIFNAME, IIFTYPE, IPV4, IPV6, LINK, NETWORK, R0, connection, counter, datatype, equal,
-    expression, family, jump, meta, payload, verdict, within,
+    DROP, Expression, IIFNAME, IIFTYPE, LINK, R0, connection, counter, datatype, equal, expression, jump,
+    leads, meta, payload, verdict, within,
 };
 use super::member::Member;
 use super::message::{Attributes, Batch, Existing, INET, Kind};
-use super::sets::{connection_limit, connection_limit_name, connections};
+use super::sets;
 use super::table::{TABLE, ZONES};
 use super::{commit, extras::Extra};
 
 /// The chain that counts new connections.
 pub(super) const CHAIN: &str = "connections";
-/// Interface and part of the share to its count.
+/// Interface to the chain of its machine.
 const LINK_CONNECTIONS: &str = "link-connections";
-/// Link-layer address of a machine in a zone and part of the share to its count.
+/// Link-layer address of a machine in a zone to its chain.
 const ZONE_CONNECTIONS: &str = "zone-connections";
 
 /// The parts of a share.
@@ -45,9 +46,8 @@ pub(super) fn share(defined: Option<u64>) -> Option<u32> {
 
 /// Creates the maps and the chain.
 pub(super) fn make(batch: &mut Batch) {
-    let part = (datatype::MARK, 4);
-    connections(batch, INET, LINK_CONNECTIONS, &[(datatype::IFNAME, 16), part]);
-    connections(batch, INET, ZONE_CONNECTIONS, &[(datatype::ETHER, 6), part]);
+    sets::verdicts(batch, INET, LINK_CONNECTIONS, (datatype::IFNAME, 16));
+    sets::verdicts(batch, INET, ZONE_CONNECTIONS, (datatype::ETHER, 6));
     let chain = Attributes::new().text(1, TABLE).text(3, CHAIN);
     batch.push(Kind::NewChain, Existing::Refuse, &chain);
     counted().iter().for_each(|rule| super::table::push_rule(batch, CHAIN, rule));
@@ -62,116 +62,100 @@ pub(super) fn begin() -> Vec<Expression> {
 
 /// The rules of the chain.
 pub(super) fn counted() -> Vec<Vec<Expression>> {
-    let over = |map| {
-        const NFTA_OBJREF_SET_SREG: u16 = 3;
-        const NFTA_OBJREF_SET_NAME: u16 = 4;
-        let object = Attributes::new().number(NFTA_OBJREF_SET_SREG, R0).text(NFTA_OBJREF_SET_NAME, map);
-        [expression("objref", &object), counter(), verdict(DROP)]
-    };
-    let by_link = |version, offset, length| {
-        let key = [meta(IIFNAME, R0)];
-        [&family(version)[..], &part(offset, length, R0 + 4), &key, &over(LINK_CONNECTIONS)].concat()
-    };
-    let by_zone = |version, offset, length| {
-        let zone = [meta(IIFNAME, R0), within(ZONES, R0)];
-        let ethernet = [meta(IIFTYPE, R0), equal(R0, &libc::ARPHRD_ETHER.to_ne_bytes())];
-        let key = [payload(LINK, 6, 6, R0)];
-        [&family(version)[..], &zone, &ethernet, &part(offset, length, R0 + 2), &key, &over(ZONE_CONNECTIONS)]
-            .concat()
-    };
+    const VERDICT: u32 = 0;
+    let ethernet = [meta(IIFTYPE, R0), equal(R0, &libc::ARPHRD_ETHER.to_ne_bytes())];
+    let zone = [meta(IIFNAME, R0), within(ZONES, R0)];
+    let address = [payload(LINK, 6, 6, R0), leads(ZONE_CONNECTIONS, R0, VERDICT)];
     vec![
-        // iifname . jhash ip daddr . ct original proto-src . ct original proto-dst mod 32 @link-connections
-        // counter drop
-        by_link(IPV4, 16, 4),
-        // iifname . jhash ip6 daddr . ct original proto-src . ct original proto-dst mod 32 @link-connections
-        // counter drop
-        by_link(IPV6, 24, 16),
-        // iifname @zones ether saddr . jhash ip daddr . … mod 32 @zone-connections counter drop
-        by_zone(IPV4, 16, 4),
-        // iifname @zones ether saddr . jhash ip6 daddr . … mod 32 @zone-connections counter drop
-        by_zone(IPV6, 24, 16),
+        // iifname vmap @link-connections
+        vec![meta(IIFNAME, R0), leads(LINK_CONNECTIONS, R0, VERDICT)],
+        // iifname @zones ether saddr vmap @zone-connections
+        [&zone[..], &ethernet, &address].concat(),
     ]
 }
 
-/// Loads the part of the share that a connection counts in: a hash of the destination and both ports.
-fn part(offset: u32, length: u32, register: u32) -> [Expression; 4] {
-    const NFT_CT_PROTO_SRC: u32 = 11;
-    const NFT_CT_PROTO_DST: u32 = 12;
-    const NFTA_HASH_SREG: u16 = 1;
-    const NFTA_HASH_DREG: u16 = 2;
-    const NFTA_HASH_LEN: u16 = 3;
-    const NFTA_HASH_MODULUS: u16 = 4;
-    const NFTA_CT_DIRECTION: u16 = 3;
-    const ORIGINAL: u8 = 0;
-    /// Behind all keys.
-    const HASHED: u32 = R0 + 6;
-    let ports = HASHED + length / 4;
-    let port = |key, register| {
-        let data = Attributes::new().number(1, register).number(2, key);
-        expression("ct", &data.bytes(NFTA_CT_DIRECTION, &[ORIGINAL]))
-    };
-    let hash = Attributes::new().number(NFTA_HASH_SREG, HASHED).number(NFTA_HASH_DREG, register);
-    let hash = hash.number(NFTA_HASH_LEN, length + 8).number(NFTA_HASH_MODULUS, PARTS);
-    [
-        payload(NETWORK, offset, length, HASHED),
-        port(NFT_CT_PROTO_SRC, ports),
-        port(NFT_CT_PROTO_DST, ports + 1),
-        expression("hash", &hash),
-    ]
+/// The name of a machine's chain and of its set.
+fn chain_of(member: &Member) -> String {
+    format!("{CHAIN}-{}", member.own_interface())
 }
 
-/// The counts of a machine by name, with the most of each.
-fn counts(member: &Member) -> impl Iterator<Item = (u32, String, u32)> {
-    let most = member.bounds().connections;
-    let name = member.own_interface().to_owned();
-    most.into_iter().flat_map(move |most| {
-        let name = name.clone();
-        (0..PARTS).map(move |part| (part, format!("{name}-connections-{part}"), most.div_ceil(PARTS)))
-    })
+/// The rule of a machine's chain.
+fn rule(set: &str, most: u32) -> Vec<Expression> {
+    const NFTA_NG_DREG: u16 = 1;
+    const NFTA_NG_MODULUS: u16 = 2;
+    const NFTA_NG_TYPE: u16 = 3;
+    const NFTA_DYNSET_SET_NAME: u16 = 1;
+    const NFTA_DYNSET_OP: u16 = 3;
+    const NFTA_DYNSET_SREG_KEY: u16 = 4;
+    const NFTA_DYNSET_EXPR: u16 = 7;
+    const NFTA_CONNLIMIT_COUNT: u16 = 1;
+    const NFTA_CONNLIMIT_FLAGS: u16 = 2;
+    const NFT_CONNLIMIT_F_INV: u32 = 1;
+    let part = Attributes::new()
+        .number(NFTA_NG_DREG, R0)
+        .number(NFTA_NG_MODULUS, PARTS)
+        .number(NFTA_NG_TYPE, libc::NFT_NG_RANDOM.cast_unsigned());
+    let count = Attributes::new()
+        .number(NFTA_CONNLIMIT_COUNT, most.div_ceil(PARTS))
+        .number(NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV);
+    let add = Attributes::new()
+        .text(NFTA_DYNSET_SET_NAME, set)
+        .number(NFTA_DYNSET_OP, libc::NFT_DYNSET_OP_ADD.cast_unsigned())
+        .number(NFTA_DYNSET_SREG_KEY, R0)
+        .nested(NFTA_DYNSET_EXPR, &expression("connlimit", &count));
+    // add @connections-NAME { numgen random mod 32 ct count over N } counter drop
+    vec![expression("numgen", &part), expression("dynset", &add), counter(), verdict(DROP)]
 }
 
-/// Creates the counts of a machine.
+/// Creates the chain of a machine and its set.
 pub(super) fn create(batch: &mut Batch, member: &Member) {
-    for (_, name, most) in counts(member) {
-        batch.push(Kind::NewObject, Existing::Keep, &connection_limit(&name, most));
-    }
+    let Some(most) = member.bounds().connections else { return };
+    let name = chain_of(member);
+    sets::filled_by_rules(batch, INET, &name, (datatype::MARK, 4), PARTS);
+    let chain = Attributes::new().text(1, TABLE).text(3, &name);
+    batch.push(Kind::NewChain, Existing::Keep, &chain);
+    // A supervisor that was killed leaves the chain with its rule.
+    batch.push(Kind::DeleteRule, Existing::Keep, &Attributes::new().text(1, TABLE).text(2, &name));
+    super::table::push_rule(batch, &name, &rule(&name, most));
 }
 
-/// Deletes the counts of a machine, in a batch each: one may be gone.
+/// Deletes the chain of a machine and its set, in a batch each: one may be gone.
 pub(super) fn delete_each(member: &Member) -> Vec<Batch> {
-    let alone = |(_, name, _): (u32, String, u32)| {
+    let alone = |(kind, attributes): (Kind, Attributes)| {
         let mut batch = Batch::new();
-        batch.push(Kind::DeleteObject, Existing::Keep, &connection_limit_name(&name));
+        batch.push(kind, Existing::Keep, &attributes);
         batch
     };
-    counts(member).map(alone).collect()
+    deleted(member).into_iter().map(alone).collect()
 }
 
-/// Deletes the counts of a machine.
+/// Deletes the chain of a machine and its set.
 pub(super) fn delete(batch: &mut Batch, member: &Member) {
-    for (_, name, _) in counts(member) {
-        batch.push(Kind::DeleteObject, Existing::Keep, &connection_limit_name(&name));
-    }
+    deleted(member).iter().for_each(|(kind, attributes)| batch.push(*kind, Existing::Keep, attributes));
 }
 
-/// The elements that lead to the counts of a machine, from its link and from the interfaces beside it.
+fn deleted(member: &Member) -> Vec<(Kind, Attributes)> {
+    if member.bounds().connections.is_none() {
+        return Vec::new();
+    }
+    let name = chain_of(member);
+    let chain = Attributes::new().text(1, TABLE).text(3, &name);
+    let set = Attributes::new().text(1, TABLE).text(2, &name);
+    vec![(Kind::DeleteChain, chain), (Kind::DeleteSet, set)]
+}
+
+/// The elements that lead to the chain of a machine, from its link and from the interfaces beside it.
 pub(super) fn elements(member: &Member, extras: &[Extra]) -> Vec<Element> {
+    if member.bounds().connections.is_none() {
+        return Vec::new();
+    }
     let (map, own) = match member.zone() {
-        Some(_) => (ZONE_CONNECTIONS, [&member.mac()[..], &[0, 0]].concat()),
+        Some(_) => (ZONE_CONNECTIONS, member.mac().to_vec()),
         None => (LINK_CONNECTIONS, padded(member.interface())),
     };
     let beside = extras.iter().filter_map(Extra::interface);
-    let keys: Vec<_> =
-        [(map, own)].into_iter().chain(beside.map(|name| (LINK_CONNECTIONS, padded(name)))).collect();
-    let leading = |(part, name, _): (u32, String, u32)| {
-        keys.iter()
-            .map(|(map, key)| Element {
-                object: Some(name.clone()),
-                ..Element::of(map, [&key[..], &part.to_ne_bytes()].concat())
-            })
-            .collect::<Vec<Element>>()
-    };
-    counts(member).flat_map(leading).collect()
+    let keys = [(map, own)].into_iter().chain(beside.map(|name| (LINK_CONNECTIONS, padded(name))));
+    keys.map(|(map, key)| Element { chain: Some(chain_of(member)), ..Element::of(map, key) }).collect()
 }
 
 /// Whether the kernel can count connections (`CONFIG_NFT_CONNLIMIT`).

@@ -1,6 +1,7 @@
 //! Elements of sets and maps, and the messages that make and remove them. Called by `member` and `ports`,
 //! which say what is in them.
 
+use super::expression::jump_to;
 use super::message::{Attributes, Batch, Existing, INET, Kind};
 use super::table;
 
@@ -27,6 +28,8 @@ pub(super) struct Element {
     pub data: Option<Vec<u8>>,
     /// The object that a map has for it.
     pub object: Option<String>,
+    /// The chain that a map of verdicts jumps to for it.
+    pub chain: Option<String>,
 }
 
 impl Element {
@@ -37,7 +40,7 @@ impl Element {
 
     /// One of a table of another family.
     pub(super) fn of_family(family: u8, set: &'static str, key: Vec<u8>) -> Self {
-        Self { family, set, key, end: None, data: None, object: None }
+        Self { family, set, key, end: None, data: None, object: None, chain: None }
     }
 
     /// The same in a map, with what is there for it.
@@ -63,6 +66,10 @@ impl Element {
         }
         if let Some(data) = &self.data {
             item = item.nested(2, &value(data));
+        }
+        if let Some(chain) = &self.chain {
+            const NFTA_DATA_VERDICT: u16 = 2;
+            item = item.nested(2, &Attributes::new().nested(NFTA_DATA_VERDICT, &jump_to(chain)));
         }
         if let Some(object) = &self.object {
             item = item.text(9, object);

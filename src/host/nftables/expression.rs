@@ -99,12 +99,16 @@ pub(super) fn verdict(code: u32) -> Expression {
 
 /// Sends to another chain of the table.
 pub(super) fn jump(chain: &str) -> Expression {
+    let data = Attributes::new().number(1, libc::NFT_REG_VERDICT.cast_unsigned());
+    expression("immediate", &data.nested(2, &Attributes::new().nested(2, &jump_to(chain))))
+}
+
+/// The verdict that sends to another chain of the table.
+pub(super) fn jump_to(chain: &str) -> Attributes {
     const NFTA_VERDICT_CODE: u16 = 1;
     const NFTA_VERDICT_CHAIN: u16 = 2;
     let code = libc::NFT_JUMP.cast_unsigned();
-    let to = Attributes::new().number(NFTA_VERDICT_CODE, code).text(NFTA_VERDICT_CHAIN, chain);
-    let data = Attributes::new().number(1, libc::NFT_REG_VERDICT.cast_unsigned());
-    expression("immediate", &data.nested(2, &Attributes::new().nested(2, &to)))
+    Attributes::new().number(NFTA_VERDICT_CODE, code).text(NFTA_VERDICT_CHAIN, chain)
 }
 
 pub(super) fn counter() -> Expression {

@@ -7,8 +7,6 @@ use super::table::TABLE;
 
 /// `NFT_OBJECT_LIMIT`.
 const LIMIT: u32 = 4;
-/// `NFT_OBJECT_CONNLIMIT`.
-const CONNLIMIT: u32 = 5;
 
 /// The number of a type of several fields, and its length: each of several begins at a register.
 fn joined(fields: &[(u32, u32)]) -> (u32, u32) {
@@ -55,18 +53,27 @@ pub(super) fn ranges(batch: &mut Batch, family: u8, name: &str, key: &[(u32, u32
 
 /// A map from interfaces to objects that limit.
 pub(super) fn limits(batch: &mut Batch, family: u8, name: &str) {
-    objects(batch, family, name, &[(datatype::IFNAME, 16)], LIMIT);
-}
-
-/// A map from these fields to objects that count connections.
-pub(super) fn connections(batch: &mut Batch, family: u8, name: &str, key: &[(u32, u32)]) {
-    objects(batch, family, name, key, CONNLIMIT);
-}
-
-fn objects(batch: &mut Batch, family: u8, name: &str, key: &[(u32, u32)], kind: u32) {
     const OBJECTS: u32 = 0x40;
-    let set = keyed(name, key).number(3, OBJECTS).number(15, kind);
+    let set = keyed(name, &[(datatype::IFNAME, 16)]).number(3, OBJECTS).number(15, LIMIT);
     batch.push_for(family, Kind::NewSet, Existing::Refuse, &set);
+}
+
+/// A map from a field to verdicts.
+pub(super) fn verdicts(batch: &mut Batch, family: u8, name: &str, key: (u32, u32)) {
+    const NFT_SET_MAP: u32 = 8;
+    const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
+    let set = keyed(name, &[key]).number(3, NFT_SET_MAP).number(6, NFT_DATA_VERDICT).number(7, 16);
+    batch.push_for(family, Kind::NewSet, Existing::Refuse, &set);
+}
+
+/// A set of at most so many elements, which rules add. The kernel removes those without a state by itself.
+pub(super) fn filled_by_rules(batch: &mut Batch, family: u8, name: &str, key: (u32, u32), size: u32) {
+    const NFT_SET_EVAL: u32 = 0x20;
+    const NFTA_SET_DESC: u16 = 9;
+    const NFTA_SET_DESC_SIZE: u16 = 1;
+    let description = Attributes::new().number(NFTA_SET_DESC_SIZE, size);
+    let set = keyed(name, &[key]).number(3, NFT_SET_EVAL).nested(NFTA_SET_DESC, &description);
+    batch.push_for(family, Kind::NewSet, Existing::Keep, &set);
 }
 
 /// An object that is over its limit where more than so many bytes come in a second. The kernel lets a
@@ -79,22 +86,6 @@ pub(super) fn limit(name: &str, bytes: u64) -> Attributes {
     let burst = u32::try_from((bytes / 10).max(LEAST)).unwrap_or(u32::MAX);
     let data = Attributes::new().long(1, bytes).long(2, 1).number(3, burst).number(4, BYTES).number(5, OVER);
     Attributes::new().text(1, TABLE).text(2, name).number(3, LIMIT).nested(4, &data)
-}
-
-/// An object that is over its limit where there are more than so many connections.
-pub(super) fn connection_limit(name: &str, most: u32) -> Attributes {
-    const NFTA_CONNLIMIT_COUNT: u16 = 1;
-    const NFTA_CONNLIMIT_FLAGS: u16 = 2;
-    const NFT_CONNLIMIT_F_INV: u32 = 1;
-    let data = Attributes::new()
-        .number(NFTA_CONNLIMIT_COUNT, most)
-        .number(NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV);
-    connection_limit_name(name).nested(4, &data)
-}
-
-/// Names an object that counts connections.
-pub(super) fn connection_limit_name(name: &str) -> Attributes {
-    Attributes::new().text(1, TABLE).text(2, name).number(3, CONNLIMIT)
 }
 
 /// What names an object of that kind.
