@@ -22,6 +22,7 @@ mod exhaustion;
 mod faults;
 mod firewall;
 mod foreground;
+mod guests;
 mod host;
 mod hostile;
 mod inits;
