@@ -14,6 +14,8 @@ const FEW_NAMESPACES: u64 = 128;
 /// A guest with systemd holds up to twenty inotify instances. Each machine with user ids of its own has as many as the
 /// limit says; all others share those of the host's root.
 const FEW_INOTIFY: u64 = 64;
+/// Fewer neighbours of a family than this are few for a table that machines share with the host.
+const FEW_NEIGHBOURS: u64 = 8192;
 /// The part of a table from which on it counts as nearly full, percent.
 const NEARLY_FULL: u64 = 80;
 
@@ -24,6 +26,10 @@ pub(super) fn findings() -> Vec<Finding> {
     findings.extend(profiles());
     findings.extend(inotify());
     findings.extend(terminals());
+    findings.extend(["ipv4", "ipv6"].iter().filter_map(|family| {
+        let limit = number(&format!("/proc/sys/net/{family}/neigh/default/gc_thresh3"))?;
+        neighbours(family, limit)
+    }));
     let users = std::fs::read_to_string("/proc/key-users").unwrap_or_default();
     findings.extend(keyrings(&users));
     findings
@@ -103,6 +109,18 @@ fn inotify() -> Option<Finding> {
     })
 }
 
+/// The kernel has one table of neighbours for all network namespaces (arp(7), `gc_thresh3`), and a machine fills it on
+/// links of its own, which no rule of the host sees.
+fn neighbours(family: &str, limit: u64) -> Option<Finding> {
+    let sysctl = format!("net.{family}.neigh.default.gc_thresh3");
+    (limit < FEW_NEIGHBOURS).then(|| {
+        Finding::note(
+            format!("the host and all machines share a table of {limit} neighbours ({sysctl}): a single machine can fill it"),
+            format!("sysctl -w {sysctl}=65536, and write it to /etc/sysctl.d/90-coracle.conf"),
+        )
+    })
+}
+
 fn terminals() -> Option<Finding> {
     let (used, limit) = (number("/proc/sys/kernel/pty/nr")?, number("/proc/sys/kernel/pty/max")?);
     is_nearly_full(used, limit).then(|| {
@@ -155,6 +173,13 @@ mod tests {
         assert_eq!(version("6.18.5-foo"), Some((6, 18)));
         assert!(version("5.4.0").unwrap() < OLDEST && version("5.12-rc1").unwrap() >= OLDEST);
         assert_eq!(version("x"), None);
+    }
+
+    #[test]
+    fn a_small_table_of_neighbours_is_named() {
+        let note = neighbours("ipv6", 1024).unwrap();
+        assert!(note.what.contains("1024") && note.cure.contains("net.ipv6.neigh.default.gc_thresh3=65536"));
+        assert!(neighbours("ipv6", FEW_NEIGHBOURS).is_none());
     }
 
     #[test]
