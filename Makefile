@@ -17,7 +17,7 @@ DESTDIR ?=
 CARGO ?= cargo
 # Static, with musl where Rust's library for it is installed: glibc asks the processor what it is at each start, and
 # in a virtual machine each of these questions is a trip to its host. Looked up when used: `deps` installs it.
-SYSROOT = $(shell rustc --print sysroot)
+SYSROOT = $(shell PATH="$(PATH)" rustc --print sysroot)
 LIBC = $(shell if [ -d "$(SYSROOT)/lib/rustlib/x86_64-unknown-linux-musl" ]; then echo musl; else echo gnu; fi)
 TARGET = x86_64-unknown-linux-$(LIBC)
 RELEASE = $(CURDIR)/target/$(TARGET)/release/coracle
