@@ -67,7 +67,7 @@ fn starts_that_fail_name_cause_and_cure() {
     assert_eq!(host.exec(&["test", "-e", "/var/lib/coracle/records/dies.json"]).status, 1);
     let well = host.exec(&["coracle", "doctor", "dies"]).stdout;
     assert!(
-        well.starts_with("dies: running\nnote: machines have no name server: the host has none\n"),
+        well.starts_with("dies: running\n  note: machines have no name server: the host has none\n"),
         "{well}"
     );
     assert_eq!(well.lines().count(), 3, "{well}");

@@ -51,7 +51,7 @@ fn has_no_networkd_unless_asked() {
 
 #[test]
 fn guests_are_real_directories_that_can_be_idmapped() {
-    let host = Host::builder().without_coracle().guest_as("busybox", "bb").start();
+    let host = Host::builder().without_coracle().on_disk().guest_as("busybox", "bb").start();
     assert_eq!(host.ok(&["stat", "-f", "-c", "%T", "/var/lib/machines/bb"]), "ext2/ext3\n");
     let images = host.ok(&["machinectl", "list-images", "--no-legend"]);
     assert!(images.starts_with("bb "), "{images}");

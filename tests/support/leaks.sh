@@ -13,7 +13,8 @@ ip -o addr show | awk '{ print "address: " $2, $3, $4 }'
 ip -4 route show table all | sed 's/^/route: /; s/ *$//'
 ip -6 route show table all | sed 's/ expires [^ ]*//; s/^/route: /; s/ *$//'
 ip rule show | sed 's/^/rule: /'
-nft -s list ruleset | sed 's/^/nft: /'
+# counts of connections come and go with the connections of running machines
+nft -s list ruleset | grep -v '0x[0-9a-f]* ct count over' | sed 's/^/nft: /'
 
 # Network namespaces and processes outside the host's own services. A process may end while we look at it.
 own=$(readlink /proc/1/ns/net)

@@ -98,7 +98,7 @@ fn keyed(name: &str, key: &[(u32, u32)]) -> Attributes {
     const HOST_ORDER: u32 = 1;
     const NETWORK_ORDER: u32 = 2;
     let (kind, length) = joined(key);
-    let order = if kind == datatype::IFNAME { HOST_ORDER } else { NETWORK_ORDER };
+    let order = if [datatype::IFNAME, datatype::MARK].contains(&kind) { HOST_ORDER } else { NETWORK_ORDER };
     let set = Attributes::new().text(1, TABLE).text(2, name).number(4, kind).number(5, length);
     // The id is for messages of one transaction that mean a set without a name.
     set.number(10, 1).bytes(13, &[&[0, 4][..], &order.to_ne_bytes()].concat())
