@@ -224,7 +224,7 @@ fn unregistered(name: &Name) -> String {
     format!("does not know it{why}: machinectl and 'systemctl -M' do not find it")
 }
 
-/// What an older program than the installed one means.
+/// Describes the way to the installed program for a machine that runs an older one.
 fn outdated(machine: &Row, program: &Path) -> String {
     let is_service = machine.unit.as_ref().is_some_and(|unit| unit.ends_with(".service"));
     let way = if is_service { "a reboot or a restart" } else { "the next run" };

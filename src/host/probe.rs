@@ -32,7 +32,7 @@ const LIMIT: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Tree {
     root: Root,
-    /// What the definition mounts in it, the last one first.
+    /// The mounts of the definition, the last one first.
     mounted: Vec<Mounted>,
     /// What messages call it.
     name: String,

@@ -28,7 +28,7 @@ const SAME: i32 = 100;
 const INITS: [Init; 7] =
     [Init::Systemd, Init::OpenRc, Init::SysVinit, Init::Runit, Init::S6, Init::Dinit, Init::Busybox];
 
-/// What a PID 1 is.
+/// The kind of a PID 1, as far as it is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// This init.

@@ -72,7 +72,7 @@ pub(crate) fn code(text: &str) -> String {
     code
 }
 
-/// What follows the end of a string whose inside begins `text`.
+/// Returns the text after the end of a string whose inside begins `text`.
 pub(crate) fn after_string(text: &str) -> &str {
     let mut escaped = false;
     for (at, letter) in text.char_indices() {

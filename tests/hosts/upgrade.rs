@@ -8,7 +8,7 @@ fn update(host: &Host) {
     host.sh_ok("cp /usr/bin/coracle /usr/bin/.coracle.new && mv /usr/bin/.coracle.new /usr/bin/coracle");
 }
 
-/// What is said of a machine with an older program: by `list`, `status`, `doctor` of the machine and of the host.
+/// The reports on a machine with an older program: `list`, `status`, `doctor` of the machine and of the host.
 fn is_outdated(host: &Host, name: &str) -> [bool; 4] {
     let said = |words: &[&str], text: &str| host.exec(&[&["coracle"], words].concat()).stdout.contains(text);
     let list: serde_json::Value = serde_json::from_str(&host.coracle(&["list", "--json"])).unwrap();

@@ -14,7 +14,7 @@ const LINKS: usize = 40;
 pub(super) struct Mounted {
     /// Where it is, without links.
     target: PathBuf,
-    /// What it shows: a directory, and the name of a file in it. `None` if it is empty.
+    /// The source: a directory, and the name of a file in it. `None` if it is empty.
     source: Option<(Root, PathBuf)>,
 }
 
@@ -99,7 +99,7 @@ impl Tree {
     }
 }
 
-/// What a directory or file of the host shows where it is mounted.
+/// The source of a directory or file of the host as it is mounted.
 fn shown(source: &Path) -> Result<(Root, PathBuf)> {
     let doing = || format!("cannot open '{}'", source.display());
     let source = source.canonicalize().context(doing)?;

@@ -89,7 +89,7 @@ fn running_job(line: &str) -> Option<String> {
 }
 
 impl Loop {
-    /// What the status line says of the guest.
+    /// The status line's words about the guest.
     pub(super) fn status_text(&self) -> String {
         let waits = self.boot.waits_for().filter(|_| !self.ready && self.stop.is_none());
         waits.map_or_else(|| self.status.clone(), |unit| format!("waits for {unit}"))

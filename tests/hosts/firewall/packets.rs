@@ -81,7 +81,7 @@ pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// What a packet of a protocol has after the header.
+/// The bytes of a packet of a protocol after the header.
 pub(super) fn data(protocol: u8, from: IpAddr, to: IpAddr) -> Vec<u8> {
     let (mut data, at) = match protocol {
         1 => (vec![8, 0, 0, 0, 0, 1, 0, 1], 2),
