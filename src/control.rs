@@ -30,9 +30,9 @@ mod traffic;
 pub mod waiting;
 
 use crate::error::{Context, Error, Result};
-use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 
 /// What a verb on several machines leads to: the failures, each on its own.
 pub type Outcome = std::result::Result<(), Vec<Error>>;
@@ -68,7 +68,7 @@ fn block_on<F: Future>(future: F) -> Result<F::Output> {
 
 /// Text for a terminal: names that a guest has given its files do nothing to it.
 pub fn printable(text: &str) -> String {
-    crate::host::journal::printable(text.as_bytes())
+    crate::host::systemd::journal::printable(text.as_bytes())
 }
 
 /// The time now, microseconds since the epoch.

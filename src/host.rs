@@ -1,32 +1,12 @@
-//! The outside worlds, one file each, speaking our words.
+//! Services and files of the host: systemd, cgroups, locks, the programs and limits of processes.
 
-pub mod bindings;
-mod bus;
+pub mod binfmt;
 pub mod cgroup;
-mod emulator;
-pub mod entries;
-pub mod firewalld;
-pub mod flight;
-pub mod forwarding;
-pub mod hosts;
 pub mod idmap;
-pub mod ids;
-pub mod journal;
-pub mod knock;
-pub mod label;
-pub mod lease;
 pub mod lock;
-pub mod machined;
-pub mod netlink;
-pub mod networkd;
-pub mod nftables;
-pub mod ports;
+pub mod lsm;
 pub mod probe;
+pub mod process;
 pub mod program;
-pub mod resolved;
-pub mod resolver;
 pub mod rlimits;
-pub mod state;
-pub mod systemd1;
-pub mod varlink;
-pub mod zone;
+pub mod systemd;

@@ -7,7 +7,7 @@
 //! flags ┐                                                   ┌─► supervisor ◄──link──► builder, PID 1
 //!       ├─► config::Layer ─► machine::Machine ─► plan::Plan ┘       │
 //! TOML  ┘      (said)            (meant)             ▲ (to do)      ▼ (done)
-//!                                      plan::Facts ──┘     host::state::Record ─► control, cleanup
+//!                                      plan::Facts ──┘    state::record::Record ─► control, cleanup
 //!                                      (found by host)
 //! ```
 //!
@@ -31,12 +31,14 @@
 //! | [`link`] | the typed channel between parent and children | nothing |
 //! | [`plan`] | pure: a machine and facts → steps for three processes | `machine`, `link` (its meetings), `sys` (its plain data) |
 //! | [`payload`] | the children: a loop over steps each | `plan` (its steps), `link`, `sys` |
-//! | [`host`] | the outside worlds, a file each, speaking our words | `machine`, `paths`, `plan` (what it asks for), `sys` |
+//! | [`host`] | systemd, cgroups, root trees, locks and processes of the host | `machine`, `paths`, `plan` (what it asks for), `sys` |
+//! | [`network`] | links, addresses, DHCP, names, the firewall | `machine`, `paths`, `host`, `sys` |
+//! | [`state`] | files about machines: records, failures, bind mounts, id ranges | `machine`, `paths`, `host`, `network`, `sys` |
 //! | [`supervisor`] | the parent: host steps, meetings, the event loop, undoing | all above but `config` |
 //! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths` |
-//! | [`control`] | verbs on machines that run | `machine`, `paths`, `host`, `sys`, `generator`; for `exec` and `bind` also `plan`, `link`, `payload` |
+//! | [`control`] | verbs on machines that run | `machine`, `paths`, `host`, `network`, `state`, `sys`, `generator`; for `exec` and `bind` also `plan`, `link`, `payload` |
 //! | [`run`] | the pipeline on one page | all above, and the output of `cli` |
-//! | [`cli`] | verbs, options, tables, JSON; the only output | `machine`, `paths`, `config`, `control`, `run`, `host` (its records) |
+//! | [`cli`] | verbs, options, tables, JSON; the only output | `machine`, `paths`, `config`, `control`, `run`, `state` (its records) |
 //! | `main` | parses, calls, prints the error, exits | `cli`, `run`, `config`, `control`, `generator`, `paths` |
 //!
 //! Everybody uses `error`. What it buys: the children cannot name configuration, bus or journal, so
@@ -108,9 +110,11 @@ pub mod generator;
 pub mod host;
 pub mod link;
 pub mod machine;
+pub mod network;
 pub mod paths;
 pub mod payload;
 pub mod plan;
 pub mod run;
+pub mod state;
 pub mod supervisor;
 pub mod sys;

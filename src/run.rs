@@ -6,7 +6,7 @@ mod facts;
 use crate::config::{self, Layer, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
-use crate::host::{machined, systemd1};
+use crate::host::systemd::{machined, units};
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::users::Users;
@@ -153,7 +153,7 @@ fn in_foreground(
     }
 }
 
-pub use crate::host::ids::Keep;
+pub use crate::state::id_ranges::Keep;
 
 /// Where a machine runs.
 struct Place {
@@ -170,7 +170,7 @@ fn place(machine: &Machine, kept: Option<&Kept>) -> Result<Place> {
         let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours, is_free: true });
         return Ok(Place { unit: record.unit.clone(), cgroup });
     }
-    if !systemd1::is_running() {
+    if !units::is_running() {
         log::info!("PID 1 of this host is not systemd: the machine gets no unit and is not registered");
         return Ok(Place { unit: None, cgroup: Cgroup::of_our_own(&machine.name) });
     }
@@ -179,7 +179,7 @@ fn place(machine: &Machine, kept: Option<&Kept>) -> Result<Place> {
     }
     let name = format!("coracle-{}.scope", machine.name);
     let devices = [&machine.security.optional_devices[..], &machine.security.devices].concat();
-    let scope = systemd1::Scope {
+    let scope = units::Scope {
         name: &name,
         slice: machine.slice.as_deref().unwrap_or("machine.slice"),
         description: &format!("Machine {}", machine.name),
@@ -188,7 +188,7 @@ fn place(machine: &Machine, kept: Option<&Kept>) -> Result<Place> {
         devices: &devices,
         resources: &machine.resources,
     };
-    runtime()?.block_on(systemd1::start_scope(&scope))?;
+    runtime()?.block_on(units::start_scope(&scope))?;
     Ok(Place { unit: Some(name), cgroup: Some(Cgroup::of_unit()?) })
 }
 

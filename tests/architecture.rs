@@ -51,14 +51,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan::step::ResourceLimit",
         ],
     ),
+    ("network", &["machine", "paths", "host", "sys"]),
+    // A record names the addresses and the firewall's part of its machine: it is the undo list.
+    ("state", &["machine", "paths", "host", "network", "sys"]),
     ("generator", &["machine", "paths"]),
-    ("supervisor", &["machine", "paths", "plan", "link", "host", "payload", "sys"]),
+    ("supervisor", &["machine", "paths", "plan", "link", "host", "network", "state", "payload", "sys"]),
     (
         "control",
         &[
             "machine",
             "paths",
             "host",
+            "network",
+            "state",
             "sys",
             // `start` has systemd read a definition that changed.
             "generator",
@@ -81,6 +86,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "paths",
             "plan",
             "host",
+            "network",
+            "state",
             "supervisor",
             // `--dry-run` prints the plan.
             "cli::output",
@@ -95,7 +102,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "paths",
             "run",
             // Which machines run, where a verb is given no name.
-            "host::state::Record",
+            "state::record::Record",
         ],
     ),
     ("main", &["cli", "config", "control", "generator", "paths", "run"]),
@@ -107,13 +114,13 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("toml", &["config", "cli"]),
-    ("zbus", &["host"]),
-    ("rtnetlink", &["host"]),
-    ("tokio", &["host", "supervisor", "control"]),
+    ("zbus", &["host", "network"]),
+    ("rtnetlink", &["network"]),
+    ("tokio", &["host", "network", "supervisor", "control"]),
     ("sd_notify", &["supervisor", "run"]),
     ("systemd_journal_logger", &["main"]),
     // The children report, they do not log.
-    ("log", &["cli", "control", "host", "run", "supervisor", "main"]),
+    ("log", &["cli", "control", "host", "network", "run", "state", "supervisor", "main"]),
 ];
 
 /// Names of files and modules that say nothing of what is in them.

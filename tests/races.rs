@@ -13,12 +13,12 @@ mod attack;
 mod walls;
 
 use coracle::config;
-use coracle::host::hosts::Hosts;
 use coracle::host::idmap;
 use coracle::host::probe::Tree;
 use coracle::link::{self, FromPayload};
 use coracle::machine::init::{Init, InitChoice};
 use coracle::machine::name::Name;
+use coracle::network::hosts_file::Hosts;
 use coracle::paths::Paths;
 use coracle::payload::{self, Place};
 use coracle::plan::step::{BuildStep, Resolver};

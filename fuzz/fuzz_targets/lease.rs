@@ -1,13 +1,13 @@
 //! Frames of a guest that asks for its address, by DHCP and by router solicitation: an answer is bounded.
 #![no_main]
 
-use coracle::host::lease::Lease;
+use coracle::network::dhcp::Lease;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
 static LEASE: LazyLock<(Lease, [u8; 6])> = LazyLock::new(|| {
     let name = coracle::machine::name::Name::new("web").expect("a name");
-    let plan = coracle::host::netlink::plan::plan(&name, &[7; 16], &[]).expect("a plan");
+    let plan = coracle::network::addresses::plan(&name, &[7; 16], &[]).expect("a plan");
     (Lease::new(&plan, None), plan.guest_mac)
 });
 

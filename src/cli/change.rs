@@ -9,9 +9,9 @@ use crate::control::bind;
 use crate::control::limits::{self, Act};
 use crate::control::rewire;
 use crate::error::{Error, Result};
-use crate::host::state::Record;
 use crate::machine::mounts::MountKind;
 use crate::paths::Paths;
+use crate::state::record::Record;
 
 /// How a setting comes to hold.
 const LIVE: &str = "live";

@@ -5,9 +5,9 @@ use super::output::{self, Align, Legend};
 use crate::config;
 use crate::control::{doctor, inspect, stats};
 use crate::error::Result;
-use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use clap::Args;
 use serde_json::json;
 

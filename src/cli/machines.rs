@@ -11,10 +11,10 @@ use crate::control::{
     Outcome, attach, bind, copy, demand, exec, login, logs, resolver, show, signal, start, status,
 };
 use crate::error::{Error, Result};
-use crate::host::state::Record;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use rustix::termios;
 use std::ffi::OsString;
 use std::path::Path;

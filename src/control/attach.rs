@@ -4,10 +4,10 @@
 use super::relay;
 use super::running;
 use crate::error::{Context, Error, Result};
-use crate::host::state::Record;
-use crate::host::varlink;
+use crate::host::systemd::varlink;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use crate::sys::terminal;
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};

@@ -3,16 +3,17 @@
 
 use super::{freezer, inside, running, signal};
 use crate::error::{Context, Error, Result};
-use crate::host::bindings::{self, Binding};
 use crate::host::idmap;
 use crate::host::lock::{self, Held};
 use crate::host::probe::Tree;
-use crate::host::state::Record;
 use crate::link::{self, FromPayload};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
 use crate::payload::binding::{self, Attach, MakeTarget};
+use crate::state::binds;
+use crate::state::binds::Binding;
+use crate::state::record::Record;
 use crate::sys::guest_files::Root;
 use crate::sys::mount::{self, Attributes, Depth};
 use crate::sys::process::{self, Side};
@@ -104,7 +105,7 @@ pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
     let leader = signal::leader(&record)?;
     let pid = record.leader.unwrap_or_default();
     let _lock = lock(paths, ask.name)?;
-    let mut list = bindings::read(paths, ask.name, pid)?;
+    let mut list = binds::read(paths, ask.name, pid)?;
     if let Some(known) = list.iter().find(|known| known.target == ask.target) {
         return Err(Error::new(format!(
             "'{}' is bound on '{}' already",
@@ -131,7 +132,7 @@ pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
         mount: mount_at(pid, ask.target)?,
         leader: pid,
     });
-    bindings::write(paths, ask.name, &list)
+    binds::write(paths, ask.name, &list)
 }
 
 /// Warns of a directory that users of the host can reach, if root of the machine may create files of the host's root
@@ -152,7 +153,7 @@ fn warn_open(ask: &Ask<'_>, record: &Record, source: &Path) {
 /// It does not run.
 pub fn list(paths: &Paths, name: &Name) -> Result<Vec<Binding>> {
     let record = running(paths, name)?;
-    bindings::read(paths, name, record.leader.unwrap_or_default())
+    binds::read(paths, name, record.leader.unwrap_or_default())
 }
 
 /// One of them as words for people: where, what, how, and whose.
@@ -175,7 +176,7 @@ pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
     let leader = signal::leader(&record)?;
     let pid = record.leader.unwrap_or_default();
     let _lock = lock(paths, name)?;
-    let mut list = bindings::read(paths, name, pid)?;
+    let mut list = binds::read(paths, name, pid)?;
     let at = list.iter().position(|known| known.target == target).ok_or_else(|| {
         Error::new(format!("nothing is bound on '{}' of machine '{name}'", target.display()))
             .hint(format!("'coracle bind {name}' lists what is"))
@@ -196,7 +197,7 @@ pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
     let detached = detach(target);
     enter(&own)?;
     detached.context(|| format!("cannot unmount '{}'", target.display()))?;
-    bindings::write(paths, name, &list)
+    binds::write(paths, name, &list)
 }
 
 /// Keeps others from changing the list meanwhile.

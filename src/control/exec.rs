@@ -5,9 +5,8 @@ use super::relay::{self, Relay};
 use super::streams::Diverted;
 use super::{freezer, inside, running, signal};
 use crate::error::{Context, Error, Kind, Result};
-use crate::host::label;
+use crate::host::lsm;
 use crate::host::rlimits;
-use crate::host::state::{Phase, Record};
 use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::init::Init;
 use crate::machine::name::Name;
@@ -16,6 +15,7 @@ use crate::plan::User;
 use crate::plan::exec::{Exec, steps};
 use crate::plan::filter::Policy;
 use crate::plan::step::ResourceLimit;
+use crate::state::record::{Phase, Record};
 use crate::sys::process::{self, Child, Side};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signalfd::SignalFd;
@@ -126,7 +126,7 @@ fn meant(ask: &Ask<'_>, record: &Record, leader: &OwnedFd) -> Result<Exec> {
             socketcall: record.syscalls.socketcall,
         },
         no_new_privileges: record.no_new_privileges,
-        label: label::of_entering(record.leader.unwrap_or_default()),
+        label: lsm::of_entering(record.leader.unwrap_or_default()),
         user_namespace: record.id_base.is_some(),
         time_namespace: has_time_namespace(record),
         limits: limits(record)?,

@@ -4,10 +4,11 @@
 
 use super::{Outcome, each, running};
 use crate::error::{Error, Result};
-use crate::host::state::Record;
-use crate::host::{cgroup, systemd1};
+use crate::host::cgroup;
+use crate::host::systemd::units;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use std::path::PathBuf;
 
 /// Stops all processes of machines where they are.
@@ -36,7 +37,7 @@ pub fn thaw(paths: &Paths, names: &[Name]) -> Outcome {
         let payload = payload(&record)?;
         let above = payload.parent().is_some_and(cgroup::is_frozen);
         if let Some(unit) = record.unit.as_deref().filter(|_| above) {
-            super::block_on(systemd1::thaw(unit))??;
+            super::block_on(units::thaw(unit))??;
         }
         cgroup::set_frozen(&payload, false).map_err(|error| error.context(format!("machine '{name}'")))
     })

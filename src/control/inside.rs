@@ -4,7 +4,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::host::probe::Tree;
-use crate::host::state::Record;
+use crate::state::record::Record;
 use crate::sys::guest_files;
 use crate::sys::process::{self, Child, Side};
 use nix::sched::{CloneFlags, setns};

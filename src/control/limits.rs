@@ -2,7 +2,7 @@
 
 use super::{block_on, running};
 use crate::error::{Error, Result};
-use crate::host::systemd1::limits;
+use crate::host::systemd::units::limits;
 use crate::machine::Machine;
 use crate::paths::Paths;
 

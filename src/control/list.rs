@@ -3,10 +3,10 @@
 
 use super::{block_on, now, unit_of};
 use crate::host::cgroup;
-use crate::host::state::Record;
-use crate::host::systemd1;
+use crate::host::systemd::units;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -145,10 +145,10 @@ pub fn rows(paths: &Paths, others: impl IntoIterator<Item = Name>) -> Vec<Row> {
 
 /// The states of our units; none where there is no systemd.
 fn unit_states() -> HashMap<String, String> {
-    if !systemd1::is_running() {
+    if !units::is_running() {
         return HashMap::new();
     }
-    match block_on(systemd1::unit_states("coracle@*.service")).and_then(|states| states) {
+    match block_on(units::unit_states("coracle@*.service")).and_then(|states| states) {
         Ok(states) => states,
         Err(error) => {
             log::warn!("{error}, ignoring");
@@ -221,9 +221,9 @@ mod tests {
         std::fs::write(cgroup.join("payload/cgroup.procs"), "1\n2\n").unwrap();
         let record = Record {
             name: "web".into(),
-            phase: crate::host::state::Phase::Running,
+            phase: crate::state::record::Phase::Running,
             supervisor: std::process::id(),
-            supervisor_start: crate::host::state::process_start(std::process::id()).unwrap(),
+            supervisor_start: crate::host::process::start_time(std::process::id()).unwrap(),
             started: now() - 61_000_000,
             init: "systemd".into(),
             leader: Some(7),

@@ -3,11 +3,12 @@
 
 use super::{unit_of, when};
 use crate::error::{Context, Error, Result};
-use crate::host::journal::{self, Entry, Fields, Guest, Journal, Query};
-use crate::host::state::Record;
+use crate::host::systemd::journal;
+use crate::host::systemd::journal::{Entry, Fields, Guest, Journal, Query};
 use crate::machine::name::Name;
 use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use crate::sys::guest_files::{Owners, Root};
 use std::collections::VecDeque;
 use std::io::Write;
@@ -325,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_running_guest_is_read_as_it_sees_itself() {
-        let start = crate::host::state::process_start(std::process::id()).unwrap();
+        let start = crate::host::process::start_time(std::process::id()).unwrap();
         let running = Record {
             supervisor: std::process::id(),
             supervisor_start: start,

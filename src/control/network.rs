@@ -3,11 +3,11 @@
 
 use super::printable;
 use crate::error::Result;
-use crate::host::nftables::counters;
-pub use crate::host::nftables::counters::Dropped as Chain;
-use crate::host::state::Record;
 use crate::machine::network::Zone;
+use crate::network::firewall::counters;
+pub use crate::network::firewall::counters::Dropped as Chain;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! What units say of themselves while they are waited for: one rewritten line on a terminal,
 //! nothing elsewhere.
 
-use crate::host::journal::printable;
+use crate::host::systemd::journal::printable;
 use std::io::Write;
 
 /// A place for progress.

@@ -8,11 +8,12 @@
 use super::{Outcome, inside, running, signal};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
-use crate::host::resolver::{self, MARK, Resolver};
-use crate::host::state::{Phase, Record};
 use crate::machine::name::Name;
 use crate::machine::network::RESOLVED_DROP_IN;
+use crate::network::resolv_conf;
+use crate::network::resolv_conf::{MARK, Resolver};
 use crate::paths::Paths;
+use crate::state::record::{Phase, Record};
 use crate::sys::guest_files::{self, Owners, Root};
 use crate::sys::process::send_signal;
 use rustix::fd::AsFd;
@@ -40,7 +41,7 @@ const PLACES: [&str; 2] = ["etc/resolv.conf", "run/host-resolv.conf"];
 /// Those that could not be told.
 pub fn renew_all(paths: &Paths) -> Outcome {
     loop {
-        let told = resolver::find(paths);
+        let told = resolv_conf::find(paths);
         let text = told.as_ref().map(stamp_text);
         let is_told = |record: &Record| std::fs::read_to_string(stamp(paths, &record.name)).ok() == text;
         let followers = Record::all(paths).into_iter().filter(|record| record.resolver && record.is_alive());
@@ -50,7 +51,7 @@ pub fn renew_all(paths: &Paths) -> Outcome {
             None => Vec::new(),
         };
         // systemd does not start us anew for what changed meanwhile.
-        if resolver::find(paths) == told {
+        if resolv_conf::find(paths) == told {
             return if failures.is_empty() { Ok(()) } else { Err(failures) };
         }
     }
@@ -111,7 +112,7 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
         }
         std::thread::sleep(PAUSE);
     };
-    let (Some(resolver), true) = (resolver::find(paths), record.resolver) else {
+    let (Some(resolver), true) = (resolv_conf::find(paths), record.resolver) else {
         return Ok(());
     };
     let noted = stamp_text(&resolver);

@@ -3,10 +3,10 @@
 
 use super::running;
 use crate::error::Result;
-use crate::host::nftables::Bounds;
-use crate::host::varlink;
+use crate::host::systemd::varlink;
 use crate::machine::Machine;
 use crate::machine::network::Port;
+use crate::network::firewall::Bounds;
 use crate::paths::Paths;
 use serde_json::json;
 use std::os::unix::net::UnixStream;

@@ -3,9 +3,9 @@
 use super::list::Row;
 use super::running;
 use crate::error::{Context, Error, Result};
-use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use serde_json::{Map, Value};
 use std::io::Write;
 
@@ -75,7 +75,7 @@ fn plain(value: &Value) -> String {
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     };
-    crate::host::journal::printable(text.as_bytes()).replace('\n', "\\x0a")
+    crate::host::systemd::journal::printable(text.as_bytes()).replace('\n', "\\x0a")
 }
 
 #[cfg(test)]

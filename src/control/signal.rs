@@ -5,9 +5,10 @@
 use super::{Outcome, each, running};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
-use crate::host::state::{Phase, Record, process_start};
+use crate::host::process::start_time;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::{Phase, Record};
 use crate::sys::process::{open_pidfd, send_signal};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -101,7 +102,7 @@ fn supervisor(record: &Record) -> Result<OwnedFd> {
     let gone = || Error::new(format!("the supervisor of machine '{}' is gone", record.name));
     let pidfd = open_pidfd(record.supervisor).map_err(|_| gone())?;
     // Only now it is sure that the id does not change its meaning.
-    if process_start(record.supervisor) == Some(record.supervisor_start) { Ok(pidfd) } else { Err(gone()) }
+    if start_time(record.supervisor) == Some(record.supervisor_start) { Ok(pidfd) } else { Err(gone()) }
 }
 
 /// A pidfd of PID 1: a child of the supervisor, or it is another process of the same id.
@@ -205,7 +206,7 @@ mod tests {
         let record = Record {
             name: "web".into(),
             supervisor: child.id(),
-            supervisor_start: process_start(child.id()).unwrap(),
+            supervisor_start: start_time(child.id()).unwrap(),
             phase: Phase::Stopping,
             ..Record::default()
         };
@@ -259,7 +260,7 @@ mod tests {
         let (_root, paths, name) = machine(&child);
         let record = Record {
             supervisor: std::process::id(),
-            supervisor_start: process_start(std::process::id()).unwrap(),
+            supervisor_start: start_time(std::process::id()).unwrap(),
             leader: Some(child.id()),
             ..Record::read(&paths, &name).unwrap().unwrap()
         };

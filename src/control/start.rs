@@ -5,11 +5,12 @@ use super::progress::Progress;
 use super::{Outcome, block_on, each, signal, unit_of, waiting};
 use crate::error::{Error, Result};
 use crate::generator;
-use crate::host::state::{Phase, Record};
-use crate::host::systemd1::{self, Action};
+use crate::host::systemd::units;
+use crate::host::systemd::units::Action;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::{Phase, Record};
 use std::ops::ControlFlow;
 
 /// The target that starts the enabled machines.
@@ -67,7 +68,7 @@ pub fn restart(
 /// One for each machine that did not stop as it should.
 pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> Outcome {
     let (others, units): (Vec<Name>, Vec<Name>) =
-        names.iter().cloned().partition(|name| runs_elsewhere(paths, name) || !systemd1::is_running());
+        names.iter().cloned().partition(|name| runs_elsewhere(paths, name) || !units::is_running());
     let through_units =
         if units.is_empty() { Ok(()) } else { run(Action::Stop, paths, &units, Wait::Unit, progress) };
     let directly = each(&others, |name| {
@@ -89,7 +90,7 @@ pub fn enable(names: &[Name], definition: Definition<'_>) -> Result<Vec<String>>
     }
     // The target with them: without it nothing would start them.
     let units: Vec<String> = names.iter().map(unit_of).chain([TARGET.to_owned()]).collect();
-    block_on(systemd1::enable(&units))?
+    block_on(units::enable(&units))?
 }
 
 /// Lets machines no longer start with the host. Returns what changed, a line each.
@@ -99,7 +100,7 @@ pub fn enable(names: &[Name], definition: Definition<'_>) -> Result<Vec<String>>
 pub fn disable(names: &[Name]) -> Result<Vec<String>> {
     needs_systemd()?;
     let units: Vec<String> = names.iter().map(unit_of).collect();
-    block_on(systemd1::disable(&units))?
+    block_on(units::disable(&units))?
 }
 
 /// Start and restart.
@@ -133,7 +134,7 @@ fn up(
         return before;
     }
     if !outdated.is_empty() {
-        block_on(systemd1::reload()).and_then(|reloaded| reloaded).map_err(|error| vec![error])?;
+        block_on(units::reload()).and_then(|reloaded| reloaded).map_err(|error| vec![error])?;
         for machine in outdated.iter().filter(|machine| !generator::is_current(paths, machine)) {
             log::warn!(
                 "the limits of machine '{}' are not in force: systemd has not run {}, ignoring",
@@ -184,7 +185,7 @@ fn late(name: &Name, record: &Record) -> Error {
 /// Runs the jobs of the units of `names`.
 fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
     let units: Vec<String> = names.iter().map(unit_of).collect();
-    let until = if wait == Wait::No { systemd1::Until::Queued } else { systemd1::Until::Done };
+    let until = if wait == Wait::No { units::Until::Queued } else { units::Until::Done };
     let mut heard = |unit: &str, text: &str| {
         let waits = if text.is_empty() { waits_for(paths, unit) } else { None };
         match waits {
@@ -198,7 +199,7 @@ fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut
             ControlFlow::Continue(())
         }
     };
-    let finished = block_on(systemd1::run(action, &units, until, &mut heard))
+    let finished = block_on(units::run(action, &units, until, &mut heard))
         .and_then(|finished| finished)
         .map_err(|error| vec![error])?;
     progress.clear();
@@ -239,7 +240,7 @@ fn runs_elsewhere(paths: &Paths, name: &Name) -> bool {
 
 /// An error where there is no systemd to run units.
 fn needs_systemd() -> Result<()> {
-    if systemd1::is_running() {
+    if units::is_running() {
         return Ok(());
     }
     Err(Error::new("PID 1 of this host is not systemd, so there are no units")
@@ -274,7 +275,7 @@ mod tests {
     #[test]
     fn stopping_what_does_not_run_is_fine() {
         let root = tempfile::tempdir().unwrap();
-        if !systemd1::is_running() {
+        if !units::is_running() {
             let names = [Name::new("web").unwrap()];
             assert_eq!(stop(&Paths::below(root.path()), &names, &mut Progress::silent()), Ok(()));
         }

@@ -3,7 +3,7 @@
 
 use super::list::count;
 use crate::host::cgroup;
-use crate::host::state::Record;
+use crate::state::record::Record;
 use serde::Serialize;
 use std::path::Path;
 
@@ -137,14 +137,14 @@ fn process(pid: u32) -> Option<Process> {
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<u8> = words.iter().take(512).map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
-    let command = crate::host::journal::printable(words.trim_ascii());
+    let command = crate::host::systemd::journal::printable(words.trim_ascii());
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     Some(Process {
         pid,
         ticks: number(11)?.saturating_add(number(12)?),
         memory: number(21)?.saturating_mul(page),
         command: if command.is_empty() {
-            format!("[{}]", crate::host::journal::printable(before.split_once('(')?.1.as_bytes()))
+            format!("[{}]", crate::host::systemd::journal::printable(before.split_once('(')?.1.as_bytes()))
         } else {
             command
         },

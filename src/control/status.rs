@@ -6,14 +6,15 @@ use super::traffic::Traffic;
 use super::{block_on, logs, unit_of, waiting, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
-use crate::host::flight::Flight;
-use crate::host::journal::printable;
-use crate::host::state::Record;
-use crate::host::systemd1::{self, UnitStatus};
+use crate::host::systemd::journal::printable;
+use crate::host::systemd::units;
+use crate::host::systemd::units::UnitStatus;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::network::on_demand_unit;
 use crate::paths::Paths;
+use crate::state::failure::Flight;
+use crate::state::record::Record;
 use serde::Serialize;
 use std::io::Write;
 use std::net::IpAddr;
@@ -241,10 +242,10 @@ fn listened_at(machine: &Machine) -> Vec<String> {
 
 /// What systemd says of a unit, where there is a systemd and it knows the unit.
 fn read_unit(unit: &str) -> Option<UnitStatus> {
-    if !systemd1::is_running() {
+    if !units::is_running() {
         return None;
     }
-    match block_on(systemd1::unit_properties(unit)).and_then(|status| status) {
+    match block_on(units::unit_properties(unit)).and_then(|status| status) {
         Ok(status) => Some(status).filter(|status| status.load_state != "not-found"),
         Err(error) => {
             log::warn!("{error}, ignoring");

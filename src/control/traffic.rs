@@ -1,8 +1,8 @@
 //! What a machine sent and got over its link, and what of it went nowhere. Called by `status`; it only
 //! looks.
 
-use crate::host::nftables;
-use crate::host::state::Record;
+use crate::network::firewall;
+use crate::state::record::Record;
 use serde::Serialize;
 
 /// Counted since the machine was started. Serialised as it is for `--json`.
@@ -28,7 +28,7 @@ impl Traffic {
             let path = format!("/sys/class/net/{interface}/statistics/{file}");
             std::fs::read_to_string(path).ok()?.trim().parse().ok()
         };
-        let dropped = nftables::counters(record.part()).unwrap_or_default();
+        let dropped = firewall::counters(record.part()).unwrap_or_default();
         Some(Self {
             received: count("tx_bytes")?,
             sent: count("rx_bytes")?,

@@ -4,8 +4,8 @@
 
 use super::stats::{Process, processes};
 use crate::host::cgroup;
-use crate::host::journal::printable;
-use crate::host::state::{Phase, Record};
+use crate::host::systemd::journal::printable;
+use crate::state::record::{Phase, Record};
 use std::ffi::OsStr;
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 
 mod mounts;
 
-use super::emulator;
+use super::binfmt;
 use crate::error::{Context, Error, Result};
 use crate::machine::init::{Init, InitChoice};
 use crate::machine::security::Security;
@@ -158,7 +158,7 @@ impl Tree {
         let built_for = init::architecture(&binary);
         built_for
             .and_then(|built_for| match built_for.check(std::env::consts::ARCH) {
-                Err(error) if !emulator::takes(&binary) => Err(error),
+                Err(error) if !binfmt::takes(&binary) => Err(error),
                 _ => Ok(()),
             })
             .map_err(|error| error.context(format!("cannot run '{}' of {}", path.display(), self.name)))?;

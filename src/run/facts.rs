@@ -3,24 +3,30 @@
 
 use super::Keep;
 use crate::error::{Error, Result};
-use crate::host::hosts::Hosts;
-use crate::host::lease::Lease;
-use crate::host::netlink::plan::zone::{self, Present};
-use crate::host::netlink::plan::{Plan, Prefix, siphash};
-use crate::host::netlink::wire::{self, Wire};
 use crate::host::probe::{self, Tree};
-use crate::host::state::Record;
-use crate::host::{forwarding, ids, label, lock, netlink, networkd, ports, resolver, systemd1};
+use crate::host::systemd::units;
+use crate::host::{lock, lsm};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::init::Init;
 use crate::machine::mounts::MountKind;
 use crate::machine::network::{HostNames, Mode, ResolvConf, ResolvWay, Zone, on_demand_unit};
 use crate::machine::users::{Ownership, RANGE_SIZE, Users};
+use crate::network::addresses;
+use crate::network::addresses::zone;
+use crate::network::addresses::zone::Present;
+use crate::network::addresses::{Plan, Prefix, siphash};
+use crate::network::dhcp::Lease;
+use crate::network::hosts_file::Hosts;
+use crate::network::interfaces;
+use crate::network::interfaces::Wire;
+use crate::network::{listeners, networkd, resolv_conf, sysctl, veth};
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
 use crate::plan::step::Resolver;
 use crate::plan::{self, Facts};
+use crate::state::id_ranges;
+use crate::state::record::Record;
 use crate::supervisor::handover::{Kept, Link};
 use crate::supervisor::launch::Names;
 use crate::supervisor::{reserve, runtime};
@@ -49,10 +55,10 @@ pub struct Found {
 fn refuse_taken(paths: &Paths, machine: &Machine) -> Result<()> {
     let on_demand = &machine.network.on_demand;
     let others = machine.network.ports.iter().filter(|port| !on_demand.contains(port));
-    ports::refuse_listening(paths, &others.copied().collect::<Vec<_>>())?;
-    ports::refuse_listening(paths, on_demand).or_else(|error| {
+    listeners::refuse_listening(paths, &others.copied().collect::<Vec<_>>())?;
+    listeners::refuse_listening(paths, on_demand).or_else(|error| {
         let unit = on_demand_unit(&machine.name);
-        match runtime()?.block_on(systemd1::unit_properties(&unit)) {
+        match runtime()?.block_on(units::unit_properties(&unit)) {
             Ok(socket) if socket.active_state == "active" => Ok(()),
             _ => Err(error),
         }
@@ -77,11 +83,11 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     }
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let socketcall = needs_socketcall(machine, &tree, init.as_ref().map(|(path, _)| path.as_path()))
-        || label::refuses_families(&machine.security);
+        || lsm::refuses_families(&machine.security);
     let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
     check_access(machine, keep)?;
     let id_base = ids(paths, machine, keep, kept, tree_base(machine, &tree)?)?;
-    let has_ipv6 = forwarding::has_ipv6();
+    let has_ipv6 = sysctl::has_ipv6();
     let link = link(paths, machine, kept)?.map(|plan| Plan { has_ipv6, ..plan });
     let resolver = link.as_ref().and_then(|plan| name_servers(paths, machine, plan));
     let guest_network_file = link.as_ref().map(|plan| {
@@ -92,7 +98,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
     let lease = link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
     let wires = Wire::all(&machine.name, &machine.network, &probe::host_id());
     if kept.is_none() && !wires.is_empty() {
-        runtime()?.block_on(wire::check(&wires))?;
+        runtime()?.block_on(interfaces::check(&wires))?;
     }
     let names = (link.is_some() || booting).then(|| names(paths, machine, &tree)).flatten();
     let locks_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
@@ -114,20 +120,20 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -
         devices: probe::devices(),
         further_devices: probe::named_devices(&machine.security)?,
         guest_network_file,
-        resolved_drop_in: resolver.as_ref().map(resolver::Resolver::drop_in),
+        resolved_drop_in: resolver.as_ref().map(resolv_conf::Resolver::drop_in),
         resolv_conf: resolv_conf(paths, machine, resolver),
         hosts_file: names.as_ref().filter(|names| names.bound.is_some()).map(|names| names.hosts.path()),
         attach_at: paths.machine(&machine.name).join("root"),
-        label: label::of_machine(&machine.security)?,
+        label: lsm::of_machine(&machine.security)?,
         on_terminal: on_terminal(),
     };
     Ok(Found { facts, link, lease, wires, names, root_identity: tree.identity()?, locks_ids })
 }
 
 /// Returns the host's name servers as the machine reaches them. `None` if the machine does not follow them.
-fn name_servers(paths: &Paths, machine: &Machine, link: &Plan) -> Option<resolver::Resolver> {
+fn name_servers(paths: &Paths, machine: &Machine, link: &Plan) -> Option<resolv_conf::Resolver> {
     (machine.network.resolv_conf == ResolvConf::Auto)
-        .then(|| resolver::find(paths).unwrap_or_default().behind(Some(link.ipv4.host)))
+        .then(|| resolv_conf::find(paths).unwrap_or_default().behind(Some(link.ipv4.host)))
 }
 
 /// Whether what runs in a machine is for 32 bit x86, whose C libraries create sockets by socketcall(2).
@@ -143,7 +149,7 @@ fn needs_socketcall(machine: &Machine, tree: &Tree, init: Option<&Path>) -> bool
 
 /// What becomes of the guest's resolv.conf. A file that the host does not have is no reason not to start. A host
 /// without name servers may have some later, as one that boots has.
-fn resolv_conf(paths: &Paths, machine: &Machine, ours: Option<resolver::Resolver>) -> Option<Resolver> {
+fn resolv_conf(paths: &Paths, machine: &Machine, ours: Option<resolv_conf::Resolver>) -> Option<Resolver> {
     let (way, file) = match machine.network.resolv_conf {
         ResolvConf::Auto => {
             return ours.map(|resolver| {
@@ -222,13 +228,15 @@ fn ids(
 ) -> Result<Option<u32>> {
     match (kept, machine.users) {
         (Some(kept), _) => Ok(kept.terms.record.id_base),
-        (None, Users::Pick) if tree.is_some_and(|base| base % RANGE_SIZE == 0) => {
-            tree.map(|base| ids::adopt(paths, &machine.name, base, keep, plan::id_count(machine))).transpose()
-        }
+        (None, Users::Pick) if tree.is_some_and(|base| base % RANGE_SIZE == 0) => tree
+            .map(|base| id_ranges::adopt(paths, &machine.name, base, keep, plan::id_count(machine)))
+            .transpose(),
         (None, Users::Pick) if let Some(base) = tree => {
-            Err(ids::shifted(base, "which does not begin at a multiple of 65536"))
+            Err(id_ranges::shifted(base, "which does not begin at a multiple of 65536"))
         }
-        (None, Users::Pick) => ids::choose(paths, &machine.name, keep, plan::id_count(machine)).map(Some),
+        (None, Users::Pick) => {
+            id_ranges::choose(paths, &machine.name, keep, plan::id_count(machine)).map(Some)
+        }
         (None, Users::Fixed { base, .. }) => Ok(Some(base)),
         (None, Users::Identity) => Ok(Some(0)),
         (None, Users::Host) => Ok(None),
@@ -239,10 +247,10 @@ fn ids(
 fn link(paths: &Paths, machine: &Machine, kept: Option<&Kept>) -> Result<Link> {
     let own = match (&machine.network.zone, machine.network.mode) {
         (Some(zone), Mode::Zone) => zone.bridge(),
-        (_, Mode::Veth) => netlink::plan::host_interface_name("ve-", &machine.name).0,
+        (_, Mode::Veth) => addresses::host_interface_name("ve-", &machine.name).0,
         _ => return Ok(None),
     };
-    let mut taken = runtime()?.block_on(netlink::taken_prefixes(&own))?;
+    let mut taken = runtime()?.block_on(veth::taken_prefixes(&own))?;
     let host = probe::host_id();
     match &machine.network.zone {
         Some(zone) => {
@@ -260,7 +268,7 @@ fn own_link(paths: &Paths, machine: &Machine, kept: Option<&Kept>, mut taken: Ve
     let before = kept.map(|kept| &kept.terms.record).filter(|record| record.zone.is_none());
     let had = before.and_then(|record| {
         record.addresses.iter().find_map(|address| match address {
-            IpAddr::V4(address) => netlink::plan::again(&machine.name, &host, *address),
+            IpAddr::V4(address) => addresses::again(&machine.name, &host, *address),
             IpAddr::V6(_) => None,
         })
     });
@@ -268,7 +276,7 @@ fn own_link(paths: &Paths, machine: &Machine, kept: Option<&Kept>, mut taken: Ve
         return Ok(plan);
     }
     loop {
-        let plan = netlink::plan::plan(&machine.name, &host, &taken)?;
+        let plan = addresses::plan(&machine.name, &host, &taken)?;
         if !lock::is_taken(&reserve::address_file(paths, plan.ipv4.guest)) {
             return Ok(plan);
         }

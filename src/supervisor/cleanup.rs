@@ -6,13 +6,15 @@ use super::firewall;
 use super::names::{self, Change};
 use super::{reserve, wires};
 use crate::error::{Error, Result};
-use crate::host::netlink::Removed;
-use crate::host::nftables::{Member, Part};
-use crate::host::state::Record;
-use crate::host::{cgroup, lock, machined, netlink, networkd, zone};
+use crate::host::systemd::machined;
+use crate::host::{cgroup, lock};
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
+use crate::network::firewall::{Member, Part};
+use crate::network::veth::Removed;
+use crate::network::{networkd, veth, zone};
 use crate::paths::Paths;
+use crate::state::record::Record;
 
 /// Cleans up after a machine whose supervisor is gone or is ourselves. One that left nothing is
 /// fine.
@@ -96,7 +98,7 @@ pub fn undo(paths: &Paths, record: &Record) {
 pub(super) fn leave_network(paths: &Paths, record: &Record) {
     note(firewall::leave(paths, record, record.part()));
     if let Some(interface) = &record.host_interface {
-        note(super::runtime().and_then(|runtime| runtime.block_on(netlink::remove(interface))));
+        note(super::runtime().and_then(|runtime| runtime.block_on(veth::remove(interface))));
     }
     if let Some(zone) = &record.zone {
         note(leave(paths, zone, record));
@@ -108,7 +110,7 @@ fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     let _held = zone::lock(paths)?;
     names::renew(paths, zone, record, Change::Goes);
     super::runtime()?.block_on(async {
-        if netlink::remove_if_empty(&zone.bridge()).await? == Removed::Gone
+        if veth::remove_if_empty(&zone.bridge()).await? == Removed::Gone
             && std::fs::remove_file(zone::network_file(paths, zone)).is_ok()
         {
             networkd::reload().await;
@@ -121,7 +123,7 @@ fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
 fn outside(record: &Record, name: &Name) -> Result<()> {
     super::runtime()?.block_on(async {
         if let Some(interface) = &record.host_interface {
-            note(netlink::remove(interface).await);
+            note(veth::remove(interface).await);
         }
         if record.registered {
             note(machined::unregister(name).await);

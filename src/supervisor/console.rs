@@ -2,7 +2,7 @@
 //! the last 64 KiB are kept. Nothing grows, and the journal gets no more lines than a rate limit allows.
 
 use super::rate_limit::RateLimit;
-use crate::host::entries::Journal;
+use crate::host::systemd::journal::writer::Journal;
 use crate::machine::console::Console as Kind;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pty::OpenptFlags;

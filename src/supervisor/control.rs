@@ -3,8 +3,8 @@
 //! bounded. The guest cannot reach it: it lies on the host, and only the host's root is answered.
 
 use crate::error::{Context, Result};
-use crate::host::nftables::Bounds;
 use crate::machine::network::Port;
+use crate::network::firewall::Bounds;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -3,12 +3,12 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::host::lock::{self, Held};
-use crate::host::nftables::{bounds, neighbours};
-use crate::host::state::Record;
-use crate::host::{firewalld, forwarding, netlink, nftables, ports, resolver};
 use crate::machine::name::Name;
 use crate::machine::network::{Network, Port};
+use crate::network::firewall::{coexist, policy};
+use crate::network::{firewall, firewalld, listeners, resolv_conf, sysctl, veth};
 use crate::paths::Paths;
+use crate::state::record::Record;
 use std::net::Ipv4Addr;
 
 /// Writes a machine's record for the first time, which makes its ports its own. What a machine
@@ -37,7 +37,7 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
 }
 
 /// Refuses an address in a zone that another machine has been given since it was looked for.
-fn refuse_contended(paths: &Paths, own: &str, member: &nftables::Member) -> Result<()> {
+fn refuse_contended(paths: &Paths, own: &str, member: &firewall::Member) -> Result<()> {
     let others = Record::all(paths).into_iter().filter(|other| other.name != own && other.is_alive());
     let clashes = |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.fits_beside(other));
     match others.into_iter().find(clashes) {
@@ -52,7 +52,7 @@ fn refuse_taken(paths: &Paths, own: &str, wanted: &[Port]) -> Result<Vec<Record>
     let others = Record::all(paths).into_iter().filter(|other| other.name != own);
     let mut dead = Vec::new();
     for other in others {
-        let held = other.firewall.iter().flat_map(nftables::Member::ports);
+        let held = other.firewall.iter().flat_map(firewall::Member::ports);
         let clash = held.flat_map(|held| wanted.iter().map(move |port| (held, port)));
         match clash.into_iter().find(|(held, port)| held.overlaps(port)) {
             Some((held, port)) if other.is_alive() => {
@@ -81,7 +81,7 @@ fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
 ///
 /// # Errors
 /// A machine without a part, a port of somebody else, or a kernel that refuses.
-pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: nftables::Bounds) -> Result<()> {
+pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: firewall::Bounds) -> Result<()> {
     let Some(before) = record.firewall.clone() else {
         return Err(Error::new("the machine has no link of its own, or the host no NAT"));
     };
@@ -95,13 +95,13 @@ pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: nft
     let lock = lock(paths)?;
     let dead = refuse_taken(paths, &record.name, &new)?;
     // What is forwarded already is not listened for: who listens there came later.
-    ports::refuse_listening(paths, &new)?;
+    listeners::refuse_listening(paths, &new)?;
     record.firewall = Some(before.clone().and(&after));
     record.write(paths)?;
     drop(lock);
-    let changed = forget(paths, &dead).and_then(|()| nftables::change(&before, &after, &record.extras));
+    let changed = forget(paths, &dead).and_then(|()| firewall::change(&before, &after, &record.extras));
     record.firewall = Some(if changed.is_ok() { after } else { before });
-    let ports = record.firewall.as_ref().map(nftables::Member::ports).unwrap_or_default();
+    let ports = record.firewall.as_ref().map(firewall::Member::ports).unwrap_or_default();
     record.ports = ports.iter().map(ToString::to_string).collect();
     record.write(paths)?;
     changed?;
@@ -114,11 +114,11 @@ pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: nft
 
 /// Returns the host's resolver at a loopback address. `None` if the machine does not follow the host's name servers.
 pub fn resolver_of(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
-    record.resolver.then(|| resolver::find(paths)).flatten()?.at_loopback
+    record.resolver.then(|| resolv_conf::find(paths)).flatten()?.at_loopback
 }
 
 /// Lets the host's resolver at a loopback address answer the machine, if the firewall redirects to it.
-pub fn reach_resolver(member: &nftables::Member) {
+pub fn reach_resolver(member: &firewall::Member) {
     if member.resolver().is_some()
         && let Err(error) = open_loopback(member)
     {
@@ -128,17 +128,17 @@ pub fn reach_resolver(member: &nftables::Member) {
 
 /// Lets packets from the host's loopback addresses go to a machine. The switch opens the host's loopback to the link;
 /// without the filter it would stay open without the table.
-fn open_loopback(member: &nftables::Member) -> Result<()> {
+fn open_loopback(member: &firewall::Member) -> Result<()> {
     let sender = member.zone().is_none().then_some(member.addresses().0);
-    netlink::ingress::protect(member.host_end(), sender)?;
-    forwarding::let_loopback_out(member.interface())
+    veth::ingress::protect(member.host_end(), sender)?;
+    sysctl::let_loopback_out(member.interface())
 }
 
 /// Changes the part of a machine that reboots to what its definition says now. Where that cannot be it
 /// has what it had.
 pub fn follow(paths: &Paths, record: &mut Record, network: &Network) {
     if record.firewall.is_some()
-        && let Err(error) = change(paths, record, network.ports.clone(), nftables::Bounds::of(network))
+        && let Err(error) = change(paths, record, network.ports.clone(), firewall::Bounds::of(network))
     {
         log::warn!("{error}: it has the ports and bounds from before its reboot");
     }
@@ -160,7 +160,7 @@ pub fn refit(paths: &Paths) -> Result<()> {
     renew(&records)?;
     drop(lock);
     bind(&interfaces(records.iter().map(Record::part)));
-    forwarding::enable()
+    sysctl::enable()
 }
 
 /// Adds the interface of a machine to firewalld's zone of machines again, after firewalld has begun anew.
@@ -177,9 +177,9 @@ fn bind(interfaces: &[&str]) {
 }
 
 /// The interfaces of the host by which packets of machines come.
-fn interfaces<'a>(parts: impl Iterator<Item = nftables::Part<'a>>) -> Vec<&'a str> {
+fn interfaces<'a>(parts: impl Iterator<Item = firewall::Part<'a>>) -> Vec<&'a str> {
     let mut interfaces: Vec<&str> =
-        parts.filter_map(|part| part.member).map(nftables::Member::interface).collect();
+        parts.filter_map(|part| part.member).map(firewall::Member::interface).collect();
     interfaces.sort_unstable();
     interfaces.dedup();
     interfaces
@@ -187,10 +187,10 @@ fn interfaces<'a>(parts: impl Iterator<Item = nftables::Part<'a>>) -> Vec<&'a st
 
 /// Creates the tables again with the parts of these machines. The caller holds the lock.
 fn renew(records: &[Record]) -> Result<()> {
-    let parts: Vec<nftables::Part<'_>> =
+    let parts: Vec<firewall::Part<'_>> =
         records.iter().map(Record::part).filter(|part| !part.is_empty()).collect();
-    nftables::renew(&parts)?;
-    neighbours::open(&interfaces(parts.iter().copied()))
+    firewall::renew(&parts)?;
+    coexist::open(&interfaces(parts.iter().copied()))
 }
 
 /// What a look at the tables has found.
@@ -209,12 +209,12 @@ pub enum Mended {
 /// # Errors
 /// A kernel that refuses.
 pub fn mend(paths: &Paths, record: &Record) -> Result<Mended> {
-    if nftables::is_whole(record.part()) {
+    if firewall::is_whole(record.part()) {
         return Ok(Mended::Whole);
     }
     let Some(_lock) = lock::attempt(paths, "firewall")? else { return Ok(Mended::Busy) };
     // Another supervisor may have been the first.
-    if nftables::is_whole(record.part()) {
+    if firewall::is_whole(record.part()) {
         return Ok(Mended::Whole);
     }
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
@@ -232,59 +232,59 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
         return Ok(());
     }
     let lock = lock(paths)?;
-    let mut added = nftables::add(record.part())?;
-    if !matches!(added, nftables::Added::Member) && !nftables::connections::is_supported() {
+    let mut added = firewall::add(record.part())?;
+    if !matches!(added, firewall::Added::Member) && !firewall::connections::is_supported() {
         log::warn!(
             "the kernel cannot count connections (CONFIG_NFT_CONNLIMIT): those of the machine have no bound"
         );
-        record.firewall = record.firewall.take().map(nftables::Member::without_connections);
-        added = nftables::add(record.part())?;
+        record.firewall = record.firewall.take().map(firewall::Member::without_connections);
+        added = firewall::add(record.part())?;
     }
     let part = record.part();
-    if matches!(added, nftables::Added::Strange) {
+    if matches!(added, firewall::Added::Strange) {
         let mut all: Vec<Record> =
             Record::all(paths).into_iter().filter(|other| other.name != record.name).collect();
         all.push(record.clone());
         renew(&all)?;
-        added = nftables::Added::Member;
+        added = firewall::Added::Member;
     }
-    if let (nftables::Added::Member, Some(member)) = (&added, part.member)
-        && let Err(error) = neighbours::open(&[member.interface()])
+    if let (firewall::Added::Member, Some(member)) = (&added, part.member)
+        && let Err(error) = coexist::open(&[member.interface()])
     {
         log::warn!("{error}, ignoring");
     }
     drop(lock);
-    if let (nftables::Added::Member, Some(member)) = (&added, part.member) {
+    if let (firewall::Added::Member, Some(member)) = (&added, part.member) {
         bind(&[member.interface()]);
     }
     let has_ports = part.member.is_some_and(|member| !member.ports().is_empty());
     match added {
-        nftables::Added::Member | nftables::Added::Strange if part.member.is_none() => {}
-        nftables::Added::Member | nftables::Added::Strange => {
-            if let Err(error) = forwarding::enable() {
+        firewall::Added::Member | firewall::Added::Strange if part.member.is_none() => {}
+        firewall::Added::Member | firewall::Added::Strange => {
+            if let Err(error) = sysctl::enable() {
                 log::warn!("{error}: the machine reaches no more than its host");
             }
         }
-        nftables::Added::Unsupported(error) if !has_ports => {
+        firewall::Added::Unsupported(error) if !has_ports => {
             log::warn!("{error}: the machine reaches no more than its host");
             record.firewall = None;
             record.extras.clear();
         }
-        nftables::Added::Unsupported(error) => return Err(error.context("cannot forward ports")),
+        firewall::Added::Unsupported(error) => return Err(error.context("cannot forward ports")),
     }
     Ok(())
 }
 
 /// Lets ports of a machine answer at the host's loopback addresses. Without it they answer at others.
-pub fn answer_loopback(member: &nftables::Member) {
-    if member.zone().is_some() && forwarding::filters_bridges() {
+pub fn answer_loopback(member: &firewall::Member) {
+    if member.zone().is_some() && sysctl::filters_bridges() {
         log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
     }
     let interface = member.interface();
     if let Err(error) = open_loopback(member) {
         log::warn!("{error}: ports do not answer at 127.0.0.1");
     }
-    let route = super::runtime().and_then(|runtime| runtime.block_on(netlink::answer_loopback(interface)));
+    let route = super::runtime().and_then(|runtime| runtime.block_on(veth::answer_loopback(interface)));
     if let Err(error) = route {
         log::info!("{error}: ports do not answer at ::1");
     }
@@ -294,22 +294,22 @@ pub fn answer_loopback(member: &nftables::Member) {
 ///
 /// # Errors
 /// A kernel that refuses.
-pub fn leave(paths: &Paths, record: &Record, part: nftables::Part<'_>) -> Result<()> {
+pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result<()> {
     if part.is_empty() {
         return Ok(());
     }
     let _lock = lock(paths)?;
     let others = others(paths, &record.name, part);
-    nftables::remove(part, others)?;
+    firewall::remove(part, others)?;
     // A zone keeps its interface for the others in it.
     let gone = part.member.filter(|member| member.zone().is_none() || !others.same_zone);
     if others.any {
         drop_bounds(paths, &record.name)?;
         if let Some(member) = gone {
-            neighbours::close(Some(member.interface()));
+            coexist::close(Some(member.interface()));
         }
     } else {
-        neighbours::close(None);
+        coexist::close(None);
     }
     if let (Some(member), Ok(runtime)) = (gone, super::runtime()) {
         runtime.block_on(firewalld::unbind(member.interface()));
@@ -320,12 +320,12 @@ pub fn leave(paths: &Paths, record: &Record, part: nftables::Part<'_>) -> Result
 
 /// Takes the chains of bounds away that no other machine has.
 fn drop_bounds(paths: &Paths, own: &str) -> Result<()> {
-    for bound in bounds::present() {
+    for bound in policy::present() {
         let has = |other: &Record| {
             other.name != own && other.firewall.as_ref().is_some_and(|other| bound.is_of(other))
         };
         if !Record::all(paths).iter().any(has) {
-            bounds::remove(bound)?;
+            policy::remove(bound)?;
         }
     }
     Ok(())
@@ -337,19 +337,19 @@ fn lock(paths: &Paths) -> Result<Held> {
 }
 
 /// Who else has a part in the table. Where bridges do not matter the first that has one answers.
-fn others(paths: &Paths, own: &str, part: nftables::Part<'_>) -> nftables::Others {
+fn others(paths: &Paths, own: &str, part: firewall::Part<'_>) -> firewall::Others {
     let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
     let records = names
         .filter(|name| name.as_str() != own)
         .filter_map(|name| Record::read(paths, &name).ok().flatten())
         .filter(|record| !record.part().is_empty());
-    let zone = part.member.and_then(nftables::Member::zone);
-    let mut found = nftables::Others::default();
+    let zone = part.member.and_then(firewall::Member::zone);
+    let mut found = firewall::Others::default();
     for other in records {
         found.any = true;
         found.zoned |= other.part().is_bridged();
-        found.same_zone |= zone.is_some() && other.firewall.as_ref().and_then(nftables::Member::zone) == zone;
+        found.same_zone |= zone.is_some() && other.firewall.as_ref().and_then(firewall::Member::zone) == zone;
         if !part.is_bridged() || (found.zoned && (found.same_zone || zone.is_none())) {
             break;
         }

@@ -5,13 +5,13 @@
 use super::ending::Ending;
 use super::handover::Terms;
 use crate::error::Error;
-pub use crate::host::flight::LINES;
+pub use crate::state::failure::LINES;
 
-use crate::host::flight::Flight;
-use crate::host::state::Phase;
-use crate::host::systemd1;
+use crate::host::systemd::units;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::failure::Flight;
+use crate::state::record::Phase;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Records a launch that failed.
@@ -52,8 +52,8 @@ pub fn guest_failed(terms: &Terms, ending: Ending, why: &str, console: Vec<Strin
 /// Records a machine that was stopped because it was not up in time, and not because somebody
 /// wanted it stopped: of that only systemd knows. Returns whether it is so.
 pub fn came_late(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> bool {
-    let Some(unit) = terms.record.unit.as_deref().filter(|_| systemd1::is_running()) else { return false };
-    let status = super::runtime().and_then(|runtime| runtime.block_on(systemd1::unit_properties(unit)));
+    let Some(unit) = terms.record.unit.as_deref().filter(|_| units::is_running()) else { return false };
+    let status = super::runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
     let is_late = match status {
         Ok(status) => status.result == "timeout",
         Err(error) => {

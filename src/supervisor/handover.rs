@@ -3,11 +3,11 @@
 
 use super::responder::Asked;
 use crate::error::{Context, Error, Result};
-use crate::host::lease::Lease;
-use crate::host::netlink::plan::Plan as LinkPlan;
-use crate::host::state::Record;
 use crate::machine::console::Console;
+use crate::network::addresses::Plan as LinkPlan;
+use crate::network::dhcp::Lease;
 use crate::plan::Recognition;
+use crate::state::record::Record;
 use crate::sys::descriptor;
 use rustix::fd::{AsFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;

@@ -9,18 +9,19 @@ mod record;
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
 use super::{cleanup, firewall, idmap, registration, reserve, responder, underway};
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::cgroup;
 use crate::host::cgroup::Cgroup;
-use crate::host::hosts::Hosts;
-use crate::host::lease::Lease;
-use crate::host::machined::{Outcome, Previous};
-use crate::host::netlink::wire::Wire;
-use crate::host::state::{Phase, Record};
-use crate::host::{cgroup, ids};
+use crate::host::systemd::machined::{Outcome, Previous};
 use crate::link::ParentEnd;
 use crate::machine::{Machine, Register};
+use crate::network::dhcp::Lease;
+use crate::network::hosts_file::Hosts;
+use crate::network::interfaces::Wire;
 use crate::paths::Paths;
 use crate::plan::Plan;
 use crate::plan::step::HostStep;
+use crate::state::id_ranges;
+use crate::state::record::{Phase, Record};
 use crate::sys::process::{self, Child};
 use descriptors::ring;
 use nix::sched::{CloneFlags, setns};
@@ -187,7 +188,7 @@ impl<'a> Launch<'a> {
         let place = paths.machine(&self.ask.machine.name).join("root");
         std::fs::create_dir_all(&place).context(|| format!("cannot make '{}'", place.display()))?;
         for base in record::locked_ids(&self.ask) {
-            self.locks.push(ids::lock(paths, base)?.descriptor);
+            self.locks.push(id_ranges::lock(paths, base)?.descriptor);
         }
         let (machine, identity) = (self.ask.machine, self.ask.root_identity);
         let root = reserve::root(paths, &machine.name, &machine.root.directory, identity)?;

@@ -1,7 +1,7 @@
 //! What the service manager is told of a machine (sd_notify(3)), where one started us: readiness,
 //! status, and that the guest makes progress. Called by the event loop; it decides nothing else.
 
-use crate::host::state::Record;
+use crate::state::record::Record;
 use sd_notify::NotifyState;
 use std::time::{Duration, Instant};
 

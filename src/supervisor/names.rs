@@ -1,10 +1,10 @@
 //! The names that machines have for each other and for their host, in each one's `/etc/hosts`. Called by
 //! `launch` and `cleanup`, for a zone with it locked. What cannot be written is warned of, and no more.
 
-use crate::host::nftables::Member;
-use crate::host::state::Record;
 use crate::machine::network::Zone;
+use crate::network::firewall::Member;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Writes the names of a machine outside of zones: its own ones and its host's.

@@ -2,11 +2,12 @@
 //! telling its farewell from an order to stop.
 
 use crate::error::{Context, Error, Result};
-use crate::host::machined::{self, Outcome, Previous, Registration};
-use crate::host::state::Record;
-use crate::host::systemd1;
+use crate::host::systemd::machined;
+use crate::host::systemd::machined::{Outcome, Previous, Registration};
+use crate::host::systemd::units;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -83,7 +84,7 @@ pub fn drop_farewell(unit: Option<&str>) {
 
 /// Whether systemd has told a unit to stop.
 fn is_being_stopped(unit: &str) -> bool {
-    let status = super::runtime().and_then(|runtime| runtime.block_on(systemd1::unit_properties(unit)));
+    let status = super::runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
     status.is_ok_and(|status| status.active_state == "deactivating")
 }
 

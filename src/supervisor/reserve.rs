@@ -3,9 +3,9 @@
 use super::cleanup;
 use crate::error::{Error, Kind, Result};
 use crate::host::lock::{self, Lock};
-use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,7 @@
 //! alone, and after one for a router a few times a day; what it takes is bounded as in `syslog`.
 
 use crate::error::{Context, Result};
-use crate::host::lease::{LONGEST, Lease, ROUTE_LIFETIME};
+use crate::network::dhcp::{LONGEST, Lease, ROUTE_LIFETIME};
 use crate::sys::packet;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -121,8 +121,8 @@ impl Responder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::netlink::plan;
     use crate::machine::name::Name;
+    use crate::network::addresses;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     fn pair() -> (OwnedFd, OwnedFd) {
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_questions_gets_few_answers() {
-        let plan = plan::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
+        let plan = addresses::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
         let (socket, guest) = pair();
         let mut responder = Responder::new(Lease::new(&plan, None), socket, Asked::Nothing);
         assert_eq!(responder.time_left(), None, "it sleeps until it is asked");

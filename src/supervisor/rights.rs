@@ -5,7 +5,7 @@
 //! same reason there is no system-call filter and no Landlock domain of our own: both outlive an exec, and the guest that
 //! is cloned after it would have them too.
 
-use crate::host::state::Record;
+use crate::state::record::Record;
 use crate::sys::process;
 use rustix::thread::CapabilitySet;
 

@@ -4,9 +4,9 @@
 
 use super::firewall::{self, Mended};
 use crate::error::Result;
-use crate::host::nftables;
-use crate::host::state::Record;
+use crate::network::firewall::{lost, subscribe};
 use crate::paths::Paths;
+use crate::state::record::Record;
 use crate::sys::process::{self, Ended, Side};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ impl Rules {
         if record.part().is_empty() {
             return None;
         }
-        let socket = nftables::subscribe();
+        let socket = subscribe();
         let socket =
             socket.inspect_err(|error| log::warn!("cannot watch the firewall: {error}, ignoring")).ok()?;
         let mut rules = Self {
@@ -69,7 +69,7 @@ impl Rules {
 
     /// Reads notifications.
     pub fn read(&mut self) {
-        let lost = nftables::lost(&self.socket);
+        let lost = lost(&self.socket);
         if lost.own {
             self.look_soon();
         }

@@ -6,7 +6,7 @@ use super::console::Guest;
 use super::inbox::Inbox;
 use super::rate_limit::RateLimit;
 use super::repeats::{Repeats, Verdict};
-use crate::host::entries::Journal;
+use crate::host::systemd::journal::writer::Journal;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};

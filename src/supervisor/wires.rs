@@ -3,10 +3,11 @@
 //! namespace is kept in the machine's state directory. Called by `launch` and `cleanup`.
 
 use crate::error::{Context, Error, Result};
-use crate::host::netlink::wire::{self, Wire};
-use crate::host::resolved;
-use crate::host::state::Record;
+use crate::network::interfaces;
+use crate::network::interfaces::Wire;
+use crate::network::resolved;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use crate::sys::mount::{self, Depth};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -33,7 +34,7 @@ pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> R
     }
     for at in 0..record.wires.len() {
         let Some(wire) = record.wires.get_mut(at) else { continue };
-        let ifindex = runtime.block_on(wire::connect_wire(wire, network))?;
+        let ifindex = runtime.block_on(interfaces::connect_wire(wire, network))?;
         runtime.block_on(resolved::silence(&ifindex.into_iter().collect::<Vec<u32>>()));
         if ifindex.is_some() && wire.host_end() == record.host_interface.as_deref() {
             record.host_ifindex = ifindex;
@@ -64,7 +65,7 @@ pub fn disconnect(paths: &Paths, record: &Record) -> Result<()> {
     if record.wires.is_empty() {
         return Ok(());
     }
-    let removed = super::runtime()?.block_on(wire::remove_wires(&record.wires));
+    let removed = super::runtime()?.block_on(interfaces::remove_wires(&record.wires));
     removed.and(bring_back(paths, record))
 }
 
@@ -78,8 +79,8 @@ fn bring_back(paths: &Paths, record: &Record) -> Result<()> {
     // The place alone, or the namespace: killed in between there is nothing in it yet.
     let result = match rustix::fs::fstatfs(&network).map(|found| found.f_type) {
         Ok(libc::NSFS_MAGIC) => super::runtime()?.block_on(async {
-            let lifted = wire::lift(&record.wires, network.as_fd()).await;
-            lifted.and(wire::bring_back(&record.wires, network.as_fd()).await)
+            let lifted = interfaces::lift(&record.wires, network.as_fd()).await;
+            lifted.and(interfaces::bring_back(&record.wires, network.as_fd()).await)
         }),
         _ => Ok(()),
     };

@@ -1,8 +1,8 @@
 //! Addresses of machines whose names choose the same ones: each has its own, whoever comes first, and keeps it.
 
 use crate::support::{Host, LONG, Snapshot};
-use coracle::host::netlink::plan::plan;
 use coracle::machine::name::Name;
+use coracle::network::addresses::plan;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 

@@ -2,12 +2,18 @@
 //! costs the firewall what the first did.
 
 use crate::support::{Host, LONG, Snapshot};
-use coracle::host::netlink::plan::plan;
-use coracle::host::netlink::plan::zone::{self, Present};
-use coracle::host::nftables::{self, Added, Bounds, Member, Others, Part};
 use coracle::machine::egress::Range;
 use coracle::machine::name::Name;
 use coracle::machine::network::Zone;
+use coracle::network::addresses::plan;
+use coracle::network::addresses::zone;
+use coracle::network::addresses::zone::Present;
+use coracle::network::firewall;
+use coracle::network::firewall::Added;
+use coracle::network::firewall::Bounds;
+use coracle::network::firewall::Member;
+use coracle::network::firewall::Others;
+use coracle::network::firewall::Part;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -185,19 +191,19 @@ fn the_part_of_the_last_costs_what_that_of_the_first_did() {
     for zone in [None, Some(Zone::new("lan").expect("a zone"))] {
         let members = members(zone.as_ref());
         let place = zone.map_or("links of their own".into(), |zone| format!("zone {zone}"));
-        assert!(matches!(nftables::add(Part::from(&members[0])).expect("the first"), Added::Member));
+        assert!(matches!(firewall::add(Part::from(&members[0])).expect("the first"), Added::Member));
         let second = comes_and_goes(&members[1]);
         let one = rules();
         for member in &members[1..299] {
-            nftables::add(Part::from(member)).expect("come");
+            firewall::add(Part::from(member)).expect("come");
         }
         let last = comes_and_goes(&members[299]);
-        nftables::add(Part::from(&members[299])).expect("come");
+        firewall::add(Part::from(&members[299])).expect("come");
         let all = rules();
         println!("{place}: comes and goes as the second: {second:.2?}, as the 300th: {last:.2?}");
         println!("{place}: {one} rules for one, {all} for 300");
         assert_eq!(one, all, "rules never change");
-        nftables::remove(Part::from(&members[0]), Others::default()).expect("the table");
+        firewall::remove(Part::from(&members[0]), Others::default()).expect("the table");
     }
 }
 
@@ -231,10 +237,10 @@ fn comes_and_goes(member: &Member) -> [Duration; 2] {
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..21 {
         let begun = Instant::now();
-        assert!(matches!(nftables::add(Part::from(member)).expect("come"), Added::Member));
+        assert!(matches!(firewall::add(Part::from(member)).expect("come"), Added::Member));
         times[0].push(begun.elapsed());
         let begun = Instant::now();
-        nftables::remove(Part::from(member), others).expect("go");
+        firewall::remove(Part::from(member), others).expect("go");
         times[1].push(begun.elapsed());
     }
     times.map(|mut times| {
@@ -245,7 +251,7 @@ fn comes_and_goes(member: &Member) -> [Duration; 2] {
 
 /// How many rules the tables have.
 fn rules() -> u64 {
-    nftables::counters::dropped().expect("the rules").iter().map(|chain| chain.rules).sum()
+    firewall::counters::dropped().expect("the rules").iter().map(|chain| chain.rules).sum()
 }
 
 /// Records of 299 machines that live, as this shell does, and `refit`, which takes them into the table.

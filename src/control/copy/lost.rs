@@ -5,7 +5,7 @@
 use super::walk;
 use crate::error::{Context, Error, Result};
 use crate::host::probe;
-use crate::host::state::process_start;
+use crate::host::process::start_time;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::sys::guest_files::Root;
@@ -57,7 +57,7 @@ impl Note {
             destination: destination.to_owned(),
             name: name.clone(),
             pid,
-            start: process_start(pid),
+            start: start_time(pid),
         };
         let file = directory(paths).join(&random);
         let writing = || format!("cannot write '{}'", file.display());
@@ -95,7 +95,7 @@ pub(super) fn take(paths: &Paths, machine: &Name, to: To) -> Vec<Trace> {
             std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
         // One that is just being written is no JSON yet.
         let Some(trace) = trace else { continue };
-        let is_gone = process_start(trace.pid) != trace.start;
+        let is_gone = start_time(trace.pid) != trace.start;
         if trace.machine == machine.as_str() && trace.to == to && is_gone {
             let _ = std::fs::remove_file(&file);
             lost.push(trace);

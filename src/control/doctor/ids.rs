@@ -2,10 +2,10 @@
 //! nobody any more.
 
 use super::Finding;
-use crate::host::ids;
 use crate::machine::name::Name;
 use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
+use crate::state::id_ranges;
 use std::collections::BTreeMap;
 
 /// Deleted machines named in the finding about their ranges.
@@ -17,7 +17,7 @@ type Ranges = BTreeMap<String, Vec<u32>>;
 /// Everything there is to say of id ranges; `defined` are the machines there are.
 pub(super) fn findings(paths: &Paths, defined: &[&Name]) -> Vec<Finding> {
     let mut recorded = Ranges::new();
-    for (base, owner) in ids::records(paths) {
+    for (base, owner) in id_ranges::records(paths) {
         recorded.entry(owner).or_default().push(base);
     }
     recorded.values_mut().for_each(|bases| bases.sort_unstable());
@@ -29,7 +29,7 @@ pub(super) fn findings(paths: &Paths, defined: &[&Name]) -> Vec<Finding> {
 
 /// One finding for each machine with ids that are delegated to a user too.
 fn shared(paths: &Paths, recorded: &Ranges) -> Vec<Finding> {
-    let delegated = ids::delegated(paths);
+    let delegated = id_ranges::delegated(paths);
     let overlap = |base: u32| {
         let end = u64::from(base) + u64::from(RANGE_SIZE);
         delegated.iter().find(|(start, stop)| u64::from(base) < *stop && end > *start)
@@ -72,7 +72,7 @@ fn unused(paths: &Paths, kept: &Ranges) -> Option<Finding> {
 /// The command that deletes the records of these machines.
 fn deletion(paths: &Paths, owners: &[&str]) -> String {
     let names: String = owners.iter().map(|owner| format!(" -e {owner}")).collect();
-    let records = ids::record_file(paths, 0).with_file_name("*");
+    let records = id_ranges::record_file(paths, 0).with_file_name("*");
     format!("grep -lxF{names} {} | xargs rm", records.display())
 }
 
@@ -84,11 +84,11 @@ mod tests {
     fn recorded(owners: &[(&str, u32)]) -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        let directory = ids::record_file(&paths, 0).with_file_name("");
+        let directory = id_ranges::record_file(&paths, 0).with_file_name("");
         std::fs::create_dir_all(directory).unwrap();
         let owners = owners.iter().flat_map(|(owner, count)| std::iter::repeat_n(*owner, *count as usize));
         for (owner, base) in owners.zip((600_000_u32..).step_by(RANGE_SIZE as usize)) {
-            std::fs::write(ids::record_file(&paths, base), format!("{owner}\n")).unwrap();
+            std::fs::write(id_ranges::record_file(&paths, base), format!("{owner}\n")).unwrap();
         }
         (root, paths)
     }

@@ -1,7 +1,7 @@
 //! What the kernel has, and how much of it is left: namespaces, filters, tables that run full.
 
 use super::{Finding, number};
-use crate::host::label;
+use crate::host::lsm;
 use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE};
 use std::path::Path;
 
@@ -80,11 +80,11 @@ fn namespaces(kind: &str) -> Option<Finding> {
 }
 
 fn profiles() -> Option<Finding> {
-    if !label::has_apparmor() {
+    if !lsm::has_apparmor() {
         return None;
     }
     let all = [APPARMOR_PROFILE, APPARMOR_NESTING_PROFILE];
-    let missing: Vec<&str> = all.into_iter().filter(|profile| !label::is_loaded(profile)).collect();
+    let missing: Vec<&str> = all.into_iter().filter(|profile| !lsm::is_loaded(profile)).collect();
     (!missing.is_empty()).then(|| {
         let files = missing.iter().map(|profile| format!(" /etc/apparmor.d/{profile}")).collect::<String>();
         Finding::risk(

@@ -1,9 +1,9 @@
 //! What machines that are gone have left: their supervisor was killed, and nobody has cleaned up.
 
 use super::Finding;
-use crate::host::state::Record;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use std::path::Path;
 
 /// Where systemd-machined(8) records the machines it knows.

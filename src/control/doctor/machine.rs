@@ -3,13 +3,13 @@
 use super::{Finding, Severity, network, programs, trees};
 use crate::control::{block_on, unit_of, when};
 use crate::error::{Context, Result};
-use crate::host::flight::Flight;
-use crate::host::journal::printable;
-use crate::host::state::{Phase, Record};
-use crate::host::systemd1;
+use crate::host::systemd::journal::printable;
+use crate::host::systemd::units;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::failure::Flight;
+use crate::state::record::{Phase, Record};
 use serde::Serialize;
 use std::io::Write;
 
@@ -119,10 +119,10 @@ fn alive(name: &Name, record: &Record) -> Option<Finding> {
 
 /// Whether the unit failed; and why, where no flight record says it better.
 fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
-    if !systemd1::is_running() {
+    if !units::is_running() {
         return None;
     }
-    let status = block_on(systemd1::unit_properties(&unit_of(name))).and_then(|status| status).ok()?;
+    let status = block_on(units::unit_properties(&unit_of(name))).and_then(|status| status).ok()?;
     (status.active_state == "failed").then(|| {
         (!is_recorded).then(|| {
             let cure = match status.result.as_str() {

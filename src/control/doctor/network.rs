@@ -3,14 +3,15 @@
 
 use super::Finding;
 use crate::error::Result;
-use crate::host::forwarding;
-use crate::host::knock::{self, Door, Knock, Sent};
-use crate::host::nftables;
-use crate::host::nftables::trace::{Refusal, Trace};
-use crate::host::resolver;
-use crate::host::state::{Phase, Record};
 use crate::machine::network::Protocol;
+use crate::network::firewall;
+use crate::network::firewall::trace::{Refusal, Trace};
+use crate::network::reachability;
+use crate::network::reachability::{Door, Knock, Sent};
+use crate::network::resolv_conf;
+use crate::network::sysctl;
 use crate::paths::Paths;
+use crate::state::record::{Phase, Record};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
     if record.phase != Phase::Running && record.phase != Phase::Booting {
         return Vec::new();
     }
-    let mut findings: Vec<Finding> = forwarding::missing()
+    let mut findings: Vec<Finding> = sysctl::missing()
         .into_iter()
         .map(|switch| {
             Finding::wrong(
@@ -39,7 +40,7 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
             )
         })
         .collect();
-    if !nftables::is_whole(record.part()) {
+    if !firewall::is_whole(record.part()) {
         findings.push(Finding::wrong(
             "the firewall table 'inet coracle' is missing, or rules of it are",
             "coracle refit; then see which program flushes the tables of others ('nft monitor')",
@@ -49,7 +50,7 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
         findings.extend(no_name_server(paths));
         findings.extend(no_redirect(paths, record));
     }
-    let gateways = knock::gateways();
+    let gateways = reachability::gateways();
     for door in doors(paths, record, &gateways).into_iter().take(MOST) {
         match knock(&interface, leader, door) {
             Ok(found) => findings.extend(found),
@@ -64,10 +65,10 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
 
 /// Returns the finding for a host without a name server that machines reach.
 pub(super) fn no_name_server(paths: &Paths) -> Option<Finding> {
-    if resolver::find(paths).is_some() {
+    if resolv_conf::find(paths).is_some() {
         return None;
     }
-    Some(match resolver::listed(paths).first() {
+    Some(match resolv_conf::listed(paths).first() {
         Some(server) => Finding::risk(
             format!("machines have no name server: they cannot reach the host's, '{server}'"),
             "let a resolver listen at 127.0.0.1, and put 'nameserver 127.0.0.1' into the host's /etc/resolv.conf",
@@ -81,8 +82,8 @@ pub(super) fn no_name_server(paths: &Paths) -> Option<Finding> {
 
 /// Returns the finding for a machine that has no redirect to the host's own resolver.
 fn no_redirect(paths: &Paths, record: &Record) -> Option<Finding> {
-    let own = resolver::find(paths)?.at_loopback?;
-    let redirect = record.firewall.as_ref().and_then(nftables::Member::resolver);
+    let own = resolv_conf::find(paths)?.at_loopback?;
+    let redirect = record.firewall.as_ref().and_then(firewall::Member::resolver);
     (redirect != Some(own)).then(|| {
         Finding::wrong(
             format!("it has no name server: its gateway does not redirect to the host's at {own}"),
@@ -94,7 +95,7 @@ fn no_redirect(paths: &Paths, record: &Record) -> Option<Finding> {
 /// Who matters: the name servers that machines are told, and the host's gateways.
 fn doors(paths: &Paths, record: &Record, gateways: &[IpAddr]) -> Vec<Door> {
     let servers =
-        resolver::find(paths).map(|found| found.behind(record.gateway()).servers).unwrap_or_default();
+        resolv_conf::find(paths).map(|found| found.behind(record.gateway()).servers).unwrap_or_default();
     let servers = servers.into_iter().filter(|server| !server.is_loopback());
     let asked = servers.map(|server| Door { address: SocketAddr::new(server, 53), protocol: Protocol::Udp });
     let connected = gateways
@@ -181,7 +182,7 @@ fn dropped(drop: &Refusal, door: Door) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::nftables::trace::RulePlace;
+    use crate::network::firewall::trace::RulePlace;
 
     #[test]
     fn the_rule_that_drops_has_its_name() {

@@ -1,8 +1,8 @@
 //! Machines whose supervisors run an older program than the installed one.
 
 use super::Finding;
-use crate::host::state::Record;
 use crate::paths::Paths;
+use crate::state::record::Record;
 
 /// One finding for all of them.
 pub(super) fn findings(paths: &Paths) -> Option<Finding> {

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::control::block_on;
-use crate::host::systemd1;
+use crate::host::systemd::units;
 use crate::paths::Paths;
 use std::path::Path;
 
@@ -25,7 +25,7 @@ const FAULTS: [Fault; 1] = [Fault {
 
 /// Everything there is to say of the host's services.
 pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
-    if !systemd1::is_running() {
+    if !units::is_running() {
         return vec![Finding::note(
             "PID 1 of this host is not systemd: machines run in the foreground only",
             "run them with 'coracle run -b -M NAME'",
@@ -46,7 +46,7 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
             "run 'make install', then 'systemctl daemon-reload'",
         ),
     ));
-    match block_on(systemd1::version()).and_then(|version| version) {
+    match block_on(units::version()).and_then(|version| version) {
         Ok(version) => findings.extend(faults(&version)),
         Err(error) => log::debug!("{error}, ignoring"),
     }
@@ -96,7 +96,7 @@ fn parse_version(version: &str) -> Option<(u32, u32)> {
 
 /// `missing` where systemd does not know a unit; where it is masked or failed, that.
 fn unit(name: &str, missing: Finding) -> Option<Finding> {
-    let status = match block_on(systemd1::unit_properties(name)).and_then(|status| status) {
+    let status = match block_on(units::unit_properties(name)).and_then(|status| status) {
         Ok(status) => status,
         Err(error) => {
             return Some(Finding::wrong(error.to_string(), "systemctl daemon-reexec, or see the journal"));

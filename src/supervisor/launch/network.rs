@@ -2,7 +2,7 @@
 
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
-use crate::host::{netlink, networkd, resolved, zone};
+use crate::network::{networkd, resolved, veth, zone};
 use crate::supervisor::names::{self, Change};
 use crate::supervisor::{cleanup, firewall, responder, runtime, wires};
 use nix::sched::{CloneFlags, setns};
@@ -52,14 +52,14 @@ impl Launch<'_> {
         let _held = plan.zone.as_ref().map(|_| zone::lock(self.ask.paths)).transpose()?;
         let (link, addresses) = runtime()?.block_on(async {
             let link = match old {
-                Some(old) => netlink::move_peer(plan, old.as_fd(), network.as_fd()).await?,
+                Some(old) => veth::move_peer(plan, old.as_fd(), network.as_fd()).await?,
                 None => {
                     networkd::announce(self.ask.paths, plan).await?;
-                    netlink::Link::create(plan, network.as_fd()).await?
+                    veth::Link::create(plan, network.as_fd()).await?
                 }
             };
             resolved::silence(&[link.router_ifindex]).await;
-            let addresses = netlink::configure_guest(plan, network.as_fd()).await?;
+            let addresses = veth::configure_guest(plan, network.as_fd()).await?;
             Ok::<_, Error>((link, addresses))
         })?;
         if let Some(member) = self.record.firewall.as_ref().filter(|member| !member.ports().is_empty()) {
@@ -92,7 +92,7 @@ impl Launch<'_> {
             return;
         }
         let network = self.network.as_ref().filter(|_| self.ask.machine.network.mode.makes_namespace());
-        let up = network.map(|network| runtime()?.block_on(netlink::bring_up_loopback(network.as_fd())));
+        let up = network.map(|network| runtime()?.block_on(veth::bring_up_loopback(network.as_fd())));
         if let Some(Err(error)) = up {
             log::warn!("{error}, ignoring");
         }

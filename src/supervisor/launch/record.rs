@@ -2,14 +2,17 @@
 
 use super::super::{firewall, reserve};
 use super::Ask;
-use crate::host::netlink::wire::Wire;
+use crate::host::process::start_time;
 use crate::host::program::Program;
-use crate::host::state::{Phase, Record, Syscalls, process_start};
-use crate::host::{ids, networkd, nftables};
 use crate::machine::command::Payload;
 use crate::machine::users::{NESTING_RANGE_SIZE, Users};
+use crate::network::firewall::{Bounds, Member};
+use crate::network::interfaces::Wire;
+use crate::network::networkd;
 use crate::plan::identity;
 use crate::plan::step::{BuildStep, Resolver};
+use crate::state::id_ranges;
+use crate::state::record::{Phase, Record, Syscalls};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,7 +30,7 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     record.waits_for = None;
     record.unit.clone_from(&ask.unit);
     record.supervisor = pid;
-    record.supervisor_start = process_start(pid).unwrap_or_default();
+    record.supervisor_start = start_time(pid).unwrap_or_default();
     // A reboot in place executes the same program again.
     if ask.kept.is_none() {
         record.program = Program::current();
@@ -59,8 +62,8 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
         record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
-        let bounds = nftables::Bounds::of(&machine.network);
-        let defined = nftables::Member::new(plan, &machine.network.ports)
+        let bounds = Bounds::of(&machine.network);
+        let defined = Member::new(plan, &machine.network.ports)
             .within(bounds)
             .resolving(firewall::resolver_of(ask.paths, &record));
         // What a reboot finds in the firewall is changed there, when the link is made.
@@ -83,14 +86,14 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
 /// The ranges of ids that are locked while the machine runs, by their first ids.
 pub(super) fn locked_ids(ask: &Ask<'_>) -> impl Iterator<Item = u32> + use<> {
     let range = ask.plan.id_map.filter(|_| ask.locks_ids);
-    range.into_iter().flat_map(|(base, count)| ids::bases(base, count.min(NESTING_RANGE_SIZE)))
+    range.into_iter().flat_map(|(base, count)| id_ranges::bases(base, count.min(NESTING_RANGE_SIZE)))
 }
 
 /// Every file that a machine has outside of its own state directory.
 fn files(ask: &Ask<'_>) -> Vec<PathBuf> {
     let own = ask.link.as_ref().filter(|plan| plan.zone.is_none());
     let link = own.map(|_| networkd::host_file(ask.paths, &ask.machine.name));
-    let ids = locked_ids(ask).map(|base| ids::lock_file(ask.paths, base));
+    let ids = locked_ids(ask).map(|base| id_ranges::lock_file(ask.paths, base));
     let root = reserve::root_file(ask.paths, ask.root_identity);
     let address = own.map(|plan| reserve::address_file(ask.paths, plan.ipv4.guest));
     link.into_iter().chain(ids).chain([root]).chain(address).collect()

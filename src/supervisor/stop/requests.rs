@@ -4,9 +4,9 @@
 //! without capabilities over files of the host. A file that is not the guest's own is refused.
 
 use crate::error::{Context, Error, Result};
-use crate::host::state::Record;
 use crate::machine::users::RANGE_SIZE;
 use crate::plan::init::{Missing, StopAction};
+use crate::state::record::Record;
 use crate::sys::guest_files::{self, Owners, Root};
 use crate::sys::process;
 use rustix::fs::Mode;

@@ -2,7 +2,7 @@
 
 use super::Loop;
 use crate::host::cgroup;
-use crate::host::state::Phase;
+use crate::state::record::Phase;
 use crate::supervisor::control::{Call, FIRST_CLIENT, Heard, Window, Wires};
 use crate::supervisor::firewall;
 use crate::sys::{process, terminal};

@@ -4,7 +4,7 @@
 //! its time again and again. A guest can print something new for ever; the start timeout bounds that.
 
 use super::Loop;
-use crate::host::state::Phase;
+use crate::state::record::Phase;
 use crate::supervisor::console::readable;
 use sd_notify::NotifyState;
 use std::collections::VecDeque;

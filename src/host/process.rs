@@ -1,0 +1,27 @@
+//! Processes of the host, as `/proc` shows them.
+
+/// Returns the start time of a process in clock ticks since boot (proc_pid_stat(5), `starttime`). `None` if there is no
+/// such process or if it has ended: systemd runs the clean-up of a unit before it reaps the ended process.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.get(stat.rfind(')')? + 2..)?;
+    if after_name.starts_with(['Z', 'X']) {
+        return None;
+    }
+    after_name.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ended_process_has_no_start_time_before_it_is_reaped() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while start_time(child.id()).is_some() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(std::path::Path::new("/proc").join(child.id().to_string()).exists());
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,416 @@
+//! systemd-machined: tells it of a machine and takes that back. Called by the supervisor itself,
+//! inside one `block_on`, because machined takes the caller for the machine's supervisor
+//! (SYSTEMD(262)) and sends it SIGTERM on `machinectl terminate`. A missing machined must not keep
+//! a machine from running: that is an outcome, not an error.
+
+use super::{bus, varlink};
+use crate::error::{Error, Result};
+use crate::machine::name::Name;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::Duration;
+use zbus::proxy::CacheProperties;
+use zbus::{OwnedObjectPath, Variant, proxy};
+
+/// Its name on the bus.
+const MACHINED: &str = "org.freedesktop.machine1";
+/// What we call ourselves towards machined.
+const SERVICE: &str = "coracle";
+/// Where machined answers over Varlink.
+const VARLINK: &str = "/run/systemd/machine/io.systemd.Machine";
+/// The call by which it is told of a machine.
+const REGISTER: &str = "io.systemd.Machine.Register";
+/// The answer for a name that is registered.
+const EXISTS: &str = "org.freedesktop.machine1.MachineExists";
+/// How long machined may take to forget a registration that was taken back.
+const FORGETTING: Duration = Duration::from_secs(2);
+/// How long to wait before it is asked again.
+const AGAIN: Duration = Duration::from_millis(5);
+/// The class that gives containers their treatment (`machinectl shell`, `systemctl -M`).
+const CLASS: &str = "container";
+
+#[proxy(
+    interface = "org.freedesktop.machine1.Manager",
+    default_service = "org.freedesktop.machine1",
+    default_path = "/org/freedesktop/machine1"
+)]
+trait Manager {
+    fn get_machine(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+
+    /// SYSTEMD(259): older ones have `RegisterMachineWithNetwork` only. An array of structures, not
+    /// a dictionary as elsewhere.
+    fn register_machine_ex(
+        &self,
+        name: &str,
+        properties: &[(&str, Variant<'_>)],
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    #[allow(clippy::too_many_arguments, reason = "those of the method on the bus")]
+    fn register_machine_with_network(
+        &self,
+        name: &str,
+        id: &[u8],
+        service: &str,
+        class: &str,
+        leader: u32,
+        root_directory: &str,
+        interfaces: &[i32],
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    fn unregister_machine(&self, name: &str) -> zbus::Result<()>;
+}
+
+#[proxy(interface = "org.freedesktop.machine1.Machine", default_service = "org.freedesktop.machine1")]
+trait Machine {
+    #[zbus(property)]
+    fn leader(&self) -> zbus::Result<u32>;
+    #[zbus(property)]
+    fn service(&self) -> zbus::Result<String>;
+    #[zbus(property)]
+    fn unit(&self) -> zbus::Result<String>;
+    /// SYSTEMD(258)
+    #[zbus(property)]
+    fn supervisor(&self) -> zbus::Result<u32>;
+}
+
+/// What machined is told of a machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Registration<'a> {
+    /// Its name.
+    pub name: &'a Name,
+    /// Its machine id; all zero where it has none.
+    pub machine_id: [u8; 16],
+    /// Process id of its PID 1, in its final cgroup already: machined takes the unit from there.
+    pub leader: u32,
+    /// A pidfd of the leader.
+    pub leader_pidfd: BorrowedFd<'a>,
+    /// Its root directory on the host.
+    pub root: &'a Path,
+    /// Index of the host's end of its link.
+    pub ifindex: Option<u32>,
+    /// The unit it runs in, where known.
+    pub unit: Option<&'a str>,
+    /// The socket at which the machine's supervisor answers (`io.systemd.MachineInstance`).
+    pub control: &'a Path,
+    /// Whose a registration of the same name is, as far as the caller knows.
+    pub previous: Previous,
+}
+
+/// Whose an earlier registration of the same name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Previous {
+    /// Ours: a state record of the same machine was left over, and its supervisor is dead.
+    Ours,
+    /// Not known.
+    Unknown,
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// machined knows the machine.
+    Registered,
+    /// There is no machined to tell, for this reason.
+    Absent(String),
+}
+
+/// Tells machined of a machine. A registration of the same name whose leader is dead, or which is
+/// ours, is replaced. Takes `bus::PATIENCE` at most.
+///
+/// # Errors
+/// A live machine of another manager has the name.
+pub async fn register(registration: &Registration<'_>) -> Result<Outcome> {
+    match tokio::time::timeout(bus::PATIENCE, register_unbounded(registration)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            Ok(Outcome::Absent(format!("machined did not answer within {} s", bus::PATIENCE.as_secs())))
+        }
+    }
+}
+
+/// Takes a registration of ours back. One that is gone, and a machined that is not running, are
+/// fine. The caller knows that the registration is ours.
+///
+/// # Errors
+/// Where machined refuses or does not answer.
+pub async fn unregister(name: &Name) -> Result<()> {
+    let Ok(connection) = bus::connect(bus::PATIENCE).await else { return Ok(()) };
+    let manager = manager(&connection).await?;
+    match manager.unregister_machine(name.as_str()).await {
+        Err(error) if absence(&error).is_none() && !is(&error, "org.freedesktop.machine1.NoSuchMachine") => {
+            Err(bus::failure(error).context(format!("cannot unregister '{name}' from machined")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes a registration of ours back whose PID 1 has ended, before another follows it. A machined that comes up and finds
+/// a dead machine in its notes has systemd stop the unit: it does not know of reboots. So the notes go first, whether it
+/// runs or not, and then its memory. Takes `bus::PATIENCE` at most.
+pub async fn withdraw(name: &Name, unit: Option<&str>) {
+    let notes = Path::new("/run/systemd/machines");
+    let of_unit = unit.map(|unit| notes.join(format!("unit:{unit}")));
+    for note in [notes.join(name.as_str())].into_iter().chain(of_unit) {
+        match std::fs::remove_file(&note) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                log::warn!("cannot remove '{}': {error}, ignoring", note.display());
+            }
+            _ => {}
+        }
+    }
+    let told = async {
+        let connection = bus::connect(bus::PATIENCE).await.ok()?;
+        let bus = zbus::fdo::DBusProxy::new(&connection).await.ok()?;
+        // To ask one that does not run would start it.
+        let runs = bus.name_has_owner(MACHINED.try_into().ok()?).await.ok()?;
+        let manager = manager(&connection).await.ok().filter(|_| runs)?;
+        manager.unregister_machine(name.as_str()).await.ok()
+    };
+    if !matches!(tokio::time::timeout(bus::PATIENCE, told).await, Ok(Some(()))) {
+        log::debug!("machined was not told that '{name}' reboots");
+    }
+}
+
+/// [`register`] without its time bound.
+async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> {
+    let connection = match bus::connect(bus::PATIENCE).await {
+        Ok(connection) => connection,
+        Err(error) => return Ok(Outcome::Absent(error.to_string())),
+    };
+    let manager = manager(&connection).await?;
+    if with_control(registration) == Answer::Registered {
+        return Ok(Outcome::Registered);
+    }
+    let Err(error) = call(&manager, registration).await else { return Ok(Outcome::Registered) };
+    if let Some(reason) = absence(&error) {
+        return Ok(Outcome::Absent(reason));
+    }
+    let name = registration.name;
+    // Whatever else it says, the machine can do without: the caller decides whether it may.
+    let refused = |error| Ok(Outcome::Absent(format!("machined refuses: {}", bus::failure(error))));
+    if !is(&error, EXISTS) {
+        return refused(error);
+    }
+    refuse_foreign(&manager, &connection, registration).await?;
+    match manager.unregister_machine(name.as_str()).await {
+        // It went by itself meanwhile: that is what was wanted.
+        Err(error) if !is(&error, "org.freedesktop.machine1.NoSuchMachine") => return refused(error),
+        _ => log::debug!("replacing an old registration of '{name}' with machined"),
+    }
+    // machined forgets an old registration only when it has nothing else to do.
+    let began = tokio::time::Instant::now();
+    loop {
+        match with_control(registration) {
+            Answer::Registered => return Ok(Outcome::Registered),
+            // The other way would not tell of the control socket.
+            Answer::Exists if began.elapsed() < FORGETTING => {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+            Answer::Exists | Answer::Unable => {}
+        }
+        match call(&manager, registration).await {
+            Ok(()) => return Ok(Outcome::Registered),
+            Err(error) if is(&error, EXISTS) && began.elapsed() < FORGETTING => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => return refused(error),
+        }
+    }
+}
+
+/// Whether this process is systemd-machined, as far as its name says: only root can send the
+/// signals that this is asked for.
+pub fn is_machined(pid: u32) -> bool {
+    // The kernel keeps 15 characters.
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd-machine\n")
+}
+
+/// What machined answers over Varlink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Registered,
+    Exists,
+    Unable,
+}
+
+/// One attempt by the one way that tells machined of a control socket, by which `machinectl pause`,
+/// `resume`, `reboot`, `poweroff` and `terminate` reach us. SYSTEMD(261): older ones refuse the
+/// parameter, and those before 256 have no socket.
+fn with_control(registration: &Registration<'_>) -> Answer {
+    if !Path::new(VARLINK).exists() {
+        return Answer::Unable;
+    }
+    let answer = varlink::connect(Path::new(VARLINK))
+        .and_then(|mut stream| varlink::try_call(&mut stream, REGISTER, &parameters(registration)));
+    match answer {
+        Ok(Ok(_)) => Answer::Registered,
+        Ok(Err(refused)) if refused.name == "io.systemd.Machine.MachineExists" => Answer::Exists,
+        Ok(Err(refused)) => {
+            log::debug!("machined takes no control socket: {}, ignoring", refused.name);
+            Answer::Unable
+        }
+        Err(error) => {
+            log::debug!("{error}, ignoring");
+            Answer::Unable
+        }
+    }
+}
+
+/// What a registration says over Varlink.
+fn parameters(registration: &Registration<'_>) -> serde_json::Value {
+    let id: String = registration.machine_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut leader = serde_json::json!({ "pid": registration.leader });
+    // The inode of a pidfd tells a process from all others of this boot (Linux 6.9).
+    if let Ok(stat) = rustix::fs::fstat(registration.leader_pidfd) {
+        leader["pidfdId"] = stat.st_ino.into();
+        leader["bootId"] = boot.trim().replace('-', "").into();
+    }
+    let mut parameters = serde_json::json!({
+        "name": registration.name.as_str(),
+        "service": SERVICE,
+        "class": CLASS,
+        "leaderProcessId": leader,
+        "controlAddress": registration.control,
+    });
+    if registration.machine_id != [0; 16] {
+        parameters["id"] = id.into();
+    }
+    if let Some(root) = registration.root.to_str() {
+        parameters["rootDirectory"] = root.into();
+    }
+    if let Some(index) = registration.ifindex {
+        parameters["ifIndices"] = [index].into();
+    }
+    parameters
+}
+
+/// One attempt: the newest method first.
+async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zbus::Result<()> {
+    let name = registration.name.as_str();
+    // A path that is not UTF-8 cannot be said over D-Bus; machined takes none as not known.
+    let root = registration.root.to_str().unwrap_or_default();
+    let interfaces: Vec<i32> =
+        registration.ifindex.and_then(|index| i32::try_from(index).ok()).into_iter().collect();
+    let properties = [
+        ("Id", Variant::from(registration.machine_id.to_vec())),
+        ("Service", Variant::from(SERVICE)),
+        ("Class", Variant::from(CLASS)),
+        ("LeaderPIDFD", Variant::from(zbus::Fd::from(registration.leader_pidfd))),
+        ("RootDirectory", Variant::from(root)),
+        ("NetworkInterfaces", Variant::from(interfaces.clone())),
+    ];
+    match manager.register_machine_ex(name, &properties).await {
+        Ok(_) => return Ok(()),
+        Err(error) if is_unsupported(&error) => {
+            log::debug!("machined: {error}, using the older call, ignoring")
+        }
+        Err(error) => return Err(error),
+    }
+    let id = registration.machine_id;
+    manager
+        .register_machine_with_network(name, &id, SERVICE, CLASS, registration.leader, root, &interfaces)
+        .await
+        .map(drop)
+}
+
+/// An error where the registration of our name belongs to a live machine of someone else.
+async fn refuse_foreign(
+    manager: &ManagerProxy<'_>,
+    connection: &zbus::Connection,
+    registration: &Registration<'_>,
+) -> Result<()> {
+    let name = registration.name;
+    let looking = |error| bus::failure(error).context(format!("cannot look at machine '{name}' of machined"));
+    let path = match manager.get_machine(name.as_str()).await {
+        Err(error) if is(&error, "org.freedesktop.machine1.NoSuchMachine") => return Ok(()),
+        path => path.map_err(looking)?,
+    };
+    let machine = MachineProxy::builder(connection).path(path).cache_properties(CacheProperties::No);
+    let machine = machine.build().await.map_err(looking)?;
+    let leader = machine.leader().await.unwrap_or(0);
+    let unit = machine.unit().await.unwrap_or_default();
+    let supervisor = machine.supervisor().await.ok();
+    let ours = registration.previous == Previous::Ours
+        || leader == registration.leader
+        || supervisor == Some(std::process::id())
+        || registration.unit.is_some_and(|ours| ours == unit);
+    if ours || leader == 0 || crate::host::process::start_time(leader).is_none() {
+        return Ok(());
+    }
+    let service = machine.service().await.unwrap_or_default();
+    Err(Error::new(format!(
+        "machined knows a running machine '{name}' that is not ours: leader {leader}, service '{service}', unit '{unit}'"
+    ))
+    .hint(format!("stop it with 'machinectl terminate {name}', or give this machine another name")))
+}
+
+/// machined's manager object.
+async fn manager(connection: &zbus::Connection) -> Result<ManagerProxy<'static>> {
+    let builder = ManagerProxy::builder(connection).cache_properties(CacheProperties::No);
+    builder.build().await.map_err(bus::failure)
+}
+
+/// Whether an error is the reply of this name.
+fn is(error: &zbus::Error, name: &str) -> bool {
+    bus::error_name(error).is_some_and(|is| is == name)
+}
+
+/// Whether machined does not know the call or an argument of it.
+fn is_unsupported(error: &zbus::Error) -> bool {
+    ["UnknownMethod", "InvalidArgs", "NotSupported", "UnknownInterface", "InvalidSignature"]
+        .iter()
+        .any(|kind| is(error, &format!("org.freedesktop.DBus.Error.{kind}")))
+}
+
+/// Why nobody answered as machined, or nothing where it did answer.
+fn absence(error: &zbus::Error) -> Option<String> {
+    let absent = match bus::error_name(error) {
+        // The connection broke, or machined died while it worked.
+        None => true,
+        Some(name) => {
+            name.starts_with("org.freedesktop.DBus.Error.Spawn.")
+                || matches!(
+                    name.as_str(),
+                    "org.freedesktop.DBus.Error.ServiceUnknown"
+                        | "org.freedesktop.DBus.Error.NameHasNoOwner"
+                        | "org.freedesktop.DBus.Error.NoReply"
+                        | "org.freedesktop.DBus.Error.Timeout"
+                        | "org.freedesktop.DBus.Error.TimedOut"
+                        | "org.freedesktop.DBus.Error.Disconnected"
+                        | "org.freedesktop.systemd1.NoSuchUnit"
+                        | "org.freedesktop.systemd1.UnitMasked"
+                        | "org.freedesktop.systemd1.LoadFailed"
+                        | "org.freedesktop.systemd1.ShuttingDown"
+                )
+        }
+    };
+    absent.then(|| format!("machined is not available: {}", bus::failure(error.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(error: zbus::fdo::Error) -> zbus::Error {
+        zbus::Error::FDO(Box::new(error))
+    }
+
+    #[test]
+    fn other_processes_are_not_machined() {
+        assert!(!is_machined(std::process::id()));
+        assert!(!is_machined(0));
+    }
+
+    #[test]
+    fn a_missing_machined_is_told_from_one_that_refuses() {
+        let missing = reply(zbus::fdo::Error::ServiceUnknown("The name is not activatable".into()));
+        assert!(absence(&missing).unwrap().contains("the name is not activatable"));
+        assert!(absence(&reply(zbus::fdo::Error::NoReply("gone".into()))).is_some());
+        let refused = reply(zbus::fdo::Error::AccessDenied("no".into()));
+        assert!(absence(&refused).is_none());
+        assert!(is_unsupported(&reply(zbus::fdo::Error::UnknownMethod("x".into()))));
+        assert!(!is_unsupported(&refused));
+    }
+}

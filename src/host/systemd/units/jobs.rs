@@ -1,0 +1,330 @@
+//! Starting and stopping units and waiting until their jobs are done, with what the units say of
+//! themselves meanwhile.
+
+use super::{CALL_TIMEOUT, ManagerProxy, SYSTEMD, lost, manager, status_of};
+use crate::error::{Error, Result};
+use crate::host::systemd::bus;
+use futures_util::{StreamExt, future};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+use zbus::message::{Message, Type};
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant};
+
+/// How long nothing may be heard before systemd is asked whether a job still exists. Signals get
+/// lost when systemd executes itself again.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// What is done to units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// `systemctl start`
+    Start,
+    /// `systemctl stop`
+    Stop,
+    /// `systemctl restart`
+    Restart,
+}
+
+impl Action {
+    /// Completes "did not …".
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// How long jobs are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Until they are done.
+    Done,
+    /// Until they are queued.
+    Queued,
+}
+
+/// How one unit's job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The unit.
+    pub unit: String,
+    /// Success, or what systemd knows of the failure.
+    pub result: Result<()>,
+}
+
+/// A unit whose job is not done.
+struct Pending {
+    unit: String,
+    path: OwnedObjectPath,
+    job: OwnedObjectPath,
+    /// What was last heard of the unit; at first what it said before the job, so that the words of
+    /// an earlier run are not taken for news.
+    said: String,
+    /// systemd no longer knew the job when last asked.
+    vanished: bool,
+}
+
+/// Queues a job for each unit and waits for all of them, where asked. `progress` gets a unit's name and its
+/// status text each time that changes, and no text where nothing was heard for a while; by breaking
+/// on a text it says that this unit need not be waited for any longer. The jobs themselves have systemd's time bounds.
+///
+/// # Errors
+/// Where systemd cannot be reached or goes away. What happened to each unit is in the list, in the
+/// order of `units`.
+pub async fn run(
+    action: Action,
+    units: &[String],
+    until: Until,
+    progress: &mut dyn FnMut(&str, &str) -> ControlFlow<()>,
+) -> Result<Vec<Finished>> {
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let manager = manager(&connection).await?;
+    // Before the first job, so that no end of one is missed.
+    let mut messages = listen(&connection, &manager).await?;
+    let (mut pending, mut finished) = (Vec::new(), Vec::new());
+    for unit in units {
+        match queue(&connection, &manager, action, unit).await {
+            Ok(_) if until == Until::Queued => finished.push(Finished { unit: unit.clone(), result: Ok(()) }),
+            Ok(job) => pending.push(job),
+            Err(error) => finished.push(Finished { unit: unit.clone(), result: Err(error) }),
+        }
+    }
+    while !pending.is_empty() {
+        for (unit, end) in next_ends(&manager, &mut messages, &mut pending, progress).await? {
+            let result = judge(&connection, &manager, action, &unit, end).await;
+            finished.push(Finished { unit, result });
+        }
+    }
+    finished.sort_by_key(|one| units.iter().position(|unit| *unit == one.unit));
+    Ok(finished)
+}
+
+/// Waits for the end of a job that is queued already, of a unit that is made by it. The messages
+/// were listened to before that.
+pub(super) async fn wait_for(
+    connection: &Connection,
+    manager: &ManagerProxy<'_>,
+    messages: &mut MessageStream,
+    unit: &str,
+    job: OwnedObjectPath,
+) -> Result<()> {
+    let (unit_name, path, said) = (unit.to_owned(), job.clone(), String::new());
+    let mut pending = vec![Pending { unit: unit_name, path, job, said, vanished: false }];
+    loop {
+        let ends = next_ends(manager, messages, &mut pending, &mut |_, _| ControlFlow::Continue(())).await?;
+        if let Some((_, end)) = ends.into_iter().next() {
+            return judge(connection, manager, Action::Start, unit, end).await;
+        }
+    }
+}
+
+/// Waits for the next message or a silence; returns the units whose waiting it ended.
+async fn next_ends(
+    manager: &ManagerProxy<'_>,
+    messages: &mut MessageStream,
+    pending: &mut Vec<Pending>,
+    progress: &mut dyn FnMut(&str, &str) -> ControlFlow<()>,
+) -> Result<Vec<(String, End)>> {
+    match tokio::time::timeout(SILENCE, messages.next()).await {
+        Ok(Some(Ok(message))) => Ok(on_message(&message, pending, progress)),
+        Ok(Some(Err(_)) | None) => Err(lost()),
+        Err(_) => {
+            // Nothing new to tell; the caller may know what is waited for.
+            for one in pending.iter() {
+                let _ = progress(&one.unit, "");
+            }
+            Ok(on_silence(manager, pending).await)
+        }
+    }
+}
+
+/// How waiting for a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum End {
+    /// With this result of systemd: `done`, `failed`, `timeout`, `canceled`, `dependency`, …
+    Result(String),
+    /// The caller has heard enough.
+    Enough,
+    /// The job is gone and its end was not heard.
+    Unheard,
+}
+
+/// Asks for systemd's signals.
+pub(super) async fn listen(connection: &Connection, manager: &ManagerProxy<'_>) -> Result<MessageStream> {
+    let asking = |error| bus::failure(error).context("cannot listen to systemd");
+    let rule = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender(SYSTEMD)
+        .interface("org.freedesktop.systemd1.Manager")
+        .member("JobRemoved")
+        .build();
+    let (subscribed, matched) =
+        future::join(manager.subscribe(), add_match(connection, rule.map_err(asking)?)).await;
+    subscribed.and(matched).map_err(asking)?;
+    Ok(MessageStream::from(connection))
+}
+
+/// Asks the bus for the messages of a rule.
+async fn add_match(connection: &Connection, rule: MatchRule<'_>) -> zbus::Result<()> {
+    let bus = zbus::fdo::DBusProxy::new(connection).await?;
+    bus.add_match_rule(rule).await.map_err(|error| zbus::Error::FDO(Box::new(error)))
+}
+
+/// Queues the job of one unit. All is asked at once and answered in turn: each answer would take as long
+/// again as the question before it.
+async fn queue(
+    connection: &Connection,
+    manager: &ManagerProxy<'_>,
+    action: Action,
+    unit: &str,
+) -> Result<Pending> {
+    let asking = |error| bus::failure(error).context(format!("cannot {} '{unit}'", action.verb()));
+    let path = unit_path(unit).map_err(asking)?;
+    let rule = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender(SYSTEMD)
+        .interface("org.freedesktop.DBus.Properties")
+        .path(&path)
+        .build();
+    let order = async {
+        match action {
+            Action::Start => manager.start_unit(unit, "replace").await,
+            Action::Stop => manager.stop_unit(unit, "replace").await,
+            Action::Restart => manager.restart_unit(unit, "replace").await,
+        }
+    };
+    let matching = add_match(connection, rule.map_err(asking)?);
+    let (matched, said, job) = future::join3(matching, status_text(connection, &path), order).await;
+    matched.map_err(asking)?;
+    let job = job.map_err(asking)?;
+    Ok(Pending { unit: unit.to_owned(), path, job, said: said.unwrap_or_default(), vanished: false })
+}
+
+/// The object of a unit: its name with all but letters and digits as `_` and two hexadecimal digits
+/// (sd_bus_path_encode(3)).
+fn unit_path(unit: &str) -> zbus::Result<OwnedObjectPath> {
+    let escape = |(place, byte): (usize, u8)| match byte {
+        b'0'..=b'9' if place > 0 => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
+        other => format!("_{other:02x}"),
+    };
+    let label: String = unit.bytes().enumerate().map(escape).collect();
+    OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{label}"))
+}
+
+/// What a service says of itself, where it does: this alone, since all of a unit takes systemd ten milliseconds.
+async fn status_text(connection: &Connection, path: &OwnedObjectPath) -> Option<String> {
+    let interface = Some("org.freedesktop.DBus.Properties");
+    let ask = ("org.freedesktop.systemd1.Service", "StatusText");
+    let reply = connection.call_method(Some(SYSTEMD), path, interface, "Get", &ask).await.ok()?;
+    let value: OwnedVariant = reply.body().deserialize().ok()?;
+    value.downcast_ref::<&str>().ok().map(str::to_owned)
+}
+
+/// Takes one message; returns the units whose waiting it ended.
+fn on_message(
+    message: &Message,
+    pending: &mut Vec<Pending>,
+    progress: &mut dyn FnMut(&str, &str) -> ControlFlow<()>,
+) -> Vec<(String, End)> {
+    let header = message.header();
+    let member = header.member().map(|member| member.to_string());
+    let (at, end) = match member.as_deref() {
+        Some("JobRemoved") => {
+            let Ok((_, job, _, result)) =
+                message.body().deserialize::<(u32, OwnedObjectPath, String, String)>()
+            else {
+                return Vec::new();
+            };
+            (pending.iter().position(|one| one.job == job), End::Result(result))
+        }
+        Some("PropertiesChanged") => {
+            let at = pending.iter().position(|one| Some(&*one.path) == header.path());
+            let (Some(index), Some(text)) = (at, changed_status(message)) else { return Vec::new() };
+            let one = &mut pending[index];
+            let is_news = one.said != text;
+            one.said = text;
+            if !is_news || one.said.is_empty() || progress(&one.unit, &one.said).is_continue() {
+                return Vec::new();
+            }
+            (at, End::Enough)
+        }
+        _ => return Vec::new(),
+    };
+    at.map(|index| (pending.remove(index).unit, end)).into_iter().collect()
+}
+
+/// The status text in a signal of changed properties.
+fn changed_status(message: &Message) -> Option<String> {
+    let body = message.body();
+    let (_, changed, _): (String, HashMap<String, OwnedVariant>, Vec<String>) = body.deserialize().ok()?;
+    changed.get("StatusText")?.downcast_ref::<&str>().ok().map(str::to_owned)
+}
+
+/// Asks systemd for the jobs after nothing was heard. One that is gone twice in a row ended unheard:
+/// at the first time its signal may still be on the way.
+async fn on_silence(manager: &ManagerProxy<'_>, pending: &mut Vec<Pending>) -> Vec<(String, End)> {
+    let mut ended = Vec::new();
+    let mut kept = Vec::new();
+    for mut one in std::mem::take(pending) {
+        let id = one.job.rsplit('/').next().and_then(|id| id.parse().ok()).unwrap_or(0);
+        let gone = match manager.get_job(id).await {
+            Err(error) => bus::error_name(&error).is_some_and(|name| name.ends_with(".NoSuchJob")),
+            Ok(_) => false,
+        };
+        if gone && one.vanished {
+            ended.push((one.unit, End::Unheard));
+        } else {
+            one.vanished = gone;
+            kept.push(one);
+        }
+    }
+    *pending = kept;
+    ended
+}
+
+/// Whether the end of a job is what was wanted.
+async fn judge(
+    connection: &Connection,
+    manager: &ManagerProxy<'_>,
+    action: Action,
+    unit: &str,
+    end: End,
+) -> Result<()> {
+    let result = match end {
+        End::Enough => return Ok(()),
+        End::Result(result) if result == "done" => return Ok(()),
+        End::Result(result) => Some(result),
+        End::Unheard => None,
+    };
+    let status = status_of(connection, manager, unit).await?;
+    let is_up = matches!(status.active_state.as_str(), "active" | "reloading");
+    if result.is_none() && is_up == (action != Action::Stop) {
+        return Ok(());
+    }
+    let why = match result.as_deref() {
+        Some("canceled") => "another job took its place".to_owned(),
+        Some("dependency") => "a unit that it needs did not start".to_owned(),
+        Some("timeout") => format!("it took too long; {}", status.describe_failure()),
+        _ => status.describe_failure(),
+    };
+    Err(Error::new(format!("unit '{unit}' did not {}: {why}", action.verb())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_has_its_path() {
+        let path = |unit| unit_path(unit).unwrap().to_string();
+        assert_eq!(
+            path("coracle@web-1.service"),
+            "/org/freedesktop/systemd1/unit/coracle_40web_2d1_2eservice"
+        );
+        assert_eq!(path("7.slice"), "/org/freedesktop/systemd1/unit/_37_2eslice");
+    }
+}

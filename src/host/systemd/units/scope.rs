@@ -1,0 +1,179 @@
+//! A scope of our own for a machine that runs in the foreground.
+
+use super::jobs;
+use super::{CALL_TIMEOUT, ManagerProxy, manager, status_of};
+use crate::error::{Error, Result};
+use crate::host::cgroup;
+use crate::host::systemd::bus;
+use crate::machine::resources::Resources;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use zbus::{Connection, OwnedObjectPath, Variant};
+
+/// The devices a machine may open beside those of `DevicePolicy=closed`, as in
+/// `units/coracle@.service`.
+const DEVICES: [(&str, &str); 1] = [("char-pts", "rw")];
+
+/// A scope to be made around a process, with its cgroup delegated to us.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// Its name, with `.scope`.
+    pub name: &'a str,
+    /// Its slice, with `.slice`.
+    pub slice: &'a str,
+    /// What people see in `systemctl status`.
+    pub description: &'a str,
+    /// The process that moves into it.
+    pub pid: u32,
+    /// A pidfd of that process, where there is one.
+    pub pidfd: Option<BorrowedFd<'a>>,
+    /// Devices it may open beside those that all may.
+    pub devices: &'a [PathBuf],
+    /// Its limits.
+    pub resources: &'a Resources,
+}
+
+/// How long the scope of an earlier run may stay once its last process has ended: systemd hears of
+/// that a moment later than we do.
+const LEAVING: Duration = Duration::from_secs(5);
+/// How long systemd is left in peace between two questions.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Makes a scope and waits until the process is in it. It goes away by itself with its last process.
+///
+/// # Errors
+/// Where systemd refuses, or a unit of that name is in use.
+pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
+    let name = scope.name;
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let manager = manager(&connection).await?;
+    let mut messages = jobs::listen(&connection, &manager).await?;
+    let begun = Instant::now();
+    let made = loop {
+        match make(&manager, scope).await {
+            Err(error)
+                if exists(&error)
+                    && begun.elapsed() < LEAVING
+                    && is_empty(&connection, &manager, name).await =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            made => break made,
+        }
+    };
+    let job = made.map_err(|error| {
+        let hint = exists(&error).then(|| format!("see 'systemctl status {name}', and stop it first"));
+        let error = bus::failure(error).context(format!("cannot make the scope '{name}'"));
+        hint.into_iter().fold(error, Error::hint)
+    })?;
+    jobs::wait_for(&connection, &manager, &mut messages, name, job).await
+}
+
+/// Asks for the scope, once.
+async fn make(manager: &ManagerProxy<'_>, scope: &Scope<'_>) -> zbus::Result<OwnedObjectPath> {
+    let mut made = Err(zbus::Error::Unsupported);
+    if let Some(pidfd) = scope.pidfd {
+        let process = ("PIDFDs", Variant::from(vec![zbus::Fd::from(pidfd)]));
+        made = manager.start_transient_unit(scope.name, "fail", &properties(scope, process), &[]).await;
+    }
+    // SYSTEMD(254): older ones know no PIDFDs and refuse the property.
+    if made.as_ref().is_err_and(is_unknown_property) {
+        let process = ("PIDs", Variant::from(vec![scope.pid]));
+        made = manager.start_transient_unit(scope.name, "fail", &properties(scope, process), &[]).await;
+    }
+    made
+}
+
+/// Whether systemd has a unit of that name.
+fn exists(error: &zbus::Error) -> bool {
+    bus::error_name(error).is_some_and(|name| name.ends_with(".UnitExists"))
+}
+
+/// Whether no process is left in a unit.
+async fn is_empty(connection: &Connection, manager: &ManagerProxy<'_>, unit: &str) -> bool {
+    let status = status_of(connection, manager, unit).await;
+    status.is_ok_and(|status| {
+        let directory = Some(&status.control_group)
+            .filter(|path| !path.is_empty())
+            .and_then(|path| cgroup::directory(path));
+        !directory.is_some_and(|directory| cgroup::is_populated(&directory))
+    })
+}
+
+/// What systemd sends when it stops a scope: to every process in it, so it must mean a stop to the
+/// supervisor alone. SIGTERM is a reboot to some inits; SIGURG nobody heeds unless asked for
+/// (signal(7)).
+pub const STOP_SIGNAL: i32 = libc::SIGURG;
+
+/// Whether an attempt failed because a property is not known, or was not made.
+fn is_unknown_property(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::Unsupported)
+        || bus::error_name(error).is_some_and(|name| {
+            ["PropertyReadOnly", "UnknownProperty", "InvalidArgs", "NotSupported"]
+                .iter()
+                .any(|kind| name == format!("org.freedesktop.DBus.Error.{kind}"))
+        })
+}
+
+/// The properties of a scope (org.freedesktop.systemd1(5)).
+fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'a str, Variant<'a>)> {
+    let named = scope.devices.iter().filter_map(|path| Some((path.to_str()?, "rwm")));
+    let devices: Vec<(&str, &str)> = DEVICES.into_iter().chain(named).collect();
+    let mut properties = vec![
+        ("Description", Variant::from(scope.description)),
+        ("Slice", Variant::from(scope.slice)),
+        ("Delegate", Variant::from(true)),
+        ("DevicePolicy", Variant::from("closed")),
+        ("DeviceAllow", Variant::from(devices)),
+        ("KillSignal", Variant::from(STOP_SIGNAL)),
+        // A failed scope would keep its name from the next run.
+        ("CollectMode", Variant::from("inactive-or-failed")),
+        process,
+    ];
+    let limits = scope.resources;
+    let numbers = [
+        ("MemoryMax", limits.memory_max),
+        ("MemoryHigh", limits.memory_high),
+        ("MemorySwapMax", limits.memory_swap_max),
+        // Percent of a processor as its microseconds in a second.
+        ("CPUQuotaPerSecUSec", limits.cpu_quota.map(|percent| u64::from(percent) * 10_000)),
+        ("CPUWeight", limits.cpu_weight),
+        ("TasksMax", limits.tasks_max),
+        ("IOWeight", limits.io_weight),
+    ];
+    properties.extend(numbers.into_iter().filter_map(|(name, value)| Some((name, Variant::from(value?)))));
+    properties
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_those_of_the_unit() {
+        let unit = include_str!("../../../../units/coracle@.service");
+        let allowed: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix("DeviceAllow=")).collect();
+        assert_eq!(allowed, DEVICES.map(|(device, access)| format!("{device} {access}")));
+        assert!(unit.contains("DevicePolicy=closed\n"));
+    }
+
+    #[test]
+    fn limits_become_properties() {
+        let resources = Resources { cpu_quota: Some(150), tasks_max: Some(9), ..Resources::default() };
+        let scope = Scope {
+            devices: &["/dev/kvm".into()],
+            name: "web.scope",
+            slice: "machine.slice",
+            description: "Machine web",
+            pid: 1,
+            pidfd: None,
+            resources: &resources,
+        };
+        let properties = properties(&scope, ("PIDs", Variant::from(vec![1_u32])));
+        let value = |name| properties.iter().find(|(is, _)| *is == name).map(|(_, value)| value.clone());
+        assert_eq!(value("CPUQuotaPerSecUSec"), Some(Variant::from(1_500_000_u64)));
+        assert_eq!(value("TasksMax"), Some(Variant::from(9_u64)));
+        assert_eq!(value("MemoryMax"), None);
+    }
+}

@@ -1,0 +1,325 @@
+//! What a machine's veth pair is called and which addresses its ends get. Pure: computed from the
+//! machine's name, the host's machine id and what is taken, so the same machine gets the same
+//! again. Called by the supervisor before anything is touched; must not look at the host.
+
+pub mod zone;
+
+use crate::error::{Error, Result};
+use crate::machine::name::Name;
+use crate::machine::network::{INTERFACE_NAME_MAX, Zone};
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The pool of IPv4 addresses that machines get their pairs from.
+const POOL: Ipv4Addr = Ipv4Addr::new(10, 177, 0, 0);
+/// Length of the pool's prefix, bits.
+const POOL_LENGTH: u8 = 16;
+/// Length of one machine's IPv4 prefix: two addresses, and those that old guests need around them.
+pub const IPV4_LENGTH: u8 = 30;
+/// Length of one machine's IPv6 prefix.
+pub const IPV6_LENGTH: u8 = 64;
+/// How many machines the pool has room for.
+const SLOTS: u32 = 1 << (IPV4_LENGTH - POOL_LENGTH);
+/// The interface name inside the machine, systemd-nspawn's.
+pub const GUEST_INTERFACE: &str = "host0";
+
+/// Keys of the hashes. Changing one changes names or addresses of existing machines. The one for
+/// names is systemd's (netif-util.c), so that both give a machine the same name.
+const NAME_KEY: u128 = 0xe190_a404_a8ef_4b51_8ccc_c33a_9f11_fca2;
+pub(super) const HOST_MAC_KEY: u128 = 0x6a1f_05d0_c3b7_4e9a_9b52_71e8_0d4c_2f93;
+pub(super) const GUEST_MAC_KEY: u128 = 0x17c9_e2b4_58a0_4d36_a7f1_3c86_be05_d94a;
+const SLOT_KEY: u128 = 0xd38e_7015_6cb9_4f02_8a4d_95f3_217b_e06c;
+const ULA_KEY: u128 = 0x402b_9fd6_e817_4a5c_b06e_c89a_53f1_7d21;
+
+/// An address prefix: an address and how many of its leading bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    /// Any address in it.
+    pub address: IpAddr,
+    /// Length in bits; what exceeds the family's width counts as the full width.
+    pub length: u8,
+}
+
+impl Prefix {
+    /// The prefix of one address alone.
+    pub fn host(address: IpAddr) -> Self {
+        Self { address, length: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
+    /// Whether an address belongs to both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let length = self.length.min(other.length);
+        match (self.address, other.address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                u64::from(a.to_bits() ^ b.to_bits()) >> 32_u8.saturating_sub(length) == 0
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                (a.to_bits() ^ b.to_bits()).checked_shr(128 - u32::from(length.min(128))).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The two ends of a link in one address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair<A> {
+    /// The host's address; the machine's gateway.
+    pub host: A,
+    /// The machine's address.
+    pub guest: A,
+}
+
+/// Names and addresses of a machine's veth pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The machine.
+    pub machine: Name,
+    /// Name of the host's end, at most 15 characters.
+    pub host_interface: String,
+    /// The unabridged name of the host's end, where it did not fit.
+    pub altname: Option<String>,
+    /// Link-layer address of the host's end.
+    pub host_mac: [u8; 6],
+    /// Link-layer address of the machine's end.
+    pub guest_mac: [u8; 6],
+    /// The zone whose bridge the host's end is a port of. Then the bridge has the host's addresses.
+    pub zone: Option<Zone>,
+    /// Link-layer address of who has the host's addresses.
+    pub router_mac: [u8; 6],
+    /// IPv4 addresses.
+    pub ipv4: Pair<Ipv4Addr>,
+    /// Length of their prefix.
+    pub ipv4_length: u8,
+    /// Whether the host has IPv6.
+    pub has_ipv6: bool,
+    /// IPv6 addresses, prefix length [`IPV6_LENGTH`].
+    pub ipv6: Pair<Ipv6Addr>,
+}
+
+impl Plan {
+    /// The interface of the host by which the machine's packets come.
+    pub fn router_interface(&self) -> String {
+        self.zone.as_ref().map_or_else(|| self.host_interface.clone(), Zone::bridge)
+    }
+
+    /// The IPv6 prefix that is the link's alone.
+    pub fn ipv6_prefix(&self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.ipv6.host.to_bits() >> 64 << 64)
+    }
+}
+
+/// The plan for `machine` on the host with machine id `host_id`.
+///
+/// `taken` has every prefix in use: addresses and routes of the host ([`crate::network::veth::taken_prefixes`])
+/// and the addresses recorded for other machines. A route wider than the whole pool does not
+/// count, because ours is more specific; so a host in a `10.0.0.0/8` network has machines too.
+///
+/// # Errors
+/// Where every slot is taken.
+pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan> {
+    let first = siphash(SLOT_KEY, &[machine.as_str().as_bytes()]) % u64::from(SLOTS);
+    let global = siphash(ULA_KEY, &[host_id]);
+    let counted: Vec<Prefix> = taken.iter().copied().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
+    let free = |slot: &u32| {
+        let ours = [
+            Prefix { address: IpAddr::V4(ipv4(*slot).host), length: IPV4_LENGTH },
+            Prefix { address: IpAddr::V6(ipv6_host(global, *slot)), length: IPV6_LENGTH },
+        ];
+        !counted.iter().any(|prefix| ours.iter().any(|our| our.overlaps(prefix)))
+    };
+    // Linear probing: with few machines each keeps the slot of its name, whatever else runs.
+    let slot = (0..SLOTS)
+        .map(|step| (u32::try_from(first).unwrap_or(0) + step) % SLOTS)
+        .find(free)
+        .ok_or_else(|| {
+            Error::new(format!("no free addresses for '{machine}': all of {POOL}/{POOL_LENGTH} is in use"))
+                .hint("take the route or address that covers it off the host, or set network.mode = \"host\" or \"none\"")
+        })?;
+    Ok(of_slot(machine, host_id, slot))
+}
+
+/// The plan by which the machine had this address; nothing where it is none of ours.
+pub fn again(machine: &Name, host_id: &[u8; 16], address: Ipv4Addr) -> Option<Plan> {
+    let slot = address.to_bits().wrapping_sub(POOL.to_bits()) >> (32 - IPV4_LENGTH);
+    (slot < SLOTS).then(|| of_slot(machine, host_id, slot)).filter(|plan| plan.ipv4.guest == address)
+}
+
+fn of_slot(machine: &Name, host_id: &[u8; 16], slot: u32) -> Plan {
+    let (host_interface, altname) = host_interface_name("ve-", machine);
+    let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
+    let host_mac = mac(HOST_MAC_KEY, host_id, machine.as_str());
+    Plan {
+        machine: machine.clone(),
+        host_interface,
+        altname,
+        host_mac,
+        guest_mac,
+        zone: None,
+        router_mac: host_mac,
+        ipv4: ipv4(slot),
+        ipv4_length: IPV4_LENGTH,
+        has_ipv6: true,
+        ipv6: ipv6(siphash(ULA_KEY, &[host_id]), slot, guest_mac),
+    }
+}
+
+/// Name of the host's end for a machine, `ve-` or as a port of a bridge `vb-` in front, and the unabridged one where it is longer than an
+/// interface name may be: the first 11 characters and a hash of all, as systemd-nspawn does.
+pub fn host_interface_name(prefix: &str, machine: &Name) -> (String, Option<String>) {
+    let full = format!("{prefix}{machine}");
+    if full.len() <= INTERFACE_NAME_MAX {
+        return (full, None);
+    }
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let hash = siphash(NAME_KEY, &[full.as_bytes()]);
+    let digits = [18, 12, 6, 0].map(|shift| char::from(DIGITS[(hash >> shift & 63) as usize]));
+    let kept = full.chars().take(INTERFACE_NAME_MAX - digits.len());
+    (kept.chain(digits).collect(), Some(full))
+}
+
+/// The IPv4 pair of a slot.
+fn ipv4(slot: u32) -> Pair<Ipv4Addr> {
+    let base = POOL.to_bits() + (slot << (32 - IPV4_LENGTH));
+    Pair { host: Ipv4Addr::from_bits(base + 1), guest: Ipv4Addr::from_bits(base + 2) }
+}
+
+/// The host's IPv6 address of a slot: a unique local prefix (RFC 4193) of this host, the slot as subnet.
+fn ipv6_host(global: u64, slot: u32) -> Ipv6Addr {
+    let prefix = 0xfd_u128 << 120 | u128::from(global & 0xff_ffff_ffff) << 80 | u128::from(slot) << 64;
+    Ipv6Addr::from_bits(prefix | 1)
+}
+
+/// The IPv6 pair of a slot. The machine's is the one that it would make itself from the prefix, so
+/// that one which takes its addresses from advertisements has the same.
+fn ipv6(global: u64, slot: u32, guest_mac: [u8; 6]) -> Pair<Ipv6Addr> {
+    let host = ipv6_host(global, slot);
+    let guest = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(interface_id(guest_mac)));
+    Pair { host, guest }
+}
+
+/// The link-local address of an interface.
+pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from_bits(0xfe80_u128 << 112 | u128::from(interface_id(mac)))
+}
+
+/// The second half of an address, made from a link-layer address (RFC 4291, modified EUI-64).
+fn interface_id([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+/// A link-layer address that stays the same: locally administered, unicast.
+pub(super) fn mac(key: u128, host_id: &[u8; 16], name: &str) -> [u8; 6] {
+    let [a, b, c, d, e, f, ..] = siphash(key, &[host_id, name.as_bytes()]).to_le_bytes();
+    [a & 0xfe | 0x02, b, c, d, e, f]
+}
+
+/// SipHash-2-4 of the joined parts. The standard library documents its deprecated `SipHasher` as
+/// this algorithm; its successor promises none.
+#[allow(deprecated)]
+pub(crate) fn siphash(key: u128, parts: &[&[u8]]) -> u64 {
+    let bytes = key.to_be_bytes();
+    let (low, high) = bytes.split_at(8);
+    let half = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    let mut hasher = std::hash::SipHasher::new_with_keys(half(low), half(high));
+    for part in parts {
+        hasher.write(part);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: [u8; 16] = [7; 16];
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn prefix(address: &str, length: u8) -> Prefix {
+        Prefix { address: address.parse().unwrap(), length }
+    }
+
+    #[test]
+    fn hash_is_siphash_2_4() {
+        // The vector of the algorithm's paper: key 00..0f, input 00..0e.
+        let input: Vec<u8> = (0..15).collect();
+        assert_eq!(siphash(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f, &[&input]), 0xa129_ca61_49be_45e5);
+    }
+
+    #[test]
+    fn long_names_are_abridged_and_kept_as_alternative() {
+        assert_eq!(host_interface_name("ve-", &name("web")), ("ve-web".into(), None));
+        assert_eq!(host_interface_name("ve-", &name("exactly-12ch")).0, "ve-exactly-12ch");
+        let (short, full) = host_interface_name("ve-", &name("exactly-13chr"));
+        assert_eq!((short.len(), &short[..11]), (15, "ve-exactly-"));
+        assert_eq!(full.as_deref(), Some("ve-exactly-13chr"));
+        assert_ne!(short, host_interface_name("ve-", &name("exactly-13cht")).0);
+    }
+
+    #[test]
+    fn the_same_machine_gets_the_same_and_another_host_other_macs() {
+        let one = plan(&name("web"), &ID, &[]).unwrap();
+        assert_eq!(one, plan(&name("web"), &ID, &[]).unwrap());
+        let other = plan(&name("web"), &[8; 16], &[]).unwrap();
+        assert_eq!(one.ipv4, other.ipv4);
+        assert_ne!(one.host_mac, other.host_mac);
+        assert_ne!(one.host_mac, one.guest_mac);
+        assert_eq!(one.host_mac[0] & 3, 2, "locally administered, unicast");
+        assert_eq!(one.guest_mac[0] & 3, 2);
+    }
+
+    #[test]
+    fn what_is_taken_is_left_alone() {
+        let free = plan(&name("web"), &ID, &[]).unwrap();
+        let beside = plan(&name("web"), &ID, &[Prefix::host(free.ipv4.host.into())]).unwrap();
+        assert_eq!(again(&name("web"), &ID, beside.ipv4.guest), Some(beside), "a reboot changes nothing");
+        assert_eq!(again(&name("web"), &ID, free.ipv4.host), None);
+        assert_eq!(again(&name("web"), &ID, Ipv4Addr::new(10, 178, 0, 2)), None);
+        for taken in [
+            Prefix::host(IpAddr::V4(free.ipv4.guest)),
+            Prefix { address: IpAddr::V4(free.ipv4.host), length: 24 },
+            Prefix::host(IpAddr::V6(free.ipv6.guest)),
+        ] {
+            let next = plan(&name("web"), &ID, &[taken]).unwrap();
+            assert_ne!(next.ipv4, free.ipv4, "{taken:?}");
+            assert!(!taken.overlaps(&Prefix { address: next.ipv4.host.into(), length: IPV4_LENGTH }));
+        }
+        let wide = [prefix("10.0.0.0", 8), prefix("0.0.0.0", 0), prefix("::", 0)];
+        assert_eq!(plan(&name("web"), &ID, &wide).unwrap(), free);
+    }
+
+    #[test]
+    fn a_full_pool_is_an_error_with_a_cure() {
+        let error = plan(&name("web"), &ID, &[prefix("10.177.0.0", 16)]).unwrap_err();
+        assert!(error.to_string().contains("10.177.0.0/16"), "{error}");
+        assert!(error.cure().is_some());
+    }
+
+    #[test]
+    fn pairs_lie_in_their_pools() {
+        for slot in [0, 1, SLOTS - 1] {
+            let pair = ipv4(slot);
+            assert_eq!(pair.host.octets()[..2], [10, 177]);
+            assert_eq!(pair.host.octets()[3] % 4, 1);
+            assert_eq!(pair.guest.octets()[3] % 4, 2);
+            let pair = ipv6(0x1234, slot, [2, 0, 0, 1, 2, 3]);
+            assert_eq!(pair.host.octets()[0], 0xfd);
+            assert_eq!(pair.guest.octets()[8..], [0, 0, 0, 0xff, 0xfe, 1, 2, 3]);
+        }
+        assert_eq!(ipv4(SLOTS - 1).guest, Ipv4Addr::new(10, 177, 255, 254));
+    }
+
+    #[test]
+    fn overlap_is_symmetric_and_never_across_families() {
+        let (wide, narrow) = (prefix("10.1.0.0", 16), prefix("10.1.2.3", 32));
+        assert!(wide.overlaps(&narrow) && narrow.overlaps(&wide));
+        assert!(!prefix("10.2.0.0", 16).overlaps(&narrow));
+        assert!(prefix("0.0.0.0", 0).overlaps(&narrow));
+        assert!(prefix("::", 0).overlaps(&prefix("fd00::1", 128)));
+        assert!(!prefix("::", 0).overlaps(&narrow));
+        assert!(!prefix("fd00::", 200).overlaps(&prefix("fd00::1", 128)));
+    }
+}

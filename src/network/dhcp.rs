@@ -1,0 +1,144 @@
+//! What a guest is told that asks for its address: over DHCP (RFC 2131) and by router advertisements
+//! (RFC 4861), the addresses, router and name servers that it has from the start. Frames in, frames
+//! out: the supervisor's responder has the socket. Must not trust a frame: whatever is strange gets
+//! no answer. Own code: a lease that never changes needs a tenth of what the crates bring.
+
+mod advertisement;
+mod message;
+
+use crate::network::addresses::{Plan, link_local};
+use crate::network::resolv_conf::Resolver;
+use crate::sys::filter::Instruction;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Ethernet's number of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// Ethernet's number of IPv6.
+pub const IPV6: u16 = 0x86dd;
+/// How long an advertised route holds, seconds: the longest there is (RFC 8319).
+pub const ROUTE_LIFETIME: u16 = u16::MAX;
+/// The longest frame of a link.
+pub const LONGEST: usize = 1514;
+const HEADER: usize = 14;
+
+/// What one machine is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    host_mac: [u8; 6],
+    guest_mac: [u8; 6],
+    router: Ipv4Addr,
+    address: Ipv4Addr,
+    length: u8,
+    /// The router of IPv6, at the host's end.
+    link_local: Ipv6Addr,
+    /// A prefix from which a guest makes the address that it has already.
+    prefix: Ipv6Addr,
+    servers: Vec<IpAddr>,
+    search: Vec<String>,
+    /// Whether its router forwards IPv6.
+    #[serde(default = "yes")]
+    has_ipv6: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Lease {
+    /// What the machine of this link is told.
+    pub fn new(plan: &Plan, resolver: Option<&Resolver>) -> Self {
+        let Resolver { servers, search, .. } = resolver.cloned().unwrap_or_default();
+        Self {
+            host_mac: plan.router_mac,
+            guest_mac: plan.guest_mac,
+            router: plan.ipv4.host,
+            address: plan.ipv4.guest,
+            length: plan.ipv4_length,
+            link_local: link_local(plan.router_mac),
+            prefix: plan.ipv6_prefix(),
+            servers,
+            search,
+            has_ipv6: plan.has_ipv6,
+        }
+    }
+
+    /// The answer to a frame, where it is the guest's and asks for something.
+    pub fn answer(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let (header, packet) = frame.split_at_checked(HEADER)?;
+        if header[6..12] != self.guest_mac {
+            return None;
+        }
+        match u16::from_be_bytes([header[12], header[13]]) {
+            IPV4 => message::answer(self, packet).map(|packet| self.frame(self.guest_mac, IPV4, &packet)),
+            IPV6 if self.has_ipv6 => advertisement::is_solicitation(packet).then(|| self.advertisement()),
+            _ => None,
+        }
+    }
+
+    /// A router advertisement, for a guest that has asked for one once. To all nodes, but as a frame to
+    /// it alone (RFC 6085): the others of a zone have their own supervisors.
+    pub fn advertisement(&self) -> Vec<u8> {
+        self.frame(self.guest_mac, IPV6, &advertisement::make(self))
+    }
+
+    fn frame(&self, to: [u8; 6], protocol: u16, packet: &[u8]) -> Vec<u8> {
+        [&to[..], &self.host_mac, &protocol.to_be_bytes(), packet].concat()
+    }
+
+    /// Whether an answer is one to who asked for a router.
+    pub fn is_advertisement(answer: &[u8]) -> bool {
+        answer.get(12..HEADER) == Some(&IPV6.to_be_bytes())
+    }
+
+    /// What the kernel is to wake us for: the guest's questions and nothing else.
+    pub fn filter(&self) -> Vec<Instruction> {
+        let (ipv4, ipv6) = (self.questions(&message::FILTER), self.questions(&advertisement::FILTER));
+        let is = |protocol: u16, jt, jf| Instruction { code: JUMP_EQUAL, jt, jf, k: protocol.into() };
+        let past_ipv4 = u8::try_from(ipv4.len()).unwrap_or(u8::MAX);
+        [&[LOAD_HALF_12, is(IPV4, 0, past_ipv4)][..], &ipv4, &[is(IPV6, 1, 0), NOTHING], &ipv6].concat()
+    }
+
+    /// Frames that pass these comparisons and are the guest's: most are found to be none by the first.
+    fn questions(&self, comparisons: &[Comparison]) -> Vec<Instruction> {
+        let [a, b, c, d, e, f] = self.guest_mac;
+        let sender = [
+            Comparison { load: &[LOAD_WORD_6], is: u32::from_be_bytes([a, b, c, d]) },
+            Comparison { load: &[LOAD_HALF_10], is: u32::from(u16::from_be_bytes([e, f])) },
+        ];
+        let mut program = Vec::new();
+        for comparison in comparisons.iter().chain(&sender) {
+            program.extend(comparison.load);
+            // Where it does not hold the next instruction ends it.
+            program.push(Instruction { code: JUMP_EQUAL, jt: 1, jf: 0, k: comparison.is });
+            program.push(NOTHING);
+        }
+        program.push(Instruction { code: RETURN, jt: 0, jf: 0, k: 0xffff });
+        program
+    }
+}
+
+const JUMP_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+const NOTHING: Instruction = Instruction { code: RETURN, jt: 0, jf: 0, k: 0 };
+const LOAD_WORD_6: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 6 };
+const LOAD_HALF_10: Instruction = Instruction { code: 0x28, jt: 0, jf: 0, k: 10 };
+const LOAD_HALF_12: Instruction = Instruction { code: 0x28, jt: 0, jf: 0, k: 12 };
+
+/// Instructions of classic BPF that load something, and what it has to be.
+struct Comparison {
+    load: &'static [Instruction],
+    is: u32,
+}
+
+/// The internet checksum (RFC 1071) of parts that have an even length, the last excepted.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let words = parts.iter().flat_map(|part| part.chunks(2));
+    let sum: u32 =
+        words.map(|word| u32::from(u16::from_be_bytes([word[0], *word.get(1).unwrap_or(&0)]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests;

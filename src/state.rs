@@ -1,0 +1,6 @@
+//! Files that Coracle keeps about machines: records, failures, bind mounts, id ranges.
+
+pub mod binds;
+pub mod failure;
+pub mod id_ranges;
+pub mod record;
