@@ -97,7 +97,7 @@ pub enum Verb {
     Show(Show),
     /// Show console and journal of a machine, also of one that is dead
     Logs(Logs),
-    /// Show what is wrong with this host, or with machines, and the cure
+    /// Show what is wrong with this host, or with machines, and the hint
     ///
     /// The exit status is 1 where something is wrong.
     Doctor(Doctor),
@@ -233,7 +233,7 @@ fn quick(arguments: &[OsString]) -> Option<Cli> {
 fn usage(error: &clap::Error) -> Error {
     let text = error.render().to_string();
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Error::usage("no verb is given").hint("'coracle --help' lists the verbs");
+        return Error::usage("no verb is given").with_hint("'coracle --help' lists the verbs");
     }
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let (what, rest) = (what.replace("subcommand", "verb"), rest.replace("subcommand", "verb"));
@@ -242,9 +242,9 @@ fn usage(error: &clap::Error) -> Error {
     let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
     let error = Error::usage(what.join(" "));
     match (tip, usage) {
-        (Some(tip), _) => error.hint(tip),
-        (None, Some(usage)) => error.hint(format!("usage: {usage}")),
-        (None, None) => error.hint("'--help' after the verb shows its options"),
+        (Some(tip), _) => error.with_hint(tip),
+        (None, Some(usage)) => error.with_hint(format!("usage: {usage}")),
+        (None, None) => error.with_hint("'--help' after the verb shows its options"),
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
         {
             let error = parsed(line).unwrap_err();
             assert_eq!(error.exit_status(), 2, "{line}");
-            assert!(error.cure().is_some(), "{line}");
+            assert!(error.hint().is_some(), "{line}");
             assert!(!error.to_string().contains('\n'), "{error}");
         }
     }

@@ -35,10 +35,10 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
     let files = Files::of(paths, name)?;
     if let Some(link) = files.mask() {
         return Err(Error::new(format!("the machine '{name}' is masked"))
-            .hint(format!("remove '{}', a link to '/dev/null'", link.display())));
+            .with_hint(format!("remove '{}', a link to '/dev/null'", link.display())));
     }
     if files.is_empty() && !paths.images().join(name).is_dir() {
-        return Err(Error::new(format!("there is no machine '{name}'")).hint(format!(
+        return Err(Error::new(format!("there is no machine '{name}'")).with_hint(format!(
             "write '{}' or put a tree at '{}'",
             paths.definitions()[0].join(format!("{name}.toml")).display(),
             paths.images().join(name).display()
@@ -65,7 +65,7 @@ pub fn run(paths: &Paths, mut flags: Layer) -> Result<Resolved> {
     };
     let profile = if files.is_empty() { Profile::Nspawn } else { Profile::Foreground };
     let what = format!("cannot run the machine '{name}'");
-    meant(paths, &name, flags, &files, profile, &what).map_err(|error| error.kind_of(Kind::Launch))
+    meant(paths, &name, flags, &files, profile, &what).map_err(|error| error.with_kind(Kind::Launch))
 }
 
 /// The machine that `above` over what `files` say means.
@@ -108,8 +108,8 @@ pub fn names(paths: &Paths) -> Result<BTreeSet<Name>> {
 fn name_of(directory: &Path) -> Result<Name> {
     if directory == Path::new("/") {
         return Err(Error::new("the root directory is '/', the host's own")
-            .hint("name a directory with a root file system of its own")
-            .kind_of(Kind::Launch));
+            .with_hint("name a directory with a root file system of its own")
+            .with_kind(Kind::Launch));
     }
     let last = directory.file_name().unwrap_or_default().to_string_lossy();
     let fit: String =
@@ -118,7 +118,7 @@ fn name_of(directory: &Path) -> Result<Name> {
         fit.split('.').map(|label| label.trim_matches('-')).filter(|label| !label.is_empty()).collect();
     Name::new(&labels.join(".")).map_err(|_| {
         Error::new(format!("the directory '{}' gives the machine no name", directory.display()))
-            .hint("name it with --machine=NAME")
-            .kind_of(Kind::Launch)
+            .with_hint("name it with --machine=NAME")
+            .with_kind(Kind::Launch)
     })
 }

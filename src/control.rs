@@ -50,7 +50,7 @@ pub fn running(paths: &Paths, name: &Name) -> Result<Record> {
     match Record::read(paths, name)? {
         Some(record) if record.is_alive() => Ok(record),
         _ => Err(Error::new(format!("machine '{name}' is not running"))
-            .hint(format!("start it with 'coracle start {name}', or see 'coracle status {name}'"))),
+            .with_hint(format!("start it with 'coracle start {name}', or see 'coracle status {name}'"))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one error type: what failed, why, and where known the cure. Made by every module, printed
+//! The one error type: what failed, why, and where known the hint. Made by every module, printed
 //! by `main` alone.
 
 use std::fmt;
@@ -16,7 +16,7 @@ pub enum Kind {
     Failure,
 }
 
-/// A failure with its chain of causes, outermost first, and where known a hint at the cure.
+/// A failure with its chain of causes, outermost first, and where known a hint at the hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     kind: Kind,
@@ -39,7 +39,7 @@ impl Error {
     }
 
     /// The same failure as another kind.
-    pub fn kind_of(self, kind: Kind) -> Self {
+    pub fn with_kind(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
 
@@ -49,8 +49,8 @@ impl Error {
         self
     }
 
-    /// Adds the cure. The first hint given is the nearest to the cause and stays.
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    /// Adds the hint. The first hint given is the nearest to the cause and stays.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
         self
     }
@@ -60,8 +60,8 @@ impl Error {
         self.kind
     }
 
-    /// The cure, where known.
-    pub fn cure(&self) -> Option<&str> {
+    /// The hint, where known.
+    pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
@@ -126,9 +126,9 @@ mod tests {
     #[test]
     fn chain_reads_from_the_outside_in() {
         let failed: std::result::Result<(), _> = Err(rustix::io::Errno::NOENT);
-        let error = failed.context(|| "cannot mount '/srv'").unwrap_err().hint("create it");
+        let error = failed.context(|| "cannot mount '/srv'").unwrap_err().with_hint("create it");
         assert_eq!(error.to_string(), "cannot mount '/srv': no such file or directory");
-        assert_eq!(error.cure(), Some("create it"));
+        assert_eq!(error.hint(), Some("create it"));
         assert_eq!(error.exit_status(), 1);
     }
 }

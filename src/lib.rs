@@ -4,7 +4,7 @@
 //! # One way through
 //!
 //! ```text
-//! flags ┐                                                   ┌─► supervisor ◄──link──► builder, PID 1
+//! flags ┐                                                   ┌─► supervisor ◄─channel─► builder, PID 1
 //!       ├─► config::Layer ─► machine::Machine ─► plan::Plan ┘       │
 //! TOML  ┘      (said)            (meant)             ▲ (to do)      ▼ (done)
 //!                                      plan::Facts ──┘    state::record::Record ─► control, cleanup
@@ -28,15 +28,15 @@
 //! | [`paths`] | every place on the host, below one root | `machine` (its name) |
 //! | [`sys`] | system calls no library has; the only `unsafe` | nothing |
 //! | [`config`] | which files count; text → layers → a machine; the only place with defaults | `machine`, `paths` |
-//! | [`link`] | the typed channel between parent and children | nothing |
-//! | [`plan`] | pure: a machine and facts → steps for three processes | `machine`, `link` (its meetings), `sys` (its plain data) |
-//! | [`payload`] | the children: a loop over steps each | `plan` (its steps), `link`, `sys` |
+//! | [`channel`] | the typed channel between parent and children | nothing |
+//! | [`plan`] | pure: a machine and facts → steps for three processes | `machine`, `channel` (its synchronisation points), `sys` (its plain data) |
+//! | [`payload`] | the children: a loop over steps each | `plan` (its steps), `channel`, `sys` |
 //! | [`host`] | systemd, cgroups, root trees, locks and processes of the host | `machine`, `paths`, `plan` (what it asks for), `sys` |
 //! | [`network`] | links, addresses, DHCP, names, the firewall | `machine`, `paths`, `host`, `sys` |
 //! | [`state`] | files about machines: records, failures, bind mounts, id ranges | `machine`, `paths`, `host`, `network`, `sys` |
 //! | [`supervisor`] | the parent: host steps, meetings, the event loop, undoing | all above but `config` |
 //! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths` |
-//! | [`control`] | verbs on machines that run | `machine`, `paths`, `host`, `network`, `state`, `sys`, `generator`; for `exec` and `bind` also `plan`, `link`, `payload` |
+//! | [`control`] | verbs on machines that run | `machine`, `paths`, `host`, `network`, `state`, `sys`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
 //! | [`run`] | the pipeline on one page | all above, and the output of `cli` |
 //! | [`cli`] | verbs, options, tables, JSON; the only output | `machine`, `paths`, `config`, `control`, `run`, `state` (its records) |
 //! | `main` | parses, calls, prints the error, exits | `cli`, `run`, `config`, `control`, `generator`, `paths` |
@@ -80,20 +80,20 @@
 //!
 //! ```text
 //! supervisor                          PID 1                       builder
-//! clone ────────────────────────────► Born
+//! clone ────────────────────────────► Cloned
 //! map ids, release ─────────────────► enter a cgroup namespace
-//!                                     Separate
+//!                                     Unshared
 //! build ────────────────────────────────────────────────────────► make the tree
 //! link, register                                                  │
 //! built ◄─────────────────────────────────────────── Done, console┘
 //! release ──────────────────────────► copy the mounts, drop rights
 //!                                     Ready
-//! release ──────────────────────────► execute: the link ends
+//! release ──────────────────────────► execute: the channel ends
 //! ```
 //!
-//! [`link::Sync`] declares the meetings, in the order of the protocol; a test over all golden plans
+//! [`channel::SyncPoint`] declares the synchronisation points, in the order of the protocol; a test over all golden plans
 //! asserts that both sides meet in it. The children report, the parent speaks: a child never prints
-//! and never logs, its failure is a message that names the step, the cause and where known the cure.
+//! and never logs, its failure is a message that names the step, the cause and where known the hint.
 //! What a child says is untrusted: bounded, decoded into a value or an error, never a panic.
 //!
 //! # Steps
@@ -102,13 +102,13 @@
 //! is written in one place ([`plan::make`]) with the reason beside each line. `describe()` is the
 //! debug log, the `--dry-run` output and the context of an error at once.
 
+pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod error;
 pub mod generator;
 pub mod host;
-pub mod link;
 pub mod machine;
 pub mod network;
 pub mod paths;

@@ -173,7 +173,7 @@ impl log::Log for Standard {
 /// Prints an error for people.
 fn complain(error: &Error) {
     eprintln!("coracle: {}", printable(&error.to_string()));
-    if let Some(hint) = error.cure() {
+    if let Some(hint) = error.hint() {
         eprintln!("hint: {}", printable(hint));
     }
 }

@@ -13,8 +13,8 @@ mod session;
 mod stub;
 mod submounts;
 
+use crate::channel::{ChildEnd, Failure, FromPayload};
 use crate::error::{Error, Result};
-use crate::link::{ChildEnd, Failure, FromPayload};
 use crate::plan::step::{BuildStep, LeadStep};
 use crate::sys::process;
 use rustix::fd::OwnedFd;
@@ -75,7 +75,7 @@ fn failure(number: usize, of: usize, doing: &str, error: &Error) -> Failure {
         of,
         doing: doing.to_owned(),
         cause: error.to_string(),
-        hint: error.cure().map(str::to_owned),
+        hint: error.hint().map(str::to_owned),
     }
 }
 

@@ -11,8 +11,8 @@ pub mod init;
 mod mounts;
 pub mod step;
 
+use crate::channel::SyncPoint;
 use crate::error::{Error, Result};
-use crate::link::Sync;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
@@ -254,11 +254,11 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
         // Before the clone: the child is cloned into its cgroup.
         HostStep::Cgroups,
         HostStep::Clone,
-        HostStep::Await(Sync::Born),
+        HostStep::Await(SyncPoint::Cloned),
         HostStep::MapIds,
-        HostStep::Release(Sync::Born),
+        HostStep::Release(SyncPoint::Cloned),
         // The builder joins namespaces which the child makes until here.
-        HostStep::Await(Sync::Separate),
+        HostStep::Await(SyncPoint::Unshared),
         HostStep::Build,
     ];
     if matches!(machine.network.mode, Mode::Veth | Mode::Zone) {
@@ -273,9 +273,9 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
     }
     steps.extend([
         HostStep::Built,
-        HostStep::Release(Sync::Separate),
-        HostStep::Await(Sync::Ready),
-        HostStep::Release(Sync::Ready),
+        HostStep::Release(SyncPoint::Unshared),
+        HostStep::Await(SyncPoint::Ready),
+        HostStep::Release(SyncPoint::Ready),
         HostStep::Executed,
     ]);
     steps
@@ -356,14 +356,14 @@ fn lead_steps(
     has_console: bool,
     capabilities: u64,
 ) -> Result<Vec<LeadStep>> {
-    let mut steps = vec![LeadStep::Meet(Sync::Born)];
+    let mut steps = vec![LeadStep::Meet(SyncPoint::Cloned)];
     // While procfs is the host's: it is taken with the exec.
     steps.extend(facts.label.iter().cloned().map(LeadStep::Label));
     // Where the host's root stays root, whoever started us may have had groups (CVE-2022-2989).
     steps.push(LeadStep::BecomeRoot);
     // After the clone into the cgroup, which becomes the root of what the machine sees.
     steps.push(LeadStep::CgroupNamespace);
-    steps.push(LeadStep::Meet(Sync::Separate));
+    steps.push(LeadStep::Meet(SyncPoint::Unshared));
     // After the tree is built, and with the user namespace: the copy's mounts are locked.
     steps.push(LeadStep::MountNamespace);
     steps.push(LeadStep::Hostname(identity::hostname(machine)));
@@ -382,7 +382,7 @@ fn lead_steps(
     if machine.security.no_new_privileges {
         steps.push(LeadStep::NoNewPrivileges);
     }
-    steps.push(LeadStep::Meet(Sync::Ready));
+    steps.push(LeadStep::Meet(SyncPoint::Ready));
     steps.push(LeadStep::CleanSlate);
     // As late as can be: what is set up before needs calls that the payload is denied.
     let policy = filter::Policy {
@@ -429,7 +429,7 @@ fn execute(machine: &Machine, facts: &Facts) -> Result<LeadStep> {
 
 fn no_init(machine: &Machine) -> Error {
     Error::new(format!("there is no init in '{}'", machine.root.directory.display()))
-        .hint("install an init system in the tree, or name a program with boot.init")
+        .with_hint("install an init system in the tree, or name a program with boot.init")
 }
 
 /// Where a command is looked for, as execvp(3) does.

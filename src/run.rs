@@ -58,14 +58,14 @@ pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
 /// The unit keeps the reason, for whoever started it and for 'status'.
 fn keep_reason(paths: &Paths, name: &Name, error: &Error) {
     flight::launch_failed(paths, name, error);
-    let hint = error.cure().map_or_else(String::new, |cure| format!(" (hint: {cure})"));
+    let hint = error.hint().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
     let text = format!("failed: {error}{hint}").replace('\n', " ");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
 }
 
 fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let kept = handover::receive()?.map(Kept::from);
-    let resolved = config::machine(paths, name).map_err(|error| error.kind_of(Kind::Launch))?;
+    let resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
     warn(&resolved);
     let place = |_: &Machine, _: Option<&Kept>| {
         Ok(Place { unit: Some(format!("coracle@{name}.service")), cgroup: Some(Cgroup::of_unit()?) })
@@ -208,9 +208,9 @@ fn start(
     kept: Option<Kept>,
     keep: Keep,
 ) -> Result<Running> {
-    let launch = |error: Error| error.kind_of(Kind::Launch);
+    let launch = |error: Error| error.with_kind(Kind::Launch);
     if !rustix::process::geteuid().is_root() {
-        return Err(launch(Error::new("making a machine needs root").hint("run it with sudo(8)")));
+        return Err(launch(Error::new("making a machine needs root").with_hint("run it with sudo(8)")));
     }
     if kept.is_none() {
         reserve::refuse_chroot().map_err(launch)?;

@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("machine", &[]),
     ("sys", &[]),
-    ("link", &[]),
+    ("channel", &[]),
     // Every machine has places of its own, made from its name.
     ("paths", &["machine::name::Name"]),
     ("config", &["machine", "paths"]),
@@ -26,15 +26,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "machine",
             // The meeting points are steps of both sides; the protocol declares them.
-            "link::Sync",
+            "channel::SyncPoint",
             // Plain data, so that a step needs no translation into what the system call takes.
             "sys::mount::Attributes",
             "sys::mount::Depth",
             "sys::filter::Instruction",
         ],
     ),
-    // What a child is told comes over the plan and the link alone.
-    ("payload", &["plan::step", "link", "sys"]),
+    // What a child is told comes over the plan and the channel alone.
+    ("payload", &["plan::step", "channel", "sys"]),
     (
         "host",
         &[
@@ -55,7 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A record names the addresses and the firewall's part of its machine: it is the undo list.
     ("state", &["machine", "paths", "host", "network", "sys"]),
     ("generator", &["machine", "paths"]),
-    ("supervisor", &["machine", "paths", "plan", "link", "host", "network", "state", "payload", "sys"]),
+    ("supervisor", &["machine", "paths", "plan", "channel", "host", "network", "state", "payload", "sys"]),
     (
         "control",
         &[
@@ -67,12 +67,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sys",
             // `start` has systemd read a definition that changed.
             "generator",
-            // `exec` takes the way of PID 1 once more: planned, met over a link, carried out by a child.
+            // `exec` takes the way of PID 1 once more: planned, synchronised over a channel, carried out by a child.
             "plan::exec",
             "plan::User",
             "plan::filter::Policy",
             "plan::step::ResourceLimit",
-            "link",
+            "channel",
             "payload::lead",
             // `bind` attaches by a child, as the builder does.
             "payload::binding",

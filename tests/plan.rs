@@ -7,9 +7,9 @@
 // Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
 #![allow(clippy::unwrap_used)]
 
+use coracle::channel::SyncPoint;
 use coracle::cli::{self, Verb};
 use coracle::config;
-use coracle::link::Sync;
 use coracle::machine::Machine;
 use coracle::machine::command::Payload;
 use coracle::machine::init::Init;
@@ -24,7 +24,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The meetings in the order of the protocol.
-const MEETINGS: [Sync; 3] = [Sync::Born, Sync::Separate, Sync::Ready];
+const MEETINGS: [SyncPoint; 3] = [SyncPoint::Cloned, SyncPoint::Unshared, SyncPoint::Ready];
 
 /// One case, its plan made.
 struct Case {
@@ -249,12 +249,12 @@ fn different(expected: &str, found: &str) -> Vec<String> {
 fn both_sides_meet_in_the_order_of_the_protocol() {
     assert!(MEETINGS.is_sorted());
     for Case { directory, plan, .. } in cases() {
-        let of_host = |wanted: fn(&HostStep) -> Option<Sync>| -> Vec<Sync> {
+        let of_host = |wanted: fn(&HostStep) -> Option<SyncPoint>| -> Vec<SyncPoint> {
             plan.host.iter().filter_map(wanted).collect()
         };
         let awaited = of_host(|step| if let HostStep::Await(sync) = step { Some(*sync) } else { None });
         let released = of_host(|step| if let HostStep::Release(sync) = step { Some(*sync) } else { None });
-        let met: Vec<Sync> = plan
+        let met: Vec<SyncPoint> = plan
             .lead
             .iter()
             .filter_map(|step| if let LeadStep::Meet(sync) = step { Some(*sync) } else { None })
@@ -290,7 +290,7 @@ fn the_host_does_things_when_they_can_be_done() {
         assert!(order.iter().map(at).collect::<Vec<_>>().is_sorted(), "{}", directory.display());
         assert_eq!(at(&HostStep::Reserve), 0);
         // PID 1 copies the mounts of a tree that is whole.
-        assert!(at(&HostStep::Built) < at(&HostStep::Release(Sync::Separate)));
+        assert!(at(&HostStep::Built) < at(&HostStep::Release(SyncPoint::Unshared)));
         assert_eq!(
             plan.host.contains(&HostStep::Link),
             matches!(machine.network.mode, Mode::Veth | Mode::Zone)
@@ -306,11 +306,11 @@ fn pid_1_gives_up_what_it_has_in_time() {
         let last = plan.lead.len() - 1;
         assert_eq!(at(|step| matches!(step, LeadStep::Execute { .. })), last, "{name}");
         // Its ids are not mapped before the first meeting.
-        assert_eq!(at(|step| *step == LeadStep::Meet(Sync::Born)), 0, "{name}");
+        assert_eq!(at(|step| *step == LeadStep::Meet(SyncPoint::Cloned)), 0, "{name}");
         let filter = at(|step| matches!(step, LeadStep::Filter(_)));
         let after = &plan.lead[filter + 1..last];
         assert!(after.iter().all(|step| *step == LeadStep::Stub), "{name}");
-        assert!(at(|step| *step == LeadStep::Meet(Sync::Ready)) < filter, "{name}");
+        assert!(at(|step| *step == LeadStep::Meet(SyncPoint::Ready)) < filter, "{name}");
         // A directory of the tree, not of the host.
         let enters = at(|step| matches!(step, LeadStep::Directory(_)));
         assert!(at(|step| *step == LeadStep::MountNamespace) < enters, "{name}");

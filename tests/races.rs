@@ -12,10 +12,10 @@ mod attack;
 #[path = "races/walls.rs"]
 mod walls;
 
+use coracle::channel::{self, FromPayload};
 use coracle::config;
 use coracle::host::idmap;
 use coracle::host::probe::Tree;
-use coracle::link::{self, FromPayload};
 use coracle::machine::init::{Init, InitChoice};
 use coracle::machine::name::Name;
 use coracle::network::hosts_file::Hosts;
@@ -199,7 +199,7 @@ impl Field {
 
     /// All of the builder's steps, by a child as a supervisor makes it. What it says, where it does not come to the end.
     fn build(&self) -> Result<(), String> {
-        let (ours, theirs) = link::pair().unwrap();
+        let (ours, theirs) = channel::pair().unwrap();
         let socket = || {
             use rustix::net::{AddressFamily, SocketType};
             rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap()

@@ -63,7 +63,7 @@ fn rows(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Row>> {
     // Before anything is changed: a machine in the foreground is not one to be changed by its definition.
     let Some(mut started) = snapshot::read(paths, name) else {
         return Err(Error::new(format!("it is not known what machine '{name}' was started with"))
-            .hint(format!("restart it once: coracle restart {name}")));
+            .with_hint(format!("restart it once: coracle restart {name}")));
     };
     let read = started.clone();
     let after = snapshot::values(&resolved.settings);

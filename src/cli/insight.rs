@@ -103,7 +103,7 @@ fn host(paths: &Paths, wanted: &Doctor) -> Result<u8> {
         output::line("nothing is wrong with this host")?;
     } else {
         let shown = |finding: &doctor::Finding| {
-            format!("{:>6}: {}\n  cure: {}\n", finding.severity.as_str(), finding.what, finding.cure)
+            format!("{:>6}: {}\n  hint: {}\n", finding.severity.as_str(), finding.what, finding.hint)
         };
         output::folded(&findings.iter().map(shown).collect::<String>())?;
     }

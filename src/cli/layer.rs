@@ -100,7 +100,7 @@ pub fn layer(run: &Run) -> Result<Layer> {
     if flags.problems.is_empty() {
         return Ok(flags.layer);
     }
-    Err(problem::together("cannot use the options", &flags.problems).kind_of(Kind::Usage))
+    Err(problem::together("cannot use the options", &flags.problems).with_kind(Kind::Usage))
 }
 
 /// The layer being filled.

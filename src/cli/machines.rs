@@ -265,7 +265,7 @@ pub fn copy(paths: &Paths, way: Way, wanted: &Copy) -> Result<()> {
     let destination = wanted.destination.as_deref();
     if destination.is_none() && wanted.source == Path::new("-") {
         return Err(Error::usage("an archive needs a directory it is put into")
-            .hint("usage: coracle copy-to NAME - DST"));
+            .with_hint("usage: coracle copy-to NAME - DST"));
     }
     let ask = copy::Ask {
         name: &wanted.name,

@@ -39,7 +39,7 @@ pub fn folded(text: &str) -> Result<()> {
     }
 }
 
-/// One line as several, the further ones below what follows its label, as in `  cure: …`.
+/// One line as several, the further ones below what follows its label, as in `  hint: …`.
 fn fold(line: &str, columns: usize) -> String {
     let blanks = line.chars().take_while(|c| *c == ' ').count();
     let label = line.split_once(": ").map(|(label, _)| label.chars().count() + 2);
@@ -148,8 +148,8 @@ mod tests {
     }
     #[test]
     fn long_lines_are_folded_below_what_follows_their_label() {
-        assert_eq!(fold("  cure: move it to ext4", 80), "  cure: move it to ext4\n");
-        assert_eq!(fold("  cure: move it to ext4", 20), "  cure: move it to\n        ext4\n");
+        assert_eq!(fold("  hint: move it to ext4", 80), "  hint: move it to ext4\n");
+        assert_eq!(fold("  hint: move it to ext4", 20), "  hint: move it to\n        ext4\n");
         assert_eq!(fold("    a console says this", 14), "    a console\n      says\n      this\n");
         assert_eq!(fold("averyveryverylongword and", 20), "averyveryverylongword\n  and\n");
         assert_eq!(fold("", 20), "\n");

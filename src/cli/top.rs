@@ -20,7 +20,7 @@ pub fn run(paths: &Paths, wanted: &Top) -> Result<()> {
     records(paths, &wanted.names)?;
     let delay = Duration::from_secs(u64::from(wanted.delay));
     let mut terminal = Terminal::take()
-        .map_err(|error| error.hint("without a terminal, 'coracle stats' shows what machines use"))?;
+        .map_err(|error| error.with_hint("without a terminal, 'coracle stats' shows what machines use"))?;
     let mut screen = Screen::default();
     let mut next = Instant::now();
     loop {

@@ -115,7 +115,7 @@ fn find(paths: &Paths, name: &str) -> Result<(PathBuf, Spec, usize)> {
                     one.display(),
                     other.display()
                 ))
-                .hint("remove one of them"));
+                .with_hint("remove one of them"));
             }
             (Some(only), None) => return Ok(only),
             (None, _) => {}
@@ -123,12 +123,13 @@ fn find(paths: &Paths, name: &str) -> Result<(PathBuf, Spec, usize)> {
     }
     let error = Error::new("no file in /etc/cdi or /var/run/cdi has it");
     Err(match unread {
-        Some(file) => error.hint(format!(
+        Some(file) => error.with_hint(format!(
             "'{}' is not read: have it written as JSON (nvidia-ctk cdi generate --format=json)",
             file.display()
         )),
-        None => error
-            .hint("have its maker's tool write one there, as JSON (nvidia-ctk cdi generate --format=json)"),
+        None => error.with_hint(
+            "have its maker's tool write one there, as JSON (nvidia-ctk cdi generate --format=json)",
+        ),
     })
 }
 
@@ -141,7 +142,7 @@ fn read(file: &Path) -> Result<Spec> {
 
 fn add(said: &mut Layer, device: &Said<Device>, edits: &Edits) -> Result<()> {
     if let Some(hook) = edits.hooks.first() {
-        return Err(Error::new(format!("it has hooks, which machines do not run: '{}'", hook.path)).hint(
+        return Err(Error::new(format!("it has hooks, which machines do not run: '{}'", hook.path)).with_hint(
             "have the file written without hooks, and do what they do inside, once: links and 'ldconfig' for the libraries",
         ));
     }

@@ -83,7 +83,7 @@ fn meant(
 ) -> Option<Resolved> {
     if !name.is_registrable() {
         let error = Error::new(format!("machined does not register machine '{name}': its name contains '_'"))
-            .hint("replace '_' with '-', or do without machinectl and 'systemctl -M' for this machine");
+            .with_hint("replace '_' with '-', or do without machinectl and 'systemctl -M' for this machine");
         checked.problems.push(Problem::new(file, &error).as_warning());
     }
     match resolve(paths, name, said, Profile::Unit) {
@@ -108,7 +108,7 @@ fn shared_roots(checked: &mut Checked, machines: &[(PathBuf, Resolved)]) {
             machines[..at].iter().find(|(_, other)| other.machine.root.directory == *root)
         {
             let error = Error::new(format!("the root directory is that of '{}' too", other.display()))
-                .hint("two machines cannot run on one tree at the same time");
+                .with_hint("two machines cannot run on one tree at the same time");
             checked.problems.push(Problem::new(Some(file), &error).as_warning());
         }
     }

@@ -34,15 +34,15 @@ pub struct Change {
 /// An unknown key, one that is a list, or a value that does not fit.
 pub fn change(text: &str) -> Result<Change> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
-        Error::usage(format!("'{text}' is no change")).hint("write KEY=VALUE, as memory-max=512M")
+        Error::usage(format!("'{text}' is no change")).with_hint("write KEY=VALUE, as memory-max=512M")
     })?;
     let known = || SETTINGS.iter().filter(|setting| setting.shape != Shape::FlagOnly);
     let last = |setting: &Setting| setting.key.rsplit('.').next().unwrap_or_default().to_owned();
     let setting = known().find(|setting| setting.key == key || last(setting) == key).ok_or_else(|| {
         let error = Error::usage(format!("there is no setting '{key}'"));
         match nearest(key, known().map(|setting| setting.key.rsplit('.').next().unwrap_or_default())) {
-            Some(near) => error.hint(format!("did you mean '{near}'?")),
-            None => error.hint("coracle.toml(5) lists all of them"),
+            Some(near) => error.with_hint(format!("did you mean '{near}'?")),
+            None => error.with_hint("coracle.toml(5) lists all of them"),
         }
     })?;
     if setting.shape == Shape::OneOrMany || matches!(setting.key, "network.ports" | "network.on-demand") {
@@ -53,7 +53,7 @@ pub fn change(text: &str) -> Result<Change> {
     }
     if setting.shape != Shape::One {
         return Err(Error::usage(format!("'{key}' holds more than one value"))
-            .hint("write it into the definition, then 'coracle apply' it"));
+            .with_hint("write it into the definition, then 'coracle apply' it"));
     }
     if value.is_empty() {
         return Ok(Change { key: setting.key, value: None });
@@ -123,7 +123,7 @@ pub fn joined(changes: Vec<Change>) -> Result<Vec<Change>> {
             }
             _ => {
                 return Err(Error::usage(format!("'{}' is changed twice", change.key))
-                    .hint("say what it is to be once"));
+                    .with_hint("say what it is to be once"));
             }
         }
     }
@@ -197,7 +197,7 @@ fn read(file: &Path) -> Result<toml::Table> {
     let reading = || format!("cannot read '{}'", file.display());
     match std::fs::read_to_string(file) {
         Ok(text) => text.parse().map_err(|error: toml::de::Error| {
-            Error::new(error.message().to_owned()).context(reading()).hint("correct or remove that file")
+            Error::new(error.message().to_owned()).context(reading()).with_hint("correct or remove that file")
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(toml::Table::new()),
         Err(error) => Err(error).context(reading),
@@ -287,7 +287,7 @@ mod tests {
         ] {
             assert!(change(bad).is_err(), "{bad}");
         }
-        assert!(change("memroy-max=1").unwrap_err().cure().unwrap().contains("memory-max"));
+        assert!(change("memroy-max=1").unwrap_err().hint().unwrap().contains("memory-max"));
     }
 
     #[test]

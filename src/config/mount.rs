@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// It is: nothing of the machine would be seen.
 pub fn not_root(target: PathBuf) -> Result<PathBuf> {
     if target == Path::new("/") {
-        return Err(Error::new("'/' is the machine's root itself").hint("name a directory below it"));
+        return Err(Error::new("'/' is the machine's root itself").with_hint("name a directory below it"));
     }
     Ok(target)
 }
@@ -28,12 +28,12 @@ pub fn bind(text: &str, read_only: bool) -> Result<Mount> {
         [source, target, options] => (source, target, options.as_str()),
         _ => {
             return Err(Error::new(format!("{} has too many fields", quoted(text)))
-                .hint("write SOURCE[:TARGET[:OPTIONS]]; '\\:' is a colon of a path"));
+                .with_hint("write SOURCE[:TARGET[:OPTIONS]]; '\\:' is a colon of a path"));
         }
     };
     if source.is_empty() || source.starts_with('+') {
         return Err(Error::new("a bind needs a path of the host as its source")
-            .hint("for an empty directory use --tmpfs="));
+            .with_hint("for an empty directory use --tmpfs="));
     }
     let mut mount = Mount {
         kind: MountWord::Bind,
@@ -54,7 +54,7 @@ pub fn bind(text: &str, read_only: bool) -> Result<Mount> {
             "noidmap" => mount.map_ids = Some(false),
             other => {
                 return Err(Error::new(format!("there is no bind option {}", quoted(other)))
-                    .hint("there are rbind, norbind, idmap, noidmap, rootidmap"));
+                    .with_hint("there are rbind, norbind, idmap, noidmap, rootidmap"));
             }
         }
     }

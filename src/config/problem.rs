@@ -1,5 +1,5 @@
 //! What is wrong in a definition, with its place, and how it is shown: file, line, column, the
-//! line itself, a caret below it and the cure. Made by `toml`, `files` and `resolve`.
+//! line itself, a caret below it and the hint. Made by `toml`, `files` and `resolve`.
 
 use super::layer::Origin;
 use crate::error::Error;
@@ -42,7 +42,7 @@ pub struct Problem {
     pub place: Option<Place>,
     /// What is wrong.
     pub message: String,
-    /// The cure, where known.
+    /// The hint, where known.
     pub hint: Option<String>,
 }
 
@@ -114,7 +114,7 @@ impl Problem {
             line: None,
             place: None,
             message: error.to_string(),
-            hint: error.cure().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
         }
     }
 
@@ -174,7 +174,7 @@ pub fn together(what: &str, problems: &[Problem]) -> Error {
     if let [Problem { file: None, message, hint, .. }] = problems {
         let error = Error::new(message.clone()).context(what);
         return match hint {
-            Some(hint) => error.hint(hint.clone()),
+            Some(hint) => error.with_hint(hint.clone()),
             None => error,
         };
     }

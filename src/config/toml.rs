@@ -96,8 +96,8 @@ impl Reader<'_> {
         let place = if path.is_empty() { String::new() } else { format!(" in [{path}]") };
         let error = Error::new(format!("unknown key {}{place}", ticked(name)));
         let error = match suggestion(path, name) {
-            Some(hint) => error.hint(hint),
-            None => error.hint(format!("known here: {}", siblings(path).join(", "))),
+            Some(hint) => error.with_hint(hint),
+            None => error.with_hint(format!("known here: {}", siblings(path).join(", "))),
         };
         self.wrong(key.span(), error);
     }
@@ -126,11 +126,11 @@ impl Reader<'_> {
             (Shape::One | Shape::FlagOnly, _) => self.say(setting, value),
             (Shape::Many, other) => {
                 let error = given(other).expected(&format!("a list for '{}'", key.get_ref()));
-                self.wrong(value.span(), error.hint("put it between '[' and ']'"));
+                self.wrong(value.span(), error.with_hint("put it between '[' and ']'"));
             }
             (Shape::Mounts, other) => {
                 let error = given(other).expected("a list of tables");
-                self.wrong(value.span(), error.hint("begin each mount with the line [[mount]]"));
+                self.wrong(value.span(), error.with_hint("begin each mount with the line [[mount]]"));
             }
             (Shape::Variables, other) => self.wrong(value.span(), wanted_table("environment", other)),
         }
@@ -156,7 +156,7 @@ impl Reader<'_> {
                 other => Err(other
                     .expected("a string")
                     .context(ticked(key.get_ref()))
-                    .hint("put the value between quotes")),
+                    .with_hint("put the value between quotes")),
             };
             match variable {
                 Ok(variable) => {
@@ -206,7 +206,7 @@ fn wanted_table(path: &str, found: &DeValue) -> Error {
     let error = given(found).expected(&format!("a table for {}", ticked(path)));
     match siblings(path).as_slice() {
         [] => error,
-        keys => error.hint(format!("write [{path}] with the keys {}", keys.join(", "))),
+        keys => error.with_hint(format!("write [{path}] with the keys {}", keys.join(", "))),
     }
 }
 

@@ -47,7 +47,7 @@ pub trait Value: Sized {
     /// Reads what was written.
     ///
     /// # Errors
-    /// What is wrong with it, and where known the cure.
+    /// What is wrong with it, and where known the hint.
     fn read(given: &Given) -> Result<Self>;
 
     /// The value as it is written in a definition.
@@ -83,13 +83,13 @@ impl Value for bool {
         match given {
             Given::Boolean(value) => Ok(*value),
             Given::Text("yes" | "on" | "1" | "true") => {
-                Err(given.expected("a boolean").hint("write true, without quotes"))
+                Err(given.expected("a boolean").with_hint("write true, without quotes"))
             }
             Given::Text("no" | "off" | "0" | "false") => {
-                Err(given.expected("a boolean").hint("write false, without quotes"))
+                Err(given.expected("a boolean").with_hint("write false, without quotes"))
             }
-            Given::Integer(0) => Err(given.expected("a boolean").hint("write false")),
-            Given::Integer(1) => Err(given.expected("a boolean").hint("write true")),
+            Given::Integer(0) => Err(given.expected("a boolean").with_hint("write false")),
+            Given::Integer(1) => Err(given.expected("a boolean").with_hint("write true")),
             _ => Err(given.expected("a boolean")),
         }
     }
@@ -125,12 +125,13 @@ impl Value for PathBuf {
         }
         let path = Path::new(without_nul(text)?);
         if !path.is_absolute() {
-            return Err(Error::new(format!("the path '{text}' is not absolute")).hint("begin it with '/'"));
+            return Err(
+                Error::new(format!("the path '{text}' is not absolute")).with_hint("begin it with '/'")
+            );
         }
         if path.components().any(|part| part == Component::ParentDir) {
-            return Err(
-                Error::new(format!("the path '{text}' goes up with '..'")).hint("write the path it leads to")
-            );
+            return Err(Error::new(format!("the path '{text}' goes up with '..'"))
+                .with_hint("write the path it leads to"));
         }
         // PATH_MAX of limits.h, with the final NUL; NAME_MAX for each part.
         if text.len() > 4095 || path.components().any(|part| part.as_os_str().len() > 255) {

@@ -80,7 +80,9 @@ struct Viewer {
 impl Viewer {
     fn connect(&self) -> Result<UnixStream> {
         let mut stream = varlink::connect(&self.socket).map_err(|error| {
-            error.hint("its supervisor is of an older version or is just starting; try again, or restart it")
+            error.with_hint(
+                "its supervisor is of an older version or is just starting; try again, or restart it",
+            )
         })?;
         varlink::call(&mut stream, "io.coracle.Machine.Attach", &window())?;
         Ok(stream)

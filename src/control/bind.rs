@@ -2,11 +2,11 @@
 //! The list of them is of one boot of the guest.
 
 use super::{freezer, inside, running, signal};
+use crate::channel::{self, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::host::idmap;
 use crate::host::lock::{self, Held};
 use crate::host::probe::Tree;
-use crate::link::{self, FromPayload};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
@@ -51,7 +51,7 @@ impl Map {
             (_, Some((outside, inside))) if !outside.is_empty() && !inside.is_empty() => {
                 Ok(Self::User(outside.to_owned(), inside.to_owned()))
             }
-            _ => Err(Error::new(format!("there is no id map '{text}'")).hint(
+            _ => Err(Error::new(format!("there is no id map '{text}'")).with_hint(
                 "write ids, root, owner, none, or a user of the host and one of the machine as 1001:1000",
             )),
         }
@@ -95,7 +95,7 @@ pub struct Ask<'a> {
 pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
     if !ask.target.is_absolute() || ask.target == Path::new("/") {
         return Err(Error::usage(format!("'{}' is no place inside the machine", ask.target.display()))
-            .hint("name an absolute path below '/'"));
+            .with_hint("name an absolute path below '/'"));
     }
     let source = std::fs::canonicalize(ask.source)
         .context(|| format!("cannot find bind source '{}'", ask.source.display()))?;
@@ -112,7 +112,7 @@ pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
             known.source.display(),
             known.target.display()
         ))
-        .hint(format!("remove it first: coracle unbind {} {}", ask.name, ask.target.display())));
+        .with_hint(format!("remove it first: coracle unbind {} {}", ask.name, ask.target.display())));
     }
     let tree = tree(ask, &record, &leader, &source)?;
     let workshop = record.id_base.map(|_| paths.machine(ask.name).join("root"));
@@ -143,7 +143,7 @@ fn warn_open(ask: &Ask<'_>, record: &Record, source: &Path) {
         return;
     }
     if let Err(error) = refuse_open(source) {
-        log::warn!("{error}: its setuid programs are the host's; {}", error.cure().unwrap_or_default());
+        log::warn!("{error}: its setuid programs are the host's; {}", error.hint().unwrap_or_default());
     }
 }
 
@@ -179,12 +179,12 @@ pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
     let mut list = binds::read(paths, name, pid)?;
     let at = list.iter().position(|known| known.target == target).ok_or_else(|| {
         Error::new(format!("nothing is bound on '{}' of machine '{name}'", target.display()))
-            .hint(format!("'coracle bind {name}' lists what is"))
+            .with_hint(format!("'coracle bind {name}' lists what is"))
     })?;
     let known = list.remove(at);
     if mount_at(pid, target).ok() != Some(known.mount) {
         return Err(Error::new(format!("the guest has mounted something else over '{}'", target.display()))
-            .hint("unmount that inside first"));
+            .with_hint("unmount that inside first"));
     }
     let enter = |namespace: &OwnedFd| {
         setns(namespace, CloneFlags::CLONE_NEWNS)
@@ -223,7 +223,7 @@ fn tree(ask: &Ask<'_>, record: &Record, leader: &OwnedFd, source: &Path) -> Resu
     if let Some(userns) = id_map(ask, record, leader, &place)? {
         mount::map_ids(tree.as_fd(), Depth::Tree, userns.as_fd())
             .context(|| format!("cannot map the ids of '{}': its file system refuses", source.display()))
-            .map_err(|error| error.hint("bind something on ext4, xfs, btrfs or tmpfs"))?;
+            .map_err(|error| error.with_hint("bind something on ext4, xfs, btrfs or tmpfs"))?;
     }
     let attributes = Attributes {
         read_only: ask.read_only,
@@ -256,7 +256,7 @@ fn id_map(ask: &Ask<'_>, record: &Record, leader: &OwnedFd, place: &OwnedFd) -> 
         Map::Root => single((stat.st_uid, stat.st_gid), (0, 0)),
         Map::Owner => {
             let owner = inside::look(record, leader, |tree| tree.owner(ask.target))
-                .map_err(|error| error.hint("make it first: its owner is who the source's becomes"))?;
+                .map_err(|error| error.with_hint("make it first: its owner is who the source's becomes"))?;
             single((stat.st_uid, stat.st_gid), owner)
         }
         Map::User(outside, inside) => {
@@ -286,7 +286,7 @@ fn mount_at(leader: u32, target: &Path) -> Result<u64> {
 
 /// Attaches by a child, and hears how that went.
 fn attach(ask: Attach) -> Result<()> {
-    let (ours, theirs) = link::pair()?;
+    let (ours, theirs) = channel::pair()?;
     match process::clone(0, None)? {
         Side::Child => {
             drop(ours);

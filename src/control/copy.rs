@@ -112,7 +112,7 @@ fn take(
         let directory = root
             .open_directory(ask.destination)
             .context(|| format!("cannot open directory '{}' of '{}'", ask.destination.display(), ask.name))
-            .map_err(|error| error.hint("make it first: the archive's entries are put into it"))?;
+            .map_err(|error| error.with_hint("make it first: the archive's entries are put into it"))?;
         let mut place = Place::new(directory, temporary, ids);
         wire.receive_all(&mut place, ALL_BITS, notes)?;
         return place.finish_into(ask.replace);
@@ -133,7 +133,7 @@ pub fn copy_from(paths: &Paths, ask: &Ask<'_>, progress: Progress<'_>) -> Result
     let is_archive = ask.destination == Path::new("-");
     if is_archive && rustix::termios::isatty(rustix::stdio::stdout()) {
         return Err(Error::usage("refusing to write a tar archive to a terminal")
-            .hint("send it to a file or a pipe, or name a destination"));
+            .with_hint("send it to a file or a pipe, or name a destination"));
     }
     let (ours, theirs) = Wire::pair()?;
     let _child = match process::clone(0, None)? {
@@ -223,7 +223,7 @@ fn open_source(root: &Root, path: &Path) -> Result<OwnedFd> {
 fn destination(root: &Root, path: &Path, source: &Path) -> Result<(OwnedFd, OsString)> {
     let nameless = |path: &Path| {
         Error::new(format!("'{}' has no name to be copied under", path.display()))
-            .hint("name a destination that does not exist yet")
+            .with_hint("name a destination that does not exist yet")
     };
     if path != source
         && let Ok(directory) = root.open_directory(path)
@@ -236,6 +236,6 @@ fn destination(root: &Root, path: &Path, source: &Path) -> Result<(OwnedFd, OsSt
     let directory = root
         .open_directory(parent)
         .context(|| format!("cannot open directory '{}'", parent.display()))
-        .map_err(|error| error.hint("make it first, or correct the destination"))?;
+        .map_err(|error| error.with_hint("make it first, or correct the destination"))?;
     Ok((directory, name.to_owned()))
 }

@@ -56,7 +56,11 @@ fn received() -> Result<Vec<std::net::TcpListener>> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
     let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
         (Some(pid), Some(count)) if u32::try_from(pid) == Ok(std::process::id()) && count > 0 => count,
-        _ => return Err(Error::new("systemd has passed no socket").hint("its units call this, nobody else")),
+        _ => {
+            return Err(
+                Error::new("systemd has passed no socket").with_hint("its units call this, nobody else")
+            );
+        }
     };
     let socket = |number| {
         let socket: std::net::TcpListener = descriptor::adopt(number)?.into();

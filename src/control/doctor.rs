@@ -1,4 +1,4 @@
-//! `coracle doctor`: what is wrong with this host, or with one machine, and the cure of each. It
+//! `coracle doctor`: what is wrong with this host, or with one machine, and the hint of each. It
 //! only looks. Called by `cli`; each file below knows one part of the host.
 
 mod cgroups;
@@ -50,23 +50,23 @@ pub struct Finding {
     /// What is so, in one line.
     pub what: String,
     /// What to do.
-    pub cure: String,
+    pub hint: String,
 }
 
 impl Finding {
     /// Something that keeps machines from running.
-    pub fn wrong(what: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { severity: Severity::Wrong, what: what.into(), cure: cure.into() }
+    pub fn wrong(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Wrong, what: what.into(), hint: hint.into() }
     }
 
     /// Something that will, or that weakens them.
-    pub fn risk(what: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { severity: Severity::Risk, ..Self::wrong(what, cure) }
+    pub fn risk(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Risk, ..Self::wrong(what, hint) }
     }
 
     /// Something worth knowing.
-    pub fn note(what: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { severity: Severity::Note, ..Self::wrong(what, cure) }
+    pub fn note(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, ..Self::wrong(what, hint) }
     }
 }
 

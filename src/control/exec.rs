@@ -4,10 +4,10 @@
 use super::relay::{self, Relay};
 use super::streams::Diverted;
 use super::{freezer, inside, running, signal};
+use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lsm;
 use crate::host::rlimits;
-use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::machine::init::Init;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -60,7 +60,7 @@ pub struct Ask<'a> {
 /// # Errors
 /// Why it was not executed, of kind [`Kind::Launch`].
 pub fn exec(paths: &Paths, ask: &Ask<'_>) -> Result<u8> {
-    prepare_and_enter(paths, ask).map_err(|error| error.kind_of(Kind::Launch))?.run()
+    prepare_and_enter(paths, ask).map_err(|error| error.with_kind(Kind::Launch))?.run()
 }
 
 /// Up to the moment in which the command runs.
@@ -162,7 +162,7 @@ fn enter(
     diverted: &mut Diverted,
 ) -> Result<(Child, Option<OwnedFd>)> {
     let steps = steps(exec)?;
-    let (ours, theirs) = link::pair()?;
+    let (ours, theirs) = channel::pair()?;
     let cgroup = leader_cgroup(record)?;
     take_oom_score(record);
     if exec.user_namespace {
@@ -208,9 +208,9 @@ fn meet(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Result<Optio
                 descriptor.iter().for_each(|theirs| relay::fit_window(theirs.as_fd()));
                 terminal = descriptor;
             }
-            Some((FromPayload::Reached(Sync::Ready), _)) => {
+            Some((FromPayload::Reached(SyncPoint::Ready), _)) => {
                 is_ready = true;
-                link.release(Sync::Ready)?;
+                link.release(SyncPoint::Ready)?;
             }
             Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
             Some(_) => return Err(Error::new("the child said something strange")),

@@ -48,7 +48,7 @@ pub(super) fn refuse_frozen(record: &Record) -> Result<()> {
     match &record.cgroup {
         Some(cgroup) if cgroup::is_frozen(&cgroup.join("payload")) => {
             Err(Error::new(format!("machine '{}' is frozen", record.name))
-                .hint(format!("let it go on first: coracle thaw {}", record.name)))
+                .with_hint(format!("let it go on first: coracle thaw {}", record.name)))
         }
         _ => Ok(()),
     }
@@ -58,6 +58,6 @@ pub(super) fn refuse_frozen(record: &Record) -> Result<()> {
 fn payload(record: &Record) -> Result<PathBuf> {
     record.cgroup.as_ref().map(|cgroup| cgroup.join("payload")).ok_or_else(|| {
         Error::new(format!("machine '{}' has no cgroup of its own", record.name))
-            .hint("a host without a unified cgroup hierarchy cannot freeze machines")
+            .with_hint("a host without a unified cgroup hierarchy cannot freeze machines")
     })
 }

@@ -37,7 +37,7 @@ pub(super) struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { text: error.to_string(), hint: error.cure().map(str::to_owned) }
+        Self { text: error.to_string(), hint: error.hint().map(str::to_owned) }
     }
 }
 
@@ -45,7 +45,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let error = Self::new(failure.text);
         match failure.hint {
-            Some(hint) => error.hint(hint),
+            Some(hint) => error.with_hint(hint),
             None => error,
         }
     }

@@ -34,7 +34,7 @@ pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<Differenc
     let record = running(paths, &machine.name)?;
     let unit = record.unit.ok_or_else(|| {
         Error::new(format!("machine '{}' runs in no unit of systemd", machine.name))
-            .hint("limits are kept by systemd: start it as a unit")
+            .with_hint("limits are kept by systemd: start it as a unit")
     })?;
     let differ = block_on(limits::differences(&unit, &machine.resources))??;
     if act == Act::Do && !differ.is_empty() {

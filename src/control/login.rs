@@ -23,7 +23,7 @@ pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<Ask<'a>> {
         look(paths, name, |tree| Ok(PROMPTS.iter().position(|prompt| tree.has(Path::new(prompt[0])))))?;
     let prompt = found.and_then(|at| PROMPTS.get(at)).ok_or_else(|| {
         Error::new(format!("machine '{name}' has no program to log in by"))
-            .hint(format!("open a shell without a password: coracle shell {name}"))
+            .with_hint(format!("open a shell without a password: coracle shell {name}"))
     })?;
     Ok(Ask {
         name,
@@ -50,7 +50,7 @@ pub fn as_session(paths: &Paths, ask: &mut Ask<'_>) -> Result<()> {
         look(paths, ask.name, |tree| Ok((tree.has(Path::new("/usr/bin/systemd-run")), tree.user(user)?)))?;
     if !has_systemd {
         return Err(Error::new(format!("machine '{}' has no systemd to make a session", ask.name))
-            .hint("open the shell without --session"));
+            .with_hint("open the shell without --session"));
     }
     let mut words: Vec<OsString> =
         ["/usr/bin/systemd-run", "--quiet", "--pty", "--wait", "--collect", "--service-type=exec"]

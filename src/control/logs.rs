@@ -235,8 +235,10 @@ fn find_boot(host: &Journal, name: &Name, wanted: &str) -> Result<String> {
         Ok(ControlFlow::Continue(()))
     })?;
     nth_boot(&boots, wanted).cloned().ok_or_else(|| {
-        Error::new(format!("boot '{wanted}' of machine '{name}' is not in the journal"))
-            .hint(format!("{} boots are; name one as 0 (the last), -1, -2, …, or by its id", boots.len()))
+        Error::new(format!("boot '{wanted}' of machine '{name}' is not in the journal")).with_hint(format!(
+            "{} boots are; name one as 0 (the last), -1, -2, …, or by its id",
+            boots.len()
+        ))
     })
 }
 

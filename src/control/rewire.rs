@@ -47,7 +47,7 @@ pub fn apply(paths: &Paths, machine: &Machine) -> Result<()> {
 /// Gives a running machine these ports and bounds. Its supervisor looks the host's resolver up anew.
 pub(super) fn call(paths: &Paths, name: &str, ports: &[Port], bounds: &Bounds) -> Result<()> {
     let mut stream = connect(paths, name).map_err(|error| {
-        error.hint("its supervisor is of an older version or is just starting; try again, or restart it")
+        error.with_hint("its supervisor is of an older version or is just starting; try again, or restart it")
     })?;
     let wires = json!({ "ports": ports, "bounds": bounds });
     varlink::call(&mut stream, "io.coracle.Machine.Rewire", &wires)?;

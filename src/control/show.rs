@@ -36,7 +36,7 @@ fn select(record: &Record, only: &[String]) -> Result<Properties> {
     let pick = |key: &String| match all.get(key) {
         Some(value) => Ok((key.clone(), value.clone())),
         None => Err(Error::usage(format!("there is no property '{key}'"))
-            .hint(format!("there are {}", all.keys().cloned().collect::<Vec<_>>().join(", ")))),
+            .with_hint(format!("there are {}", all.keys().cloned().collect::<Vec<_>>().join(", ")))),
     };
     Ok(Properties(only.iter().map(pick).collect::<Result<_>>()?))
 }
@@ -102,7 +102,7 @@ mod tests {
         assert!(text(&[]).contains("state=dead\n") && !text(&[]).contains("files="));
         let error = select(&record, &["nonsense".into()]).unwrap_err();
         assert_eq!(error.exit_status(), 2);
-        assert!(error.cure().unwrap().contains("machine-id"));
+        assert!(error.hint().unwrap().contains("machine-id"));
         assert_eq!(select(&record, &[]).unwrap().to_json()["name"], "web");
     }
 }

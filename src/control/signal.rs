@@ -65,7 +65,7 @@ pub fn terminate(paths: &Paths, names: &[Name]) -> Outcome {
             return Ok(());
         }
         Err(Error::new(format!("machine '{name}' does not end"))
-            .hint(format!("kill its supervisor: 'kill -9 {}'", record.supervisor)))
+            .with_hint(format!("kill its supervisor: 'kill -9 {}'", record.supervisor)))
     })
 }
 
@@ -107,8 +107,9 @@ fn supervisor(record: &Record) -> Result<OwnedFd> {
 
 /// A pidfd of PID 1: a child of the supervisor, or it is another process of the same id.
 pub(super) fn leader(record: &Record) -> Result<OwnedFd> {
-    let gone =
-        || Error::new(format!("machine '{}' has no PID 1 now", record.name)).hint("try again in a moment");
+    let gone = || {
+        Error::new(format!("machine '{}' has no PID 1 now", record.name)).with_hint("try again in a moment")
+    };
     let leader = record.leader.ok_or_else(gone)?;
     let pidfd = open_pidfd(leader).map_err(|_| gone())?;
     if parent(leader) == Some(record.supervisor) { Ok(pidfd) } else { Err(gone()) }
@@ -245,7 +246,7 @@ mod tests {
         record.write(&paths).unwrap();
         let failures = poweroff(&paths, std::slice::from_ref(&name)).unwrap_err();
         assert_eq!(failures[0].to_string(), "machine 'web' is not running");
-        assert!(failures[0].cure().unwrap().contains("coracle start web"));
+        assert!(failures[0].hint().unwrap().contains("coracle start web"));
         assert!(supervisor(&record).is_err());
         // Init is no child of this supervisor.
         let record = Record { leader: Some(1), ..record };

@@ -121,7 +121,7 @@ fn up(
                 "machine '{name}' runs already, outside the unit '{}'",
                 unit_of(name)
             ))
-            .hint(format!("stop it with 'coracle stop {name}' first")));
+            .with_hint(format!("stop it with 'coracle stop {name}' first")));
         }
         let machine = definition(name)?;
         if !generator::is_current(paths, &machine) {
@@ -168,7 +168,7 @@ fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Resul
             Some(record) => progress.show(name.as_str(), record.phase.as_str()),
             None => {
                 return Err(Error::new(format!("machine '{name}' stopped before its guest was up"))
-                    .hint(format!("see 'coracle status {name}' and 'coracle logs {name}'")));
+                    .with_hint(format!("see 'coracle status {name}' and 'coracle logs {name}'")));
             }
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -179,7 +179,7 @@ fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Resul
 fn late(name: &Name, record: &Record) -> Error {
     let waits = record.waits_for.as_ref().map_or_else(String::new, |unit| format!(": it waits for '{unit}'"));
     Error::new(format!("machine '{name}' is not up after boot.start-timeout{waits}"))
-        .hint(format!("see 'coracle logs {name}', or set a longer boot.start-timeout"))
+        .with_hint(format!("see 'coracle logs {name}', or set a longer boot.start-timeout"))
 }
 
 /// Runs the jobs of the units of `names`.
@@ -207,9 +207,9 @@ fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut
         .into_iter()
         .filter_map(|one| {
             let name = machine_of(&one.unit).to_owned();
-            one.result
-                .err()
-                .map(|error| error.hint(format!("see 'coracle status {name}' and 'coracle logs {name}'")))
+            one.result.err().map(|error| {
+                error.with_hint(format!("see 'coracle status {name}' and 'coracle logs {name}'"))
+            })
         })
         .collect();
     if failures.is_empty() { Ok(()) } else { Err(failures) }
@@ -244,7 +244,7 @@ fn needs_systemd() -> Result<()> {
         return Ok(());
     }
     Err(Error::new("PID 1 of this host is not systemd, so there are no units")
-        .hint("run the machine in the foreground: 'coracle run -b -M NAME'"))
+        .with_hint("run the machine in the foreground: 'coracle run -b -M NAME'"))
 }
 
 /// The failures of both.

@@ -163,7 +163,7 @@ impl Status {
         // A failure has what was said last in it.
         let said = self.unit.as_ref().filter(|unit| unit.failure.is_none() && !unit.status_text.is_empty());
         let said = said.map(|unit| unit.status_text.clone());
-        let cure = self.flight.as_ref().and_then(|flight| flight.cure.clone());
+        let hint = self.flight.as_ref().and_then(|flight| flight.hint.clone());
         let lived = self.flight.as_ref().and_then(|flight| {
             Some(format!("{}.{} s, {}", flight.lived? / 1000, flight.lived? % 1000 / 100, flight.step))
         });
@@ -175,7 +175,7 @@ impl Status {
         };
         let lines = [
             ("failure", failure),
-            ("cure", cure),
+            ("hint", hint),
             ("lived", lived),
             ("failed units", units.and_then(words)),
             ("says", said),

@@ -36,7 +36,7 @@ impl Diverted {
             let Ok(stat) = rustix::fs::fstat(stream) else { continue };
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 return Err(Error::new(format!("{name} is a directory of the host"))
-                    .hint("it would lead out of the machine; give a file, a pipe or /dev/null"));
+                    .with_hint("it would lead out of the machine; give a file, a pipe or /dev/null"));
             }
             if !is_harmless(&stat)
                 && let Err(error) = diverted.lead_over_us(number, way)

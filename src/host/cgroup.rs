@@ -45,7 +45,7 @@ pub fn open_of_process(pid: u32, payload: &Path) -> Result<OwnedFd> {
     let by_path = by_path.filter(|directory| members(directory).contains(&pid));
     let open = || open_below(rustix::fs::CWD, payload.as_os_str()).ok();
     by_path.or_else(|| find(open()?, pid)).ok_or_else(|| {
-        Error::new(format!("cannot find the cgroup of process {pid}")).hint("try again in a moment")
+        Error::new(format!("cannot find the cgroup of process {pid}")).with_hint("try again in a moment")
     })
 }
 
@@ -96,7 +96,7 @@ impl Cgroup {
     pub fn of_unit() -> Result<Self> {
         let current = current().ok_or_else(|| {
             Error::new("this process is in no cgroup of the unified hierarchy")
-                .hint("mount cgroup2, or boot the host with systemd.unified_cgroup_hierarchy=1")
+                .with_hint("mount cgroup2, or boot the host with systemd.unified_cgroup_hierarchy=1")
         })?;
         let is_free = current.file_name().is_some_and(|name| name == "supervisor");
         let directory = match current.parent() {

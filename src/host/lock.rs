@@ -74,7 +74,7 @@ fn wait_at(path: &Path, patience: Duration) -> Result<Held> {
             let holder =
                 holder(path).map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
             return Err(Error::new(format!("{holder} holds the lock '{}' for long", path.display()))
-                .hint("find out what that process waits for, or end it"));
+                .with_hint("find out what that process waits for, or end it"));
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -61,7 +61,7 @@ pub fn of_machine(security: &Security) -> Result<Option<Label>> {
         return Err(Error::new(format!(
             "cannot use the SELinux context '{context}': SELinux is not active on this host"
         ))
-        .hint("boot the host with security=selinux, or take security.selinux-* out of the definition"));
+        .with_hint("boot the host with security=selinux, or take security.selinux-* out of the definition"));
     }
     let of = |module: &Module, label: &str| {
         Some(Label { file: module.next, text: format!("{}{label}", module.verb) })
@@ -81,9 +81,9 @@ fn not_loaded(profile: &str) -> Error {
     let error = Error::new(format!("cannot use the AppArmor profile '{profile}'"));
     if has_apparmor() {
         Error::new("it is not loaded").context(error.to_string())
-            .hint("load it with apparmor_parser(8), as 'aa-status' lists them, or take security.apparmor-profile out")
+            .with_hint("load it with apparmor_parser(8), as 'aa-status' lists them, or take security.apparmor-profile out")
     } else {
-        Error::new("AppArmor is not active on this host").context(error.to_string()).hint(
+        Error::new("AppArmor is not active on this host").context(error.to_string()).with_hint(
             "boot the host with security=apparmor, or take security.apparmor-profile out of the definition",
         )
     }

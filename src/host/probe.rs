@@ -45,7 +45,7 @@ impl Tree {
     /// One that is not there or not a directory.
     pub fn open(path: &Path) -> Result<Self> {
         let root = Root::of_tree(path).map_err(|error| {
-            error.hint("make a root file system there first, for instance with mmdebstrap(1), or correct root.directory")
+            error.with_hint("make a root file system there first, for instance with mmdebstrap(1), or correct root.directory")
         })?;
         Ok(Self { root, mounted: Vec::new(), name: format!("'{}'", path.display()) })
     }
@@ -121,7 +121,7 @@ impl Tree {
         let exists = |path: &str| self.has_link(Path::new(path));
         let wrong = |what: &str| {
             Err(Error::new(format!("{} is no root file system: {what}", self.name))
-                .hint("name the directory that holds /usr and /etc of the guest"))
+                .with_hint("name the directory that holds /usr and /etc of the guest"))
         };
         if !["/usr", "/bin", SBIN_INIT].into_iter().any(exists) {
             return wrong("it has no /usr");
@@ -153,7 +153,7 @@ impl Tree {
                 self.name,
                 names.join(", ")
             ))
-            .hint("install an init system in the tree, or name a program with boot.init"));
+            .with_hint("install an init system in the tree, or name a program with boot.init"));
         };
         let built_for = init::architecture(&binary);
         built_for
@@ -269,7 +269,7 @@ impl Tree {
             },
             _ => {
                 return Err(Error::new(format!("there is no user '{wanted}' in {}", self.name))
-                    .hint("name a user of its /etc/passwd, or a number"));
+                    .with_hint("name a user of its /etc/passwd, or a number"));
             }
         };
         let home = if self.has_link(Path::new(&user.home)) { user.home.clone() } else { "/".into() };
@@ -290,7 +290,7 @@ impl Tree {
         let number = || wanted.parse().ok().filter(|gid| *gid != u32::MAX);
         group.lines().find_map(of).or_else(number).ok_or_else(|| {
             Error::new(format!("there is no group '{wanted}' in {}", self.name))
-                .hint("name a group of its /etc/group, or a number")
+                .with_hint("name a group of its /etc/group, or a number")
         })
     }
 
@@ -363,7 +363,7 @@ pub fn named_devices(security: &Security) -> Result<Vec<NamedDevice>> {
         let kind = data.file_type();
         if !kind.is_char_device() && !kind.is_block_device() {
             return Err(Error::new(format!("'{}' is not a device", path.display()))
-                .hint("security.devices names device nodes of the host"));
+                .with_hint("security.devices names device nodes of the host"));
         }
         let (major, minor) = (rustix::fs::major(data.rdev()), rustix::fs::minor(data.rdev()));
         let device = Device { block: kind.is_block_device(), major, minor };

@@ -18,7 +18,7 @@ impl Name {
     pub fn new(name: &str) -> Result<Self> {
         let wrong = |why: &str| {
             Err(Error::new(format!("invalid machine name {name:?}: {why}"))
-                .hint("use letters, digits, '-', '_' and single dots, at most 64 characters"))
+                .with_hint("use letters, digits, '-', '_' and single dots, at most 64 characters"))
         };
         if name.is_empty() {
             return wrong("it is empty");

@@ -64,7 +64,7 @@ impl Zone {
         let is_label = !name.starts_with('-') && !name.ends_with('-') && name.bytes().all(fits);
         if name.is_empty() || name.len() > INTERFACE_NAME_MAX - 3 || !is_label {
             return Err(Error::new(format!("{name:?} is not the name of a zone"))
-                .hint("use letters, digits and '-' inside, at most 12 characters"));
+                .with_hint("use letters, digits and '-' inside, at most 12 characters"));
         }
         Ok(Self(name.to_owned()))
     }
@@ -114,7 +114,7 @@ impl InterfaceName {
         let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
         let is_reserved = matches!(name, "." | ".." | "all" | "default");
         if name.len() > INTERFACE_NAME_MAX || !name.bytes().all(fits) || is_number || is_reserved {
-            return Err(Error::new(format!("{name:?} is not the name of an interface")).hint(
+            return Err(Error::new(format!("{name:?} is not the name of an interface")).with_hint(
                 "ip(8), 'ip link', lists the interfaces of the host; a name has at most 15 characters",
             ));
         }

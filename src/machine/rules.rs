@@ -15,7 +15,7 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
     if parts.root.directory == std::path::Path::new("/") {
         errors.push(
             Error::new("the root directory is '/', the host's own")
-                .hint("name a directory with a root file system of its own"),
+                .with_hint("name a directory with a root file system of its own"),
         );
     }
     if let Users::Fixed { base, count } = parts.users
@@ -24,23 +24,26 @@ pub fn broken(parts: &Parts) -> Vec<Error> {
         errors.push(Error::new(format!("user id range {base}:{count} does not fit 32 bits")));
     }
     if parts.ownership == Ownership::Map && parts.users == Users::Host {
-        errors
-            .push(Error::new("ownership 'map' needs a user namespace").hint("set users.private = \"pick\""));
+        errors.push(
+            Error::new("ownership 'map' needs a user namespace").with_hint("set users.private = \"pick\""),
+        );
     }
     if parts.security.nesting && matches!(parts.users, Users::Identity) {
         // In its procfs and sysfs without masks root inside would write as the host's root.
-        errors.push(Error::new("nesting needs user ids of its own").hint("set users.private = \"pick\""));
+        errors
+            .push(Error::new("nesting needs user ids of its own").with_hint("set users.private = \"pick\""));
     }
     let has_own_ids = matches!(parts.users, Users::Pick | Users::Fixed { .. });
     if parts.security.procfs == Procfs::Full && !has_own_ids {
         errors.push(
             Error::new("security.procfs = \"full\" needs user ids of its own")
-                .hint("set users.private = \"pick\""),
+                .with_hint("set users.private = \"pick\""),
         );
     }
     if parts.security.procfs == Procfs::Masked && parts.security.nesting {
         errors.push(
-            Error::new("nesting needs security.procfs = \"full\"").hint("set security.procfs = \"auto\""),
+            Error::new("nesting needs security.procfs = \"full\"")
+                .with_hint("set security.procfs = \"auto\""),
         );
     }
     if let Payload::Boot { .. } = parts.command.payload
@@ -86,14 +89,14 @@ fn connection(network: &Network) -> Vec<Error> {
         if given && mode != belongs {
             errors.push(
                 Error::new(format!("'network.{key}' means nothing in network mode '{}'", mode.as_str()))
-                    .hint(format!("set network.mode = \"{}\", or take it out", belongs.as_str())),
+                    .with_hint(format!("set network.mode = \"{}\", or take it out", belongs.as_str())),
             );
         }
     }
     if !network.further.is_empty() && !mode.makes_namespace() {
         errors.push(
             Error::new(format!("further interfaces have no place in network mode '{}'", mode.as_str()))
-                .hint("set network.mode to \"veth\", \"zone\", \"bridge\" or \"none\""),
+                .with_hint("set network.mode to \"veth\", \"zone\", \"bridge\" or \"none\""),
         );
     }
     let mut inside: Vec<&str> = Vec::new();
@@ -104,7 +107,7 @@ fn connection(network: &Network) -> Vec<Error> {
         if is_prefixed && name.len() > INTERFACE_NAME_MAX - 3 {
             errors.push(
                 Error::new(format!("with 'mv-' or 'iv-' in front '{name}' is too long for an interface"))
-                    .hint(format!("say what it is called inside, as \"{name}:lan0\"")),
+                    .with_hint(format!("say what it is called inside, as \"{name}:lan0\"")),
             );
         }
         if matches!(name, "lo" | "host0") || (!is_prefixed && inside.contains(&name)) {
@@ -122,7 +125,7 @@ fn ports(network: &Network) -> Vec<Error> {
     if !ports.is_empty() && !network.mode.has_addresses() {
         errors.push(
             Error::new("ports are forwarded to a machine with a link of its own only")
-                .hint("set network.mode = \"veth\" or \"zone\", or take the ports out"),
+                .with_hint("set network.mode = \"veth\" or \"zone\", or take the ports out"),
         );
     }
     if ports.iter().map(Port::count).sum::<usize>() > MOST_PORTS {
@@ -131,7 +134,7 @@ fn ports(network: &Network) -> Vec<Error> {
     for port in network.on_demand.iter().filter(|port| port.protocol != Protocol::Tcp) {
         errors.push(
             Error::new(format!("datagrams start no machine: '{port}' is in 'network.on-demand'"))
-                .hint("write it into network.ports"),
+                .with_hint("write it into network.ports"),
         );
     }
     for (at, port) in ports.iter().enumerate() {
@@ -158,14 +161,14 @@ fn bounds(network: &Network) -> Vec<Error> {
                 "only a machine with a link of its own is bound by network.egress, network.rate-* and \
                  network.connections-max",
             )
-            .hint("set network.mode = \"veth\", or take them out"),
+            .with_hint("set network.mode = \"veth\", or take them out"),
         );
     }
     let says = |one| network.egress.contains(&one);
     if says(Destination::Zone) && network.mode != Mode::Zone {
         errors.push(
             Error::new("network.egress names the zone of a machine that is in none")
-                .hint("write \"none\", or networks as \"10.0.0.0/8\""),
+                .with_hint("write \"none\", or networks as \"10.0.0.0/8\""),
         );
     }
     if network.egress.len() > MOST_NETWORKS {
@@ -179,7 +182,7 @@ fn unknown_options(options: &str) -> Option<Error> {
     let key = |option: &str| option.split('=').next().unwrap_or_default().trim().to_owned();
     let known = |key: &str| TMPFS_OPTIONS.contains(&key) || TMPFS_ATTRIBUTES.contains(&key);
     let unknown = options.split(',').map(key).find(|key| !key.is_empty() && !known(key))?;
-    Some(Error::new(format!("a tmpfs has no option '{unknown}'")).hint(format!(
+    Some(Error::new(format!("a tmpfs has no option '{unknown}'")).with_hint(format!(
         "there are {} and {}",
         TMPFS_OPTIONS.join(", "),
         TMPFS_ATTRIBUTES.join(", ")

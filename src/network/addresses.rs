@@ -134,7 +134,7 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
         .find(free)
         .ok_or_else(|| {
             Error::new(format!("no free addresses for '{machine}': all of {POOL}/{POOL_LENGTH} is in use"))
-                .hint("take the route or address that covers it off the host, or set network.mode = \"host\" or \"none\"")
+                .with_hint("take the route or address that covers it off the host, or set network.mode = \"host\" or \"none\"")
         })?;
     Ok(of_slot(machine, host_id, slot))
 }
@@ -295,7 +295,7 @@ mod tests {
     fn a_full_pool_is_an_error_with_a_cure() {
         let error = plan(&name("web"), &ID, &[prefix("10.177.0.0", 16)]).unwrap_err();
         assert!(error.to_string().contains("10.177.0.0/16"), "{error}");
-        assert!(error.cure().is_some());
+        assert!(error.hint().is_some());
     }
 
     #[test]

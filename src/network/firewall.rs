@@ -287,7 +287,7 @@ fn gone(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
 }
 
 fn without(error: Error) -> Error {
-    error.hint(
+    error.with_hint(
         "the kernel needs nftables with NAT for the inet family (CONFIG_NF_TABLES_INET, CONFIG_NFT_MASQ)",
     )
 }

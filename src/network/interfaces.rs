@@ -132,7 +132,7 @@ pub async fn check(wires: &[Wire]) -> Result<()> {
         match (wire.kind, there) {
             (FurtherKind::Veth, Some(link)) if !is_ours(wire, &link) => {
                 return Err(Error::new(format!("interface '{name}' exists, and is not the machine's"))
-                    .hint(format!("call it otherwise, or remove it with 'ip link delete {name}'")));
+                    .with_hint(format!("call it otherwise, or remove it with 'ip link delete {name}'")));
             }
             (FurtherKind::Moved, Some(link)) if link.header.index == LOOPBACK => {
                 return Err(Error::new("the host's loopback interface stays with the host"));
@@ -140,7 +140,7 @@ pub async fn check(wires: &[Wire]) -> Result<()> {
             (FurtherKind::Veth, _) | (_, Some(_)) => {}
             (_, None) => {
                 return Err(Error::new(format!("the host has no interface '{name}'"))
-                    .hint("'ip link' lists those it has"));
+                    .with_hint("'ip link' lists those it has"));
             }
         }
     }
@@ -243,7 +243,7 @@ async fn lay(host: &Handle, wire: &Wire, guest_netns: BorrowedFd<'_>) -> Result<
         let lacks = errno(&error) == Some(Errno::OPNOTSUPP);
         let error = failure(error).context(format!("cannot make an {word} on '{}'", wire.host));
         if lacks {
-            error.hint(format!("the kernel has no {word} (CONFIG_{})", word.to_uppercase()))
+            error.with_hint(format!("the kernel has no {word} (CONFIG_{})", word.to_uppercase()))
         } else {
             error
         }

@@ -34,7 +34,7 @@ pub fn refuse_listening(paths: &Paths, ports: &[Port]) -> Result<()> {
                 "cannot forward '{port}': {who} has port {}/{protocol} of {}",
                 socket.port, socket.address
             ))
-            .hint("stop it, or forward another port or one of another address"));
+            .with_hint("stop it, or forward another port or one of another address"));
         }
     }
     Ok(())

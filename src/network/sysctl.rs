@@ -111,5 +111,5 @@ fn is(file: &Path, value: &str) -> bool {
 fn set(file: &Path, value: &str) -> Result<()> {
     std::fs::write(file, value)
         .context(|| format!("cannot set '{}' to {value}", file.display()))
-        .map_err(|error| error.hint("set it on the host with sysctl(8)"))
+        .map_err(|error| error.with_hint("set it on the host with sysctl(8)"))
 }

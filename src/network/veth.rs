@@ -245,7 +245,7 @@ async fn remove_left_over(handle: &Handle, plan: &Plan) -> Result<()> {
             "interface '{name}' exists and is not of machine '{}'",
             plan.machine
         ))
-        .hint(format!("stop what made it, or remove it with 'ip link delete {name}'")));
+        .with_hint(format!("stop what made it, or remove it with 'ip link delete {name}'")));
     }
     log::debug!("removing '{name}', left over by an earlier run");
     remove_with(handle, name).await

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Directories that users of a host need: closing them is not a cure.
+/// Directories that users of a host need: closing them is not a hint.
 const PUBLIC: [&str; 12] =
     ["/", "/etc", "/home", "/media", "/mnt", "/opt", "/run", "/srv", "/tmp", "/usr", "/var", "/var/tmp"];
 
@@ -26,7 +26,7 @@ pub fn refuse_open(tree: &Path) -> Result<()> {
         None => "move the tree below a directory of mode 0700, for example /var/lib/machines".to_owned(),
     };
     Err(Error::new(format!("the tree '{}' can be reached by every user of this host", tree.display()))
-        .hint(hint))
+        .with_hint(hint))
 }
 
 /// Returns whether users of the host can reach a directory: "others" may search every directory above it. The mode

@@ -5,8 +5,8 @@
 use super::mounts;
 use super::places::Places;
 use super::{check, die_with_supervisor, fail};
+use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Result};
-use crate::link::{ChildEnd, FromPayload};
 use crate::sys::mount::{self, Depth};
 use crate::sys::process;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -82,7 +82,11 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
         process::make_files_as(0)?;
     }
     let place = mounts::open_target(&places, &ask.target).map_err(|error| {
-        if ask.make_target == MakeTarget::No { error.hint("make it first, or give --mkdir") } else { error }
+        if ask.make_target == MakeTarget::No {
+            error.with_hint("make it first, or give --mkdir")
+        } else {
+            error
+        }
     })?;
     let Some(workshop) = &ask.workshop else {
         return check("cannot attach the mount", mount::attach(ask.tree.as_fd(), place.as_fd()));

@@ -89,7 +89,7 @@ impl Builder {
             BuildStep::Node { path, device, mode } => {
                 nodes::device(self.places()?, path, *device, *mode, owner)
             }
-            BuildStep::Link { path, to } => nodes::link(self.places()?, path, to, owner),
+            BuildStep::Symlink { path, to } => nodes::link(self.places()?, path, to, owner),
             BuildStep::Bind { .. } => {
                 let userns = self.place.id_map.as_ref().map(AsFd::as_fd);
                 mounts::bind(self.places.as_mut().ok_or_else(no_root)?, step, userns, owner)

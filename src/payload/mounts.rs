@@ -84,7 +84,7 @@ fn make_directory(places: &Places, path: &Path, owner: u32) -> Result<()> {
         Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(rustix::io::Errno::ROFS) => Err(Error::new("read-only file system")
             .context(format!("cannot make mount point '{}' in the tree", path.display()))
-            .hint("make that directory in the tree, or mount its file system read-write once")),
+            .with_hint("make that directory in the tree, or mount its file system read-write once")),
         Err(errno) => {
             Err(errno).context(|| format!("cannot make mount point '{}' in the tree", path.display()))
         }
@@ -104,7 +104,7 @@ fn open_parent(places: &Places, path: &Path) -> Result<OwnedFd> {
     places.open_as(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
         let error = Error::from(error).context(format!("cannot open '{}' in the tree", parent.display()));
         match places.open(parent).and_then(|link| read_link(&link)) {
-            Ok(to) => error.hint(format!(
+            Ok(to) => error.with_hint(format!(
                 "'{}' is a link to '{to}', and links of a tree are followed inside of it: name the place itself",
                 parent.display()
             )),
@@ -149,7 +149,7 @@ fn existing(places: &Places, target: &Path) -> Result<Option<(OwnedFd, FileType)
             target.display(),
             read_link(&place).unwrap_or_default()
         ))
-        .hint("name the place itself inside the tree, or remove the link")),
+        .with_hint("name the place itself inside the tree, or remove the link")),
         kind => Ok(Some((place, kind))),
     }
 }
@@ -168,7 +168,7 @@ pub fn new(
     let place = if is_link && MAY_BE_LINKS.iter().any(|point| Path::new(point) == target) {
         places.open_as(target, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
             let error = Error::from(error).context(format!("cannot follow the link '{}'", target.display()));
-            error.hint("make the directory in the tree that it leads to, or remove the link")
+            error.with_hint("make the directory in the tree that it leads to, or remove the link")
         })?
     } else if let Some((place, _)) = existing(places, target)? {
         place
@@ -205,7 +205,7 @@ pub fn bind(places: &mut Places, step: &BuildStep, userns: Option<BorrowedFd<'_>
     let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), *depth))?;
     if *map_ids && let Some(userns) = userns {
         check("cannot map ids: its file system refuses", mount::map_ids(tree.as_fd(), *depth, userns))
-            .map_err(|error| error.hint("set map-ids = false for this mount (:noidmap)"))?;
+            .map_err(|error| error.with_hint("set map-ids = false for this mount (:noidmap)"))?;
     }
     // Inside the tree only the upper mount changes, so that parts below can differ.
     let restricted = if matches!(source, Source::Host(_)) { *depth } else { Depth::One };

@@ -1,8 +1,8 @@
 //! PID 1's own steps: what a process sets for itself before it becomes the payload.
 
 use super::{check, limits, stub};
+use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
-use crate::link::{ChildEnd, FromPayload};
 use crate::plan::step::LeadStep;
 use crate::sys::{descriptor, filter, mount, process, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -111,7 +111,7 @@ impl Session {
         let name = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         Err(Error::from(error)
             .context(format!("cannot execute '{name}'"))
-            .hint("the program, or the interpreter it needs, is not in the tree; name one that is"))
+            .with_hint("the program, or the interpreter it needs, is not in the tree; name one that is"))
     }
 
     /// A tree whose program is a link to `/proc/self/exe` would execute the host's binary and could
@@ -123,7 +123,7 @@ impl Session {
         let theirs = std::fs::metadata(program).map(|data| (data.dev(), data.ino()));
         if self.ourselves.is_some() && self.ourselves == theirs.ok() {
             return Err(Error::new(format!("'{}' is the host's own program", program.display()))
-                .hint("the tree's program is a link to /proc/self/exe; do not trust this tree"));
+                .with_hint("the tree's program is a link to /proc/self/exe; do not trust this tree"));
         }
         Ok(())
     }
@@ -143,7 +143,7 @@ fn new_terminal(link: &ChildEnd) -> Result<()> {
     let stat = rustix::fs::fstatfs(&ours).context(|| "cannot look at the pty")?;
     if stat.f_type != DEVPTS {
         return Err(Error::new("the machine's /dev/pts is no devpts")
-            .hint("the guest has mounted something else there; use -T for no terminal"));
+            .with_hint("the guest has mounted something else there; use -T for no terminal"));
     }
     rustix::pty::unlockpt(&ours).context(|| "cannot unlock the pty")?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;

@@ -72,19 +72,19 @@ pub fn no_idmap(directory: &Path, path: &Path, mounted: BorrowedFd<'_>, error: s
                 "cannot map the ids of the mount at '{}': {kind} (type {magic:#x}) refuses",
                 place.display()
             ))
-            .hint(format!("unmount it: umount '{}'", place.display()));
+            .with_hint(format!("unmount it: umount '{}'", place.display()));
     }
     if error.raw_os_error() == Some(libc::EPERM) {
         return Error::from(error)
             .context(format!("cannot map the ids of '{}': it was mounted by another user namespace", directory.display()))
-            .hint(
+            .with_hint(
                 "this host is a machine itself: mount a tmpfs in it for the tree, or run the tree without a user \
                  namespace of its own (users.private = \"no\", --private-users=no)",
             );
     }
     Error::from(error)
         .context(format!("cannot map the ids of '{}': {kind} (type {magic:#x}) refuses", directory.display()))
-        .hint(
+        .with_hint(
             "move the tree to ext4, xfs or btrfs, or run it without a user namespace (users.private = \"no\", \
              --private-users=no)",
         )

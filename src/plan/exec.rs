@@ -3,8 +3,8 @@
 
 use super::step::{Label, LeadStep, ResourceLimit};
 use super::{User, filter, identity};
+use crate::channel::SyncPoint;
 use crate::error::Result;
-use crate::link::Sync;
 use std::ffi::{CString, OsString};
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
     if exec.no_new_privileges {
         steps.push(LeadStep::NoNewPrivileges);
     }
-    steps.extend([LeadStep::Meet(Sync::Ready), LeadStep::CleanSlate]);
+    steps.extend([LeadStep::Meet(SyncPoint::Ready), LeadStep::CleanSlate]);
     if exec.user_namespace {
         steps.push(filter);
     }

@@ -133,7 +133,7 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
     steps.extend(["/dev/net", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/char"].map(directory));
     for (name, major, minor) in DEVICES {
         steps.push(node(format!("/dev/{name}"), Device { block: false, major, minor }, 0o666));
-        steps.push(BuildStep::Link {
+        steps.push(BuildStep::Symlink {
             path: format!("/dev/char/{major}:{minor}").into(),
             to: format!("../{name}").into(),
         });
@@ -155,7 +155,7 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
         ("stderr", "/proc/self/fd/2"),
         ("core", "/proc/kcore"),
     ] {
-        steps.push(BuildStep::Link { path: format!("/dev/{path}").into(), to: to.into() });
+        steps.push(BuildStep::Symlink { path: format!("/dev/{path}").into(), to: to.into() });
     }
     let ptys = machine.resources.ptys_max.unwrap_or(MOST_PTYS);
     steps.push(BuildStep::Mount {

@@ -1,7 +1,7 @@
 //! The steps a machine is made in, as data. `describe` is the debug log, the `--dry-run` output
 //! and the context of an error at once.
 
-use crate::link::Sync;
+use crate::channel::SyncPoint;
 use crate::sys::filter::Instruction;
 use crate::sys::mount::{Attributes, Depth};
 use std::ffi::{CString, OsString};
@@ -17,7 +17,7 @@ pub enum HostStep {
     /// Clones the machine's PID 1 into its namespaces and its cgroup.
     Clone,
     /// Waits for the child at a meeting.
-    Await(Sync),
+    Await(SyncPoint),
     /// Writes the id maps of the user namespace.
     MapIds,
     /// Clones the builder, which makes the file system tree.
@@ -31,7 +31,7 @@ pub enum HostStep {
     /// Waits until the builder is done.
     Built,
     /// Lets the child go on from a meeting.
-    Release(Sync),
+    Release(SyncPoint),
     /// Waits until the child has executed the payload.
     Executed,
 }
@@ -180,7 +180,7 @@ pub enum BuildStep {
         mode: u32,
     },
     /// Makes a symbolic link.
-    Link {
+    Symlink {
         /// Where.
         path: PathBuf,
         /// To what.
@@ -278,7 +278,7 @@ impl BuildStep {
             Self::Node { path, device, mode } => {
                 format!("make device '{}' {}:{} {mode:03o}", path.display(), device.major, device.minor)
             }
-            Self::Link { path, to } => format!("link '{}' to '{}'", path.display(), to.display()),
+            Self::Symlink { path, to } => format!("link '{}' to '{}'", path.display(), to.display()),
             Self::Bind { source, target, attributes, map_ids, .. } => {
                 let source = match source {
                     Source::Host(path) => format!("host's '{}'", path.display()),
@@ -342,7 +342,7 @@ pub struct ResourceLimit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeadStep {
     /// Meets the supervisor.
-    Meet(Sync),
+    Meet(SyncPoint),
     /// Joins all namespaces of a running machine.
     Join {
         /// Whether it has a time namespace of its own.

@@ -186,7 +186,7 @@ fn check_sources(machine: &Machine) -> Result<()> {
         None => Ok(()),
         Some((source, mount, error)) => Err(Error::from(error)
             .context(format!("cannot bind '{}' on '{}'", source.display(), mount.target.display()))
-            .hint("make it on the host first, or take the mount out of the definition")),
+            .with_hint("make it on the host first, or take the mount out of the definition")),
     }
 }
 
@@ -198,7 +198,7 @@ fn check_access(machine: &Machine, keep: Keep) -> Result<()> {
             (Err(error), Keep::WhileRunning) => {
                 log::warn!(
                     "{error}: its setuid programs are the host's; {}",
-                    error.cure().unwrap_or_default()
+                    error.hint().unwrap_or_default()
                 );
             }
             (Ok(()), _) => {}

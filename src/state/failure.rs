@@ -28,8 +28,8 @@ pub struct Flight {
     pub step: String,
     /// The cause.
     pub cause: String,
-    /// The cure, where known.
-    pub cure: Option<String>,
+    /// The hint, where known.
+    pub hint: Option<String>,
     /// The exit status of PID 1.
     pub exit_status: Option<u8>,
     /// The signal that killed it.
@@ -72,7 +72,7 @@ impl Flight {
             |all: &[String]| all.iter().skip(all.len().saturating_sub(LINES)).map(|text| cut(text)).collect();
         Self {
             cause: self.cause.chars().take(4 * LONGEST).collect(),
-            cure: self.cure.as_ref().map(|cure| cure.chars().take(4 * LONGEST).collect()),
+            hint: self.hint.as_ref().map(|hint| hint.chars().take(4 * LONGEST).collect()),
             console: last(&self.console),
             failed_units: last(&self.failed_units),
             ..self.clone()

@@ -59,7 +59,7 @@ pub fn choose(paths: &Paths, name: &Name, keep: Keep, count: u32) -> Result<u32>
             return Ok(base);
         }
     }
-    Err(Error::new(format!("no range of {count} user ids is free for machine '{name}'")).hint(format!(
+    Err(Error::new(format!("no range of {count} user ids is free for machine '{name}'")).with_hint(format!(
         "free ranges in /etc/subuid and /etc/subgid, or records of machines that are gone in '{}'; inside of a machine \
          there are those of its own range, more with security.nesting = true",
         directory(paths).display()
@@ -99,7 +99,7 @@ pub fn adopt(paths: &Paths, name: &Name, base: u32, keep: Keep, count: u32) -> R
 /// The error for a tree whose owners are in a range that its machine cannot have.
 pub fn shifted(base: u32, why: &str) -> Error {
     let last = u64::from(base) + u64::from(RANGE_SIZE) - 1;
-    Error::new(format!("the files of the tree have owners in the range of user ids {base} to {last}, {why}")).hint(
+    Error::new(format!("the files of the tree have owners in the range of user ids {base} to {last}, {why}")).with_hint(
         format!(
             "to take this range all the same, set users.private = \"{base}\" and users.ownership = \"off\"; otherwise give \
              the files the owners from 0 on"
@@ -139,7 +139,7 @@ pub fn lock(paths: &Paths, base: u32) -> Result<Lock> {
 
 fn in_use(base: u32) -> Error {
     Error::new(format!("the range of user ids from {base} on is in use"))
-        .hint("another container runs with it: stop that one, or give the machine another range")
+        .with_hint("another container runs with it: stop that one, or give the machine another range")
 }
 
 /// The file that records the range from `base` on.
@@ -307,7 +307,7 @@ mod tests {
             "{error}"
         );
         assert!(
-            error.cure().unwrap().contains("users.private = \"2058485760\" and users.ownership = \"off\"")
+            error.hint().unwrap().contains("users.private = \"2058485760\" and users.ownership = \"off\"")
         );
         let held = lock(&paths, base).unwrap();
         assert!(adopt("web", Keep::Recorded).unwrap_err().to_string().contains("another container"));
@@ -324,7 +324,7 @@ mod tests {
         std::fs::create_dir_all(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/subuid"), "all:100000:4000000000\n").unwrap();
         let error = choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap_err();
-        assert!(error.cure().unwrap().contains("/etc/subuid"));
+        assert!(error.hint().unwrap().contains("/etc/subuid"));
         assert_eq!(records(&paths).count(), 0);
     }
 }

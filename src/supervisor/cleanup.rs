@@ -25,7 +25,7 @@ pub fn after(paths: &Paths, name: &Name) -> Result<()> {
     match Record::read(paths, name) {
         Ok(Some(record)) if record.is_alive() && record.supervisor != std::process::id() => {
             Err(Error::new(format!("machine '{name}' runs (supervisor: process {})", record.supervisor))
-                .hint(format!("stop it first: coracle stop {name}")))
+                .with_hint(format!("stop it first: coracle stop {name}")))
         }
         Ok(Some(record)) => {
             undo(paths, &record);

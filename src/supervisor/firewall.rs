@@ -43,7 +43,7 @@ fn refuse_contended(paths: &Paths, own: &str, member: &firewall::Member) -> Resu
     match others.into_iter().find(clashes) {
         None => Ok(()),
         Some(other) => Err(Error::new(format!("machine '{}' has taken the address meanwhile", other.name))
-            .kind_of(Kind::Contended)),
+            .with_kind(Kind::Contended)),
     }
 }
 
@@ -58,7 +58,7 @@ fn refuse_taken(paths: &Paths, own: &str, wanted: &[Port]) -> Result<Vec<Record>
             Some((held, port)) if other.is_alive() => {
                 let error =
                     Error::new(format!("cannot forward '{port}': machine '{}' has '{held}'", other.name));
-                return Err(error.hint("stop that machine, or forward another port"));
+                return Err(error.with_hint("stop that machine, or forward another port"));
             }
             Some(_) => dead.push(other),
             None => {}

@@ -23,7 +23,7 @@ pub fn launch_failed(paths: &Paths, name: &Name, error: &Error) {
             time: now(),
             step: "set up".into(),
             cause: error.to_string(),
-            cure: error.cure().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
             ..Flight::default()
         },
     );
@@ -38,7 +38,7 @@ pub fn guest_failed(terms: &Terms, ending: Ending, why: &str, console: Vec<Strin
         lived: Some(time.saturating_sub(terms.record.started) / 1000),
         step: terms.record.phase.as_str().into(),
         cause: why.to_owned(),
-        cure: Some(cure(ending, &name)),
+        hint: Some(hint(ending, &name)),
         exit_status: if let Ending::Exited(status) = ending { Some(status) } else { None },
         signal: if let Ending::Killed(signal) = ending { Some(signal) } else { None },
         out_of_memory: ending == Ending::OutOfMemory,
@@ -71,7 +71,7 @@ pub fn came_late(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> 
             Some(unit) => format!("it was not up in time, and was stopped: it waited for '{unit}'"),
             None => "it was not up in time, and was stopped".into(),
         },
-        cure: Some(format!(
+        hint: Some(format!(
             "see what it waited for below and in 'coracle logs {name}'; where nobody waits for it to be up, \
              set boot.wait = \"running\""
         )),
@@ -101,7 +101,7 @@ fn now() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn cure(ending: Ending, name: &Name) -> String {
+fn hint(ending: Ending, name: &Name) -> String {
     match ending {
         Ending::OutOfMemory => "give it more with resources.memory-max, or have less run in it".into(),
         Ending::Killed(libc::SIGSYS) => {

@@ -8,11 +8,11 @@ mod record;
 
 use super::handover::{Descriptors, Kept, Link, Running, Terms};
 use super::{cleanup, firewall, idmap, registration, reserve, responder, underway};
+use crate::channel::ParentEnd;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup;
 use crate::host::cgroup::Cgroup;
 use crate::host::systemd::machined::{Outcome, Previous};
-use crate::link::ParentEnd;
 use crate::machine::{Machine, Register};
 use crate::network::dhcp::Lease;
 use crate::network::hosts_file::Hosts;
@@ -98,12 +98,12 @@ struct Launch<'a> {
 /// Makes the machine; when it returns, the payload runs.
 ///
 /// # Errors
-/// The step that failed, with cause and cure; everything done before is undone.
+/// The step that failed, with cause and hint; everything done before is undone.
 pub fn launch(ask: Ask<'_>) -> Result<Running> {
     let plan = ask.plan;
     let of_launch = |error: Error| {
         let contended = error.kind() == Kind::Contended;
-        if contended { error } else { error.kind_of(Kind::Launch) }
+        if contended { error } else { error.with_kind(Kind::Launch) }
     };
     let mut launch = Launch::new(ask).map_err(of_launch)?;
     for step in &plan.host {
@@ -243,7 +243,7 @@ impl<'a> Launch<'a> {
             Outcome::Registered => self.record.registered = true,
             Outcome::Absent(why) if self.ask.machine.register == Register::Yes => {
                 return Err(Error::new(format!("cannot register with machined: {why}"))
-                    .hint("install systemd-container, or run with --register=no"));
+                    .with_hint("install systemd-container, or run with --register=no"));
             }
             Outcome::Absent(why) => log::info!("not registered with machined: {why}"),
         }

@@ -27,12 +27,12 @@ pub fn refuse_running(paths: &Paths, name: &Name) -> Result<()> {
 /// A chroot, or missing rights.
 pub fn refuse_chroot() -> Result<()> {
     match crate::sys::mount::is_chroot() {
-        Ok(true) => Err(Error::new("this process runs in a chroot, which a machine could leave").hint(
+        Ok(true) => Err(Error::new("this process runs in a chroot, which a machine could leave").with_hint(
             "run coracle outside of the chroot, or make the directory the root of a mount namespace (pivot_root(8))",
         )),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Error::from(error)
             .context("cannot join mount namespaces, which creating a machine requires")
-            .hint("a container needs CAP_SYS_ADMIN and no system-call filter for that (--privileged)")),
+            .with_hint("a container needs CAP_SYS_ADMIN and no system-call filter for that (--privileged)")),
         _ => Ok(()),
     }
 }
@@ -40,7 +40,7 @@ pub fn refuse_chroot() -> Result<()> {
 fn runs(name: &Name, supervisor: Option<u32>) -> Error {
     let who = supervisor.map_or_else(String::new, |pid| format!(" (supervisor: process {pid})"));
     Error::new(format!("machine '{name}' runs already{who}"))
-        .hint(format!("stop it with 'coracle stop {name}', or give this one another name"))
+        .with_hint(format!("stop it with 'coracle stop {name}', or give this one another name"))
 }
 
 /// Takes the name. What an earlier run of the same machine left over is cleaned up first.
@@ -74,7 +74,7 @@ pub fn address_file(paths: &Paths, address: Ipv4Addr) -> PathBuf {
 /// Another machine that has just taken them, of kind [`Kind::Contended`].
 pub fn address(paths: &Paths, address: Ipv4Addr) -> Result<Lock> {
     lock::take(&address_file(paths, address))?.ok_or_else(|| {
-        Error::new(format!("another machine has taken {address} meanwhile")).kind_of(Kind::Contended)
+        Error::new(format!("another machine has taken {address} meanwhile")).with_kind(Kind::Contended)
     })
 }
 
@@ -96,6 +96,6 @@ pub fn root(paths: &Paths, name: &Name, directory: &Path, identity: (u64, u64)) 
         let user =
             user.map_or_else(|| "another program".to_owned(), |record| format!("machine '{}'", record.name));
         Error::new(format!("root directory '{}' is in use by {user}", directory.display()))
-            .hint("two systems on one root destroy it; stop that one, or copy the tree")
+            .with_hint("two systems on one root destroy it; stop that one, or copy the tree")
     })
 }

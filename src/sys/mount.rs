@@ -147,10 +147,10 @@ pub fn new_file_system(kind: &str, options: &[(&str, &str)], attributes: Attribu
     configure().map_err(|errno| {
         let error = Error::from(errno).context(format!("cannot make file system '{kind}'"));
         match kernel_messages(context.as_fd()) {
-            Some(messages) if messages.contains("too revealing") => error.hint(format!(
+            Some(messages) if messages.contains("too revealing") => error.with_hint(format!(
                 "the kernel says: {messages}; where this host is a machine itself, set security.nesting = true for it"
             )),
-            Some(messages) => error.hint(format!("the kernel says: {messages}")),
+            Some(messages) => error.with_hint(format!("the kernel says: {messages}")),
             None => error,
         }
     })

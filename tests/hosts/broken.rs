@@ -1,4 +1,4 @@
-//! Twelve kinds of broken input: each is refused with the step or the cause and the cure, and the host is as it
+//! Twelve kinds of broken input: each is refused with the step or the cause and the hint, and the host is as it
 //! was before.
 
 use crate::support::{Host, LONG, Snapshot};
@@ -41,7 +41,7 @@ impl Bench {
         self.before.assert_same(&self.host);
     }
 
-    /// Asserts that `doctor` names the same causes and cures, in one screen of a small terminal.
+    /// Asserts that `doctor` names the same causes and hints, in one screen of a small terminal.
     #[track_caller]
     fn is_diagnosed(&self, name: &str, said: &[&str]) {
         let out = self.host.exec(&["coracle", "doctor", name]);
@@ -50,7 +50,7 @@ impl Bench {
         assert!(lines <= 24, "{lines} lines of 80 columns: {out}");
         for said in said {
             // The problems of a file are shown as 'check' shows them, each with its own hint.
-            let is_said = out.stdout.contains(&said.replace("hint: ", "cure: ")) || out.stdout.contains(said);
+            let is_said = out.stdout.contains(&said.replace("hint: ", "hint: ")) || out.stdout.contains(said);
             assert!(is_said, "not diagnosed: {said}\n{out}");
         }
     }
@@ -117,9 +117,9 @@ fn a_root_in_use_twice() {
     );
     bench.before = Snapshot::take(host);
     let in_use = format!("root directory '{TREE}' is in use by machine 'busybox'");
-    let cure = "hint: two systems on one root destroy it; stop that one, or copy the tree";
-    bench.refuses(&at(TREE), &[&in_use, cure]);
-    bench.refuses_run(&["-M", "other", "-D", TREE, "true"], &[&in_use, cure]);
+    let hint = "hint: two systems on one root destroy it; stop that one, or copy the tree";
+    bench.refuses(&at(TREE), &[&in_use, hint]);
+    bench.refuses_run(&["-M", "other", "-D", TREE, "true"], &[&in_use, hint]);
     // Another way to the same place is the same place.
     host.sh_ok(&format!(
         "chmod 700 /srv; ln -s {TREE} /srv/link; mkdir /srv/bind; mount --bind {TREE} /srv/bind"
@@ -167,7 +167,7 @@ fn file_systems_that_cannot_hold_a_root() {
         ],
     );
     bench.refuses_run(&["-UD", "/srv/overlay", "true"], &["overlay", "--private-users=no"]);
-    // The cure works, and so does a tree on a read-only file system that has its mount points.
+    // The hint works, and so does a tree on a read-only file system that has its mount points.
     let host = &bench.host;
     host.define("broken", &format!("{}[users]\nprivate = \"no\"\n", at("/srv/overlay")));
     host.coracle(&["start", "broken"]);

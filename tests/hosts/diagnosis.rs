@@ -1,4 +1,4 @@
-//! What is wrong, and the cure: `coracle doctor` of hosts and machines, and the flight record that a machine
+//! What is wrong, and the hint: `coracle doctor` of hosts and machines, and the flight record that a machine
 //! leaves when it fails.
 
 use std::time::Duration;
@@ -35,16 +35,16 @@ fn starts_that_fail_name_cause_and_cure() {
     );
     let before = Snapshot::take(&host);
     for (name, expected) in [
-        ("noinit", &["there is no init in", "cure: install an init system", "(set up)"][..]),
-        ("arm", &["init is for aarch64", "cure: use a tree"]),
+        ("noinit", &["there is no init in", "hint: install an init system", "(set up)"][..]),
+        ("arm", &["init is for aarch64", "hint: use a tree"]),
         (
             "script",
             &[
                 "cannot execute '/sbin/init'",
-                "cure: the program, or the interpreter it needs, is not in the tree",
+                "hint: the program, or the interpreter it needs, is not in the tree",
             ],
         ),
-        ("dies", &["PID 1 exited with status 3", "cure: ", "its console said last:\n    about to die"]),
+        ("dies", &["PID 1 exited with status 3", "hint: ", "its console said last:\n    about to die"]),
     ] {
         host.exec(&["coracle", "start", name]);
         host.wait_for_unit(name, "failed");
@@ -53,7 +53,7 @@ fn starts_that_fail_name_cause_and_cure() {
         println!("$ coracle doctor {name}\n{text}");
     }
     let status = host.exec(&["coracle", "status", "dies"]).stdout;
-    says(&status, &["failure: exit status 3: PID 1 exited with status 3", "cure: ", "lived: 0."]);
+    says(&status, &["failure: exit status 3: PID 1 exited with status 3", "hint: ", "lived: 0."]);
     host.sh_ok("systemctl reset-failed");
     before.assert_same(&host);
 
@@ -85,7 +85,7 @@ fn a_guest_that_is_killed_leaves_its_last_words() {
     let text = diagnosis(&host, "busybox");
     says(
         &text,
-        &["killed by signal 9 (SIGKILL)", "cure: what it said last is below", "said last:", "(running after"],
+        &["killed by signal 9 (SIGKILL)", "hint: what it said last is below", "said last:", "(running after"],
     );
     let json = host.exec(&["coracle", "doctor", "busybox", "--json"]).stdout;
     says(&json, &["\"signal\": 9", "\"severity\": \"wrong\"", "\"out-of-memory\": false"]);
@@ -115,7 +115,7 @@ fn a_start_that_takes_too_long_is_recorded_and_a_stop_is_not() {
     println!("$ coracle doctor busybox\n{text}");
     says(
         &text,
-        &["(booting after ", "it was not up in time", "cure: see what it waited", "was waiting for nobody"],
+        &["(booting after ", "it was not up in time", "hint: see what it waited", "was waiting for nobody"],
     );
     host.stop();
 }
@@ -130,7 +130,7 @@ fn a_host_is_looked_over() {
     };
     // The nested host has no memory controller, which is a risk and nothing wrong.
     let out = doctor(0);
-    says(&out.stdout, &["risk: the unified hierarchy lacks", "memory", "cure: "]);
+    says(&out.stdout, &["risk: the unified hierarchy lacks", "memory", "hint: "]);
     assert!(!out.stdout.contains("wrong:"), "{out}");
 
     // A root that is not there, one on an overlay, a range that is delegated twice.
@@ -147,7 +147,7 @@ fn a_host_is_looked_over() {
             "wrong: machine 'gone' has no root: '/srv/gone' is not there",
             "'/srv/overlay', for machine 'overlay', is on overlay, which cannot map ids",
             "are delegated to a user as well",
-            "systemd-machined.service is masked\n  cure: systemctl unmask systemd-machined.service",
+            "systemd-machined.service is masked\n  hint: systemctl unmask systemd-machined.service",
         ],
     );
     println!("$ coracle doctor\n{}", out.stdout);
@@ -159,12 +159,12 @@ fn a_host_is_looked_over() {
     host.sh_ok("mkdir -p /run/coracle/lost; cp /run/coracle/busybox/state.json /run/coracle/lost/");
     host.sh_ok("sed -i 's/\"busybox\"/\"lost\"/; s/\"supervisor\": .*/\"supervisor\": 1,/; s/\"files\"/\"unused\"/; s/\"cgroup\":.*/\"cgroup\": null,/; s/\"host-interface\":.*/\"host-interface\": null,/; s/\"registered\":.*/\"registered\": false,/' /run/coracle/lost/state.json");
     let out = doctor(1);
-    says(&out.stdout, &["machine 'lost' is dead and not cleaned up", "cure: coracle cleanup lost"]);
+    says(&out.stdout, &["machine 'lost' is dead and not cleaned up", "hint: coracle cleanup lost"]);
     host.ok(&["coracle", "cleanup", "lost"]);
     host.sh_ok("ip link add ve-nobody type veth peer name x-nobody");
     says(
         &doctor(0).stdout,
-        &["interface 've-nobody' belongs to no machine\n  cure: ip link delete ve-nobody"],
+        &["interface 've-nobody' belongs to no machine\n  hint: ip link delete ve-nobody"],
     );
     host.sh_ok("ip link delete ve-nobody");
     let json: String = host.exec(&["coracle", "doctor", "--json"]).stdout;

@@ -124,7 +124,7 @@ fn inspect_tells_what_the_kernel_says() {
     says(
         &text,
         &[
-            "+4.0  root inside is root of the host (cure: set users.private = \"pick\")",
+            "+4.0  root inside is root of the host (hint: set users.private = \"pick\")",
             "the net namespace is the host's",
         ],
     );

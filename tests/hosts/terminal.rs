@@ -195,7 +195,7 @@ fn screens_fit_narrow_and_wide_windows() {
         assert!(status.contains("leader: ") && status.contains("unit: "), "{status}");
         let findings = shown(&window, columns, "coracle doctor");
         assert!(
-            findings.contains("wrong: machine 'broken' has no root") && findings.contains("cure: "),
+            findings.contains("wrong: machine 'broken' has no root") && findings.contains("hint: "),
             "{findings}"
         );
         let doctor = shown(&window, columns, "coracle doctor broken");

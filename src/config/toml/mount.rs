@@ -18,7 +18,7 @@ impl Reader<'_> {
     pub(super) fn mount(&mut self, item: &Spanned<DeValue>) {
         let DeValue::Table(table) = item.get_ref() else {
             let error = given(item.get_ref()).expected("a table of a mount");
-            self.wrong(item.span(), error.hint("begin each mount with the line [[mount]]"));
+            self.wrong(item.span(), error.with_hint("begin each mount with the line [[mount]]"));
             return;
         };
         let before = self.wrong.len();
@@ -63,7 +63,7 @@ impl Reader<'_> {
             let name = key.get_ref().as_ref();
             if name != "type" && !allowed.contains(&name) {
                 let error = Error::new(format!("a mount of type '{word}' has no '{name}'"));
-                self.wrong(key.span(), error.hint(format!("it has {}", allowed.join(", "))));
+                self.wrong(key.span(), error.with_hint(format!("it has {}", allowed.join(", "))));
             }
         }
     }
@@ -84,8 +84,8 @@ fn take(mount: &mut Mount, key: &str, given: &Given) -> Result<()> {
         _ => {
             let error = Error::new(format!("unknown key {} in [[mount]]", ticked(key)));
             return Err(match nearest(key, KEYS.into_iter()) {
-                Some(near) => error.hint(format!("did you mean '{near}'?")),
-                None => error.hint(format!("known here: {}", KEYS.join(", "))),
+                Some(near) => error.with_hint(format!("did you mean '{near}'?")),
+                None => error.with_hint(format!("known here: {}", KEYS.join(", "))),
             });
         }
     }
@@ -100,8 +100,8 @@ fn kind(given: &Given) -> Result<MountWord> {
         Given::Text(text) => {
             let error = Error::new(format!("there is no mount type {}", quoted(text)));
             Err(match nearest(text, TYPES.into_iter()) {
-                Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-                None => error.hint("write \"bind\", \"tmpfs\" or \"inaccessible\""),
+                Some(near) => error.with_hint(format!("did you mean \"{near}\"?")),
+                None => error.with_hint("write \"bind\", \"tmpfs\" or \"inaccessible\""),
             })
         }
         _ => Err(given.expected("a word")),

@@ -20,7 +20,7 @@ impl Value for Destination {
         }
         let wrong = || {
             let error = Error::new(format!("{} is no network", quoted(text)));
-            error.hint(match nearest(text, WORDS.iter().map(|(word, _)| *word)) {
+            error.with_hint(match nearest(text, WORDS.iter().map(|(word, _)| *word)) {
                 Some(near) => format!("did you mean {}?", quoted(near)),
                 None => "write \"none\", \"zone\", \"any\" or networks, as \"10.0.0.0/8\"".to_owned(),
             })
@@ -35,11 +35,11 @@ impl Value for Destination {
         };
         let range = Range::new(address, length).ok_or_else(|| {
             Error::new(format!("{} is no network", quoted(text)))
-                .hint(format!("an address of this family has {whole} bits"))
+                .with_hint(format!("an address of this family has {whole} bits"))
         })?;
         if range.first() != address {
             return Err(Error::new(format!("{} has bits beyond its length", quoted(text)))
-                .hint(format!("did you mean \"{range}\"?")));
+                .with_hint(format!("did you mean \"{range}\"?")));
         }
         Ok(Self::Network(range))
     }
@@ -72,7 +72,7 @@ impl Value for Rate {
         };
         if !(LEAST..=MOST).contains(&bits) {
             return Err(Error::new(format!("a rate of {bits} bits in a second is out of bounds"))
-                .hint("write a rate from \"8K\" to \"10T\", or \"infinity\" for none"));
+                .with_hint("write a rate from \"8K\" to \"10T\", or \"infinity\" for none"));
         }
         Ok(Self(Some(bits)))
     }
@@ -94,7 +94,7 @@ impl Value for Rate {
 fn rate(text: &str) -> Result<u64> {
     let wrong = || {
         Error::new(format!("{} is no rate", quoted(text)))
-            .hint("write bits in a second with K, M, G or T (powers of 1000), as \"100M\"")
+            .with_hint("write bits in a second with K, M, G or T (powers of 1000), as \"100M\"")
     };
     let short = text.trim_end_matches("bit");
     let (digits, power) = match short.as_bytes().last() {
@@ -140,7 +140,7 @@ mod tests {
         {
             assert!(read(bad).is_err(), "{bad}");
         }
-        assert_eq!(read("10.0.0.1/8").unwrap_err().cure(), Some("did you mean \"10.0.0.0/8\"?"));
+        assert_eq!(read("10.0.0.1/8").unwrap_err().hint(), Some("did you mean \"10.0.0.0/8\"?"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Value for Size {
             _ => return Err(given.expected("a size, as \"512M\"")),
         };
         if bytes == u64::MAX {
-            return Err(Error::new("the size is too large").hint("write \"infinity\" for no limit"));
+            return Err(Error::new("the size is too large").with_hint("write \"infinity\" for no limit"));
         }
         Ok(Self(bytes))
     }
@@ -59,7 +59,7 @@ impl Value for Size {
 fn size(text: &str) -> Result<u64> {
     let wrong = || {
         Error::new(format!("{} is not a size", quoted(text)))
-            .hint("write a number with K, M, G or T (powers of 1024), or \"infinity\"")
+            .with_hint("write a number with K, M, G or T (powers of 1024), or \"infinity\"")
     };
     let digits = text.trim().trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let suffix = text.trim()[digits.len()..].trim_end_matches("iB").trim_end_matches('B');
@@ -101,7 +101,7 @@ impl Value for Limit {
         };
         number.filter(|number| (1..u64::MAX).contains(number)).map(Self).ok_or_else(|| {
             Error::new(format!("{} is not a count", shown(given)))
-                .hint("write a number from 1, or \"infinity\"")
+                .with_hint("write a number from 1, or \"infinity\"")
         })
     }
 
@@ -119,7 +119,7 @@ impl Value for Quota {
         let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
         percent.filter(|percent| *percent > 0).map(|percent| Self(Some(percent))).ok_or_else(|| {
             Error::new(format!("{} is not a share of a processor", quoted(text)))
-                .hint("write whole percents of one processor, as \"150%\", or \"infinity\"")
+                .with_hint("write whole percents of one processor, as \"150%\", or \"infinity\"")
         })
     }
 
@@ -137,7 +137,7 @@ impl Value for Weight {
         };
         number.filter(|number| (1..=10_000).contains(number)).map(Self).ok_or_else(|| {
             Error::new(format!("{} is not a weight", shown(given)))
-                .hint("write a number from 1 to 10000; 100 is the usual one")
+                .with_hint("write a number from 1 to 10000; 100 is the usual one")
         })
     }
 
@@ -167,7 +167,7 @@ impl Value for Duration {
     fn read(given: &Given) -> Result<Self> {
         let wrong = || {
             Error::new(format!("{} is not a duration", shown(given)))
-                .hint("write it as \"90s\", \"1min 30s\", a number of seconds, or \"infinity\"")
+                .with_hint("write it as \"90s\", \"1min 30s\", a number of seconds, or \"infinity\"")
         };
         match given {
             Given::Integer(seconds) => u64::try_from(*seconds).map(Self::from_secs).map_err(|_| wrong()),

@@ -35,8 +35,8 @@ impl Value for Capability {
         }
         let error = Error::new(format!("there is no capability {}", quoted(text)));
         Err(match nearest(short, CAPABILITIES.iter().copied()) {
-            Some(near) => error.hint(format!("did you mean \"CAP_{near}\"?")),
-            None => error.hint("capabilities(7) has the list"),
+            Some(near) => error.with_hint(format!("did you mean \"CAP_{near}\"?")),
+            None => error.with_hint("capabilities(7) has the list"),
         })
     }
 
@@ -57,7 +57,7 @@ impl Value for Syscall {
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
         if bare.is_empty() || bare.len() > 64 || !bare.bytes().all(fits) {
             return Err(Error::new(format!("{} is not the name of a system call", quoted(text)))
-                .hint("write a name of syscalls(2), as \"keyctl\", or a group, as \"@keyring\""));
+                .with_hint("write a name of syscalls(2), as \"keyctl\", or a group, as \"@keyring\""));
         }
         Ok(Self((*text).to_owned()))
     }
@@ -83,7 +83,7 @@ impl Device {
         let odd = |part: &str| part.is_empty() || part == "." || part == "..";
         if below.len() > 128 || !below.bytes().all(fits) || below.split('/').any(odd) {
             return Err(Error::new(format!("{} is not the path of a device", quoted(text)))
-                .hint("write the whole path of a node below /dev, as \"/dev/kvm\""));
+                .with_hint("write the whole path of a node below /dev, as \"/dev/kvm\""));
         }
         Ok(Self(text.to_owned()))
     }
@@ -132,7 +132,7 @@ impl Variable {
         };
         if name.is_empty() || !name.chars().enumerate().all(fits) {
             return Err(Error::new(format!("{} is not the name of a variable", quoted(name)))
-                .hint("use letters, digits and '_', and begin with no digit"));
+                .with_hint("use letters, digits and '_', and begin with no digit"));
         }
         if value.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\t')) {
             return Err(Error::new(format!("the value of '{name}' holds a control character")));
@@ -146,7 +146,7 @@ impl Value for Variable {
     fn read(given: &Given) -> Result<Self> {
         let Given::Text(text) = given else { return Err(given.expected("a variable, as \"NAME=VALUE\"")) };
         let (name, value) = text.split_once('=').ok_or_else(|| {
-            Error::new(format!("{} is not a variable", quoted(text))).hint("write it as NAME=VALUE")
+            Error::new(format!("{} is not a variable", quoted(text))).with_hint("write it as NAME=VALUE")
         })?;
         Self::new(name, value)
     }
@@ -181,7 +181,7 @@ impl Value for Hostname {
         // machined's rule for names is the rule of hostname(7).
         if Name::new(text).is_err() {
             return Err(Error::new(format!("{} is not a host name", quoted(text)))
-                .hint("use letters, digits, '-' and single dots, at most 64 characters"));
+                .with_hint("use letters, digits, '-' and single dots, at most 64 characters"));
         }
         Ok(Self((*text).to_owned()))
     }
@@ -215,7 +215,7 @@ impl Value for Slice {
         let labels = bare == "-" || bare.split('-').all(|label| !label.is_empty());
         if bare.is_empty() || bare.len() > 200 || !labels || !bare.bytes().all(fits) {
             return Err(Error::new(format!("{} is not the name of a slice", quoted(text)))
-                .hint("write it as \"machine-web.slice\""));
+                .with_hint("write it as \"machine-web.slice\""));
         }
         Ok(Self(format!("{bare}.slice")))
     }
@@ -234,7 +234,7 @@ impl Value for Uuid {
         let Given::Text(text) = given else { return Err(given.expected("a machine id")) };
         let wrong = |why: &str| {
             Error::new(format!("{} is not a machine id: {why}", quoted(text)))
-                .hint("systemd-id128 new makes one")
+                .with_hint("systemd-id128 new makes one")
         };
         let digits: String = text.chars().filter(|letter| *letter != '-').collect();
         if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -263,7 +263,7 @@ mod tests {
         }
         assert_eq!(Capability::read(&Given::Text("all")).unwrap().names().len(), 41);
         let error = Capability::read(&Given::Text("CAP_NET_RAM")).unwrap_err();
-        assert_eq!(error.cure(), Some("did you mean \"CAP_NET_RAW\"?"));
+        assert_eq!(error.hint(), Some("did you mean \"CAP_NET_RAW\"?"));
     }
 
     #[test]

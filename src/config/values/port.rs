@@ -23,7 +23,7 @@ impl Value for Port {
 fn read(text: &str) -> Result<Port> {
     let wrong = || {
         Error::new(format!("{} is not a port to forward", quoted(text)))
-            .hint("write [ADDRESS:]HOST[:GUEST][/udp], as \"8080:80\", \"[::1]:5353:53/udp\" or \"8000-8010:9000-9010\"")
+            .with_hint("write [ADDRESS:]HOST[:GUEST][/udp], as \"8080:80\", \"[::1]:5353:53/udp\" or \"8000-8010:9000-9010\"")
     };
     let (protocol, rest) = protocol(text).ok_or_else(wrong)?;
     let (address, rest) = address(rest).ok_or_else(wrong)?;

@@ -23,7 +23,7 @@ fn choose<T: Copy>(given: &Given, words: &[(&'static str, T)]) -> Result<T> {
     let list: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
     let error = Error::new(format!("{} is none of {}", quoted(text), list.join(", ")));
     Err(match nearest(text, words.iter().map(|(word, _)| *word)) {
-        Some(near) => error.hint(format!("did you mean {}?", quoted(near))),
+        Some(near) => error.with_hint(format!("did you mean {}?", quoted(near))),
         None => error,
     })
 }
@@ -166,7 +166,7 @@ pub enum OwnershipWord {
 impl Value for OwnershipWord {
     fn read(given: &Given) -> Result<Self> {
         if let Given::Text("chown" | "foreign") = given {
-            return Err(Error::new("files are never given other owners").hint("write \"map\""));
+            return Err(Error::new("files are never given other owners").with_hint("write \"map\""));
         }
         choose(given, OWNERSHIPS)
     }
@@ -191,8 +191,8 @@ impl Value for InitChoice {
         }
         let error = Error::new(format!("no init {} is known", quoted(text)));
         Err(match nearest(text, WORDS.iter().copied()) {
-            Some(near) => error.hint(format!("did you mean {}?", quoted(near))),
-            None => error.hint(format!("write one of {}, or an absolute path", WORDS.join(", "))),
+            Some(near) => error.with_hint(format!("did you mean {}?", quoted(near))),
+            None => error.with_hint(format!("write one of {}, or an absolute path", WORDS.join(", "))),
         })
     }
 
@@ -214,7 +214,7 @@ impl Value for Signal {
     fn read(given: &Given) -> Result<Self> {
         let wrong = |shown: &str| {
             Error::new(format!("there is no signal {shown}"))
-                .hint("write a name of signal(7), as \"SIGTERM\" or \"SIGRTMIN+3\"")
+                .with_hint("write a name of signal(7), as \"SIGTERM\" or \"SIGRTMIN+3\"")
         };
         match given {
             Given::Integer(number) => i32::try_from(*number)
@@ -260,15 +260,18 @@ fn signal(text: &str) -> Option<i32> {
 impl Value for Users {
     fn read(given: &Given) -> Result<Self> {
         let wrong = |shown: &str| {
-            Error::new(format!("{shown} is no user id range"))
-                .hint("write \"pick\", \"no\", \"identity\", or a first id and a count, as \"1000000:65536\"")
+            Error::new(format!("{shown} is no user id range")).with_hint(
+                "write \"pick\", \"no\", \"identity\", or a first id and a count, as \"1000000:65536\"",
+            )
         };
         match given {
             Given::Boolean(true) | Given::Text("pick") => Ok(Self::Pick),
             Given::Boolean(false) | Given::Text("no") => Ok(Self::Host),
             Given::Text("identity") => Ok(Self::Identity),
             Given::Text("yes") => Err(Error::new("the range cannot be taken from the root's owner")
-                .hint("write \"pick\": the machine gets a range of its own, and files stay as they are")),
+                .with_hint(
+                    "write \"pick\": the machine gets a range of its own, and files stay as they are",
+                )),
             Given::Text(text) => {
                 let (base, count) = text.split_once(':').unwrap_or((text, ""));
                 let base = base.parse::<u32>().map_err(|_| wrong(&quoted(text)))?;
@@ -298,7 +301,7 @@ impl Value for Users {
 fn range(base: u32, count: u32) -> Result<Users> {
     if base == 0 {
         return Err(Error::new("a user id range that begins at 0 is the host's own")
-            .hint("write \"identity\" if that is meant"));
+            .with_hint("write \"identity\" if that is meant"));
     }
     if count == 0 || base.checked_add(count).is_none() {
         return Err(Error::new(format!(

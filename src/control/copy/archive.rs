@@ -271,7 +271,7 @@ pub(super) fn plain(path: &Path) -> Result<PathBuf> {
             Component::CurDir | Component::RootDir => {}
             Component::ParentDir | Component::Prefix(_) => {
                 return Err(Error::new(format!("the archive names '{}', outside of itself", path.display()))
-                    .hint("make it again without '..' in its names"));
+                    .with_hint("make it again without '..' in its names"));
             }
         }
     }

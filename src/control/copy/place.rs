@@ -266,7 +266,7 @@ pub enum Replace {
 
 fn taken(name: &OsStr) -> Error {
     Error::new(format!("there is a '{}' at the destination already", name.display()))
-        .hint("name another destination, or replace it with --force")
+        .with_hint("name another destination, or replace it with --force")
 }
 
 fn exists(directory: BorrowedFd<'_>, name: &OsStr) -> bool {

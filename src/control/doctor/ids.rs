@@ -104,9 +104,9 @@ mod tests {
             ["20 ranges of user ids are kept for deleted machines: 'a.b', 'c', 'd' and 2 more"]
         );
         assert_eq!(what(3), ["17 ranges of user ids are kept for deleted machines: 'a.b', 'e'"]);
-        let cure = &of(4)[0].cure;
-        let command = cure.rsplit_once(": ").unwrap().1;
-        assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(), "{cure}");
+        let hint = &of(4)[0].hint;
+        let command = hint.rsplit_once(": ").unwrap().1;
+        assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(), "{hint}");
         assert_eq!(of(4), []);
         assert_eq!(what(0), ["4 ranges of user ids are kept for deleted machines: 'c', 'd', 'e' and 1 more"]);
     }
@@ -121,7 +121,7 @@ mod tests {
         let found = findings(&paths, &defined.iter().collect::<Vec<_>>());
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(
-            found[0].what.contains("'nest', from 600000 on") && found[0].cure.contains("-e nest "),
+            found[0].what.contains("'nest', from 600000 on") && found[0].hint.contains("-e nest "),
             "{found:?}"
         );
     }

@@ -68,12 +68,12 @@ fn namespaces(kind: &str) -> Option<Finding> {
     }
     let sysctl = format!("user.max_{kind}_namespaces");
     let limit = number(&format!("/proc/sys/user/max_{kind}_namespaces"))?;
-    let cure =
+    let hint =
         format!("sysctl -w {sysctl}=10000, and write '{sysctl} = 10000' to /etc/sysctl.d/90-coracle.conf");
     match limit {
-        0 => Some(Finding::wrong(format!("{kind} namespaces are switched off ({sysctl} is 0)"), cure)),
+        0 => Some(Finding::wrong(format!("{kind} namespaces are switched off ({sysctl} is 0)"), hint)),
         limit if limit < FEW_NAMESPACES => {
-            Some(Finding::risk(format!("only {limit} {kind} namespaces are allowed ({sysctl})"), cure))
+            Some(Finding::risk(format!("only {limit} {kind} namespaces are allowed ({sysctl})"), hint))
         }
         _ => None,
     }
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_small_table_of_neighbours_is_named() {
         let note = neighbours("ipv6", 1024).unwrap();
-        assert!(note.what.contains("1024") && note.cure.contains("net.ipv6.neigh.default.gc_thresh3=65536"));
+        assert!(note.what.contains("1024") && note.hint.contains("net.ipv6.neigh.default.gc_thresh3=65536"));
         assert!(neighbours("ipv6", FEW_NEIGHBOURS).is_none());
     }
 
@@ -188,6 +188,6 @@ mod tests {
             "    0:    20 19/19 18/1000000 300/25000000\n 1000:     9 9/9 190/200 20/20000\nnonsense\n";
         let findings = keyrings(users);
         assert_eq!(findings.len(), 1);
-        assert!(findings[0].what.contains("user 1000") && findings[0].cure.contains("keys.maxbytes"));
+        assert!(findings[0].what.contains("user 1000") && findings[0].hint.contains("keys.maxbytes"));
     }
 }

@@ -86,6 +86,6 @@ mod tests {
         assert_eq!(directories(&paths, &records).len(), 1);
         let findings = findings(&paths);
         assert!(findings[0].what.contains("'dead' is dead"), "{findings:?}");
-        assert_eq!(findings[0].cure, "coracle cleanup dead");
+        assert_eq!(findings[0].hint, "coracle cleanup dead");
     }
 }

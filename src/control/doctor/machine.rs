@@ -39,7 +39,7 @@ pub fn diagnose(paths: &Paths, name: &Name, definition: Result<Machine>) -> Resu
         Ok(machine) => findings.extend(trees::findings_of(&machine)),
         Err(error) => findings.push(Finding::wrong(
             error.to_string(),
-            error.cure().unwrap_or("correct its definition there, then see what 'coracle check' says"),
+            error.hint().unwrap_or("correct its definition there, then see what 'coracle check' says"),
         )),
     }
     let state = match &record {
@@ -63,8 +63,8 @@ pub fn diagnose(paths: &Paths, name: &Name, definition: Result<Machine>) -> Resu
     let unit = unit(name, flight.is_some());
     let state = if unit.is_some() && state == "stopped" { "failed".into() } else { state };
     findings.extend(flight.as_ref().map(|flight| {
-        let cure = flight.cure.clone().unwrap_or_else(|| format!("see 'coracle logs {name}'"));
-        Finding::wrong(describe(flight), cure)
+        let hint = flight.hint.clone().unwrap_or_else(|| format!("see 'coracle logs {name}'"));
+        Finding::wrong(describe(flight), hint)
     }));
     findings.extend(unit.flatten());
     // A tree that is not there is found where the definition is looked at, and by the start.
@@ -125,7 +125,7 @@ fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
     let status = block_on(units::unit_properties(&unit_of(name))).and_then(|status| status).ok()?;
     (status.active_state == "failed").then(|| {
         (!is_recorded).then(|| {
-            let cure = match status.result.as_str() {
+            let hint = match status.result.as_str() {
                 "timeout" => {
                     "it was not up in time: set boot.wait = \"running\", or see what it waits for in its log"
                         .to_owned()
@@ -134,7 +134,7 @@ fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
                 "resources" => "see TasksMax= and MemoryMax= of machine.slice".to_owned(),
                 _ => format!("see 'coracle logs {name}'"),
             };
-            Finding::wrong(status.describe_failure(), cure)
+            Finding::wrong(status.describe_failure(), hint)
         })
     })
 }
@@ -149,8 +149,8 @@ impl Diagnosis {
         for finding in &self.findings {
             // The problems of a definition are several lines.
             let what = printable(finding.what.as_bytes()).replace('\n', "\n        ");
-            let cure = printable(finding.cure.as_bytes());
-            text.push_str(&format!("{:>6}: {what}\n  cure: {cure}\n", finding.severity.as_str()));
+            let hint = printable(finding.hint.as_bytes());
+            text.push_str(&format!("{:>6}: {what}\n  hint: {hint}\n", finding.severity.as_str()));
         }
         if self.findings.is_empty() {
             text.push_str("nothing is wrong with it\n");

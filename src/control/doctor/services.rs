@@ -131,10 +131,10 @@ mod tests {
         for (version, fixed) in wrong {
             let findings = faults(version);
             assert_eq!(findings.len(), 1, "{version}");
-            let Finding { severity, what, cure } = &findings[0];
+            let Finding { severity, what, hint } = &findings[0];
             assert_eq!(*severity, super::super::Severity::Risk);
             assert!(what.contains(version) && what.contains("CVE-2026-40223"), "{what}");
-            assert!(cure.starts_with(&format!("update systemd to {fixed},")), "{cure}");
+            assert!(hint.starts_with(&format!("update systemd to {fixed},")), "{hint}");
         }
         for version in
             ["252.38-1~deb12u1", "257.7-1", "258.5", "258.10-2", "259.2", "260~rc1-1", "262", "", "x"]

@@ -49,7 +49,7 @@ pub(super) fn findings_of(machine: &Machine) -> Vec<Finding> {
 /// The finding for a tree that users of the host can reach: its machine does not start.
 pub(super) fn open(tree: &Path) -> Option<Finding> {
     let error = refuse_open(tree).err()?;
-    Some(Finding::wrong(error.to_string(), error.cure().unwrap_or_default()))
+    Some(Finding::wrong(error.to_string(), error.hint().unwrap_or_default()))
 }
 
 fn look(place: &Path, whose: &str) -> Vec<Finding> {

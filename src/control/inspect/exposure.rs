@@ -31,7 +31,7 @@ pub struct Reason {
     /// What it adds to the score; 0 where it is as it should be.
     pub weight: u32,
     /// What would make it better.
-    pub cure: Option<&'static str>,
+    pub hint: Option<&'static str>,
 }
 
 /// Namespaces besides those of users and mounts, and what sharing the host's adds.
@@ -65,17 +65,17 @@ const NESTING: [(&str, u32); 2] = [
 /// Scores a machine.
 pub fn expose(found: &Inspection) -> Exposure {
     let mut reasons = Vec::new();
-    let mut add = |bad: bool, weight: u32, what: String, cure: &'static str| {
-        reasons.push(Reason { what, weight: if bad { weight } else { 0 }, cure: bad.then_some(cure) });
+    let mut add = |bad: bool, weight: u32, what: String, hint: &'static str| {
+        reasons.push(Reason { what, weight: if bad { weight } else { 0 }, hint: bad.then_some(hint) });
     };
     let hosts =
         |kind: &str| found.namespaces.iter().any(|namespace| namespace.kind == kind && namespace.is_hosts);
     let is_root = hosts("user") || found.id_map.iter().any(|line| line.starts_with("0 0 "));
     let whose = if is_root { "root inside is root of the host" } else { "root inside is nobody outside" };
     add(is_root, 40, whose.into(), "set users.private = \"pick\"");
-    for (kind, weight, cure) in SHARED {
+    for (kind, weight, hint) in SHARED {
         let whose = if hosts(kind) { "the host's" } else { "its own" };
-        add(hosts(kind), weight, format!("the {kind} namespace is {whose}"), cure);
+        add(hosts(kind), weight, format!("the {kind} namespace is {whose}"), hint);
     }
     for namespace in found.namespaces.iter().filter(|namespace| !namespace.is_hosts) {
         for other in namespace.shared_with.iter().filter(|other| other.starts_with("machine ")) {
@@ -124,22 +124,22 @@ fn socketcall(found: &Inspection) -> Reason {
         (true, true) => ("it has socketcall(2), and AppArmor refuses the families alg and vsock", 0),
         (true, false) => ("32 bit programs create sockets of every family by socketcall(2)", 3),
     };
-    let cure = (weight > 0).then_some("use a 64 bit tree, or boot the host with AppArmor");
-    Reason { what: what.into(), weight, cure }
+    let hint = (weight > 0).then_some("use a 64 bit tree, or boot the host with AppArmor");
+    Reason { what: what.into(), weight, hint }
 }
 
 /// Its trees, if users of the host can reach them.
 fn trees(found: &Inspection) -> Vec<Reason> {
     if found.open_trees.is_empty() {
         let what = "no user of the host can reach its trees".to_owned();
-        return vec![Reason { what, weight: 0, cure: None }];
+        return vec![Reason { what, weight: 0, hint: None }];
     }
     let open = found.open_trees.iter().map(|tree| {
         let what = format!(
             "every user of the host can reach '{}' and execute setuid programs in it",
             tree.display()
         );
-        Reason { what, weight: 40, cure: Some("chmod 700 a directory above it, or move it below one") }
+        Reason { what, weight: 40, hint: Some("chmod 700 a directory above it, or move it below one") }
     });
     open.collect()
 }
@@ -148,21 +148,21 @@ fn trees(found: &Inspection) -> Vec<Reason> {
 fn procfs(found: &Inspection) -> Reason {
     if !found.procfs_full {
         let what = "procfs is masked: no fresh procfs or sysfs can be mounted inside".to_owned();
-        return Reason { what, weight: 0, cure: None };
+        return Reason { what, weight: 0, hint: None };
     }
     let what = "procfs is full: root inside reads what is masked in /proc and /sys as any user of the host does, and \
                 writes nothing of it";
-    Reason { what: what.into(), weight: 2, cure: Some("set security.procfs = \"masked\"") }
+    Reason { what: what.into(), weight: 2, hint: Some("set security.procfs = \"masked\"") }
 }
 
 /// What it may take from others where nothing limits it.
 fn limits(found: &Inspection) -> Vec<Reason> {
-    let of = |(file, what, cure): (&str, &str, &'static str)| {
+    let of = |(file, what, hint): (&str, &str, &'static str)| {
         let is_limited = found.limits.iter().any(|limit| limit.name == file);
         if is_limited {
-            return Reason { what: format!("its {what} has a limit"), weight: 0, cure: None };
+            return Reason { what: format!("its {what} has a limit"), weight: 0, hint: None };
         }
-        Reason { what: format!("it may take all {what} of the host"), weight: 4, cure: Some(cure) }
+        Reason { what: format!("it may take all {what} of the host"), weight: 4, hint: Some(hint) }
     };
     let all = [
         ("memory.max", "memory", "set resources.memory-max"),
@@ -193,8 +193,8 @@ impl Exposure {
             } else {
                 format!("+{}.{}", reason.weight / 10, reason.weight % 10)
             };
-            let cure = reason.cure.map_or_else(String::new, |cure| format!(" (cure: {cure})"));
-            text.push_str(&format!("{weight:>5}  {}{cure}\n", reason.what));
+            let hint = reason.hint.map_or_else(String::new, |hint| format!(" (hint: {hint})"));
+            text.push_str(&format!("{weight:>5}  {}{hint}\n", reason.what));
         }
         text.push_str(&format!(
             "{}: exposure {}.{} of 10, {}\n",

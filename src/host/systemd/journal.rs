@@ -224,7 +224,7 @@ impl Source {
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut child = spawned
             .context(|| "cannot run 'journalctl'".to_owned())
-            .map_err(|error| error.hint("install systemd's journalctl; without it there are no logs"))?;
+            .map_err(|error| error.with_hint("install systemd's journalctl; without it there are no logs"))?;
         let output = child.stdout.take().ok_or_else(|| Error::new("journalctl has no output"))?;
         let followed = followed.then(|| (Instant::now(), query.after.clone()));
         Ok(Self {

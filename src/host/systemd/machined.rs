@@ -343,7 +343,7 @@ async fn refuse_foreign(
     Err(Error::new(format!(
         "machined knows a running machine '{name}' that is not ours: leader {leader}, service '{service}', unit '{unit}'"
     ))
-    .hint(format!("stop it with 'machinectl terminate {name}', or give this machine another name")))
+    .with_hint(format!("stop it with 'machinectl terminate {name}', or give this machine another name")))
 }
 
 /// machined's manager object.

@@ -308,7 +308,7 @@ fn quoted(units: &[String]) -> String {
 /// An error for what should not happen between us and systemd.
 fn lost() -> Error {
     Error::new("lost the connection to systemd while waiting for it")
-        .hint("see 'systemctl list-jobs' for what it still does")
+        .with_hint("see 'systemctl list-jobs' for what it still does")
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ fn free_slot(zone: &Zone, host_id: &[u8; 16], taken: &[Prefix]) -> Result<u32> {
     let first = u32::try_from(first).unwrap_or(0);
     (0..SLOTS).map(|step| (first + step) % SLOTS).find(is_free).ok_or_else(|| {
         Error::new(format!("no free addresses for zone '{zone}': all of {POOL}/{POOL_LENGTH} is in use"))
-            .hint("take the route or address that covers it off the host")
+            .with_hint("take the route or address that covers it off the host")
     })
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn raise(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u
         .ok_or_else(|| Error::new(format!("interface '{name}' vanished while it was set up")))?;
     if !is_bridge(&link) {
         return Err(Error::new(format!("interface '{name}' exists and is no bridge"))
-            .hint(format!("call the zone otherwise, or remove it with 'ip link delete {name}'")));
+            .with_hint(format!("call the zone otherwise, or remove it with 'ip link delete {name}'")));
     }
     let index = link.header.index;
     if !link.attributes.contains(&LinkAttribute::Address(mac.to_vec())) {
@@ -97,7 +97,7 @@ pub(in crate::network) async fn find(handle: &Handle, name: &str) -> Result<u32>
     let hint = || format!("make it first: ip link add {name} type bridge");
     let link = link_by_name(handle, name)
         .await?
-        .ok_or_else(|| Error::new(format!("there is no bridge '{name}'")).hint(hint()))?;
+        .ok_or_else(|| Error::new(format!("there is no bridge '{name}'")).with_hint(hint()))?;
     let known = link_by_index(handle, link.header.index).await?.is_some_and(|link| is_bridge(&link));
     if known { Ok(link.header.index) } else { Err(Error::new(format!("interface '{name}' is no bridge"))) }
 }

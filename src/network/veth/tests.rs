@@ -110,7 +110,7 @@ fn a_left_over_pair_is_replaced_and_a_foreign_one_is_not() {
         let foreign = Plan { host_mac: [2, 0, 0, 0, 0, 1], ..plan.clone() };
         let error = Link::create(&foreign, old.as_fd()).await.unwrap_err();
         assert!(error.to_string().contains("exists and is not of machine"), "{error}");
-        assert!(error.cure().unwrap().contains("ip link delete"));
+        assert!(error.hint().unwrap().contains("ip link delete"));
         configure_guest(&plan, new.as_fd()).await.unwrap();
         assert_connected(&plan, &new);
     });

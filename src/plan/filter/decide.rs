@@ -117,8 +117,8 @@ fn unknown(word: &str) -> Error {
     };
     let error = Error::new(format!("unknown {what} '{}'", word.escape_debug()));
     match nearest {
-        Some(nearest) => error.hint(format!("did you mean '{nearest}'?")),
-        None => error.hint("see 'systemd-analyze syscall-filter' for the names there are"),
+        Some(nearest) => error.with_hint(format!("did you mean '{nearest}'?")),
+        None => error.with_hint("see 'systemd-analyze syscall-filter' for the names there are"),
     }
 }
 
@@ -259,7 +259,7 @@ mod tests {
         ] {
             let policy = Policy { deny: vec![word.to_owned()], ..Policy::default() };
             let error = decide(&policy).unwrap_err();
-            assert_eq!((error.to_string().as_str(), error.cure()), (message, Some(hint)));
+            assert_eq!((error.to_string().as_str(), error.hint()), (message, Some(hint)));
         }
         let policy = Policy { allow: vec!["x".repeat(1 << 20)], ..Policy::default() };
         assert!(decide(&policy).is_err());

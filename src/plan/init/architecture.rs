@@ -27,7 +27,7 @@ impl Architecture {
         match self {
             Self::Named(name) if name != host && (name, host) != ("x86", "x86_64") => {
                 Err(Error::new(format!("init is for {name}, this host is {host}"))
-                    .hint(format!("use a tree that was made for {host}")))
+                    .with_hint(format!("use a tree that was made for {host}")))
             }
             _ => Ok(()),
         }
@@ -44,14 +44,16 @@ pub fn architecture(binary: &[u8]) -> Result<Architecture> {
         return Ok(Architecture::Any);
     }
     if binary.is_empty() {
-        return Err(Error::new("init is empty").hint("the tree is not complete, make or copy it again"));
+        return Err(Error::new("init is empty").with_hint("the tree is not complete, make or copy it again"));
     }
     if !binary.starts_with(ELF) {
         return Err(Error::new("init is not a program: neither an ELF file nor a script"));
     }
     // e_ident[EI_CLASS], e_ident[EI_DATA], e_machine.
     let &[_, _, _, _, class, order, _, _, _, _, _, _, _, _, _, _, _, _, first, second, ..] = binary else {
-        return Err(Error::new("init is cut off").hint("the tree is not complete, make or copy it again"));
+        return Err(
+            Error::new("init is cut off").with_hint("the tree is not complete, make or copy it again")
+        );
     };
     let machine = match order {
         1 => u16::from_le_bytes([first, second]),

@@ -2,8 +2,8 @@
 
 use super::descriptors::guest_socket;
 use super::{Launch, enter, namespace, network};
+use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Result};
-use crate::link::{self, FromPayload, ParentEnd, Sync};
 use crate::payload;
 use crate::plan::step::BuildStep;
 use crate::sys::process::{self, Child, Ended, Side};
@@ -16,7 +16,7 @@ const BUILDER: u32 = 300;
 
 impl Launch<'_> {
     pub(super) fn clone_leader(&mut self) -> Result<()> {
-        let (ours, theirs) = link::pair()?;
+        let (ours, theirs) = channel::pair()?;
         self.notify = Some(guest_socket()?);
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
         self.log = self.ask.plan.build.iter().any(logs).then(guest_socket).transpose()?;
@@ -56,7 +56,7 @@ impl Launch<'_> {
         self.leader.as_ref().ok_or_else(|| Error::new("PID 1 is not cloned yet"))
     }
 
-    pub(super) fn await_leader(&mut self, sync: Sync) -> Result<()> {
+    pub(super) fn await_leader(&mut self, sync: SyncPoint) -> Result<()> {
         match self.leader()?.1.receive()? {
             Some((FromPayload::Reached(reached), _)) if reached == sync => Ok(()),
             Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
@@ -77,7 +77,7 @@ impl Launch<'_> {
     }
 
     pub(super) fn build(&mut self) -> Result<()> {
-        let (ours, theirs) = link::pair()?;
+        let (ours, theirs) = channel::pair()?;
         let (leader, _) = self.leader()?;
         let pid = leader.pid.as_raw_nonzero();
         let open = |name: &str| {

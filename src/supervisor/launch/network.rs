@@ -15,7 +15,9 @@ pub(super) fn enter(path: &std::path::Path) -> Result<OwnedFd> {
     let joining = || format!("cannot join the network namespace '{}'", path.display());
     let there = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(joining)?;
     setns(&there, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from).context(joining).map_err(
-        |error| error.hint("name a file of a network namespace, as 'ip netns add' makes it in /run/netns"),
+        |error| {
+            error.with_hint("name a file of a network namespace, as 'ip netns add' makes it in /run/netns")
+        },
     )?;
     Ok(own)
 }

@@ -65,7 +65,7 @@ pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
     let job = made.map_err(|error| {
         let hint = exists(&error).then(|| format!("see 'systemctl status {name}', and stop it first"));
         let error = bus::failure(error).context(format!("cannot make the scope '{name}'"));
-        hint.into_iter().fold(error, Error::hint)
+        hint.into_iter().fold(error, Error::with_hint)
     })?;
     jobs::wait_for(&connection, &manager, &mut messages, name, job).await
 }

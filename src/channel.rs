@@ -17,11 +17,11 @@ const LIMIT: usize = 4096;
 
 /// Where parent and child meet. The order here is the order of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Sync {
+pub enum SyncPoint {
     /// The child exists; the parent maps its ids.
-    Born,
+    Cloned,
     /// The child has all its namespaces; the parent has the tree built and the link made.
-    Separate,
+    Unshared,
     /// The child is ready to execute; the parent has told everybody.
     Ready,
 }
@@ -30,7 +30,7 @@ pub enum Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromPayload {
     /// It waits at a meeting.
-    Reached(Sync),
+    Reached(SyncPoint),
     /// Another process goes on in its place, whose pidfd comes along.
     Replaced,
     /// It has a terminal, whose other side comes along.
@@ -49,7 +49,7 @@ pub enum FromPayload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToPayload {
     /// Go on from a meeting.
-    Go(Sync),
+    Go(SyncPoint),
 }
 
 /// A failed step of a child.
@@ -63,7 +63,7 @@ pub struct Failure {
     pub doing: String,
     /// The cause.
     pub cause: String,
-    /// The cure, where known.
+    /// The hint, where known.
     pub hint: Option<String>,
 }
 
@@ -83,7 +83,7 @@ impl From<Failure> for Error {
             shorten(&failure.doing)
         ));
         match failure.hint {
-            Some(hint) => error.hint(shorten(&hint)),
+            Some(hint) => error.with_hint(shorten(&hint)),
             None => error,
         }
     }
@@ -127,7 +127,7 @@ impl ParentEnd {
     ///
     /// # Errors
     /// `EPIPE` where the child is gone.
-    pub fn release(&self, sync: Sync) -> Result<()> {
+    pub fn release(&self, sync: SyncPoint) -> Result<()> {
         send(self.0.as_fd(), &ToPayload::Go(sync), None)
     }
 }
@@ -151,7 +151,7 @@ impl ChildEnd {
     ///
     /// # Errors
     /// A parent that is gone or says something else.
-    pub fn meet(&self, sync: Sync) -> Result<()> {
+    pub fn meet(&self, sync: SyncPoint) -> Result<()> {
         send(self.0.as_fd(), &FromPayload::Reached(sync), None)?;
         match receive(self.0.as_fd())? {
             Some((ToPayload::Go(said), _)) if said == sync => Ok(()),
@@ -233,6 +233,6 @@ mod tests {
 
     #[test]
     fn meetings_are_in_protocol_order() {
-        assert!(Sync::Born < Sync::Separate && Sync::Separate < Sync::Ready);
+        assert!(SyncPoint::Cloned < SyncPoint::Unshared && SyncPoint::Unshared < SyncPoint::Ready);
     }
 }

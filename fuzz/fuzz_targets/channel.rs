@@ -1,7 +1,7 @@
 //! Messages of the children: decoded or refused.
 #![no_main]
 
-use coracle::link::FromPayload;
+use coracle::channel::FromPayload;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {
