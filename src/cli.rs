@@ -107,7 +107,7 @@ pub enum Verb {
     Network(Network),
     /// Watch what machines use, on a terminal
     Top(Top),
-    /// Show how a machine is walled in: namespaces, mounts, rights, limits
+    /// Show how a machine is isolated: namespaces, mounts, capabilities, limits
     Inspect(Inspect),
     /// Run a command in a machine that runs
     ///

@@ -67,8 +67,8 @@ impl Paths {
         self.join("/var/lib/coracle")
     }
 
-    /// The record of a machine's last failure: `/var/lib/coracle/records/NAME.json`.
-    pub fn flight(&self, name: &Name) -> PathBuf {
-        self.kept().join("records").join(format!("{name}.json"))
+    /// The record of a machine's last failure: `/var/lib/coracle/failures/NAME.json`.
+    pub fn failure(&self, name: &Name) -> PathBuf {
+        self.kept().join("failures").join(format!("{name}.json"))
     }
 }

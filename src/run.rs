@@ -15,7 +15,7 @@ use crate::plan;
 use crate::supervisor::handover::{self, Kept, Running};
 use crate::supervisor::launch::{self, Ask};
 use crate::supervisor::supervise::{self, Outcome};
-use crate::supervisor::{cleanup, flight, registration, reserve, runtime, underway};
+use crate::supervisor::{cleanup, failure, registration, reserve, runtime, underway};
 use rustix::fd::AsFd;
 use std::ffi::OsString;
 
@@ -57,7 +57,7 @@ pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
 
 /// The unit keeps the reason, for whoever started it and for 'status'.
 fn keep_reason(paths: &Paths, name: &Name, error: &Error) {
-    flight::launch_failed(paths, name, error);
+    failure::launch_failed(paths, name, error);
     let hint = error.hint().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
     let text = format!("failed: {error}{hint}").replace('\n', " ");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);

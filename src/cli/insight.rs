@@ -70,7 +70,7 @@ pub struct Inspect {
 /// `doctor`: the exit status, 1 where something is wrong.
 ///
 /// # Errors
-/// A flight record that cannot be read, or standard output that cannot be written.
+/// A failure record that cannot be read, or standard output that cannot be written.
 pub fn doctor(paths: &Paths, wanted: &Doctor) -> Result<u8> {
     if wanted.names.is_empty() {
         return host(paths, wanted);
@@ -86,7 +86,7 @@ pub fn doctor(paths: &Paths, wanted: &Doctor) -> Result<u8> {
         all.iter().try_for_each(|diagnosis| diagnosis.write(&mut text))?;
         output::folded(&String::from_utf8_lossy(&text))?;
     }
-    Ok(u8::from(all.iter().any(doctor::Diagnosis::is_ill)))
+    Ok(u8::from(all.iter().any(doctor::Diagnosis::has_errors)))
 }
 
 fn host(paths: &Paths, wanted: &Doctor) -> Result<u8> {
@@ -103,11 +103,11 @@ fn host(paths: &Paths, wanted: &Doctor) -> Result<u8> {
         output::line("nothing is wrong with this host")?;
     } else {
         let shown = |finding: &doctor::Finding| {
-            format!("{:>6}: {}\n  hint: {}\n", finding.severity.as_str(), finding.what, finding.hint)
+            format!("{:>6}: {}\n  hint: {}\n", finding.severity.as_str(), finding.message, finding.hint)
         };
         output::folded(&findings.iter().map(shown).collect::<String>())?;
     }
-    Ok(u8::from(doctor::is_ill(&findings)))
+    Ok(u8::from(doctor::has_errors(&findings)))
 }
 
 /// The records of the machines named, or of all that run.
@@ -161,7 +161,7 @@ pub fn stats(paths: &Paths, wanted: &Stats) -> Result<()> {
 /// A machine that does not run, or standard output that cannot be written.
 pub fn inspect(paths: &Paths, wanted: &Inspect) -> Result<()> {
     let found = inspect::look(paths, &wanted.name)?;
-    let exposure = inspect::expose(&found);
+    let exposure = inspect::score(&found);
     let mut text = Vec::new();
     match (wanted.security, wanted.json) {
         (true, true) => return output::json(&exposure),

@@ -48,25 +48,25 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// What is so, in one line.
-    pub what: String,
+    pub message: String,
     /// What to do.
     pub hint: String,
 }
 
 impl Finding {
     /// Something that keeps machines from running.
-    pub fn wrong(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { severity: Severity::Wrong, what: what.into(), hint: hint.into() }
+    pub fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Wrong, message: message.into(), hint: hint.into() }
     }
 
     /// Something that will, or that weakens them.
-    pub fn risk(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { severity: Severity::Risk, ..Self::wrong(what, hint) }
+    pub fn risk(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Risk, ..Self::wrong(message, hint) }
     }
 
     /// Something worth knowing.
-    pub fn note(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { severity: Severity::Note, ..Self::wrong(what, hint) }
+    pub fn note(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, ..Self::wrong(message, hint) }
     }
 }
 
@@ -85,7 +85,7 @@ pub fn host(paths: &Paths, machines: &[Machine]) -> Vec<Finding> {
 }
 
 /// Whether something is wrong, as the exit status says.
-pub fn is_ill(findings: &[Finding]) -> bool {
+pub fn has_errors(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.severity == Severity::Wrong)
 }
 

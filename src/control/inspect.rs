@@ -3,7 +3,7 @@
 
 mod exposure;
 
-pub use exposure::{Exposure, Reason, expose};
+pub use exposure::{Exposure, Reason, score};
 
 use super::running;
 use crate::error::{Context, Error, Result};
@@ -90,7 +90,7 @@ pub struct Namespace {
     /// Its inode, by which the kernel tells namespaces apart.
     pub id: u64,
     /// Whether it is the host's.
-    pub is_hosts: bool,
+    pub shared_with_host: bool,
     /// Other machines in it, and processes outside of the machine: `machine web`, `process 7 (sh)`.
     pub shared_with: Vec<String>,
 }
@@ -236,15 +236,15 @@ fn namespaces(paths: &Paths, record: &Record, leader: u32) -> Vec<Namespace> {
     let outside = outside(record);
     let of = |kind: &&str| {
         let id = identity(leader, kind)?;
-        let is_hosts = identity(std::process::id(), kind) == Some(id);
+        let shared_with_host = identity(std::process::id(), kind) == Some(id);
         let others =
             machines.iter().filter(|other| other.leader.and_then(|pid| identity(pid, kind)) == Some(id));
         let mut shared_with: Vec<String> = others.map(|other| format!("machine {}", other.name)).collect();
-        if !is_hosts {
+        if !shared_with_host {
             let inside = outside.iter().filter(|pid| identity(**pid, kind) == Some(id));
             shared_with.extend(inside.take(NAMED).map(|pid| process(*pid)));
         }
-        Some(Namespace { kind: (*kind).to_owned(), id, is_hosts, shared_with })
+        Some(Namespace { kind: (*kind).to_owned(), id, shared_with_host, shared_with })
     };
     NAMESPACES.iter().filter_map(of).collect()
 }
@@ -274,7 +274,7 @@ impl Inspection {
         let mut text = format!("{}: PID 1 is process {}\n", self.name, self.leader);
         text.push_str("namespaces\n");
         for namespace in &self.namespaces {
-            let whose = match (namespace.is_hosts, namespace.shared_with.is_empty()) {
+            let whose = match (namespace.shared_with_host, namespace.shared_with.is_empty()) {
                 (true, _) => "the host's".to_owned(),
                 (false, true) => "its own".to_owned(),
                 (false, false) => format!("shared with {}", namespace.shared_with.join(", ")),

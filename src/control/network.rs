@@ -55,7 +55,7 @@ pub struct MachineRow {
     /// Ports of the host that lead to it.
     pub ports: Vec<String>,
     /// Its other interfaces: what they are, on the host and inside.
-    pub others: Vec<String>,
+    pub interfaces: Vec<String>,
 }
 
 /// Looks.
@@ -95,7 +95,7 @@ impl MachineRow {
             addresses: record.addresses.clone(),
             gateways: record.host_addresses.clone(),
             ports: record.ports.clone(),
-            others: record.wires.iter().map(ToString::to_string).collect(),
+            interfaces: record.wires.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -109,10 +109,10 @@ impl MachineRow {
             self.interface.as_deref().map_or_else(|| "-".to_owned(), printable),
             texts(&self.addresses),
             words(self.ports.clone()),
-            words(self.others.clone()),
+            words(self.interfaces.clone()),
         ]
     }
 }
 
 /// The columns of [`MachineRow::cells`].
-pub const COLUMNS: [&str; 6] = ["NAME", "ZONE", "LINK", "ADDRESSES", "PORTS", "OTHERS"];
+pub const COLUMNS: [&str; 6] = ["NAME", "ZONE", "LINK", "ADDRESSES", "PORTS", "INTERFACES"];

@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::network::on_demand_unit;
 use crate::paths::Paths;
-use crate::state::failure::Flight;
+use crate::state::failure::Failure;
 use crate::state::record::Record;
 use serde::Serialize;
 use std::io::Write;
@@ -50,9 +50,9 @@ pub struct Status {
     /// What systemd says of the unit, where there is one.
     pub unit: Option<Unit>,
     /// What it waits for, where it is stopping.
-    pub waits: Option<String>,
+    pub waiting_for: Option<String>,
     /// How its last start failed, until one is good.
-    pub flight: Option<Flight>,
+    pub failure: Option<Failure>,
     /// How many of its processes the kernel killed for want of memory, while it runs.
     pub out_of_memory_kills: u64,
     /// The last lines of the log.
@@ -120,8 +120,8 @@ pub fn collect(
         traffic: alive.and_then(Traffic::of),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
-        waits: record.as_ref().and_then(waiting::left),
-        flight: Flight::read(paths, name).unwrap_or_else(|error| {
+        waiting_for: record.as_ref().and_then(waiting::left),
+        failure: Failure::read(paths, name).unwrap_or_else(|error| {
             log::warn!("{error}, ignoring");
             None
         }),
@@ -163,11 +163,12 @@ impl Status {
         // A failure has what was said last in it.
         let said = self.unit.as_ref().filter(|unit| unit.failure.is_none() && !unit.status_text.is_empty());
         let said = said.map(|unit| unit.status_text.clone());
-        let hint = self.flight.as_ref().and_then(|flight| flight.hint.clone());
-        let lived = self.flight.as_ref().and_then(|flight| {
-            Some(format!("{}.{} s, {}", flight.lived? / 1000, flight.lived? % 1000 / 100, flight.step))
+        let hint = self.failure.as_ref().and_then(|failure| failure.hint.clone());
+        let uptime = self.failure.as_ref().and_then(|failure| {
+            let uptime = failure.uptime_ms?;
+            Some(format!("{}.{} s, {}", uptime / 1000, uptime % 1000 / 100, failure.step))
         });
-        let units = self.flight.as_ref().map(|flight| flight.failed_units.clone());
+        let units = self.failure.as_ref().map(|failure| failure.failed_units.clone());
         let killed = match self.out_of_memory_kills {
             0 => None,
             1 => Some("1 process, for want of memory".to_owned()),
@@ -176,10 +177,10 @@ impl Status {
         let lines = [
             ("failure", failure),
             ("hint", hint),
-            ("lived", lived),
+            ("uptime", uptime),
             ("failed units", units.and_then(words)),
             ("says", said),
-            ("stopping", self.waits.clone()),
+            ("stopping", self.waiting_for.as_ref().map(|names| format!("waiting for {names}"))),
             ("since", since),
             ("machined", self.unregistered.clone()),
             ("init", machine.init.clone()),
@@ -283,8 +284,8 @@ mod tests {
             on_demand: vec!["8080:80".into()],
             traffic: None,
             unit: Some(Unit::from(&unit)),
-            waits: None,
-            flight: None,
+            waiting_for: None,
+            failure: None,
             log: vec!["a line".into()],
         };
         let status_of = |name| Some(unregistered(&Name::new(name).unwrap()));

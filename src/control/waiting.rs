@@ -27,8 +27,8 @@ pub fn left(record: &Record) -> Option<String> {
     let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     match (all.len(), more) {
         (0, _) => None,
-        (_, 0) => Some(format!("waits for {named}")),
-        (_, more) => Some(format!("waits for {named} and {more} more")),
+        (_, 0) => Some(named),
+        (_, more) => Some(format!("{named} and {more} more")),
     }
 }
 

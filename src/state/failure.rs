@@ -1,4 +1,4 @@
-//! The flight record of a machine that failed, in `/var/lib/coracle/records/NAME.json`: what it was
+//! The failure record of a machine, in `/var/lib/coracle/failures/NAME.json`: what it was
 //! doing, how it ended, what it said last. Written by the supervisor, replaced by the next failure,
 //! removed by the next good start; read by `status` and `doctor`. One small file for each machine.
 
@@ -19,11 +19,11 @@ const LIMIT: u64 = 64 << 10;
 /// Why and how a machine failed. Missing fields are the default, unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
-pub struct Flight {
+pub struct Failure {
     /// When it failed, microseconds since the epoch.
     pub time: u64,
-    /// How long it had lived, milliseconds; nothing where PID 1 was never executed.
-    pub lived: Option<u64>,
+    /// Time from the start to the failure, milliseconds. `None` if PID 1 was not executed.
+    pub uptime_ms: Option<u64>,
     /// What was being done: `set up`, `booting`, `running` or `stopping`.
     pub step: String,
     /// The cause.
@@ -37,26 +37,26 @@ pub struct Flight {
     /// Whether the kernel killed for want of memory.
     pub out_of_memory: bool,
     /// Whether the system-call filter killed it.
-    pub refused: bool,
+    pub seccomp_denied: bool,
     /// The last lines of its console, oldest first.
     pub console: Vec<String>,
     /// Units of the guest that failed, as its console told.
     pub failed_units: Vec<String>,
 }
 
-impl Flight {
+impl Failure {
     /// Writes the record whole or not at all, with every text cut to its bound.
     ///
     /// # Errors
     /// The file that cannot be written, and why.
     pub fn write(&self, paths: &Paths, name: &Name) -> Result<()> {
-        let file = paths.flight(name);
-        let doing = || format!("cannot write the flight record '{}'", file.display());
+        let file = paths.failure(name);
+        let doing = || format!("cannot write the failure record '{}'", file.display());
         let text =
             serde_json::to_vec_pretty(&self.bounded()).map_err(|error| Error::new(error.to_string()))?;
         // A name of ours never begins with a dot: the draft is no machine's record.
         let draft = file.with_file_name(format!(".{name}.json"));
-        std::fs::create_dir_all(paths.kept().join("records"))
+        std::fs::create_dir_all(paths.kept().join("failures"))
             .and_then(|()| {
                 // For root alone, as the journal is: it has the end of the guest's console.
                 let mut options = std::fs::OpenOptions::new();
@@ -84,8 +84,8 @@ impl Flight {
     /// # Errors
     /// A record that cannot be read or understood.
     pub fn read(paths: &Paths, name: &Name) -> Result<Option<Self>> {
-        let path = paths.flight(name);
-        let doing = || format!("cannot read the flight record '{}'", path.display());
+        let path = paths.failure(name);
+        let doing = || format!("cannot read the failure record '{}'", path.display());
         let file = match std::fs::File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             file => file.context(doing)?,
@@ -99,9 +99,9 @@ impl Flight {
 
     /// Forgets the last failure: the machine is up.
     pub fn forget(paths: &Paths, name: &Name) {
-        match std::fs::remove_file(paths.flight(name)) {
+        match std::fs::remove_file(paths.failure(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                log::warn!("cannot remove the flight record of machine '{name}': {error}, ignoring");
+                log::warn!("cannot remove the failure record of machine '{name}': {error}, ignoring");
             }
             _ => {}
         }
@@ -117,19 +117,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         let name = Name::new("web").unwrap();
-        assert_eq!(Flight::read(&paths, &name), Ok(None));
-        let flight = Flight {
+        assert_eq!(Failure::read(&paths, &name), Ok(None));
+        let failure = Failure {
             cause: "x".repeat(100_000),
             console: vec!["\u{1b}".repeat(9_000); 1000],
-            ..Flight::default()
+            ..Failure::default()
         };
-        flight.write(&paths, &name).unwrap();
-        assert!(std::fs::metadata(paths.flight(&name)).unwrap().len() < LIMIT);
-        assert_eq!(Flight::read(&paths, &name).unwrap().unwrap().console.len(), LINES);
-        Flight { cause: "other".into(), ..Flight::default() }.write(&paths, &name).unwrap();
-        assert_eq!(Flight::read(&paths, &name).unwrap().unwrap().cause, "other");
-        Flight::forget(&paths, &name);
-        assert_eq!(Flight::read(&paths, &name), Ok(None));
-        assert_eq!(std::fs::read_dir(paths.kept().join("records")).unwrap().count(), 0);
+        failure.write(&paths, &name).unwrap();
+        assert!(std::fs::metadata(paths.failure(&name)).unwrap().len() < LIMIT);
+        assert_eq!(Failure::read(&paths, &name).unwrap().unwrap().console.len(), LINES);
+        Failure { cause: "other".into(), ..Failure::default() }.write(&paths, &name).unwrap();
+        assert_eq!(Failure::read(&paths, &name).unwrap().unwrap().cause, "other");
+        Failure::forget(&paths, &name);
+        assert_eq!(Failure::read(&paths, &name), Ok(None));
+        assert_eq!(std::fs::read_dir(paths.kept().join("failures")).unwrap().count(), 0);
     }
 }

@@ -13,7 +13,7 @@ mod timers;
 use super::console::{Console, Guest, Hotkey, Typed};
 use super::control::{Control, FIRST_CLIENT};
 use super::ending::Ending;
-use super::flight;
+use super::failure;
 use super::guest::{self, Word};
 use super::handover::{Descriptors, Running, Terms};
 use super::inbox::Inbox;
@@ -240,7 +240,7 @@ impl Loop {
             self.manager.tell(&[NotifyState::Ready]);
         }
         if self.ready {
-            flight::came_up(&self.terms);
+            failure::cleared(&self.terms);
         }
         self.manager.tell(&[NotifyState::Custom(&format!("X_CORACLE_LEADER_PID={leader}"))]);
         self.tell_status();

@@ -28,14 +28,14 @@ end() {
 }
 
 while read -r mode role number; do
-	rm -f /run/faulty.out /var/lib/coracle/records/busybox.json
+	rm -f /run/faulty.out /var/lib/coracle/failures/busybox.json
 	echo "$mode $role $number" >/run/fault
 	timeout 40 systemctl start $unit >/dev/null 2>&1
 	case $? in 0) started=started ;; 124) started=hangs ;; *) started=failed ;; esac
 	rm -f /run/fault
 	call=$(cut -d' ' -f4 /run/faulty.out 2>/dev/null)
-	[ -z "$call" ] || [ "$started" != failed ] || [ -e /var/lib/coracle/records/busybox.json ] || sleep 0.05
-	said=$(sed -n 's/^ *"cause": "\(.*\)",$/\1/p' /var/lib/coracle/records/busybox.json 2>/dev/null)
+	[ -z "$call" ] || [ "$started" != failed ] || [ -e /var/lib/coracle/failures/busybox.json ] || sleep 0.05
+	said=$(sed -n 's/^ *"cause": "\(.*\)",$/\1/p' /var/lib/coracle/failures/busybox.json 2>/dev/null)
 	[ $started = started ] || [ -n "$said" ] ||
 		said=$(journalctl -q -u $unit -o cat -n 12 | grep -E 'coracle: |cannot|panick' | head -n1)
 	end

@@ -1,4 +1,4 @@
-//! What is wrong, and the hint: `coracle doctor` of hosts and machines, and the flight record that a machine
+//! What is wrong, and the hint: `coracle doctor` of hosts and machines, and the failure record that a machine
 //! leaves when it fails.
 
 use std::time::Duration;
@@ -53,18 +53,18 @@ fn starts_that_fail_name_cause_and_cure() {
         println!("$ coracle doctor {name}\n{text}");
     }
     let status = host.exec(&["coracle", "status", "dies"]).stdout;
-    says(&status, &["failure: exit status 3: PID 1 exited with status 3", "hint: ", "lived: 0."]);
+    says(&status, &["failure: exit status 3: PID 1 exited with status 3", "hint: ", "uptime: 0."]);
     host.sh_ok("systemctl reset-failed");
     before.assert_same(&host);
 
     // The next good start forgets it.
     assert_eq!(
-        host.ok(&["ls", "/var/lib/coracle/records"]),
+        host.ok(&["ls", "/var/lib/coracle/failures"]),
         "arm.json\ndies.json\nnoinit.json\nscript.json\n"
     );
     host.sh_ok("ln -sf ../bin/busybox /var/lib/machines/dies/usr/sbin/init");
     host.coracle(&["start", "dies"]);
-    assert_eq!(host.exec(&["test", "-e", "/var/lib/coracle/records/dies.json"]).status, 1);
+    assert_eq!(host.exec(&["test", "-e", "/var/lib/coracle/failures/dies.json"]).status, 1);
     let well = host.exec(&["coracle", "doctor", "dies"]).stdout;
     assert!(
         well.starts_with("dies: running\n  note: machines have no name server: the host has none\n"),
@@ -107,7 +107,7 @@ fn a_start_that_takes_too_long_is_recorded_and_a_stop_is_not() {
     host.sh_ok("coracle start --wait=no busybox");
     host.wait_until(LONG, "coracle show -p phase busybox | grep booting");
     host.coracle(&["stop", "busybox"]);
-    assert_eq!(host.exec(&["test", "-e", "/var/lib/coracle/records/busybox.json"]).status, 1);
+    assert_eq!(host.exec(&["test", "-e", "/var/lib/coracle/failures/busybox.json"]).status, 1);
 
     assert_eq!(host.exec(&["coracle", "start", "busybox"]).status, 1);
     host.wait_for_unit("busybox", "failed");
@@ -181,7 +181,7 @@ fn waits(host: &Host, name: &str, on_terminal: &str, what: &str) -> String {
     let mut stop = host.spawn_on_tty(&format!("stty cols 120; coracle stop {name}; echo ended $?"));
     stop.wait_for_stdout(on_terminal, LONG);
     let status = host.coracle(&["status", name]);
-    says(&status, &[&format!("stopping: waits for {what}")]);
+    says(&status, &[&format!("stopping: waiting for {what}")]);
     stop.wait_for_stdout("ended 0", LONG);
     host.assert_clean_stop(name);
     status
@@ -208,6 +208,6 @@ fn a_slow_stop_says_what_it_waits_for() {
     host.sh_ok("echo '::shutdown:/bin/sleep 6' >>/var/lib/machines/busybox/etc/inittab");
     host.start_machine("busybox");
     // For its init's server first, or for what the init has begun by then.
-    println!("{}", waits(&host, "busybox", "busybox: stopping: waits for ", ""));
+    println!("{}", waits(&host, "busybox", "busybox: stopping: waiting for ", ""));
     host.stop();
 }

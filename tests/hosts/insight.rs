@@ -118,8 +118,8 @@ fn inspect_tells_what_the_kernel_says() {
         let value = json.split("\"score\": ").nth(1).and_then(|rest| rest.split(',').next());
         value.and_then(|value| value.parse().ok()).expect("a score")
     };
-    let (walled, open) = (score("busybox"), score("open"));
-    assert!(walled < 20 && open >= 60, "{walled} {open}");
+    let (strong, weak) = (score("busybox"), score("open"));
+    assert!(strong < 20 && weak >= 60, "{strong} {weak}");
     let text = host.coracle(&["inspect", "open", "--security"]);
     says(
         &text,

@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn missing_controllers_are_named() {
         assert!(missing("cpuset cpu io memory pids").is_none());
-        assert!(missing("hugetlb cpu pids").unwrap().what.contains("lacks memory, io:"));
+        assert!(missing("hugetlb cpu pids").unwrap().message.contains("lacks memory, io:"));
         let mounts = "31 24 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         assert_eq!(unified(mounts), Some("/sys/fs/cgroup"));
         assert_eq!(unified("1 2 0:1 / / rw - ext4 /dev/x rw\n"), None);

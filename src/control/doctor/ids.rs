@@ -98,7 +98,7 @@ mod tests {
         let (_root, paths) = recorded(&[("a.b", 16), ("c", 1), ("d", 1), ("e", 1), ("web", 1)]);
         let defined: Vec<Name> = ["web", "c", "d", "e"].map(|name| Name::new(name).unwrap()).into();
         let of = |count: usize| findings(&paths, &defined.iter().take(count).collect::<Vec<_>>());
-        let what = |count| of(count).into_iter().map(|finding| finding.what).collect::<Vec<_>>();
+        let what = |count| of(count).into_iter().map(|finding| finding.message).collect::<Vec<_>>();
         assert_eq!(
             what(0),
             ["20 ranges of user ids are kept for deleted machines: 'a.b', 'c', 'd' and 2 more"]
@@ -121,7 +121,7 @@ mod tests {
         let found = findings(&paths, &defined.iter().collect::<Vec<_>>());
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(
-            found[0].what.contains("'nest', from 600000 on") && found[0].hint.contains("-e nest "),
+            found[0].message.contains("'nest', from 600000 on") && found[0].hint.contains("-e nest "),
             "{found:?}"
         );
     }

@@ -178,7 +178,9 @@ mod tests {
     #[test]
     fn a_small_table_of_neighbours_is_named() {
         let note = neighbours("ipv6", 1024).unwrap();
-        assert!(note.what.contains("1024") && note.hint.contains("net.ipv6.neigh.default.gc_thresh3=65536"));
+        assert!(
+            note.message.contains("1024") && note.hint.contains("net.ipv6.neigh.default.gc_thresh3=65536")
+        );
         assert!(neighbours("ipv6", FEW_NEIGHBOURS).is_none());
     }
 
@@ -188,6 +190,6 @@ mod tests {
             "    0:    20 19/19 18/1000000 300/25000000\n 1000:     9 9/9 190/200 20/20000\nnonsense\n";
         let findings = keyrings(users);
         assert_eq!(findings.len(), 1);
-        assert!(findings[0].what.contains("user 1000") && findings[0].hint.contains("keys.maxbytes"));
+        assert!(findings[0].message.contains("user 1000") && findings[0].hint.contains("keys.maxbytes"));
     }
 }

@@ -85,7 +85,7 @@ mod tests {
         let records = Record::all(&paths);
         assert_eq!(directories(&paths, &records).len(), 1);
         let findings = findings(&paths);
-        assert!(findings[0].what.contains("'dead' is dead"), "{findings:?}");
+        assert!(findings[0].message.contains("'dead' is dead"), "{findings:?}");
         assert_eq!(findings[0].hint, "coracle cleanup dead");
     }
 }

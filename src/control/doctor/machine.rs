@@ -1,4 +1,4 @@
-//! One machine: why it does not run, from its definition, its flight record, its unit and its tree.
+//! One machine: why it does not run, from its definition, its failure record, its unit and its tree.
 
 use super::{Finding, Severity, network, programs, trees};
 use crate::control::{block_on, unit_of, when};
@@ -8,7 +8,7 @@ use crate::host::systemd::units;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::state::failure::Flight;
+use crate::state::failure::Failure;
 use crate::state::record::{Phase, Record};
 use serde::Serialize;
 use std::io::Write;
@@ -24,16 +24,16 @@ pub struct Diagnosis {
     /// What was found, the worst first.
     pub findings: Vec<Finding>,
     /// How it failed last.
-    pub flight: Option<Flight>,
+    pub failure: Option<Failure>,
 }
 
 /// Looks at a machine. `definition` is the machine that its name means.
 ///
 /// # Errors
-/// A flight record that cannot be read.
+/// A failure record that cannot be read.
 pub fn diagnose(paths: &Paths, name: &Name, definition: Result<Machine>) -> Result<Diagnosis> {
     let record = Record::read(paths, name)?;
-    let flight = Flight::read(paths, name)?;
+    let failure = Failure::read(paths, name)?;
     let mut findings = Vec::new();
     match definition {
         Ok(machine) => findings.extend(trees::findings_of(&machine)),
@@ -60,28 +60,28 @@ pub fn diagnose(paths: &Paths, name: &Name, definition: Result<Machine>) -> Resu
         }
         None => "stopped".into(),
     };
-    let unit = unit(name, flight.is_some());
+    let unit = unit(name, failure.is_some());
     let state = if unit.is_some() && state == "stopped" { "failed".into() } else { state };
-    findings.extend(flight.as_ref().map(|flight| {
-        let hint = flight.hint.clone().unwrap_or_else(|| format!("see 'coracle logs {name}'"));
-        Finding::wrong(describe(flight), hint)
+    findings.extend(failure.as_ref().map(|failure| {
+        let hint = failure.hint.clone().unwrap_or_else(|| format!("see 'coracle logs {name}'"));
+        Finding::wrong(describe(failure), hint)
     }));
     findings.extend(unit.flatten());
     // A tree that is not there is found where the definition is looked at, and by the start.
-    findings.dedup_by(|one, other| one.what == other.what);
+    findings.dedup_by(|one, other| one.message == other.message);
     findings.sort_by_key(|finding| finding.severity);
-    Ok(Diagnosis { name: name.to_string(), state, findings, flight })
+    Ok(Diagnosis { name: name.to_string(), state, findings, failure })
 }
 
 /// A failure in one line: when, what, how.
-fn describe(flight: &Flight) -> String {
-    let lived = flight.lived.map(|lived| format!(" after {}.{} s", lived / 1000, lived % 1000 / 100));
+fn describe(failure: &Failure) -> String {
+    let after = failure.uptime_ms.map(|uptime| format!(" after {}.{} s", uptime / 1000, uptime % 1000 / 100));
     format!(
         "failed at {} ({}{}): {}",
-        when(flight.time),
-        flight.step,
-        lived.unwrap_or_default(),
-        flight.cause
+        when(failure.time),
+        failure.step,
+        after.unwrap_or_default(),
+        failure.cause
     )
 }
 
@@ -117,7 +117,7 @@ fn alive(name: &Name, record: &Record) -> Option<Finding> {
     }
 }
 
-/// Whether the unit failed; and why, where no flight record says it better.
+/// Whether the unit failed; and why, where no failure record says it better.
 fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
     if !units::is_running() {
         return None;
@@ -148,29 +148,29 @@ impl Diagnosis {
         let mut text = format!("{}: {}\n", self.name, self.state);
         for finding in &self.findings {
             // The problems of a definition are several lines.
-            let what = printable(finding.what.as_bytes()).replace('\n', "\n        ");
+            let what = printable(finding.message.as_bytes()).replace('\n', "\n        ");
             let hint = printable(finding.hint.as_bytes());
             text.push_str(&format!("{:>6}: {what}\n  hint: {hint}\n", finding.severity.as_str()));
         }
         if self.findings.is_empty() {
             text.push_str("nothing is wrong with it\n");
         }
-        if let Some(flight) = &self.flight {
+        if let Some(failure) = &self.failure {
             let list =
                 |items: &[String]| items.iter().map(|item| printable(item.as_bytes())).collect::<Vec<_>>();
-            if !flight.failed_units.is_empty() {
-                text.push_str(&format!("failed units: {}\n", list(&flight.failed_units).join(", ")));
+            if !failure.failed_units.is_empty() {
+                text.push_str(&format!("failed units: {}\n", list(&failure.failed_units).join(", ")));
             }
-            if !flight.console.is_empty() {
+            if !failure.console.is_empty() {
                 text.push_str("its console said last:\n");
-                list(&flight.console).iter().for_each(|line| text.push_str(&format!("    {line}\n")));
+                list(&failure.console).iter().for_each(|line| text.push_str(&format!("    {line}\n")));
             }
         }
         out.write_all(text.as_bytes()).context(|| "cannot write the diagnosis".to_owned())
     }
 
     /// Whether something is wrong with it.
-    pub fn is_ill(&self) -> bool {
+    pub fn has_errors(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Wrong)
     }
 }

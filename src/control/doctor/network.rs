@@ -191,13 +191,13 @@ mod tests {
         let mut drop =
             Refusal { family: "ip", table: "filter".into(), chain: "FORWARD".into(), rule: Some(rule) };
         assert_eq!(
-            dropped(&drop, door).what,
+            dropped(&drop, door).message,
             "packets to name server 192.0.2.2 are dropped by table 'ip filter', chain 'FORWARD', rule 2, handle 7, \
              comment \"no games\""
         );
         drop.rule = None;
-        assert!(dropped(&drop, door).what.ends_with("chain 'FORWARD', its policy"));
+        assert!(dropped(&drop, door).message.ends_with("chain 'FORWARD', its policy"));
         drop = Refusal { family: "inet", table: "coracle".into(), chain: "egress".into(), rule: None };
-        assert!(dropped(&drop, door).what.contains("network.egress"));
+        assert!(dropped(&drop, door).message.contains("network.egress"));
     }
 }

@@ -131,9 +131,9 @@ mod tests {
         for (version, fixed) in wrong {
             let findings = faults(version);
             assert_eq!(findings.len(), 1, "{version}");
-            let Finding { severity, what, hint } = &findings[0];
+            let Finding { severity, message, hint } = &findings[0];
             assert_eq!(*severity, super::super::Severity::Risk);
-            assert!(what.contains(version) && what.contains("CVE-2026-40223"), "{what}");
+            assert!(message.contains(version) && message.contains("CVE-2026-40223"), "{message}");
             assert!(hint.starts_with(&format!("update systemd to {fixed},")), "{hint}");
         }
         for version in

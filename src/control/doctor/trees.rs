@@ -26,7 +26,7 @@ pub(super) fn findings(paths: &Paths, machines: &[Machine]) -> Vec<Finding> {
     machines.iter().for_each(|machine| findings.extend(findings_of(machine)));
     // One file system is said to be full once.
     let mut said = std::collections::BTreeSet::new();
-    findings.retain(|finding| said.insert(finding.what.clone()));
+    findings.retain(|finding| said.insert(finding.message.clone()));
     findings
 }
 

@@ -16,8 +16,8 @@ pub struct Exposure {
     pub name: String,
     /// From 0 to 100.
     pub score: u32,
-    /// `walled`, `fair`, `open` or `unsafe`.
-    pub word: &'static str,
+    /// `strong`, `fair`, `weak` or `unsafe`.
+    pub rating: &'static str,
     /// What was looked at, the heaviest first.
     pub reasons: Vec<Reason>,
 }
@@ -27,7 +27,7 @@ pub struct Exposure {
 #[serde(rename_all = "kebab-case")]
 pub struct Reason {
     /// What is so.
-    pub what: String,
+    pub message: String,
     /// What it adds to the score; 0 where it is as it should be.
     pub weight: u32,
     /// What would make it better.
@@ -63,13 +63,14 @@ const NESTING: [(&str, u32); 2] = [
 ];
 
 /// Scores a machine.
-pub fn expose(found: &Inspection) -> Exposure {
+pub fn score(found: &Inspection) -> Exposure {
     let mut reasons = Vec::new();
-    let mut add = |bad: bool, weight: u32, what: String, hint: &'static str| {
-        reasons.push(Reason { what, weight: if bad { weight } else { 0 }, hint: bad.then_some(hint) });
+    let mut add = |bad: bool, weight: u32, message: String, hint: &'static str| {
+        reasons.push(Reason { message, weight: if bad { weight } else { 0 }, hint: bad.then_some(hint) });
     };
-    let hosts =
-        |kind: &str| found.namespaces.iter().any(|namespace| namespace.kind == kind && namespace.is_hosts);
+    let hosts = |kind: &str| {
+        found.namespaces.iter().any(|namespace| namespace.kind == kind && namespace.shared_with_host)
+    };
     let is_root = hosts("user") || found.id_map.iter().any(|line| line.starts_with("0 0 "));
     let whose = if is_root { "root inside is root of the host" } else { "root inside is nobody outside" };
     add(is_root, 40, whose.into(), "set users.private = \"pick\"");
@@ -77,7 +78,7 @@ pub fn expose(found: &Inspection) -> Exposure {
         let whose = if hosts(kind) { "the host's" } else { "its own" };
         add(hosts(kind), weight, format!("the {kind} namespace is {whose}"), hint);
     }
-    for namespace in found.namespaces.iter().filter(|namespace| !namespace.is_hosts) {
+    for namespace in found.namespaces.iter().filter(|namespace| !namespace.shared_with_host) {
         for other in namespace.shared_with.iter().filter(|other| other.starts_with("machine ")) {
             add(
                 true,
@@ -92,8 +93,8 @@ pub fn expose(found: &Inspection) -> Exposure {
     for call in &found.filter_allows {
         add(true, 3, format!("the filter lets '{call}' through"), "take it from security.syscalls.allow");
     }
-    for (what, weight) in NESTING.iter().filter(|_| found.nesting) {
-        add(*weight > 0, *weight, (*what).into(), "take security.nesting out");
+    for (message, weight) in NESTING.iter().filter(|_| found.nesting) {
+        add(*weight > 0, *weight, (*message).into(), "take security.nesting out");
     }
     for (name, as_root, mapped) in CAPABILITIES {
         let weight = if is_root { as_root } else { mapped };
@@ -113,33 +114,33 @@ pub fn expose(found: &Inspection) -> Exposure {
     reasons.push(procfs(found));
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.weight));
     let score = reasons.iter().map(|reason| reason.weight).sum::<u32>().min(100);
-    Exposure { name: found.name.clone(), score, word: word(score), reasons }
+    Exposure { name: found.name.clone(), score, rating: rating(score), reasons }
 }
 
 /// Whether 32 bit programs create sockets that the filter cannot judge.
 fn socketcall(found: &Inspection) -> Reason {
     let confined = found.label.as_deref().is_some_and(|label| label.starts_with(APPARMOR_PROFILE));
-    let (what, weight) = match (found.socketcall, confined) {
+    let (message, weight) = match (found.socketcall, confined) {
         (false, _) => ("socketcall(2) of 32 bit programs does not exist in it", 0),
         (true, true) => ("it has socketcall(2), and AppArmor refuses the families alg and vsock", 0),
         (true, false) => ("32 bit programs create sockets of every family by socketcall(2)", 3),
     };
     let hint = (weight > 0).then_some("use a 64 bit tree, or boot the host with AppArmor");
-    Reason { what: what.into(), weight, hint }
+    Reason { message: message.into(), weight, hint }
 }
 
 /// Its trees, if users of the host can reach them.
 fn trees(found: &Inspection) -> Vec<Reason> {
     if found.open_trees.is_empty() {
-        let what = "no user of the host can reach its trees".to_owned();
-        return vec![Reason { what, weight: 0, hint: None }];
+        let message = "no user of the host can reach its trees".to_owned();
+        return vec![Reason { message, weight: 0, hint: None }];
     }
     let open = found.open_trees.iter().map(|tree| {
-        let what = format!(
+        let message = format!(
             "every user of the host can reach '{}' and execute setuid programs in it",
             tree.display()
         );
-        Reason { what, weight: 40, hint: Some("chmod 700 a directory above it, or move it below one") }
+        Reason { message, weight: 40, hint: Some("chmod 700 a directory above it, or move it below one") }
     });
     open.collect()
 }
@@ -147,12 +148,12 @@ fn trees(found: &Inspection) -> Vec<Reason> {
 /// What it sees of procfs and sysfs.
 fn procfs(found: &Inspection) -> Reason {
     if !found.procfs_full {
-        let what = "procfs is masked: no fresh procfs or sysfs can be mounted inside".to_owned();
-        return Reason { what, weight: 0, hint: None };
+        let message = "procfs is masked: no fresh procfs or sysfs can be mounted inside".to_owned();
+        return Reason { message, weight: 0, hint: None };
     }
-    let what = "procfs is full: root inside reads what is masked in /proc and /sys as any user of the host does, and \
+    let message = "procfs is full: root inside reads what is masked in /proc and /sys as any user of the host does, and \
                 writes nothing of it";
-    Reason { what: what.into(), weight: 2, hint: Some("set security.procfs = \"masked\"") }
+    Reason { message: message.into(), weight: 2, hint: Some("set security.procfs = \"masked\"") }
 }
 
 /// What it may take from others where nothing limits it.
@@ -160,9 +161,9 @@ fn limits(found: &Inspection) -> Vec<Reason> {
     let of = |(file, what, hint): (&str, &str, &'static str)| {
         let is_limited = found.limits.iter().any(|limit| limit.name == file);
         if is_limited {
-            return Reason { what: format!("its {what} has a limit"), weight: 0, hint: None };
+            return Reason { message: format!("its {what} has a limit"), weight: 0, hint: None };
         }
-        Reason { what: format!("it may take all {what} of the host"), weight: 4, hint: Some(hint) }
+        Reason { message: format!("it may take all {what} of the host"), weight: 4, hint: Some(hint) }
     };
     let all = [
         ("memory.max", "memory", "set resources.memory-max"),
@@ -171,11 +172,11 @@ fn limits(found: &Inspection) -> Vec<Reason> {
     all.map(of).into()
 }
 
-fn word(score: u32) -> &'static str {
+fn rating(score: u32) -> &'static str {
     match score {
-        0..=19 => "walled",
+        0..=19 => "strong",
         20..=39 => "fair",
-        40..=69 => "open",
+        40..=69 => "weak",
         _ => "unsafe",
     }
 }
@@ -194,14 +195,14 @@ impl Exposure {
                 format!("+{}.{}", reason.weight / 10, reason.weight % 10)
             };
             let hint = reason.hint.map_or_else(String::new, |hint| format!(" (hint: {hint})"));
-            text.push_str(&format!("{weight:>5}  {}{hint}\n", reason.what));
+            text.push_str(&format!("{weight:>5}  {}{hint}\n", reason.message));
         }
         text.push_str(&format!(
             "{}: exposure {}.{} of 10, {}\n",
             self.name,
             self.score / 10,
             self.score % 10,
-            self.word
+            self.rating
         ));
         out.write_all(text.as_bytes()).context(|| "cannot write what was found".to_owned())
     }

@@ -141,7 +141,7 @@ impl Loop {
             self.ready = true;
             self.terms.record.is_late = false;
             self.terms.record.waits_for = None;
-            super::flight::came_up(&self.terms);
+            super::failure::cleared(&self.terms);
             self.enter(Phase::Running);
             self.manager.tell(&[NotifyState::Ready]);
         }

@@ -1,6 +1,6 @@
 //! How the loop is left: handed on to what follows, or ended and cleaned up after. `supervise` comes here once.
 
-use super::super::{cleanup, ending::Ending, flight};
+use super::super::{cleanup, ending::Ending, failure};
 use super::{Left, Loop, Outcome};
 use crate::error::Result;
 use crate::machine::console::Console as ConsoleKind;
@@ -40,17 +40,17 @@ impl Loop {
         let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
         let failure = if stopped { None } else { ending.failure() };
         self.console.drain();
-        let tail = self.console.tail(flight::LINES);
+        let tail = self.console.tail(failure::LINES);
         drop(self.console.end());
         let may_be_late = self.stop.is_some() && self.terms.waits_for_ready && !self.ready;
-        if may_be_late && flight::came_late(&self.terms, self.boot.waits_for(), &tail) {
+        if may_be_late && failure::timed_out(&self.terms, self.boot.waits_for(), &tail) {
             log::error!("machine '{}' was not up in time", self.terms.record.name);
         } else if let Some(why) = &failure
             && self.terms.console == ConsoleKind::Journal
         {
             log::error!("machine '{}' failed: {why}", self.terms.record.name);
             tail.iter().rev().take(5).rev().for_each(|line| log::error!("its console said: {line}"));
-            flight::guest_failed(&self.terms, ending, why, tail);
+            failure::guest_failed(&self.terms, ending, why, tail);
         }
         let restarts = ending == Ending::Reboot && self.stop.is_none();
         let text = match failure {

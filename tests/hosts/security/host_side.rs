@@ -105,10 +105,10 @@ fn other_users_of_the_host_read_nothing_of_a_machine_and_do_nothing_to_it() {
     // What a machine is, everybody may know; how it was defined and what its console said, root.
     let state = host.sh_ok(&format!("{nobody} cat /run/coracle/own/state.json"));
     assert!(!state.contains("environment"), "{state}");
-    host.sh_ok("mkdir -p /var/lib/coracle/records");
+    host.sh_ok("mkdir -p /var/lib/coracle/failures");
     for tried in [
         "cat /run/coracle/own/definition.json".to_owned(),
-        "cat /var/lib/coracle/records/own.json".to_owned(),
+        "cat /var/lib/coracle/failures/own.json".to_owned(),
         "cat /run/coracle/own/lock".to_owned(),
         format!("cat /proc/{supervisor}/environ"),
         format!("ls /proc/{supervisor}/fd"),

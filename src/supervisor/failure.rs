@@ -10,7 +10,7 @@ pub use crate::state::failure::LINES;
 use crate::host::systemd::units;
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::state::failure::Flight;
+use crate::state::failure::Failure;
 use crate::state::record::Phase;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,12 +19,12 @@ pub fn launch_failed(paths: &Paths, name: &Name, error: &Error) {
     write(
         paths,
         name,
-        &Flight {
+        &Failure {
             time: now(),
             step: "set up".into(),
             cause: error.to_string(),
             hint: error.hint().map(str::to_owned),
-            ..Flight::default()
+            ..Failure::default()
         },
     );
 }
@@ -33,25 +33,25 @@ pub fn launch_failed(paths: &Paths, name: &Name, error: &Error) {
 pub fn guest_failed(terms: &Terms, ending: Ending, why: &str, console: Vec<String>) {
     let Ok(name) = Name::new(&terms.record.name) else { return };
     let time = now();
-    let flight = Flight {
+    let failure = Failure {
         time,
-        lived: Some(time.saturating_sub(terms.record.started) / 1000),
+        uptime_ms: Some(time.saturating_sub(terms.record.started) / 1000),
         step: terms.record.phase.as_str().into(),
         cause: why.to_owned(),
         hint: Some(hint(ending, &name)),
         exit_status: if let Ending::Exited(status) = ending { Some(status) } else { None },
         signal: if let Ending::Killed(signal) = ending { Some(signal) } else { None },
         out_of_memory: ending == Ending::OutOfMemory,
-        refused: ending == Ending::Killed(libc::SIGSYS),
+        seccomp_denied: ending == Ending::Killed(libc::SIGSYS),
         failed_units: failed_units(&console),
         console,
     };
-    write(&Paths::below(&terms.paths_root), &name, &flight);
+    write(&Paths::below(&terms.paths_root), &name, &failure);
 }
 
 /// Records a machine that was stopped because it was not up in time, and not because somebody
 /// wanted it stopped: of that only systemd knows. Returns whether it is so.
-pub fn came_late(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> bool {
+pub fn timed_out(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> bool {
     let Some(unit) = terms.record.unit.as_deref().filter(|_| units::is_running()) else { return false };
     let status = super::runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
     let is_late = match status {
@@ -63,9 +63,9 @@ pub fn came_late(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> 
     };
     let Some(name) = Name::new(&terms.record.name).ok().filter(|_| is_late) else { return false };
     let time = now();
-    let flight = Flight {
+    let failure = Failure {
         time,
-        lived: Some(time.saturating_sub(terms.record.started) / 1000),
+        uptime_ms: Some(time.saturating_sub(terms.record.started) / 1000),
         step: Phase::Booting.as_str().into(),
         cause: match waits_for {
             Some(unit) => format!("it was not up in time, and was stopped: it waited for '{unit}'"),
@@ -77,21 +77,21 @@ pub fn came_late(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> 
         )),
         failed_units: failed_units(console),
         console: console.to_vec(),
-        ..Flight::default()
+        ..Failure::default()
     };
-    write(&Paths::below(&terms.paths_root), &name, &flight);
+    write(&Paths::below(&terms.paths_root), &name, &failure);
     true
 }
 
 /// Forgets an earlier failure of a machine that is up now.
-pub fn came_up(terms: &Terms) {
+pub fn cleared(terms: &Terms) {
     if let Ok(name) = Name::new(&terms.record.name) {
-        Flight::forget(&Paths::below(&terms.paths_root), &name);
+        Failure::forget(&Paths::below(&terms.paths_root), &name);
     }
 }
 
-fn write(paths: &Paths, name: &Name, flight: &Flight) {
-    if let Err(error) = flight.write(paths, name) {
+fn write(paths: &Paths, name: &Name, failure: &Failure) {
+    if let Err(error) = failure.write(paths, name) {
         log::warn!("{error}, ignoring");
     }
 }
