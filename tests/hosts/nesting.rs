@@ -204,6 +204,32 @@ fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
     host.stop();
 }
 
+/// A container of docker has a mount namespace with a root of its own too, and other masks than podman's.
+#[test]
+fn coracle_runs_in_privileged_containers_of_docker() {
+    let host = Host::builder().on("host-bench").guest("busybox").guest_as("trixie", "outer").start();
+    trees::copy(&install::staged().join("usr"), &host.machines().join("outer/usr"));
+    host.write(
+        "/etc/docker/daemon.json",
+        r#"{"storage-driver": "vfs", "bridge": "none", "iptables": false, "ip6tables": false}"#,
+    );
+    host.sh_ok("systemctl start docker.service");
+    host.sh_ok("tar -C /var/lib/machines/outer -c . | docker import - outer:1");
+    let docker = |options: &str| {
+        host.sh(&format!(
+            "docker run --rm --network=none {options} -v /var/lib/machines/busybox:/srv/box outer:1 \
+             coracle run -D /srv/box sh -c 'echo PID $$'"
+        ))
+    };
+    let out = docker("--privileged");
+    assert!(out.status == 0 && out.stdout.contains("PID 1"), "{out}");
+    assert!(out.stderr.matches("no cgroup of its own").count() <= 1, "{out}");
+    let out = docker("");
+    assert!(out.status == 125 && out.stderr.contains("(--privileged)"), "{out}");
+    host.sh_ok("systemctl stop docker.service docker.socket containerd.service");
+    host.stop();
+}
+
 #[test]
 fn trees_with_links_left_mounts_and_no_usr_boot() {
     let host = Host::start(&["busybox", "trixie"]);
