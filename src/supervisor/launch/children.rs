@@ -137,9 +137,11 @@ impl Launch<'_> {
             }
         }
         self.without_link();
-        if let Some((child, _)) = self.builder.take() {
+        // Forgotten only once it is reaped: PID 1 cannot end before the processes of its namespace are.
+        if let Some((child, _)) = &self.builder {
             process::wait(child.pidfd.as_fd())?;
         }
+        self.builder = None;
         Ok(())
     }
 
