@@ -39,10 +39,10 @@ fn bench() -> Host {
     host
 }
 
-/// How many calls each role makes in a start, and which of the supervisor's enter and leave namespaces.
+/// How many calls each role makes in a start, and which of the supervisor's enter and leave namespaces and wait for children.
 fn count(host: &Host) -> ([usize; 4], Vec<usize>) {
     host.sh_ok("echo count 0 0 >/run/fault; coracle start busybox; coracle stop busybox; rm /run/fault");
-    let (mut counts, mut doors) = ([0; 4], Vec::new());
+    let (mut counts, mut delicate) = ([0; 4], Vec::new());
     for line in host.read("/run/faulty.out").lines() {
         let words: Vec<i64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
         let [role, number, call] = words[..] else { continue };
@@ -51,11 +51,11 @@ fn count(host: &Host) -> ([usize; 4], Vec<usize>) {
         if let Some(count) = counts.get_mut(role) {
             *count += 1;
         }
-        if role == 0 && call == libc::SYS_setns {
-            doors.push(number);
+        if role == 0 && [libc::SYS_setns, libc::SYS_waitid].contains(&call) {
+            delicate.push(number);
         }
     }
-    (counts, doors)
+    (counts, delicate)
 }
 
 /// What came of one fault.
@@ -101,13 +101,13 @@ impl Result {
 }
 
 /// The faults to try: a sample, or `all`, or every so many, or those given ("kill 3 461,error 0 289"), to look at them again.
-fn faults(asked: &str, counts: &[usize; 4], doors: &[usize]) -> String {
+fn faults(asked: &str, counts: &[usize; 4], delicate: &[usize]) -> String {
     if asked.contains(' ') {
         return asked.replace(',', "\n") + "\n";
     }
     let every = (!asked.is_empty()).then(|| asked.parse().unwrap_or(1));
-    // Each of those on its own: one that failed once left a start hanging.
-    let mut faults: String = doors.iter().map(|number| format!("error 0 {number}\n")).collect();
+    // Each of these on its own: a start hung where one of them failed.
+    let mut faults: String = delicate.iter().map(|number| format!("error 0 {number}\n")).collect();
     for (number, mode) in ["error", "kill"].into_iter().enumerate() {
         for (role, count) in counts.iter().enumerate() {
             let stride = every.unwrap_or(count / SAMPLE).max(1);
@@ -141,9 +141,9 @@ fn every_call_may_fail_and_every_process_be_killed_at_it() {
     let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
     // Half of a fault is waiting.
     let hosts: Vec<Host> = (0..if asked.is_empty() { 1 } else { 4 }).map(|_| bench()).collect();
-    let (counts, doors) = count(&hosts[0]);
+    let (counts, delicate) = count(&hosts[0]);
     assert!(counts[0] > 300 && counts[1] > 30 && counts[3] > 100, "{counts:?}");
-    let faults = faults(&asked, &counts, &doors);
+    let faults = faults(&asked, &counts, &delicate);
     let before: Vec<Snapshot> = hosts.iter().map(Snapshot::take).collect();
     let bound = Duration::from_secs(if asked.is_empty() { 240 } else { 7200 });
     let lines = try_all(&hosts, &faults, bound);
