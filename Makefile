@@ -1,7 +1,7 @@
-# Everything a developer and a packager needs: `make help` lists it.
+# Commands for developers and packagers; `make help` lists them.
 #
 # Variables: PREFIX and DESTDIR for `install`; BINARY to install another binary than the release build;
-# CORACLE_CACHE for where the test trees are kept (default /var/cache/coracle-test).
+# CORACLE_CACHE for the cache of test trees (default /var/cache/coracle-test).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,23 +9,23 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-# rustup's own installation is not on root's path in every shell
+# An installation by rustup is not in root's PATH in every shell.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 PREFIX ?= /usr
 DESTDIR ?=
 CARGO ?= cargo
-# Static, with musl where Rust's library for it is installed: glibc asks the processor what it is at each start, and
-# in a virtual machine each of these questions is a trip to its host. Looked up when used: `deps` installs it.
+# Static, with musl if Rust's library for it is installed: glibc executes cpuid at each start, and in a virtual machine
+# each cpuid exits to the hypervisor. The variable is expanded when used, because `deps` installs the library.
 SYSROOT = $(shell PATH="$(PATH)" rustc --print sysroot)
 LIBC = $(shell if [ -d "$(SYSROOT)/lib/rustlib/x86_64-unknown-linux-musl" ]; then echo musl; else echo gnu; fi)
 TARGET = x86_64-unknown-linux-$(LIBC)
 RELEASE = $(CURDIR)/target/$(TARGET)/release/coracle
-SCRIPTS := $(sort $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh)) .ci/run
+SCRIPTS := $(sort $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh docs/*.sh)) .ci/run
 
 TOKIO_BANNED := full|rt-multi-thread|process|fs|signal
 
-# the whole test run, and each of its long parts, ends by itself
+# Time limits of the test run and of its long parts.
 TREES_BOUND := 20m
 TEST_BOUND := 50m
 BENCH_BOUND := 60m
@@ -38,27 +38,28 @@ endif
 
 bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib/systemd
-# units that make the host's firewall anew
+# Units that replace the host's firewall.
 NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help build-and-lint deps deps-vm binary install lint trees test test-all test-vm demo bench probe faults storm clean
+.PHONY: help build-and-lint deps deps-vm binary install lint trees picture test test-all test-vm demo bench probe faults storm clean
 
 help:
-	@echo "make demo      boot a Debian machine and show it (as root)"
-	@echo "make test      lints, unit tests and the host suite (as root)"
-	@echo "make test-all  the host suite on Debian 12, 13, unstable, and in coracle itself (as root)"
-	@echo "make test-vm   limits, AppArmor, reboots of the host: in a virtual machine (as root)"
+	@echo "make demo      boot a Debian machine and show it, as root"
+	@echo "make test      lints, unit tests and the host suite, as root"
+	@echo "make test-all  the host suite on Debian 12, 13, unstable, and inside coracle, as root"
+	@echo "make test-vm   limits, AppArmor and reboots of the host in a virtual machine, as root"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
-	@echo "make bench     compare with others, as root; PARTS=\"start boot rest enter life network scale\""
-	@echo "make probe     what root inside can do, point by point, here and with others, as root"
-	@echo "make faults    a start with every single call failing, and killed at every one (as root)"
-	@echo "make storm     machines started and killed at random, and trees that change meanwhile (as root)"
+	@echo "make bench     compare with other managers, as root; PARTS=\"start boot rest enter life network scale\""
+	@echo "make probe     list the operations that root inside can do, also with other managers, as root"
+	@echo "make faults    a start with every system call failing, and killed at every one, as root"
+	@echo "make storm     random starts and kills, then trees that change during a start, as root"
 	@echo "make lint      formatting, clippy, documentation, shell scripts"
-	@echo "make trees     the root trees of the host suite, cached"
-	@echo "make deps      what all of this needs on a Debian machine"
-	@echo "make clean     the build's output (not the cached trees)"
+	@echo "make trees     build the root trees of the host suite in the cache"
+	@echo "make picture   render the pictures of README.md from a real run, as root"
+	@echo "make deps      install build and test dependencies on Debian"
+	@echo "make clean     delete the build output, but not the cached trees"
 
 deps:
 	@tests/deps.sh
@@ -66,13 +67,13 @@ deps:
 deps-vm:
 	@tests/deps.sh vm
 
-# At a fixed address: an idle machine's process then has few pages of its own.
+# At a fixed address: relocations would dirty pages of the idle supervisor.
 binary:
 	@RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
 		$(CARGO) build --release --locked --target $(TARGET)
 	@echo "$(RELEASE)"
 
-# The units name the binary below /usr; another prefix changes that. What does not exist yet is passed over.
+# The units contain the path below /usr, which is replaced for another PREFIX. Missing directories are skipped.
 install: $(INSTALL_NEEDS)
 	@install -Dm755 "$(BINARY)" "$(bindir)/coracle"
 	shopt -s nullglob
@@ -84,7 +85,7 @@ install: $(INSTALL_NEEDS)
 		install -d "$(libdir)/system/$$other.service.wants"
 		ln -sfn "../coracle-refit@.service" "$(libdir)/system/$$other.service.wants/coracle-refit@$$other.service"
 	done
-	# systemd's units of AppArmor load it at the next boot; a host that confines now loads it now
+	# apparmor.service loads the profiles at the next boot; a host with active AppArmor loads them now.
 	for file in abstractions/coracle-machine coracle-machine coracle-machine-nesting; do
 		install -Dm644 "apparmor/$$file" "$(DESTDIR)/etc/apparmor.d/$$file"
 	done
@@ -92,7 +93,7 @@ install: $(INSTALL_NEEDS)
 		command -v apparmor_parser >/dev/null; then
 		apparmor_parser --replace /etc/apparmor.d/coracle-machine{,-nesting}
 	fi
-	# Root of a machine leaves setuid programs in its tree: no user of the host may get there.
+	# Root of a machine can leave setuid programs in its tree, so users of the host must not reach it.
 	install -Dm644 tmpfiles.d/coracle.conf "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf"
 	install -d "$(DESTDIR)/var/lib/machines"
 	chmod 0700 "$(DESTDIR)/var/lib/machines"
@@ -126,14 +127,14 @@ lint:
 	$(CARGO) clippy --locked --target $(TARGET) --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	shellcheck --external-sources $(SCRIPTS)
-	# What deny.toml forbids of tokio, in what is really built here: it would start threads or catch signals.
+	# The tokio features that deny.toml forbids, checked in the real build: they start threads or catch signals.
 	features=$$($(CARGO) tree --locked --target $(TARGET) --edges normal,features --invert tokio)
 	if grep -E 'tokio feature "($(TOKIO_BANNED))"' <<<"$$features"; then exit 1; fi
 
 trees:
 	tests/trees/build.sh --list | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
 
-# Linking the release binary is minutes of one processor: the lints have the other meanwhile.
+# Linking the release binary takes minutes on one processor; the lints use the other one.
 build-and-lint: deps
 	$(MAKE) --no-print-directory binary & build=$$!
 	failed=0
@@ -141,12 +142,12 @@ build-and-lint: deps
 	wait "$$build" || failed=1
 	exit "$$failed"
 
-# Two hosts per processor: half of a test is waiting.
+# Two hosts per processor: half of the time tests wait.
 test: deps trees build-and-lint
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=$$((2 * $$(nproc))) \
 		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast
 
-# The suite's own names of the trees; `make test` has run it on Debian 13. Last, on hosts that coracle boots.
+# `make test` has run the suite on Debian 13. The last lane runs it on hosts that are machines of coracle.
 test-all: test
 	for lane in SUITE=bookworm SUITE=sid BY=coracle; do
 		echo "== hosts of $$lane"
@@ -154,17 +155,17 @@ test-all: test
 			timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast --tests
 	done
 
-# One at a time: an emulator keeps both processors of a small machine busy.
+# One at a time: the emulator uses both processors of a small machine.
 test-vm: deps-vm binary
 	tests/vm/build.sh
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=1 \
 		timeout --kill-after=30 $(VM_BOUND) $(CARGO) test --locked --test vm
 
-# Every call of a start fails and every process is killed at every call: an hour.
+# Every system call of a start fails once, and every process is killed at every call. Takes an hour.
 faults: deps binary
 	CORACLE_FAULTS=all CORACLE_BINARY="$(RELEASE)" $(CARGO) test --locked --test hosts -- --nocapture matrix::
 
-# Ten minutes of machines that start and end at random, then roots built of trees that change: half an hour.
+# Ten minutes of random starts and kills, then starts from trees that change. Takes half an hour.
 storm: deps binary
 	CORACLE_STORM=600 CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(TEST_BOUND) \
 		$(CARGO) test --locked --test hosts -- --nocapture a_storm_loses
@@ -177,10 +178,14 @@ probe: deps binary
 	CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(BENCH_BOUND) \
 		$(CARGO) bench --locked --profile dev --bench bench -- walls
 
-# The program that measures needs no speed of its own; what is measured is the release binary.
+# The benchmark itself is a debug build; it measures the release binary.
 bench: deps binary
 	CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(BENCH_BOUND) \
 		$(CARGO) bench --locked --profile dev --bench bench -- $(PARTS)
+
+# The pictures and the terminal session of README.md, from a real run in the virtual machine.
+picture: deps-vm binary
+	@docs/terminal.sh "$(RELEASE)"
 
 clean:
 	$(CARGO) clean

@@ -1,6 +1,6 @@
 #!/bin/bash
-# demo.sh BINARY: boots a Debian from an empty directory to a running machine, shows it, powers it off.
-# Runs as root, with systemd as PID 1 or without. Leaves nothing behind but the cached tree.
+# demo.sh BINARY: creates a Debian tree from packages, boots it as a machine, shows it and powers it off.
+# Runs as root, with or without systemd as PID 1. Leaves nothing behind but the cached tree.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,7 +12,7 @@ state='' supervisor=''
 die() {
 	echo "demo.sh: $*" >&2
 	[ ! -s "$state/console" ] || {
-		echo "--- the end of its console" >&2
+		echo "--- last lines of its console" >&2
 		tail -n 30 "$state/console" >&2
 	}
 	exit 1
@@ -20,7 +20,7 @@ die() {
 
 running() { [ -n "$supervisor" ] && kill -0 "$supervisor" 2>/dev/null; }
 
-# within SECONDS CONDITION...: whether the condition became true in that time.
+# within SECONDS CONDITION...: waits for the condition; fails at the time limit.
 within() {
 	local end=$((SECONDS + $1))
 	shift
@@ -48,7 +48,7 @@ say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
 
 typed() { printf '%s$ %s%s\n' "$dim" "$*" "$plain"; }
 
-# show COMMAND...: as a user would type it.
+# show COMMAND...: prints and runs a command line.
 show() {
 	local line="$*"
 	typed "${line//"$binary"/coracle}"
@@ -58,54 +58,54 @@ show() {
 leader() { timeout 10 "$binary" show "$name" --json 2>/dev/null | sed -n 's/.*"leader": *\([0-9]\+\).*/\1/p' | head -n1; }
 
 has_leader() {
-	running || die "the machine ended before it was up"
+	running || die "the machine stopped before PID 1 was running"
 	[ -n "$(leader)" ]
 }
 
-# inside COMMAND...: in the machine.
+# inside COMMAND...: runs a command in the machine.
 inside() {
 	timeout --kill-after=5 20 "$binary" exec -T -E SYSTEMD_PAGER= "$name" -- "$@" </dev/null
 }
 
 guest_is_running() {
-	running || die "the machine ended before it was up"
-	local said
-	said=$(inside systemctl is-system-running 2>/dev/null) || true
-	[ "$said" != degraded ] || {
+	running || die "the machine stopped before it was up"
+	local state_inside
+	state_inside=$(inside systemctl is-system-running 2>/dev/null) || true
+	[ "$state_inside" != degraded ] || {
 		inside systemctl --failed --no-pager || true
-		die "the machine is up, but some of its units failed"
+		die "the machine is up, but some of its units have failed"
 	}
-	[ "$said" = running ]
+	[ "$state_inside" = running ]
 }
 
-[ "$(id -u)" = 0 ] || die "needs root"
-[ -x "$binary" ] || die "there is no binary '$binary'"
+[ "$(id -u)" = 0 ] || die "must be run as root"
+[ -x "$binary" ] || die "'$binary' is not an executable program"
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say "A Debian 13, from packages (cached after the first time)"
+say "Create a Debian 13 tree from packages (cached after the first time)"
 tree=$("$here/trees/build.sh" trixie | tail -n1)
 state=$(mktemp -d /var/tmp/coracle-demo.XXXXXX)
 chmod 755 "$state"
 cp -a --reflink=auto "$tree" "$state/root"
 du -sh "$state/root"
 
-say "Boot it: own users, own network, nothing set up before"
+say "Boot it with its own users and network, without any configuration"
 began=$EPOCHREALTIME
 options=(--boot --network-veth -U -M "$name" -D "$state/root" --console=read-only)
 typed "coracle run ${options[*]} &"
 "$binary" run "${options[@]}" </dev/null >"$state/console" 2>&1 &
 supervisor=$!
-within "$boot_bound" has_leader || die "no PID 1 after $boot_bound s"
-within "$boot_bound" guest_is_running || die "not running after $boot_bound s"
+within "$boot_bound" has_leader || die "PID 1 is not running after $boot_bound s"
+within "$boot_bound" guest_is_running || die "the system is not running after $boot_bound s"
 awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "running after %.1f s\n", b - a }'
 
-say "What the host sees"
+say "The machine, seen from the host"
 show "$binary" list
 show "$binary" status "$name"
 
-say "What the machine sees"
+say "The machine, seen from inside"
 for command in "systemctl is-system-running" "ip -brief address" "journalctl --no-pager -b -n 12"; do
 	typed "coracle exec $name -- $command"
 	# shellcheck disable=SC2086  # words on purpose
@@ -114,20 +114,18 @@ done
 
 say "Power it off"
 show "$binary" poweroff "$name"
-within "$stop_bound" ended || die "still there after $stop_bound s"
+within "$stop_bound" ended || die "the machine did not stop within $stop_bound s"
 status=0
 wait "$supervisor" || status=$?
 supervisor=''
-[ "$status" = 0 ] || die "it ended with status $status"
-echo "ended, status 0"
+[ "$status" = 0 ] || die "coracle run returned $status"
+echo "powered off, status 0"
 
-say "To try next"
+say "Next steps"
 cat <<TEXT
-make install                                      # the program, its units and its manual pages
+make install                                      # program, units and manual pages
 mmdebstrap --include=systemd-sysv,dbus trixie /var/lib/machines/web
-mkdir -p /etc/coracle/machines.d
-printf '[root]\ndirectory = "/var/lib/machines/web"\n' >/etc/coracle/machines.d/web.toml
-coracle start web                                 # on a systemd host: a unit, registered with machined
+coracle start web                                 # on a host with systemd: a unit, registered with machined
 coracle list; coracle status web; coracle logs web
 coracle shell web
 TEXT
