@@ -147,7 +147,7 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
 fn redirect(paths: &Paths, record: &Record, resolver: &Resolver) -> Result<()> {
     match &record.firewall {
         Some(member) if member.resolver() != resolver.at_loopback => {
-            super::rewire::call(paths, &record.name, member.ports(), member.bounds())
+            super::rewire::call(paths, &record.name, member.ports(), member.policy())
         }
         _ => Ok(()),
     }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::host::systemd::varlink;
 use crate::machine::Machine;
 use crate::machine::network::Port;
-use crate::network::firewall::Bounds;
+use crate::network::firewall::TrafficPolicy;
 use crate::paths::Paths;
 use serde_json::json;
 use std::os::unix::net::UnixStream;
@@ -41,11 +41,11 @@ fn connect(paths: &Paths, name: &str) -> Result<UnixStream> {
 /// A port of somebody else, or a supervisor that does not do it; then all is as it was.
 pub fn apply(paths: &Paths, machine: &Machine) -> Result<()> {
     let network = &machine.network;
-    call(paths, machine.name.as_str(), &network.ports, &Bounds::of(network))
+    call(paths, machine.name.as_str(), &network.ports, &TrafficPolicy::of(network))
 }
 
 /// Gives a running machine these ports and bounds. Its supervisor looks the host's resolver up anew.
-pub(super) fn call(paths: &Paths, name: &str, ports: &[Port], bounds: &Bounds) -> Result<()> {
+pub(super) fn call(paths: &Paths, name: &str, ports: &[Port], bounds: &TrafficPolicy) -> Result<()> {
     let mut stream = connect(paths, name).map_err(|error| {
         error.with_hint("its supervisor is of an older version or is just starting; try again, or restart it")
     })?;

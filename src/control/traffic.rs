@@ -28,7 +28,7 @@ impl Traffic {
             let path = format!("/sys/class/net/{interface}/statistics/{file}");
             std::fs::read_to_string(path).ok()?.trim().parse().ok()
         };
-        let dropped = firewall::counters(record.part()).unwrap_or_default();
+        let dropped = firewall::counters::of_machine(record.part()).unwrap_or_default();
         Some(Self {
             received: count("tx_bytes")?,
             sent: count("rx_bytes")?,

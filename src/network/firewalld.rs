@@ -1,6 +1,6 @@
-//! firewalld, whose table takes no rules of other programs: the interfaces of machines are in its zone 'coracle', each
-//! by its own name. Called by the supervisor, inside one `block_on`, when a machine comes and when it has gone. An
-//! interface of another program with such a name is not touched.
+//! firewalld, which does not accept rules of other programs in its table: each interface of machines is in
+//! its zone `coracle`, by its own name. Called by the supervisor, inside one `block_on`, when it adds or
+//! removes a machine. Other interfaces with a similar name stay outside of the zone.
 
 use super::firewall::coexist;
 use crate::error::Result;
@@ -8,7 +8,7 @@ use crate::host::systemd::bus;
 use std::time::Duration;
 use zbus::proxy;
 
-/// The time that firewalld has for an answer: it writes its rules meanwhile.
+/// The timeout of a request: firewalld writes its rules before it replies.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The installed zone.
@@ -27,16 +27,28 @@ trait Zones {
     fn remove_interface(&self, zone: &str, interface: &str) -> zbus::Result<String>;
 }
 
-/// Adds interfaces to the zone. An interface that the administrator has in another zone stays there.
-pub async fn bind(interfaces: &[&str]) {
+/// Adds interfaces to the zone. An interface that the administrator has added to another zone stays there.
+pub async fn add(interfaces: &[&str]) {
+    if interfaces.is_empty() || !coexist::has_firewalld() {
+        return;
+    }
+    let zones = match connect().await {
+        Ok(zones) => zones,
+        Err(error) => {
+            let names = interfaces.join("', '");
+            log::warn!("cannot add '{names}' to the zone '{ZONE}' of firewalld: {error}, ignoring");
+            return;
+        }
+    };
     for interface in interfaces {
-        let Err(error) = change(interface, Change::Add).await else { continue };
+        let added = zones.add_interface(ZONE, interface).await.map_err(bus::failure);
+        let Err(error) = added else { continue };
         let text = error.to_string();
         if text.contains("ZONE_CONFLICT") {
             log::info!("'{interface}' is in another zone of firewalld than '{ZONE}' and stays there");
         } else if text.contains("INVALID_ZONE") {
             log::warn!(
-                "firewalld has not read its zone '{ZONE}' and lets no machine pass (firewall-cmd --reload)"
+                "firewalld has not loaded its zone '{ZONE}' and drops packets of machines (run firewall-cmd --reload)"
             );
         } else if !["ZONE_ALREADY_SET", "ALREADY_ENABLED"].iter().any(|word| text.contains(word)) {
             log::warn!("cannot add '{interface}' to the zone '{ZONE}' of firewalld: {error}, ignoring");
@@ -44,28 +56,19 @@ pub async fn bind(interfaces: &[&str]) {
     }
 }
 
-/// Removes an interface from the zone. None is fine.
-pub async fn unbind(interface: &str) {
-    if let Err(error) = change(interface, Change::Remove).await {
+/// Removes an interface from the zone. A missing interface is not an error.
+pub async fn remove(interface: &str) {
+    if !coexist::has_firewalld() {
+        return;
+    }
+    let removed =
+        async { connect().await?.remove_interface(ZONE, interface).await.map(drop).map_err(bus::failure) };
+    if let Err(error) = removed.await {
         log::debug!("cannot remove '{interface}' from the zone '{ZONE}' of firewalld: {error}, ignoring");
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Change {
-    Add,
-    Remove,
-}
-
-async fn change(interface: &str, change: Change) -> Result<()> {
-    if !coexist::has_firewalld() {
-        return Ok(());
-    }
+async fn connect() -> Result<ZonesProxy<'static>> {
     let connection = bus::connect(PATIENCE).await?;
-    let zones = ZonesProxy::new(&connection).await.map_err(bus::failure)?;
-    let changed = match change {
-        Change::Add => zones.add_interface(ZONE, interface).await,
-        Change::Remove => zones.remove_interface(ZONE, interface).await,
-    };
-    changed.map(drop).map_err(bus::failure)
+    ZonesProxy::new(&connection).await.map_err(bus::failure)
 }

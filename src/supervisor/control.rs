@@ -4,7 +4,7 @@
 
 use crate::error::{Context, Result};
 use crate::machine::network::Port;
-use crate::network::firewall::Bounds;
+use crate::network::firewall::TrafficPolicy;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -66,7 +66,7 @@ pub struct Wires {
     /// Ports of the host.
     pub ports: Vec<Port>,
     /// Bounds.
-    pub bounds: Bounds,
+    pub bounds: TrafficPolicy,
 }
 
 /// What came from a client.

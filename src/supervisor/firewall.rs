@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::lock::{self, Held};
 use crate::machine::name::Name;
 use crate::machine::network::{Network, Port};
-use crate::network::firewall::{coexist, policy};
+use crate::network::firewall::{PolicyChain, coexist};
 use crate::network::{firewall, firewalld, listeners, resolv_conf, sysctl, veth};
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -39,7 +39,8 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
 /// Refuses an address in a zone that another machine has been given since it was looked for.
 fn refuse_contended(paths: &Paths, own: &str, member: &firewall::Member) -> Result<()> {
     let others = Record::all(paths).into_iter().filter(|other| other.name != own && other.is_alive());
-    let clashes = |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.fits_beside(other));
+    let clashes =
+        |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.is_compatible_with(other));
     match others.into_iter().find(clashes) {
         None => Ok(()),
         Some(other) => Err(Error::new(format!("machine '{}' has taken the address meanwhile", other.name))
@@ -81,12 +82,17 @@ fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
 ///
 /// # Errors
 /// A machine without a part, a port of somebody else, or a kernel that refuses.
-pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: firewall::Bounds) -> Result<()> {
+pub fn change(
+    paths: &Paths,
+    record: &mut Record,
+    wanted: Vec<Port>,
+    bounds: firewall::TrafficPolicy,
+) -> Result<()> {
     let Some(before) = record.firewall.clone() else {
         return Err(Error::new("the machine has no link of its own, or the host no NAT"));
     };
     let at_loopback = resolver_of(paths, record);
-    let after = before.clone().within(bounds).forwarding(wanted).resolving(at_loopback);
+    let after = before.clone().with_policy(bounds).with_ports(wanted).with_resolver(at_loopback);
     if after == before {
         return Ok(());
     }
@@ -96,7 +102,7 @@ pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: fir
     let dead = refuse_taken(paths, &record.name, &new)?;
     // What is forwarded already is not listened for: who listens there came later.
     listeners::refuse_listening(paths, &new)?;
-    record.firewall = Some(before.clone().and(&after));
+    record.firewall = Some(before.clone().merged_with(&after));
     record.write(paths)?;
     drop(lock);
     let changed = forget(paths, &dead).and_then(|()| firewall::change(&before, &after, &record.extras));
@@ -138,7 +144,7 @@ fn open_loopback(member: &firewall::Member) -> Result<()> {
 /// has what it had.
 pub fn follow(paths: &Paths, record: &mut Record, network: &Network) {
     if record.firewall.is_some()
-        && let Err(error) = change(paths, record, network.ports.clone(), firewall::Bounds::of(network))
+        && let Err(error) = change(paths, record, network.ports.clone(), firewall::TrafficPolicy::of(network))
     {
         log::warn!("{error}: it has the ports and bounds from before its reboot");
     }
@@ -171,7 +177,7 @@ pub fn bind_again(record: &Record) {
 /// Adds interfaces of the host to firewalld's zone of machines.
 fn bind(interfaces: &[&str]) {
     match super::runtime() {
-        Ok(runtime) => runtime.block_on(firewalld::bind(interfaces)),
+        Ok(runtime) => runtime.block_on(firewalld::add(interfaces)),
         Err(error) => log::warn!("{error}, ignoring"),
     }
 }
@@ -189,7 +195,7 @@ fn interfaces<'a>(parts: impl Iterator<Item = firewall::Part<'a>>) -> Vec<&'a st
 fn renew(records: &[Record]) -> Result<()> {
     let parts: Vec<firewall::Part<'_>> =
         records.iter().map(Record::part).filter(|part| !part.is_empty()).collect();
-    firewall::renew(&parts)?;
+    firewall::recreate(&parts)?;
     coexist::open(&interfaces(parts.iter().copied()))
 }
 
@@ -209,12 +215,12 @@ pub enum Mended {
 /// # Errors
 /// A kernel that refuses.
 pub fn mend(paths: &Paths, record: &Record) -> Result<Mended> {
-    if firewall::is_whole(record.part()) {
+    if firewall::is_complete(record.part()) {
         return Ok(Mended::Whole);
     }
     let Some(_lock) = lock::attempt(paths, "firewall")? else { return Ok(Mended::Busy) };
     // Another supervisor may have been the first.
-    if firewall::is_whole(record.part()) {
+    if firewall::is_complete(record.part()) {
         return Ok(Mended::Whole);
     }
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
@@ -233,34 +239,34 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
     }
     let lock = lock(paths)?;
     let mut added = firewall::add(record.part())?;
-    if !matches!(added, firewall::Added::Member) && !firewall::connections::is_supported() {
+    if !matches!(added, firewall::Added::Done) && !firewall::can_count_connections() {
         log::warn!(
             "the kernel cannot count connections (CONFIG_NFT_CONNLIMIT): those of the machine have no bound"
         );
-        record.firewall = record.firewall.take().map(firewall::Member::without_connections);
+        record.firewall = record.firewall.take().map(firewall::Member::without_connection_limit);
         added = firewall::add(record.part())?;
     }
     let part = record.part();
-    if matches!(added, firewall::Added::Strange) {
+    if matches!(added, firewall::Added::Incompatible) {
         let mut all: Vec<Record> =
             Record::all(paths).into_iter().filter(|other| other.name != record.name).collect();
         all.push(record.clone());
         renew(&all)?;
-        added = firewall::Added::Member;
+        added = firewall::Added::Done;
     }
-    if let (firewall::Added::Member, Some(member)) = (&added, part.member)
+    if let (firewall::Added::Done, Some(member)) = (&added, part.member)
         && let Err(error) = coexist::open(&[member.interface()])
     {
         log::warn!("{error}, ignoring");
     }
     drop(lock);
-    if let (firewall::Added::Member, Some(member)) = (&added, part.member) {
+    if let (firewall::Added::Done, Some(member)) = (&added, part.member) {
         bind(&[member.interface()]);
     }
     let has_ports = part.member.is_some_and(|member| !member.ports().is_empty());
     match added {
-        firewall::Added::Member | firewall::Added::Strange if part.member.is_none() => {}
-        firewall::Added::Member | firewall::Added::Strange => {
+        firewall::Added::Done | firewall::Added::Incompatible if part.member.is_none() => {}
+        firewall::Added::Done | firewall::Added::Incompatible => {
             if let Err(error) = sysctl::enable() {
                 log::warn!("{error}: the machine reaches no more than its host");
             }
@@ -312,7 +318,7 @@ pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result
         coexist::close(None);
     }
     if let (Some(member), Ok(runtime)) = (gone, super::runtime()) {
-        runtime.block_on(firewalld::unbind(member.interface()));
+        runtime.block_on(firewalld::remove(member.interface()));
     }
     // Said before the lock is given back: of two that go at once the second takes the table away.
     Record { firewall: None, extras: Vec::new(), ..record.clone() }.write(paths)
@@ -320,12 +326,12 @@ pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result
 
 /// Takes the chains of bounds away that no other machine has.
 fn drop_bounds(paths: &Paths, own: &str) -> Result<()> {
-    for bound in policy::present() {
+    for bound in PolicyChain::existing() {
         let has = |other: &Record| {
-            other.name != own && other.firewall.as_ref().is_some_and(|other| bound.is_of(other))
+            other.name != own && other.firewall.as_ref().is_some_and(|other| bound.is_needed_by(other))
         };
         if !Record::all(paths).iter().any(has) {
-            policy::remove(bound)?;
+            bound.delete()?;
         }
     }
     Ok(())

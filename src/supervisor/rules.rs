@@ -4,7 +4,7 @@
 
 use super::firewall::{self, Mended};
 use crate::error::Result;
-use crate::network::firewall::{lost, subscribe};
+use crate::network::firewall::deletions;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::process::{self, Ended, Side};
@@ -46,7 +46,7 @@ impl Rules {
         if record.part().is_empty() {
             return None;
         }
-        let socket = subscribe();
+        let socket = deletions::subscribe();
         let socket =
             socket.inspect_err(|error| log::warn!("cannot watch the firewall: {error}, ignoring")).ok()?;
         let mut rules = Self {
@@ -69,7 +69,7 @@ impl Rules {
 
     /// Reads notifications.
     pub fn read(&mut self) {
-        let lost = lost(&self.socket);
+        let lost = deletions::read(&self.socket);
         if lost.own {
             self.look_soon();
         }

@@ -85,7 +85,7 @@ fn only_root_is_answered_and_noise_does_nothing() {
         "grep -z supervise /proc/$(coracle show busybox -p supervisor --json | tr -dc 0-9)/cmdline",
     );
     // It has looked at the firewall, and created it again.
-    let table = "nft list chain inet coracle guard";
+    let table = "nft list chain inet coracle antispoof";
     host.sh_ok("nft delete table inet coracle");
     host.wait_until(BOUND, table);
     let memory = private_memory(&host, "busybox");

@@ -219,7 +219,7 @@ fn a_machine_of_a_zone_is_as_fast_as_it_may_be() {
     );
     // 256 KiB at once and 12500 bytes a second: that much of what is sent at once gets there, and no more.
     let few = 256 * 1024 / 1442;
-    for (chain, who, to) in [("sent", "a", &b), ("delivered", "b", &a)] {
+    for (chain, who, to) in [("rate-out", "a", &b), ("rate-in", "b", &a)] {
         let (leader, so_far) = (host.machine_leader(who), dropped(&host, chain));
         host.sh_ok(&format!("nsenter -t {leader} -n perl /run/many.pl {to}"));
         let lost = dropped(&host, chain) - so_far;
@@ -229,9 +229,9 @@ fn a_machine_of_a_zone_is_as_fast_as_it_may_be() {
     println!("{}", host.coracle(&["set", "--runtime", "a", "network.rate-in=infinity", "rate-out=infinity"]));
     let listed = host.ok(&["nft", "list", "table", "bridge", "coracle"]);
     assert!(!listed.contains("limit vb-a"), "{listed}");
-    let so_far = dropped(&host, "sent");
+    let so_far = dropped(&host, "rate-out");
     host.sh_ok(&format!("nsenter -t {} -n perl /run/many.pl {b}", host.machine_leader("a")));
-    assert_eq!(dropped(&host, "sent"), so_far);
+    assert_eq!(dropped(&host, "rate-out"), so_far);
     host.coracle(&["set", "--runtime", "a", "network.rate-out=100k"]);
     // Killed, and anew.
     host.sh_ok(&format!("kill -9 {}", host.supervisor("a")));

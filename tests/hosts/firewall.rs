@@ -62,9 +62,9 @@ fn assert_loopback_is_own(host: &Host) {
     send_in(host, "ip netns exec outside", "out0", &ether(host, "up0", "out0"), &packets);
     let found = verdict(host);
     assert_eq!([found(true, 60002), found(true, 60003)], [Nowhere, Nowhere]);
-    let guard = host.ok(&["nft", "list", "chain", "inet", "coracle", "guard"]);
-    let rule = guard.lines().find(|line| line.contains("ip daddr 127.0.0.0/8") && line.ends_with("drop"));
-    assert!(rule.is_some_and(|rule| !rule.contains("packets 0 ")), "{guard}");
+    let rules = host.ok(&["nft", "list", "chain", "inet", "coracle", "antispoof"]);
+    let rule = rules.lines().find(|line| line.contains("ip daddr 127.0.0.0/8") && line.ends_with("drop"));
+    assert!(rule.is_some_and(|rule| !rule.contains("packets 0 ")), "{rules}");
     host.wait_until(LONG, &format!("{} | grep hello", crate::support::fetch("127.0.0.1:8080")));
 }
 
@@ -152,14 +152,14 @@ fn assert_table_comes_back(host: &Host, wires: &[Wire]) {
         "nft flush table inet coracle",
         "nft delete chain inet coracle forward",
         // Elements alone wake nobody up: they come and go with every machine.
-        "nft flush set inet coracle senders; nft delete table bridge coracle",
+        "nft flush set inet coracle machine-macs; nft delete table bridge coracle",
     ] {
         host.sh_ok(lost);
         host.wait_until(
             LONG,
             &format!(
                 "{whole}; test $(nft list chain inet coracle forward | grep -c drop) -gt 2; \
-                 nft list set inet coracle senders | grep -q ve-bound; ! coracle doctor bound | grep 'is missing'"
+                 nft list set inet coracle machine-macs | grep -q ve-bound; ! coracle doctor bound | grep 'is missing'"
             ),
         );
     }

@@ -100,12 +100,12 @@ fn a_forged_address_goes_nowhere() {
     who_asks(&host, "busybox", "192.0.2.2");
     // The host's own words to many, which its link hears as well, are dropped too: so they are counted first.
     let dropped = || {
-        host.sh_ok("nft list chain inet coracle guard | sed -n 's/^.*packets \\([0-9]*\\) .* drop$/\\1/p' | tail -n1")
+        host.sh_ok("nft list chain inet coracle antispoof | sed -n 's/^.*packets \\([0-9]*\\) .* drop$/\\1/p' | tail -n1")
     };
     host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
     std::thread::sleep(std::time::Duration::from_secs(1));
     let before = dropped();
-    // Another source address: a route back exists, so only the guard stops it.
+    // Another source address: a route back exists, so only the chain antispoof drops it.
     host.in_guest("busybox", &["ip", "addr", "add", "198.51.100.7/32", "dev", "host0"]).success("add");
     host.sh_ok("ip route add 198.51.100.7 dev ve-busybox");
     let forged = ["ping", "-c1", "-W1", "-I", "198.51.100.7", "192.0.2.2"];
@@ -126,7 +126,7 @@ fn a_forged_address_goes_nowhere() {
     let host_address = host.property("busybox", "host-addresses");
     let host_address = host_address.split(' ').next().expect("an address");
     assert_ne!(host.in_guest("busybox", &["ping", "-c1", "-W1", host_address]).status, 0);
-    println!("{}", host.ok(&["nft", "list", "chain", "inet", "coracle", "guard"]));
+    println!("{}", host.ok(&["nft", "list", "chain", "inet", "coracle", "antispoof"]));
     // What nft(8) shows of it, it also reads: rules are saved so.
     host.define(
         "busybox",
@@ -134,7 +134,7 @@ fn a_forged_address_goes_nowhere() {
     );
     host.coracle(&["restart", "busybox"]);
     host.sh_ok(
-        "nft list chain inet coracle sent; nft list ruleset >/run/saved; nft --check --file /run/saved",
+        "nft list chain inet coracle rate-out; nft list ruleset >/run/saved; nft --check --file /run/saved",
     );
     host.coracle(&["stop", "busybox"]);
     host.stop();
@@ -149,14 +149,15 @@ fn a_killed_supervisor_and_two_starts_at_once_leave_the_table_right() {
     for name in names {
         host.define(name, "");
     }
-    let elements =
-        || host.sh("nft list set inet coracle links | grep -o 've-[a-c]' | sort -u | tr -d '\\n'").stdout;
+    let elements = || {
+        host.sh("nft list set inet coracle machine-links | grep -o 've-[a-c]' | sort -u | tr -d '\\n'").stdout
+    };
     for _ in 0..3 {
         host.sh_ok("for m in a b c; do coracle start $m & done; wait");
         assert_eq!(elements(), "ve-ave-bve-c");
         host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
         host.wait_until(LONG, "systemctl is-failed coracle@a || systemctl is-active coracle@a");
-        host.wait_until(LONG, "test \"$(nft list set inet coracle links | grep -o 've-[a-c]' | sort -u | tr -d '\\n')\" = ve-bve-c");
+        host.wait_until(LONG, "test \"$(nft list set inet coracle machine-links | grep -o 've-[a-c]' | sort -u | tr -d '\\n')\" = ve-bve-c");
         host.sh_ok("for m in a b c; do coracle stop $m & done; wait; systemctl reset-failed");
         assert_ne!(host.sh("nft list table inet coracle").status, 0, "the table goes with the last");
     }

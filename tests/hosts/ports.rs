@@ -31,7 +31,7 @@ fn a_port_answers_from_everywhere() {
     host.coracle(&["start", "a"]);
     let address = host.address("a");
     host.wait_for_page(&address);
-    println!("{}", host.ok(&["nft", "list", "map", "inet", "coracle", "ports4"]));
+    println!("{}", host.ok(&["nft", "list", "map", "inet", "coracle", "dnat4"]));
     for url in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
         host.wait_until(LONG, &format!("ip netns exec outside {}", page(url)));
         println!("from outside by {url}: answers");
@@ -119,7 +119,7 @@ fn a_taken_port_is_named_before_anything_is_made() {
     );
     before.assert_same(&host);
     // The other's forwarding is as it was.
-    assert_eq!(host.sh_ok("nft list map inet coracle ports4 | grep -c '6 . 8005'"), "1\n");
+    assert_eq!(host.sh_ok("nft list map inet coracle dnat4 | grep -c '6 . 8005'"), "1\n");
     host.sh_ok("busybox httpd -f -p 8005 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
     host.coracle(&["stop", "a"]);
     assert_ne!(host.exec(&["coracle", "start", "b"]).status, 0);
@@ -182,7 +182,7 @@ fn ports_come_and_go_while_a_machine_runs() {
     host.define("a", "");
     host.coracle(&["apply", "a"]);
     assert_ne!(host.sh(&page("127.0.0.1:8080")).status, 0);
-    let left = host.sh_ok("nft list map inet coracle ports4; nft list map inet coracle ports6");
+    let left = host.sh_ok("nft list map inet coracle dnat4; nft list map inet coracle dnat6");
     assert!(left.contains("6 . 8005 :") && !left.contains(". 8080 :"), "{left}");
     host.coracle(&["stop", "a", "b"]);
     host.stop();

@@ -312,7 +312,7 @@ fn a_resolver_at_the_hosts_loopback_answers_machines() {
     // The servers of the host change, and change back.
     host.sh_ok("echo nameserver 192.0.2.9 >/etc/resolv.conf");
     assert_follow(&host, &["own", "zoned"], "nameserver 192.0.2.9");
-    host.wait_until(LONG, "! nft list map inet coracle resolvers | grep 127.0.0.1");
+    host.wait_until(LONG, "! nft list map inet coracle dns-redirect | grep 127.0.0.1");
     for guest in ["deb", "old"] {
         let servers =
             format!("nsenter -t {} -m -r cat /run/systemd/resolve/resolv.conf", host.machine_leader(guest));

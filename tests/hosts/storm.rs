@@ -10,10 +10,10 @@ use coracle::network::addresses::zone;
 use coracle::network::addresses::zone::Present;
 use coracle::network::firewall;
 use coracle::network::firewall::Added;
-use coracle::network::firewall::Bounds;
 use coracle::network::firewall::Member;
 use coracle::network::firewall::Others;
 use coracle::network::firewall::Part;
+use coracle::network::firewall::TrafficPolicy;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -164,7 +164,7 @@ fn the_last_machine_costs_what_the_first_did() {
     let size = |host: &Host| {
         host.sh_ok(
             "nft -j list ruleset | wc -c
-             nft list ruleset | grep -v connections- | grep -cE 'chain|accept|drop|masq|dnat' || true",
+             nft list ruleset | grep -v connection-limit- | grep -cE 'chain|accept|drop|masq|dnat' || true",
         )
     };
     host.coracle(&["start", "busybox"]);
@@ -191,7 +191,7 @@ fn the_part_of_the_last_costs_what_that_of_the_first_did() {
     for zone in [None, Some(Zone::new("lan").expect("a zone"))] {
         let members = members(zone.as_ref());
         let place = zone.map_or("links of their own".into(), |zone| format!("zone {zone}"));
-        assert!(matches!(firewall::add(Part::from(&members[0])).expect("the first"), Added::Member));
+        assert!(matches!(firewall::add(Part::from(&members[0])).expect("the first"), Added::Done));
         let second = comes_and_goes(&members[1]);
         let one = rules();
         for member in &members[1..299] {
@@ -224,9 +224,12 @@ fn members(zone: Option<&Zone>) -> Vec<Member> {
         };
         present.members.push(plan.ipv4.guest);
         let range = Range::new("192.0.2.0".parse().expect("one"), 24);
-        let bounds =
-            Bounds { egress: range.map(|range| vec![range]), rate_in: Some(1 << 30), ..Bounds::default() };
-        Member::new(&plan, &[]).within(bounds)
+        let bounds = TrafficPolicy {
+            egress: range.map(|range| vec![range]),
+            rate_in: Some(1 << 30),
+            ..TrafficPolicy::default()
+        };
+        Member::new(&plan, &[]).with_policy(bounds)
     };
     (0..300).map(member).collect()
 }
@@ -237,7 +240,7 @@ fn comes_and_goes(member: &Member) -> [Duration; 2] {
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..21 {
         let begun = Instant::now();
-        assert!(matches!(firewall::add(Part::from(member)).expect("come"), Added::Member));
+        assert!(matches!(firewall::add(Part::from(member)).expect("come"), Added::Done));
         times[0].push(begun.elapsed());
         let begun = Instant::now();
         firewall::remove(Part::from(member), others).expect("go");
@@ -266,5 +269,5 @@ for i in $(seq 1 299); do
 		s/"ipv6": "[^"]*"/"ipv6": "fd12:0:0:'$i'::2"/; s/"(host|last)": 8080/"$1": '$((20000 + i))'/g' >/run/coracle/m$i/state.json
 done
 coracle refit
-[ "$(nft list set inet coracle links | grep -o 've-[a-z0-9]*' | sort -u | wc -l)" = 300 ]
+[ "$(nft list set inet coracle machine-links | grep -o 've-[a-z0-9]*' | sort -u | wc -l)" = 300 ]
 "#;

@@ -149,7 +149,7 @@ fn three_see_each_other_and_nobody_else() {
     }
     let shown = host.coracle(&["network"]);
     println!("$ coracle network\n{shown}");
-    for part in ["lan   vz-lan", "a b c", "vb-a", "bridge coracle  guard"] {
+    for part in ["lan   vz-lan", "a b c", "vb-a", "bridge coracle  antispoof"] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
     assert!(host.coracle(&["network", "--json"]).contains("\"bridge\": \"vz-dmz\""));
@@ -190,7 +190,7 @@ fn nobody_passes_for_another() {
     // Nor by IPv6, as a router, or by giving others addresses: the host counts what it drops.
     for (what, script) in FORGERIES {
         let dropped = |host: &Host| -> u64 {
-            let rules = host.sh_ok("nft list chain bridge coracle guard");
+            let rules = host.sh_ok("nft list chain bridge coracle antispoof");
             rules
                 .split("packets ")
                 .skip(1)
@@ -217,7 +217,7 @@ fn nobody_passes_for_another() {
     let status = host.coracle(&["status", "thief"]);
     println!("{status}");
     assert!(status.contains("with a forged address"), "{status}");
-    let dropped = host.sh_ok("nft list chain bridge coracle guard | tail -n3");
+    let dropped = host.sh_ok("nft list chain bridge coracle antispoof | tail -n3");
     println!("{dropped}");
     assert!(!dropped.contains("packets 0"), "{dropped}");
     host.coracle(&["stop", "a", "b", "thief"]);

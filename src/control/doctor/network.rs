@@ -40,7 +40,7 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
             )
         })
         .collect();
-    if !firewall::is_whole(record.part()) {
+    if !firewall::is_complete(record.part()) {
         findings.push(Finding::wrong(
             "the firewall table 'inet coracle' is missing, or rules of it are",
             "coracle refit; then see which program flushes the tables of others ('nft monitor')",
@@ -146,12 +146,12 @@ fn dropped(drop: &Refusal, door: Door) -> Finding {
                 format!("its network.egress does not let it speak to {to}"),
                 "add that address to network.egress, then 'coracle apply'",
             ),
-            chain if chain.starts_with("connections-") => Finding::wrong(
+            chain if chain.starts_with("connection-limit-") => Finding::wrong(
                 format!("a packet to {to} began a connection beyond its network.connections-max"),
                 "look for a program that opens many connections, or raise network.connections-max, \
                  then 'coracle apply'",
             ),
-            "sent" | "delivered" => Finding::note(
+            "rate-out" | "rate-in" => Finding::note(
                 format!("a packet to {to} was more than its network.rate-in or rate-out"),
                 "raise the rate, then 'coracle apply'",
             ),

@@ -1,258 +1,238 @@
-//! The table `bridge coracle`: what a port of a zone's bridge may send to the others, so that no machine
-//! of a zone can pass for another, whom it may speak to, and how fast. There while any zone is. Called by
-//! the file above; the numbers are those of the table beside it.
+//! The table `bridge coracle`: frames of the ports of zones, so that no machine of a zone sends with the
+//! address of another, and traffic policies hold between machines of a zone. It exists while a zone exists.
+//! Called by `firewall`; the names of sets are used by `part`.
 
-use super::element::{Element, padded};
-use super::expression::{
-    ACCEPT, ADDRESS_AT, DROP, ETHER_AT, Expression, IIFNAME, L4PROTO, LINK, NETWORK, OIFNAME, PKTTYPE, R0,
-    TRANSPORT, at_least, at_most, counter, datatype, equal, expression, leads, mask, meta, outside, payload,
-    value, verdict, within,
+use super::matches::{
+    DHCP_SERVER, ETHER_DADDR, ETHER_SADDR, IP_SADDR, IP6_DADDR, IP6_SADDR, MLD2_LISTENER_REPORT,
+    ND_NEIGHBOR_ADVERT, ND_REDIRECT, ND_ROUTER_ADVERT, SPORT, UDP, drop_counted, ether_saddr, icmpv6,
+    icmpv6_discovery, is_link_local, l4proto, network, port, rate, to_dhcp_server, transport,
 };
-use super::inet::{CONFINED, RATES_IN, RATES_OUT, TABLE, UDP};
-use super::message::{Attributes, BRIDGE, Batch, Existing, Kind};
-use super::policy::{neighbour, paced};
-use super::sets::{counted, limits, map, set};
-use crate::network::addresses::link_local;
-use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use super::netlink::expression::{
+    AFTER_ETHER, AFTER_IFNAME, Expression, R0, Rule, accept, counter_drop, drop, equal, in_set, load,
+    map_lookup, mask, meta, not_in_set, payload, rule, set_meta, set_payload,
+};
+use super::netlink::message::{BRIDGE, Batch, IfExists, Operation};
+use super::netlink::table::{
+    self, BaseChain, ETHER, IFNAME, IPV4, IPV6, base_chain, counting_set, limit_map, map, set,
+};
+use libc::{
+    NF_BR_FORWARD, NF_BR_LOCAL_IN, NF_BR_POST_ROUTING, NF_BR_PRE_ROUTING, NF_BR_PRI_BRNF,
+    NF_BR_PRI_NAT_DST_BRIDGED, NFT_META_IIFNAME, NFT_META_OIFNAME, NFT_META_PKTTYPE, NFT_META_PROTOCOL,
+    NFT_PAYLOAD_LL_HEADER,
+};
+use std::ffi::c_int;
 
-/// Ports of zones' bridges.
-const PORTS: &str = "ports";
-/// Ports again; each counts what it was not to send.
-pub(super) const FORGED: &str = "forged";
-/// Ports of zones' bridges twice: the way of a frame that a port sends back.
-const SAME_PORT: &str = "same-port";
-/// Ports of machines at bridges of the host; each counts messages of routers to the host.
-pub(super) const GUESTS: &str = "guests";
-/// Who sends by a port with which IPv4 address: port, link-layer address, address.
-const SENDERS_4: &str = "senders4";
-/// The same for IPv6.
-const SENDERS_6: &str = "senders6";
+/// Ports of the bridges of zones.
+pub(super) const ZONE_PORTS: &str = "zone-ports";
+/// Input and output port of a frame that a port would send back.
+pub(super) const SAME_PORT: &str = "same-port";
+/// The IPv4 source addresses of each machine: port, link-layer address, address.
+pub(super) const ANTISPOOF_SRC4: &str = "antispoof-src4";
+/// The IPv6 source addresses of each machine.
+pub(super) const ANTISPOOF_SRC6: &str = "antispoof-src6";
+/// Counts the dropped frames of each port of a zone.
+pub(super) const ANTISPOOF_DROPS: &str = "antispoof-drops";
+/// Ports of machines at bridges of the host. Counts their router messages to the host.
+pub(super) const HOST_BRIDGE_PORTS: &str = "host-bridge-ports";
+/// Machines with `network.egress`, by link-layer address. Counts dropped frames.
+pub(super) const EGRESS_RESTRICTED: &str = "egress-restricted";
+/// Sends frames from and to a restricted machine to the host, which tracks connections and forwards them: the
+/// machine's link-layer address to the bridge's.
+pub(super) const VIA_HOST: &str = "via-host";
+/// Restricted machines that reach all of their zone.
+pub(super) const ZONE_REACH: &str = "zone-reach";
+/// Limits of traffic to machines: port to limit.
+pub(super) const RATES_IN: &str = "rates-in";
+/// Limits of traffic from machines: port to limit.
+pub(super) const RATES_OUT: &str = "rates-out";
 
-/// Where frames from and to a machine that may not speak to everybody go instead of to their receiver: to
-/// the host, which knows connections and sends them on; its link-layer address to the bridge's.
-const ROUTED: &str = "routed";
-/// Those of them that may speak to all of their zone.
-const OPEN: &str = "open";
+/// The prefix of the names of ports.
+const PORT_PREFIX: &str = "vb-";
+/// The port of a DHCPv6 server.
+const DHCPV6_SERVER: u16 = 547;
 
-/// How the names of ports begin.
-const PREFIX: &str = "vb-";
-
-/// `META_PROTOCOL`: the protocol in a frame.
-const PROTOCOL: u32 = 1;
-const ARP: u16 = 0x0806;
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-const ICMP6: u8 = 58;
-
-/// What a machine may send by its port. The unspecified addresses are those of questions: whether an
-/// address is free, and for one by DHCP.
-pub(super) fn member(port: &str, mac: [u8; 6], ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Vec<Element> {
-    let port = padded(port);
-    let sender = [&port[..], &mac, &[0, 0]].concat();
-    let element = |set, key| Element::of_family(BRIDGE, set, key);
-    let twice = [&port[..], &port].concat();
-    let mut elements = vec![element(PORTS, port.clone()), element(FORGED, port), element(SAME_PORT, twice)];
-    for address in [ipv4, Ipv4Addr::UNSPECIFIED] {
-        elements.push(element(SENDERS_4, [&sender[..], &address.octets()].concat()));
-    }
-    for address in [ipv6, link_local(mac), Ipv6Addr::UNSPECIFIED] {
-        elements.push(element(SENDERS_6, [&sender[..], &address.octets()].concat()));
-    }
-    elements
+const fn filter(name: &'static str, hook: c_int, priority: c_int) -> BaseChain {
+    BaseChain { name, kind: "filter", hook, priority }
 }
 
-/// Whom a machine may speak to that may not speak to everybody.
-pub(super) fn confined(mac: [u8; 6], router: [u8; 6], reach: Reach) -> Vec<Element> {
-    let element = |set| Element::of_family(BRIDGE, set, mac.to_vec());
-    let mut elements = vec![element(CONFINED), element(ROUTED).leading_to(router.to_vec())];
-    if reach == Reach::Zone {
-        elements.push(element(OPEN));
-    }
-    elements
-}
+/// Before all other chains of bridges.
+const ANTISPOOF: BaseChain = filter("antispoof", NF_BR_PRE_ROUTING, NF_BR_PRI_NAT_DST_BRIDGED);
+/// After `antispoof`: forged frames do not count against the rate.
+const RATE_OUT: BaseChain = filter("rate-out", NF_BR_PRE_ROUTING, NF_BR_PRI_NAT_DST_BRIDGED + 5);
+/// Before `bridge-nf-call-iptables` filters bridges like routers.
+const EGRESS: BaseChain = filter("egress", NF_BR_PRE_ROUTING, NF_BR_PRI_NAT_DST_BRIDGED + 10);
+const ROUTER_MESSAGES: BaseChain = filter("router-messages", NF_BR_LOCAL_IN, NF_BR_PRI_NAT_DST_BRIDGED);
+const HAIRPIN: BaseChain = filter("hairpin", NF_BR_FORWARD, NF_BR_PRI_NAT_DST_BRIDGED);
+const RATE_IN: BaseChain = filter("rate-in", NF_BR_POST_ROUTING, NF_BR_PRI_BRNF);
 
-/// Whether a machine may speak to all of its zone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reach {
-    /// To whom else is said.
-    #[default]
-    Said,
-    /// To all in it.
-    Zone,
-}
-
-/// Makes the table, where it is not there.
-pub(super) fn make(batch: &mut Batch) {
-    batch.push_for(BRIDGE, Kind::NewTable, Existing::Refuse, &Attributes::new().text(1, TABLE));
-    let (port, ether) = ((datatype::IFNAME, 16), (datatype::ETHER, 6));
-    set(batch, BRIDGE, PORTS, &[port]);
-    set(batch, BRIDGE, SAME_PORT, &[port, port]);
-    set(batch, BRIDGE, SENDERS_4, &[port, ether, (datatype::IPV4, 4)]);
-    set(batch, BRIDGE, SENDERS_6, &[port, ether, (datatype::IPV6, 16)]);
-    counted(batch, BRIDGE, FORGED, &[port]);
-    counted(batch, BRIDGE, GUESTS, &[port]);
-    counted(batch, BRIDGE, CONFINED, &[ether]);
-    map(batch, BRIDGE, ROUTED, &[ether], &[ether]);
-    set(batch, BRIDGE, OPEN, &[ether]);
-    limits(batch, BRIDGE, RATES_IN);
-    limits(batch, BRIDGE, RATES_OUT);
-    let mut push =
-        |kind, existing, attributes: &Attributes| batch.push_for(BRIDGE, kind, existing, attributes);
-    // The first before anything else that filters bridges, the next before bridges are filtered as routers are.
-    let delivered = vec![paced(OIFNAME, PREFIX, RATES_IN)];
-    for (name, hook, priority, rules) in [
-        ("guard", 0, -300_i32, guard()),
-        ("sent", 0, -290, sent()),
-        ("to-host", 1, -300, to_host()),
-        ("reflected", 2, -300, reflected()),
-        ("delivered", 4, 0, delivered),
-    ] {
-        let place = Attributes::new().number(1, hook).number(2, priority.cast_unsigned());
-        let chain = Attributes::new().text(1, TABLE).text(3, name).nested(4, &place).number(5, ACCEPT);
-        push(Kind::NewChain, Existing::Refuse, &chain.text(7, "filter"));
-        for rule in rules {
-            let rule = Attributes::new().text(1, TABLE).text(2, name).list(4, &rule);
-            push(Kind::NewRule, Existing::Keep, &rule);
-        }
-    }
-}
-
-/// The number of rules of each chain.
-pub(super) fn counts() -> Vec<(&'static str, usize)> {
-    vec![
-        ("guard", guard().len()),
-        ("sent", sent().len()),
-        ("to-host", to_host().len()),
-        ("reflected", 1),
-        ("delivered", 1),
+/// The chains and their rules.
+fn base_chains() -> [(BaseChain, Vec<Rule>); 6] {
+    [
+        (ANTISPOOF, antispoof()),
+        // iifname "vb-*" limit name iifname map @rates-out counter drop
+        (RATE_OUT, vec![rate(NFT_META_IIFNAME, PORT_PREFIX, RATES_OUT)]),
+        (EGRESS, egress()),
+        (ROUTER_MESSAGES, router_messages()),
+        (HAIRPIN, hairpin()),
+        // oifname "vb-*" limit name oifname map @rates-in counter drop
+        (RATE_IN, vec![rate(NFT_META_OIFNAME, PORT_PREFIX, RATES_IN)]),
     ]
 }
 
-/// The protocol of a frame.
-fn carries(protocol: u16) -> [Expression; 2] {
-    [meta(PROTOCOL, R0), equal(R0, &protocol.to_be_bytes())]
+/// Creates the table. The transaction fails with EEXIST if it exists.
+pub(super) fn create(batch: &mut Batch) {
+    table::table(batch, BRIDGE, Operation::NewTable, IfExists::Fail);
+    set(batch, BRIDGE, ZONE_PORTS, &[IFNAME]);
+    set(batch, BRIDGE, SAME_PORT, &[IFNAME, IFNAME]);
+    set(batch, BRIDGE, ANTISPOOF_SRC4, &[IFNAME, ETHER, IPV4]);
+    set(batch, BRIDGE, ANTISPOOF_SRC6, &[IFNAME, ETHER, IPV6]);
+    counting_set(batch, BRIDGE, ANTISPOOF_DROPS, &[IFNAME]);
+    counting_set(batch, BRIDGE, HOST_BRIDGE_PORTS, &[IFNAME]);
+    counting_set(batch, BRIDGE, EGRESS_RESTRICTED, &[ETHER]);
+    map(batch, BRIDGE, VIA_HOST, &[ETHER], &[ETHER]);
+    set(batch, BRIDGE, ZONE_REACH, &[ETHER]);
+    limit_map(batch, BRIDGE, RATES_IN);
+    limit_map(batch, BRIDGE, RATES_OUT);
+    for (chain, rules) in base_chains() {
+        base_chain(batch, BRIDGE, IfExists::Fail, &chain);
+        table::rules(batch, BRIDGE, chain.name, &rules);
+    }
 }
 
-/// The port and the link-layer address it comes from, as the beginning of a key.
-fn sender() -> [Expression; 2] {
-    [meta(IIFNAME, R0), payload(LINK, 6, 6, ETHER_AT)]
+/// Returns the number of rules of each chain.
+pub(super) fn rule_counts() -> Vec<(&'static str, usize)> {
+    base_chains().map(|(chain, rules)| (chain.name, rules.len())).into()
 }
 
-/// A datagram from this port: what servers send.
-fn from_port(protocol: u16, port: u16) -> Vec<Expression> {
-    let mut rule = carries(protocol).to_vec();
-    rule.extend([meta(L4PROTO, R0), equal(R0, &[UDP])]);
-    rule.extend([payload(TRANSPORT, 0, 2, R0), equal(R0, &port.to_be_bytes())]);
-    rule
+/// `meta protocol PROTOCOL` (`ETH_P_*`).
+fn protocol(protocol: c_int) -> [Expression; 2] {
+    [meta(NFT_META_PROTOCOL, R0), equal(R0, &(protocol as u16).to_be_bytes())]
 }
 
-/// A message of ICMPv6 of this kind.
-fn icmp6(kind: u8) -> Vec<Expression> {
-    let mut rule = carries(IPV6).to_vec();
-    rule.extend([meta(L4PROTO, R0), equal(R0, &[ICMP6]), payload(TRANSPORT, 0, 1, R0), equal(R0, &[kind])]);
-    rule
+/// The frame has a multicast or broadcast destination.
+fn to_group() -> [Expression; 3] {
+    [payload(NFT_PAYLOAD_LL_HEADER, ETHER_DADDR, 1, R0), mask(R0, &[1]), equal(R0, &[1])]
 }
 
-/// A port of a zone sends back frames to its machine alone: the machine's own to all would look like those of another
-/// with its addresses.
-fn reflected() -> Vec<Vec<Expression>> {
-    // ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 iifname . oifname @same-port drop
-    let to_many = [payload(LINK, 0, 1, R0), mask(R0, &[1]), equal(R0, &[1])];
-    let same = [meta(IIFNAME, R0), meta(OIFNAME, R0 + 4), within(SAME_PORT, R0), verdict(DROP)];
-    vec![[&to_many[..], &same].concat()]
-}
-
-/// Frames from ports at bridges of the host to the host itself: no machine is its router.
-fn to_host() -> Vec<Vec<Expression>> {
-    let refused = |kind| {
-        // iifname @guests icmpv6 type { nd-router-advert, nd-redirect } counter drop
-        let by = [meta(IIFNAME, R0), within(GUESTS, R0), counter(), verdict(DROP)];
-        [icmp6(kind), by.to_vec()].concat()
-    };
-    vec![refused(134), refused(137)]
-}
-
-fn guard() -> Vec<Vec<Expression>> {
-    let dropped = |mut rule: Vec<Expression>| {
-        rule.extend([meta(IIFNAME, R0), within(FORGED, R0), counter(), verdict(DROP)]);
-        rule
-    };
-    let accepted = |mut rule: Vec<Expression>| {
-        rule.push(verdict(ACCEPT));
-        rule
-    };
-    let with = |protocol, rest: &[Expression]| [&carries(protocol)[..], &sender(), rest].concat();
-    // What an answer to ARP says of its sender, and what an answer of IPv6 says whose it is.
-    let claim = [payload(NETWORK, 8, 6, ETHER_AT), within(SENDERS_4, R0)];
-    let claimed = [&icmp6(136)[..], &sender(), &[payload(TRANSPORT, 8, 16, ADDRESS_AT)]].concat();
+/// The rules of `hairpin`: a port of a zone sends unicast frames back to its machine. A machine that received
+/// its own group frames would detect a duplicate of its addresses.
+fn hairpin() -> Vec<Rule> {
+    let same_port = [meta(NFT_META_IIFNAME, R0), meta(NFT_META_OIFNAME, AFTER_IFNAME), in_set(SAME_PORT, R0)];
     vec![
-        vec![meta(IIFNAME, R0), outside(PORTS, R0), verdict(ACCEPT)],
-        accepted(with(
-            ARP,
-            &[&[payload(NETWORK, 14, 4, ADDRESS_AT), within(SENDERS_4, R0)][..], &claim].concat(),
-        )),
-        // Nobody in a zone gives others addresses, or is their router.
-        dropped(from_port(IPV4, 67)),
-        dropped(from_port(IPV6, 547)),
-        dropped(icmp6(134)),
-        dropped(icmp6(137)),
-        dropped([claimed, vec![outside(SENDERS_6, R0)]].concat()),
-        accepted(with(IPV4, &[payload(NETWORK, 12, 4, ADDRESS_AT), within(SENDERS_4, R0)])),
-        accepted(with(IPV6, &[payload(NETWORK, 8, 16, ADDRESS_AT), within(SENDERS_6, R0)])),
-        dropped(Vec::new()),
+        // @ll,0,8 & 0x1 == 0x1 iifname . oifname @same-port drop
+        rule(&[&to_group(), &same_port, &[drop()]]),
     ]
 }
 
-/// What is over a machine's rate goes no further. What is between one that may not speak to everybody and
-/// others goes by way of the host, where `egress` of the other table judges it with its connection.
-/// What no router passes on has none: it is judged here.
-fn sent() -> Vec<Vec<Expression>> {
-    const TO_HOST: u8 = 0;
-    let from_confined = || [payload(LINK, 6, 6, R0), within(CONFINED, R0), counter(), verdict(DROP)];
-    let open = || [payload(LINK, 6, 6, R0), within(OPEN, R0), verdict(ACCEPT)];
-    let to_many = || [payload(LINK, 0, 1, R0), mask(R0, &[1]), equal(R0, &[1])];
-    let to_neighbour = || [&carries(IPV6)[..], &neighbour()].concat();
-    let by_host = |offset| {
-        let to_host = Attributes::new().number(1, R0).nested(2, &value(&[TO_HOST]));
-        let write = Attributes::new().number(5, R0).number(2, LINK).number(3, 0).number(4, 6);
+/// The rules of `router-messages`: no machine at a bridge of the host is a router of the host.
+fn router_messages() -> Vec<Rule> {
+    let dropped = |kind| {
+        let message = icmpv6(kind, R0);
+        rule(&[&protocol(libc::ETH_P_IPV6), &message, &drop_counted(NFT_META_IIFNAME, HOST_BRIDGE_PORTS)])
+    };
+    vec![
+        // icmpv6 type nd-router-advert iifname @host-bridge-ports counter drop
+        dropped(ND_ROUTER_ADVERT),
+        // icmpv6 type nd-redirect iifname @host-bridge-ports counter drop
+        dropped(ND_REDIRECT),
+    ]
+}
+
+/// The rules of `antispoof`: frames have addresses of their machine. Machines of a zone are neither DHCP
+/// servers nor routers of the others.
+fn antispoof() -> Vec<Rule> {
+    /// Offsets in a packet of ARP (RFC 826) and of a neighbour advertisement (RFC 4861), bytes.
+    const ARP_SADDR_ETHER: u32 = 8;
+    const ARP_SADDR_IP: u32 = 14;
+    const ND_TARGET: u32 = 8;
+    let dropped = |matches: &[Expression]| rule(&[matches, &drop_counted(NFT_META_IIFNAME, ANTISPOOF_DROPS)]);
+    let sender = || [meta(NFT_META_IIFNAME, R0), ether_saddr(AFTER_IFNAME)];
+    let accepted =
+        |ethertype, matches: &[Expression]| rule(&[&protocol(ethertype), &sender(), matches, &[accept()]]);
+    let from_port =
+        |ethertype, number| rule(&[&protocol(ethertype), &l4proto(UDP, R0), &port(SPORT, number, R0)]);
+    let message = |kind| rule(&[&protocol(libc::ETH_P_IPV6), &icmpv6(kind, R0)]);
+    // The address register still has the sender address when the link-layer address of the packet replaces
+    // the frame's.
+    let arp = [
+        network(ARP_SADDR_IP, 4, AFTER_ETHER),
+        in_set(ANTISPOOF_SRC4, R0),
+        network(ARP_SADDR_ETHER, 6, AFTER_IFNAME),
+        in_set(ANTISPOOF_SRC4, R0),
+    ];
+    let target = [transport(ND_TARGET, 16, AFTER_ETHER), not_in_set(ANTISPOOF_SRC6, R0)];
+    vec![
+        // iifname != @zone-ports accept
+        vec![meta(NFT_META_IIFNAME, R0), not_in_set(ZONE_PORTS, R0), accept()],
+        // iifname . ether saddr . arp saddr ip @antispoof-src4 iifname . arp saddr ether . arp saddr ip
+        // @antispoof-src4 accept
+        accepted(libc::ETH_P_ARP, &arp),
+        // meta protocol ip udp sport 67 iifname @antispoof-drops counter drop
+        dropped(&from_port(libc::ETH_P_IP, DHCP_SERVER)),
+        // meta protocol ip6 udp sport 547 iifname @antispoof-drops counter drop
+        dropped(&from_port(libc::ETH_P_IPV6, DHCPV6_SERVER)),
+        // icmpv6 type nd-router-advert iifname @antispoof-drops counter drop
+        dropped(&message(ND_ROUTER_ADVERT)),
+        // icmpv6 type nd-redirect iifname @antispoof-drops counter drop
+        dropped(&message(ND_REDIRECT)),
+        // icmpv6 type nd-neighbor-advert iifname . ether saddr . @th,64,128 != @antispoof-src6 iifname
+        // @antispoof-drops counter drop
+        dropped(&rule(&[&message(ND_NEIGHBOR_ADVERT), &sender(), &target])),
+        // iifname . ether saddr . ip saddr @antispoof-src4 accept
+        accepted(libc::ETH_P_IP, &[network(IP_SADDR, 4, AFTER_ETHER), in_set(ANTISPOOF_SRC4, R0)]),
+        // iifname . ether saddr . ip6 saddr @antispoof-src6 accept
+        accepted(libc::ETH_P_IPV6, &[network(IP6_SADDR, 16, AFTER_ETHER), in_set(ANTISPOOF_SRC6, R0)]),
+        // iifname @antispoof-drops counter drop
+        dropped(&[]),
+    ]
+}
+
+/// The rules of `egress`: frames between a restricted machine and other machines take the way via the host,
+/// where the chain `egress` of the table `inet coracle` judges them with their connection. Group frames and
+/// link-local packets are not forwarded by the host and have no connection: this chain judges them.
+fn egress() -> Vec<Rule> {
+    let restricted = || rule(&[&[ether_saddr(R0), in_set(EGRESS_RESTRICTED, R0)], &counter_drop()]);
+    let reaches_zone = || [ether_saddr(R0), in_set(ZONE_REACH, R0), accept()];
+    let to_link_local = || rule(&[&protocol(libc::ETH_P_IPV6), &is_link_local(IP6_DADDR, R0)]);
+    let accepted = |matches: &[&[Expression]]| rule(&[&rule(matches), &[accept()]]);
+    let to_host = [meta(NFT_META_PKTTYPE, R0), equal(R0, &[libc::PACKET_HOST])];
+    let via_host = |offset| {
         vec![
-            payload(LINK, offset, 6, R0),
-            leads(ROUTED, R0, R0),
-            expression("payload", &write),
-            expression("immediate", &to_host),
-            expression("meta", &Attributes::new().number(2, PKTTYPE).number(3, R0)),
-            verdict(ACCEPT),
+            payload(NFT_PAYLOAD_LL_HEADER, offset, 6, R0),
+            map_lookup(VIA_HOST, R0, R0),
+            set_payload(NFT_PAYLOAD_LL_HEADER, ETHER_DADDR, 6, R0),
+            load(&[libc::PACKET_HOST], R0),
+            set_meta(NFT_META_PKTTYPE, R0),
+            accept(),
         ]
     };
-    let is = |kind: Vec<Expression>| [kind, vec![verdict(ACCEPT)]].concat();
-    let [neighbours, listeners] = [(130, 137), (143, 143)].map(|(first, last)| {
-        let kind = [meta(L4PROTO, R0), equal(R0, &[ICMP6]), payload(TRANSPORT, 0, 1, R0)];
-        [&carries(IPV6)[..], &kind, &[at_least(R0, &[first]), at_most(R0, &[last])]].concat()
-    });
-    let asks = [
-        meta(L4PROTO, R0),
-        equal(R0, &[UDP]),
-        payload(TRANSPORT, 2, 2, R0),
-        equal(R0, &67_u16.to_be_bytes()),
-    ];
     vec![
-        paced(IIFNAME, PREFIX, RATES_OUT),
-        // For the host itself: judged there.
-        is(vec![meta(PKTTYPE, R0), equal(R0, &[TO_HOST])]),
-        is(carries(ARP).to_vec()),
-        // How neighbours are found, and who listens, is no connection; who has no address yet asks all.
-        is(neighbours),
-        is(listeners),
-        is([&carries(IPV4)[..], &to_many(), &asks].concat()),
-        [&to_many()[..], &open()].concat(),
-        [&to_many()[..], &from_confined()].concat(),
-        is(to_many().to_vec()),
-        [&to_neighbour()[..], &open()].concat(),
-        [&to_neighbour()[..], &from_confined()].concat(),
-        is(to_neighbour()),
-        by_host(6),
-        by_host(0),
+        // meta pkttype host accept
+        accepted(&[&to_host]),
+        // meta protocol arp accept
+        accepted(&[&protocol(libc::ETH_P_ARP)]),
+        // Neighbour and listener discovery have no connections; DHCP clients have no address yet.
+        // icmpv6 type 130-137 accept
+        accepted(&[&protocol(libc::ETH_P_IPV6), &icmpv6_discovery(R0)]),
+        // icmpv6 type mld2-listener-report accept
+        accepted(&[&protocol(libc::ETH_P_IPV6), &icmpv6(MLD2_LISTENER_REPORT, R0)]),
+        // meta protocol ip @ll,0,8 & 0x1 == 0x1 udp dport 67 accept
+        accepted(&[&protocol(libc::ETH_P_IP), &to_group(), &to_dhcp_server(R0)]),
+        // @ll,0,8 & 0x1 == 0x1 ether saddr @zone-reach accept
+        rule(&[&to_group(), &reaches_zone()]),
+        // @ll,0,8 & 0x1 == 0x1 ether saddr @egress-restricted counter drop
+        rule(&[&to_group(), &restricted()]),
+        // @ll,0,8 & 0x1 == 0x1 accept
+        accepted(&[&to_group()]),
+        // meta protocol ip6 @nh,192,16 & 0xffc0 == 0xfe80 ether saddr @zone-reach accept
+        rule(&[&to_link_local(), &reaches_zone()]),
+        // meta protocol ip6 @nh,192,16 & 0xffc0 == 0xfe80 ether saddr @egress-restricted counter drop
+        rule(&[&to_link_local(), &restricted()]),
+        // meta protocol ip6 @nh,192,16 & 0xffc0 == 0xfe80 accept
+        accepted(&[&to_link_local()]),
+        // ether daddr set ether saddr map @via-host meta pkttype set host accept
+        via_host(ETHER_SADDR),
+        // ether daddr set ether daddr map @via-host meta pkttype set host accept
+        via_host(ETHER_DADDR),
     ]
 }

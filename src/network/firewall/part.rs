@@ -1,20 +1,43 @@
-//! The part of one machine in the tables: its link and the interfaces beside it. Called by the file above.
+//! The content of the tables that belongs to one machine: its link and its extra links. Called by `firewall`.
 
-use super::connections;
-use super::element;
-use super::element::{Element, padded, push_all};
-use super::extras::Extra;
-use super::member::{Member, Others};
-use super::message::{BRIDGE, Batch, Kind};
-use super::{bridge, inet, message};
+mod link;
+mod policy;
+mod ports;
 
-/// What the tables have of one machine.
+use super::bridge;
+use super::extra::Extra;
+use super::inet::{connections, policy as policy_chains, sets};
+use super::member::Member;
+use super::netlink::element::{self, Element, padded, push_all};
+use super::netlink::message::{BRIDGE, Batch, INET, Operation};
+
+/// The content of the tables that belongs to one machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     /// Its link.
     pub member: Option<&'a Member>,
-    /// The interfaces beside it.
+    /// Its extra links.
     pub extras: &'a [Extra],
+}
+
+/// The other machines that need parts of the tables, seen from one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Others {
+    /// Another machine has a part in the tables.
+    pub any: bool,
+    /// Another machine has a part in the table `bridge coracle`.
+    pub zoned: bool,
+    /// Another machine is in the same zone.
+    pub same_zone: bool,
+}
+
+/// The set and the key that count dropped packets of a machine.
+pub(super) struct DropCount {
+    pub family: u8,
+    pub set: &'static str,
+    pub key: Vec<u8>,
+    /// Whether it counts packets with a forged address.
+    pub is_forged: bool,
 }
 
 impl<'a> From<&'a Member> for Part<'a> {
@@ -24,94 +47,145 @@ impl<'a> From<&'a Member> for Part<'a> {
 }
 
 impl Part<'_> {
-    /// Whether it has nothing in the tables.
+    /// Whether the machine needs nothing in the tables.
     pub fn is_empty(&self) -> bool {
         self.member.is_none() && self.extras.is_empty()
     }
 
-    /// Whether it needs the table of bridges.
+    /// Whether it needs the table `bridge coracle`.
     pub fn is_bridged(&self) -> bool {
         self.member.is_some_and(|member| member.zone().is_some()) || self.extras.iter().any(Extra::is_port)
     }
 
-    /// An interface of it, for messages.
+    /// One of its interfaces, for messages.
     pub fn interface(&self) -> &str {
         let extra = self.extras.first().map_or("", Extra::name);
         self.member.map_or(extra, Member::interface)
     }
 
-    /// Comes into the tables.
-    pub(super) fn enter(&self, batch: &mut Batch) {
+    /// Adds the machine to the tables.
+    pub(super) fn create(&self, batch: &mut Batch) {
+        let mut elements = self.extra_elements();
         if let Some(member) = self.member {
-            member.enter(batch);
+            policy_chains::create(batch, member);
+            policy::create_limits(batch, member);
             connections::create(batch, member);
+            elements.extend(member_elements(member));
+            if member.zone().is_some() {
+                // Only the first machine of a zone adds these; later they exist.
+                elements.extend(link::interface(member));
+            }
         }
-        let extras = self.extras.iter().flat_map(Extra::elements);
-        push_all(batch, Kind::NewElements, extras.chain(self.connections()).collect());
+        push_all(batch, Operation::NewElements, elements);
     }
 
-    /// The elements that go with it; those that others need stay.
-    pub(super) fn going(&self, others: Others) -> Vec<Element> {
-        let extras = self.extras.iter().flat_map(Extra::elements);
-        let mut elements: Vec<Element> = extras.filter(|one| others.zoned || one.family != BRIDGE).collect();
-        elements.extend(self.member.iter().flat_map(|member| member.going(others)));
-        elements.extend(self.connections());
-        elements
+    /// Changes the link of the machine to another definition of the same link, in one transaction.
+    pub(super) fn change(&self, other: &Member, batch: &mut Batch) {
+        let Some(member) = self.member else { return };
+        policy_chains::create(batch, other);
+        let before = changeable_elements(member);
+        let after = changeable_elements(other);
+        // A limit with another rate is another object with the same name.
+        let same_limits = policy::limits(member) == policy::limits(other);
+        let stays = |element: &Element, others: &[Element]| {
+            others.contains(element) && (same_limits || element.object.is_none())
+        };
+        let deleted = before.iter().filter(|element| !stays(element, &after)).cloned().collect();
+        let new = after.iter().filter(|element| !stays(element, &before)).cloned().collect();
+        push_all(batch, Operation::DeleteElements, deleted);
+        if !same_limits {
+            policy::delete_limits(batch, member);
+            policy::create_limits(batch, other);
+        }
+        push_all(batch, Operation::NewElements, new);
+        if member.policy().connections != other.policy().connections {
+            push_all(batch, Operation::DeleteElements, connections::elements(member, self.extras));
+            connections::delete(batch, member);
+            connections::create(batch, other);
+            push_all(batch, Operation::NewElements, connections::elements(other, self.extras));
+        }
     }
 
-    /// The elements that lead to the counts of its connections.
-    fn connections(&self) -> Vec<Element> {
-        self.member.map(|member| connections::elements(member, self.extras)).unwrap_or_default()
-    }
-
-    /// Goes out of the tables.
-    pub(super) fn leave(&self, batch: &mut Batch, others: Others) {
-        push_all(batch, Kind::DeleteElements, self.going(others));
+    /// Deletes the machine from the tables.
+    pub(super) fn delete(&self, batch: &mut Batch, others: Others) {
+        push_all(batch, Operation::DeleteElements, self.own_elements(others));
         if let Some(member) = self.member.filter(|member| member.zone().is_none() || others.zoned) {
-            member.drop_limits(batch);
+            policy::delete_limits(batch, member);
         }
         if let Some(member) = self.member {
             connections::delete(batch, member);
         }
     }
 
-    /// The sets that count its dropped packets: family, set, the key there, whether they are forged.
-    pub(super) fn counted(&self) -> Vec<(u8, &'static str, Vec<u8>, bool)> {
-        let mut counted = Vec::new();
+    /// Returns transactions that delete one object of the machine each.
+    pub(super) fn delete_each(&self, others: Others) -> Vec<Batch> {
+        let single = |element: Element| {
+            let mut batch = Batch::new();
+            element::push(&mut batch, Operation::DeleteElements, &[element]);
+            batch
+        };
+        let elements = self.own_elements(others).into_iter().map(single);
+        let limits = self.member.iter().flat_map(|member| policy::delete_each_limit(member));
+        let chains = self.member.iter().flat_map(|member| connections::delete_each(member));
+        elements.chain(limits).chain(chains).collect()
+    }
+
+    /// The elements that no other machine needs.
+    pub(super) fn own_elements(&self, others: Others) -> Vec<Element> {
+        let mut elements = self.extra_elements();
+        if let Some(member) = self.member {
+            elements.extend(member_elements(member));
+            if member.zone().is_some() && !others.same_zone {
+                elements.extend(link::interface(member));
+            }
+        }
+        elements.retain(|element| others.zoned || element.family != BRIDGE);
+        elements
+    }
+
+    /// The elements of extra links, and those that jump to the chain of the machine's connections.
+    fn extra_elements(&self) -> Vec<Element> {
+        let connections = self.member.map(|member| connections::elements(member, self.extras));
+        let mut elements: Vec<Element> = self.extras.iter().flat_map(link::extra).collect();
+        elements.extend(connections.into_iter().flatten());
+        elements
+    }
+
+    /// The sets that count dropped packets of the machine.
+    pub(super) fn drop_counts(&self) -> Vec<DropCount> {
+        let count = |family, set, key, is_forged| DropCount { family, set, key, is_forged };
+        let mut counts = Vec::new();
         for extra in self.extras {
             let key = || padded(extra.name());
             if extra.is_port() {
-                counted.push((BRIDGE, bridge::GUESTS, key(), true));
+                counts.push(count(BRIDGE, bridge::HOST_BRIDGE_PORTS, key(), true));
             } else {
-                counted.push((message::INET, inet::FORGED, key(), true));
-                counted.push((message::INET, inet::REFUSED, key(), false));
+                counts.push(count(INET, sets::ANTISPOOF_DROPS, key(), true));
+                counts.push(count(INET, sets::EXTRA_LINK_DROPS, key(), false));
             }
         }
-        let Some(member) = self.member else { return counted };
-        // In a zone it is known by its port.
-        let (family, forged) = match member.zone() {
-            Some(_) => (BRIDGE, bridge::FORGED),
-            None => (message::INET, inet::FORGED),
-        };
-        counted.push((family, forged, padded(member.own_interface()), true));
-        counted.push((message::INET, inet::CONFINED, member.mac().to_vec(), false));
+        let Some(member) = self.member else { return counts };
+        let mac = || member.mac().to_vec();
+        counts.push(count(INET, sets::EGRESS_RESTRICTED, mac(), false));
+        let own = padded(member.host_end());
         if member.zone().is_some() {
-            // Packets that no router would forward.
-            counted.push((BRIDGE, inet::CONFINED, member.mac().to_vec(), false));
+            counts.push(count(BRIDGE, bridge::ANTISPOOF_DROPS, own, true));
+            // Packets that the host would not forward.
+            counts.push(count(BRIDGE, bridge::EGRESS_RESTRICTED, mac(), false));
+        } else {
+            counts.push(count(INET, sets::ANTISPOOF_DROPS, own, true));
         }
-        counted
+        counts
     }
+}
 
-    /// What removes it piece by piece.
-    pub(super) fn pieces(&self, others: Others) -> Vec<Batch> {
-        let alone = |element: Element| {
-            let mut batch = Batch::new();
-            element::push(&mut batch, Kind::DeleteElements, &[element]);
-            batch
-        };
-        let elements = self.going(others).into_iter().map(alone);
-        let limits = self.member.iter().flat_map(|member| member.drop_each_limit());
-        let counts = self.member.iter().flat_map(|member| connections::delete_each(member));
-        elements.chain(limits).chain(counts).collect()
-    }
+/// The elements of a machine's link.
+fn member_elements(member: &Member) -> Vec<Element> {
+    link::identity(member).into_iter().chain(changeable_elements(member)).collect()
+}
+
+/// The elements that change with the definition of a running machine.
+fn changeable_elements(member: &Member) -> Vec<Element> {
+    let translations = ports::published(member).into_iter().chain(ports::dns_redirect(member));
+    translations.chain(policy::elements(member)).collect()
 }

@@ -1,28 +1,32 @@
-//! The way of one packet through all rules of the host, told by the kernel: for finding the rule that
-//! drops it. Called by `doctor`. The table that marks the packet belongs to our socket: it goes when
-//! that is closed, whatever becomes of us.
+//! Traces one packet through all rules of the host, to find the rule that drops it. Called by `doctor`. The
+//! socket owns the table that marks the packet: the kernel deletes it when the socket is closed, also after a
+//! crash.
 
-use super::coexist::rules;
-use super::message;
-use super::message::{Batch, Kind, Message};
-use super::{ask_by, inet};
+use super::coexist::foreign;
+use super::matches::{SPORT, TCP, UDP, l4proto, port as has_port};
+use super::netlink::element::padded;
+use super::netlink::expression::{
+    Expression, R0, Rule, equal, expression, load, meta, not_equal, rule, set_meta,
+};
+use super::netlink::message::{self, Attributes, Batch, INET, IPV4, IPV6, IfExists, Message, Operation};
+use super::netlink::nfta::*;
+use super::netlink::table::{BaseChain, base_chain_attributes};
+use super::netlink::{TABLE, open, send_by};
 use crate::error::{Context, Result};
 use crate::machine::network::Protocol;
+use libc::{NFT_META_IIFNAME, NFT_META_NFTRACE};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::net::RecvFlags;
 use std::time::{Duration, Instant};
 
-/// `NFNLGRP_NFTRACE` as a bit.
-const GROUP: u32 = 1 << 8;
-
-/// Listens to what becomes of marked packets.
+/// A socket that receives the steps of marked packets.
 #[derive(Debug)]
 pub struct Trace {
     socket: OwnedFd,
 }
 
-/// What dropped a packet.
+/// The origin of a drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// `ip`, `ip6` or `inet`.
@@ -31,36 +35,36 @@ pub struct Refusal {
     pub table: String,
     /// The chain in it.
     pub chain: String,
-    /// The rule; none where it was the policy of the chain.
+    /// The rule. `None` if the policy of the chain dropped the packet.
     pub rule: Option<RulePlace>,
 }
 
-/// A rule among those of its chain.
+/// A rule of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RulePlace {
-    /// By which nft(8) names it.
+    /// Its handle, by which nft(8) names it.
     pub handle: u64,
-    /// The how manieth, from 1; nothing where it has gone.
+    /// Its number in the chain, from 1. `None` if the rule is deleted.
     pub number: Option<usize>,
-    /// What is written beside it.
+    /// Its comment.
     pub comment: Option<String>,
 }
 
 impl Trace {
-    /// Marks packets that come from an interface with this source port, and the answers to them.
+    /// Marks packets from an interface with this source port, and the replies to them.
     ///
     /// # Errors
-    /// A kernel that cannot.
+    /// Any error of the kernel, for example if it has no tracing.
     pub fn begin(interface: &str, protocol: Protocol, port: u16) -> Result<Self> {
         let doing = || "cannot trace packets through the firewall";
-        let socket = crate::network::firewall::open(GROUP).context(doing)?;
+        let socket = open(1 << (libc::NFNLGRP_NFTRACE - 1)).context(doing)?;
         let mut batch = Batch::new();
-        inet::make_trace(&mut batch, interface, protocol, port);
-        ask_by(&socket, &batch.finish()).context(doing)?;
+        create_table(&mut batch, interface, protocol, port);
+        send_by(&socket, &batch.finish()).context(doing)?;
         Ok(Self { socket })
     }
 
-    /// Waits until one is dropped, so long at most.
+    /// Waits for the drop of a marked packet. `None` if none is dropped in this time.
     pub fn dropped(&self, patience: Duration) -> Option<Refusal> {
         let end = Instant::now() + patience;
         let mut buffer = vec![0; 32768];
@@ -70,81 +74,147 @@ impl Trace {
             if poll(&mut fds, Some(&left)).ok()? == 0 {
                 return None;
             }
-            // What did not fit its buffer is lost, not what comes after.
+            // ENOBUFS: some notifications are lost, later ones are not.
             let Ok((_, length)) = rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT)
             else {
                 continue;
             };
-            let heard = buffer.get(..length).unwrap_or_default();
-            if let Some(drop) = message::messages(heard).find_map(|message| read(&message)) {
-                return Some(located(drop));
+            let received = buffer.get(..length).unwrap_or_default();
+            if let Some(refusal) = message::messages(received).find_map(|message| read(&message)) {
+                return Some(located(refusal));
             }
         }
     }
 }
 
-/// Reads that a packet was dropped.
+/// Adds a table that the socket owns and that marks packets from an interface with this source port, and the
+/// replies.
+fn create_table(batch: &mut Batch, interface: &str, protocol: Protocol, port: u16) {
+    let table = format!("{TABLE}-trace-{}", std::process::id());
+    let owned = Attributes::new().text(NFTA_TABLE_NAME, &table).number(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER);
+    batch.push(Operation::NewTable, IfExists::Fail, &owned);
+    for (chain, rule) in chains(interface, protocol, port) {
+        let name = Attributes::new().text(NFTA_CHAIN_TABLE, &table).text(NFTA_CHAIN_NAME, chain.name);
+        batch.push(Operation::NewChain, IfExists::Fail, &base_chain_attributes(name, &chain));
+        let name = Attributes::new().text(NFTA_RULE_TABLE, &table).text(NFTA_RULE_CHAIN, chain.name);
+        batch.push(Operation::NewRule, IfExists::Keep, &name.list(NFTA_RULE_EXPRESSIONS, &rule));
+    }
+}
+
+/// The chains of the table, with the rule of each.
+fn chains(interface: &str, protocol: Protocol, port: u16) -> [(BaseChain, Rule); 2] {
+    let chain = |name, priority| {
+        let hook = libc::NF_INET_PRE_ROUTING;
+        BaseChain { name, kind: "filter", hook, priority }
+    };
+    let interface = padded(interface);
+    let protocol = l4proto(if protocol == Protocol::Udp { UDP } else { TCP }, R0);
+    let mark = [load(&[1], R0), set_meta(NFT_META_NFTRACE, R0)];
+    [
+        // Before every other chain.
+        // iifname "INTERFACE" udp sport PORT meta nftrace set 1
+        (
+            chain("requests", libc::NF_IP_PRI_RAW_BEFORE_DEFRAG),
+            rule(&[
+                &[meta(NFT_META_IIFNAME, R0), equal(R0, &interface)],
+                &protocol,
+                &has_port(SPORT, port, R0),
+                &mark,
+            ]),
+        ),
+        // After connection tracking: the source port of the first packet, before its translation.
+        // iifname != "INTERFACE" meta l4proto udp ct original proto-src PORT meta nftrace set 1
+        (
+            chain("replies", libc::NF_IP_PRI_CONNTRACK + 1),
+            rule(&[
+                &[meta(NFT_META_IIFNAME, R0), not_equal(R0, &interface)],
+                &protocol,
+                &original_source_port(port),
+                &mark,
+            ]),
+        ),
+    ]
+}
+
+/// `ct original proto-src PORT`.
+fn original_source_port(port: u16) -> [Expression; 2] {
+    let data = Attributes::new()
+        .number(NFTA_CT_DREG, R0)
+        .constant(NFTA_CT_KEY, libc::NFT_CT_PROTO_SRC)
+        .bytes(NFTA_CT_DIRECTION, &[IP_CT_DIR_ORIGINAL]);
+    [expression("ct", &data), equal(R0, &port.to_be_bytes())]
+}
+
+/// Reads the drop of a packet. `None` if the message is another step.
 fn read(message: &Message<'_>) -> Option<Refusal> {
-    const POLICY: u32 = 1;
-    const RULE: u32 = 3;
-    const DROP: u32 = 0;
-    if !message.is(Kind::Trace) {
+    if !message.is(Operation::Trace) {
         return None;
     }
     let body = message.body;
-    let is_dropped = match body.number(4)? {
-        POLICY => body.number(16) == Some(DROP),
-        RULE => body.nested(5)?.number(1) == Some(DROP),
+    let is_dropped = match body.constant(NFTA_TRACE_TYPE)? {
+        libc::NFT_TRACETYPE_POLICY => body.constant(NFTA_TRACE_POLICY) == Some(libc::NF_DROP),
+        libc::NFT_TRACETYPE_RULE => {
+            body.nested(NFTA_TRACE_VERDICT)?.constant(NFTA_VERDICT_CODE) == Some(libc::NF_DROP)
+        }
         _ => false,
     };
+    let rule = |handle| RulePlace { handle, number: None, comment: None };
     is_dropped.then_some(Refusal {
         family: match message.family {
-            message::IP => "ip",
-            message::IP6 => "ip6",
-            message::INET => "inet",
+            IPV4 => "ip",
+            IPV6 => "ip6",
+            INET => "inet",
             _ => "unknown",
         },
-        table: body.text(1)?.to_owned(),
-        chain: body.text(2)?.to_owned(),
-        rule: body.long(3).map(|handle| RulePlace { handle, number: None, comment: None }),
+        table: body.text(NFTA_TRACE_TABLE)?.to_owned(),
+        chain: body.text(NFTA_TRACE_CHAIN)?.to_owned(),
+        rule: body.long(NFTA_TRACE_RULE_HANDLE).map(rule),
     })
 }
 
-/// The same with the place of the rule.
-fn located(mut drop: Refusal) -> Refusal {
-    let family = match drop.family {
-        "ip" => message::IP,
-        "ip6" => message::IP6,
-        _ => message::INET,
+/// Adds the number and the comment of the rule.
+fn located(mut refusal: Refusal) -> Refusal {
+    let family = match refusal.family {
+        "ip" => IPV4,
+        "ip6" => IPV6,
+        _ => INET,
     };
-    if let Some(rule) = &mut drop.rule {
-        let all = rules(family, &drop.table, &drop.chain);
-        let at = all.iter().position(|other| other.handle == rule.handle);
-        rule.number = at.map(|at| at + 1);
-        rule.comment = at.and_then(|at| all.get(at)?.comment.clone());
+    if let Some(rule) = &mut refusal.rule {
+        let all = foreign::rules(family, &refusal.table, &refusal.chain);
+        let index = all.iter().position(|other| other.handle == rule.handle);
+        rule.number = index.map(|index| index + 1);
+        rule.comment = index.and_then(|index| all.get(index)?.comment.clone());
     }
-    drop
+    refusal
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::firewall::message::Attributes;
 
     #[test]
-    fn drops_are_read_and_other_words_are_not() {
-        let told = |kind: u32, verdict: u32| {
-            let verdict = Attributes::new().number(1, verdict);
-            let told = Attributes::new().text(1, "filter").text(2, "forward").long(3, 7).number(4, kind);
-            Batch::dump(message::IP, Kind::Trace, &told.nested(5, &verdict).number(16, 0))
+    fn drops_are_read_and_other_steps_are_not() {
+        let step = |kind, verdict| {
+            let verdict = Attributes::new().constant(NFTA_VERDICT_CODE, verdict);
+            let step = Attributes::new()
+                .text(NFTA_TRACE_TABLE, "filter")
+                .text(NFTA_TRACE_CHAIN, "forward")
+                .long(NFTA_TRACE_RULE_HANDLE, 7)
+                .constant(NFTA_TRACE_TYPE, kind)
+                .nested(NFTA_TRACE_VERDICT, &verdict)
+                .constant(NFTA_TRACE_POLICY, libc::NF_DROP);
+            Batch::request(IPV4, Operation::Trace, &step)
         };
         let read = |bytes: &[u8]| message::messages(bytes).find_map(|message| super::read(&message));
-        let drop = read(&told(3, 0)).unwrap();
-        assert_eq!((drop.family, drop.table.as_str(), drop.chain.as_str()), ("ip", "filter", "forward"));
-        assert_eq!(drop.rule.map(|rule| rule.handle), Some(7));
-        assert!(read(&told(1, 1)).is_some());
-        assert_eq!(read(&told(3, 1)), None);
-        assert_eq!(read(&told(2, 0)), None);
+        let refusal = read(&step(libc::NFT_TRACETYPE_RULE, libc::NF_DROP)).unwrap();
+        assert_eq!(
+            (refusal.family, refusal.table.as_str(), refusal.chain.as_str()),
+            ("ip", "filter", "forward")
+        );
+        assert_eq!(refusal.rule.map(|rule| rule.handle), Some(7));
+        assert!(read(&step(libc::NFT_TRACETYPE_POLICY, libc::NF_ACCEPT)).is_some());
+        assert_eq!(read(&step(libc::NFT_TRACETYPE_RULE, libc::NF_ACCEPT)), None);
+        assert_eq!(read(&step(libc::NFT_TRACETYPE_RETURN, libc::NF_DROP)), None);
         assert_eq!(read(&[0xff; 64]), None);
     }
 }

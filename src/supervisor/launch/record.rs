@@ -6,7 +6,7 @@ use crate::host::process::start_time;
 use crate::host::program::Program;
 use crate::machine::command::Payload;
 use crate::machine::users::{NESTING_RANGE_SIZE, Users};
-use crate::network::firewall::{Bounds, Member};
+use crate::network::firewall::{Member, TrafficPolicy};
 use crate::network::interfaces::Wire;
 use crate::network::networkd;
 use crate::plan::identity;
@@ -62,10 +62,10 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
         record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
-        let bounds = Bounds::of(&machine.network);
+        let bounds = TrafficPolicy::of(&machine.network);
         let defined = Member::new(plan, &machine.network.ports)
-            .within(bounds)
-            .resolving(firewall::resolver_of(ask.paths, &record));
+            .with_policy(bounds)
+            .with_resolver(firewall::resolver_of(ask.paths, &record));
         // What a reboot finds in the firewall is changed there, when the link is made.
         let found = record.firewall.take().filter(|found| found.interface() == defined.interface());
         record.firewall = Some(found.unwrap_or(defined));

@@ -1,0 +1,106 @@
+//! nftables over netlink: messages, expressions, sets and the socket. Used by the other files of the
+//! firewall. It knows no rule.
+
+pub(super) mod element;
+pub(super) mod expression;
+pub(super) mod message;
+pub(super) mod nfta;
+pub(super) mod table;
+
+pub use message::TABLE;
+
+use message::{Batch, Message};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::{Errno, Result};
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+/// Opens a netlink socket that receives the notifications of these groups (a bit for each).
+///
+/// # Errors
+/// Any error of socket(2) or bind(2).
+pub fn open(groups: u32) -> Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket =
+        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::NETFILTER))?;
+    if groups != 0 {
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+    }
+    Ok(socket)
+}
+
+/// Commits a transaction.
+///
+/// # Errors
+/// The first error of the transaction: then the kernel has changed nothing.
+pub fn commit(batch: Batch) -> Result<()> {
+    send(&batch.finish())
+}
+
+/// Sends messages and returns the first error of the kernel.
+///
+/// # Errors
+/// Any error of the kernel.
+pub fn send(messages: &[u8]) -> Result<()> {
+    send_by(&open(0)?, messages)
+}
+
+/// Sends messages by this socket. The kernel has replied when sendto(2) returns.
+///
+/// # Errors
+/// Any error of the kernel.
+pub fn send_by(socket: impl AsFd, messages: &[u8]) -> Result<()> {
+    rustix::net::sendto(&socket, messages, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    let mut buffer = vec![0; 16384];
+    loop {
+        match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((_, length)) => {
+                let replies = buffer.get(..length).unwrap_or_default();
+                if let Some(code) = message::first_error(replies) {
+                    return Err(Errno::from_raw_os_error(code));
+                }
+            }
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Sends a dump request and passes each reply to `take`.
+///
+/// # Errors
+/// Any error of the kernel.
+pub fn dump(request: &[u8], mut take: impl FnMut(&Message<'_>)) -> Result<()> {
+    let socket = open(0)?;
+    rustix::net::sendto(&socket, request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    let mut buffer = vec![0; 32768];
+    loop {
+        // The kernel has the next part ready: this does not block.
+        let (_, length) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let replies = buffer.get(..length).unwrap_or_default();
+        if let Some(code) = message::first_error(replies) {
+            return Err(Errno::from_raw_os_error(code));
+        }
+        for message in message::messages(replies) {
+            if message.is_end() {
+                return Ok(());
+            }
+            take(&message);
+        }
+        if length == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Turns the errors of a deletion into success if the object does not exist, also on a kernel without
+/// nftables.
+///
+/// # Errors
+/// Any other error.
+pub fn ignore_missing(result: Result<()>) -> Result<()> {
+    match result {
+        Err(Errno::NOENT | Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => Ok(()),
+        other => other,
+    }
+}
