@@ -1,23 +1,38 @@
-//! What was said of a machine, by files and options, to the machine that is meant. Called by
-//! `cli` and `run`. It reads definitions and touches nothing.
+//! Turns files and options into a machine: definitions → layers → machine. Called by `cli` and `run`. It reads
+//! definitions and does not change the host.
+//!
+//! Each feature is one file with its rows of `settings!`, its value types, its defaults and a function `build`. A new
+//! setting is one row, one type and one default there.
 
+pub mod boot;
 mod cdi;
 pub mod check;
+pub mod command;
+pub mod console;
 pub mod drop_in;
 pub mod explain;
 pub mod files;
+pub mod identity;
 pub mod layer;
-pub mod mount;
-mod nearest;
+pub mod mounts;
+pub mod network;
 pub mod problem;
+mod profile;
 mod resolve;
+pub mod resources;
+pub mod root;
+pub mod security;
+mod setting;
 pub mod snapshot;
 pub mod toml;
+pub mod unit;
+pub mod users;
 pub mod values;
 
 pub use layer::{Layer, Origin};
 pub use problem::{Problem, Severity};
-pub use resolve::{Profile, Resolved};
+pub use profile::Profile;
+pub use resolve::Resolved;
 
 use crate::error::{Error, Kind, Result};
 use crate::machine::name::Name;
@@ -26,72 +41,72 @@ use files::Files;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The machine `name` as its unit runs it: by its definition, or with the defaults where there is
-/// only its tree in `/var/lib/machines`.
+/// Returns the machine `name` as its unit runs it: by its definition, or with the defaults if only its tree in
+/// `/var/lib/machines` exists.
 ///
 /// # Errors
-/// There is neither, or all that is wrong in the definition, as one error.
+/// Neither exists, the definition is masked, or all problems of the definition as one error.
 pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
     let files = Files::of(paths, name)?;
     if let Some(link) = files.mask() {
         return Err(Error::new(format!("the machine '{name}' is masked"))
-            .with_hint(format!("remove '{}', a link to '/dev/null'", link.display())));
+            .with_hint(format!("remove '{}', the link to '/dev/null'", link.display())));
     }
     if files.is_empty() && !paths.images().join(name).is_dir() {
-        return Err(Error::new(format!("there is no machine '{name}'")).with_hint(format!(
-            "write '{}' or put a tree at '{}'",
+        return Err(Error::new(format!("machine '{name}' does not exist")).with_hint(format!(
+            "create '{}' or a root file system in '{}'",
             paths.definitions()[0].join(format!("{name}.toml")).display(),
             paths.images().join(name).display()
         )));
     }
-    let what = format!("cannot use the definition of '{name}'");
-    meant(paths, name, Layer::default(), &files, Profile::Unit, &what)
+    let context = format!("cannot use the definition of '{name}'");
+    resolve(paths, name, Layer::default(), &files, Profile::Unit, &context)
 }
 
-/// The machine that the options `flags` of `coracle run` mean. With a name that has a definition,
-/// the definition lies below the options and its defaults hold; otherwise systemd-nspawn(1)'s do.
+/// Returns the machine of the options `flags` of `coracle run`. The options override the definition of the name, if
+/// there is one; otherwise the defaults of systemd-nspawn(1) apply.
 ///
 /// # Errors
-/// All that is wrong, as one error of kind [`Kind::Launch`].
+/// All problems as one error of kind [`Kind::Launch`].
 pub fn run(paths: &Paths, mut flags: Layer) -> Result<Resolved> {
-    if flags.name.value().is_none() && flags.directory.value().is_none() {
+    if flags.identity.name.value().is_none() && flags.root.directory.value().is_none() {
         let here = std::env::current_dir()
-            .map_err(|error| Error::from(error).context("cannot tell the current directory"))?;
-        flags.directory.set(here, Origin::Flag("current directory"));
+            .map_err(|error| Error::from(error).context("cannot determine the current directory"))?;
+        flags.root.directory.set(here, Origin::Flag("current directory"));
     }
-    let (name, files) = match (flags.name.value(), flags.directory.value()) {
+    let (name, files) = match (flags.identity.name.value(), flags.root.directory.value()) {
         (Some(name), _) => (name.clone(), Files::of(paths, name)?),
         (None, directory) => (name_of(directory.map_or(Path::new("/"), PathBuf::as_path))?, Files::default()),
     };
     let profile = if files.is_empty() { Profile::Nspawn } else { Profile::Foreground };
-    let what = format!("cannot run the machine '{name}'");
-    meant(paths, &name, flags, &files, profile, &what).map_err(|error| error.with_kind(Kind::Launch))
+    let context = format!("cannot run the machine '{name}'");
+    resolve(paths, &name, flags, &files, profile, &context).map_err(|error| error.with_kind(Kind::Launch))
 }
 
-/// The machine that `above` over what `files` say means.
-fn meant(
+/// Resolves the layer `above` over the layers of `files`; `context` is that of an error.
+fn resolve(
     paths: &Paths,
     name: &Name,
     above: Layer,
     files: &Files,
     profile: Profile,
-    what: &str,
+    context: &str,
 ) -> Result<Resolved> {
-    let (said, mut problems) = files.read();
-    match resolve::resolve(paths, name, above.over(said), profile) {
+    let (layer, mut problems) = files.read();
+    match resolve::resolve(paths, name, above.over(layer), profile) {
         Ok(resolved) if problems.is_empty() => return Ok(resolved),
         Ok(_) => {}
-        Err(broken) => {
-            problems.extend(broken.iter().map(|error| Problem::new(files.main.as_deref(), error)));
+        Err(errors) => {
+            problems.extend(errors.iter().map(|error| Problem::new(files.main.as_deref(), error)));
         }
     }
-    Err(problem::together(what, &problems))
+    Err(problem::combined(context, &problems))
 }
 
-/// The machines there are: those with a definition and those with a tree in `/var/lib/machines`.
+/// Returns the names of all machines with a definition or a tree in `/var/lib/machines`.
 ///
 /// # Errors
-/// A directory that cannot be read.
+/// A directory of definitions cannot be read.
 pub fn names(paths: &Paths) -> Result<BTreeSet<Name>> {
     let (mut names, _) = files::defined(paths)?;
     let trees = std::fs::read_dir(paths.images()).into_iter().flatten().flatten();
@@ -103,12 +118,12 @@ pub fn names(paths: &Paths) -> Result<BTreeSet<Name>> {
     Ok(names)
 }
 
-/// The name of a machine that has none, by its directory: its last part, without what no name
-/// has, as systemd-nspawn(1) makes it.
+/// Returns the default name of a machine, from its directory: the last component without characters that names cannot
+/// contain, as in systemd-nspawn(1).
 fn name_of(directory: &Path) -> Result<Name> {
     if directory == Path::new("/") {
-        return Err(Error::new("the root directory is '/', the host's own")
-            .with_hint("name a directory with a root file system of its own")
+        return Err(Error::new("the root directory is '/', the root of the host")
+            .with_hint("choose a directory with another root file system")
             .with_kind(Kind::Launch));
     }
     let last = directory.file_name().unwrap_or_default().to_string_lossy();
@@ -117,8 +132,8 @@ fn name_of(directory: &Path) -> Result<Name> {
     let labels: Vec<&str> =
         fit.split('.').map(|label| label.trim_matches('-')).filter(|label| !label.is_empty()).collect();
     Name::new(&labels.join(".")).map_err(|_| {
-        Error::new(format!("the directory '{}' gives the machine no name", directory.display()))
-            .with_hint("name it with --machine=NAME")
+        Error::new(format!("cannot derive a machine name from the directory '{}'", directory.display()))
+            .with_hint("set the name with --machine=NAME")
             .with_kind(Kind::Launch)
     })
 }

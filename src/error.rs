@@ -1,6 +1,10 @@
 //! The one error type: what failed, why, and where known the hint. Made by every module, printed
 //! by `main` alone.
 
+mod nearest;
+
+pub use nearest::nearest;
+
 use std::fmt;
 
 /// What kind of failure an [`Error`] is; decides the exit status.

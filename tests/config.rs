@@ -6,7 +6,7 @@
 // Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
 #![allow(clippy::unwrap_used)]
 
-use coracle::config::layer::{Layer, Origin, SETTINGS, Shape};
+use coracle::config::layer::{Layer, Origin, definition_settings, settings};
 use coracle::config::{machine, run};
 use coracle::machine::Register;
 use coracle::machine::command::Payload;
@@ -70,11 +70,11 @@ fn every_example_loads_and_every_setting_has_one() {
             "checked 1 file: no errors, 0 warnings\nexit 0\n"
         );
         let (layer, _) = coracle::config::files::read(Path::new(file));
-        for setting in SETTINGS.iter().filter(|setting| !setting.tell(&layer).is_empty()) {
+        for setting in settings().filter(|setting| !layer.lines(setting).is_empty()) {
             told.push_str(&format!("{}\n", setting.key));
         }
     }
-    for setting in SETTINGS.iter().filter(|setting| setting.shape != Shape::FlagOnly) {
+    for setting in definition_settings() {
         assert!(told.lines().any(|key| key == setting.key), "no example has '{}'", setting.key);
     }
 }
@@ -83,7 +83,7 @@ fn every_example_loads_and_every_setting_has_one() {
 fn the_manual_names_every_setting_and_option() {
     let pages = home().join("man");
     let definition = std::fs::read_to_string(pages.join("coracle.toml.5")).unwrap().replace('\\', "");
-    for setting in SETTINGS.iter().filter(|setting| setting.shape != Shape::FlagOnly) {
+    for setting in definition_settings() {
         let key = setting.key.rsplit('.').next().unwrap();
         assert!(definition.contains(key), "coracle.toml(5) lacks '{}'", setting.key);
     }
@@ -135,7 +135,7 @@ fn a_tree_alone_is_a_machine_with_all_defaults() {
 fn run_has_the_defaults_of_nspawn() {
     let (root, paths) = host(&[]);
     let mut flags = Layer::default();
-    flags.directory.set(root.path().join("My Tree.v1"), Origin::Flag("-D"));
+    flags.root.directory.set(root.path().join("My Tree.v1"), Origin::Flag("-D"));
     let machine = run(&paths, flags).unwrap().machine;
     assert_eq!(machine.name.as_str(), "MyTree.v1");
     assert_eq!((machine.users, machine.ownership), (Users::Host, Ownership::Off));
@@ -151,8 +151,8 @@ fn run_with_a_defined_name_lies_over_the_definition() {
         "[root]\nread-only = true\n[users]\nprivate = false\n[[mount]]\nsource = '/srv/b'\n[[mount]]\nsource = '/srv'\n",
     )]);
     let mut flags = Layer::default();
-    flags.name.set(Name::new("web").unwrap(), Origin::Flag("-M"));
-    flags.read_only.set(false, Origin::Flag("--read-only"));
+    flags.identity.name.set(Name::new("web").unwrap(), Origin::Flag("-M"));
+    flags.root.read_only.set(false, Origin::Flag("--read-only"));
     let machine = run(&paths, flags.clone()).unwrap().machine;
     assert!(!machine.root.read_only);
     assert_eq!((machine.users, machine.ownership), (Users::Host, Ownership::Off));
@@ -160,7 +160,7 @@ fn run_with_a_defined_name_lies_over_the_definition() {
     assert!(matches!(machine.command.payload, Payload::Boot { .. }));
     let targets: Vec<_> = machine.mounts.iter().map(|mount| mount.target.to_str().unwrap()).collect();
     assert_eq!(targets, ["/srv", "/srv/b"]);
-    flags.user.set("joe".into(), Origin::Flag("-u"));
+    flags.command.user.set("joe".into(), Origin::Flag("-u"));
     assert!(matches!(run(&paths, flags).unwrap().machine.command.payload, Payload::Command { .. }));
 }
 

@@ -27,10 +27,10 @@ type Row = [String; 4];
 /// A change that is none, or that leaves no valid definition.
 pub fn set(paths: &Paths, wanted: &Set) -> Result<()> {
     let changes = wanted.changes.iter().map(|text| drop_in::change(text)).collect::<Result<Vec<_>>>()?;
-    let changes = drop_in::joined(changes)?;
+    let changes = drop_in::merge(changes)?;
     config::machine(paths, &wanted.name)?;
     let keep = if wanted.runtime { Keep::UntilReboot } else { Keep::Always };
-    let kept = drop_in::keep(paths, &wanted.name, &changes, keep)?;
+    let kept = drop_in::write_changes(paths, &wanted.name, &changes, keep)?;
     let runs = Record::read(paths, &wanted.name)?.is_some_and(|record| record.is_alive());
     if !runs {
         return output::line(&format!("kept in '{}'", drop_in::file(paths, &wanted.name, keep).display()));
@@ -39,7 +39,7 @@ pub fn set(paths: &Paths, wanted: &Set) -> Result<()> {
     let rows = match rows(paths, &resolved, Act::Do) {
         Ok(rows) => rows,
         Err(error) => {
-            kept.take_back()?;
+            kept.restore()?;
             return Err(error);
         }
     };

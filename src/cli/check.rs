@@ -45,7 +45,7 @@ fn as_json(problem: &crate::config::Problem) -> Value {
         "severity": problem.severity.as_str(),
         "file": problem.file,
         "line": problem.line,
-        "column": problem.place.as_ref().map(|place| place.column),
+        "column": problem.position.as_ref().map(|position| position.column),
         "message": problem.message,
         "hint": problem.hint,
     })

@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::output::{Align, Legend, json, table, text};
-use crate::config::explain::{Line, lines};
+use crate::config::explain::{SettingLine, lines};
 use crate::config::{Origin, machine};
 use crate::error::Result;
 use crate::paths::Paths;
@@ -22,7 +22,7 @@ pub fn run(paths: &Paths, wanted: &Config) -> Result<()> {
 }
 
 /// One row for each value, with its origin.
-fn explained(lines: &[Line]) -> String {
+fn explained(lines: &[SettingLine]) -> String {
     let columns = [("SETTING", Align::Left), ("VALUE", Align::Left), ("ORIGIN", Align::Left)];
     let rows: Vec<Vec<String>> = lines
         .iter()
@@ -35,7 +35,7 @@ fn explained(lines: &[Line]) -> String {
 }
 
 /// The settings as a definition that means the same.
-fn definition(lines: &[Line]) -> String {
+fn definition(lines: &[SettingLine]) -> String {
     use crate::config::layer::{Setting, Shape};
     let mut shown = String::new();
     for group in lines.chunk_by(|one, next| one.key == next.key) {
@@ -43,12 +43,12 @@ fn definition(lines: &[Line]) -> String {
         let (Some(first), Some(setting)) = (group.first(), Setting::find(group[0].key)) else { continue };
         for value in &values {
             match setting.shape {
-                Shape::One | Shape::FlagOnly => shown.push_str(&format!("{} = {value}\n", first.key)),
+                Shape::Single | Shape::FlagOnly => shown.push_str(&format!("{} = {value}\n", first.key)),
                 Shape::Variables => shown.push_str(&format!("{}.{value}\n", first.key)),
-                Shape::Many | Shape::OneOrMany | Shape::Mounts => {}
+                Shape::List | Shape::SingleOrList | Shape::Tables => {}
             }
         }
-        if matches!(setting.shape, Shape::Many | Shape::OneOrMany | Shape::Mounts) && !values.is_empty() {
+        if matches!(setting.shape, Shape::List | Shape::SingleOrList | Shape::Tables) && !values.is_empty() {
             shown.push_str(&format!("{} = [{}]\n", first.key, values.join(", ")));
         }
     }
@@ -57,7 +57,7 @@ fn definition(lines: &[Line]) -> String {
 
 /// One value as JSON: `key`, `value`, `origin` (`default`, `flag` or `file`), and `file` and
 /// `line` where it was said in a file.
-fn as_json(line: &Line) -> Value {
+fn as_json(line: &SettingLine) -> Value {
     let value = line.value.as_deref().and_then(|text| {
         let document = if line.key == "environment" { text.to_owned() } else { format!("value = {text}") };
         let table: toml::Table = document.parse().ok()?;

@@ -2,10 +2,13 @@
 //! `main` before `config::run`.
 
 use super::Run;
-use crate::config::layer::{Layer, Mount, Origin, Setting};
-use crate::config::mount;
+use crate::config::command::{Argument, Variable};
+use crate::config::layer::{Layer, Origin, Setting};
+use crate::config::mounts::{self, MountEntry};
 use crate::config::problem::{self, Problem};
-use crate::config::values::{Argument, Given, OwnershipWord, Syscall, Value, Variable};
+use crate::config::security::Syscall;
+use crate::config::users::OwnershipChoice;
+use crate::config::values::{RawValue, Value};
 use crate::error::{Error, Kind, Result};
 use crate::machine::console::Console;
 use crate::machine::init::Wait;
@@ -60,12 +63,12 @@ const LISTS: &[List] = &[
 ];
 
 /// Options that are mounts.
-type Mounts = (&'static str, fn(&str) -> Result<Mount>, fn(&Run) -> &[String]);
+type Mounts = (&'static str, fn(&str) -> Result<MountEntry>, fn(&Run) -> &[String]);
 const MOUNTS: &[Mounts] = &[
-    ("--bind=", |text| mount::bind(text, false), |run| &run.bind),
-    ("--bind-ro=", |text| mount::bind(text, true), |run| &run.bind_ro),
-    ("--tmpfs=", mount::tmpfs, |run| &run.tmpfs),
-    ("--inaccessible=", mount::inaccessible, |run| &run.inaccessible),
+    ("--bind=", |text| mounts::bind(text, false), |run| &run.bind),
+    ("--bind-ro=", |text| mounts::bind(text, true), |run| &run.bind_ro),
+    ("--tmpfs=", mounts::tmpfs, |run| &run.tmpfs),
+    ("--inaccessible=", mounts::inaccessible, |run| &run.inaccessible),
 ];
 
 /// What the options of `run` say.
@@ -76,23 +79,23 @@ pub fn layer(run: &Run) -> Result<Layer> {
     let mut flags = Flags { layer: Layer::default(), problems: Vec::new() };
     for (flag, key, get) in WORDS {
         if let Some(text) = get(run) {
-            flags.say(flag, key, &Given::Text(text));
+            flags.say(flag, key, &RawValue::Text(text));
         }
     }
     for (flag, key, get) in TRUTHS {
         if let Some(truth) = get(run) {
-            flags.say(flag, key, &Given::Boolean(truth));
+            flags.say(flag, key, &RawValue::Boolean(truth));
         }
     }
     for (flag, key, get) in LISTS {
         for item in get(run).iter().flat_map(|list| items(list)) {
-            flags.say(flag, key, &Given::Text(item));
+            flags.say(flag, key, &RawValue::Text(item));
         }
     }
     for (flag, read, get) in MOUNTS {
         for text in get(run) {
             if let Some(mount) = flags.check(flag, text, read(text)) {
-                flags.layer.mounts.push(mount, Origin::Flag(flag));
+                flags.layer.mounts.entries.push(mount, Origin::Flag(flag));
             }
         }
     }
@@ -100,7 +103,7 @@ pub fn layer(run: &Run) -> Result<Layer> {
     if flags.problems.is_empty() {
         return Ok(flags.layer);
     }
-    Err(problem::together("cannot use the options", &flags.problems).with_kind(Kind::Usage))
+    Err(problem::combined("cannot use the options", &flags.problems).with_kind(Kind::Usage))
 }
 
 /// The layer being filled.
@@ -110,10 +113,10 @@ struct Flags {
 }
 
 impl Flags {
-    fn say(&mut self, flag: &'static str, key: &str, given: &Given) {
-        let text = if let Given::Text(text) = given { text } else { "" };
+    fn say(&mut self, flag: &'static str, key: &str, given: &RawValue) {
+        let text = if let RawValue::Text(text) = given { text } else { "" };
         let said = match Setting::find(key) {
-            Some(setting) => setting.say(&mut self.layer, given, Origin::Flag(flag)),
+            Some(setting) => self.layer.set(setting, given, Origin::Flag(flag)),
             None => Err(Error::new(format!("there is no setting '{key}'"))),
         };
         self.check(flag, text, said);
@@ -130,22 +133,22 @@ impl Flags {
         if let Some(directory) = &run.directory {
             let absolute = absolute(directory);
             if let Some(absolute) = self.check("--directory=", &directory.to_string_lossy(), absolute) {
-                self.layer.directory.set(absolute, Origin::Flag("--directory="));
+                self.layer.root.directory.set(absolute, Origin::Flag("--directory="));
             }
         }
         for argument in &run.command {
-            self.layer.command.push(Argument(argument.clone()), Origin::Flag("COMMAND"));
+            self.layer.command.command.push(Argument(argument.clone()), Origin::Flag("COMMAND"));
         }
         if run.user_namespace {
-            self.layer.private.set(Users::Pick, Origin::Flag("-U"));
-            self.layer.ownership.set(OwnershipWord::Auto, Origin::Flag("-U"));
+            self.layer.users.private.set(Users::Pick, Origin::Flag("-U"));
+            self.layer.users.ownership.set(OwnershipChoice::Auto, Origin::Flag("-U"));
         }
         if let Some((_, mode, flag)) = modes(run).into_iter().find(|(given, ..)| *given) {
-            self.layer.mode.set(mode, Origin::Flag(flag));
+            self.layer.network.mode.set(mode, Origin::Flag(flag));
         }
         if let Some(notify) = run.notify_ready {
             let wait = if notify { Wait::Ready } else { Wait::Running };
-            self.layer.wait.set(wait, Origin::Flag("--notify-ready="));
+            self.layer.boot.wait.set(wait, Origin::Flag("--notify-ready="));
         }
         self.environment(run);
         self.system_calls(run);
@@ -168,7 +171,7 @@ impl Flags {
                 },
             };
             if let Some(variable) = self.check("--setenv=", text, variable) {
-                self.layer.environment.push(variable, Origin::Flag("--setenv="));
+                self.layer.command.environment.push(variable, Origin::Flag("--setenv="));
             }
         }
     }
@@ -178,9 +181,14 @@ impl Flags {
         for text in &run.system_call_filter {
             let (denied, list) = text.strip_prefix('~').map_or((false, text.as_str()), |list| (true, list));
             for name in items(list) {
-                let Some(name) = self.check(FLAG, text, Syscall::read(&Given::Text(name))) else { continue };
-                let into =
-                    if denied { &mut self.layer.syscalls_deny } else { &mut self.layer.syscalls_allow };
+                let Some(name) = self.check(FLAG, text, Syscall::read(&RawValue::Text(name))) else {
+                    continue;
+                };
+                let into = if denied {
+                    &mut self.layer.security.syscalls_deny
+                } else {
+                    &mut self.layer.security.syscalls_allow
+                };
                 into.push(name, Origin::Flag(FLAG));
             }
         }
@@ -191,10 +199,10 @@ impl Flags {
             Some("autopipe") => {
                 let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
                 let console = if terminal { Console::Interactive } else { Console::Pipe };
-                self.layer.console.set(console, Origin::Flag("--console="));
+                self.layer.console.console.set(console, Origin::Flag("--console="));
             }
-            Some(text) => self.say("--console=", "console", &Given::Text(text)),
-            None if run.pipe => self.layer.console.set(Console::Pipe, Origin::Flag("--pipe")),
+            Some(text) => self.say("--console=", "console", &RawValue::Text(text)),
+            None if run.pipe => self.layer.console.console.set(Console::Pipe, Origin::Flag("--pipe")),
             None => {}
         }
     }
@@ -262,11 +270,11 @@ mod tests {
             ..Run::default()
         };
         let layer = layer(&run).unwrap();
-        assert_eq!(layer.mounts.said()[0].origin, Origin::Flag("--bind-ro="));
-        assert_eq!(layer.capabilities_add.said().len(), 2);
-        assert_eq!(layer.syscalls_deny.said().len(), 2);
-        assert_eq!(layer.private.value(), Some(&Users::Fixed { base: 1_000_000, count: 65536 }));
-        assert_eq!(layer.register.value(), Some(&crate::machine::Register::No));
+        assert_eq!(layer.mounts.entries.sourced()[0].origin, Origin::Flag("--bind-ro="));
+        assert_eq!(layer.security.capabilities_add.sourced().len(), 2);
+        assert_eq!(layer.security.syscalls_deny.sourced().len(), 2);
+        assert_eq!(layer.users.private.value(), Some(&Users::Fixed { base: 1_000_000, count: 65536 }));
+        assert_eq!(layer.unit.register.value(), Some(&crate::machine::Register::No));
     }
 
     #[test]

@@ -75,8 +75,9 @@ pub enum Whom {
 }
 
 fn signal(text: &str) -> crate::error::Result<i32> {
-    use crate::config::values::{Given, Signal, Value};
-    Signal::read(&Given::Text(text)).map(|signal| signal.0)
+    use crate::config::boot::Signal;
+    use crate::config::values::{RawValue, Value};
+    Signal::read(&RawValue::Text(text)).map(|signal| signal.0)
 }
 
 /// `exec`.

@@ -1,48 +1,50 @@
-//! Devices by the names that their makers give them in files of the Container Device Interface (CDI): the nodes, mounts
-//! and variables that such a name stands for are said in its place. Called by `resolve`; of the host it reads those files
-//! alone.
+//! Devices named as in the Container Device Interface (CDI): each name is replaced by the device nodes, mounts and
+//! variables of its CDI file. Called by `resolve`; of the host it reads only CDI files.
 
-use super::layer::{Layer, Mount, MountWord, Said};
-use super::values::{Device, Given, Value, Variable};
+use super::command::Variable;
+use super::layer::{Layer, Sourced};
+use super::mounts::{MountEntry, MountType};
+use super::security::Device;
+use super::values::{RawValue, Value};
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Where the files are; a name of the first is not looked for in the second.
+/// The directories of CDI files; the first takes precedence.
 const DIRECTORIES: [&str; 2] = ["/var/run/cdi", "/etc/cdi"];
 
-/// A file. What is not of use is not read, but for what is to be done.
+/// A CDI file. Unknown fields are ignored here, but not in [`Edits`].
 #[derive(Debug, Deserialize)]
 struct Spec {
     kind: String,
     #[serde(default, rename = "containerEdits")]
     edits: Edits,
-    devices: Vec<Named>,
+    devices: Vec<NamedDevice>,
 }
 
-/// A device of a file.
+/// A device of a CDI file.
 #[derive(Debug, Deserialize)]
-struct Named {
+struct NamedDevice {
     name: String,
     #[serde(default, rename = "containerEdits")]
     edits: Edits,
 }
 
-/// What is to be done. What we do not know is refused: a device without it would be half of one.
+/// The changes to a machine. Unknown fields are an error: the device would be incomplete without them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Edits {
     env: Vec<String>,
-    device_nodes: Vec<Node>,
-    mounts: Vec<Bind>,
+    device_nodes: Vec<DeviceNode>,
+    mounts: Vec<BindMount>,
     hooks: Vec<Hook>,
 }
 
-/// A device node. Whose it is and its mode are as with any device: the guest's root's, and the host's.
+/// A device node. As with other devices, its owner is root of the guest and its mode is that of the host.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Node {
+struct DeviceNode {
     path: String,
     host_path: Option<String>,
 }
@@ -50,45 +52,46 @@ struct Node {
 /// A bind mount.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Bind {
+struct BindMount {
     host_path: PathBuf,
     container_path: PathBuf,
     #[serde(default)]
     options: Vec<String>,
 }
 
-/// A program of the host that would work on the tree.
+/// A program of the host that changes the tree of a container.
 #[derive(Debug, Deserialize)]
 struct Hook {
     path: String,
 }
 
-/// Says in the place of each CDI name what it stands for.
+/// Replaces each CDI name in `layer` by the changes of its device.
 ///
 /// # Errors
-/// Names that no file has, and files that cannot be taken.
-pub(super) fn expand(paths: &Paths, said: &mut Layer) -> std::result::Result<(), Vec<Error>> {
+/// One error for each name that no file defines, or whose file is invalid or not supported.
+pub(super) fn expand(paths: &Paths, layer: &mut Layer) -> std::result::Result<(), Vec<Error>> {
     let mut errors = Vec::new();
-    for device in said.devices.take() {
+    for device in layer.security.devices.take() {
         if device.value.is_path() {
-            said.devices.push(device.value, device.origin);
-        } else if let Err(error) = say(paths, said, &device) {
+            layer.security.devices.push(device.value, device.origin);
+        } else if let Err(error) = expand_device(paths, layer, &device) {
             errors.push(error.context(format!("cannot use the device '{}'", device.value.0)));
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn say(paths: &Paths, said: &mut Layer, device: &Said<Device>) -> Result<()> {
+fn expand_device(paths: &Paths, layer: &mut Layer, device: &Sourced<Device>) -> Result<()> {
     let (file, spec, at) = find(paths, &device.value.0)?;
     let named = spec.devices.get(at).map(|named| &named.edits);
     for edits in std::iter::once(&spec.edits).chain(named) {
-        add(said, device, edits).map_err(|error| error.context(format!("its file '{}'", file.display())))?;
+        apply(layer, device, edits)
+            .map_err(|error| error.context(format!("cannot use the CDI file '{}'", file.display())))?;
     }
     Ok(())
 }
 
-/// The file that has this device, what is in it, and which one of it it is.
+/// Returns the file that defines the device `name`, its content and the index of the device in it.
 fn find(paths: &Paths, name: &str) -> Result<(PathBuf, Spec, usize)> {
     let (kind, device) = name.split_once('=').unwrap_or((name, ""));
     let mut unread = None;
@@ -111,7 +114,7 @@ fn find(paths: &Paths, name: &str) -> Result<(PathBuf, Spec, usize)> {
         match (found.pop(), found.pop()) {
             (Some((one, ..)), Some((other, ..))) => {
                 return Err(Error::new(format!(
-                    "'{}' and '{}' both have it",
+                    "both '{}' and '{}' define it",
                     one.display(),
                     other.display()
                 ))
@@ -121,14 +124,14 @@ fn find(paths: &Paths, name: &str) -> Result<(PathBuf, Spec, usize)> {
             (None, _) => {}
         }
     }
-    let error = Error::new("no file in /etc/cdi or /var/run/cdi has it");
+    let error = Error::new("no file in /etc/cdi or /var/run/cdi defines it");
     Err(match unread {
         Some(file) => error.with_hint(format!(
-            "'{}' is not read: have it written as JSON (nvidia-ctk cdi generate --format=json)",
+            "'{}' is not supported: create the file as JSON (nvidia-ctk cdi generate --format=json)",
             file.display()
         )),
         None => error.with_hint(
-            "have its maker's tool write one there, as JSON (nvidia-ctk cdi generate --format=json)",
+            "create one as JSON with the tool of the vendor (nvidia-ctk cdi generate --format=json)",
         ),
     })
 }
@@ -136,40 +139,40 @@ fn find(paths: &Paths, name: &str) -> Result<(PathBuf, Spec, usize)> {
 fn read(file: &Path) -> Result<Spec> {
     let text = std::fs::read(file).context(|| format!("cannot read '{}'", file.display()))?;
     serde_json::from_slice(&text).map_err(|error| {
-        Error::new(error.to_string()).context(format!("cannot take the CDI file '{}'", file.display()))
+        Error::new(error.to_string()).context(format!("cannot parse the CDI file '{}'", file.display()))
     })
 }
 
-fn add(said: &mut Layer, device: &Said<Device>, edits: &Edits) -> Result<()> {
+fn apply(layer: &mut Layer, device: &Sourced<Device>, edits: &Edits) -> Result<()> {
     if let Some(hook) = edits.hooks.first() {
-        return Err(Error::new(format!("it has hooks, which machines do not run: '{}'", hook.path)).with_hint(
-            "have the file written without hooks, and do what they do inside, once: links and 'ldconfig' for the libraries",
+        return Err(Error::new(format!("hooks are not supported: '{}'", hook.path)).with_hint(
+            "create the file without hooks, then create the links inside the machine and run 'ldconfig' there once",
         ));
     }
     for node in &edits.device_nodes {
         if node.host_path.as_ref().is_some_and(|path| *path != node.path) {
-            return Err(Error::new(format!("the node '{}' has another name on the host", node.path)));
+            return Err(Error::new(format!("the device node '{}' has another path on the host", node.path)));
         }
-        said.devices.push(Device::path(&node.path)?, device.origin.clone());
+        layer.security.devices.push(Device::path(&node.path)?, device.origin.clone());
     }
     for bind in &edits.mounts {
         let known = ["ro", "rw", "bind", "rbind", "nosuid", "nodev", "noexec", "private", "rprivate"];
         if let Some(odd) = bind.options.iter().find(|option| !known.contains(&option.as_str())) {
-            return Err(Error::new(format!("a mount has the option '{odd}', which is not known")));
+            return Err(Error::new(format!("unknown mount option '{odd}'")));
         }
         let has = |word: &str| bind.options.iter().any(|option| option == word);
-        let mount = Mount {
-            kind: MountWord::Bind,
+        let mount = MountEntry {
+            kind: MountType::Bind,
             source: Some(bind.host_path.clone()),
             target: Some(bind.container_path.clone()),
             read_only: Some(has("ro")),
             recursive: Some(!has("bind") || has("rbind")),
-            ..Mount::default()
+            ..MountEntry::default()
         };
-        said.mounts.push(mount, device.origin.clone());
+        layer.mounts.entries.push(mount, device.origin.clone());
     }
     for variable in &edits.env {
-        said.environment.push(Variable::read(&Given::Text(variable))?, device.origin.clone());
+        layer.command.environment.push(Variable::read(&RawValue::Text(variable))?, device.origin.clone());
     }
     Ok(())
 }
@@ -177,14 +180,14 @@ fn add(said: &mut Layer, device: &Said<Device>, edits: &Edits) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::layer::Origin;
+    use crate::config::Origin;
 
     fn expanded(file: &str, name: &str) -> std::result::Result<Layer, String> {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("etc/cdi")).unwrap();
         std::fs::write(root.path().join("etc/cdi/gpu.json"), file).unwrap();
         let mut layer = Layer::default();
-        layer.devices.push(Device::read(&Given::Text(name)).unwrap(), Origin::Default);
+        layer.security.devices.push(Device::read(&RawValue::Text(name)).unwrap(), Origin::Default);
         match expand(&Paths::below(root.path()), &mut layer) {
             Ok(()) => Ok(layer),
             Err(errors) => Err(errors[0].to_string()),
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stands_for_nodes_mounts_and_variables() {
+    fn names_are_replaced_by_nodes_mounts_and_variables() {
         let file = r#"{"cdiVersion": "0.6.0", "kind": "acme.com/gpu", "annotations": {"a": "b"},
             "containerEdits": {"env": ["ACME=1"], "mounts": [{"hostPath": "/usr/lib/acme", "containerPath": "/opt/acme",
                 "options": ["ro", "nosuid", "bind"]}]},
@@ -200,22 +203,22 @@ mod tests {
                 {"name": "1", "containerEdits": {"deviceNodes": [{"path": "/dev/acme1"}]}}]}"#;
         let layer = expanded(file, "acme.com/gpu=1").unwrap();
         assert_eq!(
-            layer.devices.values().map(|device| device.0.as_str()).collect::<Vec<_>>(),
+            layer.security.devices.values().map(|device| device.0.as_str()).collect::<Vec<_>>(),
             ["/dev/acme1"]
         );
-        let mount = layer.mounts.values().next().unwrap();
+        let mount = layer.mounts.entries.values().next().unwrap();
         assert_eq!((mount.read_only, mount.recursive, mount.setuid), (Some(true), Some(false), None));
-        assert_eq!(layer.environment.values().next().unwrap().name, "ACME");
+        assert_eq!(layer.command.environment.values().next().unwrap().name, "ACME");
         assert!(expanded(file, "acme.com/gpu=2").unwrap_err().contains("no file in /etc/cdi"));
     }
 
     #[test]
-    fn what_would_be_half_of_a_device_is_refused() {
+    fn unsupported_changes_are_errors() {
         for (edits, why) in [
             (r#"{"hooks": [{"hookName": "createContainer", "path": "/usr/bin/x"}]}"#, "hooks"),
             (r#"{"intelRdt": {}}"#, "unknown field `intelRdt`"),
             (r#"{"deviceNodes": [{"path": "/etc/passwd"}]}"#, "not the path of a device"),
-            (r#"{"deviceNodes": [{"path": "/dev/a", "hostPath": "/dev/b"}]}"#, "another name"),
+            (r#"{"deviceNodes": [{"path": "/dev/a", "hostPath": "/dev/b"}]}"#, "another path"),
             (
                 r#"{"mounts": [{"hostPath": "/a", "containerPath": "/b", "options": ["suid"]}]}"#,
                 "option 'suid'",

@@ -1,9 +1,10 @@
-//! All problems of many definitions, for `coracle check`. Called by `cli`; it stops at nothing.
+//! Collects all problems of all definitions, for `coracle check`. Called by `cli`.
 
 use super::files::{self, Files};
 use super::layer::Layer;
 use super::problem::Problem;
-use super::resolve::{Profile, Resolved, resolve};
+use super::profile::Profile;
+use super::resolve::{Resolved, resolve};
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -11,19 +12,19 @@ use crate::paths::access::refuse_open;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// What was checked and found.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Checked {
-    /// How many files were read.
+    /// The number of files read.
     pub files: usize,
-    /// What is wrong, file by file.
+    /// The problems, file by file.
     pub problems: Vec<Problem>,
 }
 
 /// Checks every definition of the host.
 ///
 /// # Errors
-/// A directory of definitions that cannot be read.
+/// A directory of definitions cannot be read.
 pub fn all(paths: &Paths) -> Result<Checked> {
     let (names, problems) = files::defined(paths)?;
     let mut checked = Checked { files: problems.len(), problems };
@@ -34,10 +35,10 @@ pub fn all(paths: &Paths) -> Result<Checked> {
         if files.mask().is_some() {
             continue;
         }
-        let (said, problems) = files.read();
+        let (layer, problems) = files.read();
         let readable = problems.is_empty();
         checked.problems.extend(problems);
-        let resolved = meant(&mut checked, paths, &name, files.main.as_deref(), said);
+        let resolved = resolved(&mut checked, paths, &name, files.main.as_deref(), layer);
         if let (Some(resolved), Some(file), true) = (resolved, files.main, readable) {
             machines.push((file, resolved));
         }
@@ -46,13 +47,13 @@ pub fn all(paths: &Paths) -> Result<Checked> {
     Ok(checked)
 }
 
-/// Checks the files named, each by itself: a definition as a machine of its name, a drop-in as
-/// what it adds.
+/// Checks the named files separately: a definition as the machine of its name, a drop-in for its syntax and values
+/// only.
 pub fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
     let mut checked = Checked::default();
     for file in named {
         checked.files += 1;
-        let (said, problems) = files::read(file);
+        let (layer, problems) = files::read(file);
         let readable = problems.is_empty();
         checked.problems.extend(problems);
         if !readable || is_drop_in(file) {
@@ -60,55 +61,56 @@ pub fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
         }
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         match Name::new(&stem) {
-            Ok(name) => drop(meant(&mut checked, paths, &name, Some(file), said)),
+            Ok(name) => drop(resolved(&mut checked, paths, &name, Some(file), layer)),
             Err(error) => checked.problems.push(Problem::new(Some(file), &error)),
         }
     }
     checked
 }
 
-/// A drop-in lies in a directory `NAME.toml.d`.
+/// Returns whether a file is a drop-in: in a directory `NAME.toml.d`.
 fn is_drop_in(file: &Path) -> bool {
     let parent = file.parent().and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default();
     parent.ends_with(".toml.d")
 }
 
-/// The machine that was said, after noting the rules it breaks and what to beware of.
-fn meant(
+/// Resolves a layer; adds broken rules and warnings to `checked`.
+fn resolved(
     checked: &mut Checked,
     paths: &Paths,
     name: &Name,
     file: Option<&Path>,
-    said: Layer,
+    layer: Layer,
 ) -> Option<Resolved> {
     if !name.is_registrable() {
-        let error = Error::new(format!("machined does not register machine '{name}': its name contains '_'"))
-            .with_hint("replace '_' with '-', or do without machinectl and 'systemctl -M' for this machine");
+        let error =
+            Error::new(format!("machined cannot register the machine '{name}': the name contains '_'"))
+                .with_hint("replace '_' with '-' to use machinectl and 'systemctl -M' with this machine");
         checked.problems.push(Problem::new(file, &error).as_warning());
     }
-    match resolve(paths, name, said, Profile::Unit) {
+    match resolve(paths, name, layer, Profile::Unit) {
         Ok(resolved) => {
             checked.problems.extend(resolved.warnings.iter().cloned());
             let open = resolved.machine.owned_trees().into_iter().map(refuse_open).filter_map(Result::err);
             checked.problems.extend(open.map(|error| Problem::new(file, &error).as_warning()));
             Some(resolved)
         }
-        Err(broken) => {
-            checked.problems.extend(broken.iter().map(|error| Problem::new(file, error)));
+        Err(errors) => {
+            checked.problems.extend(errors.iter().map(|error| Problem::new(file, error)));
             None
         }
     }
 }
 
-/// Notes machines that cannot run at the same time, since they have one root.
+/// Adds warnings for machines with the same root, which cannot run at the same time.
 fn shared_roots(checked: &mut Checked, machines: &[(PathBuf, Resolved)]) {
     for (at, (file, resolved)) in machines.iter().enumerate() {
         let root = &resolved.machine.root.directory;
         if let Some((other, _)) =
             machines[..at].iter().find(|(_, other)| other.machine.root.directory == *root)
         {
-            let error = Error::new(format!("the root directory is that of '{}' too", other.display()))
-                .with_hint("two machines cannot run on one tree at the same time");
+            let error = Error::new(format!("'{}' has the same root directory", other.display()))
+                .with_hint("run at most one of the machines at a time, or set another root.directory");
             checked.problems.push(Problem::new(Some(file), &error).as_warning());
         }
     }

@@ -1,19 +1,18 @@
-//! Drop-ins that `coracle set` keeps: the one place of this stage that writes. Each change is read
-//! as a definition would be before anything is written, and taken back where the machine would have
-//! no valid definition with it.
+//! Drop-ins of `coracle set`, the only files that this stage writes. Each change is parsed like a definition before a
+//! file is written, and reverted if it makes the definition of the machine invalid.
 
-use super::layer::{Layer, Mount, Origin, SETTINGS, Setting, Shape};
-use super::nearest::nearest;
-use super::values::{Given, Value};
-use crate::error::{Context, Error, Result};
+use super::layer::{Layer, Origin, Setting, Shape, definition_settings};
+use super::mounts::MountEntry;
+use super::values::{RawValue, Value};
+use crate::error::{Context, Error, Result, nearest};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use std::path::{Path, PathBuf};
 
-/// How long a change is kept.
+/// The lifetime of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// For good, in `/etc`.
+    /// Permanent, in `/etc`.
     Always,
     /// Until the host reboots, in `/run`.
     UntilReboot,
@@ -24,96 +23,97 @@ pub enum Keep {
 pub struct Change {
     /// Its key.
     pub key: &'static str,
-    /// The value as a definition has it; nothing to forget what was set before.
+    /// The value as written in a definition; `None` to remove the setting from the drop-in.
     pub value: Option<String>,
 }
 
-/// Reads `KEY=VALUE`, the key whole or its last part.
+/// Parses `KEY=VALUE`; the key may be its last part only.
 ///
 /// # Errors
-/// An unknown key, one that is a list, or a value that does not fit.
+/// The key is unknown or a list without support here, or the value is invalid.
 pub fn change(text: &str) -> Result<Change> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
-        Error::usage(format!("'{text}' is no change")).with_hint("write KEY=VALUE, as memory-max=512M")
+        Error::usage(format!("'{text}' is not a change"))
+            .with_hint("write KEY=VALUE, for example memory-max=512M")
     })?;
-    let known = || SETTINGS.iter().filter(|setting| setting.shape != Shape::FlagOnly);
-    let last = |setting: &Setting| setting.key.rsplit('.').next().unwrap_or_default().to_owned();
-    let setting = known().find(|setting| setting.key == key || last(setting) == key).ok_or_else(|| {
-        let error = Error::usage(format!("there is no setting '{key}'"));
-        match nearest(key, known().map(|setting| setting.key.rsplit('.').next().unwrap_or_default())) {
+    let has_key = |setting: &&Setting| setting.key == key || setting.name() == key;
+    let setting = definition_settings().find(has_key).ok_or_else(|| {
+        let error = Error::usage(format!("unknown setting '{key}'"));
+        match nearest(key, definition_settings().map(Setting::name)) {
             Some(near) => error.with_hint(format!("did you mean '{near}'?")),
-            None => error.with_hint("coracle.toml(5) lists all of them"),
+            None => error.with_hint("see coracle.toml(5) for all settings"),
         }
     })?;
-    if setting.shape == Shape::OneOrMany || matches!(setting.key, "network.ports" | "network.on-demand") {
+    if setting.shape == Shape::SingleOrList || matches!(setting.key, "network.ports" | "network.on-demand") {
         return list(setting, key, value);
     }
-    if setting.shape == Shape::Mounts {
+    if setting.shape == Shape::Tables {
         return bind(setting, value);
     }
-    if setting.shape != Shape::One {
-        return Err(Error::usage(format!("'{key}' holds more than one value"))
-            .with_hint("write it into the definition, then 'coracle apply' it"));
+    if setting.shape != Shape::Single {
+        return Err(Error::usage(format!("'{key}' is a list"))
+            .with_hint("edit the definition, then run 'coracle apply'"));
     }
     if value.is_empty() {
         return Ok(Change { key: setting.key, value: None });
     }
     let mut layer = Layer::default();
-    let said = Origin::Flag("set");
+    let origin = Origin::Flag("set");
     let truth = match value {
         "true" | "yes" => Some(true),
         "false" | "no" => Some(false),
         _ => None,
     };
-    setting
-        .say(&mut layer, &Given::Text(value), said.clone())
+    layer
+        .set(setting, &RawValue::Text(value), origin.clone())
         .or_else(|error| match (truth, value.parse()) {
-            (Some(truth), _) => setting.say(&mut layer, &Given::Boolean(truth), said.clone()),
-            (None, Ok(number)) => setting.say(&mut layer, &Given::Integer(number), said.clone()),
+            (Some(truth), _) => layer.set(setting, &RawValue::Boolean(truth), origin.clone()),
+            (None, Ok(number)) => layer.set(setting, &RawValue::Integer(number), origin.clone()),
             _ => Err(error),
         })
         .map_err(|error| error.context(format!("'{key}'")))?;
-    let shown = setting.tell(&layer).into_iter().next().map(|(shown, _)| shown);
-    Ok(Change { key: setting.key, value: shown })
+    let value = layer.lines(setting).into_iter().next().map(|line| line.value);
+    Ok(Change { key: setting.key, value })
 }
 
-/// A list between commas. It comes to that of the definition, a word alone in its place.
+/// Parses a list separated by commas. It is appended to the list of the definition; a single word of a setting with
+/// [`Shape::SingleOrList`] replaces it.
 fn list(setting: &'static Setting, key: &str, value: &str) -> Result<Change> {
     let mut layer = Layer::default();
     for item in value.split(',').filter(|item| !item.is_empty()) {
-        let said = setting.say(&mut layer, &Given::Text(item.trim()), Origin::Flag("set"));
-        said.map_err(|error| error.context(format!("'{key}'")))?;
+        let result = layer.set(setting, &RawValue::Text(item.trim()), Origin::Flag("set"));
+        result.map_err(|error| error.context(format!("'{key}'")))?;
     }
-    let shown: Vec<String> = setting.tell(&layer).into_iter().map(|(shown, _)| shown).collect();
+    let shown: Vec<String> = layer.lines(setting).into_iter().map(|line| line.value).collect();
     let value = match shown.as_slice() {
         [] => None,
-        [word] if setting.shape == Shape::OneOrMany => Some(word.clone()),
+        [word] if setting.shape == Shape::SingleOrList => Some(word.clone()),
         all => Some(format!("[{}]", all.join(", "))),
     };
     Ok(Change { key: setting.key, value })
 }
 
-/// A bind mount, as `SOURCE[:TARGET[:OPTIONS]][:ro]`. It comes to those of the definition.
+/// Parses a bind mount, `SOURCE[:TARGET[:OPTIONS]][:ro]`. It is appended to the mounts of the definition.
 fn bind(setting: &'static Setting, text: &str) -> Result<Change> {
     if text.is_empty() {
         return Ok(Change { key: setting.key, value: None });
     }
     let (text, read_only) = text.strip_suffix(":ro").map_or((text, false), |text| (text, true));
-    let bind = super::mount::bind(text, read_only).map_err(|error| error.context("'mount'"))?;
-    // As in definitions, where setuid programs of a mount count only where it is said.
-    let bind = Mount { setuid: None, ..bind };
+    let bind = super::mounts::bind(text, read_only).map_err(|error| error.context("'mount'"))?;
+    // As in definitions, setuid programs of a mount take effect only with an explicit setting.
+    let bind = MountEntry { setuid: None, ..bind };
     Ok(Change { key: setting.key, value: Some(format!("[{}]", bind.show())) })
 }
 
-/// Changes of which each key is in one: further mounts come to the first.
+/// Merges changes of the same key: further mounts are appended to the first one.
 ///
 /// # Errors
-/// A setting other than mounts that is changed twice.
-pub fn joined(changes: Vec<Change>) -> Result<Vec<Change>> {
-    let mut joined: Vec<Change> = Vec::new();
+/// A setting other than `mount` is changed twice.
+pub fn merge(changes: Vec<Change>) -> Result<Vec<Change>> {
+    let mut merged: Vec<Change> = Vec::new();
     for change in changes {
-        let Some(first) = joined.iter_mut().find(|first| first.key == change.key) else {
-            joined.push(change);
+        let Some(first) = merged.iter_mut().find(|first| first.key == change.key) else {
+            merged.push(change);
             continue;
         };
         match (&first.value, &change.value) {
@@ -122,15 +122,16 @@ pub fn joined(changes: Vec<Change>) -> Result<Vec<Change>> {
                 first.value = Some(format!("[{}, {}]", inner(some), inner(more)));
             }
             _ => {
-                return Err(Error::usage(format!("'{}' is changed twice", change.key))
-                    .with_hint("say what it is to be once"));
+                return Err(
+                    Error::usage(format!("'{}' is changed twice", change.key)).with_hint("set each key once")
+                );
             }
         }
     }
-    Ok(joined)
+    Ok(merged)
 }
 
-/// The file that changes of a machine are kept in. That of the run-time lies above the other.
+/// Returns the drop-in for changes of a machine. The one in `/run` overrides the one in `/etc`.
 pub fn file(paths: &Paths, name: &Name, keep: Keep) -> PathBuf {
     let (directory, file) = match keep {
         Keep::Always => ("/etc/coracle/machines.d", "90-set.toml"),
@@ -139,58 +140,59 @@ pub fn file(paths: &Paths, name: &Name, keep: Keep) -> PathBuf {
     paths.join(directory).join(format!("{name}.toml.d")).join(file)
 }
 
-/// Files as they were before a change was kept.
+/// The previous contents of the files that a change replaced.
 #[derive(Debug)]
-pub struct Kept(Vec<(PathBuf, Option<String>)>);
+pub struct Previous(Vec<(PathBuf, Option<String>)>);
 
-impl Kept {
-    /// Makes them so again.
+impl Previous {
+    /// Restores the files.
     ///
     /// # Errors
-    /// What cannot be written.
-    pub fn take_back(&self) -> Result<()> {
+    /// A file cannot be written.
+    pub fn restore(&self) -> Result<()> {
         self.0.iter().try_for_each(|(file, text)| write(file, text.as_deref().unwrap_or_default()))
     }
 }
 
-/// Keeps changes. What is kept for good is no longer covered by what was set for the run-time.
+/// Writes changes to the drop-in. A permanent change removes the same settings from the drop-in in `/run`, which would
+/// override it.
 ///
 /// # Errors
-/// What cannot be written, or a machine that would have no valid definition; then all is as before.
-pub fn keep(paths: &Paths, name: &Name, changes: &[Change], keep: Keep) -> Result<Kept> {
-    let place = file(paths, name, keep);
+/// A file cannot be written, or the definition of the machine would be invalid; then all files are restored.
+pub fn write_changes(paths: &Paths, name: &Name, changes: &[Change], keep: Keep) -> Result<Previous> {
+    let target = file(paths, name, keep);
     let above = (keep == Keep::Always).then(|| file(paths, name, Keep::UntilReboot));
-    let touched: Vec<PathBuf> = above.iter().cloned().chain([place.clone()]).collect();
-    let before = touched.into_iter().map(|file| {
+    let touched: Vec<PathBuf> = above.iter().cloned().chain([target.clone()]).collect();
+    let previous = touched.into_iter().map(|file| {
         let text = std::fs::read_to_string(&file).ok();
         (file, text)
     });
-    let before = Kept(before.collect());
-    let kept =
-        write_all(&place, above.as_deref(), changes).and_then(|()| super::machine(paths, name).map(|_| ()));
-    if kept.is_err() {
-        before.take_back()?;
+    let previous = Previous(previous.collect());
+    let result =
+        write_all(&target, above.as_deref(), changes).and_then(|()| super::machine(paths, name).map(|_| ()));
+    if result.is_err() {
+        previous.restore()?;
     }
-    // In '/run' the directory is ours as well; one that holds something stays.
+    // Coracle creates the directory in '/run'. It remains if it is not empty.
     let run = file(paths, name, Keep::UntilReboot);
     let _ = run.parent().and_then(Path::parent).map(std::fs::remove_dir);
-    kept.map(|()| before)
+    result.map(|()| previous)
 }
 
-fn write_all(place: &Path, above: Option<&Path>, changes: &[Change]) -> Result<()> {
+fn write_all(target: &Path, above: Option<&Path>, changes: &[Change]) -> Result<()> {
     if let Some(above) = above {
         let mut table = read(above)?;
         changes.iter().for_each(|change| remove(&mut table, change.key));
         write(above, &table.to_string())?;
     }
-    let mut table = read(place)?;
+    let mut table = read(target)?;
     for change in changes {
         remove(&mut table, change.key);
         if let Some(value) = &change.value {
             insert(&mut table, change.key, value)?;
         }
     }
-    write(place, &table.to_string())
+    write(target, &table.to_string())
 }
 
 fn read(file: &Path) -> Result<toml::Table> {
@@ -204,7 +206,7 @@ fn read(file: &Path) -> Result<toml::Table> {
     }
 }
 
-/// Writes a file whole or not at all; one with nothing in it goes.
+/// Writes a file atomically; deletes it if `text` is empty.
 fn write(file: &Path, text: &str) -> Result<()> {
     let writing = || format!("cannot write '{}'", file.display());
     if text.trim().is_empty() {
@@ -251,7 +253,7 @@ fn insert(table: &mut toml::Table, key: &str, value: &str) -> Result<()> {
             let inner = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
             match inner {
                 toml::Value::Table(inner) => insert(inner, rest, value),
-                _ => Err(Error::new(format!("'{section}' is no section"))),
+                _ => Err(Error::new(format!("'{section}' is not a table"))),
             }
         }
     }
@@ -262,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_read_as_definitions_are() {
+    fn changes_are_parsed_like_definitions() {
         let shown = |text: &str| change(text).unwrap().value;
         assert_eq!(change("memory-max=512M").unwrap().key, "resources.memory-max");
         assert_eq!(shown("resources.tasks-max=64").as_deref(), Some("64"));
@@ -270,12 +272,12 @@ mod tests {
         assert_eq!(shown("no-new-privileges=yes").as_deref(), Some("true"));
         assert_eq!(shown("memory-max="), None);
         let mounts = [change("mount=/a:/b:ro").unwrap(), change("mount=/c").unwrap()].to_vec();
-        let both = joined(mounts).unwrap();
+        let both = merge(mounts).unwrap();
         let table: toml::Table = format!("mount = {}", both[0].value.as_deref().unwrap()).parse().unwrap();
         assert_eq!(table["mount"][0]["target"].as_str(), Some("/b"));
         assert_eq!(table["mount"][0]["read-only"].as_bool(), Some(true));
         assert_eq!(table["mount"][1]["source"].as_str(), Some("/c"));
-        assert!(joined([change("tasks-max=1").unwrap(), change("tasks-max=2").unwrap()].to_vec()).is_err());
+        assert!(merge([change("tasks-max=1").unwrap(), change("tasks-max=2").unwrap()].to_vec()).is_err());
         for bad in [
             "memory-max",
             "memroy-max=1",
@@ -291,12 +293,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_replaces_and_can_be_forgotten() {
+    fn changes_replace_earlier_ones_and_can_be_removed() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         let name = Name::new("web").unwrap();
         std::fs::create_dir_all(paths.images().join("web")).unwrap();
-        let set = |text: &str, keep_for| keep(&paths, &name, &[change(text).unwrap()], keep_for);
+        let set = |text: &str, lifetime| write_changes(&paths, &name, &[change(text).unwrap()], lifetime);
         let memory =
             || *crate::config::machine(&paths, &name).unwrap().machine.resources.memory_max.as_ref().unwrap();
         set("memory-max=1M", Keep::Always).unwrap();
@@ -304,7 +306,7 @@ mod tests {
         assert_eq!(memory(), 2 << 20);
         set("memory-max=3M", Keep::Always).unwrap();
         assert_eq!(memory(), 3 << 20);
-        // A change that makes the definition invalid is taken back.
+        // A change that makes the definition invalid is reverted.
         set("users.private=no", Keep::Always).unwrap();
         assert!(set("users.ownership=map", Keep::Always).is_err());
         assert_eq!(memory(), 3 << 20);

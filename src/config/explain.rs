@@ -1,30 +1,30 @@
-//! What a machine's settings are and where each was said. Called by `cli` for `config NAME`.
+//! The effective settings of a machine with their origins. Called by `cli` for `config NAME` and by `snapshot`.
 
-use super::layer::{Layer, Origin, SETTINGS, Shape};
+use super::layer::{Layer, Origin, definition_settings};
 
-/// One setting as it holds.
+/// One line of `config --explain`: a value of a setting with its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// Its key, sections and key joined by dots.
+pub struct SettingLine {
+    /// The key, section and key joined by dots.
     pub key: &'static str,
-    /// The value as it is written in a definition; nothing where nobody limits it.
+    /// The value as written in a definition; `None` if the setting is not set.
     pub value: Option<String>,
-    /// Where it was said.
+    /// The origin of the value.
     pub origin: Origin,
 }
 
-/// Every setting of a definition in order, one line for each value.
-pub fn lines(settings: &Layer) -> Vec<Line> {
+/// Returns the settings of a definition in order, one line for each value.
+pub fn lines(settings: &Layer) -> Vec<SettingLine> {
     let mut lines = Vec::new();
-    for setting in SETTINGS.iter().filter(|setting| setting.shape != Shape::FlagOnly) {
-        let told = setting.tell(settings);
-        if told.is_empty() {
-            lines.push(Line { key: setting.key, value: None, origin: Origin::Default });
+    for setting in definition_settings() {
+        let values = settings.lines(setting);
+        if values.is_empty() {
+            lines.push(SettingLine { key: setting.key, value: None, origin: Origin::Default });
         }
-        lines.extend(told.into_iter().map(|(value, origin)| Line {
+        lines.extend(values.into_iter().map(|line| SettingLine {
             key: setting.key,
-            value: Some(value),
-            origin,
+            value: Some(line.value),
+            origin: line.origin,
         }));
     }
     lines

@@ -1,5 +1,5 @@
-//! Which files define a machine, in which order. Called by `config`; it opens files and reads
-//! nothing out of them.
+//! Finds and reads the files that define a machine, in their order. Called by `config` and `check`; `toml` parses their
+//! text.
 
 use super::layer::Layer;
 use super::problem::Problem;
@@ -14,26 +14,26 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// No definition that people write is longer.
-const LONGEST: u64 = 256 << 10;
+/// The maximum size of a definition, bytes.
+const MAX_SIZE: u64 = 256 << 10;
 
 /// The files that define one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Files {
-    /// `NAME.toml` of the first directory that has one.
+    /// `NAME.toml` of the first directory that contains it.
     pub main: Option<PathBuf>,
-    /// The drop-ins that count, in the order in which they are merged.
+    /// The drop-ins in effect, in the order in which they are merged.
     pub drop_ins: Vec<PathBuf>,
 }
 
 impl Files {
-    /// The files of the machine `name`.
+    /// Finds the files of the machine `name`.
     ///
     /// # Errors
-    /// A directory that cannot be read.
+    /// A directory cannot be read.
     pub fn of(paths: &Paths, name: &Name) -> Result<Self> {
         let mut main = None;
-        // By file name: of the same name, the one of the earlier directory counts.
+        // By file name: a drop-in replaces one of the same name in a later directory.
         let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
         for directory in paths.definitions() {
             let file = directory.join(format!("{name}.toml"));
@@ -47,29 +47,29 @@ impl Files {
         Ok(Self { main, drop_ins: drop_ins.into_values().collect() })
     }
 
-    /// Whether no file defines the machine.
+    /// Returns whether no file defines the machine.
     pub fn is_empty(&self) -> bool {
         self.main.is_none() && self.drop_ins.is_empty()
     }
 
-    /// All files, the lowest first.
+    /// Iterates over all files, the lowest layer first.
     pub fn all(&self) -> impl Iterator<Item = &Path> {
         self.main.iter().chain(&self.drop_ins).map(PathBuf::as_path)
     }
 
-    /// What the files say together, and all that is wrong in them.
+    /// Reads and merges the files. Returns the layer and all problems.
     pub fn read(&self) -> (Layer, Vec<Problem>) {
         let mut layer = Layer::default();
         let mut problems = Vec::new();
         for file in self.all() {
-            let (above, wrong) = read(file);
+            let (above, found) = read(file);
             layer = above.over(layer);
-            problems.extend(wrong);
+            problems.extend(found);
         }
         (layer, problems)
     }
 
-    /// The definition, where it is a link to `/dev/null`: the machine is not to start.
+    /// Returns the definition if it is a link to `/dev/null`, which masks the machine.
     pub fn mask(&self) -> Option<&Path> {
         let is_device =
             |file: &&Path| fs::metadata(file).is_ok_and(|found| found.file_type().is_char_device());
@@ -77,7 +77,7 @@ impl Files {
     }
 }
 
-/// What one file says, and all that is wrong in it.
+/// Reads one file. Returns its layer and all problems.
 pub fn read(file: &Path) -> (Layer, Vec<Problem>) {
     match text(file) {
         Ok(text) => toml::read(file, &text),
@@ -85,10 +85,10 @@ pub fn read(file: &Path) -> (Layer, Vec<Problem>) {
     }
 }
 
-/// The machines that have a definition, and the files in their places that can be none.
+/// Returns the names of the machines with a definition, and problems of definitions with an invalid name.
 ///
 /// # Errors
-/// A directory that cannot be read.
+/// A directory cannot be read.
 pub fn defined(paths: &Paths) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
     let mut names = BTreeSet::new();
     let mut problems = Vec::new();
@@ -104,7 +104,7 @@ pub fn defined(paths: &Paths) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
     Ok((names, problems))
 }
 
-/// The `*.toml` files of `directory`, which need not exist.
+/// Returns the files `*.toml` of `directory`; none if it does not exist.
 fn toml_files(directory: &Path) -> Result<Vec<(OsString, PathBuf)>> {
     let unreadable =
         |error| Error::from(error).context(format!("cannot read the directory '{}'", directory.display()));
@@ -117,7 +117,7 @@ fn toml_files(directory: &Path) -> Result<Vec<(OsString, PathBuf)>> {
     for entry in entries {
         let name = entry.map_err(unreadable)?.file_name();
         let file = directory.join(&name);
-        // Hidden files are those of editors at work.
+        // Editors create hidden files while a file is being edited.
         let hidden = name.as_encoded_bytes().starts_with(b".");
         if !hidden && file.extension().is_some_and(|extension| extension == "toml") {
             files.push((name, file));
@@ -127,21 +127,21 @@ fn toml_files(directory: &Path) -> Result<Vec<(OsString, PathBuf)>> {
     Ok(files)
 }
 
-/// The text of a file that is no larger than a definition may be.
+/// Returns the text of a file of at most [`MAX_SIZE`].
 fn text(file: &Path) -> Result<String> {
-    let found = fs::metadata(file).map_err(|error| Error::from(error).context("cannot read it"))?;
+    let found = fs::metadata(file).map_err(|error| Error::from(error).context("cannot read the file"))?;
     if found.file_type().is_char_device() {
         return Ok(String::new());
     }
     if !found.is_file() {
-        return Err(Error::new("it is not a regular file"));
+        return Err(Error::new("not a regular file"));
     }
     let mut bytes = Vec::new();
     fs::File::open(file)
-        .and_then(|open| open.take(LONGEST + 1).read_to_end(&mut bytes))
-        .map_err(|error| Error::from(error).context("cannot read it"))?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(Error::new("it is longer than 256 KiB"));
+        .and_then(|open| open.take(MAX_SIZE + 1).read_to_end(&mut bytes))
+        .map_err(|error| Error::from(error).context("cannot read the file"))?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(Error::new("the file is larger than 256 KiB"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();

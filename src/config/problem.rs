@@ -1,26 +1,26 @@
-//! What is wrong in a definition, with its place, and how it is shown: file, line, column, the
-//! line itself, a caret below it and the hint. Made by `toml`, `files` and `resolve`.
+//! Problems of a definition, shown with file, line, column, the line itself, a caret below it and the hint. Created by
+//! `toml`, `files`, `check` and the features.
 
-use super::layer::Origin;
+use super::setting::Origin;
 use crate::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// How many characters of a line are shown at most.
+/// The maximum number of characters of a line that are shown.
 const LINE_SHOWN: usize = 160;
 
-/// How bad a problem is.
+/// The severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The machine does not start.
     Error,
-    /// It starts, and probably not as meant.
+    /// The machine starts, but a setting is probably a mistake.
     Warning,
 }
 
 impl Severity {
-    /// The word shown.
+    /// Returns the word for output and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -29,26 +29,26 @@ impl Severity {
     }
 }
 
-/// One thing that is wrong.
+/// A problem of a definition or of options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// The file it is in, where it is in one.
+    /// Its file; `None` if the problem is not in a file.
     pub file: Option<PathBuf>,
-    /// The line to blame, counted from 1.
+    /// Its line, counted from 1.
     pub line: Option<usize>,
-    /// The very place on that line, where it is known.
-    pub place: Option<Place>,
-    /// What is wrong.
+    /// Its position on that line, if known.
+    pub position: Option<Position>,
+    /// The message.
     pub message: String,
-    /// The hint, where known.
+    /// The hint, if there is one.
     pub hint: Option<String>,
 }
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// The line, counted from 1.
     pub line: usize,
     /// The column, counted from 1 in characters.
@@ -57,38 +57,38 @@ pub struct Place {
     picture: String,
 }
 
-/// The text of a file, by line.
-pub struct Source<'a> {
+/// The text of a file, indexed by lines.
+pub(super) struct SourceText<'a> {
     text: &'a str,
     starts: Vec<usize>,
 }
 
-impl<'a> Source<'a> {
-    /// Finds the lines of `text`.
+impl<'a> SourceText<'a> {
+    /// Indexes the lines of `text`.
     pub fn new(text: &'a str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { text, starts }
     }
 
-    /// The line of the byte `at`, counted from 1.
+    /// Returns the line of the byte `at`, counted from 1.
     pub fn line(&self, at: usize) -> usize {
         self.starts.partition_point(|start| *start <= at).max(1)
     }
 
-    /// The place of the bytes `span`.
-    pub fn place(&self, span: Range<usize>) -> Place {
+    /// Returns the position of the bytes `span`.
+    pub fn position(&self, span: Range<usize>) -> Position {
         let floor = |at: usize| self.text.floor_char_boundary(at.min(self.text.len()));
         let (start, end) = (floor(span.start), floor(span.end));
         let line = self.line(start);
         let from = self.starts.get(line - 1).copied().unwrap_or_default();
         let text = self.text[from..].lines().next().unwrap_or_default();
         let column = self.text[from..start].chars().count() + 1;
-        let blamed = self.text.get(start..end.min(from + text.len())).unwrap_or_default();
-        Place { line, column, picture: picture(line, text, column, blamed.chars().count().max(1)) }
+        let marked = self.text.get(start..end.min(from + text.len())).unwrap_or_default();
+        Position { line, column, picture: picture(line, text, column, marked.chars().count().max(1)) }
     }
 }
 
-/// The line and the caret below it, fit for a terminal: nothing in the file moves the cursor.
+/// Formats the line and the caret below it, without control characters: a file cannot move the cursor of the terminal.
 fn picture(line: usize, text: &str, column: usize, length: usize) -> String {
     let is_long = text.chars().nth(LINE_SHOWN).is_some();
     let skipped = if is_long { column.saturating_sub(LINE_SHOWN / 2) } else { 0 };
@@ -106,35 +106,35 @@ fn picture(line: usize, text: &str, column: usize, length: usize) -> String {
 }
 
 impl Problem {
-    /// A problem of `file` as a whole, or of no file.
+    /// Creates a problem of `file` as a whole, or without a file.
     pub fn new(file: Option<&Path>, error: &Error) -> Self {
         Self {
             severity: Severity::Error,
             file: file.map(Path::to_owned),
             line: None,
-            place: None,
+            position: None,
             message: error.to_string(),
             hint: error.hint().map(str::to_owned),
         }
     }
 
-    /// The same problem, at `place` in its file.
+    /// Sets the position in the file.
     #[must_use]
-    pub fn at(self, place: Place) -> Self {
-        Self { line: Some(place.line), place: Some(place), ..self }
+    pub fn at(self, position: Position) -> Self {
+        Self { line: Some(position.line), position: Some(position), ..self }
     }
 
-    /// What is probably not as meant in a value said at `origin`.
+    /// Creates a warning about a value with this origin.
     pub fn warning(origin: &Origin, message: String) -> Self {
         let (file, line, message) = match origin {
             Origin::File { path, line } => (Some(path.clone()), Some(*line), message),
             Origin::Flag(flag) => (None, None, format!("'{flag}': {message}")),
             Origin::Default => (None, None, message),
         };
-        Self { severity: Severity::Warning, file, line, place: None, message, hint: None }
+        Self { severity: Severity::Warning, file, line, position: None, message, hint: None }
     }
 
-    /// The same problem, not bad enough to stop anything.
+    /// Sets the severity to a warning.
     #[must_use]
     pub fn as_warning(self) -> Self {
         Self { severity: Severity::Warning, ..self }
@@ -149,8 +149,8 @@ impl fmt::Display for Problem {
         if let Some(line) = self.line {
             write!(f, "{line}:")?;
         }
-        if let Some(place) = &self.place {
-            write!(f, "{}:", place.column)?;
+        if let Some(position) = &self.position {
+            write!(f, "{}:", position.column)?;
         }
         if self.file.is_some() {
             f.write_str(" ")?;
@@ -159,8 +159,8 @@ impl fmt::Display for Problem {
             f.write_str("warning: ")?;
         }
         f.write_str(&self.message)?;
-        if let Some(place) = &self.place {
-            write!(f, "\n{}", place.picture)?;
+        if let Some(position) = &self.position {
+            write!(f, "\n{}", position.picture)?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n  hint: {hint}")?;
@@ -169,10 +169,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All `problems` as one error about `what`.
-pub fn together(what: &str, problems: &[Problem]) -> Error {
+/// Combines `problems` into one error; `context` is its first line.
+pub fn combined(context: &str, problems: &[Problem]) -> Error {
     if let [Problem { file: None, message, hint, .. }] = problems {
-        let error = Error::new(message.clone()).context(what);
+        let error = Error::new(message.clone()).context(context);
         return match hint {
             Some(hint) => error.with_hint(hint.clone()),
             None => error,
@@ -183,7 +183,7 @@ pub fn together(what: &str, problems: &[Problem]) -> Error {
         more => format!("{more} problems"),
     };
     let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Error::new(format!("{what}: {count}\n{}", shown.join("\n")))
+    Error::new(format!("{context}: {count}\n{}", shown.join("\n")))
 }
 
 #[cfg(test)]
@@ -191,19 +191,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_counted_in_characters_and_shown_safely() {
+    fn positions_are_counted_in_characters_and_shown_without_escapes() {
         let text = "a = 1\nä = \"\u{1b}[2J\"\r\n";
-        let source = Source::new(text);
+        let source = SourceText::new(text);
         let start = text.find('"').unwrap();
-        let place = source.place(start..start + 3);
-        assert_eq!((place.line, place.column), (2, 5));
-        assert_eq!(place.picture, "  2 | ä = \"\u{fffd}[2J\"\n    |     ^^^");
+        let position = source.position(start..start + 3);
+        assert_eq!((position.line, position.column), (2, 5));
+        assert_eq!(position.picture, "  2 | ä = \"\u{fffd}[2J\"\n    |     ^^^");
         for start in 0..40 {
             for end in 0..40 {
-                source.place(start..end);
+                source.position(start..end);
             }
         }
-        assert!(Source::new(&"x".repeat(100_000)).place(50_000..90_000).picture.len() < 500);
-        assert_eq!(Source::new("").place(3..9).line, 1);
+        assert!(SourceText::new(&"x".repeat(100_000)).position(50_000..90_000).picture.len() < 500);
+        assert_eq!(SourceText::new("").position(3..9).line, 1);
     }
 }

@@ -1,5 +1,5 @@
-//! The definition a machine was started with, kept in its state directory, to be compared with the
-//! one it has now. Written by `run`, read by `cli`.
+//! The definition with which a machine was started, stored in its state directory and compared with the current one.
+//! Written by `run`, read by `cli`.
 
 use super::explain;
 use super::layer::Layer;
@@ -11,17 +11,17 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-/// Values by key, as definitions have them.
+/// Values by key, as written in a definition.
 pub type Values = BTreeMap<String, Vec<String>>;
 
-/// A setting that is not what it was.
+/// A changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// Its key.
     pub key: String,
-    /// What the machine was started with.
+    /// The values with which the machine was started.
     pub before: Vec<String>,
-    /// What its definition says now.
+    /// The values of its current definition.
     pub after: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ fn file(paths: &Paths, name: &Name) -> PathBuf {
     paths.machine(name).join("definition.json")
 }
 
-/// The values of a definition.
+/// Returns the values of a definition.
 pub fn values(settings: &Layer) -> Values {
     let mut values = Values::new();
     for line in explain::lines(settings) {
@@ -38,11 +38,11 @@ pub fn values(settings: &Layer) -> Values {
     values
 }
 
-/// Keeps what a machine was started with, for root alone: a definition that only root may read has secrets in its
-/// environment.
+/// Stores the values with which a machine was started, readable by root only: the environment of a definition may
+/// contain secrets.
 ///
 /// # Errors
-/// What cannot be written.
+/// Any error of open(2) or write(2).
 pub fn write(paths: &Paths, name: &Name, values: &Values) -> Result<()> {
     let file = file(paths, name);
     let text = serde_json::to_vec(values).map_err(|error| Error::new(error.to_string()))?;
@@ -56,18 +56,18 @@ pub fn write(paths: &Paths, name: &Name, values: &Values) -> Result<()> {
         .context(|| format!("cannot write '{}'", file.display()))
 }
 
-/// What a machine was started with; nothing where that was not kept.
+/// Returns the values with which a machine was started; `None` if they were not stored.
 pub fn read(paths: &Paths, name: &Name) -> Option<Values> {
     serde_json::from_slice(&std::fs::read(file(paths, name)).ok()?).ok()
 }
 
-/// Where a mount appears inside, from its value in [`Values`].
+/// Returns the target of a mount from its value in [`Values`].
 pub fn mount_target(value: &str) -> Option<PathBuf> {
     let table: toml::Table = format!("mount = {value}").parse().ok()?;
     Some(table.get("mount")?.get("target")?.as_str()?.into())
 }
 
-/// Every setting that differs.
+/// Returns all settings that differ.
 pub fn differences(before: &Values, after: &Values) -> Vec<Difference> {
     let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let of = |values: &Values, key: &String| values.get(key).cloned().unwrap_or_default();

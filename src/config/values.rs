@@ -1,60 +1,109 @@
-//! The values of settings: how each is read from what people write and shown as they would write
-//! it. Called by `toml` and by the command line; it knows no file and no default.
+//! Values that several features share: raw values, booleans, texts, paths, and settings of a few words. Sizes and
+//! durations are in the files of this directory. Used by the features of `config` and by the command line; it knows no
+//! file and no default.
 
-mod egress;
-mod interface;
-mod limits;
-mod names;
-mod port;
-mod words;
+mod durations;
+mod sizes;
 
-pub use egress::Rate;
-pub use limits::{Limit, Quota, Size, Weight};
-pub use names::{Argument, Capability, Device, Hostname, Slice, Syscall, Uuid, Variable};
-pub use words::{OwnershipWord, Signal};
+pub use sizes::{Limit, Size};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-/// A value as it was written.
+/// The word for no limit, as in systemd.resource-control(5).
+pub(super) const INFINITY: &str = "infinity";
+
+/// A value as written, not parsed yet.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Given<'a> {
-    /// A text: of an option, or a string of TOML.
+pub enum RawValue<'a> {
+    /// The text of an option, or a string of TOML.
     Text(&'a str),
     /// A whole number.
     Integer(i64),
     /// `true` or `false`.
     Boolean(bool),
-    /// Anything else, by the word for it: `a table`.
+    /// A value of another type, by its description: `a table`.
     Other(&'static str),
 }
 
-impl Given<'_> {
-    /// The error for a value of the wrong type.
+impl RawValue<'_> {
+    /// Returns the error for a value of the wrong type.
     pub fn expected(&self, wanted: &str) -> Error {
         let got = match self {
             Self::Text(_) => "a string",
             Self::Integer(_) => "a number",
             Self::Boolean(_) => "a boolean",
-            Self::Other(word) => word,
+            Self::Other(description) => description,
         };
         Error::new(format!("expected {wanted}, found {got}"))
     }
 }
 
-/// A type that settings have.
+/// Formats the value as written in a definition.
+impl fmt::Display for RawValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(&quoted(text)),
+            Self::Integer(number) => write!(f, "{number}"),
+            Self::Boolean(value) => write!(f, "{value}"),
+            Self::Other(description) => f.write_str(description),
+        }
+    }
+}
+
+/// A type of settings.
 pub trait Value: Sized {
-    /// Reads what was written.
+    /// Parses a value as written.
     ///
     /// # Errors
-    /// What is wrong with it, and where known the hint.
-    fn read(given: &Given) -> Result<Self>;
+    /// The value is invalid.
+    fn read(raw: &RawValue) -> Result<Self>;
 
-    /// The value as it is written in a definition.
+    /// Formats the value as written in a definition.
     fn show(&self) -> String;
 }
 
-/// `text` as a string of TOML on one line, fit for a terminal.
+/// Returns the value of the word `raw`.
+///
+/// # Errors
+/// The word is not in `words`; the hint is the nearest one.
+pub(super) fn choose<T: Copy>(raw: &RawValue, words: &[(&'static str, T)]) -> Result<T> {
+    let RawValue::Text(text) = raw else { return Err(raw.expected("a word")) };
+    if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
+        return Ok(*value);
+    }
+    let list: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
+    let error = Error::new(format!("{} is not one of {}", quoted(text), list.join(", ")));
+    Err(match nearest(text, words.iter().map(|(word, _)| *word)) {
+        Some(near) => error.with_hint(format!("did you mean {}?", quoted(near))),
+        None => error,
+    })
+}
+
+/// Formats the word of `value`.
+pub(super) fn word_of<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> String {
+    quoted(words.iter().find(|(_, other)| other == value).map_or("", |(word, _)| word))
+}
+
+/// Implements [`Value`] for a type with one word for each value.
+macro_rules! words {
+    ($type:ty, $words:expr $(,)?) => {
+        impl Value for $type {
+            fn read(raw: &RawValue) -> Result<Self> {
+                $crate::config::values::choose(raw, &$words)
+            }
+
+            fn show(&self) -> String {
+                $crate::config::values::word_of(self, &$words)
+            }
+        }
+    };
+}
+
+pub(super) use words;
+
+/// Formats `text` as a string of TOML on one line, without control characters.
 pub fn quoted(text: &str) -> String {
     let mut shown = String::from('"');
     for letter in text.chars() {
@@ -70,27 +119,27 @@ pub fn quoted(text: &str) -> String {
     shown
 }
 
-/// Refuses what no path, argument or variable of Linux can hold.
+/// Returns `text` unless it contains a NUL character, which paths, arguments and variables cannot.
 pub(super) fn without_nul(text: &str) -> Result<&str> {
     if text.contains('\0') {
-        return Err(Error::new(format!("{} holds a NUL character", quoted(text))));
+        return Err(Error::new(format!("{} contains a NUL character", quoted(text))));
     }
     Ok(text)
 }
 
 impl Value for bool {
-    fn read(given: &Given) -> Result<Self> {
-        match given {
-            Given::Boolean(value) => Ok(*value),
-            Given::Text("yes" | "on" | "1" | "true") => {
-                Err(given.expected("a boolean").with_hint("write true, without quotes"))
+    fn read(raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Boolean(value) => Ok(*value),
+            RawValue::Text("yes" | "on" | "1" | "true") => {
+                Err(raw.expected("a boolean").with_hint("write true, without quotes"))
             }
-            Given::Text("no" | "off" | "0" | "false") => {
-                Err(given.expected("a boolean").with_hint("write false, without quotes"))
+            RawValue::Text("no" | "off" | "0" | "false") => {
+                Err(raw.expected("a boolean").with_hint("write false, without quotes"))
             }
-            Given::Integer(0) => Err(given.expected("a boolean").with_hint("write false")),
-            Given::Integer(1) => Err(given.expected("a boolean").with_hint("write true")),
-            _ => Err(given.expected("a boolean")),
+            RawValue::Integer(0) => Err(raw.expected("a boolean").with_hint("write false")),
+            RawValue::Integer(1) => Err(raw.expected("a boolean").with_hint("write true")),
+            _ => Err(raw.expected("a boolean")),
         }
     }
 
@@ -100,13 +149,13 @@ impl Value for bool {
 }
 
 impl Value for String {
-    fn read(given: &Given) -> Result<Self> {
-        let Given::Text(text) = given else { return Err(given.expected("a string")) };
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a string")) };
         if text.is_empty() {
             return Err(Error::new("the text is empty"));
         }
         if text.chars().any(char::is_control) {
-            return Err(Error::new(format!("{} holds a control character", quoted(text))));
+            return Err(Error::new(format!("{} contains a control character", quoted(text))));
         }
         Ok((*text).to_owned())
     }
@@ -117,25 +166,24 @@ impl Value for String {
 }
 
 impl Value for PathBuf {
-    /// An absolute path without `..`, made plain: no `//`, no `/./`, no `/` at the end.
-    fn read(given: &Given) -> Result<Self> {
-        let Given::Text(text) = given else { return Err(given.expected("a path")) };
+    /// Parses an absolute path without `..` and removes `//`, `/./` and a final `/`.
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a path")) };
         if text.is_empty() {
             return Err(Error::new("the path is empty"));
         }
         let path = Path::new(without_nul(text)?);
         if !path.is_absolute() {
-            return Err(
-                Error::new(format!("the path '{text}' is not absolute")).with_hint("begin it with '/'")
-            );
+            return Err(Error::new(format!("the path '{text}' is not absolute"))
+                .with_hint("write a path that begins with '/'"));
         }
         if path.components().any(|part| part == Component::ParentDir) {
-            return Err(Error::new(format!("the path '{text}' goes up with '..'"))
-                .with_hint("write the path it leads to"));
+            return Err(Error::new(format!("the path '{text}' contains '..'"))
+                .with_hint("write the path without '..'"));
         }
-        // PATH_MAX of limits.h, with the final NUL; NAME_MAX for each part.
+        // PATH_MAX of limits.h includes the final NUL; NAME_MAX applies to each component.
         if text.len() > 4095 || path.components().any(|part| part.as_os_str().len() > 255) {
-            return Err(Error::new("the path is longer than Linux takes"));
+            return Err(Error::new("the path is too long (at most 4095 bytes, 255 per component)"));
         }
         Ok(path.components().collect())
     }
@@ -145,42 +193,12 @@ impl Value for PathBuf {
     }
 }
 
-impl Value for super::layer::Mount {
-    /// Mounts are tables or options, read by their own readers.
-    fn read(given: &Given) -> Result<Self> {
-        Err(given.expected("a table of a mount"))
-    }
-
-    fn show(&self) -> String {
-        use super::layer::MountWord::{Bind, Inaccessible, Tmpfs};
-        let word = match self.kind {
-            Bind => "bind",
-            Tmpfs => "tmpfs",
-            Inaccessible => "inaccessible",
-        };
-        let mut parts = vec![format!("type = {}", quoted(word))];
-        let mut part = |key: &str, value: Option<String>| {
-            if let Some(value) = value {
-                parts.push(format!("{key} = {value}"));
-            }
-        };
-        part("source", self.source.as_ref().map(Value::show));
-        part("target", self.target.as_ref().map(Value::show));
-        part("read-only", self.read_only.as_ref().map(Value::show));
-        part("recursive", self.recursive.as_ref().map(Value::show));
-        part("map-ids", self.map_ids.as_ref().map(Value::show));
-        part("setuid", self.setuid.as_ref().map(Value::show));
-        part("options", self.options.as_ref().map(Value::show));
-        format!("{{ {} }}", parts.join(", "))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn quoted_text_is_read_back_as_it_was() {
+    fn quoted_text_is_parsed_to_the_same_text() {
         for text in ["", "a b", "\"\\'", "a\nb\tc", "\0\u{1b}[2J\u{7f}\u{9b}", "ü€"] {
             let table: toml::Table = format!("x = {}", quoted(text)).parse().unwrap();
             assert_eq!(table["x"].as_str(), Some(text));
@@ -189,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_absolute_and_plain() {
-        let read = |text| PathBuf::read(&Given::Text(text));
+    fn paths_are_absolute_and_normalized() {
+        let read = |text| PathBuf::read(&RawValue::Text(text));
         assert_eq!(read("/a//b/./c/").unwrap(), PathBuf::from("/a/b/c"));
         for bad in ["", "a", "./a", "/a/../b", "/a\0", &format!("/{}", "x".repeat(300))] {
             assert!(read(bad).is_err(), "{bad:?}");

@@ -206,9 +206,9 @@ fn definitions_that_say_nonsense() {
     assert!(check.status == 1 && check.stdout.contains("invalid machine name \"bad_.name-\""), "{check}");
     assert!(check.stdout.contains("hint: use letters, digits"), "{check}");
     let out = host.exec(&["coracle", "start", "nobody"]);
-    assert!(out.status == 1 && out.stderr.contains("there is no machine 'nobody'"), "{out}");
-    assert!(out.stderr.contains("hint: write '/etc/coracle/machines.d/nobody.toml'"), "{out}");
-    bench.is_diagnosed("nobody", &["there is no machine 'nobody'", "hint: write '/etc/coracle/"]);
+    assert!(out.status == 1 && out.stderr.contains("machine 'nobody' does not exist"), "{out}");
+    assert!(out.stderr.contains("hint: create '/etc/coracle/machines.d/nobody.toml'"), "{out}");
+    bench.is_diagnosed("nobody", &["machine 'nobody' does not exist", "hint: create '/etc/coracle/"]);
     bench.before.assert_same(host);
 }
 

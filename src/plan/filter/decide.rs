@@ -4,7 +4,7 @@
 use super::Policy;
 use super::calls::{CALLS, COUNT, find};
 use super::{defaults, groups, multiplexer};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,34 +120,6 @@ fn unknown(word: &str) -> Error {
         Some(nearest) => error.with_hint(format!("did you mean '{nearest}'?")),
         None => error.with_hint("see 'systemd-analyze syscall-filter' for the names there are"),
     }
-}
-
-/// The nearest of some words, where it takes at most a third of the letters to get there.
-fn nearest(word: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    // A longer word is no slip of the pen, and the distance takes time in the square of it.
-    if word.len() > 40 {
-        return None;
-    }
-    known
-        .map(|known| (distance(word.as_bytes(), known.as_bytes()), known))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, known)| *distance <= known.len().div_ceil(3))
-        .map(|(_, known)| known)
-}
-
-/// How many bytes to insert, remove or replace to get from one word to the other.
-fn distance(from: &[u8], to: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]

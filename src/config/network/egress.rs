@@ -1,44 +1,45 @@
-//! Whom a machine may speak to and how fast, as people write it.
+//! Values of `network.egress` and `network.rate-*`.
 
-use super::{Given, Value, quoted};
-use crate::config::nearest::nearest;
-use crate::error::{Error, Result};
+use crate::config::values::{INFINITY, RawValue, Value, quoted, word_of};
+use crate::error::{Error, Result, nearest};
 use crate::machine::egress::{Destination, Range};
 use std::net::IpAddr;
 
-const WORDS: [(&str, Destination); 3] =
-    [("any", Destination::Any), ("none", Destination::None), ("zone", Destination::Zone)];
+const WORDS: &[(&str, Destination)] =
+    &[("any", Destination::Any), ("none", Destination::None), ("zone", Destination::Zone)];
 
 impl Value for Destination {
-    /// `any`, `none`, `zone`, `10.0.0.0/8`, or an address.
-    fn read(given: &Given) -> Result<Self> {
-        let Given::Text(text) = given else {
-            return Err(given.expected("a network, as \"10.0.0.0/8\""));
+    /// Parses `any`, `none`, `zone`, a network such as `10.0.0.0/8`, or an address.
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else {
+            return Err(raw.expected("a network such as \"10.0.0.0/8\""));
         };
         if let Some((_, word)) = WORDS.iter().find(|(word, _)| word == text) {
             return Ok(*word);
         }
-        let wrong = || {
-            let error = Error::new(format!("{} is no network", quoted(text)));
+        let invalid = || {
+            let error = Error::new(format!("{} is not an address or network", quoted(text)));
             error.with_hint(match nearest(text, WORDS.iter().map(|(word, _)| *word)) {
                 Some(near) => format!("did you mean {}?", quoted(near)),
-                None => "write \"none\", \"zone\", \"any\" or networks, as \"10.0.0.0/8\"".to_owned(),
+                None => {
+                    "write \"none\", \"zone\", \"any\" or networks, for example \"10.0.0.0/8\"".to_owned()
+                }
             })
         };
         let (address, length) = text.split_once('/').map_or((*text, None), |(a, l)| (a, Some(l)));
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let address: IpAddr = address.parse().map_err(|_| invalid())?;
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let plain = |length: &str| length.bytes().all(|byte| byte.is_ascii_digit());
         let length = match length {
-            Some(length) => length.parse().ok().filter(|_| plain(length)).ok_or_else(wrong)?,
+            Some(length) => length.parse().ok().filter(|_| plain(length)).ok_or_else(invalid)?,
             None => whole,
         };
         let range = Range::new(address, length).ok_or_else(|| {
-            Error::new(format!("{} is no network", quoted(text)))
-                .with_hint(format!("an address of this family has {whole} bits"))
+            Error::new(format!("{} is not an address or network", quoted(text)))
+                .with_hint(format!("write a prefix length of at most {whole}"))
         })?;
         if range.first() != address {
-            return Err(Error::new(format!("{} has bits beyond its length", quoted(text)))
+            return Err(Error::new(format!("{} has bits set beyond its prefix length", quoted(text)))
                 .with_hint(format!("did you mean \"{range}\"?")));
         }
         Ok(Self::Network(range))
@@ -47,38 +48,38 @@ impl Value for Destination {
     fn show(&self) -> String {
         match self {
             Self::Network(range) => quoted(&range.to_string()),
-            word => quoted(WORDS.iter().find(|(_, other)| other == word).map_or("", |(word, _)| word)),
+            word => word_of(word, WORDS),
         }
     }
 }
 
-/// Bits in a second; nothing for no bound.
+/// A rate in bits per second; `None` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub Option<u64>);
 
-/// The least: what one largest packet makes of it takes a second.
-const LEAST: u64 = 8_000;
-/// The most that is sensible to bound: what is above no link has.
-const MOST: u64 = 10_000_000_000_000;
+/// The lowest rate: below it, sending one packet of 1000 bytes takes more than a second.
+const LOWEST: u64 = 8_000;
+/// The highest rate: no link is faster.
+const HIGHEST: u64 = 10_000_000_000_000;
 
 impl Value for Rate {
-    /// `100M`, `1.5G`: bits in a second, suffixes are powers of 1000, as in Incus and tc(8).
-    fn read(given: &Given) -> Result<Self> {
-        let bits = match given {
-            Given::Text("infinity") => return Ok(Self(None)),
-            Given::Text(text) => rate(text)?,
-            Given::Integer(number) => u64::try_from(*number).unwrap_or(0),
-            _ => return Err(given.expected("a rate, as \"100M\"")),
+    /// Parses bits per second such as `100M` or `1.5G`; suffixes are powers of 1000, as in Incus and tc(8).
+    fn read(raw: &RawValue) -> Result<Self> {
+        let bits = match raw {
+            RawValue::Text(text) if *text == INFINITY => return Ok(Self(None)),
+            RawValue::Text(text) => rate(text)?,
+            RawValue::Integer(number) => u64::try_from(*number).unwrap_or(0),
+            _ => return Err(raw.expected("a rate such as \"100M\"")),
         };
-        if !(LEAST..=MOST).contains(&bits) {
-            return Err(Error::new(format!("a rate of {bits} bits in a second is out of bounds"))
-                .with_hint("write a rate from \"8K\" to \"10T\", or \"infinity\" for none"));
+        if !(LOWEST..=HIGHEST).contains(&bits) {
+            return Err(Error::new(format!("rate out of range: {bits} bits per second"))
+                .with_hint("write a rate from \"8K\" to \"10T\", or \"infinity\" for no limit"));
         }
         Ok(Self(Some(bits)))
     }
 
     fn show(&self) -> String {
-        let Some(mut number) = self.0 else { return quoted("infinity") };
+        let Some(mut number) = self.0 else { return quoted(INFINITY) };
         let mut suffix = "";
         for next in ["K", "M", "G", "T"] {
             if !number.is_multiple_of(1000) {
@@ -92,9 +93,9 @@ impl Value for Rate {
 }
 
 fn rate(text: &str) -> Result<u64> {
-    let wrong = || {
-        Error::new(format!("{} is no rate", quoted(text)))
-            .with_hint("write bits in a second with K, M, G or T (powers of 1000), as \"100M\"")
+    let invalid = || {
+        Error::new(format!("{} is not a rate", quoted(text)))
+            .with_hint("write bits per second with K, M, G or T (powers of 1000), for example \"100M\"")
     };
     let short = text.trim_end_matches("bit");
     let (digits, power) = match short.as_bytes().last() {
@@ -108,11 +109,11 @@ fn rate(text: &str) -> Result<u64> {
     let is_number =
         |part: &str| !part.is_empty() && part.len() <= 15 && part.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number(whole) || !is_number(fraction) || fraction.len() > 9 {
-        return Err(wrong());
+        return Err(invalid());
     }
     let unit = 1000_u128.pow(power);
     let scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(0));
-    let parsed = |part: &str| part.parse::<u128>().map_err(|_| wrong());
+    let parsed = |part: &str| part.parse::<u128>().map_err(|_| invalid());
     let bits = parsed(whole)? * unit + parsed(fraction)? * unit / scale;
     Ok(u64::try_from(bits).unwrap_or(u64::MAX))
 }
@@ -122,8 +123,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn destinations_are_read_and_shown() {
-        let read = |text| Destination::read(&Given::Text(text));
+    fn destinations_are_parsed_and_shown() {
+        let read = |text| Destination::read(&RawValue::Text(text));
         for (text, shown) in [
             ("none", "none"),
             ("zone", "zone"),
@@ -144,8 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_read_and_shown() {
-        let read = |text| Rate::read(&Given::Text(text));
+    fn rates_are_parsed_and_shown() {
+        let read = |text| Rate::read(&RawValue::Text(text));
         for (text, bits, shown) in [
             ("100M", 100_000_000, "\"100M\""),
             ("1.5G", 1_500_000_000, "\"1500M\""),

@@ -1,17 +1,17 @@
-//! Forwarded ports, as people write them.
+//! Values of forwarded ports.
 
-use super::{Given, Value, quoted};
+use crate::config::values::{RawValue, Value, quoted};
 use crate::error::{Error, Result};
 use crate::machine::network::{Port, Protocol};
 use std::net::IpAddr;
 
 impl Value for Port {
-    /// `[ADDRESS:]HOST[-LAST][:GUEST[-LAST]][/tcp|/udp]`, or with `tcp:` or `udp:` in front.
-    fn read(given: &Given) -> Result<Self> {
-        match given {
-            Given::Integer(number) => read(&number.to_string()),
-            Given::Text(text) => read(text),
-            _ => Err(given.expected("a port, as \"8080:80\"")),
+    /// Parses `[ADDRESS:]HOST[-LAST][:GUEST[-LAST]][/tcp|/udp]`; `tcp:` or `udp:` may precede it instead.
+    fn read(raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Integer(number) => parse(&number.to_string()),
+            RawValue::Text(text) => parse(text),
+            _ => Err(raw.expected("a port such as \"8080:80\"")),
         }
     }
 
@@ -20,18 +20,20 @@ impl Value for Port {
     }
 }
 
-fn read(text: &str) -> Result<Port> {
-    let wrong = || {
-        Error::new(format!("{} is not a port to forward", quoted(text)))
-            .with_hint("write [ADDRESS:]HOST[:GUEST][/udp], as \"8080:80\", \"[::1]:5353:53/udp\" or \"8000-8010:9000-9010\"")
+fn parse(text: &str) -> Result<Port> {
+    let invalid = || {
+        Error::new(format!("{} is not a port to forward", quoted(text))).with_hint(
+            "write [ADDRESS:]HOST[:GUEST][/udp], for example \"8080:80\", \"[::1]:5353:53/udp\" or \
+             \"8000-8010:9000-9010\"",
+        )
     };
-    let (protocol, rest) = protocol(text).ok_or_else(wrong)?;
-    let (address, rest) = address(rest).ok_or_else(wrong)?;
+    let (protocol, rest) = protocol(text).ok_or_else(invalid)?;
+    let (address, rest) = address(rest).ok_or_else(invalid)?;
     let (host, guest) = rest.split_once(':').unwrap_or((rest, rest));
-    let (host, last) = range(host).ok_or_else(wrong)?;
-    let (guest, guest_last) = range(guest).ok_or_else(wrong)?;
+    let (host, last) = range(host).ok_or_else(invalid)?;
+    let (guest, guest_last) = range(guest).ok_or_else(invalid)?;
     if last - host != guest_last - guest {
-        return Err(Error::new(format!("the two ranges of {} are not of one length", quoted(text))));
+        return Err(Error::new(format!("the two ranges of {} differ in length", quoted(text))));
     }
     Ok(Port { address, protocol, host, last, guest })
 }
@@ -48,7 +50,7 @@ fn protocol(text: &str) -> Option<(Protocol, &str)> {
     (!text.contains('/')).then_some((Protocol::Tcp, text))
 }
 
-/// The address in front, and what follows it.
+/// Splits the leading address off; `None` if it is invalid.
 fn address(text: &str) -> Option<(Option<IpAddr>, &str)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once("]:")?;
@@ -62,7 +64,7 @@ fn address(text: &str) -> Option<(Option<IpAddr>, &str)> {
     }
 }
 
-/// Nothing for the address that means all of them.
+/// Returns `None` for the unspecified address, which means all addresses.
 fn specified(address: IpAddr) -> Option<IpAddr> {
     (!address.is_unspecified()).then_some(address)
 }
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_read_and_shown() {
+    fn ports_are_parsed_and_shown() {
         for (text, shown) in [
             ("8080:80", "8080:80"),
             ("80", "80:80"),
@@ -93,7 +95,7 @@ mod tests {
             ("[::1]:5353:53/udp", "[::1]:5353:53/udp"),
             ("8000-8010:9000-9010", "8000-8010:9000-9010"),
         ] {
-            assert_eq!(read(text).unwrap().to_string(), shown);
+            assert_eq!(parse(text).unwrap().to_string(), shown);
         }
         for bad in [
             "",
@@ -111,7 +113,7 @@ mod tests {
             "1.2.3:80",
             "80-90:80-91",
         ] {
-            assert!(read(bad).is_err(), "{bad}");
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -1,26 +1,15 @@
-//! Mounts as options of systemd-nspawn(1) write them, and the rules all mounts share.
+//! Mounts in the syntax of the options of systemd-nspawn(1).
 
-use super::layer::{Mount, MountWord};
-use super::values::{Given, Value, quoted};
+use super::{MountEntry, MountType, not_root};
+use crate::config::values::{RawValue, Value, quoted};
 use crate::error::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// `target`, unless it is the root directory.
+/// Parses `SOURCE[:TARGET[:OPTION,…]]` of `--bind=` and `--bind-ro=`.
 ///
 /// # Errors
-/// It is: nothing of the machine would be seen.
-pub fn not_root(target: PathBuf) -> Result<PathBuf> {
-    if target == Path::new("/") {
-        return Err(Error::new("'/' is the machine's root itself").with_hint("name a directory below it"));
-    }
-    Ok(target)
-}
-
-/// `SOURCE[:TARGET[:OPTION,…]]` of `--bind=` and `--bind-ro=`.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn bind(text: &str, read_only: bool) -> Result<Mount> {
+/// The syntax, a path or an option is invalid.
+pub fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
     let parts = fields(text)?;
     let (source, target, options) = match parts.as_slice() {
         [source] => (source, source, ""),
@@ -28,68 +17,68 @@ pub fn bind(text: &str, read_only: bool) -> Result<Mount> {
         [source, target, options] => (source, target, options.as_str()),
         _ => {
             return Err(Error::new(format!("{} has too many fields", quoted(text)))
-                .with_hint("write SOURCE[:TARGET[:OPTIONS]]; '\\:' is a colon of a path"));
+                .with_hint("write SOURCE[:TARGET[:OPTIONS]]; write '\\:' for a colon in a path"));
         }
     };
     if source.is_empty() || source.starts_with('+') {
-        return Err(Error::new("a bind needs a path of the host as its source")
-            .with_hint("for an empty directory use --tmpfs="));
+        return Err(Error::new("a bind mount requires a path of the host as its source")
+            .with_hint("use --tmpfs= for an empty directory"));
     }
-    let mut mount = Mount {
-        kind: MountWord::Bind,
-        source: Some(PathBuf::read(&Given::Text(source))?),
-        target: Some(PathBuf::read(&Given::Text(target)).and_then(not_root)?),
+    let mut mount = MountEntry {
+        kind: MountType::Bind,
+        source: Some(PathBuf::read(&RawValue::Text(source))?),
+        target: Some(PathBuf::read(&RawValue::Text(target)).and_then(not_root)?),
         read_only: Some(read_only),
-        // As systemd-nspawn(1) binds.
+        // As in systemd-nspawn(1).
         setuid: Some(true),
-        ..Mount::default()
+        ..MountEntry::default()
     };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "rbind" => mount.recursive = Some(true),
             "norbind" => mount.recursive = Some(false),
-            // The root's mapping has the host's id 0 as root inside: idmap and rootidmap differ
-            // for sources of other owners only.
+            // The mapping of the root makes id 0 of the host root inside: idmap and rootidmap differ for sources
+            // with other owners only.
             "idmap" | "rootidmap" => mount.map_ids = Some(true),
             "noidmap" => mount.map_ids = Some(false),
             other => {
-                return Err(Error::new(format!("there is no bind option {}", quoted(other)))
-                    .with_hint("there are rbind, norbind, idmap, noidmap, rootidmap"));
+                return Err(Error::new(format!("unknown bind option {}", quoted(other)))
+                    .with_hint("use rbind, norbind, idmap, noidmap, rootidmap"));
             }
         }
     }
     Ok(mount)
 }
 
-/// `TARGET[:OPTIONS]` of `--tmpfs=`.
+/// Parses `TARGET[:OPTIONS]` of `--tmpfs=`.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn tmpfs(text: &str) -> Result<Mount> {
+/// The path is invalid, or the options contain control characters.
+pub fn tmpfs(text: &str) -> Result<MountEntry> {
     let parts = fields(text)?;
     let (target, options) = match parts.as_slice() {
         [target] => (target, None),
-        // tmpfs(5) options may have colons of their own, as in mpol=bind:0.
+        // Options of tmpfs(5) may contain colons, for example mpol=bind:0.
         [target, options @ ..] => (target, Some(options.join(":")).filter(|options| !options.is_empty())),
         [] => return Err(Error::new("the path is empty")),
     };
     if let Some(options) = &options {
-        String::read(&Given::Text(options))?;
+        String::read(&RawValue::Text(options))?;
     }
-    let target = PathBuf::read(&Given::Text(target)).and_then(not_root)?;
-    Ok(Mount { kind: MountWord::Tmpfs, target: Some(target), options, ..Mount::default() })
+    let target = PathBuf::read(&RawValue::Text(target)).and_then(not_root)?;
+    Ok(MountEntry { kind: MountType::Tmpfs, target: Some(target), options, ..MountEntry::default() })
 }
 
-/// `TARGET` of `--inaccessible=`.
+/// Parses `TARGET` of `--inaccessible=`.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn inaccessible(text: &str) -> Result<Mount> {
-    let target = PathBuf::read(&Given::Text(text)).and_then(not_root)?;
-    Ok(Mount { kind: MountWord::Inaccessible, target: Some(target), ..Mount::default() })
+/// The path is invalid.
+pub fn inaccessible(text: &str) -> Result<MountEntry> {
+    let target = PathBuf::read(&RawValue::Text(text)).and_then(not_root)?;
+    Ok(MountEntry { kind: MountType::Inaccessible, target: Some(target), ..MountEntry::default() })
 }
 
-/// The fields between colons; `\:` is a colon and `\\` a backslash.
+/// Splits `text` at colons; `\:` is a colon and `\\` a backslash.
 fn fields(text: &str) -> Result<Vec<String>> {
     let mut fields = vec![String::new()];
     let mut letters = text.chars();
@@ -100,7 +89,7 @@ fn fields(text: &str) -> Result<Vec<String>> {
                 continue;
             }
             '\\' => {
-                letters.next().ok_or_else(|| Error::new(format!("{} ends in a backslash", quoted(text))))?
+                letters.next().ok_or_else(|| Error::new(format!("{} ends with a backslash", quoted(text))))?
             }
             other => other,
         };
@@ -116,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn binds_are_read_as_nspawn_writes_them() {
+    fn binds_are_parsed_in_the_syntax_of_nspawn() {
         let mount = bind("/srv/a\\:b:/data:norbind,idmap", true).unwrap();
         assert_eq!(mount.source, Some("/srv/a:b".into()));
         assert_eq!(mount.target, Some("/data".into()));
@@ -130,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn tmpfs_keeps_its_options() {
+    fn tmpfs_has_its_options() {
         let mount = tmpfs("/scratch:size=10%,mpol=bind:0").unwrap();
         assert_eq!(mount.options.as_deref(), Some("size=10%,mpol=bind:0"));
         assert_eq!(tmpfs("/scratch").unwrap().options, None);

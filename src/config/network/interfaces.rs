@@ -1,12 +1,12 @@
-//! Zones and network interfaces, by name.
+//! Values of zones and network interfaces.
 
-use super::{Given, Value, quoted};
+use crate::config::values::{RawValue, Value, quoted};
 use crate::error::Result;
 use crate::machine::network::{InterfaceName, Names, Zone};
 
 impl Value for Zone {
-    fn read(given: &Given) -> Result<Self> {
-        let Given::Text(text) = given else { return Err(given.expected("the name of a zone")) };
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("the name of a zone")) };
         Self::new(text)
     }
 
@@ -16,8 +16,8 @@ impl Value for Zone {
 }
 
 impl Value for InterfaceName {
-    fn read(given: &Given) -> Result<Self> {
-        let Given::Text(text) = given else { return Err(given.expected("the name of an interface")) };
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("the name of an interface")) };
         Self::new(text)
     }
 
@@ -27,10 +27,10 @@ impl Value for InterfaceName {
 }
 
 impl Value for Names {
-    /// `HOST[:INSIDE]`.
-    fn read(given: &Given) -> Result<Self> {
-        let Given::Text(text) = given else {
-            return Err(given.expected("an interface, as \"eth1\" or \"eth1:lan0\""));
+    /// Parses `HOST[:INSIDE]`.
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else {
+            return Err(raw.expected("an interface such as \"eth1\" or \"eth1:lan0\""));
         };
         let (host, inside) =
             text.split_once(':').map_or((*text, None), |(host, inside)| (host, Some(inside)));
@@ -48,21 +48,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_that_the_kernel_takes() {
+    fn interface_names_are_valid_in_the_kernel() {
         for good in ["eth0", "a", "exactly-15-char"] {
             assert!(InterfaceName::new(good).is_ok(), "{good}");
         }
         for bad in ["", "a b", "a/b", "a:b", ".", "..", "12", "all", "sixteen-char-abc", "\u{7f}", "%d"] {
             assert!(InterfaceName::new(bad).is_err(), "{bad:?}");
         }
-        let read = |text| Names::read(&Given::Text(text)).map(|names| names.show());
+        let read = |text| Names::read(&RawValue::Text(text)).map(|names| names.show());
         assert_eq!(read("eth1:lan0").unwrap(), "\"eth1:lan0\"");
         assert_eq!(read("eth1").unwrap(), "\"eth1\"");
         assert!(read("eth1:").is_err() && read(":x").is_err() && read("a:b:c").is_err());
     }
 
     #[test]
-    fn zones_are_labels_that_fit_an_interface() {
+    fn zones_are_labels_and_fit_an_interface_name() {
         for good in ["lan", "a", "twelve-chars", "Lab2"] {
             assert!(Zone::new(good).is_ok(), "{good}");
         }

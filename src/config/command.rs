@@ -1,0 +1,135 @@
+//! The payload: the command, its user and directory, and `[environment]`.
+
+use super::profile::Profile;
+use super::setting::{List, Single, settings};
+use super::values::{RawValue, Value, quoted, without_nul};
+use crate::error::{Error, Result};
+use crate::machine::command::{Command, Payload};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+settings! {
+    /// Settings of the payload.
+    CommandSettings {
+        /// Environment variables of PID 1.
+        environment: List<Variable> = Variables "environment";
+        /// Whether an init is started.
+        boot: Single<bool> = FlagOnly "boot";
+        /// Whether a stub init becomes PID 1.
+        as_pid2: Single<bool> = FlagOnly "as-pid2", |_| false;
+        /// The command, or arguments for the init.
+        command: List<Argument> = FlagOnly "command";
+        /// The working directory.
+        chdir: Single<PathBuf> = FlagOnly "chdir";
+        /// The user of the command.
+        user: Single<String> = FlagOnly "user";
+    }
+}
+
+impl CommandSettings {
+    /// Decides whether an init is started, before the defaults are set: a defined machine boots, unless an option
+    /// requests a command.
+    pub(super) fn fill_boot(&mut self, profile: Profile) {
+        let is_command = !self.command.sourced().is_empty()
+            || self.as_pid2.value().is_some()
+            || self.user.value().is_some()
+            || self.chdir.value().is_some();
+        self.boot.fill(|| profile != Profile::Nspawn && !is_command);
+    }
+
+    /// Removes variables that a later one of the same name replaces.
+    pub(super) fn deduplicate_environment(&mut self) {
+        self.environment.keep_last(|variable| variable.name.clone());
+    }
+
+    /// Builds the payload; `init_arguments` are the arguments of the definition for the init.
+    pub(super) fn build(&self, init_arguments: Vec<OsString>) -> Result<Command> {
+        let argv: Vec<_> = self.command.values().map(|argument| argument.0.clone()).collect();
+        let payload = if self.boot.required("boot")? {
+            Payload::Boot { arguments: init_arguments.into_iter().chain(argv).collect() }
+        } else {
+            Payload::Command { argv, as_pid2: self.as_pid2.required("as-pid2")? }
+        };
+        let environment = self.environment.values();
+        Ok(Command {
+            payload,
+            directory: self.chdir.value().cloned(),
+            user: self.user.value().cloned(),
+            environment: environment.map(|Variable { name, value }| (name.clone(), value.clone())).collect(),
+        })
+    }
+}
+
+/// An argument of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Argument(pub OsString);
+
+impl Value for Argument {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a string")) };
+        Ok(Self(without_nul(text)?.into()))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0.to_string_lossy())
+    }
+}
+
+/// An environment variable of PID 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl Variable {
+    /// Creates a variable.
+    ///
+    /// # Errors
+    /// The name is not valid in a shell, or the value contains control characters.
+    pub fn new(name: &str, value: &str) -> Result<Self> {
+        let fits = |(at, letter): (usize, char)| {
+            letter == '_' || letter.is_ascii_alphabetic() || (at > 0 && letter.is_ascii_digit())
+        };
+        if name.is_empty() || !name.chars().enumerate().all(fits) {
+            return Err(Error::new(format!("{} is not the name of a variable", quoted(name)))
+                .with_hint("use letters, digits and '_'; the first character is not a digit"));
+        }
+        if value.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\t')) {
+            return Err(Error::new(format!("the value of '{name}' contains a control character")));
+        }
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
+impl Value for Variable {
+    /// Parses `NAME=VALUE`.
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else {
+            return Err(raw.expected("a variable such as \"NAME=VALUE\""));
+        };
+        let (name, value) = text.split_once('=').ok_or_else(|| {
+            Error::new(format!("{} is not a variable", quoted(text))).with_hint("write NAME=VALUE")
+        })?;
+        Self::new(name, value)
+    }
+
+    fn show(&self) -> String {
+        format!("{} = {}", self.name, quoted(&self.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_have_names_valid_in_a_shell() {
+        assert!(Variable::new("LANG", "C.UTF-8").is_ok());
+        for (name, value) in [("", "a"), ("1A", "a"), ("A B", "a"), ("A", "\0"), ("A", "\u{1b}[2J")] {
+            assert!(Variable::new(name, value).is_err(), "{name:?}");
+        }
+    }
+}

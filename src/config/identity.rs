@@ -1,0 +1,101 @@
+//! `[identity]`: name, host name and machine id.
+
+use super::setting::{Single, settings};
+use super::values::{RawValue, Value, quoted};
+use crate::error::{Error, Result};
+use crate::machine::identity::Identity;
+use crate::machine::name::Name;
+
+settings! {
+    /// Settings of the identity.
+    IdentitySettings {
+        /// The kernel host name.
+        hostname: Single<Hostname> = Single "identity.hostname";
+        /// The machine id.
+        uuid: Single<Uuid> = Single "identity.uuid";
+        /// The name of the machine.
+        name: Single<Name> = FlagOnly "name";
+    }
+}
+
+impl IdentitySettings {
+    /// Builds the identity of the machine.
+    pub(super) fn build(&self) -> Identity {
+        Identity {
+            hostname: self.hostname.value().map(|hostname| hostname.0.clone()),
+            uuid: self.uuid.value().map(|uuid| uuid.0),
+        }
+    }
+}
+
+impl Value for Name {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a machine name")) };
+        Self::new(text)
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_str())
+    }
+}
+
+/// A host name of hostname(7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hostname(pub String);
+
+impl Value for Hostname {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a host name")) };
+        // machined's rule for names is the rule of hostname(7).
+        if Name::new(text).is_err() {
+            return Err(Error::new(format!("{} is not a host name", quoted(text)))
+                .with_hint("use letters, digits, '-' and single dots, at most 64 characters"));
+        }
+        Ok(Self((*text).to_owned()))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+/// A machine id of machine-id(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uuid(pub [u8; 16]);
+
+impl Value for Uuid {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a machine id")) };
+        let invalid = |reason: &str| {
+            Error::new(format!("{} is not a machine id: {reason}", quoted(text)))
+                .with_hint("create one with 'systemd-id128 new'")
+        };
+        let digits: String = text.chars().filter(|letter| *letter != '-').collect();
+        if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(invalid("expected 32 hexadecimal digits"));
+        }
+        let number = u128::from_str_radix(&digits, 16).map_err(|_| invalid("not a number"))?;
+        if number == 0 {
+            return Err(invalid("it is zero"));
+        }
+        Ok(Self(number.to_be_bytes()))
+    }
+
+    fn show(&self) -> String {
+        format!("\"{:032x}\"", u128::from_be_bytes(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_ids_have_32_hexadecimal_digits() {
+        let id = Uuid::read(&RawValue::Text("6d1d3ac0-8d0f-4d2a-9a0c-0123456789ab")).unwrap();
+        assert_eq!(id.show(), "\"6d1d3ac08d0f4d2a9a0c0123456789ab\"");
+        for bad in ["", "0", &"0".repeat(32), &"g".repeat(32), &"é".repeat(16)] {
+            assert!(Uuid::read(&RawValue::Text(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! `[[mount]]`: further mounts. Each kind of mount and each key is one row of a table here.
+
+mod options;
+
+pub use options::{bind, inaccessible, tmpfs};
+
+use super::problem::Problem;
+use super::setting::{List, Single, Sourced, settings};
+use super::values::{RawValue, Value, choose, quoted};
+use crate::error::{Error, Result};
+use crate::machine::mounts::{Mount, MountKind};
+use crate::machine::users::Users;
+use crate::paths::Paths;
+use std::path::{Path, PathBuf};
+
+settings! {
+    /// Settings of further mounts.
+    MountsSettings {
+        /// Further mounts.
+        entries: List<MountEntry> = Tables "mount";
+    }
+}
+
+/// A further mount as written in a definition or on the command line.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MountEntry {
+    /// The kind of mount.
+    pub kind: MountType,
+    /// The source of a bind mount, a path of the host.
+    pub source: Option<PathBuf>,
+    /// The path inside the machine; by default the source of a bind mount.
+    pub target: Option<PathBuf>,
+    /// Whether a bind mount is read-only inside.
+    pub read_only: Option<bool>,
+    /// Whether a bind mount includes the mounts below its source.
+    pub recursive: Option<bool>,
+    /// Whether a bind mount maps ids as the root does.
+    pub map_ids: Option<bool>,
+    /// Whether setuid programs and file capabilities of a bind mount take effect.
+    pub setuid: Option<bool>,
+    /// Options of tmpfs(5).
+    pub options: Option<String>,
+}
+
+/// A kind of mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MountType {
+    /// A file or directory of the host.
+    #[default]
+    Bind,
+    /// An empty file system in memory.
+    Tmpfs,
+    /// An empty node that hides an existing one.
+    Inaccessible,
+}
+
+/// The kinds of mounts: the value of `type`, the kind and its required key.
+const TYPES: &[(&str, MountType, &str)] = &[
+    ("bind", MountType::Bind, "source"),
+    ("tmpfs", MountType::Tmpfs, "target"),
+    ("inaccessible", MountType::Inaccessible, "target"),
+];
+
+impl MountType {
+    /// Returns the value of `type`.
+    pub(super) fn as_str(self) -> &'static str {
+        TYPES.iter().find(|row| row.1 == self).map_or("", |row| row.0)
+    }
+
+    /// Returns the key that a mount of this kind requires.
+    pub(super) fn required_key(self) -> &'static str {
+        TYPES.iter().find(|row| row.1 == self).map_or("", |row| row.2)
+    }
+
+    /// Returns the keys of a mount of this kind beside `type`.
+    pub(super) fn keys(self) -> Vec<&'static str> {
+        KEYS.iter().filter(|key| key.kinds.contains(&self)).map(|key| key.name).collect()
+    }
+}
+
+impl Value for MountType {
+    fn read(raw: &RawValue) -> Result<Self> {
+        choose(raw, &TYPES.iter().map(|row| (row.0, row.1)).collect::<Vec<_>>())
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_str())
+    }
+}
+
+/// A key of `[[mount]]` beside `type`.
+pub(super) struct MountKey {
+    /// Its name.
+    pub(super) name: &'static str,
+    kinds: &'static [MountType],
+    set: fn(&mut MountEntry, &RawValue) -> Result<()>,
+    show: fn(&MountEntry) -> Option<String>,
+}
+
+impl MountKey {
+    /// Parses the value of this key.
+    pub(super) fn set(&self, entry: &mut MountEntry, raw: &RawValue) -> Result<()> {
+        (self.set)(entry, raw)
+    }
+}
+
+/// Creates the row of the key `$name`, stored in `$field` and parsed by `$read`.
+macro_rules! key {
+    ($name:literal, $field:ident, $read:expr, [$($kind:ident),+]) => {
+        MountKey {
+            name: $name,
+            kinds: &[$(MountType::$kind),+],
+            set: |entry, raw| {
+                entry.$field = Some($read(raw)?);
+                Ok(())
+            },
+            show: |entry| entry.$field.as_ref().map(Value::show),
+        }
+    };
+}
+
+/// The keys of `[[mount]]` beside `type`, with the kinds that have them.
+pub(super) const KEYS: &[MountKey] = &[
+    key!("source", source, Value::read, [Bind]),
+    key!("target", target, target, [Bind, Tmpfs, Inaccessible]),
+    key!("read-only", read_only, Value::read, [Bind]),
+    key!("recursive", recursive, Value::read, [Bind]),
+    key!("map-ids", map_ids, Value::read, [Bind]),
+    key!("setuid", setuid, Value::read, [Bind]),
+    key!("options", options, Value::read, [Tmpfs]),
+];
+
+fn target(raw: &RawValue) -> Result<PathBuf> {
+    PathBuf::read(raw).and_then(not_root)
+}
+
+/// Returns `target`, unless it is the root directory.
+///
+/// # Errors
+/// The mount would hide the whole root.
+pub(super) fn not_root(target: PathBuf) -> Result<PathBuf> {
+    if target == Path::new("/") {
+        return Err(Error::new("cannot mount on '/', the root of the machine")
+            .with_hint("write the path of a directory below it"));
+    }
+    Ok(target)
+}
+
+impl Value for MountEntry {
+    /// Rejects all values: mounts are tables or options with parsers of their own.
+    fn read(raw: &RawValue) -> Result<Self> {
+        Err(raw.expected("a table of a mount"))
+    }
+
+    fn show(&self) -> String {
+        let keys = KEYS.iter().filter_map(|key| Some(format!("{} = {}", key.name, (key.show)(self)?)));
+        let parts: Vec<String> =
+            std::iter::once(format!("type = {}", self.kind.show())).chain(keys).collect();
+        format!("{{ {} }}", parts.join(", "))
+    }
+}
+
+impl MountsSettings {
+    /// Builds the mounts of the machine, parents before the paths below them. Of two mounts on one path the later one
+    /// hides the earlier one.
+    pub(super) fn build(&self, paths: &Paths, users: Users) -> Result<Vec<Mount>> {
+        let built = self.entries.sourced().iter().map(|entry| build(paths, entry, users));
+        let mut mounts: Vec<Mount> = built.collect::<Result<_>>()?;
+        mounts.sort_by(|one, other| one.target.cmp(&other.target));
+        Ok(mounts)
+    }
+
+    /// Returns warnings for id mappings without a user namespace and for hidden mounts.
+    pub(super) fn warnings(&self, users: &Single<Users>) -> Vec<Problem> {
+        let mut warnings = Vec::new();
+        for Sourced { value, origin } in self.entries.sourced() {
+            if value.map_ids == Some(true) && users.value() == Some(&Users::Host) {
+                let text = "'map-ids' has no effect without a user namespace".to_owned();
+                warnings.push(Problem::warning(origin, text));
+            }
+        }
+        for (at, Sourced { value, origin }) in self.entries.sourced().iter().enumerate() {
+            if self.entries.values().take(at).any(|earlier| earlier.target == value.target) {
+                let target = value.target.clone().unwrap_or_default();
+                let text = format!("this mount on '{}' hides an earlier one", target.display());
+                warnings.push(Problem::warning(origin, text));
+            }
+        }
+        warnings
+    }
+}
+
+fn build(
+    paths: &Paths,
+    Sourced { value: entry, origin }: &Sourced<MountEntry>,
+    users: Users,
+) -> Result<Mount> {
+    let missing = |key: &str| Error::new(format!("a mount requires '{key}'"));
+    let target = entry.target.as_ref().or(entry.source.as_ref()).ok_or_else(|| missing("target"))?;
+    let kind = match entry.kind {
+        MountType::Bind => MountKind::Bind {
+            source: origin.host_path(paths, entry.source.clone().ok_or_else(|| missing("source"))?),
+            read_only: entry.read_only.unwrap_or(false),
+            recursive: entry.recursive.unwrap_or(true),
+            // Off by default: a guest with root access to files of the host can create setuid programs there.
+            map_ids: entry.map_ids.unwrap_or(false) && users != Users::Host,
+            setuid: entry.setuid.unwrap_or(false),
+        },
+        MountType::Tmpfs => MountKind::Tmpfs { options: entry.options.clone().unwrap_or_default() },
+        MountType::Inaccessible => MountKind::Inaccessible,
+    };
+    Ok(Mount { target: target.clone(), kind })
+}

@@ -1,0 +1,167 @@
+//! `[network]`: the connection, its interfaces, ports, name resolution and restrictions.
+
+mod egress;
+mod interfaces;
+mod ports;
+
+use super::problem::Problem;
+use super::profile::Profile;
+use super::setting::{List, Single, settings};
+use super::values::{Limit, RawValue, Value, words};
+use crate::error::Result;
+use crate::machine::egress::Destination;
+use crate::machine::network::{
+    Further, FurtherKind, HostNames, InterfaceName, Mode, Names, Network, Port, ResolvConf, ResolvFile,
+    ResolvWay, Zone,
+};
+use crate::paths::Paths;
+use egress::Rate;
+use std::path::PathBuf;
+
+settings! {
+    /// Settings of the network.
+    NetworkSettings {
+        /// The kind of connection.
+        mode: Single<Mode> = Single "network.mode", |profile| if profile == Profile::Nspawn {
+            Mode::Host
+        } else {
+            Mode::Veth
+        };
+        /// The zone of the machine.
+        zone: Single<Zone> = Single "network.zone";
+        /// The bridge of the host to which its link is attached.
+        bridge: Single<InterfaceName> = Single "network.bridge";
+        /// Interfaces of the host with a macvlan for the machine.
+        macvlan: List<Names> = List "network.macvlan";
+        /// Interfaces of the host with an ipvlan for the machine.
+        ipvlan: List<Names> = List "network.ipvlan";
+        /// Interfaces of the host that are moved into the machine.
+        interface: List<Names> = List "network.interface";
+        /// Additional veth pairs.
+        veth_extra: List<Names> = List "network.veth-extra";
+        /// Whether the host forwards packets from the additional veth pairs.
+        veth_extra_routed: Single<bool> = Single "network.veth-extra-routed", |_| false;
+        /// The network namespace that the machine joins.
+        namespace: Single<PathBuf> = Single "network.namespace-path";
+        /// The handling of the guest's resolv.conf(5).
+        resolv_conf: Single<ResolvConf> = Single "network.resolv-conf", |_| ResolvConf::Auto;
+        /// Whether names are added to the guest's hosts(5).
+        hosts: Single<HostNames> = Single "network.hosts", |_| HostNames::Auto;
+        /// Ports of the host that are forwarded to the machine.
+        ports: List<Port> = List "network.ports";
+        /// Forwarded ports that start the machine.
+        on_demand: List<Port> = List "network.on-demand";
+        /// Destinations to which the machine may open connections.
+        egress: List<Destination> = SingleOrList "network.egress";
+        /// The maximum rate of packets to the machine.
+        rate_in: Single<Rate> = Single "network.rate-in";
+        /// The maximum rate of packets from the machine.
+        rate_out: Single<Rate> = Single "network.rate-out";
+        /// The maximum number of connections that the machine opens.
+        connections_max: Single<Limit> = Single "network.connections-max";
+    }
+}
+
+impl NetworkSettings {
+    /// Sets the mode that a zone, bridge or namespace implies, before the defaults are set.
+    pub(super) fn fill_mode(&mut self) {
+        if self.zone.value().is_some() {
+            self.mode.fill(|| Mode::Zone);
+        } else if self.bridge.value().is_some() {
+            self.mode.fill(|| Mode::Bridge);
+        } else if self.namespace.value().is_some() {
+            self.mode.fill(|| Mode::Namespace);
+        }
+    }
+
+    /// Builds the network of the machine.
+    pub(super) fn build(&self, paths: &Paths) -> Result<Network> {
+        let namespace = self.namespace.value().cloned();
+        Ok(Network {
+            mode: self.mode.required("network.mode")?,
+            zone: self.zone.value().cloned(),
+            bridge: self.bridge.value().cloned(),
+            namespace: namespace.map(|path| self.namespace.origin().host_path(paths, path)),
+            further: self.interfaces(),
+            veth_extra_routed: self.veth_extra_routed.required("network.veth-extra-routed")?,
+            resolv_conf: self.resolv_conf.required("network.resolv-conf")?,
+            hosts: self.hosts.required("network.hosts")?,
+            ports: self.ports.values().chain(self.on_demand.values()).copied().collect(),
+            on_demand: self.on_demand.values().copied().collect(),
+            egress: self.egress.values().copied().collect(),
+            rate_in: self.rate_in.value().and_then(|rate| rate.0),
+            rate_out: self.rate_out.value().and_then(|rate| rate.0),
+            connections_max: self.connections_max.value().map(|limit| limit.0),
+        })
+    }
+
+    fn interfaces(&self) -> Vec<Further> {
+        let all = |kind, list: &List<Names>| -> Vec<Further> {
+            list.values().map(|names| Further { kind, names: names.clone() }).collect()
+        };
+        [
+            all(FurtherKind::Moved, &self.interface),
+            all(FurtherKind::Macvlan, &self.macvlan),
+            all(FurtherKind::Ipvlan, &self.ipvlan),
+            all(FurtherKind::Veth, &self.veth_extra),
+        ]
+        .concat()
+    }
+
+    /// Returns warnings for interfaces to which `network.egress` does not apply: their packets bypass the firewall of
+    /// the host.
+    pub(super) fn warnings(&self) -> Vec<Problem> {
+        if self.egress.values().all(|destination| *destination == Destination::Any) {
+            return Vec::new();
+        }
+        let is_routed = self.veth_extra_routed.value() == Some(&true);
+        let routed = Some(&self.veth_extra).filter(|_| is_routed);
+        let lists = [&self.macvlan, &self.ipvlan, &self.interface].into_iter().chain(routed);
+        lists
+            .flat_map(List::sourced)
+            .map(|names| {
+                let host = names.value.host.as_str();
+                let text = format!("network.egress does not restrict packets sent through '{host}'");
+                Problem::warning(&names.origin, text)
+            })
+            .collect()
+    }
+}
+
+words!(
+    Mode,
+    [
+        ("veth", Mode::Veth),
+        ("zone", Mode::Zone),
+        ("bridge", Mode::Bridge),
+        ("macvlan", Mode::Macvlan),
+        ("ipvlan", Mode::Ipvlan),
+        ("interface", Mode::Interface),
+        ("namespace", Mode::Namespace),
+        ("host", Mode::Host),
+        ("none", Mode::None),
+    ]
+);
+
+words!(HostNames, [("auto", HostNames::Auto), ("off", HostNames::Off)]);
+
+words!(
+    ResolvConf,
+    [
+        ("auto", ResolvConf::Auto),
+        ("off", ResolvConf::Off),
+        ("delete", ResolvConf::Delete),
+        ("copy-host", ResolvConf::From(ResolvWay::Copy, ResolvFile::Host)),
+        ("copy-static", ResolvConf::From(ResolvWay::Copy, ResolvFile::Static)),
+        ("copy-uplink", ResolvConf::From(ResolvWay::Copy, ResolvFile::Uplink)),
+        ("copy-stub", ResolvConf::From(ResolvWay::Copy, ResolvFile::Stub)),
+        ("replace-host", ResolvConf::From(ResolvWay::Replace, ResolvFile::Host)),
+        ("replace-static", ResolvConf::From(ResolvWay::Replace, ResolvFile::Static)),
+        ("replace-uplink", ResolvConf::From(ResolvWay::Replace, ResolvFile::Uplink)),
+        ("replace-stub", ResolvConf::From(ResolvWay::Replace, ResolvFile::Stub)),
+        ("bind-host", ResolvConf::From(ResolvWay::Bind, ResolvFile::Host)),
+        ("bind-static", ResolvConf::From(ResolvWay::Bind, ResolvFile::Static)),
+        ("bind-uplink", ResolvConf::From(ResolvWay::Bind, ResolvFile::Uplink)),
+        ("bind-stub", ResolvConf::From(ResolvWay::Bind, ResolvFile::Stub)),
+    ]
+);

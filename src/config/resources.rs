@@ -1,0 +1,112 @@
+//! `[resources]`: limits of memory, processors, tasks, cgroups and terminals.
+
+use super::setting::{Single, settings};
+use super::values::{INFINITY, Limit, RawValue, Size, Value, quoted};
+use crate::error::{Error, Result};
+use crate::machine::resources::Resources;
+
+settings! {
+    /// Settings of the resource limits.
+    ResourcesSettings {
+        /// `MemoryMax=`.
+        memory_max: Single<Size> = Single "resources.memory-max";
+        /// `MemoryHigh=`.
+        memory_high: Single<Size> = Single "resources.memory-high";
+        /// `MemorySwapMax=`.
+        memory_swap_max: Single<Size> = Single "resources.memory-swap-max";
+        /// `CPUQuota=`.
+        cpu_quota: Single<Quota> = Single "resources.cpu-quota";
+        /// `CPUWeight=`.
+        cpu_weight: Single<Weight> = Single "resources.cpu-weight";
+        /// `TasksMax=`.
+        tasks_max: Single<Limit> = Single "resources.tasks-max";
+        /// `IOWeight=`.
+        io_weight: Single<Weight> = Single "resources.io-weight";
+        /// The maximum number of cgroups of the guest.
+        cgroups_max: Single<Limit> = Single "resources.cgroups-max", |_| Limit(8192);
+        /// The maximum depth of cgroups of the guest.
+        cgroup_depth_max: Single<Limit> = Single "resources.cgroup-depth-max", |_| Limit(32);
+        /// The maximum number of terminals of the guest.
+        ptys_max: Single<Limit> = Single "resources.ptys-max", |_| Limit(1024);
+    }
+}
+
+impl ResourcesSettings {
+    /// Builds the limits of the machine.
+    pub(super) fn build(&self) -> Resources {
+        let size = |setting: &Single<Size>| setting.value().map(|size| size.0);
+        let limit = |setting: &Single<Limit>| setting.value().map(|limit| limit.0);
+        let weight = |setting: &Single<Weight>| setting.value().map(|weight| weight.0);
+        Resources {
+            memory_max: size(&self.memory_max),
+            memory_high: size(&self.memory_high),
+            memory_swap_max: size(&self.memory_swap_max),
+            cpu_quota: self.cpu_quota.value().and_then(|quota| quota.0),
+            cpu_weight: weight(&self.cpu_weight),
+            tasks_max: limit(&self.tasks_max),
+            io_weight: weight(&self.io_weight),
+            cgroups_max: limit(&self.cgroups_max),
+            cgroup_depth_max: limit(&self.cgroup_depth_max),
+            ptys_max: limit(&self.ptys_max),
+        }
+    }
+}
+
+/// A share of one processor in percent; `None` for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota(pub Option<u32>);
+
+impl Value for Quota {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a percentage such as \"150%\"")) };
+        if *text == INFINITY {
+            return Ok(Self(None));
+        }
+        let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+        percent.filter(|percent| *percent > 0).map(|percent| Self(Some(percent))).ok_or_else(|| {
+            Error::new(format!("{} is not a share of a processor", quoted(text)))
+                .with_hint("write whole percents of one processor, for example \"150%\", or \"infinity\"")
+        })
+    }
+
+    fn show(&self) -> String {
+        self.0.map_or_else(|| quoted(INFINITY), |percent| format!("\"{percent}%\""))
+    }
+}
+
+/// A weight from 1 to 10000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight(pub u64);
+
+impl Value for Weight {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let number = match raw {
+            RawValue::Text(text) => text.parse().ok(),
+            RawValue::Integer(number) => u64::try_from(*number).ok(),
+            _ => return Err(raw.expected("a number")),
+        };
+        number.filter(|number| (1..=10_000).contains(number)).map(Self).ok_or_else(|| {
+            Error::new(format!("{raw} is not a weight"))
+                .with_hint("write a number from 1 to 10000; the usual weight is 100")
+        })
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_and_weights_are_bounded() {
+        assert_eq!(Quota::read(&RawValue::Text("150%")).unwrap(), Quota(Some(150)));
+        for bad in ["150", "0%", "-5%", "99999999999%", "%"] {
+            assert!(Quota::read(&RawValue::Text(bad)).is_err(), "{bad}");
+        }
+        assert!(Weight::read(&RawValue::Integer(10_000)).is_ok());
+        assert!(Weight::read(&RawValue::Integer(10_001)).is_err());
+    }
+}

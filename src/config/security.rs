@@ -1,0 +1,215 @@
+//! `[security]`: capabilities, system calls, devices, security labels and procfs.
+
+use super::problem::Problem;
+use super::profile::Profile;
+use super::setting::{List, Single, settings};
+use super::values::{RawValue, Value, quoted, words};
+use crate::error::{Error, Result, nearest};
+use crate::machine::security::{CAPABILITIES, NESTING_CALLS, OPTIONAL_DEVICES, Procfs, Security};
+use std::path::PathBuf;
+
+settings! {
+    /// Settings of the isolation from the kernel.
+    SecuritySettings {
+        /// Additional capabilities.
+        capabilities_add: List<Capability> = List "security.capabilities.add";
+        /// Removed capabilities.
+        capabilities_drop: List<Capability> = List "security.capabilities.drop";
+        /// Additional system calls.
+        syscalls_allow: List<Syscall> = List "security.syscalls.allow";
+        /// Removed system calls.
+        syscalls_deny: List<Syscall> = List "security.syscalls.deny";
+        /// Devices of the host that the machine gets.
+        devices: List<Device> = List "security.devices";
+        /// The AppArmor profile of its processes.
+        apparmor_profile: Single<String> = Single "security.apparmor-profile";
+        /// The SELinux context of its processes.
+        selinux_context: Single<String> = Single "security.selinux-context";
+        /// The SELinux context of files in the API file systems.
+        selinux_apifs_context: Single<String> = Single "security.selinux-apifs-context";
+        /// Whether it can mount procfs and sysfs.
+        procfs: Single<Procfs> = Single "security.procfs", |_| Procfs::Auto;
+        /// Whether containers can run inside.
+        nesting: Single<bool> = Single "security.nesting", |_| false;
+        /// Whether setuid programs gain no privileges.
+        no_new_privileges: Single<bool> = Single "security.no-new-privileges", |_| false;
+    }
+}
+
+impl SecuritySettings {
+    /// Builds capabilities, system calls and devices of the machine.
+    pub(super) fn build(&self, profile: Profile) -> Result<Security> {
+        let nesting = self.nesting.required("security.nesting")?;
+        let nested: &[&str] = if nesting { &NESTING_CALLS } else { &[] };
+        let optional: &[&str] = if nesting || profile == Profile::Nspawn { &OPTIONAL_DEVICES } else { &[] };
+        let allowed = self.syscalls_allow.values().map(|name| name.0.clone());
+        let names = |list: &List<Capability>| list.values().flat_map(Capability::names).collect();
+        Ok(Security {
+            capabilities_add: names(&self.capabilities_add),
+            capabilities_drop: names(&self.capabilities_drop),
+            syscalls_allow: allowed.chain(nested.iter().map(|name| (*name).to_owned())).collect(),
+            syscalls_deny: self.syscalls_deny.values().map(|name| name.0.clone()).collect(),
+            devices: self.devices.values().map(|device| device.0.clone().into()).collect(),
+            optional_devices: optional.iter().map(PathBuf::from).collect(),
+            apparmor_profile: self.apparmor_profile.value().cloned(),
+            selinux_context: self.selinux_context.value().cloned(),
+            selinux_apifs_context: self.selinux_apifs_context.value().cloned(),
+            procfs: self.procfs.required("security.procfs")?,
+            nesting,
+            no_new_privileges: self.no_new_privileges.required("security.no-new-privileges")?,
+        })
+    }
+
+    /// Returns warnings for names that are both added and removed.
+    pub(super) fn warnings(&self) -> Vec<Problem> {
+        let mut warnings = Vec::new();
+        for added in self.capabilities_add.sourced() {
+            if self.capabilities_drop.values().any(|dropped| *dropped == added.value) {
+                let name = added.value.show();
+                let text = format!("the capability {name} is both added and dropped; it is dropped");
+                warnings.push(Problem::warning(&added.origin, text));
+            }
+        }
+        for allowed in self.syscalls_allow.sourced() {
+            if self.syscalls_deny.values().any(|denied| *denied == allowed.value) {
+                let name = allowed.value.show();
+                let text = format!("the system call {name} is both allowed and denied; it is denied");
+                warnings.push(Problem::warning(&allowed.origin, text));
+            }
+        }
+        warnings
+    }
+}
+
+words!(Procfs, [("auto", Procfs::Auto), ("full", Procfs::Full), ("masked", Procfs::Masked)]);
+
+/// The full name of a capability, or `all`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capability(String);
+
+impl Capability {
+    /// Returns the full names of the capabilities.
+    fn names(&self) -> Vec<String> {
+        if self.0 == "all" {
+            return CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
+        }
+        vec![self.0.clone()]
+    }
+}
+
+impl Value for Capability {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else {
+            return Err(raw.expected("a capability such as \"CAP_NET_RAW\""));
+        };
+        let upper = text.to_ascii_uppercase();
+        if upper == "ALL" {
+            return Ok(Self("all".to_owned()));
+        }
+        let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        if CAPABILITIES.contains(&short) {
+            return Ok(Self(format!("CAP_{short}")));
+        }
+        let error = Error::new(format!("unknown capability {}", quoted(text)));
+        Err(match nearest(short, CAPABILITIES.iter().copied()) {
+            Some(near) => error.with_hint(format!("did you mean \"CAP_{near}\"?")),
+            None => error.with_hint("see capabilities(7) for the list"),
+        })
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+/// The name of a system call, or of a `@group`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Syscall(pub String);
+
+impl Value for Syscall {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("the name of a system call")) };
+        let bare = text.strip_prefix('@').unwrap_or(text);
+        let fits =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+        if bare.is_empty() || bare.len() > 64 || !bare.bytes().all(fits) {
+            return Err(Error::new(format!("{} is not the name of a system call", quoted(text))).with_hint(
+                "write a name of syscalls(2), for example \"keyctl\", or a group, for example \"@keyring\"",
+            ));
+        }
+        Ok(Self((*text).to_owned()))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+/// A device of the host: a path, or a name of the Container Device Interface such as `vendor.com/gpu=0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device(pub String);
+
+impl Device {
+    /// Returns the device with a path below `/dev`.
+    ///
+    /// # Errors
+    /// The path is not below `/dev`, or has a character that a word of a unit file cannot contain.
+    pub fn path(text: &str) -> Result<Self> {
+        let below = text.strip_prefix("/dev/").unwrap_or_default();
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:+/".contains(&byte);
+        let odd = |part: &str| part.is_empty() || part == "." || part == "..";
+        if below.len() > 128 || !below.bytes().all(fits) || below.split('/').any(odd) {
+            return Err(Error::new(format!("{} is not the path of a device", quoted(text)))
+                .with_hint("write the full path of a node below /dev, for example \"/dev/kvm\""));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Returns whether the device is named by its path.
+    pub fn is_path(&self) -> bool {
+        self.0.starts_with('/')
+    }
+}
+
+impl Value for Device {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("the path of a device")) };
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        let word = |word: &str| !word.is_empty() && word.len() <= 128 && word.bytes().all(fits);
+        match text.split_once('=').and_then(|(kind, name)| Some((kind.split_once('/')?, name))) {
+            Some(((vendor, class), name)) if word(vendor) && word(class) && word(name) => {
+                Ok(Self((*text).to_owned()))
+            }
+            _ => Self::path(text),
+        }
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_parsed_in_any_spelling() {
+        for text in ["CAP_NET_RAW", "net_raw", "Net_Raw", "cap_net_raw"] {
+            assert_eq!(Capability::read(&RawValue::Text(text)).unwrap().names(), ["CAP_NET_RAW"]);
+        }
+        assert_eq!(Capability::read(&RawValue::Text("all")).unwrap().names().len(), 41);
+        let error = Capability::read(&RawValue::Text("CAP_NET_RAM")).unwrap_err();
+        assert_eq!(error.hint(), Some("did you mean \"CAP_NET_RAW\"?"));
+    }
+
+    #[test]
+    fn names_of_system_calls_are_checked() {
+        for good in ["@keyring", "keyctl", "open_by_handle_at", "@basic-io"] {
+            assert!(Syscall::read(&RawValue::Text(good)).is_ok(), "{good}");
+        }
+        for bad in ["", "@", "~keyctl", "a b", "@@x", "A"] {
+            assert!(Syscall::read(&RawValue::Text(bad)).is_err(), "{bad}");
+        }
+    }
+}
