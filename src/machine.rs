@@ -1,5 +1,5 @@
-//! What a machine is meant to be: the second stage. Made by `config`, read by `plan`. It can be
-//! read alone: nothing here touches the host.
+//! The description of a machine. Created by `config`, read by `plan`. It uses no other stage and does not access the
+//! host.
 
 pub mod command;
 pub mod console;
@@ -17,16 +17,16 @@ pub mod users;
 
 use crate::error::Error;
 
-/// Everything a machine is made of, each part valid by itself.
+/// The parts of a machine, each valid separately.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
     /// Its name.
     pub name: name::Name,
     /// Its root file system.
     pub root: root::Root,
-    /// How it starts and stops.
+    /// Its start and stop.
     pub boot: init::Boot,
-    /// What runs in it.
+    /// Its payload.
     pub command: command::Command,
     /// Further mounts, in order.
     pub mounts: Vec<mounts::Mount>,
@@ -34,28 +34,28 @@ pub struct Parts {
     pub network: network::Network,
     /// Its user namespace.
     pub users: users::Users,
-    /// How files get to its ids.
+    /// The mapping of file owners to its ids.
     pub ownership: users::Ownership,
-    /// What it may do to the kernel.
+    /// Its capabilities, system calls and devices.
     pub security: security::Security,
-    /// Who it says it is.
+    /// Its host name and machine id.
     pub identity: identity::Identity,
-    /// Its limits.
+    /// Its resource limits.
     pub resources: resources::Resources,
     /// Its console.
     pub console: console::Console,
-    /// Whether machined(8) is told of it.
+    /// Whether it is registered with machined(8).
     pub register: Register,
-    /// Whether it runs in the unit we are in already, instead of a scope of its own.
+    /// Whether it runs in the unit of the supervisor, instead of a scope of its own.
     pub keep_unit: bool,
-    /// The slice of its scope, `machine.slice` where not given.
+    /// The slice of its scope; `None` for `machine.slice`.
     pub slice: Option<String>,
 }
 
 impl Parts {
-    /// The directories of the host in which root of the machine creates files of any owner of the host: the root and
-    /// writable bind mounts, where ids are mapped or the machine has the host's. A setuid program left there by root of
-    /// the machine is one of root of the host.
+    /// Returns the directories of the host in which root of the machine can create files of any owner of the host: the
+    /// root and writable bind mounts, with mapped ids or the ids of the host. A setuid program created there by root of
+    /// the machine belongs to root of the host.
     pub fn owned_trees(&self) -> Vec<&std::path::Path> {
         use mounts::MountKind;
         let has_host_ids = matches!(self.users, users::Users::Host | users::Users::Identity);
@@ -71,33 +71,33 @@ impl Parts {
     }
 }
 
-/// Whether machined(8) is told of a machine.
+/// The registration of a machine with machined(8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Register {
-    /// Told where there is a machined; its absence is a notice.
+    /// Registered if machined is available; otherwise a notice is logged.
     Auto,
-    /// Told; its absence is an error.
+    /// Registered; an error if machined is not available.
     Yes,
-    /// Not told.
+    /// Not registered.
     No,
 }
 
-/// A machine whose parts agree with one another.
+/// A machine with consistent parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine(Parts);
 
 impl Machine {
-    /// Checks the rules across parts.
+    /// Creates a machine from its parts and checks the rules across them.
     ///
     /// # Errors
-    /// All rules broken, each as one error.
+    /// All broken rules, each as one error.
     pub fn new(parts: Parts) -> std::result::Result<Self, Vec<Error>> {
         let broken = rules::broken(&parts);
         if broken.is_empty() { Ok(Self(parts)) } else { Err(broken) }
     }
 }
 
-/// Reading only: what was checked stays as it was.
+/// Read access only: checked parts do not change.
 impl std::ops::Deref for Machine {
     type Target = Parts;
 

@@ -264,7 +264,7 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
     if matches!(machine.network.mode, Mode::Veth | Mode::Zone) {
         steps.push(HostStep::Link);
     }
-    if machine.network.mode == Mode::Bridge || !machine.network.further.is_empty() {
+    if machine.network.mode == Mode::Bridge || !machine.network.interfaces.is_empty() {
         steps.push(HostStep::Wires);
     }
     if machine.register != Register::No {

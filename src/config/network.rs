@@ -11,8 +11,8 @@ use super::values::{Limit, RawValue, Value, words};
 use crate::error::Result;
 use crate::machine::egress::Destination;
 use crate::machine::network::{
-    Further, FurtherKind, HostNames, InterfaceName, Mode, Names, Network, Port, ResolvConf, ResolvFile,
-    ResolvWay, Zone,
+    HostsMode, Interface, InterfaceKind, InterfaceName, InterfaceNames, Mode, Network, Port, ResolvConf,
+    ResolvFile, ResolvMethod, Zone,
 };
 use crate::paths::Paths;
 use egress::Rate;
@@ -32,13 +32,13 @@ settings! {
         /// The bridge of the host to which its link is attached.
         bridge: Single<InterfaceName> = Single "network.bridge";
         /// Interfaces of the host with a macvlan for the machine.
-        macvlan: List<Names> = List "network.macvlan";
+        macvlan: List<InterfaceNames> = List "network.macvlan";
         /// Interfaces of the host with an ipvlan for the machine.
-        ipvlan: List<Names> = List "network.ipvlan";
+        ipvlan: List<InterfaceNames> = List "network.ipvlan";
         /// Interfaces of the host that are moved into the machine.
-        interface: List<Names> = List "network.interface";
+        interface: List<InterfaceNames> = List "network.interface";
         /// Additional veth pairs.
-        veth_extra: List<Names> = List "network.veth-extra";
+        veth_extra: List<InterfaceNames> = List "network.veth-extra";
         /// Whether the host forwards packets from the additional veth pairs.
         veth_extra_routed: Single<bool> = Single "network.veth-extra-routed", |_| false;
         /// The network namespace that the machine joins.
@@ -46,7 +46,7 @@ settings! {
         /// The handling of the guest's resolv.conf(5).
         resolv_conf: Single<ResolvConf> = Single "network.resolv-conf", |_| ResolvConf::Auto;
         /// Whether names are added to the guest's hosts(5).
-        hosts: Single<HostNames> = Single "network.hosts", |_| HostNames::Auto;
+        hosts: Single<HostsMode> = Single "network.hosts", |_| HostsMode::Auto;
         /// Ports of the host that are forwarded to the machine.
         ports: List<Port> = List "network.ports";
         /// Forwarded ports that start the machine.
@@ -82,7 +82,7 @@ impl NetworkSettings {
             zone: self.zone.value().cloned(),
             bridge: self.bridge.value().cloned(),
             namespace: namespace.map(|path| self.namespace.origin().host_path(paths, path)),
-            further: self.interfaces(),
+            interfaces: self.interfaces(),
             veth_extra_routed: self.veth_extra_routed.required("network.veth-extra-routed")?,
             resolv_conf: self.resolv_conf.required("network.resolv-conf")?,
             hosts: self.hosts.required("network.hosts")?,
@@ -95,15 +95,15 @@ impl NetworkSettings {
         })
     }
 
-    fn interfaces(&self) -> Vec<Further> {
-        let all = |kind, list: &List<Names>| -> Vec<Further> {
-            list.values().map(|names| Further { kind, names: names.clone() }).collect()
+    fn interfaces(&self) -> Vec<Interface> {
+        let all = |kind, list: &List<InterfaceNames>| -> Vec<Interface> {
+            list.values().map(|names| Interface { kind, names: names.clone() }).collect()
         };
         [
-            all(FurtherKind::Moved, &self.interface),
-            all(FurtherKind::Macvlan, &self.macvlan),
-            all(FurtherKind::Ipvlan, &self.ipvlan),
-            all(FurtherKind::Veth, &self.veth_extra),
+            all(InterfaceKind::Moved, &self.interface),
+            all(InterfaceKind::Macvlan, &self.macvlan),
+            all(InterfaceKind::Ipvlan, &self.ipvlan),
+            all(InterfaceKind::Veth, &self.veth_extra),
         ]
         .concat()
     }
@@ -143,7 +143,7 @@ words!(
     ]
 );
 
-words!(HostNames, [("auto", HostNames::Auto), ("off", HostNames::Off)]);
+words!(HostsMode, [("auto", HostsMode::Auto), ("off", HostsMode::Off)]);
 
 words!(
     ResolvConf,
@@ -151,17 +151,17 @@ words!(
         ("auto", ResolvConf::Auto),
         ("off", ResolvConf::Off),
         ("delete", ResolvConf::Delete),
-        ("copy-host", ResolvConf::From(ResolvWay::Copy, ResolvFile::Host)),
-        ("copy-static", ResolvConf::From(ResolvWay::Copy, ResolvFile::Static)),
-        ("copy-uplink", ResolvConf::From(ResolvWay::Copy, ResolvFile::Uplink)),
-        ("copy-stub", ResolvConf::From(ResolvWay::Copy, ResolvFile::Stub)),
-        ("replace-host", ResolvConf::From(ResolvWay::Replace, ResolvFile::Host)),
-        ("replace-static", ResolvConf::From(ResolvWay::Replace, ResolvFile::Static)),
-        ("replace-uplink", ResolvConf::From(ResolvWay::Replace, ResolvFile::Uplink)),
-        ("replace-stub", ResolvConf::From(ResolvWay::Replace, ResolvFile::Stub)),
-        ("bind-host", ResolvConf::From(ResolvWay::Bind, ResolvFile::Host)),
-        ("bind-static", ResolvConf::From(ResolvWay::Bind, ResolvFile::Static)),
-        ("bind-uplink", ResolvConf::From(ResolvWay::Bind, ResolvFile::Uplink)),
-        ("bind-stub", ResolvConf::From(ResolvWay::Bind, ResolvFile::Stub)),
+        ("copy-host", ResolvConf::From(ResolvMethod::Copy, ResolvFile::Host)),
+        ("copy-static", ResolvConf::From(ResolvMethod::Copy, ResolvFile::Static)),
+        ("copy-uplink", ResolvConf::From(ResolvMethod::Copy, ResolvFile::Uplink)),
+        ("copy-stub", ResolvConf::From(ResolvMethod::Copy, ResolvFile::Stub)),
+        ("replace-host", ResolvConf::From(ResolvMethod::Replace, ResolvFile::Host)),
+        ("replace-static", ResolvConf::From(ResolvMethod::Replace, ResolvFile::Static)),
+        ("replace-uplink", ResolvConf::From(ResolvMethod::Replace, ResolvFile::Uplink)),
+        ("replace-stub", ResolvConf::From(ResolvMethod::Replace, ResolvFile::Stub)),
+        ("bind-host", ResolvConf::From(ResolvMethod::Bind, ResolvFile::Host)),
+        ("bind-static", ResolvConf::From(ResolvMethod::Bind, ResolvFile::Static)),
+        ("bind-uplink", ResolvConf::From(ResolvMethod::Bind, ResolvFile::Uplink)),
+        ("bind-stub", ResolvConf::From(ResolvMethod::Bind, ResolvFile::Stub)),
     ]
 );

@@ -264,7 +264,7 @@ macro_rules! settings {
             }
 
             /// Sets the defaults of the rows.
-            #[allow(unused_variables, clippy::unused_self, clippy::needless_pass_by_ref_mut)]
+            #[allow(unused_variables)]
             pub(in crate::config) fn fill_defaults(&mut self, profile: $crate::config::profile::Profile) {
                 $($(self.$field.fill_for(profile, $default);)?)*
             }

@@ -1,4 +1,4 @@
-//! What runs as the payload: a whole system or one command.
+//! The payload of a machine: a whole system or one command.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,12 +6,12 @@ use std::path::PathBuf;
 /// The payload of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
-    /// An init system, with further arguments.
+    /// An init system.
     Boot {
         /// Arguments passed to the init.
         arguments: Vec<OsString>,
     },
-    /// One command as PID 1, or as PID 2 below a stub init. Empty: the user's login shell.
+    /// One command as PID 1, or as PID 2 of a stub init. Without arguments, the login shell of the user.
     Command {
         /// The program and its arguments.
         argv: Vec<OsString>,
@@ -20,15 +20,15 @@ pub enum Payload {
     },
 }
 
-/// The payload with its surroundings.
+/// The payload with its user, directory and environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// What runs.
+    /// The payload.
     pub payload: Payload,
-    /// The working directory inside, absolute; the user's home directory where not given.
+    /// The working directory inside, absolute; `None` for the home directory of the user.
     pub directory: Option<PathBuf>,
-    /// The user the command runs as: a name or number of the guest; root where not given.
+    /// The user of the command, a name or number of the guest; `None` for root.
     pub user: Option<String>,
-    /// Variables for PID 1, `NAME` and value, in order; later ones win.
+    /// Environment variables of PID 1, name and value; of equal names the last one applies.
     pub environment: Vec<(String, String)>,
 }

@@ -1,18 +1,18 @@
-//! What the machine's console is connected to.
+//! The console of a machine.
 
-/// The console of a machine.
+/// The connection of the console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Console {
-    /// A pty joined to our terminal where there is one, otherwise read-only.
+    /// [`Console::Interactive`] with a terminal, otherwise [`Console::ReadOnly`].
     Auto,
-    /// A pty joined to our terminal.
+    /// A pty connected to the terminal of the caller.
     Interactive,
-    /// A pty whose output is copied to our standard output.
+    /// A pty with its output copied to standard output.
     ReadOnly,
-    /// A pty that nobody reads here.
+    /// A pty without a reader in Coracle.
     Passive,
-    /// Our standard streams themselves.
+    /// The standard streams of the caller, without a pty.
     Pipe,
-    /// A pty whose lines become entries of the host's journal.
+    /// A pty with its lines written to the journal of the host.
     Journal,
 }

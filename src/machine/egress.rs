@@ -1,43 +1,43 @@
-//! Whom a machine may begin to speak to. Called by the rules of a machine and by what enforces it;
-//! it knows no firewall.
+//! Destinations to which a machine may open connections. Used by the rules of a machine and by `network::firewall`,
+//! which enforces them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// One thing that may be said of it; several are a union.
+/// An item of `network.egress`; several items are a union.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
-    /// Anybody.
+    /// All destinations.
     Any,
-    /// Nobody beside what else is said.
+    /// No destination beside the other items.
     None,
-    /// The machines of its zone.
+    /// The machines of the zone.
     Zone,
-    /// Addresses.
-    Network(Range),
+    /// The addresses of a network.
+    Network(Prefix),
 }
 
-/// All addresses that begin alike.
+/// An address prefix: all addresses with the same first bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Range {
+pub struct Prefix {
     first: IpAddr,
     length: u8,
 }
 
-impl Range {
-    /// The addresses whose first `length` bits are those of `address`, where there are so many.
+impl Prefix {
+    /// Returns the prefix with the first `length` bits of `address`; `None` if the address is shorter.
     pub fn new(address: IpAddr, length: u8) -> Option<Self> {
         let width = if address.is_ipv4() { 32 } else { 128 };
         (length <= width).then(|| Self { first: masked(address, length), length })
     }
 
-    /// The lowest address.
+    /// Returns the lowest address.
     pub fn first(&self) -> IpAddr {
         self.first
     }
 
-    /// The highest address.
+    /// Returns the highest address.
     pub fn last(&self) -> IpAddr {
         match self.first {
             IpAddr::V4(first) => {
@@ -51,7 +51,7 @@ impl Range {
         }
     }
 
-    /// Whether all of `other` is in it.
+    /// Returns whether it contains all addresses of `other`.
     pub fn covers(&self, other: &Self) -> bool {
         self.first.is_ipv4() == other.first.is_ipv4()
             && self.length <= other.length
@@ -72,31 +72,31 @@ fn masked(address: IpAddr, length: u8) -> IpAddr {
     }
 }
 
-/// As it is written in a definition.
-impl fmt::Display for Range {
+/// Formats the prefix as in a definition.
+impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.first, self.length)
     }
 }
 
-/// The addresses that may be spoken to, none in another; nothing where all may be.
-pub fn allowed(said: &[Destination]) -> Option<Vec<Range>> {
-    if said.is_empty() || said.contains(&Destination::Any) {
+/// Returns the allowed prefixes without overlaps; `None` if all destinations are allowed.
+pub fn allowed(items: &[Destination]) -> Option<Vec<Prefix>> {
+    if items.is_empty() || items.contains(&Destination::Any) {
         return None;
     }
-    let mut ranges: Vec<Range> = said
+    let mut prefixes: Vec<Prefix> = items
         .iter()
         .filter_map(|one| match one {
-            Destination::Network(range) => Some(*range),
+            Destination::Network(prefix) => Some(*prefix),
             _ => None,
         })
         .collect();
-    // The widest first: what is in it adds nothing.
-    ranges.sort_by_key(|range| (range.length, range.first));
-    let mut kept: Vec<Range> = Vec::new();
-    for range in ranges {
-        if !kept.iter().any(|wider| wider.covers(&range)) {
-            kept.push(range);
+    // The shortest prefixes come first, so that later ones inside them are skipped.
+    prefixes.sort_by_key(|prefix| (prefix.length, prefix.first));
+    let mut kept: Vec<Prefix> = Vec::new();
+    for prefix in prefixes {
+        if !kept.iter().any(|wider| wider.covers(&prefix)) {
+            kept.push(prefix);
         }
     }
     Some(kept)
@@ -108,21 +108,21 @@ mod tests {
 
     fn network(text: &str) -> Destination {
         let (address, length) = text.split_once('/').unwrap();
-        Destination::Network(Range::new(address.parse().unwrap(), length.parse().unwrap()).unwrap())
+        Destination::Network(Prefix::new(address.parse().unwrap(), length.parse().unwrap()).unwrap())
     }
 
     #[test]
-    fn ranges_are_a_union_without_overlaps() {
+    fn prefixes_are_a_union_without_overlaps() {
         assert_eq!(allowed(&[]), None);
         assert_eq!(allowed(&[Destination::None, Destination::Any]), None);
         assert_eq!(allowed(&[Destination::None]), Some(Vec::new()));
-        let said = ["10.1.0.0/16", "fd00::/8", "10.0.0.7/8", "0.0.0.0/32", "fd00::1/128", "10.0.0.0/8"];
-        let kept = allowed(&said.map(network)).unwrap();
+        let items = ["10.1.0.0/16", "fd00::/8", "10.0.0.7/8", "0.0.0.0/32", "fd00::1/128", "10.0.0.0/8"];
+        let kept = allowed(&items.map(network)).unwrap();
         let shown: Vec<String> = kept.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["10.0.0.0/8", "fd00::/8", "0.0.0.0/32"]);
         assert_eq!(kept[0].last().to_string(), "10.255.255.255");
-        let all = Range::new("::".parse().unwrap(), 0).unwrap();
+        let all = Prefix::new("::".parse().unwrap(), 0).unwrap();
         assert_eq!(all.last().to_string(), "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
-        assert!(Range::new("1.2.3.4".parse().unwrap(), 33).is_none());
+        assert!(Prefix::new("1.2.3.4".parse().unwrap(), 33).is_none());
     }
 }

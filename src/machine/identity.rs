@@ -1,10 +1,10 @@
-//! Who the machine says it is.
+//! The identity of a machine.
 
 /// Host name and machine id of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// The kernel host name, where it is not the machine's name.
+    /// The kernel host name; `None` for the name of the machine.
     pub hostname: Option<String>,
-    /// The machine id of machine-id(5) passed to the guest, where it is not derived from the name.
+    /// The machine id of machine-id(5) for the guest; `None` to derive it from the name.
     pub uuid: Option<[u8; 16]>,
 }

@@ -1,13 +1,13 @@
-//! The init systems a machine may run as PID 1, and what "started" and "stop" mean for them.
+//! The init systems that a machine can run as PID 1, and their readiness and shutdown.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The lowest real-time signal and the highest, as guests count them: glibc keeps the first two of the kernel's for
-/// itself (signal(7)), and systemd(1) counts from what is left. Our own C library may count otherwise.
+/// The lowest and highest real-time signals in the numbering of guests: glibc reserves the first two of the kernel
+/// (signal(7)), and systemd(1) counts from the next one. The C library of Coracle may count differently.
 pub const REAL_TIME_SIGNALS: std::ops::RangeInclusive<i32> = 34..=64;
 
-/// An init system we know how to stop, and whether it reports readiness.
+/// An init system with a known procedure for shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Init {
     /// systemd(1).
@@ -24,12 +24,12 @@ pub enum Init {
     Dinit,
     /// The init applet of busybox(1).
     Busybox,
-    /// A program that nothing is known of.
+    /// An unknown program.
     Unknown,
 }
 
 impl Init {
-    /// The word used in definitions and in `list`.
+    /// Returns the word for definitions and `list`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Systemd => "systemd",
@@ -43,54 +43,54 @@ impl Init {
         }
     }
 
-    /// The init system a definition's word names.
+    /// Returns the init system of a word in a definition; `None` if the word is unknown.
     pub fn from_word(word: &str) -> Option<Self> {
         [Self::Systemd, Self::OpenRc, Self::SysVinit, Self::Runit, Self::S6, Self::Dinit, Self::Busybox]
             .into_iter()
             .find(|init| init.as_str() == word)
     }
 
-    /// Whether it tells its manager that the system is up, by sd_notify(3).
+    /// Returns whether it notifies its manager by sd_notify(3) when the system has booted.
     pub fn reports_readiness(self) -> bool {
         self == Self::Systemd
     }
 }
 
-/// Which program becomes PID 1.
+/// The program that becomes PID 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InitChoice {
-    /// The first init found in the tree, recognised by what it is.
+    /// The first init found in the tree, with its init system detected.
     Auto,
-    /// The first init found in the tree, stopped as this kind is stopped.
+    /// The first init found in the tree, treated as this init system.
     Kind(Init),
     /// This program, an absolute path inside the tree.
     Path(PathBuf),
 }
 
-/// When a machine counts as started.
+/// The event after which a machine counts as started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// When the guest says so; where its init never does, as `Running`.
+    /// `READY=1` of the guest if its init sends it; otherwise as `Running`.
     Auto,
-    /// When the guest sends `READY=1`.
+    /// `READY=1` of the guest.
     Ready,
-    /// When PID 1 was executed.
+    /// The execution of PID 1.
     Running,
 }
 
-/// How a machine starts and stops.
+/// The start and stop of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
-    /// What becomes PID 1.
+    /// The program that becomes PID 1.
     pub init: InitChoice,
-    /// When the machine counts as started.
+    /// The event after which the machine counts as started.
     pub wait: Wait,
-    /// The signal that asks PID 1 for an orderly stop (a number), where it is not the init's own.
+    /// The number of the signal that requests a clean shutdown from PID 1; `None` for the signal of the init system.
     pub stop_signal: Option<i32>,
-    /// How long an orderly stop may take before PID 1 is killed.
+    /// The time limit of a clean shutdown; then PID 1 is killed.
     pub stop_timeout: Duration,
-    /// How long the guest may take until it is up; then its unit counts as started all the same.
+    /// The time limit of the boot; then the unit counts as started.
     pub start_timeout: Duration,
-    /// Whether the guest gets a time namespace, in which its boot time begins at zero.
+    /// Whether the guest gets a time namespace, in which its boot time starts at zero.
     pub time_namespace: bool,
 }

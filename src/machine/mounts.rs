@@ -1,25 +1,24 @@
-//! Further mounts a machine gets.
+//! Further mounts of a machine.
 
 use std::path::PathBuf;
 
-/// Options of a tmpfs that become those of the file system (tmpfs(5)); they have a value, but for
-/// the last three.
+/// Options of a tmpfs for the file system (tmpfs(5)); all but the last three have a value.
 pub const TMPFS_OPTIONS: [&str; 11] =
     ["mode", "uid", "gid", "size", "nr_blocks", "nr_inodes", "huge", "mpol", "noswap", "inode32", "inode64"];
 
-/// Options of a tmpfs that become attributes of the mount, each with the one that takes it back.
+/// Options of a tmpfs for the mount, each followed or preceded by its opposite.
 pub const TMPFS_ATTRIBUTES: [&str; 8] = ["ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec"];
 
-/// One further mount.
+/// A further mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Where it appears, an absolute path inside the machine.
+    /// The mount point, an absolute path inside the machine.
     pub target: PathBuf,
-    /// What is mounted there.
+    /// The kind of mount.
     pub kind: MountKind,
 }
 
-/// What a further mount is.
+/// The kind of a further mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountKind {
     /// A file or directory of the host.
@@ -28,18 +27,18 @@ pub enum MountKind {
         source: PathBuf,
         /// Whether it is read-only inside.
         read_only: bool,
-        /// Whether mounts below the source come along.
+        /// Whether mounts below the source are included.
         recursive: bool,
-        /// Whether ids are mapped as the root's are: owner 0 on the host is root inside.
+        /// Whether ids are mapped as those of the root: owner 0 on the host is root inside.
         map_ids: bool,
-        /// Whether its setuid programs and file capabilities count: they are of other owners than the tree's.
+        /// Whether setuid programs and file capabilities take effect; their owners are not those of the tree.
         setuid: bool,
     },
     /// An empty file system in memory.
     Tmpfs {
-        /// tmpfs(5) options, comma separated, as `mode=755,size=10%`.
+        /// Options of tmpfs(5) separated by commas, for example `mode=755,size=10%`.
         options: String,
     },
-    /// An empty node of mode 000 over what is there.
+    /// An empty node of mode 000 that hides an existing one.
     Inaccessible,
 }

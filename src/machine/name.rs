@@ -1,46 +1,46 @@
-//! The machine's name: a host name of at most 64 characters, as machined(8) requires.
+//! The name of a machine: a host name of at most 64 characters, as machined(8) requires.
 
 use crate::error::{Error, Result};
 use std::fmt;
 
 /// A machine name: labels of letters, digits, `-` and `_` joined by dots, at most 64 characters.
 ///
-/// Source: systemd-machined.service(8), hostname(7). It is safe as a file name, a unit instance
-/// and a cgroup name.
+/// Source: systemd-machined.service(8), hostname(7). It is valid as a file name, as the instance of a unit and as a cgroup
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
 impl Name {
-    /// Checks and takes a name.
+    /// Creates a name.
     ///
     /// # Errors
-    /// Says which rule the name breaks.
+    /// The name is invalid; the message names the broken rule.
     pub fn new(name: &str) -> Result<Self> {
-        let wrong = |why: &str| {
-            Err(Error::new(format!("invalid machine name {name:?}: {why}"))
+        let invalid = |reason: &str| {
+            Err(Error::new(format!("invalid machine name {name:?}: {reason}"))
                 .with_hint("use letters, digits, '-', '_' and single dots, at most 64 characters"))
         };
         if name.is_empty() {
-            return wrong("it is empty");
+            return invalid("it is empty");
         }
         if name.len() > 64 {
-            return wrong("it is longer than 64 characters");
+            return invalid("it is longer than 64 characters");
         }
         if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-            return wrong("it has a character that no host name has");
+            return invalid("it contains a character that host names cannot contain");
         }
         if name.split('.').any(|label| label.is_empty() || label.starts_with('-') || label.ends_with('-')) {
-            return wrong("a part is empty or begins or ends with '-'");
+            return invalid("a label is empty, or begins or ends with '-'");
         }
         Ok(Self(name.to_owned()))
     }
 
-    /// Whether machined registers a machine of this name: it takes host names without `_` only.
+    /// Returns whether machined can register a machine with this name: it accepts only host names without `_`.
     pub fn is_registrable(&self) -> bool {
         !self.0.contains('_')
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::Name;
 
     #[test]
-    fn takes_host_names_only() {
+    fn names_are_host_names() {
         for good in ["web", "web-1", "a.b", "x_y", "0"] {
             assert_eq!(Name::new(good).unwrap().is_registrable(), good != "x_y", "{good}");
         }

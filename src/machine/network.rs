@@ -1,4 +1,4 @@
-//! How a machine is connected.
+//! The network of a machine.
 
 use super::egress::Destination;
 use super::name::Name;
@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// The drop-in with the host's name servers, read by a guest's systemd-resolved (resolved.conf(5)).
+/// The drop-in with the name servers of the host for systemd-resolved in the guest (resolved.conf(5)).
 pub const RESOLVED_DROP_IN: &str = "/run/systemd/resolved.conf.d/70-coracle.conf";
 
 /// The network of a machine.
@@ -16,49 +16,49 @@ pub const RESOLVED_DROP_IN: &str = "/run/systemd/resolved.conf.d/70-coracle.conf
 pub struct Network {
     /// The kind of connection.
     pub mode: Mode,
-    /// The zone, in that mode.
+    /// The zone, in mode `zone`.
     pub zone: Option<Zone>,
-    /// The bridge of the host, in that mode.
+    /// The bridge of the host, in mode `bridge`.
     pub bridge: Option<InterfaceName>,
-    /// The network namespace to join, in that mode.
+    /// The network namespace to join, in mode `namespace`.
     pub namespace: Option<PathBuf>,
     /// Further interfaces.
-    pub further: Vec<Further>,
-    /// Whether the host forwards packets from further pairs.
+    pub interfaces: Vec<Interface>,
+    /// Whether the host forwards packets from additional veth pairs.
     pub veth_extra_routed: bool,
-    /// What becomes of the guest's `/etc/resolv.conf`.
+    /// The handling of the guest's `/etc/resolv.conf`.
     pub resolv_conf: ResolvConf,
-    /// Whether names of its host and zone are put into the guest's `/etc/hosts`.
-    pub hosts: HostNames,
-    /// Ports of the host that lead to it.
+    /// Whether the names of its host and zone are added to the guest's `/etc/hosts`.
+    pub hosts: HostsMode,
+    /// Ports of the host that are forwarded to it.
     pub ports: Vec<Port>,
-    /// Those of them that start it where it does not run.
+    /// Those of `ports` that start the machine if it is not running.
     pub on_demand: Vec<Port>,
-    /// Whom it may begin to speak to; anybody where nothing is said.
+    /// Destinations to which it may open connections; all if empty.
     pub egress: Vec<Destination>,
-    /// The most that comes to it, bits in a second.
+    /// The maximum rate of packets to it, bits per second.
     pub rate_in: Option<u64>,
-    /// The most that it sends, bits in a second.
+    /// The maximum rate of packets from it, bits per second.
     pub rate_out: Option<u64>,
-    /// The most connections that it begins at a time; [`u64::MAX`] for no limit, a share of the host's table where
-    /// nothing is said.
+    /// The maximum number of simultaneous connections that it opens; [`u64::MAX`] for no limit, `None` for a share of
+    /// the host's table.
     pub connections_max: Option<u64>,
 }
 
-/// The longest name of an interface (netdevice(7), IFNAMSIZ less the terminator).
+/// The maximum length of an interface name (netdevice(7), IFNAMSIZ without the terminator).
 pub const INTERFACE_NAME_MAX: usize = 15;
 
-/// A zone: machines that share a network, by name.
+/// The name of a zone, a group of machines with a common network.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Zone(String);
 
 impl Zone {
-    /// Checks and takes the name of a zone: a label of a host name, so that `NAME.ZONE` is one, and
-    /// with `vz-` in front the name of an interface.
+    /// Creates the name of a zone: a label of a host name, so that `NAME.ZONE` is a host name, and short enough for an
+    /// interface name with the prefix `vz-`.
     ///
     /// # Errors
-    /// Says what it may be.
+    /// The name is invalid.
     pub fn new(name: &str) -> Result<Self> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         let is_label = !name.starts_with('-') && !name.ends_with('-') && name.bytes().all(fits);
@@ -69,12 +69,12 @@ impl Zone {
         Ok(Self(name.to_owned()))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The bridge that joins its machines, systemd-nspawn's.
+    /// Returns the name of its bridge, as in systemd-nspawn(1).
     pub fn bridge(&self) -> String {
         format!("vz-{}", self.0)
     }
@@ -105,23 +105,23 @@ impl From<Zone> for String {
 pub struct InterfaceName(String);
 
 impl InterfaceName {
-    /// Checks and takes the name of an interface, as the kernel does and systemd with it.
+    /// Creates the name of an interface, by the rules of the kernel and of systemd.
     ///
     /// # Errors
-    /// Says what it may be.
+    /// The name is invalid.
     pub fn new(name: &str) -> Result<Self> {
         let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%');
         let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
         let is_reserved = matches!(name, "." | ".." | "all" | "default");
         if name.len() > INTERFACE_NAME_MAX || !name.bytes().all(fits) || is_number || is_reserved {
             return Err(Error::new(format!("{name:?} is not the name of an interface")).with_hint(
-                "ip(8), 'ip link', lists the interfaces of the host; a name has at most 15 characters",
+                "list the interfaces of the host with 'ip link'; a name has at most 15 characters",
             ));
         }
         Ok(Self(name.to_owned()))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -133,73 +133,73 @@ impl fmt::Display for InterfaceName {
     }
 }
 
-/// Two names of an interface: on the host, and inside where it has one of its own.
+/// The names of an interface, on the host and inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    /// On the host.
+pub struct InterfaceNames {
+    /// The name on the host.
     pub host: InterfaceName,
-    /// Inside.
+    /// The name inside; `None` for the default.
     pub inside: Option<InterfaceName>,
 }
 
-/// What a further interface is.
+/// The kind of a further interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum FurtherKind {
-    /// A pair of virtual Ethernet links.
+pub enum InterfaceKind {
+    /// A veth pair.
     Veth,
-    /// An interface of its own on one of the host's, by its own link-layer address.
+    /// A macvlan on an interface of the host, with a link-layer address of its own.
     Macvlan,
-    /// The same by its IP addresses.
+    /// An ipvlan on an interface of the host, distinguished by IP addresses.
     Ipvlan,
-    /// One of the host's interfaces itself, as long as the machine runs.
+    /// An interface of the host, moved into the machine while it runs.
     Moved,
 }
 
-/// A further interface of a machine.
+/// An interface of a machine beside its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Further {
-    /// What it is.
-    pub kind: FurtherKind,
+pub struct Interface {
+    /// Its kind.
+    pub kind: InterfaceKind,
     /// Its names.
-    pub names: Names,
+    pub names: InterfaceNames,
 }
 
-/// The unit that listens at ports that start a machine.
+/// Returns the socket unit for the ports that start a machine.
 pub fn on_demand_unit(name: &Name) -> String {
     format!("coracle-on-demand@{name}.socket")
 }
 
-/// The most ports one machine has forwarded.
-pub const MOST_PORTS: usize = 1024;
+/// The maximum number of forwarded ports of a machine.
+pub const MAX_PORTS: usize = 1024;
 
-/// A port of the host, or a range of them, that leads to a port of the machine.
+/// A forwarded port of the host, or a range of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
-    /// The address of the host; any of both families where there is none.
+    /// The address of the host; `None` for all addresses of both families.
     pub address: Option<IpAddr>,
-    /// What is forwarded.
+    /// Its protocol.
     pub protocol: Protocol,
     /// The first port of the host.
     pub host: u16,
     /// The last port of the host.
     pub last: u16,
-    /// The machine's port for the first; those that follow go to those that follow.
+    /// The port of the machine for the first one; further ports follow in order.
     pub guest: u16,
 }
 
-/// What is forwarded.
+/// The protocol of a forwarded port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// Connections.
+    /// TCP.
     Tcp,
-    /// Datagrams.
+    /// UDP.
     Udp,
 }
 
 impl Protocol {
-    /// Its name.
+    /// Returns its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -209,12 +209,12 @@ impl Protocol {
 }
 
 impl Port {
-    /// How many ports it is.
+    /// Returns the number of ports.
     pub fn count(&self) -> usize {
         usize::from(self.last - self.host) + 1
     }
 
-    /// Whether both take a port of one address.
+    /// Returns whether both have a port of the host in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         let addresses = match (self.address, other.address) {
             (Some(one), Some(other)) => one == other,
@@ -224,7 +224,7 @@ impl Port {
     }
 }
 
-/// As it is written in a definition.
+/// Formats the port as in a definition.
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
@@ -243,46 +243,45 @@ impl fmt::Display for Port {
     }
 }
 
-/// What becomes of the guest's `/etc/resolv.conf`.
+/// The handling of the guest's `/etc/resolv.conf`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolvConf {
-    /// The host's name servers are written to it, where the machine has a link to reach them by, and again as they
-    /// change.
+    /// The name servers of the host are written to it and updated, if the machine has a link to reach them.
     Auto,
-    /// It stays as it is.
+    /// It is not changed.
     Off,
-    /// It is taken away.
+    /// It is deleted.
     Delete,
-    /// A file of the host comes to its place, once.
-    From(ResolvWay, ResolvFile),
+    /// It is replaced by a file of the host once.
+    From(ResolvMethod, ResolvFile),
 }
 
-/// How a file of the host comes to the place of the guest's `/etc/resolv.conf`.
+/// The method to provide a file of the host as the guest's `/etc/resolv.conf`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResolvWay {
-    /// Written to the guest's file; a link is left alone.
+pub enum ResolvMethod {
+    /// Written to the guest's file, unless it is a symbolic link.
     Copy,
-    /// In place of whatever is there.
+    /// Written in place of an existing node of any type.
     Replace,
-    /// Mounted over the guest's file, read-only; a link is left alone.
+    /// Mounted read-only on the guest's file, unless it is a symbolic link.
     Bind,
 }
 
-/// A file of the host for name servers.
+/// A resolv.conf(5) of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolvFile {
-    /// Its own.
+    /// The file in `/etc`.
     Host,
-    /// The one that systemd brings, for resolved's stub.
+    /// The static file of systemd with the stub resolver of systemd-resolved.
     Static,
-    /// The servers that resolved asks.
+    /// The upstream servers of systemd-resolved.
     Uplink,
-    /// The stub that resolved is.
+    /// The stub resolver of systemd-resolved, with search domains.
     Stub,
 }
 
 impl ResolvFile {
-    /// Where it is.
+    /// Returns its path.
     pub fn path(self) -> &'static str {
         match self {
             Self::Host => "/etc/resolv.conf",
@@ -293,40 +292,40 @@ impl ResolvFile {
     }
 }
 
-/// What becomes of the guest's `/etc/hosts`.
+/// The handling of the guest's `/etc/hosts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostNames {
-    /// Names of its host and zone are kept in it, where the machine has a link.
+pub enum HostsMode {
+    /// The names of its host and zone are added and updated, if the machine has a link.
     Auto,
-    /// It stays as it is.
+    /// It is not changed.
     Off,
 }
 
-/// Kinds of connection.
+/// The kind of connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// An own network namespace, joined to the host by a pair of virtual Ethernet links.
+    /// A network namespace with a veth pair to the host.
     Veth,
-    /// The same, to a bridge of machines that see each other, made by the first of them.
+    /// A network namespace with a veth pair to the bridge of a zone, which the first machine of the zone creates.
     Zone,
-    /// The same, to a bridge of the host.
+    /// A network namespace with a veth pair to a bridge of the host.
     Bridge,
-    /// Further interfaces only, a macvlan first.
+    /// A network namespace without a link; its first interface is a macvlan.
     Macvlan,
-    /// Further interfaces only, an ipvlan first.
+    /// A network namespace without a link; its first interface is an ipvlan.
     Ipvlan,
-    /// Further interfaces only, one of the host's first.
+    /// A network namespace without a link; its first interface is one of the host.
     Interface,
-    /// A network namespace that is there already.
+    /// An existing network namespace.
     Namespace,
-    /// The host's own network namespace.
+    /// The network namespace of the host.
     Host,
-    /// An own network namespace with a loopback interface only.
+    /// A network namespace with a loopback interface only.
     None,
 }
 
 impl Mode {
-    /// The word used in definitions.
+    /// Returns the word for definitions.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Veth => "veth",
@@ -341,17 +340,17 @@ impl Mode {
         }
     }
 
-    /// Whether the machine has a network namespace of its own.
+    /// Returns whether the machine has a network namespace other than that of the host.
     pub fn is_private(self) -> bool {
         self != Self::Host
     }
 
-    /// Whether the machine gets a network namespace of its own, made for it.
+    /// Returns whether a network namespace is created for the machine.
     pub fn makes_namespace(self) -> bool {
         !matches!(self, Self::Host | Self::Namespace)
     }
 
-    /// Whether its link has addresses from us.
+    /// Returns whether Coracle assigns addresses to its link.
     pub fn has_addresses(self) -> bool {
         matches!(self, Self::Veth | Self::Zone)
     }

@@ -1,6 +1,6 @@
-//! Limits of a machine: most are kept by systemd as properties of its unit (systemd.resource-control(5)).
+//! Resource limits of a machine. systemd enforces most of them as properties of its unit (systemd.resource-control(5)).
 
-/// Resource limits; `None` leaves systemd's default.
+/// Resource limits; `None` for the default of systemd.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resources {
     /// `MemoryMax=`, bytes.
@@ -17,10 +17,10 @@ pub struct Resources {
     pub tasks_max: Option<u64>,
     /// `IOWeight=`, 1 to 10000.
     pub io_weight: Option<u64>,
-    /// The most cgroups of the guest (`cgroup.max.descendants`); [`u64::MAX`] for no limit.
+    /// The maximum number of cgroups of the guest (`cgroup.max.descendants`); [`u64::MAX`] for no limit.
     pub cgroups_max: Option<u64>,
-    /// How deep they may be nested (`cgroup.max.depth`); [`u64::MAX`] for no limit.
+    /// Their maximum depth (`cgroup.max.depth`); [`u64::MAX`] for no limit.
     pub cgroup_depth_max: Option<u64>,
-    /// The most terminals of the guest, of a pool that all machines share (devpts, `max=`).
+    /// The maximum number of terminals of the guest (devpts, `max=`), from a pool shared by all machines.
     pub ptys_max: Option<u64>,
 }

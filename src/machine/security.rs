@@ -1,4 +1,4 @@
-//! What the machine may do to the kernel.
+//! Capabilities, system calls, devices and procfs of a machine.
 
 use std::path::PathBuf;
 
@@ -47,28 +47,27 @@ pub const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// The AppArmor profile that is installed with us.
+/// The installed AppArmor profile of machines.
 pub const APPARMOR_PROFILE: &str = "coracle-machine";
-/// The installed AppArmor profile of machines with [`Security::nesting`], in which containers mount a procfs of their
-/// own.
+/// The installed AppArmor profile of machines with [`Security::nesting`], in which containers mount their own procfs.
 pub const APPARMOR_NESTING_PROFILE: &str = "coracle-machine-nesting";
 
-/// Devices that systemd-nspawn(1) gives where the host has them, and that containers inside are given.
+/// Devices that systemd-nspawn(1) and machines with nesting provide if the host has them.
 pub const OPTIONAL_DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
 
-/// System calls that containers inside ask for beyond those of a system: a session keyring for each.
+/// Further system calls that containers inside require: each creates a session keyring.
 pub const NESTING_CALLS: [&str; 1] = ["@keyring"];
 
-/// Whether a machine has one instance of procfs and one of sysfs without masks. Only then the kernel mounts fresh
-/// instances in its user namespace (`mount_too_revealing`), which services with a `/proc` of their own need.
+/// Whether a machine has one instance of procfs and of sysfs without masks. The kernel requires them for new mounts of
+/// these file systems in its user namespace (`mount_too_revealing`), for example by services with a private `/proc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Procfs {
-    /// `Full` for systemd and for containers inside, if the machine has user ids of its own; else `Masked`.
+    /// `Full` for systemd and for nesting if the machine has its own user ids; otherwise `Masked`.
     #[default]
     Auto,
-    /// Fresh instances can be mounted. What is global in them is not writable: it belongs to root of the host.
+    /// New instances can be mounted. Global files in them are not writable, since they belong to root of the host.
     Full,
-    /// The masks are all that the machine sees, and none can be removed.
+    /// All instances in the machine have masks, which cannot be removed.
     Masked,
 }
 
@@ -77,33 +76,32 @@ pub enum Procfs {
 pub struct Security {
     /// Capability names (`CAP_NET_ADMIN`) added to the default set.
     pub capabilities_add: Vec<String>,
-    /// Capability names taken from the default set; wins over added ones.
+    /// Capability names removed from the default set; they take precedence over added ones.
     pub capabilities_drop: Vec<String>,
     /// System calls and `@groups` added to the allow list.
     pub syscalls_allow: Vec<String>,
-    /// System calls and `@groups` taken from the allow list; wins over added ones.
+    /// System calls and `@groups` removed from the allow list; they take precedence over added ones.
     pub syscalls_deny: Vec<String>,
-    /// Devices of the host that it has too, by their paths below `/dev`.
+    /// Devices of the host for the machine, by their paths below `/dev`.
     pub devices: Vec<PathBuf>,
-    /// Devices that it has where the host has them, of [`OPTIONAL_DEVICES`].
+    /// Devices for the machine if the host has them, of [`OPTIONAL_DEVICES`].
     pub optional_devices: Vec<PathBuf>,
-    /// The AppArmor profile its processes have; [`Security::own_profile`] where not given, and where it is
-    /// loaded.
+    /// The AppArmor profile of its processes; `None` for [`Security::own_profile`] if it is loaded.
     pub apparmor_profile: Option<String>,
     /// The SELinux context of its processes.
     pub selinux_context: Option<String>,
-    /// The SELinux context of files in file systems that it gets from us.
+    /// The SELinux context of files in the API file systems.
     pub selinux_apifs_context: Option<String>,
-    /// How much of procfs and sysfs it may mount.
+    /// Whether it can mount procfs and sysfs.
     pub procfs: Procfs,
-    /// Whether containers run inside of it, machines of coracle among them.
+    /// Whether containers can run inside, including machines of coracle.
     pub nesting: bool,
-    /// Whether setuid programs gain nothing (prctl(2), PR_SET_NO_NEW_PRIVS).
+    /// Whether setuid programs gain no privileges (prctl(2), PR_SET_NO_NEW_PRIVS).
     pub no_new_privileges: bool,
 }
 
 impl Security {
-    /// Returns the installed AppArmor profile that is meant for the machine.
+    /// Returns the installed AppArmor profile for the machine.
     pub fn own_profile(&self) -> &'static str {
         if self.nesting { APPARMOR_NESTING_PROFILE } else { APPARMOR_PROFILE }
     }

@@ -1,35 +1,35 @@
-//! Which user ids of the host stand for the machine's.
+//! The user ids of a machine.
 
-/// How many ids a machine's range has.
+/// The number of ids in the range of a machine.
 pub const RANGE_SIZE: u32 = 65536;
 
-/// How many ids a machine has that runs containers: enough for the ranges which podman and coracle take inside, from
-/// 100000 and from 524288 on.
+/// The number of ids of a machine with nesting: it includes the ranges that podman and coracle use inside, from 100000
+/// and from 524288.
 pub const NESTING_RANGE_SIZE: u32 = 16 * RANGE_SIZE;
 
 /// The user namespace of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Users {
-    /// A range of its own, picked once by name, recorded, and shared with no other machine.
+    /// An exclusive range, picked once for the name and recorded.
     Pick,
     /// A range given by its first id.
     Fixed {
         /// The first host id of the range.
         base: u32,
-        /// How many ids it has.
+        /// The number of ids.
         count: u32,
     },
-    /// The ids of the host as they are, in a namespace of their own.
+    /// The ids of the host, in a user namespace.
     Identity,
-    /// No user namespace: root inside is root of the host.
+    /// The ids of the host without a user namespace: root inside is root of the host.
     Host,
 }
 
-/// How files of the root get to the machine's range.
+/// The mapping of file owners in the root to ids of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
-    /// By an idmapped mount; nothing on disk changes.
+    /// An idmapped mount; files do not change.
     Map,
-    /// They are taken as they are.
+    /// No mapping.
     Off,
 }

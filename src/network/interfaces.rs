@@ -8,7 +8,7 @@ use super::veth::{
 };
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
-use crate::machine::network::{FurtherKind, Mode, Network};
+use crate::machine::network::{InterfaceKind, Mode, Network};
 use crate::network::firewall::Extra;
 use rtnetlink::packet_route::link::{
     InfoData, InfoVeth, IpVlanMode, LinkAttribute, LinkMessage, MacVlanMode,
@@ -22,7 +22,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wire {
     /// What it is.
-    kind: FurtherKind,
+    kind: InterfaceKind,
     /// Its name on the host, or that of the interface it is on.
     host: String,
     /// The unabridged one.
@@ -59,18 +59,18 @@ impl Wire {
         let mut wires = Vec::new();
         if let (Mode::Bridge, Some(bridge)) = (network.mode, &network.bridge) {
             let (host, altname) = host_interface_name("vb-", machine);
-            let port = wire(FurtherKind::Veth, &host, GUEST_INTERFACE.to_owned());
+            let port = wire(InterfaceKind::Veth, &host, GUEST_INTERFACE.to_owned());
             // As on a link of its own: who gives it an address knows it by this.
             let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
             wires.push(Self { altname, guest_mac, bridge: Some(bridge.to_string()), ..port });
         }
-        wires.extend(network.further.iter().map(|further| {
+        wires.extend(network.interfaces.iter().map(|further| {
             let host = further.names.host.as_str();
             let inside = further.names.inside.as_ref().map(ToString::to_string);
             let inside = inside.unwrap_or_else(|| match further.kind {
-                FurtherKind::Macvlan => format!("mv-{host}"),
-                FurtherKind::Ipvlan => format!("iv-{host}"),
-                FurtherKind::Veth | FurtherKind::Moved => host.to_owned(),
+                InterfaceKind::Macvlan => format!("mv-{host}"),
+                InterfaceKind::Ipvlan => format!("iv-{host}"),
+                InterfaceKind::Veth | InterfaceKind::Moved => host.to_owned(),
             });
             wire(further.kind, host, inside)
         }));
@@ -79,7 +79,7 @@ impl Wire {
 
     /// The host's end, where it has one.
     pub fn host_end(&self) -> Option<&str> {
-        (self.kind == FurtherKind::Veth).then_some(self.host.as_str())
+        (self.kind == InterfaceKind::Veth).then_some(self.host.as_str())
     }
 
     /// Its host's end for the firewall, where that is to judge its packets.
@@ -98,7 +98,7 @@ impl Wire {
 
     /// Whether it is the host's, or on one of the host's: then the host gets it back, or rid of it.
     pub fn is_lent(&self) -> bool {
-        self.kind != FurtherKind::Veth
+        self.kind != InterfaceKind::Veth
     }
 }
 
@@ -106,11 +106,11 @@ impl Wire {
 impl std::fmt::Display for Wire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = match self.kind {
-            FurtherKind::Veth if self.bridge.is_some() => "bridge",
-            FurtherKind::Veth => "veth",
-            FurtherKind::Macvlan => "macvlan",
-            FurtherKind::Ipvlan => "ipvlan",
-            FurtherKind::Moved => "interface",
+            InterfaceKind::Veth if self.bridge.is_some() => "bridge",
+            InterfaceKind::Veth => "veth",
+            InterfaceKind::Macvlan => "macvlan",
+            InterfaceKind::Ipvlan => "ipvlan",
+            InterfaceKind::Moved => "interface",
         };
         let host = self.bridge.as_ref().unwrap_or(&self.host);
         write!(f, "{word}:{host}:{}", self.inside)
@@ -130,14 +130,14 @@ pub async fn check(wires: &[Wire]) -> Result<()> {
             bridge::find(&handle, bridge).await?;
         }
         match (wire.kind, there) {
-            (FurtherKind::Veth, Some(link)) if !is_ours(wire, &link) => {
+            (InterfaceKind::Veth, Some(link)) if !is_ours(wire, &link) => {
                 return Err(Error::new(format!("interface '{name}' exists, and is not the machine's"))
                     .with_hint(format!("call it otherwise, or remove it with 'ip link delete {name}'")));
             }
-            (FurtherKind::Moved, Some(link)) if link.header.index == LOOPBACK => {
+            (InterfaceKind::Moved, Some(link)) if link.header.index == LOOPBACK => {
                 return Err(Error::new("the host's loopback interface stays with the host"));
             }
-            (FurtherKind::Veth, _) | (_, Some(_)) => {}
+            (InterfaceKind::Veth, _) | (_, Some(_)) => {}
             (_, None) => {
                 return Err(Error::new(format!("the host has no interface '{name}'"))
                     .with_hint("'ip link' lists those it has"));
@@ -156,12 +156,12 @@ pub async fn connect_wire(wire: &mut Wire, guest_netns: BorrowedFd<'_>) -> Resul
     let guest = connect_in(guest_netns)?;
     set(&guest, LinkUnspec::new_with_index(LOOPBACK).up().build(), "bring up 'lo' in the machine").await?;
     let ifindex = match wire.kind {
-        FurtherKind::Veth => Some(pair(&host, wire, guest_netns).await?),
-        FurtherKind::Macvlan | FurtherKind::Ipvlan => {
+        InterfaceKind::Veth => Some(pair(&host, wire, guest_netns).await?),
+        InterfaceKind::Macvlan | InterfaceKind::Ipvlan => {
             lay(&host, wire, guest_netns).await?;
             None
         }
-        FurtherKind::Moved => {
+        InterfaceKind::Moved => {
             let link = required(&host, &wire.host).await?;
             let message = LinkUnspec::new_with_index(link)
                 .name(&wire.inside)
@@ -229,7 +229,7 @@ async fn pair(host: &Handle, wire: &Wire, guest_netns: BorrowedFd<'_>) -> Result
 async fn lay(host: &Handle, wire: &Wire, guest_netns: BorrowedFd<'_>) -> Result<()> {
     let below = required(host, &wire.host).await?;
     let (word, message) = match wire.kind {
-        FurtherKind::Ipvlan => {
+        InterfaceKind::Ipvlan => {
             let link = LinkIpVlan::new(&wire.inside, below, IpVlanMode::L2);
             ("ipvlan", link.setns_by_fd(guest_netns.as_raw_fd()).build())
         }
@@ -256,7 +256,7 @@ async fn lay(host: &Handle, wire: &Wire, guest_netns: BorrowedFd<'_>) -> Result<
 /// Where the kernel refuses.
 pub async fn remove_wires(wires: &[Wire]) -> Result<()> {
     let handle = connect()?;
-    for wire in wires.iter().filter(|wire| wire.kind == FurtherKind::Veth) {
+    for wire in wires.iter().filter(|wire| wire.kind == InterfaceKind::Veth) {
         remove_ours(&handle, wire).await?;
     }
     Ok(())
@@ -269,7 +269,9 @@ pub async fn remove_wires(wires: &[Wire]) -> Result<()> {
 /// The first that does not go.
 pub async fn lift(wires: &[Wire], netns: BorrowedFd<'_>) -> Result<()> {
     let guest = connect_in(netns)?;
-    for wire in wires.iter().filter(|wire| matches!(wire.kind, FurtherKind::Macvlan | FurtherKind::Ipvlan)) {
+    for wire in
+        wires.iter().filter(|wire| matches!(wire.kind, InterfaceKind::Macvlan | InterfaceKind::Ipvlan))
+    {
         let index = match wire.index {
             Some(index) => index,
             // Killed before that was written down.
@@ -315,7 +317,7 @@ pub async fn bring_back(wires: &[Wire], netns: BorrowedFd<'_>) -> Result<()> {
         .context(|| "cannot open our own network namespace".to_owned())?;
     let guest = connect_in(netns)?;
     let mut result = Ok(());
-    for wire in wires.iter().filter(|wire| wire.kind == FurtherKind::Moved) {
+    for wire in wires.iter().filter(|wire| wire.kind == InterfaceKind::Moved) {
         let link = match wire.index {
             Some(index) => link_by_index(&guest, index).await?,
             // Killed before that was written down: no guest has called it otherwise yet.

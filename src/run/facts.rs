@@ -10,7 +10,7 @@ use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::init::Init;
 use crate::machine::mounts::MountKind;
-use crate::machine::network::{HostNames, Mode, ResolvConf, ResolvWay, Zone, on_demand_unit};
+use crate::machine::network::{HostsMode, Mode, ResolvConf, ResolvMethod, Zone, on_demand_unit};
 use crate::machine::users::{Ownership, RANGE_SIZE, Users};
 use crate::network::addresses;
 use crate::network::addresses::zone;
@@ -170,9 +170,9 @@ fn resolv_conf(paths: &Paths, machine: &Machine, ours: Option<resolv_conf::Resol
         }
     };
     Some(match way {
-        ResolvWay::Copy => Resolver::Copied(text),
-        ResolvWay::Replace => Resolver::Replaced(text),
-        ResolvWay::Bind => Resolver::Bound(file),
+        ResolvMethod::Copy => Resolver::Copied(text),
+        ResolvMethod::Replace => Resolver::Replaced(text),
+        ResolvMethod::Bind => Resolver::Bound(file),
     })
 }
 
@@ -315,7 +315,7 @@ fn present(
 
 /// Where the guest's names go: to the tree's own file, or over it where nobody can write.
 fn names(paths: &Paths, machine: &Machine, tree: &Tree) -> Option<Names> {
-    if machine.network.hosts == HostNames::Off {
+    if machine.network.hosts == HostsMode::Off {
         return None;
     }
     let hosts = Hosts::of_tree(&machine.root.directory);

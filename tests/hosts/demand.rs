@@ -122,8 +122,8 @@ fn a_machine_that_cannot_start_ends_the_connection() {
     host.define("n", "[network]\non-demand = [\"8090:80/udp\"]\n");
     let refused = host.exec(&["coracle", "check"]);
     assert!(
-        refused.stderr.contains("datagrams start no machine")
-            || refused.stdout.contains("datagrams start no machine"),
+        refused.stderr.contains("UDP ports cannot start a machine")
+            || refused.stdout.contains("UDP ports cannot start a machine"),
         "{refused}"
     );
     host.stop();

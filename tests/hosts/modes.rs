@@ -179,7 +179,7 @@ fn what_cannot_be_is_said_before_anything_is_made() {
     let before = Snapshot::take(&host);
     for (network, why) in [
         ("macvlan = [\"eth7\"]", "the host has no interface 'eth7'"),
-        ("interface = [\"lo\"]", "two interfaces of the machine are called 'lo'"),
+        ("interface = [\"lo\"]", "two interfaces of the machine have the name 'lo'"),
         ("interface = [\"lo:x\"]", "the host's loopback interface stays with the host"),
         ("veth-extra = [\"up0:x\"]", "interface 'up0' exists, and is not the machine's"),
         // The kernel of the machine that tests run on has none.

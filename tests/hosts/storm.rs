@@ -2,7 +2,7 @@
 //! costs the firewall what the first did.
 
 use crate::support::{Host, LONG, Snapshot};
-use coracle::machine::egress::Range;
+use coracle::machine::egress::Prefix;
 use coracle::machine::name::Name;
 use coracle::machine::network::Zone;
 use coracle::network::addresses::plan;
@@ -223,7 +223,7 @@ fn members(zone: Option<&Zone>) -> Vec<Member> {
             Some(zone) => zone::plan(&name, zone, &[7; 16], &[], &present).expect("a plan"),
         };
         present.members.push(plan.ipv4.guest);
-        let range = Range::new("192.0.2.0".parse().expect("one"), 24);
+        let range = Prefix::new("192.0.2.0".parse().expect("one"), 24);
         let bounds = TrafficPolicy {
             egress: range.map(|range| vec![range]),
             rate_in: Some(1 << 30),

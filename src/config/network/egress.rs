@@ -2,7 +2,7 @@
 
 use crate::config::values::{INFINITY, RawValue, Value, quoted, word_of};
 use crate::error::{Error, Result, nearest};
-use crate::machine::egress::{Destination, Range};
+use crate::machine::egress::{Destination, Prefix};
 use std::net::IpAddr;
 
 const WORDS: &[(&str, Destination)] =
@@ -34,7 +34,7 @@ impl Value for Destination {
             Some(length) => length.parse().ok().filter(|_| plain(length)).ok_or_else(invalid)?,
             None => whole,
         };
-        let range = Range::new(address, length).ok_or_else(|| {
+        let range = Prefix::new(address, length).ok_or_else(|| {
             Error::new(format!("{} is not an address or network", quoted(text)))
                 .with_hint(format!("write a prefix length of at most {whole}"))
         })?;

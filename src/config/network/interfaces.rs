@@ -2,7 +2,7 @@
 
 use crate::config::values::{RawValue, Value, quoted};
 use crate::error::Result;
-use crate::machine::network::{InterfaceName, Names, Zone};
+use crate::machine::network::{InterfaceName, InterfaceNames, Zone};
 
 impl Value for Zone {
     fn read(raw: &RawValue) -> Result<Self> {
@@ -26,7 +26,7 @@ impl Value for InterfaceName {
     }
 }
 
-impl Value for Names {
+impl Value for InterfaceNames {
     /// Parses `HOST[:INSIDE]`.
     fn read(raw: &RawValue) -> Result<Self> {
         let RawValue::Text(text) = raw else {
@@ -55,7 +55,7 @@ mod tests {
         for bad in ["", "a b", "a/b", "a:b", ".", "..", "12", "all", "sixteen-char-abc", "\u{7f}", "%d"] {
             assert!(InterfaceName::new(bad).is_err(), "{bad:?}");
         }
-        let read = |text| Names::read(&RawValue::Text(text)).map(|names| names.show());
+        let read = |text| InterfaceNames::read(&RawValue::Text(text)).map(|names| names.show());
         assert_eq!(read("eth1:lan0").unwrap(), "\"eth1:lan0\"");
         assert_eq!(read("eth1").unwrap(), "\"eth1\"");
         assert!(read("eth1:").is_err() && read(":x").is_err() && read("a:b:c").is_err());

@@ -2,7 +2,7 @@
 //! supervisor and by `member`; it does not change the kernel.
 
 use crate::machine::egress;
-use crate::machine::egress::{Destination, Range};
+use crate::machine::egress::{Destination, Prefix};
 use crate::machine::network::Network;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ const CONNECTIONS_FRACTION: u32 = 8;
 #[serde(default, rename_all = "kebab-case")]
 pub struct TrafficPolicy {
     /// The destinations to which the machine opens connections. `None` if it has no restriction.
-    pub egress: Option<Vec<Range>>,
+    pub egress: Option<Vec<Prefix>>,
     /// The reach of a restricted machine within its zone.
     pub zone_reach: ZoneReach,
     /// The rate of traffic to the machine, bits per second. `None` if it has no limit.
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_merged_policy_has_the_content_of_both() {
-        let range = |text: &str| Range::new(text.parse().unwrap(), 32).unwrap();
+        let range = |text: &str| Prefix::new(text.parse().unwrap(), 32).unwrap();
         let one = TrafficPolicy { egress: Some(vec![range("192.0.2.2")]), ..TrafficPolicy::default() };
         let other = TrafficPolicy {
             egress: Some(vec![range("192.0.2.1"), range("192.0.2.2")]),

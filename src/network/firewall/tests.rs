@@ -4,7 +4,7 @@
 
 use super::policy::ZoneReach;
 use super::*;
-use crate::machine::egress::Range;
+use crate::machine::egress::Prefix;
 use crate::machine::name::Name;
 use crate::machine::network::{Port, Protocol, Zone};
 use crate::network::addresses::{self, zone};
@@ -63,7 +63,7 @@ fn published() -> Member {
 }
 
 fn policy() -> TrafficPolicy {
-    let range = |text: &str, length| Range::new(text.parse().unwrap(), length).unwrap();
+    let range = |text: &str, length| Prefix::new(text.parse().unwrap(), length).unwrap();
     TrafficPolicy {
         egress: Some(vec![range("192.0.2.0", 24), range("2001:db8::", 32)]),
         zone_reach: ZoneReach::All,

@@ -120,13 +120,13 @@ fn the_ids_of_the_host_are_reported_and_never_nest() {
     for verb in [&["check", "/etc/coracle/machines.d/ids.toml"][..], &["start", "ids"]] {
         let out = host.exec(&[&["coracle"], verb].concat());
         let all = format!("{}{}", out.stdout, out.stderr);
-        assert!(out.status != 0 && all.contains("nesting needs user ids of its own"), "{out}");
+        assert!(out.status != 0 && all.contains("security.nesting requires separate user ids"), "{out}");
         assert!(all.contains("users.private = \"pick\""), "{out}");
     }
     host.exec(&["systemctl", "reset-failed", "coracle@ids"]);
     host.define("ids", "[users]\nprivate = \"identity\"\n");
     let out = host.exec(&["coracle", "set", "ids", "security.nesting=true"]);
-    assert!(out.status != 0 && out.stderr.contains("nesting needs user ids of its own"), "{out}");
+    assert!(out.status != 0 && out.stderr.contains("security.nesting requires separate user ids"), "{out}");
     host.coracle(&["start", "ids"]);
     for words in [&["list", "--no-legend"][..], &["inspect", "ids"], &["show", "ids", "-p", "unconfined"]] {
         assert!(host.coracle(words).contains("users"), "{words:?}");
@@ -195,7 +195,7 @@ fn a_full_procfs_is_mounted_inside_and_nothing_global_in_it_is_writable() {
     for definition in ["[users]\nprivate = \"no\"\n", "[users]\nprivate = \"identity\"\n"] {
         host.define("full", &format!("{definition}[security]\nprocfs = \"full\"\n"));
         let out = host.exec(&["coracle", "check", "/etc/coracle/machines.d/full.toml"]);
-        assert!(out.status != 0 && out.stdout.contains("needs user ids of its own"), "{out}");
+        assert!(out.status != 0 && out.stdout.contains("requires separate user ids"), "{out}");
     }
     host.sh_ok("rm /etc/coracle/machines.d/full.toml");
 }

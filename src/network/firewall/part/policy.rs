@@ -1,6 +1,6 @@
 //! The elements and limit objects of a machine's traffic policy. Called by `part`.
 
-use crate::machine::egress::Range;
+use crate::machine::egress::Prefix;
 use crate::network::addresses::{IPV6_LENGTH, zone};
 use crate::network::firewall::bridge;
 use crate::network::firewall::inet::sets;
@@ -68,13 +68,13 @@ fn allowed_ranges(member: &Member) -> Vec<(IpAddr, IpAddr)> {
     let mut ranges: Vec<_> = defined.map(|range| (range.first(), range.last())).collect();
     if member.zone().is_some() && policy.egress.is_some() && policy.zone_reach == ZoneReach::All {
         let (ipv4, ipv6) = member.addresses();
-        let own = [Range::new(ipv4.into(), zone::LENGTH), Range::new(ipv6.into(), IPV6_LENGTH)];
+        let own = [Prefix::new(ipv4.into(), zone::LENGTH), Prefix::new(ipv6.into(), IPV6_LENGTH)];
         let own = own.into_iter().flatten();
         ranges.extend(own.map(|own| (zone::first_machine(own.first()), own.last())));
         // The host receives multicast and broadcast packets of a zone too.
         let groups =
             [(Ipv4Addr::new(224, 0, 0, 0).into(), 4), (Ipv4Addr::BROADCAST.into(), 32), (MULTICAST6, 8)];
-        let groups = groups.into_iter().filter_map(|(address, length)| Range::new(address, length));
+        let groups = groups.into_iter().filter_map(|(address, length)| Prefix::new(address, length));
         ranges.extend(groups.map(|range| (range.first(), range.last())));
     }
     without_overlaps(ranges)
