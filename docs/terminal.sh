@@ -59,7 +59,7 @@ state=$(mktemp -d /var/tmp/coracle-terminal.XXXXXX)
 mkdir "$state/vm"
 "$tests/vm/vm.py" run "$state/vm" "$images" </dev/null >"$state/log" 2>&1 &
 qemu=$!
-"$tests/vm/vm.py" ready "$state/vm" -t 180 || die "the virtual machine did not start: $(cat "$state/log")"
+"$tests/vm/vm.py" ready "$state/vm" -t 180 >/dev/null || die "the virtual machine did not start: $(cat "$state/log")"
 make --no-print-directory -s -C "$here/.." install BINARY="$binary" DESTDIR="$state/staging" >/dev/null
 tar -C "$state/staging" --owner=0 --group=0 -cf - usr etc | into sh -euc 'tar -xmf - -C /; systemctl daemon-reload'
 inside sh -euc 'hostname host; mv /var/lib/machines/trixie /var/lib/machines/web; mkdir -p /srv/www /etc/coracle/machines.d'
