@@ -1,9 +1,8 @@
-//! Definitions in, text out. Each directory of tests/config/ is a case: `tree/` is the root of a
-//! host, `command` the arguments of the program (`check` where there is no such file), and
-//! `expected.txt` all that it prints and its exit status. To add a case, add a directory and run
-//! the test once with BLESS=1; then read what it wrote.
+//! Definitions and the output of the program. Each directory of tests/config/ is a case: `tree/` is the root of a host,
+//! `command` the arguments of the program (by default `check`), and `expected.txt` its output and exit status. To add a
+//! case, create a directory, run the test once with BLESS=1 and read the created file.
 
-// Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
+// clippy.toml allows unwrap in #[test] functions only, and helpers are outside of them.
 #![allow(clippy::unwrap_used)]
 
 use coracle::config::layer::{Layer, Origin, definition_settings, settings};
@@ -18,12 +17,13 @@ use coracle::paths::Paths;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn home() -> PathBuf {
+fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What the program prints for `arguments` on the host below `tree`, its root left out.
-fn printed(tree: &Path, arguments: &[&str]) -> String {
+/// Returns the output and exit status of the program with `arguments` on the host below `tree`, without that prefix in
+/// paths.
+fn output_of(tree: &Path, arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_coracle"))
         .arg("--root")
         .arg(tree)
@@ -37,51 +37,53 @@ fn printed(tree: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn every_case_prints_what_is_expected() {
-    let mut wrong = Vec::new();
-    let mut cases: Vec<PathBuf> =
-        std::fs::read_dir(home().join("tests/config")).unwrap().map(|entry| entry.unwrap().path()).collect();
+fn cases_print_the_expected_output() {
+    let mut failures = Vec::new();
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(repository().join("tests/config"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     cases.sort();
     assert!(cases.len() > 5);
     for case in cases {
         let command = std::fs::read_to_string(case.join("command")).unwrap_or_else(|_| "check".into());
         let arguments: Vec<&str> = command.split_whitespace().collect();
-        let found = printed(&case.join("tree"), &arguments);
+        let found = output_of(&case.join("tree"), &arguments);
         let file = case.join("expected.txt");
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&file, &found).unwrap();
         }
         let expected = std::fs::read_to_string(&file).unwrap_or_default();
         if found != expected {
-            wrong.push(format!("{}\nexpected:\n{expected}\nfound:\n{found}", case.display()));
+            failures.push(format!("{}\nexpected:\n{expected}\nfound:\n{found}", case.display()));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
-fn every_example_loads_and_every_setting_has_one() {
-    let mut told = String::new();
-    for entry in std::fs::read_dir(home().join("machines.d")).unwrap() {
+fn examples_are_valid_and_cover_all_settings() {
+    let mut keys = Vec::new();
+    for entry in std::fs::read_dir(repository().join("machines.d")).unwrap() {
         let file = entry.unwrap().path();
         let file = file.to_str().unwrap();
         assert_eq!(
-            printed(Path::new("/"), &["check", file]),
+            output_of(Path::new("/"), &["check", file]),
             "checked 1 file: no errors, 0 warnings\nexit 0\n"
         );
         let (layer, _) = coracle::config::files::read(Path::new(file));
         for setting in settings().filter(|setting| !layer.lines(setting).is_empty()) {
-            told.push_str(&format!("{}\n", setting.key));
+            keys.push(setting.key);
         }
     }
     for setting in definition_settings() {
-        assert!(told.lines().any(|key| key == setting.key), "no example has '{}'", setting.key);
+        assert!(keys.contains(&setting.key), "no example has '{}'", setting.key);
     }
 }
 
 #[test]
-fn the_manual_names_every_setting_and_option() {
-    let pages = home().join("man");
+fn the_manual_describes_all_settings_and_options() {
+    let pages = repository().join("man");
     let definition = std::fs::read_to_string(pages.join("coracle.toml.5")).unwrap().replace('\\', "");
     for setting in definition_settings() {
         let key = setting.key.rsplit('.').next().unwrap();
@@ -98,11 +100,11 @@ fn the_manual_names_every_setting_and_option() {
     }
     assert!(
         std::fs::read_to_string(&page).unwrap() == renewed,
-        "man/coracle.1 is old: run this with BLESS=1"
+        "man/coracle.1 is outdated: run this test with BLESS=1"
     );
 }
 
-/// A host with these files.
+/// Creates a host with these files.
 fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Paths) {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {
@@ -115,7 +117,7 @@ fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Paths) {
 }
 
 #[test]
-fn a_tree_alone_is_a_machine_with_all_defaults() {
+fn a_tree_without_a_definition_is_a_machine_with_all_defaults() {
     let (_root, paths) = host(&[("var/lib/machines/web/etc/os-release", "")]);
     let name = Name::new("web").unwrap();
     let machine = machine(&paths, &name).unwrap().machine;
@@ -145,7 +147,7 @@ fn run_has_the_defaults_of_nspawn() {
 }
 
 #[test]
-fn run_with_a_defined_name_lies_over_the_definition() {
+fn options_of_run_override_the_definition() {
     let (_root, paths) = host(&[(
         "etc/coracle/machines.d/web.toml",
         "[root]\nread-only = true\n[users]\nprivate = false\n[[mount]]\nsource = '/srv/b'\n[[mount]]\nsource = '/srv'\n",
@@ -165,13 +167,13 @@ fn run_with_a_defined_name_lies_over_the_definition() {
 }
 
 #[test]
-fn what_config_prints_is_a_definition_that_means_the_same() {
-    for entry in std::fs::read_dir(home().join("machines.d")).unwrap() {
+fn the_output_of_config_is_an_equivalent_definition() {
+    for entry in std::fs::read_dir(repository().join("machines.d")).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let (root, _paths) = host(&[("etc/coracle/machines.d/web.toml", &text)]);
-        let shown = printed(root.path(), &["config", "web"]);
+        let shown = output_of(root.path(), &["config", "web"]);
         let shown = shown.strip_suffix("exit 0\n").unwrap();
         let (root, _paths) = host(&[("etc/coracle/machines.d/web.toml", shown)]);
-        assert_eq!(printed(root.path(), &["config", "web"]), format!("{shown}exit 0\n"));
+        assert_eq!(output_of(root.path(), &["config", "web"]), format!("{shown}exit 0\n"));
     }
 }
