@@ -83,7 +83,7 @@ install: $(INSTALL_NEEDS)
 	done
 	for other in $(NEIGHBOURS); do
 		install -d "$(libdir)/system/$$other.service.wants"
-		ln -sfn "../coracle-refit@.service" "$(libdir)/system/$$other.service.wants/coracle-refit@$$other.service"
+		ln -sfn "../coracle-network-reload@.service" "$(libdir)/system/$$other.service.wants/coracle-network-reload@$$other.service"
 	done
 	# apparmor.service loads the profiles at the next boot; a host with active AppArmor loads them now.
 	for file in abstractions/coracle-machine coracle-machine coracle-machine-nesting; do

@@ -1,57 +1,41 @@
-//! The command line: every verb and option, from which help, completions and the options in the
-//! manual come as well. Called by `main`; it runs no machine.
+//! The command line: parses arguments, runs a verb, prints its result. Help, completions and the options in
+//! coracle(1) are generated from it. Called by `main`.
 
-pub mod change;
-pub mod check;
-pub mod completions;
-pub mod config;
-pub mod insight;
-pub mod layer;
-pub mod list;
-pub mod machines;
+mod arguments;
 pub mod manual;
-pub mod network;
 pub mod output;
-pub mod run;
-pub mod top;
-pub mod verbs;
+pub mod verb;
 
-pub use insight::{Doctor, Inspect, Stats, Top};
-pub use network::Network;
-pub use run::Run;
-pub use verbs::{
-    Apply, Bind, Check, Completions, Config, Copy, Exec, Kill, List, Logs, Names, One, Set, Shell, Show,
-    Start, Status, Switch, Unbind, Whom,
-};
+pub use verb::{Failures, Outcome, Verb};
 
 use crate::error::{Error, Result};
-use crate::machine::name::Name;
 use clap::error::ErrorKind;
-use clap::{Args, Command, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Command, FromArgMatches, Parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use verb::{Exec, Launch, Run};
 
 /// Boots whole root file systems as machines
 ///
-/// A machine is a plain systemd unit, registered with systemd-machined, with its cgroup, a private
-/// network, and its logs in the host's journal. See coracle(1) and coracle.toml(5).
+/// A machine is a systemd unit registered with systemd-machined, with its own cgroup, a private network, and its
+/// logs in the journal of the host. See coracle(1) and coracle.toml(5).
 #[derive(Debug, Parser)]
 #[command(name = "coracle", version, disable_help_subcommand = true)]
 #[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 pub struct Cli {
-    /// What every verb takes
+    /// The options of all verbs
     #[command(flatten)]
     pub common: Common,
 
-    /// What to do
+    /// The verb
     #[command(subcommand)]
     pub verb: Verb,
 }
 
-/// What every verb takes.
+/// The options of all verbs.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Look for every file below this directory instead of '/'
+    /// Use files below this directory instead of '/'
     #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
     pub root: PathBuf,
 
@@ -60,141 +44,10 @@ pub struct Common {
     pub debug: bool,
 }
 
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub enum Verb {
-    /// Run a command or a whole system in the foreground
-    ///
-    /// The options are those of systemd-nspawn(1), with the same names and meaning.
-    Run(Box<Run>),
-    /// Start machines as units
-    Start(Start),
-    /// Stop machines in their own orderly way
-    Stop(Names),
-    /// Stop machines and start them again
-    Restart(Start),
-    /// Start machines at every boot of the host
-    Enable(Switch),
-    /// Start machines at boot no longer
-    Disable(Switch),
-    /// Ask the systems inside to power off
-    Poweroff(Names),
-    /// Ask the systems inside to reboot
-    Reboot(Names),
-    /// End machines at once, without asking them
-    Terminate(Names),
-    /// Send a signal to the processes of machines
-    Kill(Kill),
-    /// Stop all processes of machines where they are
-    Freeze(Names),
-    /// Let machines that were frozen go on
-    Thaw(Names),
-    /// List the machines that run
-    List(List),
-    /// Show how machines are, for people
-    Status(Status),
-    /// Show everything known of machines, for programs
-    Show(Show),
-    /// Show console and journal of a machine, also of one that is dead
-    Logs(Logs),
-    /// Show what is wrong with this host, or with machines, and the hint
-    ///
-    /// The exit status is 1 where something is wrong.
-    Doctor(Doctor),
-    /// Show what machines use: processor, memory, io, network, tasks, pressure
-    Stats(Stats),
-    /// Show zones and their machines, addresses, ports, and what the firewall has dropped
-    Network(Network),
-    /// Watch what machines use, on a terminal
-    Top(Top),
-    /// Show how a machine is isolated: namespaces, mounts, capabilities, limits
-    Inspect(Inspect),
-    /// Run a command in a machine that runs
-    ///
-    /// It needs no bus and no init that answers in the machine. The exit status is the command's own.
-    Exec(Exec),
-    /// Open a login shell in a machine that runs
-    Shell(Shell),
-    /// Copy files from the host into a machine that runs
-    ///
-    /// SRC '-' is a tar archive on standard input, put into the directory DST. Owners keep their
-    /// numbers as the machine counts. What DST is named appears only when all of it is there.
-    CopyTo(Copy),
-    /// Copy files of a machine that runs to the host
-    ///
-    /// DST '-' is a tar archive on standard output. Owners keep their numbers as the machine counts;
-    /// set-user-ID bits and file capabilities do not come along.
-    CopyFrom(Copy),
-    /// Mount a part of the host's tree in a machine that runs, or list what is
-    ///
-    /// The mount is there until it is taken off or the machine ends or reboots; what is to be there
-    /// always belongs in the definition.
-    Bind(Bind),
-    /// Take off what was bound
-    Unbind(Unbind),
-    /// See the console of a machine that runs, and type there
-    ///
-    /// '^]' three times within a second detaches. The last 64 KiB of the console come first.
-    Attach(One),
-    /// Get a login prompt of a machine that runs
-    Login(One),
-    /// Change settings of a machine, also while it runs
-    ///
-    /// The change is kept in a drop-in of the definition. Limits, ports, bounds of the network and bind
-    /// mounts (mount=SOURCE:TARGET:ro) hold at once; of other settings it is said that they need a restart.
-    Set(Set),
-    /// Make a machine that runs what its definition says
-    ///
-    /// Limits, ports, bounds of the network and further bind mounts are changed while it runs; of the
-    /// rest it is said that it needs a restart.
-    Apply(Apply),
-    /// Check definitions, and show every problem with its place
-    Check(Check),
-    /// Show the settings of a machine and where each comes from
-    Config(Config),
-    /// Print the completions for a shell
-    Completions(Completions),
-    /// Print the names of machines, for completions
-    #[command(hide = true)]
-    Names,
-    /// Set a machine up: what its unit runs
-    #[command(hide = true)]
-    Launch(Launch),
-    /// Answer the connections that start a machine: what systemd runs at the first
-    #[command(hide = true)]
-    Answer(Launch),
-    /// Undo what a machine left behind
-    #[command(hide = true)]
-    Cleanup(Launch),
-    /// Put the machines into the host's firewall again, after somebody has made that anew
-    #[command(hide = true)]
-    Refit,
-    /// Give machines the host's name servers again, after those have changed
-    #[command(hide = true)]
-    Resolve(Resolve),
-}
-
-/// `resolve`.
-#[derive(Debug, Args)]
-pub struct Resolve {
-    /// The machine; all that run where none is named
-    #[arg(value_name = "NAME", value_parser = Name::new)]
-    pub name: Option<Name>,
-}
-
-/// One machine, for the verbs of its unit.
-#[derive(Debug, Args)]
-pub struct Launch {
-    /// The machine
-    #[arg(value_name = "NAME", value_parser = Name::new)]
-    pub name: Name,
-}
-
-/// Reads the command line, `arguments[0]` being the program. Nothing where help or the version was
-/// asked for, which is then printed.
+/// Parses the command line; `arguments[0]` is the program. `None` if help or the version was requested and printed.
 ///
 /// # Errors
-/// Wrong usage, as an error of kind [`crate::error::Kind::Usage`].
+/// A usage error, of kind [`crate::error::Kind::Usage`].
 pub fn parse(arguments: &[OsString]) -> Result<Option<Cli>> {
     if let Some(cli) = quick(arguments) {
         return Ok(Some(cli));
@@ -209,8 +62,8 @@ pub fn parse(arguments: &[OsString]) -> Result<Option<Cli>> {
     }
 }
 
-/// The verbs that people wait for, read by their own part of the definition: all of it takes longer to build than
-/// the rest of a start takes in this process. Nothing where the line is not of these or not as it should be.
+/// Parses the verbs that users wait for with a part of the definition: building the whole definition takes longer
+/// than the rest of a start in this process. `None` for all other verbs and for usage errors.
 fn quick(arguments: &[OsString]) -> Option<Cli> {
     let verb = match arguments.get(1)?.to_str()? {
         "run" => Run::augment_args(Command::new("run")),
@@ -229,22 +82,22 @@ fn quick(arguments: &[OsString]) -> Option<Cli> {
     Some(Cli { common: Common::from_arg_matches(&matches).ok()?, verb })
 }
 
-/// clap's error in our form: its first paragraph is what is wrong, its tip the hint.
+/// Converts an error of clap: its first paragraph is the message, its tip the hint.
 fn usage(error: &clap::Error) -> Error {
     let text = error.render().to_string();
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Error::usage("no verb is given").with_hint("'coracle --help' lists the verbs");
+        return Error::usage("a verb is required").with_hint("list the verbs with 'coracle --help'");
     }
-    let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
-    let (what, rest) = (what.replace("subcommand", "verb"), rest.replace("subcommand", "verb"));
-    let what: Vec<&str> = what.trim_start_matches("error: ").lines().map(str::trim).collect();
+    let (message, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let (message, rest) = (message.replace("subcommand", "verb"), rest.replace("subcommand", "verb"));
+    let message: Vec<&str> = message.trim_start_matches("error: ").lines().map(str::trim).collect();
     let tip = rest.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
-    let error = Error::usage(what.join(" "));
+    let error = Error::usage(message.join(" "));
     match (tip, usage) {
         (Some(tip), _) => error.with_hint(tip),
         (None, Some(usage)) => error.with_hint(format!("usage: {usage}")),
-        (None, None) => error.with_hint("'--help' after the verb shows its options"),
+        (None, None) => error.with_hint("show the options of a verb with 'coracle VERB --help'"),
     }
 }
 
@@ -262,14 +115,22 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_valid() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_a_help_text() {
+        for verb in Cli::command().get_subcommands() {
+            let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(about.len() > 10 && !about.ends_with('.'), "{}: {about}", verb.get_name());
+        }
     }
 
     #[test]
     fn the_command_ends_the_options() {
         let Verb::Run(run) = parsed("coracle run -D /x sh -c --quiet").unwrap().unwrap().verb else {
-            panic!("no run")
+            panic!("not 'run'")
         };
         assert_eq!(run.command, ["sh", "-c", "--quiet"]);
         assert!(!run.quiet);
@@ -277,15 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn quick_reads_as_all_does() {
+    fn quick_parses_like_the_whole_definition() {
         for line in [
             "coracle run -D /x -U --debug true --quiet",
             "coracle run --root /y -M a -b",
             "coracle exec --root=/y a -u root -- sh -c x",
             "coracle launch a",
         ] {
-            let all = Cli::try_parse_from(words(line)).unwrap();
-            assert_eq!(format!("{:?}", quick(&words(line)).unwrap()), format!("{all:?}"), "{line}");
+            let whole = Cli::try_parse_from(words(line)).unwrap();
+            assert_eq!(format!("{:?}", quick(&words(line)).unwrap()), format!("{whole:?}"), "{line}");
         }
         for line in [
             "coracle run --bogus",
@@ -299,7 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_has_a_hint() {
+    fn network_reload_is_a_verb_below_network() {
+        for line in ["coracle network", "coracle network --json", "coracle network reload"] {
+            assert!(parsed(line).is_ok(), "{line}");
+        }
+        assert!(parsed("coracle network relaod").unwrap_err().hint().unwrap().contains("reload"));
+    }
+
+    #[test]
+    fn usage_errors_have_a_hint() {
         for line in
             ["coracle", "coracle strat x", "coracle run --bogus", "coracle start", "coracle start a/b"]
         {

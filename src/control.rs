@@ -1,11 +1,11 @@
-//! Verbs on machines that run, or are to run: each reads the state record or asks systemd, does one
-//! thing, and returns data or writes to what it is given. Called by `cli`. Must not print, and must
-//! not know how definitions are found: what it needs of them is passed in.
+//! The verbs on machines: one function each. A verb reads the state record, the definition or systemd, does
+//! one thing, and returns data or writes to the stream it is given. Called by `cli`. Must not print.
 
+pub mod activation;
+pub mod apply;
 pub mod attach;
 pub mod bind;
 pub mod copy;
-pub mod demand;
 pub mod doctor;
 pub mod exec;
 pub mod freezer;
@@ -29,23 +29,26 @@ mod streams;
 mod traffic;
 pub mod waiting;
 
+use crate::config;
 use crate::error::{Context, Error, Result};
+use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
+use std::collections::BTreeSet;
 
-/// What a verb on several machines leads to: the failures, each on its own.
+/// The result of a verb on several machines: all failures.
 pub type Outcome = std::result::Result<(), Vec<Error>>;
 
-/// The unit of a machine.
+/// Returns the name of a machine's unit.
 pub fn unit_of(name: &Name) -> String {
     format!("coracle@{name}.service")
 }
 
-/// The record of a machine that runs.
+/// Returns the record of a running machine.
 ///
 /// # Errors
-/// It does not run, or the record cannot be read.
+/// A machine that is not running, or a record that cannot be read.
 pub fn running(paths: &Paths, name: &Name) -> Result<Record> {
     match Record::read(paths, name)? {
         Some(record) if record.is_alive() => Ok(record),
@@ -54,30 +57,70 @@ pub fn running(paths: &Paths, name: &Name) -> Result<Record> {
     }
 }
 
-/// Does something to each machine and collects what failed.
+/// Returns the records of the named machines, or of all running machines if `names` is empty.
+///
+/// # Errors
+/// A named machine that is not running.
+pub fn running_records(paths: &Paths, names: &[Name]) -> Result<Vec<Record>> {
+    if names.is_empty() {
+        return Ok(Record::all(paths).into_iter().filter(Record::is_alive).collect());
+    }
+    names.iter().map(|name| running(paths, name)).collect()
+}
+
+/// Returns `names`, or the names of all running machines if `names` is empty.
+pub fn named_or_running(paths: &Paths, names: Vec<Name>) -> Vec<Name> {
+    if !names.is_empty() {
+        return names;
+    }
+    let running = Record::all(paths).into_iter().filter(Record::is_alive);
+    running.filter_map(|record| Name::new(&record.name).ok()).collect()
+}
+
+/// Returns the names of all machines with a definition, a tree or a record. Reads file names and records only:
+/// a shell calls it at each press of the tab key.
+///
+/// # Errors
+/// A directory of definitions that cannot be read.
+pub fn names(paths: &Paths) -> Result<BTreeSet<String>> {
+    let mut names: BTreeSet<String> = config::names(paths)?.iter().map(ToString::to_string).collect();
+    names.extend(Record::all(paths).into_iter().map(|record| record.name));
+    Ok(names)
+}
+
+/// Returns the machine that the definition of `name` describes now.
+///
+/// # Errors
+/// A missing or invalid definition.
+fn defined(paths: &Paths, name: &Name) -> Result<Machine> {
+    config::machine(paths, name).map(|resolved| resolved.machine)
+}
+
+/// Calls `action` for each machine and collects all failures.
 fn each(names: &[Name], mut action: impl FnMut(&Name) -> Result<()>) -> Outcome {
     let failures: Vec<Error> = names.iter().filter_map(|name| action(name).err()).collect();
     if failures.is_empty() { Ok(()) } else { Err(failures) }
 }
 
-/// Runs what waits for the bus, on a runtime that is gone afterwards.
+/// Runs a future on an event loop that ends with the call.
 fn block_on<F: Future>(future: F) -> Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    Ok(runtime.context(|| "cannot make an event loop".to_owned())?.block_on(future))
+    Ok(runtime.context(|| "cannot create an event loop".to_owned())?.block_on(future))
 }
 
-/// Text for a terminal: names that a guest has given its files do nothing to it.
+/// Replaces control characters, so that file names of a guest do not control the terminal.
 pub fn printable(text: &str) -> String {
     crate::host::systemd::journal::printable(text.as_bytes())
 }
 
-/// The time now, microseconds since the epoch.
+/// Returns the current time in microseconds since the epoch.
 fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// A point in time as people read it, in the zone of this host: `2026-11-23T19:07:15+00:00`.
+/// Formats microseconds since the epoch in the time zone of the host, for example
+/// `2026-11-23T19:07:15+00:00`.
 fn when(micros: u64) -> String {
     let timestamp =
         i64::try_from(micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());

@@ -35,11 +35,11 @@
 //! | [`network`] | links, addresses, DHCP, names, the firewall | `machine`, `paths`, `host`, `sys` |
 //! | [`state`] | files about machines: records, failures, bind mounts, id ranges | `machine`, `paths`, `host`, `network`, `sys` |
 //! | [`supervisor`] | the parent: host steps, meetings, the event loop, undoing | all above but `config` |
-//! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths` |
-//! | [`control`] | verbs on machines that run | `machine`, `paths`, `host`, `network`, `state`, `sys`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
+//! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths`, `config` |
+//! | [`control`] | the verbs: one function each, no output | `machine`, `paths`, `config`, `host`, `network`, `state`, `sys`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
 //! | [`run`] | the pipeline on one page | all above, and the output of `cli` |
-//! | [`cli`] | verbs, options, tables, JSON; the only output | `machine`, `paths`, `config`, `control`, `run`, `state` (its records) |
-//! | `main` | parses, calls, prints the error, exits | `cli`, `run`, `config`, `control`, `generator`, `paths` |
+//! | [`cli`] | one file per verb: arguments, help, output | `machine`, `paths`, `config`, `control`, `run` |
+//! | `main` | parses, calls, prints the errors, exits | `cli`, `run`, `control`, `generator`, `paths` |
 //!
 //! Everybody uses `error`. What it buys: the children cannot name configuration, bus or journal, so
 //! nothing of the host leaks into them by accident; a plan is tested as text; a newcomer knows the

@@ -1,12 +1,10 @@
-//! The program: reads the command line, calls what it asks for, prints the error, and is the only
-//! place that ends the process.
+//! The program: parses the command line, runs the verb, prints its errors, and exits.
 
-use coracle::cli::{self, Cli, Verb, machines};
-use coracle::control::{Outcome, freezer, printable, signal};
+use coracle::cli::{self, Cli, Outcome};
+use coracle::control::printable;
 use coracle::error::Error;
+use coracle::generator;
 use coracle::paths::Paths;
-use coracle::run::Mode;
-use coracle::{config, generator};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,120 +25,56 @@ fn main() -> ExitCode {
         return supervise();
     }
     coracle::run::protect_early(&arguments);
-    let outcome = cli::parse(&arguments).map_err(|error| vec![error]).and_then(|cli| match cli {
-        Some(cli) => run(&cli, arguments.into_iter().skip(1).collect()),
-        None => Ok(0),
-    });
+    let outcome = match cli::parse(&arguments) {
+        Ok(Some(cli)) => run(cli),
+        Ok(None) => Ok(0),
+        Err(error) => Err(error.into()),
+    };
     match outcome {
         Ok(status) => ExitCode::from(status),
-        Err(errors) => {
-            errors.iter().for_each(complain);
-            ExitCode::from(errors.iter().map(Error::exit_status).max().unwrap_or(1))
+        Err(failures) => {
+            failures.0.iter().for_each(print_error);
+            ExitCode::from(failures.0.iter().map(Error::exit_status).max().unwrap_or(1))
         }
     }
 }
 
-/// The verb that stays for as long as its machine runs. It is met before the command line's
-/// definition is built: that would stay in memory as long.
+/// Runs the verb that stays in memory as long as its machine. It is handled before the command line: the definition of
+/// the command line would stay in memory too.
 fn supervise() -> ExitCode {
     log_to(false);
     coracle::run::supervise_unit().map_or_else(
         |error| {
-            complain(&error);
+            print_error(&error);
             ExitCode::from(error.exit_status())
         },
         ExitCode::from,
     )
 }
 
-/// Whether we were called by systemd as its generator, by our name.
+/// Returns whether systemd called the program as its generator, by the name of the program.
 fn is_generator(arguments: &[OsString]) -> bool {
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     name.is_some_and(|name| name == generator::PROGRAM)
 }
 
-/// systemd.generator(7): the first argument is the directory for units of normal priority.
+/// Runs as a generator. The first argument is the directory for units of normal priority (systemd.generator(7)).
 fn generate(arguments: &[OsString]) {
-    let paths = Paths::default();
-    let (Some(directory), Ok(names)) = (arguments.get(1), config::names(&paths)) else { return };
-    generator::run(Path::new(directory), names, &mut |name| {
-        config::machine(&paths, name).map(|resolved| resolved.machine)
-    });
-}
-
-/// Does what the verb says; the exit status of a run is its payload's.
-fn run(cli: &Cli, arguments: Vec<OsString>) -> std::result::Result<u8, Vec<Error>> {
-    let root = std::path::absolute(&cli.common.root).map_err(|error| {
-        vec![Error::from(error).context(format!("cannot find '{}'", cli.common.root.display()))]
-    })?;
-    let paths = Paths::below(root);
-    log_to(cli.common.debug);
-    let status = match &cli.verb {
-        Verb::Run(options) => {
-            if options.quiet {
-                log::set_max_level(log::LevelFilter::Warn);
-            }
-            let mode = if options.dry_run { Mode::DryRun } else { Mode::Run };
-            cli::layer::layer(options)
-                .and_then(|flags| coracle::run::foreground(&paths, flags, mode, arguments))
-        }
-        Verb::Launch(wanted) => coracle::run::launch_unit(&paths, &wanted.name).map(|()| 0),
-        Verb::Exec(wanted) => machines::exec(&paths, &wanted.name, &wanted.command, &wanted.entry),
-        Verb::Shell(wanted) => machines::shell(&paths, wanted),
-        Verb::Login(wanted) => machines::login(&paths, wanted),
-        Verb::Doctor(wanted) => cli::insight::doctor(&paths, wanted),
-        verb => return several(&paths, verb).map(|()| 0),
-    };
-    status.map_err(|error| vec![error])
-}
-
-/// The verbs on machines, several at once, and those on definitions.
-fn several(paths: &Paths, verb: &Verb) -> Outcome {
-    match verb {
-        Verb::Start(wanted) => machines::up(paths, machines::Up::Start, wanted),
-        Verb::Restart(wanted) => machines::up(paths, machines::Up::Restart, wanted),
-        Verb::Answer(wanted) => machines::answer(paths, &wanted.name),
-        Verb::Stop(wanted) => machines::stop(paths, &wanted.names),
-        Verb::Enable(wanted) => machines::at_boot(paths, machines::AtBoot::Enable, wanted),
-        Verb::Disable(wanted) => machines::at_boot(paths, machines::AtBoot::Disable, wanted),
-        Verb::Poweroff(wanted) => signal::poweroff(paths, &wanted.names),
-        Verb::Reboot(wanted) => signal::reboot(paths, &wanted.names),
-        Verb::Terminate(wanted) => signal::terminate(paths, &wanted.names),
-        Verb::Kill(wanted) => machines::kill(paths, wanted),
-        Verb::Freeze(wanted) => freezer::freeze(paths, &wanted.names),
-        Verb::Thaw(wanted) => freezer::thaw(paths, &wanted.names),
-        Verb::Status(wanted) => machines::status(paths, wanted),
-        Verb::List(wanted) => machines::alone(cli::list::list(paths, wanted)),
-        Verb::Show(wanted) => machines::alone(machines::show(paths, wanted)),
-        Verb::Logs(wanted) => machines::alone(machines::logs(paths, wanted)),
-        Verb::CopyTo(wanted) => machines::alone(machines::copy(paths, machines::Way::To, wanted)),
-        Verb::CopyFrom(wanted) => machines::alone(machines::copy(paths, machines::Way::From, wanted)),
-        Verb::Attach(wanted) => machines::alone(machines::attach(paths, wanted)),
-        Verb::Set(wanted) => machines::alone(cli::change::set(paths, wanted)),
-        Verb::Apply(wanted) => machines::alone(cli::change::apply(paths, wanted)),
-        Verb::Bind(wanted) => machines::alone(machines::bind(paths, wanted)),
-        Verb::Unbind(wanted) => machines::unbind(paths, wanted),
-        Verb::Stats(wanted) => machines::alone(cli::insight::stats(paths, wanted)),
-        Verb::Network(wanted) => machines::alone(cli::network::network(paths, wanted)),
-        Verb::Top(wanted) => machines::alone(cli::top::run(paths, wanted)),
-        Verb::Inspect(wanted) => machines::alone(cli::insight::inspect(paths, wanted)),
-        Verb::Names => machines::alone(cli::insight::names(paths)),
-        Verb::Check(wanted) => machines::alone(cli::check::run(paths, wanted)),
-        Verb::Config(wanted) => machines::alone(cli::config::run(paths, wanted)),
-        Verb::Completions(wanted) => machines::alone(cli::completions::run(wanted)),
-        Verb::Cleanup(wanted) => machines::alone(coracle::run::clean_up(paths, &wanted.name)),
-        Verb::Refit => machines::alone(coracle::run::refit(paths)),
-        Verb::Resolve(wanted) => machines::resolve(paths, wanted.name.as_ref()),
-        Verb::Run(_)
-        | Verb::Launch(_)
-        | Verb::Doctor(_)
-        | Verb::Exec(_)
-        | Verb::Shell(_)
-        | Verb::Login(_) => Ok(()),
+    if let Some(directory) = arguments.get(1) {
+        generator::run(Path::new(directory), &Paths::default());
     }
 }
 
-/// Where the log goes: in a unit to the journal as structured entries, else to standard error.
+/// Runs the verb of the command line, and returns its exit status.
+fn run(cli: Cli) -> Outcome {
+    let root = std::path::absolute(&cli.common.root).map_err(|error| {
+        Error::from(error).context(format!("cannot find '{}'", cli.common.root.display()))
+    })?;
+    log_to(cli.common.debug);
+    cli.verb.run(&Paths::below(root))
+}
+
+/// Sends the log to the journal as structured entries if the program runs in a unit, else to standard error.
 fn log_to(debug: bool) {
     let level = if debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     log::set_max_level(level);
@@ -150,13 +84,13 @@ fn log_to(debug: bool) {
     {
         return;
     }
-    let _ = log::set_logger(&Standard);
+    let _ = log::set_logger(&StandardError);
 }
 
-/// The log on standard error, in the form of our errors.
-struct Standard;
+/// The log on standard error, in the format of errors.
+struct StandardError;
 
-impl log::Log for Standard {
+impl log::Log for StandardError {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
@@ -170,8 +104,8 @@ impl log::Log for Standard {
     fn flush(&self) {}
 }
 
-/// Prints an error for people.
-fn complain(error: &Error) {
+/// Prints an error and its hint.
+fn print_error(error: &Error) {
     eprintln!("coracle: {}", printable(&error.to_string()));
     if let Some(hint) = error.hint() {
         eprintln!("hint: {}", printable(hint));

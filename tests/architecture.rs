@@ -54,7 +54,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("network", &["machine", "paths", "host", "sys"]),
     // A record names the addresses and the firewall's part of its machine: it is the undo list.
     ("state", &["machine", "paths", "host", "network", "sys"]),
-    ("generator", &["machine", "paths"]),
+    ("generator", &["machine", "paths", "config"]),
     ("supervisor", &["machine", "paths", "plan", "channel", "host", "network", "state", "payload", "sys"]),
     (
         "control",
@@ -65,7 +65,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "network",
             "state",
             "sys",
-            // `start` has systemd read a definition that changed.
+            // `set` and `apply` change definitions; `start` and `status` read them.
+            "config",
+            // `start` reloads the units of a changed definition.
             "generator",
             // `exec` takes the way of PID 1 once more: planned, synchronised over a channel, carried out by a child.
             "plan::exec",
@@ -93,19 +95,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cli::output",
         ],
     ),
-    (
-        "cli",
-        &[
-            "config",
-            "control",
-            "machine",
-            "paths",
-            "run",
-            // Which machines run, where a verb is given no name.
-            "state::record::Record",
-        ],
-    ),
-    ("main", &["cli", "config", "control", "generator", "paths", "run"]),
+    ("cli", &["config", "control", "machine", "paths", "run"]),
+    ("main", &["cli", "control", "generator", "paths", "run"]),
 ];
 
 /// Libraries that belong to some stages only. The children have none of them: nothing of the host
@@ -117,7 +108,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("zbus", &["host", "network"]),
     ("rtnetlink", &["network"]),
     ("tokio", &["host", "network", "supervisor", "control"]),
-    ("sd_notify", &["supervisor", "run"]),
+    ("sd_notify", &["supervisor", "run", "control"]),
     ("systemd_journal_logger", &["main"]),
     // The children report, they do not log.
     ("log", &["cli", "control", "host", "network", "run", "state", "supervisor", "main"]),

@@ -74,7 +74,7 @@ fn run(paths: &Paths, line: &str) -> Machine {
     else {
         panic!("'{line}' is no run")
     };
-    let flags = cli::layer::layer(&options).unwrap();
+    let flags = options.layer().unwrap();
     config::run(paths, flags).unwrap_or_else(|error| panic!("{error}")).machine
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 const UNITS: [&str; 6] = [
     "coracle@.service",
     "coracle-on-demand@.service",
-    "coracle-refit@.service",
+    "coracle-network-reload@.service",
     "coracle-resolver.path",
     "coracle-resolver.service",
     "coracle.target",

@@ -1,25 +1,28 @@
-//! The OPTIONS block of coracle(1), made from the definition of the command line. Called by the
-//! test that compares man/coracle.1 with it, and by `make`'s target that renews it.
+//! The OPTIONS section of coracle(1), generated from the command line. Called by the test that compares
+//! man/coracle.1 with it, and rewrites it with BLESS=1.
 
 use super::Cli;
 use clap::{Arg, Command, CommandFactory};
 use std::fmt::Write;
 
-/// The verbs and their options in roff.
+/// Returns the verbs and their options in roff.
 pub fn options() -> String {
     let mut command = Cli::command();
     command.build();
     let mut roff = String::new();
-    section(&mut roff, "Options of every verb", command.get_arguments().filter(|arg| !arg.is_positional()));
-    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-        let options: Vec<&Arg> = own_options(verb).collect();
-        let title = format!("coracle {}", verb.get_name());
-        let _ = writeln!(roff, ".SS {}\n{}.", escape(&synopsis(verb, &title)), escape(&about(verb)));
-        for option in options {
-            item(&mut roff, option);
-        }
-    }
+    section(&mut roff, "Options of all verbs", command.get_arguments().filter(|arg| !arg.is_positional()));
+    verbs(&mut roff, &command, "coracle");
     roff
+}
+
+/// Writes the visible verbs of a command, each followed by the verbs below it.
+fn verbs(roff: &mut String, command: &Command, path: &str) {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let path = format!("{path} {}", verb.get_name());
+        let _ = writeln!(roff, ".SS {}\n{}.", escape(&synopsis(verb, &path)), escape(&about(verb)));
+        own_options(verb).for_each(|option| item(roff, option));
+        verbs(roff, verb, &path);
+    }
 }
 
 fn section<'a>(roff: &mut String, title: &str, options: impl Iterator<Item = &'a Arg>) {
@@ -29,7 +32,7 @@ fn section<'a>(roff: &mut String, title: &str, options: impl Iterator<Item = &'a
     }
 }
 
-/// What a verb has beyond the options of every verb.
+/// Returns the options of a verb without the options of all verbs.
 fn own_options(verb: &Command) -> impl Iterator<Item = &Arg> {
     verb.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_global_set() && arg.get_id() != "help")
 }
@@ -76,7 +79,7 @@ fn item(roff: &mut String, option: &Arg) {
     }
 }
 
-/// Text that roff takes as it is: its own signs and minus signs escaped.
+/// Escapes backslashes, minus signs and leading control characters of roff.
 fn escape(text: &str) -> String {
     let escaped = text.replace('\\', "\\e").replace('-', "\\-").replace('…', "\\|.\\|.\\|.");
     if escaped.starts_with(['.', '\'']) { format!("\\&{escaped}") } else { escaped }

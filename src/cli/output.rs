@@ -1,6 +1,7 @@
-//! Everything that goes to standard output: text, tables and JSON. Called by the verbs; nothing
-//! else of the program prints, but `main` its errors.
+//! Standard output: text, tables and JSON, and progress on standard error. Called by the verbs. Only this module
+//! and `main` (errors) print.
 
+use crate::control::progress::Progress;
 use crate::error::{Error, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use rustix::termios;
@@ -10,7 +11,7 @@ use std::io::{ErrorKind, Write};
 /// Prints `text` as it is.
 ///
 /// # Errors
-/// Standard output cannot be written. A reader that went away is none: it has seen enough.
+/// Standard output cannot be written. A closed pipe is not an error.
 pub fn text(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -21,17 +22,17 @@ pub fn text(text: &str) -> Result<()> {
     }
 }
 
-/// How wide standard output is, where it is a terminal.
+/// Returns the columns of standard output. `None` if it is not a terminal.
 pub fn columns() -> Option<usize> {
     let out = rustix::stdio::stdout();
     let size = termios::isatty(out).then(|| termios::tcgetwinsize(out).ok()).flatten()?;
     (size.ws_col > 0).then(|| usize::from(size.ws_col.max(20)))
 }
 
-/// Prints `text`, on a terminal with its long lines folded between words.
+/// Prints `text`; on a terminal long lines are folded between words.
 ///
 /// # Errors
-/// As [`text`].
+/// See [`text`].
 pub fn folded(text: &str) -> Result<()> {
     match columns() {
         Some(columns) => self::text(&text.lines().map(|line| fold(line, columns)).collect::<String>()),
@@ -39,7 +40,7 @@ pub fn folded(text: &str) -> Result<()> {
     }
 }
 
-/// One line as several, the further ones below what follows its label, as in `  hint: …`.
+/// Folds a line; the other lines are indented by its label, for example `  hint: `.
 fn fold(line: &str, columns: usize) -> String {
     let blanks = line.chars().take_while(|c| *c == ' ').count();
     let label = line.split_once(": ").map(|(label, _)| label.chars().count() + 2);
@@ -59,7 +60,7 @@ fn fold(line: &str, columns: usize) -> String {
     folded + "\n"
 }
 
-/// Standard output as something to write to, for what streams.
+/// Standard output as a [`Write`], for streams.
 #[derive(Debug)]
 pub struct Stream;
 
@@ -73,10 +74,21 @@ impl Write for Stream {
     }
 }
 
+/// Calls `action` with progress on standard error if it is a terminal.
+pub fn with_progress<T>(action: impl FnOnce(&mut Progress<'_>) -> T) -> T {
+    let error = rustix::stdio::stderr();
+    if !termios::isatty(error) {
+        return action(&mut Progress::silent());
+    }
+    let columns = termios::tcgetwinsize(error).map_or(80, |size| usize::from(size.ws_col.max(20)));
+    let mut terminal = std::io::stderr();
+    action(&mut Progress::on_terminal(&mut terminal, columns))
+}
+
 /// Prints one line.
 ///
 /// # Errors
-/// As [`text`].
+/// See [`text`].
 pub fn line(line: &str) -> Result<()> {
     text(&format!("{line}\n"))
 }
@@ -84,7 +96,7 @@ pub fn line(line: &str) -> Result<()> {
 /// Prints `value` as JSON.
 ///
 /// # Errors
-/// As [`text`].
+/// See [`text`].
 pub fn json(value: &impl Serialize) -> Result<()> {
     let shown = serde_json::to_string_pretty(value).map_err(|error| Error::new(error.to_string()))?;
     line(&shown)
@@ -93,22 +105,22 @@ pub fn json(value: &impl Serialize) -> Result<()> {
 /// Whether a table has a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Legend {
-    /// It has.
+    /// With header.
     Shown,
-    /// `--no-legend`.
+    /// Without header (`--no-legend`).
     Hidden,
 }
 
-/// How a column is aligned.
+/// The alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
-    /// Words.
+    /// Left, for words.
     Left,
-    /// Numbers.
+    /// Right, for numbers.
     Right,
 }
 
-/// A table as text: columns by name, two spaces between them, one line for each row.
+/// Formats a table with one line per row and two spaces between columns.
 pub fn table(columns: &[(&str, Align)], rows: &[Vec<String>], legend: Legend) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -133,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_has_aligned_columns_and_no_blanks_at_the_end() {
+    fn tables_have_aligned_columns_and_no_trailing_blanks() {
         let columns = [("NAME", Align::Left), ("TASKS", Align::Right), ("UNIT", Align::Left)];
         let rows = [
             vec!["web".to_owned(), "7".to_owned(), "a".to_owned()],
@@ -146,11 +158,12 @@ mod tests {
         assert!(table(&columns, &rows, Legend::Hidden).starts_with("web"));
         assert_eq!(table(&columns, &[], Legend::Hidden), "");
     }
+
     #[test]
-    fn long_lines_are_folded_below_what_follows_their_label() {
+    fn long_lines_are_folded_and_indented_by_their_label() {
         assert_eq!(fold("  hint: move it to ext4", 80), "  hint: move it to ext4\n");
         assert_eq!(fold("  hint: move it to ext4", 20), "  hint: move it to\n        ext4\n");
-        assert_eq!(fold("    a console says this", 14), "    a console\n      says\n      this\n");
+        assert_eq!(fold("    a console prints it", 14), "    a console\n      prints\n      it\n");
         assert_eq!(fold("averyveryverylongword and", 20), "averyveryverylongword\n  and\n");
         assert_eq!(fold("", 20), "\n");
     }

@@ -13,6 +13,9 @@ mod trees;
 
 pub use machine::{Diagnosis, diagnose};
 
+use super::defined;
+use crate::config;
+use crate::error::Result;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -70,18 +73,23 @@ impl Finding {
     }
 }
 
-/// Looks at the host; `machines` are those that are defined. The worst comes first.
-pub fn host(paths: &Paths, machines: &[Machine]) -> Vec<Finding> {
+/// Examines the host and the trees of all defined machines. The worst finding comes first.
+///
+/// # Errors
+/// A directory of definitions that cannot be read.
+pub fn host(paths: &Paths) -> Result<Vec<Finding>> {
+    let names = config::names(paths)?;
+    let machines: Vec<Machine> = names.iter().filter_map(|name| defined(paths, name).ok()).collect();
     let names: Vec<&Name> = machines.iter().map(|machine| &machine.name).collect();
     let mut findings = kernel::findings();
     findings.extend(cgroups::findings());
     findings.extend(services::findings(paths));
     findings.extend(ids::findings(paths, &names));
-    findings.extend(trees::findings(paths, machines));
+    findings.extend(trees::findings(paths, &machines));
     findings.extend(leftovers::findings(paths));
     findings.extend(programs::findings(paths));
     findings.sort_by_key(|finding| finding.severity);
-    findings
+    Ok(findings)
 }
 
 /// Whether something is wrong, as the exit status says.

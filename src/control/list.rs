@@ -2,13 +2,15 @@
 //! others that could.
 
 use super::{block_on, now, unit_of};
+use crate::config;
+use crate::error::Result;
 use crate::host::cgroup;
 use crate::host::systemd::units;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -132,15 +134,28 @@ impl Row {
     }
 }
 
-/// The machines that have a record, and of `others` (those that are defined) the rest, by name.
-pub fn rows(paths: &Paths, others: impl IntoIterator<Item = Name>) -> Vec<Row> {
+/// The machines that a list includes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    /// Machines with a state record.
+    Recorded,
+    /// Also defined machines without a state record.
+    Defined,
+}
+
+/// Returns the rows of the list, sorted by name.
+///
+/// # Errors
+/// A directory of definitions that cannot be read.
+pub fn rows(paths: &Paths, include: Include) -> Result<Vec<Row>> {
+    let others = if include == Include::Defined { config::names(paths)? } else { BTreeSet::new() };
     let mut rows: Vec<Row> = Record::all(paths).iter().map(Row::of_record).collect();
     let rest: Vec<Name> =
         others.into_iter().filter(|name| rows.iter().all(|row| row.name != name.as_str())).collect();
     let states = if rest.is_empty() { HashMap::new() } else { unit_states() };
     rows.extend(rest.iter().map(|name| Row::of_unit(name, states.get(&unit_of(name)).map(String::as_str))));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
-    rows
+    Ok(rows)
 }
 
 /// The states of our units; none where there is no systemd.
@@ -235,8 +250,9 @@ mod tests {
             std::fs::create_dir_all(paths.state().join(&record.name)).unwrap();
             record.write(&paths).unwrap();
         }
-        let others = ["web", "able"].map(|name| Name::new(name).unwrap());
-        let rows = rows(&paths, others);
+        std::fs::create_dir_all(paths.images().join("able")).unwrap();
+        std::fs::create_dir_all(paths.images().join("web")).unwrap();
+        let rows = rows(&paths, Include::Defined).unwrap();
         let states: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.state.as_str())).collect();
         assert_eq!(states, [("able", "stopped"), ("gone", "dead"), ("web", "running")]);
         assert_eq!(

@@ -1,7 +1,7 @@
 //! `coracle logs`: what the host's journal has of a machine (its console, its supervisor, its unit)
 //! and what the guest's own journal has, in time order. Works for a dead machine too.
 
-use super::{unit_of, when};
+use super::{defined, unit_of, when};
 use crate::error::{Context, Error, Result};
 use crate::host::systemd::journal;
 use crate::host::systemd::journal::{Entry, Fields, Guest, Journal, Query};
@@ -25,8 +25,6 @@ const BEFORE_FOLLOWING: u32 = 10;
 pub struct Ask<'a> {
     /// The machine.
     pub name: &'a Name,
-    /// Its root directory, where it does not run.
-    pub root: Option<&'a Path>,
     /// Whether to go on as it does.
     pub follow: bool,
     /// The last lines only.
@@ -89,7 +87,8 @@ impl Ask<'_> {
 /// # Errors
 /// A boot that is not recorded, no journalctl, or `out` that cannot be written.
 pub fn show(paths: &Paths, ask: &Ask<'_>, out: &mut dyn Write) -> Result<()> {
-    let journals = journals(paths, ask)?;
+    let root = defined(paths, ask.name).ok().map(|machine| machine.root.directory.clone());
+    let journals = journals(paths, ask.name, root.as_deref())?;
     let boot = ask.boot.map(|boot| find_boot(&journals[0], ask.name, boot)).transpose()?;
     let lines = if ask.follow { Some(ask.lines.unwrap_or(BEFORE_FOLLOWING)) } else { ask.lines };
     let Some(lines) = lines else {
@@ -121,8 +120,8 @@ pub fn show(paths: &Paths, ask: &Ask<'_>, out: &mut dyn Write) -> Result<()> {
 /// No journalctl.
 pub fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Result<Vec<String>> {
     let (filter, format) = (Filter::default(), Format::default());
-    let ask = Ask { name, root, follow: false, lines: Some(lines), boot: None, filter, format };
-    let last = last(&journals(paths, &ask)?, &ask, None, lines)?;
+    let ask = Ask { name, follow: false, lines: Some(lines), boot: None, filter, format };
+    let last = last(&journals(paths, name, root)?, &ask, None, lines)?;
     Ok(last.entries.iter().map(|entry| line(entry, format)).collect())
 }
 
@@ -166,10 +165,10 @@ fn queries<'a>(
 }
 
 /// The journals that have something of a machine; the host's is the first.
-fn journals(paths: &Paths, ask: &Ask<'_>) -> Result<Vec<Journal>> {
-    let record = Record::read(paths, ask.name)?;
-    let mut journals = vec![Journal::Host(matches(ask.name))];
-    if let Some(root) = root_of(record.as_ref(), ask.root) {
+fn journals(paths: &Paths, name: &Name, root: Option<&Path>) -> Result<Vec<Journal>> {
+    let record = Record::read(paths, name)?;
+    let mut journals = vec![Journal::Host(matches(name))];
+    if let Some(root) = root_of(record.as_ref(), root) {
         let owners = match (&root, record.as_ref().and_then(|record| record.id_base)) {
             (Seen::Running(_), Some(first)) => Owners { first, count: RANGE_SIZE },
             _ => Owners::ALL,

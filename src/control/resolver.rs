@@ -73,7 +73,7 @@ fn renew(paths: &Paths, followers: Vec<Record>) -> Vec<Error> {
     let begin = |record: Record| {
         let root = paths.join("/");
         let mut command = Command::new("/proc/self/exe");
-        let child = command.arg("--root").arg(root).args(["resolve", &record.name]).spawn();
+        let child = command.arg("--root").arg(root).args(["dns-update", &record.name]).spawn();
         (record.name, child)
     };
     let begun: Vec<_> = followers.into_iter().map(begin).collect();

@@ -2,12 +2,11 @@
 //! that run outside a unit of ours are stopped through their supervisor.
 
 use super::progress::Progress;
-use super::{Outcome, block_on, each, signal, unit_of, waiting};
+use super::{Outcome, block_on, defined, each, signal, unit_of, waiting};
 use crate::error::{Error, Result};
 use crate::generator;
 use crate::host::systemd::units;
 use crate::host::systemd::units::Action;
-use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record};
@@ -29,36 +28,21 @@ pub enum Wait {
     No,
 }
 
-/// How a definition is found: the machine that a name means now.
-pub type Definition<'a> = &'a mut dyn FnMut(&Name) -> Result<Machine>;
-
 /// Starts machines as units. A definition that is broken is not started; one that systemd has not
 /// read yet as it is now is read first.
 ///
 /// # Errors
 /// One for each machine that did not come up.
-pub fn start(
-    paths: &Paths,
-    names: &[Name],
-    wait: Wait,
-    definition: Definition<'_>,
-    progress: &mut Progress<'_>,
-) -> Outcome {
-    up(Action::Start, paths, names, wait, definition, progress)
+pub fn start(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
+    up(Action::Start, paths, names, wait, progress)
 }
 
 /// Stops machines that run and starts all of them.
 ///
 /// # Errors
 /// One for each machine that did not come up.
-pub fn restart(
-    paths: &Paths,
-    names: &[Name],
-    wait: Wait,
-    definition: Definition<'_>,
-    progress: &mut Progress<'_>,
-) -> Outcome {
-    up(Action::Restart, paths, names, wait, definition, progress)
+pub fn restart(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
+    up(Action::Restart, paths, names, wait, progress)
 }
 
 /// Stops machines in their own orderly way and waits until they are gone. Stopping one that does
@@ -83,10 +67,10 @@ pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> Outco
 ///
 /// # Errors
 /// A broken definition, a host without systemd, or a refusal of systemd.
-pub fn enable(names: &[Name], definition: Definition<'_>) -> Result<Vec<String>> {
+pub fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
     needs_systemd()?;
     for name in names {
-        definition(name)?;
+        defined(paths, name)?;
     }
     // The target with them: without it nothing would start them.
     let units: Vec<String> = names.iter().map(unit_of).chain([TARGET.to_owned()]).collect();
@@ -104,14 +88,7 @@ pub fn disable(names: &[Name]) -> Result<Vec<String>> {
 }
 
 /// Start and restart.
-fn up(
-    action: Action,
-    paths: &Paths,
-    names: &[Name],
-    wait: Wait,
-    definition: Definition<'_>,
-    progress: &mut Progress<'_>,
-) -> Outcome {
+fn up(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
     needs_systemd().map_err(|error| vec![error])?;
     let mut good = Vec::new();
     let mut outdated = Vec::new();
@@ -123,7 +100,7 @@ fn up(
             ))
             .with_hint(format!("stop it with 'coracle stop {name}' first")));
         }
-        let machine = definition(name)?;
+        let machine = defined(paths, name)?;
         if !generator::is_current(paths, &machine) {
             outdated.push(machine);
         }

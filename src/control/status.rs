@@ -3,7 +3,7 @@
 
 use super::list::{Row, size, span};
 use super::traffic::Traffic;
-use super::{block_on, logs, unit_of, waiting, when};
+use super::{block_on, defined, logs, unit_of, waiting, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
@@ -77,21 +77,17 @@ pub struct Unit {
     pub failure: Option<String>,
 }
 
-/// Collects what is known of a machine. `definition` finds the machine that its name means.
+/// Collects the status of a machine.
 ///
 /// # Errors
-/// Those of `definition`, where there is nothing else of the machine.
-pub fn collect(
-    paths: &Paths,
-    name: &Name,
-    definition: &mut dyn FnMut(&Name) -> Result<Machine>,
-) -> Result<Status> {
+/// An invalid or missing definition of a machine without state record and unit.
+pub fn collect(paths: &Paths, name: &Name) -> Result<Status> {
     let record = Record::read(paths, name)?;
     let unit_name = record.as_ref().map_or_else(|| Some(unit_of(name)), |record| record.unit.clone());
     let unit = unit_name.as_deref().and_then(read_unit);
     let state = unit.as_ref().map(|unit| unit.active_state.as_str());
     let is_known = record.is_some() || state.is_some_and(|state| state != "inactive");
-    let defined = match definition(name) {
+    let defined = match defined(paths, name) {
         Ok(machine) => Some(machine),
         Err(_) if is_known => None,
         Err(error) => return Err(error),

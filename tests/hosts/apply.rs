@@ -14,7 +14,7 @@ fn limits_change_at_once_and_stay() {
     host.sh_ok("machinectl -q list");
     let before = Snapshot::take(&host);
     let dead = host.ok(&["coracle", "set", "busybox", "tasks-max=100"]);
-    assert_eq!(dead, "kept in '/etc/coracle/machines.d/busybox.toml.d/90-set.toml'\n");
+    assert_eq!(dead, "stored in '/etc/coracle/machines.d/busybox.toml.d/90-set.toml'\n");
     host.ok(&["coracle", "start", "busybox"]);
     assert_eq!(property(&host, "TasksMax"), "100");
     let said = host.ok(&["coracle", "set", "busybox", "memory-max=512M", "cpu-quota=150%"]);
@@ -29,7 +29,7 @@ fn limits_change_at_once_and_stay() {
         assert_eq!(property(host, "TasksMax"), "100");
     };
     hold(&host);
-    assert_eq!(host.ok(&["coracle", "apply", "busybox"]), "machine 'busybox' is as its definition says\n");
+    assert_eq!(host.ok(&["coracle", "apply", "busybox"]), "machine 'busybox' matches its definition\n");
     // Kept by the definition and by nothing else.
     assert_eq!(host.sh("ls -A /run/systemd/system.control/coracle@busybox.service.d").stdout, "");
     host.sh_ok("systemctl daemon-reload");
@@ -77,7 +77,10 @@ fn a_changed_definition_is_applied_as_far_as_can_be() {
     assert_ne!(property(&host, "TasksMax"), "77");
     let done = host.ok(&["coracle", "apply", "busybox"]);
     assert_eq!(done, told.replace("live   ", "done   "));
-    assert!(done.ends_with("restart the machine for the rest: coracle restart busybox\n"), "{done}");
+    assert!(
+        done.ends_with("restart the machine to apply the other changes: coracle restart busybox\n"),
+        "{done}"
+    );
     assert_eq!(property(&host, "TasksMax"), "77");
     assert_eq!(host.ok(&["coracle", "exec", "busybox", "--", "cat", "/data/f"]), "hello\n");
     let rest = host.ok(&["coracle", "apply", "busybox"]);
@@ -117,7 +120,7 @@ fn a_changed_definition_is_applied_as_far_as_can_be() {
     assert!(host.ok(&["coracle", "apply", "busybox"]).contains("done     mount"));
     // A reboot from inside begins with the definition.
     host.ok(&["coracle", "reboot", "busybox"]);
-    host.wait_until(LONG, "coracle apply busybox | grep -q 'as its definition says'");
+    host.wait_until(LONG, "coracle apply busybox | grep -q 'matches its definition'");
     assert_eq!(host.ok(&["coracle", "exec", "busybox", "--", "cat", "/data/f"]), "hello\n");
     host.stop();
 }

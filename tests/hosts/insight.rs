@@ -77,7 +77,7 @@ fn top_shows_machines_and_gives_the_terminal_back() {
     job.wait_for_stdout("left 0", SHORT);
     job.wait_for_stdout(" echo ", SHORT);
     let out = host.exec(&["coracle", "top"]);
-    assert!(out.status == 1 && out.stderr.contains("needs a terminal"), "{out}");
+    assert!(out.status == 1 && out.stderr.contains("requires a terminal"), "{out}");
     before.assert_same(&host);
     host.stop();
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod activation;
 mod apply;
 mod attach;
 mod bind;
@@ -13,7 +14,6 @@ mod broken;
 mod completions;
 mod control_address;
 mod copy;
-mod demand;
 mod diagnosis;
 mod doors;
 mod endurance;

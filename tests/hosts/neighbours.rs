@@ -192,12 +192,12 @@ fn docker_that_comes_later() {
         "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=sh -e /run/docker.sh\n",
     );
     host.sh_ok("systemctl daemon-reload; systemctl start docker; sleep 0.5");
-    host.wait_until(LONG, "systemctl is-active coracle-refit@docker");
+    host.wait_until(LONG, "systemctl is-active coracle-network-reload@docker");
     assert_flows(&host);
     // Somebody flushes everything, ours with it.
     host.write("/etc/nftables.conf", "flush ruleset\n");
     host.sh_ok("systemctl start nftables");
-    host.wait_until(LONG, "systemctl is-active coracle-refit@nftables");
+    host.wait_until(LONG, "systemctl is-active coracle-network-reload@nftables");
     assert_flows(&host);
     host.write("/etc/nftables.conf", &format!("flush ruleset\n{BY_HAND}"));
     host.sh_ok("systemctl reload nftables");

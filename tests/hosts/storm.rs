@@ -257,7 +257,7 @@ fn rules() -> u64 {
     firewall::counters::dropped().expect("the rules").iter().map(|chain| chain.rules).sum()
 }
 
-/// Records of 299 machines that live, as this shell does, and `refit`, which takes them into the table.
+/// Records of 299 machines that live, as this shell does, and `network reload`, which adds them to the table.
 const OTHERS: &str = r#"
 start=$(cut -d' ' -f22 /proc/1/stat)
 record=$(cat /run/coracle/busybox/state.json)
@@ -268,6 +268,6 @@ for i in $(seq 1 299); do
 		s/"supervisor-start": \d+/"supervisor-start": '$start'/; s/"mac": \[[^\]]*\]/"mac": '"$mac"'/; s/"ipv4": "[^"]*"/"ipv4": "10.178.'$((i / 256)).$((i % 256))'"/;
 		s/"ipv6": "[^"]*"/"ipv6": "fd12:0:0:'$i'::2"/; s/"(host|last)": 8080/"$1": '$((20000 + i))'/g' >/run/coracle/m$i/state.json
 done
-coracle refit
+coracle network reload
 [ "$(nft list set inet coracle machine-links | grep -o 've-[a-z0-9]*' | sort -u | wc -l)" = 300 ]
 "#;

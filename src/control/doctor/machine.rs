@@ -1,11 +1,10 @@
 //! One machine: why it does not run, from its definition, its failure record, its unit and its tree.
 
 use super::{Finding, Severity, network, programs, trees};
-use crate::control::{block_on, unit_of, when};
+use crate::control::{block_on, defined, unit_of, when};
 use crate::error::{Context, Result};
 use crate::host::systemd::journal::printable;
 use crate::host::systemd::units;
-use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::failure::Failure;
@@ -27,15 +26,15 @@ pub struct Diagnosis {
     pub failure: Option<Failure>,
 }
 
-/// Looks at a machine. `definition` is the machine that its name means.
+/// Examines a machine.
 ///
 /// # Errors
 /// A failure record that cannot be read.
-pub fn diagnose(paths: &Paths, name: &Name, definition: Result<Machine>) -> Result<Diagnosis> {
+pub fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
     let record = Record::read(paths, name)?;
     let failure = Failure::read(paths, name)?;
     let mut findings = Vec::new();
-    match definition {
+    match defined(paths, name) {
         Ok(machine) => findings.extend(trees::findings_of(&machine)),
         Err(error) => findings.push(Finding::wrong(
             error.to_string(),

@@ -43,7 +43,7 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
     if !firewall::is_complete(record.part()) {
         findings.push(Finding::wrong(
             "the firewall table 'inet coracle' is missing, or rules of it are",
-            "coracle refit; then see which program flushes the tables of others ('nft monitor')",
+            "coracle network reload; then see which program flushes the tables of others ('nft monitor')",
         ));
     }
     if record.resolver {
@@ -173,7 +173,7 @@ fn dropped(drop: &Refusal, door: Door) -> Finding {
     Finding::wrong(
         format!("packets to {to} are dropped by table '{family} {table}', chain '{chain}', {what}"),
         format!(
-            "see it with 'nft -a list chain {family} {table} {chain}'; let 've-*' pass there, or 'coracle refit' \
+            "see it with 'nft -a list chain {family} {table} {chain}'; let 've-*' pass there, or 'coracle network reload' \
              where it came after the machine"
         ),
     )

@@ -1,8 +1,7 @@
-//! The terminal of `top`: a screen of its own, keys as they are pressed, signals as events; given back
-//! when it goes.
+//! The terminal of `top`: raw mode, the alternate screen, keys and signals as events. Restored on drop.
 
-use super::no_terminal;
-use crate::error::{Context, Result};
+use crate::cli::output;
+use crate::error::{Context, Error, Result};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,36 +10,38 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// The other screen, no cursor, no wrapping; and back.
+/// Switches to the alternate screen, and disables cursor and line wrapping.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+/// Undoes [`ENTER`].
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
-/// Something that happened.
+/// An event of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A key: a byte, or what an arrow stands for.
+    /// A key: its byte, or the equivalent letter of an arrow key.
     Key(u8),
-    /// The time is over, or the window changed.
+    /// A timeout or a new size of the window.
     Nothing,
-    /// It was told to end.
+    /// A signal or a key requests the end.
     End,
 }
 
-/// A terminal that was taken.
+/// The terminal of the process, in raw mode.
 #[derive(Debug)]
 pub(super) struct Terminal {
     before: Termios,
     signals: SignalFd,
-    /// What was typed and is not handled yet.
+    /// Bytes read and not handled yet.
     typed: Vec<u8>,
 }
 
 impl Terminal {
-    /// Takes the terminal we are on.
-    pub(super) fn take() -> Result<Self> {
+    /// Sets the terminal to raw mode and switches to the alternate screen.
+    pub(super) fn open() -> Result<Self> {
         let (input, output) = (rustix::stdio::stdin(), rustix::stdio::stdout());
         if !termios::isatty(input) || !termios::isatty(output) {
-            return Err(no_terminal());
+            return Err(Error::new("'coracle top' requires a terminal")
+                .with_hint("use 'coracle stats' without a terminal"));
         }
         let mut mask = SigSet::empty();
         [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGWINCH]
@@ -49,7 +50,7 @@ impl Terminal {
         mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(std::io::Error::from)
-            .context(|| "no signalfd")?;
+            .context(|| "cannot create a signalfd")?;
         let before = termios::tcgetattr(input).context(|| "cannot read the terminal's settings")?;
         let mut raw = before.clone();
         raw.make_raw();
@@ -59,14 +60,14 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Columns and rows.
+    /// Returns the number of columns and rows; 80 and 24 if unknown.
     pub(super) fn size(&self) -> (usize, usize) {
         let size = termios::tcgetwinsize(rustix::stdio::stdout());
         let size = size.map(|size| (usize::from(size.ws_col), usize::from(size.ws_row)));
         size.ok().filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or((80, 24))
     }
 
-    /// Shows lines in place of what was there.
+    /// Replaces the content of the screen.
     pub(super) fn show(&mut self, lines: &[String]) -> Result<()> {
         let mut text = String::from("\x1b[H");
         for (number, line) in lines.iter().enumerate() {
@@ -78,7 +79,7 @@ impl Terminal {
         write(&text)
     }
 
-    /// Waits for a key or a signal, not longer than that.
+    /// Waits for a key or a signal, at most `limit`.
     pub(super) fn wait(&mut self, limit: Duration) -> Result<Event> {
         if !self.typed.is_empty() {
             return Ok(self.next_key());
@@ -119,7 +120,7 @@ impl Terminal {
         })
     }
 
-    /// Takes the next key out of what was typed.
+    /// Removes the next key from the bytes read.
     fn next_key(&mut self) -> Event {
         let (event, length) = key(&self.typed);
         self.typed.drain(..length.min(self.typed.len()));
@@ -127,15 +128,14 @@ impl Terminal {
     }
 }
 
-/// The first key of what was typed, and how many bytes it is; arrows are the letters that mean the
-/// same.
+/// Returns the first key and its length in bytes. Arrow keys return the letters with the same effect.
 fn key(bytes: &[u8]) -> (Event, usize) {
     match bytes {
         [0x1b, b'[' | b'O', b'A', ..] => (Event::Key(b'k'), 3),
         [0x1b, b'[' | b'O', b'B', ..] => (Event::Key(b'j'), 3),
-        // Another sequence is no key of ours.
+        // All other sequences are ignored.
         [0x1b, b'[' | b'O', ..] => (Event::Nothing, bytes.len()),
-        // ^C and ^D: the terminal does not make signals of them now.
+        // ^C and ^D: in raw mode they do not send signals.
         [3 | 4, ..] => (Event::End, 1),
         [byte, ..] => (Event::Key(*byte), 1),
         [] => (Event::Nothing, 0),
@@ -150,6 +150,6 @@ impl Drop for Terminal {
 }
 
 fn write(text: &str) -> Result<()> {
-    let mut out = super::super::output::Stream;
+    let mut out = output::Stream;
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(|| "cannot write to the terminal")
 }

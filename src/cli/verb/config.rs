@@ -1,27 +1,45 @@
-//! `coracle config NAME`: the settings of a machine, as a definition or with their origins.
+//! `coracle config`.
 
-use super::Config;
-use super::output::{Align, Legend, json, table, text};
+use super::Outcome;
+use crate::cli::output::{self, Align, Legend};
 use crate::config::explain::{SettingLine, lines};
-use crate::config::{Origin, machine};
-use crate::error::Result;
+use crate::config::layer::{Setting, Shape};
+use crate::config::{self, Origin};
+use crate::machine::name::Name;
 use crate::paths::Paths;
-use serde_json::{Value, json as object};
+use clap::Args;
+use serde_json::{Value, json};
 
-/// Prints the settings of a machine.
-///
-/// # Errors
-/// There is no such machine, or its definition has problems.
-pub fn run(paths: &Paths, wanted: &Config) -> Result<()> {
-    let resolved = machine(paths, &wanted.name)?;
-    let lines = lines(&resolved.settings);
-    if wanted.json {
-        return json(&lines.iter().map(as_json).collect::<Vec<_>>());
-    }
-    if wanted.explain { text(&explained(&lines)) } else { text(&definition(&lines)) }
+/// Show the settings of a machine
+#[derive(Debug, Args)]
+pub struct Config {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// Show the origin of each value
+    #[arg(long)]
+    explain: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
-/// One row for each value, with its origin.
+impl Config {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let resolved = config::machine(paths, &self.name)?;
+        let lines = lines(&resolved.settings);
+        match (self.json, self.explain) {
+            (true, _) => output::json(&lines.iter().map(as_json).collect::<Vec<_>>())?,
+            (false, true) => output::text(&explained(&lines))?,
+            (false, false) => output::text(&definition(&lines))?,
+        }
+        Ok(0)
+    }
+}
+
+/// Returns a table with a row per value and its origin.
 fn explained(lines: &[SettingLine]) -> String {
     let columns = [("SETTING", Align::Left), ("VALUE", Align::Left), ("ORIGIN", Align::Left)];
     let rows: Vec<Vec<String>> = lines
@@ -31,12 +49,11 @@ fn explained(lines: &[SettingLine]) -> String {
             vec![line.key.to_owned(), value, line.origin.to_string()]
         })
         .collect();
-    table(&columns, &rows, Legend::Shown)
+    output::table(&columns, &rows, Legend::Shown)
 }
 
-/// The settings as a definition that means the same.
+/// Returns an equivalent definition.
 fn definition(lines: &[SettingLine]) -> String {
-    use crate::config::layer::{Setting, Shape};
     let mut shown = String::new();
     for group in lines.chunk_by(|one, next| one.key == next.key) {
         let values: Vec<&str> = group.iter().filter_map(|line| line.value.as_deref()).collect();
@@ -55,8 +72,8 @@ fn definition(lines: &[SettingLine]) -> String {
     shown
 }
 
-/// One value as JSON: `key`, `value`, `origin` (`default`, `flag` or `file`), and `file` and
-/// `line` where it was said in a file.
+/// Returns a value as JSON: `key`, `value`, `origin` (`default`, `flag` or `file`), and `file` and `line` for a
+/// value of a file.
 fn as_json(line: &SettingLine) -> Value {
     let value = line.value.as_deref().and_then(|text| {
         let document = if line.key == "environment" { text.to_owned() } else { format!("value = {text}") };
@@ -68,10 +85,10 @@ fn as_json(line: &SettingLine) -> Value {
         }
     });
     match &line.origin {
-        Origin::Default => object!({ "key": line.key, "value": value, "origin": "default" }),
-        Origin::Flag(flag) => object!({ "key": line.key, "value": value, "origin": "flag", "flag": flag }),
+        Origin::Default => json!({ "key": line.key, "value": value, "origin": "default" }),
+        Origin::Flag(flag) => json!({ "key": line.key, "value": value, "origin": "flag", "flag": flag }),
         Origin::File { path, line: at } => {
-            object!({ "key": line.key, "value": value, "origin": "file", "file": path, "line": at })
+            json!({ "key": line.key, "value": value, "origin": "file", "file": path, "line": at })
         }
     }
 }

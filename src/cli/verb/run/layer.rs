@@ -1,5 +1,4 @@
-//! Options to a layer: the table in which each option of `coracle run` gets its meaning. Called by
-//! `main` before `config::run`.
+//! Translates the options of `coracle run` to a [`Layer`] of settings.
 
 use super::Run;
 use crate::config::command::{Argument, Variable};
@@ -17,7 +16,7 @@ use crate::machine::users::Users;
 use std::io::IsTerminal;
 use std::path::{Component, Path, PathBuf};
 
-/// Options that are the value of one setting.
+/// An option with the value of one setting: its name, the key of the setting, its value.
 type Word = (&'static str, &'static str, fn(&Run) -> Option<&str>);
 const WORDS: &[Word] = &[
     ("--machine=", "name", |run| run.machine.as_deref()),
@@ -40,9 +39,9 @@ const WORDS: &[Word] = &[
     ("--private-users-ownership=", "users.ownership", |run| run.private_users_ownership.as_deref()),
 ];
 
-/// Options that are true by being there, or say yes or no.
-type Truth = (&'static str, &'static str, fn(&Run) -> Option<bool>);
-const TRUTHS: &[Truth] = &[
+/// A boolean option: its name, the key of the setting, its value.
+type Boolean = (&'static str, &'static str, fn(&Run) -> Option<bool>);
+const BOOLEANS: &[Boolean] = &[
     ("--read-only", "root.read-only", |run| run.read_only.then_some(true)),
     ("--boot", "boot", |run| run.boot.then_some(true)),
     ("--as-pid2", "as-pid2", |run| run.as_pid2.then_some(true)),
@@ -50,7 +49,7 @@ const TRUTHS: &[Truth] = &[
     ("--no-new-privileges=", "security.no-new-privileges", |run| run.no_new_privileges),
 ];
 
-/// Options that are lists, given once or several times.
+/// A list option, which may be repeated: its name, the key of the setting, its items.
 type List = (&'static str, &'static str, fn(&Run) -> &[String]);
 const LISTS: &[List] = &[
     ("--port=", "network.ports", |run| &run.port),
@@ -62,7 +61,7 @@ const LISTS: &[List] = &[
     ("--drop-capability=", "security.capabilities.drop", |run| &run.drop_capability),
 ];
 
-/// Options that are mounts.
+/// A mount option: its name, its parser, its values.
 type Mounts = (&'static str, fn(&str) -> Result<MountEntry>, fn(&Run) -> &[String]);
 const MOUNTS: &[Mounts] = &[
     ("--bind=", |text| mounts::bind(text, false), |run| &run.bind),
@@ -71,49 +70,51 @@ const MOUNTS: &[Mounts] = &[
     ("--inaccessible=", mounts::inaccessible, |run| &run.inaccessible),
 ];
 
-/// What the options of `run` say.
-///
-/// # Errors
-/// All that is wrong with them, as one error of kind [`Kind::Usage`].
-pub fn layer(run: &Run) -> Result<Layer> {
-    let mut flags = Flags { layer: Layer::default(), problems: Vec::new() };
-    for (flag, key, get) in WORDS {
-        if let Some(text) = get(run) {
-            flags.say(flag, key, &RawValue::Text(text));
-        }
-    }
-    for (flag, key, get) in TRUTHS {
-        if let Some(truth) = get(run) {
-            flags.say(flag, key, &RawValue::Boolean(truth));
-        }
-    }
-    for (flag, key, get) in LISTS {
-        for item in get(run).iter().flat_map(|list| items(list)) {
-            flags.say(flag, key, &RawValue::Text(item));
-        }
-    }
-    for (flag, read, get) in MOUNTS {
-        for text in get(run) {
-            if let Some(mount) = flags.check(flag, text, read(text)) {
-                flags.layer.mounts.entries.push(mount, Origin::Flag(flag));
+impl Run {
+    /// Returns the settings of the options.
+    ///
+    /// # Errors
+    /// All problems of the options, as one error of kind [`Kind::Usage`].
+    pub fn layer(&self) -> Result<Layer> {
+        let mut flags = Flags { layer: Layer::default(), problems: Vec::new() };
+        for (flag, key, get) in WORDS {
+            if let Some(text) = get(self) {
+                flags.set(flag, key, &RawValue::Text(text));
             }
         }
+        for (flag, key, get) in BOOLEANS {
+            if let Some(truth) = get(self) {
+                flags.set(flag, key, &RawValue::Boolean(truth));
+            }
+        }
+        for (flag, key, get) in LISTS {
+            for item in get(self).iter().flat_map(|list| items(list)) {
+                flags.set(flag, key, &RawValue::Text(item));
+            }
+        }
+        for (flag, read, get) in MOUNTS {
+            for text in get(self) {
+                if let Some(mount) = flags.check(flag, text, read(text)) {
+                    flags.layer.mounts.entries.push(mount, Origin::Flag(flag));
+                }
+            }
+        }
+        flags.set_special(self);
+        if flags.problems.is_empty() {
+            return Ok(flags.layer);
+        }
+        Err(problem::combined("cannot use the options", &flags.problems).with_kind(Kind::Usage))
     }
-    flags.special(run);
-    if flags.problems.is_empty() {
-        return Ok(flags.layer);
-    }
-    Err(problem::combined("cannot use the options", &flags.problems).with_kind(Kind::Usage))
 }
 
-/// The layer being filled.
+/// A layer under construction.
 struct Flags {
     layer: Layer,
     problems: Vec<Problem>,
 }
 
 impl Flags {
-    fn say(&mut self, flag: &'static str, key: &str, given: &RawValue) {
+    fn set(&mut self, flag: &'static str, key: &str, given: &RawValue) {
         let text = if let RawValue::Text(text) = given { text } else { "" };
         let said = match Setting::find(key) {
             Some(setting) => self.layer.set(setting, given, Origin::Flag(flag)),
@@ -122,14 +123,14 @@ impl Flags {
         self.check(flag, text, said);
     }
 
-    /// The value, or nothing after noting what is wrong with it.
+    /// Returns the value. `None` after a problem, which is collected.
     fn check<T>(&mut self, flag: &str, text: &str, read: Result<T>) -> Option<T> {
         let context = || format!("'{flag}{}'", text.escape_debug());
         read.map_err(|error| self.problems.push(Problem::new(None, &error.context(context())))).ok()
     }
 
-    /// The options that are more, or other, than the value of one setting.
-    fn special(&mut self, run: &Run) {
+    /// Sets the options that do not map to one setting.
+    fn set_special(&mut self, run: &Run) {
         if let Some(directory) = &run.directory {
             let absolute = absolute(directory);
             if let Some(absolute) = self.check("--directory=", &directory.to_string_lossy(), absolute) {
@@ -163,7 +164,7 @@ impl Flags {
                     Ok(value) => Variable::new(text, &value),
                     Err(error) => {
                         log::debug!(
-                            "cannot pass the variable '{}' on: {error}, ignoring",
+                            "cannot pass on the variable '{}': {error}, ignoring",
                             text.escape_debug()
                         );
                         continue;
@@ -201,15 +202,15 @@ impl Flags {
                 let console = if terminal { Console::Interactive } else { Console::Pipe };
                 self.layer.console.console.set(console, Origin::Flag("--console="));
             }
-            Some(text) => self.say("--console=", "console", &RawValue::Text(text)),
+            Some(text) => self.set("--console=", "console", &RawValue::Text(text)),
             None if run.pipe => self.layer.console.console.set(Console::Pipe, Origin::Flag("--pipe")),
             None => {}
         }
     }
 }
 
-/// The options that give a machine a network of its own, those that say more first; the link of a
-/// bridge or zone is one to the host too.
+/// Returns the options for a private network, the most specific first: a bridge or zone includes a link to the
+/// host.
 fn modes(run: &Run) -> [(bool, Mode, &'static str); 9] {
     [
         (run.network_zone.is_some(), Mode::Zone, "--network-zone="),
@@ -224,12 +225,12 @@ fn modes(run: &Run) -> [(bool, Mode, &'static str); 9] {
     ]
 }
 
-/// The items of a list that is separated by commas or spaces.
+/// Splits a list at commas and blanks.
 fn items(list: &str) -> impl Iterator<Item = &str> {
     list.split([',', ' ', '\t']).filter(|item| !item.is_empty())
 }
 
-/// systemd's further words for yes and no.
+/// Translates the other booleans of systemd to `yes` and `no`.
 fn plain_truth(text: &str) -> &str {
     match text {
         "1" | "true" | "on" => "yes",
@@ -238,8 +239,8 @@ fn plain_truth(text: &str) -> &str {
     }
 }
 
-/// A path of the user, seen from the current directory. Only a path with `..` is looked up:
-/// otherwise the name of a link is the name meant.
+/// Returns a path relative to the current directory as an absolute path. Symbolic links are resolved only in a
+/// path with `..`.
 fn absolute(path: &Path) -> Result<PathBuf> {
     if path.components().any(|part| part == Component::ParentDir) {
         return path.canonicalize().map_err(Error::from);
@@ -253,7 +254,7 @@ mod tests {
 
     #[test]
     fn every_row_names_a_setting() {
-        let keys = WORDS.iter().map(|row| row.1).chain(TRUTHS.iter().map(|row| row.1));
+        let keys = WORDS.iter().map(|row| row.1).chain(BOOLEANS.iter().map(|row| row.1));
         for key in keys.chain(LISTS.iter().map(|row| row.1)) {
             assert!(Setting::find(key).is_some(), "{key}");
         }
@@ -269,7 +270,7 @@ mod tests {
             register: Some("off".into()),
             ..Run::default()
         };
-        let layer = layer(&run).unwrap();
+        let layer = run.layer().unwrap();
         assert_eq!(layer.mounts.entries.sourced()[0].origin, Origin::Flag("--bind-ro="));
         assert_eq!(layer.security.capabilities_add.sourced().len(), 2);
         assert_eq!(layer.security.syscalls_deny.sourced().len(), 2);
@@ -278,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn all_wrong_options_are_reported_together() {
+    fn all_invalid_options_are_reported_together() {
         let run = Run {
             uuid: Some("x".into()),
             capability: vec!["CAP_NOPE".into()],
             tmpfs: vec!["relative".into()],
             ..Run::default()
         };
-        let error = layer(&run).unwrap_err();
+        let error = run.layer().unwrap_err();
         assert_eq!(error.exit_status(), 2);
         let text = error.to_string();
         assert!(text.contains("3 problems") && text.contains("'--uuid=x'"), "{text}");

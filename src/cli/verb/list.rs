@@ -1,52 +1,67 @@
-//! `list`: the table of machines, and what of it a narrow terminal does without. Called by `main`.
+//! `coracle list`.
 
-use super::output::{self, Align, Legend};
-use super::verbs::List;
-use crate::config;
-use crate::control::list::{self, Row};
-use crate::error::Result;
+use super::Outcome;
+use crate::cli::output::{self, Align, Legend};
+use crate::control::list::{self, Include, Row};
 use crate::paths::Paths;
+use clap::Args;
 
-/// What goes first where there is no room, from what is wanted least; `status` and `--json` have it all.
-const SPARED: [(&str, Sparing); 11] = [
-    ("MEMORY", Sparing::Empty),
-    ("UNCONFINED", Sparing::Empty),
-    ("TASKS", Sparing::Empty),
-    ("INIT", Sparing::Empty),
-    ("LEADER", Sparing::Empty),
-    ("ADDRESSES", Sparing::Empty),
-    ("INIT", Sparing::Any),
-    ("TASKS", Sparing::Any),
-    ("LEADER", Sparing::Any),
-    ("UNCONFINED", Sparing::Any),
-    ("ADDRESSES", Sparing::Any),
+/// List running machines
+#[derive(Debug, Args)]
+pub struct List {
+    /// Also list machines that are not running
+    #[arg(short, long)]
+    all: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Print no header
+    #[arg(long)]
+    no_legend: bool,
+}
+
+/// The columns removed from a narrow table, least important first. `status` and `--json` show all of them.
+const REMOVABLE: [(&str, Removal); 11] = [
+    ("MEMORY", Removal::Empty),
+    ("UNCONFINED", Removal::Empty),
+    ("TASKS", Removal::Empty),
+    ("INIT", Removal::Empty),
+    ("LEADER", Removal::Empty),
+    ("ADDRESSES", Removal::Empty),
+    ("INIT", Removal::Any),
+    ("TASKS", Removal::Any),
+    ("LEADER", Removal::Any),
+    ("UNCONFINED", Removal::Any),
+    ("ADDRESSES", Removal::Any),
 ];
 
-/// When a column is spared.
+/// When a column is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sparing {
-    /// Where no machine has anything in it.
+enum Removal {
+    /// If it is empty for all machines.
     Empty,
-    /// In any case.
+    /// Always.
     Any,
 }
 
-/// `list`.
-///
-/// # Errors
-/// Standard output cannot be written.
-pub fn list(paths: &Paths, wanted: &List) -> Result<()> {
-    let others = if wanted.all { config::names(paths)? } else { Default::default() };
-    let rows = list::rows(paths, others);
-    if wanted.json {
-        return output::json(&rows);
+impl List {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let include = if self.all { Include::Defined } else { Include::Recorded };
+        let rows = list::rows(paths, include)?;
+        if self.json {
+            output::json(&rows)?;
+        } else {
+            let legend = if self.no_legend { Legend::Hidden } else { Legend::Shown };
+            output::text(&fitted(&rows, legend, output::columns()))?;
+        }
+        Ok(0)
     }
-    let legend = if wanted.no_legend { Legend::Hidden } else { Legend::Shown };
-    output::text(&fitted(&rows, legend, output::columns()))
 }
 
-/// The table in a terminal of so many columns: first with one address of each machine, then without
-/// the columns that tell nothing, then without those that are [`SPARED`].
+/// Returns the table fitted to a terminal of `columns` columns: with one address per machine, then without empty
+/// columns, then without [`REMOVABLE`] columns. `None` is no limit.
 fn fitted(rows: &[Row], legend: Legend, columns: Option<usize>) -> String {
     let mut names = list::COLUMNS.to_vec();
     let mut cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
@@ -64,14 +79,14 @@ fn fitted(rows: &[Row], legend: Legend, columns: Option<usize>) -> String {
         }
         shown = table(&names, &cells, legend);
     }
-    let says_nothing =
+    let is_empty =
         |cells: &[Vec<String>], at: usize| cells.iter().all(|row| row.get(at).is_none_or(|cell| cell == "-"));
-    for (spared, when) in SPARED {
-        let Some(at) = names.iter().position(|name| *name == spared) else { continue };
+    for (removable, when) in REMOVABLE {
+        let Some(at) = names.iter().position(|name| *name == removable) else { continue };
         if fits(&shown) {
             break;
         }
-        if when == Sparing::Any || says_nothing(&cells, at) {
+        if when == Removal::Any || is_empty(&cells, at) {
             names.remove(at);
             cells.iter_mut().for_each(|row| drop(row.remove(at)));
             shown = table(&names, &cells, legend);
@@ -111,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_terminal_and_a_file_have_it_all() {
+    fn wide_terminals_and_files_have_all_columns() {
         for columns in [None, Some(200)] {
             let table = fitted(&[row("web", &[])], Legend::Shown, columns);
             assert!(
@@ -123,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_has_what_matters() {
+    fn narrow_terminals_have_the_important_columns() {
         for columns in 30..200 {
             let table =
                 fitted(&[row("web", &[]), row("database", &["network"])], Legend::Shown, Some(columns));

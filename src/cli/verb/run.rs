@@ -1,22 +1,28 @@
-//! The options of `coracle run`: those of systemd-nspawn(1). Data only; `layer` gives them their
-//! meaning.
+//! `coracle run`. The module `layer` translates the options to settings.
 
+mod layer;
+
+use super::Outcome;
+use crate::paths::Paths;
+use crate::run::Mode;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// `run`.
+/// Run a command or a whole system in the foreground
+///
+/// The options have the names and the meaning of systemd-nspawn(1).
 #[derive(Debug, Default, Args)]
 pub struct Run {
-    /// The program and its arguments, or arguments for the init; a shell where not given
+    /// The program and its arguments, or arguments for the init; a shell by default
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub command: Vec<OsString>,
 
-    /// Do nothing; show what would be done, step by step
+    /// Only show the steps
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Say nothing but what the machine says
+    /// Suppress messages of coracle itself
     #[arg(short, long)]
     pub quiet: bool,
 
@@ -32,7 +38,7 @@ pub struct Run {
     #[arg(short, long, conflicts_with = "as_pid2", help_heading = "Execution")]
     pub boot: bool,
 
-    /// Run the command as PID 2, below a small init
+    /// Run the command as PID 2, with a minimal init as PID 1
     #[arg(short, long, help_heading = "Execution")]
     pub as_pid2: bool,
 
@@ -40,7 +46,7 @@ pub struct Run {
     #[arg(long, value_name = "DIR", help_heading = "Execution")]
     pub chdir: Option<String>,
 
-    /// A variable for PID 1; without a value, ours
+    /// Set an environment variable of PID 1; without VALUE, pass on the caller's
     #[arg(short = 'E', long, value_name = "NAME[=VALUE]", help_heading = "Execution")]
     pub setenv: Vec<String>,
 
@@ -48,35 +54,35 @@ pub struct Run {
     #[arg(short, long, value_name = "USER", help_heading = "Execution")]
     pub uid: Option<String>,
 
-    /// The signal that asks PID 1 for an orderly stop
+    /// The signal that requests a clean shutdown from PID 1
     #[arg(long, value_name = "SIGNAL", help_heading = "Execution")]
     pub kill_signal: Option<String>,
 
-    /// Whether the machine is ready when PID 1 says so, or at once
+    /// Whether PID 1 reports when the machine is ready
     #[arg(long, value_name = "BOOL", value_parser = boolean, help_heading = "Execution")]
     pub notify_ready: Option<bool>,
 
-    /// The machine's name, and the definition whose settings lie below these options
+    /// The name of the machine; options override the settings of its definition
     #[arg(short = 'M', long, value_name = "NAME", help_heading = "Identity")]
     pub machine: Option<String>,
 
-    /// The host name inside, where it is not the machine's name
+    /// The host name inside; the name of the machine by default
     #[arg(long, value_name = "NAME", help_heading = "Identity")]
     pub hostname: Option<String>,
 
-    /// The machine id for a system that has none yet
+    /// The machine id of a system without one
     #[arg(long, value_name = "UUID", help_heading = "Identity")]
     pub uuid: Option<String>,
 
-    /// The slice of the machine's scope
+    /// The slice of the scope of the machine
     #[arg(short = 'S', long, value_name = "SLICE", help_heading = "Unit")]
     pub slice: Option<String>,
 
-    /// Whether systemd-machined is told: yes, no or auto
+    /// Whether to register with systemd-machined: yes, no or auto
     #[arg(long, value_name = "BOOL|auto", help_heading = "Unit")]
     pub register: Option<String>,
 
-    /// Run in the unit we are in, not in a scope of its own
+    /// Run in the unit of the caller, not in a new scope
     #[arg(long, help_heading = "Unit")]
     pub keep_unit: bool,
 
@@ -91,7 +97,7 @@ pub struct Run {
     )]
     pub private_users: Option<String>,
 
-    /// How files get to that range: map, off or auto
+    /// How files are mapped to that range: map, off or auto
     #[arg(long, value_name = "MODE", help_heading = "Users")]
     pub private_users_ownership: Option<String>,
 
@@ -99,91 +105,91 @@ pub struct Run {
     #[arg(short = 'U', conflicts_with_all = ["private_users", "private_users_ownership"], help_heading = "Users")]
     pub user_namespace: bool,
 
-    /// A network of its own with nothing in it but a loopback interface
+    /// Create a private network with a loopback interface only
     #[arg(long, help_heading = "Network")]
     pub private_network: bool,
 
-    /// A network of its own, linked to the host
+    /// Create a private network, linked to the host
     #[arg(short, long, help_heading = "Network")]
     pub network_veth: bool,
 
-    /// A network of its own, linked to a bridge of the host
+    /// Create a private network, linked to a bridge of the host
     #[arg(long, value_name = "INTERFACE", conflicts_with = "network_zone", help_heading = "Network")]
     pub network_bridge: Option<String>,
 
-    /// A network of its own, linked to those of the same zone
+    /// Create a private network, linked to the machines of a zone
     #[arg(long, value_name = "ZONE", help_heading = "Network")]
     pub network_zone: Option<String>,
 
-    /// A further link to the host, with its two names
+    /// Add another link to the host, with the names of both ends
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
     pub network_veth_extra: Vec<String>,
 
-    /// An interface of the host that is the machine's while it runs
+    /// Move an interface of the host into the machine while it is running
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
     pub network_interface: Vec<String>,
 
-    /// A macvlan on an interface of the host
+    /// Add a macvlan on an interface of the host
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
     pub network_macvlan: Vec<String>,
 
-    /// An ipvlan on an interface of the host
+    /// Add an ipvlan on an interface of the host
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
     pub network_ipvlan: Vec<String>,
 
-    /// A network namespace to join
+    /// Join a network namespace
     #[arg(long, value_name = "PATH", help_heading = "Network")]
     pub network_namespace_path: Option<String>,
 
-    /// A port of the host that leads to the machine, as 8080:80 or 5353:53/udp
+    /// Forward a port of the host to the machine, for example 8080:80 or 5353:53/udp
     #[arg(short, long, value_name = "PORT", help_heading = "Network")]
     pub port: Vec<String>,
 
-    /// What becomes of its /etc/resolv.conf: auto, off, delete, or copy-, replace- or bind- with host, static, uplink or stub
+    /// How /etc/resolv.conf is set up: auto, off, delete, or copy-, replace- or bind- with host, static, uplink or stub
     #[arg(long, value_name = "MODE", help_heading = "Network")]
     pub resolv_conf: Option<String>,
 
-    /// Capabilities to add, separated by commas
+    /// Add capabilities, separated by commas
     #[arg(long, value_name = "LIST", help_heading = "Security")]
     pub capability: Vec<String>,
 
-    /// Capabilities to take away
+    /// Drop capabilities, separated by commas
     #[arg(long, value_name = "LIST", help_heading = "Security")]
     pub drop_capability: Vec<String>,
 
-    /// Whether setuid programs gain nothing
+    /// Whether setuid programs gain no privileges
     #[arg(long, value_name = "BOOL", value_parser = boolean, help_heading = "Security")]
     pub no_new_privileges: Option<bool>,
 
-    /// The SELinux context of what runs
+    /// The SELinux context of processes
     #[arg(short = 'Z', long, value_name = "CONTEXT", help_heading = "Security")]
     pub selinux_context: Option<String>,
 
-    /// The SELinux context of files in the file systems it gets at /run, /tmp and /dev
+    /// The SELinux context of files in the file systems at /run, /tmp and /dev
     #[arg(short = 'L', long, value_name = "CONTEXT", help_heading = "Security")]
     pub selinux_apifs_context: Option<String>,
 
-    /// System calls and @groups to allow, or with ~ in front to deny
+    /// Allow system calls and @groups, or deny them with a leading ~
     #[arg(long, value_name = "[~]LIST", help_heading = "Security")]
     pub system_call_filter: Vec<String>,
 
-    /// Show a file or directory of the host inside; options: rbind norbind idmap noidmap
+    /// Bind-mount a file or directory of the host; options: rbind norbind idmap noidmap
     #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
     pub bind: Vec<String>,
 
-    /// The same, read-only
+    /// Bind-mount a file or directory of the host read-only
     #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
     pub bind_ro: Vec<String>,
 
-    /// An empty file system in memory
+    /// Mount an empty tmpfs
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Mounts")]
     pub tmpfs: Vec<String>,
 
-    /// Hide what is at this place
+    /// Hide a file or directory
     #[arg(long, value_name = "TARGET", help_heading = "Mounts")]
     pub inaccessible: Vec<String>,
 
-    /// What the console is connected to: interactive, read-only, passive, pipe or autopipe
+    /// The mode of the console: interactive, read-only, passive, pipe or autopipe
     #[arg(long, value_name = "MODE", help_heading = "Console")]
     pub console: Option<String>,
 
@@ -192,7 +198,19 @@ pub struct Run {
     pub pipe: bool,
 }
 
-/// The words for truth of systemd.
+impl Run {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        if self.quiet {
+            log::set_max_level(log::LevelFilter::Warn);
+        }
+        let mode = if self.dry_run { Mode::DryRun } else { Mode::Run };
+        // The machine executes the program again with these arguments when it reboots.
+        let arguments = std::env::args_os().skip(1).collect();
+        Ok(crate::run::foreground(paths, self.layer()?, mode, arguments)?)
+    }
+}
+
+/// Parses a boolean of systemd.
 fn boolean(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Ok(true),

@@ -107,7 +107,7 @@ fn a_machine_that_cannot_start_ends_the_connection() {
     listens(&host, "listening");
     let said = host.ok(&["journalctl", "-q", "-o", "cat", "-u", "coracle-on-demand@m.service"]);
     println!("{said}");
-    assert_eq!(said.matches("a connection starts machine").count(), 1, "{said}");
+    assert_eq!(said.matches("for an incoming connection").count(), 1, "{said}");
     assert!(said.contains("coracle: "), "{said}");
     host.sh_ok("systemctl stop coracle-on-demand@m.socket; systemctl reset-failed");
     // Another program has the port: it is named, and the machine does not take it away.

@@ -1,4 +1,4 @@
-//! What `top` shows: pure, from samples and keys to lines of text.
+//! The screen of `top`: turns samples and keys into lines of text, without I/O.
 
 use crate::control::list::size;
 use crate::control::stats::{Process, Sample};
@@ -6,21 +6,21 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// Clock ticks in a second (`USER_HZ`, the same on all machines).
+/// Clock ticks per second (`USER_HZ`, 100 on all architectures).
 const TICKS: u64 = 100;
-/// What the keys do, in the last line.
+/// The help in the last line.
 const HELP: &str = "q quit  c cpu  m memory  i io  n net  t tasks  p pressure  a name  enter open";
 
-/// What a key led to.
+/// The effect of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     /// The screen may have changed.
     Done,
-    /// The end.
+    /// `top` ends.
     Quit,
 }
 
-/// What rows are ordered by.
+/// The sort order of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Order {
     #[default]
@@ -33,13 +33,13 @@ enum Order {
     Name,
 }
 
-/// A machine and what it used since the look before.
+/// A machine and its usage since the previous sample.
 #[derive(Debug, Clone, PartialEq)]
 struct Row {
     sample: Sample,
-    /// Percent of one processor.
+    /// Percent of one CPU.
     cpu: Option<f64>,
-    /// Bytes a second.
+    /// Bytes per second.
     read: Option<f64>,
     written: Option<f64>,
     received: Option<f64>,
@@ -52,20 +52,20 @@ pub(super) struct Screen {
     rows: Vec<Row>,
     before: HashMap<String, (Sample, Instant)>,
     order: Order,
-    /// The machine that is marked.
+    /// The name of the marked machine.
     marked: Option<String>,
-    /// Whether its processes are shown.
+    /// Whether the processes of the marked machine are shown.
     is_open: bool,
     processes: Vec<Process>,
 }
 
-#[expect(clippy::cast_precision_loss, reason = "rates for people")]
+#[expect(clippy::cast_precision_loss, reason = "rates are approximate")]
 fn rate(now: Option<u64>, before: Option<u64>, seconds: f64) -> Option<f64> {
     (seconds > 0.0).then_some(now?.saturating_sub(before?) as f64 / seconds)
 }
 
 impl Screen {
-    /// Takes new samples. Rates are against the look before, where that is not a moment ago.
+    /// Stores new samples. A machine sampled less than 500 ms ago keeps its rates.
     pub(super) fn update(&mut self, samples: Vec<Sample>, now: Instant) {
         let is_moment = |at: &Instant| now.duration_since(*at).as_millis() < 500;
         let known: HashMap<String, Row> =
@@ -99,17 +99,17 @@ impl Screen {
         self.sort();
     }
 
-    /// The machine whose processes are to be shown.
+    /// Returns the machine with shown processes.
     pub(super) fn opened(&self) -> Option<&str> {
         self.marked.as_deref().filter(|_| self.is_open)
     }
 
-    /// Takes the processes of the machine that is open.
+    /// Stores the processes of the opened machine.
     pub(super) fn show_processes(&mut self, processes: Vec<Process>) {
         self.processes = processes;
     }
 
-    /// Does what a key says.
+    /// Handles a key.
     pub(super) fn press(&mut self, key: u8) -> Key {
         match key {
             b'q' if self.is_open => self.is_open = false,
@@ -160,7 +160,7 @@ impl Screen {
         }
     }
 
-    /// The lines of a screen of this size.
+    /// Returns the lines of a screen of this size.
     pub(super) fn text(&self, columns: usize, rows: usize) -> Vec<String> {
         let (title, body) = match self.opened() {
             Some(name) => {
@@ -174,7 +174,7 @@ impl Screen {
         let room = rows.saturating_sub(2).max(1);
         let mut lines = vec![format!("\x1b[1m{}", cut(&title, columns))];
         lines.extend(body.into_iter().take(room).map(|line| match line.strip_prefix('\x07') {
-            // The row that is marked is shown in reverse.
+            // The marked row is shown in reverse video.
             Some(line) => format!("\x1b[7m{}", cut(&format!("{line:<columns$}"), columns)),
             None => cut(&line, columns),
         }));
@@ -185,7 +185,7 @@ impl Screen {
     }
 
     fn table(&self, columns: usize) -> Vec<String> {
-        // Up to 80 columns there is room for sums; beyond, for both directions and all pressures.
+        // Below 120 columns there is room for sums only, above for both directions and all pressures.
         let is_wide = columns >= 120;
         let widest = self.rows.iter().map(|row| row.sample.name.len()).max().unwrap_or(4);
         let widest = widest.clamp(4, if is_wide { 48 } else { 20 });
@@ -221,7 +221,7 @@ impl Screen {
     }
 }
 
-/// The worst of the three pressures.
+/// Returns the highest of the three pressures.
 fn pressure(sample: &Sample) -> Option<f64> {
     [sample.pressure_cpu, sample.pressure_memory, sample.pressure_io].into_iter().flatten().reduce(f64::max)
 }
@@ -231,7 +231,7 @@ impl Row {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         let percent = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.1}")));
         let bytes = |value: Option<u64>| or_dash(value.map(size));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates for people")]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are approximate")]
         let rate = |value: Option<f64>| or_dash(value.map(|value| size(value as u64)));
         let sum = |one: Option<f64>, other: Option<f64>| Some(one? + other?);
         let (sample, tasks) = (&self.sample, or_dash(self.sample.tasks.map(|tasks| tasks.to_string())));
@@ -263,7 +263,7 @@ impl Row {
     }
 }
 
-/// The part of a text that fits.
+/// Cuts a text to `columns` columns, and removes control characters.
 fn cut(text: &str, columns: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(columns).collect()
 }
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_shown_and_what_is_not_counted_is_a_dash() {
+    fn rates_are_shown_and_unknown_values_are_dashes() {
         let lines = screen().text(80, 6);
         assert_eq!(lines.len(), 6);
         assert!(lines[2].contains("db") && lines[2].contains(" 100.0        -"), "{lines:?}");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_order_mark_and_open() {
+    fn keys_sort_mark_and_open() {
         let mut screen = screen();
         screen.press(b'a');
         assert_eq!(screen.rows[0].sample.name, "db");

@@ -1,0 +1,162 @@
+//! Arguments shared by several verbs.
+
+use crate::control::copy::{self, Replace};
+use crate::control::{exec, start};
+use crate::machine::name::Name;
+use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The name of one machine.
+#[derive(Debug, Args)]
+pub struct MachineName {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub name: Name,
+}
+
+/// The names of one or more machines.
+#[derive(Debug, Args)]
+pub struct MachineNames {
+    /// The machines
+    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    pub names: Vec<Name>,
+}
+
+/// The names of machines; without a name all running machines.
+#[derive(Debug, Args)]
+pub struct RunningMachines {
+    /// The machines; all running machines by default
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    pub names: Vec<Name>,
+}
+
+/// The arguments of `start` and `restart`.
+#[derive(Debug, Args)]
+pub struct StartArguments {
+    /// The machines
+    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    pub names: Vec<Name>,
+
+    /// Wait until the guest is ready, until PID 1 is executed, or not at all; by default as the definition sets
+    #[arg(long, value_name = "WHEN", value_enum)]
+    wait: Option<WaitFor>,
+}
+
+impl StartArguments {
+    /// Returns the event to wait for.
+    pub fn wait(&self) -> start::Wait {
+        match self.wait {
+            None => start::Wait::Unit,
+            Some(WaitFor::Ready) => start::Wait::Ready,
+            Some(WaitFor::Running) => start::Wait::Running,
+            Some(WaitFor::No) => start::Wait::No,
+        }
+    }
+}
+
+/// The event that a start waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WaitFor {
+    /// The guest reports that it is ready.
+    Ready,
+    /// PID 1 is executed.
+    Running,
+    /// The job is queued.
+    No,
+}
+
+/// The arguments of `enable` and `disable`.
+#[derive(Debug, Args)]
+pub struct EnableArguments {
+    /// The machines
+    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    pub names: Vec<Name>,
+
+    /// Also start or stop the machines now
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// The arguments of `copy-to` and `copy-from`.
+#[derive(Debug, Args)]
+pub struct CopyArguments {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// The file or directory to copy
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+
+    /// The destination; the path of the source by default
+    #[arg(value_name = "DST")]
+    pub destination: Option<PathBuf>,
+
+    /// Replace existing files
+    #[arg(long)]
+    force: bool,
+}
+
+impl CopyArguments {
+    /// Returns the request for `control`.
+    pub fn request(&self) -> copy::Ask<'_> {
+        copy::Ask {
+            name: &self.name,
+            source: &self.source,
+            destination: self.destination.as_ref().unwrap_or(&self.source),
+            replace: if self.force { Replace::Yes } else { Replace::No },
+        }
+    }
+}
+
+/// The options of `exec` and `shell`.
+#[derive(Debug, Args)]
+pub struct EntryOptions {
+    /// The user, and after a colon the group, of the machine, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+
+    /// The working directory inside; the home directory of the user by default
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+
+    /// Set an environment variable; without VALUE, pass on the caller's
+    #[arg(short = 'E', long, value_name = "NAME[=VALUE]")]
+    setenv: Vec<String>,
+
+    /// Allocate a terminal
+    #[arg(short, long, conflicts_with = "no_tty")]
+    tty: bool,
+
+    /// Do not allocate a terminal
+    #[arg(short = 'T', long)]
+    no_tty: bool,
+
+    /// Wait until the guest is ready
+    #[arg(long)]
+    wait_ready: bool,
+}
+
+impl EntryOptions {
+    /// Returns the request for `control`; an empty `command` is the login shell.
+    pub fn request<'a>(&'a self, name: &'a Name, command: &[OsString]) -> exec::Ask<'a> {
+        let variable = |text: &String| match text.split_once('=') {
+            Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+            None => std::env::var(text).ok().map(|value| (text.clone(), value)),
+        };
+        exec::Ask {
+            name,
+            argv: command.to_vec(),
+            user: self.user.as_deref(),
+            directory: self.workdir.clone(),
+            environment: self.setenv.iter().filter_map(variable).collect(),
+            terminal: match (self.tty, self.no_tty) {
+                (true, _) => exec::Terminal::Yes,
+                (_, true) => exec::Terminal::No,
+                _ => exec::Terminal::Auto,
+            },
+            wait_ready: self.wait_ready,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `coracle attach`.
+
+use super::Outcome;
+use crate::cli::arguments::MachineName;
+use crate::control::attach::{self, Ended};
+use crate::paths::Paths;
+use clap::Args;
+use rustix::termios;
+
+/// Attach to the console of a running machine
+///
+/// Shows the last 64 KiB of the console first. Type '^]' three times within a second to detach. The exit status is
+/// 0 after a detach and after the end of the machine.
+#[derive(Debug, Args)]
+pub struct Attach {
+    #[command(flatten)]
+    machine: MachineName,
+}
+
+impl Attach {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let name = &self.machine.name;
+        if termios::isatty(rustix::stdio::stdin()) {
+            log::info!("attached to machine '{name}'; type ^] three times within a second to detach");
+        }
+        match attach::attach(paths, name)? {
+            Ended::Detached => log::info!("detached from machine '{name}'"),
+            Ended::Machine => log::info!("machine '{name}' ended"),
+            Ended::Told => {}
+        }
+        Ok(0)
+    }
+}

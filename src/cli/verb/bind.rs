@@ -1,0 +1,74 @@
+//! `coracle bind`.
+
+use super::Outcome;
+use crate::cli::output::{self, Align, Legend};
+use crate::control::bind;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Bind-mount a file or directory of the host in a running machine, or list bind mounts
+///
+/// The mount exists until it is removed or the machine stops or reboots. Define permanent mounts in the definition.
+#[derive(Debug, Args)]
+pub struct Bind {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// A file or directory of the host; without it, bind mounts are listed
+    #[arg(value_name = "SRC")]
+    source: Option<PathBuf>,
+
+    /// The path inside; the path of the source by default
+    #[arg(value_name = "DST")]
+    target: Option<PathBuf>,
+
+    /// Mount read-only
+    #[arg(long)]
+    read_only: bool,
+
+    /// Create a missing mount point
+    #[arg(long)]
+    mkdir: bool,
+
+    /// How user ids are mapped: 'ids', each owner keeps its id; 'root', the owner of the source is root inside;
+    /// 'owner', the owner of the source is the owner of the mount point inside; USER:USER, a user of the host is
+    /// a user of the machine; with these three all other owners are nobody. 'none', all files have host ids
+    #[arg(long, value_name = "ids|root|owner|none|USER:USER", default_value = "ids", value_parser = bind::Map::new)]
+    map: bind::Map,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Bind {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let Some(source) = &self.source else { return self.list(paths) };
+        let request = bind::Ask {
+            name: &self.name,
+            source,
+            target: self.target.as_ref().unwrap_or(source),
+            read_only: self.read_only,
+            setuid: false,
+            make_target: self.mkdir.into(),
+            map: self.map.clone(),
+        };
+        bind::bind(paths, &request)?;
+        Ok(0)
+    }
+
+    fn list(&self, paths: &Paths) -> Outcome {
+        let list = bind::list(paths, &self.name)?;
+        if self.json {
+            output::json(&list)?;
+        } else {
+            let columns = ["TARGET", "SOURCE", "ACCESS", "MAP"].map(|name| (name, Align::Left));
+            let rows: Vec<Vec<String>> = list.iter().map(bind::cells).collect();
+            output::text(&output::table(&columns, &rows, Legend::Shown))?;
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,63 @@
+//! `coracle check`.
+
+use super::Outcome;
+use crate::cli::output;
+use crate::config::{Problem, Severity, check};
+use crate::error::Error;
+use crate::paths::Paths;
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Check definitions, and report all problems with their position
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The definitions and drop-ins; all of this host by default
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let checked =
+            if self.files.is_empty() { check::all(paths)? } else { check::files(paths, &self.files) };
+        if self.json {
+            output::json(&checked.problems.iter().map(as_json).collect::<Vec<_>>())?;
+        } else {
+            for problem in &checked.problems {
+                output::line(&problem.to_string())?;
+            }
+        }
+        let of = |severity| checked.problems.iter().filter(|problem| problem.severity == severity).count();
+        let (files, errors) = (count(checked.files, "file"), of(Severity::Error));
+        if errors > 0 {
+            return Err(Error::new(format!("checked {files}: {}", count(errors, "error"))).into());
+        }
+        if !self.json {
+            let warnings = count(of(Severity::Warning), "warning");
+            output::line(&format!("checked {files}: no errors, {warnings}"))?;
+        }
+        Ok(0)
+    }
+}
+
+/// Formats a number with its noun: `1 file`, `2 files`.
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+fn as_json(problem: &Problem) -> Value {
+    json!({
+        "severity": problem.severity.as_str(),
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.position.as_ref().map(|position| position.column),
+        "message": problem.message,
+        "hint": problem.hint,
+    })
+}

@@ -1,0 +1,26 @@
+//! `coracle dns-update`.
+
+use super::Outcome;
+use crate::control::resolver;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+
+/// Update the name servers of running machines; run by coracle-resolver.service
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub struct DnsUpdate {
+    /// The machine; all running machines by default
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Option<Name>,
+}
+
+impl DnsUpdate {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        match &self.name {
+            Some(name) => resolver::renew_one(paths, name)?,
+            None => resolver::renew_all(paths)?,
+        }
+        Ok(0)
+    }
+}

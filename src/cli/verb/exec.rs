@@ -1,0 +1,32 @@
+//! `coracle exec`.
+
+use super::Outcome;
+use crate::cli::arguments::EntryOptions;
+use crate::control::exec;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+use std::ffi::OsString;
+
+/// Run a command in a running machine
+///
+/// Needs neither D-Bus nor a responding init in the machine. The exit status is that of the command.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// The program and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    command: Vec<OsString>,
+
+    #[command(flatten)]
+    entry: EntryOptions,
+}
+
+impl Exec {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        Ok(exec::exec(paths, &self.entry.request(&self.name, &self.command))?)
+    }
+}

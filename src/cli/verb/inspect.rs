@@ -1,0 +1,40 @@
+//! `coracle inspect`.
+
+use super::Outcome;
+use crate::cli::output;
+use crate::control::inspect;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+
+/// Show how a machine is isolated: namespaces, mounts, capabilities, limits
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// Score the exposure of the host to the machine, with reasons
+    #[arg(long)]
+    security: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let found = inspect::look(paths, &self.name)?;
+        let exposure = inspect::score(&found);
+        let mut text = Vec::new();
+        match (self.security, self.json) {
+            (true, true) => output::json(&exposure)?,
+            (false, true) => output::json(&found)?,
+            (true, false) => exposure.write(&mut text)?,
+            (false, false) => found.write(&mut text)?,
+        }
+        output::text(&String::from_utf8_lossy(&text))?;
+        Ok(0)
+    }
+}

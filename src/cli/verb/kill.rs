@@ -1,0 +1,49 @@
+//! `coracle kill`.
+
+use super::Outcome;
+use crate::cli::arguments::MachineNames;
+use crate::config::boot::Signal;
+use crate::config::values::{RawValue, Value};
+use crate::control::signal;
+use crate::error::Result;
+use crate::paths::Paths;
+use clap::{Args, ValueEnum};
+
+/// Send a signal to processes of machines
+#[derive(Debug, Args)]
+pub struct Kill {
+    #[command(flatten)]
+    machines: MachineNames,
+
+    /// The signal, by name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = signal)]
+    signal: i32,
+
+    /// The receivers: PID 1 or all processes of the machine
+    #[arg(long, value_name = "WHOM", value_enum, default_value_t = Whom::All)]
+    kill_whom: Whom,
+}
+
+/// The receivers of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Whom {
+    /// PID 1 of the machine.
+    Leader,
+    /// All processes of the machine.
+    All,
+}
+
+fn signal(text: &str) -> Result<i32> {
+    Signal::read(&RawValue::Text(text)).map(|signal| signal.0)
+}
+
+impl Kill {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let whom = match self.kill_whom {
+            Whom::Leader => signal::Whom::Leader,
+            Whom::All => signal::Whom::All,
+        };
+        signal::kill(paths, &self.machines.names, self.signal, whom)?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,86 @@
+//! `coracle logs`.
+
+use super::Outcome;
+use crate::cli::output;
+use crate::control::logs;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::{Args, ValueEnum};
+
+/// Show the console and the journal of a running or stopped machine
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// Follow new entries
+    #[arg(short, long)]
+    follow: bool,
+
+    /// Show the last COUNT lines only
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    lines: Option<u32>,
+
+    /// Show one boot only: 0 is the last boot, -1 the boot before, or a boot id
+    #[arg(short, long, value_name = "BOOT", allow_hyphen_values = true)]
+    boot: Option<String>,
+
+    /// Show entries since this time, in the format of systemd.time(7)
+    #[arg(short = 'S', long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<String>,
+
+    /// Show entries until this time
+    #[arg(short = 'U', long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
+
+    /// Show entries of this or a more urgent priority, or of a range FROM..TO, by name or number
+    #[arg(short, long, value_name = "PRIORITY")]
+    priority: Option<String>,
+
+    /// Show entries with a message that matches this regular expression (PCRE2)
+    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
+    grep: Option<String>,
+
+    /// The output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::ShortIso)]
+    output: LogFormat,
+}
+
+/// The output format, with the names of journalctl(1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// A line with time, program and process id.
+    ShortIso,
+    /// A line with seconds since the epoch, program and process id.
+    ShortUnix,
+    /// The message only.
+    Cat,
+    /// The whole entry as one line of JSON.
+    Json,
+}
+
+impl Logs {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let query = logs::Ask {
+            name: &self.name,
+            follow: self.follow,
+            lines: self.lines,
+            boot: self.boot.as_deref(),
+            filter: logs::Filter {
+                since: self.since.as_deref(),
+                until: self.until.as_deref(),
+                priority: self.priority.as_deref(),
+                grep: self.grep.as_deref(),
+            },
+            format: match self.output {
+                LogFormat::ShortIso => logs::Format::ShortIso,
+                LogFormat::ShortUnix => logs::Format::ShortUnix,
+                LogFormat::Cat => logs::Format::Cat,
+                LogFormat::Json => logs::Format::Json,
+            },
+        };
+        logs::show(paths, &query, &mut output::Stream)?;
+        Ok(0)
+    }
+}

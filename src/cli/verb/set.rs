@@ -1,0 +1,41 @@
+//! `coracle set`.
+
+use super::Outcome;
+use super::apply::print_changes;
+use crate::cli::output;
+use crate::config::drop_in::Keep;
+use crate::control::apply::{self, SetResult};
+use crate::control::limits::Act;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+
+/// Change settings of a machine, also while it is running
+///
+/// The change is written to a drop-in of the definition. Limits, ports, traffic limits and bind mounts
+/// (mount=SOURCE:TARGET:ro) change at once; all other settings are reported and need a restart.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// Settings of the definition, for example memory-max=512M; an empty value removes the setting from the drop-in
+    #[arg(value_name = "KEY=VALUE", required = true)]
+    changes: Vec<String>,
+
+    /// Keep the change until the next reboot of the host only
+    #[arg(long)]
+    runtime: bool,
+}
+
+impl Set {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let keep = if self.runtime { Keep::UntilReboot } else { Keep::Always };
+        match apply::set(paths, &self.name, &self.changes, keep)? {
+            SetResult::Stored(file) => output::line(&format!("stored in '{}'", file.display()))?,
+            SetResult::Applied(changes) => print_changes(&self.name, changes, Act::Do)?,
+        }
+        Ok(0)
+    }
+}

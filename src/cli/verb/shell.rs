@@ -1,0 +1,33 @@
+//! `coracle shell`.
+
+use super::Outcome;
+use crate::cli::arguments::EntryOptions;
+use crate::control::{exec, login};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+
+/// Open a login shell in a running machine
+#[derive(Debug, Args)]
+pub struct Shell {
+    /// The machine
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// Open a session of the user, registered with logind of the machine
+    #[arg(long)]
+    session: bool,
+
+    #[command(flatten)]
+    entry: EntryOptions,
+}
+
+impl Shell {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let mut request = self.entry.request(&self.name, &[]);
+        if self.session {
+            login::as_session(paths, &mut request)?;
+        }
+        Ok(exec::exec(paths, &request)?)
+    }
+}

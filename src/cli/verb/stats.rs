@@ -1,0 +1,59 @@
+//! `coracle stats`.
+
+use super::Outcome;
+use crate::cli::arguments::RunningMachines;
+use crate::cli::output::{self, Align, Legend};
+use crate::control::list::size;
+use crate::control::running_records;
+use crate::control::stats::{self, Sample};
+use crate::paths::Paths;
+use clap::Args;
+
+/// Show the resource usage of machines: CPU, memory, I/O, network, tasks, pressure
+#[derive(Debug, Args)]
+pub struct Stats {
+    #[command(flatten)]
+    machines: RunningMachines,
+
+    /// Print JSON
+    #[arg(long, conflicts_with = "metrics")]
+    json: bool,
+
+    /// Print OpenMetrics text
+    #[arg(long)]
+    metrics: bool,
+}
+
+impl Stats {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let samples: Vec<Sample> =
+            running_records(paths, &self.machines.names)?.iter().map(stats::sample).collect();
+        if self.json {
+            output::json(&samples)?;
+        } else if self.metrics {
+            output::text(&stats::metrics(&samples))?;
+        } else {
+            let columns = ["NAME", "CPU", "MEMORY", "READ", "WRITTEN", "RECEIVED", "SENT", "TASKS"];
+            let align = |name: &'static str| (name, if name == "NAME" { Align::Left } else { Align::Right });
+            let rows: Vec<Vec<String>> = samples.iter().map(cells).collect();
+            output::text(&output::table(&columns.map(align), &rows, Legend::Shown))?;
+        }
+        Ok(0)
+    }
+}
+
+/// Returns the row of a machine.
+fn cells(sample: &Sample) -> Vec<String> {
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), size);
+    let seconds = |micros: u64| format!("{}.{:02}s", micros / 1_000_000, micros % 1_000_000 / 10_000);
+    vec![
+        sample.name.clone(),
+        sample.cpu.map_or_else(|| "-".into(), seconds),
+        size(sample.memory),
+        size(sample.io_read),
+        size(sample.io_written),
+        size(sample.net_received),
+        size(sample.net_sent),
+        sample.tasks.map_or_else(|| "-".into(), |tasks| tasks.to_string()),
+    ]
+}

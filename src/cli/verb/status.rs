@@ -1,0 +1,45 @@
+//! `coracle status`.
+
+use super::{Failures, Outcome};
+use crate::cli::arguments::RunningMachines;
+use crate::cli::output;
+use crate::control::{named_or_running, status};
+use crate::paths::Paths;
+use clap::Args;
+
+/// Show the status of machines
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    machines: RunningMachines,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        let (mut all, mut failures) = (Vec::new(), Vec::new());
+        for name in named_or_running(paths, self.machines.names) {
+            match status::collect(paths, &name) {
+                Ok(status) => all.push(status),
+                Err(error) => failures.push(error),
+            }
+        }
+        let written = if self.json {
+            output::json(&all)
+        } else {
+            let mut text = Vec::new();
+            let blocks = all.iter().enumerate().try_for_each(|(number, status)| {
+                if number > 0 {
+                    text.push(b'\n');
+                }
+                status.write(&mut text)
+            });
+            blocks.and_then(|()| output::folded(&String::from_utf8_lossy(&text)))
+        };
+        failures.extend(written.err());
+        if failures.is_empty() { Ok(0) } else { Err(Failures(failures)) }
+    }
+}

@@ -1,0 +1,22 @@
+//! `coracle stop`.
+
+use super::Outcome;
+use crate::cli::arguments::MachineNames;
+use crate::cli::output::with_progress;
+use crate::control::start;
+use crate::paths::Paths;
+use clap::Args;
+
+/// Shut down machines cleanly
+#[derive(Debug, Args)]
+pub struct Stop {
+    #[command(flatten)]
+    machines: MachineNames,
+}
+
+impl Stop {
+    pub(super) fn run(self, paths: &Paths) -> Outcome {
+        with_progress(|progress| start::stop(paths, &self.machines.names, progress))?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,205 @@
+//! set and apply: change the definition of a machine, and apply a definition to a running machine. Limits,
+//! ports, traffic limits and bind mounts change at once, all other settings with a restart.
+
+use super::bind;
+use super::limits::{self, Act};
+use super::rewire;
+use crate::config::drop_in::{self, Keep};
+use crate::config::snapshot::{self, Values};
+use crate::config::{self, Resolved};
+use crate::error::{Error, Result};
+use crate::machine::mounts::MountKind;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::state::record::Record;
+use std::path::PathBuf;
+
+/// When a changed setting takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// In the running machine.
+    Live,
+    /// After a restart.
+    Restart,
+}
+
+/// A setting with different values in the running machine and in its definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingChange {
+    /// When the value of the definition takes effect.
+    pub effect: Effect,
+    /// The key of the setting.
+    pub key: String,
+    /// The value in the running machine.
+    pub now: String,
+    /// The value in the definition.
+    pub defined: String,
+}
+
+/// The result of [`set`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetResult {
+    /// The machine is not running: the change is written to this drop-in only.
+    Stored(PathBuf),
+    /// The change is written and applied to the running machine.
+    Applied(Vec<SettingChange>),
+}
+
+/// Writes changes (`KEY=VALUE`) to a drop-in of the definition, and applies them to the machine if it is running.
+/// After a failure the drop-in is as before.
+///
+/// # Errors
+/// An invalid change, a definition that is invalid with it, or a failure to apply it.
+pub fn set(paths: &Paths, name: &Name, changes: &[String], keep: Keep) -> Result<SetResult> {
+    let changes = changes.iter().map(|text| drop_in::change(text)).collect::<Result<Vec<_>>>()?;
+    let changes = drop_in::merge(changes)?;
+    config::machine(paths, name)?;
+    let previous = drop_in::write_changes(paths, name, &changes, keep)?;
+    if !Record::read(paths, name)?.is_some_and(|record| record.is_alive()) {
+        return Ok(SetResult::Stored(drop_in::file(paths, name, keep)));
+    }
+    let resolved = config::machine(paths, name)?;
+    match reconcile(paths, &resolved, Act::Do) {
+        Ok(applied) => {
+            let is_set = |one: &SettingChange| changes.iter().any(|change| change.key == one.key);
+            Ok(SetResult::Applied(applied.into_iter().filter(is_set).collect()))
+        }
+        Err(error) => {
+            previous.restore()?;
+            Err(error)
+        }
+    }
+}
+
+/// Applies the definition of a running machine, and returns all settings that differed.
+///
+/// # Errors
+/// A machine that is not running, or an invalid definition.
+pub fn apply(paths: &Paths, name: &Name, act: Act) -> Result<Vec<SettingChange>> {
+    reconcile(paths, &config::machine(paths, name)?, act)
+}
+
+/// Compares a running machine with its definition, and applies the differences with [`Act::Do`].
+fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<SettingChange>> {
+    let name = &resolved.machine.name;
+    // Read before any change: a machine in the foreground has no snapshot and is not changed by a definition.
+    let Some(mut started) = snapshot::read(paths, name) else {
+        return Err(Error::new(format!("the definition that machine '{name}' was started with is unknown"))
+            .with_hint(format!("restart it once: coracle restart {name}")));
+    };
+    let read = started.clone();
+    let after = snapshot::values(&resolved.settings);
+    let mut changes: Vec<SettingChange> = limits::apply(paths, &resolved.machine, act)?
+        .into_iter()
+        .map(|limit| SettingChange {
+            effect: Effect::Live,
+            key: limit.key.into(),
+            now: limit.now,
+            defined: limit.wanted,
+        })
+        .collect();
+    let can_update = rewire::is_possible(paths, &resolved.machine);
+    let mut is_updated = false;
+    for one in snapshot::differences(&started, &after) {
+        let text = |values: &[String]| if values.is_empty() { "-".into() } else { values.join(", ") };
+        let change = |effect| SettingChange {
+            effect,
+            key: one.key.clone(),
+            now: text(&one.before),
+            defined: text(&one.after),
+        };
+        match one.key.as_str() {
+            key if key.starts_with("resources.") => {}
+            key if rewire::KEYS.contains(&key) && can_update => {
+                is_updated = true;
+                changes.push(change(Effect::Live));
+            }
+            "mount" => {
+                changes.extend(unbind_removed(paths, resolved, &mut started, &one, act)?);
+                changes.extend(bind_added(paths, resolved, &mut started, &one, act)?);
+            }
+            _ => changes.push(change(Effect::Restart)),
+        }
+    }
+    if act == Act::Do {
+        if is_updated {
+            rewire::apply(paths, &resolved.machine)?;
+        }
+        let is_done =
+            |key: &str| key.starts_with("resources.") || (is_updated && rewire::KEYS.contains(&key));
+        started.extend(after.into_iter().filter(|(key, _)| is_done(key)));
+        // Without a change the file is not written: a concurrent reboot may have replaced it.
+        if started != read {
+            snapshot::write(paths, name, &started)?;
+        }
+    }
+    Ok(changes)
+}
+
+/// Returns a changed mount.
+fn mount_change(effect: Effect, now: &str, defined: &str) -> SettingChange {
+    SettingChange { effect, key: "mount".into(), now: now.into(), defined: defined.into() }
+}
+
+/// Unmounts bind mounts removed from the definition. Runs before [`bind_added`]: a new mount may have the same
+/// target. The mounts that PID 1 received at the start are locked and need a restart.
+fn unbind_removed(
+    paths: &Paths,
+    resolved: &Resolved,
+    started: &mut Values,
+    mounts: &snapshot::Difference,
+    act: Act,
+) -> Result<Vec<SettingChange>> {
+    let name = &resolved.machine.name;
+    let bound = bind::list(paths, name)?;
+    let mut changes = Vec::new();
+    for text in mounts.before.iter().filter(|text| !mounts.after.contains(text)) {
+        let target = snapshot::mount_target(text);
+        let Some(binding) = bound.iter().find(|binding| Some(&binding.target) == target.as_ref()) else {
+            changes.push(mount_change(Effect::Restart, text, "-"));
+            continue;
+        };
+        changes.push(mount_change(Effect::Live, text, "-"));
+        if act == Act::Do {
+            bind::unbind(paths, name, &binding.target)?;
+            started.entry("mount".into()).or_default().retain(|mount| mount != text);
+        }
+    }
+    Ok(changes)
+}
+
+/// Mounts bind mounts added to the definition. All other kinds of mounts need a restart.
+fn bind_added(
+    paths: &Paths,
+    resolved: &Resolved,
+    started: &mut Values,
+    mounts: &snapshot::Difference,
+    act: Act,
+) -> Result<Vec<SettingChange>> {
+    let mut changes = Vec::new();
+    for text in mounts.after.iter().filter(|text| !mounts.before.contains(text)) {
+        // Found by its target: its position in the list depends on the drop-ins.
+        let target = snapshot::mount_target(text);
+        let mut defined = resolved.machine.mounts.iter();
+        let Some(mount) = defined.find(|mount| Some(&mount.target) == target.as_ref()) else { continue };
+        let MountKind::Bind { source, read_only, map_ids, setuid, .. } = &mount.kind else {
+            changes.push(mount_change(Effect::Restart, "-", text));
+            continue;
+        };
+        changes.push(mount_change(Effect::Live, "-", text));
+        if act == Act::Do {
+            let request = bind::Ask {
+                name: &resolved.machine.name,
+                source,
+                target: &mount.target,
+                read_only: *read_only,
+                setuid: *setuid,
+                make_target: true.into(),
+                map: if *map_ids { bind::Map::Numbers } else { bind::Map::Unmapped },
+            };
+            bind::bind(paths, &request)?;
+            started.entry("mount".into()).or_default().push(text.clone());
+        }
+    }
+    Ok(changes)
+}
