@@ -151,7 +151,7 @@ impl ChildEnd {
     ///
     /// # Errors
     /// A parent that is gone or says something else.
-    pub fn meet(&self, sync: SyncPoint) -> Result<()> {
+    pub fn sync(&self, sync: SyncPoint) -> Result<()> {
         send(self.0.as_fd(), &FromPayload::Reached(sync), None)?;
         match receive(self.0.as_fd())? {
             Some((ToPayload::Go(said), _)) if said == sync => Ok(()),
@@ -164,7 +164,7 @@ impl ChildEnd {
     ///
     /// # Errors
     /// `EPIPE` where the parent is gone.
-    pub fn say(&self, message: &FromPayload, descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub fn send(&self, message: &FromPayload, descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
         send(self.0.as_fd(), message, descriptor)
     }
 }
@@ -216,7 +216,7 @@ mod tests {
     fn messages_and_descriptors_cross() {
         let (parent, child) = pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        child.say(&FromPayload::Done, Some(file.as_fd())).unwrap();
+        child.send(&FromPayload::Done, Some(file.as_fd())).unwrap();
         let (message, descriptor) = parent.receive().unwrap().unwrap();
         assert_eq!(message, FromPayload::Done);
         assert!(descriptor.is_some());

@@ -2,32 +2,32 @@
 //! of its tree. Each is a loop over steps. They never print and never log: what fails is told to
 //! the supervisor over the link.
 
-pub mod binding;
+pub mod bind;
 mod builder;
+mod init_process;
 mod limits;
 mod mounts;
 mod nodes;
-mod places;
-mod resolver;
-mod session;
+mod resolv_conf;
 mod stub;
 mod submounts;
+mod tree_paths;
 
 use crate::channel::{ChildEnd, Failure, FromPayload};
 use crate::error::{Error, Result};
-use crate::plan::step::{BuildStep, LeadStep};
+use crate::plan::step::{BuildStep, InitStep};
 use crate::sys::process;
 use rustix::fd::OwnedFd;
 
-pub use builder::Place;
+pub use builder::BuildInputs;
 
 /// Goes through the steps of PID 1, or of a command in the machine whose PID 1 is behind `machine`,
 /// and becomes the payload.
-pub fn lead(steps: &[LeadStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! {
+pub fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! {
     die_with_supervisor();
-    let session = session::Session::new(machine);
+    let process = init_process::InitProcess::new(machine);
     for (number, step) in steps.iter().enumerate() {
-        if let Err(error) = session.run(step, link) {
+        if let Err(error) = process.run(step, link) {
             fail(link, number, steps.len(), &step.describe(), &error);
         }
     }
@@ -35,16 +35,16 @@ pub fn lead(steps: &[LeadStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! 
 }
 
 /// Goes through the builder's steps, hands the console over and ends.
-pub fn build(steps: &[BuildStep], link: &ChildEnd, place: Place) -> ! {
+pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
     die_with_supervisor();
     // What it makes has the mode that is written down for it.
     rustix::process::umask(rustix::fs::Mode::empty());
-    let mut builder = builder::Builder::new(place);
+    let mut builder = builder::Builder::new(inputs);
     for (number, step) in steps.iter().enumerate() {
         match builder.run(step) {
             Err(error) if step.is_optional() => {
                 let _ = link
-                    .say(&FromPayload::Warned(failure(number, steps.len(), &step.describe(), &error)), None);
+                    .send(&FromPayload::Warned(failure(number, steps.len(), &step.describe(), &error)), None);
             }
             Err(error) => fail(link, number, steps.len(), &step.describe(), &error),
             Ok(()) => {}
@@ -52,9 +52,9 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, place: Place) -> ! {
     }
     let (console, kernel_log) = builder.into_descriptors();
     if let Some(kernel_log) = kernel_log {
-        let _ = link.say(&FromPayload::KernelLog, Some(rustix::fd::AsFd::as_fd(&kernel_log)));
+        let _ = link.send(&FromPayload::KernelLog, Some(rustix::fd::AsFd::as_fd(&kernel_log)));
     }
-    let _ = link.say(&FromPayload::Done, console.as_ref().map(rustix::fd::AsFd::as_fd));
+    let _ = link.send(&FromPayload::Done, console.as_ref().map(rustix::fd::AsFd::as_fd));
     process::exit_now(0)
 }
 
@@ -65,7 +65,7 @@ fn die_with_supervisor() {
 
 /// Tells the supervisor which step failed and why, and ends.
 fn fail(link: &ChildEnd, number: usize, of: usize, doing: &str, error: &Error) -> ! {
-    let _ = link.say(&FromPayload::Failed(failure(number, of, doing, error)), None);
+    let _ = link.send(&FromPayload::Failed(failure(number, of, doing, error)), None);
     process::exit_now(125)
 }
 

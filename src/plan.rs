@@ -22,7 +22,7 @@ use crate::machine::users::{NESTING_RANGE_SIZE, Ownership, RANGE_SIZE, Users};
 use crate::sys::mount::{Attributes, Depth};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use step::{BuildStep, HostStep, LeadStep, Missing, Resolver, Source};
+use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep, ResolvConfAction};
 
 /// A user of the guest, as its passwd(5) says.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -88,13 +88,13 @@ pub struct Facts {
     /// A drop-in for a guest that runs systemd-resolved, with the host's name servers.
     pub resolved_drop_in: Option<String>,
     /// What becomes of the guest's resolv.conf(5), where it does not stay as it is.
-    pub resolv_conf: Option<Resolver>,
+    pub resolv_conf: Option<ResolvConfAction>,
     /// A file of the host that is bound over the guest's hosts(5), where that cannot be written.
     pub hosts_file: Option<PathBuf>,
     /// Where the tree is attached until it becomes the root: an empty directory of the host.
     pub attach_at: PathBuf,
     /// The label that PID 1 asks for.
-    pub label: Option<step::Label>,
+    pub label: Option<step::LsmLabel>,
     /// Whether our standard input and output are a terminal.
     pub on_terminal: bool,
 }
@@ -130,7 +130,7 @@ pub struct Plan {
     /// What the builder does.
     pub build: Vec<BuildStep>,
     /// What PID 1 does.
-    pub lead: Vec<LeadStep>,
+    pub init_steps: Vec<InitStep>,
     /// `CLONE_NEW*` bits PID 1 is cloned with. The mount and cgroup namespaces come later: the
     /// first must be a copy of the built tree, the second must see its final cgroup.
     pub namespaces: u64,
@@ -179,7 +179,7 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
         host: host_steps(machine),
         maps_tree: build.iter().any(maps),
         build,
-        lead: lead_steps(machine, facts, has_console, capabilities)?,
+        init_steps: init_steps(machine, facts, has_console, capabilities)?,
         capabilities,
         procfs_full,
         namespaces: namespaces(machine, facts),
@@ -265,7 +265,7 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
         steps.push(HostStep::Link);
     }
     if machine.network.mode == Mode::Bridge || !machine.network.interfaces.is_empty() {
-        steps.push(HostStep::Wires);
+        steps.push(HostStep::Interfaces);
     }
     if machine.register != Register::No {
         // After the link: machined is told its index.
@@ -313,15 +313,15 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
     });
     steps.extend(files::api(machine, facts, shows_full_procfs(machine, init)));
     // After `/run`, where most links lead.
-    steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::Resolver));
+    steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf));
     if let Some(file) = &facts.hosts_file {
         steps.push(BuildStep::Bind {
-            source: Source::Host(file.clone()),
+            source: BindSource::Host(file.clone()),
             target: "/etc/hosts".into(),
             attributes: Attributes::INERT.read_only(),
             depth: Depth::One,
             map_ids: false,
-            missing: Missing::Skip,
+            missing: IfMissing::Skip,
         });
     }
     if has_console {
@@ -350,40 +350,40 @@ fn ping_groups(machine: &Machine, facts: &Facts) -> BuildStep {
 }
 
 /// PID 1's part.
-fn lead_steps(
+fn init_steps(
     machine: &Machine,
     facts: &Facts,
     has_console: bool,
     capabilities: u64,
-) -> Result<Vec<LeadStep>> {
-    let mut steps = vec![LeadStep::Meet(SyncPoint::Cloned)];
+) -> Result<Vec<InitStep>> {
+    let mut steps = vec![InitStep::Sync(SyncPoint::Cloned)];
     // While procfs is the host's: it is taken with the exec.
-    steps.extend(facts.label.iter().cloned().map(LeadStep::Label));
+    steps.extend(facts.label.iter().cloned().map(InitStep::Label));
     // Where the host's root stays root, whoever started us may have had groups (CVE-2022-2989).
-    steps.push(LeadStep::BecomeRoot);
+    steps.push(InitStep::BecomeRoot);
     // After the clone into the cgroup, which becomes the root of what the machine sees.
-    steps.push(LeadStep::CgroupNamespace);
-    steps.push(LeadStep::Meet(SyncPoint::Unshared));
+    steps.push(InitStep::CgroupNamespace);
+    steps.push(InitStep::Sync(SyncPoint::Unshared));
     // After the tree is built, and with the user namespace: the copy's mounts are locked.
-    steps.push(LeadStep::MountNamespace);
-    steps.push(LeadStep::Hostname(identity::hostname(machine)));
-    steps.push(LeadStep::Keyring);
-    steps.push(if has_console { LeadStep::Console } else { LeadStep::Streams });
+    steps.push(InitStep::MountNamespace);
+    steps.push(InitStep::Hostname(identity::hostname(machine)));
+    steps.push(InitStep::Keyring);
+    steps.push(if has_console { InitStep::Console } else { InitStep::Streams });
     if machine.boot.time_namespace {
-        steps.push(LeadStep::TimeNamespace);
+        steps.push(InitStep::TimeNamespace);
     }
-    steps.push(LeadStep::Capabilities(capabilities));
+    steps.push(InitStep::Capabilities(capabilities));
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     if !booting && facts.user.uid != 0 {
         let User { uid, gid, groups, .. } = facts.user.clone();
-        steps.push(LeadStep::User { uid, gid, groups });
+        steps.push(InitStep::User { uid, gid, groups });
     }
-    steps.push(LeadStep::Directory(working_directory(machine, facts, booting)));
+    steps.push(InitStep::Directory(working_directory(machine, facts, booting)));
     if machine.security.no_new_privileges {
-        steps.push(LeadStep::NoNewPrivileges);
+        steps.push(InitStep::NoNewPrivileges);
     }
-    steps.push(LeadStep::Meet(SyncPoint::Ready));
-    steps.push(LeadStep::CleanSlate);
+    steps.push(InitStep::Sync(SyncPoint::Ready));
+    steps.push(InitStep::CleanSlate);
     // As late as can be: what is set up before needs calls that the payload is denied.
     let policy = filter::Policy {
         capabilities,
@@ -391,9 +391,9 @@ fn lead_steps(
         deny: machine.security.syscalls_deny.clone(),
         socketcall: facts.socketcall,
     };
-    steps.push(LeadStep::Filter(filter::compile(&policy)?));
+    steps.push(InitStep::Filter(filter::compile(&policy)?));
     if matches!(machine.command.payload, Payload::Command { as_pid2: true, .. }) {
-        steps.push(LeadStep::Stub);
+        steps.push(InitStep::Stub);
     }
     steps.push(execute(machine, facts)?);
     Ok(steps)
@@ -408,7 +408,7 @@ fn working_directory(machine: &Machine, facts: &Facts, booting: bool) -> PathBuf
 }
 
 /// The last step: which program, with which words.
-fn execute(machine: &Machine, facts: &Facts) -> Result<LeadStep> {
+fn execute(machine: &Machine, facts: &Facts) -> Result<InitStep> {
     let environment = identity::environment(machine, facts);
     let (programs, argv) = match &machine.command.payload {
         Payload::Boot { arguments } => {
@@ -424,7 +424,7 @@ fn execute(machine: &Machine, facts: &Facts) -> Result<LeadStep> {
         }
         Payload::Command { argv, .. } => (candidates(argv), argv.clone()),
     };
-    Ok(LeadStep::Execute { programs, argv, environment })
+    Ok(InitStep::Execute { programs, argv, environment })
 }
 
 fn no_init(machine: &Machine) -> Error {
@@ -447,7 +447,7 @@ impl std::fmt::Display for Plan {
         let parts: [(&str, Vec<String>); 3] = [
             ("host", self.host.iter().map(HostStep::describe).collect()),
             ("build", self.build.iter().map(BuildStep::describe).collect()),
-            ("lead", self.lead.iter().map(LeadStep::describe).collect()),
+            ("init", self.init_steps.iter().map(InitStep::describe).collect()),
         ];
         for (who, steps) in parts {
             for (number, step) in steps.iter().enumerate() {

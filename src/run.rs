@@ -12,10 +12,10 @@ use crate::machine::name::Name;
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan;
-use crate::supervisor::handover::{self, Kept, Running};
+use crate::supervisor::handover::{self, Carried, Running};
 use crate::supervisor::launch::{self, Ask};
 use crate::supervisor::supervise::{self, Outcome};
-use crate::supervisor::{cleanup, failure, registration, reserve, runtime, underway};
+use crate::supervisor::{cleanup, current_step, failure, registration, reserve, runtime};
 use rustix::fd::AsFd;
 use std::ffi::OsString;
 
@@ -47,8 +47,8 @@ pub fn protect_early(arguments: &[OsString]) {
 /// Why the machine does not run, of kind [`Kind::Launch`].
 pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
     let (there, machine) = (paths.clone(), name.clone());
-    underway::begin("look at the host and the tree".into());
-    underway::tell_of_panics(move |error| {
+    current_step::set("look at the host and the tree".into());
+    current_step::report_panics(move |error| {
         log::error!("{error}");
         keep_reason(&there, &machine, error);
     });
@@ -57,17 +57,17 @@ pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
 
 /// The unit keeps the reason, for whoever started it and for 'status'.
 fn keep_reason(paths: &Paths, name: &Name, error: &Error) {
-    failure::launch_failed(paths, name, error);
+    failure::record_launch(paths, name, error);
     let hint = error.hint().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
     let text = format!("failed: {error}{hint}").replace('\n', " ");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
 }
 
 fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
-    let kept = handover::receive()?.map(Kept::from);
+    let kept = handover::receive()?.map(Carried::from);
     let resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
     warn(&resolved);
-    let place = |_: &Machine, _: Option<&Kept>| {
+    let place = |_: &Machine, _: Option<&Carried>| {
         Ok(Place { unit: Some(format!("coracle@{name}.service")), cgroup: Some(Cgroup::of_unit()?) })
     };
     let arguments = vec!["launch".into(), name.as_str().into()];
@@ -86,13 +86,13 @@ pub fn supervise_unit() -> Result<u8> {
     let running = handover::receive()?.ok_or_else(|| Error::usage("'supervise' is run by 'launch' only"))?;
     match supervise::supervise(running)? {
         Outcome::Ended(status) => Ok(status),
-        Outcome::Reboot(running) => Err(running.execute(&running.terms.arguments)),
+        Outcome::Reboot(running) => Err(running.execute(&running.state.arguments)),
         Outcome::Register(running) => {
             let running = register_again(*running);
             // Executed again, so that what D-Bus needed is not held while the machine idles.
             Err(running.execute(&["supervise".into()]))
         }
-        Outcome::Refresh(running) => Err(running.execute(&["supervise".into()])),
+        Outcome::Reexec(running) => Err(running.execute(&["supervise".into()])),
     }
 }
 
@@ -109,7 +109,7 @@ pub fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
 /// # Errors
 /// A kernel that refuses.
 pub fn refit(paths: &Paths) -> Result<()> {
-    crate::supervisor::firewall::refit(paths)
+    crate::supervisor::network::firewall::recreate(paths)
 }
 
 /// All acts in the foreground. Returns the payload's exit status.
@@ -117,8 +117,8 @@ pub fn refit(paths: &Paths) -> Result<()> {
 /// # Errors
 /// Why the machine does not run, of kind [`Kind::Launch`].
 pub fn foreground(paths: &Paths, flags: Layer, mode: Mode, arguments: Vec<OsString>) -> Result<u8> {
-    let kept = handover::receive()?.map(Kept::from);
-    let before = kept.as_ref().map(|kept| kept.terms.record.clone());
+    let kept = handover::receive()?.map(Carried::from);
+    let before = kept.as_ref().map(|kept| kept.state.record.clone());
     let outcome = in_foreground(paths, flags, mode, arguments, kept);
     if let (Err(_), Some(record)) = (&outcome, before) {
         // A reboot that came to nothing: no unit cleans up after the machine before it.
@@ -132,7 +132,7 @@ fn in_foreground(
     flags: Layer,
     mode: Mode,
     arguments: Vec<OsString>,
-    kept: Option<Kept>,
+    kept: Option<Carried>,
 ) -> Result<u8> {
     let resolved = config::run(paths, flags)?;
     warn(&resolved);
@@ -146,9 +146,9 @@ fn in_foreground(
     loop {
         match supervise::supervise(running)? {
             Outcome::Ended(status) => return Ok(status),
-            Outcome::Reboot(again) => return Err(again.execute(&again.terms.arguments)),
+            Outcome::Reboot(again) => return Err(again.execute(&again.state.arguments)),
             Outcome::Register(again) => running = register_again(*again),
-            Outcome::Refresh(again) => running = *again,
+            Outcome::Reexec(again) => running = *again,
         }
     }
 }
@@ -163,9 +163,9 @@ struct Place {
 
 /// The unit or cgroup of a machine in the foreground: a scope from systemd, or what we are in, or
 /// one of our own where there is no systemd.
-fn place(machine: &Machine, kept: Option<&Kept>) -> Result<Place> {
+fn place(machine: &Machine, kept: Option<&Carried>) -> Result<Place> {
     if let Some(kept) = kept {
-        let record = &kept.terms.record;
+        let record = &kept.state.record;
         let is_ours = record.cgroup_is_ours;
         let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours, is_free: true });
         return Ok(Place { unit: record.unit.clone(), cgroup });
@@ -203,9 +203,9 @@ fn own_unit() -> Option<String> {
 fn start(
     paths: &Paths,
     machine: &Machine,
-    place: impl FnOnce(&Machine, Option<&Kept>) -> Result<Place>,
+    place: impl FnOnce(&Machine, Option<&Carried>) -> Result<Place>,
     arguments: Vec<OsString>,
-    kept: Option<Kept>,
+    kept: Option<Carried>,
     keep: Keep,
 ) -> Result<Running> {
     let launch = |error: Error| error.with_kind(Kind::Launch);
@@ -256,13 +256,13 @@ fn start(
 
 /// Tells machined again of a machine it has lost.
 fn register_again(mut running: Running) -> Running {
-    let terms = &mut running.terms;
-    let paths = Paths::below(&terms.paths_root);
+    let state = &mut running.state;
+    let paths = Paths::below(&state.paths_root);
     let leader = running.descriptors.leader.as_fd();
-    match registration::register(&paths, &terms.record, leader, terms.machine_id, machined::Previous::Ours) {
+    match registration::register(&paths, &state.record, leader, state.machine_id, machined::Previous::Ours) {
         Ok(machined::Outcome::Registered) => {
-            terms.record.registered = true;
-            let written = terms.record.write(&paths);
+            state.record.registered = true;
+            let written = state.record.write(&paths);
             written.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         }
         Ok(machined::Outcome::Absent(why)) => log::debug!("not registered with machined: {why}"),

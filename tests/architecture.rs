@@ -47,7 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan::init",
             // And of a security module: the label of what enters a machine.
             "plan::step::Device",
-            "plan::step::Label",
+            "plan::step::LsmLabel",
             "plan::step::ResourceLimit",
         ],
     ),
@@ -75,9 +75,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan::filter::Policy",
             "plan::step::ResourceLimit",
             "channel",
-            "payload::lead",
+            "payload::run_init_steps",
             // `bind` attaches by a child, as the builder does.
-            "payload::binding",
+            "payload::bind",
         ],
     ),
     (
@@ -249,7 +249,7 @@ const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("control/copy/", "the guest's side is a child inside the machine; the host's side is no machine's root"),
     ("host/cgroup.rs", "cgroups"),
     ("supervisor/launch/network.rs", "the state directory"),
-    ("supervisor/control.rs", "its own socket in the state directory"),
+    ("supervisor/control_socket.rs", "its own socket in the state directory"),
 ];
 
 #[test]

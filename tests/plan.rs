@@ -17,7 +17,7 @@ use coracle::machine::name::Name;
 use coracle::machine::network::Mode;
 use coracle::machine::users::Users;
 use coracle::paths::Paths;
-use coracle::plan::step::{BuildStep, HostStep, LeadStep, Resolver, Source};
+use coracle::plan::step::{BindSource, BuildStep, HostStep, InitStep, ResolvConfAction};
 use coracle::plan::{Facts, Plan, User, make};
 use coracle::sys::mount::Depth;
 use std::fmt::Write as _;
@@ -117,7 +117,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         guest_network_file: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
             .then(|| "[Match]\n".into()),
         resolv_conf: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
-            .then(|| Resolver::Written("nameserver 192.0.2.53\n".into())),
+            .then(|| ResolvConfAction::Write("nameserver 192.0.2.53\n".into())),
         hosts_file: None,
         attach_at: "/run/coracle/web/root".into(),
         label: None,
@@ -128,11 +128,13 @@ fn facts(machine: &Machine, words: &str) -> Facts {
             ["terminal"] => (facts.on_terminal, facts.terminal) = (true, "xterm".into()),
             ["apparmor"] => {
                 let file = "/proc/thread-self/attr/apparmor/exec";
-                facts.label = Some(coracle::plan::step::Label { file, text: "exec coracle-machine".into() });
+                facts.label =
+                    Some(coracle::plan::step::LsmLabel { file, text: "exec coracle-machine".into() });
             }
             ["selinux"] => {
                 let text = machine.security.selinux_context.clone().unwrap();
-                facts.label = Some(coracle::plan::step::Label { file: "/proc/thread-self/attr/exec", text });
+                facts.label =
+                    Some(coracle::plan::step::LsmLabel { file: "/proc/thread-self/attr/exec", text });
             }
             ["shifted"] => facts.has_shifted_owners = true,
             ["no-devices"] => facts.devices.clear(),
@@ -177,7 +179,7 @@ fn text(case: &Case) -> String {
     text.push_str(&plan.to_string());
     for step in &plan.build {
         match step {
-            BuildStep::Bind { source: Source::Host(source), depth: Depth::Tree, .. } => {
+            BuildStep::Bind { source: BindSource::Host(source), depth: Depth::Tree, .. } => {
                 writeln!(text, "with what is mounted below: '{}'", source.display()).unwrap();
             }
             BuildStep::File { path, content, .. } if !content.is_empty() => {
@@ -187,7 +189,7 @@ fn text(case: &Case) -> String {
             _ => {}
         }
     }
-    if let Some(LeadStep::Execute { programs, argv, environment }) = plan.lead.last() {
+    if let Some(InitStep::Execute { programs, argv, environment }) = plan.init_steps.last() {
         for program in programs {
             writeln!(text, "candidate: {}", program.display()).unwrap();
         }
@@ -255,9 +257,9 @@ fn both_sides_meet_in_the_order_of_the_protocol() {
         let awaited = of_host(|step| if let HostStep::Await(sync) = step { Some(*sync) } else { None });
         let released = of_host(|step| if let HostStep::Release(sync) = step { Some(*sync) } else { None });
         let met: Vec<SyncPoint> = plan
-            .lead
+            .init_steps
             .iter()
-            .filter_map(|step| if let LeadStep::Meet(sync) = step { Some(*sync) } else { None })
+            .filter_map(|step| if let InitStep::Sync(sync) = step { Some(*sync) } else { None })
             .collect();
         assert_eq!(awaited, MEETINGS, "{}", directory.display());
         assert_eq!(released, MEETINGS, "{}", directory.display());
@@ -302,21 +304,21 @@ fn the_host_does_things_when_they_can_be_done() {
 fn pid_1_gives_up_what_it_has_in_time() {
     for Case { directory, plan, .. } in cases() {
         let name = directory.display();
-        let at = |wanted: fn(&LeadStep) -> bool| place(&plan.lead, wanted);
-        let last = plan.lead.len() - 1;
-        assert_eq!(at(|step| matches!(step, LeadStep::Execute { .. })), last, "{name}");
+        let at = |wanted: fn(&InitStep) -> bool| place(&plan.init_steps, wanted);
+        let last = plan.init_steps.len() - 1;
+        assert_eq!(at(|step| matches!(step, InitStep::Execute { .. })), last, "{name}");
         // Its ids are not mapped before the first meeting.
-        assert_eq!(at(|step| *step == LeadStep::Meet(SyncPoint::Cloned)), 0, "{name}");
-        let filter = at(|step| matches!(step, LeadStep::Filter(_)));
-        let after = &plan.lead[filter + 1..last];
-        assert!(after.iter().all(|step| *step == LeadStep::Stub), "{name}");
-        assert!(at(|step| *step == LeadStep::Meet(SyncPoint::Ready)) < filter, "{name}");
+        assert_eq!(at(|step| *step == InitStep::Sync(SyncPoint::Cloned)), 0, "{name}");
+        let filter = at(|step| matches!(step, InitStep::Filter(_)));
+        let after = &plan.init_steps[filter + 1..last];
+        assert!(after.iter().all(|step| *step == InitStep::Stub), "{name}");
+        assert!(at(|step| *step == InitStep::Sync(SyncPoint::Ready)) < filter, "{name}");
         // A directory of the tree, not of the host.
-        let enters = at(|step| matches!(step, LeadStep::Directory(_)));
-        assert!(at(|step| *step == LeadStep::MountNamespace) < enters, "{name}");
+        let enters = at(|step| matches!(step, InitStep::Directory(_)));
+        assert!(at(|step| *step == InitStep::MountNamespace) < enters, "{name}");
         // As who cannot do any more to itself.
-        let drops = at(|step| matches!(step, LeadStep::Capabilities { .. }));
-        if let Some(user) = plan.lead.iter().position(|step| matches!(step, LeadStep::User { .. })) {
+        let drops = at(|step| matches!(step, InitStep::Capabilities { .. }));
+        if let Some(user) = plan.init_steps.iter().position(|step| matches!(step, InitStep::User { .. })) {
             assert!(drops < user, "{name}");
         }
     }

@@ -20,8 +20,8 @@ use coracle::machine::init::{Init, InitChoice};
 use coracle::machine::name::Name;
 use coracle::network::hosts_file::Hosts;
 use coracle::paths::Paths;
-use coracle::payload::{self, Place};
-use coracle::plan::step::{BuildStep, Resolver};
+use coracle::payload::{self, BuildInputs};
+use coracle::plan::step::{BuildStep, ResolvConfAction};
 use coracle::plan::{Facts, User, make};
 use coracle::sys::process::{self, Ended, Side};
 use nix::sched::{CloneFlags, unshare};
@@ -204,7 +204,7 @@ impl Field {
             use rustix::net::{AddressFamily, SocketType};
             rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap()
         };
-        let place = Place {
+        let inputs = BuildInputs {
             leader: rustix::process::pidfd_open(
                 rustix::process::getpid(),
                 rustix::process::PidfdFlags::empty(),
@@ -217,7 +217,7 @@ impl Field {
             log: Some(socket()),
         };
         let child = match process::clone(0, None).unwrap() {
-            Side::Child => payload::build(&self.steps, &theirs, place),
+            Side::Child => payload::build(&self.steps, &theirs, inputs),
             Side::Parent(child) => child,
         };
         drop(theirs);
@@ -289,7 +289,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         further_devices: Vec::new(),
         guest_network_file: Some("[Match]\n".into()),
         resolved_drop_in: None,
-        resolv_conf: Some(Resolver::Written("nameserver 192.0.2.53\n".into())),
+        resolv_conf: Some(ResolvConfAction::Write("nameserver 192.0.2.53\n".into())),
         hosts_file: None,
         label: None,
         attach_at: base.join("at"),

@@ -10,7 +10,7 @@ use crate::host::probe::Tree;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
-use crate::payload::binding::{self, Attach, MakeTarget};
+use crate::payload::bind::{self, Attach, MakeTarget};
 use crate::state::binds;
 use crate::state::binds::Binding;
 use crate::state::record::Record;
@@ -115,12 +115,12 @@ pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
         .with_hint(format!("remove it first: coracle unbind {} {}", ask.name, ask.target.display())));
     }
     let tree = tree(ask, &record, &leader, &source)?;
-    let workshop = record.id_base.map(|_| paths.machine(ask.name).join("root"));
+    let staging_dir = record.id_base.map(|_| paths.machine(ask.name).join("root"));
     attach(Attach {
         leader,
         tree,
         target: ask.target.to_owned(),
-        workshop,
+        staging_dir,
         make_target: ask.make_target,
         owner: record.id_base.unwrap_or_default(),
     })?;
@@ -290,7 +290,7 @@ fn attach(ask: Attach) -> Result<()> {
     match process::clone(0, None)? {
         Side::Child => {
             drop(ours);
-            binding::attach(ask, &theirs)
+            bind::attach(ask, &theirs)
         }
         Side::Parent(child) => {
             drop(theirs);

@@ -174,7 +174,7 @@ fn enter(
     match side {
         Side::Child => {
             drop(ours);
-            crate::payload::lead(&steps, &theirs, Some(leader))
+            crate::payload::run_init_steps(&steps, &theirs, Some(leader))
         }
         Side::Parent(mut child) => {
             drop(theirs);

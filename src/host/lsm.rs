@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE, Security};
-use crate::plan::step::Label;
+use crate::plan::step::LsmLabel;
 use std::path::Path;
 
 /// A module's attributes in procfs: what a process has, and where the label of its next program is
@@ -54,7 +54,7 @@ pub fn refuses_families(security: &Security) -> bool {
 ///
 /// # Errors
 /// A label of a module that is not active, or that it does not know.
-pub fn of_machine(security: &Security) -> Result<Option<Label>> {
+pub fn of_machine(security: &Security) -> Result<Option<LsmLabel>> {
     let has_selinux = Path::new("/sys/fs/selinux/enforce").exists();
     let contexts = [&security.selinux_context, &security.selinux_apifs_context];
     if let Some(context) = contexts.into_iter().flatten().next().filter(|_| !has_selinux) {
@@ -64,7 +64,7 @@ pub fn of_machine(security: &Security) -> Result<Option<Label>> {
         .with_hint("boot the host with security=selinux, or take security.selinux-* out of the definition"));
     }
     let of = |module: &Module, label: &str| {
-        Some(Label { file: module.next, text: format!("{}{label}", module.verb) })
+        Some(LsmLabel { file: module.next, text: format!("{}{label}", module.verb) })
     };
     match (&security.selinux_context, security.apparmor_profile.as_deref()) {
         (Some(context), _) => Ok(of(&SELINUX, context)),
@@ -91,7 +91,7 @@ fn not_loaded(profile: &str) -> Error {
 
 /// The label that a process gets which enters the machine of this PID 1; nothing where there is no
 /// security module, or where it is the one we have.
-pub fn of_entering(leader: u32) -> Option<Label> {
+pub fn of_entering(leader: u32) -> Option<LsmLabel> {
     MODULES.iter().find_map(|module| {
         let of = |who: &str| {
             let text = std::fs::read_to_string(format!("/proc/{who}/attr/{}", module.current)).ok()?;
@@ -99,7 +99,7 @@ pub fn of_entering(leader: u32) -> Option<Label> {
         };
         let (theirs, ours) = (of(&leader.to_string())?, of("self")?);
         let wanted = theirs != ours && theirs != "unconfined";
-        wanted.then(|| Label { file: module.next, text: format!("{}{theirs}", module.verb) })
+        wanted.then(|| LsmLabel { file: module.next, text: format!("{}{theirs}", module.verb) })
     })
 }
 

@@ -1,10 +1,10 @@
 //! Mounts of the builder. Every place is found by descriptor inside the root, so that no link of
 //! the tree, and no rename while we work, leads a mount out of it.
 
-use super::places::Places;
+use super::tree_paths::TreePaths;
 use super::{check, submounts};
 use crate::error::{Context, Error, Result};
-use crate::plan::step::{BuildStep, Missing, Source};
+use crate::plan::step::{BindSource, BuildStep, IfMissing};
 use crate::sys::mount::{self, Attributes, Depth};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
@@ -23,7 +23,7 @@ pub fn attach_root(
     read_only: bool,
     mount_points: &[PathBuf],
 ) -> Result<OwnedFd> {
-    let host = Places::new(mount::open_directory(directory)?);
+    let host = TreePaths::new(mount::open_directory(directory)?);
     for point in mount_points {
         // On the host's own mount: an idmapped one has no id for the host's root to create with.
         make_directories(&host, point, 0)?;
@@ -47,7 +47,7 @@ pub fn attach_root(
     let place = mount::open_directory(at)?;
     check("cannot attach the root", mount::attach(tree.as_fd(), place.as_fd()))?;
     let root = rustix::io::fcntl_dupfd_cloexec(&tree, 3).context(|| "cannot keep a descriptor")?;
-    let root = Places::new(root);
+    let root = TreePaths::new(root);
     // What is covered anyway does not come along.
     for path in below.iter().filter(|path| !mount_points.iter().any(|point| path.starts_with(point))) {
         let from = host.open(path).context(|| format!("cannot open '{}' in the tree", path.display()))?;
@@ -59,14 +59,14 @@ pub fn attach_root(
 }
 
 /// Makes every missing directory of a path inside a root, mode 755, owned by a host id.
-pub fn make_directories(places: &Places, path: &Path, owner: u32) -> Result<()> {
+pub fn make_directories(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     let mut made = PathBuf::from("/");
     for part in path.strip_prefix("/").unwrap_or(path) {
         made.push(part);
-        match places.open(&made) {
+        match paths.open(&made) {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                make_directory(places, &made, owner)?
+                make_directory(paths, &made, owner)?
             }
             Err(error) => {
                 return Err(error).context(|| format!("cannot open '{}' in the tree", made.display()));
@@ -76,8 +76,8 @@ pub fn make_directories(places: &Places, path: &Path, owner: u32) -> Result<()> 
     Ok(())
 }
 
-fn make_directory(places: &Places, path: &Path, owner: u32) -> Result<()> {
-    let parent = open_parent(places, path)?;
+fn make_directory(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
+    let parent = open_parent(paths, path)?;
     let name = path.file_name().unwrap_or_default();
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
         Ok(()) => give(&parent, name, owner),
@@ -99,11 +99,11 @@ fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
 }
 
 /// The directory that holds a path, links on the way resolved inside the root.
-fn open_parent(places: &Places, path: &Path) -> Result<OwnedFd> {
+fn open_parent(paths: &TreePaths, path: &Path) -> Result<OwnedFd> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    places.open_as(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
+    paths.open_as(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
         let error = Error::from(error).context(format!("cannot open '{}' in the tree", parent.display()));
-        match places.open(parent).and_then(|link| read_link(&link)) {
+        match paths.open(parent).and_then(|link| read_link(&link)) {
             Ok(to) => error.with_hint(format!(
                 "'{}' is a link to '{to}', and links of a tree are followed inside of it: name the place itself",
                 parent.display()
@@ -119,10 +119,10 @@ fn read_link(link: &OwnedFd) -> std::io::Result<String> {
 }
 
 /// Opens where something is to be mounted; a link at the end is refused.
-pub(super) fn open_target(places: &Places, target: &Path) -> Result<OwnedFd> {
-    existing(places, target)?.map(|(place, _)| place).ok_or_else(|| {
+pub(super) fn open_target(paths: &TreePaths, target: &Path) -> Result<OwnedFd> {
+    existing(paths, target)?.map(|(place, _)| place).ok_or_else(|| {
         let error = Error::from(rustix::io::Errno::NOENT);
-        match open_parent(places, target) {
+        match open_parent(paths, target) {
             Ok(_) => error.context(format!("cannot open mount target '{}'", target.display())),
             Err(error) => error,
         }
@@ -130,8 +130,8 @@ pub(super) fn open_target(places: &Places, target: &Path) -> Result<OwnedFd> {
 }
 
 /// The same and its type; nothing where nothing is there.
-fn existing(places: &Places, target: &Path) -> Result<Option<(OwnedFd, FileType)>> {
-    let place = match places.open(target) {
+fn existing(paths: &TreePaths, target: &Path) -> Result<Option<(OwnedFd, FileType)>> {
+    let place = match paths.open(target) {
         Ok(place) => place,
         Err(error)
             if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
@@ -156,7 +156,7 @@ fn existing(places: &Places, target: &Path) -> Result<Option<(OwnedFd, FileType)
 
 /// Mounts a new file system.
 pub fn new(
-    places: &mut Places,
+    paths: &mut TreePaths,
     kind: &str,
     options: &[(&str, &str)],
     attributes: Attributes,
@@ -164,42 +164,47 @@ pub fn new(
     owner: u32,
 ) -> Result<()> {
     let file_system = mount::new_file_system(kind, options, attributes)?;
-    let is_link = places.open(target).is_ok_and(|place| read_link(&place).is_ok());
+    let is_link = paths.open(target).is_ok_and(|place| read_link(&place).is_ok());
     let place = if is_link && MAY_BE_LINKS.iter().any(|point| Path::new(point) == target) {
-        places.open_as(target, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
+        paths.open_as(target, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
             let error = Error::from(error).context(format!("cannot follow the link '{}'", target.display()));
             error.with_hint("make the directory in the tree that it leads to, or remove the link")
         })?
-    } else if let Some((place, _)) = existing(places, target)? {
+    } else if let Some((place, _)) = existing(paths, target)? {
         place
     } else {
-        make_directories(places, target, owner)?;
-        open_target(places, target)?
+        make_directories(paths, target, owner)?;
+        open_target(paths, target)?
     };
     check("cannot attach it", mount::attach(file_system.as_fd(), place.as_fd()))?;
-    places.keep(target, file_system);
+    paths.keep(target, file_system);
     Ok(())
 }
 
 /// Does a `BuildStep::Bind`.
-pub fn bind(places: &mut Places, step: &BuildStep, userns: Option<BorrowedFd<'_>>, owner: u32) -> Result<()> {
+pub fn bind(
+    paths: &mut TreePaths,
+    step: &BuildStep,
+    userns: Option<BorrowedFd<'_>>,
+    owner: u32,
+) -> Result<()> {
     let BuildStep::Bind { source, target, attributes, depth, map_ids, missing } = step else {
         return Err(Error::new("not a bind mount"));
     };
     let from = match source {
-        Source::Host(path) => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        BindSource::Host(path) => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .context(|| format!("cannot open bind source '{}'", path.display())),
-        Source::Inside(path) => open_target(places, path),
+        BindSource::Inside(path) => open_target(paths, path),
     };
     let from = match from {
-        Err(_) if *missing == Missing::Skip => return Ok(()),
+        Err(_) if *missing == IfMissing::Skip => return Ok(()),
         from => from?,
     };
-    if matches!(source, Source::Host(_)) {
-        make_target(places, target, &from, owner)?;
+    if matches!(source, BindSource::Host(_)) {
+        make_target(paths, target, &from, owner)?;
     }
-    let place = match open_target(places, target) {
-        Err(_) if *missing == Missing::Skip => return Ok(()),
+    let place = match open_target(paths, target) {
+        Err(_) if *missing == IfMissing::Skip => return Ok(()),
         place => place?,
     };
     let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), *depth))?;
@@ -208,22 +213,22 @@ pub fn bind(places: &mut Places, step: &BuildStep, userns: Option<BorrowedFd<'_>
             .map_err(|error| error.with_hint("set map-ids = false for this mount (:noidmap)"))?;
     }
     // Inside the tree only the upper mount changes, so that parts below can differ.
-    let restricted = if matches!(source, Source::Host(_)) { *depth } else { Depth::One };
+    let restricted = if matches!(source, BindSource::Host(_)) { *depth } else { Depth::One };
     check("cannot restrict the mount", mount::restrict(tree.as_fd(), restricted, *attributes))?;
     check("cannot attach the mount", mount::attach(tree.as_fd(), place.as_fd()))?;
-    places.cover(target, tree);
+    paths.cover(target, tree);
     Ok(())
 }
 
 /// Makes a missing target of the type of its source.
-pub(super) fn make_target(places: &Places, target: &Path, from: &OwnedFd, owner: u32) -> Result<()> {
+pub(super) fn make_target(paths: &TreePaths, target: &Path, from: &OwnedFd, owner: u32) -> Result<()> {
     let stat = rustix::fs::fstat(from).context(|| "cannot look at the bind source")?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        return make_directories(places, target, owner);
+        return make_directories(paths, target, owner);
     }
     let parent = target.parent().unwrap_or(Path::new("/"));
-    make_directories(places, parent, owner)?;
-    let directory = open_parent(places, target)?;
+    make_directories(paths, parent, owner)?;
+    let directory = open_parent(paths, target)?;
     let name = target.file_name().unwrap_or_default();
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     match rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o644)) {
@@ -234,15 +239,15 @@ pub(super) fn make_target(places: &Places, target: &Path, from: &OwnedFd, owner:
 }
 
 /// Adds attributes to the mount at a place.
-pub fn restrict(places: &Places, target: &Path, attributes: Attributes) -> Result<()> {
-    let place = open_target(places, target)?;
+pub fn restrict(paths: &TreePaths, target: &Path, attributes: Attributes) -> Result<()> {
+    let place = open_target(paths, target)?;
     check("cannot restrict the mount", mount::restrict(place.as_fd(), Depth::One, attributes))
 }
 
 /// Covers a place with the empty node of its type; a pipe, which can be waited for, with a socket. What is not there needs no cover; what cannot be
 /// covered, a link for one, is an error, never left open.
-pub fn mask(places: &Places, target: &Path) -> Result<()> {
-    let Some((place, kind)) = existing(places, target)? else { return Ok(()) };
+pub fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
+    let Some((place, kind)) = existing(paths, target)? else { return Ok(()) };
     let cover = match kind {
         FileType::Directory => "dir",
         // Not a pipe: root inside would wait in open(2) for its other side for ever.
@@ -252,7 +257,7 @@ pub fn mask(places: &Places, target: &Path) -> Result<()> {
         _ => "reg",
     };
     let cover = Path::new("/run/host/inaccessible").join(cover);
-    let from = open_target(places, &cover)?;
+    let from = open_target(paths, &cover)?;
     let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), Depth::One))?;
     check(
         "cannot restrict the mount",
@@ -262,14 +267,14 @@ pub fn mask(places: &Places, target: &Path) -> Result<()> {
 }
 
 /// Detaches a mount that was needed while building and removes its directory.
-pub fn detach(places: &mut Places, target: &Path) -> Result<()> {
-    let place = open_target(places, target)?;
+pub fn detach(paths: &mut TreePaths, target: &Path) -> Result<()> {
+    let place = open_target(paths, target)?;
     let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&place));
     rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
         .context(|| format!("cannot detach '{}'", target.display()))?;
     drop(place);
-    places.forget(target);
-    let parent = open_parent(places, target)?;
+    paths.forget(target);
+    let parent = open_parent(paths, target)?;
     rustix::fs::unlinkat(&parent, target.file_name().unwrap_or_default(), AtFlags::REMOVEDIR)
         .context(|| format!("cannot remove '{}'", target.display()))
 }

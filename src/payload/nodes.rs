@@ -1,8 +1,8 @@
 //! Files, directories and devices that the builder makes, always in file systems of our own, and
-//! given to the guest's root. Places are found by descriptor inside the root.
+//! given to the guest's root. TreePaths are found by descriptor inside the root.
 
 use super::check;
-use super::places::Places;
+use super::tree_paths::TreePaths;
 use crate::error::{Context, Error, Result};
 use crate::plan::step::Device;
 use crate::sys::mount::{self, Attributes, Depth};
@@ -12,9 +12,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 /// The directory that holds a path, and the name in it.
-fn parent<'p>(places: &Places, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
+fn parent<'p>(paths: &TreePaths, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let fd = places
+    let fd = paths
         .open_as(directory, OFlags::PATH | OFlags::DIRECTORY)
         .context(|| format!("cannot open '{}' in the tree", directory.display()))?;
     Ok((fd, path.file_name().unwrap_or(OsStr::new("."))))
@@ -32,8 +32,8 @@ fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
 }
 
 /// A directory; one that is there already stays.
-pub fn directory(places: &Places, path: &Path, mode: u32, owner: u32) -> Result<()> {
-    let (at, name) = parent(places, path)?;
+pub fn directory(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
+    let (at, name) = parent(paths, path)?;
     match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(mode)) {
         Ok(()) => give(&at, name, owner),
         Err(rustix::io::Errno::EXIST) => Ok(()),
@@ -42,8 +42,8 @@ pub fn directory(places: &Places, path: &Path, mode: u32, owner: u32) -> Result<
 }
 
 /// A file with content.
-pub fn file(places: &Places, path: &Path, mode: u32, content: &str, owner: u32) -> Result<()> {
-    let (at, name) = parent(places, path)?;
+pub fn file(paths: &TreePaths, path: &Path, mode: u32, content: &str, owner: u32) -> Result<()> {
+    let (at, name) = parent(paths, path)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file =
         rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode)).context(|| "cannot make it")?;
@@ -53,62 +53,62 @@ pub fn file(places: &Places, path: &Path, mode: u32, content: &str, owner: u32) 
 }
 
 /// A named pipe.
-pub fn fifo(places: &Places, path: &Path, mode: u32, owner: u32) -> Result<()> {
-    let (at, name) = parent(places, path)?;
+pub fn fifo(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
+    let (at, name) = parent(paths, path)?;
     rustix::fs::mknodat(&at, name, FileType::Fifo, Mode::from_raw_mode(mode), 0)
         .context(|| "cannot make it")?;
     give(&at, name, owner)
 }
 
 /// A socket that nobody listens at, mode 000.
-pub fn socket(places: &Places, path: &Path, owner: u32) -> Result<()> {
-    let (at, name) = parent(places, path)?;
+pub fn socket(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
+    let (at, name) = parent(paths, path)?;
     rustix::fs::mknodat(&at, name, FileType::Socket, Mode::empty(), 0).context(|| "cannot make it")?;
     give(&at, name, owner)
 }
 
 /// A symbolic link.
-pub fn link(places: &Places, path: &Path, to: &Path, owner: u32) -> Result<()> {
-    let (at, name) = parent(places, path)?;
+pub fn link(paths: &TreePaths, path: &Path, to: &Path, owner: u32) -> Result<()> {
+    let (at, name) = parent(paths, path)?;
     rustix::fs::symlinkat(to, &at, name).context(|| "cannot make it")?;
     give(&at, name, owner)
 }
 
 /// A device node. Where making one is not allowed (we are in a container ourselves) the host's own
 /// is bound; the empty nodes that cover others are then left out.
-pub fn device(places: &Places, path: &Path, device: Device, mode: u32, owner: u32) -> Result<()> {
-    let (at, name) = parent(places, path)?;
+pub fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32, owner: u32) -> Result<()> {
+    let (at, name) = parent(paths, path)?;
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let number = rustix::fs::makedev(device.major, device.minor);
     match rustix::fs::mknodat(&at, name, kind, Mode::from_raw_mode(mode), number) {
         Ok(()) => give(&at, name, owner),
         Err(rustix::io::Errno::PERM) if device.major == 0 => Ok(()),
-        Err(rustix::io::Errno::PERM) => bind_device(places, path, owner),
+        Err(rustix::io::Errno::PERM) => bind_device(paths, path, owner),
         Err(errno) => Err(errno).context(|| "cannot make it"),
     }
 }
 
-fn bind_device(places: &Places, path: &Path, owner: u32) -> Result<()> {
-    file(places, path, 0o666, "", owner)?;
+fn bind_device(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
+    file(paths, path, 0o666, "", owner)?;
     let host = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open the host's '{}'", path.display()))?;
     let tree = check("cannot copy its mount", mount::copy_tree(host.as_fd(), Depth::One))?;
     let attributes = Attributes { no_setuid: true, no_exec: true, ..Attributes::default() };
     check("cannot restrict it", mount::restrict(tree.as_fd(), Depth::One, attributes))?;
-    let place = places.open(path).context(|| "cannot open it")?;
+    let place = paths.open(path).context(|| "cannot open it")?;
     check("cannot attach it", mount::attach(tree.as_fd(), place.as_fd()))
 }
 
 /// Binds a socket to a path inside the root. An address holds 108 bytes and is resolved from our
 /// own root, so the way goes through the directory's descriptor.
 pub fn bind_socket(
-    places: &Places,
+    paths: &TreePaths,
     socket: BorrowedFd<'_>,
     path: &Path,
     mode: u32,
     owner: u32,
 ) -> Result<()> {
-    let (at, name) = parent(places, path)?;
+    let (at, name) = parent(paths, path)?;
     // The name gets the mode of the socket: it is never there with another one, and no name is followed to change it.
     rustix::fs::fchmod(socket, Mode::from_raw_mode(mode)).context(|| "cannot set the socket's mode")?;
     let address = Path::new("/proc/self/fd").join(at.as_raw_fd().to_string()).join(name);
@@ -119,15 +119,15 @@ pub fn bind_socket(
 
 /// Opens the first pty of the guest's devpts, gives its slave to the guest's root and links
 /// `/dev/console` to it. Returns the other side.
-pub fn console(places: &Places, owner: u32) -> Result<OwnedFd> {
+pub fn console(paths: &TreePaths, owner: u32) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW;
-    let ours = places.open_as(Path::new("/dev/pts/ptmx"), flags).context(|| "cannot open a pty")?;
+    let ours = paths.open_as(Path::new("/dev/pts/ptmx"), flags).context(|| "cannot open a pty")?;
     rustix::pty::unlockpt(&ours).context(|| "cannot unlock the pty")?;
-    let (pts, name) = parent(places, Path::new("/dev/pts/0"))?;
+    let (pts, name) = parent(paths, Path::new("/dev/pts/0"))?;
     // The group is tty(4)'s, as for every terminal of the guest.
     let group = Some(Gid::from_raw(owner + 5));
     rustix::fs::chownat(&pts, name, Some(Uid::from_raw(owner)), group, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|errno| Error::from(errno).context("cannot give the console to the guest's root"))?;
-    link(places, Path::new("/dev/console"), Path::new("pts/0"), owner)?;
+    link(paths, Path::new("/dev/console"), Path::new("pts/0"), owner)?;
     Ok(ours)
 }

@@ -1,7 +1,7 @@
 //! A command in a running machine, as steps: the way of PID 1 once more, from the door on. Called
 //! by `control`; carried out by `payload`.
 
-use super::step::{Label, LeadStep, ResourceLimit};
+use super::step::{InitStep, LsmLabel, ResourceLimit};
 use super::{User, filter, identity};
 use crate::channel::SyncPoint;
 use crate::error::Result;
@@ -28,7 +28,7 @@ pub struct Exec {
     /// Whether executing gains no privileges.
     pub no_new_privileges: bool,
     /// The label of PID 1 that the security module gives what we execute, where it is not ours.
-    pub label: Option<Label>,
+    pub label: Option<LsmLabel>,
     /// Whether the machine has a user namespace, whose root is to be become.
     pub user_namespace: bool,
     /// Whether the machine has a time namespace.
@@ -41,32 +41,32 @@ pub struct Exec {
 ///
 /// # Errors
 /// A filter that cannot be compiled.
-pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
+pub fn steps(exec: &Exec) -> Result<Vec<InitStep>> {
     // The label first, while procfs is the host's: it is taken with the exec.
-    let mut steps: Vec<LeadStep> = exec.label.iter().cloned().map(LeadStep::Label).collect();
+    let mut steps: Vec<InitStep> = exec.label.iter().cloned().map(InitStep::Label).collect();
     // Limits before the door: in the machine's user namespace no hard limit can be raised.
     // Where the host's root stays root too: who calls may have groups.
-    steps.push(LeadStep::Limits(exec.limits.clone()));
-    steps.extend([LeadStep::Join { time: exec.time_namespace }, LeadStep::BecomeRoot]);
+    steps.push(InitStep::Limits(exec.limits.clone()));
+    steps.extend([InitStep::Join { time: exec.time_namespace }, InitStep::BecomeRoot]);
     // Before anything of the guest is touched: from here on we are no more than its PID 1.
-    steps.extend([LeadStep::Capabilities(exec.policy.capabilities), LeadStep::Keyring]);
-    let filter = LeadStep::Filter(filter::compile(&exec.policy)?);
+    steps.extend([InitStep::Capabilities(exec.policy.capabilities), InitStep::Keyring]);
+    let filter = InitStep::Filter(filter::compile(&exec.policy)?);
     if !exec.user_namespace {
         // Its root has rights over every process it sees, which a user namespace would not give him
         // (ptrace(2)). So it sees none of us before that has nothing left which it lacks itself.
-        steps.extend([filter.clone(), LeadStep::Confine(exec.policy.capabilities), LeadStep::Replace]);
+        steps.extend([filter.clone(), InitStep::Confine(exec.policy.capabilities), InitStep::Replace]);
     }
-    steps.push(if exec.on_terminal { LeadStep::Terminal } else { LeadStep::Streams });
+    steps.push(if exec.on_terminal { InitStep::Terminal } else { InitStep::Streams });
     let User { uid, gid, groups, .. } = exec.user.clone();
     if uid != 0 || gid != 0 || !groups.is_empty() {
-        steps.push(LeadStep::User { uid, gid, groups });
+        steps.push(InitStep::User { uid, gid, groups });
     }
     let home = PathBuf::from(&exec.user.home);
-    steps.push(LeadStep::Directory(exec.directory.clone().unwrap_or(home)));
+    steps.push(InitStep::Directory(exec.directory.clone().unwrap_or(home)));
     if exec.no_new_privileges {
-        steps.push(LeadStep::NoNewPrivileges);
+        steps.push(InitStep::NoNewPrivileges);
     }
-    steps.extend([LeadStep::Meet(SyncPoint::Ready), LeadStep::CleanSlate]);
+    steps.extend([InitStep::Sync(SyncPoint::Ready), InitStep::CleanSlate]);
     if exec.user_namespace {
         steps.push(filter);
     }
@@ -76,7 +76,7 @@ pub fn steps(exec: &Exec) -> Result<Vec<LeadStep>> {
     } else {
         (super::candidates(&exec.argv), exec.argv.clone())
     };
-    steps.push(LeadStep::Execute { programs, argv, environment: environment(exec) });
+    steps.push(InitStep::Execute { programs, argv, environment: environment(exec) });
     Ok(steps)
 }
 
@@ -125,7 +125,7 @@ mod tests {
                 socketcall: false,
             },
             no_new_privileges: true,
-            label: Some(Label { file: "/proc/thread-self/attr/exec", text: "x".into() }),
+            label: Some(LsmLabel { file: "/proc/thread-self/attr/exec", text: "x".into() }),
             user_namespace: true,
             time_namespace: true,
             limits: Vec::new(),
@@ -135,38 +135,38 @@ mod tests {
     #[test]
     fn rights_go_before_anything_of_the_guest_is_touched() {
         let steps = steps(&exec()).unwrap();
-        let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
-        let rights = at(|step| matches!(step, LeadStep::Capabilities(_)));
-        let join = at(|step| matches!(step, LeadStep::Join { time: true }));
-        assert!(at(|step| matches!(step, LeadStep::Label(_))) < join && join < rights);
+        let at = |wanted: fn(&InitStep) -> bool| steps.iter().position(wanted).unwrap();
+        let rights = at(|step| matches!(step, InitStep::Capabilities(_)));
+        let join = at(|step| matches!(step, InitStep::Join { time: true }));
+        assert!(at(|step| matches!(step, InitStep::Label(_))) < join && join < rights);
         for later in [
-            at(|step| matches!(step, LeadStep::Streams)),
-            at(|step| matches!(step, LeadStep::User { .. })),
-            at(|step| matches!(step, LeadStep::Directory(_))),
+            at(|step| matches!(step, InitStep::Streams)),
+            at(|step| matches!(step, InitStep::User { .. })),
+            at(|step| matches!(step, InitStep::Directory(_))),
         ] {
             assert!(rights < later);
         }
-        assert!(matches!(&steps[steps.len() - 2], LeadStep::Filter(_)));
+        assert!(matches!(&steps[steps.len() - 2], InitStep::Filter(_)));
     }
 
     #[test]
     fn without_users_of_its_own_a_machine_sees_only_what_is_confined() {
         let steps = steps(&Exec { user_namespace: false, on_terminal: true, ..exec() }).unwrap();
-        let at = |wanted: fn(&LeadStep) -> bool| steps.iter().position(wanted).unwrap();
-        let seen = at(|step| matches!(step, LeadStep::Replace));
+        let at = |wanted: fn(&InitStep) -> bool| steps.iter().position(wanted).unwrap();
+        let seen = at(|step| matches!(step, InitStep::Replace));
         assert!(
-            at(|step| matches!(step, LeadStep::Join { .. })) < at(|step| matches!(step, LeadStep::Filter(_)))
+            at(|step| matches!(step, InitStep::Join { .. })) < at(|step| matches!(step, InitStep::Filter(_)))
         );
-        assert!(matches!(&steps[seen - 1], LeadStep::Confine(1)));
-        assert!(matches!(&steps[seen - 2], LeadStep::Filter(_)));
-        assert!(matches!(&steps[seen + 1], LeadStep::Terminal));
-        assert_eq!(steps.iter().filter(|step| matches!(step, LeadStep::Filter(_))).count(), 1);
+        assert!(matches!(&steps[seen - 1], InitStep::Confine(1)));
+        assert!(matches!(&steps[seen - 2], InitStep::Filter(_)));
+        assert!(matches!(&steps[seen + 1], InitStep::Terminal));
+        assert_eq!(steps.iter().filter(|step| matches!(step, InitStep::Filter(_))).count(), 1);
     }
 
     #[test]
     fn a_login_shell_has_its_dash_and_what_is_given_wins() {
         let steps = steps(&exec()).unwrap();
-        let Some(LeadStep::Execute { programs, argv, environment }) = steps.last() else { panic!() };
+        let Some(InitStep::Execute { programs, argv, environment }) = steps.last() else { panic!() };
         assert_eq!((programs[0].to_str(), argv[0].to_str()), (Some("/bin/bash"), Some("-bash")));
         let has = |text: &str| environment.iter().any(|variable| variable.to_str() == Ok(text));
         assert!(has("TERM=x") && has("A=b") && has("HOME=/home/ann") && !has("TERM=xterm"));

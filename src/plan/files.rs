@@ -2,7 +2,7 @@
 //! `/proc`, `/sys`, `/dev`, `/run` and `/tmp`. The order is the order of the steps.
 
 use super::Facts;
-use super::step::{BuildStep, Device, Missing, Source};
+use super::step::{BindSource, BuildStep, Device, IfMissing};
 use crate::machine::Machine;
 use crate::machine::network::RESOLVED_DROP_IN;
 use crate::sys::mount::{Attributes, Depth};
@@ -88,12 +88,12 @@ fn tmpfs(
 /// A bind mount from one place of the tree to another, skipped where either is missing.
 fn bind_inside(source: &str, target: String, attributes: Attributes) -> BuildStep {
     BuildStep::Bind {
-        source: Source::Inside(source.into()),
+        source: BindSource::Inside(source.into()),
         target: target.into(),
         attributes,
         depth: Depth::One,
         map_ids: false,
-        missing: Missing::Skip,
+        missing: IfMissing::Skip,
     }
 }
 
@@ -315,12 +315,12 @@ fn proc(machine: &Machine) -> Vec<BuildStep> {
     }
     steps.extend([
         BuildStep::Bind {
-            source: Source::Inside("/proc/sys".into()),
+            source: BindSource::Inside("/proc/sys".into()),
             target: "/proc/sys".into(),
             attributes: read_only,
             depth: Depth::Tree,
             map_ids: false,
-            missing: Missing::Error,
+            missing: IfMissing::Error,
         },
         bind_inside(
             "/run/host/proc-sys-kernel-random-boot-id",

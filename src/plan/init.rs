@@ -10,4 +10,4 @@ pub use architecture::{Architecture, architecture};
 pub use recognise::{
     Successor, may_have_successor, recognise, recognise_process, recognise_program, successors,
 };
-pub use stop::{Missing, StopAction, orderly_reboot, orderly_stop};
+pub use stop::{MissingFile, StopAction, orderly_reboot, orderly_stop};

@@ -1,7 +1,7 @@
 //! The further mounts of a definition, as steps.
 
 use super::Facts;
-use super::step::{BuildStep, Missing, Source};
+use super::step::{BindSource, BuildStep, IfMissing};
 use crate::machine::mounts::{Mount, MountKind, TMPFS_OPTIONS};
 use crate::sys::mount::{Attributes, Depth};
 
@@ -14,12 +14,12 @@ fn step(mount: &Mount, facts: &Facts) -> BuildStep {
     let target = mount.target.clone();
     match &mount.kind {
         MountKind::Bind { source, read_only, recursive, map_ids, setuid } => BuildStep::Bind {
-            source: Source::Host(source.clone()),
+            source: BindSource::Host(source.clone()),
             target,
             attributes: Attributes { read_only: *read_only, no_setuid: !setuid, ..Attributes::default() },
             depth: if *recursive { Depth::Tree } else { Depth::One },
             map_ids: *map_ids && facts.user_namespace,
-            missing: Missing::Error,
+            missing: IfMissing::Error,
         },
         MountKind::Tmpfs { options } => {
             let words = words(options);

@@ -25,7 +25,7 @@ pub enum HostStep {
     /// Makes the pair of virtual Ethernet links and gives both ends addresses.
     Link,
     /// Makes its other interfaces, or moves them in.
-    Wires,
+    Interfaces,
     /// Tells machined.
     Register,
     /// Waits until the builder is done.
@@ -47,7 +47,7 @@ impl HostStep {
             Self::MapIds => "map user and group ids".into(),
             Self::Build => "start building the tree".into(),
             Self::Link => "make the network link".into(),
-            Self::Wires => "make or move in the other interfaces".into(),
+            Self::Interfaces => "make or move in the other interfaces".into(),
             Self::Register => "register with machined".into(),
             Self::Built => "await the tree".into(),
             Self::Release(sync) => format!("release the child from '{sync:?}'"),
@@ -58,7 +58,7 @@ impl HostStep {
 
 /// Where a bind mount comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum BindSource {
     /// A path of the host.
     Host(PathBuf),
     /// A path of the machine's tree.
@@ -67,7 +67,7 @@ pub enum Source {
 
 /// What to do where a source or target is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
+pub enum IfMissing {
     /// It is an error.
     Error,
     /// There is nothing to do then: kernels differ in what they show.
@@ -76,19 +76,19 @@ pub enum Missing {
 
 /// What the guest's `/etc/resolv.conf` is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resolver {
+pub enum ResolvConfAction {
     /// A file with this in it, also where a link leads to `/run`.
-    Written(String),
+    Write(String),
     /// The same where there is nothing yet: what there is stays.
-    Awaited(String),
+    WriteIfMissing(String),
     /// A file with this in it, but for a link.
-    Copied(String),
+    Copy(String),
     /// The same, in place of whatever there is.
-    Replaced(String),
+    Replace(String),
     /// This file of the host, mounted over it.
-    Bound(PathBuf),
+    Bind(PathBuf),
     /// None.
-    Deleted,
+    Delete,
 }
 
 /// A device node.
@@ -151,7 +151,7 @@ pub enum BuildStep {
         content: String,
     },
     /// Makes the guest's `/etc/resolv.conf` what it is to be.
-    Resolver(Resolver),
+    ResolvConf(ResolvConfAction),
     /// Makes a named pipe, owned by the guest's root.
     Fifo {
         /// Where.
@@ -189,7 +189,7 @@ pub enum BuildStep {
     /// Mounts a part of a tree somewhere else.
     Bind {
         /// What.
-        source: Source,
+        source: BindSource,
         /// Where.
         target: PathBuf,
         /// Attributes added.
@@ -199,7 +199,7 @@ pub enum BuildStep {
         /// Whether ids are mapped through the child's user namespace.
         map_ids: bool,
         /// What to do where either is missing.
-        missing: Missing,
+        missing: IfMissing,
     },
     /// Adds attributes to a mount that is there.
     Restrict {
@@ -244,7 +244,7 @@ pub enum BuildStep {
 impl BuildStep {
     /// Whether the machine starts without it: a failure of the step is a warning.
     pub fn is_optional(&self) -> bool {
-        matches!(self, Self::Resolver(_) | Self::PingGroups { .. })
+        matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. })
     }
 
     /// One line for people.
@@ -264,14 +264,16 @@ impl BuildStep {
             }
             Self::Directory { path, mode } => format!("make directory '{}' {mode:03o}", path.display()),
             Self::File { path, mode, .. } => format!("make file '{}' {mode:03o}", path.display()),
-            Self::Resolver(Resolver::Written(_)) => "write '/etc/resolv.conf'".into(),
-            Self::Resolver(Resolver::Awaited(_)) => "make '/etc/resolv.conf' where it is not there".into(),
-            Self::Resolver(Resolver::Copied(_)) => "copy to '/etc/resolv.conf'".into(),
-            Self::Resolver(Resolver::Replaced(_)) => "replace '/etc/resolv.conf'".into(),
-            Self::Resolver(Resolver::Bound(file)) => {
+            Self::ResolvConf(ResolvConfAction::Write(_)) => "write '/etc/resolv.conf'".into(),
+            Self::ResolvConf(ResolvConfAction::WriteIfMissing(_)) => {
+                "make '/etc/resolv.conf' where it is not there".into()
+            }
+            Self::ResolvConf(ResolvConfAction::Copy(_)) => "copy to '/etc/resolv.conf'".into(),
+            Self::ResolvConf(ResolvConfAction::Replace(_)) => "replace '/etc/resolv.conf'".into(),
+            Self::ResolvConf(ResolvConfAction::Bind(file)) => {
                 format!("bind '{}' over '/etc/resolv.conf'", file.display())
             }
-            Self::Resolver(Resolver::Deleted) => "remove '/etc/resolv.conf'".into(),
+            Self::ResolvConf(ResolvConfAction::Delete) => "remove '/etc/resolv.conf'".into(),
             Self::Fifo { path, mode } => format!("make fifo '{}' {mode:03o}", path.display()),
             Self::KernelLog { path } => format!("make the kernel's log '{}' 600", path.display()),
             Self::Socket { path } => format!("make socket '{}'", path.display()),
@@ -281,8 +283,8 @@ impl BuildStep {
             Self::Symlink { path, to } => format!("link '{}' to '{}'", path.display(), to.display()),
             Self::Bind { source, target, attributes, map_ids, .. } => {
                 let source = match source {
-                    Source::Host(path) => format!("host's '{}'", path.display()),
-                    Source::Inside(path) => format!("'{}'", path.display()),
+                    BindSource::Host(path) => format!("host's '{}'", path.display()),
+                    BindSource::Inside(path) => format!("'{}'", path.display()),
                 };
                 let mapped = if *map_ids { "idmapped" } else { "" };
                 format!("bind {source} on '{}'{}", target.display(), list(mapped, *attributes))
@@ -320,7 +322,7 @@ fn list(options: &str, attributes: Attributes) -> String {
 
 /// A label of the security module for what is executed next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Label {
+pub struct LsmLabel {
     /// Where it is asked for, in the host's procfs.
     pub file: &'static str,
     /// What is written there.
@@ -340,9 +342,9 @@ pub struct ResourceLimit {
 
 /// What the machine's PID 1 does with itself before it executes the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LeadStep {
+pub enum InitStep {
     /// Meets the supervisor.
-    Meet(SyncPoint),
+    Sync(SyncPoint),
     /// Joins all namespaces of a running machine.
     Join {
         /// Whether it has a time namespace of its own.
@@ -367,7 +369,7 @@ pub enum LeadStep {
     /// Begins a time namespace in which the boot time is zero.
     TimeNamespace,
     /// Asks for a label of the security module, taken with the exec.
-    Label(Label),
+    Label(LsmLabel),
     /// Sets resource limits.
     Limits(Vec<ResourceLimit>),
     /// Keeps these capabilities (a mask of bits) in the bounding set and empties the inheritable one.
@@ -406,11 +408,11 @@ pub enum LeadStep {
     },
 }
 
-impl LeadStep {
+impl InitStep {
     /// One line for people.
     pub fn describe(&self) -> String {
         match self {
-            Self::Meet(sync) => format!("meet the supervisor at '{sync:?}'"),
+            Self::Sync(sync) => format!("meet the supervisor at '{sync:?}'"),
             Self::Join { .. } => "join the machine's namespaces".into(),
             Self::Terminal => "begin a session on a new terminal".into(),
             Self::BecomeRoot => "become root, of no other group".into(),

@@ -23,11 +23,11 @@ use crate::network::interfaces::Wire;
 use crate::network::{listeners, networkd, resolv_conf, sysctl, veth};
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
-use crate::plan::step::Resolver;
+use crate::plan::step::ResolvConfAction;
 use crate::plan::{self, Facts};
 use crate::state::id_ranges;
 use crate::state::record::Record;
-use crate::supervisor::handover::{Kept, Link};
+use crate::supervisor::handover::{Carried, Link};
 use crate::supervisor::launch::Names;
 use crate::supervisor::{reserve, runtime};
 use std::net::IpAddr;
@@ -69,7 +69,7 @@ fn refuse_taken(paths: &Paths, machine: &Machine) -> Result<()> {
 ///
 /// # Errors
 /// A tree that is no root, no init in it, no user, no ids.
-pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Kept>) -> Result<Found> {
+pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Carried>) -> Result<Found> {
     check_sources(machine)?;
     let mounts = machine.mounts.iter().map(|mount| match &mount.kind {
         MountKind::Bind { source, .. } => (mount.target.as_path(), Some(source.as_path())),
@@ -149,16 +149,24 @@ fn needs_socketcall(machine: &Machine, tree: &Tree, init: Option<&Path>) -> bool
 
 /// What becomes of the guest's resolv.conf. A file that the host does not have is no reason not to start. A host
 /// without name servers may have some later, as one that boots has.
-fn resolv_conf(paths: &Paths, machine: &Machine, ours: Option<resolv_conf::Resolver>) -> Option<Resolver> {
+fn resolv_conf(
+    paths: &Paths,
+    machine: &Machine,
+    ours: Option<resolv_conf::Resolver>,
+) -> Option<ResolvConfAction> {
     let (way, file) = match machine.network.resolv_conf {
         ResolvConf::Auto => {
             return ours.map(|resolver| {
-                let make = if resolver.servers.is_empty() { Resolver::Awaited } else { Resolver::Written };
+                let make = if resolver.servers.is_empty() {
+                    ResolvConfAction::WriteIfMissing
+                } else {
+                    ResolvConfAction::Write
+                };
                 make(resolver.to_string())
             });
         }
         ResolvConf::Off => return None,
-        ResolvConf::Delete => return Some(Resolver::Deleted),
+        ResolvConf::Delete => return Some(ResolvConfAction::Delete),
         ResolvConf::From(way, file) => (way, paths.join(file.path())),
     };
     let text = match std::fs::read_to_string(&file) {
@@ -170,9 +178,9 @@ fn resolv_conf(paths: &Paths, machine: &Machine, ours: Option<resolv_conf::Resol
         }
     };
     Some(match way {
-        ResolvMethod::Copy => Resolver::Copied(text),
-        ResolvMethod::Replace => Resolver::Replaced(text),
-        ResolvMethod::Bind => Resolver::Bound(file),
+        ResolvMethod::Copy => ResolvConfAction::Copy(text),
+        ResolvMethod::Replace => ResolvConfAction::Replace(text),
+        ResolvMethod::Bind => ResolvConfAction::Bind(file),
     })
 }
 
@@ -223,11 +231,11 @@ fn ids(
     paths: &Paths,
     machine: &Machine,
     keep: Keep,
-    kept: Option<&Kept>,
+    kept: Option<&Carried>,
     tree: Option<u32>,
 ) -> Result<Option<u32>> {
     match (kept, machine.users) {
-        (Some(kept), _) => Ok(kept.terms.record.id_base),
+        (Some(kept), _) => Ok(kept.state.record.id_base),
         (None, Users::Pick) if tree.is_some_and(|base| base % RANGE_SIZE == 0) => tree
             .map(|base| id_ranges::adopt(paths, &machine.name, base, keep, plan::id_count(machine)))
             .transpose(),
@@ -244,7 +252,7 @@ fn ids(
 }
 
 /// Names and addresses of the link, next to what the host has.
-fn link(paths: &Paths, machine: &Machine, kept: Option<&Kept>) -> Result<Link> {
+fn link(paths: &Paths, machine: &Machine, kept: Option<&Carried>) -> Result<Link> {
     let own = match (&machine.network.zone, machine.network.mode) {
         (Some(zone), Mode::Zone) => zone.bridge(),
         (_, Mode::Veth) => addresses::host_interface_name("ve-", &machine.name).0,
@@ -263,9 +271,14 @@ fn link(paths: &Paths, machine: &Machine, kept: Option<&Kept>) -> Result<Link> {
 
 /// A link of the machine's own: after a reboot the one it had, else one whose addresses nobody has who is
 /// just starting.
-fn own_link(paths: &Paths, machine: &Machine, kept: Option<&Kept>, mut taken: Vec<Prefix>) -> Result<Plan> {
+fn own_link(
+    paths: &Paths,
+    machine: &Machine,
+    kept: Option<&Carried>,
+    mut taken: Vec<Prefix>,
+) -> Result<Plan> {
     let host = probe::host_id();
-    let before = kept.map(|kept| &kept.terms.record).filter(|record| record.zone.is_none());
+    let before = kept.map(|kept| &kept.state.record).filter(|record| record.zone.is_none());
     let had = before.and_then(|record| {
         record.addresses.iter().find_map(|address| match address {
             IpAddr::V4(address) => addresses::again(&machine.name, &host, *address),
@@ -290,7 +303,7 @@ fn present(
     paths: &Paths,
     machine: &Machine,
     zone: &Zone,
-    kept: Option<&Kept>,
+    kept: Option<&Carried>,
     taken: &mut Vec<Prefix>,
 ) -> Present {
     let mut present = Present::default();
@@ -307,7 +320,7 @@ fn present(
             taken.push(Prefix::host(member.addresses().0.into()));
         }
     }
-    let before = kept.and_then(|kept| kept.terms.record.firewall.as_ref());
+    let before = kept.and_then(|kept| kept.state.record.firewall.as_ref());
     let before = before.filter(|member| member.zone() == Some(zone));
     present.own = before.map(|member| member.addresses().0);
     present

@@ -2,9 +2,10 @@
 //! after errors. Run by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next
 //! start.
 
-use super::firewall;
-use super::names::{self, Change};
-use super::{reserve, wires};
+use super::network::firewall;
+use super::network::hosts_file::{self, Change};
+use super::network::interfaces;
+use super::reserve;
 use crate::error::{Error, Result};
 use crate::host::systemd::machined;
 use crate::host::{cgroup, lock};
@@ -60,11 +61,11 @@ pub fn undo(paths: &Paths, record: &Record) {
     if record.registered || record.host_interface.is_some() {
         note(outside(record, &name));
     }
-    note(wires::disconnect(paths, record));
+    note(interfaces::disconnect(paths, record));
     if let Some(zone) = &record.zone {
         note(leave(paths, zone, record));
     }
-    names::forget(record);
+    hosts_file::clear(record);
     // A lock that is held is another's: it came first, and we never had it.
     for file in record.files.iter().filter(|file| !lock::is_taken(file)) {
         match std::fs::remove_file(file) {
@@ -108,7 +109,7 @@ pub(super) fn leave_network(paths: &Paths, record: &Record) {
 /// Leaves a zone, whose bridge goes with the last. Who is about to join makes it again.
 fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     let _held = zone::lock(paths)?;
-    names::renew(paths, zone, record, Change::Goes);
+    hosts_file::update_zone(paths, zone, record, Change::Leaves);
     super::runtime()?.block_on(async {
         if veth::remove_if_empty(&zone.bridge()).await? == Removed::Gone
             && std::fs::remove_file(zone::network_file(paths, zone)).is_ok()

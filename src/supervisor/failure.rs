@@ -2,8 +2,8 @@
 //! PID 1 and what its console said last. Called at the end of both acts; a record that cannot be
 //! written is a warning, never a reason to fail.
 
-use super::ending::Ending;
-use super::handover::Terms;
+use super::exit::Exit;
+use super::handover::SupervisorState;
 use crate::error::Error;
 pub use crate::state::failure::LINES;
 
@@ -15,7 +15,7 @@ use crate::state::record::Phase;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Records a launch that failed.
-pub fn launch_failed(paths: &Paths, name: &Name, error: &Error) {
+pub fn record_launch(paths: &Paths, name: &Name, error: &Error) {
     write(
         paths,
         name,
@@ -30,29 +30,29 @@ pub fn launch_failed(paths: &Paths, name: &Name, error: &Error) {
 }
 
 /// Records a machine whose PID 1 ended as it should not have. `console` is its last lines.
-pub fn guest_failed(terms: &Terms, ending: Ending, why: &str, console: Vec<String>) {
-    let Ok(name) = Name::new(&terms.record.name) else { return };
+pub fn record_exit(state: &SupervisorState, exit: Exit, why: &str, console: Vec<String>) {
+    let Ok(name) = Name::new(&state.record.name) else { return };
     let time = now();
     let failure = Failure {
         time,
-        uptime_ms: Some(time.saturating_sub(terms.record.started) / 1000),
-        step: terms.record.phase.as_str().into(),
+        uptime_ms: Some(time.saturating_sub(state.record.started) / 1000),
+        step: state.record.phase.as_str().into(),
         cause: why.to_owned(),
-        hint: Some(hint(ending, &name)),
-        exit_status: if let Ending::Exited(status) = ending { Some(status) } else { None },
-        signal: if let Ending::Killed(signal) = ending { Some(signal) } else { None },
-        out_of_memory: ending == Ending::OutOfMemory,
-        seccomp_denied: ending == Ending::Killed(libc::SIGSYS),
+        hint: Some(hint(exit, &name)),
+        exit_status: if let Exit::Exited(status) = exit { Some(status) } else { None },
+        signal: if let Exit::Killed(signal) = exit { Some(signal) } else { None },
+        out_of_memory: exit == Exit::OutOfMemory,
+        seccomp_denied: exit == Exit::Killed(libc::SIGSYS),
         failed_units: failed_units(&console),
         console,
     };
-    write(&Paths::below(&terms.paths_root), &name, &failure);
+    write(&Paths::below(&state.paths_root), &name, &failure);
 }
 
 /// Records a machine that was stopped because it was not up in time, and not because somebody
 /// wanted it stopped: of that only systemd knows. Returns whether it is so.
-pub fn timed_out(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> bool {
-    let Some(unit) = terms.record.unit.as_deref().filter(|_| units::is_running()) else { return false };
+pub fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console: &[String]) -> bool {
+    let Some(unit) = state.record.unit.as_deref().filter(|_| units::is_running()) else { return false };
     let status = super::runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
     let is_late = match status {
         Ok(status) => status.result == "timeout",
@@ -61,11 +61,11 @@ pub fn timed_out(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> 
             false
         }
     };
-    let Some(name) = Name::new(&terms.record.name).ok().filter(|_| is_late) else { return false };
+    let Some(name) = Name::new(&state.record.name).ok().filter(|_| is_late) else { return false };
     let time = now();
     let failure = Failure {
         time,
-        uptime_ms: Some(time.saturating_sub(terms.record.started) / 1000),
+        uptime_ms: Some(time.saturating_sub(state.record.started) / 1000),
         step: Phase::Booting.as_str().into(),
         cause: match waits_for {
             Some(unit) => format!("it was not up in time, and was stopped: it waited for '{unit}'"),
@@ -79,14 +79,14 @@ pub fn timed_out(terms: &Terms, waits_for: Option<&str>, console: &[String]) -> 
         console: console.to_vec(),
         ..Failure::default()
     };
-    write(&Paths::below(&terms.paths_root), &name, &failure);
+    write(&Paths::below(&state.paths_root), &name, &failure);
     true
 }
 
 /// Forgets an earlier failure of a machine that is up now.
-pub fn cleared(terms: &Terms) {
-    if let Ok(name) = Name::new(&terms.record.name) {
-        Failure::forget(&Paths::below(&terms.paths_root), &name);
+pub fn clear(state: &SupervisorState) {
+    if let Ok(name) = Name::new(&state.record.name) {
+        Failure::forget(&Paths::below(&state.paths_root), &name);
     }
 }
 
@@ -101,16 +101,16 @@ fn now() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn hint(ending: Ending, name: &Name) -> String {
-    match ending {
-        Ending::OutOfMemory => "give it more with resources.memory-max, or have less run in it".into(),
-        Ending::Killed(libc::SIGSYS) => {
+fn hint(exit: Exit, name: &Name) -> String {
+    match exit {
+        Exit::OutOfMemory => "give it more with resources.memory-max, or have less run in it".into(),
+        Exit::Killed(libc::SIGSYS) => {
             "its filter allows no such system call: allow it with security.syscalls.allow".into()
         }
-        Ending::Killed(libc::SIGSEGV | libc::SIGILL | libc::SIGBUS) => {
+        Exit::Killed(libc::SIGSEGV | libc::SIGILL | libc::SIGBUS) => {
             "its init crashes: check that the tree is complete and made for this processor".into()
         }
-        Ending::Exited(127 | 126) => {
+        Exit::Exited(127 | 126) => {
             "its init is a script that cannot be run: install what its first line names".into()
         }
         _ => format!("what it said last is below, all of it in 'coracle logs {name}'"),

@@ -1,7 +1,7 @@
 //! What goes from one act to the next across an exec: descriptors by number and a small record,
 //! written into a memfd. The process and its child stay the same.
 
-use super::responder::Asked;
+use super::network::dhcp::Solicited;
 use crate::error::{Context, Error, Result};
 use crate::machine::console::Console;
 use crate::network::addresses::Plan as LinkPlan;
@@ -21,7 +21,7 @@ pub const VARIABLE: &str = "CORACLE_HANDOVER";
 
 /// What the event loop needs to know of a machine, in plain values.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Terms {
+pub struct SupervisorState {
     /// The state record.
     pub record: Record,
     /// The root directory all our places lie below.
@@ -55,7 +55,7 @@ pub struct Terms {
     /// What the guest is told that asks for its address, where we are the ones to tell it.
     pub lease: Option<Lease>,
     /// What it has asked for by now.
-    pub asked: Asked,
+    pub solicited: Solicited,
     /// Whether this is a boot after a reboot from inside.
     pub boots: u32,
     /// How long the boots before lasted that rebooted soon, milliseconds.
@@ -63,7 +63,7 @@ pub struct Terms {
     pub lived: Vec<u64>,
 }
 
-impl Terms {
+impl SupervisorState {
     /// Whether the supervisor is the process of a unit `coracle@.service`.
     pub fn is_launched(&self) -> bool {
         self.arguments.first().is_some_and(|verb| verb == "launch")
@@ -89,7 +89,7 @@ pub struct Descriptors {
     /// Where its programs log, where it has no journal.
     pub log: Option<OwnedFd>,
     /// Where it asks for its address.
-    pub responder: Option<OwnedFd>,
+    pub dhcp: Option<OwnedFd>,
     /// Where the machine is asked how it is; who comes meanwhile waits in line.
     pub control: Option<OwnedFd>,
     /// The machine's network namespace, which outlives a reboot.
@@ -104,7 +104,7 @@ pub struct Descriptors {
 #[derive(Debug)]
 pub struct Running {
     /// Plain values.
-    pub terms: Terms,
+    pub state: SupervisorState,
     /// Descriptors.
     pub descriptors: Descriptors,
 }
@@ -118,7 +118,7 @@ struct Numbers {
     kernel_log: Option<RawFd>,
     notify: Option<RawFd>,
     log: Option<RawFd>,
-    responder: Option<RawFd>,
+    dhcp: Option<RawFd>,
     control: Option<RawFd>,
     network: Option<RawFd>,
     ring: RawFd,
@@ -126,8 +126,8 @@ struct Numbers {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Letter {
-    terms: Terms,
+struct HandoverMessage {
+    state: SupervisorState,
     numbers: Numbers,
 }
 
@@ -135,9 +135,9 @@ impl Running {
     /// Executes ourselves again with other arguments, handing everything over. Returns only when
     /// that failed.
     pub fn execute(&self, arguments: &[std::ffi::OsString]) -> Error {
-        match self.letter() {
-            Ok(letter) => {
-                let number = rustix::fd::AsRawFd::as_raw_fd(&letter);
+        match self.message() {
+            Ok(message) => {
+                let number = rustix::fd::AsRawFd::as_raw_fd(&message);
                 let error = std::process::Command::new("/proc/self/exe")
                     .arg0("coracle")
                     .args(arguments)
@@ -149,7 +149,7 @@ impl Running {
         }
     }
 
-    fn letter(&self) -> Result<OwnedFd> {
+    fn message(&self) -> Result<OwnedFd> {
         let keep = |fd: &OwnedFd| descriptor::keep(fd.as_fd()).context(|| "cannot hand a descriptor over");
         let optional = |fd: &Option<OwnedFd>| fd.as_ref().map(keep).transpose();
         let held = &self.descriptors;
@@ -159,14 +159,14 @@ impl Running {
             kernel_log: optional(&held.kernel_log)?,
             notify: optional(&held.notify)?,
             log: optional(&held.log)?,
-            responder: optional(&held.responder)?,
+            dhcp: optional(&held.dhcp)?,
             control: optional(&held.control)?,
             network: optional(&held.network)?,
             ring: keep(&held.ring)?,
             locks: held.locks.iter().map(keep).collect::<Result<_>>()?,
         };
-        let letter = Letter { terms: self.terms.clone(), numbers };
-        let bytes = serde_json::to_vec(&letter).map_err(|error| Error::new(error.to_string()))?;
+        let message = HandoverMessage { state: self.state.clone(), numbers };
+        let bytes = serde_json::to_vec(&message).map_err(|error| Error::new(error.to_string()))?;
         // Without MFD_CLOEXEC: it is read by the program we execute.
         let memfd = rustix::fs::memfd_create("coracle-handover", MemfdFlags::empty())
             .context(|| "cannot make the handover")?;
@@ -191,19 +191,19 @@ pub fn receive() -> Result<Option<Running>> {
     std::fs::File::from(descriptor::adopt(number)?)
         .read_to_end(&mut bytes)
         .context(|| "cannot read the handover")?;
-    let letter: Letter =
+    let message: HandoverMessage =
         serde_json::from_slice(&bytes).map_err(|error| Error::new(format!("strange handover: {error}")))?;
     let optional = |number: Option<RawFd>| number.map(descriptor::adopt).transpose();
-    let numbers = letter.numbers;
+    let numbers = message.numbers;
     Ok(Some(Running {
-        terms: letter.terms,
+        state: message.state,
         descriptors: Descriptors {
             leader: descriptor::adopt(numbers.leader)?,
             console: optional(numbers.console)?,
             kernel_log: optional(numbers.kernel_log)?,
             notify: optional(numbers.notify)?,
             log: optional(numbers.log)?,
-            responder: optional(numbers.responder)?,
+            dhcp: optional(numbers.dhcp)?,
             control: optional(numbers.control)?,
             network: optional(numbers.network)?,
             ring: descriptor::adopt(numbers.ring)?,
@@ -214,9 +214,9 @@ pub fn receive() -> Result<Option<Running>> {
 
 /// What a reboot keeps of the machine before it.
 #[derive(Debug)]
-pub struct Kept {
+pub struct Carried {
     /// The record, with names, addresses and places.
-    pub terms: Terms,
+    pub state: SupervisorState,
     /// The network namespace the guest's end of the link is in.
     pub network: Option<OwnedFd>,
     /// Where the machine is asked how it is.
@@ -227,10 +227,10 @@ pub struct Kept {
     pub locks: Vec<OwnedFd>,
 }
 
-impl From<Running> for Kept {
+impl From<Running> for Carried {
     fn from(running: Running) -> Self {
         let Descriptors { control, network, ring, locks, .. } = running.descriptors;
-        Self { terms: running.terms, network, control, ring, locks }
+        Self { state: running.state, network, control, ring, locks }
     }
 }
 

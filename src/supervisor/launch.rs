@@ -6,8 +6,9 @@ mod descriptors;
 mod network;
 mod record;
 
-use super::handover::{Descriptors, Kept, Link, Running, Terms};
-use super::{cleanup, firewall, idmap, registration, reserve, responder, underway};
+use super::handover::{Carried, Descriptors, Link, Running, SupervisorState};
+use super::network::{dhcp, firewall};
+use super::{cleanup, current_step, idmap, registration, reserve};
 use crate::channel::ParentEnd;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::cgroup;
@@ -62,7 +63,7 @@ pub struct Ask<'a> {
     /// The arguments that start it again.
     pub arguments: Vec<std::ffi::OsString>,
     /// What a reboot keeps.
-    pub kept: Option<Kept>,
+    pub kept: Option<Carried>,
 }
 
 /// A guest's file of names.
@@ -88,7 +89,7 @@ struct Launch<'a> {
     builder: Option<(Child, ParentEnd)>,
     notify: Option<OwnedFd>,
     log: Option<OwnedFd>,
-    responder: Option<OwnedFd>,
+    dhcp: Option<OwnedFd>,
     console: Option<OwnedFd>,
     kernel_log: Option<OwnedFd>,
     id_map: Option<OwnedFd>,
@@ -108,7 +109,7 @@ pub fn launch(ask: Ask<'_>) -> Result<Running> {
     let mut launch = Launch::new(ask).map_err(of_launch)?;
     for step in &plan.host {
         log::debug!("{}", step.describe());
-        underway::begin(step.describe());
+        current_step::set(step.describe());
         if let Err(error) = launch.run(step) {
             launch.abandon();
             return Err(of_launch(error));
@@ -141,7 +142,7 @@ impl<'a> Launch<'a> {
             builder: None,
             notify: None,
             log: None,
-            responder: None,
+            dhcp: None,
             console: None,
             kernel_log: None,
             id_map: None,
@@ -158,7 +159,7 @@ impl<'a> Launch<'a> {
             HostStep::MapIds => self.map_ids(),
             HostStep::Build => self.build(),
             HostStep::Link => self.link(),
-            HostStep::Wires => self.wires(),
+            HostStep::Interfaces => self.wires(),
             HostStep::Register => self.register(),
             HostStep::Built => self.built(),
             HostStep::Release(sync) => self.leader()?.1.release(*sync),
@@ -248,7 +249,7 @@ impl<'a> Launch<'a> {
             Outcome::Absent(why) => log::info!("not registered with machined: {why}"),
         }
         if previous == Previous::Ours {
-            registration::drop_farewell(self.record.unit.as_deref());
+            registration::discard_machined_sigterm(self.record.unit.as_deref());
         }
         Ok(())
     }
@@ -274,13 +275,13 @@ impl<'a> Launch<'a> {
         self.record.write(self.ask.paths)?;
         let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
         let (boots, lived, ring, control) = match self.ask.kept.take() {
-            Some(kept) => (kept.terms.boots + 1, kept.terms.lived, kept.ring, kept.control),
+            Some(kept) => (kept.state.boots + 1, kept.state.lived, kept.ring, kept.control),
             None => (0, Vec::new(), ring()?, None),
         };
         let machine = self.ask.machine;
         let payload = self.ask.cgroup.as_ref().map(Cgroup::payload);
         Ok(Running {
-            terms: Terms {
+            state: SupervisorState {
                 paths_root: self.ask.paths.join("/"),
                 arguments: self.ask.arguments,
                 stop_signal: machine.boot.stop_signal,
@@ -295,7 +296,7 @@ impl<'a> Launch<'a> {
                 register: machine.register != Register::No,
                 out_of_memory_kills: payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory)),
                 lease: self.ask.lease,
-                asked: responder::Asked::Nothing,
+                solicited: dhcp::Solicited::Nothing,
                 boots,
                 lived,
                 record: self.record,
@@ -306,7 +307,7 @@ impl<'a> Launch<'a> {
                 kernel_log: self.kernel_log,
                 notify: self.notify,
                 log: self.log,
-                responder: self.responder,
+                dhcp: self.dhcp,
                 control,
                 network: self.network,
                 ring,

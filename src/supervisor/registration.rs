@@ -27,7 +27,7 @@ pub fn register(
     machine_id: [u8; 16],
     previous: Previous,
 ) -> Result<Outcome> {
-    hold_farewell()?;
+    block_sigterm()?;
     let name = Name::new(&record.name)?;
     let pid = record.leader.ok_or_else(|| Error::new("the machine has no PID 1"))?;
     let registration = Registration {
@@ -52,7 +52,7 @@ pub fn withdraw(record: &Record) {
 
 /// Blocks SIGTERM: from now on machined may say farewell at any moment, and whoever died of that would not
 /// say any more why its machine did not start.
-fn hold_farewell() -> Result<()> {
+fn block_sigterm() -> Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGTERM);
     mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block SIGTERM")
@@ -61,7 +61,7 @@ fn hold_farewell() -> Result<()> {
 /// Whether a SIGTERM of process `sender` only says that machined has seen the machine's PID 1 end:
 /// then it is no order to stop. SYSTEMD(258): machined ends the supervisor of every machine whose
 /// leader has ended, and does not know of reboots.
-pub fn is_farewell(sender: u32, leader: BorrowedFd<'_>) -> bool {
+pub fn is_from_machined(sender: u32, leader: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut ended = [PollFd::new(&leader, PollFlags::IN)];
     poll(&mut ended, Some(&now)).is_ok_and(|count| count > 0) && machined::is_machined(sender)
@@ -69,7 +69,7 @@ pub fn is_farewell(sender: u32, leader: BorrowedFd<'_>) -> bool {
 
 /// Takes back the farewell that came too late for the supervisor before a reboot. To be called once
 /// the machine is registered again, when machined can send none any more; SIGTERM is blocked.
-pub fn drop_farewell(unit: Option<&str>) {
+pub fn discard_machined_sigterm(unit: Option<&str>) {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGTERM);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;

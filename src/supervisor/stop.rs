@@ -23,7 +23,7 @@ const AFTER_TERM: Duration = Duration::from_secs(5);
 /// How far a stop has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Asked,
+    Requested,
     Terminated,
     Killed,
 }
@@ -41,7 +41,7 @@ pub struct Stop {
     /// that heard is not asked again: systemd would begin anew with what it is waiting for.
     again: Option<Instant>,
     /// The child that opens files of the guest.
-    asking: Asking,
+    request_child: RequestChild,
 }
 
 /// How long an init has to show that it heard us before it is asked again.
@@ -59,38 +59,38 @@ impl Stop {
         guest: Target,
     ) -> Self {
         let mut stop = Self {
-            stage: Stage::Asked,
+            stage: Stage::Requested,
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
             signal,
             actions: orderly_stop(init, signal),
             again: None,
-            asking: Asking::default(),
+            request_child: RequestChild::default(),
         };
         if !is_boot && signal.is_none() {
             stop.kill(leader);
         } else {
-            stop.ask(leader, guest);
+            stop.request(leader, guest);
         }
         stop
     }
 
-    fn ask(&mut self, leader: BorrowedFd<'_>, guest: Target) {
-        let done = self.asking.act(&self.actions, leader, guest);
-        self.again = (done != Done::All).then(|| Instant::now() + AGAIN);
+    fn request(&mut self, leader: BorrowedFd<'_>, guest: Target) {
+        let done = self.request_child.act(&self.actions, leader, guest);
+        self.again = (done != Delivery::Complete).then(|| Instant::now() + AGAIN);
     }
 
     /// Whether the guest is asked again now.
     pub fn is_repeated(&self) -> bool {
-        self.stage == Stage::Asked && self.again.is_some_and(|when| when <= Instant::now())
+        self.stage == Stage::Requested && self.again.is_some_and(|when| when <= Instant::now())
     }
 
     /// Asks as this init is asked from now on.
-    pub fn ask_as(&mut self, init: Init) {
+    pub fn set_init(&mut self, init: Init) {
         self.actions = orderly_stop(init, self.signal);
     }
 
     /// The guest said that it goes down.
-    pub fn heard(&mut self) {
+    pub fn acknowledge(&mut self) {
         self.again = None;
     }
 
@@ -99,7 +99,7 @@ impl Stop {
         if self.stage == Stage::Killed {
             return None;
         }
-        let again = self.again.filter(|_| self.stage == Stage::Asked);
+        let again = self.again.filter(|_| self.stage == Stage::Requested);
         let next = self.deadline.into_iter().chain(again).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -111,7 +111,7 @@ impl Stop {
 
     /// The next call of [`Self::escalate`] kills.
     pub fn kill_now(&mut self) {
-        if self.stage == Stage::Asked {
+        if self.stage == Stage::Requested {
             self.stage = Stage::Terminated;
         }
         self.deadline = Some(Instant::now());
@@ -120,23 +120,23 @@ impl Stop {
     /// Goes to the next stage where its time has come.
     pub fn escalate(&mut self, leader: BorrowedFd<'_>, guest: Target, cgroup: Option<&Path>) {
         let now = Instant::now();
-        if self.stage == Stage::Asked && self.again.is_some_and(|when| when <= now) {
-            match self.asking.outcome() {
-                Some(Done::All) => self.again = None,
+        if self.stage == Stage::Requested && self.again.is_some_and(|when| when <= now) {
+            match self.request_child.outcome() {
+                Some(Delivery::Complete) => self.again = None,
                 // Its own way is not open: the next one is.
-                Some(Done::Refused) => {
+                Some(Delivery::Refused) => {
                     log::warn!("the files of the guest's init are not its own, or refused");
                     self.again = None;
                     self.deadline = Some(now);
                 }
-                _ => self.ask(leader, guest),
+                _ => self.request(leader, guest),
             }
         }
         if self.deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
         match self.stage {
-            Stage::Asked => {
+            Stage::Requested => {
                 log::warn!("the guest did not stop in time; terminating its processes");
                 if let Some(payload) = cgroup.map(|cgroup| cgroup.join("payload")) {
                     cgroup::for_each_process(&payload, &mut |process| {
@@ -163,30 +163,30 @@ impl Stop {
 }
 
 /// Asks the guest to reboot in order.
-pub fn reboot(asking: &mut Asking, init: Init, leader: BorrowedFd<'_>, guest: Target) {
-    if asking.act(&orderly_reboot(init), leader, guest) == Done::Failed {
+pub fn request_reboot(request_child: &mut RequestChild, init: Init, leader: BorrowedFd<'_>, guest: Target) {
+    if request_child.act(&orderly_reboot(init), leader, guest) == Delivery::Failed {
         log::warn!("the guest cannot be asked to reboot: its init is not up");
     }
 }
 
 /// Whether all could be done, and was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Done {
-    All,
+enum Delivery {
+    Complete,
     Failed,
     /// The guest's files cannot be used, now or later.
     Refused,
     /// A child is at it.
-    Begun,
+    Started,
 }
 
 /// The child process that asks a guest by its files, at most one at a time.
 #[derive(Debug, Default)]
-pub struct Asking(Option<OwnedFd>);
+pub struct RequestChild(Option<OwnedFd>);
 
-impl Asking {
+impl RequestChild {
     /// Carries the actions out, in a child if files of the guest are among them.
-    fn act(&mut self, actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Done {
+    fn act(&mut self, actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Delivery {
         if actions.iter().all(|action| matches!(action, StopAction::Signal(_))) {
             return act(actions, leader, guest, None);
         }
@@ -194,61 +194,66 @@ impl Asking {
             // It stands in a file system of the guest, and ends with that at the latest.
             let _ = process::send_signal(child.as_fd(), libc::SIGKILL);
             self.0 = Some(child);
-            return Done::Failed;
+            return Delivery::Failed;
         }
         match process::clone(0, None) {
             Ok(Side::Child) => process::exit_now(match close_and_act(actions, leader, guest) {
-                Done::All => 0,
-                Done::Failed | Done::Begun => 1,
-                Done::Refused => 2,
+                Delivery::Complete => 0,
+                Delivery::Failed | Delivery::Started => 1,
+                Delivery::Refused => 2,
             }),
             Ok(Side::Parent(child)) => {
                 self.0 = Some(child.pidfd);
-                Done::Begun
+                Delivery::Started
             }
             Err(error) => {
                 log::warn!("cannot ask the guest: {error}, ignoring");
-                Done::Failed
+                Delivery::Failed
             }
         }
     }
 
     /// What came of it. `None` if a child is still at it, or none was.
-    fn outcome(&mut self) -> Option<Done> {
+    fn outcome(&mut self) -> Option<Delivery> {
         let ended = process::has_ended(self.0.as_ref()?.as_fd())?;
         self.0 = None;
         Some(match ended {
-            process::Ended::Exited(0) => Done::All,
-            process::Ended::Exited(2) => Done::Refused,
-            _ => Done::Failed,
+            process::Ended::Exited(0) => Delivery::Complete,
+            process::Ended::Exited(2) => Delivery::Refused,
+            _ => Delivery::Failed,
         })
     }
 }
 
 /// The child's part: it holds no lock of the supervisor's while it waits.
-fn close_and_act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Done {
+fn close_and_act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Delivery {
     descriptor::close_from(3, leader);
     match Requests::as_root_of(guest) {
         Ok(requests) => act(actions, leader, guest, Some(&requests)),
-        Err(_) => Done::Refused,
+        Err(_) => Delivery::Refused,
     }
 }
 
-fn act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target, requests: Option<&Requests>) -> Done {
+fn act(
+    actions: &[StopAction],
+    leader: BorrowedFd<'_>,
+    guest: Target,
+    requests: Option<&Requests>,
+) -> Delivery {
     // Looked at before anything is sent: it goes on listening, and may begin at any moment.
-    let mut all = if is_listening(guest.pid, actions) { Done::All } else { Done::Failed };
+    let mut all = if receives_signals(guest.pid, actions) { Delivery::Complete } else { Delivery::Failed };
     for action in actions {
         let done = match (action, requests) {
             (StopAction::Signal(signal), _) => process::send_signal(leader, *signal).is_ok(),
             (_, Some(requests)) => match requests.make(action) {
                 Ok(()) => true,
                 Err(errno) if requests::is_early(errno) => false,
-                Err(_) => return Done::Refused,
+                Err(_) => return Delivery::Refused,
             },
             (_, None) => false,
         };
         if !done {
-            all = Done::Failed;
+            all = Delivery::Failed;
         }
     }
     all
@@ -257,13 +262,13 @@ fn act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target, requests: 
 /// Whether one of the signals comes to PID 1's notice, or there is none to send. What it neither
 /// handles nor holds back, for a signalfd, the kernel drops: it is the first process of its namespace
 /// (pid_namespaces(7)).
-fn is_listening(pid: u32, actions: &[StopAction]) -> bool {
+fn receives_signals(pid: u32, actions: &[StopAction]) -> bool {
     let signals = actions.iter().fold(0, |signals, action| match action {
         StopAction::Signal(signal) => signals | bit(*signal),
         StopAction::WriteFifo { .. } | StopAction::SetMode { .. } => signals,
     });
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    signals == 0 || signals & noticed(&status) != 0
+    signals == 0 || signals & handled_signals(&status) != 0
 }
 
 fn bit(signal: i32) -> u64 {
@@ -271,7 +276,7 @@ fn bit(signal: i32) -> u64 {
 }
 
 /// The signals that a process handles or blocks, from what procfs says of it.
-fn noticed(status: &str) -> u64 {
+fn handled_signals(status: &str) -> u64 {
     let masks = status.lines().filter_map(|line| {
         let mask = line.strip_prefix("SigBlk:").or_else(|| line.strip_prefix("SigCgt:"))?;
         u64::from_str_radix(mask.trim(), 16).ok()
@@ -287,16 +292,16 @@ mod tests {
     fn a_signal_is_noticed_where_it_is_handled_or_blocked() {
         let status =
             "Name:\tinit\nSigBlk:\t0000002000000000\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000004001\n";
-        let noticed = noticed(status);
+        let handled = handled_signals(status);
         for (signal, expected) in [(38, true), (15, true), (1, true), (13, false), (39, false), (64, false)] {
-            assert_eq!(noticed & bit(signal) != 0, expected, "{signal}");
+            assert_eq!(handled & bit(signal) != 0, expected, "{signal}");
         }
         assert_eq!((bit(0), bit(-1), bit(64)), (0, 0, 1 << 63));
     }
 
     #[test]
     fn nothing_to_send_is_heard_and_nobody_hears_nothing() {
-        assert!(is_listening(0, &[]));
-        assert!(!is_listening(0, &[StopAction::Signal(38)]));
+        assert!(receives_signals(0, &[]));
+        assert!(!receives_signals(0, &[StopAction::Signal(38)]));
     }
 }

@@ -10,19 +10,19 @@ mod reboots;
 mod signals;
 mod timers;
 
-use super::console::{Console, Guest, Hotkey, Typed};
-use super::control::{Control, FIRST_CLIENT};
-use super::ending::Ending;
+use super::control_socket::{ControlSocket, FIRST_CLIENT};
+use super::exit::Exit;
 use super::failure;
-use super::guest::{self, Word};
-use super::handover::{Descriptors, Running, Terms};
-use super::inbox::Inbox;
-use super::manager::Manager;
+use super::guest::console::{Console, GuestIdentity, Hotkey, Typed};
+use super::guest::inbox::Inbox;
+use super::guest::notify_in::{self, Notification};
+use super::guest::syslog::Syslog;
+use super::handover::{Descriptors, Running, SupervisorState};
+use super::network::dhcp::DhcpServer;
+use super::network::firewall::watch::FirewallWatch;
+use super::notify_out::ServiceManager;
 use super::registration::{self, Watch};
-use super::responder::Responder;
-use super::rules::Rules;
-use super::stop::{Asking, Stop, Target};
-use super::syslog::Syslog;
+use super::stop::{RequestChild, Stop, Target};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::paths::Paths;
@@ -48,12 +48,12 @@ pub enum Outcome {
     /// machined has lost the machine: it is to be told again.
     Register(Box<Running>),
     /// What was asked of it took memory that an idle machine shall not hold.
-    Refresh(Box<Running>),
+    Reexec(Box<Running>),
 }
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+enum EventSource {
     Leader,
     Signal,
     Notify,
@@ -63,10 +63,10 @@ enum Source {
     Control,
     Log,
     Link,
-    Rules,
+    Firewall,
 }
 
-impl Source {
+impl EventSource {
     const ALL: [Self; 10] = [
         Self::Leader,
         Self::Signal,
@@ -77,29 +77,29 @@ impl Source {
         Self::Control,
         Self::Log,
         Self::Link,
-        Self::Rules,
+        Self::Firewall,
     ];
 }
 
 /// The state of the loop.
 struct Loop {
-    terms: Terms,
+    state: SupervisorState,
     leader: OwnedFd,
     notify: Option<Inbox>,
     log: Option<Syslog>,
-    responder: Option<Responder>,
-    rules: Option<Rules>,
+    dhcp: Option<DhcpServer>,
+    firewall_watch: Option<FirewallWatch>,
     network: Option<OwnedFd>,
     kernel_log: Option<OwnedFd>,
     ring: OwnedFd,
     locks: Vec<OwnedFd>,
     console: Console,
-    control: Control,
+    control: ControlSocket,
     signals: SignalFd,
     machined: Option<Watch>,
     epoll: Epoll,
     stop: Option<Stop>,
-    asking: Asking,
+    request_child: RequestChild,
     freezing: Option<Freezing>,
     boot: Boot,
     init: InitWatch,
@@ -107,10 +107,10 @@ struct Loop {
     reboot_at: Option<std::time::Instant>,
     /// Whether it was asked to stop meanwhile.
     is_cancelled: bool,
-    manager: Manager,
+    service_manager: ServiceManager,
     ready: bool,
     /// Whether something heavy was done.
-    swollen: bool,
+    needs_reexec: bool,
     status: String,
 }
 
@@ -119,7 +119,7 @@ struct Loop {
 /// # Errors
 /// Where the kernel refuses what the loop stands on.
 pub fn supervise(running: Running) -> Result<Outcome> {
-    super::rights::give_up(&running.terms.record);
+    super::drop_privileges::apply(&running.state.record);
     let mut watch = Loop::new(running)?;
     watch.begin();
     process::trim_memory();
@@ -132,10 +132,10 @@ pub fn supervise(running: Running) -> Result<Outcome> {
 }
 
 /// Why the loop was left.
-enum Left {
-    Ended(Ending),
+enum LoopExit {
+    Ended(Exit),
     Unregistered,
-    Swollen,
+    NeedsReexec,
 }
 
 fn new_epoll() -> Result<Epoll> {
@@ -145,44 +145,34 @@ fn new_epoll() -> Result<Epoll> {
 
 impl Loop {
     fn new(running: Running) -> Result<Self> {
-        let Running { terms, descriptors } = running;
-        let Descriptors {
-            leader,
-            console,
-            kernel_log,
-            notify,
-            log,
-            responder,
-            control,
-            network,
-            ring,
-            locks,
-        } = descriptors;
+        let Running { state, descriptors } = running;
+        let Descriptors { leader, console, kernel_log, notify, log, dhcp, control, network, ring, locks } =
+            descriptors;
         let signals = signals::take()?;
         let epoll = new_epoll()?;
         let memory =
             rustix::io::fcntl_dupfd_cloexec(&ring, 3).context(|| "cannot keep the memory of the console")?;
-        let guest = Guest {
-            name: &terms.record.name,
-            leader: terms.record.leader.unwrap_or_default(),
-            boot_id: &terms.boot_id,
+        let guest = GuestIdentity {
+            name: &state.record.name,
+            leader: state.record.leader.unwrap_or_default(),
+            boot_id: &state.boot_id,
         };
         let log = log.map(|socket| Syslog::new(socket, &guest));
-        let answering = responder.zip(terms.lease.clone());
-        let responder = answering.map(|(socket, lease)| Responder::new(lease, socket, terms.asked));
-        let console = Console::new(console, memory, terms.console, &guest);
-        let control = control.map_or_else(|| listen(&terms), Control::at);
-        let machined = terms.register.then(|| Watch::new(&terms.record.name)).flatten();
-        let rules = Rules::watch(&terms.record);
-        let boot = Boot::new(terms.record.started, Duration::from_millis(terms.start_timeout));
+        let answering = dhcp.zip(state.lease.clone());
+        let dhcp = answering.map(|(socket, lease)| DhcpServer::new(lease, socket, state.solicited));
+        let console = Console::new(console, memory, state.console, &guest);
+        let control = control.map_or_else(|| listen(&state), ControlSocket::from_listener);
+        let machined = state.register.then(|| Watch::new(&state.record.name)).flatten();
+        let firewall_watch = FirewallWatch::watch(&state.record);
+        let boot = Boot::new(state.record.started, Duration::from_millis(state.start_timeout));
         let watch = Self {
-            ready: terms.record.phase == Phase::Running,
-            init: InitWatch::new(&terms),
-            terms,
+            ready: state.record.phase == Phase::Running,
+            init: InitWatch::new(&state),
+            state,
             leader,
             notify: notify.map(Inbox::new),
             log,
-            responder,
+            dhcp,
             network,
             kernel_log,
             ring,
@@ -193,15 +183,15 @@ impl Loop {
             machined,
             epoll,
             stop: None,
-            asking: Asking::default(),
+            request_child: RequestChild::default(),
             freezing: None,
             boot,
             reboot_at: None,
             is_cancelled: false,
-            manager: Manager::new(),
-            swollen: false,
+            service_manager: ServiceManager::new(),
+            needs_reexec: false,
             status: String::new(),
-            rules,
+            firewall_watch,
         };
         watch.watch_all()?;
         Ok(watch)
@@ -209,17 +199,17 @@ impl Loop {
 
     fn watch_all(&self) -> Result<()> {
         let stdin = self.console.is_interactive().then(rustix::stdio::stdin);
-        let sources: [(Source, Option<BorrowedFd<'_>>); 10] = [
-            (Source::Leader, Some(self.leader.as_fd())),
-            (Source::Signal, Some(self.signals.as_fd())),
-            (Source::Notify, self.notify.as_ref().map(AsFd::as_fd)),
-            (Source::Console, self.console.master()),
-            (Source::Input, stdin),
-            (Source::Machined, self.machined.as_ref().map(AsFd::as_fd)),
-            (Source::Control, self.control.listener()),
-            (Source::Log, self.log.as_ref().map(Syslog::as_fd)),
-            (Source::Link, self.responder.as_ref().map(Responder::as_fd)),
-            (Source::Rules, self.rules.as_ref().map(Rules::as_fd)),
+        let sources: [(EventSource, Option<BorrowedFd<'_>>); 10] = [
+            (EventSource::Leader, Some(self.leader.as_fd())),
+            (EventSource::Signal, Some(self.signals.as_fd())),
+            (EventSource::Notify, self.notify.as_ref().map(AsFd::as_fd)),
+            (EventSource::Console, self.console.master()),
+            (EventSource::Input, stdin),
+            (EventSource::Machined, self.machined.as_ref().map(AsFd::as_fd)),
+            (EventSource::Control, self.control.listener()),
+            (EventSource::Log, self.log.as_ref().map(Syslog::as_fd)),
+            (EventSource::Link, self.dhcp.as_ref().map(DhcpServer::as_fd)),
+            (EventSource::Firewall, self.firewall_watch.as_ref().map(FirewallWatch::as_fd)),
         ];
         for (source, fd) in sources {
             if let Some(fd) = fd {
@@ -233,35 +223,35 @@ impl Loop {
         Ok(())
     }
 
-    /// Tells the service manager where we are.
+    /// Tells the service service_manager where we are.
     fn begin(&mut self) {
-        let leader = self.terms.record.leader.unwrap_or_default();
-        if self.ready || !self.terms.waits_for_ready {
-            self.manager.tell(&[NotifyState::Ready]);
+        let leader = self.state.record.leader.unwrap_or_default();
+        if self.ready || !self.state.waits_for_ready {
+            self.service_manager.send(&[NotifyState::Ready]);
         }
         if self.ready {
-            failure::cleared(&self.terms);
+            failure::clear(&self.state);
         }
-        self.manager.tell(&[NotifyState::Custom(&format!("X_CORACLE_LEADER_PID={leader}"))]);
-        self.tell_status();
+        self.service_manager.send(&[NotifyState::Custom(&format!("X_CORACLE_LEADER_PID={leader}"))]);
+        self.send_status();
     }
 
     fn enter(&mut self, phase: Phase) {
-        if self.terms.record.phase != phase {
-            self.terms.record.phase = phase;
-            if let Err(error) = self.terms.record.write(&self.paths()) {
+        if self.state.record.phase != phase {
+            self.state.record.phase = phase;
+            if let Err(error) = self.state.record.write(&self.paths()) {
                 log::warn!("{error}, ignoring");
             }
-            self.tell_status();
+            self.send_status();
         }
     }
 
     fn paths(&self) -> Paths {
-        Paths::below(&self.terms.paths_root)
+        Paths::below(&self.state.paths_root)
     }
 
     /// Waits for events and handles them.
-    fn turn(&mut self) -> Result<Option<Left>> {
+    fn turn(&mut self) -> Result<Option<LoopExit>> {
         let mut events = [EpollEvent::empty(); 8];
         let timeout = self.do_due().map_or(EpollTimeout::NONE, |left| {
             EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
@@ -275,59 +265,60 @@ impl Loop {
         };
         let mut ended = None;
         for event in events.iter().take(count) {
-            let source = usize::try_from(event.data()).ok().and_then(|number| Source::ALL.get(number));
+            let source = usize::try_from(event.data()).ok().and_then(|number| EventSource::ALL.get(number));
             match source {
-                Some(Source::Leader) => {
-                    let ending = self.reap()?;
-                    ended = self.after_end(ending);
+                Some(EventSource::Leader) => {
+                    let exit = self.reap()?;
+                    ended = self.after_end(exit);
                 }
-                Some(Source::Signal) => self.signalled(),
-                Some(Source::Notify) => self.notified(),
-                Some(Source::Console) => self.console_output(),
-                Some(Source::Input) => self.console_input(),
-                Some(Source::Log) => self.log.iter_mut().for_each(Syslog::read),
-                Some(Source::Link) => self.responder.iter_mut().for_each(Responder::read),
-                Some(Source::Rules) => self.rules.iter_mut().for_each(Rules::read),
-                Some(Source::Machined) if ended.is_none() && self.lost_by_machined() => {
-                    ended = Some(Left::Unregistered);
+                Some(EventSource::Signal) => self.signalled(),
+                Some(EventSource::Notify) => self.notified(),
+                Some(EventSource::Console) => self.console_output(),
+                Some(EventSource::Input) => self.console_input(),
+                Some(EventSource::Log) => self.log.iter_mut().for_each(Syslog::read),
+                Some(EventSource::Link) => self.dhcp.iter_mut().for_each(DhcpServer::read),
+                Some(EventSource::Firewall) => self.firewall_watch.iter_mut().for_each(FirewallWatch::read),
+                Some(EventSource::Machined) if ended.is_none() && self.lost_by_machined() => {
+                    ended = Some(LoopExit::Unregistered);
                 }
-                Some(Source::Machined) => {}
-                Some(Source::Control) => self.control.accept(&self.epoll),
+                Some(EventSource::Machined) => {}
+                Some(EventSource::Control) => self.control.accept(&self.epoll),
                 None if event.data() >= FIRST_CLIENT => self.client(event.data()),
                 None => {}
             }
         }
-        self.responder.iter_mut().for_each(Responder::advertise);
+        self.dhcp.iter_mut().for_each(DhcpServer::advertise);
         let paths = self.paths();
-        self.rules.iter_mut().for_each(|rules| rules.look(&paths, &self.terms.record));
+        self.firewall_watch.iter_mut().for_each(|rules| rules.look(&paths, &self.state.record));
         self.answer_freezing();
         self.end_late_start();
         self.recognise();
         if let Some(stop) = &mut self.stop {
-            let record = &self.terms.record;
+            let record = &self.state.record;
             stop.escalate(self.leader.as_fd(), Target::of(record), record.cgroup.as_deref());
         }
         // Nobody is cut off: the last who asked has gone.
-        let rests = self.swollen && self.reboot_at.is_none() && self.control.is_idle() && self.stop.is_none();
+        let rests =
+            self.needs_reexec && self.reboot_at.is_none() && self.control.is_idle() && self.stop.is_none();
         let ended = ended.or_else(|| self.paused_reboot());
-        Ok(ended.or_else(|| rests.then_some(Left::Swollen)))
+        Ok(ended.or_else(|| rests.then_some(LoopExit::NeedsReexec)))
     }
 
-    fn reap(&mut self) -> Result<Ending> {
+    fn reap(&mut self) -> Result<Exit> {
         let ended = process::wait(self.leader.as_fd())?;
-        let payload = self.terms.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+        let payload = self.state.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
         let kills = payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory));
-        Ok(Ending::of(ended, self.terms.is_boot, kills > self.terms.out_of_memory_kills))
+        Ok(Exit::of(ended, self.state.is_boot, kills > self.state.out_of_memory_kills))
     }
 
     fn signalled(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or(0)) {
-                Ok(Signal::SIGTERM) if registration::is_farewell(info.ssi_pid, self.leader.as_fd()) => {}
-                Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) => self.ask_to_stop(),
+                Ok(Signal::SIGTERM) if registration::is_from_machined(info.ssi_pid, self.leader.as_fd()) => {}
+                Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) => self.request_stop(),
                 // systemd stops the scope we are in (`systemd1::STOP_SIGNAL`).
-                Ok(Signal::SIGURG) => self.ask_to_stop(),
-                Ok(Signal::SIGUSR1) => self.ask_to_reboot(),
+                Ok(Signal::SIGURG) => self.request_stop(),
+                Ok(Signal::SIGUSR1) => self.request_reboot(),
                 Ok(Signal::SIGWINCH) => self.console.resize(),
                 _ => {}
             }
@@ -335,7 +326,7 @@ impl Loop {
     }
 
     /// Asks the guest to stop in order; asked again, kills it.
-    fn ask_to_stop(&mut self) {
+    fn request_stop(&mut self) {
         if self.reboot_at.is_some() {
             self.is_cancelled = true;
             return;
@@ -346,61 +337,61 @@ impl Loop {
             return;
         }
         let init = self.running_init();
-        let limit = self.terms.stop_timeout.map(Duration::from_millis);
+        let limit = self.state.stop_timeout.map(Duration::from_millis);
         self.stop = Some(Stop::begin(
             init,
-            self.terms.is_boot,
-            self.terms.stop_signal,
+            self.state.is_boot,
+            self.state.stop_signal,
             limit,
             self.leader.as_fd(),
-            Target::of(&self.terms.record),
+            Target::of(&self.state.record),
         ));
         self.status.clear();
-        self.manager.tell_stopping(limit);
+        self.service_manager.send_stopping(limit);
         self.enter(Phase::Stopping);
     }
 
     /// A guest that stands still could not be asked anything.
     fn thaw(&self) {
-        let payload = self.terms.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+        let payload = self.state.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
         if let Some(payload) = payload.filter(|payload| cgroup::is_frozen(payload)) {
             cgroup::begin_freezing(&payload, false).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         }
     }
 
-    fn ask_to_reboot(&mut self) {
+    fn request_reboot(&mut self) {
         if self.stop.is_none() && self.reboot_at.is_none() {
             let init = self.running_init();
-            let target = Target::of(&self.terms.record);
-            super::stop::reboot(&mut self.asking, init, self.leader.as_fd(), target);
+            let target = Target::of(&self.state.record);
+            super::stop::request_reboot(&mut self.request_child, init, self.leader.as_fd(), target);
         }
     }
 
     fn notified(&mut self) {
         let Some(inbox) = &mut self.notify else { return };
-        for word in guest::hear(inbox, self.terms.record.leader.unwrap_or_default()) {
+        for word in notify_in::receive(inbox, self.state.record.leader.unwrap_or_default()) {
             match word {
-                Word::Ready => {
+                Notification::Ready => {
                     self.recognise_ready();
                     self.became_ready();
                 }
-                Word::Status(status) if self.stop.is_none() || !status.is_empty() => {
-                    let is_new = self.boot.said(&status);
+                Notification::Status(status) if self.stop.is_none() || !status.is_empty() => {
+                    let is_new = self.boot.is_new_text(&status);
                     self.status = status;
                     let text = self.status_text();
-                    self.manager.tell_status_soon(&self.terms.record, &text);
+                    self.service_manager.queue_status(&self.state.record, &text);
                     self.progress(is_new);
                 }
-                Word::Stopping => {
+                Notification::Stopping => {
                     if let Some(stop) = &mut self.stop {
-                        stop.heard();
+                        stop.acknowledge();
                     }
                 }
-                Word::Other(text) => {
-                    let is_new = self.boot.said(&text);
+                Notification::Other(text) => {
+                    let is_new = self.boot.is_new_text(&text);
                     self.progress(is_new);
                 }
-                Word::Status(_) => {}
+                Notification::Status(_) => {}
             }
         }
     }
@@ -408,7 +399,7 @@ impl Loop {
     fn console_output(&mut self) {
         let (mut is_new, is_booting) = (false, !self.ready);
         let is_open = self.console.read(&mut |bytes| {
-            is_new = is_booting && self.boot.printed(bytes);
+            is_new = is_booting && self.boot.is_new_output(bytes);
             self.control.show(bytes);
         });
         if is_open {
@@ -422,8 +413,8 @@ impl Loop {
         match self.console.typed() {
             Typed::Text => {}
             Typed::End => drop(self.epoll.delete(rustix::stdio::stdin())),
-            Typed::Hotkey(Hotkey::PowerOff) => self.ask_to_stop(),
-            Typed::Hotkey(Hotkey::Reboot) => self.ask_to_reboot(),
+            Typed::Hotkey(Hotkey::PowerOff) => self.request_stop(),
+            Typed::Hotkey(Hotkey::Reboot) => self.request_reboot(),
             Typed::Hotkey(Hotkey::Kill) => {
                 let _ = process::send_signal(self.leader.as_fd(), libc::SIGKILL);
             }
@@ -432,16 +423,16 @@ impl Loop {
 
     /// Whether machined came back without knowing the machine.
     fn lost_by_machined(&mut self) -> bool {
-        let lost = self.machined.as_ref().is_some_and(|machined| machined.lost(&self.terms.record.name));
+        let lost = self.machined.as_ref().is_some_and(|machined| machined.lost(&self.state.record.name));
         lost && self.stop.is_none() && self.reboot_at.is_none()
     }
 }
 
 /// Listens at the machine's control socket. A machine can do without one.
-fn listen(terms: &Terms) -> Control {
-    let place = Paths::below(&terms.paths_root).control(&terms.record.name);
-    Control::listen(&place).unwrap_or_else(|error| {
+fn listen(state: &SupervisorState) -> ControlSocket {
+    let place = Paths::below(&state.paths_root).control(&state.record.name);
+    ControlSocket::listen(&place).unwrap_or_else(|error| {
         log::warn!("{error}, ignoring");
-        Control::default()
+        ControlSocket::default()
     })
 }

@@ -12,7 +12,7 @@ use super::decide::Action;
 use super::multiplexer::{IPC, Multiplexer, SOCKETCALL};
 
 /// Where a jump goes: the instruction's distance from the end of the program.
-type Label = usize;
+type JumpTarget = usize;
 
 /// A range of numbers with one action: it ends where the next begins, the last one never.
 #[derive(Debug, Clone, Copy)]
@@ -68,17 +68,17 @@ fn collect(abi: Abi, actions: &[Action; COUNT], ranges: &mut Vec<Range>) {
 
 /// Where each action is carried out.
 struct Leaves {
-    allow: Label,
-    refuse: Label,
-    absent: Label,
-    socket: Label,
-    ioctl: Label,
-    socketcall: Label,
-    ipc: Label,
+    allow: JumpTarget,
+    refuse: JumpTarget,
+    absent: JumpTarget,
+    socket: JumpTarget,
+    ioctl: JumpTarget,
+    socketcall: JumpTarget,
+    ipc: JumpTarget,
 }
 
 impl Leaves {
-    fn of(&self, action: Action) -> Label {
+    fn of(&self, action: Action) -> JumpTarget {
         match action {
             Action::Allow => self.allow,
             Action::Refuse => self.refuse,
@@ -97,24 +97,24 @@ struct Backwards {
 }
 
 impl Backwards {
-    fn push(&mut self, code: u32, jt: u8, jf: u8, k: u32) -> Label {
+    fn push(&mut self, code: u32, jt: u8, jf: u8, k: u32) -> JumpTarget {
         // All operations are below 256.
         self.code.push(Instruction { code: code as u16, jt, jf, k });
         self.code.len() - 1
     }
 
     /// Answers the call.
-    fn answer(&mut self, value: u32) -> Label {
+    fn answer(&mut self, value: u32) -> JumpTarget {
         self.push(libc::BPF_RET | libc::BPF_K, 0, 0, value)
     }
 
     /// Answers the call with an error.
-    fn fail(&mut self, errno: i32) -> Label {
+    fn fail(&mut self, errno: i32) -> JumpTarget {
         self.answer(libc::SECCOMP_RET_ERRNO | errno.cast_unsigned())
     }
 
     /// Loads a word of the call, then goes on at `next`.
-    fn load(&mut self, offset: u32, next: Label) -> Label {
+    fn load(&mut self, offset: u32, next: JumpTarget) -> JumpTarget {
         if next + 1 != self.code.len() {
             self.go(next);
         }
@@ -122,7 +122,7 @@ impl Backwards {
     }
 
     /// Goes on at `target`, however far away.
-    fn go(&mut self, target: Label) -> Label {
+    fn go(&mut self, target: JumpTarget) -> JumpTarget {
         // A program has at most 4096 instructions.
         let skip = (self.code.len() - target - 1) as u32;
         self.push(libc::BPF_JMP | libc::BPF_JA, 0, 0, skip)
@@ -130,20 +130,20 @@ impl Backwards {
 
     /// Where to jump to get to `target` from an instruction that is written after at most `more`
     /// others: there, or to a long jump where eight bits do not reach.
-    fn near(&mut self, target: Label, more: usize) -> Label {
+    fn near(&mut self, target: JumpTarget, more: usize) -> JumpTarget {
         if self.code.len() + more - target - 1 > usize::from(u8::MAX) { self.go(target) } else { target }
     }
 
     /// Compares the loaded word with `k`.
-    fn compare(&mut self, operation: u32, k: u32, yes: Label, no: Label) -> Label {
+    fn compare(&mut self, operation: u32, k: u32, yes: JumpTarget, no: JumpTarget) -> JumpTarget {
         let yes = self.near(yes, 1);
         let no = self.near(no, 0);
-        let skip = |target: Label| (self.code.len() - target - 1) as u8;
+        let skip = |target: JumpTarget| (self.code.len() - target - 1) as u8;
         let (yes, no) = (skip(yes), skip(no));
         self.push(libc::BPF_JMP | operation | libc::BPF_K, yes, no, k)
     }
 
-    fn equal(&mut self, k: u32, yes: Label, no: Label) -> Label {
+    fn equal(&mut self, k: u32, yes: JumpTarget, no: JumpTarget) -> JumpTarget {
         self.compare(libc::BPF_JEQ, k, yes, no)
     }
 
@@ -168,9 +168,9 @@ impl Backwards {
     fn multiplexer(
         &mut self,
         called: &Multiplexer,
-        allow: Label,
-        answer: impl Fn(usize) -> Option<Label>,
-    ) -> Label {
+        allow: JumpTarget,
+        answer: impl Fn(usize) -> Option<JumpTarget>,
+    ) -> JumpTarget {
         let denied = |name: &str| find(name).and_then(&answer);
         let mut next = allow;
         for (number, name) in called.calls {
@@ -190,7 +190,7 @@ impl Backwards {
     /// The rules of socket(2). Auditing knows no namespaces, and user space takes this error for a
     /// kernel without it; vsock(7) leads to the hypervisor or its guests, whatever the network
     /// namespace; AF_ALG opens much of the kernel for little use.
-    fn socket(&mut self, allow: Label) -> Label {
+    fn socket(&mut self, allow: JumpTarget) -> JumpTarget {
         let unsupported = self.fail(libc::EAFNOSUPPORT);
         let audit = self.equal(libc::NETLINK_AUDIT.cast_unsigned(), unsupported, allow);
         let netlink = self.load(THIRD_ARGUMENT, audit);
@@ -202,14 +202,14 @@ impl Backwards {
 
     /// The rules of ioctl(2): TIOCSTI and TIOCLINUX put characters into the input of a terminal,
     /// which may be one that a user of the host types into.
-    fn ioctl(&mut self, allow: Label, refuse: Label) -> Label {
+    fn ioctl(&mut self, allow: JumpTarget, refuse: JumpTarget) -> JumpTarget {
         let request = self.equal(libc::TIOCLINUX as u32, refuse, allow);
         let request = self.equal(libc::TIOCSTI as u32, refuse, request);
         self.load(SECOND_ARGUMENT, request)
     }
 
     /// Finds the range that the loaded number is in.
-    fn tree(&mut self, ranges: &[Range], leaves: &Leaves) -> Label {
+    fn tree(&mut self, ranges: &[Range], leaves: &Leaves) -> JumpTarget {
         match ranges {
             [] => leaves.absent,
             [only] => leaves.of(only.action),

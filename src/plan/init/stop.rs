@@ -24,13 +24,13 @@ pub enum StopAction {
         /// Its permissions, as in chmod(2).
         mode: u32,
         /// What is done where there is no such file.
-        missing: Missing,
+        missing: MissingFile,
     },
 }
 
 /// What is done where there is no file to set the permissions of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
+pub enum MissingFile {
     /// It is made, empty; its owner is the machine's root.
     Create,
     /// Nothing.
@@ -106,10 +106,10 @@ const EXECUTABLE: u32 = 0o100;
 /// on the permissions of a file, and so does whether it heeds SIGCONT. Both are symbolic links into
 /// /run where the root may be read-only (Debian, Void).
 fn runit(reboot: u32) -> Vec<StopAction> {
-    let missing = if reboot == 0 { Missing::Skip } else { Missing::Create };
+    let missing = if reboot == 0 { MissingFile::Skip } else { MissingFile::Create };
     vec![
         StopAction::SetMode { path: "/etc/runit/reboot", mode: reboot, missing },
-        StopAction::SetMode { path: "/etc/runit/stopit", mode: EXECUTABLE, missing: Missing::Create },
+        StopAction::SetMode { path: "/etc/runit/stopit", mode: EXECUTABLE, missing: MissingFile::Create },
         StopAction::Signal(libc::SIGCONT),
     ]
 }
@@ -153,15 +153,15 @@ mod tests {
         let off = orderly_stop(Init::Runit, None);
         assert_eq!(
             off[0],
-            StopAction::SetMode { path: "/etc/runit/reboot", mode: 0, missing: Missing::Skip }
+            StopAction::SetMode { path: "/etc/runit/reboot", mode: 0, missing: MissingFile::Skip }
         );
         assert_eq!(off[2], StopAction::Signal(libc::SIGCONT));
         assert!(matches!(
             off[1],
-            StopAction::SetMode { path: "/etc/runit/stopit", mode: 0o100, missing: Missing::Create }
+            StopAction::SetMode { path: "/etc/runit/stopit", mode: 0o100, missing: MissingFile::Create }
         ));
         let reboot = orderly_reboot(Init::Runit);
-        assert!(matches!(reboot[0], StopAction::SetMode { mode: 0o100, missing: Missing::Create, .. }));
+        assert!(matches!(reboot[0], StopAction::SetMode { mode: 0o100, missing: MissingFile::Create, .. }));
         assert_eq!(off[1..], reboot[1..]);
     }
 

@@ -42,7 +42,7 @@ impl Launch<'_> {
         match side? {
             Side::Child => {
                 drop(ours);
-                payload::lead(&self.ask.plan.lead, &theirs, None)
+                payload::run_init_steps(&self.ask.plan.init_steps, &theirs, None)
             }
             Side::Parent(child) => {
                 self.record.leader = Some(child.pid.as_raw_nonzero().get().cast_unsigned());
@@ -89,7 +89,7 @@ impl Launch<'_> {
         let network = private_network.then(|| open("net")).transpose()?;
         let duplicate =
             |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a descriptor");
-        let place = payload::Place {
+        let place = payload::BuildInputs {
             leader: duplicate(&leader.pidfd)?,
             id_map: self.id_map.as_ref().map(duplicate).transpose()?,
             private_network,
@@ -109,7 +109,7 @@ impl Launch<'_> {
                 drop(ours);
                 payload::build(&self.ask.plan.build, &theirs, place)
             }
-            // Kept before anything else can fail: PID 1 does not end before it is reaped.
+            // Carried before anything else can fail: PID 1 does not end before it is reaped.
             Ok(Side::Parent(child)) => {
                 self.builder = Some((child, ours));
                 Ok(())

@@ -1,7 +1,7 @@
 //! Descriptors that a launch creates for the supervisor. Called by `launch`.
 
 use crate::error::{Context, Result};
-use crate::supervisor::inbox;
+use crate::supervisor::guest::inbox;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::MemfdFlags;
 

@@ -3,8 +3,9 @@
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
 use crate::network::{networkd, resolved, veth, zone};
-use crate::supervisor::names::{self, Change};
-use crate::supervisor::{cleanup, firewall, responder, runtime, wires};
+use crate::supervisor::network::hosts_file::{self, Change};
+use crate::supervisor::network::{dhcp, firewall, interfaces};
+use crate::supervisor::{cleanup, runtime};
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -39,7 +40,7 @@ impl Launch<'_> {
     pub(super) fn link(&mut self) -> Result<()> {
         let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
         let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
-        if let Some(before) = self.ask.kept.as_ref().map(|kept| &kept.terms.record)
+        if let Some(before) = self.ask.kept.as_ref().map(|kept| &kept.state.record)
             && before.zone != plan.zone
         {
             // Its definition has another one now.
@@ -48,7 +49,7 @@ impl Launch<'_> {
         // Before the link: no packet of the machine is met by no rule.
         firewall::join(self.ask.paths, &mut self.record)?;
         if self.ask.kept.is_some() {
-            firewall::follow(self.ask.paths, &mut self.record, &self.ask.machine.network);
+            firewall::apply_definition(self.ask.paths, &mut self.record, &self.ask.machine.network);
         }
         // Until all of the zone know the machine: one that goes meanwhile would take the bridge along.
         let _held = plan.zone.as_ref().map(|_| zone::lock(self.ask.paths)).transpose()?;
@@ -65,15 +66,15 @@ impl Launch<'_> {
             Ok::<_, Error>((link, addresses))
         })?;
         if let Some(member) = self.record.firewall.as_ref().filter(|member| !member.ports().is_empty()) {
-            firewall::answer_loopback(member);
+            firewall::enable_loopback_ports(member);
         }
-        self.record.firewall.as_ref().into_iter().for_each(firewall::reach_resolver);
+        self.record.firewall.as_ref().into_iter().for_each(firewall::allow_resolver_replies);
         // Where the host's networkd manages the link, it is the one that answers.
         if networkd::host_file(self.ask.paths, &plan.machine).exists() {
             self.ask.lease = None;
         }
         if let Some(lease) = &self.ask.lease {
-            self.responder = responder::open(lease, link.router_ifindex)
+            self.dhcp = dhcp::open(lease, link.router_ifindex)
                 .inspect_err(|error| log::warn!("{error}: it gets no answer by DHCP"))
                 .ok();
         }
@@ -82,8 +83,8 @@ impl Launch<'_> {
         self.record.addresses = addresses;
         self.record.write(self.ask.paths)?;
         match &plan.zone {
-            Some(zone) => names::renew(self.ask.paths, zone, &self.record, Change::Comes),
-            None => names::tell(&self.record),
+            Some(zone) => hosts_file::update_zone(self.ask.paths, zone, &self.record, Change::Joins),
+            None => hosts_file::write_own(&self.record),
         }
         Ok(())
     }
@@ -98,7 +99,7 @@ impl Launch<'_> {
         if let Some(Err(error)) = up {
             log::warn!("{error}, ignoring");
         }
-        names::tell(&self.record);
+        hosts_file::write_own(&self.record);
     }
 
     pub(super) fn wires(&mut self) -> Result<()> {
@@ -106,6 +107,6 @@ impl Launch<'_> {
         if self.ask.link.is_none() {
             firewall::join(self.ask.paths, &mut self.record)?;
         }
-        wires::connect(self.ask.paths, &mut self.record, network.as_fd())
+        interfaces::connect(self.ask.paths, &mut self.record, network.as_fd())
     }
 }

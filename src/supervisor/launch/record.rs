@@ -1,16 +1,17 @@
 //! The state record of a launch: the undo list, before anything on it is made. `launch` begins with it.
 
-use super::super::{firewall, reserve};
+use super::super::network::firewall;
+use super::super::reserve;
 use super::Ask;
 use crate::host::process::start_time;
 use crate::host::program::Program;
 use crate::machine::command::Payload;
 use crate::machine::users::{NESTING_RANGE_SIZE, Users};
-use crate::network::firewall::{Member, TrafficPolicy};
+use crate::network::firewall::{TrafficPolicy, Member};
 use crate::network::interfaces::Wire;
 use crate::network::networkd;
 use crate::plan::identity;
-use crate::plan::step::{BuildStep, Resolver};
+use crate::plan::step::{BuildStep, ResolvConfAction};
 use crate::state::id_ranges;
 use crate::state::record::{Phase, Record, Syscalls};
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     let pid = std::process::id();
     let has_host_ids = matches!(machine.users, Users::Host | Users::Identity);
     let unconfined = [(has_host_ids, "users"), (!machine.network.mode.is_private(), "network")];
-    let mut record = ask.kept.as_ref().map(|kept| kept.terms.record.clone()).unwrap_or_default();
+    let mut record = ask.kept.as_ref().map(|kept| kept.state.record.clone()).unwrap_or_default();
     record.name = machine.name.to_string();
     record.phase = Phase::Starting;
     record.is_late = false;
@@ -56,8 +57,12 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     record.no_new_privileges = machine.security.no_new_privileges;
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
     record.owned_trees = machine.owned_trees().into_iter().map(Into::into).collect();
-    let follows =
-        |step: &BuildStep| matches!(step, BuildStep::Resolver(Resolver::Written(_) | Resolver::Awaited(_)));
+    let follows = |step: &BuildStep| {
+        matches!(
+            step,
+            BuildStep::ResolvConf(ResolvConfAction::Write(_) | ResolvConfAction::WriteIfMissing(_))
+        )
+    };
     record.resolver = ask.plan.build.iter().any(follows);
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
@@ -65,7 +70,7 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
         let bounds = TrafficPolicy::of(&machine.network);
         let defined = Member::new(plan, &machine.network.ports)
             .with_policy(bounds)
-            .with_resolver(firewall::resolver_of(ask.paths, &record));
+            .with_resolver(firewall::loopback_resolver(ask.paths, &record));
         // What a reboot finds in the firewall is changed there, when the link is made.
         let found = record.firewall.take().filter(|found| found.interface() == defined.interface());
         record.firewall = Some(found.unwrap_or(defined));

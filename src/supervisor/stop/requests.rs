@@ -5,7 +5,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::machine::users::RANGE_SIZE;
-use crate::plan::init::{Missing, StopAction};
+use crate::plan::init::{MissingFile, StopAction};
 use crate::state::record::Record;
 use crate::sys::guest_files::{self, Owners, Root};
 use crate::sys::process;
@@ -113,7 +113,13 @@ fn write_fifo(root: &Root, paths: &[&str], bytes: &[u8], owners: Owners) -> rust
 }
 
 /// Sets the mode of a regular file. A link of runit's package to `/run` is followed, once.
-fn set_mode(root: &Root, path: &Path, mode: u32, missing: Missing, owners: Owners) -> rustix::io::Result<()> {
+fn set_mode(
+    root: &Root,
+    path: &Path,
+    mode: u32,
+    missing: MissingFile,
+    owners: Owners,
+) -> rustix::io::Result<()> {
     let (path, found) = match root.find_own(path, owners) {
         Err(Errno::LOOP) => {
             let target = root.link_own(path, owners)?;
@@ -127,8 +133,8 @@ fn set_mode(root: &Root, path: &Path, mode: u32, missing: Missing, owners: Owner
     };
     let mode = Mode::from_raw_mode(mode);
     let place = match (found, missing) {
-        (Err(Errno::NOENT), Missing::Skip) => return Ok(()),
-        (Err(Errno::NOENT), Missing::Create) => {
+        (Err(Errno::NOENT), MissingFile::Skip) => return Ok(()),
+        (Err(Errno::NOENT), MissingFile::Create) => {
             root.create_own(&path, Mode::RUSR, owners)?;
             root.find_own(&path, owners)?
         }
@@ -164,20 +170,20 @@ mod tests {
         let own = Owners { first: data.uid().min(data.gid()), count: data.uid().abs_diff(data.gid()) + 1 };
         let (path, file) = (Path::new("/etc/runit/stopit"), tree.join("etc/runit/stopit"));
         let set = |mode, missing| set_mode(&root, path, mode, missing, own);
-        assert_eq!(set(0, Missing::Skip), Ok(()));
+        assert_eq!(set(0, MissingFile::Skip), Ok(()));
         assert_eq!(mode(&file), None);
-        assert_eq!(set(0o100, Missing::Create), Ok(()));
+        assert_eq!(set(0o100, MissingFile::Create), Ok(()));
         assert_eq!(mode(&file), Some(0o100));
         std::fs::remove_file(&file).unwrap();
         for target in ["/srv/canary", "../../srv/canary", "/proc/execdomains", "/run/runit/reboot"] {
             symlink(target, &file).unwrap();
-            assert_eq!(set(0o100, Missing::Create), Err(Errno::LOOP), "{target}");
+            assert_eq!(set(0o100, MissingFile::Create), Err(Errno::LOOP), "{target}");
             std::fs::remove_file(&file).unwrap();
         }
         assert_eq!(mode(&canary), Some(0o644));
         for target in ["run/runit.stopit", "run/runit/stopit"] {
             symlink(Path::new("/").join(target), &file).unwrap();
-            assert_eq!(set(0o100, Missing::Create), Ok(()));
+            assert_eq!(set(0o100, MissingFile::Create), Ok(()));
             assert_eq!(mode(&tree.join(target)), Some(0o100));
             std::fs::remove_file(&file).unwrap();
         }
@@ -186,7 +192,7 @@ mod tests {
         // A second link is refused.
         std::fs::remove_file(tree.join("run/runit/stopit")).unwrap();
         symlink("/srv/canary", tree.join("run/runit/stopit")).unwrap();
-        assert_eq!(set(0, Missing::Create), Err(Errno::LOOP));
+        assert_eq!(set(0, MissingFile::Create), Err(Errno::LOOP));
         assert_eq!(mode(&canary), Some(0o644));
     }
 

@@ -3,8 +3,8 @@
 use super::Loop;
 use crate::host::cgroup;
 use crate::state::record::Phase;
-use crate::supervisor::control::{Call, FIRST_CLIENT, Heard, Window, Wires};
-use crate::supervisor::firewall;
+use crate::supervisor::control_socket::{Call, ClientEvent, FIRST_CLIENT, NetworkUpdate, WindowSize};
+use crate::supervisor::network::firewall;
 use crate::sys::{process, terminal};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -26,13 +26,13 @@ impl Loop {
     /// An event of the client with this number.
     pub(super) fn client(&mut self, number: u64) {
         let Ok(slot) = usize::try_from(number.saturating_sub(FIRST_CLIENT)) else { return };
-        match self.control.hear(slot) {
-            Heard::Nothing => {}
-            Heard::Typed(bytes) => self.console.type_in(&bytes),
-            Heard::Call(Call::Attach(window)) => self.attach(slot, window),
-            Heard::Call(Call::Pause) => self.freeze(slot, true),
-            Heard::Call(Call::Resume) => self.freeze(slot, false),
-            Heard::Call(call) => {
+        match self.control.receive(slot) {
+            ClientEvent::Nothing => {}
+            ClientEvent::Typed(bytes) => self.console.type_in(&bytes),
+            ClientEvent::Call(Call::Attach(window)) => self.attach(slot, window),
+            ClientEvent::Call(Call::Pause) => self.freeze(slot, true),
+            ClientEvent::Call(Call::Resume) => self.freeze(slot, false),
+            ClientEvent::Call(call) => {
                 let outcome = self.answer(call);
                 self.control.answer(slot, outcome);
             }
@@ -43,7 +43,7 @@ impl Loop {
     }
 
     /// A new viewer of the console.
-    fn attach(&mut self, slot: usize, window: Window) {
+    fn attach(&mut self, slot: usize, window: WindowSize) {
         if self.console.master().is_none() {
             let why = "the machine has no console: its command has the streams it was started with";
             self.control.answer(slot, Err(why.into()));
@@ -51,7 +51,7 @@ impl Loop {
         }
         self.resize(window);
         // What a viewer is sent waits in memory, and not all of that can be given back.
-        self.swollen = true;
+        self.needs_reexec = true;
         let kept = self.console.kept();
         self.control.begin_viewing(slot, &kept);
     }
@@ -60,28 +60,28 @@ impl Loop {
         match call {
             Call::Reboot => {
                 self.thaw();
-                self.ask_to_reboot();
+                self.request_reboot();
             }
             Call::PowerOff if self.stop.is_some() => {}
             // As for a SIGTERM of machined's: in order, and at once where it is said again.
-            Call::PowerOff | Call::Terminate => self.ask_to_stop(),
+            Call::PowerOff | Call::Terminate => self.request_stop(),
             Call::Resize(window) => self.resize(window),
-            Call::Status => return Ok(self.how_it_is()),
-            Call::Rewire(wires) => self.rewire(wires)?,
+            Call::Status => return Ok(self.status_reply()),
+            Call::UpdateNetwork(update) => self.update_network(update)?,
             Call::Attach(_) | Call::Pause | Call::Resume => {}
         }
         Ok(json!({}))
     }
 
-    fn rewire(&mut self, wires: Wires) -> std::result::Result<(), String> {
+    fn update_network(&mut self, update: NetworkUpdate) -> std::result::Result<(), String> {
         let paths = self.paths();
-        self.swollen = true;
-        let changed = firewall::change(&paths, &mut self.terms.record, wires.ports, wires.bounds);
+        self.needs_reexec = true;
+        let changed = firewall::change(&paths, &mut self.state.record, update.ports, update.bounds);
         changed.map_err(|error| error.to_string())
     }
 
     fn payload(&self) -> std::result::Result<PathBuf, String> {
-        let cgroup = self.terms.record.cgroup.as_ref().ok_or("the machine has no cgroup of its own")?;
+        let cgroup = self.state.record.cgroup.as_ref().ok_or("the machine has no cgroup of its own")?;
         Ok(cgroup.join("payload"))
     }
 
@@ -115,10 +115,10 @@ impl Loop {
         self.control.answer_waiting(slot, outcome);
     }
 
-    fn how_it_is(&self) -> Value {
-        let payload = self.terms.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+    fn status_reply(&self) -> Value {
+        let payload = self.state.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
         let is_frozen = payload.is_some_and(|payload| cgroup::is_frozen(&payload));
-        let status = match self.terms.record.phase {
+        let status = match self.state.record.phase {
             _ if is_frozen => "paused",
             // The word that asks nobody to wait.
             Phase::Booting | Phase::Starting => "booting",
@@ -127,7 +127,7 @@ impl Loop {
         json!({ "running": !is_frozen, "status": status })
     }
 
-    fn resize(&self, window: Window) {
+    fn resize(&self, window: WindowSize) {
         if let Some(master) = self.console.master().filter(|_| window.rows > 0 && window.columns > 0) {
             terminal::set_size(master, window.rows, window.columns);
         }

@@ -5,7 +5,7 @@
 
 use super::Loop;
 use crate::state::record::Phase;
-use crate::supervisor::console::readable;
+use crate::supervisor::guest::console::readable;
 use sd_notify::NotifyState;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,13 +39,13 @@ impl Boot {
     }
 
     /// Takes output of the console; true if a line of it is new.
-    pub(super) fn printed(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn is_new_output(&mut self, bytes: &[u8]) -> bool {
         let mut is_new = false;
         for byte in bytes {
             // systemd rewrites the line of a running job, with a carriage return.
             if matches!(byte, b'\n' | b'\r') {
                 let line = readable(&std::mem::take(&mut self.line));
-                is_new |= self.said(&line);
+                is_new |= self.is_new_text(&line);
             } else if self.line.len() < LINE {
                 self.line.push(*byte);
             }
@@ -54,7 +54,7 @@ impl Boot {
     }
 
     /// Takes a text; true if it is new.
-    pub(super) fn said(&mut self, text: &str) -> bool {
+    pub(super) fn is_new_text(&mut self, text: &str) -> bool {
         let mut hasher = DefaultHasher::new();
         // Also without the moving stars of a running job.
         text.chars().filter(|c| c.is_alphabetic()).for_each(|c| c.hash(&mut hasher));
@@ -96,22 +96,22 @@ impl Loop {
     }
 
     /// Passes it on to systemd.
-    pub(super) fn tell_status(&mut self) {
+    pub(super) fn send_status(&mut self) {
         let text = self.status_text();
-        self.manager.tell_status(&self.terms.record, &text);
+        self.service_manager.send_status(&self.state.record, &text);
     }
 
     /// While the guest boots and shows that it makes progress, the start timeout of the unit grows.
     pub(super) fn progress(&mut self, is_new: bool) {
-        if is_new && !self.ready && self.terms.waits_for_ready && self.manager.extend_start() {
-            self.tell_status();
+        if is_new && !self.ready && self.state.waits_for_ready && self.service_manager.extend_start() {
+            self.send_status();
         }
     }
 
     /// The remaining time of the start. `None` if the guest is up, or need not be.
     pub(super) fn start_time_left(&self) -> Option<Duration> {
         let is_pending =
-            !self.ready && self.stop.is_none() && self.reboot_at.is_none() && !self.terms.record.is_late;
+            !self.ready && self.stop.is_none() && self.reboot_at.is_none() && !self.state.record.is_late;
         is_pending.then(|| self.boot.time_left()).flatten()
     }
 
@@ -120,30 +120,30 @@ impl Loop {
         if self.start_time_left() != Some(Duration::ZERO) {
             return;
         }
-        let record = &mut self.terms.record;
+        let record = &mut self.state.record;
         record.is_late = true;
         record.waits_for = self.boot.waits_for().map(str::to_owned);
         let waits_for =
             record.waits_for.as_ref().map_or_else(String::new, |unit| format!(": it waits for '{unit}'"));
         log::warn!("machine '{}' is not up after boot.start-timeout{waits_for}", record.name);
-        if let Err(error) = self.terms.record.write(&self.paths()) {
+        if let Err(error) = self.state.record.write(&self.paths()) {
             log::warn!("{error}, ignoring");
         }
-        if std::mem::take(&mut self.terms.waits_for_ready) {
-            self.manager.tell(&[NotifyState::Ready]);
+        if std::mem::take(&mut self.state.waits_for_ready) {
+            self.service_manager.send(&[NotifyState::Ready]);
         }
-        self.tell_status();
+        self.send_status();
     }
 
     /// The guest says that it is up.
     pub(super) fn became_ready(&mut self) {
         if !self.ready && self.stop.is_none() {
             self.ready = true;
-            self.terms.record.is_late = false;
-            self.terms.record.waits_for = None;
-            super::failure::cleared(&self.terms);
+            self.state.record.is_late = false;
+            self.state.record.waits_for = None;
+            super::failure::clear(&self.state);
             self.enter(Phase::Running);
-            self.manager.tell(&[NotifyState::Ready]);
+            self.service_manager.send(&[NotifyState::Ready]);
         }
     }
 }
@@ -155,29 +155,29 @@ mod tests {
     #[test]
     fn a_job_that_stays_the_same_is_no_progress() {
         let mut boot = Boot::new(0, Duration::MAX);
-        assert!(boot.printed(b"[  OK  ] Reached target a.target\r\n"));
+        assert!(boot.is_new_output(b"[  OK  ] Reached target a.target\r\n"));
         let job = |stars: &str, time: &str| {
             format!(
                 "\r\x1b[K[\x1b[0;31m{stars}\x1b[0m] Job first.service/start running ({time} / no limit)\r"
             )
         };
-        assert!(boot.printed(job("*     ", "3s").as_bytes()));
+        assert!(boot.is_new_output(job("*     ", "3s").as_bytes()));
         for second in 4..90 {
-            assert!(!boot.printed(job("  ***  ", &format!("{second}s")).as_bytes()), "{second}");
+            assert!(!boot.is_new_output(job("  ***  ", &format!("{second}s")).as_bytes()), "{second}");
         }
         assert_eq!(boot.waits_for(), Some("first.service/start"));
-        assert!(boot.printed(b"A start job is running for b.service - Slow (1min 2s / no limit)\n"));
+        assert!(boot.is_new_output(b"A start job is running for b.service - Slow (1min 2s / no limit)\n"));
         assert_eq!(boot.waits_for(), Some("b.service - Slow"));
-        assert!(!boot.said(""));
+        assert!(!boot.is_new_text(""));
     }
 
     #[test]
     fn what_is_remembered_has_bounds() {
         let mut boot = Boot::new(0, Duration::MAX);
         let long = [&[b'x'; 100_000][..], b"\n"].concat();
-        assert!(boot.printed(&long) && !boot.printed(&long));
+        assert!(boot.is_new_output(&long) && !boot.is_new_output(&long));
         for word in ('a'..='z').flat_map(|one| ('a'..='z').map(move |other| format!("{one}{other}"))) {
-            assert!(boot.said(&word));
+            assert!(boot.is_new_text(&word));
         }
         assert_eq!(boot.seen.len(), REMEMBERED);
     }

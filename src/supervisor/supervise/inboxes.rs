@@ -1,6 +1,6 @@
 //! The sockets of the guest's senders among the events of the loop.
 
-use super::{Loop, Source};
+use super::{EventSource, Loop};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use rustix::fd::AsFd;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 impl Loop {
     /// Stops watching inboxes that are paused, and watches those again whose pause is over. Returns the remaining time.
     pub(super) fn watch_inboxes(&mut self) -> Option<Duration> {
-        let log = self.log.as_mut().map(|log| (Source::Log, log.inbox()));
-        let notify = self.notify.as_mut().map(|notify| (Source::Notify, notify));
+        let log = self.log.as_mut().map(|log| (EventSource::Log, log.inbox()));
+        let notify = self.notify.as_mut().map(|notify| (EventSource::Notify, notify));
         let mut least = None;
         for (source, inbox) in notify.into_iter().chain(log) {
             let flags = match inbox.paused() {

@@ -3,9 +3,9 @@
 
 use super::Loop;
 use crate::machine::init::Init;
-use crate::supervisor::handover::Terms;
+use crate::supervisor::drop_privileges;
+use crate::supervisor::handover::SupervisorState;
 use crate::supervisor::recognition::{self, Found, Recogniser};
-use crate::supervisor::rights;
 use crate::supervisor::stop::Stop;
 use rustix::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ pub(super) struct InitWatch {
 }
 
 impl InitWatch {
-    pub(super) fn new(terms: &Terms) -> Self {
-        Self { recogniser: Recogniser::default(), looks: Looks::of(terms) }
+    pub(super) fn new(state: &SupervisorState) -> Self {
+        Self { recogniser: Recogniser::default(), looks: Looks::of(state) }
     }
 
     /// The time until the next look. `None` if there is none.
@@ -45,8 +45,8 @@ struct Looks {
 
 impl Looks {
     /// Begins. `None` if the kind is known, or was not recognised in time before.
-    fn of(terms: &Terms) -> Option<Self> {
-        let limit = terms.recognition.as_ref().map(|how| how.limit).filter(|limit| *limit > 0)?;
+    fn of(state: &SupervisorState) -> Option<Self> {
+        let limit = state.recognition.as_ref().map(|how| how.limit).filter(|limit| *limit > 0)?;
         let now = Instant::now();
         Some(Self {
             next: now,
@@ -77,34 +77,34 @@ impl Loop {
     /// Returns the kind of the running init: the one of the definition, else what PID 1 is, else what the tree showed.
     pub(super) fn running_init(&mut self) -> Init {
         if let Found::Init(init) = self.look() {
-            self.know(init);
+            self.set_init(init);
         }
-        Init::from_word(&self.terms.record.init).unwrap_or(Init::Unknown)
+        Init::from_word(&self.state.record.init).unwrap_or(Init::Unknown)
     }
 
     fn look(&mut self) -> Found {
-        let Some(how) = &self.terms.recognition else { return Found::Unknown };
-        let pid = self.terms.record.leader.unwrap_or_default();
+        let Some(how) = &self.state.recognition else { return Found::Unknown };
+        let pid = self.state.record.leader.unwrap_or_default();
         self.init.recogniser.look(pid, self.leader.as_fd(), &how.program)
     }
 
-    fn know(&mut self, init: Init) {
-        if self.terms.record.init == init.as_str() {
+    fn set_init(&mut self, init: Init) {
+        if self.state.record.init == init.as_str() {
             return;
         }
-        log::debug!("PID 1 of machine '{}' is {}", self.terms.record.name, init.as_str());
-        self.terms.record.init = init.as_str().into();
-        if let Err(error) = self.terms.record.write(&self.paths()) {
+        log::debug!("PID 1 of machine '{}' is {}", self.state.record.name, init.as_str());
+        self.state.record.init = init.as_str().into();
+        if let Err(error) = self.state.record.write(&self.paths()) {
             log::warn!("{error}, ignoring");
         }
-        rights::give_up(&self.terms.record);
+        drop_privileges::apply(&self.state.record);
     }
 
     /// Looks at a PID 1 of an unknown kind if it is time to, also before it is asked to stop once more.
     pub(super) fn recognise(&mut self) {
         if self.stop.as_ref().is_some_and(Stop::is_repeated) {
             let init = self.running_init();
-            self.stop.iter_mut().for_each(|stop| stop.ask_as(init));
+            self.stop.iter_mut().for_each(|stop| stop.set_init(init));
         }
         if self.stop.is_some() || self.reboot_at.is_some() {
             self.init.looks = None;
@@ -114,7 +114,7 @@ impl Loop {
         }
         let found = self.look();
         let is_init = if let Found::Init(init) = found {
-            self.know(init);
+            self.set_init(init);
             true
         } else {
             false
@@ -127,7 +127,7 @@ impl Loop {
 
     fn end_recognising(&mut self, found: Found) {
         self.init.looks = None;
-        let Some(how) = &mut self.terms.recognition else { return };
+        let Some(how) = &mut self.state.recognition else { return };
         how.limit = 0;
         let reports = matches!(found, Found::Init(init) if init.reports_readiness());
         if how.decides_start && !reports {
@@ -137,10 +137,10 @@ impl Loop {
 
     /// The guest says that it is up: its init does not become another one any more.
     pub(super) fn recognise_ready(&mut self) {
-        if self.terms.recognition.is_some()
-            && let Some(init) = recognition::by_path(self.terms.record.leader.unwrap_or_default())
+        if self.state.recognition.is_some()
+            && let Some(init) = recognition::by_path(self.state.record.leader.unwrap_or_default())
         {
-            self.know(init);
+            self.set_init(init);
         }
     }
 }

@@ -1,16 +1,16 @@
 //! How the loop is left: handed on to what follows, or ended and cleaned up after. `supervise` comes here once.
 
-use super::super::{cleanup, ending::Ending, failure};
-use super::{Left, Loop, Outcome};
+use super::super::{cleanup, exit::Exit, failure};
+use super::{Loop, LoopExit, Outcome};
 use crate::error::Result;
 use crate::machine::console::Console as ConsoleKind;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::supervisor::guest::inbox::Inbox;
+use crate::supervisor::guest::syslog::Syslog;
 use crate::supervisor::handover::{Descriptors, Running};
-use crate::supervisor::inbox::Inbox;
+use crate::supervisor::network::dhcp::DhcpServer;
 use crate::supervisor::registration;
-use crate::supervisor::responder::Responder;
-use crate::supervisor::syslog::Syslog;
 use sd_notify::NotifyState;
 
 /// The exit status by which the unit is restarted (`RestartForceExitStatus=` in `units/coracle@.service`).
@@ -18,41 +18,41 @@ const RESTART: u8 = 133;
 
 impl Loop {
     /// Leaves the loop: a reboot and a registration hand the machine on, an end cleans up.
-    pub(super) fn end(mut self, left: Left) -> Result<Outcome> {
-        if matches!(left, Left::Ended(_)) {
+    pub(super) fn end(mut self, left: LoopExit) -> Result<Outcome> {
+        if matches!(left, LoopExit::Ended(_)) {
             // Also what is left unread holds descriptors that would be closed by this process.
             self.log.iter_mut().for_each(Syslog::read);
             self.notify.iter_mut().chain(self.log.as_mut().map(Syslog::inbox)).for_each(Inbox::drain);
         }
-        let ending = match left {
-            Left::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
-            Left::Swollen => return Ok(Outcome::Refresh(Box::new(self.hand_on()))),
+        let exit = match left {
+            LoopExit::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
+            LoopExit::NeedsReexec => return Ok(Outcome::Reexec(Box::new(self.hand_on()))),
             // A reboot that was asked for while we were told to stop is a stop.
-            Left::Ended(Ending::Reboot) if self.stop.is_none() && !self.is_outdated() => {
-                if self.terms.record.registered && self.reboot_at.is_none() {
-                    registration::withdraw(&self.terms.record);
+            LoopExit::Ended(Exit::Reboot) if self.stop.is_none() && !self.is_outdated() => {
+                if self.state.record.registered && self.reboot_at.is_none() {
+                    registration::withdraw(&self.state.record);
                 }
-                log::info!("machine '{}' reboots", self.terms.record.name);
+                log::info!("machine '{}' reboots", self.state.record.name);
                 return Ok(Outcome::Reboot(Box::new(self.hand_on())));
             }
-            Left::Ended(ending) => ending,
+            LoopExit::Ended(exit) => exit,
         };
         let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
-        let failure = if stopped { None } else { ending.failure() };
+        let failure = if stopped { None } else { exit.failure() };
         self.console.drain();
         let tail = self.console.tail(failure::LINES);
         drop(self.console.end());
-        let may_be_late = self.stop.is_some() && self.terms.waits_for_ready && !self.ready;
-        if may_be_late && failure::timed_out(&self.terms, self.boot.waits_for(), &tail) {
-            log::error!("machine '{}' was not up in time", self.terms.record.name);
+        let may_be_late = self.stop.is_some() && self.state.waits_for_ready && !self.ready;
+        if may_be_late && failure::record_timeout(&self.state, self.boot.waits_for(), &tail) {
+            log::error!("machine '{}' was not up in time", self.state.record.name);
         } else if let Some(why) = &failure
-            && self.terms.console == ConsoleKind::Journal
+            && self.state.console == ConsoleKind::Journal
         {
-            log::error!("machine '{}' failed: {why}", self.terms.record.name);
+            log::error!("machine '{}' failed: {why}", self.state.record.name);
             tail.iter().rev().take(5).rev().for_each(|line| log::error!("its console said: {line}"));
-            failure::guest_failed(&self.terms, ending, why, tail);
+            failure::record_exit(&self.state, exit, why, tail);
         }
-        let restarts = ending == Ending::Reboot && self.stop.is_none();
+        let restarts = exit == Exit::Reboot && self.stop.is_none();
         let text = match failure {
             _ if restarts => "restarts with the newer program".to_owned(),
             Some(why) => format!("failed: {why}"),
@@ -61,39 +61,39 @@ impl Loop {
         let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
         // All but the name's, so that no second machine of it begins before we are gone.
         self.locks.truncate(1);
-        let paths = Paths::below(&self.terms.paths_root);
-        if let Ok(name) = Name::new(&self.terms.record.name) {
+        let paths = Paths::below(&self.state.paths_root);
+        if let Ok(name) = Name::new(&self.state.record.name) {
             cleanup::after(&paths, &name)?;
         }
-        Ok(Outcome::Ended(match ending.exit_status() {
+        Ok(Outcome::Ended(match exit.exit_status() {
             _ if restarts => RESTART,
             _ if stopped => 0,
             // A guest does not restart its unit.
-            RESTART if self.terms.is_launched() => 1,
+            RESTART if self.state.is_launched() => 1,
             status => status,
         }))
     }
 
     /// Whether a reboot is for systemd, since the program was replaced: the old one would read a newer definition.
     fn is_outdated(&self) -> bool {
-        let replaced = self.terms.record.replaced_program().filter(|_| self.terms.is_launched());
+        let replaced = self.state.record.replaced_program().filter(|_| self.state.is_launched());
         if let Some(program) = replaced {
-            let name = &self.terms.record.name;
+            let name = &self.state.record.name;
             log::info!("machine '{name}' reboots, its unit restarts with the newer '{}'", program.display());
         }
         replaced.is_some()
     }
 
     fn hand_on(mut self) -> Running {
-        self.terms.asked = self.responder.as_ref().map_or(self.terms.asked, Responder::asked);
+        self.state.solicited = self.dhcp.as_ref().map_or(self.state.solicited, DhcpServer::solicited);
         Running {
-            terms: self.terms,
+            state: self.state,
             descriptors: Descriptors {
                 leader: self.leader,
                 console: self.console.end(),
                 notify: self.notify.map(Inbox::into_socket),
                 log: self.log.map(Syslog::into_socket),
-                responder: self.responder.map(Responder::into_socket),
+                dhcp: self.dhcp.map(DhcpServer::into_socket),
                 control: self.control.into_listener(),
                 kernel_log: self.kernel_log,
                 network: self.network,

@@ -1,8 +1,8 @@
 //! Reboots of a guest that follow each other at once: each waits longer than the one before, and after many in a minute
 //! the machine fails. Part of the loop, which goes on to answer meanwhile.
 
-use super::{Left, Loop};
-use crate::supervisor::ending::Ending;
+use super::{Loop, LoopExit};
+use crate::supervisor::exit::Exit;
 use crate::supervisor::registration;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -43,22 +43,22 @@ fn next(lived: &mut Vec<u64>, last: Duration) -> Next {
 
 impl Loop {
     /// What the end of PID 1 leads to: a reboot may have to wait.
-    pub(super) fn after_end(&mut self, ending: Ending) -> Option<Left> {
-        if ending != Ending::Reboot || self.stop.is_some() {
-            return Some(Left::Ended(ending));
+    pub(super) fn after_end(&mut self, exit: Exit) -> Option<LoopExit> {
+        if exit != Exit::Reboot || self.stop.is_some() {
+            return Some(LoopExit::Ended(exit));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let lived = now.saturating_sub(Duration::from_micros(self.terms.record.started));
-        let pause = match next(&mut self.terms.lived, lived) {
-            Next::Fail => return Some(Left::Ended(Ending::Rebooting)),
-            Next::Boot(Duration::ZERO) => return Some(Left::Ended(ending)),
+        let lived = now.saturating_sub(Duration::from_micros(self.state.record.started));
+        let pause = match next(&mut self.state.lived, lived) {
+            Next::Fail => return Some(LoopExit::Ended(Exit::Rebooting)),
+            Next::Boot(Duration::ZERO) => return Some(LoopExit::Ended(exit)),
             Next::Boot(pause) => pause,
         };
-        log::info!("machine '{}' rebooted soon after its start, waiting {pause:?}", self.terms.record.name);
+        log::info!("machine '{}' rebooted soon after its start, waiting {pause:?}", self.state.record.name);
         let _ = self.epoll.delete(&self.leader);
         // Before machined sees that there is no PID 1 for a while.
-        if self.terms.record.registered {
-            registration::withdraw(&self.terms.record);
+        if self.state.record.registered {
+            registration::withdraw(&self.state.record);
         }
         self.reboot_at = Some(Instant::now() + pause);
         None
@@ -70,11 +70,11 @@ impl Loop {
     }
 
     /// The end of a pause, by its time or by a request to stop.
-    pub(super) fn paused_reboot(&self) -> Option<Left> {
+    pub(super) fn paused_reboot(&self) -> Option<LoopExit> {
         let left = self.reboot_pause()?;
         match self.is_cancelled {
-            true => Some(Left::Ended(Ending::PowerOff)),
-            false => left.is_zero().then_some(Left::Ended(Ending::Reboot)),
+            true => Some(LoopExit::Ended(Exit::PowerOff)),
+            false => left.is_zero().then_some(LoopExit::Ended(Exit::Reboot)),
         }
     }
 }

@@ -8,17 +8,17 @@ use crate::state::record::Record;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Writes the names of a machine outside of zones: its own ones and its host's.
-pub fn tell(record: &Record) {
+pub fn write_own(record: &Record) {
     write(record, &(own_lines(record, &[]) + &host_lines(&record.host_addresses)));
 }
 
 /// Tells all machines of a zone of each other: `own`, which comes or goes, and those whose records say
 /// that they are in it and run.
-pub fn renew(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
+pub fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
     let is_other =
         |record: &Record| record.name != own.name && record.zone.as_ref() == Some(zone) && record.is_alive();
     let mut members: Vec<Record> = Record::all(paths).into_iter().filter(is_other).collect();
-    if change == Change::Comes {
+    if change == Change::Joins {
         members.push(own.clone());
         members.sort_by(|one, other| one.name.cmp(&other.name));
     }
@@ -35,13 +35,13 @@ pub fn renew(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It is in the zone now.
-    Comes,
+    Joins,
     /// It is not any more.
-    Goes,
+    Leaves,
 }
 
 /// Takes our lines out again.
-pub fn forget(record: &Record) {
+pub fn clear(record: &Record) {
     write(record, "");
 }
 

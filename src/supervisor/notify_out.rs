@@ -19,14 +19,14 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// The service manager that started us, or nobody.
 #[derive(Debug)]
-pub struct Manager {
+pub struct ServiceManager {
     watchdog: Option<Duration>,
     extended: Option<Instant>,
     status_sent: Option<Instant>,
     pending_status: Option<String>,
 }
 
-impl Manager {
+impl ServiceManager {
     /// The one named by our environment.
     pub fn new() -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Manager {
 
     /// Says something; with nobody listening it is dropped. What could not be said is said again: a
     /// start whose end is never heard of would be waited for until it times out.
-    pub fn tell(&self, states: &[NotifyState<'_>]) {
+    pub fn send(&self, states: &[NotifyState<'_>]) {
         for _ in 0..ATTEMPTS {
             match sd_notify::notify(states) {
                 Ok(()) => return,
@@ -50,12 +50,12 @@ impl Manager {
     }
 
     /// The line of `systemctl status`: the machine's phase, and what the guest said last.
-    pub fn tell_status(&mut self, record: &Record, said: &str) {
-        self.send_status(&status_line(record, said));
+    pub fn send_status(&mut self, record: &Record, said: &str) {
+        self.write_status(&status_line(record, said));
     }
 
     /// The same, at most once a second: the last of several counts.
-    pub fn tell_status_soon(&mut self, record: &Record, said: &str) {
+    pub fn queue_status(&mut self, record: &Record, said: &str) {
         self.pending_status = Some(status_line(record, said));
         self.send_pending_status();
     }
@@ -66,16 +66,16 @@ impl Manager {
         let left =
             self.status_sent.map_or(Duration::ZERO, |last| STATUS_PAUSE.saturating_sub(last.elapsed()));
         if left.is_zero() {
-            self.send_status(&text);
+            self.write_status(&text);
             return None;
         }
         self.pending_status = Some(text);
         Some(left)
     }
 
-    fn send_status(&mut self, text: &str) {
+    fn write_status(&mut self, text: &str) {
         (self.status_sent, self.pending_status) = (Some(Instant::now()), None);
-        self.tell(&[NotifyState::Status(text)]);
+        self.send(&[NotifyState::Status(text)]);
     }
 
     /// Extends the start time-out, for a guest that boots and shows that it makes progress; false if it was extended
@@ -84,18 +84,18 @@ impl Manager {
         let is_due = self.extended.is_none_or(|last| last.elapsed() > EXTENSION_PAUSE);
         if is_due {
             self.extended = Some(Instant::now());
-            self.tell(&[NotifyState::ExtendTimeoutUsec(EXTENSION_MICROS)]);
+            self.send(&[NotifyState::ExtendTimeoutUsec(EXTENSION_MICROS)]);
         }
         is_due
     }
 
     /// Says that the machine stops, and how long that may take where there is a limit.
-    pub fn tell_stopping(&self, limit: Option<Duration>) {
-        self.tell(&[NotifyState::Stopping]);
+    pub fn send_stopping(&self, limit: Option<Duration>) {
+        self.send(&[NotifyState::Stopping]);
         if let Some(limit) = limit {
             // What we grant the guest, systemd grants us, and a little for the rest.
             let micros = u32::try_from((limit + Duration::from_secs(15)).as_micros()).unwrap_or(u32::MAX);
-            self.tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+            self.send(&[NotifyState::ExtendTimeoutUsec(micros)]);
         }
     }
 
@@ -103,7 +103,7 @@ impl Manager {
     /// nothing wakes us up.
     pub fn feed_watchdog(&self) -> Option<Duration> {
         let limit = self.watchdog?;
-        self.tell(&[NotifyState::Watchdog]);
+        self.send(&[NotifyState::Watchdog]);
         Some(limit / 2)
     }
 }
@@ -119,11 +119,11 @@ mod tests {
 
     #[test]
     fn a_status_of_the_guest_waits_for_its_second() {
-        let mut manager = Manager::new();
-        manager.tell_status_soon(&Record::default(), "one");
+        let mut manager = ServiceManager::new();
+        manager.queue_status(&Record::default(), "one");
         assert_eq!(manager.pending_status, None);
-        manager.tell_status_soon(&Record::default(), "two");
-        manager.tell_status_soon(&Record::default(), "three");
+        manager.queue_status(&Record::default(), "two");
+        manager.queue_status(&Record::default(), "three");
         assert!(manager.send_pending_status().is_some_and(|left| left <= STATUS_PAUSE));
         assert!(manager.pending_status.as_ref().is_some_and(|text| text.ends_with(": three")));
         manager.status_sent = Instant::now().checked_sub(STATUS_PAUSE);
@@ -132,10 +132,10 @@ mod tests {
 
     #[test]
     fn a_change_of_the_phase_does_not_wait() {
-        let mut manager = Manager::new();
-        manager.tell_status_soon(&Record::default(), "one");
-        manager.tell_status_soon(&Record::default(), "two");
-        manager.tell_status(&Record::default(), "");
+        let mut manager = ServiceManager::new();
+        manager.queue_status(&Record::default(), "one");
+        manager.queue_status(&Record::default(), "two");
+        manager.send_status(&Record::default(), "");
         assert_eq!(manager.pending_status, None);
     }
 }

@@ -21,16 +21,16 @@ const AGAIN: Duration = Duration::from_secs(ROUTE_LIFETIME as u64 / 3);
 
 /// What a guest has asked for that is to be said again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Asked {
+pub enum Solicited {
     /// Nothing, or by DHCP.
     Nothing,
     /// A router.
-    ForRouter,
+    Router,
 }
 
 /// The answering end of a guest's link.
 #[derive(Debug)]
-pub struct Responder {
+pub struct DhcpServer {
     lease: Lease,
     socket: OwnedFd,
     since: Instant,
@@ -47,17 +47,17 @@ pub fn open(lease: &Lease, ifindex: u32) -> Result<OwnedFd> {
     packet::open(ifindex, &lease.filter()).context(|| "cannot listen for questions of the machine's link")
 }
 
-impl Responder {
+impl DhcpServer {
     /// Takes the socket over, and from an earlier act that the guest has asked for a router.
-    pub fn new(lease: Lease, socket: OwnedFd, asked: Asked) -> Self {
+    pub fn new(lease: Lease, socket: OwnedFd, solicited: Solicited) -> Self {
         let now = Instant::now();
-        let due = (asked == Asked::ForRouter).then_some(now);
+        let due = (solicited == Solicited::Router).then_some(now);
         Self { lease, socket, since: now, given: 0, due }
     }
 
     /// What the guest has asked for, for the next act.
-    pub fn asked(&self) -> Asked {
-        if self.due.is_some() { Asked::ForRouter } else { Asked::Nothing }
+    pub fn solicited(&self) -> Solicited {
+        if self.due.is_some() { Solicited::Router } else { Solicited::Nothing }
     }
 
     /// The socket, to be watched.
@@ -133,25 +133,25 @@ mod tests {
     fn a_flood_of_questions_gets_few_answers() {
         let plan = addresses::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
         let (socket, guest) = pair();
-        let mut responder = Responder::new(Lease::new(&plan, None), socket, Asked::Nothing);
-        assert_eq!(responder.time_left(), None, "it sleeps until it is asked");
+        let mut dhcp = DhcpServer::new(Lease::new(&plan, None), socket, Solicited::Nothing);
+        assert_eq!(dhcp.time_left(), None, "it sleeps until it is asked");
         let ip = [&[0x60, 0, 0, 0, 0, 8, 58, 255][..], &[0; 32], &[133, 0, 0, 0, 0, 0, 0, 0]].concat();
         let question = [&[0x33; 6][..], &plan.guest_mac, &[0x86, 0xdd], &ip].concat();
         let (mut buffer, mut answers) = ([0; LONGEST], 0);
         for _ in 0..3 * MANY {
             rustix::net::send(&guest, &question, SendFlags::DONTWAIT).unwrap();
-            responder.read();
+            dhcp.read();
             while rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_ok() {
                 answers += 1;
             }
         }
         assert_eq!(answers, MANY);
-        assert!(responder.time_left().is_some_and(|left| left > AGAIN / 2));
-        responder.advertise();
+        assert!(dhcp.time_left().is_some_and(|left| left > AGAIN / 2));
+        dhcp.advertise();
         assert!(rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_err(), "it is not time yet");
         // The act after it does not know when that was: it says it at once.
-        let (lease, asked) = (responder.lease.clone(), responder.asked());
-        let mut next = Responder::new(lease, responder.into_socket(), asked);
+        let (lease, solicited) = (dhcp.lease.clone(), dhcp.solicited());
+        let mut next = DhcpServer::new(lease, dhcp.into_socket(), solicited);
         next.advertise();
         assert!(rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_ok());
         assert!(next.time_left().is_some_and(|left| left > AGAIN / 2));

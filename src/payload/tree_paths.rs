@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 /// A root, and what of ours is mounted in it.
 #[derive(Debug)]
-pub struct Places {
+pub struct TreePaths {
     root: OwnedFd,
     ours: Vec<(PathBuf, OwnedFd)>,
 }
 
-impl Places {
+impl TreePaths {
     /// A root in which nothing is ours.
     pub fn new(root: OwnedFd) -> Self {
         Self { root, ours: Vec::new() }
@@ -83,26 +83,26 @@ mod tests {
     #[test]
     fn the_deepest_file_system_of_ours_is_where_a_path_is_looked_for() {
         let directory = || OwnedFd::from(std::fs::File::open("/").unwrap());
-        let mut places = Places::new(directory());
+        let mut paths = TreePaths::new(directory());
         let (dev, pts, run) = (directory(), directory(), directory());
         let [dev_fd, pts_fd] = [&dev, &pts].map(AsRawFd::as_raw_fd);
-        places.keep(Path::new("/dev"), dev);
-        places.keep(Path::new("/dev/pts"), pts);
-        let at = |places: &Places, path: &'static str| {
-            let (fd, rest) = places.nearest(Path::new(path));
+        paths.keep(Path::new("/dev"), dev);
+        paths.keep(Path::new("/dev/pts"), pts);
+        let at = |paths: &TreePaths, path: &'static str| {
+            let (fd, rest) = paths.nearest(Path::new(path));
             (fd.as_raw_fd(), rest.to_owned())
         };
-        assert_eq!(at(&places, "/dev/pts/0"), (pts_fd, "0".into()));
-        assert_eq!(at(&places, "/dev/ptsx"), (dev_fd, "ptsx".into()));
-        assert_eq!(at(&places, "/dev"), (dev_fd, "".into()));
-        assert_eq!(at(&places, "/run/x").1, Path::new("/run/x"));
+        assert_eq!(at(&paths, "/dev/pts/0"), (pts_fd, "0".into()));
+        assert_eq!(at(&paths, "/dev/ptsx"), (dev_fd, "ptsx".into()));
+        assert_eq!(at(&paths, "/dev"), (dev_fd, "".into()));
+        assert_eq!(at(&paths, "/run/x").1, Path::new("/run/x"));
         // Somebody's directory over all of /dev, and one where there is none of ours.
         let other_fd = run.as_raw_fd();
-        places.cover(Path::new("/dev"), run);
-        assert_eq!(at(&places, "/dev/pts/0"), (other_fd, "pts/0".into()));
-        places.cover(Path::new("/srv"), directory());
-        assert_eq!(at(&places, "/srv/x").1, Path::new("/srv/x"));
-        places.forget(Path::new("/dev"));
-        assert_eq!(at(&places, "/dev/pts/0").1, Path::new("/dev/pts/0"));
+        paths.cover(Path::new("/dev"), run);
+        assert_eq!(at(&paths, "/dev/pts/0"), (other_fd, "pts/0".into()));
+        paths.cover(Path::new("/srv"), directory());
+        assert_eq!(at(&paths, "/srv/x").1, Path::new("/srv/x"));
+        paths.forget(Path::new("/dev"));
+        assert_eq!(at(&paths, "/dev/pts/0").1, Path::new("/dev/pts/0"));
     }
 }

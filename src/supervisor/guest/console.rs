@@ -28,7 +28,7 @@ pub enum Hotkey {
 
 /// Whose console it is, as the journal's entries say.
 #[derive(Debug, Clone, Copy)]
-pub struct Guest<'a> {
+pub struct GuestIdentity<'a> {
     /// The machine.
     pub name: &'a str,
     /// Process id of its PID 1 in the host's view.
@@ -56,7 +56,7 @@ pub struct Console {
 
 impl Console {
     /// Takes over our end of the console and its memory.
-    pub fn new(master: Option<OwnedFd>, ring: OwnedFd, kind: Kind, guest: &Guest<'_>) -> Self {
+    pub fn new(master: Option<OwnedFd>, ring: OwnedFd, kind: Kind, guest: &GuestIdentity<'_>) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = master.as_ref().and_then(|master| rustix::pty::ioctl_tiocgptpeer(master, flags).ok());
         let ring = std::fs::File::from(ring);
@@ -307,17 +307,17 @@ pub fn readable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut clean = String::with_capacity(text.len());
     let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            // CSI: up to a letter; OSC: up to BEL or the string terminator; else one character.
+    while let Some(message) = letters.next() {
+        match message {
+            // CSI: up to a message; OSC: up to BEL or the string terminator; else one character.
             '\x1b' => match letters.next() {
                 Some('[') => drop(letters.find(|c| ('@'..='~').contains(c))),
                 Some(']') => drop(letters.find(|c| matches!(c, '\x07' | '\\'))),
                 _ => {}
             },
             '\t' => clean.push(' '),
-            letter if letter.is_control() => {}
-            letter => clean.push(letter),
+            message if message.is_control() => {}
+            message => clean.push(message),
         }
     }
     clean.trim_end().to_owned()
@@ -327,7 +327,7 @@ pub fn readable(line: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const WEB: Guest<'_> = Guest { name: "web", leader: 1, boot_id: "0" };
+    const WEB: GuestIdentity<'_> = GuestIdentity { name: "web", leader: 1, boot_id: "0" };
 
     #[test]
     fn lines_are_readable() {

@@ -3,7 +3,7 @@
 //! locks the attributes of what it copies (mount_namespaces(7)), so the mount takes that way.
 
 use super::mounts;
-use super::places::Places;
+use super::tree_paths::TreePaths;
 use super::{check, die_with_supervisor, fail};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Result};
@@ -24,7 +24,7 @@ pub struct Attach {
     pub target: PathBuf,
     /// A directory of the host that nobody needs, to lock the mount at; nothing where the machine has
     /// no user namespace.
-    pub workshop: Option<PathBuf>,
+    pub staging_dir: Option<PathBuf>,
     /// Whether a missing target is made.
     pub make_target: MakeTarget,
     /// The guest's root, as the host counts.
@@ -55,7 +55,7 @@ pub fn attach(ask: Attach, link: &ChildEnd) -> ! {
     if let Err(error) = enter_and_attach(ask) {
         fail(link, 0, 1, &doing, &error);
     }
-    let _ = link.say(&FromPayload::Done, None);
+    let _ = link.send(&FromPayload::Done, None);
     process::exit_now(0)
 }
 
@@ -75,32 +75,32 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
     )
     .context(|| "cannot keep our mount namespace")?;
     namespace(CloneFlags::CLONE_NEWNS)?;
-    let places = Places::new(mount::open_directory(Path::new("/"))?);
+    let paths = TreePaths::new(mount::open_directory(Path::new("/"))?);
     if ask.make_target == MakeTarget::Yes {
         process::make_files_as(ask.owner)?;
-        mounts::make_target(&places, &ask.target, &ask.tree, ask.owner)?;
+        mounts::make_target(&paths, &ask.target, &ask.tree, ask.owner)?;
         process::make_files_as(0)?;
     }
-    let place = mounts::open_target(&places, &ask.target).map_err(|error| {
+    let place = mounts::open_target(&paths, &ask.target).map_err(|error| {
         if ask.make_target == MakeTarget::No {
             error.with_hint("make it first, or give --mkdir")
         } else {
             error
         }
     })?;
-    let Some(workshop) = &ask.workshop else {
+    let Some(staging_dir) = &ask.staging_dir else {
         return check("cannot attach the mount", mount::attach(ask.tree.as_fd(), place.as_fd()));
     };
     setns(&own, CloneFlags::CLONE_NEWNS)
         .map_err(std::io::Error::from)
         .context(|| "cannot return to the host's mounts")?;
-    let locked = lock(&ask.tree, workshop, || namespace(CloneFlags::CLONE_NEWUSER))?;
+    let locked = lock(&ask.tree, staging_dir, || namespace(CloneFlags::CLONE_NEWUSER))?;
     namespace(CloneFlags::CLONE_NEWNS)?;
     check("cannot attach the mount", mount::attach(locked.as_fd(), place.as_fd()))
 }
 
 /// A copy of a mount whose attributes are locked, made on the way into a user namespace.
-fn lock(tree: &OwnedFd, workshop: &Path, enter: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
+fn lock(tree: &OwnedFd, staging_dir: &Path, enter: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
     let new_mounts = || {
         unshare(CloneFlags::CLONE_NEWNS)
             .map_err(std::io::Error::from)
@@ -112,11 +112,12 @@ fn lock(tree: &OwnedFd, workshop: &Path, enter: impl FnOnce() -> Result<()>) -> 
     let stat = rustix::fs::fstat(tree).context(|| "cannot look at the mount")?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     // A file cannot be mounted on a directory; what lies on the file is taken away with us.
-    let workshop = if is_directory { workshop.to_owned() } else { workshop.with_file_name("state.json") };
+    let staging_dir =
+        if is_directory { staging_dir.to_owned() } else { staging_dir.with_file_name("state.json") };
     let open = || {
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-        rustix::fs::open(&workshop, flags, rustix::fs::Mode::empty())
-            .context(|| format!("cannot open '{}'", workshop.display()))
+        rustix::fs::open(&staging_dir, flags, rustix::fs::Mode::empty())
+            .context(|| format!("cannot open '{}'", staging_dir.display()))
     };
     check("cannot attach the mount", mount::attach(tree.as_fd(), open()?.as_fd()))?;
     enter()?;

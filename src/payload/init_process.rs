@@ -3,7 +3,7 @@
 use super::{check, limits, stub};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
-use crate::plan::step::LeadStep;
+use crate::plan::step::InitStep;
 use crate::sys::{descriptor, filter, mount, process, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, OwnedFd};
@@ -19,13 +19,13 @@ const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// The state between steps.
 #[derive(Debug)]
-pub struct Session {
+pub struct InitProcess {
     machine: Option<OwnedFd>,
     /// Device and inode of the program we are, as the host's procfs tells.
     ourselves: Option<(u64, u64)>,
 }
 
-impl Session {
+impl InitProcess {
     /// Before the first step. `machine` is a pidfd of the PID 1 to join, where there is one.
     pub fn new(machine: Option<OwnedFd>) -> Self {
         use std::os::unix::fs::MetadataExt;
@@ -34,35 +34,35 @@ impl Session {
     }
 
     /// Does one step.
-    pub fn run(&self, step: &LeadStep, link: &ChildEnd) -> Result<()> {
+    pub fn run(&self, step: &InitStep, link: &ChildEnd) -> Result<()> {
         match step {
-            LeadStep::Meet(sync) => link.meet(*sync),
-            LeadStep::BecomeRoot => become_user(0, 0, &[]),
-            LeadStep::CgroupNamespace => enter(CloneFlags::CLONE_NEWCGROUP),
-            LeadStep::MountNamespace => mount_namespace(),
-            LeadStep::Hostname(name) => {
+            InitStep::Sync(sync) => link.sync(*sync),
+            InitStep::BecomeRoot => become_user(0, 0, &[]),
+            InitStep::CgroupNamespace => enter(CloneFlags::CLONE_NEWCGROUP),
+            InitStep::MountNamespace => mount_namespace(),
+            InitStep::Hostname(name) => {
                 nix::unistd::sethostname(name).map_err(std::io::Error::from).context(|| "cannot set it")
             }
-            LeadStep::Keyring => keyring(),
-            LeadStep::Console => console(),
-            LeadStep::Streams => streams(),
-            LeadStep::Terminal => new_terminal(link),
-            LeadStep::Join { time } => self.join(*time),
-            LeadStep::TimeNamespace => time_namespace(),
-            LeadStep::Label(label) => std::fs::write(label.file, &label.text).context(|| "cannot ask for it"),
-            LeadStep::Limits(limits) => limits::apply(limits),
-            LeadStep::Capabilities(kept) => capabilities(*kept),
-            LeadStep::Confine(kept) => confine(*kept),
-            LeadStep::Replace => replace(link),
-            LeadStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
-            LeadStep::NoNewPrivileges => {
+            InitStep::Keyring => keyring(),
+            InitStep::Console => console(),
+            InitStep::Streams => streams(),
+            InitStep::Terminal => new_terminal(link),
+            InitStep::Join { time } => self.join(*time),
+            InitStep::TimeNamespace => time_namespace(),
+            InitStep::Label(label) => std::fs::write(label.file, &label.text).context(|| "cannot ask for it"),
+            InitStep::Limits(limits) => limits::apply(limits),
+            InitStep::Capabilities(kept) => capabilities(*kept),
+            InitStep::Confine(kept) => confine(*kept),
+            InitStep::Replace => replace(link),
+            InitStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
+            InitStep::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).context(|| "cannot give them up")
             }
-            LeadStep::Directory(path) => directory(path),
-            LeadStep::CleanSlate => clean_slate(),
-            LeadStep::Filter(program) => check("cannot load it", filter::install(program)),
-            LeadStep::Stub => stub::fork(),
-            LeadStep::Execute { programs, argv, environment } => self.execute(programs, argv, environment),
+            InitStep::Directory(path) => directory(path),
+            InitStep::CleanSlate => clean_slate(),
+            InitStep::Filter(program) => check("cannot load it", filter::install(program)),
+            InitStep::Stub => stub::fork(),
+            InitStep::Execute { programs, argv, environment } => self.execute(programs, argv, environment),
         }
     }
 
@@ -151,7 +151,7 @@ fn new_terminal(link: &ChildEnd) -> Result<()> {
         rustix::pty::ioctl_tiocgptpeer(&ours, flags).context(|| "cannot open the pty's other side")?;
     streams()?;
     check("cannot control the terminal", terminal::take_control(theirs.as_fd()))?;
-    link.say(&FromPayload::Terminal, Some(ours.as_fd()))?;
+    link.send(&FromPayload::Terminal, Some(ours.as_fd()))?;
     standard_streams([theirs.as_fd(), theirs.as_fd(), theirs.as_fd()])
 }
 
@@ -256,7 +256,7 @@ fn replace(link: &ChildEnd) -> Result<()> {
             Ok(())
         }
         process::Side::Parent(child) => {
-            let _ = link.say(&FromPayload::Replaced, Some(child.pidfd.as_fd()));
+            let _ = link.send(&FromPayload::Replaced, Some(child.pidfd.as_fd()));
             process::exit_now(0)
         }
     }

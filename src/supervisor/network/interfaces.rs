@@ -24,7 +24,7 @@ fn place(paths: &Paths, record: &Record) -> PathBuf {
 /// # Errors
 /// The first that cannot be had.
 pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> Result<()> {
-    let runtime = super::runtime()?;
+    let runtime = crate::supervisor::runtime()?;
     // After a reboot: what the guest before it had is had again.
     bring_back(paths, record)?;
     record.wires.iter_mut().for_each(Wire::leave);
@@ -65,7 +65,7 @@ pub fn disconnect(paths: &Paths, record: &Record) -> Result<()> {
     if record.wires.is_empty() {
         return Ok(());
     }
-    let removed = super::runtime()?.block_on(interfaces::remove_wires(&record.wires));
+    let removed = crate::supervisor::runtime()?.block_on(interfaces::remove_wires(&record.wires));
     removed.and(bring_back(paths, record))
 }
 
@@ -78,7 +78,7 @@ fn bring_back(paths: &Paths, record: &Record) -> Result<()> {
         std::fs::File::open(&place).context(|| format!("cannot open '{}'", place.display()))?.into();
     // The place alone, or the namespace: killed in between there is nothing in it yet.
     let result = match rustix::fs::fstatfs(&network).map(|found| found.f_type) {
-        Ok(libc::NSFS_MAGIC) => super::runtime()?.block_on(async {
+        Ok(libc::NSFS_MAGIC) => crate::supervisor::runtime()?.block_on(async {
             let lifted = interfaces::lift(&record.wires, network.as_fd()).await;
             lifted.and(interfaces::bring_back(&record.wires, network.as_fd()).await)
         }),

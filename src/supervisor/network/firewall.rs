@@ -1,6 +1,8 @@
 //! A machine's coming to and going from the firewall's table, which is there while any machine needs
 //! it. Called by `launch` and `cleanup`.
 
+pub mod watch;
+
 use crate::error::{Error, Kind, Result};
 use crate::host::lock::{self, Held};
 use crate::machine::name::Name;
@@ -39,8 +41,7 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
 /// Refuses an address in a zone that another machine has been given since it was looked for.
 fn refuse_contended(paths: &Paths, own: &str, member: &firewall::Member) -> Result<()> {
     let others = Record::all(paths).into_iter().filter(|other| other.name != own && other.is_alive());
-    let clashes =
-        |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.is_compatible_with(other));
+    let clashes = |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.is_compatible_with(other));
     match others.into_iter().find(clashes) {
         None => Ok(()),
         Some(other) => Err(Error::new(format!("machine '{}' has taken the address meanwhile", other.name))
@@ -82,16 +83,11 @@ fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
 ///
 /// # Errors
 /// A machine without a part, a port of somebody else, or a kernel that refuses.
-pub fn change(
-    paths: &Paths,
-    record: &mut Record,
-    wanted: Vec<Port>,
-    bounds: firewall::TrafficPolicy,
-) -> Result<()> {
+pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: firewall::TrafficPolicy) -> Result<()> {
     let Some(before) = record.firewall.clone() else {
         return Err(Error::new("the machine has no link of its own, or the host no NAT"));
     };
-    let at_loopback = resolver_of(paths, record);
+    let at_loopback = loopback_resolver(paths, record);
     let after = before.clone().with_policy(bounds).with_ports(wanted).with_resolver(at_loopback);
     if after == before {
         return Ok(());
@@ -112,19 +108,19 @@ pub fn change(
     record.write(paths)?;
     changed?;
     if let (false, Some(member)) = (record.ports.is_empty(), &record.firewall) {
-        answer_loopback(member);
+        enable_loopback_ports(member);
     }
-    record.firewall.as_ref().into_iter().for_each(reach_resolver);
+    record.firewall.as_ref().into_iter().for_each(allow_resolver_replies);
     Ok(())
 }
 
 /// Returns the host's resolver at a loopback address. `None` if the machine does not follow the host's name servers.
-pub fn resolver_of(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
+pub fn loopback_resolver(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
     record.resolver.then(|| resolv_conf::find(paths)).flatten()?.at_loopback
 }
 
 /// Lets the host's resolver at a loopback address answer the machine, if the firewall redirects to it.
-pub fn reach_resolver(member: &firewall::Member) {
+pub fn allow_resolver_replies(member: &firewall::Member) {
     if member.resolver().is_some()
         && let Err(error) = open_loopback(member)
     {
@@ -142,7 +138,7 @@ fn open_loopback(member: &firewall::Member) -> Result<()> {
 
 /// Changes the part of a machine that reboots to what its definition says now. Where that cannot be it
 /// has what it had.
-pub fn follow(paths: &Paths, record: &mut Record, network: &Network) {
+pub fn apply_definition(paths: &Paths, record: &mut Record, network: &Network) {
     if record.firewall.is_some()
         && let Err(error) = change(paths, record, network.ports.clone(), firewall::TrafficPolicy::of(network))
     {
@@ -154,7 +150,7 @@ pub fn follow(paths: &Paths, record: &mut Record, network: &Network) {
 ///
 /// # Errors
 /// A kernel that refuses.
-pub fn refit(paths: &Paths) -> Result<()> {
+pub fn recreate(paths: &Paths) -> Result<()> {
     if !paths.state().exists() {
         return Ok(());
     }
@@ -163,7 +159,7 @@ pub fn refit(paths: &Paths) -> Result<()> {
     if records.iter().all(|record| record.part().is_empty()) {
         return Ok(());
     }
-    renew(&records)?;
+    recreate_tables(&records)?;
     drop(lock);
     bind(&interfaces(records.iter().map(Record::part)));
     sysctl::enable()
@@ -176,7 +172,7 @@ pub fn bind_again(record: &Record) {
 
 /// Adds interfaces of the host to firewalld's zone of machines.
 fn bind(interfaces: &[&str]) {
-    match super::runtime() {
+    match crate::supervisor::runtime() {
         Ok(runtime) => runtime.block_on(firewalld::add(interfaces)),
         Err(error) => log::warn!("{error}, ignoring"),
     }
@@ -192,7 +188,7 @@ fn interfaces<'a>(parts: impl Iterator<Item = firewall::Part<'a>>) -> Vec<&'a st
 }
 
 /// Creates the tables again with the parts of these machines. The caller holds the lock.
-fn renew(records: &[Record]) -> Result<()> {
+fn recreate_tables(records: &[Record]) -> Result<()> {
     let parts: Vec<firewall::Part<'_>> =
         records.iter().map(Record::part).filter(|part| !part.is_empty()).collect();
     firewall::recreate(&parts)?;
@@ -201,31 +197,31 @@ fn renew(records: &[Record]) -> Result<()> {
 
 /// What a look at the tables has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mended {
+pub enum TableState {
     /// All of the machine's part is there.
-    Whole,
+    Complete,
     /// Another process works on the tables.
     Busy,
     /// Something was missing, and the tables were created again.
-    Again,
+    Recreated,
 }
 
 /// Creates the tables again where a part of this machine is missing. It waits for no other process.
 ///
 /// # Errors
 /// A kernel that refuses.
-pub fn mend(paths: &Paths, record: &Record) -> Result<Mended> {
+pub fn repair(paths: &Paths, record: &Record) -> Result<TableState> {
     if firewall::is_complete(record.part()) {
-        return Ok(Mended::Whole);
+        return Ok(TableState::Complete);
     }
-    let Some(_lock) = lock::attempt(paths, "firewall")? else { return Ok(Mended::Busy) };
+    let Some(_lock) = lock::attempt(paths, "firewall")? else { return Ok(TableState::Busy) };
     // Another supervisor may have been the first.
     if firewall::is_complete(record.part()) {
-        return Ok(Mended::Whole);
+        return Ok(TableState::Complete);
     }
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
-    renew(&records)?;
-    Ok(Mended::Again)
+    recreate_tables(&records)?;
+    Ok(TableState::Recreated)
 }
 
 /// Takes a machine in. Its record names it already. Where the kernel has no NAT, or forwarding
@@ -251,7 +247,7 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
         let mut all: Vec<Record> =
             Record::all(paths).into_iter().filter(|other| other.name != record.name).collect();
         all.push(record.clone());
-        renew(&all)?;
+        recreate_tables(&all)?;
         added = firewall::Added::Done;
     }
     if let (firewall::Added::Done, Some(member)) = (&added, part.member)
@@ -282,7 +278,7 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
 }
 
 /// Lets ports of a machine answer at the host's loopback addresses. Without it they answer at others.
-pub fn answer_loopback(member: &firewall::Member) {
+pub fn enable_loopback_ports(member: &firewall::Member) {
     if member.zone().is_some() && sysctl::filters_bridges() {
         log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
     }
@@ -290,7 +286,8 @@ pub fn answer_loopback(member: &firewall::Member) {
     if let Err(error) = open_loopback(member) {
         log::warn!("{error}: ports do not answer at 127.0.0.1");
     }
-    let route = super::runtime().and_then(|runtime| runtime.block_on(veth::answer_loopback(interface)));
+    let route =
+        crate::supervisor::runtime().and_then(|runtime| runtime.block_on(veth::answer_loopback(interface)));
     if let Err(error) = route {
         log::info!("{error}: ports do not answer at ::1");
     }
@@ -310,14 +307,14 @@ pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result
     // A zone keeps its interface for the others in it.
     let gone = part.member.filter(|member| member.zone().is_none() || !others.same_zone);
     if others.any {
-        drop_bounds(paths, &record.name)?;
+        delete_unused_policies(paths, &record.name)?;
         if let Some(member) = gone {
             coexist::close(Some(member.interface()));
         }
     } else {
         coexist::close(None);
     }
-    if let (Some(member), Ok(runtime)) = (gone, super::runtime()) {
+    if let (Some(member), Ok(runtime)) = (gone, crate::supervisor::runtime()) {
         runtime.block_on(firewalld::remove(member.interface()));
     }
     // Said before the lock is given back: of two that go at once the second takes the table away.
@@ -325,7 +322,7 @@ pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result
 }
 
 /// Takes the chains of bounds away that no other machine has.
-fn drop_bounds(paths: &Paths, own: &str) -> Result<()> {
+fn delete_unused_policies(paths: &Paths, own: &str) -> Result<()> {
     for bound in PolicyChain::existing() {
         let has = |other: &Record| {
             other.name != own && other.firewall.as_ref().is_some_and(|other| bound.is_needed_by(other))

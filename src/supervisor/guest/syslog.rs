@@ -2,7 +2,7 @@
 //! by the event loop when something is there. Everything is bounded: one datagram at a time on the
 //! stack, so many a turn, a rate limit; nothing is kept.
 
-use super::console::Guest;
+use super::console::GuestIdentity;
 use super::inbox::Inbox;
 use super::rate_limit::RateLimit;
 use super::repeats::{Repeats, Verdict};
@@ -43,7 +43,7 @@ pub struct Parsed<'a> {
 
 impl Syslog {
     /// Takes the socket over.
-    pub fn new(socket: OwnedFd, guest: &Guest<'_>) -> Self {
+    pub fn new(socket: OwnedFd, guest: &GuestIdentity<'_>) -> Self {
         Self {
             inbox: Inbox::new(socket),
             journal: Journal::open(),

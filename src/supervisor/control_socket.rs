@@ -22,7 +22,7 @@ const MOST_CLIENTS: usize = 32;
 /// Our own calls, beside those of `io.systemd.MachineInstance`.
 pub const ATTACH: &str = "io.coracle.Machine.Attach";
 /// Other ports, and other bounds of what the machine sends and gets.
-pub const REWIRE: &str = "io.coracle.Machine.Rewire";
+pub const UPDATE_NETWORK: &str = "io.coracle.Machine.UpdateNetwork";
 /// The size of a viewer's window.
 pub const RESIZE: &str = "io.coracle.Machine.Resize";
 
@@ -42,17 +42,17 @@ pub enum Call {
     /// How the machine is.
     Status,
     /// See the console, with a window of so many rows and columns.
-    Attach(Window),
+    Attach(WindowSize),
     /// The window changed.
-    Resize(Window),
+    Resize(WindowSize),
     /// Other ports and bounds.
-    Rewire(Wires),
+    UpdateNetwork(NetworkUpdate),
 }
 
 /// A window's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
-pub struct Window {
+pub struct WindowSize {
     /// Lines; 0 where there is no window.
     pub rows: u16,
     /// Columns.
@@ -62,16 +62,16 @@ pub struct Window {
 /// What leads to a machine, and what it may send and get.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Wires {
+pub struct NetworkUpdate {
     /// Ports of the host.
     pub ports: Vec<Port>,
-    /// Bounds.
+    /// TrafficPolicy.
     pub bounds: TrafficPolicy,
 }
 
 /// What came from a client.
 #[derive(Debug)]
-pub enum Heard {
+pub enum ClientEvent {
     /// A call, to be answered.
     Call(Call),
     /// What a viewer typed.
@@ -85,7 +85,7 @@ pub enum Heard {
 struct Client {
     socket: OwnedFd,
     /// What came of a call so far.
-    begun: Vec<u8>,
+    buffer: Vec<u8>,
     is_viewer: bool,
     /// Whether its call is answered later.
     is_waiting: bool,
@@ -93,12 +93,12 @@ struct Client {
 
 /// The socket and who is connected.
 #[derive(Debug, Default)]
-pub struct Control {
+pub struct ControlSocket {
     listener: Option<OwnedFd>,
     clients: Vec<Option<Client>>,
 }
 
-impl Control {
+impl ControlSocket {
     /// Listens at a path, in place of whoever did before.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Control {
     }
 
     /// Listens on, at a socket that did before.
-    pub fn at(listener: OwnedFd) -> Self {
+    pub fn from_listener(listener: OwnedFd) -> Self {
         Self { listener: Some(listener), clients: Vec::new() }
     }
 
@@ -150,7 +150,7 @@ impl Control {
             if epoll.add(&socket, event).is_err() {
                 continue;
             }
-            let client = Some(Client { socket, begun: Vec::new(), is_viewer: false, is_waiting: false });
+            let client = Some(Client { socket, buffer: Vec::new(), is_viewer: false, is_waiting: false });
             match self.clients.get_mut(slot) {
                 Some(free) => *free = client,
                 None => self.clients.push(client),
@@ -159,32 +159,32 @@ impl Control {
     }
 
     /// Reads from the client of an event. One that ended, or speaks no sense, is gone after that.
-    pub fn hear(&mut self, slot: usize) -> Heard {
-        let Some(Some(client)) = self.clients.get_mut(slot) else { return Heard::Nothing };
+    pub fn receive(&mut self, slot: usize) -> ClientEvent {
+        let Some(Some(client)) = self.clients.get_mut(slot) else { return ClientEvent::Nothing };
         let mut buffer = [0u8; 1024];
         let length = match rustix::net::recv(&client.socket, &mut buffer[..], RecvFlags::empty()) {
             Ok((0, _)) => return self.close(slot),
             Ok((length, _)) => length,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Heard::Nothing,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return ClientEvent::Nothing,
             Err(_) => return self.close(slot),
         };
         let bytes = buffer.get(..length).unwrap_or_default();
         if client.is_viewer {
-            return Heard::Typed(bytes.to_vec());
+            return ClientEvent::Typed(bytes.to_vec());
         }
-        client.begun.extend_from_slice(bytes);
+        client.buffer.extend_from_slice(bytes);
         // A call ends with a NUL (varlink.org). What a client sends behind one before it has the
         // answer is not waited for by anybody.
-        let Some(end) = client.begun.iter().position(|byte| *byte == 0) else {
-            return if client.begun.len() > LONGEST { self.close(slot) } else { Heard::Nothing };
+        let Some(end) = client.buffer.iter().position(|byte| *byte == 0) else {
+            return if client.buffer.len() > LONGEST { self.close(slot) } else { ClientEvent::Nothing };
         };
-        let message = std::mem::take(&mut client.begun);
-        match understand(message.get(..end).unwrap_or_default()) {
-            Ok(call) => Heard::Call(call),
-            Err(Refused::Noise) => self.close(slot),
-            Err(Refused::With(error, parameters)) => {
+        let message = std::mem::take(&mut client.buffer);
+        match parse_call(message.get(..end).unwrap_or_default()) {
+            Ok(call) => ClientEvent::Call(call),
+            Err(CallError::Noise) => self.close(slot),
+            Err(CallError::With(error, parameters)) => {
                 self.send(slot, &json!({ "error": error, "parameters": parameters }));
-                Heard::Nothing
+                ClientEvent::Nothing
             }
         }
     }
@@ -251,20 +251,20 @@ impl Control {
     }
 
     /// Lets a client go, and with the last one what memory they took.
-    fn close(&mut self, slot: usize) -> Heard {
+    fn close(&mut self, slot: usize) -> ClientEvent {
         if let Some(client) = self.clients.get_mut(slot) {
             *client = None;
         }
         if self.clients.iter().all(Option::is_none) {
             self.clients = Vec::new();
         }
-        Heard::Nothing
+        ClientEvent::Nothing
     }
 }
 
 /// Why a call is not done.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum CallError {
     /// It is no call.
     Noise,
     /// With this error and its parameters.
@@ -275,20 +275,22 @@ pub enum Refused {
 ///
 /// # Errors
 /// What is none, or none that we know.
-pub fn understand(message: &[u8]) -> std::result::Result<Call, Refused> {
+pub fn parse_call(message: &[u8]) -> std::result::Result<Call, CallError> {
     #[derive(Deserialize)]
     struct Message {
         method: String,
         #[serde(default)]
         parameters: Option<Value>,
     }
-    let message: Message = serde_json::from_slice(message).map_err(|_| Refused::Noise)?;
+    let message: Message = serde_json::from_slice(message).map_err(|_| CallError::Noise)?;
     let given = message.parameters.unwrap_or_else(|| json!({}));
-    let window = |given| serde_json::from_value(given).map_err(|_| Refused::Noise);
+    let window = |given| serde_json::from_value(given).map_err(|_| CallError::Noise);
     match message.method.as_str() {
         ATTACH => return window(given).map(Call::Attach),
         RESIZE => return window(given).map(Call::Resize),
-        REWIRE => return serde_json::from_value(given).map(Call::Rewire).map_err(|_| Refused::Noise),
+        UPDATE_NETWORK => {
+            return serde_json::from_value(given).map(Call::UpdateNetwork).map_err(|_| CallError::Noise);
+        }
         _ => {}
     }
     match message.method.strip_prefix("io.systemd.MachineInstance.") {
@@ -300,11 +302,11 @@ pub fn understand(message: &[u8]) -> std::result::Result<Call, Refused> {
         // SYSTEMD(263): the same under another name.
         Some("QueryStatus" | "Describe") => Ok(Call::Status),
         Some("AddStorage" | "RemoveStorage" | "ReplaceStorage" | "SubscribeEvents" | "SetMemory") => {
-            Err(Refused::With("io.systemd.MachineInstance.NotSupported", json!({})))
+            Err(CallError::With("io.systemd.MachineInstance.NotSupported", json!({})))
         }
         _ => {
             let parameters = json!({ "method": message.method });
-            Err(Refused::With("org.varlink.service.MethodNotFound", parameters))
+            Err(CallError::With("org.varlink.service.MethodNotFound", parameters))
         }
     }
 }
@@ -315,18 +317,18 @@ mod tests {
 
     #[test]
     fn calls_are_understood_and_noise_is_not() {
-        let call = |text: &str| understand(text.as_bytes());
+        let call = |text: &str| parse_call(text.as_bytes());
         assert_eq!(call(r#"{"method":"io.systemd.MachineInstance.Pause"}"#), Ok(Call::Pause));
         assert_eq!(call(r#"{"method":"io.systemd.MachineInstance.Pause","parameters":{}}"#), Ok(Call::Pause));
-        let window = Window { rows: 5, columns: 9 };
+        let window = WindowSize { rows: 5, columns: 9 };
         let attach = r#"{"method":"io.coracle.Machine.Attach","parameters":{"rows":5,"columns":9}}"#;
         assert_eq!(call(attach), Ok(Call::Attach(window)));
         for noise in ["", "{", "[]", r#"{"method":7}"#, "\u{0}", &"[".repeat(4000)] {
-            assert_eq!(call(noise), Err(Refused::Noise), "{noise}");
+            assert_eq!(call(noise), Err(CallError::Noise), "{noise}");
         }
         let unknown = call(r#"{"method":"a.b"}"#);
-        assert!(matches!(unknown, Err(Refused::With("org.varlink.service.MethodNotFound", _))));
+        assert!(matches!(unknown, Err(CallError::With("org.varlink.service.MethodNotFound", _))));
         let storage = call(r#"{"method":"io.systemd.MachineInstance.AddStorage","parameters":{"name":"x"}}"#);
-        assert!(matches!(storage, Err(Refused::With("io.systemd.MachineInstance.NotSupported", _))));
+        assert!(matches!(storage, Err(CallError::With("io.systemd.MachineInstance.NotSupported", _))));
     }
 }

@@ -2,7 +2,7 @@
 //! is the place of the machine's interface in firewalld's zone. Called by the event loop. It waits for no other process,
 //! and a program that deletes them again and again is answered in growing intervals.
 
-use super::firewall::{self, Mended};
+use super::{self as firewall, TableState};
 use crate::error::Result;
 use crate::network::firewall::deletions;
 use crate::paths::Paths;
@@ -26,7 +26,7 @@ const CALM: Duration = Duration::from_secs(60);
 
 /// The watch of one supervisor.
 #[derive(Debug)]
-pub struct Rules {
+pub struct FirewallWatch {
     socket: OwnedFd,
     due: Option<Instant>,
     /// Whether firewalld has begun anew since the interface was added to its zone.
@@ -36,10 +36,10 @@ pub struct Rules {
     /// The child that adds the interface.
     binding: Option<OwnedFd>,
     pause: Duration,
-    mended: Option<Instant>,
+    repaired: Option<Instant>,
 }
 
-impl Rules {
+impl FirewallWatch {
     /// Begins to watch, where the machine has a part in the tables. The first look comes soon: nothing watched between
     /// the acts of the supervisor.
     pub fn watch(record: &Record) -> Option<Self> {
@@ -49,17 +49,17 @@ impl Rules {
         let socket = deletions::subscribe();
         let socket =
             socket.inspect_err(|error| log::warn!("cannot watch the firewall: {error}, ignoring")).ok()?;
-        let mut rules = Self {
+        let mut watch = Self {
             socket,
             due: None,
             is_unbound: false,
             bind_at: None,
             binding: None,
             pause: PAUSE,
-            mended: None,
+            repaired: None,
         };
-        rules.look_soon();
-        Some(rules)
+        watch.look_soon();
+        Some(watch)
     }
 
     /// The socket, to be watched.
@@ -123,14 +123,14 @@ impl Rules {
         if self.due.take_if(|due| *due <= Instant::now()).is_none() {
             return;
         }
-        match mend(paths, record) {
-            Some(Mended::Whole) => {
-                if self.mended.is_none_or(|mended| mended.elapsed() > CALM) {
+        match repair(paths, record) {
+            Some(TableState::Complete) => {
+                if self.repaired.is_none_or(|repaired| repaired.elapsed() > CALM) {
                     self.pause = PAUSE;
                 }
             }
-            Some(Mended::Busy) => self.due = Some(Instant::now() + BUSY),
-            Some(Mended::Again) => {
+            Some(TableState::Busy) => self.due = Some(Instant::now() + BUSY),
+            Some(TableState::Recreated) => {
                 log::warn!(
                     "another program has deleted rules of the firewall table 'inet coracle': created it again"
                 );
@@ -144,33 +144,33 @@ impl Rules {
     }
 
     fn slow_down(&mut self) {
-        self.mended = Some(Instant::now());
+        self.repaired = Some(Instant::now());
         self.pause = (self.pause * 2).min(LONGEST);
     }
 }
 
 /// Creates the tables again where a part of the machine is missing, in a child: its memory goes with it. A guest that
 /// has all tasks of the unit leaves none for a child; then this process does it. `None` after an error.
-fn mend(paths: &Paths, record: &Record) -> Option<Mended> {
+fn repair(paths: &Paths, record: &Record) -> Option<TableState> {
     match process::clone(0, None) {
         Ok(Side::Child) => {
-            let mended = report(firewall::mend(paths, record));
-            process::exit_now(mended.map_or(FAILED, |mended| mended as i32))
+            let repaired = report(firewall::repair(paths, record));
+            process::exit_now(repaired.map_or(FAILED, |repaired| repaired as i32))
         }
         Ok(Side::Parent(child)) => match process::wait(child.pidfd.as_fd()) {
-            Ok(Ended::Exited(status)) => ALL.into_iter().find(|mended| *mended as i32 == status),
+            Ok(Ended::Exited(status)) => ALL.into_iter().find(|repaired| *repaired as i32 == status),
             Ok(Ended::Killed(_)) => None,
             Err(error) => report(Err(error)),
         },
-        Err(_) => report(firewall::mend(paths, record)),
+        Err(_) => report(firewall::repair(paths, record)),
     }
 }
 
-const ALL: [Mended; 3] = [Mended::Whole, Mended::Busy, Mended::Again];
+const ALL: [TableState; 3] = [TableState::Complete, TableState::Busy, TableState::Recreated];
 
 /// The exit status of a child after an error, which it has logged.
 const FAILED: i32 = 3;
 
-fn report(mended: Result<Mended>) -> Option<Mended> {
-    mended.inspect_err(|error| log::warn!("{error}, trying again")).ok()
+fn report(repaired: Result<TableState>) -> Option<TableState> {
+    repaired.inspect_err(|error| log::warn!("{error}, trying again")).ok()
 }

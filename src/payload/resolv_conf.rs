@@ -1,10 +1,10 @@
 //! The guest's `/etc/resolv.conf`, written before PID 1 starts. Called by the builder. It writes
 //! inside the tree only: links are read, never followed.
 
-use super::places::Places;
+use super::tree_paths::TreePaths;
 use super::{check, mounts, nodes};
 use crate::error::{Context, Error, Result};
-use crate::plan::step::Resolver;
+use crate::plan::step::ResolvConfAction;
 use crate::sys::guest_files;
 use crate::sys::mount::{self, Attributes, Depth};
 use rustix::fd::{AsFd, OwnedFd};
@@ -21,9 +21,9 @@ const NAME: &str = "resolv.conf";
 ///
 /// # Errors
 /// A file that can neither be written nor covered.
-pub fn make(places: &Places, wanted: &Resolver, owner: u32) -> Result<()> {
+pub fn make(paths: &TreePaths, wanted: &ResolvConfAction, owner: u32) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let etc = match places.open_as(Path::new("/etc"), flags) {
+    let etc = match paths.open_as(Path::new("/etc"), flags) {
         Ok(etc) => etc,
         // A tree of one program: nothing in it resolves names.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -31,35 +31,42 @@ pub fn make(places: &Places, wanted: &Resolver, owner: u32) -> Result<()> {
     };
     let link = rustix::fs::readlinkat(&etc, NAME, Vec::new()).ok();
     match (wanted, link) {
-        (Resolver::Written(content) | Resolver::Awaited(content), Some(link)) => {
+        (ResolvConfAction::Write(content) | ResolvConfAction::WriteIfMissing(content), Some(link)) => {
             match in_run(Path::new(&*link.to_string_lossy())) {
-                Some(place) => write_in_run(places, &place, content, owner),
+                Some(place) => write_in_run(paths, &place, content, owner),
                 None => Ok(()),
             }
         }
-        (Resolver::Copied(_) | Resolver::Bound(_), Some(_)) => Ok(()),
-        (Resolver::Awaited(content), None) => {
+        (ResolvConfAction::Copy(_) | ResolvConfAction::Bind(_), Some(_)) => Ok(()),
+        (ResolvConfAction::WriteIfMissing(content), None) => {
             match rustix::fs::statat(&etc, NAME, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Ok(()),
-                Err(_) => unless_read_only(write_in_tree(&etc, content, owner), places, content, owner),
+                Err(_) => unless_read_only(write_in_tree(&etc, content, owner), paths, content, owner),
             }
         }
-        (Resolver::Written(content) | Resolver::Copied(content), None) => {
-            unless_read_only(write_in_tree(&etc, content, owner), places, content, owner)
+        (ResolvConfAction::Write(content) | ResolvConfAction::Copy(content), None) => {
+            unless_read_only(write_in_tree(&etc, content, owner), paths, content, owner)
         }
-        (Resolver::Replaced(content), _) => {
+        (ResolvConfAction::Replace(content), _) => {
             let replaced = remove(&etc).and_then(|()| write_in_tree(&etc, content, owner));
-            unless_read_only(replaced, places, content, owner)
+            unless_read_only(replaced, paths, content, owner)
         }
-        (Resolver::Bound(file), None) => bind(places, &etc, file, owner),
-        (Resolver::Deleted, _) => remove(&etc).context(|| "cannot remove '/etc/resolv.conf' in the tree"),
+        (ResolvConfAction::Bind(file), None) => bind(paths, &etc, file, owner),
+        (ResolvConfAction::Delete, _) => {
+            remove(&etc).context(|| "cannot remove '/etc/resolv.conf' in the tree")
+        }
     }
 }
 
 /// Where nobody can write to the tree, its file is covered.
-fn unless_read_only(written: std::io::Result<()>, places: &Places, content: &str, owner: u32) -> Result<()> {
+fn unless_read_only(
+    written: std::io::Result<()>,
+    paths: &TreePaths,
+    content: &str,
+    owner: u32,
+) -> Result<()> {
     match written {
-        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => cover(places, content, owner),
+        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => cover(paths, content, owner),
         other => other.context(|| "cannot write '/etc/resolv.conf' in the tree"),
     }
 }
@@ -73,13 +80,13 @@ fn remove(etc: &OwnedFd) -> std::io::Result<()> {
 }
 
 /// Mounts a file of the host over the tree's, which is made for it where it can be.
-fn bind(places: &Places, etc: &OwnedFd, file: &Path, owner: u32) -> Result<()> {
+fn bind(paths: &TreePaths, etc: &OwnedFd, file: &Path, owner: u32) -> Result<()> {
     if let Err(Errno::NOENT) = rustix::fs::statat(etc, NAME, AtFlags::SYMLINK_NOFOLLOW) {
         let made = write_in_tree(etc, "", owner);
         made.context(|| "cannot make a place for '/etc/resolv.conf' in the tree")?;
     }
     let from = rustix::fs::open(file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-    mount_over(places, from.context(|| format!("cannot open '{}'", file.display()))?)
+    mount_over(paths, from.context(|| format!("cannot open '{}'", file.display()))?)
 }
 
 /// Where a link in `/etc` leads, if to a place below `/run`.
@@ -100,9 +107,9 @@ fn in_run(link: &Path) -> Option<PathBuf> {
     (place.starts_with("/run") && place != Path::new("/run")).then_some(place)
 }
 
-fn write_in_run(places: &Places, place: &Path, content: &str, owner: u32) -> Result<()> {
-    mounts::make_directories(places, place.parent().unwrap_or(Path::new("/run")), owner)?;
-    nodes::file(places, place, 0o644, content, owner)
+fn write_in_run(paths: &TreePaths, place: &Path, content: &str, owner: u32) -> Result<()> {
+    mounts::make_directories(paths, place.parent().unwrap_or(Path::new("/run")), owner)?;
+    nodes::file(paths, place, 0o644, content, owner)
 }
 
 /// Writes the tree's own file, in place: who has it open or bound sees the new text.
@@ -127,17 +134,17 @@ fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> std::io::Result<()
 }
 
 /// Binds a file of ours over the one of a read-only tree; without one there is no place for it.
-fn cover(places: &Places, content: &str, owner: u32) -> Result<()> {
+fn cover(paths: &TreePaths, content: &str, owner: u32) -> Result<()> {
     let ours = Path::new("/run/host-resolv.conf");
-    if places.open(Path::new("/etc/resolv.conf")).is_err() {
+    if paths.open(Path::new("/etc/resolv.conf")).is_err() {
         return Ok(());
     }
-    nodes::file(places, ours, 0o644, content, owner)?;
-    mount_over(places, places.open(ours).context(|| "cannot open the resolver's file")?)
+    nodes::file(paths, ours, 0o644, content, owner)?;
+    mount_over(paths, paths.open(ours).context(|| "cannot open the resolver's file")?)
 }
 
-fn mount_over(places: &Places, from: OwnedFd) -> Result<()> {
-    let place = places.open(Path::new("/etc/resolv.conf")).context(|| "cannot open '/etc/resolv.conf'")?;
+fn mount_over(paths: &TreePaths, from: OwnedFd) -> Result<()> {
+    let place = paths.open(Path::new("/etc/resolv.conf")).context(|| "cannot open '/etc/resolv.conf'")?;
     let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), Depth::One))?;
     check("cannot restrict it", mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only()))?;
     check("cannot attach it", mount::attach(tree.as_fd(), place.as_fd()))

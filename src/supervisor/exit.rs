@@ -4,7 +4,7 @@ use crate::sys::process::Ended;
 
 /// The end of a machine's PID 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum Exit {
     /// It powered off or halted.
     PowerOff,
     /// It asked for a reboot.
@@ -19,7 +19,7 @@ pub enum Ending {
     Rebooting,
 }
 
-impl Ending {
+impl Exit {
     /// Reads the end of PID 1. reboot(2) in a pid namespace ends its init by SIGHUP for a restart
     /// and by SIGINT for a halt or power-off (pid_namespaces(7)).
     pub fn of(ended: Ended, is_boot: bool, out_of_memory: bool) -> Self {
@@ -65,11 +65,11 @@ mod tests {
 
     #[test]
     fn reboot_and_power_off_are_told_apart() {
-        assert_eq!(Ending::of(Ended::Killed(libc::SIGHUP), true, false), Ending::Reboot);
-        assert_eq!(Ending::of(Ended::Killed(libc::SIGINT), true, true), Ending::PowerOff);
-        assert_eq!(Ending::of(Ended::Killed(libc::SIGINT), false, false).exit_status(), 130);
-        assert_eq!(Ending::of(Ended::Killed(libc::SIGKILL), true, true), Ending::OutOfMemory);
-        assert!(Ending::Killed(libc::SIGSEGV).failure().unwrap().contains("SIGSEGV"));
-        assert_eq!(Ending::Exited(0).failure(), None);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGHUP), true, false), Exit::Reboot);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGINT), true, true), Exit::PowerOff);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGINT), false, false).exit_status(), 130);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGKILL), true, true), Exit::OutOfMemory);
+        assert!(Exit::Killed(libc::SIGSEGV).failure().unwrap().contains("SIGSEGV"));
+        assert_eq!(Exit::Exited(0).failure(), None);
     }
 }

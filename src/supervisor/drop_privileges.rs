@@ -20,7 +20,7 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_PTRACE);
 
 /// Gives up what the supervisor of this machine does not need any more.
-pub fn give_up(record: &Record) {
+pub fn apply(record: &Record) {
     process::set_dumpable(false);
     if rustix::thread::no_new_privs().unwrap_or(true) {
         // An exec would not give them back.

@@ -8,13 +8,13 @@ use std::sync::Mutex;
 static STEP: Mutex<String> = Mutex::new(String::new());
 
 /// Says which step begins.
-pub fn begin(step: String) {
+pub fn set(step: String) {
     *STEP.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = step;
 }
 
 /// From now on a panic of this process is told as the failure of its step. Not one of a child: its messages take the
 /// link.
-pub fn tell_of_panics(tell: impl Fn(&Error) + Send + Sync + 'static) {
+pub fn report_panics(tell: impl Fn(&Error) + Send + Sync + 'static) {
     let ourselves = (rustix::process::getpid(), rustix::process::getppid());
     std::panic::set_hook(Box::new(move |panic| {
         if (rustix::process::getpid(), rustix::process::getppid()) == ourselves {
@@ -32,8 +32,8 @@ mod tests {
     fn a_panic_is_told_with_its_step() {
         static TOLD: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
         let before = std::panic::take_hook();
-        super::begin("make the link".into());
-        super::tell_of_panics(|error| *TOLD.lock().unwrap() = error.to_string());
+        super::set("make the link".into());
+        super::report_panics(|error| *TOLD.lock().unwrap() = error.to_string());
         let outcome = std::panic::catch_unwind(|| panic!("no more events"));
         std::panic::set_hook(before);
         assert!(outcome.is_err());
