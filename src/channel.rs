@@ -1,6 +1,6 @@
-//! The typed channel between the supervisor and its children. Each end has its own type, so that
-//! who may say what is checked by the compiler. Messages are datagrams of bounded size; bytes from
-//! a child are untrusted and decode into a value or an error.
+//! The typed channel between the supervisor and its children. Each end has its own type, so the compiler checks the
+//! direction of each message. Messages are datagrams of bounded size; bytes from a child are untrusted and decode into a
+//! value or an error.
 
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,60 +15,60 @@ use std::mem::MaybeUninit;
 /// The largest message, bytes.
 const LIMIT: usize = 4096;
 
-/// Where parent and child meet. The order here is the order of the protocol.
+/// A synchronisation point of parent and child. The order here is the order of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SyncPoint {
-    /// The child exists; the parent maps its ids.
+    /// The child is cloned; the parent maps its ids.
     Cloned,
-    /// The child has all its namespaces; the parent has the tree built and the link made.
+    /// The child has all its namespaces; the parent starts the builder and creates the network link.
     Unshared,
-    /// The child is ready to execute; the parent has told everybody.
+    /// The child is ready to execute the payload.
     Ready,
 }
 
-/// What a child says.
+/// A message of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromPayload {
-    /// It waits at a meeting.
+    /// It waits at a synchronisation point.
     Reached(SyncPoint),
-    /// Another process goes on in its place, whose pidfd comes along.
+    /// Another process continues in its place. Carries its pidfd.
     Replaced,
-    /// It has a terminal, whose other side comes along.
+    /// It has opened a terminal. Carries the master side.
     Terminal,
-    /// It has created the pipe that stands for the kernel's log, whose descriptor comes along.
+    /// It has created the pipe that stands for the kernel's log. Carries the pipe.
     KernelLog,
-    /// All its steps are done; with it may come the console's descriptor.
+    /// All its steps are done. Carries the console, if there is one.
     Done,
-    /// A step failed which the machine can do without; the next one follows.
+    /// An optional step failed; the child continues with the next one.
     Warned(Failure),
-    /// A step failed.
+    /// A step failed; the child ends.
     Failed(Failure),
 }
 
-/// What the parent says.
+/// A message of the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToPayload {
-    /// Go on from a meeting.
+    /// Continue after a synchronisation point.
     Go(SyncPoint),
 }
 
 /// A failed step of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Which step, counted from one.
+    /// The number of the step, from one.
     pub step: usize,
-    /// Of how many.
+    /// The number of steps.
     pub of: usize,
     /// The step's own description.
     pub doing: String,
     /// The cause.
     pub cause: String,
-    /// The hint, where known.
+    /// The hint, if there is one.
     pub hint: Option<String>,
 }
 
 impl Failure {
-    /// The failed step and its cause in one line, for a warning.
+    /// Returns the failed step and its cause in one line, for a warning.
     pub fn in_short(&self) -> String {
         format!("cannot {}: {}", shorten(&self.doing), shorten(&self.cause))
     }
@@ -89,7 +89,7 @@ impl From<Failure> for Error {
     }
 }
 
-/// Text from a child as one printable line.
+/// Returns text from a child as one printable line.
 fn shorten(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(1000).collect()
 }
@@ -102,68 +102,70 @@ pub struct ParentEnd(OwnedFd);
 #[derive(Debug)]
 pub struct ChildEnd(OwnedFd);
 
-/// A new link, both ends close-on-exec: after the last meeting, end of file means that the exec
-/// succeeded.
+/// Creates a channel. Both ends are close-on-exec: after the last synchronisation point, end of file means a successful
+/// exec.
 ///
 /// # Errors
-/// What socketpair(2) says.
+/// Any error of socketpair(2).
 pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
     let (parent, child) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .context(|| "cannot make the link to the child")?;
+            .context(|| "cannot create the channel to the child")?;
     Ok((ParentEnd(parent), ChildEnd(child)))
 }
 
 impl ParentEnd {
-    /// The next message of the child with the descriptor that came along, or nothing at its end.
+    /// Receives the next message of the child and its descriptor. `None` at the end of the channel.
     ///
     /// # Errors
-    /// A message that is too long or not understood.
+    /// An invalid or too long message.
     pub fn receive(&self) -> Result<Option<(FromPayload, Option<OwnedFd>)>> {
         receive(self.0.as_fd())
     }
 
-    /// Lets the child go on from a meeting.
+    /// Releases the child from a synchronisation point.
     ///
     /// # Errors
-    /// `EPIPE` where the child is gone.
+    /// `EPIPE` if the child has ended.
     pub fn release(&self, sync: SyncPoint) -> Result<()> {
         send(self.0.as_fd(), &ToPayload::Go(sync), None)
     }
 }
 
 impl AsFd for ParentEnd {
-    /// To wait for the next message.
+    /// For waiting for the next message.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 impl AsFd for ChildEnd {
-    /// To be kept where all else is closed.
+    /// For keeping it open where all other descriptors are closed.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 impl ChildEnd {
-    /// Waits at a meeting until the parent says go.
+    /// Waits at a synchronisation point until the parent releases it.
     ///
     /// # Errors
-    /// A parent that is gone or says something else.
+    /// An ended parent, or another message of it.
     pub fn sync(&self, sync: SyncPoint) -> Result<()> {
         send(self.0.as_fd(), &FromPayload::Reached(sync), None)?;
         match receive(self.0.as_fd())? {
-            Some((ToPayload::Go(said), _)) if said == sync => Ok(()),
-            Some(_) => Err(Error::new("the supervisor is at another meeting")),
-            None => Err(Error::new("the supervisor is gone")),
+            Some((ToPayload::Go(released), _)) if released == sync => Ok(()),
+            Some((ToPayload::Go(released), _)) => Err(Error::new(format!(
+                "protocol error: the supervisor released '{released:?}', expected '{sync:?}'"
+            ))),
+            None => Err(Error::new("the supervisor has ended")),
         }
     }
 
-    /// Says something, with a descriptor where one goes along.
+    /// Sends a message, with a descriptor if there is one.
     ///
     /// # Errors
-    /// `EPIPE` where the parent is gone.
+    /// `EPIPE` if the parent has ended.
     pub fn send(&self, message: &FromPayload, descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
         send(self.0.as_fd(), message, descriptor)
     }
@@ -179,7 +181,7 @@ fn send<M: Serialize>(socket: BorrowedFd<'_>, message: &M, descriptor: Option<Bo
         control.push(SendAncillaryMessage::ScmRights(descriptors));
     }
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
-        .context(|| "cannot speak to the other end of the link")?;
+        .context(|| "cannot send to the other end of the channel")?;
     Ok(())
 }
 
@@ -191,9 +193,9 @@ fn receive<M: for<'de> Deserialize<'de>>(socket: BorrowedFd<'_>) -> Result<Optio
         let slices = &mut [IoSliceMut::new(&mut buffer)];
         match rustix::net::recvmsg(socket, slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(rustix::io::Errno::INTR) => {}
-            // A child that was killed with messages unread resets the link: the same as its end.
+            // A child killed with unread messages resets the channel: the same as its end.
             Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-            result => break result.context(|| "cannot hear the other end of the link")?.bytes,
+            result => break result.context(|| "cannot receive from the other end of the channel")?.bytes,
         }
     };
     if received == 0 {
@@ -204,7 +206,7 @@ fn receive<M: for<'de> Deserialize<'de>>(socket: BorrowedFd<'_>) -> Result<Optio
         _ => None,
     });
     let message = serde_json::from_slice(buffer.get(..received).unwrap_or_default())
-        .map_err(|error| Error::new(format!("the other end of the link said something strange: {error}")))?;
+        .map_err(|error| Error::new(format!("received an invalid message from the child process: {error}")))?;
     Ok(Some((message, descriptor)))
 }
 
@@ -225,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_an_error() {
+    fn an_invalid_message_is_an_error() {
         let (parent, child) = pair().unwrap();
         rustix::io::write(&child.0, b"\xff{noise").unwrap();
         assert!(parent.receive().is_err());
     }
 
     #[test]
-    fn meetings_are_in_protocol_order() {
+    fn synchronisation_points_are_in_protocol_order() {
         assert!(SyncPoint::Cloned < SyncPoint::Unshared && SyncPoint::Unshared < SyncPoint::Ready);
     }
 }

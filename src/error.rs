@@ -1,5 +1,4 @@
-//! The one error type: what failed, why, and where known the hint. Made by every module, printed
-//! by `main` alone.
+//! The one error type: a chain of causes and a hint. Every module returns it; only `main` prints it.
 
 mod nearest;
 
@@ -7,12 +6,12 @@ pub use nearest::nearest;
 
 use std::fmt;
 
-/// What kind of failure an [`Error`] is; decides the exit status.
+/// The kind of an [`Error`]. It determines the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Wrong use of the command line: exit status 2.
     Usage,
-    /// A machine could not be brought to its payload: exit status 125.
+    /// A machine did not reach its payload: exit status 125.
     Launch,
     /// Another machine was faster: what was looked up holds no more, and is to be looked up again.
     Contended,
@@ -20,7 +19,7 @@ pub enum Kind {
     Failure,
 }
 
-/// A failure with its chain of causes, outermost first, and where known a hint at the hint.
+/// A failure with its chain of causes, outermost first, and a hint if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     kind: Kind,
@@ -32,44 +31,44 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// A failure that ends with exit status 1.
+    /// Creates an error with exit status 1.
     pub fn new(message: impl Into<String>) -> Self {
         Self { kind: Kind::Failure, chain: vec![message.into()], hint: None }
     }
 
-    /// A wrong command line.
+    /// Creates an error of the command line.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { kind: Kind::Usage, ..Self::new(message) }
     }
 
-    /// The same failure as another kind.
+    /// Replaces the kind.
     pub fn with_kind(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
 
-    /// Puts what was being done in front of the cause.
-    pub fn context(mut self, doing: impl Into<String>) -> Self {
-        self.chain.insert(0, doing.into());
+    /// Adds the failed action in front of the cause.
+    pub fn context(mut self, action: impl Into<String>) -> Self {
+        self.chain.insert(0, action.into());
         self
     }
 
-    /// Adds the hint. The first hint given is the nearest to the cause and stays.
+    /// Adds a hint. The first one stays: it is the nearest to the cause.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
         self
     }
 
-    /// The kind, for decisions on exit status.
+    /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The hint, where known.
+    /// Returns the hint. `None` if there is none.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The exit status of a program that ends with this failure.
+    /// Returns the exit status of a program that ends with this error.
     pub fn exit_status(&self) -> u8 {
         match self.kind {
             Kind::Usage => 2,
@@ -79,7 +78,7 @@ impl Error {
     }
 }
 
-/// `outer: … : cause`, lower case and on one line, as standard error and the journal show it.
+/// Writes `action: … : cause`, lower case and on one line, for standard error and the journal.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.chain.join(": "))
@@ -100,7 +99,7 @@ impl From<rustix::io::Errno> for Error {
     }
 }
 
-/// The system's text for an error, lower case and without the number std appends.
+/// Returns the system's text for an error, lower case and without the number that std appends.
 fn describe_io(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -111,15 +110,15 @@ fn describe_io(error: &std::io::Error) -> String {
     }
 }
 
-/// Puts context on any error that becomes ours.
+/// Adds context to results with any error that converts to [`Error`].
 pub trait Context<T> {
-    /// Puts `doing()` in front of the cause: `cannot mount '/srv': no such file or directory`.
-    fn context<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T>;
+    /// Adds `action()` in front of the cause: `cannot mount '/srv': no such file or directory`.
+    fn context<S: Into<String>>(self, action: impl FnOnce() -> S) -> Result<T>;
 }
 
 impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
-    fn context<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|error| error.into().context(doing()))
+    fn context<S: Into<String>>(self, action: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|error| error.into().context(action()))
     }
 }
 
@@ -128,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chain_reads_from_the_outside_in() {
+    fn the_outermost_action_comes_first() {
         let failed: std::result::Result<(), _> = Err(rustix::io::Errno::NOENT);
         let error = failed.context(|| "cannot mount '/srv'").unwrap_err().with_hint("create it");
         assert_eq!(error.to_string(), "cannot mount '/srv': no such file or directory");

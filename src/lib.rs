@@ -114,6 +114,7 @@ pub mod network;
 pub mod paths;
 pub mod payload;
 pub mod plan;
+pub mod protocol;
 pub mod run;
 pub mod state;
 pub mod supervisor;

@@ -258,8 +258,10 @@ fn start(
 fn register_again(mut running: Running) -> Running {
     let state = &mut running.state;
     let paths = Paths::below(&state.paths_root);
-    let leader = running.descriptors.leader.as_fd();
-    match registration::register(&paths, &state.record, leader, state.machine_id, machined::Previous::Ours) {
+    let registered = running.fds.leader().and_then(|leader| {
+        registration::register(&paths, &state.record, leader, state.machine_id, machined::Previous::Ours)
+    });
+    match registered {
         Ok(machined::Outcome::Registered) => {
             state.record.registered = true;
             let written = state.record.write(&paths);

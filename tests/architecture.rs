@@ -54,8 +54,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("network", &["machine", "paths", "host", "sys"]),
     // A record names the addresses and the firewall's part of its machine: it is the undo list.
     ("state", &["machine", "paths", "host", "network", "sys"]),
+    // A call carries ports and the traffic policy of a machine.
+    ("protocol", &["machine", "network::firewall::TrafficPolicy"]),
     ("generator", &["machine", "paths", "config"]),
-    ("supervisor", &["machine", "paths", "plan", "channel", "host", "network", "state", "payload", "sys"]),
+    (
+        "supervisor",
+        &["protocol", "machine", "paths", "plan", "channel", "host", "network", "state", "payload", "sys"],
+    ),
     (
         "control",
         &[
@@ -65,6 +70,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "network",
             "state",
             "sys",
+            "protocol",
             // `set` and `apply` change definitions; `start` and `status` read them.
             "config",
             // `start` reloads the units of a changed definition.

@@ -4,5 +4,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {
-    let _ = coracle::supervisor::control_socket::parse_call(message);
+    let _ = coracle::protocol::Call::parse(message);
 });

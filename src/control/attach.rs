@@ -7,12 +7,12 @@ use crate::error::{Context, Error, Result};
 use crate::host::systemd::varlink;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::protocol::{Call, WindowSize};
 use crate::state::record::Record;
 use crate::sys::terminal;
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
-use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -84,7 +84,8 @@ impl Viewer {
                 "its supervisor is of an older version or is just starting; try again, or restart it",
             )
         })?;
-        varlink::call(&mut stream, "io.coracle.Machine.Attach", &window())?;
+        let (method, parameters) = Call::Attach(window()).into_parts();
+        varlink::call(&mut stream, &method, &parameters)?;
         Ok(stream)
     }
 
@@ -150,9 +151,9 @@ impl Viewer {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match i32::try_from(info.ssi_signo).unwrap_or_default() {
                 libc::SIGWINCH => {
-                    let told = varlink::connect(&self.socket).and_then(|mut stream| {
-                        varlink::call(&mut stream, "io.coracle.Machine.Resize", &window())
-                    });
+                    let (method, parameters) = Call::Resize(window()).into_parts();
+                    let told = varlink::connect(&self.socket)
+                        .and_then(|mut stream| varlink::call(&mut stream, &method, &parameters));
                     if let Err(error) = told {
                         log::debug!("cannot tell the window's size: {error}, ignoring");
                     }
@@ -177,10 +178,10 @@ impl Viewer {
     }
 }
 
-/// The size of our window, where we have one.
-fn window() -> Value {
-    rustix::termios::tcgetwinsize(rustix::stdio::stdin())
-        .map_or_else(|_| json!({}), |size| json!({ "rows": size.ws_row, "columns": size.ws_col }))
+/// Returns the size of the caller's window. Zero if there is none.
+fn window() -> WindowSize {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin());
+    size.map_or_else(|_| WindowSize::default(), |size| WindowSize { rows: size.ws_row, columns: size.ws_col })
 }
 
 fn show(mut bytes: &[u8]) -> Result<()> {

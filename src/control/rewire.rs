@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::machine::network::Port;
 use crate::network::firewall::TrafficPolicy;
 use crate::paths::Paths;
-use serde_json::json;
+use crate::protocol::{Call, NetworkUpdate};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,8 @@ pub(super) fn call(paths: &Paths, name: &str, ports: &[Port], bounds: &TrafficPo
     let mut stream = connect(paths, name).map_err(|error| {
         error.with_hint("its supervisor is of an older version or is just starting; try again, or restart it")
     })?;
-    let wires = json!({ "ports": ports, "bounds": bounds });
-    varlink::call(&mut stream, "io.coracle.Machine.Rewire", &wires)?;
+    let update = NetworkUpdate { ports: ports.to_vec(), bounds: bounds.clone() };
+    let (method, parameters) = Call::UpdateNetwork(update).into_parts();
+    varlink::call(&mut stream, &method, &parameters)?;
     Ok(())
 }

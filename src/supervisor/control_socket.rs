@@ -1,82 +1,30 @@
-//! The control socket of a machine, `/run/coracle/NAME/control`: Varlink calls of root, and viewers
-//! of the console. Part of the supervisor's one loop; nothing here waits, and what is sent is
-//! bounded. The guest cannot reach it: it lies on the host, and only the host's root is answered.
+//! The control socket of a machine, `/run/coracle/NAME/control`: Varlink calls of root ([`crate::protocol`]), and
+//! viewers of the console. Part of the event loop: it never waits, and bounds everything that it sends. The guest
+//! cannot reach the socket: it lies on the host, and only root of the host gets replies.
 
 use crate::error::{Context, Result};
-use crate::machine::network::Port;
-use crate::network::firewall::TrafficPolicy;
+use crate::protocol::{self, Call, CallError, Reply};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use serde::Deserialize;
-use serde_json::{Value, json};
 use std::path::Path;
 
-/// The first number of a client among the events of the loop; those below are the loop's own.
+/// The first number of a client among the events of the loop; lower ones are the loop's own.
 pub const FIRST_CLIENT: u64 = 1000;
 /// The longest call, bytes.
 const LONGEST: usize = 128 << 10;
-/// How many clients there may be at once.
+/// The largest number of clients at once.
 const MOST_CLIENTS: usize = 32;
-/// Our own calls, beside those of `io.systemd.MachineInstance`.
-pub const ATTACH: &str = "io.coracle.Machine.Attach";
-/// Other ports, and other bounds of what the machine sends and gets.
-pub const UPDATE_NETWORK: &str = "io.coracle.Machine.UpdateNetwork";
-/// The size of a viewer's window.
-pub const RESIZE: &str = "io.coracle.Machine.Resize";
 
-/// What a client asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
-    /// Stand still.
-    Pause,
-    /// Go on.
-    Resume,
-    /// Reboot in order.
-    Reboot,
-    /// Power off in order.
-    PowerOff,
-    /// Power off in order; said again, end at once.
-    Terminate,
-    /// How the machine is.
-    Status,
-    /// See the console, with a window of so many rows and columns.
-    Attach(WindowSize),
-    /// The window changed.
-    Resize(WindowSize),
-    /// Other ports and bounds.
-    UpdateNetwork(NetworkUpdate),
-}
-
-/// A window's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
-pub struct WindowSize {
-    /// Lines; 0 where there is no window.
-    pub rows: u16,
-    /// Columns.
-    pub columns: u16,
-}
-
-/// What leads to a machine, and what it may send and get.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct NetworkUpdate {
-    /// Ports of the host.
-    pub ports: Vec<Port>,
-    /// TrafficPolicy.
-    pub bounds: TrafficPolicy,
-}
-
-/// What came from a client.
+/// Input of a client.
 #[derive(Debug)]
 pub enum ClientEvent {
     /// A call, to be answered.
     Call(Call),
-    /// What a viewer typed.
+    /// Input of a viewer.
     Typed(Vec<u8>),
-    /// Nothing to be done.
+    /// Nothing to do.
     Nothing,
 }
 
@@ -84,14 +32,14 @@ pub enum ClientEvent {
 #[derive(Debug)]
 struct Client {
     socket: OwnedFd,
-    /// What came of a call so far.
+    /// The received part of a call.
     buffer: Vec<u8>,
     is_viewer: bool,
-    /// Whether its call is answered later.
+    /// Whether the reply to its call follows later.
     is_waiting: bool,
 }
 
-/// The socket and who is connected.
+/// The listening socket and its clients.
 #[derive(Debug, Default)]
 pub struct ControlSocket {
     listener: Option<OwnedFd>,
@@ -99,10 +47,10 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Listens at a path, in place of whoever did before.
+    /// Listens at a path, in place of an earlier listener.
     ///
     /// # Errors
-    /// What bind(2) says.
+    /// Any error of bind(2) and listen(2).
     pub fn listen(path: &Path) -> Result<Self> {
         let listening = || format!("cannot listen at '{}'", path.display());
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -116,28 +64,28 @@ impl ControlSocket {
         Ok(Self { listener: Some(socket), clients: Vec::new() })
     }
 
-    /// Listens on, at a socket that did before.
+    /// Takes over a listening socket.
     pub fn from_listener(listener: OwnedFd) -> Self {
         Self { listener: Some(listener), clients: Vec::new() }
     }
 
-    /// The socket, for who listens next.
+    /// Returns the listening socket, for the next act.
     pub fn into_listener(self) -> Option<OwnedFd> {
         self.listener
     }
 
-    /// Where clients come, to be watched.
+    /// Returns the listening socket, for epoll.
     pub fn listener(&self) -> Option<BorrowedFd<'_>> {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes who wants to connect: root, and so many at most.
+    /// Accepts pending connections of root, up to the largest number of clients.
     pub fn accept(&mut self, epoll: &Epoll) {
         let Some(listener) = &self.listener else { return };
         while let Ok(socket) =
             rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
         {
-            // nix, since the process id of a caller from outside of our pid namespace is 0.
+            // nix, since rustix refuses the process id 0 of a client outside of this pid namespace.
             let credentials = getsockopt(&socket, PeerCredentials);
             if !credentials.is_ok_and(|credentials| credentials.uid() == 0) {
                 continue;
@@ -158,7 +106,7 @@ impl ControlSocket {
         }
     }
 
-    /// Reads from the client of an event. One that ended, or speaks no sense, is gone after that.
+    /// Reads from the client of an event. Closes the connection at its end or after an invalid message.
     pub fn receive(&mut self, slot: usize) -> ClientEvent {
         let Some(Some(client)) = self.clients.get_mut(slot) else { return ClientEvent::Nothing };
         let mut buffer = [0u8; 1024];
@@ -173,84 +121,80 @@ impl ControlSocket {
             return ClientEvent::Typed(bytes.to_vec());
         }
         client.buffer.extend_from_slice(bytes);
-        // A call ends with a NUL (varlink.org). What a client sends behind one before it has the
-        // answer is not waited for by anybody.
+        // A call ends with a NUL (varlink.org). Clients send the next call only after the reply to this one, so the
+        // bytes behind the NUL are dropped.
         let Some(end) = client.buffer.iter().position(|byte| *byte == 0) else {
             return if client.buffer.len() > LONGEST { self.close(slot) } else { ClientEvent::Nothing };
         };
         let message = std::mem::take(&mut client.buffer);
-        match parse_call(message.get(..end).unwrap_or_default()) {
+        match Call::parse(message.get(..end).unwrap_or_default()) {
             Ok(call) => ClientEvent::Call(call),
-            Err(CallError::Noise) => self.close(slot),
-            Err(CallError::With(error, parameters)) => {
-                self.send(slot, &json!({ "error": error, "parameters": parameters }));
+            Err(error) => {
+                self.reply(slot, Err(error));
                 ClientEvent::Nothing
             }
         }
     }
 
-    /// Whether nobody is connected.
+    /// Returns whether no client is connected.
     pub fn is_idle(&self) -> bool {
         self.clients.is_empty()
     }
 
-    /// Answers a call.
-    pub fn answer(&mut self, slot: usize, outcome: std::result::Result<Value, String>) {
-        let message = match outcome {
-            Ok(parameters) => json!({ "parameters": parameters }),
-            Err(why) => json!({ "error": "io.coracle.Machine.Failed", "parameters": { "message": why } }),
-        };
-        self.send(slot, &message);
+    /// Replies to a call.
+    pub fn reply(&mut self, slot: usize, reply: std::result::Result<Reply, CallError>) {
+        match protocol::message(&reply) {
+            Some(message) => {
+                let mut bytes = message.to_string().into_bytes();
+                bytes.push(0);
+                self.send(slot, &bytes);
+            }
+            None => drop(self.close(slot)),
+        }
     }
 
-    /// The client is answered by [`Self::answer_waiting`].
+    /// Notes that [`Self::reply_to_waiting`] replies to the client later.
     pub fn wait(&mut self, slot: usize) {
         if let Some(Some(client)) = self.clients.get_mut(slot) {
             client.is_waiting = true;
         }
     }
 
-    /// Answers a client that waits, if it still does: another one may have its slot.
-    pub fn answer_waiting(&mut self, slot: usize, outcome: std::result::Result<Value, String>) {
+    /// Replies to a waiting client. Another client may have its slot meanwhile: that one gets no reply.
+    pub fn reply_to_waiting(&mut self, slot: usize, reply: std::result::Result<Reply, CallError>) {
         if let Some(Some(client)) = self.clients.get_mut(slot)
             && std::mem::take(&mut client.is_waiting)
         {
-            self.answer(slot, outcome);
+            self.reply(slot, reply);
         }
     }
 
-    /// The client sees the console from here on, first what was kept of it.
+    /// Makes a client a viewer of the console and sends it the kept output first.
     pub fn begin_viewing(&mut self, slot: usize, kept: &[u8]) {
-        self.send(slot, &json!({ "parameters": {} }));
+        self.reply(slot, Ok(Reply::Done {}));
         if let Some(Some(client)) = self.clients.get_mut(slot) {
             client.is_viewer = true;
-            self.send_bytes(slot, kept);
+            self.send(slot, kept);
         }
     }
 
-    /// Shows every viewer what the guest wrote. One that does not read is let go, and not waited for.
+    /// Sends console output to all viewers. Closes the connection of a viewer that does not read.
     pub fn show(&mut self, bytes: &[u8]) {
         for slot in 0..self.clients.len() {
             if matches!(self.clients.get(slot), Some(Some(client)) if client.is_viewer) {
-                self.send_bytes(slot, bytes);
+                self.send(slot, bytes);
             }
         }
     }
 
-    fn send(&mut self, slot: usize, message: &Value) {
-        let mut bytes = message.to_string().into_bytes();
-        bytes.push(0);
-        self.send_bytes(slot, &bytes);
-    }
-
-    fn send_bytes(&mut self, slot: usize, bytes: &[u8]) {
+    fn send(&mut self, slot: usize, bytes: &[u8]) {
         let Some(Some(client)) = self.clients.get(slot) else { return };
         if rustix::net::send(&client.socket, bytes, SendFlags::NOSIGNAL) != Ok(bytes.len()) {
             self.close(slot);
         }
     }
 
-    /// Lets a client go, and with the last one what memory they took.
+    /// Closes a connection. Frees the table with the last one.
     fn close(&mut self, slot: usize) -> ClientEvent {
         if let Some(client) = self.clients.get_mut(slot) {
             *client = None;
@@ -259,76 +203,5 @@ impl ControlSocket {
             self.clients = Vec::new();
         }
         ClientEvent::Nothing
-    }
-}
-
-/// Why a call is not done.
-#[derive(Debug, PartialEq, Eq)]
-pub enum CallError {
-    /// It is no call.
-    Noise,
-    /// With this error and its parameters.
-    With(&'static str, Value),
-}
-
-/// Reads a call.
-///
-/// # Errors
-/// What is none, or none that we know.
-pub fn parse_call(message: &[u8]) -> std::result::Result<Call, CallError> {
-    #[derive(Deserialize)]
-    struct Message {
-        method: String,
-        #[serde(default)]
-        parameters: Option<Value>,
-    }
-    let message: Message = serde_json::from_slice(message).map_err(|_| CallError::Noise)?;
-    let given = message.parameters.unwrap_or_else(|| json!({}));
-    let window = |given| serde_json::from_value(given).map_err(|_| CallError::Noise);
-    match message.method.as_str() {
-        ATTACH => return window(given).map(Call::Attach),
-        RESIZE => return window(given).map(Call::Resize),
-        UPDATE_NETWORK => {
-            return serde_json::from_value(given).map(Call::UpdateNetwork).map_err(|_| CallError::Noise);
-        }
-        _ => {}
-    }
-    match message.method.strip_prefix("io.systemd.MachineInstance.") {
-        Some("Pause") => Ok(Call::Pause),
-        Some("Resume") => Ok(Call::Resume),
-        Some("Reboot") => Ok(Call::Reboot),
-        Some("PowerOff") => Ok(Call::PowerOff),
-        Some("Terminate") => Ok(Call::Terminate),
-        // SYSTEMD(263): the same under another name.
-        Some("QueryStatus" | "Describe") => Ok(Call::Status),
-        Some("AddStorage" | "RemoveStorage" | "ReplaceStorage" | "SubscribeEvents" | "SetMemory") => {
-            Err(CallError::With("io.systemd.MachineInstance.NotSupported", json!({})))
-        }
-        _ => {
-            let parameters = json!({ "method": message.method });
-            Err(CallError::With("org.varlink.service.MethodNotFound", parameters))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_are_understood_and_noise_is_not() {
-        let call = |text: &str| parse_call(text.as_bytes());
-        assert_eq!(call(r#"{"method":"io.systemd.MachineInstance.Pause"}"#), Ok(Call::Pause));
-        assert_eq!(call(r#"{"method":"io.systemd.MachineInstance.Pause","parameters":{}}"#), Ok(Call::Pause));
-        let window = WindowSize { rows: 5, columns: 9 };
-        let attach = r#"{"method":"io.coracle.Machine.Attach","parameters":{"rows":5,"columns":9}}"#;
-        assert_eq!(call(attach), Ok(Call::Attach(window)));
-        for noise in ["", "{", "[]", r#"{"method":7}"#, "\u{0}", &"[".repeat(4000)] {
-            assert_eq!(call(noise), Err(CallError::Noise), "{noise}");
-        }
-        let unknown = call(r#"{"method":"a.b"}"#);
-        assert!(matches!(unknown, Err(CallError::With("org.varlink.service.MethodNotFound", _))));
-        let storage = call(r#"{"method":"io.systemd.MachineInstance.AddStorage","parameters":{"name":"x"}}"#);
-        assert!(matches!(storage, Err(CallError::With("io.systemd.MachineInstance.NotSupported", _))));
     }
 }

@@ -1,27 +1,26 @@
-//! What a launch does at this moment, for the one kind of end that comes as no error: a library that panics, as tokio
-//! does where the kernel refuses to wait for events. Called by `run` and `launch`. The process ends by it all the
-//! same: what it made is undone from the record.
+//! The current step of a launch, for failures that are panics: tokio panics if the kernel refuses an epoll instance, for
+//! example. Called by `run` and `launch`. The process ends nevertheless; cleanup undoes its work from the record.
 
 use crate::error::Error;
 use std::sync::Mutex;
 
 static STEP: Mutex<String> = Mutex::new(String::new());
 
-/// Says which step begins.
+/// Sets the current step.
 pub fn set(step: String) {
     *STEP.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = step;
 }
 
-/// From now on a panic of this process is told as the failure of its step. Not one of a child: its messages take the
-/// link.
-pub fn report_panics(tell: impl Fn(&Error) + Send + Sync + 'static) {
+/// Reports panics of this process as failures of the current step. Panics of children are excluded: children report
+/// over their channel.
+pub fn report_panics(report: impl Fn(&Error) + Send + Sync + 'static) {
     let ourselves = (rustix::process::getpid(), rustix::process::getppid());
     std::panic::set_hook(Box::new(move |panic| {
         if (rustix::process::getpid(), rustix::process::getppid()) == ourselves {
-            let what = panic.payload_as_str().unwrap_or("it gave up");
-            // Who panics may hold the lock.
+            let message = panic.payload_as_str().unwrap_or("internal error");
+            // The panicking function may hold the lock.
             let step = STEP.try_lock().map(|step| step.clone()).unwrap_or_default();
-            tell(&Error::new(what).context(format!("cannot {step}")));
+            report(&Error::new(message).context(format!("cannot {step}")));
         }
     }));
 }
@@ -29,14 +28,14 @@ pub fn report_panics(tell: impl Fn(&Error) + Send + Sync + 'static) {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_panic_is_told_with_its_step() {
-        static TOLD: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+    fn a_panic_is_reported_with_its_step() {
+        static REPORTED: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
         let before = std::panic::take_hook();
-        super::set("make the link".into());
-        super::report_panics(|error| *TOLD.lock().unwrap() = error.to_string());
+        super::set("create the network link".into());
+        super::report_panics(|error| *REPORTED.lock().unwrap() = error.to_string());
         let outcome = std::panic::catch_unwind(|| panic!("no more events"));
         std::panic::set_hook(before);
         assert!(outcome.is_err());
-        assert_eq!(*TOLD.lock().unwrap(), "cannot make the link: no more events");
+        assert_eq!(*REPORTED.lock().unwrap(), "cannot create the network link: no more events");
     }
 }

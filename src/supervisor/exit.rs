@@ -1,4 +1,4 @@
-//! How a machine ended, in words and as an exit status.
+//! The end of a machine, as a message and as an exit status. Called by the event loop.
 
 use crate::sys::process::Ended;
 
@@ -11,17 +11,17 @@ pub enum Exit {
     Reboot,
     /// It exited with this status.
     Exited(u8),
-    /// It was killed by this signal.
+    /// This signal killed it.
     Killed(i32),
-    /// The kernel killed it, or something it needed, for want of memory.
+    /// The out-of-memory killer killed it, or a process of its cgroup.
     OutOfMemory,
-    /// It rebooted at once, again and again.
+    /// It rebooted too often.
     Rebooting,
 }
 
 impl Exit {
-    /// Reads the end of PID 1. reboot(2) in a pid namespace ends its init by SIGHUP for a restart
-    /// and by SIGINT for a halt or power-off (pid_namespaces(7)).
+    /// Interprets the end of PID 1. reboot(2) in a pid namespace kills its init with SIGHUP for a restart and with
+    /// SIGINT for a halt or power-off (pid_namespaces(7)).
     pub fn of(ended: Ended, is_boot: bool, out_of_memory: bool) -> Self {
         match ended {
             Ended::Killed(libc::SIGHUP) if is_boot => Self::Reboot,
@@ -32,7 +32,7 @@ impl Exit {
         }
     }
 
-    /// The exit status of a run: the payload's own, 128 and the signal's number where it was killed.
+    /// Returns the exit status of a run: the payload's own, or 128 plus the number of the signal that killed it.
     pub fn exit_status(self) -> u8 {
         match self {
             Self::PowerOff | Self::Reboot => 0,
@@ -43,7 +43,7 @@ impl Exit {
         }
     }
 
-    /// Why a machine failed, for people; nothing where it did not.
+    /// Returns the message of a failure. `None` if the machine did not fail.
     pub fn failure(self) -> Option<String> {
         match self {
             Self::PowerOff | Self::Reboot | Self::Exited(0) => None,
@@ -54,7 +54,7 @@ impl Exit {
                 Some(format!("PID 1 was killed by signal {signal} ({name})"))
             }
             Self::Rebooting => Some("it rebooted 20 times within a minute of running time".into()),
-            Self::OutOfMemory => Some("the kernel killed PID 1 for want of memory".into()),
+            Self::OutOfMemory => Some("PID 1 was killed by the out-of-memory killer".into()),
         }
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reboot_and_power_off_are_told_apart() {
+    fn reboot_and_power_off_differ() {
         assert_eq!(Exit::of(Ended::Killed(libc::SIGHUP), true, false), Exit::Reboot);
         assert_eq!(Exit::of(Ended::Killed(libc::SIGINT), true, true), Exit::PowerOff);
         assert_eq!(Exit::of(Ended::Killed(libc::SIGINT), false, false).exit_status(), 130);

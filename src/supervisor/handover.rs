@@ -1,5 +1,5 @@
-//! What goes from one act to the next across an exec: descriptors by number and a small record,
-//! written into a memfd. The process and its child stay the same.
+//! The handover from one act to the next across an exec: the descriptors of a running machine by number and its state
+//! as JSON, written to a memfd. The process and its child stay the same.
 
 use super::network::dhcp::Solicited;
 use crate::error::{Context, Error, Result};
@@ -9,131 +9,181 @@ use crate::network::dhcp::Lease;
 use crate::plan::Recognition;
 use crate::state::record::Record;
 use crate::sys::descriptor;
-use rustix::fd::{AsFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
-/// The variable that names the memfd's descriptor to the next act.
+/// The variable with the number of the memfd, for the next act.
 pub const VARIABLE: &str = "CORACLE_HANDOVER";
 
-/// What the event loop needs to know of a machine, in plain values.
+/// The state of a machine that the event loop needs, in plain values.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SupervisorState {
     /// The state record.
     pub record: Record,
-    /// The root directory all our places lie below.
+    /// The root directory of all paths of Coracle.
     pub paths_root: PathBuf,
-    /// The arguments that started the machine, to start it again on a reboot.
+    /// The arguments of the launch, for a reboot.
     pub arguments: Vec<std::ffi::OsString>,
-    /// The signal that asks for an orderly stop, where it is not the init's own.
+    /// The signal that requests an orderly stop. `None` for the init's own way.
     pub stop_signal: Option<i32>,
-    /// How long an orderly stop may take, milliseconds; none means without bound.
+    /// The limit of an orderly stop, milliseconds. `None` if there is no limit.
     pub stop_timeout: Option<u64>,
-    /// How long the guest may take until it is up, milliseconds.
-    #[serde(default = "forever")]
+    /// The limit of the guest's start, milliseconds.
+    #[serde(default = "no_limit")]
     pub start_timeout: u64,
-    /// Whether we are started only when the guest says so.
+    /// Whether the unit counts as started only after the guest's `READY=1`.
     pub waits_for_ready: bool,
-    /// How its init is recognised, where the definition does not tell its kind.
+    /// How to recognise the init. `None` if the definition names its kind.
     #[serde(default)]
     pub recognition: Option<Recognition>,
-    /// Whether a whole system runs, as opposed to one command.
+    /// Whether a whole system runs, not a single command.
     pub is_boot: bool,
-    /// Where the console goes.
+    /// The destination of the console.
     pub console: Console,
-    /// The machine's id, for registering again.
+    /// The machine id, for another registration.
     pub machine_id: [u8; 16],
-    /// The id of this boot of the guest, 32 hex digits, as its journal has it.
+    /// The id of this boot of the guest, 32 hex digits, as in its journal.
     pub boot_id: String,
-    /// Whether machined is to know the machine.
+    /// Whether to register the machine with machined.
     pub register: bool,
-    /// How often the kernel had killed for want of memory before the start.
+    /// The number of out-of-memory kills in the cgroup before the start.
     pub out_of_memory_kills: u64,
-    /// What the guest is told that asks for its address, where we are the ones to tell it.
+    /// The answers to the guest's DHCP and router requests. `None` if the supervisor does not answer them.
     pub lease: Option<Lease>,
-    /// What it has asked for by now.
+    /// The guest's requests so far.
     pub solicited: Solicited,
-    /// Whether this is a boot after a reboot from inside.
+    /// The number of reboots since the first launch.
     pub boots: u32,
-    /// How long the boots before lasted that rebooted soon, milliseconds.
+    /// The running times of the boots before that rebooted soon, milliseconds.
     #[serde(default)]
-    pub lived: Vec<u64>,
+    pub uptimes: Vec<u64>,
 }
 
 impl SupervisorState {
-    /// Whether the supervisor is the process of a unit `coracle@.service`.
+    /// Returns whether the supervisor is the process of a unit `coracle@.service`.
     pub fn is_launched(&self) -> bool {
         self.arguments.first().is_some_and(|verb| verb == "launch")
     }
 }
 
-/// What a machine has whose launch knew no such limit.
-fn forever() -> u64 {
+/// The start timeout of a machine launched without one.
+fn no_limit() -> u64 {
     u64::MAX
 }
 
-/// Descriptors the event loop holds.
-#[derive(Debug)]
-pub struct Descriptors {
-    /// PID 1's pidfd.
-    pub leader: OwnedFd,
-    /// Our end of the console.
-    pub console: Option<OwnedFd>,
-    /// The pipe that stands for the kernel's log inside, held open for its readers.
-    pub kernel_log: Option<OwnedFd>,
-    /// Where the guest notifies us.
-    pub notify: Option<OwnedFd>,
-    /// Where its programs log, where it has no journal.
-    pub log: Option<OwnedFd>,
-    /// Where it asks for its address.
-    pub dhcp: Option<OwnedFd>,
-    /// Where the machine is asked how it is; who comes meanwhile waits in line.
-    pub control: Option<OwnedFd>,
-    /// The machine's network namespace, which outlives a reboot.
-    pub network: Option<OwnedFd>,
-    /// The last 64 KiB of the console.
-    pub ring: OwnedFd,
-    /// Locks held for as long as the machine exists.
-    pub locks: Vec<OwnedFd>,
+/// The names of the descriptors of a running machine. A new descriptor is one line here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FdName {
+    /// The pidfd of PID 1.
+    Leader,
+    /// The supervisor's end of the console.
+    Console,
+    /// The pipe that stands for the kernel's log in the machine, held open for its readers.
+    KernelLog,
+    /// The socket of the guest's notifications.
+    Notify,
+    /// The socket behind the guest's `/dev/log`.
+    Log,
+    /// The packet socket for DHCP and router requests.
+    Dhcp,
+    /// The listening control socket. Clients wait in its queue between the acts.
+    Control,
+    /// The network namespace, which outlives a reboot.
+    Network,
+    /// The last 64 KiB of the console, a memfd.
+    Ring,
+    /// A lock that is held while the machine exists. There are several, the lock of the name first.
+    Lock,
 }
 
-/// A machine that runs: everything the event loop starts from.
+impl FdName {
+    /// Whether the descriptor outlives a reboot of the guest.
+    fn outlives_reboot(self) -> bool {
+        matches!(self, Self::Control | Self::Network | Self::Ring | Self::Lock)
+    }
+}
+
+/// The descriptors of a running machine, by name.
+#[derive(Debug, Default)]
+pub struct Fds(Vec<(FdName, OwnedFd)>);
+
+impl Fds {
+    /// Adds a descriptor, if there is one.
+    pub fn insert(&mut self, name: FdName, fd: impl Into<Option<OwnedFd>>) {
+        self.0.extend(fd.into().map(|fd| (name, fd)));
+    }
+
+    /// Borrows the pidfd of PID 1.
+    ///
+    /// # Errors
+    /// A missing descriptor.
+    pub fn leader(&self) -> Result<BorrowedFd<'_>> {
+        self.get(FdName::Leader).map(AsFd::as_fd).ok_or_else(|| missing(FdName::Leader))
+    }
+
+    /// Returns the first descriptor of a name.
+    pub fn get(&self, name: FdName) -> Option<&OwnedFd> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, fd)| fd)
+    }
+
+    /// Removes and returns the first descriptor of a name.
+    pub fn take(&mut self, name: FdName) -> Option<OwnedFd> {
+        let at = self.0.iter().position(|(known, _)| *known == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// Removes and returns the first descriptor of a name.
+    ///
+    /// # Errors
+    /// A missing descriptor.
+    pub fn require(&mut self, name: FdName) -> Result<OwnedFd> {
+        self.take(name).ok_or_else(|| missing(name))
+    }
+
+    /// Removes and returns all locks, the lock of the name first.
+    pub fn take_locks(&mut self) -> Vec<OwnedFd> {
+        std::iter::from_fn(|| self.take(FdName::Lock)).collect()
+    }
+
+    /// Keeps the descriptors open across an exec and returns their numbers.
+    fn keep(&self) -> Result<Vec<(FdName, RawFd)>> {
+        let keep = |(name, fd): &(FdName, OwnedFd)| Ok((*name, descriptor::keep(fd.as_fd())?));
+        self.0.iter().map(keep).collect::<std::io::Result<_>>().context(|| "cannot hand over a descriptor")
+    }
+
+    /// Takes descriptors over by their numbers, close-on-exec again.
+    fn adopt(numbers: Vec<(FdName, RawFd)>) -> Result<Self> {
+        let adopt = |(name, number)| Ok((name, descriptor::adopt(number)?));
+        numbers.into_iter().map(adopt).collect::<Result<_>>().map(Self)
+    }
+}
+
+fn missing(name: FdName) -> Error {
+    Error::new(format!("the descriptor '{name:?}' was not handed over"))
+}
+
+/// A running machine: everything the event loop starts with.
 #[derive(Debug)]
 pub struct Running {
     /// Plain values.
     pub state: SupervisorState,
     /// Descriptors.
-    pub descriptors: Descriptors,
+    pub fds: Fds,
 }
 
-/// The numbers of [`Descriptors`], as they cross the exec.
-#[derive(Debug, Serialize, Deserialize)]
-struct Numbers {
-    leader: RawFd,
-    console: Option<RawFd>,
-    #[serde(default)]
-    kernel_log: Option<RawFd>,
-    notify: Option<RawFd>,
-    log: Option<RawFd>,
-    dhcp: Option<RawFd>,
-    control: Option<RawFd>,
-    network: Option<RawFd>,
-    ring: RawFd,
-    locks: Vec<RawFd>,
-}
-
+/// The content of the memfd.
 #[derive(Debug, Serialize, Deserialize)]
 struct HandoverMessage {
     state: SupervisorState,
-    numbers: Numbers,
+    fds: Vec<(FdName, RawFd)>,
 }
 
 impl Running {
-    /// Executes ourselves again with other arguments, handing everything over. Returns only when
-    /// that failed.
+    /// Executes this program again with other arguments and hands everything over. Returns only after an error.
     pub fn execute(&self, arguments: &[std::ffi::OsString]) -> Error {
         match self.message() {
             Ok(message) => {
@@ -150,39 +200,24 @@ impl Running {
     }
 
     fn message(&self) -> Result<OwnedFd> {
-        let keep = |fd: &OwnedFd| descriptor::keep(fd.as_fd()).context(|| "cannot hand a descriptor over");
-        let optional = |fd: &Option<OwnedFd>| fd.as_ref().map(keep).transpose();
-        let held = &self.descriptors;
-        let numbers = Numbers {
-            leader: keep(&held.leader)?,
-            console: optional(&held.console)?,
-            kernel_log: optional(&held.kernel_log)?,
-            notify: optional(&held.notify)?,
-            log: optional(&held.log)?,
-            dhcp: optional(&held.dhcp)?,
-            control: optional(&held.control)?,
-            network: optional(&held.network)?,
-            ring: keep(&held.ring)?,
-            locks: held.locks.iter().map(keep).collect::<Result<_>>()?,
-        };
-        let message = HandoverMessage { state: self.state.clone(), numbers };
+        let message = HandoverMessage { state: self.state.clone(), fds: self.fds.keep()? };
         let bytes = serde_json::to_vec(&message).map_err(|error| Error::new(error.to_string()))?;
-        // Without MFD_CLOEXEC: it is read by the program we execute.
+        // Without MFD_CLOEXEC: the next act reads it.
         let memfd = rustix::fs::memfd_create("coracle-handover", MemfdFlags::empty())
-            .context(|| "cannot make the handover")?;
+            .context(|| "cannot create the handover")?;
         let mut file = std::fs::File::from(memfd);
         file.write_all(&bytes).and_then(|()| file.rewind()).context(|| "cannot write the handover")?;
         Ok(file.into())
     }
 }
 
-/// Takes over what the act before handed to us; nothing where there was none.
+/// Receives the handover of the act before. `None` if there is none.
 ///
 /// # Errors
-/// A handover that cannot be read, or names descriptors that are not there.
+/// An unreadable or invalid handover, or a descriptor that is not open.
 pub fn receive() -> Result<Option<Running>> {
     let Some(number) = std::env::var_os(VARIABLE) else { return Ok(None) };
-    // The kernel named us after the file we were executed by, '/proc/self/exe'.
+    // The kernel names a process after the executed file, here '/proc/self/exe'.
     if let Err(error) = rustix::thread::set_name(c"coracle") {
         log::debug!("cannot name the process: {error}, ignoring");
     }
@@ -191,48 +226,62 @@ pub fn receive() -> Result<Option<Running>> {
     std::fs::File::from(descriptor::adopt(number)?)
         .read_to_end(&mut bytes)
         .context(|| "cannot read the handover")?;
-    let message: HandoverMessage =
-        serde_json::from_slice(&bytes).map_err(|error| Error::new(format!("strange handover: {error}")))?;
-    let optional = |number: Option<RawFd>| number.map(descriptor::adopt).transpose();
-    let numbers = message.numbers;
-    Ok(Some(Running {
-        state: message.state,
-        descriptors: Descriptors {
-            leader: descriptor::adopt(numbers.leader)?,
-            console: optional(numbers.console)?,
-            kernel_log: optional(numbers.kernel_log)?,
-            notify: optional(numbers.notify)?,
-            log: optional(numbers.log)?,
-            dhcp: optional(numbers.dhcp)?,
-            control: optional(numbers.control)?,
-            network: optional(numbers.network)?,
-            ring: descriptor::adopt(numbers.ring)?,
-            locks: numbers.locks.into_iter().map(descriptor::adopt).collect::<Result<_>>()?,
-        },
-    }))
+    let message: HandoverMessage = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::new(format!("invalid handover data: {error}")))?;
+    Ok(Some(Running { state: message.state, fds: Fds::adopt(message.fds)? }))
 }
 
-/// What a reboot keeps of the machine before it.
+/// The state and descriptors carried from a machine to its next boot.
 #[derive(Debug)]
 pub struct Carried {
-    /// The record, with names, addresses and places.
+    /// The state before the reboot: names, addresses and paths.
     pub state: SupervisorState,
-    /// The network namespace the guest's end of the link is in.
-    pub network: Option<OwnedFd>,
-    /// Where the machine is asked how it is.
-    pub control: Option<OwnedFd>,
-    /// The console's last 64 KiB.
-    pub ring: OwnedFd,
-    /// Locks.
-    pub locks: Vec<OwnedFd>,
+    /// The descriptors that outlive a reboot.
+    pub fds: Fds,
 }
 
 impl From<Running> for Carried {
-    fn from(running: Running) -> Self {
-        let Descriptors { control, network, ring, locks, .. } = running.descriptors;
-        Self { state: running.state, network, control, ring, locks }
+    fn from(mut running: Running) -> Self {
+        running.fds.0.retain(|(name, _)| name.outlives_reboot());
+        Self { state: running.state, fds: running.fds }
     }
 }
 
-/// Names and addresses of the link, where the machine has one.
+/// Names and addresses of the link. `None` if the machine has no link.
 pub type Link = Option<LinkPlan>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fd() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn descriptors_are_found_by_name_and_locks_keep_their_order() {
+        use rustix::fd::AsRawFd;
+        let mut fds = Fds::default();
+        let (first, second) = (fd(), fd());
+        let numbers = [first.as_raw_fd(), second.as_raw_fd()];
+        fds.insert(FdName::Lock, first);
+        fds.insert(FdName::Leader, fd());
+        fds.insert(FdName::Lock, second);
+        fds.insert(FdName::Console, None);
+        assert!(fds.get(FdName::Leader).is_some() && fds.get(FdName::Console).is_none());
+        assert!(fds.require(FdName::Leader).is_ok() && fds.require(FdName::Leader).is_err());
+        let locks: Vec<RawFd> = fds.take_locks().iter().map(AsRawFd::as_raw_fd).collect();
+        assert_eq!(locks, numbers);
+    }
+
+    #[test]
+    fn names_and_numbers_cross_the_exec() {
+        let mut fds = Fds::default();
+        fds.insert(FdName::Ring, fd());
+        let text = serde_json::to_string(&fds.keep().unwrap()).unwrap();
+        let numbers: Vec<(FdName, RawFd)> = serde_json::from_str(&text).unwrap();
+        // The number is owned once: by the table that adopts it.
+        std::mem::forget(fds);
+        assert!(Fds::adopt(numbers).unwrap().get(FdName::Ring).is_some());
+    }
+}

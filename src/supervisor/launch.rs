@@ -6,7 +6,7 @@ mod descriptors;
 mod network;
 mod record;
 
-use super::handover::{Carried, Descriptors, Link, Running, SupervisorState};
+use super::handover::{Carried, FdName, Fds, Link, Running, SupervisorState};
 use super::network::{dhcp, firewall};
 use super::{cleanup, current_step, idmap, registration, reserve};
 use crate::channel::ParentEnd;
@@ -172,7 +172,7 @@ impl<'a> Launch<'a> {
         if let Some(kept) = &mut self.ask.kept {
             // A reboot: everything is ours still.
             self.reserved = true;
-            self.locks.append(&mut kept.locks);
+            self.locks.append(&mut kept.fds.take_locks());
             self.name_hosts()?;
             return self.record.write(paths);
         }
@@ -274,10 +274,26 @@ impl<'a> Launch<'a> {
         self.record.phase = if says_so { Phase::Booting } else { Phase::Running };
         self.record.write(self.ask.paths)?;
         let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
-        let (boots, lived, ring, control) = match self.ask.kept.take() {
-            Some(kept) => (kept.state.boots + 1, kept.state.lived, kept.ring, kept.control),
-            None => (0, Vec::new(), ring()?, None),
+        let mut fds = Fds::default();
+        let (boots, uptimes) = match self.ask.kept.take() {
+            Some(mut kept) => {
+                fds.insert(FdName::Ring, kept.fds.take(FdName::Ring));
+                fds.insert(FdName::Control, kept.fds.take(FdName::Control));
+                (kept.state.boots + 1, kept.state.uptimes)
+            }
+            None => {
+                fds.insert(FdName::Ring, ring()?);
+                (0, Vec::new())
+            }
         };
+        fds.insert(FdName::Leader, leader.pidfd);
+        fds.insert(FdName::Console, self.console);
+        fds.insert(FdName::KernelLog, self.kernel_log);
+        fds.insert(FdName::Notify, self.notify);
+        fds.insert(FdName::Log, self.log);
+        fds.insert(FdName::Dhcp, self.dhcp);
+        fds.insert(FdName::Network, self.network);
+        self.locks.into_iter().for_each(|lock| fds.insert(FdName::Lock, lock));
         let machine = self.ask.machine;
         let payload = self.ask.cgroup.as_ref().map(Cgroup::payload);
         Ok(Running {
@@ -298,21 +314,10 @@ impl<'a> Launch<'a> {
                 lease: self.ask.lease,
                 solicited: dhcp::Solicited::Nothing,
                 boots,
-                lived,
+                uptimes,
                 record: self.record,
             },
-            descriptors: Descriptors {
-                leader: leader.pidfd,
-                console: self.console,
-                kernel_log: self.kernel_log,
-                notify: self.notify,
-                log: self.log,
-                dhcp: self.dhcp,
-                control,
-                network: self.network,
-                ring,
-                locks: self.locks,
-            },
+            fds,
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The second act: one event loop that idles for as long as the machine runs. It keeps no bus
-//! connection and no thread, and wakes up for nothing but events.
+//! The second act: one event loop that idles while the machine runs. It keeps no bus connection and no thread, and
+//! wakes up for events only.
 
 mod answers;
 mod boot;
@@ -17,7 +17,7 @@ use super::guest::console::{Console, GuestIdentity, Hotkey, Typed};
 use super::guest::inbox::Inbox;
 use super::guest::notify_in::{self, Notification};
 use super::guest::syslog::Syslog;
-use super::handover::{Descriptors, Running, SupervisorState};
+use super::handover::{FdName, Fds, Running, SupervisorState};
 use super::network::dhcp::DhcpServer;
 use super::network::firewall::watch::FirewallWatch;
 use super::notify_out::ServiceManager;
@@ -38,20 +38,20 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use sd_notify::NotifyState;
 use std::time::Duration;
 
-/// How the loop ended.
+/// The result of the loop.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The machine is gone; the exit status of the run.
+    /// The machine ended, with this exit status of the run.
     Ended(u8),
-    /// The guest asked for a reboot: what it is booted again with.
+    /// The guest requested a reboot. Contains everything for the next boot.
     Reboot(Box<Running>),
-    /// machined has lost the machine: it is to be told again.
+    /// machined does not know the machine any more: it has to be registered again.
     Register(Box<Running>),
-    /// What was asked of it took memory that an idle machine shall not hold.
+    /// The loop has allocated memory that an idle supervisor must not keep: it has to be executed again.
     Reexec(Box<Running>),
 }
 
-/// What an event is about.
+/// The source of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EventSource {
     Leader,
@@ -62,7 +62,7 @@ enum EventSource {
     Machined,
     Control,
     Log,
-    Link,
+    Dhcp,
     Firewall,
 }
 
@@ -76,7 +76,7 @@ impl EventSource {
         Self::Machined,
         Self::Control,
         Self::Log,
-        Self::Link,
+        Self::Dhcp,
         Self::Firewall,
     ];
 }
@@ -84,15 +84,13 @@ impl EventSource {
 /// The state of the loop.
 struct Loop {
     state: SupervisorState,
+    /// The descriptors that the loop only keeps for the next act.
+    fds: Fds,
     leader: OwnedFd,
     notify: Option<Inbox>,
     log: Option<Syslog>,
     dhcp: Option<DhcpServer>,
     firewall_watch: Option<FirewallWatch>,
-    network: Option<OwnedFd>,
-    kernel_log: Option<OwnedFd>,
-    ring: OwnedFd,
-    locks: Vec<OwnedFd>,
     console: Console,
     control: ControlSocket,
     signals: SignalFd,
@@ -103,13 +101,13 @@ struct Loop {
     freezing: Option<Freezing>,
     boot: Boot,
     init: InitWatch,
-    /// When a guest is booted again that has just rebooted.
+    /// The time of the next boot, during the pause after a reboot.
     reboot_at: Option<std::time::Instant>,
-    /// Whether it was asked to stop meanwhile.
+    /// Whether a stop was requested during that pause.
     is_cancelled: bool,
     service_manager: ServiceManager,
     ready: bool,
-    /// Whether something heavy was done.
+    /// Whether the loop has allocated memory that it must not keep.
     needs_reexec: bool,
     status: String,
 }
@@ -117,21 +115,21 @@ struct Loop {
 /// Runs until the machine ends or reboots.
 ///
 /// # Errors
-/// Where the kernel refuses what the loop stands on.
+/// Any error of the system calls that the loop depends on.
 pub fn supervise(running: Running) -> Result<Outcome> {
     super::drop_privileges::apply(&running.state.record);
     let mut watch = Loop::new(running)?;
     watch.begin();
     process::trim_memory();
-    let ended = loop {
-        if let Some(outcome) = watch.turn()? {
-            break outcome;
+    let exit = loop {
+        if let Some(exit) = watch.turn()? {
+            break exit;
         }
     };
-    watch.end(ended)
+    watch.end(exit)
 }
 
-/// Why the loop was left.
+/// The reason to leave the loop.
 enum LoopExit {
     Ended(Exit),
     Unregistered,
@@ -145,38 +143,36 @@ fn new_epoll() -> Result<Epoll> {
 
 impl Loop {
     fn new(running: Running) -> Result<Self> {
-        let Running { state, descriptors } = running;
-        let Descriptors { leader, console, kernel_log, notify, log, dhcp, control, network, ring, locks } =
-            descriptors;
+        let Running { state, mut fds } = running;
         let signals = signals::take()?;
         let epoll = new_epoll()?;
+        let ring =
+            fds.get(FdName::Ring).ok_or_else(|| Error::new("the console's memory was not handed over"))?;
         let memory =
-            rustix::io::fcntl_dupfd_cloexec(&ring, 3).context(|| "cannot keep the memory of the console")?;
+            rustix::io::fcntl_dupfd_cloexec(ring, 3).context(|| "cannot keep the memory of the console")?;
         let guest = GuestIdentity {
             name: &state.record.name,
             leader: state.record.leader.unwrap_or_default(),
             boot_id: &state.boot_id,
         };
-        let log = log.map(|socket| Syslog::new(socket, &guest));
-        let answering = dhcp.zip(state.lease.clone());
-        let dhcp = answering.map(|(socket, lease)| DhcpServer::new(lease, socket, state.solicited));
-        let console = Console::new(console, memory, state.console, &guest);
+        let log = fds.take(FdName::Log).map(|socket| Syslog::new(socket, &guest));
+        let dhcp = fds.take(FdName::Dhcp).zip(state.lease.clone());
+        let dhcp = dhcp.map(|(socket, lease)| DhcpServer::new(lease, socket, state.solicited));
+        let console = Console::new(fds.take(FdName::Console), memory, state.console, &guest);
+        let control = fds.take(FdName::Control);
         let control = control.map_or_else(|| listen(&state), ControlSocket::from_listener);
         let machined = state.register.then(|| Watch::new(&state.record.name)).flatten();
         let firewall_watch = FirewallWatch::watch(&state.record);
         let boot = Boot::new(state.record.started, Duration::from_millis(state.start_timeout));
         let watch = Self {
+            leader: fds.require(FdName::Leader)?,
+            notify: fds.take(FdName::Notify).map(Inbox::new),
+            fds,
             ready: state.record.phase == Phase::Running,
             init: InitWatch::new(&state),
             state,
-            leader,
-            notify: notify.map(Inbox::new),
             log,
             dhcp,
-            network,
-            kernel_log,
-            ring,
-            locks,
             console,
             control,
             signals,
@@ -208,7 +204,7 @@ impl Loop {
             (EventSource::Machined, self.machined.as_ref().map(AsFd::as_fd)),
             (EventSource::Control, self.control.listener()),
             (EventSource::Log, self.log.as_ref().map(Syslog::as_fd)),
-            (EventSource::Link, self.dhcp.as_ref().map(DhcpServer::as_fd)),
+            (EventSource::Dhcp, self.dhcp.as_ref().map(DhcpServer::as_fd)),
             (EventSource::Firewall, self.firewall_watch.as_ref().map(FirewallWatch::as_fd)),
         ];
         for (source, fd) in sources {
@@ -223,7 +219,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Tells the service service_manager where we are.
+    /// Notifies the service manager of the state at the start of the loop.
     fn begin(&mut self) {
         let leader = self.state.record.leader.unwrap_or_default();
         if self.ready || !self.state.waits_for_ready {
@@ -276,7 +272,7 @@ impl Loop {
                 Some(EventSource::Console) => self.console_output(),
                 Some(EventSource::Input) => self.console_input(),
                 Some(EventSource::Log) => self.log.iter_mut().for_each(Syslog::read),
-                Some(EventSource::Link) => self.dhcp.iter_mut().for_each(DhcpServer::read),
+                Some(EventSource::Dhcp) => self.dhcp.iter_mut().for_each(DhcpServer::read),
                 Some(EventSource::Firewall) => self.firewall_watch.iter_mut().for_each(FirewallWatch::read),
                 Some(EventSource::Machined) if ended.is_none() && self.lost_by_machined() => {
                     ended = Some(LoopExit::Unregistered);
@@ -289,7 +285,7 @@ impl Loop {
         }
         self.dhcp.iter_mut().for_each(DhcpServer::advertise);
         let paths = self.paths();
-        self.firewall_watch.iter_mut().for_each(|rules| rules.look(&paths, &self.state.record));
+        self.firewall_watch.iter_mut().for_each(|watch| watch.look(&paths, &self.state.record));
         self.answer_freezing();
         self.end_late_start();
         self.recognise();
@@ -297,11 +293,11 @@ impl Loop {
             let record = &self.state.record;
             stop.escalate(self.leader.as_fd(), Target::of(record), record.cgroup.as_deref());
         }
-        // Nobody is cut off: the last who asked has gone.
-        let rests =
+        // Only without clients: an exec closes their connections.
+        let reexecs =
             self.needs_reexec && self.reboot_at.is_none() && self.control.is_idle() && self.stop.is_none();
         let ended = ended.or_else(|| self.paused_reboot());
-        Ok(ended.or_else(|| rests.then_some(LoopExit::NeedsReexec)))
+        Ok(ended.or_else(|| reexecs.then_some(LoopExit::NeedsReexec)))
     }
 
     fn reap(&mut self) -> Result<Exit> {
@@ -316,7 +312,7 @@ impl Loop {
             match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or(0)) {
                 Ok(Signal::SIGTERM) if registration::is_from_machined(info.ssi_pid, self.leader.as_fd()) => {}
                 Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) => self.request_stop(),
-                // systemd stops the scope we are in (`systemd1::STOP_SIGNAL`).
+                // systemd stops the supervisor's scope (`systemd1::STOP_SIGNAL`).
                 Ok(Signal::SIGURG) => self.request_stop(),
                 Ok(Signal::SIGUSR1) => self.request_reboot(),
                 Ok(Signal::SIGWINCH) => self.console.resize(),
@@ -325,7 +321,7 @@ impl Loop {
         }
     }
 
-    /// Asks the guest to stop in order; asked again, kills it.
+    /// Requests an orderly stop of the guest. A second request kills it.
     fn request_stop(&mut self) {
         if self.reboot_at.is_some() {
             self.is_cancelled = true;
@@ -351,7 +347,7 @@ impl Loop {
         self.enter(Phase::Stopping);
     }
 
-    /// A guest that stands still could not be asked anything.
+    /// Thaws a frozen guest: it could not handle a request.
     fn thaw(&self) {
         let payload = self.state.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
         if let Some(payload) = payload.filter(|payload| cgroup::is_frozen(payload)) {
@@ -369,8 +365,8 @@ impl Loop {
 
     fn notified(&mut self) {
         let Some(inbox) = &mut self.notify else { return };
-        for word in notify_in::receive(inbox, self.state.record.leader.unwrap_or_default()) {
-            match word {
+        for notification in notify_in::receive(inbox, self.state.record.leader.unwrap_or_default()) {
+            match notification {
                 Notification::Ready => {
                     self.recognise_ready();
                     self.became_ready();
@@ -421,17 +417,17 @@ impl Loop {
         }
     }
 
-    /// Whether machined came back without knowing the machine.
+    /// Returns whether machined was started again without knowledge of the machine.
     fn lost_by_machined(&mut self) -> bool {
         let lost = self.machined.as_ref().is_some_and(|machined| machined.lost(&self.state.record.name));
         lost && self.stop.is_none() && self.reboot_at.is_none()
     }
 }
 
-/// Listens at the machine's control socket. A machine can do without one.
+/// Listens at the machine's control socket. A failure is not fatal.
 fn listen(state: &SupervisorState) -> ControlSocket {
-    let place = Paths::below(&state.paths_root).control(&state.record.name);
-    ControlSocket::listen(&place).unwrap_or_else(|error| {
+    let path = Paths::below(&state.paths_root).control(&state.record.name);
+    ControlSocket::listen(&path).unwrap_or_else(|error| {
         log::warn!("{error}, ignoring");
         ControlSocket::default()
     })

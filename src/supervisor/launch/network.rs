@@ -3,6 +3,7 @@
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
 use crate::network::{networkd, resolved, veth, zone};
+use crate::supervisor::handover::FdName;
 use crate::supervisor::network::hosts_file::{self, Change};
 use crate::supervisor::network::{dhcp, firewall, interfaces};
 use crate::supervisor::{cleanup, runtime};
@@ -39,7 +40,7 @@ impl Launch<'_> {
 
     pub(super) fn link(&mut self) -> Result<()> {
         let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
-        let old = self.ask.kept.as_ref().and_then(|kept| kept.network.as_ref());
+        let old = self.ask.kept.as_ref().and_then(|kept| kept.fds.get(FdName::Network));
         if let Some(before) = self.ask.kept.as_ref().map(|kept| &kept.state.record)
             && before.zone != plan.zone
         {

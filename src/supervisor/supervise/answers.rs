@@ -1,18 +1,23 @@
-//! What the loop does on a call at its control socket, and for viewers of the console.
+//! The loop's replies to calls at the control socket, and its part for viewers of the console.
 
 use super::Loop;
 use crate::host::cgroup;
+use crate::protocol::{Call, CallError, NetworkUpdate, Reply, Status, WindowSize};
 use crate::state::record::Phase;
-use crate::supervisor::control_socket::{Call, ClientEvent, FIRST_CLIENT, NetworkUpdate, WindowSize};
+use crate::supervisor::control_socket::{ClientEvent, FIRST_CLIENT};
 use crate::supervisor::network::firewall;
 use crate::sys::{process, terminal};
-use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How often the loop looks whether processes have stopped. It never waits for them: the guest decides how long that
-/// takes.
+/// The interval between two looks at a pending freeze. The loop never waits for it: the guest decides how long it takes.
 pub(super) const FREEZING_PAUSE: Duration = Duration::from_millis(10);
+
+type Result<T> = std::result::Result<T, CallError>;
+
+fn failed(error: impl std::fmt::Display) -> CallError {
+    CallError::Failed(error.to_string())
+}
 
 /// A pending freeze or thaw.
 #[derive(Debug, Clone, Copy)]
@@ -23,18 +28,18 @@ pub(super) struct Freezing {
 }
 
 impl Loop {
-    /// An event of the client with this number.
+    /// Handles an event of the client with this number.
     pub(super) fn client(&mut self, number: u64) {
         let Ok(slot) = usize::try_from(number.saturating_sub(FIRST_CLIENT)) else { return };
         match self.control.receive(slot) {
             ClientEvent::Nothing => {}
             ClientEvent::Typed(bytes) => self.console.type_in(&bytes),
-            ClientEvent::Call(Call::Attach(window)) => self.attach(slot, window),
-            ClientEvent::Call(Call::Pause) => self.freeze(slot, true),
-            ClientEvent::Call(Call::Resume) => self.freeze(slot, false),
+            ClientEvent::Call(Call::Attach(size)) => self.attach(slot, size),
+            ClientEvent::Call(Call::Pause {}) => self.freeze(slot, true),
+            ClientEvent::Call(Call::Resume {}) => self.freeze(slot, false),
             ClientEvent::Call(call) => {
-                let outcome = self.answer(call);
-                self.control.answer(slot, outcome);
+                let reply = self.execute(call);
+                self.control.reply(slot, reply);
             }
         }
         if self.control.is_idle() {
@@ -42,68 +47,66 @@ impl Loop {
         }
     }
 
-    /// A new viewer of the console.
-    fn attach(&mut self, slot: usize, window: WindowSize) {
+    /// Adds a viewer of the console.
+    fn attach(&mut self, slot: usize, size: WindowSize) {
         if self.console.master().is_none() {
-            let why = "the machine has no console: its command has the streams it was started with";
-            self.control.answer(slot, Err(why.into()));
+            let text = "the machine has no console: its command uses the streams of its caller";
+            self.control.reply(slot, Err(failed(text)));
             return;
         }
-        self.resize(window);
-        // What a viewer is sent waits in memory, and not all of that can be given back.
+        self.resize(size);
+        // Output for viewers waits in memory, and the allocator does not return all of that.
         self.needs_reexec = true;
         let kept = self.console.kept();
         self.control.begin_viewing(slot, &kept);
     }
 
-    fn answer(&mut self, call: Call) -> std::result::Result<Value, String> {
+    fn execute(&mut self, call: Call) -> Result<Reply> {
         match call {
-            Call::Reboot => {
+            Call::Reboot {} => {
                 self.thaw();
                 self.request_reboot();
             }
-            Call::PowerOff if self.stop.is_some() => {}
-            // As for a SIGTERM of machined's: in order, and at once where it is said again.
-            Call::PowerOff | Call::Terminate => self.request_stop(),
-            Call::Resize(window) => self.resize(window),
-            Call::Status => return Ok(self.status_reply()),
+            Call::PowerOff {} if self.stop.is_some() => {}
+            // The same as a SIGTERM of machined: an orderly stop first, a kill with the second call.
+            Call::PowerOff {} | Call::Terminate {} => self.request_stop(),
+            Call::Resize(size) => self.resize(size),
+            Call::Status {} => return Ok(Reply::Status(self.status_reply())),
             Call::UpdateNetwork(update) => self.update_network(update)?,
-            Call::Attach(_) | Call::Pause | Call::Resume => {}
+            Call::Attach(_) | Call::Pause {} | Call::Resume {} | Call::Unsupported {} | Call::Unknown => {}
         }
-        Ok(json!({}))
+        Ok(Reply::Done {})
     }
 
-    fn update_network(&mut self, update: NetworkUpdate) -> std::result::Result<(), String> {
+    fn update_network(&mut self, update: NetworkUpdate) -> Result<()> {
         let paths = self.paths();
         self.needs_reexec = true;
-        let changed = firewall::change(&paths, &mut self.state.record, update.ports, update.bounds);
-        changed.map_err(|error| error.to_string())
+        firewall::change(&paths, &mut self.state.record, update.ports, update.bounds).map_err(failed)
     }
 
-    fn payload(&self) -> std::result::Result<PathBuf, String> {
-        let cgroup = self.state.record.cgroup.as_ref().ok_or("the machine has no cgroup of its own")?;
-        Ok(cgroup.join("payload"))
+    fn payload(&self) -> Result<PathBuf> {
+        let cgroup = self.state.record.cgroup.as_ref();
+        Ok(cgroup.ok_or_else(|| failed("the machine has no cgroup of its own"))?.join("payload"))
     }
 
-    /// Begins to freeze or to thaw the guest. It is answered when that is done.
+    /// Begins to freeze or thaw the guest. The reply follows when that is done.
     fn freeze(&mut self, slot: usize, frozen: bool) {
         if let Some(before) = self.freezing.take() {
-            self.control.answer_waiting(before.slot, Err("asked for anew meanwhile".into()));
+            self.control.reply_to_waiting(before.slot, Err(failed("replaced by a later call")));
         }
-        let begun = self
-            .payload()
-            .and_then(|payload| cgroup::begin_freezing(&payload, frozen).map_err(|error| error.to_string()));
+        let begun =
+            self.payload().and_then(|payload| cgroup::begin_freezing(&payload, frozen).map_err(failed));
         match begun {
             Ok(()) => {
                 self.control.wait(slot);
                 self.freezing = Some(Freezing { slot, frozen, begun: Instant::now() });
                 self.answer_freezing();
             }
-            Err(why) => self.control.answer(slot, Err(why)),
+            Err(error) => self.control.reply(slot, Err(error)),
         }
     }
 
-    /// Answers the client that waits for the guest to stand still or to go on, if it does.
+    /// Replies to the client of a pending freeze or thaw, if that is done or took too long.
     pub(super) fn answer_freezing(&mut self) {
         let Some(Freezing { slot, frozen, begun }) = self.freezing else { return };
         let is_done = self.payload().is_ok_and(|payload| cgroup::is_frozen(&payload) == frozen);
@@ -111,25 +114,24 @@ impl Loop {
             return;
         }
         self.freezing = None;
-        let outcome = if is_done { Ok(json!({})) } else { Err(cgroup::not_frozen(frozen).to_string()) };
-        self.control.answer_waiting(slot, outcome);
+        let reply = if is_done { Ok(Reply::Done {}) } else { Err(failed(cgroup::not_frozen(frozen))) };
+        self.control.reply_to_waiting(slot, reply);
     }
 
-    fn status_reply(&self) -> Value {
-        let payload = self.state.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
-        let is_frozen = payload.is_some_and(|payload| cgroup::is_frozen(&payload));
+    fn status_reply(&self) -> Status {
+        let is_frozen = self.payload().is_ok_and(|payload| cgroup::is_frozen(&payload));
         let status = match self.state.record.phase {
             _ if is_frozen => "paused",
-            // The word that asks nobody to wait.
+            // Clients do not wait for a machine with this status.
             Phase::Booting | Phase::Starting => "booting",
             phase => phase.as_str(),
         };
-        json!({ "running": !is_frozen, "status": status })
+        Status { running: !is_frozen, status: status.to_owned() }
     }
 
-    fn resize(&self, window: WindowSize) {
-        if let Some(master) = self.console.master().filter(|_| window.rows > 0 && window.columns > 0) {
-            terminal::set_size(master, window.rows, window.columns);
+    fn resize(&self, size: WindowSize) {
+        if let Some(master) = self.console.master().filter(|_| size.rows > 0 && size.columns > 0) {
+            terminal::set_size(master, size.rows, size.columns);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The start of a guest: whether it makes progress, what it waits for, and when it has taken too long. Part of the loop.
+//! The start of a guest: its progress, the unit it waits for, and its timeout. Part of the loop.
 //!
-//! Progress is a text that was not seen before, digits left out: a job of systemd that stays the same prints its name and
-//! its time again and again. A guest can print something new for ever; the start timeout bounds that.
+//! Progress is a new text, without digits: systemd prints the name and the time of an unchanged job again and again. A
+//! guest can print new texts for ever; the start timeout bounds that.
 
 use super::Loop;
 use crate::state::record::Phase;
@@ -11,12 +11,12 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How many texts are remembered.
+/// The number of remembered texts.
 const REMEMBERED: usize = 64;
-/// The longest line looked at, bytes.
+/// The compared part of a line, bytes.
 const LINE: usize = 512;
 
-/// The start of a guest that is not up.
+/// The pending start of a guest.
 #[derive(Debug, Default)]
 pub(super) struct Boot {
     deadline: Option<Instant>,
@@ -26,19 +26,19 @@ pub(super) struct Boot {
 }
 
 impl Boot {
-    /// A start that began at `started`, microseconds since the epoch, and may take `limit`.
+    /// Creates the state of a start that began at `started`, microseconds since the epoch, with a timeout.
     pub(super) fn new(started: u64, limit: Duration) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let elapsed = now.saturating_sub(Duration::from_micros(started));
         Self { deadline: Instant::now().checked_add(limit.saturating_sub(elapsed)), ..Self::default() }
     }
 
-    /// The remaining time. `None` if there is no limit.
+    /// Returns the remaining time. `None` if there is no limit.
     pub(super) fn time_left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Takes output of the console; true if a line of it is new.
+    /// Adds output of the console. Returns whether a line of it is new.
     pub(super) fn is_new_output(&mut self, bytes: &[u8]) -> bool {
         let mut is_new = false;
         for byte in bytes {
@@ -53,10 +53,10 @@ impl Boot {
         is_new
     }
 
-    /// Takes a text; true if it is new.
+    /// Adds a text. Returns whether it is new.
     pub(super) fn is_new_text(&mut self, text: &str) -> bool {
         let mut hasher = DefaultHasher::new();
-        // Also without the moving stars of a running job.
+        // Without digits, and without the moving stars of a running job.
         text.chars().filter(|c| c.is_alphabetic()).for_each(|c| c.hash(&mut hasher));
         let hash = hasher.finish();
         if let Some(job) = running_job(text) {
@@ -72,13 +72,13 @@ impl Boot {
         true
     }
 
-    /// What the guest waits for, as far as it says.
+    /// Returns the unit that the guest waits for, according to its last message about a job.
     pub(super) fn waits_for(&self) -> Option<&str> {
         self.waits_for.as_deref()
     }
 }
 
-/// The unit of `A start job is running for UNIT (3s / no limit)`, or of `Job UNIT/start running (3s / no limit)`.
+/// Returns the unit of `A start job is running for UNIT (3s / no limit)` or `Job UNIT/start running (3s / no limit)`.
 fn running_job(line: &str) -> Option<String> {
     let (before, _) = line.rsplit_once(" (")?;
     let unit = match before.split_once(" job is running for ") {
@@ -89,33 +89,33 @@ fn running_job(line: &str) -> Option<String> {
 }
 
 impl Loop {
-    /// The status line's words about the guest.
+    /// Returns the guest's part of the status line.
     pub(super) fn status_text(&self) -> String {
         let waits = self.boot.waits_for().filter(|_| !self.ready && self.stop.is_none());
         waits.map_or_else(|| self.status.clone(), |unit| format!("waits for {unit}"))
     }
 
-    /// Passes it on to systemd.
+    /// Sends the status line to systemd.
     pub(super) fn send_status(&mut self) {
         let text = self.status_text();
         self.service_manager.send_status(&self.state.record, &text);
     }
 
-    /// While the guest boots and shows that it makes progress, the start timeout of the unit grows.
+    /// Extends the start timeout of the unit while the guest boots and makes progress.
     pub(super) fn progress(&mut self, is_new: bool) {
         if is_new && !self.ready && self.state.waits_for_ready && self.service_manager.extend_start() {
             self.send_status();
         }
     }
 
-    /// The remaining time of the start. `None` if the guest is up, or need not be.
+    /// Returns the remaining time of the start. `None` if the guest is up, or the start does not wait for it.
     pub(super) fn start_time_left(&self) -> Option<Duration> {
         let is_pending =
             !self.ready && self.stop.is_none() && self.reboot_at.is_none() && !self.state.record.is_late;
         is_pending.then(|| self.boot.time_left()).flatten()
     }
 
-    /// Ends the wait for a guest that is not up in time: its unit counts as started, and all that waits for it goes on.
+    /// Ends the wait for a guest that is not up in time: its unit counts as started, and units ordered after it start.
     pub(super) fn end_late_start(&mut self) {
         if self.start_time_left() != Some(Duration::ZERO) {
             return;
@@ -135,7 +135,7 @@ impl Loop {
         self.send_status();
     }
 
-    /// The guest says that it is up.
+    /// Handles the guest's `READY=1`.
     pub(super) fn became_ready(&mut self) {
         if !self.ready && self.stop.is_none() {
             self.ready = true;
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_that_stays_the_same_is_no_progress() {
+    fn an_unchanged_job_is_not_progress() {
         let mut boot = Boot::new(0, Duration::MAX);
         assert!(boot.is_new_output(b"[  OK  ] Reached target a.target\r\n"));
         let job = |stars: &str, time: &str| {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_has_bounds() {
+    fn remembered_texts_are_bounded() {
         let mut boot = Boot::new(0, Duration::MAX);
         let long = [&[b'x'; 100_000][..], b"\n"].concat();
         assert!(boot.is_new_output(&long) && !boot.is_new_output(&long));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_a_start_ends() {
+    fn a_start_has_a_remaining_time() {
         assert_eq!(Boot::new(0, Duration::from_secs(600)).time_left(), Some(Duration::ZERO));
         assert_eq!(Boot::new(0, Duration::MAX).time_left(), None);
     }

@@ -1,4 +1,4 @@
-//! The sockets of the guest's senders among the events of the loop.
+//! Pauses of the sockets that the guest sends to. Part of the loop.
 
 use super::{EventSource, Loop};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -6,7 +6,7 @@ use rustix::fd::AsFd;
 use std::time::Duration;
 
 impl Loop {
-    /// Stops watching inboxes that are paused, and watches those again whose pause is over. Returns the remaining time.
+    /// Stops watching paused inboxes, and watches inboxes again after their pause. Returns the shortest remaining pause.
     pub(super) fn watch_inboxes(&mut self) -> Option<Duration> {
         let log = self.log.as_mut().map(|log| (EventSource::Log, log.inbox()));
         let notify = self.notify.as_mut().map(|notify| (EventSource::Notify, notify));

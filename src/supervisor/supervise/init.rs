@@ -1,5 +1,5 @@
-//! The kind of the guest's init, read off its PID 1: a script or a wrapper of the tree becomes another program when it
-//! runs. Part of the loop.
+//! Recognition of the guest's init by its PID 1: a script or wrapper of the tree executes another program. Part of the
+//! loop.
 
 use super::Loop;
 use crate::machine::init::Init;
@@ -10,10 +10,10 @@ use crate::supervisor::stop::Stop;
 use rustix::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// The first pause between two looks, which each further one doubles, and the longest.
+/// The first pause between two looks, and the longest. Each look doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// How long an unknown program that was not executed first is left to become another one.
+/// The time for an unknown program, other than the first one, to execute an init.
 const UNKNOWN: Duration = Duration::from_millis(200);
 
 /// Recognises the init of a running guest.
@@ -28,13 +28,13 @@ impl InitWatch {
         Self { recogniser: Recogniser::default(), looks: Looks::of(state) }
     }
 
-    /// The time until the next look. `None` if there is none.
+    /// Returns the time until the next look. `None` if there is none.
     pub(super) fn time_left(&self) -> Option<Duration> {
         self.looks.as_ref().map(Looks::time_left)
     }
 }
 
-/// The looks at a PID 1 of an unknown kind after its start.
+/// The schedule of looks at an unknown PID 1 after its start.
 #[derive(Debug)]
 struct Looks {
     next: Instant,
@@ -44,7 +44,7 @@ struct Looks {
 }
 
 impl Looks {
-    /// Begins. `None` if the kind is known, or was not recognised in time before.
+    /// Creates the schedule. `None` if the kind is known, or was not recognised in time before.
     fn of(state: &SupervisorState) -> Option<Self> {
         let limit = state.recognition.as_ref().map(|how| how.limit).filter(|limit| *limit > 0)?;
         let now = Instant::now();
@@ -60,7 +60,7 @@ impl Looks {
         self.next.saturating_duration_since(Instant::now())
     }
 
-    /// Takes what was found, which was not an init; true if there are no more looks.
+    /// Adds the result of a look that did not find an init. Returns whether it was the last look.
     fn is_over(&mut self, found: Found) -> bool {
         let now = Instant::now();
         if found == Found::Unknown && !self.is_another {
@@ -74,7 +74,7 @@ impl Looks {
 }
 
 impl Loop {
-    /// Returns the kind of the running init: the one of the definition, else what PID 1 is, else what the tree showed.
+    /// Returns the kind of the running init: from the definition, else from PID 1, else from the tree.
     pub(super) fn running_init(&mut self) -> Init {
         if let Found::Init(init) = self.look() {
             self.set_init(init);
@@ -100,7 +100,7 @@ impl Loop {
         drop_privileges::apply(&self.state.record);
     }
 
-    /// Looks at a PID 1 of an unknown kind if it is time to, also before it is asked to stop once more.
+    /// Looks at an unknown PID 1 if that is due, also before a stop request is repeated.
     pub(super) fn recognise(&mut self) {
         if self.stop.as_ref().is_some_and(Stop::is_repeated) {
             let init = self.running_init();
@@ -135,7 +135,7 @@ impl Loop {
         }
     }
 
-    /// The guest says that it is up: its init does not become another one any more.
+    /// Recognises the init of a guest that is up: it does not execute another one any more.
     pub(super) fn recognise_ready(&mut self) {
         if self.state.recognition.is_some()
             && let Some(init) = recognition::by_path(self.state.record.leader.unwrap_or_default())

@@ -1,4 +1,4 @@
-//! How the loop is left: handed on to what follows, or ended and cleaned up after. `supervise` comes here once.
+//! The end of the loop: hands the machine on to the next act, or cleans up after it. Called once by `supervise`.
 
 use super::super::{cleanup, exit::Exit, failure};
 use super::{Loop, LoopExit, Outcome};
@@ -8,26 +8,26 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::supervisor::guest::inbox::Inbox;
 use crate::supervisor::guest::syslog::Syslog;
-use crate::supervisor::handover::{Descriptors, Running};
+use crate::supervisor::handover::{FdName, Running};
 use crate::supervisor::network::dhcp::DhcpServer;
 use crate::supervisor::registration;
 use sd_notify::NotifyState;
 
-/// The exit status by which the unit is restarted (`RestartForceExitStatus=` in `units/coracle@.service`).
+/// The exit status that makes systemd restart the unit (`RestartForceExitStatus=` in `units/coracle@.service`).
 const RESTART: u8 = 133;
 
 impl Loop {
-    /// Leaves the loop: a reboot and a registration hand the machine on, an end cleans up.
-    pub(super) fn end(mut self, left: LoopExit) -> Result<Outcome> {
-        if matches!(left, LoopExit::Ended(_)) {
-            // Also what is left unread holds descriptors that would be closed by this process.
+    /// Leaves the loop: hands on after a reboot and for a registration, cleans up after an end.
+    pub(super) fn end(mut self, reason: LoopExit) -> Result<Outcome> {
+        if matches!(reason, LoopExit::Ended(_)) {
+            // Unread messages also hold descriptors, which this process would close.
             self.log.iter_mut().for_each(Syslog::read);
             self.notify.iter_mut().chain(self.log.as_mut().map(Syslog::inbox)).for_each(Inbox::drain);
         }
-        let exit = match left {
+        let exit = match reason {
             LoopExit::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
             LoopExit::NeedsReexec => return Ok(Outcome::Reexec(Box::new(self.hand_on()))),
-            // A reboot that was asked for while we were told to stop is a stop.
+            // A reboot during a requested stop is a stop.
             LoopExit::Ended(Exit::Reboot) if self.stop.is_none() && !self.is_outdated() => {
                 if self.state.record.registered && self.reboot_at.is_none() {
                     registration::withdraw(&self.state.record);
@@ -59,8 +59,9 @@ impl Loop {
             None => "stopped".to_owned(),
         };
         let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
-        // All but the name's, so that no second machine of it begins before we are gone.
-        self.locks.truncate(1);
+        // Keeps the lock of the name: no second machine of that name starts before this process has exited.
+        let mut locks = self.fds.take_locks();
+        locks.truncate(1);
         let paths = Paths::below(&self.state.paths_root);
         if let Ok(name) = Name::new(&self.state.record.name) {
             cleanup::after(&paths, &name)?;
@@ -68,13 +69,14 @@ impl Loop {
         Ok(Outcome::Ended(match exit.exit_status() {
             _ if restarts => RESTART,
             _ if stopped => 0,
-            // A guest does not restart its unit.
+            // The guest's own exit status must not restart the unit.
             RESTART if self.state.is_launched() => 1,
             status => status,
         }))
     }
 
-    /// Whether a reboot is for systemd, since the program was replaced: the old one would read a newer definition.
+    /// Returns whether systemd has to restart the unit for a reboot: the program was replaced, and the running one
+    /// would read a definition for a newer one.
     fn is_outdated(&self) -> bool {
         let replaced = self.state.record.replaced_program().filter(|_| self.state.is_launched());
         if let Some(program) = replaced {
@@ -86,20 +88,13 @@ impl Loop {
 
     fn hand_on(mut self) -> Running {
         self.state.solicited = self.dhcp.as_ref().map_or(self.state.solicited, DhcpServer::solicited);
-        Running {
-            state: self.state,
-            descriptors: Descriptors {
-                leader: self.leader,
-                console: self.console.end(),
-                notify: self.notify.map(Inbox::into_socket),
-                log: self.log.map(Syslog::into_socket),
-                dhcp: self.dhcp.map(DhcpServer::into_socket),
-                control: self.control.into_listener(),
-                kernel_log: self.kernel_log,
-                network: self.network,
-                ring: self.ring,
-                locks: self.locks,
-            },
-        }
+        let mut fds = self.fds;
+        fds.insert(FdName::Leader, self.leader);
+        fds.insert(FdName::Console, self.console.end());
+        fds.insert(FdName::Notify, self.notify.map(Inbox::into_socket));
+        fds.insert(FdName::Log, self.log.map(Syslog::into_socket));
+        fds.insert(FdName::Dhcp, self.dhcp.map(DhcpServer::into_socket));
+        fds.insert(FdName::Control, self.control.into_listener());
+        Running { state: self.state, fds }
     }
 }

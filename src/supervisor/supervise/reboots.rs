@@ -1,33 +1,33 @@
-//! Reboots of a guest that follow each other at once: each waits longer than the one before, and after many in a minute
-//! the machine fails. Part of the loop, which goes on to answer meanwhile.
+//! Repeated reboots of a guest: each waits longer than the one before, and many in a minute are a failure. Part of the
+//! loop, which handles other events during the pause.
 
 use super::{Loop, LoopExit};
 use crate::supervisor::exit::Exit;
 use crate::supervisor::registration;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Reboots in [`WINDOW`] of running time that end a machine.
+/// The number of reboots in [`WINDOW`] of running time that ends a machine.
 const MOST: usize = 20;
-/// The running time that is looked at; a guest that ran as long begins anew.
+/// The running time in which reboots are counted. A boot of that length resets the count.
 const WINDOW: Duration = Duration::from_secs(60);
-/// The first pause, which each further one doubles, and the longest.
+/// The first pause, and the longest. Each reboot doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What follows a reboot.
+/// The action after a reboot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Boot(Duration),
     Fail,
 }
 
-/// Adds the time that a boot lasted, milliseconds, to those of the boots before, and decides what follows.
+/// Adds the running time of a boot to those of the boots before, milliseconds, and returns the next action.
 fn next(lived: &mut Vec<u64>, last: Duration) -> Next {
     if last >= WINDOW {
         lived.clear();
     }
     lived.push(u64::try_from(last.as_millis()).unwrap_or(u64::MAX));
-    // What is older than the window counts no more.
+    // Boots before the window do not count.
     while lived.len() > 1 && lived.iter().sum::<u64>() > u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX)
     {
         lived.remove(0);
@@ -42,21 +42,21 @@ fn next(lived: &mut Vec<u64>, last: Duration) -> Next {
 }
 
 impl Loop {
-    /// What the end of PID 1 leads to: a reboot may have to wait.
+    /// Handles the end of PID 1. `None` if a reboot has to wait.
     pub(super) fn after_end(&mut self, exit: Exit) -> Option<LoopExit> {
         if exit != Exit::Reboot || self.stop.is_some() {
             return Some(LoopExit::Ended(exit));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let lived = now.saturating_sub(Duration::from_micros(self.state.record.started));
-        let pause = match next(&mut self.state.lived, lived) {
+        let pause = match next(&mut self.state.uptimes, lived) {
             Next::Fail => return Some(LoopExit::Ended(Exit::Rebooting)),
             Next::Boot(Duration::ZERO) => return Some(LoopExit::Ended(exit)),
             Next::Boot(pause) => pause,
         };
         log::info!("machine '{}' rebooted soon after its start, waiting {pause:?}", self.state.record.name);
         let _ = self.epoll.delete(&self.leader);
-        // Before machined sees that there is no PID 1 for a while.
+        // Before machined notices the missing PID 1.
         if self.state.record.registered {
             registration::withdraw(&self.state.record);
         }
@@ -64,12 +64,12 @@ impl Loop {
         None
     }
 
-    /// The remaining pause before a reboot. `None` if PID 1 is running.
+    /// Returns the remaining pause before a reboot. `None` if PID 1 is running.
     pub(super) fn reboot_pause(&self) -> Option<Duration> {
         self.reboot_at.map(|when| when.saturating_duration_since(Instant::now()))
     }
 
-    /// The end of a pause, by its time or by a request to stop.
+    /// Returns the exit from a pause: after its time, or after a stop request.
     pub(super) fn paused_reboot(&self) -> Option<LoopExit> {
         let left = self.reboot_pause()?;
         match self.is_cancelled {

@@ -1,10 +1,10 @@
-//! The signals of the event loop. Called by the file above.
+//! The signals of the event loop. Called by `supervise`.
 
 use crate::error::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Blocks the signals that are for us and gives them as events.
+/// Blocks the signals that the loop handles and returns a descriptor that reads them.
 pub(super) fn take() -> Result<SignalFd> {
     let mut mask = SigSet::empty();
     for signal in [
@@ -20,5 +20,5 @@ pub(super) fn take() -> Result<SignalFd> {
     }
     mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "no signalfd")
+    SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "cannot create a signalfd")
 }

@@ -1,4 +1,4 @@
-//! What the loop does at a time, not at an event. Called before each wait.
+//! The timers of the loop. Called before each wait for events.
 
 use super::{FREEZING_PAUSE, Loop};
 use crate::supervisor::guest::syslog::Syslog;
@@ -8,7 +8,7 @@ use crate::supervisor::stop::Stop;
 use std::time::Duration;
 
 impl Loop {
-    /// Does what is due, and returns the time until the next is. `None` if only events count.
+    /// Does the due work and returns the time until the next timer. `None` if there is none.
     pub(super) fn do_due(&mut self) -> Option<Duration> {
         let times = [
             self.stop.as_ref().and_then(Stop::time_left),
