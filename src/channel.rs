@@ -205,8 +205,9 @@ fn receive<M: for<'de> Deserialize<'de>>(socket: BorrowedFd<'_>) -> Result<Optio
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
     });
-    let message = serde_json::from_slice(buffer.get(..received).unwrap_or_default())
-        .map_err(|error| Error::new(format!("received an invalid message from the child process: {error}")))?;
+    let message = serde_json::from_slice(buffer.get(..received).unwrap_or_default()).map_err(|error| {
+        Error::new(format!("received an invalid message from the child process: {error}"))
+    })?;
     Ok(Some((message, descriptor)))
 }
 

@@ -1,6 +1,6 @@
-//! The children of a machine's supervisor: PID 1 until it executes the payload, and the builder
-//! of its tree. Each is a loop over steps. They never print and never log: what fails is told to
-//! the supervisor over the link.
+//! The children of a machine's supervisor: PID 1 until it executes the payload, and the builder of its tree. Called by
+//! `supervisor` and `control` after a clone. Each is a loop over steps. They never print and never log: they report
+//! failures over the channel.
 
 pub mod bind;
 mod builder;
@@ -21,8 +21,8 @@ use rustix::fd::OwnedFd;
 
 pub use builder::BuildInputs;
 
-/// Goes through the steps of PID 1, or of a command in the machine whose PID 1 is behind `machine`,
-/// and becomes the payload.
+/// Runs the steps of PID 1, or of a command in a running machine with the pidfd `machine` of its PID 1, and executes the
+/// payload.
 pub fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! {
     die_with_supervisor();
     let process = init_process::InitProcess::new(machine);
@@ -34,10 +34,10 @@ pub fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Option<Owned
     process::exit_now(0)
 }
 
-/// Goes through the builder's steps, hands the console over and ends.
+/// Runs the steps of the builder, sends the console to the supervisor and exits.
 pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
     die_with_supervisor();
-    // What it makes has the mode that is written down for it.
+    // Created nodes have exactly the modes of the plan.
     rustix::process::umask(rustix::fs::Mode::empty());
     let mut builder = builder::Builder::new(inputs);
     for (number, step) in steps.iter().enumerate() {
@@ -58,12 +58,13 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
     process::exit_now(0)
 }
 
-/// A supervisor that is killed takes us along; it outlives the exec of the payload.
+/// Makes the kernel kill this process with the supervisor (PR_SET_PDEATHSIG(2const)). The setting outlives the exec of
+/// the payload.
 fn die_with_supervisor() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 
-/// Tells the supervisor which step failed and why, and ends.
+/// Reports a failed step to the supervisor and exits.
 fn fail(link: &ChildEnd, number: usize, of: usize, doing: &str, error: &Error) -> ! {
     let _ = link.send(&FromPayload::Failed(failure(number, of, doing, error)), None);
     process::exit_now(125)
@@ -79,12 +80,12 @@ fn failure(number: usize, of: usize, doing: &str, error: &Error) -> Failure {
     }
 }
 
-/// An error with the system's text for the last failed call.
+/// Returns an error with the system's text for a failed call.
 fn failed(doing: &str, error: std::io::Error) -> Error {
     Error::from(error).context(doing)
 }
 
-/// The same for results.
+/// Adds the failed action to an error of a system call.
 fn check<T>(doing: &str, result: std::io::Result<T>) -> Result<T> {
     result.map_err(|error| failed(doing, error))
 }

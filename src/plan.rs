@@ -1,6 +1,5 @@
-//! What is to be done to make a machine, decided before anything is touched: pure functions from
-//! a [`Machine`] and the host's [`Facts`] to a [`Plan`]. Called by `run`; carried out by
-//! `supervisor` and `payload`. It does no I/O.
+//! The steps that create a machine, planned before the host is changed: pure functions from a [`Machine`] and the host's
+//! [`Facts`] to a [`Plan`]. Called by `run`; carried out by `supervisor` and `payload`. It does no I/O.
 
 pub mod capabilities;
 pub mod exec;
@@ -24,7 +23,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep, ResolvConfAction};
 
-/// A user of the guest, as its passwd(5) says.
+/// A user of the guest, from its passwd(5).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct User {
     /// Its name.
@@ -41,121 +40,121 @@ pub struct User {
     pub shell: String,
 }
 
-/// A device of the host that a machine is to have.
+/// A device of the host for a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedDevice {
     /// Its path, below `/dev`.
     pub path: PathBuf,
-    /// Which one it is.
+    /// Its type and number.
     pub device: step::Device,
     /// Its mode.
     pub mode: u32,
 }
 
-/// What was found on the host and in the tree, as far as a plan depends on it.
+/// The facts about the host and the tree that a plan depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// First host id of the machine's range, where it has a user namespace.
+    /// The first host id of the machine's range. `None` without a user namespace.
     pub id_base: Option<u32>,
-    /// Whether the owners of the tree are in that range already: its ids are not mapped.
+    /// Whether the files of the tree already have owners in that range: its ids are not mapped.
     pub has_shifted_owners: bool,
     /// Whether the machine gets a user namespace.
     pub user_namespace: bool,
-    /// The machine id the guest is given.
+    /// The machine id of the guest.
     pub machine_id: [u8; 16],
-    /// A fresh id for this boot of the guest.
+    /// A new id for this boot of the guest.
     pub boot_id: [u8; 16],
     /// The text of the host's os-release(5).
     pub host_os_release: String,
-    /// The init found in the tree: where, and which kind.
+    /// The init of the tree: its path and kind.
     pub init: Option<(PathBuf, Init)>,
-    /// Whether that init, of an unknown kind, may execute another one in its own place.
+    /// Whether that init, of an unknown kind, may execute another init in its own process.
     pub init_has_successor: bool,
     /// Whether its programs need socketcall(2), or a security module makes it harmless.
     pub socketcall: bool,
-    /// The user the payload runs as.
+    /// The user of the payload.
     pub user: User,
-    /// Our own bounding set, a mask of capability bits.
+    /// The bounding set of this process, a mask of capability bits.
     pub bounding: u64,
     /// `TERM` for the payload.
     pub terminal: String,
-    /// Device nodes of the host that machines get where they are there (`fuse`, `net/tun`).
+    /// The existing ones of the host's optional device nodes (`fuse`, `net/tun`).
     pub devices: Vec<String>,
-    /// The devices that its definition names.
+    /// The devices named by the definition.
     pub further_devices: Vec<NamedDevice>,
-    /// A .network file for a guest that runs networkd, where the link has addresses.
+    /// A .network file for a guest with networkd, if the link has addresses.
     pub guest_network_file: Option<String>,
-    /// A drop-in for a guest that runs systemd-resolved, with the host's name servers.
+    /// A drop-in for a guest with systemd-resolved, with the host's name servers.
     pub resolved_drop_in: Option<String>,
-    /// What becomes of the guest's resolv.conf(5), where it does not stay as it is.
+    /// The action for the guest's resolv.conf(5). `None` if it stays unchanged.
     pub resolv_conf: Option<ResolvConfAction>,
-    /// A file of the host that is bound over the guest's hosts(5), where that cannot be written.
+    /// A file of the host to bind over the guest's hosts(5), if that cannot be written.
     pub hosts_file: Option<PathBuf>,
-    /// Where the tree is attached until it becomes the root: an empty directory of the host.
+    /// An empty directory of the host to attach the tree at until it becomes the root.
     pub attach_at: PathBuf,
-    /// The label that PID 1 asks for.
+    /// The label of PID 1 in the security module.
     pub label: Option<step::LsmLabel>,
-    /// Whether our standard input and output are a terminal.
+    /// Whether standard input and output are a terminal.
     pub on_terminal: bool,
 }
 
 impl Facts {
-    /// The host id of the guest's root.
+    /// Returns the host id of the guest's root.
     pub fn owner(&self) -> u32 {
         self.id_base.unwrap_or(0)
     }
 }
 
-/// How the init is recognised by its running process.
+/// The settings for recognising the init by its running process.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Recognition {
-    /// The program that is executed as PID 1: as long as it runs, another one may follow.
+    /// The first program of PID 1: it may execute another one.
     pub program: PathBuf,
-    /// How long a program of an unknown kind may take to become another one, milliseconds. Zero for a known kind.
+    /// The time for a program of an unknown kind to execute an init, milliseconds. Zero for a known kind.
     pub limit: u64,
-    /// Whether the machine counts as started when its init is recognised as one that does not report readiness, or not
-    /// recognised in time.
+    /// Whether the machine counts as started as soon as its init is recognised as one that does not report readiness, or
+    /// is not recognised in time.
     pub decides_start: bool,
 }
 
-/// How long a program that may execute an init may take until then, milliseconds; and how long any other.
+/// The time for a program that may execute an init, and for any other unknown program, milliseconds.
 const SUCCESSOR_TIME: u64 = 10_000;
 const UNKNOWN_TIME: u64 = 200;
 
-/// Everything that is to be done.
+/// All steps of a machine, and the settings that follow from them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// What the supervisor does.
+    /// The steps of the supervisor.
     pub host: Vec<HostStep>,
-    /// What the builder does.
+    /// The steps of the builder.
     pub build: Vec<BuildStep>,
-    /// What PID 1 does.
+    /// The steps of PID 1.
     pub init_steps: Vec<InitStep>,
-    /// `CLONE_NEW*` bits PID 1 is cloned with. The mount and cgroup namespaces come later: the
-    /// first must be a copy of the built tree, the second must see its final cgroup.
+    /// `CLONE_NEW*` bits for the clone of PID 1. The mount and cgroup namespaces are created later: the first is a copy of
+    /// the built tree, the second shows the final cgroup.
     pub namespaces: u64,
-    /// First host id and number of ids of the user namespace.
+    /// The first host id and the number of ids of the user namespace.
     pub id_map: Option<(u32, u32)>,
-    /// Whether any tree's ids are mapped.
+    /// Whether the ids of any tree are mapped.
     pub maps_tree: bool,
-    /// The init that runs, which decides how it is stopped.
+    /// The kind of the init, which determines its stop request.
     pub init: Init,
-    /// Whether the machine counts as started only when the guest says so.
+    /// Whether the machine counts as started only after the guest's `READY=1`.
     pub waits_for_ready: bool,
-    /// How the init is recognised when it runs. `None` for a command, and if the definition tells the kind.
+    /// The recognition of the running init. `None` for a command, or if the definition names the kind.
     pub recognition: Option<Recognition>,
-    /// The capabilities PID 1 keeps, a mask of bits.
+    /// The capabilities of PID 1, a mask of bits.
     pub capabilities: u64,
-    /// Whether fresh instances of procfs and sysfs can be mounted inside.
+    /// Whether new instances of procfs and sysfs can be mounted inside.
     pub procfs_full: bool,
-    /// What the console is connected to; never `Auto`.
+    /// The connection of the console; never `Auto`.
     pub console: Console,
 }
 
-/// Decides everything.
+/// Plans a machine.
 ///
 /// # Errors
-/// A payload that cannot be: no init in the tree, a filter that names an unknown call.
+/// A tree without an init, or a filter with an unknown call.
 pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
     let init = match (&machine.command.payload, &facts.init, &machine.boot.init) {
         (Payload::Boot { .. }, _, InitChoice::Kind(kind)) => *kind,
@@ -204,8 +203,8 @@ fn recognition(machine: &Machine, facts: &Facts, init: Init) -> Option<Recogniti
     })
 }
 
-/// The console: a pty where a person is, or where a system boots and wants one; otherwise the
-/// streams themselves, so that what a command prints is passed on byte by byte.
+/// Returns the connection of the console: a pty for a terminal or a booting system, otherwise the standard streams, which
+/// pass the output of a command on unchanged.
 fn console(machine: &Machine, facts: &Facts) -> Console {
     match (machine.console, facts.on_terminal, &machine.command.payload) {
         (Console::Auto, true, _) => Console::Interactive,
@@ -215,7 +214,7 @@ fn console(machine: &Machine, facts: &Facts) -> Console {
     }
 }
 
-/// How many ids the machine's range has.
+/// Returns the number of ids in the machine's range.
 pub fn id_count(machine: &Machine) -> u32 {
     match machine.users {
         Users::Fixed { count, .. } => count,
@@ -234,7 +233,7 @@ fn waits_for_ready(machine: &Machine, init: Init) -> bool {
     }
 }
 
-/// The namespaces PID 1 is cloned into.
+/// Returns the namespaces for the clone of PID 1.
 fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
     let flags = [
         (true, libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC),
@@ -244,12 +243,11 @@ fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
     flags.iter().filter(|(on, _)| *on).fold(0, |bits, (_, flag)| bits | u64::from(flag.cast_unsigned()))
 }
 
-/// The supervisor's part. What can go on while the builder works stands between its start and its
-/// end.
+/// Returns the steps of the supervisor. Those between the start and the end of the builder run beside it.
 fn host_steps(machine: &Machine) -> Vec<HostStep> {
     use crate::machine::{Register, network::Mode};
     let mut steps = vec![
-        // First: nothing else may happen for a machine whose name, root or ids are in use.
+        // First: no other step is allowed for a machine whose name, root or ids are in use.
         HostStep::Reserve,
         // Before the clone: the child is cloned into its cgroup.
         HostStep::Cgroups,
@@ -257,7 +255,7 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
         HostStep::Await(SyncPoint::Cloned),
         HostStep::MapIds,
         HostStep::Release(SyncPoint::Cloned),
-        // The builder joins namespaces which the child makes until here.
+        // The builder joins namespaces that the child has created by now.
         HostStep::Await(SyncPoint::Unshared),
         HostStep::Build,
     ];
@@ -268,7 +266,7 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
         steps.push(HostStep::Interfaces);
     }
     if machine.register != Register::No {
-        // After the link: machined is told its index.
+        // After the link: the registration contains its index.
         steps.push(HostStep::Register);
     }
     steps.extend([
@@ -281,7 +279,7 @@ fn host_steps(machine: &Machine) -> Vec<HostStep> {
     steps
 }
 
-/// Whether the machine has instances of procfs and sysfs without masks.
+/// Returns whether the machine has instances of procfs and sysfs without masks.
 fn shows_full_procfs(machine: &Machine, init: Init) -> bool {
     let has_own_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
     match machine.security.procfs {
@@ -291,7 +289,7 @@ fn shows_full_procfs(machine: &Machine, init: Init) -> bool {
     }
 }
 
-/// The builder's part.
+/// Returns the steps of the builder.
 fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) -> Vec<BuildStep> {
     let map_ids = facts.user_namespace && machine.ownership == Ownership::Map && !facts.has_shifted_owners;
     let mut steps = vec![
@@ -300,7 +298,7 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         // By the builder: in its user namespace PID 1 cannot raise a hard limit.
         BuildStep::Limits,
     ];
-    // While procfs is the host's. A network namespace that a definition names keeps its own settings.
+    // While procfs is the host's. A network namespace named by the definition keeps its own settings.
     if machine.network.mode.makes_namespace() {
         steps.push(ping_groups(machine, facts));
     }
@@ -312,7 +310,7 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         mount_points: files::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
     });
     steps.extend(files::api(machine, facts, shows_full_procfs(machine, init)));
-    // After `/run`, where most links lead.
+    // After `/run`, the target of most links.
     steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf));
     if let Some(file) = &facts.hosts_file {
         steps.push(BuildStep::Bind {
@@ -327,21 +325,21 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
     if has_console {
         steps.push(BuildStep::Console);
     }
-    // systemd brings a journal, which has the name. Others start without anybody who listens.
+    // systemd starts a journal, which binds the name itself. Other inits start without a log daemon.
     if matches!(machine.command.payload, Payload::Boot { .. }) && init != Init::Systemd {
         steps.push(BuildStep::LogSocket { path: "/dev/log".into() });
     }
     // After the guest's own file systems, so that they can be mounted over.
     steps.extend(mounts::custom(&machine.mounts, facts));
-    // Last: everything before is found below the directory the tree is attached at.
+    // Last: all steps before use paths below the directory that the tree is attached at.
     steps.push(BuildStep::Pivot);
     steps
 }
 
-/// All groups of the machine may ping, as systemd sets it for hosts (`50-default.conf` of sysctl.d(5)). A new network
-/// namespace allows none.
+/// Returns the step that allows all groups of the machine to ping, as systemd does on hosts (`50-default.conf` of
+/// sysctl.d(5)). A new network namespace allows none.
 fn ping_groups(machine: &Machine, facts: &Facts) -> BuildStep {
-    /// The highest id that the kernel takes there.
+    /// The highest id that the kernel accepts there.
     const HIGHEST: u32 = i32::MAX.cast_unsigned();
     let range = facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, id_count(machine)));
     let (first, last) =
@@ -349,7 +347,7 @@ fn ping_groups(machine: &Machine, facts: &Facts) -> BuildStep {
     BuildStep::PingGroups { first, last }
 }
 
-/// PID 1's part.
+/// Returns the steps of PID 1.
 fn init_steps(
     machine: &Machine,
     facts: &Facts,
@@ -357,14 +355,14 @@ fn init_steps(
     capabilities: u64,
 ) -> Result<Vec<InitStep>> {
     let mut steps = vec![InitStep::Sync(SyncPoint::Cloned)];
-    // While procfs is the host's: it is taken with the exec.
+    // While procfs is the host's: the label takes effect with the exec.
     steps.extend(facts.label.iter().cloned().map(InitStep::Label));
-    // Where the host's root stays root, whoever started us may have had groups (CVE-2022-2989).
+    // Without a user namespace, Coracle's caller may have had supplementary groups (CVE-2022-2989).
     steps.push(InitStep::BecomeRoot);
-    // After the clone into the cgroup, which becomes the root of what the machine sees.
+    // After the clone into the cgroup, which becomes the root of the machine's cgroup namespace.
     steps.push(InitStep::CgroupNamespace);
     steps.push(InitStep::Sync(SyncPoint::Unshared));
-    // After the tree is built, and with the user namespace: the copy's mounts are locked.
+    // After the build of the tree, in the user namespace: the mounts of the copy are locked.
     steps.push(InitStep::MountNamespace);
     steps.push(InitStep::Hostname(identity::hostname(machine)));
     steps.push(InitStep::Keyring);
@@ -384,7 +382,7 @@ fn init_steps(
     }
     steps.push(InitStep::Sync(SyncPoint::Ready));
     steps.push(InitStep::CleanSlate);
-    // As late as can be: what is set up before needs calls that the payload is denied.
+    // As late as possible: the steps before need calls that the filter denies.
     let policy = filter::Policy {
         capabilities,
         allow: machine.security.syscalls_allow.clone(),
@@ -407,7 +405,7 @@ fn working_directory(machine: &Machine, facts: &Facts, booting: bool) -> PathBuf
     }
 }
 
-/// The last step: which program, with which words.
+/// Returns the last step: the program and its arguments.
 fn execute(machine: &Machine, facts: &Facts) -> Result<InitStep> {
     let environment = identity::environment(machine, facts);
     let (programs, argv) = match &machine.command.payload {
@@ -432,7 +430,7 @@ fn no_init(machine: &Machine) -> Error {
         .with_hint("install an init system in the tree, or name a program with boot.init")
 }
 
-/// Where a command is looked for, as execvp(3) does.
+/// Returns the candidates for a command's program, as execvp(3) does.
 pub(crate) fn candidates(argv: &[OsString]) -> Vec<PathBuf> {
     let program = PathBuf::from(argv.first().cloned().unwrap_or_default());
     if program.components().count() > 1 || program.is_absolute() {
@@ -441,7 +439,7 @@ pub(crate) fn candidates(argv: &[OsString]) -> Vec<PathBuf> {
     identity::search_path().map(|directory| PathBuf::from(directory).join(&program)).collect()
 }
 
-/// The plan as text, a line per step: `--dry-run`.
+/// Writes the plan as text, one line per step: `--dry-run`.
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let parts: [(&str, Vec<String>); 3] = [

@@ -16,7 +16,6 @@ use crate::supervisor::handover::{self, Carried, Running};
 use crate::supervisor::launch::{self, Ask};
 use crate::supervisor::supervise::{self, Outcome};
 use crate::supervisor::{cleanup, current_step, failure, registration, reserve, runtime};
-use rustix::fd::AsFd;
 use std::ffi::OsString;
 
 /// What `coracle run` is to do.

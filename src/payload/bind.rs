@@ -1,6 +1,6 @@
-//! A child that attaches one mount in a machine that runs. Guests can take a mount off that was put
-//! there, but must not be able to loosen it: a mount namespace of the guest's own user namespace
-//! locks the attributes of what it copies (mount_namespaces(7)), so the mount takes that way.
+//! A child that attaches one mount in a running machine. Called by `control` for `bind`. Guests can unmount it, but must
+//! not be able to remove its attributes. A mount namespace of the guest's own user namespace locks the attributes of
+//! mounts that it copies (mount_namespaces(7)), so the mount is copied through such a namespace.
 
 use super::mounts;
 use super::tree_paths::TreePaths;
@@ -13,30 +13,29 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What is attached where.
+/// A mount to attach.
 #[derive(Debug)]
 pub struct Attach {
     /// PID 1 of the machine.
     pub leader: OwnedFd,
     /// The detached mount.
     pub tree: OwnedFd,
-    /// Where inside; a link at the end is refused.
+    /// The target inside. A symbolic link as its last component is refused.
     pub target: PathBuf,
-    /// A directory of the host that nobody needs, to lock the mount at; nothing where the machine has
-    /// no user namespace.
+    /// An otherwise unused directory of the host, to lock the mount at. `None` if the machine has no user namespace.
     pub staging_dir: Option<PathBuf>,
-    /// Whether a missing target is made.
+    /// Whether to create a missing target.
     pub make_target: MakeTarget,
-    /// The guest's root, as the host counts.
+    /// The host id of the guest's root.
     pub owner: u32,
 }
 
-/// Whether a missing target is made.
+/// The action for a missing target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MakeTarget {
     /// It is an error.
     No,
-    /// It is, owned by the guest's root.
+    /// Create it, owned by the guest's root.
     Yes,
 }
 
@@ -46,10 +45,10 @@ impl From<bool> for MakeTarget {
     }
 }
 
-/// Attaches, tells how that went, and ends.
+/// Attaches the mount, reports the result and exits.
 pub fn attach(ask: Attach, link: &ChildEnd) -> ! {
     die_with_supervisor();
-    // None of the guest's processes may look into one that has its root's rights and more.
+    // This process has more rights than the guest's root: no process of the guest may trace it.
     process::set_dumpable(false);
     let doing = format!("mount on '{}'", ask.target.display());
     if let Err(error) = enter_and_attach(ask) {
@@ -65,7 +64,7 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
             .map_err(std::io::Error::from)
             .context(|| "cannot join the machine's namespaces")
     };
-    // While we have the host's rights: the place is made in the guest's tree as its root's own.
+    // With the host's rights: the target is created in the guest's tree, owned by its root.
     let own = mount::open_directory(Path::new("/proc/self/ns"))?;
     let own = rustix::fs::openat(
         &own,
@@ -83,7 +82,7 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
     }
     let place = mounts::open_target(&paths, &ask.target).map_err(|error| {
         if ask.make_target == MakeTarget::No {
-            error.with_hint("make it first, or give --mkdir")
+            error.with_hint("create it first, or use --mkdir")
         } else {
             error
         }
@@ -99,19 +98,19 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
     check("cannot attach the mount", mount::attach(locked.as_fd(), place.as_fd()))
 }
 
-/// A copy of a mount whose attributes are locked, made on the way into a user namespace.
+/// Copies a mount into a user namespace, which locks its attributes.
 fn lock(tree: &OwnedFd, staging_dir: &Path, enter: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
     let new_mounts = || {
         unshare(CloneFlags::CLONE_NEWNS)
             .map_err(std::io::Error::from)
-            .context(|| "cannot make a mount namespace")
+            .context(|| "cannot create a mount namespace")
     };
     new_mounts()?;
     let root = mount::open_directory(Path::new("/"))?;
-    check("cannot keep mounts from the host", mount::propagate(root.as_fd(), libc::MS_PRIVATE))?;
-    let stat = rustix::fs::fstat(tree).context(|| "cannot look at the mount")?;
+    check("cannot make mounts private", mount::propagate(root.as_fd(), libc::MS_PRIVATE))?;
+    let stat = rustix::fs::fstat(tree).context(|| "cannot get the type of the mount")?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
-    // A file cannot be mounted on a directory; what lies on the file is taken away with us.
+    // A file cannot be mounted on a directory. The mount on the file disappears with this process's namespace.
     let staging_dir =
         if is_directory { staging_dir.to_owned() } else { staging_dir.with_file_name("state.json") };
     let open = || {

@@ -1,5 +1,5 @@
-//! The builder: a child with the host's rights, in a mount namespace of the host's and in the
-//! machine's pid namespace, that makes the tree PID 1 will receive a locked copy of.
+//! The builder: a child with the host's rights, in a mount namespace owned by the host's user namespace and in the
+//! machine's pid namespace. It creates the mount tree; PID 1 receives a locked copy of it. Called by `payload`.
 
 use super::tree_paths::TreePaths;
 use super::{check, limits, mounts, nodes, resolv_conf};
@@ -11,20 +11,20 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
 use std::path::Path;
 
-/// What the builder stands on.
+/// The descriptors and settings that the builder gets from the supervisor.
 #[derive(Debug)]
 pub struct BuildInputs {
-    /// PID 1, whose namespaces are joined.
+    /// The pidfd of PID 1. The builder joins its namespaces.
     pub leader: OwnedFd,
-    /// The user namespace by which ids of trees are mapped.
+    /// The user namespace that maps the ids of trees.
     pub id_map: Option<OwnedFd>,
-    /// Whether it has a network namespace of its own.
+    /// Whether the machine has a network namespace of its own.
     pub private_network: bool,
     /// The host id of the guest's root.
     pub owner: u32,
-    /// The socket the guest notifies us at, not bound yet.
+    /// The supervisor's socket for notifications of the guest, not bound yet.
     pub notify: Option<OwnedFd>,
-    /// The supervisor's socket for what the guest logs.
+    /// The supervisor's socket for the guest's log, not bound yet.
     pub log: Option<OwnedFd>,
 }
 
@@ -38,23 +38,23 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Before the first step.
+    /// Creates the state before the first step.
     pub fn new(inputs: BuildInputs) -> Self {
         Self { inputs, paths: None, console: None, kernel_log: None }
     }
 
-    /// The descriptors of the console and of the kernel's log, at the end.
+    /// Returns the descriptors of the console and of the kernel's log.
     pub fn into_descriptors(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
         (self.console, self.kernel_log)
     }
 
-    /// Does one step.
+    /// Carries out one step.
     pub fn run(&mut self, step: &BuildStep) -> Result<()> {
         let owner = self.inputs.owner;
         match step {
             BuildStep::Join => self.join(),
             BuildStep::Limits => {
-                // In the machine's pid namespace PID 1 is the child that waits.
+                // In the machine's pid namespace PID 1 is the waiting init child.
                 let reset = || limits::reset(rustix::process::Pid::INIT);
                 let done = process::as_effective(owner, reset);
                 // A change of ids cancels PR_SET_PDEATHSIG(2const).
@@ -118,7 +118,7 @@ impl Builder {
         self.paths.as_mut().ok_or_else(no_root)
     }
 
-    /// Joins what the file systems to be mounted show. The pid namespace is ours already.
+    /// Joins the namespaces that procfs, sysfs and others show. The builder was cloned into the pid namespace.
     fn join(&self) -> Result<()> {
         let mut namespaces = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWCGROUP;
         if self.inputs.private_network {
@@ -129,27 +129,27 @@ impl Builder {
             .context(|| "cannot join the machine's namespaces")
     }
 
-    /// Gives the supervisor's socket its name inside the machine. The path of a socket address is
-    /// short and the root not ours yet, so it is bound through the directory's descriptor.
+    /// Binds the supervisor's notification socket to its path in the machine. A socket address is short and the tree is
+    /// not the root yet, so the address names the directory by its descriptor.
     fn notify_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.inputs.notify else { return Ok(()) };
         nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o200, self.inputs.owner)
     }
 
-    /// The same for the socket everybody in the machine may log at. A daemon of the guest that wants
-    /// the name for its own socket removes ours and has it.
+    /// Binds the supervisor's log socket, writable for all users of the machine. A log daemon of the guest replaces it
+    /// with its own socket.
     fn log_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.inputs.log else { return Ok(()) };
         nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o666, self.inputs.owner)
     }
 }
 
-/// Sets the range of groups in the network namespace that was joined: procfs shows the writer's own one, and the kernel
-/// reads ids as the writer's user namespace has them.
+/// Sets the range of groups in the joined network namespace: procfs shows the namespace of the writing process, and the
+/// kernel reads ids in its user namespace.
 fn ping_groups(first: u32, last: u32) -> Result<()> {
     let file = "/proc/sys/net/ipv4/ping_group_range";
     match std::fs::write(file, format!("{first} {last}\n")) {
-        // The host is a container itself: its own manager keeps its settings.
+        // The host is itself a container with read-only settings.
         Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(()),
         other => other.context(|| format!("cannot write '{file}'")),
     }

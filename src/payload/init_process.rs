@@ -1,4 +1,5 @@
-//! PID 1's own steps: what a process sets for itself before it becomes the payload.
+//! The steps of PID 1, or of a command in a running machine: the settings of a process before it executes the payload.
+//! Called by `payload`.
 
 use super::{check, limits, stub};
 use crate::channel::{ChildEnd, FromPayload};
@@ -21,19 +22,19 @@ const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 #[derive(Debug)]
 pub struct InitProcess {
     machine: Option<OwnedFd>,
-    /// Device and inode of the program we are, as the host's procfs tells.
+    /// Device and inode of Coracle's program, from the host's procfs.
     ourselves: Option<(u64, u64)>,
 }
 
 impl InitProcess {
-    /// Before the first step. `machine` is a pidfd of the PID 1 to join, where there is one.
+    /// Creates the state before the first step. `machine` is the pidfd of the PID 1 to join, if there is one.
     pub fn new(machine: Option<OwnedFd>) -> Self {
         use std::os::unix::fs::MetadataExt;
         let ourselves = std::fs::metadata("/proc/self/exe").map(|data| (data.dev(), data.ino()));
         Self { machine, ourselves: ourselves.ok() }
     }
 
-    /// Does one step.
+    /// Carries out one step.
     pub fn run(&self, step: &InitStep, link: &ChildEnd) -> Result<()> {
         match step {
             InitStep::Sync(sync) => link.sync(*sync),
@@ -49,15 +50,13 @@ impl InitProcess {
             InitStep::Terminal => new_terminal(link),
             InitStep::Join { time } => self.join(*time),
             InitStep::TimeNamespace => time_namespace(),
-            InitStep::Label(label) => std::fs::write(label.file, &label.text).context(|| "cannot ask for it"),
+            InitStep::Label(label) => std::fs::write(label.file, &label.text).map_err(Error::from),
             InitStep::Limits(limits) => limits::apply(limits),
             InitStep::Capabilities(kept) => capabilities(*kept),
             InitStep::Confine(kept) => confine(*kept),
             InitStep::Replace => replace(link),
             InitStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
-            InitStep::NoNewPrivileges => {
-                rustix::thread::set_no_new_privs(true).context(|| "cannot give them up")
-            }
+            InitStep::NoNewPrivileges => rustix::thread::set_no_new_privs(true).map_err(Error::from),
             InitStep::Directory(path) => directory(path),
             InitStep::CleanSlate => clean_slate(),
             InitStep::Filter(program) => check("cannot load it", filter::install(program)),
@@ -66,10 +65,9 @@ impl InitProcess {
         }
     }
 
-    /// Joins all namespaces at once. Where there is a user namespace among them, the pid namespace is
-    /// ours from birth. Before the guest's root has
-    /// any right over us we are not dumpable, and stay so up to the exec: none of its processes can
-    /// trace us, nor look at our descriptors or our program through procfs (ptrace(2)).
+    /// Joins all namespaces at once. If the machine has a user namespace, this process was cloned into its pid namespace.
+    /// It is not dumpable before the guest's root gets any right over it, and stays so until the exec: no process of the
+    /// guest can trace it, or read its descriptors or its program in procfs (ptrace(2)).
     fn join(&self, time: bool) -> Result<()> {
         process::set_dumpable(false);
         let machine = self.machine.as_ref().ok_or_else(|| Error::new("there is no machine to join"))?;
@@ -81,8 +79,8 @@ impl InitProcess {
             | CloneFlags::CLONE_NEWCGROUP;
         all.set(CLONE_NEWTIME, time);
         let joined = match setns(machine, all) {
-            // A machine without a user namespace of its own: its is ours already.
-            // Its root could trace us, so we are not born into its pid namespace: who replaces us is.
+            // The machine shares the host's user namespace. Its root could trace this process, so this process does not
+            // enter the pid namespace: only its replacement is cloned into it.
             Err(nix::errno::Errno::EINVAL) => {
                 setns(machine, all & !CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID)
             }
@@ -94,7 +92,7 @@ impl InitProcess {
     /// Executes the first candidate that exists.
     fn execute(&self, programs: &[PathBuf], argv: &[OsString], environment: &[CString]) -> Result<()> {
         let text = |word: OsString| {
-            CString::new(word.into_vec()).map_err(|_| Error::new("a word of the command has a NUL in it"))
+            CString::new(word.into_vec()).map_err(|_| Error::new("the command contains a NUL byte"))
         };
         let argv: Vec<CString> = argv.iter().cloned().map(text).collect::<Result<_>>()?;
         let mut missing = None;
@@ -111,13 +109,13 @@ impl InitProcess {
         let name = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         Err(Error::from(error)
             .context(format!("cannot execute '{name}'"))
-            .with_hint("the program, or the interpreter it needs, is not in the tree; name one that is"))
+            .with_hint("the program or its interpreter is not in the tree; choose an existing one"))
     }
 
-    /// A tree whose program is a link to `/proc/self/exe` would execute the host's binary and could
-    /// then open it for writing (CVE-2019-5736). What leads there another way, as the interpreter of
-    /// a script, finds a file that is not the guest's, or where root inside is root outside, one on a
-    /// read-only mount.
+    /// Refuses Coracle's own program: a tree with a link to `/proc/self/exe` as its program would execute the host's
+    /// binary and could then open it for writing (CVE-2019-5736). Other ways to it, for example as the interpreter of a
+    /// script, lead to a file that the guest does not own, or, if root inside is root outside, to one on a read-only
+    /// mount.
     fn refuse_ourselves(&self, program: &Path) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
         let theirs = std::fs::metadata(program).map(|data| (data.dev(), data.ino()));
@@ -129,21 +127,21 @@ impl InitProcess {
     }
 }
 
-/// A session of its own: no terminal of ours is controlled from inside (TIOCSTI).
+/// Creates a session: the payload has no terminal of the host as controlling terminal (TIOCSTI).
 fn streams() -> Result<()> {
-    rustix::process::setsid().context(|| "cannot begin a session").map(|_| ())
+    rustix::process::setsid().context(|| "cannot create a session").map(|_| ())
 }
 
-/// A new pty of the guest's own devpts. That it is one is checked: whoever has put something else
-/// there shall not get our terminal's bytes.
+/// Opens a new pty of the guest's own devpts. The type of the file system is checked: the guest may have mounted another
+/// one there to read the caller's input.
 fn new_terminal(link: &ChildEnd) -> Result<()> {
     const DEVPTS: i64 = 0x1cd1;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let ours = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).context(|| "cannot open a pty")?;
-    let stat = rustix::fs::fstatfs(&ours).context(|| "cannot look at the pty")?;
+    let stat = rustix::fs::fstatfs(&ours).context(|| "cannot get the file system of the pty")?;
     if stat.f_type != DEVPTS {
-        return Err(Error::new("the machine's /dev/pts is no devpts")
-            .with_hint("the guest has mounted something else there; use -T for no terminal"));
+        return Err(Error::new("the machine's /dev/pts is not a devpts")
+            .with_hint("the guest has mounted another file system there; use -T for no terminal"));
     }
     rustix::pty::unlockpt(&ours).context(|| "cannot unlock the pty")?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -155,10 +153,10 @@ fn new_terminal(link: &ChildEnd) -> Result<()> {
     standard_streams([theirs.as_fd(), theirs.as_fd(), theirs.as_fd()])
 }
 
-/// Becomes a user, and asks again to die with the supervisor: a change of ids takes that back
-/// (PR_SET_PDEATHSIG(2const)). The next meeting finds one that is gone already.
+/// Becomes a user, and sets the parent death signal again: a change of ids cancels it (PR_SET_PDEATHSIG(2const)). The
+/// next synchronisation point detects a supervisor that has ended meanwhile.
 ///
-/// Capabilities are kept for what follows, the filter among it; the exec of the payload takes them.
+/// The process keeps its capabilities for the next steps, the filter among them; the exec of the payload drops them.
 fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     rustix::thread::set_keep_capabilities(true).context(|| "cannot keep capabilities until the exec")?;
     process::become_user(uid, gid, groups)?;
@@ -176,12 +174,12 @@ fn enter(namespace: CloneFlags) -> Result<()> {
 fn mount_namespace() -> Result<()> {
     enter(CloneFlags::CLONE_NEWNS)?;
     let root = mount::open_directory(Path::new("/"))?;
-    check("cannot share its mounts", mount::propagate(root.as_fd(), libc::MS_SHARED))
+    check("cannot make its mounts shared", mount::propagate(root.as_fd(), libc::MS_SHARED))
 }
 
 fn keyring() -> Result<()> {
     match process::join_new_session_keyring() {
-        // A kernel without keyrings, or a filter above us that denies them: there is none to share.
+        // A kernel without keyrings, or an outer filter that denies them: there is no keyring to share.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
             Ok(())
         }
@@ -190,9 +188,9 @@ fn keyring() -> Result<()> {
 }
 
 fn console() -> Result<()> {
-    rustix::process::setsid().context(|| "cannot begin a session")?;
+    rustix::process::setsid().context(|| "cannot create a session")?;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    // The node itself, not /dev/console: in our own devpts nobody else can have put it there.
+    // The node itself, not /dev/console: only the kernel creates nodes in a devpts.
     let console =
         rustix::fs::open("/dev/pts/0", flags, Mode::empty()).context(|| "cannot open the console")?;
     check("cannot control the console", terminal::take_control(console.as_fd()))?;
@@ -207,27 +205,27 @@ fn standard_streams<'f>(streams: impl IntoIterator<Item = rustix::fd::BorrowedFd
     rustix::stdio::dup2_stderr(next()?).context(|| "cannot set standard error")
 }
 
-/// Takes effect with the exec (Linux 5.6, time_namespaces(7)).
+/// Creates a time namespace with a boot time of zero. It takes effect with the exec (Linux 5.6, time_namespaces(7)).
 fn time_namespace() -> Result<()> {
     enter(CLONE_NEWTIME)?;
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let offset = format!("boottime {} 0\nmonotonic {} 0\n", -now.tv_sec, -now.tv_sec);
-    // After the change of ids our files in /proc are root's of the host, as of any process that
-    // others must not look into. Nobody is there yet who could.
+    // After the change of ids this process is not dumpable, so its files in /proc belong to the host's root. No other
+    // process of the guest exists yet.
     process::set_dumpable(true);
     let written = std::fs::write("/proc/self/timens_offsets", offset);
     process::set_dumpable(false);
     written.context(|| "cannot set its offsets")
 }
 
-/// Takes every capability that is not kept from the bounding set and empties the inheritable one.
-/// What root has after the exec follows from both (capabilities(7)). A new user namespace begins with
-/// all there are, those that we lack ourselves among them.
+/// Drops all other capabilities from the bounding set and clears the inheritable set. Both determine the capabilities of
+/// root after the exec (capabilities(7)). A new user namespace starts with all capabilities, also with those that the
+/// supervisor lacks.
 fn capabilities(kept: u64) -> Result<()> {
     for number in (0..64).filter(|number| kept >> number & 1 == 0) {
         let one = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::remove_capability_from_bounding_set(one) {
-            // The kernel knows no capability of this number and none above.
+            // The kernel has no capability of this number or above.
             Err(rustix::io::Errno::INVAL) => break,
             dropped => dropped.context(|| format!("cannot drop capability {number}"))?,
         }
@@ -238,17 +236,17 @@ fn capabilities(kept: u64) -> Result<()> {
     rustix::thread::set_capabilities(None, sets).context(|| "cannot clear inheritable capabilities")
 }
 
-/// Gives up every capability that is not kept, now.
+/// Drops all other capabilities at once.
 fn confine(kept: u64) -> Result<()> {
     let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
     sets.permitted &= CapabilitySet::from_bits_retain(kept);
     sets.effective = sets.permitted;
-    rustix::thread::set_capabilities(None, sets).context(|| "cannot give capabilities up")
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot drop capabilities")
 }
 
-/// Goes on as a child of our parent, and ends ourselves.
+/// Continues in a clone that is a child of the parent, and ends this process.
 fn replace(link: &ChildEnd) -> Result<()> {
-    // All that is joined is joined; what is left open would lead whoever traces us to the host.
+    // All namespaces are joined. A process that traces the clone could reach the host through an open descriptor.
     descriptor::close_from(3, link.as_fd());
     match process::clone_sibling()? {
         process::Side::Child => {
@@ -264,8 +262,8 @@ fn replace(link: &ChildEnd) -> Result<()> {
 
 fn directory(path: &Path) -> Result<()> {
     rustix::process::chdir(path).context(|| format!("cannot enter '{}'", path.display()))?;
-    // "(unreachable)…": a working directory outside the root would lead to the host (CVE-2024-21626).
-    let reached = rustix::process::getcwd(Vec::new()).context(|| "cannot tell the working directory")?;
+    // "(unreachable)…": a working directory outside the root would give access to the host (CVE-2024-21626).
+    let reached = rustix::process::getcwd(Vec::new()).context(|| "cannot get the working directory")?;
     if reached.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Error::new("it is outside the machine")) }
 }
 

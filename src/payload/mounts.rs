@@ -1,5 +1,5 @@
-//! Mounts of the builder. Every place is found by descriptor inside the root, so that no link of
-//! the tree, and no rename while we work, leads a mount out of it.
+//! Mounts of the builder. Called by its steps and by `bind`. Every target is resolved by descriptor inside the root, so
+//! that no symbolic link of the tree, and no rename during the build, redirects a mount out of the tree.
 
 use super::tree_paths::TreePaths;
 use super::{check, submounts};
@@ -11,11 +11,11 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Mount points that may be links in a tree, followed inside of it: systems that keep all of their own below /usr have
-/// such ones. The others decide what a machine is.
+/// Mount points that may be symbolic links in a tree, followed inside it: systems with all their files below /usr have
+/// such links. Other mount points must be directories: the isolation depends on them.
 const MAY_BE_LINKS: [&str; 2] = ["/run", "/tmp"];
 
-/// Opens the root tree, makes missing mount points, and attaches it.
+/// Opens the root tree, creates missing mount points, and attaches it.
 pub fn attach_root(
     directory: &Path,
     at: &Path,
@@ -29,7 +29,7 @@ pub fn attach_root(
         make_directories(&host, point, 0)?;
     }
     let below = userns.map_or_else(|| Ok(Vec::new()), |_| submounts::of(directory))?;
-    // Where all is one, or nothing is mapped, all comes along at once.
+    // Without mounts below, or without mapped ids, one recursive copy suffices.
     let depth = if below.is_empty() { Depth::Tree } else { Depth::One };
     let attributes = Attributes { read_only, ..Attributes::default() };
     let copy = |from: BorrowedFd<'_>, path: &Path| {
@@ -48,7 +48,7 @@ pub fn attach_root(
     check("cannot attach the root", mount::attach(tree.as_fd(), place.as_fd()))?;
     let root = rustix::io::fcntl_dupfd_cloexec(&tree, 3).context(|| "cannot keep a descriptor")?;
     let root = TreePaths::new(root);
-    // What is covered anyway does not come along.
+    // Mounts below the machine's own mount points would be covered: they are not copied.
     for path in below.iter().filter(|path| !mount_points.iter().any(|point| path.starts_with(point))) {
         let from = host.open(path).context(|| format!("cannot open '{}' in the tree", path.display()))?;
         let mounted = copy(from.as_fd(), path)?;
@@ -58,7 +58,7 @@ pub fn attach_root(
     Ok(tree)
 }
 
-/// Makes every missing directory of a path inside a root, mode 755, owned by a host id.
+/// Creates every missing directory of a path inside a root, mode 755, owned by a host id.
 pub fn make_directories(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     let mut made = PathBuf::from("/");
     for part in path.strip_prefix("/").unwrap_or(path) {
@@ -83,29 +83,30 @@ fn make_directory(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
         Ok(()) => give(&parent, name, owner),
         Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(rustix::io::Errno::ROFS) => Err(Error::new("read-only file system")
-            .context(format!("cannot make mount point '{}' in the tree", path.display()))
-            .with_hint("make that directory in the tree, or mount its file system read-write once")),
+            .context(format!("cannot create mount point '{}' in the tree", path.display()))
+            .with_hint("create that directory in the tree, or mount its file system read-write once")),
         Err(errno) => {
-            Err(errno).context(|| format!("cannot make mount point '{}' in the tree", path.display()))
+            Err(errno).context(|| format!("cannot create mount point '{}' in the tree", path.display()))
         }
     }
 }
 
-/// Gives what we made to the guest's root. In an idmapped tree the host's root is nobody.
+/// Changes the owner of a new mount point to the guest's root. An idmapped tree has no id for the host's root.
 fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
-    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .context(|| format!("cannot give mount point '{}' to the guest's root", name.display()))
+    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).context(|| {
+        format!("cannot change the owner of mount point '{}' to the guest's root", name.display())
+    })
 }
 
-/// The directory that holds a path, links on the way resolved inside the root.
+/// Opens the parent directory of a path; symbolic links are resolved inside the root.
 fn open_parent(paths: &TreePaths, path: &Path) -> Result<OwnedFd> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     paths.open_as(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
         let error = Error::from(error).context(format!("cannot open '{}' in the tree", parent.display()));
         match paths.open(parent).and_then(|link| read_link(&link)) {
             Ok(to) => error.with_hint(format!(
-                "'{}' is a link to '{to}', and links of a tree are followed inside of it: name the place itself",
+                "'{}' is a link to '{to}', and links are resolved inside the tree: use a path without that link",
                 parent.display()
             )),
             Err(_) => error,
@@ -113,12 +114,12 @@ fn open_parent(paths: &TreePaths, path: &Path) -> Result<OwnedFd> {
     })
 }
 
-/// Where the link at a descriptor leads to.
+/// Returns the target of the symbolic link at a descriptor.
 fn read_link(link: &OwnedFd) -> std::io::Result<String> {
     Ok(rustix::fs::readlinkat(link, c"", Vec::new())?.to_string_lossy().into_owned())
 }
 
-/// Opens where something is to be mounted; a link at the end is refused.
+/// Opens a mount target. A symbolic link as the last component is refused.
 pub(super) fn open_target(paths: &TreePaths, target: &Path) -> Result<OwnedFd> {
     existing(paths, target)?.map(|(place, _)| place).ok_or_else(|| {
         let error = Error::from(rustix::io::Errno::NOENT);
@@ -129,7 +130,7 @@ pub(super) fn open_target(paths: &TreePaths, target: &Path) -> Result<OwnedFd> {
     })
 }
 
-/// The same and its type; nothing where nothing is there.
+/// Opens a mount target and returns its type. `None` if it does not exist.
 fn existing(paths: &TreePaths, target: &Path) -> Result<Option<(OwnedFd, FileType)>> {
     let place = match paths.open(target) {
         Ok(place) => place,
@@ -142,14 +143,14 @@ fn existing(paths: &TreePaths, target: &Path) -> Result<Option<(OwnedFd, FileTyp
             return Err(error).context(|| format!("cannot open mount target '{}'", target.display()));
         }
     };
-    let stat = rustix::fs::fstat(&place).context(|| "cannot look at the mount target")?;
+    let stat = rustix::fs::fstat(&place).context(|| "cannot get the type of the mount target")?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Symlink => Err(Error::new(format!(
             "mount target '{}' is a symbolic link to '{}'",
             target.display(),
             read_link(&place).unwrap_or_default()
         ))
-        .with_hint("name the place itself inside the tree, or remove the link")),
+        .with_hint("use the link's target inside the tree as the mount target, or remove the link")),
         kind => Ok(Some((place, kind))),
     }
 }
@@ -168,7 +169,7 @@ pub fn new(
     let place = if is_link && MAY_BE_LINKS.iter().any(|point| Path::new(point) == target) {
         paths.open_as(target, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
             let error = Error::from(error).context(format!("cannot follow the link '{}'", target.display()));
-            error.with_hint("make the directory in the tree that it leads to, or remove the link")
+            error.with_hint("create the link's target directory in the tree, or remove the link")
         })?
     } else if let Some((place, _)) = existing(paths, target)? {
         place
@@ -181,7 +182,7 @@ pub fn new(
     Ok(())
 }
 
-/// Does a `BuildStep::Bind`.
+/// Carries out a `BuildStep::Bind`.
 pub fn bind(
     paths: &mut TreePaths,
     step: &BuildStep,
@@ -209,10 +210,13 @@ pub fn bind(
     };
     let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), *depth))?;
     if *map_ids && let Some(userns) = userns {
-        check("cannot map ids: its file system refuses", mount::map_ids(tree.as_fd(), *depth, userns))
-            .map_err(|error| error.with_hint("set map-ids = false for this mount (:noidmap)"))?;
+        check(
+            "cannot map ids: not supported by its file system",
+            mount::map_ids(tree.as_fd(), *depth, userns),
+        )
+        .map_err(|error| error.with_hint("set map-ids = false for this mount (:noidmap)"))?;
     }
-    // Inside the tree only the upper mount changes, so that parts below can differ.
+    // Inside the tree only the top mount changes, so that mounts below can differ.
     let restricted = if matches!(source, BindSource::Host(_)) { *depth } else { Depth::One };
     check("cannot restrict the mount", mount::restrict(tree.as_fd(), restricted, *attributes))?;
     check("cannot attach the mount", mount::attach(tree.as_fd(), place.as_fd()))?;
@@ -220,9 +224,9 @@ pub fn bind(
     Ok(())
 }
 
-/// Makes a missing target of the type of its source.
+/// Creates a missing target of the same type as the source.
 pub(super) fn make_target(paths: &TreePaths, target: &Path, from: &OwnedFd, owner: u32) -> Result<()> {
-    let stat = rustix::fs::fstat(from).context(|| "cannot look at the bind source")?;
+    let stat = rustix::fs::fstat(from).context(|| "cannot get the type of the bind source")?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return make_directories(paths, target, owner);
     }
@@ -234,23 +238,23 @@ pub(super) fn make_target(paths: &TreePaths, target: &Path, from: &OwnedFd, owne
     match rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o644)) {
         Ok(_) => give(&directory, name, owner),
         Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(errno) => Err(errno).context(|| format!("cannot make mount target '{}'", target.display())),
+        Err(errno) => Err(errno).context(|| format!("cannot create mount target '{}'", target.display())),
     }
 }
 
-/// Adds attributes to the mount at a place.
+/// Adds attributes to the mount at a path.
 pub fn restrict(paths: &TreePaths, target: &Path, attributes: Attributes) -> Result<()> {
     let place = open_target(paths, target)?;
     check("cannot restrict the mount", mount::restrict(place.as_fd(), Depth::One, attributes))
 }
 
-/// Covers a place with the empty node of its type; a pipe, which can be waited for, with a socket. What is not there needs no cover; what cannot be
-/// covered, a link for one, is an error, never left open.
+/// Covers a path with an empty node of its type, a pipe with a socket. A missing path needs no cover. A path that cannot
+/// be covered, for example a symbolic link, is an error.
 pub fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
     let Some((place, kind)) = existing(paths, target)? else { return Ok(()) };
     let cover = match kind {
         FileType::Directory => "dir",
-        // Not a pipe: root inside would wait in open(2) for its other side for ever.
+        // Not a pipe: open(2) by root inside would wait for the other side for ever.
         FileType::Fifo | FileType::Socket => "sock",
         FileType::CharacterDevice => "chr",
         FileType::BlockDevice => "blk",
@@ -266,7 +270,7 @@ pub fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
     check("cannot attach the mount", mount::attach(tree.as_fd(), place.as_fd()))
 }
 
-/// Detaches a mount that was needed while building and removes its directory.
+/// Detaches a mount that was only needed during the build, and removes its directory.
 pub fn detach(paths: &mut TreePaths, target: &Path) -> Result<()> {
     let place = open_target(paths, target)?;
     let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&place));

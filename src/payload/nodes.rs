@@ -1,5 +1,5 @@
-//! Files, directories and devices that the builder makes, always in file systems of our own, and
-//! given to the guest's root. TreePaths are found by descriptor inside the root.
+//! Files, directories and devices that the builder creates, owned by the guest's root, in file systems that the builder
+//! has mounted. Called by `builder`. Paths are resolved by descriptor inside the root.
 
 use super::check;
 use super::tree_paths::TreePaths;
@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// The directory that holds a path, and the name in it.
+/// Opens the parent directory of a path. Returns it with the file name.
 fn parent<'p>(paths: &TreePaths, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let fd = paths
@@ -20,62 +20,59 @@ fn parent<'p>(paths: &TreePaths, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)>
     Ok((fd, path.file_name().unwrap_or(OsStr::new("."))))
 }
 
-/// Gives a new node to the guest's root. What we make is the host's root's, with the mode asked for: the builder
-/// has no umask.
+/// Changes the owner of a new node to the guest's root. The builder creates nodes as the host's root, without a umask.
 fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
     if owner == 0 {
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .context(|| "cannot give it to the guest's root")
+        .context(|| "cannot change its owner to the guest's root")
 }
 
-/// A directory; one that is there already stays.
+/// Creates a directory, if it does not exist.
 pub fn directory(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(mode)) {
         Ok(()) => give(&at, name, owner),
         Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(errno) => Err(errno).context(|| "cannot make it"),
+        Err(errno) => Err(errno.into()),
     }
 }
 
-/// A file with content.
+/// Creates a file with content.
 pub fn file(paths: &TreePaths, path: &Path, mode: u32, content: &str, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file =
-        rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode)).context(|| "cannot make it")?;
+    let file = rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode))?;
     std::io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())
-        .context(|| "cannot fill it")?;
+        .context(|| "cannot write its content")?;
     give(&at, name, owner)
 }
 
-/// A named pipe.
+/// Creates a named pipe.
 pub fn fifo(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
-    rustix::fs::mknodat(&at, name, FileType::Fifo, Mode::from_raw_mode(mode), 0)
-        .context(|| "cannot make it")?;
+    rustix::fs::mknodat(&at, name, FileType::Fifo, Mode::from_raw_mode(mode), 0)?;
     give(&at, name, owner)
 }
 
-/// A socket that nobody listens at, mode 000.
+/// Creates a socket without a listener, mode 000.
 pub fn socket(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
-    rustix::fs::mknodat(&at, name, FileType::Socket, Mode::empty(), 0).context(|| "cannot make it")?;
+    rustix::fs::mknodat(&at, name, FileType::Socket, Mode::empty(), 0)?;
     give(&at, name, owner)
 }
 
-/// A symbolic link.
+/// Creates a symbolic link.
 pub fn link(paths: &TreePaths, path: &Path, to: &Path, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
-    rustix::fs::symlinkat(to, &at, name).context(|| "cannot make it")?;
+    rustix::fs::symlinkat(to, &at, name)?;
     give(&at, name, owner)
 }
 
-/// A device node. Where making one is not allowed (we are in a container ourselves) the host's own
-/// is bound; the empty nodes that cover others are then left out.
+/// Creates a device node. If mknod(2) is not permitted (Coracle itself runs in a container), binds the host's node
+/// instead, and skips the device 0:0 that covers others.
 pub fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
@@ -84,7 +81,7 @@ pub fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32, owner: 
         Ok(()) => give(&at, name, owner),
         Err(rustix::io::Errno::PERM) if device.major == 0 => Ok(()),
         Err(rustix::io::Errno::PERM) => bind_device(paths, path, owner),
-        Err(errno) => Err(errno).context(|| "cannot make it"),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -99,8 +96,8 @@ fn bind_device(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     check("cannot attach it", mount::attach(tree.as_fd(), place.as_fd()))
 }
 
-/// Binds a socket to a path inside the root. An address holds 108 bytes and is resolved from our
-/// own root, so the way goes through the directory's descriptor.
+/// Binds a socket to a path inside the root. A socket address holds 108 bytes and is resolved from the builder's own
+/// root, so it names the directory by its descriptor.
 pub fn bind_socket(
     paths: &TreePaths,
     socket: BorrowedFd<'_>,
@@ -109,7 +106,7 @@ pub fn bind_socket(
     owner: u32,
 ) -> Result<()> {
     let (at, name) = parent(paths, path)?;
-    // The name gets the mode of the socket: it is never there with another one, and no name is followed to change it.
+    // The name inherits the mode of the socket: it never exists with another mode, and no path is followed to change it.
     rustix::fs::fchmod(socket, Mode::from_raw_mode(mode)).context(|| "cannot set the socket's mode")?;
     let address = Path::new("/proc/self/fd").join(at.as_raw_fd().to_string()).join(name);
     let address = rustix::net::SocketAddrUnix::new(address).context(|| "cannot name the socket")?;
@@ -117,8 +114,8 @@ pub fn bind_socket(
     give(&at, name, owner)
 }
 
-/// Opens the first pty of the guest's devpts, gives its slave to the guest's root and links
-/// `/dev/console` to it. Returns the other side.
+/// Opens the first pty of the guest's devpts, changes the owner of its slave to the guest's root and links
+/// `/dev/console` to it. Returns the master.
 pub fn console(paths: &TreePaths, owner: u32) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW;
     let ours = paths.open_as(Path::new("/dev/pts/ptmx"), flags).context(|| "cannot open a pty")?;
@@ -126,8 +123,9 @@ pub fn console(paths: &TreePaths, owner: u32) -> Result<OwnedFd> {
     let (pts, name) = parent(paths, Path::new("/dev/pts/0"))?;
     // The group is tty(4)'s, as for every terminal of the guest.
     let group = Some(Gid::from_raw(owner + 5));
-    rustix::fs::chownat(&pts, name, Some(Uid::from_raw(owner)), group, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|errno| Error::from(errno).context("cannot give the console to the guest's root"))?;
+    rustix::fs::chownat(&pts, name, Some(Uid::from_raw(owner)), group, AtFlags::SYMLINK_NOFOLLOW).map_err(
+        |errno| Error::from(errno).context("cannot change the owner of the console to the guest's root"),
+    )?;
     link(paths, Path::new("/dev/console"), Path::new("pts/0"), owner)?;
     Ok(ours)
 }

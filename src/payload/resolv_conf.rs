@@ -1,5 +1,5 @@
-//! The guest's `/etc/resolv.conf`, written before PID 1 starts. Called by the builder. It writes
-//! inside the tree only: links are read, never followed.
+//! The guest's `/etc/resolv.conf`, written before PID 1 starts. Called by the builder. It writes inside the tree only:
+//! symbolic links are read, never followed.
 
 use super::tree_paths::TreePaths;
 use super::{check, mounts, nodes};
@@ -15,17 +15,17 @@ use std::path::{Component, Path, PathBuf};
 
 const NAME: &str = "resolv.conf";
 
-/// Makes it what is wanted. Where a link leads to `/run`, as resolved's and resolvconf's do, the file that
-/// is ours is made there: who manages it takes it over, and without one it stands. Any other link is the
-/// owner's, and what is to be copied or mounted leaves every link alone.
+/// Carries out the action. For a symbolic link into `/run`, for example of systemd-resolved or resolvconf, the file is
+/// created at its target: the program that manages it replaces it, and without that program it stays. Any other link
+/// belongs to the tree's owner and stays; copies and bind mounts leave every link unchanged.
 ///
 /// # Errors
-/// A file that can neither be written nor covered.
+/// A file that can be neither written nor covered.
 pub fn make(paths: &TreePaths, wanted: &ResolvConfAction, owner: u32) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let etc = match paths.open_as(Path::new("/etc"), flags) {
         Ok(etc) => etc,
-        // A tree of one program: nothing in it resolves names.
+        // A tree of a single program without a resolver.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::from(error).context("cannot open '/etc' in the tree")),
     };
@@ -58,7 +58,7 @@ pub fn make(paths: &TreePaths, wanted: &ResolvConfAction, owner: u32) -> Result<
     }
 }
 
-/// Where nobody can write to the tree, its file is covered.
+/// Covers the file if the tree is read-only.
 fn unless_read_only(
     written: std::io::Result<()>,
     paths: &TreePaths,
@@ -71,7 +71,7 @@ fn unless_read_only(
     }
 }
 
-/// Takes away whatever is there, itself. A directory stays.
+/// Deletes the file or link. A directory stays.
 fn remove(etc: &OwnedFd) -> std::io::Result<()> {
     match rustix::fs::unlinkat(etc, NAME, AtFlags::empty()) {
         Err(Errno::NOENT) => Ok(()),
@@ -79,17 +79,17 @@ fn remove(etc: &OwnedFd) -> std::io::Result<()> {
     }
 }
 
-/// Mounts a file of the host over the tree's, which is made for it where it can be.
+/// Mounts a file of the host over the tree's file, which is created if it is missing.
 fn bind(paths: &TreePaths, etc: &OwnedFd, file: &Path, owner: u32) -> Result<()> {
     if let Err(Errno::NOENT) = rustix::fs::statat(etc, NAME, AtFlags::SYMLINK_NOFOLLOW) {
         let made = write_in_tree(etc, "", owner);
-        made.context(|| "cannot make a place for '/etc/resolv.conf' in the tree")?;
+        made.context(|| "cannot create the mount target '/etc/resolv.conf' in the tree")?;
     }
     let from = rustix::fs::open(file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     mount_over(paths, from.context(|| format!("cannot open '{}'", file.display()))?)
 }
 
-/// Where a link in `/etc` leads, if to a place below `/run`.
+/// Returns the target of a symbolic link in `/etc`, if it is below `/run`.
 fn in_run(link: &Path) -> Option<PathBuf> {
     let mut place = PathBuf::from("/etc");
     for part in link.components() {
@@ -112,13 +112,13 @@ fn write_in_run(paths: &TreePaths, place: &Path, content: &str, owner: u32) -> R
     nodes::file(paths, place, 0o644, content, owner)
 }
 
-/// Writes the tree's own file, in place: who has it open or bound sees the new text.
+/// Writes the tree's own file in place: open descriptors and bind mounts of it see the new text.
 fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> std::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let looked =
         rustix::fs::openat(etc, NAME, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
     let file = match looked {
-        // To open a device or a pipe is to do something.
+        // Only a regular file: opening a device or a pipe has side effects.
         Ok(place) => guest_files::reopen_file(&place, flags)?,
         Err(Errno::NOENT) => {
             let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -133,14 +133,15 @@ fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> std::io::Result<()
     file.write_all(content.as_bytes())
 }
 
-/// Binds a file of ours over the one of a read-only tree; without one there is no place for it.
+/// Mounts a file with the content over the one of a read-only tree. Without such a file there is no mount target, and
+/// nothing happens.
 fn cover(paths: &TreePaths, content: &str, owner: u32) -> Result<()> {
     let ours = Path::new("/run/host-resolv.conf");
     if paths.open(Path::new("/etc/resolv.conf")).is_err() {
         return Ok(());
     }
     nodes::file(paths, ours, 0o644, content, owner)?;
-    mount_over(paths, paths.open(ours).context(|| "cannot open the resolver's file")?)
+    mount_over(paths, paths.open(ours).context(|| "cannot open the new file")?)
 }
 
 fn mount_over(paths: &TreePaths, from: OwnedFd) -> Result<()> {
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_read_and_not_followed() {
+    fn links_into_run_are_recognised() {
         for (link, place) in [
             ("../run/systemd/resolve/stub-resolv.conf", Some("/run/systemd/resolve/stub-resolv.conf")),
             ("/run/resolvconf/resolv.conf", Some("/run/resolvconf/resolv.conf")),

@@ -1,4 +1,4 @@
-//! The tiny PID 1 of `--as-pid2`: reaps, and passes the end of PID 2 on as its own.
+//! The stub PID 1 of `--as-pid2`: reaps processes, and exits with the status of PID 2. Called by `init_process`.
 
 use crate::error::{Context, Result};
 use crate::sys::process::{self, Side};
@@ -9,16 +9,16 @@ use rustix::fd::AsFd;
 /// Forks: the child returns and becomes the payload, the parent stays as PID 1 until it ends.
 ///
 /// # Errors
-/// What clone3(2) says.
+/// Any error of clone3(2).
 pub fn fork() -> Result<()> {
     match process::clone(0, None)? {
         Side::Child => {
-            rustix::process::setsid().context(|| "cannot begin a session")?;
+            rustix::process::setsid().context(|| "cannot create a session")?;
             super::die_with_supervisor();
             Ok(())
         }
         Side::Parent(child) => {
-            // The link among them: its end tells the supervisor that the payload runs.
+            // The channel too: its end notifies the supervisor of the payload's exec.
             crate::sys::descriptor::close_from(3, child.pidfd.as_fd());
             let _ = rustix::thread::set_name(c"(coracle-stub)");
             watch(child.pid.as_raw_nonzero().get(), child.pidfd.as_fd())
@@ -26,10 +26,10 @@ pub fn fork() -> Result<()> {
     }
 }
 
-/// What a stop is asked by, of a stub init (systemd-nspawn(1), `--as-pid2`).
+/// The signals that request a stop of a stub init (systemd-nspawn(1), `--as-pid2`).
 const STOPS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
 
-/// Waits for signals: a child's end is reaped, a request to stop is passed on as SIGTERM.
+/// Waits for signals: reaps children, and passes a stop request on as SIGTERM.
 fn watch(payload: i32, pidfd: rustix::fd::BorrowedFd<'_>) -> ! {
     let mut signals = SigSet::empty();
     STOPS.into_iter().chain([Signal::SIGCHLD]).for_each(|signal| signals.add(signal));

@@ -1,4 +1,4 @@
-//! What is mounted below the root of a tree on the host. Called by the step that attaches the root.
+//! Mounts below the root of a tree on the host. Called by the step that attaches the root.
 
 use crate::error::{Context, Error, Result};
 use rustix::fd::BorrowedFd;
@@ -6,10 +6,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// The mount points below a directory, as paths inside of it, in the order in which they were mounted.
+/// Returns the mount points below a directory, as paths inside it, in the order of their mounts.
 ///
 /// # Errors
-/// A directory that is not there, or no procfs.
+/// A missing directory or procfs.
 pub fn of(directory: &Path) -> Result<Vec<PathBuf>> {
     let reading = || format!("cannot find the mounts below '{}'", directory.display());
     let directory = std::fs::canonicalize(directory).context(reading)?;
@@ -17,13 +17,13 @@ pub fn of(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(below(&directory, &mounts))
 }
 
-/// The same from the text of proc_pid_mountinfo(5).
+/// Returns the mount points below a directory from the text of proc_pid_mountinfo(5).
 fn below(directory: &Path, mounts: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     for point in mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped) {
         let Ok(inside) = point.strip_prefix(directory) else { continue };
         let inside = Path::new("/").join(inside);
-        // Of mounts on the same place the last is seen, and it alone.
+        // Of several mounts at one path only the last is visible.
         found.retain(|other| *other != inside);
         if inside != Path::new("/") {
             found.push(inside);
@@ -32,7 +32,7 @@ fn below(directory: &Path, mounts: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A path of mountinfo: spaces and the like are written as three octal digits.
+/// Decodes a path of mountinfo: white space and backslashes are three octal digits.
 fn unescaped(path: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
@@ -52,7 +52,7 @@ fn unescaped(path: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// The error for a file system that cannot map ids: of the tree, or of what is mounted at `path` in it.
+/// Returns the error for a file system that cannot map ids: of the tree, or of the mount at `path` in it.
 pub fn no_idmap(directory: &Path, path: &Path, mounted: BorrowedFd<'_>, error: std::io::Error) -> Error {
     let magic = rustix::fs::fstatfs(mounted).map_or(0, |stat| i128::from(stat.f_type));
     let kind = match magic {
@@ -78,7 +78,7 @@ pub fn no_idmap(directory: &Path, path: &Path, mounted: BorrowedFd<'_>, error: s
         return Error::from(error)
             .context(format!("cannot map the ids of '{}': it was mounted by another user namespace", directory.display()))
             .with_hint(
-                "this host is a machine itself: mount a tmpfs in it for the tree, or run the tree without a user \
+                "this host is itself a container: mount a tmpfs in it for the tree, or run the tree without a user \
                  namespace of its own (users.private = \"no\", --private-users=no)",
             );
     }

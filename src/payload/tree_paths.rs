@@ -1,17 +1,17 @@
-//! Where things of a machine are while its tree is built: below the tree's root, or below a file system that we have
-//! mounted there ourselves. Called by the builder's steps.
+//! Resolution of paths while a tree is built: from the root of the tree, or from the root of a file system that the
+//! builder has mounted in it. Called by the builder's steps.
 //!
-//! What lies in a file system of ours is found from that file system's own root and not by its name in the tree. A mount
-//! point is a directory of the tree: whoever can write to the tree from outside may give it another name while we work,
-//! and put in its place what he likes. Our mount goes along with the directory, and what we make in it, and what covers
-//! parts of it, still gets there.
+//! Paths in a mounted file system are resolved from the root of that file system, not from the root of the tree. A mount
+//! point is a directory of the tree: a process that can write to the tree from outside may rename it during the build and
+//! replace it with another directory. The mount moves with the renamed directory, and so do the nodes and masks that the
+//! builder creates in it.
 
 use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
 
-/// A root, and what of ours is mounted in it.
+/// The root of a tree, and the builder's mounts in it.
 #[derive(Debug)]
 pub struct TreePaths {
     root: OwnedFd,
@@ -19,24 +19,24 @@ pub struct TreePaths {
 }
 
 impl TreePaths {
-    /// A root in which nothing is ours.
+    /// Creates a root without mounts.
     pub fn new(root: OwnedFd) -> Self {
         Self { root, ours: Vec::new() }
     }
 
-    /// The root.
+    /// Returns the root.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// Notes a new file system of ours.
+    /// Adds a file system mounted by the builder.
     pub fn keep(&mut self, target: &Path, mounted: OwnedFd) {
         self.forget(target);
         self.ours.push((target.to_owned(), mounted));
     }
 
-    /// Notes that something else has been mounted: what of ours is below it is not seen any more. Where there was one of
-    /// ours, it stands in its place.
+    /// Records another mount: the builder's mounts below it are not visible any more. A mount at the same target is
+    /// replaced.
     pub fn cover(&mut self, target: &Path, mounted: OwnedFd) {
         if self.ours.iter().any(|(ours, _)| ours == target) {
             self.keep(target, mounted);
@@ -45,29 +45,29 @@ impl TreePaths {
         }
     }
 
-    /// Notes that what is mounted at a place and below is not there any more.
+    /// Removes the mounts at a path and below.
     pub fn forget(&mut self, target: &Path) {
         self.ours.retain(|(ours, _)| !ours.starts_with(target));
     }
 
-    /// Opens a place for reference; a link at the end is not followed.
+    /// Opens a path with `O_PATH`; a symbolic link as its last component is not followed.
     ///
     /// # Errors
-    /// What openat2(2) says.
+    /// Any error of openat2(2).
     pub fn open(&self, path: &Path) -> std::io::Result<OwnedFd> {
         self.open_as(path, OFlags::PATH | OFlags::NOFOLLOW)
     }
 
-    /// Opens a path with the flags given; no link leads out of where it is looked for.
+    /// Opens a path with the given flags. Symbolic links are resolved inside the directory where the resolution starts.
     ///
     /// # Errors
-    /// What openat2(2) says.
+    /// Any error of openat2(2).
     pub fn open_as(&self, path: &Path, flags: OFlags) -> std::io::Result<OwnedFd> {
         let (from, rest) = self.nearest(path);
         guest_files::open_inside_as(from, rest, flags, Mode::empty())
     }
 
-    /// The deepest file system of ours that a path is in, and the way from there; else the root.
+    /// Returns the deepest mounted file system that contains a path, or the root, and the path relative to it.
     fn nearest<'p>(&self, path: &'p Path) -> (BorrowedFd<'_>, &'p Path) {
         let around = self.ours.iter().filter_map(|(ours, fd)| Some((path.strip_prefix(ours).ok()?, fd)));
         let nearest = around.min_by_key(|(rest, _)| rest.components().count());
@@ -81,7 +81,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     #[test]
-    fn the_deepest_file_system_of_ours_is_where_a_path_is_looked_for() {
+    fn a_path_is_resolved_from_the_deepest_mount() {
         let directory = || OwnedFd::from(std::fs::File::open("/").unwrap());
         let mut paths = TreePaths::new(directory());
         let (dev, pts, run) = (directory(), directory(), directory());
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(at(&paths, "/dev/ptsx"), (dev_fd, "ptsx".into()));
         assert_eq!(at(&paths, "/dev"), (dev_fd, "".into()));
         assert_eq!(at(&paths, "/run/x").1, Path::new("/run/x"));
-        // Somebody's directory over all of /dev, and one where there is none of ours.
+        // A bind mount over all of /dev, and one without a mount of the builder below.
         let other_fd = run.as_raw_fd();
         paths.cover(Path::new("/dev"), run);
         assert_eq!(at(&paths, "/dev/pts/0"), (other_fd, "pts/0".into()));

@@ -1,8 +1,8 @@
-//! Which capabilities a machine keeps (capabilities(7)).
+//! The capabilities of a machine (capabilities(7)). Called by `plan`.
 
 use crate::machine::security::{CAPABILITIES, Security};
 
-/// What systemd-nspawn(1) keeps by default, and so what booted systems expect.
+/// The default set of systemd-nspawn(1), which booted systems expect.
 const DEFAULT: [&str; 26] = [
     "AUDIT_CONTROL",
     "AUDIT_WRITE",
@@ -32,7 +32,7 @@ const DEFAULT: [&str; 26] = [
     "SYS_TTY_CONFIG",
 ];
 
-/// The bit of a capability by name, with or without `CAP_`, or all bits for `all`.
+/// Returns the bit of a capability by name, with or without `CAP_`, or all bits for `all`.
 pub fn bit(name: &str) -> Option<u64> {
     let name = name.to_ascii_uppercase();
     let name = name.strip_prefix("CAP_").unwrap_or(&name);
@@ -42,21 +42,21 @@ pub fn bit(name: &str) -> Option<u64> {
     CAPABILITIES.iter().position(|known| *known == name).map(|number| 1 << number)
 }
 
-/// The mask of names; unknown ones do not count.
+/// Returns the mask of names; unknown names are ignored.
 fn mask<S: AsRef<str>>(names: &[S]) -> u64 {
     names.iter().filter_map(|name| bit(name.as_ref())).fold(0, |mask, bit| mask | bit)
 }
 
-/// The mask a machine keeps: the defaults, what its network needs, what was added, less what was
-/// taken, and never more than we have ourselves.
-pub fn kept(security: &Security, private_network: bool, user_namespace: bool, ours: u64) -> u64 {
+/// Returns the mask of a machine: the defaults, those for its network, added ones, without dropped ones, and limited to
+/// the bounding set of this process.
+pub fn kept(security: &Security, private_network: bool, user_namespace: bool, bounding: u64) -> u64 {
     let mut kept = mask(&DEFAULT);
     if private_network {
         kept |= mask(&["NET_ADMIN"]);
     } else if user_namespace {
         kept &= !mask(&["NET_BIND_SERVICE"]);
     }
-    (kept | mask(&security.capabilities_add)) & !mask(&security.capabilities_drop) & ours
+    (kept | mask(&security.capabilities_add)) & !mask(&security.capabilities_drop) & bounding
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn taken_wins_over_added() {
+    fn dropped_wins_over_added() {
         let security = Security {
             capabilities_add: vec!["CAP_SYS_TIME".into(), "CAP_BPF".into()],
             capabilities_drop: vec!["CAP_BPF".into(), "CAP_MKNOD".into()],

@@ -1,5 +1,5 @@
-//! A command in a running machine, as steps: the way of PID 1 once more, from the door on. Called
-//! by `control`; carried out by `payload`.
+//! A command in a running machine, as steps: it joins the machine and then drops the same rights as PID 1. Called by
+//! `control`; carried out by `payload`.
 
 use super::step::{InitStep, LsmLabel, ResourceLimit};
 use super::{User, filter, identity};
@@ -8,28 +8,28 @@ use crate::error::Result;
 use std::ffi::{CString, OsString};
 use std::path::PathBuf;
 
-/// What is to be executed in which surroundings.
+/// A command and its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
     /// The program and its arguments; empty: the user's login shell.
     pub argv: Vec<OsString>,
-    /// Who executes it.
+    /// Its user.
     pub user: User,
-    /// The working directory inside; the user's home where not given.
+    /// The working directory inside. `None` for the user's home.
     pub directory: Option<PathBuf>,
-    /// Further variables, which win.
+    /// Further variables, which replace the defaults.
     pub environment: Vec<(String, String)>,
     /// `TERM`.
     pub terminal: String,
-    /// Whether it gets a terminal of its own, as opposed to our streams.
+    /// Whether it gets a terminal of its own instead of the caller's streams.
     pub on_terminal: bool,
-    /// What PID 1 of the machine was limited to.
+    /// The system-call policy of the machine's PID 1.
     pub policy: filter::Policy,
-    /// Whether executing gains no privileges.
+    /// Whether to set PR_SET_NO_NEW_PRIVS(2const).
     pub no_new_privileges: bool,
-    /// The label of PID 1 that the security module gives what we execute, where it is not ours.
+    /// The label of PID 1 in the security module. `None` if the caller has the same one.
     pub label: Option<LsmLabel>,
-    /// Whether the machine has a user namespace, whose root is to be become.
+    /// Whether the machine has a user namespace.
     pub user_namespace: bool,
     /// Whether the machine has a time namespace.
     pub time_namespace: bool,
@@ -37,23 +37,23 @@ pub struct Exec {
     pub limits: Vec<ResourceLimit>,
 }
 
-/// The steps, in order.
+/// Returns the steps of a command, in order.
 ///
 /// # Errors
 /// A filter that cannot be compiled.
 pub fn steps(exec: &Exec) -> Result<Vec<InitStep>> {
-    // The label first, while procfs is the host's: it is taken with the exec.
+    // The label first, while procfs is the host's: it takes effect with the exec.
     let mut steps: Vec<InitStep> = exec.label.iter().cloned().map(InitStep::Label).collect();
-    // Limits before the door: in the machine's user namespace no hard limit can be raised.
-    // Where the host's root stays root too: who calls may have groups.
+    // Limits before the join: in the machine's user namespace no hard limit can be raised.
+    // BecomeRoot also without a user namespace: the caller may have supplementary groups.
     steps.push(InitStep::Limits(exec.limits.clone()));
     steps.extend([InitStep::Join { time: exec.time_namespace }, InitStep::BecomeRoot]);
-    // Before anything of the guest is touched: from here on we are no more than its PID 1.
+    // Before any access to files of the guest: from here on the process has no more rights than PID 1.
     steps.extend([InitStep::Capabilities(exec.policy.capabilities), InitStep::Keyring]);
     let filter = InitStep::Filter(filter::compile(&exec.policy)?);
     if !exec.user_namespace {
-        // Its root has rights over every process it sees, which a user namespace would not give him
-        // (ptrace(2)). So it sees none of us before that has nothing left which it lacks itself.
+        // Without a user namespace, the guest's root can trace every visible process (ptrace(2)). So the process enters
+        // the pid namespace only after it has dropped all rights that the guest's root lacks.
         steps.extend([filter.clone(), InitStep::Confine(exec.policy.capabilities), InitStep::Replace]);
     }
     steps.push(if exec.on_terminal { InitStep::Terminal } else { InitStep::Streams });
@@ -80,7 +80,7 @@ pub fn steps(exec: &Exec) -> Result<Vec<InitStep>> {
     Ok(steps)
 }
 
-/// The whole environment: what a login gives, and nothing of ours.
+/// Returns the whole environment: that of a login, without variables of the caller.
 fn environment(exec: &Exec) -> Vec<CString> {
     let user = &exec.user;
     let path = identity::search_path().collect::<Vec<_>>().join(":");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_go_before_anything_of_the_guest_is_touched() {
+    fn rights_are_dropped_before_files_of_the_guest_are_used() {
         let steps = steps(&exec()).unwrap();
         let at = |wanted: fn(&InitStep) -> bool| steps.iter().position(wanted).unwrap();
         let rights = at(|step| matches!(step, InitStep::Capabilities(_)));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn without_users_of_its_own_a_machine_sees_only_what_is_confined() {
+    fn without_a_user_namespace_the_guest_sees_only_a_confined_process() {
         let steps = steps(&Exec { user_namespace: false, on_terminal: true, ..exec() }).unwrap();
         let at = |wanted: fn(&InitStep) -> bool| steps.iter().position(wanted).unwrap();
         let seen = at(|step| matches!(step, InitStep::Replace));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_shell_has_its_dash_and_what_is_given_wins() {
+    fn a_login_shell_has_a_dash_and_given_variables_win() {
         let steps = steps(&exec()).unwrap();
         let Some(InitStep::Execute { programs, argv, environment }) = steps.last() else { panic!() };
         assert_eq!((programs[0].to_str(), argv[0].to_str()), (Some("/bin/bash"), Some("-bash")));

@@ -1,5 +1,5 @@
-//! The guest's own file systems: what the Container Interface and systemd-nspawn(1) promise at
-//! `/proc`, `/sys`, `/dev`, `/run` and `/tmp`. The order is the order of the steps.
+//! The guest's own file systems: `/proc`, `/sys`, `/dev`, `/run` and `/tmp` according to the Container Interface and
+//! systemd-nspawn(1). Called by `plan`. The order is the order of the steps.
 
 use super::Facts;
 use super::step::{BindSource, BuildStep, Device, IfMissing};
@@ -15,7 +15,7 @@ pub const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-/// Parts of `/proc` that tell of the host or act on it: those that the runtimes of OCI mask, and ours.
+/// Masked parts of `/proc`, which describe or affect the host: those of the OCI runtimes, and further ones.
 const MASKED_PROC: [&str; 11] = [
     "acpi",
     "asound",
@@ -30,20 +30,20 @@ const MASKED_PROC: [&str; 11] = [
     "timer_list",
 ];
 
-/// Parts of `/proc` that are read-only.
+/// Read-only parts of `/proc`.
 const READ_ONLY_PROC: [&str; 4] = ["apm", "bus", "fs", "irq"];
 
-/// Parts of sysfs that tell of the host: its tables and keys, and how much power other machines' work takes.
+/// Masked parts of sysfs, which describe the host: its tables and keys, and the power consumption of all machines.
 const MASKED_SYSFS: [&str; 2] = ["/sys/firmware", "/sys/devices/virtual/powercap"];
 
-/// Parts of sysfs that a machine with a network of its own sees.
+/// The visible parts of sysfs for a machine with a network of its own.
 const SHOWN_SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
 
-/// Instances without masks, their types and places: the kernel lets a user namespace mount fresh ones only if it sees one
-/// in full already (`mount_too_revealing`).
+/// Instances without masks, their types and paths: the kernel allows new mounts in a user namespace only if a fully
+/// visible instance exists (`mount_too_revealing`).
 const WHOLE: [(&str, &str); 2] = [("proc", "/run/host/full/proc"), ("sysfs", "/run/host/full/sys")];
 
-/// The directory that they lie in, for root inside alone: what `ProtectProc=` hides from a service stays hidden.
+/// The directory of these instances, accessible only for root inside: `ProtectProc=` still hides `/proc` from services.
 const WHOLE_PARENT: &str = "/run/host/full";
 
 /// No setuid programs.
@@ -52,17 +52,17 @@ const NO_SETUID: Attributes =
 /// No setuid programs, no devices.
 const PLAIN: Attributes = Attributes { read_only: false, no_setuid: true, no_devices: true, no_exec: false };
 
-/// A directory of mode 755.
+/// Returns the step for a directory of mode 755.
 fn directory(path: &str) -> BuildStep {
     BuildStep::Directory { path: path.into(), mode: 0o755 }
 }
 
-/// A device node.
+/// Returns the step for a device node.
 fn node(path: String, device: Device, mode: u32) -> BuildStep {
     BuildStep::Node { path: path.into(), device, mode }
 }
 
-/// A tmpfs owned by the guest's root.
+/// Returns the step for a tmpfs owned by the guest's root.
 fn tmpfs(
     target: &str,
     mode: &str,
@@ -85,7 +85,7 @@ fn tmpfs(
     }
 }
 
-/// A bind mount from one place of the tree to another, skipped where either is missing.
+/// Returns the step for a bind mount inside the tree, skipped if source or target is missing.
 fn bind_inside(source: &str, target: String, attributes: Attributes) -> BuildStep {
     BuildStep::Bind {
         source: BindSource::Inside(source.into()),
@@ -97,12 +97,12 @@ fn bind_inside(source: &str, target: String, attributes: Attributes) -> BuildSte
     }
 }
 
-/// A place bound over itself, to give it attributes of its own.
+/// Returns the step that binds a path over itself, with attributes of its own.
 fn seal(path: String, attributes: Attributes) -> BuildStep {
     bind_inside(&path.clone(), path, attributes)
 }
 
-/// Everything at `/tmp`, `/dev`, `/run`, `/proc` and `/sys`.
+/// Returns all steps for `/tmp`, `/dev`, `/run`, `/proc` and `/sys`.
 pub fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let owner = facts.owner();
     let mut steps = vec![tmpfs("/tmp", "1777", "10%", "400k", owner, PLAIN)];
@@ -117,17 +117,17 @@ pub fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep
     steps
 }
 
-/// Gives the files of a file system that has none of its own a label of SELinux.
+/// Adds a label of SELinux to a file system without labels of its own.
 fn label(step: &mut BuildStep, context: &str) {
     if let BuildStep::Mount { kind: "tmpfs" | "devpts", options, .. } = step {
         options.push(("context", context.to_owned()));
     }
 }
 
-/// The most terminals that one devpts can have (`NR_UNIX98_PTY_MAX`).
+/// The largest number of terminals in one devpts (`NR_UNIX98_PTY_MAX`).
 const MOST_PTYS: u64 = 1 << 20;
 
-/// `/dev`: nodes, pseudo terminals, shared memory, message queues.
+/// Returns the steps for `/dev`: nodes, pseudo terminals, shared memory, message queues.
 fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
     let mut steps = vec![tmpfs("/dev", "755", "4m", "64k", owner, NO_SETUID)];
     steps.extend(["/dev/net", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/char"].map(directory));
@@ -160,20 +160,20 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
     let ptys = machine.resources.ptys_max.unwrap_or(MOST_PTYS);
     steps.push(BuildStep::Mount {
         kind: "devpts",
-        // The group is tty(4)'s, 5 in every distribution, as the host sees it.
+        // The host id of the group of tty(4), 5 in every distribution.
         options: vec![
             ("newinstance", String::new()),
             ("ptmxmode", "0666".into()),
             ("mode", "0620".into()),
             ("gid", (owner + 5).to_string()),
-            // Of a pool that all machines and the host share (`kernel.pty.max`).
+            // All machines and the host share one pool (`kernel.pty.max`).
             ("max", ptys.min(MOST_PTYS).to_string()),
         ],
         attributes: Attributes { no_exec: true, ..NO_SETUID },
         target: "/dev/pts".into(),
     });
     steps.push(tmpfs("/dev/shm", "1777", "10%", "400k", owner, PLAIN));
-    // systemd mounts it itself, and mounts it anew for units with IPCNamespacePath=, which it could not over ours.
+    // systemd mounts it itself, and again for units with IPCNamespacePath=, which fails over an existing mount.
     if facts.init.as_ref().is_some_and(|(_, init)| *init == crate::machine::init::Init::Systemd) {
         return steps;
     }
@@ -186,7 +186,7 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
     steps
 }
 
-/// The devices that a definition names, owned by the guest's root, with the directories they lie in.
+/// Returns the steps for the devices of a definition, owned by the guest's root, and for their parent directories.
 fn further_devices(facts: &Facts) -> Vec<BuildStep> {
     let mut steps = Vec::new();
     let plain = |path: &Path| DEVICES.iter().any(|(name, ..)| Path::new("/dev").join(name) == path);
@@ -204,7 +204,7 @@ fn further_devices(facts: &Facts) -> Vec<BuildStep> {
     steps
 }
 
-/// `/run/host`: what the guest is told of its manager; sealed read-only at the end.
+/// Returns the steps for `/run/host`: information of the container manager for the guest, read-only at the end.
 fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let file = |name: &str, mode, content: String| BuildStep::File {
         path: format!("/run/host/{name}").into(),
@@ -213,7 +213,7 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     };
     let mut steps = vec![
         directory("/run/host"),
-        // A mount of its own: nothing but the supervisor puts anything there.
+        // A mount of its own: only the supervisor creates files there.
         tmpfs("/run/host", "755", "1m", "1k", facts.owner(), Attributes::INERT),
         file("container-manager", 0o444, format!("{}\n", super::identity::MANAGER)),
         file("container-uuid", 0o444, format!("{}\n", super::identity::dashed(facts.machine_id))),
@@ -259,8 +259,8 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     steps
 }
 
-/// `/sys`: with a network of its own a selection of sysfs below a read-only tmpfs, else all of it
-/// read-only. That it is read-only tells udev and others that they are in a container.
+/// Returns the steps for `/sys`: with a network of its own parts of sysfs in a read-only tmpfs, otherwise all of it
+/// read-only. udev and other programs recognise a container by a read-only `/sys`.
 fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
     let full = |target: &str| BuildStep::Mount {
         kind: "sysfs",
@@ -283,7 +283,7 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
         }
         steps.push(BuildStep::Detach { target: "/sys/full".into() });
         steps.extend(["/sys/fs", "/sys/fs/cgroup"].map(directory));
-        // In place: what is mounted below has to stay in sight.
+        // In place: mounts below stay visible.
         let attributes = Attributes::INERT.read_only();
         steps.push(BuildStep::Restrict { target: "/sys".into(), attributes });
     } else {
@@ -299,7 +299,7 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
     steps
 }
 
-/// `/proc`, with what tells of the host or acts on it masked or read-only.
+/// Returns the steps for `/proc`. Parts that describe or affect the host are masked or read-only.
 fn proc(machine: &Machine) -> Vec<BuildStep> {
     let read_only = Attributes::INERT.read_only();
     let mut steps = vec![BuildStep::Mount {
@@ -309,8 +309,9 @@ fn proc(machine: &Machine) -> Vec<BuildStep> {
         target: "/proc".into(),
     }];
     if machine.network.mode.makes_namespace() {
-        // First `net` alone, then all with it: only the upper mount becomes read-only. Of another network namespace, the
-        // host's for one, they are not the machine's: with the host's ids root inside needs no capability to write them.
+        // First `net` alone, then `sys` with it: only the top mount becomes read-only. The settings of another network
+        // namespace, for example the host's, stay read-only: with the host's ids root inside could write them without
+        // any capability.
         steps.push(seal("/proc/sys/net".into(), Attributes::default()));
     }
     steps.extend([

@@ -1,16 +1,12 @@
-//! The system call filter of a machine: which calls it may make, compiled to a program for
-//! seccomp(2). Called by `plan`, executed by `payload`. Pure: it neither reads the host nor installs
-//! anything.
+//! The system call filter of a machine, compiled to a program for seccomp(2). Called by `plan`, loaded by `payload`.
+//! Pure: it neither reads the host nor loads the program.
 //!
-//! Three answers are possible. A call that a machine may make is allowed. A call that we know and
-//! that it may not make gets EPERM. A number that we do not know gets ENOSYS, as from a kernel
-//! without it, so that programs fall back on what they did before it existed; the three calls of
-//! io_uring get that answer too.
+//! There are three answers. Permitted calls are allowed. Other known calls fail with EPERM. Unknown numbers fail with
+//! ENOSYS, as on a kernel without the call, so that programs fall back to older calls; so do the three calls of io_uring.
 //!
-//! Each system call interface that the host's kernel offers has its own tree in the program: on
-//! x86-64 the native one and i386. x32, and any interface without a tree, gets ENOSYS. The
-//! multiplexers socketcall(2) and ipc(2) of i386 are answered as the calls that they make. The family
-//! that `socketcall` creates a socket of lies in memory, which a filter cannot read: the call exists
+//! Each system call interface of the host's kernel has its own tree in the program: on x86-64 the native one and i386.
+//! x32, and any interface without a tree, gets ENOSYS. The multiplexers socketcall(2) and ipc(2) of i386 are answered as
+//! the calls that they make. The socket family of `socketcall` is in memory, which a filter cannot read: the call exists
 //! only for machines that need it.
 
 mod calls;
@@ -27,22 +23,22 @@ mod reference;
 use crate::error::{Error, Result};
 use calls::Abi;
 
-/// What a machine may call.
+/// The system calls of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// The capabilities it retains, bit n for capability n of capabilities(7).
+    /// Its capabilities, bit n for capability n of capabilities(7).
     pub capabilities: u64,
     /// Calls and `@groups` allowed beyond the default list.
     pub allow: Vec<String>,
-    /// Calls and `@groups` taken from it; wins over `allow`.
+    /// Denied calls and `@groups`; they win over `allow`.
     pub deny: Vec<String>,
-    /// Whether the machine needs socketcall(2): its programs are those of 32 bit x86.
+    /// Whether the machine needs socketcall(2): its programs are built for 32 bit x86.
     pub socketcall: bool,
 }
 
 pub use crate::sys::filter::Instruction;
 
-/// The interfaces that a kernel of this architecture offers and that have a tree.
+/// The interfaces of a kernel of this architecture that have a tree.
 const NATIVE: &[Abi] = if cfg!(target_arch = "x86_64") {
     &[Abi::X86_64, Abi::I386]
 } else if cfg!(target_arch = "aarch64") {
@@ -54,7 +50,7 @@ const NATIVE: &[Abi] = if cfg!(target_arch = "x86_64") {
 /// Compiles a policy to a program for this host's architecture.
 ///
 /// # Errors
-/// A name in `allow` or `deny` that no call and no group has; an architecture without a table.
+/// An unknown name in `allow` or `deny`, or an architecture without a table.
 pub fn compile(policy: &Policy) -> Result<Vec<Instruction>> {
     if NATIVE.is_empty() {
         return Err(Error::new(format!("no system call filter for '{}'", std::env::consts::ARCH)));
@@ -88,7 +84,7 @@ mod tests {
         run(&program, &Call { number: u32::try_from(number).unwrap(), arch: abi.audit(), args })
     }
 
-    /// Interprets the program for every number on every interface against the decisions.
+    /// Runs the program for every number on every interface and compares the answers with the decisions.
     fn compare(actions: &[Action; COUNT]) {
         for abis in [&ALL[..], &ALL[..2], &ALL[2..]] {
             let program = program::assemble(abis, actions);
@@ -116,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_need_long_jumps_are_right_too() {
+    fn programs_with_long_jumps_are_correct() {
         for stride in [2, 3, 5] {
             let mut actions = [Action::Refuse; COUNT];
             for (at, action) in actions.iter_mut().enumerate() {
@@ -205,7 +201,7 @@ mod tests {
             ("socketcall", 11, errno(libc::EPERM)),
             ("socketcall", 3, ALLOW),
             ("ipc", 23, errno(libc::EPERM)),
-            // The upper half is the version of the interface, which the kernel cuts off.
+            // The upper half is the version of the interface, which the kernel ignores.
             ("ipc", 1 << 16 | 23, errno(libc::EPERM)),
             ("ipc", 4, errno(libc::EPERM)),
             ("ipc", 24, ALLOW),
@@ -222,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_types_into_terminals_whatever_the_high_bits_say() {
+    fn terminal_input_is_denied_for_all_high_bits() {
         for (request, expected) in [(0x5412, errno(1)), (0x541c, errno(1)), (0x5413, ALLOW), (0, ALLOW)] {
             for (abi, high) in
                 ALL.into_iter().flat_map(|abi| [(abi, 0), (abi, 1 << 32), (abi, u64::MAX << 32)])

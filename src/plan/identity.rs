@@ -1,4 +1,4 @@
-//! What the payload is told of itself: environment, host name, machine id.
+//! The identity of the payload: environment, host name, machine id. Called by `plan`.
 
 use super::{Facts, console};
 use crate::machine::Machine;
@@ -7,35 +7,35 @@ use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice};
 use std::ffi::{CString, OsString};
 
-/// What guests are told manages them. systemd(1) and distributions' scripts know this word, and
-/// what we promise is what it promises (the Container Interface, `container=`).
+/// The name of the container manager for guests (the Container Interface, `container=`). systemd(1) and scripts of
+/// distributions know this name, and Coracle provides the same interface.
 pub const MANAGER: &str = "systemd-nspawn";
 
 /// The search path of the payload.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The directories a command is looked for in.
+/// Returns the directories in which a command is searched.
 pub fn search_path() -> impl Iterator<Item = &'static str> {
     PATH.split(':')
 }
 
-/// An id as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+/// Formats an id as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
 pub fn dashed(id: [u8; 16]) -> String {
     let hex = plain(id);
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-/// An id as 32 hex digits.
+/// Formats an id as 32 hex digits.
 pub fn plain(id: [u8; 16]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The kernel host name of a machine.
+/// Returns the kernel host name of a machine.
 pub fn hostname(machine: &Machine) -> String {
     machine.identity.hostname.clone().unwrap_or_else(|| machine.name.to_string())
 }
 
-/// The whole environment of the payload; what the definition sets wins.
+/// Returns the whole environment of the payload. Variables of the definition replace the defaults.
 pub fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
     let user = &facts.user;
     let mut variables: Vec<(&str, String)> = vec![
@@ -68,14 +68,14 @@ pub fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
     variables.into_iter().filter_map(|(key, value)| CString::new(format!("{key}={value}")).ok()).collect()
 }
 
-/// One field of os-release(5) text, without its quotes.
+/// Returns one field of an os-release(5) text, without its quotes.
 fn os_release_field(text: &str, field: &str) -> Option<String> {
     let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix('='))?;
     Some(value.trim().trim_matches(['"', '\'']).to_owned())
 }
 
-/// Keeps systemd-firstboot(1) from asking at a console where nobody can answer. PID 1 takes its arguments for those of a
-/// kernel (kernel-command-line(7)).
+/// Returns the argument that disables questions of systemd-firstboot(1), for a console without a user. In a container
+/// systemd takes kernel parameters from its arguments (kernel-command-line(7)).
 pub(super) fn firstboot(machine: &Machine, facts: &Facts, arguments: &[OsString]) -> Option<OsString> {
     const KEY: &str = "systemd.firstboot";
     let kind = match (&machine.boot.init, &facts.init) {

@@ -1,11 +1,11 @@
-//! The further mounts of a definition, as steps.
+//! The mounts of a definition, as steps. Called by `plan`.
 
 use super::Facts;
 use super::step::{BindSource, BuildStep, IfMissing};
 use crate::machine::mounts::{Mount, MountKind, TMPFS_OPTIONS};
 use crate::sys::mount::{Attributes, Depth};
 
-/// The steps for `mounts`, in the order given.
+/// Returns the steps for mounts, in the order of the definition.
 pub fn custom(mounts: &[Mount], facts: &Facts) -> Vec<BuildStep> {
     mounts.iter().map(|mount| step(mount, facts)).collect()
 }
@@ -30,19 +30,19 @@ fn step(mount: &Mount, facts: &Facts) -> BuildStep {
     }
 }
 
-/// Options as pairs; what has no value has an empty one.
+/// Splits options into pairs. An option without a value has an empty one.
 fn words(options: &str) -> Vec<(&str, &str)> {
     let words = options.split(',').map(str::trim).filter(|option| !option.is_empty());
     words.map(|option| option.split_once('=').unwrap_or((option, ""))).collect()
 }
 
-/// The file system's options, owned by the guest's root and bounded where they do not say otherwise.
+/// Returns the options of the file system. By default it is owned by the guest's root and bounded.
 fn tmpfs_options(words: &[(&str, &str)], owner: u32) -> Vec<(&'static str, String)> {
     const DEFAULTS: [(&str, &str); 5] =
         [("mode", "0755"), ("size", "10%"), ("nr_inodes", "400k"), ("uid", "0"), ("gid", "0")];
     let one = |key: &'static str| {
         let said = words.iter().rev().find(|(word, _)| *word == key);
-        // A size may be said in blocks.
+        // nr_blocks is another way to set the size.
         let default = DEFAULTS.iter().find(|(word, _)| *word == key);
         let default = default.filter(|_| key != "size" || words.iter().all(|(word, _)| *word != "nr_blocks"));
         let (_, value) = said.or(default)?;
@@ -52,7 +52,7 @@ fn tmpfs_options(words: &[(&str, &str)], owner: u32) -> Vec<(&'static str, Strin
     TMPFS_OPTIONS.into_iter().filter_map(one).collect()
 }
 
-/// The mount's attributes: of an option and the one that takes it back the last holds.
+/// Returns the attributes of the mount. Of an option and its opposite, the last one wins.
 fn tmpfs_attributes(words: &[(&str, &str)]) -> Attributes {
     let mut attributes = Attributes { no_setuid: true, no_devices: true, ..Attributes::default() };
     for (word, _) in words {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_of_a_tmpfs_all_count() {
+    fn options_of_a_tmpfs_are_passed_on() {
         let words = words("size=1M, uid=7,noexec,noswap,mode=0700,suid,mode=1777");
         let options: Vec<String> =
             tmpfs_options(&words, 1000).into_iter().map(|(key, value)| format!("{key}={value}")).collect();

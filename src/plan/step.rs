@@ -1,5 +1,5 @@
-//! The steps a machine is made in, as data. `describe` is the debug log, the `--dry-run` output
-//! and the context of an error at once.
+//! The steps that create a machine, as data. `describe` serves the debug log, the `--dry-run` output and the context of
+//! errors.
 
 use crate::channel::SyncPoint;
 use crate::sys::filter::Instruction;
@@ -7,7 +7,7 @@ use crate::sys::mount::{Attributes, Depth};
 use std::ffi::{CString, OsString};
 use std::path::{Path, PathBuf};
 
-/// What the supervisor does, in order.
+/// A step of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostStep {
     /// Takes the machine's name, its root and its ids, so that no second machine has them.
@@ -16,28 +16,28 @@ pub enum HostStep {
     Cgroups,
     /// Clones the machine's PID 1 into its namespaces and its cgroup.
     Clone,
-    /// Waits for the child at a meeting.
+    /// Waits until the child reaches a synchronisation point.
     Await(SyncPoint),
     /// Writes the id maps of the user namespace.
     MapIds,
-    /// Clones the builder, which makes the file system tree.
+    /// Clones the builder, which creates the mount tree.
     Build,
-    /// Makes the pair of virtual Ethernet links and gives both ends addresses.
+    /// Creates the pair of virtual Ethernet links and configures the addresses of both ends.
     Link,
-    /// Makes its other interfaces, or moves them in.
+    /// Creates further interfaces, or moves them into the machine.
     Interfaces,
-    /// Tells machined.
+    /// Registers the machine with machined.
     Register,
-    /// Waits until the builder is done.
+    /// Waits for the end of the builder.
     Built,
-    /// Lets the child go on from a meeting.
+    /// Releases the child from a synchronisation point.
     Release(SyncPoint),
     /// Waits until the child has executed the payload.
     Executed,
 }
 
 impl HostStep {
-    /// One line for people.
+    /// Returns the step as one line of text.
     pub fn describe(&self) -> String {
         match self {
             Self::Reserve => "reserve name, root and ids".into(),
@@ -46,8 +46,8 @@ impl HostStep {
             Self::Await(sync) => format!("await the child at '{sync:?}'"),
             Self::MapIds => "map user and group ids".into(),
             Self::Build => "start building the tree".into(),
-            Self::Link => "make the network link".into(),
-            Self::Interfaces => "make or move in the other interfaces".into(),
+            Self::Link => "create the network link".into(),
+            Self::Interfaces => "create or move further interfaces".into(),
             Self::Register => "register with machined".into(),
             Self::Built => "await the tree".into(),
             Self::Release(sync) => format!("release the child from '{sync:?}'"),
@@ -56,7 +56,7 @@ impl HostStep {
     }
 }
 
-/// Where a bind mount comes from.
+/// The source of a bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BindSource {
     /// A path of the host.
@@ -65,29 +65,29 @@ pub enum BindSource {
     Inside(PathBuf),
 }
 
-/// What to do where a source or target is missing.
+/// The action for a missing source or target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfMissing {
-    /// It is an error.
+    /// Report an error.
     Error,
-    /// There is nothing to do then: kernels differ in what they show.
+    /// Skip the step: kernels differ in the files of procfs and sysfs.
     Skip,
 }
 
-/// What the guest's `/etc/resolv.conf` is to be.
+/// The action for the guest's `/etc/resolv.conf`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResolvConfAction {
-    /// A file with this in it, also where a link leads to `/run`.
+    /// Write this content, also to the target of a link into `/run`.
     Write(String),
-    /// The same where there is nothing yet: what there is stays.
+    /// Write this content if there is no file yet.
     WriteIfMissing(String),
-    /// A file with this in it, but for a link.
+    /// Write this content, but not to a link.
     Copy(String),
-    /// The same, in place of whatever there is.
+    /// Delete an existing file or link, and write this content.
     Replace(String),
-    /// This file of the host, mounted over it.
+    /// Mount this file of the host over it.
     Bind(PathBuf),
-    /// None.
+    /// Delete it.
     Delete,
 }
 
@@ -102,19 +102,19 @@ pub struct Device {
     pub minor: u32,
 }
 
-/// What the builder does: it has the rights of the host and stands in a mount namespace of the
-/// host's, so that PID 1 receives a copy whose mounts are locked together.
+/// A step of the builder. The builder has the rights of the host and works in a mount namespace of the host's user
+/// namespace, so that PID 1 receives a copy with all mounts locked together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildStep {
     /// Joins the child's network, IPC and cgroup namespaces, which some file systems show.
     Join,
-    /// Gives PID 1 the resource limits of a fresh system.
+    /// Sets the resource limits of PID 1 to those of a fresh system.
     Limits,
-    /// Opens the root tree, makes missing mount points in it, and attaches it.
+    /// Opens the root tree, creates missing mount points in it, and attaches it.
     Root {
         /// The tree on the host.
         directory: PathBuf,
-        /// Where it is attached until it becomes the root.
+        /// The directory of the host to attach it at until it becomes the root.
         at: PathBuf,
         /// Whether its ids are mapped through the child's user namespace.
         map_ids: bool,
@@ -131,91 +131,91 @@ pub enum BuildStep {
         options: Vec<(&'static str, String)>,
         /// Its mount attributes.
         attributes: Attributes,
-        /// Where.
+        /// The mount point.
         target: PathBuf,
     },
-    /// Makes a directory, owned by the guest's root.
+    /// Creates a directory, owned by the guest's root.
     Directory {
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// Its mode.
         mode: u32,
     },
-    /// Makes a file, owned by the guest's root.
+    /// Creates a file, owned by the guest's root.
     File {
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// Its mode.
         mode: u32,
-        /// What is in it.
+        /// Its content.
         content: String,
     },
-    /// Makes the guest's `/etc/resolv.conf` what it is to be.
+    /// Writes, replaces or deletes the guest's `/etc/resolv.conf`.
     ResolvConf(ResolvConfAction),
-    /// Makes a named pipe, owned by the guest's root.
+    /// Creates a named pipe, owned by the guest's root.
     Fifo {
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// Its mode.
         mode: u32,
     },
     /// Creates the named pipe that stands for the kernel's log. The supervisor holds it open, so that open(2) inside
-    /// returns at once and read(2) waits, as for a log without news.
+    /// returns at once and read(2) waits, as for a log without new messages.
     KernelLog {
-        /// Where.
+        /// Its path.
         path: PathBuf,
     },
-    /// Makes a socket nobody listens at, owned by the guest's root.
+    /// Creates a socket without a listener, owned by the guest's root.
     Socket {
-        /// Where.
+        /// Its path.
         path: PathBuf,
     },
-    /// Makes a device node; where that is not allowed, binds the host's.
+    /// Creates a device node; if that is not permitted, binds the host's node.
     Node {
-        /// Where.
+        /// Its path.
         path: PathBuf,
-        /// Which.
+        /// Its type and number.
         device: Device,
         /// Its mode.
         mode: u32,
     },
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     Symlink {
-        /// Where.
+        /// Its path.
         path: PathBuf,
-        /// To what.
+        /// Its target.
         to: PathBuf,
     },
-    /// Mounts a part of a tree somewhere else.
+    /// Binds a file or directory to another path.
     Bind {
-        /// What.
+        /// The source.
         source: BindSource,
-        /// Where.
+        /// The mount point.
         target: PathBuf,
-        /// Attributes added.
+        /// Additional attributes.
         attributes: Attributes,
-        /// Whether mounts below come along.
+        /// Whether mounts below the source are included.
         depth: Depth,
         /// Whether ids are mapped through the child's user namespace.
         map_ids: bool,
-        /// What to do where either is missing.
+        /// The action for a missing source or target.
         missing: IfMissing,
     },
-    /// Adds attributes to a mount that is there.
+    /// Adds attributes to an existing mount.
     Restrict {
-        /// Where.
+        /// The mount point.
         target: PathBuf,
-        /// The attributes added.
+        /// The additional attributes.
         attributes: Attributes,
     },
-    /// Covers a place with an empty node of mode 000 of the same type.
+    /// Covers a path with an empty node of mode 000 of the same type.
     Mask {
-        /// Where.
+        /// The path.
         target: PathBuf,
     },
-    /// Detaches a mount that was needed while building only, and removes its directory.
+    /// Detaches a mount that is only needed during the build, and removes its directory.
     Detach {
-        /// Where.
+        /// The mount point.
         target: PathBuf,
     },
     /// Allows groups to send ICMP echo requests without privileges (`net.ipv4.ping_group_range`, icmp(7)).
@@ -225,29 +225,29 @@ pub enum BuildStep {
         /// The last one.
         last: u32,
     },
-    /// Binds the socket at which the guest notifies its manager.
+    /// Binds the socket for notifications of the guest's PID 1.
     NotifySocket {
-        /// Where.
+        /// Its path.
         path: PathBuf,
     },
-    /// Binds the socket at which programs of a guest without a journal log.
+    /// Binds the log socket of a guest without a journal.
     LogSocket {
-        /// Where.
+        /// Its path.
         path: PathBuf,
     },
-    /// Opens the console's pty in the guest's own devpts and makes `/dev/console` a link to it.
+    /// Opens the console's pty in the guest's own devpts and links `/dev/console` to it.
     Console,
     /// Makes the tree the root.
     Pivot,
 }
 
 impl BuildStep {
-    /// Whether the machine starts without it: a failure of the step is a warning.
+    /// Returns whether the machine starts without the step: its failure is a warning.
     pub fn is_optional(&self) -> bool {
         matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. })
     }
 
-    /// One line for people.
+    /// Returns the step as one line of text.
     pub fn describe(&self) -> String {
         match self {
             Self::Join => "join the machine's namespaces".into(),
@@ -262,23 +262,23 @@ impl BuildStep {
                 let options: Vec<String> = options.iter().map(|(key, value)| join(key, value)).collect();
                 format!("mount {kind} on '{}'{}", target.display(), list(&options.join(","), *attributes))
             }
-            Self::Directory { path, mode } => format!("make directory '{}' {mode:03o}", path.display()),
-            Self::File { path, mode, .. } => format!("make file '{}' {mode:03o}", path.display()),
+            Self::Directory { path, mode } => format!("create directory '{}' {mode:03o}", path.display()),
+            Self::File { path, mode, .. } => format!("create file '{}' {mode:03o}", path.display()),
             Self::ResolvConf(ResolvConfAction::Write(_)) => "write '/etc/resolv.conf'".into(),
             Self::ResolvConf(ResolvConfAction::WriteIfMissing(_)) => {
-                "make '/etc/resolv.conf' where it is not there".into()
+                "write '/etc/resolv.conf' if it is missing".into()
             }
             Self::ResolvConf(ResolvConfAction::Copy(_)) => "copy to '/etc/resolv.conf'".into(),
             Self::ResolvConf(ResolvConfAction::Replace(_)) => "replace '/etc/resolv.conf'".into(),
             Self::ResolvConf(ResolvConfAction::Bind(file)) => {
                 format!("bind '{}' over '/etc/resolv.conf'", file.display())
             }
-            Self::ResolvConf(ResolvConfAction::Delete) => "remove '/etc/resolv.conf'".into(),
-            Self::Fifo { path, mode } => format!("make fifo '{}' {mode:03o}", path.display()),
-            Self::KernelLog { path } => format!("make the kernel's log '{}' 600", path.display()),
-            Self::Socket { path } => format!("make socket '{}'", path.display()),
+            Self::ResolvConf(ResolvConfAction::Delete) => "delete '/etc/resolv.conf'".into(),
+            Self::Fifo { path, mode } => format!("create fifo '{}' {mode:03o}", path.display()),
+            Self::KernelLog { path } => format!("create the kernel's log '{}' 600", path.display()),
+            Self::Socket { path } => format!("create socket '{}'", path.display()),
             Self::Node { path, device, mode } => {
-                format!("make device '{}' {}:{} {mode:03o}", path.display(), device.major, device.minor)
+                format!("create device '{}' {}:{} {mode:03o}", path.display(), device.major, device.minor)
             }
             Self::Symlink { path, to } => format!("link '{}' to '{}'", path.display(), to.display()),
             Self::Bind { source, target, attributes, map_ids, .. } => {
@@ -302,12 +302,12 @@ impl BuildStep {
     }
 }
 
-/// `key=value`, or the key alone.
+/// Formats an option as `key=value`, or as the key alone.
 fn join(key: &str, value: &str) -> String {
     if value.is_empty() { key.to_owned() } else { format!("{key}={value}") }
 }
 
-/// Options and attributes in parentheses, or nothing.
+/// Formats options and attributes in parentheses. Empty if there are none.
 fn list(options: &str, attributes: Attributes) -> String {
     let words = [
         (attributes.read_only, "ro"),
@@ -320,12 +320,12 @@ fn list(options: &str, attributes: Attributes) -> String {
     if all.is_empty() { String::new() } else { format!(" ({})", all.join(",")) }
 }
 
-/// A label of the security module for what is executed next.
+/// A label of the security module for the next executed program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LsmLabel {
-    /// Where it is asked for, in the host's procfs.
+    /// The file of the host's procfs that sets it.
     pub file: &'static str,
-    /// What is written there.
+    /// The text to write there.
     pub text: String,
 }
 
@@ -340,43 +340,43 @@ pub struct ResourceLimit {
     pub hard: Option<u64>,
 }
 
-/// What the machine's PID 1 does with itself before it executes the payload.
+/// A step of the machine's PID 1, before it executes the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InitStep {
-    /// Meets the supervisor.
+    /// Waits for the supervisor at a synchronisation point.
     Sync(SyncPoint),
     /// Joins all namespaces of a running machine.
     Join {
-        /// Whether it has a time namespace of its own.
+        /// Whether the machine has a time namespace of its own.
         time: bool,
     },
-    /// Becomes root of its user namespace, without further groups.
+    /// Becomes root of its user namespace, without supplementary groups.
     BecomeRoot,
-    /// Takes the cgroup it was cloned into as the root of its cgroup namespace.
+    /// Creates a cgroup namespace with its own cgroup as the root.
     CgroupNamespace,
-    /// Takes a copy of the built mount namespace, locked, and shares its mounts with its children.
+    /// Creates a mount namespace as a locked copy of the built one, with shared mounts.
     MountNamespace,
     /// Sets the kernel host name.
     Hostname(String),
     /// Joins a session keyring of its own.
     Keyring,
-    /// Begins a session with the console as controlling terminal and standard streams.
+    /// Creates a session with the console as controlling terminal and standard streams.
     Console,
-    /// Begins a session on a new pty of the machine, and hands its other side to the parent.
+    /// Creates a session on a new pty of the machine, and sends its master to the parent.
     Terminal,
-    /// Begins a session and keeps the standard streams it was given.
+    /// Creates a session and keeps its standard streams.
     Streams,
-    /// Begins a time namespace in which the boot time is zero.
+    /// Creates a time namespace in which the boot time is zero.
     TimeNamespace,
-    /// Asks for a label of the security module, taken with the exec.
+    /// Sets the label of the security module, which takes effect with the exec.
     Label(LsmLabel),
     /// Sets resource limits.
     Limits(Vec<ResourceLimit>),
-    /// Keeps these capabilities (a mask of bits) in the bounding set and empties the inheritable one.
+    /// Keeps these capabilities (a mask of bits) in the bounding set and clears the inheritable set.
     Capabilities(u64),
-    /// Has no capability but these any more, at once and not with the exec.
+    /// Drops all other capabilities at once, not only with the exec.
     Confine(u64),
-    /// Lets a process that is born into the machine's pid namespace go on in our place.
+    /// Continues in a process cloned into the machine's pid namespace.
     Replace,
     /// Becomes the payload's user.
     User {
@@ -387,11 +387,11 @@ pub enum InitStep {
         /// Supplementary groups.
         groups: Vec<u32>,
     },
-    /// Gives up gaining privileges by executing.
+    /// Sets PR_SET_NO_NEW_PRIVS(2const).
     NoNewPrivileges,
-    /// Enters the working directory.
+    /// Changes to the working directory.
     Directory(PathBuf),
-    /// Resets signals, umask, and marks every other descriptor close-on-exec.
+    /// Resets signals and umask, and marks every other descriptor close-on-exec.
     CleanSlate,
     /// Loads the system-call filter.
     Filter(Vec<Instruction>),
@@ -399,7 +399,7 @@ pub enum InitStep {
     Stub,
     /// Executes the payload.
     Execute {
-        /// Candidates for the program; the first that exists is executed.
+        /// Candidates for the program; the first existing one is executed.
         programs: Vec<PathBuf>,
         /// Its arguments, the name first.
         argv: Vec<OsString>,
@@ -409,31 +409,31 @@ pub enum InitStep {
 }
 
 impl InitStep {
-    /// One line for people.
+    /// Returns the step as one line of text.
     pub fn describe(&self) -> String {
         match self {
-            Self::Sync(sync) => format!("meet the supervisor at '{sync:?}'"),
+            Self::Sync(sync) => format!("wait for the supervisor at '{sync:?}'"),
             Self::Join { .. } => "join the machine's namespaces".into(),
-            Self::Terminal => "begin a session on a new terminal".into(),
-            Self::BecomeRoot => "become root, of no other group".into(),
-            Self::CgroupNamespace => "enter a cgroup namespace".into(),
-            Self::MountNamespace => "enter a mount namespace".into(),
+            Self::Terminal => "create a session on a new terminal".into(),
+            Self::BecomeRoot => "become root, without other groups".into(),
+            Self::CgroupNamespace => "create a cgroup namespace".into(),
+            Self::MountNamespace => "create a mount namespace".into(),
             Self::Hostname(name) => format!("set host name '{name}'"),
             Self::Keyring => "join a new session keyring".into(),
-            Self::Console => "begin a session on the console".into(),
-            Self::Streams => "begin a session".into(),
-            Self::TimeNamespace => "enter a time namespace".into(),
-            Self::Label(label) => format!("ask for label '{}'", label.text),
+            Self::Console => "create a session on the console".into(),
+            Self::Streams => "create a session".into(),
+            Self::TimeNamespace => "create a time namespace".into(),
+            Self::Label(label) => format!("set label '{}'", label.text),
             Self::Limits(limits) => format!("set {} resource limits", limits.len()),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
-            Self::Confine(kept) => format!("have {} capabilities ({kept:#x})", kept.count_ones()),
-            Self::Replace => "be born into the machine's pid namespace".into(),
+            Self::Confine(kept) => format!("drop all but {} capabilities ({kept:#x})", kept.count_ones()),
+            Self::Replace => "continue in the machine's pid namespace".into(),
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
-            Self::NoNewPrivileges => "give up gaining privileges".into(),
-            Self::Directory(path) => format!("enter directory '{}'", path.display()),
+            Self::NoNewPrivileges => "set no-new-privileges".into(),
+            Self::Directory(path) => format!("change to directory '{}'", path.display()),
             Self::CleanSlate => "reset signals, umask and descriptors".into(),
             Self::Filter(program) => format!("load the system-call filter ({} instructions)", program.len()),
-            Self::Stub => "begin as a stub init".into(),
+            Self::Stub => "start a stub init".into(),
             Self::Execute { programs, argv, .. } => {
                 let program = programs.first().map_or(Path::new(""), PathBuf::as_path);
                 let arguments = argv.iter().skip(1).map(|word| word.to_string_lossy().into_owned());

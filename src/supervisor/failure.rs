@@ -1,6 +1,5 @@
-//! What is recorded of a machine that fails: from an error of its launch, or from the end of its
-//! PID 1 and what its console said last. Called at the end of both acts; a record that cannot be
-//! written is a warning, never a reason to fail.
+//! Records the failure of a machine: an error of its launch, or the end of its PID 1 with the last lines of its console.
+//! Called at the end of both acts. A record that cannot be written is a warning, never an error.
 
 use super::exit::Exit;
 use super::handover::SupervisorState;
@@ -14,7 +13,7 @@ use crate::state::failure::Failure;
 use crate::state::record::Phase;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Records a launch that failed.
+/// Records a failed launch.
 pub fn record_launch(paths: &Paths, name: &Name, error: &Error) {
     write(
         paths,
@@ -29,7 +28,7 @@ pub fn record_launch(paths: &Paths, name: &Name, error: &Error) {
     );
 }
 
-/// Records a machine whose PID 1 ended as it should not have. `console` is its last lines.
+/// Records the unexpected end of PID 1, with the last lines of the console.
 pub fn record_exit(state: &SupervisorState, exit: Exit, why: &str, console: Vec<String>) {
     let Ok(name) = Name::new(&state.record.name) else { return };
     let time = now();
@@ -49,15 +48,15 @@ pub fn record_exit(state: &SupervisorState, exit: Exit, why: &str, console: Vec<
     write(&Paths::below(&state.paths_root), &name, &failure);
 }
 
-/// Records a machine that was stopped because it was not up in time, and not because somebody
-/// wanted it stopped: of that only systemd knows. Returns whether it is so.
+/// Records a machine stopped by systemd because it was not up in time. Returns false for any other stop: only systemd
+/// knows the reason.
 pub fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console: &[String]) -> bool {
     let Some(unit) = state.record.unit.as_deref().filter(|_| units::is_running()) else { return false };
     let status = super::runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
     let is_late = match status {
         Ok(status) => status.result == "timeout",
         Err(error) => {
-            log::warn!("cannot see why the machine was stopped: {error}, ignoring");
+            log::warn!("cannot get the reason of the stop: {error}, ignoring");
             false
         }
     };
@@ -83,7 +82,7 @@ pub fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console:
     true
 }
 
-/// Forgets an earlier failure of a machine that is up now.
+/// Removes the failure record of a machine that is up now.
 pub fn clear(state: &SupervisorState) {
     if let Ok(name) = Name::new(&state.record.name) {
         Failure::forget(&Paths::below(&state.paths_root), &name);
@@ -103,21 +102,21 @@ fn now() -> u64 {
 
 fn hint(exit: Exit, name: &Name) -> String {
     match exit {
-        Exit::OutOfMemory => "give it more with resources.memory-max, or have less run in it".into(),
+        Exit::OutOfMemory => "raise resources.memory-max or reduce the load".into(),
         Exit::Killed(libc::SIGSYS) => {
-            "its filter allows no such system call: allow it with security.syscalls.allow".into()
+            "its filter denies a system call: allow it with security.syscalls.allow".into()
         }
         Exit::Killed(libc::SIGSEGV | libc::SIGILL | libc::SIGBUS) => {
-            "its init crashes: check that the tree is complete and made for this processor".into()
+            "its init crashes: check that the tree is complete and built for this processor".into()
         }
         Exit::Exited(127 | 126) => {
-            "its init is a script that cannot be run: install what its first line names".into()
+            "its init is a script without its interpreter: install the program in its first line".into()
         }
-        _ => format!("what it said last is below, all of it in 'coracle logs {name}'"),
+        _ => format!("see its last messages below, and all of them in 'coracle logs {name}'"),
     }
 }
 
-/// The units that systemd in the guest reports as failed on its console.
+/// Returns the units that systemd in the guest reports as failed on its console.
 fn failed_units(console: &[String]) -> Vec<String> {
     let unit = |line: &String| {
         let what = line.split_once("[FAILED] ")?.1;

@@ -1,23 +1,24 @@
-//! What the service manager is told of a machine (sd_notify(3)), where one started us: readiness,
-//! status, and that the guest makes progress. Called by the event loop; it decides nothing else.
+//! Notifications to the service manager (sd_notify(3)), if one started the supervisor: readiness, status, and progress of
+//! the guest. Called by the event loop.
 
 use crate::state::record::Record;
 use sd_notify::NotifyState;
 use std::time::{Duration, Instant};
 
-/// How often a start time-out is extended at most.
+/// The shortest interval between two extensions of the start timeout.
 const EXTENSION_PAUSE: Duration = Duration::from_secs(5);
-/// What each extension grants, µs.
+/// The length of each extension, µs.
 const EXTENSION_MICROS: u32 = 90_000_000;
 
-/// How often the guest can change the status line: each change costs the service manager and its listeners time.
+/// The shortest interval between two changes of the status line by the guest: each change costs time of the service
+/// manager and its clients.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often something is said that is not heard, and how long after.
+/// The number of attempts to send, and the pause between them.
 const ATTEMPTS: u32 = 3;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// The service manager that started us, or nobody.
+/// The connection to the service manager, if there is one.
 #[derive(Debug)]
 pub struct ServiceManager {
     watchdog: Option<Duration>,
@@ -27,7 +28,7 @@ pub struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// The one named by our environment.
+    /// Creates the connection from the environment.
     pub fn new() -> Self {
         Self {
             watchdog: sd_notify::watchdog_enabled(),
@@ -37,30 +38,30 @@ impl ServiceManager {
         }
     }
 
-    /// Says something; with nobody listening it is dropped. What could not be said is said again: a
-    /// start whose end is never heard of would be waited for until it times out.
+    /// Sends a notification; without a service manager it is dropped. Repeats a failed send: without `READY=1` the service
+    /// manager would wait until its timeout.
     pub fn send(&self, states: &[NotifyState<'_>]) {
         for _ in 0..ATTEMPTS {
             match sd_notify::notify(states) {
                 Ok(()) => return,
-                Err(error) => log::warn!("cannot tell the service manager: {error}, trying again"),
+                Err(error) => log::warn!("cannot notify the service manager: {error}, trying again"),
             }
             std::thread::sleep(ATTEMPT_PAUSE);
         }
     }
 
-    /// The line of `systemctl status`: the machine's phase, and what the guest said last.
+    /// Sends the line of `systemctl status`: the machine's phase, and the last status of the guest.
     pub fn send_status(&mut self, record: &Record, said: &str) {
         self.write_status(&status_line(record, said));
     }
 
-    /// The same, at most once a second: the last of several counts.
+    /// Sends the line at most once a second: the last of several is sent.
     pub fn queue_status(&mut self, record: &Record, said: &str) {
         self.pending_status = Some(status_line(record, said));
         self.send_pending_status();
     }
 
-    /// Sends a status that waited for its second, and returns the time until one can be sent. `None` if none waits.
+    /// Sends a queued status if it is due, and returns the time until then. `None` if none is queued.
     pub fn send_pending_status(&mut self) -> Option<Duration> {
         let text = self.pending_status.take()?;
         let left =
@@ -78,8 +79,7 @@ impl ServiceManager {
         self.send(&[NotifyState::Status(text)]);
     }
 
-    /// Extends the start time-out, for a guest that boots and shows that it makes progress; false if it was extended
-    /// just before.
+    /// Extends the start timeout, for a booting guest that makes progress. Returns false if it was extended just before.
     pub fn extend_start(&mut self) -> bool {
         let is_due = self.extended.is_none_or(|last| last.elapsed() > EXTENSION_PAUSE);
         if is_due {
@@ -89,18 +89,18 @@ impl ServiceManager {
         is_due
     }
 
-    /// Says that the machine stops, and how long that may take where there is a limit.
+    /// Notifies systemd that the machine is stopping, with the remaining timeout if there is one.
     pub fn send_stopping(&self, limit: Option<Duration>) {
         self.send(&[NotifyState::Stopping]);
         if let Some(limit) = limit {
-            // What we grant the guest, systemd grants us, and a little for the rest.
+            // The guest's timeout, and some time for the cleanup.
             let micros = u32::try_from((limit + Duration::from_secs(15)).as_micros()).unwrap_or(u32::MAX);
             self.send(&[NotifyState::ExtendTimeoutUsec(micros)]);
         }
     }
 
-    /// Meets a unit's `WatchdogSec=`, and says when to do so next: at half its time. Without one
-    /// nothing wakes us up.
+    /// Sends a watchdog notification (`WatchdogSec=`) and returns the time until the next one, half of the limit. `None`
+    /// without a watchdog.
     pub fn feed_watchdog(&self) -> Option<Duration> {
         let limit = self.watchdog?;
         self.send(&[NotifyState::Watchdog]);
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_of_the_guest_waits_for_its_second() {
+    fn a_status_of_the_guest_is_sent_once_a_second() {
         let mut manager = ServiceManager::new();
         manager.queue_status(&Record::default(), "one");
         assert_eq!(manager.pending_status, None);

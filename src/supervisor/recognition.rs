@@ -1,8 +1,8 @@
-//! Which init a machine's PID 1 is, by what it runs: a script of the tree may have become another program. Called by
+//! Recognises the init of a running PID 1 by its program: a script of the tree may have executed another one. Called by
 //! `supervise`.
 //!
-//! The path of the program is a link of procfs. What is in the program and in its memory is read by a child process: a
-//! FUSE server of the guest can prolong each read for ever.
+//! The path of the program is a link of procfs. A child process reads the program and its arguments: a FUSE server of the
+//! guest can delay each read for ever.
 
 use crate::machine::init::Init;
 use crate::plan::init::{recognise_process, recognise_program};
@@ -15,27 +15,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long the child may take.
+/// The time limit of the child.
 const READING: Duration = Duration::from_millis(200);
-/// No more of a program is read, bytes.
+/// The read part of a program, bytes.
 const LIMIT: u64 = 16 << 20;
-/// The most arguments that are read, bytes.
+/// The read part of the arguments, bytes.
 const ARGUMENTS: u64 = 4096;
-/// The exit status of a child if the process is the first program still.
+/// The exit status of a child if PID 1 still runs the first program.
 const SAME: i32 = 100;
 
 /// The inits by the exit status of the child, from 1 on.
 const INITS: [Init; 7] =
     [Init::Systemd, Init::OpenRc, Init::SysVinit, Init::Runit, Init::S6, Init::Dinit, Init::Busybox];
 
-/// The kind of a PID 1, as far as it is recognised.
+/// The result of a look at a PID 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// This init.
     Init(Init),
-    /// The program that was executed first, or a script's interpreter.
+    /// The first program, or its interpreter for a script.
     First,
-    /// Another program that is unknown, or one that cannot be read in time.
+    /// Another unknown program, or one that cannot be read in time.
     Unknown,
 }
 
@@ -44,7 +44,7 @@ pub enum Found {
 pub struct Recogniser(Option<OwnedFd>);
 
 impl Recogniser {
-    /// Looks at PID 1. `first` is the program that was executed.
+    /// Looks at PID 1. `first` is its first program.
     pub fn look(&mut self, pid: u32, leader: BorrowedFd<'_>, first: &Path) -> Found {
         if let Some(init) = by_path(pid) {
             return Found::Init(init);
@@ -55,7 +55,7 @@ impl Recogniser {
         }
         match process::clone(0, None) {
             Ok(Side::Child) => {
-                // It holds no lock of the supervisor's while it waits.
+                // It must not hold locks of the supervisor while it waits.
                 descriptor::close_from(3, leader);
                 process::exit_now(read(pid, first))
             }
@@ -86,12 +86,12 @@ impl Recogniser {
     }
 }
 
-/// Recognises a PID 1 by the path of its program, where that decides alone. Waits for nothing.
+/// Recognises a PID 1 by the path of its program alone, without waiting. `None` if the path does not suffice.
 pub fn by_path(pid: u32) -> Option<Init> {
     recognise_program(&std::fs::read_link(format!("/proc/{pid}/exe")).ok()?)
 }
 
-/// The child's part: returns its exit status.
+/// Reads the program in the child. Returns its exit status.
 fn read(pid: u32, first: &Path) -> i32 {
     let read = |file: &str, limit: u64| {
         let mut bytes = Vec::new();
@@ -108,7 +108,7 @@ fn read(pid: u32, first: &Path) -> i32 {
     }
 }
 
-/// Whether arguments are those of a program or of a script's interpreter (execve(2)).
+/// Returns whether arguments belong to a program or to the interpreter of a script (execve(2)).
 fn is_run_by(first: &Path, arguments: &[u8]) -> bool {
     let mut words = arguments.split(|byte| *byte == 0).take(3);
     words.any(|word| word == first.as_os_str().as_bytes())
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_tell_whether_a_script_is_running() {
+    fn a_running_script_is_recognised_by_its_arguments() {
         for (arguments, expected) in [
             (&b"/bin/sh\0/sbin/init\0"[..], true),
             (b"/bin/sh\0-e\0/sbin/init\0single\0", true),

@@ -1,5 +1,5 @@
-//! Telling machined of a machine: at its start, after its reboot, and when machined comes back; and
-//! telling its farewell from an order to stop.
+//! The registration of a machine with machined: at its start, after its reboot, and after a restart of machined. Called
+//! by `launch` and the event loop. Also distinguishes machined's SIGTERM after the end of PID 1 from a stop request.
 
 use crate::error::{Context, Error, Result};
 use crate::host::systemd::machined;
@@ -15,11 +15,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-/// Registers the machine of a record, whose PID 1 is behind `leader`. Has to be called by the
-/// supervisor itself: machined takes the caller for it (SIGTERM of `machinectl terminate`).
+/// Registers the machine of a record with the pidfd of its PID 1. The caller must be the supervisor: machined sends the
+/// SIGTERM of `machinectl terminate` to it.
 ///
 /// # Errors
-/// A live machine of another manager has the name, or machined refuses.
+/// A running machine of another manager with the same name, or an error of machined.
 pub fn register(
     paths: &Paths,
     record: &Record,
@@ -44,62 +44,61 @@ pub fn register(
     super::runtime()?.block_on(machined::register(&registration))
 }
 
-/// Tells machined that a machine has no PID 1 for a moment, because it reboots.
+/// Withdraws the registration of a machine during its reboot, while it has no PID 1.
 pub fn withdraw(record: &Record) {
     let (Ok(name), Ok(runtime)) = (Name::new(&record.name), super::runtime()) else { return };
     runtime.block_on(machined::withdraw(&name, record.unit.as_deref()));
 }
 
-/// Blocks SIGTERM: from now on machined may say farewell at any moment, and whoever died of that would not
-/// say any more why its machine did not start.
+/// Blocks SIGTERM: from now on machined may send it at any moment, and a killed supervisor could not report the failure
+/// of its launch.
 fn block_sigterm() -> Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGTERM);
     mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block SIGTERM")
 }
 
-/// Whether a SIGTERM of process `sender` only says that machined has seen the machine's PID 1 end:
-/// then it is no order to stop. SYSTEMD(258): machined ends the supervisor of every machine whose
-/// leader has ended, and does not know of reboots.
+/// Returns whether a SIGTERM of process `sender` is machined's reaction to the end of PID 1, and not a stop request.
+/// SYSTEMD(258): machined terminates the supervisor of every machine after the end of its leader, also for a reboot.
 pub fn is_from_machined(sender: u32, leader: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut ended = [PollFd::new(&leader, PollFlags::IN)];
     poll(&mut ended, Some(&now)).is_ok_and(|count| count > 0) && machined::is_machined(sender)
 }
 
-/// Takes back the farewell that came too late for the supervisor before a reboot. To be called once
-/// the machine is registered again, when machined can send none any more; SIGTERM is blocked.
+/// Discards a pending SIGTERM of machined from before a reboot. Called after the new registration, when machined sends
+/// no further one; SIGTERM is blocked.
 pub fn discard_machined_sigterm(unit: Option<&str>) {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGTERM);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let pending = SignalFd::with_flags(&mask, flags).and_then(|signals| signals.read_signal());
     let Ok(Some(info)) = pending else { return };
-    // Two signals of a kind are one: behind machined's there may be systemd's.
+    // Pending signals of one kind are merged: systemd may have sent SIGTERM too.
     if !machined::is_machined(info.ssi_pid) || unit.is_some_and(is_being_stopped) {
         let raised = raise(Signal::SIGTERM);
         raised.unwrap_or_else(|error| log::warn!("cannot keep a SIGTERM: {error}, ignoring"));
     }
 }
 
-/// Whether systemd has told a unit to stop.
+/// Returns whether systemd is stopping a unit.
 fn is_being_stopped(unit: &str) -> bool {
     let status = super::runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
     status.is_ok_and(|status| status.active_state == "deactivating")
 }
 
-/// Where machined leaves traces of coming and going.
+/// The directories that machined creates files in at its start and end.
 const TRACES: [&str; 4] = ["/run/systemd", "/run/systemd/machine", "/run/systemd/userdb", MACHINES];
-/// Where it keeps what it knows of each machine.
+/// The directory of its files about machines.
 const MACHINES: &str = "/run/systemd/machines";
 
-/// A watch over machined, which may be killed and come back at any time. Where it knows the machine, only
-/// what it keeps of this one counts: else each start of a machine would wake the supervisors of all.
+/// A watch for restarts of machined. While machined knows the machine, only its file about this machine is watched:
+/// otherwise each start of a machine would wake the supervisors of all machines.
 #[derive(Debug)]
 pub struct Watch(Inotify);
 
 impl Watch {
-    /// Watches on behalf of the machine of this name.
+    /// Creates the watch for a machine.
     pub fn new(name: &str) -> Option<Self> {
         let watch = Self(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?);
         if !watch.follow(name) {
@@ -108,7 +107,7 @@ impl Watch {
         Some(watch)
     }
 
-    /// Watches for machined itself.
+    /// Watches for a start of machined.
     fn expect(&self, name: &str) {
         let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
         for directory in TRACES {
@@ -118,14 +117,14 @@ impl Watch {
         }
     }
 
-    /// Watches what machined keeps of the machine, as long as it is this file; whether there is one.
+    /// Watches machined's file about the machine. Returns whether it exists.
     fn follow(&self, name: &str) -> bool {
-        // Another file in its place takes its last link, which is a change of attributes.
+        // A replaced file loses its last link, which is a change of attributes.
         let flags = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF;
         self.0.add_watch(&Path::new(MACHINES).join(name), flags).is_ok()
     }
 
-    /// Reads what happened: whether machined came back without knowing the machine.
+    /// Reads events. Returns whether machined was started again without knowledge of the machine.
     pub fn lost(&self, name: &str) -> bool {
         let events = self.0.read_events().unwrap_or_default();
         let known = ["machines", "machine", "io.systemd.Machine", name];

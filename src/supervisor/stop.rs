@@ -1,7 +1,7 @@
-//! An orderly stop and what follows when it takes too long: the init's own way first, then SIGTERM
-//! to every process of the guest, then SIGKILL to its PID 1, which takes all others along.
+//! An orderly stop and its escalation: a request to the init first, then SIGTERM to every process of the guest, then
+//! SIGKILL to its PID 1, which ends all others. Called by the event loop.
 //!
-//! Files of the guest are opened by a child process: a FUSE server of the guest can prolong each open(2) for ever.
+//! A child process opens files of the guest: a FUSE server of the guest can delay each open(2) for ever.
 
 mod requests;
 
@@ -17,10 +17,10 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long the guest's processes have between SIGTERM and SIGKILL.
+/// The time between SIGTERM and SIGKILL.
 const AFTER_TERM: Duration = Duration::from_secs(5);
 
-/// How far a stop has gone.
+/// The stage of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Requested,
@@ -28,28 +28,28 @@ enum Stage {
     Killed,
 }
 
-/// A stop under way.
+/// A stop in progress.
 #[derive(Debug)]
 pub struct Stop {
     stage: Stage,
     deadline: Option<Instant>,
     /// The signal of the definition.
     signal: Option<i32>,
-    /// What to ask.
+    /// The request.
     actions: Vec<StopAction>,
-    /// When to ask again: an init that is not up yet hears neither signal nor pipe, whoever chose the signal. One
-    /// that heard is not asked again: systemd would begin anew with what it is waiting for.
+    /// The time to repeat the request: an init that is not up yet handles neither signals nor pipes. The request is not
+    /// repeated after it was handled: systemd would restart its stop jobs.
     again: Option<Instant>,
     /// The child that opens files of the guest.
     request_child: RequestChild,
 }
 
-/// How long an init has to show that it heard us before it is asked again.
+/// The time until an unhandled request is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Stop {
-    /// Asks the guest. A command without a signal of its own to stop it is killed, as
-    /// systemd-nspawn(1), `--kill-signal=`, does.
+    /// Sends the request to the guest. A command without a stop signal is killed, as by systemd-nspawn(1),
+    /// `--kill-signal=`.
     pub fn begin(
         init: Init,
         is_boot: bool,
@@ -79,22 +79,22 @@ impl Stop {
         self.again = (done != Delivery::Complete).then(|| Instant::now() + AGAIN);
     }
 
-    /// Whether the guest is asked again now.
+    /// Returns whether the request is due to be repeated.
     pub fn is_repeated(&self) -> bool {
         self.stage == Stage::Requested && self.again.is_some_and(|when| when <= Instant::now())
     }
 
-    /// Asks as this init is asked from now on.
+    /// Uses the request of this init from now on.
     pub fn set_init(&mut self, init: Init) {
         self.actions = orderly_stop(init, self.signal);
     }
 
-    /// The guest said that it goes down.
+    /// Notes the guest's `STOPPING=1`: the request is not repeated.
     pub fn acknowledge(&mut self) {
         self.again = None;
     }
 
-    /// How long until something is to be done; nothing where nothing is.
+    /// Returns the time until the next action. `None` if there is none.
     pub fn time_left(&self) -> Option<Duration> {
         if self.stage == Stage::Killed {
             return None;
@@ -104,12 +104,12 @@ impl Stop {
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether the guest did not stop by itself.
+    /// Returns whether the guest was killed.
     pub fn was_killed(&self) -> bool {
         self.stage == Stage::Killed
     }
 
-    /// The next call of [`Self::escalate`] kills.
+    /// Makes the next call of [`Self::escalate`] kill the guest.
     pub fn kill_now(&mut self) {
         if self.stage == Stage::Requested {
             self.stage = Stage::Terminated;
@@ -117,15 +117,15 @@ impl Stop {
         self.deadline = Some(Instant::now());
     }
 
-    /// Goes to the next stage where its time has come.
+    /// Enters the next stage if it is due.
     pub fn escalate(&mut self, leader: BorrowedFd<'_>, guest: Target, cgroup: Option<&Path>) {
         let now = Instant::now();
         if self.stage == Stage::Requested && self.again.is_some_and(|when| when <= now) {
             match self.request_child.outcome() {
                 Some(Delivery::Complete) => self.again = None,
-                // Its own way is not open: the next one is.
+                // The request cannot be delivered: the next stage follows at once.
                 Some(Delivery::Refused) => {
-                    log::warn!("the files of the guest's init are not its own, or refused");
+                    log::warn!("cannot use the files of the guest's init: they do not belong to the guest");
                     self.again = None;
                     self.deadline = Some(now);
                 }
@@ -162,36 +162,36 @@ impl Stop {
     }
 }
 
-/// Asks the guest to reboot in order.
+/// Requests an orderly reboot of the guest.
 pub fn request_reboot(request_child: &mut RequestChild, init: Init, leader: BorrowedFd<'_>, guest: Target) {
     if request_child.act(&orderly_reboot(init), leader, guest) == Delivery::Failed {
-        log::warn!("the guest cannot be asked to reboot: its init is not up");
+        log::warn!("cannot request a reboot: the guest's init is not up");
     }
 }
 
-/// Whether all could be done, and was heard.
+/// The delivery of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delivery {
     Complete,
     Failed,
     /// The guest's files cannot be used, now or later.
     Refused,
-    /// A child is at it.
+    /// A child is delivering it.
     Started,
 }
 
-/// The child process that asks a guest by its files, at most one at a time.
+/// The child process that delivers a request by files of the guest, at most one at a time.
 #[derive(Debug, Default)]
 pub struct RequestChild(Option<OwnedFd>);
 
 impl RequestChild {
-    /// Carries the actions out, in a child if files of the guest are among them.
+    /// Carries out the actions, in a child if they use files of the guest.
     fn act(&mut self, actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Delivery {
         if actions.iter().all(|action| matches!(action, StopAction::Signal(_))) {
             return act(actions, leader, guest, None);
         }
         if let Some(child) = self.0.take_if(|child| process::has_ended(child.as_fd()).is_none()) {
-            // It stands in a file system of the guest, and ends with that at the latest.
+            // It is blocked in a file system of the guest, and ends with that at the latest.
             let _ = process::send_signal(child.as_fd(), libc::SIGKILL);
             self.0 = Some(child);
             return Delivery::Failed;
@@ -207,13 +207,13 @@ impl RequestChild {
                 Delivery::Started
             }
             Err(error) => {
-                log::warn!("cannot ask the guest: {error}, ignoring");
+                log::warn!("cannot send the request to the guest: {error}, ignoring");
                 Delivery::Failed
             }
         }
     }
 
-    /// What came of it. `None` if a child is still at it, or none was.
+    /// Returns the result of the child. `None` if it is still running, or there is none.
     fn outcome(&mut self) -> Option<Delivery> {
         let ended = process::has_ended(self.0.as_ref()?.as_fd())?;
         self.0 = None;
@@ -225,7 +225,7 @@ impl RequestChild {
     }
 }
 
-/// The child's part: it holds no lock of the supervisor's while it waits.
+/// Delivers a request in the child, which must not hold locks of the supervisor while it waits.
 fn close_and_act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Delivery {
     descriptor::close_from(3, leader);
     match Requests::as_root_of(guest) {
@@ -240,7 +240,7 @@ fn act(
     guest: Target,
     requests: Option<&Requests>,
 ) -> Delivery {
-    // Looked at before anything is sent: it goes on listening, and may begin at any moment.
+    // Checked before a signal is sent: the init may install its handlers at any moment, and never removes them.
     let mut all = if receives_signals(guest.pid, actions) { Delivery::Complete } else { Delivery::Failed };
     for action in actions {
         let done = match (action, requests) {
@@ -259,9 +259,8 @@ fn act(
     all
 }
 
-/// Whether one of the signals comes to PID 1's notice, or there is none to send. What it neither
-/// handles nor holds back, for a signalfd, the kernel drops: it is the first process of its namespace
-/// (pid_namespaces(7)).
+/// Returns whether PID 1 receives one of the signals, or there is none to send. The kernel drops signals that the first
+/// process of a pid namespace neither handles nor blocks for a signalfd (pid_namespaces(7)).
 fn receives_signals(pid: u32, actions: &[StopAction]) -> bool {
     let signals = actions.iter().fold(0, |signals, action| match action {
         StopAction::Signal(signal) => signals | bit(*signal),
@@ -275,7 +274,7 @@ fn bit(signal: i32) -> u64 {
     u32::try_from(signal - 1).ok().and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
 }
 
-/// The signals that a process handles or blocks, from what procfs says of it.
+/// Returns the signals that a process handles or blocks, from its status file in procfs.
 fn handled_signals(status: &str) -> u64 {
     let masks = status.lines().filter_map(|line| {
         let mask = line.strip_prefix("SigBlk:").or_else(|| line.strip_prefix("SigCgt:"))?;
@@ -289,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_is_noticed_where_it_is_handled_or_blocked() {
+    fn handled_and_blocked_signals_are_received() {
         let status =
             "Name:\tinit\nSigBlk:\t0000002000000000\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000004001\n";
         let handled = handled_signals(status);
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_send_is_heard_and_nobody_hears_nothing() {
+    fn a_request_without_signals_is_received_and_a_missing_process_receives_none() {
         assert!(receives_signals(0, &[]));
         assert!(!receives_signals(0, &[StopAction::Signal(38)]));
     }

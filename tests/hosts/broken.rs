@@ -88,7 +88,7 @@ fn trees_that_cannot_boot() {
         &at("/srv/arm"),
         &["cannot run '/sbin/init' of '/srv/arm'", "init is for aarch64, this host is", "hint: use a tree"],
     );
-    bench.refuses(&at("/srv/empty"), &["init is empty", "hint: the tree is not complete"]);
+    bench.refuses(&at("/srv/empty"), &["init is empty", "hint: the tree is incomplete"]);
     bench.refuses(
         &at("/srv/missing"),
         &["cannot open directory '/srv/missing': no such file or directory", "hint: make a root file system"],
@@ -150,8 +150,8 @@ fn file_systems_that_cannot_hold_a_root() {
         &at("/var/lib/machines/ro"),
         &[
             "open root '/var/lib/machines/ro'",
-            "cannot make mount point '/proc' in the tree: read-only file system",
-            "hint: make that directory in the tree",
+            "cannot create mount point '/proc' in the tree: read-only file system",
+            "hint: create that directory in the tree",
         ],
     );
     // The root of the host is an overlay, which the kernel does not map ids on.
@@ -264,14 +264,14 @@ fn links_that_lead_out_of_the_tree() {
             &[
                 &format!("bind host's '/srv/source' on '{target}'"),
                 &format!("mount target '{target}' is a symbolic link to '{to}'"),
-                "hint: name the place itself inside the tree, or remove the link",
+                "hint: use the link's target inside the tree as the mount target, or remove the link",
             ],
         );
         bench.refuses(
             &mount(&format!("{target}/below")),
             &[
                 &format!("cannot open '{target}' in the tree: no such file or directory"),
-                &format!("'{target}' is a link to '{to}', and links of a tree are followed inside of it"),
+                &format!("'{target}' is a link to '{to}', and links are resolved inside the tree"),
             ],
         );
     }

@@ -85,7 +85,12 @@ fn a_guest_that_is_killed_leaves_its_last_words() {
     let text = diagnosis(&host, "busybox");
     says(
         &text,
-        &["killed by signal 9 (SIGKILL)", "hint: what it said last is below", "said last:", "(running after"],
+        &[
+            "killed by signal 9 (SIGKILL)",
+            "hint: see its last messages below",
+            "said last:",
+            "(running after",
+        ],
     );
     let json = host.exec(&["coracle", "doctor", "busybox", "--json"]).stdout;
     says(&json, &["\"signal\": 9", "\"severity\": \"wrong\"", "\"out-of-memory\": false"]);

@@ -171,7 +171,7 @@ fn the_terminal_of_who_calls_is_out_of_reach() {
         "mount -t tmpfs none /dev/pts && mkfifo /dev/pts/ptmx",
     ]);
     let out = host.exec_on_tty(Duration::from_secs(20), "coracle exec -t own -- true");
-    assert!(out.status == 125 && out.stdout.contains("is no devpts"), "{out}");
+    assert!(out.status == 125 && out.stdout.contains("is not a devpts"), "{out}");
     host.ok(&["coracle", "exec", "own", "--", "true"]);
     host.stop();
 }

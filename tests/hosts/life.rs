@@ -127,14 +127,14 @@ fn a_console_flood_is_cut_off_in_the_journal_and_shown_to_viewers() {
     host.wait_until(Duration::from_secs(30), "grep -q flood-20000 /run/seen");
     assert_eq!(host.sh_ok("grep -c flood- /run/seen").trim(), "20000");
     // Reported by itself, without a further line of the guest.
-    let left_out = "journalctl -q --no-pager -o cat -u coracle@busybox -p 4 -g 'lines left out'";
+    let left_out = "journalctl -q --no-pager -o cat -u coracle@busybox -p 4 -g 'suppressed .* lines'";
     host.wait_until(Duration::from_secs(30), left_out);
     let reports = host.sh_ok(left_out);
     let console = host.console("busybox");
     let count = console.matches("flood-").count();
     assert!((1000..=3000).contains(&count), "{count}");
     assert_eq!(reports.lines().count(), 1, "{reports}");
-    assert!(reports.starts_with(&format!("{} lines left out", 20_000 - count)), "{count}: {reports}");
+    assert!(reports.starts_with(&format!("suppressed {} lines", 20_000 - count)), "{count}: {reports}");
     host.in_guest("busybox", &["sh", "-c", "echo afterwards >/dev/console"]).success("go on");
     host.wait_for_console("busybox", "afterwards");
     host.coracle(&["stop", "busybox"]);
@@ -342,7 +342,7 @@ fn guests_without_a_journal_log_into_the_hosts() {
     std::thread::sleep(Duration::from_secs(11));
     inside("logger -t after 'still there'");
     host.wait_until(LONG, &entry("SYSLOG_IDENTIFIER=after | grep 'still there'"));
-    host.wait_until(LONG, &entry("-o cat | grep 'messages left out'"));
+    host.wait_until(LONG, &entry("-o cat | grep 'suppressed .* messages'"));
 
     // The name survives a reboot in place.
     let leader = host.machine_leader("busybox");

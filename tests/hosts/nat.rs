@@ -194,7 +194,8 @@ fn a_kernel_without_nat_leaves_a_machine_its_host() {
     let host_address = host_address.split(' ').next().expect("an address");
     host.in_guest("busybox", &["ping", "-c1", "-W5", host_address]).success("reach the host");
     let log = host.unit_journal("busybox");
-    let said: Vec<&str> = log.lines().filter(|line| line.contains("no more than its host")).collect();
+    let said: Vec<&str> =
+        log.lines().filter(|line| line.contains("no connectivity beyond this host")).collect();
     println!("{said:?}");
     assert_eq!(said.len(), 1, "{log}");
     assert_ne!(host.sh("nft list table inet coracle").status, 0);

@@ -1,26 +1,26 @@
-//! The system calls we know: their numbers by architecture and the groups they are in. Facts only,
-//! read by `defaults`, `rules` and `program`; what a machine may call is not decided here.
+//! The known system calls: their numbers by architecture and their groups. Facts only, read by `defaults`, `decide` and
+//! `program`.
 
 mod a_to_l;
 mod m_to_z;
 
 use super::groups::{Groups, KNOWN};
 
-/// The number of a call that an architecture does not have.
+/// The number of a call that an architecture lacks.
 const NO: u16 = u16::MAX;
 
 /// One system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
-    /// Its name, as the kernel's headers have it.
+    /// Its name in the kernel's headers.
     pub name: &'static str,
-    /// Its number on x86-64, i386 and aarch64, in this order; `NO` where there is none.
+    /// Its numbers on x86-64, i386 and aarch64, in this order; `NO` if there is none.
     numbers: [u16; 3],
-    /// The groups it is in, always also `KNOWN`.
+    /// Its groups, always with `KNOWN`.
     pub groups: Groups,
 }
 
-/// One of the system call interfaces that a Linux kernel may offer to its programs.
+/// A system call interface of a Linux kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abi {
     /// 64 bit x86. The x32 interface shares its architecture value, with bit 30 set in the number.
@@ -32,8 +32,7 @@ pub enum Abi {
 }
 
 impl Abi {
-    /// What `seccomp_data.arch` holds for a call by this interface (`AUDIT_ARCH_*` of
-    /// linux/audit.h).
+    /// Returns `seccomp_data.arch` for a call by this interface (`AUDIT_ARCH_*` of linux/audit.h).
     pub fn audit(self) -> u32 {
         match self {
             Self::X86_64 => 0xc000_003e,
@@ -44,7 +43,7 @@ impl Abi {
 }
 
 impl Call {
-    /// Its number, where the interface has it.
+    /// Returns its number. `None` if the interface lacks it.
     pub fn number(&self, abi: Abi) -> Option<usize> {
         let number = match abi {
             Abi::X86_64 => self.numbers[0],
@@ -60,7 +59,7 @@ const fn call(name: &'static str, numbers: [u16; 3], groups: Groups) -> Call {
     Call { name, numbers, groups: groups | KNOWN }
 }
 
-/// How many calls there are.
+/// The number of calls.
 pub const COUNT: usize = a_to_l::CALLS.len() + m_to_z::CALLS.len();
 
 /// All calls, sorted by name.
@@ -81,7 +80,7 @@ const fn join() -> [Call; COUNT] {
     all
 }
 
-/// The row of a call in [`CALLS`], by its name.
+/// Returns the row of a call in [`CALLS`], by its name.
 pub fn find(name: &str) -> Option<usize> {
     CALLS.binary_search_by(|call| call.name.cmp(name)).ok()
 }
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted_and_without_doubles() {
+    fn the_table_is_sorted_without_duplicates() {
         assert!(CALLS.windows(2).all(|pair| pair[0].name < pair[1].name));
         for abi in [Abi::X86_64, Abi::I386, Abi::Aarch64] {
             let mut numbers: Vec<_> = CALLS.iter().filter_map(|call| call.number(abi)).collect();

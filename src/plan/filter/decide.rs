@@ -1,34 +1,33 @@
-//! What each system call of the table gets under a policy. Called by `filter`; how the answers
-//! become a program is `program`'s.
+//! Decides about each system call of the table by a policy. Called by `filter`; `program` compiles the decisions.
 
 use super::Policy;
 use super::calls::{CALLS, COUNT, find};
 use super::{defaults, groups, multiplexer};
 use crate::error::{Error, Result, nearest};
 
-/// What becomes of a call.
+/// The decision about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// It is made.
+    /// It is allowed.
     Allow,
     /// It fails with EPERM.
     Refuse,
-    /// It fails with ENOSYS, as a call that does not exist.
+    /// It fails with ENOSYS, as a missing call.
     Absent,
-    /// It is socket(2) or socketpair(2), made unless the family is one that a machine does not get.
+    /// It is socket(2) or socketpair(2), allowed except for denied socket families.
     Socket,
     /// It is socketcall(2), answered as the call that it makes.
     Socketcall,
     /// It is ipc(2), answered as the call that it makes.
     Ipc,
-    /// It is ioctl(2), made unless the request types into a terminal.
+    /// It is ioctl(2), allowed except for requests that insert terminal input.
     Ioctl,
 }
 
-/// The action for each row of [`CALLS`].
+/// Returns the action for each row of [`CALLS`].
 ///
 /// # Errors
-/// A name in the policy that no call and no group has.
+/// An unknown name in the policy.
 pub fn decide(policy: &Policy) -> Result<[Action; COUNT]> {
     let mut actions = defaults_for(policy.capabilities);
     for word in &policy.allow {
@@ -49,7 +48,7 @@ pub fn decide(policy: &Policy) -> Result<[Action; COUNT]> {
         actions[row] = Action::Absent;
     }
     for (name, action) in ON_ARGUMENTS {
-        // An allowed call keeps its rules on arguments, however it came to be allowed.
+        // Every allowed call keeps its rules on arguments, also one named in `allow`.
         if let Some(row) = find(name).filter(|row| actions[*row] == Action::Allow) {
             actions[row] = action;
         }
@@ -60,14 +59,14 @@ pub fn decide(policy: &Policy) -> Result<[Action; COUNT]> {
 /// The calls with rules on their arguments.
 const ON_ARGUMENTS: [(&str, Action); 5] = [
     ("socket", Action::Socket),
-    // It creates a socket of the family, and loads its module, before it fails.
+    // It creates a socket of the family, and loads the kernel module, before it fails.
     ("socketpair", Action::Socket),
     ("ioctl", Action::Ioctl),
     (multiplexer::SOCKETCALL.name, Action::Socketcall),
     (multiplexer::IPC.name, Action::Ipc),
 ];
 
-/// The default list, for a set of retained capabilities.
+/// Returns the default list for a set of capabilities.
 fn defaults_for(capabilities: u64) -> [Action; COUNT] {
     let holds = |capability: u8| capabilities & (1 << capability) != 0;
     let granted = defaults::GROUPS_BY_CAPABILITY.iter().filter(|(capability, _)| holds(*capability));
@@ -93,7 +92,7 @@ fn defaults_for(capabilities: u64) -> [Action; COUNT] {
     actions
 }
 
-/// Calls `apply` with each row that a word of a policy means: a call's name or a group's.
+/// Calls `apply` with each row of a name in a policy, of a call or a group.
 fn each(word: &str, mut apply: impl FnMut(usize)) -> Result<()> {
     if let Some(group) = groups::find(word) {
         CALLS.iter().enumerate().filter(|(_, call)| call.groups & group != 0).for_each(|(row, _)| apply(row));
@@ -108,7 +107,7 @@ fn each(word: &str, mut apply: impl FnMut(usize)) -> Result<()> {
     }
 }
 
-/// The error for a word that means nothing, with the known word nearest to it.
+/// Returns the error for an unknown name, with the nearest known name as a hint.
 fn unknown(word: &str) -> Error {
     let (what, nearest) = if word.starts_with('@') {
         ("group of system calls", nearest(word, groups::names()))
@@ -118,7 +117,7 @@ fn unknown(word: &str) -> Error {
     let error = Error::new(format!("unknown {what} '{}'", word.escape_debug()));
     match nearest {
         Some(nearest) => error.with_hint(format!("did you mean '{nearest}'?")),
-        None => error.with_hint("see 'systemd-analyze syscall-filter' for the names there are"),
+        None => error.with_hint("see 'systemd-analyze syscall-filter' for all names"),
     }
 }
 
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_gets_what_a_system_needs_and_no_more() {
+    fn the_default_list_has_the_calls_of_a_system_only() {
         for name in ["read", "clone3", "mount", "setns", "unshare", "personality", "seccomp"] {
             assert_eq!(action(0, "", "", name), Action::Allow, "{name}");
         }
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_adds_and_takes_and_taking_wins() {
+    fn denied_names_win_over_allowed_ones() {
         assert_eq!(action(0, "@keyring", "", "keyctl"), Action::Allow);
         assert_eq!(action(0, "@keyring", "keyctl", "keyctl"), Action::Refuse);
         assert_eq!(action(0, "@aio", "", "io_uring_setup"), Action::Allow);
@@ -217,17 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_errors_with_the_nearest() {
+    fn an_unknown_name_is_an_error_with_the_nearest_name() {
         for (word, message, hint) in [
             ("opne", "unknown system call 'opne'", "did you mean 'open'?"),
             ("keyclt", "unknown system call 'keyclt'", "did you mean 'keyctl'?"),
             ("@fil-system", "unknown group of system calls '@fil-system'", "did you mean '@file-system'?"),
-            ("", "unknown system call ''", "see 'systemd-analyze syscall-filter' for the names there are"),
-            (
-                "a\nb",
-                "unknown system call 'a\\nb'",
-                "see 'systemd-analyze syscall-filter' for the names there are",
-            ),
+            ("", "unknown system call ''", "see 'systemd-analyze syscall-filter' for all names"),
+            ("a\nb", "unknown system call 'a\\nb'", "see 'systemd-analyze syscall-filter' for all names"),
         ] {
             let policy = Policy { deny: vec![word.to_owned()], ..Policy::default() };
             let error = decide(&policy).unwrap_err();

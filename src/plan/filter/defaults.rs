@@ -1,10 +1,9 @@
-//! What a machine may call where its definition says nothing: the list of systemd-nspawn(1), with
-//! fewer calls where a machine does not need them and a few that are younger than it. Policy only,
-//! read by `decide`.
+//! The default system calls of a machine: the list of systemd-nspawn(1), without calls that a machine does not need and
+//! with a few newer ones. Policy only, read by `decide`.
 
 use super::groups::*;
 
-/// Groups that every machine has.
+/// The groups of every machine.
 pub const GROUPS: Groups = AIO
     | BASIC_IO
     | CHOWN
@@ -22,11 +21,11 @@ pub const GROUPS: Groups = AIO
     | SYNC
     | TIMER;
 
-/// Groups that come with a capability: the number of capabilities(7), the group.
+/// The groups that depend on a capability: its number in capabilities(7), and the group.
 pub const GROUPS_BY_CAPABILITY: [(u8, Groups); 4] =
     [(SYS_TIME, CLOCK), (SYS_MODULE, MODULE), (SYS_RAWIO, RAW_IO), (IPC_LOCK, MEMLOCK)];
 
-/// Calls beyond the groups that every machine has.
+/// The calls of every machine beyond the groups.
 pub const CALLS: [&str; 54] = [
     "arm_fadvise64_64",
     "cachestat",
@@ -36,8 +35,7 @@ pub const CALLS: [&str; 54] = [
     "fadvise64",
     "fadvise64_64",
     "flock",
-    // The parts of futex(2) as calls of their own: a C library that finds them refused, not absent,
-    // does not fall back.
+    // The operations of futex(2) as separate calls: a C library does not fall back after EPERM.
     "futex_requeue",
     "futex_wait",
     "futex_wake",
@@ -48,7 +46,7 @@ pub const CALLS: [&str; 54] = [
     "ioprio_get",
     "kcmp",
     "madvise",
-    // Shadow stacks are what a hardened C library maps before main().
+    // A hardened C library maps shadow stacks before main().
     "map_shadow_stack",
     "mincore",
     "mremap",
@@ -59,7 +57,7 @@ pub const CALLS: [&str; 54] = [
     "readahead",
     "readdir",
     "remap_file_pages",
-    // Gives the processor back early, as sched_yield(2) does.
+    // Yields the processor, as sched_yield(2) does.
     "rseq_slice_yield",
     "sched_get_priority_max",
     "sched_get_priority_min",
@@ -83,13 +81,13 @@ pub const CALLS: [&str; 54] = [
     "tee",
     "umask",
     "uname",
-    // Called by the kernel's own trampolines where the host traces a program of the machine.
+    // Called by the kernel's trampolines while the host traces a program of the machine.
     "uprobe",
     "userfaultfd",
     "vmsplice",
 ];
 
-/// Calls that come with a capability, whatever groups they are in.
+/// The calls that depend on a capability, independent of their groups.
 pub const CALLS_BY_CAPABILITY: [(u8, &str); 8] = [
     (SYS_PACCT, "acct"),
     (BPF, "bpf"),
@@ -101,12 +99,12 @@ pub const CALLS_BY_CAPABILITY: [(u8, &str); 8] = [
     (SYS_TTY_CONFIG, "vhangup"),
 ];
 
-/// Calls that the machine does not get although a group has them: they move memory of others between the processor's
-/// nodes, which the host's kernel does by itself.
+/// The calls of groups that are denied nevertheless: they move memory of other processes between NUMA nodes, which the
+/// host's kernel does by itself.
 pub const REFUSED: [&str; 2] = ["migrate_pages", "move_pages"];
 
-/// Calls that the machine does not get although a group has them, and that it is told do not exist:
-/// programs that use io_uring(7) fall back on that answer, on EPERM many do not.
+/// The calls of groups that fail with ENOSYS nevertheless: programs with io_uring(7) fall back after that error, but many
+/// do not after EPERM.
 pub const ABSENT: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];
 
 const IPC_LOCK: u8 = 14;

@@ -6,9 +6,9 @@
 pub struct Multiplexer {
     /// Its name.
     pub name: &'static str,
-    /// The bits of the first argument that the kernel looks at.
+    /// The bits of the first argument that the kernel uses.
     pub mask: u32,
-    /// The calls that it makes, by their numbers in it.
+    /// The calls that it makes, by their numbers in the first argument.
     pub calls: &'static [(u32, &'static str)],
 }
 

@@ -1,37 +1,36 @@
-//! Decisions into a program for seccomp(2): one balanced tree of comparisons for each interface,
-//! behind a switch on the architecture. Called by `filter`. It must not decide anything.
+//! Compiles decisions to a program for seccomp(2): one balanced tree of comparisons for each interface, behind a switch
+//! on the architecture. Called by `filter`. It must not decide anything.
 //!
-//! The program is written from its end to its beginning, so that where a jump goes is known when it
-//! is written; jumps only go forward. Only operations that the kernel can evaluate ahead of time are
-//! used before the rules on arguments (load of number and architecture, comparisons, return), so
-//! that it answers allowed calls from a bit map without running the program (Linux 5.11).
+//! The program is written from its end to its beginning, so that the target of each jump is known; jumps only go forward.
+//! Before the rules on arguments it only uses operations that the kernel can evaluate in advance (loads of number and
+//! architecture, comparisons, return), so that the kernel answers allowed calls from a bit map without running the
+//! program (Linux 5.11).
 
 use super::Instruction;
 use super::calls::{Abi, CALLS, COUNT, find};
 use super::decide::Action;
 use super::multiplexer::{IPC, Multiplexer, SOCKETCALL};
 
-/// Where a jump goes: the instruction's distance from the end of the program.
+/// The target of a jump: the instruction's distance from the end of the program.
 type JumpTarget = usize;
 
-/// A range of numbers with one action: it ends where the next begins, the last one never.
+/// A range of numbers with one action. It ends before the next range; the last one has no end.
 #[derive(Debug, Clone, Copy)]
 struct Range {
     start: u32,
     action: Action,
 }
 
-/// Offsets in `struct seccomp_data` (linux/seccomp.h). Of an argument only the low half is looked
-/// at: the kernel cuts an int off the register, so the high half means nothing, and a rule that
-/// looked at it could be passed by setting it.
+/// Offsets in `struct seccomp_data` (linux/seccomp.h). Rules only compare the low half of an argument: the kernel
+/// truncates the register to an int, so a rule on the high half could be bypassed by setting it.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
 const SECOND_ARGUMENT: u32 = 24;
 const THIRD_ARGUMENT: u32 = 32;
 
-/// The program that answers calls by these interfaces with the actions of [`CALLS`], and all other
-/// calls with ENOSYS.
+/// Returns the program that answers calls by these interfaces with the actions of [`CALLS`], and all other calls with
+/// ENOSYS.
 pub fn assemble(abis: &[Abi], actions: &[Action; COUNT]) -> Vec<Instruction> {
     let mut program = Backwards { code: Vec::with_capacity(512) };
     let leaves = program.leaves(actions);
@@ -49,9 +48,9 @@ pub fn assemble(abis: &[Abi], actions: &[Action; COUNT]) -> Vec<Instruction> {
     program.code
 }
 
-/// The ranges of an interface, by number; what no call has is absent.
+/// Collects the ranges of an interface, by number; unused numbers are absent.
 fn collect(abi: Abi, actions: &[Action; COUNT], ranges: &mut Vec<Range>) {
-    // Larger than any number in the tables, so that the last range is of numbers nobody has.
+    // Larger than any number in the tables, so that the last range consists of unused numbers.
     let mut by_number = [Action::Absent; 1024];
     for (call, action) in CALLS.iter().zip(actions) {
         if let Some(slot) = call.number(abi).and_then(|number| by_number.get_mut(number)) {
@@ -66,7 +65,7 @@ fn collect(abi: Abi, actions: &[Action; COUNT], ranges: &mut Vec<Range>) {
     }
 }
 
-/// Where each action is carried out.
+/// The jump target of each action.
 struct Leaves {
     allow: JumpTarget,
     refuse: JumpTarget,
@@ -91,7 +90,7 @@ impl Leaves {
     }
 }
 
-/// A program from its last instruction to its first.
+/// A program in reverse order of its instructions.
 struct Backwards {
     code: Vec<Instruction>,
 }
@@ -113,7 +112,7 @@ impl Backwards {
         self.answer(libc::SECCOMP_RET_ERRNO | errno.cast_unsigned())
     }
 
-    /// Loads a word of the call, then goes on at `next`.
+    /// Loads a word of the call, then continues at `next`.
     fn load(&mut self, offset: u32, next: JumpTarget) -> JumpTarget {
         if next + 1 != self.code.len() {
             self.go(next);
@@ -121,15 +120,15 @@ impl Backwards {
         self.push(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset)
     }
 
-    /// Goes on at `target`, however far away.
+    /// Continues at `target`, at any distance.
     fn go(&mut self, target: JumpTarget) -> JumpTarget {
         // A program has at most 4096 instructions.
         let skip = (self.code.len() - target - 1) as u32;
         self.push(libc::BPF_JMP | libc::BPF_JA, 0, 0, skip)
     }
 
-    /// Where to jump to get to `target` from an instruction that is written after at most `more`
-    /// others: there, or to a long jump where eight bits do not reach.
+    /// Returns the jump target for reaching `target` from an instruction written after at most `more` others: `target`
+    /// itself, or a long jump to it if eight bits do not suffice.
     fn near(&mut self, target: JumpTarget, more: usize) -> JumpTarget {
         if self.code.len() + more - target - 1 > usize::from(u8::MAX) { self.go(target) } else { target }
     }
@@ -147,7 +146,7 @@ impl Backwards {
         self.compare(libc::BPF_JEQ, k, yes, no)
     }
 
-    /// The ends of all trees, at the end of the program, with the rules on arguments.
+    /// Writes the leaves of all trees, at the end of the program, with the rules on arguments.
     fn leaves(&mut self, actions: &[Action; COUNT]) -> Leaves {
         let allow = self.answer(libc::SECCOMP_RET_ALLOW);
         let refuse = self.fail(libc::EPERM);
@@ -164,7 +163,7 @@ impl Backwards {
         Leaves { allow, refuse, absent, socket, ioctl, socketcall, ipc }
     }
 
-    /// The rules of a multiplexer: the calls that it may not make are answered as by their own numbers.
+    /// Writes the rules of a multiplexer: denied calls get the same answers as by their own numbers.
     fn multiplexer(
         &mut self,
         called: &Multiplexer,
@@ -187,9 +186,9 @@ impl Backwards {
         self.load(FIRST_ARGUMENT, next)
     }
 
-    /// The rules of socket(2). Auditing knows no namespaces, and user space takes this error for a
-    /// kernel without it; vsock(7) leads to the hypervisor or its guests, whatever the network
-    /// namespace; AF_ALG opens much of the kernel for little use.
+    /// Writes the rules of socket(2). Auditing has no namespaces, and programs interpret this error as a kernel without
+    /// it; vsock(7) reaches the hypervisor or its guests from any network namespace; AF_ALG exposes much of the kernel for
+    /// little use.
     fn socket(&mut self, allow: JumpTarget) -> JumpTarget {
         let unsupported = self.fail(libc::EAFNOSUPPORT);
         let audit = self.equal(libc::NETLINK_AUDIT.cast_unsigned(), unsupported, allow);
@@ -200,20 +199,20 @@ impl Backwards {
         self.load(FIRST_ARGUMENT, family)
     }
 
-    /// The rules of ioctl(2): TIOCSTI and TIOCLINUX put characters into the input of a terminal,
-    /// which may be one that a user of the host types into.
+    /// Writes the rules of ioctl(2): TIOCSTI and TIOCLINUX insert characters into the input of a terminal, which may be the
+    /// terminal of a user of the host.
     fn ioctl(&mut self, allow: JumpTarget, refuse: JumpTarget) -> JumpTarget {
         let request = self.equal(libc::TIOCLINUX as u32, refuse, allow);
         let request = self.equal(libc::TIOCSTI as u32, refuse, request);
         self.load(SECOND_ARGUMENT, request)
     }
 
-    /// Finds the range that the loaded number is in.
+    /// Writes the tree that finds the range of the loaded number.
     fn tree(&mut self, ranges: &[Range], leaves: &Leaves) -> JumpTarget {
         match ranges {
             [] => leaves.absent,
             [only] => leaves.of(only.action),
-            // One number that differs from its surroundings takes one comparison instead of two.
+            // A single number between two equal ranges needs one comparison instead of two.
             [before, one, after] if before.action == after.action && one.start + 1 == after.start => {
                 self.equal(one.start, leaves.of(one.action), leaves.of(before.action))
             }

@@ -1,6 +1,5 @@
-//! What a program was built for, so that a tree of another architecture is refused by name instead
-//! of by "exec format error". Called through `plan::init`; whether the host has an emulator for it
-//! (binfmt_misc) is for the caller to know.
+//! The architecture of a program, so that a tree of another architecture is refused by name instead of "exec format
+//! error". Called through `plan::init`; the caller checks for an emulator on the host (binfmt_misc).
 
 use crate::error::{Error, Result};
 
@@ -8,43 +7,42 @@ use crate::error::{Error, Result};
 const ELF: &[u8] = b"\x7fELF";
 const SCRIPT: &[u8] = b"#!";
 
-/// What a program needs to run.
+/// The architecture that a program needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
-    /// Any: it is a script, its interpreter decides.
+    /// Any: a script, which depends on its interpreter.
     Any,
-    /// This one, named as [`std::env::consts::ARCH`] names it, or `x32`.
+    /// A name of [`std::env::consts::ARCH`], or `x32`.
     Named(&'static str),
 }
 
 impl Architecture {
-    /// Refuses what a machine on a host of architecture `host` cannot run. 32 bit x86 runs on 64 bit
-    /// x86; other 32 bit programs have no system call filter and run nowhere but at home.
+    /// Refuses a program that a host of architecture `host` cannot run. 64 bit x86 runs 32 bit x86; other 32 bit programs
+    /// have no system call filter and run only on a host of their own architecture.
     ///
     /// # Errors
-    /// `init is for aarch64, this host is x86_64`, where it is so.
+    /// `init is for aarch64, this host is x86_64`, for example.
     pub fn check(self, host: &str) -> Result<()> {
         match self {
             Self::Named(name) if name != host && (name, host) != ("x86", "x86_64") => {
                 Err(Error::new(format!("init is for {name}, this host is {host}"))
-                    .with_hint(format!("use a tree that was made for {host}")))
+                    .with_hint(format!("use a tree for {host}")))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Reads what a program was built for from its first bytes, of which 20 suffice.
+/// Returns the architecture of a program from its first bytes; 20 suffice.
 ///
 /// # Errors
-/// It is no program: empty, cut off, neither ELF nor a script, or for a machine that Linux has never
-/// run on.
+/// An empty or truncated file, neither ELF nor a script, or an architecture unknown to Linux.
 pub fn architecture(binary: &[u8]) -> Result<Architecture> {
     if binary.starts_with(SCRIPT) {
         return Ok(Architecture::Any);
     }
     if binary.is_empty() {
-        return Err(Error::new("init is empty").with_hint("the tree is not complete, make or copy it again"));
+        return Err(Error::new("init is empty").with_hint("the tree is incomplete: create or copy it again"));
     }
     if !binary.starts_with(ELF) {
         return Err(Error::new("init is not a program: neither an ELF file nor a script"));
@@ -52,7 +50,7 @@ pub fn architecture(binary: &[u8]) -> Result<Architecture> {
     // e_ident[EI_CLASS], e_ident[EI_DATA], e_machine.
     let &[_, _, _, _, class, order, _, _, _, _, _, _, _, _, _, _, _, _, first, second, ..] = binary else {
         return Err(
-            Error::new("init is cut off").with_hint("the tree is not complete, make or copy it again")
+            Error::new("init is truncated").with_hint("the tree is incomplete: create or copy it again")
         );
     };
     let machine = match order {
@@ -60,12 +58,12 @@ pub fn architecture(binary: &[u8]) -> Result<Architecture> {
         2 => u16::from_be_bytes([first, second]),
         _ => return Err(Error::new("init is not a program: its ELF header is damaged")),
     };
-    name(machine, class == 2).map(Architecture::Named).ok_or_else(|| {
-        Error::new(format!("init is for an architecture that is not known here (ELF machine {machine})"))
-    })
+    name(machine, class == 2)
+        .map(Architecture::Named)
+        .ok_or_else(|| Error::new(format!("init is for an unknown architecture (ELF machine {machine})")))
 }
 
-/// The name of a machine of elf(5), `EM_*` of linux/elf-em.h.
+/// Returns the name of an ELF machine, `EM_*` of linux/elf-em.h.
 fn name(machine: u16, wide: bool) -> Option<&'static str> {
     Some(match (machine, wide) {
         (3, _) => "x86",
@@ -102,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_say_what_they_are_for() {
+    fn architectures_are_read_from_the_elf_header() {
         for (bytes, name) in [
             (elf(2, 1, [62, 0]), "x86_64"),
             (elf(1, 1, [62, 0]), "x32"),
@@ -119,13 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_program_is_an_error() {
+    fn invalid_programs_are_errors() {
         for (bytes, message) in [
             (Vec::new(), "init is empty"),
             (b"hello".to_vec(), "init is not a program: neither an ELF file nor a script"),
-            (elf(2, 1, [62, 0])[..19].to_vec(), "init is cut off"),
+            (elf(2, 1, [62, 0])[..19].to_vec(), "init is truncated"),
             (elf(2, 7, [62, 0]), "init is not a program: its ELF header is damaged"),
-            (elf(2, 1, [255, 255]), "init is for an architecture that is not known here (ELF machine 65535)"),
+            (elf(2, 1, [255, 255]), "init is for an unknown architecture (ELF machine 65535)"),
         ] {
             assert_eq!(architecture(&bytes).unwrap_err().to_string(), message);
         }

@@ -1,12 +1,12 @@
-//! Which init system a tree has or a machine runs, by the names of the program and by words in it. Called through
-//! `plan::init`; how that init is stopped is `stop`'s.
+//! Recognises the init system of a tree or a running machine, by the names of its program and by words in it. Called
+//! through `plan::init`.
 
 use crate::machine::init::Init;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Words that only the program of one init system has in it, or the script that starts it.
+/// Words that occur only in the program of one init system, or in the script that starts it.
 const MARKS: [(&[u8], Init); 8] = [
     (b"libsystemd-core-", Init::Systemd),
     (b"INIT_VERSION=sysvinit", Init::SysVinit),
@@ -20,16 +20,15 @@ const MARKS: [(&[u8], Init); 8] = [
 
 /// Recognises the init of a tree.
 ///
-/// `chain` has the paths from the one that is executed (`/sbin/init`) through its symbolic links to
-/// the program itself, all inside the tree; `binary` is that program's content. The program's own
-/// name counts most: most distributions link `/sbin/init` to it. sysvinit has no other name than
-/// `init`, so it shows by a word it puts into the environment of its children.
+/// `chain` contains the paths from the executed one (`/sbin/init`) through its symbolic links to the program itself, all
+/// inside the tree; `binary` is the content of that program. The program's own name comes first: most distributions link
+/// `/sbin/init` to it. sysvinit has no other name than `init`, but a word for the environment of its children.
 pub fn recognise(chain: &[PathBuf], binary: &[u8]) -> Init {
     let named = chain.iter().rev().find_map(|path| by_name(path));
     named.or_else(|| by_mark(binary)).unwrap_or(Init::Unknown)
 }
 
-/// A program that a script executes in its own place.
+/// A program that a script executes with `exec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Successor {
     /// Its absolute path.
@@ -39,7 +38,7 @@ pub struct Successor {
 }
 
 impl Successor {
-    /// Whether busybox(1) is its init applet if executed so.
+    /// Returns whether busybox(1) runs its init applet with this name and argument.
     pub fn is_init_applet(&self) -> bool {
         let name = self.program.file_name().unwrap_or_default();
         is_init_name(name.as_bytes()) || self.argument == "init"
@@ -62,14 +61,14 @@ pub fn successors(script: &[u8]) -> Vec<Successor> {
     found
 }
 
-/// Whether a program whose kind is unknown may execute an init in its own place: a script with `exec`, or a program
-/// that names systemd's.
+/// Returns whether a program of an unknown kind may execute an init: a script with `exec`, or a program that contains the
+/// path of systemd.
 pub fn may_have_successor(binary: &[u8]) -> bool {
     let has_exec = script_lines(binary).any(|line| line.split_whitespace().any(|word| word == "exec"));
     has_exec || contains(binary, b"systemd/systemd")
 }
 
-/// The lines of a script without comments; none of another file.
+/// Returns the lines of a script without comments. Empty for any other file.
 fn script_lines(binary: &[u8]) -> impl Iterator<Item = &str> {
     let text = binary.strip_prefix(b"#!").and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
     text.lines().skip(1).map(str::trim_start).filter(|line| !line.starts_with('#'))
@@ -79,7 +78,7 @@ fn unquoted(word: &str) -> &str {
     word.trim_matches(|c| matches!(c, '"' | '\'' | ';'))
 }
 
-/// Recognises the init that a process is, by the path of its program (proc_pid_exe(5)), where that decides alone.
+/// Recognises the init of a process by the path of its program (proc_pid_exe(5)). `None` if the path does not suffice.
 pub fn recognise_program(program: &Path) -> Option<Init> {
     let bytes = program.as_os_str().as_bytes();
     let program = Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
@@ -94,18 +93,18 @@ pub fn recognise_process(arguments: &[u8], binary: &[u8]) -> Init {
     let (name, argument) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     match by_mark(binary) {
-        // Its init overwrites its arguments with its name.
+        // The init applet overwrites its arguments with its name.
         Some(Init::Busybox) if !is_init_name(name) && argument != b"init" => Init::Unknown,
         known => known.unwrap_or(Init::Unknown),
     }
 }
 
-/// The names by which busybox(1) is its init.
+/// Returns whether busybox(1) runs its init applet under this name.
 fn is_init_name(name: &[u8]) -> bool {
     matches!(name, b"init" | b"linuxrc")
 }
 
-/// The init system that a path names.
+/// Recognises an init system by the name of its program.
 fn by_name(path: &Path) -> Option<Init> {
     let name = path.file_name()?.to_str()?;
     match name {
@@ -125,12 +124,12 @@ fn by_name(path: &Path) -> Option<Init> {
     }
 }
 
-/// The init system that words in the program tell of.
+/// Recognises an init system by words in its program.
 fn by_mark(binary: &[u8]) -> Option<Init> {
     MARKS.iter().find(|(mark, _)| contains(binary, mark)).map(|(_, init)| *init)
 }
 
-/// Whether a word occurs in bytes.
+/// Returns whether bytes contain a word.
 fn contains(bytes: &[u8], word: &[u8]) -> bool {
     memchr::memmem::find(bytes, word).is_some()
 }

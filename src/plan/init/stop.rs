@@ -1,20 +1,19 @@
-//! How each init system is asked to power off or to reboot, as data. Called through `plan::init`;
-//! `supervisor` and `control` carry it out.
+//! The requests to power off or to reboot for each init system, as data. Called through `plan::init`; `supervisor` and
+//! `control` carry them out.
 
 use crate::machine::init::{Init, REAL_TIME_SIGNALS};
 
-/// One thing done to ask a machine's init for something. Paths are resolved inside the machine's
-/// root, as its PID 1 sees it at that moment, with the rights of the guest's root; links are refused but for
-/// runit's own, into `/run`.
+/// One action of a request to an init. Paths are resolved inside the root of the machine's PID 1, with the rights of the
+/// guest's root; symbolic links are refused except runit's own, into `/run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StopAction {
     /// Send a signal to PID 1.
     Signal(i32),
     /// Write bytes, in one write, to the first of these paths that is a FIFO with a reader.
     WriteFifo {
-        /// Where the FIFO may be.
+        /// The possible paths of the FIFO.
         paths: &'static [&'static str],
-        /// What is written.
+        /// The written bytes.
         bytes: Vec<u8>,
     },
     /// Set the permissions of a file.
@@ -23,28 +22,26 @@ pub enum StopAction {
         path: &'static str,
         /// Its permissions, as in chmod(2).
         mode: u32,
-        /// What is done where there is no such file.
+        /// The action for a missing file.
         missing: MissingFile,
     },
 }
 
-/// What is done where there is no file to set the permissions of.
+/// The action for a missing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MissingFile {
-    /// It is made, empty; its owner is the machine's root.
+    /// Create an empty one, owned by the machine's root.
     Create,
-    /// Nothing.
+    /// Skip the action.
     Skip,
 }
 
-/// What systemd(1) counts its signals from.
+/// The base of the signal numbers of systemd(1).
 const SIGRTMIN: i32 = *REAL_TIME_SIGNALS.start();
 
-/// What is done, in order, to make a machine power itself off. A signal that the definition names
-/// comes in place of all of it.
+/// Returns the actions, in order, that request a power-off. A signal of the definition replaces all of them.
 ///
-/// Where the init is not known, or not yet ready to listen, nothing may come of it: the caller has a
-/// time limit.
+/// An unknown init, or one that is not up yet, may ignore the request: the caller needs a timeout.
 pub fn orderly_stop(init: Init, signal: Option<i32>) -> Vec<StopAction> {
     if let Some(signal) = signal {
         return vec![StopAction::Signal(signal)];
@@ -52,43 +49,43 @@ pub fn orderly_stop(init: Init, signal: Option<i32>) -> Vec<StopAction> {
     match init {
         // systemd(1), SIGNALS: poweroff.target.
         Init::Systemd => vec![StopAction::Signal(SIGRTMIN + 4)],
-        // openrc-init(8) has no list of signals; the program, from 0.25 on, stops its services and
-        // halts. Its FIFO for openrc-shutdown(8) comes to be only when the system is up.
+        // openrc-init(8) does not document signals; from 0.25 on it stops its services and halts. Its FIFO for
+        // openrc-shutdown(8) is created only when the system is up.
         Init::OpenRc => vec![StopAction::Signal(libc::SIGTERM)],
         Init::SysVinit => vec![runlevel(b'0')],
         Init::Runit => runit(0),
-        // What s6-linux-init-maker(1) installs for s6-svscan(1): SIGUSR1 powers off, SIGTERM is
-        // ignored. An s6-svscan without that ignores the first and ends by the second.
+        // With the scripts of s6-linux-init-maker(1) for s6-svscan(1), SIGUSR1 powers off and SIGTERM is ignored.
+        // Without them, s6-svscan ignores the first signal and exits after the second.
         Init::S6 => vec![StopAction::Signal(libc::SIGUSR1), StopAction::Signal(libc::SIGTERM)],
         // dinit(8), SIGNALS: stops services and halts.
         Init::Dinit => vec![StopAction::Signal(libc::SIGTERM)],
-        // init of busybox(1): power off, as the applet of that name asks for.
+        // init of busybox(1): the signal of its poweroff applet.
         Init::Busybox => vec![StopAction::Signal(libc::SIGUSR2)],
         Init::Unknown => vec![StopAction::Signal(libc::SIGTERM)],
     }
 }
 
-/// What is done, in order, to make a machine reboot itself.
+/// Returns the actions, in order, that request a reboot.
 pub fn orderly_reboot(init: Init) -> Vec<StopAction> {
     match init {
         // systemd(1), SIGNALS: reboot.target.
         Init::Systemd => vec![StopAction::Signal(SIGRTMIN + 5)],
         Init::SysVinit => vec![runlevel(b'6')],
         Init::Runit => runit(EXECUTABLE),
-        // init of busybox(1): reboot, as the applet of that name asks for.
+        // init of busybox(1): the signal of its reboot applet.
         Init::Busybox => vec![StopAction::Signal(libc::SIGTERM)],
-        // The signal that the kernel sends to PID 1 for ctrl-alt-del, see reboot(2); s6-linux-init,
-        // dinit(8), openrc-init and most others take it so.
+        // The kernel's signal to PID 1 for ctrl-alt-del, reboot(2); s6-linux-init, dinit(8), openrc-init and most
+        // other inits reboot with it.
         Init::OpenRc | Init::S6 | Init::Dinit | Init::Unknown => vec![StopAction::Signal(libc::SIGINT)],
     }
 }
 
-/// A request to init(8) of sysvinit to change the runlevel, as telinit(8) writes it: `struct
-/// init_request` of its initreq.h, 384 bytes. Debian has the FIFO in /run, others in /dev.
+/// Returns the request of telinit(8) to init(8) of sysvinit to change the runlevel: `struct init_request` of its
+/// initreq.h, 384 bytes. The FIFO of Debian is in /run, that of other distributions in /dev.
 fn runlevel(level: u8) -> StopAction {
     const MAGIC: i32 = 0x0309_1969;
     const CHANGE_RUNLEVEL: i32 = 1;
-    // Between SIGTERM and SIGKILL to what init started itself; telinit's default.
+    // The time between SIGTERM and SIGKILL for init's own processes; telinit's default.
     const SECONDS: i32 = 3;
 
     let mut bytes = Vec::with_capacity(384);
@@ -99,12 +96,12 @@ fn runlevel(level: u8) -> StopAction {
     StopAction::WriteFifo { paths: &["/run/initctl", "/dev/initctl"], bytes }
 }
 
-/// What runit(8) takes for a file that is executable by its owner.
+/// The mode that enables a file of runit(8): executable by its owner.
 const EXECUTABLE: u32 = 0o100;
 
-/// What runit-init(8) does for `init 0` and `init 6`: whether runit(8) reboots after stage 3 depends
-/// on the permissions of a file, and so does whether it heeds SIGCONT. Both are symbolic links into
-/// /run where the root may be read-only (Debian, Void).
+/// Returns the actions of runit-init(8) for `init 0` and `init 6`: the modes of two files determine whether runit(8)
+/// handles SIGCONT, and whether it reboots after stage 3. Both are symbolic links into /run if the root may be read-only
+/// (Debian, Void).
 fn runit(reboot: u32) -> Vec<StopAction> {
     let missing = if reboot == 0 { MissingFile::Skip } else { MissingFile::Create };
     vec![
@@ -119,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn systemd_is_asked_by_its_own_signals() {
+    fn systemd_has_signals_of_its_own() {
         assert_eq!(orderly_stop(Init::Systemd, None), [StopAction::Signal(38)]);
         assert_eq!(orderly_reboot(Init::Systemd), [StopAction::Signal(39)]);
     }
@@ -149,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn runit_is_told_by_files_before_the_signal() {
+    fn runit_needs_its_files_before_the_signal() {
         let off = orderly_stop(Init::Runit, None);
         assert_eq!(
             off[0],
@@ -166,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn powering_off_is_never_what_reboots() {
+    fn a_power_off_request_never_reboots() {
         for init in [Init::OpenRc, Init::S6, Init::Dinit, Init::Busybox, Init::Unknown] {
             let reboot = orderly_reboot(init);
             assert!(orderly_stop(init, None).iter().all(|action| !reboot.contains(action)), "{init:?}");

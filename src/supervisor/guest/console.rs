@@ -1,5 +1,5 @@
-//! The guest's console: its output goes to the journal line by line, or to our standard output;
-//! the last 64 KiB are kept. Nothing grows, and the journal gets no more lines than a rate limit allows.
+//! The guest's console: its output goes to the journal line by line, or to standard output; the last 64 KiB are kept.
+//! Memory and the rate of journal entries are bounded. Called by the event loop.
 
 use super::rate_limit::RateLimit;
 use crate::host::systemd::journal::writer::Journal;
@@ -10,12 +10,12 @@ use rustix::termios::Termios;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-/// How much of the console is kept, bytes.
+/// The kept part of the output, bytes.
 pub const KEPT: u64 = 64 << 10;
 /// The longest line that becomes one entry, bytes.
 const LINE: usize = 2048;
 
-/// What a person at the terminal asked for with `^]^]` and a key.
+/// A request typed at the terminal, `^]^]` and a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hotkey {
     /// `^]^]^]`: kill the machine.
@@ -26,7 +26,7 @@ pub enum Hotkey {
     PowerOff,
 }
 
-/// Whose console it is, as the journal's entries say.
+/// The identity of a guest in journal entries.
 #[derive(Debug, Clone, Copy)]
 pub struct GuestIdentity<'a> {
     /// The machine.
@@ -41,7 +41,7 @@ pub struct GuestIdentity<'a> {
 #[derive(Debug)]
 pub struct Console {
     master: Option<OwnedFd>,
-    /// The guest's side, held open: without any opener, reading ours would fail for ever.
+    /// The guest's side, held open: without an open slave, reads of the master fail.
     slave: Option<OwnedFd>,
     kind: Kind,
     journal: Option<Journal>,
@@ -55,7 +55,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Takes over our end of the console and its memory.
+    /// Takes over the master of the console and its memory.
     pub fn new(master: Option<OwnedFd>, ring: OwnedFd, kind: Kind, guest: &GuestIdentity<'_>) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = master.as_ref().and_then(|master| rustix::pty::ioctl_tiocgptpeer(master, flags).ok());
@@ -90,24 +90,24 @@ impl Console {
         self.terminal = crate::sys::terminal::make_raw(stdin).ok();
     }
 
-    /// Our end, to be watched.
+    /// Returns the master, for epoll.
     pub fn master(&self) -> Option<BorrowedFd<'_>> {
         self.master.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether somebody types here.
+    /// Returns whether standard input is connected to the console.
     pub fn is_interactive(&self) -> bool {
         self.kind == Kind::Interactive
     }
 
-    /// The window changed its size.
+    /// Copies the size of the caller's window.
     pub fn resize(&self) {
         if let Some(master) = self.master.as_ref().filter(|_| self.is_interactive()) {
             crate::sys::terminal::copy_size(rustix::stdio::stdin(), master.as_fd());
         }
     }
 
-    /// Reads what the guest wrote and passes it on, also to `show`; false at the end.
+    /// Reads output of the guest and passes it on, also to `show`. Returns false at the end.
     pub fn read(&mut self, show: &mut dyn FnMut(&[u8])) -> bool {
         let Some(master) = &self.master else { return false };
         let mut buffer = [0u8; 4096];
@@ -143,7 +143,7 @@ impl Console {
         }
     }
 
-    /// All that is kept of the console, oldest first.
+    /// Returns the kept output, oldest first.
     pub fn kept(&self) -> Vec<u8> {
         let at = self.written % KEPT;
         let parts =
@@ -157,8 +157,8 @@ impl Console {
         kept
     }
 
-    /// Passes on what was typed. A guest that does not read does not hold us up: what it has no room for is lost, as on
-    /// a serial line.
+    /// Passes input on to the guest, without waiting for it. Input beyond the buffer of the terminal is lost, as on a
+    /// serial line.
     pub fn type_in(&self, bytes: &[u8]) {
         let Some(master) = &self.master else { return };
         if rustix::io::ioctl_fionbio(master, true).is_ok() {
@@ -166,7 +166,7 @@ impl Console {
         }
     }
 
-    /// The last lines of the console, oldest first.
+    /// Returns the last lines of the console, oldest first.
     pub fn tail(&self, lines: usize) -> Vec<String> {
         let mut bytes = vec![0u8; 4096];
         let at = self.written % KEPT;
@@ -188,7 +188,7 @@ impl Console {
         }
     }
 
-    /// Sends the line gathered so far.
+    /// Sends the pending line.
     pub fn flush(&mut self) {
         let line = readable(&std::mem::take(&mut self.line));
         if line.is_empty() || self.journal.is_none() {
@@ -200,7 +200,7 @@ impl Console {
         }
     }
 
-    /// Reports lines dropped in a window that is over, and returns the time until there are some to report.
+    /// Reports the dropped lines of a past window, and returns the time until the next report.
     pub fn report_dropped(&mut self) -> Option<Duration> {
         if let Some(dropped) = self.limit.report() {
             self.send_dropped(dropped);
@@ -209,7 +209,7 @@ impl Console {
     }
 
     fn send_dropped(&mut self, dropped: u64) {
-        self.send(&format!("{dropped} lines left out: the console exceeded the rate limit"), b"4");
+        self.send(&format!("suppressed {dropped} lines of the console (rate limit)"), b"4");
     }
 
     fn send(&mut self, message: &str, priority: &[u8]) {
@@ -220,7 +220,7 @@ impl Console {
         journal.send(&fields);
     }
 
-    /// Reads what a person typed and passes it on; tells a hotkey.
+    /// Reads standard input and passes it on. Recognises hotkeys.
     pub fn typed(&mut self) -> Typed {
         let mut buffer = [0u8; 1024];
         match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
@@ -251,7 +251,7 @@ impl Console {
         }
     }
 
-    /// Reads what is left of a guest that is gone.
+    /// Reads the remaining output of an ended guest.
     pub fn drain(&mut self) {
         while self.pending() && self.read(&mut |_| {}) {}
         self.flush();
@@ -260,7 +260,7 @@ impl Console {
         }
     }
 
-    /// Gives the terminal back and what the next act needs: our end and the memory.
+    /// Restores the caller's terminal and returns the master, for the next act.
     pub fn end(mut self) -> Option<OwnedFd> {
         self.drain();
         if let Some(settings) = &self.terminal {
@@ -270,7 +270,7 @@ impl Console {
         self.master.take()
     }
 
-    /// Whether something can be read without waiting.
+    /// Returns whether output is pending.
     fn pending(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let Some(master) = &self.master else { return false };
@@ -281,14 +281,14 @@ impl Console {
     }
 }
 
-/// What came from standard input.
+/// Input from standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Typed {
     /// Text, passed on.
     Text,
-    /// A wish.
+    /// A request.
     Hotkey(Hotkey),
-    /// Its end.
+    /// The end of the input.
     End,
 }
 
@@ -302,22 +302,22 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) {
     }
 }
 
-/// A console line as text: escape sequences, carriage returns and control characters left out.
+/// Returns a console line as text, without escape sequences, carriage returns and control characters.
 pub fn readable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut clean = String::with_capacity(text.len());
     let mut letters = text.chars();
-    while let Some(message) = letters.next() {
-        match message {
-            // CSI: up to a message; OSC: up to BEL or the string terminator; else one character.
+    while let Some(letter) = letters.next() {
+        match letter {
+            // CSI: up to a letter; OSC: up to BEL or the string terminator; otherwise one character.
             '\x1b' => match letters.next() {
                 Some('[') => drop(letters.find(|c| ('@'..='~').contains(c))),
                 Some(']') => drop(letters.find(|c| matches!(c, '\x07' | '\\'))),
                 _ => {}
             },
             '\t' => clean.push(' '),
-            message if message.is_control() => {}
-            message => clean.push(message),
+            letter if letter.is_control() => {}
+            letter => clean.push(letter),
         }
     }
     clean.trim_end().to_owned()
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_keeps_the_end() {
+    fn the_ring_keeps_the_last_output() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let mut console = Console::new(None, ring, Kind::Passive, &WEB);
         for number in 0..20_000 {
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_in_order() {
+    fn kept_output_is_in_order() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let mut console = Console::new(None, ring, Kind::Passive, &WEB);
         console.keep(b"first ");

@@ -1,11 +1,11 @@
-//! A datagram socket that processes of the guest send to, read without ever closing a descriptor of theirs. Used by
-//! `guest` and `syslog`.
+//! A datagram socket for messages of guest processes, read without closing descriptors of the guest. Used by `notify_in`
+//! and `syslog`.
 //!
-//! A received descriptor is closed by the receiving task, also when there is no room for it, and close(2) can take as
-//! long as the sender likes: a TCP socket with SO_LINGER, a file of a FUSE server. From Linux 6.16 on the kernel refuses
-//! such messages (SO_PASSRIGHTS). On older kernels a message is looked at first (MSG_PEEK); one with descriptors is
-//! received by a child process that exits: sockets do not linger then, and whatever else takes its time holds up only the
-//! child. The number of such children is bounded.
+//! The receiving task closes a received descriptor, even without room for it, and the guest controls the duration of
+//! close(2): a TCP socket with SO_LINGER, a file of a FUSE server. From Linux 6.16 on the kernel refuses such messages
+//! (SO_PASSRIGHTS). On older kernels a message is peeked at first (MSG_PEEK); a child process receives one with
+//! descriptors and exits: sockets do not linger then, and any other delay only affects the child. The number of such
+//! children is bounded.
 
 use crate::error::Result;
 use crate::sys::{descriptor, process};
@@ -18,17 +18,17 @@ use std::time::{Duration, Instant};
 
 /// The largest number of children at once.
 const MOST_CHILDREN: usize = 4;
-/// The most descriptors of one message (`SCM_MAX_FD`).
+/// The largest number of descriptors in one message (`SCM_MAX_FD`).
 const MOST_DESCRIPTORS: usize = 253;
-/// How long a child has to receive one message.
+/// The time limit of a child for one message.
 const RECEIVING: Duration = Duration::from_millis(200);
-/// How long the socket is left alone when a message cannot be received.
+/// The pause after a message that cannot be received.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The variable that leaves SO_PASSRIGHTS as it is, for tests of what is done on older kernels.
+/// The variable that disables the use of SO_PASSRIGHTS, for tests of the behaviour on older kernels.
 pub const ACCEPT: &str = "CORACLE_DEBUG_ACCEPT_DESCRIPTORS";
 
-/// A socket of the guest's senders.
+/// A socket for messages of guest processes.
 #[derive(Debug)]
 pub struct Inbox {
     socket: OwnedFd,
@@ -46,7 +46,7 @@ pub struct Received {
     pub sender: Option<u32>,
 }
 
-/// Makes the kernel refuse descriptors at a new socket, where it can.
+/// Makes the kernel refuse descriptors at a new socket, if it can.
 pub fn refuse_descriptors(socket: BorrowedFd<'_>) {
     if std::env::var_os(ACCEPT).is_some() {
         return;
@@ -57,23 +57,23 @@ pub fn refuse_descriptors(socket: BorrowedFd<'_>) {
 }
 
 impl Inbox {
-    /// Takes over a socket, which has SO_PASSCRED.
+    /// Takes over a socket with SO_PASSCRED.
     pub fn new(socket: OwnedFd) -> Self {
         let accepts_descriptors = descriptor::accepts_descriptors(socket.as_fd());
         Self { socket, accepts_descriptors, children: Vec::new(), paused: None }
     }
 
-    /// Returns the socket, for the process image that follows.
+    /// Returns the socket, for the next act.
     pub fn into_socket(self) -> OwnedFd {
         self.socket
     }
 
-    /// Returns whether the socket is to be left alone, and for how long.
+    /// Returns the remaining pause. `None` if the socket is not paused.
     pub fn paused(&self) -> Option<Duration> {
         self.paused.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Ends a pause that is over; true if the socket is to be watched again.
+    /// Ends a pause that is over. Returns whether the socket has to be watched again.
     pub fn resume(&mut self) -> bool {
         let is_over = self.paused.is_some_and(|until| until <= Instant::now());
         if is_over {
@@ -82,7 +82,7 @@ impl Inbox {
         is_over
     }
 
-    /// Receives the next datagram. `None` if there is none, or none that can be received now.
+    /// Receives the next datagram. `None` if there is none, or it cannot be received now.
     pub fn receive(&mut self, buffer: &mut [u8]) -> Option<Received> {
         if self.paused.is_some() {
             return None;
@@ -104,16 +104,16 @@ impl Inbox {
         }
     }
 
-    /// Receives everything left of a guest whose processes are gone.
+    /// Receives the remaining messages of an ended guest.
     pub fn drain(&mut self) {
         while self.receive(&mut [0; 64]).is_some() {}
     }
 
-    /// Has a child receive the next message and exit.
+    /// Makes a child receive the next message and exit.
     fn discard(&mut self) -> Result<()> {
         self.children.retain(|child| process::has_ended(child.as_fd()).is_none());
         if self.children.len() >= MOST_CHILDREN {
-            return Err(crate::error::Error::new("descriptors of the guest take long to close"));
+            return Err(crate::error::Error::new("too many children are closing descriptors of the guest"));
         }
         let (done, open) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let child = match process::clone(0, None)? {
@@ -121,7 +121,7 @@ impl Inbox {
             process::Side::Parent(child) => child.pidfd,
         };
         drop(open);
-        // It holds nothing but the message now: its end is not waited for.
+        // It holds only the message now: this process does not wait for its end.
         let has_received = wait_until_closed(&done);
         if !has_received {
             let _ = process::send_signal(child.as_fd(), libc::SIGKILL);
@@ -129,7 +129,11 @@ impl Inbox {
         if process::has_ended(child.as_fd()).is_none() {
             self.children.push(child);
         }
-        if has_received { Ok(()) } else { Err(crate::error::Error::new("a child does not receive it")) }
+        if has_received {
+            Ok(())
+        } else {
+            Err(crate::error::Error::new("the child did not receive it in time"))
+        }
     }
 }
 
@@ -140,8 +144,8 @@ impl AsFd for Inbox {
 }
 
 fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags) -> Option<(Received, bool)> {
-    // Room for credentials, which each message has (SO_PASSCRED), and for nothing else: descriptors are left out, and
-    // the flags tell of them.
+    // Room for the credentials of each message (SO_PASSCRED) only: descriptors are discarded, and MSG_CTRUNC reports
+    // them.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -155,9 +159,9 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags) -> Optio
     Some((Received { length: received.bytes, sender }, received.flags.contains(ReturnFlags::CTRUNC)))
 }
 
-/// The child: receives one message with everything in it, reports that by closing the pipe, and exits.
+/// Receives one message with its descriptors in the child, reports that by closing the pipe, and exits.
 fn receive_and_exit(socket: &OwnedFd, open: OwnedFd) -> ! {
-    // Locks of the supervisor must not outlive it in here.
+    // The child must not hold locks of the supervisor.
     if rustix::stdio::dup2_stdin(&open).is_err() {
         process::exit_now(1);
     }
@@ -170,7 +174,7 @@ fn receive_and_exit(socket: &OwnedFd, open: OwnedFd) -> ! {
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     let _ = rustix::net::recvmsg(socket, slices, &mut control, flags);
     let _ = rustix::stdio::dup2_stdin(socket);
-    // The buffer is not dropped: that would close what is in it, with all its time.
+    // The buffer is not dropped: that would close the received descriptors.
     process::exit_now(0)
 }
 

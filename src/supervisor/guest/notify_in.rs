@@ -1,28 +1,28 @@
-//! What the guest's PID 1 tells its manager (sd_notify(3)), read with bounds and passed on.
+//! Notifications of the guest's PID 1 (sd_notify(3)), with bounds. Called by the event loop.
 
 use super::inbox::Inbox;
 
-/// Something a guest said.
+/// A notification of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notification {
     /// `READY=1`: the system is up.
     Ready,
-    /// `STATUS=`: one line for people.
+    /// `STATUS=`: one line of text.
     Status(String),
-    /// `STOPPING=1`: it goes down.
+    /// `STOPPING=1`: the system shuts down.
     Stopping,
-    /// Anything else: it may make progress.
+    /// Any other assignment: possible progress.
     Other(String),
 }
 
-/// The longest status passed on, characters.
+/// The longest accepted status, characters.
 const STATUS_LIMIT: usize = 200;
 
-/// Receives the pending notifications. Those of other processes than the leader do not count.
+/// Receives the pending notifications. Ignores those of other processes than the leader.
 pub fn receive(inbox: &mut Inbox, leader: u32) -> Vec<Notification> {
     let mut words = Vec::new();
     let mut buffer = [0u8; 4096];
-    // Bounded: a guest that speaks without end gets its turn again after everybody else had one.
+    // Bounded: the loop handles other events before further notifications of a flooding guest.
     for _ in 0..32 {
         let Some(received) = inbox.receive(&mut buffer) else { break };
         if received.sender == Some(leader) {
@@ -32,7 +32,7 @@ pub fn receive(inbox: &mut Inbox, leader: u32) -> Vec<Notification> {
     words
 }
 
-/// The assignments of one datagram.
+/// Parses the assignments of one datagram.
 pub fn parse(datagram: &[u8]) -> Vec<Notification> {
     let text = String::from_utf8_lossy(datagram);
     let bounded = |text: &str| text.chars().filter(|c| !c.is_control()).take(STATUS_LIMIT).collect();
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assignments_become_words() {
+    fn assignments_become_notifications() {
         assert_eq!(
             parse(b"READY=1\nSTATUS=Startup \x1bfinished.\nX_SYSTEMD_UNIT_ACTIVE=a.target"),
             [
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_has_bounds() {
+    fn invalid_datagrams_are_bounded() {
         assert_eq!(parse(&[b'\n'; 4096]).len(), 64);
         assert_eq!(
             parse(format!("STATUS={}", "x".repeat(4000)).as_bytes()),

@@ -1,9 +1,9 @@
-//! The rate limit of messages of the guest, so that none rotates the host's journal away. Used by `console` and
+//! The rate limit for messages of the guest, which protects the host's journal from a flood. Used by `console` and
 //! `syslog`, each with a limit of its own.
 
 use std::time::{Duration, Instant};
 
-/// Messages accepted in [`WINDOW`], as journald accepts of a service in a third of the time.
+/// The number of messages accepted in [`WINDOW`]: a third of journald's rate for a service.
 const BURST: u32 = 3000;
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -16,12 +16,12 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Begins the first window.
+    /// Starts the first window.
     pub fn new() -> Self {
         Self { since: Instant::now(), accepted: 0, dropped: 0 }
     }
 
-    /// Returns whether the next message is accepted. [`Self::report`] is called before it.
+    /// Returns whether the next message is accepted. The caller calls [`Self::report`] before.
     pub fn accepts(&mut self) -> bool {
         if self.since.elapsed() > WINDOW {
             (self.since, self.accepted) = (Instant::now(), 0);
@@ -35,7 +35,7 @@ impl RateLimit {
         is_accepted
     }
 
-    /// Returns the number of dropped messages, once, when their window is over. `None` if there are none.
+    /// Returns the number of dropped messages once, after their window. `None` if there are none.
     pub fn report(&mut self) -> Option<u64> {
         if self.time_left()?.is_zero() { self.finish() } else { None }
     }
@@ -45,7 +45,7 @@ impl RateLimit {
         Some(std::mem::take(&mut self.dropped)).filter(|dropped| *dropped > 0)
     }
 
-    /// Returns the time until there is something to report. `None` if no message was dropped.
+    /// Returns the time until the next report. `None` if no message was dropped.
     pub fn time_left(&self) -> Option<Duration> {
         (self.dropped > 0).then(|| WINDOW.saturating_sub(self.since.elapsed()))
     }
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_reports_what_is_left() {
+    fn the_end_reports_remaining_messages() {
         let mut limit = RateLimit::new();
         assert_eq!(limit.finish(), None);
         assert_eq!((0..3001).filter(|_| limit.accepts()).count(), 3000);

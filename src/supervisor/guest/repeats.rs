@@ -1,11 +1,11 @@
-//! Repeated messages of a guest. A message that comes again and again is written a few times; further ones are counted
-//! and written as one entry with the count, at intervals that double. Called by `syslog`; the memory is bounded.
+//! Repeated messages of a guest. A repeated message is written a few times; further ones are counted and written as one
+//! entry with the count, at doubling intervals. Called by `syslog`; the memory is bounded.
 
 use std::time::{Duration, Instant};
 
-/// Messages remembered. The one not seen for the longest time is forgotten first.
+/// The number of remembered messages. The least recently seen one is forgotten first.
 const REMEMBERED: usize = 32;
-/// How often a message is written before it counts as repeated.
+/// The number of times a message is written before it counts as repeated.
 const WRITTEN: u32 = 3;
 /// A message not seen for this long is not a repetition.
 const QUIET: Duration = Duration::from_secs(60);
@@ -27,19 +27,19 @@ struct Message {
     interval: Duration,
 }
 
-/// What becomes of a message.
+/// The decision about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It is written.
     Write,
-    /// It is counted only.
+    /// It is only counted.
     Omit,
     /// It is written with the number of messages since the last entry, this one included.
     Count(u32),
 }
 
 impl Repeats {
-    /// Judges a message by the hash of everything that makes it equal to another one.
+    /// Decides about a message by the hash of its compared parts.
     pub fn judge(&mut self, hash: u64, now: Instant) -> Verdict {
         if let Some(known) = self.0.iter_mut().find(|known| known.hash == hash) {
             return known.judge(now);
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn six_gettys_that_fail_for_ever_write_few_lines() {
+    fn six_repeatedly_failing_gettys_write_few_lines() {
         let (mut repeats, start) = (Repeats::default(), Instant::now());
         let (mut lines, mut counted) = (0, 0);
         for second in (0..86_400).step_by(10) {
@@ -93,12 +93,12 @@ mod tests {
             }
         }
         assert!(lines < 6 * 40, "{lines} lines in a day");
-        // No more than the last hour has not been written yet.
+        // At most the messages of the last hour are not written yet.
         assert!(counted >= 6 * (8640 - 360), "{counted}");
     }
 
     #[test]
-    fn messages_now_and_then_are_all_written() {
+    fn rare_messages_are_all_written() {
         let (mut repeats, start) = (Repeats::default(), Instant::now());
         for minute in 0..100 {
             assert_eq!(repeats.judge(1, start + QUIET * minute), Verdict::Write);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_counted_when_the_message_comes_again() {
+    fn a_burst_is_counted_with_the_next_message() {
         let (mut repeats, start) = (Repeats::default(), Instant::now());
         let verdicts: Vec<Verdict> = (0..10).map(|_| repeats.judge(1, start)).collect();
         assert_eq!(verdicts[..3], [Verdict::Write; 3]);

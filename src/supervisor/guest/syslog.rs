@@ -1,6 +1,5 @@
-//! What a guest without a journal writes to `/dev/log`, made into entries of the host's journal. Called
-//! by the event loop when something is there. Everything is bounded: one datagram at a time on the
-//! stack, so many a turn, a rate limit; nothing is kept.
+//! Messages of a guest without a journal to `/dev/log`, as entries of the host's journal. Called by the event loop. All
+//! work is bounded: one datagram at a time on the stack, a number of datagrams in each turn, and a rate limit.
 
 use super::console::GuestIdentity;
 use super::inbox::Inbox;
@@ -11,9 +10,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-/// The longest message taken; what is longer is cut.
+/// The longest message, bytes; longer ones are truncated.
 const LONGEST: usize = 2048;
-/// Datagrams read before others have their turn.
+/// The number of datagrams read in one turn of the loop.
 const TURN: usize = 32;
 
 /// The receiving end of a guest's `/dev/log`.
@@ -26,23 +25,23 @@ pub struct Syslog {
     repeats: Repeats,
 }
 
-/// A message taken apart.
+/// A parsed message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed<'a> {
-    /// 0 is the worst.
+    /// The severity; 0 is the highest.
     pub severity: u8,
-    /// As syslog(3) numbers them.
+    /// The number of the facility in syslog(3).
     pub facility: u8,
-    /// Who says it.
+    /// The name of the program.
     pub tag: &'a [u8],
-    /// Its process id, as it says.
+    /// The process id, according to the message.
     pub pid: &'a [u8],
     /// The message.
     pub text: &'a [u8],
 }
 
 impl Syslog {
-    /// Takes the socket over.
+    /// Takes over the socket.
     pub fn new(socket: OwnedFd, guest: &GuestIdentity<'_>) -> Self {
         Self {
             inbox: Inbox::new(socket),
@@ -53,22 +52,22 @@ impl Syslog {
         }
     }
 
-    /// The socket, to be watched.
+    /// Returns the socket, for epoll.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.inbox.as_fd()
     }
 
-    /// What it is read by.
+    /// Returns the inbox of the socket.
     pub fn inbox(&mut self) -> &mut Inbox {
         &mut self.inbox
     }
 
-    /// The socket, for the next act.
+    /// Returns the socket, for the next act.
     pub fn into_socket(self) -> OwnedFd {
         self.inbox.into_socket()
     }
 
-    /// Reads what there is.
+    /// Reads pending messages.
     pub fn read(&mut self) {
         let mut buffer = [0u8; LONGEST];
         for _ in 0..TURN {
@@ -80,7 +79,7 @@ impl Syslog {
         }
     }
 
-    /// Reports messages dropped in a window that is over, and returns the time until there are some to report.
+    /// Reports the dropped messages of a past window, and returns the time until the next report.
     pub fn report_dropped(&mut self) -> Option<Duration> {
         if let Some(dropped) = self.limit.report() {
             self.pass(&Parsed {
@@ -88,13 +87,13 @@ impl Syslog {
                 facility: 5,
                 tag: b"coracle",
                 pid: b"",
-                text: format!("{dropped} messages left out: the guest exceeded the rate limit").as_bytes(),
+                text: format!("suppressed {dropped} messages of the guest (rate limit)").as_bytes(),
             });
         }
         self.limit.time_left()
     }
 
-    /// Passes a message on, unless it repeats. Its process id may differ: a program that is started again has another.
+    /// Passes a message on, unless it is repeated. The process id may differ: a restarted program has another one.
     fn take(&mut self, message: &Parsed<'_>) {
         let mut hasher = DefaultHasher::new();
         (message.severity, message.facility, message.tag, message.text).hash(&mut hasher);
@@ -124,8 +123,8 @@ impl Syslog {
     }
 }
 
-/// A message of RFC 3164 as syslog(3) sends it (`<13>Nov 25 13:00:00 tag[7]: text`), or of RFC 5424.
-/// What does not look like either is text.
+/// Parses a message of RFC 3164, as sent by syslog(3) (`<13>Nov 25 13:00:00 tag[7]: text`), or of RFC 5424. Any other
+/// message is text.
 pub fn parse(datagram: &[u8]) -> Parsed<'_> {
     let datagram = datagram.strip_suffix(b"\0").unwrap_or(datagram).trim_ascii_end();
     let (priority, rest) = priority(datagram).unwrap_or((13, datagram));
@@ -137,7 +136,7 @@ pub fn parse(datagram: &[u8]) -> Parsed<'_> {
     Parsed { severity, facility, tag, pid, text }
 }
 
-/// `<N>`, N up to 191.
+/// Parses `<N>`, N up to 191.
 fn priority(datagram: &[u8]) -> Option<(u8, &[u8])> {
     let inside = datagram.strip_prefix(b"<")?;
     let end = inside.iter().take(4).position(|byte| *byte == b'>')?;
@@ -146,7 +145,7 @@ fn priority(datagram: &[u8]) -> Option<(u8, &[u8])> {
     (number <= 191).then_some((number, rest.get(1..)?))
 }
 
-/// What follows `Mmm dd hh:mm:ss `, where that is there.
+/// Skips `Mmm dd hh:mm:ss `, if there is one.
 fn after_date(text: &[u8]) -> &[u8] {
     let is_date = text.get(..16).is_some_and(|date| {
         [(3, b' '), (6, b' '), (9, b':'), (12, b':'), (15, b' ')].iter().all(|(at, byte)| date[*at] == *byte)
@@ -154,7 +153,7 @@ fn after_date(text: &[u8]) -> &[u8] {
     if is_date { &text[16..] } else { text }
 }
 
-/// `tag[pid]: text`, or `tag: text`, or text alone.
+/// Parses `tag[pid]: text`, `tag: text`, or text alone.
 fn classic(text: &[u8]) -> (&[u8], &[u8], &[u8]) {
     let end = text.iter().take(64).position(|byte| *byte == b':' || *byte == b' ');
     let Some((head, rest)) = end.and_then(|end| text.split_at_checked(end)) else { return (b"", b"", text) };
@@ -167,7 +166,7 @@ fn classic(text: &[u8]) -> (&[u8], &[u8], &[u8]) {
     (tag, pid, rest.strip_prefix(b" ").unwrap_or(rest))
 }
 
-/// `TIMESTAMP HOST TAG PID MSGID STRUCTURED TEXT`.
+/// Parses `TIMESTAMP HOST TAG PID MSGID STRUCTURED TEXT`.
 fn modern(rest: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let mut words = rest.splitn(6, |byte| *byte == b' ');
     let tag = words.nth(2)?;
@@ -190,7 +189,7 @@ fn modern(rest: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     ))
 }
 
-/// What follows `[id name="value"]…`, with `\]` and `\"` inside of values.
+/// Skips `[id name="value"]…`, with `\]` and `\"` in values.
 fn structured(text: &[u8]) -> Option<&[u8]> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, byte) in text.iter().enumerate() {
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_are_taken_apart() {
+    fn both_formats_are_parsed() {
         let of =
             |s, f, tag: &str, pid: &str, text: &str| (s, f, tag.to_owned(), pid.to_owned(), text.to_owned());
         assert_eq!(parts("<30>Nov 25 13:00:00 crond[77]: wake up\n"), of(6, 3, "crond", "77", "wake up"));
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_text() {
+    fn an_invalid_message_is_text() {
         for noise in [
             "",
             "<",

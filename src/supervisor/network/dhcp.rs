@@ -1,6 +1,6 @@
-//! Answers a guest that asks for its address, on its own link and nobody else. Called by `launch`,
-//! which opens the socket, and by the event loop. The kernel wakes it for questions of the guest
-//! alone, and after one for a router a few times a day; what it takes is bounded as in `syslog`.
+//! A DHCP server and router advertiser for one guest, on its own link only. Called by `launch`, which opens the socket,
+//! and by the event loop. A socket filter passes only requests of the guest; after a router solicitation it wakes the
+//! loop a few times a day to advertise the route again. The work is bounded as in `syslog`.
 
 use crate::error::{Context, Result};
 use crate::network::dhcp::{LONGEST, Lease, ROUTE_LIFETIME};
@@ -11,72 +11,72 @@ use rustix::net::{RecvFlags, SendFlags};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-/// Questions read before others have their turn.
+/// The number of requests read in one turn of the loop.
 const TURN: usize = 8;
-/// Answers given in [`WINDOW`].
+/// The largest number of answers in [`WINDOW`].
 const MANY: u32 = 50;
 const WINDOW: Duration = Duration::from_secs(10);
-/// Two advertisements may be lost before a route is.
+/// The interval of advertisements: two may be lost before the route expires.
 const AGAIN: Duration = Duration::from_secs(ROUTE_LIFETIME as u64 / 3);
 
-/// What a guest has asked for that is to be said again.
+/// The requests of a guest that need repeated answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Solicited {
-    /// Nothing, or by DHCP.
+    /// None, or DHCP requests only.
     Nothing,
-    /// A router.
+    /// A router solicitation.
     Router,
 }
 
-/// The answering end of a guest's link.
+/// The server of a guest's link.
 #[derive(Debug)]
 pub struct DhcpServer {
     lease: Lease,
     socket: OwnedFd,
     since: Instant,
     given: u32,
-    /// When the route is advertised again.
+    /// The time of the next advertisement.
     due: Option<Instant>,
 }
 
-/// Opens the socket for a link that has been made.
+/// Opens the socket for an existing link.
 ///
 /// # Errors
-/// What the kernel refuses.
+/// Any error of socket(2), bind(2) and attaching the filter.
 pub fn open(lease: &Lease, ifindex: u32) -> Result<OwnedFd> {
-    packet::open(ifindex, &lease.filter()).context(|| "cannot listen for questions of the machine's link")
+    packet::open(ifindex, &lease.filter()).context(|| "cannot listen for DHCP requests on the machine's link")
 }
 
 impl DhcpServer {
-    /// Takes the socket over, and from an earlier act that the guest has asked for a router.
+    /// Takes over the socket, and the guest's earlier requests.
     pub fn new(lease: Lease, socket: OwnedFd, solicited: Solicited) -> Self {
         let now = Instant::now();
         let due = (solicited == Solicited::Router).then_some(now);
         Self { lease, socket, since: now, given: 0, due }
     }
 
-    /// What the guest has asked for, for the next act.
+    /// Returns the guest's requests, for the next act.
     pub fn solicited(&self) -> Solicited {
         if self.due.is_some() { Solicited::Router } else { Solicited::Nothing }
     }
 
-    /// The socket, to be watched.
+    /// Returns the socket, for epoll.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// The socket, for the next act.
+    /// Returns the socket, for the next act.
     pub fn into_socket(self) -> OwnedFd {
         self.socket
     }
 
-    /// Reads what there is, and answers it.
+    /// Reads pending requests and answers them.
     pub fn read(&mut self) {
         let mut buffer = [0u8; LONGEST];
         for _ in 0..TURN {
             match rustix::net::recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
                 Ok((_, length)) => self.reply(buffer.get(..length).unwrap_or_default()),
-                // The link went down; it may come up again.
+                // The link is down; it may come up again.
                 Err(Errno::NETDOWN | Errno::INTR) => {}
                 Err(_) => break,
             }
@@ -100,16 +100,16 @@ impl DhcpServer {
     }
 
     fn send(&self, frame: &[u8]) {
-        // Whoever gets no answer asks again.
+        // A client without an answer repeats its request.
         let _ = rustix::net::send(&self.socket, frame, SendFlags::DONTWAIT);
     }
 
-    /// When there is something to say unasked.
+    /// Returns the time until the next advertisement. `None` if there is none.
     pub fn time_left(&self) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Advertises the route again to a guest that has asked for it, before it expires.
+    /// Advertises the route again if that is due.
     pub fn advertise(&mut self) {
         if self.time_left() == Some(Duration::ZERO) {
             self.due = Some(Instant::now() + AGAIN);
@@ -130,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_questions_gets_few_answers() {
+    fn answers_to_a_flood_of_requests_are_limited() {
         let plan = addresses::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
         let (socket, guest) = pair();
         let mut dhcp = DhcpServer::new(Lease::new(&plan, None), socket, Solicited::Nothing);
-        assert_eq!(dhcp.time_left(), None, "it sleeps until it is asked");
+        assert_eq!(dhcp.time_left(), None, "no advertisement before a solicitation");
         let ip = [&[0x60, 0, 0, 0, 0, 8, 58, 255][..], &[0; 32], &[133, 0, 0, 0, 0, 0, 0, 0]].concat();
         let question = [&[0x33; 6][..], &plan.guest_mac, &[0x86, 0xdd], &ip].concat();
         let (mut buffer, mut answers) = ([0; LONGEST], 0);
@@ -149,7 +149,7 @@ mod tests {
         assert!(dhcp.time_left().is_some_and(|left| left > AGAIN / 2));
         dhcp.advertise();
         assert!(rustix::net::recv(&guest, &mut buffer, RecvFlags::DONTWAIT).is_err(), "it is not time yet");
-        // The act after it does not know when that was: it says it at once.
+        // The next act does not know the time of the last advertisement: it advertises at once.
         let (lease, solicited) = (dhcp.lease.clone(), dhcp.solicited());
         let mut next = DhcpServer::new(lease, dhcp.into_socket(), solicited);
         next.advertise();

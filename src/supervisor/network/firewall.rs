@@ -1,5 +1,5 @@
-//! A machine's coming to and going from the firewall's table, which is there while any machine needs
-//! it. Called by `launch` and `cleanup`.
+//! Adds a machine to the firewall tables and removes it. The tables exist while any machine needs them. Called by
+//! `launch`, `cleanup` and the event loop.
 
 pub mod watch;
 
@@ -13,11 +13,10 @@ use crate::paths::Paths;
 use crate::state::record::Record;
 use std::net::Ipv4Addr;
 
-/// Writes a machine's record for the first time, which makes its ports its own. What a machine
-/// that is dead has of them is taken from it.
+/// Writes a machine's record for the first time, which claims its ports. Ports of dead machines are released.
 ///
 /// # Errors
-/// A port of another machine: then the record is not written, and names no part of the table.
+/// A port of another machine: then the record is not written, and has no part of the tables.
 pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
     let wanted = record.firewall.as_ref().map(|member| member.ports().to_vec()).unwrap_or_default();
     let zoned = record.firewall.clone().filter(|member| member.zone().is_some());
@@ -38,7 +37,7 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
     forget(paths, &dead)
 }
 
-/// Refuses an address in a zone that another machine has been given since it was looked for.
+/// Refuses an address in a zone that another machine has claimed meanwhile.
 fn refuse_contended(paths: &Paths, own: &str, member: &firewall::Member) -> Result<()> {
     let others = Record::all(paths).into_iter().filter(|other| other.name != own && other.is_alive());
     let clashes = |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.is_compatible_with(other));
@@ -49,7 +48,7 @@ fn refuse_contended(paths: &Paths, own: &str, member: &firewall::Member) -> Resu
     }
 }
 
-/// Refuses ports of other machines. Returns those that have some of them and are dead.
+/// Refuses ports of other machines. Returns the dead machines with some of these ports.
 fn refuse_taken(paths: &Paths, own: &str, wanted: &[Port]) -> Result<Vec<Record>> {
     let others = Record::all(paths).into_iter().filter(|other| other.name != own);
     let mut dead = Vec::new();
@@ -60,7 +59,7 @@ fn refuse_taken(paths: &Paths, own: &str, wanted: &[Port]) -> Result<Vec<Record>
             Some((held, port)) if other.is_alive() => {
                 let error =
                     Error::new(format!("cannot forward '{port}': machine '{}' has '{held}'", other.name));
-                return Err(error.with_hint("stop that machine, or forward another port"));
+                return Err(error.with_hint("stop that machine, or choose another port"));
             }
             Some(_) => dead.push(other),
             None => {}
@@ -69,7 +68,7 @@ fn refuse_taken(paths: &Paths, own: &str, wanted: &[Port]) -> Result<Vec<Record>
     Ok(dead)
 }
 
-/// Takes machines out that are dead.
+/// Removes dead machines from the tables.
 fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
     for other in dead {
         leave(paths, other, other.part())?;
@@ -77,15 +76,14 @@ fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
     Ok(())
 }
 
-/// Changes the part of a machine that runs: its ports, and what it may send and get. Half-way the
-/// record names both, so that whoever cleans up after a kill finds all of it. Where it fails all is as
-/// it was.
+/// Changes the part of a running machine: its ports and its traffic policy. During the change the record names the old
+/// and the new part, so that a cleanup after a kill removes both. After an error the old part stays.
 ///
 /// # Errors
-/// A machine without a part, a port of somebody else, or a kernel that refuses.
+/// A machine without a part, a port in use, or any error of the kernel.
 pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: firewall::TrafficPolicy) -> Result<()> {
     let Some(before) = record.firewall.clone() else {
-        return Err(Error::new("the machine has no link of its own, or the host no NAT"));
+        return Err(Error::new("the machine has no link of its own, or the host has no NAT"));
     };
     let at_loopback = loopback_resolver(paths, record);
     let after = before.clone().with_policy(bounds).with_ports(wanted).with_resolver(at_loopback);
@@ -96,7 +94,7 @@ pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: fir
         after.ports().iter().filter(|port| !before.ports().contains(port)).copied().collect();
     let lock = lock(paths)?;
     let dead = refuse_taken(paths, &record.name, &new)?;
-    // What is forwarded already is not listened for: who listens there came later.
+    // Only new ports: a process that listens at an already published port started later.
     listeners::refuse_listening(paths, &new)?;
     record.firewall = Some(before.clone().merged_with(&after));
     record.write(paths)?;
@@ -119,7 +117,7 @@ pub fn loopback_resolver(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
     record.resolver.then(|| resolv_conf::find(paths)).flatten()?.at_loopback
 }
 
-/// Lets the host's resolver at a loopback address answer the machine, if the firewall redirects to it.
+/// Allows replies of the host's resolver at a loopback address to the machine, if the firewall redirects to it.
 pub fn allow_resolver_replies(member: &firewall::Member) {
     if member.resolver().is_some()
         && let Err(error) = open_loopback(member)
@@ -128,28 +126,27 @@ pub fn allow_resolver_replies(member: &firewall::Member) {
     }
 }
 
-/// Lets packets from the host's loopback addresses go to a machine. The switch opens the host's loopback to the link;
-/// without the filter it would stay open without the table.
+/// Allows packets from the host's loopback addresses to a machine. The sysctl also opens the host's loopback addresses to
+/// the link, so an ingress filter protects them, also without the tables.
 fn open_loopback(member: &firewall::Member) -> Result<()> {
     let sender = member.zone().is_none().then_some(member.addresses().0);
     veth::ingress::protect(member.host_end(), sender)?;
     sysctl::let_loopback_out(member.interface())
 }
 
-/// Changes the part of a machine that reboots to what its definition says now. Where that cannot be it
-/// has what it had.
+/// Changes the part of a rebooting machine to that of its definition. After an error it keeps the old part.
 pub fn apply_definition(paths: &Paths, record: &mut Record, network: &Network) {
     if record.firewall.is_some()
         && let Err(error) = change(paths, record, network.ports.clone(), firewall::TrafficPolicy::of(network))
     {
-        log::warn!("{error}: it has the ports and bounds from before its reboot");
+        log::warn!("{error}: the machine keeps the ports and the traffic policy from before its reboot");
     }
 }
 
-/// Makes the part of all machines anew, after somebody has made the firewall of the host anew.
+/// Creates the tables of all running machines again, after another program has replaced the host's firewall.
 ///
 /// # Errors
-/// A kernel that refuses.
+/// Any error of the kernel.
 pub fn recreate(paths: &Paths) -> Result<()> {
     if !paths.state().exists() {
         return Ok(());
@@ -165,7 +162,7 @@ pub fn recreate(paths: &Paths) -> Result<()> {
     sysctl::enable()
 }
 
-/// Adds the interface of a machine to firewalld's zone of machines again, after firewalld has begun anew.
+/// Adds the interface of a machine to firewalld's zone of machines again, after a reload of firewalld.
 pub fn bind_again(record: &Record) {
     bind(&interfaces(std::iter::once(record.part())));
 }
@@ -178,7 +175,7 @@ fn bind(interfaces: &[&str]) {
     }
 }
 
-/// The interfaces of the host by which packets of machines come.
+/// Returns the host's interfaces that receive packets of machines.
 fn interfaces<'a>(parts: impl Iterator<Item = firewall::Part<'a>>) -> Vec<&'a str> {
     let mut interfaces: Vec<&str> =
         parts.filter_map(|part| part.member).map(firewall::Member::interface).collect();
@@ -195,27 +192,27 @@ fn recreate_tables(records: &[Record]) -> Result<()> {
     coexist::open(&interfaces(parts.iter().copied()))
 }
 
-/// What a look at the tables has found.
+/// The result of a check of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableState {
-    /// All of the machine's part is there.
+    /// The machine's part is complete.
     Complete,
-    /// Another process works on the tables.
+    /// Another process holds the lock of the tables.
     Busy,
-    /// Something was missing, and the tables were created again.
+    /// A part was missing, and the tables were created again.
     Recreated,
 }
 
-/// Creates the tables again where a part of this machine is missing. It waits for no other process.
+/// Creates the tables again if a part of this machine is missing. It does not wait for other processes.
 ///
 /// # Errors
-/// A kernel that refuses.
+/// Any error of the kernel.
 pub fn repair(paths: &Paths, record: &Record) -> Result<TableState> {
     if firewall::is_complete(record.part()) {
         return Ok(TableState::Complete);
     }
     let Some(_lock) = lock::attempt(paths, "firewall")? else { return Ok(TableState::Busy) };
-    // Another supervisor may have been the first.
+    // Another supervisor may have repaired them meanwhile.
     if firewall::is_complete(record.part()) {
         return Ok(TableState::Complete);
     }
@@ -224,11 +221,11 @@ pub fn repair(paths: &Paths, record: &Record) -> Result<TableState> {
     Ok(TableState::Recreated)
 }
 
-/// Takes a machine in. Its record names it already. Where the kernel has no NAT, or forwarding
-/// cannot be switched on, as in a container, it reaches its host.
+/// Adds a machine, which its record already names. Without NAT in the kernel, or if forwarding cannot be enabled (in a
+/// container, for example), the machine only reaches its host.
 ///
 /// # Errors
-/// A kernel that refuses, and one without NAT where ports are asked for.
+/// Any error of the kernel, and a kernel without NAT if the machine has published ports.
 pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
     if record.part().is_empty() {
         return Ok(());
@@ -237,7 +234,7 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
     let mut added = firewall::add(record.part())?;
     if !matches!(added, firewall::Added::Done) && !firewall::can_count_connections() {
         log::warn!(
-            "the kernel cannot count connections (CONFIG_NFT_CONNLIMIT): those of the machine have no bound"
+            "the kernel cannot count connections (CONFIG_NFT_CONNLIMIT): those of the machine are not limited"
         );
         record.firewall = record.firewall.take().map(firewall::Member::without_connection_limit);
         added = firewall::add(record.part())?;
@@ -264,11 +261,11 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
         firewall::Added::Done | firewall::Added::Incompatible if part.member.is_none() => {}
         firewall::Added::Done | firewall::Added::Incompatible => {
             if let Err(error) = sysctl::enable() {
-                log::warn!("{error}: the machine reaches no more than its host");
+                log::warn!("{error}: the machine has no connectivity beyond this host");
             }
         }
         firewall::Added::Unsupported(error) if !has_ports => {
-            log::warn!("{error}: the machine reaches no more than its host");
+            log::warn!("{error}: the machine has no connectivity beyond this host");
             record.firewall = None;
             record.extras.clear();
         }
@@ -277,7 +274,7 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
     Ok(())
 }
 
-/// Lets ports of a machine answer at the host's loopback addresses. Without it they answer at others.
+/// Makes the published ports of a machine answer at the host's loopback addresses too. A failure is a warning.
 pub fn enable_loopback_ports(member: &firewall::Member) {
     if member.zone().is_some() && sysctl::filters_bridges() {
         log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
@@ -293,10 +290,10 @@ pub fn enable_loopback_ports(member: &firewall::Member) {
     }
 }
 
-/// Takes a machine out, and the table away with the last.
+/// Removes a machine, and the tables with the last one.
 ///
 /// # Errors
-/// A kernel that refuses.
+/// Any error of the kernel.
 pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result<()> {
     if part.is_empty() {
         return Ok(());
@@ -304,7 +301,7 @@ pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result
     let _lock = lock(paths)?;
     let others = others(paths, &record.name, part);
     firewall::remove(part, others)?;
-    // A zone keeps its interface for the others in it.
+    // The interface of a zone stays for its other machines.
     let gone = part.member.filter(|member| member.zone().is_none() || !others.same_zone);
     if others.any {
         delete_unused_policies(paths, &record.name)?;
@@ -317,11 +314,11 @@ pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result
     if let (Some(member), Ok(runtime)) = (gone, crate::supervisor::runtime()) {
         runtime.block_on(firewalld::remove(member.interface()));
     }
-    // Said before the lock is given back: of two that go at once the second takes the table away.
+    // Before the lock is released: of two machines that leave at once the second removes the tables.
     Record { firewall: None, extras: Vec::new(), ..record.clone() }.write(paths)
 }
 
-/// Takes the chains of bounds away that no other machine has.
+/// Deletes the chains of traffic policies that no other machine uses.
 fn delete_unused_policies(paths: &Paths, own: &str) -> Result<()> {
     for bound in PolicyChain::existing() {
         let has = |other: &Record| {
@@ -334,12 +331,12 @@ fn delete_unused_policies(paths: &Paths, own: &str) -> Result<()> {
     Ok(())
 }
 
-/// Joining waits while another process finds out whether the table is needed.
+/// Takes the lock of the tables: joining waits while another process checks for remaining machines.
 fn lock(paths: &Paths) -> Result<Held> {
     lock::wait(paths, "firewall")
 }
 
-/// Who else has a part in the table. Where bridges do not matter the first that has one answers.
+/// Returns which other machines have a part in the tables. Without a bridge the first such machine suffices.
 fn others(paths: &Paths, own: &str, part: firewall::Part<'_>) -> firewall::Others {
     let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());

@@ -1,5 +1,5 @@
-//! The names that machines have for each other and for their host, in each one's `/etc/hosts`. Called by
-//! `launch` and `cleanup`, for a zone with it locked. What cannot be written is warned of, and no more.
+//! The names of machines and of their host in each machine's `/etc/hosts`. Called by `launch` and `cleanup`, for a zone
+//! with its lock held. A file that cannot be written is a warning.
 
 use crate::machine::network::Zone;
 use crate::network::firewall::Member;
@@ -7,13 +7,12 @@ use crate::paths::Paths;
 use crate::state::record::Record;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Writes the names of a machine outside of zones: its own ones and its host's.
+/// Writes the names of a machine outside of zones: its own names and its host's.
 pub fn write_own(record: &Record) {
     write(record, &(own_lines(record, &[]) + &host_lines(&record.host_addresses)));
 }
 
-/// Tells all machines of a zone of each other: `own`, which comes or goes, and those whose records say
-/// that they are in it and run.
+/// Updates the hosts files of all running machines of a zone after a change of one machine, `own`.
 pub fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
     let is_other =
         |record: &Record| record.name != own.name && record.zone.as_ref() == Some(zone) && record.is_alive();
@@ -22,7 +21,7 @@ pub fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
         members.push(own.clone());
         members.sort_by(|one, other| one.name.cmp(&other.name));
     }
-    // All have the same; one that has only just been written down has none yet.
+    // All machines of a zone have the same host addresses; a new record has none yet.
     let known = members.iter().chain([own]).map(|record| &record.host_addresses);
     let host = known.clone().find(|addresses| !addresses.is_empty()).cloned().unwrap_or_default();
     let lines: String = members.iter().map(|member| machine_lines(member, zone)).collect();
@@ -31,16 +30,16 @@ pub fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
     members.iter().for_each(|member| write(member, &(lines.clone() + &own_lines(member, &taken))));
 }
 
-/// What a machine does.
+/// A change of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It is in the zone now.
+    /// The machine joins the zone.
     Joins,
-    /// It is not any more.
+    /// The machine leaves the zone.
     Leaves,
 }
 
-/// Takes our lines out again.
+/// Removes Coracle's lines from the hosts file.
 pub fn clear(record: &Record) {
     write(record, "");
 }
@@ -63,8 +62,8 @@ fn machine_lines(record: &Record, zone: &Zone) -> String {
     addresses(record).iter().map(|address| format!("{address} {names}\n")).collect()
 }
 
-/// Lines for a machine's own host names, less those that are `taken` by machines of its zone. Without an address from
-/// Coracle they lead to 127.0.1.1, as hosts(5) of Debian has it.
+/// Returns the lines for a machine's own host names, except those `taken` by machines of its zone. Without an address
+/// from Coracle the names resolve to 127.0.1.1, as in hosts(5) of Debian.
 fn own_lines(record: &Record, taken: &[&str]) -> String {
     let is_own =
         |name: &&String| !is_reserved(name) && !taken.iter().any(|taken| taken.eq_ignore_ascii_case(name));
@@ -79,7 +78,7 @@ fn own_lines(record: &Record, taken: &[&str]) -> String {
     addresses.iter().map(|address| format!("{address} {}\n", names.join(" "))).collect()
 }
 
-/// Names that no machine takes from others.
+/// Returns whether a name is reserved for the host.
 fn is_reserved(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     ["host", "localhost"].contains(&lower.as_str()) || lower.ends_with(".localhost")
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_names_lead_to_the_machine_and_take_none_of_others() {
+    fn own_names_resolve_to_the_machine_unless_taken() {
         let hostnames = ["web", "Db", "www.example.org", "localhost"].map(str::to_owned).to_vec();
         let mut record = Record { name: "web".into(), hostnames, ..Record::default() };
         assert_eq!(own_lines(&record, &[]), "127.0.1.1 web Db www.example.org\n");

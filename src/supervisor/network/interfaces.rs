@@ -1,6 +1,6 @@
-//! A machine's interfaces beside its link. Those of the host's own go back at its end, whoever is killed,
-//! and what is on the host's is gone before the next boot has the same there: so the machine's network
-//! namespace is kept in the machine's state directory. Called by `launch` and `cleanup`.
+//! A machine's interfaces beside its link. Called by `launch` and `cleanup`. At the end of the machine, interfaces
+//! borrowed from the host move back, and interfaces on top of the host's are deleted before the next boot creates them
+//! again, even after a kill: so the machine's network namespace is kept mounted in its state directory.
 
 use crate::error::{Context, Error, Result};
 use crate::network::interfaces;
@@ -14,18 +14,18 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use std::path::PathBuf;
 
-/// Where the network namespace is kept.
+/// Returns the path of the kept network namespace.
 fn place(paths: &Paths, record: &Record) -> PathBuf {
     paths.state().join(&record.name).join("network")
 }
 
-/// Makes them, or moves them in. The record names them already.
+/// Creates the interfaces, or moves them into the machine. The record already names them.
 ///
 /// # Errors
-/// The first that cannot be had.
+/// The first interface that cannot be created or moved.
 pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> Result<()> {
     let runtime = crate::supervisor::runtime()?;
-    // After a reboot: what the guest before it had is had again.
+    // After a reboot: the interfaces are still in the namespace of the guest before.
     bring_back(paths, record)?;
     record.wires.iter_mut().for_each(Wire::leave);
     record.write(paths)?;
@@ -39,13 +39,13 @@ pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> R
         if ifindex.is_some() && wire.host_end() == record.host_interface.as_deref() {
             record.host_ifindex = ifindex;
         }
-        // Under which number it is inside: the guest may call it what it likes.
+        // With its index inside: the guest may rename it.
         record.write(paths)?;
     }
     Ok(())
 }
 
-/// Keeps the network namespace when all that is in it is gone.
+/// Mounts the network namespace, so that it outlives its processes.
 fn keep(paths: &Paths, record: &Record, network: BorrowedFd<'_>) -> Result<()> {
     let place = place(paths, record);
     let keeping = || format!("cannot keep the network namespace at '{}'", place.display());
@@ -57,10 +57,10 @@ fn keep(paths: &Paths, record: &Record, network: BorrowedFd<'_>) -> Result<()> {
     mount::attach(tree.as_fd(), to.as_fd()).map_err(Error::from).context(keeping)
 }
 
-/// Removes what was made, and brings back what was moved in. What is gone already is fine.
+/// Deletes created interfaces, and moves borrowed ones back to the host. Missing ones are not an error.
 ///
 /// # Errors
-/// What does not go, or does not come back.
+/// An interface that cannot be deleted or moved.
 pub fn disconnect(paths: &Paths, record: &Record) -> Result<()> {
     if record.wires.is_empty() {
         return Ok(());
@@ -76,7 +76,7 @@ fn bring_back(paths: &Paths, record: &Record) -> Result<()> {
     }
     let network: OwnedFd =
         std::fs::File::open(&place).context(|| format!("cannot open '{}'", place.display()))?.into();
-    // The place alone, or the namespace: killed in between there is nothing in it yet.
+    // Without the mount, after a kill between creating the file and mounting, the namespace is still empty.
     let result = match rustix::fs::fstatfs(&network).map(|found| found.f_type) {
         Ok(libc::NSFS_MAGIC) => crate::supervisor::runtime()?.block_on(async {
             let lifted = interfaces::lift(&record.wires, network.as_fd()).await;

@@ -1,7 +1,7 @@
 //! Requests to an init by files: the pipe of sysvinit, the modes of runit's files. Called by `stop`.
 //!
-//! A guest shapes these files, so that a child acts on them, with the file-system ids of the guest's root and
-//! without capabilities over files of the host. A file that is not the guest's own is refused.
+//! The guest controls these files. So a child opens them, with the file-system ids of the guest's root and without
+//! capabilities over files of the host. A file that does not belong to the guest is refused.
 
 use crate::error::{Context, Error, Result};
 use crate::machine::users::RANGE_SIZE;
@@ -14,18 +14,18 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use std::path::{Path, PathBuf};
 
-/// What of a guest's PID 1 counts for its files.
+/// The properties of a guest that determine access to its files.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// Process id of PID 1 in the host's view.
     pub pid: u32,
-    /// The first host id of its range, where it has a user namespace.
+    /// The first host id of its range. `None` without a user namespace.
     id_base: Option<u32>,
     capabilities: u64,
 }
 
 impl Target {
-    /// The guest of a record.
+    /// Returns the guest of a record.
     pub fn of(record: &Record) -> Self {
         Self {
             pid: record.leader.unwrap_or_default(),
@@ -39,7 +39,7 @@ impl Target {
     }
 }
 
-/// Makes requests by the files of a guest.
+/// Sends requests by the files of a guest.
 #[derive(Debug)]
 pub struct Requests {
     root: Root,
@@ -47,20 +47,20 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Reduces the rights of this process over files to those of the guest's root: for a cloned child.
+    /// Reduces the rights of this process over files to those of the guest's root. Only for a cloned child.
     ///
     /// # Errors
-    /// An ended guest, or rights that cannot be given up.
+    /// An ended guest, or privileges that cannot be dropped.
     pub fn as_root_of(guest: Target) -> Result<Self> {
         let root = Root::of_process(guest.pid)?;
         become_root_of(guest)?;
         Ok(Self { root, owners: guest.owners() })
     }
 
-    /// Makes one.
+    /// Sends a request.
     ///
     /// # Errors
-    /// A missing file, a pipe without a reader, or a file that is not the guest's own.
+    /// A missing file, a pipe without a reader, or a file that does not belong to the guest.
     pub fn make(&self, action: &StopAction) -> rustix::io::Result<()> {
         match action {
             StopAction::WriteFifo { paths, bytes } => write_fifo(&self.root, paths, bytes, self.owners),
@@ -72,13 +72,13 @@ impl Requests {
     }
 }
 
-/// Whether a failure may be gone when the init is up.
+/// Returns whether an error may disappear when the init is up.
 pub fn is_early(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NXIO | Errno::AGAIN)
 }
 
-/// Takes the ids of the guest's root for files, and gives up the capabilities over them. Root of the host stays it where
-/// the guest's root is the same user, with the guest's capabilities over files.
+/// Sets the file-system ids of the guest's root, and drops the capabilities over files. If the guest's root is root of the
+/// host, the ids stay, with the guest's capabilities over files.
 fn become_root_of(guest: Target) -> Result<()> {
     // Signals are sent after the requests.
     let mut kept = CapabilitySet::KILL;
@@ -94,17 +94,17 @@ fn become_root_of(guest: Target) -> Result<()> {
     sets.effective = sets.permitted;
     sets.inheritable = CapabilitySet::empty();
     rustix::thread::set_capabilities(None, sets)
-        .map_err(|errno| Error::from(errno).context("cannot give up capabilities"))
+        .map_err(|errno| Error::from(errno).context("cannot drop capabilities"))
 }
 
-/// Writes to the first named pipe there is; never waits for a reader.
+/// Writes to the first existing named pipe; never waits for a reader.
 fn write_fifo(root: &Root, paths: &[&str], bytes: &[u8], owners: Owners) -> rustix::io::Result<()> {
     let mut last = Errno::NOENT;
     for path in paths {
         let pipe = root.find_own(Path::new(path), owners).and_then(|place| guest_files::reopen_pipe(&place));
         match pipe {
             Ok(pipe) => return rustix::io::write(&pipe, bytes).map(|_| ()),
-            // A missing file says less than any other failure.
+            // Any other error is more useful than a missing file.
             Err(Errno::NOENT) => {}
             Err(errno) => last = errno,
         }
@@ -112,7 +112,7 @@ fn write_fifo(root: &Root, paths: &[&str], bytes: &[u8], owners: Owners) -> rust
     Err(last)
 }
 
-/// Sets the mode of a regular file. A link of runit's package to `/run` is followed, once.
+/// Sets the mode of a regular file. Follows one link of runit's package into `/run`.
 fn set_mode(
     root: &Root,
     path: &Path,
@@ -143,7 +143,7 @@ fn set_mode(
     guest_files::set_mode(&place, mode)
 }
 
-/// Where runit's packages put its files, so that `/etc` can be read-only: Debian's and Void's.
+/// Returns the link targets of runit's packages of Debian and Void, which allow a read-only `/etc`.
 fn in_run(path: &Path) -> [PathBuf; 2] {
     let name = path.file_name().unwrap_or_default().display();
     [format!("/run/runit.{name}").into(), format!("/run/runit/{name}").into()]
@@ -155,7 +155,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     #[test]
-    fn runit_files_are_the_guests_own() {
+    fn runit_files_must_belong_to_the_guest() {
         let directory = tempfile::tempdir().unwrap();
         let tree = directory.path().join("tree");
         for part in ["etc/runit", "run/runit", "srv"] {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_goes_to_a_pipe_with_a_reader_only() {
+    fn a_request_needs_a_pipe_with_a_reader() {
         let directory = tempfile::tempdir().unwrap();
         let root = Root::of_tree(directory.path()).unwrap();
         let write = || write_fifo(&root, &["/initctl", "/other"], b"x", Owners::ALL);

@@ -1,6 +1,6 @@
-//! Watches the tables of the firewall while a machine runs: what another program deletes from them is created again. So
-//! is the place of the machine's interface in firewalld's zone. Called by the event loop. It waits for no other process,
-//! and a program that deletes them again and again is answered in growing intervals.
+//! Watches the firewall tables while a machine runs: rules deleted by another program are created again, and so is the
+//! machine's interface in firewalld's zone. Called by the event loop. It does not wait for other processes; the intervals
+//! grow if a program deletes the tables repeatedly.
 
 use super::{self as firewall, TableState};
 use crate::error::Result;
@@ -11,17 +11,17 @@ use crate::sys::process::{self, Ended, Side};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// The pause before a look at the tables: the program that changed them may not be finished.
+/// The pause before a check of the tables: the other program may not have finished its changes.
 const PAUSE: Duration = Duration::from_millis(300);
-/// Each supervisor adds a part of this, so that one of them is the first.
+/// Each supervisor adds a multiple of this, so that they do not start at the same time.
 const SPREAD: Duration = Duration::from_millis(40);
-/// The pause while another process works on the tables.
+/// The pause while another process holds the lock of the tables.
 const BUSY: Duration = Duration::from_millis(250);
-/// The pause until a child has ended that speaks to firewalld.
+/// The pause until the child that calls firewalld has ended.
 const REAPED: Duration = Duration::from_secs(2);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Tables that stayed whole for this long reset the pause.
+/// The time without changes that resets the pause.
 const CALM: Duration = Duration::from_secs(60);
 
 /// The watch of one supervisor.
@@ -29,9 +29,9 @@ const CALM: Duration = Duration::from_secs(60);
 pub struct FirewallWatch {
     socket: OwnedFd,
     due: Option<Instant>,
-    /// Whether firewalld has begun anew since the interface was added to its zone.
+    /// Whether firewalld has been reloaded since the interface was added to its zone.
     is_unbound: bool,
-    /// When this is looked at.
+    /// The time to add it again.
     bind_at: Option<Instant>,
     /// The child that adds the interface.
     binding: Option<OwnedFd>,
@@ -40,8 +40,8 @@ pub struct FirewallWatch {
 }
 
 impl FirewallWatch {
-    /// Begins to watch, where the machine has a part in the tables. The first look comes soon: nothing watched between
-    /// the acts of the supervisor.
+    /// Begins to watch. `None` if the machine has no part in the tables. The first check follows soon: between the acts of
+    /// the supervisor the tables are not watched.
     pub fn watch(record: &Record) -> Option<Self> {
         if record.part().is_empty() {
             return None;
@@ -62,7 +62,7 @@ impl FirewallWatch {
         Some(watch)
     }
 
-    /// The socket, to be watched.
+    /// Returns the socket, for epoll.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -84,14 +84,14 @@ impl FirewallWatch {
         self.due.get_or_insert_with(|| Instant::now() + self.pause + spread);
     }
 
-    /// The time until the next look.
+    /// Returns the time until the next check. `None` if there is none.
     pub fn time_left(&self) -> Option<Duration> {
         let next = [self.due, self.bind_at].into_iter().flatten().min();
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
-    /// Adds the interface to firewalld's zone again, in a child that is not waited for: firewalld answers when it is
-    /// ready, and keeps no interface over a reload.
+    /// Adds the interface to firewalld's zone again, since firewalld loses it with a reload. A child does so: the loop
+    /// does not wait for firewalld.
     fn bind(&mut self, record: &Record) {
         let is_busy = self.binding.as_ref().is_some_and(|child| process::has_ended(child.as_fd()).is_none());
         self.bind_at = is_busy.then(|| Instant::now() + REAPED);
@@ -111,11 +111,11 @@ impl FirewallWatch {
                 self.binding = Some(child.pidfd);
                 self.bind_at = Some(Instant::now() + REAPED);
             }
-            Err(error) => log::warn!("cannot speak to firewalld: {error}, ignoring"),
+            Err(error) => log::warn!("cannot call firewalld: {error}, ignoring"),
         }
     }
 
-    /// Looks at the tables when it is time, and mends them.
+    /// Checks the tables if that is due, and repairs them.
     pub fn look(&mut self, paths: &Paths, record: &Record) {
         if self.bind_at.is_some_and(|at| at <= Instant::now()) {
             self.bind(record);
@@ -149,8 +149,8 @@ impl FirewallWatch {
     }
 }
 
-/// Creates the tables again where a part of the machine is missing, in a child: its memory goes with it. A guest that
-/// has all tasks of the unit leaves none for a child; then this process does it. `None` after an error.
+/// Creates the tables again if a part of the machine is missing, in a child, whose memory is freed with it. If the guest
+/// has used up the tasks of the unit (`TasksMax=`), this process does it. `None` after an error.
 fn repair(paths: &Paths, record: &Record) -> Option<TableState> {
     match process::clone(0, None) {
         Ok(Side::Child) => {
@@ -168,7 +168,7 @@ fn repair(paths: &Paths, record: &Record) -> Option<TableState> {
 
 const ALL: [TableState; 3] = [TableState::Complete, TableState::Busy, TableState::Recreated];
 
-/// The exit status of a child after an error, which it has logged.
+/// The exit status of a child after a logged error.
 const FAILED: i32 = 3;
 
 fn report(repaired: Result<TableState>) -> Option<TableState> {
