@@ -126,6 +126,9 @@ const EMPTY_NAMES: [&str; 5] = ["utils", "common", "helpers", "types", "misc"];
 /// The longest a file may be, lines.
 const LONGEST: usize = 470;
 
+/// Tables of facts, which may be longer.
+const TABLES: [&str; 1] = ["plan/filter/calls/table.rs"];
+
 /// Fails with all that is wrong, a line each.
 fn none(wrong: &[String]) {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
@@ -294,7 +297,8 @@ fn files_have_the_shape_of_files() {
     let mut wrong = Vec::new();
     for source in sources() {
         let mut say = |what: &str| wrong.push(format!("src/{}: {what}", source.path.display()));
-        if source.raw.lines().count() > LONGEST {
+        let is_table = TABLES.iter().any(|table| source.path == Path::new(table));
+        if source.raw.lines().count() > LONGEST && !is_table {
             say("longer than 470 lines; make a part of it a file of its own");
         }
         if !source.raw.starts_with("//! ") {

@@ -1,6 +1,7 @@
 //! The capabilities of a machine (capabilities(7)). Called by `plan`.
 
 use crate::machine::security::{CAPABILITIES, Security};
+use rustix::thread::CapabilitySet;
 
 /// The default set of systemd-nspawn(1), which booted systems expect.
 const DEFAULT: [&str; 26] = [
@@ -39,7 +40,7 @@ pub fn bit(name: &str) -> Option<u64> {
     if name == "ALL" {
         return Some((1 << CAPABILITIES.len()) - 1);
     }
-    CAPABILITIES.iter().position(|known| *known == name).map(|number| 1 << number)
+    CapabilitySet::from_name(name).map(|capability| capability.bits())
 }
 
 /// Returns the mask of names; unknown names are ignored.

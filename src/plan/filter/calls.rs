@@ -1,10 +1,11 @@
 //! The known system calls: their numbers by architecture and their groups. Facts only, read by `defaults`, `decide` and
 //! `program`.
 
-mod a_to_l;
-mod m_to_z;
+mod table;
 
 use super::groups::{Groups, KNOWN};
+
+pub use table::{CALLS, COUNT};
 
 /// The number of a call that an architecture lacks.
 const NO: u16 = u16::MAX;
@@ -57,27 +58,6 @@ impl Call {
 /// A row of the table.
 const fn call(name: &'static str, numbers: [u16; 3], groups: Groups) -> Call {
     Call { name, numbers, groups: groups | KNOWN }
-}
-
-/// The number of calls.
-pub const COUNT: usize = a_to_l::CALLS.len() + m_to_z::CALLS.len();
-
-/// All calls, sorted by name.
-pub static CALLS: [Call; COUNT] = join();
-
-/// Both halves of the table as one.
-const fn join() -> [Call; COUNT] {
-    let mut all = [a_to_l::CALLS[0]; COUNT];
-    let mut at = 0;
-    while at < COUNT {
-        all[at] = if at < a_to_l::CALLS.len() {
-            a_to_l::CALLS[at]
-        } else {
-            m_to_z::CALLS[at - a_to_l::CALLS.len()]
-        };
-        at += 1;
-    }
-    all
 }
 
 /// Returns the row of a call in [`CALLS`], by its name.

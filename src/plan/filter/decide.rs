@@ -4,6 +4,7 @@ use super::Policy;
 use super::calls::{CALLS, COUNT, find};
 use super::{defaults, groups, multiplexer};
 use crate::error::{Error, Result, nearest};
+use rustix::thread::CapabilitySet;
 
 /// The decision about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,7 @@ const ON_ARGUMENTS: [(&str, Action); 5] = [
 
 /// Returns the default list for a set of capabilities.
 fn defaults_for(capabilities: u64) -> [Action; COUNT] {
-    let holds = |capability: u8| capabilities & (1 << capability) != 0;
+    let holds = |capability: CapabilitySet| capabilities & capability.bits() != 0;
     let granted = defaults::GROUPS_BY_CAPABILITY.iter().filter(|(capability, _)| holds(*capability));
     let groups = granted.fold(defaults::GROUPS, |groups, (_, group)| groups | group);
 

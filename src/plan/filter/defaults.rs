@@ -2,6 +2,7 @@
 //! with a few newer ones. Policy only, read by `decide`.
 
 use super::groups::*;
+use rustix::thread::CapabilitySet;
 
 /// The groups of every machine.
 pub const GROUPS: Groups = AIO
@@ -21,9 +22,13 @@ pub const GROUPS: Groups = AIO
     | SYNC
     | TIMER;
 
-/// The groups that depend on a capability: its number in capabilities(7), and the group.
-pub const GROUPS_BY_CAPABILITY: [(u8, Groups); 4] =
-    [(SYS_TIME, CLOCK), (SYS_MODULE, MODULE), (SYS_RAWIO, RAW_IO), (IPC_LOCK, MEMLOCK)];
+/// The groups that depend on a capability.
+pub const GROUPS_BY_CAPABILITY: [(CapabilitySet, Groups); 4] = [
+    (CapabilitySet::SYS_TIME, CLOCK),
+    (CapabilitySet::SYS_MODULE, MODULE),
+    (CapabilitySet::SYS_RAWIO, RAW_IO),
+    (CapabilitySet::IPC_LOCK, MEMLOCK),
+];
 
 /// The calls of every machine beyond the groups.
 pub const CALLS: [&str; 54] = [
@@ -88,15 +93,15 @@ pub const CALLS: [&str; 54] = [
 ];
 
 /// The calls that depend on a capability, independent of their groups.
-pub const CALLS_BY_CAPABILITY: [(u8, &str); 8] = [
-    (SYS_PACCT, "acct"),
-    (BPF, "bpf"),
-    (SYS_PTRACE, "process_vm_readv"),
-    (SYS_PTRACE, "process_vm_writev"),
-    (SYS_PTRACE, "ptrace"),
-    (SYS_BOOT, "reboot"),
-    (SYSLOG, "syslog"),
-    (SYS_TTY_CONFIG, "vhangup"),
+pub const CALLS_BY_CAPABILITY: [(CapabilitySet, &str); 8] = [
+    (CapabilitySet::SYS_PACCT, "acct"),
+    (CapabilitySet::BPF, "bpf"),
+    (CapabilitySet::SYS_PTRACE, "process_vm_readv"),
+    (CapabilitySet::SYS_PTRACE, "process_vm_writev"),
+    (CapabilitySet::SYS_PTRACE, "ptrace"),
+    (CapabilitySet::SYS_BOOT, "reboot"),
+    (CapabilitySet::SYSLOG, "syslog"),
+    (CapabilitySet::SYS_TTY_CONFIG, "vhangup"),
 ];
 
 /// The calls of groups that are denied nevertheless: they move memory of other processes between NUMA nodes, which the
@@ -106,14 +111,3 @@ pub const REFUSED: [&str; 2] = ["migrate_pages", "move_pages"];
 /// The calls of groups that fail with ENOSYS nevertheless: programs with io_uring(7) fall back after that error, but many
 /// do not after EPERM.
 pub const ABSENT: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];
-
-const IPC_LOCK: u8 = 14;
-const SYS_MODULE: u8 = 16;
-const SYS_RAWIO: u8 = 17;
-const SYS_PTRACE: u8 = 19;
-const SYS_PACCT: u8 = 20;
-const SYS_BOOT: u8 = 22;
-const SYS_TIME: u8 = 25;
-const SYS_TTY_CONFIG: u8 = 26;
-const SYSLOG: u8 = 34;
-const BPF: u8 = 39;
