@@ -242,6 +242,12 @@ pub enum BuildStep {
 }
 
 impl BuildStep {
+    /// Returns whether the step writes a resolv.conf(5) that follows the host's name servers.
+    pub fn follows_name_servers(&self) -> bool {
+        use ResolvConfAction::{Write, WriteIfMissing};
+        matches!(self, Self::ResolvConf(Write(_) | WriteIfMissing(_)))
+    }
+
     /// Returns whether the machine starts without the step: its failure is a warning.
     pub fn is_optional(&self) -> bool {
         matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. })

@@ -11,7 +11,7 @@ use crate::network::firewall::{TrafficPolicy, Member};
 use crate::network::interfaces::Wire;
 use crate::network::networkd;
 use crate::plan::identity;
-use crate::plan::step::{BuildStep, ResolvConfAction};
+use crate::plan::step::BuildStep;
 use crate::state::id_ranges;
 use crate::state::record::{Phase, Record, Syscalls};
 use std::path::PathBuf;
@@ -57,13 +57,7 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     record.no_new_privileges = machine.security.no_new_privileges;
     record.unconfined = unconfined.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect();
     record.owned_trees = machine.owned_trees().into_iter().map(Into::into).collect();
-    let follows = |step: &BuildStep| {
-        matches!(
-            step,
-            BuildStep::ResolvConf(ResolvConfAction::Write(_) | ResolvConfAction::WriteIfMissing(_))
-        )
-    };
-    record.resolver = ask.plan.build.iter().any(follows);
+    record.resolver = ask.plan.build.iter().any(BuildStep::follows_name_servers);
     if let Some(plan) = &ask.link {
         record.host_interface = Some(plan.host_interface.clone());
         record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
