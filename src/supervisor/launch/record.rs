@@ -7,7 +7,7 @@ use crate::host::process::start_time;
 use crate::host::program::Program;
 use crate::machine::command::Payload;
 use crate::machine::users::{NESTING_RANGE_SIZE, Users};
-use crate::network::firewall::{TrafficPolicy, Member};
+use crate::network::firewall::{Member, TrafficPolicy};
 use crate::network::interfaces::Wire;
 use crate::network::networkd;
 use crate::plan::identity;

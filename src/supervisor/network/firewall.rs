@@ -40,7 +40,8 @@ pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
 /// Refuses an address in a zone that another machine has claimed meanwhile.
 fn refuse_contended(paths: &Paths, own: &str, member: &firewall::Member) -> Result<()> {
     let others = Record::all(paths).into_iter().filter(|other| other.name != own && other.is_alive());
-    let clashes = |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.is_compatible_with(other));
+    let clashes =
+        |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.is_compatible_with(other));
     match others.into_iter().find(clashes) {
         None => Ok(()),
         Some(other) => Err(Error::new(format!("machine '{}' has taken the address meanwhile", other.name))
@@ -81,7 +82,12 @@ fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
 ///
 /// # Errors
 /// A machine without a part, a port in use, or any error of the kernel.
-pub fn change(paths: &Paths, record: &mut Record, wanted: Vec<Port>, bounds: firewall::TrafficPolicy) -> Result<()> {
+pub fn change(
+    paths: &Paths,
+    record: &mut Record,
+    wanted: Vec<Port>,
+    bounds: firewall::TrafficPolicy,
+) -> Result<()> {
     let Some(before) = record.firewall.clone() else {
         return Err(Error::new("the machine has no link of its own, or the host has no NAT"));
     };
