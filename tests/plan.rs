@@ -204,7 +204,7 @@ fn text(case: &Case) -> String {
 
 /// A line without what other steps change: its number, and how long the filter is.
 fn lasting(line: &str) -> String {
-    let numbered = ["host ", "build ", "lead "].iter().find(|who| line.starts_with(**who));
+    let numbered = ["host ", "build ", "init "].iter().find(|who| line.starts_with(**who));
     let line = match (numbered, line.split_once(": ")) {
         (Some(who), Some((_, step))) => format!("{who}{step}"),
         _ => line.to_owned(),
