@@ -17,8 +17,8 @@ use verb::{Exec, Launch, Run};
 
 /// Boots whole root file systems as machines
 ///
-/// A machine is a systemd unit registered with systemd-machined, with its own cgroup, a private network, and its
-/// logs in the journal of the host. See coracle(1) and coracle.toml(5).
+/// A machine is a systemd unit registered with systemd-machined, with its own cgroup, a private network, and
+/// its logs in the journal of the host. See coracle(1) and coracle.toml(5).
 #[derive(Debug, Parser)]
 #[command(name = "coracle", version, disable_help_subcommand = true)]
 #[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
@@ -44,7 +44,8 @@ pub struct Common {
     pub debug: bool,
 }
 
-/// Parses the command line; `arguments[0]` is the program. `None` if help or the version was requested and printed.
+/// Parses the command line; `arguments[0]` is the program. `None` if help or the version was requested and
+/// printed.
 ///
 /// # Errors
 /// A usage error, of kind [`crate::error::Kind::Usage`].
@@ -62,8 +63,8 @@ pub fn parse(arguments: &[OsString]) -> Result<Option<Cli>> {
     }
 }
 
-/// Parses the verbs that users wait for with a part of the definition: building the whole definition takes longer
-/// than the rest of a start in this process. `None` for all other verbs and for usage errors.
+/// Parses the verbs that users wait for with a part of the definition: building the whole definition takes
+/// longer than the rest of a start in this process. `None` for all other verbs and for usage errors.
 fn quick(arguments: &[OsString]) -> Option<Cli> {
     let verb = match arguments.get(1)?.to_str()? {
         "run" => Run::augment_args(Command::new("run")),

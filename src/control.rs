@@ -77,8 +77,8 @@ pub fn named_or_running(paths: &Paths, names: Vec<Name>) -> Vec<Name> {
     running.filter_map(|record| Name::new(&record.name).ok()).collect()
 }
 
-/// Returns the names of all machines with a definition, a tree or a record. Reads file names and records only:
-/// a shell calls it at each press of the tab key.
+/// Returns the names of all machines with a definition, a tree or a record. Reads file names and records
+/// only: a shell calls it at each press of the tab key.
 ///
 /// # Errors
 /// A directory of definitions that cannot be read.

@@ -1,6 +1,6 @@
 //! `coracle-generator` (systemd.generator(7)): writes the limits of definitions as properties of units, and
-//! `network.on-demand` ports as socket units. Run by systemd under this name at boot and at every reload. `start` calls
-//! [`is_current`]. Must not fail: the boot of the host waits for it.
+//! `network.on-demand` ports as socket units. Run by systemd under this name at boot and at every reload.
+//! `start` calls [`is_current`]. Must not fail: the boot of the host waits for it.
 
 mod activation;
 
@@ -17,20 +17,20 @@ use std::time::Duration;
 
 /// The name of this program as generator.
 pub const PROGRAM: &str = "coracle-generator";
-/// The time that systemd waits in addition to the stop timeout of the guest, for the supervisor to kill remaining
-/// processes and to clean up.
+/// The time that systemd waits in addition to the stop timeout of the guest, for the supervisor to kill
+/// remaining processes and to clean up.
 const CLEANUP_TIME: Duration = Duration::from_secs(15);
 
-/// Writes the units of all machines below `directory`, the first argument of a generator. A failure for one machine
-/// is written to the log of the kernel and does not affect the other machines.
+/// Writes the units of all machines below `directory`, the first argument of a generator. A failure for one
+/// machine is written to the log of the kernel and does not affect the other machines.
 pub fn run(directory: &Path, paths: &Paths) {
     let Ok(names) = config::names(paths) else { return };
     let mut load = |name: &Name| config::machine(paths, name).map(|resolved| resolved.machine);
     write_all(directory, names, &mut load, &mut log_to_kernel);
 }
 
-/// Returns whether the units read by systemd match the current definition. If not, systemd must reload its units
-/// before the machine starts.
+/// Returns whether the units read by systemd match the current definition. If not, systemd must reload its
+/// units before the machine starts.
 pub fn is_current(paths: &Paths, machine: &Machine) -> bool {
     let directory = paths.join("/run/systemd/generator");
     let drop_in_is = std::fs::read_to_string(drop_in_file(&directory, &machine.name));
@@ -127,14 +127,16 @@ fn seconds(span: Duration) -> String {
     }
 }
 
-/// Quotes a path for `RequiresMountsFor=`, without specifiers. `None` if a unit file cannot contain it. Quotes are
-/// written in quotes of the other kind: the meaning of a backslash depends on the release of systemd.
+/// Quotes a path for `RequiresMountsFor=`, without specifiers. `None` if a unit file cannot contain it.
+/// Quotes are written in quotes of the other kind: the meaning of a backslash depends on the release of
+/// systemd.
 fn quoted(path: &Path) -> Option<String> {
     let path = path.to_str().filter(|path| !path.chars().any(|c| c.is_control() || c == '\\'))?;
     Some(format!("\"{}\"", path.replace('"', "\"'\"'\"").replace('%', "%%")))
 }
 
-/// Writes a message to the log of the kernel, because the journal may not be running yet, else to standard error.
+/// Writes a message to the log of the kernel, because the journal may not be running yet, else to standard
+/// error.
 fn log_to_kernel(text: &str) {
     let line = format!("<4>{PROGRAM}: {text}\n");
     let kernel = std::fs::OpenOptions::new().write(true).open("/dev/kmsg");

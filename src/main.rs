@@ -39,8 +39,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the verb that stays in memory as long as its machine. It is handled before the command line: the definition of
-/// the command line would stay in memory too.
+/// Runs the verb that stays in memory as long as its machine. It is handled before the command line: the
+/// definition of the command line would stay in memory too.
 fn supervise() -> ExitCode {
     log_to(false);
     coracle::run::supervise_unit().map_or_else(
@@ -58,7 +58,8 @@ fn is_generator(arguments: &[OsString]) -> bool {
     name.is_some_and(|name| name == generator::PROGRAM)
 }
 
-/// Runs as a generator. The first argument is the directory for units of normal priority (systemd.generator(7)).
+/// Runs as a generator. The first argument is the directory for units of normal priority
+/// (systemd.generator(7)).
 fn generate(arguments: &[OsString]) {
     if let Some(directory) = arguments.get(1) {
         generator::run(Path::new(directory), &Paths::default());

@@ -38,7 +38,8 @@ pub struct StartArguments {
     #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
     pub names: Vec<Name>,
 
-    /// Wait until the guest is ready, until PID 1 is executed, or not at all; by default as the definition sets
+    /// Wait until the guest is ready, until PID 1 is executed, or not at all; by default as the definition
+    /// sets
     #[arg(long, value_name = "WHEN", value_enum)]
     wait: Option<WaitFor>,
 }

@@ -1,5 +1,5 @@
-//! Standard output: text, tables and JSON, and progress on standard error. Called by the verbs. Only this module
-//! and `main` (errors) print.
+//! Standard output: text, tables and JSON, and progress on standard error. Called by the verbs. Only this
+//! module and `main` (errors) print.
 
 use crate::control::progress::Progress;
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
-//! Activation of a machine by its ports (`network.on-demand`). `coracle-on-demand@NAME.service` calls it with the
-//! listening sockets of systemd at the first connection. In a running machine the firewall forwards the ports; this
-//! process relays the connections accepted before that, until they end.
+//! Activation of a machine by its ports (`network.on-demand`). `coracle-on-demand@NAME.service` calls it with
+//! the listening sockets of systemd at the first connection. In a running machine the firewall forwards the
+//! ports; this process relays the connections accepted before that, until they end.
 
 use super::progress::Progress;
 use super::start::{self, Wait};
@@ -25,7 +25,8 @@ use tokio::time::{Instant, sleep};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between two attempts to connect to it.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
-/// Idle time until the end: a connection may have arrived just before the firewall began to forward the ports.
+/// Idle time until the end: a connection may have arrived just before the firewall began to forward the
+/// ports.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two checks that the machine is alive: later its addresses may belong to another machine.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -33,7 +34,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Starts the machine and relays the waiting connections.
 ///
 /// # Errors
-/// A call without sockets of systemd, or a machine that does not start; then the waiting connections are closed.
+/// A call without sockets of systemd, or a machine that does not start; then the waiting connections are
+/// closed.
 pub fn activate(paths: &Paths, name: &Name) -> Outcome {
     let sockets = received().map_err(|error| vec![error])?;
     log::info!("starting machine '{name}' for an incoming connection");
@@ -78,8 +80,8 @@ struct PortMap {
 }
 
 impl PortMap {
-    /// Returns the destination of a connection to `local`, an address of the host, preferably in the same address
-    /// family. `None` for a port without mapping.
+    /// Returns the destination of a connection to `local`, an address of the host, preferably in the same
+    /// address family. `None` for a port without mapping.
     fn destination(&self, local: SocketAddr) -> Option<SocketAddr> {
         let (address, number) = (local.ip().to_canonical(), local.port());
         let matches = |port: &&Port| {

@@ -45,8 +45,8 @@ pub enum SetResult {
     Applied(Vec<SettingChange>),
 }
 
-/// Writes changes (`KEY=VALUE`) to a drop-in of the definition, and applies them to the machine if it is running.
-/// After a failure the drop-in is as before.
+/// Writes changes (`KEY=VALUE`) to a drop-in of the definition, and applies them to the machine if it is
+/// running. After a failure the drop-in is as before.
 ///
 /// # Errors
 /// An invalid change, a definition that is invalid with it, or a failure to apply it.
@@ -141,8 +141,8 @@ fn mount_change(effect: Effect, now: &str, defined: &str) -> SettingChange {
     SettingChange { effect, key: "mount".into(), now: now.into(), defined: defined.into() }
 }
 
-/// Unmounts bind mounts removed from the definition. Runs before [`bind_added`]: a new mount may have the same
-/// target. The mounts that PID 1 received at the start are locked and need a restart.
+/// Unmounts bind mounts removed from the definition. Runs before [`bind_added`]: a new mount may have the
+/// same target. The mounts that PID 1 received at the start are locked and need a restart.
 fn unbind_removed(
     paths: &Paths,
     resolved: &Resolved,

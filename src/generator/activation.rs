@@ -1,14 +1,14 @@
-//! The socket unit for `network.on-demand`: systemd listens at the ports, without a process of Coracle. Called by
-//! `generator.rs`.
+//! The socket unit for `network.on-demand`: systemd listens at the ports, without a process of Coracle.
+//! Called by `generator.rs`.
 
 use crate::machine::Machine;
 use crate::machine::network::Port;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-/// Returns the socket unit of a machine. `None` without on-demand ports. The unit starts early at boot, so it may
-/// listen at addresses that do not exist yet (`FreeBind=`). It also listens while the machine is running: then the
-/// firewall forwards the ports.
+/// Returns the socket unit of a machine. `None` without on-demand ports. The unit starts early at boot, so it
+/// may listen at addresses that do not exist yet (`FreeBind=`). It also listens while the machine is running:
+/// then the firewall forwards the ports.
 pub fn socket(machine: &Machine) -> Option<String> {
     let ports = &machine.network.on_demand;
     if ports.is_empty() {

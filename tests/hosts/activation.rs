@@ -1,5 +1,5 @@
-//! Ports that start a machine: no process of ours is there before, the connection that starts it is answered, those
-//! after it lead past us, and one to a machine that cannot start ends.
+//! Activation of a machine by its ports: no process of Coracle runs before, the first connection is relayed, later
+//! connections are forwarded by the firewall, and a connection to a machine that fails to start is closed.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -11,7 +11,7 @@ fn page(place: &str) -> String {
     format!("{} | grep 'hello from busybox'", crate::support::fetch(place))
 }
 
-/// How many processes of ours there are.
+/// Returns the number of processes of Coracle.
 fn ours(host: &Host) -> String {
     host.sh_ok("pgrep -c coracle || true")
 }

@@ -11,8 +11,8 @@ use clap::Args;
 
 /// Apply a changed definition to a running machine
 ///
-/// Limits, ports, traffic limits and added bind mounts change at once; all other settings are reported and need a
-/// restart.
+/// Limits, ports, traffic limits and added bind mounts change at once; all other settings are reported and
+/// need a restart.
 #[derive(Debug, Args)]
 pub struct Apply {
     /// The machine

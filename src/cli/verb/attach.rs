@@ -9,8 +9,8 @@ use rustix::termios;
 
 /// Attach to the console of a running machine
 ///
-/// Shows the last 64 KiB of the console first. Type '^]' three times within a second to detach. The exit status is
-/// 0 after a detach and after the end of the machine.
+/// Shows the last 64 KiB of the console first. Type '^]' three times within a second to detach. The exit
+/// status is 0 after a detach and after the end of the machine.
 #[derive(Debug, Args)]
 pub struct Attach {
     #[command(flatten)]

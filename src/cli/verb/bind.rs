@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 /// Bind-mount a file or directory of the host in a running machine, or list bind mounts
 ///
-/// The mount exists until it is removed or the machine stops or reboots. Define permanent mounts in the definition.
+/// The mount exists until it is removed or the machine stops or reboots. Define permanent mounts in the
+/// definition.
 #[derive(Debug, Args)]
 pub struct Bind {
     /// The machine
@@ -33,9 +34,10 @@ pub struct Bind {
     #[arg(long)]
     mkdir: bool,
 
-    /// How user ids are mapped: 'ids', each owner keeps its id; 'root', the owner of the source is root inside;
-    /// 'owner', the owner of the source is the owner of the mount point inside; USER:USER, a user of the host is
-    /// a user of the machine; with these three all other owners are nobody. 'none', all files have host ids
+    /// How user ids are mapped: 'ids', each owner keeps its id; 'root', the owner of the source is root
+    /// inside; 'owner', the owner of the source is the owner of the mount point inside; USER:USER, a user of
+    /// the host is a user of the machine; with these three all other owners are nobody. 'none', all files
+    /// have host ids
     #[arg(long, value_name = "ids|root|owner|none|USER:USER", default_value = "ids", value_parser = bind::Map::new)]
     map: bind::Map,
 

@@ -72,8 +72,8 @@ fn definition(lines: &[SettingLine]) -> String {
     shown
 }
 
-/// Returns a value as JSON: `key`, `value`, `origin` (`default`, `flag` or `file`), and `file` and `line` for a
-/// value of a file.
+/// Returns a value as JSON: `key`, `value`, `origin` (`default`, `flag` or `file`), and `file` and `line` for
+/// a value of a file.
 fn as_json(line: &SettingLine) -> Value {
     let value = line.value.as_deref().and_then(|text| {
         let document = if line.key == "environment" { text.to_owned() } else { format!("value = {text}") };

@@ -60,8 +60,8 @@ impl List {
     }
 }
 
-/// Returns the table fitted to a terminal of `columns` columns: with one address per machine, then without empty
-/// columns, then without [`REMOVABLE`] columns. `None` is no limit.
+/// Returns the table fitted to a terminal of `columns` columns: with one address per machine, then without
+/// empty columns, then without [`REMOVABLE`] columns. `None` is no limit.
 fn fitted(rows: &[Row], legend: Legend, columns: Option<usize>) -> String {
     let mut names = list::COLUMNS.to_vec();
     let mut cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();

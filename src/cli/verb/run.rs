@@ -145,7 +145,8 @@ pub struct Run {
     #[arg(short, long, value_name = "PORT", help_heading = "Network")]
     pub port: Vec<String>,
 
-    /// How /etc/resolv.conf is set up: auto, off, delete, or copy-, replace- or bind- with host, static, uplink or stub
+    /// How /etc/resolv.conf is set up: auto, off, delete, or copy-, replace- or bind- with host, static,
+    /// uplink or stub
     #[arg(long, value_name = "MODE", help_heading = "Network")]
     pub resolv_conf: Option<String>,
 

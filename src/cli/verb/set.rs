@@ -20,7 +20,8 @@ pub struct Set {
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
 
-    /// Settings of the definition, for example memory-max=512M; an empty value removes the setting from the drop-in
+    /// Settings of the definition, for example memory-max=512M; an empty value removes the setting from the
+    /// drop-in
     #[arg(value_name = "KEY=VALUE", required = true)]
     changes: Vec<String>,
 

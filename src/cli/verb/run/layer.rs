@@ -114,13 +114,13 @@ struct Flags {
 }
 
 impl Flags {
-    fn set(&mut self, flag: &'static str, key: &str, given: &RawValue) {
-        let text = if let RawValue::Text(text) = given { text } else { "" };
-        let said = match Setting::find(key) {
-            Some(setting) => self.layer.set(setting, given, Origin::Flag(flag)),
+    fn set(&mut self, flag: &'static str, key: &str, raw: &RawValue) {
+        let text = if let RawValue::Text(text) = raw { text } else { "" };
+        let result = match Setting::find(key) {
+            Some(setting) => self.layer.set(setting, raw, Origin::Flag(flag)),
             None => Err(Error::new(format!("there is no setting '{key}'"))),
         };
-        self.check(flag, text, said);
+        self.check(flag, text, result);
     }
 
     /// Returns the value. `None` after a problem, which is collected.
@@ -209,8 +209,8 @@ impl Flags {
     }
 }
 
-/// Returns the options for a private network, the most specific first: a bridge or zone includes a link to the
-/// host.
+/// Returns the options for a private network, the most specific first: a bridge or zone includes a link to
+/// the host.
 fn modes(run: &Run) -> [(bool, Mode, &'static str); 9] {
     [
         (run.network_zone.is_some(), Mode::Zone, "--network-zone="),
@@ -239,8 +239,8 @@ fn plain_truth(text: &str) -> &str {
     }
 }
 
-/// Returns a path relative to the current directory as an absolute path. Symbolic links are resolved only in a
-/// path with `..`.
+/// Returns a path relative to the current directory as an absolute path. Symbolic links are resolved only in
+/// a path with `..`.
 fn absolute(path: &Path) -> Result<PathBuf> {
     if path.components().any(|part| part == Component::ParentDir) {
         return path.canonicalize().map_err(Error::from);
