@@ -8,7 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 const INFINITE: Option<u64> = None;
 
 /// The kernel's boot defaults (`include/asm-generic/resource.h`), soft and hard. Locked memory and
-/// open files are what systemd gives its services.
+/// open files are systemd's defaults for services.
 const DEFAULTS: [(Resource, Option<u64>, Option<u64>); 14] = [
     (Resource::Cpu, INFINITE, INFINITE),
     (Resource::Fsize, INFINITE, INFINITE),

@@ -7,7 +7,7 @@ use crate::sys::process::Ended;
 pub enum Exit {
     /// It powered off or halted.
     PowerOff,
-    /// It asked for a reboot.
+    /// It requested a reboot.
     Reboot,
     /// It exited with this status.
     Exited(u8),

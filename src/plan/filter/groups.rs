@@ -1,8 +1,7 @@
-//! The groups of system calls, by the names of systemd.exec(5) as of systemd 262. Each group is one
-//! bit in the rows of `calls`; a group that includes others whole is the union of their bits. Used
-//! by `calls`, `defaults` and `rules`.
+//! The groups of system calls, with the names of systemd.exec(5) as of systemd 262. Each group is one bit in the rows of
+//! `calls`; a group of other groups is the union of their bits. Used by `calls`, `defaults` and `decide`.
 
-/// A set of groups: the bits below.
+/// A set of groups, a mask of bits.
 pub type Groups = u32;
 
 pub const AIO: Groups = 1 << 0;
@@ -34,10 +33,10 @@ pub const SWAP: Groups = 1 << 25;
 pub const SYNC: Groups = 1 << 26;
 pub const SYSTEM_SERVICE: Groups = 1 << 27;
 pub const TIMER: Groups = 1 << 28;
-/// Every call of the table, in a group or not.
+/// Every call of the table, with or without a group.
 pub const KNOWN: Groups = 1 << 29;
 
-/// Every group with the bits that a call must have one of to be in it, sorted by name.
+/// Every group with its bits, sorted by name. A call with any of these bits is in the group.
 const NAMES: [(&str, Groups); 30] = [
     ("@aio", AIO),
     ("@basic-io", BASIC_IO),
@@ -71,7 +70,7 @@ const NAMES: [(&str, Groups); 30] = [
     ("@timer", TIMER),
 ];
 
-/// What `@system-service` includes.
+/// The groups in `@system-service`.
 const SERVICE: Groups = SYSTEM_SERVICE
     | AIO
     | BASIC_IO
@@ -91,12 +90,12 @@ const SERVICE: Groups = SYSTEM_SERVICE
     | SYNC
     | TIMER;
 
-/// The bits of a group, by its name with the leading `@`; a call with one of them is in the group.
+/// Returns the bits of a group by its name, with the leading `@`.
 pub fn find(name: &str) -> Option<Groups> {
     NAMES.binary_search_by(|(known, _)| known.cmp(&name)).ok().map(|at| NAMES[at].1)
 }
 
-/// The names of all groups, for suggestions.
+/// Returns the names of all groups, for hints.
 pub fn names() -> impl Iterator<Item = &'static str> {
     NAMES.iter().map(|(name, _)| *name)
 }

@@ -1,5 +1,5 @@
-//! Runs a filter program as the kernel does, for the tests of `filter`. It knows only the operations
-//! that our programs and libseccomp's use and panics on any other: a program that leaves its end is a failed test.
+//! Runs a filter program like the kernel, for the tests of `filter`. It implements only the operations in the programs of
+//! Coracle and libseccomp, and panics on any other: a program that runs past its end fails the test.
 
 use super::Instruction;
 
@@ -26,7 +26,7 @@ impl Call {
     }
 }
 
-/// What the program answers to a call.
+/// Returns the program's answer to a call.
 pub fn run(program: &[Instruction], call: &Call) -> u32 {
     let mut at = 0;
     let mut accumulator = 0;

@@ -1,5 +1,5 @@
-//! Compares our programs with those that libseccomp makes of the same lists, for every number of every interface: a test
-//! of `filter`. The C library is asked by `tests/filter/reference.c`, so that nothing of ours links it.
+//! Compares the compiled programs with those of libseccomp for the same lists, for every number of every interface: a
+//! test of `filter`. `tests/filter/reference.c` calls the C library, so that Coracle does not link it.
 
 use super::calls::{Abi, CALLS};
 use super::decide::{Action, decide};
@@ -11,14 +11,13 @@ use std::process::{Command, Stdio};
 
 const ALL: [Abi; 3] = [Abi::X86_64, Abi::I386, Abi::Aarch64];
 
-/// What libseccomp makes of a list: its program, and the numbers of each name that it knows on x86-64, i386, aarch64
-/// and x32.
+/// The output of libseccomp for a list: its program, and the numbers of each known name on x86-64, i386, aarch64 and x32.
 struct Reference {
     program: Vec<Instruction>,
     numbers: BTreeMap<String, [i64; 4]>,
 }
 
-/// The word for an action, its rules on arguments apart: they are compared by the tests of `filter`.
+/// Returns the word for an action, without its rules on arguments: the tests of `filter` compare those.
 fn word(action: Action) -> &'static str {
     match action {
         Action::Refuse => "refuse",
@@ -74,11 +73,11 @@ fn numbers_are_those_of_libseccomp() {
         let theirs = reference.numbers[call.name];
         for (abi, theirs) in ALL.into_iter().zip(theirs) {
             let ours = call.number(abi).map_or(-1, |number| i64::try_from(number).unwrap());
-            // A call that is younger on one interface than their table.
+            // A call that is newer on one interface than the table of libseccomp.
             assert!(ours == theirs || theirs == -1, "{} {abi:?}: {ours}, theirs {theirs}", call.name);
         }
     }
-    // Their table ends some years ago; the calls since have the same number everywhere.
+    // The table of libseccomp ends some years ago; later calls have the same number everywhere.
     let unknown = CALLS.iter().filter(|call| !reference.numbers.contains_key(call.name));
     let unknown: Vec<&str> = unknown.map(|call| call.name).collect();
     assert!(unknown.len() < 50, "{unknown:?}");
@@ -110,7 +109,7 @@ fn every_number_is_answered_as_by_libseccomp() {
             compared += 1;
         }
         assert!(compared > 2990, "{compared}");
-        // x32 is no interface of ours, nor of what libseccomp was told.
+        // Neither program has a tree for x32.
         for number in 0..1024 {
             let call = || Call { number: 0x4000_0000 + number, arch: Abi::X86_64.audit(), args: [0; 6] };
             assert_eq!(run(&ours, &call()), run(&reference.program, &call()), "x32 {number}");
