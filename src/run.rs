@@ -103,11 +103,11 @@ pub fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
     cleanup::after(paths, name)
 }
 
-/// Puts all machines into the host's firewall again, after somebody has made that anew.
+/// Recreates the firewall rules of all machines, after another program has deleted them.
 ///
 /// # Errors
-/// A kernel that refuses.
-pub fn refit(paths: &Paths) -> Result<()> {
+/// A failure of nftables.
+pub fn reload_firewall(paths: &Paths) -> Result<()> {
     crate::supervisor::network::firewall::recreate(paths)
 }
 

@@ -32,7 +32,7 @@ enum Action {
 impl Network {
     pub(super) fn run(self, paths: &Paths) -> Outcome {
         match self.action {
-            Some(Action::Reload) => crate::run::refit(paths)?,
+            Some(Action::Reload) => crate::run::reload_firewall(paths)?,
             None => self.show(paths)?,
         }
         Ok(0)
