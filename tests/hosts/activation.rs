@@ -24,12 +24,12 @@ fn listens(host: &Host, state: &str) {
 }
 
 #[test]
-fn a_connection_starts_a_machine_and_is_answered() {
+fn a_connection_starts_a_machine_and_is_relayed() {
     let host = Host::builder().guest_as("busybox", "m").start();
     host.add_outside();
     host.sh_ok("machinectl -q list");
     host.define("m", PORTS);
-    // What the boot of the host does.
+    // As at boot of the host.
     host.sh_ok("systemctl daemon-reload; systemctl start sockets.target coracle-on-demand@m.socket");
     println!("{}", host.ok(&["systemctl", "cat", "coracle-on-demand@m.socket"]));
     host.sh_ok("test -L /run/systemd/generator/sockets.target.wants/coracle-on-demand@m.socket");
@@ -46,9 +46,11 @@ fn a_connection_starts_a_machine_and_is_answered() {
         host.sh(&format!("{from}{}", page(place))).success(place);
         println!("{place}: answered after {} ms, machine and all", begun.elapsed().as_millis());
         assert_eq!(host.unit("m", "ActiveState"), "active");
-        // The next one leads past us: we are gone again, and systemd listens for when the machine is.
+        // The firewall forwards the next connection: the relay has ended, and systemd listens for the time after
+        // the machine.
         host.wait_until(LONG, "! systemctl is-active coracle-on-demand@m.service");
-        let passed = "journalctl -q -o cat -u coracle-on-demand@m.service | grep -c 'starts machine'";
+        let passed =
+            "journalctl -q -o cat -u coracle-on-demand@m.service | grep -c 'for an incoming connection'";
         let before = host.sh_ok(passed);
         host.ok(&["sh", "-c", &format!("{from}{}", page(place))]);
         assert_eq!(host.sh_ok(passed), before);
@@ -57,7 +59,7 @@ fn a_connection_starts_a_machine_and_is_answered() {
         listens(&host, "listening");
     }
     let before = Snapshot::take(&host);
-    // Several at once, one of them for long: it ends with the machine, and the next starts it again.
+    // Several connections at once. A long connection ends with the machine, and the next one starts it again.
     host.sh_ok(&format!(
         "pids=; for i in 1 2 3 4 5; do {{ {}; }} & pids=\"$pids $!\"; done; for p in $pids; do wait $p; done",
         page("127.0.0.1:8080")
@@ -76,7 +78,7 @@ fn a_connection_starts_a_machine_and_is_answered() {
     host.sh(&page("127.0.0.1:8080")).success("again");
     host.coracle(&["stop", "m"]);
     drop(long);
-    // `start` does not mind who listens, and a machine killed at work leaves the ports to systemd.
+    // `start` works while systemd listens, and after a killed machine systemd listens again.
     host.coracle(&["start", "m"]);
     host.sh_ok(&page("127.0.0.1:8080"));
     host.sh_ok("kill -9 $(coracle show m -p supervisor | cut -d= -f2)");
@@ -93,7 +95,7 @@ fn a_connection_starts_a_machine_and_is_answered() {
 }
 
 #[test]
-fn a_machine_that_cannot_start_ends_the_connection() {
+fn the_connection_is_closed_if_the_machine_fails_to_start() {
     let host = Host::builder().guest_as("busybox", "m").start();
     host.define("m", PORTS);
     host.sh_ok(
@@ -102,7 +104,7 @@ fn a_machine_that_cannot_start_ends_the_connection() {
     );
     let out = host.sh(&crate::support::fetch("127.0.0.1:8080"));
     assert!(out.stdout.is_empty(), "{out}");
-    // Once: what waited is gone, and nobody tries for ever.
+    // One start only: the waiting connection is closed.
     std::thread::sleep(std::time::Duration::from_secs(2));
     listens(&host, "listening");
     let said = host.ok(&["journalctl", "-q", "-o", "cat", "-u", "coracle-on-demand@m.service"]);
@@ -110,7 +112,7 @@ fn a_machine_that_cannot_start_ends_the_connection() {
     assert_eq!(said.matches("for an incoming connection").count(), 1, "{said}");
     assert!(said.contains("coracle: "), "{said}");
     host.sh_ok("systemctl stop coracle-on-demand@m.socket; systemctl reset-failed");
-    // Another program has the port: it is named, and the machine does not take it away.
+    // The port of another program is not taken over, and the message names the program.
     host.add_guest("busybox", "n");
     host.define("n", "[network]\non-demand = [\"8090:80\"]\n");
     host.sh_ok("busybox httpd -f -p 8090 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
@@ -118,7 +120,7 @@ fn a_machine_that_cannot_start_ends_the_connection() {
     let status = host.coracle(&["status", "n"]);
     assert!(status.contains("(busybox) has port 8090/tcp"), "{status}");
     host.sh_ok("kill $(cat /run/httpd.pid); systemctl reset-failed");
-    // And datagrams start nothing.
+    // UDP ports are refused.
     host.define("n", "[network]\non-demand = [\"8090:80/udp\"]\n");
     let refused = host.exec(&["coracle", "check"]);
     assert!(
