@@ -199,3 +199,22 @@ fn what_cannot_be_is_said_before_anything_is_made() {
     }
     host.stop();
 }
+
+/// A host that has IPv6 in its kernel and switched off, as many are.
+#[test]
+fn a_host_without_ipv6_has_machines_with_ipv4() {
+    let host = Host::builder().guest_as("busybox", "m").start();
+    host.sh_ok("machinectl -q list; sysctl -q net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+    host.define("m", "[network]\nports = [\"8080:80\"]\n");
+    let before = Snapshot::take(&host);
+    host.coracle(&["start", "m"]);
+    let addresses = host.property("m", "addresses");
+    assert!(addresses.starts_with("10.") && !addresses.contains(':'), "{addresses}");
+    host.wait_for_page("m");
+    host.wait_for_page("127.0.0.1:8080");
+    let said = host.sh_ok("journalctl -q -b -u coracle@m -o cat | grep -e 'coracle: ' -e ignoring || true");
+    assert_eq!(said, "");
+    host.coracle(&["stop", "m"]);
+    before.assert_same(&host);
+    host.stop();
+}
