@@ -369,3 +369,29 @@ pub fn out_of_memory_kills(directory: &Path) -> u64 {
     let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The processes acted on, where `cgroup.procs` lists this process first and `then` when it is read again.
+    fn acted_on(then: &str) -> usize {
+        let directory = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&directory.path().join("cgroup.procs"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::write(directory.path().join("next"), then).unwrap();
+        // The redirection returns when the first reader opens; the second reader opens the file that replaces it.
+        let script = format!("exec 3>cgroup.procs; mv next cgroup.procs; echo {} >&3", std::process::id());
+        let mut writer = std::process::Command::new("sh");
+        let mut writer = writer.args(["-c", &script]).current_dir(&directory).spawn().unwrap();
+        let mut count = 0;
+        for_each_process(directory.path(), &mut |_| count += 1);
+        assert!(writer.wait().unwrap().success());
+        count
+    }
+
+    #[test]
+    fn processes_that_left_while_their_pidfds_were_opened_are_left_alone() {
+        assert_eq!(acted_on(&format!("{}\n", std::process::id())), 1);
+        assert_eq!(acted_on(""), 0);
+    }
+}

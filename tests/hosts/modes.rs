@@ -204,7 +204,9 @@ fn what_cannot_be_is_said_before_anything_is_made() {
 #[test]
 fn a_host_without_ipv6_has_machines_with_ipv4() {
     let host = Host::builder().guest_as("busybox", "m").start();
-    host.sh_ok("machinectl -q list; sysctl -q net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+    host.sh_ok(
+        "machinectl -q list; sysctl -q net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1",
+    );
     host.define("m", "[network]\nports = [\"8080:80\"]\n");
     let before = Snapshot::take(&host);
     host.coracle(&["start", "m"]);
