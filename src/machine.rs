@@ -4,6 +4,7 @@
 pub mod command;
 pub mod console;
 pub mod egress;
+pub mod hash;
 pub mod identity;
 pub mod init;
 pub mod mounts;

@@ -1,4 +1,4 @@
-//! The network of machines: links, addresses, DHCP, names, the firewall.
+//! The network of machines: links, addresses, DHCP, host names, the firewall.
 
 pub mod addresses;
 pub mod dhcp;

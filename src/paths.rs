@@ -1,11 +1,12 @@
-//! Every place on the host we read or write, below one root that tests point elsewhere.
+//! The paths of Coracle and of systemd on the host, below one root, which tests set to a temporary directory.
+//! Not below it: `/proc` and `/sys`, the running kernel's.
 
 pub mod access;
 
 use crate::machine::name::Name;
 use std::path::{Path, PathBuf};
 
-/// The places of Coracle below one root directory.
+/// The paths of Coracle below one root directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     root: PathBuf,
@@ -18,18 +19,18 @@ impl Default for Paths {
 }
 
 impl Paths {
-    /// All places below `root`, an absolute directory.
+    /// Returns the paths below `root`, an absolute directory.
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// `path`, an absolute path of the host, below the root.
+    /// Returns `path`, an absolute path of the host, below the root.
     pub fn join(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Where definitions are looked for; the first directory that has one wins.
+    /// Returns the directories of definitions; the first directory with a definition of a name wins.
     pub fn definitions(&self) -> Vec<PathBuf> {
         ["/etc", "/run", "/usr/local/lib", "/usr/lib"]
             .iter()
@@ -37,37 +38,37 @@ impl Paths {
             .collect()
     }
 
-    /// Where trees of machines lie that no definition names: `/var/lib/machines`.
+    /// Returns the default directory of machines' trees: `/var/lib/machines`.
     pub fn images(&self) -> PathBuf {
         self.join("/var/lib/machines")
     }
 
-    /// The run-time state of all machines: `/run/coracle`.
+    /// Returns the directory of run-time state: `/run/coracle`.
     pub fn state(&self) -> PathBuf {
         self.join("/run/coracle")
     }
 
-    /// The directory of locks held for moments: `/run/coracle/.locks`.
+    /// Returns the directory of short-term locks: `/run/coracle/.locks`.
     pub fn locks(&self) -> PathBuf {
         self.state().join(".locks")
     }
 
-    /// The run-time state of one machine: `/run/coracle/NAME`.
+    /// Returns the run-time state directory of one machine: `/run/coracle/NAME`.
     pub fn machine(&self, name: &Name) -> PathBuf {
         self.state().join(name)
     }
 
-    /// The control socket of the machine of this name: `/run/coracle/NAME/control`.
+    /// Returns the control socket of a machine: `/run/coracle/NAME/control`.
     pub fn control(&self, name: &str) -> PathBuf {
         self.state().join(name).join("control")
     }
 
-    /// What is kept of machines across reboots (id ranges, addresses): `/var/lib/coracle`.
+    /// Returns the directory of state kept across reboots (id ranges, addresses): `/var/lib/coracle`.
     pub fn kept(&self) -> PathBuf {
         self.join("/var/lib/coracle")
     }
 
-    /// The record of a machine's last failure: `/var/lib/coracle/failures/NAME.json`.
+    /// Returns the record of a machine's last failure: `/var/lib/coracle/failures/NAME.json`.
     pub fn failure(&self, name: &Name) -> PathBuf {
         self.kept().join("failures").join(format!("{name}.json"))
     }

@@ -1,4 +1,4 @@
-//! Files that Coracle keeps about machines: records, failures, bind mounts, id ranges.
+//! Files of Coracle about machines: records, failures, bind mounts, id ranges.
 
 pub mod binds;
 pub mod failure;

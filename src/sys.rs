@@ -1,5 +1,5 @@
-//! System calls that no library has, each behind a safe function: the only place with `unsafe`.
-//! Used by `plan` (its plain data), `payload`, `host`, `supervisor` and `control`; knows nothing of machines.
+//! System calls without a library function, each behind a safe function: the only room with `unsafe`. Used by
+//! `plan` (its plain data), `payload`, `host`, `supervisor` and `control`; does not know machines.
 
 pub mod descriptor;
 pub mod filter;

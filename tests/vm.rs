@@ -265,7 +265,7 @@ fn what_the_host_is_short_of_is_told_and_leaves_nothing() {
         vm.sh_ok(&format!("systemctl set-property --runtime machine.slice TasksMax={most}"));
         let out = vm.exec(&["coracle", "start", "few"]);
         println!("{most} tasks: {}", out.stderr);
-        let said = ["resource temporarily unavailable", "systemd was short of memory, tasks or descriptors"];
+        let said = ["resource temporarily unavailable", "systemd lacked memory, tasks or descriptors"];
         assert!(out.status == 0 || said.iter().any(|said| out.stderr.contains(said)), "{most} tasks: {out}");
         vm.sh_ok("systemctl revert machine.slice; systemctl stop coracle@few; systemctl reset-failed");
         assert_eq!(vm.sh_ok("ls /run/coracle"), "one\n");

@@ -78,7 +78,7 @@ pub fn look(paths: &Paths) -> Result<Network> {
             row.addresses.clone_from(&record.host_addresses);
         }
     }
-    let is_connected = |record: &&Record| record.host_interface.is_some() || !record.wires.is_empty();
+    let is_connected = |record: &&Record| record.host_interface.is_some() || !record.interfaces.is_empty();
     Ok(Network {
         zones: zones.into_values().collect(),
         machines: records.iter().filter(is_connected).map(MachineRow::of).collect(),
@@ -95,7 +95,7 @@ impl MachineRow {
             addresses: record.addresses.clone(),
             gateways: record.host_addresses.clone(),
             ports: record.ports.clone(),
-            interfaces: record.wires.iter().map(ToString::to_string).collect(),
+            interfaces: record.interfaces.iter().map(ToString::to_string).collect(),
         }
     }
 

@@ -15,7 +15,7 @@ pub struct Properties(Vec<(String, Value)>);
 
 /// Properties of records that are for us alone.
 const PRIVATE: [&str; 7] =
-    ["files", "firewall", "wires", "hosts", "cgroup-is-ours", "supervisor-start", "program"];
+    ["files", "firewall", "interfaces", "hosts", "cgroup-is-ours", "supervisor-start", "program"];
 
 /// The properties of a machine that runs; of `only` these, where any is named.
 ///

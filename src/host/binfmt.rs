@@ -1,14 +1,13 @@
-//! binfmt_misc: whether this host has an emulator for a program of another architecture. Called by
-//! `probe`. It reads the kernel's list; it runs nothing.
+//! binfmt_misc: whether this host has an emulator for a program of another architecture. Called by `probe`.
+//! It reads the kernel's list and runs no program.
 
 use std::path::Path;
 
-/// Where the kernel lists the formats it hands to interpreters
-/// (Documentation/admin-guide/binfmt-misc.rst).
+/// The kernel's list of registered formats (Documentation/admin-guide/binfmt-misc.rst).
 const FORMATS: &str = "/proc/sys/fs/binfmt_misc";
 
-/// Whether an interpreter takes programs that begin as this one does. One without the flag `F` is
-/// looked for inside a tree when it is needed, so it does not count.
+/// Returns whether an enabled interpreter accepts programs with this header. An interpreter without the flag
+/// `F` does not count, because the kernel looks it up inside the tree.
 pub fn takes(program: &[u8]) -> bool {
     takes_in(Path::new(FORMATS), program)
 }
@@ -18,7 +17,7 @@ fn takes_in(formats: &Path, program: &[u8]) -> bool {
     entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok()).any(|text| matches(&text, program))
 }
 
-/// Whether one format, as the kernel shows it, is in use and matches.
+/// Returns whether a format, in the notation of the kernel, is enabled and matches.
 fn matches(format: &str, program: &[u8]) -> bool {
     let value = |key: &str| format.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
     let is_kept_open = value("flags:").is_some_and(|flags| flags.contains('F'));
@@ -33,7 +32,7 @@ fn matches(format: &str, program: &[u8]) -> bool {
         && begin.iter().zip(&magic).zip(&mask).all(|((byte, magic), mask)| byte & mask == magic & mask)
 }
 
-/// Bytes written as hex digits.
+/// Parses hex digits.
 fn bytes(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> =
         text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();

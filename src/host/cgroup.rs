@@ -1,5 +1,5 @@
-//! The machine's cgroups in the unified hierarchy (`admin-guide/cgroup-v2.rst`): `supervisor` for
-//! us, `payload` for the guest, side by side in the unit's, as systemd asks of its delegates.
+//! The machine's cgroups in the unified hierarchy (`admin-guide/cgroup-v2.rst`): `supervisor` for Coracle,
+//! `payload` for the guest, side by side in the unit's cgroup, as required by systemd for delegation.
 
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
@@ -12,34 +12,34 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Files of a delegated cgroup that its new owner may write, where the kernel does not list them.
+/// Files of a delegated cgroup that its owner may write, for kernels that do not list them.
 const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
-/// How long processes may take to stop where they are: one in the middle of a device's work does not.
+/// The timeout for freezing: a process in uninterruptible sleep cannot be frozen.
 pub const FREEZING: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// The cgroup that holds a machine's.
+/// The cgroup above a machine's cgroups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
     /// Its directory.
     pub directory: PathBuf,
-    /// Whether we made it and remove it at the end.
+    /// Whether Coracle created it and deletes it when the machine stops.
     pub is_ours: bool,
-    /// Whether we stand beside the guest's already and not above it.
+    /// Whether this process already is in the cgroup beside the guest's, not in the one above.
     pub is_free: bool,
 }
 
-/// Where we are in the unified hierarchy, as a directory; nothing where there is none, or where
-/// we are outside what we can see.
+/// Returns the directory of this process's cgroup in the unified hierarchy. `None` if there is no unified
+/// hierarchy or the cgroup is outside of the visible part.
 pub fn current() -> Option<PathBuf> {
     of("self")
 }
 
-/// The cgroup of a process of a guest, opened; `payload` is that of the guest. A guest nests cgroups until the kernel cuts
-/// their paths: then those of the guest are searched.
+/// Opens the cgroup of a guest's process; `payload` is the guest's cgroup. A guest can nest cgroups until the
+/// kernel truncates their paths: then the cgroups of the guest are searched.
 ///
 /// # Errors
-/// A process that has ended, or that is in no cgroup of the guest.
+/// The process has ended, or is not in a cgroup of the guest.
 pub fn open_of_process(pid: u32, payload: &Path) -> Result<OwnedFd> {
     let by_path = of(&pid.to_string()).and_then(|path| open_deep(&path).ok());
     let by_path = by_path.filter(|directory| members(directory).contains(&pid));
@@ -49,7 +49,7 @@ pub fn open_of_process(pid: u32, payload: &Path) -> Result<OwnedFd> {
     })
 }
 
-/// Opens a cgroup by the parts of its path.
+/// Opens a cgroup by the components of its path.
 fn open_deep(path: &Path) -> rustix::io::Result<OwnedFd> {
     let mut directory = open_below(rustix::fs::CWD, OsStr::new("/"))?;
     for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
@@ -58,7 +58,7 @@ fn open_deep(path: &Path) -> rustix::io::Result<OwnedFd> {
     Ok(directory)
 }
 
-/// The cgroup with a process, among one and those below.
+/// Returns the cgroup of a process, among this one and those below.
 fn find(directory: OwnedFd, pid: u32) -> Option<OwnedFd> {
     if members(&directory).contains(&pid) {
         return Some(directory);
@@ -74,7 +74,7 @@ fn of(pid: &str) -> Option<PathBuf> {
     (!path.starts_with("/..")).then(|| mount.join(path.trim_start_matches('/')))
 }
 
-/// Where the unified hierarchy is mounted.
+/// Returns the mount point of the unified hierarchy.
 fn hierarchy() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     mounts.lines().find_map(|line| {
@@ -83,16 +83,16 @@ fn hierarchy() -> Option<PathBuf> {
     })
 }
 
-/// The directory of a cgroup that is given as a path below the unified hierarchy, as systemd does.
+/// Returns the directory of a cgroup from its path below the unified hierarchy, the notation of systemd.
 pub fn directory(path: &str) -> Option<PathBuf> {
     Some(hierarchy()?.join(path.trim_start_matches('/')))
 }
 
 impl Cgroup {
-    /// The unit's or scope's cgroup we run in, which systemd delegated to us.
+    /// Returns the cgroup of the unit or scope of this process, delegated by systemd.
     ///
     /// # Errors
-    /// Where there is no unified hierarchy.
+    /// There is no unified hierarchy.
     pub fn of_unit() -> Result<Self> {
         let current = current().ok_or_else(|| {
             Error::new("this process is in no cgroup of the unified hierarchy")
@@ -106,30 +106,30 @@ impl Cgroup {
         Ok(Self { directory, is_ours: false, is_free })
     }
 
-    /// A cgroup of our own below the one we are in: for hosts without systemd.
+    /// Returns a cgroup below the current one, for hosts without systemd.
     pub fn of_our_own(name: &Name) -> Option<Self> {
         let directory = current()?.join(format!("coracle.{name}"));
         Some(Self { directory, is_ours: true, is_free: true })
     }
 
-    /// Makes `payload` for the guest's root (a host id), and puts us into `supervisor` where the
+    /// Creates `payload` for the guest's root (a host id), and moves this process to `supervisor` if the
     /// cgroup is the unit's. Returns the payload's directory for the clone.
     ///
     /// # Errors
-    /// What cannot be made, and why.
+    /// The cgroup that cannot be created, and the cause.
     pub fn prepare(&self, owner: u32, resources: &Resources) -> Result<OwnedFd> {
         let payload = self.payload();
         if payload.exists() {
             remove(&payload)?;
         }
-        // A cgroup of our own lies below one that exists: a path without it is that of another hierarchy.
+        // Below an existing cgroup: a missing parent would be a path of another hierarchy.
         let create = std::fs::create_dir;
         let made = if self.is_ours { create(&self.directory) } else { Ok(()) };
         made.or_else(|error| if self.directory.is_dir() { Ok(()) } else { Err(error) })
             .and_then(|()| create(&payload))
-            .context(|| format!("cannot make cgroup '{}'", payload.display()))?;
-        // A move is for the kernel to wait for every processor (an RCU grace period, some 10 ms), also where it
-        // leads nowhere: systemd's DelegateSubgroup= has put us there.
+            .context(|| format!("cannot create cgroup '{}'", payload.display()))?;
+        // A move makes the kernel wait for all processors (an RCU grace period, some 10 ms), even to the same
+        // cgroup: systemd's DelegateSubgroup= has started the supervisor there.
         if !self.is_free {
             let supervisor = self.directory.join("supervisor");
             std::fs::create_dir_all(&supervisor)
@@ -137,7 +137,7 @@ impl Cgroup {
                 .context(|| format!("cannot enter cgroup '{}'", supervisor.display()))?;
         }
         self.enable_controllers();
-        // These files stay root's: a guest cannot raise its limits.
+        // These files stay owned by root: a guest cannot raise its limits.
         limit(&payload, "cgroup.max.descendants", resources.cgroups_max)?;
         limit(&payload, "cgroup.max.depth", resources.cgroup_depth_max)?;
         let delegated = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
@@ -146,8 +146,9 @@ impl Cgroup {
             let path = payload.join(file);
             match std::os::unix::fs::chown(&path, Some(owner), Some(owner)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error)
-                        .context(|| format!("cannot give '{}' to the guest's root", path.display()));
+                    return Err(error).context(|| {
+                        format!("cannot change the owner of '{}' to the guest's root", path.display())
+                    });
                 }
                 _ => {}
             }
@@ -155,39 +156,40 @@ impl Cgroup {
         crate::sys::mount::open_directory(&payload)
     }
 
-    /// The guest's cgroup.
+    /// Returns the guest's cgroup.
     pub fn payload(&self) -> PathBuf {
         self.directory.join("payload")
     }
 
-    /// Hands the guest every controller we were given ourselves.
+    /// Enables for the guest all controllers available here.
     fn enable_controllers(&self) {
         let available =
             std::fs::read_to_string(self.directory.join("cgroup.controllers")).unwrap_or_default();
         for controller in available.split_whitespace() {
             let control = self.directory.join("cgroup.subtree_control");
             if let Err(error) = std::fs::write(&control, format!("+{controller}")) {
-                log::debug!("cannot hand down cgroup controller '{controller}': {error}, ignoring");
+                log::debug!("cannot enable cgroup controller '{controller}': {error}, ignoring");
             }
         }
     }
 }
 
-/// Writes a limit; [`u64::MAX`] is none. A kernel that has no such file has no such limit.
+/// Writes a limit; [`u64::MAX`] means unlimited. A kernel without the file has no such limit.
 fn limit(directory: &Path, file: &str, limit: Option<u64>) -> Result<()> {
     let path = directory.join(file);
     let Some(limit) = limit.filter(|_| path.exists()) else { return Ok(()) };
-    // The kernel counts in an int.
+    // The kernel parses an int.
     let word = i32::try_from(limit).map_or_else(|_| "max".to_owned(), |limit| limit.to_string());
     std::fs::write(&path, word).context(|| format!("cannot write '{}'", path.display()))
 }
 
-/// Whether a process is in a cgroup or below. One that is not there has none.
+/// Returns whether a cgroup or one below it has processes. `false` if it is missing.
 pub fn is_populated(directory: &Path) -> bool {
     has_event(directory, "populated 1")
 }
 
-/// The names of the cgroups below one that `counts` takes and that have processes. What lies below these is theirs.
+/// Returns the names of the cgroups below this one that `counts` accepts and that have processes. Cgroups
+/// below these belong to them.
 pub fn populated(directory: &Path, counts: &dyn Fn(&OsStr) -> bool) -> Vec<OsString> {
     fn each(directory: &OwnedFd, counts: &dyn Fn(&OsStr) -> bool, found: &mut Vec<OsString>) {
         for name in children(directory) {
@@ -206,24 +208,24 @@ pub fn populated(directory: &Path, counts: &dyn Fn(&OsStr) -> bool) -> Vec<OsStr
     found
 }
 
-/// Whether a cgroup stands still, by itself or by one above.
+/// Returns whether a cgroup is frozen, by itself or by an ancestor.
 pub fn is_frozen(directory: &Path) -> bool {
     has_event(directory, "frozen 1")
 }
 
-/// Whether `cgroup.events` has a line.
+/// Returns whether `cgroup.events` has a line.
 fn has_event(directory: &Path, line: &str) -> bool {
     let events = std::fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
     events.lines().any(|event| event == line)
 }
 
-/// Stops all processes of a cgroup where they are, or lets them go on, and waits until it is so.
+/// Freezes or thaws all processes of a cgroup and waits for the end of the transition.
 ///
 /// # Errors
-/// What the kernel says, or that a process does not come to where it can stop.
+/// Any error of the kernel, or a process that cannot be frozen in time.
 pub fn set_frozen(directory: &Path, frozen: bool) -> Result<()> {
     let doing = || format!("cannot {} '{}'", if frozen { "freeze" } else { "thaw" }, directory.display());
-    // Opened before the change, so that its notice is not missed (POLLPRI, cgroup-v2.rst).
+    // Opened before the change, so that its notification is not missed (POLLPRI, cgroup-v2.rst).
     let events = std::fs::File::open(directory.join("cgroup.events")).context(doing)?;
     begin_freezing(directory, frozen)?;
     let begun = std::time::Instant::now();
@@ -241,38 +243,38 @@ pub fn set_frozen(directory: &Path, frozen: bool) -> Result<()> {
     Ok(())
 }
 
-/// The same, without waiting.
+/// Starts freezing or thawing, without waiting.
 ///
 /// # Errors
-/// What the kernel says.
+/// Any error of write(2).
 pub fn begin_freezing(directory: &Path, frozen: bool) -> Result<()> {
     let word = if frozen { "1" } else { "0" };
     std::fs::write(directory.join("cgroup.freeze"), word)
         .context(|| format!("cannot {} '{}'", if frozen { "freeze" } else { "thaw" }, directory.display()))
 }
 
-/// Why processes do not stop or go on in time.
+/// Returns the error for processes that are not frozen or thawed in time.
 pub fn not_frozen(frozen: bool) -> Error {
     Error::new(if frozen { "a process does not stop" } else { "a cgroup above is frozen" })
 }
 
-/// Kills everything in a cgroup and removes it with all below, thawing it first: a frozen process
-/// dies only when thawed. One that is not there is fine.
+/// Kills all processes of a cgroup and deletes it with all cgroups below. It is thawed first: a frozen
+/// process dies only when thawed. A missing cgroup is not an error.
 ///
 /// # Errors
-/// A cgroup that stays busy.
+/// The cgroup stays busy.
 pub fn remove(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());
     }
-    // Empty, as at the end of every orderly stop, it goes without more.
+    // After an orderly stop it is empty and can be deleted at once.
     if remove_tree(directory).is_ok() {
         return Ok(());
     }
     let _ = std::fs::write(directory.join("cgroup.freeze"), "0");
     let _ = std::fs::write(directory.join("cgroup.kill"), "1");
     let mut last = None;
-    // What was killed leaves within moments; the bound is for what cannot be killed.
+    // Killed processes end within moments; the bound is for processes that cannot be killed.
     for attempt in 0..200u64 {
         match remove_tree(directory) {
             Ok(()) => return Ok(()),
@@ -305,13 +307,13 @@ fn remove_below(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     }
 }
 
-/// Opens a cgroup by its name in another one: a guest nests them until no path is long enough.
+/// Opens a cgroup by its name in another one: a guest can nest cgroups beyond the greatest path length.
 fn open_below(parent: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// The names of the cgroups in one.
+/// Returns the names of the child cgroups.
 fn children(directory: &OwnedFd) -> Vec<OsString> {
     let entries = rustix::fs::Dir::read_from(directory).into_iter().flatten().flatten();
     let directories = entries.filter(|entry| entry.file_type() == rustix::fs::FileType::Directory);
@@ -319,7 +321,7 @@ fn children(directory: &OwnedFd) -> Vec<OsString> {
     names.filter(|name| name != "." && name != "..").collect()
 }
 
-/// Calls `visit` for a cgroup and each one below. One that is not there has none.
+/// Calls `visit` for a cgroup and all cgroups below. A missing cgroup has none.
 fn walk(directory: &Path, visit: &mut dyn FnMut(&OwnedFd)) {
     fn each(directory: &OwnedFd, visit: &mut dyn FnMut(&OwnedFd)) {
         visit(directory);
@@ -331,27 +333,27 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(&OwnedFd)) {
     }
 }
 
-/// The process ids in one cgroup.
+/// Returns the process ids of one cgroup.
 fn members(directory: &OwnedFd) -> Vec<u32> {
     text(directory, "cgroup.procs").lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// A file of a cgroup; empty if it cannot be read.
+/// Reads a file of a cgroup. Empty if it cannot be read.
 fn text(directory: &OwnedFd, file: &str) -> String {
     let open = rustix::fs::openat(directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let text = open.map(|file| std::io::read_to_string(std::fs::File::from(file)));
     text.ok().and_then(std::io::Result::ok).unwrap_or_default()
 }
 
-/// The processes of a cgroup and of all below it.
+/// Returns the processes of a cgroup and of all cgroups below.
 pub fn processes(directory: &Path) -> Vec<u32> {
     let mut all = Vec::new();
     walk(directory, &mut |directory| all.extend(members(directory)));
     all
 }
 
-/// Calls `act` with the pidfd of each process of a cgroup and of all below it. The cgroup is read again when the pidfds
-/// are open: until then an id can come to mean another process.
+/// Calls `act` with the pidfd of each process of a cgroup and of all cgroups below. The cgroup is read again
+/// once the pidfds are open: until then an id may be reused.
 pub fn for_each_process(directory: &Path, act: &mut dyn FnMut(OwnedFd)) {
     walk(directory, &mut |directory| {
         for some in members(directory).chunks(256) {
@@ -363,7 +365,7 @@ pub fn for_each_process(directory: &Path, act: &mut dyn FnMut(OwnedFd)) {
     });
 }
 
-/// How often the kernel killed something in a cgroup for want of memory (`memory.events`).
+/// Returns the number of processes of a cgroup killed by the out-of-memory killer (`memory.events`).
 pub fn out_of_memory_kills(directory: &Path) -> u64 {
     let events = std::fs::read_to_string(directory.join("memory.events")).unwrap_or_default();
     let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));

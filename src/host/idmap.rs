@@ -1,21 +1,20 @@
-//! User namespaces by which a mount's ids are mapped (mount_setattr(2), MOUNT_ATTR_IDMAP): nobody
-//! lives in them.
+//! User namespaces for idmapped mounts (mount_setattr(2), MOUNT_ATTR_IDMAP). They have no processes.
 
 use crate::error::{Context, Result};
 use crate::sys::process::{self, Side};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
-/// A range of ids: the first on disk, the first that processes see, and how many.
+/// A range of ids: the first on disk, the first seen by processes, and the count.
 pub type Range = (u32, u32, u32);
 
-/// Makes a user namespace that maps these users and groups.
+/// Creates a user namespace with mappings for users and groups.
 ///
 /// # Errors
-/// What clone3(2) or the map files say.
+/// Any error of clone3(2) or of writing the map files.
 pub fn namespace(users: &[Range], groups: &[Range]) -> Result<OwnedFd> {
     match process::clone(u64::from(libc::CLONE_NEWUSER.cast_unsigned()), None)? {
-        // It only has to be there while its namespace is mapped and opened.
+        // The child only exists until its namespace is mapped and opened.
         Side::Child => process::wait_to_be_killed(),
         Side::Parent(child) => {
             let path = format!("/proc/{}", child.pid.as_raw_nonzero());

@@ -1,5 +1,5 @@
-//! Lock files as systemd takes them: open-file-description locks on files that are removed with
-//! the lock, so that systemd-nspawn and we keep out of each other's trees and id ranges.
+//! Lock files compatible with systemd: open-file-description locks on files that are deleted with the lock,
+//! so that systemd-nspawn and Coracle respect each other's trees and id ranges.
 
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
@@ -10,34 +10,34 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A lock held; it goes with its descriptor, and survives an exec that the descriptor survives.
+/// A held lock; it ends with its descriptor, and survives an exec if the descriptor does.
 #[derive(Debug)]
 pub struct Lock {
     /// The descriptor that holds it.
     pub descriptor: OwnedFd,
-    /// The file, to be removed with the lock.
+    /// The file, to be deleted with the lock.
     pub path: PathBuf,
 }
 
-/// A lock held for a moment. Its file is removed with it.
+/// A short-term lock. Its file is deleted with it.
 #[derive(Debug)]
 pub struct Held(Lock);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // While it is locked: whoever opened the file before finds out.
+        // Deleted while it is locked: a process that opened the file before detects the deletion.
         let _ = std::fs::remove_file(&self.0.path);
     }
 }
 
-/// Longer than a lock of this kind is held.
+/// The timeout of waiting, longer than any such lock is held.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits for one of Coracle's own locks, by its name. Only root can enter their directory: a user that could open one for
-/// reading could hold it with flock(2).
+/// Waits for one of Coracle's own locks, by its name. Only root can enter the directory: a user able to open
+/// a lock file for reading could hold it with flock(2).
 ///
 /// # Errors
-/// A holder that keeps it for long, with its process id.
+/// The lock is held for too long; the message has the process id of the holder.
 pub fn wait(paths: &Paths, name: &str) -> Result<Held> {
     let directory = paths.locks();
     let creating = || format!("cannot create '{}'", directory.display());
@@ -48,18 +48,18 @@ pub fn wait(paths: &Paths, name: &str) -> Result<Held> {
     }
 }
 
-/// Takes one of Coracle's own locks by its name, or returns `None` if another process holds it.
+/// Takes one of Coracle's own locks by its name. `None` if another process holds it.
 ///
 /// # Errors
-/// A file that cannot be created.
+/// The file cannot be created.
 pub fn attempt(paths: &Paths, name: &str) -> Result<Option<Held>> {
     Ok(take(&paths.locks().join(name))?.map(Held))
 }
 
-/// Waits for the lock of all zones: systemd-nspawn's, whose machines may be in them too.
+/// Waits for the lock of all zones: systemd-nspawn's, because its machines may be in zones too.
 ///
 /// # Errors
-/// A holder that keeps it for long, with its process id.
+/// The lock is held for too long; the message has the process id of the holder.
 pub fn wait_for_zones(paths: &Paths) -> Result<Held> {
     wait_at(&paths.join("/run/systemd/nspawn-network-zone"), PATIENCE)
 }
@@ -91,10 +91,10 @@ fn holder(path: &Path) -> Option<u32> {
     pids.find(|pid| *pid != std::process::id() && is_open(pid))
 }
 
-/// Takes an exclusive lock, or tells that somebody has it: `None`.
+/// Takes an exclusive lock. `None` if another process holds it.
 ///
 /// # Errors
-/// A file that cannot be made.
+/// The file cannot be created.
 pub fn take(path: &Path) -> Result<Option<Lock>> {
     let doing = || format!("cannot lock '{}'", path.display());
     if let Some(parent) = path.parent() {
@@ -108,8 +108,8 @@ pub fn take(path: &Path) -> Result<Option<Lock>> {
             Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => return Ok(None),
             Err(errno) => return Err(Error::from(std::io::Error::from(errno))).context(doing),
         }
-        // The holder before us removed the file between our opening and our locking it: the lock
-        // we have is on a file nobody else will find.
+        // The former holder deleted the file between open(2) and the lock: this lock is on a file without a
+        // name.
         let ours = rustix::fs::fstat(&descriptor).context(doing)?;
         match rustix::fs::stat(path) {
             Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => {
@@ -120,7 +120,8 @@ pub fn take(path: &Path) -> Result<Option<Lock>> {
     }
 }
 
-/// Whether somebody holds a lock on a file: any open of it, ours too. Makes nothing.
+/// Returns whether a file is locked through any open file description, one of this process included. Creates
+/// no file.
 pub fn is_taken(path: &Path) -> bool {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let Ok(descriptor) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
@@ -128,7 +129,7 @@ pub fn is_taken(path: &Path) -> bool {
     fcntl(&descriptor, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && i32::from(found.l_type) != libc::F_UNLCK
 }
 
-/// A write lock over all of a file.
+/// Returns a write lock for the whole file.
 fn whole_file() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,

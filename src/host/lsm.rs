@@ -1,19 +1,18 @@
-//! Labels of security modules (AppArmor, SELinux): which one a machine's PID 1 is to have, and which one it has. Called
-//! by `run` before a start, by `control` before a command enters; they are written by the children.
+//! Labels of Linux security modules (AppArmor, SELinux): the label for a machine's PID 1, and its current
+//! one. Called by `run` before a start and by `control` before a command enters; the children write them.
 
 use crate::error::{Error, Result};
 use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE, Security};
 use crate::plan::step::LsmLabel;
 use std::path::Path;
 
-/// A module's attributes in procfs: what a process has, and where the label of its next program is
-/// asked for.
+/// A module's attributes in procfs: the current label of a process, and the label at its next exec.
 struct Module {
-    /// `attr/…` of the label that holds.
+    /// `attr/…` with the current label.
     current: &'static str,
-    /// The file in which the next one is asked for.
+    /// The file for the label at the next exec.
     next: &'static str,
-    /// What is written before the label.
+    /// The text written before the label.
     verb: &'static str,
 }
 
@@ -25,20 +24,22 @@ const MODULES: [Module; 2] = [APPARMOR, SELINUX];
 /// AppArmor's list of profiles, `NAME (MODE)` a line.
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
-/// Whether AppArmor confines programs of this host.
+/// Returns whether AppArmor is active on this host.
 pub fn has_apparmor() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|said| said.trim() == "Y")
 }
 
-/// Whether an AppArmor profile is loaded; none is where AppArmor is not active.
+/// Returns whether an AppArmor profile is loaded. `false` if AppArmor is inactive.
 pub fn is_loaded(profile: &str) -> bool {
-    // The file can be opened without AppArmor's being told of us, and has what is in our own namespace.
+    // Reading the file needs no AppArmor permission, and it lists the profiles of the current policy
+    // namespace.
     let profiles = if has_apparmor() { std::fs::read_to_string(PROFILES) } else { Ok(String::new()) };
     let is_it = |line: &str| line.rsplit_once(" (").is_some_and(|(name, _)| name == profile);
     profiles.is_ok_and(|profiles| profiles.lines().any(is_it))
 }
 
-/// Whether the machine's profile is our own and enforced, which refuses families of sockets however they are created.
+/// Returns whether the machine's profile is Coracle's own and enforced; it denies socket families however the
+/// sockets are created.
 pub fn refuses_families(security: &Security) -> bool {
     let profile = security.apparmor_profile.as_deref().unwrap_or(security.own_profile());
     let is_ours = [APPARMOR_PROFILE, APPARMOR_NESTING_PROFILE].contains(&profile);
@@ -49,11 +50,11 @@ pub fn refuses_families(security: &Security) -> bool {
         && profiles.is_ok_and(|text| text.lines().any(|line| line == enforced))
 }
 
-/// The label that the processes of a machine are to have: what its definition names, else our own profile where it is
-/// loaded.
+/// Returns the label for the processes of a machine: that of its definition, else Coracle's own profile if it
+/// is loaded.
 ///
 /// # Errors
-/// A label of a module that is not active, or that it does not know.
+/// The label's module is not active, or does not know the label.
 pub fn of_machine(security: &Security) -> Result<Option<LsmLabel>> {
     let has_selinux = Path::new("/sys/fs/selinux/enforce").exists();
     let contexts = [&security.selinux_context, &security.selinux_apifs_context];
@@ -61,7 +62,7 @@ pub fn of_machine(security: &Security) -> Result<Option<LsmLabel>> {
         return Err(Error::new(format!(
             "cannot use the SELinux context '{context}': SELinux is not active on this host"
         ))
-        .with_hint("boot the host with security=selinux, or take security.selinux-* out of the definition"));
+        .with_hint("boot the host with security=selinux, or remove security.selinux-* from the definition"));
     }
     let of = |module: &Module, label: &str| {
         Some(LsmLabel { file: module.next, text: format!("{}{label}", module.verb) })
@@ -81,16 +82,16 @@ fn not_loaded(profile: &str) -> Error {
     let error = Error::new(format!("cannot use the AppArmor profile '{profile}'"));
     if has_apparmor() {
         Error::new("it is not loaded").context(error.to_string())
-            .with_hint("load it with apparmor_parser(8), as 'aa-status' lists them, or take security.apparmor-profile out")
+            .with_hint("load it with apparmor_parser(8), as 'aa-status' lists them, or remove security.apparmor-profile from the definition")
     } else {
         Error::new("AppArmor is not active on this host").context(error.to_string()).with_hint(
-            "boot the host with security=apparmor, or take security.apparmor-profile out of the definition",
+            "boot the host with security=apparmor, or remove security.apparmor-profile from the definition",
         )
     }
 }
 
-/// The label that a process gets which enters the machine of this PID 1; nothing where there is no
-/// security module, or where it is the one we have.
+/// Returns the label for a process that enters the machine of this PID 1. `None` if there is no security
+/// module, or if the process has the label already.
 pub fn of_entering(leader: u32) -> Option<LsmLabel> {
     MODULES.iter().find_map(|module| {
         let of = |who: &str| {
@@ -103,7 +104,7 @@ pub fn of_entering(leader: u32) -> Option<LsmLabel> {
     })
 }
 
-/// A label without AppArmor's mode behind it and SELinux's NUL; nothing where there is none.
+/// Returns a label without AppArmor's mode suffix and SELinux's NUL. `None` if it is empty.
 fn plain(text: &str) -> Option<&str> {
     let text = text.trim_end_matches(['\0', '\n']);
     let label = match text.strip_suffix(')').and_then(|text| text.rsplit_once(" (")) {

@@ -1,5 +1,5 @@
-//! Looking at the host and at a tree, before anything is touched. Nothing of a tree is executed,
-//! and no link of it leads out of it.
+//! Reads facts of the host and of a tree, before the host is changed. Programs of the tree are not executed,
+//! and its symbolic links are followed inside of it only.
 
 mod mounts;
 
@@ -16,25 +16,25 @@ use rustix::fd::BorrowedFd;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Where an init is looked for, as systemd-nspawn(1), `--boot`, does.
+/// The default path of an init, as for systemd-nspawn(1), `--boot`.
 const SBIN_INIT: &str = "/sbin/init";
 const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", SBIN_INIT];
 
-/// How many scripts in a row are followed to the init that they become.
+/// The greatest number of nested scripts followed to an init.
 const SCRIPTS: u32 = 2;
-/// How many programs that a script may become are looked at.
+/// The greatest number of programs inspected that a script may execute.
 const SUCCESSORS: usize = 4;
 
-/// No file of a tree that we read is larger.
+/// The greatest size of a file read from a tree.
 const LIMIT: u64 = 16 << 20;
 
 /// A tree's root, held open.
 #[derive(Debug)]
 pub struct Tree {
     root: Root,
-    /// The mounts of the definition, the last one first.
+    /// The mounts of the definition, last one first.
     mounted: Vec<Mounted>,
-    /// What messages call it.
+    /// The name of the tree in messages.
     name: String,
 }
 
@@ -42,7 +42,7 @@ impl Tree {
     /// Opens a directory as a root.
     ///
     /// # Errors
-    /// One that is not there or not a directory.
+    /// The path is missing or is not a directory.
     pub fn open(path: &Path) -> Result<Self> {
         let root = Root::of_tree(path).map_err(|error| {
             error.with_hint("make a root file system there first, for instance with mmdebstrap(1), or correct root.directory")
@@ -50,24 +50,24 @@ impl Tree {
         Ok(Self { root, mounted: Vec::new(), name: format!("'{}'", path.display()) })
     }
 
-    /// The tree of a running machine, for a child inside it.
+    /// Opens the tree of a running machine, for a child inside it.
     ///
     /// # Errors
-    /// What openat(2) returns.
+    /// Any error of openat(2).
     pub fn of_machine(name: &str) -> Result<Self> {
         Ok(Self { root: Root::of_caller()?, mounted: Vec::new(), name: format!("machine '{name}'") })
     }
 
-    /// Whether the tree has a file at a path, links followed inside.
+    /// Returns whether the tree has a file at a path; symbolic links are followed inside.
     pub fn has(&self, path: &Path) -> bool {
         let path = self.resolve(path);
         self.nearest(&path).is_some_and(|(root, inside)| root.find(&inside).is_ok())
     }
 
-    /// Owner and group of the file at a path; a link at its end is not followed.
+    /// Returns owner and group of the file at a path; a symbolic link at its end is not followed.
     ///
     /// # Errors
-    /// What openat2(2) returns.
+    /// Any error of openat2(2).
     pub fn owner(&self, path: &Path) -> Result<(u32, u32)> {
         let place = self.root.find_link(path);
         let place = place.context(|| format!("cannot look at '{}'", path.display()))?;
@@ -75,21 +75,21 @@ impl Tree {
         Ok((stat.st_uid, stat.st_gid))
     }
 
-    /// The root, for other looks into the tree.
+    /// Returns the root, for other lookups in the tree.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// Device and inode of the root.
+    /// Returns device and inode of the root.
     ///
     /// # Errors
-    /// What fstat(2) says.
+    /// Any error of fstat(2).
     pub fn identity(&self) -> Result<(u64, u64)> {
         let stat = rustix::fs::fstat(self.root.as_fd()).context(|| "cannot look at the root directory")?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// A regular file of the tree, or nothing where there is none. Never opens a fifo or device.
+    /// Reads a regular file of the tree. `None` if there is no such file. Never opens a fifo or device.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let resolved = self.resolve(path);
         let (root, inside) = self.nearest(&resolved)?;
@@ -108,19 +108,19 @@ impl Tree {
         }
     }
 
-    /// The same as text.
+    /// Reads a regular file as text.
     pub fn read_text(&self, path: &str) -> Option<String> {
         Some(String::from_utf8_lossy(&self.read(Path::new(path))?).into_owned())
     }
 
-    /// Refuses what is no root file system at all.
+    /// Checks that the tree is a root file system.
     ///
     /// # Errors
-    /// A directory without `/usr`, or for a boot without os-release(5).
+    /// A directory without `/usr`, or without os-release(5) if it is booted.
     pub fn check_is_root(&self, booting: bool) -> Result<()> {
         let exists = |path: &str| self.has_link(Path::new(path));
         let wrong = |what: &str| {
-            Err(Error::new(format!("{} is no root file system: {what}", self.name))
+            Err(Error::new(format!("{} is not a root file system: {what}", self.name))
                 .with_hint("name the directory that holds /usr and /etc of the guest"))
         };
         if !["/usr", "/bin", SBIN_INIT].into_iter().any(exists) {
@@ -132,10 +132,10 @@ impl Tree {
         Ok(())
     }
 
-    /// The init a boot would execute, and which kind it is.
+    /// Returns the init executed at boot, and its kind.
     ///
     /// # Errors
-    /// None there, or one for another architecture.
+    /// There is no init, or it is for another architecture.
     pub fn find_init(&self, choice: &InitChoice) -> Result<(PathBuf, Init)> {
         let candidates: Vec<PathBuf> = match choice {
             InitChoice::Path(path) => vec![path.clone()],
@@ -169,14 +169,15 @@ impl Tree {
         Ok((path, kind))
     }
 
-    /// Whether `/sbin/init` is a known init other than systemd.
+    /// Returns whether `/sbin/init` is a known init other than systemd.
     fn has_other_init(&self) -> bool {
         let path = Path::new(SBIN_INIT);
         let kind = self.read(path).map(|binary| self.recognise(path, &binary, SCRIPTS));
         kind.is_some_and(|kind| !matches!(kind, Init::Systemd | Init::Unknown))
     }
 
-    /// Recognises an init by its names and its content; a script by the program that it becomes, over so many scripts.
+    /// Recognises an init by its names and its content; a script by the programs that it executes, up to the
+    /// given number of nested scripts.
     fn recognise(&self, path: &Path, binary: &[u8], scripts: u32) -> Init {
         let found = init::recognise(&self.links(path), binary);
         if found != Init::Unknown || scripts == 0 {
@@ -186,7 +187,7 @@ impl Tree {
             let binary = self.read(&next.program).unwrap_or_default();
             match self.recognise(&next.program, &binary, scripts - 1) {
                 Init::Unknown => None,
-                // A shell, for one.
+                // For example a shell.
                 Init::Busybox if !next.is_init_applet() => None,
                 kind => Some(kind),
             }
@@ -194,13 +195,13 @@ impl Tree {
         init::successors(binary).into_iter().take(SUCCESSORS).find_map(kind).unwrap_or(Init::Unknown)
     }
 
-    /// Whether an init whose kind is unknown may execute another one in its own place.
+    /// Returns whether an init of unknown kind may execute another one in its place.
     pub fn may_have_successor(&self, path: &Path) -> bool {
         self.read(path).is_some_and(|binary| init::may_have_successor(&binary))
     }
 
-    /// What a program of the tree was built for; of a script, what its interpreter was built for. `None` if there is no
-    /// such program.
+    /// Returns the architecture of a program of the tree, or of the interpreter of a script. `None` if there
+    /// is no such program.
     pub fn architecture(&self, program: &Path) -> Option<init::Architecture> {
         let binary = self.read(program)?;
         match init::architecture(&binary).ok()? {
@@ -214,7 +215,7 @@ impl Tree {
         }
     }
 
-    /// The names a path goes by, link after link, the last one the file itself.
+    /// Returns the names of a path, symbolic link after link, the file itself last.
     fn links(&self, path: &Path) -> Vec<PathBuf> {
         let mut names = vec![path.to_owned()];
         let mut at = path.to_owned();
@@ -230,10 +231,10 @@ impl Tree {
         names
     }
 
-    /// A user of the tree, by name or number, from its passwd(5) and group(5).
+    /// Looks up a user of the tree, by name or number, in its passwd(5) and group(5).
     ///
     /// # Errors
-    /// One that is not there.
+    /// There is no such user.
     pub fn user(&self, wanted: &str) -> Result<User> {
         let passwd = self.read_text("/etc/passwd").unwrap_or_default();
         let found = passwd.lines().find_map(|line| {
@@ -258,7 +259,7 @@ impl Tree {
                 home: "/root".into(),
                 shell: "/bin/sh".into(),
             },
-            // A number is a user without an entry too, with group 0 as in other container managers.
+            // A number without an entry is a valid user too, with group 0 as in other container managers.
             None if wanted.parse::<u32>().is_ok_and(|uid| uid != u32::MAX) => User {
                 name: wanted.to_owned(),
                 uid: wanted.parse().unwrap_or_default(),
@@ -268,7 +269,7 @@ impl Tree {
                 shell: "/bin/sh".into(),
             },
             _ => {
-                return Err(Error::new(format!("there is no user '{wanted}' in {}", self.name))
+                return Err(Error::new(format!("user '{wanted}' does not exist in {}", self.name))
                     .with_hint("name a user of its /etc/passwd, or a number"));
             }
         };
@@ -276,10 +277,10 @@ impl Tree {
         Ok(User { groups: self.groups(&user.name), home, ..user })
     }
 
-    /// A group of the tree, by name or number.
+    /// Looks up a group of the tree, by name or number.
     ///
     /// # Errors
-    /// One that is not there.
+    /// There is no such group.
     pub fn group(&self, wanted: &str) -> Result<u32> {
         let group = self.read_text("/etc/group").unwrap_or_default();
         let of = |line: &str| {
@@ -289,7 +290,7 @@ impl Tree {
         };
         let number = || wanted.parse().ok().filter(|gid| *gid != u32::MAX);
         group.lines().find_map(of).or_else(number).ok_or_else(|| {
-            Error::new(format!("there is no group '{wanted}' in {}", self.name))
+            Error::new(format!("group '{wanted}' does not exist in {}", self.name))
                 .with_hint("name a group of its /etc/group, or a number")
         })
     }
@@ -304,13 +305,13 @@ impl Tree {
         group.lines().filter_map(of).take(1024).collect()
     }
 
-    /// The machine id the tree has, where it has one (machine-id(5)).
+    /// Returns the machine id of the tree (machine-id(5)). `None` if it has none.
     pub fn machine_id(&self) -> Option<[u8; 16]> {
         parse_id(&self.read_text("/etc/machine-id")?)
     }
 }
 
-/// An id of 32 hex digits, with or without dashes; all zero is none.
+/// Parses an id of 32 hex digits, with or without dashes. `None` if it is invalid or all zero.
 pub fn parse_id(text: &str) -> Option<[u8; 16]> {
     let hex: String = text.trim().chars().filter(|c| *c != '-').collect();
     if hex.len() != 32 {
@@ -320,13 +321,13 @@ pub fn parse_id(text: &str) -> Option<[u8; 16]> {
     (id != 0).then(|| id.to_be_bytes())
 }
 
-/// The host's machine id; all zero where it has none.
+/// Returns the host's machine id; all zero if it has none.
 pub fn host_id() -> [u8; 16] {
     let text = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     parse_id(&text).unwrap_or_default()
 }
 
-/// The host's os-release(5) text.
+/// Returns the text of the host's os-release(5).
 pub fn host_os_release() -> String {
     ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
@@ -334,27 +335,27 @@ pub fn host_os_release() -> String {
         .unwrap_or_default()
 }
 
-/// The capability bounding set of this process, a mask.
+/// Returns the capability bounding set of this process, a bit mask.
 pub fn bounding_set() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// A fresh random id (random(4)).
+/// Returns a new random id (random(4)).
 pub fn random_id() -> [u8; 16] {
     let mut id = [0u8; 16];
     let _ = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut id));
-    // The bits that make it a random UUID, RFC 9562 section 5.4.
+    // The version and variant bits of a random UUID (RFC 9562, section 5.4).
     id[6] = id[6] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;
     id
 }
 
-/// The devices that a definition names. Those that the machine has anyway where the host has them are not among them.
+/// Returns the devices named by a definition, without those that all machines have.
 ///
 /// # Errors
-/// One that is not there, or is none.
+/// A device is missing, or the file is not a device.
 pub fn named_devices(security: &Security) -> Result<Vec<NamedDevice>> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let named = security.devices.iter().filter(|path| !security.optional_devices.contains(path));
@@ -372,7 +373,7 @@ pub fn named_devices(security: &Security) -> Result<Vec<NamedDevice>> {
     named.map(look).collect()
 }
 
-/// Which of the device nodes that machines may get the host has.
+/// Returns the default device nodes of machines that exist on the host.
 pub fn devices() -> Vec<String> {
     ["net/tun", "fuse"]
         .iter()
@@ -385,7 +386,7 @@ pub fn devices() -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// A tree with these programs, each a text.
+    /// Creates a tree with these programs, each a text.
     fn tree(name: &str, programs: &[(&str, &str)]) -> (PathBuf, Tree) {
         let root = std::env::temp_dir().join(format!("coracle-probe-{}-{name}", std::process::id()));
         for (path, text) in programs {

@@ -1,4 +1,4 @@
-//! Processes of the host, as `/proc` shows them.
+//! Processes of the host, read from `/proc`.
 
 /// Returns the start time of a process in clock ticks since boot (proc_pid_stat(5), `starttime`). `None` if there is no
 /// such process or if it has ended: systemd runs the clean-up of a unit before it reaps the ended process.

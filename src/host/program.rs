@@ -1,4 +1,4 @@
-//! The program that a supervisor runs: an update replaces the file, and the running process goes on with the old one.
+//! The program of a supervisor: an update replaces the file, while the running process keeps the old one.
 
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
@@ -7,21 +7,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A program as it was executed.
+/// A program at the time of its execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Program {
-    /// Where it was.
+    /// Its path.
     path: PathBuf,
     device: u64,
     inode: u64,
     size: u64,
-    /// When it was modified, nanoseconds since the epoch.
+    /// Modification time, nanoseconds since the epoch.
     modified: i64,
 }
 
 impl Program {
-    /// The program of this process. `None` if its path is unknown.
+    /// Returns the program of this process. `None` if its path is unknown.
     pub fn current() -> Option<Self> {
         let data = std::fs::metadata("/proc/self/exe").ok()?;
         Some(Self::of(current_path()?, &data))
@@ -37,24 +37,24 @@ impl Program {
         }
     }
 
-    /// Whether another file has taken its place. A program that was deleted has none.
+    /// Returns whether another file has replaced it. `false` if it was deleted.
     pub fn is_replaced(&self) -> bool {
         std::fs::metadata(&self.path)
             .is_ok_and(|data| data.is_file() && Self::of(self.path.clone(), &data) != *self)
     }
 
-    /// Where it was.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// The path of the program of this process, also if another file is there by now.
+/// Returns the path of the program of this process, even if another file has replaced it.
 fn current_path() -> Option<PathBuf> {
     let link = std::fs::read_link("/proc/self/exe").ok()?;
     let bytes = link.as_os_str().as_bytes();
     let path = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
-    // A program that was executed from a mount of its own is named by its first argument only.
+    // The first argument is the only name of a program executed from a detached mount.
     let named = std::env::args_os().next().map(PathBuf::from);
     [Some(path), named].into_iter().flatten().find(|path| path.is_absolute() && path.is_file())
 }

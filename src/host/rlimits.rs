@@ -1,5 +1,6 @@
-//! The resource limits of a running process, from `/proc/PID/limits` (proc(5)). prlimit(2) needs CAP_SYS_RESOURCE
-//! in the user namespace of the process. Called by `control` for what enters a machine.
+//! The resource limits of a running process, from `/proc/PID/limits` (proc(5)). prlimit(2) needs
+//! CAP_SYS_RESOURCE in the user namespace of the process. Called by `control` for processes that enter a
+//! machine.
 
 use crate::error::{Context, Result};
 use crate::plan::step::ResourceLimit;

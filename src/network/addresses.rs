@@ -1,52 +1,53 @@
-//! What a machine's veth pair is called and which addresses its ends get. Pure: computed from the
-//! machine's name, the host's machine id and what is taken, so the same machine gets the same
-//! again. Called by the supervisor before anything is touched; must not look at the host.
+//! Names and addresses of a machine's veth pair. Pure: computed from the machine's name, the host's machine
+//! id and the prefixes in use, so that a machine gets the same values at each start. Called by the supervisor
+//! before the host is changed; must not read from the host.
 
 pub mod zone;
 
 use crate::error::{Error, Result};
+use crate::machine::hash::siphash;
 use crate::machine::name::Name;
 use crate::machine::network::{INTERFACE_NAME_MAX, Zone};
-use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The pool of IPv4 addresses that machines get their pairs from.
+/// The pool of IPv4 addresses for veth pairs.
 const POOL: Ipv4Addr = Ipv4Addr::new(10, 177, 0, 0);
 /// Length of the pool's prefix, bits.
 const POOL_LENGTH: u8 = 16;
-/// Length of one machine's IPv4 prefix: two addresses, and those that old guests need around them.
+/// Length of one machine's IPv4 prefix: two addresses, and the network and broadcast addresses required by
+/// old guests.
 pub const IPV4_LENGTH: u8 = 30;
 /// Length of one machine's IPv6 prefix.
 pub const IPV6_LENGTH: u8 = 64;
-/// How many machines the pool has room for.
+/// The number of machines in the pool.
 const SLOTS: u32 = 1 << (IPV4_LENGTH - POOL_LENGTH);
-/// The interface name inside the machine, systemd-nspawn's.
+/// The interface name inside the machine, the same as that of systemd-nspawn.
 pub const GUEST_INTERFACE: &str = "host0";
 
-/// Keys of the hashes. Changing one changes names or addresses of existing machines. The one for
-/// names is systemd's (netif-util.c), so that both give a machine the same name.
+/// Keys of the hashes. Changing one changes names or addresses of existing machines. The key for names is
+/// systemd's (netif-util.c), so that both programs create the same name for a machine.
 const NAME_KEY: u128 = 0xe190_a404_a8ef_4b51_8ccc_c33a_9f11_fca2;
 pub(super) const HOST_MAC_KEY: u128 = 0x6a1f_05d0_c3b7_4e9a_9b52_71e8_0d4c_2f93;
 pub(super) const GUEST_MAC_KEY: u128 = 0x17c9_e2b4_58a0_4d36_a7f1_3c86_be05_d94a;
 const SLOT_KEY: u128 = 0xd38e_7015_6cb9_4f02_8a4d_95f3_217b_e06c;
 const ULA_KEY: u128 = 0x402b_9fd6_e817_4a5c_b06e_c89a_53f1_7d21;
 
-/// An address prefix: an address and how many of its leading bits count.
+/// An address prefix: an address and the number of its leading bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
-    /// Any address in it.
+    /// Any address of the prefix.
     pub address: IpAddr,
-    /// Length in bits; what exceeds the family's width counts as the full width.
+    /// Length in bits; a greater number than the family's width counts as the full width.
     pub length: u8,
 }
 
 impl Prefix {
-    /// The prefix of one address alone.
+    /// Returns the prefix of a single address.
     pub fn host(address: IpAddr) -> Self {
         Self { address, length: if address.is_ipv4() { 32 } else { 128 } }
     }
 
-    /// Whether an address belongs to both.
+    /// Returns whether the two prefixes share an address.
     pub fn overlaps(&self, other: &Self) -> bool {
         let length = self.length.min(other.length);
         match (self.address, other.address) {
@@ -77,15 +78,15 @@ pub struct Plan {
     pub machine: Name,
     /// Name of the host's end, at most 15 characters.
     pub host_interface: String,
-    /// The unabridged name of the host's end, where it did not fit.
+    /// The unabridged name of the host's end, if it is too long for an interface name.
     pub altname: Option<String>,
     /// Link-layer address of the host's end.
     pub host_mac: [u8; 6],
     /// Link-layer address of the machine's end.
     pub guest_mac: [u8; 6],
-    /// The zone whose bridge the host's end is a port of. Then the bridge has the host's addresses.
+    /// The zone, if the host's end is a port of its bridge. The bridge then has the host's addresses.
     pub zone: Option<Zone>,
-    /// Link-layer address of who has the host's addresses.
+    /// Link-layer address of the interface with the host's addresses.
     pub router_mac: [u8; 6],
     /// IPv4 addresses.
     pub ipv4: Pair<Ipv4Addr>,
@@ -98,25 +99,26 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The interface of the host by which the machine's packets come.
+    /// Returns the interface of the host that receives the machine's packets.
     pub fn router_interface(&self) -> String {
         self.zone.as_ref().map_or_else(|| self.host_interface.clone(), Zone::bridge)
     }
 
-    /// The IPv6 prefix that is the link's alone.
+    /// Returns the IPv6 prefix of this link.
     pub fn ipv6_prefix(&self) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.ipv6.host.to_bits() >> 64 << 64)
     }
 }
 
-/// The plan for `machine` on the host with machine id `host_id`.
+/// Returns the plan for `machine` on the host with machine id `host_id`.
 ///
-/// `taken` has every prefix in use: addresses and routes of the host ([`crate::network::veth::taken_prefixes`])
-/// and the addresses recorded for other machines. A route wider than the whole pool does not
-/// count, because ours is more specific; so a host in a `10.0.0.0/8` network has machines too.
+/// `taken` has all prefixes in use: addresses and routes of the host
+/// ([`crate::network::veth::taken_prefixes`]) and the addresses recorded for other machines. A route wider
+/// than the whole pool does not count, because the link's route is more specific; so a host in a `10.0.0.0/8`
+/// network can have machines.
 ///
 /// # Errors
-/// Where every slot is taken.
+/// All slots are in use.
 pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan> {
     let first = siphash(SLOT_KEY, &[machine.as_str().as_bytes()]) % u64::from(SLOTS);
     let global = siphash(ULA_KEY, &[host_id]);
@@ -128,18 +130,18 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
         ];
         !counted.iter().any(|prefix| ours.iter().any(|our| our.overlaps(prefix)))
     };
-    // Linear probing: with few machines each keeps the slot of its name, whatever else runs.
+    // Linear probing: with few machines each gets the slot of its name, independent of other machines.
     let slot = (0..SLOTS)
         .map(|step| (u32::try_from(first).unwrap_or(0) + step) % SLOTS)
         .find(free)
         .ok_or_else(|| {
-            Error::new(format!("no free addresses for '{machine}': all of {POOL}/{POOL_LENGTH} is in use"))
-                .with_hint("take the route or address that covers it off the host, or set network.mode = \"host\" or \"none\"")
+            Error::new(format!("no free addresses for '{machine}': all of {POOL}/{POOL_LENGTH} are in use"))
+                .with_hint("remove the conflicting route or address from the host, or set network.mode = \"host\" or \"none\"")
         })?;
     Ok(of_slot(machine, host_id, slot))
 }
 
-/// The plan by which the machine had this address; nothing where it is none of ours.
+/// Returns the plan that led to this address. `None` if the address is outside of the pool.
 pub fn again(machine: &Name, host_id: &[u8; 16], address: Ipv4Addr) -> Option<Plan> {
     let slot = address.to_bits().wrapping_sub(POOL.to_bits()) >> (32 - IPV4_LENGTH);
     (slot < SLOTS).then(|| of_slot(machine, host_id, slot)).filter(|plan| plan.ipv4.guest == address)
@@ -164,8 +166,9 @@ fn of_slot(machine: &Name, host_id: &[u8; 16], slot: u32) -> Plan {
     }
 }
 
-/// Name of the host's end for a machine, `ve-` or as a port of a bridge `vb-` in front, and the unabridged one where it is longer than an
-/// interface name may be: the first 11 characters and a hash of all, as systemd-nspawn does.
+/// Returns the name of the host's end for a machine: `ve-NAME`, or `vb-NAME` for the port of a bridge. A name
+/// longer than an interface name may be is abridged to its first 11 characters and a hash of the whole, as by
+/// systemd-nspawn; the unabridged name is then returned as well.
 pub fn host_interface_name(prefix: &str, machine: &Name) -> (String, Option<String>) {
     let full = format!("{prefix}{machine}");
     if full.len() <= INTERFACE_NAME_MAX {
@@ -178,54 +181,41 @@ pub fn host_interface_name(prefix: &str, machine: &Name) -> (String, Option<Stri
     (kept.chain(digits).collect(), Some(full))
 }
 
-/// The IPv4 pair of a slot.
+/// Returns the IPv4 pair of a slot.
 fn ipv4(slot: u32) -> Pair<Ipv4Addr> {
     let base = POOL.to_bits() + (slot << (32 - IPV4_LENGTH));
     Pair { host: Ipv4Addr::from_bits(base + 1), guest: Ipv4Addr::from_bits(base + 2) }
 }
 
-/// The host's IPv6 address of a slot: a unique local prefix (RFC 4193) of this host, the slot as subnet.
+/// Returns the host's IPv6 address of a slot: a unique local prefix (RFC 4193) of this host, with the slot as
+/// subnet.
 fn ipv6_host(global: u64, slot: u32) -> Ipv6Addr {
     let prefix = 0xfd_u128 << 120 | u128::from(global & 0xff_ffff_ffff) << 80 | u128::from(slot) << 64;
     Ipv6Addr::from_bits(prefix | 1)
 }
 
-/// The IPv6 pair of a slot. The machine's is the one that it would make itself from the prefix, so
-/// that one which takes its addresses from advertisements has the same.
+/// Returns the IPv6 pair of a slot. The machine's address is the one formed by SLAAC from the prefix, so that
+/// a guest configured by router advertisements has the same address.
 fn ipv6(global: u64, slot: u32, guest_mac: [u8; 6]) -> Pair<Ipv6Addr> {
     let host = ipv6_host(global, slot);
     let guest = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(interface_id(guest_mac)));
     Pair { host, guest }
 }
 
-/// The link-local address of an interface.
+/// Returns the link-local address of an interface.
 pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {
     Ipv6Addr::from_bits(0xfe80_u128 << 112 | u128::from(interface_id(mac)))
 }
 
-/// The second half of an address, made from a link-layer address (RFC 4291, modified EUI-64).
+/// Returns the interface identifier of a link-layer address (RFC 4291, modified EUI-64).
 fn interface_id([a, b, c, d, e, f]: [u8; 6]) -> u64 {
     u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
-/// A link-layer address that stays the same: locally administered, unicast.
+/// Returns a stable link-layer address: locally administered, unicast.
 pub(super) fn mac(key: u128, host_id: &[u8; 16], name: &str) -> [u8; 6] {
     let [a, b, c, d, e, f, ..] = siphash(key, &[host_id, name.as_bytes()]).to_le_bytes();
     [a & 0xfe | 0x02, b, c, d, e, f]
-}
-
-/// SipHash-2-4 of the joined parts. The standard library documents its deprecated `SipHasher` as
-/// this algorithm; its successor promises none.
-#[allow(deprecated)]
-pub(crate) fn siphash(key: u128, parts: &[&[u8]]) -> u64 {
-    let bytes = key.to_be_bytes();
-    let (low, high) = bytes.split_at(8);
-    let half = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-    let mut hasher = std::hash::SipHasher::new_with_keys(half(low), half(high));
-    for part in parts {
-        hasher.write(part);
-    }
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -240,13 +230,6 @@ mod tests {
 
     fn prefix(address: &str, length: u8) -> Prefix {
         Prefix { address: address.parse().unwrap(), length }
-    }
-
-    #[test]
-    fn hash_is_siphash_2_4() {
-        // The vector of the algorithm's paper: key 00..0f, input 00..0e.
-        let input: Vec<u8> = (0..15).collect();
-        assert_eq!(siphash(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f, &[&input]), 0xa129_ca61_49be_45e5);
     }
 
     #[test]

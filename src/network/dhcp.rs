@@ -1,7 +1,7 @@
-//! What a guest is told that asks for its address: over DHCP (RFC 2131) and by router advertisements
-//! (RFC 4861), the addresses, router and name servers that it has from the start. Frames in, frames
-//! out: the supervisor's responder has the socket. Must not trust a frame: whatever is strange gets
-//! no answer. Own code: a lease that never changes needs a tenth of what the crates bring.
+//! A DHCP server (RFC 2131) and router advertiser (RFC 4861) for one guest: it offers the addresses, router
+//! and name servers configured at the start. Frames in, frames out: the supervisor has the socket. Must not
+//! trust a frame: an invalid frame is dropped. Own code: a constant lease needs a tenth of the code of the
+//! available crates.
 
 mod advertisement;
 mod message;
@@ -12,17 +12,17 @@ use crate::sys::filter::Instruction;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Ethernet's number of IPv4.
+/// The EtherType of IPv4.
 pub const IPV4: u16 = 0x0800;
-/// Ethernet's number of IPv6.
+/// The EtherType of IPv6.
 pub const IPV6: u16 = 0x86dd;
-/// How long an advertised route holds, seconds: the longest there is (RFC 8319).
+/// The lifetime of an advertised route in seconds: the greatest possible (RFC 8319).
 pub const ROUTE_LIFETIME: u16 = u16::MAX;
-/// The longest frame of a link.
+/// The longest frame of a link, in bytes.
 pub const LONGEST: usize = 1514;
 const HEADER: usize = 14;
 
-/// What one machine is told.
+/// The configuration offered to one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     host_mac: [u8; 6],
@@ -30,13 +30,13 @@ pub struct Lease {
     router: Ipv4Addr,
     address: Ipv4Addr,
     length: u8,
-    /// The router of IPv6, at the host's end.
+    /// The IPv6 router: the link-local address of the host's end.
     link_local: Ipv6Addr,
-    /// A prefix from which a guest makes the address that it has already.
+    /// The prefix for SLAAC; the guest's address formed from it is the configured one.
     prefix: Ipv6Addr,
     servers: Vec<IpAddr>,
     search: Vec<String>,
-    /// Whether its router forwards IPv6.
+    /// Whether the router forwards IPv6.
     #[serde(default = "yes")]
     has_ipv6: bool,
 }
@@ -46,7 +46,7 @@ fn yes() -> bool {
 }
 
 impl Lease {
-    /// What the machine of this link is told.
+    /// Returns the configuration for the machine of this link.
     pub fn new(plan: &Plan, resolver: Option<&Resolver>) -> Self {
         let Resolver { servers, search, .. } = resolver.cloned().unwrap_or_default();
         Self {
@@ -63,7 +63,7 @@ impl Lease {
         }
     }
 
-    /// The answer to a frame, where it is the guest's and asks for something.
+    /// Returns the reply to a frame. `None` unless the frame is a valid request of the guest.
     pub fn answer(&self, frame: &[u8]) -> Option<Vec<u8>> {
         let (header, packet) = frame.split_at_checked(HEADER)?;
         if header[6..12] != self.guest_mac {
@@ -76,8 +76,9 @@ impl Lease {
         }
     }
 
-    /// A router advertisement, for a guest that has asked for one once. To all nodes, but as a frame to
-    /// it alone (RFC 6085): the others of a zone have their own supervisors.
+    /// Returns an unsolicited router advertisement, for a guest that has sent a solicitation before. It is
+    /// sent to all nodes, in a frame to this guest only (RFC 6085): the other machines of a zone have their
+    /// own supervisors.
     pub fn advertisement(&self) -> Vec<u8> {
         self.frame(self.guest_mac, IPV6, &advertisement::make(self))
     }
@@ -86,12 +87,13 @@ impl Lease {
         [&to[..], &self.host_mac, &protocol.to_be_bytes(), packet].concat()
     }
 
-    /// Whether an answer is one to who asked for a router.
+    /// Returns whether a reply is a router advertisement.
     pub fn is_advertisement(answer: &[u8]) -> bool {
         answer.get(12..HEADER) == Some(&IPV6.to_be_bytes())
     }
 
-    /// What the kernel is to wake us for: the guest's questions and nothing else.
+    /// Returns the socket filter that accepts only requests of the guest: other frames do not wake the
+    /// supervisor.
     pub fn filter(&self) -> Vec<Instruction> {
         let (ipv4, ipv6) = (self.questions(&message::FILTER), self.questions(&advertisement::FILTER));
         let is = |protocol: u16, jt, jf| Instruction { code: JUMP_EQUAL, jt, jf, k: protocol.into() };
@@ -99,7 +101,8 @@ impl Lease {
         [&[LOAD_HALF_12, is(IPV4, 0, past_ipv4)][..], &ipv4, &[is(IPV6, 1, 0), NOTHING], &ipv6].concat()
     }
 
-    /// Frames that pass these comparisons and are the guest's: most are found to be none by the first.
+    /// Returns a filter for frames of the guest that pass these comparisons; the first one rejects most other
+    /// frames.
     fn questions(&self, comparisons: &[Comparison]) -> Vec<Instruction> {
         let [a, b, c, d, e, f] = self.guest_mac;
         let sender = [
@@ -109,7 +112,7 @@ impl Lease {
         let mut program = Vec::new();
         for comparison in comparisons.iter().chain(&sender) {
             program.extend(comparison.load);
-            // Where it does not hold the next instruction ends it.
+            // If the comparison fails, the next instruction ends the program.
             program.push(Instruction { code: JUMP_EQUAL, jt: 1, jf: 0, k: comparison.is });
             program.push(NOTHING);
         }
@@ -125,13 +128,13 @@ const LOAD_WORD_6: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 6 };
 const LOAD_HALF_10: Instruction = Instruction { code: 0x28, jt: 0, jf: 0, k: 10 };
 const LOAD_HALF_12: Instruction = Instruction { code: 0x28, jt: 0, jf: 0, k: 12 };
 
-/// Instructions of classic BPF that load something, and what it has to be.
+/// Instructions of classic BPF that load a value, and the expected value.
 struct Comparison {
     load: &'static [Instruction],
     is: u32,
 }
 
-/// The internet checksum (RFC 1071) of parts that have an even length, the last excepted.
+/// Returns the internet checksum (RFC 1071) of the parts. All but the last have an even length.
 fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let sum: u32 =

@@ -1,13 +1,13 @@
-//! A guest's `/etc/hosts`: a block of lines of ours at its end, renewed while the guest runs and taken
-//! out again at its end. Called by the supervisor.
+//! A guest's `/etc/hosts`: a block of lines at its end, updated while the guest runs and removed when it
+//! stops. Called by the supervisor.
 //!
-//! *Why this file, and in place.* Every libc and every resolver of a guest reads it, first of all, and
-//! at every question: musl asks all name servers at once and takes the fastest answer, so that one of
-//! ours beside the host's could not be relied on, and one of ours alone would have to answer for the
-//! whole world. A file of ours mounted over the guest's would hold for every machine, but make the
-//! package that owns it, `sed -i` and people fail: so that is for trees in which nobody can write. The
-//! file is written from the host, below the tree's own root: no mount, link or file system that the
-//! guest makes is met on the way.
+//! *Why this file, and in place.* Every libc and every resolver of a guest reads it first, at each lookup. A
+//! name server instead would not work: musl sends queries to all name servers at once and takes the fastest
+//! answer, so that a server of Coracle beside the host's is unreliable, and one alone would have to answer
+//! for all domains. A file mounted over the guest's would work for all machines, but it breaks updates of the
+//! package that owns the file, `sed -i` and editors: so that is used for read-only trees only. The file is
+//! written from the host, below the tree's own root: mounts, symbolic links and file systems of the guest are
+//! not followed.
 
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files::{Owners, Root};
@@ -20,19 +20,19 @@ use std::path::{Path, PathBuf};
 
 const BEGIN: &str = "# Names from coracle, renewed as machines come and go; to the end mark:\n";
 const END: &str = "# End of the names from coracle.\n";
-/// A larger one is left alone.
+/// The greatest size in bytes; a larger file is not changed.
 const LIMIT: u64 = 1 << 20;
 
-/// Where a machine's file is.
+/// The location of a machine's hosts file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hosts {
-    /// The directory that no link leads out of.
+    /// The directory that bounds path resolution.
     directory: PathBuf,
-    /// The file below it.
+    /// The file below that directory.
     file: PathBuf,
 }
 
-/// What is to become of what is not there.
+/// The handling of a missing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
     Make,
@@ -40,22 +40,23 @@ enum Missing {
 }
 
 impl Hosts {
-    /// The file of a tree that its guest can write to.
+    /// Returns the file of a tree that is writable for its guest.
     pub fn of_tree(root: &Path) -> Self {
         Self { directory: root.to_owned(), file: "etc/hosts".into() }
     }
 
-    /// A file that is bound over the one of a tree which is read-only.
+    /// Returns the file that is bind-mounted over the one of a read-only tree.
     pub fn bound(state: &Path) -> Self {
         Self { directory: state.to_owned(), file: "hosts".into() }
     }
 
-    /// Its path.
+    /// Returns its path.
     pub fn path(&self) -> PathBuf {
         self.directory.join(&self.file)
     }
 
-    /// Whether a tree's own file can be written: not on a read-only file system, nor where it is a link.
+    /// Returns whether the tree's own file can be written: neither on a read-only file system nor a symbolic
+    /// link.
     pub fn is_writable(&self) -> bool {
         match self.open(Missing::Leave) {
             Ok(Some(_)) => true,
@@ -65,17 +66,17 @@ impl Hosts {
         }
     }
 
-    /// Puts `lines` in place of those that are there from us; none takes the block out.
+    /// Replaces the block by `lines`; an empty text removes the block.
     ///
     /// # Errors
-    /// What keeps the file from being written.
+    /// The file cannot be written.
     pub fn write(&self, lines: &str) -> Result<()> {
-        let doing = || format!("cannot write names to '{}'", self.path().display());
+        let doing = || format!("cannot write host names to '{}'", self.path().display());
         let missing = if lines.is_empty() { Missing::Leave } else { Missing::Make };
         let Some(file) = self.open(missing).context(doing)? else { return Ok(()) };
         let length = file.metadata().context(doing)?.len();
         if length > LIMIT {
-            return Err(Error::new("it is larger than a mebibyte").context(doing()));
+            return Err(Error::new("it is larger than 1 MiB").context(doing()));
         }
         let mut old = vec![0; usize::try_from(length).unwrap_or_default()];
         file.read_exact_at(&mut old, 0).context(doing)?;
@@ -84,7 +85,8 @@ impl Hosts {
         if old == new {
             return Ok(());
         }
-        // The guest's own lines come before ours and are not touched: who reads meanwhile has them.
+        // The guest's own lines precede the block and are not rewritten: a concurrent reader always sees
+        // them.
         let from = u64::try_from(same).unwrap_or_default();
         file.write_all_at(new.get(same..).unwrap_or_default(), from).context(doing)?;
         file.set_len(u64::try_from(new.len()).unwrap_or_default()).context(doing)
@@ -92,13 +94,14 @@ impl Hosts {
 
     fn open(&self, missing: Missing) -> std::io::Result<Option<File>> {
         let root = Root::of_tree(&self.directory).map_err(std::io::Error::other)?;
-        // Owners of a tree may be shifted; links and other mounts are refused anyway.
+        // Owners of a tree may be shifted; symbolic links and other mounts are refused anyway.
         match root.open_own(&self.file, OFlags::RDWR, Owners::ALL) {
             Err(Errno::NOENT) if missing == Missing::Make => {
                 Ok(Some(root.create_own(&self.file, Mode::from_raw_mode(0o644), Owners::ALL)?))
             }
             Err(Errno::NOENT) => Ok(None),
-            // A lease: its holder has 45 s to give it up (fcntl(2), F_SETLEASE). Machines do not wait for it.
+            // A file lease: its holder has 45 s to release it (fcntl(2), F_SETLEASE). Coracle does not wait
+            // for it.
             Err(Errno::AGAIN) => Err(std::io::Error::other("a process of the machine holds a lease on it")),
             file => Ok(file.map(Some)?),
         }
@@ -109,13 +112,13 @@ fn parent(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A text with our block at its end, in place of one that is there.
+/// Returns the text with the block at its end, in place of an existing one.
 fn with_lines(text: &[u8], lines: &str) -> Vec<u8> {
     let mut kept = Vec::with_capacity(text.len() + lines.len());
     let mut ours = false;
     let is_whole = text.split_inclusive(|byte| *byte == b'\n').any(|line| line == END.as_bytes());
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        // Without its end it is no block of ours any more.
+        // Without its end mark it is not a complete block of Coracle.
         ours |= is_whole && line == BEGIN.as_bytes();
         if !ours {
             kept.extend(line);

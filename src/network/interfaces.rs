@@ -1,6 +1,6 @@
-//! Interfaces of a machine beside its link: further pairs, the port of a bridge of the host, interfaces on
-//! the host's and the host's own. Called by the supervisor, which names them in the state record first,
-//! and by `cleanup`. Which they are `run` has decided; they have no addresses from us.
+//! Interfaces of a machine beside its link: further veth pairs, the port of a bridge of the host, macvlan and
+//! ipvlan interfaces, and moved interfaces of the host. Called by the supervisor, which writes them to the
+//! state record first, and by `cleanup`. `run` selects them; Coracle configures no addresses on them.
 
 use super::addresses::{GUEST_INTERFACE, GUEST_MAC_KEY, HOST_MAC_KEY, host_interface_name, mac};
 use super::veth::{
@@ -18,34 +18,34 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// One interface.
+/// An interface of a machine beside its link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wire {
-    /// What it is.
+pub struct ExtraInterface {
+    /// The kind of interface.
     kind: InterfaceKind,
-    /// Its name on the host, or that of the interface it is on.
+    /// Its name on the host, or the name of its lower interface.
     host: String,
-    /// The unabridged one.
+    /// The unabridged name.
     altname: Option<String>,
-    /// Its name inside.
+    /// Its name inside the machine.
     inside: String,
-    /// The bridge that the host's end is a port of.
+    /// The bridge of the host with the host's end as a port.
     bridge: Option<String>,
-    /// Link-layer address of the host's end, by which it is known as ours.
+    /// Link-layer address of the host's end, which identifies it as created by Coracle.
     host_mac: [u8; 6],
-    /// Link-layer address inside.
+    /// Link-layer address inside the machine.
     guest_mac: [u8; 6],
-    /// Its index inside, for one that goes back.
+    /// Its index inside the machine, for an interface that is returned to the host.
     index: Option<u32>,
     /// Whether the host forwards packets from it.
     #[serde(default)]
     is_routed: bool,
 }
 
-impl Wire {
-    /// The interfaces of a machine, its port of a bridge first.
+impl ExtraInterface {
+    /// Returns the interfaces of a machine, the port of a bridge first.
     pub fn all(machine: &Name, network: &Network, host_id: &[u8; 16]) -> Vec<Self> {
-        let wire = |kind, host: &str, inside: String| Self {
+        let interface = |kind, host: &str, inside: String| Self {
             kind,
             host: host.to_owned(),
             altname: None,
@@ -56,15 +56,15 @@ impl Wire {
             index: None,
             is_routed: network.veth_extra_routed,
         };
-        let mut wires = Vec::new();
+        let mut interfaces = Vec::new();
         if let (Mode::Bridge, Some(bridge)) = (network.mode, &network.bridge) {
             let (host, altname) = host_interface_name("vb-", machine);
-            let port = wire(InterfaceKind::Veth, &host, GUEST_INTERFACE.to_owned());
-            // As on a link of its own: who gives it an address knows it by this.
+            let port = interface(InterfaceKind::Veth, &host, GUEST_INTERFACE.to_owned());
+            // The same as for a machine with a link: a DHCP server recognises the machine by it.
             let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
-            wires.push(Self { altname, guest_mac, bridge: Some(bridge.to_string()), ..port });
+            interfaces.push(Self { altname, guest_mac, bridge: Some(bridge.to_string()), ..port });
         }
-        wires.extend(network.interfaces.iter().map(|further| {
+        interfaces.extend(network.interfaces.iter().map(|further| {
             let host = further.names.host.as_str();
             let inside = further.names.inside.as_ref().map(ToString::to_string);
             let inside = inside.unwrap_or_else(|| match further.kind {
@@ -72,17 +72,17 @@ impl Wire {
                 InterfaceKind::Ipvlan => format!("iv-{host}"),
                 InterfaceKind::Veth | InterfaceKind::Moved => host.to_owned(),
             });
-            wire(further.kind, host, inside)
+            interface(further.kind, host, inside)
         }));
-        wires
+        interfaces
     }
 
-    /// The host's end, where it has one.
+    /// Returns the name of the host's end. `None` if the interface has no end on the host.
     pub fn host_end(&self) -> Option<&str> {
         (self.kind == InterfaceKind::Veth).then_some(self.host.as_str())
     }
 
-    /// Its host's end for the firewall, where that is to judge its packets.
+    /// Returns the host's end for the firewall. `None` if its packets are not filtered.
     pub fn extra(&self) -> Option<Extra> {
         let name = self.host_end()?;
         match self.bridge {
@@ -91,19 +91,20 @@ impl Wire {
         }
     }
 
-    /// Forgets where it was, for another network namespace.
-    pub fn leave(&mut self) {
+    /// Forgets the index, before a move to another network namespace.
+    pub fn forget_index(&mut self) {
         self.index = None;
     }
 
-    /// Whether it is the host's, or on one of the host's: then the host gets it back, or rid of it.
-    pub fn is_lent(&self) -> bool {
+    /// Returns whether the interface belongs to the host or has a lower interface of the host: then it must
+    /// be returned or deleted.
+    pub fn is_borrowed_from_host(&self) -> bool {
         self.kind != InterfaceKind::Veth
     }
 }
 
-/// As `network` shows it.
-impl std::fmt::Display for Wire {
+/// The notation of the verb `network`.
+impl std::fmt::Display for ExtraInterface {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = match self.kind {
             InterfaceKind::Veth if self.bridge.is_some() => "bridge",
@@ -117,68 +118,78 @@ impl std::fmt::Display for Wire {
     }
 }
 
-/// Refuses what cannot be, before anything is made.
+/// Checks the interfaces before any is created.
 ///
 /// # Errors
-/// An interface of the host that is not there, or a name that is taken.
-pub async fn check(wires: &[Wire]) -> Result<()> {
+/// A missing interface of the host, or a name in use.
+pub async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
     let handle = connect()?;
-    for wire in wires {
-        let name = &wire.host;
+    for interface in interfaces {
+        let name = &interface.host;
         let there = link_by_name(&handle, name).await?;
-        if let Some(bridge) = &wire.bridge {
+        if let Some(bridge) = &interface.bridge {
             bridge::find(&handle, bridge).await?;
         }
-        match (wire.kind, there) {
-            (InterfaceKind::Veth, Some(link)) if !is_ours(wire, &link) => {
-                return Err(Error::new(format!("interface '{name}' exists, and is not the machine's"))
-                    .with_hint(format!("call it otherwise, or remove it with 'ip link delete {name}'")));
+        match (interface.kind, there) {
+            (InterfaceKind::Veth, Some(link)) if !is_ours(interface, &link) => {
+                return Err(Error::new(format!(
+                    "interface '{name}' exists and does not belong to the machine"
+                ))
+                .with_hint(format!(
+                    "choose another name, or delete the interface with 'ip link delete {name}'"
+                )));
             }
             (InterfaceKind::Moved, Some(link)) if link.header.index == LOOPBACK => {
-                return Err(Error::new("the host's loopback interface stays with the host"));
+                return Err(Error::new("the loopback interface of the host cannot be moved"));
             }
             (InterfaceKind::Veth, _) | (_, Some(_)) => {}
             (_, None) => {
-                return Err(Error::new(format!("the host has no interface '{name}'"))
-                    .with_hint("'ip link' lists those it has"));
+                return Err(
+                    Error::new(format!("the host has no interface '{name}'")).with_hint("see 'ip link'")
+                );
             }
         }
     }
     Ok(())
 }
 
-/// Makes an interface or moves it in, and brings it up inside. Returns the index of the host's end.
+/// Creates an interface or moves it into the machine, and brings it up there. Returns the index of the host's
+/// end.
 ///
 /// # Errors
-/// Names what failed.
-pub async fn connect_wire(wire: &mut Wire, guest_netns: BorrowedFd<'_>) -> Result<Option<u32>> {
+/// The failed step.
+pub async fn connect_interface(
+    interface: &mut ExtraInterface,
+    guest_netns: BorrowedFd<'_>,
+) -> Result<Option<u32>> {
     let host = connect()?;
     let guest = connect_in(guest_netns)?;
     set(&guest, LinkUnspec::new_with_index(LOOPBACK).up().build(), "bring up 'lo' in the machine").await?;
-    let ifindex = match wire.kind {
-        InterfaceKind::Veth => Some(pair(&host, wire, guest_netns).await?),
+    let ifindex = match interface.kind {
+        InterfaceKind::Veth => Some(pair(&host, interface, guest_netns).await?),
         InterfaceKind::Macvlan | InterfaceKind::Ipvlan => {
-            lay(&host, wire, guest_netns).await?;
+            create_on(&host, interface, guest_netns).await?;
             None
         }
         InterfaceKind::Moved => {
-            let link = required(&host, &wire.host).await?;
+            let link = required(&host, &interface.host).await?;
             let message = LinkUnspec::new_with_index(link)
-                .name(&wire.inside)
+                .name(&interface.inside)
                 .setns_by_fd(guest_netns.as_raw_fd())
                 .build();
-            // An interface that is up keeps its name.
+            // An interface cannot be renamed while it is up.
             let down = LinkUnspec::new_with_index(link).down().build();
-            set(&host, down, &format!("take '{}' down", wire.host)).await?;
-            set(&host, message, &format!("move '{}' into the machine", wire.host)).await?;
+            set(&host, down, &format!("take '{}' down", interface.host)).await?;
+            set(&host, message, &format!("move '{}' into the machine", interface.host)).await?;
             None
         }
     };
-    let inside = required(&guest, &wire.inside).await?;
-    wire.index = Some(inside);
+    let inside = required(&guest, &interface.inside).await?;
+    interface.index = Some(inside);
     let up = LinkUnspec::new_with_index(inside).up().build();
-    // One whose cable is out, or whose driver wants more first, is the guest's to bring up.
-    if let Err(error) = set(&guest, up, &format!("bring up '{}' in the machine", wire.inside)).await {
+    // An interface without carrier, or with a driver that needs configuration first, is brought up by the
+    // guest.
+    if let Err(error) = set(&guest, up, &format!("bring up '{}' in the machine", interface.inside)).await {
         log::warn!("{error}, ignoring");
     }
     Ok(ifindex)
@@ -189,34 +200,34 @@ async fn required(handle: &Handle, name: &str) -> Result<u32> {
     link.map(|link| link.header.index).ok_or_else(|| Error::new(format!("there is no interface '{name}'")))
 }
 
-/// A pair, the host's end a port of its bridge.
-async fn pair(host: &Handle, wire: &Wire, guest_netns: BorrowedFd<'_>) -> Result<u32> {
-    let name = &wire.host;
-    // What an earlier boot of the machine had.
-    remove_ours(host, wire).await?;
+/// Creates a veth pair, with the host's end as a port of its bridge.
+async fn pair(host: &Handle, interface: &ExtraInterface, guest_netns: BorrowedFd<'_>) -> Result<u32> {
+    let name = &interface.host;
+    // Left over from an earlier boot of the machine.
+    delete_host_end(host, interface).await?;
     let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
-        .name(wire.inside.as_str())
-        .address(wire.guest_mac.to_vec())
+        .name(interface.inside.as_str())
+        .address(interface.guest_mac.to_vec())
         .build();
     peer.attributes.push(LinkAttribute::NetNsFd(guest_netns.as_raw_fd()));
-    let mut pair = LinkMessageBuilder::<LinkVeth>::new(name, &wire.inside)
-        .address(wire.host_mac.to_vec())
+    let mut pair = LinkMessageBuilder::<LinkVeth>::new(name, &interface.inside)
+        .address(interface.host_mac.to_vec())
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
-    if let Some(bridge) = &wire.bridge {
+    if let Some(bridge) = &interface.bridge {
         pair = pair.controller(bridge::find(host, bridge).await?);
     }
-    let making = || format!("cannot make the veth pair '{name}'");
+    let making = || format!("cannot create the veth pair '{name}'");
     host.link().add(pair.build()).execute().await.map_err(failure).context(making)?;
     let ifindex = required(host, name).await?;
-    if let Some(altname) = &wire.altname
+    if let Some(altname) = &interface.altname
         && let Err(error) = host.link().property_add(ifindex).alt_ifname(&[altname]).execute().await
     {
-        log::debug!("cannot give '{name}' the name '{altname}': {}, ignoring", failure(error));
+        log::debug!("cannot add the alternative name '{altname}' to '{name}': {}, ignoring", failure(error));
     }
-    if wire.bridge.is_some() {
-        crate::network::sysctl::disable_ipv6(name);
+    if interface.bridge.is_some() {
+        crate::network::sysctl::disable_ipv6_on_port(name);
     } else {
-        crate::network::sysctl::distrust(name);
+        crate::network::sysctl::disable_accept_ra(name);
         if let Err(error) = crate::network::veth::ingress::protect(name, None) {
             log::warn!("{error}, ignoring");
         }
@@ -225,64 +236,69 @@ async fn pair(host: &Handle, wire: &Wire, guest_netns: BorrowedFd<'_>) -> Result
     Ok(ifindex)
 }
 
-/// An interface on one of the host's, made inside: it goes with the machine's network namespace.
-async fn lay(host: &Handle, wire: &Wire, guest_netns: BorrowedFd<'_>) -> Result<()> {
-    let below = required(host, &wire.host).await?;
-    let (word, message) = match wire.kind {
+/// Creates a macvlan or ipvlan on an interface of the host, inside the machine's network namespace, which
+/// deletes it at its end.
+async fn create_on(host: &Handle, interface: &ExtraInterface, guest_netns: BorrowedFd<'_>) -> Result<()> {
+    let below = required(host, &interface.host).await?;
+    let (word, message) = match interface.kind {
         InterfaceKind::Ipvlan => {
-            let link = LinkIpVlan::new(&wire.inside, below, IpVlanMode::L2);
+            let link = LinkIpVlan::new(&interface.inside, below, IpVlanMode::L2);
             ("ipvlan", link.setns_by_fd(guest_netns.as_raw_fd()).build())
         }
         _ => {
-            let link = LinkMacVlan::new(&wire.inside, below, MacVlanMode::Bridge);
-            let link = link.address(wire.guest_mac.to_vec());
+            let link = LinkMacVlan::new(&interface.inside, below, MacVlanMode::Bridge);
+            let link = link.address(interface.guest_mac.to_vec());
             ("macvlan", link.setns_by_fd(guest_netns.as_raw_fd()).build())
         }
     };
     host.link().add(message).execute().await.map_err(|error| {
         let lacks = errno(&error) == Some(Errno::OPNOTSUPP);
-        let error = failure(error).context(format!("cannot make an {word} on '{}'", wire.host));
+        let error =
+            failure(error).context(format!("cannot create a {word} interface on '{}'", interface.host));
         if lacks {
-            error.with_hint(format!("the kernel has no {word} (CONFIG_{})", word.to_uppercase()))
+            error.with_hint(format!("use a kernel with {word} support (CONFIG_{})", word.to_uppercase()))
         } else {
             error
         }
     })
 }
 
-/// Removes the host's ends that are ours. What is gone already is fine.
+/// Deletes the host's ends created by Coracle. A missing one is not an error.
 ///
 /// # Errors
-/// Where the kernel refuses.
-pub async fn remove_wires(wires: &[Wire]) -> Result<()> {
+/// Any error of netlink.
+pub async fn delete_host_ends(interfaces: &[ExtraInterface]) -> Result<()> {
     let handle = connect()?;
-    for wire in wires.iter().filter(|wire| wire.kind == InterfaceKind::Veth) {
-        remove_ours(&handle, wire).await?;
+    for interface in interfaces.iter().filter(|interface| interface.kind == InterfaceKind::Veth) {
+        delete_host_end(&handle, interface).await?;
     }
     Ok(())
 }
 
-/// Removes what was laid on interfaces of the host: the kernel takes its time with a network namespace
-/// that is gone, and two of one link-layer address cannot be.
+/// Deletes macvlan and ipvlan interfaces of the machine: the kernel deletes a network namespace
+/// asynchronously, and two interfaces with one link-layer address cannot coexist.
 ///
 /// # Errors
-/// The first that does not go.
-pub async fn lift(wires: &[Wire], netns: BorrowedFd<'_>) -> Result<()> {
+/// The first failed deletion.
+pub async fn delete_from(interfaces: &[ExtraInterface], netns: BorrowedFd<'_>) -> Result<()> {
     let guest = connect_in(netns)?;
-    for wire in
-        wires.iter().filter(|wire| matches!(wire.kind, InterfaceKind::Macvlan | InterfaceKind::Ipvlan))
+    for interface in interfaces
+        .iter()
+        .filter(|interface| matches!(interface.kind, InterfaceKind::Macvlan | InterfaceKind::Ipvlan))
     {
-        let index = match wire.index {
+        let index = match interface.index {
             Some(index) => index,
-            // Killed before that was written down.
-            None => match link_by_name(&guest, &wire.inside).await? {
+            // The supervisor was killed before it recorded the index.
+            None => match link_by_name(&guest, &interface.inside).await? {
                 Some(link) => link.header.index,
                 None => continue,
             },
         };
         match guest.link().del(index).execute().await {
             Err(error) if errno(&error) != Some(Errno::NODEV) => {
-                return Err(failure(error).context(format!("cannot remove '{}' of the machine", wire.inside)));
+                return Err(
+                    failure(error).context(format!("cannot delete '{}' of the machine", interface.inside))
+                );
             }
             _ => {}
         }
@@ -290,44 +306,45 @@ pub async fn lift(wires: &[Wire], netns: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn remove_ours(handle: &Handle, wire: &Wire) -> Result<()> {
-    let Some(link) = link_by_name(handle, &wire.host).await? else { return Ok(()) };
-    if !is_ours(wire, &link) {
+async fn delete_host_end(handle: &Handle, interface: &ExtraInterface) -> Result<()> {
+    let Some(link) = link_by_name(handle, &interface.host).await? else { return Ok(()) };
+    if !is_ours(interface, &link) {
         return Ok(());
     }
     match handle.link().del(link.header.index).execute().await {
         Err(error) if errno(&error) != Some(Errno::NODEV) => {
-            Err(failure(error).context(format!("cannot remove interface '{}'", wire.host)))
+            Err(failure(error).context(format!("cannot delete interface '{}'", interface.host)))
         }
         _ => Ok(()),
     }
 }
 
-fn is_ours(wire: &Wire, link: &LinkMessage) -> bool {
-    is_veth(link) && link.attributes.contains(&LinkAttribute::Address(wire.host_mac.to_vec()))
+fn is_ours(interface: &ExtraInterface, link: &LinkMessage) -> bool {
+    is_veth(link) && link.attributes.contains(&LinkAttribute::Address(interface.host_mac.to_vec()))
 }
 
-/// Brings the host's own interfaces back from a network namespace, under the names they had. What the
-/// guest has called them, and whether they are up, is all the same.
+/// Returns the host's own interfaces from a network namespace to the host, with their former names. The name
+/// and state set by the guest do not matter.
 ///
 /// # Errors
-/// The first that does not come; the others do.
-pub async fn bring_back(wires: &[Wire], netns: BorrowedFd<'_>) -> Result<()> {
+/// The first failure; the remaining interfaces are returned nevertheless.
+pub async fn return_to_host(interfaces: &[ExtraInterface], netns: BorrowedFd<'_>) -> Result<()> {
     let host = std::fs::File::open("/proc/thread-self/ns/net")
-        .context(|| "cannot open our own network namespace".to_owned())?;
+        .context(|| "cannot open the network namespace of this process".to_owned())?;
     let guest = connect_in(netns)?;
     let mut result = Ok(());
-    for wire in wires.iter().filter(|wire| wire.kind == InterfaceKind::Moved) {
-        let link = match wire.index {
+    for interface in interfaces.iter().filter(|interface| interface.kind == InterfaceKind::Moved) {
+        let link = match interface.index {
             Some(index) => link_by_index(&guest, index).await?,
-            // Killed before that was written down: no guest has called it otherwise yet.
-            None => link_by_name(&guest, &wire.inside).await?,
+            // The supervisor was killed before it recorded the index: no guest has renamed the interface yet.
+            None => link_by_name(&guest, &interface.inside).await?,
         };
         let Some(link) = link else { continue };
         let index = link.header.index;
         let down = LinkUnspec::new_with_index(index).down().build();
-        let back = LinkUnspec::new_with_index(index).name(&wire.host).setns_by_fd(host.as_raw_fd()).build();
-        let doing = format!("bring '{}' back from the machine", wire.host);
+        let back =
+            LinkUnspec::new_with_index(index).name(&interface.host).setns_by_fd(host.as_raw_fd()).build();
+        let doing = format!("return '{}' from the machine to the host", interface.host);
         let moved = match set(&guest, down, &doing).await {
             Ok(()) => set(&guest, back, &doing).await,
             error => error,

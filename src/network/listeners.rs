@@ -1,22 +1,22 @@
-//! Who has a port of the host: a program that listens, or a machine it is forwarded to. Called by
-//! `run` and the supervisor before a machine is made. It changes nothing.
+//! The owner of a port of the host: a listening program, or a machine with a published port. Called by `run`
+//! and the supervisor before a machine is created. It changes nothing.
 
 use crate::error::{Error, Result};
 use crate::machine::network::{Port, Protocol};
 use crate::paths::Paths;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A socket that has a port.
+/// A socket bound to a port.
 struct Socket {
     address: IpAddr,
     port: u16,
     inode: u64,
 }
 
-/// Refuses a port that a program of the host listens at.
+/// Refuses ports with a listening program on the host.
 ///
 /// # Errors
-/// The port, and the program where it can be found.
+/// The port, and the program if it can be found.
 pub fn refuse_listening(paths: &Paths, ports: &[Port]) -> Result<()> {
     if ports.is_empty() {
         return Ok(());
@@ -28,13 +28,13 @@ pub fn refuse_listening(paths: &Paths, ports: &[Port]) -> Result<()> {
             .iter()
             .find_map(|socket| of_protocol().find(|port| meets(port, socket)).map(|port| (port, socket)));
         if let Some((port, socket)) = clash {
-            let who = owner(paths, socket.inode).unwrap_or_else(|| "another program".to_owned());
+            let program = owner(paths, socket.inode).unwrap_or_else(|| "another program".to_owned());
             let protocol = protocol.as_str();
             return Err(Error::new(format!(
-                "cannot forward '{port}': {who} has port {}/{protocol} of {}",
+                "cannot forward '{port}': {program} listens on port {}/{protocol} of {}",
                 socket.port, socket.address
             ))
-            .with_hint("stop it, or forward another port or one of another address"));
+            .with_hint("stop it, or publish another port or address"));
         }
     }
     Ok(())
@@ -47,12 +47,13 @@ fn meets(port: &Port, socket: &Socket) -> bool {
     address && (port.host..=port.last).contains(&socket.port)
 }
 
-/// Whether a socket at all addresses of its family hears one address: those of IPv6 hear both.
+/// Returns whether a socket bound to the wildcard address `all` receives packets for `address`: an IPv6
+/// socket receives both families.
 fn is_heard(all: IpAddr, address: IpAddr) -> bool {
     all.is_ipv6() || address.is_ipv4()
 }
 
-/// The sockets that have a port without a peer.
+/// Returns the unconnected sockets of a protocol.
 fn sockets(paths: &Paths, protocol: Protocol) -> Vec<Socket> {
     let (files, state) = match protocol {
         Protocol::Tcp => (["tcp", "tcp6"], "0A"),
@@ -63,8 +64,8 @@ fn sockets(paths: &Paths, protocol: Protocol) -> Vec<Socket> {
     texts.iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| socket(line, state)).collect()
 }
 
-/// Reads a line of `/proc/net/tcp`: the second field is the local end, the fourth the state, the
-/// tenth the inode.
+/// Parses a line of `/proc/net/tcp`: the second field is the local end, the fourth the state, the tenth the
+/// inode.
 fn socket(line: &str, state: &str) -> Option<Socket> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     if *fields.get(3)? != state {
@@ -78,7 +79,7 @@ fn socket(line: &str, state: &str) -> Option<Socket> {
     })
 }
 
-/// Words of 32 bits in the order of this machine's bytes.
+/// Parses an address of 32-bit words in host byte order.
 fn address_of(hex: &str) -> Option<IpAddr> {
     let word = |at: usize| u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
     match hex.len() {
@@ -92,7 +93,7 @@ fn address_of(hex: &str) -> Option<IpAddr> {
     }
 }
 
-/// The program that holds a socket.
+/// Returns the program that has a socket open.
 fn owner(paths: &Paths, inode: u64) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     let processes = std::fs::read_dir(paths.join("/proc")).ok()?.flatten();

@@ -1,7 +1,7 @@
-//! systemd-networkd, on the host and in the guest. Where the host's networkd manages `ve-*` links,
-//! it takes addresses off that its configuration does not name: so it gets ours to name. Called by
-//! the supervisor before the link is made; the path returned goes into the state record, by which
-//! `cleanup` removes the file.
+//! systemd-networkd, on the host and in the guest. If the host's networkd manages `ve-*` links, it removes
+//! addresses missing in its configuration: so Coracle writes a configuration for the link. Called by the
+//! supervisor before the link is created; the returned path is written to the state record, and `cleanup`
+//! deletes the file.
 
 use super::addresses::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, Plan};
 use crate::error::{Context, Result};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use zbus::proxy;
 
-/// Where networkd looks for its files, the first of a name wins (systemd.network(5)).
+/// The configuration directories of networkd; the first file of a name wins (systemd.network(5)).
 const DIRECTORIES: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
 
 #[proxy(
@@ -25,20 +25,20 @@ trait Manager {
     fn reload(&self) -> zbus::Result<()>;
 }
 
-/// Whether the guest asks for an address by DHCP, beside the one we gave it.
+/// Whether the guest requests an address by DHCP, beside the configured one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dhcp {
-    /// The host's networkd serves it.
+    /// The host's networkd is the DHCP server.
     Served,
-    /// Nobody does.
+    /// There is no DHCP server.
     Absent,
 }
 
-/// Tells the host's networkd of a machine's link before it is made, where networkd runs and would
-/// manage it. Returns the file written, or nothing where networkd has no part in it.
+/// Writes the configuration of a machine's link for the host's networkd, if networkd runs and would manage
+/// the link. Returns the written file. `None` if networkd does not manage the link.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// The file cannot be written.
 pub async fn announce(paths: &Paths, plan: &Plan) -> Result<Option<PathBuf>> {
     let interface = plan.router_interface();
     let kind = if plan.zone.is_some() { "bridge" } else { "veth" };
@@ -63,16 +63,16 @@ pub async fn announce(paths: &Paths, plan: &Plan) -> Result<Option<PathBuf>> {
     Ok(Some(file))
 }
 
-/// Makes the host's networkd read its files again, after one was written or removed. One that does
-/// not run needs no telling.
+/// Reloads the configuration of the host's networkd, after a file was written or removed. Does nothing unless
+/// networkd runs.
 pub async fn reload() {
     if let Err(error) = try_reload().await {
-        log::warn!("cannot make networkd read its files again: {error}, ignoring");
+        log::warn!("cannot reload the configuration of networkd: {error}, ignoring");
     }
 }
 
-/// What the guest's networkd, where it has one, is to know, for a file in its
-/// `/run/systemd/network` (`plan::files`): the addresses that `host0` has already.
+/// Returns the configuration for the guest's networkd, a file in its `/run/systemd/network` (`plan::files`):
+/// the addresses that `host0` already has.
 pub fn guest_network_file(plan: &Plan, dhcp: Dhcp) -> String {
     let dhcp = if dhcp == Dhcp::Served { "DHCP=yes\n" } else { "" };
     let Plan { ipv4, ipv4_length, ipv6, .. } = plan;
@@ -94,14 +94,15 @@ pub fn guest_network_file(plan: &Plan, dhcp: Dhcp) -> String {
     )
 }
 
-/// The file by which the host's networkd knows a machine's link.
+/// Returns the path of the configuration of a machine's link for the host's networkd.
 pub fn host_file(paths: &Paths, machine: &Name) -> PathBuf {
     paths.join(format!("/run/systemd/network/75-coracle-{machine}.network"))
 }
 
-/// What the host's networkd does to a machine's link: what systemd's `80-container-ve.network`
-/// does, with our addresses instead of one from its own pools. Its DHCP server then has exactly the
-/// guest's address to give, and from the prefix the guest makes the one that it has. A machine that is slow to come up is no reason for the host to wait.
+/// Returns the configuration of a machine's link for the host's networkd: that of systemd's
+/// `80-container-ve.network`, with the addresses of Coracle instead of an address pool. Its DHCP server
+/// offers exactly the guest's address, and the prefix leads to the guest's IPv6 address. The link is not
+/// required for the host to be online, so that a slow guest does not delay the host's boot.
 fn host_network_file(plan: &Plan) -> String {
     format!(
         "# Made by coracle for machine '{}', gone when it stops.\n\
@@ -119,7 +120,7 @@ fn host_network_file(plan: &Plan) -> String {
     )
 }
 
-/// Whether networkd is on the bus.
+/// Returns whether networkd is on the bus.
 async fn is_up() -> bool {
     let asking = async {
         let connection = bus::connect(bus::PATIENCE).await.ok()?;
@@ -129,14 +130,14 @@ async fn is_up() -> bool {
     asking.await.unwrap_or(false)
 }
 
-/// [`reload`] with its error.
+/// Implements [`reload`], with its error.
 async fn try_reload() -> Result<()> {
     let connection = bus::connect(bus::PATIENCE).await?;
     let manager = ManagerProxy::new(&connection).await.map_err(bus::failure)?;
     manager.reload().await.map_err(bus::failure)
 }
 
-/// Whether the file that networkd would take for a link of this name manages it.
+/// Returns whether the configuration file that matches a link of this name manages the link.
 fn is_matched(paths: &Paths, interface: &str, kind: &str) -> bool {
     let mut files = BTreeMap::new();
     for directory in DIRECTORIES {
@@ -151,11 +152,11 @@ fn is_matched(paths: &Paths, interface: &str, kind: &str) -> bool {
     files.values().find_map(|file| manages(file, interface, kind)).unwrap_or(false)
 }
 
-/// Whether a file manages a link of this name and kind; nothing where it does not match it. A condition that
-/// we do not know counts as met: announcing a link to a networkd that leaves it alone costs nothing,
-/// not announcing it costs its addresses.
+/// Returns whether a file manages a link of this name and kind. `None` if the file does not match the link.
+/// An unknown condition counts as met: a superfluous configuration costs nothing, a missing one costs the
+/// link its addresses.
 fn manages(file: &Path, interface: &str, kind: &str) -> Option<bool> {
-    // An empty file, as the link to /dev/null is, masks one of the same name elsewhere.
+    // An empty file, such as a link to /dev/null, masks files of the same name in other directories.
     let text = std::fs::read_to_string(file).ok().filter(|text| !text.trim().is_empty())?;
     let mut section = String::new();
     let mut managed = true;
@@ -182,13 +183,13 @@ fn manages(file: &Path, interface: &str, kind: &str) -> Option<bool> {
     Some(managed)
 }
 
-/// Whether one of the patterns of a list matches; a list that begins with `!` is negated.
+/// Returns whether a pattern of the list matches; a list that begins with `!` is negated.
 fn any(patterns: &str, text: &str) -> bool {
     let (patterns, negated) = patterns.strip_prefix('!').map_or((patterns, false), |rest| (rest, true));
     patterns.split_whitespace().any(|pattern| glob(pattern.as_bytes(), text.as_bytes())) != negated
 }
 
-/// fnmatch(3) with `*` and `?`.
+/// Implements fnmatch(3) with `*` and `?`.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern.split_first(), text.split_first()) {
         (None, rest) => rest.is_none(),

@@ -1,5 +1,5 @@
-//! One packet from a machine's own network namespace, as a program inside would send it, and whether
-//! anybody answers. Called by `doctor`. It changes nothing.
+//! Reachability probes: one packet from a machine's network namespace, as a program inside would send it, and
+//! its reply. Called by `doctor`. It changes nothing.
 
 use super::veth;
 use crate::error::{Context, Result};
@@ -14,101 +14,102 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-/// A question of a resolver for the root's name servers: every one answers something.
-const QUESTION: [u8; 17] = [0x6b, 0x6e, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+/// A DNS query for the name servers of the root zone: each name server replies to it.
+const QUERY: [u8; 17] = [0x6b, 0x6e, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
-/// Somebody to knock at.
+/// The target of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Door {
-    /// Where.
+pub struct Target {
+    /// Its address and port.
     pub address: SocketAddr,
-    /// How: a connection, or a question of a name server.
+    /// TCP: a connection attempt. UDP: a DNS query.
     pub protocol: Protocol,
 }
 
-/// A socket inside, that has not knocked yet.
+/// A socket inside the machine, before the probe is sent.
 #[derive(Debug)]
-pub struct Knock {
+pub struct Probe {
     socket: OwnedFd,
-    door: Door,
-    /// Its own port.
+    target: Target,
+    /// Its local port.
     pub port: u16,
 }
 
-/// What came of knocking.
+/// The result of sending a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
-    /// The packet is on its way.
-    Away,
-    /// The machine does not know the way.
+pub enum Attempt {
+    /// The packet is sent.
+    Sent,
+    /// The machine has no route to the target.
     NoRoute,
 }
 
-impl Knock {
-    /// Makes ready to knock, in the network namespace of this process.
+impl Probe {
+    /// Creates a socket in the network namespace of the process `leader`.
     ///
     /// # Errors
-    /// A process that is gone, or a kernel without the family.
-    pub fn new(leader: u32, door: Door) -> Result<Self> {
-        let doing = || "cannot make a socket in the machine's network namespace";
+    /// The process does not exist, or the kernel does not support the address family.
+    pub fn new(leader: u32, target: Target) -> Result<Self> {
+        let doing = || "cannot create a socket in the machine's network namespace";
         let namespace = File::open(format!("/proc/{leader}/ns/net")).context(doing)?;
-        let socket = veth::within(namespace.as_fd(), || ready(door))?.context(doing)?;
+        let socket = veth::within(namespace.as_fd(), || bind_socket(target))?.context(doing)?;
         let own = rustix::net::getsockname(&socket).context(doing)?;
         let own = SocketAddr::try_from(own).context(doing)?;
-        Ok(Self { socket, door, port: own.port() })
+        Ok(Self { socket, target, port: own.port() })
     }
 
-    /// Knocks.
+    /// Sends the probe.
     ///
     /// # Errors
-    /// What the kernel says, where it is no matter of routes.
-    pub fn send(&self) -> Result<Sent> {
-        let sent =
-            rustix::net::connect(&self.socket, &self.door.address).and_then(|()| match self.door.protocol {
+    /// Any error of connect(2) or send(2), except for a missing route.
+    pub fn send(&self) -> Result<Attempt> {
+        let sent = rustix::net::connect(&self.socket, &self.target.address).and_then(|()| {
+            match self.target.protocol {
                 Protocol::Udp => {
-                    rustix::net::send(&self.socket, &QUESTION, rustix::net::SendFlags::empty()).map(|_| ())
+                    rustix::net::send(&self.socket, &QUERY, rustix::net::SendFlags::empty()).map(|_| ())
                 }
                 Protocol::Tcp => Ok(()),
-            });
+            }
+        });
         match sent {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(Sent::Away),
-            Err(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ADDRNOTAVAIL) => Ok(Sent::NoRoute),
-            Err(errno) => Err(errno).context(|| format!("cannot send to {}", self.door.address)),
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(Attempt::Sent),
+            Err(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ADDRNOTAVAIL) => Ok(Attempt::NoRoute),
+            Err(errno) => Err(errno).context(|| format!("cannot send to {}", self.target.address)),
         }
     }
 
-    /// Whether anybody answers, be it with a refusal.
-    pub fn is_answered(&self, patience: Duration) -> bool {
-        let Ok(left) = Timespec::try_from(patience) else { return false };
-        let wanted = if self.door.protocol == Protocol::Tcp { PollFlags::OUT } else { PollFlags::IN };
+    /// Returns whether the target replies, a refused connection included.
+    pub fn is_answered(&self, timeout: Duration) -> bool {
+        let Ok(left) = Timespec::try_from(timeout) else { return false };
+        let wanted = if self.target.protocol == Protocol::Tcp { PollFlags::OUT } else { PollFlags::IN };
         if poll(&mut [PollFd::new(&self.socket, wanted)], Some(&left)) != Ok(1) {
             return false;
         }
-        let heard = match self.door.protocol {
+        let reply = match self.target.protocol {
             Protocol::Tcp => rustix::net::sockopt::socket_error(&self.socket).and_then(|error| error),
             Protocol::Udp => {
                 rustix::net::recv(&self.socket, &mut [0_u8; 512][..], RecvFlags::DONTWAIT).map(|_| ())
             }
         };
-        // Somebody is there, and has no such door.
-        matches!(heard, Ok(()) | Err(Errno::CONNREFUSED))
+        // The target host is reachable, its port is closed.
+        matches!(reply, Ok(()) | Err(Errno::CONNREFUSED))
     }
 }
 
-/// A socket with a port of its own.
-fn ready(door: Door) -> rustix::io::Result<OwnedFd> {
-    let (family, any): (_, IpAddr) = match door.address {
+/// Creates a socket with a local port.
+fn bind_socket(target: Target) -> rustix::io::Result<OwnedFd> {
+    let (family, any): (_, IpAddr) = match target.address {
         SocketAddr::V4(_) => (AddressFamily::INET, Ipv4Addr::UNSPECIFIED.into()),
         SocketAddr::V6(_) => (AddressFamily::INET6, Ipv6Addr::UNSPECIFIED.into()),
     };
-    let kind = if door.protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
+    let kind = if target.protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, kind, flags, None)?;
     rustix::net::bind(&socket, &SocketAddr::new(any, 0))?;
     Ok(socket)
 }
 
-/// The host's own way out: its gateways, one of each family.
+/// Returns the gateways of the host's default routes, one of each family.
 pub fn gateways() -> Vec<IpAddr> {
     let read = |name: &str| std::fs::read_to_string(Path::new("/proc/net").join(name)).unwrap_or_default();
     let ipv4 = read("route").lines().skip(1).find_map(gateway_4).map(IpAddr::V4);
@@ -116,8 +117,8 @@ pub fn gateways() -> Vec<IpAddr> {
     ipv4.into_iter().chain(ipv6).collect()
 }
 
-/// A line of `/proc/net/route`: interface, destination, gateway, flags, …, the mask eighth; words in
-/// the order of this machine's bytes.
+/// Parses a line of `/proc/net/route`: interface, destination, gateway, flags, …, the mask eighth; words in
+/// host byte order.
 fn gateway_4(line: &str) -> Option<Ipv4Addr> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let word = |at: usize| u32::from_str_radix(fields.get(at)?, 16).ok();
@@ -125,11 +126,11 @@ fn gateway_4(line: &str) -> Option<Ipv4Addr> {
     is_default.then(|| word(2).map(|word| Ipv4Addr::from(word.to_ne_bytes())))?
 }
 
-/// A line of `/proc/net/ipv6_route`: destination, its length, source, its length, next hop.
+/// Parses a line of `/proc/net/ipv6_route`: destination, its length, source, its length, next hop.
 fn gateway_6(line: &str) -> Option<Ipv6Addr> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let hop = Ipv6Addr::from_bits(u128::from_str_radix(fields.get(4)?, 16).ok()?);
-    // One that is link-local is nobody to a machine.
+    // A link-local gateway of the host is not reachable from a machine.
     let is_usable = !hop.is_unspecified() && !hop.is_unicast_link_local();
     (*fields.get(1)? == "00" && is_usable).then_some(hop)
 }

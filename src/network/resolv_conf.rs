@@ -1,45 +1,46 @@
-//! The host's name servers, as far as machines can reach them (resolv.conf(5)). Called by `run`,
-//! which looks them up before anything is made, and by `control` when they change. It changes nothing.
+//! The host's name servers, as far as machines can reach them (resolv.conf(5)). Called by `run` before a
+//! machine is created, and by `control` when they change. It changes nothing.
 
 use crate::paths::Paths;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// What a machine's `/etc/resolv.conf` says.
+/// The content of a machine's `/etc/resolv.conf`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resolver {
     /// Name servers, the first preferred.
     pub servers: Vec<IpAddr>,
-    /// Domains that are searched.
+    /// Search domains.
     pub search: Vec<String>,
-    /// Options, as `edns0`.
+    /// Options, for example `edns0`.
     pub options: Vec<String>,
-    /// The address of a resolver of the host at its loopback interface, if the host has no other server: machines reach
-    /// it at their gateway's address.
+    /// The address of a resolver of the host at its loopback interface, if the host has no other server:
+    /// machines reach it at their gateway's address.
     pub at_loopback: Option<Ipv4Addr>,
 }
 
-/// What is read, in this order: programs that listen at a loopback address keep the servers they
-/// ask themselves in a file of their own.
+/// The files in the order of reading: programs listening at a loopback address keep their upstream servers in
+/// a file of their own.
 const FILES: [&str; 3] = ["/etc/resolv.conf", STUB_SERVERS, "/run/NetworkManager/no-stub-resolv.conf"];
-/// The servers that systemd-resolved asks.
+/// The upstream servers of systemd-resolved.
 const STUB_SERVERS: &str = "/run/systemd/resolve/resolv.conf";
-/// How a file begins that is ours.
+/// The first line of a file created by Coracle.
 pub const MARK: &str = "# The host's, from coracle, renewed as they change; ";
-/// More than this a resolver does not ask (MAXNS).
+/// The greatest number of servers used by a resolver (MAXNS).
 const MOST: usize = 3;
 
-/// Stubs of systemd-resolved, which answer on the loopback interface alone and whose servers are in another file.
+/// Stub listeners of systemd-resolved, reachable on the loopback interface only; their upstream servers are
+/// in another file.
 const STUBS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 54)];
 
-/// The host's name servers; none where no file has one that a machine can reach.
+/// Returns the host's name servers. `None` if no file has a server reachable from machines.
 pub fn find(paths: &Paths) -> Option<Resolver> {
     let all: Vec<Resolver> = texts(paths).map(|text| parse(&text)).collect();
     let direct = all.iter().find(|resolver| !resolver.servers.is_empty());
     direct.or_else(|| all.iter().find(|resolver| resolver.at_loopback.is_some())).cloned()
 }
 
-/// Returns the name servers in the host's files as written, reachable from machines or not. The stub of systemd-resolved
-/// is none if the file with its servers exists.
+/// Returns the name servers in the host's files as written, reachable from machines or not. The stub of
+/// systemd-resolved is left out if the file with its servers exists.
 pub fn listed(paths: &Paths) -> Vec<String> {
     let has_servers = paths.join(STUB_SERVERS).exists();
     let is_stub = |word: &str| word.parse().is_ok_and(|address| STUBS.contains(&address));
@@ -77,7 +78,7 @@ impl Resolver {
     }
 }
 
-/// Reads resolv.conf(5), less what means the host alone: loopback and link-local addresses.
+/// Parses resolv.conf(5), without servers valid for the host only: loopback and link-local addresses.
 fn parse(text: &str) -> Resolver {
     let mut resolver = Resolver::default();
     for line in text.lines() {
@@ -103,7 +104,7 @@ fn parse(text: &str) -> Resolver {
         resolver.at_loopback = None;
     }
     resolver.search.retain(|domain| domain != ".");
-    // It tells the host to believe its own stub; a machine asks over a wire.
+    // The option tells the host to trust its own stub; a machine's queries cross a network.
     resolver.options.retain(|option| option != "trust-ad");
     resolver
 }
@@ -121,7 +122,7 @@ fn is_plain(word: &&str) -> bool {
     word.len() < 256 && word.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b';')
 }
 
-/// The file of a machine.
+/// The content of the file for a machine.
 impl std::fmt::Display for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{MARK}network.resolv-conf = \"off\" keeps your own.")?;

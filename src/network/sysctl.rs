@@ -1,30 +1,30 @@
-//! Switches of the kernel (`/proc/sys/net`) that machines on links need: forwarding, and what keeps
-//! a machine from configuring its host. Called by the supervisor and by `netlink`.
+//! Sysctls in `/proc/sys/net` required by machines with links: forwarding, and settings that keep a machine
+//! from configuring its host. Called by the supervisor and by `veth` and `interfaces`.
 
 use crate::error::{Context, Result};
 use std::path::{Path, PathBuf};
 
-/// Lets the host forward packets, where it does not yet. It stays so: by the time the last machine
-/// goes others may count on it, and nobody asks the kernel whether.
+/// Enables forwarding on the host, if it is disabled. It stays enabled: when the last machine stops other
+/// programs may depend on it, and the kernel keeps no record of them.
 ///
 /// # Errors
-/// A switch that cannot be set.
+/// A sysctl cannot be set.
 pub fn enable() -> Result<()> {
     let forwards = place("ipv4/ip_forward");
     if !is(&forwards, "1") {
-        log::info!("switching on IPv4 forwarding (net.ipv4.ip_forward)");
+        log::info!("enabling IPv4 forwarding (net.ipv4.ip_forward)");
         set(&forwards, "1")?;
     }
     let forwards = place("ipv6/conf/all/forwarding");
     if forwards.exists() && !is(&forwards, "1") {
-        log::info!("switching on IPv6 forwarding (net.ipv6.conf.all.forwarding)");
+        log::info!("enabling IPv6 forwarding (net.ipv6.conf.all.forwarding)");
         keep_advertised_routes();
         set(&forwards, "1")?;
     }
     Ok(())
 }
 
-/// The switches that are off though machines need them on, by their names.
+/// Returns the names of the disabled sysctls that machines need.
 pub fn missing() -> Vec<&'static str> {
     let needed = [
         ("ipv4/ip_forward", "net.ipv4.ip_forward"),
@@ -34,8 +34,9 @@ pub fn missing() -> Vec<&'static str> {
     needed.into_iter().filter(|(file, _)| is_off(file)).map(|(_, name)| name).collect()
 }
 
-/// A router ignores router advertisements, unless configured otherwise: interfaces of the host that accept them keep
-/// doing so. The setting for future interfaces stays, and links of machines have no such routes.
+/// Keeps router advertisements accepted on interfaces of the host that accept them: a router ignores them
+/// unless configured otherwise. The setting for future interfaces stays, and links of machines have no such
+/// routes.
 fn keep_advertised_routes() {
     let Ok(interfaces) = std::fs::read_dir(place("ipv6/conf")) else { return };
     for interface in interfaces.flatten() {
@@ -53,9 +54,9 @@ fn keep_advertised_routes() {
     }
 }
 
-/// Makes an interface ignore router advertisements and redirects, before it is up: a machine is not a router of its
-/// host, and has all that its host would advertise.
-pub fn distrust(interface: &str) {
+/// Makes an interface ignore router advertisements and redirects, before it is up: a machine is not a router
+/// of its host.
+pub fn disable_accept_ra(interface: &str) {
     let directory = place("ipv6/conf").join(interface);
     for switch in ["accept_ra", "accept_redirects"] {
         let file = directory.join(switch);
@@ -68,14 +69,14 @@ pub fn distrust(interface: &str) {
     }
 }
 
-/// Whether the host has IPv6 switched on for interfaces that are created.
+/// Returns whether IPv6 is enabled on the host for new interfaces.
 pub fn has_ipv6() -> bool {
     let is_off = |set: &str| is(&place("ipv6/conf").join(set).join("disable_ipv6"), "1");
     place("ipv6/conf").exists() && !is_off("all") && !is_off("default")
 }
 
-/// Switches IPv6 off on an interface, as on a port of a bridge: only the bridge has addresses.
-pub fn disable_ipv6(interface: &str) {
+/// Disables IPv6 on an interface, for example on a port of a bridge: only the bridge has addresses.
+pub fn disable_ipv6_on_port(interface: &str) {
     let directory = place("ipv6/conf").join(interface);
     if directory.exists()
         && let Err(error) = set(&directory.join("disable_ipv6"), "1")
@@ -84,22 +85,22 @@ pub fn disable_ipv6(interface: &str) {
     }
 }
 
-/// Whether the kernel has what bridges pass on go through the rules for IPv6 too (`br_netfilter`, as Docker
-/// loads it). Then an answer to the host's `::1` gets that address on the bridge, and what comes to it with
-/// that is dropped.
+/// Returns whether bridged IPv6 packets pass the rules for routed packets (`br_netfilter`, loaded by Docker).
+/// A reply to the host's `::1` then has this destination on the bridge already, and the kernel drops it.
 pub fn filters_bridges() -> bool {
     is(&place("bridge/bridge-nf-call-ip6tables"), "1")
 }
 
-/// Lets packets from the host's loopback addresses go to a machine that has ports forwarded.
+/// Enables routing of packets from the host's loopback addresses to a machine with published ports.
 ///
 /// # Errors
-/// A switch that cannot be set.
-pub fn let_loopback_out(interface: &str) -> Result<()> {
+/// The sysctl cannot be set.
+pub fn enable_route_localnet(interface: &str) -> Result<()> {
     set(&place("ipv4/conf").join(interface).join("route_localnet"), "1")
 }
 
-/// A switch of the network namespace we are in, as netlink knows it: it lies below no other root.
+/// Returns the path of a sysctl of the current network namespace. Like netlink, it is independent of
+/// [`crate::paths::Paths`].
 fn place(name: &str) -> PathBuf {
     Path::new("/proc/sys/net").join(name)
 }

@@ -1,4 +1,5 @@
-//! The lock of zones, and what the host's networkd is told of their bridges. Called by the supervisor.
+//! The lock of zones, and the configuration of their bridges for the host's networkd. Called by the
+//! supervisor.
 
 use super::addresses::{IPV6_LENGTH, Plan};
 use crate::error::{Context, Result};
@@ -8,24 +9,25 @@ use crate::machine::network::Zone;
 use crate::paths::Paths;
 use std::path::PathBuf;
 
-/// Waits for the lock of all zones, held while a bridge is made or removed, and while its machines are told of each
-/// other.
+/// Waits for the lock of all zones, held while a bridge is created or deleted and while the hosts files of
+/// its machines are updated.
 ///
 /// # Errors
-/// A holder that keeps it for long.
+/// The lock is held for too long.
 pub fn lock(paths: &Paths) -> Result<Held> {
     lock::wait_for_zones(paths)
 }
 
-/// The file by which the host's networkd knows a zone's bridge. No machine's is called so.
+/// Returns the path of the configuration of a zone's bridge for the host's networkd. It differs from that of
+/// any machine.
 pub fn network_file(paths: &Paths, zone: &Zone) -> PathBuf {
     paths.join(format!("/run/systemd/network/74-coracle-{}.network", zone.bridge()))
 }
 
-/// Has the host's networkd keep its hands off what a zone's bridge has from us.
+/// Writes a configuration that keeps the host's networkd from changing a zone's bridge.
 ///
 /// # Errors
-/// A file that cannot be written.
+/// The file cannot be written.
 pub fn announce(paths: &Paths, plan: &Plan, zone: &Zone) -> Result<()> {
     let file = network_file(paths, zone);
     let writing = || format!("cannot write '{}'", file.display());

@@ -1,12 +1,13 @@
-//! Whether users of the host can reach a directory. Root of a machine creates files of any owner in the trees it has: a
-//! setuid program of its, executed by a user of the host, has the rights of root of the host (CVE-2025-64507). So no
-//! user may reach such a tree. Called by `config`, `run` and `control`; it changes nothing.
+//! Whether users of the host can reach a directory. Root of a machine creates files of any owner in its
+//! trees: a setuid program created there and executed by a user of the host has the rights of root of the
+//! host (CVE-2025-64507). So users must not reach such a tree. Called by `config`, `run` and `control`; it
+//! changes nothing.
 
 use crate::error::{Error, Result};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Directories that users of a host need: closing them is not a hint.
+/// Directories needed by all users of a host: closing them is not a solution.
 const PUBLIC: [&str; 12] =
     ["/", "/etc", "/home", "/media", "/mnt", "/opt", "/run", "/srv", "/tmp", "/usr", "/var", "/var/tmp"];
 
@@ -70,7 +71,7 @@ mod tests {
             assert_eq!(is_open(&tree), expected, "{above:o} {own:o}");
             assert_eq!(is_open(&root.path().join("link")), expected, "{above:o} {own:o}");
         }
-        // A directory of a user is closed for all but that user.
+        // A directory of a user is closed for all other users.
         std::os::unix::fs::chown(root.path().join("above"), Some(1000), Some(1000)).unwrap();
         assert!(is_open(&tree));
         assert!(!is_open(&root.path().join("missing")));

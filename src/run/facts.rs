@@ -8,6 +8,7 @@ use crate::host::systemd::units;
 use crate::host::{lock, lsm};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
+use crate::machine::hash::siphash;
 use crate::machine::init::Init;
 use crate::machine::mounts::MountKind;
 use crate::machine::network::{HostsMode, Mode, ResolvConf, ResolvMethod, Zone, on_demand_unit};
@@ -15,11 +16,11 @@ use crate::machine::users::{Ownership, RANGE_SIZE, Users};
 use crate::network::addresses;
 use crate::network::addresses::zone;
 use crate::network::addresses::zone::Present;
-use crate::network::addresses::{Plan, Prefix, siphash};
+use crate::network::addresses::{Plan, Prefix};
 use crate::network::dhcp::Lease;
 use crate::network::hosts_file::Hosts;
 use crate::network::interfaces;
-use crate::network::interfaces::Wire;
+use crate::network::interfaces::ExtraInterface;
 use crate::network::{listeners, networkd, resolv_conf, sysctl, veth};
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
@@ -42,7 +43,7 @@ pub struct Found {
     /// For a guest that asks for its addresses.
     pub lease: Option<Lease>,
     /// Its interfaces beside the link.
-    pub wires: Vec<Wire>,
+    pub wires: Vec<ExtraInterface>,
     /// Its file of names, where it is to have ours.
     pub names: Option<Names>,
     /// Device and inode of the root.
@@ -96,7 +97,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Carried>
         networkd::guest_network_file(plan, dhcp)
     });
     let lease = link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
-    let wires = Wire::all(&machine.name, &machine.network, &probe::host_id());
+    let wires = ExtraInterface::all(&machine.name, &machine.network, &probe::host_id());
     if kept.is_none() && !wires.is_empty() {
         runtime()?.block_on(interfaces::check(&wires))?;
     }

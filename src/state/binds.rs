@@ -1,6 +1,6 @@
-//! The list of what was bound into a running machine, in `/run/coracle/NAME/binds.json`. Written and
-//! read by `control`, removed by `cleanup`. It tells of one boot of the guest: a reboot begins with
-//! the mounts of the definition again.
+//! The list of bind mounts added to a running machine, in `/run/coracle/NAME/binds.json`. Written and read by
+//! `control`, deleted by `cleanup`. It is valid for one boot of the guest: after a reboot only the mounts of
+//! the definition exist.
 
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
@@ -15,24 +15,24 @@ pub const FILE: &str = "binds.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Binding {
-    /// Where it appears inside.
+    /// Its target inside the machine.
     pub target: PathBuf,
-    /// What of the host.
+    /// Its source on the host.
     pub source: PathBuf,
     /// Whether it is read-only inside.
     pub read_only: bool,
-    /// Whose files are whose, as it was asked for.
+    /// The mapping of user ids, as requested.
     pub map: String,
-    /// The kernel's id of the mount.
+    /// The kernel's unique mount id.
     pub mount: u64,
-    /// PID 1 of the boot it belongs to.
+    /// PID 1 of the boot that it belongs to.
     pub leader: u32,
 }
 
-/// The mounts of a boot that are there still, oldest first.
+/// Returns the remaining mounts of a boot, oldest first.
 ///
 /// # Errors
-/// A list that cannot be read.
+/// The list cannot be read.
 pub fn read(paths: &Paths, name: &Name, leader: u32) -> Result<Vec<Binding>> {
     let file = paths.machine(name).join(FILE);
     let reading = || format!("cannot read '{}'", file.display());
@@ -47,10 +47,10 @@ pub fn read(paths: &Paths, name: &Name, leader: u32) -> Result<Vec<Binding>> {
     Ok(all.into_iter().filter(|one| one.leader == leader && ids.contains(&one.mount)).collect())
 }
 
-/// Writes the list whole or not at all.
+/// Writes the list atomically.
 ///
 /// # Errors
-/// What cannot be written.
+/// The file cannot be written.
 pub fn write(paths: &Paths, name: &Name, bindings: &[Binding]) -> Result<()> {
     let directory = paths.machine(name);
     let temporary = directory.join(".binds.json");

@@ -1,6 +1,6 @@
-//! The failure record of a machine, in `/var/lib/coracle/failures/NAME.json`: what it was
-//! doing, how it ended, what it said last. Written by the supervisor, replaced by the next failure,
-//! removed by the next good start; read by `status` and `doctor`. One small file for each machine.
+//! The failure record of a machine, in `/var/lib/coracle/failures/NAME.json`: the failed step, the cause, the
+//! exit of PID 1 and its last output. Written by the supervisor, replaced by the next failure, deleted by the
+//! next successful start; read by `status` and `doctor`. One small file per machine.
 
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
@@ -9,56 +9,56 @@ use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// How many lines of the console are kept, and how many failed units.
+/// The greatest number of console lines, and of failed units.
 pub const LINES: usize = 12;
-/// The longest text kept, characters: a guest decides what its console says.
+/// The longest text in characters: the guest controls its console.
 const LONGEST: usize = 400;
-/// No record is larger, bytes.
+/// The greatest size of a record in bytes.
 const LIMIT: u64 = 64 << 10;
 
-/// Why and how a machine failed. Missing fields are the default, unknown ones are ignored.
+/// The last failure of a machine. Missing fields are the default, unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Failure {
-    /// When it failed, microseconds since the epoch.
+    /// The time of the failure, microseconds since the epoch.
     pub time: u64,
     /// Time from the start to the failure, milliseconds. `None` if PID 1 was not executed.
     pub uptime_ms: Option<u64>,
-    /// What was being done: `set up`, `booting`, `running` or `stopping`.
+    /// The failed step: `set up`, `booting`, `running` or `stopping`.
     pub step: String,
     /// The cause.
     pub cause: String,
-    /// The hint, where known.
+    /// The hint, if there is one.
     pub hint: Option<String>,
     /// The exit status of PID 1.
     pub exit_status: Option<u8>,
-    /// The signal that killed it.
+    /// The signal that killed PID 1.
     pub signal: Option<i32>,
-    /// Whether the kernel killed for want of memory.
+    /// Whether the out-of-memory killer has killed a process.
     pub out_of_memory: bool,
-    /// Whether the system-call filter killed it.
+    /// Whether the system-call filter has killed PID 1.
     pub seccomp_denied: bool,
     /// The last lines of its console, oldest first.
     pub console: Vec<String>,
-    /// Units of the guest that failed, as its console told.
+    /// Units of the guest that failed, according to its console.
     pub failed_units: Vec<String>,
 }
 
 impl Failure {
-    /// Writes the record whole or not at all, with every text cut to its bound.
+    /// Writes the record atomically, with every text cut to its bound.
     ///
     /// # Errors
-    /// The file that cannot be written, and why.
+    /// The file that cannot be written, and the cause.
     pub fn write(&self, paths: &Paths, name: &Name) -> Result<()> {
         let file = paths.failure(name);
         let doing = || format!("cannot write the failure record '{}'", file.display());
         let text =
             serde_json::to_vec_pretty(&self.bounded()).map_err(|error| Error::new(error.to_string()))?;
-        // A name of ours never begins with a dot: the draft is no machine's record.
+        // Machine names do not begin with a dot: the temporary file is not the record of another machine.
         let draft = file.with_file_name(format!(".{name}.json"));
         std::fs::create_dir_all(paths.kept().join("failures"))
             .and_then(|()| {
-                // For root alone, as the journal is: it has the end of the guest's console.
+                // Readable for root only, like the journal: it has the end of the guest's console.
                 let mut options = std::fs::OpenOptions::new();
                 options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?.write_all(&text)
             })
@@ -79,10 +79,10 @@ impl Failure {
         }
     }
 
-    /// The record of a machine, where its last start failed.
+    /// Returns the failure record of a machine. `None` if its last start succeeded.
     ///
     /// # Errors
-    /// A record that cannot be read or understood.
+    /// The record cannot be read or parsed.
     pub fn read(paths: &Paths, name: &Name) -> Result<Option<Self>> {
         let path = paths.failure(name);
         let doing = || format!("cannot read the failure record '{}'", path.display());
@@ -97,11 +97,11 @@ impl Failure {
             .map_err(|error| Error::new(error.to_string()).context(doing()))
     }
 
-    /// Forgets the last failure: the machine is up.
+    /// Deletes the failure record: the machine is up.
     pub fn forget(paths: &Paths, name: &Name) {
         match std::fs::remove_file(paths.failure(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                log::warn!("cannot remove the failure record of machine '{name}': {error}, ignoring");
+                log::warn!("cannot delete the failure record of machine '{name}': {error}, ignoring");
             }
             _ => {}
         }

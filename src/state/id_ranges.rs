@@ -1,42 +1,42 @@
-//! Ranges of user ids for machines: picked once by name, recorded under `/var/lib/coracle/ids`,
-//! and while in use locked where systemd-nspawn(1) locks its own.
+//! Ranges of user ids for machines: chosen once by name, recorded in `/var/lib/coracle/ids`, and locked while
+//! in use at the lock files of systemd-nspawn(1).
 
 use crate::error::{Context, Error, Result};
 use crate::host::lock;
 use crate::host::lock::Lock;
+use crate::machine::hash::siphash;
 use crate::machine::name::Name;
 use crate::machine::users::RANGE_SIZE;
-use crate::network::addresses::siphash;
 use crate::paths::Paths;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// The first and the last base, those of systemd's container ranges (`UIDS.md`, "UID ranges").
+/// The first and the last base of systemd's container ranges (`UIDS.md`, "UID ranges").
 const FIRST: u32 = 524_288;
 const LAST: u32 = 1_878_982_656;
-/// Key of the hash that gives a name its first choice. A change changes no recorded range.
+/// Key of the hash of the preferred range of a name. A change does not affect recorded ranges.
 const KEY: u128 = 0x5e1d_c0a4_77b2_4c39_9f60_18ea_d2c3_b645;
 
 /// Whether a range is kept for its machine after it stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Recorded: the machine has the same range for ever.
+    /// Recorded: the machine always has the same range.
     Recorded,
-    /// In use only.
+    /// Only while the machine runs.
     WhileRunning,
 }
 
-/// The first id of a machine's range of `count` ids: the recorded one, or the next free one from its name's hash on.
-/// It is to be locked at the [`lock_file`] of each of its [`bases`].
+/// Returns the first id of a machine's range of `count` ids: the recorded one, or the next free one from its
+/// name's hash on. The caller locks the [`lock_file`] of each of its [`bases`].
 ///
 /// # Errors
-/// A recorded range that another program uses, or none that is free.
+/// A recorded range is used by another program, or there is no free range.
 pub fn choose(paths: &Paths, name: &Name, keep: Keep, count: u32) -> Result<u32> {
     let slots = (LAST - FIRST) / RANGE_SIZE + 1;
     let first = u32::try_from(siphash(KEY, &[name.as_str().as_bytes()]) % u64::from(slots)).unwrap_or(0);
     let choice = |step| FIRST + (first + step) % slots * RANGE_SIZE;
     let is_own = |base| owner(paths, base).is_some_and(|owner| owner == name.as_str());
-    // Most have what they chose first: the records of all others need not be read.
+    // Most machines get their preferred range: the records of other machines need not be read.
     let own: Vec<u32> = match bases(choice(0), count).all(is_own) {
         true => bases(choice(0), count).collect(),
         false => recorded(paths, name),
@@ -53,7 +53,7 @@ pub fn choose(paths: &Paths, name: &Name, keep: Keep, count: u32) -> Result<u32>
             && taken.iter().all(|(first, last)| end <= *first || *last <= start)
             && locked(base).is_none()
     };
-    // A machine that is to run containers from now on needs more than it had: at best from the same id on.
+    // A machine that gets nested containers needs more ids than it had, starting at the same id if possible.
     for base in own.first().copied().into_iter().chain((0..slots).map(choice)).filter(|base| is_free(*base)) {
         if keep == Keep::WhileRunning || record_all(paths, name, base, count, &own)? {
             return Ok(base);
@@ -66,11 +66,11 @@ pub fn choose(paths: &Paths, name: &Name, keep: Keep, count: u32) -> Result<u32>
     )))
 }
 
-/// Takes the range of `count` ids from `base` on, which the owners of a machine's tree are in already. It is to be locked
-/// as one of [`choose`].
+/// Takes the range of `count` ids from `base` on, because the owners of a machine's tree are in it. The
+/// caller locks it as one of [`choose`].
 ///
 /// # Errors
-/// A range that another machine or user has.
+/// Another machine or user has the range.
 pub fn adopt(paths: &Paths, name: &Name, base: u32, keep: Keep, count: u32) -> Result<u32> {
     let own = recorded(paths, name);
     let (start, end) = (u64::from(base), u64::from(base) + u64::from(count));
@@ -96,24 +96,24 @@ pub fn adopt(paths: &Paths, name: &Name, base: u32, keep: Keep, count: u32) -> R
     refused("which was recorded for another machine just now".into())
 }
 
-/// The error for a tree whose owners are in a range that its machine cannot have.
+/// Returns the error for a tree with owners in a range that its machine cannot have.
 pub fn shifted(base: u32, why: &str) -> Error {
     let last = u64::from(base) + u64::from(RANGE_SIZE) - 1;
     Error::new(format!("the files of the tree have owners in the range of user ids {base} to {last}, {why}")).with_hint(
         format!(
-            "to take this range all the same, set users.private = \"{base}\" and users.ownership = \"off\"; otherwise give \
+            "to use this range anyway, set users.private = \"{base}\" and users.ownership = \"off\"; otherwise give \
              the files the owners from 0 on"
         ),
     )
 }
 
-/// The first ids of the parts of a range, each of which has a record and a lock.
+/// Returns the first ids of the parts of a range, each with its own record and lock.
 pub fn bases(base: u32, count: u32) -> impl Iterator<Item = u32> {
     let parts = (0..count).step_by(RANGE_SIZE as usize);
     parts.filter_map(move |part| base.checked_add(part))
 }
 
-/// The ids that there are: in a user namespace not all. First and last, exclusive.
+/// Returns the existing ids: in a user namespace not all. First and last, exclusive.
 fn there() -> Vec<(u64, u64)> {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let range = |line: &str| {
@@ -124,7 +124,7 @@ fn there() -> Vec<(u64, u64)> {
     map.lines().filter_map(range).collect()
 }
 
-/// The file that is locked while a range is in use, systemd-nspawn(1)'s.
+/// Returns the lock file of a range, that of systemd-nspawn(1).
 pub fn lock_file(paths: &Paths, base: u32) -> PathBuf {
     paths.join("/run/systemd/nspawn-uid").join(base.to_string())
 }
@@ -132,17 +132,17 @@ pub fn lock_file(paths: &Paths, base: u32) -> PathBuf {
 /// Locks a range.
 ///
 /// # Errors
-/// One that is in use.
+/// The range is in use.
 pub fn lock(paths: &Paths, base: u32) -> Result<Lock> {
     lock::take(&lock_file(paths, base))?.ok_or_else(|| in_use(base))
 }
 
 fn in_use(base: u32) -> Error {
     Error::new(format!("the range of user ids from {base} on is in use"))
-        .with_hint("another container runs with it: stop that one, or give the machine another range")
+        .with_hint("another container uses it: stop that container, or choose another range for the machine")
 }
 
-/// The file that records the range from `base` on.
+/// Returns the record file of the range from `base` on.
 pub fn record_file(paths: &Paths, base: u32) -> PathBuf {
     directory(paths).join(base.to_string())
 }
@@ -151,8 +151,8 @@ fn directory(paths: &Paths) -> PathBuf {
     paths.kept().join("ids")
 }
 
-/// The bases recorded for a name, the first one first. Each has a file that is named for it, so that the file system
-/// itself keeps two machines from one range.
+/// Returns the bases recorded for a name, the first one first. Each has a file with the base as its name, so
+/// that the file system itself prevents two machines from getting one range.
 fn recorded(paths: &Paths, name: &Name) -> Vec<u32> {
     let own = records(paths).filter(|(_, owner)| owner == name.as_str());
     let mut bases: Vec<u32> = own.map(|(base, _)| base).collect();
@@ -160,23 +160,23 @@ fn recorded(paths: &Paths, name: &Name) -> Vec<u32> {
     bases
 }
 
-/// Every recorded range: its base and the machine it is kept for.
+/// Returns all recorded ranges: the base and the machine's name.
 pub fn records(paths: &Paths) -> impl Iterator<Item = (u32, String)> {
     all_bases(paths).filter_map(|base| Some((base, owner(paths, base)?)))
 }
 
-/// The base of every recorded range.
+/// Returns the bases of all recorded ranges.
 fn all_bases(paths: &Paths) -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir(directory(paths)).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The machine that the range from `base` on is kept for.
+/// Returns the machine of the range from `base` on.
 fn owner(paths: &Paths, base: u32) -> Option<String> {
     Some(std::fs::read_to_string(record_file(paths, base)).ok()?.trim().to_owned())
 }
 
-/// Records all of a range and forgets what else the machine had; false where another machine was quicker.
+/// Records a range and deletes other records of the machine. Returns `false` if another machine was faster.
 fn record_all(paths: &Paths, name: &Name, base: u32, count: u32, own: &[u32]) -> Result<bool> {
     let mut made = Vec::new();
     for part in bases(base, count).filter(|part| !own.contains(part)) {
@@ -194,12 +194,12 @@ fn record_all(paths: &Paths, name: &Name, base: u32, count: u32, own: &[u32]) ->
     Ok(true)
 }
 
-/// Records a part of a range; false where another machine was quicker.
+/// Records a part of a range. Returns `false` if another machine was faster.
 fn record(paths: &Paths, name: &Name, base: u32) -> Result<bool> {
     let file = record_file(paths, base);
     let doing = || format!("cannot record the id range in '{}'", file.display());
     std::fs::create_dir_all(directory(paths)).context(doing)?;
-    // Written whole before it has its name: a full disk leaves no record of nobody.
+    // Written completely before it gets its name: a full disk leaves no record without a machine.
     let mut draft = file.clone();
     draft.set_file_name(format!(".{base}.{name}"));
     let written = std::fs::File::create(&draft)
@@ -212,15 +212,15 @@ fn record(paths: &Paths, name: &Name, base: u32) -> Result<bool> {
     written.context(doing)
 }
 
-/// Ranges that are somebody else's: recorded ones, those of subuid(5) and subgid(5), and the ids of
-/// the host's users and groups. Start and end, exclusive.
+/// Returns the ranges in use by others: recorded ones, those of subuid(5) and subgid(5), and the ids of the
+/// host's users and groups. Start and end, exclusive.
 fn taken(paths: &Paths, own: &[u32]) -> Vec<(u64, u64)> {
     let others = all_bases(paths).filter(|base| !own.contains(base));
     let recorded = others.map(|base| (u64::from(base), u64::from(base) + u64::from(RANGE_SIZE)));
     recorded.chain(delegated(paths)).collect()
 }
 
-/// Ranges of subuid(5) and subgid(5), and the ids of the host's users and groups. Start and end,
+/// Returns the ranges of subuid(5) and subgid(5), and the ids of the host's users and groups. Start and end,
 /// exclusive.
 pub fn delegated(paths: &Paths) -> Vec<(u64, u64)> {
     let mut taken = Vec::new();

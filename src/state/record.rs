@@ -1,5 +1,5 @@
-//! The record of a running machine in `/run/coracle/NAME/state.json`. Written by the supervisor
-//! only; read by the control verbs and by `cleanup`, which undoes from it.
+//! The record of a running machine in `/run/coracle/NAME/state.json`. Written by the supervisor only; read by
+//! the control verbs and by `cleanup`, which reverts the recorded changes.
 
 use crate::error::{Context, Error, Result};
 use crate::host::process::start_time;
@@ -8,29 +8,29 @@ use crate::machine::name::Name;
 use crate::machine::network::Zone;
 use crate::network::firewall;
 use crate::network::hosts_file::Hosts;
-use crate::network::interfaces::Wire;
+use crate::network::interfaces::ExtraInterface;
 use crate::paths::{Paths, access};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-/// How far a machine is.
+/// The phase of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// Being set up; PID 1 is not executed yet.
+    /// The machine is being set up; PID 1 is not executed yet.
     Starting,
     /// PID 1 runs and has not reported readiness.
     Booting,
-    /// The guest is up, as far as it tells.
+    /// The guest has reported readiness.
     Running,
-    /// Asked to stop.
+    /// The machine has been requested to stop.
     Stopping,
 }
 
 impl Phase {
-    /// The word used in `list` and in `--json`.
+    /// Returns the word used in `list` and in `--json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -45,93 +45,94 @@ impl Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Syscalls {
-    /// Allowed beyond the default list.
+    /// Allowed in addition to the default list.
     pub allow: Vec<String>,
-    /// Taken from it.
+    /// Removed from the default list.
     pub deny: Vec<String>,
-    /// Whether 32 bit programs have socketcall(2).
+    /// Whether 32-bit programs may use socketcall(2).
     pub socketcall: bool,
 }
 
-/// What is known of a running machine. Unknown fields are ignored, missing ones are the default,
-/// so that a newer or older program can clean up.
+/// The state of a running machine. Unknown fields are ignored, missing ones are the default, so that a newer
+/// or older program can clean up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Record {
     /// The machine's name.
     pub name: String,
-    /// How far it is.
+    /// Its phase.
     pub phase: Phase,
-    /// The systemd unit it runs in, where there is one.
+    /// Its systemd unit. `None` if it has none.
     pub unit: Option<String>,
     /// Process id of the supervisor.
     pub supervisor: u32,
-    /// Start time of the supervisor in clock ticks since boot (proc(5), `stat` field 22), which
-    /// tells it from a later process of the same id.
+    /// Start time of the supervisor in clock ticks since boot (proc(5), `stat` field 22), which distinguishes
+    /// it from a later process of the same id.
     pub supervisor_start: u64,
-    /// The program that the supervisor runs. `None` if it is unknown.
+    /// The program of the supervisor. `None` if it is unknown.
     pub program: Option<Program>,
     /// Process id of PID 1 in the host's view.
     pub leader: Option<u32>,
-    /// The word for its init, or `command`.
+    /// The kind of its init, or `command`.
     pub init: String,
-    /// When it was started, microseconds since the epoch.
+    /// Start time of the machine, microseconds since the epoch.
     pub started: u64,
     /// Its machine id, 32 hex digits.
     pub machine_id: String,
     /// Its root directory on the host.
     pub root: PathBuf,
-    /// The unit's or scope's cgroup directory, which holds `payload` (absolute path).
+    /// The cgroup directory of the unit or scope, the parent of `payload` (absolute path).
     pub cgroup: Option<PathBuf>,
-    /// Whether we made that cgroup and remove it at the end.
+    /// Whether Coracle created that cgroup and deletes it when the machine stops.
     pub cgroup_is_ours: bool,
     /// Name of the host's end of the veth pair.
     pub host_interface: Option<String>,
     /// Index of that interface.
     pub host_ifindex: Option<u32>,
-    /// Addresses inside the machine that we gave it.
+    /// Addresses configured inside the machine.
     pub addresses: Vec<IpAddr>,
     /// The host's addresses on the machine's link.
     pub host_addresses: Vec<IpAddr>,
-    /// Ports of the host that lead to it, as they are written in a definition.
+    /// Published ports, in the notation of a definition.
     pub ports: Vec<String>,
-    /// Whether its guest was not up within its start timeout, and is not up yet.
+    /// Whether the guest exceeded its start timeout and is still not up.
     pub is_late: bool,
-    /// What a late guest waits for, as far as it says.
+    /// The cause reported by a late guest.
     pub waits_for: Option<String>,
-    /// Its part of the firewall.
+    /// Its member of the firewall's tables.
     pub firewall: Option<firewall::Member>,
-    /// The interfaces beside its link that the firewall knows.
+    /// The interfaces beside its link in the firewall's tables.
     pub extras: Vec<firewall::Extra>,
-    /// The zone it is in.
+    /// Its zone.
     pub zone: Option<Zone>,
     /// Its interfaces beside its link.
-    pub wires: Vec<Wire>,
-    /// Its file of names, which has lines of ours.
+    pub interfaces: Vec<ExtraInterface>,
+    /// Its hosts file, if Coracle writes to it.
     pub hosts: Option<Hosts>,
-    /// The host names by which it may know itself.
+    /// Its host names.
     pub hostnames: Vec<String>,
-    /// Whether its name servers are the host's, and follow them.
+    /// Whether its name servers are the host's, and are updated with them.
     pub resolver: bool,
-    /// First host id of its range, where it has a user namespace.
+    /// First host id of its range. `None` if it has no user namespace.
     pub id_base: Option<u32>,
-    /// Whether machined knows it.
+    /// Whether it is registered with machined.
     pub registered: bool,
-    /// The capabilities PID 1 keeps, a mask of bits: what enters later gets no more.
+    /// The capabilities of PID 1, a bit mask: processes that enter later get no more.
     pub capabilities: u64,
-    /// What the definition adds to the system-call filter, and what it takes from it.
+    /// The definition's changes to the system-call filter.
     pub syscalls: Syscalls,
-    /// Whether it has instances of procfs and sysfs without masks.
+    /// Whether it has unmasked instances of procfs and sysfs.
     pub procfs_full: bool,
-    /// Whether containers run inside.
+    /// Whether nested containers are enabled.
     pub nesting: bool,
-    /// Whether executing gains no privileges.
+    /// Whether an exec cannot gain privileges.
     pub no_new_privileges: bool,
-    /// What is not confined, in words for people (`network`, `users`).
+    /// The parts of the machine that are not confined (`network`, `users`).
     pub unconfined: Vec<String>,
-    /// Directories of the host in which its root creates files of any owner: users of the host must not reach them.
+    /// Directories of the host in which its root creates files of any owner: users of the host must not reach
+    /// them.
     pub owned_trees: Vec<PathBuf>,
-    /// Files and directories that `cleanup` removes, beside the machine's own state directory.
+    /// Files and directories deleted by `cleanup`, in addition to the machine's state directory.
     pub files: Vec<PathBuf>,
 }
 
@@ -161,7 +162,7 @@ impl Default for Record {
             firewall: None,
             extras: Vec::new(),
             zone: None,
-            wires: Vec::new(),
+            interfaces: Vec::new(),
             hosts: None,
             hostnames: Vec::new(),
             resolver: false,
@@ -180,12 +181,12 @@ impl Default for Record {
 }
 
 impl Record {
-    /// Its part in the tables of the firewall.
+    /// Returns its part of the firewall's tables.
     pub fn part(&self) -> firewall::Part<'_> {
         firewall::Part { member: self.firewall.as_ref(), extras: &self.extras }
     }
 
-    /// The host's IPv4 address on the machine's link.
+    /// Returns the host's IPv4 address on the machine's link.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
         self.host_addresses.iter().find_map(|address| match address {
             IpAddr::V4(address) => Some(*address),
@@ -193,31 +194,32 @@ impl Record {
         })
     }
 
-    /// Whether the supervisor that wrote this still runs.
+    /// Returns whether the supervisor that wrote the record is running.
     pub fn is_alive(&self) -> bool {
         self.supervisor != 0 && start_time(self.supervisor) == Some(self.supervisor_start)
     }
 
-    /// Returns the place of the program that the supervisor runs, if a newer one is there.
+    /// Returns the path of the supervisor's program if a newer program has replaced it.
     pub fn replaced_program(&self) -> Option<&Path> {
         self.program.as_ref().filter(|program| program.is_replaced()).map(Program::path)
     }
 
-    /// Returns the words for what is not confined: those of its start, and `tree` if users of the host can reach one of
-    /// its trees now.
+    /// Returns the parts that are not confined: those recorded at the start, and `tree` if users of the host
+    /// can reach one of its trees now.
     pub fn unconfined_now(&self) -> Vec<String> {
         let tree = self.owned_trees.iter().any(|tree| access::is_open(tree)).then(|| "tree".to_owned());
         self.unconfined.iter().cloned().chain(tree).collect()
     }
 
-    /// Writes the record whole or not at all.
+    /// Writes the record atomically.
     ///
     /// # Errors
-    /// The file that cannot be written, and why.
+    /// The file that cannot be written, and the cause.
     pub fn write(&self, paths: &Paths) -> Result<()> {
         let directory = paths.state().join(&self.name);
         let temporary = directory.join(".state.json");
-        // Nobody enters a machine that is being made: until its tree is whole PID 1 stands in the host's.
+        // Processes must not enter a starting machine: until its tree is complete, PID 1 is in the host's
+        // tree.
         let leader = self.leader.filter(|_| self.phase != Phase::Starting);
         let written = Self { leader, ..self.clone() };
         let text = serde_json::to_vec_pretty(&written).map_err(|error| Error::new(error.to_string()))?;
@@ -227,10 +229,10 @@ impl Record {
             .context(|| format!("cannot write the state record '{}'", temporary.display()))
     }
 
-    /// The record of `name`, or nothing where the machine has none.
+    /// Returns the record of `name`. `None` if the machine has none.
     ///
     /// # Errors
-    /// A record that cannot be read or understood.
+    /// The record cannot be read or parsed.
     pub fn read(paths: &Paths, name: &Name) -> Result<Option<Self>> {
         let file = paths.machine(name).join("state.json");
         match std::fs::read(&file) {
@@ -242,7 +244,7 @@ impl Record {
         }
     }
 
-    /// The records of all machines, alive or left over, by name.
+    /// Returns the records of all machines, running or left over, sorted by name.
     pub fn all(paths: &Paths) -> Vec<Self> {
         let Ok(entries) = std::fs::read_dir(paths.state()) else { return Vec::new() };
         let mut records: Vec<Self> = entries

@@ -32,7 +32,7 @@ pub fn apply(record: &Record) {
         // them.
         kept |= CapabilitySet::SETUID | CapabilitySet::SETGID;
     }
-    if !record.wires.is_empty() {
+    if !record.interfaces.is_empty() {
         // Cleanup enters the guest's network namespace to move borrowed interfaces back to the host.
         kept |= CapabilitySet::SYS_ADMIN;
     }

@@ -17,7 +17,7 @@ use crate::host::systemd::machined::{Outcome, Previous};
 use crate::machine::{Machine, Register};
 use crate::network::dhcp::Lease;
 use crate::network::hosts_file::Hosts;
-use crate::network::interfaces::Wire;
+use crate::network::interfaces::ExtraInterface;
 use crate::paths::Paths;
 use crate::plan::Plan;
 use crate::plan::step::HostStep;
@@ -43,7 +43,7 @@ pub struct Ask<'a> {
     /// What the guest is told of them that asks.
     pub lease: Option<Lease>,
     /// Its interfaces beside the link.
-    pub wires: Vec<Wire>,
+    pub wires: Vec<ExtraInterface>,
     /// Its file of names, where it is to have ours.
     pub names: Option<Names>,
     /// Device and inode of the root directory.

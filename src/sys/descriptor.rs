@@ -1,29 +1,29 @@
-//! Descriptors across an exec: which stay, which close, and how a number becomes one again.
+//! Descriptors across an exec: which are kept, which are closed, and how a number becomes a descriptor again.
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::FdFlags;
 
-/// Marks every descriptor from `first` on close-on-exec (close_range(2), CLOSE_RANGE_CLOEXEC).
+/// Marks all descriptors from `first` on close-on-exec (close_range(2), CLOSE_RANGE_CLOEXEC).
 ///
 /// # Errors
-/// What close_range(2) says.
+/// Any error of close_range(2).
 pub fn close_on_exec_from(first: RawFd) -> std::io::Result<()> {
     let first = libc::c_uint::try_from(first).unwrap_or(3);
-    // SAFETY: only flags of descriptors change; nothing is closed under a live owner.
+    // SAFETY: only flags of descriptors change; no descriptor of a live owner is closed.
     let result =
         unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Closes every descriptor from `first` on, but one: for a process that goes on without any owner
-/// of theirs, a cloned child that never returns.
+/// Closes all descriptors from `first` on except for one: for a cloned child that never returns and has no
+/// owners of them.
 pub fn close_from(first: RawFd, kept: BorrowedFd<'_>) {
     let close = |from: RawFd, to: libc::c_uint| {
         let from = libc::c_uint::try_from(from).unwrap_or(3);
         if from <= to {
-            // SAFETY: the caller has no owner of these descriptors left that is ever used or dropped.
+            // SAFETY: the caller has no owner of these descriptors that is used or dropped later.
             unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
         }
     };
@@ -32,30 +32,30 @@ pub fn close_from(first: RawFd, kept: BorrowedFd<'_>) {
     close(kept + 1, libc::c_uint::MAX);
 }
 
-/// Keeps a descriptor open across the next exec and tells its number.
+/// Keeps a descriptor open across the next exec and returns its number.
 ///
 /// # Errors
-/// What fcntl(2) says.
+/// Any error of fcntl(2).
 pub fn keep(fd: BorrowedFd<'_>) -> std::io::Result<RawFd> {
     rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
     Ok(fd.as_raw_fd())
 }
 
-/// Takes over a descriptor handed to this program by number across an exec, close-on-exec again.
+/// Adopts a descriptor passed to this program by number across an exec, and marks it close-on-exec again.
 ///
 /// # Errors
-/// A number that no descriptor has.
+/// The number is not an open descriptor.
 pub fn adopt(number: RawFd) -> Result<OwnedFd> {
     let missing = || Error::new(format!("descriptor {number} was not handed over"));
     if number < 3 {
         return Err(missing());
     }
-    // SAFETY: only asks for the flags of a number, which any number allows.
+    // SAFETY: only sets the flags of a number, which is allowed for any number.
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
         return Err(missing());
     }
-    // SAFETY: the number is open, checked above; the caller took it from the state record of the
-    // program that executed us, which gave it up by that exec.
+    // SAFETY: the number is open, checked above; the caller read it from the state of the program that
+    // executed this one, which gave up the descriptor by that exec.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -1,24 +1,24 @@
-//! Loading a system-call filter (seccomp(2)).
+//! Loads a system-call filter (seccomp(2)).
 #![allow(unsafe_code)]
 
 /// One instruction of classic BPF, `struct sock_filter` of `linux/filter.h`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instruction {
-    /// Operation.
+    /// The operation.
     pub code: u16,
-    /// Offset of the next instruction where a comparison holds.
+    /// Offset of the next instruction if a comparison is true.
     pub jt: u8,
-    /// Offset of the next instruction where it does not.
+    /// Offset of the next instruction if it is false.
     pub jf: u8,
-    /// Operand.
+    /// The operand.
     pub k: u32,
 }
 
-/// Installs a filter for this process and all its children, for good.
+/// Installs a filter for this process and all its children, permanently.
 ///
 /// # Errors
-/// `EACCES` without CAP_SYS_ADMIN and `no_new_privs`, `EINVAL` for a bad program.
+/// `EACCES` without CAP_SYS_ADMIN and `no_new_privs`, `EINVAL` for an invalid program.
 pub fn install(program: &[Instruction]) -> std::io::Result<()> {
     #[repr(C)]
     struct Program {

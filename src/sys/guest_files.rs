@@ -1,10 +1,10 @@
-//! Files that a guest can shape: the tree of a machine, running or not. The only module that opens anything
-//! below a machine's root for the host; used by `payload`, `host`, `supervisor` and `control`.
+//! Files under the control of a guest: the tree of a machine, running or not. The only module that opens
+//! files below a machine's root for the host; used by `payload`, `host`, `supervisor` and `control`.
 //!
-//! Every open keeps to the root (openat2(2)), waits for nothing (`O_NONBLOCK`: no writer of a pipe, no holder of
-//! a lease), takes no terminal, and looks at a file before opening it: opening a device is an action. Code with
-//! more rights than the guest's root changes files by [`Root::open_own`] only, which refuses links, other
-//! mounts and files of other owners.
+//! Every open stays below the root (openat2(2)), does not block (`O_NONBLOCK`: neither on the writer of a
+//! pipe nor on the holder of a lease), takes no controlling terminal, and checks a file before opening it:
+//! opening a device has effects. Code with more rights than the guest's root changes files by
+//! [`Root::open_own`] only, which refuses symbolic links, other mounts and files of other owners.
 
 use crate::error::Result;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,21 +20,22 @@ use std::sync::OnceLock;
 /// The type of tmpfs in statfs(2) (`TMPFS_MAGIC` of `linux/magic.h`).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// `/proc/self/fd` of the host's procfs, for a process that has entered a machine: the procfs there is the guest's.
+/// `/proc/self/fd` of the host's procfs, for a process that has entered a machine: the procfs there belongs
+/// to the guest.
 static DESCRIPTORS: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Keeps this process able to reopen its descriptors after entering a machine. To be called before, by the
-/// process that enters.
+/// Lets this process reopen its descriptors after entering a machine. Called by that process before it
+/// enters.
 ///
 /// # Errors
-/// What openat(2) returns.
+/// Any error of openat(2).
 pub fn keep_descriptors() -> Result<()> {
     let descriptors = super::mount::open_directory(Path::new("/proc/self/fd"))?;
     let _ = DESCRIPTORS.set(descriptors);
     Ok(())
 }
 
-/// The directory and the name in it by which this process reaches one of its descriptors again.
+/// Returns a directory, and the name in it that refers to one of this process's descriptors.
 fn again(place: &OwnedFd) -> (BorrowedFd<'static>, String) {
     let number = place.as_raw_fd();
     match DESCRIPTORS.get() {
@@ -47,7 +48,8 @@ fn again(place: &OwnedFd) -> (BorrowedFd<'static>, String) {
 #[derive(Debug)]
 pub struct Root(OwnedFd);
 
-/// The user and group ids of a machine as the host counts: a file of another owner is not the guest's.
+/// The user and group ids of a machine in the host's view: a file of another owner does not belong to the
+/// guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owners {
     /// The first id.
@@ -57,7 +59,7 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Every owner: for a machine that shares the user ids of the host.
+    /// All owners: for a machine that shares the user ids of the host.
     pub const ALL: Self = Self { first: 0, count: u32::MAX };
 
     fn include(self, stat: &Stat) -> bool {
@@ -67,56 +69,56 @@ impl Owners {
 }
 
 impl Root {
-    /// The root of a tree.
+    /// Opens the root of a tree.
     ///
     /// # Errors
-    /// What openat(2) returns, with the path.
+    /// Any error of openat(2), with the path.
     pub fn of_tree(path: &Path) -> Result<Self> {
         super::mount::open_directory(path).map(Self)
     }
 
-    /// The root of a running machine, by its PID 1. A lookup in it may wait for a file system that the guest
-    /// serves: for a caller that can be killed.
+    /// Opens the root of a running machine, by its PID 1. A lookup in it may block on a file system served by
+    /// the guest: for a caller that can be killed.
     ///
     /// # Errors
-    /// What openat(2) returns, with the path.
+    /// Any error of openat(2), with the path.
     pub fn of_process(pid: u32) -> Result<Self> {
         Self::of_tree(&PathBuf::from(format!("/proc/{pid}/root")))
     }
 
-    /// The root of the calling process, for a child inside a machine.
+    /// Opens the root of the calling process, for a child inside a machine.
     ///
     /// # Errors
-    /// What openat(2) returns.
+    /// Any error of openat(2).
     pub fn of_caller() -> Result<Self> {
         Self::of_tree(Path::new("/"))
     }
 
-    /// The directory itself.
+    /// Returns the directory itself.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    /// A reference (`O_PATH`) to the target of a path; links lead inside the root.
+    /// Opens the target of a path for reference (`O_PATH`); symbolic links are resolved inside the root.
     ///
     /// # Errors
-    /// What openat2(2) returns.
+    /// Any error of openat2(2).
     pub fn find(&self, path: &Path) -> std::io::Result<OwnedFd> {
         open_inside_as(self.0.as_fd(), path, OFlags::PATH, Mode::empty())
     }
 
-    /// The same, with a link at the end of the path not followed.
+    /// Opens a path for reference (`O_PATH`) without following a symbolic link at its end.
     ///
     /// # Errors
-    /// What openat2(2) returns.
+    /// Any error of openat2(2).
     pub fn find_link(&self, path: &Path) -> std::io::Result<OwnedFd> {
         open_inside(self.0.as_fd(), path)
     }
 
-    /// The target of a link, as it is written there.
+    /// Returns the literal target of a symbolic link.
     ///
     /// # Errors
-    /// What openat2(2) and readlinkat(2) return.
+    /// Any error of openat2(2) and readlinkat(2).
     pub fn link(&self, path: &Path) -> std::io::Result<PathBuf> {
         Ok(target(&self.find_link(path)?)?)
     }
@@ -124,14 +126,14 @@ impl Root {
     /// Opens a directory for reading.
     ///
     /// # Errors
-    /// What openat2(2) returns.
+    /// Any error of openat2(2).
     pub fn open_directory(&self, path: &Path) -> std::io::Result<OwnedFd> {
         open_inside_as(self.0.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
-    /// Opens the regular files of a directory and of its directories, one level deep, whose names have one of the
-    /// suffixes: the `most` changed last. Links, other kinds of files, other mounts and files of other owners are
-    /// left out.
+    /// Opens the regular files of a directory and of its subdirectories, one level deep, with one of the
+    /// suffixes: the `most` recently changed ones. Symbolic links, other kinds of files, other mounts and
+    /// files of other owners are left out.
     pub fn files_of(&self, path: &Path, suffixes: &[&str], owners: Owners, most: usize) -> Vec<OwnedFd> {
         let Ok(top) = self.open_directory(path) else { return Vec::new() };
         let mut found = Vec::new();
@@ -171,7 +173,8 @@ impl Root {
     /// Reads a regular file, at most `limit` bytes of it.
     ///
     /// # Errors
-    /// `EINVAL` for another kind of file, `EAGAIN` for one under a lease, else what openat2(2) and read(2) return.
+    /// `EINVAL` for another kind of file, `EAGAIN` for a file under a lease, else any error of openat2(2) and
+    /// read(2).
     pub fn read(&self, path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
         let file = File::from(reopen_file(&self.find(path)?, OFlags::RDONLY)?);
         let mut bytes = Vec::new();
@@ -179,20 +182,21 @@ impl Root {
         Ok(bytes)
     }
 
-    /// A reference (`O_PATH`) to a file on the root's own file system, or on the tmpfs at its `/run` or `/dev`.
-    /// No link is followed, one at the end is an error too.
+    /// Opens for reference (`O_PATH`) a file on the root's own file system, or on the tmpfs at its `/run` or
+    /// `/dev`. Symbolic links are not followed; one at the end is an error too.
     ///
     /// # Errors
-    /// `ELOOP` for a link, `EXDEV` for another mount, `EPERM` for a file of an owner outside of `owners`.
+    /// `ELOOP` for a symbolic link, `EXDEV` for another mount, `EPERM` for a file of an owner outside of
+    /// `owners`.
     pub fn find_own(&self, path: &Path, owners: Owners) -> rustix::io::Result<OwnedFd> {
         let (place, kind) = self.find_any(path, owners)?;
         if kind == FileType::Symlink { Err(Errno::LOOP) } else { Ok(place) }
     }
 
-    /// The target of a link, which is found as [`Self::find_own`] finds a file.
+    /// Returns the target of a symbolic link that fulfils the conditions of [`Self::find_own`].
     ///
     /// # Errors
-    /// `EINVAL` for another kind of file, else as [`Self::find_own`].
+    /// `EINVAL` for another kind of file, else as for [`Self::find_own`].
     pub fn link_own(&self, path: &Path, owners: Owners) -> rustix::io::Result<PathBuf> {
         let (place, kind) = self.find_any(path, owners)?;
         if kind != FileType::Symlink {
@@ -211,26 +215,28 @@ impl Root {
         }
     }
 
-    /// Opens a regular file as [`Self::find_own`] finds it.
+    /// Opens a regular file that fulfils the conditions of [`Self::find_own`].
     ///
     /// # Errors
-    /// As [`Self::find_own`] and [`reopen_file`].
+    /// As for [`Self::find_own`] and [`reopen_file`].
     pub fn open_own(&self, path: &Path, flags: OFlags, owners: Owners) -> rustix::io::Result<File> {
         let place = self.find_own(path, owners)?;
         reopen_file(&place, flags).map(File::from)
     }
 
-    /// Whether the caller may create files in a directory, found as [`Self::find_own`] finds it.
+    /// Returns whether the caller may create files in a directory that fulfils the conditions of
+    /// [`Self::find_own`].
     pub fn is_writable(&self, directory: &Path, owners: Owners) -> bool {
         let place = self.find_own(directory, owners);
         let (access, flags) = (rustix::fs::Access::WRITE_OK, rustix::fs::AtFlags::empty());
         place.is_ok_and(|place| rustix::fs::accessat(&place, ".", access, flags).is_ok())
     }
 
-    /// Creates a file in an existing directory, for the owner of the directory. An existing file is an error.
+    /// Creates a file in an existing directory, with the owner of the directory. An existing file is an
+    /// error.
     ///
     /// # Errors
-    /// As [`Self::find_own`] for the directory, else what openat(2) and fchown(2) return.
+    /// As for [`Self::find_own`] with the directory, else any error of openat(2) and fchown(2).
     pub fn create_own(&self, path: &Path, mode: Mode, owners: Owners) -> rustix::io::Result<File> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let parent = self.find_own(parent, owners)?;
@@ -250,7 +256,7 @@ impl Root {
         let within = |root: BorrowedFd<'_>, path: &Path, resolve| {
             let resolve = resolve | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
             let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            // A link at the end is found itself, which these flags allow.
+            // These flags open a symbolic link at the end itself.
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
         };
@@ -269,16 +275,16 @@ impl Root {
     }
 }
 
-/// Sets the times of the file that a descriptor (`O_PATH`) refers to.
+/// Sets the times of the file behind a descriptor (`O_PATH`).
 ///
 /// # Errors
-/// What utimensat(2) returns.
+/// Any error of utimensat(2).
 pub fn set_times(place: &OwnedFd, times: &Timestamps) -> rustix::io::Result<()> {
     let (directory, name) = again(place);
     rustix::fs::utimensat(directory, name, times, AtFlags::empty())
 }
 
-/// The names in a directory, of so many entries at most.
+/// Returns the names in a directory, up to a greatest number of entries.
 fn names(directory: &OwnedFd) -> Vec<OsString> {
     const MOST: usize = 4096;
     let entries = Dir::read_from(directory).into_iter().flatten().flatten().take(MOST);
@@ -291,20 +297,20 @@ fn target(link: &OwnedFd) -> rustix::io::Result<PathBuf> {
     Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
 }
 
-/// Opens a place inside a root for reference (`O_PATH`): no link, absolute or with `..`, leads out
-/// of it (openat2(2), RESOLVE_IN_ROOT), and a link at the end is not followed.
+/// Opens a path inside a root for reference (`O_PATH`): symbolic links, absolute or with `..`, do not lead
+/// out of it (openat2(2), RESOLVE_IN_ROOT), and a link at the end is not followed.
 ///
 /// # Errors
-/// What openat2(2) returns.
+/// Any error of openat2(2).
 pub fn open_inside(root: BorrowedFd<'_>, path: &Path) -> std::io::Result<OwnedFd> {
     open_inside_as(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
 }
 
-/// Opens a path inside a root with the flags given; no link leads out of the root. For what the builder has
-/// created itself; everything else goes through [`Root`].
+/// Opens a path inside a root with the given flags; symbolic links do not lead out of the root. For files
+/// created by the builder; all other files are opened through [`Root`].
 ///
 /// # Errors
-/// What openat2(2) returns.
+/// Any error of openat2(2).
 pub fn open_inside_as(
     root: BorrowedFd<'_>,
     path: &Path,
@@ -313,7 +319,7 @@ pub fn open_inside_as(
 ) -> std::io::Result<OwnedFd> {
     let path = path.strip_prefix("/").unwrap_or(path);
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    // EAGAIN: a rename anywhere on the system raced with a ".." lookup; the kernel asks to try again.
+    // EAGAIN: a rename anywhere on the system raced with a ".." lookup; the caller is expected to retry.
     for _ in 0..64 {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
@@ -324,11 +330,11 @@ pub fn open_inside_as(
     Err(Errno::AGAIN.into())
 }
 
-/// Opens the file that a descriptor (`O_PATH`) refers to, and no other that has got its name meanwhile. Only a
-/// regular file is opened: of a device or a pipe the open itself has effects.
+/// Opens the file behind a descriptor (`O_PATH`), independent of its current name. Only a regular file is
+/// opened: opening a device or a pipe has effects.
 ///
 /// # Errors
-/// `EINVAL` for another kind of file, `EAGAIN` for one under a lease, else what open(2) returns.
+/// `EINVAL` for another kind of file, `EAGAIN` for a file under a lease, else any error of open(2).
 pub fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
@@ -336,10 +342,10 @@ pub fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd
     reopen(place, flags)
 }
 
-/// Opens the named pipe that a descriptor (`O_PATH`) refers to for writing.
+/// Opens the named pipe behind a descriptor (`O_PATH`) for writing.
 ///
 /// # Errors
-/// `EINVAL` for another kind of file, `ENXIO` where no process reads it, else what open(2) returns.
+/// `EINVAL` for another kind of file, `ENXIO` if no process reads it, else any error of open(2).
 pub fn reopen_pipe(place: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::Fifo {
         return Err(Errno::INVAL);
@@ -353,10 +359,10 @@ fn reopen(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(directory, name, flags, Mode::empty())
 }
 
-/// Sets the mode of the file that a descriptor (`O_PATH`) refers to.
+/// Sets the mode of the file behind a descriptor (`O_PATH`).
 ///
 /// # Errors
-/// What chmod(2) returns.
+/// Any error of chmod(2).
 pub fn set_mode(place: &OwnedFd, mode: Mode) -> rustix::io::Result<()> {
     let (directory, name) = again(place);
     rustix::fs::chmodat(directory, name, mode, AtFlags::empty())

@@ -1,4 +1,4 @@
-//! The new mount API: detached trees, idmapping, file systems with the kernel's own messages.
+//! The new mount API: detached trees, idmapped mounts, file systems with the kernel's own messages.
 #![allow(unsafe_code)]
 
 use crate::error::{Context, Error, Result};
@@ -22,19 +22,19 @@ struct MountAttr {
 pub struct Attributes {
     /// Read-only.
     pub read_only: bool,
-    /// No setuid or file capabilities.
+    /// Ignores setuid bits and file capabilities.
     pub no_setuid: bool,
-    /// Device nodes are dead.
+    /// Disables device nodes.
     pub no_devices: bool,
-    /// Nothing is executed.
+    /// Disables execution.
     pub no_exec: bool,
 }
 
 impl Attributes {
-    /// No setuid, no devices, no execution: what proc, sysfs and their kind get.
+    /// No setuid, no devices, no execution: for proc, sysfs and the like.
     pub const INERT: Self = Self { read_only: false, no_setuid: true, no_devices: true, no_exec: true };
 
-    /// The same, read-only.
+    /// Returns the attributes with read-only added.
     pub const fn read_only(self) -> Self {
         Self { read_only: true, ..self }
     }
@@ -49,16 +49,16 @@ impl Attributes {
     }
 }
 
-/// Whether something is done to a mount alone or to all below it too.
+/// Whether an operation affects one mount or all mounts below it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The mount alone.
+    /// One mount.
     One,
-    /// It and all mounts below.
+    /// The mount and all mounts below.
     Tree,
 }
 
-/// mount_setattr(2) on the mount a descriptor refers to.
+/// Calls mount_setattr(2) for the mount of a descriptor.
 fn set(mount: BorrowedFd<'_>, depth: Depth, attributes: &MountAttr) -> std::io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH;
     if depth == Depth::Tree {
@@ -82,7 +82,7 @@ fn set(mount: BorrowedFd<'_>, depth: Depth, attributes: &MountAttr) -> std::io::
 /// Adds attributes to a mount.
 ///
 /// # Errors
-/// What mount_setattr(2) says.
+/// Any error of mount_setattr(2).
 pub fn restrict(mount: BorrowedFd<'_>, depth: Depth, attributes: Attributes) -> std::io::Result<()> {
     set(mount, depth, &MountAttr { attr_set: u64::from(attributes.flags().bits()), ..MountAttr::default() })
 }
@@ -90,25 +90,25 @@ pub fn restrict(mount: BorrowedFd<'_>, depth: Depth, attributes: Attributes) -> 
 /// Maps the ids of a detached tree through a user namespace (MOUNT_ATTR_IDMAP, Linux 5.12).
 ///
 /// # Errors
-/// `EINVAL` where a file system in the tree cannot, `EPERM` where it is idmapped already.
+/// `EINVAL` if a file system of the tree does not support it, `EPERM` if it is idmapped already.
 pub fn map_ids(mount: BorrowedFd<'_>, depth: Depth, userns: BorrowedFd<'_>) -> std::io::Result<()> {
     const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
     let userns_fd = u64::try_from(userns.as_raw_fd()).unwrap_or_default();
     set(mount, depth, &MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() })
 }
 
-/// Changes the propagation of the tree a descriptor refers to (`MS_PRIVATE`, `MS_SHARED`, …).
+/// Changes the propagation of a tree (`MS_PRIVATE`, `MS_SHARED`, …).
 ///
 /// # Errors
-/// What mount_setattr(2) says.
+/// Any error of mount_setattr(2).
 pub fn propagate(mount: BorrowedFd<'_>, propagation: u64) -> std::io::Result<()> {
     set(mount, Depth::Tree, &MountAttr { propagation, ..MountAttr::default() })
 }
 
-/// A detached copy of the mount at a descriptor.
+/// Returns a detached copy of the mount at a descriptor.
 ///
 /// # Errors
-/// What open_tree(2) says.
+/// Any error of open_tree(2).
 pub fn copy_tree(place: BorrowedFd<'_>, depth: Depth) -> std::io::Result<OwnedFd> {
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
@@ -116,19 +116,19 @@ pub fn copy_tree(place: BorrowedFd<'_>, depth: Depth) -> std::io::Result<OwnedFd
     Ok(rustix::mount::open_tree(place, c"", flags)?)
 }
 
-/// Attaches a detached mount over the place of a descriptor.
+/// Attaches a detached mount to the directory or file of a descriptor.
 ///
 /// # Errors
-/// What move_mount(2) says.
+/// Any error of move_mount(2).
 pub fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> std::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, c"", place, c"", flags)?)
 }
 
-/// Makes a new, detached file system. `options` are pairs of key and value; an empty value sets a flag.
+/// Creates a new, detached file system. `options` are pairs of key and value; an empty value sets a flag.
 ///
 /// # Errors
-/// What the kernel says, with its own messages where it gave any.
+/// Any error of the kernel, with its own messages if there are any.
 pub fn new_file_system(kind: &str, options: &[(&str, &str)], attributes: Attributes) -> Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
         .context(|| format!("cannot open file system '{kind}'"))?;
@@ -145,18 +145,18 @@ pub fn new_file_system(kind: &str, options: &[(&str, &str)], attributes: Attribu
         rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes.flags())
     };
     configure().map_err(|errno| {
-        let error = Error::from(errno).context(format!("cannot make file system '{kind}'"));
+        let error = Error::from(errno).context(format!("cannot create file system '{kind}'"));
         match kernel_messages(context.as_fd()) {
             Some(messages) if messages.contains("too revealing") => error.with_hint(format!(
-                "the kernel says: {messages}; where this host is a machine itself, set security.nesting = true for it"
+                "messages of the kernel: {messages}; if this host is a machine itself, set security.nesting = true for it"
             )),
-            Some(messages) => error.with_hint(format!("the kernel says: {messages}")),
+            Some(messages) => error.with_hint(format!("messages of the kernel: {messages}")),
             None => error,
         }
     })
 }
 
-/// The messages that a file system context holds after a failure, joined.
+/// Returns the messages of a file system context after a failure, joined.
 fn kernel_messages(context: BorrowedFd<'_>) -> Option<String> {
     let mut messages = Vec::new();
     let mut buffer = [0u8; 512];
@@ -171,31 +171,31 @@ fn kernel_messages(context: BorrowedFd<'_>) -> Option<String> {
 /// Opens a directory of the host for reference.
 ///
 /// # Errors
-/// What openat(2) says, with the path.
+/// Any error of openat(2), with the path.
 pub fn open_directory(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open directory '{}'", path.display()))
 }
 
-/// Makes the root mount behind a descriptor the root of this mount namespace, and lets the old
-/// one go. Every process that shares the namespace and stood at the old root stands at the new.
+/// Makes the mount of a descriptor the root of this mount namespace, and detaches the old root. All processes
+/// of the namespace with the old root as their root get the new one.
 ///
 /// # Errors
-/// What pivot_root(2) and umount2(2) say.
+/// Any error of pivot_root(2) and umount2(2).
 pub fn pivot(root: BorrowedFd<'_>) -> std::io::Result<()> {
     rustix::process::fchdir(root)?;
-    // The same directory for both stacks the old root on the new one, from where it is detached:
-    // no directory for the old root is needed (pivot_root(2), "pivot_root(".", ".")").
+    // The same directory for both arguments stacks the old root on the new one, from where it is detached: no
+    // directory for the old root is needed (pivot_root(2), "pivot_root(".", ".")").
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)
 }
 
-/// Whether the root of this process is another than that of its mount namespace (chroot(2)). It joins its own namespace,
-/// which has its root, and comes back.
+/// Returns whether the root of this process differs from that of its mount namespace (chroot(2)). Joins its
+/// own namespace, which resets the root, and returns to the former root.
 ///
 /// # Errors
-/// What setns(2) says, `EINVAL` in a process of several threads; or a root that cannot be returned to.
+/// Any error of setns(2), `EINVAL` in a process of several threads; or the former root cannot be restored.
 pub fn is_chroot() -> std::io::Result<bool> {
     let open = |path| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,4 +1,4 @@
-//! Terminals: the size of one, raw mode, and making one the controlling terminal.
+//! Terminals: window size, raw mode, and the controlling terminal.
 
 use rustix::fd::BorrowedFd;
 use rustix::termios::{OptionalActions, Termios};
@@ -6,15 +6,15 @@ use rustix::termios::{OptionalActions, Termios};
 /// Makes a terminal the controlling one of this session leader.
 ///
 /// # Errors
-/// What ioctl_tty(2), TIOCSCTTY, says.
+/// Any error of ioctl_tty(2), TIOCSCTTY.
 pub fn take_control(terminal: BorrowedFd<'_>) -> std::io::Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(terminal)?)
 }
 
-/// Puts a terminal into raw mode and returns what it was set to before.
+/// Sets a terminal to raw mode and returns its former settings.
 ///
 /// # Errors
-/// What tcsetattr(3) says.
+/// Any error of tcsetattr(3).
 pub fn make_raw(terminal: BorrowedFd<'_>) -> std::io::Result<Termios> {
     let before = rustix::termios::tcgetattr(terminal)?;
     let mut raw = before.clone();
@@ -23,8 +23,8 @@ pub fn make_raw(terminal: BorrowedFd<'_>) -> std::io::Result<Termios> {
     Ok(before)
 }
 
-/// Sets a terminal back, and discards input that was not read: a guest can have made the terminal answer a query,
-/// which the shell would take for typed.
+/// Restores a terminal's settings and discards unread input: a guest can make the terminal reply to a query,
+/// which the shell would read as typed text.
 pub fn restore(terminal: BorrowedFd<'_>, settings: &Termios) {
     let _ = rustix::termios::tcsetattr(terminal, OptionalActions::Flush, settings);
 }
@@ -36,7 +36,7 @@ pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     }
 }
 
-/// Gives a terminal a window of so many rows and columns.
+/// Sets the window size of a terminal.
 pub fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) {
     let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let _ = rustix::termios::tcsetwinsize(terminal, size);
@@ -57,9 +57,9 @@ mod tests {
         let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
         let side = std::fs::File::options().read(true).write(true).open(name).unwrap();
         let before = make_raw(side.as_fd()).unwrap();
-        // The answer of a terminal to a query that a guest has printed.
+        // The reply of a terminal to a query printed by a guest.
         rustix::io::write(&terminal, b"\x1b[?1;2c\n").unwrap();
-        // The kernel passes it on from a queue.
+        // The kernel forwards it from a queue.
         let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
         let mut watched = [PollFd::new(&side, PollFlags::IN)];
         assert_eq!(rustix::event::poll(&mut watched, Some(&limit)), Ok(1));

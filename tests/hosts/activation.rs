@@ -118,7 +118,7 @@ fn the_connection_is_closed_if_the_machine_fails_to_start() {
     host.sh_ok("busybox httpd -f -p 8090 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
     assert_ne!(host.exec(&["coracle", "start", "n"]).status, 0);
     let status = host.coracle(&["status", "n"]);
-    assert!(status.contains("(busybox) has port 8090/tcp"), "{status}");
+    assert!(status.contains("(busybox) listens on port 8090/tcp"), "{status}");
     host.sh_ok("kill $(cat /run/httpd.pid); systemctl reset-failed");
     // UDP ports are refused.
     host.define("n", "[network]\non-demand = [\"8090:80/udp\"]\n");

@@ -95,10 +95,13 @@ fn trees_that_cannot_boot() {
     );
     bench.refuses(
         &at("/srv/noroot"),
-        &["'/srv/noroot' is no root file system: it has no /usr", "hint: name the directory that holds /usr"],
+        &[
+            "'/srv/noroot' is not a root file system: it has no /usr",
+            "hint: name the directory that holds /usr",
+        ],
     );
     bench.refuses_run(&["-D", "/srv/missing"], &["cannot open directory '/srv/missing'", "hint: "]);
-    bench.refuses_run(&["-D", "/srv/noroot", "true"], &["is no root file system", "hint: "]);
+    bench.refuses_run(&["-D", "/srv/noroot", "true"], &["is not a root file system", "hint: "]);
     bench.refuses_run(&["-bD", "/srv/arm"], &["init is for aarch64", "hint: "]);
     bench.refuses_run(&["-D", TREE, "/bin/nothere"], &["'/bin/nothere'", "no such file", "hint: "]);
     bench.host.stop();

@@ -193,7 +193,7 @@ fn files_of_the_guest_neither_hang_nor_mislead() {
         assert_eq!((out.status, out.stdout.as_str()), (0, "in\n"), "{passwd}: {out}");
         let out =
             host.exec_for(Duration::from_secs(15), &["coracle", "exec", "own", "-u", "daemon", "--", "true"]);
-        assert!(out.status == 125 && out.stderr.contains("there is no user 'daemon'"), "{passwd}: {out}");
+        assert!(out.status == 125 && out.stderr.contains("user 'daemon' does not exist"), "{passwd}: {out}");
     }
     // What its loader and its search path lead to is the guest's, executed with the guest's rights only.
     host.sh_ok(&format!(

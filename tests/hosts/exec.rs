@@ -99,11 +99,11 @@ fn becomes_a_user_of_the_guest() {
         assert_eq!(out.trim(), ids, "{user}");
     }
     let unknown = host.exec(&["coracle", "exec", "trixie", "-u", "root:nobody-here", "--", "true"]);
-    assert!(unknown.stderr.contains("no group 'nobody-here' in machine 'trixie'"), "{unknown}");
+    assert!(unknown.stderr.contains("group 'nobody-here' does not exist in machine 'trixie'"), "{unknown}");
     let unknown = host.exec(&["coracle", "exec", "trixie", "-u", "nobody-here", "--", "true"]);
     assert!(!unknown.stderr.contains("/proc/"), "{unknown}");
     assert_eq!(unknown.status, 125);
-    assert!(unknown.stderr.contains("there is no user 'nobody-here'"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("user 'nobody-here' does not exist"), "{}", unknown.stderr);
 }
 
 #[test]

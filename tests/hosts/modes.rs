@@ -73,7 +73,7 @@ fn a_port_of_a_bridge() {
     // None of this name is found before anything is made.
     host.define("m", "[network]\nbridge = \"br7\"\n");
     assert_ne!(host.exec(&["coracle", "start", "m"]).status, 0);
-    assert!(host.coracle(&["status", "m"]).contains("there is no bridge 'br7'"));
+    assert!(host.coracle(&["status", "m"]).contains("bridge 'br7' does not exist"));
     before.assert_same(&host);
     host.stop();
 }
@@ -180,8 +180,8 @@ fn what_cannot_be_is_said_before_anything_is_made() {
     for (network, why) in [
         ("macvlan = [\"eth7\"]", "the host has no interface 'eth7'"),
         ("interface = [\"lo\"]", "two interfaces of the machine have the name 'lo'"),
-        ("interface = [\"lo:x\"]", "the host's loopback interface stays with the host"),
-        ("veth-extra = [\"up0:x\"]", "interface 'up0' exists, and is not the machine's"),
+        ("interface = [\"lo:x\"]", "the loopback interface of the host cannot be moved"),
+        ("veth-extra = [\"up0:x\"]", "interface 'up0' exists and does not belong to the machine"),
         // The kernel of the machine that tests run on has none.
         ("mode = \"ipvlan\"\nipvlan = [\"up0\"]", "ipvlan"),
     ] {

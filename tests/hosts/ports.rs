@@ -125,7 +125,7 @@ fn a_taken_port_is_named_before_anything_is_made() {
     assert_ne!(host.exec(&["coracle", "start", "b"]).status, 0);
     let status = host.coracle(&["status", "b"]);
     println!("{status}");
-    assert!(status.contains("(busybox) has port 8005/tcp of ::"), "{status}");
+    assert!(status.contains("(busybox) listens on port 8005/tcp of ::"), "{status}");
     // What a machine that was killed had is free again.
     host.sh_ok("kill $(cat /run/httpd.pid)");
     host.coracle(&["start", "a"]);
@@ -203,7 +203,7 @@ fn refuses_taken_ports(host: &Host) -> String {
     host.sh_ok("busybox httpd -f -p 8100 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
     for (ports, owner) in [
         ("8080:80,8005:80", "cannot forward '8005:80': machine 'b' has '8005:80'"),
-        ("8080:80,8100:80", "(busybox) has port 8100/tcp"),
+        ("8080:80,8100:80", "(busybox) listens on port 8100/tcp"),
         ("8080:80,8079-8081:1-3", "overlap"),
     ] {
         let refused = host.exec(&["coracle", "set", "a", &format!("network.ports={ports}")]);

@@ -46,7 +46,7 @@ fn our_own_failures_are_125() {
     for (options, command, said) in [
         ([].as_slice(), ["no-such-program"].as_slice(), "cannot execute 'no-such-program'"),
         (&[], &["/etc/passwd"], "cannot execute '/etc/passwd': permission denied"),
-        (&["-u", "nobody"], &["true"], "there is no user 'nobody'"),
+        (&["-u", "nobody"], &["true"], "user 'nobody' does not exist"),
         (&["--chdir=/nowhere"], &["true"], "cannot enter '/nowhere'"),
         (&["--bind=/no/such/source"], &["true"], "cannot bind '/no/such/source'"),
     ] {

@@ -7,7 +7,7 @@ use crate::machine::network::Protocol;
 use crate::network::firewall;
 use crate::network::firewall::trace::{Refusal, Trace};
 use crate::network::reachability;
-use crate::network::reachability::{Door, Knock, Sent};
+use crate::network::reachability::{Attempt, Probe, Target};
 use crate::network::resolv_conf;
 use crate::network::sysctl;
 use crate::paths::Paths;
@@ -51,11 +51,11 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
         findings.extend(no_redirect(paths, record));
     }
     let gateways = reachability::gateways();
-    for door in doors(paths, record, &gateways).into_iter().take(MOST) {
-        match knock(&interface, leader, door) {
+    for target in targets(paths, record, &gateways).into_iter().take(MOST) {
+        match probe(&interface, leader, target) {
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(Finding::note(
-                format!("whether it gets to {} cannot be seen: {error}", name(door)),
+                format!("whether it gets to {} cannot be seen: {error}", name(target)),
                 "see whether the kernel has nftables with tracing",
             )),
         }
@@ -93,53 +93,54 @@ fn no_redirect(paths: &Paths, record: &Record) -> Option<Finding> {
 }
 
 /// Who matters: the name servers that machines are told, and the host's gateways.
-fn doors(paths: &Paths, record: &Record, gateways: &[IpAddr]) -> Vec<Door> {
+fn targets(paths: &Paths, record: &Record, gateways: &[IpAddr]) -> Vec<Target> {
     let servers =
         resolv_conf::find(paths).map(|found| found.behind(record.gateway()).servers).unwrap_or_default();
     let servers = servers.into_iter().filter(|server| !server.is_loopback());
-    let asked = servers.map(|server| Door { address: SocketAddr::new(server, 53), protocol: Protocol::Udp });
+    let asked =
+        servers.map(|server| Target { address: SocketAddr::new(server, 53), protocol: Protocol::Udp });
     let connected = gateways
         .iter()
-        .map(|gateway| Door { address: SocketAddr::new(*gateway, 80), protocol: Protocol::Tcp });
+        .map(|gateway| Target { address: SocketAddr::new(*gateway, 80), protocol: Protocol::Tcp });
     asked.chain(connected).collect()
 }
 
-fn name(door: Door) -> String {
-    match door.protocol {
-        Protocol::Udp => format!("name server {}", door.address.ip()),
-        Protocol::Tcp => format!("gateway {}", door.address.ip()),
+fn name(target: Target) -> String {
+    match target.protocol {
+        Protocol::Udp => format!("name server {}", target.address.ip()),
+        Protocol::Tcp => format!("gateway {}", target.address.ip()),
     }
 }
 
 /// Knocks once, and tells what is wrong.
-fn knock(interface: &str, leader: u32, door: Door) -> Result<Option<Finding>> {
-    let knock = Knock::new(leader, door)?;
-    let trace = Trace::begin(interface, door.protocol, knock.port)?;
-    if knock.send()? == Sent::NoRoute {
+fn probe(interface: &str, leader: u32, target: Target) -> Result<Option<Finding>> {
+    let probe = Probe::new(leader, target)?;
+    let trace = Trace::begin(interface, target.protocol, probe.port)?;
+    if probe.send()? == Attempt::NoRoute {
         return Ok(Some(Finding::wrong(
-            format!("it has no route to {}", name(door)),
+            format!("it has no route to {}", name(target)),
             "its own system took the route away: see 'ip route' inside, or restart it",
         )));
     }
     // What is let through is answered at once, or by somebody far away.
     if let Some(drop) = trace.dropped(PATIENCE) {
-        return Ok(Some(dropped(&drop, door)));
+        return Ok(Some(dropped(&drop, target)));
     }
-    if knock.is_answered(PATIENCE) {
+    if probe.is_answered(PATIENCE) {
         return Ok(None);
     }
-    Ok(trace.dropped(PATIENCE).map(|drop| dropped(&drop, door)).or_else(|| {
+    Ok(trace.dropped(PATIENCE).map(|drop| dropped(&drop, target)).or_else(|| {
         Some(Finding::note(
-            format!("{} does not answer it; no rule of this host drops the packet", name(door)),
+            format!("{} does not answer it; no rule of this host drops the packet", name(target)),
             "see whether the host itself gets an answer, and whether iptables-legacy has rules that nft does not show",
         ))
     }))
 }
 
 /// Says what dropped a packet.
-fn dropped(drop: &Refusal, door: Door) -> Finding {
+fn dropped(drop: &Refusal, target: Target) -> Finding {
     let Refusal { family, table, chain, rule } = drop;
-    let to = name(door);
+    let to = name(target);
     if (*family, table.as_str()) == ("inet", "coracle") {
         return match chain.as_str() {
             "egress" => Finding::note(
@@ -186,18 +187,18 @@ mod tests {
 
     #[test]
     fn the_rule_that_drops_has_its_name() {
-        let door = Door { address: "192.0.2.2:53".parse().unwrap(), protocol: Protocol::Udp };
+        let target = Target { address: "192.0.2.2:53".parse().unwrap(), protocol: Protocol::Udp };
         let rule = RulePlace { handle: 7, number: Some(2), comment: Some("no games".into()) };
         let mut drop =
             Refusal { family: "ip", table: "filter".into(), chain: "FORWARD".into(), rule: Some(rule) };
         assert_eq!(
-            dropped(&drop, door).message,
+            dropped(&drop, target).message,
             "packets to name server 192.0.2.2 are dropped by table 'ip filter', chain 'FORWARD', rule 2, handle 7, \
              comment \"no games\""
         );
         drop.rule = None;
-        assert!(dropped(&drop, door).message.ends_with("chain 'FORWARD', its policy"));
+        assert!(dropped(&drop, target).message.ends_with("chain 'FORWARD', its policy"));
         drop = Refusal { family: "inet", table: "coracle".into(), chain: "egress".into(), rule: None };
-        assert!(dropped(&drop, door).message.contains("network.egress"));
+        assert!(dropped(&drop, target).message.contains("network.egress"));
     }
 }

@@ -1,4 +1,4 @@
-//! Paths of a tree as its machine sees them, with the mounts of the definition. Called through `probe`.
+//! Paths of a tree as seen by its machine, with the mounts of the definition. Called by `probe`.
 
 use super::Tree;
 use crate::error::{Context, Result};
@@ -6,24 +6,24 @@ use crate::sys::guest_files::Root;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// How many links of a path are followed (path_resolution(7)).
+/// The greatest number of symbolic links followed in a path (path_resolution(7)).
 const LINKS: usize = 40;
 
 /// A mount of the definition in a tree.
 #[derive(Debug)]
 pub(super) struct Mounted {
-    /// Where it is, without links.
+    /// The mount point, without symbolic links.
     target: PathBuf,
     /// The source: a directory, and the name of a file in it. `None` if it is empty.
     source: Option<(Root, PathBuf)>,
 }
 
 impl Tree {
-    /// The tree with the mounts of its definition: where, and which directory or file of the host. `None` for what shows
-    /// nothing of the host.
+    /// Returns the tree with the mounts of its definition: the mount point, and the source on the host.
+    /// `None` for a mount without source on the host.
     ///
     /// # Errors
-    /// A source that cannot be opened.
+    /// A source cannot be opened.
     pub fn with_mounts<'m>(
         mut self,
         mounts: impl Iterator<Item = (&'m Path, Option<&'m Path>)>,
@@ -35,28 +35,29 @@ impl Tree {
         Ok(self)
     }
 
-    /// The root that a path without links lies below, and the path from there. A later mount covers an earlier one.
-    /// `None` in an empty mount.
+    /// Returns the root of a path without symbolic links, and the path below it. A later mount covers an
+    /// earlier one. `None` in an empty mount.
     pub(super) fn nearest<'p>(&'p self, path: &'p Path) -> Option<(&'p Root, PathBuf)> {
         let inside = |mounted: &'p Mounted| Some((mounted, path.strip_prefix(&mounted.target).ok()?));
         match self.mounted.iter().find_map(inside) {
             None => Some((&self.root, path.to_owned())),
             Some((mounted, rest)) => {
                 let (root, name) = mounted.source.as_ref()?;
-                // A path that ends in a slash is a directory.
+                // A path with a trailing slash is a directory.
                 let rest_of = if rest.as_os_str().is_empty() { name.clone() } else { name.join(rest) };
                 Some((root, rest_of))
             }
         }
     }
 
-    /// The target of a link at a path whose directory has none.
+    /// Returns the target of a symbolic link; the directory part of its path has none.
     pub(super) fn link(&self, path: &Path) -> Option<PathBuf> {
         let (root, inside) = self.nearest(path)?;
         root.link(&inside).ok()
     }
 
-    /// A path with all links followed, as the machine sees its mounts. Without mounts the kernel does it.
+    /// Resolves all symbolic links of a path, as seen by the machine with its mounts. Without mounts the
+    /// kernel does it.
     pub(super) fn resolve(&self, path: &Path) -> PathBuf {
         if self.mounted.is_empty() {
             return path.to_owned();
@@ -83,7 +84,7 @@ impl Tree {
         done
     }
 
-    /// The same, with a link at the end not followed.
+    /// Resolves a path except for a symbolic link at its end.
     pub(super) fn place(&self, path: &Path) -> PathBuf {
         match (path.parent(), path.file_name()) {
             (Some(parent), Some(name)) => self.resolve(parent).join(name),
@@ -91,7 +92,7 @@ impl Tree {
         }
     }
 
-    /// Whether there is a file at a path, or a link that leads nowhere.
+    /// Returns whether there is a file, or a dangling symbolic link, at a path.
     pub(super) fn has_link(&self, path: &Path) -> bool {
         [self.resolve(path), self.place(path)]
             .iter()
@@ -99,7 +100,7 @@ impl Tree {
     }
 }
 
-/// The source of a directory or file of the host as it is mounted.
+/// Opens the source of a mount: a directory, or a file in its directory.
 fn shown(source: &Path) -> Result<(Root, PathBuf)> {
     let doing = || format!("cannot open '{}'", source.display());
     let source = source.canonicalize().context(doing)?;
@@ -109,7 +110,7 @@ fn shown(source: &Path) -> Result<(Root, PathBuf)> {
     }
 }
 
-/// The parts of a path, the last one first.
+/// Returns the components of a path, last one first.
 fn parts(path: &Path) -> Vec<OsString> {
     let names = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),

@@ -1,38 +1,38 @@
-//! The system bus: connecting with a time bound, and its errors in our words. Used by the files
-//! that speak to one service each. A connection lives for one exchange: dbus-daemon refuses the
-//! 257th of one user, so no machine keeps one.
+//! The system bus: connections with a timeout, and conversion of its errors. Used by the files for single
+//! services. A connection lasts for one exchange: dbus-daemon refuses the 257th of one user, so machines do
+//! not keep one.
 
 use crate::error::{Error, Result};
 use std::time::Duration;
 use zbus::DBusError;
 
-/// How long connecting, and where nothing slower is said a call, may take.
+/// The timeout of connecting, and the default one of a call.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Messages that may wait unread. A full queue would stop replies too, and a booting host sends
+/// The greatest number of unread messages. A full queue would delay replies too, and a booting host sends
 /// hundreds of signals.
 const QUEUE: usize = 4096;
 
 /// Connects to the system bus; every later call fails after `call_timeout`.
 ///
 /// # Errors
-/// Where there is no bus or it does not answer.
+/// There is no bus, or it does not reply.
 pub async fn connect(call_timeout: Duration) -> Result<zbus::Connection> {
     let connecting =
         zbus::connection::Builder::system().max_queued(queue()).method_timeout(call_timeout).build();
     match tokio::time::timeout(PATIENCE, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(failure(error).context("cannot connect to the system bus")),
-        Err(_) => Err(Error::new(format!("the system bus did not answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(Error::new(format!("the system bus did not reply within {} s", PATIENCE.as_secs()))),
     }
 }
 
-/// [`QUEUE`] as zbus wants it.
+/// [`QUEUE`] in the type required by zbus.
 fn queue() -> std::num::NonZeroUsize {
     std::num::NonZeroUsize::new(QUEUE).unwrap_or(std::num::NonZeroUsize::MIN)
 }
 
-/// The D-Bus name of an error reply (`org.freedesktop.…`), or nothing where no reply came.
+/// Returns the D-Bus name of an error reply (`org.freedesktop.…`). `None` if there was no reply.
 pub fn error_name(error: &zbus::Error) -> Option<String> {
     match error {
         zbus::Error::MethodError(name, ..) => Some(name.to_string()),
@@ -44,7 +44,7 @@ pub fn error_name(error: &zbus::Error) -> Option<String> {
     }
 }
 
-/// An error of the bus as ours: the text of the reply, without its D-Bus name where it has text.
+/// Converts an error of the bus: the text of the reply, or its D-Bus name if it has no text.
 pub fn failure(error: zbus::Error) -> Error {
     let text = match &error {
         zbus::Error::MethodError(name, text, _) => text.clone().unwrap_or_else(|| name.to_string()),
@@ -60,7 +60,7 @@ pub fn failure(error: zbus::Error) -> Error {
     Error::new(one_line(&text))
 }
 
-/// Text of others as part of our messages: one line, no full stop, lower case where it begins as a
+/// Converts text of another program for a message: one line, no full stop, lower case at the beginning of a
 /// sentence.
 fn one_line(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace('`', "'");

@@ -1,5 +1,5 @@
-//! Reading journals by journalctl(1): entries of several journals, merged in time order as they
-//! come. Called by `coracle logs` and `status`. It writes nothing: `entries` does.
+//! Reads journals with journalctl(1): entries of several journals, merged in time order as they arrive.
+//! Called by `coracle logs` and `status`. It writes nothing: `writer` does.
 
 mod entry;
 pub mod writer;
@@ -18,26 +18,26 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a live entry waits for an older one of another journal.
+/// The time that a new entry waits for an older one of another journal.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// The longest line taken of journalctl: it leaves out values above 4 KiB, and we ask for few.
+/// The longest accepted line of journalctl: it leaves out values above 4 KiB, and few fields are requested.
 const LINE_LIMIT: usize = 256 << 10;
 
 /// One journal.
 #[derive(Debug)]
 pub enum Journal {
-    /// The host's, with journalctl's matches that pick entries.
+    /// The host's, with journalctl's matches.
     Host(Vec<String>),
-    /// One of a guest.
+    /// A guest's.
     Guest(Guest),
 }
 
-/// A journal that a guest keeps.
+/// A guest's own journal.
 #[derive(Debug)]
 pub struct Guest {
     /// The guest's root.
     pub root: Root,
-    /// The directory of the journal in it.
+    /// The directory of the journal in the root.
     pub place: PathBuf,
     /// The owners of its files.
     pub owners: Owners,
@@ -49,52 +49,52 @@ impl Guest {
     }
 }
 
-/// The names of journal files, and of those that were not closed.
+/// The suffixes of journal files, and of files that were not closed.
 const SUFFIXES: [&str; 2] = [".journal", ".journal~"];
-/// How many files of a journal are read, the newest: each is an open descriptor.
+/// The greatest number of files read of a journal, newest first: each is an open descriptor.
 const MOST_FILES: usize = 400;
-/// How often the files of a guest are read again while entries are followed: journalctl finds neither their
-/// changes nor new ones by descriptors.
+/// The interval for reading a followed guest's files again: journalctl detects neither changes nor new files
+/// through descriptors.
 const RENEWAL: Duration = Duration::from_millis(500);
 
-/// What is wanted of a journal.
+/// The selection of entries of a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Query {
-    /// The last entries only, so many.
+    /// The number of last entries.
     pub lines: Option<u32>,
-    /// Entries with this value of this field only.
+    /// Only entries with this value of this field.
     pub only: Option<(&'static str, String)>,
-    /// Entries after this one only, by its cursor.
+    /// Only entries after this cursor.
     pub after: Option<String>,
-    /// Whether to go on as entries come.
+    /// Whether to follow new entries.
     pub follow: bool,
-    /// Entries from this time on, as systemd.time(7) has it.
+    /// Only entries from this time on (systemd.time(7)).
     pub since: Option<String>,
-    /// Entries up to this time.
+    /// Only entries up to this time.
     pub until: Option<String>,
-    /// Entries of this priority, or of a range of them.
+    /// Only entries of this priority or range of priorities.
     pub priority: Option<String>,
-    /// Entries whose message matches this expression.
+    /// Only entries with a message that matches this expression.
     pub grep: Option<String>,
-    /// Whether entries are wanted whole: see [`Entry::whole`].
+    /// Whether all fields are requested: see [`Entry::whole`].
     pub fields: Fields,
 }
 
-/// Which fields of entries are wanted.
+/// The requested fields of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fields {
-    /// Those that a line of a log shows.
+    /// The fields of a line of `logs`.
     #[default]
     Shown,
-    /// All there are.
+    /// All fields.
     All,
 }
 
-/// Reads journals, each with its own query, and gives their entries to `sink` in time order until
-/// it breaks, and without `follow` until the end. Memory is bounded by one entry for each journal.
+/// Reads journals, each with its own query, and passes their entries to `sink` in time order until it breaks,
+/// and without `follow` until the end. Memory is bounded by one entry per journal.
 ///
 /// # Errors
-/// Where journalctl cannot be run. A journal that it cannot read has no entries.
+/// journalctl cannot be executed. A journal that it cannot read has no entries.
 pub fn read(
     journals: &[(&Journal, Query)],
     sink: &mut dyn FnMut(usize, Entry) -> Result<ControlFlow<()>>,
@@ -131,17 +131,17 @@ pub fn read(
     }
 }
 
-/// What waiting for input led to.
+/// The result of waiting for input.
 #[derive(Debug, PartialEq, Eq)]
 enum Waited {
-    /// Something was read: look again.
+    /// New input was read.
     Read,
-    /// Nothing more is waited for: the oldest entry is the next.
+    /// The timeout has expired: the oldest entry is the next one.
     Enough,
 }
 
-/// Reads from the sources that have no entry ready. Waits for all of them, but with `follows` and
-/// an entry ready elsewhere for a moment only.
+/// Reads from the sources without a ready entry. Waits for all of them; with `follows` and a ready entry of
+/// another source, for a moment only.
 fn wait(sources: &mut [Source], follows: bool) -> Result<Waited> {
     let has_entry = sources.iter().any(|source| source.head.is_some());
     let renewed = sources.iter().any(Source::is_renewed);
@@ -175,7 +175,7 @@ fn wait(sources: &mut [Source], follows: bool) -> Result<Waited> {
 struct Source {
     child: Child,
     output: ChildStdout,
-    /// For a guest's journal that is followed: when it was begun, and its last entry.
+    /// For a followed journal of a guest: the start of journalctl, and the cursor of its last entry.
     followed: Option<(Instant, Option<String>)>,
     buffer: Vec<u8>,
     head: Option<Entry>,
@@ -209,7 +209,7 @@ impl Source {
             Journal::Host(matches) => command.args(matches_with(matches, query.only.as_ref())),
             Journal::Guest(_) => {
                 for file in &files {
-                    // The path stands for the open file, whatever the guest puts in its place meanwhile.
+                    // The path refers to the open file, independent of later changes by the guest.
                     rustix::io::fcntl_setfd(file, FdFlags::empty())?;
                     command.arg(format!("--file=/proc/self/fd/{}", file.as_raw_fd()));
                 }
@@ -224,7 +224,7 @@ impl Source {
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut child = spawned
             .context(|| "cannot run 'journalctl'".to_owned())
-            .map_err(|error| error.with_hint("install systemd's journalctl; without it there are no logs"))?;
+            .map_err(|error| error.with_hint("install journalctl (package systemd)"))?;
         let output = child.stdout.take().ok_or_else(|| Error::new("journalctl has no output"))?;
         let followed = followed.then(|| (Instant::now(), query.after.clone()));
         Ok(Self {
@@ -238,12 +238,12 @@ impl Source {
         })
     }
 
-    /// Whether it is begun again after its end.
+    /// Returns whether journalctl is started again after its end.
     fn is_renewed(&self) -> bool {
         self.followed.is_some()
     }
 
-    /// Reads the files of a guest again, after the entry that was last.
+    /// Starts journalctl again, after the last entry.
     fn renew(&mut self, journal: &Journal, query: &Query) -> Result<()> {
         let Some((begun, last)) = &self.followed else { return Ok(()) };
         if self.ended && self.head.is_none() && begun.elapsed() >= RENEWAL {
@@ -252,7 +252,7 @@ impl Source {
         Ok(())
     }
 
-    /// Reads once, what there is. The caller knows that there is something.
+    /// Reads once. The caller has polled for input.
     fn fill(&mut self) {
         let mut chunk = [0; 8192];
         match self.output.read(&mut chunk) {
@@ -266,7 +266,7 @@ impl Source {
         }
     }
 
-    /// Takes the next entry out of what was read, where none is ready.
+    /// Parses the next entry of the input, unless one is ready.
     fn advance(&mut self) {
         while self.head.is_none() {
             let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else { break };
@@ -285,13 +285,13 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // It may have ended by itself; both calls fail then, which is fine.
+        // The process may have ended already; both calls fail then.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Alternatives of matches, each further restricted: journalctl's `+` binds weakest.
+/// Returns alternatives of matches, each restricted by `only`: journalctl's `+` has the lowest precedence.
 fn matches_with(alternatives: &[String], only: Option<&(&'static str, String)>) -> Vec<String> {
     let mut words = Vec::new();
     for alternative in alternatives {
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(words, ["A=1", "B=2", "+", "_PID=1", "UNIT=x", "B=2"]);
     }
 
-    /// Sources without journalctl: each a program that prints lines and ends.
+    /// Returns the entries merged from programs that print lines and end, in place of journalctl.
     fn merged(outputs: &[&str]) -> Vec<String> {
         let mut sources: Vec<Source> = outputs
             .iter()

@@ -1,7 +1,7 @@
-//! systemd-machined: tells it of a machine and takes that back. Called by the supervisor itself,
-//! inside one `block_on`, because machined takes the caller for the machine's supervisor
-//! (SYSTEMD(262)) and sends it SIGTERM on `machinectl terminate`. A missing machined must not keep
-//! a machine from running: that is an outcome, not an error.
+//! Registers a machine with systemd-machined and unregisters it. Called by the supervisor itself, inside one
+//! `block_on`, because machined takes the caller for the machine's supervisor (SYSTEMD(262)) and sends it
+//! SIGTERM on `machinectl terminate`. A missing machined must not keep a machine from running: that is an
+//! outcome, not an error.
 
 use super::{bus, varlink};
 use crate::error::{Error, Result};
@@ -12,21 +12,21 @@ use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, Variant, proxy};
 
-/// Its name on the bus.
+/// The bus name of machined.
 const MACHINED: &str = "org.freedesktop.machine1";
-/// What we call ourselves towards machined.
+/// The service name in registrations.
 const SERVICE: &str = "coracle";
-/// Where machined answers over Varlink.
+/// The Varlink socket of machined.
 const VARLINK: &str = "/run/systemd/machine/io.systemd.Machine";
-/// The call by which it is told of a machine.
+/// The Varlink method for registering a machine.
 const REGISTER: &str = "io.systemd.Machine.Register";
-/// The answer for a name that is registered.
+/// The D-Bus error for a registered name.
 const EXISTS: &str = "org.freedesktop.machine1.MachineExists";
-/// How long machined may take to forget a registration that was taken back.
+/// The timeout for machined to remove a registration after unregistering.
 const FORGETTING: Duration = Duration::from_secs(2);
-/// How long to wait before it is asked again.
+/// The delay before the next attempt.
 const AGAIN: Duration = Duration::from_millis(5);
-/// The class that gives containers their treatment (`machinectl shell`, `systemctl -M`).
+/// The class of containers (`machinectl shell`, `systemctl -M`).
 const CLASS: &str = "container";
 
 #[proxy(
@@ -37,8 +37,8 @@ const CLASS: &str = "container";
 trait Manager {
     fn get_machine(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
 
-    /// SYSTEMD(259): older ones have `RegisterMachineWithNetwork` only. An array of structures, not
-    /// a dictionary as elsewhere.
+    /// SYSTEMD(259): older versions have `RegisterMachineWithNetwork` only. An array of structures, not a
+    /// dictionary as in other methods.
     fn register_machine_ex(
         &self,
         name: &str,
@@ -73,14 +73,14 @@ trait Machine {
     fn supervisor(&self) -> zbus::Result<u32>;
 }
 
-/// What machined is told of a machine.
+/// The registration of a machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Registration<'a> {
     /// Its name.
     pub name: &'a Name,
-    /// Its machine id; all zero where it has none.
+    /// Its machine id; all zero if it has none.
     pub machine_id: [u8; 16],
-    /// Process id of its PID 1, in its final cgroup already: machined takes the unit from there.
+    /// Process id of its PID 1, in its final cgroup already: machined derives the unit from the cgroup.
     pub leader: u32,
     /// A pidfd of the leader.
     pub leader_pidfd: BorrowedFd<'a>,
@@ -88,51 +88,49 @@ pub struct Registration<'a> {
     pub root: &'a Path,
     /// Index of the host's end of its link.
     pub ifindex: Option<u32>,
-    /// The unit it runs in, where known.
+    /// Its unit. `None` if it is unknown.
     pub unit: Option<&'a str>,
-    /// The socket at which the machine's supervisor answers (`io.systemd.MachineInstance`).
+    /// The control socket of the machine's supervisor (`io.systemd.MachineInstance`).
     pub control: &'a Path,
-    /// Whose a registration of the same name is, as far as the caller knows.
+    /// The owner of an earlier registration of the same name, as far as known.
     pub previous: Previous,
 }
 
-/// Whose an earlier registration of the same name is.
+/// The owner of an earlier registration of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Previous {
-    /// Ours: a state record of the same machine was left over, and its supervisor is dead.
+    /// Coracle: a state record of the same machine was left over, and its supervisor is dead.
     Ours,
-    /// Not known.
+    /// Unknown.
     Unknown,
 }
 
-/// What became of a registration.
+/// The result of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// machined knows the machine.
+    /// The machine is registered.
     Registered,
-    /// There is no machined to tell, for this reason.
+    /// machined is unavailable, for this reason.
     Absent(String),
 }
 
-/// Tells machined of a machine. A registration of the same name whose leader is dead, or which is
-/// ours, is replaced. Takes `bus::PATIENCE` at most.
+/// Registers a machine. A registration of the same name is replaced if its leader is dead or if it belongs to
+/// Coracle. Takes `bus::PATIENCE` at most.
 ///
 /// # Errors
 /// A live machine of another manager has the name.
 pub async fn register(registration: &Registration<'_>) -> Result<Outcome> {
     match tokio::time::timeout(bus::PATIENCE, register_unbounded(registration)).await {
         Ok(outcome) => outcome,
-        Err(_) => {
-            Ok(Outcome::Absent(format!("machined did not answer within {} s", bus::PATIENCE.as_secs())))
-        }
+        Err(_) => Ok(Outcome::Absent(format!("machined did not reply within {} s", bus::PATIENCE.as_secs()))),
     }
 }
 
-/// Takes a registration of ours back. One that is gone, and a machined that is not running, are
-/// fine. The caller knows that the registration is ours.
+/// Unregisters a machine of Coracle. A missing registration, and a machined that is not running, are not
+/// errors. The caller knows that the registration belongs to Coracle.
 ///
 /// # Errors
-/// Where machined refuses or does not answer.
+/// machined refuses or does not reply.
 pub async fn unregister(name: &Name) -> Result<()> {
     let Ok(connection) = bus::connect(bus::PATIENCE).await else { return Ok(()) };
     let manager = manager(&connection).await?;
@@ -144,9 +142,10 @@ pub async fn unregister(name: &Name) -> Result<()> {
     }
 }
 
-/// Takes a registration of ours back whose PID 1 has ended, before another follows it. A machined that comes up and finds
-/// a dead machine in its notes has systemd stop the unit: it does not know of reboots. So the notes go first, whether it
-/// runs or not, and then its memory. Takes `bus::PATIENCE` at most.
+/// Unregisters a machine whose PID 1 has ended, before it is registered again. A restarted machined that
+/// finds a dead machine in its state files lets systemd stop the unit: it does not support reboots. So the
+/// state file is deleted first, whether machined runs or not, then the registration. Takes `bus::PATIENCE` at
+/// most.
 pub async fn withdraw(name: &Name, unit: Option<&str>) {
     let notes = Path::new("/run/systemd/machines");
     let of_unit = unit.map(|unit| notes.join(format!("unit:{unit}")));
@@ -161,7 +160,7 @@ pub async fn withdraw(name: &Name, unit: Option<&str>) {
     let told = async {
         let connection = bus::connect(bus::PATIENCE).await.ok()?;
         let bus = zbus::fdo::DBusProxy::new(&connection).await.ok()?;
-        // To ask one that does not run would start it.
+        // A call to a stopped machined would start it.
         let runs = bus.name_has_owner(MACHINED.try_into().ok()?).await.ok()?;
         let manager = manager(&connection).await.ok().filter(|_| runs)?;
         manager.unregister_machine(name.as_str()).await.ok()
@@ -171,7 +170,7 @@ pub async fn withdraw(name: &Name, unit: Option<&str>) {
     }
 }
 
-/// [`register`] without its time bound.
+/// Implements [`register`], without its timeout.
 async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> {
     let connection = match bus::connect(bus::PATIENCE).await {
         Ok(connection) => connection,
@@ -186,23 +185,23 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
         return Ok(Outcome::Absent(reason));
     }
     let name = registration.name;
-    // Whatever else it says, the machine can do without: the caller decides whether it may.
+    // The machine can run without a registration in all other cases: the caller decides.
     let refused = |error| Ok(Outcome::Absent(format!("machined refuses: {}", bus::failure(error))));
     if !is(&error, EXISTS) {
         return refused(error);
     }
     refuse_foreign(&manager, &connection, registration).await?;
     match manager.unregister_machine(name.as_str()).await {
-        // It went by itself meanwhile: that is what was wanted.
+        // The registration is gone meanwhile, as intended.
         Err(error) if !is(&error, "org.freedesktop.machine1.NoSuchMachine") => return refused(error),
         _ => log::debug!("replacing an old registration of '{name}' with machined"),
     }
-    // machined forgets an old registration only when it has nothing else to do.
+    // machined removes an old registration only when it is idle.
     let began = tokio::time::Instant::now();
     loop {
         match with_control(registration) {
             Answer::Registered => return Ok(Outcome::Registered),
-            // The other way would not tell of the control socket.
+            // The D-Bus method cannot pass the control socket.
             Answer::Exists if began.elapsed() < FORGETTING => {
                 tokio::time::sleep(AGAIN).await;
                 continue;
@@ -219,14 +218,14 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
     }
 }
 
-/// Whether this process is systemd-machined, as far as its name says: only root can send the
-/// signals that this is asked for.
+/// Returns whether a process is systemd-machined, by its name: only root can send the signals checked with
+/// it.
 pub fn is_machined(pid: u32) -> bool {
     // The kernel keeps 15 characters.
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd-machine\n")
 }
 
-/// What machined answers over Varlink.
+/// The reply of machined over Varlink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Registered,
@@ -234,9 +233,9 @@ enum Answer {
     Unable,
 }
 
-/// One attempt by the one way that tells machined of a control socket, by which `machinectl pause`,
-/// `resume`, `reboot`, `poweroff` and `terminate` reach us. SYSTEMD(261): older ones refuse the
-/// parameter, and those before 256 have no socket.
+/// Tries the only method that passes a control socket to machined, used by `machinectl pause`, `resume`,
+/// `reboot`, `poweroff` and `terminate`. SYSTEMD(261): older versions refuse the parameter, and those before
+/// 256 have no socket.
 fn with_control(registration: &Registration<'_>) -> Answer {
     if !Path::new(VARLINK).exists() {
         return Answer::Unable;
@@ -247,7 +246,7 @@ fn with_control(registration: &Registration<'_>) -> Answer {
         Ok(Ok(_)) => Answer::Registered,
         Ok(Err(refused)) if refused.name == "io.systemd.Machine.MachineExists" => Answer::Exists,
         Ok(Err(refused)) => {
-            log::debug!("machined takes no control socket: {}, ignoring", refused.name);
+            log::debug!("machined does not support control sockets: {}", refused.name);
             Answer::Unable
         }
         Err(error) => {
@@ -257,12 +256,12 @@ fn with_control(registration: &Registration<'_>) -> Answer {
     }
 }
 
-/// What a registration says over Varlink.
+/// Returns the Varlink parameters of a registration.
 fn parameters(registration: &Registration<'_>) -> serde_json::Value {
     let id: String = registration.machine_id.iter().map(|byte| format!("{byte:02x}")).collect();
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let mut leader = serde_json::json!({ "pid": registration.leader });
-    // The inode of a pidfd tells a process from all others of this boot (Linux 6.9).
+    // The inode of a pidfd identifies a process during this boot (Linux 6.9).
     if let Ok(stat) = rustix::fs::fstat(registration.leader_pidfd) {
         leader["pidfdId"] = stat.st_ino.into();
         leader["bootId"] = boot.trim().replace('-', "").into();
@@ -286,10 +285,10 @@ fn parameters(registration: &Registration<'_>) -> serde_json::Value {
     parameters
 }
 
-/// One attempt: the newest method first.
+/// Tries the D-Bus methods, newest first.
 async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zbus::Result<()> {
     let name = registration.name.as_str();
-    // A path that is not UTF-8 cannot be said over D-Bus; machined takes none as not known.
+    // D-Bus cannot pass a path that is not UTF-8; machined treats an empty one as unknown.
     let root = registration.root.to_str().unwrap_or_default();
     let interfaces: Vec<i32> =
         registration.ifindex.and_then(|index| i32::try_from(index).ok()).into_iter().collect();
@@ -304,7 +303,7 @@ async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zb
     match manager.register_machine_ex(name, &properties).await {
         Ok(_) => return Ok(()),
         Err(error) if is_unsupported(&error) => {
-            log::debug!("machined: {error}, using the older call, ignoring")
+            log::debug!("machined: {error}, using the older call")
         }
         Err(error) => return Err(error),
     }
@@ -315,7 +314,7 @@ async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zb
         .map(drop)
 }
 
-/// An error where the registration of our name belongs to a live machine of someone else.
+/// Returns an error if the registration of this name belongs to a live machine of another manager.
 async fn refuse_foreign(
     manager: &ManagerProxy<'_>,
     connection: &zbus::Connection,
@@ -341,33 +340,33 @@ async fn refuse_foreign(
     }
     let service = machine.service().await.unwrap_or_default();
     Err(Error::new(format!(
-        "machined knows a running machine '{name}' that is not ours: leader {leader}, service '{service}', unit '{unit}'"
+        "machined has a running machine '{name}' of another manager: leader {leader}, service '{service}', unit '{unit}'"
     ))
     .with_hint(format!("stop it with 'machinectl terminate {name}', or give this machine another name")))
 }
 
-/// machined's manager object.
+/// Returns the proxy of machined's manager object.
 async fn manager(connection: &zbus::Connection) -> Result<ManagerProxy<'static>> {
     let builder = ManagerProxy::builder(connection).cache_properties(CacheProperties::No);
     builder.build().await.map_err(bus::failure)
 }
 
-/// Whether an error is the reply of this name.
+/// Returns whether an error is the reply of this name.
 fn is(error: &zbus::Error, name: &str) -> bool {
     bus::error_name(error).is_some_and(|is| is == name)
 }
 
-/// Whether machined does not know the call or an argument of it.
+/// Returns whether machined does not support the call or an argument of it.
 fn is_unsupported(error: &zbus::Error) -> bool {
     ["UnknownMethod", "InvalidArgs", "NotSupported", "UnknownInterface", "InvalidSignature"]
         .iter()
         .any(|kind| is(error, &format!("org.freedesktop.DBus.Error.{kind}")))
 }
 
-/// Why nobody answered as machined, or nothing where it did answer.
+/// Returns why there was no reply of machined. `None` if it replied.
 fn absence(error: &zbus::Error) -> Option<String> {
     let absent = match bus::error_name(error) {
-        // The connection broke, or machined died while it worked.
+        // The connection broke, or machined ended during the call.
         None => true,
         Some(name) => {
             name.starts_with("org.freedesktop.DBus.Error.Spawn.")

@@ -1,6 +1,6 @@
-//! systemd as service manager: units started and stopped with their jobs waited for, scopes made,
-//! unit properties read. Called by the control verbs and by the supervisor, inside one `block_on`.
-//! Must not know what a machine is: it speaks of units.
+//! systemd as service manager: starts and stops units and waits for their jobs, creates scopes, reads unit
+//! properties. Called by the control verbs and by the supervisor, inside one `block_on`. Must not know
+//! machines, only units.
 
 mod jobs;
 pub mod limits;
@@ -18,11 +18,11 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant, proxy};
 
 /// The bus name of systemd.
 const SYSTEMD: &str = "org.freedesktop.systemd1";
-/// How long one call may take: a reload reads every unit file again.
+/// The timeout of a call: a reload reads every unit file again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A unit as systemd lists it: name, description, load, active and sub state, what it follows, its
-/// path, its job's id, type and path.
+/// A unit as listed by systemd: name, description, load, active and sub state, followed unit, path, and id,
+/// type and path of its job.
 type ListedUnit =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
@@ -71,7 +71,7 @@ trait Manager {
     ) -> zbus::Result<Vec<(String, String, String)>>;
 }
 
-/// What systemd tells of a unit, alive or dead. Numbers are `None` where systemd does not count.
+/// The state of a unit, alive or dead. Numbers are `None` if systemd does not account for them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UnitStatus {
     /// `LoadState`: `loaded`, `not-found`, `masked`, `error`, …
@@ -90,7 +90,7 @@ pub struct UnitStatus {
     pub exec_main_status: i32,
     /// `StatusText`, the last `STATUS=` of the unit.
     pub status_text: String,
-    /// `MainPID`; 0 where there is none.
+    /// `MainPID`; 0 if there is none.
     pub main_pid: u32,
     /// `ControlGroup`, a path below the mount of the cgroup hierarchy; empty for a dead unit.
     pub control_group: String,
@@ -103,18 +103,18 @@ pub struct UnitStatus {
 }
 
 impl UnitStatus {
-    /// Why the unit is not running, in one line for people, as far as systemd knows.
+    /// Returns why the unit is not running, in one line, as far as known to systemd.
     pub fn describe_failure(&self) -> String {
         if self.load_state == "not-found" {
-            return "there is no such unit".into();
+            return "the unit does not exist".into();
         }
         let mut text = match self.result.as_str() {
             "" | "success" => format!("it is {} ({})", self.active_state, self.sub_state),
             "exit-code" => format!("exit status {}", self.exec_main_status),
             "signal" | "core-dump" => format!("killed by signal {}", self.exec_main_status),
-            "oom-kill" => "the kernel killed it for want of memory".into(),
+            "oom-kill" => "it was killed by the out-of-memory killer".into(),
             "timeout" => "it took too long".into(),
-            "resources" => "systemd was short of memory, tasks or descriptors for it".into(),
+            "resources" => "systemd lacked memory, tasks or descriptors for it".into(),
             "protocol" => "it ended before it was up".into(),
             "watchdog" => "its supervisor gave no sign of life in time".into(),
             "start-limit-hit" => "it was started too often in too short a time".into(),
@@ -129,7 +129,7 @@ impl UnitStatus {
     }
 }
 
-/// Whether PID 1 of this host is systemd (sd_booted(3)).
+/// Returns whether PID 1 of this host is systemd (sd_booted(3)).
 pub fn is_running() -> bool {
     std::path::Path::new("/run/systemd/system").is_dir()
 }
@@ -144,33 +144,33 @@ pub async fn version() -> Result<String> {
     manager(&connection).await?.version().await.map_err(refused)
 }
 
-/// Reads the unit files again (`systemctl daemon-reload`).
+/// Reloads the unit files (`systemctl daemon-reload`).
 ///
 /// # Errors
-/// Where systemd does not answer or refuses.
+/// systemd does not reply, or refuses.
 pub async fn reload() -> Result<()> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     manager
         .reload()
         .await
-        .map_err(|error| bus::failure(error).context("cannot make systemd read its unit files again"))
+        .map_err(|error| bus::failure(error).context("cannot reload the unit files of systemd"))
 }
 
-/// Lets a unit go on that systemd froze.
+/// Thaws a unit frozen by systemd.
 ///
 /// # Errors
-/// Where systemd does not answer or refuses.
+/// systemd does not reply, or refuses.
 pub async fn thaw(unit: &str) -> Result<()> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let refused = |error| bus::failure(error).context(format!("cannot thaw unit '{unit}'"));
     manager(&connection).await?.thaw_unit(unit).await.map_err(refused)
 }
 
-/// Lets units start with the host, and reloads. Returns what changed, a line for each link.
+/// Enables units at boot, and reloads. Returns the changes, one line per symbolic link.
 ///
 /// # Errors
-/// Where systemd refuses.
+/// systemd refuses.
 pub async fn enable(units: &[String]) -> Result<Vec<String>> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
@@ -181,10 +181,10 @@ pub async fn enable(units: &[String]) -> Result<Vec<String>> {
     Ok(describe_changes(&changes))
 }
 
-/// Lets units no longer start with the host, and reloads. Returns what changed.
+/// Disables units at boot, and reloads. Returns the changes.
 ///
 /// # Errors
-/// Where systemd refuses.
+/// systemd refuses.
 pub async fn disable(units: &[String]) -> Result<Vec<String>> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
@@ -195,19 +195,19 @@ pub async fn disable(units: &[String]) -> Result<Vec<String>> {
     Ok(describe_changes(&changes))
 }
 
-/// What systemd tells of a unit; one that does not exist has `load_state` `not-found`.
+/// Returns the state of a unit; a missing one has the `load_state` `not-found`.
 ///
 /// # Errors
-/// Where systemd does not answer.
+/// systemd does not reply.
 pub async fn unit_properties(unit: &str) -> Result<UnitStatus> {
     let connection = bus::connect(bus::PATIENCE).await?;
     status_of(&connection, &manager(&connection).await?, unit).await
 }
 
-/// The `ActiveState` of each unit in memory whose name matches a pattern.
+/// Returns the `ActiveState` of all loaded units that match a pattern.
 ///
 /// # Errors
-/// Where systemd does not answer.
+/// systemd does not reply.
 pub async fn unit_states(pattern: &str) -> Result<HashMap<String, String>> {
     let connection = bus::connect(bus::PATIENCE).await?;
     let listing = |error| bus::failure(error).context("cannot list the units of systemd");
@@ -233,7 +233,7 @@ pub async fn unit_of_pid(pid: u32) -> Result<Option<String>> {
     Ok(text(&all_properties(&connection, &path).await.map_err(looking)?, "Id"))
 }
 
-/// [`unit_properties`] over an open connection.
+/// Implements [`unit_properties`], over an open connection.
 async fn status_of(
     connection: &zbus::Connection,
     manager: &ManagerProxy<'_>,
@@ -244,11 +244,11 @@ async fn status_of(
     Ok(status_from(&all_properties(connection, &path).await.map_err(reading)?))
 }
 
-/// Picks what we tell of a unit from all its properties.
+/// Selects the fields of [`UnitStatus`] from all properties of a unit.
 fn status_from(properties: &HashMap<String, OwnedVariant>) -> UnitStatus {
     let string = |name| text(properties, name).unwrap_or_default();
     let number = |name| properties.get(name).and_then(|value| value.downcast_ref::<u64>().ok());
-    // systemd says "not counted" with the largest number.
+    // systemd represents "not counted" as the greatest number.
     let counted = |name| number(name).filter(|count| *count != u64::MAX);
     let signed = |name| properties.get(name).and_then(|value| value.downcast_ref::<i32>().ok()).unwrap_or(0);
     UnitStatus {
@@ -268,13 +268,13 @@ fn status_from(properties: &HashMap<String, OwnedVariant>) -> UnitStatus {
     }
 }
 
-/// A property that is text.
+/// Returns a text property.
 fn text(properties: &HashMap<String, OwnedVariant>, name: &str) -> Option<String> {
     properties.get(name).and_then(|value| value.downcast_ref::<&str>().ok()).map(str::to_owned)
 }
 
-/// Every property of a unit. The empty interface name stands for all interfaces with systemd; our
-/// proxies refuse it as no valid name.
+/// Returns all properties of a unit. For systemd the empty interface name stands for all interfaces; zbus
+/// proxies refuse it as invalid.
 async fn all_properties(
     connection: &zbus::Connection,
     path: &OwnedObjectPath,
@@ -284,13 +284,13 @@ async fn all_properties(
     reply.body().deserialize()
 }
 
-/// systemd's manager object.
+/// Returns the proxy of systemd's manager object.
 async fn manager(connection: &zbus::Connection) -> Result<ManagerProxy<'static>> {
     let builder = ManagerProxy::builder(connection).cache_properties(CacheProperties::No);
     builder.build().await.map_err(bus::failure)
 }
 
-/// Changes of unit files as lines.
+/// Returns changes of unit files as lines.
 fn describe_changes(changes: &[(String, String, String)]) -> Vec<String> {
     let line = |(kind, file, target): &(String, String, String)| match kind.as_str() {
         "symlink" => format!("created link '{file}' to '{target}'"),
@@ -300,12 +300,12 @@ fn describe_changes(changes: &[(String, String, String)]) -> Vec<String> {
     changes.iter().map(line).collect()
 }
 
-/// Names of units for a message.
+/// Returns unit names for a message.
 fn quoted(units: &[String]) -> String {
     units.iter().map(|unit| format!("'{unit}'")).collect::<Vec<_>>().join(", ")
 }
 
-/// An error for what should not happen between us and systemd.
+/// Returns the error for an unexpected end of the bus connection.
 fn lost() -> Error {
     Error::new("lost the connection to systemd while waiting for it")
         .with_hint("see 'systemctl list-jobs' for what it still does")

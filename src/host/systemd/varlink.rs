@@ -1,5 +1,5 @@
-//! Varlink calls (varlink.org): a JSON object and a NUL each way over a stream socket. Called by
-//! `machined` and by verbs that speak to a supervisor; the supervisor's own side is in its loop.
+//! Varlink calls (varlink.org): a JSON object and a NUL in each direction of a stream socket. Called by
+//! `machined` and by verbs that call a supervisor; the supervisor's side is in its loop.
 
 use crate::error::{Context, Error, Result};
 use serde_json::{Value, json};
@@ -8,32 +8,32 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long an answer may take.
+/// The timeout of a reply.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest answer, bytes.
+/// The longest reply, in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// An error that was answered, by its name.
+/// An error reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The name of the error.
     pub name: String,
-    /// What it says, where it says something.
+    /// Its text, empty if it has none.
     pub text: String,
 }
 
 /// Connects to a service.
 ///
 /// # Errors
-/// Nobody listens.
+/// No process listens at the socket.
 pub fn connect(path: &Path) -> Result<UnixStream> {
     UnixStream::connect(path).context(|| format!("cannot speak to '{}'", path.display()))
 }
 
-/// Calls a method and waits for its answer.
+/// Calls a method and waits for its reply.
 ///
 /// # Errors
-/// One that was answered, or none.
+/// An error reply, or no reply.
 pub fn call(stream: &mut UnixStream, method: &str, parameters: &Value) -> Result<Value> {
     try_call(stream, method, parameters)?.map_err(|refused| {
         let text = if refused.text.is_empty() { refused.name } else { refused.text };
@@ -41,10 +41,10 @@ pub fn call(stream: &mut UnixStream, method: &str, parameters: &Value) -> Result
     })
 }
 
-/// The same, with an error that was answered as a value.
+/// Calls a method and returns an error reply as a value.
 ///
 /// # Errors
-/// No answer.
+/// There is no reply.
 pub fn try_call(
     stream: &mut UnixStream,
     method: &str,
@@ -56,20 +56,20 @@ pub fn try_call(
     stream.set_read_timeout(Some(PATIENCE)).context(asking)?;
     stream.write_all(&message).context(asking)?;
     let mut answer = Vec::new();
-    // Byte for byte: what follows the answer may be no message any more.
+    // Byte for byte: data after the reply may not be a message.
     let mut byte = [0u8];
     loop {
         match stream.read(&mut byte) {
             Ok(1) if byte[0] == 0 => break,
             Ok(1) if answer.len() < LONGEST => answer.push(byte[0]),
-            Ok(_) => return Err(Error::new("the answer has no end").context(asking())),
+            Ok(_) => return Err(Error::new("the reply is incomplete or too long").context(asking())),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error).context(asking),
         }
     }
     stream.set_read_timeout(None).context(asking)?;
     let mut answer: Value = serde_json::from_slice(&answer)
-        .map_err(|error| Error::new(format!("strange answer: {error}")).context(asking()))?;
+        .map_err(|error| Error::new(format!("invalid reply: {error}")).context(asking()))?;
     let parameters = answer.get_mut("parameters").map(Value::take).unwrap_or_default();
     Ok(match answer.get("error").and_then(Value::as_str) {
         None => Ok(parameters),

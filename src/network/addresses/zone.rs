@@ -1,39 +1,41 @@
-//! The addresses of a zone and of a machine in it. Pure, as the file above: the same zone gets the same
-//! network again where it is free, and the same machine the same address in it.
+//! The addresses of a zone and of its machines. Pure, as `addresses.rs`: a zone gets the same network at each
+//! start if it is free, and a machine the same address in it.
 
 use super::{
     GUEST_MAC_KEY, HOST_MAC_KEY, IPV6_LENGTH, Pair, Plan, Prefix, SLOT_KEY, ULA_KEY, host_interface_name,
-    interface_id, mac, siphash,
+    interface_id, mac,
 };
 use crate::error::{Error, Result};
+use crate::machine::hash::siphash;
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The pool of IPv4 addresses that zones get their networks from.
+/// The pool of IPv4 networks for zones.
 const POOL: Ipv4Addr = Ipv4Addr::new(10, 178, 0, 0);
 const POOL_LENGTH: u8 = 15;
-/// Length of a zone's IPv4 prefix: as many addresses as a bridge of Linux has ports.
+/// Length of a zone's IPv4 prefix: as many addresses as a Linux bridge has ports.
 pub const LENGTH: u8 = 22;
 const SLOTS: u32 = 1 << (LENGTH - POOL_LENGTH);
-/// Addresses for machines: not the network's own, the bridge's, and that of a broadcast.
+/// Addresses for machines: all but the network's, the bridge's and the broadcast address.
 const HOSTS: u32 = (1 << (32 - LENGTH)) - 3;
-/// What tells the IPv6 networks of zones from those of single machines.
+/// The bit that distinguishes IPv6 networks of zones from those of single machines.
 const IPV6_ZONES: u128 = 0x8000;
 
-/// What there is of a zone already.
+/// The addresses in use in a zone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Present {
-    /// The addresses of the machines in it.
+    /// The addresses of its machines.
     pub members: Vec<Ipv4Addr>,
     /// The address of this machine before its reboot.
     pub own: Option<Ipv4Addr>,
 }
 
-/// The plan for a machine of a zone. `taken` is as for [`crate::network::addresses::plan`], less what is on the zone's bridge.
+/// Returns the plan for a machine of a zone. `taken` is as for [`crate::network::addresses::plan`], without
+/// the prefixes on the zone's bridge.
 ///
 /// # Errors
-/// Where there is no network for a new zone, or no address in this one.
+/// There is no free network for a new zone, or no free address in an existing one.
 pub fn plan(
     machine: &Name,
     zone: &Zone,
@@ -49,7 +51,7 @@ pub fn plan(
     let guest = match present.own.filter(|own| slot_of(*own) == slot) {
         Some(own) => own,
         None => free_address(machine, base, &present.members)
-            .ok_or_else(|| Error::new(format!("zone '{zone}' is full: {HOSTS} machines are in it")))?,
+            .ok_or_else(|| Error::new(format!("zone '{zone}' is full: it has {HOSTS} machines")))?,
     };
     let (host_interface, altname) = host_interface_name("vb-", machine);
     let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
@@ -61,7 +63,7 @@ pub fn plan(
         altname,
         host_mac: mac(HOST_MAC_KEY, host_id, machine.as_str()),
         guest_mac,
-        // No machine is called so: the name has a colon.
+        // A machine's name cannot contain a colon, so that this differs from any machine's address.
         router_mac: mac(HOST_MAC_KEY, host_id, &format!("zone:{zone}")),
         zone: Some(zone.clone()),
         ipv4: Pair { host: Ipv4Addr::from_bits(base + 1), guest },
@@ -83,8 +85,8 @@ fn free_slot(zone: &Zone, host_id: &[u8; 16], taken: &[Prefix]) -> Result<u32> {
     let first = siphash(SLOT_KEY, &[b"zone:", zone.as_str().as_bytes()]) % u64::from(SLOTS);
     let first = u32::try_from(first).unwrap_or(0);
     (0..SLOTS).map(|step| (first + step) % SLOTS).find(is_free).ok_or_else(|| {
-        Error::new(format!("no free addresses for zone '{zone}': all of {POOL}/{POOL_LENGTH} is in use"))
-            .with_hint("take the route or address that covers it off the host")
+        Error::new(format!("no free addresses for zone '{zone}': all of {POOL}/{POOL_LENGTH} are in use"))
+            .with_hint("remove the conflicting route or address from the host")
     })
 }
 
@@ -95,7 +97,7 @@ fn free_address(machine: &Name, base: u32, members: &[Ipv4Addr]) -> Option<Ipv4A
     all.find(|address| !members.contains(address))
 }
 
-/// The first address of a network.
+/// Returns the first address of a network.
 fn base(slot: u32) -> u32 {
     POOL.to_bits() + (slot << (32 - LENGTH))
 }
@@ -110,7 +112,8 @@ fn ipv6_host(host_id: &[u8; 16], slot: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(0xfd_u128 << 120 | u128::from(global) << 80 | subnet << 64 | 1)
 }
 
-/// The lowest address of machines in a network that begins with this one: before it is the host's.
+/// Returns the lowest address of a machine in the network with this first address; the host has the one
+/// before.
 pub fn first_machine(network: IpAddr) -> IpAddr {
     match network {
         IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() + 2).into(),
@@ -118,7 +121,7 @@ pub fn first_machine(network: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether two addresses are of one zone's network.
+/// Returns whether two addresses belong to the network of one zone.
 pub fn is_shared(one: Ipv4Addr, other: Ipv4Addr) -> bool {
     slot_of(one) == slot_of(other)
 }

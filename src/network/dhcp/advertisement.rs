@@ -1,11 +1,11 @@
-//! Router advertisements for one host. Called by the file above.
+//! Router advertisements for one host. Called by `dhcp.rs`.
 
 use super::{Comparison, Lease, ROUTE_LIFETIME, checksum};
 use crate::network::addresses::IPV6_LENGTH;
 use crate::sys::filter::Instruction;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// ICMPv6, a solicitation.
+/// An ICMPv6 router solicitation.
 pub const FILTER: [Comparison; 2] = [
     Comparison { load: &[Instruction { code: 0x30, jt: 0, jf: 0, k: 20 }], is: ICMP as u32 },
     Comparison { load: &[Instruction { code: 0x30, jt: 0, jf: 0, k: 54 }], is: SOLICITATION as u32 },
@@ -14,24 +14,24 @@ pub const FILTER: [Comparison; 2] = [
 const ICMP: u8 = 58;
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
-/// What no router has passed on.
+/// The hop limit of a packet not forwarded by any router.
 const HOPS: u8 = 255;
 const FOR_EVER: [u8; 4] = [255; 4];
 
-/// Whether an IPv6 packet asks for a router.
+/// Returns whether an IPv6 packet is a router solicitation.
 pub fn is_solicitation(packet: &[u8]) -> bool {
     let is_near = packet.len() >= 48 && packet[0] >> 4 == 6 && packet[6..8] == [ICMP, HOPS];
     is_near && packet[40..42] == [SOLICITATION, 0]
 }
 
-/// A packet with an advertisement.
+/// Creates a packet with a router advertisement.
 pub fn make(lease: &Lease) -> Vec<u8> {
     let [high, low] = ROUTE_LIFETIME.to_be_bytes();
-    // 64 hops, no flags, no times of reachability.
+    // 64 hops, no flags, no reachable and retransmission times.
     let mut message = vec![ADVERTISEMENT, 0, 0, 0, 64, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0];
     message.extend([1, 1]);
     message.extend(lease.host_mac);
-    // On the link, and to make an address from.
+    // Flags: on-link, autonomous.
     message.extend([3, 4, IPV6_LENGTH, 0xc0]);
     message.extend([FOR_EVER, FOR_EVER, [0; 4]].concat());
     message.extend(lease.prefix.octets());

@@ -1,10 +1,10 @@
-//! DHCP for one client that always gets the same. Called by the file above.
+//! DHCP messages for one client with a constant lease. Called by `dhcp.rs`.
 
 use super::{Comparison, Lease, checksum};
 use crate::sys::filter::Instruction;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// UDP, no later part of a packet in parts, to the server's port.
+/// UDP to the server's port, no fragment but the first.
 pub const FILTER: [Comparison; 3] = [
     Comparison { load: &[Instruction { code: 0x30, jt: 0, jf: 0, k: 23 }], is: 17 },
     Comparison {
@@ -16,7 +16,7 @@ pub const FILTER: [Comparison; 3] = [
     },
     Comparison {
         load: &[
-            // The length of the header, and the port behind it.
+            // Loads the header length, then the destination port.
             Instruction { code: 0xb1, jt: 0, jf: 0, k: 14 },
             Instruction { code: 0x48, jt: 0, jf: 0, k: 16 },
         ],
@@ -27,9 +27,9 @@ pub const FILTER: [Comparison; 3] = [
 const SERVER: u16 = 67;
 const CLIENT: u16 = 68;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
-/// Where options begin, after the cookie.
+/// Offset of the options, after the magic cookie.
 const OPTIONS: usize = 240;
-/// The shortest message: older clients take no shorter one (RFC 951).
+/// The shortest message in bytes: older clients reject a shorter one (RFC 951).
 const SHORTEST: usize = 300;
 
 /// Types of messages.
@@ -40,7 +40,7 @@ const ACKNOWLEDGE: u8 = 5;
 const REFUSE: u8 = 6;
 const INFORM: u8 = 8;
 
-/// What of a client's message counts.
+/// The used fields of a client's message.
 #[derive(Debug, Default)]
 struct Request {
     kind: u8,
@@ -51,7 +51,7 @@ struct Request {
     server: Option<Ipv4Addr>,
 }
 
-/// The answer to an IPv4 packet.
+/// Returns the reply to an IPv4 packet.
 pub fn answer(lease: &Lease, packet: &[u8]) -> Option<Vec<u8>> {
     let request = parse(datagram(packet)?, lease.guest_mac)?;
     if request.server.is_some_and(|server| server != lease.router) {
@@ -64,12 +64,12 @@ pub fn answer(lease: &Lease, packet: &[u8]) -> Option<Vec<u8>> {
         INFORM => ACKNOWLEDGE,
         _ => return None,
     };
-    // Who has an address hears at it, unless it was never ours to give.
+    // A client with an address receives at it, unless the address belongs to another network.
     let to = request.has.filter(|_| kind == ACKNOWLEDGE).unwrap_or(Ipv4Addr::BROADCAST);
     Some(wrap(lease.router, to, &reply(lease, &request, kind)))
 }
 
-/// What a UDP datagram to a server carries.
+/// Returns the payload of a UDP datagram to the server.
 fn datagram(packet: &[u8]) -> Option<&[u8]> {
     let first = *packet.first()?;
     let header = usize::from(first & 0xf) * 4;
@@ -91,7 +91,7 @@ fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
 }
 
 fn parse(message: &[u8], client: [u8; 6]) -> Option<Request> {
-    // A request, over Ethernet, by this client.
+    // BOOTREQUEST, Ethernet, 6 bytes of address, from this client.
     if message.get(..3)? != [1, 1, 6]
         || message.get(28..34)? != client
         || message.get(OPTIONS - 4..OPTIONS)? != COOKIE
@@ -151,7 +151,7 @@ fn reply(lease: &Lease, request: &Request, kind: u8) -> Vec<u8> {
     option(53, &[kind]);
     option(54, &lease.router.octets());
     if gives {
-        // For ever.
+        // Infinite lease time.
         option(51, &[255; 4]);
     }
     if kind != REFUSE {
@@ -169,7 +169,7 @@ fn reply(lease: &Lease, request: &Request, kind: u8) -> Vec<u8> {
     message
 }
 
-/// Names as labels (RFC 3397), as many as one option holds.
+/// Encodes domains as labels (RFC 3397), as many as fit into one option.
 fn domains(search: &[String]) -> Vec<u8> {
     let mut list = Vec::new();
     for domain in search {
@@ -188,12 +188,12 @@ fn label_length(label: &str) -> Option<u8> {
     u8::try_from(label.len()).ok().filter(|length| (1..64).contains(length))
 }
 
-/// A message in a datagram in a packet.
+/// Wraps a message into a UDP datagram and an IPv4 packet.
 fn wrap(from: Ipv4Addr, to: Ipv4Addr, message: &[u8]) -> Vec<u8> {
     let length = |more: usize| u16::try_from(message.len() + more).unwrap_or(u16::MAX).to_be_bytes();
     let mut udp = [&SERVER.to_be_bytes()[..], &CLIENT.to_be_bytes(), &length(8), &[0; 2], message].concat();
     let pseudo = [&from.octets()[..], &to.octets(), &[0, 17], &length(8)].concat();
-    // Zero would mean that there is none.
+    // Zero means "no checksum" (RFC 768).
     let sum = Some(checksum(&[&pseudo, &udp])).filter(|sum| *sum != 0).unwrap_or(u16::MAX);
     udp[6..8].copy_from_slice(&sum.to_be_bytes());
     let mut ip =

@@ -1,4 +1,4 @@
-//! Questions and answers, byte by byte, and noise.
+//! Requests and replies byte by byte, and random input.
 
 use super::*;
 use crate::machine::name::Name;
@@ -17,7 +17,7 @@ fn lease() -> Lease {
     Lease::new(&plan, Some(&resolver))
 }
 
-/// A client's question of a kind, with options.
+/// Returns a client's message of a type, with options.
 fn question(lease: &Lease, kind: u8, options: &[u8]) -> Vec<u8> {
     let mut message = vec![0; 240];
     message[..4].copy_from_slice(&[1, 1, 6, 0]);
@@ -38,7 +38,7 @@ fn solicitation(lease: &Lease) -> Vec<u8> {
     [&[0x33; 6][..], &lease.guest_mac, &[0x86, 0xdd], &ip, &[133, 0, 0, 0, 0, 0, 0, 0]].concat()
 }
 
-/// The value of an option of an answer.
+/// Returns the value of an option of a reply.
 fn option(answer: &[u8], wanted: u8) -> Option<Vec<u8>> {
     let mut rest = &answer[14 + 28 + 240..];
     while rest[0] != 255 {
@@ -84,7 +84,7 @@ fn another_address_is_refused_and_another_server_meant_not_us() {
     assert_eq!(option(&refused, 53).unwrap(), [6]);
     assert_eq!((option(&refused, 51), &refused[42 + 16..42 + 20]), (None, &[0; 4][..]));
     assert_eq!(lease.answer(&question(&lease, 3, &[54, 4, 192, 168, 0, 1])), None);
-    // Neither an address nor a kind that is answered.
+    // Neither an address nor a supported type.
     assert_eq!(lease.answer(&question(&lease, 3, &[])), None);
     for kind in [0, 2, 4, 5, 7, 9, 255] {
         assert_eq!(lease.answer(&question(&lease, kind, &[])), None);
@@ -97,14 +97,14 @@ fn another_address_is_refused_and_another_server_meant_not_us() {
 fn a_router_is_advertised_with_the_prefix() {
     let lease = lease();
     let frame = lease.answer(&solicitation(&lease)).unwrap();
-    // As a frame to the machine alone.
+    // In a frame to this machine only.
     assert_eq!((&frame[..6], &frame[6..12]), (&lease.guest_mac[..], &lease.host_mac[..]));
     let (ip, message) = frame[14..].split_at(40);
     assert_eq!((ip[6], ip[7], message[0]), (58, 255, 134));
     assert_eq!(checksum(&[&ip[8..], &[0, 0], &ip[4..6], &[0, 0, 0, 58], message]), 0);
     assert!(message.windows(16).any(|window| window == lease.prefix.octets()));
     assert_eq!(message[message.len() - 24..message.len() - 20], [25, 3, 0, 0]);
-    // What a router passed on asks nobody.
+    // A forwarded solicitation is ignored.
     let mut far = solicitation(&lease);
     far[21] = 254;
     assert_eq!(lease.answer(&far), None);
@@ -118,7 +118,7 @@ fn strangers_and_noise_get_nothing() {
         let mut stranger = good.clone();
         stranger[6] ^= 4;
         assert_eq!(lease.answer(&stranger), None);
-        // Cut anywhere, any byte changed: no panic, and never a longer answer.
+        // Truncated anywhere, any byte changed: no panic, and never a longer reply.
         for at in 0..good.len() {
             lease.answer(&good[..at]);
             for byte in [0, 1, 0x45, 0x4f, 0x7f, 0xff, good[at] ^ 1] {
@@ -128,7 +128,7 @@ fn strangers_and_noise_get_nothing() {
             }
         }
     }
-    // Options that lie about their length.
+    // Options with a false length.
     for options in [&[50, 4, 1][..], &[50, 0], &[53, 0], &[54, 3, 1, 2, 3], &[12, 255], &[12]] {
         let mut frame = question(&lease, 1, options);
         frame.pop();

@@ -1,5 +1,5 @@
-//! The bridge of a zone: made with the first of its machines, removed with the last. Called by the file
-//! above, with the zone locked.
+//! The bridge of a zone: created with the first of its machines, deleted with the last. Called by `veth.rs`,
+//! with the zone locked.
 
 use super::{connect, errno, failure, link_by_index, link_by_name, set};
 use crate::error::{Context, Error, Result};
@@ -11,15 +11,16 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use rustix::io::Errno;
 
-/// The index of a bridge, which is made where it is not there. One that systemd-nspawn has made for the
-/// same zone is taken as it is, but for its link-layer address.
+/// Returns the index of a zone's bridge and creates the bridge if it is missing. A bridge created by
+/// systemd-nspawn for the same zone is used as it is, except for its link-layer address.
 ///
 /// # Errors
-/// Another interface of this name, or a kernel that refuses.
+/// Another interface has this name, or any error of netlink.
 pub(super) async fn raise(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u32> {
-    let making = || format!("cannot make the bridge '{name}'");
+    let making = || format!("cannot create the bridge '{name}'");
     if link_by_name(handle, name).await?.is_none() {
-        // Without snooping: nobody on it asks who listens, and a few machines hear all.
+        // Without multicast snooping: the bridge has no querier, so that all of its few machines receive
+        // multicast.
         let bridge = LinkMessageBuilder::<LinkBridge>::new(name)
             .address(mac.to_vec())
             .set_info_data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)]))
@@ -28,10 +29,11 @@ pub(super) async fn raise(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u
     }
     let link = link_by_name(handle, name)
         .await?
-        .ok_or_else(|| Error::new(format!("interface '{name}' vanished while it was set up")))?;
+        .ok_or_else(|| Error::new(format!("interface '{name}' disappeared during setup")))?;
     if !is_bridge(&link) {
-        return Err(Error::new(format!("interface '{name}' exists and is no bridge"))
-            .with_hint(format!("call the zone otherwise, or remove it with 'ip link delete {name}'")));
+        return Err(Error::new(format!("interface '{name}' exists and is not a bridge")).with_hint(format!(
+            "choose another zone name, or delete the interface with 'ip link delete {name}'"
+        )));
     }
     let index = link.header.index;
     if !link.attributes.contains(&LinkAttribute::Address(mac.to_vec())) {
@@ -41,40 +43,40 @@ pub(super) async fn raise(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u
     Ok(index)
 }
 
-/// Lets a port send back frames that came by it: where bridges are filtered (`br_netfilter`) a published port is
-/// translated on the bridge, and a machine that asks for its own is the receiver.
+/// Enables hairpin mode on a port: if bridged packets are filtered (`br_netfilter`), the destination of a
+/// published port is translated on the bridge, and a machine may be the receiver of its own packet.
 ///
 /// # Errors
-/// A kernel that refuses.
+/// Any error of netlink.
 pub(super) async fn reflect(handle: &Handle, port: u32, name: &str) -> Result<()> {
     let message = LinkUnspec::new_with_index(port)
         .set_port_kind(InfoPortKind::Bridge)
         .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]))
         .build();
-    let doing = || format!("cannot let '{name}' send back frames");
+    let doing = || format!("cannot enable hairpin mode on '{name}'");
     handle.link().set_port(message).execute().await.map_err(failure).context(doing)
 }
 
-/// Whether a bridge is gone, or was not there.
+/// The result of deleting a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
-    /// It is gone.
+    /// The bridge does not exist any more.
     Gone,
-    /// It has ports.
+    /// The bridge has ports.
     Needed,
 }
 
-/// Removes the bridge of a zone that has no port any more.
+/// Deletes the bridge of a zone if it has no ports.
 ///
 /// # Errors
-/// Where the kernel refuses.
+/// Any error of netlink.
 pub async fn remove_if_empty(name: &str) -> Result<Removed> {
     let handle = connect()?;
     let Some(bridge) = link_by_name(&handle, name).await? else { return Ok(Removed::Gone) };
     let index = bridge.header.index;
-    let doing = || format!("cannot remove the bridge '{name}'");
+    let doing = || format!("cannot delete the bridge '{name}'");
     if !is_bridge(&bridge) {
-        log::warn!("interface '{name}' is no bridge, not removed, ignoring");
+        log::warn!("interface '{name}' is not a bridge, not deleting it");
         return Ok(Removed::Needed);
     }
     let mut links = handle.link().get().execute();
@@ -89,17 +91,17 @@ pub async fn remove_if_empty(name: &str) -> Result<Removed> {
     }
 }
 
-/// The index of a bridge of the host that is there.
+/// Returns the index of an existing bridge of the host.
 ///
 /// # Errors
-/// None of this name, or another interface.
+/// The interface is missing or is not a bridge.
 pub(in crate::network) async fn find(handle: &Handle, name: &str) -> Result<u32> {
-    let hint = || format!("make it first: ip link add {name} type bridge");
+    let hint = || format!("create it with 'ip link add {name} type bridge'");
     let link = link_by_name(handle, name)
         .await?
-        .ok_or_else(|| Error::new(format!("there is no bridge '{name}'")).with_hint(hint()))?;
+        .ok_or_else(|| Error::new(format!("bridge '{name}' does not exist")).with_hint(hint()))?;
     let known = link_by_index(handle, link.header.index).await?.is_some_and(|link| is_bridge(&link));
-    if known { Ok(link.header.index) } else { Err(Error::new(format!("interface '{name}' is no bridge"))) }
+    if known { Ok(link.header.index) } else { Err(Error::new(format!("interface '{name}' is not a bridge"))) }
 }
 
 fn is_bridge(link: &LinkMessage) -> bool {

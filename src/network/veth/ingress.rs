@@ -1,5 +1,5 @@
-//! The filter at the entry of a machine's link (tc(8), `clsact`): the loopback addresses of the host are out of reach
-//! from the link, with and without a firewall table. Called by the files beside it and by the supervisor.
+//! The ingress filter of a machine's link (tc(8), `clsact`): it keeps packets of the link from the host's
+//! loopback addresses, with and without a firewall table. Called by `veth.rs` and by the supervisor.
 
 use crate::error::{Context, Error, Result};
 use crate::sys::filter::Instruction;
@@ -8,13 +8,14 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::net::Ipv4Addr;
 
-/// Drops packets for and from loopback addresses that come by an interface; with an address, ARP messages of another
-/// sender as well: each sender that the kernel hears of takes a place in the host's neighbour table.
+/// Drops packets to and from loopback addresses that arrive at an interface; with an address, also ARP
+/// messages of other senders: each sender known to the kernel occupies an entry of the host's neighbour
+/// table.
 ///
 /// # Errors
-/// An interface that does not exist, or a kernel without classifiers (`CONFIG_NET_CLS_BPF`).
+/// A missing interface, or a kernel without classifiers (`CONFIG_NET_CLS_BPF`).
 pub fn protect(interface: &str, sender: Option<Ipv4Addr>) -> Result<()> {
-    let doing = || format!("cannot filter packets at the entry of '{interface}'");
+    let doing = || format!("cannot install the ingress filter of '{interface}'");
     // Protocol 0 is NETLINK_ROUTE.
     let socket =
         rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
@@ -24,13 +25,13 @@ pub fn protect(interface: &str, sender: Option<Ipv4Addr>) -> Result<()> {
         let to = SocketAddrNetlink::new(0, 0);
         rustix::net::sendto(&socket, &message, SendFlags::empty(), &to).context(doing)?;
         let mut answer = [0_u8; 1024];
-        // The kernel has answered when the sending is over.
+        // The kernel replies before sendto(2) returns.
         let (_, length) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::DONTWAIT).context(doing)?;
         let code = answer.get(16..20).filter(|_| length >= 20).and_then(|bytes| bytes.first_chunk());
         match code.map(|bytes| i32::from_ne_bytes(*bytes)) {
             Some(0) => {}
             Some(code) => return Err(Error::from(Errno::from_raw_os_error(-code))).context(doing),
-            None => return Err(Error::new("the kernel does not answer")).context(doing),
+            None => return Err(Error::new("the kernel did not reply")).context(doing),
         }
     }
     Ok(())
@@ -70,21 +71,21 @@ fn filter(index: u32, program: &[Instruction]) -> Vec<u8> {
     )
 }
 
-/// The classic BPF program; its result is an action (`TC_ACT_*`).
+/// Returns the classic BPF program; its result is an action (`TC_ACT_*`).
 fn program(sender: Option<Ipv4Addr>) -> Vec<Instruction> {
     const HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
     const BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
     const WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    /// `TC_ACT_UNSPEC`: the filters of others decide.
+    /// `TC_ACT_UNSPEC`: other filters decide.
     const PASS: u32 = u32::MAX;
     /// `TC_ACT_SHOT`.
     const DROP: u32 = 2;
     let load = |code, k| Instruction { code, jt: 0, jf: 0, k };
     let equal = |k, jt, jf| Instruction { code: EQUAL, jt, jf, k };
     let address = sender.map_or(0, Ipv4Addr::to_bits);
-    // ARP: without a known sender all pass.
+    // ARP: without a known sender all messages pass.
     let other = u8::from(sender.is_none());
     vec![
         // 0: the kernel removes a VLAN tag inside a tag after this filter
@@ -109,7 +110,7 @@ fn program(sender: Option<Ipv4Addr>) -> Vec<Instruction> {
         equal(0, 0, 6),
         load(WORD, 50),
         equal(1, 3, 4),
-        // 19: arp saddr ip; 0.0.0.0 asks whether an address is free
+        // 19: arp saddr ip; 0.0.0.0 is the sender of an address probe
         load(WORD, 28),
         equal(address, 2, 0),
         equal(0, 1, other),
@@ -118,7 +119,7 @@ fn program(sender: Option<Ipv4Addr>) -> Vec<Instruction> {
     ]
 }
 
-/// A request for the traffic control of an interface: `struct tcmsg` and attributes.
+/// Creates a traffic control request for an interface: `struct tcmsg` and attributes.
 fn message(kind: u16, place: [u32; 4], attributes: &[u8]) -> Vec<u8> {
     const NLM_F_REQUEST: u16 = 1;
     const NLM_F_ACK: u16 = 4;
@@ -134,7 +135,7 @@ fn message(kind: u16, place: [u32; 4], attributes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The kind of a discipline or classifier.
+/// Returns the attribute with the kind of a queueing discipline or classifier.
 fn text(kind: &str) -> Vec<u8> {
     attribute(libc::TCA_KIND, &[kind.as_bytes(), &[0]].concat())
 }

@@ -1,4 +1,5 @@
-//! The IPv4 prefixes that the host uses, which no machine can be given. Called by the planning of addresses.
+//! The IPv4 prefixes in use on the host, which are not given to machines. Called by the supervisor before
+//! addresses are chosen.
 
 use super::{connect, failure, link_by_name};
 use crate::error::{Context, Result};
@@ -10,12 +11,13 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Every IPv4 prefix the host uses: its addresses and the destinations of its routes, less those of
-/// the interface `except` (the machine's own, left over). IPv6 is not asked for: the prefix of a machine
-/// is this host's own by forty bits, and one of two machines where their IPv4 prefixes are.
+/// Returns all IPv4 prefixes in use on the host: its addresses and the destinations of its routes, except for
+/// those of the interface `except` (the machine's own, left over). IPv6 is not needed: the prefix of a
+/// machine contains 40 bits of the host's identity, and two machines share one only if they share the IPv4
+/// prefix.
 ///
 /// # Errors
-/// Where the kernel does not list them.
+/// Any error of netlink.
 pub async fn taken_prefixes(except: &str) -> Result<Vec<Prefix>> {
     let handle = connect()?;
     let except = link_by_name(&handle, except).await?.map_or(0, |link| link.header.index);
@@ -24,7 +26,7 @@ pub async fn taken_prefixes(except: &str) -> Result<Vec<Prefix>> {
     Ok(taken)
 }
 
-/// The IPv4 addresses of interfaces other than `except`, and the prefixes they are of.
+/// Returns the IPv4 addresses of all interfaces but `except`, and their prefixes.
 async fn addresses(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
     let mut taken = Vec::new();
     let mut request = handle.address().get();
@@ -44,7 +46,7 @@ async fn addresses(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
     Ok(taken)
 }
 
-/// Destinations of the IPv4 routes, less default routes and those out of `except`.
+/// Returns the destinations of the IPv4 routes, without default routes and routes via `except`.
 async fn destinations(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
     let mut taken = Vec::new();
     let mut routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();

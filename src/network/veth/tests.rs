@@ -1,4 +1,4 @@
-//! The pair in throw-away network namespaces. As another user than root: skipped, by name.
+//! Tests of the veth pair in temporary network namespaces. Skipped, with a message, unless run as root.
 
 use super::*;
 use crate::machine::name::Name;
@@ -36,7 +36,7 @@ fn new_netns() -> OwnedFd {
     netns
 }
 
-/// Runs a test on a thread of its own whose network namespace stands for the host's.
+/// Runs a test in a thread whose network namespace represents the host's.
 fn on_a_host<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F + Send) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped {test}: needs root");
@@ -84,7 +84,7 @@ fn both_ends_reach_each_other_and_nothing_stays_behind() {
         let addresses = configure_guest(&plan, guest.as_fd()).await.unwrap();
         assert_eq!(addresses, [IpAddr::V4(plan.ipv4.guest), IpAddr::V6(plan.ipv6.guest)]);
         assert_connected(&plan, &guest);
-        // The default route leads to the host: an address of none of the pair's prefixes.
+        // The default route leads to the host: the destination is outside of the pair's prefixes.
         within(&guest, || {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             socket.connect("192.0.2.1:9").unwrap();
@@ -122,7 +122,7 @@ fn a_reboot_moves_the_peer_and_keeps_the_hosts_end() {
         let (plan, old, new) = (web(), new_netns(), new_netns());
         let link = Link::create(&plan, old.as_fd()).await.unwrap();
         configure_guest(&plan, old.as_fd()).await.unwrap();
-        // The guest calls its end as it likes, and changes its link-layer address.
+        // The guest renames its end and changes its link-layer address.
         let inside = connect_in(old.as_fd()).unwrap();
         let peer = link_by_name(&inside, GUEST_INTERFACE).await.unwrap().unwrap().header.index;
         set(&inside, LinkUnspec::new_with_index(peer).down().build(), "down").await.unwrap();
@@ -132,7 +132,7 @@ fn a_reboot_moves_the_peer_and_keeps_the_hosts_end() {
         assert_eq!(moved, link);
         configure_guest(&plan, new.as_fd()).await.unwrap();
         assert_connected(&plan, &new);
-        // Once more, with nothing left to move.
+        // Once more, without an end to move.
         remove(&plan.host_interface).await.unwrap();
         let made = move_peer(&plan, new.as_fd(), old.as_fd()).await.unwrap();
         assert_ne!(made.ifindex, link.ifindex);

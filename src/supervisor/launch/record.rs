@@ -8,7 +8,7 @@ use crate::host::program::Program;
 use crate::machine::command::Payload;
 use crate::machine::users::{NESTING_RANGE_SIZE, Users};
 use crate::network::firewall::{Member, TrafficPolicy};
-use crate::network::interfaces::Wire;
+use crate::network::interfaces::ExtraInterface;
 use crate::network::networkd;
 use crate::plan::identity;
 use crate::plan::step::BuildStep;
@@ -72,11 +72,11 @@ pub(super) fn of(ask: &Ask<'_>) -> Record {
     }
     if ask.kept.is_none() {
         // A reboot's record knows more of them.
-        record.wires.clone_from(&ask.wires);
-        record.extras = ask.wires.iter().filter_map(Wire::extra).collect();
+        record.interfaces.clone_from(&ask.wires);
+        record.extras = ask.wires.iter().filter_map(ExtraInterface::extra).collect();
     }
     if ask.link.is_none() {
-        record.host_interface = ask.wires.iter().find_map(Wire::host_end).map(str::to_owned);
+        record.host_interface = ask.wires.iter().find_map(ExtraInterface::host_end).map(str::to_owned);
     }
     record.files = files(ask);
     record

@@ -137,7 +137,7 @@ pub fn allow_resolver_replies(member: &firewall::Member) {
 fn open_loopback(member: &firewall::Member) -> Result<()> {
     let sender = member.zone().is_none().then_some(member.addresses().0);
     veth::ingress::protect(member.host_end(), sender)?;
-    sysctl::let_loopback_out(member.interface())
+    sysctl::enable_route_localnet(member.interface())
 }
 
 /// Changes the part of a rebooting machine to that of its definition. After an error it keeps the old part.

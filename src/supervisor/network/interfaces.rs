@@ -4,7 +4,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::network::interfaces;
-use crate::network::interfaces::Wire;
+use crate::network::interfaces::ExtraInterface;
 use crate::network::resolved;
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -27,14 +27,14 @@ pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> R
     let runtime = crate::supervisor::runtime()?;
     // After a reboot: the interfaces are still in the namespace of the guest before.
     bring_back(paths, record)?;
-    record.wires.iter_mut().for_each(Wire::leave);
+    record.interfaces.iter_mut().for_each(ExtraInterface::forget_index);
     record.write(paths)?;
-    if record.wires.iter().any(Wire::is_lent) {
+    if record.interfaces.iter().any(ExtraInterface::is_borrowed_from_host) {
         keep(paths, record, network)?;
     }
-    for at in 0..record.wires.len() {
-        let Some(wire) = record.wires.get_mut(at) else { continue };
-        let ifindex = runtime.block_on(interfaces::connect_wire(wire, network))?;
+    for at in 0..record.interfaces.len() {
+        let Some(wire) = record.interfaces.get_mut(at) else { continue };
+        let ifindex = runtime.block_on(interfaces::connect_interface(wire, network))?;
         runtime.block_on(resolved::silence(&ifindex.into_iter().collect::<Vec<u32>>()));
         if ifindex.is_some() && wire.host_end() == record.host_interface.as_deref() {
             record.host_ifindex = ifindex;
@@ -62,16 +62,16 @@ fn keep(paths: &Paths, record: &Record, network: BorrowedFd<'_>) -> Result<()> {
 /// # Errors
 /// An interface that cannot be deleted or moved.
 pub fn disconnect(paths: &Paths, record: &Record) -> Result<()> {
-    if record.wires.is_empty() {
+    if record.interfaces.is_empty() {
         return Ok(());
     }
-    let removed = crate::supervisor::runtime()?.block_on(interfaces::remove_wires(&record.wires));
+    let removed = crate::supervisor::runtime()?.block_on(interfaces::delete_host_ends(&record.interfaces));
     removed.and(bring_back(paths, record))
 }
 
 fn bring_back(paths: &Paths, record: &Record) -> Result<()> {
     let place = place(paths, record);
-    if !record.wires.iter().any(Wire::is_lent) || !place.exists() {
+    if !record.interfaces.iter().any(ExtraInterface::is_borrowed_from_host) || !place.exists() {
         return Ok(());
     }
     let network: OwnedFd =
@@ -79,8 +79,8 @@ fn bring_back(paths: &Paths, record: &Record) -> Result<()> {
     // Without the mount, after a kill between creating the file and mounting, the namespace is still empty.
     let result = match rustix::fs::fstatfs(&network).map(|found| found.f_type) {
         Ok(libc::NSFS_MAGIC) => crate::supervisor::runtime()?.block_on(async {
-            let lifted = interfaces::lift(&record.wires, network.as_fd()).await;
-            lifted.and(interfaces::bring_back(&record.wires, network.as_fd()).await)
+            let deleted = interfaces::delete_from(&record.interfaces, network.as_fd()).await;
+            deleted.and(interfaces::return_to_host(&record.interfaces, network.as_fd()).await)
         }),
         _ => Ok(()),
     };

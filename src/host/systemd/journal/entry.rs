@@ -1,11 +1,11 @@
-//! One entry of a journal: journalctl's JSON to what a line of a log needs. What the guest wrote
-//! is untrusted: any bytes, control characters too.
+//! One entry of a journal, parsed from journalctl's JSON. The guest's text is untrusted: it may have any
+//! bytes, control characters included.
 
 use super::Fields;
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// The fields asked of journalctl; it adds time and cursor.
+/// The fields requested from journalctl; it adds time and cursor.
 pub(super) const FIELDS: [&str; 8] = [
     "MESSAGE",
     "SYSLOG_IDENTIFIER",
@@ -20,27 +20,27 @@ pub(super) const FIELDS: [&str; 8] = [
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// When, microseconds since the epoch.
+    /// Time, microseconds since the epoch.
     pub time: u64,
-    /// Who: `console` for a line of the machine's console, else the identifier of the program.
+    /// The source: `console` for a line of the machine's console, else the identifier of the program.
     pub source: String,
     /// Process id of the program, in the view of its journal.
     pub pid: Option<u32>,
     /// syslog(3) priority, 0 the most urgent.
     pub priority: Option<u8>,
-    /// What was said, printable: see [`printable`].
+    /// The message, printable: see [`printable`].
     pub message: String,
-    /// The boot of the machine that it belongs to, 32 hex digits, where that is recorded.
+    /// The id of the machine's boot, 32 hex digits. `None` if it is not recorded.
     pub boot: Option<String>,
-    /// The place in its journal, for journalctl's `--after-cursor=`.
+    /// The position in its journal, for journalctl's `--after-cursor=`.
     pub cursor: Option<String>,
-    /// The entry as journalctl tells it, where it was asked for whole: one line of JSON, in which
-    /// every control character is escaped.
+    /// The entry as JSON on one line with all control characters escaped. `None` unless all fields are
+    /// requested.
     pub whole: Option<String>,
 }
 
 impl Entry {
-    /// An entry from one line of JSON, or nothing from what is none.
+    /// Parses one line of JSON. `None` if it is not an entry.
     pub(super) fn parse(line: &[u8], fields: Fields) -> Option<Self> {
         let value: Value = serde_json::from_slice(line).ok()?;
         let field = |name: &str| value.get(name).and_then(bytes);
@@ -51,7 +51,7 @@ impl Entry {
         let console = value.get("CORACLE_LEADER").map(|_| "console".to_owned());
         Some(Self {
             time: text("__REALTIME_TIMESTAMP")?.parse().ok()?,
-            // What we passed on for the guest has our own id as the sender's.
+            // The sender of messages forwarded for the guest is the supervisor.
             pid: match (&console, value.get("CORACLE_BOOT_ID")) {
                 (Some(_), _) => None,
                 (None, Some(_)) => number("SYSLOG_PID"),
@@ -70,8 +70,8 @@ impl Entry {
     }
 }
 
-/// The bytes of a field: a string, an array of numbers where they are no UTF-8, or an array of
-/// these where the field occurs more than once, of which the last counts.
+/// Returns the bytes of a field: a string, an array of numbers if they are not UTF-8, or an array of these
+/// for a repeated field, of which the last counts.
 fn bytes(value: &Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.clone().into_bytes()),
@@ -83,8 +83,8 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
     }
 }
 
-/// Text of others as it may go to a terminal: invalid UTF-8 replaced, the colours of a console
-/// left out, and every other control character but the tab and the line's end written as `\xNN`.
+/// Returns untrusted text for a terminal: invalid UTF-8 is replaced, colours are removed, and all control
+/// characters but tab and newline are written as `\xNN`.
 pub fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut shown = String::with_capacity(text.len());
@@ -104,18 +104,18 @@ pub fn printable(bytes: &[u8]) -> String {
     shown
 }
 
-/// The same on one line: for names, which have neither tabs nor ends of lines.
+/// Returns untrusted text for one line of a terminal: for names, which contain neither tabs nor newlines.
 pub fn printable_line(bytes: &[u8]) -> String {
     printable(bytes).replace('\n', "\\x0a").replace('\t', "\\x09")
 }
 
-/// Whether a character changes the order or the lines of the text around it: line and paragraph separators,
-/// embeddings, overrides and isolates of directions (Unicode Standard Annex #9).
+/// Returns whether a character changes the order or the lines of the text around it: line and paragraph
+/// separators, embeddings, overrides and isolates of directions (Unicode Standard Annex #9).
 fn is_layout(c: char) -> bool {
     matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// JSON with the characters of [`is_layout`] escaped: they can only be in its strings.
+/// Escapes the characters of [`is_layout`] in JSON: they can only occur in its strings.
 fn escape_layout(json: &str) -> String {
     json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
         if is_layout(c) {
@@ -127,7 +127,8 @@ fn escape_layout(json: &str) -> String {
     })
 }
 
-/// What follows a control sequence (ECMA-48, CSI) whose escape was taken already.
+/// Returns the text after a control sequence (ECMA-48, CSI), of which the escape character is removed
+/// already.
 fn after_sequence(text: &str) -> Option<&str> {
     let parameters = text.strip_prefix('[')?;
     let end = parameters.find(|c: char| !matches!(c, '0'..='?' | ' '..='/'))?;

@@ -1,5 +1,5 @@
-//! Entries for the host's journal, in the native protocol of systemd-journald(8): what the guest
-//! says on its console, a datagram a line. Nothing is kept here.
+//! Writes entries to the host's journal, in the native protocol of systemd-journald(8): the guest's console
+//! output, one datagram per line. Nothing is stored here.
 
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -7,24 +7,24 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 use std::path::Path;
 use std::time::Duration;
 
-/// Where journald receives entries.
+/// The socket of journald.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// How long a journald that is behind is waited for: meanwhile the guest's console fills up and the
-/// guest waits in its turn, instead of anything here growing.
+/// The timeout for a slow journald: meanwhile the guest's console fills up and the guest blocks, instead of
+/// memory growing here.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A way to the journal.
+/// A connection to the journal.
 #[derive(Debug)]
 pub struct Journal {
     socket: OwnedFd,
     address: SocketAddrUnix,
-    /// Whether journald did not take the last entry in time.
+    /// Whether journald did not accept the last entry in time.
     is_stuck: bool,
 }
 
 impl Journal {
-    /// Opens it, where there is a journald.
+    /// Opens a connection. `None` if there is no journald.
     pub fn open() -> Option<Self> {
         if !Path::new(SOCKET).exists() {
             return None;
@@ -32,18 +32,18 @@ impl Journal {
         let flags = SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).ok()?;
         if let Err(error) = set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE)) {
-            log::debug!("cannot bound the way to the journal: {error}, ignoring");
+            log::debug!("cannot set the timeout of the journal socket: {error}, ignoring");
             return None;
         }
         Some(Self { socket, address: SocketAddrUnix::new(SOCKET).ok()?, is_stuck: false })
     }
 
-    /// Sends an entry. A journald that is behind is waited for; from one that does not go on, entries
-    /// are kept back until it does, as from any console that nobody reads.
+    /// Sends an entry. Waits for a slow journald; if it does not accept entries in time, they are held back
+    /// until it does.
     pub fn send(&mut self, fields: &[(&str, &[u8])]) {
         let mut datagram = Vec::with_capacity(256);
         for (name, value) in fields {
-            // The form with a length: a value may hold any byte, a new line too.
+            // The form with a length: a value may contain any byte, newlines included.
             datagram.extend_from_slice(name.as_bytes());
             datagram.push(b'\n');
             datagram.extend_from_slice(&(value.len() as u64).to_le_bytes());

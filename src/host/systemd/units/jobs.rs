@@ -1,5 +1,5 @@
-//! Starting and stopping units and waiting until their jobs are done, with what the units say of
-//! themselves meanwhile.
+//! Starts and stops units and waits for the end of their jobs; reports the status texts of the units
+//! meanwhile.
 
 use super::{CALL_TIMEOUT, ManagerProxy, SYSTEMD, lost, manager, status_of};
 use crate::error::{Error, Result};
@@ -11,11 +11,11 @@ use std::time::Duration;
 use zbus::message::{Message, Type};
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant};
 
-/// How long nothing may be heard before systemd is asked whether a job still exists. Signals get
-/// lost when systemd executes itself again.
+/// The time without messages after which systemd is queried for the job. Signals get lost when systemd
+/// executes itself again.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// What is done to units.
+/// An operation on units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// `systemctl start`
@@ -37,43 +37,43 @@ impl Action {
     }
 }
 
-/// How long jobs are waited for.
+/// The condition to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// Until they are done.
+    /// The end of the jobs.
     Done,
-    /// Until they are queued.
+    /// The queueing of the jobs.
     Queued,
 }
 
-/// How one unit's job ended.
+/// The end of one unit's job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     /// The unit.
     pub unit: String,
-    /// Success, or what systemd knows of the failure.
+    /// Success, or systemd's reason for the failure.
     pub result: Result<()>,
 }
 
-/// A unit whose job is not done.
+/// A unit with an unfinished job.
 struct Pending {
     unit: String,
     path: OwnedObjectPath,
     job: OwnedObjectPath,
-    /// What was last heard of the unit; at first what it said before the job, so that the words of
-    /// an earlier run are not taken for news.
+    /// The last status text; at first the text before the job, so that the text of an earlier run is not
+    /// reported as new.
     said: String,
-    /// systemd no longer knew the job when last asked.
+    /// systemd did not know the job at the last query.
     vanished: bool,
 }
 
-/// Queues a job for each unit and waits for all of them, where asked. `progress` gets a unit's name and its
-/// status text each time that changes, and no text where nothing was heard for a while; by breaking
-/// on a text it says that this unit need not be waited for any longer. The jobs themselves have systemd's time bounds.
+/// Queues a job for each unit and waits for all of them if requested. `progress` receives a unit's name and
+/// its new status text, and no text if there was no message for a while; it breaks on a text to stop waiting
+/// for this unit. The jobs themselves have systemd's timeouts.
 ///
 /// # Errors
-/// Where systemd cannot be reached or goes away. What happened to each unit is in the list, in the
-/// order of `units`.
+/// systemd is unreachable or the connection ends. The results of the units are in the list, in the order of
+/// `units`.
 pub async fn run(
     action: Action,
     units: &[String],
@@ -82,7 +82,7 @@ pub async fn run(
 ) -> Result<Vec<Finished>> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
-    // Before the first job, so that no end of one is missed.
+    // Before the first job is queued, so that its end is not missed.
     let mut messages = listen(&connection, &manager).await?;
     let (mut pending, mut finished) = (Vec::new(), Vec::new());
     for unit in units {
@@ -102,8 +102,8 @@ pub async fn run(
     Ok(finished)
 }
 
-/// Waits for the end of a job that is queued already, of a unit that is made by it. The messages
-/// were listened to before that.
+/// Waits for the end of a job that is queued already and creates its unit. The caller has subscribed to the
+/// messages before.
 pub(super) async fn wait_for(
     connection: &Connection,
     manager: &ManagerProxy<'_>,
@@ -121,7 +121,7 @@ pub(super) async fn wait_for(
     }
 }
 
-/// Waits for the next message or a silence; returns the units whose waiting it ended.
+/// Waits for the next message or the end of the silence; returns the finished units.
 async fn next_ends(
     manager: &ManagerProxy<'_>,
     messages: &mut MessageStream,
@@ -132,7 +132,7 @@ async fn next_ends(
         Ok(Some(Ok(message))) => Ok(on_message(&message, pending, progress)),
         Ok(Some(Err(_)) | None) => Err(lost()),
         Err(_) => {
-            // Nothing new to tell; the caller may know what is waited for.
+            // No new text; the caller may have another source of progress.
             for one in pending.iter() {
                 let _ = progress(&one.unit, "");
             }
@@ -141,18 +141,18 @@ async fn next_ends(
     }
 }
 
-/// How waiting for a job ended.
+/// The end of waiting for a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum End {
-    /// With this result of systemd: `done`, `failed`, `timeout`, `canceled`, `dependency`, …
+    /// The result of systemd: `done`, `failed`, `timeout`, `canceled`, `dependency`, …
     Result(String),
-    /// The caller has heard enough.
+    /// The caller has stopped waiting.
     Enough,
-    /// The job is gone and its end was not heard.
+    /// The job is gone and its end was not received.
     Unheard,
 }
 
-/// Asks for systemd's signals.
+/// Subscribes to systemd's signals.
 pub(super) async fn listen(connection: &Connection, manager: &ManagerProxy<'_>) -> Result<MessageStream> {
     let asking = |error| bus::failure(error).context("cannot listen to systemd");
     let rule = MatchRule::builder()
@@ -167,14 +167,14 @@ pub(super) async fn listen(connection: &Connection, manager: &ManagerProxy<'_>) 
     Ok(MessageStream::from(connection))
 }
 
-/// Asks the bus for the messages of a rule.
+/// Subscribes to the messages of a rule.
 async fn add_match(connection: &Connection, rule: MatchRule<'_>) -> zbus::Result<()> {
     let bus = zbus::fdo::DBusProxy::new(connection).await?;
     bus.add_match_rule(rule).await.map_err(|error| zbus::Error::FDO(Box::new(error)))
 }
 
-/// Queues the job of one unit. All is asked at once and answered in turn: each answer would take as long
-/// again as the question before it.
+/// Queues the job of one unit. All requests are sent at once: waiting for each reply would add a round trip
+/// per request.
 async fn queue(
     connection: &Connection,
     manager: &ManagerProxy<'_>,
@@ -203,8 +203,8 @@ async fn queue(
     Ok(Pending { unit: unit.to_owned(), path, job, said: said.unwrap_or_default(), vanished: false })
 }
 
-/// The object of a unit: its name with all but letters and digits as `_` and two hexadecimal digits
-/// (sd_bus_path_encode(3)).
+/// Returns the object path of a unit: its name with all but letters and digits as `_` and two hexadecimal
+/// digits (sd_bus_path_encode(3)).
 fn unit_path(unit: &str) -> zbus::Result<OwnedObjectPath> {
     let escape = |(place, byte): (usize, u8)| match byte {
         b'0'..=b'9' if place > 0 => char::from(byte).to_string(),
@@ -215,7 +215,8 @@ fn unit_path(unit: &str) -> zbus::Result<OwnedObjectPath> {
     OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{label}"))
 }
 
-/// What a service says of itself, where it does: this alone, since all of a unit takes systemd ten milliseconds.
+/// Returns the status text of a service. Only this property, because reading all of a unit takes systemd ten
+/// milliseconds.
 async fn status_text(connection: &Connection, path: &OwnedObjectPath) -> Option<String> {
     let interface = Some("org.freedesktop.DBus.Properties");
     let ask = ("org.freedesktop.systemd1.Service", "StatusText");
@@ -224,7 +225,7 @@ async fn status_text(connection: &Connection, path: &OwnedObjectPath) -> Option<
     value.downcast_ref::<&str>().ok().map(str::to_owned)
 }
 
-/// Takes one message; returns the units whose waiting it ended.
+/// Processes one message; returns the finished units.
 fn on_message(
     message: &Message,
     pending: &mut Vec<Pending>,
@@ -257,15 +258,15 @@ fn on_message(
     at.map(|index| (pending.remove(index).unit, end)).into_iter().collect()
 }
 
-/// The status text in a signal of changed properties.
+/// Returns the status text of a signal of changed properties.
 fn changed_status(message: &Message) -> Option<String> {
     let body = message.body();
     let (_, changed, _): (String, HashMap<String, OwnedVariant>, Vec<String>) = body.deserialize().ok()?;
     changed.get("StatusText")?.downcast_ref::<&str>().ok().map(str::to_owned)
 }
 
-/// Asks systemd for the jobs after nothing was heard. One that is gone twice in a row ended unheard:
-/// at the first time its signal may still be on the way.
+/// Queries systemd for the jobs after a silence. A job missing twice in a row has ended without a signal: at
+/// the first time its signal may still be on the way.
 async fn on_silence(manager: &ManagerProxy<'_>, pending: &mut Vec<Pending>) -> Vec<(String, End)> {
     let mut ended = Vec::new();
     let mut kept = Vec::new();
@@ -286,7 +287,7 @@ async fn on_silence(manager: &ManagerProxy<'_>, pending: &mut Vec<Pending>) -> V
     ended
 }
 
-/// Whether the end of a job is what was wanted.
+/// Returns whether the job ended as requested.
 async fn judge(
     connection: &Connection,
     manager: &ManagerProxy<'_>,

@@ -1,39 +1,39 @@
-//! The limits of a unit, read and changed while it runs.
+//! Reads and changes the limits of a running unit.
 
 use super::{CALL_TIMEOUT, all_properties, bus, manager};
 use crate::error::Result;
 use crate::machine::resources::Resources;
 use zbus::Variant;
 
-/// A limit as systemd names it, what the unit has, and what is wanted.
+/// A limit: its name, the current value of the unit, and the wanted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
-    /// The key in a definition.
+    /// The key of the definition.
     pub key: &'static str,
-    /// systemd's property.
+    /// The property of systemd.
     pub property: &'static str,
-    /// What holds now.
+    /// The current value.
     pub now: u64,
-    /// What is to hold.
+    /// The wanted value.
     pub wanted: u64,
 }
 
-/// What a machine's unit has where its definition says nothing (`units/coracle@.service`).
+/// The default of a machine's unit (`units/coracle@.service`).
 pub const TASKS: u64 = 16384;
-/// How systemd says that there is none.
+/// systemd's value for "unlimited".
 pub const NONE: u64 = u64::MAX;
 
-/// The limits of a unit that are not those wanted.
+/// Returns the limits of a unit that differ from the wanted ones.
 ///
 /// # Errors
-/// Where systemd does not answer.
+/// systemd does not reply.
 pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<Limit>> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     let reading = |error| bus::failure(error).context(format!("cannot read the limits of unit '{unit}'"));
     let path = manager.load_unit(unit).await.map_err(reading)?;
     let now = all_properties(&connection, &path).await.map_err(reading)?;
-    // A percentage of one processor as time in each second.
+    // A percentage of one processor as microseconds per second.
     let quota = wanted.cpu_quota.map(|percent| u64::from(percent) * 10_000);
     let limits = [
         ("resources.memory-max", "MemoryMax", wanted.memory_max, NONE),
@@ -51,11 +51,11 @@ pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<Limit>> {
     Ok(limits.into_iter().map(limit).filter(|limit| limit.now != limit.wanted).collect())
 }
 
-/// Sets limits of a unit, at once. Definitions are what they are kept in, so what systemd keeps of
-/// them for a service is taken away again: it would win over a definition that changes later.
+/// Sets limits of a unit, at once. Limits are persistent in definitions only, so the drop-ins created by
+/// systemd for a service are deleted: they would override a later change of the definition.
 ///
 /// # Errors
-/// Where systemd refuses.
+/// systemd refuses.
 pub async fn set(unit: &str, limits: &[Limit]) -> Result<()> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;

@@ -1,4 +1,4 @@
-//! A scope of our own for a machine that runs in the foreground.
+//! The scope of a machine that runs in the foreground.
 
 use super::jobs;
 use super::{CALL_TIMEOUT, ManagerProxy, manager, status_of};
@@ -11,39 +11,39 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use zbus::{Connection, OwnedObjectPath, Variant};
 
-/// The devices a machine may open beside those of `DevicePolicy=closed`, as in
-/// `units/coracle@.service`.
+/// The allowed devices beside those of `DevicePolicy=closed`, as in `units/coracle@.service`.
 const DEVICES: [(&str, &str); 1] = [("char-pts", "rw")];
 
-/// A scope to be made around a process, with its cgroup delegated to us.
+/// A scope to be created around a process, with a delegated cgroup.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
     /// Its name, with `.scope`.
     pub name: &'a str,
     /// Its slice, with `.slice`.
     pub slice: &'a str,
-    /// What people see in `systemctl status`.
+    /// The description in `systemctl status`.
     pub description: &'a str,
     /// The process that moves into it.
     pub pid: u32,
     /// A pidfd of that process, where there is one.
     pub pidfd: Option<BorrowedFd<'a>>,
-    /// Devices it may open beside those that all may.
+    /// Allowed devices beside the default ones.
     pub devices: &'a [PathBuf],
     /// Its limits.
     pub resources: &'a Resources,
 }
 
-/// How long the scope of an earlier run may stay once its last process has ended: systemd hears of
-/// that a moment later than we do.
+/// The time that the scope of an earlier run may stay after the end of its last process: systemd is notified
+/// of that end with a delay.
 const LEAVING: Duration = Duration::from_secs(5);
-/// How long systemd is left in peace between two questions.
+/// The delay between two queries of systemd.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Makes a scope and waits until the process is in it. It goes away by itself with its last process.
+/// Creates a scope and waits until the process is in it. systemd deletes it after the end of its last
+/// process.
 ///
 /// # Errors
-/// Where systemd refuses, or a unit of that name is in use.
+/// systemd refuses, or a unit of that name is in use.
 pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
     let name = scope.name;
     let connection = bus::connect(CALL_TIMEOUT).await?;
@@ -64,20 +64,20 @@ pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
     };
     let job = made.map_err(|error| {
         let hint = exists(&error).then(|| format!("see 'systemctl status {name}', and stop it first"));
-        let error = bus::failure(error).context(format!("cannot make the scope '{name}'"));
+        let error = bus::failure(error).context(format!("cannot create the scope '{name}'"));
         hint.into_iter().fold(error, Error::with_hint)
     })?;
     jobs::wait_for(&connection, &manager, &mut messages, name, job).await
 }
 
-/// Asks for the scope, once.
+/// Requests the scope, once.
 async fn make(manager: &ManagerProxy<'_>, scope: &Scope<'_>) -> zbus::Result<OwnedObjectPath> {
     let mut made = Err(zbus::Error::Unsupported);
     if let Some(pidfd) = scope.pidfd {
         let process = ("PIDFDs", Variant::from(vec![zbus::Fd::from(pidfd)]));
         made = manager.start_transient_unit(scope.name, "fail", &properties(scope, process), &[]).await;
     }
-    // SYSTEMD(254): older ones know no PIDFDs and refuse the property.
+    // SYSTEMD(254): older versions have no PIDFDs and refuse the property.
     if made.as_ref().is_err_and(is_unknown_property) {
         let process = ("PIDs", Variant::from(vec![scope.pid]));
         made = manager.start_transient_unit(scope.name, "fail", &properties(scope, process), &[]).await;
@@ -85,12 +85,12 @@ async fn make(manager: &ManagerProxy<'_>, scope: &Scope<'_>) -> zbus::Result<Own
     made
 }
 
-/// Whether systemd has a unit of that name.
+/// Returns whether the error is that of an existing unit.
 fn exists(error: &zbus::Error) -> bool {
     bus::error_name(error).is_some_and(|name| name.ends_with(".UnitExists"))
 }
 
-/// Whether no process is left in a unit.
+/// Returns whether a unit has no processes.
 async fn is_empty(connection: &Connection, manager: &ManagerProxy<'_>, unit: &str) -> bool {
     let status = status_of(connection, manager, unit).await;
     status.is_ok_and(|status| {
@@ -101,12 +101,11 @@ async fn is_empty(connection: &Connection, manager: &ManagerProxy<'_>, unit: &st
     })
 }
 
-/// What systemd sends when it stops a scope: to every process in it, so it must mean a stop to the
-/// supervisor alone. SIGTERM is a reboot to some inits; SIGURG nobody heeds unless asked for
-/// (signal(7)).
+/// The signal sent by systemd when it stops a scope: to all its processes, so that it must mean a stop to the
+/// supervisor only. SIGTERM means a reboot to some inits; SIGURG is ignored by default (signal(7)).
 pub const STOP_SIGNAL: i32 = libc::SIGURG;
 
-/// Whether an attempt failed because a property is not known, or was not made.
+/// Returns whether an attempt failed because of an unknown property, or was not made.
 fn is_unknown_property(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::Unsupported)
         || bus::error_name(error).is_some_and(|name| {
@@ -116,7 +115,7 @@ fn is_unknown_property(error: &zbus::Error) -> bool {
         })
 }
 
-/// The properties of a scope (org.freedesktop.systemd1(5)).
+/// Returns the properties of a scope (org.freedesktop.systemd1(5)).
 fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'a str, Variant<'a>)> {
     let named = scope.devices.iter().filter_map(|path| Some((path.to_str()?, "rwm")));
     let devices: Vec<(&str, &str)> = DEVICES.into_iter().chain(named).collect();
@@ -136,7 +135,7 @@ fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'
         ("MemoryMax", limits.memory_max),
         ("MemoryHigh", limits.memory_high),
         ("MemorySwapMax", limits.memory_swap_max),
-        // Percent of a processor as its microseconds in a second.
+        // A percentage of one processor as microseconds per second.
         ("CPUQuotaPerSecUSec", limits.cpu_quota.map(|percent| u64::from(percent) * 10_000)),
         ("CPUWeight", limits.cpu_weight),
         ("TasksMax", limits.tasks_max),
