@@ -31,6 +31,7 @@ pub mod waiting;
 
 use crate::config;
 use crate::error::{Context, Error, Result};
+use crate::host::runtime::runtime;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -104,8 +105,7 @@ fn each(names: &[Name], mut action: impl FnMut(&Name) -> Result<()>) -> Outcome 
 
 /// Runs a future on an event loop that ends with the call.
 fn block_on<F: Future>(future: F) -> Result<F::Output> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    Ok(runtime.context(|| "cannot create an event loop".to_owned())?.block_on(future))
+    Ok(runtime()?.block_on(future))
 }
 
 /// Replaces control characters, so that file names of a guest do not control the terminal.

@@ -99,6 +99,12 @@ impl From<rustix::io::Errno> for Error {
     }
 }
 
+impl From<nix::errno::Errno> for Error {
+    fn from(errno: nix::errno::Errno) -> Self {
+        Self::from(std::io::Error::from(errno))
+    }
+}
+
 /// Returns the system's text for an error, lower case and without the number that std appends.
 fn describe_io(error: &std::io::Error) -> String {
     let text = error.to_string();

@@ -32,7 +32,7 @@ pub fn run(directory: &Path, paths: &Paths) {
 /// Returns whether the units read by systemd match the current definition. If not, systemd must reload its
 /// units before the machine starts.
 pub fn is_current(paths: &Paths, machine: &Machine) -> bool {
-    let directory = paths.join("/run/systemd/generator");
+    let directory = paths.systemd("generator");
     let drop_in_is = std::fs::read_to_string(drop_in_file(&directory, &machine.name));
     let socket_is = std::fs::read_to_string(directory.join(on_demand_unit(&machine.name)));
     drop_in_is.is_ok_and(|text| text == drop_in(machine)) && socket_is.ok() == activation::socket(machine)

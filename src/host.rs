@@ -9,4 +9,5 @@ pub mod probe;
 pub mod process;
 pub mod program;
 pub mod rlimits;
+pub mod runtime;
 pub mod systemd;

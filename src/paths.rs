@@ -72,4 +72,21 @@ impl Paths {
     pub fn failure(&self, name: &Name) -> PathBuf {
         self.kept().join("failures").join(format!("{name}.json"))
     }
+
+    /// Returns a path of systemd's run-time files: `/run/systemd/NAME`.
+    pub fn systemd(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.join(SYSTEMD).join(name)
+    }
+}
+
+/// The run-time directory of systemd and its services.
+const SYSTEMD: &str = "/run/systemd";
+
+/// The file with a system's machine id (machine-id(5)).
+pub const MACHINE_ID: &str = "/etc/machine-id";
+
+/// Returns a path of the running systemd, for its sockets and the files of its services: `/run/systemd/NAME`.
+/// Like `/proc`, the running system does not depend on the root of [`Paths`].
+pub fn running_systemd(name: impl AsRef<Path>) -> PathBuf {
+    Path::new(SYSTEMD).join(name)
 }

@@ -21,18 +21,7 @@ pub mod supervise;
 
 use crate::machine::users::Users;
 
-/// Creates a tokio runtime of one thread, for zbus and rtnetlink. No runtime is kept while a machine idles.
-///
-/// # Errors
-/// Any error of epoll_create1(2).
-pub fn runtime() -> crate::error::Result<tokio::runtime::Runtime> {
-    use crate::error::Context;
-    tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .context(|| "cannot start the event loop for D-Bus and netlink")
-}
+pub use crate::host::runtime::runtime;
 
 /// Prevents a machine whose root is the host's root from writing to this program's file: such a machine can have
 /// the supervisor execute it. Executes this program again from a read-only mount if necessary.

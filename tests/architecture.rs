@@ -113,7 +113,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("toml", &["config", "cli"]),
     ("zbus", &["host", "network"]),
     ("rtnetlink", &["network"]),
-    ("tokio", &["host", "network", "supervisor", "control"]),
+    ("tokio", &["host", "network", "control"]),
     ("sd_notify", &["supervisor", "run", "control"]),
     ("systemd_journal_logger", &["main"]),
     // The children report, they do not log.
@@ -153,6 +153,26 @@ fn stages_use_only_what_they_may() {
                 wrong.push(format!("src/{}: '{stage}' may not use '{root}::{path}'", source.path.display()));
             }
         }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn paths_of_systemd_are_in_one_file() {
+    // Paths inside of a machine.
+    let inside = ["machine", "plan", "payload"];
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let is_free = source.path == Path::new("paths.rs") || inside.contains(&source.stage().as_str());
+        let text = source.raw.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let literals = code
+            .filter(|line| ["\"/run/systemd", "\"/etc/machine-id"].iter().any(|path| line.contains(path)));
+        wrong.extend(
+            literals
+                .filter(|_| !is_free)
+                .map(|line| format!("src/{}: use 'paths' for {}", source.path.display(), line.trim())),
+        );
     }
     none(&wrong);
 }

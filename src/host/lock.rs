@@ -61,7 +61,7 @@ pub fn attempt(paths: &Paths, name: &str) -> Result<Option<Held>> {
 /// # Errors
 /// The lock is held for too long; the message has the process id of the holder.
 pub fn wait_for_zones(paths: &Paths) -> Result<Held> {
-    wait_at(&paths.join("/run/systemd/nspawn-network-zone"), PATIENCE)
+    wait_at(&paths.systemd("nspawn-network-zone"), PATIENCE)
 }
 
 fn wait_at(path: &Path, patience: Duration) -> Result<Held> {

@@ -7,6 +7,7 @@ use super::binfmt;
 use crate::error::{Context, Error, Result};
 use crate::machine::init::{Init, InitChoice};
 use crate::machine::security::Security;
+use crate::paths::MACHINE_ID;
 use crate::plan::init::Successor;
 use crate::plan::step::Device;
 use crate::plan::{NamedDevice, User, init};
@@ -307,7 +308,7 @@ impl Tree {
 
     /// Returns the machine id of the tree (machine-id(5)). `None` if it has none.
     pub fn machine_id(&self) -> Option<[u8; 16]> {
-        parse_id(&self.read_text("/etc/machine-id")?)
+        parse_id(&self.read_text(MACHINE_ID)?)
     }
 }
 
@@ -323,7 +324,7 @@ pub fn parse_id(text: &str) -> Option<[u8; 16]> {
 
 /// Returns the host's machine id; all zero if it has none.
 pub fn host_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let text = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
     parse_id(&text).unwrap_or_default()
 }
 

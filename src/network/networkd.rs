@@ -42,7 +42,7 @@ pub enum Dhcp {
 pub async fn announce(paths: &Paths, plan: &Plan) -> Result<Option<PathBuf>> {
     let interface = plan.router_interface();
     let kind = if plan.zone.is_some() { "bridge" } else { "veth" };
-    if !paths.join("/run/systemd/netif").is_dir() || !is_matched(paths, &interface, kind) || !is_up().await {
+    if !paths.systemd("netif").is_dir() || !is_matched(paths, &interface, kind) || !is_up().await {
         return Ok(None);
     }
     if let Some(zone) = &plan.zone {
@@ -96,7 +96,7 @@ pub fn guest_network_file(plan: &Plan, dhcp: Dhcp) -> String {
 
 /// Returns the path of the configuration of a machine's link for the host's networkd.
 pub fn host_file(paths: &Paths, machine: &Name) -> PathBuf {
-    paths.join(format!("/run/systemd/network/75-coracle-{machine}.network"))
+    paths.systemd("network").join(format!("75-coracle-{machine}.network"))
 }
 
 /// Returns the configuration of a machine's link for the host's networkd: that of systemd's

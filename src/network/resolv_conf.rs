@@ -18,11 +18,8 @@ pub struct Resolver {
     pub at_loopback: Option<Ipv4Addr>,
 }
 
-/// The files in the order of reading: programs listening at a loopback address keep their upstream servers in
-/// a file of their own.
-const FILES: [&str; 3] = ["/etc/resolv.conf", STUB_SERVERS, "/run/NetworkManager/no-stub-resolv.conf"];
-/// The upstream servers of systemd-resolved.
-const STUB_SERVERS: &str = "/run/systemd/resolve/resolv.conf";
+/// The upstream servers of systemd-resolved, below the directory of systemd.
+const STUB_SERVERS: &str = "resolve/resolv.conf";
 /// The first line of a file created by Coracle.
 pub const MARK: &str = "# The host's, from coracle, renewed as they change; ";
 /// The greatest number of servers used by a resolver (MAXNS).
@@ -42,7 +39,7 @@ pub fn find(paths: &Paths) -> Option<Resolver> {
 /// Returns the name servers in the host's files as written, reachable from machines or not. The stub of
 /// systemd-resolved is left out if the file with its servers exists.
 pub fn listed(paths: &Paths) -> Vec<String> {
-    let has_servers = paths.join(STUB_SERVERS).exists();
+    let has_servers = paths.systemd(STUB_SERVERS).exists();
     let is_stub = |word: &str| word.parse().is_ok_and(|address| STUBS.contains(&address));
     let server = |line: &str| {
         let mut words = line.split_whitespace();
@@ -52,8 +49,15 @@ pub fn listed(paths: &Paths) -> Vec<String> {
     texts(paths).flat_map(|text| text.lines().filter_map(server).collect::<Vec<String>>()).collect()
 }
 
-fn texts(paths: &Paths) -> impl Iterator<Item = String> + use<'_> {
-    FILES.iter().filter_map(|file| std::fs::read_to_string(paths.join(file)).ok())
+/// Returns the texts of the files in the order of reading: programs listening at a loopback address keep their
+/// upstream servers in a file of their own.
+fn texts(paths: &Paths) -> impl Iterator<Item = String> + use<> {
+    let files = [
+        paths.join("/etc/resolv.conf"),
+        paths.systemd(STUB_SERVERS),
+        paths.join("/run/NetworkManager/no-stub-resolv.conf"),
+    ];
+    files.into_iter().filter_map(|file| std::fs::read_to_string(file).ok())
 }
 
 impl Resolver {

@@ -21,7 +21,7 @@ pub fn lock(paths: &Paths) -> Result<Held> {
 /// Returns the path of the configuration of a zone's bridge for the host's networkd. It differs from that of
 /// any machine.
 pub fn network_file(paths: &Paths, zone: &Zone) -> PathBuf {
-    paths.join(format!("/run/systemd/network/74-coracle-{}.network", zone.bridge()))
+    paths.systemd("network").join(format!("74-coracle-{}.network", zone.bridge()))
 }
 
 /// Writes a configuration that keeps the host's networkd from changing a zone's bridge.

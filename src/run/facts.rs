@@ -92,7 +92,7 @@ pub fn find(paths: &Paths, machine: &Machine, keep: Keep, kept: Option<&Carried>
     let link = link(paths, machine, kept)?.map(|plan| Plan { has_ipv6, ..plan });
     let resolver = link.as_ref().and_then(|plan| name_servers(paths, machine, plan));
     let guest_network_file = link.as_ref().map(|plan| {
-        let served = paths.join("/run/systemd/netif").is_dir();
+        let served = paths.systemd("netif").is_dir();
         let dhcp = if served { networkd::Dhcp::Served } else { networkd::Dhcp::Absent };
         networkd::guest_network_file(plan, dhcp)
     });

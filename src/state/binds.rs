@@ -2,6 +2,7 @@
 //! `control`, deleted by `cleanup`. It is valid for one boot of the guest: after a reboot only the mounts of
 //! the definition exist.
 
+use super::store;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -52,10 +53,7 @@ pub fn read(paths: &Paths, name: &Name, leader: u32) -> Result<Vec<Binding>> {
 /// # Errors
 /// The file cannot be written.
 pub fn write(paths: &Paths, name: &Name, bindings: &[Binding]) -> Result<()> {
-    let directory = paths.machine(name);
-    let temporary = directory.join(".binds.json");
+    let file = paths.machine(name).join(FILE);
     let text = serde_json::to_vec_pretty(bindings).map_err(|error| Error::new(error.to_string()))?;
-    std::fs::write(&temporary, text)
-        .and_then(|()| std::fs::rename(&temporary, directory.join(FILE)))
-        .context(|| format!("cannot write '{}'", temporary.display()))
+    store::replace(&file, &text, 0o666).context(|| format!("cannot write '{}'", file.display()))
 }

@@ -2,12 +2,12 @@
 //! exit of PID 1 and its last output. Written by the supervisor, replaced by the next failure, deleted by the
 //! next successful start; read by `status` and `doctor`. One small file per machine.
 
+use super::store;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use serde::{Deserialize, Serialize};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Read;
 
 /// The greatest number of console lines, and of failed units.
 pub const LINES: usize = 12;
@@ -54,15 +54,9 @@ impl Failure {
         let doing = || format!("cannot write the failure record '{}'", file.display());
         let text =
             serde_json::to_vec_pretty(&self.bounded()).map_err(|error| Error::new(error.to_string()))?;
-        // Machine names do not begin with a dot: the temporary file is not the record of another machine.
-        let draft = file.with_file_name(format!(".{name}.json"));
         std::fs::create_dir_all(paths.kept().join("failures"))
-            .and_then(|()| {
-                // Readable for root only, like the journal: it has the end of the guest's console.
-                let mut options = std::fs::OpenOptions::new();
-                options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?.write_all(&text)
-            })
-            .and_then(|()| std::fs::rename(&draft, &file))
+            // Readable for root only, like the journal: it has the end of the guest's console.
+            .and_then(|()| store::replace(&file, &text, 0o600))
             .context(doing)
     }
 

@@ -126,7 +126,7 @@ fn there() -> Vec<(u64, u64)> {
 
 /// Returns the lock file of a range, that of systemd-nspawn(1).
 pub fn lock_file(paths: &Paths, base: u32) -> PathBuf {
-    paths.join("/run/systemd/nspawn-uid").join(base.to_string())
+    paths.systemd("nspawn-uid").join(base.to_string())
 }
 
 /// Locks a range.

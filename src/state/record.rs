@@ -1,6 +1,7 @@
 //! The record of a running machine in `/run/coracle/NAME/state.json`. Written by the supervisor only; read by
 //! the control verbs and by `cleanup`, which reverts the recorded changes.
 
+use super::store;
 use crate::error::{Context, Error, Result};
 use crate::host::process::start_time;
 use crate::host::program::Program;
@@ -11,7 +12,6 @@ use crate::network::hosts_file::Hosts;
 use crate::network::interfaces::ExtraInterface;
 use crate::paths::{Paths, access};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -216,17 +216,14 @@ impl Record {
     /// # Errors
     /// The file that cannot be written, and the cause.
     pub fn write(&self, paths: &Paths) -> Result<()> {
-        let directory = paths.state().join(&self.name);
-        let temporary = directory.join(".state.json");
+        let file = paths.state().join(&self.name).join("state.json");
         // Processes must not enter a starting machine: until its tree is complete, PID 1 is in the host's
         // tree.
         let leader = self.leader.filter(|_| self.phase != Phase::Starting);
         let written = Self { leader, ..self.clone() };
         let text = serde_json::to_vec_pretty(&written).map_err(|error| Error::new(error.to_string()))?;
-        std::fs::File::create(&temporary)
-            .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| std::fs::rename(&temporary, directory.join("state.json")))
-            .context(|| format!("cannot write the state record '{}'", temporary.display()))
+        store::replace(&file, &text, 0o666)
+            .context(|| format!("cannot write the state record '{}'", file.display()))
     }
 
     /// Returns the record of `name`. `None` if the machine has none.

@@ -7,13 +7,13 @@ use crate::host::systemd::machined::{Outcome, Previous, Registration};
 use crate::host::systemd::units;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::paths::running_systemd;
 use crate::state::record::Record;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 /// Registers the machine of a record with the pidfd of its PID 1. The caller must be the supervisor: machined sends the
 /// SIGTERM of `machinectl terminate` to it.
@@ -88,9 +88,9 @@ fn is_being_stopped(unit: &str) -> bool {
 }
 
 /// The directories that machined creates files in at its start and end.
-const TRACES: [&str; 4] = ["/run/systemd", "/run/systemd/machine", "/run/systemd/userdb", MACHINES];
+const TRACES: [&str; 4] = ["", "machine", "userdb", MACHINES];
 /// The directory of its files about machines.
-const MACHINES: &str = "/run/systemd/machines";
+const MACHINES: &str = "machines";
 
 /// A watch for restarts of machined. While machined knows the machine, only its file about this machine is watched:
 /// otherwise each start of a machine would wake the supervisors of all machines.
@@ -110,9 +110,9 @@ impl Watch {
     /// Watches for a start of machined.
     fn expect(&self, name: &str) {
         let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
-        for directory in TRACES {
-            if let Err(error) = self.0.add_watch(directory, flags) {
-                log::debug!("cannot watch '{directory}' for machine '{name}': {error}, ignoring");
+        for directory in TRACES.map(running_systemd) {
+            if let Err(error) = self.0.add_watch(&directory, flags) {
+                log::debug!("cannot watch '{}' for machine '{name}': {error}, ignoring", directory.display());
             }
         }
     }
@@ -121,7 +121,7 @@ impl Watch {
     fn follow(&self, name: &str) -> bool {
         // A replaced file loses its last link, which is a change of attributes.
         let flags = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF;
-        self.0.add_watch(&Path::new(MACHINES).join(name), flags).is_ok()
+        self.0.add_watch(&running_systemd(MACHINES).join(name), flags).is_ok()
     }
 
     /// Reads events. Returns whether machined was started again without knowledge of the machine.
@@ -135,7 +135,7 @@ impl Watch {
             return false;
         }
         self.expect(name);
-        Path::new(MACHINES).exists()
+        running_systemd(MACHINES).exists()
     }
 }
 

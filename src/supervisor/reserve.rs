@@ -65,7 +65,7 @@ pub fn name(paths: &Paths, name: &Name) -> Result<Lock> {
 
 /// The file that is locked while a machine has this address on a link of its own, with all that goes with it.
 pub fn address_file(paths: &Paths, address: Ipv4Addr) -> PathBuf {
-    paths.join("/run/systemd/nspawn/locks").join(format!("coracle-{address}"))
+    paths.systemd("nspawn/locks").join(format!("coracle-{address}"))
 }
 
 /// Takes the addresses of a link.
@@ -81,7 +81,7 @@ pub fn address(paths: &Paths, address: Ipv4Addr) -> Result<Lock> {
 /// The file that is locked while a root directory is in use, by what it is, device and inode:
 /// systemd-nspawn(1)'s.
 pub fn root_file(paths: &Paths, (device, inode): (u64, u64)) -> PathBuf {
-    paths.join("/run/systemd/nspawn/locks").join(format!("inode-{device}:{inode}"))
+    paths.systemd("nspawn/locks").join(format!("inode-{device}:{inode}"))
 }
 
 /// Takes a root directory.

@@ -83,7 +83,7 @@ pub fn as_effective(id: u32, action: impl FnOnce() -> Result<()>) -> Result<()> 
 fn become_effective(id: u32) -> Result<()> {
     let context = || format!("cannot set the effective user id {id}");
     let sets = rustix::thread::capabilities(None).context(context)?;
-    nix::unistd::seteuid(nix::unistd::Uid::from_raw(id)).map_err(std::io::Error::from).context(context)?;
+    nix::unistd::seteuid(nix::unistd::Uid::from_raw(id)).context(context)?;
     rustix::thread::set_capabilities(None, sets).context(context)
 }
 
@@ -327,11 +327,9 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    setgroups(&groups).map_err(std::io::Error::from).context(|| "cannot set groups")?;
-    setresgid(gid, gid, gid)
-        .map_err(std::io::Error::from)
-        .context(|| format!("cannot become group {gid}"))?;
-    setresuid(uid, uid, uid).map_err(std::io::Error::from).context(|| format!("cannot become user {uid}"))
+    setgroups(&groups).context(|| "cannot set groups")?;
+    setresgid(gid, gid, gid).context(|| format!("cannot become group {gid}"))?;
+    setresuid(uid, uid, uid).context(|| format!("cannot become user {uid}"))
 }
 
 /// Runs a command as the user nobody with the right to read all files: without other capabilities, new

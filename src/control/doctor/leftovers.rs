@@ -3,11 +3,12 @@
 use super::Finding;
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::paths::running_systemd;
 use crate::state::record::Record;
 use std::path::Path;
 
 /// Where systemd-machined(8) records the machines it knows.
-const KNOWN: &str = "/run/systemd/machines";
+const KNOWN: &str = "machines";
 
 /// Everything that is left over.
 pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
@@ -51,7 +52,7 @@ fn links(records: &[Record]) -> Vec<Finding> {
     let others = |link: &str| {
         let machine = link.strip_prefix("ve-").or_else(|| link.strip_prefix("vb-")).unwrap_or(link);
         // The name of a link is cut, that of a machine is not.
-        let known = std::fs::read_dir(Path::new(KNOWN)).into_iter().flatten().flatten();
+        let known = std::fs::read_dir(running_systemd(KNOWN)).into_iter().flatten().flatten();
         known.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.starts_with(machine))
     };
     // A bridge of a zone that has ports is somebody's.

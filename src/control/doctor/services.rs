@@ -4,7 +4,7 @@ use super::Finding;
 use crate::control::block_on;
 use crate::host::systemd::units;
 use crate::paths::Paths;
-use std::path::Path;
+use crate::paths::running_systemd;
 
 /// A fault of systemd that running machines expose.
 struct Fault {
@@ -50,7 +50,7 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
         Ok(version) => findings.extend(faults(&version)),
         Err(error) => log::debug!("{error}, ignoring"),
     }
-    if !Path::new("/run/systemd/journal/socket").exists() {
+    if !running_systemd("journal/socket").exists() {
         findings.push(Finding::risk(
             "the journal does not listen: consoles of machines are lost",
             "systemctl start systemd-journald.socket",

@@ -6,6 +6,7 @@
 use super::{bus, varlink};
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
+use crate::paths::running_systemd;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use zbus::{OwnedObjectPath, Variant, proxy};
 const MACHINED: &str = "org.freedesktop.machine1";
 /// The service name in registrations.
 const SERVICE: &str = "coracle";
-/// The Varlink socket of machined.
-const VARLINK: &str = "/run/systemd/machine/io.systemd.Machine";
+/// The Varlink socket of machined, below the directory of systemd.
+const VARLINK: &str = "machine/io.systemd.Machine";
 /// The Varlink method for registering a machine.
 const REGISTER: &str = "io.systemd.Machine.Register";
 /// The D-Bus error for a registered name.
@@ -147,7 +148,7 @@ pub async fn unregister(name: &Name) -> Result<()> {
 /// state file is deleted first, whether machined runs or not, then the registration. Takes `bus::PATIENCE` at
 /// most.
 pub async fn withdraw(name: &Name, unit: Option<&str>) {
-    let notes = Path::new("/run/systemd/machines");
+    let notes = running_systemd("machines");
     let of_unit = unit.map(|unit| notes.join(format!("unit:{unit}")));
     for note in [notes.join(name.as_str())].into_iter().chain(of_unit) {
         match std::fs::remove_file(&note) {
@@ -166,7 +167,7 @@ pub async fn withdraw(name: &Name, unit: Option<&str>) {
         manager.unregister_machine(name.as_str()).await.ok()
     };
     if !matches!(tokio::time::timeout(bus::PATIENCE, told).await, Ok(Some(()))) {
-        log::debug!("machined was not told that '{name}' reboots");
+        log::debug!("cannot unregister '{name}' from machined before its reboot");
     }
 }
 
@@ -237,10 +238,11 @@ enum Answer {
 /// `reboot`, `poweroff` and `terminate`. SYSTEMD(261): older versions refuse the parameter, and those before
 /// 256 have no socket.
 fn with_control(registration: &Registration<'_>) -> Answer {
-    if !Path::new(VARLINK).exists() {
+    let socket = running_systemd(VARLINK);
+    if !socket.exists() {
         return Answer::Unable;
     }
-    let answer = varlink::connect(Path::new(VARLINK))
+    let answer = varlink::connect(&socket)
         .and_then(|mut stream| varlink::try_call(&mut stream, REGISTER, &parameters(registration)));
     match answer {
         Ok(Ok(_)) => Answer::Registered,

@@ -11,6 +11,7 @@ pub use scope::{STOP_SIGNAL, Scope, start_scope};
 
 use super::bus;
 use crate::error::{Error, Result};
+use crate::paths::running_systemd;
 use std::collections::HashMap;
 use std::time::Duration;
 use zbus::proxy::CacheProperties;
@@ -131,7 +132,7 @@ impl UnitStatus {
 
 /// Returns whether PID 1 of this host is systemd (sd_booted(3)).
 pub fn is_running() -> bool {
-    std::path::Path::new("/run/systemd/system").is_dir()
+    running_systemd("system").is_dir()
 }
 
 /// Returns the version of the running systemd, for example `257.7-1`.

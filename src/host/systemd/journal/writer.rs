@@ -1,14 +1,14 @@
 //! Writes entries to the host's journal, in the native protocol of systemd-journald(8): the guest's console
 //! output, one datagram per line. Nothing is stored here.
 
+use crate::paths::running_systemd;
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use std::path::Path;
 use std::time::Duration;
 
-/// The socket of journald.
-const SOCKET: &str = "/run/systemd/journal/socket";
+/// The socket of journald, below the directory of systemd.
+const SOCKET: &str = "journal/socket";
 
 /// The timeout for a slow journald: meanwhile the guest's console fills up and the guest blocks, instead of
 /// memory growing here.
@@ -26,7 +26,8 @@ pub struct Journal {
 impl Journal {
     /// Opens a connection. `None` if there is no journald.
     pub fn open() -> Option<Self> {
-        if !Path::new(SOCKET).exists() {
+        let path = running_systemd(SOCKET);
+        if !path.exists() {
             return None;
         }
         let flags = SocketFlags::CLOEXEC;
@@ -35,7 +36,7 @@ impl Journal {
             log::debug!("cannot set the timeout of the journal socket: {error}, ignoring");
             return None;
         }
-        Some(Self { socket, address: SocketAddrUnix::new(SOCKET).ok()?, is_stuck: false })
+        Some(Self { socket, address: SocketAddrUnix::new(&path).ok()?, is_stuck: false })
     }
 
     /// Sends an entry. Waits for a slow journald; if it does not accept entries in time, they are held back

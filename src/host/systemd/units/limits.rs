@@ -3,6 +3,7 @@
 use super::{CALL_TIMEOUT, all_properties, bus, manager};
 use crate::error::Result;
 use crate::machine::resources::Resources;
+use crate::paths::running_systemd;
 use zbus::Variant;
 
 /// A limit: its name, the current value of the unit, and the wanted one.
@@ -64,7 +65,7 @@ pub async fn set(unit: &str, limits: &[Limit]) -> Result<()> {
         limits.iter().map(|limit| (limit.property, Variant::from(limit.wanted))).collect();
     manager.set_unit_properties(unit, true, &properties).await.map_err(refused)?;
     if unit.ends_with(".service") {
-        let directory = std::path::Path::new("/run/systemd/system.control").join(format!("{unit}.d"));
+        let directory = running_systemd("system.control").join(format!("{unit}.d"));
         for limit in limits {
             let name = limit.property.strip_suffix("PerSecUSec").unwrap_or(limit.property);
             let _ = std::fs::remove_file(directory.join(format!("50-{name}.conf")));
