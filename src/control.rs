@@ -30,7 +30,7 @@ mod traffic;
 pub mod waiting;
 
 use crate::config;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::host::runtime::runtime;
 use crate::machine::Machine;
 use crate::machine::name::Name;

@@ -183,7 +183,6 @@ fn place(machine: &Machine, kept: Option<&Carried>) -> Result<Place> {
         slice: machine.slice.as_deref().unwrap_or("machine.slice"),
         description: &format!("Machine {}", machine.name),
         pid: std::process::id(),
-        pidfd: None,
         devices: &devices,
         resources: &machine.resources,
     };

@@ -47,7 +47,7 @@ mod tests {
                           magic 7f454c460201\nmask ffffffffff00\n";
 
     #[test]
-    fn only_what_is_in_use_and_matches_counts() {
+    fn disabled_and_other_formats_are_ignored() {
         let program = b"\x7fELF\x02\x02rest";
         assert!(matches(FORMAT, program));
         for (from, to) in [("enabled", "disabled"), ("OCF", "OC"), ("7f45", "7f46"), ("magic", "extension")] {

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_lie_where_only_root_can_go() {
+    fn lock_directory_is_accessible_to_root_only() {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let paths = crate::paths::Paths::below(directory.path());

@@ -124,11 +124,11 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
     let global = siphash(ULA_KEY, &[host_id]);
     let counted: Vec<Prefix> = taken.iter().copied().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
     let free = |slot: &u32| {
-        let ours = [
+        let own = [
             Prefix { address: IpAddr::V4(ipv4(*slot).host), length: IPV4_LENGTH },
             Prefix { address: IpAddr::V6(ipv6_host(global, *slot)), length: IPV6_LENGTH },
         ];
-        !counted.iter().any(|prefix| ours.iter().any(|our| our.overlaps(prefix)))
+        !counted.iter().any(|prefix| own.iter().any(|one| one.overlaps(prefix)))
     };
     // Linear probing: with few machines each gets the slot of its name, independent of other machines.
     let slot = (0..SLOTS)
@@ -142,7 +142,7 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
 }
 
 /// Returns the plan that led to this address. `None` if the address is outside of the pool.
-pub fn again(machine: &Name, host_id: &[u8; 16], address: Ipv4Addr) -> Option<Plan> {
+pub fn plan_of_address(machine: &Name, host_id: &[u8; 16], address: Ipv4Addr) -> Option<Plan> {
     let slot = address.to_bits().wrapping_sub(POOL.to_bits()) >> (32 - IPV4_LENGTH);
     (slot < SLOTS).then(|| of_slot(machine, host_id, slot)).filter(|plan| plan.ipv4.guest == address)
 }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_machine_gets_the_same_and_another_host_other_macs() {
+    fn a_plan_is_stable_and_mac_addresses_depend_on_the_host() {
         let one = plan(&name("web"), &ID, &[]).unwrap();
         assert_eq!(one, plan(&name("web"), &ID, &[]).unwrap());
         let other = plan(&name("web"), &[8; 16], &[]).unwrap();
@@ -255,12 +255,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_left_alone() {
+    fn prefixes_in_use_are_skipped() {
         let free = plan(&name("web"), &ID, &[]).unwrap();
         let beside = plan(&name("web"), &ID, &[Prefix::host(free.ipv4.host.into())]).unwrap();
-        assert_eq!(again(&name("web"), &ID, beside.ipv4.guest), Some(beside), "a reboot changes nothing");
-        assert_eq!(again(&name("web"), &ID, free.ipv4.host), None);
-        assert_eq!(again(&name("web"), &ID, Ipv4Addr::new(10, 178, 0, 2)), None);
+        assert_eq!(
+            plan_of_address(&name("web"), &ID, beside.ipv4.guest),
+            Some(beside),
+            "a reboot changes nothing"
+        );
+        assert_eq!(plan_of_address(&name("web"), &ID, free.ipv4.host), None);
+        assert_eq!(plan_of_address(&name("web"), &ID, Ipv4Addr::new(10, 178, 0, 2)), None);
         for taken in [
             Prefix::host(IpAddr::V4(free.ipv4.guest)),
             Prefix { address: IpAddr::V4(free.ipv4.host), length: 24 },
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_pool_is_an_error_with_a_cure() {
+    fn a_full_pool_is_an_error_with_a_hint() {
         let error = plan(&name("web"), &ID, &[prefix("10.177.0.0", 16)]).unwrap_err();
         assert!(error.to_string().contains("10.177.0.0/16"), "{error}");
         assert!(error.hint().is_some());

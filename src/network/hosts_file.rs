@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_lines_stay_and_ours_come_and_go() {
+    fn own_lines_stay_and_the_block_is_replaced() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
         let (hosts, file) = (Hosts::of_tree(root.path()), root.path().join("etc/hosts"));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_file_of_the_tree_is_written() {
+    fn only_a_file_of_the_tree_is_written() {
         let root = tempfile::tempdir().unwrap();
         let tree = root.path().join("tree");
         std::fs::create_dir_all(tree.join("etc")).unwrap();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_without_its_end_is_the_guests() {
+    fn a_block_without_its_end_belongs_to_the_guest() {
         let cut = format!("{BEGIN}10.0.0.1 a\n10.9.9.9 mine\n");
         assert_eq!(with_lines(cut.as_bytes(), ""), cut.as_bytes());
     }

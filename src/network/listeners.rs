@@ -42,14 +42,14 @@ pub fn refuse_listening(paths: &Paths, ports: &[Port]) -> Result<()> {
 
 fn meets(port: &Port, socket: &Socket) -> bool {
     let address = port.address.is_none_or(|address| {
-        address == socket.address || (socket.address.is_unspecified() && is_heard(socket.address, address))
+        address == socket.address || (socket.address.is_unspecified() && receives(socket.address, address))
     });
     address && (port.host..=port.last).contains(&socket.port)
 }
 
 /// Returns whether a socket bound to the wildcard address `all` receives packets for `address`: an IPv6
 /// socket receives both families.
-fn is_heard(all: IpAddr, address: IpAddr) -> bool {
+fn receives(all: IpAddr, address: IpAddr) -> bool {
     all.is_ipv6() || address.is_ipv4()
 }
 
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn strange_lines_are_none() {
+    fn invalid_lines_are_ignored() {
         for line in ["", "0: 0100007F:1F90", "0: x:y 0:0 0A 0 0 0 0 0 1", "0: 01:1F90 0:0 0A 0 0 0 0 0 1"] {
             assert!(socket(line, "0A").is_none(), "{line}");
         }

@@ -219,7 +219,7 @@ mod tests {
         ("usr/lib/systemd/network/80-container-ve.network", "[Match]\nKind=veth\nName=ve-*\n[Network]\n");
 
     #[test]
-    fn the_file_that_comes_first_decides() {
+    fn the_first_file_wins() {
         for (files, expected) in [
             (vec![], false),
             (vec![SYSTEMD], true),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn files_name_our_addresses() {
+    fn files_have_the_addresses_of_the_plan() {
         let name = Name::new("web").unwrap();
         let plan = crate::network::addresses::plan(&name, &[1; 16], &[]).unwrap();
         let host = host_network_file(&plan);

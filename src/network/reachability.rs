@@ -140,15 +140,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gateways_are_read_off_the_kernels_tables() {
+    fn gateways_are_parsed_from_procfs() {
         let line = "up0\t00000000\t020200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0";
         assert_eq!(gateway_4(line), Some(Ipv4Addr::new(192, 0, 2, 2)));
         assert_eq!(gateway_4("up0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0"), None);
         let zeros = "0".repeat(32);
         let line = format!("{zeros} 00 {zeros} 00 20010db8000000000000000000000002 00000400 1 0 3 up0");
         assert_eq!(gateway_6(&line), Some("2001:db8::2".parse().unwrap()));
-        for rubbish in ["", "x", "a b c d e f g h"] {
-            assert_eq!((gateway_4(rubbish), gateway_6(rubbish)), (None, None));
+        for invalid in ["", "x", "a b c d e f g h"] {
+            assert_eq!((gateway_4(invalid), gateway_6(invalid)), (None, None));
         }
     }
 }

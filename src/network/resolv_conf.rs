@@ -164,7 +164,7 @@ mod tests {
         ("etc/resolv.conf", "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n");
 
     #[test]
-    fn loopback_resolvers_are_passed_by() {
+    fn loopback_resolvers_are_skipped() {
         let uplink = ("run/systemd/resolve/resolv.conf", "# x\nnameserver 192.0.2.53\nsearch lan\n");
         let resolver = found(&[STUB, uplink]).unwrap();
         assert_eq!(resolver.servers, ["192.0.2.53".parse::<IpAddr>().unwrap()]);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_own_file_comes_first_and_rubbish_is_left_out() {
+    fn the_first_file_wins_and_invalid_lines_are_ignored() {
         let text = "nameserver\nnameserver x\nnameserver 192.0.2.1 y\nnameserver 127.0.0.1\n\u{7f}\nsearch a #b c\n\
                     options ndots:2\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n";
         let resolver = found(&[("etc/resolv.conf", text)]).unwrap();

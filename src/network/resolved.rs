@@ -25,7 +25,7 @@ trait Manager {
 
 /// Disables LLMNR and multicast DNS on interfaces of the host. Does nothing unless resolved runs; if networkd
 /// manages an interface, its configuration has the same settings.
-pub async fn silence(interfaces: &[u32]) {
+pub async fn disable_multicast_names(interfaces: &[u32]) {
     for ifindex in interfaces {
         if let Err(error) = try_silence(*ifindex).await {
             log::debug!("cannot disable LLMNR on interface {ifindex}: {error}, ignoring");

@@ -186,11 +186,11 @@ async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
     }
     let (router, router_ifindex) = match &plan.zone {
         Some(zone) => {
-            let bridge = bridge::raise(handle, &zone.bridge(), plan.router_mac).await?;
+            let bridge = bridge::create(handle, &zone.bridge(), plan.router_mac).await?;
             crate::network::sysctl::disable_ipv6_on_port(name);
             let doing = format!("make '{name}' a port of '{}'", zone.bridge());
             set(handle, LinkUnspec::new_with_index(ifindex).controller(bridge).build(), &doing).await?;
-            bridge::reflect(handle, ifindex, name).await?;
+            bridge::enable_hairpin(handle, ifindex, name).await?;
             (zone.bridge(), bridge)
         }
         None => (name.clone(), ifindex),

@@ -49,7 +49,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn one_directory_above_that_others_cannot_search_closes_a_tree() {
+    fn a_closed_parent_directory_closes_a_tree() {
         if !rustix::process::geteuid().is_root() {
             return;
         }

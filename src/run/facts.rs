@@ -282,7 +282,7 @@ fn own_link(
     let before = kept.map(|kept| &kept.state.record).filter(|record| record.zone.is_none());
     let had = before.and_then(|record| {
         record.addresses.iter().find_map(|address| match address {
-            IpAddr::V4(address) => addresses::again(&machine.name, &host, *address),
+            IpAddr::V4(address) => addresses::plan_of_address(&machine.name, &host, *address),
             IpAddr::V6(_) => None,
         })
     });

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_bounded_replaced_and_forgotten() {
+    fn a_record_is_bounded_replaced_and_deleted() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         let name = Name::new("web").unwrap();

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_keeps_its_range_and_shares_it_with_none() {
+    fn a_machine_keeps_a_range_of_its_own() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         let base = choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap();
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_runs_containers_gets_more_and_keeps_it() {
+    fn nesting_extends_the_range_of_a_machine() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         let choose = |who: &str, count| choose(&paths, &name(who), Keep::Recorded, count).unwrap();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_range_of_a_tree_is_taken_where_no_other_has_it() {
+    fn the_range_of_a_tree_is_adopted_if_it_is_free() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         let base = 2_058_485_760;
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn delegated_ranges_are_left_alone() {
+    fn delegated_ranges_are_skipped() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         std::fs::create_dir_all(root.path().join("etc")).unwrap();

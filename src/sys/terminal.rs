@@ -50,7 +50,7 @@ mod tests {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
     #[test]
-    fn an_answer_that_was_not_read_is_not_left_to_the_shell() {
+    fn unread_input_is_discarded() {
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_services_read_like_ours() {
+    fn errors_of_services_become_one_line() {
         let error = zbus::fdo::Error::UnknownMethod("Unknown method 'X'.".into());
         let error = zbus::Error::FDO(Box::new(error));
         assert_eq!(error_name(&error).as_deref(), Some("org.freedesktop.DBus.Error.UnknownMethod"));

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_in_time_order() {
+    fn entries_are_in_time_order() {
         let line = |time: u64, message: &str| {
             format!("{{\"__REALTIME_TIMESTAMP\":\"{time}\",\"MESSAGE\":\"{message}\"}}\\n")
         };

@@ -148,17 +148,17 @@ pub async fn unregister(name: &Name) -> Result<()> {
 /// state file is deleted first, whether machined runs or not, then the registration. Takes `bus::PATIENCE` at
 /// most.
 pub async fn withdraw(name: &Name, unit: Option<&str>) {
-    let notes = running_systemd("machines");
-    let of_unit = unit.map(|unit| notes.join(format!("unit:{unit}")));
-    for note in [notes.join(name.as_str())].into_iter().chain(of_unit) {
-        match std::fs::remove_file(&note) {
+    let directory = running_systemd("machines");
+    let of_unit = unit.map(|unit| directory.join(format!("unit:{unit}")));
+    for file in [directory.join(name.as_str())].into_iter().chain(of_unit) {
+        match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                log::warn!("cannot remove '{}': {error}, ignoring", note.display());
+                log::warn!("cannot remove '{}': {error}, ignoring", file.display());
             }
             _ => {}
         }
     }
-    let told = async {
+    let unregistered = async {
         let connection = bus::connect(bus::PATIENCE).await.ok()?;
         let bus = zbus::fdo::DBusProxy::new(&connection).await.ok()?;
         // A call to a stopped machined would start it.
@@ -166,7 +166,7 @@ pub async fn withdraw(name: &Name, unit: Option<&str>) {
         let manager = manager(&connection).await.ok().filter(|_| runs)?;
         manager.unregister_machine(name.as_str()).await.ok()
     };
-    if !matches!(tokio::time::timeout(bus::PATIENCE, told).await, Ok(Some(()))) {
+    if !matches!(tokio::time::timeout(bus::PATIENCE, unregistered).await, Ok(Some(()))) {
         log::debug!("cannot unregister '{name}' from machined before its reboot");
     }
 }
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_machined_is_told_from_one_that_refuses() {
+    fn a_missing_machined_differs_from_a_refusal() {
         let missing = reply(zbus::fdo::Error::ServiceUnknown("The name is not activatable".into()));
         assert!(absence(&missing).unwrap().contains("the name is not activatable"));
         assert!(absence(&reply(zbus::fdo::Error::NoReply("gone".into()))).is_some());

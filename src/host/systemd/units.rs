@@ -39,8 +39,6 @@ trait Manager {
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
     fn get_job(&self, id: u32) -> zbus::Result<OwnedObjectPath>;
-    #[zbus(name = "GetUnitByPID")]
-    fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<OwnedObjectPath>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
@@ -215,23 +213,6 @@ pub async fn unit_states(pattern: &str) -> Result<HashMap<String, String>> {
     let listed =
         manager(&connection).await?.list_units_by_patterns(&[], &[pattern]).await.map_err(listing)?;
     Ok(listed.into_iter().map(|(name, _, _, active, ..)| (name, active)).collect())
-}
-
-/// The unit a process belongs to, or nothing where it is in none.
-///
-/// # Errors
-/// Where systemd does not answer.
-pub async fn unit_of_pid(pid: u32) -> Result<Option<String>> {
-    let connection = bus::connect(bus::PATIENCE).await?;
-    let manager = manager(&connection).await?;
-    let looking = |error| bus::failure(error).context(format!("cannot find the unit of process {pid}"));
-    let path = match manager.get_unit_by_pid(pid).await {
-        Err(error) if bus::error_name(&error).is_some_and(|name| name.ends_with(".NoUnitForPID")) => {
-            return Ok(None);
-        }
-        path => path.map_err(looking)?,
-    };
-    Ok(text(&all_properties(&connection, &path).await.map_err(looking)?, "Id"))
 }
 
 /// Implements [`unit_properties`], over an open connection.

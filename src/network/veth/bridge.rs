@@ -16,7 +16,7 @@ use rustix::io::Errno;
 ///
 /// # Errors
 /// Another interface has this name, or any error of netlink.
-pub(super) async fn raise(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u32> {
+pub(super) async fn create(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u32> {
     let making = || format!("cannot create the bridge '{name}'");
     if link_by_name(handle, name).await?.is_none() {
         // Without multicast snooping: the bridge has no querier, so that all of its few machines receive
@@ -48,7 +48,7 @@ pub(super) async fn raise(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u
 ///
 /// # Errors
 /// Any error of netlink.
-pub(super) async fn reflect(handle: &Handle, port: u32, name: &str) -> Result<()> {
+pub(super) async fn enable_hairpin(handle: &Handle, port: u32, name: &str) -> Result<()> {
     let message = LinkUnspec::new_with_index(port)
         .set_port_kind(InfoPortKind::Bridge)
         .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]))

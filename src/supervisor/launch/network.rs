@@ -62,7 +62,7 @@ impl Launch<'_> {
                     veth::Link::create(plan, network.as_fd()).await?
                 }
             };
-            resolved::silence(&[link.router_ifindex]).await;
+            resolved::disable_multicast_names(&[link.router_ifindex]).await;
             let addresses = veth::configure_guest(plan, network.as_fd()).await?;
             Ok::<_, Error>((link, addresses))
         })?;

@@ -35,7 +35,7 @@ pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> R
     for at in 0..record.interfaces.len() {
         let Some(wire) = record.interfaces.get_mut(at) else { continue };
         let ifindex = runtime.block_on(interfaces::connect_interface(wire, network))?;
-        runtime.block_on(resolved::silence(&ifindex.into_iter().collect::<Vec<u32>>()));
+        runtime.block_on(resolved::disable_multicast_names(&ifindex.into_iter().collect::<Vec<u32>>()));
         if ifindex.is_some() && wire.host_end() == record.host_interface.as_deref() {
             record.host_ifindex = ifindex;
         }

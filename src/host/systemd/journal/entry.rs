@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_guest_moves_the_cursor() {
+    fn a_guest_cannot_change_the_cursor() {
         assert_eq!(printable(b"\x1b[0;1;31mred\x1b[0m\tx\r\n"), "red\tx");
         assert_eq!(printable(b"\x1b]0;title\x07\x1b[2"), "\\x1b]0;title\\x07\\x1b[2");
         assert_eq!(printable("a\u{9b}b\rc".as_bytes()), "a\\x9bb\\x0dc");

@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::host::cgroup;
 use crate::host::systemd::bus;
 use crate::machine::resources::Resources;
-use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use zbus::{Connection, OwnedObjectPath, Variant};
@@ -25,8 +24,6 @@ pub struct Scope<'a> {
     pub description: &'a str,
     /// The process that moves into it.
     pub pid: u32,
-    /// A pidfd of that process, where there is one.
-    pub pidfd: Option<BorrowedFd<'a>>,
     /// Allowed devices beside the default ones.
     pub devices: &'a [PathBuf],
     /// Its limits.
@@ -51,7 +48,7 @@ pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
     let mut messages = jobs::listen(&connection, &manager).await?;
     let begun = Instant::now();
     let made = loop {
-        match make(&manager, scope).await {
+        match request(&manager, scope).await {
             Err(error)
                 if exists(&error)
                     && begun.elapsed() < LEAVING
@@ -71,18 +68,8 @@ pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
 }
 
 /// Requests the scope, once.
-async fn make(manager: &ManagerProxy<'_>, scope: &Scope<'_>) -> zbus::Result<OwnedObjectPath> {
-    let mut made = Err(zbus::Error::Unsupported);
-    if let Some(pidfd) = scope.pidfd {
-        let process = ("PIDFDs", Variant::from(vec![zbus::Fd::from(pidfd)]));
-        made = manager.start_transient_unit(scope.name, "fail", &properties(scope, process), &[]).await;
-    }
-    // SYSTEMD(254): older versions have no PIDFDs and refuse the property.
-    if made.as_ref().is_err_and(is_unknown_property) {
-        let process = ("PIDs", Variant::from(vec![scope.pid]));
-        made = manager.start_transient_unit(scope.name, "fail", &properties(scope, process), &[]).await;
-    }
-    made
+async fn request(manager: &ManagerProxy<'_>, scope: &Scope<'_>) -> zbus::Result<OwnedObjectPath> {
+    manager.start_transient_unit(scope.name, "fail", &properties(scope), &[]).await
 }
 
 /// Returns whether the error is that of an existing unit.
@@ -105,18 +92,8 @@ async fn is_empty(connection: &Connection, manager: &ManagerProxy<'_>, unit: &st
 /// supervisor only. SIGTERM means a reboot to some inits; SIGURG is ignored by default (signal(7)).
 pub const STOP_SIGNAL: i32 = libc::SIGURG;
 
-/// Returns whether an attempt failed because of an unknown property, or was not made.
-fn is_unknown_property(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::Unsupported)
-        || bus::error_name(error).is_some_and(|name| {
-            ["PropertyReadOnly", "UnknownProperty", "InvalidArgs", "NotSupported"]
-                .iter()
-                .any(|kind| name == format!("org.freedesktop.DBus.Error.{kind}"))
-        })
-}
-
 /// Returns the properties of a scope (org.freedesktop.systemd1(5)).
-fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'a str, Variant<'a>)> {
+fn properties<'a>(scope: &Scope<'a>) -> Vec<(&'a str, Variant<'a>)> {
     let named = scope.devices.iter().filter_map(|path| Some((path.to_str()?, "rwm")));
     let devices: Vec<(&str, &str)> = DEVICES.into_iter().chain(named).collect();
     let mut properties = vec![
@@ -128,7 +105,7 @@ fn properties<'a>(scope: &Scope<'a>, process: (&'a str, Variant<'a>)) -> Vec<(&'
         ("KillSignal", Variant::from(STOP_SIGNAL)),
         // A failed scope would keep its name from the next run.
         ("CollectMode", Variant::from("inactive-or-failed")),
-        process,
+        ("PIDs", Variant::from(vec![scope.pid])),
     ];
     let limits = scope.resources;
     let numbers = [
@@ -166,10 +143,9 @@ mod tests {
             slice: "machine.slice",
             description: "Machine web",
             pid: 1,
-            pidfd: None,
             resources: &resources,
         };
-        let properties = properties(&scope, ("PIDs", Variant::from(vec![1_u32])));
+        let properties = properties(&scope);
         let value = |name| properties.iter().find(|(is, _)| *is == name).map(|(_, value)| value.clone());
         assert_eq!(value("CPUQuotaPerSecUSec"), Some(Variant::from(1_500_000_u64)));
         assert_eq!(value("TasksMax"), Some(Variant::from(9_u64)));
