@@ -27,13 +27,13 @@ trait Manager {
 /// manages an interface, its configuration has the same settings.
 pub async fn disable_multicast_names(interfaces: &[u32]) {
     for ifindex in interfaces {
-        if let Err(error) = try_silence(*ifindex).await {
+        if let Err(error) = try_disable(*ifindex).await {
             log::debug!("cannot disable LLMNR on interface {ifindex}: {error}, ignoring");
         }
     }
 }
 
-async fn try_silence(ifindex: u32) -> Result<()> {
+async fn try_disable(ifindex: u32) -> Result<()> {
     let index = i32::try_from(ifindex).map_err(|error| Error::new(error.to_string()))?;
     let connection = bus::connect(PATIENCE).await.context(|| "cannot connect to resolved")?;
     let manager = ManagerProxy::new(&connection).await.map_err(bus::failure)?;

@@ -163,6 +163,6 @@ fn a_failed_step_leaves_no_link() {
         assert!(error.to_string().starts_with("cannot give 've-web-of-"), "{error}");
         assert!(link_by_name(&connect().unwrap(), &plan.host_interface).await.unwrap().is_none());
         let error = configure_guest(&plan, guest.as_fd()).await.unwrap_err();
-        assert!(error.to_string().contains("'host0' vanished"), "{error}");
+        assert!(error.to_string().contains("'host0' disappeared"), "{error}");
     });
 }
