@@ -41,11 +41,6 @@ use std::collections::BTreeSet;
 /// The result of a verb on several machines: all failures.
 pub type Outcome = std::result::Result<(), Vec<Error>>;
 
-/// Returns the name of a machine's unit.
-pub fn unit_of(name: &Name) -> String {
-    format!("coracle@{name}.service")
-}
-
 /// Returns the record of a running machine.
 ///
 /// # Errors

@@ -14,6 +14,8 @@ pub mod resources;
 pub mod root;
 mod rules;
 pub mod security;
+pub mod size;
+pub mod unit;
 pub mod users;
 
 use crate::error::Error;

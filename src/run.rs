@@ -67,7 +67,7 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
     warn(&resolved);
     let place = |_: &Machine, _: Option<&Carried>| {
-        Ok(Place { unit: Some(format!("coracle@{name}.service")), cgroup: Some(Cgroup::of_unit()?) })
+        Ok(Place { unit: Some(crate::machine::unit::service(name)), cgroup: Some(Cgroup::of_unit()?) })
     };
     let arguments = vec!["launch".into(), name.as_str().into()];
     let running = start(paths, &resolved.machine, place, arguments, kept, Keep::Recorded)?;

@@ -248,7 +248,7 @@ fn is_heard(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
 
 /// The cgroup PID 1 is in, where the command counts against the same limits. `None` if the machine has none of its own.
 fn leader_cgroup(record: &Record) -> Result<Option<OwnedFd>> {
-    let payload = record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+    let payload = record.payload_cgroup();
     let leader = record.leader.unwrap_or_default();
     payload.map(|payload| crate::host::cgroup::open_of_process(leader, &payload)).transpose()
 }

@@ -45,8 +45,8 @@ pub fn thaw(paths: &Paths, names: &[Name]) -> Outcome {
 
 /// An error where a machine stands still: who enters it would stand still with it.
 pub(super) fn refuse_frozen(record: &Record) -> Result<()> {
-    match &record.cgroup {
-        Some(cgroup) if cgroup::is_frozen(&cgroup.join("payload")) => {
+    match record.payload_cgroup() {
+        Some(payload) if cgroup::is_frozen(&payload) => {
             Err(Error::new(format!("machine '{}' is frozen", record.name))
                 .with_hint(format!("let it go on first: coracle thaw {}", record.name)))
         }
@@ -56,7 +56,7 @@ pub(super) fn refuse_frozen(record: &Record) -> Result<()> {
 
 /// The guest's cgroup.
 fn payload(record: &Record) -> Result<PathBuf> {
-    record.cgroup.as_ref().map(|cgroup| cgroup.join("payload")).ok_or_else(|| {
+    record.payload_cgroup().ok_or_else(|| {
         Error::new(format!("machine '{}' has no cgroup of its own", record.name))
             .with_hint("a host without a unified cgroup hierarchy cannot freeze machines")
     })

@@ -259,7 +259,7 @@ fn outside(record: &Record) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     // Read second: children of the machine's processes are inside too.
-    let payload = record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+    let payload = record.payload_cgroup();
     let inside = payload.map(|payload| cgroup::processes(&payload)).unwrap_or_default();
     let inside: BTreeSet<u32> = inside.into_iter().collect();
     pids.into_iter().filter(|pid| !inside.contains(pid)).collect()

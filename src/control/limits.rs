@@ -3,7 +3,7 @@
 use super::{block_on, running};
 use crate::error::{Error, Result};
 use crate::host::systemd::units::limits;
-use crate::machine::Machine;
+use crate::machine::{Machine, size};
 use crate::paths::Paths;
 
 /// A limit that is not what the definition says, in words.
@@ -53,16 +53,9 @@ fn word(key: &str, value: u64) -> String {
     match key {
         _ if value == limits::NONE => "none".into(),
         "resources.cpu-quota" => format!("{}%", value / 10_000),
-        _ if key.contains("memory") => size(value),
+        _ if key.contains("memory") => size::exact(value),
         _ => value.to_string(),
     }
-}
-
-/// A size in the largest unit that it is a whole number of.
-fn size(bytes: u64) -> String {
-    let units = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
-    let whole = units.iter().find(|(_, shift)| bytes >= 1 << shift && bytes.trailing_zeros() >= *shift);
-    whole.map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! `coracle list`: the machines that run, from their state records and cgroups, and where asked the
 //! others that could.
 
-use super::{block_on, now, unit_of};
+use super::{block_on, now};
 use crate::config;
 use crate::error::Result;
 use crate::host::cgroup;
 use crate::host::systemd::units;
 use crate::machine::name::Name;
+use crate::machine::{size, unit};
 use crate::paths::Paths;
 use crate::state::record::Record;
 use serde::Serialize;
@@ -62,7 +63,7 @@ impl Row {
             or_dash(self.init.clone()),
             or_dash(self.leader.map(|leader| leader.to_string())),
             joined(self.addresses.iter().map(IpAddr::to_string).collect()),
-            or_dash(self.memory.map(size)),
+            or_dash(self.memory.map(size::rounded)),
             or_dash(self.tasks.map(|tasks| tasks.to_string())),
             or_dash(self.uptime.map(span)),
             joined(self.unconfined.clone()),
@@ -86,7 +87,7 @@ impl Row {
         Self {
             name: record.name.clone(),
             state: match cgroup {
-                Some(cgroup) if cgroup::is_frozen(&cgroup.join("payload")) => "frozen",
+                Some(cgroup) if cgroup::is_frozen(&cgroup.join(cgroup::PAYLOAD)) => "frozen",
                 _ if is_alive && record.is_late => "starting",
                 _ if is_alive => record.phase.as_str(),
                 _ => "dead",
@@ -126,7 +127,7 @@ impl Row {
             tasks: None,
             started: None,
             uptime: None,
-            unit: Some(unit_of(name)),
+            unit: Some(unit::service(name)),
             root: None,
             unconfined: Vec::new(),
             outdated: false,
@@ -153,7 +154,9 @@ pub fn rows(paths: &Paths, include: Include) -> Result<Vec<Row>> {
     let rest: Vec<Name> =
         others.into_iter().filter(|name| rows.iter().all(|row| row.name != name.as_str())).collect();
     let states = if rest.is_empty() { HashMap::new() } else { unit_states() };
-    rows.extend(rest.iter().map(|name| Row::of_unit(name, states.get(&unit_of(name)).map(String::as_str))));
+    rows.extend(
+        rest.iter().map(|name| Row::of_unit(name, states.get(&unit::service(name)).map(String::as_str))),
+    );
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
@@ -163,7 +166,7 @@ fn unit_states() -> HashMap<String, String> {
     if !units::is_running() {
         return HashMap::new();
     }
-    match block_on(units::unit_states("coracle@*.service")).and_then(|states| states) {
+    match block_on(units::unit_states(unit::ALL_SERVICES)).and_then(|states| states) {
         Ok(states) => states,
         Err(error) => {
             log::warn!("{error}, ignoring");
@@ -182,22 +185,6 @@ fn processes(cgroup: &Path) -> Option<u64> {
     cgroup.is_dir().then(|| u64::try_from(crate::host::cgroup::processes(cgroup).len()).ok()).flatten()
 }
 
-/// Bytes for people, in powers of 1024: `33.1M`.
-pub fn size(bytes: u64) -> String {
-    let mut whole = bytes;
-    let mut tenths = 0;
-    let mut unit = 'B';
-    for next in ['K', 'M', 'G', 'T', 'P', 'E'] {
-        if whole < 1024 {
-            break;
-        }
-        tenths = whole % 1024 * 10 / 1024;
-        whole /= 1024;
-        unit = next;
-    }
-    if unit == 'B' { format!("{whole}B") } else { format!("{whole}.{tenths}{unit}") }
-}
-
 /// Seconds for people, the two largest units: `3d 4h`.
 pub(super) fn span(seconds: u64) -> String {
     let parts =
@@ -212,12 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_for_people() {
-        for (bytes, expected) in
-            [(0, "0B"), (1023, "1023B"), (1536, "1.5K"), (34_700_000, "33.0M"), (u64::MAX, "15.9E")]
-        {
-            assert_eq!(size(bytes), expected);
-        }
+    fn uptimes_have_two_units() {
         for (seconds, expected) in
             [(0, "0s"), (59, "59s"), (3600, "1h"), (3661, "1h 1min"), (273_600, "3d 4h")]
         {

@@ -1,11 +1,12 @@
 //! `coracle logs`: what the host's journal has of a machine (its console, its supervisor, its unit)
 //! and what the guest's own journal has, in time order. Works for a dead machine too.
 
-use super::{defined, unit_of, when};
+use super::{defined, when};
 use crate::error::{Context, Error, Result};
 use crate::host::systemd::journal;
 use crate::host::systemd::journal::{Entry, Fields, Guest, Journal, Query};
 use crate::machine::name::Name;
+use crate::machine::unit;
 use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -210,7 +211,7 @@ impl Seen {
 
 /// What picks a machine's entries from the host's journal.
 fn matches(name: &Name) -> Vec<String> {
-    let unit = unit_of(name);
+    let unit = unit::service(name);
     vec![
         format!("CORACLE_MACHINE={name}"),
         format!("_SYSTEMD_UNIT={unit}"),

@@ -156,8 +156,8 @@ fn redirect(paths: &Paths, record: &Record, resolver: &Resolver) -> Result<()> {
 /// Makes the guest's systemd-resolved read its drop-in: it reloads its configuration on SIGHUP. Versions before 256 exit
 /// on SIGHUP, and systemd restarts them (Restart=always).
 fn reload_resolved(record: &Record) {
-    let service = "payload/system.slice/systemd-resolved.service";
-    let Some(cgroup) = record.cgroup.as_ref().map(|cgroup| cgroup.join(service)) else { return };
+    let service = "system.slice/systemd-resolved.service";
+    let Some(cgroup) = record.payload_cgroup().map(|payload| payload.join(service)) else { return };
     cgroup::for_each_process(&cgroup, &mut |process| {
         let _ = send_signal(process.as_fd(), libc::SIGHUP);
     });

@@ -118,9 +118,7 @@ pub(super) fn leader(record: &Record) -> Result<OwnedFd> {
 /// Signals every process of a machine: those in its cgroup, or without one, those that share the
 /// pid namespace of PID 1.
 fn kill_all(record: &Record, signal: i32, name: &Name) -> Result<()> {
-    let Some(payload) =
-        record.cgroup.as_ref().map(|cgroup| cgroup.join("payload")).filter(|path| path.is_dir())
-    else {
+    let Some(payload) = record.payload_cgroup().filter(|path| path.is_dir()) else {
         return kill_namespace(record, signal, name);
     };
     // The kernel's own way reaches those as well that are forked meanwhile.

@@ -2,12 +2,14 @@
 //! that run outside a unit of ours are stopped through their supervisor.
 
 use super::progress::Progress;
-use super::{Outcome, block_on, defined, each, signal, unit_of, waiting};
+use super::{Outcome, block_on, defined, each, signal, waiting};
 use crate::error::{Error, Result};
 use crate::generator;
 use crate::host::systemd::units;
 use crate::host::systemd::units::Action;
 use crate::machine::name::Name;
+use crate::machine::unit;
+use crate::machine::unit::machine_of;
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record};
 use std::ops::ControlFlow;
@@ -73,7 +75,7 @@ pub fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
         defined(paths, name)?;
     }
     // The target with them: without it nothing would start them.
-    let units: Vec<String> = names.iter().map(unit_of).chain([TARGET.to_owned()]).collect();
+    let units: Vec<String> = names.iter().map(unit::service).chain([TARGET.to_owned()]).collect();
     block_on(units::enable(&units))?
 }
 
@@ -83,7 +85,7 @@ pub fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
 /// A host without systemd, or a refusal of systemd.
 pub fn disable(names: &[Name]) -> Result<Vec<String>> {
     needs_systemd()?;
-    let units: Vec<String> = names.iter().map(unit_of).collect();
+    let units: Vec<String> = names.iter().map(unit::service).collect();
     block_on(units::disable(&units))?
 }
 
@@ -96,7 +98,7 @@ fn up(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut 
         if runs_elsewhere(paths, name) {
             return Err(Error::new(format!(
                 "machine '{name}' runs already, outside the unit '{}'",
-                unit_of(name)
+                unit::service(name)
             ))
             .with_hint(format!("stop it with 'coracle stop {name}' first")));
         }
@@ -161,7 +163,7 @@ fn late(name: &Name, record: &Record) -> Error {
 
 /// Runs the jobs of the units of `names`.
 fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
-    let units: Vec<String> = names.iter().map(unit_of).collect();
+    let units: Vec<String> = names.iter().map(unit::service).collect();
     let until = if wait == Wait::No { units::Until::Queued } else { units::Until::Done };
     let mut heard = |unit: &str, text: &str| {
         let waits = if text.is_empty() { waits_for(paths, unit) } else { None };
@@ -204,15 +206,10 @@ fn is_past_start(text: &str) -> bool {
     [Phase::Booting, Phase::Running].iter().any(|past| past.as_str() == phase)
 }
 
-/// The machine of a unit of ours.
-fn machine_of(unit: &str) -> &str {
-    unit.strip_prefix("coracle@").and_then(|rest| rest.strip_suffix(".service")).unwrap_or(unit)
-}
-
 /// Whether a machine runs, but not in the unit of its name.
 fn runs_elsewhere(paths: &Paths, name: &Name) -> bool {
     let record = Record::read(paths, name).ok().flatten().filter(Record::is_alive);
-    record.is_some_and(|record| record.unit != Some(unit_of(name)))
+    record.is_some_and(|record| record.unit != Some(unit::service(name)))
 }
 
 /// An error where there is no systemd to run units.
@@ -246,7 +243,6 @@ mod tests {
         assert!(
             !is_past_start("starting: mounting") && !is_past_start("") && !is_past_start("running around")
         );
-        assert_eq!(machine_of("coracle@a.b-c.service"), "a.b-c");
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn pressure(cgroup: &Path, file: &str) -> Option<f64> {
 
 /// The processes of a machine, those that used most first.
 pub fn processes(record: &Record) -> Vec<Process> {
-    let payload = record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+    let payload = record.payload_cgroup();
     let pids = payload.map(|payload| cgroup::processes(&payload)).unwrap_or_default();
     let mut processes: Vec<Process> = pids.into_iter().filter_map(process).collect();
     processes.sort_by_key(|process| std::cmp::Reverse(process.ticks));

@@ -1,9 +1,9 @@
 //! `coracle status`: one machine, for people: how it is, what its unit says, the last lines of its
 //! log. Of a dead one: why.
 
-use super::list::{Row, size, span};
+use super::list::{Row, span};
 use super::traffic::Traffic;
-use super::{block_on, defined, logs, unit_of, waiting, when};
+use super::{block_on, defined, logs, waiting, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
@@ -11,7 +11,7 @@ use crate::host::systemd::units;
 use crate::host::systemd::units::UnitStatus;
 use crate::machine::Machine;
 use crate::machine::name::Name;
-use crate::machine::network::on_demand_unit;
+use crate::machine::{size, unit};
 use crate::paths::Paths;
 use crate::state::failure::Failure;
 use crate::state::record::Record;
@@ -83,7 +83,7 @@ pub struct Unit {
 /// An invalid or missing definition of a machine without state record and unit.
 pub fn collect(paths: &Paths, name: &Name) -> Result<Status> {
     let record = Record::read(paths, name)?;
-    let unit_name = record.as_ref().map_or_else(|| Some(unit_of(name)), |record| record.unit.clone());
+    let unit_name = record.as_ref().map_or_else(|| Some(unit::service(name)), |record| record.unit.clone());
     let unit = unit_name.as_deref().and_then(read_unit);
     let state = unit.as_ref().map(|unit| unit.active_state.as_str());
     let is_known = record.is_some() || state.is_some_and(|state| state != "inactive");
@@ -188,9 +188,13 @@ impl Status {
             ("zone", self.zone.clone()),
             ("ports", words(self.ports.clone())),
             ("starts by", words(self.on_demand.clone())),
-            ("traffic", self.traffic.map(|it| format!("{} in, {} out", size(it.received), size(it.sent)))),
+            (
+                "traffic",
+                self.traffic
+                    .map(|it| format!("{} in, {} out", size::rounded(it.received), size::rounded(it.sent))),
+            ),
             ("dropped", self.traffic.and_then(|it| it.dropped())),
-            ("memory", machine.memory.map(size)),
+            ("memory", machine.memory.map(size::rounded)),
             ("killed", killed),
             ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
             ("unit", unit),
@@ -224,7 +228,7 @@ fn unregistered(name: &Name) -> String {
 
 /// Describes the way to the installed program for a machine that runs an older one.
 fn outdated(machine: &Row, program: &Path) -> String {
-    let is_service = machine.unit.as_ref().is_some_and(|unit| unit.ends_with(".service"));
+    let is_service = machine.unit.as_ref().is_some_and(|unit| unit::is_service(unit));
     let way = if is_service { "a reboot or a restart" } else { "the next run" };
     format!("older than '{}': {way} brings the newer one", program.display())
 }
@@ -233,7 +237,8 @@ fn outdated(machine: &Row, program: &Path) -> String {
 fn listened_at(machine: &Machine) -> Vec<String> {
     let ports = &machine.network.on_demand;
     let listens = !ports.is_empty()
-        && read_unit(&on_demand_unit(&machine.name)).is_some_and(|socket| socket.active_state == "active");
+        && read_unit(&unit::on_demand_socket(&machine.name))
+            .is_some_and(|socket| socket.active_state == "active");
     ports.iter().filter(|_| listens).map(ToString::to_string).collect()
 }
 

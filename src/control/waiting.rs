@@ -17,7 +17,7 @@ pub fn left(record: &Record) -> Option<String> {
     if record.phase != Phase::Stopping || !record.is_alive() {
         return None;
     }
-    let mut all = units(&record.cgroup.as_ref()?.join("payload"));
+    let mut all = units(&record.payload_cgroup()?);
     if all.is_empty() {
         let others = processes(record).into_iter().filter(|process| Some(process.pid) != record.leader);
         all.extend(others.map(|process| name(&process)));

@@ -12,6 +12,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+/// The name of the guest's cgroup below the cgroup of its unit.
+pub const PAYLOAD: &str = "payload";
 /// Files of a delegated cgroup that its owner may write, for kernels that do not list them.
 const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
@@ -158,7 +160,7 @@ impl Cgroup {
 
     /// Returns the guest's cgroup.
     pub fn payload(&self) -> PathBuf {
-        self.directory.join("payload")
+        self.directory.join(PAYLOAD)
     }
 
     /// Enables for the guest all controllers available here.

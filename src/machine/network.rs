@@ -1,7 +1,6 @@
 //! The network of a machine.
 
 use super::egress::Destination;
-use super::name::Name;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -163,11 +162,6 @@ pub struct Interface {
     pub kind: InterfaceKind,
     /// Its names.
     pub names: InterfaceNames,
-}
-
-/// Returns the socket unit for the ports that start a machine.
-pub fn on_demand_unit(name: &Name) -> String {
-    format!("coracle-on-demand@{name}.socket")
 }
 
 /// The maximum number of forwarded ports of a machine.

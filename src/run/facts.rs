@@ -11,7 +11,7 @@ use crate::machine::command::Payload;
 use crate::machine::hash::siphash;
 use crate::machine::init::Init;
 use crate::machine::mounts::MountKind;
-use crate::machine::network::{HostsMode, Mode, ResolvConf, ResolvMethod, Zone, on_demand_unit};
+use crate::machine::network::{HostsMode, Mode, ResolvConf, ResolvMethod, Zone};
 use crate::machine::users::{Ownership, RANGE_SIZE, Users};
 use crate::network::addresses;
 use crate::network::addresses::zone;
@@ -58,7 +58,7 @@ fn refuse_taken(paths: &Paths, machine: &Machine) -> Result<()> {
     let others = machine.network.ports.iter().filter(|port| !on_demand.contains(port));
     listeners::refuse_listening(paths, &others.copied().collect::<Vec<_>>())?;
     listeners::refuse_listening(paths, on_demand).or_else(|error| {
-        let unit = on_demand_unit(&machine.name);
+        let unit = crate::machine::unit::on_demand_socket(&machine.name);
         match runtime()?.block_on(units::unit_properties(&unit)) {
             Ok(socket) if socket.active_state == "active" => Ok(()),
             _ => Err(error),

@@ -3,6 +3,7 @@
 
 use super::store;
 use crate::error::{Context, Error, Result};
+use crate::host::cgroup::PAYLOAD;
 use crate::host::process::start_time;
 use crate::host::program::Program;
 use crate::machine::name::Name;
@@ -184,6 +185,11 @@ impl Record {
     /// Returns its part of the firewall's tables.
     pub fn part(&self) -> firewall::Part<'_> {
         firewall::Part { member: self.firewall.as_ref(), extras: &self.extras }
+    }
+
+    /// Returns the cgroup of the guest. `None` if the machine has no cgroup of its own.
+    pub fn payload_cgroup(&self) -> Option<PathBuf> {
+        self.cgroup.as_ref().map(|cgroup| cgroup.join(PAYLOAD))
     }
 
     /// Returns the host's IPv4 address on the machine's link.

@@ -50,7 +50,7 @@ pub fn undo(paths: &Paths, record: &Record) {
     let Ok(name) = Name::new(&record.name) else { return };
     // First what runs: everything else is held by it.
     if let Some(directory) = &record.cgroup {
-        let gone = if record.cgroup_is_ours { directory.clone() } else { directory.join("payload") };
+        let gone = if record.cgroup_is_ours { directory.clone() } else { directory.join(cgroup::PAYLOAD) };
         note(cgroup::remove(&gone));
     }
     // Addresses that another machine holds it never had: its part of the firewall would be that one's.

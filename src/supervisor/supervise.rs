@@ -302,7 +302,7 @@ impl Loop {
 
     fn reap(&mut self) -> Result<Exit> {
         let ended = process::wait(self.leader.as_fd())?;
-        let payload = self.state.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+        let payload = self.state.record.payload_cgroup();
         let kills = payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory));
         Ok(Exit::of(ended, self.state.is_boot, kills > self.state.out_of_memory_kills))
     }
@@ -349,7 +349,7 @@ impl Loop {
 
     /// Thaws a frozen guest: it could not handle a request.
     fn thaw(&self) {
-        let payload = self.state.record.cgroup.as_ref().map(|cgroup| cgroup.join("payload"));
+        let payload = self.state.record.payload_cgroup();
         if let Some(payload) = payload.filter(|payload| cgroup::is_frozen(payload)) {
             cgroup::begin_freezing(&payload, false).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         }

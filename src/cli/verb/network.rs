@@ -2,9 +2,9 @@
 
 use super::Outcome;
 use crate::cli::output::{self, Align, Legend};
-use crate::control::list::size;
 use crate::control::network::{self, COLUMNS, Chain, MachineRow, ZoneRow};
 use crate::error::Result;
+use crate::machine::size::rounded as size;
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
 use std::net::IpAddr;

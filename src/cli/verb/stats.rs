@@ -3,9 +3,9 @@
 use super::Outcome;
 use crate::cli::arguments::RunningMachines;
 use crate::cli::output::{self, Align, Legend};
-use crate::control::list::size;
 use crate::control::running_records;
 use crate::control::stats::{self, Sample};
+use crate::machine::size::rounded as size;
 use crate::paths::Paths;
 use clap::Args;
 

@@ -3,6 +3,7 @@
 
 use crate::control::progress::Progress;
 use crate::error::{Error, Result};
+use crate::machine::size;
 use nix::sys::signalfd::SignalFd;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -110,7 +111,7 @@ impl Notes<'_> {
         }
         if self.shown.is_none_or(|last| last.elapsed() > Duration::from_millis(100)) {
             self.shown = Some(Instant::now());
-            let text = format!("{} copied, {} entries", size(self.bytes), self.entries);
+            let text = format!("{} copied, {} entries", size::rounded(self.bytes), self.entries);
             self.progress.show(&self.machine, &text);
         }
         Ok(())
@@ -120,32 +121,5 @@ impl Notes<'_> {
     pub fn leave_out(&mut self, path: &Path, why: &str) {
         self.progress.clear();
         log::warn!("leaving out '{}': {why}", path.display());
-    }
-}
-
-/// A number of bytes for people.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes;
-    let mut unit = "bytes";
-    let mut tenths = 0;
-    for larger in UNITS {
-        if value < 1024 {
-            break;
-        }
-        (tenths, value, unit) = (value % 1024 * 10 / 1024, value / 1024, larger);
-    }
-    if unit == "bytes" { format!("{value} bytes") } else { format!("{value}.{tenths} {unit}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_are_for_people() {
-        assert_eq!(size(12), "12 bytes");
-        assert_eq!(size(1536), "1.5 KiB");
-        assert_eq!(size(5 << 30), "5.0 GiB");
     }
 }

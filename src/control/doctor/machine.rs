@@ -1,11 +1,13 @@
 //! One machine: why it does not run, from its definition, its failure record, its unit and its tree.
 
 use super::{Finding, Severity, network, programs, trees};
-use crate::control::{block_on, defined, unit_of, when};
+use crate::control::{block_on, defined, when};
 use crate::error::{Context, Result};
+use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
 use crate::host::systemd::units;
 use crate::machine::name::Name;
+use crate::machine::unit;
 use crate::paths::Paths;
 use crate::state::failure::Failure;
 use crate::state::record::{Phase, Record};
@@ -95,10 +97,7 @@ fn host_ids(record: &Record) -> Option<Finding> {
 /// What is to be said of one that runs.
 fn alive(name: &Name, record: &Record) -> Option<Finding> {
     let phase = record.phase;
-    let is_frozen = record.cgroup.as_ref().is_some_and(|cgroup| {
-        let events = std::fs::read_to_string(cgroup.join("payload/cgroup.events")).unwrap_or_default();
-        events.lines().any(|line| line == "frozen 1")
-    });
+    let is_frozen = record.payload_cgroup().is_some_and(|payload| cgroup::is_frozen(&payload));
     match phase {
         _ if is_frozen => Some(Finding::risk("it is frozen", format!("coracle thaw {name}"))),
         _ if record.is_late => Some(Finding::risk(
@@ -121,7 +120,7 @@ fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
     if !units::is_running() {
         return None;
     }
-    let status = block_on(units::unit_properties(&unit_of(name))).and_then(|status| status).ok()?;
+    let status = block_on(units::unit_properties(&unit::service(name))).and_then(|status| status).ok()?;
     (status.active_state == "failed").then(|| {
         (!is_recorded).then(|| {
             let hint = match status.result.as_str() {

@@ -1,6 +1,7 @@
 //! Machines whose supervisors run an older program than the installed one.
 
 use super::Finding;
+use crate::machine::unit;
 use crate::paths::Paths;
 use crate::state::record::Record;
 
@@ -23,7 +24,7 @@ pub(super) fn of(record: &Record) -> Option<Finding> {
     let name = &record.name;
     Some(Finding::note(
         format!("its supervisor runs an older program than '{}'", program.display()),
-        if record.unit.as_ref().is_some_and(|unit| unit.ends_with(".service")) {
+        if record.unit.as_ref().is_some_and(|unit| unit::is_service(unit)) {
             format!("coracle reboot {name}, or coracle restart {name}")
         } else {
             "stop it, then run it again".to_owned()

@@ -85,8 +85,8 @@ impl Loop {
     }
 
     fn payload(&self) -> Result<PathBuf> {
-        let cgroup = self.state.record.cgroup.as_ref();
-        Ok(cgroup.ok_or_else(|| failed("the machine has no cgroup of its own"))?.join("payload"))
+        let payload = self.state.record.payload_cgroup();
+        payload.ok_or_else(|| failed("the machine has no cgroup of its own"))
     }
 
     /// Begins to freeze or thaw the guest. The reply follows when that is done.

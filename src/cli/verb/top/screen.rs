@@ -1,7 +1,7 @@
 //! The screen of `top`: turns samples and keys into lines of text, without I/O.
 
-use crate::control::list::size;
 use crate::control::stats::{Process, Sample};
+use crate::machine::size::rounded as size;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Instant;
