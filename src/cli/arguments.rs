@@ -101,8 +101,8 @@ pub struct CopyArguments {
 
 impl CopyArguments {
     /// Returns the request for `control`.
-    pub fn request(&self) -> copy::Ask<'_> {
-        copy::Ask {
+    pub fn request(&self) -> copy::CopyRequest<'_> {
+        copy::CopyRequest {
             name: &self.name,
             source: &self.source,
             destination: self.destination.as_ref().unwrap_or(&self.source),
@@ -141,12 +141,12 @@ pub struct EntryOptions {
 
 impl EntryOptions {
     /// Returns the request for `control`; an empty `command` is the login shell.
-    pub fn request<'a>(&'a self, name: &'a Name, command: &[OsString]) -> exec::Ask<'a> {
+    pub fn request<'a>(&'a self, name: &'a Name, command: &[OsString]) -> exec::ExecRequest<'a> {
         let variable = |text: &String| match text.split_once('=') {
             Some((name, value)) => Some((name.to_owned(), value.to_owned())),
             None => std::env::var(text).ok().map(|value| (text.clone(), value)),
         };
-        exec::Ask {
+        exec::ExecRequest {
             name,
             argv: command.to_vec(),
             user: self.user.as_deref(),

@@ -3,7 +3,7 @@
 
 use super::bind;
 use super::limits::{self, Act};
-use super::rewire;
+use super::network_update;
 use crate::config::drop_in::{self, Keep};
 use crate::config::snapshot::{self, Values};
 use crate::config::{self, Resolved};
@@ -59,7 +59,7 @@ pub fn set(paths: &Paths, name: &Name, changes: &[String], keep: Keep) -> Result
         return Ok(SetResult::Stored(drop_in::file(paths, name, keep)));
     }
     let resolved = config::machine(paths, name)?;
-    match reconcile(paths, &resolved, Act::Do) {
+    match reconcile(paths, &resolved, Act::Apply) {
         Ok(applied) => {
             let is_set = |one: &SettingChange| changes.iter().any(|change| change.key == one.key);
             Ok(SetResult::Applied(applied.into_iter().filter(is_set).collect()))
@@ -79,7 +79,7 @@ pub fn apply(paths: &Paths, name: &Name, act: Act) -> Result<Vec<SettingChange>>
     reconcile(paths, &config::machine(paths, name)?, act)
 }
 
-/// Compares a running machine with its definition, and applies the differences with [`Act::Do`].
+/// Compares a running machine with its definition, and applies the differences with [`Act::Apply`].
 fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<SettingChange>> {
     let name = &resolved.machine.name;
     // Read before any change: a machine in the foreground has no snapshot and is not changed by a definition.
@@ -98,7 +98,7 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
             defined: limit.wanted,
         })
         .collect();
-    let can_update = rewire::is_possible(paths, &resolved.machine);
+    let can_update = network_update::is_possible(paths, &resolved.machine);
     let mut is_updated = false;
     for one in snapshot::differences(&started, &after) {
         let text = |values: &[String]| if values.is_empty() { "-".into() } else { values.join(", ") };
@@ -110,7 +110,7 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
         };
         match one.key.as_str() {
             key if key.starts_with("resources.") => {}
-            key if rewire::KEYS.contains(&key) && can_update => {
+            key if network_update::KEYS.contains(&key) && can_update => {
                 is_updated = true;
                 changes.push(change(Effect::Live));
             }
@@ -121,12 +121,12 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
             _ => changes.push(change(Effect::Restart)),
         }
     }
-    if act == Act::Do {
+    if act == Act::Apply {
         if is_updated {
-            rewire::apply(paths, &resolved.machine)?;
+            network_update::apply(paths, &resolved.machine)?;
         }
         let is_done =
-            |key: &str| key.starts_with("resources.") || (is_updated && rewire::KEYS.contains(&key));
+            |key: &str| key.starts_with("resources.") || (is_updated && network_update::KEYS.contains(&key));
         started.extend(after.into_iter().filter(|(key, _)| is_done(key)));
         // Without a change the file is not written: a concurrent reboot may have replaced it.
         if started != read {
@@ -160,7 +160,7 @@ fn unbind_removed(
             continue;
         };
         changes.push(mount_change(Effect::Live, text, "-"));
-        if act == Act::Do {
+        if act == Act::Apply {
             bind::unbind(paths, name, &binding.target)?;
             started.entry("mount".into()).or_default().retain(|mount| mount != text);
         }
@@ -187,8 +187,8 @@ fn bind_added(
             continue;
         };
         changes.push(mount_change(Effect::Live, "-", text));
-        if act == Act::Do {
-            let request = bind::Ask {
+        if act == Act::Apply {
+            let request = bind::BindRequest {
                 name: &resolved.machine.name,
                 source,
                 target: &mount.target,

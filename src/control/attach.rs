@@ -1,7 +1,7 @@
 //! attach: the console of a machine that runs, over the control socket of its supervisor. There may
 //! be many viewers; each begins with what was kept of the console.
 
-use super::relay;
+use super::exec::forward;
 use super::running;
 use crate::error::{Context, Error, Result};
 use crate::host::systemd::varlink;
@@ -21,30 +21,30 @@ use std::time::{Duration, Instant};
 /// The key that, typed three times within a second, ends it: `^]`, as machinectl(1) has it.
 const ESCAPE: u8 = 0x1d;
 /// How long a machine may take to be there again: its guest may reboot.
-const AWAY: Duration = Duration::from_secs(20);
+const REBOOT_TIME: Duration = Duration::from_secs(20);
 
 /// Why it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum AttachEnd {
     /// By the key.
     Detached,
     /// With the machine.
     Machine,
     /// By a signal.
-    Told,
+    Signal,
 }
 
 /// Shows the console until the machine ends or somebody at our terminal goes.
 ///
 /// # Errors
 /// A machine that does not run, has no console, or cannot be spoken to.
-pub fn attach(paths: &Paths, name: &Name) -> Result<Ended> {
+pub fn attach(paths: &Paths, name: &Name) -> Result<AttachEnd> {
     let record = running(paths, name)?;
     let mut viewer = Viewer {
         paths: paths.clone(),
         name: name.clone(),
         socket: paths.control(&record.name),
-        signals: relay::signals()?,
+        signals: forward::signals()?,
         escapes: Vec::new(),
         reads_input: true,
     };
@@ -56,7 +56,7 @@ pub fn attach(paths: &Paths, name: &Name) -> Result<Ended> {
             // The supervisor goes on as another program when its guest reboots.
             Ok(None) => match viewer.connect_again() {
                 Some(again) => stream = again,
-                None => break Ok(Ended::Machine),
+                None => break Ok(AttachEnd::Machine),
             },
             Err(error) => break Err(error),
         }
@@ -92,7 +92,7 @@ impl Viewer {
     /// Connects to the same machine after its reboot; nothing where it ended.
     fn connect_again(&self) -> Option<UnixStream> {
         let begun = Instant::now();
-        while begun.elapsed() < AWAY {
+        while begun.elapsed() < REBOOT_TIME {
             std::thread::sleep(Duration::from_millis(50));
             let record = Record::read(&self.paths, &self.name).ok().flatten();
             if !record.is_some_and(|record| record.is_alive()) {
@@ -106,7 +106,7 @@ impl Viewer {
     }
 
     /// Carries bytes until one side ends; nothing where that is the other.
-    fn view(&mut self, stream: &mut UnixStream) -> Result<Option<Ended>> {
+    fn view(&mut self, stream: &mut UnixStream) -> Result<Option<AttachEnd>> {
         loop {
             let stdin = rustix::stdio::stdin();
             let mut watched = vec![
@@ -122,8 +122,8 @@ impl Viewer {
             };
             let ready: Vec<bool> = watched.iter().map(|one| !one.revents().is_empty()).collect();
             drop(watched);
-            if ready.get(1) == Some(&true) && self.is_told_to_end() {
-                return Ok(Some(Ended::Told));
+            if ready.get(1) == Some(&true) && self.handle_signals() {
+                return Ok(Some(AttachEnd::Signal));
             }
             if ready.first() == Some(&true) {
                 let mut buffer = [0u8; 8192];
@@ -137,8 +137,8 @@ impl Viewer {
                 let length = rustix::io::read(stdin, &mut buffer).unwrap_or(0);
                 self.reads_input = length > 0;
                 let typed = buffer.get(..length).unwrap_or_default();
-                if typed.iter().any(|byte| self.is_farewell(*byte)) {
-                    return Ok(Some(Ended::Detached));
+                if typed.iter().any(|byte| self.is_detach_key(*byte)) {
+                    return Ok(Some(AttachEnd::Detached));
                 }
                 if stream.write_all(typed).is_err() {
                     return Ok(None);
@@ -147,14 +147,14 @@ impl Viewer {
         }
     }
 
-    fn is_told_to_end(&self) -> bool {
+    fn handle_signals(&self) -> bool {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match i32::try_from(info.ssi_signo).unwrap_or_default() {
                 libc::SIGWINCH => {
                     let (method, parameters) = Call::Resize(window()).into_parts();
-                    let told = varlink::connect(&self.socket)
+                    let sent = varlink::connect(&self.socket)
                         .and_then(|mut stream| varlink::call(&mut stream, &method, &parameters));
-                    if let Err(error) = told {
+                    if let Err(error) = sent {
                         log::debug!("cannot tell the window's size: {error}, ignoring");
                     }
                 }
@@ -166,7 +166,7 @@ impl Viewer {
     }
 
     /// Whether this is the third of the keys.
-    fn is_farewell(&mut self, byte: u8) -> bool {
+    fn is_detach_key(&mut self, byte: u8) -> bool {
         if byte != ESCAPE {
             self.escapes.clear();
             return false;

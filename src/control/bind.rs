@@ -1,7 +1,7 @@
 //! bind and unbind: parts of the host's tree in a machine that runs, with their ids mapped as asked.
 //! The list of them is of one boot of the guest.
 
-use super::{freezer, inside, running, signal};
+use super::{freezer, guest_child, running, signal};
 use crate::channel::{self, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::host::idmap;
@@ -70,7 +70,7 @@ impl Map {
 
 /// What is to be bound.
 #[derive(Debug, Clone)]
-pub struct Ask<'a> {
+pub struct BindRequest<'a> {
     /// The machine.
     pub name: &'a Name,
     /// A file or directory of the host.
@@ -92,54 +92,58 @@ pub struct Ask<'a> {
 /// # Errors
 /// What is not there, cannot be mapped, or cannot be mounted; nothing is changed then but for a
 /// target that was made.
-pub fn bind(paths: &Paths, ask: &Ask<'_>) -> Result<()> {
-    if !ask.target.is_absolute() || ask.target == Path::new("/") {
-        return Err(Error::usage(format!("'{}' is no place inside the machine", ask.target.display()))
+pub fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
+    if !request.target.is_absolute() || request.target == Path::new("/") {
+        return Err(Error::usage(format!("'{}' is no place inside the machine", request.target.display()))
             .with_hint("name an absolute path below '/'"));
     }
-    let source = std::fs::canonicalize(ask.source)
-        .context(|| format!("cannot find bind source '{}'", ask.source.display()))?;
-    let record = running(paths, ask.name)?;
-    warn_open(ask, &record, &source);
+    let source = std::fs::canonicalize(request.source)
+        .context(|| format!("cannot find bind source '{}'", request.source.display()))?;
+    let record = running(paths, request.name)?;
+    warn_open(request, &record, &source);
     freezer::refuse_frozen(&record)?;
     let leader = signal::leader(&record)?;
     let pid = record.leader.unwrap_or_default();
-    let _lock = lock(paths, ask.name)?;
-    let mut list = binds::read(paths, ask.name, pid)?;
-    if let Some(known) = list.iter().find(|known| known.target == ask.target) {
+    let _lock = lock(paths, request.name)?;
+    let mut list = binds::read(paths, request.name, pid)?;
+    if let Some(known) = list.iter().find(|known| known.target == request.target) {
         return Err(Error::new(format!(
             "'{}' is bound on '{}' already",
             known.source.display(),
             known.target.display()
         ))
-        .with_hint(format!("remove it first: coracle unbind {} {}", ask.name, ask.target.display())));
+        .with_hint(format!(
+            "remove it first: coracle unbind {} {}",
+            request.name,
+            request.target.display()
+        )));
     }
-    let tree = tree(ask, &record, &leader, &source)?;
-    let staging_dir = record.id_base.map(|_| paths.machine(ask.name).join("root"));
+    let tree = tree(request, &record, &leader, &source)?;
+    let staging_dir = record.id_base.map(|_| paths.machine(request.name).join("root"));
     attach(Attach {
         leader,
         tree,
-        target: ask.target.to_owned(),
+        target: request.target.to_owned(),
         staging_dir,
-        make_target: ask.make_target,
+        make_target: request.make_target,
         owner: record.id_base.unwrap_or_default(),
     })?;
     list.push(Binding {
-        target: ask.target.to_owned(),
+        target: request.target.to_owned(),
         source,
-        read_only: ask.read_only,
-        map: ask.map.word(),
-        mount: mount_at(pid, ask.target)?,
+        read_only: request.read_only,
+        map: request.map.word(),
+        mount: mount_at(pid, request.target)?,
         leader: pid,
     });
-    binds::write(paths, ask.name, &list)
+    binds::write(paths, request.name, &list)
 }
 
 /// Warns of a directory that users of the host can reach, if root of the machine may create files of the host's root
 /// there.
-fn warn_open(ask: &Ask<'_>, record: &Record, source: &Path) {
+fn warn_open(request: &BindRequest<'_>, record: &Record, source: &Path) {
     let has_host_ids = record.id_base.is_none_or(|base| base == 0);
-    if ask.read_only || ask.map == Map::Unmapped && !has_host_ids {
+    if request.read_only || request.map == Map::Unmapped && !has_host_ids {
         return;
     }
     if let Err(error) = refuse_open(source) {
@@ -215,19 +219,19 @@ fn detach(target: &Path) -> std::io::Result<()> {
 }
 
 /// The mount that is to be attached, detached as yet.
-fn tree(ask: &Ask<'_>, record: &Record, leader: &OwnedFd, source: &Path) -> Result<OwnedFd> {
+fn tree(request: &BindRequest<'_>, record: &Record, leader: &OwnedFd, source: &Path) -> Result<OwnedFd> {
     let place = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open bind source '{}'", source.display()))?;
     let tree = mount::copy_tree(place.as_fd(), Depth::Tree)
         .context(|| format!("cannot copy the mount of '{}'", source.display()))?;
-    if let Some(userns) = id_map(ask, record, leader, &place)? {
+    if let Some(userns) = id_map(request, record, leader, &place)? {
         mount::map_ids(tree.as_fd(), Depth::Tree, userns.as_fd())
             .context(|| format!("cannot map the ids of '{}': its file system refuses", source.display()))
             .map_err(|error| error.with_hint("bind something on ext4, xfs, btrfs or tmpfs"))?;
     }
     let attributes = Attributes {
-        read_only: ask.read_only,
-        no_setuid: !ask.setuid,
+        read_only: request.read_only,
+        no_setuid: !request.setuid,
         // A node of the host would be a device of the host.
         no_devices: true,
         ..Attributes::default()
@@ -239,14 +243,19 @@ fn tree(ask: &Ask<'_>, record: &Record, leader: &OwnedFd, source: &Path) -> Resu
 }
 
 /// The user namespace that maps the ids of a source; nothing where they stay as they are.
-fn id_map(ask: &Ask<'_>, record: &Record, leader: &OwnedFd, place: &OwnedFd) -> Result<Option<OwnedFd>> {
+fn id_map(
+    request: &BindRequest<'_>,
+    record: &Record,
+    leader: &OwnedFd,
+    place: &OwnedFd,
+) -> Result<Option<OwnedFd>> {
     let base = record.id_base.unwrap_or_default();
     let stat = rustix::fs::fstat(place).context(|| "cannot look at the bind source")?;
     let single = |outside: (u32, u32), inside: (u32, u32)| {
         let seen = |id: u32| base.saturating_add(id);
         idmap::namespace(&[(outside.0, seen(inside.0), 1)], &[(outside.1, seen(inside.1), 1)]).map(Some)
     };
-    match &ask.map {
+    match &request.map {
         Map::Unmapped => Ok(None),
         Map::Numbers if record.id_base.is_none() => Ok(None),
         Map::Numbers => {
@@ -255,13 +264,13 @@ fn id_map(ask: &Ask<'_>, record: &Record, leader: &OwnedFd, place: &OwnedFd) -> 
         }
         Map::Root => single((stat.st_uid, stat.st_gid), (0, 0)),
         Map::Owner => {
-            let owner = inside::look(record, leader, |tree| tree.owner(ask.target))
+            let owner = guest_child::read_tree(record, leader, |tree| tree.owner(request.target))
                 .map_err(|error| error.with_hint("make it first: its owner is who the source's becomes"))?;
             single((stat.st_uid, stat.st_gid), owner)
         }
         Map::User(outside, inside) => {
             let outside = user(&Tree::open(Path::new("/"))?, outside)?;
-            single(outside, inside::look(record, leader, |tree| user(tree, inside))?)
+            single(outside, guest_child::read_tree(record, leader, |tree| user(tree, inside))?)
         }
     }
 }
@@ -285,12 +294,12 @@ fn mount_at(leader: u32, target: &Path) -> Result<u64> {
 }
 
 /// Attaches by a child, and hears how that went.
-fn attach(ask: Attach) -> Result<()> {
+fn attach(request: Attach) -> Result<()> {
     let (ours, theirs) = channel::pair()?;
     match process::clone(0, None)? {
         Side::Child => {
             drop(ours);
-            bind::attach(ask, &theirs)
+            bind::attach(request, &theirs)
         }
         Side::Parent(child) => {
             drop(theirs);

@@ -5,14 +5,14 @@
 mod archive;
 mod entry;
 mod ids;
-mod lost;
-mod place;
+mod interrupted;
+mod transfer;
+mod tree_writer;
 mod walk;
-mod wire;
 
-pub use place::Replace;
+pub use tree_writer::Replace;
 
-use super::inside::{self, Inside};
+use super::guest_child::{self, GuestChild};
 use super::progress::Progress;
 use super::{running, signal};
 use crate::error::{Context, Error, Result};
@@ -21,18 +21,18 @@ use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::guest_files::Root;
 use crate::sys::process::{self, Side};
-use entry::Notes;
+use entry::CopyState;
 use ids::Ids;
-use lost::{Note, To};
+use interrupted::{RecordFile, To};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use place::Place;
 use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
+use transfer::Transfer;
+use tree_writer::TreeWriter;
 use walk::Walk;
-use wire::Wire;
 
 /// The mode bits that come along to a guest.
 const ALL_BITS: u32 = 0o7777;
@@ -43,7 +43,7 @@ const CLEANING: Duration = Duration::from_secs(30);
 
 /// What is to be copied.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct CopyRequest<'a> {
     /// The machine.
     pub name: &'a Name,
     /// What, `-` for an archive from standard input.
@@ -58,38 +58,38 @@ pub struct Ask<'a> {
 ///
 /// # Errors
 /// What cannot be copied; nothing of it is left at the destination then.
-pub fn copy_to(paths: &Paths, ask: &Ask<'_>, progress: Progress<'_>) -> Result<()> {
-    let guest = Guest::find(paths, ask.name)?;
-    let mut notes = notes(ask.name, progress)?;
-    let source = if ask.source == Path::new("-") {
+pub fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
+    let guest = Guest::find(paths, request.name)?;
+    let mut state = new_state(request.name, progress)?;
+    let source = if request.source == Path::new("-") {
         None
     } else {
-        let path = absolute(ask.source)?;
+        let path = absolute(request.source)?;
         Some((open_source(&Root::of_caller()?, &path)?, path))
     };
-    let lost = lost::take(paths, ask.name, To::Guest);
-    let note = Note::write(paths, ask.name, To::Guest, ask.destination)?;
-    let (ours, theirs) = Wire::pair()?;
+    let interrupted = interrupted::take(paths, request.name, To::Guest);
+    let record_file = RecordFile::write(paths, request.name, To::Guest, request.destination)?;
+    let (ours, theirs) = Transfer::pair()?;
     let child = match process::clone(0, None)? {
-        Side::Parent(child) => Inside::of(child),
+        Side::Parent(child) => GuestChild::of(child),
         Side::Child => {
             drop(ours);
-            guest.work(&theirs, |root, notes| {
-                lost.iter().for_each(|trace| trace.remove(root));
+            guest.work(&theirs, |root, state| {
+                interrupted.iter().for_each(|record| record.remove(root));
                 let path = source.as_ref().map(|(_, path)| path.as_path());
-                take(root, ask, path, note.name(), guest.ids, &theirs, notes)
+                take(root, request, path, record_file.name(), guest.ids, &theirs, state)
             })
         }
     };
     drop(theirs);
     let sent = match &source {
-        Some((from, _)) => Walk::run(from, walk::Side::Host, Ids::HOST, &mut &ours, &mut notes),
-        None => archive::read(std::io::stdin().lock(), &mut &ours, &mut notes),
+        Some((from, _)) => Walk::run(from, walk::Side::Host, Ids::HOST, &mut &ours, &mut state),
+        None => archive::read(std::io::stdin().lock(), &mut &ours, &mut state),
     };
-    let copied = match sent.and_then(|()| ours.finish(Ok(()), &mut notes)) {
-        Ok(()) => ours.finished(&mut notes),
+    let copied = match sent.and_then(|()| ours.finish(Ok(()), &mut state)) {
+        Ok(()) => ours.finished(&mut state),
         // The other side says why.
-        Err(error) if ours.is_broken() => Err(ours.finished(&mut notes).err().unwrap_or(error)),
+        Err(error) if ours.is_broken() => Err(ours.finished(&mut state).err().unwrap_or(error)),
         Err(error) => Err(error),
     };
     // A child that lost its parent's end removes what it made.
@@ -101,70 +101,72 @@ pub fn copy_to(paths: &Paths, ask: &Ask<'_>, progress: Progress<'_>) -> Result<(
 /// The child's part of a copy into a machine.
 fn take(
     root: &Root,
-    ask: &Ask<'_>,
+    request: &CopyRequest<'_>,
     source: Option<&Path>,
     temporary: OsString,
     ids: Ids,
-    wire: &Wire,
-    notes: &mut Notes<'_>,
+    transfer: &Transfer,
+    state: &mut CopyState<'_>,
 ) -> Result<()> {
     let Some(source) = source else {
         let directory = root
-            .open_directory(ask.destination)
-            .context(|| format!("cannot open directory '{}' of '{}'", ask.destination.display(), ask.name))
+            .open_directory(request.destination)
+            .context(|| {
+                format!("cannot open directory '{}' of '{}'", request.destination.display(), request.name)
+            })
             .map_err(|error| error.with_hint("make it first: the archive's entries are put into it"))?;
-        let mut place = Place::new(directory, temporary, ids);
-        wire.receive_all(&mut place, ALL_BITS, notes)?;
-        return place.finish_into(ask.replace);
+        let mut tree = TreeWriter::new(directory, temporary, ids);
+        transfer.receive_all(&mut tree, ALL_BITS, state)?;
+        return tree.finish_into(request.replace);
     };
-    let (directory, name) = destination(root, ask.destination, source)?;
-    let mut place = Place::new(directory, temporary, ids);
-    wire.receive_all(&mut place, ALL_BITS, notes)?;
-    place.finish(&name, ask.replace)
+    let (directory, name) = split_destination(root, request.destination, source)?;
+    let mut tree = TreeWriter::new(directory, temporary, ids);
+    transfer.receive_all(&mut tree, ALL_BITS, state)?;
+    tree.finish(&name, request.replace)
 }
 
 /// Copies from a machine to the host.
 ///
 /// # Errors
 /// As [`copy_to`].
-pub fn copy_from(paths: &Paths, ask: &Ask<'_>, progress: Progress<'_>) -> Result<()> {
-    let guest = Guest::find(paths, ask.name)?;
-    let mut notes = notes(ask.name, progress)?;
-    let is_archive = ask.destination == Path::new("-");
+pub fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
+    let guest = Guest::find(paths, request.name)?;
+    let mut state = new_state(request.name, progress)?;
+    let is_archive = request.destination == Path::new("-");
     if is_archive && rustix::termios::isatty(rustix::stdio::stdout()) {
         return Err(Error::usage("refusing to write a tar archive to a terminal")
             .with_hint("send it to a file or a pipe, or name a destination"));
     }
-    let (ours, theirs) = Wire::pair()?;
+    let (ours, theirs) = Transfer::pair()?;
     let _child = match process::clone(0, None)? {
-        Side::Parent(child) => Inside::of(child),
+        Side::Parent(child) => GuestChild::of(child),
         Side::Child => {
             drop(ours);
-            guest.work(&theirs, |root, notes| {
-                let from = open_source(root, ask.source)?;
-                Walk::run(&from, walk::Side::Guest, guest.ids, &mut &theirs, notes)
+            guest.work(&theirs, |root, state| {
+                let from = open_source(root, request.source)?;
+                Walk::run(&from, walk::Side::Guest, guest.ids, &mut &theirs, state)
             })
         }
     };
     drop(theirs);
     if is_archive {
-        let top = ask.source.file_name().map_or(Path::new("."), Path::new);
+        let top = request.source.file_name().map_or(Path::new("."), Path::new);
         let out = std::io::BufWriter::new(std::fs::File::from(
             rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
                 .context(|| "cannot use standard output")?,
         ));
         let mut writer = archive::Writer::new(out, top);
-        ours.receive_all(&mut writer, HARMLESS_BITS, &mut notes)?;
+        ours.receive_all(&mut writer, HARMLESS_BITS, &mut state)?;
         return writer.finish();
     }
     let host = Root::of_caller()?;
-    let path = absolute(ask.destination)?;
-    lost::take(paths, ask.name, To::Host).iter().for_each(|trace| trace.remove(&host));
-    let note = Note::write(paths, ask.name, To::Host, &path)?;
-    let (directory, name) = destination(&host, &path, ask.source)?;
-    let mut place = Place::new(directory, note.name(), Ids::HOST);
-    ours.receive_all(&mut place, HARMLESS_BITS, &mut notes)?;
-    place.finish(&name, ask.replace)
+    let path = absolute(request.destination)?;
+    interrupted::take(paths, request.name, To::Host).iter().for_each(|record| record.remove(&host));
+    let record_file = RecordFile::write(paths, request.name, To::Host, &path)?;
+    let (directory, name) = split_destination(&host, &path, request.source)?;
+    let mut tree = TreeWriter::new(directory, record_file.name(), Ids::HOST);
+    ours.receive_all(&mut tree, HARMLESS_BITS, &mut state)?;
+    tree.finish(&name, request.replace)
 }
 
 /// A running machine, to be entered.
@@ -186,18 +188,18 @@ impl Guest {
     }
 
     /// Works as the child: enters the machine, and reports how the work ended.
-    fn work(&self, wire: &Wire, work: impl FnOnce(&Root, &mut Notes<'_>) -> Result<()>) -> ! {
+    fn work(&self, transfer: &Transfer, work: impl FnOnce(&Root, &mut CopyState<'_>) -> Result<()>) -> ! {
         let (machine, progress) = (self.record.name.clone(), Progress::silent());
-        let mut notes = Notes { machine, progress, signals: None, entries: 0, bytes: 0, shown: None };
-        let done =
-            inside::enter(&self.record, &self.leader).and_then(|()| work(&Root::of_caller()?, &mut notes));
+        let mut state = CopyState { machine, progress, signals: None, entries: 0, bytes: 0, shown: None };
+        let done = guest_child::enter(&self.record, &self.leader)
+            .and_then(|()| work(&Root::of_caller()?, &mut state));
         // A parent that is gone asked for no answer.
-        let _ = wire.finish(done, &mut notes);
+        let _ = transfer.finish(done, &mut state);
         process::exit_now(0)
     }
 }
 
-fn notes<'a>(name: &Name, progress: Progress<'a>) -> Result<Notes<'a>> {
+fn new_state<'a>(name: &Name, progress: Progress<'a>) -> Result<CopyState<'a>> {
     let mut mask = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| mask.add(signal));
     mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
@@ -206,7 +208,7 @@ fn notes<'a>(name: &Name, progress: Progress<'a>) -> Result<Notes<'a>> {
         .map_err(std::io::Error::from)
         .context(|| "cannot receive signals")?;
     let machine = name.to_string();
-    Ok(Notes { machine, progress, signals: Some(signals), entries: 0, bytes: 0, shown: None })
+    Ok(CopyState { machine, progress, signals: Some(signals), entries: 0, bytes: 0, shown: None })
 }
 
 fn absolute(path: &Path) -> Result<std::path::PathBuf> {
@@ -220,7 +222,7 @@ fn open_source(root: &Root, path: &Path) -> Result<OwnedFd> {
 
 /// The directory something is to be put into, and its name there: a directory that is there takes it
 /// under its own name, as cp(1) does.
-fn destination(root: &Root, path: &Path, source: &Path) -> Result<(OwnedFd, OsString)> {
+fn split_destination(root: &Root, path: &Path, source: &Path) -> Result<(OwnedFd, OsString)> {
     let nameless = |path: &Path| {
         Error::new(format!("'{}' has no name to be copied under", path.display()))
             .with_hint("name a destination that does not exist yet")

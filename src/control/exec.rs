@@ -1,9 +1,10 @@
 //! exec and shell: a command in a running machine. It enters by PID 1's pidfd with no more rights
 //! than PID 1 has, and needs neither bus nor shell in the guest. Returns the command's exit status.
 
-use super::relay::{self, Relay};
-use super::streams::Diverted;
-use super::{freezer, inside, running, signal};
+pub(super) mod forward;
+mod stdio;
+
+use super::{freezer, guest_child, running, signal};
 use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lsm;
@@ -17,6 +18,7 @@ use crate::plan::filter::Policy;
 use crate::plan::step::ResourceLimit;
 use crate::state::record::{Phase, Record};
 use crate::sys::process::{self, Child, Side};
+use forward::Forwarder;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +26,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::Resource;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use stdio::RedirectedStdio;
 
 /// Whether the command gets a terminal of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub enum Terminal {
 
 /// What is wanted.
 #[derive(Debug, Clone)]
-pub struct Ask<'a> {
+pub struct ExecRequest<'a> {
     /// The machine.
     pub name: &'a Name,
     /// The program and its arguments; empty: the login shell.
@@ -59,32 +62,32 @@ pub struct Ask<'a> {
 ///
 /// # Errors
 /// Why it was not executed, of kind [`Kind::Launch`].
-pub fn exec(paths: &Paths, ask: &Ask<'_>) -> Result<u8> {
-    prepare_and_enter(paths, ask).map_err(|error| error.with_kind(Kind::Launch))?.run()
+pub fn exec(paths: &Paths, request: &ExecRequest<'_>) -> Result<u8> {
+    prepare_and_enter(paths, request).map_err(|error| error.with_kind(Kind::Launch))?.run()
 }
 
 /// Up to the moment in which the command runs.
-fn prepare_and_enter(paths: &Paths, ask: &Ask<'_>) -> Result<Relay> {
-    let record = running(paths, ask.name)?;
-    let record = if ask.wait_ready { ready(paths, record, ask.name)? } else { record };
+fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forwarder> {
+    let record = running(paths, request.name)?;
+    let record = if request.wait_ready { ready(paths, record, request.name)? } else { record };
     freezer::refuse_frozen(&record)?;
     if record.id_base.is_none_or(|base| base == 0) {
         // Root inside is root outside there, and could write to what we are executed from.
         process::run_from_read_only()?;
     }
     let leader = signal::leader(&record)?;
-    let meant = meant(ask, &record, &leader)?;
-    if !meant.user_namespace {
+    let exec = resolve(request, &record, &leader)?;
+    if !exec.user_namespace {
         // Its root may read our memory.
         process::forget_environment();
     }
     // Blocked before the child exists, so that none is lost; the child resets its own.
-    let signals = relay::signals()?;
-    let mut diverted = if meant.on_terminal { Diverted::default() } else { Diverted::divert()? };
-    let entered = enter(&meant, &record, leader, &signals, &mut diverted);
-    diverted.restore()?;
+    let signals = forward::signals()?;
+    let mut stdio = if exec.on_terminal { RedirectedStdio::default() } else { RedirectedStdio::redirect()? };
+    let entered = enter(&exec, &record, leader, &signals, &mut stdio);
+    stdio.restore()?;
     let (child, terminal) = entered?;
-    Relay::new(child, terminal, diverted, signals)
+    Forwarder::new(child, terminal, stdio.into_flows(), signals)
 }
 
 /// Waits until the guest says that it is up.
@@ -97,26 +100,26 @@ fn ready(paths: &Paths, mut record: Record, name: &Name) -> Result<Record> {
 }
 
 /// Looks up what the command needs of the guest, without executing anything of it.
-fn meant(ask: &Ask<'_>, record: &Record, leader: &OwnedFd) -> Result<Exec> {
-    let (user, group) = match ask.user.unwrap_or("root").split_once(':') {
+fn resolve(request: &ExecRequest<'_>, record: &Record, leader: &OwnedFd) -> Result<Exec> {
+    let (user, group) = match request.user.unwrap_or("root").split_once(':') {
         Some((user, group)) => (user, Some(group)),
-        None => (ask.user.unwrap_or("root"), None),
+        None => (request.user.unwrap_or("root"), None),
     };
-    let user = inside::look(record, leader, |tree| {
+    let user = guest_child::read_tree(record, leader, |tree| {
         let user = tree.user(user)?;
         let gid = group.map(|group| tree.group(group)).transpose()?.unwrap_or(user.gid);
         Ok(User { gid, ..user })
     })?;
-    let ours =
+    let own_end =
         rustix::termios::isatty(rustix::stdio::stdin()) && rustix::termios::isatty(rustix::stdio::stdout());
     Ok(Exec {
-        argv: ask.argv.clone(),
+        argv: request.argv.clone(),
         user,
-        directory: ask.directory.clone(),
-        environment: ask.environment.clone(),
+        directory: request.directory.clone(),
+        environment: request.environment.clone(),
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
-        on_terminal: match ask.terminal {
-            Terminal::Auto => ours,
+        on_terminal: match request.terminal {
+            Terminal::Auto => own_end,
             wanted => wanted == Terminal::Yes,
         },
         policy: Policy {
@@ -159,12 +162,12 @@ fn enter(
     record: &Record,
     leader: OwnedFd,
     signals: &SignalFd,
-    diverted: &mut Diverted,
+    stdio: &mut RedirectedStdio,
 ) -> Result<(Child, Option<OwnedFd>)> {
     let steps = steps(exec)?;
-    let (ours, theirs) = channel::pair()?;
+    let (own_end, machine_end) = channel::pair()?;
     let cgroup = leader_cgroup(record)?;
-    take_oom_score(record);
+    inherit_oom_score(record);
     if exec.user_namespace {
         setns(&leader, CloneFlags::CLONE_NEWPID)
             .map_err(std::io::Error::from)
@@ -173,29 +176,29 @@ fn enter(
     let side = process::clone(0, cgroup.as_ref().map(AsFd::as_fd))?;
     match side {
         Side::Child => {
-            drop(ours);
-            crate::payload::run_init_steps(&steps, &theirs, Some(leader))
+            drop(own_end);
+            crate::payload::run_init_steps(&steps, &machine_end, Some(leader))
         }
         Side::Parent(mut child) => {
-            drop(theirs);
-            diverted.restore()?;
-            let met = meet(&ours, &mut child, signals);
-            if met.is_err() {
+            drop(machine_end);
+            stdio.restore()?;
+            let synchronised = synchronise(&own_end, &mut child, signals);
+            if synchronised.is_err() {
                 let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
                 let _ = process::wait(child.pidfd.as_fd());
             }
-            Ok((child, met?))
+            Ok((child, synchronised?))
         }
     }
 }
 
 /// Hears the child until it has executed the command. What it meets in the machine may keep it for
 /// ever, a file system of the guest's own for one: whoever waits for it can give up.
-fn meet(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Result<Option<OwnedFd>> {
+fn synchronise(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Result<Option<OwnedFd>> {
     let mut terminal = None;
     let mut is_ready = false;
     loop {
-        if !is_heard(link, signals)? {
+        if !has_message(link, signals)? {
             return Err(Error::new("interrupted while the machine was entered"));
         }
         match link.receive()? {
@@ -204,8 +207,8 @@ fn meet(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Result<Optio
                 child.pidfd = pidfd;
             }
             Some((FromPayload::Terminal, descriptor)) => {
-                // Before the command can ask for it.
-                descriptor.iter().for_each(|theirs| relay::fit_window(theirs.as_fd()));
+                // Before the command can request for it.
+                descriptor.iter().for_each(|machine_end| forward::set_window_size(machine_end.as_fd()));
                 terminal = descriptor;
             }
             Some((FromPayload::Reached(SyncPoint::Ready), _)) => {
@@ -224,7 +227,7 @@ fn meet(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Result<Optio
 }
 
 /// Waits until the child speaks; false where we are told to end before.
-fn is_heard(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
+fn has_message(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
     loop {
         let mut watched = [
             PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN),
@@ -254,10 +257,10 @@ fn leader_cgroup(record: &Record) -> Result<Option<OwnedFd>> {
 }
 
 /// Takes PID 1's oom score adjustment: what enters shall be no harder to kill than the rest.
-fn take_oom_score(record: &Record) {
+fn inherit_oom_score(record: &Record) {
     let path = |pid: &str| format!("/proc/{pid}/oom_score_adj");
-    let theirs = std::fs::read_to_string(path(&record.leader.unwrap_or_default().to_string()));
-    if let Err(error) = theirs.and_then(|score| std::fs::write(path("self"), score)) {
+    let machine_end = std::fs::read_to_string(path(&record.leader.unwrap_or_default().to_string()));
+    if let Err(error) = machine_end.and_then(|score| std::fs::write(path("self"), score)) {
         log::debug!("cannot take the machine's oom score: {error}, ignoring");
     }
 }

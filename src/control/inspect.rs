@@ -125,7 +125,7 @@ pub struct Mount {
 ///
 /// # Errors
 /// The machine does not run, or its PID 1 ended meanwhile.
-pub fn look(paths: &Paths, name: &Name) -> Result<Inspection> {
+pub fn collect(paths: &Paths, name: &Name) -> Result<Inspection> {
     let record = running(paths, name)?;
     let leader = record.leader.ok_or_else(|| Error::new(format!("machine '{name}' has no PID 1 now")))?;
     let read = |file: &str| {

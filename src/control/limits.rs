@@ -21,9 +21,9 @@ pub struct Difference {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
     /// Told.
-    Tell,
+    DryRun,
     /// Done.
-    Do,
+    Apply,
 }
 
 /// Makes the limits of a machine that runs those of its definition, and tells what was not so.
@@ -37,19 +37,19 @@ pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<Differenc
             .with_hint("limits are kept by systemd: start it as a unit")
     })?;
     let differ = block_on(limits::differences(&unit, &machine.resources))??;
-    if act == Act::Do && !differ.is_empty() {
+    if act == Act::Apply && !differ.is_empty() {
         block_on(limits::set(&unit, &differ))??;
     }
     let words = |limit: limits::Limit| Difference {
         key: limit.key,
-        now: word(limit.key, limit.now),
-        wanted: word(limit.key, limit.wanted),
+        now: format_value(limit.key, limit.now),
+        wanted: format_value(limit.key, limit.wanted),
     };
     Ok(differ.into_iter().map(words).collect())
 }
 
 /// A limit as definitions have it.
-fn word(key: &str, value: u64) -> String {
+fn format_value(key: &str, value: u64) -> String {
     match key {
         _ if value == limits::NONE => "none".into(),
         "resources.cpu-quota" => format!("{}%", value / 10_000),
@@ -60,14 +60,14 @@ fn word(key: &str, value: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::word;
+    use super::format_value;
 
     #[test]
     fn limits_are_told_as_they_are_written() {
-        assert_eq!(word("resources.memory-max", 512 << 20), "512M");
-        assert_eq!(word("resources.memory-max", (1 << 20) + 1), "1048577");
-        assert_eq!(word("resources.cpu-quota", 1_500_000), "150%");
-        assert_eq!(word("resources.tasks-max", u64::MAX), "none");
-        assert_eq!(word("resources.tasks-max", 64), "64");
+        assert_eq!(format_value("resources.memory-max", 512 << 20), "512M");
+        assert_eq!(format_value("resources.memory-max", (1 << 20) + 1), "1048577");
+        assert_eq!(format_value("resources.cpu-quota", 1_500_000), "150%");
+        assert_eq!(format_value("resources.tasks-max", u64::MAX), "none");
+        assert_eq!(format_value("resources.tasks-max", 64), "64");
     }
 }

@@ -1,8 +1,8 @@
 //! login and sessions: what `exec` executes where the machine's own log-in is wanted, chosen by what
 //! the tree has. Nothing of the guest is asked over a bus.
 
-use super::exec::{Ask, Terminal};
-use super::{inside, running, signal};
+use super::exec::{ExecRequest, Terminal};
+use super::{guest_child, running, signal};
 use crate::error::{Error, Result};
 use crate::host::probe::Tree;
 use crate::machine::name::Name;
@@ -18,14 +18,14 @@ const PROMPTS: [&[&str]; 3] =
 ///
 /// # Errors
 /// A machine that does not run or has none.
-pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<Ask<'a>> {
+pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
     let found =
         look(paths, name, |tree| Ok(PROMPTS.iter().position(|prompt| tree.has(Path::new(prompt[0])))))?;
     let prompt = found.and_then(|at| PROMPTS.get(at)).ok_or_else(|| {
         Error::new(format!("machine '{name}' has no program to log in by"))
             .with_hint(format!("open a shell without a password: coracle shell {name}"))
     })?;
-    Ok(Ask {
+    Ok(ExecRequest {
         name,
         argv: prompt.iter().map(OsString::from).collect(),
         user: None,
@@ -41,15 +41,16 @@ pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<Ask<'a>> {
 ///
 /// # Errors
 /// A machine without systemd's means for it.
-pub fn as_session(paths: &Paths, ask: &mut Ask<'_>) -> Result<()> {
-    let (user, group) = match ask.user.unwrap_or("root").split_once(':') {
+pub fn as_session(paths: &Paths, request: &mut ExecRequest<'_>) -> Result<()> {
+    let (user, group) = match request.user.unwrap_or("root").split_once(':') {
         Some((user, group)) => (user, Some(group)),
-        None => (ask.user.unwrap_or("root"), None),
+        None => (request.user.unwrap_or("root"), None),
     };
-    let (has_systemd, user) =
-        look(paths, ask.name, |tree| Ok((tree.has(Path::new("/usr/bin/systemd-run")), tree.user(user)?)))?;
+    let (has_systemd, user) = look(paths, request.name, |tree| {
+        Ok((tree.has(Path::new("/usr/bin/systemd-run")), tree.user(user)?))
+    })?;
     if !has_systemd {
-        return Err(Error::new(format!("machine '{}' has no systemd to make a session", ask.name))
+        return Err(Error::new(format!("machine '{}' has no systemd to make a session", request.name))
             .with_hint("open the shell without --session"));
     }
     let mut words: Vec<OsString> =
@@ -62,17 +63,23 @@ pub fn as_session(paths: &Paths, ask: &mut Ask<'_>) -> Result<()> {
     if let Some(group) = group {
         property(format!("--property=Group={group}"));
     }
-    let directory = ask.directory.take().unwrap_or_else(|| user.home.clone().into());
+    let directory = request.directory.take().unwrap_or_else(|| user.home.clone().into());
     property(format!("--property=WorkingDirectory=-{}", directory.display()));
     let terminal = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
     property(format!("--setenv=TERM={terminal}"));
-    for (name, value) in &ask.environment {
+    for (name, value) in &request.environment {
         property(format!("--setenv={name}={value}"));
     }
     property("--".into());
     property(user.shell.clone());
     property("-l".into());
-    *ask = Ask { argv: words, user: None, terminal: Terminal::Yes, environment: Vec::new(), ..ask.clone() };
+    *request = ExecRequest {
+        argv: words,
+        user: None,
+        terminal: Terminal::Yes,
+        environment: Vec::new(),
+        ..request.clone()
+    };
     Ok(())
 }
 
@@ -83,5 +90,5 @@ fn look<T: serde::Serialize + for<'de> serde::Deserialize<'de>>(
     wanted: impl FnOnce(&Tree) -> Result<T>,
 ) -> Result<T> {
     let record = running(paths, name)?;
-    inside::look(&record, &signal::leader(&record)?, wanted)
+    guest_child::read_tree(&record, &signal::leader(&record)?, wanted)
 }

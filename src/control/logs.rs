@@ -23,7 +23,7 @@ const BEFORE_FOLLOWING: u32 = 10;
 
 /// What is wanted of a machine's logs.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct LogQuery<'a> {
     /// The machine.
     pub name: &'a Name,
     /// Whether to go on as it does.
@@ -66,7 +66,7 @@ pub enum Format {
     Json,
 }
 
-impl Ask<'_> {
+impl LogQuery<'_> {
     /// What of it every journal is asked for.
     fn query(&self) -> Query {
         let filter = self.filter;
@@ -87,28 +87,28 @@ impl Ask<'_> {
 ///
 /// # Errors
 /// A boot that is not recorded, no journalctl, or `out` that cannot be written.
-pub fn show(paths: &Paths, ask: &Ask<'_>, out: &mut dyn Write) -> Result<()> {
-    let root = defined(paths, ask.name).ok().map(|machine| machine.root.directory.clone());
-    let journals = journals(paths, ask.name, root.as_deref())?;
-    let boot = ask.boot.map(|boot| find_boot(&journals[0], ask.name, boot)).transpose()?;
-    let lines = if ask.follow { Some(ask.lines.unwrap_or(BEFORE_FOLLOWING)) } else { ask.lines };
+pub fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<()> {
+    let root = defined(paths, query.name).ok().map(|machine| machine.root.directory.clone());
+    let journals = journals(paths, query.name, root.as_deref())?;
+    let boot = query.boot.map(|boot| find_boot(&journals[0], query.name, boot)).transpose()?;
+    let lines = if query.follow { Some(query.lines.unwrap_or(BEFORE_FOLLOWING)) } else { query.lines };
     let Some(lines) = lines else {
-        let queries = queries(&journals, boot.as_deref(), |_| ask.query());
-        return journal::read(&queries, &mut |_, entry| write(out, &entry, ask.format));
+        let queries = queries(&journals, boot.as_deref(), |_| query.query());
+        return journal::read(&queries, &mut |_, entry| write(out, &entry, query.format));
     };
-    let last = last(&journals, ask, boot.as_deref(), lines)?;
+    let last = last(&journals, query, boot.as_deref(), lines)?;
     for entry in &last.entries {
-        if write(out, entry, ask.format)?.is_break() {
+        if write(out, entry, query.format)?.is_break() {
             return Ok(());
         }
     }
-    if !ask.follow {
+    if !query.follow {
         return Ok(());
     }
-    let after = |at: usize| Query { follow: true, after: last.cursors[at].clone(), ..ask.query() };
+    let after = |at: usize| Query { follow: true, after: last.cursors[at].clone(), ..query.query() };
     let queries = queries(&journals, boot.as_deref(), after);
     journal::read(&queries, &mut |_, entry| {
-        let goes_on = write(out, &entry, ask.format)?;
+        let goes_on = write(out, &entry, query.format)?;
         // Whoever follows wants to see each entry when it comes.
         out.flush().context(|| "cannot write the log".to_owned())?;
         Ok(goes_on)
@@ -121,8 +121,8 @@ pub fn show(paths: &Paths, ask: &Ask<'_>, out: &mut dyn Write) -> Result<()> {
 /// No journalctl.
 pub fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Result<Vec<String>> {
     let (filter, format) = (Filter::default(), Format::default());
-    let ask = Ask { name, follow: false, lines: Some(lines), boot: None, filter, format };
-    let last = last(&journals(paths, name, root)?, &ask, None, lines)?;
+    let query = LogQuery { name, follow: false, lines: Some(lines), boot: None, filter, format };
+    let last = last(&journals(paths, name, root)?, &query, None, lines)?;
     Ok(last.entries.iter().map(|entry| line(entry, format)).collect())
 }
 
@@ -135,9 +135,9 @@ struct Last {
 }
 
 /// Reads the last `lines` entries.
-fn last(journals: &[Journal], ask: &Ask<'_>, boot: Option<&str>, lines: u32) -> Result<Last> {
+fn last(journals: &[Journal], query: &LogQuery<'_>, boot: Option<&str>, lines: u32) -> Result<Last> {
     let mut last = Last { entries: VecDeque::new(), cursors: vec![None; journals.len()] };
-    let query = |_| Query { lines: Some(lines), ..ask.query() };
+    let query = |_| Query { lines: Some(lines), ..query.query() };
     journal::read(&queries(journals, boot, query), &mut |at, entry| {
         last.cursors[at].clone_from(&entry.cursor);
         last.entries.push_back(entry);

@@ -62,7 +62,7 @@ pub struct MachineRow {
 ///
 /// # Errors
 /// Rules that the kernel does not list.
-pub fn look(paths: &Paths) -> Result<Network> {
+pub fn collect(paths: &Paths) -> Result<Network> {
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
     let mut zones: BTreeMap<&Zone, ZoneRow> = BTreeMap::new();
     for record in &records {

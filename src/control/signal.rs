@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who gets a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
+pub enum KillTarget {
     /// PID 1 of the machine.
     Leader,
     /// Every process of the machine.
@@ -73,12 +73,12 @@ pub fn terminate(paths: &Paths, names: &[Name]) -> Outcome {
 ///
 /// # Errors
 /// One for each machine that does not run or cannot be signalled.
-pub fn kill(paths: &Paths, names: &[Name], signal: i32, whom: Whom) -> Outcome {
+pub fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> Outcome {
     each(names, |name| {
         let record = running(paths, name)?;
-        match whom {
-            Whom::Leader => send(leader(&record)?.as_fd(), signal, name),
-            Whom::All => kill_all(&record, signal, name),
+        match target {
+            KillTarget::Leader => send(leader(&record)?.as_fd(), signal, name),
+            KillTarget::All => kill_all(&record, signal, name),
         }
     })
 }
@@ -264,7 +264,7 @@ mod tests {
             ..Record::read(&paths, &name).unwrap().unwrap()
         };
         record.write(&paths).unwrap();
-        kill(&paths, &[name], libc::SIGHUP, Whom::Leader).unwrap();
+        kill(&paths, &[name], libc::SIGHUP, KillTarget::Leader).unwrap();
         assert_eq!(signal_of(child), Some(libc::SIGHUP));
     }
 }

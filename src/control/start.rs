@@ -2,7 +2,8 @@
 //! that run outside a unit of ours are stopped through their supervisor.
 
 use super::progress::Progress;
-use super::{Outcome, block_on, defined, each, signal, waiting};
+use super::status::waiting_for;
+use super::{Outcome, block_on, defined, each, signal};
 use crate::error::{Error, Result};
 use crate::generator;
 use crate::host::systemd::units;
@@ -166,7 +167,7 @@ fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut
     let units: Vec<String> = names.iter().map(unit::service).collect();
     let until = if wait == Wait::No { units::Until::Queued } else { units::Until::Done };
     let mut heard = |unit: &str, text: &str| {
-        let waits = if text.is_empty() { waits_for(paths, unit) } else { None };
+        let waits = if text.is_empty() { stop_progress(paths, unit) } else { None };
         match waits {
             Some(waits) => progress.show(machine_of(unit), &waits),
             None if text.is_empty() => {}
@@ -195,9 +196,9 @@ fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut
 }
 
 /// What the machine of a unit that is silent waits for, where it is stopping.
-fn waits_for(paths: &Paths, unit: &str) -> Option<String> {
+fn stop_progress(paths: &Paths, unit: &str) -> Option<String> {
     let record = Record::read(paths, &Name::new(machine_of(unit)).ok()?).ok()??;
-    Some(format!("stopping: {}", waiting::left(&record)?))
+    Some(format!("stopping: waiting for {}", waiting_for(&record)?))
 }
 
 /// Whether a status text of a supervisor, `PHASE: detail`, says that PID 1 was executed.

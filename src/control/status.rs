@@ -1,9 +1,13 @@
 //! `coracle status`: one machine, for people: how it is, what its unit says, the last lines of its
 //! log. Of a dead one: why.
 
+mod traffic;
+mod waiting_for;
+
+pub(super) use waiting_for::waiting_for;
+
 use super::list::{Row, span};
-use super::traffic::Traffic;
-use super::{block_on, defined, logs, waiting, when};
+use super::{block_on, defined, logs, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
@@ -19,6 +23,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use traffic::Traffic;
 
 /// How many lines of the log are shown.
 const LINES: u32 = 10;
@@ -116,7 +121,7 @@ pub fn collect(paths: &Paths, name: &Name) -> Result<Status> {
         traffic: alive.and_then(Traffic::of),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
-        waiting_for: record.as_ref().and_then(waiting::left),
+        waiting_for: record.as_ref().and_then(waiting_for),
         failure: Failure::read(paths, name).unwrap_or_else(|error| {
             log::warn!("{error}, ignoring");
             None

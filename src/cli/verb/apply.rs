@@ -26,7 +26,7 @@ pub struct Apply {
 
 impl Apply {
     pub(super) fn run(self, paths: &Paths) -> Outcome {
-        let act = if self.dry_run { Act::Tell } else { Act::Do };
+        let act = if self.dry_run { Act::DryRun } else { Act::Apply };
         print_changes(&self.name, apply::apply(paths, &self.name, act)?, act)?;
         Ok(0)
     }
@@ -44,8 +44,8 @@ pub(super) fn print_changes(name: &Name, changes: Vec<SettingChange>, act: Act) 
     let columns = ["HOW", "SETTING", "NOW", "DEFINED"].map(|name| (name, Align::Left));
     let effect = |effect| match (effect, act) {
         (Effect::Restart, _) => "restart",
-        (Effect::Live, Act::Do) => "done",
-        (Effect::Live, Act::Tell) => "live",
+        (Effect::Live, Act::Apply) => "done",
+        (Effect::Live, Act::DryRun) => "live",
     };
     let row = |change: SettingChange| {
         vec![effect(change.effect).to_owned(), change.key, change.now, change.defined]

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::cli::arguments::MachineName;
-use crate::control::attach::{self, Ended};
+use crate::control::attach::{self, AttachEnd};
 use crate::paths::Paths;
 use clap::Args;
 use rustix::termios;
@@ -24,9 +24,9 @@ impl Attach {
             log::info!("attached to machine '{name}'; type ^] three times within a second to detach");
         }
         match attach::attach(paths, name)? {
-            Ended::Detached => log::info!("detached from machine '{name}'"),
-            Ended::Machine => log::info!("machine '{name}' ended"),
-            Ended::Told => {}
+            AttachEnd::Detached => log::info!("detached from machine '{name}'"),
+            AttachEnd::Machine => log::info!("machine '{name}' ended"),
+            AttachEnd::Signal => {}
         }
         Ok(0)
     }

@@ -49,7 +49,7 @@ pub struct Bind {
 impl Bind {
     pub(super) fn run(self, paths: &Paths) -> Outcome {
         let Some(source) = &self.source else { return self.list(paths) };
-        let request = bind::Ask {
+        let request = bind::BindRequest {
             name: &self.name,
             source,
             target: self.target.as_ref().unwrap_or(source),

@@ -1,7 +1,7 @@
 //! `coracle dns-update`.
 
 use super::Outcome;
-use crate::control::resolver;
+use crate::control::resolv_conf;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -18,8 +18,8 @@ pub struct DnsUpdate {
 impl DnsUpdate {
     pub(super) fn run(self, paths: &Paths) -> Outcome {
         match &self.name {
-            Some(name) => resolver::renew_one(paths, name)?,
-            None => resolver::renew_all(paths)?,
+            Some(name) => resolv_conf::update(paths, name)?,
+            None => resolv_conf::update_all(paths)?,
         }
         Ok(0)
     }

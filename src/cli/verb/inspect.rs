@@ -25,7 +25,7 @@ pub struct Inspect {
 
 impl Inspect {
     pub(super) fn run(self, paths: &Paths) -> Outcome {
-        let found = inspect::look(paths, &self.name)?;
+        let found = inspect::collect(paths, &self.name)?;
         let exposure = inspect::score(&found);
         let mut text = Vec::new();
         match (self.security, self.json) {

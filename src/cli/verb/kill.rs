@@ -40,8 +40,8 @@ fn signal(text: &str) -> Result<i32> {
 impl Kill {
     pub(super) fn run(self, paths: &Paths) -> Outcome {
         let whom = match self.kill_whom {
-            Whom::Leader => signal::Whom::Leader,
-            Whom::All => signal::Whom::All,
+            Whom::Leader => signal::KillTarget::Leader,
+            Whom::All => signal::KillTarget::All,
         };
         signal::kill(paths, &self.machines.names, self.signal, whom)?;
         Ok(0)

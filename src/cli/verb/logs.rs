@@ -62,7 +62,7 @@ enum LogFormat {
 
 impl Logs {
     pub(super) fn run(self, paths: &Paths) -> Outcome {
-        let query = logs::Ask {
+        let query = logs::LogQuery {
             name: &self.name,
             follow: self.follow,
             lines: self.lines,

@@ -39,7 +39,7 @@ impl Network {
     }
 
     fn show(&self, paths: &Paths) -> Result<()> {
-        let found = network::look(paths)?;
+        let found = network::collect(paths)?;
         if self.json {
             return output::json(&found);
         }

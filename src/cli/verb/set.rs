@@ -35,7 +35,7 @@ impl Set {
         let keep = if self.runtime { Keep::UntilReboot } else { Keep::Always };
         match apply::set(paths, &self.name, &self.changes, keep)? {
             SetResult::Stored(file) => output::line(&format!("stored in '{}'", file.display()))?,
-            SetResult::Applied(changes) => print_changes(&self.name, changes, Act::Do)?,
+            SetResult::Applied(changes) => print_changes(&self.name, changes, Act::Apply)?,
         }
         Ok(0)
     }

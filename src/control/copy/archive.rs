@@ -2,7 +2,7 @@
 //! it, since paths of an archive are not to be trusted: each entry goes to a sink under a path
 //! without any way up.
 
-use super::entry::{Content, Kind, Meta, Notes, Sink, read_part};
+use super::entry::{Content, CopyState, EntryKind, Meta, Sink, read_part};
 use crate::error::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -42,7 +42,13 @@ impl<W: Write> Writer<W> {
 }
 
 impl<W: Write> Sink for Writer<W> {
-    fn take(&mut self, path: &Path, meta: &Meta, kind: Kind<'_>, notes: &mut Notes<'_>) -> Result<()> {
+    fn take(
+        &mut self,
+        path: &Path,
+        meta: &Meta,
+        kind: EntryKind<'_>,
+        state: &mut CopyState<'_>,
+    ) -> Result<()> {
         let writing = || format!("cannot write '{}' to the archive", path.display());
         let attributes = meta.attributes.iter().filter_map(|(name, value)| {
             Some((format!("SCHILY.xattr.{}", std::str::from_utf8(name).ok()?), value.as_slice()))
@@ -60,38 +66,45 @@ impl<W: Write> Sink for Writer<W> {
         header.set_size(0);
         let below = self.below(path);
         match kind {
-            Kind::File(content) => {
+            EntryKind::File(content) => {
                 header.set_entry_type(EntryType::Regular);
-                match content.told() {
+                match content.expected_length() {
                     Some(length) => {
                         header.set_size(length);
-                        let mut data =
-                            Flat { content, notes, part: Vec::new(), from: 0, at: 0, begin: 0, ended: false };
+                        let mut data = FlatReader {
+                            content,
+                            state,
+                            part: Vec::new(),
+                            from: 0,
+                            at: 0,
+                            begin: 0,
+                            ended: false,
+                        };
                         let written = self.builder.append_data(&mut header, below, (&mut data).take(length));
                         written.context(writing)?;
                         data.finish(path, length)
                     }
                     None => {
                         let (spooled, length) =
-                            spool(content, notes).map_err(|error| error.context(writing()))?;
+                            spool(content, state).map_err(|error| error.context(writing()))?;
                         header.set_size(length);
                         self.builder.append_data(&mut header, below, spooled).context(writing)
                     }
                 }
             }
-            Kind::Directory => {
+            EntryKind::Directory => {
                 header.set_entry_type(EntryType::Directory);
                 self.builder.append_data(&mut header, below, std::io::empty()).context(writing)
             }
-            Kind::Fifo => {
+            EntryKind::Fifo => {
                 header.set_entry_type(EntryType::Fifo);
                 self.builder.append_data(&mut header, below, std::io::empty()).context(writing)
             }
-            Kind::Link(target) => {
+            EntryKind::Link(target) => {
                 header.set_entry_type(EntryType::Symlink);
                 self.builder.append_link(&mut header, below, target).context(writing)
             }
-            Kind::Hard(first) => {
+            EntryKind::Hard(first) => {
                 header.set_entry_type(EntryType::Link);
                 let first = self.below(&first);
                 self.builder.append_link(&mut header, below, first).context(writing)
@@ -101,9 +114,9 @@ impl<W: Write> Sink for Writer<W> {
 }
 
 /// Content as a stream without holes.
-struct Flat<'a, 'n> {
+struct FlatReader<'a, 'n> {
     content: &'a mut dyn Content,
-    notes: &'a mut Notes<'n>,
+    state: &'a mut CopyState<'n>,
     part: Vec<u8>,
     /// What of the part is read.
     from: usize,
@@ -114,28 +127,28 @@ struct Flat<'a, 'n> {
     ended: bool,
 }
 
-impl Flat<'_, '_> {
-    /// Takes what is left after the length that was told: the header is written already.
-    fn finish(mut self, path: &Path, told: u64) -> Result<()> {
+impl FlatReader<'_, '_> {
+    /// Takes what is left after the length that was expected_length: the header is written already.
+    fn finish(mut self, path: &Path, expected_length: u64) -> Result<()> {
         while !self.ended {
-            self.ended = self.content.next(&mut self.part, PART, self.notes)?.is_none();
+            self.ended = self.content.next(&mut self.part, PART, self.state)?.is_none();
         }
-        if self.content.length() != told {
+        if self.content.length() != expected_length {
             log::warn!("'{}' changed while it was read", path.display());
         }
         Ok(())
     }
 }
 
-impl Read for Flat<'_, '_> {
+impl Read for FlatReader<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let failed = |error: Error| std::io::Error::other(error.to_string());
         if !self.ended && self.from >= self.part.len() {
-            match self.content.next(&mut self.part, PART, self.notes).map_err(failed)? {
+            match self.content.next(&mut self.part, PART, self.state).map_err(failed)? {
                 Some(begin) => (self.begin, self.from) = (begin, 0),
                 None => self.ended = true,
             }
-            self.notes.more(self.part.len() as u64).map_err(failed)?;
+            self.state.more(self.part.len() as u64).map_err(failed)?;
         }
         // A hole, or what a file lacks that became shorter meanwhile.
         let hole = if self.ended { u64::MAX } else { self.begin.saturating_sub(self.at) };
@@ -157,7 +170,7 @@ impl Read for Flat<'_, '_> {
 }
 
 /// Content of unknown length, written to an unnamed file and counted.
-fn spool(content: &mut dyn Content, notes: &mut Notes<'_>) -> Result<(File, u64)> {
+fn spool(content: &mut dyn Content, state: &mut CopyState<'_>) -> Result<(File, u64)> {
     use std::io::{Seek, SeekFrom};
     let directory = std::env::temp_dir();
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -165,10 +178,10 @@ fn spool(content: &mut dyn Content, notes: &mut Notes<'_>) -> Result<(File, u64)
         .context(|| format!("cannot create a file in '{}'", directory.display()))?;
     let mut file = File::from(file);
     let mut part = Vec::new();
-    while let Some(at) = content.next(&mut part, PART, notes)? {
+    while let Some(at) = content.next(&mut part, PART, state)? {
         std::os::unix::fs::FileExt::write_all_at(&file, &part, at)
             .context(|| format!("cannot write to '{}'", directory.display()))?;
-        notes.more(part.len() as u64)?;
+        state.more(part.len() as u64)?;
     }
     let length = content.length();
     file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(0))).context(|| "cannot read it again")?;
@@ -176,14 +189,14 @@ fn spool(content: &mut dyn Content, notes: &mut Notes<'_>) -> Result<(File, u64)
 }
 
 /// A part of a stream as content.
-struct Whole<R> {
+struct StreamContent<R> {
     from: std::io::Take<R>,
-    told: u64,
+    expected_length: u64,
     at: u64,
 }
 
-impl<R: Read> Content for Whole<R> {
-    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut Notes<'_>) -> Result<Option<u64>> {
+impl<R: Read> Content for StreamContent<R> {
+    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut CopyState<'_>) -> Result<Option<u64>> {
         let read = read_part(buffer, most, |buffer| self.from.read(buffer));
         let length = read.context(|| "cannot read the archive")?;
         let at = self.at;
@@ -195,8 +208,8 @@ impl<R: Read> Content for Whole<R> {
         self.at
     }
 
-    fn told(&self) -> Option<u64> {
-        Some(self.told)
+    fn expected_length(&self) -> Option<u64> {
+        Some(self.expected_length)
     }
 }
 
@@ -205,15 +218,15 @@ impl<R: Read> Content for Whole<R> {
 ///
 /// # Errors
 /// An archive that is broken or names a place outside of itself; what the sink does not take.
-pub fn read(from: impl Read, sink: &mut impl Sink, notes: &mut Notes<'_>) -> Result<()> {
+pub fn read(from: impl Read, sink: &mut impl Sink, state: &mut CopyState<'_>) -> Result<()> {
     let mut archive = Archive::new(from);
     let mut directories = std::collections::HashSet::new();
-    make_parents(Path::new("."), &mut directories, sink, notes)?;
+    make_parents(Path::new("."), &mut directories, sink, state)?;
     for entry in archive.entries().context(|| "cannot read the archive")? {
         let mut entry = entry.context(|| "cannot read the archive")?;
         let path = plain(&entry.path().context(|| "cannot read a name of the archive")?)?;
-        notes.entries += 1;
-        notes.more(0)?;
+        state.entries += 1;
+        state.more(0)?;
         let meta = meta(&mut entry)?;
         let target = entry.link_name().ok().flatten().map(std::borrow::Cow::into_owned);
         let target = || target.clone().ok_or_else(|| Error::new("a link of the archive leads nowhere"));
@@ -221,26 +234,27 @@ pub fn read(from: impl Read, sink: &mut impl Sink, notes: &mut Notes<'_>) -> Res
             EntryType::Directory if directories.contains(&path) => continue,
             EntryType::Directory => {
                 directories.insert(path.clone());
-                Kind::Directory
+                EntryKind::Directory
             }
-            EntryType::Symlink => Kind::Link(target()?),
-            EntryType::Link => Kind::Hard(plain(&target()?)?),
-            EntryType::Fifo => Kind::Fifo,
+            EntryType::Symlink => EntryKind::Link(target()?),
+            EntryType::Link => EntryKind::Hard(plain(&target()?)?),
+            EntryType::Fifo => EntryKind::Fifo,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let length = entry.size();
-                make_parents(&path, &mut directories, sink, notes)?;
-                let mut content = Whole { from: (&mut entry).take(length), told: length, at: 0 };
-                sink.take(&path, &meta, Kind::File(&mut content), notes)?;
+                make_parents(&path, &mut directories, sink, state)?;
+                let mut content =
+                    StreamContent { from: (&mut entry).take(length), expected_length: length, at: 0 };
+                sink.take(&path, &meta, EntryKind::File(&mut content), state)?;
                 continue;
             }
             EntryType::XGlobalHeader => continue,
             _ => {
-                notes.leave_out(&path, "it is a device");
+                state.leave_out(&path, "it is a device");
                 continue;
             }
         };
-        make_parents(&path, &mut directories, sink, notes)?;
-        sink.take(&path, &meta, kind, notes)?;
+        make_parents(&path, &mut directories, sink, state)?;
+        sink.take(&path, &meta, kind, state)?;
     }
     Ok(())
 }
@@ -250,13 +264,13 @@ fn make_parents(
     path: &Path,
     directories: &mut std::collections::HashSet<PathBuf>,
     sink: &mut impl Sink,
-    notes: &mut Notes<'_>,
+    state: &mut CopyState<'_>,
 ) -> Result<()> {
     let meta = Meta { mode: 0o755, uid: 0, gid: 0, modified: (0, 0), attributes: Vec::new() };
     let above: Vec<&Path> = path.ancestors().skip(1).collect();
     for directory in above.into_iter().rev() {
         if directories.insert(directory.to_owned()) {
-            sink.take(directory, &meta, Kind::Directory, notes)?;
+            sink.take(directory, &meta, EntryKind::Directory, state)?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What an entry is.
-pub enum Kind<'a> {
+pub enum EntryKind<'a> {
     /// A directory; what is in it follows.
     Directory,
     /// A regular file.
@@ -49,14 +49,14 @@ pub trait Content {
     ///
     /// # Errors
     /// What cannot be read.
-    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, notes: &mut Notes<'_>) -> Result<Option<u64>>;
+    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, state: &mut CopyState<'_>) -> Result<Option<u64>>;
 
     /// The length, known at the end.
     fn length(&self) -> u64;
 
-    /// The length that was told before, where it can be relied on but for changes meanwhile: file systems of
+    /// The length that was expected_length before, where it can be relied on but for changes meanwhile: file systems of
     /// programs (procfs, sysfs, FUSE) tell anything.
-    fn told(&self) -> Option<u64>;
+    fn expected_length(&self) -> Option<u64>;
 }
 
 /// What holds for every kind.
@@ -80,16 +80,22 @@ pub trait Sink {
     ///
     /// # Errors
     /// What cannot be made, and why.
-    fn take(&mut self, path: &Path, meta: &Meta, kind: Kind<'_>, notes: &mut Notes<'_>) -> Result<()>;
+    fn take(
+        &mut self,
+        path: &Path,
+        meta: &Meta,
+        kind: EntryKind<'_>,
+        state: &mut CopyState<'_>,
+    ) -> Result<()>;
 }
 
 /// How far a copy is, who sees that, and who may end it.
-pub struct Notes<'a> {
+pub struct CopyState<'a> {
     /// The machine, as it stands in front of the progress.
     pub machine: String,
     /// Where progress is shown.
     pub progress: Progress<'a>,
-    /// The signals that end the copy, blocked. The child is told by its parent.
+    /// The signals that end the copy, blocked. The child is expected_length by its parent.
     pub signals: Option<SignalFd>,
     /// How many entries are done.
     pub entries: u64,
@@ -99,11 +105,11 @@ pub struct Notes<'a> {
     pub shown: Option<Instant>,
 }
 
-impl Notes<'_> {
+impl CopyState<'_> {
     /// More is done.
     ///
     /// # Errors
-    /// We were told to end.
+    /// We were expected_length to end.
     pub fn more(&mut self, bytes: u64) -> Result<()> {
         self.bytes += bytes;
         if self.signals.as_ref().is_some_and(|signals| matches!(signals.read_signal(), Ok(Some(_)))) {

@@ -2,7 +2,7 @@
 //! never followed, and what it is is looked at before it is opened for reading. Nobody who changes
 //! the tree meanwhile leads us anywhere else.
 
-use super::entry::{Content, Kind, Meta, Notes, Sink, read_part};
+use super::entry::{Content, CopyState, EntryKind, Meta, Sink, read_part};
 use super::ids::Ids;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
@@ -29,7 +29,7 @@ pub enum Side {
 /// A walk over one tree.
 pub struct Walk<'a, 'n, S: Sink> {
     sink: &'a mut S,
-    notes: &'a mut Notes<'n>,
+    state: &'a mut CopyState<'n>,
     ids: Ids,
     side: Side,
     device: u64,
@@ -47,12 +47,12 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         side: Side,
         ids: Ids,
         sink: &'a mut S,
-        notes: &'a mut Notes<'n>,
+        state: &'a mut CopyState<'n>,
     ) -> Result<()> {
         let looking = || "cannot look at the source";
         let device = rustix::fs::fstat(place).context(looking)?.st_dev;
         let mount = mount_of(place.as_fd()).context(looking)?;
-        let mut walk = Self { sink, notes, ids, side, device, mount, names: HashMap::new() };
+        let mut walk = Self { sink, state, ids, side, device, mount, names: HashMap::new() };
         walk.entry(place, Path::new(""), 0)
     }
 
@@ -62,15 +62,15 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         // Files of one overlayfs have the devices of its layers, and a subvolume of Btrfs has one of its own.
         if stat.st_dev != self.device && mount_of(place.as_fd()).context(looking)? != self.mount {
-            self.notes.leave_out(path, "it is another file system");
+            self.state.leave_out(path, "it is another file system");
             return Ok(());
         }
-        self.notes.entries += 1;
-        self.notes.more(0)?;
+        self.state.entries += 1;
+        self.state.more(0)?;
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)).cloned() {
                 let meta = self.meta(&stat, None);
-                return self.sink.take(path, &meta, Kind::Hard(first), self.notes);
+                return self.sink.take(path, &meta, EntryKind::Hard(first), self.state);
             }
             self.names.insert((stat.st_dev, stat.st_ino), path.to_owned());
         }
@@ -80,25 +80,25 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
                 let file = guest_files::reopen_file(place, OFlags::RDONLY);
                 let file = File::from(file.context(|| format!("cannot open '{}'", path.display()))?);
                 let meta = self.meta(&stat, Some(file.as_fd()));
-                self.sink.take(path, &meta, Kind::File(&mut Extents::of(&file)), self.notes)
+                self.sink.take(path, &meta, EntryKind::File(&mut Extents::of(&file)), self.state)
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(place, c"", Vec::new())
                     .context(|| format!("cannot read the link '{}'", path.display()))?;
                 let meta = self.meta(&stat, None);
                 let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
-                self.sink.take(path, &meta, Kind::Link(target), self.notes)
+                self.sink.take(path, &meta, EntryKind::Link(target), self.state)
             }
             FileType::Fifo => {
                 let meta = self.meta(&stat, None);
-                self.sink.take(path, &meta, Kind::Fifo, self.notes)
+                self.sink.take(path, &meta, EntryKind::Fifo, self.state)
             }
             FileType::Socket => {
-                self.notes.leave_out(path, "it is a socket");
+                self.state.leave_out(path, "it is a socket");
                 Ok(())
             }
             _ => {
-                self.notes.leave_out(path, "it is a device");
+                self.state.leave_out(path, "it is a device");
                 Ok(())
             }
         }
@@ -113,7 +113,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         let directory = rustix::fs::openat(place, ".", flags, Mode::empty())
             .context(|| format!("cannot open '{}'", path.display()))?;
         let meta = self.meta(stat, Some(directory.as_fd()));
-        self.sink.take(path, &meta, Kind::Directory, self.notes)?;
+        self.sink.take(path, &meta, EntryKind::Directory, self.state)?;
         // All names first: a directory that grows while it is read has an end all the same.
         let mut names = Vec::new();
         for entry in Dir::read_from(&directory).context(reading)? {
@@ -129,7 +129,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
             let child = path.join(name);
             match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
                 Ok(place) => self.entry(&place, &child, depth + 1)?,
-                Err(rustix::io::Errno::NOENT) => self.notes.leave_out(&child, "it went meanwhile"),
+                Err(rustix::io::Errno::NOENT) => self.state.leave_out(&child, "it went meanwhile"),
                 Err(errno) => return Err(errno).context(|| format!("cannot open '{}'", child.display())),
             }
         }
@@ -193,7 +193,7 @@ impl<'a> Extents<'a> {
 }
 
 impl Content for Extents<'_> {
-    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut Notes<'_>) -> Result<Option<u64>> {
+    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut CopyState<'_>) -> Result<Option<u64>> {
         use std::os::unix::fs::FileExt;
         if !self.find() {
             return Ok(None);
@@ -210,7 +210,7 @@ impl Content for Extents<'_> {
         self.at
     }
 
-    fn told(&self) -> Option<u64> {
+    fn expected_length(&self) -> Option<u64> {
         self.is_plain.then(|| self.size())
     }
 }

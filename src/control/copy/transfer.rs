@@ -3,8 +3,8 @@
 //! guest is bounded and has its names and modes checked again.
 
 use super::archive::plain;
-use super::entry::{Content, Kind, Meta, Notes, Sink};
-use crate::control::inside::Failure;
+use super::entry::{Content, CopyState, EntryKind, Meta, Sink};
+use crate::control::guest_child::ChildError;
 use crate::error::{Context, Error, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -22,7 +22,7 @@ const PART: usize = 256 << 10;
 #[derive(Debug, Serialize, Deserialize)]
 enum Frame {
     /// An entry; a file's parts follow.
-    Entry { path: Vec<u8>, meta: Meta, kind: Sort, told: Option<u64> },
+    Entry { path: Vec<u8>, meta: Meta, kind: FrameKind, expected_length: Option<u64> },
     /// All is sent.
     End,
     /// The other side failed.
@@ -31,7 +31,7 @@ enum Frame {
 
 /// The kind of an entry.
 #[derive(Debug, Serialize, Deserialize)]
-enum Sort {
+enum FrameKind {
     Directory,
     File,
     Link(Vec<u8>),
@@ -41,13 +41,13 @@ enum Sort {
 
 /// One end of the socket. Signals that end the copy interrupt every wait.
 #[derive(Debug)]
-pub struct Wire {
+pub struct Transfer {
     socket: OwnedFd,
     /// Whether the other side reads no more.
     broken: Cell<bool>,
 }
 
-impl Wire {
+impl Transfer {
     /// Two connected ends.
     ///
     /// # Errors
@@ -65,24 +65,24 @@ impl Wire {
         self.broken.get()
     }
 
-    fn wait(&self, flags: PollFlags, notes: &mut Notes<'_>) -> Result<()> {
+    fn wait(&self, flags: PollFlags, state: &mut CopyState<'_>) -> Result<()> {
         let mut watched = vec![PollFd::new(&self.socket, flags)];
         watched.extend(
-            notes.signals.as_ref().map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)),
+            state.signals.as_ref().map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)),
         );
         match poll(&mut watched, None) {
             Err(rustix::io::Errno::INTR) => {}
             ready => drop(ready.context(|| "cannot wait for the other side of the copy")?),
         }
-        notes.more(0)
+        state.more(0)
     }
 
-    fn write(&self, mut bytes: &[u8], notes: &mut Notes<'_>) -> Result<()> {
+    fn write(&self, mut bytes: &[u8], state: &mut CopyState<'_>) -> Result<()> {
         while !bytes.is_empty() {
             match rustix::net::send(&self.socket, bytes, rustix::net::SendFlags::NOSIGNAL) {
                 Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
-                    self.wait(PollFlags::OUT, notes)?
+                    self.wait(PollFlags::OUT, state)?
                 }
                 Err(errno) => {
                     self.broken.set(true);
@@ -93,34 +93,34 @@ impl Wire {
         Ok(())
     }
 
-    fn read(&self, bytes: &mut [u8], notes: &mut Notes<'_>) -> Result<()> {
+    fn read(&self, bytes: &mut [u8], state: &mut CopyState<'_>) -> Result<()> {
         let mut at = 0;
         while at < bytes.len() {
             match rustix::io::read(&self.socket, bytes.get_mut(at..).unwrap_or_default()) {
                 Ok(0) => return Err(Error::new("the other side of the copy ended")),
                 Ok(length) => at += length,
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => self.wait(PollFlags::IN, notes)?,
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => self.wait(PollFlags::IN, state)?,
                 Err(errno) => return Err(errno).context(|| "cannot receive from the other side of the copy"),
             }
         }
         Ok(())
     }
 
-    fn send(&self, frame: &Frame, notes: &mut Notes<'_>) -> Result<()> {
+    fn send(&self, frame: &Frame, state: &mut CopyState<'_>) -> Result<()> {
         let text = serde_json::to_vec(frame).map_err(|error| Error::new(error.to_string()))?;
-        self.write(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_ne_bytes(), notes)?;
-        self.write(&text, notes)
+        self.write(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_ne_bytes(), state)?;
+        self.write(&text, state)
     }
 
-    fn receive(&self, notes: &mut Notes<'_>) -> Result<Frame> {
+    fn receive(&self, state: &mut CopyState<'_>) -> Result<Frame> {
         let mut length = [0u8; 4];
-        self.read(&mut length, notes)?;
+        self.read(&mut length, state)?;
         let length = u32::from_ne_bytes(length) as usize;
         if length > LONGEST {
             return Err(Error::new("received an invalid entry of the copy"));
         }
         let mut text = vec![0u8; length];
-        self.read(&mut text, notes)?;
+        self.read(&mut text, state)?;
         serde_json::from_slice(&text).map_err(|_| Error::new("received an invalid entry of the copy"))
     }
 
@@ -128,17 +128,17 @@ impl Wire {
     ///
     /// # Errors
     /// The other side is gone.
-    pub fn finish(&self, result: Result<()>, notes: &mut Notes<'_>) -> Result<()> {
+    pub fn finish(&self, result: Result<()>, state: &mut CopyState<'_>) -> Result<()> {
         let frame = result.map_or_else(|error| Frame::Failed(error.into()), |()| Frame::End);
-        self.send(&frame, notes)
+        self.send(&frame, state)
     }
 
     /// Waits for the end of the other side.
     ///
     /// # Errors
     /// Its failure.
-    pub fn finished(&self, notes: &mut Notes<'_>) -> Result<()> {
-        match self.receive(notes)? {
+    pub fn finished(&self, state: &mut CopyState<'_>) -> Result<()> {
+        match self.receive(state)? {
             Frame::End => Ok(()),
             Frame::Failed(failure) => Err(failure.into()),
             Frame::Entry { .. } => Err(Error::new("received an invalid entry of the copy")),
@@ -149,84 +149,95 @@ impl Wire {
     ///
     /// # Errors
     /// A failure of the other side or of the sink.
-    pub fn receive_all(&self, sink: &mut impl Sink, kept: u32, notes: &mut Notes<'_>) -> Result<()> {
+    pub fn receive_all(&self, sink: &mut impl Sink, kept: u32, state: &mut CopyState<'_>) -> Result<()> {
         loop {
-            let (path, mut meta, kind, told) = match self.receive(notes)? {
+            let (path, mut meta, kind, expected_length) = match self.receive(state)? {
                 Frame::End => return Ok(()),
                 Frame::Failed(failure) => return Err(failure.into()),
-                Frame::Entry { path, meta, kind, told } => (plain(&to_path(path))?, meta, kind, told),
+                Frame::Entry { path, meta, kind, expected_length } => {
+                    (plain(&to_path(path))?, meta, kind, expected_length)
+                }
             };
-            notes.entries += 1;
-            notes.more(0)?;
+            state.entries += 1;
+            state.more(0)?;
             meta.mode &= kept;
             meta.attributes
                 .retain(|(name, _)| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_"));
-            let mut parts = Parts { wire: self, told, length: 0, ended: false };
+            let mut parts = Parts { transfer: self, expected_length, length: 0, ended: false };
             let kind = match kind {
-                Sort::Directory => Kind::Directory,
-                Sort::Fifo => Kind::Fifo,
-                Sort::Link(target) => Kind::Link(to_path(target)),
-                Sort::Hard(first) => Kind::Hard(plain(&to_path(first))?),
-                Sort::File => {
-                    sink.take(&path, &meta, Kind::File(&mut parts), notes)?;
+                FrameKind::Directory => EntryKind::Directory,
+                FrameKind::Fifo => EntryKind::Fifo,
+                FrameKind::Link(target) => EntryKind::Link(to_path(target)),
+                FrameKind::Hard(first) => EntryKind::Hard(plain(&to_path(first))?),
+                FrameKind::File => {
+                    sink.take(&path, &meta, EntryKind::File(&mut parts), state)?;
                     if !parts.ended {
                         return Err(Error::new("a file was not taken whole"));
                     }
                     continue;
                 }
             };
-            sink.take(&path, &meta, kind, notes)?;
+            sink.take(&path, &meta, kind, state)?;
         }
     }
 }
 
-impl Sink for &Wire {
-    fn take(&mut self, path: &Path, meta: &Meta, kind: Kind<'_>, notes: &mut Notes<'_>) -> Result<()> {
+impl Sink for &Transfer {
+    fn take(
+        &mut self,
+        path: &Path,
+        meta: &Meta,
+        kind: EntryKind<'_>,
+        state: &mut CopyState<'_>,
+    ) -> Result<()> {
         let mut content = None;
         let sort = match kind {
-            Kind::Directory => Sort::Directory,
-            Kind::Fifo => Sort::Fifo,
-            Kind::Link(target) => Sort::Link(from_path(&target)),
-            Kind::Hard(first) => Sort::Hard(from_path(&first)),
-            Kind::File(file) => {
+            EntryKind::Directory => FrameKind::Directory,
+            EntryKind::Fifo => FrameKind::Fifo,
+            EntryKind::Link(target) => FrameKind::Link(from_path(&target)),
+            EntryKind::Hard(first) => FrameKind::Hard(from_path(&first)),
+            EntryKind::File(file) => {
                 content = Some(file);
-                Sort::File
+                FrameKind::File
             }
         };
-        let told = content.as_ref().and_then(|content| content.told());
-        self.send(&Frame::Entry { path: from_path(path), meta: meta.clone(), kind: sort, told }, notes)?;
+        let expected_length = content.as_ref().and_then(|content| content.expected_length());
+        self.send(
+            &Frame::Entry { path: from_path(path), meta: meta.clone(), kind: sort, expected_length },
+            state,
+        )?;
         let Some(content) = content else { return Ok(()) };
         let reading = || format!("cannot copy '{}'", path.display());
         let mut buffer = Vec::with_capacity(PART);
         while let Some(at) =
-            content.next(&mut buffer, PART, notes).map_err(|error| error.context(reading()))?
+            content.next(&mut buffer, PART, state).map_err(|error| error.context(reading()))?
         {
-            self.write(&u32::try_from(buffer.len()).unwrap_or_default().to_ne_bytes(), notes)?;
-            self.write(&at.to_ne_bytes(), notes)?;
-            self.write(&buffer, notes)?;
-            notes.more(buffer.len() as u64)?;
+            self.write(&u32::try_from(buffer.len()).unwrap_or_default().to_ne_bytes(), state)?;
+            self.write(&at.to_ne_bytes(), state)?;
+            self.write(&buffer, state)?;
+            state.more(buffer.len() as u64)?;
         }
-        self.write(&0u32.to_ne_bytes(), notes)?;
-        self.write(&content.length().to_ne_bytes(), notes)
+        self.write(&0u32.to_ne_bytes(), state)?;
+        self.write(&content.length().to_ne_bytes(), state)
     }
 }
 
 /// The content of a file, as the other side sends it.
 struct Parts<'a> {
-    wire: &'a Wire,
-    told: Option<u64>,
+    transfer: &'a Transfer,
+    expected_length: Option<u64>,
     length: u64,
     ended: bool,
 }
 
 impl Content for Parts<'_> {
-    fn next(&mut self, buffer: &mut Vec<u8>, _: usize, notes: &mut Notes<'_>) -> Result<Option<u64>> {
+    fn next(&mut self, buffer: &mut Vec<u8>, _: usize, state: &mut CopyState<'_>) -> Result<Option<u64>> {
         if self.ended {
             return Ok(None);
         }
         let (mut length, mut at) = ([0u8; 4], [0u8; 8]);
-        self.wire.read(&mut length, notes)?;
-        self.wire.read(&mut at, notes)?;
+        self.transfer.read(&mut length, state)?;
+        self.transfer.read(&mut at, state)?;
         let (length, at) = (u32::from_ne_bytes(length) as usize, u64::from_ne_bytes(at));
         if length == 0 {
             (self.ended, self.length) = (true, at);
@@ -236,7 +247,7 @@ impl Content for Parts<'_> {
             return Err(Error::new("received an invalid part of a file"));
         }
         buffer.resize(length, 0);
-        self.wire.read(buffer, notes)?;
+        self.transfer.read(buffer, state)?;
         Ok(Some(at))
     }
 
@@ -244,8 +255,8 @@ impl Content for Parts<'_> {
         self.length
     }
 
-    fn told(&self) -> Option<u64> {
-        self.told
+    fn expected_length(&self) -> Option<u64> {
+        self.expected_length
     }
 }
 

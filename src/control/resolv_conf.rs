@@ -5,7 +5,7 @@
 //! The file is found as the guest sees it. It may have put a file system there that never answers: so each
 //! machine has a process of its own, which is ended after a while.
 
-use super::{Outcome, inside, running, signal};
+use super::{Outcome, guest_child, running, signal};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::machine::name::Name;
@@ -38,26 +38,26 @@ const PLACES: [&str; 2] = ["etc/resolv.conf", "run/host-resolv.conf"];
 /// Tells every machine that has its name servers from us.
 ///
 /// # Errors
-/// Those that could not be told.
-pub fn renew_all(paths: &Paths) -> Outcome {
+/// Those that could not be resolver.
+pub fn update_all(paths: &Paths) -> Outcome {
     loop {
-        let told = resolv_conf::find(paths);
-        let text = told.as_ref().map(stamp_text);
-        let is_told = |record: &Record| std::fs::read_to_string(stamp(paths, &record.name)).ok() == text;
-        let followers = Record::all(paths).into_iter().filter(|record| record.resolver && record.is_alive());
+        let resolver = resolv_conf::find(paths);
+        let text = resolver.as_ref().map(stamp_text);
+        let is_current = |record: &Record| std::fs::read_to_string(stamp(paths, &record.name)).ok() == text;
+        let machines = Record::all(paths).into_iter().filter(|record| record.resolver && record.is_alive());
         let failures = match &text {
-            Some(_) => renew(paths, followers.filter(|record| !is_told(record)).collect()),
+            Some(_) => update_each(paths, machines.filter(|record| !is_current(record)).collect()),
             // A host without any has lost its network, and will have some again.
             None => Vec::new(),
         };
         // systemd does not start us anew for what changed meanwhile.
-        if resolv_conf::find(paths) == told {
+        if resolv_conf::find(paths) == resolver {
             return if failures.is_empty() { Ok(()) } else { Err(failures) };
         }
     }
 }
 
-/// Where it is written down what a machine was told last: all that changes beside the host's files starts us.
+/// Where it is written down what a machine was resolver last: all that changes beside the host's files starts us.
 fn stamp(paths: &Paths, name: &str) -> PathBuf {
     paths.state().join(name).join("resolver")
 }
@@ -69,14 +69,14 @@ fn stamp_text(resolver: &Resolver) -> String {
 }
 
 /// Has a process tell each.
-fn renew(paths: &Paths, followers: Vec<Record>) -> Vec<Error> {
+fn update_each(paths: &Paths, machines: Vec<Record>) -> Vec<Error> {
     let begin = |record: Record| {
         let root = paths.join("/");
         let mut command = Command::new("/proc/self/exe");
         let child = command.arg("--root").arg(root).args(["dns-update", &record.name]).spawn();
         (record.name, child)
     };
-    let begun: Vec<_> = followers.into_iter().map(begin).collect();
+    let begun: Vec<_> = machines.into_iter().map(begin).collect();
     let until = Instant::now() + PATIENCE;
     let end = |(name, child): (String, std::io::Result<Child>)| {
         let ended = child.context(|| "cannot begin".to_owned()).and_then(|child| wait(child, until));
@@ -103,7 +103,7 @@ fn wait(mut child: Child, until: Instant) -> Result<()> {
 ///
 /// # Errors
 /// One that does not run, or a file that cannot be written.
-pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
+pub fn update(paths: &Paths, name: &Name) -> Result<()> {
     let begun = Instant::now();
     let record = loop {
         let record = running(paths, name)?;
@@ -120,7 +120,7 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
     let resolver = resolver.behind(record.gateway());
     let (text, drop_in) = (resolver.to_string(), resolver.drop_in());
     let leader = signal::leader(&record)?;
-    let is_new = inside::run(&record, &leader, || {
+    let is_new = guest_child::run(&record, &leader, || {
         let root = Root::of_caller()?;
         let write = |place: &str, text: &str| {
             write(&root, Path::new(place), text, &record)
@@ -147,7 +147,7 @@ pub fn renew_one(paths: &Paths, name: &Name) -> Result<()> {
 fn redirect(paths: &Paths, record: &Record, resolver: &Resolver) -> Result<()> {
     match &record.firewall {
         Some(member) if member.resolver() != resolver.at_loopback => {
-            super::rewire::call(paths, &record.name, member.ports(), member.policy())
+            super::network_update::call(paths, &record.name, member.ports(), member.policy())
         }
         _ => Ok(()),
     }

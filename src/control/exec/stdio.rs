@@ -3,34 +3,37 @@
 //! could be read and set, a file of the host opened again through `/proc/self/fd` with other rights than the
 //! descriptor has, a socket sent other things than bytes.
 
-use super::relay::{Flow, Way};
+use super::forward::{Direction, Flow};
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Stat};
 
-/// Our standard streams by number, what they are called, and which way their bytes go.
-const STREAMS: [(&str, Way); 3] =
-    [("standard input", Way::In), ("standard output", Way::Out), ("standard error", Way::Out)];
+/// Our standard streams by number, what they are called, and which direction their bytes go.
+const STREAMS: [(&str, Direction); 3] = [
+    ("standard input", Direction::In),
+    ("standard output", Direction::Out),
+    ("standard error", Direction::Out),
+];
 
 /// The size of a pipe that carries a stream, what an unprivileged process may ask for (pipe(7)).
 const PIPE_SIZE: usize = 1 << 20;
 
 /// Streams that lead over us.
 #[derive(Debug, Default)]
-pub struct Diverted {
+pub struct RedirectedStdio {
     flows: Vec<Flow>,
     /// Our own streams, to be put back where they were.
-    ours: Vec<(usize, OwnedFd)>,
+    own_end: Vec<(usize, OwnedFd)>,
 }
 
-impl Diverted {
+impl RedirectedStdio {
     /// Puts a pipe in the place of each of our streams that gives more than its bytes, for a child to inherit.
     ///
     /// # Errors
     /// A stream that is a directory: it would lead the command out of the machine.
-    pub fn divert() -> Result<Self> {
-        let mut diverted = Self::default();
-        for (number, (name, way)) in STREAMS.into_iter().enumerate() {
+    pub fn redirect() -> Result<Self> {
+        let mut stdio = Self::default();
+        for (number, (name, direction)) in STREAMS.into_iter().enumerate() {
             let stream = stream(number);
             // One that is closed is nothing to be careful with.
             let Ok(stat) = rustix::fs::fstat(stream) else { continue };
@@ -39,32 +42,32 @@ impl Diverted {
                     .with_hint("it would lead out of the machine; give a file, a pipe or /dev/null"));
             }
             if !is_harmless(&stat)
-                && let Err(error) = diverted.lead_over_us(number, way)
+                && let Err(error) = stdio.redirect_one(number, direction)
             {
-                diverted.restore()?;
+                stdio.restore()?;
                 return Err(error);
             }
         }
-        Ok(diverted)
+        Ok(stdio)
     }
 
-    fn lead_over_us(&mut self, number: usize, way: Way) -> Result<()> {
+    fn redirect_one(&mut self, number: usize, direction: Direction) -> Result<()> {
         let keep =
             |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a stream");
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .context(|| "cannot make a pipe for a stream")?;
         // What carries more at once has to wait less often; a smaller pipe does too.
         let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_SIZE);
-        let own_end = if way == Way::In { &write } else { &read };
+        let own_end = if direction == Direction::In { &write } else { &read };
         rustix::io::ioctl_fionbio(own_end, true).context(|| "cannot use a pipe")?;
-        let ours = keep(stream(number))?;
-        let (theirs, flow) = match way {
-            Way::In => (read, Flow::new(way, keep(ours.as_fd())?, write)),
-            Way::Out => (write, Flow::new(way, read, keep(ours.as_fd())?)),
+        let own_end = keep(stream(number))?;
+        let (machine_end, flow) = match direction {
+            Direction::In => (read, Flow::new(direction, keep(own_end.as_fd())?, write)),
+            Direction::Out => (write, Flow::new(direction, read, keep(own_end.as_fd())?)),
         };
-        place(number, theirs.as_fd())?;
+        place(number, machine_end.as_fd())?;
         self.flows.push(flow);
-        self.ours.push((number, ours));
+        self.own_end.push((number, own_end));
         Ok(())
     }
 
@@ -73,7 +76,7 @@ impl Diverted {
     /// # Errors
     /// What dup2(2) says.
     pub fn restore(&mut self) -> Result<()> {
-        self.ours.drain(..).try_for_each(|(number, ours)| place(number, ours.as_fd()))
+        self.own_end.drain(..).try_for_each(|(number, own_end)| place(number, own_end.as_fd()))
     }
 
     /// What is to be carried.

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// How long a supervisor may be away.
-const AWAY: Duration = Duration::from_secs(1);
+const RESTART_TIME: Duration = Duration::from_secs(1);
 
 /// The settings that are changed here.
 pub const KEYS: [&str; 5] =
@@ -29,7 +29,7 @@ fn connect(paths: &Paths, name: &str) -> Result<UnixStream> {
     let begun = Instant::now();
     loop {
         match varlink::connect(&paths.control(name)) {
-            Err(_) if begun.elapsed() < AWAY => std::thread::sleep(AWAY / 50),
+            Err(_) if begun.elapsed() < RESTART_TIME => std::thread::sleep(RESTART_TIME / 50),
             other => return other,
         }
     }

@@ -1,4 +1,4 @@
-//! What copies leave whose process was killed: removed by the next copy of the same machine. Each copy notes its
+//! What copies leave whose process was killed: removed by the next copy of the same machine. Each copy state its
 //! temporary name and directory below `/var/lib/coracle/copies` while it runs: names in the directory itself would
 //! be the guest's to make. Called by `copy`.
 
@@ -23,7 +23,7 @@ pub(super) enum To {
 
 /// A copy that runs or ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Trace {
+pub(super) struct CopyRecord {
     machine: String,
     to: To,
     /// The destination as it was given: the copy lies in it or beside it.
@@ -34,15 +34,15 @@ pub(super) struct Trace {
     start: Option<u64>,
 }
 
-/// The note of a running copy, removed when it ends.
+/// The record_file of a running copy, removed when it ends.
 #[derive(Debug)]
-pub(super) struct Note {
+pub(super) struct RecordFile {
     file: PathBuf,
     name: OsString,
 }
 
-impl Note {
-    /// Notes a copy and gives it a temporary name.
+impl RecordFile {
+    /// CopyState a copy and gives it a temporary name.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -51,7 +51,7 @@ impl Note {
             probe::random_id().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         let name = format!(".coracle-copy-{random}");
         let pid = std::process::id();
-        let trace = Trace {
+        let record = CopyRecord {
             machine: machine.to_string(),
             to,
             destination: destination.to_owned(),
@@ -63,7 +63,7 @@ impl Note {
         let writing = || format!("cannot write '{}'", file.display());
         std::fs::create_dir_all(directory(paths)).context(writing)?;
         let text =
-            serde_json::to_vec(&trace).map_err(|error| Error::new(error.to_string()).context(writing()))?;
+            serde_json::to_vec(&record).map_err(|error| Error::new(error.to_string()).context(writing()))?;
         std::fs::write(&file, text).context(writing)?;
         Ok(Self { file, name: name.into() })
     }
@@ -74,7 +74,7 @@ impl Note {
     }
 }
 
-impl Drop for Note {
+impl Drop for RecordFile {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.file) {
             log::warn!("cannot remove '{}': {error}, ignoring", self.file.display());
@@ -86,25 +86,25 @@ fn directory(paths: &Paths) -> PathBuf {
     paths.kept().join("copies")
 }
 
-/// The copies to one side of a machine whose process is gone; their notes are taken away.
-pub(super) fn take(paths: &Paths, machine: &Name, to: To) -> Vec<Trace> {
+/// The copies to one side of a machine whose process is gone; their state are taken away.
+pub(super) fn take(paths: &Paths, machine: &Name, to: To) -> Vec<CopyRecord> {
     let entries = std::fs::read_dir(directory(paths)).into_iter().flatten().flatten();
     let mut lost = Vec::new();
     for file in entries.map(|entry| entry.path()) {
-        let trace: Option<Trace> =
+        let record: Option<CopyRecord> =
             std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
         // One that is just being written is no JSON yet.
-        let Some(trace) = trace else { continue };
-        let is_gone = start_time(trace.pid) != trace.start;
-        if trace.machine == machine.as_str() && trace.to == to && is_gone {
+        let Some(record) = record else { continue };
+        let is_gone = start_time(record.pid) != record.start;
+        if record.machine == machine.as_str() && record.to == to && is_gone {
             let _ = std::fs::remove_file(&file);
-            lost.push(trace);
+            lost.push(record);
         }
     }
     lost
 }
 
-impl Trace {
+impl CopyRecord {
     /// Removes what the copy left, with the rights of this process.
     pub(super) fn remove(&self, root: &Root) {
         let beside = self.destination.parent().unwrap_or(Path::new("/"));
@@ -133,13 +133,13 @@ mod tests {
         let name = Name::new("web").unwrap();
         let destination = directory.path().join("there");
         std::fs::create_dir(&destination).unwrap();
-        let note = Note::write(&paths, &name, To::Host, &destination).unwrap();
+        let record_file = RecordFile::write(&paths, &name, To::Host, &destination).unwrap();
         assert_eq!(take(&paths, &name, To::Host), [], "it runs");
-        let text = std::fs::read(&note.file).unwrap();
-        let trace: Trace = serde_json::from_slice(&text).unwrap();
-        let lost = Trace { start: trace.start.map(|start| start + 1), ..trace };
-        std::fs::write(&note.file, serde_json::to_vec(&lost).unwrap()).unwrap();
-        for other in [note.name(), ".coracle-copy-7".into(), "a".into()] {
+        let text = std::fs::read(&record_file.file).unwrap();
+        let record: CopyRecord = serde_json::from_slice(&text).unwrap();
+        let lost = CopyRecord { start: record.start.map(|start| start + 1), ..record };
+        std::fs::write(&record_file.file, serde_json::to_vec(&lost).unwrap()).unwrap();
+        for other in [record_file.name(), ".coracle-copy-7".into(), "a".into()] {
             std::fs::create_dir_all(destination.join(other).join("below")).unwrap();
         }
         assert_eq!(take(&paths, &Name::new("other").unwrap(), To::Host), []);
@@ -147,9 +147,9 @@ mod tests {
         let taken = take(&paths, &name, To::Host);
         assert_eq!(taken, [lost]);
         taken[0].remove(&Root::of_caller().unwrap());
-        assert!(!destination.join(note.name()).exists());
+        assert!(!destination.join(record_file.name()).exists());
         assert_eq!(std::fs::read_dir(&destination).unwrap().count(), 2);
         assert_eq!(take(&paths, &name, To::Host), []);
-        std::mem::forget(note);
+        std::mem::forget(record_file);
     }
 }

@@ -2,7 +2,7 @@
 //! descriptors; no link is followed, not even one that comes up meanwhile. The destination has its
 //! name only when all of it is there.
 
-use super::entry::{Content, Kind, Meta, Notes, Sink};
+use super::entry::{Content, CopyState, EntryKind, Meta, Sink};
 use super::ids::Ids;
 use super::walk;
 use crate::error::{Context, Error, Result};
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 const PART: usize = 256 << 10;
 
 /// Where a copy goes to.
-pub struct Place {
+pub struct TreeWriter {
     directory: OwnedFd,
     temporary: OsString,
     ids: Ids,
@@ -28,7 +28,7 @@ pub struct Place {
     done: bool,
 }
 
-impl Place {
+impl TreeWriter {
     /// A new place in a directory; `temporary` is a name that no other copy has.
     pub fn new(directory: OwnedFd, temporary: OsString, ids: Ids) -> Self {
         Self { directory, temporary, ids, directories: Vec::new(), done: false }
@@ -167,7 +167,13 @@ impl Place {
         }
     }
 
-    fn file(&self, path: &Path, meta: &Meta, content: &mut dyn Content, notes: &mut Notes<'_>) -> Result<()> {
+    fn file(
+        &self,
+        path: &Path,
+        meta: &Meta,
+        content: &mut dyn Content,
+        state: &mut CopyState<'_>,
+    ) -> Result<()> {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o600))
@@ -175,9 +181,9 @@ impl Place {
         let file = File::from(file);
         let copying = || format!("cannot copy '{}'", path.display());
         let mut part = Vec::with_capacity(PART);
-        while let Some(at) = content.next(&mut part, PART, notes)? {
+        while let Some(at) = content.next(&mut part, PART, state)? {
             file.write_all_at(&part, at).context(copying)?;
-            notes.more(part.len() as u64)?;
+            state.more(part.len() as u64)?;
         }
         // What is not written is a hole, at the end too.
         file.set_len(content.length()).context(copying)?;
@@ -226,25 +232,31 @@ impl Place {
     }
 }
 
-impl Sink for Place {
-    fn take(&mut self, path: &Path, meta: &Meta, kind: Kind<'_>, notes: &mut Notes<'_>) -> Result<()> {
+impl Sink for TreeWriter {
+    fn take(
+        &mut self,
+        path: &Path,
+        meta: &Meta,
+        kind: EntryKind<'_>,
+        state: &mut CopyState<'_>,
+    ) -> Result<()> {
         match kind {
-            Kind::Directory => {
+            EntryKind::Directory => {
                 let (parent, name) = self.parent(path)?;
                 rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o700))
                     .context(|| format!("cannot make directory '{}'", path.display()))?;
                 self.directories.push((path.to_owned(), meta.clone()));
                 Ok(())
             }
-            Kind::File(content) => self.file(path, meta, content, notes),
-            Kind::Link(target) => self.link(path, meta, &target),
-            Kind::Hard(first) => self.hard(path, &first),
-            Kind::Fifo => self.fifo(path, meta),
+            EntryKind::File(content) => self.file(path, meta, content, state),
+            EntryKind::Link(target) => self.link(path, meta, &target),
+            EntryKind::Hard(first) => self.hard(path, &first),
+            EntryKind::Fifo => self.fifo(path, meta),
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for TreeWriter {
     /// What did not get its name goes.
     fn drop(&mut self) {
         if !self.done

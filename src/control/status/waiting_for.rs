@@ -2,7 +2,7 @@
 //! its init has no cgroups of its own, these processes. Read off the cgroups: it needs no bus and no
 //! init that answers. Called by `start` for progress and by `status`.
 
-use super::stats::{Process, processes};
+use crate::control::stats::{Process, processes};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
 use crate::state::record::{Phase, Record};
@@ -13,7 +13,7 @@ use std::path::Path;
 const NAMED: usize = 4;
 
 /// What a machine still waits for, in words, where it is stopping and there is anything.
-pub fn left(record: &Record) -> Option<String> {
+pub fn waiting_for(record: &Record) -> Option<String> {
     if record.phase != Phase::Stopping || !record.is_alive() {
         return None;
     }

@@ -30,19 +30,19 @@ const OVER_FILES: CapabilitySet = CapabilitySet::CHOWN
 
 /// An error on its way out of the child.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Failure {
+pub(super) struct ChildError {
     text: String,
     hint: Option<String>,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for ChildError {
     fn from(error: Error) -> Self {
         Self { text: error.to_string(), hint: error.hint().map(str::to_owned) }
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<ChildError> for Error {
+    fn from(failure: ChildError) -> Self {
         let error = Self::new(failure.text);
         match failure.hint {
             Some(hint) => error.with_hint(hint),
@@ -53,9 +53,9 @@ impl From<Failure> for Error {
 
 /// A child inside a machine, killed when dropped.
 #[derive(Debug)]
-pub(super) struct Inside(Child);
+pub(super) struct GuestChild(Child);
 
-impl Inside {
+impl GuestChild {
     /// Clones a child that enters the machine and does `work`. It gets the descriptors of this process.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Inside {
     }
 }
 
-impl Inside {
+impl GuestChild {
     /// A cloned child that enters by itself.
     pub(super) fn of(child: Child) -> Self {
         Self(child)
@@ -85,7 +85,7 @@ impl Inside {
     }
 }
 
-impl Drop for Inside {
+impl Drop for GuestChild {
     fn drop(&mut self) {
         // Ended already is the usual case.
         let _ = process::send_signal(self.0.pidfd.as_fd(), libc::SIGKILL);
@@ -123,13 +123,13 @@ pub(super) fn enter(record: &Record, leader: &OwnedFd) -> Result<()> {
 /// Looks at the files of a machine with the rights of its root, for a bounded time.
 ///
 /// # Errors
-/// Those of `look`, or a file system of the guest that does not answer.
-pub(super) fn look<T: Serialize + for<'de> Deserialize<'de>>(
+/// Those of `read`, or a file system of the guest that does not answer.
+pub(super) fn read_tree<T: Serialize + for<'de> Deserialize<'de>>(
     record: &Record,
     leader: &OwnedFd,
-    look: impl FnOnce(&Tree) -> Result<T>,
+    read: impl FnOnce(&Tree) -> Result<T>,
 ) -> Result<T> {
-    run(record, leader, || look(&Tree::of_machine(&record.name)?))
+    run(record, leader, || read(&Tree::of_machine(&record.name)?))
 }
 
 /// Does work on the files of a machine with the rights of its root, for a bounded time.
@@ -143,16 +143,16 @@ pub(super) fn run<T: Serialize + for<'de> Deserialize<'de>>(
 ) -> Result<T> {
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (ours, theirs) = pipe.context(|| "cannot create a pipe")?;
-    let child = Inside::start(record, leader, |entered| {
+    let child = GuestChild::start(record, leader, |entered| {
         let done = entered.and_then(|()| work());
-        let answer = serde_json::to_vec(&done.map_err(Failure::from)).unwrap_or_default();
+        let answer = serde_json::to_vec(&done.map_err(ChildError::from)).unwrap_or_default();
         // The parent may have given up.
         let _ = theirs.try_clone().map(|pipe| File::from(pipe).write_all(&answer));
     })?;
     drop(theirs);
     let answer = receive(ours)?;
     drop(child);
-    let done: std::result::Result<T, Failure> = serde_json::from_slice(&answer)
+    let done: std::result::Result<T, ChildError> = serde_json::from_slice(&answer)
         .map_err(|_| Error::new(format!("machine '{}' ended while it was entered", record.name)))?;
     Ok(done?)
 }

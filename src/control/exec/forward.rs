@@ -1,7 +1,6 @@
 //! Between a command in a machine and us: its terminal or streams, our signals, its end. One poll
 //! loop, in which nothing but the wait for events waits.
 
-use super::streams::Diverted;
 use crate::error::{Context, Result};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::terminal;
@@ -37,26 +36,26 @@ const DRAINED: usize = 4096;
 /// What signalfd(2) says.
 pub fn signals() -> Result<SignalFd> {
     let mut mask = SigSet::empty();
-    let ours = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
-    PASSED.into_iter().chain(ours).for_each(|signal| mask.add(signal));
+    let own_end = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
+    PASSED.into_iter().chain(own_end).for_each(|signal| mask.add(signal));
     mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "cannot receive signals")
 }
 
-/// Which way bytes go.
+/// Which direction bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// From us to the command.
     In,
     /// From the command to us.
     Out,
 }
 
-/// Bytes on their way from one descriptor to another.
+/// Bytes on their direction from one descriptor to another.
 #[derive(Debug)]
 pub struct Flow {
-    way: Way,
+    direction: Direction,
     from: OwnedFd,
     /// Dropped at the end of the input: its own end for a pipe.
     to: Option<OwnedFd>,
@@ -67,9 +66,9 @@ pub struct Flow {
 
 impl Flow {
     /// Nothing has flowed yet.
-    pub fn new(way: Way, from: OwnedFd, to: OwnedFd) -> Self {
-        let chunk = if never_waits(&to) { LARGE_CHUNK } else { CHUNK };
-        Self { way, from, to: Some(to), waiting: Vec::new(), ended: false, chunk }
+    pub fn new(direction: Direction, from: OwnedFd, to: OwnedFd) -> Self {
+        let chunk = if never_blocks(&to) { LARGE_CHUNK } else { CHUNK };
+        Self { direction, from, to: Some(to), waiting: Vec::new(), ended: false, chunk }
     }
 
     /// What is to be waited for now: to write what is held, else to read.
@@ -83,7 +82,7 @@ impl Flow {
     }
 
     /// Goes on after what was waited for came. False where there was nothing to read.
-    fn go_on(&mut self) -> bool {
+    fn transfer(&mut self) -> bool {
         if self.waiting.is_empty() {
             let mut buffer = vec![0u8; self.chunk];
             match rustix::io::read(&self.from, &mut buffer) {
@@ -116,7 +115,7 @@ impl Flow {
 
     fn end(&mut self) {
         self.ended = true;
-        let Some(to) = self.to.as_ref().filter(|_| self.way == Way::In) else { return };
+        let Some(to) = self.to.as_ref().filter(|_| self.direction == Direction::In) else { return };
         if rustix::termios::isatty(to) {
             // The end of our input is the end of a line's for a terminal: ^D.
             self.waiting.push(4);
@@ -134,7 +133,7 @@ impl Flow {
             let Some(watched) = self.watched() else { return };
             match poll(&mut [watched], patience) {
                 Err(rustix::io::Errno::INTR) => {}
-                Ok(1..) if self.go_on() => {}
+                Ok(1..) if self.transfer() => {}
                 _ => return,
             }
         }
@@ -142,14 +141,14 @@ impl Flow {
 }
 
 /// Whether a write to a descriptor returns at once: to a regular file, or without blocking.
-fn never_waits(to: &OwnedFd) -> bool {
+fn never_blocks(to: &OwnedFd) -> bool {
     let is_file = rustix::fs::fstat(to)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
     is_file || rustix::fs::fcntl_getfl(to).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
 /// A command that runs.
-pub struct Relay {
+pub struct Forwarder {
     child: Child,
     /// Our side of its terminal, for the size of its window.
     terminal: Option<OwnedFd>,
@@ -158,42 +157,41 @@ pub struct Relay {
     before: Option<Termios>,
 }
 
-impl Relay {
+impl Forwarder {
     /// Takes over a command, with our side of its terminal where it has one, and with those of our
     /// streams that it reaches over us.
     ///
     /// # Errors
-    /// A descriptor that cannot be kept. A terminal of ours that cannot be raw is used as it is.
+    /// A descriptor that cannot be kept. A terminal of own_end that cannot be raw is used as it is.
     pub fn new(
         child: Child,
         terminal: Option<OwnedFd>,
-        diverted: Diverted,
+        mut flows: Vec<Flow>,
         signals: SignalFd,
     ) -> Result<Self> {
-        let mut flows = diverted.into_flows();
-        if let Some(theirs) = &terminal {
+        if let Some(machine_end) = &terminal {
             let keep = |fd: BorrowedFd<'_>| {
                 rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a descriptor")
             };
             // Ours alone: what the guest does not read must not hold up what it writes.
-            rustix::io::ioctl_fionbio(theirs, true).context(|| "cannot use the terminal")?;
-            flows.push(Flow::new(Way::In, keep(rustix::stdio::stdin())?, keep(theirs.as_fd())?));
-            flows.push(Flow::new(Way::Out, keep(theirs.as_fd())?, keep(rustix::stdio::stdout())?));
+            rustix::io::ioctl_fionbio(machine_end, true).context(|| "cannot use the terminal")?;
+            flows.push(Flow::new(Direction::In, keep(rustix::stdio::stdin())?, keep(machine_end.as_fd())?));
+            flows.push(Flow::new(Direction::Out, keep(machine_end.as_fd())?, keep(rustix::stdio::stdout())?));
         }
-        let mut relay = Self { child, terminal, flows, signals, before: None };
-        relay.take_terminal();
-        Ok(relay)
+        let mut forward = Self { child, terminal, flows, signals, before: None };
+        forward.take_terminal();
+        Ok(forward)
     }
 
     /// Every key is for the command's terminal, where it has one.
     fn take_terminal(&mut self) {
-        if let Some(theirs) = &self.terminal {
-            fit_window(theirs.as_fd());
+        if let Some(machine_end) = &self.terminal {
+            set_window_size(machine_end.as_fd());
             self.before = terminal::make_raw(rustix::stdio::stdin()).ok();
         }
     }
 
-    fn give_terminal_back(&mut self) {
+    fn restore_terminal(&mut self) {
         if let Some(before) = self.before.take() {
             terminal::restore(rustix::stdio::stdin(), &before);
         }
@@ -205,12 +203,12 @@ impl Relay {
     /// # Errors
     /// What poll(2) or waitid(2) say.
     pub fn run(mut self) -> Result<u8> {
-        let status = self.turns();
-        self.give_terminal_back();
+        let status = self.event_loop();
+        self.restore_terminal();
         status
     }
 
-    fn turns(&mut self) -> Result<u8> {
+    fn event_loop(&mut self) -> Result<u8> {
         loop {
             let ready = self.wait()?;
             if ready.signalled {
@@ -218,12 +216,12 @@ impl Relay {
             }
             for index in ready.flows {
                 if let Some(flow) = self.flows.get_mut(index) {
-                    flow.go_on();
+                    flow.transfer();
                 }
             }
             if ready.ended {
                 let ended = process::wait(self.child.pidfd.as_fd())?;
-                self.flows.iter_mut().filter(|flow| flow.way == Way::Out).for_each(Flow::drain);
+                self.flows.iter_mut().filter(|flow| flow.direction == Direction::Out).for_each(Flow::drain);
                 return Ok(match ended {
                     Ended::Exited(status) => u8::try_from(status).unwrap_or(1),
                     Ended::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
@@ -264,19 +262,19 @@ impl Relay {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match i32::try_from(info.ssi_signo).unwrap_or(0) {
                 libc::SIGWINCH => {
-                    if let Some(theirs) = &self.terminal {
-                        fit_window(theirs.as_fd());
+                    if let Some(machine_end) = &self.terminal {
+                        set_window_size(machine_end.as_fd());
                     }
                 }
                 libc::SIGTSTP => self.pause(),
                 // We go on by it in any case; the command with us.
-                libc::SIGCONT => self.tell(libc::SIGCONT),
-                number => self.tell(number),
+                libc::SIGCONT => self.signal(libc::SIGCONT),
+                number => self.signal(number),
             }
         }
     }
 
-    fn tell(&self, signal: i32) {
+    fn signal(&self, signal: i32) {
         if let Err(error) = process::send_signal(self.child.pidfd.as_fd(), signal) {
             log::debug!("cannot pass signal {signal} on: {error}, ignoring");
         }
@@ -284,8 +282,8 @@ impl Relay {
 
     /// Stops with the command, as a job of our shell.
     fn pause(&mut self) {
-        self.tell(libc::SIGSTOP);
-        self.give_terminal_back();
+        self.signal(libc::SIGSTOP);
+        self.restore_terminal();
         if let Err(error) = nix::sys::signal::raise(Signal::SIGSTOP) {
             log::debug!("cannot stop: {error}, ignoring");
         }
@@ -301,11 +299,11 @@ struct Ready {
 }
 
 /// Gives a terminal in the machine the size of our window, or a usual one where we have none.
-pub fn fit_window(theirs: BorrowedFd<'_>) {
+pub fn set_window_size(machine_end: BorrowedFd<'_>) {
     let stdin = rustix::stdio::stdin();
     if rustix::termios::isatty(stdin) {
-        terminal::copy_size(stdin, theirs);
+        terminal::copy_size(stdin, machine_end);
     } else {
-        terminal::set_size(theirs, 24, 80);
+        terminal::set_size(machine_end, 24, 80);
     }
 }
