@@ -1,5 +1,5 @@
-//! attach: the console of a machine that runs, over the control socket of its supervisor. There may
-//! be many viewers; each begins with what was kept of the console.
+//! `attach`: the console of a running machine, over the control socket of its supervisor. Several viewers can
+//! be attached; each first receives the buffered output of the console.
 
 use super::exec::forward;
 use super::running;
@@ -18,26 +18,26 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The key that, typed three times within a second, ends it: `^]`, as machinectl(1) has it.
+/// The key that detaches if typed three times within one second: `^]`, as in machinectl(1).
 const ESCAPE: u8 = 0x1d;
-/// How long a machine may take to be there again: its guest may reboot.
+/// The time that a reboot of the guest may take.
 const REBOOT_TIME: Duration = Duration::from_secs(20);
 
-/// Why it ended.
+/// The reason why `attach` ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachEnd {
-    /// By the key.
+    /// The detach key.
     Detached,
-    /// With the machine.
+    /// The end of the machine.
     Machine,
-    /// By a signal.
+    /// A signal.
     Signal,
 }
 
-/// Shows the console until the machine ends or somebody at our terminal goes.
+/// Shows the console until the machine ends or the user detaches.
 ///
 /// # Errors
-/// A machine that does not run, has no console, or cannot be spoken to.
+/// The machine is not running, has no console, or its supervisor does not answer.
 pub fn attach(paths: &Paths, name: &Name) -> Result<AttachEnd> {
     let record = running(paths, name)?;
     let mut viewer = Viewer {
@@ -53,7 +53,7 @@ pub fn attach(paths: &Paths, name: &Name) -> Result<AttachEnd> {
     let ended = loop {
         match viewer.view(&mut stream) {
             Ok(Some(ended)) => break Ok(ended),
-            // The supervisor goes on as another program when its guest reboots.
+            // The supervisor executes itself again when its guest reboots.
             Ok(None) => match viewer.connect_again() {
                 Some(again) => stream = again,
                 None => break Ok(AttachEnd::Machine),
@@ -72,7 +72,7 @@ struct Viewer {
     name: Name,
     socket: PathBuf,
     signals: SignalFd,
-    /// When the key was typed, of late.
+    /// Times of recent detach keys.
     escapes: Vec<Instant>,
     reads_input: bool,
 }
@@ -81,7 +81,7 @@ impl Viewer {
     fn connect(&self) -> Result<UnixStream> {
         let mut stream = varlink::connect(&self.socket).map_err(|error| {
             error.with_hint(
-                "its supervisor is of an older version or is just starting; try again, or restart it",
+                "its supervisor is starting or is of an older version; try again, or restart the machine",
             )
         })?;
         let (method, parameters) = Call::Attach(window()).into_parts();
@@ -89,7 +89,7 @@ impl Viewer {
         Ok(stream)
     }
 
-    /// Connects to the same machine after its reboot; nothing where it ended.
+    /// Connects to the same machine after a reboot. `None` if the machine ended.
     fn connect_again(&self) -> Option<UnixStream> {
         let begun = Instant::now();
         while begun.elapsed() < REBOOT_TIME {
@@ -105,7 +105,7 @@ impl Viewer {
         None
     }
 
-    /// Carries bytes until one side ends; nothing where that is the other.
+    /// Transfers bytes until one side ends. Returns `None` if the supervisor closed the connection.
     fn view(&mut self, stream: &mut UnixStream) -> Result<Option<AttachEnd>> {
         loop {
             let stdin = rustix::stdio::stdin();
@@ -155,7 +155,7 @@ impl Viewer {
                     let sent = varlink::connect(&self.socket)
                         .and_then(|mut stream| varlink::call(&mut stream, &method, &parameters));
                     if let Err(error) = sent {
-                        log::debug!("cannot tell the window's size: {error}, ignoring");
+                        log::debug!("cannot send the window size: {error}, ignoring");
                     }
                 }
                 libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT => return true,
@@ -165,7 +165,7 @@ impl Viewer {
         false
     }
 
-    /// Whether this is the third of the keys.
+    /// Returns whether this byte is the third detach key within one second.
     fn is_detach_key(&mut self, byte: u8) -> bool {
         if byte != ESCAPE {
             self.escapes.clear();
@@ -189,7 +189,9 @@ fn show(mut bytes: &[u8]) -> Result<()> {
         match rustix::io::write(rustix::stdio::stdout(), bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(Error::from(errno).context("cannot show the console")),
+            Err(errno) => {
+                return Err(Error::from(errno).context("cannot write the console to standard output"));
+            }
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! bind and unbind: parts of the host's tree in a machine that runs, with their ids mapped as asked.
-//! The list of them is of one boot of the guest.
+//! `bind` and `unbind`: bind mounts of the host's files in a running machine, with mapped ids. The list of
+//! bind mounts lasts until the guest reboots.
 
 use super::{freezer, guest_child, running, signal};
 use crate::channel::{self, FromPayload};
@@ -22,26 +22,26 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use std::path::Path;
 
-/// Whose files are whose.
+/// The mapping of the owners of files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Map {
-    /// Files have the host's owners, whom the machine does not know.
+    /// No mapping: files have owners of the host, which the machine does not have.
     Unmapped,
-    /// Every owner keeps his number.
+    /// Every owner keeps its number.
     Numbers,
-    /// The owner of the source is root inside; others are nobody.
+    /// The owner of the source is root inside; all other owners are nobody.
     Root,
-    /// The owner of the source is the owner of the target inside; others are nobody.
+    /// The owner of the source is the owner of the target inside; all other owners are nobody.
     Owner,
-    /// This user of the host is that user inside; others are nobody.
+    /// This user of the host is that user inside; all other owners are nobody.
     User(String, String),
 }
 
 impl Map {
-    /// Reads `ids`, `root`, `owner`, `none` or `USER:USER`.
+    /// Parses `ids`, `root`, `owner`, `none` or `USER:USER`.
     ///
     /// # Errors
-    /// Anything else.
+    /// Any other text.
     pub fn new(text: &str) -> Result<Self> {
         match (text, text.split_once(':')) {
             ("none", _) => Ok(Self::Unmapped),
@@ -51,13 +51,13 @@ impl Map {
             (_, Some((outside, inside))) if !outside.is_empty() && !inside.is_empty() => {
                 Ok(Self::User(outside.to_owned(), inside.to_owned()))
             }
-            _ => Err(Error::new(format!("there is no id map '{text}'")).with_hint(
-                "write ids, root, owner, none, or a user of the host and one of the machine as 1001:1000",
+            _ => Err(Error::new(format!("'{text}' is not an id map")).with_hint(
+                "write ids, root, owner, none, or a user of the host and a user of the machine, for example 1001:1000",
             )),
         }
     }
 
-    fn word(&self) -> String {
+    fn as_text(&self) -> String {
         match self {
             Self::Unmapped => "none".into(),
             Self::Numbers => "ids".into(),
@@ -68,34 +68,37 @@ impl Map {
     }
 }
 
-/// What is to be bound.
+/// A request to create a bind mount.
 #[derive(Debug, Clone)]
 pub struct BindRequest<'a> {
     /// The machine.
     pub name: &'a Name,
     /// A file or directory of the host.
     pub source: &'a Path,
-    /// Where it appears, an absolute path inside.
+    /// The target: an absolute path inside.
     pub target: &'a Path,
-    /// Whether it is read-only inside.
+    /// Whether the mount is read-only.
     pub read_only: bool,
-    /// Whether its setuid programs and file capabilities count.
+    /// Whether setuid bits and file capabilities take effect.
     pub setuid: bool,
-    /// Whether a missing target is made.
+    /// Whether a missing target is created.
     pub make_target: MakeTarget,
-    /// Whose files are whose.
+    /// The mapping of owners.
     pub map: Map,
 }
 
-/// Binds.
+/// Creates a bind mount.
 ///
 /// # Errors
-/// What is not there, cannot be mapped, or cannot be mounted; nothing is changed then but for a
-/// target that was made.
+/// A source that is missing or cannot be mapped or mounted. Nothing is changed then, except that a missing
+/// target may have been created.
 pub fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
     if !request.target.is_absolute() || request.target == Path::new("/") {
-        return Err(Error::usage(format!("'{}' is no place inside the machine", request.target.display()))
-            .with_hint("name an absolute path below '/'"));
+        return Err(Error::usage(format!(
+            "'{}' is not an absolute path below '/'",
+            request.target.display()
+        ))
+        .with_hint("give an absolute path inside the machine"));
     }
     let source = std::fs::canonicalize(request.source)
         .context(|| format!("cannot find bind source '{}'", request.source.display()))?;
@@ -108,7 +111,7 @@ pub fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
     let mut list = binds::read(paths, request.name, pid)?;
     if let Some(known) = list.iter().find(|known| known.target == request.target) {
         return Err(Error::new(format!(
-            "'{}' is bound on '{}' already",
+            "'{}' is already bound on '{}'",
             known.source.display(),
             known.target.display()
         ))
@@ -132,35 +135,38 @@ pub fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
         target: request.target.to_owned(),
         source,
         read_only: request.read_only,
-        map: request.map.word(),
+        map: request.map.as_text(),
         mount: mount_at(pid, request.target)?,
         leader: pid,
     });
     binds::write(paths, request.name, &list)
 }
 
-/// Warns of a directory that users of the host can reach, if root of the machine may create files of the host's root
-/// there.
+/// Warns about a directory that users of the host can reach, if root of the machine can create files of the
+/// host's root there.
 fn warn_open(request: &BindRequest<'_>, record: &Record, source: &Path) {
     let has_host_ids = record.id_base.is_none_or(|base| base == 0);
     if request.read_only || request.map == Map::Unmapped && !has_host_ids {
         return;
     }
     if let Err(error) = refuse_open(source) {
-        log::warn!("{error}: its setuid programs are the host's; {}", error.hint().unwrap_or_default());
+        log::warn!(
+            "{error}: setuid programs there run as root of the host; {}",
+            error.hint().unwrap_or_default()
+        );
     }
 }
 
-/// What is bound in a machine that runs.
+/// Lists the bind mounts of a running machine.
 ///
 /// # Errors
-/// It does not run.
+/// The machine is not running.
 pub fn list(paths: &Paths, name: &Name) -> Result<Vec<Binding>> {
     let record = running(paths, name)?;
     binds::read(paths, name, record.leader.unwrap_or_default())
 }
 
-/// One of them as words for people: where, what, how, and whose.
+/// Returns the cells of a bind mount for the table: target, source, access, mapping.
 pub fn cells(binding: &Binding) -> Vec<String> {
     let access = if binding.read_only { "read-only" } else { "read-write" };
     vec![
@@ -171,10 +177,10 @@ pub fn cells(binding: &Binding) -> Vec<String> {
     ]
 }
 
-/// Takes a bind mount off.
+/// Removes a bind mount.
 ///
 /// # Errors
-/// There is none of ours.
+/// No bind mount at this target.
 pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
     let record = running(paths, name)?;
     let leader = signal::leader(&record)?;
@@ -182,13 +188,13 @@ pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
     let _lock = lock(paths, name)?;
     let mut list = binds::read(paths, name, pid)?;
     let at = list.iter().position(|known| known.target == target).ok_or_else(|| {
-        Error::new(format!("nothing is bound on '{}' of machine '{name}'", target.display()))
-            .with_hint(format!("'coracle bind {name}' lists what is"))
+        Error::new(format!("machine '{name}' has no bind mount on '{}'", target.display()))
+            .with_hint(format!("list the bind mounts: coracle bind {name}"))
     })?;
     let known = list.remove(at);
     if mount_at(pid, target).ok() != Some(known.mount) {
-        return Err(Error::new(format!("the guest has mounted something else over '{}'", target.display()))
-            .with_hint("unmount that inside first"));
+        return Err(Error::new(format!("the guest has mounted over '{}'", target.display()))
+            .with_hint("unmount it inside first"));
     }
     let enter = |namespace: &OwnedFd| {
         setns(namespace, CloneFlags::CLONE_NEWNS)
@@ -196,7 +202,7 @@ pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
             .context(|| "cannot enter a mount namespace")
     };
     let own = rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .context(|| "cannot keep our mount namespace")?;
+        .context(|| "cannot open the mount namespace of this process")?;
     enter(&leader)?;
     let detached = detach(target);
     enter(&own)?;
@@ -204,12 +210,12 @@ pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
     binds::write(paths, name, &list)
 }
 
-/// Keeps others from changing the list meanwhile.
+/// Locks the list of bind mounts.
 fn lock(paths: &Paths, name: &Name) -> Result<Held> {
     lock::wait(paths, &format!("binds-{name}"))
 }
 
-/// Takes the mount off a place by the name in its directory; no link is followed.
+/// Unmounts a target by its name in its directory, without following links.
 fn detach(target: &Path) -> std::io::Result<()> {
     let root = Root::of_caller().map_err(std::io::Error::other)?;
     let parent = root.find(target.parent().unwrap_or(Path::new("/")))?;
@@ -218,7 +224,7 @@ fn detach(target: &Path) -> std::io::Result<()> {
     Ok(rustix::mount::unmount(target.file_name().unwrap_or_default(), flags)?)
 }
 
-/// The mount that is to be attached, detached as yet.
+/// Creates the detached mount to attach.
 fn tree(request: &BindRequest<'_>, record: &Record, leader: &OwnedFd, source: &Path) -> Result<OwnedFd> {
     let place = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open bind source '{}'", source.display()))?;
@@ -226,23 +232,23 @@ fn tree(request: &BindRequest<'_>, record: &Record, leader: &OwnedFd, source: &P
         .context(|| format!("cannot copy the mount of '{}'", source.display()))?;
     if let Some(userns) = id_map(request, record, leader, &place)? {
         mount::map_ids(tree.as_fd(), Depth::Tree, userns.as_fd())
-            .context(|| format!("cannot map the ids of '{}': its file system refuses", source.display()))
-            .map_err(|error| error.with_hint("bind something on ext4, xfs, btrfs or tmpfs"))?;
+            .context(|| format!("cannot map the ids of '{}'", source.display()))
+            .map_err(|error| error.with_hint("use a source on ext4, xfs, btrfs or tmpfs"))?;
     }
     let attributes = Attributes {
         read_only: request.read_only,
         no_setuid: !request.setuid,
-        // A node of the host would be a device of the host.
+        // A device node of the host would grant access to the device.
         no_devices: true,
         ..Attributes::default()
     };
     mount::restrict(tree.as_fd(), Depth::Tree, attributes).context(|| "cannot restrict the mount")?;
-    // Private: what the guest mounts below does not come to the host.
-    mount::propagate(tree.as_fd(), libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")?;
+    // Private: mounts of the guest below the target do not propagate to the host.
+    mount::propagate(tree.as_fd(), libc::MS_PRIVATE).context(|| "cannot make the mount private")?;
     Ok(tree)
 }
 
-/// The user namespace that maps the ids of a source; nothing where they stay as they are.
+/// Creates the user namespace that maps the ids of a source. `None` if the ids are not mapped.
 fn id_map(
     request: &BindRequest<'_>,
     record: &Record,
@@ -250,7 +256,7 @@ fn id_map(
     place: &OwnedFd,
 ) -> Result<Option<OwnedFd>> {
     let base = record.id_base.unwrap_or_default();
-    let stat = rustix::fs::fstat(place).context(|| "cannot look at the bind source")?;
+    let stat = rustix::fs::fstat(place).context(|| "cannot inspect the bind source")?;
     let single = |outside: (u32, u32), inside: (u32, u32)| {
         let seen = |id: u32| base.saturating_add(id);
         idmap::namespace(&[(outside.0, seen(inside.0), 1)], &[(outside.1, seen(inside.1), 1)]).map(Some)
@@ -265,7 +271,7 @@ fn id_map(
         Map::Root => single((stat.st_uid, stat.st_gid), (0, 0)),
         Map::Owner => {
             let owner = guest_child::read_tree(record, leader, |tree| tree.owner(request.target))
-                .map_err(|error| error.with_hint("make it first: its owner is who the source's becomes"))?;
+                .map_err(|error| error.with_hint("create the target first: its owner is the mapped owner"))?;
             single((stat.st_uid, stat.st_gid), owner)
         }
         Map::User(outside, inside) => {
@@ -275,25 +281,25 @@ fn id_map(
     }
 }
 
-/// User and group of a name, or of a number that nobody need have.
+/// Returns user and group of a name, or of a number, which needs no entry in passwd(5).
 fn user(tree: &Tree, name: &str) -> Result<(u32, u32)> {
     let user = tree.user(name)?;
-    // Without an entry in passwd(5) the number is the group's too.
+    // Without an entry in passwd(5) the number is also the group's.
     let is_listed = user.name != name || name.parse::<u32>().is_err();
     Ok((user.uid, if is_listed || user.uid == 0 { user.gid } else { user.uid }))
 }
 
-/// The kernel's id of the uppermost mount at a place of the guest.
+/// Returns the kernel's id of the topmost mount at a path of the guest.
 fn mount_at(leader: u32, target: &Path) -> Result<u64> {
     let place = Root::of_process(leader)?
         .find_link(target)
-        .context(|| format!("cannot look at '{}'", target.display()))?;
+        .context(|| format!("cannot inspect '{}'", target.display()))?;
     let stat = rustix::fs::statx(&place, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
-        .context(|| "cannot tell the mount")?;
+        .context(|| "cannot read the mount id")?;
     Ok(stat.stx_mnt_id)
 }
 
-/// Attaches by a child, and hears how that went.
+/// Attaches the mount by a child, and returns its result.
 fn attach(request: Attach) -> Result<()> {
     let (ours, theirs) = channel::pair()?;
     match process::clone(0, None)? {
@@ -308,7 +314,7 @@ fn attach(request: Attach) -> Result<()> {
             match said? {
                 Some((FromPayload::Done, _)) => Ok(()),
                 Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
-                _ => Err(Error::new("the machine ended while it was entered")),
+                _ => Err(Error::new("the machine ended while it was being entered")),
             }
         }
     }

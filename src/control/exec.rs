@@ -1,5 +1,6 @@
-//! exec and shell: a command in a running machine. It enters by PID 1's pidfd with no more rights
-//! than PID 1 has, and needs neither bus nor shell in the guest. Returns the command's exit status.
+//! `exec` and `shell`: runs a command in a running machine. The command enters by the pidfd of PID 1 with at
+//! most the capabilities of PID 1, and needs neither a bus nor a shell in the guest. Returns the exit status
+//! of the command.
 
 pub(super) mod forward;
 mod stdio;
@@ -28,60 +29,60 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use stdio::RedirectedStdio;
 
-/// Whether the command gets a terminal of its own.
+/// Whether the command gets a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Terminal {
-    /// Where our standard input and output are one.
+    /// If standard input and standard output are terminals.
     Auto,
     /// Always.
     Yes,
-    /// Never: it gets our streams.
+    /// Never: the command gets the standard streams.
     No,
 }
 
-/// What is wanted.
+/// A request to run a command in a machine.
 #[derive(Debug, Clone)]
 pub struct ExecRequest<'a> {
     /// The machine.
     pub name: &'a Name,
-    /// The program and its arguments; empty: the login shell.
+    /// The program and its arguments; the login shell if empty.
     pub argv: Vec<OsString>,
-    /// User, and after a colon a group, by name or number; root where not given.
+    /// User, and after a colon a group, by name or number; root by default.
     pub user: Option<&'a str>,
     /// The working directory inside.
     pub directory: Option<PathBuf>,
-    /// Variables.
+    /// Environment variables.
     pub environment: Vec<(String, String)>,
-    /// The terminal.
+    /// Allocation of a terminal.
     pub terminal: Terminal,
-    /// Whether to wait until the guest says that it is up.
+    /// Whether to wait until the guest reports that it is ready.
     pub wait_ready: bool,
 }
 
-/// Runs a command in a machine and waits for its end.
+/// Runs a command in a machine and waits until it exits.
 ///
 /// # Errors
-/// Why it was not executed, of kind [`Kind::Launch`].
+/// The reason why the command was not executed, of kind [`Kind::Launch`].
 pub fn exec(paths: &Paths, request: &ExecRequest<'_>) -> Result<u8> {
     prepare_and_enter(paths, request).map_err(|error| error.with_kind(Kind::Launch))?.run()
 }
 
-/// Up to the moment in which the command runs.
+/// Prepares and clones the command; returns once it is executed.
 fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forwarder> {
     let record = running(paths, request.name)?;
     let record = if request.wait_ready { ready(paths, record, request.name)? } else { record };
     freezer::refuse_frozen(&record)?;
     if record.id_base.is_none_or(|base| base == 0) {
-        // Root inside is root outside there, and could write to what we are executed from.
+        // Root inside is root of the host, and could write to the executable of this process.
         process::run_from_read_only()?;
     }
     let leader = signal::leader(&record)?;
     let exec = resolve(request, &record, &leader)?;
     if !exec.user_namespace {
-        // Its root may read our memory.
+        // Root inside may read the memory of this process.
         process::forget_environment();
     }
-    // Blocked before the child exists, so that none is lost; the child resets its own.
+    // Blocked before the child exists: no signal is lost. The child resets its own mask.
     let signals = forward::signals()?;
     let mut stdio = if exec.on_terminal { RedirectedStdio::default() } else { RedirectedStdio::redirect()? };
     let entered = enter(&exec, &record, leader, &signals, &mut stdio);
@@ -90,7 +91,7 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
     Forwarder::new(child, terminal, stdio.into_flows(), signals)
 }
 
-/// Waits until the guest says that it is up.
+/// Waits until the guest reports that it is ready.
 fn ready(paths: &Paths, mut record: Record, name: &Name) -> Result<Record> {
     while record.phase != Phase::Running {
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -99,7 +100,7 @@ fn ready(paths: &Paths, mut record: Record, name: &Name) -> Result<Record> {
     Ok(record)
 }
 
-/// Looks up what the command needs of the guest, without executing anything of it.
+/// Resolves a request with the guest's files, without executing a program of the guest.
 fn resolve(request: &ExecRequest<'_>, record: &Record, leader: &OwnedFd) -> Result<Exec> {
     let (user, group) = match request.user.unwrap_or("root").split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -144,10 +145,10 @@ fn has_time_namespace(record: &Record) -> bool {
 
 /// Returns the resource limits of PID 1.
 fn limits(record: &Record) -> Result<Vec<ResourceLimit>> {
-    /// The soft limit of open files that systemd gives its services: select(2) knows no more.
+    /// The soft limit of open files that systemd sets for its services: select(2) supports 1024 descriptors.
     const SELECTABLE: u64 = 1024;
     let mut limits = rlimits::of_process(record.leader.unwrap_or_default())?;
-    // systemd raises the one of its own process to the hard limit, and resets it for what it executes.
+    // systemd raises its own limit to the hard limit, and resets it for its services.
     let is_systemd = record.init == Init::Systemd.as_str();
     for limit in limits.iter_mut().filter(|limit| is_systemd && limit.resource == Resource::Nofile) {
         limit.soft = limit.soft.into_iter().chain([SELECTABLE]).min();
@@ -155,8 +156,8 @@ fn limits(record: &Record) -> Result<Vec<ResourceLimit>> {
     Ok(limits)
 }
 
-/// Clones the command into the machine's pid namespace and PID 1's cgroup; returns when it was
-/// executed, with our side of its terminal.
+/// Clones the command into the pid namespace of the machine and the cgroup of PID 1. Returns after the
+/// execve(2), with the host's end of the terminal.
 fn enter(
     exec: &Exec,
     record: &Record,
@@ -192,14 +193,14 @@ fn enter(
     }
 }
 
-/// Hears the child until it has executed the command. What it meets in the machine may keep it for
-/// ever, a file system of the guest's own for one: whoever waits for it can give up.
+/// Receives the messages of the child until it has executed the command. A file system of the guest can block
+/// the child forever: a signal interrupts the wait.
 fn synchronise(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Result<Option<OwnedFd>> {
     let mut terminal = None;
     let mut is_ready = false;
     loop {
         if !has_message(link, signals)? {
-            return Err(Error::new("interrupted while the machine was entered"));
+            return Err(Error::new("interrupted while entering the machine"));
         }
         match link.receive()? {
             Some((FromPayload::Replaced, Some(pidfd))) => {
@@ -207,7 +208,7 @@ fn synchronise(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Resul
                 child.pidfd = pidfd;
             }
             Some((FromPayload::Terminal, descriptor)) => {
-                // Before the command can request for it.
+                // Before the command can query the size.
                 descriptor.iter().for_each(|machine_end| forward::set_window_size(machine_end.as_fd()));
                 terminal = descriptor;
             }
@@ -216,17 +217,17 @@ fn synchronise(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Resul
                 link.release(SyncPoint::Ready)?;
             }
             Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
-            Some(_) => return Err(Error::new("the child said something strange")),
+            Some(_) => return Err(Error::new("received an invalid message from the child process")),
             None if is_ready => return Ok(terminal),
             None => {
                 let _ = process::wait(child.pidfd.as_fd());
-                return Err(Error::new("the machine ended while it was entered"));
+                return Err(Error::new("the machine ended while it was being entered"));
             }
         }
     }
 }
 
-/// Waits until the child speaks; false where we are told to end before.
+/// Waits for a message of the child. Returns false on a signal that ends the command.
 fn has_message(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
     loop {
         let mut watched = [
@@ -249,18 +250,20 @@ fn has_message(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
     }
 }
 
-/// The cgroup PID 1 is in, where the command counts against the same limits. `None` if the machine has none of its own.
+/// Opens the cgroup of PID 1: the command counts against the same limits. `None` if the machine has no cgroup
+/// of its own.
 fn leader_cgroup(record: &Record) -> Result<Option<OwnedFd>> {
     let payload = record.payload_cgroup();
     let leader = record.leader.unwrap_or_default();
     payload.map(|payload| crate::host::cgroup::open_of_process(leader, &payload)).transpose()
 }
 
-/// Takes PID 1's oom score adjustment: what enters shall be no harder to kill than the rest.
+/// Copies the OOM score adjustment of PID 1: the out-of-memory killer treats the command as the guest's other
+/// processes.
 fn inherit_oom_score(record: &Record) {
     let path = |pid: &str| format!("/proc/{pid}/oom_score_adj");
     let machine_end = std::fs::read_to_string(path(&record.leader.unwrap_or_default().to_string()));
     if let Err(error) = machine_end.and_then(|score| std::fs::write(path("self"), score)) {
-        log::debug!("cannot take the machine's oom score: {error}, ignoring");
+        log::debug!("cannot copy the OOM score adjustment of PID 1: {error}, ignoring");
     }
 }

@@ -1,6 +1,6 @@
-//! freeze and thaw: all processes of a machine stand still, and go on. Only the guest's cgroup is
-//! frozen and not the unit: the supervisor goes on to answer, and a stop thaws first. The guest
-//! cannot thaw itself, since that file of its cgroup is not delegated.
+//! `freeze` and `thaw`: suspends and resumes all processes of a machine. Only the guest's cgroup is frozen,
+//! not its unit: the supervisor continues to answer, and a stop thaws first. The guest cannot thaw itself,
+//! since that file of its cgroup is not delegated.
 
 use super::{Outcome, each, running};
 use crate::error::{Error, Result};
@@ -11,10 +11,10 @@ use crate::paths::Paths;
 use crate::state::record::Record;
 use std::path::PathBuf;
 
-/// Stops all processes of machines where they are.
+/// Freezes all processes of machines.
 ///
 /// # Errors
-/// One for each machine that does not run or cannot be frozen.
+/// One per machine that is not running or cannot be frozen.
 pub fn freeze(paths: &Paths, names: &[Name]) -> Outcome {
     each(names, |name| {
         let payload = payload(&running(paths, name)?)?;
@@ -27,10 +27,10 @@ pub fn freeze(paths: &Paths, names: &[Name]) -> Outcome {
     })
 }
 
-/// Lets machines go on, also those that 'systemctl freeze' stopped.
+/// Resumes machines, including those frozen by 'systemctl freeze'.
 ///
 /// # Errors
-/// One for each machine that does not run or cannot be thawed.
+/// One per machine that is not running or cannot be thawed.
 pub fn thaw(paths: &Paths, names: &[Name]) -> Outcome {
     each(names, |name| {
         let record = running(paths, name)?;
@@ -43,21 +43,21 @@ pub fn thaw(paths: &Paths, names: &[Name]) -> Outcome {
     })
 }
 
-/// An error where a machine stands still: who enters it would stand still with it.
+/// Returns an error for a frozen machine: a process that enters it would be frozen too.
 pub(super) fn refuse_frozen(record: &Record) -> Result<()> {
     match record.payload_cgroup() {
         Some(payload) if cgroup::is_frozen(&payload) => {
             Err(Error::new(format!("machine '{}' is frozen", record.name))
-                .with_hint(format!("let it go on first: coracle thaw {}", record.name)))
+                .with_hint(format!("resume it first: coracle thaw {}", record.name)))
         }
         _ => Ok(()),
     }
 }
 
-/// The guest's cgroup.
+/// Returns the guest's cgroup.
 fn payload(record: &Record) -> Result<PathBuf> {
     record.payload_cgroup().ok_or_else(|| {
         Error::new(format!("machine '{}' has no cgroup of its own", record.name))
-            .with_hint("a host without a unified cgroup hierarchy cannot freeze machines")
+            .with_hint("boot the host with a unified cgroup hierarchy")
     })
 }

@@ -1,6 +1,6 @@
-//! Work on files inside a running machine, by a child with the rights of the guest's root and no more: it has
-//! entered the machine's user and mount namespaces and executes nothing of the guest. The guest may serve a file
-//! system that never answers, so the parent waits for a bounded time, or can be interrupted.
+//! Access to files of a running machine by a child process with the capabilities of the guest's root. The
+//! child enters the user and mount namespaces of the machine and executes no program of the guest. A file
+//! system of the guest may never answer: the parent waits with a timeout, or until a signal.
 
 use crate::error::{Context, Error, Result};
 use crate::host::probe::Tree;
@@ -16,19 +16,19 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-/// How long a look at files of the guest may take.
+/// The timeout of reads of the guest's files.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// The largest answer.
+/// The maximum size of an answer, bytes.
 const LIMIT: usize = 1 << 20;
 
-/// The rights of root over files, of which the child keeps those that the machine has.
+/// Root's capabilities over files. The child keeps those of them that the machine has.
 const OVER_FILES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
-/// An error on its way out of the child.
+/// An error of the child, sent to the parent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ChildError {
     text: String,
@@ -51,15 +51,16 @@ impl From<ChildError> for Error {
     }
 }
 
-/// A child inside a machine, killed when dropped.
+/// A child inside a machine, killed on drop.
 #[derive(Debug)]
 pub(super) struct GuestChild(Child);
 
 impl GuestChild {
-    /// Clones a child that enters the machine and does `work`. It gets the descriptors of this process.
+    /// Clones a child that enters the machine and calls `work` with the result. The child inherits the
+    /// descriptors of this process.
     ///
     /// # Errors
-    /// What clone3(2) returns; `work` gets the failure to enter.
+    /// Any error of clone3(2).
     pub(super) fn start(record: &Record, leader: &OwnedFd, work: impl FnOnce(Result<()>)) -> Result<Self> {
         match process::clone(0, None)? {
             Side::Parent(child) => Ok(Self(child)),
@@ -72,22 +73,22 @@ impl GuestChild {
 }
 
 impl GuestChild {
-    /// A cloned child that enters by itself.
+    /// Wraps a cloned child that enters by itself.
     pub(super) fn of(child: Child) -> Self {
         Self(child)
     }
 
-    /// Waits for its end, so long at most.
+    /// Waits until the child exits, with a timeout.
     pub(super) fn wait(self, patience: Duration) {
         let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        // What does not end is killed.
+        // The drop kills a child that has not exited.
         let _ = poll(&mut [PollFd::new(&self.0.pidfd, PollFlags::IN)], Some(&patience));
     }
 }
 
 impl Drop for GuestChild {
     fn drop(&mut self) {
-        // Ended already is the usual case.
+        // Fails if the child has exited, the usual case.
         let _ = process::send_signal(self.0.pidfd.as_fd(), libc::SIGKILL);
         let mut watched = [PollFd::new(&self.0.pidfd, PollFlags::IN)];
         let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -97,10 +98,10 @@ impl Drop for GuestChild {
     }
 }
 
-/// Enters the machine as its root, with the rights over files that its PID 1 has.
+/// Enters the machine as its root, with the capabilities over files that PID 1 has.
 ///
 /// # Errors
-/// What setns(2), setresuid(2) or capset(2) return.
+/// Any error of setns(2), setresuid(2) or capset(2).
 pub(super) fn enter(record: &Record, leader: &OwnedFd) -> Result<()> {
     process::set_dumpable(false);
     guest_files::keep_descriptors()?;
@@ -117,13 +118,13 @@ pub(super) fn enter(record: &Record, leader: &OwnedFd) -> Result<()> {
     sets.permitted &= kept;
     sets.effective = sets.permitted;
     sets.inheritable = CapabilitySet::empty();
-    rustix::thread::set_capabilities(None, sets).context(|| "cannot give up capabilities")
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot drop capabilities")
 }
 
-/// Looks at the files of a machine with the rights of its root, for a bounded time.
+/// Reads files of a machine with the capabilities of its root, with a timeout.
 ///
 /// # Errors
-/// Those of `read`, or a file system of the guest that does not answer.
+/// Any error of `read`, or a timeout.
 pub(super) fn read_tree<T: Serialize + for<'de> Deserialize<'de>>(
     record: &Record,
     leader: &OwnedFd,
@@ -132,10 +133,10 @@ pub(super) fn read_tree<T: Serialize + for<'de> Deserialize<'de>>(
     run(record, leader, || read(&Tree::of_machine(&record.name)?))
 }
 
-/// Does work on the files of a machine with the rights of its root, for a bounded time.
+/// Calls `work` inside a machine with the capabilities of its root, with a timeout.
 ///
 /// # Errors
-/// Those of `work`, or a file system of the guest that does not answer.
+/// Any error of `work`, or a timeout.
 pub(super) fn run<T: Serialize + for<'de> Deserialize<'de>>(
     record: &Record,
     leader: &OwnedFd,
@@ -146,14 +147,14 @@ pub(super) fn run<T: Serialize + for<'de> Deserialize<'de>>(
     let child = GuestChild::start(record, leader, |entered| {
         let done = entered.and_then(|()| work());
         let answer = serde_json::to_vec(&done.map_err(ChildError::from)).unwrap_or_default();
-        // The parent may have given up.
+        // Fails if the parent has given up.
         let _ = theirs.try_clone().map(|pipe| File::from(pipe).write_all(&answer));
     })?;
     drop(theirs);
     let answer = receive(ours)?;
     drop(child);
     let done: std::result::Result<T, ChildError> = serde_json::from_slice(&answer)
-        .map_err(|_| Error::new(format!("machine '{}' ended while it was entered", record.name)))?;
+        .map_err(|_| Error::new(format!("machine '{}' ended while it was being entered", record.name)))?;
     Ok(done?)
 }
 

@@ -1,4 +1,4 @@
-//! set and apply: the limits of a machine that runs, changed while it runs.
+//! `set` and `apply`: changes the resource limits of a running machine.
 
 use super::{block_on, running};
 use crate::error::{Error, Result};
@@ -6,35 +6,35 @@ use crate::host::systemd::units::limits;
 use crate::machine::{Machine, size};
 use crate::paths::Paths;
 
-/// A limit that is not what the definition says, in words.
+/// A limit that differs from the definition, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The key in a definition.
     pub key: &'static str,
-    /// What holds now.
+    /// The value in effect.
     pub now: String,
-    /// What the definition says.
+    /// The value of the definition.
     pub wanted: String,
 }
 
-/// Whether what differs is only told or also done.
+/// Whether differences are applied or only returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// Told.
+    /// Only returned.
     DryRun,
-    /// Done.
+    /// Applied.
     Apply,
 }
 
-/// Makes the limits of a machine that runs those of its definition, and tells what was not so.
+/// Applies the limits of a definition to its running machine, and returns the differences.
 ///
 /// # Errors
-/// It does not run, is in no unit, or systemd refuses.
+/// The machine is not running, is not a systemd unit, or systemd refuses.
 pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<Difference>> {
     let record = running(paths, &machine.name)?;
     let unit = record.unit.ok_or_else(|| {
-        Error::new(format!("machine '{}' runs in no unit of systemd", machine.name))
-            .with_hint("limits are kept by systemd: start it as a unit")
+        Error::new(format!("machine '{}' is not running as a systemd unit", machine.name))
+            .with_hint("limits are applied by systemd: start the machine as a unit")
     })?;
     let differ = block_on(limits::differences(&unit, &machine.resources))??;
     if act == Act::Apply && !differ.is_empty() {
@@ -48,7 +48,7 @@ pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<Differenc
     Ok(differ.into_iter().map(words).collect())
 }
 
-/// A limit as definitions have it.
+/// Formats a limit as in a definition.
 fn format_value(key: &str, value: u64) -> String {
     match key {
         _ if value == limits::NONE => "none".into(),
@@ -63,7 +63,7 @@ mod tests {
     use super::format_value;
 
     #[test]
-    fn limits_are_told_as_they_are_written() {
+    fn limits_are_formatted_as_in_definitions() {
         assert_eq!(format_value("resources.memory-max", 512 << 20), "512M");
         assert_eq!(format_value("resources.memory-max", (1 << 20) + 1), "1048577");
         assert_eq!(format_value("resources.cpu-quota", 1_500_000), "150%");

@@ -1,5 +1,5 @@
-//! `coracle list`: the machines that run, from their state records and cgroups, and where asked the
-//! others that could.
+//! `coracle list`: running machines from their state records and cgroups, and on request all defined
+//! machines.
 
 use super::{block_on, now};
 use crate::config;
@@ -15,45 +15,45 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// A machine in the list. Serialised as it is for `--json`.
+/// A machine in the list. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// `starting` (also a guest that is not up in time), `booting`, `running`, `stopping`, `frozen`; of one that does not run `failed`, `stopped`,
-    /// or `dead` where a supervisor was killed and nothing has cleaned up yet.
+    /// `starting` (also a guest that is not ready in time), `booting`, `running`, `stopping` or `frozen`.
+    /// `failed`, `stopped`, or `dead` after the supervisor was killed and before the cleanup.
     pub state: String,
-    /// The word for its init, or `command`.
+    /// The kind of its init, or `command`.
     pub init: Option<String>,
     /// Process id of PID 1 in the host's view.
     pub leader: Option<u32>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Memory of its cgroup, bytes, where the kernel counts it.
+    /// Memory of its cgroup, bytes. `None` if the kernel does not count it.
     pub memory: Option<u64>,
-    /// Tasks of its cgroup, or processes where the kernel does not count tasks.
+    /// Tasks of its cgroup, or processes if the kernel does not count tasks.
     pub tasks: Option<u64>,
-    /// When it was started, microseconds since the epoch.
+    /// Time of the start, microseconds since the epoch.
     pub started: Option<u64>,
-    /// How long ago that was, seconds.
+    /// Time since the start, seconds.
     pub uptime: Option<u64>,
-    /// The unit it runs in, or would.
+    /// Its unit, also of a stopped machine.
     pub unit: Option<String>,
     /// Its root directory.
     pub root: Option<PathBuf>,
-    /// What is not confined.
+    /// Features that are not confined.
     pub unconfined: Vec<String>,
-    /// Whether its supervisor runs an older program than the installed one.
+    /// Whether its supervisor is older than the installed program.
     pub outdated: bool,
 }
 
-/// The columns of the list for people.
+/// The columns of the table.
 pub const COLUMNS: [&str; 9] =
     ["NAME", "STATE", "INIT", "LEADER", "ADDRESSES", "MEMORY", "TASKS", "UPTIME", "UNCONFINED"];
 
 impl Row {
-    /// The cells of [`COLUMNS`].
+    /// Returns the cells of [`COLUMNS`].
     pub fn cells(&self) -> Vec<String> {
         let joined = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(" ") };
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
@@ -70,7 +70,7 @@ impl Row {
         ]
     }
 
-    /// One address for where there is no room for more, and how many others there are.
+    /// Returns one address and the number of further ones, for narrow tables.
     pub fn main_address(&self) -> String {
         let first = self.addresses.iter().find(|address| address.is_ipv4()).or(self.addresses.first());
         match (first, self.addresses.len()) {
@@ -80,7 +80,7 @@ impl Row {
         }
     }
 
-    /// The row of a machine that has a record.
+    /// Creates the row of a machine with a record.
     pub(super) fn of_record(record: &Record) -> Self {
         let is_alive = record.is_alive();
         let cgroup = record.cgroup.as_deref().filter(|_| is_alive);
@@ -108,11 +108,11 @@ impl Row {
         }
     }
 
-    /// The row of a machine that has none, by the `ActiveState` of its unit, where that is known.
+    /// Creates the row of a machine without a record from the `ActiveState` of its unit.
     pub(super) fn of_unit(name: &Name, active_state: Option<&str>) -> Self {
         let state = match active_state {
             Some("failed") => "failed",
-            // It has not come to write its record yet.
+            // Its record is not written yet.
             Some("activating" | "active" | "reloading") => "starting",
             Some("deactivating") => "stopping",
             _ => "stopped",
@@ -161,7 +161,7 @@ pub fn rows(paths: &Paths, include: Include) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The states of our units; none where there is no systemd.
+/// Returns the states of the units of all machines; empty without systemd.
 fn unit_states() -> HashMap<String, String> {
     if !units::is_running() {
         return HashMap::new();
@@ -175,17 +175,17 @@ fn unit_states() -> HashMap<String, String> {
     }
 }
 
-/// A file of one number.
+/// Reads a file with one number.
 pub(super) fn count(file: &Path) -> Option<u64> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// How many processes a cgroup and those below it have.
+/// Returns the number of processes in a cgroup and its descendants.
 fn processes(cgroup: &Path) -> Option<u64> {
     cgroup.is_dir().then(|| u64::try_from(crate::host::cgroup::processes(cgroup).len()).ok()).flatten()
 }
 
-/// Seconds for people, the two largest units: `3d 4h`.
+/// Formats seconds in their two largest units: `3d 4h`.
 pub(super) fn span(seconds: u64) -> String {
     let parts =
         [(seconds / 86400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];

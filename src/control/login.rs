@@ -1,5 +1,5 @@
-//! login and sessions: what `exec` executes where the machine's own log-in is wanted, chosen by what
-//! the tree has. Nothing of the guest is asked over a bus.
+//! `login` and `shell --session`: selects the command that `exec` runs to log in, by the programs in the
+//! tree. No bus of the guest is used.
 
 use super::exec::{ExecRequest, Terminal};
 use super::{guest_child, running, signal};
@@ -10,19 +10,19 @@ use crate::paths::Paths;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// What asks for a user's name and password on the terminal that it is given, the best first.
+/// The programs that request a user's name and password on the given terminal, in order of preference.
 const PROMPTS: [&[&str]; 3] =
     [&["/sbin/agetty", "--noclear", "--keep-baud", "-"], &["/bin/login"], &["/sbin/getty", "0", "-"]];
 
-/// A login prompt on a new terminal.
+/// Returns the request for a login prompt on a new terminal.
 ///
 /// # Errors
-/// A machine that does not run or has none.
+/// The machine is not running, or has no login program.
 pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
     let found =
-        look(paths, name, |tree| Ok(PROMPTS.iter().position(|prompt| tree.has(Path::new(prompt[0])))))?;
+        read_tree(paths, name, |tree| Ok(PROMPTS.iter().position(|prompt| tree.has(Path::new(prompt[0])))))?;
     let prompt = found.and_then(|at| PROMPTS.get(at)).ok_or_else(|| {
-        Error::new(format!("machine '{name}' has no program to log in by"))
+        Error::new(format!("machine '{name}' has no login program"))
             .with_hint(format!("open a shell without a password: coracle shell {name}"))
     })?;
     Ok(ExecRequest {
@@ -36,21 +36,21 @@ pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
     })
 }
 
-/// Makes a shell one of a session that the machine's logind knows of: a transient unit of its
-/// systemd, opened by PAM as a log-in is.
+/// Changes the request for a shell into one for a session of the machine's logind: a transient unit of its
+/// systemd, opened by PAM like a login.
 ///
 /// # Errors
-/// A machine without systemd's means for it.
+/// A machine without systemd-run(1).
 pub fn as_session(paths: &Paths, request: &mut ExecRequest<'_>) -> Result<()> {
     let (user, group) = match request.user.unwrap_or("root").split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (request.user.unwrap_or("root"), None),
     };
-    let (has_systemd, user) = look(paths, request.name, |tree| {
+    let (has_systemd, user) = read_tree(paths, request.name, |tree| {
         Ok((tree.has(Path::new("/usr/bin/systemd-run")), tree.user(user)?))
     })?;
     if !has_systemd {
-        return Err(Error::new(format!("machine '{}' has no systemd to make a session", request.name))
+        return Err(Error::new(format!("machine '{}' has no systemd to create a session", request.name))
             .with_hint("open the shell without --session"));
     }
     let mut words: Vec<OsString> =
@@ -83,8 +83,8 @@ pub fn as_session(paths: &Paths, request: &mut ExecRequest<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Looks at the machine's files.
-fn look<T: serde::Serialize + for<'de> serde::Deserialize<'de>>(
+/// Reads the machine's files.
+fn read_tree<T: serde::Serialize + for<'de> serde::Deserialize<'de>>(
     paths: &Paths,
     name: &Name,
     wanted: impl FnOnce(&Tree) -> Result<T>,

@@ -1,5 +1,5 @@
-//! set and apply: ports that lead to a machine that runs, and what it may send and get. Its supervisor
-//! changes them: it alone writes the record of the machine.
+//! `set` and `apply`: changes ports and traffic limits of a running machine. The supervisor applies the
+//! change: only the supervisor writes the machine's record.
 
 use super::running;
 use crate::error::Result;
@@ -12,19 +12,19 @@ use crate::protocol::{Call, NetworkUpdate};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// How long a supervisor may be away.
+/// The time for which a supervisor may be unreachable.
 const RESTART_TIME: Duration = Duration::from_secs(1);
 
-/// The settings that are changed here.
+/// The settings that are changed without a restart of the machine.
 pub const KEYS: [&str; 5] =
     ["network.ports", "network.egress", "network.rate-in", "network.rate-out", "network.connections-max"];
 
-/// Whether a machine that runs has a part in the firewall that can be changed.
+/// Returns whether the machine is running and has firewall rules.
 pub fn is_possible(paths: &Paths, machine: &Machine) -> bool {
     running(paths, &machine.name).is_ok_and(|record| record.firewall.is_some())
 }
 
-/// Connects to a supervisor, which after a change executes itself anew and is away for a moment.
+/// Connects to a supervisor. After a change it executes itself again, and is unreachable for a moment.
 fn connect(paths: &Paths, name: &str) -> Result<UnixStream> {
     let begun = Instant::now();
     loop {
@@ -35,19 +35,22 @@ fn connect(paths: &Paths, name: &str) -> Result<UnixStream> {
     }
 }
 
-/// Makes ports and bounds of a machine that runs those of its definition.
+/// Applies the ports and traffic limits of a definition to its running machine.
 ///
 /// # Errors
-/// A port of somebody else, or a supervisor that does not do it; then all is as it was.
+/// A port in use, or a supervisor that refuses. Nothing is changed then.
 pub fn apply(paths: &Paths, machine: &Machine) -> Result<()> {
     let network = &machine.network;
     call(paths, machine.name.as_str(), &network.ports, &TrafficPolicy::of(network))
 }
 
-/// Gives a running machine these ports and bounds. Its supervisor looks the host's resolver up anew.
+/// Applies ports and traffic limits to a running machine. Its supervisor also looks up the host's resolver
+/// again.
 pub(super) fn call(paths: &Paths, name: &str, ports: &[Port], bounds: &TrafficPolicy) -> Result<()> {
     let mut stream = connect(paths, name).map_err(|error| {
-        error.with_hint("its supervisor is of an older version or is just starting; try again, or restart it")
+        error.with_hint(
+            "its supervisor is starting or is of an older version; try again, or restart the machine",
+        )
     })?;
     let update = NetworkUpdate { ports: ports.to_vec(), bounds: bounds.clone() };
     let (method, parameters) = Call::UpdateNetwork(update).into_parts();

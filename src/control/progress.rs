@@ -1,40 +1,39 @@
-//! What units say of themselves while they are waited for: one rewritten line on a terminal,
-//! nothing elsewhere.
+//! Progress of waits: status texts of units, on one line of a terminal. No output without a terminal.
 
 use crate::host::systemd::journal::printable;
 use std::io::Write;
 
-/// A place for progress.
+/// The output of progress.
 pub struct Progress<'a> {
-    /// The terminal and its width in columns, where there is one.
+    /// The terminal and its width in columns, if there is one.
     terminal: Option<(&'a mut dyn Write, usize)>,
-    /// Whether a line stands there.
+    /// Whether a line is shown.
     is_shown: bool,
 }
 
 impl<'a> Progress<'a> {
-    /// Shows nothing.
+    /// Creates a progress without output.
     pub fn silent() -> Self {
         Self { terminal: None, is_shown: false }
     }
 
-    /// Shows one line of a terminal that is `columns` wide.
+    /// Creates a progress on one line of a terminal with `columns` columns.
     pub fn on_terminal(terminal: &'a mut dyn Write, columns: usize) -> Self {
         Self { terminal: Some((terminal, columns)), is_shown: false }
     }
 
-    /// Shows what a machine says, in place of what was there.
+    /// Shows the status of a machine in place of the previous line.
     pub fn show(&mut self, machine: &str, text: &str) {
         let Some((terminal, columns)) = &mut self.terminal else { return };
         let line = printable(format!("{machine}: {text}").as_bytes()).replace(['\t', '\n'], " ");
         // One column is left free: a full line would wrap and could not be rewritten.
         let line: String = line.chars().take(columns.saturating_sub(1)).collect();
-        // A terminal that takes nothing more needs no progress.
+        // Without a writable terminal the progress is lost, not the verb.
         let _ = write!(terminal, "\r{line}\x1b[K").and_then(|()| terminal.flush());
         self.is_shown = true;
     }
 
-    /// Takes the line away.
+    /// Clears the line.
     pub fn clear(&mut self) {
         if let Some((terminal, _)) = self.terminal.as_mut().filter(|_| self.is_shown) {
             let _ = write!(terminal, "\r\x1b[K").and_then(|()| terminal.flush());
@@ -54,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_is_rewritten_and_taken_away() {
+    fn one_line_is_rewritten_and_cleared() {
         let mut terminal = Vec::new();
         let mut progress = Progress::on_terminal(&mut terminal, 16);
         progress.show("web", "booting: \x1b[31ma\nmore than fits");

@@ -1,9 +1,9 @@
-//! Name servers of machines that run, after those of the host have changed. Called in
-//! `coracle-resolver.service`, which `coracle-resolver.path` starts: systemd watches the files, so that no
-//! supervisor has to, and none wakes up. What a guest has made of its file since is left alone.
+//! Updates the name servers of running machines after a change of the host's. Called in
+//! `coracle-resolver.service`, which `coracle-resolver.path` starts: systemd watches the files, so that
+//! supervisors need no watch and do not wake up. Files that the guest has changed since are left alone.
 //!
-//! The file is found as the guest sees it. It may have put a file system there that never answers: so each
-//! machine has a process of its own, which is ended after a while.
+//! The file is opened in the guest's view. A file system of the guest may never answer: each machine has a
+//! process of its own, killed after a timeout.
 
 use super::{Outcome, guest_child, running, signal};
 use crate::error::{Context, Error, Result};
@@ -26,19 +26,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// How long one machine may take: one that is just starting is waited for.
+/// The timeout for one machine. A starting machine is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether it is done.
+/// The interval of checks whether a process has exited.
 const PAUSE: Duration = Duration::from_millis(5);
-/// A larger file is none of ours.
+/// The maximum size of a file written by Coracle.
 const LARGEST: u64 = 64 << 10;
-/// The guest's file, and what is mounted over that of a tree in which nobody can write.
+/// The guest's file, and the file mounted over it in a read-only tree.
 const PLACES: [&str; 2] = ["etc/resolv.conf", "run/host-resolv.conf"];
 
-/// Tells every machine that has its name servers from us.
+/// Updates every machine that follows the host's name servers.
 ///
 /// # Errors
-/// Those that could not be resolver.
+/// One per machine that was not updated.
 pub fn update_all(paths: &Paths) -> Outcome {
     loop {
         let resolver = resolv_conf::find(paths);
@@ -47,17 +47,18 @@ pub fn update_all(paths: &Paths) -> Outcome {
         let machines = Record::all(paths).into_iter().filter(|record| record.resolver && record.is_alive());
         let failures = match &text {
             Some(_) => update_each(paths, machines.filter(|record| !is_current(record)).collect()),
-            // A host without any has lost its network, and will have some again.
+            // A host without name servers has lost its network for now: the machines keep theirs.
             None => Vec::new(),
         };
-        // systemd does not start us anew for what changed meanwhile.
+        // systemd does not start the service again for changes during its run.
         if resolv_conf::find(paths) == resolver {
             return if failures.is_empty() { Ok(()) } else { Err(failures) };
         }
     }
 }
 
-/// Where it is written down what a machine was resolver last: all that changes beside the host's files starts us.
+/// The file with the last update of a machine. The path unit is also triggered by unrelated changes of the
+/// host's files.
 fn stamp(paths: &Paths, name: &str) -> PathBuf {
     paths.state().join(name).join("resolver")
 }
@@ -68,7 +69,7 @@ fn stamp_text(resolver: &Resolver) -> String {
     resolver.to_string() + &at_loopback.unwrap_or_default()
 }
 
-/// Has a process tell each.
+/// Starts a process per machine that updates it.
 fn update_each(paths: &Paths, machines: Vec<Record>) -> Vec<Error> {
     let begin = |record: Record| {
         let root = paths.join("/");
@@ -79,30 +80,31 @@ fn update_each(paths: &Paths, machines: Vec<Record>) -> Vec<Error> {
     let begun: Vec<_> = machines.into_iter().map(begin).collect();
     let until = Instant::now() + PATIENCE;
     let end = |(name, child): (String, std::io::Result<Child>)| {
-        let ended = child.context(|| "cannot begin".to_owned()).and_then(|child| wait(child, until));
-        ended.err().map(|error| error.context(format!("cannot tell machine '{name}' of the name servers")))
+        let ended =
+            child.context(|| "cannot start a process".to_owned()).and_then(|child| wait(child, until));
+        ended.err().map(|error| error.context(format!("cannot update the name servers of machine '{name}'")))
     };
     begun.into_iter().filter_map(end).collect()
 }
 
 fn wait(mut child: Child, until: Instant) -> Result<()> {
     loop {
-        match child.try_wait().context(|| "cannot wait for it".to_owned())? {
+        match child.try_wait().context(|| "cannot wait for the process".to_owned())? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => return Err(Error::new(format!("{status}"))),
             None if Instant::now() < until => std::thread::sleep(PAUSE),
             None => {
                 let _ = child.kill();
-                return Err(Error::new("its file does not answer"));
+                return Err(Error::new("the file system of the guest does not answer"));
             }
         }
     }
 }
 
-/// Tells one machine.
+/// Updates one machine.
 ///
 /// # Errors
-/// One that does not run, or a file that cannot be written.
+/// The machine is not running, or the file cannot be written.
 pub fn update(paths: &Paths, name: &Name) -> Result<()> {
     let begun = Instant::now();
     let record = loop {
@@ -135,7 +137,7 @@ pub fn update(paths: &Paths, name: &Name) -> Result<()> {
     let stamp = stamp(paths, name.as_str());
     let noted = std::fs::write(&stamp, noted);
     if Record::read(paths, name)?.is_none() {
-        // It was cleaned up meanwhile.
+        // The machine was cleaned up in the meantime.
         let _ = std::fs::remove_file(&stamp);
         let _ = std::fs::remove_dir(paths.machine(name));
         return Ok(());
@@ -153,7 +155,7 @@ fn redirect(paths: &Paths, record: &Record, resolver: &Resolver) -> Result<()> {
     }
 }
 
-/// Makes the guest's systemd-resolved read its drop-in: it reloads its configuration on SIGHUP. Versions before 256 exit
+/// Signals the guest's systemd-resolved, which reloads its configuration on SIGHUP. Versions before 256 exit
 /// on SIGHUP, and systemd restarts them (Restart=always).
 fn reload_resolved(record: &Record) {
     let service = "system.slice/systemd-resolved.service";
@@ -163,8 +165,8 @@ fn reload_resolved(record: &Record) {
     });
 }
 
-/// Writes a file of the guest where it is one of ours, in place: who has it open or mounted sees the new text.
-/// Returns whether the text is new.
+/// Overwrites a file of the guest in place if Coracle wrote it: open descriptors and mounts show the new
+/// text. Returns whether the text is new.
 fn write(root: &Root, place: &Path, new: &str, record: &Record) -> std::io::Result<bool> {
     let in_tree = root.find_own(place, Owners::ALL).ok();
     let is_in_tree = in_tree.is_some();
@@ -187,7 +189,8 @@ fn write(root: &Root, place: &Path, new: &str, record: &Record) -> std::io::Resu
         return Ok(false);
     }
     let file = match guest_files::reopen_file(&found, OFlags::WRONLY) {
-        // Mounted over, what is under it is the next place; or its owner keeps it from being written, as the start said.
+        // Mounted over: the covering file is the next entry of `PLACES`. Or the file is immutable, which the
+        // start has reported.
         Err(Errno::ROFS | Errno::PERM | Errno::ACCESS) => return Ok(false),
         other => File::from(other?),
     };
@@ -195,8 +198,9 @@ fn write(root: &Root, place: &Path, new: &str, record: &Record) -> std::io::Resu
     Ok(true)
 }
 
-/// Whether a file of the tree is what it was when the machine was started: a start would have written over it, but the
-/// host had no name server by then. Only what the guest's root owns: nothing is written for it that it cannot write.
+/// Returns whether a file of the tree is unchanged since the start of the machine. The start would have
+/// overwritten it, but the host had no name server then. Only files of the guest's root: Coracle does not
+/// write files that the guest could not write.
 fn is_untouched(stat: &Stat, record: &Record) -> bool {
     let changed =
         u64::try_from(stat.st_ctime).unwrap_or(u64::MAX).saturating_add(1).saturating_mul(1_000_000);

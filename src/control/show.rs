@@ -1,4 +1,4 @@
-//! `coracle show`: everything known of a machine, for programs: `KEY=VALUE` lines or JSON.
+//! `coracle show`: all properties of a machine for programs, as `KEY=VALUE` lines or JSON.
 
 use super::list::Row;
 use super::running;
@@ -9,23 +9,23 @@ use crate::state::record::Record;
 use serde_json::{Map, Value};
 use std::io::Write;
 
-/// The properties of a machine, in a fixed order: those of its row in the list and of its record.
+/// The properties of a machine in a fixed order: those of its row in the list, and of its record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties(Vec<(String, Value)>);
 
-/// Properties of records that are for us alone.
+/// Internal properties of records.
 const PRIVATE: [&str; 7] =
     ["files", "firewall", "interfaces", "hosts", "cgroup-is-ours", "supervisor-start", "program"];
 
-/// The properties of a machine that runs; of `only` these, where any is named.
+/// Returns the properties of a running machine, restricted to `only` unless that is empty.
 ///
 /// # Errors
-/// The machine does not run, or there is no property of a name.
+/// The machine is not running, or a property is unknown.
 pub fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<Properties> {
     select(&running(paths, name)?, only)
 }
 
-/// Picks properties from what is recorded and counted.
+/// Selects properties of a record and its row.
 fn select(record: &Record, only: &[String]) -> Result<Properties> {
     let mut all = as_map(record)?;
     all.extend(as_map(&Row::of_record(record))?);
@@ -35,15 +35,14 @@ fn select(record: &Record, only: &[String]) -> Result<Properties> {
     }
     let pick = |key: &String| match all.get(key) {
         Some(value) => Ok((key.clone(), value.clone())),
-        None => Err(Error::usage(format!("there is no property '{key}'"))
-            .with_hint(format!("there are {}", all.keys().cloned().collect::<Vec<_>>().join(", ")))),
+        None => Err(Error::usage(format!("unknown property '{key}'"))
+            .with_hint(format!("the properties are {}", all.keys().cloned().collect::<Vec<_>>().join(", ")))),
     };
     Ok(Properties(only.iter().map(pick).collect::<Result<_>>()?))
 }
 
 impl Properties {
-    /// Writes a line for each property. Lists have their parts joined by spaces; what is not known
-    /// is empty.
+    /// Writes a line per property. Lists are joined by spaces; unknown values are empty.
     ///
     /// # Errors
     /// `out` cannot be written.
@@ -52,22 +51,22 @@ impl Properties {
         out.write_all(text.as_bytes()).context(|| "cannot write the properties".to_owned())
     }
 
-    /// The same as one JSON object.
+    /// Returns the properties as one JSON object.
     pub fn to_json(&self) -> Value {
         Value::Object(self.0.iter().cloned().collect())
     }
 }
 
-/// Something of ours as the object it is serialised as.
+/// Returns a value as the object of its serialised form.
 fn as_map(value: &impl serde::Serialize) -> Result<Map<String, Value>> {
     match serde_json::to_value(value) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Ok(Map::new()),
-        Err(error) => Err(Error::new(format!("cannot show the machine: {error}"))),
+        Err(error) => Err(Error::new(format!("cannot serialise the machine: {error}"))),
     }
 }
 
-/// A value on one line.
+/// Formats a value on one line.
 fn plain(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),

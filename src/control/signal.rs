@@ -1,6 +1,6 @@
-//! poweroff, reboot, terminate, kill: signals to the supervisor of a machine or into it. They need
-//! no bus and no systemd. Every process is held by a pidfd and looked at again after that, so that
-//! no later process of the same id is hit.
+//! `poweroff`, `reboot`, `terminate` and `kill`: signals to the supervisor of a machine or to processes
+//! inside. They need neither a bus nor systemd. Each process is opened as a pidfd and checked again
+//! afterwards, so that a later process with the same id is not signalled.
 
 use super::{Outcome, each, running};
 use crate::error::{Context, Error, Result};
@@ -14,10 +14,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long a supervisor may take to say that it is stopping, and to end when it was told twice.
+/// The timeout for a supervisor to enter the phase `stopping`, and to exit after the second signal.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who gets a signal.
+/// The receiver of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillTarget {
     /// PID 1 of the machine.
@@ -26,32 +26,32 @@ pub enum KillTarget {
     All,
 }
 
-/// Asks the systems inside to power off, and does not wait for them.
+/// Requests guests to power off, without waiting for them.
 ///
 /// # Errors
-/// One for each machine that does not run or cannot be told.
+/// One per machine that is not running or cannot be signalled.
 pub fn poweroff(paths: &Paths, names: &[Name]) -> Outcome {
-    each(names, |name| tell(&running(paths, name)?, libc::SIGTERM))
+    each(names, |name| signal_supervisor(&running(paths, name)?, libc::SIGTERM))
 }
 
-/// Asks the systems inside to reboot, and does not wait for them.
+/// Requests guests to reboot, without waiting for them.
 ///
 /// # Errors
-/// One for each machine that does not run or cannot be told.
+/// One per machine that is not running or cannot be signalled.
 pub fn reboot(paths: &Paths, names: &[Name]) -> Outcome {
-    each(names, |name| tell(&running(paths, name)?, libc::SIGUSR1))
+    each(names, |name| signal_supervisor(&running(paths, name)?, libc::SIGUSR1))
 }
 
-/// Ends machines at once, without asking the systems inside, and waits until they are gone.
+/// Terminates machines without a shutdown, and waits until they have stopped.
 ///
 /// # Errors
-/// One for each machine that does not run, cannot be told, or does not go.
+/// One per machine that is not running, cannot be signalled, or does not stop.
 pub fn terminate(paths: &Paths, names: &[Name]) -> Outcome {
     each(names, |name| {
         let record = running(paths, name)?;
         let supervisor = supervisor(&record)?;
-        // Told once, it stops the guest in order; told again meanwhile, at once. Two signals in a
-        // row would be taken for one, so the second waits for the first to be heard.
+        // The first SIGTERM starts a shutdown, the second one ends it at once. Two pending SIGTERMs are
+        // delivered as one: the second one is sent after the first has taken effect.
         send(supervisor.as_fd(), libc::SIGTERM, name)?;
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE && !has_ended(supervisor.as_fd(), Duration::from_millis(10))? {
@@ -64,15 +64,15 @@ pub fn terminate(paths: &Paths, names: &[Name]) -> Outcome {
         if has_ended(supervisor.as_fd(), PATIENCE)? {
             return Ok(());
         }
-        Err(Error::new(format!("machine '{name}' does not end"))
-            .with_hint(format!("kill its supervisor: 'kill -9 {}'", record.supervisor)))
+        Err(Error::new(format!("machine '{name}' did not stop within 10 s"))
+            .with_hint(format!("kill its supervisor: kill -9 {}", record.supervisor)))
     })
 }
 
-/// Sends a signal, by number, into machines.
+/// Sends a signal, by number, to processes in machines.
 ///
 /// # Errors
-/// One for each machine that does not run or cannot be signalled.
+/// One per machine that is not running or cannot be signalled.
 pub fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> Outcome {
     each(names, |name| {
         let record = running(paths, name)?;
@@ -83,8 +83,8 @@ pub fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> O
     })
 }
 
-/// Tells a supervisor to stop its guest in order, and waits until it is gone. It has time bounds of
-/// its own.
+/// Requests a supervisor to shut down its guest, and waits until it exits. The supervisor has timeouts of its
+/// own.
 pub(super) fn stop_and_wait(record: &Record) -> Result<()> {
     let supervisor = supervisor(record)?;
     send_named(supervisor.as_fd(), libc::SIGTERM, &record.name)?;
@@ -93,19 +93,19 @@ pub(super) fn stop_and_wait(record: &Record) -> Result<()> {
 }
 
 /// Sends a signal to the supervisor of a machine.
-fn tell(record: &Record, signal: i32) -> Result<()> {
+fn signal_supervisor(record: &Record, signal: i32) -> Result<()> {
     send_named(supervisor(record)?.as_fd(), signal, &record.name)
 }
 
-/// A pidfd of the supervisor.
+/// Opens a pidfd of the supervisor.
 fn supervisor(record: &Record) -> Result<OwnedFd> {
     let gone = || Error::new(format!("the supervisor of machine '{}' is gone", record.name));
     let pidfd = open_pidfd(record.supervisor).map_err(|_| gone())?;
-    // Only now it is sure that the id does not change its meaning.
+    // With the open pidfd the process id cannot be reused.
     if start_time(record.supervisor) == Some(record.supervisor_start) { Ok(pidfd) } else { Err(gone()) }
 }
 
-/// A pidfd of PID 1: a child of the supervisor, or it is another process of the same id.
+/// Opens a pidfd of PID 1. A process that is not a child of the supervisor has reused the process id.
 pub(super) fn leader(record: &Record) -> Result<OwnedFd> {
     let gone = || {
         Error::new(format!("machine '{}' has no PID 1 now", record.name)).with_hint("try again in a moment")
@@ -115,13 +115,13 @@ pub(super) fn leader(record: &Record) -> Result<OwnedFd> {
     if parent(leader) == Some(record.supervisor) { Ok(pidfd) } else { Err(gone()) }
 }
 
-/// Signals every process of a machine: those in its cgroup, or without one, those that share the
-/// pid namespace of PID 1.
+/// Signals every process of a machine: those in its cgroup, or without a cgroup those in the pid namespace of
+/// PID 1.
 fn kill_all(record: &Record, signal: i32, name: &Name) -> Result<()> {
     let Some(payload) = record.payload_cgroup().filter(|path| path.is_dir()) else {
         return kill_namespace(record, signal, name);
     };
-    // The kernel's own way reaches those as well that are forked meanwhile.
+    // cgroup.kill also reaches processes forked in the meantime.
     if signal == libc::SIGKILL && std::fs::write(payload.join("cgroup.kill"), "1").is_ok() {
         return Ok(());
     }
@@ -134,8 +134,8 @@ fn kill_all(record: &Record, signal: i32, name: &Name) -> Result<()> {
     failure
 }
 
-/// Signals the processes in the pid namespace of PID 1. Those in namespaces below it are not
-/// reached; without a cgroup nothing names them.
+/// Signals the processes in the pid namespace of PID 1. Processes in nested pid namespaces are not found
+/// without a cgroup.
 fn kill_namespace(record: &Record, signal: i32, name: &Name) -> Result<()> {
     let pidfd = leader(record)?;
     let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
@@ -152,7 +152,7 @@ fn kill_namespace(record: &Record, signal: i32, name: &Name) -> Result<()> {
     Ok(())
 }
 
-/// Signals a process that still is what it was taken for when it is held; one that is gone is fine.
+/// Signals a process if it still matches after the pidfd is open. A process that has exited is not an error.
 fn signal_if(pid: u32, signal: i32, name: &Name, is_meant: &dyn Fn(u32) -> bool) -> Result<()> {
     match open_pidfd(pid) {
         Ok(pidfd) if is_meant(pid) => send(pidfd.as_fd(), signal, name),
@@ -160,13 +160,13 @@ fn signal_if(pid: u32, signal: i32, name: &Name, is_meant: &dyn Fn(u32) -> bool)
     }
 }
 
-/// The parent of a process.
+/// Returns the parent of a process.
 fn parent(pid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-/// Whether the process of a pidfd ends within a time.
+/// Returns whether the process of a pidfd exits within a time.
 fn has_ended(pidfd: BorrowedFd<'_>, within: Duration) -> Result<bool> {
     let timeout = rustix::time::Timespec {
         tv_sec: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
@@ -178,12 +178,12 @@ fn has_ended(pidfd: BorrowedFd<'_>, within: Duration) -> Result<bool> {
     }
 }
 
-/// Sends a signal to the process of a pidfd; one that ended meanwhile is fine.
+/// Signals the process of a pidfd. A process that has exited is not an error.
 fn send(pidfd: BorrowedFd<'_>, signal: i32, name: &Name) -> Result<()> {
     send_named(pidfd, signal, name.as_str())
 }
 
-/// [`send`] for a machine by its name as text.
+/// Signals the process of a pidfd, with the machine's name as text.
 fn send_named(pidfd: BorrowedFd<'_>, signal: i32, name: &str) -> Result<()> {
     match send_signal(pidfd, signal) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use std::process::{Child, Command};
 
-    /// A record whose supervisor is a process of ours, written below a root of its own.
+    /// Writes a record whose supervisor is a child of this test, below a temporary root.
     fn machine(child: &Child) -> (tempfile::TempDir, Paths, Name) {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_supervisor_is_told() {
+    fn the_supervisor_is_signalled() {
         for (signal, expected) in [
             (poweroff as fn(&Paths, &[Name]) -> Outcome, libc::SIGTERM),
             (reboot, libc::SIGUSR1),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_of_the_same_id_is_not() {
+    fn another_process_with_the_same_id_is_not_signalled() {
         let mut child = sleeper();
         let (_root, paths, name) = machine(&child);
         let record = Record { supervisor_start: 1, ..Record::read(&paths, &name).unwrap().unwrap() };
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(failures[0].to_string(), "machine 'web' is not running");
         assert!(failures[0].hint().unwrap().contains("coracle start web"));
         assert!(supervisor(&record).is_err());
-        // Init is no child of this supervisor.
+        // Init is not a child of this supervisor.
         let record = Record { leader: Some(1), ..record };
         assert!(leader(&record).unwrap_err().to_string().contains("no PID 1"));
         child.kill().unwrap();

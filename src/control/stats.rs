@@ -1,5 +1,5 @@
-//! What machines use: counters of their cgroups and links. Called by `stats` and `top`. What the
-//! kernel does not count here is nothing, never zero.
+//! Resource usage of machines: counters of their cgroups and links. Called by `stats` and `top`. A value that
+//! the kernel does not count is `None`, not zero.
 
 use super::list::count;
 use crate::host::cgroup;
@@ -7,8 +7,8 @@ use crate::state::record::Record;
 use serde::Serialize;
 use std::path::Path;
 
-/// What one machine uses. Serialised as it is for `--json`; what is counted since the start only
-/// ever grows.
+/// The resource usage of one machine. Serialised unchanged for `--json`. Counters since the start never
+/// decrease.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Sample {
@@ -16,35 +16,35 @@ pub struct Sample {
     pub name: String,
     /// Processor time since the start, microseconds.
     pub cpu: Option<u64>,
-    /// Of it, spent in the kernel.
+    /// The part of it in the kernel.
     pub cpu_system: Option<u64>,
-    /// Time it was held back by its quota, microseconds.
+    /// Time throttled by its quota, microseconds.
     pub cpu_throttled: Option<u64>,
     /// Memory, bytes.
     pub memory: Option<u64>,
-    /// The most it may have; nothing where it has no limit.
+    /// The memory limit, bytes. `None` without a limit.
     pub memory_max: Option<u64>,
     /// Swap, bytes.
     pub swap: Option<u64>,
-    /// How often the kernel killed for want of memory.
+    /// Kills by the out-of-memory killer.
     pub out_of_memory_kills: Option<u64>,
     /// Bytes read from block devices.
     pub io_read: Option<u64>,
-    /// Bytes written to them.
+    /// Bytes written to block devices.
     pub io_written: Option<u64>,
-    /// Bytes the machine received over its link.
+    /// Bytes received by the machine over its link.
     pub net_received: Option<u64>,
-    /// Bytes it sent.
+    /// Bytes sent.
     pub net_sent: Option<u64>,
-    /// Tasks, or processes where the kernel does not count tasks.
+    /// Tasks, or processes if the kernel does not count tasks.
     pub tasks: Option<u64>,
-    /// The most it may have.
+    /// The limit of tasks.
     pub tasks_max: Option<u64>,
-    /// The part of the last ten seconds in which something of it waited for the processor, percent.
+    /// Time of the last ten seconds in which a task waited for the processor, percent.
     pub pressure_cpu: Option<f64>,
-    /// The same for memory.
+    /// Time of the last ten seconds in which a task waited for memory, percent.
     pub pressure_memory: Option<f64>,
-    /// The same for io.
+    /// Time of the last ten seconds in which a task waited for I/O, percent.
     pub pressure_io: Option<f64>,
 }
 
@@ -58,16 +58,16 @@ pub struct Process {
     pub ticks: u64,
     /// Resident memory, bytes.
     pub memory: u64,
-    /// Its command line, or its name in brackets; the guest decides what it is.
+    /// Its command line, or its name in brackets. The guest controls this text.
     pub command: String,
 }
 
-/// Counts what a machine uses now.
+/// Samples the resource usage of a machine.
 pub fn sample(record: &Record) -> Sample {
     let mut sample = record.cgroup.as_deref().map(of_cgroup).unwrap_or_default();
     sample.name.clone_from(&record.name);
     if let Some(link) = &record.host_interface {
-        // What our end of the link received the guest sent.
+        // The host's end of the link receives the packets that the guest sends.
         let counter =
             |name| count(Path::new("/sys/class/net").join(link).join("statistics").join(name).as_path());
         sample.net_received = counter("tx_bytes");
@@ -104,24 +104,24 @@ fn text(cgroup: &Path, file: &str) -> Option<String> {
     std::fs::read_to_string(cgroup.join(file)).ok()
 }
 
-/// The value of a line `NAME VALUE`.
+/// Returns the value of a line `NAME VALUE`.
 fn field(text: &Option<String>, name: &str) -> Option<u64> {
     text.as_deref()?.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
-/// The sum of all values of a key of `io.stat`.
+/// Returns the sum of all values of a key of `io.stat`.
 fn sum(io: &str, key: &str) -> u64 {
     io.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum()
 }
 
-/// `some avg10=` of a pressure file.
+/// Returns `some avg10=` of a pressure file.
 fn pressure(cgroup: &Path, file: &str) -> Option<f64> {
     let text = text(cgroup, file)?;
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
     some.split(' ').find_map(|word| word.strip_prefix("avg10=")?.parse().ok())
 }
 
-/// The processes of a machine, those that used most first.
+/// Returns the processes of a machine by processor time, highest first.
 pub fn processes(record: &Record) -> Vec<Process> {
     let payload = record.payload_cgroup();
     let pids = payload.map(|payload| cgroup::processes(&payload)).unwrap_or_default();
@@ -151,10 +151,10 @@ fn process(pid: u32) -> Option<Process> {
     })
 }
 
-/// A metric of OpenMetrics: its name, its unit, its help, its type, and its value in a sample.
+/// A metric of OpenMetrics: name, unit, help, type, and value in a sample.
 type Metric = (&'static str, &'static str, &'static str, Kind, fn(&Sample) -> Option<f64>);
 
-/// What a metric does over time.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -168,30 +168,38 @@ fn float(value: Option<u64>) -> Option<f64> {
 
 const METRICS: [Metric; 14] = [
     ("cpu", "seconds", "Processor time.", Kind::Counter, |s| float(s.cpu).map(|micros| micros / 1e6)),
-    ("cpu_throttled", "seconds", "Time held back by the quota.", Kind::Counter, |s| {
+    ("cpu_throttled", "seconds", "Time throttled by the quota.", Kind::Counter, |s| {
         float(s.cpu_throttled).map(|micros| micros / 1e6)
     }),
     ("memory", "bytes", "Memory in use.", Kind::Gauge, |s| float(s.memory)),
-    ("memory_limit", "bytes", "The most memory it may have.", Kind::Gauge, |s| float(s.memory_max)),
+    ("memory_limit", "bytes", "Limit of memory.", Kind::Gauge, |s| float(s.memory_max)),
     ("swap", "bytes", "Swap in use.", Kind::Gauge, |s| float(s.swap)),
-    ("oom_kills", "", "Kills for want of memory.", Kind::Counter, |s| float(s.out_of_memory_kills)),
+    ("oom_kills", "", "Kills by the out-of-memory killer.", Kind::Counter, |s| float(s.out_of_memory_kills)),
     ("io_read", "bytes", "Read from block devices.", Kind::Counter, |s| float(s.io_read)),
     ("io_written", "bytes", "Written to block devices.", Kind::Counter, |s| float(s.io_written)),
     ("network_received", "bytes", "Received over the link.", Kind::Counter, |s| float(s.net_received)),
     ("network_sent", "bytes", "Sent over the link.", Kind::Counter, |s| float(s.net_sent)),
     ("tasks", "", "Tasks.", Kind::Gauge, |s| float(s.tasks)),
-    ("pressure_cpu", "ratio", "Part of 10 s waited for the processor.", Kind::Gauge, |s| {
-        s.pressure_cpu.map(|percent| percent / 100.0)
-    }),
-    ("pressure_memory", "ratio", "Part of 10 s waited for memory.", Kind::Gauge, |s| {
-        s.pressure_memory.map(|percent| percent / 100.0)
-    }),
-    ("pressure_io", "ratio", "Part of 10 s waited for io.", Kind::Gauge, |s| {
+    (
+        "pressure_cpu",
+        "ratio",
+        "Share of the last 10 s with a task waiting for the processor.",
+        Kind::Gauge,
+        |s| s.pressure_cpu.map(|percent| percent / 100.0),
+    ),
+    (
+        "pressure_memory",
+        "ratio",
+        "Share of the last 10 s with a task waiting for memory.",
+        Kind::Gauge,
+        |s| s.pressure_memory.map(|percent| percent / 100.0),
+    ),
+    ("pressure_io", "ratio", "Share of the last 10 s with a task waiting for I/O.", Kind::Gauge, |s| {
         s.pressure_io.map(|percent| percent / 100.0)
     }),
 ];
 
-/// The samples as OpenMetrics text. Names of machines need no escapes.
+/// Formats samples as OpenMetrics text. Names of machines need no escapes.
 pub fn metrics(samples: &[Sample]) -> String {
     let mut text = String::new();
     for (name, unit, help, kind, value) in METRICS {
@@ -216,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_read_and_absent_ones_are_nothing() {
+    fn absent_counters_are_none() {
         let root = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
         write("cpu.stat", "usage_usec 2500000\nuser_usec 1\nsystem_usec 7\n");

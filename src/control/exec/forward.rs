@@ -1,5 +1,5 @@
-//! Between a command in a machine and us: its terminal or streams, our signals, its end. One poll
-//! loop, in which nothing but the wait for events waits.
+//! Forwards terminal, standard streams and signals between this process and a command in a machine. Called by
+//! `exec`, and by `attach` for the signals. One poll(2) loop; only poll(2) blocks.
 
 use crate::error::{Context, Result};
 use crate::sys::process::{self, Child, Ended};
@@ -11,7 +11,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, OFlags};
 use rustix::termios::Termios;
 
-/// Signals passed on to the command.
+/// Signals forwarded to the command.
 const PASSED: [Signal; 7] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -22,18 +22,18 @@ const PASSED: [Signal; 7] = [
     Signal::SIGALRM,
 ];
 
-/// How much is taken at once: what a pipe that is writable is sure to take (pipe(7), PIPE_BUF).
+/// The bytes per read: a writable pipe accepts as many without blocking (pipe(7), PIPE_BUF).
 const CHUNK: usize = 4096;
-/// The same where a write cannot wait.
+/// The bytes per read if a write does not block.
 const LARGE_CHUNK: usize = 256 << 10;
 
-/// How often what is left is asked for after the end of the command: others may go on to write.
+/// The limit of reads after the command exits: other processes may continue to write.
 const DRAINED: usize = 4096;
 
-/// Blocks the signals that are passed on, to be read from a descriptor.
+/// Blocks the forwarded signals and returns a descriptor to read them from.
 ///
 /// # Errors
-/// What signalfd(2) says.
+/// Any error of signalfd(2).
 pub fn signals() -> Result<SignalFd> {
     let mut mask = SigSet::empty();
     let own_end = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
@@ -43,21 +43,21 @@ pub fn signals() -> Result<SignalFd> {
     SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "cannot receive signals")
 }
 
-/// Which direction bytes go.
+/// Direction of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From us to the command.
+    /// From this process to the command.
     In,
-    /// From the command to us.
+    /// From the command to this process.
     Out,
 }
 
-/// Bytes on their direction from one descriptor to another.
+/// A stream from one descriptor to another.
 #[derive(Debug)]
 pub struct Flow {
     direction: Direction,
     from: OwnedFd,
-    /// Dropped at the end of the input: its own end for a pipe.
+    /// Closed at the end of the input: the end of file of a pipe.
     to: Option<OwnedFd>,
     waiting: Vec<u8>,
     ended: bool,
@@ -65,13 +65,13 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Nothing has flowed yet.
+    /// Creates a stream without pending bytes.
     pub fn new(direction: Direction, from: OwnedFd, to: OwnedFd) -> Self {
         let chunk = if never_blocks(&to) { LARGE_CHUNK } else { CHUNK };
         Self { direction, from, to: Some(to), waiting: Vec::new(), ended: false, chunk }
     }
 
-    /// What is to be waited for now: to write what is held, else to read.
+    /// Returns the descriptor to wait for: the destination if bytes are pending, else the source.
     fn watched(&self) -> Option<PollFd<'_>> {
         let to = self.to.as_ref()?;
         if !self.waiting.is_empty() {
@@ -81,7 +81,7 @@ impl Flow {
         }
     }
 
-    /// Goes on after what was waited for came. False where there was nothing to read.
+    /// Reads or writes once after the wait. Returns false if there was nothing to read.
     fn transfer(&mut self) -> bool {
         if self.waiting.is_empty() {
             let mut buffer = vec![0u8; self.chunk];
@@ -105,7 +105,7 @@ impl Flow {
         match rustix::io::write(to, &self.waiting) {
             Ok(written) => drop(self.waiting.drain(..written)),
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-            // Nobody reads any more: the command is to notice by its own next write.
+            // The reader is gone: the next write of the command fails.
             Err(_) => {
                 self.waiting.clear();
                 self.to = None;
@@ -117,18 +117,18 @@ impl Flow {
         self.ended = true;
         let Some(to) = self.to.as_ref().filter(|_| self.direction == Direction::In) else { return };
         if rustix::termios::isatty(to) {
-            // The end of our input is the end of a line's for a terminal: ^D.
+            // The end of file of a terminal: ^D at the start of a line.
             self.waiting.push(4);
         } else {
             self.to = None;
         }
     }
 
-    /// What is there still after the command's end, without waiting for more of it.
+    /// Transfers the remaining bytes after the command has exited, without waiting for new ones.
     fn drain(&mut self) {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         for _ in 0..DRAINED {
-            // What is held is written in any case; only for more nobody waits.
+            // Pending bytes are always written; only reads do not wait.
             let patience = if self.waiting.is_empty() { Some(&now) } else { None };
             let Some(watched) = self.watched() else { return };
             match poll(&mut [watched], patience) {
@@ -140,17 +140,17 @@ impl Flow {
     }
 }
 
-/// Whether a write to a descriptor returns at once: to a regular file, or without blocking.
+/// Returns whether a write to a descriptor does not block: a regular file, or a non-blocking descriptor.
 fn never_blocks(to: &OwnedFd) -> bool {
     let is_file = rustix::fs::fstat(to)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
     is_file || rustix::fs::fcntl_getfl(to).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
-/// A command that runs.
+/// A running command.
 pub struct Forwarder {
     child: Child,
-    /// Our side of its terminal, for the size of its window.
+    /// The host's end of its terminal, to set the window size.
     terminal: Option<OwnedFd>,
     flows: Vec<Flow>,
     signals: SignalFd,
@@ -158,11 +158,10 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Takes over a command, with our side of its terminal where it has one, and with those of our
-    /// streams that it reaches over us.
+    /// Takes over a command, with the host's end of its terminal if it has one, and the redirected streams.
     ///
     /// # Errors
-    /// A descriptor that cannot be kept. A terminal of own_end that cannot be raw is used as it is.
+    /// A descriptor that cannot be duplicated. A terminal without raw mode is used unchanged.
     pub fn new(
         child: Child,
         terminal: Option<OwnedFd>,
@@ -171,10 +170,11 @@ impl Forwarder {
     ) -> Result<Self> {
         if let Some(machine_end) = &terminal {
             let keep = |fd: BorrowedFd<'_>| {
-                rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a descriptor")
+                rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot duplicate a descriptor")
             };
-            // Ours alone: what the guest does not read must not hold up what it writes.
-            rustix::io::ioctl_fionbio(machine_end, true).context(|| "cannot use the terminal")?;
+            // This end only: a guest that does not read cannot block its own output.
+            rustix::io::ioctl_fionbio(machine_end, true)
+                .context(|| "cannot set the terminal to non-blocking mode")?;
             flows.push(Flow::new(Direction::In, keep(rustix::stdio::stdin())?, keep(machine_end.as_fd())?));
             flows.push(Flow::new(Direction::Out, keep(machine_end.as_fd())?, keep(rustix::stdio::stdout())?));
         }
@@ -183,7 +183,7 @@ impl Forwarder {
         Ok(forward)
     }
 
-    /// Every key is for the command's terminal, where it has one.
+    /// Sets the terminal of this process to raw mode: all keys reach the command's terminal.
     fn take_terminal(&mut self) {
         if let Some(machine_end) = &self.terminal {
             set_window_size(machine_end.as_fd());
@@ -197,11 +197,10 @@ impl Forwarder {
         }
     }
 
-    /// Runs until the command ends; returns its exit status, 128 and the signal's number where it
-    /// was killed.
+    /// Forwards until the command exits. Returns its exit status, or 128 plus the signal that killed it.
     ///
     /// # Errors
-    /// What poll(2) or waitid(2) say.
+    /// Any error of poll(2) or waitid(2).
     pub fn run(mut self) -> Result<u8> {
         let status = self.event_loop();
         self.restore_terminal();
@@ -267,7 +266,7 @@ impl Forwarder {
                     }
                 }
                 libc::SIGTSTP => self.pause(),
-                // We go on by it in any case; the command with us.
+                // SIGCONT has resumed this process already; the command is resumed with it.
                 libc::SIGCONT => self.signal(libc::SIGCONT),
                 number => self.signal(number),
             }
@@ -276,11 +275,11 @@ impl Forwarder {
 
     fn signal(&self, signal: i32) {
         if let Err(error) = process::send_signal(self.child.pidfd.as_fd(), signal) {
-            log::debug!("cannot pass signal {signal} on: {error}, ignoring");
+            log::debug!("cannot forward signal {signal}: {error}, ignoring");
         }
     }
 
-    /// Stops with the command, as a job of our shell.
+    /// Stops the command and this process, as a job of the calling shell.
     fn pause(&mut self) {
         self.signal(libc::SIGSTOP);
         self.restore_terminal();
@@ -291,14 +290,15 @@ impl Forwarder {
     }
 }
 
-/// What came.
+/// The ready descriptors.
 struct Ready {
     ended: bool,
     signalled: bool,
     flows: Vec<usize>,
 }
 
-/// Gives a terminal in the machine the size of our window, or a usual one where we have none.
+/// Sets the window size of a terminal in the machine to the size of this terminal, or to 80 by 24 without
+/// one.
 pub fn set_window_size(machine_end: BorrowedFd<'_>) {
     let stdin = rustix::stdio::stdin();
     if rustix::termios::isatty(stdin) {

@@ -1,33 +1,33 @@
-//! Which of our standard streams a command in a machine gets as they are: pipes and `/dev/null`. Called by
-//! `exec` around the clone. For every other stream the command gets a pipe, and we carry the bytes: a terminal
-//! could be read and set, a file of the host opened again through `/proc/self/fd` with other rights than the
-//! descriptor has, a socket sent other things than bytes.
+//! Standard streams of a command in a machine. Called by `exec` around the clone. The command inherits pipes
+//! and `/dev/null` only. Every other stream is replaced by a pipe, and this process transfers the bytes: the
+//! command could read and configure a terminal, reopen a file of the host through `/proc/self/fd` with other
+//! access modes than the descriptor's, or send descriptors over a socket.
 
 use super::forward::{Direction, Flow};
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Stat};
 
-/// Our standard streams by number, what they are called, and which direction their bytes go.
+/// The standard streams by number: name and direction.
 const STREAMS: [(&str, Direction); 3] = [
     ("standard input", Direction::In),
     ("standard output", Direction::Out),
     ("standard error", Direction::Out),
 ];
 
-/// The size of a pipe that carries a stream, what an unprivileged process may ask for (pipe(7)).
+/// The size of a pipe for a stream: the limit of an unprivileged process (pipe(7)).
 const PIPE_SIZE: usize = 1 << 20;
 
-/// Streams that lead over us.
+/// Standard streams replaced by pipes.
 #[derive(Debug, Default)]
 pub struct RedirectedStdio {
     flows: Vec<Flow>,
-    /// Our own streams, to be put back where they were.
+    /// The original streams, restored later.
     own_end: Vec<(usize, OwnedFd)>,
 }
 
 impl RedirectedStdio {
-    /// Puts a pipe in the place of each of our streams that gives more than its bytes, for a child to inherit.
+    /// Replaces each standard stream that grants more than its bytes by a pipe, which a child inherits.
     ///
     /// # Errors
     /// A stream that is a directory: it would lead the command out of the machine.
@@ -35,7 +35,7 @@ impl RedirectedStdio {
         let mut stdio = Self::default();
         for (number, (name, direction)) in STREAMS.into_iter().enumerate() {
             let stream = stream(number);
-            // One that is closed is nothing to be careful with.
+            // A closed stream grants no access.
             let Ok(stat) = rustix::fs::fstat(stream) else { continue };
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 return Err(Error::new(format!("{name} is a directory of the host"))
@@ -52,14 +52,15 @@ impl RedirectedStdio {
     }
 
     fn redirect_one(&mut self, number: usize, direction: Direction) -> Result<()> {
-        let keep =
-            |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a stream");
+        let keep = |fd: BorrowedFd<'_>| {
+            rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot duplicate a stream")
+        };
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .context(|| "cannot make a pipe for a stream")?;
-        // What carries more at once has to wait less often; a smaller pipe does too.
+            .context(|| "cannot create a pipe for a stream")?;
+        // A larger pipe blocks less often. A smaller one works as well.
         let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_SIZE);
         let own_end = if direction == Direction::In { &write } else { &read };
-        rustix::io::ioctl_fionbio(own_end, true).context(|| "cannot use a pipe")?;
+        rustix::io::ioctl_fionbio(own_end, true).context(|| "cannot set a pipe to non-blocking mode")?;
         let own_end = keep(stream(number))?;
         let (machine_end, flow) = match direction {
             Direction::In => (read, Flow::new(direction, keep(own_end.as_fd())?, write)),
@@ -71,31 +72,31 @@ impl RedirectedStdio {
         Ok(())
     }
 
-    /// Puts our own streams back: to be called once the child has inherited the others.
+    /// Restores the original streams, after the child has inherited the pipes.
     ///
     /// # Errors
-    /// What dup2(2) says.
+    /// Any error of dup2(2).
     pub fn restore(&mut self) -> Result<()> {
         self.own_end.drain(..).try_for_each(|(number, own_end)| place(number, own_end.as_fd()))
     }
 
-    /// What is to be carried.
+    /// Returns the streams to transfer.
     pub fn into_flows(self) -> Vec<Flow> {
         self.flows
     }
 }
 
-/// Whether a stream gives no more than the bytes in it.
+/// Returns whether a stream grants no more than its bytes.
 fn is_harmless(stat: &Stat) -> bool {
     match FileType::from_raw_mode(stat.st_mode) {
-        // A pipe with a name is a file: its name can be opened for the other direction.
+        // A named pipe is a file: it can be reopened for the other direction.
         FileType::Fifo => is_nameless(stat),
         FileType::CharacterDevice => stat.st_rdev == rustix::fs::makedev(1, 3),
         _ => false,
     }
 }
 
-/// Whether a pipe is one of pipe(2): on the file system of the kernel's own pipes.
+/// Returns whether a pipe was created by pipe(2): it is on the kernel's own file system for pipes.
 fn is_nameless(stat: &Stat) -> bool {
     let own = rustix::pipe::pipe().and_then(|(read, _write)| rustix::fs::fstat(read));
     own.is_ok_and(|own| own.st_dev == stat.st_dev)
