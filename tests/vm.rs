@@ -79,7 +79,7 @@ fn memory_max_kills_and_is_reported() {
     assert_eq!(out.status, 128 + 9, "{out}");
     assert!(counter(&vm, &format!("{cgroup}/memory.events"), "oom_kill") >= 1);
     // The guest lives on.
-    vm.wait_until(LONG, "coracle status small | grep 'killed: 1 process, for want of memory'");
+    vm.wait_until(LONG, "coracle status small | grep 'killed: 1 process, by the out-of-memory killer'");
 }
 
 #[test]

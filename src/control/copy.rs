@@ -1,6 +1,7 @@
-//! copy-to and copy-from: files and trees between the host and a running machine, by two processes: this one on
-//! the host, and a child inside the machine with the rights of the guest's root. Nothing of the guest is executed,
-//! and no link in either tree leads out of it. What comes from a guest has no set-user-ID bits here.
+//! `copy-to` and `copy-from`: copies files and trees between the host and a running machine by two processes:
+//! this one on the host, and a child inside the machine with the capabilities of the guest's root. No program
+//! of the guest is executed, and no symbolic link leads out of either tree. Files from a guest lose their
+//! set-user-ID and set-group-ID bits.
 
 mod archive;
 mod entry;
@@ -34,30 +35,30 @@ use transfer::Transfer;
 use tree_writer::TreeWriter;
 use walk::Walk;
 
-/// The mode bits that come along to a guest.
+/// The mode bits copied to a guest.
 const ALL_BITS: u32 = 0o7777;
-/// The mode bits that come along from a guest: those of set-user-ID and set-group-ID would give rights here.
+/// The mode bits copied from a guest: set-user-ID and set-group-ID bits would grant privileges on the host.
 const HARMLESS_BITS: u32 = 0o1777;
-/// How long the child of a failed copy may take to remove what it made.
+/// The timeout for the child of a failed copy to remove its files.
 const CLEANING: Duration = Duration::from_secs(30);
 
-/// What is to be copied.
+/// A request to copy files.
 #[derive(Debug, Clone, Copy)]
 pub struct CopyRequest<'a> {
     /// The machine.
     pub name: &'a Name,
-    /// What, `-` for an archive from standard input.
+    /// The source; `-` for an archive from standard input.
     pub source: &'a Path,
-    /// Where to, `-` for an archive to standard output.
+    /// The destination; `-` for an archive to standard output.
     pub destination: &'a Path,
-    /// What to do with something that is there already.
+    /// Whether to replace an existing destination.
     pub replace: Replace,
 }
 
 /// Copies from the host into a machine.
 ///
 /// # Errors
-/// What cannot be copied; nothing of it is left at the destination then.
+/// A file that cannot be copied. The destination is unchanged then.
 pub fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
     let guest = Guest::find(paths, request.name)?;
     let mut state = new_state(request.name, progress)?;
@@ -88,17 +89,17 @@ pub fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>)
     };
     let copied = match sent.and_then(|()| ours.finish(Ok(()), &mut state)) {
         Ok(()) => ours.finished(&mut state),
-        // The other side says why.
+        // The child reports the cause.
         Err(error) if ours.is_broken() => Err(ours.finished(&mut state).err().unwrap_or(error)),
         Err(error) => Err(error),
     };
-    // A child that lost its parent's end removes what it made.
+    // A child without a peer removes its files.
     drop(ours);
     child.wait(CLEANING);
     copied
 }
 
-/// The child's part of a copy into a machine.
+/// Writes the received entries, as the child.
 fn take(
     root: &Root,
     request: &CopyRequest<'_>,
@@ -114,7 +115,9 @@ fn take(
             .context(|| {
                 format!("cannot open directory '{}' of '{}'", request.destination.display(), request.name)
             })
-            .map_err(|error| error.with_hint("make it first: the archive's entries are put into it"))?;
+            .map_err(|error| {
+                error.with_hint("create the directory first: the archive is extracted into it")
+            })?;
         let mut tree = TreeWriter::new(directory, temporary, ids);
         transfer.receive_all(&mut tree, ALL_BITS, state)?;
         return tree.finish_into(request.replace);
@@ -128,14 +131,14 @@ fn take(
 /// Copies from a machine to the host.
 ///
 /// # Errors
-/// As [`copy_to`].
+/// As of [`copy_to`].
 pub fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
     let guest = Guest::find(paths, request.name)?;
     let mut state = new_state(request.name, progress)?;
     let is_archive = request.destination == Path::new("-");
     if is_archive && rustix::termios::isatty(rustix::stdio::stdout()) {
         return Err(Error::usage("refusing to write a tar archive to a terminal")
-            .with_hint("send it to a file or a pipe, or name a destination"));
+            .with_hint("redirect standard output to a file or a pipe, or give a destination"));
     }
     let (ours, theirs) = Transfer::pair()?;
     let _child = match process::clone(0, None)? {
@@ -153,7 +156,7 @@ pub fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_
         let top = request.source.file_name().map_or(Path::new("."), Path::new);
         let out = std::io::BufWriter::new(std::fs::File::from(
             rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
-                .context(|| "cannot use standard output")?,
+                .context(|| "cannot duplicate standard output")?,
         ));
         let mut writer = archive::Writer::new(out, top);
         ours.receive_all(&mut writer, HARMLESS_BITS, &mut state)?;
@@ -169,7 +172,7 @@ pub fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_
     tree.finish(&name, request.replace)
 }
 
-/// A running machine, to be entered.
+/// A running machine.
 struct Guest {
     record: Record,
     leader: OwnedFd,
@@ -179,7 +182,7 @@ struct Guest {
 impl Guest {
     fn find(paths: &Paths, name: &Name) -> Result<Self> {
         let record = running(paths, name)?;
-        // Held while procfs is read: its process id is no other process then.
+        // The open pidfd keeps the process id from being reused while procfs is read.
         let leader = signal::leader(&record)?;
         let pid = record.leader.unwrap_or_default();
         let ids = if record.id_base.is_some() { Ids::of_machine(pid)? } else { Ids::HOST };
@@ -187,13 +190,13 @@ impl Guest {
         Ok(Self { record, leader, ids })
     }
 
-    /// Works as the child: enters the machine, and reports how the work ended.
+    /// Runs in the child: enters the machine, calls `work`, and reports the result.
     fn work(&self, transfer: &Transfer, work: impl FnOnce(&Root, &mut CopyState<'_>) -> Result<()>) -> ! {
         let (machine, progress) = (self.record.name.clone(), Progress::silent());
         let mut state = CopyState { machine, progress, signals: None, entries: 0, bytes: 0, shown: None };
         let done = guest_child::enter(&self.record, &self.leader)
             .and_then(|()| work(&Root::of_caller()?, &mut state));
-        // A parent that is gone asked for no answer.
+        // Fails if the parent is gone.
         let _ = transfer.finish(done, &mut state);
         process::exit_now(0)
     }
@@ -212,20 +215,20 @@ fn new_state<'a>(name: &Name, progress: Progress<'a>) -> Result<CopyState<'a>> {
 }
 
 fn absolute(path: &Path) -> Result<std::path::PathBuf> {
-    std::path::absolute(path).context(|| format!("cannot find '{}'", path.display()))
+    std::path::absolute(path).context(|| format!("cannot resolve '{}'", path.display()))
 }
 
-/// What is to be copied: a link itself, not where it leads.
+/// Opens the source; of a symbolic link the link itself.
 fn open_source(root: &Root, path: &Path) -> Result<OwnedFd> {
     root.find_link(path).context(|| format!("cannot open '{}'", path.display()))
 }
 
-/// The directory something is to be put into, and its name there: a directory that is there takes it
-/// under its own name, as cp(1) does.
+/// Returns the directory of a destination and the name in it. An existing directory takes the source under
+/// the source's name, as with cp(1).
 fn split_destination(root: &Root, path: &Path, source: &Path) -> Result<(OwnedFd, OsString)> {
     let nameless = |path: &Path| {
-        Error::new(format!("'{}' has no name to be copied under", path.display()))
-            .with_hint("name a destination that does not exist yet")
+        Error::new(format!("'{}' has no file name", path.display()))
+            .with_hint("give a destination that does not exist")
     };
     if path != source
         && let Ok(directory) = root.open_directory(path)
@@ -238,6 +241,6 @@ fn split_destination(root: &Root, path: &Path, source: &Path) -> Result<(OwnedFd
     let directory = root
         .open_directory(parent)
         .context(|| format!("cannot open directory '{}'", parent.display()))
-        .map_err(|error| error.with_hint("make it first, or correct the destination"))?;
+        .map_err(|error| error.with_hint("create the directory first, or correct the destination"))?;
     Ok((directory, name.to_owned()))
 }

@@ -1,5 +1,5 @@
-//! `coracle doctor`: what is wrong with this host, or with one machine, and the hint of each. It
-//! only looks. Called by `cli`; each file below knows one part of the host.
+//! `coracle doctor`: findings about this host or one machine, each with a hint. It changes nothing. Called by
+//! `cli`; each file of the folder inspects one part of the host.
 
 mod cgroups;
 mod ids;
@@ -21,20 +21,20 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use serde::Serialize;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Machines do not run, or not as they should.
+    /// Machines do not run, or not as defined.
     Wrong,
-    /// They run, but something that is asked for is not in force, or will run out.
+    /// Machines run, but a requested feature is not in effect, or a resource will run out.
     Risk,
-    /// Worth knowing; nothing needs to be done.
+    /// Information without a need to act.
     Note,
 }
 
 impl Severity {
-    /// The word for it.
+    /// Returns the severity as text.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wrong => "wrong",
@@ -44,36 +44,36 @@ impl Severity {
     }
 }
 
-/// Something that was found. Serialised as it is for `--json`.
+/// A finding. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Finding {
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// What is so, in one line.
+    /// Its description, one line.
     pub message: String,
-    /// What to do.
+    /// The solution, in the imperative.
     pub hint: String,
 }
 
 impl Finding {
-    /// Something that keeps machines from running.
+    /// Creates a finding about an error that prevents machines from running.
     pub fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { severity: Severity::Wrong, message: message.into(), hint: hint.into() }
     }
 
-    /// Something that will, or that weakens them.
+    /// Creates a finding about a risk.
     pub fn risk(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { severity: Severity::Risk, ..Self::wrong(message, hint) }
     }
 
-    /// Something worth knowing.
+    /// Creates a finding with information only.
     pub fn note(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { severity: Severity::Note, ..Self::wrong(message, hint) }
     }
 }
 
-/// Examines the host and the trees of all defined machines. The worst finding comes first.
+/// Inspects the host and the trees of all defined machines. The findings are sorted by severity.
 ///
 /// # Errors
 /// A directory of definitions that cannot be read.
@@ -92,12 +92,12 @@ pub fn host(paths: &Paths) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Whether something is wrong, as the exit status says.
+/// Returns whether a finding is an error, which determines the exit status.
 pub fn has_errors(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.severity == Severity::Wrong)
 }
 
-/// A file of one number.
+/// Reads a file with one number.
 fn number(path: &str) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }

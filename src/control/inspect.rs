@@ -1,5 +1,5 @@
-//! `coracle inspect`: how a machine that runs is walled in, read off the kernel and not off what was
-//! meant: namespaces and who shares them, mounts, rights, limits.
+//! `coracle inspect`: the isolation of a running machine as seen by the kernel, not as defined: namespaces
+//! and their sharing, mounts, capabilities, limits.
 
 mod exposure;
 
@@ -19,9 +19,9 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Namespaces a process has, as `/proc/PID/ns` names them.
+/// The namespaces of a process, by their names in `/proc/PID/ns`.
 const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"];
-/// Files of a cgroup that limit it.
+/// Files of a cgroup with limits.
 const LIMITS: [&str; 8] = [
     "memory.max",
     "memory.high",
@@ -32,10 +32,10 @@ const LIMITS: [&str; 8] = [
     "io.max",
     "cpuset.cpus.effective",
 ];
-/// How many processes outside are named for a namespace.
+/// The number of outside processes listed per namespace.
 const NAMED: usize = 8;
 
-/// Everything `inspect` shows. Serialised as it is for `--json`.
+/// The output of `inspect`. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Inspection {
@@ -45,37 +45,37 @@ pub struct Inspection {
     pub leader: u32,
     /// Its namespaces.
     pub namespaces: Vec<Namespace>,
-    /// Its user ids: lines of uid_map(5), first inside, first outside, how many.
+    /// Its user ids: lines of uid_map(5) with first id inside, first id outside, and count.
     pub id_map: Vec<String>,
-    /// Capabilities that its processes can have at most.
+    /// The capability bounding set.
     pub capabilities: Vec<String>,
     /// Whether PID 1 has a system-call filter.
     pub filter: bool,
-    /// System calls and groups allowed beyond the default filter.
+    /// System calls and groups allowed in addition to the default filter.
     pub filter_allows: Vec<String>,
-    /// System calls and groups taken from it.
+    /// System calls and groups denied in addition to the default filter.
     pub filter_denies: Vec<String>,
-    /// Whether 32 bit programs create sockets by socketcall(2), of families that the filter cannot see.
+    /// Whether 32 bit programs create sockets by socketcall(2), of families that the filter cannot check.
     pub socketcall: bool,
-    /// Whether fresh instances of procfs and sysfs, without masks, can be mounted inside.
+    /// Whether new instances of procfs and sysfs can be mounted inside, without masks.
     pub procfs_full: bool,
-    /// Whether it is open for containers inside.
+    /// Whether containers can run inside.
     pub nesting: bool,
-    /// Whether executing gains no privileges.
+    /// Whether execve(2) grants no privileges.
     pub no_new_privileges: bool,
-    /// The label of a security module, where one confines it.
+    /// The label of a security module that confines it.
     pub label: Option<String>,
     /// Its cgroup.
     pub cgroup: Option<PathBuf>,
-    /// Limits in effect: of its cgroup, and of PID 1 where they are not infinite.
+    /// The limits in effect of its cgroup, and the finite ones of PID 1.
     pub limits: Vec<Limit>,
     /// The host's end of its link.
     pub host_interface: Option<String>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// What is mounted in it.
+    /// Its mounts.
     pub mounts: Vec<Mount>,
-    /// What is not confined.
+    /// Features that are not confined.
     pub unconfined: Vec<String>,
     /// Its trees that users of the host can reach.
     pub open_trees: Vec<PathBuf>,
@@ -87,9 +87,9 @@ pub struct Inspection {
 pub struct Namespace {
     /// Its kind.
     pub kind: String,
-    /// Its inode, by which the kernel tells namespaces apart.
+    /// Its inode, which identifies the namespace.
     pub id: u64,
-    /// Whether it is the host's.
+    /// Whether it is the host's namespace.
     pub shared_with_host: bool,
     /// Other machines in it, and processes outside of the machine: `machine web`, `process 7 (sh)`.
     pub shared_with: Vec<String>,
@@ -99,38 +99,38 @@ pub struct Namespace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Limit {
-    /// The file of the cgroup, or the name of proc_pid_limits(5).
+    /// The file of the cgroup, or the name in proc_pid_limits(5).
     pub name: String,
     /// Its value.
     pub value: String,
 }
 
-/// A mount as the machine sees it.
+/// A mount in the machine's view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Mount {
-    /// Where it is.
+    /// Its mount point.
     pub target: String,
-    /// The type of the file system.
+    /// The type of its file system.
     pub kind: String,
     /// The device or other source.
     pub source: String,
-    /// What of the file system is mounted.
+    /// The mounted directory of the file system.
     pub root: String,
     /// Its options.
     pub options: String,
 }
 
-/// Looks at a machine that runs.
+/// Inspects a running machine.
 ///
 /// # Errors
-/// The machine does not run, or its PID 1 ended meanwhile.
+/// The machine is not running, or its PID 1 exited in the meantime.
 pub fn collect(paths: &Paths, name: &Name) -> Result<Inspection> {
     let record = running(paths, name)?;
     let leader = record.leader.ok_or_else(|| Error::new(format!("machine '{name}' has no PID 1 now")))?;
     let read = |file: &str| {
         std::fs::read_to_string(format!("/proc/{leader}/{file}"))
-            .context(|| format!("cannot look at PID 1 of machine '{name}'"))
+            .context(|| format!("cannot read the state of PID 1 of machine '{name}'"))
     };
     let status = read("status")?;
     let value =
@@ -166,11 +166,12 @@ pub fn collect(paths: &Paths, name: &Name) -> Result<Inspection> {
 }
 
 fn capabilities(mask: u64) -> Vec<String> {
-    let kept = CAPABILITIES.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
-    kept.map(|(_, name)| format!("CAP_{name}")).collect()
+    let set = CAPABILITIES.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
+    set.map(|(_, name)| format!("CAP_{name}")).collect()
 }
 
-/// A word of proc_pid_mountinfo(5), in which blanks, ends of lines and backslashes are three octal digits.
+/// Decodes a word of proc_pid_mountinfo(5), which escapes blanks, line ends and backslashes as three octal
+/// digits.
 fn unescaped(word: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word.as_bytes();
@@ -190,7 +191,7 @@ fn unescaped(word: &str) -> Vec<u8> {
     bytes
 }
 
-/// A line of proc_pid_mountinfo(5).
+/// Parses a line of proc_pid_mountinfo(5).
 fn mount(line: &str) -> Option<Mount> {
     let (before, after) = line.split_once(" - ")?;
     let (before, after): (Vec<&str>, Vec<&str>) = (before.split(' ').collect(), after.split(' ').collect());
@@ -207,7 +208,7 @@ fn mount(line: &str) -> Option<Mount> {
 fn limits(record: &Record, process: &str) -> Vec<Limit> {
     let file = |name: &&str| {
         let cgroup = record.cgroup.as_ref()?;
-        // Where the unit's has none, systemd left it to the guest's.
+        // If the unit's cgroup lacks the file, systemd has delegated the controller to the guest's cgroup.
         let text = std::fs::read_to_string(cgroup.join(name)).ok()?;
         let value = text.trim().replace('\n', "; ");
         let is_limit = !value.is_empty() && value != "max" && value != "max 100000";
@@ -222,7 +223,7 @@ fn limits(record: &Record, process: &str) -> Vec<Limit> {
     LIMITS.iter().filter_map(file).chain(of_process).collect()
 }
 
-/// The identity of a namespace of a process.
+/// Returns the inode of a namespace of a process.
 fn identity(pid: u32, kind: &str) -> Option<u64> {
     let link = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?;
     link.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
@@ -254,11 +255,11 @@ fn process(pid: u32) -> String {
     format!("process {pid} ({})", printable(&name))
 }
 
-/// All processes that are not in the machine's cgroup.
+/// Returns all processes outside of the machine's cgroup.
 fn outside(record: &Record) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    // Read second: children of the machine's processes are inside too.
+    // Read second: children forked in the meantime are excluded as well.
     let payload = record.payload_cgroup();
     let inside = payload.map(|payload| cgroup::processes(&payload)).unwrap_or_default();
     let inside: BTreeSet<u32> = inside.into_iter().collect();
@@ -266,7 +267,7 @@ fn outside(record: &Record) -> Vec<u32> {
 }
 
 impl Inspection {
-    /// Writes it for people.
+    /// Writes the inspection as text.
     ///
     /// # Errors
     /// `out` cannot be written.
@@ -274,12 +275,12 @@ impl Inspection {
         let mut text = format!("{}: PID 1 is process {}\n", self.name, self.leader);
         text.push_str("namespaces\n");
         for namespace in &self.namespaces {
-            let whose = match (namespace.shared_with_host, namespace.shared_with.is_empty()) {
+            let owner = match (namespace.shared_with_host, namespace.shared_with.is_empty()) {
                 (true, _) => "the host's".to_owned(),
                 (false, true) => "its own".to_owned(),
                 (false, false) => format!("shared with {}", namespace.shared_with.join(", ")),
             };
-            text.push_str(&format!("  {:<8}{:<12}{whose}\n", namespace.kind, namespace.id));
+            text.push_str(&format!("  {:<8}{:<12}{owner}\n", namespace.kind, namespace.id));
         }
         self.rights().into_iter().for_each(|(key, value)| text.push_str(&format!("{key}: {value}\n")));
         text.push_str("limits\n");
@@ -290,7 +291,7 @@ impl Inspection {
         for mount in &self.mounts {
             text.push_str(&format!("  {:<34} {:<10} {}\n", mount.target, mount.kind, mount.options));
         }
-        out.write_all(text.as_bytes()).context(|| "cannot write what was found".to_owned())
+        out.write_all(text.as_bytes()).context(|| "cannot write the inspection".to_owned())
     }
 
     fn rights(&self) -> Vec<(&'static str, String)> {
@@ -300,7 +301,7 @@ impl Inspection {
             (false, _) => "none".to_owned(),
             (true, true) => "the default".to_owned(),
             (true, false) => format!(
-                "allows further {}; takes away {}",
+                "additionally allows {}; denies {}",
                 words(&self.filter_allows),
                 words(&self.filter_denies)
             ),

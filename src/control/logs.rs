@@ -1,5 +1,5 @@
-//! `coracle logs`: what the host's journal has of a machine (its console, its supervisor, its unit)
-//! and what the guest's own journal has, in time order. Works for a dead machine too.
+//! `coracle logs`: entries of the host's journal (console, supervisor, unit) and of the guest's journal, in
+//! time order. Stopped machines have logs too.
 
 use super::{defined, when};
 use crate::error::{Context, Error, Result};
@@ -16,58 +16,57 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Where a guest keeps its journal, for good and until it stops.
+/// The directories of a guest's journal: persistent and volatile.
 const GUEST_JOURNALS: [&str; 2] = ["var/log/journal", "run/log/journal"];
-/// How many lines come before those to follow, as with journalctl.
+/// The number of lines before the followed ones, as with journalctl.
 const BEFORE_FOLLOWING: u32 = 10;
 
-/// What is wanted of a machine's logs.
+/// A query for the logs of a machine.
 #[derive(Debug, Clone, Copy)]
 pub struct LogQuery<'a> {
     /// The machine.
     pub name: &'a Name,
-    /// Whether to go on as it does.
+    /// Whether to follow new entries.
     pub follow: bool,
-    /// The last lines only.
+    /// The number of last lines.
     pub lines: Option<u32>,
-    /// One boot of the machine only: `0` the last one, `-1` the one before, `1` the first one, or a
-    /// boot id.
+    /// One boot of the machine: `0` the last, `-1` the one before, `1` the first, or a boot id.
     pub boot: Option<&'a str>,
-    /// Which entries.
+    /// The selected entries.
     pub filter: Filter<'a>,
-    /// How they are written.
+    /// The output format.
     pub format: Format,
 }
 
-/// Which entries are wanted, as journalctl(1) takes it.
+/// A selection of entries, with the arguments of journalctl(1).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Filter<'a> {
-    /// From this time on.
+    /// The first time.
     pub since: Option<&'a str>,
-    /// Up to this time.
+    /// The last time.
     pub until: Option<&'a str>,
-    /// This priority and more urgent ones, or a range.
+    /// A priority, which selects more urgent ones as well, or a range.
     pub priority: Option<&'a str>,
-    /// Whose message matches this.
+    /// A pattern for the message.
     pub grep: Option<&'a str>,
 }
 
-/// How entries are written.
+/// An output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// With the time, the program, its process id.
+    /// Time, program and process id before the message.
     #[default]
     ShortIso,
-    /// The same with seconds since the epoch.
+    /// The same, with seconds since the epoch.
     ShortUnix,
-    /// The message alone.
+    /// The message only.
     Cat,
-    /// The whole entry, a line of JSON.
+    /// The whole entry as one line of JSON.
     Json,
 }
 
 impl LogQuery<'_> {
-    /// What of it every journal is asked for.
+    /// Returns the part of the query that applies to every journal.
     fn query(&self) -> Query {
         let filter = self.filter;
         let owned = |text: Option<&str>| text.map(str::to_owned);
@@ -82,8 +81,8 @@ impl LogQuery<'_> {
     }
 }
 
-/// Writes the log of a machine to `out`, a line for each entry. With `follow` it returns when
-/// nobody reads any more.
+/// Writes the log of a machine to `out`, one line per entry. With `follow` it returns when the reader of
+/// `out` is gone.
 ///
 /// # Errors
 /// A boot that is not recorded, no journalctl, or `out` that cannot be written.
@@ -108,14 +107,14 @@ pub fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<
     let after = |at: usize| Query { follow: true, after: last.cursors[at].clone(), ..query.query() };
     let queries = queries(&journals, boot.as_deref(), after);
     journal::read(&queries, &mut |_, entry| {
-        let goes_on = write(out, &entry, query.format)?;
-        // Whoever follows wants to see each entry when it comes.
+        let flow = write(out, &entry, query.format)?;
+        // Followed entries are shown at once.
         out.flush().context(|| "cannot write the log".to_owned())?;
-        Ok(goes_on)
+        Ok(flow)
     })
 }
 
-/// The last lines of a machine's log, for `status`.
+/// Returns the last lines of a machine's log, for `status`.
 ///
 /// # Errors
 /// No journalctl.
@@ -130,7 +129,7 @@ pub fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Resu
 struct Last {
     /// In time order.
     entries: VecDeque<Entry>,
-    /// Of each journal the place of its last entry, where it has any.
+    /// The cursor of each journal's last entry. `None` if it has no entry.
     cursors: Vec<Option<String>>,
 }
 
@@ -149,8 +148,8 @@ fn last(journals: &[Journal], query: &LogQuery<'_>, boot: Option<&str>, lines: u
     Ok(last)
 }
 
-/// The query for each journal, restricted to a boot where one is given: the guest's journal has it
-/// as its boot id, the host's as a field of ours.
+/// Returns the query for each journal, restricted to one boot if given: the guest's journal has the boot id
+/// in `_BOOT_ID`, the host's in `CORACLE_BOOT_ID`.
 fn queries<'a>(
     journals: &'a [Journal],
     boot: Option<&str>,
@@ -165,42 +164,45 @@ fn queries<'a>(
     journals.iter().enumerate().map(with_boot).collect()
 }
 
-/// The journals that have something of a machine; the host's is the first.
+/// Returns the journals with entries of a machine, the host's first.
 fn journals(paths: &Paths, name: &Name, root: Option<&Path>) -> Result<Vec<Journal>> {
     let record = Record::read(paths, name)?;
     let mut journals = vec![Journal::Host(matches(name))];
     if let Some(root) = root_of(record.as_ref(), root) {
         let owners = match (&root, record.as_ref().and_then(|record| record.id_base)) {
-            (Seen::Running(_), Some(first)) => Owners { first, count: RANGE_SIZE },
+            (GuestFiles::Running(_), Some(first)) => Owners { first, count: RANGE_SIZE },
             _ => Owners::ALL,
         };
         for place in GUEST_JOURNALS {
             match root.open() {
                 Ok(root) => journals.push(Journal::Guest(Guest { root, place: place.into(), owners })),
-                Err(error) => log::debug!("no journal of the guest: {error}, ignoring"),
+                Err(error) => log::debug!("cannot open a journal of the guest: {error}, ignoring"),
             }
         }
     }
     Ok(journals)
 }
 
-/// Where the guest's files are seen: as it sees them while it runs, else its tree.
-fn root_of(record: Option<&Record>, given: Option<&Path>) -> Option<Seen> {
+/// Returns the location of the guest's files: the running machine's view, or the tree.
+fn root_of(record: Option<&Record>, given: Option<&Path>) -> Option<GuestFiles> {
     let alive = record.filter(|record| record.is_alive()).and_then(|record| record.leader);
     let recorded = record.map(|record| record.root.clone()).filter(|root| root.is_absolute());
-    alive.map(Seen::Running).or(recorded.map(Seen::Tree)).or(given.map(|given| Seen::Tree(given.to_owned())))
+    alive
+        .map(GuestFiles::Running)
+        .or(recorded.map(GuestFiles::Tree))
+        .or(given.map(|given| GuestFiles::Tree(given.to_owned())))
 }
 
-/// Where the files of a guest are.
+/// The location of a guest's files.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
-    /// In a running machine, by the process id of its PID 1.
+enum GuestFiles {
+    /// A running machine, by the process id of its PID 1.
     Running(u32),
-    /// In its tree.
+    /// A tree.
     Tree(PathBuf),
 }
 
-impl Seen {
+impl GuestFiles {
     fn open(&self) -> Result<Root> {
         match self {
             Self::Running(leader) => Root::of_process(*leader),
@@ -209,19 +211,19 @@ impl Seen {
     }
 }
 
-/// What picks a machine's entries from the host's journal.
+/// Returns the matches that select a machine's entries in the host's journal.
 fn matches(name: &Name) -> Vec<String> {
     let unit = unit::service(name);
     vec![
         format!("CORACLE_MACHINE={name}"),
         format!("_SYSTEMD_UNIT={unit}"),
         format!("_SYSTEMD_UNIT={name}.scope"),
-        // What systemd itself says of the unit.
+        // Messages of systemd about the unit.
         format!("_PID=1 UNIT={unit}"),
     ]
 }
 
-/// The id of a boot, from how a user names it.
+/// Returns the id of a boot that the user names by number or id.
 fn find_boot(host: &Journal, name: &Name, wanted: &str) -> Result<String> {
     let wanted_id = wanted.replace('-', "").to_ascii_lowercase();
     if wanted_id.len() == 32 && wanted_id.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -236,13 +238,13 @@ fn find_boot(host: &Journal, name: &Name, wanted: &str) -> Result<String> {
     })?;
     nth_boot(&boots, wanted).cloned().ok_or_else(|| {
         Error::new(format!("boot '{wanted}' of machine '{name}' is not in the journal")).with_hint(format!(
-            "{} boots are; name one as 0 (the last), -1, -2, …, or by its id",
+            "the journal has {} boots; give 0 (the last), -1, -2, …, or a boot id",
             boots.len()
         ))
     })
 }
 
-/// The boot that a number means: from 1 the first on, from 0 the last back.
+/// Returns the boot with a number: counted from 1 from the first, from 0 backwards from the last.
 fn nth_boot<'a>(boots: &'a [String], wanted: &str) -> Option<&'a String> {
     let number: isize = wanted.parse().ok()?;
     let count = isize::try_from(boots.len()).ok()?;
@@ -250,7 +252,7 @@ fn nth_boot<'a>(boots: &'a [String], wanted: &str) -> Option<&'a String> {
     boots.get(usize::try_from(at).ok()?)
 }
 
-/// Writes an entry; breaks when nobody reads any more.
+/// Writes an entry. Breaks if the reader is gone.
 fn write(out: &mut dyn Write, entry: &Entry, format: Format) -> Result<ControlFlow<()>> {
     match writeln!(out, "{}", line(entry, format)) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
@@ -258,7 +260,7 @@ fn write(out: &mut dyn Write, entry: &Entry, format: Format) -> Result<ControlFl
     }
 }
 
-/// An entry as people read it; further lines of a message stand below the first.
+/// Formats an entry; further lines of a message are indented below the first.
 fn line(entry: &Entry, format: Format) -> String {
     let time = match format {
         Format::Cat => return entry.message.clone(),
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_message_stand_below_one_another() {
+    fn lines_of_a_message_are_aligned() {
         let text = line(&entry("one\ntwo"), Format::ShortIso);
         let (first, second) = text.split_once('\n').unwrap();
         assert!(first.ends_with(" systemd[1]: one"), "{first}");
@@ -313,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_ends_it() {
+    fn a_closed_reader_ends_the_log() {
         struct Gone;
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
@@ -336,9 +338,9 @@ mod tests {
             root: "/srv/web".into(),
             ..Record::default()
         };
-        assert_eq!(root_of(Some(&running), None), Some(Seen::Running(7)));
+        assert_eq!(root_of(Some(&running), None), Some(GuestFiles::Running(7)));
         let dead = Record { supervisor: 0, ..running };
-        assert_eq!(root_of(Some(&dead), Some(Path::new("/x"))), Some(Seen::Tree("/srv/web".into())));
-        assert_eq!(root_of(None, Some(Path::new("/x"))), Some(Seen::Tree("/x".into())));
+        assert_eq!(root_of(Some(&dead), Some(Path::new("/x"))), Some(GuestFiles::Tree("/srv/web".into())));
+        assert_eq!(root_of(None, Some(Path::new("/x"))), Some(GuestFiles::Tree("/x".into())));
     }
 }

@@ -1,5 +1,4 @@
-//! `coracle network`: zones and their machines, addresses, ports, and what the firewall has dropped, from
-//! the state records and the kernel.
+//! `coracle network`: zones, addresses, ports and dropped packets, from the state records and the kernel.
 
 use super::printable;
 use crate::error::Result;
@@ -12,13 +11,13 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Everything `network` shows. Serialised as it is for `--json`.
+/// The output of `network`. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Network {
-    /// The zones that have machines.
+    /// The zones with running machines.
     pub zones: Vec<ZoneRow>,
-    /// The machines that have a link or other interfaces.
+    /// The machines with a link or other interfaces.
     pub machines: Vec<MachineRow>,
     /// The chains of the firewall.
     pub chains: Vec<Chain>,
@@ -32,7 +31,7 @@ pub struct ZoneRow {
     pub zone: String,
     /// Its bridge.
     pub bridge: String,
-    /// The host's addresses there.
+    /// The host's addresses on the bridge.
     pub addresses: Vec<IpAddr>,
     /// Its machines.
     pub machines: Vec<String>,
@@ -48,20 +47,20 @@ pub struct MachineRow {
     pub zone: Option<String>,
     /// The host's end of its link.
     pub interface: Option<String>,
-    /// Its addresses, which it is told of too when it asks by DHCP or for a router.
+    /// Its addresses, also offered by DHCP and router advertisements.
     pub addresses: Vec<IpAddr>,
-    /// The host's addresses on its link, its way out.
+    /// The host's addresses on its link: its gateways.
     pub gateways: Vec<IpAddr>,
-    /// Ports of the host that lead to it.
+    /// Ports of the host that are forwarded to it.
     pub ports: Vec<String>,
-    /// Its other interfaces: what they are, on the host and inside.
+    /// Its other interfaces: kind, name on the host, name inside.
     pub interfaces: Vec<String>,
 }
 
-/// Looks.
+/// Collects the networks of running machines.
 ///
 /// # Errors
-/// Rules that the kernel does not list.
+/// The kernel does not list the firewall rules.
 pub fn collect(paths: &Paths) -> Result<Network> {
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
     let mut zones: BTreeMap<&Zone, ZoneRow> = BTreeMap::new();
@@ -99,7 +98,7 @@ impl MachineRow {
         }
     }
 
-    /// Its cells in the table.
+    /// Returns the cells of its row.
     pub fn cells(&self) -> Vec<String> {
         let words = |words: Vec<String>| if words.is_empty() { "-".to_owned() } else { words.join(" ") };
         let texts = |addresses: &[IpAddr]| words(addresses.iter().map(ToString::to_string).collect());

@@ -1,5 +1,5 @@
-//! start, stop, restart, enable, disable: through the units, with their jobs waited for. Machines
-//! that run outside a unit of ours are stopped through their supervisor.
+//! `start`, `stop`, `restart`, `enable` and `disable`: through units, waiting for their jobs. Machines
+//! outside of their unit are stopped through their supervisor.
 
 use super::progress::Progress;
 use super::status::waiting_for;
@@ -18,41 +18,40 @@ use std::ops::ControlFlow;
 /// The target that starts the enabled machines.
 const TARGET: &str = "coracle.target";
 
-/// How long a start is waited for.
+/// The end of the wait for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Until the unit is up, which is when its definition says.
+    /// The unit is active, which depends on the definition.
     Unit,
-    /// Until the guest says that it is up, whatever its definition says.
+    /// The guest reports that it is ready, independent of the definition.
     Ready,
-    /// Until PID 1 was executed.
+    /// PID 1 was executed.
     Running,
-    /// Until the job is queued.
+    /// The job is queued.
     No,
 }
 
-/// Starts machines as units. A definition that is broken is not started; one that systemd has not
-/// read yet as it is now is read first.
+/// Starts machines as units. Machines with an invalid definition are not started. systemd is reloaded if a
+/// definition has changed since the last reload.
 ///
 /// # Errors
-/// One for each machine that did not come up.
+/// One per machine that did not start.
 pub fn start(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
     up(Action::Start, paths, names, wait, progress)
 }
 
-/// Stops machines that run and starts all of them.
+/// Stops running machines and starts all of them.
 ///
 /// # Errors
-/// One for each machine that did not come up.
+/// One per machine that did not start.
 pub fn restart(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
     up(Action::Restart, paths, names, wait, progress)
 }
 
-/// Stops machines in their own orderly way and waits until they are gone. Stopping one that does
-/// not run is fine.
+/// Shuts down machines cleanly and waits until they have stopped. A stopped machine is not an error.
 ///
 /// # Errors
-/// One for each machine that did not stop as it should.
+/// One per machine that failed to stop.
 pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> Outcome {
     let (others, units): (Vec<Name>, Vec<Name>) =
         names.iter().cloned().partition(|name| runs_elsewhere(paths, name) || !units::is_running());
@@ -63,45 +62,45 @@ pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> Outco
         progress.show(name.as_str(), "stopping");
         signal::stop_and_wait(&record)
     });
-    join(through_units, directly)
+    merge(through_units, directly)
 }
 
-/// Lets machines start with the host. Returns what changed, a line each.
+/// Enables the start of machines at boot. Returns the changes, one line each.
 ///
 /// # Errors
-/// A broken definition, a host without systemd, or a refusal of systemd.
+/// An invalid definition, a host without systemd, or a refusal by systemd.
 pub fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
-    needs_systemd()?;
+    require_systemd()?;
     for name in names {
         defined(paths, name)?;
     }
-    // The target with them: without it nothing would start them.
+    // The target as well: it starts the enabled machines.
     let units: Vec<String> = names.iter().map(unit::service).chain([TARGET.to_owned()]).collect();
     block_on(units::enable(&units))?
 }
 
-/// Lets machines no longer start with the host. Returns what changed, a line each.
+/// Disables the start of machines at boot. Returns the changes, one line each.
 ///
 /// # Errors
-/// A host without systemd, or a refusal of systemd.
+/// A host without systemd, or a refusal by systemd.
 pub fn disable(names: &[Name]) -> Result<Vec<String>> {
-    needs_systemd()?;
+    require_systemd()?;
     let units: Vec<String> = names.iter().map(unit::service).collect();
     block_on(units::disable(&units))?
 }
 
-/// Start and restart.
+/// Starts or restarts machines.
 fn up(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
-    needs_systemd().map_err(|error| vec![error])?;
+    require_systemd().map_err(|error| vec![error])?;
     let mut good = Vec::new();
     let mut outdated = Vec::new();
     let before = each(names, |name| {
         if runs_elsewhere(paths, name) {
             return Err(Error::new(format!(
-                "machine '{name}' runs already, outside the unit '{}'",
+                "machine '{name}' is already running outside of its unit '{}'",
                 unit::service(name)
             ))
-            .with_hint(format!("stop it with 'coracle stop {name}' first")));
+            .with_hint(format!("stop it first: coracle stop {name}")));
         }
         let machine = defined(paths, name)?;
         if !generator::is_current(paths, &machine) {
@@ -117,7 +116,7 @@ fn up(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut 
         block_on(units::reload()).and_then(|reloaded| reloaded).map_err(|error| vec![error])?;
         for machine in outdated.iter().filter(|machine| !generator::is_current(paths, machine)) {
             log::warn!(
-                "the limits of machine '{}' are not in force: systemd has not run {}, ignoring",
+                "the limits of machine '{}' are not in effect: systemd has not run {}, ignoring",
                 machine.name,
                 generator::PROGRAM
             );
@@ -131,15 +130,15 @@ fn up(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut 
             .for_each(|(name, record)| log::warn!("{}", late(name, &record)));
     }
     if wait != Wait::Ready || started.is_err() {
-        return join(before, started);
+        return merge(before, started);
     }
     let ready = each(&good, |name| until_ready(paths, name, progress));
     progress.clear();
-    join(before, ready)
+    merge(before, ready)
 }
 
-/// Waits until a guest whose unit is up says that it is up itself. One whose init never does counts
-/// as up from the start.
+/// Waits until the guest of an active unit reports that it is ready. A guest whose init never reports is
+/// ready from the start.
 fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Result<()> {
     loop {
         match Record::read(paths, name)?.filter(Record::is_alive) {
@@ -147,7 +146,7 @@ fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Resul
             Some(record) if record.is_late => return Err(late(name, &record)),
             Some(record) => progress.show(name.as_str(), record.phase.as_str()),
             None => {
-                return Err(Error::new(format!("machine '{name}' stopped before its guest was up"))
+                return Err(Error::new(format!("machine '{name}' stopped before its guest was ready"))
                     .with_hint(format!("see 'coracle status {name}' and 'coracle logs {name}'")));
             }
         }
@@ -155,10 +154,11 @@ fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Resul
     }
 }
 
-/// Why a machine is not up in time.
+/// Returns the error for a machine that is not ready in time.
 fn late(name: &Name, record: &Record) -> Error {
-    let waits = record.waits_for.as_ref().map_or_else(String::new, |unit| format!(": it waits for '{unit}'"));
-    Error::new(format!("machine '{name}' is not up after boot.start-timeout{waits}"))
+    let waits =
+        record.waits_for.as_ref().map_or_else(String::new, |unit| format!(": it is waiting for '{unit}'"));
+    Error::new(format!("machine '{name}' is not ready after boot.start-timeout{waits}"))
         .with_hint(format!("see 'coracle logs {name}', or set a longer boot.start-timeout"))
 }
 
@@ -166,7 +166,7 @@ fn late(name: &Name, record: &Record) -> Error {
 fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
     let units: Vec<String> = names.iter().map(unit::service).collect();
     let until = if wait == Wait::No { units::Until::Queued } else { units::Until::Done };
-    let mut heard = |unit: &str, text: &str| {
+    let mut report = |unit: &str, text: &str| {
         let waits = if text.is_empty() { stop_progress(paths, unit) } else { None };
         match waits {
             Some(waits) => progress.show(machine_of(unit), &waits),
@@ -179,7 +179,7 @@ fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut
             ControlFlow::Continue(())
         }
     };
-    let finished = block_on(units::run(action, &units, until, &mut heard))
+    let finished = block_on(units::run(action, &units, until, &mut report))
         .and_then(|finished| finished)
         .map_err(|error| vec![error])?;
     progress.clear();
@@ -195,35 +195,36 @@ fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut
     if failures.is_empty() { Ok(()) } else { Err(failures) }
 }
 
-/// What the machine of a unit that is silent waits for, where it is stopping.
+/// Describes the processes that delay the stop of a unit without a status text.
 fn stop_progress(paths: &Paths, unit: &str) -> Option<String> {
     let record = Record::read(paths, &Name::new(machine_of(unit)).ok()?).ok()??;
     Some(format!("stopping: waiting for {}", waiting_for(&record)?))
 }
 
-/// Whether a status text of a supervisor, `PHASE: detail`, says that PID 1 was executed.
+/// Returns whether a status text of a supervisor, `PHASE: detail`, is of a phase after the execution of PID
+/// 1.
 fn is_past_start(text: &str) -> bool {
     let phase = text.split(':').next().unwrap_or_default().trim();
     [Phase::Booting, Phase::Running].iter().any(|past| past.as_str() == phase)
 }
 
-/// Whether a machine runs, but not in the unit of its name.
+/// Returns whether a machine is running outside of its unit.
 fn runs_elsewhere(paths: &Paths, name: &Name) -> bool {
     let record = Record::read(paths, name).ok().flatten().filter(Record::is_alive);
     record.is_some_and(|record| record.unit != Some(unit::service(name)))
 }
 
-/// An error where there is no systemd to run units.
-fn needs_systemd() -> Result<()> {
+/// Returns an error without systemd.
+fn require_systemd() -> Result<()> {
     if units::is_running() {
         return Ok(());
     }
-    Err(Error::new("PID 1 of this host is not systemd, so there are no units")
-        .with_hint("run the machine in the foreground: 'coracle run -b -M NAME'"))
+    Err(Error::new("PID 1 of this host is not systemd")
+        .with_hint("run the machine in the foreground: coracle run -b -M NAME"))
 }
 
-/// The failures of both.
-fn join(one: Outcome, other: Outcome) -> Outcome {
+/// Merges the failures of two outcomes.
+fn merge(one: Outcome, other: Outcome) -> Outcome {
     match (one, other) {
         (Ok(()), other) => other,
         (one, Ok(())) => one,
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn stopping_what_does_not_run_is_fine() {
+    fn stopping_a_stopped_machine_succeeds() {
         let root = tempfile::tempdir().unwrap();
         if !units::is_running() {
             let names = [Name::new("web").unwrap()];

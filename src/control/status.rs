@@ -1,5 +1,5 @@
-//! `coracle status`: one machine, for people: how it is, what its unit says, the last lines of its
-//! log. Of a dead one: why.
+//! `coracle status`: the state of one machine, the status of its unit, and the last lines of its log; after a
+//! failure the cause.
 
 mod traffic;
 mod waiting_for;
@@ -25,46 +25,46 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use traffic::Traffic;
 
-/// How many lines of the log are shown.
+/// The number of shown log lines.
 const LINES: u32 = 10;
 
-/// Everything `status` shows. Serialised as it is for `--json`.
+/// The output of `status`. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
-    /// As in the list.
+    /// The row of the list.
     pub machine: Row,
-    /// Process id of the supervisor, while it runs.
+    /// Process id of the supervisor, if it is running.
     pub supervisor: Option<u32>,
-    /// The program that it does not run yet, if that was replaced after the start.
+    /// The installed program, if it is newer than the running supervisor.
     pub newer_program: Option<PathBuf>,
     /// Machine id, 32 hex digits.
     pub machine_id: Option<String>,
-    /// Why machined does not know it, while it runs.
+    /// The reason why machined does not know the running machine.
     pub unregistered: Option<String>,
     /// Name of the host's end of its link.
     pub host_interface: Option<String>,
-    /// The zone it is in.
+    /// Its zone.
     pub zone: Option<String>,
-    /// Ports of the host that lead to it.
+    /// Ports of the host that are forwarded to it.
     pub ports: Vec<String>,
-    /// Those at which systemd listens for it, while it does not run: the first connection starts it.
+    /// Ports at which systemd listens for the stopped machine: the first connection starts it.
     pub on_demand: Vec<String>,
-    /// What went over its link, while it runs.
+    /// Traffic over its link, if it is running.
     pub traffic: Option<Traffic>,
-    /// What systemd says of the unit, where there is one.
+    /// The status of its unit. `None` without systemd.
     pub unit: Option<Unit>,
-    /// What it waits for, where it is stopping.
+    /// Units or processes that delay its stop.
     pub waiting_for: Option<String>,
-    /// How its last start failed, until one is good.
+    /// The failure of its last start, until a successful start.
     pub failure: Option<Failure>,
-    /// How many of its processes the kernel killed for want of memory, while it runs.
+    /// Processes killed by the out-of-memory killer since the start.
     pub out_of_memory_kills: u64,
     /// The last lines of the log.
     pub log: Vec<String>,
 }
 
-/// What systemd says of a machine's unit.
+/// The status of a machine's unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Unit {
@@ -72,13 +72,13 @@ pub struct Unit {
     pub active_state: String,
     /// `SubState`.
     pub sub_state: String,
-    /// `UnitFileState`: whether it starts with the host.
+    /// `UnitFileState`: whether it starts at boot.
     pub file_state: String,
     /// `Result` of the last run.
     pub result: String,
-    /// `StatusText`: what the supervisor says.
+    /// `StatusText`: the status that the supervisor reports.
     pub status_text: String,
-    /// Why it is not running, where it failed.
+    /// The failure of a failed unit.
     pub failure: Option<String>,
 }
 
@@ -131,7 +131,7 @@ pub fn collect(paths: &Paths, name: &Name) -> Result<Status> {
 }
 
 impl Status {
-    /// Writes it for people.
+    /// Writes the status as text.
     ///
     /// # Errors
     /// `out` cannot be written.
@@ -147,7 +147,7 @@ impl Status {
         out.write_all(text.as_bytes()).context(|| "cannot write the status".to_owned())
     }
 
-    /// The lines that there is something to say in.
+    /// Returns the lines with a value.
     fn lines(&self) -> Vec<(&'static str, String)> {
         let machine = &self.machine;
         let number = |number: u32| number.to_string();
@@ -161,7 +161,7 @@ impl Status {
             None => when(started),
         });
         let failure = self.unit.as_ref().and_then(|unit| unit.failure.clone());
-        // A failure has what was said last in it.
+        // A failure contains the last status text.
         let said = self.unit.as_ref().filter(|unit| unit.failure.is_none() && !unit.status_text.is_empty());
         let said = said.map(|unit| unit.status_text.clone());
         let hint = self.failure.as_ref().and_then(|failure| failure.hint.clone());
@@ -172,8 +172,8 @@ impl Status {
         let units = self.failure.as_ref().map(|failure| failure.failed_units.clone());
         let killed = match self.out_of_memory_kills {
             0 => None,
-            1 => Some("1 process, for want of memory".to_owned()),
-            more => Some(format!("{more} processes, for want of memory")),
+            1 => Some("1 process, by the out-of-memory killer".to_owned()),
+            more => Some(format!("{more} processes, by the out-of-memory killer")),
         };
         let lines = [
             ("failure", failure),
@@ -207,7 +207,7 @@ impl Status {
             ("machine id", self.machine_id.clone()),
             ("unconfined", words(machine.unconfined.clone())),
         ];
-        // Some of it was said by the guest.
+        // The guest controls some of the texts.
         lines.into_iter().filter_map(|(key, value)| Some((key, printable(value?.as_bytes())))).collect()
     }
 }
@@ -225,20 +225,20 @@ impl From<&UnitStatus> for Unit {
     }
 }
 
-/// Why machined does not know a running machine, and the effect.
+/// Describes why machined does not know a running machine, and the effect.
 fn unregistered(name: &Name) -> String {
-    let why = if name.is_registrable() { "" } else { ", because its name contains '_'" };
-    format!("does not know it{why}: machinectl and 'systemctl -M' do not find it")
+    let reason = if name.is_registrable() { "" } else { ", because its name contains '_'" };
+    format!("does not know it{reason}: machinectl and 'systemctl -M' do not find it")
 }
 
-/// Describes the way to the installed program for a machine that runs an older one.
+/// Describes the update to the installed program for a machine with an older one.
 fn outdated(machine: &Row, program: &Path) -> String {
     let is_service = machine.unit.as_ref().is_some_and(|unit| unit::is_service(unit));
     let way = if is_service { "a reboot or a restart" } else { "the next run" };
-    format!("older than '{}': {way} brings the newer one", program.display())
+    format!("older than '{}': {way} starts the newer one", program.display())
 }
 
-/// The ports that start a machine, where systemd listens at them.
+/// Returns the ports at which systemd listens for a machine.
 fn listened_at(machine: &Machine) -> Vec<String> {
     let ports = &machine.network.on_demand;
     let listens = !ports.is_empty()
@@ -247,7 +247,7 @@ fn listened_at(machine: &Machine) -> Vec<String> {
     ports.iter().filter(|_| listens).map(ToString::to_string).collect()
 }
 
-/// What systemd says of a unit, where there is a systemd and it knows the unit.
+/// Reads the status of a unit. `None` without systemd, or if the unit is unknown.
 fn read_unit(unit: &str) -> Option<UnitStatus> {
     if !units::is_running() {
         return None;
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_machine_says_why() {
+    fn a_failed_machine_shows_its_failure() {
         let name = Name::new("web").unwrap();
         let unit = UnitStatus {
             active_state: "failed".into(),

@@ -132,7 +132,7 @@ fn a_machine_of_a_zone_speaks_to_whom_it_may() {
             let found = outcome(&host, said);
             let dropped = stop(&host);
             println!("{} -> {found:?}{dropped}", said.trim());
-            let refused = dropped.contains("to whom it may not speak");
+            let refused = dropped.contains("outside of network.egress");
             assert_eq!((found, refused), (expected, !said.is_empty()), "{said}");
         }
     }

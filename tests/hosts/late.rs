@@ -22,13 +22,13 @@ fn a_guest_that_prints_for_ever_ends_its_start() {
     host.define("busybox", definition);
     let before = Snapshot::take(&host);
     let out = host.exec_for(LONG, &["coracle", "start", "busybox"]).success("start");
-    assert!(out.stderr.contains("machine 'busybox' is not up after boot.start-timeout"), "{out}");
+    assert!(out.stderr.contains("machine 'busybox' is not ready after boot.start-timeout"), "{out}");
     assert_eq!(host.unit("busybox", "ActiveState"), "active");
     assert_eq!(state(&host, "busybox"), "starting");
     let doctor = host.exec(&["coracle", "doctor", "busybox"]);
-    assert!(doctor.stdout.contains("it was not up in time"), "{doctor}");
+    assert!(doctor.stdout.contains("it was not ready in time"), "{doctor}");
     let waited = host.exec_for(LONG, &["coracle", "restart", "--wait=ready", "busybox"]);
-    assert!(waited.status == 1 && waited.stderr.contains("is not up after"), "{waited}");
+    assert!(waited.status == 1 && waited.stderr.contains("is not ready after"), "{waited}");
     host.exec_for(LONG, &["coracle", "stop", "busybox"]);
     host.sh("systemctl reset-failed");
     before.assert_same(&host);

@@ -70,7 +70,7 @@ fn podman_runs_in_a_machine_that_nests() {
     assert_eq!(host.in_guest("outer", &["systemctl", "is-system-running"]).stdout, "running\n");
     // What it is open for is said.
     let said = host.coracle(&["inspect", "--security", "outer"]);
-    for opened in ["the filter lets '@keyring' through", "procfs is full", "tun and fuse"] {
+    for opened in ["the filter allows '@keyring'", "procfs is full", "tun and fuse"] {
         assert!(said.contains(opened), "{opened}: {said}");
     }
     host.coracle(&["stop", "outer"]);

@@ -170,7 +170,7 @@ fn a_machine_speaks_to_whom_it_may() {
         );
         host.coracle(&["stop", "a"]);
         host.assert_clean_stop("a");
-        (found, status.contains("to whom it may not speak"))
+        (found, status.contains("outside of network.egress"))
     };
     assert_eq!(outcome(""), ([true, true, true, true, true], false));
     assert_eq!(outcome("egress = \"none\"\n"), ([false; 5], true));

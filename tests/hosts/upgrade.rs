@@ -16,8 +16,8 @@ fn is_outdated(host: &Host, name: &str) -> [bool; 4] {
     [
         row["outdated"] == true,
         said(&["status", name], "older than '/usr/bin/coracle'"),
-        said(&["doctor", name], "its supervisor runs an older program than '/usr/bin/coracle'"),
-        said(&["doctor"], "running machines have an older program than the installed one: "),
+        said(&["doctor", name], "its supervisor is older than the installed '/usr/bin/coracle'"),
+        said(&["doctor"], "supervisors of running machines are older than the installed program: "),
     ]
 }
 

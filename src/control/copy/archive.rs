@@ -1,6 +1,5 @@
-//! A tar stream as a source and as a sink. Headers are the library's work; nothing is unpacked by
-//! it, since paths of an archive are not to be trusted: each entry goes to a sink under a path
-//! without any way up.
+//! A tar stream as source and as sink. The library handles headers only. Paths of an archive are not trusted:
+//! each entry is passed to a sink under a path without `..`.
 
 use super::entry::{Content, CopyState, EntryKind, Meta, Sink, read_part};
 use crate::error::{Context, Error, Result};
@@ -10,25 +9,25 @@ use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 use tar::{Archive, Builder, EntryType, Header};
 
-/// How much of a file is read at once.
+/// The bytes per read of a file.
 const PART: usize = 256 << 10;
 
-/// An archive that is written.
+/// A written archive.
 pub struct Writer<W: Write> {
     builder: Builder<W>,
     name: PathBuf,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins an archive whose entries lie below `name`.
+    /// Creates an archive with all entries below `name`.
     pub fn new(to: W, name: &Path) -> Self {
         Self { builder: Builder::new(to), name: name.to_owned() }
     }
 
-    /// Ends the archive.
+    /// Finishes the archive.
     ///
     /// # Errors
-    /// What the stream says.
+    /// Any write error.
     pub fn finish(self) -> Result<()> {
         let mut to = self.builder.into_inner().context(|| "cannot write the archive")?;
         to.flush().context(|| "cannot write the archive")
@@ -113,22 +112,22 @@ impl<W: Write> Sink for Writer<W> {
     }
 }
 
-/// Content as a stream without holes.
+/// Content as a stream, with zeros for holes.
 struct FlatReader<'a, 'n> {
     content: &'a mut dyn Content,
     state: &'a mut CopyState<'n>,
     part: Vec<u8>,
-    /// What of the part is read.
+    /// The read offset in the part.
     from: usize,
-    /// Where in the file the stream is.
+    /// The position of the stream in the file.
     at: u64,
-    /// Where the part lies in the file.
+    /// The position of the part in the file.
     begin: u64,
     ended: bool,
 }
 
 impl FlatReader<'_, '_> {
-    /// Takes what is left after the length that was expected_length: the header is written already.
+    /// Discards the content beyond the expected length: the header is already written.
     fn finish(mut self, path: &Path, expected_length: u64) -> Result<()> {
         while !self.ended {
             self.ended = self.content.next(&mut self.part, PART, self.state)?.is_none();
@@ -148,9 +147,9 @@ impl Read for FlatReader<'_, '_> {
                 Some(begin) => (self.begin, self.from) = (begin, 0),
                 None => self.ended = true,
             }
-            self.state.more(self.part.len() as u64).map_err(failed)?;
+            self.state.advance(self.part.len() as u64).map_err(failed)?;
         }
-        // A hole, or what a file lacks that became shorter meanwhile.
+        // A hole, or the end of a file that was truncated in the meantime.
         let hole = if self.ended { u64::MAX } else { self.begin.saturating_sub(self.at) };
         let length = if hole > 0 {
             let length = usize::try_from(hole).unwrap_or(usize::MAX).min(buffer.len());
@@ -169,7 +168,7 @@ impl Read for FlatReader<'_, '_> {
     }
 }
 
-/// Content of unknown length, written to an unnamed file and counted.
+/// Writes content of unknown length to an unnamed file, to determine its length.
 fn spool(content: &mut dyn Content, state: &mut CopyState<'_>) -> Result<(File, u64)> {
     use std::io::{Seek, SeekFrom};
     let directory = std::env::temp_dir();
@@ -181,14 +180,16 @@ fn spool(content: &mut dyn Content, state: &mut CopyState<'_>) -> Result<(File, 
     while let Some(at) = content.next(&mut part, PART, state)? {
         std::os::unix::fs::FileExt::write_all_at(&file, &part, at)
             .context(|| format!("cannot write to '{}'", directory.display()))?;
-        state.more(part.len() as u64)?;
+        state.advance(part.len() as u64)?;
     }
     let length = content.length();
-    file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(0))).context(|| "cannot read it again")?;
+    file.set_len(length)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .context(|| "cannot rewind the temporary file")?;
     Ok((file, length))
 }
 
-/// A part of a stream as content.
+/// The content of an entry of an archive.
 struct StreamContent<R> {
     from: std::io::Take<R>,
     expected_length: u64,
@@ -213,23 +214,23 @@ impl<R: Read> Content for StreamContent<R> {
     }
 }
 
-/// Gives every entry of an archive to a sink, in its order. Directories that an archive passes over
-/// are made, root's and open to all.
+/// Passes the entries of an archive to a sink, in order. Missing parent directories are created with owner
+/// root and mode 0755.
 ///
 /// # Errors
-/// An archive that is broken or names a place outside of itself; what the sink does not take.
+/// A corrupt archive, a path outside of the archive, or any error of the sink.
 pub fn read(from: impl Read, sink: &mut impl Sink, state: &mut CopyState<'_>) -> Result<()> {
     let mut archive = Archive::new(from);
     let mut directories = std::collections::HashSet::new();
     make_parents(Path::new("."), &mut directories, sink, state)?;
     for entry in archive.entries().context(|| "cannot read the archive")? {
         let mut entry = entry.context(|| "cannot read the archive")?;
-        let path = plain(&entry.path().context(|| "cannot read a name of the archive")?)?;
+        let path = plain(&entry.path().context(|| "cannot read a path of the archive")?)?;
         state.entries += 1;
-        state.more(0)?;
+        state.advance(0)?;
         let meta = meta(&mut entry)?;
         let target = entry.link_name().ok().flatten().map(std::borrow::Cow::into_owned);
-        let target = || target.clone().ok_or_else(|| Error::new("a link of the archive leads nowhere"));
+        let target = || target.clone().ok_or_else(|| Error::new("a link of the archive has no target"));
         let kind = match entry.header().entry_type() {
             EntryType::Directory if directories.contains(&path) => continue,
             EntryType::Directory => {
@@ -249,7 +250,7 @@ pub fn read(from: impl Read, sink: &mut impl Sink, state: &mut CopyState<'_>) ->
             }
             EntryType::XGlobalHeader => continue,
             _ => {
-                state.leave_out(&path, "it is a device");
+                state.skip(&path, "it is a device");
                 continue;
             }
         };
@@ -259,7 +260,7 @@ pub fn read(from: impl Read, sink: &mut impl Sink, state: &mut CopyState<'_>) ->
     Ok(())
 }
 
-/// Makes what an entry lies in, where the archive has not.
+/// Creates the missing parent directories of an entry.
 fn make_parents(
     path: &Path,
     directories: &mut std::collections::HashSet<PathBuf>,
@@ -276,7 +277,7 @@ fn make_parents(
     Ok(())
 }
 
-/// A path of an archive without anything but names; empty for the archive's top.
+/// Normalises a path of an archive to its names; empty for the top.
 pub(super) fn plain(path: &Path) -> Result<PathBuf> {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -284,8 +285,8 @@ pub(super) fn plain(path: &Path) -> Result<PathBuf> {
             Component::Normal(name) => plain.push(name),
             Component::CurDir | Component::RootDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(Error::new(format!("the archive names '{}', outside of itself", path.display()))
-                    .with_hint("make it again without '..' in its names"));
+                return Err(Error::new(format!("the path '{}' leads out of the archive", path.display()))
+                    .with_hint("create the archive without '..' in its paths"));
             }
         }
     }
@@ -322,7 +323,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn no_path_leads_out() {
+    fn paths_stay_below_the_top() {
         assert_eq!(plain(Path::new("./a//b/./c")).unwrap(), Path::new("a/b/c"));
         assert_eq!(plain(Path::new("/etc/passwd")).unwrap(), Path::new("etc/passwd"));
         assert_eq!(plain(Path::new("./")).unwrap(), Path::new(""));

@@ -1,5 +1,5 @@
-//! What is copied, one thing at a time, and what is noted meanwhile. A source (`walk`, `archive`)
-//! gives entries, a sink (`place`, `archive`) takes them; ids are the guest's own between them.
+//! Entries of a copy and its state. A source (`walk`, `archive`) passes entries to a sink (`tree_writer`,
+//! `archive`, `transfer`). Ids of entries are those of the guest.
 
 use crate::control::progress::Progress;
 use crate::error::{Error, Result};
@@ -9,21 +9,22 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What an entry is.
+/// The kind of an entry.
 pub enum EntryKind<'a> {
-    /// A directory; what is in it follows.
+    /// A directory; its entries follow.
     Directory,
     /// A regular file.
     File(&'a mut dyn Content),
-    /// A symbolic link to this.
+    /// A symbolic link, with its target.
     Link(PathBuf),
-    /// One more name of an entry that came before.
+    /// A hard link to an earlier entry.
     Hard(PathBuf),
     /// A named pipe.
     Fifo,
 }
 
-/// Fills a buffer with at most `most` bytes by one read, which a signal may interrupt. Returns their number.
+/// Fills a buffer with at most `most` bytes by one read, repeated after a signal. Returns the number of
+/// bytes.
 ///
 /// # Errors
 /// Any other error of the read.
@@ -43,43 +44,44 @@ pub fn read_part(
     Ok(length)
 }
 
-/// The content of a file in parts, in their order. Between two parts is a hole, and after the last one may be one.
+/// The content of a file in parts, in order. Gaps between parts, and after the last one, are holes.
 pub trait Content {
-    /// Puts the next part into a buffer, at most so many bytes; where it begins, or nothing at the end of the file.
+    /// Reads the next part of at most `most` bytes into a buffer. Returns its position, or `None` at the end
+    /// of the file.
     ///
     /// # Errors
-    /// What cannot be read.
+    /// Any read error.
     fn next(&mut self, buffer: &mut Vec<u8>, most: usize, state: &mut CopyState<'_>) -> Result<Option<u64>>;
 
-    /// The length, known at the end.
+    /// Returns the length, which is final after the last part.
     fn length(&self) -> u64;
 
-    /// The length that was expected_length before, where it can be relied on but for changes meanwhile: file systems of
-    /// programs (procfs, sysfs, FUSE) tell anything.
+    /// Returns the length known in advance, which may still change. `None` if the size is not reliable:
+    /// procfs, sysfs and FUSE report any size.
     fn expected_length(&self) -> Option<u64>;
 }
 
-/// What holds for every kind.
+/// The metadata of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// Permission bits.
     pub mode: u32,
-    /// Owner, as the guest counts.
+    /// Owner, in ids of the guest.
     pub uid: u32,
-    /// Group, as the guest counts.
+    /// Group, in ids of the guest.
     pub gid: u32,
-    /// When it was changed last: seconds and nanoseconds.
+    /// Time of the last modification: seconds and nanoseconds.
     pub modified: (i64, i64),
-    /// Extended attributes that are copied.
+    /// Copied extended attributes.
     pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Takes entries.
+/// A receiver of entries.
 pub trait Sink {
-    /// Takes one. The path is below the place that is copied, empty for that itself.
+    /// Receives an entry. The path is relative to the source, empty for the source itself.
     ///
     /// # Errors
-    /// What cannot be made, and why.
+    /// An entry that cannot be created.
     fn take(
         &mut self,
         path: &Path,
@@ -89,31 +91,31 @@ pub trait Sink {
     ) -> Result<()>;
 }
 
-/// How far a copy is, who sees that, and who may end it.
+/// The state of a copy: progress, and the signals that interrupt it.
 pub struct CopyState<'a> {
-    /// The machine, as it stands in front of the progress.
+    /// The name of the machine, shown before the progress.
     pub machine: String,
-    /// Where progress is shown.
+    /// The output of progress.
     pub progress: Progress<'a>,
-    /// The signals that end the copy, blocked. The child is expected_length by its parent.
+    /// The blocked signals that interrupt the copy. `None` in the child, which the parent ends.
     pub signals: Option<SignalFd>,
-    /// How many entries are done.
+    /// Finished entries.
     pub entries: u64,
-    /// How many bytes are done.
+    /// Finished bytes.
     pub bytes: u64,
-    /// When it was shown last.
+    /// Time of the last output.
     pub shown: Option<Instant>,
 }
 
 impl CopyState<'_> {
-    /// More is done.
+    /// Adds finished bytes and updates the progress.
     ///
     /// # Errors
-    /// We were expected_length to end.
-    pub fn more(&mut self, bytes: u64) -> Result<()> {
+    /// The copy was interrupted.
+    pub fn advance(&mut self, bytes: u64) -> Result<()> {
         self.bytes += bytes;
         if self.signals.as_ref().is_some_and(|signals| matches!(signals.read_signal(), Ok(Some(_)))) {
-            return Err(Error::new("interrupted; nothing of it is left at its destination"));
+            return Err(Error::new("interrupted; the destination is unchanged"));
         }
         if self.shown.is_none_or(|last| last.elapsed() > Duration::from_millis(100)) {
             self.shown = Some(Instant::now());
@@ -123,9 +125,9 @@ impl CopyState<'_> {
         Ok(())
     }
 
-    /// Something is left out: it is said, not passed over.
-    pub fn leave_out(&mut self, path: &Path, why: &str) {
+    /// Warns about a skipped entry.
+    pub fn skip(&mut self, path: &Path, reason: &str) {
         self.progress.clear();
-        log::warn!("leaving out '{}': {why}", path.display());
+        log::warn!("skipping '{}': {reason}", path.display());
     }
 }

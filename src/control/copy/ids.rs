@@ -1,12 +1,12 @@
-//! Numbers of users and groups that a side of a copy has. The child inside a machine sees and sets the guest's own;
-//! what the map lacks is nobody's there.
+//! User and group ids of the two sides of a copy. The child inside a machine reads and sets ids of the guest;
+//! ids without a mapping are nobody's.
 
 use crate::error::{Context, Error, Result};
 
-/// What a file gets whose owner the other side has no number for.
+/// The id for owners without a mapping.
 const NOBODY: u32 = 65534;
 
-/// Numbers of one side as the other has them.
+/// A mapping of ids between the host and a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ids {
     base: u32,
@@ -14,35 +14,35 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// The host's own: every number stands for itself.
+    /// The host's own: every id maps to itself.
     pub const HOST: Self = Self { base: 0, count: u32::MAX };
 
-    /// Those of the machine of this PID 1, as they are inside.
+    /// Reads the mapping of a machine by its PID 1, as seen inside.
     ///
     /// # Errors
-    /// A map that is not one range from 0 on.
+    /// A mapping that is not one range from 0.
     pub fn of_machine(leader: u32) -> Result<Self> {
         let file = format!("/proc/{leader}/uid_map");
         let map = std::fs::read_to_string(&file).context(|| format!("cannot read '{file}'"))?;
         let words: Vec<u32> = map.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         match words[..] {
             [0, _, count] => Ok(Self { base: 0, count }),
-            _ => Err(Error::new("the machine's ids are mapped in a way that files cannot be")),
+            _ => Err(Error::new("the machine's ids are not one range from 0")),
         }
     }
 
-    /// A number of the host's view as the guest has it.
+    /// Maps an id of the host to the guest.
     pub fn inside(self, outside: u32) -> u32 {
         outside.checked_sub(self.base).filter(|id| *id < self.count).unwrap_or(NOBODY)
     }
 
-    /// A number of the guest as the host has it.
+    /// Maps an id of the guest to the host.
     pub fn outside(self, inside: u32) -> u32 {
         self.base + if inside < self.count { inside } else { NOBODY.min(self.count - 1) }
     }
 
-    /// A posix_acl attribute with its numbers through `map` (`linux/posix_acl_xattr.h`: a version,
-    /// then tag, permissions and id of each entry).
+    /// Maps the ids of a posix_acl attribute (`linux/posix_acl_xattr.h`: a version, then tag, permissions and
+    /// id of each entry).
     pub fn in_list(list: &[u8], map: impl Fn(u32) -> u32) -> Vec<u8> {
         const NAMED_USER: u16 = 0x02;
         const NAMED_GROUP: u16 = 0x08;
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_cross_the_map() {
+    fn ids_are_mapped_both_ways() {
         let ids = Ids { base: 524_288, count: 65536 };
         assert_eq!((ids.inside(524_288), ids.inside(525_288), ids.inside(1000)), (0, 1000, NOBODY));
         assert_eq!((ids.outside(1000), ids.outside(70_000)), (525_288, 524_288 + NOBODY));
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_have_their_named_numbers_mapped() {
+    fn named_ids_of_access_lists_are_mapped() {
         let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[7, 0], &id.to_le_bytes()].concat();
         let list = |id| [vec![2, 0, 0, 0], entry(1, u32::MAX), entry(2, id), entry(4, u32::MAX)].concat();
         assert_eq!(Ids::in_list(&list(5), |id| id + 10), list(15));

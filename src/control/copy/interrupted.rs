@@ -1,6 +1,6 @@
-//! What copies leave whose process was killed: removed by the next copy of the same machine. Each copy state its
-//! temporary name and directory below `/var/lib/coracle/copies` while it runs: names in the directory itself would
-//! be the guest's to make. Called by `copy`.
+//! Removes files left by killed copies, at the next copy of the same machine. Each running copy has a record
+//! with its temporary name and directory below `/var/lib/coracle/copies`: the guest could forge temporary
+//! names in its own directories. Called by `copy`.
 
 use super::walk;
 use crate::error::{Context, Error, Result};
@@ -14,27 +14,27 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Which side of the machine a copy goes to.
+/// The side of the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum To {
     Host,
     Guest,
 }
 
-/// A copy that runs or ran.
+/// The record of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CopyRecord {
     machine: String,
     to: To,
-    /// The destination as it was given: the copy lies in it or beside it.
+    /// The destination of the request: the temporary name is in it or beside it.
     destination: PathBuf,
     name: String,
-    /// A process id means one process with one start.
+    /// Process ids are reused: the start time identifies the process.
     pid: u32,
     start: Option<u64>,
 }
 
-/// The record_file of a running copy, removed when it ends.
+/// The record file of a running copy, deleted on drop.
 #[derive(Debug)]
 pub(super) struct RecordFile {
     file: PathBuf,
@@ -42,7 +42,7 @@ pub(super) struct RecordFile {
 }
 
 impl RecordFile {
-    /// CopyState a copy and gives it a temporary name.
+    /// Chooses a temporary name and writes the record.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -68,7 +68,7 @@ impl RecordFile {
         Ok(Self { file, name: name.into() })
     }
 
-    /// The temporary name.
+    /// Returns the temporary name.
     pub(super) fn name(&self) -> OsString {
         self.name.clone()
     }
@@ -86,26 +86,26 @@ fn directory(paths: &Paths) -> PathBuf {
     paths.kept().join("copies")
 }
 
-/// The copies to one side of a machine whose process is gone; their state are taken away.
+/// Deletes and returns the records of killed copies to one side of a machine.
 pub(super) fn take(paths: &Paths, machine: &Name, to: To) -> Vec<CopyRecord> {
     let entries = std::fs::read_dir(directory(paths)).into_iter().flatten().flatten();
-    let mut lost = Vec::new();
+    let mut killed = Vec::new();
     for file in entries.map(|entry| entry.path()) {
         let record: Option<CopyRecord> =
             std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        // One that is just being written is no JSON yet.
+        // A file that is being written is not JSON yet.
         let Some(record) = record else { continue };
         let is_gone = start_time(record.pid) != record.start;
         if record.machine == machine.as_str() && record.to == to && is_gone {
             let _ = std::fs::remove_file(&file);
-            lost.push(record);
+            killed.push(record);
         }
     }
-    lost
+    killed
 }
 
 impl CopyRecord {
-    /// Removes what the copy left, with the rights of this process.
+    /// Removes the files of the copy, with the capabilities of this process.
     pub(super) fn remove(&self, root: &Root) {
         let beside = self.destination.parent().unwrap_or(Path::new("/"));
         for directory in [self.destination.as_path(), beside] {
@@ -115,7 +115,7 @@ impl CopyRecord {
                 continue;
             }
             match walk::remove(directory.as_fd(), name) {
-                Ok(()) => log::info!("removed '{}', which a copy left that was killed", self.name),
+                Ok(()) => log::info!("removed '{}' of a killed copy", self.name),
                 Err(error) => log::warn!("cannot remove {error}, ignoring"),
             }
         }
@@ -127,25 +127,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_of_killed_copies_goes_and_nothing_else() {
+    fn files_of_killed_copies_are_removed_only() {
         let directory = tempfile::tempdir().unwrap();
         let paths = Paths::below(directory.path());
         let name = Name::new("web").unwrap();
         let destination = directory.path().join("there");
         std::fs::create_dir(&destination).unwrap();
         let record_file = RecordFile::write(&paths, &name, To::Host, &destination).unwrap();
-        assert_eq!(take(&paths, &name, To::Host), [], "it runs");
+        assert_eq!(take(&paths, &name, To::Host), [], "it is running");
         let text = std::fs::read(&record_file.file).unwrap();
         let record: CopyRecord = serde_json::from_slice(&text).unwrap();
-        let lost = CopyRecord { start: record.start.map(|start| start + 1), ..record };
-        std::fs::write(&record_file.file, serde_json::to_vec(&lost).unwrap()).unwrap();
+        let killed = CopyRecord { start: record.start.map(|start| start + 1), ..record };
+        std::fs::write(&record_file.file, serde_json::to_vec(&killed).unwrap()).unwrap();
         for other in [record_file.name(), ".coracle-copy-7".into(), "a".into()] {
             std::fs::create_dir_all(destination.join(other).join("below")).unwrap();
         }
         assert_eq!(take(&paths, &Name::new("other").unwrap(), To::Host), []);
         assert_eq!(take(&paths, &name, To::Guest), []);
         let taken = take(&paths, &name, To::Host);
-        assert_eq!(taken, [lost]);
+        assert_eq!(taken, [killed]);
         taken[0].remove(&Root::of_caller().unwrap());
         assert!(!destination.join(record_file.name()).exists());
         assert_eq!(std::fs::read_dir(&destination).unwrap().count(), 2);

@@ -1,6 +1,6 @@
-//! Entries between the two processes of a copy, over a socket: a sink that sends them, and a receiver that gives
-//! them to a sink. One process has the rights of the host, the other those of the guest's root; what comes from a
-//! guest is bounded and has its names and modes checked again.
+//! Transfers entries between the two processes of a copy over a socket: a sink that sends them, and a
+//! receiver that passes them to a sink. One process has the capabilities of the host's root, the other those
+//! of the guest's. Data of a guest is bounded, and its paths and modes are checked again.
 
 use super::archive::plain;
 use super::entry::{Content, CopyState, EntryKind, Meta, Sink};
@@ -13,20 +13,20 @@ use std::cell::Cell;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// The longest header: a path, a target and the extended attributes of a file.
+/// The maximum size of a header, bytes: path, link target and extended attributes.
 const LONGEST: usize = 8 << 20;
-/// How much of a file is sent at once.
+/// The maximum size of a part of a file, bytes.
 const PART: usize = 256 << 10;
 
-/// What is sent before the content of a file.
+/// A header; the content of a file follows it.
 #[derive(Debug, Serialize, Deserialize)]
 enum Frame {
-    /// An entry; a file's parts follow.
+    /// An entry; the parts of a file follow.
     Entry { path: Vec<u8>, meta: Meta, kind: FrameKind, expected_length: Option<u64> },
-    /// All is sent.
+    /// The end of all entries.
     End,
-    /// The other side failed.
-    Failed(Failure),
+    /// The failure of the sender.
+    Failed(ChildError),
 }
 
 /// The kind of an entry.
@@ -39,19 +39,19 @@ enum FrameKind {
     Fifo,
 }
 
-/// One end of the socket. Signals that end the copy interrupt every wait.
+/// One end of the socket. Signals that interrupt the copy interrupt every wait.
 #[derive(Debug)]
 pub struct Transfer {
     socket: OwnedFd,
-    /// Whether the other side reads no more.
+    /// Whether the peer has closed its end.
     broken: Cell<bool>,
 }
 
 impl Transfer {
-    /// Two connected ends.
+    /// Creates two connected ends.
     ///
     /// # Errors
-    /// What socketpair(2) returns.
+    /// Any error of socketpair(2).
     pub fn pair() -> Result<(Self, Self)> {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -60,7 +60,7 @@ impl Transfer {
         pair.map(|(one, other)| (end(one), end(other))).context(|| "cannot create a socket")
     }
 
-    /// Whether the other side was not there any more to receive something.
+    /// Returns whether a send failed because the peer has closed its end.
     pub fn is_broken(&self) -> bool {
         self.broken.get()
     }
@@ -72,9 +72,9 @@ impl Transfer {
         );
         match poll(&mut watched, None) {
             Err(rustix::io::Errno::INTR) => {}
-            ready => drop(ready.context(|| "cannot wait for the other side of the copy")?),
+            ready => drop(ready.context(|| "cannot wait for the other process of the copy")?),
         }
-        state.more(0)
+        state.advance(0)
     }
 
     fn write(&self, mut bytes: &[u8], state: &mut CopyState<'_>) -> Result<()> {
@@ -86,7 +86,7 @@ impl Transfer {
                 }
                 Err(errno) => {
                     self.broken.set(true);
-                    return Err(errno).context(|| "cannot send to the other side of the copy");
+                    return Err(errno).context(|| "cannot send to the other process of the copy");
                 }
             }
         }
@@ -97,10 +97,12 @@ impl Transfer {
         let mut at = 0;
         while at < bytes.len() {
             match rustix::io::read(&self.socket, bytes.get_mut(at..).unwrap_or_default()) {
-                Ok(0) => return Err(Error::new("the other side of the copy ended")),
+                Ok(0) => return Err(Error::new("the other process of the copy exited")),
                 Ok(length) => at += length,
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => self.wait(PollFlags::IN, state)?,
-                Err(errno) => return Err(errno).context(|| "cannot receive from the other side of the copy"),
+                Err(errno) => {
+                    return Err(errno).context(|| "cannot receive from the other process of the copy");
+                }
             }
         }
         Ok(())
@@ -124,19 +126,19 @@ impl Transfer {
         serde_json::from_slice(&text).map_err(|_| Error::new("received an invalid entry of the copy"))
     }
 
-    /// Tells the other side how this one ended.
+    /// Sends the result of this side to the peer.
     ///
     /// # Errors
-    /// The other side is gone.
+    /// The peer has closed its end.
     pub fn finish(&self, result: Result<()>, state: &mut CopyState<'_>) -> Result<()> {
         let frame = result.map_or_else(|error| Frame::Failed(error.into()), |()| Frame::End);
         self.send(&frame, state)
     }
 
-    /// Waits for the end of the other side.
+    /// Waits for the result of the peer.
     ///
     /// # Errors
-    /// Its failure.
+    /// The failure of the peer.
     pub fn finished(&self, state: &mut CopyState<'_>) -> Result<()> {
         match self.receive(state)? {
             Frame::End => Ok(()),
@@ -145,10 +147,10 @@ impl Transfer {
         }
     }
 
-    /// Gives what the other side sends to a sink, up to its end. `kept` are the mode bits that come along.
+    /// Passes received entries to a sink, until the peer has sent all. `kept` masks the mode bits.
     ///
     /// # Errors
-    /// A failure of the other side or of the sink.
+    /// A failure of the peer or of the sink.
     pub fn receive_all(&self, sink: &mut impl Sink, kept: u32, state: &mut CopyState<'_>) -> Result<()> {
         loop {
             let (path, mut meta, kind, expected_length) = match self.receive(state)? {
@@ -159,7 +161,7 @@ impl Transfer {
                 }
             };
             state.entries += 1;
-            state.more(0)?;
+            state.advance(0)?;
             meta.mode &= kept;
             meta.attributes
                 .retain(|(name, _)| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_"));
@@ -172,7 +174,7 @@ impl Transfer {
                 FrameKind::File => {
                     sink.take(&path, &meta, EntryKind::File(&mut parts), state)?;
                     if !parts.ended {
-                        return Err(Error::new("a file was not taken whole"));
+                        return Err(Error::new("the sink has not read the whole file"));
                     }
                     continue;
                 }
@@ -215,14 +217,14 @@ impl Sink for &Transfer {
             self.write(&u32::try_from(buffer.len()).unwrap_or_default().to_ne_bytes(), state)?;
             self.write(&at.to_ne_bytes(), state)?;
             self.write(&buffer, state)?;
-            state.more(buffer.len() as u64)?;
+            state.advance(buffer.len() as u64)?;
         }
         self.write(&0u32.to_ne_bytes(), state)?;
         self.write(&content.length().to_ne_bytes(), state)
     }
 }
 
-/// The content of a file, as the other side sends it.
+/// The received content of a file.
 struct Parts<'a> {
     transfer: &'a Transfer,
     expected_length: Option<u64>,

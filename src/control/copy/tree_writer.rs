@@ -1,6 +1,6 @@
-//! A directory as a sink. Everything is made below a name of its own beside the destination, by
-//! descriptors; no link is followed, not even one that comes up meanwhile. The destination has its
-//! name only when all of it is there.
+//! A directory as sink. All files are created below a temporary name beside the destination, relative to
+//! descriptors. No symbolic link is followed, not even one created in the meantime. The complete copy is
+//! renamed to the destination.
 
 use super::entry::{Content, CopyState, EntryKind, Meta, Sink};
 use super::ids::Ids;
@@ -15,29 +15,29 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// How much of a file is taken at once.
+/// The maximum size of a part of a file, bytes.
 const PART: usize = 256 << 10;
 
-/// Where a copy goes to.
+/// A sink that writes a tree below a directory.
 pub struct TreeWriter {
     directory: OwnedFd,
     temporary: OsString,
     ids: Ids,
-    /// Directories get what would keep us from filling them at the end.
+    /// Directories whose metadata is set at the end: a read-only mode would prevent their entries.
     directories: Vec<(PathBuf, Meta)>,
     done: bool,
 }
 
 impl TreeWriter {
-    /// A new place in a directory; `temporary` is a name that no other copy has.
+    /// Creates a sink in a directory; `temporary` is a unique name.
     pub fn new(directory: OwnedFd, temporary: OsString, ids: Ids) -> Self {
         Self { directory, temporary, ids, directories: Vec::new(), done: false }
     }
 
-    /// Gives what was copied its name; `force` replaces what has it.
+    /// Renames the copy to its name; `force` replaces an existing file.
     ///
     /// # Errors
-    /// Something that has the name already.
+    /// An existing file with this name.
     pub fn finish(mut self, name: &OsStr, force: Replace) -> Result<()> {
         self.finish_directories()?;
         self.publish(self.directory.as_fd(), self.directory.as_fd(), &self.temporary, name, force)?;
@@ -45,14 +45,14 @@ impl TreeWriter {
         Ok(())
     }
 
-    /// Moves what was copied into the directory itself, each entry under its own name.
+    /// Moves the entries of the copy into the directory itself.
     ///
     /// # Errors
-    /// Something that has one of the names already; then nothing is moved.
+    /// An existing file with one of the names. Nothing is moved then.
     pub fn finish_into(mut self, force: Replace) -> Result<()> {
         self.finish_directories()?;
         let Ok(below) = self.open(Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
-        let reading = || "cannot read what was copied";
+        let reading = || "cannot read the copied directory";
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&below).context(reading)? {
             let name = entry.context(reading)?.file_name().to_bytes().to_vec();
@@ -63,7 +63,7 @@ impl TreeWriter {
         if force == Replace::No
             && let Some(name) = names.iter().find(|name| exists(self.directory.as_fd(), name))
         {
-            return Err(taken(name));
+            return Err(exists_error(name));
         }
         for name in &names {
             self.publish(below.as_fd(), self.directory.as_fd(), name, name, force)?;
@@ -80,11 +80,11 @@ impl TreeWriter {
         force: Replace,
     ) -> Result<()> {
         use rustix::fs::RenameFlags;
-        let naming = || format!("cannot name it '{}'", new.display());
+        let naming = || format!("cannot rename the copy to '{}'", new.display());
         match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-            Err(rustix::io::Errno::EXIST) if force == Replace::No => Err(taken(new)),
+            Err(rustix::io::Errno::EXIST) if force == Replace::No => Err(exists_error(new)),
             Err(rustix::io::Errno::EXIST) => {
-                // At one moment the old, at the next the new; then the old goes.
+                // Exchanges old and new atomically, then removes the old file.
                 rustix::fs::renameat_with(from, old, to, new, RenameFlags::EXCHANGE).context(naming)?;
                 if let Err(error) = walk::remove(from, old) {
                     log::warn!("cannot remove the former '{}': {error}, ignoring", new.display());
@@ -103,12 +103,12 @@ impl TreeWriter {
         Ok(())
     }
 
-    /// Owner, mode, attributes and times; in this order, since a change of owner takes bits away and
-    /// everything changes the times.
+    /// Sets owner, attributes, mode and times, in this order: a change of the owner clears mode bits, and
+    /// every change updates the times.
     fn finish_one(&self, open: BorrowedFd<'_>, path: &Path, meta: &Meta) -> Result<()> {
         let (uid, gid) = self.owner(meta);
         rustix::fs::fchown(open, Some(uid), Some(gid))
-            .context(|| format!("cannot give '{}' to its owner", path.display()))?;
+            .context(|| format!("cannot set the owner of '{}'", path.display()))?;
         for (name, value) in &meta.attributes {
             let mapped;
             let value = if name.starts_with(b"system.posix_acl_") {
@@ -119,7 +119,9 @@ impl TreeWriter {
             };
             let flags = rustix::fs::XattrFlags::empty();
             match rustix::fs::fsetxattr(open, OsStr::from_bytes(name), value, flags) {
-                Err(rustix::io::Errno::OPNOTSUPP) => log::debug!("no attributes there, ignoring"),
+                Err(rustix::io::Errno::OPNOTSUPP) => {
+                    log::debug!("the file system has no extended attributes, ignoring")
+                }
                 set => set.context(|| format!("cannot set an attribute of '{}'", path.display()))?,
             }
         }
@@ -133,14 +135,14 @@ impl TreeWriter {
         (Uid::from_raw(self.ids.outside(meta.uid)), Gid::from_raw(self.ids.outside(meta.gid)))
     }
 
-    /// A path of what is copied as one below the directory.
+    /// Returns a path relative to the directory for a path of the copy.
     fn below(&self, path: &Path) -> PathBuf {
         let mut below = PathBuf::from(&self.temporary);
         below.extend(path);
         below
     }
 
-    /// Opens something that is there already, by no link.
+    /// Opens a created entry, without following links.
     fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -152,12 +154,12 @@ impl TreeWriter {
         }
     }
 
-    /// The directory that a path is to be made in, and its name there.
+    /// Returns the parent directory of a new entry, and its name.
     fn parent(&self, path: &Path) -> Result<(OwnedFd, OsString)> {
         match path.file_name() {
             None => {
                 let directory = rustix::io::fcntl_dupfd_cloexec(&self.directory, 3)
-                    .context(|| "cannot keep a descriptor")?;
+                    .context(|| "cannot duplicate a descriptor")?;
                 Ok((directory, self.temporary.clone()))
             }
             Some(name) => {
@@ -177,57 +179,57 @@ impl TreeWriter {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o600))
-            .context(|| format!("cannot make '{}'", path.display()))?;
+            .context(|| format!("cannot create '{}'", path.display()))?;
         let file = File::from(file);
         let copying = || format!("cannot copy '{}'", path.display());
         let mut part = Vec::with_capacity(PART);
         while let Some(at) = content.next(&mut part, PART, state)? {
             file.write_all_at(&part, at).context(copying)?;
-            state.more(part.len() as u64)?;
+            state.advance(part.len() as u64)?;
         }
-        // What is not written is a hole, at the end too.
+        // Unwritten ranges are holes, also at the end.
         file.set_len(content.length()).context(copying)?;
         self.finish_one(file.as_fd(), path, meta)
     }
 
     fn link(&self, path: &Path, meta: &Meta, target: &Path) -> Result<()> {
-        let making = || format!("cannot make the link '{}'", path.display());
+        let making = || format!("cannot create the link '{}'", path.display());
         let (parent, name) = self.parent(path)?;
         rustix::fs::symlinkat(target, &parent, &name).context(making)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
-        self.give(&made, FileType::Symlink, meta).map_err(|error| error.context(making()))?;
+        self.set_owner(&made, FileType::Symlink, meta).map_err(|error| error.context(making()))?;
         rustix::fs::utimensat(&parent, &name, &times(meta), AtFlags::SYMLINK_NOFOLLOW).context(making)
     }
 
     fn fifo(&self, path: &Path, meta: &Meta) -> Result<()> {
-        let making = || format!("cannot make the named pipe '{}'", path.display());
+        let making = || format!("cannot create the named pipe '{}'", path.display());
         let (parent, name) = self.parent(path)?;
         rustix::fs::mknodat(&parent, &name, FileType::Fifo, Mode::from_raw_mode(meta.mode), 0)
             .context(making)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
-        self.give(&made, FileType::Fifo, meta).map_err(|error| error.context(making()))?;
-        // By what was looked at: the name may mean something else by now. The umask took bits away.
+        self.set_owner(&made, FileType::Fifo, meta).map_err(|error| error.context(making()))?;
+        // By descriptor: the name may refer to another file now. The umask has cleared mode bits.
         guest_files::set_mode(&made, Mode::from_raw_mode(meta.mode)).context(making)?;
         guest_files::set_times(&made, &times(meta)).context(making)
     }
 
-    /// Gives what was made by name to its owner, after a look that it is no other thing by now.
-    fn give(&self, made: &OwnedFd, kind: FileType, meta: &Meta) -> Result<()> {
-        let stat = rustix::fs::fstat(made).context(|| "cannot look at it")?;
+    /// Sets the owner of a file created by name, after a check that it has not been replaced.
+    fn set_owner(&self, made: &OwnedFd, kind: FileType, meta: &Meta) -> Result<()> {
+        let stat = rustix::fs::fstat(made).context(|| "cannot inspect it")?;
         if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_nlink != 1 {
-            return Err(Error::new("somebody has put something else there"));
+            return Err(Error::new("it was replaced by another file"));
         }
         let (uid, gid) = self.owner(meta);
         rustix::fs::chownat(made, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-            .context(|| "cannot give it to its owner")
+            .context(|| "cannot set its owner")
     }
 
     fn hard(&self, path: &Path, first: &Path) -> Result<()> {
         let linking = || format!("cannot link '{}' to '{}'", path.display(), first.display());
         let ((from, old), (to, new)) = (self.parent(first)?, self.parent(path)?);
-        // A link at the end is linked itself, a directory never.
+        // Symbolic links are linked themselves; directories are never linked.
         rustix::fs::linkat(&from, &old, &to, &new, AtFlags::empty()).context(linking)
     }
 }
@@ -244,7 +246,7 @@ impl Sink for TreeWriter {
             EntryKind::Directory => {
                 let (parent, name) = self.parent(path)?;
                 rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o700))
-                    .context(|| format!("cannot make directory '{}'", path.display()))?;
+                    .context(|| format!("cannot create directory '{}'", path.display()))?;
                 self.directories.push((path.to_owned(), meta.clone()));
                 Ok(())
             }
@@ -257,7 +259,7 @@ impl Sink for TreeWriter {
 }
 
 impl Drop for TreeWriter {
-    /// What did not get its name goes.
+    /// Removes an unfinished copy.
     fn drop(&mut self) {
         if !self.done
             && let Err(error) = walk::remove(self.directory.as_fd(), &self.temporary)
@@ -267,18 +269,18 @@ impl Drop for TreeWriter {
     }
 }
 
-/// What to do with something that has the name already.
+/// Whether an existing file is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replace {
-    /// It is an error.
+    /// An existing file is an error.
     No,
-    /// It is replaced whole.
+    /// An existing file is replaced as a whole.
     Yes,
 }
 
-fn taken(name: &OsStr) -> Error {
-    Error::new(format!("there is a '{}' at the destination already", name.display()))
-        .with_hint("name another destination, or replace it with --force")
+fn exists_error(name: &OsStr) -> Error {
+    Error::new(format!("'{}' already exists at the destination", name.display()))
+        .with_hint("choose another destination, or replace it with --force")
 }
 
 fn exists(directory: BorrowedFd<'_>, name: &OsStr) -> bool {

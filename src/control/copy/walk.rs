@@ -1,6 +1,6 @@
-//! A tree as a source: every entry is opened by its name in a directory that is held, links are
-//! never followed, and what it is is looked at before it is opened for reading. Nobody who changes
-//! the tree meanwhile leads us anywhere else.
+//! A tree as source. Each entry is opened by its name in an open directory, links are never followed, and the
+//! file type is checked before the file is opened for reading. Concurrent changes of the tree cannot lead the
+//! walk elsewhere.
 
 use super::entry::{Content, CopyState, EntryKind, Meta, Sink, read_part};
 use super::ids::Ids;
@@ -14,15 +14,15 @@ use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// How deep a tree may be: each level holds a descriptor.
+/// The maximum depth of a tree: each level needs a descriptor.
 const DEEPEST: usize = 512;
 
-/// Which tree is walked.
+/// The side of the walked tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The host's.
     Host,
-    /// A guest's: what would give power on the host is left out.
+    /// A guest's: mode bits that grant privileges on the host are cleared.
     Guest,
 }
 
@@ -38,10 +38,10 @@ pub struct Walk<'a, 'n, S: Sink> {
 }
 
 impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
-    /// Copies what is at a descriptor (`O_PATH`), and all below it on the same file system.
+    /// Copies a file by its descriptor (`O_PATH`), and all its entries on the same file system.
     ///
     /// # Errors
-    /// What cannot be read, or what the sink does not take.
+    /// A file that cannot be read, or any error of the sink.
     pub fn run(
         place: &OwnedFd,
         side: Side,
@@ -49,24 +49,24 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         sink: &'a mut S,
         state: &'a mut CopyState<'n>,
     ) -> Result<()> {
-        let looking = || "cannot look at the source";
-        let device = rustix::fs::fstat(place).context(looking)?.st_dev;
-        let mount = mount_of(place.as_fd()).context(looking)?;
+        let inspecting = || "cannot inspect the source";
+        let device = rustix::fs::fstat(place).context(inspecting)?.st_dev;
+        let mount = mount_of(place.as_fd()).context(inspecting)?;
         let mut walk = Self { sink, state, ids, side, device, mount, names: HashMap::new() };
         walk.entry(place, Path::new(""), 0)
     }
 
     fn entry(&mut self, place: &OwnedFd, path: &Path, depth: usize) -> Result<()> {
-        let looking = || format!("cannot look at '{}'", path.display());
-        let stat = rustix::fs::fstat(place).context(looking)?;
+        let inspecting = || format!("cannot inspect '{}'", path.display());
+        let stat = rustix::fs::fstat(place).context(inspecting)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        // Files of one overlayfs have the devices of its layers, and a subvolume of Btrfs has one of its own.
-        if stat.st_dev != self.device && mount_of(place.as_fd()).context(looking)? != self.mount {
-            self.state.leave_out(path, "it is another file system");
+        // Files of one overlayfs have the devices of its layers, and a subvolume of Btrfs has its own device.
+        if stat.st_dev != self.device && mount_of(place.as_fd()).context(inspecting)? != self.mount {
+            self.state.skip(path, "it is on another file system");
             return Ok(());
         }
         self.state.entries += 1;
-        self.state.more(0)?;
+        self.state.advance(0)?;
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)).cloned() {
                 let meta = self.meta(&stat, None);
@@ -94,11 +94,11 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
                 self.sink.take(path, &meta, EntryKind::Fifo, self.state)
             }
             FileType::Socket => {
-                self.state.leave_out(path, "it is a socket");
+                self.state.skip(path, "it is a socket");
                 Ok(())
             }
             _ => {
-                self.state.leave_out(path, "it is a device");
+                self.state.skip(path, "it is a device");
                 Ok(())
             }
         }
@@ -107,14 +107,16 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
     fn directory(&mut self, place: &OwnedFd, path: &Path, stat: &Stat, depth: usize) -> Result<()> {
         let reading = || format!("cannot read directory '{}'", path.display());
         if depth >= DEEPEST {
-            return Err(Error::new(format!("it is more than {DEEPEST} directories deep")).context(reading()));
+            return Err(
+                Error::new(format!("the tree is more than {DEEPEST} directories deep")).context(reading())
+            );
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(place, ".", flags, Mode::empty())
             .context(|| format!("cannot open '{}'", path.display()))?;
         let meta = self.meta(stat, Some(directory.as_fd()));
         self.sink.take(path, &meta, EntryKind::Directory, self.state)?;
-        // All names first: a directory that grows while it is read has an end all the same.
+        // All names first: a directory that grows while it is read would never end.
         let mut names = Vec::new();
         for entry in Dir::read_from(&directory).context(reading)? {
             let name = entry.context(reading)?.file_name().to_bytes().to_vec();
@@ -129,7 +131,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
             let child = path.join(name);
             match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
                 Ok(place) => self.entry(&place, &child, depth + 1)?,
-                Err(rustix::io::Errno::NOENT) => self.state.leave_out(&child, "it went meanwhile"),
+                Err(rustix::io::Errno::NOENT) => self.state.skip(&child, "it was deleted in the meantime"),
                 Err(errno) => return Err(errno).context(|| format!("cannot open '{}'", child.display())),
             }
         }
@@ -137,7 +139,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
     }
 
     fn meta(&self, stat: &Stat, open: Option<BorrowedFd<'_>>) -> Meta {
-        // A program of a guest must not become one that gives its rights to whoever calls it here.
+        // A set-user-ID program of a guest must not grant its owner's privileges on the host.
         let kept = if self.side == Side::Guest { 0o1777 } else { 0o7777 };
         let ids = self.ids;
         Meta {
@@ -150,19 +152,19 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
     }
 }
 
-/// The content of an open file: what holds data, up to its end.
+/// The content of an open file: its ranges with data.
 struct Extents<'a> {
     file: &'a File,
     at: u64,
-    /// Where the data found last ends.
+    /// The end of the current range.
     end: u64,
-    /// Whether holes can be looked for, and the size be relied on.
+    /// Whether holes can be found, and the size is reliable.
     is_plain: bool,
 }
 
 impl<'a> Extents<'a> {
     fn of(file: &'a File) -> Self {
-        // ext4, XFS, Btrfs, tmpfs, overlayfs, F2FS (`linux/magic.h`): others may tell any size.
+        // ext4, XFS, Btrfs, tmpfs, overlayfs, F2FS (`linux/magic.h`): other file systems may report any size.
         const PLAIN: [u64; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0xf2f5_2010];
         let kind = rustix::fs::fstatfs(file).ok().and_then(|found| u64::try_from(found.f_type).ok());
         Self { file, at: 0, end: 0, is_plain: kind.is_some_and(|kind| PLAIN.contains(&kind)) }
@@ -172,7 +174,7 @@ impl<'a> Extents<'a> {
         self.file.metadata().map(|data| data.len()).unwrap_or_default()
     }
 
-    /// Goes to where the next data begins; false at the end of the file.
+    /// Seeks to the next data. Returns false at the end of the file.
     fn find(&mut self) -> bool {
         if !self.is_plain {
             self.end = u64::MAX;
@@ -183,7 +185,7 @@ impl<'a> Extents<'a> {
                     self.at = self.size().max(self.at);
                     return false;
                 }
-                // It knows no holes.
+                // The file system does not support holes.
                 Err(_) => {}
             }
             self.end = rustix::fs::seek(self.file, SeekFrom::Hole(self.at)).unwrap_or(u64::MAX);
@@ -215,8 +217,8 @@ impl Content for Extents<'_> {
     }
 }
 
-/// The attributes that are copied: those of users, and access lists with the numbers inside. What
-/// the security modules and the kernel keep there means something on one side only.
+/// Reads the copied attributes: user attributes, and access lists with ids of the guest. Attributes of
+/// security modules and of the kernel are valid on one side only.
 fn attributes(open: BorrowedFd<'_>, ids: Ids) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut names = vec![0u8; 65536];
     let length = rustix::fs::flistxattr(open, &mut names[..]).unwrap_or(0);
@@ -234,11 +236,11 @@ fn attributes(open: BorrowedFd<'_>, ids: Ids) -> Vec<(Vec<u8>, Vec<u8>)> {
     copied.filter_map(value).collect()
 }
 
-/// Removes a name of a directory with all below it; links are not followed, and other mounts not entered: the
-/// first entry that stays is the error, and all others go.
+/// Removes a file or tree by its name in a directory. Links are not followed, other mounts are not entered.
+/// All other entries are removed if one cannot be.
 ///
 /// # Errors
-/// An entry that stays, and why.
+/// The first entry that cannot be removed.
 pub fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     let mount = mount_of(directory).context(|| format!("cannot remove '{}'", name.display()))?;
     remove_below(directory, name, mount, 0)
@@ -254,10 +256,10 @@ fn remove_below(directory: BorrowedFd<'_>, name: &OsStr, mount: u64, depth: usiz
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let below = rustix::fs::openat(directory, name, flags, Mode::empty()).context(failed)?;
     if mount_of(below.as_fd()).context(failed)? != mount {
-        return Err(Error::new("it is another mount").context(failed()));
+        return Err(Error::new("it is on another mount").context(failed()));
     }
     if depth >= DEEPEST {
-        return Err(Error::new("it is too deep").context(failed()));
+        return Err(Error::new("the tree is too deep").context(failed()));
     }
     let mut stays = Ok(());
     for entry in Dir::read_from(&below).context(failed)? {
@@ -270,7 +272,7 @@ fn remove_below(directory: BorrowedFd<'_>, name: &OsStr, mount: u64, depth: usiz
     rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR).context(failed)
 }
 
-/// The kernel's id of the mount that a descriptor is on (statx(2), STATX_MNT_ID, Linux 5.8).
+/// Returns the id of the mount of a descriptor (statx(2), STATX_MNT_ID, Linux 5.8).
 fn mount_of(place: BorrowedFd<'_>) -> rustix::io::Result<u64> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     Ok(rustix::fs::statx(place, c"", flags, StatxFlags::MNT_ID)?.stx_mnt_id)

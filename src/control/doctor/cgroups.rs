@@ -1,16 +1,16 @@
-//! The layout of control groups: whether limits can be in force at all.
+//! Layout of control groups: whether limits can take effect.
 
 use super::Finding;
 
-/// Controllers that limits of machines stand on.
+/// The controllers needed for the limits of machines.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
-/// Everything there is to say of control groups.
+/// Returns the findings about control groups.
 pub(super) fn findings() -> Vec<Finding> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let Some(root) = unified(&mounts) else {
         return vec![Finding::wrong(
-            "there is no unified hierarchy of control groups",
+            "the host has no unified cgroup hierarchy",
             "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2 on /sys/fs/cgroup",
         )];
     };
@@ -18,7 +18,7 @@ pub(super) fn findings() -> Vec<Finding> {
     missing(&controllers).into_iter().collect()
 }
 
-/// Where cgroup2 is mounted.
+/// Returns the mount point of cgroup2.
 fn unified(mounts: &str) -> Option<&str> {
     mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
@@ -31,8 +31,8 @@ fn missing(controllers: &str) -> Option<Finding> {
     let missing: Vec<&str> = CONTROLLERS.into_iter().filter(|wanted| !has(wanted)).collect();
     (!missing.is_empty()).then(|| {
         Finding::risk(
-            format!("the unified hierarchy lacks {}: such limits are not in force and not counted", missing.join(", ")),
-            "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=, so that version 1 does not hold them",
+            format!("the unified cgroup hierarchy lacks {}: their limits and counters are not in effect", missing.join(", ")),
+            "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=: the controllers may be in use by version 1",
         )
     })
 }

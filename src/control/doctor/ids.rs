@@ -1,5 +1,4 @@
-//! Ranges of user ids: whether those of machines and those of others overlap, and which belong to
-//! nobody any more.
+//! Ranges of user ids: overlaps with ranges delegated to users, and ranges of deleted machines.
 
 use super::Finding;
 use crate::machine::name::Name;
@@ -8,13 +7,13 @@ use crate::paths::Paths;
 use crate::state::id_ranges;
 use std::collections::BTreeMap;
 
-/// Deleted machines named in the finding about their ranges.
+/// The number of deleted machines named in a finding.
 const NAMED: usize = 3;
 
-/// The first ids of the ranges of each machine. A machine with nesting has many ranges.
+/// The first ids of the ranges of each machine. A machine with nesting has several ranges.
 type Ranges = BTreeMap<String, Vec<u32>>;
 
-/// Everything there is to say of id ranges; `defined` are the machines there are.
+/// Returns the findings about id ranges; `defined` are the defined machines.
 pub(super) fn findings(paths: &Paths, defined: &[&Name]) -> Vec<Finding> {
     let mut recorded = Ranges::new();
     for (base, owner) in id_ranges::records(paths) {
@@ -27,7 +26,7 @@ pub(super) fn findings(paths: &Paths, defined: &[&Name]) -> Vec<Finding> {
     findings
 }
 
-/// One finding for each machine with ids that are delegated to a user too.
+/// Returns one finding per machine with ids that are also delegated to a user.
 fn shared(paths: &Paths, recorded: &Ranges) -> Vec<Finding> {
     let delegated = id_ranges::delegated(paths);
     let overlap = |base: u32| {
@@ -37,11 +36,9 @@ fn shared(paths: &Paths, recorded: &Ranges) -> Vec<Finding> {
     let of_owner = |(owner, bases): (&String, &Vec<u32>)| {
         let (base, (start, _)) = bases.iter().find_map(|base| Some((base, overlap(*base)?)))?;
         Some(Finding::wrong(
+            format!("the ids of machine '{owner}', from {base}, are also delegated to a user (from {start})"),
             format!(
-                "the ids of machine '{owner}', from {base} on, are delegated to a user as well (from {start} on)"
-            ),
-            format!(
-                "take that range out of /etc/subuid and /etc/subgid, or '{}' and start '{owner}' anew",
+                "remove the range from /etc/subuid and /etc/subgid, or run '{}' and restart '{owner}'",
                 deletion(paths, &[owner])
             ),
         ))
@@ -49,7 +46,7 @@ fn shared(paths: &Paths, recorded: &Ranges) -> Vec<Finding> {
     recorded.iter().filter_map(of_owner).collect()
 }
 
-/// One finding for all ranges of deleted machines.
+/// Returns one finding for all ranges of deleted machines.
 fn unused(paths: &Paths, kept: &Ranges) -> Option<Finding> {
     let ranges = kept.values().map(Vec::len).sum::<usize>();
     let owners: Vec<&str> = kept.keys().take(NAMED).map(String::as_str).collect();
@@ -64,12 +61,12 @@ fn unused(paths: &Paths, kept: &Ranges) -> Option<Finding> {
                 "{ranges} {noun} of user ids {verb} kept for deleted machines: '{}'{more}",
                 owners.join("', '")
             ),
-            format!("if no file belongs to these ids any more: {}", deletion(paths, &owners)),
+            format!("if these ids own no files: {}", deletion(paths, &owners)),
         )
     })
 }
 
-/// The command that deletes the records of these machines.
+/// Returns the command that deletes the records of machines.
 fn deletion(paths: &Paths, owners: &[&str]) -> String {
     let names: String = owners.iter().map(|owner| format!(" -e {owner}")).collect();
     let records = id_ranges::record_file(paths, 0).with_file_name("*");
@@ -80,7 +77,7 @@ fn deletion(paths: &Paths, owners: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    /// Paths with this many records of each machine.
+    /// Creates paths with a number of records per machine.
     fn recorded(owners: &[(&str, u32)]) -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
@@ -121,7 +118,7 @@ mod tests {
         let found = findings(&paths, &defined.iter().collect::<Vec<_>>());
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(
-            found[0].message.contains("'nest', from 600000 on") && found[0].hint.contains("-e nest "),
+            found[0].message.contains("'nest', from 600000") && found[0].hint.contains("-e nest "),
             "{found:?}"
         );
     }

@@ -1,25 +1,25 @@
-//! What the kernel has, and how much of it is left: namespaces, filters, tables that run full.
+//! Features of the kernel, and tables that run full: namespaces, filters, keyrings, terminals.
 
 use super::{Finding, number};
 use crate::host::lsm;
 use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE};
 use std::path::Path;
 
-/// Namespaces a machine has, as `/proc/self/ns` names them.
+/// The namespaces of a machine, by their names in `/proc/self/ns`.
 const NAMESPACES: [&str; 7] = ["user", "pid", "net", "mnt", "ipc", "uts", "cgroup"];
-/// The first kernel whose file systems map ids in a mount.
+/// The first kernel with file systems that support idmapped mounts.
 const OLDEST: (u32, u32) = (5, 12);
-/// Fewer namespaces of a kind than this are not enough for a host with some machines.
+/// The recommended minimum of namespaces of a kind.
 const FEW_NAMESPACES: u64 = 128;
-/// A guest with systemd holds up to twenty inotify instances. Each machine with user ids of its own has as many as the
-/// limit says; all others share those of the host's root.
+/// The recommended minimum of inotify instances. A guest with systemd holds up to twenty. The limit applies
+/// to each machine with user ids of its own; all other machines share the instances of the host's root.
 const FEW_INOTIFY: u64 = 64;
-/// Fewer neighbours of a family than this are few for a table that machines share with the host.
+/// The recommended minimum of neighbours of a family, for a table shared by machines and the host.
 const FEW_NEIGHBOURS: u64 = 8192;
-/// The part of a table from which on it counts as nearly full, percent.
+/// The usage from which a table counts as nearly full, percent.
 const NEARLY_FULL: u64 = 80;
 
-/// Everything there is to say of the kernel.
+/// Returns the findings about the kernel.
 pub(super) fn findings() -> Vec<Finding> {
     let mut findings = features();
     findings.extend(NAMESPACES.iter().filter_map(|kind| namespaces(kind)));
@@ -40,8 +40,8 @@ fn features() -> Vec<Finding> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     if version(&release).is_some_and(|version| version < OLDEST) {
         findings.push(Finding::wrong(
-            format!("kernel {} cannot map the ids of a mount", release.trim()),
-            format!("boot a kernel of {}.{} or newer", OLDEST.0, OLDEST.1),
+            format!("kernel {} has no idmapped mounts", release.trim()),
+            format!("boot kernel {}.{} or later", OLDEST.0, OLDEST.1),
         ));
     }
     if !Path::new("/proc/sys/kernel/seccomp/actions_avail").exists() {
@@ -71,7 +71,7 @@ fn namespaces(kind: &str) -> Option<Finding> {
     let hint =
         format!("sysctl -w {sysctl}=10000, and write '{sysctl} = 10000' to /etc/sysctl.d/90-coracle.conf");
     match limit {
-        0 => Some(Finding::wrong(format!("{kind} namespaces are switched off ({sysctl} is 0)"), hint)),
+        0 => Some(Finding::wrong(format!("{kind} namespaces are disabled ({sysctl} is 0)"), hint)),
         limit if limit < FEW_NAMESPACES => {
             Some(Finding::risk(format!("only {limit} {kind} namespaces are allowed ({sysctl})"), hint))
         }
@@ -89,7 +89,7 @@ fn profiles() -> Option<Finding> {
         let files = missing.iter().map(|profile| format!(" /etc/apparmor.d/{profile}")).collect::<String>();
         Finding::risk(
             format!(
-                "AppArmor is active, and machines run without a profile of it: '{}' is not loaded",
+                "AppArmor is active, and machines run without a profile: '{}' is not loaded",
                 missing.join("', '")
             ),
             format!("apparmor_parser -r{files}"),
@@ -102,20 +102,20 @@ fn inotify() -> Option<Finding> {
     (limit < FEW_INOTIFY).then(|| {
         Finding::risk(
             format!(
-                "only {limit} inotify instances are allowed to a machine; one with systemd uses about 20"
+                "only {limit} inotify instances per machine are allowed; a guest with systemd uses about 20"
             ),
             "sysctl -w fs.inotify.max_user_instances=8192, and write it to /etc/sysctl.d/90-coracle.conf",
         )
     })
 }
 
-/// The kernel has one table of neighbours for all network namespaces (arp(7), `gc_thresh3`), and a machine fills it on
-/// links of its own, which no rule of the host sees.
+/// Returns the finding about a small neighbour table. All network namespaces share one (arp(7),
+/// `gc_thresh3`), and a machine can fill it on links of its own, which no rule of the host filters.
 fn neighbours(family: &str, limit: u64) -> Option<Finding> {
     let sysctl = format!("net.{family}.neigh.default.gc_thresh3");
     (limit < FEW_NEIGHBOURS).then(|| {
         Finding::note(
-            format!("the host and all machines share a table of {limit} neighbours ({sysctl}): a single machine can fill it"),
+            format!("the host and all machines share a table of {limit} neighbours ({sysctl}), which one machine can fill"),
             format!("sysctl -w {sysctl}=65536, and write it to /etc/sysctl.d/90-coracle.conf"),
         )
     })
@@ -131,7 +131,7 @@ fn terminals() -> Option<Finding> {
     })
 }
 
-/// proc_key-users(5): `UID: usage nkeys/nikeys qnkeys/maxkeys qnbytes/maxbytes`.
+/// Parses proc_key-users(5): `UID: usage nkeys/nikeys qnkeys/maxkeys qnbytes/maxbytes`.
 fn keyrings(users: &str) -> Vec<Finding> {
     let of = |line: &str| {
         let (uid, rest) = line.split_once(':')?;

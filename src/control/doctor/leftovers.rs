@@ -1,4 +1,4 @@
-//! What machines that are gone have left: their supervisor was killed, and nobody has cleaned up.
+//! Leftovers of machines whose supervisors were killed, before a cleanup.
 
 use super::Finding;
 use crate::machine::name::Name;
@@ -7,17 +7,17 @@ use crate::paths::running_systemd;
 use crate::state::record::Record;
 use std::path::Path;
 
-/// Where systemd-machined(8) records the machines it knows.
-const KNOWN: &str = "machines";
+/// The directory of systemd-machined(8) with its registered machines, below /run/systemd.
+const REGISTERED: &str = "machines";
 
-/// Everything that is left over.
+/// Returns the findings about leftovers.
 pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
     let records = Record::all(paths);
     let dead = records.iter().filter(|record| !record.is_alive());
     let mut findings: Vec<Finding> = dead
         .map(|record| {
             Finding::wrong(
-                format!("machine '{}' is dead and not cleaned up: its supervisor was killed", record.name),
+                format!("machine '{}' is not cleaned up: its supervisor was killed", record.name),
                 format!("coracle cleanup {}", record.name),
             )
         })
@@ -27,7 +27,7 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
     findings
 }
 
-/// State directories of a start that was killed before it could write its record.
+/// Returns findings about state directories of starts that were killed before they wrote their record.
 fn directories(paths: &Paths, records: &[Record]) -> Vec<Finding> {
     let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
@@ -37,25 +37,28 @@ fn directories(paths: &Paths, records: &[Record]) -> Vec<Finding> {
     });
     lost.map(|name| {
         Finding::risk(
-            format!("'{}' is left of a start that was killed", paths.machine(&name).display()),
+            format!("'{}' is left by a killed start", paths.machine(&name).display()),
             format!("coracle cleanup {name}"),
         )
     })
     .collect()
 }
 
-/// Host ends of links that no machine of ours has, nor one of others.
+/// Returns findings about host ends of links that belong neither to a machine of Coracle nor to one of
+/// machined.
 fn links(records: &[Record]) -> Vec<Finding> {
     let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let ours = |link: &String| records.iter().any(|record| record.host_interface.as_ref() == Some(link));
-    let others = |link: &str| {
+    let is_known = |link: &String| records.iter().any(|record| record.host_interface.as_ref() == Some(link));
+    let is_registered = |link: &str| {
         let machine = link.strip_prefix("ve-").or_else(|| link.strip_prefix("vb-")).unwrap_or(link);
-        // The name of a link is cut, that of a machine is not.
-        let known = std::fs::read_dir(running_systemd(KNOWN)).into_iter().flatten().flatten();
-        known.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.starts_with(machine))
+        // The name of a link is truncated, the name of a machine is not.
+        let machines = std::fs::read_dir(running_systemd(REGISTERED)).into_iter().flatten().flatten();
+        machines
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .any(|name| name.starts_with(machine))
     };
-    // A bridge of a zone that has ports is somebody's.
+    // A bridge of a zone with ports is in use.
     let is_empty = |link: &str| {
         let mut ports =
             std::fs::read_dir(Path::new("/sys/class/net").join(link).join("brif")).into_iter().flatten();
@@ -63,7 +66,8 @@ fn links(records: &[Record]) -> Vec<Finding> {
     };
     let is_end = |link: &str| link.starts_with("ve-") || link.starts_with("vb-");
     let lost = names.filter(|link| {
-        (is_end(link) && !ours(link) && !others(link)) || (link.starts_with("vz-") && is_empty(link))
+        (is_end(link) && !is_known(link) && !is_registered(link))
+            || (link.starts_with("vz-") && is_empty(link))
     });
     lost.map(|link| {
         Finding::risk(format!("interface '{link}' belongs to no machine"), format!("ip link delete {link}"))
@@ -76,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_machine_and_a_killed_start_are_found() {
+    fn leftovers_of_killed_supervisors_are_found() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         for name in ["dead", "killed"] {
@@ -86,7 +90,7 @@ mod tests {
         let records = Record::all(&paths);
         assert_eq!(directories(&paths, &records).len(), 1);
         let findings = findings(&paths);
-        assert!(findings[0].message.contains("'dead' is dead"), "{findings:?}");
+        assert!(findings[0].message.contains("'dead' is not cleaned up"), "{findings:?}");
         assert_eq!(findings[0].hint, "coracle cleanup dead");
     }
 }

@@ -1,4 +1,4 @@
-//! One machine: why it does not run, from its definition, its failure record, its unit and its tree.
+//! Findings about one machine: its definition, its failure record, its unit and its tree.
 
 use super::{Finding, Severity, network, programs, trees};
 use crate::control::{block_on, defined, when};
@@ -14,21 +14,21 @@ use crate::state::record::{Phase, Record};
 use serde::Serialize;
 use std::io::Write;
 
-/// What is known of a machine's health. Serialised as it is for `--json`.
+/// The diagnosis of a machine. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Diagnosis {
     /// Its name.
     pub name: String,
-    /// `running` and so on, or `stopped`, `failed`.
+    /// The state: a phase of a running machine, `dead`, `stopped` or `failed`.
     pub state: String,
-    /// What was found, the worst first.
+    /// The findings, sorted by severity.
     pub findings: Vec<Finding>,
-    /// How it failed last.
+    /// The last failure.
     pub failure: Option<Failure>,
 }
 
-/// Examines a machine.
+/// Diagnoses a machine.
 ///
 /// # Errors
 /// A failure record that cannot be read.
@@ -40,7 +40,7 @@ pub fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
         Ok(machine) => findings.extend(trees::findings_of(&machine)),
         Err(error) => findings.push(Finding::wrong(
             error.to_string(),
-            error.hint().unwrap_or("correct its definition there, then see what 'coracle check' says"),
+            error.hint().unwrap_or("correct the definition and run 'coracle check'"),
         )),
     }
     let state = match &record {
@@ -54,7 +54,7 @@ pub fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
         }
         Some(_) => {
             findings.push(Finding::wrong(
-                "its supervisor was killed, nobody has cleaned up",
+                "its supervisor was killed, and it is not cleaned up",
                 format!("coracle cleanup {name}"),
             ));
             "dead".into()
@@ -68,13 +68,13 @@ pub fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
         Finding::wrong(describe(failure), hint)
     }));
     findings.extend(unit.flatten());
-    // A tree that is not there is found where the definition is looked at, and by the start.
+    // A missing tree is reported by the definition and by the start.
     findings.dedup_by(|one, other| one.message == other.message);
     findings.sort_by_key(|finding| finding.severity);
     Ok(Diagnosis { name: name.to_string(), state, findings, failure })
 }
 
-/// A failure in one line: when, what, how.
+/// Describes a failure in one line: time, step, uptime, cause.
 fn describe(failure: &Failure) -> String {
     let after = failure.uptime_ms.map(|uptime| format!(" after {}.{} s", uptime / 1000, uptime % 1000 / 100));
     format!(
@@ -86,15 +86,15 @@ fn describe(failure: &Failure) -> String {
     )
 }
 
-/// The finding for a machine whose user ids are those of the host.
+/// Returns the finding for a machine with the user ids of the host.
 fn host_ids(record: &Record) -> Option<Finding> {
     record.unconfined.iter().any(|word| word == "users").then(|| {
-        let what = "its user ids are those of the host: root inside is root outside";
+        let what = "its user ids are those of the host: root inside is root of the host";
         Finding::note(what, "set users.private = \"pick\"")
     })
 }
 
-/// What is to be said of one that runs.
+/// Returns the finding for a running machine.
 fn alive(name: &Name, record: &Record) -> Option<Finding> {
     let phase = record.phase;
     let is_frozen = record.payload_cgroup().is_some_and(|payload| cgroup::is_frozen(&payload));
@@ -102,20 +102,19 @@ fn alive(name: &Name, record: &Record) -> Option<Finding> {
         _ if is_frozen => Some(Finding::risk("it is frozen", format!("coracle thaw {name}"))),
         _ if record.is_late => Some(Finding::risk(
             match &record.waits_for {
-                Some(unit) => format!("it was not up in time: it waits for '{unit}'"),
-                None => "it was not up in time".to_owned(),
+                Some(unit) => format!("it was not ready in time: it is waiting for '{unit}'"),
+                None => "it was not ready in time".to_owned(),
             },
-            format!("see 'coracle logs {name}'; a guest that takes longer has boot.start-timeout"),
+            format!("see 'coracle logs {name}', or set a longer boot.start-timeout"),
         )),
-        Phase::Starting | Phase::Booting => Some(Finding::note(
-            format!("it is {}", phase.as_str()),
-            format!("'coracle status {name}' shows what it waits for"),
-        )),
+        Phase::Starting | Phase::Booting => {
+            Some(Finding::note(format!("it is {}", phase.as_str()), format!("see 'coracle status {name}'")))
+        }
         _ => None,
     }
 }
 
-/// Whether the unit failed; and why, where no failure record says it better.
+/// Returns `None` if the unit has not failed, else the finding, which the failure record replaces.
 fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
     if !units::is_running() {
         return None;
@@ -125,10 +124,9 @@ fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
         (!is_recorded).then(|| {
             let hint = match status.result.as_str() {
                 "timeout" => {
-                    "it was not up in time: set boot.wait = \"running\", or see what it waits for in its log"
-                        .to_owned()
+                    "set boot.wait = \"running\", or see the log for the unit that delays the boot".to_owned()
                 }
-                "oom-kill" => "give it more with resources.memory-max".to_owned(),
+                "oom-kill" => "raise resources.memory-max or reduce the load".to_owned(),
                 "resources" => "see TasksMax= and MemoryMax= of machine.slice".to_owned(),
                 _ => format!("see 'coracle logs {name}'"),
             };
@@ -138,20 +136,20 @@ fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
 }
 
 impl Diagnosis {
-    /// Writes it for people, in one screen.
+    /// Writes the diagnosis as text of at most one screen.
     ///
     /// # Errors
     /// `out` cannot be written.
     pub fn write(&self, out: &mut dyn Write) -> Result<()> {
         let mut text = format!("{}: {}\n", self.name, self.state);
         for finding in &self.findings {
-            // The problems of a definition are several lines.
+            // The problems of a definition have several lines.
             let what = printable(finding.message.as_bytes()).replace('\n', "\n        ");
             let hint = printable(finding.hint.as_bytes());
             text.push_str(&format!("{:>6}: {what}\n  hint: {hint}\n", finding.severity.as_str()));
         }
         if self.findings.is_empty() {
-            text.push_str("nothing is wrong with it\n");
+            text.push_str("no problems found\n");
         }
         if let Some(failure) = &self.failure {
             let list =
@@ -160,14 +158,14 @@ impl Diagnosis {
                 text.push_str(&format!("failed units: {}\n", list(&failure.failed_units).join(", ")));
             }
             if !failure.console.is_empty() {
-                text.push_str("its console said last:\n");
+                text.push_str("last console output:\n");
                 list(&failure.console).iter().for_each(|line| text.push_str(&format!("    {line}\n")));
             }
         }
         out.write_all(text.as_bytes()).context(|| "cannot write the diagnosis".to_owned())
     }
 
-    /// Whether something is wrong with it.
+    /// Returns whether a finding is an error.
     pub fn has_errors(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Wrong)
     }

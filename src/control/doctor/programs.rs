@@ -1,33 +1,36 @@
-//! Machines whose supervisors run an older program than the installed one.
+//! Machines whose supervisor is older than the installed program.
 
 use super::Finding;
 use crate::machine::unit;
 use crate::paths::Paths;
 use crate::state::record::Record;
 
-/// One finding for all of them.
+/// Returns one finding for all such machines.
 pub(super) fn findings(paths: &Paths) -> Option<Finding> {
     let records = Record::all(paths);
     let old = records.iter().filter(|record| record.is_alive() && record.replaced_program().is_some());
     let names: Vec<&str> = old.map(|record| record.name.as_str()).collect();
     (!names.is_empty()).then(|| {
         Finding::note(
-            format!("running machines have an older program than the installed one: {}", names.join(", ")),
-            format!("reboot them when it suits: coracle reboot {}", names.join(" ")),
+            format!(
+                "supervisors of running machines are older than the installed program: {}",
+                names.join(", ")
+            ),
+            format!("reboot the machines at a convenient time: coracle reboot {}", names.join(" ")),
         )
     })
 }
 
-/// The same for one running machine.
+/// Returns the finding for one running machine.
 pub(super) fn of(record: &Record) -> Option<Finding> {
     let program = record.replaced_program()?;
     let name = &record.name;
     Some(Finding::note(
-        format!("its supervisor runs an older program than '{}'", program.display()),
+        format!("its supervisor is older than the installed '{}'", program.display()),
         if record.unit.as_ref().is_some_and(|unit| unit::is_service(unit)) {
-            format!("coracle reboot {name}, or coracle restart {name}")
+            format!("coracle reboot {name}")
         } else {
-            "stop it, then run it again".to_owned()
+            "stop it and run it again".to_owned()
         },
     ))
 }

@@ -1,4 +1,4 @@
-//! The services of the host that machines lean on: systemd, machined, the journal, our own units.
+//! Services of the host used by machines: systemd, machined, the journal, units of Coracle.
 
 use super::Finding;
 use crate::control::block_on;
@@ -12,7 +12,7 @@ struct Fault {
     id: &'static str,
     /// Its effect, in one clause.
     effect: &'static str,
-    /// Per affected release: the release and the first of its updates without the fault.
+    /// The first fixed update of each affected release.
     fixed: &'static [(u32, u32)],
 }
 
@@ -23,19 +23,19 @@ const FAULTS: [Fault; 1] = [Fault {
     fixed: &[(258, 5), (259, 2)],
 }];
 
-/// Everything there is to say of the host's services.
+/// Returns the findings about the host's services.
 pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
     if !units::is_running() {
         return vec![Finding::note(
             "PID 1 of this host is not systemd: machines run in the foreground only",
-            "run them with 'coracle run -b -M NAME'",
+            "run them with: coracle run -b -M NAME",
         )];
     }
     let mut findings = Vec::new();
     findings.extend(unit(
         "systemd-machined.service",
         Finding::risk(
-            "systemd-machined is not there: machinectl and 'systemctl -M' do not know the machines",
+            "systemd-machined is missing: machinectl and 'systemctl -M' do not find machines",
             "install the package systemd-container",
         ),
     ));
@@ -52,7 +52,7 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
     }
     if !running_systemd("journal/socket").exists() {
         findings.push(Finding::risk(
-            "the journal does not listen: consoles of machines are lost",
+            "the journal is not listening: output of consoles is lost",
             "systemctl start systemd-journald.socket",
         ));
     }
@@ -68,7 +68,7 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
     findings
 }
 
-/// The known faults of this version of systemd.
+/// Returns the known faults of a version of systemd.
 fn faults(version: &str) -> Vec<Finding> {
     let Some((release, update)) = parse_version(version) else { return Vec::new() };
     let finding = |fault: &Fault| {
@@ -77,8 +77,8 @@ fn faults(version: &str) -> Vec<Finding> {
         Some(Finding::risk(
             format!("systemd {version} has a known fault, {}: {}", fault.id, fault.effect),
             format!(
-                "update systemd to {release}.{fixed}, and run 'systemctl daemon-reexec'; if the distribution has \
-                 mended it in an older version, nothing needs to be done"
+                "update systemd to {release}.{fixed}, and run 'systemctl daemon-reexec'; nothing needs to be \
+                 done if the distribution has backported the fix"
             ),
         ))
     };
@@ -94,7 +94,7 @@ fn parse_version(version: &str) -> Option<(u32, u32)> {
     Some((release.parse().ok()?, update))
 }
 
-/// `missing` where systemd does not know a unit; where it is masked or failed, that.
+/// Returns `missing` if systemd does not know a unit, or a finding for a masked or failed one.
 fn unit(name: &str, missing: Finding) -> Option<Finding> {
     let status = match block_on(units::unit_properties(name)).and_then(|status| status) {
         Ok(status) => status,

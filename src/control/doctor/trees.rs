@@ -1,5 +1,4 @@
-//! The file systems roots of machines lie on: whether ids can be mapped there, and whether there is
-//! room.
+//! File systems with trees of machines: support of idmapped mounts, and free space.
 
 use super::{Finding, Severity};
 use crate::machine::Machine;
@@ -8,7 +7,7 @@ use crate::paths::Paths;
 use crate::paths::access::refuse_open;
 use std::path::Path;
 
-/// File systems that refuse idmapped mounts (mount_setattr(2)), by their magic (statfs(2)).
+/// File systems without idmapped mounts (mount_setattr(2)), by their magic number (statfs(2)).
 const UNMAPPED: [(u32, &str); 6] = [
     (0x794c_7630, "overlay"),
     (0x6969, "nfs"),
@@ -17,26 +16,26 @@ const UNMAPPED: [(u32, &str); 6] = [
     (0x0102_1997, "9p"),
     (0x5346_414f, "afs"),
 ];
-/// Less free than this many percent is nearly full.
+/// The minimum of free space, percent.
 const LITTLE: u64 = 5;
 
-/// Everything there is to say of where roots lie.
+/// Returns the findings about trees.
 pub(super) fn findings(paths: &Paths, machines: &[Machine]) -> Vec<Finding> {
     let mut findings = look(&paths.images(), "trees of machines");
     machines.iter().for_each(|machine| findings.extend(findings_of(machine)));
-    // One file system is said to be full once.
-    let mut said = std::collections::BTreeSet::new();
-    findings.retain(|finding| said.insert(finding.message.clone()));
+    // A full file system is reported once.
+    let mut reported = std::collections::BTreeSet::new();
+    findings.retain(|finding| reported.insert(finding.message.clone()));
     findings
 }
 
-/// The same for the root of one machine.
+/// Returns the findings about the root of one machine.
 pub(super) fn findings_of(machine: &Machine) -> Vec<Finding> {
     let root = &machine.root.directory;
     if !root.is_dir() {
         return vec![Finding::wrong(
-            format!("machine '{}' has no root: '{}' is not there", machine.name, root.display()),
-            "make a root file system there, for instance with mmdebstrap(1), or correct root.directory",
+            format!("machine '{}' has no root: '{}' is missing", machine.name, root.display()),
+            "create a root file system there, for example with mmdebstrap(1), or correct root.directory",
         )];
     }
     let mut findings = look(root, &format!("machine '{}'", machine.name));
@@ -46,27 +45,27 @@ pub(super) fn findings_of(machine: &Machine) -> Vec<Finding> {
     findings
 }
 
-/// The finding for a tree that users of the host can reach: its machine does not start.
+/// Returns the finding for a tree that users of the host can reach: its machine does not start.
 pub(super) fn open(tree: &Path) -> Option<Finding> {
     let error = refuse_open(tree).err()?;
     Some(Finding::wrong(error.to_string(), error.hint().unwrap_or_default()))
 }
 
-fn look(place: &Path, whose: &str) -> Vec<Finding> {
+fn look(place: &Path, user: &str) -> Vec<Finding> {
     let Ok(found) = rustix::fs::statfs(place) else { return Vec::new() };
     let magic = u32::try_from(found.f_type).unwrap_or(0);
     let mut findings = Vec::new();
     if let Some((_, kind)) = UNMAPPED.iter().find(|(known, _)| *known == magic) {
         findings.push(Finding::wrong(
-            format!("'{}', for {whose}, is on {kind}, which cannot map ids", place.display()),
-            "move it to ext4, xfs or btrfs, or set users.private = \"no\" for what lies there",
+            format!("'{}', for {user}, is on {kind}, which has no idmapped mounts", place.display()),
+            "move it to ext4, xfs or btrfs, or set users.private = \"no\"",
         ));
     }
     let (free, all) = (found.f_bavail, found.f_blocks);
     if all > 0 && free.saturating_mul(100) < all.saturating_mul(LITTLE) {
         findings.push(Finding::risk(
-            format!("the file system of '{}', for {whose}, is nearly full", place.display()),
-            "free some space there: a guest that cannot write does not boot",
+            format!("the file system of '{}', for {user}, is nearly full", place.display()),
+            "free some space: guests that cannot write do not boot",
         ));
     }
     findings

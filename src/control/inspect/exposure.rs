@@ -1,6 +1,5 @@
-//! How much a machine could do to its host if it were hostile: a number from 0 (walled in) to 10 (as
-//! good as root of the host), with the reasons. The weights say how far a hole leads, not how likely
-//! it is used.
+//! The exposure of a host to a hostile machine: a score from 0 (isolated) to 10 (equivalent to root of the
+//! host), with reasons. A weight is the effect of a weakness, not its likelihood.
 
 use super::Inspection;
 use crate::error::{Context, Result};
@@ -8,7 +7,7 @@ use crate::machine::security::APPARMOR_PROFILE;
 use serde::Serialize;
 use std::io::Write;
 
-/// The score, in tenths, and where it comes from.
+/// The score, in tenths, and its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Exposure {
@@ -18,32 +17,32 @@ pub struct Exposure {
     pub score: u32,
     /// `strong`, `fair`, `weak` or `unsafe`.
     pub rating: &'static str,
-    /// What was looked at, the heaviest first.
+    /// The reasons, by weight.
     pub reasons: Vec<Reason>,
 }
 
-/// One thing that was looked at.
+/// A reason of the score.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Reason {
-    /// What is so.
+    /// Its description.
     pub message: String,
-    /// What it adds to the score; 0 where it is as it should be.
+    /// Its part of the score; 0 if there is no weakness.
     pub weight: u32,
-    /// What would make it better.
+    /// The remedy.
     pub hint: Option<&'static str>,
 }
 
-/// Namespaces besides those of users and mounts, and what sharing the host's adds.
+/// Namespaces besides user and mount namespaces, with the weight of sharing the host's.
 const SHARED: [(&str, u32, &str); 5] = [
     ("pid", 25, "set no option that shares the host's processes"),
     ("net", 15, "set network.mode = \"veth\""),
     ("ipc", 10, "set no option that shares the host's ipc"),
     ("uts", 3, "set no option that shares the host's name"),
-    ("cgroup", 5, "run it where cgroup namespaces are"),
+    ("cgroup", 5, "boot a kernel with cgroup namespaces"),
 ];
 
-/// Capabilities that reach the host where there is no user namespace, and some that do with one.
+/// Capabilities with their weights without and with a user namespace.
 const CAPABILITIES: [(&str, u32, u32); 8] = [
     ("CAP_SYS_MODULE", 30, 5),
     ("CAP_SYS_RAWIO", 25, 5),
@@ -55,11 +54,10 @@ const CAPABILITIES: [(&str, u32, u32); 8] = [
     ("CAP_DAC_READ_SEARCH", 10, 0),
 ];
 
-/// What a machine is open for that runs containers, and what that adds; the system calls are listed with those that
-/// its filter lets through.
+/// Features of machines that run containers, with weights. Additional system calls are listed separately.
 const NESTING: [(&str, u32); 2] = [
-    ("it has the devices tun and fuse: file systems and links of its own making", 2),
-    ("it has ids for the users of 15 machines inside", 0),
+    ("it has the devices tun and fuse: it can create file systems and links", 2),
+    ("it has id ranges for 15 machines inside", 0),
 ];
 
 /// Scores a machine.
@@ -72,11 +70,11 @@ pub fn score(found: &Inspection) -> Exposure {
         found.namespaces.iter().any(|namespace| namespace.kind == kind && namespace.shared_with_host)
     };
     let is_root = hosts("user") || found.id_map.iter().any(|line| line.starts_with("0 0 "));
-    let whose = if is_root { "root inside is root of the host" } else { "root inside is nobody outside" };
-    add(is_root, 40, whose.into(), "set users.private = \"pick\"");
+    let root = if is_root { "root inside is root of the host" } else { "root inside is nobody outside" };
+    add(is_root, 40, root.into(), "set users.private = \"pick\"");
     for (kind, weight, hint) in SHARED {
-        let whose = if hosts(kind) { "the host's" } else { "its own" };
-        add(hosts(kind), weight, format!("the {kind} namespace is {whose}"), hint);
+        let owner = if hosts(kind) { "the host's" } else { "its own" };
+        add(hosts(kind), weight, format!("the {kind} namespace is {owner}"), hint);
     }
     for namespace in found.namespaces.iter().filter(|namespace| !namespace.shared_with_host) {
         for other in namespace.shared_with.iter().filter(|other| other.starts_with("machine ")) {
@@ -84,23 +82,23 @@ pub fn score(found: &Inspection) -> Exposure {
                 true,
                 5,
                 format!("{other} is in its {} namespace", namespace.kind),
-                "give each one of its own",
+                "give each machine its own namespace",
             );
         }
     }
     let filter = if found.filter { "it has a system-call filter" } else { "it has no system-call filter" };
-    add(!found.filter, 20, filter.into(), "boot a kernel with seccomp filters");
+    add(!found.filter, 20, filter.into(), "boot a kernel with CONFIG_SECCOMP_FILTER=y");
     for call in &found.filter_allows {
-        add(true, 3, format!("the filter lets '{call}' through"), "take it from security.syscalls.allow");
+        add(true, 3, format!("the filter allows '{call}'"), "remove it from security.syscalls.allow");
     }
     for (message, weight) in NESTING.iter().filter(|_| found.nesting) {
-        add(*weight > 0, *weight, (*message).into(), "take security.nesting out");
+        add(*weight > 0, *weight, (*message).into(), "remove security.nesting");
     }
     for (name, as_root, mapped) in CAPABILITIES {
         let weight = if is_root { as_root } else { mapped };
         if found.capabilities.iter().any(|kept| kept == name) {
-            let where_to = if is_root { "on the host" } else { "in its own namespaces" };
-            add(weight > 0, weight, format!("{name} holds {where_to}"), "drop it with security.capabilities");
+            let scope = if is_root { "on the host" } else { "in its own namespaces" };
+            add(weight > 0, weight, format!("{name} applies {scope}"), "drop it with security.capabilities");
         }
     }
     let label = found.label.as_deref().map_or_else(
@@ -109,7 +107,7 @@ pub fn score(found: &Inspection) -> Exposure {
     );
     add(found.label.is_none(), 3, label, "boot the host with AppArmor or SELinux");
     reasons.push(socketcall(found));
-    reasons.extend(limits(found));
+    reasons.extend(unlimited(found));
     reasons.extend(trees(found));
     reasons.push(procfs(found));
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.weight));
@@ -117,19 +115,19 @@ pub fn score(found: &Inspection) -> Exposure {
     Exposure { name: found.name.clone(), score, rating: rating(score), reasons }
 }
 
-/// Whether 32 bit programs create sockets that the filter cannot judge.
+/// Returns whether 32 bit programs create sockets that the filter cannot check.
 fn socketcall(found: &Inspection) -> Reason {
     let confined = found.label.as_deref().is_some_and(|label| label.starts_with(APPARMOR_PROFILE));
     let (message, weight) = match (found.socketcall, confined) {
-        (false, _) => ("socketcall(2) of 32 bit programs does not exist in it", 0),
-        (true, true) => ("it has socketcall(2), and AppArmor refuses the families alg and vsock", 0),
-        (true, false) => ("32 bit programs create sockets of every family by socketcall(2)", 3),
+        (false, _) => ("it has no socketcall(2)", 0),
+        (true, true) => ("it has socketcall(2), and AppArmor denies the families alg and vsock", 0),
+        (true, false) => ("32 bit programs can create sockets of every family by socketcall(2)", 3),
     };
     let hint = (weight > 0).then_some("use a 64 bit tree, or boot the host with AppArmor");
     Reason { message: message.into(), weight, hint }
 }
 
-/// Its trees, if users of the host can reach them.
+/// Returns the trees that users of the host can reach.
 fn trees(found: &Inspection) -> Vec<Reason> {
     if found.open_trees.is_empty() {
         let message = "no user of the host can reach its trees".to_owned();
@@ -140,34 +138,34 @@ fn trees(found: &Inspection) -> Vec<Reason> {
             "every user of the host can reach '{}' and execute setuid programs in it",
             tree.display()
         );
-        Reason { message, weight: 40, hint: Some("chmod 700 a directory above it, or move it below one") }
+        Reason { message, weight: 40, hint: Some("set mode 700 on a directory above it") }
     });
     open.collect()
 }
 
-/// What it sees of procfs and sysfs.
+/// Returns the visibility of procfs and sysfs.
 fn procfs(found: &Inspection) -> Reason {
     if !found.procfs_full {
         let message = "procfs is masked: no fresh procfs or sysfs can be mounted inside".to_owned();
         return Reason { message, weight: 0, hint: None };
     }
-    let message = "procfs is full: root inside reads what is masked in /proc and /sys as any user of the host does, and \
-                writes nothing of it";
+    let message =
+        "procfs is full: root inside can read masked files of /proc and /sys like any user of the host";
     Reason { message: message.into(), weight: 2, hint: Some("set security.procfs = \"masked\"") }
 }
 
-/// What it may take from others where nothing limits it.
-fn limits(found: &Inspection) -> Vec<Reason> {
-    let of = |(file, what, hint): (&str, &str, &'static str)| {
+/// Returns unlimited resources of the host.
+fn unlimited(found: &Inspection) -> Vec<Reason> {
+    let of = |(file, resource, hint): (&str, &str, &'static str)| {
         let is_limited = found.limits.iter().any(|limit| limit.name == file);
         if is_limited {
-            return Reason { message: format!("its {what} has a limit"), weight: 0, hint: None };
+            return Reason { message: format!("its {resource} is limited"), weight: 0, hint: None };
         }
-        Reason { message: format!("it may take all {what} of the host"), weight: 4, hint: Some(hint) }
+        Reason { message: format!("it can use all {resource} of the host"), weight: 4, hint: Some(hint) }
     };
     let all = [
         ("memory.max", "memory", "set resources.memory-max"),
-        ("pids.max", "room for tasks", "set resources.tasks-max"),
+        ("pids.max", "task capacity", "set resources.tasks-max"),
     ];
     all.map(of).into()
 }
@@ -182,7 +180,7 @@ fn rating(score: u32) -> &'static str {
 }
 
 impl Exposure {
-    /// Writes it for people.
+    /// Writes the exposure as text.
     ///
     /// # Errors
     /// `out` cannot be written.
@@ -204,6 +202,6 @@ impl Exposure {
             self.score % 10,
             self.rating
         ));
-        out.write_all(text.as_bytes()).context(|| "cannot write what was found".to_owned())
+        out.write_all(text.as_bytes()).context(|| "cannot write the exposure".to_owned())
     }
 }

@@ -1,29 +1,28 @@
-//! What a machine sent and got over its link, and what of it went nowhere. Called by `status`; it only
-//! looks.
+//! Traffic counters of a machine's link, and its dropped packets. Called by `status`.
 
 use crate::network::firewall;
 use crate::state::record::Record;
 use serde::Serialize;
 
-/// Counted since the machine was started. Serialised as it is for `--json`.
+/// Counters since the start of the machine. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Traffic {
-    /// Bytes that came to it.
+    /// Bytes received.
     pub received: u64,
-    /// Bytes that it sent.
+    /// Bytes sent.
     pub sent: u64,
-    /// Packets that it sent with an address that is not its own, or to the host's loopback.
+    /// Packets sent with a source address of another host, or to the host's loopback addresses.
     pub forged: u64,
-    /// Packets that it sent to whom it may not speak (`network.egress`).
+    /// Packets sent to destinations outside of `network.egress`.
     pub refused: u64,
 }
 
 impl Traffic {
-    /// That of a machine that runs and has a link.
+    /// Reads the counters of a running machine. `None` without a link.
     pub fn of(record: &Record) -> Option<Self> {
         let interface = record.host_interface.as_ref()?;
-        // The host's end gets what the machine sends.
+        // The host's end receives the packets that the machine sends.
         let count = |file: &str| -> Option<u64> {
             let path = format!("/sys/class/net/{interface}/statistics/{file}");
             std::fs::read_to_string(path).ok()?.trim().parse().ok()
@@ -37,10 +36,10 @@ impl Traffic {
         })
     }
 
-    /// What went nowhere, in words.
+    /// Describes the dropped packets. `None` without any.
     pub fn dropped(&self) -> Option<String> {
         let forged = (self.forged > 0).then(|| format!("{} with a forged address", self.forged));
-        let refused = (self.refused > 0).then(|| format!("{} to whom it may not speak", self.refused));
+        let refused = (self.refused > 0).then(|| format!("{} outside of network.egress", self.refused));
         let parts: Vec<String> = forged.into_iter().chain(refused).collect();
         (!parts.is_empty()).then(|| format!("packets: {}", parts.join(", ")))
     }

@@ -1,6 +1,6 @@
-//! What a machine that is stopping waits for: units of the guest that still have processes, or where
-//! its init has no cgroups of its own, these processes. Read off the cgroups: it needs no bus and no
-//! init that answers. Called by `start` for progress and by `status`.
+//! Units of the guest that delay a stop, because they still have processes; or these processes, if the init
+//! has no cgroups of its own. Read from the cgroups: neither a bus nor an answering init is needed. Called by
+//! `start` for progress and by `status`.
 
 use crate::control::stats::{Process, processes};
 use crate::host::cgroup;
@@ -9,10 +9,11 @@ use crate::state::record::{Phase, Record};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// How many are named.
+/// The number of named units or processes.
 const NAMED: usize = 4;
 
-/// What a machine still waits for, in words, where it is stopping and there is anything.
+/// Describes the units or processes that delay the stop of a machine. `None` if it is not stopping, or none
+/// is left.
 pub fn waiting_for(record: &Record) -> Option<String> {
     if record.phase != Phase::Stopping || !record.is_alive() {
         return None;
@@ -38,8 +39,8 @@ fn name(process: &Process) -> String {
     format!("{program} ({})", process.pid)
 }
 
-/// The units whose cgroups have processes, by the names systemd gives cgroups. A guest may name its
-/// own as it likes: they are bounded by what is named of them, and shown printable.
+/// Returns units with processes, by the names that systemd gives cgroups. A guest can create cgroups with any
+/// name: the output names at most `NAMED`, as printable text.
 fn units(directory: &Path) -> Vec<String> {
     let is_unit = |name: &OsStr| {
         let name = name.to_string_lossy();
