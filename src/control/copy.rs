@@ -22,9 +22,9 @@ use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::guest_files::Root;
 use crate::sys::process::{self, Side};
-use entry::CopyState;
+use entry::{CopyState, TreeSide};
 use ids::Ids;
-use interrupted::{RecordFile, To};
+use interrupted::RecordFile;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fd::{AsFd, OwnedFd};
@@ -68,8 +68,8 @@ pub fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>)
         let path = absolute(request.source)?;
         Some((open_source(&Root::of_caller()?, &path)?, path))
     };
-    let interrupted = interrupted::take(paths, request.name, To::Guest);
-    let record_file = RecordFile::write(paths, request.name, To::Guest, request.destination)?;
+    let interrupted = interrupted::take(paths, request.name, TreeSide::Guest);
+    let record_file = RecordFile::write(paths, request.name, TreeSide::Guest, request.destination)?;
     let (ours, theirs) = Transfer::pair()?;
     let child = match process::clone(0, None)? {
         Side::Parent(child) => GuestChild::of(child),
@@ -84,7 +84,7 @@ pub fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>)
     };
     drop(theirs);
     let sent = match &source {
-        Some((from, _)) => Walk::run(from, walk::Side::Host, Ids::HOST, &mut &ours, &mut state),
+        Some((from, _)) => Walk::run(from, TreeSide::Host, Ids::HOST, &mut &ours, &mut state),
         None => archive::read(std::io::stdin().lock(), &mut &ours, &mut state),
     };
     let copied = match sent.and_then(|()| ours.finish(Ok(()), &mut state)) {
@@ -147,7 +147,7 @@ pub fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_
             drop(ours);
             guest.work(&theirs, |root, state| {
                 let from = open_source(root, request.source)?;
-                Walk::run(&from, walk::Side::Guest, guest.ids, &mut &theirs, state)
+                Walk::run(&from, TreeSide::Guest, guest.ids, &mut &theirs, state)
             })
         }
     };
@@ -164,8 +164,8 @@ pub fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_
     }
     let host = Root::of_caller()?;
     let path = absolute(request.destination)?;
-    interrupted::take(paths, request.name, To::Host).iter().for_each(|record| record.remove(&host));
-    let record_file = RecordFile::write(paths, request.name, To::Host, &path)?;
+    interrupted::take(paths, request.name, TreeSide::Host).iter().for_each(|record| record.remove(&host));
+    let record_file = RecordFile::write(paths, request.name, TreeSide::Host, &path)?;
     let (directory, name) = split_destination(&host, &path, request.source)?;
     let mut tree = TreeWriter::new(directory, record_file.name(), Ids::HOST);
     ours.receive_all(&mut tree, HARMLESS_BITS, &mut state)?;

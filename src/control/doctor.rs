@@ -96,8 +96,3 @@ pub fn host(paths: &Paths) -> Result<Vec<Finding>> {
 pub fn has_errors(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.severity == Severity::Wrong)
 }
-
-/// Reads a file with one number.
-fn number(path: &str) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}

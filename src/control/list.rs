@@ -96,9 +96,9 @@ impl Row {
             init: Some(record.init.clone()).filter(|init| !init.is_empty()),
             leader: record.leader.filter(|_| is_alive),
             addresses: record.addresses.clone(),
-            memory: cgroup.and_then(|cgroup| count(&cgroup.join("memory.current"))),
+            memory: cgroup.and_then(|cgroup| read_number(cgroup.join("memory.current"))),
             tasks: cgroup
-                .and_then(|cgroup| count(&cgroup.join("pids.current")).or_else(|| processes(cgroup))),
+                .and_then(|cgroup| read_number(cgroup.join("pids.current")).or_else(|| processes(cgroup))),
             started: Some(record.started),
             uptime: is_alive.then(|| now().saturating_sub(record.started) / 1_000_000),
             unit: record.unit.clone(),
@@ -176,7 +176,7 @@ fn unit_states() -> HashMap<String, String> {
 }
 
 /// Reads a file with one number.
-pub(super) fn count(file: &Path) -> Option<u64> {
+pub(super) fn read_number(file: impl AsRef<Path>) -> Option<u64> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use std::process::{Child, Command};
 
-    /// Writes a record whose supervisor is a child of this test, below a temporary root.
+    /// Writes a record with a child of this test as supervisor, below a temporary root.
     fn machine(child: &Child) -> (tempfile::TempDir, Paths, Name) {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());

@@ -1,7 +1,7 @@
 //! Resource usage of machines: counters of their cgroups and links. Called by `stats` and `top`. A value that
 //! the kernel does not count is `None`, not zero.
 
-use super::list::count;
+use super::list::read_number;
 use crate::host::cgroup;
 use crate::state::record::Record;
 use serde::Serialize;
@@ -69,7 +69,7 @@ pub fn sample(record: &Record) -> Sample {
     if let Some(link) = &record.host_interface {
         // The host's end of the link receives the packets that the guest sends.
         let counter =
-            |name| count(Path::new("/sys/class/net").join(link).join("statistics").join(name).as_path());
+            |name| read_number(Path::new("/sys/class/net").join(link).join("statistics").join(name));
         sample.net_received = counter("tx_bytes");
         sample.net_sent = counter("rx_bytes");
     }
@@ -84,15 +84,15 @@ fn of_cgroup(cgroup: &Path) -> Sample {
         cpu: field(&cpu, "usage_usec"),
         cpu_system: field(&cpu, "system_usec"),
         cpu_throttled: field(&cpu, "throttled_usec"),
-        memory: count(&cgroup.join("memory.current")),
-        memory_max: count(&cgroup.join("memory.max")),
-        swap: count(&cgroup.join("memory.swap.current")),
+        memory: read_number(cgroup.join("memory.current")),
+        memory_max: read_number(cgroup.join("memory.max")),
+        swap: read_number(cgroup.join("memory.swap.current")),
         out_of_memory_kills: field(&events, "oom_kill"),
         io_read: io.as_deref().map(|io| sum(io, "rbytes=")),
         io_written: io.as_deref().map(|io| sum(io, "wbytes=")),
-        tasks: count(&cgroup.join("pids.current"))
+        tasks: read_number(cgroup.join("pids.current"))
             .or_else(|| u64::try_from(cgroup::processes(cgroup).len()).ok()),
-        tasks_max: count(&cgroup.join("pids.max")),
+        tasks_max: read_number(cgroup.join("pids.max")),
         pressure_cpu: pressure(cgroup, "cpu.pressure"),
         pressure_memory: pressure(cgroup, "memory.pressure"),
         pressure_io: pressure(cgroup, "io.pressure"),

@@ -90,7 +90,7 @@ fn doctor_sees_what_is_no_rule_of_others() {
     let bound = doctor(&host);
     println!("{bound}");
     assert!(
-        bound.contains("note: its network.egress does not let it speak to name server 192.0.2.2"),
+        bound.contains("note: its network.egress does not allow packets to name server 192.0.2.2"),
         "{bound}"
     );
     host.coracle(&["stop", "busybox"]);

@@ -70,15 +70,7 @@ impl<W: Write> Sink for Writer<W> {
                 match content.expected_length() {
                     Some(length) => {
                         header.set_size(length);
-                        let mut data = FlatReader {
-                            content,
-                            state,
-                            part: Vec::new(),
-                            from: 0,
-                            at: 0,
-                            begin: 0,
-                            ended: false,
-                        };
+                        let mut data = FlatReader::new(content, state);
                         let written = self.builder.append_data(&mut header, below, (&mut data).take(length));
                         written.context(writing)?;
                         data.finish(path, length)
@@ -126,7 +118,11 @@ struct FlatReader<'a, 'n> {
     ended: bool,
 }
 
-impl FlatReader<'_, '_> {
+impl<'a, 'n> FlatReader<'a, 'n> {
+    fn new(content: &'a mut dyn Content, state: &'a mut CopyState<'n>) -> Self {
+        Self { content, state, part: Vec::new(), from: 0, at: 0, begin: 0, ended: false }
+    }
+
     /// Discards the content beyond the expected length: the header is already written.
     fn finish(mut self, path: &Path, expected_length: u64) -> Result<()> {
         while !self.ended {

@@ -61,6 +61,15 @@ pub trait Content {
     fn expected_length(&self) -> Option<u64>;
 }
 
+/// The side of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TreeSide {
+    /// The host.
+    Host,
+    /// A guest: mode bits that grant privileges on the host are cleared.
+    Guest,
+}
+
 /// The metadata of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {

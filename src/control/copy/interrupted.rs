@@ -2,6 +2,7 @@
 //! with its temporary name and directory below `/var/lib/coracle/copies`: the guest could forge temporary
 //! names in its own directories. Called by `copy`.
 
+use super::entry::TreeSide;
 use super::walk;
 use crate::error::{Context, Error, Result};
 use crate::host::probe;
@@ -14,18 +15,11 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// The side of the destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum To {
-    Host,
-    Guest,
-}
-
 /// The record of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CopyRecord {
     machine: String,
-    to: To,
+    to: TreeSide,
     /// The destination of the request: the temporary name is in it or beside it.
     destination: PathBuf,
     name: String,
@@ -46,7 +40,7 @@ impl RecordFile {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub(super) fn write(paths: &Paths, machine: &Name, to: To, destination: &Path) -> Result<Self> {
+    pub(super) fn write(paths: &Paths, machine: &Name, to: TreeSide, destination: &Path) -> Result<Self> {
         let random =
             probe::random_id().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         let name = format!(".coracle-copy-{random}");
@@ -87,7 +81,7 @@ fn directory(paths: &Paths) -> PathBuf {
 }
 
 /// Deletes and returns the records of killed copies to one side of a machine.
-pub(super) fn take(paths: &Paths, machine: &Name, to: To) -> Vec<CopyRecord> {
+pub(super) fn take(paths: &Paths, machine: &Name, to: TreeSide) -> Vec<CopyRecord> {
     let entries = std::fs::read_dir(directory(paths)).into_iter().flatten().flatten();
     let mut killed = Vec::new();
     for file in entries.map(|entry| entry.path()) {
@@ -133,8 +127,8 @@ mod tests {
         let name = Name::new("web").unwrap();
         let destination = directory.path().join("there");
         std::fs::create_dir(&destination).unwrap();
-        let record_file = RecordFile::write(&paths, &name, To::Host, &destination).unwrap();
-        assert_eq!(take(&paths, &name, To::Host), [], "it is running");
+        let record_file = RecordFile::write(&paths, &name, TreeSide::Host, &destination).unwrap();
+        assert_eq!(take(&paths, &name, TreeSide::Host), [], "it is running");
         let text = std::fs::read(&record_file.file).unwrap();
         let record: CopyRecord = serde_json::from_slice(&text).unwrap();
         let killed = CopyRecord { start: record.start.map(|start| start + 1), ..record };
@@ -142,14 +136,14 @@ mod tests {
         for other in [record_file.name(), ".coracle-copy-7".into(), "a".into()] {
             std::fs::create_dir_all(destination.join(other).join("below")).unwrap();
         }
-        assert_eq!(take(&paths, &Name::new("other").unwrap(), To::Host), []);
-        assert_eq!(take(&paths, &name, To::Guest), []);
-        let taken = take(&paths, &name, To::Host);
+        assert_eq!(take(&paths, &Name::new("other").unwrap(), TreeSide::Host), []);
+        assert_eq!(take(&paths, &name, TreeSide::Guest), []);
+        let taken = take(&paths, &name, TreeSide::Host);
         assert_eq!(taken, [killed]);
         taken[0].remove(&Root::of_caller().unwrap());
         assert!(!destination.join(record_file.name()).exists());
         assert_eq!(std::fs::read_dir(&destination).unwrap().count(), 2);
-        assert_eq!(take(&paths, &name, To::Host), []);
+        assert_eq!(take(&paths, &name, TreeSide::Host), []);
         std::mem::forget(record_file);
     }
 }

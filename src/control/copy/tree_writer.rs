@@ -23,7 +23,7 @@ pub struct TreeWriter {
     directory: OwnedFd,
     temporary: OsString,
     ids: Ids,
-    /// Directories whose metadata is set at the end: a read-only mode would prevent their entries.
+    /// Directories. Their metadata is set at the end: a read-only mode would prevent their entries.
     directories: Vec<(PathBuf, Meta)>,
     done: bool,
 }
@@ -48,7 +48,7 @@ impl TreeWriter {
     /// Moves the entries of the copy into the directory itself.
     ///
     /// # Errors
-    /// An existing file with one of the names. Nothing is moved then.
+    /// An existing file with one of the names. No entry is moved then.
     pub fn finish_into(mut self, force: Replace) -> Result<()> {
         self.finish_directories()?;
         let Ok(below) = self.open(Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };

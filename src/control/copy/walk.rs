@@ -2,7 +2,7 @@
 //! file type is checked before the file is opened for reading. Concurrent changes of the tree cannot lead the
 //! walk elsewhere.
 
-use super::entry::{Content, CopyState, EntryKind, Meta, Sink, read_part};
+use super::entry::{Content, CopyState, EntryKind, Meta, Sink, TreeSide, read_part};
 use super::ids::Ids;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
@@ -17,21 +17,12 @@ use std::path::{Path, PathBuf};
 /// The maximum depth of a tree: each level needs a descriptor.
 const DEEPEST: usize = 512;
 
-/// The side of the walked tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The host's.
-    Host,
-    /// A guest's: mode bits that grant privileges on the host are cleared.
-    Guest,
-}
-
 /// A walk over one tree.
 pub struct Walk<'a, 'n, S: Sink> {
     sink: &'a mut S,
     state: &'a mut CopyState<'n>,
     ids: Ids,
-    side: Side,
+    side: TreeSide,
     device: u64,
     mount: u64,
     names: HashMap<(u64, u64), PathBuf>,
@@ -44,7 +35,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
     /// A file that cannot be read, or any error of the sink.
     pub fn run(
         place: &OwnedFd,
-        side: Side,
+        side: TreeSide,
         ids: Ids,
         sink: &'a mut S,
         state: &'a mut CopyState<'n>,
@@ -140,7 +131,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
 
     fn meta(&self, stat: &Stat, open: Option<BorrowedFd<'_>>) -> Meta {
         // A set-user-ID program of a guest must not grant its owner's privileges on the host.
-        let kept = if self.side == Side::Guest { 0o1777 } else { 0o7777 };
+        let kept = if self.side == TreeSide::Guest { 0o1777 } else { 0o7777 };
         let ids = self.ids;
         Meta {
             mode: stat.st_mode & kept,

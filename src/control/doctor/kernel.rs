@@ -1,6 +1,7 @@
 //! Features of the kernel, and tables that run full: namespaces, filters, keyrings, terminals.
 
-use super::{Finding, number};
+use super::Finding;
+use crate::control::list::read_number;
 use crate::host::lsm;
 use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE};
 use std::path::Path;
@@ -27,7 +28,7 @@ pub(super) fn findings() -> Vec<Finding> {
     findings.extend(inotify());
     findings.extend(terminals());
     findings.extend(["ipv4", "ipv6"].iter().filter_map(|family| {
-        let limit = number(&format!("/proc/sys/net/{family}/neigh/default/gc_thresh3"))?;
+        let limit = read_number(format!("/proc/sys/net/{family}/neigh/default/gc_thresh3"))?;
         neighbours(family, limit)
     }));
     let users = std::fs::read_to_string("/proc/key-users").unwrap_or_default();
@@ -67,7 +68,7 @@ fn namespaces(kind: &str) -> Option<Finding> {
         ));
     }
     let sysctl = format!("user.max_{kind}_namespaces");
-    let limit = number(&format!("/proc/sys/user/max_{kind}_namespaces"))?;
+    let limit = read_number(format!("/proc/sys/user/max_{kind}_namespaces"))?;
     let hint =
         format!("sysctl -w {sysctl}=10000, and write '{sysctl} = 10000' to /etc/sysctl.d/90-coracle.conf");
     match limit {
@@ -98,7 +99,7 @@ fn profiles() -> Option<Finding> {
 }
 
 fn inotify() -> Option<Finding> {
-    let limit = number("/proc/sys/fs/inotify/max_user_instances")?;
+    let limit = read_number("/proc/sys/fs/inotify/max_user_instances")?;
     (limit < FEW_INOTIFY).then(|| {
         Finding::risk(
             format!(
@@ -122,7 +123,7 @@ fn neighbours(family: &str, limit: u64) -> Option<Finding> {
 }
 
 fn terminals() -> Option<Finding> {
-    let (used, limit) = (number("/proc/sys/kernel/pty/nr")?, number("/proc/sys/kernel/pty/max")?);
+    let (used, limit) = (read_number("/proc/sys/kernel/pty/nr")?, read_number("/proc/sys/kernel/pty/max")?);
     is_nearly_full(used, limit).then(|| {
         Finding::risk(
             format!("{used} of {limit} pseudo terminals are in use"),

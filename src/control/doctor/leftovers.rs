@@ -1,4 +1,4 @@
-//! Leftovers of machines whose supervisors were killed, before a cleanup.
+//! Leftovers of killed supervisors, before a cleanup.
 
 use super::Finding;
 use crate::machine::name::Name;

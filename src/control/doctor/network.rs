@@ -1,5 +1,5 @@
-//! Whether a machine that runs gets out: a packet from its own network namespace to each who matters,
-//! and of one that is dropped on the way the rule that did it, as the kernel tells.
+//! Connectivity of a running machine: sends a packet from its network namespace to each name server and gateway.
+//! If the packet is dropped, the finding names the rule, as traced by the kernel.
 
 use super::Finding;
 use crate::error::Result;
@@ -15,14 +15,14 @@ use crate::state::record::{Phase, Record};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// How long a packet may take to be dropped, and an answer to come.
+/// The timeout for a trace of a drop, and for an answer.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// The most that is knocked at.
+/// The maximum number of probed targets.
 const MOST: usize = 6;
 
-/// What keeps the machine from getting out.
+/// Returns the findings about the connectivity of a machine.
 pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
-    // In a zone its packets come by the bridge.
+    // The packets of a machine in a zone arrive at the bridge.
     let router = record.firewall.as_ref().map(|member| member.interface().to_owned());
     let (Some(interface), Some(leader)) = (router.or_else(|| record.host_interface.clone()), record.leader)
     else {
@@ -35,14 +35,14 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
         .into_iter()
         .map(|switch| {
             Finding::wrong(
-                format!("the host passes no packets of machines on: {switch} is 0"),
+                format!("the host does not forward packets of machines: {switch} is 0"),
                 format!("sysctl {switch}=1"),
             )
         })
         .collect();
     if !firewall::is_complete(record.part()) {
         findings.push(Finding::wrong(
-            "the firewall table 'inet coracle' is missing, or rules of it are",
+            "the firewall table 'inet coracle' or rules of it are missing",
             "coracle network reload; then see which program flushes the tables of others ('nft monitor')",
         ));
     }
@@ -55,8 +55,8 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
         match probe(&interface, leader, target) {
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(Finding::note(
-                format!("whether it gets to {} cannot be seen: {error}", name(target)),
-                "see whether the kernel has nftables with tracing",
+                format!("cannot probe {}: {error}", name(target)),
+                "check that the kernel supports nftables with tracing",
             )),
         }
     }
@@ -71,11 +71,11 @@ pub(super) fn no_name_server(paths: &Paths) -> Option<Finding> {
     Some(match resolv_conf::listed(paths).first() {
         Some(server) => Finding::risk(
             format!("machines have no name server: they cannot reach the host's, '{server}'"),
-            "let a resolver listen at 127.0.0.1, and put 'nameserver 127.0.0.1' into the host's /etc/resolv.conf",
+            "run a resolver at 127.0.0.1, and add 'nameserver 127.0.0.1' to the host's /etc/resolv.conf",
         ),
         None => Finding::note(
             "machines have no name server: the host has none",
-            "name one in the host's /etc/resolv.conf, or give it to systemd-resolved: running machines follow",
+            "add one to the host's /etc/resolv.conf or to systemd-resolved: running machines are updated",
         ),
     })
 }
@@ -87,12 +87,12 @@ fn no_redirect(paths: &Paths, record: &Record) -> Option<Finding> {
     (redirect != Some(own)).then(|| {
         Finding::wrong(
             format!("it has no name server: its gateway does not redirect to the host's at {own}"),
-            "see that the kernel has nftables with NAT, and 'systemctl status coracle-resolver.path'; then restart it",
+            "check that the kernel supports nftables with NAT, and 'systemctl status coracle-resolver.path'; then restart the machine",
         )
     })
 }
 
-/// Who matters: the name servers that machines are told, and the host's gateways.
+/// Returns the name servers offered to machines, and the host's gateways.
 fn targets(paths: &Paths, record: &Record, gateways: &[IpAddr]) -> Vec<Target> {
     let servers =
         resolv_conf::find(paths).map(|found| found.behind(record.gateway()).servers).unwrap_or_default();
@@ -112,17 +112,17 @@ fn name(target: Target) -> String {
     }
 }
 
-/// Knocks once, and tells what is wrong.
+/// Sends one packet to a target, and returns the finding if it is not answered.
 fn probe(interface: &str, leader: u32, target: Target) -> Result<Option<Finding>> {
     let probe = Probe::new(leader, target)?;
     let trace = Trace::begin(interface, target.protocol, probe.port)?;
     if probe.send()? == Attempt::NoRoute {
         return Ok(Some(Finding::wrong(
             format!("it has no route to {}", name(target)),
-            "its own system took the route away: see 'ip route' inside, or restart it",
+            "its own system removed the route: see 'ip route' inside, or restart it",
         )));
     }
-    // What is let through is answered at once, or by somebody far away.
+    // A forwarded packet is answered at once, or by a distant host.
     if let Some(drop) = trace.dropped(PATIENCE) {
         return Ok(Some(dropped(&drop, target)));
     }
@@ -131,34 +131,34 @@ fn probe(interface: &str, leader: u32, target: Target) -> Result<Option<Finding>
     }
     Ok(trace.dropped(PATIENCE).map(|drop| dropped(&drop, target)).or_else(|| {
         Some(Finding::note(
-            format!("{} does not answer it; no rule of this host drops the packet", name(target)),
-            "see whether the host itself gets an answer, and whether iptables-legacy has rules that nft does not show",
+            format!("{} does not answer, and no rule of this host drops the packet", name(target)),
+            "check whether the host itself gets an answer, and whether iptables-legacy has rules, which nft does not show",
         ))
     }))
 }
 
-/// Says what dropped a packet.
+/// Returns the finding for a dropped packet.
 fn dropped(drop: &Refusal, target: Target) -> Finding {
     let Refusal { family, table, chain, rule } = drop;
     let to = name(target);
     if (*family, table.as_str()) == ("inet", "coracle") {
         return match chain.as_str() {
             "egress" => Finding::note(
-                format!("its network.egress does not let it speak to {to}"),
+                format!("its network.egress does not allow packets to {to}"),
                 "add that address to network.egress, then 'coracle apply'",
             ),
             chain if chain.starts_with("connection-limit-") => Finding::wrong(
-                format!("a packet to {to} began a connection beyond its network.connections-max"),
-                "look for a program that opens many connections, or raise network.connections-max, \
-                 then 'coracle apply'",
+                format!("a packet to {to} exceeded its network.connections-max"),
+                "find the program that opens many connections, or raise network.connections-max, then \
+                 'coracle apply'",
             ),
             "rate-out" | "rate-in" => Finding::note(
-                format!("a packet to {to} was more than its network.rate-in or rate-out"),
+                format!("a packet to {to} exceeded its network.rate-in or network.rate-out"),
                 "raise the rate, then 'coracle apply'",
             ),
             _ => Finding::wrong(
                 format!("a packet to {to} was dropped by chain '{chain}' of 'inet coracle': not its address"),
-                "it has changed its own address: restart it",
+                "the guest has changed its own address: restart it",
             ),
         };
     }

@@ -1,4 +1,4 @@
-//! Machines whose supervisor is older than the installed program.
+//! Machines with a supervisor older than the installed program.
 
 use super::Finding;
 use crate::machine::unit;

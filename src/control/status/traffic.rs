@@ -1,5 +1,6 @@
 //! Traffic counters of a machine's link, and its dropped packets. Called by `status`.
 
+use crate::control::list::read_number;
 use crate::network::firewall;
 use crate::state::record::Record;
 use serde::Serialize;
@@ -23,10 +24,7 @@ impl Traffic {
     pub fn of(record: &Record) -> Option<Self> {
         let interface = record.host_interface.as_ref()?;
         // The host's end receives the packets that the machine sends.
-        let count = |file: &str| -> Option<u64> {
-            let path = format!("/sys/class/net/{interface}/statistics/{file}");
-            std::fs::read_to_string(path).ok()?.trim().parse().ok()
-        };
+        let count = |file: &str| read_number(format!("/sys/class/net/{interface}/statistics/{file}"));
         let dropped = firewall::counters::of_machine(record.part()).unwrap_or_default();
         Some(Self {
             received: count("tx_bytes")?,
