@@ -110,9 +110,9 @@ pub fn take(path: &Path) -> Result<Option<Lock>> {
         }
         // The former holder deleted the file between open(2) and the lock: this lock is on a file without a
         // name.
-        let ours = rustix::fs::fstat(&descriptor).context(doing)?;
+        let locked = rustix::fs::fstat(&descriptor).context(doing)?;
         match rustix::fs::stat(path) {
-            Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => {
+            Ok(there) if (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino) => {
                 return Ok(Some(Lock { descriptor, path: path.to_owned() }));
             }
             _ => {}

@@ -26,7 +26,7 @@ const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
 /// Returns whether AppArmor is active on this host.
 pub fn has_apparmor() -> bool {
-    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|said| said.trim() == "Y")
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
 }
 
 /// Returns whether an AppArmor profile is loaded. `false` if AppArmor is inactive.
@@ -94,13 +94,13 @@ fn not_loaded(profile: &str) -> Error {
 /// module, or if the process has the label already.
 pub fn of_entering(leader: u32) -> Option<LsmLabel> {
     MODULES.iter().find_map(|module| {
-        let of = |who: &str| {
-            let text = std::fs::read_to_string(format!("/proc/{who}/attr/{}", module.current)).ok()?;
+        let of = |process: &str| {
+            let text = std::fs::read_to_string(format!("/proc/{process}/attr/{}", module.current)).ok()?;
             plain(&text).map(str::to_owned)
         };
-        let (theirs, ours) = (of(&leader.to_string())?, of("self")?);
-        let wanted = theirs != ours && theirs != "unconfined";
-        wanted.then(|| LsmLabel { file: module.next, text: format!("{}{theirs}", module.verb) })
+        let (target, own) = (of(&leader.to_string())?, of("self")?);
+        let wanted = target != own && target != "unconfined";
+        wanted.then(|| LsmLabel { file: module.next, text: format!("{}{target}", module.verb) })
     })
 }
 

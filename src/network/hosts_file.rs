@@ -115,15 +115,15 @@ fn parent(file: &Path) -> &Path {
 /// Returns the text with the block at its end, in place of an existing one.
 fn with_lines(text: &[u8], lines: &str) -> Vec<u8> {
     let mut kept = Vec::with_capacity(text.len() + lines.len());
-    let mut ours = false;
+    let mut is_in_block = false;
     let is_whole = text.split_inclusive(|byte| *byte == b'\n').any(|line| line == END.as_bytes());
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         // Without its end mark it is not a complete block of Coracle.
-        ours |= is_whole && line == BEGIN.as_bytes();
-        if !ours {
+        is_in_block |= is_whole && line == BEGIN.as_bytes();
+        if !is_in_block {
             kept.extend(line);
         }
-        ours &= line != END.as_bytes();
+        is_in_block &= line != END.as_bytes();
     }
     if !lines.is_empty() {
         if kept.last().is_some_and(|last| *last != b'\n') {

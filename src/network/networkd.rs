@@ -105,7 +105,7 @@ pub fn host_file(paths: &Paths, machine: &Name) -> PathBuf {
 /// required for the host to be online, so that a slow guest does not delay the host's boot.
 fn host_network_file(plan: &Plan) -> String {
     format!(
-        "# Made by coracle for machine '{}', gone when it stops.\n\
+        "# Created by coracle for machine '{}', deleted when it stops.\n\
          [Match]\nKind=veth\nName={}\n\n\
          [Link]\nRequiredForOnline=no\n\n\
          [Network]\nAddress={}/{IPV4_LENGTH}\nLinkLocalAddressing=ipv6\nDHCPServer=yes\nIPMasquerade=both\n\

@@ -35,7 +35,7 @@ pub fn announce(paths: &Paths, plan: &Plan, zone: &Zone) -> Result<()> {
         std::fs::create_dir_all(directory).context(writing)?;
     }
     let text = format!(
-        "# Made by coracle for zone '{zone}', gone with its last machine.\n\
+        "# Created by coracle for zone '{zone}', deleted with its last machine.\n\
          [Match]\nKind=bridge\nName={}\n\n\
          [Link]\nRequiredForOnline=no\n\n\
          [Network]\nAddress={}/{}\nConfigureWithoutCarrier=yes\nLinkLocalAddressing=ipv6\n\

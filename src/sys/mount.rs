@@ -207,7 +207,7 @@ pub fn is_chroot() -> std::io::Result<bool> {
         Ok::<_, rustix::io::Errno>((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino, stat.stx_mnt_id))
     };
     let (root, directory) = (open("/")?, open(".")?);
-    let ours = identity()?;
+    let current = identity()?;
     // By process id: a chroot may have no procfs.
     let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
     nix::sched::setns(&own, nix::sched::CloneFlags::CLONE_NEWNS)?;
@@ -215,5 +215,5 @@ pub fn is_chroot() -> std::io::Result<bool> {
     rustix::process::fchdir(&root)?;
     rustix::process::chroot(".")?;
     rustix::process::fchdir(&directory)?;
-    Ok(of_namespace? != ours)
+    Ok(of_namespace? != current)
 }

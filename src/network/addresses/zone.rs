@@ -76,11 +76,11 @@ pub fn plan(
 fn free_slot(zone: &Zone, host_id: &[u8; 16], taken: &[Prefix]) -> Result<u32> {
     let counted: Vec<&Prefix> = taken.iter().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
     let is_free = |slot: &u32| {
-        let ours = [
+        let own = [
             Prefix { address: IpAddr::V4(Ipv4Addr::from_bits(base(*slot))), length: LENGTH },
             Prefix { address: IpAddr::V6(ipv6_host(host_id, *slot)), length: IPV6_LENGTH },
         ];
-        !counted.iter().any(|prefix| ours.iter().any(|our| our.overlaps(prefix)))
+        !counted.iter().any(|prefix| own.iter().any(|one| one.overlaps(prefix)))
     };
     let first = siphash(SLOT_KEY, &[b"zone:", zone.as_str().as_bytes()]) % u64::from(SLOTS);
     let first = u32::try_from(first).unwrap_or(0);

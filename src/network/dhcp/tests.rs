@@ -89,8 +89,8 @@ fn another_address_is_refused_and_another_server_meant_not_us() {
     for kind in [0, 2, 4, 5, 7, 9, 255] {
         assert_eq!(lease.answer(&question(&lease, kind, &[])), None);
     }
-    let told = lease.answer(&question(&lease, 8, &[])).unwrap();
-    assert_eq!((option(&told, 53).unwrap(), option(&told, 51)), (vec![5], None));
+    let informed = lease.answer(&question(&lease, 8, &[])).unwrap();
+    assert_eq!((option(&informed, 53).unwrap(), option(&informed, 51)), (vec![5], None));
 }
 
 #[test]

@@ -62,7 +62,7 @@ struct Pending {
     job: OwnedObjectPath,
     /// The last status text; at first the text before the job, so that the text of an earlier run is not
     /// reported as new.
-    said: String,
+    status: String,
     /// systemd did not know the job at the last query.
     vanished: bool,
 }
@@ -111,8 +111,8 @@ pub(super) async fn wait_for(
     unit: &str,
     job: OwnedObjectPath,
 ) -> Result<()> {
-    let (unit_name, path, said) = (unit.to_owned(), job.clone(), String::new());
-    let mut pending = vec![Pending { unit: unit_name, path, job, said, vanished: false }];
+    let (unit_name, path, status) = (unit.to_owned(), job.clone(), String::new());
+    let mut pending = vec![Pending { unit: unit_name, path, job, status, vanished: false }];
     loop {
         let ends = next_ends(manager, messages, &mut pending, &mut |_, _| ControlFlow::Continue(())).await?;
         if let Some((_, end)) = ends.into_iter().next() {
@@ -197,10 +197,10 @@ async fn queue(
         }
     };
     let matching = add_match(connection, rule.map_err(asking)?);
-    let (matched, said, job) = future::join3(matching, status_text(connection, &path), order).await;
+    let (matched, status, job) = future::join3(matching, status_text(connection, &path), order).await;
     matched.map_err(asking)?;
     let job = job.map_err(asking)?;
-    Ok(Pending { unit: unit.to_owned(), path, job, said: said.unwrap_or_default(), vanished: false })
+    Ok(Pending { unit: unit.to_owned(), path, job, status: status.unwrap_or_default(), vanished: false })
 }
 
 /// Returns the object path of a unit: its name with all but letters and digits as `_` and two hexadecimal
@@ -246,9 +246,9 @@ fn on_message(
             let at = pending.iter().position(|one| Some(&*one.path) == header.path());
             let (Some(index), Some(text)) = (at, changed_status(message)) else { return Vec::new() };
             let one = &mut pending[index];
-            let is_news = one.said != text;
-            one.said = text;
-            if !is_news || one.said.is_empty() || progress(&one.unit, &one.said).is_continue() {
+            let is_news = one.status != text;
+            one.status = text;
+            if !is_news || one.status.is_empty() || progress(&one.unit, &one.status).is_continue() {
                 return Vec::new();
             }
             (at, End::Enough)
