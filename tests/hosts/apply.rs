@@ -49,9 +49,11 @@ fn limits_change_at_once_and_stay() {
     host.sh_ok(
         "[ ! -e /etc/coracle/machines.d/busybox.toml.d ] && [ ! -e /run/coracle/machines.d/busybox.toml.d ]",
     );
-    for (bad, why) in
-        [("memroy-max=1", "memory-max"), ("memory-max=lots", "memory-max"), ("mount=/x:/", "root itself")]
-    {
+    for (bad, why) in [
+        ("memroy-max=1", "memory-max"),
+        ("memory-max=lots", "memory-max"),
+        ("mount=/x:/", "the root of the machine"),
+    ] {
         let out = host.exec(&["coracle", "set", "busybox", bad]);
         assert!(out.status != 0 && out.stderr.contains(why), "{out}");
     }

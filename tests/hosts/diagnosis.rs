@@ -39,10 +39,7 @@ fn starts_that_fail_name_cause_and_cure() {
         ("arm", &["init is for aarch64", "hint: use a tree"]),
         (
             "script",
-            &[
-                "cannot execute '/sbin/init'",
-                "hint: the program, or the interpreter it needs, is not in the tree",
-            ],
+            &["cannot execute '/sbin/init'", "hint: the program or its interpreter is not in the tree"],
         ),
         ("dies", &["PID 1 exited with status 3", "hint: ", "last console output:\n    about to die"]),
     ] {
@@ -199,7 +196,7 @@ fn a_slow_stop_says_what_it_waits_for() {
     host.sh_ok("mkdir -p /var/lib/machines/trixie/var/log/journal");
     host.coracle(&["start", "--wait=ready", "trixie"]);
     // It is up when it says so: a stop before its trap is set would not be slow.
-    let slow = "trap 'sleep 6; exit' TERM; systemd-notify --ready; while :; do sleep 0.1; done";
+    let slow = "trap 'sleep 9; exit' TERM; systemd-notify --ready; while :; do sleep 0.1; done";
     let unit = ["systemd-run", "-q", "-u", "slow", "-p", "Type=notify", "-p", "NotifyAccess=all"];
     host.in_guest("trixie", &[&unit[..], &["sh", "-c", slow]].concat()).success("a slow unit");
     // systemd itself says it, in words of its own.
