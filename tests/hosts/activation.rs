@@ -23,6 +23,28 @@ fn listens(host: &Host, state: &str) {
     );
 }
 
+/// Starts the machine by a connection to `place` and ends it. The next connection is not relayed.
+#[track_caller]
+fn answers_at(host: &Host, place: &str) {
+    assert_eq!(ours(host), "0\n");
+    assert_eq!(host.unit("m", "ActiveState"), "inactive");
+    let begun = std::time::Instant::now();
+    let from = if place.starts_with("192") { "ip netns exec outside " } else { "" };
+    host.sh(&format!("{from}{}", page(place))).success(place);
+    println!("{place}: answered after {} ms, machine and all", begun.elapsed().as_millis());
+    assert_eq!(host.unit("m", "ActiveState"), "active");
+    // The firewall forwards the next connection: the relay has ended, and systemd listens for the time after
+    // the machine.
+    host.wait_until(LONG, "! systemctl is-active coracle-on-demand@m.service");
+    let passed = "journalctl -q -o cat -u coracle-on-demand@m.service | grep -c 'for an incoming connection'";
+    let before = host.sh_ok(passed);
+    host.ok(&["sh", "-c", &format!("{from}{}", page(place))]);
+    assert_eq!(host.sh_ok(passed), before);
+    host.coracle(&["stop", "m"]);
+    host.assert_clean_stop("m");
+    listens(host, "listening");
+}
+
 #[test]
 fn a_connection_starts_a_machine_and_is_relayed() {
     let host = Host::builder().guest_as("busybox", "m").start();
@@ -39,24 +61,7 @@ fn a_connection_starts_a_machine_and_is_relayed() {
     assert!(status.contains("starts by: 8080:80, 127.0.0.1:8081:80, [::1]:8082-8083:80-81\n"), "{status}");
     // Forwarding, and the anycast routes of a router, stay after the first start.
     for place in ["127.0.0.1:8080", "[::1]:8080", "127.0.0.1:8081", "[::1]:8082", "192.0.2.1:8080"] {
-        assert_eq!(ours(&host), "0\n");
-        assert_eq!(host.unit("m", "ActiveState"), "inactive");
-        let begun = std::time::Instant::now();
-        let from = if place.starts_with("192") { "ip netns exec outside " } else { "" };
-        host.sh(&format!("{from}{}", page(place))).success(place);
-        println!("{place}: answered after {} ms, machine and all", begun.elapsed().as_millis());
-        assert_eq!(host.unit("m", "ActiveState"), "active");
-        // The firewall forwards the next connection: the relay has ended, and systemd listens for the time after
-        // the machine.
-        host.wait_until(LONG, "! systemctl is-active coracle-on-demand@m.service");
-        let passed =
-            "journalctl -q -o cat -u coracle-on-demand@m.service | grep -c 'for an incoming connection'";
-        let before = host.sh_ok(passed);
-        host.ok(&["sh", "-c", &format!("{from}{}", page(place))]);
-        assert_eq!(host.sh_ok(passed), before);
-        host.coracle(&["stop", "m"]);
-        host.assert_clean_stop("m");
-        listens(&host, "listening");
+        answers_at(&host, place);
     }
     let before = Snapshot::take(&host);
     // Several connections at once. A long connection ends with the machine, and the next one starts it again.
