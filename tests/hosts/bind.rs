@@ -48,10 +48,14 @@ fn users_are_mapped_to_users() {
     host.ok(&["coracle", "bind", "trixie", tree, "/numbers", "--mkdir"]);
     assert_eq!(inside(&host, "trixie", "stat -c %u /numbers/f").stdout, "1001\n");
     // A reboot begins with the mounts of the definition; the list says so.
+    let leader = host.machine_leader("trixie");
     host.ok(&["coracle", "reboot", "trixie"]);
     host.wait_until(
         crate::support::LONG,
-        "[ \"$(coracle bind trixie --json)\" = '[]' ] && coracle exec --wait-ready trixie -- true",
+        &format!(
+            "[ \"$(coracle bind trixie --json)\" = '[]' ] && coracle exec --wait-ready trixie -- true && \
+             ! coracle show trixie -p leader | grep -qx leader={leader}"
+        ),
     );
     assert_eq!(inside(&host, "trixie", "ls /numbers").stdout, "");
     host.ok(&["coracle", "bind", "trixie", tree, "/numbers"]);

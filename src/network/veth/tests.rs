@@ -109,7 +109,7 @@ fn a_left_over_pair_is_replaced_and_a_foreign_one_is_not() {
         assert_ne!(first.ifindex, second.ifindex);
         let foreign = Plan { host_mac: [2, 0, 0, 0, 0, 1], ..plan.clone() };
         let error = Link::create(&foreign, old.as_fd()).await.unwrap_err();
-        assert!(error.to_string().contains("exists and is not of machine"), "{error}");
+        assert!(error.to_string().contains("exists and does not belong to machine"), "{error}");
         assert!(error.hint().unwrap().contains("ip link delete"));
         configure_guest(&plan, new.as_fd()).await.unwrap();
         assert_connected(&plan, &new);
@@ -160,7 +160,7 @@ fn a_failed_step_leaves_no_link() {
         let (plan, guest) = (web(), new_netns());
         let broken = Plan { ipv4: Pair { host: Ipv4Addr::new(224, 0, 0, 1), ..plan.ipv4 }, ..plan.clone() };
         let error = Link::create(&broken, guest.as_fd()).await.unwrap_err();
-        assert!(error.to_string().starts_with("cannot give 've-web-of-"), "{error}");
+        assert!(error.to_string().starts_with("cannot add the address 224.0.0.1 to 've-web-of-"), "{error}");
         assert!(link_by_name(&connect().unwrap(), &plan.host_interface).await.unwrap().is_none());
         let error = configure_guest(&plan, guest.as_fd()).await.unwrap_err();
         assert!(error.to_string().contains("'host0' disappeared"), "{error}");
