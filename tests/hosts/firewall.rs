@@ -142,7 +142,7 @@ fn assert_table_comes_back(host: &Host, wires: &[Wire]) {
         assert_eq!(verdict(host)(true, number), Nowhere, "{} {}", wire.machine, wire.inside);
     }
     let doctor = host.exec(&["coracle", "doctor", "bound"]).stdout;
-    assert!(doctor.contains("'inet coracle' is missing"), "{doctor}");
+    assert!(doctor.contains("'inet coracle' or rules of it are missing"), "{doctor}");
     host.sh_ok(&format!("kill -CONT {pids}"));
     let whole =
         "nft list table inet coracle | grep -q ve-bound; nft list table bridge coracle | grep -q vb-zfree";
@@ -159,7 +159,7 @@ fn assert_table_comes_back(host: &Host, wires: &[Wire]) {
             LONG,
             &format!(
                 "{whole}; test $(nft list chain inet coracle forward | grep -c drop) -gt 2; \
-                 nft list set inet coracle machine-macs | grep -q ve-bound; ! coracle doctor bound | grep 'is missing'"
+                 nft list set inet coracle machine-macs | grep -q ve-bound; ! coracle doctor bound | grep 'are missing'"
             ),
         );
     }
