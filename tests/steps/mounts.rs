@@ -99,7 +99,9 @@ fn tmpfs_has_the_options_given() {
     assert_eq!(told, "1770 1000:0\n755 0:0\n1024\n1\n");
     let told = lab.sh(&["--tmpfs=/scratch:noexec,ro,dev"], "grep ' /scratch ' /proc/self/mountinfo");
     assert!(told.contains(" /scratch ro,nosuid,noexec"), "{told}");
-    for (option, said) in [("bogus", "unknown tmpfs option 'bogus'"), ("size=lots", "mount tmpfs on '/scratch'")] {
+    for (option, said) in
+        [("bogus", "unknown tmpfs option 'bogus'"), ("size=lots", "mount tmpfs on '/scratch'")]
+    {
         let output = lab.run(&[&format!("--tmpfs=/scratch:{option}")], &["true"]);
         assert!(output.status == 125 && output.stderr.contains(said), "{output}");
     }
