@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC1091 # lib.sh reads the variables
+# shellcheck shell=bash disable=SC2034,SC1091,SC2016 # lib.sh reads the variables, mmdebstrap expands
 # The host of the benchmarks: the test host as of Debian sid, with everybody that coracle is compared with, the newest
 # that Debian has. Only `make bench` builds it.
 . "${BASH_SOURCE[0]%/*}/host.sh"
