@@ -6,6 +6,7 @@ mod facts;
 use crate::config::{self, Layer, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::cgroup::Cgroup;
+use crate::host::runtime::runtime;
 use crate::host::systemd::{machined, units};
 use crate::machine::Machine;
 use crate::machine::name::Name;
@@ -15,7 +16,7 @@ use crate::plan;
 use crate::supervisor::handover::{self, Carried, Running};
 use crate::supervisor::launch::{self, Ask};
 use crate::supervisor::supervise::{self, Outcome};
-use crate::supervisor::{cleanup, current_step, failure, registration, reserve, runtime};
+use crate::supervisor::{cleanup, current_step, failure, registration, reserve};
 use std::ffi::OsString;
 
 /// What `coracle run` is to do.

@@ -21,8 +21,6 @@ pub mod supervise;
 
 use crate::machine::users::Users;
 
-pub use crate::host::runtime::runtime;
-
 /// Prevents a machine whose root is the host's root from writing to this program's file: such a machine can have
 /// the supervisor execute it. Executes this program again from a read-only mount if necessary.
 ///

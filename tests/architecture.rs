@@ -33,7 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sys::filter::Instruction",
         ],
     ),
-    // What a child is told comes over the plan and the channel alone.
+    // Children receive their input through the plan and the channel only.
     ("payload", &["plan::step", "channel", "sys"]),
     (
         "host",

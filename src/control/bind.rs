@@ -197,9 +197,7 @@ pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
             .with_hint("unmount it inside first"));
     }
     let enter = |namespace: &OwnedFd| {
-        setns(namespace, CloneFlags::CLONE_NEWNS)
-            .map_err(std::io::Error::from)
-            .context(|| "cannot enter a mount namespace")
+        setns(namespace, CloneFlags::CLONE_NEWNS).context(|| "cannot enter a mount namespace")
     };
     let own = rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .context(|| "cannot open the mount namespace of this process")?;

@@ -205,11 +205,9 @@ impl Guest {
 fn new_state<'a>(name: &Name, progress: Progress<'a>) -> Result<CopyState<'a>> {
     let mut mask = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| mask.add(signal));
-    mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
+    mask.thread_block().context(|| "cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    let signals = SignalFd::with_flags(&mask, flags)
-        .map_err(std::io::Error::from)
-        .context(|| "cannot receive signals")?;
+    let signals = SignalFd::with_flags(&mask, flags).context(|| "cannot receive signals")?;
     let machine = name.to_string();
     Ok(CopyState { machine, progress, signals: Some(signals), entries: 0, bytes: 0, shown: None })
 }

@@ -170,9 +170,7 @@ fn enter(
     let cgroup = leader_cgroup(record)?;
     inherit_oom_score(record);
     if exec.user_namespace {
-        setns(&leader, CloneFlags::CLONE_NEWPID)
-            .map_err(std::io::Error::from)
-            .context(|| "cannot enter the machine's pid namespace")?;
+        setns(&leader, CloneFlags::CLONE_NEWPID).context(|| "cannot enter the machine's pid namespace")?;
     }
     let side = process::clone(0, cgroup.as_ref().map(AsFd::as_fd))?;
     match side {

@@ -107,9 +107,7 @@ pub(super) fn enter(record: &Record, leader: &OwnedFd) -> Result<()> {
     guest_files::keep_descriptors()?;
     let own_users = record.id_base.is_some();
     let users = if own_users { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };
-    setns(leader, users | CloneFlags::CLONE_NEWNS)
-        .map_err(std::io::Error::from)
-        .context(|| "cannot enter the machine's namespaces")?;
+    setns(leader, users | CloneFlags::CLONE_NEWNS).context(|| "cannot enter the machine's namespaces")?;
     if own_users {
         process::become_user(0, 0, &[])?;
     }

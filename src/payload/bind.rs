@@ -59,11 +59,7 @@ pub fn attach(ask: Attach, link: &ChildEnd) -> ! {
 }
 
 fn enter_and_attach(ask: Attach) -> Result<()> {
-    let namespace = |flag| {
-        setns(&ask.leader, flag)
-            .map_err(std::io::Error::from)
-            .context(|| "cannot join the machine's namespaces")
-    };
+    let namespace = |flag| setns(&ask.leader, flag).context(|| "cannot join the machine's namespaces");
     // With the host's rights: the target is created in the guest's tree, owned by its root.
     let own = mount::open_directory(Path::new("/proc/self/ns"))?;
     let own = rustix::fs::openat(
@@ -90,9 +86,7 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
     let Some(staging_dir) = &ask.staging_dir else {
         return check("cannot attach the mount", mount::attach(ask.tree.as_fd(), place.as_fd()));
     };
-    setns(&own, CloneFlags::CLONE_NEWNS)
-        .map_err(std::io::Error::from)
-        .context(|| "cannot return to the host's mounts")?;
+    setns(&own, CloneFlags::CLONE_NEWNS).context(|| "cannot return to the host's mounts")?;
     let locked = lock(&ask.tree, staging_dir, || namespace(CloneFlags::CLONE_NEWUSER))?;
     namespace(CloneFlags::CLONE_NEWNS)?;
     check("cannot attach the mount", mount::attach(locked.as_fd(), place.as_fd()))
@@ -100,11 +94,7 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
 
 /// Copies a mount into a user namespace, which locks its attributes.
 fn lock(tree: &OwnedFd, staging_dir: &Path, enter: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
-    let new_mounts = || {
-        unshare(CloneFlags::CLONE_NEWNS)
-            .map_err(std::io::Error::from)
-            .context(|| "cannot create a mount namespace")
-    };
+    let new_mounts = || unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace");
     new_mounts()?;
     let root = mount::open_directory(Path::new("/"))?;
     check("cannot make mounts private", mount::propagate(root.as_fd(), libc::MS_PRIVATE))?;

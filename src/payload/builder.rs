@@ -124,9 +124,7 @@ impl Builder {
         if self.inputs.private_network {
             namespaces |= CloneFlags::CLONE_NEWNET;
         }
-        nix::sched::setns(&self.inputs.leader, namespaces)
-            .map_err(std::io::Error::from)
-            .context(|| "cannot join the machine's namespaces")
+        nix::sched::setns(&self.inputs.leader, namespaces).context(|| "cannot join the machine's namespaces")
     }
 
     /// Binds the supervisor's notification socket to its path in the machine. A socket address is short and the tree is

@@ -41,9 +41,7 @@ impl InitProcess {
             InitStep::BecomeRoot => become_user(0, 0, &[]),
             InitStep::CgroupNamespace => enter(CloneFlags::CLONE_NEWCGROUP),
             InitStep::MountNamespace => mount_namespace(),
-            InitStep::Hostname(name) => {
-                nix::unistd::sethostname(name).map_err(std::io::Error::from).context(|| "cannot set it")
-            }
+            InitStep::Hostname(name) => nix::unistd::sethostname(name).context(|| "cannot set it"),
             InitStep::Keyring => keyring(),
             InitStep::Console => console(),
             InitStep::Streams => streams(),
@@ -86,7 +84,7 @@ impl InitProcess {
             }
             joined => joined,
         };
-        joined.map_err(std::io::Error::from).context(|| "cannot join its namespaces")
+        joined.context(|| "cannot join its namespaces")
     }
 
     /// Executes the first candidate that exists.
@@ -168,7 +166,7 @@ fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
 }
 
 fn enter(namespace: CloneFlags) -> Result<()> {
-    unshare(namespace).map_err(std::io::Error::from).context(|| "cannot enter it")
+    unshare(namespace).context(|| "cannot enter it")
 }
 
 fn mount_namespace() -> Result<()> {

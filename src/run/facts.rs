@@ -4,6 +4,7 @@
 use super::Keep;
 use crate::error::{Error, Result};
 use crate::host::probe::{self, Tree};
+use crate::host::runtime::runtime;
 use crate::host::systemd::units;
 use crate::host::{lock, lsm};
 use crate::machine::Machine;
@@ -30,7 +31,7 @@ use crate::state::id_ranges;
 use crate::state::record::Record;
 use crate::supervisor::handover::{Carried, Link};
 use crate::supervisor::launch::Names;
-use crate::supervisor::{reserve, runtime};
+use crate::supervisor::reserve;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 

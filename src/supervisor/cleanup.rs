@@ -7,6 +7,7 @@ use super::network::hosts_file::{self, Change};
 use super::network::interfaces;
 use super::reserve;
 use crate::error::{Error, Result};
+use crate::host::runtime::runtime;
 use crate::host::systemd::machined;
 use crate::host::{cgroup, lock};
 use crate::machine::name::Name;
@@ -99,7 +100,7 @@ pub fn undo(paths: &Paths, record: &Record) {
 pub(super) fn leave_network(paths: &Paths, record: &Record) {
     note(firewall::leave(paths, record, record.part()));
     if let Some(interface) = &record.host_interface {
-        note(super::runtime().and_then(|runtime| runtime.block_on(veth::remove(interface))));
+        note(runtime().and_then(|runtime| runtime.block_on(veth::remove(interface))));
     }
     if let Some(zone) = &record.zone {
         note(leave(paths, zone, record));
@@ -110,7 +111,7 @@ pub(super) fn leave_network(paths: &Paths, record: &Record) {
 fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     let _held = zone::lock(paths)?;
     hosts_file::update_zone(paths, zone, record, Change::Leaves);
-    super::runtime()?.block_on(async {
+    runtime()?.block_on(async {
         if veth::remove_if_empty(&zone.bridge()).await? == Removed::Gone
             && std::fs::remove_file(zone::network_file(paths, zone)).is_ok()
         {
@@ -122,7 +123,7 @@ fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
 
 /// What other programs and the kernel hold for the machine.
 fn outside(record: &Record, name: &Name) -> Result<()> {
-    super::runtime()?.block_on(async {
+    runtime()?.block_on(async {
         if let Some(interface) = &record.host_interface {
             note(veth::remove(interface).await);
         }

@@ -4,6 +4,7 @@
 use super::exit::Exit;
 use super::handover::SupervisorState;
 use crate::error::Error;
+use crate::host::runtime::runtime;
 pub use crate::state::failure::LINES;
 
 use crate::host::systemd::units;
@@ -52,7 +53,7 @@ pub fn record_exit(state: &SupervisorState, exit: Exit, why: &str, console: Vec<
 /// knows the reason.
 pub fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console: &[String]) -> bool {
     let Some(unit) = state.record.unit.as_deref().filter(|_| units::is_running()) else { return false };
-    let status = super::runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
+    let status = runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
     let is_late = match status {
         Ok(status) => status.result == "timeout",
         Err(error) => {

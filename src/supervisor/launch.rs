@@ -126,7 +126,7 @@ fn namespace(name: &str) -> Result<OwnedFd> {
 }
 
 fn enter(namespace: &OwnedFd, kind: CloneFlags, doing: &str) -> Result<()> {
-    setns(namespace, kind).map_err(std::io::Error::from).context(|| doing.to_owned())
+    setns(namespace, kind).context(|| doing.to_owned())
 }
 
 impl<'a> Launch<'a> {

@@ -2,6 +2,7 @@
 //! by `launch` and the event loop. Also distinguishes machined's SIGTERM after the end of PID 1 from a stop request.
 
 use crate::error::{Context, Error, Result};
+use crate::host::runtime::runtime;
 use crate::host::systemd::machined;
 use crate::host::systemd::machined::{Outcome, Previous, Registration};
 use crate::host::systemd::units;
@@ -41,12 +42,12 @@ pub fn register(
         control: &paths.control(&record.name),
         previous,
     };
-    super::runtime()?.block_on(machined::register(&registration))
+    runtime()?.block_on(machined::register(&registration))
 }
 
 /// Withdraws the registration of a machine during its reboot, while it has no PID 1.
 pub fn withdraw(record: &Record) {
-    let (Ok(name), Ok(runtime)) = (Name::new(&record.name), super::runtime()) else { return };
+    let (Ok(name), Ok(runtime)) = (Name::new(&record.name), runtime()) else { return };
     runtime.block_on(machined::withdraw(&name, record.unit.as_deref()));
 }
 
@@ -55,7 +56,7 @@ pub fn withdraw(record: &Record) {
 fn block_sigterm() -> Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGTERM);
-    mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block SIGTERM")
+    mask.thread_block().context(|| "cannot block SIGTERM")
 }
 
 /// Returns whether a SIGTERM of process `sender` is machined's reaction to the end of PID 1, and not a stop request.
@@ -83,7 +84,7 @@ pub fn discard_machined_sigterm(unit: Option<&str>) {
 
 /// Returns whether systemd is stopping a unit.
 fn is_being_stopped(unit: &str) -> bool {
-    let status = super::runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
+    let status = runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
     status.is_ok_and(|status| status.active_state == "deactivating")
 }
 

@@ -210,10 +210,7 @@ impl Loop {
         for (source, fd) in sources {
             if let Some(fd) = fd {
                 let event = EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
-                self.epoll
-                    .add(fd, event)
-                    .map_err(std::io::Error::from)
-                    .context(|| format!("cannot watch {source:?}"))?;
+                self.epoll.add(fd, event).context(|| format!("cannot watch {source:?}"))?;
             }
         }
         Ok(())

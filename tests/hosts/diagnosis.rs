@@ -1,4 +1,4 @@
-//! What is wrong, and the hint: `coracle doctor` of hosts and machines, and the failure record that a machine
+//! Problems and their hints: `coracle doctor` of hosts and machines, and the failure record that a machine
 //! leaves when it fails.
 
 use std::time::Duration;

@@ -38,9 +38,9 @@ pub fn signals() -> Result<SignalFd> {
     let mut mask = SigSet::empty();
     let own_end = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
     PASSED.into_iter().chain(own_end).for_each(|signal| mask.add(signal));
-    mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
+    mask.thread_block().context(|| "cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "cannot receive signals")
+    SignalFd::with_flags(&mask, flags).context(|| "cannot receive signals")
 }
 
 /// Direction of a stream.

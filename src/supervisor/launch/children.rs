@@ -22,9 +22,7 @@ impl Launch<'_> {
         self.log = self.ask.plan.build.iter().any(logs).then(guest_socket).transpose()?;
         // A mount namespace of the host's own kind: PID 1 stands in it until the tree is built and
         // then copies it into its user namespace, which locks all mounts together.
-        unshare(CloneFlags::CLONE_NEWNS)
-            .map_err(std::io::Error::from)
-            .context(|| "cannot make a mount namespace")?;
+        unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot make a mount namespace")?;
         let root = crate::sys::mount::open_directory(std::path::Path::new("/"))?;
         crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
             .context(|| "cannot keep mounts from the host")?;

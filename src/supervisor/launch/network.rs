@@ -2,11 +2,12 @@
 
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
+use crate::host::runtime::runtime;
 use crate::network::{networkd, resolved, veth, zone};
+use crate::supervisor::cleanup;
 use crate::supervisor::handover::FdName;
 use crate::supervisor::network::hosts_file::{self, Change};
 use crate::supervisor::network::{dhcp, firewall, interfaces};
-use crate::supervisor::{cleanup, runtime};
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -16,11 +17,9 @@ pub(super) fn enter(path: &std::path::Path) -> Result<OwnedFd> {
     let own = namespace("net")?;
     let joining = || format!("cannot join the network namespace '{}'", path.display());
     let there = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(joining)?;
-    setns(&there, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from).context(joining).map_err(
-        |error| {
-            error.with_hint("name a file of a network namespace, as 'ip netns add' makes it in /run/netns")
-        },
-    )?;
+    setns(&there, CloneFlags::CLONE_NEWNET).context(joining).map_err(|error| {
+        error.with_hint("name a file of a network namespace, as 'ip netns add' makes it in /run/netns")
+    })?;
     Ok(own)
 }
 

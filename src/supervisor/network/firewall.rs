@@ -5,6 +5,7 @@ pub mod watch;
 
 use crate::error::{Error, Kind, Result};
 use crate::host::lock::{self, Held};
+use crate::host::runtime::runtime;
 use crate::machine::name::Name;
 use crate::machine::network::{Network, Port};
 use crate::network::firewall::{PolicyChain, coexist};
@@ -175,7 +176,7 @@ pub fn bind_again(record: &Record) {
 
 /// Adds interfaces of the host to firewalld's zone of machines.
 fn bind(interfaces: &[&str]) {
-    match crate::supervisor::runtime() {
+    match runtime() {
         Ok(runtime) => runtime.block_on(firewalld::add(interfaces)),
         Err(error) => log::warn!("{error}, ignoring"),
     }
@@ -289,8 +290,7 @@ pub fn enable_loopback_ports(member: &firewall::Member) {
     if let Err(error) = open_loopback(member) {
         log::warn!("{error}: ports do not answer at 127.0.0.1");
     }
-    let route =
-        crate::supervisor::runtime().and_then(|runtime| runtime.block_on(veth::answer_loopback(interface)));
+    let route = runtime().and_then(|runtime| runtime.block_on(veth::answer_loopback(interface)));
     if let Err(error) = route {
         log::info!("{error}: ports do not answer at ::1");
     }
@@ -317,7 +317,7 @@ pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result
     } else {
         coexist::close(None);
     }
-    if let (Some(member), Ok(runtime)) = (gone, crate::supervisor::runtime()) {
+    if let (Some(member), Ok(runtime)) = (gone, runtime()) {
         runtime.block_on(firewalld::remove(member.interface()));
     }
     // Before the lock is released: of two machines that leave at once the second removes the tables.

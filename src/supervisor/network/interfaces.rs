@@ -3,6 +3,7 @@
 //! again, even after a kill: so the machine's network namespace is kept mounted in its state directory.
 
 use crate::error::{Context, Error, Result};
+use crate::host::runtime::runtime;
 use crate::network::interfaces;
 use crate::network::interfaces::ExtraInterface;
 use crate::network::resolved;
@@ -24,7 +25,7 @@ fn place(paths: &Paths, record: &Record) -> PathBuf {
 /// # Errors
 /// The first interface that cannot be created or moved.
 pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> Result<()> {
-    let runtime = crate::supervisor::runtime()?;
+    let runtime = runtime()?;
     // After a reboot: the interfaces are still in the namespace of the guest before.
     bring_back(paths, record)?;
     record.interfaces.iter_mut().for_each(ExtraInterface::forget_index);
@@ -65,7 +66,7 @@ pub fn disconnect(paths: &Paths, record: &Record) -> Result<()> {
     if record.interfaces.is_empty() {
         return Ok(());
     }
-    let removed = crate::supervisor::runtime()?.block_on(interfaces::delete_host_ends(&record.interfaces));
+    let removed = runtime()?.block_on(interfaces::delete_host_ends(&record.interfaces));
     removed.and(bring_back(paths, record))
 }
 
@@ -78,7 +79,7 @@ fn bring_back(paths: &Paths, record: &Record) -> Result<()> {
         std::fs::File::open(&place).context(|| format!("cannot open '{}'", place.display()))?.into();
     // Without the mount, after a kill between creating the file and mounting, the namespace is still empty.
     let result = match rustix::fs::fstatfs(&network).map(|found| found.f_type) {
-        Ok(libc::NSFS_MAGIC) => crate::supervisor::runtime()?.block_on(async {
+        Ok(libc::NSFS_MAGIC) => runtime()?.block_on(async {
             let deleted = interfaces::delete_from(&record.interfaces, network.as_fd()).await;
             deleted.and(interfaces::return_to_host(&record.interfaces, network.as_fd()).await)
         }),

@@ -18,7 +18,7 @@ pub(super) fn take() -> Result<SignalFd> {
     ] {
         mask.add(signal);
     }
-    mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
+    mask.thread_block().context(|| "cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    SignalFd::with_flags(&mask, flags).map_err(std::io::Error::from).context(|| "cannot create a signalfd")
+    SignalFd::with_flags(&mask, flags).context(|| "cannot create a signalfd")
 }

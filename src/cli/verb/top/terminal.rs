@@ -47,9 +47,8 @@ impl Terminal {
         [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGWINCH]
             .into_iter()
             .for_each(|signal| mask.add(signal));
-        mask.thread_block().map_err(std::io::Error::from).context(|| "cannot block signals")?;
+        mask.thread_block().context(|| "cannot block signals")?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(std::io::Error::from)
             .context(|| "cannot create a signalfd")?;
         let before = termios::tcgetattr(input).context(|| "cannot read the terminal's settings")?;
         let mut raw = before.clone();
