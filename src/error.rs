@@ -13,8 +13,6 @@ pub enum Kind {
     Usage,
     /// A machine did not reach its payload: exit status 125.
     Launch,
-    /// Another machine was faster: what was looked up holds no more, and is to be looked up again.
-    Contended,
     /// Anything else: exit status 1.
     Failure,
 }
@@ -72,7 +70,7 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self.kind {
             Kind::Usage => 2,
-            Kind::Launch | Kind::Contended => 125,
+            Kind::Launch => 125,
             Kind::Failure => 1,
         }
     }

@@ -4,16 +4,19 @@
 //! # One way through
 //!
 //! ```text
-//! flags ┐                                                   ┌─► supervisor ◄─channel─► builder, PID 1
-//!       ├─► config::Layer ─► machine::Machine ─► plan::Plan ┘       │
-//! TOML  ┘      (said)            (meant)            ▲ (planned)     ▼ (done)
-//!                                      plan::Facts ──┘    state::record::Record ─► control, cleanup
-//!                                        (found)
+//! flags ┐
+//!       ├─► config::Layer ─► machine::Machine ─► claim::Claims ─► probe::Tree ─► plan::Facts ─► plan::Plan
+//! TOML  ┘      (said)            (meant)           (claimed)       (attached)      (found)      (planned)
+//!                                                     │                                             │
+//!                                           state::record::Record ◄─ supervisor ◄───────────────────┘
+//!                                                     │               (done)  ◄─channel─► builder, PID 1
+//!                                                     └─► control, cleanup
 //! ```
 //!
-//! *Said → meant → found → planned → done.* Each stage has its own type, and an existing value is valid: there is no
-//! `validate()`. All problems of a definition are reported together, before the host is changed. [`run`] is this picture
-//! as code, on one page.
+//! *Said → meant → claimed → attached → found → planned → done.* Each stage has its own type, and a value that exists is
+//! valid: there is no `validate()`. All problems of a definition are reported together, before the host is
+//! changed. What a machine uses exclusively (name, root, ids, addresses, ports) is chosen and locked in one call and named
+//! in the state record before anything is created. [`run`] is this picture as code, on one page.
 //!
 //! **Folders are stages. Files inside a stage are features, and a feature has the same noun in every stage.** Mounts, for
 //! example: `machine/mounts.rs` defines them, `plan/mounts.rs` plans the steps, `payload/mounts.rs` carries them out.
@@ -34,6 +37,7 @@
 //! | [`network`] | links, addresses, DHCP, names, the firewall | `machine`, `paths`, `host`, `sys` |
 //! | [`state`] | files about machines: records, failures, bind mounts, id ranges | `machine`, `paths`, `host`, `network`, `sys` |
 //! | [`protocol`] | calls and replies at a machine's control socket, for both sides | `machine` (its ports), `network` (the traffic policy) |
+//! | [`claim`] | chooses and locks name, root, ids, addresses and ports; writes the record | `machine`, `paths`, `host`, `network`, `state` |
 //! | [`supervisor`] | the parent: host steps, synchronisation, the event loop, cleanup | all above but `config` |
 //! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths`, `config` |
 //! | [`control`] | the verbs: one function each, no output | `machine`, `paths`, `config`, `host`, `network`, `state`, `protocol`, `sys`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
@@ -97,6 +101,7 @@
 //! with the reason beside each line. `describe()` serves the debug log, the `--dry-run` output and the context of errors.
 
 pub mod channel;
+pub mod claim;
 pub mod cli;
 pub mod config;
 pub mod control;

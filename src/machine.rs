@@ -56,6 +56,15 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Returns the number of ids in the machine's range.
+    pub fn id_count(&self) -> u32 {
+        match self.users {
+            users::Users::Fixed { count, .. } => count,
+            users::Users::Pick if self.security.nesting => users::NESTING_RANGE_SIZE,
+            _ => users::RANGE_SIZE,
+        }
+    }
+
     /// Returns the directories of the host in which root of the machine can create files of any owner of the host: the
     /// root and writable bind mounts, with mapped ids or the ids of the host. A setuid program created there by root of
     /// the machine belongs to root of the host.

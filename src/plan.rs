@@ -17,7 +17,7 @@ use crate::machine::command::Payload;
 use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice, Wait};
 use crate::machine::security::Procfs;
-use crate::machine::users::{NESTING_RANGE_SIZE, Ownership, RANGE_SIZE, Users};
+use crate::machine::users::{Ownership, Users};
 use crate::sys::mount::{Attributes, Depth};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -182,7 +182,7 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
         capabilities,
         procfs_full,
         namespaces: namespaces(machine, facts),
-        id_map: facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, id_count(machine))),
+        id_map: facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, machine.id_count())),
         init,
         waits_for_ready: waits_for_ready(machine, init),
         recognition: recognition(machine, facts, init),
@@ -214,15 +214,6 @@ fn console(machine: &Machine, facts: &Facts) -> Console {
     }
 }
 
-/// Returns the number of ids in the machine's range.
-pub fn id_count(machine: &Machine) -> u32 {
-    match machine.users {
-        Users::Fixed { count, .. } => count,
-        Users::Pick if machine.security.nesting => NESTING_RANGE_SIZE,
-        _ => RANGE_SIZE,
-    }
-}
-
 fn waits_for_ready(machine: &Machine, init: Init) -> bool {
     let is_boot = matches!(machine.command.payload, Payload::Boot { .. });
     match machine.boot.wait {
@@ -247,8 +238,6 @@ fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
 fn host_steps(machine: &Machine) -> Vec<HostStep> {
     use crate::machine::{Register, network::Mode};
     let mut steps = vec![
-        // First: no other step is allowed for a machine whose name, root or ids are in use.
-        HostStep::Reserve,
         // Before the clone: the child is cloned into its cgroup.
         HostStep::Cgroups,
         HostStep::Clone,
@@ -341,7 +330,7 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
 fn ping_groups(machine: &Machine, facts: &Facts) -> BuildStep {
     /// The highest id that the kernel accepts there.
     const HIGHEST: u32 = i32::MAX.cast_unsigned();
-    let range = facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, id_count(machine)));
+    let range = facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, machine.id_count()));
     let (first, last) =
         range.map_or((0, HIGHEST), |(base, count)| (base, base.saturating_add(count - 1).min(HIGHEST)));
     BuildStep::PingGroups { first, last }

@@ -1,22 +1,25 @@
-//! The pipeline on one page: said, meant, to do, done. Called by `main` for the verbs that make a
-//! machine run.
+//! The pipeline on one page: said, meant, claimed, attached, found, planned, done. Called by `main` for the verbs that run a
+//! machine.
 
 mod facts;
+mod placement;
+mod root;
 
+use crate::claim;
 use crate::config::{self, Layer, Resolved};
 use crate::error::{Error, Kind, Result};
-use crate::host::cgroup::Cgroup;
-use crate::host::runtime::runtime;
-use crate::host::systemd::{machined, units};
+use crate::host::systemd::machined;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan;
+use crate::state::id_ranges::Keep;
 use crate::supervisor::handover::{self, Carried, Running};
-use crate::supervisor::launch::{self, Ask};
+use crate::supervisor::launch::{self, LaunchRequest, Placement};
 use crate::supervisor::supervise::{self, Outcome};
-use crate::supervisor::{cleanup, current_step, failure, registration, reserve};
+use crate::supervisor::{cleanup, current_step, failure, registration};
+use facts::Found;
 use std::ffi::OsString;
 
 /// What `coracle run` is to do.
@@ -67,11 +70,9 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let kept = handover::receive()?.map(Carried::from);
     let resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
     warn(&resolved);
-    let place = |_: &Machine, _: Option<&Carried>| {
-        Ok(Place { unit: Some(crate::machine::unit::service(name)), cgroup: Some(Cgroup::of_unit()?) })
-    };
     let arguments = vec!["launch".into(), name.as_str().into()];
-    let running = start(paths, &resolved.machine, place, arguments, kept, Keep::Recorded)?;
+    let request = Start { paths, machine: &resolved.machine, keep: Keep::Recorded, arguments };
+    let running = start(request, placement::in_unit, kept).map_err(|error| error.with_kind(Kind::Launch))?;
     // For 'apply'; a machine can do without.
     let values = config::snapshot::values(&resolved.settings);
     config::snapshot::write(paths, name, &values).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
@@ -112,37 +113,27 @@ pub fn reload_firewall(paths: &Paths) -> Result<()> {
     crate::supervisor::network::firewall::recreate(paths)
 }
 
-/// All acts in the foreground. Returns the payload's exit status.
+/// Runs all acts in the foreground. Returns the payload's exit status.
 ///
 /// # Errors
-/// Why the machine does not run, of kind [`Kind::Launch`].
+/// The reason why the machine does not run, of kind [`Kind::Launch`].
 pub fn foreground(paths: &Paths, flags: Layer, mode: Mode, arguments: Vec<OsString>) -> Result<u8> {
     let kept = handover::receive()?.map(Carried::from);
-    let before = kept.as_ref().map(|kept| kept.state.record.clone());
-    let outcome = in_foreground(paths, flags, mode, arguments, kept);
-    if let (Err(_), Some(record)) = (&outcome, before) {
-        // A reboot that came to nothing: no unit cleans up after the machine before it.
-        cleanup::undo(paths, &record);
-    }
-    outcome
-}
-
-fn in_foreground(
-    paths: &Paths,
-    flags: Layer,
-    mode: Mode,
-    arguments: Vec<OsString>,
-    kept: Option<Carried>,
-) -> Result<u8> {
-    let resolved = config::run(paths, flags)?;
+    let resolved = config::run(paths, flags).inspect_err(|_| {
+        if let Some(kept) = &kept {
+            // A reboot that fails: no unit cleans up after the boot before it.
+            cleanup::undo(paths, &kept.state.record);
+        }
+    })?;
     warn(&resolved);
     let machine = &resolved.machine;
+    let of_launch = |error: Error| error.with_kind(Kind::Launch);
     if mode == Mode::DryRun {
-        let facts = facts::find(paths, machine, Keep::WhileRunning, kept.as_ref())?;
-        crate::cli::output::text(&plan::make(machine, &facts.facts)?.to_string())?;
+        crate::cli::output::text(&dry_run(paths, machine).map_err(of_launch)?)?;
         return Ok(0);
     }
-    let mut running = start(paths, machine, place, arguments, kept, Keep::WhileRunning)?;
+    let request = Start { paths, machine, keep: Keep::WhileRunning, arguments };
+    let mut running = start(request, placement::in_foreground, kept).map_err(of_launch)?;
     loop {
         match supervise::supervise(running)? {
             Outcome::Ended(status) => return Ok(status),
@@ -153,104 +144,58 @@ fn in_foreground(
     }
 }
 
-pub use crate::state::id_ranges::Keep;
-
-/// Where a machine runs.
-struct Place {
-    unit: Option<String>,
-    cgroup: Option<Cgroup>,
-}
-
-/// The unit or cgroup of a machine in the foreground: a scope from systemd, or what we are in, or
-/// one of our own where there is no systemd.
-fn place(machine: &Machine, kept: Option<&Carried>) -> Result<Place> {
-    if let Some(kept) = kept {
-        let record = &kept.state.record;
-        let is_ours = record.cgroup_is_ours;
-        let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours, is_free: true });
-        return Ok(Place { unit: record.unit.clone(), cgroup });
-    }
-    if !units::is_running() {
-        log::info!("PID 1 of this host is not systemd: the machine gets no unit and is not registered");
-        return Ok(Place { unit: None, cgroup: Cgroup::of_our_own(&machine.name) });
-    }
-    if machine.keep_unit {
-        return Ok(Place { unit: own_unit(), cgroup: Some(Cgroup::of_unit()?) });
-    }
-    let name = format!("coracle-{}.scope", machine.name);
-    let devices = [&machine.security.optional_devices[..], &machine.security.devices].concat();
-    let scope = units::Scope {
-        name: &name,
-        slice: machine.slice.as_deref().unwrap_or("machine.slice"),
-        description: &format!("Machine {}", machine.name),
-        pid: std::process::id(),
-        devices: &devices,
-        resources: &machine.resources,
-    };
-    runtime()?.block_on(units::start_scope(&scope))?;
-    Ok(Place { unit: Some(name), cgroup: Some(Cgroup::of_unit()?) })
-}
-
-/// The unit we run in, by our cgroup.
-fn own_unit() -> Option<String> {
-    let cgroup = crate::host::cgroup::current()?;
-    let names = cgroup.iter().rev().filter_map(|name| name.to_str());
-    names.map(str::to_owned).find(|name| name.ends_with(".service") || name.ends_with(".scope"))
-}
-
-/// From what is meant to what is done.
+/// The way of one machine: meant, claimed, attached, found, planned, done.
 fn start(
-    paths: &Paths,
-    machine: &Machine,
-    place: impl FnOnce(&Machine, Option<&Carried>) -> Result<Place>,
-    arguments: Vec<OsString>,
-    kept: Option<Carried>,
-    keep: Keep,
+    start: Start<'_>,
+    place: impl FnOnce(&Machine, Option<&Carried>) -> Result<Placement>,
+    mut kept: Option<Carried>,
 ) -> Result<Running> {
-    let launch = |error: Error| error.with_kind(Kind::Launch);
-    if !rustix::process::geteuid().is_root() {
-        return Err(launch(Error::new("making a machine needs root").with_hint("run it with sudo(8)")));
-    }
+    let Start { paths, machine, keep, arguments } = start;
     if kept.is_none() {
-        reserve::refuse_chroot().map_err(launch)?;
-        reserve::refuse_running(paths, &machine.name).map_err(launch)?;
-        crate::supervisor::protect_program(&machine.users).map_err(launch)?;
+        placement::check_process()?;
+        crate::supervisor::protect_program(&machine.users)?;
     }
-    let mut kept = kept;
-    let mut place = Some(place);
-    let mut placed = None;
-    loop {
-        let found = facts::find(paths, machine, keep, kept.as_ref()).map_err(launch)?;
-        let plan = plan::make(machine, &found.facts).map_err(launch)?;
-        // Last of what can fail by what was asked for: a scope is something made on the host.
-        if let Some(place) = place.take() {
-            placed = Some(place(machine, kept.as_ref()).map_err(launch)?);
-        }
-        let (unit, cgroup) = placed.as_ref().map(|place| (place.unit.clone(), place.cgroup.clone())).unzip();
-        let launched = launch::launch(Ask {
-            paths,
-            machine,
-            plan: &plan,
-            link: found.link,
-            lease: found.lease,
-            wires: found.wires,
-            names: found.names,
-            root_identity: found.root_identity,
-            cgroup: cgroup.flatten(),
-            unit: unit.flatten(),
-            machine_id: found.facts.machine_id,
-            boot_id: found.facts.boot_id,
-            socketcall: found.facts.socketcall,
-            locks_ids: found.locks_ids,
-            arguments: arguments.clone(),
-            kept: kept.take(),
-        });
-        match launched {
-            // Another machine of the zone has just taken the address: this one looks for another.
-            Err(error) if error.kind() == Kind::Contended => log::debug!("{error}, looking again"),
-            launched => return launched,
-        }
-    }
+    let root = root::open(machine)?;
+    let request = claim::Request { paths, machine, root: &root, keep, undo: cleanup::undo };
+    let mut claims = match &mut kept {
+        Some(kept) => claim::claim_again(&request, &kept.state.record, kept.fds.take_locks())?,
+        None => claim::claim(&request)?,
+    };
+    let prepare = || {
+        let tree = root::attach(machine, root, keep)?;
+        let found = facts::find(paths, machine, &tree, &claims.choice)?;
+        let plan = plan::make(machine, &found.facts)?;
+        // Last: a scope is created on the host.
+        let placement = place(machine, kept.as_ref())?;
+        Ok((found, plan, placement))
+    };
+    let (Found { facts, lease, hosts }, plan, placement) = prepare().inspect_err(|_: &Error| {
+        claim::abandon(paths, cleanup::undo, &claims.record, &mut claims.locks);
+    })?;
+    let (facts, plan) = (&facts, &plan);
+    let request = LaunchRequest { paths, machine, facts, plan, lease, hosts, placement, arguments, kept };
+    launch::launch(request, claims)
+}
+
+/// The input of [`start`].
+struct Start<'a> {
+    paths: &'a Paths,
+    machine: &'a Machine,
+    keep: Keep,
+    /// The arguments that start the machine again.
+    arguments: Vec<OsString>,
+}
+
+/// Returns the plan of a machine as text. Claims nothing.
+fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
+    let keep = Keep::WhileRunning;
+    let root = root::open(machine)?;
+    let request = claim::Request { paths, machine, root: &root, keep, undo: cleanup::undo };
+    let choice = claim::preview(&request)?;
+    let tree = root::attach(machine, root, keep)?;
+    let found = facts::find(paths, machine, &tree, &choice)?;
+    let plan = plan::make(machine, &found.facts)?;
+    Ok(format!("# claims nothing: ids and addresses are free now and may be taken at the start\n{plan}"))
 }
 
 /// Tells machined again of a machine it has lost.

@@ -15,7 +15,6 @@ pub mod network;
 mod notify_out;
 mod recognition;
 pub mod registration;
-pub mod reserve;
 mod stop;
 pub mod supervise;
 

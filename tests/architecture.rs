@@ -57,9 +57,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A call carries ports and the traffic policy of a machine.
     ("protocol", &["machine", "network::firewall::TrafficPolicy"]),
     ("generator", &["machine", "paths", "config"]),
+    ("claim", &["machine", "paths", "host", "network", "state"]),
     (
         "supervisor",
-        &["protocol", "machine", "paths", "plan", "channel", "host", "network", "state", "payload", "sys"],
+        &[
+            "protocol", "machine", "paths", "plan", "channel", "host", "network", "state", "claim",
+            "payload", "sys",
+        ],
     ),
     (
         "control",
@@ -96,7 +100,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "host",
             "network",
             "state",
+            "claim",
             "supervisor",
+            // A process in a chroot(2) is refused.
+            "sys::mount::is_chroot",
             // `--dry-run` prints the plan.
             "cli::output",
         ],
@@ -117,7 +124,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("sd_notify", &["supervisor", "run", "control"]),
     ("systemd_journal_logger", &["main"]),
     // The children report, they do not log.
-    ("log", &["cli", "control", "host", "network", "run", "state", "supervisor", "main"]),
+    ("log", &["claim", "cli", "control", "host", "network", "run", "state", "supervisor", "main"]),
 ];
 
 /// Names of files and modules that say nothing of what is in them.

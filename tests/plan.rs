@@ -281,7 +281,6 @@ fn the_host_does_things_when_they_can_be_done() {
     for Case { directory, machine, plan, .. } in cases() {
         let at = |wanted: &HostStep| place(&plan.host, |step| step == wanted);
         let order = [
-            HostStep::Reserve,
             HostStep::Cgroups,
             HostStep::Clone,
             HostStep::MapIds,
@@ -290,7 +289,7 @@ fn the_host_does_things_when_they_can_be_done() {
             HostStep::Executed,
         ];
         assert!(order.iter().map(at).collect::<Vec<_>>().is_sorted(), "{}", directory.display());
-        assert_eq!(at(&HostStep::Reserve), 0);
+        assert_eq!(at(&HostStep::Cgroups), 0);
         // PID 1 copies the mounts of a tree that is whole.
         assert!(at(&HostStep::Built) < at(&HostStep::Release(SyncPoint::Unshared)));
         assert_eq!(

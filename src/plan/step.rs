@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 /// A step of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostStep {
-    /// Takes the machine's name, its root and its ids, so that no second machine has them.
-    Reserve,
     /// Prepares the cgroups `supervisor` and `payload`.
     Cgroups,
     /// Clones the machine's PID 1 into its namespaces and its cgroup.
@@ -40,7 +38,6 @@ impl HostStep {
     /// Returns the step as one line of text.
     pub fn describe(&self) -> String {
         match self {
-            Self::Reserve => "reserve name, root and ids".into(),
             Self::Cgroups => "prepare the cgroups 'supervisor' and 'payload'".into(),
             Self::Clone => "clone the child into its namespaces".into(),
             Self::Await(sync) => format!("await the child at '{sync:?}'"),

@@ -5,7 +5,7 @@
 use super::network::firewall;
 use super::network::hosts_file::{self, Change};
 use super::network::interfaces;
-use super::reserve;
+use crate::claim;
 use crate::error::{Error, Result};
 use crate::host::runtime::runtime;
 use crate::host::systemd::machined;
@@ -55,7 +55,7 @@ pub fn undo(paths: &Paths, record: &Record) {
         note(cgroup::remove(&gone));
     }
     // Addresses that another machine holds it never had: its part of the firewall would be that one's.
-    let address = |member: &Member| reserve::address_file(paths, member.addresses().0);
+    let address = |member: &Member| claim::address_file(paths, member.addresses().0);
     let is_its_own = |member: &&Member| member.zone().is_some() || !lock::is_taken(&address(member));
     let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
     note(firewall::leave(paths, record, part));

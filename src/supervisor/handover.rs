@@ -4,7 +4,6 @@
 use super::network::dhcp::Solicited;
 use crate::error::{Context, Error, Result};
 use crate::machine::console::Console;
-use crate::network::addresses::Plan as LinkPlan;
 use crate::network::dhcp::Lease;
 use crate::plan::Recognition;
 use crate::state::record::Record;
@@ -246,9 +245,6 @@ impl From<Running> for Carried {
         Self { state: running.state, fds: running.fds }
     }
 }
-
-/// Names and addresses of the link. `None` if the machine has no link.
-pub type Link = Option<LinkPlan>;
 
 #[cfg(test)]
 mod tests {

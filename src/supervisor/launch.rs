@@ -1,27 +1,27 @@
-//! The first act: carries out a plan's host steps, meets the children, and undoes everything when
-//! a step fails.
+//! The first act: runs a plan's host steps, synchronises with the children, and undoes everything if a step fails. Called by
+//! `run` with the claims of the machine.
 
 mod children;
 mod descriptors;
 mod network;
 mod record;
 
-use super::handover::{Carried, FdName, Fds, Link, Running, SupervisorState};
+use super::handover::{Carried, FdName, Fds, Running, SupervisorState};
 use super::network::{dhcp, firewall};
-use super::{cleanup, current_step, idmap, registration, reserve};
+use super::{cleanup, current_step, idmap, registration};
 use crate::channel::ParentEnd;
-use crate::error::{Context, Error, Kind, Result};
+use crate::claim::{self, Claims};
+use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::host::cgroup::Cgroup;
 use crate::host::systemd::machined::{Outcome, Previous};
 use crate::machine::{Machine, Register};
+use crate::network::addresses::Plan as LinkPlan;
 use crate::network::dhcp::Lease;
 use crate::network::hosts_file::Hosts;
-use crate::network::interfaces::ExtraInterface;
 use crate::paths::Paths;
-use crate::plan::Plan;
 use crate::plan::step::HostStep;
-use crate::state::id_ranges;
+use crate::plan::{Facts, Plan};
 use crate::state::record::{Phase, Record};
 use crate::sys::process::{self, Child};
 use descriptors::ring;
@@ -29,61 +29,57 @@ use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
-/// Everything a launch needs.
+/// The input of a launch.
 #[derive(Debug)]
-pub struct Ask<'a> {
-    /// Where things are.
+pub struct LaunchRequest<'a> {
+    /// The places of Coracle.
     pub paths: &'a Paths,
-    /// What is meant.
+    /// The machine.
     pub machine: &'a Machine,
-    /// What is to be done.
+    /// The facts that the plan was made from.
+    pub facts: &'a Facts,
+    /// The steps.
     pub plan: &'a Plan,
-    /// Names and addresses of the link.
-    pub link: Link,
-    /// What the guest is told of them that asks.
+    /// The answers to a guest that requests its addresses by DHCP.
     pub lease: Option<Lease>,
-    /// Its interfaces beside the link.
-    pub wires: Vec<ExtraInterface>,
-    /// Its file of names, where it is to have ours.
-    pub names: Option<Names>,
-    /// Device and inode of the root directory.
-    pub root_identity: (u64, u64),
-    /// The cgroup it runs in, where there is one.
-    pub cgroup: Option<Cgroup>,
-    /// The unit or scope it runs in.
-    pub unit: Option<String>,
-    /// The machine id.
-    pub machine_id: [u8; 16],
-    /// The id of this boot of the guest.
-    pub boot_id: [u8; 16],
-    /// Whether 32 bit programs of the machine have socketcall(2).
-    pub socketcall: bool,
-    /// Whether the machine's ids are locked while it runs.
-    pub locks_ids: bool,
-    /// The arguments that start it again.
+    /// The guest's hosts(5), if Coracle maintains lines in it.
+    pub hosts: Option<HostsFile>,
+    /// The unit and the cgroup.
+    pub placement: Placement,
+    /// The arguments that start the machine again.
     pub arguments: Vec<std::ffi::OsString>,
-    /// What a reboot keeps.
+    /// The state that a reboot keeps.
     pub kept: Option<Carried>,
 }
 
-/// A guest's file of names.
+/// The unit and the cgroup of a machine.
+#[derive(Debug, Default)]
+pub struct Placement {
+    /// The unit or scope. `None` without systemd.
+    pub unit: Option<String>,
+    /// The cgroup. `None` if the host has no writable hierarchy.
+    pub cgroup: Option<Cgroup>,
+}
+
+/// A guest's hosts(5).
 #[derive(Debug, Clone)]
-pub struct Names {
-    /// The host names by which the guest may know itself.
-    pub own: Vec<String>,
-    /// Where it is.
-    pub hosts: Hosts,
-    /// What is in it, where it is bound over the tree's.
+pub struct HostsFile {
+    /// The host names of the guest itself.
+    pub own_names: Vec<String>,
+    /// The file.
+    pub file: Hosts,
+    /// Its first content, if it is bound over the file of a root that cannot be written.
     pub bound: Option<String>,
 }
 
 /// The state between steps.
 struct Launch<'a> {
-    ask: Ask<'a>,
-    reserved: bool,
+    request: LaunchRequest<'a>,
+    link: Option<LinkPlan>,
+    dead: Vec<Record>,
     record: Record,
     locks: Vec<OwnedFd>,
-    host_mounts: OwnedFd,
+    host_mounts: Option<OwnedFd>,
     cgroup: Option<OwnedFd>,
     leader: Option<(Child, ParentEnd)>,
     builder: Option<(Child, ParentEnd)>,
@@ -96,26 +92,27 @@ struct Launch<'a> {
     network: Option<OwnedFd>,
 }
 
-/// Makes the machine; when it returns, the payload runs.
+/// Creates the machine from its plan. The payload is running when it returns. A failure undoes the launch and the claims.
 ///
 /// # Errors
-/// The step that failed, with cause and hint; everything done before is undone.
-pub fn launch(ask: Ask<'_>) -> Result<Running> {
-    let plan = ask.plan;
-    let of_launch = |error: Error| {
-        let contended = error.kind() == Kind::Contended;
-        if contended { error } else { error.with_kind(Kind::Launch) }
-    };
-    let mut launch = Launch::new(ask).map_err(of_launch)?;
-    for step in &plan.host {
-        log::debug!("{}", step.describe());
-        current_step::set(step.describe());
-        if let Err(error) = launch.run(step) {
-            launch.abandon();
-            return Err(of_launch(error));
+/// The step that failed, with cause and hint.
+pub fn launch(request: LaunchRequest<'_>, claims: Claims) -> Result<Running> {
+    let plan = request.plan;
+    let mut launch = Launch::new(request, claims);
+    let mut steps = || -> Result<()> {
+        launch.prepare()?;
+        for step in &plan.host {
+            log::debug!("{}", step.describe());
+            current_step::set(step.describe());
+            launch.run(step)?;
         }
+        Ok(())
+    };
+    if let Err(error) = steps() {
+        launch.abandon();
+        return Err(error);
     }
-    launch.finish().map_err(of_launch)
+    launch.finish()
 }
 
 /// A namespace of this process, to come back to.
@@ -130,13 +127,14 @@ fn enter(namespace: &OwnedFd, kind: CloneFlags, doing: &str) -> Result<()> {
 }
 
 impl<'a> Launch<'a> {
-    fn new(ask: Ask<'a>) -> Result<Self> {
-        Ok(Self {
-            host_mounts: namespace("mnt")?,
-            record: record::of(&ask),
-            ask,
-            reserved: false,
-            locks: Vec::new(),
+    fn new(request: LaunchRequest<'a>, claims: Claims) -> Self {
+        Self {
+            request,
+            link: claims.choice.link,
+            dead: claims.dead,
+            record: claims.record,
+            locks: claims.locks,
+            host_mounts: None,
             cgroup: None,
             leader: None,
             builder: None,
@@ -147,12 +145,29 @@ impl<'a> Launch<'a> {
             kernel_log: None,
             id_map: None,
             network: None,
-        })
+        }
+    }
+
+    /// Completes the record, and creates what the steps find in the state directory.
+    fn prepare(&mut self) -> Result<()> {
+        self.host_mounts = Some(namespace("mnt")?);
+        record::complete(&mut self.record, &self.request);
+        // Names the cgroup before the first step creates it.
+        self.record.write(self.request.paths)?;
+        let place = &self.request.facts.attach_at;
+        std::fs::create_dir_all(place).context(|| format!("cannot create '{}'", place.display()))?;
+        self.create_hosts()?;
+        firewall::forget(self.request.paths, &self.dead)
+    }
+
+    /// Leaves the mount namespace of the machine.
+    fn return_to_host_mounts(&self) -> Result<()> {
+        let Some(mounts) = &self.host_mounts else { return Ok(()) };
+        enter(mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts")
     }
 
     fn run(&mut self, step: &HostStep) -> Result<()> {
         match step {
-            HostStep::Reserve => self.reserve(),
             HostStep::Cgroups => self.cgroups(),
             HostStep::Clone => self.clone_leader(),
             HostStep::Await(sync) => self.await_leader(*sync),
@@ -167,48 +182,17 @@ impl<'a> Launch<'a> {
         }
     }
 
-    fn reserve(&mut self) -> Result<()> {
-        let paths = self.ask.paths;
-        if let Some(kept) = &mut self.ask.kept {
-            // A reboot: everything is ours still.
-            self.reserved = true;
-            self.locks.append(&mut kept.fds.take_locks());
-            self.name_hosts()?;
-            return self.record.write(paths);
-        }
-        let name = reserve::name(paths, &self.ask.machine.name)?;
-        self.reserved = true;
-        // The name's lock is the first: it is held until all else is given back.
-        self.locks.push(name.descriptor);
-        // Before anything else is made, and naming all that will be: whoever cleans up after a
-        // kill at any later moment finds it here.
-        firewall::reserve(paths, &mut self.record)?;
-        if let Some(plan) = self.ask.link.as_ref().filter(|plan| plan.zone.is_none()) {
-            self.locks.push(reserve::address(paths, plan.ipv4.guest)?.descriptor);
-        }
-        let place = paths.machine(&self.ask.machine.name).join("root");
-        std::fs::create_dir_all(&place).context(|| format!("cannot make '{}'", place.display()))?;
-        for base in record::locked_ids(&self.ask) {
-            self.locks.push(id_ranges::lock(paths, base)?.descriptor);
-        }
-        let (machine, identity) = (self.ask.machine, self.ask.root_identity);
-        let root = reserve::root(paths, &machine.name, &machine.root.directory, identity)?;
-        self.locks.push(root.descriptor);
-        // Only now is the tree ours to write to.
-        self.name_hosts()
-    }
-
     fn cgroups(&mut self) -> Result<()> {
-        let Some(cgroup) = &self.ask.cgroup else { return Ok(()) };
-        match cgroup.prepare(self.owner(), &self.ask.machine.resources) {
+        let Some(cgroup) = &self.request.placement.cgroup else { return Ok(()) };
+        match cgroup.prepare(self.owner(), &self.request.machine.resources) {
             Ok(payload) => self.cgroup = Some(payload),
             // In a container the hierarchy may be read-only, or another one than that of the container.
             Err(error) if cgroup.is_ours => {
                 log::info!("the machine gets no cgroup of its own: {error}");
                 let _ = cgroup::remove(&cgroup.directory);
-                self.ask.cgroup = None;
+                self.request.placement.cgroup = None;
                 (self.record.cgroup, self.record.cgroup_is_ours) = (None, false);
-                self.record.write(self.ask.paths)?;
+                self.record.write(self.request.paths)?;
             }
             Err(error) => return Err(error),
         }
@@ -217,32 +201,38 @@ impl<'a> Launch<'a> {
 
     /// The host id of the guest's root.
     fn owner(&self) -> u32 {
-        self.ask.plan.id_map.map_or(0, |(base, _)| base)
+        self.request.plan.id_map.map_or(0, |(base, _)| base)
     }
 
     fn map_ids(&mut self) -> Result<()> {
-        let Some((base, count)) = self.ask.plan.id_map else { return Ok(()) };
+        let Some((base, count)) = self.request.plan.id_map else { return Ok(()) };
         let pid = self.record.leader.unwrap_or_default();
         for file in ["uid_map", "gid_map"] {
             std::fs::write(format!("/proc/{pid}/{file}"), format!("0 {base} {count}\n"))
                 .context(|| format!("cannot map ids 0 to {} from {base} ({file})", count - 1))?;
         }
-        if self.ask.plan.maps_tree {
+        if self.request.plan.maps_tree {
             self.id_map = Some(idmap::namespace(base, count)?);
         }
         Ok(())
     }
 
     fn register(&mut self) -> Result<()> {
-        if self.ask.unit.is_none() && self.ask.machine.register == Register::Auto {
+        if self.request.placement.unit.is_none() && self.request.machine.register == Register::Auto {
             // Without systemd there is no machined either; that was said already.
             return Ok(());
         }
-        let previous = if self.ask.kept.is_some() { Previous::Ours } else { Previous::Unknown };
+        let previous = if self.request.kept.is_some() { Previous::Ours } else { Previous::Unknown };
         let leader = self.leader()?.0.pidfd.as_fd();
-        match registration::register(self.ask.paths, &self.record, leader, self.ask.machine_id, previous)? {
+        match registration::register(
+            self.request.paths,
+            &self.record,
+            leader,
+            self.request.facts.machine_id,
+            previous,
+        )? {
             Outcome::Registered => self.record.registered = true,
-            Outcome::Absent(why) if self.ask.machine.register == Register::Yes => {
+            Outcome::Absent(why) if self.request.machine.register == Register::Yes => {
                 return Err(Error::new(format!("cannot register with machined: {why}"))
                     .with_hint("install systemd-container, or run with --register=no"));
             }
@@ -256,26 +246,22 @@ impl<'a> Launch<'a> {
 
     /// Ends the children and undoes what was done: the record names all of it.
     fn abandon(&mut self) {
-        let _ = enter(&self.host_mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts");
+        let _ = self.return_to_host_mounts();
         for (child, _) in self.builder.take().into_iter().chain(self.leader.take()) {
             let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
             let _ = process::wait(child.pidfd.as_fd());
         }
-        if self.reserved {
-            // What is locked still is another's, and stays.
-            self.locks.truncate(1);
-            cleanup::undo(self.ask.paths, &self.record);
-        }
+        claim::abandon(self.request.paths, cleanup::undo, &self.record, &mut self.locks);
     }
 
     fn finish(mut self) -> Result<Running> {
-        let plan = self.ask.plan;
+        let plan = self.request.plan;
         let says_so = plan.waits_for_ready || plan.init.reports_readiness();
         self.record.phase = if says_so { Phase::Booting } else { Phase::Running };
-        self.record.write(self.ask.paths)?;
+        self.record.write(self.request.paths)?;
         let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
         let mut fds = Fds::default();
-        let (boots, uptimes) = match self.ask.kept.take() {
+        let (boots, uptimes) = match self.request.kept.take() {
             Some(mut kept) => {
                 fds.insert(FdName::Ring, kept.fds.take(FdName::Ring));
                 fds.insert(FdName::Control, kept.fds.take(FdName::Control));
@@ -294,12 +280,12 @@ impl<'a> Launch<'a> {
         fds.insert(FdName::Dhcp, self.dhcp);
         fds.insert(FdName::Network, self.network);
         self.locks.into_iter().for_each(|lock| fds.insert(FdName::Lock, lock));
-        let machine = self.ask.machine;
-        let payload = self.ask.cgroup.as_ref().map(Cgroup::payload);
+        let machine = self.request.machine;
+        let payload = self.request.placement.cgroup.as_ref().map(Cgroup::payload);
         Ok(Running {
             state: SupervisorState {
-                paths_root: self.ask.paths.join("/"),
-                arguments: self.ask.arguments,
+                paths_root: self.request.paths.join("/"),
+                arguments: self.request.arguments,
                 stop_signal: machine.boot.stop_signal,
                 stop_timeout: u64::try_from(machine.boot.stop_timeout.as_millis()).ok(),
                 start_timeout: u64::try_from(machine.boot.start_timeout.as_millis()).unwrap_or(u64::MAX),
@@ -307,11 +293,11 @@ impl<'a> Launch<'a> {
                 recognition: plan.recognition.clone(),
                 is_boot: matches!(machine.command.payload, crate::machine::command::Payload::Boot { .. }),
                 console: plan.console,
-                machine_id: self.ask.machine_id,
-                boot_id: crate::plan::identity::plain(self.ask.boot_id),
+                machine_id: self.request.facts.machine_id,
+                boot_id: crate::plan::identity::plain(self.request.facts.boot_id),
                 register: machine.register != Register::No,
                 out_of_memory_kills: payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory)),
-                lease: self.ask.lease,
+                lease: self.request.lease,
                 solicited: dhcp::Solicited::Nothing,
                 boots,
                 uptimes,

@@ -119,7 +119,7 @@ fn a_root_in_use_twice() {
     );
     bench.before = Snapshot::take(host);
     let in_use = format!("root directory '{TREE}' is in use by machine 'busybox'");
-    let hint = "hint: two systems on one root destroy it; stop that one, or copy the tree";
+    let hint = "hint: stop it, or copy the tree: two systems on one root destroy it";
     bench.refuses(&at(TREE), &[&in_use, hint]);
     bench.refuses_run(&["-M", "other", "-D", TREE, "true"], &[&in_use, hint]);
     // Another way to the same place is the same place.
@@ -129,8 +129,10 @@ fn a_root_in_use_twice() {
     bench.before = Snapshot::take(host);
     bench.refuses(&at("/srv/link"), &["is in use by"]);
     bench.refuses(&at("/srv/bind"), &["is in use by"]);
-    let runs =
-        ["machine 'busybox' runs already (supervisor: process ", "hint: stop it with 'coracle stop busybox'"];
+    let runs = [
+        "machine 'busybox' is already running (supervisor: process ",
+        "hint: stop it with 'coracle stop busybox'",
+    ];
     bench.refuses_run(&["-D", TREE, "true"], &runs);
     bench.refuses_run(&["-bM", "busybox"], &runs);
     // None of it did the one that runs any harm.

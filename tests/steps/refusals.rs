@@ -39,7 +39,7 @@ fn a_root_is_used_once() {
     let output = lab.wait(Job::start(&mut lab.apart(&["sh", "-c", &script]), None)).success("the script");
     assert_eq!(output.stdout, "up\n125\n125\n1\n", "{output}");
     assert!(output.stderr.contains(&format!("is in use by machine '{name}'")), "{output}");
-    assert!(output.stderr.contains(&format!("machine '{name}' runs already")), "{output}");
+    assert!(output.stderr.contains(&format!("machine '{name}' is already running")), "{output}");
     assert!(output.stderr.contains(&format!("machine '{name}' runs (supervisor: process")), "{output}");
 }
 

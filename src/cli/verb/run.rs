@@ -18,7 +18,7 @@ pub struct Run {
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub command: Vec<OsString>,
 
-    /// Only show the steps
+    /// Only show the steps; claim and create nothing
     #[arg(long)]
     pub dry_run: bool,
 

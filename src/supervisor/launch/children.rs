@@ -19,7 +19,7 @@ impl Launch<'_> {
         let (ours, theirs) = channel::pair()?;
         self.notify = Some(guest_socket()?);
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
-        self.log = self.ask.plan.build.iter().any(logs).then(guest_socket).transpose()?;
+        self.log = self.request.plan.build.iter().any(logs).then(guest_socket).transpose()?;
         // A mount namespace of the host's own kind: PID 1 stands in it until the tree is built and
         // then copies it into its user namespace, which locks all mounts together.
         unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot make a mount namespace")?;
@@ -28,11 +28,11 @@ impl Launch<'_> {
             .context(|| "cannot keep mounts from the host")?;
         drop(root);
         // The namespace that is joined is the child's alone: we come back.
-        let own = match &self.ask.machine.network.namespace {
+        let own = match &self.request.machine.network.namespace {
             Some(path) => Some(network::enter(path)?),
             None => None,
         };
-        let (namespaces, cgroup) = (self.ask.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd));
+        let (namespaces, cgroup) = (self.request.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd));
         let side = process::clone_owned_by(self.owner(), namespaces, cgroup);
         if let (Some(own), Ok(Side::Parent(_)) | Err(_)) = (&own, &side) {
             enter(own, CloneFlags::CLONE_NEWNET, "cannot leave the network namespace again")?;
@@ -40,7 +40,7 @@ impl Launch<'_> {
         match side? {
             Side::Child => {
                 drop(ours);
-                payload::run_init_steps(&self.ask.plan.init_steps, &theirs, None)
+                payload::run_init_steps(&self.request.plan.init_steps, &theirs, None)
             }
             Side::Parent(child) => {
                 self.record.leader = Some(child.pid.as_raw_nonzero().get().cast_unsigned());
@@ -83,7 +83,7 @@ impl Launch<'_> {
             rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .context(|| format!("cannot open '{path}'"))
         };
-        let private_network = self.ask.machine.network.mode.is_private();
+        let private_network = self.request.machine.network.mode.is_private();
         let network = private_network.then(|| open("net")).transpose()?;
         let duplicate =
             |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a descriptor");
@@ -105,7 +105,7 @@ impl Launch<'_> {
             // It must never come back into the supervisor's code.
             Ok(Side::Child) => {
                 drop(ours);
-                payload::build(&self.ask.plan.build, &theirs, place)
+                payload::build(&self.request.plan.build, &theirs, place)
             }
             // Carried before anything else can fail: PID 1 does not end before it is reaped.
             Ok(Side::Parent(child)) => {
@@ -116,7 +116,7 @@ impl Launch<'_> {
         };
         enter(&own, CloneFlags::CLONE_NEWPID, "cannot leave the machine's pid namespace")?;
         cloned?;
-        enter(&self.host_mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts")
+        self.return_to_host_mounts()
     }
 
     pub(super) fn built(&mut self) -> Result<()> {

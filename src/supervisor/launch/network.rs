@@ -24,13 +24,11 @@ pub(super) fn enter(path: &std::path::Path) -> Result<OwnedFd> {
 }
 
 impl Launch<'_> {
-    /// Names the file of names in the record, which is written down before the file is.
-    pub(super) fn name_hosts(&mut self) -> Result<()> {
-        let Some(names) = &self.ask.names else { return Ok(()) };
-        self.record.hosts = Some(names.hosts.clone());
-        self.record.hostnames.clone_from(&names.own);
-        let Some(text) = &names.bound else { return Ok(()) };
-        let file = names.hosts.path();
+    /// Creates the hosts(5) that is bound over the guest's, with the content of that.
+    pub(super) fn create_hosts(&self) -> Result<()> {
+        let Some(hosts) = &self.request.hosts else { return Ok(()) };
+        let Some(text) = &hosts.bound else { return Ok(()) };
+        let file = hosts.file.path();
         std::fs::write(&file, text).context(|| format!("cannot write '{}'", file.display()))?;
         let owner = Some(self.owner());
         std::os::unix::fs::chown(&file, owner, owner)
@@ -38,26 +36,26 @@ impl Launch<'_> {
     }
 
     pub(super) fn link(&mut self) -> Result<()> {
-        let (Some(plan), Some(network)) = (&self.ask.link, &self.network) else { return Ok(()) };
-        let old = self.ask.kept.as_ref().and_then(|kept| kept.fds.get(FdName::Network));
-        if let Some(before) = self.ask.kept.as_ref().map(|kept| &kept.state.record)
+        let (Some(plan), Some(network)) = (&self.link, &self.network) else { return Ok(()) };
+        let old = self.request.kept.as_ref().and_then(|kept| kept.fds.get(FdName::Network));
+        if let Some(before) = self.request.kept.as_ref().map(|kept| &kept.state.record)
             && before.zone != plan.zone
         {
             // Its definition has another one now.
-            cleanup::leave_network(self.ask.paths, before);
+            cleanup::leave_network(self.request.paths, before);
         }
         // Before the link: no packet of the machine is met by no rule.
-        firewall::join(self.ask.paths, &mut self.record)?;
-        if self.ask.kept.is_some() {
-            firewall::apply_definition(self.ask.paths, &mut self.record, &self.ask.machine.network);
+        firewall::join(self.request.paths, &mut self.record)?;
+        if self.request.kept.is_some() {
+            firewall::apply_definition(self.request.paths, &mut self.record, &self.request.machine.network);
         }
         // Until all of the zone know the machine: one that goes meanwhile would take the bridge along.
-        let _held = plan.zone.as_ref().map(|_| zone::lock(self.ask.paths)).transpose()?;
+        let _held = plan.zone.as_ref().map(|_| zone::lock(self.request.paths)).transpose()?;
         let (link, addresses) = runtime()?.block_on(async {
             let link = match old {
                 Some(old) => veth::move_peer(plan, old.as_fd(), network.as_fd()).await?,
                 None => {
-                    networkd::announce(self.ask.paths, plan).await?;
+                    networkd::announce(self.request.paths, plan).await?;
                     veth::Link::create(plan, network.as_fd()).await?
                 }
             };
@@ -70,10 +68,10 @@ impl Launch<'_> {
         }
         self.record.firewall.as_ref().into_iter().for_each(firewall::allow_resolver_replies);
         // Where the host's networkd manages the link, it is the one that answers.
-        if networkd::host_file(self.ask.paths, &plan.machine).exists() {
-            self.ask.lease = None;
+        if networkd::host_file(self.request.paths, &plan.machine).exists() {
+            self.request.lease = None;
         }
-        if let Some(lease) = &self.ask.lease {
+        if let Some(lease) = &self.request.lease {
             self.dhcp = dhcp::open(lease, link.router_ifindex)
                 .inspect_err(|error| log::warn!("{error}: it gets no answer by DHCP"))
                 .ok();
@@ -81,9 +79,9 @@ impl Launch<'_> {
         self.record.host_ifindex = Some(link.ifindex);
         self.record.host_addresses = link.addresses;
         self.record.addresses = addresses;
-        self.record.write(self.ask.paths)?;
+        self.record.write(self.request.paths)?;
         match &plan.zone {
-            Some(zone) => hosts_file::update_zone(self.ask.paths, zone, &self.record, Change::Joins),
+            Some(zone) => hosts_file::update_zone(self.request.paths, zone, &self.record, Change::Joins),
             None => hosts_file::write_own(&self.record),
         }
         Ok(())
@@ -91,10 +89,10 @@ impl Launch<'_> {
 
     /// What a machine has of a network without a link: loopback, and its own names.
     pub(super) fn without_link(&self) {
-        if self.ask.link.is_some() {
+        if self.link.is_some() {
             return;
         }
-        let network = self.network.as_ref().filter(|_| self.ask.machine.network.mode.makes_namespace());
+        let network = self.network.as_ref().filter(|_| self.request.machine.network.mode.makes_namespace());
         let up = network.map(|network| runtime()?.block_on(veth::bring_up_loopback(network.as_fd())));
         if let Some(Err(error)) = up {
             log::warn!("{error}, ignoring");
@@ -104,9 +102,9 @@ impl Launch<'_> {
 
     pub(super) fn wires(&mut self) -> Result<()> {
         let Some(network) = &self.network else { return Ok(()) };
-        if self.ask.link.is_none() {
-            firewall::join(self.ask.paths, &mut self.record)?;
+        if self.link.is_none() {
+            firewall::join(self.request.paths, &mut self.record)?;
         }
-        interfaces::connect(self.ask.paths, &mut self.record, network.as_fd())
+        interfaces::connect(self.request.paths, &mut self.record, network.as_fd())
     }
 }

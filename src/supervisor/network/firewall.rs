@@ -3,77 +3,26 @@
 
 pub mod watch;
 
-use crate::error::{Error, Kind, Result};
+use crate::claim::{self, loopback_resolver};
+use crate::error::{Error, Result};
 use crate::host::lock::{self, Held};
 use crate::host::runtime::runtime;
 use crate::machine::name::Name;
 use crate::machine::network::{Network, Port};
 use crate::network::firewall::{PolicyChain, coexist};
-use crate::network::{firewall, firewalld, listeners, resolv_conf, sysctl, veth};
+use crate::network::{firewall, firewalld, listeners, sysctl, veth};
 use crate::paths::Paths;
 use crate::state::record::Record;
-use std::net::Ipv4Addr;
 
-/// Writes a machine's record for the first time, which claims its ports. Ports of dead machines are released.
+/// Removes dead machines from the tables, unless they have been started again.
 ///
 /// # Errors
-/// A port of another machine: then the record is not written, and has no part of the tables.
-pub fn reserve(paths: &Paths, record: &mut Record) -> Result<()> {
-    let wanted = record.firewall.as_ref().map(|member| member.ports().to_vec()).unwrap_or_default();
-    let zoned = record.firewall.clone().filter(|member| member.zone().is_some());
-    if wanted.is_empty() && zoned.is_none() {
-        return record.write(paths);
-    }
-    let lock = lock(paths)?;
-    let fits = zoned.map_or(Ok(()), |member| refuse_contended(paths, &record.name, &member));
-    let dead = match fits.and_then(|()| refuse_taken(paths, &record.name, &wanted)) {
-        Ok(dead) => dead,
-        Err(error) => {
-            record.firewall = None;
-            return Err(error);
+/// A record that cannot be read, or any error of nftables.
+pub fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
+    for name in dead.iter().filter_map(|record| Name::new(&record.name).ok()) {
+        if let Some(record) = Record::read(paths, &name)?.filter(|record| !record.is_alive()) {
+            leave(paths, &record, record.part())?;
         }
-    };
-    record.write(paths)?;
-    drop(lock);
-    forget(paths, &dead)
-}
-
-/// Refuses an address in a zone that another machine has claimed meanwhile.
-fn refuse_contended(paths: &Paths, own: &str, member: &firewall::Member) -> Result<()> {
-    let others = Record::all(paths).into_iter().filter(|other| other.name != own && other.is_alive());
-    let clashes =
-        |other: &Record| other.firewall.as_ref().is_some_and(|other| !member.is_compatible_with(other));
-    match others.into_iter().find(clashes) {
-        None => Ok(()),
-        Some(other) => Err(Error::new(format!("machine '{}' has taken the address meanwhile", other.name))
-            .with_kind(Kind::Contended)),
-    }
-}
-
-/// Refuses ports of other machines. Returns the dead machines with some of these ports.
-fn refuse_taken(paths: &Paths, own: &str, wanted: &[Port]) -> Result<Vec<Record>> {
-    let others = Record::all(paths).into_iter().filter(|other| other.name != own);
-    let mut dead = Vec::new();
-    for other in others {
-        let held = other.firewall.iter().flat_map(firewall::Member::ports);
-        let clash = held.flat_map(|held| wanted.iter().map(move |port| (held, port)));
-        match clash.into_iter().find(|(held, port)| held.overlaps(port)) {
-            Some((held, port)) if other.is_alive() => {
-                let error =
-                    Error::new(format!("cannot forward '{port}': machine '{}' has '{held}'", other.name));
-                return Err(error.with_hint("stop that machine, or choose another port"));
-            }
-            Some(_) => dead.push(other),
-            None => {}
-        }
-    }
-    Ok(dead)
-}
-
-/// Removes dead machines from the tables.
-fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
-    for other in dead {
-        leave(paths, other, other.part())?;
     }
     Ok(())
 }
@@ -99,13 +48,15 @@ pub fn change(
     }
     let new: Vec<Port> =
         after.ports().iter().filter(|port| !before.ports().contains(port)).copied().collect();
-    let lock = lock(paths)?;
-    let dead = refuse_taken(paths, &record.name, &new)?;
+    let held = claim::of_claims(paths)?;
+    let dead = claim::refuse_claimed(paths, &record.name, &new)?;
     // Only new ports: a process that listens at an already published port started later.
     listeners::refuse_listening(paths, &new)?;
     record.firewall = Some(before.clone().merged_with(&after));
+    // Not while `recreate` creates the tables from the records.
+    let lock = lock(paths)?;
     record.write(paths)?;
-    drop(lock);
+    drop((lock, held));
     let changed = forget(paths, &dead).and_then(|()| firewall::change(&before, &after, &record.extras));
     record.firewall = Some(if changed.is_ok() { after } else { before });
     let ports = record.firewall.as_ref().map(firewall::Member::ports).unwrap_or_default();
@@ -117,11 +68,6 @@ pub fn change(
     }
     record.firewall.as_ref().into_iter().for_each(allow_resolver_replies);
     Ok(())
-}
-
-/// Returns the host's resolver at a loopback address. `None` if the machine does not follow the host's name servers.
-pub fn loopback_resolver(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
-    record.resolver.then(|| resolv_conf::find(paths)).flatten()?.at_loopback
 }
 
 /// Allows replies of the host's resolver at a loopback address to the machine, if the firewall redirects to it.

@@ -1,0 +1,174 @@
+//! Claims all that a machine uses exclusively: name, root, user ids, addresses, ports. Each is chosen and locked in one call,
+//! and named in the state record before anything else is created. Called by `run`, before it looks at the root. Nothing
+//! but lock files, the record and the record of an id range is created here.
+
+mod addresses;
+mod ids;
+mod locks;
+mod ports;
+mod record;
+
+use crate::error::Result;
+use crate::host::probe::{self, Tree};
+use crate::host::runtime::runtime;
+use crate::machine::Machine;
+use crate::network::addresses::{Plan, Prefix};
+use crate::network::interfaces::{self, ExtraInterface};
+use crate::paths::Paths;
+use crate::state::id_ranges::Keep;
+use crate::state::record::Record;
+use ids::Ids;
+pub use locks::{address_file, of_claims};
+pub use ports::refuse_claimed;
+pub use record::loopback_resolver;
+use rustix::fd::OwnedFd;
+
+/// Undoes all that a record names.
+pub type Undo = fn(&Paths, &Record);
+
+/// The input of a claim.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The places of Coracle.
+    pub paths: &'a Paths,
+    /// The machine.
+    pub machine: &'a Machine,
+    /// Its root, opened.
+    pub root: &'a Tree,
+    /// Whether its range of ids stays recorded.
+    pub keep: Keep,
+    /// Undoes an earlier run of the machine, and a claim that fails.
+    pub undo: Undo,
+}
+
+/// The ids, names and addresses of a machine.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// Its user ids.
+    pub ids: Ids,
+    /// Names and addresses of its link. `None` for a machine without one.
+    pub link: Option<Plan>,
+    /// Its interfaces beside the link.
+    pub interfaces: Vec<ExtraInterface>,
+}
+
+/// The claims of a machine.
+#[derive(Debug)]
+pub struct Claims {
+    /// The ids, names and addresses.
+    pub choice: Choice,
+    /// The state record as it is written.
+    pub record: Record,
+    /// The locks, held while the machine exists: that of the name is the first.
+    pub locks: Vec<OwnedFd>,
+    /// Records of dead machines with ports of this one: their parts of the firewall are deleted before the first of this one
+    /// is created.
+    pub dead: Vec<Record>,
+}
+
+/// Claims all for a machine that starts. Undoes a claim that fails.
+///
+/// # Errors
+/// A name, root, range of ids, port or interface in use; no free ids or addresses.
+pub fn claim(request: &Request<'_>) -> Result<Claims> {
+    let Request { paths, machine, undo, .. } = *request;
+    let mut locks = vec![locks::name(paths, &machine.name, undo)?];
+    let mut record = Record { name: machine.name.to_string(), ..Record::default() };
+    let claimed = with_name(request, None, &mut record, &mut locks);
+    finish(request, claimed, record, locks)
+}
+
+/// Claims all for a guest that reboots: continues the record and the locks of the boot before. What the definition changes
+/// is claimed in addition.
+///
+/// # Errors
+/// Same as [`claim`].
+pub fn claim_again(request: &Request<'_>, before: &Record, mut locks: Vec<OwnedFd>) -> Result<Claims> {
+    let mut record = before.clone();
+    let claimed = with_name(request, Some(before), &mut record, &mut locks);
+    finish(request, claimed, record, locks)
+}
+
+/// Returns what [`claim`] would choose. Creates and locks nothing: another machine may be faster.
+///
+/// # Errors
+/// Same as [`claim`].
+pub fn preview(request: &Request<'_>) -> Result<Choice> {
+    let host = look(request, None)?;
+    choose(&Request { keep: Keep::WhileRunning, ..*request }, host, None)
+}
+
+/// Undoes claims. All locks but that of the name are released first: a lock file that is locked then belongs to another
+/// machine, and stays.
+pub fn abandon(paths: &Paths, undo: Undo, record: &Record, locks: &mut Vec<OwnedFd>) {
+    locks.truncate(1);
+    undo(paths, record);
+}
+
+fn finish(
+    request: &Request<'_>,
+    claimed: Result<(Choice, Vec<Record>)>,
+    record: Record,
+    mut locks: Vec<OwnedFd>,
+) -> Result<Claims> {
+    match claimed {
+        Ok((choice, dead)) => Ok(Claims { choice, record, locks, dead }),
+        Err(error) => {
+            abandon(request.paths, request.undo, &record, &mut locks);
+            Err(error)
+        }
+    }
+}
+
+/// Chooses, writes the record and takes the locks, with the name locked.
+fn with_name(
+    request: &Request<'_>,
+    before: Option<&Record>,
+    record: &mut Record,
+    locks: &mut Vec<OwnedFd>,
+) -> Result<(Choice, Vec<Record>)> {
+    let Request { paths, machine, root, .. } = *request;
+    let host = look(request, before)?;
+    // Until the record names the choice: no other machine chooses meanwhile.
+    let _held = locks::of_claims(paths)?;
+    let choice = choose(request, host, before)?;
+    let dead = match (&choice.link, before) {
+        (Some(_), None) => ports::refuse_claimed(paths, machine.name.as_str(), &machine.network.ports)?,
+        _ => Vec::new(),
+    };
+    let wanted = locks::wanted(paths, machine, root.identity()?, &choice);
+    *record = record::of(paths, machine, &choice, &wanted, before);
+    // Before the lock files: after a kill at any later moment `cleanup` finds them here.
+    record.write(paths)?;
+    let is_held = |file| before.is_some_and(|before| before.files.contains(file));
+    for lock in wanted.iter().filter(|lock| !is_held(&lock.file)) {
+        locks.push(lock.take(paths, &machine.name)?);
+    }
+    Ok((choice, dead))
+}
+
+/// The use of the host's network, read before the lock of claims is taken: the kernel lists links slowly.
+struct Host {
+    /// `None` for a machine without a link.
+    prefixes: Option<Vec<Prefix>>,
+    interfaces: Vec<ExtraInterface>,
+}
+
+fn look(request: &Request<'_>, before: Option<&Record>) -> Result<Host> {
+    let machine = request.machine;
+    let interfaces = ExtraInterface::all(&machine.name, &machine.network, &probe::host_id());
+    if before.is_none() {
+        ports::refuse_listening(request.paths, machine)?;
+        if !interfaces.is_empty() {
+            runtime()?.block_on(interfaces::check(&interfaces))?;
+        }
+    }
+    Ok(Host { prefixes: addresses::prefixes_of_host(machine)?, interfaces })
+}
+
+fn choose(request: &Request<'_>, host: Host, before: Option<&Record>) -> Result<Choice> {
+    let Request { paths, machine, root, keep, .. } = *request;
+    let ids = ids::choose(paths, machine, root, keep, before)?;
+    let link = host.prefixes.map(|taken| addresses::choose(paths, machine, taken, before)).transpose()?;
+    Ok(Choice { ids, link, interfaces: host.interfaces })
+}

@@ -1,0 +1,97 @@
+//! Chooses names and addresses of a machine's link. Called by `claim`, with the lock of claims held: addresses of
+//! machines that are starting are in their records, and each address of a single link has a lock file.
+
+use super::locks;
+use crate::error::Result;
+use crate::host::runtime::runtime;
+use crate::host::{lock, probe};
+use crate::machine::Machine;
+use crate::machine::network::{Mode, Zone};
+use crate::network::addresses::zone::{self, Present};
+use crate::network::addresses::{self, Plan, Prefix};
+use crate::network::{sysctl, veth};
+use crate::paths::Paths;
+use crate::state::record::Record;
+use std::net::IpAddr;
+
+/// Returns the prefixes that the host uses, without those of the machine's own interface or bridge. `None` for a machine
+/// without a link.
+pub(super) fn prefixes_of_host(machine: &Machine) -> Result<Option<Vec<Prefix>>> {
+    let own = match (&machine.network.zone, machine.network.mode) {
+        (Some(zone), Mode::Zone) => zone.bridge(),
+        (_, Mode::Veth) => addresses::host_interface_name("ve-", &machine.name).0,
+        _ => return Ok(None),
+    };
+    runtime()?.block_on(veth::taken_prefixes(&own)).map(Some)
+}
+
+/// Chooses the addresses outside of the prefixes that are `taken`: after a reboot those before it (`before`).
+pub(super) fn choose(
+    paths: &Paths,
+    machine: &Machine,
+    mut taken: Vec<Prefix>,
+    before: Option<&Record>,
+) -> Result<Plan> {
+    let host = probe::host_id();
+    let plan = match &machine.network.zone {
+        Some(zone) => {
+            let present = members(paths, machine, zone, before, &mut taken);
+            zone::plan(&machine.name, zone, &host, &taken, &present)?
+        }
+        None => single(paths, machine, &host, taken, before)?,
+    };
+    Ok(Plan { has_ipv6: sysctl::has_ipv6(), ..plan })
+}
+
+/// Returns the plan of a link outside of zones.
+fn single(
+    paths: &Paths,
+    machine: &Machine,
+    host: &[u8; 16],
+    mut taken: Vec<Prefix>,
+    before: Option<&Record>,
+) -> Result<Plan> {
+    let addresses = before.filter(|record| record.zone.is_none()).map(|record| &record.addresses);
+    let had = addresses.into_iter().flatten().find_map(|address| match address {
+        IpAddr::V4(address) => addresses::plan_of_address(&machine.name, host, *address),
+        IpAddr::V6(_) => None,
+    });
+    if let Some(plan) = had {
+        return Ok(plan);
+    }
+    loop {
+        let plan = addresses::plan(&machine.name, host, &taken)?;
+        if !lock::is_taken(&locks::address_file(paths, plan.ipv4.guest)) {
+            return Ok(plan);
+        }
+        taken.push(Prefix::host(plan.ipv4.guest.into()));
+    }
+}
+
+/// Returns the members of a zone, and the address in it that the machine had before a reboot. Adds the addresses of other
+/// machines to `taken`: their links may not exist yet.
+fn members(
+    paths: &Paths,
+    machine: &Machine,
+    zone: &Zone,
+    before: Option<&Record>,
+    taken: &mut Vec<Prefix>,
+) -> Present {
+    let mut present = Present::default();
+    for record in Record::all(paths) {
+        let Some(member) = record.firewall.as_ref().filter(|_| record.name != machine.name.as_str()) else {
+            continue;
+        };
+        if !record.is_alive() {
+            continue;
+        }
+        if member.zone() == Some(zone) {
+            present.members.push(member.addresses().0);
+        } else {
+            taken.push(Prefix::host(member.addresses().0.into()));
+        }
+    }
+    let before = before.and_then(|record| record.firewall.as_ref());
+    present.own = before.filter(|member| member.zone() == Some(zone)).map(|member| member.addresses().0);
+    present
+}

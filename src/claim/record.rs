@@ -1,0 +1,106 @@
+//! The state record of a claim: the undo list, complete before the first thing on it is created. Called by `claim`.
+
+use super::Choice;
+use super::locks::Wanted;
+use crate::host::process::start_time;
+use crate::host::program::Program;
+use crate::machine::Machine;
+use crate::machine::network::ResolvConf;
+use crate::machine::users::Users;
+use crate::network::firewall::{Member, TrafficPolicy};
+use crate::network::interfaces::ExtraInterface;
+use crate::network::{networkd, resolv_conf};
+use crate::paths::Paths;
+use crate::state::record::{Phase, Record, Syscalls};
+use std::net::Ipv4Addr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Returns the record of a machine as its definition and the choice decide it. A reboot continues the record before it.
+pub(super) fn of(
+    paths: &Paths,
+    machine: &Machine,
+    choice: &Choice,
+    locks: &[Wanted],
+    before: Option<&Record>,
+) -> Record {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let pid = std::process::id();
+    let mut record = before.cloned().unwrap_or_default();
+    record.name = machine.name.to_string();
+    record.phase = Phase::Starting;
+    record.is_late = false;
+    record.waits_for = None;
+    record.supervisor = pid;
+    record.supervisor_start = start_time(pid).unwrap_or_default();
+    // A reboot in place executes the same program again.
+    if before.is_none() {
+        record.program = Program::current();
+    }
+    record.started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+    record.root.clone_from(&machine.root.directory);
+    record.id_base = choice.ids.base;
+    record.syscalls = Syscalls {
+        allow: machine.security.syscalls_allow.clone(),
+        deny: machine.security.syscalls_deny.clone(),
+        socketcall: record.syscalls.socketcall,
+    };
+    record.nesting = machine.security.nesting;
+    record.no_new_privileges = machine.security.no_new_privileges;
+    record.unconfined = unconfined(machine);
+    record.owned_trees = machine.owned_trees().into_iter().map(Into::into).collect();
+    network(paths, machine, choice, before, &mut record);
+    files(paths, machine, choice, locks, &mut record);
+    record
+}
+
+/// Returns the words for namespaces that the machine shares with the host.
+fn unconfined(machine: &Machine) -> Vec<String> {
+    let mut words = Vec::new();
+    if matches!(machine.users, Users::Host | Users::Identity) {
+        words.push("users".to_owned());
+    }
+    if !machine.network.mode.is_private() {
+        words.push("network".to_owned());
+    }
+    words
+}
+
+fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Record>, record: &mut Record) {
+    record.resolver = choice.link.is_some() && machine.network.resolv_conf == ResolvConf::Auto;
+    if let Some(plan) = &choice.link {
+        record.host_interface = Some(plan.host_interface.clone());
+        record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
+        let defined = Member::new(plan, &machine.network.ports)
+            .with_policy(TrafficPolicy::of(&machine.network))
+            .with_resolver(loopback_resolver(paths, record));
+        // A reboot changes the firewall's part when it creates the link.
+        let found = record.firewall.take().filter(|found| found.interface() == defined.interface());
+        record.firewall = Some(found.unwrap_or(defined));
+        record.zone.clone_from(&plan.zone);
+    }
+    if before.is_none() {
+        // The record of a reboot has the interfaces with their indices.
+        record.interfaces.clone_from(&choice.interfaces);
+        record.extras = choice.interfaces.iter().filter_map(ExtraInterface::extra).collect();
+    }
+    if choice.link.is_none() {
+        record.host_interface =
+            choice.interfaces.iter().find_map(ExtraInterface::host_end).map(str::to_owned);
+    }
+}
+
+/// Returns the host's resolver at a loopback address. `None` if the machine does not follow the host's name servers.
+pub fn loopback_resolver(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
+    record.resolver.then(|| resolv_conf::find(paths)).flatten()?.at_loopback
+}
+
+/// Names every file of the machine outside of its own state directory.
+fn files(paths: &Paths, machine: &Machine, choice: &Choice, locks: &[Wanted], record: &mut Record) {
+    let is_single = choice.link.as_ref().is_some_and(|plan| plan.zone.is_none());
+    let link = is_single.then(|| networkd::host_file(paths, &machine.name));
+    for file in link.into_iter().chain(locks.iter().map(|lock| lock.file.clone())) {
+        if !record.files.contains(&file) {
+            record.files.push(file);
+        }
+    }
+}
