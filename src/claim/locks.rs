@@ -111,5 +111,5 @@ fn root_in_use(paths: &Paths, name: &Name, directory: &Path) -> Error {
     let user =
         user.map_or_else(|| "another program".to_owned(), |record| format!("machine '{}'", record.name));
     Error::new(format!("root directory '{}' is in use by {user}", directory.display()))
-        .with_hint("stop it, or copy the tree: two systems on one root destroy it")
+        .with_hint("stop it, or copy the tree: two systems on one root corrupt it")
 }

@@ -119,7 +119,7 @@ fn a_root_in_use_twice() {
     );
     bench.before = Snapshot::take(host);
     let in_use = format!("root directory '{TREE}' is in use by machine 'busybox'");
-    let hint = "hint: stop it, or copy the tree: two systems on one root destroy it";
+    let hint = "hint: stop it, or copy the tree: two systems on one root corrupt it";
     bench.refuses(&at(TREE), &[&in_use, hint]);
     bench.refuses_run(&["-M", "other", "-D", TREE, "true"], &[&in_use, hint]);
     // Another way to the same place is the same place.
