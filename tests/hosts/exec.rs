@@ -250,6 +250,9 @@ fn a_redirected_file_is_carried_not_handed_over() {
     host.sh_ok(
         "dd if=/dev/urandom of=/var/tmp/big bs=1M count=64 2>/dev/null; \
          coracle exec busybox -- cat </var/tmp/big >/var/tmp/back; cmp /var/tmp/big /var/tmp/back; \
+         coracle exec busybox -- cat </var/tmp/big >>/var/tmp/back; \
+         cat /var/tmp/big /var/tmp/big | cmp - /var/tmp/back; \
+         coracle exec busybox -- cat </proc/version | cmp - /proc/version; \
          coracle exec busybox -- cat </dev/null;\
          coracle exec busybox -- head -c 5 </dev/zero | wc -c | grep -qx 5",
     );

@@ -9,7 +9,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::SpliceFlags;
 use rustix::termios::Termios;
+use std::ops::Range;
 
 /// Signals forwarded to the command.
 const PASSED: [Signal; 7] = [
@@ -26,6 +29,9 @@ const PASSED: [Signal; 7] = [
 const CHUNK: usize = 4096;
 /// The bytes per read if a write does not block.
 const LARGE_CHUNK: usize = 256 << 10;
+
+/// The size of a pipe for a stream: the limit of an unprivileged process (pipe(7)).
+pub const PIPE_SIZE: usize = 1 << 20;
 
 /// The limit of reads after the command exits: other processes may continue to write.
 const DRAINED: usize = 4096;
@@ -59,55 +65,96 @@ pub struct Flow {
     from: OwnedFd,
     /// Closed at the end of the input: the end of file of a pipe.
     to: Option<OwnedFd>,
-    waiting: Vec<u8>,
+    buffer: Vec<u8>,
+    /// The part of the buffer that is read and not yet written.
+    pending: Range<usize>,
     ended: bool,
     chunk: usize,
+    /// Whether splice(2) moves the bytes between a file and a pipe. The pages of a file are read-only in a pipe.
+    splices: bool,
 }
 
 impl Flow {
     /// Creates a stream without pending bytes.
     pub fn new(direction: Direction, from: OwnedFd, to: OwnedFd) -> Self {
         let chunk = if never_blocks(&to) { LARGE_CHUNK } else { CHUNK };
-        Self { direction, from, to: Some(to), waiting: Vec::new(), ended: false, chunk }
+        let splices = match direction {
+            Direction::In => is_regular_file(&from),
+            Direction::Out => is_regular_file(&to),
+        };
+        Self {
+            direction,
+            from,
+            to: Some(to),
+            buffer: Vec::new(),
+            pending: 0..0,
+            ended: false,
+            chunk,
+            splices,
+        }
     }
 
-    /// Returns the descriptor to wait for: the destination if bytes are pending, else the source.
+    /// Returns the descriptor to wait for: the destination if bytes are pending or come from a file, else the source.
     fn watched(&self) -> Option<PollFd<'_>> {
         let to = self.to.as_ref()?;
-        if !self.waiting.is_empty() {
+        if !self.pending.is_empty() || (!self.ended && self.splices && self.direction == Direction::In) {
             Some(PollFd::new(to, PollFlags::OUT))
         } else {
             (!self.ended).then(|| PollFd::new(&self.from, PollFlags::IN))
         }
     }
 
-    /// Reads or writes once after the wait. Returns false if there was nothing to read.
+    /// Transfers once after the wait. Returns false if there was nothing to read.
     fn transfer(&mut self) -> bool {
-        if self.waiting.is_empty() {
-            let mut buffer = vec![0u8; self.chunk];
-            match rustix::io::read(&self.from, &mut buffer) {
-                Ok(length @ 1..) => {
-                    buffer.truncate(length);
-                    self.waiting = buffer;
-                }
-                Err(rustix::io::Errno::INTR) => return true,
-                Err(rustix::io::Errno::AGAIN) => return false,
-                Ok(_) | Err(_) => self.end(),
+        if self.pending.is_empty() {
+            return if self.splices { self.splice() } else { self.read() };
+        }
+        self.write();
+        true
+    }
+
+    /// Moves bytes without copying them to this process.
+    fn splice(&mut self) -> bool {
+        let Some(to) = &self.to else { return false };
+        match rustix::pipe::splice(&self.from, None, to, None, PIPE_SIZE, SpliceFlags::NONBLOCK) {
+            Ok(1..) | Err(Errno::INTR) => true,
+            Ok(0) => {
+                self.end();
+                true
             }
-        } else {
-            self.write();
+            // A full pipe is waited for; an empty one is all that there is now.
+            Err(Errno::AGAIN) => false,
+            // A file that is opened for appending, or of a file system without splice.
+            Err(Errno::INVAL) => {
+                self.splices = false;
+                true
+            }
+            Err(_) => {
+                self.to = None;
+                true
+            }
+        }
+    }
+
+    fn read(&mut self) -> bool {
+        self.buffer.resize(self.chunk, 0);
+        match rustix::io::read(&self.from, &mut self.buffer) {
+            Ok(length @ 1..) => self.pending = 0..length,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return false,
+            Ok(_) | Err(_) => self.end(),
         }
         true
     }
 
     fn write(&mut self) {
-        let Some(to) = &self.to else { return };
-        match rustix::io::write(to, &self.waiting) {
-            Ok(written) => drop(self.waiting.drain(..written)),
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+        let (Some(to), Some(pending)) = (&self.to, self.buffer.get(self.pending.clone())) else { return };
+        match rustix::io::write(to, pending) {
+            Ok(written) => self.pending.start += written,
+            Err(Errno::INTR | Errno::AGAIN) => {}
             // The reader is gone: the next write of the command fails.
             Err(_) => {
-                self.waiting.clear();
+                self.pending = 0..0;
                 self.to = None;
             }
         }
@@ -118,7 +165,8 @@ impl Flow {
         let Some(to) = self.to.as_ref().filter(|_| self.direction == Direction::In) else { return };
         if rustix::termios::isatty(to) {
             // The end of file of a terminal: ^D at the start of a line.
-            self.waiting.push(4);
+            self.buffer = vec![4];
+            self.pending = 0..1;
         } else {
             self.to = None;
         }
@@ -129,10 +177,10 @@ impl Flow {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         for _ in 0..DRAINED {
             // Pending bytes are always written; only reads do not wait.
-            let patience = if self.waiting.is_empty() { Some(&now) } else { None };
+            let patience = if self.pending.is_empty() { Some(&now) } else { None };
             let Some(watched) = self.watched() else { return };
             match poll(&mut [watched], patience) {
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Ok(1..) if self.transfer() => {}
                 _ => return,
             }
@@ -142,9 +190,11 @@ impl Flow {
 
 /// Returns whether a write to a descriptor does not block: a regular file, or a non-blocking descriptor.
 fn never_blocks(to: &OwnedFd) -> bool {
-    let is_file = rustix::fs::fstat(to)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-    is_file || rustix::fs::fcntl_getfl(to).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+    is_regular_file(to) || rustix::fs::fcntl_getfl(to).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+}
+
+fn is_regular_file(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
 /// A running command.
@@ -240,7 +290,7 @@ impl Forwarder {
         watched.extend(flows);
         loop {
             match poll(&mut watched, None) {
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 result => break result.context(|| "cannot wait for the command").map(|_| ())?,
             }
         }

@@ -3,7 +3,7 @@
 //! command could read and configure a terminal, reopen a file of the host through `/proc/self/fd` with other
 //! access modes than the descriptor's, or send descriptors over a socket.
 
-use super::forward::{Direction, Flow};
+use super::forward::{Direction, Flow, PIPE_SIZE};
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Stat};
@@ -14,9 +14,6 @@ const STREAMS: [(&str, Direction); 3] = [
     ("standard output", Direction::Out),
     ("standard error", Direction::Out),
 ];
-
-/// The size of a pipe for a stream: the limit of an unprivileged process (pipe(7)).
-const PIPE_SIZE: usize = 1 << 20;
 
 /// Standard streams replaced by pipes.
 #[derive(Debug, Default)]
