@@ -359,18 +359,18 @@ fn labels_of_modules_that_are_not_there_are_refused() {
     let machines = Machines::shared();
     let host = machines.host();
     // The kernel of the nested hosts has neither active.
+    host.add_guest("busybox", "label");
     let context = "system_u:system_r:container_t:s0";
     for option in [["-Z", context], ["-L", context]] {
         let command = [
             &["coracle", "run", "-q", "-M", "x"],
             &option[..],
-            &["-D", "/var/lib/machines/own", "/bin/true"],
+            &["-D", "/var/lib/machines/label", "/bin/true"],
         ]
         .concat();
         let out = host.exec(&command);
         assert!(out.status == 125 && out.stderr.contains("SELinux is not active on this host"), "{out}");
     }
-    host.add_guest("busybox", "label");
     host.write("/etc/coracle/machines.d/label.toml", "[security]\napparmor-profile = \"coracle-machine\"\n");
     let out = host.exec(&["coracle", "start", "label"]);
     assert!(out.status != 0 && out.stderr.contains("AppArmor is not active on this host"), "{out}");
