@@ -174,7 +174,7 @@ impl<'a> Launch<'a> {
             HostStep::MapIds => self.map_ids(),
             HostStep::Build => self.build(),
             HostStep::Link => self.link(),
-            HostStep::Interfaces => self.wires(),
+            HostStep::Interfaces => self.interfaces(),
             HostStep::Register => self.register(),
             HostStep::Built => self.built(),
             HostStep::Release(sync) => self.leader()?.1.release(*sync),

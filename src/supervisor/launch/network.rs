@@ -100,7 +100,7 @@ impl Launch<'_> {
         hosts_file::write_own(&self.record);
     }
 
-    pub(super) fn wires(&mut self) -> Result<()> {
+    pub(super) fn interfaces(&mut self) -> Result<()> {
         let Some(network) = &self.network else { return Ok(()) };
         if self.link.is_none() {
             firewall::join(self.request.paths, &mut self.record)?;

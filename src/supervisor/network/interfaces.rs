@@ -34,10 +34,10 @@ pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> R
         keep(paths, record, network)?;
     }
     for at in 0..record.interfaces.len() {
-        let Some(wire) = record.interfaces.get_mut(at) else { continue };
-        let ifindex = runtime.block_on(interfaces::connect_interface(wire, network))?;
+        let Some(interface) = record.interfaces.get_mut(at) else { continue };
+        let ifindex = runtime.block_on(interfaces::connect_interface(interface, network))?;
         runtime.block_on(resolved::disable_multicast_names(&ifindex.into_iter().collect::<Vec<u32>>()));
-        if ifindex.is_some() && wire.host_end() == record.host_interface.as_deref() {
+        if ifindex.is_some() && interface.host_end() == record.host_interface.as_deref() {
             record.host_ifindex = ifindex;
         }
         // With its index inside: the guest may rename it.
