@@ -73,7 +73,7 @@ pub struct Claims {
 pub fn claim(request: &Request<'_>) -> Result<Claims> {
     let Request { paths, machine, undo, .. } = *request;
     let mut locks = vec![locks::name(paths, &machine.name, undo)?];
-    let mut record = Record { name: machine.name.to_string(), ..Record::default() };
+    let mut record = Record::new(machine.name.clone());
     let claimed = with_name(request, None, &mut record, &mut locks);
     finish(request, claimed, record, locks)
 }
@@ -133,7 +133,7 @@ fn with_name(
     let _held = locks::of_claims(paths)?;
     let choice = choose(request, host, before)?;
     let dead = match (&choice.link, before) {
-        (Some(_), None) => ports::refuse_claimed(paths, machine.name.as_str(), &machine.network.ports)?,
+        (Some(_), None) => ports::refuse_claimed(paths, &machine.name, &machine.network.ports)?,
         _ => Vec::new(),
     };
     let wanted = locks::wanted(paths, machine, root.identity()?, &choice);

@@ -66,7 +66,7 @@ pub fn named_or_running(paths: &Paths, names: Vec<Name>) -> Vec<Name> {
         return names;
     }
     let running = Record::all(paths).into_iter().filter(Record::is_alive);
-    running.filter_map(|record| Name::new(&record.name).ok()).collect()
+    running.map(|record| record.name).collect()
 }
 
 /// Returns the names of all machines with a definition, a tree or a record. Reads file names and records
@@ -76,7 +76,7 @@ pub fn named_or_running(paths: &Paths, names: Vec<Name>) -> Vec<Name> {
 /// A directory of definitions that cannot be read.
 pub fn names(paths: &Paths) -> Result<BTreeSet<String>> {
     let mut names: BTreeSet<String> = config::names(paths)?.iter().map(ToString::to_string).collect();
-    names.extend(Record::all(paths).into_iter().map(|record| record.name));
+    names.extend(Record::all(paths).into_iter().map(|record| record.name.into()));
     Ok(names)
 }
 

@@ -59,8 +59,8 @@ impl Paths {
     }
 
     /// Returns the control socket of a machine: `/run/coracle/NAME/control`.
-    pub fn control(&self, name: &str) -> PathBuf {
-        self.state().join(name).join("control")
+    pub fn control(&self, name: &Name) -> PathBuf {
+        self.machine(name).join("control")
     }
 
     /// Returns the directory of state kept across reboots (id ranges, addresses): `/var/lib/coracle`.

@@ -79,7 +79,7 @@ fn members(
 ) -> Present {
     let mut present = Present::default();
     for record in Record::all(paths) {
-        let Some(member) = record.firewall.as_ref().filter(|_| record.name != machine.name.as_str()) else {
+        let Some(member) = record.firewall.as_ref().filter(|_| record.name != machine.name) else {
             continue;
         };
         if !record.is_alive() {

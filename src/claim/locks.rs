@@ -105,8 +105,7 @@ impl Wanted {
 
 /// Returns the error for a root in use, with the machine that uses it if it is one of Coracle.
 fn root_in_use(paths: &Paths, name: &Name, directory: &Path) -> Error {
-    let is_user =
-        |record: &Record| record.name != name.as_str() && record.root == directory && record.is_alive();
+    let is_user = |record: &Record| record.name != *name && record.root == directory && record.is_alive();
     let user = Record::all(paths).into_iter().find(is_user);
     let user =
         user.map_or_else(|| "another program".to_owned(), |record| format!("machine '{}'", record.name));

@@ -5,9 +5,10 @@ use crate::error::{Error, Result};
 use crate::host::runtime::runtime;
 use crate::host::systemd::units;
 use crate::machine::Machine;
+use crate::machine::name::Name;
 use crate::machine::network::Port;
 use crate::machine::unit;
-use crate::network::{firewall, listeners};
+use crate::network::listeners;
 use crate::paths::Paths;
 use crate::state::record::Record;
 
@@ -30,15 +31,14 @@ pub(super) fn refuse_listening(paths: &Paths, machine: &Machine) -> Result<()> {
 ///
 /// # Errors
 /// A port of another machine, with the machine's name.
-pub fn refuse_claimed(paths: &Paths, own: &str, wanted: &[Port]) -> Result<Vec<Record>> {
+pub fn refuse_claimed(paths: &Paths, own: &Name, wanted: &[Port]) -> Result<Vec<Record>> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let others = Record::all(paths).into_iter().filter(|other| other.name != own);
+    let others = Record::all(paths).into_iter().filter(|other| other.name != *own);
     let mut dead = Vec::new();
     for other in others {
-        let held = other.firewall.iter().flat_map(firewall::Member::ports);
-        let clash = held.flat_map(|held| wanted.iter().map(move |port| (held, port)));
+        let clash = other.ports().iter().flat_map(|held| wanted.iter().map(move |port| (held, port)));
         match clash.into_iter().find(|(held, port)| held.overlaps(port)) {
             Some((held, port)) if other.is_alive() => {
                 let error =

@@ -25,8 +25,7 @@ pub(super) fn of(
 ) -> Record {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let pid = std::process::id();
-    let mut record = before.cloned().unwrap_or_default();
-    record.name = machine.name.to_string();
+    let mut record = before.cloned().unwrap_or_else(|| Record::new(machine.name.clone()));
     record.phase = Phase::Starting;
     record.is_late = false;
     record.waits_for = None;
@@ -69,7 +68,6 @@ fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Re
     record.resolver = choice.link.is_some() && machine.network.resolv_conf == ResolvConf::Auto;
     if let Some(plan) = &choice.link {
         record.host_interface = Some(plan.host_interface.clone());
-        record.ports = machine.network.ports.iter().map(ToString::to_string).collect();
         let defined = Member::new(plan, &machine.network.ports)
             .with_policy(TrafficPolicy::of(&machine.network))
             .with_resolver(loopback_resolver(paths, record));

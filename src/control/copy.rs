@@ -192,7 +192,7 @@ impl Guest {
 
     /// Runs in the child: enters the machine, calls `work`, and reports the result.
     fn work(&self, transfer: &Transfer, work: impl FnOnce(&Root, &mut CopyState<'_>) -> Result<()>) -> ! {
-        let (machine, progress) = (self.record.name.clone(), Progress::silent());
+        let (machine, progress) = (self.record.name.to_string(), Progress::silent());
         let mut state = CopyState { machine, progress, signals: None, entries: 0, bytes: 0, shown: None };
         let done = guest_child::enter(&self.record, &self.leader)
             .and_then(|()| work(&Root::of_caller()?, &mut state));

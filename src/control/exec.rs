@@ -10,7 +10,7 @@ use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lsm;
 use crate::host::rlimits;
-use crate::machine::init::Init;
+use crate::machine::init::{Init, PayloadKind};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::plan::User;
@@ -149,7 +149,7 @@ fn limits(record: &Record) -> Result<Vec<ResourceLimit>> {
     const SELECTABLE: u64 = 1024;
     let mut limits = rlimits::of_process(record.leader.unwrap_or_default())?;
     // systemd raises its own limit to the hard limit, and resets it for its services.
-    let is_systemd = record.init == Init::Systemd.as_str();
+    let is_systemd = record.init == Some(PayloadKind::Init(Init::Systemd));
     for limit in limits.iter_mut().filter(|limit| is_systemd && limit.resource == Resource::Nofile) {
         limit.soft = limit.soft.into_iter().chain([SELECTABLE]).min();
     }

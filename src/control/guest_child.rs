@@ -128,7 +128,7 @@ pub(super) fn read_tree<T: Serialize + for<'de> Deserialize<'de>>(
     leader: &OwnedFd,
     read: impl FnOnce(&Tree) -> Result<T>,
 ) -> Result<T> {
-    run(record, leader, || read(&Tree::of_machine(&record.name)?))
+    run(record, leader, || read(&Tree::of_machine(record.name.as_str())?))
 }
 
 /// Calls `work` inside a machine with the capabilities of its root, with a timeout.

@@ -339,7 +339,7 @@ mod tests {
         let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
                     Max cpu time              unlimited            unlimited            seconds   \n\
                     Max open files            1024                 524288               files     \n";
-        let limits = limits(&Record::default(), text);
+        let limits = limits(&Record::new(Name::new("web").unwrap()), text);
         assert_eq!(limits.len(), 1);
         assert_eq!(limits[0].value, "1024 (524288)");
     }

@@ -85,7 +85,7 @@ impl Row {
         let is_alive = record.is_alive();
         let cgroup = record.cgroup.as_deref().filter(|_| is_alive);
         Self {
-            name: record.name.clone(),
+            name: record.name.to_string(),
             state: match cgroup {
                 Some(cgroup) if cgroup::is_frozen(&cgroup.join(cgroup::PAYLOAD)) => "frozen",
                 _ if is_alive && record.is_late => "starting",
@@ -93,7 +93,7 @@ impl Row {
                 _ => "dead",
             }
             .into(),
-            init: Some(record.init.clone()).filter(|init| !init.is_empty()),
+            init: record.init.map(|init| init.to_string()),
             leader: record.leader.filter(|_| is_alive),
             addresses: record.addresses.clone(),
             memory: cgroup.and_then(|cgroup| read_number(cgroup.join("memory.current"))),
@@ -197,6 +197,7 @@ pub(super) fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::init::{Init, PayloadKind};
 
     #[test]
     fn uptimes_have_two_units() {
@@ -217,19 +218,18 @@ mod tests {
         std::fs::write(cgroup.join("cgroup.procs"), "").unwrap();
         std::fs::write(cgroup.join("payload/cgroup.procs"), "1\n2\n").unwrap();
         let record = Record {
-            name: "web".into(),
             phase: crate::state::record::Phase::Running,
             supervisor: std::process::id(),
             supervisor_start: crate::host::process::start_time(std::process::id()).unwrap(),
             started: now() - 61_000_000,
-            init: "systemd".into(),
+            init: Some(PayloadKind::Init(Init::Systemd)),
             leader: Some(7),
             cgroup: Some(cgroup),
             addresses: vec!["10.177.0.2".parse().unwrap()],
-            ..Record::default()
+            ..Record::new(Name::new("web").unwrap())
         };
-        for record in [record.clone(), Record { name: "gone".into(), supervisor: 0, ..record }] {
-            std::fs::create_dir_all(paths.state().join(&record.name)).unwrap();
+        for record in [record.clone(), Record { name: Name::new("gone").unwrap(), supervisor: 0, ..record }] {
+            std::fs::create_dir_all(paths.machine(&record.name)).unwrap();
             record.write(&paths).unwrap();
         }
         std::fs::create_dir_all(paths.images().join("able")).unwrap();

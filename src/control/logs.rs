@@ -336,7 +336,7 @@ mod tests {
             supervisor_start: start,
             leader: Some(7),
             root: "/srv/web".into(),
-            ..Record::default()
+            ..Record::new(Name::new("web").unwrap())
         };
         assert_eq!(root_of(Some(&running), None), Some(GuestFiles::Running(7)));
         let dead = Record { supervisor: 0, ..running };

@@ -72,7 +72,7 @@ pub fn collect(paths: &Paths) -> Result<Network> {
             addresses: Vec::new(),
             machines: Vec::new(),
         });
-        row.machines.push(record.name.clone());
+        row.machines.push(record.name.to_string());
         if row.addresses.is_empty() {
             row.addresses.clone_from(&record.host_addresses);
         }
@@ -88,12 +88,12 @@ pub fn collect(paths: &Paths) -> Result<Network> {
 impl MachineRow {
     fn of(record: &Record) -> Self {
         Self {
-            name: record.name.clone(),
+            name: record.name.to_string(),
             zone: record.zone.as_ref().map(ToString::to_string),
             interface: record.host_interface.clone(),
             addresses: record.addresses.clone(),
             gateways: record.host_addresses.clone(),
-            ports: record.ports.clone(),
+            ports: record.ports().iter().map(ToString::to_string).collect(),
             interfaces: record.interfaces.iter().map(ToString::to_string).collect(),
         }
     }

@@ -5,6 +5,7 @@ use super::running;
 use crate::error::Result;
 use crate::host::systemd::varlink;
 use crate::machine::Machine;
+use crate::machine::name::Name;
 use crate::machine::network::Port;
 use crate::network::firewall::TrafficPolicy;
 use crate::paths::Paths;
@@ -25,7 +26,7 @@ pub fn is_possible(paths: &Paths, machine: &Machine) -> bool {
 }
 
 /// Connects to a supervisor. After a change it executes itself again, and is unreachable for a moment.
-fn connect(paths: &Paths, name: &str) -> Result<UnixStream> {
+fn connect(paths: &Paths, name: &Name) -> Result<UnixStream> {
     let begun = Instant::now();
     loop {
         match varlink::connect(&paths.control(name)) {
@@ -41,12 +42,12 @@ fn connect(paths: &Paths, name: &str) -> Result<UnixStream> {
 /// A port in use, or a supervisor that refuses. Nothing is changed then.
 pub fn apply(paths: &Paths, machine: &Machine) -> Result<()> {
     let network = &machine.network;
-    call(paths, machine.name.as_str(), &network.ports, &TrafficPolicy::of(network))
+    call(paths, &machine.name, &network.ports, &TrafficPolicy::of(network))
 }
 
 /// Applies ports and traffic limits to a running machine. Its supervisor also looks up the host's resolver
 /// again.
-pub(super) fn call(paths: &Paths, name: &str, ports: &[Port], bounds: &TrafficPolicy) -> Result<()> {
+pub(super) fn call(paths: &Paths, name: &Name, ports: &[Port], bounds: &TrafficPolicy) -> Result<()> {
     let mut stream = connect(paths, name).map_err(|error| {
         error.with_hint(
             "its supervisor is starting or is of an older version; try again, or restart the machine",

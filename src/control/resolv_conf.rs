@@ -59,8 +59,8 @@ pub fn update_all(paths: &Paths) -> Outcome {
 
 /// The file with the last update of a machine. The path unit is also triggered by unrelated changes of the
 /// host's files.
-fn stamp(paths: &Paths, name: &str) -> PathBuf {
-    paths.state().join(name).join("resolver")
+fn stamp(paths: &Paths, name: &Name) -> PathBuf {
+    paths.machine(name).join("resolver")
 }
 
 /// Returns the content of a machine's stamp: its name servers before the redirect.
@@ -74,12 +74,12 @@ fn update_each(paths: &Paths, machines: Vec<Record>) -> Vec<Error> {
     let begin = |record: Record| {
         let root = paths.join("/");
         let mut command = Command::new("/proc/self/exe");
-        let child = command.arg("--root").arg(root).args(["dns-update", &record.name]).spawn();
+        let child = command.arg("--root").arg(root).args(["dns-update", record.name.as_str()]).spawn();
         (record.name, child)
     };
     let begun: Vec<_> = machines.into_iter().map(begin).collect();
     let until = Instant::now() + PATIENCE;
-    let end = |(name, child): (String, std::io::Result<Child>)| {
+    let end = |(name, child): (Name, std::io::Result<Child>)| {
         let ended =
             child.context(|| "cannot start a process".to_owned()).and_then(|child| wait(child, until));
         ended.err().map(|error| error.context(format!("cannot update the name servers of machine '{name}'")))
@@ -134,7 +134,7 @@ pub fn update(paths: &Paths, name: &Name) -> Result<()> {
     if is_new {
         reload_resolved(&record);
     }
-    let stamp = stamp(paths, name.as_str());
+    let stamp = stamp(paths, name);
     let noted = std::fs::write(&stamp, noted);
     if Record::read(paths, name)?.is_none() {
         // The machine was cleaned up in the meantime.

@@ -28,6 +28,8 @@ pub fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<Propert
 /// Selects properties of a record and its row.
 fn select(record: &Record, only: &[String]) -> Result<Properties> {
     let mut all = as_map(record)?;
+    let ports = record.ports().iter().map(|port| Value::String(port.to_string()));
+    all.insert("ports".to_owned(), ports.collect());
     all.extend(as_map(&Row::of_record(record))?);
     all.retain(|key, _| !PRIVATE.contains(&key.as_str()));
     if only.is_empty() {
@@ -84,9 +86,8 @@ mod tests {
     #[test]
     fn properties_are_lines_or_an_object() {
         let record = Record {
-            name: "web".into(),
             addresses: vec!["10.177.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
-            ..Record::default()
+            ..Record::new(Name::new("web").unwrap())
         };
         let text = |only: &[&str]| {
             let only: Vec<String> = only.iter().map(|key| (*key).to_owned()).collect();

@@ -87,14 +87,14 @@ pub fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> O
 /// own.
 pub(super) fn stop_and_wait(record: &Record) -> Result<()> {
     let supervisor = supervisor(record)?;
-    send_named(supervisor.as_fd(), libc::SIGTERM, &record.name)?;
+    send(supervisor.as_fd(), libc::SIGTERM, &record.name)?;
     while !has_ended(supervisor.as_fd(), PATIENCE)? {}
     Ok(())
 }
 
 /// Sends a signal to the supervisor of a machine.
 fn signal_supervisor(record: &Record, signal: i32) -> Result<()> {
-    send_named(supervisor(record)?.as_fd(), signal, &record.name)
+    send(supervisor(record)?.as_fd(), signal, &record.name)
 }
 
 /// Opens a pidfd of the supervisor.
@@ -180,11 +180,6 @@ fn has_ended(pidfd: BorrowedFd<'_>, within: Duration) -> Result<bool> {
 
 /// Signals the process of a pidfd. A process that has exited is not an error.
 fn send(pidfd: BorrowedFd<'_>, signal: i32, name: &Name) -> Result<()> {
-    send_named(pidfd, signal, name.as_str())
-}
-
-/// Signals the process of a pidfd, with the machine's name as text.
-fn send_named(pidfd: BorrowedFd<'_>, signal: i32, name: &str) -> Result<()> {
     match send_signal(pidfd, signal) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         sent => sent.context(|| format!("cannot signal machine '{name}'")),
@@ -203,11 +198,10 @@ mod tests {
         let name = Name::new("web").unwrap();
         std::fs::create_dir_all(paths.machine(&name)).unwrap();
         let record = Record {
-            name: "web".into(),
             supervisor: child.id(),
             supervisor_start: start_time(child.id()).unwrap(),
             phase: Phase::Stopping,
-            ..Record::default()
+            ..Record::new(name.clone())
         };
         record.write(&paths).unwrap();
         (root, paths, name)

@@ -65,7 +65,7 @@ pub struct Process {
 /// Samples the resource usage of a machine.
 pub fn sample(record: &Record) -> Sample {
     let mut sample = record.cgroup.as_deref().map(of_cgroup).unwrap_or_default();
-    sample.name.clone_from(&record.name);
+    sample.name = record.name.to_string();
     if let Some(link) = &record.host_interface {
         // The host's end of the link receives the packets that the guest sends.
         let counter =

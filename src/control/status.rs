@@ -116,7 +116,7 @@ pub fn collect(paths: &Paths, name: &Name) -> Result<Status> {
             .map_or(0, cgroup::out_of_memory_kills),
         host_interface: alive.and_then(|record| record.host_interface.clone()),
         zone: alive.and_then(|record| record.zone.as_ref().map(ToString::to_string)),
-        ports: alive.map(|record| record.ports.clone()).unwrap_or_default(),
+        ports: alive.into_iter().flat_map(Record::ports).map(ToString::to_string).collect(),
         on_demand: stopped.map(listened_at).unwrap_or_default(),
         traffic: alive.and_then(Traffic::of),
         unit: unit.map(|unit| Unit::from(&unit)),

@@ -1,6 +1,9 @@
 //! The init systems that a machine can run as PID 1, and their readiness and shutdown.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The lowest and highest real-time signals in the numbering of guests: glibc reserves the first two of the kernel
@@ -53,6 +56,35 @@ impl Init {
     /// Returns whether it notifies its manager by sd_notify(3) when the system has booted.
     pub fn reports_readiness(self) -> bool {
         self == Self::Systemd
+    }
+}
+
+/// The program that runs as PID 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayloadKind {
+    /// A single command.
+    Command,
+    /// An init system.
+    Init(Init),
+}
+
+impl fmt::Display for PayloadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Command => "command",
+            Self::Init(init) => init.as_str(),
+        })
+    }
+}
+
+impl FromStr for PayloadKind {
+    type Err = Infallible;
+
+    fn from_str(word: &str) -> Result<Self, Infallible> {
+        Ok(match word {
+            "command" => Self::Command,
+            word => Self::Init(Init::from_word(word).unwrap_or(Init::Unknown)),
+        })
     }
 }
 

@@ -6,8 +6,9 @@ use crate::error::{Context, Error, Result};
 use crate::host::cgroup::PAYLOAD;
 use crate::host::process::start_time;
 use crate::host::program::Program;
+use crate::machine::init::PayloadKind;
 use crate::machine::name::Name;
-use crate::machine::network::Zone;
+use crate::machine::network::{Port, Zone};
 use crate::network::firewall;
 use crate::network::hosts_file::Hosts;
 use crate::network::interfaces::ExtraInterface;
@@ -17,10 +18,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 /// The phase of a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The machine is being set up; PID 1 is not executed yet.
+    #[default]
     Starting,
     /// PID 1 runs and has not reported readiness.
     Booting,
@@ -54,100 +56,123 @@ pub struct Syscalls {
     pub socketcall: bool,
 }
 
-/// The state of a running machine. Unknown fields are ignored, missing ones are the default, so that a newer
-/// or older program can clean up.
+/// The state of a running machine. Unknown fields are ignored, and missing ones except the name have a default, so that
+/// a newer or older program can clean up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub struct Record {
     /// The machine's name.
-    pub name: String,
+    pub name: Name,
     /// Its phase.
+    #[serde(default)]
     pub phase: Phase,
     /// Its systemd unit. `None` if it has none.
     pub unit: Option<String>,
     /// Process id of the supervisor.
+    #[serde(default)]
     pub supervisor: u32,
     /// Start time of the supervisor in clock ticks since boot (proc(5), `stat` field 22), which distinguishes
     /// it from a later process of the same id.
+    #[serde(default)]
     pub supervisor_start: u64,
     /// The program of the supervisor. `None` if it is unknown.
     pub program: Option<Program>,
     /// Process id of PID 1 in the host's view.
     pub leader: Option<u32>,
-    /// The kind of its init, or `command`.
-    pub init: String,
+    /// The program that runs as PID 1. `None` before its plan.
+    #[serde(default, with = "optional_text")]
+    pub init: Option<PayloadKind>,
     /// Start time of the machine, microseconds since the epoch.
+    #[serde(default)]
     pub started: u64,
     /// Its machine id, 32 hex digits.
+    #[serde(default)]
     pub machine_id: String,
     /// Its root directory on the host.
+    #[serde(default)]
     pub root: PathBuf,
     /// The cgroup directory of the unit or scope, the parent of `payload` (absolute path).
     pub cgroup: Option<PathBuf>,
     /// Whether Coracle created that cgroup and deletes it when the machine stops.
+    #[serde(default)]
     pub cgroup_is_ours: bool,
     /// Name of the host's end of the veth pair.
     pub host_interface: Option<String>,
     /// Index of that interface.
     pub host_ifindex: Option<u32>,
     /// Addresses configured inside the machine.
+    #[serde(default)]
     pub addresses: Vec<IpAddr>,
     /// The host's addresses on the machine's link.
+    #[serde(default)]
     pub host_addresses: Vec<IpAddr>,
-    /// Published ports, in the notation of a definition.
-    pub ports: Vec<String>,
     /// Whether the guest exceeded its start timeout and is still not up.
+    #[serde(default)]
     pub is_late: bool,
     /// The cause reported by a late guest.
     pub waits_for: Option<String>,
     /// Its member of the firewall's tables.
     pub firewall: Option<firewall::Member>,
     /// The interfaces beside its link in the firewall's tables.
+    #[serde(default)]
     pub extras: Vec<firewall::Extra>,
     /// Its zone.
     pub zone: Option<Zone>,
     /// Its interfaces beside its link.
+    #[serde(default)]
     pub interfaces: Vec<ExtraInterface>,
     /// Its hosts file, if Coracle writes to it.
     pub hosts: Option<Hosts>,
     /// Its host names.
+    #[serde(default)]
     pub hostnames: Vec<String>,
     /// Whether its name servers are the host's, and are updated with them.
+    #[serde(default)]
     pub resolver: bool,
     /// First host id of its range. `None` if it has no user namespace.
     pub id_base: Option<u32>,
     /// Whether it is registered with machined.
+    #[serde(default)]
     pub registered: bool,
     /// The capabilities of PID 1, a bit mask: processes that enter later get no more.
+    #[serde(default)]
     pub capabilities: u64,
     /// The definition's changes to the system-call filter.
+    #[serde(default)]
     pub syscalls: Syscalls,
     /// Whether it has unmasked instances of procfs and sysfs.
+    #[serde(default)]
     pub procfs_full: bool,
     /// Whether nested containers are enabled.
+    #[serde(default)]
     pub nesting: bool,
     /// Whether an exec cannot gain privileges.
+    #[serde(default)]
     pub no_new_privileges: bool,
     /// The parts of the machine that are not confined (`network`, `users`).
+    #[serde(default)]
     pub unconfined: Vec<String>,
     /// Directories of the host in which its root creates files of any owner: users of the host must not reach
     /// them.
+    #[serde(default)]
     pub owned_trees: Vec<PathBuf>,
     /// Files and directories deleted by `cleanup`, in addition to the machine's state directory.
+    #[serde(default)]
     pub files: Vec<PathBuf>,
 }
 
-impl Default for Record {
-    fn default() -> Self {
+impl Record {
+    /// Creates the record of a machine before its start.
+    pub fn new(name: Name) -> Self {
         Self {
-            name: String::new(),
+            name,
             phase: Phase::Starting,
             unit: None,
             supervisor: 0,
             supervisor_start: 0,
             program: None,
             leader: None,
-            init: String::new(),
+            init: None,
             started: 0,
             machine_id: String::new(),
             root: PathBuf::new(),
@@ -157,7 +182,6 @@ impl Default for Record {
             host_ifindex: None,
             addresses: Vec::new(),
             host_addresses: Vec::new(),
-            ports: Vec::new(),
             is_late: false,
             waits_for: None,
             firewall: None,
@@ -179,12 +203,15 @@ impl Default for Record {
             files: Vec::new(),
         }
     }
-}
 
-impl Record {
     /// Returns its part of the firewall's tables.
     pub fn part(&self) -> firewall::Part<'_> {
         firewall::Part { member: self.firewall.as_ref(), extras: &self.extras }
+    }
+
+    /// Returns its published ports.
+    pub fn ports(&self) -> &[Port] {
+        self.firewall.as_ref().map(firewall::Member::ports).unwrap_or_default()
     }
 
     /// Returns the cgroup of the guest. `None` if the machine has no cgroup of its own.
@@ -222,7 +249,7 @@ impl Record {
     /// # Errors
     /// The file that cannot be written, and the cause.
     pub fn write(&self, paths: &Paths) -> Result<()> {
-        let file = paths.state().join(&self.name).join("state.json");
+        let file = paths.machine(&self.name).join("state.json");
         // Processes must not enter a starting machine: until its tree is complete, PID 1 is in the host's
         // tree.
         let leader = self.leader.filter(|_| self.phase != Phase::Starting);
@@ -260,9 +287,31 @@ impl Record {
     }
 }
 
+/// The text form of an optional value: empty without a value. An invalid text of another version is no value.
+mod optional_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub fn deserialize<'de, T: FromStr, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(Some(text).filter(|text| !text.is_empty()).and_then(|text| text.parse().ok()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::init::Init;
 
     #[test]
     fn a_record_survives_writing_and_reading() {
@@ -271,10 +320,9 @@ mod tests {
         let name = Name::new("web").unwrap();
         std::fs::create_dir_all(paths.machine(&name)).unwrap();
         let record = Record {
-            name: "web".into(),
             supervisor: std::process::id(),
             supervisor_start: start_time(std::process::id()).unwrap(),
-            ..Record::default()
+            ..Record::new(name.clone())
         };
         record.write(&paths).unwrap();
         let read = Record::read(&paths, &name).unwrap().unwrap();
@@ -286,5 +334,22 @@ mod tests {
             Record { phase, leader: Some(7), ..record.clone() }.write(&paths).unwrap();
             assert_eq!(Record::read(&paths, &name).unwrap().unwrap().leader, leader, "{phase:?}");
         }
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_readable() {
+        let read = |text: &str| serde_json::from_str::<Record>(text).unwrap();
+        let bare = Record::new(Name::new("web").unwrap());
+        assert_eq!(read(r#"{"name": "web"}"#), bare);
+        assert_eq!(read(r#"{"name": "web", "init": "", "newer": [1]}"#), bare);
+        for (word, kind) in [
+            ("command", PayloadKind::Command),
+            ("systemd", PayloadKind::Init(Init::Systemd)),
+            ("newer", PayloadKind::Init(Init::Unknown)),
+        ] {
+            assert_eq!(read(&format!(r#"{{"name": "web", "init": "{word}"}}"#)).init, Some(kind));
+        }
+        let text = serde_json::to_value(&bare).unwrap();
+        assert_eq!((&text["name"], &text["init"]), (&"web".into(), &"".into()));
     }
 }

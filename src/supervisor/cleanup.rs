@@ -48,7 +48,6 @@ pub fn after(paths: &Paths, name: &Name) -> Result<()> {
 
 /// Undoes everything a record names.
 pub fn undo(paths: &Paths, record: &Record) {
-    let Ok(name) = Name::new(&record.name) else { return };
     // First what runs: everything else is held by it.
     if let Some(directory) = &record.cgroup {
         let gone = if record.cgroup_is_ours { directory.clone() } else { directory.join(cgroup::PAYLOAD) };
@@ -60,7 +59,7 @@ pub fn undo(paths: &Paths, record: &Record) {
     let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
     note(firewall::leave(paths, record, part));
     if record.registered || record.host_interface.is_some() {
-        note(outside(record, &name));
+        note(outside(record));
     }
     note(interfaces::disconnect(paths, record));
     if let Some(zone) = &record.zone {
@@ -77,7 +76,7 @@ pub fn undo(paths: &Paths, record: &Record) {
         }
     }
     // Last, and the record in it last of all: killed half-way, the next clean-up starts over.
-    let directory = paths.machine(&name);
+    let directory = paths.machine(&record.name);
     for file in [
         "root",
         "hosts",
@@ -122,13 +121,13 @@ fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
 }
 
 /// What other programs and the kernel hold for the machine.
-fn outside(record: &Record, name: &Name) -> Result<()> {
+fn outside(record: &Record) -> Result<()> {
     runtime()?.block_on(async {
         if let Some(interface) = &record.host_interface {
             note(veth::remove(interface).await);
         }
         if record.registered {
-            note(machined::unregister(name).await);
+            note(machined::unregister(&record.name).await);
         }
     });
     Ok(())

@@ -5,6 +5,7 @@
 //! the same reason the supervisor has no system-call filter and no Landlock domain: both outlive an exec, and the guest
 //! cloned afterwards would inherit them.
 
+use crate::machine::init::{Init, PayloadKind};
 use crate::state::record::Record;
 use crate::sys::process;
 use rustix::thread::CapabilitySet;
@@ -27,7 +28,7 @@ pub fn apply(record: &Record) {
         return;
     }
     let mut kept = KEPT;
-    if ["sysvinit", "runit", "unknown"].contains(&record.init.as_str()) {
+    if let Some(PayloadKind::Init(Init::SysVinit | Init::Runit | Init::Unknown)) = record.init {
         // They receive requests by files, which a child opens as the guest's root. An unknown init may execute one of
         // them.
         kept |= CapabilitySet::SETUID | CapabilitySet::SETGID;

@@ -31,14 +31,14 @@ pub fn record_launch(paths: &Paths, name: &Name, error: &Error) {
 
 /// Records the unexpected end of PID 1, with the last lines of the console.
 pub fn record_exit(state: &SupervisorState, exit: Exit, why: &str, console: Vec<String>) {
-    let Ok(name) = Name::new(&state.record.name) else { return };
+    let name = &state.record.name;
     let time = now();
     let failure = Failure {
         time,
         uptime_ms: Some(time.saturating_sub(state.record.started) / 1000),
         step: state.record.phase.as_str().into(),
         cause: why.to_owned(),
-        hint: Some(hint(exit, &name)),
+        hint: Some(hint(exit, name)),
         exit_status: if let Exit::Exited(status) = exit { Some(status) } else { None },
         signal: if let Exit::Killed(signal) = exit { Some(signal) } else { None },
         out_of_memory: exit == Exit::OutOfMemory,
@@ -46,7 +46,7 @@ pub fn record_exit(state: &SupervisorState, exit: Exit, why: &str, console: Vec<
         failed_units: failed_units(&console),
         console,
     };
-    write(&Paths::below(&state.paths_root), &name, &failure);
+    write(&Paths::below(&state.paths_root), name, &failure);
 }
 
 /// Records a machine stopped by systemd because it was not up in time. Returns false for any other stop: only systemd
@@ -61,7 +61,10 @@ pub fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console:
             false
         }
     };
-    let Some(name) = Name::new(&state.record.name).ok().filter(|_| is_late) else { return false };
+    if !is_late {
+        return false;
+    }
+    let name = &state.record.name;
     let time = now();
     let failure = Failure {
         time,
@@ -79,15 +82,13 @@ pub fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console:
         console: console.to_vec(),
         ..Failure::default()
     };
-    write(&Paths::below(&state.paths_root), &name, &failure);
+    write(&Paths::below(&state.paths_root), name, &failure);
     true
 }
 
 /// Removes the failure record of a machine that is up now.
 pub fn clear(state: &SupervisorState) {
-    if let Ok(name) = Name::new(&state.record.name) {
-        Failure::forget(&Paths::below(&state.paths_root), &name);
-    }
+    Failure::forget(&Paths::below(&state.paths_root), &state.record.name);
 }
 
 fn write(paths: &Paths, name: &Name, failure: &Failure) {

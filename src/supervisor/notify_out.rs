@@ -116,14 +116,19 @@ fn status_line(record: &Record, said: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::name::Name;
+
+    fn record() -> Record {
+        Record::new(Name::new("web").unwrap())
+    }
 
     #[test]
     fn a_status_of_the_guest_is_sent_once_a_second() {
         let mut manager = ServiceManager::new();
-        manager.queue_status(&Record::default(), "one");
+        manager.queue_status(&record(), "one");
         assert_eq!(manager.pending_status, None);
-        manager.queue_status(&Record::default(), "two");
-        manager.queue_status(&Record::default(), "three");
+        manager.queue_status(&record(), "two");
+        manager.queue_status(&record(), "three");
         assert!(manager.send_pending_status().is_some_and(|left| left <= STATUS_PAUSE));
         assert!(manager.pending_status.as_ref().is_some_and(|text| text.ends_with(": three")));
         manager.status_sent = Instant::now().checked_sub(STATUS_PAUSE);
@@ -133,9 +138,9 @@ mod tests {
     #[test]
     fn a_change_of_the_phase_does_not_wait() {
         let mut manager = ServiceManager::new();
-        manager.queue_status(&Record::default(), "one");
-        manager.queue_status(&Record::default(), "two");
-        manager.send_status(&Record::default(), "");
+        manager.queue_status(&record(), "one");
+        manager.queue_status(&record(), "two");
+        manager.send_status(&record(), "");
         assert_eq!(manager.pending_status, None);
     }
 }

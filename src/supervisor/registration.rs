@@ -29,10 +29,9 @@ pub fn register(
     previous: Previous,
 ) -> Result<Outcome> {
     block_sigterm()?;
-    let name = Name::new(&record.name)?;
     let pid = record.leader.ok_or_else(|| Error::new("the machine has no PID 1"))?;
     let registration = Registration {
-        name: &name,
+        name: &record.name,
         machine_id,
         leader: pid,
         leader_pidfd: leader,
@@ -47,8 +46,8 @@ pub fn register(
 
 /// Withdraws the registration of a machine during its reboot, while it has no PID 1.
 pub fn withdraw(record: &Record) {
-    let (Ok(name), Ok(runtime)) = (Name::new(&record.name), runtime()) else { return };
-    runtime.block_on(machined::withdraw(&name, record.unit.as_deref()));
+    let Ok(runtime) = runtime() else { return };
+    runtime.block_on(machined::withdraw(&record.name, record.unit.as_deref()));
 }
 
 /// Blocks SIGTERM: from now on machined may send it at any moment, and a killed supervisor could not report the failure
@@ -100,7 +99,7 @@ pub struct Watch(Inotify);
 
 impl Watch {
     /// Creates the watch for a machine.
-    pub fn new(name: &str) -> Option<Self> {
+    pub fn new(name: &Name) -> Option<Self> {
         let watch = Self(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?);
         if !watch.follow(name) {
             watch.expect(name);
@@ -109,7 +108,7 @@ impl Watch {
     }
 
     /// Watches for a start of machined.
-    fn expect(&self, name: &str) {
+    fn expect(&self, name: &Name) {
         let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
         for directory in TRACES.map(running_systemd) {
             if let Err(error) = self.0.add_watch(&directory, flags) {
@@ -119,16 +118,16 @@ impl Watch {
     }
 
     /// Watches machined's file about the machine. Returns whether it exists.
-    fn follow(&self, name: &str) -> bool {
+    fn follow(&self, name: &Name) -> bool {
         // A replaced file loses its last link, which is a change of attributes.
         let flags = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF;
         self.0.add_watch(&running_systemd(MACHINES).join(name), flags).is_ok()
     }
 
     /// Reads events. Returns whether machined was started again without knowledge of the machine.
-    pub fn lost(&self, name: &str) -> bool {
+    pub fn lost(&self, name: &Name) -> bool {
         let events = self.0.read_events().unwrap_or_default();
-        let known = ["machines", "machine", "io.systemd.Machine", name];
+        let known = ["machines", "machine", "io.systemd.Machine", name.as_str()];
         let concerns = |event: &nix::sys::inotify::InotifyEvent| {
             event.name.as_ref().is_none_or(|name| known.iter().any(|known| name == *known))
         };

@@ -151,7 +151,7 @@ impl Loop {
         let memory =
             rustix::io::fcntl_dupfd_cloexec(ring, 3).context(|| "cannot keep the memory of the console")?;
         let guest = GuestIdentity {
-            name: &state.record.name,
+            name: state.record.name.as_str(),
             leader: state.record.leader.unwrap_or_default(),
             boot_id: &state.boot_id,
         };

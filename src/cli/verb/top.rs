@@ -58,9 +58,9 @@ impl Top {
 /// Samples all running machines of `names`, or all running machines if `names` is empty.
 fn update(paths: &Paths, names: &[Name], screen: &mut Screen, now: Instant) {
     let all = running_records(paths, &[]).unwrap_or_default();
-    let is_named = |name: &str| names.is_empty() || names.iter().any(|one| one.as_str() == name);
+    let is_named = |name: &Name| names.is_empty() || names.contains(name);
     let records: Vec<_> = all.into_iter().filter(|record| is_named(&record.name)).collect();
     screen.update(records.iter().map(stats::sample).collect(), now);
-    let opened = screen.opened().and_then(|name| records.iter().find(|record| record.name == name));
+    let opened = screen.opened().and_then(|name| records.iter().find(|record| record.name.as_str() == name));
     screen.show_processes(opened.map(stats::processes).unwrap_or_default());
 }

@@ -32,7 +32,7 @@ fn directories(paths: &Paths, records: &[Record]) -> Vec<Finding> {
     let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
     let lost = names.filter(|name| {
-        records.iter().all(|record| record.name != name.as_str())
+        records.iter().all(|record| record.name != *name)
             && !crate::host::lock::is_taken(&paths.machine(name).join("lock"))
     });
     lost.map(|name| {
@@ -86,7 +86,7 @@ mod tests {
         for name in ["dead", "killed"] {
             std::fs::create_dir_all(paths.machine(&Name::new(name).unwrap())).unwrap();
         }
-        Record { name: "dead".into(), ..Record::default() }.write(&paths).unwrap();
+        Record::new(Name::new("dead").unwrap()).write(&paths).unwrap();
         let records = Record::all(&paths);
         assert_eq!(directories(&paths, &records).len(), 1);
         let findings = findings(&paths);

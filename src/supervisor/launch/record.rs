@@ -2,6 +2,7 @@
 
 use super::LaunchRequest;
 use crate::machine::command::Payload;
+use crate::machine::init::PayloadKind;
 use crate::plan::identity;
 use crate::state::record::Record;
 
@@ -9,10 +10,10 @@ use crate::state::record::Record;
 pub(super) fn complete(record: &mut Record, request: &LaunchRequest<'_>) {
     let LaunchRequest { machine, plan, facts, placement, .. } = request;
     record.unit.clone_from(&placement.unit);
-    record.init = match machine.command.payload {
-        Payload::Boot { .. } => plan.init.as_str().into(),
-        Payload::Command { .. } => "command".into(),
-    };
+    record.init = Some(match machine.command.payload {
+        Payload::Boot { .. } => PayloadKind::Init(plan.init),
+        Payload::Command { .. } => PayloadKind::Command,
+    });
     record.machine_id = identity::plain(facts.machine_id);
     record.cgroup = placement.cgroup.as_ref().map(|cgroup| cgroup.directory.clone());
     record.cgroup_is_ours = placement.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_ours);

@@ -19,8 +19,8 @@ use crate::state::record::Record;
 /// # Errors
 /// A record that cannot be read, or any error of nftables.
 pub fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
-    for name in dead.iter().filter_map(|record| Name::new(&record.name).ok()) {
-        if let Some(record) = Record::read(paths, &name)?.filter(|record| !record.is_alive()) {
+    for Record { name, .. } in dead {
+        if let Some(record) = Record::read(paths, name)?.filter(|record| !record.is_alive()) {
             leave(paths, &record, record.part())?;
         }
     }
@@ -59,11 +59,9 @@ pub fn change(
     drop((lock, held));
     let changed = forget(paths, &dead).and_then(|()| firewall::change(&before, &after, &record.extras));
     record.firewall = Some(if changed.is_ok() { after } else { before });
-    let ports = record.firewall.as_ref().map(firewall::Member::ports).unwrap_or_default();
-    record.ports = ports.iter().map(ToString::to_string).collect();
     record.write(paths)?;
     changed?;
-    if let (false, Some(member)) = (record.ports.is_empty(), &record.firewall) {
+    if let (false, Some(member)) = (record.ports().is_empty(), &record.firewall) {
         enable_loopback_ports(member);
     }
     record.firewall.as_ref().into_iter().for_each(allow_resolver_replies);
@@ -271,10 +269,10 @@ pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result
 }
 
 /// Deletes the chains of traffic policies that no other machine uses.
-fn delete_unused_policies(paths: &Paths, own: &str) -> Result<()> {
+fn delete_unused_policies(paths: &Paths, own: &Name) -> Result<()> {
     for bound in PolicyChain::existing() {
         let has = |other: &Record| {
-            other.name != own && other.firewall.as_ref().is_some_and(|other| bound.is_needed_by(other))
+            other.name != *own && other.firewall.as_ref().is_some_and(|other| bound.is_needed_by(other))
         };
         if !Record::all(paths).iter().any(has) {
             bound.delete()?;
@@ -289,11 +287,11 @@ fn lock(paths: &Paths) -> Result<Held> {
 }
 
 /// Returns which other machines have a part in the tables. Without a bridge the first such machine suffices.
-fn others(paths: &Paths, own: &str, part: firewall::Part<'_>) -> firewall::Others {
+fn others(paths: &Paths, own: &Name, part: firewall::Part<'_>) -> firewall::Others {
     let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok());
     let records = names
-        .filter(|name| name.as_str() != own)
+        .filter(|name| name != own)
         .filter_map(|name| Record::read(paths, &name).ok().flatten())
         .filter(|record| !record.part().is_empty());
     let zone = part.member.and_then(firewall::Member::zone);

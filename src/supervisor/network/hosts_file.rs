@@ -58,7 +58,8 @@ fn host_lines(addresses: &[IpAddr]) -> String {
 
 fn machine_lines(record: &Record, zone: &Zone) -> String {
     let name = &record.name;
-    let names = if is_reserved(name) { format!("{name}.{zone}") } else { format!("{name} {name}.{zone}") };
+    let names =
+        if is_reserved(name.as_str()) { format!("{name}.{zone}") } else { format!("{name} {name}.{zone}") };
     addresses(record).iter().map(|address| format!("{address} {names}\n")).collect()
 }
 
@@ -94,11 +95,12 @@ fn addresses(record: &Record) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::name::Name;
 
     #[test]
     fn own_names_resolve_to_the_machine_unless_taken() {
         let hostnames = ["web", "Db", "www.example.org", "localhost"].map(str::to_owned).to_vec();
-        let mut record = Record { name: "web".into(), hostnames, ..Record::default() };
+        let mut record = Record { hostnames, ..Record::new(Name::new("web").unwrap()) };
         assert_eq!(own_lines(&record, &[]), "127.0.1.1 web Db www.example.org\n");
         record.addresses = vec!["192.0.2.7".parse().unwrap()];
         assert_eq!(own_lines(&record, &["web", "db"]), "192.0.2.7 www.example.org\n");

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 /// Returns the path of the kept network namespace.
 fn place(paths: &Paths, record: &Record) -> PathBuf {
-    paths.state().join(&record.name).join("network")
+    paths.machine(&record.name).join("network")
 }
 
 /// Creates the interfaces, or moves them into the machine. The record already names them.

@@ -2,7 +2,7 @@
 //! loop.
 
 use super::Loop;
-use crate::machine::init::Init;
+use crate::machine::init::{Init, PayloadKind};
 use crate::supervisor::drop_privileges;
 use crate::supervisor::handover::SupervisorState;
 use crate::supervisor::recognition::{self, Found, Recogniser};
@@ -79,7 +79,10 @@ impl Loop {
         if let Found::Init(init) = self.look() {
             self.set_init(init);
         }
-        Init::from_word(&self.state.record.init).unwrap_or(Init::Unknown)
+        match self.state.record.init {
+            Some(PayloadKind::Init(init)) => init,
+            Some(PayloadKind::Command) | None => Init::Unknown,
+        }
     }
 
     fn look(&mut self) -> Found {
@@ -89,11 +92,12 @@ impl Loop {
     }
 
     fn set_init(&mut self, init: Init) {
-        if self.state.record.init == init.as_str() {
+        let init_of_record = Some(PayloadKind::Init(init));
+        if self.state.record.init == init_of_record {
             return;
         }
         log::debug!("PID 1 of machine '{}' is {}", self.state.record.name, init.as_str());
-        self.state.record.init = init.as_str().into();
+        self.state.record.init = init_of_record;
         if let Err(error) = self.state.record.write(&self.paths()) {
             log::warn!("{error}, ignoring");
         }

@@ -4,7 +4,6 @@ use super::super::{cleanup, exit::Exit, failure};
 use super::{Loop, LoopExit, Outcome};
 use crate::error::Result;
 use crate::machine::console::Console as ConsoleKind;
-use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::supervisor::guest::inbox::Inbox;
 use crate::supervisor::guest::syslog::Syslog;
@@ -63,9 +62,7 @@ impl Loop {
         let mut locks = self.fds.take_locks();
         locks.truncate(1);
         let paths = Paths::below(&self.state.paths_root);
-        if let Ok(name) = Name::new(&self.state.record.name) {
-            cleanup::after(&paths, &name)?;
-        }
+        cleanup::after(&paths, &self.state.record.name)?;
         Ok(Outcome::Ended(match exit.exit_status() {
             _ if restarts => RESTART,
             _ if stopped => 0,
