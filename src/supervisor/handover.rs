@@ -111,9 +111,13 @@ impl FdName {
 pub struct Fds(Vec<(FdName, OwnedFd)>);
 
 impl Fds {
-    /// Adds a descriptor, if there is one.
+    /// Adds a descriptor, if there is one. Only locks may have the same name; another one is replaced.
     pub fn insert(&mut self, name: FdName, fd: impl Into<Option<OwnedFd>>) {
-        self.0.extend(fd.into().map(|fd| (name, fd)));
+        let Some(fd) = fd.into() else { return };
+        if name != FdName::Lock {
+            self.take(name);
+        }
+        self.0.push((name, fd));
     }
 
     /// Borrows the pidfd of PID 1.

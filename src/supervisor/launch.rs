@@ -78,18 +78,15 @@ struct Launch<'a> {
     link: Option<LinkPlan>,
     dead: Vec<Record>,
     record: Record,
-    locks: Vec<OwnedFd>,
+    /// The descriptors for the next act, filled step by step.
+    fds: Fds,
+    /// The network namespace of the boot before.
+    old_network: Option<OwnedFd>,
     host_mounts: Option<OwnedFd>,
     cgroup: Option<OwnedFd>,
     leader: Option<(Child, ParentEnd)>,
     builder: Option<(Child, ParentEnd)>,
-    notify: Option<OwnedFd>,
-    log: Option<OwnedFd>,
-    dhcp: Option<OwnedFd>,
-    console: Option<OwnedFd>,
-    kernel_log: Option<OwnedFd>,
     id_map: Option<OwnedFd>,
-    network: Option<OwnedFd>,
 }
 
 /// Creates the machine from its plan. The payload is running when it returns. A failure undoes the launch and the claims.
@@ -127,30 +124,31 @@ fn enter(namespace: &OwnedFd, kind: CloneFlags, doing: &str) -> Result<()> {
 }
 
 impl<'a> Launch<'a> {
-    fn new(request: LaunchRequest<'a>, claims: Claims) -> Self {
+    fn new(mut request: LaunchRequest<'a>, claims: Claims) -> Self {
+        let mut fds = request.kept.as_mut().map(|kept| std::mem::take(&mut kept.fds)).unwrap_or_default();
+        let old_network = fds.take(FdName::Network);
+        claims.locks.into_iter().for_each(|lock| fds.insert(FdName::Lock, lock));
         Self {
             request,
             link: claims.choice.link,
             dead: claims.dead,
             record: claims.record,
-            locks: claims.locks,
+            fds,
+            old_network,
             host_mounts: None,
             cgroup: None,
             leader: None,
             builder: None,
-            notify: None,
-            log: None,
-            dhcp: None,
-            console: None,
-            kernel_log: None,
             id_map: None,
-            network: None,
         }
     }
 
     /// Completes the record, and creates what the steps find in the state directory.
     fn prepare(&mut self) -> Result<()> {
         self.host_mounts = Some(namespace("mnt")?);
+        if self.fds.get(FdName::Ring).is_none() {
+            self.fds.insert(FdName::Ring, ring()?);
+        }
         record::complete(&mut self.record, &self.request);
         // Names the cgroup before the first step creates it.
         self.record.write(self.request.paths)?;
@@ -251,7 +249,7 @@ impl<'a> Launch<'a> {
             let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
             let _ = process::wait(child.pidfd.as_fd());
         }
-        claim::abandon(self.request.paths, cleanup::undo, &self.record, &mut self.locks);
+        claim::abandon(self.request.paths, cleanup::undo, &self.record, &mut self.fds.take_locks());
     }
 
     fn finish(mut self) -> Result<Running> {
@@ -260,26 +258,9 @@ impl<'a> Launch<'a> {
         self.record.phase = if says_so { Phase::Booting } else { Phase::Running };
         self.record.write(self.request.paths)?;
         let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
-        let mut fds = Fds::default();
-        let (boots, uptimes) = match self.request.kept.take() {
-            Some(mut kept) => {
-                fds.insert(FdName::Ring, kept.fds.take(FdName::Ring));
-                fds.insert(FdName::Control, kept.fds.take(FdName::Control));
-                (kept.state.boots + 1, kept.state.uptimes)
-            }
-            None => {
-                fds.insert(FdName::Ring, ring()?);
-                (0, Vec::new())
-            }
-        };
-        fds.insert(FdName::Leader, leader.pidfd);
-        fds.insert(FdName::Console, self.console);
-        fds.insert(FdName::KernelLog, self.kernel_log);
-        fds.insert(FdName::Notify, self.notify);
-        fds.insert(FdName::Log, self.log);
-        fds.insert(FdName::Dhcp, self.dhcp);
-        fds.insert(FdName::Network, self.network);
-        self.locks.into_iter().for_each(|lock| fds.insert(FdName::Lock, lock));
+        self.fds.insert(FdName::Leader, leader.pidfd);
+        let (boots, uptimes) =
+            self.request.kept.map_or((0, Vec::new()), |kept| (kept.state.boots + 1, kept.state.uptimes));
         let machine = self.request.machine;
         let payload = self.request.placement.cgroup.as_ref().map(Cgroup::payload);
         Ok(Running {
@@ -303,7 +284,7 @@ impl<'a> Launch<'a> {
                 uptimes,
                 record: self.record,
             },
-            fds,
+            fds: self.fds,
         })
     }
 }

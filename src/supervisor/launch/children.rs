@@ -6,6 +6,7 @@ use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Result};
 use crate::payload;
 use crate::plan::step::BuildStep;
+use crate::supervisor::handover::FdName;
 use crate::sys::process::{self, Child, Ended, Side};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fd::{AsFd, OwnedFd};
@@ -17,9 +18,10 @@ const BUILDER: u32 = 300;
 impl Launch<'_> {
     pub(super) fn clone_leader(&mut self) -> Result<()> {
         let (ours, theirs) = channel::pair()?;
-        self.notify = Some(guest_socket()?);
+        self.fds.insert(FdName::Notify, guest_socket()?);
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
-        self.log = self.request.plan.build.iter().any(logs).then(guest_socket).transpose()?;
+        self.fds
+            .insert(FdName::Log, self.request.plan.build.iter().any(logs).then(guest_socket).transpose()?);
         // A mount namespace of the host's own kind: PID 1 stands in it until the tree is built and
         // then copies it into its user namespace, which locks all mounts together.
         unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot make a mount namespace")?;
@@ -92,11 +94,11 @@ impl Launch<'_> {
             id_map: self.id_map.as_ref().map(duplicate).transpose()?,
             private_network,
             owner: self.owner(),
-            notify: self.notify.as_ref().map(duplicate).transpose()?,
-            log: self.log.as_ref().map(duplicate).transpose()?,
+            notify: self.fds.get(FdName::Notify).map(duplicate).transpose()?,
+            log: self.fds.get(FdName::Log).map(duplicate).transpose()?,
         };
         let pidfd = duplicate(&leader.pidfd)?;
-        self.network = network;
+        self.fds.insert(FdName::Network, network);
         // The builder is born into the machine's pid namespace, which procfs shows.
         let own = namespace("pid")?;
         enter(&pidfd, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
@@ -124,9 +126,9 @@ impl Launch<'_> {
         loop {
             match end.receive()? {
                 Some((FromPayload::Warned(failure), _)) => log::warn!("{}, ignoring", failure.in_short()),
-                Some((FromPayload::KernelLog, pipe)) => self.kernel_log = pipe,
+                Some((FromPayload::KernelLog, pipe)) => self.fds.insert(FdName::KernelLog, pipe),
                 Some((FromPayload::Done, console)) => {
-                    self.console = console;
+                    self.fds.insert(FdName::Console, console);
                     break;
                 }
                 Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),

@@ -36,8 +36,7 @@ impl Launch<'_> {
     }
 
     pub(super) fn link(&mut self) -> Result<()> {
-        let (Some(plan), Some(network)) = (&self.link, &self.network) else { return Ok(()) };
-        let old = self.request.kept.as_ref().and_then(|kept| kept.fds.get(FdName::Network));
+        let (Some(plan), Some(network)) = (&self.link, self.fds.get(FdName::Network)) else { return Ok(()) };
         if let Some(before) = self.request.kept.as_ref().map(|kept| &kept.state.record)
             && before.zone != plan.zone
         {
@@ -52,7 +51,7 @@ impl Launch<'_> {
         // Until all of the zone know the machine: one that goes meanwhile would take the bridge along.
         let _held = plan.zone.as_ref().map(|_| zone::lock(self.request.paths)).transpose()?;
         let (link, addresses) = runtime()?.block_on(async {
-            let link = match old {
+            let link = match &self.old_network {
                 Some(old) => veth::move_peer(plan, old.as_fd(), network.as_fd()).await?,
                 None => {
                     networkd::announce(self.request.paths, plan).await?;
@@ -72,9 +71,9 @@ impl Launch<'_> {
             self.request.lease = None;
         }
         if let Some(lease) = &self.request.lease {
-            self.dhcp = dhcp::open(lease, link.router_ifindex)
-                .inspect_err(|error| log::warn!("{error}: it gets no answer by DHCP"))
-                .ok();
+            let socket = dhcp::open(lease, link.router_ifindex)
+                .inspect_err(|error| log::warn!("{error}: it gets no answer by DHCP"));
+            self.fds.insert(FdName::Dhcp, socket.ok());
         }
         self.record.host_ifindex = Some(link.ifindex);
         self.record.host_addresses = link.addresses;
@@ -92,7 +91,8 @@ impl Launch<'_> {
         if self.link.is_some() {
             return;
         }
-        let network = self.network.as_ref().filter(|_| self.request.machine.network.mode.makes_namespace());
+        let network =
+            self.fds.get(FdName::Network).filter(|_| self.request.machine.network.mode.makes_namespace());
         let up = network.map(|network| runtime()?.block_on(veth::bring_up_loopback(network.as_fd())));
         if let Some(Err(error)) = up {
             log::warn!("{error}, ignoring");
@@ -101,7 +101,7 @@ impl Launch<'_> {
     }
 
     pub(super) fn interfaces(&mut self) -> Result<()> {
-        let Some(network) = &self.network else { return Ok(()) };
+        let Some(network) = self.fds.get(FdName::Network) else { return Ok(()) };
         if self.link.is_none() {
             firewall::join(self.request.paths, &mut self.record)?;
         }
