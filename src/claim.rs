@@ -156,7 +156,7 @@ struct Host {
 
 fn look(request: &Request<'_>, before: Option<&Record>) -> Result<Host> {
     let machine = request.machine;
-    let interfaces = ExtraInterface::all(&machine.name, &machine.network, &probe::host_id());
+    let interfaces = ExtraInterface::all(&machine.name, &machine.network, probe::host_id());
     if before.is_none() {
         ports::refuse_listening(request.paths, machine)?;
         if !interfaces.is_empty() {

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
+use crate::machine::id128::Id128;
 use crate::machine::init::{Init, InitChoice, Wait};
 use crate::machine::security::Procfs;
 use crate::machine::users::{Ownership, Users};
@@ -61,9 +62,9 @@ pub struct Facts {
     /// Whether the machine gets a user namespace.
     pub user_namespace: bool,
     /// The machine id of the guest.
-    pub machine_id: [u8; 16],
+    pub machine_id: Id128,
     /// A new id for this boot of the guest.
-    pub boot_id: [u8; 16],
+    pub boot_id: Id128,
     /// The text of the host's os-release(5).
     pub host_os_release: String,
     /// The init of the tree: its path and kind.

@@ -12,6 +12,7 @@ use coracle::cli::{self, Verb};
 use coracle::config;
 use coracle::machine::Machine;
 use coracle::machine::command::Payload;
+use coracle::machine::id128::Id128;
 use coracle::machine::init::Init;
 use coracle::machine::name::Name;
 use coracle::machine::network::Mode;
@@ -101,8 +102,8 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         },
         has_shifted_owners: false,
         user_namespace: machine.users != Users::Host,
-        machine_id: [0x11; 16],
-        boot_id: [0x22; 16],
+        machine_id: Id128::new([0x11; 16]),
+        boot_id: Id128::new([0x22; 16]),
         host_os_release: "ID=debian\nVERSION_ID=\"13\"\n".into(),
         init_has_successor: false,
         init: booting.then(|| ("/usr/lib/systemd/systemd".into(), Init::Systemd)),

@@ -16,6 +16,7 @@ use coracle::channel::{self, FromPayload};
 use coracle::config;
 use coracle::host::idmap;
 use coracle::host::probe::Tree;
+use coracle::machine::id128::Id128;
 use coracle::machine::init::{Init, InitChoice};
 use coracle::machine::name::Name;
 use coracle::network::hosts_file::Hosts;
@@ -269,8 +270,8 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         id_base: Some(BASE),
         has_shifted_owners: false,
         user_namespace: true,
-        machine_id: [1; 16],
-        boot_id: [2; 16],
+        machine_id: Id128::new([1; 16]),
+        boot_id: Id128::new([2; 16]),
         host_os_release: "ID=debian\n".into(),
         init: Some(("/sbin/init".into(), Init::Busybox)),
         init_has_successor: false,

@@ -1,14 +1,15 @@
 //! Frames of a guest that asks for its address, by DHCP and by router solicitation: an answer is bounded.
 #![no_main]
 
+use coracle::machine::id128::Id128;
 use coracle::network::dhcp::Lease;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
 static LEASE: LazyLock<(Lease, [u8; 6])> = LazyLock::new(|| {
     let name = coracle::machine::name::Name::new("web").expect("a name");
-    let plan = coracle::network::addresses::plan(&name, &[7; 16], &[]).expect("a plan");
-    (Lease::new(&plan, None), plan.guest_mac)
+    let plan = coracle::network::addresses::plan(&name, Id128::new([7; 16]), &[]).expect("a plan");
+    (Lease::new(&plan, None), plan.guest_mac.octets())
 });
 
 fuzz_target!(|packet: &[u8]| {

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::host::runtime::runtime;
 use crate::host::{lock, probe};
 use crate::machine::Machine;
+use crate::machine::id128::Id128;
 use crate::machine::network::{Mode, Zone};
 use crate::network::addresses::zone::{self, Present};
 use crate::network::addresses::{self, Plan, Prefix};
@@ -36,9 +37,9 @@ pub(super) fn choose(
     let plan = match &machine.network.zone {
         Some(zone) => {
             let present = members(paths, machine, zone, before, &mut taken);
-            zone::plan(&machine.name, zone, &host, &taken, &present)?
+            zone::plan(&machine.name, zone, host, &taken, &present)?
         }
-        None => single(paths, machine, &host, taken, before)?,
+        None => single(paths, machine, host, taken, before)?,
     };
     Ok(Plan { has_ipv6: sysctl::has_ipv6(), ..plan })
 }
@@ -47,7 +48,7 @@ pub(super) fn choose(
 fn single(
     paths: &Paths,
     machine: &Machine,
-    host: &[u8; 16],
+    host: Id128,
     mut taken: Vec<Prefix>,
     before: Option<&Record>,
 ) -> Result<Plan> {

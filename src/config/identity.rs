@@ -3,6 +3,7 @@
 use super::setting::{Single, settings};
 use super::values::{RawValue, Value, quoted};
 use crate::error::{Error, Result};
+use crate::machine::id128::Id128;
 use crate::machine::identity::Identity;
 use crate::machine::name::Name;
 
@@ -12,7 +13,7 @@ settings! {
         /// The kernel host name.
         hostname: Single<Hostname> = Single "identity.hostname";
         /// The machine id.
-        uuid: Single<Uuid> = Single "identity.uuid";
+        uuid: Single<Id128> = Single "identity.uuid";
         /// The name of the machine.
         name: Single<Name> = FlagOnly "name";
     }
@@ -23,7 +24,7 @@ impl IdentitySettings {
     pub(super) fn build(&self) -> Identity {
         Identity {
             hostname: self.hostname.value().map(|hostname| hostname.0.clone()),
-            uuid: self.uuid.value().map(|uuid| uuid.0),
+            uuid: self.uuid.value().copied(),
         }
     }
 }
@@ -59,30 +60,22 @@ impl Value for Hostname {
     }
 }
 
-/// A machine id of machine-id(5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Uuid(pub [u8; 16]);
-
-impl Value for Uuid {
+impl Value for Id128 {
     fn read(raw: &RawValue) -> Result<Self> {
         let RawValue::Text(text) = raw else { return Err(raw.expected("a machine id")) };
         let invalid = |reason: &str| {
             Error::new(format!("{} is not a machine id: {reason}", quoted(text)))
                 .with_hint("create one with 'systemd-id128 new'")
         };
-        let digits: String = text.chars().filter(|letter| *letter != '-').collect();
-        if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(invalid("expected 32 hexadecimal digits"));
+        match text.parse() {
+            Ok(Self::NULL) => Err(invalid("it is zero")),
+            Ok(id) => Ok(id),
+            Err(error) => Err(invalid(&error.to_string())),
         }
-        let number = u128::from_str_radix(&digits, 16).map_err(|_| invalid("not a number"))?;
-        if number == 0 {
-            return Err(invalid("it is zero"));
-        }
-        Ok(Self(number.to_be_bytes()))
     }
 
     fn show(&self) -> String {
-        format!("\"{:032x}\"", u128::from_be_bytes(self.0))
+        quoted(&self.to_string())
     }
 }
 
@@ -92,10 +85,10 @@ mod tests {
 
     #[test]
     fn machine_ids_have_32_hexadecimal_digits() {
-        let id = Uuid::read(&RawValue::Text("6d1d3ac0-8d0f-4d2a-9a0c-0123456789ab")).unwrap();
+        let id = Id128::read(&RawValue::Text("6d1d3ac0-8d0f-4d2a-9a0c-0123456789ab")).unwrap();
         assert_eq!(id.show(), "\"6d1d3ac08d0f4d2a9a0c0123456789ab\"");
         for bad in ["", "0", &"0".repeat(32), &"g".repeat(32), &"é".repeat(16)] {
-            assert!(Uuid::read(&RawValue::Text(bad)).is_err(), "{bad}");
+            assert!(Id128::read(&RawValue::Text(bad)).is_err(), "{bad}");
         }
     }
 }

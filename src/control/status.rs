@@ -14,6 +14,7 @@ use crate::host::systemd::journal::printable;
 use crate::host::systemd::units;
 use crate::host::systemd::units::UnitStatus;
 use crate::machine::Machine;
+use crate::machine::id128::Id128;
 use crate::machine::name::Name;
 use crate::machine::{size, unit};
 use crate::paths::Paths;
@@ -38,8 +39,8 @@ pub struct Status {
     pub supervisor: Option<u32>,
     /// The installed program, if it is newer than the running supervisor.
     pub newer_program: Option<PathBuf>,
-    /// Machine id, 32 hex digits.
-    pub machine_id: Option<String>,
+    /// Machine id.
+    pub machine_id: Option<Id128>,
     /// The reason why machined does not know the running machine.
     pub unregistered: Option<String>,
     /// Name of the host's end of its link.
@@ -109,7 +110,7 @@ pub fn collect(paths: &Paths, name: &Name) -> Result<Status> {
     Ok(Status {
         supervisor: alive.map(|record| record.supervisor),
         newer_program: alive.and_then(|record| record.replaced_program().map(Path::to_owned)),
-        machine_id: record.as_ref().map(|record| record.machine_id.clone()).filter(|id| !id.is_empty()),
+        machine_id: record.as_ref().and_then(|record| record.machine_id),
         unregistered: alive.filter(|record| !record.registered).map(|_| unregistered(name)),
         out_of_memory_kills: alive
             .and_then(|record| record.cgroup.as_deref())
@@ -204,7 +205,7 @@ impl Status {
             ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
             ("unit", unit),
             ("root", machine.root.as_ref().map(|root| root.display().to_string())),
-            ("machine id", self.machine_id.clone()),
+            ("machine id", self.machine_id.map(|id| id.to_string())),
             ("unconfined", words(machine.unconfined.clone())),
         ];
         // The guest controls some of the texts.

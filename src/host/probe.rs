@@ -5,6 +5,7 @@ mod mounts;
 
 use super::binfmt;
 use crate::error::{Context, Error, Result};
+use crate::machine::id128::Id128;
 use crate::machine::init::{Init, InitChoice};
 use crate::machine::security::Security;
 use crate::paths::MACHINE_ID;
@@ -307,23 +308,18 @@ impl Tree {
     }
 
     /// Returns the machine id of the tree (machine-id(5)). `None` if it has none.
-    pub fn machine_id(&self) -> Option<[u8; 16]> {
+    pub fn machine_id(&self) -> Option<Id128> {
         parse_id(&self.read_text(MACHINE_ID)?)
     }
 }
 
-/// Parses an id of 32 hex digits, with or without dashes. `None` if it is invalid or all zero.
-pub fn parse_id(text: &str) -> Option<[u8; 16]> {
-    let hex: String = text.trim().chars().filter(|c| *c != '-').collect();
-    if hex.len() != 32 {
-        return None;
-    }
-    let id = u128::from_str_radix(&hex, 16).ok()?;
-    (id != 0).then(|| id.to_be_bytes())
+/// Parses the text of machine-id(5). `None` if it is invalid or all zero.
+fn parse_id(text: &str) -> Option<Id128> {
+    text.trim().parse().ok().filter(|id: &Id128| !id.is_null())
 }
 
 /// Returns the host's machine id; all zero if it has none.
-pub fn host_id() -> [u8; 16] {
+pub fn host_id() -> Id128 {
     let text = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
     parse_id(&text).unwrap_or_default()
 }
@@ -344,13 +340,10 @@ pub fn bounding_set() -> u64 {
 }
 
 /// Returns a new random id (random(4)).
-pub fn random_id() -> [u8; 16] {
-    let mut id = [0u8; 16];
-    let _ = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut id));
-    // The version and variant bits of a random UUID (RFC 9562, section 5.4).
-    id[6] = id[6] & 0x0f | 0x40;
-    id[8] = id[8] & 0x3f | 0x80;
-    id
+pub fn random_id() -> Id128 {
+    let mut bytes = [0u8; 16];
+    let _ = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
+    Id128::of_random(bytes)
 }
 
 /// Returns the devices named by a definition, without those that all machines have.

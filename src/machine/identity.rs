@@ -1,10 +1,12 @@
 //! The identity of a machine.
 
+use super::id128::Id128;
+
 /// Host name and machine id of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
     /// The kernel host name; `None` for the name of the machine.
     pub hostname: Option<String>,
     /// The machine id of machine-id(5) for the guest; `None` to derive it from the name.
-    pub uuid: Option<[u8; 16]>,
+    pub uuid: Option<Id128>,
 }

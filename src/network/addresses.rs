@@ -6,6 +6,8 @@ pub mod zone;
 
 use crate::error::{Error, Result};
 use crate::machine::hash::siphash;
+use crate::machine::id128::Id128;
+use crate::machine::mac_addr::MacAddr;
 use crate::machine::name::Name;
 use crate::machine::network::{INTERFACE_NAME_MAX, Zone};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -81,13 +83,13 @@ pub struct Plan {
     /// The unabridged name of the host's end, if it is too long for an interface name.
     pub altname: Option<String>,
     /// Link-layer address of the host's end.
-    pub host_mac: [u8; 6],
+    pub host_mac: MacAddr,
     /// Link-layer address of the machine's end.
-    pub guest_mac: [u8; 6],
+    pub guest_mac: MacAddr,
     /// The zone, if the host's end is a port of its bridge. The bridge then has the host's addresses.
     pub zone: Option<Zone>,
     /// Link-layer address of the interface with the host's addresses.
-    pub router_mac: [u8; 6],
+    pub router_mac: MacAddr,
     /// IPv4 addresses.
     pub ipv4: Pair<Ipv4Addr>,
     /// Length of their prefix.
@@ -119,9 +121,9 @@ impl Plan {
 ///
 /// # Errors
 /// All slots are in use.
-pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan> {
+pub fn plan(machine: &Name, host_id: Id128, taken: &[Prefix]) -> Result<Plan> {
     let first = siphash(SLOT_KEY, &[machine.as_str().as_bytes()]) % u64::from(SLOTS);
-    let global = siphash(ULA_KEY, &[host_id]);
+    let global = siphash(ULA_KEY, &[host_id.as_bytes()]);
     let counted: Vec<Prefix> = taken.iter().copied().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
     let free = |slot: &u32| {
         let own = [
@@ -142,12 +144,12 @@ pub fn plan(machine: &Name, host_id: &[u8; 16], taken: &[Prefix]) -> Result<Plan
 }
 
 /// Returns the plan that led to this address. `None` if the address is outside of the pool.
-pub fn plan_of_address(machine: &Name, host_id: &[u8; 16], address: Ipv4Addr) -> Option<Plan> {
+pub fn plan_of_address(machine: &Name, host_id: Id128, address: Ipv4Addr) -> Option<Plan> {
     let slot = address.to_bits().wrapping_sub(POOL.to_bits()) >> (32 - IPV4_LENGTH);
     (slot < SLOTS).then(|| of_slot(machine, host_id, slot)).filter(|plan| plan.ipv4.guest == address)
 }
 
-fn of_slot(machine: &Name, host_id: &[u8; 16], slot: u32) -> Plan {
+fn of_slot(machine: &Name, host_id: Id128, slot: u32) -> Plan {
     let (host_interface, altname) = host_interface_name("ve-", machine);
     let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
     let host_mac = mac(HOST_MAC_KEY, host_id, machine.as_str());
@@ -162,7 +164,7 @@ fn of_slot(machine: &Name, host_id: &[u8; 16], slot: u32) -> Plan {
         ipv4: ipv4(slot),
         ipv4_length: IPV4_LENGTH,
         has_ipv6: true,
-        ipv6: ipv6(siphash(ULA_KEY, &[host_id]), slot, guest_mac),
+        ipv6: ipv6(siphash(ULA_KEY, &[host_id.as_bytes()]), slot, guest_mac),
     }
 }
 
@@ -196,33 +198,28 @@ fn ipv6_host(global: u64, slot: u32) -> Ipv6Addr {
 
 /// Returns the IPv6 pair of a slot. The machine's address is the one formed by SLAAC from the prefix, so that
 /// a guest configured by router advertisements has the same address.
-fn ipv6(global: u64, slot: u32, guest_mac: [u8; 6]) -> Pair<Ipv6Addr> {
+fn ipv6(global: u64, slot: u32, guest_mac: MacAddr) -> Pair<Ipv6Addr> {
     let host = ipv6_host(global, slot);
-    let guest = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(interface_id(guest_mac)));
+    let guest = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(guest_mac.interface_id()));
     Pair { host, guest }
 }
 
 /// Returns the link-local address of an interface.
-pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {
-    Ipv6Addr::from_bits(0xfe80_u128 << 112 | u128::from(interface_id(mac)))
-}
-
-/// Returns the interface identifier of a link-layer address (RFC 4291, modified EUI-64).
-fn interface_id([a, b, c, d, e, f]: [u8; 6]) -> u64 {
-    u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+pub fn link_local(mac: MacAddr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(0xfe80_u128 << 112 | u128::from(mac.interface_id()))
 }
 
 /// Returns a stable link-layer address: locally administered, unicast.
-pub(super) fn mac(key: u128, host_id: &[u8; 16], name: &str) -> [u8; 6] {
-    let [a, b, c, d, e, f, ..] = siphash(key, &[host_id, name.as_bytes()]).to_le_bytes();
-    [a & 0xfe | 0x02, b, c, d, e, f]
+pub(super) fn mac(key: u128, host_id: Id128, name: &str) -> MacAddr {
+    let [a, b, c, d, e, f, ..] = siphash(key, &[host_id.as_bytes(), name.as_bytes()]).to_le_bytes();
+    MacAddr::local([a, b, c, d, e, f])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ID: [u8; 16] = [7; 16];
+    const ID: Id128 = Id128::new([7; 16]);
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
@@ -244,43 +241,43 @@ mod tests {
 
     #[test]
     fn a_plan_is_stable_and_mac_addresses_depend_on_the_host() {
-        let one = plan(&name("web"), &ID, &[]).unwrap();
-        assert_eq!(one, plan(&name("web"), &ID, &[]).unwrap());
-        let other = plan(&name("web"), &[8; 16], &[]).unwrap();
+        let one = plan(&name("web"), ID, &[]).unwrap();
+        assert_eq!(one, plan(&name("web"), ID, &[]).unwrap());
+        let other = plan(&name("web"), Id128::new([8; 16]), &[]).unwrap();
         assert_eq!(one.ipv4, other.ipv4);
         assert_ne!(one.host_mac, other.host_mac);
         assert_ne!(one.host_mac, one.guest_mac);
-        assert_eq!(one.host_mac[0] & 3, 2, "locally administered, unicast");
-        assert_eq!(one.guest_mac[0] & 3, 2);
+        assert_eq!(one.host_mac.octets()[0] & 3, 2, "locally administered, unicast");
+        assert_eq!(one.guest_mac.octets()[0] & 3, 2);
     }
 
     #[test]
     fn prefixes_in_use_are_skipped() {
-        let free = plan(&name("web"), &ID, &[]).unwrap();
-        let beside = plan(&name("web"), &ID, &[Prefix::host(free.ipv4.host.into())]).unwrap();
+        let free = plan(&name("web"), ID, &[]).unwrap();
+        let beside = plan(&name("web"), ID, &[Prefix::host(free.ipv4.host.into())]).unwrap();
         assert_eq!(
-            plan_of_address(&name("web"), &ID, beside.ipv4.guest),
+            plan_of_address(&name("web"), ID, beside.ipv4.guest),
             Some(beside),
             "a reboot changes nothing"
         );
-        assert_eq!(plan_of_address(&name("web"), &ID, free.ipv4.host), None);
-        assert_eq!(plan_of_address(&name("web"), &ID, Ipv4Addr::new(10, 178, 0, 2)), None);
+        assert_eq!(plan_of_address(&name("web"), ID, free.ipv4.host), None);
+        assert_eq!(plan_of_address(&name("web"), ID, Ipv4Addr::new(10, 178, 0, 2)), None);
         for taken in [
             Prefix::host(IpAddr::V4(free.ipv4.guest)),
             Prefix { address: IpAddr::V4(free.ipv4.host), length: 24 },
             Prefix::host(IpAddr::V6(free.ipv6.guest)),
         ] {
-            let next = plan(&name("web"), &ID, &[taken]).unwrap();
+            let next = plan(&name("web"), ID, &[taken]).unwrap();
             assert_ne!(next.ipv4, free.ipv4, "{taken:?}");
             assert!(!taken.overlaps(&Prefix { address: next.ipv4.host.into(), length: IPV4_LENGTH }));
         }
         let wide = [prefix("10.0.0.0", 8), prefix("0.0.0.0", 0), prefix("::", 0)];
-        assert_eq!(plan(&name("web"), &ID, &wide).unwrap(), free);
+        assert_eq!(plan(&name("web"), ID, &wide).unwrap(), free);
     }
 
     #[test]
     fn a_full_pool_is_an_error_with_a_hint() {
-        let error = plan(&name("web"), &ID, &[prefix("10.177.0.0", 16)]).unwrap_err();
+        let error = plan(&name("web"), ID, &[prefix("10.177.0.0", 16)]).unwrap_err();
         assert!(error.to_string().contains("10.177.0.0/16"), "{error}");
         assert!(error.hint().is_some());
     }
@@ -292,7 +289,7 @@ mod tests {
             assert_eq!(pair.host.octets()[..2], [10, 177]);
             assert_eq!(pair.host.octets()[3] % 4, 1);
             assert_eq!(pair.guest.octets()[3] % 4, 2);
-            let pair = ipv6(0x1234, slot, [2, 0, 0, 1, 2, 3]);
+            let pair = ipv6(0x1234, slot, MacAddr::new([2, 0, 0, 1, 2, 3]));
             assert_eq!(pair.host.octets()[0], 0xfd);
             assert_eq!(pair.guest.octets()[8..], [0, 0, 0, 0xff, 0xfe, 1, 2, 3]);
         }

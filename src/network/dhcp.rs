@@ -6,6 +6,7 @@
 mod advertisement;
 mod message;
 
+use crate::machine::mac_addr::MacAddr;
 use crate::network::addresses::{Plan, link_local};
 use crate::network::resolv_conf::Resolver;
 use crate::sys::filter::Instruction;
@@ -25,8 +26,8 @@ const HEADER: usize = 14;
 /// The configuration offered to one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    host_mac: [u8; 6],
-    guest_mac: [u8; 6],
+    host_mac: MacAddr,
+    guest_mac: MacAddr,
     router: Ipv4Addr,
     address: Ipv4Addr,
     length: u8,
@@ -66,7 +67,7 @@ impl Lease {
     /// Returns the reply to a frame. `None` unless the frame is a valid request of the guest.
     pub fn answer(&self, frame: &[u8]) -> Option<Vec<u8>> {
         let (header, packet) = frame.split_at_checked(HEADER)?;
-        if header[6..12] != self.guest_mac {
+        if header[6..12] != self.guest_mac.octets() {
             return None;
         }
         match u16::from_be_bytes([header[12], header[13]]) {
@@ -83,8 +84,8 @@ impl Lease {
         self.frame(self.guest_mac, IPV6, &advertisement::make(self))
     }
 
-    fn frame(&self, to: [u8; 6], protocol: u16, packet: &[u8]) -> Vec<u8> {
-        [&to[..], &self.host_mac, &protocol.to_be_bytes(), packet].concat()
+    fn frame(&self, to: MacAddr, protocol: u16, packet: &[u8]) -> Vec<u8> {
+        [&to.octets()[..], &self.host_mac.octets(), &protocol.to_be_bytes(), packet].concat()
     }
 
     /// Returns whether a reply is a router advertisement.
@@ -104,7 +105,7 @@ impl Lease {
     /// Returns a filter for frames of the guest that pass these comparisons; the first one rejects most other
     /// frames.
     fn questions(&self, comparisons: &[Comparison]) -> Vec<Instruction> {
-        let [a, b, c, d, e, f] = self.guest_mac;
+        let [a, b, c, d, e, f] = self.guest_mac.octets();
         let sender = [
             Comparison { load: &[LOAD_WORD_6], is: u32::from_be_bytes([a, b, c, d]) },
             Comparison { load: &[LOAD_HALF_10], is: u32::from(u16::from_be_bytes([e, f])) },

@@ -7,6 +7,8 @@ use super::veth::{
     LOOPBACK, bridge, connect, connect_in, errno, failure, is_veth, link_by_index, link_by_name, set,
 };
 use crate::error::{Context, Error, Result};
+use crate::machine::id128::Id128;
+use crate::machine::mac_addr::MacAddr;
 use crate::machine::name::Name;
 use crate::machine::network::{InterfaceKind, Mode, Network};
 use crate::network::firewall::Extra;
@@ -32,9 +34,9 @@ pub struct ExtraInterface {
     /// The bridge of the host with the host's end as a port.
     bridge: Option<String>,
     /// Link-layer address of the host's end, which identifies it as created by Coracle.
-    host_mac: [u8; 6],
+    host_mac: MacAddr,
     /// Link-layer address inside the machine.
-    guest_mac: [u8; 6],
+    guest_mac: MacAddr,
     /// Its index inside the machine, for an interface that is returned to the host.
     index: Option<u32>,
     /// Whether the host forwards packets from it.
@@ -44,7 +46,7 @@ pub struct ExtraInterface {
 
 impl ExtraInterface {
     /// Returns the interfaces of a machine, the port of a bridge first.
-    pub fn all(machine: &Name, network: &Network, host_id: &[u8; 16]) -> Vec<Self> {
+    pub fn all(machine: &Name, network: &Network, host_id: Id128) -> Vec<Self> {
         let interface = |kind, host: &str, inside: String| Self {
             kind,
             host: host.to_owned(),
@@ -207,11 +209,11 @@ async fn pair(host: &Handle, interface: &ExtraInterface, guest_netns: BorrowedFd
     delete_host_end(host, interface).await?;
     let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(interface.inside.as_str())
-        .address(interface.guest_mac.to_vec())
+        .address(interface.guest_mac.octets().to_vec())
         .build();
     peer.attributes.push(LinkAttribute::NetNsFd(guest_netns.as_raw_fd()));
     let mut pair = LinkMessageBuilder::<LinkVeth>::new(name, &interface.inside)
-        .address(interface.host_mac.to_vec())
+        .address(interface.host_mac.octets().to_vec())
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
     if let Some(bridge) = &interface.bridge {
         pair = pair.controller(bridge::find(host, bridge).await?);
@@ -247,7 +249,7 @@ async fn create_on(host: &Handle, interface: &ExtraInterface, guest_netns: Borro
         }
         _ => {
             let link = LinkMacVlan::new(&interface.inside, below, MacVlanMode::Bridge);
-            let link = link.address(interface.guest_mac.to_vec());
+            let link = link.address(interface.guest_mac.octets().to_vec());
             ("macvlan", link.setns_by_fd(guest_netns.as_raw_fd()).build())
         }
     };
@@ -320,7 +322,7 @@ async fn delete_host_end(handle: &Handle, interface: &ExtraInterface) -> Result<
 }
 
 fn is_ours(interface: &ExtraInterface, link: &LinkMessage) -> bool {
-    is_veth(link) && link.attributes.contains(&LinkAttribute::Address(interface.host_mac.to_vec()))
+    is_veth(link) && link.attributes.contains(&LinkAttribute::Address(interface.host_mac.octets().to_vec()))
 }
 
 /// Returns the host's own interfaces from a network namespace to the host, with their former names. The name

@@ -203,6 +203,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::id128::Id128;
 
     fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().unwrap();
@@ -243,7 +244,7 @@ mod tests {
     #[test]
     fn files_have_the_addresses_of_the_plan() {
         let name = Name::new("web").unwrap();
-        let plan = crate::network::addresses::plan(&name, &[1; 16], &[]).unwrap();
+        let plan = crate::network::addresses::plan(&name, Id128::new([1; 16]), &[]).unwrap();
         let host = host_network_file(&plan);
         assert!(host.contains("Name=ve-web\n") && host.contains(&format!("Address={}/30\n", plan.ipv4.host)));
         let guest = guest_network_file(&plan, Dhcp::Absent);

@@ -49,11 +49,11 @@ impl Link {
         remove_left_over(&handle, plan).await?;
         let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(GUEST_INTERFACE)
-            .address(plan.guest_mac.to_vec())
+            .address(plan.guest_mac.octets().to_vec())
             .build();
         peer.attributes.push(LinkAttribute::NetNsFd(guest_netns.as_raw_fd()));
         let pair = LinkMessageBuilder::<LinkVeth>::new(name, GUEST_INTERFACE)
-            .address(plan.host_mac.to_vec())
+            .address(plan.host_mac.octets().to_vec())
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
         let making = || format!("cannot create the veth pair '{name}'");
@@ -84,7 +84,7 @@ pub async fn configure_guest(plan: &Plan, guest_netns: BorrowedFd<'_>) -> Result
         .ok_or_else(|| Error::new(format!("'{GUEST_INTERFACE}' disappeared from the machine")))?;
     let index = link.header.index;
     // Before the interface is up, because some drivers accept a link-layer address only then.
-    let message = LinkUnspec::new_with_index(index).address(plan.guest_mac.to_vec()).build();
+    let message = LinkUnspec::new_with_index(index).address(plan.guest_mac.octets().to_vec()).build();
     set(&handle, message, "set the link-layer address of 'host0'").await?;
     let pairs = [IpAddr::V4(plan.ipv4.guest), IpAddr::V6(plan.ipv6.guest)];
     let pairs = if plan.has_ipv6 { &pairs[..] } else { &pairs[..1] };
@@ -239,7 +239,8 @@ async fn try_move(handle: &Handle, plan: &Plan, old: BorrowedFd<'_>, new: Borrow
 async fn remove_left_over(handle: &Handle, plan: &Plan) -> Result<()> {
     let name = &plan.host_interface;
     let Some(link) = link_by_name(handle, name).await? else { return Ok(()) };
-    if !is_veth(&link) || !link.attributes.contains(&LinkAttribute::Address(plan.host_mac.to_vec())) {
+    if !is_veth(&link) || !link.attributes.contains(&LinkAttribute::Address(plan.host_mac.octets().to_vec()))
+    {
         return Err(Error::new(format!(
             "interface '{name}' exists and does not belong to machine '{}'",
             plan.machine

@@ -216,13 +216,9 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
         // A mount of its own: only the supervisor creates files there.
         tmpfs("/run/host", "755", "1m", "1k", facts.owner(), Attributes::INERT),
         file("container-manager", 0o444, format!("{}\n", super::identity::MANAGER)),
-        file("container-uuid", 0o444, format!("{}\n", super::identity::dashed(facts.machine_id))),
+        file("container-uuid", 0o444, format!("{}\n", facts.machine_id.to_uuid())),
         file("os-release", 0o444, facts.host_os_release.clone()),
-        file(
-            "proc-sys-kernel-random-boot-id",
-            0o444,
-            format!("{}\n", super::identity::dashed(facts.boot_id)),
-        ),
+        file("proc-sys-kernel-random-boot-id", 0o444, format!("{}\n", facts.boot_id.to_uuid())),
         BuildStep::KernelLog { path: "/run/host/proc-kmsg".into() },
         BuildStep::Directory { path: "/run/host/incoming".into(), mode: 0o600 },
         BuildStep::Directory { path: "/run/host/inaccessible".into(), mode: 0o555 },

@@ -19,17 +19,6 @@ pub fn search_path() -> impl Iterator<Item = &'static str> {
     PATH.split(':')
 }
 
-/// Formats an id as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
-pub fn dashed(id: [u8; 16]) -> String {
-    let hex = plain(id);
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-/// Formats an id as 32 hex digits.
-pub fn plain(id: [u8; 16]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Returns the kernel host name of a machine.
 pub fn hostname(machine: &Machine) -> String {
     machine.identity.hostname.clone().unwrap_or_else(|| machine.name.to_string())
@@ -45,7 +34,7 @@ pub fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
         ("HOME", user.home.clone()),
         ("USER", user.name.clone()),
         ("LOGNAME", user.name.clone()),
-        ("container_uuid", dashed(facts.machine_id)),
+        ("container_uuid", facts.machine_id.to_uuid()),
         ("NOTIFY_SOCKET", "/run/host/notify".into()),
     ];
     for (key, field) in [
@@ -92,8 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_and_fields() {
-        assert_eq!(dashed([0xab; 16]), "abababab-abab-abab-abab-abababababab");
+    fn a_field_of_os_release_is_found_by_its_whole_name() {
         assert_eq!(os_release_field("NAME=x\nVERSION_ID=\"13\"\n", "VERSION_ID").as_deref(), Some("13"));
         assert_eq!(os_release_field("VERSION_ID_X=1\n", "VERSION_ID"), None);
     }

@@ -7,6 +7,7 @@ use crate::host::probe::{self, Tree};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::hash::siphash;
+use crate::machine::id128::Id128;
 use crate::machine::init::Init;
 use crate::machine::network::{HostsMode, ResolvConf, ResolvMethod};
 use crate::machine::users::Users;
@@ -166,18 +167,14 @@ fn own_names(machine: &Machine, tree: &Tree) -> Vec<String> {
 }
 
 /// Returns the machine id: the root's own, or the definition's, or a constant one of this name on this host.
-fn machine_id(machine: &Machine, tree: &Tree) -> [u8; 16] {
+fn machine_id(machine: &Machine, tree: &Tree) -> Id128 {
     const KEYS: [u128; 2] =
         [0x83c1_5e0f_a2d7_4b66_9d18_f470_3be9_5a2c, 0x1be4_7d92_60f5_4c0e_b3a7_28d1_95c6_ef40];
     let own = || {
         let host = probe::host_id();
-        let half = |key| siphash(key, &[&host, machine.name.as_str().as_bytes()]);
+        let half = |key| siphash(key, &[host.as_bytes(), machine.name.as_str().as_bytes()]);
         let [high, low] = KEYS.map(half);
-        let mut id = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
-        // The bits of a random UUID, which machine-id(5) requires.
-        id[6] = id[6] & 0x0f | 0x40;
-        id[8] = id[8] & 0x3f | 0x80;
-        id
+        Id128::of_random((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     };
     tree.machine_id().or(machine.identity.uuid).unwrap_or_else(own)
 }

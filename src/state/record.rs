@@ -6,6 +6,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::cgroup::PAYLOAD;
 use crate::host::process::start_time;
 use crate::host::program::Program;
+use crate::machine::id128::Id128;
 use crate::machine::init::PayloadKind;
 use crate::machine::name::Name;
 use crate::machine::network::{Port, Zone};
@@ -85,9 +86,9 @@ pub struct Record {
     /// Start time of the machine, microseconds since the epoch.
     #[serde(default)]
     pub started: u64,
-    /// Its machine id, 32 hex digits.
-    #[serde(default)]
-    pub machine_id: String,
+    /// Its machine id. `None` before its plan.
+    #[serde(default, with = "optional_text")]
+    pub machine_id: Option<Id128>,
     /// Its root directory on the host.
     #[serde(default)]
     pub root: PathBuf,
@@ -174,7 +175,7 @@ impl Record {
             leader: None,
             init: None,
             started: 0,
-            machine_id: String::new(),
+            machine_id: None,
             root: PathBuf::new(),
             cgroup: None,
             cgroup_is_ours: false,
@@ -341,7 +342,7 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Record>(text).unwrap();
         let bare = Record::new(Name::new("web").unwrap());
         assert_eq!(read(r#"{"name": "web"}"#), bare);
-        assert_eq!(read(r#"{"name": "web", "init": "", "newer": [1]}"#), bare);
+        assert_eq!(read(r#"{"name": "web", "init": "", "machine-id": "", "newer": [1]}"#), bare);
         for (word, kind) in [
             ("command", PayloadKind::Command),
             ("systemd", PayloadKind::Init(Init::Systemd)),
@@ -350,6 +351,6 @@ mod tests {
             assert_eq!(read(&format!(r#"{{"name": "web", "init": "{word}"}}"#)).init, Some(kind));
         }
         let text = serde_json::to_value(&bare).unwrap();
-        assert_eq!((&text["name"], &text["init"]), (&"web".into(), &"".into()));
+        assert_eq!([&text["name"], &text["init"], &text["machine-id"]], ["web", "", ""]);
     }
 }

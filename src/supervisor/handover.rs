@@ -4,6 +4,7 @@
 use super::network::dhcp::Solicited;
 use crate::error::{Context, Error, Result};
 use crate::machine::console::Console;
+use crate::machine::id128::Id128;
 use crate::network::dhcp::Lease;
 use crate::plan::Recognition;
 use crate::state::record::Record;
@@ -44,9 +45,9 @@ pub struct SupervisorState {
     /// The destination of the console.
     pub console: Console,
     /// The machine id, for another registration.
-    pub machine_id: [u8; 16],
-    /// The id of this boot of the guest, 32 hex digits, as in its journal.
-    pub boot_id: String,
+    pub machine_id: Id128,
+    /// The id of this boot of the guest, as in its journal.
+    pub boot_id: Id128,
     /// Whether to register the machine with machined.
     pub register: bool,
     /// The number of out-of-memory kills in the cgroup before the start.

@@ -275,7 +275,7 @@ impl<'a> Launch<'a> {
                 is_boot: matches!(machine.command.payload, crate::machine::command::Payload::Boot { .. }),
                 console: plan.console,
                 machine_id: self.request.facts.machine_id,
-                boot_id: crate::plan::identity::plain(self.request.facts.boot_id),
+                boot_id: self.request.facts.boot_id,
                 register: machine.register != Register::No,
                 out_of_memory_kills: payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory)),
                 lease: self.request.lease,

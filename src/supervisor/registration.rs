@@ -6,6 +6,7 @@ use crate::host::runtime::runtime;
 use crate::host::systemd::machined;
 use crate::host::systemd::machined::{Outcome, Previous, Registration};
 use crate::host::systemd::units;
+use crate::machine::id128::Id128;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::paths::running_systemd;
@@ -25,7 +26,7 @@ pub fn register(
     paths: &Paths,
     record: &Record,
     leader: BorrowedFd<'_>,
-    machine_id: [u8; 16],
+    machine_id: Id128,
     previous: Previous,
 ) -> Result<Outcome> {
     block_sigterm()?;

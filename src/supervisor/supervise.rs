@@ -153,7 +153,7 @@ impl Loop {
         let guest = GuestIdentity {
             name: state.record.name.as_str(),
             leader: state.record.leader.unwrap_or_default(),
-            boot_id: &state.boot_id,
+            boot_id: state.boot_id,
         };
         let log = fds.take(FdName::Log).map(|socket| Syslog::new(socket, &guest));
         let dhcp = fds.take(FdName::Dhcp).zip(state.lease.clone());

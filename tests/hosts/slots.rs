@@ -1,6 +1,7 @@
 //! Addresses of machines whose names choose the same ones: each has its own, whoever comes first, and keeps it.
 
 use crate::support::{Host, LONG, Snapshot};
+use coracle::machine::id128::Id128;
 use coracle::machine::name::Name;
 use coracle::network::addresses::plan;
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ fn alike() -> ([String; 2], Ipv4Addr) {
     let mut seen = HashMap::new();
     for number in 0.. {
         let name = format!("m{number}");
-        let address = plan(&Name::new(&name).expect("a name"), &[0; 16], &[]).expect("a plan").ipv4.guest;
+        let address = plan(&Name::new(&name).expect("a name"), Id128::NULL, &[]).expect("a plan").ipv4.guest;
         if let Some(other) = seen.insert(address, name.clone()) {
             return ([other, name], address);
         }

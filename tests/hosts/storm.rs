@@ -3,6 +3,7 @@
 
 use crate::support::{Host, LONG, Snapshot};
 use coracle::machine::egress::Prefix;
+use coracle::machine::id128::Id128;
 use coracle::machine::name::Name;
 use coracle::machine::network::Zone;
 use coracle::network::addresses::plan;
@@ -214,13 +215,13 @@ fn members(zone: Option<&Zone>) -> Vec<Member> {
         let name = Name::new(&format!("m{number}")).expect("a name");
         let plan = match zone {
             None => {
-                let mut plan = plan(&name, &[7; 16], &[]).expect("a plan");
+                let mut plan = plan(&name, Id128::new([7; 16]), &[]).expect("a plan");
                 // Each a slot of its own.
                 plan.ipv4.guest = Ipv4Addr::from_bits(0x0ab1_0000 + number * 4 + 2);
                 plan.ipv6.guest = Ipv6Addr::from_bits(0xfd00_u128 << 112 | u128::from(number) << 64 | 2);
                 plan
             }
-            Some(zone) => zone::plan(&name, zone, &[7; 16], &[], &present).expect("a plan"),
+            Some(zone) => zone::plan(&name, zone, Id128::new([7; 16]), &[], &present).expect("a plan"),
         };
         present.members.push(plan.ipv4.guest);
         let range = Prefix::new("192.0.2.0".parse().expect("one"), 24);

@@ -41,8 +41,7 @@ impl RecordFile {
     /// # Errors
     /// A file that cannot be written.
     pub(super) fn write(paths: &Paths, machine: &Name, to: TreeSide, destination: &Path) -> Result<Self> {
-        let random =
-            probe::random_id().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let random = probe::random_id().to_string();
         let name = format!(".coracle-copy-{random}");
         let pid = std::process::id();
         let record = CopyRecord {

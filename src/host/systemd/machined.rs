@@ -5,6 +5,7 @@
 
 use super::{bus, varlink};
 use crate::error::{Error, Result};
+use crate::machine::id128::Id128;
 use crate::machine::name::Name;
 use crate::paths::running_systemd;
 use std::os::fd::BorrowedFd;
@@ -80,7 +81,7 @@ pub struct Registration<'a> {
     /// Its name.
     pub name: &'a Name,
     /// Its machine id; all zero if it has none.
-    pub machine_id: [u8; 16],
+    pub machine_id: Id128,
     /// Process id of its PID 1, in its final cgroup already: machined derives the unit from the cgroup.
     pub leader: u32,
     /// A pidfd of the leader.
@@ -260,7 +261,6 @@ fn with_control(registration: &Registration<'_>) -> Answer {
 
 /// Returns the Varlink parameters of a registration.
 fn parameters(registration: &Registration<'_>) -> serde_json::Value {
-    let id: String = registration.machine_id.iter().map(|byte| format!("{byte:02x}")).collect();
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let mut leader = serde_json::json!({ "pid": registration.leader });
     // The inode of a pidfd identifies a process during this boot (Linux 6.9).
@@ -275,8 +275,8 @@ fn parameters(registration: &Registration<'_>) -> serde_json::Value {
         "leaderProcessId": leader,
         "controlAddress": registration.control,
     });
-    if registration.machine_id != [0; 16] {
-        parameters["id"] = id.into();
+    if !registration.machine_id.is_null() {
+        parameters["id"] = registration.machine_id.to_string().into();
     }
     if let Some(root) = registration.root.to_str() {
         parameters["rootDirectory"] = root.into();
@@ -295,7 +295,7 @@ async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zb
     let interfaces: Vec<i32> =
         registration.ifindex.and_then(|index| i32::try_from(index).ok()).into_iter().collect();
     let properties = [
-        ("Id", Variant::from(registration.machine_id.to_vec())),
+        ("Id", Variant::from(registration.machine_id.as_bytes().to_vec())),
         ("Service", Variant::from(SERVICE)),
         ("Class", Variant::from(CLASS)),
         ("LeaderPIDFD", Variant::from(zbus::Fd::from(registration.leader_pidfd))),
@@ -309,9 +309,9 @@ async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zb
         }
         Err(error) => return Err(error),
     }
-    let id = registration.machine_id;
+    let id = registration.machine_id.as_bytes();
     manager
-        .register_machine_with_network(name, &id, SERVICE, CLASS, registration.leader, root, &interfaces)
+        .register_machine_with_network(name, id, SERVICE, CLASS, registration.leader, root, &interfaces)
         .await
         .map(drop)
 }

@@ -2,11 +2,11 @@
 //! start if it is free, and a machine the same address in it.
 
 use super::{
-    GUEST_MAC_KEY, HOST_MAC_KEY, IPV6_LENGTH, Pair, Plan, Prefix, SLOT_KEY, ULA_KEY, host_interface_name,
-    interface_id, mac,
+    GUEST_MAC_KEY, HOST_MAC_KEY, IPV6_LENGTH, Pair, Plan, Prefix, SLOT_KEY, ULA_KEY, host_interface_name, mac,
 };
 use crate::error::{Error, Result};
 use crate::machine::hash::siphash;
+use crate::machine::id128::Id128;
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,7 +39,7 @@ pub struct Present {
 pub fn plan(
     machine: &Name,
     zone: &Zone,
-    host_id: &[u8; 16],
+    host_id: Id128,
     taken: &[Prefix],
     present: &Present,
 ) -> Result<Plan> {
@@ -56,7 +56,7 @@ pub fn plan(
     let (host_interface, altname) = host_interface_name("vb-", machine);
     let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
     let host = ipv6_host(host_id, slot);
-    let inside = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(interface_id(guest_mac)));
+    let inside = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(guest_mac.interface_id()));
     Ok(Plan {
         machine: machine.clone(),
         host_interface,
@@ -73,7 +73,7 @@ pub fn plan(
     })
 }
 
-fn free_slot(zone: &Zone, host_id: &[u8; 16], taken: &[Prefix]) -> Result<u32> {
+fn free_slot(zone: &Zone, host_id: Id128, taken: &[Prefix]) -> Result<u32> {
     let counted: Vec<&Prefix> = taken.iter().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
     let is_free = |slot: &u32| {
         let own = [
@@ -106,8 +106,8 @@ fn slot_of(address: Ipv4Addr) -> u32 {
     address.to_bits().wrapping_sub(POOL.to_bits()) >> (32 - LENGTH)
 }
 
-fn ipv6_host(host_id: &[u8; 16], slot: u32) -> Ipv6Addr {
-    let global = siphash(ULA_KEY, &[host_id]) & 0xff_ffff_ffff;
+fn ipv6_host(host_id: Id128, slot: u32) -> Ipv6Addr {
+    let global = siphash(ULA_KEY, &[host_id.as_bytes()]) & 0xff_ffff_ffff;
     let subnet = IPV6_ZONES | u128::from(slot);
     Ipv6Addr::from_bits(0xfd_u128 << 120 | u128::from(global) << 80 | subnet << 64 | 1)
 }
@@ -130,10 +130,10 @@ pub fn is_shared(one: Ipv4Addr, other: Ipv4Addr) -> bool {
 mod tests {
     use super::*;
 
-    const ID: [u8; 16] = [7; 16];
+    const ID: Id128 = Id128::new([7; 16]);
 
     fn of(machine: &str, zone: &str, taken: &[Prefix], present: &Present) -> Plan {
-        plan(&Name::new(machine).unwrap(), &Zone::new(zone).unwrap(), &ID, taken, present).unwrap()
+        plan(&Name::new(machine).unwrap(), &Zone::new(zone).unwrap(), ID, taken, present).unwrap()
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
         seen.dedup();
         assert_eq!(seen.len(), 1);
         assert!(present.members.iter().all(|address| is_shared(*address, seen[0].0)));
-        let full = plan(&Name::new("x").unwrap(), &Zone::new("lan").unwrap(), &ID, &[], &present);
+        let full = plan(&Name::new("x").unwrap(), &Zone::new("lan").unwrap(), ID, &[], &present);
         assert!(full.unwrap_err().to_string().contains("full"));
     }
 

@@ -30,7 +30,7 @@ pub fn make(lease: &Lease) -> Vec<u8> {
     // 64 hops, no flags, no reachable and retransmission times.
     let mut message = vec![ADVERTISEMENT, 0, 0, 0, 64, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0];
     message.extend([1, 1]);
-    message.extend(lease.host_mac);
+    message.extend(lease.host_mac.octets());
     // Flags: on-link, autonomous.
     message.extend([3, 4, IPV6_LENGTH, 0xc0]);
     message.extend([FOR_EVER, FOR_EVER, [0; 4]].concat());

@@ -1,6 +1,7 @@
 //! DHCP messages for one client with a constant lease. Called by `dhcp.rs`.
 
 use super::{Comparison, Lease, checksum};
+use crate::machine::mac_addr::MacAddr;
 use crate::sys::filter::Instruction;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -90,10 +91,10 @@ fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(*bytes.first_chunk::<4>()?))
 }
 
-fn parse(message: &[u8], client: [u8; 6]) -> Option<Request> {
+fn parse(message: &[u8], client: MacAddr) -> Option<Request> {
     // BOOTREQUEST, Ethernet, 6 bytes of address, from this client.
     if message.get(..3)? != [1, 1, 6]
-        || message.get(28..34)? != client
+        || message.get(28..34)? != client.octets()
         || message.get(OPTIONS - 4..OPTIONS)? != COOKIE
     {
         return None;
@@ -138,7 +139,7 @@ fn reply(lease: &Lease, request: &Request, kind: u8) -> Vec<u8> {
         message[16..20].copy_from_slice(&lease.address.octets());
         message[20..24].copy_from_slice(&lease.router.octets());
     }
-    message[28..34].copy_from_slice(&lease.guest_mac);
+    message[28..34].copy_from_slice(&lease.guest_mac.octets());
     message[OPTIONS - 4..].copy_from_slice(&COOKIE);
     let mut option = |code: u8, value: &[u8]| {
         if let Ok(length) = u8::try_from(value.len())

@@ -1,13 +1,14 @@
 //! Requests and replies byte by byte, and random input.
 
 use super::*;
+use crate::machine::id128::Id128;
 use crate::machine::name::Name;
 use crate::network::addresses;
 
 const BROADCAST: [u8; 4] = [255; 4];
 
 fn lease() -> Lease {
-    let plan = addresses::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
+    let plan = addresses::plan(&Name::new("web").unwrap(), Id128::new([1; 16]), &[]).unwrap();
     let resolver = Resolver {
         at_loopback: None,
         servers: vec!["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()],
@@ -22,7 +23,7 @@ fn question(lease: &Lease, kind: u8, options: &[u8]) -> Vec<u8> {
     let mut message = vec![0; 240];
     message[..4].copy_from_slice(&[1, 1, 6, 0]);
     message[4..8].copy_from_slice(b"tran");
-    message[28..34].copy_from_slice(&lease.guest_mac);
+    message[28..34].copy_from_slice(&lease.guest_mac.octets());
     message[236..].copy_from_slice(&[99, 130, 83, 99]);
     message.extend([53, 1, kind]);
     message.extend(options);
@@ -30,12 +31,12 @@ fn question(lease: &Lease, kind: u8, options: &[u8]) -> Vec<u8> {
     let length = |more: usize| u16::try_from(message.len() + more).unwrap().to_be_bytes();
     let ip = [&[0x45, 0][..], &length(28), &[0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0], &BROADCAST].concat();
     let udp = [&[0, 68, 0, 67][..], &length(8), &[0, 0]].concat();
-    [&[255; 6][..], &lease.guest_mac, &[8, 0], &ip, &udp, &message].concat()
+    [&[255; 6][..], &lease.guest_mac.octets(), &[8, 0], &ip, &udp, &message].concat()
 }
 
 fn solicitation(lease: &Lease) -> Vec<u8> {
     let ip = [&[0x60, 0, 0, 0, 0, 8, 58, 255][..], &[0; 16], &[0xff; 16]].concat();
-    [&[0x33; 6][..], &lease.guest_mac, &[0x86, 0xdd], &ip, &[133, 0, 0, 0, 0, 0, 0, 0]].concat()
+    [&[0x33; 6][..], &lease.guest_mac.octets(), &[0x86, 0xdd], &ip, &[133, 0, 0, 0, 0, 0, 0, 0]].concat()
 }
 
 /// Returns the value of an option of a reply.
@@ -55,7 +56,7 @@ fn option(answer: &[u8], wanted: u8) -> Option<Vec<u8>> {
 fn who_asks_gets_what_it_has() {
     let lease = lease();
     let offer = lease.answer(&question(&lease, 1, &[])).unwrap();
-    assert_eq!(offer[..6], lease.guest_mac);
+    assert_eq!(offer[..6], lease.guest_mac.octets());
     assert_eq!(checksum(&[&offer[14..34]]), 0, "the header's checksum");
     let pseudo = [&offer[26..34], &[0, 17], &offer[38..40]].concat();
     assert_eq!(checksum(&[&pseudo, &offer[34..]]), 0, "the datagram's checksum");
@@ -98,7 +99,7 @@ fn a_router_is_advertised_with_the_prefix() {
     let lease = lease();
     let frame = lease.answer(&solicitation(&lease)).unwrap();
     // In a frame to this machine only.
-    assert_eq!((&frame[..6], &frame[6..12]), (&lease.guest_mac[..], &lease.host_mac[..]));
+    assert_eq!((&frame[..6], &frame[6..12]), (&lease.guest_mac.octets()[..], &lease.host_mac.octets()[..]));
     let (ip, message) = frame[14..].split_at(40);
     assert_eq!((ip[6], ip[7], message[0]), (58, 255, 134));
     assert_eq!(checksum(&[&ip[8..], &[0, 0], &ip[4..6], &[0, 0, 0, 58], message]), 0);

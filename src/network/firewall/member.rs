@@ -3,6 +3,7 @@
 
 use super::netlink::element::padded;
 use super::policy::TrafficPolicy;
+use crate::machine::mac_addr::MacAddr;
 use crate::machine::network::{Port, Zone};
 use crate::network::addresses::Plan;
 use crate::network::addresses::zone::is_shared;
@@ -15,7 +16,7 @@ pub struct Member {
     /// The input interface of its packets on the host: the host's end of its link, or the bridge of its zone.
     interface: String,
     /// The link-layer address of the machine's end of the link.
-    mac: [u8; 6],
+    mac: MacAddr,
     /// Its IPv4 address.
     ipv4: Ipv4Addr,
     /// Its IPv6 address. Outside of zones it has the whole prefix of 64 bits.
@@ -45,7 +46,7 @@ pub(super) struct ZonePort {
     pub(super) port: String,
     /// The link-layer address of the bridge.
     #[serde(default)]
-    pub(super) bridge_mac: [u8; 6],
+    pub(super) bridge_mac: MacAddr,
 }
 
 impl Member {
@@ -131,7 +132,7 @@ impl Member {
     }
 
     /// Its link-layer address.
-    pub(super) fn mac(&self) -> [u8; 6] {
+    pub(super) fn mac(&self) -> MacAddr {
         self.mac
     }
 
@@ -142,7 +143,7 @@ impl Member {
 
     /// The link-layer address as a field of a key: padded to registers.
     pub(super) fn mac_key(&self) -> Vec<u8> {
-        [&self.mac[..], &[0, 0]].concat()
+        [&self.mac.octets()[..], &[0, 0]].concat()
     }
 
     /// The host's address on its link.

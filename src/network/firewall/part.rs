@@ -165,7 +165,7 @@ impl Part<'_> {
             }
         }
         let Some(member) = self.member else { return counts };
-        let mac = || member.mac().to_vec();
+        let mac = || member.mac().octets().to_vec();
         counts.push(count(INET, sets::EGRESS_RESTRICTED, mac(), false));
         let own = padded(member.host_end());
         if member.zone().is_some() {

@@ -5,6 +5,7 @@
 use super::policy::ZoneReach;
 use super::*;
 use crate::machine::egress::Prefix;
+use crate::machine::id128::Id128;
 use crate::machine::name::Name;
 use crate::machine::network::{Port, Protocol, Zone};
 use crate::network::addresses::{self, zone};
@@ -12,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const ID: [u8; 16] = [9; 16];
+const ID: Id128 = Id128::new([9; 16]);
 const CASES: [&str; 4] = ["default", "ports", "policy", "zone"];
 
 /// Runs a test on a thread with a network namespace of its own.
@@ -43,7 +44,7 @@ fn name(text: &str) -> Name {
 }
 
 fn web() -> Member {
-    Member::new(&addresses::plan(&name("web"), &ID, &[]).unwrap(), &[])
+    Member::new(&addresses::plan(&name("web"), ID, &[]).unwrap(), &[])
 }
 
 fn published() -> Member {
@@ -76,9 +77,9 @@ fn policy() -> TrafficPolicy {
 /// Two machines of a zone, the second with a policy.
 fn zone_of_two() -> [Member; 2] {
     let lan = Zone::new("lan").unwrap();
-    let db = zone::plan(&name("db"), &lan, &ID, &[], &zone::Present::default()).unwrap();
+    let db = zone::plan(&name("db"), &lan, ID, &[], &zone::Present::default()).unwrap();
     let present = zone::Present { members: vec![db.ipv4.guest], own: None };
-    let app = zone::plan(&name("app"), &lan, &ID, &[], &present).unwrap();
+    let app = zone::plan(&name("app"), &lan, ID, &[], &present).unwrap();
     [Member::new(&db, &[]), Member::new(&app, &[]).with_policy(policy())]
 }
 

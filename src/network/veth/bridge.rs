@@ -3,6 +3,7 @@
 
 use super::{connect, errno, failure, link_by_index, link_by_name, set};
 use crate::error::{Context, Error, Result};
+use crate::machine::mac_addr::MacAddr;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute, LinkInfo,
@@ -16,13 +17,13 @@ use rustix::io::Errno;
 ///
 /// # Errors
 /// Another interface has this name, or any error of netlink.
-pub(super) async fn create(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u32> {
+pub(super) async fn create(handle: &Handle, name: &str, mac: MacAddr) -> Result<u32> {
     let making = || format!("cannot create the bridge '{name}'");
     if link_by_name(handle, name).await?.is_none() {
         // Without multicast snooping: the bridge has no querier, so that all of its few machines receive
         // multicast.
         let bridge = LinkMessageBuilder::<LinkBridge>::new(name)
-            .address(mac.to_vec())
+            .address(mac.octets().to_vec())
             .set_info_data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)]))
             .build();
         handle.link().add(bridge).execute().await.map_err(failure).context(making)?;
@@ -36,8 +37,8 @@ pub(super) async fn create(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<
         )));
     }
     let index = link.header.index;
-    if !link.attributes.contains(&LinkAttribute::Address(mac.to_vec())) {
-        let message = LinkUnspec::new_with_index(index).address(mac.to_vec()).build();
+    if !link.attributes.contains(&LinkAttribute::Address(mac.octets().to_vec())) {
+        let message = LinkUnspec::new_with_index(index).address(mac.octets().to_vec()).build();
         set(handle, message, &format!("set the link-layer address of '{name}'")).await?;
     }
     Ok(index)

@@ -1,6 +1,8 @@
 //! Tests of the veth pair in temporary network namespaces. Skipped, with a message, unless run as root.
 
 use super::*;
+use crate::machine::id128::Id128;
+use crate::machine::mac_addr::MacAddr;
 use crate::machine::name::Name;
 use crate::network::addresses::{Pair, Prefix, plan};
 use nix::sched::{CloneFlags, unshare};
@@ -9,7 +11,7 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-const ID: [u8; 16] = [9; 16];
+const ID: Id128 = Id128::new([9; 16]);
 
 fn current_netns() -> OwnedFd {
     std::fs::File::open("/proc/thread-self/ns/net").unwrap().into()
@@ -52,7 +54,7 @@ fn on_a_host<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F + Send
 }
 
 fn web() -> Plan {
-    plan(&Name::new("web-of-many-letters").unwrap(), &ID, &[]).unwrap()
+    plan(&Name::new("web-of-many-letters").unwrap(), ID, &[]).unwrap()
 }
 
 /// Sends a datagram from one address to another, each in its namespace.
@@ -107,7 +109,7 @@ fn a_left_over_pair_is_replaced_and_a_foreign_one_is_not() {
         let first = Link::create(&plan, old.as_fd()).await.unwrap();
         let second = Link::create(&plan, new.as_fd()).await.unwrap();
         assert_ne!(first.ifindex, second.ifindex);
-        let foreign = Plan { host_mac: [2, 0, 0, 0, 0, 1], ..plan.clone() };
+        let foreign = Plan { host_mac: MacAddr::new([2, 0, 0, 0, 0, 1]), ..plan.clone() };
         let error = Link::create(&foreign, old.as_fd()).await.unwrap_err();
         assert!(error.to_string().contains("exists and does not belong to machine"), "{error}");
         assert!(error.hint().unwrap().contains("ip link delete"));

@@ -4,6 +4,7 @@
 use super::rate_limit::RateLimit;
 use crate::host::systemd::journal::writer::Journal;
 use crate::machine::console::Console as Kind;
+use crate::machine::id128::Id128;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Termios;
@@ -34,7 +35,7 @@ pub struct GuestIdentity<'a> {
     /// Process id of its PID 1 in the host's view.
     pub leader: u32,
     /// The id of its boot, 32 hex digits.
-    pub boot_id: &'a str,
+    pub boot_id: Id128,
 }
 
 /// The console while a machine runs.
@@ -66,7 +67,7 @@ impl Console {
             fields: [
                 ("CORACLE_MACHINE", guest.name.to_owned()),
                 ("CORACLE_LEADER", guest.leader.to_string()),
-                ("CORACLE_BOOT_ID", guest.boot_id.to_owned()),
+                ("CORACLE_BOOT_ID", guest.boot_id.to_string()),
                 ("SYSLOG_IDENTIFIER", guest.name.to_owned()),
             ],
             master,
@@ -327,7 +328,7 @@ pub fn readable(line: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const WEB: GuestIdentity<'_> = GuestIdentity { name: "web", leader: 1, boot_id: "0" };
+    const WEB: GuestIdentity<'_> = GuestIdentity { name: "web", leader: 1, boot_id: Id128::NULL };
 
     #[test]
     fn lines_are_readable() {

@@ -46,7 +46,7 @@ impl Syslog {
         Self {
             inbox: Inbox::new(socket),
             journal: Journal::open(),
-            own: [("CORACLE_MACHINE", guest.name.to_owned()), ("CORACLE_BOOT_ID", guest.boot_id.to_owned())],
+            own: [("CORACLE_MACHINE", guest.name.to_owned()), ("CORACLE_BOOT_ID", guest.boot_id.to_string())],
             limit: RateLimit::new(),
             repeats: Repeats::default(),
         }

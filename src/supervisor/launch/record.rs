@@ -3,7 +3,6 @@
 use super::LaunchRequest;
 use crate::machine::command::Payload;
 use crate::machine::init::PayloadKind;
-use crate::plan::identity;
 use crate::state::record::Record;
 
 /// Adds the facts of the plan, the unit and the cgroup to a record.
@@ -14,7 +13,7 @@ pub(super) fn complete(record: &mut Record, request: &LaunchRequest<'_>) {
         Payload::Boot { .. } => PayloadKind::Init(plan.init),
         Payload::Command { .. } => PayloadKind::Command,
     });
-    record.machine_id = identity::plain(facts.machine_id);
+    record.machine_id = Some(facts.machine_id);
     record.cgroup = placement.cgroup.as_ref().map(|cgroup| cgroup.directory.clone());
     record.cgroup_is_ours = placement.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_ours);
     record.capabilities = plan.capabilities;

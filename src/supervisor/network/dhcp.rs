@@ -121,6 +121,7 @@ impl DhcpServer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::id128::Id128;
     use crate::machine::name::Name;
     use crate::network::addresses;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -131,12 +132,12 @@ mod tests {
 
     #[test]
     fn answers_to_a_flood_of_requests_are_limited() {
-        let plan = addresses::plan(&Name::new("web").unwrap(), &[1; 16], &[]).unwrap();
+        let plan = addresses::plan(&Name::new("web").unwrap(), Id128::new([1; 16]), &[]).unwrap();
         let (socket, guest) = pair();
         let mut dhcp = DhcpServer::new(Lease::new(&plan, None), socket, Solicited::Nothing);
         assert_eq!(dhcp.time_left(), None, "no advertisement before a solicitation");
         let ip = [&[0x60, 0, 0, 0, 0, 8, 58, 255][..], &[0; 32], &[133, 0, 0, 0, 0, 0, 0, 0]].concat();
-        let question = [&[0x33; 6][..], &plan.guest_mac, &[0x86, 0xdd], &ip].concat();
+        let question = [&[0x33; 6][..], &plan.guest_mac.octets(), &[0x86, 0xdd], &ip].concat();
         let (mut buffer, mut answers) = ([0; LONGEST], 0);
         for _ in 0..3 * MANY {
             rustix::net::send(&guest, &question, SendFlags::DONTWAIT).unwrap();

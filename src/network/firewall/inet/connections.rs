@@ -102,7 +102,7 @@ pub fn delete_each(member: &Member) -> Vec<Batch> {
 pub fn elements(member: &Member, extras: &[Extra]) -> Vec<Element> {
     let Some((chain, _)) = limit_of(member) else { return Vec::new() };
     let own = match member.zone() {
-        Some(_) => Element::new(CONNECTION_LIMIT_BY_MAC, member.mac().to_vec()),
+        Some(_) => Element::new(CONNECTION_LIMIT_BY_MAC, member.mac().octets().to_vec()),
         None => Element::new(CONNECTION_LIMIT_BY_LINK, padded(member.interface())),
     };
     let extras = extras.iter().filter_map(Extra::interface);

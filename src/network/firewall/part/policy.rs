@@ -48,11 +48,11 @@ fn restricted(member: &Member) -> Vec<Element> {
     if policy.egress.is_none() {
         return Vec::new();
     }
-    let mut elements = vec![Element::new(sets::EGRESS_RESTRICTED, member.mac().to_vec())];
+    let mut elements = vec![Element::new(sets::EGRESS_RESTRICTED, member.mac().octets().to_vec())];
     if let Some(port) = member.zone_port() {
-        let element = |set| Element::for_family(BRIDGE, set, member.mac().to_vec());
+        let element = |set| Element::for_family(BRIDGE, set, member.mac().octets().to_vec());
         elements.push(element(bridge::EGRESS_RESTRICTED));
-        elements.push(element(bridge::VIA_HOST).with_data(port.bridge_mac.to_vec()));
+        elements.push(element(bridge::VIA_HOST).with_data(port.bridge_mac.octets().to_vec()));
         if policy.zone_reach == ZoneReach::All {
             elements.push(element(bridge::ZONE_REACH));
         }
