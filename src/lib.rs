@@ -27,7 +27,7 @@
 //! |---|---|---|
 //! | [`error`] | the one error type: chain, hint, exit status | – |
 //! | [`machine`] | plain types of a machine; readable alone | – |
-//! | [`paths`] | all paths of the host, below one root | `machine` (its name) |
+//! | [`paths`] | all paths of the host, below one root; the replacement of files | `machine` (its name) |
 //! | [`sys`] | system calls that no library has; the only `unsafe` | – |
 //! | [`config`] | text → layers → a machine; the only place with defaults | `machine`, `paths` |
 //! | [`channel`] | the typed channel between parent and children | – |

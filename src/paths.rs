@@ -2,6 +2,7 @@
 //! Not below it: `/proc` and `/sys`, the running kernel's.
 
 pub mod access;
+pub mod store;
 
 use crate::machine::name::Name;
 use std::path::{Path, PathBuf};

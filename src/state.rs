@@ -4,4 +4,3 @@ pub mod binds;
 pub mod failure;
 pub mod id_ranges;
 pub mod record;
-mod store;

@@ -6,7 +6,7 @@ use super::mounts::MountEntry;
 use super::values::{RawValue, Value};
 use crate::error::{Context, Error, Result, nearest};
 use crate::machine::name::Name;
-use crate::paths::Paths;
+use crate::paths::{Paths, store};
 use std::path::{Path, PathBuf};
 
 /// The lifetime of a change.
@@ -219,10 +219,8 @@ fn write(file: &Path, text: &str) -> Result<()> {
         };
     }
     let directory = file.parent().unwrap_or(Path::new("/"));
-    let temporary = file.with_extension("new");
     std::fs::create_dir_all(directory)
-        .and_then(|()| std::fs::write(&temporary, text))
-        .and_then(|()| std::fs::rename(&temporary, file))
+        .and_then(|()| store::replace(file, text.as_bytes(), 0o666))
         .context(writing)
 }
 

@@ -2,10 +2,9 @@
 //! `control`, deleted by `cleanup`. It is valid for one boot of the guest: after a reboot only the mounts of
 //! the definition exist.
 
-use super::store;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
-use crate::paths::Paths;
+use crate::paths::{Paths, store};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 

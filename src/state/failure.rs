@@ -2,10 +2,9 @@
 //! exit of PID 1 and its last output. Written by the supervisor, replaced by the next failure, deleted by the
 //! next successful start; read by `status` and `doctor`. One small file per machine.
 
-use super::store;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
-use crate::paths::Paths;
+use crate::paths::{Paths, store};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 

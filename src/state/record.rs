@@ -1,7 +1,6 @@
 //! The record of a running machine in `/run/coracle/NAME/state.json`. Written by the supervisor only; read by
 //! the control verbs and by `cleanup`, which reverts the recorded changes.
 
-use super::store;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup::PAYLOAD;
 use crate::host::process::start_time;
@@ -13,7 +12,7 @@ use crate::machine::network::{Port, Zone};
 use crate::network::firewall;
 use crate::network::hosts_file::Hosts;
 use crate::network::interfaces::ExtraInterface;
-use crate::paths::{Paths, access};
+use crate::paths::{Paths, access, store};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
