@@ -2,13 +2,12 @@
 //! that no symbolic link of the tree, and no rename during the build, redirects a mount out of the tree.
 
 use super::tree_paths::TreePaths;
-use super::{check, submounts};
+use super::{check, nodes, submounts};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BindSource, BuildStep, IfMissing};
 use crate::sys::mount::{self, Attributes, Depth};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
-use std::ffi::OsStr;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::path::{Path, PathBuf};
 
 /// Mount points that may be symbolic links in a tree, followed inside it: systems with all their files below /usr have
@@ -77,10 +76,9 @@ pub fn make_directories(paths: &TreePaths, path: &Path, owner: u32) -> Result<()
 }
 
 fn make_directory(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
-    let parent = open_parent(paths, path)?;
-    let name = path.file_name().unwrap_or_default();
+    let (parent, name) = nodes::parent(paths, path)?;
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) => give(&parent, name, owner),
+        Ok(()) => nodes::give(&parent, name, owner),
         Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(rustix::io::Errno::ROFS) => Err(Error::new("read-only file system")
             .context(format!("cannot create mount point '{}' in the tree", path.display()))
@@ -91,39 +89,11 @@ fn make_directory(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     }
 }
 
-/// Changes the owner of a new mount point to the guest's root. An idmapped tree has no id for the host's root.
-fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
-    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
-    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).context(|| {
-        format!("cannot change the owner of mount point '{}' to the guest's root", name.display())
-    })
-}
-
-/// Opens the parent directory of a path; symbolic links are resolved inside the root.
-fn open_parent(paths: &TreePaths, path: &Path) -> Result<OwnedFd> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    paths.open_as(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
-        let error = Error::from(error).context(format!("cannot open '{}' in the tree", parent.display()));
-        match paths.open(parent).and_then(|link| read_link(&link)) {
-            Ok(to) => error.with_hint(format!(
-                "'{}' is a link to '{to}', and links are resolved inside the tree: use a path without that link",
-                parent.display()
-            )),
-            Err(_) => error,
-        }
-    })
-}
-
-/// Returns the target of the symbolic link at a descriptor.
-fn read_link(link: &OwnedFd) -> std::io::Result<String> {
-    Ok(rustix::fs::readlinkat(link, c"", Vec::new())?.to_string_lossy().into_owned())
-}
-
 /// Opens a mount target. A symbolic link as the last component is refused.
 pub(super) fn open_target(paths: &TreePaths, target: &Path) -> Result<OwnedFd> {
     existing(paths, target)?.map(|(place, _)| place).ok_or_else(|| {
         let error = Error::from(rustix::io::Errno::NOENT);
-        match open_parent(paths, target) {
+        match nodes::parent(paths, target) {
             Ok(_) => error.context(format!("cannot open mount target '{}'", target.display())),
             Err(error) => error,
         }
@@ -148,7 +118,7 @@ fn existing(paths: &TreePaths, target: &Path) -> Result<Option<(OwnedFd, FileTyp
         FileType::Symlink => Err(Error::new(format!(
             "mount target '{}' is a symbolic link to '{}'",
             target.display(),
-            read_link(&place).unwrap_or_default()
+            nodes::read_link(&place).unwrap_or_default()
         ))
         .with_hint("use the link's target inside the tree as the mount target, or remove the link")),
         kind => Ok(Some((place, kind))),
@@ -165,7 +135,7 @@ pub fn new(
     owner: u32,
 ) -> Result<()> {
     let file_system = mount::new_file_system(kind, options, attributes)?;
-    let is_link = paths.open(target).is_ok_and(|place| read_link(&place).is_ok());
+    let is_link = paths.open(target).is_ok_and(|place| nodes::read_link(&place).is_ok());
     let place = if is_link && MAY_BE_LINKS.iter().any(|point| Path::new(point) == target) {
         paths.open_as(target, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
             let error = Error::from(error).context(format!("cannot follow the link '{}'", target.display()));
@@ -232,11 +202,10 @@ pub(super) fn make_target(paths: &TreePaths, target: &Path, from: &OwnedFd, owne
     }
     let parent = target.parent().unwrap_or(Path::new("/"));
     make_directories(paths, parent, owner)?;
-    let directory = open_parent(paths, target)?;
-    let name = target.file_name().unwrap_or_default();
+    let (directory, name) = nodes::parent(paths, target)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     match rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o644)) {
-        Ok(_) => give(&directory, name, owner),
+        Ok(_) => nodes::give(&directory, name, owner),
         Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno).context(|| format!("cannot create mount target '{}'", target.display())),
     }
@@ -278,7 +247,7 @@ pub fn detach(paths: &mut TreePaths, target: &Path) -> Result<()> {
         .context(|| format!("cannot detach '{}'", target.display()))?;
     drop(place);
     paths.forget(target);
-    let parent = open_parent(paths, target)?;
-    rustix::fs::unlinkat(&parent, target.file_name().unwrap_or_default(), AtFlags::REMOVEDIR)
+    let (parent, name) = nodes::parent(paths, target)?;
+    rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)
         .context(|| format!("cannot remove '{}'", target.display()))
 }

@@ -11,23 +11,33 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Opens the parent directory of a path. Returns it with the file name.
-fn parent<'p>(paths: &TreePaths, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
+/// Opens the parent directory of a path; symbolic links are resolved inside the root. Returns it with the file name.
+pub(super) fn parent<'p>(paths: &TreePaths, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let fd = paths
-        .open_as(directory, OFlags::PATH | OFlags::DIRECTORY)
-        .context(|| format!("cannot open '{}' in the tree", directory.display()))?;
-    Ok((fd, path.file_name().unwrap_or(OsStr::new("."))))
+    let opened = paths.open_as(directory, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
+        let error = Error::from(error).context(format!("cannot open '{}' in the tree", directory.display()));
+        match paths.open(directory).and_then(|link| read_link(&link)) {
+            Ok(to) => error.with_hint(format!(
+                "'{}' is a link to '{to}', and links are resolved inside the tree: use a path without that link",
+                directory.display()
+            )),
+            Err(_) => error,
+        }
+    });
+    Ok((opened?, path.file_name().unwrap_or(OsStr::new("."))))
 }
 
-/// Changes the owner of a new node to the guest's root. The builder creates nodes as the host's root, without a umask.
-fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
-    if owner == 0 {
-        return Ok(());
-    }
+/// Returns the target of the symbolic link at a descriptor.
+pub(super) fn read_link(link: &OwnedFd) -> std::io::Result<String> {
+    Ok(rustix::fs::readlinkat(link, c"", Vec::new())?.to_string_lossy().into_owned())
+}
+
+/// Changes the owner of a new node to the guest's root. An idmapped tree has no id for the host's root, and a directory may
+/// set the group of its files.
+pub(super) fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .context(|| "cannot change its owner to the guest's root")
+        .context(|| format!("cannot change the owner of '{}' to the guest's root", name.display()))
 }
 
 /// Creates a directory, if it does not exist.
