@@ -86,8 +86,8 @@ impl Row {
         let cgroup = record.cgroup.as_deref().filter(|_| is_alive);
         Self {
             name: record.name.to_string(),
-            state: match cgroup {
-                Some(cgroup) if cgroup::is_frozen(&cgroup.join(cgroup::PAYLOAD)) => "frozen",
+            state: match record.payload_cgroup() {
+                Some(payload) if is_alive && cgroup::is_frozen(&payload) => "frozen",
                 _ if is_alive && record.is_late => "starting",
                 _ if is_alive => record.phase.as_str(),
                 _ => "dead",
@@ -213,10 +213,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         let cgroup = root.path().join("cgroup");
-        std::fs::create_dir_all(cgroup.join("payload")).unwrap();
+        std::fs::create_dir_all(cgroup.join(cgroup::PAYLOAD)).unwrap();
         std::fs::write(cgroup.join("memory.current"), "2048\n").unwrap();
         std::fs::write(cgroup.join("cgroup.procs"), "").unwrap();
-        std::fs::write(cgroup.join("payload/cgroup.procs"), "1\n2\n").unwrap();
+        std::fs::write(cgroup.join(cgroup::PAYLOAD).join("cgroup.procs"), "1\n2\n").unwrap();
         let record = Record {
             phase: crate::state::record::Phase::Running,
             supervisor: std::process::id(),

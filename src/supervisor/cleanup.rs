@@ -49,8 +49,8 @@ pub fn after(paths: &Paths, name: &Name) -> Result<()> {
 /// Undoes everything a record names.
 pub fn undo(paths: &Paths, record: &Record) {
     // First what runs: everything else is held by it.
-    if let Some(directory) = &record.cgroup {
-        let gone = if record.cgroup_is_ours { directory.clone() } else { directory.join(cgroup::PAYLOAD) };
+    let gone = if record.cgroup_is_ours { record.cgroup.clone() } else { record.payload_cgroup() };
+    if let Some(gone) = gone {
         note(cgroup::remove(&gone));
     }
     // Addresses that another machine holds it never had: its part of the firewall would be that one's.
