@@ -3,6 +3,7 @@
 
 pub mod capabilities;
 pub mod exec;
+mod facts;
 mod files;
 pub mod filter;
 pub mod identity;
@@ -10,101 +11,20 @@ pub mod init;
 mod mounts;
 pub mod step;
 
+pub use facts::{Facts, NamedDevice, User};
+
 use crate::channel::SyncPoint;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
-use crate::machine::id128::Id128;
 use crate::machine::init::{Init, InitChoice, Wait};
 use crate::machine::security::Procfs;
 use crate::machine::users::{Ownership, Users};
 use crate::sys::mount::{Attributes, Depth};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep, ResolvConfAction};
-
-/// A user of the guest, from its passwd(5).
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct User {
-    /// Its name.
-    pub name: String,
-    /// Its user id inside.
-    pub uid: u32,
-    /// Its group id inside.
-    pub gid: u32,
-    /// Its supplementary groups.
-    pub groups: Vec<u32>,
-    /// Its home directory.
-    pub home: String,
-    /// Its login shell.
-    pub shell: String,
-}
-
-/// A device of the host for a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedDevice {
-    /// Its path, below `/dev`.
-    pub path: PathBuf,
-    /// Its type and number.
-    pub device: step::Device,
-    /// Its mode.
-    pub mode: u32,
-}
-
-/// The facts about the host and the tree that a plan depends on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// The first host id of the machine's range. `None` without a user namespace.
-    pub id_base: Option<u32>,
-    /// Whether the files of the tree already have owners in that range: its ids are not mapped.
-    pub has_shifted_owners: bool,
-    /// Whether the machine gets a user namespace.
-    pub user_namespace: bool,
-    /// The machine id of the guest.
-    pub machine_id: Id128,
-    /// A new id for this boot of the guest.
-    pub boot_id: Id128,
-    /// The text of the host's os-release(5).
-    pub host_os_release: String,
-    /// The init of the tree: its path and kind.
-    pub init: Option<(PathBuf, Init)>,
-    /// Whether that init, of an unknown kind, may execute another init in its own process.
-    pub init_has_successor: bool,
-    /// Whether its programs need socketcall(2), or a security module makes it harmless.
-    pub socketcall: bool,
-    /// The user of the payload.
-    pub user: User,
-    /// The bounding set of this process, a mask of capability bits.
-    pub bounding: u64,
-    /// `TERM` for the payload.
-    pub terminal: String,
-    /// The existing ones of the host's optional device nodes (`fuse`, `net/tun`).
-    pub devices: Vec<String>,
-    /// The devices named by the definition.
-    pub further_devices: Vec<NamedDevice>,
-    /// A .network file for a guest with networkd, if the link has addresses.
-    pub guest_network_file: Option<String>,
-    /// A drop-in for a guest with systemd-resolved, with the host's name servers.
-    pub resolved_drop_in: Option<String>,
-    /// The action for the guest's resolv.conf(5). `None` if it stays unchanged.
-    pub resolv_conf: Option<ResolvConfAction>,
-    /// A file of the host to bind over the guest's hosts(5), if that cannot be written.
-    pub hosts_file: Option<PathBuf>,
-    /// An empty directory of the host to attach the tree at until it becomes the root.
-    pub attach_at: PathBuf,
-    /// The label of PID 1 in the security module.
-    pub label: Option<step::LsmLabel>,
-    /// Whether standard input and output are a terminal.
-    pub on_terminal: bool,
-}
-
-impl Facts {
-    /// Returns the host id of the guest's root.
-    pub fn owner(&self) -> u32 {
-        self.id_base.unwrap_or(0)
-    }
-}
+use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep};
 
 /// The settings for recognising the init by its running process.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -227,12 +147,14 @@ fn waits_for_ready(machine: &Machine, init: Init) -> bool {
 
 /// Returns the namespaces for the clone of PID 1.
 fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
-    let flags = [
-        (true, libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC),
-        (facts.user_namespace, libc::CLONE_NEWUSER),
-        (machine.network.mode.makes_namespace(), libc::CLONE_NEWNET),
-    ];
-    flags.iter().filter(|(on, _)| *on).fold(0, |bits, (_, flag)| bits | u64::from(flag.cast_unsigned()))
+    let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    if facts.user_namespace {
+        flags |= libc::CLONE_NEWUSER;
+    }
+    if machine.network.mode.makes_namespace() {
+        flags |= libc::CLONE_NEWNET;
+    }
+    u64::from(flags.cast_unsigned())
 }
 
 /// Returns the steps of the supervisor. Those between the start and the end of the builder run beside it.

@@ -1,0 +1,88 @@
+//! The facts about the host and the tree, found by `run` before a machine is planned. Plain data.
+
+use super::step::{Device, LsmLabel, ResolvConfAction};
+use crate::machine::id128::Id128;
+use crate::machine::init::Init;
+use std::path::PathBuf;
+
+/// A user of the guest, from its passwd(5).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its user id inside.
+    pub uid: u32,
+    /// Its group id inside.
+    pub gid: u32,
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+    /// Its home directory.
+    pub home: String,
+    /// Its login shell.
+    pub shell: String,
+}
+
+/// A device of the host for a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedDevice {
+    /// Its path, below `/dev`.
+    pub path: PathBuf,
+    /// Its type and number.
+    pub device: Device,
+    /// Its mode.
+    pub mode: u32,
+}
+
+/// The facts about the host and the tree that a plan depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The first host id of the machine's range. `None` without a user namespace.
+    pub id_base: Option<u32>,
+    /// Whether the files of the tree already have owners in that range: its ids are not mapped.
+    pub has_shifted_owners: bool,
+    /// Whether the machine gets a user namespace.
+    pub user_namespace: bool,
+    /// The machine id of the guest.
+    pub machine_id: Id128,
+    /// A new id for this boot of the guest.
+    pub boot_id: Id128,
+    /// The text of the host's os-release(5).
+    pub host_os_release: String,
+    /// The init of the tree: its path and kind.
+    pub init: Option<(PathBuf, Init)>,
+    /// Whether that init, of an unknown kind, may execute another init in its own process.
+    pub init_has_successor: bool,
+    /// Whether its programs need socketcall(2), or a security module makes it harmless.
+    pub socketcall: bool,
+    /// The user of the payload.
+    pub user: User,
+    /// The bounding set of this process, a mask of capability bits.
+    pub bounding: u64,
+    /// `TERM` for the payload.
+    pub terminal: String,
+    /// The existing ones of the host's optional device nodes (`fuse`, `net/tun`).
+    pub devices: Vec<String>,
+    /// The devices named by the definition.
+    pub further_devices: Vec<NamedDevice>,
+    /// A .network file for a guest with networkd, if the link has addresses.
+    pub guest_network_file: Option<String>,
+    /// A drop-in for a guest with systemd-resolved, with the host's name servers.
+    pub resolved_drop_in: Option<String>,
+    /// The action for the guest's resolv.conf(5). `None` if it stays unchanged.
+    pub resolv_conf: Option<ResolvConfAction>,
+    /// A file of the host to bind over the guest's hosts(5), if that cannot be written.
+    pub hosts_file: Option<PathBuf>,
+    /// An empty directory of the host to attach the tree at until it becomes the root.
+    pub attach_at: PathBuf,
+    /// The label of PID 1 in the security module.
+    pub label: Option<LsmLabel>,
+    /// Whether standard input and output are a terminal.
+    pub on_terminal: bool,
+}
+
+impl Facts {
+    /// Returns the host id of the guest's root.
+    pub fn owner(&self) -> u32 {
+        self.id_base.unwrap_or(0)
+    }
+}

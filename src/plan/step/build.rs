@@ -1,0 +1,282 @@
+//! The steps of the builder, which creates the mount tree.
+
+use crate::sys::mount::{Attributes, Depth};
+use std::path::PathBuf;
+
+/// The source of a bind mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindSource {
+    /// A path of the host.
+    Host(PathBuf),
+    /// A path of the machine's tree.
+    Inside(PathBuf),
+}
+
+/// The action for a missing source or target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfMissing {
+    /// Report an error.
+    Error,
+    /// Skip the step: kernels differ in the files of procfs and sysfs.
+    Skip,
+}
+
+/// The action for the guest's `/etc/resolv.conf`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResolvConfAction {
+    /// Write this content, also to the target of a link into `/run`.
+    Write(String),
+    /// Write this content if there is no file yet.
+    WriteIfMissing(String),
+    /// Write this content, but not to a link.
+    Copy(String),
+    /// Delete an existing file or link, and write this content.
+    Replace(String),
+    /// Mount this file of the host over it.
+    Bind(PathBuf),
+    /// Delete it.
+    Delete,
+}
+
+/// A device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Whether it is a block device.
+    pub block: bool,
+    /// Its major number.
+    pub major: u32,
+    /// Its minor number.
+    pub minor: u32,
+}
+
+/// A step of the builder. The builder has the rights of the host and works in a mount namespace of the host's user
+/// namespace, so that PID 1 receives a copy with all mounts locked together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildStep {
+    /// Joins the child's network, IPC and cgroup namespaces, which some file systems show.
+    Join,
+    /// Sets the resource limits of PID 1 to those of a fresh system.
+    Limits,
+    /// Opens the root tree, creates missing mount points in it, and attaches it.
+    Root {
+        /// The tree on the host.
+        directory: PathBuf,
+        /// The directory of the host to attach it at until it becomes the root.
+        at: PathBuf,
+        /// Whether its ids are mapped through the child's user namespace.
+        map_ids: bool,
+        /// Whether it is read-only.
+        read_only: bool,
+        /// Directories that must exist in it.
+        mount_points: Vec<PathBuf>,
+    },
+    /// Mounts a new file system.
+    Mount {
+        /// Its type.
+        kind: &'static str,
+        /// Its options.
+        options: Vec<(&'static str, String)>,
+        /// Its mount attributes.
+        attributes: Attributes,
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// Creates a directory, owned by the guest's root.
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Creates a file, owned by the guest's root.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// Its content.
+        content: String,
+    },
+    /// Writes, replaces or deletes the guest's `/etc/resolv.conf`.
+    ResolvConf(ResolvConfAction),
+    /// Creates a named pipe, owned by the guest's root.
+    Fifo {
+        /// Its path.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Creates the named pipe that stands for the kernel's log. The supervisor holds it open, so that open(2) inside
+    /// returns at once and read(2) waits, as for a log without new messages.
+    KernelLog {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Creates a socket without a listener, owned by the guest's root.
+    Socket {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Creates a device node; if that is not permitted, binds the host's node.
+    Node {
+        /// Its path.
+        path: PathBuf,
+        /// Its type and number.
+        device: Device,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Creates a symbolic link.
+    Symlink {
+        /// Its path.
+        path: PathBuf,
+        /// Its target.
+        to: PathBuf,
+    },
+    /// Binds a file or directory to another path.
+    Bind {
+        /// The source.
+        source: BindSource,
+        /// The mount point.
+        target: PathBuf,
+        /// Additional attributes.
+        attributes: Attributes,
+        /// Whether mounts below the source are included.
+        depth: Depth,
+        /// Whether ids are mapped through the child's user namespace.
+        map_ids: bool,
+        /// The action for a missing source or target.
+        missing: IfMissing,
+    },
+    /// Adds attributes to an existing mount.
+    Restrict {
+        /// The mount point.
+        target: PathBuf,
+        /// The additional attributes.
+        attributes: Attributes,
+    },
+    /// Covers a path with an empty node of mode 000 of the same type.
+    Mask {
+        /// The path.
+        target: PathBuf,
+    },
+    /// Detaches a mount that is only needed during the build, and removes its directory.
+    Detach {
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// Allows groups to send ICMP echo requests without privileges (`net.ipv4.ping_group_range`, icmp(7)).
+    PingGroups {
+        /// The first group id, as the host sees it.
+        first: u32,
+        /// The last one.
+        last: u32,
+    },
+    /// Binds the socket for notifications of the guest's PID 1.
+    NotifySocket {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Binds the log socket of a guest without a journal.
+    LogSocket {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Opens the console's pty in the guest's own devpts and links `/dev/console` to it.
+    Console,
+    /// Makes the tree the root.
+    Pivot,
+}
+
+impl BuildStep {
+    /// Returns whether the step writes a resolv.conf(5) that follows the host's name servers.
+    pub fn follows_name_servers(&self) -> bool {
+        use ResolvConfAction::{Write, WriteIfMissing};
+        matches!(self, Self::ResolvConf(Write(_) | WriteIfMissing(_)))
+    }
+
+    /// Returns whether the machine starts without the step: its failure is a warning.
+    pub fn is_optional(&self) -> bool {
+        matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. })
+    }
+
+    /// Returns the step as one line of text.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Join => "join the machine's namespaces".into(),
+            Self::Limits => "reset the resource limits of PID 1".into(),
+            Self::PingGroups { first, last } => format!("allow groups {first} to {last} to ping"),
+            Self::Root { directory, map_ids, read_only, .. } => {
+                let mapped = if *map_ids { ", idmapped" } else { "" };
+                let read_only = if *read_only { ", read-only" } else { "" };
+                format!("open root '{}'{mapped}{read_only}", directory.display())
+            }
+            Self::Mount { kind, target, attributes, options } => {
+                let options: Vec<String> = options.iter().map(|(key, value)| join(key, value)).collect();
+                format!("mount {kind} on '{}'{}", target.display(), list(&options.join(","), *attributes))
+            }
+            Self::Directory { path, mode } => format!("create directory '{}' {mode:03o}", path.display()),
+            Self::File { path, mode, .. } => format!("create file '{}' {mode:03o}", path.display()),
+            Self::ResolvConf(ResolvConfAction::Write(_)) => "write '/etc/resolv.conf'".into(),
+            Self::ResolvConf(ResolvConfAction::WriteIfMissing(_)) => {
+                "write '/etc/resolv.conf' if it is missing".into()
+            }
+            Self::ResolvConf(ResolvConfAction::Copy(_)) => "copy to '/etc/resolv.conf'".into(),
+            Self::ResolvConf(ResolvConfAction::Replace(_)) => "replace '/etc/resolv.conf'".into(),
+            Self::ResolvConf(ResolvConfAction::Bind(file)) => {
+                format!("bind '{}' over '/etc/resolv.conf'", file.display())
+            }
+            Self::ResolvConf(ResolvConfAction::Delete) => "delete '/etc/resolv.conf'".into(),
+            Self::Fifo { path, mode } => format!("create fifo '{}' {mode:03o}", path.display()),
+            Self::KernelLog { path } => format!("create the kernel's log '{}' 600", path.display()),
+            Self::Socket { path } => format!("create socket '{}'", path.display()),
+            Self::Node { path, device, mode } => {
+                format!("create device '{}' {}:{} {mode:03o}", path.display(), device.major, device.minor)
+            }
+            Self::Symlink { path, to } => format!("link '{}' to '{}'", path.display(), to.display()),
+            Self::Bind { source, target, attributes, map_ids, .. } => {
+                let source = match source {
+                    BindSource::Host(path) => format!("host's '{}'", path.display()),
+                    BindSource::Inside(path) => format!("'{}'", path.display()),
+                };
+                let mapped = if *map_ids { "idmapped" } else { "" };
+                format!("bind {source} on '{}'{}", target.display(), list(mapped, *attributes))
+            }
+            Self::Restrict { target, attributes } => {
+                format!("restrict '{}'{}", target.display(), list("", *attributes))
+            }
+            Self::Mask { target } => format!("mask '{}'", target.display()),
+            Self::Detach { target } => format!("detach '{}'", target.display()),
+            Self::LogSocket { path } => format!("bind the log socket '{}'", path.display()),
+            Self::NotifySocket { path } => format!("bind the notify socket '{}'", path.display()),
+            Self::Console => "open the console".into(),
+            Self::Pivot => "make the tree the root".into(),
+        }
+    }
+}
+
+/// Formats an option as `key=value`, or as the key alone.
+fn join(key: &str, value: &str) -> String {
+    if value.is_empty() { key.to_owned() } else { format!("{key}={value}") }
+}
+
+/// Formats options and attributes in parentheses. Empty if there are none.
+fn list(options: &str, attributes: Attributes) -> String {
+    let mut words = Vec::new();
+    if attributes.read_only {
+        words.push("ro");
+    }
+    if attributes.no_setuid {
+        words.push("nosuid");
+    }
+    if attributes.no_devices {
+        words.push("nodev");
+    }
+    if attributes.no_exec {
+        words.push("noexec");
+    }
+    if !options.is_empty() {
+        words.push(options);
+    }
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(",")) }
+}

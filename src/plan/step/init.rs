@@ -1,0 +1,131 @@
+//! The steps of the machine's PID 1, and of a process that enters a running machine.
+
+use crate::channel::SyncPoint;
+use crate::sys::filter::Instruction;
+use std::ffi::{CString, OsString};
+use std::path::{Path, PathBuf};
+
+/// A label of the security module for the next executed program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LsmLabel {
+    /// The file of the host's procfs that sets it.
+    pub file: &'static str,
+    /// The text to write there.
+    pub text: String,
+}
+
+/// A resource limit (setrlimit(2)). `None` is RLIM_INFINITY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceLimit {
+    /// The resource.
+    pub resource: rustix::process::Resource,
+    /// The soft limit.
+    pub soft: Option<u64>,
+    /// The hard limit.
+    pub hard: Option<u64>,
+}
+
+/// A step of the machine's PID 1, before it executes the payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InitStep {
+    /// Waits for the supervisor at a synchronisation point.
+    Sync(SyncPoint),
+    /// Joins all namespaces of a running machine.
+    Join {
+        /// Whether the machine has a time namespace of its own.
+        time: bool,
+    },
+    /// Becomes root of its user namespace, without supplementary groups.
+    BecomeRoot,
+    /// Creates a cgroup namespace with its own cgroup as the root.
+    CgroupNamespace,
+    /// Creates a mount namespace as a locked copy of the built one, with shared mounts.
+    MountNamespace,
+    /// Sets the kernel host name.
+    Hostname(String),
+    /// Joins a session keyring of its own.
+    Keyring,
+    /// Creates a session with the console as controlling terminal and standard streams.
+    Console,
+    /// Creates a session on a new pty of the machine, and sends its master to the parent.
+    Terminal,
+    /// Creates a session and keeps its standard streams.
+    Streams,
+    /// Creates a time namespace in which the boot time is zero.
+    TimeNamespace,
+    /// Sets the label of the security module, which takes effect with the exec.
+    Label(LsmLabel),
+    /// Sets resource limits.
+    Limits(Vec<ResourceLimit>),
+    /// Keeps these capabilities (a mask of bits) in the bounding set and clears the inheritable set.
+    Capabilities(u64),
+    /// Drops all other capabilities at once, not only with the exec.
+    Confine(u64),
+    /// Continues in a process cloned into the machine's pid namespace.
+    Replace,
+    /// Becomes the payload's user.
+    User {
+        /// User id inside.
+        uid: u32,
+        /// Group id inside.
+        gid: u32,
+        /// Supplementary groups.
+        groups: Vec<u32>,
+    },
+    /// Sets PR_SET_NO_NEW_PRIVS(2const).
+    NoNewPrivileges,
+    /// Changes to the working directory.
+    Directory(PathBuf),
+    /// Resets signals and umask, and marks every other descriptor close-on-exec.
+    CleanSlate,
+    /// Loads the system-call filter.
+    Filter(Vec<Instruction>),
+    /// Becomes a stub init that runs the payload as PID 2 (`--as-pid2`).
+    Stub,
+    /// Executes the payload.
+    Execute {
+        /// Candidates for the program; the first existing one is executed.
+        programs: Vec<PathBuf>,
+        /// Its arguments, the name first.
+        argv: Vec<OsString>,
+        /// Its whole environment.
+        environment: Vec<CString>,
+    },
+}
+
+impl InitStep {
+    /// Returns the step as one line of text.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Sync(sync) => format!("wait for the supervisor at '{sync:?}'"),
+            Self::Join { .. } => "join the machine's namespaces".into(),
+            Self::Terminal => "create a session on a new terminal".into(),
+            Self::BecomeRoot => "become root, without other groups".into(),
+            Self::CgroupNamespace => "create a cgroup namespace".into(),
+            Self::MountNamespace => "create a mount namespace".into(),
+            Self::Hostname(name) => format!("set host name '{name}'"),
+            Self::Keyring => "join a new session keyring".into(),
+            Self::Console => "create a session on the console".into(),
+            Self::Streams => "create a session".into(),
+            Self::TimeNamespace => "create a time namespace".into(),
+            Self::Label(label) => format!("set label '{}'", label.text),
+            Self::Limits(limits) => format!("set {} resource limits", limits.len()),
+            Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
+            Self::Confine(kept) => format!("drop all but {} capabilities ({kept:#x})", kept.count_ones()),
+            Self::Replace => "continue in the machine's pid namespace".into(),
+            Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
+            Self::NoNewPrivileges => "set no-new-privileges".into(),
+            Self::Directory(path) => format!("change to directory '{}'", path.display()),
+            Self::CleanSlate => "reset signals, umask and descriptors".into(),
+            Self::Filter(program) => format!("load the system-call filter ({} instructions)", program.len()),
+            Self::Stub => "start a stub init".into(),
+            Self::Execute { programs, argv, .. } => {
+                let program = programs.first().map_or(Path::new(""), PathBuf::as_path);
+                let arguments = argv.iter().skip(1).map(|word| word.to_string_lossy().into_owned());
+                let words: Vec<String> =
+                    std::iter::once(program.display().to_string()).chain(arguments).collect();
+                format!("execute '{}'", words.join(" "))
+            }
+        }
+    }
+}
