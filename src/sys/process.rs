@@ -1,158 +1,15 @@
-//! Clones a child into namespaces and a cgroup, and sets attributes of this process.
+//! Ends, signals and awaits processes, and sets attributes of this process.
 #![allow(unsafe_code)]
 
+mod clone;
+mod credentials;
+
+pub use clone::{Child, Side, clone, clone_as, clone_owned_by, clone_sibling};
+pub use credentials::{as_effective, become_user, make_files_as, read_only, use_files_as};
+
 use crate::error::{Context, Error, Result};
-use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::process::Pid;
-
-/// clone3(2) flag: start the child in the given cgroup. libc's constant overflows its type.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-/// clone3(2) flag: reset all signal dispositions of the child.
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-
-/// Arguments of clone3(2), `struct clone_args` of `linux/sched.h`.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
-/// The side of a clone.
-#[derive(Debug)]
-pub enum Side {
-    /// The parent, with the child's process id and pidfd.
-    Parent(Child),
-    /// The child.
-    Child,
-}
-
-/// A child process, held by its pidfd so that a reused id does not matter.
-#[derive(Debug)]
-pub struct Child {
-    /// Its id in the pid namespace of the parent.
-    pub pid: Pid,
-    /// Its pidfd, close-on-exec.
-    pub pidfd: OwnedFd,
-}
-
-/// Clones this process as the owner of the child's new user namespace (user_namespaces(7)). The kernel
-/// charges some per-user resources of the child's processes, for example inotify(7) instances, queued
-/// signals, POSIX message queues and locked memory, to the owner as well: an owner per machine keeps a
-/// machine from exhausting the resources of root. The capabilities of this process stay effective.
-///
-/// # Errors
-/// Those of [`clone`], and of seteuid(2) and capset(2).
-pub fn clone_owned_by(owner: u32, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
-    if owner == 0 {
-        return clone(namespaces, cgroup);
-    }
-    let before = rustix::process::geteuid().as_raw();
-    become_effective(owner)?;
-    let side = clone(namespaces, cgroup);
-    if !matches!(side, Ok(Side::Child)) {
-        become_effective(before)?;
-        set_dumpable(true);
-    }
-    side
-}
-
-/// Runs an action with this effective user id and all capabilities: the owner of a user namespace has all
-/// capabilities in it, also those missing in this process.
-///
-/// # Errors
-/// Those of the action, of seteuid(2) and capset(2).
-pub fn as_effective(id: u32, action: impl FnOnce() -> Result<()>) -> Result<()> {
-    let before = rustix::process::geteuid().as_raw();
-    become_effective(id)?;
-    let done = action();
-    become_effective(before)?;
-    done
-}
-
-/// Changes the effective user id and keeps the effective capabilities.
-fn become_effective(id: u32) -> Result<()> {
-    let context = || format!("cannot set the effective user id {id}");
-    let sets = rustix::thread::capabilities(None).context(context)?;
-    nix::unistd::seteuid(nix::unistd::Uid::from_raw(id)).context(context)?;
-    rustix::thread::set_capabilities(None, sets).context(context)
-}
-
-/// Clones this process into new namespaces (`CLONE_NEW*` bits) and, if given, a cgroup.
-///
-/// # Errors
-/// Refused in a process of several threads: only the caller's thread would exist in the child, and locks of
-/// other threads would never be released. Else any error of clone3(2).
-pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
-    let mut arguments = CloneArgs { flags: namespaces, ..CloneArgs::default() };
-    if let Some(cgroup) = cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    clone_with(arguments)
-}
-
-/// Clones this process into the pid namespace of its children, as process `pid` there (Linux 5.5). Later ids
-/// are not affected.
-///
-/// # Errors
-/// As for [`clone`].
-pub fn clone_as(pid: u32) -> Result<Side> {
-    let set_tid = std::ptr::addr_of!(pid) as u64;
-    clone_with(CloneArgs { set_tid, set_tid_size: 1, ..CloneArgs::default() })
-}
-
-/// Clones this process, itself a cloned child of one thread, as a child of its own parent.
-///
-/// # Errors
-/// Any error of clone3(2).
-pub fn clone_sibling() -> Result<Side> {
-    // The exit signal is that of this process.
-    clone_unchecked(CloneArgs { flags: libc::CLONE_PARENT as u64, ..CloneArgs::default() })
-}
-
-fn clone_with(arguments: CloneArgs) -> Result<Side> {
-    let threads = std::fs::read_dir("/proc/self/task").context(|| "cannot count threads")?.count();
-    if threads != 1 {
-        return Err(Error::new(format!("refusing to clone a process of {threads} threads")));
-    }
-    clone_unchecked(CloneArgs { exit_signal: libc::SIGCHLD as u64, ..arguments })
-}
-
-fn clone_unchecked(arguments: CloneArgs) -> Result<Side> {
-    let mut pidfd: i32 = -1;
-    let arguments = CloneArgs {
-        flags: arguments.flags | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
-        pidfd: std::ptr::addr_of_mut!(pidfd) as u64,
-        ..arguments
-    };
-    // SAFETY: the arguments and the memory referred to live across the call and have the size passed. No
-    // stack is given, so the child continues with a copy of the caller's, as after fork(2); the callers
-    // ensure that there is one thread.
-    let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, std::ptr::addr_of!(arguments), std::mem::size_of::<CloneArgs>())
-    };
-    match pid {
-        -1 => Err(std::io::Error::last_os_error()).context(|| "cannot clone"),
-        0 => Ok(Side::Child),
-        pid => {
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-            // SAFETY: because of CLONE_PIDFD the kernel has stored a new descriptor, without another owner.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            pid.map(|pid| Side::Parent(Child { pid, pidfd }))
-                .ok_or_else(|| Error::new("clone returned a process id out of range"))
-        }
-    }
-}
 
 /// Ends this process at once, without running destructors: for a cloned child.
 pub fn exit_now(status: i32) -> ! {
@@ -319,87 +176,6 @@ pub fn run_from_read_only() -> Result<()> {
     }
 }
 
-/// Changes to a user of the namespace: groups, then group, then user.
-///
-/// # Errors
-/// Any error of the kernel, with the id.
-pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
-    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    setgroups(&groups).context(|| "cannot set groups")?;
-    setresgid(gid, gid, gid).context(|| format!("cannot become group {gid}"))?;
-    setresuid(uid, uid, uid).context(|| format!("cannot become user {uid}"))
-}
-
-/// Runs a command as the user nobody with the right to read all files: without other capabilities, new
-/// privileges and network. For programs that parse files of a guest. A caller without root runs the command
-/// as itself.
-pub fn read_only(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    if rustix::process::geteuid().is_root() {
-        // SAFETY: the closure makes system calls only, which is allowed between fork(2) and execve(2).
-        unsafe { command.pre_exec(become_reader) };
-    }
-}
-
-fn become_reader() -> std::io::Result<()> {
-    use rustix::thread::{CapabilitySet, CapabilitySets};
-    const NOBODY: libc::c_long = 65534;
-    // SAFETY: unshare(2) has an integer argument. A host without network namespaces cannot run machines
-    // either.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } == -1 {
-        return Err(std::io::Error::last_os_error());
-    }
-    rustix::thread::set_keep_capabilities(true)?;
-    let calls = [
-        (libc::SYS_setgroups, [0, 0, 0]),
-        (libc::SYS_setresgid, [NOBODY; 3]),
-        (libc::SYS_setresuid, [NOBODY; 3]),
-    ];
-    for (call, [one, two, three]) in calls {
-        // SAFETY: ids are integers, and an empty list of groups needs no address.
-        if unsafe { libc::syscall(call, one, two, three) } == -1 {
-            return Err(std::io::Error::last_os_error());
-        }
-    }
-    let kept = CapabilitySet::DAC_READ_SEARCH;
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
-    rustix::thread::set_capabilities(None, sets)?;
-    rustix::thread::configure_capability_in_ambient_set(kept, true)?;
-    rustix::thread::set_no_new_privs(true)?;
-    Ok(())
-}
-
-/// Accesses files as this user and group from now on, without the capabilities of root over files
-/// (setfsuid(2)).
-///
-/// # Errors
-/// Without `CAP_SETUID` and `CAP_SETGID`.
-pub fn use_files_as(id: u32) -> Result<()> {
-    use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
-    setfsgid(Gid::from_raw(id));
-    setfsuid(Uid::from_raw(id));
-    // Neither call reports a failure; both return the former id.
-    let taken =
-        setfsuid(Uid::from_raw(u32::MAX)).as_raw() == id && setfsgid(Gid::from_raw(u32::MAX)).as_raw() == id;
-    if taken { Ok(()) } else { Err(Error::new(format!("cannot reach files as user {id}"))) }
-}
-
-/// Creates files as this user and group from now on, with all other rights kept (setfsuid(2)): a file system
-/// of a user namespace accepts files of its own ids only.
-///
-/// # Errors
-/// Any error of capset(2).
-pub fn make_files_as(id: u32) -> Result<()> {
-    nix::unistd::setfsgid(nix::unistd::Gid::from_raw(id));
-    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(id));
-    // The kernel has dropped the capabilities over files as well.
-    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
-    sets.effective = sets.permitted;
-    rustix::thread::set_capabilities(None, sets).context(|| "cannot keep capabilities")
-}
-
 /// Overwrites the environment passed at the execution: it is readable through procfs.
 pub fn forget_environment() {
     unsafe extern "C" {
@@ -433,13 +209,6 @@ pub fn execute(
 mod tests {
     use super::*;
     use rustix::fd::AsFd;
-
-    #[test]
-    fn refuses_to_clone_with_threads() {
-        // The test runner has several threads.
-        let error = clone(0, None).unwrap_err();
-        assert!(error.to_string().contains("threads"), "{error}");
-    }
 
     #[test]
     fn signals_reach_a_process_by_pidfd() {

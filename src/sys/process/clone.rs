@@ -1,0 +1,147 @@
+//! Clones a child into namespaces and a cgroup.
+
+use super::credentials::become_effective;
+use super::set_dumpable;
+use crate::error::{Context, Error, Result};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::process::Pid;
+
+/// clone3(2) flag: start the child in the given cgroup. libc's constant overflows its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// clone3(2) flag: reset all signal dispositions of the child.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Arguments of clone3(2), `struct clone_args` of `linux/sched.h`.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// The side of a clone.
+#[derive(Debug)]
+pub enum Side {
+    /// The parent, with the child's process id and pidfd.
+    Parent(Child),
+    /// The child.
+    Child,
+}
+
+/// A child process, held by its pidfd so that a reused id does not matter.
+#[derive(Debug)]
+pub struct Child {
+    /// Its id in the pid namespace of the parent.
+    pub pid: Pid,
+    /// Its pidfd, close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+/// Clones this process as the owner of the child's new user namespace (user_namespaces(7)). The kernel
+/// charges some per-user resources of the child's processes, for example inotify(7) instances, queued
+/// signals, POSIX message queues and locked memory, to the owner as well: an owner per machine keeps a
+/// machine from exhausting the resources of root. The capabilities of this process stay effective.
+///
+/// # Errors
+/// Those of [`clone`], and of seteuid(2) and capset(2).
+pub fn clone_owned_by(owner: u32, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+    if owner == 0 {
+        return clone(namespaces, cgroup);
+    }
+    let before = rustix::process::geteuid().as_raw();
+    become_effective(owner)?;
+    let side = clone(namespaces, cgroup);
+    if !matches!(side, Ok(Side::Child)) {
+        become_effective(before)?;
+        set_dumpable(true);
+    }
+    side
+}
+
+/// Clones this process into new namespaces (`CLONE_NEW*` bits) and, if given, a cgroup.
+///
+/// # Errors
+/// Refused in a process of several threads: only the caller's thread would exist in the child, and locks of
+/// other threads would never be released. Else any error of clone3(2).
+pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+    let mut arguments = CloneArgs { flags: namespaces, ..CloneArgs::default() };
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    clone_with(arguments)
+}
+
+/// Clones this process into the pid namespace of its children, as process `pid` there (Linux 5.5). Later ids
+/// are not affected.
+///
+/// # Errors
+/// As for [`clone`].
+pub fn clone_as(pid: u32) -> Result<Side> {
+    let set_tid = std::ptr::addr_of!(pid) as u64;
+    clone_with(CloneArgs { set_tid, set_tid_size: 1, ..CloneArgs::default() })
+}
+
+/// Clones this process, itself a cloned child of one thread, as a child of its own parent.
+///
+/// # Errors
+/// Any error of clone3(2).
+pub fn clone_sibling() -> Result<Side> {
+    // The exit signal is that of this process.
+    clone_unchecked(CloneArgs { flags: libc::CLONE_PARENT as u64, ..CloneArgs::default() })
+}
+
+fn clone_with(arguments: CloneArgs) -> Result<Side> {
+    let threads = std::fs::read_dir("/proc/self/task").context(|| "cannot count threads")?.count();
+    if threads != 1 {
+        return Err(Error::new(format!("refusing to clone a process of {threads} threads")));
+    }
+    clone_unchecked(CloneArgs { exit_signal: libc::SIGCHLD as u64, ..arguments })
+}
+
+fn clone_unchecked(arguments: CloneArgs) -> Result<Side> {
+    let mut pidfd: i32 = -1;
+    let arguments = CloneArgs {
+        flags: arguments.flags | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
+        pidfd: std::ptr::addr_of_mut!(pidfd) as u64,
+        ..arguments
+    };
+    // SAFETY: the arguments and the memory referred to live across the call and have the size passed. No
+    // stack is given, so the child continues with a copy of the caller's, as after fork(2); the callers
+    // ensure that there is one thread.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::addr_of!(arguments), std::mem::size_of::<CloneArgs>())
+    };
+    match pid {
+        -1 => Err(std::io::Error::last_os_error()).context(|| "cannot clone"),
+        0 => Ok(Side::Child),
+        pid => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            // SAFETY: because of CLONE_PIDFD the kernel has stored a new descriptor, without another owner.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            pid.map(|pid| Side::Parent(Child { pid, pidfd }))
+                .ok_or_else(|| Error::new("clone returned a process id out of range"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_to_clone_with_threads() {
+        // The test runner has several threads.
+        let error = clone(0, None).unwrap_err();
+        assert!(error.to_string().contains("threads"), "{error}");
+    }
+}
