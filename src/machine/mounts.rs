@@ -1,6 +1,6 @@
 //! Further mounts of a machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of a tmpfs for the file system (tmpfs(5)); all but the last three have a value.
 pub const TMPFS_OPTIONS: [&str; 11] =
@@ -16,6 +16,16 @@ pub struct Mount {
     pub target: PathBuf,
     /// The kind of mount.
     pub kind: MountKind,
+}
+
+impl Mount {
+    /// Returns its source on the host. `None` if it has none.
+    pub fn source(&self) -> Option<&Path> {
+        match &self.kind {
+            MountKind::Bind { source, .. } => Some(source),
+            MountKind::Tmpfs { .. } | MountKind::Inaccessible => None,
+        }
+    }
 }
 
 /// The kind of a further mount.

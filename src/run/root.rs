@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::host::probe::Tree;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
-use crate::machine::mounts::MountKind;
 use crate::paths::access::refuse_open;
 use crate::state::id_ranges::Keep;
 
@@ -23,10 +22,7 @@ pub(super) fn open(machine: &Machine) -> Result<Tree> {
 /// # Errors
 /// A tree that is not a root file system, or that users of the host can reach.
 pub(super) fn attach(machine: &Machine, root: Tree, keep: Keep) -> Result<Tree> {
-    let mounts = machine.mounts.iter().map(|mount| match &mount.kind {
-        MountKind::Bind { source, .. } => (mount.target.as_path(), Some(source.as_path())),
-        MountKind::Tmpfs { .. } | MountKind::Inaccessible => (mount.target.as_path(), None),
-    });
+    let mounts = machine.mounts.iter().map(|mount| (mount.target.as_path(), mount.source()));
     let tree = root.with_mounts(mounts)?;
     tree.check_is_root(matches!(machine.command.payload, Payload::Boot { .. }))?;
     check_access(machine, keep)?;
@@ -35,9 +31,9 @@ pub(super) fn attach(machine: &Machine, root: Tree, keep: Keep) -> Result<Tree> 
 
 /// Refuses bind mounts without a source on the host.
 fn check_sources(machine: &Machine) -> Result<()> {
-    let missing = machine.mounts.iter().find_map(|mount| match &mount.kind {
-        MountKind::Bind { source, .. } => source.metadata().err().map(|error| (source, mount, error)),
-        _ => None,
+    let missing = machine.mounts.iter().find_map(|mount| {
+        let source = mount.source()?;
+        source.metadata().err().map(|error| (source, mount, error))
     });
     match missing {
         None => Ok(()),
