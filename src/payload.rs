@@ -14,7 +14,7 @@ mod submounts;
 mod tree_paths;
 
 use crate::channel::{ChildEnd, Failure, FromPayload};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::plan::step::{BuildStep, InitStep};
 use crate::sys::process;
 use rustix::fd::OwnedFd;
@@ -78,14 +78,4 @@ fn failure(number: usize, of: usize, doing: &str, error: &Error) -> Failure {
         cause: error.to_string(),
         hint: error.hint().map(str::to_owned),
     }
-}
-
-/// Returns an error with the system's text for a failed call.
-fn failed(doing: &str, error: std::io::Error) -> Error {
-    Error::from(error).context(doing)
-}
-
-/// Adds the failed action to an error of a system call.
-fn check<T>(doing: &str, result: std::io::Result<T>) -> Result<T> {
-    result.map_err(|error| failed(doing, error))
 }

@@ -4,7 +4,7 @@
 
 use super::mounts;
 use super::tree_paths::TreePaths;
-use super::{check, die_with_supervisor, fail};
+use super::{die_with_supervisor, fail};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Result};
 use crate::sys::mount::{self, Depth};
@@ -84,12 +84,12 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
         }
     })?;
     let Some(staging_dir) = &ask.staging_dir else {
-        return check("cannot attach the mount", mount::attach(ask.tree.as_fd(), place.as_fd()));
+        return mount::attach(ask.tree.as_fd(), place.as_fd()).context(|| "cannot attach the mount");
     };
     setns(&own, CloneFlags::CLONE_NEWNS).context(|| "cannot return to the host's mounts")?;
     let locked = lock(&ask.tree, staging_dir, || namespace(CloneFlags::CLONE_NEWUSER))?;
     namespace(CloneFlags::CLONE_NEWNS)?;
-    check("cannot attach the mount", mount::attach(locked.as_fd(), place.as_fd()))
+    mount::attach(locked.as_fd(), place.as_fd()).context(|| "cannot attach the mount")
 }
 
 /// Copies a mount into a user namespace, which locks its attributes.
@@ -97,7 +97,7 @@ fn lock(tree: &OwnedFd, staging_dir: &Path, enter: impl FnOnce() -> Result<()>) 
     let new_mounts = || unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace");
     new_mounts()?;
     let root = mount::open_directory(Path::new("/"))?;
-    check("cannot make mounts private", mount::propagate(root.as_fd(), libc::MS_PRIVATE))?;
+    mount::propagate(root.as_fd(), libc::MS_PRIVATE).context(|| "cannot make mounts private")?;
     let stat = rustix::fs::fstat(tree).context(|| "cannot get the type of the mount")?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     // A file cannot be mounted on a directory. The mount on the file disappears with this process's namespace.
@@ -108,8 +108,8 @@ fn lock(tree: &OwnedFd, staging_dir: &Path, enter: impl FnOnce() -> Result<()>) 
         rustix::fs::open(&staging_dir, flags, rustix::fs::Mode::empty())
             .context(|| format!("cannot open '{}'", staging_dir.display()))
     };
-    check("cannot attach the mount", mount::attach(tree.as_fd(), open()?.as_fd()))?;
+    mount::attach(tree.as_fd(), open()?.as_fd()).context(|| "cannot attach the mount")?;
     enter()?;
     new_mounts()?;
-    check("cannot copy the mount", mount::copy_tree(open()?.as_fd(), Depth::Tree))
+    mount::copy_tree(open()?.as_fd(), Depth::Tree).context(|| "cannot copy the mount")
 }

@@ -2,7 +2,7 @@
 //! machine's pid namespace. It creates the mount tree; PID 1 receives a locked copy of it. Called by `payload`.
 
 use super::tree_paths::TreePaths;
-use super::{check, limits, mounts, nodes, resolv_conf};
+use super::{limits, mounts, nodes, resolv_conf};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
 use crate::sys::{mount, process};
@@ -106,7 +106,7 @@ impl Builder {
                 self.console = Some(nodes::console(self.paths()?, owner)?);
                 Ok(())
             }
-            BuildStep::Pivot => check("cannot change the root", mount::pivot(self.paths()?.root())),
+            BuildStep::Pivot => mount::pivot(self.paths()?.root()).context(|| "cannot change the root"),
         }
     }
 

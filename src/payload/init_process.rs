@@ -1,7 +1,7 @@
 //! The steps of PID 1, or of a command in a running machine: the settings of a process before it executes the payload.
 //! Called by `payload`.
 
-use super::{check, limits, stub};
+use super::{limits, stub};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::InitStep;
@@ -57,7 +57,7 @@ impl InitProcess {
             InitStep::NoNewPrivileges => rustix::thread::set_no_new_privs(true).map_err(Error::from),
             InitStep::Directory(path) => directory(path),
             InitStep::CleanSlate => clean_slate(),
-            InitStep::Filter(program) => check("cannot load it", filter::install(program)),
+            InitStep::Filter(program) => filter::install(program).context(|| "cannot load it"),
             InitStep::Stub => stub::fork(),
             InitStep::Execute { programs, argv, environment } => self.execute(programs, argv, environment),
         }
@@ -146,7 +146,7 @@ fn new_terminal(link: &ChildEnd) -> Result<()> {
     let theirs =
         rustix::pty::ioctl_tiocgptpeer(&ours, flags).context(|| "cannot open the pty's other side")?;
     streams()?;
-    check("cannot control the terminal", terminal::take_control(theirs.as_fd()))?;
+    terminal::take_control(theirs.as_fd()).context(|| "cannot control the terminal")?;
     link.send(&FromPayload::Terminal, Some(ours.as_fd()))?;
     standard_streams([theirs.as_fd(), theirs.as_fd(), theirs.as_fd()])
 }
@@ -172,7 +172,7 @@ fn enter(namespace: CloneFlags) -> Result<()> {
 fn mount_namespace() -> Result<()> {
     enter(CloneFlags::CLONE_NEWNS)?;
     let root = mount::open_directory(Path::new("/"))?;
-    check("cannot make its mounts shared", mount::propagate(root.as_fd(), libc::MS_SHARED))
+    mount::propagate(root.as_fd(), libc::MS_SHARED).context(|| "cannot make its mounts shared")
 }
 
 fn keyring() -> Result<()> {
@@ -181,7 +181,7 @@ fn keyring() -> Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
             Ok(())
         }
-        result => check("cannot join it", result),
+        result => result.context(|| "cannot join it"),
     }
 }
 
@@ -191,7 +191,7 @@ fn console() -> Result<()> {
     // The node itself, not /dev/console: only the kernel creates nodes in a devpts.
     let console =
         rustix::fs::open("/dev/pts/0", flags, Mode::empty()).context(|| "cannot open the console")?;
-    check("cannot control the console", terminal::take_control(console.as_fd()))?;
+    terminal::take_control(console.as_fd()).context(|| "cannot control the console")?;
     standard_streams([console.as_fd(), console.as_fd(), console.as_fd()])
 }
 
@@ -268,5 +268,5 @@ fn directory(path: &Path) -> Result<()> {
 fn clean_slate() -> Result<()> {
     process::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    check("cannot close descriptors", descriptor::close_on_exec_from(3))
+    descriptor::close_on_exec_from(3).context(|| "cannot close descriptors")
 }

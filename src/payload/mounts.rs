@@ -2,7 +2,7 @@
 //! that no symbolic link of the tree, and no rename during the build, redirects a mount out of the tree.
 
 use super::tree_paths::TreePaths;
-use super::{check, nodes, submounts};
+use super::{nodes, submounts};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BindSource, BuildStep, IfMissing};
 use crate::sys::mount::{self, Attributes, Depth};
@@ -32,19 +32,19 @@ pub fn attach_root(
     let depth = if below.is_empty() { Depth::Tree } else { Depth::One };
     let attributes = Attributes { read_only, ..Attributes::default() };
     let copy = |from: BorrowedFd<'_>, path: &Path| {
-        let tree = check("cannot copy the tree's mount", mount::copy_tree(from, depth))?;
+        let tree = mount::copy_tree(from, depth).context(|| "cannot copy the tree's mount")?;
         if let Some(userns) = userns {
             mount::map_ids(tree.as_fd(), depth, userns)
                 .map_err(|error| submounts::no_idmap(directory, path, from, error))?;
         }
         if read_only {
-            check("cannot make the root read-only", mount::restrict(tree.as_fd(), depth, attributes))?;
+            mount::restrict(tree.as_fd(), depth, attributes).context(|| "cannot make the root read-only")?;
         }
         Ok::<_, Error>(tree)
     };
     let tree = copy(host.root(), Path::new("/"))?;
     let place = mount::open_directory(at)?;
-    check("cannot attach the root", mount::attach(tree.as_fd(), place.as_fd()))?;
+    mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach the root")?;
     let root = rustix::io::fcntl_dupfd_cloexec(&tree, 3).context(|| "cannot keep a descriptor")?;
     let root = TreePaths::new(root);
     // Mounts below the machine's own mount points would be covered: they are not copied.
@@ -52,7 +52,7 @@ pub fn attach_root(
         let from = host.open(path).context(|| format!("cannot open '{}' in the tree", path.display()))?;
         let mounted = copy(from.as_fd(), path)?;
         let place = open_target(&root, path)?;
-        check("cannot attach the mount", mount::attach(mounted.as_fd(), place.as_fd()))?;
+        mount::attach(mounted.as_fd(), place.as_fd()).context(|| "cannot attach the mount")?;
     }
     Ok(tree)
 }
@@ -147,7 +147,7 @@ pub fn new(
         make_directories(paths, target, owner)?;
         open_target(paths, target)?
     };
-    check("cannot attach it", mount::attach(file_system.as_fd(), place.as_fd()))?;
+    mount::attach(file_system.as_fd(), place.as_fd()).context(|| "cannot attach it")?;
     paths.keep(target, file_system);
     Ok(())
 }
@@ -178,18 +178,16 @@ pub fn bind(
         Err(_) if *missing == IfMissing::Skip => return Ok(()),
         place => place?,
     };
-    let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), *depth))?;
+    let tree = mount::copy_tree(from.as_fd(), *depth).context(|| "cannot copy the mount")?;
     if *map_ids && let Some(userns) = userns {
-        check(
-            "cannot map ids: not supported by its file system",
-            mount::map_ids(tree.as_fd(), *depth, userns),
-        )
-        .map_err(|error| error.with_hint("set map-ids = false for this mount (:noidmap)"))?;
+        mount::map_ids(tree.as_fd(), *depth, userns)
+            .context(|| "cannot map ids: not supported by its file system")
+            .map_err(|error| error.with_hint("set map-ids = false for this mount (:noidmap)"))?;
     }
     // Inside the tree only the top mount changes, so that mounts below can differ.
     let restricted = if matches!(source, BindSource::Host(_)) { *depth } else { Depth::One };
-    check("cannot restrict the mount", mount::restrict(tree.as_fd(), restricted, *attributes))?;
-    check("cannot attach the mount", mount::attach(tree.as_fd(), place.as_fd()))?;
+    mount::restrict(tree.as_fd(), restricted, *attributes).context(|| "cannot restrict the mount")?;
+    mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach the mount")?;
     paths.cover(target, tree);
     Ok(())
 }
@@ -214,7 +212,7 @@ pub(super) fn make_target(paths: &TreePaths, target: &Path, from: &OwnedFd, owne
 /// Adds attributes to the mount at a path.
 pub fn restrict(paths: &TreePaths, target: &Path, attributes: Attributes) -> Result<()> {
     let place = open_target(paths, target)?;
-    check("cannot restrict the mount", mount::restrict(place.as_fd(), Depth::One, attributes))
+    mount::restrict(place.as_fd(), Depth::One, attributes).context(|| "cannot restrict the mount")
 }
 
 /// Covers a path with an empty node of its type, a pipe with a socket. A missing path needs no cover. A path that cannot
@@ -231,12 +229,10 @@ pub fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
     };
     let cover = Path::new("/run/host/inaccessible").join(cover);
     let from = open_target(paths, &cover)?;
-    let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), Depth::One))?;
-    check(
-        "cannot restrict the mount",
-        mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only()),
-    )?;
-    check("cannot attach the mount", mount::attach(tree.as_fd(), place.as_fd()))
+    let tree = mount::copy_tree(from.as_fd(), Depth::One).context(|| "cannot copy the mount")?;
+    mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only())
+        .context(|| "cannot restrict the mount")?;
+    mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach the mount")
 }
 
 /// Detaches a mount that was only needed during the build, and removes its directory.

@@ -1,7 +1,6 @@
 //! Files, directories and devices that the builder creates, owned by the guest's root, in file systems that the builder
 //! has mounted. Called by `builder`. Paths are resolved by descriptor inside the root.
 
-use super::check;
 use super::tree_paths::TreePaths;
 use crate::error::{Context, Error, Result};
 use crate::plan::step::Device;
@@ -99,11 +98,11 @@ fn bind_device(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     file(paths, path, 0o666, "", owner)?;
     let host = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open the host's '{}'", path.display()))?;
-    let tree = check("cannot copy its mount", mount::copy_tree(host.as_fd(), Depth::One))?;
+    let tree = mount::copy_tree(host.as_fd(), Depth::One).context(|| "cannot copy its mount")?;
     let attributes = Attributes { no_setuid: true, no_exec: true, ..Attributes::default() };
-    check("cannot restrict it", mount::restrict(tree.as_fd(), Depth::One, attributes))?;
+    mount::restrict(tree.as_fd(), Depth::One, attributes).context(|| "cannot restrict it")?;
     let place = paths.open(path).context(|| "cannot open it")?;
-    check("cannot attach it", mount::attach(tree.as_fd(), place.as_fd()))
+    mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach it")
 }
 
 /// Binds a socket to a path inside the root. A socket address holds 108 bytes and is resolved from the builder's own

@@ -2,7 +2,7 @@
 //! symbolic links are read, never followed.
 
 use super::tree_paths::TreePaths;
-use super::{check, mounts, nodes};
+use super::{mounts, nodes};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::ResolvConfAction;
 use crate::sys::guest_files;
@@ -146,9 +146,10 @@ fn cover(paths: &TreePaths, content: &str, owner: u32) -> Result<()> {
 
 fn mount_over(paths: &TreePaths, from: OwnedFd) -> Result<()> {
     let place = paths.open(Path::new("/etc/resolv.conf")).context(|| "cannot open '/etc/resolv.conf'")?;
-    let tree = check("cannot copy the mount", mount::copy_tree(from.as_fd(), Depth::One))?;
-    check("cannot restrict it", mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only()))?;
-    check("cannot attach it", mount::attach(tree.as_fd(), place.as_fd()))
+    let tree = mount::copy_tree(from.as_fd(), Depth::One).context(|| "cannot copy the mount")?;
+    mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only())
+        .context(|| "cannot restrict it")?;
+    mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach it")
 }
 
 #[cfg(test)]
