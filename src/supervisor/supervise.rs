@@ -137,8 +137,7 @@ enum LoopExit {
 }
 
 fn new_epoll() -> Result<Epoll> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(std::io::Error::from);
-    epoll.context(|| "cannot create an epoll instance")
+    Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context(|| "cannot create an epoll instance")
 }
 
 impl Loop {
