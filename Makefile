@@ -51,7 +51,7 @@ help:
 	@echo "make test-vm   limits, AppArmor and reboots of the host in a virtual machine, as root"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
-	@echo "make bench     compare with other managers, as root; PARTS=\"start boot rest enter life network scale\""
+	@echo "make bench     compare with other managers, as root; PARTS=\"start boot rest enter life network scale filter probe\""
 	@echo "make probe     list the operations that root inside can do, also with other managers, as root"
 	@echo "make faults    a start with every system call failing, and killed at every one, as root"
 	@echo "make storm     random starts and kills, then trees that change during a start, as root"
@@ -176,7 +176,7 @@ demo: deps binary
 
 probe: deps binary
 	CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(BENCH_BOUND) \
-		$(CARGO) bench --locked --profile dev --bench bench -- walls
+		$(CARGO) bench --locked --profile dev --bench bench -- probe
 
 # The benchmark itself is a debug build; it measures the release binary.
 bench: deps binary

@@ -19,6 +19,8 @@ mod life;
 mod managers;
 #[path = "bench/network.rs"]
 mod network;
+#[path = "bench/probe.rs"]
+mod probe;
 #[path = "bench/rest.rs"]
 mod rest;
 #[path = "bench/run.rs"]
@@ -31,8 +33,6 @@ mod start;
 mod support;
 #[path = "bench/table.rs"]
 mod table;
-#[path = "bench/walls.rs"]
-mod walls;
 #[path = "bench/wire.rs"]
 mod wire;
 
@@ -46,7 +46,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("network", "to a network beyond the host and back", network::all),
     ("scale", "many machines", scale::all),
     ("filter", "what the system-call filter costs", filter::all),
-    ("walls", "what root inside can do", walls::all),
+    ("probe", "what root inside can do", probe::all),
 ];
 
 fn main() {

@@ -9,7 +9,7 @@ use super::table;
 const TREE: &str = "/var/lib/machines/busybox";
 
 /// A machine whose first script is the probe: what PID 1 hands down.
-const BOOTED: &str = "/var/lib/machines/walls";
+const BOOTED: &str = "/var/lib/machines/probe";
 
 /// Boots that machine with `start`, waits for the probe, ends it with `stop`.
 macro_rules! booted {
@@ -17,7 +17,7 @@ macro_rules! booted {
         concat!(
             "rm -f @B@/said; ",
             $start,
-            " walls >&2; for i in $(seq 100); do grep -q ^total @B@/said && break; sleep 0.1; done; cat @B@/said; ",
+            " probe >&2; for i in $(seq 100); do grep -q ^total @B@/said && break; sleep 0.1; done; cat @B@/said; ",
             $stop,
             " >&2"
         )
@@ -26,20 +26,20 @@ macro_rules! booted {
 
 /// Who is looked at: the name, a script that prints what the probe says.
 const ALL: &[(&str, &str)] = &[
-    ("coracle, unit", booted!("coracle start", "coracle stop walls")),
+    ("coracle, unit", booted!("coracle start", "coracle stop probe")),
     (
         "coracle, unit, users.private = \"no\"",
         booted!(
             "mkdir -p /etc/coracle/machines.d; printf '[users]\nprivate = \"no\"\n' \
-             >/etc/coracle/machines.d/walls.toml; coracle start",
-            "coracle stop walls; rm /etc/coracle/machines.d/walls.toml"
+             >/etc/coracle/machines.d/probe.toml; coracle start",
+            "coracle stop probe; rm /etc/coracle/machines.d/probe.toml"
         ),
     ),
     ("coracle run", "coracle run -q --console=pipe -D @T@ /usr/bin/probe"),
     ("systemd-nspawn -U", "systemd-nspawn -q -U --private-network --pipe -D @T@ /usr/bin/probe"),
     ("systemd-nspawn", "systemd-nspawn -q --pipe -D @T@ /usr/bin/probe"),
-    ("lxc, unprivileged", "lxc-start -F -n walls -P /run/bench/lxc -f /run/bench/walls-Private.conf"),
-    ("lxc, privileged", "lxc-start -F -n walls -P /run/bench/lxc -f /run/bench/walls-Host.conf"),
+    ("lxc, unprivileged", "lxc-start -F -n probe -P /run/bench/lxc -f /run/bench/probe-Private.conf"),
+    ("lxc, privileged", "lxc-start -F -n probe -P /run/bench/lxc -f /run/bench/probe-Host.conf"),
     (
         "podman",
         "podman run --rm --network=none --runtime=crun --cgroups=disabled --rootfs @T@ /usr/bin/probe",
@@ -52,8 +52,8 @@ const ALL: &[(&str, &str)] = &[
     (
         "systemd-nspawn@.service",
         booted!(
-            "for one in walls; do systemctl start systemd-nspawn@$one; done; true",
-            "systemctl kill -s KILL systemd-nspawn@walls; systemctl reset-failed systemd-nspawn@walls || true"
+            "for one in probe; do systemctl start systemd-nspawn@$one; done; true",
+            "systemctl kill -s KILL systemd-nspawn@probe; systemctl reset-failed systemd-nspawn@probe || true"
         ),
     ),
 ];
@@ -126,7 +126,7 @@ fn prepare() {
         let text =
             std::fs::read_to_string(format!("/run/bench/lxc-{users}.conf")).expect("lxc's configuration");
         let text = text.replace(contenders::ROOT, TREE).replace("/bin/true", "/usr/bin/probe");
-        std::fs::write(format!("/run/bench/walls-{users}.conf"), format!("{common}{text}"))
+        std::fs::write(format!("/run/bench/probe-{users}.conf"), format!("{common}{text}"))
             .expect("tell lxc");
     }
 }
