@@ -1,6 +1,6 @@
 //! Trees that change while a machine's root is built of them: attackers give links, pipes, devices, files, directories
 //! and mount points the names of all that we touch, and take them back, as fast as they can. Whatever comes of a round,
-//! nothing outside of the tree is mounted on, written to or opened; and a root that was built has all of its walls.
+//! nothing outside of the tree is mounted on, written to or opened; and a root that was built has all of its mounts.
 //!
 //! `cargo test` runs some hundred rounds, `CORACLE_RACES` as many as it says (`make storm`: 100 000). It is a program of
 //! one thread, since the builder is cloned from it as from a supervisor.
@@ -9,8 +9,8 @@
 
 #[path = "races/attack.rs"]
 mod attack;
-#[path = "races/walls.rs"]
-mod walls;
+#[path = "races/mount_table.rs"]
+mod mount_table;
 
 use coracle::channel::{self, FromPayload};
 use coracle::config;
@@ -25,13 +25,13 @@ use coracle::payload::{self, BuildInputs};
 use coracle::plan::step::{BuildStep, ResolvConfAction};
 use coracle::plan::{Facts, User, make};
 use coracle::sys::process::{self, Ended, Side};
+use mount_table::{MountTable, mounts};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use walls::{Walls, mounts};
 
 /// First host id of the machine.
 const BASE: u32 = 655_360_000;
@@ -60,9 +60,7 @@ fn main() {
     {
         attack::run(Path::new(tree), seed.parse().unwrap());
     }
-    if !rustix::process::geteuid().is_root() {
-        return eprintln!("skipped: needs root");
-    }
+    assert!(rustix::process::geteuid().is_root(), "must be run as root");
     match &arguments[..] {
         [word, rounds] if word == "race" => race(rounds.parse().unwrap()),
         _ => several(std::env::var("CORACLE_RACES").map_or(300, |rounds| rounds.parse().unwrap())),
@@ -146,13 +144,13 @@ impl Field {
         self.base.join("tree")
     }
 
-    /// The walls of a root that nobody attacks.
-    fn calm(&self) -> Walls {
-        let file = self.base.join("walls");
+    /// Returns the mounts of a root that is built without attackers.
+    fn calm(&self) -> MountTable {
+        let file = self.base.join("mount-table");
         let status = self.apart(|| {
             let built = self.build();
-            fs::write(&file, serde_json::to_vec(&Walls::at(&self.base.join("at"))).unwrap()).unwrap();
-            built.unwrap_or_else(|error| panic!("with nobody there: {error}"));
+            fs::write(&file, serde_json::to_vec(&MountTable::at(&self.base.join("at"))).unwrap()).unwrap();
+            built.unwrap_or_else(|error| panic!("without attackers: {error}"));
             BUILT
         });
         assert_eq!(status, BUILT);
@@ -160,7 +158,7 @@ impl Field {
     }
 
     /// Builds a root, and judges it.
-    fn round(&self, calm: &Walls) -> i32 {
+    fn round(&self, calm: &MountTable) -> i32 {
         let at = self.base.join("at");
         self.apart(|| {
             let before = mounts();
@@ -171,7 +169,7 @@ impl Field {
             }
             match built {
                 Ok(()) => {
-                    calm.assert_same(&Walls::at(&at));
+                    calm.assert_same(&MountTable::at(&at));
                     BUILT
                 }
                 Err(error) => {

@@ -70,7 +70,7 @@ pub fn grow(tree: &Path, victim: &Path) {
         pretend(&at(8), &up);
         fs::create_dir(at(9)).unwrap();
         let flags = rustix::mount::MountFlags::empty();
-        rustix::mount::mount(crate::walls::DECOY, at(9), "tmpfs", flags, None).unwrap();
+        rustix::mount::mount(crate::mount_table::DECOY, at(9), "tmpfs", flags, None).unwrap();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is mounted, and what of it makes the walls of a root.
+//! The mounts of a root, comparable between builds. Called by `races`.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,16 +43,16 @@ pub fn mounts() -> Vec<Mount> {
 /// Every mount of a root, told by where it lies in the file system that it is mounted on, whatever that one's own mount
 /// point is called by now, and how often there is one like it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Walls(BTreeMap<String, u32>);
+pub struct MountTable(BTreeMap<String, u32>);
 
-impl Walls {
+impl MountTable {
     /// Those of the root at a place. What is read while names change may not fit together, and is read again.
     pub fn at(at: &Path) -> Self {
         (0..1000).find_map(|_| Self::of(&mounts(), at)).expect("mounts that fit together")
     }
 
     fn of(mounts: &[Mount], at: &Path) -> Option<Self> {
-        let mut walls = BTreeMap::new();
+        let mut table = BTreeMap::new();
         for mount in mounts.iter().filter(|mount| mount.at.starts_with(at) && mount.at != at) {
             let under = mounts.iter().find(|other| other.id == mount.parent)?;
             // Directories of the tree itself, and of what the attackers have mounted in it, have any name. So has what a
@@ -65,21 +65,23 @@ impl Walls {
                 (mount.at.strip_prefix(&under.at).ok()?, part)
             };
             let kind = if place == Path::new("*") { "the tree" } else { &*under.kind };
-            let wall = format!("{} on {} of {}: {part} {}", mount.kind, place.display(), kind, mount.options);
-            *walls.entry(wall).or_default() += 1;
+            let entry =
+                format!("{} on {} of {}: {part} {}", mount.kind, place.display(), kind, mount.options);
+            *table.entry(entry).or_default() += 1;
         }
-        Some(Self(walls))
+        Some(Self(table))
     }
 
-    /// Asserts that nothing is missing, and nothing else there.
+    /// Asserts that both tables have the same mounts.
     #[track_caller]
     pub fn assert_same(&self, other: &Self) {
         let missing: Vec<_> =
-            self.0.iter().filter(|(wall, count)| other.0.get(*wall) != Some(count)).collect();
-        let more: Vec<_> = other.0.iter().filter(|(wall, count)| self.0.get(*wall) != Some(count)).collect();
+            self.0.iter().filter(|(entry, count)| other.0.get(*entry) != Some(count)).collect();
+        let more: Vec<_> =
+            other.0.iter().filter(|(entry, count)| self.0.get(*entry) != Some(count)).collect();
         assert!(
             missing.is_empty() && more.is_empty(),
-            "WALLS: not as without attackers: {missing:#?}\nbut {more:#?}"
+            "MOUNTS: not as without attackers: {missing:#?}\nbut {more:#?}"
         );
     }
 }
