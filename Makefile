@@ -145,14 +145,14 @@ build-and-lint: deps
 # Two hosts per processor: half of the time tests wait.
 test: deps trees build-and-lint
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=$$((2 * $$(nproc))) \
-		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast
+		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast -- --include-ignored
 
 # `make test` has run the suite on Debian 13. The last lane runs it on hosts that are machines of coracle.
 test-all: test
 	for lane in SUITE=bookworm SUITE=sid BY=coracle; do
 		echo "== hosts of $$lane"
 		env "CORACLE_HOST_$$lane" CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
-			timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast --tests
+			timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast --tests -- --include-ignored
 	done
 
 # One at a time: the emulator uses both processors of a small machine.

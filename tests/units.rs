@@ -19,11 +19,7 @@ fn unit(name: &str) -> String {
 }
 
 #[test]
-fn systemd_finds_nothing_wrong() {
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        eprintln!("skipped systemd_finds_nothing_wrong: needs systemd-analyze");
-        return;
-    }
+fn systemd_analyze_finds_no_problem() {
     let directory = tempfile::tempdir().unwrap();
     for name in UNITS {
         // The program is where it will be installed only later.
@@ -34,7 +30,7 @@ fn systemd_finds_nothing_wrong() {
         .args(["verify", "--man=no", "--recursive-errors=one"])
         .args(UNITS.map(|name| directory.path().join(name)))
         .output()
-        .unwrap();
+        .expect("run systemd-analyze");
     let said = String::from_utf8_lossy(&output.stderr);
     // Older ones than 254 do not know the key and say that they ignore it.
     let wrong: Vec<&str> = said

@@ -342,11 +342,6 @@ fn a_resolver_at_the_hosts_loopback_answers_machines() {
 #[test]
 fn resolved_of_the_host_knows_machines_by_name() {
     let host = Host::builder().suite("sid").guest_as("busybox", "web").guest_as("busybox", "db").start();
-    let version = host.sh_ok("systemctl --version | sed -n 's/^systemd \\([0-9]*\\).*/\\1/p'");
-    if version.trim().parse::<u32>().is_ok_and(|version| version < 259) {
-        eprintln!("skipped resolved_of_the_host_knows_machines_by_name: needs systemd 259 on the host");
-        return;
-    }
     host.sh_ok("machinectl -q list");
     let before = Snapshot::take(&host);
     host.start_machine("web");

@@ -183,10 +183,7 @@ fn the_last_machine_costs_what_the_first_did() {
 /// What the kernel takes for one machine's part to come and to go, the medians of many; with links of their own, and in one zone.
 #[test]
 fn the_part_of_the_last_costs_what_that_of_the_first_did() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root");
-        return;
-    }
+    assert!(rustix::process::geteuid().is_root(), "must be run as root");
     // Of this thread alone.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
     for zone in [None, Some(Zone::new("lan").expect("a zone"))] {

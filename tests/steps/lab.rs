@@ -32,17 +32,6 @@ const APART: &str = r#"
     exit $status
 "#;
 
-/// Skips a test without root.
-#[macro_export]
-macro_rules! lab {
-    () => {
-        match $crate::lab::Lab::new() {
-            Some(lab) => lab,
-            None => return eprintln!("skipped {}: needs root", module_path!()),
-        }
-    };
-}
-
 /// The throw-away host.
 pub struct Lab {
     directory: TempDir,
@@ -50,19 +39,17 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A host with one tree, or nothing where we are not root.
-    pub fn new() -> Option<Self> {
+    /// Creates a host with one tree.
+    pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
+        assert!(rustix::process::geteuid().is_root(), "must be run as root");
         let name = format!("steps-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         // Not in /tmp, which may be a tmpfs: older kernels do not map its ids.
         let directory = tempfile::Builder::new().prefix("coracle-steps.").tempdir_in("/var/tmp").unwrap();
         let lab = Self { directory, name };
         lab.grow();
         lab.define("[root]\n");
-        Some(lab)
+        lab
     }
 
     /// The name of its machine.
@@ -231,8 +218,5 @@ fn applets() -> &'static [String] {
     })
 }
 
-/// The options that put the host's programs and libraries into the machine, for what busybox lacks;
-/// nothing where the host has no perl(1).
-pub fn perl() -> Option<&'static [&'static str]> {
-    Path::new("/usr/bin/perl").exists().then_some(&["--bind-ro=/usr"])
-}
+/// The options that bind the host's programs and libraries, for what busybox lacks.
+pub const HOST_PROGRAMS: &[&str] = &["--bind-ro=/usr"];

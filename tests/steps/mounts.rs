@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 
-use crate::lab;
+use crate::lab::Lab;
 
 #[test]
+#[ignore = "needs root"]
 fn a_read_only_root_stays_so() {
-    let lab = lab!();
+    let lab = Lab::new();
     lab.sh(&[], "true");
     let script = "touch /new /usr/new 2>/dev/null || echo refused
         mount -o remount,rw / 2>/dev/null || echo refused
@@ -19,8 +20,9 @@ fn a_read_only_root_stays_so() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn binds_show_what_they_should() {
-    let lab = lab!();
+    let lab = Lab::new();
     let file = lab.file("/srv/data/file", "text");
     let data = lab.path("/srv/data");
     let data = data.to_str().unwrap();
@@ -45,8 +47,9 @@ fn binds_show_what_they_should() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn ids_of_a_bind_are_mapped_where_asked() {
-    let lab = lab!();
+    let lab = Lab::new();
     let file = lab.file("/srv/data/file", "text");
     chown(&file, Some(1000), Some(1000)).unwrap();
     let option = format!("--bind={}:/data:idmap", lab.path("/srv/data").display());
@@ -57,8 +60,9 @@ fn ids_of_a_bind_are_mapped_where_asked() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_root_is_mapped_and_nothing_on_disk_changes() {
-    let lab = lab!();
+    let lab = Lab::new();
     chown(lab.tree().join("etc/passwd"), Some(3), Some(4)).unwrap();
     let script = "stat -c '%u:%g' / /etc/passwd /usr/bin/busybox; touch /root/new; chown 1000:1000 /root/new
         cat /proc/self/uid_map";
@@ -75,8 +79,9 @@ fn the_root_is_mapped_and_nothing_on_disk_changes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_inaccessible_cannot_be_reached() {
-    let lab = lab!();
+    let lab = Lab::new();
     let secrets = lab.tree().join("etc/secrets");
     std::fs::create_dir(&secrets).unwrap();
     std::fs::write(secrets.join("key"), "secret").unwrap();
@@ -91,8 +96,9 @@ fn what_is_inaccessible_cannot_be_reached() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn tmpfs_has_the_options_given() {
-    let lab = lab!();
+    let lab = Lab::new();
     let script = "stat -c '%a %u:%g' /scratch /plain; df -k /scratch | tail -n 1 | awk '{print $2}'
         ls -A /scratch; grep -c ' /scratch rw,nosuid,nodev' /proc/self/mountinfo";
     let told = lab.sh(&["--tmpfs=/scratch:mode=1770,size=1M,uid=1000", "--tmpfs=/plain"], script);
@@ -108,8 +114,9 @@ fn tmpfs_has_the_options_given() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_link_is_no_mount_target() {
-    let lab = lab!();
+    let lab = Lab::new();
     let outside = lab.path("/outside");
     std::fs::create_dir(&outside).unwrap();
     symlink(&outside, lab.tree().join("link")).unwrap();
@@ -128,8 +135,9 @@ fn a_link_is_no_mount_target() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn links_of_the_tree_lead_nowhere_else() {
-    let lab = lab!();
+    let lab = Lab::new();
     let outside = lab.path("/outside");
     std::fs::create_dir(&outside).unwrap();
     // A tree whose /tmp and /dev are links to the host.

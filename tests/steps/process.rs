@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::lab;
-use crate::lab::perl;
+use crate::lab::HOST_PROGRAMS;
+use crate::lab::Lab;
 use crate::support::install;
 use crate::support::job::Job;
 
@@ -25,8 +25,9 @@ fn bounding() -> u64 {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_environment_is_the_one_promised() {
-    let lab = lab!();
+    let lab = Lab::new();
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let field = |name: &str| {
         let value = release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -81,8 +82,9 @@ fn the_environment_is_the_one_promised() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn nothing_of_the_caller_is_inherited() {
-    let lab = lab!();
+    let lab = Lab::new();
     let binary = install::binary();
     let script =
         "grep -E '^(Sig(Blk|Ign|Cgt)|Umask|Groups)' /proc/self/status; ls /proc/self/fd; ls /proc/1/fd
@@ -107,8 +109,9 @@ fn nothing_of_the_caller_is_inherited() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn rights_are_those_of_a_system_container() {
-    let lab = lab!();
+    let lab = Lab::new();
     let read = "cat /proc/self/status";
     for (text, options, expected) in [
         ("[root]", [].as_slice(), DEFAULT | NET_ADMIN),
@@ -134,8 +137,9 @@ fn rights_are_those_of_a_system_container() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_user_is_that_user_and_no_more() {
-    let lab = lab!();
+    let lab = Lab::new();
     let script = "id; pwd; echo $HOME $USER $LOGNAME; cat /proc/self/status";
     let told = lab.sh(&["-u", "joe"], script);
     assert!(told.starts_with("uid=1000(joe) gid=1000(joe) groups=50(staff)\n/\n/ joe joe\n"), "{told}");
@@ -149,8 +153,9 @@ fn a_user_is_that_user_and_no_more() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn pid_1_is_the_command_or_a_stub() {
-    let lab = lab!();
+    let lab = Lab::new();
     assert_eq!(lab.sh(&[], "echo $$; cat /proc/1/comm; :"), "1\nsh\n");
     assert_eq!(lab.sh(&["-a"], "echo $$; cat /proc/1/comm; :"), "2\n(coracle-stub)\n");
     // The streams, and the payload's pidfd.
@@ -161,8 +166,9 @@ fn pid_1_is_the_command_or_a_stub() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn namespaces_are_the_machines_own() {
-    let lab = lab!();
+    let lab = Lab::new();
     let kinds = ["user", "mnt", "pid", "ipc", "uts", "net", "cgroup", "time"];
     let script =
         "cd /proc/self/ns; for kind in user mnt pid ipc uts net cgroup time; do readlink $kind; done";
@@ -182,15 +188,17 @@ fn namespaces_are_the_machines_own() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_host_name_is_the_machines() {
-    let lab = lab!();
+    let lab = Lab::new();
     assert_eq!(lab.sh(&[], "hostname"), format!("{}\n", lab.name()));
     assert_eq!(lab.sh(&["--hostname=www.example.org"], "hostname"), "www.example.org\n");
 }
 
 #[test]
+#[ignore = "needs root"]
 fn networks_are_as_private_as_said() {
-    let lab = lab!();
+    let lab = Lab::new();
     let links = "sed -n 's/ *\\(.*\\):.*/\\1/p' /proc/net/dev | sort | xargs";
     assert_eq!(lab.sh(&[], links), "host0 lo\n");
     let address = "ip -o -4 address show host0 | wc -l; ip route | grep -c '^default via'; ip link show lo | grep -c UP";
@@ -201,12 +209,9 @@ fn networks_are_as_private_as_said() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_cgroup_is_the_root_of_what_it_sees() {
-    let lab = lab!();
-    if lab.cgroup().is_none() {
-        eprintln!("skipped the_cgroup_is_the_root_of_what_it_sees: needs a unified cgroup hierarchy");
-        return;
-    }
+    let lab = Lab::new();
     let script = "grep '^0::' /proc/self/cgroup; cd /sys/fs/cgroup; cat cgroup.procs | head -n 1
         mkdir sub sub/sub; echo $$ >sub/cgroup.procs; grep '^0::' /proc/self/cgroup
         mkdir ../../new 2>/dev/null || echo refused; stat -c %u . cgroup.procs";
@@ -214,12 +219,10 @@ fn the_cgroup_is_the_root_of_what_it_sees() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn system_calls_are_filtered() {
-    let lab = lab!();
-    let Some(options) = perl() else {
-        eprintln!("skipped system_calls_are_filtered: needs perl");
-        return;
-    };
+    let lab = Lab::new();
+    let options = HOST_PROGRAMS;
     // Numbers of x86_64; keyctl, bpf, io_uring_setup, kexec_load, unshare and one that there is not.
     let script = "for my $call (250, 321, 425, 246, 272, 9999) { \
         my $r = syscall($call, 0, 0, 0, 0, 0); print $r, ' ', ($r < 0 ? $!{ENOSYS} ? 'ENOSYS' : $!{EPERM} ? \
@@ -231,12 +234,10 @@ fn system_calls_are_filtered() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_keyring_is_the_machines_own() {
-    let lab = lab!();
-    let Some(options) = perl() else {
-        eprintln!("skipped the_keyring_is_the_machines_own: needs perl");
-        return;
-    };
+    let lab = Lab::new();
+    let options = HOST_PROGRAMS;
     let options = [options, &["--system-call-filter=@keyring"]].concat();
     // KEYCTL_GET_KEYRING_ID of the session; KEYCTL_DESCRIBE of the one the caller has.
     let session = "print syscall(250, 0, -3, 0), ' '";

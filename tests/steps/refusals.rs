@@ -2,13 +2,14 @@
 
 use std::os::unix::fs::symlink;
 
-use crate::lab;
+use crate::lab::Lab;
 use crate::support::install;
 use crate::support::job::Job;
 
 #[test]
+#[ignore = "needs root"]
 fn a_link_to_our_own_program_is_refused() {
-    let lab = lab!();
+    let lab = Lab::new();
     symlink("/proc/self/exe", lab.tree().join("usr/bin/trap")).unwrap();
     let output = lab.run(&[], &["trap"]);
     assert_eq!(output.status, 125, "{output}");
@@ -16,8 +17,9 @@ fn a_link_to_our_own_program_is_refused() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_root_is_used_once() {
-    let lab = lab!();
+    let lab = Lab::new();
     let binary = install::binary();
     let binary = binary.to_str().unwrap();
     let coracle = lab.coracle(binary, &[]).join(" ");
@@ -44,8 +46,9 @@ fn a_root_is_used_once() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_killed_supervisor_takes_the_machine_along() {
-    let lab = lab!();
+    let lab = Lab::new();
     let binary = install::binary();
     let binary = binary.to_str().unwrap();
     let coracle = lab.coracle(binary, &[]).join(" ");
@@ -64,8 +67,9 @@ fn a_killed_supervisor_takes_the_machine_along() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_dry_run_touches_nothing() {
-    let lab = lab!();
+    let lab = Lab::new();
     let output = lab.run(&["--dry-run"], &["true"]).success("a dry run");
     assert!(output.stdout.contains("execute '/usr/local/sbin/true'"), "{output}");
     assert!(!lab.tree().join("proc").exists());

@@ -5,14 +5,15 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::lab;
-use crate::lab::perl;
+use crate::lab::HOST_PROGRAMS;
+use crate::lab::Lab;
 use crate::support::install;
 use crate::support::job::{Job, input_of};
 
 #[test]
+#[ignore = "needs root"]
 fn exit_statuses_are_the_payloads() {
-    let lab = lab!();
+    let lab = Lab::new();
     for status in [0, 1, 7, 125, 255] {
         let output = lab.run_plain(&[], &["sh", "-c", &format!("exit {status}")]);
         assert_eq!(output.status, status, "{output}");
@@ -24,8 +25,9 @@ fn exit_statuses_are_the_payloads() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_killed_pid_1_is_told_apart() {
-    let lab = lab!();
+    let lab = Lab::new();
     let binary = install::binary();
     let binary = binary.to_str().unwrap();
     let coracle = lab.coracle(binary, &[]).join(" ");
@@ -41,8 +43,9 @@ fn a_killed_pid_1_is_told_apart() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn our_own_failures_are_125() {
-    let lab = lab!();
+    let lab = Lab::new();
     for (options, command, said) in [
         ([].as_slice(), ["no-such-program"].as_slice(), "cannot execute 'no-such-program'"),
         (&[], &["/etc/passwd"], "cannot execute '/etc/passwd': permission denied"),
@@ -59,8 +62,9 @@ fn our_own_failures_are_125() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn streams_are_separate_and_pass_every_byte() {
-    let lab = lab!();
+    let lab = Lab::new();
     let output = lab.run(&[], &["sh", "-c", "echo out; echo err >&2"]).success("the streams");
     assert_eq!(output.stdout, "out\n");
     assert!(output.stderr.ends_with("err\n") && !output.stderr.contains("out"), "{output}");
@@ -86,8 +90,9 @@ fn streams_are_separate_and_pass_every_byte() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_end_of_input_is_passed_on() {
-    let lab = lab!();
+    let lab = Lab::new();
     // /dev/null, and a pipe that stays open for a while.
     assert_eq!(lab.run(&[], &["wc", "-c"]).success("wc").stdout, "0\n");
     let binary = install::binary();
@@ -110,12 +115,10 @@ fn heard(socket: &UnixDatagram) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn readiness_is_the_guests_where_asked() {
-    let lab = lab!();
-    let Some(options) = perl() else {
-        eprintln!("skipped readiness_is_the_guests_where_asked: needs perl");
-        return;
-    };
+    let lab = Lab::new();
+    let options = HOST_PROGRAMS;
     let file = lab.path("/notify");
     let socket = UnixDatagram::bind(&file).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::lab;
+use crate::lab::Lab;
 
 /// A row of mountinfo: what is mounted, and the options of the mount itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,8 +86,9 @@ fn promised(root: &str, sysfs: &[(&str, &str)]) -> BTreeMap<String, Mount> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn mounts_are_the_ones_promised_and_no_others() {
-    let lab = lab!();
+    let lab = Lab::new();
     let found = mounts(&lab.sh(&[], "cat /proc/self/mountinfo"));
     let root = found["/"].kind.clone();
     let parts = SYSFS.map(|part| format!("/sys/{part}"));
@@ -106,8 +107,9 @@ fn mounts_are_the_ones_promised_and_no_others() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn nothing_that_covers_can_be_taken_off() {
-    let lab = lab!();
+    let lab = Lab::new();
     // Each a way to see below, or to make writable; all of them must fail.
     let script = r#"
         exec 2>/dev/null
@@ -140,8 +142,9 @@ fn nothing_that_covers_can_be_taken_off() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_masked_tells_nothing() {
-    let lab = lab!();
+    let lab = Lab::new();
     for plain in [false, true] {
         let script = "for name in acpi asound interrupts kallsyms kcore keys latency_stats sched_debug scsi sysrq-trigger \
             timer_list; do
@@ -161,8 +164,9 @@ fn what_is_masked_tells_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn kernel_settings_are_read_only_but_those_of_the_network() {
-    let lab = lab!();
+    let lab = Lab::new();
     let script = "
         try() { { echo 1 >$1; } 2>/dev/null && echo $1; :; }
         try /proc/sys/kernel/panic
@@ -187,8 +191,9 @@ fn kernel_settings_are_read_only_but_those_of_the_network() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn devices_are_the_standard_ones() {
-    let lab = lab!();
+    let lab = Lab::new();
     let told = lab.sh(&[], "cd /dev; stat -c '%n %F %a %t:%T %u:%g' * char/* | sort; for link in ptmx fd core; do readlink $link; done");
     let mut expected: Vec<String> =
         ["full 1:7", "null 1:3", "random 1:8", "tty 5:0", "urandom 1:9", "zero 1:5"]
@@ -220,8 +225,9 @@ fn devices_are_the_standard_ones() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn run_host_tells_of_the_manager() {
-    let lab = lab!();
+    let lab = Lab::new();
     let told = lab.sh(
         &["--uuid=6d1d3ac08d0f4d2a9a0c5b1f3c7e9d21"],
         "cd /run/host; stat -c '%n %F %a %u' $(find . | sort)
@@ -262,8 +268,9 @@ fn run_host_tells_of_the_manager() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn no_file_of_the_host_is_seen() {
-    let lab = lab!();
+    let lab = Lab::new();
     lab.file("/secret", "of the host");
     let look = "ls /; ls -a /.. | tail -n +3; ls /proc/1/root/ /proc/self/cwd/../
         stat -c %i / /.. /proc/1/root/ | uniq | wc -l; ls -d /proc/[0-9]* | wc -l; ls -A /tmp /run /dev/shm";
@@ -279,8 +286,9 @@ fn no_file_of_the_host_is_seen() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_tree_gets_mount_points_and_nothing_else() {
-    let lab = lab!();
+    let lab = Lab::new();
     lab.sh(&[], "true");
     let mut names: Vec<String> = std::fs::read_dir(lab.tree())
         .unwrap()
