@@ -51,11 +51,9 @@ fn a_connection_starts_a_machine_and_is_relayed() {
     host.define("m", PORTS);
     // As at boot of the host.
     host.sh_ok("systemctl daemon-reload; systemctl start sockets.target coracle-on-demand@m.socket");
-    println!("{}", host.ok(&["systemctl", "cat", "coracle-on-demand@m.socket"]));
     host.sh_ok("test -L /run/systemd/generator/sockets.target.wants/coracle-on-demand@m.socket");
     listens(&host, "listening");
     let status = host.coracle(&["status", "m"]);
-    println!("{status}");
     assert!(status.contains("starts by: 8080:80, 127.0.0.1:8081:80, [::1]:8082-8083:80-81\n"), "{status}");
     // Forwarding, and the anycast routes of a router, stay after the first start.
     for place in ["127.0.0.1:8080", "[::1]:8080", "127.0.0.1:8081", "[::1]:8082", "192.0.2.1:8080"] {
@@ -111,7 +109,6 @@ fn the_connection_is_closed_if_the_machine_fails_to_start() {
     std::thread::sleep(std::time::Duration::from_secs(2));
     listens(&host, "listening");
     let said = host.ok(&["journalctl", "-q", "-o", "cat", "-u", "coracle-on-demand@m.service"]);
-    println!("{said}");
     assert_eq!(said.matches("for an incoming connection").count(), 1, "{said}");
     assert!(said.contains("coracle: "), "{said}");
     host.sh_ok("systemctl stop coracle-on-demand@m.socket; systemctl reset-failed");

@@ -116,7 +116,6 @@ fn a_machine_of_a_zone_speaks_to_whom_it_may() {
         host.sh_ok(&format!(
             "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {bridged} >$f; done"
         ));
-        println!("bridges filtered: {bridged}");
         for (said, expected) in [
             ("", [true; 6]),
             ("egress = \"zone\"\n", [true, true, true, false, false, false]),
@@ -131,7 +130,6 @@ fn a_machine_of_a_zone_speaks_to_whom_it_may() {
             }
             let found = outcome(&host, said);
             let dropped = stop(&host);
-            println!("{} -> {found:?}{dropped}", said.trim());
             let refused = dropped.contains("outside of network.egress");
             assert_eq!((found, refused), (expected, !said.is_empty()), "{said}");
         }
@@ -169,18 +167,17 @@ fn whom_it_may_speak_to_changes_while_it_runs() {
     };
     say(&host);
     assert!(!heard(&host), "a machine that may speak to nobody was heard");
-    println!("{}", host.coracle(&["set", "--runtime", "a", "network.egress=zone"]));
+    host.coracle(&["set", "--runtime", "a", "network.egress=zone"]);
     assert!(reaches(&host, "a", &b4) && !reaches(&host, "a", "192.0.2.2"));
     say(&host);
     host.wait_until(
         LONG,
         &format!("! nsenter -t {leader} -n nft list chain inet heard c | grep 'packets 0'"),
     );
-    println!("{}", host.coracle(&["set", "--runtime", "a", "network.egress=any"]));
+    host.coracle(&["set", "--runtime", "a", "network.egress=any"]);
     assert!(reaches(&host, "a", &b4) && reaches(&host, "a", "192.0.2.2"));
-    println!("{}", host.coracle(&["set", "--runtime", "a", "network.egress=192.0.2.0/24"]));
+    host.coracle(&["set", "--runtime", "a", "network.egress=192.0.2.0/24"]);
     assert!(!reaches(&host, "a", &b4) && reaches(&host, "a", "192.0.2.2"));
-    println!("{}", host.ok(&["nft", "list", "table", "bridge", "coracle"]));
     // What nft lists it reads again.
     host.sh_ok("nft list ruleset >/run/rules; ip netns exec outside nft -f /run/rules");
     host.coracle(&["stop", "a", "b", "c"]);
@@ -223,10 +220,9 @@ fn a_machine_of_a_zone_is_as_fast_as_it_may_be() {
         let (leader, so_far) = (host.machine_leader(who), dropped(&host, chain));
         host.sh_ok(&format!("nsenter -t {leader} -n perl /run/many.pl {to}"));
         let lost = dropped(&host, chain) - so_far;
-        println!("{chain}: of {MANY} datagrams {} passed", MANY - lost);
         assert!((few / 2..few * 2).contains(&(MANY - lost)), "{chain}: {lost}");
     }
-    println!("{}", host.coracle(&["set", "--runtime", "a", "network.rate-in=infinity", "rate-out=infinity"]));
+    host.coracle(&["set", "--runtime", "a", "network.rate-in=infinity", "rate-out=infinity"]);
     let listed = host.ok(&["nft", "list", "table", "bridge", "coracle"]);
     assert!(!listed.contains("limit vb-a"), "{listed}");
     let so_far = dropped(&host, "rate-out");

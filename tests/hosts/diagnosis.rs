@@ -47,7 +47,6 @@ fn starts_that_fail_name_cause_and_cure() {
         host.wait_for_unit(name, "failed");
         let text = diagnosis(&host, name);
         says(&text, expected);
-        println!("$ coracle doctor {name}\n{text}");
     }
     let status = host.exec(&["coracle", "status", "dies"]).stdout;
     says(&status, &["failure: exit status 3: PID 1 exited with status 3", "hint: ", "uptime: 0."]);
@@ -114,7 +113,6 @@ fn a_start_that_takes_too_long_is_recorded_and_a_stop_is_not() {
     assert_eq!(host.exec(&["coracle", "start", "busybox"]).status, 1);
     host.wait_for_unit("busybox", "failed");
     let text = diagnosis(&host, "busybox");
-    println!("$ coracle doctor busybox\n{text}");
     says(
         &text,
         &["(booting after ", "it was not up in time", "hint: see what it waited", "was waiting for nobody"],
@@ -152,7 +150,6 @@ fn a_host_is_looked_over() {
             "systemd-machined.service is masked\n  hint: systemctl unmask systemd-machined.service",
         ],
     );
-    println!("$ coracle doctor\n{}", out.stdout);
     host.sh_ok(
         "cp /srv/subuid /etc/subuid; rm /etc/coracle/machines.d/*; systemctl -q unmask systemd-machined",
     );
@@ -177,16 +174,15 @@ fn a_host_is_looked_over() {
     host.stop();
 }
 
-/// A stop that takes its time says on a terminal what for; returns what `status` says meanwhile.
+/// Asserts that a slow stop and `status` report the job that they wait for.
 #[track_caller]
-fn waits(host: &Host, name: &str, on_terminal: &str, what: &str) -> String {
+fn assert_stop_reports(host: &Host, name: &str, on_terminal: &str, what: &str) {
     let mut stop = host.spawn_on_tty(&format!("stty cols 120; coracle stop {name}; echo ended $?"));
     stop.wait_for_stdout(on_terminal, LONG);
     let status = host.coracle(&["status", name]);
     says(&status, &[&format!("stopping: waiting for {what}")]);
     stop.wait_for_stdout("ended 0", LONG);
     host.assert_clean_stop(name);
-    status
 }
 
 #[test]
@@ -200,9 +196,11 @@ fn a_slow_stop_says_what_it_waits_for() {
     let unit = ["systemd-run", "-q", "-u", "slow", "-p", "Type=notify", "-p", "NotifyAccess=all"];
     host.in_guest("trixie", &[&unit[..], &["sh", "-c", slow]].concat()).success("a slow unit");
     // systemd itself says it, in words of its own.
-    println!(
-        "{}",
-        waits(&host, "trixie", "trixie: stopping: User job slow.service/stop running", "slow.service")
+    assert_stop_reports(
+        &host,
+        "trixie",
+        "trixie: stopping: User job slow.service/stop running",
+        "slow.service",
     );
     // It was asked once: asked again, it would begin its shutdown anew.
     let journal = "journalctl -D /var/lib/machines/trixie/var/log/journal -q -o cat -t systemd";
@@ -210,6 +208,6 @@ fn a_slow_stop_says_what_it_waits_for() {
     host.sh_ok("echo '::shutdown:/bin/sleep 6' >>/var/lib/machines/busybox/etc/inittab");
     host.start_machine("busybox");
     // For its init's server first, or for what the init has begun by then.
-    println!("{}", waits(&host, "busybox", "busybox: stopping: waiting for ", ""));
+    assert_stop_reports(&host, "busybox", "busybox: stopping: waiting for ", "");
     host.stop();
 }

@@ -49,15 +49,15 @@ fn live(host: &Host, names: &[String], lives: usize) -> Vec<Duration> {
     starts
 }
 
-/// Lets all neighbours live, some at a time. Returns the median and the longest of their starts.
-fn live_all(host: &Host, names: &[String], lives: usize) -> (Duration, Duration) {
+/// Runs the life of all neighbours, some at a time. Returns the median duration of their starts.
+fn live_all(host: &Host, names: &[String], lives: usize) -> Duration {
     let mut starts: Vec<Duration> = thread::scope(|scope| {
         let chunks = names.chunks(names.len().div_ceil(SIDE_BY_SIDE));
         let workers: Vec<_> = chunks.map(|names| scope.spawn(move || live(host, names, lives))).collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("a neighbour's life")).collect()
     });
     starts.sort_unstable();
-    (starts[starts.len() / 2], starts[starts.len() - 1])
+    starts[starts.len() / 2]
 }
 
 /// A machine with the attacks on board.
@@ -153,16 +153,12 @@ fn a_hostile_machine_harms_no_neighbour() {
     // What fills a pool has filled it.
     host.wait_until(crate::support::LONG, "[ $(find /sys/fs/cgroup -name 'wide*' | wc -l) -gt 1000 ]");
     let attacked = live_all(&host, &names, scale.lives);
-    println!(
-        "starts, median and longest: {quiet:.2?} beside a quiet machine, {attacked:.2?} beside a hostile one"
-    );
+    assert!(attacked < quiet * 10 + Duration::from_secs(5), "starts: {quiet:.1?}, attacked: {attacked:.1?}");
     host.sh_ok(HARM);
     assert_eq!(host.coracle(&["exec", "hostile", "--", "hostname"]).trim(), "hostile");
 
     // Its own end is as always.
-    let begun = Instant::now();
     host.coracle(&["stop", "hostile"]);
-    println!("stop of the hostile machine: {:.2?}", begun.elapsed());
     host.assert_clean_stop("hostile");
     attack.kill();
     before.assert_same(&host);

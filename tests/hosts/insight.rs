@@ -35,7 +35,6 @@ fn stats_count_what_machines_use() {
     assert!(!json.contains("\"busybox\""), "{json}");
     let table = host.coracle(&["stats"]);
     says(&table, &["NAME", "MEMORY", "busybox", "other"]);
-    println!("$ coracle stats\n{table}");
     host.stop();
 }
 
@@ -100,7 +99,6 @@ fn inspect_tells_what_the_kernel_says() {
             "user ids: 0 ",
         ],
     );
-    println!("$ coracle inspect busybox\n{text}");
     let leader = host.machine_leader("busybox");
     let inode = host.ok(&["stat", "-Lc", "%i", &format!("/proc/{leader}/ns/net")]);
     says(&host.coracle(&["inspect", "busybox", "--json"]), &[&format!("\"id\": {}", inode.trim())]);
@@ -128,7 +126,6 @@ fn inspect_tells_what_the_kernel_says() {
             "the net namespace is the host's",
         ],
     );
-    println!("$ coracle inspect open --security\n{text}");
     host.stop();
 }
 

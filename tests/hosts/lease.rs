@@ -54,13 +54,11 @@ fn udhcpc_and_the_kernel_get_what_was_there() {
     let before = Snapshot::take(&host);
     host.start_machine("busybox");
     let had = inside(&host, "busybox");
-    println!("from the start: {had:?}");
     assert_eq!(frame_sockets(&host, "busybox"), "1\n");
     host.write("/var/lib/machines/busybox/script", SCRIPT);
     let ask = "chmod 755 /script; ip -4 addr flush dev host0; \
                udhcpc -i host0 -f -q -n -t 3 -T 1 -O search -s /script 2>&1";
     let out = host.in_guest("busybox", &["sh", "-c", ask]).success("udhcpc").stdout;
-    println!("{out}");
     assert!(out.contains("dns 192.0.2.2 search example.org"), "{out}");
     assert_eq!(inside(&host, "busybox"), had);
     host.ok(&["ping", "-c1", "-W5", &host.address("busybox")]);
@@ -69,7 +67,6 @@ fn udhcpc_and_the_kernel_get_what_was_there() {
                echo 1 >/proc/sys/net/ipv6/conf/host0/accept_ra; ip link set host0 up";
     host.in_guest("busybox", &["sh", "-c", ask]);
     host.wait_until(LONG, "nsenter -t $(machinectl show busybox -p Leader --value) -n ip -6 route show default | grep 'proto ra'");
-    println!("{}", host.sh_ok("nsenter -t $(machinectl show busybox -p Leader --value) -n sh -c 'ip -6 addr show dev host0; ip -6 route show default'"));
     assert_eq!(inside(&host, "busybox")[0], had[0]);
     let ipv6 = host.property("busybox", "addresses");
     let ipv6 = ipv6.split(' ').find(|address| address.contains(':')).expect("IPv6");
@@ -101,14 +98,12 @@ fn networkd_inside_gets_what_was_there() {
         assert_eq!(frame_sockets(&host, "trixie"), if networkd { "0\n" } else { "1\n" });
         host.wait_until(LONG, "nsenter -t $(machinectl show trixie -p Leader --value) -a networkctl list host0 --no-legend | grep configured");
         let own = host.in_guest("trixie", &["networkctl", "status", "host0", "--no-pager"]).stdout;
-        println!("{own}");
         assert!(own.contains("10-own.network") && own.contains("(DHCPv4"), "{own}");
         let addresses = host.property("trixie", "addresses");
         for address in addresses.split(' ') {
             host.wait_until(LONG, &format!("ping -c1 -W1 {address}"));
         }
         let [inside, routes] = inside(&host, "trixie");
-        println!("addresses {inside:?} routes {routes:?}");
         assert_eq!((inside.len(), routes.len()), (2, 2), "{inside:?} {routes:?}");
         // After a reboot it asks again.
         let leader = host.machine_leader("trixie");
@@ -154,9 +149,7 @@ fn each_client_of_debian_is_answered() {
              sleep 2; kill $capture; wait $capture; exit $status"
         );
         let out = host.in_guest("m", &["sh", "-c", &script]);
-        println!("--- {client}\n{}\n--- packets\n", out.stdout);
         let capture = host.in_guest("m", &["cat", "/run/capture"]).success("what passed").stdout;
-        println!("{capture}");
         assert_eq!(out.status, 0, "{out}");
         for what in
             ["DHCP-Message (53), length 1: ACK", "Domain-Name-Server (6), length 4: 192.0.2.2", "Lease-Time"]

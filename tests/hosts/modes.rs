@@ -61,7 +61,6 @@ fn a_port_of_a_bridge() {
     let before = Snapshot::take(&host);
     start(&host, "bridge = \"br0\"");
     assert_eq!(links_of(&host), "host0 lo");
-    println!("{}", host.ok(&["ip", "-br", "link", "show", "master", "br0"]));
     reaches_outside(&host, "host0");
     let mac = host.in_guest("m", &["cat", "/sys/class/net/host0/address"]).stdout;
     reboot(&host);
@@ -142,7 +141,6 @@ fn an_interface_goes_in_and_comes_back() {
         host.sh("coracle stop m; systemctl reset-failed coracle@m");
         before.assert_same(&host);
     }
-    println!("back after each kill:\n{}", host.ok(&["ip", "-br", "link", "show", "up0"]));
     host.stop();
 }
 

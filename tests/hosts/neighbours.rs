@@ -96,15 +96,13 @@ fn assert_flows(host: &Host) {
     host.in_guest("a", &["ping", "-c1", "-W2", &b]).success("a machine from a machine");
 }
 
-/// The whole of it: before, with machines, with one, after a kill, after.
-fn assert_lives_beside(host: &Host) -> String {
+/// Asserts connectivity with machines, and the ruleset of before after a stop and a kill.
+#[track_caller]
+fn assert_coexists(host: &Host) {
     let rules = ruleset(host);
     let before = Snapshot::take(host);
     host.coracle(&["start", "a", "b"]);
     assert_flows(host);
-    let journal = host.unit_journal("a") + &host.unit_journal("b");
-    let told: Vec<&str> = journal.lines().filter(|line| line.contains("letting")).collect();
-    let told = format!("{} lines of rules before and after\n{}", rules.lines().count(), told.join("\n"));
     host.coracle(&["stop", "b"]);
     host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
     host.wait_for_unit("a", "failed");
@@ -112,7 +110,6 @@ fn assert_lives_beside(host: &Host) -> String {
     host.wait_until(LONG, "! nft list table inet coracle");
     assert_eq!(ruleset(host), rules);
     before.assert_same(host);
-    told
 }
 
 #[test]
@@ -134,7 +131,7 @@ fn beside_firewalld() {
         host.sh_ok(&format!("firewall-cmd -q --zone=coracle --{change}-interface=gone0"));
     }
     foreign("");
-    println!("{}", assert_lives_beside(&host));
+    assert_coexists(&host);
     foreign("");
     host.coracle(&["start", "a", "b"]);
     foreign("ve-a ve-b");
@@ -144,10 +141,8 @@ fn beside_firewalld() {
             host.wait_until(LONG, &format!("firewall-cmd -q --zone=coracle --query-interface={name}"));
         }
         assert_flows(&host);
-        println!("after '{what}' packets flow");
         foreign("ve-a ve-b");
     }
-    println!("{}", host.ok(&["firewall-cmd", "--zone=coracle", "--list-all"]));
     // The host itself stays closed to machines.
     host.sh_ok("busybox httpd -f -p 7000 -h /srv/www >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
     let gateway = host.property("a", "host-addresses").split(' ').next().expect("one").to_owned();
@@ -164,11 +159,10 @@ fn beside_docker() {
     let host = host();
     host.sh_ok(DOCKER);
     let user = host.sh_ok("iptables -A DOCKER-USER -i ve-a -d 203.0.113.0/24 -j DROP; iptables -S");
-    println!("{}", assert_lives_beside(&host));
+    assert_coexists(&host);
     host.coracle(&["start", "a"]);
     // Docker's own tool can read what we wrote.
     let with = host.sh_ok("iptables -S; ip6tables -S DOCKER-USER");
-    println!("{}", with.lines().filter(|line| line.contains("coracle")).collect::<Vec<_>>().join("\n"));
     assert!(
         with.contains("-A DOCKER-USER -i ve-a -m comment --comment \"machines of coracle: ve-a\" -j ACCEPT"),
         "{with}"
@@ -212,10 +206,7 @@ fn beside_rules_written_by_hand() {
     let host = host();
     host.write("/run/rules.nft", BY_HAND);
     host.sh_ok("nft -f /run/rules.nft");
-    println!("{}", assert_lives_beside(&host));
-    host.coracle(&["start", "a"]);
-    println!("{}", host.sh_ok("nft list table inet filter"));
-    host.coracle(&["stop", "a"]);
+    assert_coexists(&host);
     host.stop();
 }
 
@@ -224,7 +215,7 @@ fn beside_ufw() {
     let host = host();
     host.sh_ok("ufw allow 8080/tcp; ufw --force enable");
     host.sh_ok("iptables -S FORWARD | grep -q 'P FORWARD DROP'");
-    println!("{}", assert_lives_beside(&host));
+    assert_coexists(&host);
     host.stop();
 }
 
@@ -240,7 +231,7 @@ fn a_zone_beside_docker() {
         host.sh_ok(&format!(
             "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {filtered} >$f; done"
         ));
-        println!("bridges filtered: {filtered}; {}", assert_lives_beside(&host));
+        assert_coexists(&host);
         // By the port where the host itself asks, at its loopback addresses: not at ::1 where bridges are filtered.
         let before = Snapshot::take(&host);
         host.coracle(&["start", "a", "b"]);

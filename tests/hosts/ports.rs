@@ -31,10 +31,8 @@ fn a_port_answers_from_everywhere() {
     host.coracle(&["start", "a"]);
     let address = host.address("a");
     host.wait_for_page(&address);
-    println!("{}", host.ok(&["nft", "list", "map", "inet", "coracle", "dnat4"]));
     for url in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
         host.wait_until(LONG, &format!("ip netns exec outside {}", page(url)));
-        println!("from outside by {url}: answers");
     }
     for url in [
         "192.0.2.1:8080",
@@ -45,7 +43,6 @@ fn a_port_answers_from_everywhere() {
         "[::1]:8082",
     ] {
         let answers = host.sh(&page(url)).status == 0;
-        println!("from the host by {url}: {answers}");
         assert!(answers, "{url}\n{}", host.ok(&["nft", "list", "table", "inet", "coracle"]));
     }
     // A port of one address is none of another.
@@ -56,7 +53,6 @@ fn a_port_answers_from_everywhere() {
         for url in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
             let wget = format!("busybox wget -T 2 -q -O - http://{url}/ | grep -q 'hello from busybox'");
             host.in_guest(guest, &["sh", "-c", &wget]).success("the page by a port, from a machine");
-            println!("from machine {guest} by {url}: answers");
         }
     }
     // The host's own loopback is reached by no machine, though the link lets it pass.
@@ -95,8 +91,7 @@ fn datagrams_and_ranges() {
     }
     for (from, address) in [("ip netns exec outside", "192.0.2.1"), ("", "127.0.0.1"), ("", "::1")] {
         let ask = format!("exec 3<>/dev/udp/{address}/5353; echo x >&3; timeout 2 head -n1 <&3");
-        let out = host.wait_until(LONG, &format!("{from} bash -c '{ask}' | grep 'heard x'"));
-        println!("a datagram to {address}:5353: {}", out.stdout.trim());
+        host.wait_until(LONG, &format!("{from} bash -c '{ask}' | grep 'heard x'"));
     }
     host.coracle(&["stop", "busybox"]);
     host.stop();
@@ -112,7 +107,6 @@ fn a_taken_port_is_named_before_anything_is_made() {
     let before = Snapshot::take(&host);
     let refused = host.exec(&["coracle", "start", "b"]);
     assert_ne!(refused.status, 0);
-    println!("{}", refused.stderr);
     assert!(
         host.coracle(&["status", "b"])
             .contains("cannot forward '8005:80': machine 'a' has '8000-8010:9000-9010'")
@@ -124,7 +118,6 @@ fn a_taken_port_is_named_before_anything_is_made() {
     host.coracle(&["stop", "a"]);
     assert_ne!(host.exec(&["coracle", "start", "b"]).status, 0);
     let status = host.coracle(&["status", "b"]);
-    println!("{status}");
     assert!(status.contains("(busybox) listens on port 8005/tcp of ::"), "{status}");
     // What a machine that was killed had is free again.
     host.sh_ok("kill $(cat /run/httpd.pid)");
@@ -150,7 +143,7 @@ fn ports_come_and_go_while_a_machine_runs() {
     host.write("/run/udp.pl", UDP_SERVER);
     host.sh_ok(&format!("(timeout 60 nsenter -t {leader} -n perl /run/udp.pl >/dev/null 2>&1 &)"));
     let idle = memory(&host);
-    println!("{}", host.coracle(&["set", "a", "network.ports=8080:80,5353:53/udp,8090-8092:78-80"]));
+    host.coracle(&["set", "a", "network.ports=8080:80,5353:53/udp,8090-8092:78-80"]);
     for url in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1:8092"] {
         host.wait_until(LONG, &page(url));
     }
@@ -164,14 +157,13 @@ fn ports_come_and_go_while_a_machine_runs() {
     while memory(&host).1 > idle.1 + 40 {
         assert!(begun.elapsed() < LONG, "idle: {idle:?}, after: {:?}", memory(&host));
     }
-    println!("supervisor and its private dirty memory, KiB: {idle:?}, after: {:?}", memory(&host));
     assert_eq!(host.machine_leader("a"), leader);
-    println!("{}", refuses_taken_ports(&host));
+    refuses_taken_ports(&host);
     host.wait_until(LONG, &page("127.0.0.1:8080"));
     // One that goes, by the definition.
     host.sh_ok("rm -r /etc/coracle/machines.d/a.toml.d");
     host.define("a", "[network]\nports = [\"8080:80\"]\n");
-    println!("{}", host.coracle(&["apply", "a"]));
+    host.coracle(&["apply", "a"]);
     host.wait_until(LONG, &page("127.0.0.1:8080"));
     assert_ne!(host.sh(&page("127.0.0.1:8092")).status, 0);
     host.coracle(&["reboot", "a"]);
@@ -196,8 +188,8 @@ fn memory(host: &Host) -> (u32, u64) {
 }
 
 /// All is then as it was: the definition, the table and the record.
-fn refuses_taken_ports(host: &Host) -> String {
-    let mut said = String::new();
+#[track_caller]
+fn refuses_taken_ports(host: &Host) {
     let table = || host.sh_ok("nft -s list table inet coracle");
     let (rules, kept) = (table(), host.sh_ok("cat /etc/coracle/machines.d/a.toml.d/*"));
     host.sh_ok("busybox httpd -f -p 8100 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
@@ -207,12 +199,10 @@ fn refuses_taken_ports(host: &Host) -> String {
         ("8080:80,8079-8081:1-3", "overlap"),
     ] {
         let refused = host.exec(&["coracle", "set", "a", &format!("network.ports={ports}")]);
-        said.push_str(&refused.stderr);
         assert_ne!(refused.status, 0);
         assert!(refused.stderr.contains(owner), "{refused}");
         assert_eq!(host.sh_ok("cat /etc/coracle/machines.d/a.toml.d/*"), kept);
         assert_eq!(table(), rules);
     }
     host.sh_ok("kill $(cat /run/httpd.pid)");
-    said
 }

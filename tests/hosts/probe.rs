@@ -29,7 +29,6 @@ fn doctor_names_the_rule_that_drops() {
     host.start_machine("busybox");
     let before = Snapshot::take(&host);
     let well = doctor(&host);
-    println!("{well}");
     assert!(well.contains("no problems found") && well.ends_with("status 0"), "{well}");
     // They came after the machine, with drop as their last word or as one of their words.
     for (rules, expected) in [
@@ -58,7 +57,6 @@ fn doctor_names_the_rule_that_drops() {
         host.write("/run/rules", &rules.replace("; add", "\nadd"));
         host.sh_ok("nft -f /run/rules");
         let ill = doctor(&host);
-        println!("{ill}");
         assert!(ill.ends_with("status 1"), "{ill}");
         assert!(expected.iter().all(|line| ill.contains(line)), "{ill}");
         assert_eq!(ill.matches("are dropped").count(), expected.len(), "{ill}");
@@ -79,7 +77,6 @@ fn doctor_sees_what_is_no_rule_of_others() {
     let before = Snapshot::take(&host);
     host.sh_ok("sysctl -q net.ipv4.ip_forward=0");
     let ill = doctor(&host);
-    println!("{ill}");
     assert!(ill.contains("net.ipv4.ip_forward is 0"), "{ill}");
     host.sh_ok("sysctl -q net.ipv4.ip_forward=1");
     host.in_guest("busybox", &["ip", "route", "del", "default"]).success("take the route");
@@ -88,7 +85,6 @@ fn doctor_sees_what_is_no_rule_of_others() {
     host.coracle(&["set", "busybox", "network.egress=2001:db8::/32"]);
     host.coracle(&["restart", "busybox"]);
     let bound = doctor(&host);
-    println!("{bound}");
     assert!(
         bound.contains("note: its network.egress does not allow packets to name server 192.0.2.2"),
         "{bound}"

@@ -95,7 +95,6 @@ fn machines_follow_the_name_servers_of_the_host() {
     host.in_guest("pipe", &["test", "-p", "/etc/resolv.conf"]).success("its pipe");
     let after: Vec<String> = supervisors.iter().map(|pid| waits(&host, *pid)).collect();
     assert_eq!(asleep, after, "a supervisor woke up");
-    println!("supervisors slept: {}", after[0].replace('\n', " "));
     host.sh_ok("systemctl is-failed coracle-resolver.service && exit 1; true");
     let names: Vec<&str> = [&["stop"][..], &all].concat();
     host.coracle(&names);
@@ -212,7 +211,6 @@ fn a_machine_resolves_its_own_names_and_its_users_ping() {
             // In the host's network namespace nobody of the machine may open the socket.
             assert!(ping.status == 0 || ping.stdout.contains("permission denied"), "{name}: {own}: {ping}");
         }
-        println!("{name}:\n{}", host.in_guest(name, &["cat", "/etc/hosts"]).stdout);
         if name != "open" {
             let range = host.in_guest(name, &["cat", "/proc/sys/net/ipv4/ping_group_range"]).stdout;
             assert_eq!(range, "0\t65535\n", "{name}");
@@ -349,7 +347,6 @@ fn resolved_of_the_host_knows_machines_by_name() {
     host.coracle(&["start", "db"]);
     for name in ["web", "db"] {
         let answer = host.ok(&["resolvectl", "query", name]);
-        println!("$ resolvectl query {name}\n{answer}");
         for address in host.property(name, "addresses").split(' ') {
             assert!(answer.contains(address), "{address}: {answer}");
         }
@@ -402,7 +399,6 @@ fn a_file_of_the_host_comes_by_every_way() {
         assert_eq!(outcome(one, &format!("copy-{word}"), ""), (text.clone(), false, true), "{one}");
         assert_eq!(outcome(other, &format!("bind-{word}"), ""), (text.clone(), true, false), "{other}");
         assert_eq!(outcome(dangling, &format!("replace-{word}"), ""), (text.clone(), false, true));
-        println!("{word}: copied, bound, replaced");
     }
     let passwd = host.read("/etc/passwd");
     for mode in ["copy-host", "bind-host"] {

@@ -39,7 +39,6 @@ fn two_that_want_the_same_addresses_at_once_get_some_each() {
     for round in 0..8 {
         host.sh_ok(&format!("coracle start {one} & first=$!; coracle start {other} && wait $first"));
         let addresses = [&one, &other].map(|name| host.address(name));
-        println!("{one} {other}: {addresses:?}");
         assert_ne!(addresses[0], addresses[1]);
         assert!(addresses.contains(&wanted.to_string()), "{addresses:?}");
         for name in [&one, &other] {

@@ -118,7 +118,6 @@ fn a_spoofing_guest_is_stopped() {
         ("a link-local address from another link-layer address", other, link_local),
     ] {
         assert_eq!(send(&frame(&to, from, source)), 0, "{what}");
-        println!("{what}: dropped");
     }
     // That it has the other's address, told to the host: the other keeps its packets.
     host.sh_ok(&format!("{inside} perl /run/forge.pl {} {}", ifindex.trim(), arp(&own, &good[0])));
@@ -126,7 +125,6 @@ fn a_spoofing_guest_is_stopped() {
     assert!(reaches(&host, "good", "192.0.2.2"));
     let status = host.coracle(&["status", "evil"]);
     let dropped = status.lines().find(|line| line.contains("dropped:")).unwrap_or_else(|| panic!("{status}"));
-    println!("{dropped}");
     assert!(dropped.contains("with a forged address"), "{dropped}");
     assert!(!host.coracle(&["status", "good"]).contains("dropped:"));
     host.sh_ok("nft delete table inet seen");
@@ -163,11 +161,6 @@ fn a_machine_speaks_to_whom_it_may() {
         let outside = crate::support::fetch("[2001:db8::1]:8080");
         host.wait_until(LONG, &format!("ip netns exec outside {outside} | grep hello"));
         let status = host.coracle(&["status", "a"]);
-        println!(
-            "{} -> {found:?}{}",
-            definition.trim(),
-            status.lines().filter(|line| line.contains("dropped:")).collect::<String>()
-        );
         host.coracle(&["stop", "a"]);
         host.assert_clean_stop("a");
         (found, status.contains("outside of network.egress"))
@@ -208,13 +201,10 @@ fn a_machine_is_as_fast_as_it_may_be() {
         96.0 / begun.elapsed().as_secs_f64()
     };
     let (down, up) = (fetch(), give());
-    println!("rate-in 20M: {down:.1} Mbit/s, rate-out 20M: {up:.1} Mbit/s");
     assert!((8.0..28.0).contains(&down), "{down}");
     assert!((8.0..28.0).contains(&up), "{up}");
-    println!("{}", host.ok(&["nft", "list", "table", "inet", "coracle"]));
-    println!("{}", host.coracle(&["set", "busybox", "network.rate-in=infinity", "rate-out=80M"]));
+    host.coracle(&["set", "busybox", "network.rate-in=infinity", "rate-out=80M"]);
     let (down, up) = (fetch(), give());
-    println!("rate-in infinity: {down:.1} Mbit/s, rate-out 80M: {up:.1} Mbit/s");
     assert!(down > 100.0 && up > 28.0, "{down} {up}");
     host.coracle(&["stop", "busybox"]);
     host.sh_ok("rm -r /etc/coracle/machines.d/busybox.toml.d");

@@ -204,7 +204,6 @@ fn screens_fit_narrow_and_wide_windows() {
         window.sees("coracle top: 3 machines");
         thread::sleep(Duration::from_millis(1500));
         let top = window.screen();
-        println!("at {columns} columns\n{list}\n\n{status}\n\n{findings}\n\n{doctor}\n\n{}", top.trim_end());
         assert!(top.contains("database-1") && top.lines().count() == 50, "{top}");
         window.types("q", &[]);
         window.sees("host>");

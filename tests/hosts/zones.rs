@@ -124,8 +124,6 @@ fn three_see_each_other_and_nobody_else() {
         host.wait_for_page(&address);
         host.wait_for_page(name);
     }
-    println!("{}", host.ok(&["ip", "-br", "addr"]));
-    println!("{}", hosts_of(&host, "a"));
     // The first sees the last, which came later.
     for guest in ["a", "b", "c"] {
         for other in ["a", "b", "c"].iter().filter(|other| **other != guest) {
@@ -148,7 +146,6 @@ fn three_see_each_other_and_nobody_else() {
         host.in_guest("a", &["ping", "-c1", "-W5", address]).success("reach the outside");
     }
     let shown = host.coracle(&["network"]);
-    println!("$ coracle network\n{shown}");
     for part in ["lan   vz-lan", "a b c", "vb-a", "bridge coracle  antispoof"] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
@@ -206,7 +203,6 @@ fn nobody_passes_for_another() {
             mac.trim()
         ));
         assert!(dropped(&host) > before, "{what}");
-        println!("dropped: {what}");
     }
     // Nor with another's link-layer address.
     let script =
@@ -215,10 +211,8 @@ fn nobody_passes_for_another() {
     assert_ne!(host.in_guest("thief", &["ping", "-c1", "-W1", &a]).status, 0);
     assert!(sees(&host, "a", &b));
     let status = host.coracle(&["status", "thief"]);
-    println!("{status}");
     assert!(status.contains("with a forged address"), "{status}");
     let dropped = host.sh_ok("nft list chain bridge coracle antispoof | tail -n3");
-    println!("{dropped}");
     assert!(!dropped.contains("packets 0"), "{dropped}");
     host.coracle(&["stop", "a", "b", "thief"]);
     host.stop();

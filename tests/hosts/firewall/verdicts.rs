@@ -142,7 +142,6 @@ fn each_packet_has_its_verdict() {
             format!("IPv4 {is_ipv4} {name}: {:?} instead of {expected:?}", found(*is_ipv4, *number))
         })
         .collect();
-    println!("{} packets, {} with another verdict", cases.len(), wrong.len());
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), host.ok(&["nft", "list", "ruleset"]));
     for name in ["free", "bound", "zfree", "zbound"] {
         let status = host.coracle(&["status", name]);
