@@ -47,7 +47,7 @@ fn answers_at(host: &Host, place: &str) {
 fn a_connection_starts_a_machine_and_is_relayed() {
     let host = Host::builder().guest_as("busybox", "m").start();
     host.add_outside();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     host.define("m", PORTS);
     // As at boot of the host.
     host.sh_ok("systemctl daemon-reload; systemctl start sockets.target coracle-on-demand@m.socket");
@@ -82,8 +82,7 @@ fn a_connection_starts_a_machine_and_is_relayed() {
     // `start` works while systemd listens, and after a killed machine systemd listens again.
     host.coracle(&["start", "m"]);
     host.sh_ok(&page("127.0.0.1:8080"));
-    host.sh_ok("kill -9 $(coracle show m -p supervisor | cut -d= -f2)");
-    host.wait_for_unit("m", "failed");
+    host.kill_supervisor("m");
     host.sh(&page("127.0.0.1:8080")).success("after a kill");
     host.wait_until(LONG, "! systemctl is-active coracle-on-demand@m.service");
     host.coracle(&["stop", "m"]);
@@ -115,11 +114,12 @@ fn the_connection_is_closed_if_the_machine_fails_to_start() {
     // The port of another program is not taken over, and the message names the program.
     host.add_guest("busybox", "n");
     host.define("n", "[network]\non-demand = [\"8090:80\"]\n");
-    host.sh_ok("busybox httpd -f -p 8090 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    let server = host.serve_http("8090");
     assert_ne!(host.exec(&["coracle", "start", "n"]).status, 0);
     let status = host.coracle(&["status", "n"]);
     assert!(status.contains("(busybox) listens on port 8090/tcp"), "{status}");
-    host.sh_ok("kill $(cat /run/httpd.pid); systemctl reset-failed");
+    drop(server);
+    host.sh_ok("systemctl reset-failed");
     // UDP ports are refused.
     host.define("n", "[network]\non-demand = [\"8090:80/udp\"]\n");
     let refused = host.exec(&["coracle", "check"]);

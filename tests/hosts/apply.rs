@@ -11,7 +11,7 @@ fn property(host: &Host, property: &str) -> String {
 #[test]
 fn limits_change_at_once_and_stay() {
     let host = Host::start(&["busybox"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     let dead = host.ok(&["coracle", "set", "busybox", "tasks-max=100"]);
     assert_eq!(dead, "stored in '/etc/coracle/machines.d/busybox.toml.d/90-set.toml'\n");

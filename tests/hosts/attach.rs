@@ -40,7 +40,7 @@ fn private_memory(host: &Host, machine: &str) -> u64 {
 #[test]
 fn many_see_the_console_and_type() {
     let host = Host::start(&["busybox"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.ok(&["coracle", "start", "busybox"]);
     let mut first = host.spawn_on_tty("coracle attach busybox");

@@ -10,7 +10,7 @@ fn inside(host: &Host, guest: &str, script: &str) -> Output {
 #[test]
 fn users_are_mapped_to_users() {
     let host = Host::start(&["trixie"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.ok(&["coracle", "start", "trixie"]);
     let tree = "/var/lib/machines/data";

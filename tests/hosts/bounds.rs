@@ -12,14 +12,14 @@ fn host() -> Host {
     let host =
         ["a", "b", "c"].iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.add_outside_with_page();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     // The bridge has a route for ports at ::1 from the first machine with ports on.
     for (name, rest) in [("b", ""), ("c", "ports = [\"8081:80\"]\n")] {
         host.define(name, &zoned(rest));
         host.coracle(&["start", name]);
         host.wait_for_page(name);
     }
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.wait_for_address_detection();
     host
 }
 
@@ -61,7 +61,7 @@ fn outcome(host: &Host, said: &str) -> [bool; 6] {
     host.wait_for_page("a");
     let [b4, b6] = <[String; 2]>::try_from(addresses(host, "b", "addresses")).expect("two");
     let here = addresses(host, "a", "host-addresses").swap_remove(0);
-    host.sh_ok("busybox httpd -f -p 7000 -h /srv/www >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    let server = host.serve_http("7000");
     // A link-local address is looked for on its link before it is used.
     let leader = host.machine_leader("a");
     host.wait_until(LONG, &format!("! nsenter -t {leader} -n ip -6 addr show tentative | grep ."));
@@ -78,19 +78,14 @@ fn outcome(host: &Host, said: &str) -> [bool; 6] {
             fetch("[2001:db8::2]"),
         ],
     );
-    host.sh_ok("kill $(cat /run/httpd.pid)");
+    drop(server);
     // Whoever may begin to speak to it gets an answer: its zone, its host, the outside by a port.
     for address in addresses(host, "a", "addresses") {
         assert!(reaches(host, "b", &address), "{said}: no answer from {address}");
     }
     assert!(reaches(host, "c", "a.lan"), "{said}");
-    for place in ["127.0.0.1:8080", "192.0.2.1:8080"] {
-        let outside = if place.starts_with("127") { "" } else { "ip netns exec outside " };
-        host.wait_until(
-            LONG,
-            &format!("{outside}{} | grep 'hello from busybox'", crate::support::fetch(place)),
-        );
-    }
+    host.wait_for_page("127.0.0.1:8080");
+    host.wait_for_page_outside("192.0.2.1:8080");
     // The others speak to each other as ever.
     assert!(reaches(host, "b", "c") && reaches(host, "b", "192.0.2.2"), "{said}");
     found
@@ -230,8 +225,7 @@ fn a_machine_of_a_zone_is_as_fast_as_it_may_be() {
     assert_eq!(dropped(&host, "rate-out"), so_far);
     host.coracle(&["set", "--runtime", "a", "network.rate-out=100k"]);
     // Killed, and anew.
-    host.sh_ok(&format!("kill -9 {}", host.supervisor("a")));
-    host.wait_for_unit("a", "failed");
+    host.kill_supervisor("a");
     host.coracle(&["start", "a"]);
     host.wait_for_page("a");
     host.coracle(&["stop", "a"]);

@@ -8,7 +8,7 @@ use crate::support::{Host, LONG, Snapshot};
 #[test]
 fn machinectl_pauses_resumes_reboots_and_ends() {
     let host = Host::builder().suite("sid").guest("trixie").guest("busybox").start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.ok(&["coracle", "start", "trixie", "busybox"]);
     let listed = "varlinkctl call /run/systemd/machine/io.systemd.Machine io.systemd.Machine.List '{\"name\":\"busybox\"}'";

@@ -192,7 +192,7 @@ fn archives_go_both_ways() {
 #[test]
 fn an_interrupted_copy_leaves_nothing() {
     let host = Host::start(&["trixie"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.ok(&["coracle", "start", "trixie"]);
     host.sh_ok("mkdir /srv/big; dd if=/dev/zero of=/srv/big/one bs=1M count=400 2>/dev/null");

@@ -106,7 +106,7 @@ fn a_start_that_takes_too_long_is_recorded_and_a_stop_is_not() {
     host.sh_ok("systemctl daemon-reload");
     // One that somebody stops before it is up has done nothing wrong.
     host.sh_ok("coracle start --wait=no busybox");
-    host.wait_until(LONG, "coracle show -p phase busybox | grep booting");
+    host.wait_for_phase("busybox", "booting");
     host.coracle(&["stop", "busybox"]);
     assert_eq!(host.exec(&["test", "-e", "/var/lib/coracle/failures/busybox.json"]).status, 1);
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Host, LONG, Snapshot};
+use crate::support::{Host, Snapshot};
 
 const BOUND: Duration = Duration::from_secs(600);
 
@@ -15,7 +15,7 @@ fn rounds(variable: &str, default: u32) -> u32 {
 /// So many guests of one tree, started, and what was there before.
 fn bench(tree: &str, guests: &[&str]) -> (Host, Snapshot) {
     let host = guests.iter().fold(Host::builder(), |host, guest| host.guest_as(tree, guest)).start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     guests.iter().for_each(|guest| host.define(guest, ""));
     host.coracle(&[&["start", "--wait=ready"], guests].concat());
@@ -92,7 +92,7 @@ fn run(host: &Host, functions: &str, calls: &[String]) {
 
 /// How many descriptors a machine's supervisor has open.
 fn descriptors(host: &Host, guest: &str) -> usize {
-    host.wait_until(LONG, &format!("coracle show {guest} -p phase | grep phase=running"));
+    host.wait_for_phase(guest, "running");
     host.ok(&["ls", &format!("/proc/{}/fd", host.supervisor(guest))]).lines().count()
 }
 

@@ -11,7 +11,7 @@ const EMPTY: &str = "rm /run/filler; mount -o remount,size=64m /run";
 
 fn bench() -> (Host, Snapshot) {
     let host = Host::builder().guest("busybox").guest_as("busybox", "other").start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.define("busybox", "");
     host.define("other", "");

@@ -9,7 +9,7 @@ use crate::support::{Host, LONG, Snapshot};
 fn bench(guest: &str) -> (Host, Snapshot) {
     let host = Host::start(&[guest]);
     host.define(guest, "");
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     (host, before)
 }
@@ -250,7 +250,7 @@ fn a_systemd_guest_outlives_the_hosts_reexecution_while_it_boots() {
     let (host, before) = bench("trixie");
     host.sh_ok("systemctl --no-block start coracle@trixie; sleep 0.2; systemctl daemon-reexec");
     host.wait_until(LONG, "systemctl is-active coracle@trixie");
-    host.wait_until(LONG, "coracle show trixie -p phase | grep phase=running");
+    host.wait_for_phase("trixie", "running");
     assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
     host.coracle(&["stop", "trixie"]);
     host.assert_clean_stop("trixie");

@@ -10,7 +10,7 @@ const TREE: &str = "/var/lib/machines/busybox";
 
 fn bench() -> (Host, Snapshot) {
     let host = Host::start(&["busybox"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     (host, before)
 }
@@ -62,7 +62,7 @@ fn a_run_is_a_scope_known_to_machined() {
     let (host, before) = bench();
     let mut job =
         host.spawn(&["coracle", "run", "-M", "shown", "-D", TREE, "--network-veth", "-U", "sleep", "99"]);
-    host.wait_until(LONG, "coracle show shown -p phase | grep phase=running");
+    host.wait_for_phase("shown", "running");
     let leader = host.machine_leader("shown");
     assert_eq!(host.property("shown", "unit"), "coracle-shown.scope");
     assert_eq!(host.ok(&["machinectl", "show", "shown", "-p", "Unit", "--value"]), "coracle-shown.scope\n");
@@ -84,7 +84,7 @@ fn a_run_is_a_scope_known_to_machined() {
     // Stopped from outside: by the verb, by machinectl, by systemd.
     for stop in ["coracle stop shown", "machinectl terminate shown", "systemctl stop coracle-shown.scope"] {
         let mut job = host.spawn(&["coracle", "run", "-M", "shown", "-bD", TREE]);
-        host.wait_until(LONG, "coracle show shown -p phase | grep phase=running");
+        host.wait_for_phase("shown", "running");
         job.wait_for_stdout("busybox: up", LONG);
         host.sh_ok(stop);
         assert_eq!(job_end(&mut job, &host), 0, "{stop}");
@@ -211,7 +211,7 @@ fn hotkeys_kill_reboot_and_power_off() {
     let leader = host.machine_leader("keys");
     say(&mut typed, "\x1d\x1dr");
     host.wait_for_reboot("keys", leader);
-    host.wait_until(LONG, "coracle show keys -p phase | grep phase=running");
+    host.wait_for_phase("keys", "running");
     say(&mut typed, "\x1d\x1dp");
     job.wait_for_stdout("status 0", LONG);
     job_end(&mut job, &host);

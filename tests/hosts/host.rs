@@ -121,7 +121,8 @@ const LEAKS: &[(&str, &str, &str)] = &[
 fn finds_every_planted_leak() {
     let host = bare();
     // The first use makes what stays: machined's slice, the mount on /run/netns.
-    host.sh_ok("machinectl -q list; ip netns add first; ip netns del first");
+    host.activate_machined();
+    host.sh_ok("ip netns add first; ip netns del first");
     let before = Snapshot::take(&host);
     for (plant, undo, expected) in LEAKS {
         host.sh_ok(plant);

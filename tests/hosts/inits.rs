@@ -75,7 +75,7 @@ fn lives(guest: &Guest) {
     let name = guest.tree;
     let host = Host::start(&[name]);
     host.define(name, "");
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
 
     host.coracle(&["start", name]);

@@ -58,7 +58,7 @@ fn a_guest_that_reboots_again_and_again_waits_and_can_be_stopped() {
     host.write("/var/lib/machines/busybox/etc/again", "#!/bin/sh\necho again\nexec reboot -f\n");
     host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/again");
     host.define("busybox", "[boot]\ninit = \"/etc/again\"\n");
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.coracle(&["start", "--wait=running", "busybox"]);
     let pauses = "journalctl -q -o cat -u coracle@busybox | grep 'waiting 4s'";

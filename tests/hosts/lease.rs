@@ -50,7 +50,7 @@ fn udhcpc_and_the_kernel_get_what_was_there() {
     // Forwarding stays on, with the anycast routes of a router, and addresses of others have to be there.
     host.start_machine("busybox");
     host.coracle(&["stop", "busybox"]);
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.wait_for_address_detection();
     let before = Snapshot::take(&host);
     host.start_machine("busybox");
     let had = inside(&host, "busybox");
@@ -89,14 +89,14 @@ fn networkd_inside_gets_what_was_there() {
     for networkd in [false, true] {
         let builder = Host::builder().guest("trixie");
         let host = if networkd { builder.networkd() } else { builder }.start();
-        host.sh_ok("machinectl -q list");
-        host.sh_ok("chroot /var/lib/machines/trixie systemctl -q enable systemd-networkd");
+        host.activate_machined();
+        host.enable_networkd("trixie");
         host.write("/var/lib/machines/trixie/etc/systemd/network/10-own.network", OWN);
         host.define("trixie", "");
         host.coracle(&["start", "--wait=ready", "trixie"]);
         // With networkd on the host, networkd answers.
         assert_eq!(frame_sockets(&host, "trixie"), if networkd { "0\n" } else { "1\n" });
-        host.wait_until(LONG, "nsenter -t $(machinectl show trixie -p Leader --value) -a networkctl list host0 --no-legend | grep configured");
+        host.wait_until_in_guest("trixie", "networkctl list host0 --no-legend | grep configured");
         let own = host.in_guest("trixie", &["networkctl", "status", "host0", "--no-pager"]).stdout;
         assert!(own.contains("10-own.network") && own.contains("(DHCPv4"), "{own}");
         let addresses = host.property("trixie", "addresses");
@@ -112,10 +112,7 @@ fn networkd_inside_gets_what_was_there() {
         for address in addresses.split(' ') {
             host.wait_until(LONG, &format!("ping -c1 -W1 {address}"));
         }
-        host.wait_until(
-            LONG,
-            "nsenter -t $(machinectl show trixie -p Leader --value) -a networkctl status host0 | grep DHCPv4",
-        );
+        host.wait_until_in_guest("trixie", "networkctl status host0 | grep DHCPv4");
         host.coracle(&["stop", "trixie"]);
         host.assert_clean_stop("trixie");
         host.stop();

@@ -32,7 +32,7 @@ fn identity(host: &Host, name: &str) -> Vec<String> {
 #[test]
 fn a_reboot_from_inside_is_in_place() {
     let host = Host::start(&["busybox", "trixie"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     for (guest, command) in [("busybox", "reboot"), ("trixie", "systemctl reboot"), ("busybox", "reboot -f")]
     {
@@ -43,7 +43,7 @@ fn a_reboot_from_inside_is_in_place() {
         // then stops itself, for good.
         host.in_guest(guest, &["sh", "-c", command]);
         host.wait_for_reboot(guest, leader);
-        host.wait_until(LONG, &format!("coracle show {guest} -p phase | grep phase=running"));
+        host.wait_for_phase(guest, "running");
         assert_eq!(identity(&host, guest), was, "{guest}");
         assert_eq!(host.unit(guest, "ActiveState"), "active");
         host.ok(&["ping", "-c1", "-W5", &host.address(guest)]);
@@ -263,7 +263,7 @@ fn dies_by(host: &Host, script: &str) {
 #[test]
 fn a_crash_of_pid_1_is_told_with_its_reason() {
     let host = Host::start(&["busybox"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     for (script, reason) in [
         ("sleep 0.3; exit 3", "PID 1 exited with status 3"),
@@ -297,7 +297,7 @@ fn a_crash_of_pid_1_is_told_with_its_reason() {
 #[test]
 fn a_guest_that_does_not_stop_is_ended() {
     let host = Host::start(&["busybox"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.write(
         "/var/lib/machines/busybox/etc/deaf",
@@ -319,7 +319,7 @@ fn a_guest_that_does_not_stop_is_ended() {
 #[test]
 fn guests_without_a_journal_log_into_the_hosts() {
     let host = Host::start(&["busybox"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.start_machine("busybox");
     let inside = |script: &str| host.in_guest("busybox", &["sh", "-c", script]).success("log").stdout;
@@ -348,7 +348,7 @@ fn guests_without_a_journal_log_into_the_hosts() {
     let leader = host.machine_leader("busybox");
     host.in_guest("busybox", &["sh", "-c", "reboot; sleep 9"]);
     host.wait_for_reboot("busybox", leader);
-    host.wait_until(LONG, "coracle show busybox -p phase | grep phase=running");
+    host.wait_for_phase("busybox", "running");
     inside("logger -t second 'after the reboot'");
     host.wait_until(LONG, &entry("SYSLOG_IDENTIFIER=second | grep 'after the reboot'"));
 

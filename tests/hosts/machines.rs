@@ -126,7 +126,7 @@ fn bookworm_can_be_entered() {
 fn ends(guest: &str) {
     let host = Host::start(&[guest]);
     host.define(guest, "");
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     let start = || host.coracle(&["start", "--wait=ready", guest]);
 
@@ -189,7 +189,7 @@ fn the_verbs_do_what_machinectl_does() {
     let leader = host.machine_leader(guest);
     host.coracle(&["reboot", guest]);
     host.wait_for_reboot(guest, leader);
-    host.wait_until(LONG, &format!("coracle show {guest} -p phase | grep phase=running"));
+    host.wait_for_phase(guest, "running");
     host.coracle(&["kill", "--kill-whom=leader", "-s", "RTMIN+22", guest]);
     host.coracle(&["poweroff", guest]);
     host.wait_for_unit(guest, "inactive");

@@ -15,8 +15,9 @@ ip -n outside link set lo up; ip -n outside link set out0 up
 fn host() -> Host {
     let host = Host::builder().guest_as("busybox", "m").start();
     host.sh_ok(OUTSIDE);
-    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.activate_machined();
+    host.enable_forwarding();
+    host.wait_for_address_detection();
     host
 }
 
@@ -42,10 +43,7 @@ fn links_of(host: &Host) -> String {
 fn reboot(host: &Host) {
     let leader = host.machine_leader("m");
     host.in_guest("m", &["reboot"]);
-    host.wait_until(
-        LONG,
-        &format!("p=$(machinectl show m -p Leader --value); [ $p != {leader} ] && kill -0 $p"),
-    );
+    host.wait_for_reboot("m", leader);
     host.wait_until(LONG, "coracle exec m -- true");
 }
 
@@ -101,8 +99,7 @@ fn a_macvlan_and_further_pairs() {
         host.coracle(&["restart", "m"]);
         host.in_guest("m", &["sh", "-c", "ip link show lan0 | grep -q LOWER_UP"]).success("it is up");
     }
-    host.sh_ok("kill -9 $(coracle show m -p supervisor | cut -d= -f2)");
-    host.wait_for_unit("m", "failed");
+    host.kill_supervisor("m");
     before.assert_same(&host);
     host.stop();
 }
@@ -130,8 +127,7 @@ fn an_interface_goes_in_and_comes_back() {
     host.coracle(&["start", "m"]);
     host.in_guest("m", &["sh", "-c", "ip link set lan0 down; ip link set lan0 name mine"])
         .success("rename it");
-    host.sh_ok("kill -9 $(coracle show m -p supervisor | cut -d= -f2)");
-    host.wait_for_unit("m", "failed");
+    host.kill_supervisor("m");
     before.assert_same(&host);
     for delay in [10, 20, 30, 40, 50, 60, 75, 90, 120] {
         host.sh(&format!(

@@ -12,7 +12,7 @@ fn host_with_outside(guests: &[&str]) -> Host {
     let host = Host::start(guests);
     host.add_outside_with_page();
     host.sh_ok(WHO);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     host
 }
 
@@ -98,7 +98,7 @@ fn a_forged_address_goes_nowhere() {
     let dropped = || {
         host.sh_ok("nft list chain inet coracle antispoof | sed -n 's/^.*packets \\([0-9]*\\) .* drop$/\\1/p' | tail -n1")
     };
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.wait_for_address_detection();
     std::thread::sleep(std::time::Duration::from_secs(1));
     let before = dropped();
     // Another source address: a route back exists, so only the chain antispoof drops it.
@@ -139,7 +139,7 @@ fn a_forged_address_goes_nowhere() {
 fn a_killed_supervisor_and_two_starts_at_once_leave_the_table_right() {
     let names = ["a", "b", "c"];
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     for name in names {
         host.define(name, "");
@@ -150,8 +150,7 @@ fn a_killed_supervisor_and_two_starts_at_once_leave_the_table_right() {
     for _ in 0..3 {
         host.sh_ok("for m in a b c; do coracle start $m & done; wait");
         assert_eq!(elements(), "ve-ave-bve-c");
-        host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
-        host.wait_until(LONG, "systemctl is-failed coracle@a || systemctl is-active coracle@a");
+        host.kill_supervisor("a");
         host.wait_until(LONG, "test \"$(nft list set inet coracle machine-links | grep -o 've-[a-c]' | sort -u | tr -d '\\n')\" = ve-bve-c");
         host.sh_ok("for m in a b c; do coracle stop $m & done; wait; systemctl reset-failed");
         assert_ne!(host.sh("nft list table inet coracle").status, 0, "the table goes with the last");

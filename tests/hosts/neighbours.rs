@@ -2,7 +2,7 @@
 //! ruleset written by hand that drops what it does not know. Packets flow, and the rules of the others are afterwards
 //! what they were, byte for byte.
 
-use crate::support::{Host, LONG, Snapshot};
+use crate::support::{Host, LONG, Snapshot, page};
 
 /// What dockerd 28 makes with iptables-nft on a host with one network, in its order.
 const DOCKER: &str = "
@@ -60,8 +60,9 @@ fn host() -> Host {
     let host =
         Host::builder().on("host-neighbours").guest_as("busybox", "a").guest_as("busybox", "b").start();
     host.add_outside_with_page();
-    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.activate_machined();
+    host.enable_forwarding();
+    host.wait_for_address_detection();
     host.define("a", "[network]\nports = [\"8080:80\"]\n");
     host.define("b", "");
     host
@@ -87,10 +88,7 @@ fn assert_flows(host: &Host) {
         }
     }
     for port in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
-        host.wait_until(
-            std::time::Duration::from_secs(10),
-            &format!("ip netns exec outside {} | grep 'hello from busybox'", crate::support::fetch(port)),
-        );
+        host.wait_for_page_outside(port);
     }
     let b = host.address("b");
     host.in_guest("a", &["ping", "-c1", "-W2", &b]).success("a machine from a machine");
@@ -104,8 +102,7 @@ fn assert_coexists(host: &Host) {
     host.coracle(&["start", "a", "b"]);
     assert_flows(host);
     host.coracle(&["stop", "b"]);
-    host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
-    host.wait_for_unit("a", "failed");
+    host.kill_supervisor("a");
     host.sh_ok("systemctl reset-failed");
     host.wait_until(LONG, "! nft list table inet coracle");
     assert_eq!(ruleset(host), rules);
@@ -144,12 +141,12 @@ fn beside_firewalld() {
         foreign("ve-a ve-b");
     }
     // The host itself stays closed to machines.
-    host.sh_ok("busybox httpd -f -p 7000 -h /srv/www >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    let server = host.serve_http("7000");
     let gateway = host.property("a", "host-addresses").split(' ').next().expect("one").to_owned();
     host.in_guest("a", &["ping", "-c1", "-W2", &gateway]).success("the host answers ICMP");
     let url = format!("http://{gateway}:7000/");
     assert_ne!(host.in_guest("a", &["busybox", "wget", "-T", "2", "-q", "-O", "-", &url]).status, 0);
-    host.sh_ok("kill $(cat /run/httpd.pid)");
+    drop(server);
     host.coracle(&["stop", "a", "b"]);
     host.stop();
 }
@@ -235,13 +232,8 @@ fn a_zone_beside_docker() {
         // By the port where the host itself asks, at its loopback addresses: not at ::1 where bridges are filtered.
         let before = Snapshot::take(&host);
         host.coracle(&["start", "a", "b"]);
-        host.wait_until(
-            LONG,
-            &format!("{} | grep 'hello from busybox'", crate::support::fetch("127.0.0.1:8080")),
-        );
-        let by_ipv6 =
-            format!("timeout 2 {} | grep 'hello from busybox'", crate::support::fetch("[::1]:8080"));
-        assert_eq!(host.sh(&by_ipv6).status == 0, filtered == 0, "filtered: {filtered}");
+        host.wait_for_page("127.0.0.1:8080");
+        assert_eq!(host.sh(&page("[::1]:8080")).status == 0, filtered == 0, "filtered: {filtered}");
         assert_eq!(host.unit_journal("a").contains("ports do not answer at ::1"), filtered == 1);
         for address in host.property("b", "addresses").split(' ') {
             let url = format!("http://{}/", crate::support::bracketed(address));

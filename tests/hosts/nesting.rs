@@ -9,7 +9,7 @@ fn a_machine_is_a_host_of_machines() {
     let host = Host::builder().in_coracle().guest("busybox").guest("trixie").start();
     // What nested-host.sh makes says so here.
     assert_ne!(host.read("/run/host/container-manager").trim(), "nested-host");
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.start_machine("busybox");
     host.define("trixie", "");

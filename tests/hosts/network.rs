@@ -51,7 +51,8 @@ fn two_guests() -> crate::support::Builder {
 #[test]
 fn two_guests_without_networkd() {
     let host = two_guests().start();
-    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    host.activate_machined();
+    host.enable_forwarding();
     let before = Snapshot::take(&host);
     two_machines(&host);
     // Addresses are a machine's for good.
@@ -65,7 +66,8 @@ fn two_guests_without_networkd() {
 #[test]
 fn two_guests_with_networkd_on_the_host() {
     let host = two_guests().networkd().start();
-    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    host.activate_machined();
+    host.enable_forwarding();
     // At the first masquerade networkd makes empty tables, which stay.
     host.start_machine("a");
     host.wait_until(LONG, "nft list table ip io.systemd.nat");
@@ -99,7 +101,7 @@ fn a_guest_with_networkd_keeps_its_address() {
     for networkd in [false, true] {
         let builder = Host::builder().guest("trixie");
         let host = if networkd { builder.networkd() } else { builder }.start();
-        host.sh_ok("chroot /var/lib/machines/trixie systemctl -q enable systemd-networkd");
+        host.enable_networkd("trixie");
         host.define("trixie", "");
         host.coracle(&["start", "--wait=ready", "trixie"]);
         let address = host.address("trixie");
@@ -107,7 +109,7 @@ fn a_guest_with_networkd_keeps_its_address() {
         let own =
             host.in_guest("trixie", &["networkctl", "status", "host0", "--no-pager"]).success("networkctl");
         assert!(own.stdout.contains(&address), "{own}");
-        host.wait_until(LONG, "nsenter -t $(machinectl show trixie -p Leader --value) -a networkctl list host0 --no-legend | grep configured");
+        host.wait_until_in_guest("trixie", "networkctl list host0 --no-legend | grep configured");
         host.ok(&["ping", "-c1", "-W5", &address]);
         assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
         host.coracle(&["stop", "trixie"]);
@@ -119,7 +121,7 @@ fn a_guest_with_networkd_keeps_its_address() {
 fn long_names_have_links_of_their_own() {
     let (one, two) = ("a-machine-with-a-long-name-1", "a-machine-with-a-long-name-2");
     let host = Host::builder().guest_as("busybox", one).guest_as("busybox", two).start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     for name in [one, two] {
         host.start_machine(name);

@@ -1,7 +1,7 @@
 //! Ports of the host that lead to machines: from outside, from the host by its own address and by its loopback
 //! addresses, from machines; datagrams, ranges, and who has a port that is taken.
 
-use crate::support::{Host, LONG, Snapshot};
+use crate::support::{Host, LONG, Snapshot, page};
 
 const PORTS: &str = r#"[network]
 ports = ["8080:80", "127.0.0.1:8081:80", "[::1]:8082:80", "5353:53/udp", "8000-8003:9000-9003"]
@@ -14,25 +14,21 @@ bind(S, pack_sockaddr_in6(53, inet_pton(AF_INET6, "::"))) or die;
 while ($from = recv(S, $text, 99, 0)) { send(S, "heard $text", 0, $from) }
 "#;
 
-fn page(url: &str) -> String {
-    format!("timeout 2 {} | grep -q 'hello from busybox'", crate::support::fetch(url))
-}
-
 #[test]
 fn a_port_answers_from_everywhere() {
     let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
     host.add_outside();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     // The address of another family has to be there before, and the routes of a router.
     host.start_machine("b");
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.wait_for_address_detection();
     let before = Snapshot::take(&host);
     host.define("a", PORTS);
     host.coracle(&["start", "a"]);
     let address = host.address("a");
     host.wait_for_page(&address);
     for url in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
-        host.wait_until(LONG, &format!("ip netns exec outside {}", page(url)));
+        host.wait_for_page_outside(url);
     }
     for url in [
         "192.0.2.1:8080",
@@ -56,14 +52,14 @@ fn a_port_answers_from_everywhere() {
         }
     }
     // The host's own loopback is reached by no machine, though the link lets it pass.
-    host.sh_ok("busybox httpd -f -p 127.0.0.1:7000 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid");
+    let server = host.serve_http("127.0.0.1:7000");
     host.in_guest("a", &["ip", "route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local"]);
     let script = "ip route add 127.0.0.1 dev host0; echo | timeout 2 busybox nc 127.0.0.1 7000";
     assert_ne!(host.in_guest("b", &["sh", "-c", script]).status, 0);
     assert!(host.coracle(&["status", "a"]).contains("ports: 8080:80, 127.0.0.1:8081:80, [::1]:8082:80"));
     assert!(host.property("a", "ports").ends_with("5353:53/udp 8000-8003:9000-9003"));
     host.coracle(&["stop", "a"]);
-    host.sh_ok("kill $(cat /run/httpd.pid)");
+    drop(server);
     before.assert_same(&host);
     host.stop();
 }
@@ -72,7 +68,7 @@ fn a_port_answers_from_everywhere() {
 fn datagrams_and_ranges() {
     let host = Host::start(&["busybox"]);
     host.add_outside();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     host.define("busybox", PORTS);
     host.coracle(&["start", "busybox"]);
     // Only the host has a program for datagrams: it serves in the machine's network.
@@ -100,7 +96,7 @@ fn datagrams_and_ranges() {
 #[test]
 fn a_taken_port_is_named_before_anything_is_made() {
     let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     host.define("a", "[network]\nports = [\"8000-8010:9000-9010\"]\n");
     host.define("b", "[network]\nports = [\"8005:80\"]\n");
     host.coracle(&["start", "a"]);
@@ -114,18 +110,17 @@ fn a_taken_port_is_named_before_anything_is_made() {
     before.assert_same(&host);
     // The other's forwarding is as it was.
     assert_eq!(host.sh_ok("nft list map inet coracle dnat4 | grep -c '6 . 8005'"), "1\n");
-    host.sh_ok("busybox httpd -f -p 8005 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    let server = host.serve_http("8005");
     host.coracle(&["stop", "a"]);
     assert_ne!(host.exec(&["coracle", "start", "b"]).status, 0);
     let status = host.coracle(&["status", "b"]);
     assert!(status.contains("(busybox) listens on port 8005/tcp of ::"), "{status}");
     // What a machine that was killed had is free again.
-    host.sh_ok("kill $(cat /run/httpd.pid)");
+    drop(server);
     host.coracle(&["start", "a"]);
-    host.sh_ok("kill -9 $(coracle show a -p supervisor | cut -d= -f2)");
-    host.wait_for_unit("a", "failed");
+    host.kill_supervisor("a");
     host.coracle(&["start", "b"]);
-    host.wait_until(LONG, &page("127.0.0.1:8005"));
+    host.wait_for_page("127.0.0.1:8005");
     host.coracle(&["stop", "b"]);
     host.stop();
 }
@@ -134,20 +129,20 @@ fn a_taken_port_is_named_before_anything_is_made() {
 fn ports_come_and_go_while_a_machine_runs() {
     let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
     host.add_outside();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     host.define("a", "");
     host.define("b", "[network]\nports = [\"8005:80\"]\n");
     host.coracle(&["start", "a", "b"]);
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.wait_for_address_detection();
     let leader = host.machine_leader("a");
     host.write("/run/udp.pl", UDP_SERVER);
     host.sh_ok(&format!("(timeout 60 nsenter -t {leader} -n perl /run/udp.pl >/dev/null 2>&1 &)"));
     let idle = memory(&host);
     host.coracle(&["set", "a", "network.ports=8080:80,5353:53/udp,8090-8092:78-80"]);
     for url in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1:8092"] {
-        host.wait_until(LONG, &page(url));
+        host.wait_for_page(url);
     }
-    host.wait_until(LONG, &format!("ip netns exec outside {}", page("[2001:db8::1]:8092")));
+    host.wait_for_page_outside("[2001:db8::1]:8092");
     let ask = "exec 3<>/dev/udp/127.0.0.1/5353; echo x >&3; timeout 2 head -n1 <&3";
     host.wait_until(LONG, &format!("bash -c '{ask}' | grep 'heard x'"));
     assert_eq!(host.property("a", "ports"), "8080:80 5353:53/udp 8090-8092:78-80");
@@ -159,12 +154,12 @@ fn ports_come_and_go_while_a_machine_runs() {
     }
     assert_eq!(host.machine_leader("a"), leader);
     refuses_taken_ports(&host);
-    host.wait_until(LONG, &page("127.0.0.1:8080"));
+    host.wait_for_page("127.0.0.1:8080");
     // One that goes, by the definition.
     host.sh_ok("rm -r /etc/coracle/machines.d/a.toml.d");
     host.define("a", "[network]\nports = [\"8080:80\"]\n");
     host.coracle(&["apply", "a"]);
-    host.wait_until(LONG, &page("127.0.0.1:8080"));
+    host.wait_for_page("127.0.0.1:8080");
     assert_ne!(host.sh(&page("127.0.0.1:8092")).status, 0);
     host.coracle(&["reboot", "a"]);
     host.wait_until(
@@ -192,7 +187,7 @@ fn memory(host: &Host) -> (u32, u64) {
 fn refuses_taken_ports(host: &Host) {
     let table = || host.sh_ok("nft -s list table inet coracle");
     let (rules, kept) = (table(), host.sh_ok("cat /etc/coracle/machines.d/a.toml.d/*"));
-    host.sh_ok("busybox httpd -f -p 8100 -h /tmp >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2");
+    let server = host.serve_http("8100");
     for (ports, owner) in [
         ("8080:80,8005:80", "cannot forward '8005:80': machine 'b' has '8005:80'"),
         ("8080:80,8100:80", "(busybox) listens on port 8100/tcp"),
@@ -204,5 +199,5 @@ fn refuses_taken_ports(host: &Host) {
         assert_eq!(host.sh_ok("cat /etc/coracle/machines.d/a.toml.d/*"), kept);
         assert_eq!(table(), rules);
     }
-    host.sh_ok("kill $(cat /run/httpd.pid)");
+    drop(server);
 }

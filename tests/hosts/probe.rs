@@ -1,7 +1,7 @@
 //! `coracle doctor NAME` sends a packet from a machine and names the rule that drops it: in cases made up, one of them
 //! on the way back; and says nothing where nothing is wrong.
 
-use crate::support::{Host, LONG, Snapshot};
+use crate::support::{Host, Snapshot};
 
 const SERVER: &str = "
 ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
@@ -13,8 +13,9 @@ fn host() -> Host {
     let host = Host::start(&["busybox"]);
     host.add_outside();
     host.sh_ok(SERVER);
-    host.sh_ok("machinectl -q list; resolvectl dns up0 192.0.2.2");
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.activate_machined();
+    host.sh_ok("resolvectl dns up0 192.0.2.2");
+    host.wait_for_address_detection();
     host
 }
 

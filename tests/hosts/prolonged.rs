@@ -38,7 +38,7 @@ fn accept_descriptors(host: &Host) {
 #[test]
 fn descriptors_that_take_long_to_close_hold_up_nothing() {
     let host = Host::start(&["trixie", "busybox"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     for name in ["trixie", "busybox"] {
         install(&host, name);
@@ -98,7 +98,7 @@ fn file_systems_of_the_guest_hold_up_nothing() {
     // The place where init is asked to stop.
     let _other = attack("/run");
     let mut stop = host.spawn(&["coracle", "stop", "sysvinit"]);
-    host.wait_until(LONG, "coracle show sysvinit -p phase | grep phase=stopping");
+    host.wait_for_phase("sysvinit", "stopping");
     host.sh_ok(&call("sysvinit", "QueryStatus"));
     assert_eq!(stop.poll(), None, "it has three seconds");
     stop.wait(LONG);

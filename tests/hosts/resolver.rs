@@ -45,7 +45,7 @@ fn machines_follow_the_name_servers_of_the_host() {
     let all = ["plain", "linked", "fixed", "own", "pipe", "off"];
     let host = all.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.add_outside();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     assert!(host.read("/etc/resolv.conf").contains("nameserver 127.0.0.53"));
     host.sh_ok("resolvectl dns up0 192.0.2.2");
     host.wait_until(LONG, "grep -q 192.0.2.2 /run/systemd/resolve/resolv.conf");
@@ -109,7 +109,8 @@ fn who_was_there_before_the_first_name_server_hears_of_it() {
     const ALL: [&str; 6] = ["none", "stale", "linked", "own", "elsewhere", "fixed"];
     let host = ALL.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.add_outside();
-    host.sh_ok("machinectl -q list; ! grep ^nameserver /run/systemd/resolve/resolv.conf");
+    host.activate_machined();
+    host.sh_ok("! grep ^nameserver /run/systemd/resolve/resolv.conf");
     host.sh_ok(
         "cd /var/lib/machines; rm -f */etc/resolv.conf
          for name in stale own elsewhere fixed; do echo nameserver 203.0.113.1 >$name/etc/resolv.conf; done
@@ -197,7 +198,7 @@ fn a_machine_resolves_its_own_names_and_its_users_ping() {
     ];
     let names: Vec<&str> = machines.iter().map(|(name, _)| *name).collect();
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     for (name, mode) in machines {
         let etc = format!("/var/lib/machines/{name}/etc");
@@ -285,7 +286,7 @@ fn a_resolver_at_the_hosts_loopback_answers_machines() {
         .guest_as("host", "deb")
         .guest_as("host-bookworm", "old")
         .start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     listen_at_loopback(&host, NAME, "203.0.113.7");
     let before = Snapshot::take(&host);
     host.define("zoned", "[network]\nmode = \"zone\"\nzone = \"lan\"\n");
@@ -340,7 +341,7 @@ fn a_resolver_at_the_hosts_loopback_answers_machines() {
 #[test]
 fn resolved_of_the_host_knows_machines_by_name() {
     let host = Host::builder().suite("sid").guest_as("busybox", "web").guest_as("busybox", "db").start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.start_machine("web");
     host.define("db", "[network]\nmode = \"zone\"\nzone = \"lan\"\n");
@@ -366,7 +367,7 @@ fn resolved_of_the_host_knows_machines_by_name() {
 #[test]
 fn a_file_of_the_host_comes_by_every_way() {
     let host = Host::builder().guest_as("busybox", "m").start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     host.sh_ok("test -f /usr/lib/systemd/resolv.conf");
     let before = Snapshot::take(&host);
     let etc = "/var/lib/machines/m/etc";

@@ -1,6 +1,6 @@
 //! Addresses of machines whose names choose the same ones: each has its own, whoever comes first, and keeps it.
 
-use crate::support::{Host, LONG, Snapshot};
+use crate::support::{Host, Snapshot};
 use coracle::machine::id128::Id128;
 use coracle::machine::name::Name;
 use coracle::network::addresses::plan;
@@ -24,7 +24,8 @@ fn alike() -> ([String; 2], Ipv4Addr) {
 fn two_that_want_the_same_addresses_at_once_get_some_each() {
     let ([one, other], wanted) = alike();
     let host = Host::builder().guest_as("busybox", &one).guest_as("busybox", &other).start();
-    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    host.activate_machined();
+    host.enable_forwarding();
     for name in [&one, &other] {
         host.define(name, "");
     }
@@ -44,10 +45,7 @@ fn two_that_want_the_same_addresses_at_once_get_some_each() {
         for name in [&one, &other] {
             for address in host.property(name, "addresses").split(' ') {
                 let place = crate::support::bracketed(address);
-                host.wait_until(
-                    LONG,
-                    &format!("{} | grep 'hello from busybox'", crate::support::fetch(&place)),
-                );
+                host.wait_for_page(&place);
             }
         }
         // Who had to make way keeps what it has by a reboot, also when the other is gone.
@@ -55,8 +53,7 @@ fn two_that_want_the_same_addresses_at_once_get_some_each() {
         if round % 2 == 0 {
             host.coracle(&["stop", goes]);
         } else {
-            host.sh_ok(&format!("kill -9 {}", host.supervisor(goes)));
-            host.wait_for_unit(goes, "failed");
+            host.kill_supervisor(goes);
         }
         let (leader, addresses) = (host.machine_leader(stays), host.property(stays, "addresses"));
         host.wait_for_page(addresses.split(' ').next().expect("one"));

@@ -1,7 +1,7 @@
 //! Walls around what a machine sends: no forged address gets anywhere, whom it may speak to, how fast; each counted in
 //! `coracle status`.
 
-use crate::support::{Host, LONG, Snapshot};
+use crate::support::{Host, Snapshot};
 use std::time::Instant;
 
 const SECOND: &str = "ip netns exec outside busybox httpd -p '[::]:8080' -h /srv/www";
@@ -18,7 +18,7 @@ fn host_with_outside(names: &[&str]) -> Host {
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.add_outside_with_page();
     host.sh_ok(SECOND);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     host
 }
 
@@ -137,7 +137,7 @@ fn a_machine_speaks_to_whom_it_may() {
     let host = host_with_outside(&["a", "b"]);
     host.sh_ok("ip netns exec outside ip addr add 203.0.113.9/32 dev lo");
     host.start_machine("b");
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.wait_for_address_detection();
     assert!(reaches(&host, "b", "203.0.113.9"));
     let before = Snapshot::take(&host);
     let b = host.address("b");
@@ -147,19 +147,13 @@ fn a_machine_speaks_to_whom_it_may() {
         host.define("a", &format!("[network]\nports = [\"8080:80\"]\n{definition}"));
         host.coracle(&["start", "a"]);
         let here = gateway("a");
-        host.sh_ok(
-            "busybox httpd -f -p 7000 -h /srv/www >/dev/null 2>&1 & echo $! >/run/httpd.pid; sleep 0.2",
-        );
+        let server = host.serve_http("7000");
         let to = ["192.0.2.2", "[2001:db8::2]", "203.0.113.9", &b, &format!("{here}:7000")];
         let found = to.map(|server| reaches(&host, "a", server));
-        host.sh_ok("kill $(cat /run/httpd.pid)");
+        drop(server);
         // Whoever may begin to speak to it gets an answer.
-        host.wait_until(
-            LONG,
-            &format!("{} | grep 'hello from busybox'", crate::support::fetch("127.0.0.1:8080")),
-        );
-        let outside = crate::support::fetch("[2001:db8::1]:8080");
-        host.wait_until(LONG, &format!("ip netns exec outside {outside} | grep hello"));
+        host.wait_for_page("127.0.0.1:8080");
+        host.wait_for_page_outside("[2001:db8::1]:8080");
         let status = host.coracle(&["status", "a"]);
         host.coracle(&["stop", "a"]);
         host.assert_clean_stop("a");

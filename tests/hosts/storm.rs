@@ -51,8 +51,8 @@ fn a_storm_of_kills_leaves_nothing() {
     let names = ["a", "b", "c", "d", "e", "f"];
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.add_outside();
-    host.sh_ok("machinectl -q list");
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.activate_machined();
+    host.wait_for_address_detection();
     for (number, name) in names.iter().enumerate() {
         let bounds = "egress = [\"192.0.2.0/24\", \"fd00::/8\"]\nrate-in = \"1G\"\nrate-out = \"1G\"\n";
         host.define(name, &format!("[network]\nports = [\"80{number}0-80{number}5:80-85\"]\n{bounds}"));
@@ -95,7 +95,7 @@ fn a_storm_loses_no_machine_and_leaves_nothing() {
     let (count, seconds): (usize, u64) = whole.map_or((8, 15), |seconds| (MACHINES, seconds));
     let names: Vec<String> = (0..count).map(|number| format!("m{number}")).collect();
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     names.iter().for_each(|name| host.define(name, ""));
     // With what comes with the first machine and stays.
     host.coracle(&["start", &names[0]]);
@@ -139,7 +139,7 @@ fn a_storm_loses_no_machine_and_leaves_nothing() {
 #[test]
 fn the_last_machine_costs_what_the_first_did() {
     let host = Host::start(&["busybox"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     host.define(
         "busybox",
         "[network]\nports = [\"8080:80\"]\negress = [\"192.0.2.0/24\"]\nrate-in = \"1G\"\n",

@@ -13,7 +13,8 @@ fn life_cycle(suite: &str, systemd: u32) {
     let version = host.ok(&["systemctl", "--version"]);
     let version = version.split_whitespace().nth(1).and_then(|text| text.parse::<u32>().ok());
     assert!(version.is_some_and(|version| version >= systemd), "{version:?}");
-    host.sh_ok("machinectl -q list; systemctl start machine.slice");
+    host.activate_machined();
+    host.sh_ok("systemctl start machine.slice");
     let before = Snapshot::take(&host);
     host.define("busybox", "");
     host.sh_ok("coracle start busybox");

@@ -33,7 +33,7 @@ fn wait_for_another_supervisor(host: &Host, name: &str, supervisor: u32) {
 #[test]
 fn a_reboot_after_an_update_restarts_the_unit() {
     let host = Host::start(&["busybox"]);
-    host.sh_ok("machinectl -q list");
+    host.activate_machined();
     let before = Snapshot::take(&host);
     host.start_machine("busybox");
     let (first, address) = (host.supervisor("busybox"), host.address("busybox"));

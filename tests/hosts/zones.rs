@@ -1,7 +1,7 @@
 //! Zones: machines that see each other by name and by address, apart from all others; a bridge that is there as long
 //! as they are, whatever kills whom.
 
-use crate::support::{Host, LONG, Snapshot};
+use crate::support::{Host, LONG, Snapshot, page};
 
 fn zoned(zone: &str) -> String {
     format!("[network]\nmode = \"zone\"\nzone = \"{zone}\"\n")
@@ -72,7 +72,8 @@ const FORGERIES: [(&str, &str); 7] = [
 fn host_of(names: &[&str]) -> Host {
     let builder = names.iter().fold(Host::builder(), |builder, name| builder.guest_as("busybox", name));
     let host = builder.start();
-    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    host.activate_machined();
+    host.enable_forwarding();
     host
 }
 
@@ -108,7 +109,7 @@ fn assert_told(host: &Host) {
 fn three_see_each_other_and_nobody_else() {
     let host = host_of(&["a", "b", "c", "other", "alone"]);
     host.add_outside();
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.wait_for_address_detection();
     let before = Snapshot::take(&host);
     for name in ["a", "b", "c"] {
         host.define(name, &zoned("lan"));
@@ -221,8 +222,9 @@ fn nobody_passes_for_another() {
 #[test]
 fn whatever_the_init_and_with_networkd_on_the_host() {
     let host = Host::builder().guest("trixie").guest_as("busybox", "b").networkd().start();
-    host.sh_ok("machinectl -q list; sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-    host.sh_ok("chroot /var/lib/machines/trixie systemctl -q enable systemd-networkd");
+    host.activate_machined();
+    host.enable_forwarding();
+    host.enable_networkd("trixie");
     // The kernel that tests run on has the filter of bridges built in; with it ports of zones are not at ::1.
     host.sh_ok("! test -e /proc/sys/net/bridge || sysctl -q net.bridge.bridge-nf-call-ip6tables=0");
     host.define("b", &format!("{}ports = [\"8080:80\"]\n", zoned("lan")));
@@ -235,13 +237,12 @@ fn whatever_the_init_and_with_networkd_on_the_host() {
     start(&host, "b");
     host.coracle(&["start", "--wait=ready", "trixie"]);
     let pages = |host: &Host| {
-        let page =
+        let by_name =
             "exec 3<>/dev/tcp/b.lan/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; grep 'hello from' <&3";
-        host.in_guest("trixie", &["bash", "-c", page]).success("a page by name");
+        host.in_guest("trixie", &["bash", "-c", by_name]).success("a page by name");
         host.in_guest("b", &["ping", "-c1", "-W5", "trixie"]).success("the other way");
         for url in ["127.0.0.1:8080", "[::1]:8080"] {
-            let page = format!("timeout 2 {} | grep 'hello from busybox'", crate::support::fetch(url));
-            let seen = host.sh(&page);
+            let seen = host.sh(&page(url));
             assert_eq!(
                 seen.status,
                 0,
@@ -261,10 +262,7 @@ fn whatever_the_init_and_with_networkd_on_the_host() {
     // After a reboot from inside everything is as it was.
     let (leader, addresses) = (host.machine_leader("b"), host.property("b", "addresses"));
     host.in_guest("b", &["reboot"]);
-    host.wait_until(
-        LONG,
-        &format!("p=$(machinectl show b -p Leader --value); [ $p != {leader} ] && kill -0 $p"),
-    );
+    host.wait_for_reboot("b", leader);
     host.wait_for_page("b");
     assert_eq!(host.property("b", "addresses"), addresses);
     pages(&host);
@@ -294,8 +292,7 @@ fn two_at_once_and_kills_at_any_moment() {
         assert_sees(&host, "c", "a.lan");
         // One is killed, the others go on and forget it; then two go at once.
         let victim = ["a", "b", "c"][round % 3];
-        host.sh_ok(&format!("kill -9 $(coracle show {victim} -p supervisor | cut -d= -f2)"));
-        host.wait_for_unit(victim, "failed");
+        host.kill_supervisor(victim);
         let left: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| *name != victim).collect();
         assert!(!hosts_of(&host, left[0]).contains(&format!("{victim}.lan")));
         assert_sees(&host, left[0], left[1]);

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::host::Host;
+use super::job::Job;
 
 /// The bound of what a machine does by itself: boot, reboot, stop. Generous: it only ends what hangs.
 pub const LONG: Duration = Duration::from_secs(90);
@@ -42,7 +43,13 @@ impl Host {
         self.property(name, "leader").parse().expect("a process id")
     }
 
-    /// Waits until a machine whose PID 1 was `leader` has another, and runs.
+    /// Waits until a machine is in this phase, as `coracle show` has it.
+    #[track_caller]
+    pub fn wait_for_phase(&self, name: &str, phase: &str) {
+        self.wait_until(LONG, &format!("coracle show {name} -p phase | grep -x phase={phase}"));
+    }
+
+    /// Waits until PID 1 of a machine is another process than `leader`, and the machine is running.
     #[track_caller]
     pub fn wait_for_reboot(&self, name: &str, leader: u32) {
         let shown = format!("coracle show {name} -p leader -p phase");
@@ -54,6 +61,13 @@ impl Host {
     #[track_caller]
     pub fn supervisor(&self, name: &str) -> u32 {
         self.property(name, "supervisor").parse().expect("a process id")
+    }
+
+    /// Kills a machine's supervisor with SIGKILL and waits until its unit has failed.
+    #[track_caller]
+    pub fn kill_supervisor(&self, name: &str) {
+        self.sh_ok(&format!("kill -KILL {}", self.supervisor(name)));
+        self.wait_for_unit(name, "failed");
     }
 
     /// The first IPv4 address of a machine.
@@ -128,12 +142,64 @@ impl Host {
         assert_eq!(out.status == 0, expected, "{out}");
     }
 
-    /// Asks a machine's web server for its page; only the busybox guest has one.
+    /// Waits for the page of a machine's web server; only the busybox guest has one.
     #[track_caller]
-    pub fn wait_for_page(&self, address: &str) {
-        let script = format!("{} | grep 'hello from busybox'", fetch(address));
-        self.wait_until(Duration::from_secs(20), &script);
+    pub fn wait_for_page(&self, place: &str) {
+        self.wait_until(Duration::from_secs(20), &page(place));
     }
+
+    /// Waits for the page of a machine's web server, requested from the namespace `outside`.
+    #[track_caller]
+    pub fn wait_for_page_outside(&self, place: &str) {
+        self.wait_until(Duration::from_secs(20), &format!("ip netns exec outside {}", page(place)));
+    }
+
+    /// Repeats a shell script, without apostrophes, in all namespaces of a machine's PID 1 until it succeeds.
+    #[track_caller]
+    pub fn wait_until_in_guest(&self, name: &str, script: &str) {
+        let leader = format!("$(machinectl show {name} -p Leader --value)");
+        self.wait_until(LONG, &format!("nsenter -t {leader} -a sh -c '{script}'"));
+    }
+
+    /// Activates systemd-machined, which systemd starts at the first call.
+    #[track_caller]
+    pub fn activate_machined(&self) {
+        self.ok(&["machinectl", "-q", "list"]);
+    }
+
+    /// Enables forwarding, which is enabled by the first machine otherwise and stays.
+    #[track_caller]
+    pub fn enable_forwarding(&self) {
+        self.sh_ok("sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    }
+
+    /// Waits until duplicate address detection has ended on all interfaces of the host.
+    #[track_caller]
+    pub fn wait_for_address_detection(&self) {
+        self.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    }
+
+    /// Enables systemd-networkd in the tree of a stopped machine.
+    #[track_caller]
+    pub fn enable_networkd(&self, name: &str) {
+        let root = format!("/var/lib/machines/{name}");
+        self.ok(&["chroot", &root, "systemctl", "-q", "enable", "systemd-networkd"]);
+    }
+
+    /// Serves `/srv/www`, which may be missing, at a port or `ADDRESS:PORT` of the host by busybox until the job ends.
+    #[track_caller]
+    pub fn serve_http(&self, place: &str) -> Job {
+        let server =
+            self.spawn(&["sh", "-ec", "mkdir -p /srv/www; exec busybox httpd -f -p $0 -h /srv/www", place]);
+        let port = place.rsplit(':').next().unwrap_or(place);
+        self.wait_until(LONG, &format!("ss -Hltn 'sport = :{port}' | grep ."));
+        server
+    }
+}
+
+/// A script for a host that succeeds if the web server of a busybox guest answers at `place`.
+pub fn page(place: &str) -> String {
+    format!("timeout 2 {} | grep 'hello from busybox'", fetch(place))
 }
 
 /// A script for a host that prints what a web server answers, `place` being `ADDRESS[:PORT][/PATH]`. By bash alone:

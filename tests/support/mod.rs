@@ -20,5 +20,5 @@ pub mod vm;
 pub use host::{Builder, Host};
 pub use job::{Job, Output, TIMED_OUT};
 pub use leaks::Snapshot;
-pub use machine::{LONG, bracketed, fetch};
+pub use machine::{LONG, bracketed, fetch, page};
 pub use vm::Vm;

@@ -1,7 +1,7 @@
 //! Packets with a number of their own in the header, the interfaces of machines they are sent by, and the record of the
 //! host of those that are forwarded and delivered.
 
-use crate::support::{Host, LONG};
+use crate::support::Host;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -217,7 +217,8 @@ pub(super) fn host() -> Host {
     let guests = ["free", "bound", "zfree", "zbound", "bridged"];
     let host = guests.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.add_outside_with_page();
-    host.sh_ok("machinectl -q list; ip link add br0 type bridge; ip link set br0 up");
+    host.activate_machined();
+    host.sh_ok("ip link add br0 type bridge; ip link set br0 up");
     host.sh_ok("ip addr add 10.8.0.1/24 dev br0; ip addr add 2001:db8:8::1/64 dev br0 nodad");
     let egress = "egress = [\"203.0.113.0/24\", \"2001:db8:203::/48\"]\n";
     let zone = "mode = \"zone\"\nzone = \"lan\"\n";
@@ -235,7 +236,7 @@ pub(super) fn host() -> Host {
         host.sh_ok(&format!("ip addr add 10.9.{number}.1/24 dev {outer}"));
         host.sh_ok(&format!("ip addr add 2001:db8:9{number}::1/64 dev {outer} nodad"));
     }
-    host.wait_until(LONG, "! ip -6 addr show tentative | grep .");
+    host.wait_for_address_detection();
     host.write("/run/send.pl", SEND);
     host.sh_ok(RECORD);
     host
