@@ -38,7 +38,7 @@ fn private_memory(host: &Host, machine: &str) -> u64 {
 }
 
 #[test]
-fn many_see_the_console_and_type() {
+fn viewers_share_the_console() {
     let host = Host::start(&["busybox"]);
     host.activate_machined();
     let before = Snapshot::take(&host);
@@ -48,24 +48,24 @@ fn many_see_the_console_and_type() {
     first.wait_for_stdout("busybox: up", BOUND);
     let mut second = host.spawn_on_tty("stty rows 33 cols 77; coracle attach busybox");
     second.wait_for_stdout("busybox: up", BOUND);
-    let script = "read x </dev/console; echo heard $x >/dev/console; stty size </dev/console >/dev/console";
+    let script =
+        "exec </dev/console; echo reading; read x; echo heard $x >/dev/console; stty size >/dev/console";
     let mut reader = host.spawn(&["coracle", "exec", "busybox", "--", "sh", "-c", script]);
     let mut keys = first.input();
-    std::thread::sleep(Duration::from_millis(300));
+    reader.wait_for_stdout("reading", BOUND);
     keys.write_all(b"hello\r").expect("type");
     for viewer in [&mut first, &mut second] {
         viewer.wait_for_stdout("heard hello", BOUND);
         viewer.wait_for_stdout("33 77", BOUND);
     }
-    assert_eq!(reader.poll(), Some(0));
+    assert_eq!(reader.wait_for_exit(BOUND), 0);
     // The key detaches one; the other stays, also when the guest reboots.
     keys.write_all(b"\x1d\x1d\x1d").expect("type");
     let out = first.wait(BOUND);
     assert!(out.status == 0 && out.stdout.contains("detached"), "{out}");
     host.ok(&["coracle", "reboot", "busybox"]);
     second.wait_for_stdout("busybox: down", BOUND);
-    host.wait_until(BOUND, "coracle exec busybox -- true");
-    std::thread::sleep(Duration::from_millis(500));
+    second.wait_for_nth_stdout("busybox: up", 2, BOUND);
     host.ok(&["coracle", "exec", "busybox", "--", "sh", "-c", "echo once more >/dev/console"]);
     second.wait_for_stdout("once more", BOUND);
     host.ok(&["coracle", "stop", "busybox"]);
@@ -75,37 +75,50 @@ fn many_see_the_console_and_type() {
     host.stop();
 }
 
-#[test]
-fn only_root_is_answered_and_noise_does_nothing() {
+/// Returns a host with the running machine `busybox` and its idle supervisor, after it has executed itself again.
+fn supervised_host() -> Host {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);
-    // Another program by then than the one that made the machine.
     host.wait_until(
         BOUND,
         "grep -z supervise /proc/$(coracle show busybox -p supervisor --json | tr -dc 0-9)/cmdline",
     );
-    // It has looked at the firewall, and created it again.
-    let table = "nft list chain inet coracle antispoof";
+    // It has looked at the firewall once, and creates the table again.
     host.sh_ok("nft delete table inet coracle");
-    host.wait_until(BOUND, table);
-    let memory = private_memory(&host, "busybox");
-    let other = "setpriv --reuid 65534 --regid 65534 --clear-groups";
-    let out = host.sh(&format!("{other} coracle attach busybox"));
+    host.wait_until(BOUND, "nft list chain inet coracle antispoof");
+    host
+}
+
+/// Asserts that the supervisor answers, and has not grown.
+#[track_caller]
+fn assert_unharmed(host: &Host, memory: u64) {
+    let status = call(&mut connect(host, "busybox"), "io.systemd.MachineInstance.QueryStatus");
+    assert_eq!(status, r#"{"parameters":{"running":true,"status":"running"}}"#);
+    host.wait_until(BOUND, "coracle exec busybox -- true");
+    let after = private_memory(host, "busybox");
+    assert!(after <= memory + 40, "{memory} KiB before, {after} KiB after");
+}
+
+#[test]
+fn only_root_of_the_host_may_attach() {
+    let host = Host::start(&["busybox"]);
+    host.ok(&["coracle", "start", "busybox"]);
+    let attach = "setpriv --reuid 65534 --regid 65534 --clear-groups coracle attach busybox";
+    let out = host.sh(attach);
     assert_ne!(out.status, 0, "{out}");
-    // Also where somebody has made the way to it open.
-    let out = host.sh(&format!(
-        "chmod 755 /run/coracle /run/coracle/busybox; chmod 666 /run/coracle/busybox/control; {other} coracle attach busybox"
-    ));
+    // Also with a socket that everybody may open.
+    host.sh_ok("chmod 755 /run/coracle /run/coracle/busybox; chmod 666 /run/coracle/busybox/control");
+    let out = host.sh(attach);
     assert!(out.status == 1, "{out}");
-    host.ok(&[
-        "coracle",
-        "exec",
-        "busybox",
-        "--",
-        "sh",
-        "-c",
-        "! ls /run/coracle; ! grep coracle /proc/net/unix",
-    ]);
+    let inside = "! ls /run/coracle; ! grep coracle /proc/net/unix";
+    host.ok(&["coracle", "exec", "busybox", "--", "sh", "-c", inside]);
+    host.stop();
+}
+
+#[test]
+fn invalid_calls_are_refused() {
+    let host = supervised_host();
+    let memory = private_memory(&host, "busybox");
     for noise in [&b"\0\0\0"[..], b"{}\0", b"[1]\0", b"{\"method\":7}\0", &[b'x'; 100_000], &[0xff; 5000]] {
         let mut stream = connect(&host, "busybox");
         // The other side may have closed before all is written.
@@ -115,38 +128,37 @@ fn only_root_is_answered_and_noise_does_nothing() {
         let _ = stream.read_to_end(&mut answer);
         assert_eq!(answer, b"", "{noise:?}");
     }
-    assert!(call(&mut connect(&host, "busybox"), "no.such.Method").contains("MethodNotFound"));
-    assert!(
-        call(&mut connect(&host, "busybox"), "io.systemd.MachineInstance.AddStorage")
-            .contains("NotSupported")
-    );
-    // A hundred who connect and say nothing, and one viewer who never reads while the guest writes a lot.
-    let idle: Vec<UnixStream> = (0..100).map(|_| connect(&host, "busybox")).collect();
-    drop(idle);
-    // So many wait in line that the next one comes when they have gone.
-    std::thread::sleep(Duration::from_millis(300));
-    let mut viewer = connect(&host, "busybox");
-    assert!(call(&mut viewer, "io.coracle.Machine.Attach").contains("parameters"));
-    host.ok(&[
-        "coracle",
-        "exec",
-        "busybox",
-        "--",
-        "sh",
-        "-c",
-        "yes $(printf %1000s) | tr ' ' y | head -c 200000 >/dev/console",
-    ]);
-    drop(viewer);
-    let status = call(&mut connect(&host, "busybox"), "io.systemd.MachineInstance.QueryStatus");
-    assert_eq!(status, r#"{"parameters":{"running":true,"status":"running"}}"#);
-    host.wait_until(BOUND, "coracle exec busybox -- true");
-    let after = private_memory(&host, "busybox");
-    assert!(after <= memory + 40, "{memory} KiB before, {after} KiB after");
+    for (method, error) in
+        [("no.such.Method", "MethodNotFound"), ("io.systemd.MachineInstance.AddStorage", "NotSupported")]
+    {
+        let answer = call(&mut connect(&host, "busybox"), method);
+        assert!(answer.contains(error), "{method}: {answer}");
+    }
+    assert_unharmed(&host, memory);
     host.stop();
 }
 
 #[test]
-fn the_socket_pauses_resumes_and_ends() {
+fn idle_and_slow_clients_do_not_block_the_supervisor() {
+    let host = supervised_host();
+    let memory = private_memory(&host, "busybox");
+    let descriptors = format!("ls /proc/{}/fd | wc -l", host.supervisor("busybox"));
+    let before = host.sh_ok(&descriptors);
+    let idle: Vec<UnixStream> = (0..100).map(|_| connect(&host, "busybox")).collect();
+    drop(idle);
+    host.wait_until(BOUND, &format!("[ $({descriptors}) -le {} ]", before.trim()));
+    // A viewer that does not read, and a guest that writes a lot.
+    let mut viewer = connect(&host, "busybox");
+    assert!(call(&mut viewer, "io.coracle.Machine.Attach").contains("parameters"));
+    let flood = "yes $(printf %1000s) | tr ' ' y | head -c 200000 >/dev/console";
+    host.ok(&["coracle", "exec", "busybox", "--", "sh", "-c", flood]);
+    drop(viewer);
+    assert_unharmed(&host, memory);
+    host.stop();
+}
+
+#[test]
+fn the_socket_pauses_resumes_and_stops_a_machine() {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);
     let instance = |method: &str| format!("io.systemd.MachineInstance.{method}");
@@ -165,7 +177,7 @@ fn the_socket_pauses_resumes_and_ends() {
 }
 
 #[test]
-fn people_log_in() {
+fn login_and_shell_open_sessions() {
     let host = Host::start(&["trixie", "busybox"]);
     host.ok(&["coracle", "start", "trixie", "busybox"]);
     let mut login = host.spawn_on_tty("coracle login trixie");

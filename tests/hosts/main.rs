@@ -41,6 +41,7 @@ mod outside;
 mod ports;
 mod probe;
 mod prolonged;
+mod resolv_conf;
 mod resolver;
 mod resources;
 mod security;

@@ -96,7 +96,7 @@ impl Builder {
         self
     }
 
-    /// A host whose files lie on the machine's disk, for tests of what a disk's file system does.
+    /// A host with its files on the machine's disk, for tests that depend on the file system.
     pub fn on_disk(mut self) -> Self {
         self.storage = Storage::Disk;
         self

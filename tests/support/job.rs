@@ -119,15 +119,35 @@ impl Job {
         Output { command: self.command.clone(), status, stdout: self.stdout(), stderr: self.stderr() }
     }
 
+    /// Waits for the end without taking the job. Panics at the bound.
+    #[track_caller]
+    pub fn wait_for_exit(&mut self, bound: Duration) -> i32 {
+        let end = Instant::now() + bound;
+        loop {
+            if let Some(status) = self.poll() {
+                return status;
+            }
+            let command = &self.command;
+            assert!(Instant::now() < end, "`{command}` runs:\n{}\n{}", self.stdout(), self.stderr());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until standard output contains `text`; panics at the bound or when the command ends without it.
     #[track_caller]
     pub fn wait_for_stdout(&mut self, text: &str, bound: Duration) {
+        self.wait_for_nth_stdout(text, 1, bound);
+    }
+
+    /// Waits until standard output contains `text` so many times.
+    #[track_caller]
+    pub fn wait_for_nth_stdout(&mut self, text: &str, count: usize, bound: Duration) {
         let end = Instant::now() + bound;
         loop {
             // In this order: what was written before the end is seen.
             let ended = self.poll();
             let stdout = self.stdout();
-            if stdout.contains(text) {
+            if stdout.matches(text).count() >= count {
                 return;
             }
             let stderr = self.stderr();

@@ -60,7 +60,7 @@ impl Snapshot {
         difference
     }
 
-    /// Waits until nothing differs; panics with every difference when that does not come.
+    /// Waits until there is no difference; panics with all differences at the bound.
     #[track_caller]
     pub fn assert_same(&self, host: &impl Inspect) {
         let end = Instant::now() + SETTLE;

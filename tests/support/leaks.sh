@@ -1,6 +1,6 @@
 #!/bin/sh
 # leaks.sh: lists, inside a host, everything that a machine may leave behind, one "kind: value" a line.
-# Run by leaks.rs. No ids that change from one making to the next, nothing that the host's own services come
+# Run by leaks.rs. No ids that change from one making to the next, no state that the host's own services come
 # and go with; what may persist (/var/lib/coracle) is left out.
 set -eu
 
@@ -33,7 +33,7 @@ find /sys/fs/cgroup -mindepth 1 -type d | sed 's,^/sys/fs/cgroup,,' | grep -v -E
 	-e '^/exec\.[0-9]+$' -e '^/machine\.slice$' -e '^/system\.slice/(systemd-|system-systemd|system-modprobe|system-dbus)' |
 	sed 's/^/cgroup: /'
 
-# Loop devices belong to the whole machine: only those count whose file is one of this host's, or is deleted.
+# Loop devices belong to the whole machine: only those with a file of this host, or a deleted one, count.
 for b in /sys/block/loop*/loop/backing_file; do
 	file=$(cat "$b" 2>/dev/null) || continue
 	device=/dev/$(basename "${b%/loop/backing_file}")

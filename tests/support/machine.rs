@@ -83,6 +83,12 @@ impl Host {
         self.ok(&["systemctl", "show", "-P", property, &unit(name)]).trim().to_owned()
     }
 
+    /// The state of a unit of the host (`ActiveState`).
+    #[track_caller]
+    pub fn unit_state(&self, unit: &str) -> String {
+        self.ok(&["systemctl", "show", "-P", "ActiveState", unit]).trim().to_owned()
+    }
+
     /// The machine's console lines in the host's journal.
     #[track_caller]
     pub fn console(&self, name: &str) -> String {
@@ -120,7 +126,7 @@ impl Host {
         );
     }
 
-    /// Asserts that a machine ended by its own means: as it should, with nobody killed.
+    /// Asserts that a machine stopped cleanly, without a killed process.
     #[track_caller]
     pub fn assert_clean_stop(&self, name: &str) {
         let all = self.unit_journal(name);

@@ -5,7 +5,7 @@
 //! long on copies of trees and on removing them as the tests themselves take. A host that needs a disk says so.
 //!
 //! A test run that was killed cannot clean up. So each state names its owner, and the next run removes what
-//! belongs to nobody any more.
+//! belongs to no running process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -141,7 +141,7 @@ fn remove(dir: &Path, cgroup: &Path) -> Result<(), String> {
         if Instant::now() >= end {
             return Err(format!("cannot remove the cgroup '{}'", cgroup.display()));
         }
-        // In a cgroup without processes this does nothing.
+        // Without effect in a cgroup without processes.
         let _ = fs::write(cgroup.join("cgroup.kill"), "1");
         remove_cgroup(cgroup);
         thread::sleep(Duration::from_millis(5));
