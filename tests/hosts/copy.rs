@@ -39,7 +39,7 @@ fn note(host: &Host, path: &str) -> String {
 const LOOK: &str = "find . -printf '%p %y %m %U %G %n %s %l %Ts\\n' | sort; [ $(stat -c %b sparse) -lt 1000 ] && echo sparse";
 
 #[test]
-fn a_tree_stays_what_it_is() {
+fn a_copied_tree_is_identical() {
     let host = host();
     make_tree(&host);
     let there = host.sh_ok(&format!("cd /var/lib/machines/t && {LOOK}"));
@@ -125,7 +125,7 @@ fn names_are_resolved_inside_and_kept() {
 }
 
 #[test]
-fn a_guest_that_changes_its_tree_meanwhile_gains_nothing() {
+fn a_tree_that_changes_during_a_copy_does_not_escape() {
     let host = host();
     host.sh_ok(
         "mkdir -p /srv/t/a/b/c; for n in $(seq 300); do echo canary >/srv/t/a/b/c/canary$n; done; \
@@ -149,7 +149,7 @@ fn a_guest_that_changes_its_tree_meanwhile_gains_nothing() {
 }
 
 #[test]
-fn archives_go_both_ways() {
+fn archives_are_copied_both_ways() {
     let host = host();
     make_tree(&host);
     host.sh_ok("tar --xattrs -C /var/lib/machines/t -c . | coracle copy-to trixie - /srv");
@@ -190,25 +190,23 @@ fn archives_go_both_ways() {
 }
 
 #[test]
-fn an_interrupted_copy_leaves_nothing() {
+fn an_interrupted_copy_is_removed() {
     let host = Host::start(&["trixie"]);
     host.activate_machined();
     let before = Snapshot::take(&host);
     host.ok(&["coracle", "start", "trixie"]);
     host.sh_ok("mkdir /srv/big; dd if=/dev/zero of=/srv/big/one bs=1M count=400 2>/dev/null");
+    let left = "coracle exec trixie -- ls -A /tmp | grep -c coracle-copy";
+    let begin =
+        format!("coracle copy-to trixie /srv/big /tmp/big & p=$!; until {left} >/dev/null; do :; done");
     for signal in ["INT", "TERM"] {
-        let out = host.sh(&format!(
-            "coracle copy-to trixie /srv/big /tmp/big & p=$!; sleep .03; kill -{signal} $p; wait $p"
-        ));
+        let out = host.sh(&format!("{begin}; kill -{signal} $p; wait $p"));
         assert!(out.status == 1 && out.stderr.contains("interrupted"), "{out}");
         assert!(!host.ok(&["coracle", "exec", "trixie", "--", "ls", "-A", "/tmp"]).contains("big"));
         assert!(!host.ok(&["coracle", "exec", "trixie", "--", "ls", "-A", "/tmp"]).contains("coracle"));
     }
     // Killed, its child inside cleans up; killed too, the next copy does.
-    let left = "coracle exec trixie -- ls -A /tmp | grep -c coracle-copy";
-    let begin = format!(
-        "coracle copy-to trixie /srv/big /tmp/big & p=$!; until {left} >/dev/null; do :; done; kill -STOP $p"
-    );
+    let begin = format!("{begin}; kill -STOP $p");
     host.sh(&format!("{begin}; kill -KILL $p; wait $p"));
     host.wait_until(Duration::from_secs(10), &format!("! {left}"));
     host.sh(&format!("{begin}; kill -KILL $(pgrep -P $p) $p; wait $p"));
@@ -226,7 +224,7 @@ fn an_interrupted_copy_leaves_nothing() {
 }
 
 #[test]
-fn a_copy_removes_nothing_that_the_guest_could_not() {
+fn a_copy_removes_only_files_of_the_guest() {
     let host = Host::start(&["trixie"]);
     host.sh_ok("mkdir -p /srv/share/data && echo rows >/srv/share/data/db && echo hello >/tmp/hello");
     host.define("trixie", "[[mount]]\nsource = \"/srv/share\"\ntarget = \"/srv/share\"\n");
@@ -267,7 +265,7 @@ fn a_copy_removes_nothing_that_the_guest_could_not() {
 }
 
 #[test]
-fn files_are_copied_to_their_end_whatever_their_size_says() {
+fn files_are_copied_beyond_their_reported_size() {
     let host = host();
     host.sh_ok("coracle copy-from trixie /proc/version /tmp/version && cmp /tmp/version /proc/version");
     host.sh_ok("coracle copy-from trixie /proc/version - | tar -xOf - version | cmp - /proc/version");
@@ -285,7 +283,7 @@ fn files_are_copied_to_their_end_whatever_their_size_says() {
 }
 
 #[test]
-fn an_overlay_of_two_file_systems_is_one_and_mounts_on_it_are_others() {
+fn mounts_on_an_overlay_are_other_file_systems() {
     let host = host();
     // Files and directories of such an overlay have different devices.
     host.sh_ok(

@@ -1,11 +1,11 @@
-//! Doors that others have left open: each is tried from inside a hostile guest, by its root, while the host enters
-//! it, and stays shut. The classes are those of known vulnerabilities of container managers.
+//! Attacks of a hostile guest's root on processes of the host that enter the machine. The classes are those of known
+//! vulnerabilities of container managers.
 
 use std::time::Duration;
 
 use crate::support::{Host, Job};
 
-/// A host with one hostile guest that has a user namespace and one whose root is the host's.
+/// A host with one hostile guest that has a user namespace and one without.
 fn hostile() -> Host {
     hostile_of("busybox")
 }
@@ -28,7 +28,7 @@ fn build_attacker() -> std::path::PathBuf {
     crate::support::program::build("tests/doors/attacker.c", &[])
 }
 
-/// Lets a guest attack whoever comes into its pid namespace.
+/// Has a guest attack each process that enters its pid namespace.
 fn attack(host: &Host, guest: &str, how: &[&str]) -> Job {
     let mut job = host.spawn(&[&["coracle", "exec", "-T", guest, "--", "attacker"], how].concat());
     job.wait_for_stdout("looking", Duration::from_secs(20));
@@ -41,7 +41,7 @@ fn program(host: &Host) -> String {
 }
 
 #[test]
-fn who_enters_can_be_neither_traced_nor_looked_into() {
+fn exec_is_not_ptraceable_from_the_guest() {
     let host = hostile();
     let before = program(&host);
     let mut job = attack(&host, "own", &[]);
@@ -52,15 +52,15 @@ fn who_enters_can_be_neither_traced_nor_looked_into() {
     assert_eq!(job.poll(), None, "{}", job.stderr());
     job.kill();
     assert!(!said.contains("DOOR"), "{said}");
-    assert!(said.lines().filter(|line| line.starts_with("saw")).count() > 5, "it saw nothing: {said}");
+    assert!(said.lines().filter(|line| line.starts_with("saw")).count() > 5, "it saw no process: {said}");
     assert_eq!(before, program(&host));
     host.stop();
 }
 
 #[test]
-fn who_enters_a_machine_without_users_has_nothing_that_its_root_lacks() {
+fn exec_without_a_user_namespace_exposes_only_the_rights_of_the_guest() {
     let host = hostile();
-    // Its root may trace whoever it sees. What it then finds is as confined as itself, and knows of no place but its own.
+    // Its root may trace visible processes. They are as confined as itself, and have no reference to the host.
     let mut job = attack(&host, "same", &["beyond"]);
     for _ in 0..60 {
         host.ok(&["env", "SECRET=host", "coracle", "exec", "same", "--", "true"]);
@@ -69,7 +69,7 @@ fn who_enters_a_machine_without_users_has_nothing_that_its_root_lacks() {
     assert_eq!(job.poll(), None, "{}", job.stderr());
     job.kill();
     assert!(!said.contains("DOOR"), "{said}");
-    assert!(said.lines().filter(|line| line.starts_with("saw")).count() > 5, "it saw nothing: {said}");
+    assert!(said.lines().filter(|line| line.starts_with("saw")).count() > 5, "it saw no process: {said}");
     let terminal = host
         .exec_on_tty(Duration::from_secs(20), "coracle exec -u nobody same -- sh -c 'tty; id -u; exit 5'");
     assert!(terminal.status == 5 && terminal.stdout.contains("65534"), "{terminal}");
@@ -77,7 +77,7 @@ fn who_enters_a_machine_without_users_has_nothing_that_its_root_lacks() {
 }
 
 #[test]
-fn the_hosts_program_cannot_be_written_to() {
+fn the_binary_of_the_host_is_not_writable_from_the_guest() {
     // The host's program, where it is not static, needs the libraries of a whole system to be executed inside.
     let host = hostile_of("trixie");
     let before = program(&host);
@@ -108,7 +108,7 @@ fn the_hosts_program_cannot_be_written_to() {
 }
 
 #[test]
-fn a_program_run_without_users_is_protected_as_well() {
+fn a_run_without_a_user_namespace_is_not_ptraceable() {
     let host = hostile();
     let tree = "/var/lib/machines/third";
     host.sh_ok(&format!("cp -a /var/lib/machines/same {tree}"));
@@ -124,7 +124,7 @@ fn a_program_run_without_users_is_protected_as_well() {
 }
 
 #[test]
-fn no_descriptor_of_the_host_comes_along() {
+fn exec_passes_no_descriptors_of_the_host() {
     let host = hostile();
     for guest in ["own", "same"] {
         let list = format!(
@@ -142,7 +142,7 @@ fn no_descriptor_of_the_host_comes_along() {
 }
 
 #[test]
-fn the_terminal_of_who_calls_is_out_of_reach() {
+fn the_terminal_of_the_caller_is_unreachable() {
     let host = hostile();
     for guest in ["own", "same"] {
         // Streams: none of them is the terminal itself, and what is said still arrives on it.
@@ -155,7 +155,7 @@ fn the_terminal_of_who_calls_is_out_of_reach() {
             out.status == 3 && out.stdout.contains("heard hello") && !out.stdout.contains("DOOR"),
             "{out}"
         );
-        // A terminal: of its own, and nothing can be typed into it from inside.
+        // It has its own terminal, and the guest cannot type into it.
         let line = format!("coracle exec {guest} -- attacker tiocsti");
         let out = host.exec_on_tty(Duration::from_secs(20), &line);
         assert!(out.stdout.contains("refused") && !out.stdout.contains("DOOR"), "{out}");
@@ -177,7 +177,7 @@ fn the_terminal_of_who_calls_is_out_of_reach() {
 }
 
 #[test]
-fn files_of_the_guest_neither_hang_nor_mislead() {
+fn special_files_of_the_guest_do_not_block_copies() {
     let host = hostile();
     let tree = "/var/lib/machines/own";
     for passwd in [
@@ -210,14 +210,14 @@ fn files_of_the_guest_neither_hang_nor_mislead() {
 }
 
 #[test]
-fn names_of_the_guest_do_nothing_to_the_terminal_and_trees_of_it_nothing_to_the_host() {
+fn copied_names_are_escaped_and_special_files_skipped() {
     let host = hostile();
     for guest in ["own", "same"] {
         // Names that would write to the terminal of who copies, things that have no end, and rights to be taken along.
         let script = "mkdir -p /srv/t; cd /srv/t; d=$(printf '\\033]0;DOOR\\007\\033[2Jx'); mkdir \"$d\"; \
             mkfifo pipe; ln -s /proc/1/mem mem; ln -s /dev/zero zero; cp /usr/bin/busybox suid; chmod 6755 suid; \
             mount --bind /dev \"$d\" || mount -t tmpfs none \"$d\"; (while :; do echo more >>grows; done) & \
-            sleep 0.3; echo ready; wait";
+            until [ -s grows ]; do :; done; echo ready; wait";
         let mut job = host.spawn(&["coracle", "exec", "-T", guest, "--", "sh", "-c", script]);
         job.wait_for_stdout("ready", Duration::from_secs(20));
         let out =
@@ -245,7 +245,7 @@ fn names_of_the_guest_do_nothing_to_the_terminal_and_trees_of_it_nothing_to_the_
 }
 
 #[test]
-fn the_log_and_the_sockets_of_the_host_cannot_be_misused() {
+fn the_log_and_the_sockets_of_the_host_are_protected() {
     let host = hostile();
     let supervisor = |guest: &str| host.property(guest, "supervisor");
     let descriptors = |guest: &str| host.sh_ok(&format!("ls /proc/{}/fd | wc -l", supervisor(guest)));

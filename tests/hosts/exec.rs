@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::Host;
 
-/// The guests every test of this file runs in: one with a bus and one with nothing.
+/// The guests every test of this file runs in: one with a bus and one without.
 const GUESTS: [&str; 2] = ["trixie", "busybox"];
 
 fn host() -> Host {
@@ -16,7 +16,7 @@ fn host() -> Host {
 }
 
 #[test]
-fn streams_are_apart_and_the_status_is_exact() {
+fn streams_are_separate_and_the_status_is_exact() {
     let host = host();
     for guest in GUESTS {
         let command = format!("printf x | coracle exec {guest} -- sh -c 'cat; echo e >&2; exit 7'");
@@ -31,13 +31,13 @@ fn streams_are_apart_and_the_status_is_exact() {
         assert_eq!(missing.status, 125, "{guest}");
         assert!(missing.stderr.contains("cannot execute '/no/such'"), "{}", missing.stderr);
     }
-    let absent = host.exec(&["coracle", "exec", "nobody-here", "--", "true"]);
+    let absent = host.exec(&["coracle", "exec", "no-such-name", "--", "true"]);
     assert_eq!(absent.status, 125);
     assert!(absent.stderr.contains("is not running"), "{}", absent.stderr);
 }
 
 #[test]
-fn enters_at_once_and_without_a_bus() {
+fn exec_works_without_a_bus() {
     let host = host();
     host.ok(&["coracle", "stop", "trixie"]);
     host.ok(&["coracle", "start", "--wait=running", "trixie"]);
@@ -49,7 +49,7 @@ fn enters_at_once_and_without_a_bus() {
 }
 
 #[test]
-fn has_the_rights_of_pid_1_and_nothing_of_the_host() {
+fn exec_has_the_rights_of_pid_1() {
     let host = host();
     for guest in GUESTS {
         let of = |pid: &str| {
@@ -71,7 +71,7 @@ fn has_the_rights_of_pid_1_and_nothing_of_the_host() {
 }
 
 #[test]
-fn becomes_a_user_of_the_guest() {
+fn exec_runs_as_a_user_of_the_guest() {
     let host = host();
     let status = "id -u; id -g; grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status | cut -f2 | sort -u";
     let out = host.ok(&["coracle", "exec", "trixie", "-u", "nobody", "--", "sh", "-c", status]);
@@ -98,16 +98,16 @@ fn becomes_a_user_of_the_guest() {
             host.ok(&["coracle", "exec", "trixie", "-u", user, "--", "sh", "-c", "echo $(id -u) $(id -g)"]);
         assert_eq!(out.trim(), ids, "{user}");
     }
-    let unknown = host.exec(&["coracle", "exec", "trixie", "-u", "root:nobody-here", "--", "true"]);
-    assert!(unknown.stderr.contains("group 'nobody-here' does not exist in machine 'trixie'"), "{unknown}");
-    let unknown = host.exec(&["coracle", "exec", "trixie", "-u", "nobody-here", "--", "true"]);
+    let unknown = host.exec(&["coracle", "exec", "trixie", "-u", "root:no-such-name", "--", "true"]);
+    assert!(unknown.stderr.contains("group 'no-such-name' does not exist in machine 'trixie'"), "{unknown}");
+    let unknown = host.exec(&["coracle", "exec", "trixie", "-u", "no-such-name", "--", "true"]);
     assert!(!unknown.stderr.contains("/proc/"), "{unknown}");
     assert_eq!(unknown.status, 125);
-    assert!(unknown.stderr.contains("user 'nobody-here' does not exist"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("user 'no-such-name' does not exist"), "{}", unknown.stderr);
 }
 
 #[test]
-fn has_the_limits_and_the_clocks_of_pid_1() {
+fn exec_has_the_limits_and_clocks_of_pid_1() {
     let host = Host::start(&GUESTS);
     for guest in GUESTS {
         host.define(guest, "[boot]\ntime-namespace = true");
@@ -145,7 +145,7 @@ fn has_the_limits_and_the_clocks_of_pid_1() {
 }
 
 #[test]
-fn a_terminal_is_the_guests_own() {
+fn exec_allocates_a_terminal_of_the_guest() {
     let host = host();
     for guest in GUESTS {
         let line = format!("coracle exec {guest} -- sh -c 'tty; exit 5'");
@@ -166,15 +166,15 @@ fn a_terminal_is_the_guests_own() {
 }
 
 #[test]
-fn signals_are_passed_on() {
+fn exec_forwards_signals() {
     let host = host();
-    let script = "coracle exec busybox -- sh -c 'trap \"exit 9\" TERM; echo up; while :; do sleep .1; done' & \
-                  p=$!; sleep 1; kill -TERM $p; wait $p";
+    let script = "coracle exec busybox -- sh -c 'trap \"exit 9\" TERM; echo up; while :; do sleep .1; done' \
+                  >/run/said & p=$!; until grep -q up /run/said; do sleep .05; done; kill -TERM $p; wait $p";
     assert_eq!(host.sh(script).status, 9);
 }
 
 #[test]
-fn every_guest_is_entered_50_ms_after_its_start() {
+fn exec_works_50_ms_after_a_start() {
     const CATALOGUE: [&str; 6] = ["trixie", "bookworm", "busybox", "sysvinit", "openrc", "runit"];
     let host = Host::start(&CATALOGUE);
     for guest in CATALOGUE {
@@ -194,7 +194,7 @@ fn every_guest_is_entered_50_ms_after_its_start() {
 }
 
 #[test]
-fn a_frozen_machine_stands_still_and_goes_on() {
+fn a_frozen_machine_is_resumed() {
     let host = host();
     for guest in GUESTS {
         host.ok(&["coracle", "freeze", guest]);
@@ -213,7 +213,7 @@ fn a_frozen_machine_stands_still_and_goes_on() {
 }
 
 #[test]
-fn much_goes_through_a_terminal_both_ways() {
+fn a_terminal_passes_large_data_both_ways() {
     let host = host();
     let bytes: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
     host.write("/tmp/in", &bytes);
@@ -228,7 +228,7 @@ fn much_goes_through_a_terminal_both_ways() {
 }
 
 #[test]
-fn a_redirected_file_is_carried_not_handed_over() {
+fn a_redirected_file_is_relayed() {
     let host = Host::start(&["busybox"]);
     host.define("busybox", "[users]\nprivate = \"no\"\n");
     host.coracle(&["start", "busybox"]);

@@ -1,5 +1,5 @@
 //! What goes wrong around machines: supervisors, leaders and machined killed, systemd executed again. The guest
-//! goes on or its unit fails as designed; nothing is left either way.
+//! goes on or its unit fails as designed; no state is left either way.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn kill(host: &Host, pid: u32) {
     host.ok(&["kill", "-KILL", &pid.to_string()]);
 }
 
-/// The unit of a killed machine has failed for this reason, nothing is left, and it starts again.
+/// Asserts that the unit of a killed machine has failed for this reason, that no state is left, and that it starts again.
 #[track_caller]
 fn failed_and_clean(host: &Host, before: &Snapshot, name: &str, result: &str, reasons: &[&str]) {
     host.wait_for_unit(name, "failed");
@@ -36,7 +36,7 @@ fn failed_and_clean(host: &Host, before: &Snapshot, name: &str, result: &str, re
 }
 
 #[test]
-fn supervisor_killed() {
+fn a_killed_supervisor_ends_the_machine() {
     let (host, before) = bench("busybox");
     host.coracle(&["start", "busybox"]);
     let leader = host.machine_leader("busybox");
@@ -49,7 +49,7 @@ fn supervisor_killed() {
 }
 
 #[test]
-fn leader_killed() {
+fn a_killed_pid_1_ends_the_machine() {
     let (host, before) = bench("busybox");
     host.coracle(&["start", "busybox"]);
     kill(&host, host.machine_leader("busybox"));
@@ -62,7 +62,7 @@ fn leader_killed() {
 }
 
 #[test]
-fn killed_while_a_systemd_guest_boots_and_stops() {
+fn a_kill_during_boot_or_stop_is_cleaned_up() {
     let (host, before) = bench("trixie");
     for (script, delay) in [("start", "0.15"), ("start", "0.4"), ("start", "0.7"), ("stop", "0.1")] {
         if script == "stop" {
@@ -110,7 +110,7 @@ const MOMENTS: &str = r#"
 "#;
 
 #[test]
-fn supervisor_killed_at_every_moment_of_the_start() {
+fn a_kill_at_any_moment_of_a_start_is_cleaned_up() {
     let (host, before) = bench("busybox");
     let out = host.exec_for(Duration::from_secs(180), &["sh", "-euc", MOMENTS]).success("kill");
     // It must have been early enough at least sometimes.
@@ -138,14 +138,20 @@ fn goes_on(host: &Host, leader: u32) {
     );
 }
 
+/// Kills systemd-machined and waits until systemd has seen its end.
+const KILL_MACHINED: &str = "
+    pid=$(systemctl show -P MainPID systemd-machined); systemctl kill -s KILL systemd-machined
+    while kill -0 $pid 2>/dev/null; do sleep 0.01; done
+";
+
 #[test]
-fn machined_killed_restarted_and_forgetful() {
+fn machines_survive_a_killed_or_restarted_machined() {
     let (host, before) = bench("busybox");
     host.coracle(&["start", "busybox"]);
     let leader = host.machine_leader("busybox");
     host.ok(&["systemctl", "restart", "systemd-machined"]);
     goes_on(&host, leader);
-    host.sh_ok("systemctl kill -s KILL systemd-machined; sleep 0.2");
+    host.sh_ok(KILL_MACHINED);
     goes_on(&host, leader);
     // It comes back without its memory.
     host.sh_ok(
@@ -165,7 +171,7 @@ fn machined_killed_restarted_and_forgetful() {
 }
 
 #[test]
-fn machined_absent_at_the_start_comes_later() {
+fn machines_register_when_machined_appears() {
     let (host, before) = bench("busybox");
     host.sh_ok("systemctl -q mask --runtime --now systemd-machined");
     host.coracle(&["start", "busybox"]);
@@ -202,18 +208,17 @@ fn goes_on_by_reboots(reboot: impl Fn(&Host, u32)) {
 }
 
 #[test]
-fn a_reboot_while_machined_is_dead_is_no_end() {
+fn a_reboot_without_machined_succeeds() {
     goes_on_by_reboots(|host, _| {
         // Who asks for the reboot does not ask machined, which would come up before it.
-        host.sh_ok(
-            "systemctl kill -s KILL systemd-machined; sleep 0.1; systemctl reset-failed systemd-machined",
-        );
+        host.sh_ok(KILL_MACHINED);
+        host.sh_ok("systemctl reset-failed systemd-machined");
         host.coracle(&["reboot", "busybox"]);
     });
 }
 
 #[test]
-fn a_machined_that_comes_up_amid_a_reboot_does_not_end_the_machine() {
+fn a_machined_restart_during_a_reboot_is_survived() {
     goes_on_by_reboots(|host, leader| {
         // It stands still until PID 1 has ended, and the one that takes its place reads what it has left.
         host.sh_ok(&format!(
@@ -224,7 +229,7 @@ fn a_machined_that_comes_up_amid_a_reboot_does_not_end_the_machine() {
 }
 
 #[test]
-fn systemd_of_the_host_executed_again_and_reloaded() {
+fn machines_survive_daemon_reload_and_reexec() {
     let (host, before) = bench("busybox");
     host.coracle(&["start", "busybox"]);
     let leader = host.machine_leader("busybox");
@@ -246,9 +251,11 @@ fn systemd_of_the_host_executed_again_and_reloaded() {
 }
 
 #[test]
-fn a_systemd_guest_outlives_the_hosts_reexecution_while_it_boots() {
+fn a_booting_guest_survives_daemon_reexec() {
     let (host, before) = bench("trixie");
-    host.sh_ok("systemctl --no-block start coracle@trixie; sleep 0.2; systemctl daemon-reexec");
+    host.sh_ok("systemctl --no-block start coracle@trixie");
+    host.wait_for_phase("trixie", "booting");
+    host.sh_ok("systemctl daemon-reexec");
     host.wait_until(LONG, "systemctl is-active coracle@trixie");
     host.wait_for_phase("trixie", "running");
     assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
@@ -262,7 +269,7 @@ fn a_systemd_guest_outlives_the_hosts_reexecution_while_it_boots() {
 fn a_failed_cleanup_is_done_by_the_next_start() {
     let (host, before) = bench("busybox");
     host.coracle(&["start", "busybox"]);
-    // Nobody cleans up: neither the supervisor nor its unit.
+    // Neither the supervisor nor its unit cleans up.
     host.write(
         "/run/systemd/system/coracle@busybox.service.d/no-cleanup.conf",
         "[Service]\nExecStopPost=\nExecStopPost=/bin/false\n",

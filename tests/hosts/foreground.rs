@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::process::ChildStdin;
-use std::time::Duration;
 
 use crate::support::{Host, Job, LONG, Output, Snapshot};
 
@@ -33,7 +32,7 @@ fn exit_statuses_are_exact() {
         assert_eq!(out.status, status, "{out}");
     }
     // Our own failures, before there is a payload.
-    for words in [&["/bin/nothere"][..], &["--bind=/nothere:/mnt", "true"], &["--uid=nobody-here", "true"]] {
+    for words in [&["/bin/nothere"][..], &["--bind=/nothere:/mnt", "true"], &["--uid=no-such-name", "true"]] {
         let out = run(&host, words);
         assert!(out.status == 125 && out.stderr.contains("coracle: "), "{out}");
     }
@@ -44,7 +43,7 @@ fn exit_statuses_are_exact() {
 }
 
 #[test]
-fn streams_are_those_of_the_command() {
+fn run_passes_streams() {
     let (host, before) = bench();
     let out = run(&host, &["--", "sh", "-c", "echo out; echo err >&2"]);
     assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (0, "out\n", "err\n"));
@@ -77,7 +76,7 @@ fn a_run_is_a_scope_known_to_machined() {
     assert!(listed.contains("shown") && listed.contains("command"), "{listed}");
     host.ok(&["ping", "-c1", "-W5", &host.address("shown")]);
     host.ok(&["kill", "-KILL", &leader.to_string()]);
-    let out = job_end(&mut job, &host);
+    let out = job.wait_for_exit(LONG);
     assert_eq!(out, 137);
     before.assert_same(&host);
 
@@ -87,7 +86,7 @@ fn a_run_is_a_scope_known_to_machined() {
         host.wait_for_phase("shown", "running");
         job.wait_for_stdout("busybox: up", LONG);
         host.sh_ok(stop);
-        assert_eq!(job_end(&mut job, &host), 0, "{stop}");
+        assert_eq!(job.wait_for_exit(LONG), 0, "{stop}");
         // By itself, where it was asked.
         assert!(job.stdout().contains("busybox: down") || stop.contains("scope"), "{}", job.stdout());
         before.assert_same(&host);
@@ -96,7 +95,7 @@ fn a_run_is_a_scope_known_to_machined() {
 }
 
 #[test]
-fn one_run_after_the_other() {
+fn a_scope_name_is_reused_at_once() {
     let (host, before) = bench();
     // systemd takes a moment to see that a scope is empty; what comes next has its name.
     let script =
@@ -111,18 +110,6 @@ fn one_run_after_the_other() {
     host.sh_ok("systemctl stop coracle-taken.scope");
     before.assert_same(&host);
     host.stop();
-}
-
-/// The exit status of a job that ends by itself.
-#[track_caller]
-fn job_end(job: &mut Job, host: &Host) -> i32 {
-    for _ in 0..600 {
-        if let Some(status) = job.poll() {
-            return status;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("it does not end: {}\n{}\n{}", job.stdout(), job.stderr(), host.journal(20));
 }
 
 #[test]
@@ -141,15 +128,18 @@ fn boots_reboots_and_powers_off_in_the_foreground() {
     host.wait_for_page(&address);
     assert_eq!(job.poll(), None);
     host.ask_in_guest("fg", &["poweroff"]);
-    assert_eq!(job_end(&mut job, &host), 0);
+    assert_eq!(job.wait_for_exit(LONG), 0);
     assert_eq!(job.stdout().matches("busybox: up").count(), 2, "{}", job.stdout());
     before.assert_same(&host);
 
     // The first SIGTERM asks, the second kills.
-    let script =
-        format!("coracle run -M fg -bD {TREE} & pid=$!; sleep 1; kill $pid; sleep 0.2; kill $pid; wait $pid");
-    let out = host.sh(&script);
-    assert_ne!(out.status, 0, "{out}");
+    let mut job = host.spawn(&["coracle", "run", "-M", "fg", "-bD", TREE]);
+    host.wait_for_phase("fg", "running");
+    let terminate = format!("kill -TERM {}", host.supervisor("fg"));
+    host.sh_ok(&terminate);
+    host.wait_for_phase("fg", "stopping");
+    host.sh_ok(&terminate);
+    assert_ne!(job.wait_for_exit(LONG), 0);
     before.assert_same(&host);
     host.stop();
 }
@@ -186,7 +176,7 @@ fn the_console_is_a_terminal() {
     host.wait_until(LONG, "! pgrep -x sleep");
     say(&mut typed, "exit 5\n");
     job.wait_for_stdout("status 5", LONG);
-    job_end(&mut job, &host);
+    job.wait_for_exit(LONG);
     // The terminal is as it was: cooked.
     let settings = job.stdout();
     let settings = &settings[settings.find("status 5").expect("it was said")..];
@@ -196,12 +186,12 @@ fn the_console_is_a_terminal() {
 }
 
 #[test]
-fn hotkeys_kill_reboot_and_power_off() {
+fn escape_keys_kill_reboot_and_power_off() {
     let (host, before) = bench();
     let (mut job, mut typed) = shell(&host, "keys");
     say(&mut typed, "\x1d\x1d\x1d");
     job.wait_for_stdout("status ", LONG);
-    job_end(&mut job, &host);
+    job.wait_for_exit(LONG);
     before.assert_same(&host);
 
     let line = format!("coracle run -M keys -bD {TREE}; echo \"status $?\"");
@@ -214,7 +204,7 @@ fn hotkeys_kill_reboot_and_power_off() {
     host.wait_for_phase("keys", "running");
     say(&mut typed, "\x1d\x1dp");
     job.wait_for_stdout("status 0", LONG);
-    job_end(&mut job, &host);
+    job.wait_for_exit(LONG);
     let said = job.stdout();
     assert_eq!(said.matches("busybox: up").count(), 2, "{said}");
     assert_eq!(said.matches("busybox: down").count(), 2, "{said}");
@@ -223,13 +213,13 @@ fn hotkeys_kill_reboot_and_power_off() {
 }
 
 #[test]
-fn a_run_that_is_killed_leaves_nothing_for_long() {
+fn a_killed_run_is_cleaned_up_by_the_next() {
     let (host, before) = bench();
     let mut job = host.spawn(&["coracle", "run", "-M", "gone", "-bD", TREE, "-n", "-U"]);
     job.wait_for_stdout("busybox: up", LONG);
     host.ok(&["kill", "-KILL", &host.supervisor("gone").to_string()]);
-    assert_eq!(job_end(&mut job, &host), 137);
-    // A scope has nothing that cleans up after it; the next start of the machine does.
+    assert_eq!(job.wait_for_exit(LONG), 137);
+    // A scope is not cleaned up by systemd; the next start of the machine does it.
     let out = host.exec(&["coracle", "run", "-q", "-M", "gone", "-D", TREE, "true"]);
     assert_eq!(out.status, 0, "{out}");
     before.assert_same(&host);

@@ -35,7 +35,7 @@ fn passes_status_streams_and_input() {
 }
 
 #[test]
-fn bounds_hold_for_descendants_too() {
+fn time_bounds_kill_descendants() {
     let host = bare();
     let out = host.exec_for(Duration::from_millis(500), &["sh", "-c", "setsid sleep 1234 & sleep 1234"]);
     assert_eq!(out.status, TIMED_OUT);
@@ -43,14 +43,14 @@ fn bounds_hold_for_descendants_too() {
 }
 
 #[test]
-fn has_no_networkd_unless_asked() {
+fn networkd_is_off_by_default() {
     let (without, with) = (bare(), Host::builder().without_coracle().networkd().start());
     assert_eq!(without.exec(&["systemctl", "is-active", "systemd-networkd"]).stdout, "inactive\n");
     assert_eq!(with.exec(&["systemctl", "is-active", "systemd-networkd"]).stdout, "active\n");
 }
 
 #[test]
-fn guests_are_real_directories_that_can_be_idmapped() {
+fn guests_can_be_idmapped() {
     let host = Host::builder().without_coracle().on_disk().guest_as("busybox", "bb").start();
     assert_eq!(host.ok(&["stat", "-f", "-c", "%T", "/var/lib/machines/bb"]), "ext2/ext3\n");
     let images = host.ok(&["machinectl", "list-images", "--no-legend"]);
@@ -69,7 +69,7 @@ const LEAKS: &[(&str, &str, &str)] = &[
     ("ip rule add from 192.0.2.3 table 7", "ip rule del from 192.0.2.3 table 7", "from 192.0.2.3 lookup 7"),
     ("ip netns add leak", "ip netns del leak", "+ netns: /run/netns/leak"),
     (
-        "unshare -n sleep 99 </dev/null & echo $! >/run/leak; sleep .2",
+        "unshare -n sleep 99 </dev/null & echo $! >/run/leak; until grep -qx sleep /proc/$!/comm; do :; done",
         "kill $(cat /run/leak); rm /run/leak",
         "+ netns: of a process 'sleep' in /exec.",
     ),
@@ -89,7 +89,7 @@ const LEAKS: &[(&str, &str, &str)] = &[
         "+ registration: \"/org/freedesktop/machine1/machine/leak\"",
     ),
     (
-        "systemd-run -q --scope --unit leak sleep 99 & sleep .5",
+        "systemd-run -q --scope --unit leak sleep 99 & until systemctl -q is-active leak.scope; do sleep .05; done",
         "systemctl stop leak.scope",
         "+ unit: leak.scope",
     ),
@@ -111,7 +111,7 @@ const LEAKS: &[(&str, &str, &str)] = &[
     ),
     ("touch /var/lib/machines/.#leak.lck", "rm /var/lib/machines/.#leak.lck", "/var/lib/machines/.#leak.lck"),
     (
-        "cp /bin/sleep /run/coracle-leak; /run/coracle-leak 99 </dev/null & sleep .2",
+        "cp /bin/sleep /run/coracle-leak; /run/coracle-leak 99 </dev/null & until grep -qx coracle-leak /proc/$!/comm; do :; done",
         "pkill -x coracle-leak; rm /run/coracle-leak",
         "+ process: coracle-leak in /exec.",
     ),
@@ -144,7 +144,7 @@ fn coracle_is_installed_as_a_user_does() {
 }
 
 #[test]
-fn the_set_up_refuses_to_work_anywhere_else() {
+fn the_setup_refuses_to_run_on_the_machine_itself() {
     // Inside a host, where a refusal that fails does no harm.
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
     let host = Host::builder().without_coracle().bind(here, "/mnt").guest("busybox").start();

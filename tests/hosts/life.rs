@@ -39,7 +39,7 @@ fn a_reboot_from_inside_is_in_place() {
         host.define(guest, "");
         host.coracle(&["start", "--wait=ready", guest]);
         let (was, leader) = (identity(&host, guest), host.machine_leader(guest));
-        // Nothing that waits: a systemd that goes down stops every process before it kills it, and nsenter(1)
+        // Without waiting: a systemd that goes down stops every process before it kills it, and nsenter(1)
         // then stops itself, for good.
         host.in_guest(guest, &["sh", "-c", command]);
         host.wait_for_reboot(guest, leader);
@@ -56,7 +56,7 @@ fn a_reboot_from_inside_is_in_place() {
 }
 
 #[test]
-fn ready_is_what_the_guest_says() {
+fn readiness_follows_the_guest() {
     let host = Host::start(&["trixie"]);
     // A guest that takes two seconds more, and says what it does.
     let late = "[Unit]\nBefore=multi-user.target\n[Service]\nType=oneshot\nExecStart=sleep 2\n\
@@ -86,7 +86,7 @@ fn ready_is_what_the_guest_says() {
 }
 
 #[test]
-fn console_lines_are_entries_of_the_hosts_journal() {
+fn console_lines_are_journal_entries() {
     let host = Host::start(&["busybox"]);
     host.define("busybox", "");
     host.coracle(&["start", "busybox"]);
@@ -116,13 +116,13 @@ fn console_lines_are_entries_of_the_hosts_journal() {
 }
 
 #[test]
-fn a_console_flood_is_cut_off_in_the_journal_and_shown_to_viewers() {
+fn a_console_flood_is_rate_limited_in_the_journal_only() {
     let host = Host::start(&["busybox"]);
     host.define("busybox", "");
     host.coracle(&["start", "busybox"]);
     host.wait_for_console("busybox", "busybox: up");
-    let viewer = "(sleep 600 | coracle attach busybox >/run/seen 2>&1 &) ; sleep 1";
-    host.sh_ok(viewer);
+    host.sh_ok("(sleep 600 | coracle attach busybox >/run/seen 2>&1 &)");
+    host.wait_until(LONG, "grep -q 'busybox: up' /run/seen");
     host.in_guest("busybox", &["sh", "-c", "seq 20000 | sed s,^,flood-, >/dev/console"]).success("flood");
     host.wait_until(Duration::from_secs(30), "grep -q flood-20000 /run/seen");
     assert_eq!(host.sh_ok("grep -c flood- /run/seen").trim(), "20000");
@@ -142,7 +142,7 @@ fn a_console_flood_is_cut_off_in_the_journal_and_shown_to_viewers() {
 }
 
 #[test]
-fn a_talkative_guest_waits_for_the_journal() {
+fn console_output_waits_for_the_journal() {
     let host = Host::start(&["busybox"]);
     host.define("busybox", "");
     host.coracle(&["start", "busybox"]);
@@ -189,12 +189,12 @@ fn only_own_files_are_read(host: &Host) {
     assert!(listed.stdout.contains("user-1002.journal"), "{listed}");
     let forge = r#"use Socket; my $i = "x[1]: y\nDec 01 10:00:00 host coracle[1]: ROOT LOGIN OK";
         socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die;
-        send($s, "SYSLOG_IDENTIFIER\n" . pack("Q<", length $i) . "$i\nMESSAGE=forged-by-nobody\n", 0,
+        send($s, "SYSLOG_IDENTIFIER\n" . pack("Q<", length $i) . "$i\nMESSAGE=forged-by-a-user\n", 0,
              sockaddr_un("/run/systemd/journal/socket")) or die"#;
     host.coracle(&["exec", "-u", "nobody", "trixie", "--", "perl", "-e", forge]);
     host.wait_until(
         LONG,
-        "coracle exec trixie -- journalctl --sync; coracle logs trixie | grep forged-by-nobody",
+        "coracle exec trixie -- journalctl --sync; coracle logs trixie | grep forged-by-a-user",
     );
     let log = host.coracle(&["logs", "trixie"]);
     assert!(log.contains("said-in-guest") && !log.contains('\u{202e}'), "{log}");
@@ -207,7 +207,7 @@ fn only_own_files_are_read(host: &Host) {
 }
 
 #[test]
-fn logs_of_the_living_and_the_dead() {
+fn logs_show_running_and_stopped_machines() {
     let host = Host::start(&["trixie"]);
     host.define("trixie", "");
     host.coracle(&["start", "--wait=ready", "trixie"]);
@@ -253,7 +253,7 @@ fn logs_of_the_living_and_the_dead() {
     host.stop();
 }
 
-/// A definition of a machine whose PID 1 is this script, of which only its end counts.
+/// Defines a machine with this script as PID 1.
 fn dies_by(host: &Host, script: &str) {
     host.write("/var/lib/machines/busybox/etc/dies", &format!("#!/bin/sh\necho last words\n{script}\n"));
     host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/dies");
@@ -261,7 +261,7 @@ fn dies_by(host: &Host, script: &str) {
 }
 
 #[test]
-fn a_crash_of_pid_1_is_told_with_its_reason() {
+fn a_crash_of_pid_1_is_reported_with_its_reason() {
     let host = Host::start(&["busybox"]);
     host.activate_machined();
     let before = Snapshot::take(&host);
@@ -295,7 +295,7 @@ fn a_crash_of_pid_1_is_told_with_its_reason() {
 }
 
 #[test]
-fn a_guest_that_does_not_stop_is_ended() {
+fn a_guest_that_does_not_stop_is_killed() {
     let host = Host::start(&["busybox"]);
     host.activate_machined();
     let before = Snapshot::take(&host);
@@ -315,9 +315,9 @@ fn a_guest_that_does_not_stop_is_ended() {
     host.stop();
 }
 
-/// Programs of a guest without a journal find somebody who listens, and a daemon of its own may take the name.
+/// `/dev/log` of a guest without a journal is the supervisor's socket, and a daemon of the guest may replace it.
 #[test]
-fn guests_without_a_journal_log_into_the_hosts() {
+fn syslog_of_a_guest_goes_to_the_journal_of_the_host() {
     let host = Host::start(&["busybox"]);
     host.activate_machined();
     let before = Snapshot::take(&host);
@@ -339,9 +339,10 @@ fn guests_without_a_journal_log_into_the_hosts() {
     let count: usize =
         host.sh(&entry("SYSLOG_IDENTIFIER=flood -o cat | wc -l")).stdout.trim().parse().expect("a number");
     assert!((1..=3000).contains(&count), "{count}");
-    std::thread::sleep(Duration::from_secs(11));
-    inside("logger -t after 'still there'");
-    host.wait_until(LONG, &entry("SYSLOG_IDENTIFIER=after | grep 'still there'"));
+    // The limit is lifted after an interval.
+    let after = entry("SYSLOG_IDENTIFIER=after | grep 'still there'");
+    let log = "coracle exec busybox -- logger -t after 'still there'; journalctl --sync";
+    host.wait_until(LONG, &format!("{log}; {after}"));
     host.wait_until(LONG, &entry("-o cat | grep 'suppressed .* messages'"));
 
     // The name survives a reboot in place.
@@ -352,8 +353,8 @@ fn guests_without_a_journal_log_into_the_hosts() {
     inside("logger -t second 'after the reboot'");
     host.wait_until(LONG, &entry("SYSLOG_IDENTIFIER=second | grep 'after the reboot'"));
 
-    inside("syslogd -O /tmp/own; sleep 1; logger -t own 'to my own'; sleep 1");
-    assert!(inside("cat /tmp/own").contains("own: to my own"));
+    inside("syslogd -O /tmp/own");
+    host.wait_until_in_guest("busybox", "logger -t own to my own; grep \"own: to my own\" /tmp/own");
     host.coracle(&["stop", "busybox"]);
     host.assert_clean_stop("busybox");
     before.assert_same(&host);
@@ -361,7 +362,7 @@ fn guests_without_a_journal_log_into_the_hosts() {
 }
 
 #[test]
-fn a_stop_that_comes_before_an_init_listens_is_heard() {
+fn an_early_stop_is_repeated_until_the_init_reacts() {
     /// Takes its time before it hears the signal that its definition says; until then the kernel drops it.
     const LATE: &str = "#!/bin/sh\nsleep 2\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n";
     let host = Host::start(&["busybox"]);

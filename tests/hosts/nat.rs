@@ -1,4 +1,4 @@
-//! The way out on a host with nothing set up: masquerade, forwarding, no forged addresses, and nothing left after.
+//! Connectivity on an unconfigured host: masquerade, forwarding, no forged addresses, and no leftovers.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -25,7 +25,7 @@ fn source_address(host: &Host, guest: &str, server: &str) -> String {
 }
 
 #[test]
-fn a_machine_reaches_the_outside_by_both_families() {
+fn a_machine_is_masqueraded_by_both_families() {
     let host = host_with_outside(&["busybox"]);
     // A new network namespace has the IPv4 switches of the machine.
     host.sh_ok("sysctl -q net.ipv4.ip_forward=0");
@@ -38,11 +38,11 @@ fn a_machine_reaches_the_outside_by_both_families() {
     // The host keeps the routes that it has by router advertisements, and takes none from a machine.
     assert_eq!(host.read("/proc/sys/net/ipv6/conf/up0/accept_ra"), "2\n");
     assert_eq!(host.read("/proc/sys/net/ipv6/conf/ve-busybox/accept_ra"), "0\n");
-    // Nobody gets in from outside by the address of the machine.
+    // The address of the machine is not reachable from outside.
     let address = host.address("busybox");
     host.sh_ok(&format!("ip -n outside route add {address} via 192.0.2.1"));
-    let knock = format!("ip netns exec outside timeout 2 {}", crate::support::fetch(&address));
-    assert_ne!(host.sh(&knock).status, 0);
+    let request = format!("ip netns exec outside timeout 2 {}", crate::support::fetch(&address));
+    assert_ne!(host.sh(&request).status, 0);
     host.coracle(&["stop", "busybox"]);
     // Forwarding stays on, with the anycast routes of a router.
     let before = Snapshot::take(&host);
@@ -56,7 +56,7 @@ fn a_machine_reaches_the_outside_by_both_families() {
 
 /// Every kind of `/etc/resolv.conf`: none, a file, links that dangle into `/run`, a link elsewhere.
 #[test]
-fn a_machine_asks_the_name_servers_of_its_host() {
+fn a_machine_uses_the_name_servers_of_its_host() {
     let host = host_with_outside(&["busybox"]);
     let seen = |setup: &str, definition: &str| {
         host.sh_ok(&format!("cd /var/lib/machines/busybox/etc && rm -f resolv.conf && {{ {setup}; }}"));
@@ -90,16 +90,18 @@ fn a_machine_asks_the_name_servers_of_its_host() {
 }
 
 #[test]
-fn a_forged_address_goes_nowhere() {
+fn packets_with_a_forged_address_are_dropped() {
     let host = host_with_outside(&["busybox"]);
     host.start_machine("busybox");
     source_address(&host, "busybox", "192.0.2.2");
     // The host's own words to many, which its link hears as well, are dropped too: so they are counted first.
-    let dropped = || {
-        host.sh_ok("nft list chain inet coracle antispoof | sed -n 's/^.*packets \\([0-9]*\\) .* drop$/\\1/p' | tail -n1")
-    };
+    let count = "nft list chain inet coracle antispoof | sed -n 's/^.*packets \\([0-9]*\\) .* drop$/\\1/p' | tail -n1";
+    let dropped = || host.sh_ok(count);
     host.wait_for_address_detection();
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    host.wait_until(
+        LONG,
+        &format!("count() {{ {count}; }}; was=$(count); sleep 1; [ \"$(count)\" = \"$was\" ]"),
+    );
     let before = dropped();
     // Another source address: a route back exists, so only the chain antispoof drops it.
     host.in_guest("busybox", &["ip", "addr", "add", "198.51.100.7/32", "dev", "host0"]).success("add");
@@ -136,7 +138,7 @@ fn a_forged_address_goes_nowhere() {
 }
 
 #[test]
-fn a_killed_supervisor_and_two_starts_at_once_leave_the_table_right() {
+fn the_table_is_consistent_after_kills_and_concurrent_starts() {
     let names = ["a", "b", "c"];
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.activate_machined();
@@ -172,7 +174,7 @@ exec @ARGV;
 "#;
 
 #[test]
-fn a_kernel_without_nat_leaves_a_machine_its_host() {
+fn without_nftables_a_machine_reaches_its_host_only() {
     let host = Host::start(&["busybox"]);
     host.write("/run/without.pl", WITHOUT_NFTABLES);
     host.sh_ok(

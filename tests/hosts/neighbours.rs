@@ -1,4 +1,4 @@
-//! Machines on hosts whose firewall others rule: the real firewalld and ufw, Docker's chains as it makes them, a
+//! Machines on hosts with another firewall: the real firewalld and ufw, Docker's chains as it makes them, a
 //! ruleset written by hand that drops what it does not know. Packets flow, and the rules of the others are afterwards
 //! what they were, byte for byte.
 
@@ -110,7 +110,7 @@ fn assert_coexists(host: &Host) {
 }
 
 #[test]
-fn beside_firewalld() {
+fn machines_coexist_with_firewalld() {
     let host = host();
     host.sh_ok("systemctl start firewalld; firewall-cmd -q --permanent --zone=public --add-interface=up0");
     // A link of another machine manager is in no zone of coracle, whether machines run or not.
@@ -152,7 +152,7 @@ fn beside_firewalld() {
 }
 
 #[test]
-fn beside_docker() {
+fn machines_coexist_with_docker() {
     let host = host();
     host.sh_ok(DOCKER);
     let user = host.sh_ok("iptables -A DOCKER-USER -i ve-a -d 203.0.113.0/24 -j DROP; iptables -S");
@@ -170,7 +170,7 @@ fn beside_docker() {
 }
 
 #[test]
-fn docker_that_comes_later() {
+fn rules_are_restored_after_docker_and_nftables() {
     let host = host();
     // A table that is not as we make it, as of another version, is made anew.
     host.sh_ok("nft add table inet coracle");
@@ -182,7 +182,7 @@ fn docker_that_comes_later() {
         "/etc/systemd/system/docker.service",
         "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=sh -e /run/docker.sh\n",
     );
-    host.sh_ok("systemctl daemon-reload; systemctl start docker; sleep 0.5");
+    host.sh_ok("systemctl daemon-reload; systemctl start docker");
     host.wait_until(LONG, "systemctl is-active coracle-network-reload@docker");
     assert_flows(&host);
     // Somebody flushes everything, ours with it.
@@ -199,7 +199,7 @@ fn docker_that_comes_later() {
 }
 
 #[test]
-fn beside_rules_written_by_hand() {
+fn machines_coexist_with_a_custom_ruleset() {
     let host = host();
     host.write("/run/rules.nft", BY_HAND);
     host.sh_ok("nft -f /run/rules.nft");
@@ -208,7 +208,7 @@ fn beside_rules_written_by_hand() {
 }
 
 #[test]
-fn beside_ufw() {
+fn machines_coexist_with_ufw() {
     let host = host();
     host.sh_ok("ufw allow 8080/tcp; ufw --force enable");
     host.sh_ok("iptables -S FORWARD | grep -q 'P FORWARD DROP'");
@@ -218,7 +218,7 @@ fn beside_ufw() {
 
 /// Docker has the kernel filter bridges as it filters routers: then its rules stand between the machines of a zone too.
 #[test]
-fn a_zone_beside_docker() {
+fn a_zone_coexists_with_docker() {
     let host = host();
     host.sh_ok(DOCKER);
     let zoned = "[network]\nmode = \"zone\"\nzone = \"lan\"\n";

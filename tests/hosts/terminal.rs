@@ -53,7 +53,11 @@ impl Window {
 
     fn clear(&self) {
         self.types("clear", &["Enter"]);
-        thread::sleep(Duration::from_millis(200));
+        let end = Instant::now() + BOUND;
+        while self.screen().trim() != "host>" {
+            assert!(Instant::now() < end, "the screen is not cleared:\n{}", self.screen());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -65,7 +69,7 @@ impl Drop for Window {
 }
 
 #[test]
-fn a_shell_is_as_good_as_one_of_the_host() {
+fn a_shell_has_window_size_and_job_control() {
     let host = Host::start(&["trixie"]);
     host.ok(&["coracle", "start", "trixie"]);
     let window = Window::open(&host);
@@ -82,13 +86,13 @@ fn a_shell_is_as_good_as_one_of_the_host() {
     window.sees("40 120");
     // ^C ends the command and not the shell.
     window.types("sleep 100", &["Enter"]);
-    thread::sleep(Duration::from_millis(300));
+    host.wait_until(BOUND, "pgrep -fx 'sleep 100'");
     window.types("", &["C-c"]);
     window.types("echo status-$?", &["Enter"]);
     window.sees("status-130");
     // ^Z stops it, and it goes on.
     window.types("sleep 200", &["Enter"]);
-    thread::sleep(Duration::from_millis(300));
+    host.wait_until(BOUND, "pgrep -fx 'sleep 200'");
     window.types("", &["C-z"]);
     window.sees("Stopped");
     window.types("bg; jobs", &["Enter"]);
@@ -104,7 +108,7 @@ fn a_shell_is_as_good_as_one_of_the_host() {
 }
 
 #[test]
-fn streams_are_a_job_of_the_hosts_shell() {
+fn exec_is_a_job_of_the_shell() {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);
     let window = Window::open(&host);
@@ -115,35 +119,33 @@ fn streams_are_a_job_of_the_hosts_shell() {
     host.wait_until(BOUND, "coracle exec busybox -- cat /tmp/now");
     window.types("", &["C-z"]);
     window.sees("Stopped");
-    // The command stands still with us, and goes on with us.
-    let now = || host.ok(&["coracle", "exec", "busybox", "--", "cat", "/tmp/now"]);
-    thread::sleep(Duration::from_millis(300));
-    let before = now();
-    thread::sleep(Duration::from_millis(500));
-    assert_eq!(before, now());
+    // The command in the machine is stopped with its client, and continues with it.
+    let state = |is: &str| format!("ps -C sh -o stat=,args= | grep 'tmp/now' | grep '^{is}'");
+    host.wait_until(BOUND, &state("T"));
+    let before = host.ok(&["coracle", "exec", "busybox", "--", "cat", "/tmp/now"]);
     window.types("fg", &["Enter"]);
     host.wait_until(
         BOUND,
         &format!("[ \"$(coracle exec busybox -- cat /tmp/now)\" != '{}' ]", before.trim()),
     );
     window.types("", &["C-c"]);
-    thread::sleep(Duration::from_millis(500));
+    host.wait_until(BOUND, &format!("! {}", state("")));
     window.types("echo status-$?", &["Enter"]);
     window.sees("status-130");
-    host.wait_until(BOUND, "! coracle exec busybox -- sh -c 'ps | grep -v grep | grep tmp/now'");
     host.stop();
 }
 
 #[test]
-fn a_screen_is_drawn() {
+fn full_screen_programs_work() {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);
     let window = Window::open(&host);
     window.types("coracle exec busybox -- vi /tmp/text", &["Enter"]);
     window.sees("/tmp/text");
     window.types("ihello from vi", &["Escape"]);
-    thread::sleep(Duration::from_millis(300));
     window.sees("hello from vi");
+    // The indicator of vi's command mode.
+    window.sees("- /tmp/text");
     // The last line of the window is vi's own.
     window.tmux(&["resize-window", "-x", "80", "-y", "20"]);
     window.types(":wq", &["Enter"]);
@@ -176,7 +178,7 @@ fn shown(window: &Window, columns: u32, line: &str) -> String {
 }
 
 #[test]
-fn screens_fit_narrow_and_wide_windows() {
+fn output_fits_narrow_and_wide_windows() {
     let host = Host::builder().guest("trixie").guest("busybox").guest_as("busybox", "database-1").start();
     host.define("database-1", "[users]\nprivate = \"no\"\n");
     host.define("broken", "[root]\ndirectory = \"/srv/broken\"\n");
@@ -202,7 +204,7 @@ fn screens_fit_narrow_and_wide_windows() {
         assert!(doctor.contains("/srv/broken"), "{doctor}");
         window.types("coracle top -d 1", &["Enter"]);
         window.sees("coracle top: 3 machines");
-        thread::sleep(Duration::from_millis(1500));
+        window.sees("database-1");
         let top = window.screen();
         assert!(top.contains("database-1") && top.lines().count() == 50, "{top}");
         window.types("q", &[]);
