@@ -168,7 +168,7 @@ faults: deps binary
 # Ten minutes of random starts and kills, then starts from trees that change. Takes half an hour.
 storm: deps binary
 	CORACLE_STORM=600 CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(TEST_BOUND) \
-		$(CARGO) test --locked --test hosts -- --nocapture a_storm_loses
+		$(CARGO) test --locked --test hosts -- --nocapture random_operations_lose
 	CORACLE_RACES=100000 timeout --kill-after=30 $(BENCH_BOUND) $(CARGO) test --locked --test races
 
 demo: deps binary

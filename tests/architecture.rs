@@ -1,4 +1,4 @@
-//! The rules of the map in `src/lib.rs`, read off the source itself: who may use whom, where
+//! The rules of the map in `src/lib.rs`, checked in the source itself: dependencies between stages, where
 //! `unsafe`, output and the big libraries may be, and the shape of files. A rule that has to give
 //! way does so in the tables here, with the reason beside it.
 
@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "plan",
         &[
             "machine",
-            // The meeting points are steps of both sides; the protocol declares them.
+            // The synchronisation points are steps of both sides; the protocol declares them.
             "channel::SyncPoint",
             // Plain data, so that a step needs no translation into what the system call takes.
             "sys::mount::Attributes",
@@ -112,7 +112,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli", "control", "generator", "paths", "run"]),
 ];
 
-/// Libraries that belong to some stages only. The children have none of them: nothing of the host
+/// Libraries that belong to some stages only. The children have none of them: no state of the host
 /// comes into a machine by accident.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
@@ -127,7 +127,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("log", &["claim", "cli", "control", "host", "network", "run", "state", "supervisor", "main"]),
 ];
 
-/// Names of files and modules that say nothing of what is in them.
+/// Names of files and modules that do not describe their content.
 const EMPTY_NAMES: [&str; 5] = ["utils", "common", "helpers", "types", "misc"];
 
 /// The longest a file may be, lines.
@@ -185,7 +185,7 @@ fn paths_of_systemd_are_in_one_file() {
 }
 
 #[test]
-fn nobody_reaches_a_stage_by_super() {
+fn stages_are_not_imported_by_super() {
     let mut wrong = Vec::new();
     for source in sources() {
         let depth = source.path.iter().count();
@@ -320,7 +320,7 @@ fn files_of_guests_are_opened_in_one_module() {
 }
 
 #[test]
-fn files_have_the_shape_of_files() {
+fn files_have_a_header_and_a_specific_name() {
     let mut wrong = Vec::new();
     for source in sources() {
         let mut say = |what: &str| wrong.push(format!("src/{}: {what}", source.path.display()));
@@ -338,7 +338,7 @@ fn files_have_the_shape_of_files() {
         let inner = words(&source.code, "mod")
             .map(|at| source.code[at + 4..].chars().take_while(|c| is_of_word(*c)).collect());
         if names.chain(inner).any(|name: String| EMPTY_NAMES.contains(&name.as_str())) {
-            say("its name says nothing of what is in it");
+            say("its name does not describe its content");
         }
     }
     none(&wrong);

@@ -1,6 +1,6 @@
 #!/bin/bash
 # demo.sh BINARY: creates a Debian tree from packages, boots it as a machine, shows it and powers it off.
-# Runs as root, with or without systemd as PID 1. Leaves nothing behind but the cached tree.
+# Runs as root, with or without systemd as PID 1. Leaves only the cached tree behind.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -24,8 +24,8 @@ use coracle::sys::mount::Depth;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// The meetings in the order of the protocol.
-const MEETINGS: [SyncPoint; 3] = [SyncPoint::Cloned, SyncPoint::Unshared, SyncPoint::Ready];
+/// The synchronisation points in the order of the protocol.
+const SYNC_POINTS: [SyncPoint; 3] = [SyncPoint::Cloned, SyncPoint::Unshared, SyncPoint::Ready];
 
 /// One case, its plan made.
 struct Case {
@@ -90,7 +90,7 @@ fn root() -> User {
     }
 }
 
-/// What the pretended host says: a Debian, with a systemd in the tree, nobody at a terminal.
+/// The facts of the simulated host: a Debian, with a systemd in the tree, no terminal.
 fn facts(machine: &Machine, words: &str) -> Facts {
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     let mut facts = Facts {
@@ -249,23 +249,23 @@ fn different(expected: &str, found: &str) -> Vec<String> {
 }
 
 #[test]
-fn both_sides_meet_in_the_order_of_the_protocol() {
-    assert!(MEETINGS.is_sorted());
+fn both_sides_synchronise_in_the_order_of_the_protocol() {
+    assert!(SYNC_POINTS.is_sorted());
     for Case { directory, plan, .. } in cases() {
         let of_host = |wanted: fn(&HostStep) -> Option<SyncPoint>| -> Vec<SyncPoint> {
             plan.host.iter().filter_map(wanted).collect()
         };
         let awaited = of_host(|step| if let HostStep::Await(sync) = step { Some(*sync) } else { None });
         let released = of_host(|step| if let HostStep::Release(sync) = step { Some(*sync) } else { None });
-        let met: Vec<SyncPoint> = plan
+        let reached: Vec<SyncPoint> = plan
             .init_steps
             .iter()
             .filter_map(|step| if let InitStep::Sync(sync) = step { Some(*sync) } else { None })
             .collect();
-        assert_eq!(awaited, MEETINGS, "{}", directory.display());
-        assert_eq!(released, MEETINGS, "{}", directory.display());
-        assert_eq!(met, MEETINGS, "{}", directory.display());
-        for sync in MEETINGS {
+        assert_eq!(awaited, SYNC_POINTS, "{}", directory.display());
+        assert_eq!(released, SYNC_POINTS, "{}", directory.display());
+        assert_eq!(reached, SYNC_POINTS, "{}", directory.display());
+        for sync in SYNC_POINTS {
             let place = |wanted: HostStep| plan.host.iter().position(|step| *step == wanted);
             assert!(place(HostStep::Await(sync)) < place(HostStep::Release(sync)), "{}", directory.display());
         }
@@ -278,7 +278,7 @@ fn place<S>(steps: &[S], wanted: impl FnMut(&S) -> bool) -> usize {
 }
 
 #[test]
-fn the_host_does_things_when_they_can_be_done() {
+fn host_steps_are_in_order() {
     for Case { directory, machine, plan, .. } in cases() {
         let at = |wanted: &HostStep| place(&plan.host, |step| step == wanted);
         let order = [
@@ -301,13 +301,13 @@ fn the_host_does_things_when_they_can_be_done() {
 }
 
 #[test]
-fn pid_1_gives_up_what_it_has_in_time() {
+fn pid_1_drops_its_rights_in_order() {
     for Case { directory, plan, .. } in cases() {
         let name = directory.display();
         let at = |wanted: fn(&InitStep) -> bool| place(&plan.init_steps, wanted);
         let last = plan.init_steps.len() - 1;
         assert_eq!(at(|step| matches!(step, InitStep::Execute { .. })), last, "{name}");
-        // Its ids are not mapped before the first meeting.
+        // Its ids are not mapped before the first synchronisation point.
         assert_eq!(at(|step| *step == InitStep::Sync(SyncPoint::Cloned)), 0, "{name}");
         let filter = at(|step| matches!(step, InitStep::Filter(_)));
         let after = &plan.init_steps[filter + 1..last];
@@ -316,7 +316,7 @@ fn pid_1_gives_up_what_it_has_in_time() {
         // A directory of the tree, not of the host.
         let enters = at(|step| matches!(step, InitStep::Directory(_)));
         assert!(at(|step| *step == InitStep::MountNamespace) < enters, "{name}");
-        // As who cannot do any more to itself.
+        // Before the user changes, which drops the rights to do so.
         let drops = at(|step| matches!(step, InitStep::Capabilities { .. }));
         if let Some(user) = plan.init_steps.iter().position(|step| matches!(step, InitStep::User { .. })) {
             assert!(drops < user, "{name}");

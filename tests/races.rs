@@ -1,6 +1,6 @@
 //! Trees that change while a machine's root is built of them: attackers give links, pipes, devices, files, directories
 //! and mount points the names of all that we touch, and take them back, as fast as they can. Whatever comes of a round,
-//! nothing outside of the tree is mounted on, written to or opened; and a root that was built has all of its mounts.
+//! no file outside of the tree is mounted on, written to or opened; and a root that was built has all of its mounts.
 //!
 //! `cargo test` runs some hundred rounds, `CORACLE_RACES` as many as it says (`make storm`: 100 000). It is a program of
 //! one thread, since the builder is cloned from it as from a supervisor.
@@ -119,7 +119,7 @@ fn race(rounds: u32) {
     attack::clear(&field.tree());
 }
 
-/// A place where nothing of what is mounted is the host's.
+/// Enters namespaces without mounts of the host.
 fn apart() {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET).unwrap();
     let flags = rustix::mount::MountPropagationFlags::REC | rustix::mount::MountPropagationFlags::PRIVATE;
@@ -135,7 +135,7 @@ impl Field {
             fs::write(base.join("victim").join(file), "the host's\n").unwrap();
         }
         attack::grow(&base.join("tree"), &base.join("victim"));
-        // As a supervisor maps them: the host's root makes directories as a user nobody is.
+        // As a supervisor maps them: the host's root creates directories as an unmapped user.
         let ids = [(0, BASE, 65536), (i32::MAX as u32 - 1, 0, 1)];
         Self { base: base.to_owned(), steps: steps(base), id_map: idmap::namespace(&ids, &ids).unwrap() }
     }

@@ -101,7 +101,7 @@ fn a_guest_out_of_memory_fails_as_such() {
 }
 
 #[test]
-fn tasks_max_holds() {
+fn tasks_max_is_enforced() {
     let vm = Vm::start();
     vm.define("few", "[resources]\ntasks-max = 40\n");
     vm.coracle(&["start", "few"]);
@@ -115,7 +115,7 @@ fn tasks_max_holds() {
 }
 
 #[test]
-fn cpu_quota_holds() {
+fn cpu_quota_is_enforced() {
     let vm = Vm::start();
     vm.define("slow", "[resources]\ncpu-quota = \"20%\"\n");
     vm.coracle(&["start", "slow"]);
@@ -189,7 +189,7 @@ fn machines_have_a_profile_of_apparmor() {
     assert!(said.contains("it is confined as 'coracle-machine (enforce)'"), "{said}");
     assert!(!vm.sh("coracle doctor").stdout.contains("AppArmor"));
     let log = vm.sh_ok("journalctl -k -q --no-pager -o cat | grep 'apparmor=\"DENIED\"' || true");
-    assert_eq!(log, "", "nothing of a system is denied");
+    assert_eq!(log, "", "no operation of the system is denied");
     vm.coracle(&["stop", "trixie"]);
     // A procfs elsewhere would not be known to the rules: neither a new one nor a bind.
     let elsewhere = "mkdir -p /m; mount -t proc p /m 2>/dev/null && echo procfs; \
@@ -257,7 +257,7 @@ fn machines_stop_and_start_with_the_host() {
 }
 
 #[test]
-fn what_the_host_is_short_of_is_told_and_leaves_nothing() {
+fn exhausted_host_resources_are_reported_and_leave_no_state() {
     let vm = Vm::start();
     vm.sh_ok("machinectl -q list");
     let before = Snapshot::take(&vm);

@@ -72,7 +72,7 @@ pub(crate) fn code(text: &str) -> String {
     code
 }
 
-/// Returns the text after the end of a string whose inside begins `text`.
+/// Returns the text after the end of a string literal, `text` being all after its opening quote.
 pub(crate) fn after_string(text: &str) -> &str {
     let mut escaped = false;
     for (at, letter) in text.char_indices() {
@@ -151,7 +151,7 @@ pub(crate) fn lies_in(path: &str, opened: &str) -> bool {
     path.strip_prefix(opened).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// The reader itself: a rule that reads nothing holds always.
+/// The reader itself: a rule without input is always true.
 #[test]
 fn uses_are_found() {
     let text = "use crate::{a::{b, c as d, self}, e};\n// crate::comment\nlet x = \"crate::string\"; \

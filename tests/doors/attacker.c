@@ -1,4 +1,4 @@
-/* attacker.c: what a hostile root inside tries against whoever enters its machine. Built and run by tests/hosts/doors.rs.
+/* attacker.c: what a hostile root inside tries against processes that enter its machine. Built and run by tests/hosts/doors.rs.
  * It says "DOOR" and what stood open, "refused" where it did not. */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -95,7 +95,7 @@ static unsigned long long status_of(int pid, const char *key)
 	return value;
 }
 
-/* Whether two paths lead to two files; one that leads nowhere, as in a process that has ended, tells nothing. */
+/* Whether two paths lead to two files; one that leads nowhere, as in a process that has ended, is not compared. */
 static int other_file(const char *one, const char *other)
 {
 	struct stat a, b;
@@ -139,7 +139,7 @@ static void try_beyond(int pid)
 	fflush(stdout);
 }
 
-/* Tries everything on whoever comes, for as long as it is there. */
+/* Tries everything on each new process, until it ends. */
 static _Noreturn void watch(void (*try)(int))
 {
 	int last = getpid();
@@ -153,7 +153,7 @@ static _Noreturn void watch(void (*try)(int))
 	}
 }
 
-/* CVE-2019-5736: waits for who executes the host's program in here, holds on to that, and writes once nobody runs it. */
+/* CVE-2019-5736: waits for a process that executes the program of the host in here, opens that, and writes once it is not running. */
 static int overwrite(void)
 {
 	int last = getpid(), held = -1;

@@ -6,7 +6,7 @@
  * Roles are by birth: 0 is the command, 1 its first child, 2 its second. Calls of each role are counted by themselves,
  * so that it makes no difference who is quicker. `count` writes "ROLE NUMBER CALL" to the file for all of them; the others
  * write what they did. A process is let go when it becomes another program, and the command when it waits for events as
- * the program that it executes again: from there on nothing is counted. The command stays the child of who started it;
+ * the program that it executes again: calls after that are not counted. The command stays the child of who started it;
  * who traces it is nobody's. */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -40,7 +40,7 @@ static int wanted_role;
 static long wanted_call;
 static int report;
 
-/* Calls that touch nothing but the process's own memory and time, and those it ends by. */
+/* Calls that touch only the process's own memory and time, and those it ends by. */
 static int is_counted(long number)
 {
 	switch (number) {

@@ -49,7 +49,7 @@ static void hold_lease(const char *path, int kind)
 static void lease_on_hosts(void) { hold_lease("/etc/hosts", F_RDLCK); }
 static void lease_on_passwd(void) { hold_lease("/etc/passwd", F_WRLCK); }
 
-/* A connected TCP socket with data that nobody reads and SO_LINGER: its last close(2) sleeps for 300 s. */
+/* A connected TCP socket with unread data and SO_LINGER: its last close(2) sleeps for 300 s. */
 static int lingering_socket(int listener)
 {
 	struct sockaddr_in address;

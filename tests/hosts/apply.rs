@@ -9,7 +9,7 @@ fn property(host: &Host, property: &str) -> String {
 }
 
 #[test]
-fn limits_change_at_once_and_stay() {
+fn limits_are_set_live_and_persist() {
     let host = Host::start(&["busybox"]);
     host.activate_machined();
     let before = Snapshot::take(&host);
@@ -30,7 +30,7 @@ fn limits_change_at_once_and_stay() {
     };
     hold(&host);
     assert_eq!(host.ok(&["coracle", "apply", "busybox"]), "machine 'busybox' matches its definition\n");
-    // Kept by the definition and by nothing else.
+    // Stored in the definition only.
     assert_eq!(host.sh("ls -A /run/systemd/system.control/coracle@busybox.service.d").stdout, "");
     host.sh_ok("systemctl daemon-reload");
     hold(&host);
@@ -63,7 +63,7 @@ fn limits_change_at_once_and_stay() {
 }
 
 #[test]
-fn a_changed_definition_is_applied_as_far_as_can_be() {
+fn apply_changes_what_a_running_machine_can_change() {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);
     host.sh_ok("mkdir /var/lib/machines/data && echo hello >/var/lib/machines/data/f");
@@ -128,7 +128,7 @@ fn a_changed_definition_is_applied_as_far_as_can_be() {
 }
 
 #[test]
-fn mounts_are_set_while_it_runs() {
+fn mounts_are_set_live() {
     let host = Host::start(&["busybox"]);
     let definition = "[root]\n[[mount]]\ntype = \"tmpfs\"\ntarget = \"/empty\"\n";
     host.write("/etc/coracle/machines.d/busybox.toml", definition);

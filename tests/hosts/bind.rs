@@ -8,7 +8,7 @@ fn inside(host: &Host, guest: &str, script: &str) -> Output {
 }
 
 #[test]
-fn users_are_mapped_to_users() {
+fn binds_map_users() {
     let host = Host::start(&["trixie"]);
     host.activate_machined();
     let before = Snapshot::take(&host);
@@ -65,7 +65,7 @@ fn users_are_mapped_to_users() {
 }
 
 #[test]
-fn the_guest_cannot_loosen_them() {
+fn the_guest_cannot_weaken_binds() {
     let host = Host::builder().guest_as("busybox", "own").guest_as("busybox", "same").start();
     host.write("/etc/coracle/machines.d/same.toml", "[users]\nprivate = \"no\"\n");
     host.ok(&["coracle", "start", "own", "same"]);

@@ -1,5 +1,4 @@
-//! What bounds a machine of a zone: whom it may begin to speak to, in its zone and by it, and how fast. The rest of
-//! the zone goes on as before.
+//! The traffic policy of a machine of a zone: `network.egress` and the rates, without effect on other machines.
 
 use crate::support::{Host, LONG, Snapshot, bracketed};
 
@@ -53,7 +52,7 @@ fn link_local(host: &Host, name: &str) -> String {
     address.trim_end_matches("/64").to_owned()
 }
 
-/// What 'a' reaches with this said of it: its zone by IPv4, IPv6 and a link-local address, its host, the outside
+/// What 'a' reaches with these settings: its zone by IPv4, IPv6 and a link-local address, its host, the outside
 /// by both families.
 fn outcome(host: &Host, said: &str) -> [bool; 6] {
     host.define("a", &zoned(&format!("ports = [\"8080:80\"]\n{said}")));
@@ -79,7 +78,7 @@ fn outcome(host: &Host, said: &str) -> [bool; 6] {
         ],
     );
     drop(server);
-    // Whoever may begin to speak to it gets an answer: its zone, its host, the outside by a port.
+    // Incoming connections are answered: from its zone, its host, and the outside by a port.
     for address in addresses(host, "a", "addresses") {
         assert!(reaches(host, "b", &address), "{said}: no answer from {address}");
     }
@@ -91,7 +90,7 @@ fn outcome(host: &Host, said: &str) -> [bool; 6] {
     found
 }
 
-/// Stops 'a'. Returns what its status says that it was not let do.
+/// Stops 'a'. Returns the dropped packets, as its status shows them.
 fn stop(host: &Host) -> String {
     let status = host.coracle(&["status", "a"]);
     let dropped: String = status.lines().filter(|line| line.contains("dropped:")).collect();
@@ -101,7 +100,7 @@ fn stop(host: &Host) -> String {
 }
 
 #[test]
-fn a_machine_of_a_zone_speaks_to_whom_it_may() {
+fn egress_restricts_a_machine_of_a_zone() {
     let host = host();
     let b4 = host.address("b");
     let before = Snapshot::take(&host);
@@ -135,10 +134,10 @@ fn a_machine_of_a_zone_speaks_to_whom_it_may() {
 }
 
 #[test]
-fn whom_it_may_speak_to_changes_while_it_runs() {
+fn egress_of_a_machine_of_a_zone_is_set_live() {
     let host = host();
     let b4 = host.address("b");
-    // What is refused is not heard of by anybody, broadcast or not.
+    // Refused packets reach no machine, broadcast or not.
     let found = outcome(&host, "egress = \"none\"\n");
     assert_eq!(found, [false; 6]);
     let heard = |host: &Host| {
@@ -161,7 +160,7 @@ fn whom_it_may_speak_to_changes_while_it_runs() {
         host.sh_ok(&format!("nsenter -t {leader} -n perl /run/say.pl {own}"));
     };
     say(&host);
-    assert!(!heard(&host), "a machine that may speak to nobody was heard");
+    assert!(!heard(&host), "a packet was received despite the egress policy");
     host.coracle(&["set", "--runtime", "a", "network.egress=zone"]);
     assert!(reaches(&host, "a", &b4) && !reaches(&host, "a", "192.0.2.2"));
     say(&host);
@@ -189,7 +188,7 @@ fn dropped(host: &Host, chain: &str) -> u32 {
 }
 
 #[test]
-fn a_machine_of_a_zone_is_as_fast_as_it_may_be() {
+fn rates_limit_a_machine_of_a_zone() {
     const MANY: u32 = 600;
     let host = host();
     let before = Snapshot::take(&host);

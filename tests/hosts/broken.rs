@@ -21,7 +21,7 @@ impl Bench {
         Self { host, before }
     }
 
-    /// Asserts that a definition does not start, that all of this is said, and that nothing is left.
+    /// Asserts that a definition does not start, that all of these texts are printed, and that no state is left.
     #[track_caller]
     fn refuses(&self, definition: &str, said: &[&str]) {
         self.host.define("broken", definition);
@@ -72,7 +72,7 @@ fn at(directory: &str) -> String {
 }
 
 #[test]
-fn trees_that_cannot_boot() {
+fn trees_that_cannot_boot_are_refused() {
     let bench = Bench::new(&format!(
         "chmod 700 /srv; mkdir -p /srv/noinit/usr/bin /srv/noinit/etc /srv/noroot
          echo ID=x >/srv/noinit/etc/os-release
@@ -108,7 +108,7 @@ fn trees_that_cannot_boot() {
 }
 
 #[test]
-fn a_root_in_use_twice() {
+fn a_root_in_use_is_refused() {
     let mut bench = Bench::new("");
     let host = &bench.host;
     host.start_machine("busybox");
@@ -144,7 +144,7 @@ fn a_root_in_use_twice() {
 }
 
 #[test]
-fn file_systems_that_cannot_hold_a_root() {
+fn unsuitable_file_systems_are_refused() {
     let bench = Bench::new(&format!(
         "cp -a {TREE} /var/lib/machines/ro; rmdir /var/lib/machines/ro/proc /var/lib/machines/ro/sys
          mount --bind /var/lib/machines/ro /var/lib/machines/ro
@@ -184,7 +184,7 @@ fn file_systems_that_cannot_hold_a_root() {
 }
 
 #[test]
-fn definitions_that_say_nonsense() {
+fn invalid_definitions_are_refused() {
     let bench = Bench::new("");
     bench.refuses(
         "[root]\ndirektory = \"/srv\"\n",
@@ -210,15 +210,15 @@ fn definitions_that_say_nonsense() {
     let check = host.exec(&["coracle", "check"]);
     assert!(check.status == 1 && check.stdout.contains("invalid machine name \"bad_.name-\""), "{check}");
     assert!(check.stdout.contains("hint: use letters, digits"), "{check}");
-    let out = host.exec(&["coracle", "start", "nobody"]);
-    assert!(out.status == 1 && out.stderr.contains("machine 'nobody' does not exist"), "{out}");
-    assert!(out.stderr.contains("hint: create '/etc/coracle/machines.d/nobody.toml'"), "{out}");
-    bench.is_diagnosed("nobody", &["machine 'nobody' does not exist", "hint: create '/etc/coracle/"]);
+    let out = host.exec(&["coracle", "start", "missing"]);
+    assert!(out.status == 1 && out.stderr.contains("machine 'missing' does not exist"), "{out}");
+    assert!(out.stderr.contains("hint: create '/etc/coracle/machines.d/missing.toml'"), "{out}");
+    bench.is_diagnosed("missing", &["machine 'missing' does not exist", "hint: create '/etc/coracle/"]);
     bench.before.assert_same(host);
 }
 
 #[test]
-fn a_host_without_machined() {
+fn machines_start_without_machined() {
     let bench = Bench::new("systemctl -q mask --now systemd-machined");
     let host = &bench.host;
     host.start_machine("busybox");
@@ -240,7 +240,7 @@ fn a_host_without_machined() {
 }
 
 #[test]
-fn no_ids_left() {
+fn exhausted_ids_are_reported() {
     let bench = Bench::new("cp /etc/subuid /srv/subuid; echo all:0:4294967295 >/etc/subuid");
     bench.refuses(
         &at(TREE),
@@ -252,7 +252,7 @@ fn no_ids_left() {
 }
 
 #[test]
-fn links_that_lead_out_of_the_tree() {
+fn links_out_of_the_tree_are_not_followed() {
     let bench = Bench::new(&format!(
         "mkdir -p /srv/source /srv/victim
          ln -s /srv/victim {TREE}/absolute

@@ -10,7 +10,7 @@ use crate::support::job;
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A directory with a `coracle` that sees three definitions and nothing else of this machine.
+/// A directory with a `coracle` that sees three definitions only.
 fn bench() -> tempfile::TempDir {
     let bench = tempfile::tempdir().expect("a directory");
     let definitions = bench.path().join("root/etc/coracle/machines.d");

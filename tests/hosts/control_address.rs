@@ -1,4 +1,4 @@
-//! machinectl on a host whose machined knows control addresses (systemd 261 and later): what it does to virtual machines
+//! machinectl on a host with a machined that knows control addresses (systemd 261 and later): what it does to virtual machines
 //! only it does to ours.
 
 use std::time::Duration;

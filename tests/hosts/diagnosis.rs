@@ -22,7 +22,7 @@ fn says(text: &str, expected: &[&str]) {
 }
 
 #[test]
-fn starts_that_fail_name_cause_and_cure() {
+fn failed_starts_are_diagnosed_with_a_hint() {
     let host = Host::start(&["busybox"]);
     host.sh_ok(
         "machinectl -q list
@@ -72,7 +72,7 @@ fn starts_that_fail_name_cause_and_cure() {
 }
 
 #[test]
-fn a_guest_that_is_killed_leaves_its_last_words() {
+fn a_killed_guest_leaves_its_last_console_output() {
     let host = Host::start(&["busybox"]);
     host.start_machine("busybox");
     let leader = host.machine_leader("busybox");
@@ -94,17 +94,17 @@ fn a_guest_that_is_killed_leaves_its_last_words() {
 }
 
 #[test]
-fn a_start_that_takes_too_long_is_recorded_and_a_stop_is_not() {
+fn a_start_timeout_is_recorded_and_a_stop_is_not() {
     let host = Host::start(&["busybox"]);
     host.write(
         "/var/lib/machines/busybox/usr/sbin/late",
-        "#!/bin/sh\ntrap 'echo was waiting for nobody; exit 0' TERM\nsleep 1000 & wait\n",
+        "#!/bin/sh\ntrap 'echo is still waiting; exit 0' TERM\nsleep 1000 & wait\n",
     );
     host.sh_ok("chmod 755 /var/lib/machines/busybox/usr/sbin/late");
     host.define("busybox", "[root]\n[boot]\nwait = \"ready\"\ninit = \"/sbin/late\"\n");
     host.write("/run/systemd/system/coracle@busybox.service.d/late.conf", "[Service]\nTimeoutStartSec=3\n");
     host.sh_ok("systemctl daemon-reload");
-    // One that somebody stops before it is up has done nothing wrong.
+    // A stop during the boot is not a failure.
     host.sh_ok("coracle start --wait=no busybox");
     host.wait_for_phase("busybox", "booting");
     host.coracle(&["stop", "busybox"]);
@@ -115,20 +115,20 @@ fn a_start_that_takes_too_long_is_recorded_and_a_stop_is_not() {
     let text = diagnosis(&host, "busybox");
     says(
         &text,
-        &["(booting after ", "it was not up in time", "hint: see what it waited", "was waiting for nobody"],
+        &["(booting after ", "it was not up in time", "hint: see what it waited", "is still waiting"],
     );
     host.stop();
 }
 
 #[test]
-fn a_host_is_looked_over() {
+fn doctor_reports_problems_of_the_host() {
     let host = Host::start(&["busybox"]);
     let doctor = |expected: i32| -> Output {
         let out = host.exec(&["coracle", "doctor"]);
         assert_eq!(out.status, expected, "{out}");
         out
     };
-    // The nested host has no memory controller, which is a risk and nothing wrong.
+    // The nested host has no memory controller, which is a risk and not an error.
     let out = doctor(0);
     says(&out.stdout, &["risk: the unified cgroup hierarchy lacks", "memory", "hint: "]);
     assert!(!out.stdout.contains("wrong:"), "{out}");
@@ -154,18 +154,15 @@ fn a_host_is_looked_over() {
         "cp /srv/subuid /etc/subuid; rm /etc/coracle/machines.d/*; systemctl -q unmask systemd-machined",
     );
 
-    // A machine whose supervisor was killed, with nobody to clean up.
+    // A machine with a killed supervisor, not cleaned up.
     host.sh_ok("mkdir -p /run/coracle/lost; cp /run/coracle/busybox/state.json /run/coracle/lost/");
     host.sh_ok("sed -i 's/\"busybox\"/\"lost\"/; s/\"supervisor\": .*/\"supervisor\": 1,/; s/\"files\"/\"unused\"/; s/\"cgroup\":.*/\"cgroup\": null,/; s/\"host-interface\":.*/\"host-interface\": null,/; s/\"registered\":.*/\"registered\": false,/' /run/coracle/lost/state.json");
     let out = doctor(1);
     says(&out.stdout, &["machine 'lost' is not cleaned up", "hint: coracle cleanup lost"]);
     host.ok(&["coracle", "cleanup", "lost"]);
-    host.sh_ok("ip link add ve-nobody type veth peer name x-nobody");
-    says(
-        &doctor(0).stdout,
-        &["interface 've-nobody' belongs to no machine\n  hint: ip link delete ve-nobody"],
-    );
-    host.sh_ok("ip link delete ve-nobody");
+    host.sh_ok("ip link add ve-lost type veth peer name x-lost");
+    says(&doctor(0).stdout, &["interface 've-lost' belongs to no machine\n  hint: ip link delete ve-lost"]);
+    host.sh_ok("ip link delete ve-lost");
     let json: String = host.exec(&["coracle", "doctor", "--json"]).stdout;
     says(&json, &["\"findings\": [", "\"severity\": \"risk\""]);
     host.coracle(&["stop", "busybox"]);
@@ -186,7 +183,7 @@ fn assert_stop_reports(host: &Host, name: &str, on_terminal: &str, what: &str) {
 }
 
 #[test]
-fn a_slow_stop_says_what_it_waits_for() {
+fn a_slow_stop_reports_its_jobs() {
     let host = Host::start(&["trixie", "busybox"]);
     host.define("trixie", "");
     host.sh_ok("mkdir -p /var/lib/machines/trixie/var/log/journal");

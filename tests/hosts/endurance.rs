@@ -1,4 +1,4 @@
-//! The same again and again: restarts and reboots in a loop, with nothing failed and nothing left over.
+//! Restarts and reboots in a loop, without a failure and without leftovers.
 //!
 //! `CORACLE_RESTARTS` and `CORACLE_REBOOTS` set the numbers of rounds for longer or shorter runs.
 

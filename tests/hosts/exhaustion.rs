@@ -1,5 +1,5 @@
 //! What a host may run out of while machines come and go: room on its disks, descriptors. What cannot be had is refused
-//! by name, nothing is left of it, machines that run go on and can be stopped, and the next start works.
+//! by name, no state of it is left, running machines go on and can be stopped, and the next start works.
 //! `tests/vm.rs` has what belongs to the whole kernel: memory, processes, watches, the clock.
 
 use crate::support::{Host, LONG, Snapshot};
@@ -39,7 +39,7 @@ fn recovered(host: Host, before: &Snapshot) {
 }
 
 #[test]
-fn a_full_run_refuses_a_start_and_no_stop() {
+fn a_full_run_directory_prevents_starts_but_not_stops() {
     let (host, before) = bench();
     host.coracle(&["start", "other"]);
     host.sh_ok(FILL);
@@ -82,7 +82,7 @@ fn a_supervisor_without_descriptors_is_refused() {
 
 /// What machines take from pools of the kernel that all of them share is bounded for each.
 #[test]
-fn a_machine_that_takes_what_it_can_get_leaves_enough_for_others() {
+fn a_machine_cannot_exhaust_the_host() {
     let (host, before) = bench();
     host.define("other", "");
     host.coracle(&["start", "other"]);
@@ -135,7 +135,7 @@ fn flood(host: &Host, machine: &str, to: &str, from: u16, count: u16) -> i64 {
 }
 
 #[test]
-fn a_machine_has_a_share_of_the_connections() {
+fn connections_of_a_machine_are_limited() {
     let (host, before) = bench();
     host.write("/run/flood.pl", FLOOD);
     host.define("busybox", "[network]\nconnections-max = 1024\nveth-extra = [\"wx0:lan1\"]\n");
@@ -155,7 +155,7 @@ fn a_machine_has_a_share_of_the_connections() {
     ));
     let new = flood(&host, "busybox", "10.9.0.1", 40000, 1);
     assert!(new <= 300, "a further pair: {new} new connections");
-    // The host still connects, and so does whoever asks for the machine's own services.
+    // The host still connects, and so do clients of the machine.
     host.wait_for_page(&host.address("busybox"));
     host.coracle(&["set", "busybox", "network.connections-max=infinity"]);
     host.coracle(&["apply", "busybox"]);

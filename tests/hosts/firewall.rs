@@ -151,7 +151,7 @@ fn assert_table_comes_back(host: &Host, wires: &[Wire]) {
         "nft flush ruleset",
         "nft flush table inet coracle",
         "nft delete chain inet coracle forward",
-        // Elements alone wake nobody up: they come and go with every machine.
+        // Changes of elements wake no supervisor: each machine adds and removes some.
         "nft flush set inet coracle machine-macs; nft delete table bridge coracle",
     ] {
         host.sh_ok(lost);
@@ -180,7 +180,7 @@ fn assert_own_port_answers(host: &Host) {
 }
 
 #[test]
-fn machines_and_neighbours_do_not_lead_the_host() {
+fn routers_of_machines_are_ignored_by_the_host() {
     let host = host();
     let before = host.sh_ok("cat /proc/sys/net/ipv6/conf/default/accept_ra");
     assert_eq!(before, "1\n", "no machine has changed it");

@@ -1,4 +1,4 @@
-//! Guests that nothing was taken out of: a server of Debian 13 at its first boot, and a Debian 11. Each is compared,
+//! Complete guests: a server of Debian 13 at its first boot, and a Debian 11. Each is compared,
 //! unit by unit, with the same tree under systemd-nspawn on the same host.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ const OF_NSPAWN: [&str; 2] = ["ssh-access.target", "sshd-unix-export.socket"];
 type Units = BTreeMap<String, String>;
 
 #[test]
-fn units_of_an_untrimmed_server_are_as_under_nspawn() {
+fn units_of_debian_13_are_as_under_nspawn() {
     compare(
         "trixie-untrimmed",
         &[

@@ -1,5 +1,5 @@
 //! A default machine that does everything a hostile root inside can do, all at once, while its neighbours start, reboot
-//! and stop: no neighbour fails, no pool of the host is empty, and nothing is left.
+//! and stop: no neighbour fails, no pool of the host is empty, and no state is left.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ fn pools_of_the_kernel_are_counted_per_machine() {
 }
 
 #[test]
-fn a_lease_on_the_users_of_a_machine_holds_up_nobody() {
+fn a_lease_on_passwd_does_not_block_exec() {
     let host = Host::builder().guest_as("busybox", "hostile").start();
     add_attacks(&host, "hostile");
     host.coracle(&["start", "hostile"]);
@@ -105,7 +105,7 @@ fn a_lease_on_the_users_of_a_machine_holds_up_nobody() {
 }
 
 #[test]
-fn a_runit_that_leads_elsewhere_changes_no_file_of_the_host() {
+fn a_stop_follows_no_link_of_runit() {
     let host = Host::start(&["runit"]);
     host.sh_ok(
         "mkdir -p /srv/share && echo data >/srv/share/file && chmod 0644 /srv/share/file; chmod 0700 /srv",
@@ -129,7 +129,7 @@ fn a_runit_that_leads_elsewhere_changes_no_file_of_the_host() {
 }
 
 #[test]
-fn a_hostile_machine_harms_no_neighbour() {
+fn a_hostile_machine_does_not_harm_others() {
     let scale = scale();
     let names: Vec<String> = (0..scale.neighbours).map(|number| format!("n{number}")).collect();
     let builder = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name));

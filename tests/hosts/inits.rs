@@ -1,5 +1,5 @@
 //! Machines without systemd inside: each of Debian's other inits boots, is reached, reboots and ends by its own
-//! means, with nobody killed.
+//! means, without a killed process.
 
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ const LEADING: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn a_program_that_becomes_an_init_is_stopped_as_that_init() {
+fn a_wrapper_of_an_init_is_stopped_as_that_init() {
     let host = Host::start(&["trixie", "busybox", "sysvinit"]);
     let wrapper = crate::support::program::build("tests/hosts/wrapper.c", &[]);
     std::fs::copy(wrapper, host.machines().join("wrapper")).unwrap();

@@ -62,7 +62,7 @@ fn watch(host: &Host, columns: u32) {
 }
 
 #[test]
-fn top_shows_machines_and_gives_the_terminal_back() {
+fn top_shows_machines_and_restores_the_terminal() {
     let host = Host::builder().guest("busybox").guest_as("busybox", "other").start();
     host.start_machine("busybox");
     host.start_machine("other");
@@ -82,7 +82,7 @@ fn top_shows_machines_and_gives_the_terminal_back() {
 }
 
 #[test]
-fn inspect_tells_what_the_kernel_says() {
+fn inspect_shows_the_isolation_of_the_kernel() {
     let host = Host::builder().guest("busybox").guest_as("busybox", "open").start();
     host.define("open", "[users]\nprivate = \"no\"\n[network]\nmode = \"host\"\n");
     host.start_machine("busybox");

@@ -1,4 +1,4 @@
-//! Guests that are not up in time: a start ends, and nothing is asked where nobody can answer.
+//! Guests that are not up in time: a start ends, and there is no prompt without a terminal.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -12,7 +12,7 @@ fn state(host: &Host, name: &str) -> String {
 }
 
 #[test]
-fn a_guest_that_prints_for_ever_ends_its_start() {
+fn a_guest_that_prints_forever_times_out() {
     let host = Host::start(&["busybox"]);
     let mutters = "#!/bin/sh\nword=a\nwhile :; do echo \"news of $word\"; word=${word}a; sleep 0.5; done\n";
     host.write("/var/lib/machines/busybox/etc/mutters", mutters);
@@ -36,7 +36,7 @@ fn a_guest_that_prints_for_ever_ends_its_start() {
 }
 
 #[test]
-fn a_first_boot_asks_nothing_where_nobody_can_answer() {
+fn a_first_boot_does_not_prompt() {
     let host = Host::start(&["trixie"]);
     let tree = "/var/lib/machines/trixie/etc";
     host.sh_ok(&format!(
@@ -53,7 +53,7 @@ fn a_first_boot_asks_nothing_where_nobody_can_answer() {
 }
 
 #[test]
-fn a_guest_that_reboots_again_and_again_waits_and_can_be_stopped() {
+fn a_reboot_loop_is_delayed_and_can_be_stopped() {
     let host = Host::start(&["busybox"]);
     host.write("/var/lib/machines/busybox/etc/again", "#!/bin/sh\necho again\nexec reboot -f\n");
     host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/again");

@@ -183,7 +183,7 @@ fn bookworm_ends_and_reboots_by_machinectl() {
 }
 
 #[test]
-fn the_verbs_do_what_machinectl_does() {
+fn verbs_match_machinectl() {
     let host = ready("trixie");
     let guest = "trixie";
     let leader = host.machine_leader(guest);
@@ -208,7 +208,7 @@ fn the_verbs_do_what_machinectl_does() {
     for expected in ["trixie: running", "10.177.", "coracle@trixie.service (active, running; enabled)"] {
         assert!(status.contains(expected), "no '{expected}' in {status}");
     }
-    // It asks nobody: not even PID 1 of the guest.
+    // Without a request to PID 1 of the guest.
     host.coracle(&["terminate", guest]);
     host.wait_until(LONG, "! systemctl is-active coracle@trixie");
     host.coracle(&["disable", guest]);

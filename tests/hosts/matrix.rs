@@ -1,5 +1,5 @@
 //! The fault matrix: each system call that a start makes fails in turn, and each of its processes is killed at each of
-//! its calls. After each nothing is left, the next start works, and what failed is said. `cargo test` takes a sample of
+//! its calls. After each no state is left, the next start works, and what failed is said. `cargo test` takes a sample of
 //! all, `make faults` every one.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const DROP_IN: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'if [ -e /run
 /// An init that ends at once.
 const QUICK: &str = "#!/bin/sh\ntrap 'kill $!; exit 0' TERM\nsleep 10000 &\nwait\n";
 
-/// A host whose machine starts below the tool.
+/// A host that starts its machine below the tool.
 fn bench() -> Host {
     let host = Host::start(&["busybox"]);
     std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
@@ -137,7 +137,7 @@ fn try_all(hosts: &[Host], faults: &str, bound: Duration) -> Vec<String> {
 }
 
 #[test]
-fn every_call_may_fail_and_every_process_be_killed_at_it() {
+fn failing_calls_and_kills_are_cleaned_up() {
     let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
     // Half of a fault is waiting.
     let hosts: Vec<Host> = (0..if asked.is_empty() { 1 } else { 4 }).map(|_| bench()).collect();

@@ -3,7 +3,7 @@
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// A network outside, at the far end of `up0`: 198.51.100.1, with nothing of ours in it.
+/// A network outside, at the far end of `up0`: 198.51.100.1, without a part of Coracle.
 const OUTSIDE: &str = "
 ip netns add outside
 ip link add up0 type veth peer name out0 netns outside
@@ -53,7 +53,7 @@ fn start(host: &Host, network: &str) {
 }
 
 #[test]
-fn a_port_of_a_bridge() {
+fn a_bridge_gets_a_port_of_the_machine() {
     let host = host();
     host.sh_ok("ip link add br0 type bridge; ip link set up0 master br0; ip link set br0 up; ip -6 addr flush dev br0");
     let before = Snapshot::take(&host);
@@ -76,7 +76,7 @@ fn a_port_of_a_bridge() {
 }
 
 #[test]
-fn a_macvlan_and_further_pairs() {
+fn a_machine_has_a_macvlan_and_extra_veth_pairs() {
     let host = host();
     let before = Snapshot::take(&host);
     start(&host, "mode = \"macvlan\"\nmacvlan = [\"up0\"]\nveth-extra = [\"ve-extra:extra0\"]");
@@ -94,7 +94,7 @@ fn a_macvlan_and_further_pairs() {
     assert_eq!(links_of(&host), "host0 lan0 lo");
     host.in_guest("m", &["ping", "-c1", "-W5", "host"]).success("reach the host by its link");
     reaches_outside(&host, "lan0");
-    // The same again at once: nothing of the boot before is in its way.
+    // At once again: leftovers of the last boot do not prevent it.
     for _ in 0..3 {
         host.coracle(&["restart", "m"]);
         host.in_guest("m", &["sh", "-c", "ip link show lan0 | grep -q LOWER_UP"]).success("it is up");
@@ -105,7 +105,7 @@ fn a_macvlan_and_further_pairs() {
 }
 
 #[test]
-fn an_interface_goes_in_and_comes_back() {
+fn a_moved_interface_returns_to_the_host() {
     let host = host();
     host.sh_ok("ip link property add dev up0 altname the-uplink; ip link set up0 down");
     let before = Snapshot::take(&host);
@@ -123,7 +123,7 @@ fn an_interface_goes_in_and_comes_back() {
     let altname = |text: String| text.contains("altname the-uplink");
     assert!(altname(link) && altname(host.ok(&["ip", "-d", "link", "show", "up0"])));
     before.assert_same(&host);
-    // Whoever is killed, at whatever moment.
+    // After a kill at any moment.
     host.coracle(&["start", "m"]);
     host.in_guest("m", &["sh", "-c", "ip link set lan0 down; ip link set lan0 name mine"])
         .success("rename it");
@@ -141,7 +141,7 @@ fn an_interface_goes_in_and_comes_back() {
 }
 
 #[test]
-fn a_network_namespace_that_is_there() {
+fn a_machine_joins_an_existing_network_namespace() {
     let host = host();
     // Root of a user namespace has no rights over it, as to listen at a low port.
     host.sh_ok("ip netns exec outside sysctl -q net.ipv4.ip_unprivileged_port_start=0");
@@ -168,7 +168,7 @@ fn a_network_namespace_that_is_there() {
 }
 
 #[test]
-fn what_cannot_be_is_said_before_anything_is_made() {
+fn impossible_interfaces_are_refused_before_the_start() {
     let host = host();
     let before = Snapshot::take(&host);
     for (network, why) in [
@@ -196,7 +196,7 @@ fn what_cannot_be_is_said_before_anything_is_made() {
 
 /// A host that has IPv6 in its kernel and switched off, as many are.
 #[test]
-fn a_host_without_ipv6_has_machines_with_ipv4() {
+fn a_host_without_ipv6_has_ipv4_machines() {
     let host = Host::builder().guest_as("busybox", "m").start();
     host.sh_ok(
         "machinectl -q list; sysctl -q net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1",

@@ -1,11 +1,11 @@
 //! Containers in machines: podman's and ours in one with users of its own (`security.nesting`), and ours on a host that
-//! is a machine whose root is the host's. `CORACLE_HOST_BY=coracle` has every other test of the host suite run on such a
+//! is a machine without a user namespace. `CORACLE_HOST_BY=coracle` has every other test of the host suite run on such a
 //! host; here is what shows that it is one, and a machine's life on it.
 
 use crate::support::{Host, Output, Snapshot, install, trees};
 
 #[test]
-fn a_machine_is_a_host_of_machines() {
+fn a_machine_hosts_machines() {
     let host = Host::builder().in_coracle().guest("busybox").guest("trixie").start();
     // What nested-host.sh makes says so here.
     assert_ne!(host.read("/run/host/container-manager").trim(), "nested-host");
@@ -97,7 +97,7 @@ fn coracle_runs_in_a_machine_that_nests() {
     inside("machinectl show inner -p Leader").success("it is registered");
     assert!(inside("coracle list --no-legend").stdout.contains("running"));
     inside("coracle stop inner && systemctl is-system-running").success("stop it");
-    // One whose tree cannot be mapped says so, and runs without users of its own.
+    // A machine with a tree that cannot be mapped reports it, and runs without a user namespace.
     let out = inside(
         "mkdir -p /root/other; tar -C /srv/box --exclude='./dev/*' -c . | tar -C /root/other -x; printf '[root]\\ndirectory = \"/root/other\"\\n' >/etc/coracle/machines.d/other.toml; \
                       coracle start other",
@@ -136,7 +136,7 @@ fn services_of_a_default_machine_have_a_proc_of_their_own() {
 }
 
 #[test]
-fn a_machine_that_does_not_nest_stays_closed() {
+fn nesting_is_off_by_default() {
     let (host, before) = outer("[security]\nprocfs = \"masked\"\n");
     let inside = |script: &str| inside(&host, script);
     for (container, word) in [
@@ -231,7 +231,7 @@ fn coracle_runs_in_privileged_containers_of_docker() {
 }
 
 #[test]
-fn trees_with_links_left_mounts_and_no_usr_boot() {
+fn unusual_trees_boot() {
     let host = Host::start(&["busybox", "trixie"]);
     let tree = "/var/lib/machines/busybox";
     let run = |words: &str| host.sh(&format!("coracle run -q -U -D {tree} {words}"));
@@ -295,7 +295,7 @@ fn init_by_links_and_mounts(host: &Host) {
     }
 }
 
-/// A tree whose owners another container manager has changed keeps them, with the range that they are in.
+/// A tree with owners shifted by another container manager keeps them, and its id range.
 fn shifted_owners(host: &Host) {
     let (tree, base) = ("/var/lib/machines/busybox", 2_058_485_760_u32);
     host.define("busybox", "");

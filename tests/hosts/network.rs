@@ -49,7 +49,7 @@ fn two_guests() -> crate::support::Builder {
 }
 
 #[test]
-fn two_guests_without_networkd() {
+fn machines_are_connected_without_networkd() {
     let host = two_guests().start();
     host.activate_machined();
     host.enable_forwarding();
@@ -64,7 +64,7 @@ fn two_guests_without_networkd() {
 }
 
 #[test]
-fn two_guests_with_networkd_on_the_host() {
+fn machines_are_connected_with_networkd_on_the_host() {
     let host = two_guests().networkd().start();
     host.activate_machined();
     host.enable_forwarding();
@@ -118,7 +118,7 @@ fn a_guest_with_networkd_keeps_its_address() {
 }
 
 #[test]
-fn long_names_have_links_of_their_own() {
+fn long_names_have_distinct_interfaces() {
     let (one, two) = ("a-machine-with-a-long-name-1", "a-machine-with-a-long-name-2");
     let host = Host::builder().guest_as("busybox", one).guest_as("busybox", two).start();
     host.activate_machined();

@@ -45,7 +45,7 @@ const GUESTS: [(&str, &str, &str); 4] = [
 ];
 
 #[test]
-fn a_machine_is_connected_when_its_first_program_runs() {
+fn the_network_is_up_before_the_first_program() {
     let host = GUESTS.iter().fold(Host::builder(), |all, (tree, name, _)| all.guest_as(tree, name)).start();
     host.add_outside_with_page();
     host.write("/run/names.pl", NAMES);

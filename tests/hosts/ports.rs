@@ -15,7 +15,7 @@ while ($from = recv(S, $text, 99, 0)) { send(S, "heard $text", 0, $from) }
 "#;
 
 #[test]
-fn a_port_answers_from_everywhere() {
+fn a_port_is_reached_from_everywhere() {
     let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
     host.add_outside();
     host.activate_machined();
@@ -65,7 +65,7 @@ fn a_port_answers_from_everywhere() {
 }
 
 #[test]
-fn datagrams_and_ranges() {
+fn udp_ports_and_ranges_are_forwarded() {
     let host = Host::start(&["busybox"]);
     host.add_outside();
     host.activate_machined();
@@ -94,7 +94,7 @@ fn datagrams_and_ranges() {
 }
 
 #[test]
-fn a_taken_port_is_named_before_anything_is_made() {
+fn a_port_in_use_is_refused_before_the_start() {
     let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
     host.activate_machined();
     host.define("a", "[network]\nports = [\"8000-8010:9000-9010\"]\n");
@@ -126,7 +126,7 @@ fn a_taken_port_is_named_before_anything_is_made() {
 }
 
 #[test]
-fn ports_come_and_go_while_a_machine_runs() {
+fn ports_are_set_live() {
     let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
     host.add_outside();
     host.activate_machined();

@@ -1,5 +1,5 @@
 //! `coracle doctor NAME` sends a packet from a machine and names the rule that drops it: in cases made up, one of them
-//! on the way back; and says nothing where nothing is wrong.
+//! on the way back; and reports no problem without one.
 
 use crate::support::{Host, Snapshot};
 
@@ -72,7 +72,7 @@ fn doctor_names_the_rule_that_drops() {
 }
 
 #[test]
-fn doctor_sees_what_is_no_rule_of_others() {
+fn doctor_reports_forwarding_routes_and_egress() {
     let host = host();
     host.start_machine("busybox");
     let before = Snapshot::take(&host);

@@ -36,7 +36,7 @@ fn accept_descriptors(host: &Host) {
 }
 
 #[test]
-fn descriptors_that_take_long_to_close_hold_up_nothing() {
+fn descriptors_that_block_at_close_do_not_block_a_stop() {
     let host = Host::start(&["trixie", "busybox"]);
     host.activate_machined();
     let before = Snapshot::take(&host);
@@ -70,7 +70,7 @@ fn call(machine: &str, method: &str) -> String {
 }
 
 #[test]
-fn file_systems_of_the_guest_hold_up_nothing() {
+fn file_systems_of_the_guest_do_not_block_the_host() {
     let host = Host::start(&["sysvinit"]);
     install(&host, "sysvinit");
     host.define("sysvinit", "[boot]\nstop-timeout = \"3s\"\n[security]\ndevices = [\"/dev/fuse\"]\n");

@@ -104,7 +104,7 @@ fn is_release() -> bool {
 }
 
 #[test]
-fn an_idle_supervisor_needs_next_to_nothing() {
+fn an_idle_supervisor_is_small_and_sleeps() {
     let host = Host::start(&["busybox", "trixie"]);
     for guest in ["busybox", "trixie"] {
         host.define(guest, "");
@@ -137,7 +137,7 @@ fn an_idle_supervisor_needs_next_to_nothing() {
 
 fn is_small(host: &Host, guest: &str) {
     let pid = host.supervisor(guest);
-    // The guest has nothing more to say.
+    // The guest is quiet by then.
     host.wait_until(
         crate::support::LONG,
         &format!(

@@ -1,4 +1,4 @@
-//! Addresses of machines whose names choose the same ones: each has its own, whoever comes first, and keeps it.
+//! Machines with names that hash to the same addresses: each gets its own, in any order, and keeps it.
 
 use crate::support::{Host, Snapshot};
 use coracle::machine::id128::Id128;
@@ -21,7 +21,7 @@ fn alike() -> ([String; 2], Ipv4Addr) {
 }
 
 #[test]
-fn two_that_want_the_same_addresses_at_once_get_some_each() {
+fn machines_with_conflicting_addresses_get_distinct_ones() {
     let ([one, other], wanted) = alike();
     let host = Host::builder().guest_as("busybox", &one).guest_as("busybox", &other).start();
     host.activate_machined();
@@ -48,7 +48,7 @@ fn two_that_want_the_same_addresses_at_once_get_some_each() {
                 host.wait_for_page(&place);
             }
         }
-        // Who had to make way keeps what it has by a reboot, also when the other is gone.
+        // The second one keeps its addresses at a reboot, also when the first is stopped.
         let (stays, goes) = if addresses[0] == wanted.to_string() { (&other, &one) } else { (&one, &other) };
         if round % 2 == 0 {
             host.coracle(&["stop", goes]);

@@ -1,5 +1,5 @@
-//! Walls around what a machine sends: no forged address gets anywhere, whom it may speak to, how fast; each counted in
-//! `coracle status`.
+//! The traffic policy of a machine with its own link: forged addresses are dropped, egress and rates are limited, and
+//! each is counted in `coracle status`.
 
 use crate::support::{Host, Snapshot};
 use std::time::Instant;
@@ -72,7 +72,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_spoofing_guest_is_stopped() {
+fn forged_addresses_are_dropped() {
     let host = host_with_outside(&["evil", "good"]);
     host.start_machine("good");
     host.start_machine("evil");
@@ -133,7 +133,7 @@ fn a_spoofing_guest_is_stopped() {
 }
 
 #[test]
-fn a_machine_speaks_to_whom_it_may() {
+fn egress_restricts_a_machine() {
     let host = host_with_outside(&["a", "b"]);
     host.sh_ok("ip netns exec outside ip addr add 203.0.113.9/32 dev lo");
     host.start_machine("b");
@@ -151,7 +151,7 @@ fn a_machine_speaks_to_whom_it_may() {
         let to = ["192.0.2.2", "[2001:db8::2]", "203.0.113.9", &b, &format!("{here}:7000")];
         let found = to.map(|server| reaches(&host, "a", server));
         drop(server);
-        // Whoever may begin to speak to it gets an answer.
+        // Incoming connections are answered.
         host.wait_for_page("127.0.0.1:8080");
         host.wait_for_page_outside("[2001:db8::1]:8080");
         let status = host.coracle(&["status", "a"]);
@@ -172,7 +172,7 @@ fn a_machine_speaks_to_whom_it_may() {
 }
 
 #[test]
-fn a_machine_is_as_fast_as_it_may_be() {
+fn rates_limit_a_machine() {
     let host = host_with_outside(&["busybox"]);
     host.sh_ok("head -c 12000000 /dev/zero >/srv/www/many");
     host.sh_ok("cp /srv/www/many /var/lib/machines/busybox/var/www/many");

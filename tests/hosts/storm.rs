@@ -1,4 +1,4 @@
-//! Machines that are killed at random moments of their lives, and many of them at once: nothing is left, and the last
+//! Machines that are killed at random moments of their lives, and many of them at once: no state is left, and the last
 //! costs the firewall what the first did.
 
 use crate::support::{Host, LONG, Snapshot};
@@ -47,7 +47,7 @@ done
 "#;
 
 #[test]
-fn a_storm_of_kills_leaves_nothing() {
+fn kills_at_random_moments_are_cleaned_up() {
     let names = ["a", "b", "c", "d", "e", "f"];
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.add_outside();
@@ -69,7 +69,7 @@ fn a_storm_of_kills_leaves_nothing() {
     // The seed, for the report of a failure.
     println!("seed {seed}");
     assert_eq!(hits.lines().count().min(50), 50, "{hits}");
-    // Whoever was killed while it cleaned up is cleaned up after by the next start.
+    // An interrupted clean-up is finished by the next start.
     host.wait_until(LONG, "! systemctl list-jobs | grep coracle@");
     let all = [&["start"][..], &names].concat();
     host.sh_ok("systemctl reset-failed; systemctl stop 'coracle@*'");
@@ -90,7 +90,7 @@ const KEEPERS: usize = 4;
 /// Machines started and ended in every way while what they stand on is restarted: `CORACLE_STORM` seconds with all of
 /// them, or some with a few.
 #[test]
-fn a_storm_loses_no_machine_and_leaves_nothing() {
+fn random_operations_lose_no_machine() {
     let whole = std::env::var("CORACLE_STORM").ok().map(|seconds| seconds.parse().expect("seconds"));
     let (count, seconds): (usize, u64) = whole.map_or((8, 15), |seconds| (MACHINES, seconds));
     let names: Vec<String> = (0..count).map(|number| format!("m{number}")).collect();
@@ -137,7 +137,7 @@ fn a_storm_loses_no_machine_and_leaves_nothing() {
 
 /// The part of the firewall alone, for as many machines as no test can boot.
 #[test]
-fn the_last_machine_costs_what_the_first_did() {
+fn start_time_is_independent_of_the_number_of_machines() {
     let host = Host::start(&["busybox"]);
     host.activate_machined();
     host.define(
@@ -178,7 +178,7 @@ fn the_last_machine_costs_what_the_first_did() {
 
 /// What the kernel takes for one machine's part to come and to go, the medians of many; with links of their own, and in one zone.
 #[test]
-fn the_part_of_the_last_costs_what_that_of_the_first_did() {
+fn firewall_updates_are_independent_of_the_number_of_machines() {
     assert!(rustix::process::geteuid().is_root(), "must be run as root");
     // Of this thread alone.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");

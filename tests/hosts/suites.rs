@@ -7,7 +7,7 @@ use crate::support::{Host, Snapshot};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Start, look, enter, reboot, stop; and nothing is left.
+/// Start, look, enter, reboot, stop; and no state is left.
 fn life_cycle(suite: &str, systemd: u32) {
     let host = Host::builder().suite(suite).guest("busybox").start();
     let version = host.ok(&["systemctl", "--version"]);

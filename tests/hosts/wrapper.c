@@ -1,4 +1,4 @@
-/* An init that prepares something and becomes another program, whose path it reads. Built by `inits`. */
+/* An init that prepares something and becomes the program at the path it reads. Built by `inits`. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

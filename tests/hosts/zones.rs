@@ -1,5 +1,5 @@
 //! Zones: machines that see each other by name and by address, apart from all others; a bridge that is there as long
-//! as they are, whatever kills whom.
+//! as they are, also after kills.
 
 use crate::support::{Host, LONG, Snapshot, page};
 
@@ -13,18 +13,18 @@ fn start(host: &Host, name: &str) {
 }
 
 /// Whether a machine gets a page of another by this name or address.
-fn sees(host: &Host, guest: &str, whom: &str) -> bool {
+fn sees(host: &Host, guest: &str, target: &str) -> bool {
     let script = format!(
         "busybox wget -T 1 -q -O - http://{}/ | grep 'hello from busybox'",
-        crate::support::bracketed(whom)
+        crate::support::bracketed(target)
     );
     host.in_guest(guest, &["sh", "-c", &script]).status == 0
 }
 
 #[track_caller]
-fn assert_sees(host: &Host, guest: &str, whom: &str) {
+fn assert_sees(host: &Host, guest: &str, target: &str) {
     let hosts = || host.in_guest(guest, &["cat", "/etc/hosts"]).stdout;
-    assert!(sees(host, guest, whom), "{guest} does not see {whom}\n{}", hosts());
+    assert!(sees(host, guest, target), "{guest} does not see {target}\n{}", hosts());
 }
 
 fn hosts_of(host: &Host, guest: &str) -> String {
@@ -106,7 +106,7 @@ fn assert_told(host: &Host) {
 }
 
 #[test]
-fn three_see_each_other_and_nobody_else() {
+fn machines_of_a_zone_see_only_each_other() {
     let host = host_of(&["a", "b", "c", "other", "alone"]);
     host.add_outside();
     host.wait_for_address_detection();
@@ -165,7 +165,7 @@ fn three_see_each_other_and_nobody_else() {
 }
 
 #[test]
-fn nobody_passes_for_another() {
+fn a_machine_of_a_zone_cannot_impersonate_another() {
     let host = host_of(&["a", "b", "thief"]);
     for name in ["a", "b", "thief"] {
         host.define(name, &zoned("lan"));
@@ -220,7 +220,7 @@ fn nobody_passes_for_another() {
 }
 
 #[test]
-fn whatever_the_init_and_with_networkd_on_the_host() {
+fn a_zone_works_with_systemd_guests_and_networkd_on_the_host() {
     let host = Host::builder().guest("trixie").guest_as("busybox", "b").networkd().start();
     host.activate_machined();
     host.enable_forwarding();
@@ -299,7 +299,7 @@ fn two_at_once_and_kills_at_any_moment() {
         host.sh_ok(&format!("coracle stop {} & one=$!; coracle stop {} && wait $one", left[0], left[1]));
         before.assert_same(&host);
     }
-    // Killed while they start. Whoever comes next takes a lock away that was held.
+    // Killed while they start. The next start removes the held lock.
     for delay in [5, 15, 30, 45, 60, 80, 110, 150] {
         host.sh(&format!(
             "coracle start a & one=$!; coracle start b & two=$!; sleep 0.{delay:03}; \
@@ -313,7 +313,7 @@ fn two_at_once_and_kills_at_any_moment() {
 }
 
 #[test]
-fn a_tree_that_nobody_writes_and_one_that_its_guest_does() {
+fn hosts_files_of_a_read_only_and_an_edited_tree() {
     let host = host_of(&["fixed", "free"]);
     host.sh_ok("grep -q localhost /var/lib/machines/fixed/etc/hosts || echo '127.0.0.1 localhost' >/var/lib/machines/fixed/etc/hosts");
     host.define("fixed", &format!("[root]\nread-only = true\n{}", zoned("lan")));

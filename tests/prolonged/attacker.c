@@ -1,6 +1,6 @@
 /* What root or a user of a machine does to hold up the processes of the host that serve it:
  *   linger PATH    sends 12 sockets that take 300 s to close to the datagram socket PATH
- *   server DIR     mounts a FUSE file system on DIR whose server never answers anything but the first request
+ *   server DIR     mounts a FUSE file system on DIR with a server that answers the first request only
  *   nest DEPTH     nests cgroups with names of 250 letters, and a process "nested" and PID 1 stand in the last one
  *   prints LINES   writes that many lines to /dev/console
  * Built by tests/hosts/prolonged.rs.

@@ -122,7 +122,7 @@ impl Lab {
         [binary, "--root", root].into_iter().chain(arguments.iter().copied()).collect()
     }
 
-    /// Waits for a started run, and checks that nothing is left over.
+    /// Waits for a started run, and checks for leftovers.
     #[track_caller]
     pub fn wait(&self, job: Job) -> Output {
         let output = job.wait(BOUND);
@@ -163,7 +163,7 @@ impl Lab {
         self.run_plain(options, &["sh", "-ec", script]).success("a script inside").stdout
     }
 
-    /// Nothing may be left of a machine: no file but the tree and what we wrote, no cgroup.
+    /// Asserts that no state of a machine is left: no file but the tree and those of the test, no cgroup.
     #[track_caller]
     fn assert_clean(&self, output: &Output) {
         assert!(![98, 99].contains(&output.status), "{output}");

@@ -21,7 +21,7 @@ fn a_read_only_root_stays_so() {
 
 #[test]
 #[ignore = "needs root"]
-fn binds_show_what_they_should() {
+fn binds_show_their_source() {
     let lab = Lab::new();
     let file = lab.file("/srv/data/file", "text");
     let data = lab.path("/srv/data");
@@ -38,7 +38,7 @@ fn binds_show_what_they_should() {
         format!("--bind-ro={file}:/deep/er/file"),
     ];
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    // Nobody's inside: the ids of a bind are not mapped unless asked.
+    // The ids of a bind are mapped on request only.
     assert_eq!(lab.sh(&options, script), "texttexttextrefused\nrefused\nrefused\nrefused\n65534\n");
     // As root of the host, the writable one can be written.
     let told = lab
@@ -48,7 +48,7 @@ fn binds_show_what_they_should() {
 
 #[test]
 #[ignore = "needs root"]
-fn ids_of_a_bind_are_mapped_where_asked() {
+fn ids_of_a_bind_are_mapped_on_request() {
     let lab = Lab::new();
     let file = lab.file("/srv/data/file", "text");
     chown(&file, Some(1000), Some(1000)).unwrap();
@@ -61,7 +61,7 @@ fn ids_of_a_bind_are_mapped_where_asked() {
 
 #[test]
 #[ignore = "needs root"]
-fn the_root_is_mapped_and_nothing_on_disk_changes() {
+fn a_mapped_root_is_unchanged_on_disk() {
     let lab = Lab::new();
     chown(lab.tree().join("etc/passwd"), Some(3), Some(4)).unwrap();
     let script = "stat -c '%u:%g' / /etc/passwd /usr/bin/busybox; touch /root/new; chown 1000:1000 /root/new
@@ -80,7 +80,7 @@ fn the_root_is_mapped_and_nothing_on_disk_changes() {
 
 #[test]
 #[ignore = "needs root"]
-fn what_is_inaccessible_cannot_be_reached() {
+fn inaccessible_paths_cannot_be_opened() {
     let lab = Lab::new();
     let secrets = lab.tree().join("etc/secrets");
     std::fs::create_dir(&secrets).unwrap();
@@ -115,7 +115,7 @@ fn tmpfs_has_the_options_given() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_link_is_no_mount_target() {
+fn a_link_is_not_a_mount_target() {
     let lab = Lab::new();
     let outside = lab.path("/outside");
     std::fs::create_dir(&outside).unwrap();
@@ -136,11 +136,11 @@ fn a_link_is_no_mount_target() {
 
 #[test]
 #[ignore = "needs root"]
-fn links_of_the_tree_lead_nowhere_else() {
+fn links_stay_in_the_tree() {
     let lab = Lab::new();
     let outside = lab.path("/outside");
     std::fs::create_dir(&outside).unwrap();
-    // A tree whose /tmp and /dev are links to the host.
+    // A tree with links to the host at /tmp and /dev.
     for (name, to) in [("tmp", outside.to_str().unwrap()), ("dev", "../../../../../../../../../dev")] {
         let _ = std::fs::remove_dir(lab.tree().join(name));
         symlink(to, lab.tree().join(name)).unwrap();

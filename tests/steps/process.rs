@@ -26,7 +26,7 @@ fn bounding() -> u64 {
 
 #[test]
 #[ignore = "needs root"]
-fn the_environment_is_the_one_promised() {
+fn the_environment_is_as_documented() {
     let lab = Lab::new();
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let field = |name: &str| {
@@ -83,7 +83,7 @@ fn the_environment_is_the_one_promised() {
 
 #[test]
 #[ignore = "needs root"]
-fn nothing_of_the_caller_is_inherited() {
+fn the_caller_is_not_inherited() {
     let lab = Lab::new();
     let binary = install::binary();
     let script =
@@ -138,7 +138,7 @@ fn rights_are_those_of_a_system_container() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_user_is_that_user_and_no_more() {
+fn a_user_has_its_groups_and_no_capabilities() {
     let lab = Lab::new();
     let script = "id; pwd; echo $HOME $USER $LOGNAME; cat /proc/self/status";
     let told = lab.sh(&["-u", "joe"], script);
@@ -197,14 +197,14 @@ fn the_host_name_is_the_machines() {
 
 #[test]
 #[ignore = "needs root"]
-fn networks_are_as_private_as_said() {
+fn networks_are_private_as_configured() {
     let lab = Lab::new();
     let links = "sed -n 's/ *\\(.*\\):.*/\\1/p' /proc/net/dev | sort | xargs";
     assert_eq!(lab.sh(&[], links), "host0 lo\n");
     let address = "ip -o -4 address show host0 | wc -l; ip route | grep -c '^default via'; ip link show lo | grep -c UP";
     assert_eq!(lab.sh(&[], address), "1\n1\n1\n");
     assert_eq!(lab.sh_plain(&["--private-network"], links), "lo\n");
-    // The run's own namespace has a loopback and nothing else either, but another one.
+    // The run's own namespace has only a loopback interface as well, but another one.
     assert_eq!(lab.sh_plain(&[], links), "lo\n");
 }
 

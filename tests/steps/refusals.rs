@@ -8,7 +8,7 @@ use crate::support::job::Job;
 
 #[test]
 #[ignore = "needs root"]
-fn a_link_to_our_own_program_is_refused() {
+fn an_init_that_links_to_coracle_is_refused() {
     let lab = Lab::new();
     symlink("/proc/self/exe", lab.tree().join("usr/bin/trap")).unwrap();
     let output = lab.run(&[], &["trap"]);
@@ -18,7 +18,7 @@ fn a_link_to_our_own_program_is_refused() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_root_is_used_once() {
+fn a_root_is_locked() {
     let lab = Lab::new();
     let binary = install::binary();
     let binary = binary.to_str().unwrap();
@@ -47,7 +47,7 @@ fn a_root_is_used_once() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_killed_supervisor_takes_the_machine_along() {
+fn a_killed_supervisor_kills_the_machine() {
     let lab = Lab::new();
     let binary = install::binary();
     let binary = binary.to_str().unwrap();
@@ -68,7 +68,7 @@ fn a_killed_supervisor_takes_the_machine_along() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_dry_run_touches_nothing() {
+fn a_dry_run_changes_no_file() {
     let lab = Lab::new();
     let output = lab.run(&["--dry-run"], &["true"]).success("a dry run");
     assert!(output.stdout.contains("execute '/usr/local/sbin/true'"), "{output}");

@@ -26,7 +26,7 @@ fn exit_statuses_are_the_payloads() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_killed_pid_1_is_told_apart() {
+fn a_killed_pid_1_is_reported_by_its_signal() {
     let lab = Lab::new();
     let binary = install::binary();
     let binary = binary.to_str().unwrap();
@@ -44,7 +44,7 @@ fn a_killed_pid_1_is_told_apart() {
 
 #[test]
 #[ignore = "needs root"]
-fn our_own_failures_are_125() {
+fn failures_of_coracle_exit_with_125() {
     let lab = Lab::new();
     for (options, command, said) in [
         ([].as_slice(), ["no-such-program"].as_slice(), "cannot execute 'no-such-program'"),
@@ -91,7 +91,7 @@ fn streams_are_separate_and_pass_every_byte() {
 
 #[test]
 #[ignore = "needs root"]
-fn the_end_of_input_is_passed_on() {
+fn the_end_of_input_is_forwarded() {
     let lab = Lab::new();
     // /dev/null, and a pipe that stays open for a while.
     assert_eq!(lab.run(&[], &["wc", "-c"]).success("wc").stdout, "0\n");
@@ -116,7 +116,7 @@ fn heard(socket: &UnixDatagram) -> Vec<String> {
 
 #[test]
 #[ignore = "needs root"]
-fn readiness_is_the_guests_where_asked() {
+fn readiness_is_forwarded_on_request() {
     let lab = Lab::new();
     let options = HOST_PROGRAMS;
     let file = lab.path("/notify");

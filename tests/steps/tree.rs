@@ -87,7 +87,7 @@ fn promised(root: &str, sysfs: &[(&str, &str)]) -> BTreeMap<String, Mount> {
 
 #[test]
 #[ignore = "needs root"]
-fn mounts_are_the_ones_promised_and_no_others() {
+fn mounts_are_as_documented() {
     let lab = Lab::new();
     let found = mounts(&lab.sh(&[], "cat /proc/self/mountinfo"));
     let root = found["/"].kind.clone();
@@ -108,7 +108,7 @@ fn mounts_are_the_ones_promised_and_no_others() {
 
 #[test]
 #[ignore = "needs root"]
-fn nothing_that_covers_can_be_taken_off() {
+fn masks_cannot_be_unmounted() {
     let lab = Lab::new();
     // Each a way to see below, or to make writable; all of them must fail.
     let script = r#"
@@ -143,7 +143,7 @@ fn nothing_that_covers_can_be_taken_off() {
 
 #[test]
 #[ignore = "needs root"]
-fn what_is_masked_tells_nothing() {
+fn masked_files_are_empty() {
     let lab = Lab::new();
     for plain in [false, true] {
         let script = "for name in acpi asound interrupts kallsyms kcore keys latency_stats sched_debug scsi sysrq-trigger \
@@ -165,7 +165,7 @@ fn what_is_masked_tells_nothing() {
 
 #[test]
 #[ignore = "needs root"]
-fn kernel_settings_are_read_only_but_those_of_the_network() {
+fn only_network_sysctls_are_writable() {
     let lab = Lab::new();
     let script = "
         try() { { echo 1 >$1; } 2>/dev/null && echo $1; :; }
@@ -207,7 +207,7 @@ fn devices_are_the_standard_ones() {
     expected.extend(links.map(|link| format!("{link} symbolic link 777 0:0 0:0")));
     expected.extend(["char", "net"].map(|name| format!("{name} directory 755 0:0 0:0")));
     expected.push("shm directory 1777 0:0 0:0".into());
-    // What the builder mounts belongs to the host's root, whom nobody inside is.
+    // Mounts of the builder belong to the host's root, which is not mapped inside.
     // The queues are of the user that owns the user namespace, which is the machine's root.
     expected.push("mqueue directory 1777 0:0 0:65534".into());
     expected.push("pts directory 755 0:0 65534:65534".into());
@@ -226,7 +226,7 @@ fn devices_are_the_standard_ones() {
 
 #[test]
 #[ignore = "needs root"]
-fn run_host_tells_of_the_manager() {
+fn run_host_describes_the_manager() {
     let lab = Lab::new();
     let told = lab.sh(
         &["--uuid=6d1d3ac08d0f4d2a9a0c5b1f3c7e9d21"],
@@ -269,7 +269,7 @@ fn run_host_tells_of_the_manager() {
 
 #[test]
 #[ignore = "needs root"]
-fn no_file_of_the_host_is_seen() {
+fn files_of_the_host_are_invisible() {
     let lab = Lab::new();
     lab.file("/secret", "of the host");
     let look = "ls /; ls -a /.. | tail -n +3; ls /proc/1/root/ /proc/self/cwd/../
@@ -287,7 +287,7 @@ fn no_file_of_the_host_is_seen() {
 
 #[test]
 #[ignore = "needs root"]
-fn the_tree_gets_mount_points_and_nothing_else() {
+fn only_mount_points_are_created_in_the_tree() {
     let lab = Lab::new();
     lab.sh(&[], "true");
     let mut names: Vec<String> = std::fs::read_dir(lab.tree())

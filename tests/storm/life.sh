@@ -52,7 +52,7 @@ left() {
 	} 2>/dev/null | tr '\n' ' '
 }
 
-# Nothing of a machine that ended is there, some seconds later at the latest.
+# No state of an ended machine is left after some seconds.
 gone() {
 	local rest=
 	for _ in $(seq 160); do
@@ -161,7 +161,7 @@ act() {
 		return
 	fi
 	if [ "$(leader_of "$m")" != "${leader[$m]}" ] || [ ! -d "/proc/${leader[$m]}" ] || [ "$(show "$m" ActiveState)" != active ]; then
-		echo "lost $m: nobody touched it, and it is $(show "$m" ActiveState): $(said "$m" 10)"
+		echo "lost $m: untouched, and it is $(show "$m" ActiveState): $(said "$m" 10)"
 		unset "leader[$m]"
 		return
 	fi

@@ -5,7 +5,7 @@
 # The cache lies outside the clone (CORACLE_CACHE, default /var/cache/coracle-test), so that a fresh clone
 # need not build again. A tree is named after the hash of everything it is made from; it is built in a
 # temporary directory and renamed, so a half-built one never counts. Trees are templates: copy, never boot.
-# Older versions of a tree that nobody asked for in a week are removed when it is built anew.
+# Older versions of a tree that were not used for a week are removed when it is built anew.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

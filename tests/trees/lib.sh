@@ -22,10 +22,10 @@ make_tree() {
 	customize "$root"
 }
 
-# Nothing special unless the recipe says so.
+# Defaults, which the recipe overrides.
 customize() { :; }
 
-# slim ROOT: what nobody needs in a test, so that copies are quick.
+# slim ROOT: removes what tests do not need, so that copies are quick.
 slim() {
 	local root=$1
 	rm -rf "$root"/usr/share/{doc,man,info,locale,bash-completion,zsh,lintian,bug,zoneinfo} \
@@ -50,7 +50,7 @@ mask() {
 	for unit in "$@"; do ln -sfn /dev/null "$root/etc/systemd/system/$unit"; done
 }
 
-# no_timers ROOT: nothing may start by the clock in the middle of a test.
+# no_timers ROOT: removes timers, which would start during a test.
 no_timers() {
 	mask "$1" apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
 		e2scrub_reap.service fstrim.timer systemd-networkd-wait-online.service
@@ -69,7 +69,7 @@ first_boot_done() {
 	in_root "$root" systemd-sysusers
 	in_root "$root" journalctl --update-catalog
 	in_root "$root" ldconfig
-	# Without a hardware database of its own the update has nothing to do; it is marked as done below.
+	# Without a hardware database of its own the update is not needed; it is marked as done below.
 	touch "$root/usr"
 	# Debian 12 ships no mark of that kind.
 	if [ -x "$root/usr/lib/systemd/systemd-update-done" ]; then
@@ -79,7 +79,7 @@ first_boot_done() {
 	rm -f "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"
 }
 
-# systemd_guest ROOT: a guest like a fresh Debian, that starts nothing by the clock and manages no network.
+# systemd_guest ROOT: a guest like a fresh Debian, without timers and network management.
 systemd_guest() {
 	local root=$1
 	open_root "$root"

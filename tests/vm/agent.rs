@@ -63,7 +63,7 @@ fn find_port(name: &str) -> String {
     }
 }
 
-/// Zero bytes mean that nobody is connected at the other end: wait.
+/// Zero bytes mean that the other end is not connected: wait.
 fn read_full(port: &mut File, buffer: &mut [u8]) {
     let mut filled = 0;
     while filled < buffer.len() {

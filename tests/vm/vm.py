@@ -41,7 +41,7 @@ def run(args):
             fail(f"no directory '{path}'")
     def file(name):
         return os.path.join(args.images, name)
-    # the build's own run writes the disk; nobody else may
+    # only the build's own run writes the disk
     snapshot = '' if args.build else ',snapshot=on'
     command = [
         'qemu-system-x86_64', '-name', 'coracle-test', '-nodefaults', '-no-user-config', '-display', 'none',

@@ -93,10 +93,10 @@ const IPV6: &[u8] =
     &[4, 6, 17, 33, 41, 46, 47, 50, 58, 59, 89, 94, 103, 108, 112, 115, 132, 136, 137, 253, 254, 255];
 
 #[test]
-fn each_packet_has_its_verdict() {
+fn each_packet_gets_its_verdict() {
     let host = host();
     let mut wires = wires(&host);
-    // Nobody has spoken to them yet: an answer would pass.
+    // Without an earlier connection: replies would pass.
     wires.sort_by_key(|wire| !wire.is_bound);
     let own = |name| wires.iter().find(|wire| wire.machine == name).expect("a machine").own;
     let machines = [own("free"), own("bound")];

@@ -4,10 +4,10 @@ use super::machines::{Machines, install};
 use crate::support::{Host, LONG};
 
 /// Becomes a user of the host; its own execve(2) still has the rights of root.
-const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
+const UNPRIVILEGED: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
 
 #[test]
-fn a_tree_that_users_of_the_host_can_reach_does_not_start() {
+fn a_tree_reachable_by_users_of_the_host_is_refused() {
     let machines = Machines::shared();
     let host = machines.host();
     let tree = "/var/tmp/open/reach";
@@ -55,7 +55,7 @@ fn a_tree_that_users_of_the_host_can_reach_does_not_start() {
 }
 
 #[test]
-fn a_tree_that_is_opened_later_is_reported() {
+fn a_tree_that_becomes_reachable_is_reported() {
     let machines = Machines::shared();
     let host = machines.host();
     host.sh_ok("mkdir -p -m 700 /var/tmp/later; cp -a /var/lib/machines/own /var/tmp/later/tree");
@@ -65,7 +65,7 @@ fn a_tree_that_is_opened_later_is_reported() {
     machines
         .sh("later", "cp /usr/bin/probe /usr/bin/left; chmod 4755 /usr/bin/left")
         .success("a setuid program");
-    let left = format!("{AS_NOBODY} sh -c '/var/tmp/later/tree/usr/bin/left user'");
+    let left = format!("{UNPRIVILEGED} sh -c '/var/tmp/later/tree/usr/bin/left user'");
     assert_ne!(host.sh(&left).status, 0);
     let reported = |expected: bool| {
         for words in
@@ -90,7 +90,7 @@ fn a_tree_that_is_opened_later_is_reported() {
 }
 
 #[test]
-fn a_live_bind_that_users_of_the_host_can_reach_is_warned_of() {
+fn a_bind_reachable_by_users_of_the_host_is_warned_of() {
     let machines = Machines::shared();
     let host = machines.host();
     host.sh_ok("mkdir -p /var/tmp/live");
@@ -150,7 +150,7 @@ const WRITABLE: &str = "mkdir -p /tmp/p /tmp/s; mount -t proc proc /tmp/p; mount
         (exec 3>>$f) 2>/dev/null && echo $f; done; umount /tmp/p /tmp/s";
 
 #[test]
-fn a_full_procfs_is_mounted_inside_and_nothing_global_in_it_is_writable() {
+fn a_full_procfs_has_no_writable_global_settings() {
     let machines = Machines::shared();
     let host = machines.host();
     host.add_guest("busybox", "full");
@@ -201,7 +201,7 @@ fn a_full_procfs_is_mounted_inside_and_nothing_global_in_it_is_writable() {
 }
 
 #[test]
-fn no_stand_in_is_waited_for_by_open() {
+fn masked_files_do_not_block_open() {
     let machines = Machines::shared();
     for machine in ["own", "same"] {
         let script = "mkfifo /tmp/covered; for f in /proc/kmsg $(find /run/host -maxdepth 2 ! -type d ! -type l); do \
@@ -218,7 +218,7 @@ fn no_stand_in_is_waited_for_by_open() {
 }
 
 #[test]
-fn sysctls_of_a_network_that_is_not_its_own_are_read_only() {
+fn sysctls_of_a_shared_network_are_read_only() {
     let machines = Machines::shared();
     let host = machines.host();
     host.add_guest("busybox", "shared");

@@ -7,7 +7,7 @@ use super::machines::Machines;
 use crate::support::{self, LONG};
 
 #[test]
-fn ranges_of_ids_are_apart_and_hold_no_id_of_the_host() {
+fn id_ranges_are_disjoint() {
     let machines = Machines::shared();
     let host = machines.host();
     host.add_guest("busybox", "other");
@@ -34,7 +34,7 @@ fn ranges_of_ids_are_apart_and_hold_no_id_of_the_host() {
 }
 
 #[test]
-fn a_device_that_is_named_can_be_opened_and_no_other() {
+fn only_configured_devices_can_be_opened() {
     let machines = Machines::shared();
     let host = machines.host();
     host.add_guest("busybox", "device");
@@ -47,7 +47,7 @@ fn a_device_that_is_named_can_be_opened_and_no_other() {
         host.ok(&["coracle", "start", "device"]);
         let out = machines.sh("device", open);
         assert_eq!(out.stdout == "0 0 a:ed\nopened\n", opens, "{list}: {out}");
-        // The machine whose root is the host's can make the node, and not open it.
+        // Without a user namespace, root can create the node, and not open it.
         let script = "mknod /l c 10 237; (exec 3</l) && echo opened; rm -f /l";
         assert!(!machines.sh("same", script).stdout.contains("opened"));
         host.ok(&["coracle", "stop", "device"]);
@@ -62,7 +62,7 @@ fn a_device_that_is_named_can_be_opened_and_no_other() {
 }
 
 #[test]
-fn setuid_programs_of_bind_mounts_count_only_where_it_is_said() {
+fn setuid_of_bind_mounts_requires_an_option() {
     let machines = Machines::shared();
     let host = machines.host();
     host.add_guest("busybox", "binds");
@@ -97,13 +97,13 @@ fn setuid_programs_of_bind_mounts_count_only_where_it_is_said() {
 }
 
 #[test]
-fn other_users_of_the_host_read_nothing_of_a_machine_and_do_nothing_to_it() {
+fn users_of_the_host_have_no_access_to_machines() {
     let machines = Machines::shared();
     let host = machines.host();
-    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
+    let unprivileged = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
     let supervisor = host.supervisor("own");
     // What a machine is, everybody may know; how it was defined and what its console said, root.
-    let state = host.sh_ok(&format!("{nobody} cat /run/coracle/own/state.json"));
+    let state = host.sh_ok(&format!("{unprivileged} cat /run/coracle/own/state.json"));
     assert!(!state.contains("environment"), "{state}");
     host.sh_ok("mkdir -p /var/lib/coracle/failures");
     for tried in [
@@ -117,7 +117,7 @@ fn other_users_of_the_host_read_nothing_of_a_machine_and_do_nothing_to_it() {
         "coracle attach own".to_owned(),
         "ls /var/lib/machines/own".to_owned(),
     ] {
-        let out = host.sh(&format!("{nobody} {tried}"));
+        let out = host.sh(&format!("{unprivileged} {tried}"));
         assert_ne!(out.status, 0, "{tried}: {out}");
         assert_eq!(out.stdout, "", "{tried}: {out}");
     }
@@ -125,14 +125,16 @@ fn other_users_of_the_host_read_nothing_of_a_machine_and_do_nothing_to_it() {
 }
 
 #[test]
-fn other_users_of_the_host_hold_up_no_start_no_stop_and_no_bind() {
+fn users_of_the_host_cannot_block_operations() {
     let machines = Machines::shared();
     let host = machines.host();
-    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
     let places = host.sh_ok("find /run/coracle /run/systemd/nspawn* /var/lib/coracle");
     let mut holders: Vec<_> = places
         .lines()
-        .map(|place| host.spawn(&[&nobody[..], &["sh", "-c", "flock \"$0\" sleep 300 || :", place]].concat()))
+        .map(|place| {
+            host.spawn(&[&unprivileged[..], &["sh", "-c", "flock \"$0\" sleep 300 || :", place]].concat())
+        })
         .collect();
     host.wait_until(LONG, "pgrep -u 65534 -x sleep");
     host.add_guest("busybox", "held");
@@ -147,7 +149,7 @@ fn other_users_of_the_host_hold_up_no_start_no_stop_and_no_bind() {
 }
 
 #[test]
-fn modes_do_not_depend_on_the_caller() {
+fn file_modes_ignore_the_umask() {
     let machines = Machines::shared();
     let host = machines.host();
     host.add_guest("busybox", "masked");
@@ -172,7 +174,7 @@ fn modes_do_not_depend_on_the_caller() {
 }
 
 #[test]
-fn a_bus_inside_that_never_answers_keeps_nobody_waiting() {
+fn a_bus_that_does_not_answer_does_not_block() {
     let machines = Machines::shared();
     let host = machines.host();
     machines.sh("own", "mkdir -p /run/dbus /run/systemd").success("directories");
@@ -198,7 +200,7 @@ fn a_bus_inside_that_never_answers_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_frozen_machine_can_be_ended_in_every_way_and_leaves_nothing() {
+fn a_frozen_machine_can_be_stopped_in_every_way() {
     let machines = Machines::shared();
     let host = machines.host();
     host.add_guest("busybox", "frozen");
@@ -226,7 +228,7 @@ fn a_frozen_machine_can_be_ended_in_every_way_and_leaves_nothing() {
 }
 
 #[test]
-fn names_and_definitions_that_mean_harm_are_refused_before_anything_is_touched() {
+fn malicious_names_and_definitions_are_refused() {
     let machines = Machines::shared();
     let host = machines.host();
     for name in
@@ -265,7 +267,7 @@ fn names_and_definitions_that_mean_harm_are_refused_before_anything_is_touched()
 const SUPERVISORS: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 12 | 1 << 19;
 
 #[test]
-fn a_supervisor_keeps_few_rights_and_is_out_of_sight() {
+fn a_supervisor_has_few_capabilities_and_is_not_readable() {
     let machines = Machines::shared();
     let host = machines.host();
     for machine in ["own", "same"] {
@@ -282,7 +284,7 @@ fn a_supervisor_keeps_few_rights_and_is_out_of_sight() {
             let out = host.sh(&format!("{without} cat /proc/{supervisor}/{file}"));
             assert!(out.status != 0 && out.stdout.is_empty(), "{file}: {out}");
         }
-        // It holds nothing open of the guest's tree, and no mount; of the guest's terminals its console's two sides.
+        // It has no open file of the guest's tree, no mount, and no terminal of the guest but both sides of the console.
         let held = host.sh_ok(&format!("ls -l /proc/{supervisor}/fd | sed -n 's/.* -> //p'"));
         let known = |line: &str| {
             [
@@ -300,7 +302,7 @@ fn a_supervisor_keeps_few_rights_and_is_out_of_sight() {
             .any(|start| line.starts_with(start))
         };
         assert!(held.lines().all(known), "{held}");
-        // Inside nothing of it is to be seen.
+        // It is not visible inside.
         let out =
             machines.sh(machine, "cat /proc/[0-9]*/comm; grep -h PPid /proc/1/status /proc/self/status");
         assert!(!out.stdout.contains("coracle") && out.stdout.contains("PPid:\t0"), "{out}");
@@ -321,7 +323,7 @@ fn a_supervisor_keeps_few_rights_and_is_out_of_sight() {
 }
 
 #[test]
-fn a_device_of_a_cdi_file_comes_with_all_that_it_needs() {
+fn a_cdi_device_is_complete() {
     let machines = Machines::shared();
     let host = machines.host();
     host.add_guest("busybox", "cdi");
@@ -355,7 +357,7 @@ fn a_device_of_a_cdi_file_comes_with_all_that_it_needs() {
 }
 
 #[test]
-fn labels_of_modules_that_are_not_there_are_refused() {
+fn labels_of_missing_security_modules_are_refused() {
     let machines = Machines::shared();
     let host = machines.host();
     // The kernel of the nested hosts has neither active.

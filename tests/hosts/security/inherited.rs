@@ -1,4 +1,4 @@
-//! What a machine gets of whoever starts it: nothing. All of it is laid out for the guest, which looks for it.
+//! A machine inherits no state of the process that starts it. The guest looks for all of it.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn probe_run_by(machines: &Machines, tree: &str, line: &str) -> [String; 2] {
 }
 
 #[test]
-fn descriptors_directories_signals_and_rights_stay_outside() {
+fn the_state_of_the_caller_is_not_inherited() {
     let machines = Machines::shared();
     let tree = tree(&machines, "inherits");
     let line = "exec 5</etc 9</etc/passwd 7</; trap '' INT HUP TERM USR1; cd /etc; \
@@ -55,7 +55,7 @@ fn descriptors_directories_signals_and_rights_stay_outside() {
 }
 
 #[test]
-fn keys_of_who_starts_a_machine_are_not_found_in_it() {
+fn keyrings_of_the_caller_are_not_inherited() {
     let machines = Machines::shared();
     let tree = tree(&machines, "keys");
     // The test's own means work: in the session that has the key, it is found.
@@ -74,7 +74,7 @@ fn keys_of_who_starts_a_machine_are_not_found_in_it() {
 }
 
 #[test]
-fn abstract_sockets_of_the_host_have_no_name_inside() {
+fn abstract_sockets_of_the_host_are_invisible() {
     let machines = Machines::shared();
     let host = machines.host();
     let mut job = host.spawn(&[PROBE, "listen", "@hosts-own"]);
@@ -96,7 +96,7 @@ fn abstract_sockets_of_the_host_have_no_name_inside() {
 }
 
 #[test]
-fn a_guest_on_the_terminal_of_its_caller_cannot_type_into_it() {
+fn a_guest_cannot_type_into_the_terminal_of_its_caller() {
     let machines = Machines::shared();
     let tree = tree(&machines, "typist");
     for users in ["pick", "no"] {

@@ -1,5 +1,5 @@
 /* probe.c: what root of a container can do to its host and to the kernel, point by point. Built statically; run inside
- * by tests/hosts/security and by `make probe`, of coracle and of others alike. It needs nothing of the tree it is in.
+ * by tests/hosts/security and by `make probe`, of coracle and of others alike. It needs no file of its tree.
  *
  * A line for each point: "open" or "closed", its weight, its name, what was found. The last one counts what is open.
  * high: acts on the host or reads its secrets; medium: much of the kernel for little use, or a wall that the guest can
@@ -160,7 +160,7 @@ static int same_namespace(const void *with)
 
 static int processes_of_others(const void *with)
 {
-	/* Whoever made us is 1 or not there. */
+	/* Our parent is 1 or not visible. */
 	(void)with;
 	struct stat ours, theirs;
 	DIR *all = opendir("/proc");
@@ -246,7 +246,7 @@ static int writable(const void *with)
 {
 	int fd = open(with, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
 	struct statfs kind;
-	/* A mask of another file system takes nothing. */
+	/* A mask of another file system accepts no data. */
 	return fd >= 0 && fstatfs(fd, &kind) == 0 && (kind.f_type == 0x9fa0 || kind.f_type == 0x62656572);
 }
 
@@ -474,7 +474,7 @@ static int family(const void *with)
 	return socket(three[0], three[1], three[2]) >= 0;
 }
 
-/* The same by socketcall of the i386 interface, whose arguments no filter sees. */
+/* The same by socketcall of the i386 interface, with arguments that no filter sees. */
 static int family_by_socketcall(const void *with)
 {
 	const int *three = with;
@@ -704,7 +704,7 @@ static const struct point points[] = {
 
 /* ---- the host's side of some tests ----------------------------------------------------------------------------- */
 
-/* Goes on as a command with a key in the session keyring that whoever it starts must not find. */
+/* Goes on as a command with a key in the session keyring that its children must not find. */
 static int with_key(char **command)
 {
 	if (syscall(SYS_keyctl, 1, NULL) < 0 || syscall(SYS_add_key, "user", "hosts-own", "secret", 6, -3) < 0)
@@ -742,7 +742,7 @@ static int swap(const char *one, const char *other)
 			return 1;
 }
 
-/* Tries a point where nothing of it can stay. */
+/* Tries a point without a lasting effect. */
 static int try(const struct point *point, int *said)
 {
 	int status = 0;

@@ -22,12 +22,12 @@ pub fn assert_closed(said: &str, points: &[&str]) {
 }
 
 /// Where the kernel mounts it in a user namespace, it is the machine's own (Linux 6.7). The tree is a directory of the
-/// host's file system, whose path the kernel shows.
+/// file system of the host, with the path that the kernel shows.
 const MEDIUM: [&str; 2] = ["paths of the host in mountinfo", "mounts binfmt_misc"];
 const LOW: [&str; 0] = [];
 
 #[test]
-fn a_machine_leaves_open_what_a_system_needs_and_no_more() {
+fn open_points_are_the_expected_ones() {
     let machines = Machines::shared();
     let out = machines.inside("own", &["probe"]).success("the probe");
     let [high, medium, low] = open(&out.stdout);
@@ -37,7 +37,7 @@ fn a_machine_leaves_open_what_a_system_needs_and_no_more() {
 }
 
 #[test]
-fn masks_stay_on_for_root_inside() {
+fn root_inside_cannot_unmount_masks() {
     let machines = Machines::shared();
     let out = machines.inside("own", &["probe"]).success("the probe");
     let points = [
@@ -61,7 +61,7 @@ fn masks_stay_on_for_root_inside() {
 }
 
 #[test]
-fn the_root_that_is_the_hosts_has_no_way_to_it_but_its_rights() {
+fn without_a_user_namespace_root_has_no_further_access() {
     let machines = Machines::shared();
     let out = machines.inside("same", &["probe"]).success("the probe");
     let [high, ..] = open(&out.stdout);
@@ -69,7 +69,7 @@ fn the_root_that_is_the_hosts_has_no_way_to_it_but_its_rights() {
 }
 
 #[test]
-fn cgroups_of_version_1_and_their_release_agent_cannot_be_had() {
+fn cgroup_v1_cannot_be_mounted() {
     let machines = Machines::shared();
     for machine in ["own", "same"] {
         let out = machines.inside(machine, &["probe"]).success("the probe");
@@ -84,7 +84,7 @@ fn cgroups_of_version_1_and_their_release_agent_cannot_be_had() {
 }
 
 #[test]
-fn socketcall_exists_only_where_programs_are_for_32_bits() {
+fn socketcall_exists_only_for_32_bit_programs() {
     let machines = Machines::shared();
     for machine in ["own", "same"] {
         let out = machines.inside(machine, &["probe"]).success("the probe");
@@ -95,7 +95,7 @@ fn socketcall_exists_only_where_programs_are_for_32_bits() {
     }
     install(machines.host(), "own", "narrow");
     let narrow = |words: &[&str]| machines.host().exec(&[words, &["/usr/bin/narrow"]].concat()).status;
-    // ENOSYS in a machine whose init is for 64 bits.
+    // ENOSYS in a machine with a 64-bit init.
     assert_eq!(narrow(&["coracle", "exec", "-T", "own", "--"]), 38);
     machines.host().sh_ok("cp -a /var/lib/machines/own /var/lib/machines/narrow");
     let run = ["coracle", "run", "-q", "-D", "/var/lib/machines/narrow"];
@@ -111,7 +111,7 @@ fn socketcall_exists_only_where_programs_are_for_32_bits() {
 }
 
 #[test]
-fn nothing_is_typed_into_terminals_by_any_interface() {
+fn terminal_injection_is_refused_by_all_interfaces() {
     let machines = Machines::shared();
     for machine in ["own", "same"] {
         let out = machines.inside(machine, &["probe"]).success("the probe");

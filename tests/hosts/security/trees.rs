@@ -20,7 +20,7 @@ const WATCHED: &str = "cat /proc/1/mountinfo | cut -d' ' -f4- | sort | sha256sum
     stat -c '%n %F %a %u %Y' /etc /srv /dev/null /etc/passwd /mnt; ls /mnt /srv; sha256sum /etc/passwd";
 
 #[test]
-fn links_in_the_place_of_mount_points_lead_nowhere_outside() {
+fn links_as_mount_points_stay_in_the_tree() {
     let machines = Machines::shared();
     let host = machines.host();
     let tree = tree(host, "links");
@@ -49,7 +49,7 @@ fn links_in_the_place_of_mount_points_lead_nowhere_outside() {
 }
 
 #[test]
-fn files_of_the_tree_at_devices_and_procfs_are_covered_by_ours() {
+fn files_of_the_tree_at_dev_and_proc_are_hidden() {
     let machines = Machines::shared();
     let host = machines.host();
     let tree = tree(host, "covered");
@@ -88,7 +88,7 @@ fn files_of_the_tree_at_devices_and_procfs_are_covered_by_ours() {
 }
 
 #[test]
-fn a_target_that_is_swapped_while_it_is_mounted_on_stays_inside() {
+fn a_swapped_mount_target_stays_in_the_tree() {
     let machines = Machines::shared();
     let host = machines.host();
     let tree = tree(host, "swapped");

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034 # lib.sh reads the variables
-# A guest: Debian 13 as an administrator installs a server, with nothing removed or masked and its first boot not done.
+# A guest: Debian 13 as an administrator installs a server, complete and without masks and its first boot not done.
 # shellcheck source=tests/trees/recipes/trixie.sh
 . "${BASH_SOURCE[0]%/*}/trixie.sh"
 INCLUDE+=,systemd-resolved,systemd-timesyncd,udev,rsyslog,cron,logrotate,openssh-server,nginx,postgresql
