@@ -138,7 +138,10 @@ fn an_update_does_not_wake_supervisors() {
 fn other_files_in_etc_cause_no_update() {
     let host = host_with_name_server(&["m"]);
     start(&host, &["m"]);
-    assert_follow(&host, &["m"], "nameserver 192.0.2.2");
+    // After the update of the start.
+    host.sh_ok("resolvectl dns up0 192.0.2.9");
+    assert_follow(&host, &["m"], "nameserver 192.0.2.9");
+    assert_updates_succeeded(&host);
     let updated = || host.sh_ok("stat -c %Y.%y /run/coracle/*/resolver");
     let last = updated();
     host.sh_ok("for i in $(seq 300); do echo $i >/etc/other; done; rm /etc/other");

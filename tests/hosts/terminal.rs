@@ -120,7 +120,7 @@ fn exec_is_a_job_of_the_shell() {
     window.types("", &["C-z"]);
     window.sees("Stopped");
     // The command in the machine is stopped with its client, and continues with it.
-    let state = |is: &str| format!("ps -C sh -o stat=,args= | grep 'tmp/now' | grep '^{is}'");
+    let state = |is: &str| format!("ps -C sh -o stat=,args= | grep '[t]mp/now' | grep '^{is}'");
     host.wait_until(BOUND, &state("T"));
     let before = host.ok(&["coracle", "exec", "busybox", "--", "cat", "/tmp/now"]);
     window.types("fg", &["Enter"]);
