@@ -96,25 +96,30 @@ fn two_addresses_stay(host: &Host) {
     }
 }
 
+/// Asserts that networkd of the guest keeps the address that the machine had at its start.
+#[track_caller]
+fn assert_networkd_keeps_the_address(host: &Host) {
+    host.enable_networkd("trixie");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    let address = host.address("trixie");
+    host.ok(&["ping", "-c1", "-W5", &address]);
+    let own = host.in_guest("trixie", &["networkctl", "status", "host0", "--no-pager"]).success("networkctl");
+    assert!(own.stdout.contains(&address), "{own}");
+    host.wait_until_in_guest("trixie", "networkctl list host0 --no-legend | grep configured");
+    host.ok(&["ping", "-c1", "-W5", &address]);
+    assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
+    host.coracle(&["stop", "trixie"]);
+    host.assert_clean_stop("trixie");
+}
+
 #[test]
-fn a_guest_with_networkd_keeps_its_address() {
-    for networkd in [false, true] {
-        let builder = Host::builder().guest("trixie");
-        let host = if networkd { builder.networkd() } else { builder }.start();
-        host.enable_networkd("trixie");
-        host.define("trixie", "");
-        host.coracle(&["start", "--wait=ready", "trixie"]);
-        let address = host.address("trixie");
-        host.ok(&["ping", "-c1", "-W5", &address]);
-        let own =
-            host.in_guest("trixie", &["networkctl", "status", "host0", "--no-pager"]).success("networkctl");
-        assert!(own.stdout.contains(&address), "{own}");
-        host.wait_until_in_guest("trixie", "networkctl list host0 --no-legend | grep configured");
-        host.ok(&["ping", "-c1", "-W5", &address]);
-        assert_eq!(host.in_guest("trixie", &["systemctl", "is-system-running"]).stdout, "running\n");
-        host.coracle(&["stop", "trixie"]);
-        host.assert_clean_stop("trixie");
-    }
+fn networkd_of_a_guest_keeps_its_address() {
+    assert_networkd_keeps_the_address(&Host::start(&["trixie"]));
+}
+
+#[test]
+fn networkd_of_a_guest_keeps_its_address_beside_networkd_of_the_host() {
+    assert_networkd_keeps_the_address(&Host::builder().guest("trixie").networkd().start());
 }
 
 #[test]
@@ -138,18 +143,24 @@ fn long_names_have_distinct_interfaces() {
 }
 
 #[test]
-fn without_a_network_and_with_the_hosts() {
+fn a_machine_without_a_network_has_a_loopback_interface_only() {
     let host = Host::start(&["busybox"]);
-    host.define("busybox", "[root]\n[network]\nmode = \"none\"\n");
+    host.define("busybox", "[network]\nmode = \"none\"\n");
     host.coracle(&["start", "busybox"]);
     let links = host.in_guest("busybox", &["ls", "/sys/class/net"]).success("list links");
     assert_eq!(links.stdout, "lo\n");
     host.coracle(&["stop", "busybox"]);
-    host.define("busybox", "[root]\n[network]\nmode = \"host\"\n");
+    host.stop();
+}
+
+#[test]
+fn a_machine_shares_the_network_of_the_host() {
+    let host = Host::start(&["busybox"]);
+    host.define("busybox", "[network]\nmode = \"host\"\n");
     host.coracle(&["start", "busybox"]);
     let own = host.ok(&["readlink", "/proc/1/ns/net"]);
     assert_eq!(host.in_guest("busybox", &["readlink", "/proc/1/ns/net"]).stdout, own);
-    assert!(host.coracle(&["list"]).contains("network"), "it says that the network is the host's");
+    assert!(host.coracle(&["list"]).contains("network"), "the list warns of it");
     host.coracle(&["stop", "busybox"]);
     host.assert_clean_stop("busybox");
     host.stop();

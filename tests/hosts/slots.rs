@@ -64,7 +64,16 @@ fn machines_with_conflicting_addresses_get_distinct_ones() {
         host.coracle(&["stop", stays]);
         before.assert_same(&host);
     }
-    // Killed while both start.
+    host.stop();
+}
+
+#[test]
+fn kills_during_conflicting_starts_release_the_addresses() {
+    let ([one, other], _) = alike();
+    let host = Host::builder().guest_as("busybox", &one).guest_as("busybox", &other).start();
+    host.activate_machined();
+    host.enable_forwarding();
+    let before = Snapshot::take(&host);
     for delay in [5, 20, 40, 60, 90, 130] {
         host.sh(&format!(
             "coracle start {one} & a=$!; coracle start {other} & b=$!; sleep 0.{delay:03}; \

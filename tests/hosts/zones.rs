@@ -90,44 +90,23 @@ fn assert_apart(host: &Host) {
     }
 }
 
-/// Who asks by DHCP is told what it has; the host knows all by name.
-#[track_caller]
-fn assert_told(host: &Host) {
-    let lease =
-        host.in_guest("a", &["busybox", "udhcpc", "-f", "-n", "-q", "-i", "host0", "-s", "/bin/true"]);
-    assert!(lease.stderr.contains(&format!("lease of {} obtained", host.address("a"))), "{lease}");
-    for name in ["a", "other"] {
-        let known = host.sh_ok(&format!("getent -s mymachines ahosts {name}"));
-        assert!(
-            host.property(name, "addresses").split(' ').all(|address| known.contains(address)),
-            "{known}"
-        );
+/// Defines and starts machines of zone 'lan'.
+fn start_zone(host: &Host, names: &[&str]) {
+    for name in names {
+        host.define(name, &zoned("lan"));
+        start(host, name);
+        host.wait_for_page(&host.address(name));
     }
 }
 
 #[test]
-fn machines_of_a_zone_see_only_each_other() {
-    let host = host_of(&["a", "b", "c", "other", "alone"]);
-    host.add_outside();
-    host.wait_for_address_detection();
-    let before = Snapshot::take(&host);
-    for name in ["a", "b", "c"] {
-        host.define(name, &zoned("lan"));
-        start(&host, name);
-    }
-    host.define("other", &zoned("dmz"));
-    start(&host, "other");
-    host.start_machine("alone");
-    // What nft(8) shows of the tables it also reads: rules are saved so.
-    host.sh_ok("nft list ruleset >/run/saved; nft --check --file /run/saved");
-    for name in ["a", "b", "c", "other", "alone"] {
-        let address = host.address(name);
-        host.wait_for_page(&address);
-        host.wait_for_page(name);
-    }
-    // The first sees the last, which came later.
-    for guest in ["a", "b", "c"] {
-        for other in ["a", "b", "c"].iter().filter(|other| **other != guest) {
+fn machines_of_a_zone_see_each_other_by_name_and_address() {
+    const ALL: [&str; 3] = ["a", "b", "c"];
+    let host = host_of(&ALL);
+    // The first one sees the last one, which is started later.
+    start_zone(&host, &ALL);
+    for guest in ALL {
+        for other in ALL.iter().filter(|other| **other != guest) {
             assert_sees(&host, guest, other);
             assert_sees(&host, guest, &format!("{other}.lan"));
             for address in host.property(other, "addresses").split(' ') {
@@ -135,86 +114,161 @@ fn machines_of_a_zone_see_only_each_other() {
             }
         }
     }
-    assert_apart(&host);
-    for guest in ["a", "other", "alone"] {
-        let host_address = host.property(guest, "host-addresses");
-        let answer = host.in_guest(guest, &["ping", "-c1", "-W5", "host"]).success("reach the host by name");
-        assert!(host_address.split(' ').any(|address| answer.stdout.contains(address)), "{}", answer.stdout);
-    }
-    assert_told(&host);
-    // The outside, under the host's address.
-    for address in ["192.0.2.2", "2001:db8::2"] {
-        host.in_guest("a", &["ping", "-c1", "-W5", address]).success("reach the outside");
-    }
-    let shown = host.coracle(&["network"]);
-    for part in ["lan   vz-lan", "a b c", "vb-a", "bridge coracle  antispoof"] {
-        assert!(shown.contains(part), "{part}\n{shown}");
-    }
-    assert!(host.coracle(&["network", "--json"]).contains("\"bridge\": \"vz-dmz\""));
-    assert!(host.coracle(&["status", "a"]).contains("zone: lan"));
-    // Who goes is forgotten, and the bridge goes with the last.
-    host.coracle(&["stop", "b", "c", "other", "alone"]);
-    assert!(!hosts_of(&host, "a").contains("b.lan"), "{}", hosts_of(&host, "a"));
-    assert!(hosts_of(&host, "a").contains("a.lan"));
-    host.sh_ok("ip link show vz-lan && ! ip link show vz-dmz");
-    host.coracle(&["stop", "a"]);
-    host.sh_ok("! ip link show vz-lan; ! nft list table bridge coracle");
-    assert!(!host.ok(&["cat", "/var/lib/machines/a/etc/hosts"]).contains("coracle"));
-    before.assert_same(&host);
+    host.coracle(&[&["stop"][..], &ALL].concat());
     host.stop();
 }
 
 #[test]
-fn a_machine_of_a_zone_cannot_impersonate_another() {
-    let host = host_of(&["a", "b", "thief"]);
-    for name in ["a", "b", "thief"] {
-        host.define(name, &zoned("lan"));
-        start(&host, name);
-        let address = host.address(name);
-        host.wait_for_page(&address);
+fn zones_are_isolated_from_each_other_and_from_other_machines() {
+    let host = host_of(&["a", "other", "alone"]);
+    start_zone(&host, &["a"]);
+    host.define("other", &zoned("dmz"));
+    start(&host, "other");
+    host.start_machine("alone");
+    for name in ["other", "alone"] {
+        host.wait_for_page(name);
     }
+    assert_apart(&host);
+    host.coracle(&["stop", "a", "other", "alone"]);
+    host.stop();
+}
+
+#[test]
+fn machines_of_a_zone_reach_their_host_and_the_outside() {
+    let host = host_of(&["a", "alone"]);
+    host.add_outside();
+    host.wait_for_address_detection();
+    start_zone(&host, &["a"]);
+    host.start_machine("alone");
+    for guest in ["a", "alone"] {
+        let host_address = host.property(guest, "host-addresses");
+        let answer = host.in_guest(guest, &["ping", "-c1", "-W5", "host"]).success("reach the host by name");
+        assert!(host_address.split(' ').any(|address| answer.stdout.contains(address)), "{answer}");
+    }
+    for address in ["192.0.2.2", "2001:db8::2"] {
+        host.in_guest("a", &["ping", "-c1", "-W5", address]).success("reach the outside");
+    }
+    host.coracle(&["stop", "a", "alone"]);
+    host.stop();
+}
+
+#[test]
+fn dhcp_and_the_resolver_of_the_host_know_machines_of_a_zone() {
+    let host = host_of(&["a", "b"]);
+    start_zone(&host, &["a", "b"]);
+    let udhcpc = ["busybox", "udhcpc", "-f", "-n", "-q", "-i", "host0", "-s", "/bin/true"];
+    let lease = host.in_guest("a", &udhcpc);
+    assert!(lease.stderr.contains(&format!("lease of {} obtained", host.address("a"))), "{lease}");
+    for name in ["a", "b"] {
+        let known = host.sh_ok(&format!("getent -s mymachines ahosts {name}"));
+        assert!(
+            host.property(name, "addresses").split(' ').all(|address| known.contains(address)),
+            "{known}"
+        );
+    }
+    host.coracle(&["stop", "a", "b"]);
+    host.stop();
+}
+
+#[test]
+fn network_and_status_show_zones() {
+    let host = host_of(&["a", "other"]);
+    start_zone(&host, &["a"]);
+    host.define("other", &zoned("dmz"));
+    start(&host, "other");
+    let shown = host.coracle(&["network"]);
+    for part in ["lan   vz-lan", "vb-a", "bridge coracle  antispoof"] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    assert!(host.coracle(&["network", "--json"]).contains("\"bridge\": \"vz-dmz\""));
+    assert!(host.coracle(&["status", "a"]).contains("zone: lan"));
+    // nft(8) reads the tables that it lists: rulesets are saved so.
+    host.sh_ok("nft list ruleset >/run/saved; nft --check --file /run/saved");
+    host.coracle(&["stop", "a", "other"]);
+    host.stop();
+}
+
+#[test]
+fn the_last_machine_of_a_zone_removes_the_bridge() {
+    let host = host_of(&["a", "b"]);
+    let before = Snapshot::take(&host);
+    start_zone(&host, &["a", "b"]);
+    host.coracle(&["stop", "b"]);
+    let names = hosts_of(&host, "a");
+    assert!(!names.contains("b.lan") && names.contains("a.lan"), "{names}");
+    host.sh_ok("ip link show vz-lan");
+    host.coracle(&["stop", "a"]);
+    host.sh_ok("! ip link show vz-lan; ! nft list table bridge coracle");
+    assert!(!host.read("/var/lib/machines/a/etc/hosts").contains("coracle"));
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// Returns a host with the running machines 'a', 'b' and 'thief' of a zone.
+fn host_with_thief() -> Host {
+    let host = host_of(&["a", "b", "thief"]);
+    start_zone(&host, &["a", "b", "thief"]);
+    assert!(sees(&host, "thief", &host.address("b")));
+    host
+}
+
+/// The link-layer address of a machine.
+fn link_address(host: &Host, name: &str) -> String {
+    host.in_guest(name, &["cat", "/sys/class/net/host0/address"])
+        .success("its address")
+        .stdout
+        .trim()
+        .to_owned()
+}
+
+/// Packets that the bridge table has dropped as forged.
+fn dropped(host: &Host) -> u64 {
+    let rules = host.sh_ok("nft list chain bridge coracle antispoof");
+    let counts = rules.split("packets ").skip(1);
+    counts.filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+#[test]
+fn a_machine_of_a_zone_cannot_take_the_address_of_another() {
+    let host = host_with_thief();
     let (a, b) = (host.address("a"), host.address("b"));
-    assert!(sees(&host, "a", &b) && sees(&host, "thief", &b));
-    // With another's address it gets nowhere, though it says so all over.
     host.in_guest("thief", &["ip", "addr", "add", &format!("{b}/22"), "dev", "host0"]).success("take it");
     host.in_guest("thief", &["arping", "-c3", "-w3", "-U", "-I", "host0", &b]);
-    host.in_guest("thief", &["sh", "-c", &format!("ping -I {b} -c1 -W1 {a}")]);
     let lost = host.in_guest("thief", &["ping", "-I", &b, "-c1", "-W1", &a]);
-    assert_ne!(lost.status, 0, "{}", lost.stdout);
+    assert_ne!(lost.status, 0, "{lost}");
     let neighbour =
         host.in_guest("a", &["sh", "-c", &format!("ping -c1 -W2 {b} >/dev/null; ip neigh show {b}")]);
-    let mac = host.in_guest("b", &["cat", "/sys/class/net/host0/address"]).stdout;
-    assert!(neighbour.stdout.contains(mac.trim()), "{}", neighbour.stdout);
-    // Nor by IPv6, as a router, or by giving others addresses: the host counts what it drops.
-    for (what, script) in FORGERIES {
-        let dropped = |host: &Host| -> u64 {
-            let rules = host.sh_ok("nft list chain bridge coracle antispoof");
-            rules
-                .split("packets ")
-                .skip(1)
-                .filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok())
-                .sum()
-        };
-        let before = dropped(&host);
-        host.write("/run/forge.pl", &format!("{FORGE}{script}"));
-        let leader = host.machine_leader("thief");
-        host.sh_ok(&format!(
-            "nsenter -t {leader} -n perl /run/forge.pl {} {}",
-            host.property("b", "addresses"),
-            mac.trim()
-        ));
-        assert!(dropped(&host) > before, "{what}");
-    }
-    // Nor with another's link-layer address.
-    let script =
-        format!("ip link set host0 down; ip link set host0 address {}; ip link set host0 up", mac.trim());
+    assert!(neighbour.stdout.contains(&link_address(&host, "b")), "{neighbour}");
+    host.coracle(&["stop", "a", "b", "thief"]);
+    host.stop();
+}
+
+#[test]
+fn a_machine_of_a_zone_cannot_take_the_link_layer_address_of_another() {
+    let host = host_with_thief();
+    let (a, b) = (host.address("a"), host.address("b"));
+    let mac = link_address(&host, "b");
+    let script = format!("ip link set host0 down; ip link set host0 address {mac}; ip link set host0 up");
     host.in_guest("thief", &["sh", "-c", &script]).success("change it");
     assert_ne!(host.in_guest("thief", &["ping", "-c1", "-W1", &a]).status, 0);
     assert!(sees(&host, "a", &b));
+    host.coracle(&["stop", "a", "b", "thief"]);
+    host.stop();
+}
+
+#[test]
+fn forged_frames_in_a_zone_are_dropped_and_counted() {
+    let host = host_with_thief();
+    let (leader, mac) = (host.machine_leader("thief"), link_address(&host, "b"));
+    let addresses = host.property("b", "addresses");
+    for (what, script) in FORGERIES {
+        let before = dropped(&host);
+        host.write("/run/forge.pl", &format!("{FORGE}{script}"));
+        host.sh_ok(&format!("nsenter -t {leader} -n perl /run/forge.pl {addresses} {mac}"));
+        assert!(dropped(&host) > before, "{what}");
+    }
     let status = host.coracle(&["status", "thief"]);
     assert!(status.contains("with a forged address"), "{status}");
-    let dropped = host.sh_ok("nft list chain bridge coracle antispoof | tail -n3");
-    assert!(!dropped.contains("packets 0"), "{dropped}");
     host.coracle(&["stop", "a", "b", "thief"]);
     host.stop();
 }
@@ -273,7 +327,7 @@ fn a_zone_works_with_systemd_guests_and_networkd_on_the_host() {
 }
 
 #[test]
-fn two_at_once_and_kills_at_any_moment() {
+fn concurrent_starts_and_kills_keep_a_zone_consistent() {
     let host = host_of(&["a", "b", "c"]);
     for name in ["a", "b", "c"] {
         host.define(name, &zoned("lan"));
@@ -299,6 +353,16 @@ fn two_at_once_and_kills_at_any_moment() {
         host.sh_ok(&format!("coracle stop {} & one=$!; coracle stop {} && wait $one", left[0], left[1]));
         before.assert_same(&host);
     }
+    host.stop();
+}
+
+#[test]
+fn a_kill_during_a_start_in_a_zone_is_cleaned_up() {
+    let host = host_of(&["a", "b"]);
+    for name in ["a", "b"] {
+        host.define(name, &zoned("lan"));
+    }
+    let before = Snapshot::take(&host);
     // Killed while they start. The next start removes the held lock.
     for delay in [5, 15, 30, 45, 60, 80, 110, 150] {
         host.sh(&format!(
