@@ -36,19 +36,36 @@ fn limits_are_set_live_and_persist() {
     hold(&host);
     host.ok(&["coracle", "restart", "busybox"]);
     hold(&host);
-    // For the run-time it lies above; set for good, it is covered no longer; without a value, forgotten.
+    host.ok(&["coracle", "stop", "busybox"]);
+    host.sh_ok("rm -r /etc/coracle/machines.d/busybox.toml.d");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_runtime_limit_is_overridden_and_unset() {
+    let host = Host::start(&["busybox"]);
+    host.ok(&["coracle", "start", "busybox"]);
+    host.ok(&["coracle", "set", "busybox", "tasks-max=100", "cpu-quota=150%"]);
+    // A persistent setting removes the runtime one; an empty value removes a setting.
     host.ok(&["coracle", "set", "--runtime", "busybox", "memory-max=1G"]);
     assert_eq!(property(&host, "MemoryMax"), (1u64 << 30).to_string());
     host.sh_ok("grep -q 1G /run/coracle/machines.d/busybox.toml.d/95-set.toml");
     host.ok(&["coracle", "set", "busybox", "memory-max="]);
     assert_eq!(property(&host, "MemoryMax"), "infinity");
     host.ok(&["coracle", "set", "busybox", "tasks-max=", "cpu-quota="]);
-    // What the unit has of itself.
+    // The default of the unit.
     assert_eq!(property(&host, "TasksMax"), "16384");
     host.sh_ok("grep -qx TasksMax=16384 $(systemctl show -P FragmentPath coracle@busybox.service)");
     host.sh_ok(
         "[ ! -e /etc/coracle/machines.d/busybox.toml.d ] && [ ! -e /run/coracle/machines.d/busybox.toml.d ]",
     );
+    host.stop();
+}
+
+#[test]
+fn invalid_settings_are_refused() {
+    let host = Host::start(&["busybox"]);
     for (bad, why) in [
         ("memroy-max=1", "memory-max"),
         ("memory-max=lots", "memory-max"),
@@ -57,70 +74,72 @@ fn limits_are_set_live_and_persist() {
         let out = host.exec(&["coracle", "set", "busybox", bad]);
         assert!(out.status != 0 && out.stderr.contains(why), "{out}");
     }
-    host.ok(&["coracle", "stop", "busybox"]);
-    before.assert_same(&host);
     host.stop();
+}
+
+const DEFINITION: &str = "/etc/coracle/machines.d/busybox.toml";
+const BIND: &str = "[[mount]]\ntype = \"bind\"\nsource = \"/var/lib/machines/data\"\ntarget = \"/data\"\n";
+
+/// Returns a host with a running machine without a definition, and a directory to bind.
+fn running() -> Host {
+    let host = Host::start(&["busybox"]);
+    host.ok(&["coracle", "start", "busybox"]);
+    host.sh_ok("mkdir /var/lib/machines/data && echo hello >/var/lib/machines/data/f");
+    host
+}
+
+/// Writes the definition and applies it. Returns the number of changed mounts.
+#[track_caller]
+fn apply_mounts(host: &Host, definition: &str) -> usize {
+    host.write(DEFINITION, definition);
+    let applied = host.ok(&["coracle", "apply", "busybox"]);
+    let is_changed_mount = |line: &&str| line.starts_with("done ") && line.contains("  mount");
+    applied.lines().filter(is_changed_mount).count()
 }
 
 #[test]
 fn apply_changes_what_a_running_machine_can_change() {
-    let host = Host::start(&["busybox"]);
-    host.ok(&["coracle", "start", "busybox"]);
-    host.sh_ok("mkdir /var/lib/machines/data && echo hello >/var/lib/machines/data/f");
-    host.write(
-        "/etc/coracle/machines.d/busybox.toml",
-        "[boot]\nstop-timeout = \"20s\"\n[resources]\ntasks-max = 77\n[[mount]]\ntype = \"bind\"\n\
-         source = \"/var/lib/machines/data\"\ntarget = \"/data\"\nread-only = true\n",
-    );
-    let told = host.ok(&["coracle", "apply", "--dry-run", "busybox"]);
-    assert!(told.contains("live     resources.tasks-max"), "{told}");
-    assert!(told.contains("restart  boot.stop-timeout"), "{told}");
-    assert!(told.lines().any(|line| line.starts_with("live     mount")), "{told}");
+    let host = running();
+    let settings = "[boot]\nstop-timeout = \"20s\"\n[resources]\ntasks-max = 77\n";
+    host.write(DEFINITION, &format!("{settings}{BIND}"));
+    let planned = host.ok(&["coracle", "apply", "--dry-run", "busybox"]);
+    for line in ["live     resources.tasks-max", "restart  boot.stop-timeout", "live     mount"] {
+        assert!(planned.lines().any(|planned| planned.starts_with(line)), "{line}: {planned}");
+    }
     assert_ne!(property(&host, "TasksMax"), "77");
     let done = host.ok(&["coracle", "apply", "busybox"]);
-    assert_eq!(done, told.replace("live   ", "done   "));
+    assert_eq!(done, planned.replace("live   ", "done   "));
     assert!(
         done.ends_with("restart the machine to apply the other changes: coracle restart busybox\n"),
         "{done}"
     );
     assert_eq!(property(&host, "TasksMax"), "77");
-    assert_eq!(host.ok(&["coracle", "exec", "busybox", "--", "cat", "/data/f"]), "hello\n");
     let rest = host.ok(&["coracle", "apply", "busybox"]);
     assert!(
         !rest.contains("tasks-max") && !rest.contains("mount") && rest.contains("stop-timeout"),
         "{rest}"
     );
-    // What was bound live is changed and taken off live.
-    let definition = host.read("/etc/coracle/machines.d/busybox.toml");
-    host.write(
-        "/etc/coracle/machines.d/busybox.toml",
-        &definition.replace("read-only = true", "read-only = false"),
-    );
-    let access = || {
-        host.ok(&[
-            "coracle",
-            "exec",
-            "busybox",
-            "--",
-            "sh",
-            "-c",
-            "grep ' /data ' /proc/mounts | cut -d' ' -f4 | cut -c1-2",
-        ])
-    };
-    assert_eq!(access(), "ro\n");
-    let changed = host.ok(&["coracle", "apply", "busybox"]);
-    assert_eq!(changed.lines().filter(|line| line.starts_with("done     mount")).count(), 2, "{changed}");
-    assert_eq!(access(), "rw\n");
-    host.write(
-        "/etc/coracle/machines.d/busybox.toml",
-        definition.split("[[mount]]").next().unwrap_or_default(),
-    );
-    let off = host.ok(&["coracle", "apply", "busybox"]);
-    assert_eq!(off.lines().filter(|line| line.starts_with("done     mount")).count(), 1, "{off}");
-    assert_eq!(host.ok(&["coracle", "exec", "busybox", "--", "ls", "-A", "/data"]), "");
-    host.write("/etc/coracle/machines.d/busybox.toml", &definition);
-    assert!(host.ok(&["coracle", "apply", "busybox"]).contains("done     mount"));
-    // A reboot from inside begins with the definition.
+    host.stop();
+}
+
+#[test]
+fn apply_changes_and_removes_bind_mounts() {
+    let host = running();
+    let inside = |command: &str| host.ok(&["coracle", "exec", "busybox", "--", "sh", "-c", command]);
+    let access = "grep ' /data ' /proc/mounts | cut -d' ' -f4 | cut -c1-2";
+    assert_eq!(apply_mounts(&host, &format!("{BIND}read-only = true\n")), 1);
+    assert_eq!(inside(&format!("cat /data/f; {access}")), "hello\nro\n");
+    assert_eq!(apply_mounts(&host, BIND), 2, "removed and added");
+    assert_eq!(inside(access), "rw\n");
+    assert_eq!(apply_mounts(&host, "[root]\n"), 1);
+    assert_eq!(inside("ls -A /data"), "");
+    host.stop();
+}
+
+#[test]
+fn a_reboot_starts_with_the_definition() {
+    let host = running();
+    host.write(DEFINITION, &format!("[boot]\nstop-timeout = \"20s\"\n{BIND}"));
     host.ok(&["coracle", "reboot", "busybox"]);
     host.wait_until(LONG, "coracle apply busybox | grep -q 'matches its definition'");
     assert_eq!(host.ok(&["coracle", "exec", "busybox", "--", "cat", "/data/f"]), "hello\n");

@@ -7,47 +7,77 @@ fn inside(host: &Host, guest: &str, script: &str) -> Output {
     host.exec(&["coracle", "exec", guest, "--", "sh", "-ec", script])
 }
 
-#[test]
-fn binds_map_users() {
+/// A directory of the host, of its user 1001.
+const TREE: &str = "/var/lib/machines/data";
+
+/// Returns a host with the running machine 'trixie', which has a user 'ann', 1000.
+fn host_with_user() -> Host {
     let host = Host::start(&["trixie"]);
     host.activate_machined();
-    let before = Snapshot::take(&host);
     host.ok(&["coracle", "start", "trixie"]);
-    let tree = "/var/lib/machines/data";
-    host.sh_ok(&format!("mkdir {tree}; echo hello >{tree}/f; chown -R 1001:1001 {tree}; chmod 700 {tree}"));
-    let out = inside(
-        &host,
-        "trixie",
-        "echo 'ann:x:1000:1000::/home/ann:/bin/sh' >>/etc/passwd; echo 'ann:x:1000:' >>/etc/group",
-    );
-    assert_eq!(out.status, 0, "{out}");
-    let missing = host.exec(&["coracle", "bind", "trixie", tree, "/data", "--map=1001:ann"]);
-    assert!(missing.status == 1 && missing.stderr.contains("--mkdir"), "{missing}");
-    host.ok(&["coracle", "bind", "trixie", tree, "/data", "--mkdir", "--map=1001:ann"]);
+    host.sh_ok(&format!("mkdir {TREE}; echo hello >{TREE}/f; chown -R 1001:1001 {TREE}; chmod 700 {TREE}"));
+    let script = "echo 'ann:x:1000:1000::/home/ann:/bin/sh' >>/etc/passwd; echo 'ann:x:1000:' >>/etc/group";
+    inside(&host, "trixie", script).success("add a user");
+    host
+}
+
+#[track_caller]
+fn bind(host: &Host, target: &str, options: &[&str]) {
+    host.ok(&[&["coracle", "bind", "trixie", TREE, target], options].concat());
+}
+
+#[test]
+fn a_user_of_the_host_is_mapped_to_a_user_of_the_guest() {
+    let host = host_with_user();
+    bind(&host, "/data", &["--mkdir", "--map=1001:ann"]);
     // The guest writes as 1000, the host sees 1001; root inside owns none of it.
     let write = "cat /data/f; echo new >/data/g; stat -c '%u %g' /data/f /data/g";
     let out = host.exec(&["coracle", "exec", "trixie", "-u", "ann", "--", "sh", "-ec", write]);
     assert_eq!((out.status, out.stdout.as_str()), (0, "hello\n1000 1000\n1000 1000\n"), "{out}");
-    assert_eq!(host.ok(&["stat", "-c", "%u %g", &format!("{tree}/g")]), "1001 1001\n");
+    assert_eq!(host.ok(&["stat", "-c", "%u %g", &format!("{TREE}/g")]), "1001 1001\n");
     assert_ne!(inside(&host, "trixie", "touch /data/root").status, 0);
+    host.stop();
+}
+
+#[test]
+fn a_bind_is_mapped_to_root_or_to_the_owner_of_its_target() {
+    let host = host_with_user();
+    bind(&host, "/root-owned", &["--mkdir", "--map=root"]);
+    let owners = inside(&host, "trixie", "touch /root-owned/r; stat -c %u /root-owned/f /root-owned/r");
+    assert_eq!(owners.stdout, "0\n0\n");
+    inside(&host, "trixie", "mkdir /owned; chown 1000:1000 /owned").success("make a target");
+    bind(&host, "/owned", &["--map=owner"]);
+    assert_eq!(inside(&host, "trixie", "stat -c %u /owned/f").stdout, "1000\n");
+    bind(&host, "/numbers", &["--mkdir"]);
+    assert_eq!(inside(&host, "trixie", "stat -c %u /numbers/f").stdout, "1001\n");
+    host.stop();
+}
+
+#[test]
+fn binds_are_listed_and_removed() {
+    let host = host_with_user();
+    let missing = host.exec(&["coracle", "bind", "trixie", TREE, "/data"]);
+    assert!(missing.status == 1 && missing.stderr.contains("--mkdir"), "{missing}");
+    bind(&host, "/data", &["--mkdir", "--map=1001:ann"]);
     assert_eq!(
         host.ok(&["coracle", "bind", "trixie"]),
-        format!("TARGET  SOURCE                  ACCESS      MAP\n/data   {tree}  read-write  1001:ann\n")
+        format!("TARGET  SOURCE                  ACCESS      MAP\n/data   {TREE}  read-write  1001:ann\n")
     );
-    assert!(host.exec(&["coracle", "bind", "trixie", tree, "/data"]).stderr.contains("already"));
+    assert!(host.exec(&["coracle", "bind", "trixie", TREE, "/data"]).stderr.contains("already"));
     host.ok(&["coracle", "unbind", "trixie", "/data"]);
     assert_eq!(inside(&host, "trixie", "ls /data").stdout, "");
     assert!(host.exec(&["coracle", "unbind", "trixie", "/data"]).stderr.contains("has no bind mount on"));
-    // The other maps.
-    host.ok(&["coracle", "bind", "trixie", tree, "/data", "--map=root"]);
-    assert_eq!(inside(&host, "trixie", "touch /data/r; stat -c %u /data/f /data/r").stdout, "0\n0\n");
-    host.ok(&["coracle", "unbind", "trixie", "/data"]);
-    assert_eq!(inside(&host, "trixie", "chown 1000:1000 /data").status, 0);
-    host.ok(&["coracle", "bind", "trixie", tree, "/data", "--map=owner"]);
-    assert_eq!(inside(&host, "trixie", "stat -c %u /data/f").stdout, "1000\n");
-    host.ok(&["coracle", "bind", "trixie", tree, "/numbers", "--mkdir"]);
-    assert_eq!(inside(&host, "trixie", "stat -c %u /numbers/f").stdout, "1001\n");
-    // A reboot begins with the mounts of the definition; the list says so.
+    host.stop();
+}
+
+#[test]
+fn binds_end_with_the_boot() {
+    let host = Host::start(&["trixie"]);
+    host.activate_machined();
+    let before = Snapshot::take(&host);
+    host.ok(&["coracle", "start", "trixie"]);
+    host.sh_ok(&format!("mkdir {TREE}; echo hello >{TREE}/f"));
+    bind(&host, "/numbers", &["--mkdir"]);
     let leader = host.machine_leader("trixie");
     host.ok(&["coracle", "reboot", "trixie"]);
     host.wait_until(
@@ -58,8 +88,8 @@ fn binds_map_users() {
         ),
     );
     assert_eq!(inside(&host, "trixie", "ls /numbers").stdout, "");
-    host.ok(&["coracle", "bind", "trixie", tree, "/numbers"]);
-    host.sh_ok(&format!("coracle stop trixie; rm -r {tree}"));
+    bind(&host, "/numbers", &[]);
+    host.sh_ok(&format!("coracle stop trixie; rm -r {TREE}"));
     before.assert_same(&host);
     host.stop();
 }
