@@ -119,10 +119,10 @@ fn the_guest_cannot_weaken_binds() {
             &host,
             "own",
             &format!(
-                "mount -o remount,bind,rw {place} && echo DOOR; mount -o remount,bind,rw,dev {place} && echo DOOR"
+                "mount -o remount,bind,rw {place} && echo ESCAPED; mount -o remount,bind,rw,dev {place} && echo ESCAPED"
             ),
         );
-        assert!(!out.stdout.contains("DOOR"), "{out}");
+        assert!(!out.stdout.contains("ESCAPED"), "{out}");
         assert_ne!(inside(&host, "own", &format!("echo x >{place}")).status, 0);
     }
     // What the guest has mounted over it is not taken off in its place.

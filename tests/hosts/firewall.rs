@@ -6,7 +6,8 @@ mod verdicts;
 use crate::support::{Host, LONG};
 use packets::Verdict::Nowhere;
 use packets::{
-    Link, Wire, address, checksum, data, ether, host, octets, packet, send, send_in, verdict, wires,
+    Attachment, Link, address, attachments, checksum, data, ether, host, octets, packet, send, send_in,
+    verdict,
 };
 
 /// A router advertisement: a default route of high preference, and a prefix.
@@ -23,9 +24,9 @@ fn advertisement(number: u16) -> Vec<u8> {
 }
 
 /// No advertisement of a machine, nor of the peer of a later link, gives the host a route or an address.
-fn assert_no_router(host: &Host, wires: &[Wire], accept_ra: &str) {
-    for wire in wires {
-        send(host, wire, &[advertisement(60000)]);
+fn assert_no_router(host: &Host, attachments: &[Attachment], accept_ra: &str) {
+    for attachment in attachments {
+        send(host, attachment, &[advertisement(60000)]);
     }
     let read = "cat /proc/sys/net/ipv6/conf/default/accept_ra";
     assert_eq!(host.sh_ok(read), accept_ra, "the setting for future interfaces");
@@ -38,19 +39,19 @@ fn assert_no_router(host: &Host, wires: &[Wire], accept_ra: &str) {
 }
 
 /// Neighbour discovery has no connection; it is judged by where it goes.
-fn assert_discovery_stays(host: &Host, wires: &[Wire]) {
-    for wire in wires.iter().filter(|wire| wire.is_bound) {
+fn assert_discovery_stays(host: &Host, attachments: &[Attachment]) {
+    for attachment in attachments.iter().filter(|attachment| attachment.is_bound) {
         let to = address("2001:db8::2");
         let mut data = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &octets(to)].concat();
         let length = u32::try_from(data.len()).expect("a short packet").to_be_bytes();
-        let sum = checksum(&[&octets(wire.own[1]), &octets(to), &length, &[0, 0, 0, 58], &data]);
+        let sum = checksum(&[&octets(attachment.own[1]), &octets(to), &length, &[0, 0, 0, 58], &data]);
         data[2..4].copy_from_slice(&sum);
-        send(host, wire, &[packet(60004, 58, wire.own[1], to, &data)]);
-        assert_eq!(verdict(host)(false, 60004), Nowhere, "{}", wire.machine);
+        send(host, attachment, &[packet(60004, 58, attachment.own[1], to, &data)]);
+        assert_eq!(verdict(host)(false, 60004), Nowhere, "{}", attachment.machine);
     }
 }
 
-/// Loopback addresses of the host are out of reach from a wire; published ports there answer the host itself.
+/// Loopback addresses of the host are out of reach from an attachment; published ports there answer the host itself.
 fn assert_loopback_is_own(host: &Host) {
     let tcp = |number, from, to| {
         let (from, to) = (address(from), address(to));
@@ -95,7 +96,7 @@ fn assert_foreign_links_stay_closed(host: &Host) {
 }
 
 /// The host asks no machine for names, and hears no answer.
-fn assert_no_names_of_machines(host: &Host, wires: &[Wire]) {
+fn assert_no_names_of_machines(host: &Host, attachments: &[Attachment]) {
     host.sh_ok("systemctl start systemd-resolved");
     host.coracle(&["restart", "free", "zfree"]);
     for link in ["ve-free", "vz-lan", "wx0"] {
@@ -106,27 +107,30 @@ fn assert_no_names_of_machines(host: &Host, wires: &[Wire]) {
     }
     host.sh_ok("ip addr add 10.9.0.1/24 dev wx0; ip addr add 2001:db8:90::1/64 dev wx0 nodad");
     let mut number = 60100;
-    for wire in wires.iter().filter(|wire| matches!(wire.link, Link::Host0 | Link::Zone | Link::Extra)) {
+    for attachment in attachments
+        .iter()
+        .filter(|attachment| matches!(attachment.link, Link::Host0 | Link::Zone | Link::Extra))
+    {
         for (port, at) in [(137, 0), (5353, 0), (5353, 2), (5355, 0), (5355, 2)] {
             number += 1;
-            let mut data = data(17, wire.own[0], wire.host[0]);
+            let mut data = data(17, attachment.own[0], attachment.host[0]);
             data[at..at + 2].copy_from_slice(&u16::to_be_bytes(port));
             data[6..8].copy_from_slice(&[0, 0]);
-            send(host, wire, &[packet(number, 17, wire.own[0], wire.host[0], &data)]);
-            assert_eq!(verdict(host)(true, number), Nowhere, "{:?} port {port} at {at}", wire.link);
+            send(host, attachment, &[packet(number, 17, attachment.own[0], attachment.host[0], &data)]);
+            assert_eq!(verdict(host)(true, number), Nowhere, "{:?} port {port} at {at}", attachment.link);
         }
     }
 }
 
 /// Without the table the host's loopback stays out of reach, and the table is soon there again.
-fn assert_table_comes_back(host: &Host, wires: &[Wire]) {
-    let loopback = |wire: &Wire, number| {
+fn assert_table_comes_back(host: &Host, attachments: &[Attachment]) {
+    let loopback = |attachment: &Attachment, number| {
         let to = address("127.0.0.1");
         let tagged = |tags: &str| {
-            let ether = format!("{}{tags}", wire.ether);
-            let packet = packet(number, 17, wire.own[0], to, &data(17, wire.own[0], to));
-            let leader = host.machine_leader(wire.machine);
-            send_in(host, &format!("nsenter -t {leader} -n"), wire.inside, &ether, &[packet]);
+            let ether = format!("{}{tags}", attachment.ether);
+            let packet = packet(number, 17, attachment.own[0], to, &data(17, attachment.own[0], to));
+            let leader = host.machine_leader(attachment.machine);
+            send_in(host, &format!("nsenter -t {leader} -n"), attachment.inside, &ether, &[packet]);
         };
         for tags in ["", "81000000", "8100000081000000"] {
             tagged(tags);
@@ -137,9 +141,11 @@ fn assert_table_comes_back(host: &Host, wires: &[Wire]) {
     let pids = all.map(|name| host.supervisor(name).to_string()).join(" ");
     host.sh_ok(&format!("kill -STOP {pids}; nft delete table inet coracle; nft delete table bridge coracle"));
     assert_eq!(host.sh_ok("cat /proc/sys/net/ipv4/conf/ve-free/route_localnet"), "1\n");
-    for (number, wire) in (60200..).zip(wires.iter().filter(|wire| wire.link != Link::Bridge)) {
-        loopback(wire, number);
-        assert_eq!(verdict(host)(true, number), Nowhere, "{} {}", wire.machine, wire.inside);
+    for (number, attachment) in
+        (60200..).zip(attachments.iter().filter(|attachment| attachment.link != Link::Bridge))
+    {
+        loopback(attachment, number);
+        assert_eq!(verdict(host)(true, number), Nowhere, "{} {}", attachment.machine, attachment.inside);
     }
     let doctor = host.exec(&["coracle", "doctor", "bound"]).stdout;
     assert!(doctor.contains("'inet coracle' or rules of it are missing"), "{doctor}");
@@ -184,12 +190,12 @@ fn routers_of_machines_are_ignored_by_the_host() {
     let host = host();
     let before = host.sh_ok("cat /proc/sys/net/ipv6/conf/default/accept_ra");
     assert_eq!(before, "1\n", "no machine has changed it");
-    assert_no_router(&host, &wires(&host), &before);
-    assert_discovery_stays(&host, &wires(&host));
+    assert_no_router(&host, &attachments(&host), &before);
+    assert_discovery_stays(&host, &attachments(&host));
     assert_loopback_is_own(&host);
     assert_own_port_answers(&host);
-    assert_no_names_of_machines(&host, &wires(&host));
-    assert_table_comes_back(&host, &wires(&host));
+    assert_no_names_of_machines(&host, &attachments(&host));
+    assert_table_comes_back(&host, &attachments(&host));
     assert_foreign_links_stay_closed(&host);
     host.stop();
 }

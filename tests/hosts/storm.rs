@@ -102,9 +102,9 @@ fn random_operations_lose_no_machine() {
     host.coracle(&["stop", &names[0]]);
     let before = Snapshot::take(&host);
     host.write("/run/life.sh", include_str!("../storm/life.sh"));
-    host.write("/run/weather.sh", include_str!("../storm/weather.sh"));
+    host.write("/run/restart-services.sh", include_str!("../storm/restart-services.sh"));
     let (seed, time) = (std::process::id() % 32768, seconds.to_string());
-    let mut jobs = vec![host.spawn(&["bash", "/run/weather.sh", &seed.to_string(), &time])];
+    let mut jobs = vec![host.spawn(&["bash", "/run/restart-services.sh", &seed.to_string(), &time])];
     for (number, names) in names.chunks(count.div_ceil(KEEPERS)).enumerate() {
         let seed = (seed as usize + number).to_string();
         let names = names.iter().map(String::as_str);

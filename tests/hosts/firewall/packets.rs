@@ -128,7 +128,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// An interface of a machine, and who is at its ends.
-pub(super) struct Wire {
+pub(super) struct Attachment {
     pub(super) machine: &'static str,
     pub(super) inside: &'static str,
     pub(super) link: Link,
@@ -148,12 +148,12 @@ pub(super) fn two(text: &str) -> [IpAddr; 2] {
     <[IpAddr; 2]>::try_from(all).unwrap_or_else(|all| panic!("not two addresses: {all:?}"))
 }
 
-pub(super) fn wire(
+pub(super) fn attachment(
     host: &Host,
     (machine, inside, link, is_bound): (&'static str, &'static str, Link, bool),
     outer: &str,
     ends: Option<[&str; 2]>,
-) -> Wire {
+) -> Attachment {
     let plain = |text: String| text.trim().replace(':', "");
     let to = plain(host.sh_ok(&format!("cat /sys/class/net/{outer}/address")));
     let from = plain(host.in_guest(machine, &["cat", &format!("/sys/class/net/{inside}/address")]).stdout);
@@ -161,13 +161,13 @@ pub(super) fn wire(
         Some(ends) => ends.map(two),
         None => ["addresses", "host-addresses"].map(|name| two(&host.property(machine, name))),
     };
-    Wire { machine, inside, link, is_bound, ether: format!("{to}{from}"), own, host: of_host }
+    Attachment { machine, inside, link, is_bound, ether: format!("{to}{from}"), own, host: of_host }
 }
 
-/// Sends packets by a wire, all at once.
-pub(super) fn send(host: &Host, wire: &Wire, packets: &[Vec<u8>]) {
-    let leader = host.machine_leader(wire.machine);
-    send_in(host, &format!("nsenter -t {leader} -n"), wire.inside, &wire.ether, packets);
+/// Sends packets by an attachment, all at once.
+pub(super) fn send(host: &Host, attachment: &Attachment, packets: &[Vec<u8>]) {
+    let leader = host.machine_leader(attachment.machine);
+    send_in(host, &format!("nsenter -t {leader} -n"), attachment.inside, &attachment.ether, packets);
 }
 
 /// Sends packets by an interface of another network namespace.
@@ -242,19 +242,19 @@ pub(super) fn host() -> Host {
     host
 }
 
-pub(super) fn wires(host: &Host) -> Vec<Wire> {
+pub(super) fn attachments(host: &Host) -> Vec<Attachment> {
     let extra = |number| {
         [format!("10.9.{number}.2 2001:db8:9{number}::2"), format!("10.9.{number}.1 2001:db8:9{number}::1")]
     };
     let [[own0, host0], [own1, host1]] = [extra(0), extra(1)];
     vec![
-        wire(host, ("free", "host0", Link::Host0, false), "ve-free", None),
-        wire(host, ("bound", "host0", Link::Host0, true), "ve-bound", None),
-        wire(host, ("zfree", "host0", Link::Zone, false), "vz-lan", None),
-        wire(host, ("zbound", "host0", Link::Zone, true), "vz-lan", None),
-        wire(host, ("free", "lan1", Link::Extra, false), "wx0", Some([&own0, &host0])),
-        wire(host, ("bound", "lan1", Link::Extra, true), "wx1", Some([&own1, &host1])),
-        wire(
+        attachment(host, ("free", "host0", Link::Host0, false), "ve-free", None),
+        attachment(host, ("bound", "host0", Link::Host0, true), "ve-bound", None),
+        attachment(host, ("zfree", "host0", Link::Zone, false), "vz-lan", None),
+        attachment(host, ("zbound", "host0", Link::Zone, true), "vz-lan", None),
+        attachment(host, ("free", "lan1", Link::Extra, false), "wx0", Some([&own0, &host0])),
+        attachment(host, ("bound", "lan1", Link::Extra, true), "wx1", Some([&own1, &host1])),
+        attachment(
             host,
             ("bridged", "host0", Link::Bridge, false),
             "br0",

@@ -2,7 +2,7 @@
 //! address, the destination and `network.egress`.
 
 use super::packets::Verdict::{Here, Nowhere, Through};
-use super::packets::{Link, Verdict, data, host, packet, send, two, verdict, wires};
+use super::packets::{Link, Verdict, attachments, data, host, packet, send, two, verdict};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -95,26 +95,26 @@ const IPV6: &[u8] =
 #[test]
 fn each_packet_gets_its_verdict() {
     let host = host();
-    let mut wires = wires(&host);
+    let mut attachments = attachments(&host);
     // Without an earlier connection: replies would pass.
-    wires.sort_by_key(|wire| !wire.is_bound);
-    let own = |name| wires.iter().find(|wire| wire.machine == name).expect("a machine").own;
+    attachments.sort_by_key(|attachment| !attachment.is_bound);
+    let own = |name| attachments.iter().find(|attachment| attachment.machine == name).expect("a machine").own;
     let machines = [own("free"), own("bound")];
     let mut cases = Vec::new();
     let mut number = 0;
-    for wire in &wires {
+    for attachment in &attachments {
         let mut packets = Vec::new();
         for (version, protocols) in [IPV4, IPV6].into_iter().enumerate() {
-            for (link, source, to, free, bound) in TABLE.iter().filter(|row| row.0 == wire.link) {
+            for (link, source, to, free, bound) in TABLE.iter().filter(|row| row.0 == attachment.link) {
                 let from = match source {
-                    Source::Own => wire.own[version],
-                    Source::OfHost => wire.host[version],
+                    Source::Own => attachment.own[version],
+                    Source::OfHost => attachment.host[version],
                     Source::Foreign => two("198.51.100.7 2001:db8:77::7")[version],
                     Source::None => two("0.0.0.0 ::")[version],
                 };
-                let other = machines[usize::from(wire.machine == "free")];
+                let other = machines[usize::from(attachment.machine == "free")];
                 let target = match to {
-                    To::Host => wire.host[version],
+                    To::Host => attachment.host[version],
                     To::HostElsewhere => two("192.0.2.1 2001:db8::1")[version],
                     To::Loopback => two("127.0.0.1 ::1")[version],
                     To::Machine => other[version],
@@ -125,14 +125,16 @@ fn each_packet_gets_its_verdict() {
                 for protocol in protocols {
                     number += 1;
                     packets.push(packet(number, *protocol, from, target, &data(*protocol, from, target)));
-                    let expected = if wire.is_bound { bound } else { free };
-                    let name =
-                        format!("{link:?} {source:?} {to:?} protocol {protocol} egress {}", wire.is_bound);
+                    let expected = if attachment.is_bound { bound } else { free };
+                    let name = format!(
+                        "{link:?} {source:?} {to:?} protocol {protocol} egress {}",
+                        attachment.is_bound
+                    );
                     cases.push((from.is_ipv4(), number, *expected, name));
                 }
             }
         }
-        send(&host, wire, &packets);
+        send(&host, attachment, &packets);
     }
     let found = verdict(&host);
     let wrong: Vec<String> = cases

@@ -81,7 +81,7 @@ pub fn build(program: &str) -> PathBuf {
     let (cell, source) = match program {
         "probe" => (&PROBE, "tests/hosts/security/probe.c"),
         "narrow" => (&NARROW, "tests/hosts/security/narrow.c"),
-        _ => (&ATTACKER, "tests/doors/attacker.c"),
+        _ => (&ATTACKER, "tests/escape/attacker.c"),
     };
     cell.get_or_init(|| {
         let narrow = ["-m32", "-nostdlib", "-fno-stack-protector"];

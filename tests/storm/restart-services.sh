@@ -1,5 +1,5 @@
 #!/bin/bash
-# weather.sh SEED SECONDS: what the machines of a host stand on is restarted and killed at random until the time is over:
+# restart-services.sh SEED SECONDS: restarts and kills services of the host at random until the time is over:
 # machined, the bus, the journal, systemd itself. Run by tests/hosts/storm.rs in a nested host, beside life.sh.
 set -u
 RANDOM=$1
@@ -15,7 +15,7 @@ while [ $SECONDS -lt $end ]; do
 	5) what="journal killed" && systemctl kill -s KILL systemd-journald ;;
 	6) what="journal restarted" && systemctl restart systemd-journald ;;
 	esac 2>/dev/null
-	echo "weather $what"
+	echo "restarted $what"
 	# What restarts too often is not started again.
 	systemctl reset-failed systemd-machined systemd-journald dbus 2>/dev/null
 done

@@ -1,5 +1,5 @@
-/* attacker.c: what a hostile root inside tries against processes that enter its machine. Built and run by tests/hosts/doors.rs.
- * It says "DOOR" and what stood open, "refused" where it did not. */
+/* attacker.c: what a hostile root inside tries against processes that enter its machine. Built and run by tests/hosts/escape.rs.
+ * It prints "ESCAPED" and the successful attack, or "refused". */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -51,12 +51,12 @@ static void try(int pid)
 	if (!strcmp(name, "coracle"))
 		printf("saw %d\n", pid);
 	if (is_entering(pid))
-		printf("DOOR: can look at the program of %d\n", pid);
+		printf("ESCAPED: can look at the program of %d\n", pid);
 	if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {
 		ptrace(PTRACE_INTERRUPT, pid, 0, 0);
 		waitpid(pid, NULL, __WALL);
 		if (is_entering(pid))
-			printf("DOOR: traced %d\n", pid);
+			printf("ESCAPED: traced %d\n", pid);
 		ptrace(PTRACE_DETACH, pid, 0, 0);
 	}
 	for (int number = 3; number < 12; number++) {
@@ -67,14 +67,14 @@ static void try(int pid)
 			target[length] = 0;
 			if (strstr(target, "[pidfd]") || strstr(target, "socket:"))
 				if (is_entering(pid))
-					printf("DOOR: descriptor %d of %d is %s\n", number, pid, target);
+					printf("ESCAPED: descriptor %d of %d is %s\n", number, pid, target);
 		}
 	}
 	snprintf(path, sizeof path, "/proc/%d/mem", pid);
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd >= 0) {
 		if (is_entering(pid))
-			printf("DOOR: memory of %d\n", pid);
+			printf("ESCAPED: memory of %d\n", pid);
 		close(fd);
 	}
 	fflush(stdout);
@@ -115,26 +115,26 @@ static void try_beyond(int pid)
 		return;
 	printf("saw %d\n", pid);
 	if (permitted & ~status_of(1, "CapBnd:"))
-		printf("DOOR: %d has capabilities %llx\n", pid, permitted);
+		printf("ESCAPED: %d has capabilities %llx\n", pid, permitted);
 	/* Not as many as PID 1 has: where the host is a machine itself, that depends on where the caller came from. */
 	if (filters == 0)
-		printf("DOOR: %d has no filter\n", pid);
+		printf("ESCAPED: %d has no filter\n", pid);
 	snprintf(path, sizeof path, "/proc/%d/root", pid);
 	if (other_file(path, "/"))
-		printf("DOOR: %d has another root\n", pid);
+		printf("ESCAPED: %d has another root\n", pid);
 	char text[65536];
 	snprintf(path, sizeof path, "/proc/%d/environ", pid);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text);
 	if (length > 0 && memmem(text, length, "SECRET=", 7))
-		printf("DOOR: %d tells the host's variables\n", pid);
+		printf("ESCAPED: %d tells the host's variables\n", pid);
 	if (fd >= 0)
 		close(fd);
 	for (int number = 3; number < 12; number++) {
 		struct stat file;
 		snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, number);
 		if (stat(path, &file) == 0 && (S_ISDIR(file.st_mode) || S_ISREG(file.st_mode)))
-			printf("DOOR: descriptor %d of %d is a file or directory\n", number, pid);
+			printf("ESCAPED: descriptor %d of %d is a file or directory\n", number, pid);
 	}
 	fflush(stdout);
 }
@@ -173,7 +173,7 @@ static int overwrite(void)
 	snprintf(path, sizeof path, "/proc/self/fd/%d", held);
 	/* A program that somebody runs is busy in any case; its mode shows whether the mount could be written to. */
 	if (open(path, O_WRONLY | O_CLOEXEC) >= 0 || chmod(path, 0755) == 0)
-		printf("DOOR: the program can be written to\n");
+		printf("ESCAPED: the program can be written to\n");
 	else
 		printf("refused: %s\n", strerror(errno));
 	return 0;
@@ -186,7 +186,7 @@ static int type(void)
 	long requests[] = { TIOCSTI, TIOCSTI | 0x100000000L };
 	for (int index = 0; index < 2; index++) {
 		if (syscall(SYS_ioctl, 0, requests[index], &letter) == 0)
-			printf("DOOR: typed\n");
+			printf("ESCAPED: typed\n");
 		else
 			printf("refused: %s\n", strerror(errno));
 	}

@@ -25,7 +25,7 @@ fn hostile_of(tree: &str) -> Host {
 
 /// The program that a guest attacks with, built statically once for all tests.
 fn build_attacker() -> std::path::PathBuf {
-    crate::support::program::build("tests/doors/attacker.c", &[])
+    crate::support::program::build("tests/escape/attacker.c", &[])
 }
 
 /// Has a guest attack each process that enters its pid namespace.
@@ -51,7 +51,7 @@ fn exec_is_not_ptraceable_from_the_guest() {
     let said = job.stdout();
     assert_eq!(job.poll(), None, "{}", job.stderr());
     job.kill();
-    assert!(!said.contains("DOOR"), "{said}");
+    assert!(!said.contains("ESCAPED"), "{said}");
     assert!(said.lines().filter(|line| line.starts_with("saw")).count() > 5, "it saw no process: {said}");
     assert_eq!(before, program(&host));
     host.stop();
@@ -68,7 +68,7 @@ fn exec_without_a_user_namespace_exposes_only_the_rights_of_the_guest() {
     let said = job.stdout();
     assert_eq!(job.poll(), None, "{}", job.stderr());
     job.kill();
-    assert!(!said.contains("DOOR"), "{said}");
+    assert!(!said.contains("ESCAPED"), "{said}");
     assert!(said.lines().filter(|line| line.starts_with("saw")).count() > 5, "it saw no process: {said}");
     let terminal = host
         .exec_on_tty(Duration::from_secs(20), "coracle exec -u nobody same -- sh -c 'tty; id -u; exit 5'");
@@ -99,7 +99,7 @@ fn the_binary_of_the_host_is_not_writable_from_the_guest() {
             host.exec(&["coracle", "exec", guest, "--", "script"]);
         }
         let out = job.wait(Duration::from_secs(10));
-        assert!(!out.stdout.contains("DOOR"), "{guest}: {out}");
+        assert!(!out.stdout.contains("ESCAPED"), "{guest}: {out}");
         assert!(out.stdout.contains("refused"), "{guest}: {out}");
     }
     assert_eq!(before, program(&host));
@@ -147,18 +147,18 @@ fn the_terminal_of_the_caller_is_unreachable() {
     for guest in ["own", "same"] {
         // Streams: none of them is the terminal itself, and what is said still arrives on it.
         let script =
-            "for n in 0 1 2; do [ ! -t $n ] || echo DOOR $n; done; read x; echo heard $x >&2; exit 3";
+            "for n in 0 1 2; do [ ! -t $n ] || echo ESCAPED $n; done; read x; echo heard $x >&2; exit 3";
         let mut job = host.spawn_on_tty(&format!("coracle exec -T {guest} -- sh -c '{script}'"));
         std::io::Write::write_all(&mut job.input(), b"hello\n").expect("type");
         let out = job.wait(Duration::from_secs(20));
         assert!(
-            out.status == 3 && out.stdout.contains("heard hello") && !out.stdout.contains("DOOR"),
+            out.status == 3 && out.stdout.contains("heard hello") && !out.stdout.contains("ESCAPED"),
             "{out}"
         );
         // It has its own terminal, and the guest cannot type into it.
         let line = format!("coracle exec {guest} -- attacker tiocsti");
         let out = host.exec_on_tty(Duration::from_secs(20), &line);
-        assert!(out.stdout.contains("refused") && !out.stdout.contains("DOOR"), "{out}");
+        assert!(out.stdout.contains("refused") && !out.stdout.contains("ESCAPED"), "{out}");
     }
     // Something else in the place of the terminals.
     host.ok(&[
@@ -214,7 +214,7 @@ fn copied_names_are_escaped_and_special_files_skipped() {
     let host = hostile();
     for guest in ["own", "same"] {
         // Names that would write to the terminal of who copies, things that have no end, and rights to be taken along.
-        let script = "mkdir -p /srv/t; cd /srv/t; d=$(printf '\\033]0;DOOR\\007\\033[2Jx'); mkdir \"$d\"; \
+        let script = "mkdir -p /srv/t; cd /srv/t; d=$(printf '\\033]0;ESCAPED\\007\\033[2Jx'); mkdir \"$d\"; \
             mkfifo pipe; ln -s /proc/1/mem mem; ln -s /dev/zero zero; cp /usr/bin/busybox suid; chmod 6755 suid; \
             mount --bind /dev \"$d\" || mount -t tmpfs none \"$d\"; (while :; do echo more >>grows; done) & \
             until [ -s grows ]; do :; done; echo ready; wait";
@@ -237,7 +237,7 @@ fn copied_names_are_escaped_and_special_files_skipped() {
             assert_eq!(made, "", "{guest} {name}: {out}");
             host.sh_ok("rm -rf /srv/one");
         }
-        let missing = host.exec(&["coracle", "copy-from", guest, "/srv/\x1b]0;DOOR\x07", "/srv/one"]);
+        let missing = host.exec(&["coracle", "copy-from", guest, "/srv/\x1b]0;ESCAPED\x07", "/srv/one"]);
         assert!(missing.status == 1 && !missing.stderr.contains('\x1b'), "{:?}", missing.stderr);
         host.sh_ok("rm -rf /srv/got");
     }
@@ -273,7 +273,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         assert!(!out.stdout.contains("dbus"), "{out}");
     }
     // What its console says is shown as it is to who looks at it, and as text to who reads the log.
-    let said = "printf 'one \\033]0;DOOR\\007two\\n' >/dev/console";
+    let said = "printf 'one \\033]0;ESCAPED\\007two\\n' >/dev/console";
     host.in_guest("own", &["sh", "-c", said]).success("it is written");
     host.wait_until(Duration::from_secs(20), "journalctl --sync; coracle logs own | grep two");
     for verb in ["logs", "status", "doctor"] {
@@ -285,7 +285,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         host.spawn_on_tty("stty -a >/tmp/before; coracle attach own; stty -a >/tmp/after; echo left $?");
     viewer.wait_for_stdout("busybox: up", Duration::from_secs(20));
     let mut keys = viewer.input();
-    host.in_guest("own", &["sh", "-c", "yes DOOR | head -c 100000 >/dev/console"]).success("a flood");
+    host.in_guest("own", &["sh", "-c", "yes ESCAPED | head -c 100000 >/dev/console"]).success("a flood");
     std::io::Write::write_all(&mut keys, b"\x1d\x1d\x1d").expect("type");
     viewer.wait_for_stdout("left 0", Duration::from_secs(20));
     host.sh_ok("cmp /tmp/before /tmp/after");
