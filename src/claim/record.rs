@@ -69,6 +69,7 @@ fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Re
     if let Some(plan) = &choice.link {
         record.host_interface = Some(plan.host_interface.clone());
         let defined = Member::new(plan, &machine.network.ports)
+            .with_on_demand(machine.network.on_demand.clone())
             .with_policy(TrafficPolicy::of(&machine.network))
             .with_resolver(loopback_resolver(paths, record));
         // A reboot changes the firewall's part when it creates the link.

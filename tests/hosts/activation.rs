@@ -99,10 +99,6 @@ fn simultaneous_connections_are_all_answered() {
 #[test]
 fn a_relayed_connection_lasts_as_long_as_the_machine() {
     let host = listening_host();
-    // A host that tracks connections from their first packet on.
-    host.sh_ok(
-        "nft 'table inet site { chain input { type filter hook input priority 0; ct state new accept; }; }'",
-    );
     // The request comes when the firewall forwards the port already.
     let late = "exec 3<>/dev/tcp/127.0.0.1/8080; read line; printf '%s\\r\\n\\r\\n' \"$line\" >&3; cat <&3";
     let mut late = host.spawn_with_pipe(&["bash", "-c", late]);

@@ -46,6 +46,8 @@ pub(super) const ETHER_SADDR: u32 = 6;
 /// The offsets of ports in the headers of TCP and UDP, bytes.
 pub(super) const SPORT: u32 = 0;
 pub(super) const DPORT: u32 = 2;
+/// The offset of the flags in the header of TCP, bytes.
+pub(super) const TCP_FLAGS: u32 = 13;
 
 /// Loads bytes of the IP header.
 pub(super) fn network(offset: u32, length: u32, register: u32) -> Expression {

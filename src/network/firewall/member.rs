@@ -24,6 +24,9 @@ pub struct Member {
     /// Its published ports.
     #[serde(default)]
     ports: Vec<Port>,
+    /// The ports at which systemd listens while it is stopped (`network.on-demand`).
+    #[serde(default)]
+    on_demand: Vec<Port>,
     /// Its traffic policy.
     #[serde(default)]
     policy: TrafficPolicy,
@@ -58,6 +61,7 @@ impl Member {
             ipv4: plan.ipv4.guest,
             ipv6: plan.ipv6.guest,
             ports: ports.to_vec(),
+            on_demand: Vec::new(),
             policy: TrafficPolicy::default(),
             gateway: Some(plan.ipv4.host),
             resolver: None,
@@ -88,6 +92,12 @@ impl Member {
         Self { ports, ..self }
     }
 
+    /// The machine that these ports start.
+    #[must_use]
+    pub fn with_on_demand(self, on_demand: Vec<Port>) -> Self {
+        Self { on_demand, ..self }
+    }
+
     /// The machine with this resolver of the host, or without.
     #[must_use]
     pub fn with_resolver(self, resolver: Option<Ipv4Addr>) -> Self {
@@ -99,6 +109,7 @@ impl Member {
     pub fn merged_with(mut self, other: &Self) -> Self {
         let new: Vec<Port> = other.ports.iter().filter(|port| !self.ports.contains(port)).copied().collect();
         self.ports.extend(new);
+        self.on_demand.extend(&other.on_demand);
         self.resolver = self.resolver.or(other.resolver);
         self.policy = self.policy.merged_with(&other.policy);
         self
@@ -154,6 +165,11 @@ impl Member {
     /// Its published ports.
     pub fn ports(&self) -> &[Port] {
         &self.ports
+    }
+
+    /// The ports at which systemd listens while it is stopped.
+    pub(super) fn on_demand(&self) -> &[Port] {
+        &self.on_demand
     }
 
     /// Its traffic policy.

@@ -60,7 +60,11 @@ fn published() -> Member {
         port(Some("192.0.2.1"), 53, 53, 5353, Protocol::Udp),
         port(Some("2001:db8::1"), 443, 443, 443, Protocol::Tcp),
     ];
-    web().with_ports(ports).with_resolver(Some("127.0.0.53".parse().unwrap()))
+    let on_demand = vec![ports[0], ports[2], port(Some("192.0.2.1"), 9, 9, 9, Protocol::Tcp)];
+    web()
+        .with_ports([&ports[..], &on_demand[2..]].concat())
+        .with_on_demand(on_demand)
+        .with_resolver(Some("127.0.0.53".parse().unwrap()))
 }
 
 fn policy() -> TrafficPolicy {

@@ -3,14 +3,16 @@
 
 use super::antispoof::PREFIX_64;
 use super::sets::{
-    DNAT_ADDR4, DNAT_ADDR6, DNAT4, DNAT6, DNS_REDIRECT, MACHINE_LINKS, MASQUERADE_SRC4, MASQUERADE_SRC6,
+    ACTIVATION, ACTIVATION_ADDR4, ACTIVATION_ADDR6, DNAT_ADDR4, DNAT_ADDR6, DNAT4, DNAT6, DNS_REDIRECT,
+    MACHINE_LINKS, MASQUERADE_SRC4, MASQUERADE_SRC6,
 };
 use crate::network::firewall::matches::{
-    DPORT, IP_DADDR, IP_SADDR, IP6_DADDR, IP6_SADDR, ether_saddr, is_ethernet, network, transport,
+    DPORT, IP_DADDR, IP_SADDR, IP6_DADDR, IP6_SADDR, TCP, TCP_FLAGS, ether_saddr, is_ethernet, l4proto,
+    network, transport,
 };
 use crate::network::firewall::netlink::expression::{
-    AFTER_ETHER, AFTER_IFNAME, Expression, R0, Rule, ct_status_dnat, equal, fib, in_set, load, map_lookup,
-    mask, masquerade, meta, nat, nfproto, not_in_set, rule,
+    AFTER_ETHER, AFTER_IFNAME, Expression, R0, Rule, accept, ct_status_dnat, equal, fib, in_set, load,
+    map_lookup, mask, masquerade, meta, nat, nfproto, not_equal, not_in_set, rule,
 };
 use crate::network::firewall::netlink::message::{IPV4, IPV6};
 use crate::network::firewall::netlink::nfta::{NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR};
@@ -52,6 +54,28 @@ pub fn prerouting_dnat() -> Vec<Rule> {
     rules
 }
 
+/// The rules that leave the connections of a relay alone. It accepted them before the machine had started and, on
+/// a host without other rules, before connection tracking began: their next packet is a new connection for the
+/// kernel (`nf_conntrack_tcp_loose`), but not one that begins.
+fn accept_relayed() -> [Rule; 3] {
+    const FIN_SYN_RST_ACK: u8 = 0x17;
+    const SYN: u8 = 0x02;
+    let is_under_way = || [transport(TCP_FLAGS, 1, R0), mask(R0, &[FIN_SYN_RST_ACK]), not_equal(R0, &[SYN])];
+    let port = |register| transport(DPORT, 2, register);
+    let at = |family, address, set, port_register| {
+        let key = [address, port(port_register), in_set(set, R0), accept()];
+        rule(&[&nfproto(family), &l4proto(TCP, R0), &is_under_way(), &key])
+    };
+    [
+        // tcp flags != syn / fin,syn,rst,ack ip daddr . tcp dport @activation-addr4 accept
+        at(IPV4, network(IP_DADDR, 4, R0), ACTIVATION_ADDR4, R0 + 1),
+        // tcp flags != syn / fin,syn,rst,ack ip6 daddr . tcp dport @activation-addr6 accept
+        at(IPV6, network(IP6_DADDR, 16, R0), ACTIVATION_ADDR6, R0 + 4),
+        // tcp flags != syn / fin,syn,rst,ack tcp dport @activation accept
+        rule(&[&l4proto(TCP, R0), &is_under_way(), &[port(R0), in_set(ACTIVATION, R0), accept()]]),
+    ]
+}
+
 /// The rules of `output-dnat`: a published port at an address of the host becomes a port of a machine.
 pub fn output_dnat() -> Vec<Rule> {
     let to_host = || {
@@ -67,7 +91,7 @@ pub fn output_dnat() -> Vec<Rule> {
             [map_lookup(map, R0, data), nat(NFT_NAT_DNAT, family, data, Some(data + address_length))];
         rule(&[&nfproto(family), &to_host(), address.as_slice(), &port, &translate])
     };
-    vec![
+    let translations = [
         // fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @dnat-addr4
         dnat(IPV4, Some(network(IP_DADDR, 4, R0)), DNAT_ADDR4, 1, 1),
         // meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @dnat4
@@ -76,7 +100,8 @@ pub fn output_dnat() -> Vec<Rule> {
         dnat(IPV6, Some(network(IP6_DADDR, 16, R0)), DNAT_ADDR6, 4, 4),
         // meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @dnat6
         dnat(IPV6, None, DNAT6, 0, 4),
-    ]
+    ];
+    accept_relayed().into_iter().chain(translations).collect()
 }
 
 /// The rules of `input-snat`: redirected DNS queries have a loopback source, because many resolvers at

@@ -37,6 +37,12 @@ pub const DNAT6: &str = "dnat6";
 pub const DNAT_ADDR4: &str = "dnat-addr4";
 /// Published ports at one IPv6 address of the host.
 pub const DNAT_ADDR6: &str = "dnat-addr6";
+/// Published TCP ports at all addresses of the host whose first connections a host process relays.
+pub const ACTIVATION: &str = "activation";
+/// Such ports at one IPv4 address of the host: address and port.
+pub const ACTIVATION_ADDR4: &str = "activation-addr4";
+/// Such ports at one IPv6 address of the host.
+pub const ACTIVATION_ADDR6: &str = "activation-addr6";
 /// Redirects DNS queries to the host's resolver at a loopback address: interface, link-layer address,
 /// address, protocol and port to address and port.
 pub const DNS_REDIRECT: &str = "dns-redirect";
@@ -73,6 +79,9 @@ pub fn create(batch: &mut Batch) {
     map(batch, INET, DNAT6, &PORT, &[IPV6, SERVICE]);
     map(batch, INET, DNAT_ADDR4, &[IPV4, PROTOCOL, SERVICE], &[IPV4, SERVICE]);
     map(batch, INET, DNAT_ADDR6, &[IPV6, PROTOCOL, SERVICE], &[IPV6, SERVICE]);
+    set(batch, INET, ACTIVATION, &[SERVICE]);
+    set(batch, INET, ACTIVATION_ADDR4, &[IPV4, SERVICE]);
+    set(batch, INET, ACTIVATION_ADDR6, &[IPV6, SERVICE]);
     map(batch, INET, DNS_REDIRECT, &[IFNAME, ETHER, IPV4, PROTOCOL, SERVICE], &[IPV4, SERVICE]);
     counting_set(batch, INET, EGRESS_RESTRICTED, &[ETHER]);
     range_set(batch, INET, EGRESS_DST4, &[ETHER, IPV4]);

@@ -25,7 +25,27 @@ pub(super) fn published(member: &Member) -> Vec<Element> {
         (port.host..=port.last).map(move |number| (port, number))
     };
     let ports = member.ports().iter().flat_map(numbers);
-    ports.flat_map(|(port, number)| published_port(member, &port, number)).collect()
+    ports
+        .flat_map(|(port, number)| {
+            let is_relayed = member.on_demand().contains(&port);
+            let relayed = is_relayed.then(|| relayed_port(&port, number));
+            published_port(member, &port, number).into_iter().chain(relayed)
+        })
+        .collect()
+}
+
+/// The element of one port of a range, whose first connections a process of the host relays.
+fn relayed_port(port: &Port, number: u16) -> Element {
+    let key = port_key(number);
+    match port.address {
+        None => Element::new(sets::ACTIVATION, number.to_be_bytes().to_vec()),
+        Some(IpAddr::V4(address)) => {
+            Element::new(sets::ACTIVATION_ADDR4, [&address.octets()[..], &key].concat())
+        }
+        Some(IpAddr::V6(address)) => {
+            Element::new(sets::ACTIVATION_ADDR6, [&address.octets()[..], &key].concat())
+        }
+    }
 }
 
 /// The elements of one port of a range.
