@@ -6,14 +6,14 @@ pub mod manual;
 pub mod output;
 pub mod verb;
 
-pub use verb::{Failures, Outcome, Verb};
+pub use verb::{Failures, Verb, VerbResult};
 
 use crate::error::{Error, Result};
 use clap::error::ErrorKind;
 use clap::{Args, Command, FromArgMatches, Parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use verb::{Exec, Launch, Run};
+use verb::{ExecArgs, LaunchArgs, RunArgs};
 
 /// Boots whole root file systems as machines
 ///
@@ -67,18 +67,18 @@ pub fn parse(arguments: &[OsString]) -> Result<Option<Cli>> {
 /// longer than the rest of a start in this process. `None` for all other verbs and for usage errors.
 fn quick(arguments: &[OsString]) -> Option<Cli> {
     let verb = match arguments.get(1)?.to_str()? {
-        "run" => Run::augment_args(Command::new("run")),
-        "exec" => Exec::augment_args(Command::new("exec")),
-        "launch" => Launch::augment_args(Command::new("launch")),
+        "run" => RunArgs::augment_args(Command::new("run")),
+        "exec" => ExecArgs::augment_args(Command::new("exec")),
+        "launch" => LaunchArgs::augment_args(Command::new("launch")),
         _ => return None,
     };
     let command = Common::augment_args(Command::new("coracle")).subcommand(verb);
     let matches = command.try_get_matches_from(arguments).ok()?;
     let (name, its) = matches.subcommand()?;
     let verb = match name {
-        "run" => Verb::Run(Box::new(Run::from_arg_matches(its).ok()?)),
-        "exec" => Verb::Exec(Exec::from_arg_matches(its).ok()?),
-        _ => Verb::Launch(Launch::from_arg_matches(its).ok()?),
+        "run" => Verb::Run(Box::new(RunArgs::from_arg_matches(its).ok()?)),
+        "exec" => Verb::Exec(ExecArgs::from_arg_matches(its).ok()?),
+        _ => Verb::Launch(LaunchArgs::from_arg_matches(its).ok()?),
     };
     Some(Cli { common: Common::from_arg_matches(&matches).ok()?, verb })
 }

@@ -35,7 +35,7 @@ use crate::state::record::Record;
 use std::collections::BTreeSet;
 
 /// The result of a verb on several machines: all failures.
-pub type Outcome = std::result::Result<(), Vec<Error>>;
+pub type BatchResult = std::result::Result<(), Vec<Error>>;
 
 /// Returns the record of a running machine.
 ///
@@ -89,7 +89,7 @@ fn defined(paths: &Paths, name: &Name) -> Result<Machine> {
 }
 
 /// Calls `action` for each machine and collects all failures.
-fn each(names: &[Name], mut action: impl FnMut(&Name) -> Result<()>) -> Outcome {
+fn each(names: &[Name], mut action: impl FnMut(&Name) -> Result<()>) -> BatchResult {
     let failures: Vec<Error> = names.iter().filter_map(|name| action(name).err()).collect();
     if failures.is_empty() { Ok(()) } else { Err(failures) }
 }

@@ -1,6 +1,6 @@
 //! The program: parses the command line, runs the verb, prints its errors, and exits.
 
-use coracle::cli::{self, Cli, Outcome};
+use coracle::cli::{self, Cli, VerbResult};
 use coracle::control::printable;
 use coracle::error::Error;
 use coracle::generator;
@@ -67,7 +67,7 @@ fn generate(arguments: &[OsString]) {
 }
 
 /// Runs the verb of the command line, and returns its exit status.
-fn run(cli: Cli) -> Outcome {
+fn run(cli: Cli) -> VerbResult {
     let root = std::path::absolute(&cli.common.root).map_err(|error| {
         Error::from(error).context(format!("cannot find '{}'", cli.common.root.display()))
     })?;

@@ -33,7 +33,7 @@ pub struct RunningMachines {
 
 /// The arguments of `start` and `restart`.
 #[derive(Debug, Args)]
-pub struct StartArguments {
+pub struct StartOptions {
     /// The machines
     #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
     pub names: Vec<Name>,
@@ -44,7 +44,7 @@ pub struct StartArguments {
     wait: Option<WaitFor>,
 }
 
-impl StartArguments {
+impl StartOptions {
     /// Returns the event to wait for.
     pub fn wait(&self) -> start::Wait {
         match self.wait {
@@ -69,7 +69,7 @@ enum WaitFor {
 
 /// The arguments of `enable` and `disable`.
 #[derive(Debug, Args)]
-pub struct EnableArguments {
+pub struct EnableOptions {
     /// The machines
     #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
     pub names: Vec<Name>,
@@ -81,7 +81,7 @@ pub struct EnableArguments {
 
 /// The arguments of `copy-to` and `copy-from`.
 #[derive(Debug, Args)]
-pub struct CopyArguments {
+pub struct CopyOptions {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -99,7 +99,7 @@ pub struct CopyArguments {
     force: bool,
 }
 
-impl CopyArguments {
+impl CopyOptions {
     /// Returns the request for `control`.
     pub fn request(&self) -> copy::CopyRequest<'_> {
         copy::CopyRequest {

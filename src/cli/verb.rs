@@ -41,16 +41,16 @@ mod thaw;
 mod top;
 mod unbind;
 
-pub use exec::Exec;
-pub use launch::Launch;
-pub use run::Run;
+pub use exec::ExecArgs;
+pub use launch::LaunchArgs;
+pub use run::RunArgs;
 
 use crate::error::Error;
 use crate::paths::Paths;
 use clap::Subcommand;
 
 /// The exit status of a verb, or all its errors.
-pub type Outcome = std::result::Result<u8, Failures>;
+pub type VerbResult = std::result::Result<u8, Failures>;
 
 /// The errors of a verb, at least one.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ macro_rules! verbs {
             ///
             /// # Errors
             /// All errors of the verb.
-            pub fn run(self, paths: &Paths) -> Outcome {
+            pub fn run(self, paths: &Paths) -> VerbResult {
                 match self {
                     $(Self::$verb(verb) => verb.run(paths)),*
                 }
@@ -92,43 +92,43 @@ macro_rules! verbs {
 }
 
 verbs! {
-    Run(Box<run::Run>),
-    Start(start::Start),
-    Stop(stop::Stop),
-    Restart(restart::Restart),
-    Enable(enable::Enable),
-    Disable(disable::Disable),
-    Poweroff(poweroff::Poweroff),
-    Reboot(reboot::Reboot),
-    Terminate(terminate::Terminate),
-    Kill(kill::Kill),
-    Freeze(freeze::Freeze),
-    Thaw(thaw::Thaw),
-    List(list::List),
-    Status(status::Status),
-    Show(show::Show),
-    Logs(logs::Logs),
-    Doctor(doctor::Doctor),
-    Stats(stats::Stats),
-    Network(network::Network),
-    Top(top::Top),
-    Inspect(inspect::Inspect),
-    Exec(exec::Exec),
-    Shell(shell::Shell),
-    CopyTo(copy_to::CopyTo),
-    CopyFrom(copy_from::CopyFrom),
-    Bind(bind::Bind),
-    Unbind(unbind::Unbind),
-    Attach(attach::Attach),
-    Login(login::Login),
-    Set(set::Set),
-    Apply(apply::Apply),
-    Check(check::Check),
-    Config(config::Config),
-    Completions(completions::Completions),
-    Names(names::Names),
-    Launch(launch::Launch),
-    Activate(activate::Activate),
-    Cleanup(cleanup::Cleanup),
-    DnsUpdate(dns_update::DnsUpdate),
+    Run(Box<run::RunArgs>),
+    Start(start::StartArgs),
+    Stop(stop::StopArgs),
+    Restart(restart::RestartArgs),
+    Enable(enable::EnableArgs),
+    Disable(disable::DisableArgs),
+    Poweroff(poweroff::PoweroffArgs),
+    Reboot(reboot::RebootArgs),
+    Terminate(terminate::TerminateArgs),
+    Kill(kill::KillArgs),
+    Freeze(freeze::FreezeArgs),
+    Thaw(thaw::ThawArgs),
+    List(list::ListArgs),
+    Status(status::StatusArgs),
+    Show(show::ShowArgs),
+    Logs(logs::LogsArgs),
+    Doctor(doctor::DoctorArgs),
+    Stats(stats::StatsArgs),
+    Network(network::NetworkArgs),
+    Top(top::TopArgs),
+    Inspect(inspect::InspectArgs),
+    Exec(exec::ExecArgs),
+    Shell(shell::ShellArgs),
+    CopyTo(copy_to::CopyToArgs),
+    CopyFrom(copy_from::CopyFromArgs),
+    Bind(bind::BindArgs),
+    Unbind(unbind::UnbindArgs),
+    Attach(attach::AttachArgs),
+    Login(login::LoginArgs),
+    Set(set::SetArgs),
+    Apply(apply::ApplyArgs),
+    Check(check::CheckArgs),
+    Config(config::ConfigArgs),
+    Completions(completions::CompletionsArgs),
+    Names(names::NamesArgs),
+    Launch(launch::LaunchArgs),
+    Activate(activate::ActivateArgs),
+    Cleanup(cleanup::CleanupArgs),
+    DnsUpdate(dns_update::DnsUpdateArgs),
 }

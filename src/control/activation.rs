@@ -4,7 +4,7 @@
 
 use super::progress::Progress;
 use super::start::{self, Wait};
-use super::{Outcome, block_on, defined, running};
+use super::{BatchResult, block_on, defined, running};
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::machine::network::Port;
@@ -36,7 +36,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// # Errors
 /// A call without sockets of systemd, or a machine that does not start; then the waiting connections are
 /// closed.
-pub fn activate(paths: &Paths, name: &Name) -> Outcome {
+pub fn activate(paths: &Paths, name: &Name) -> BatchResult {
     let sockets = received().map_err(|error| vec![error])?;
     log::info!("starting machine '{name}' for an incoming connection");
     if let Err(errors) = start::start(paths, std::slice::from_ref(name), Wait::Unit, &mut Progress::silent())

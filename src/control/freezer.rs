@@ -2,7 +2,7 @@
 //! not its unit: the supervisor continues to answer, and a stop thaws first. The guest cannot thaw itself,
 //! since that file of its cgroup is not delegated.
 
-use super::{Outcome, each, running};
+use super::{BatchResult, each, running};
 use crate::error::{Error, Result};
 use crate::host::cgroup;
 use crate::host::systemd::units;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 ///
 /// # Errors
 /// One per machine that is not running or cannot be frozen.
-pub fn freeze(paths: &Paths, names: &[Name]) -> Outcome {
+pub fn freeze(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| {
         let payload = payload(&running(paths, name)?)?;
         cgroup::set_frozen(&payload, true).map_err(|error| {
@@ -31,7 +31,7 @@ pub fn freeze(paths: &Paths, names: &[Name]) -> Outcome {
 ///
 /// # Errors
 /// One per machine that is not running or cannot be thawed.
-pub fn thaw(paths: &Paths, names: &[Name]) -> Outcome {
+pub fn thaw(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| {
         let record = running(paths, name)?;
         let payload = payload(&record)?;

@@ -5,7 +5,7 @@
 //! The file is opened in the guest's view. A file system of the guest may never answer: each machine has a
 //! process of its own, killed after a timeout.
 
-use super::{Outcome, guest_child, running, signal};
+use super::{BatchResult, guest_child, running, signal};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::machine::name::Name;
@@ -39,7 +39,7 @@ const PLACES: [&str; 2] = ["etc/resolv.conf", "run/host-resolv.conf"];
 ///
 /// # Errors
 /// One per machine that was not updated.
-pub fn update_all(paths: &Paths) -> Outcome {
+pub fn update_all(paths: &Paths) -> BatchResult {
     loop {
         let resolver = resolv_conf::find(paths);
         let text = resolver.as_ref().map(stamp_text);

@@ -2,7 +2,7 @@
 //! inside. They need neither a bus nor systemd. Each process is opened as a pidfd and checked again
 //! afterwards, so that a later process with the same id is not signalled.
 
-use super::{Outcome, each, running};
+use super::{BatchResult, each, running};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::host::process::start_time;
@@ -30,7 +30,7 @@ pub enum KillTarget {
 ///
 /// # Errors
 /// One per machine that is not running or cannot be signalled.
-pub fn poweroff(paths: &Paths, names: &[Name]) -> Outcome {
+pub fn poweroff(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| signal_supervisor(&running(paths, name)?, libc::SIGTERM))
 }
 
@@ -38,7 +38,7 @@ pub fn poweroff(paths: &Paths, names: &[Name]) -> Outcome {
 ///
 /// # Errors
 /// One per machine that is not running or cannot be signalled.
-pub fn reboot(paths: &Paths, names: &[Name]) -> Outcome {
+pub fn reboot(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| signal_supervisor(&running(paths, name)?, libc::SIGUSR1))
 }
 
@@ -46,7 +46,7 @@ pub fn reboot(paths: &Paths, names: &[Name]) -> Outcome {
 ///
 /// # Errors
 /// One per machine that is not running, cannot be signalled, or does not stop.
-pub fn terminate(paths: &Paths, names: &[Name]) -> Outcome {
+pub fn terminate(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| {
         let record = running(paths, name)?;
         let supervisor = supervisor(&record)?;
@@ -73,7 +73,7 @@ pub fn terminate(paths: &Paths, names: &[Name]) -> Outcome {
 ///
 /// # Errors
 /// One per machine that is not running or cannot be signalled.
-pub fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> Outcome {
+pub fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> BatchResult {
     each(names, |name| {
         let record = running(paths, name)?;
         match target {
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_supervisor_is_signalled() {
         for (signal, expected) in [
-            (poweroff as fn(&Paths, &[Name]) -> Outcome, libc::SIGTERM),
+            (poweroff as fn(&Paths, &[Name]) -> BatchResult, libc::SIGTERM),
             (reboot, libc::SIGUSR1),
             (terminate, libc::SIGTERM),
         ] {

@@ -3,7 +3,7 @@
 
 use super::progress::Progress;
 use super::status::waiting_for;
-use super::{Outcome, block_on, defined, each, signal};
+use super::{BatchResult, block_on, defined, each, signal};
 use crate::error::{Error, Result};
 use crate::generator;
 use crate::host::systemd::units;
@@ -36,7 +36,7 @@ pub enum Wait {
 ///
 /// # Errors
 /// One per machine that did not start.
-pub fn start(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
+pub fn start(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> BatchResult {
     up(Action::Start, paths, names, wait, progress)
 }
 
@@ -44,7 +44,7 @@ pub fn start(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<
 ///
 /// # Errors
 /// One per machine that did not start.
-pub fn restart(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
+pub fn restart(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> BatchResult {
     up(Action::Restart, paths, names, wait, progress)
 }
 
@@ -52,7 +52,7 @@ pub fn restart(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progres
 ///
 /// # Errors
 /// One per machine that failed to stop.
-pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> Outcome {
+pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> BatchResult {
     let (others, units): (Vec<Name>, Vec<Name>) =
         names.iter().cloned().partition(|name| runs_elsewhere(paths, name) || !units::is_running());
     let through_units =
@@ -90,7 +90,7 @@ pub fn disable(names: &[Name]) -> Result<Vec<String>> {
 }
 
 /// Starts or restarts machines.
-fn up(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
+fn up(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> BatchResult {
     require_systemd().map_err(|error| vec![error])?;
     let mut good = Vec::new();
     let mut outdated = Vec::new();
@@ -163,7 +163,13 @@ fn late(name: &Name, record: &Record) -> Error {
 }
 
 /// Runs the jobs of the units of `names`.
-fn run(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> Outcome {
+fn run(
+    action: Action,
+    paths: &Paths,
+    names: &[Name],
+    wait: Wait,
+    progress: &mut Progress<'_>,
+) -> BatchResult {
     let units: Vec<String> = names.iter().map(unit::service).collect();
     let until = if wait == Wait::No { units::Until::Queued } else { units::Until::Done };
     let mut report = |unit: &str, text: &str| {
@@ -224,7 +230,7 @@ fn require_systemd() -> Result<()> {
 }
 
 /// Merges the failures of two outcomes.
-fn merge(one: Outcome, other: Outcome) -> Outcome {
+fn merge(one: BatchResult, other: BatchResult) -> BatchResult {
     match (one, other) {
         (Ok(()), other) => other,
         (one, Ok(())) => one,

@@ -1,6 +1,6 @@
 //! `coracle activate`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineName;
 use crate::control::activation;
 use crate::paths::Paths;
@@ -9,13 +9,13 @@ use clap::Args;
 /// Start a machine for an incoming connection; run by its activation unit
 #[derive(Debug, Args)]
 #[command(hide = true)]
-pub struct Activate {
+pub struct ActivateArgs {
     #[command(flatten)]
     machine: MachineName,
 }
 
-impl Activate {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl ActivateArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         activation::activate(paths, &self.machine.name)?;
         Ok(0)
     }

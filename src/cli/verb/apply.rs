@@ -1,6 +1,6 @@
 //! `coracle apply`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::apply::{self, Effect, SettingChange};
 use crate::control::limits::Act;
@@ -14,7 +14,7 @@ use clap::Args;
 /// Limits, ports, traffic limits and added bind mounts change at once; all other settings are reported and
 /// need a restart.
 #[derive(Debug, Args)]
-pub struct Apply {
+pub struct ApplyArgs {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -24,8 +24,8 @@ pub struct Apply {
     dry_run: bool,
 }
 
-impl Apply {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl ApplyArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let act = if self.dry_run { Act::DryRun } else { Act::Apply };
         print_changes(&self.name, apply::apply(paths, &self.name, act)?, act)?;
         Ok(0)

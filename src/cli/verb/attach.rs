@@ -1,6 +1,6 @@
 //! `coracle attach`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineName;
 use crate::control::attach::{self, AttachEnd};
 use crate::paths::Paths;
@@ -12,13 +12,13 @@ use rustix::termios;
 /// Shows the last 64 KiB of the console first. Type '^]' three times within a second to detach. The exit
 /// status is 0 after a detach and after the end of the machine.
 #[derive(Debug, Args)]
-pub struct Attach {
+pub struct AttachArgs {
     #[command(flatten)]
     machine: MachineName,
 }
 
-impl Attach {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl AttachArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let name = &self.machine.name;
         if termios::isatty(rustix::stdio::stdin()) {
             log::info!("attached to machine '{name}'; type ^] three times within a second to detach");

@@ -1,6 +1,6 @@
 //! `coracle bind`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::bind;
 use crate::machine::name::Name;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// The mount exists until it is removed or the machine stops or reboots. Define permanent mounts in the
 /// definition.
 #[derive(Debug, Args)]
-pub struct Bind {
+pub struct BindArgs {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -46,8 +46,8 @@ pub struct Bind {
     json: bool,
 }
 
-impl Bind {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl BindArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let Some(source) = &self.source else { return self.list(paths) };
         let request = bind::BindRequest {
             name: &self.name,
@@ -62,7 +62,7 @@ impl Bind {
         Ok(0)
     }
 
-    fn list(&self, paths: &Paths) -> Outcome {
+    fn list(&self, paths: &Paths) -> VerbResult {
         let list = bind::list(paths, &self.name)?;
         if self.json {
             output::json(&list)?;

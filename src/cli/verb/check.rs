@@ -1,6 +1,6 @@
 //! `coracle check`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::output;
 use crate::config::{Problem, Severity, check};
 use crate::error::Error;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// Check definitions, and report all problems with their position
 #[derive(Debug, Args)]
-pub struct Check {
+pub struct CheckArgs {
     /// The definitions and drop-ins; all of this host by default
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -21,8 +21,8 @@ pub struct Check {
     json: bool,
 }
 
-impl Check {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl CheckArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let checked =
             if self.files.is_empty() { check::all(paths)? } else { check::files(paths, &self.files) };
         if self.json {

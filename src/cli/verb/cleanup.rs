@@ -1,6 +1,6 @@
 //! `coracle cleanup`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineName;
 use crate::paths::Paths;
 use clap::Args;
@@ -8,13 +8,13 @@ use clap::Args;
 /// Remove everything a stopped machine left on the host; run by its unit
 #[derive(Debug, Args)]
 #[command(hide = true)]
-pub struct Cleanup {
+pub struct CleanupArgs {
     #[command(flatten)]
     machine: MachineName,
 }
 
-impl Cleanup {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl CleanupArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         crate::run::clean_up(paths, &self.machine.name)?;
         Ok(0)
     }

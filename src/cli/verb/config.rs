@@ -1,6 +1,6 @@
 //! `coracle config`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
 use crate::config::explain::{SettingLine, lines};
 use crate::config::layer::{Setting, Shape};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// Show the settings of a machine
 #[derive(Debug, Args)]
-pub struct Config {
+pub struct ConfigArgs {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -26,8 +26,8 @@ pub struct Config {
     json: bool,
 }
 
-impl Config {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl ConfigArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let resolved = config::machine(paths, &self.name)?;
         let lines = lines(&resolved.settings);
         match (self.json, self.explain) {

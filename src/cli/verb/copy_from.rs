@@ -1,7 +1,7 @@
 //! `coracle copy-from`.
 
-use super::Outcome;
-use crate::cli::arguments::CopyArguments;
+use super::VerbResult;
+use crate::cli::arguments::CopyOptions;
 use crate::cli::output::with_progress;
 use crate::control::copy;
 use crate::control::progress::Progress;
@@ -15,13 +15,13 @@ use std::path::Path;
 /// With DST '-' a tar archive is written to standard output. Owners keep their ids as seen in the machine;
 /// set-user-ID bits and file capabilities are removed.
 #[derive(Debug, Args)]
-pub struct CopyFrom {
+pub struct CopyFromArgs {
     #[command(flatten)]
-    copy: CopyArguments,
+    copy: CopyOptions,
 }
 
-impl CopyFrom {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl CopyFromArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         if self.copy.destination.is_none() && self.copy.source == Path::new("-") {
             return Err(Error::usage("the source must be a path in the machine")
                 .with_hint("usage: coracle copy-from NAME SRC -")

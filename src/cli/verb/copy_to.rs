@@ -1,7 +1,7 @@
 //! `coracle copy-to`.
 
-use super::Outcome;
-use crate::cli::arguments::CopyArguments;
+use super::VerbResult;
+use crate::cli::arguments::CopyOptions;
 use crate::cli::output::with_progress;
 use crate::control::copy;
 use crate::control::progress::Progress;
@@ -15,13 +15,13 @@ use std::path::Path;
 /// With SRC '-' the tar archive on standard input is extracted to the directory DST. Owners keep their ids as
 /// seen in the machine. DST appears only when the copy is complete.
 #[derive(Debug, Args)]
-pub struct CopyTo {
+pub struct CopyToArgs {
     #[command(flatten)]
-    copy: CopyArguments,
+    copy: CopyOptions,
 }
 
-impl CopyTo {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl CopyToArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         if self.copy.destination.is_none() && self.copy.source == Path::new("-") {
             return Err(Error::usage("a tar archive requires a destination directory")
                 .with_hint("usage: coracle copy-to NAME - DST")

@@ -1,7 +1,7 @@
 //! `coracle disable`.
 
-use super::Outcome;
-use crate::cli::arguments::EnableArguments;
+use super::VerbResult;
+use crate::cli::arguments::EnableOptions;
 use crate::cli::output::{self, with_progress};
 use crate::control::start;
 use crate::paths::Paths;
@@ -9,13 +9,13 @@ use clap::Args;
 
 /// Do not start machines at boot
 #[derive(Debug, Args)]
-pub struct Disable {
+pub struct DisableArgs {
     #[command(flatten)]
-    enable: EnableArguments,
+    enable: EnableOptions,
 }
 
-impl Disable {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl DisableArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let names = &self.enable.names;
         for change in start::disable(names)? {
             output::line(&change)?;

@@ -1,6 +1,6 @@
 //! `coracle doctor`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::output;
 use crate::control::doctor;
 use crate::error::Result;
@@ -13,7 +13,7 @@ use serde_json::json;
 ///
 /// The exit status is 1 if there is a problem.
 #[derive(Debug, Args)]
-pub struct Doctor {
+pub struct DoctorArgs {
     /// The machines; this host by default
     #[arg(value_name = "NAME", value_parser = Name::new)]
     names: Vec<Name>,
@@ -23,8 +23,8 @@ pub struct Doctor {
     json: bool,
 }
 
-impl Doctor {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl DoctorArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let has_errors = if self.names.is_empty() { self.host(paths)? } else { self.machines(paths)? };
         Ok(u8::from(has_errors))
     }

@@ -1,7 +1,7 @@
 //! `coracle enable`.
 
-use super::Outcome;
-use crate::cli::arguments::EnableArguments;
+use super::VerbResult;
+use crate::cli::arguments::EnableOptions;
 use crate::cli::output::{self, with_progress};
 use crate::control::start::{self, Wait};
 use crate::paths::Paths;
@@ -9,13 +9,13 @@ use clap::Args;
 
 /// Start machines at boot
 #[derive(Debug, Args)]
-pub struct Enable {
+pub struct EnableArgs {
     #[command(flatten)]
-    enable: EnableArguments,
+    enable: EnableOptions,
 }
 
-impl Enable {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl EnableArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let names = &self.enable.names;
         for change in start::enable(paths, names)? {
             output::line(&change)?;

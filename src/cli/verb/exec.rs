@@ -1,6 +1,6 @@
 //! `coracle exec`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::EntryOptions;
 use crate::control::exec;
 use crate::machine::name::Name;
@@ -12,7 +12,7 @@ use std::ffi::OsString;
 ///
 /// Needs neither D-Bus nor a responding init in the machine. The exit status is that of the command.
 #[derive(Debug, Args)]
-pub struct Exec {
+pub struct ExecArgs {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -25,8 +25,8 @@ pub struct Exec {
     entry: EntryOptions,
 }
 
-impl Exec {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl ExecArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         Ok(exec::exec(paths, &self.entry.request(&self.name, &self.command))?)
     }
 }

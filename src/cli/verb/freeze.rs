@@ -1,6 +1,6 @@
 //! `coracle freeze`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineNames;
 use crate::control::freezer;
 use crate::paths::Paths;
@@ -8,13 +8,13 @@ use clap::Args;
 
 /// Freeze all processes of machines
 #[derive(Debug, Args)]
-pub struct Freeze {
+pub struct FreezeArgs {
     #[command(flatten)]
     machines: MachineNames,
 }
 
-impl Freeze {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl FreezeArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         freezer::freeze(paths, &self.machines.names)?;
         Ok(0)
     }

@@ -1,6 +1,6 @@
 //! `coracle inspect`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::output;
 use crate::control::inspect;
 use crate::machine::name::Name;
@@ -9,7 +9,7 @@ use clap::Args;
 
 /// Show how a machine is isolated: namespaces, mounts, capabilities, limits
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub struct InspectArgs {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -23,8 +23,8 @@ pub struct Inspect {
     json: bool,
 }
 
-impl Inspect {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl InspectArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let found = inspect::collect(paths, &self.name)?;
         let exposure = inspect::score(&found);
         let mut text = Vec::new();

@@ -1,6 +1,6 @@
 //! `coracle kill`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineNames;
 use crate::config::boot::Signal;
 use crate::config::values::{RawValue, Value};
@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 /// Send a signal to processes of machines
 #[derive(Debug, Args)]
-pub struct Kill {
+pub struct KillArgs {
     #[command(flatten)]
     machines: MachineNames,
 
@@ -37,8 +37,8 @@ fn signal(text: &str) -> Result<i32> {
     Signal::read(&RawValue::Text(text)).map(|signal| signal.0)
 }
 
-impl Kill {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl KillArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let whom = match self.kill_whom {
             Whom::Leader => signal::KillTarget::Leader,
             Whom::All => signal::KillTarget::All,

@@ -1,6 +1,6 @@
 //! `coracle launch`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineName;
 use crate::paths::Paths;
 use clap::Args;
@@ -8,13 +8,13 @@ use clap::Args;
 /// Create a machine; run by its unit
 #[derive(Debug, Args)]
 #[command(hide = true)]
-pub struct Launch {
+pub struct LaunchArgs {
     #[command(flatten)]
     machine: MachineName,
 }
 
-impl Launch {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl LaunchArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         crate::run::launch_unit(paths, &self.machine.name)?;
         Ok(0)
     }

@@ -1,6 +1,6 @@
 //! `coracle list`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::list::{self, Include, Row};
 use crate::paths::Paths;
@@ -8,7 +8,7 @@ use clap::Args;
 
 /// List running machines
 #[derive(Debug, Args)]
-pub struct List {
+pub struct ListArgs {
     /// Also list machines that are not running
     #[arg(short, long)]
     all: bool,
@@ -46,8 +46,8 @@ enum Removal {
     Any,
 }
 
-impl List {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl ListArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let include = if self.all { Include::Defined } else { Include::Recorded };
         let rows = list::rows(paths, include)?;
         if self.json {

@@ -1,6 +1,6 @@
 //! `coracle login`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineName;
 use crate::control::{exec, login};
 use crate::paths::Paths;
@@ -8,13 +8,13 @@ use clap::Args;
 
 /// Open a login prompt of a running machine
 #[derive(Debug, Args)]
-pub struct Login {
+pub struct LoginArgs {
     #[command(flatten)]
     machine: MachineName,
 }
 
-impl Login {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl LoginArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         Ok(exec::exec(paths, &login::login(paths, &self.machine.name)?)?)
     }
 }

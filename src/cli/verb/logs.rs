@@ -1,6 +1,6 @@
 //! `coracle logs`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::output;
 use crate::control::logs;
 use crate::machine::name::Name;
@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 /// Show the console and the journal of a running or stopped machine
 #[derive(Debug, Args)]
-pub struct Logs {
+pub struct LogsArgs {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -60,8 +60,8 @@ enum LogFormat {
     Json,
 }
 
-impl Logs {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl LogsArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let query = logs::LogQuery {
             name: &self.name,
             follow: self.follow,

@@ -1,6 +1,6 @@
 //! `coracle network` and `coracle network reload`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::network::{self, COLUMNS, Chain, MachineRow, ZoneRow};
 use crate::error::Result;
@@ -13,9 +13,9 @@ use std::net::IpAddr;
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 #[command(subcommand_value_name = "ACTION", subcommand_help_heading = "Actions")]
-pub struct Network {
+pub struct NetworkArgs {
     #[command(subcommand)]
-    action: Option<Action>,
+    action: Option<NetworkCommand>,
 
     /// Print JSON
     #[arg(long)]
@@ -24,15 +24,15 @@ pub struct Network {
 
 /// An action on the network.
 #[derive(Debug, Subcommand)]
-enum Action {
+enum NetworkCommand {
     /// Recreate the firewall rules of all machines, after another program has deleted them
     Reload,
 }
 
-impl Network {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl NetworkArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         match self.action {
-            Some(Action::Reload) => crate::run::reload_firewall(paths)?,
+            Some(NetworkCommand::Reload) => crate::run::reload_firewall(paths)?,
             None => self.show(paths)?,
         }
         Ok(0)

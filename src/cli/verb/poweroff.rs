@@ -1,6 +1,6 @@
 //! `coracle poweroff`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineNames;
 use crate::control::signal;
 use crate::paths::Paths;
@@ -8,13 +8,13 @@ use clap::Args;
 
 /// Request a power-off of the guests
 #[derive(Debug, Args)]
-pub struct Poweroff {
+pub struct PoweroffArgs {
     #[command(flatten)]
     machines: MachineNames,
 }
 
-impl Poweroff {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl PoweroffArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         signal::poweroff(paths, &self.machines.names)?;
         Ok(0)
     }

@@ -1,6 +1,6 @@
 //! `coracle reboot`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineNames;
 use crate::control::signal;
 use crate::paths::Paths;
@@ -8,13 +8,13 @@ use clap::Args;
 
 /// Request a reboot of the guests
 #[derive(Debug, Args)]
-pub struct Reboot {
+pub struct RebootArgs {
     #[command(flatten)]
     machines: MachineNames,
 }
 
-impl Reboot {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl RebootArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         signal::reboot(paths, &self.machines.names)?;
         Ok(0)
     }

@@ -1,7 +1,7 @@
 //! `coracle restart`.
 
-use super::Outcome;
-use crate::cli::arguments::StartArguments;
+use super::VerbResult;
+use crate::cli::arguments::StartOptions;
 use crate::cli::output::with_progress;
 use crate::control::start;
 use crate::paths::Paths;
@@ -9,13 +9,13 @@ use clap::Args;
 
 /// Restart machines, also stopped ones
 #[derive(Debug, Args)]
-pub struct Restart {
+pub struct RestartArgs {
     #[command(flatten)]
-    start: StartArguments,
+    start: StartOptions,
 }
 
-impl Restart {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl RestartArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let wait = self.start.wait();
         with_progress(|progress| start::restart(paths, &self.start.names, wait, progress))?;
         Ok(0)

@@ -2,7 +2,7 @@
 
 mod layer;
 
-use super::Outcome;
+use super::VerbResult;
 use crate::paths::Paths;
 use crate::run::Mode;
 use clap::Args;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 ///
 /// The options have the names and the meaning of systemd-nspawn(1).
 #[derive(Debug, Default, Args)]
-pub struct Run {
+pub struct RunArgs {
     /// The program and its arguments, or arguments for the init; a shell by default
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub command: Vec<OsString>,
@@ -199,8 +199,8 @@ pub struct Run {
     pub pipe: bool,
 }
 
-impl Run {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl RunArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         if self.quiet {
             log::set_max_level(log::LevelFilter::Warn);
         }

@@ -1,6 +1,6 @@
 //! `coracle set`.
 
-use super::Outcome;
+use super::VerbResult;
 use super::apply::print_changes;
 use crate::cli::output;
 use crate::config::drop_in::Keep;
@@ -15,7 +15,7 @@ use clap::Args;
 /// The change is written to a drop-in of the definition. Limits, ports, traffic limits and bind mounts
 /// (mount=SOURCE:TARGET:ro) change at once; all other settings are reported and need a restart.
 #[derive(Debug, Args)]
-pub struct Set {
+pub struct SetArgs {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -30,8 +30,8 @@ pub struct Set {
     runtime: bool,
 }
 
-impl Set {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl SetArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let keep = if self.runtime { Keep::UntilReboot } else { Keep::Always };
         match apply::set(paths, &self.name, &self.changes, keep)? {
             SetResult::Stored(file) => output::line(&format!("stored in '{}'", file.display()))?,

@@ -1,6 +1,6 @@
 //! `coracle shell`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::EntryOptions;
 use crate::control::{exec, login};
 use crate::machine::name::Name;
@@ -9,7 +9,7 @@ use clap::Args;
 
 /// Open a login shell in a running machine
 #[derive(Debug, Args)]
-pub struct Shell {
+pub struct ShellArgs {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -22,8 +22,8 @@ pub struct Shell {
     entry: EntryOptions,
 }
 
-impl Shell {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl ShellArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let mut request = self.entry.request(&self.name, &[]);
         if self.session {
             login::as_session(paths, &mut request)?;

@@ -1,6 +1,6 @@
 //! `coracle show`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::RunningMachines;
 use crate::cli::output;
 use crate::control::{named_or_running, show};
@@ -10,7 +10,7 @@ use clap::Args;
 
 /// Show all properties of machines, for programs
 #[derive(Debug, Args)]
-pub struct Show {
+pub struct ShowArgs {
     #[command(flatten)]
     machines: RunningMachines,
 
@@ -23,8 +23,8 @@ pub struct Show {
     property: Vec<String>,
 }
 
-impl Show {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl ShowArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let named = self.machines.names.len();
         let names = named_or_running(paths, self.machines.names);
         let properties = |name| show::properties(paths, name, &self.property);

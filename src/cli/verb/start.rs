@@ -1,7 +1,7 @@
 //! `coracle start`.
 
-use super::Outcome;
-use crate::cli::arguments::StartArguments;
+use super::VerbResult;
+use crate::cli::arguments::StartOptions;
 use crate::cli::output::with_progress;
 use crate::control::start;
 use crate::paths::Paths;
@@ -9,13 +9,13 @@ use clap::Args;
 
 /// Start machines as units
 #[derive(Debug, Args)]
-pub struct Start {
+pub struct StartArgs {
     #[command(flatten)]
-    start: StartArguments,
+    start: StartOptions,
 }
 
-impl Start {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl StartArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let wait = self.start.wait();
         with_progress(|progress| start::start(paths, &self.start.names, wait, progress))?;
         Ok(0)

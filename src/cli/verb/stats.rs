@@ -1,6 +1,6 @@
 //! `coracle stats`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::RunningMachines;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::running_records;
@@ -11,7 +11,7 @@ use clap::Args;
 
 /// Show the resource usage of machines: CPU, memory, I/O, network, tasks, pressure
 #[derive(Debug, Args)]
-pub struct Stats {
+pub struct StatsArgs {
     #[command(flatten)]
     machines: RunningMachines,
 
@@ -24,8 +24,8 @@ pub struct Stats {
     metrics: bool,
 }
 
-impl Stats {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl StatsArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let samples: Vec<Sample> =
             running_records(paths, &self.machines.names)?.iter().map(stats::sample).collect();
         if self.json {

@@ -1,6 +1,6 @@
 //! `coracle status`.
 
-use super::{Failures, Outcome};
+use super::{Failures, VerbResult};
 use crate::cli::arguments::RunningMachines;
 use crate::cli::output;
 use crate::control::{named_or_running, status};
@@ -9,7 +9,7 @@ use clap::Args;
 
 /// Show the status of machines
 #[derive(Debug, Args)]
-pub struct Status {
+pub struct StatusArgs {
     #[command(flatten)]
     machines: RunningMachines,
 
@@ -18,8 +18,8 @@ pub struct Status {
     json: bool,
 }
 
-impl Status {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl StatusArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let (mut all, mut failures) = (Vec::new(), Vec::new());
         for name in named_or_running(paths, self.machines.names) {
             match status::collect(paths, &name) {

@@ -1,6 +1,6 @@
 //! `coracle stop`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineNames;
 use crate::cli::output::with_progress;
 use crate::control::start;
@@ -9,13 +9,13 @@ use clap::Args;
 
 /// Shut down machines cleanly
 #[derive(Debug, Args)]
-pub struct Stop {
+pub struct StopArgs {
     #[command(flatten)]
     machines: MachineNames,
 }
 
-impl Stop {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl StopArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         with_progress(|progress| start::stop(paths, &self.machines.names, progress))?;
         Ok(0)
     }

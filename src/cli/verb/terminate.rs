@@ -1,6 +1,6 @@
 //! `coracle terminate`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineNames;
 use crate::control::signal;
 use crate::paths::Paths;
@@ -8,13 +8,13 @@ use clap::Args;
 
 /// Kill machines at once, without a clean shutdown
 #[derive(Debug, Args)]
-pub struct Terminate {
+pub struct TerminateArgs {
     #[command(flatten)]
     machines: MachineNames,
 }
 
-impl Terminate {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl TerminateArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         signal::terminate(paths, &self.machines.names)?;
         Ok(0)
     }

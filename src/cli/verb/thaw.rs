@@ -1,6 +1,6 @@
 //! `coracle thaw`.
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::MachineNames;
 use crate::control::freezer;
 use crate::paths::Paths;
@@ -8,13 +8,13 @@ use clap::Args;
 
 /// Resume frozen machines
 #[derive(Debug, Args)]
-pub struct Thaw {
+pub struct ThawArgs {
     #[command(flatten)]
     machines: MachineNames,
 }
 
-impl Thaw {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl ThawArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         freezer::thaw(paths, &self.machines.names)?;
         Ok(0)
     }

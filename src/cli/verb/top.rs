@@ -3,7 +3,7 @@
 mod screen;
 mod terminal;
 
-use super::Outcome;
+use super::VerbResult;
 use crate::cli::arguments::RunningMachines;
 use crate::control::{running_records, stats};
 use crate::machine::name::Name;
@@ -11,11 +11,11 @@ use crate::paths::Paths;
 use clap::Args;
 use screen::{Key, Screen};
 use std::time::{Duration, Instant};
-use terminal::{Event, Terminal};
+use terminal::{Terminal, TerminalEvent};
 
 /// Monitor the resource usage of machines on a terminal
 #[derive(Debug, Args)]
-pub struct Top {
+pub struct TopArgs {
     #[command(flatten)]
     machines: RunningMachines,
 
@@ -24,8 +24,8 @@ pub struct Top {
     delay: u8,
 }
 
-impl Top {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl TopArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let names = &self.machines.names;
         running_records(paths, names)?;
         let delay = Duration::from_secs(u64::from(self.delay));
@@ -41,9 +41,9 @@ impl Top {
             let (columns, rows) = terminal.size();
             terminal.show(&screen.text(columns, rows))?;
             match terminal.wait(next.saturating_duration_since(Instant::now()))? {
-                Event::End => return Ok(0),
-                Event::Nothing => {}
-                Event::Key(key) => {
+                TerminalEvent::End => return Ok(0),
+                TerminalEvent::Nothing => {}
+                TerminalEvent::Key(key) => {
                     if screen.press(key) == Key::Quit {
                         return Ok(0);
                     }

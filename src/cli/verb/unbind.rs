@@ -1,6 +1,6 @@
 //! `coracle unbind`.
 
-use super::{Failures, Outcome};
+use super::{Failures, VerbResult};
 use crate::control::bind;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// Remove bind mounts
 #[derive(Debug, Args)]
-pub struct Unbind {
+pub struct UnbindArgs {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
@@ -19,8 +19,8 @@ pub struct Unbind {
     targets: Vec<PathBuf>,
 }
 
-impl Unbind {
-    pub(super) fn run(self, paths: &Paths) -> Outcome {
+impl UnbindArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let unbind = |target: &PathBuf| bind::unbind(paths, &self.name, target).err();
         let failures: Vec<_> = self.targets.iter().filter_map(unbind).collect();
         if failures.is_empty() { Ok(0) } else { Err(Failures(failures)) }

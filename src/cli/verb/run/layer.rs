@@ -1,6 +1,6 @@
 //! Translates the options of `coracle run` to a [`Layer`] of settings.
 
-use super::Run;
+use super::RunArgs;
 use crate::config::command::{Argument, Variable};
 use crate::config::layer::{Layer, Origin, Setting};
 use crate::config::mounts::{self, MountEntry};
@@ -17,7 +17,7 @@ use std::io::IsTerminal;
 use std::path::{Component, Path, PathBuf};
 
 /// An option with the value of one setting: its name, the key of the setting, its value.
-type Word = (&'static str, &'static str, fn(&Run) -> Option<&str>);
+type Word = (&'static str, &'static str, fn(&RunArgs) -> Option<&str>);
 const WORDS: &[Word] = &[
     ("--machine=", "name", |run| run.machine.as_deref()),
     ("--chdir=", "chdir", |run| run.chdir.as_deref()),
@@ -40,7 +40,7 @@ const WORDS: &[Word] = &[
 ];
 
 /// A boolean option: its name, the key of the setting, its value.
-type Boolean = (&'static str, &'static str, fn(&Run) -> Option<bool>);
+type Boolean = (&'static str, &'static str, fn(&RunArgs) -> Option<bool>);
 const BOOLEANS: &[Boolean] = &[
     ("--read-only", "root.read-only", |run| run.read_only.then_some(true)),
     ("--boot", "boot", |run| run.boot.then_some(true)),
@@ -50,8 +50,8 @@ const BOOLEANS: &[Boolean] = &[
 ];
 
 /// A list option, which may be repeated: its name, the key of the setting, its items.
-type List = (&'static str, &'static str, fn(&Run) -> &[String]);
-const LISTS: &[List] = &[
+type ListOption = (&'static str, &'static str, fn(&RunArgs) -> &[String]);
+const LISTS: &[ListOption] = &[
     ("--port=", "network.ports", |run| &run.port),
     ("--network-veth-extra=", "network.veth-extra", |run| &run.network_veth_extra),
     ("--network-interface=", "network.interface", |run| &run.network_interface),
@@ -62,7 +62,7 @@ const LISTS: &[List] = &[
 ];
 
 /// A mount option: its name, its parser, its values.
-type Mounts = (&'static str, fn(&str) -> Result<MountEntry>, fn(&Run) -> &[String]);
+type Mounts = (&'static str, fn(&str) -> Result<MountEntry>, fn(&RunArgs) -> &[String]);
 const MOUNTS: &[Mounts] = &[
     ("--bind=", |text| mounts::bind(text, false), |run| &run.bind),
     ("--bind-ro=", |text| mounts::bind(text, true), |run| &run.bind_ro),
@@ -70,7 +70,7 @@ const MOUNTS: &[Mounts] = &[
     ("--inaccessible=", mounts::inaccessible, |run| &run.inaccessible),
 ];
 
-impl Run {
+impl RunArgs {
     /// Returns the settings of the options.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl Flags {
     }
 
     /// Sets the options that do not map to one setting.
-    fn set_special(&mut self, run: &Run) {
+    fn set_special(&mut self, run: &RunArgs) {
         if let Some(directory) = &run.directory {
             let absolute = absolute(directory);
             if let Some(absolute) = self.check("--directory=", &directory.to_string_lossy(), absolute) {
@@ -156,7 +156,7 @@ impl Flags {
         self.console(run);
     }
 
-    fn environment(&mut self, run: &Run) {
+    fn environment(&mut self, run: &RunArgs) {
         for text in &run.setenv {
             let variable = match text.split_once('=') {
                 Some((name, value)) => Variable::new(name, value),
@@ -177,7 +177,7 @@ impl Flags {
         }
     }
 
-    fn system_calls(&mut self, run: &Run) {
+    fn system_calls(&mut self, run: &RunArgs) {
         const FLAG: &str = "--system-call-filter=";
         for text in &run.system_call_filter {
             let (denied, list) = text.strip_prefix('~').map_or((false, text.as_str()), |list| (true, list));
@@ -195,7 +195,7 @@ impl Flags {
         }
     }
 
-    fn console(&mut self, run: &Run) {
+    fn console(&mut self, run: &RunArgs) {
         match run.console.as_deref() {
             Some("autopipe") => {
                 let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
@@ -211,7 +211,7 @@ impl Flags {
 
 /// Returns the options for a private network, the most specific first: a bridge or zone includes a link to
 /// the host.
-fn modes(run: &Run) -> [(bool, Mode, &'static str); 9] {
+fn modes(run: &RunArgs) -> [(bool, Mode, &'static str); 9] {
     [
         (run.network_zone.is_some(), Mode::Zone, "--network-zone="),
         (run.network_bridge.is_some(), Mode::Bridge, "--network-bridge="),
@@ -262,13 +262,13 @@ mod tests {
 
     #[test]
     fn options_become_values_with_their_origin() {
-        let run = Run {
+        let run = RunArgs {
             bind_ro: vec!["/srv:/data".into()],
             capability: vec!["net_raw,CAP_BPF".into()],
             system_call_filter: vec!["~@keyring keyctl".into()],
             private_users: Some("1000000".into()),
             register: Some("off".into()),
-            ..Run::default()
+            ..RunArgs::default()
         };
         let layer = run.layer().unwrap();
         assert_eq!(layer.mounts.entries.sourced()[0].origin, Origin::Flag("--bind-ro="));
@@ -280,11 +280,11 @@ mod tests {
 
     #[test]
     fn all_invalid_options_are_reported_together() {
-        let run = Run {
+        let run = RunArgs {
             uuid: Some("x".into()),
             capability: vec!["CAP_NOPE".into()],
             tmpfs: vec!["relative".into()],
-            ..Run::default()
+            ..RunArgs::default()
         };
         let error = run.layer().unwrap_err();
         assert_eq!(error.exit_status(), 2);

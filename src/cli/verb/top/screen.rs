@@ -35,7 +35,7 @@ enum Order {
 
 /// A machine and its usage since the previous sample.
 #[derive(Debug, Clone, PartialEq)]
-struct Row {
+struct UsageRow {
     sample: Sample,
     /// Percent of one CPU.
     cpu: Option<f64>,
@@ -49,7 +49,7 @@ struct Row {
 /// The screen's state.
 #[derive(Debug, Default)]
 pub(super) struct Screen {
-    rows: Vec<Row>,
+    rows: Vec<UsageRow>,
     before: HashMap<String, (Sample, Instant)>,
     order: Order,
     /// The name of the marked machine.
@@ -68,7 +68,7 @@ impl Screen {
     /// Stores new samples. A machine sampled less than 500 ms ago keeps its rates.
     pub(super) fn update(&mut self, samples: Vec<Sample>, now: Instant) {
         let is_moment = |at: &Instant| now.duration_since(*at).as_millis() < 500;
-        let known: HashMap<String, Row> =
+        let known: HashMap<String, UsageRow> =
             self.rows.drain(..).map(|row| (row.sample.name.clone(), row)).collect();
         let mut before = HashMap::new();
         for sample in samples {
@@ -77,7 +77,7 @@ impl Screen {
             if let (Some((_, at)), Some(row)) = (&last, known.get(&name))
                 && is_moment(at)
             {
-                self.rows.push(Row { sample, ..row.clone() });
+                self.rows.push(UsageRow { sample, ..row.clone() });
                 before.extend(last.map(|last| (name, last)));
                 continue;
             }
@@ -85,7 +85,7 @@ impl Screen {
                 let (old, at) = last.as_ref()?;
                 rate(value(&sample), value(old), now.duration_since(*at).as_secs_f64())
             };
-            self.rows.push(Row {
+            self.rows.push(UsageRow {
                 cpu: rate(|s| s.cpu).map(|micros| micros / 10_000.0),
                 read: rate(|s| s.io_read),
                 written: rate(|s| s.io_written),
@@ -142,8 +142,9 @@ impl Screen {
     fn sort(&mut self) {
         let order = self.order;
         self.rows.sort_by(|one, other| {
-            let by =
-                |value: fn(&Row) -> f64| value(other).partial_cmp(&value(one)).unwrap_or(Ordering::Equal);
+            let by = |value: fn(&UsageRow) -> f64| {
+                value(other).partial_cmp(&value(one)).unwrap_or(Ordering::Equal)
+            };
             let ordered = match order {
                 Order::Cpu => by(|row| row.cpu.unwrap_or(-1.0)),
                 Order::Memory => other.sample.memory.cmp(&one.sample.memory),
@@ -226,7 +227,7 @@ fn pressure(sample: &Sample) -> Option<f64> {
     [sample.pressure_cpu, sample.pressure_memory, sample.pressure_io].into_iter().flatten().reduce(f64::max)
 }
 
-impl Row {
+impl UsageRow {
     fn cells(&self, is_wide: bool) -> Vec<String> {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         let percent = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.1}")));

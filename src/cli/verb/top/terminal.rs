@@ -17,7 +17,7 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// An event of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum TerminalEvent {
     /// A key: its byte, or the equivalent letter of an arrow key.
     Key(u8),
     /// A timeout or a new size of the window.
@@ -79,7 +79,7 @@ impl Terminal {
     }
 
     /// Waits for a key or a signal, at most `limit`.
-    pub(super) fn wait(&mut self, limit: Duration) -> Result<Event> {
+    pub(super) fn wait(&mut self, limit: Duration) -> Result<TerminalEvent> {
         if !self.typed.is_empty() {
             return Ok(self.next_key());
         }
@@ -100,27 +100,27 @@ impl Terminal {
         if signalled {
             while let Ok(Some(signal)) = self.signals.read_signal() {
                 if i32::try_from(signal.ssi_signo) != Ok(libc::SIGWINCH) {
-                    return Ok(Event::End);
+                    return Ok(TerminalEvent::End);
                 }
             }
         }
         if !typed {
-            return Ok(Event::Nothing);
+            return Ok(TerminalEvent::Nothing);
         }
         let mut bytes = [0u8; 16];
         Ok(match rustix::io::read(stdin, &mut bytes) {
-            Ok(0) => Event::End,
+            Ok(0) => TerminalEvent::End,
             Ok(length) => {
                 self.typed.extend_from_slice(bytes.get(..length).unwrap_or_default());
                 self.next_key()
             }
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Event::Nothing,
-            Err(_) => Event::End,
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => TerminalEvent::Nothing,
+            Err(_) => TerminalEvent::End,
         })
     }
 
     /// Removes the next key from the bytes read.
-    fn next_key(&mut self) -> Event {
+    fn next_key(&mut self) -> TerminalEvent {
         let (event, length) = key(&self.typed);
         self.typed.drain(..length.min(self.typed.len()));
         event
@@ -128,16 +128,16 @@ impl Terminal {
 }
 
 /// Returns the first key and its length in bytes. Arrow keys return the letters with the same effect.
-fn key(bytes: &[u8]) -> (Event, usize) {
+fn key(bytes: &[u8]) -> (TerminalEvent, usize) {
     match bytes {
-        [0x1b, b'[' | b'O', b'A', ..] => (Event::Key(b'k'), 3),
-        [0x1b, b'[' | b'O', b'B', ..] => (Event::Key(b'j'), 3),
+        [0x1b, b'[' | b'O', b'A', ..] => (TerminalEvent::Key(b'k'), 3),
+        [0x1b, b'[' | b'O', b'B', ..] => (TerminalEvent::Key(b'j'), 3),
         // All other sequences are ignored.
-        [0x1b, b'[' | b'O', ..] => (Event::Nothing, bytes.len()),
+        [0x1b, b'[' | b'O', ..] => (TerminalEvent::Nothing, bytes.len()),
         // ^C and ^D: in raw mode they do not send signals.
-        [3 | 4, ..] => (Event::End, 1),
-        [byte, ..] => (Event::Key(*byte), 1),
-        [] => (Event::Nothing, 0),
+        [3 | 4, ..] => (TerminalEvent::End, 1),
+        [byte, ..] => (TerminalEvent::Key(*byte), 1),
+        [] => (TerminalEvent::Nothing, 0),
     }
 }
 
