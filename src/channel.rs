@@ -40,9 +40,9 @@ pub enum FromPayload {
     /// All its steps are done. Carries the console, if there is one.
     Done,
     /// An optional step failed; the child continues with the next one.
-    Warned(Failure),
+    Warned(StepFailure),
     /// A step failed; the child ends.
-    Failed(Failure),
+    Failed(StepFailure),
 }
 
 /// A message of the parent.
@@ -54,7 +54,7 @@ pub enum ToPayload {
 
 /// A failed step of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct StepFailure {
     /// The number of the step, from one.
     pub step: usize,
     /// The number of steps.
@@ -67,15 +67,15 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
-impl Failure {
+impl StepFailure {
     /// Returns the failed step and its cause in one line, for a warning.
     pub fn in_short(&self) -> String {
         format!("cannot {}: {}", shorten(&self.doing), shorten(&self.cause))
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<StepFailure> for Error {
+    fn from(failure: StepFailure) -> Self {
         let error = Self::new(shorten(&failure.cause)).context(format!(
             "step {} of {}: {}",
             failure.step,

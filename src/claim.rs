@@ -12,12 +12,12 @@ use crate::error::Result;
 use crate::host::probe::{self, Tree};
 use crate::host::runtime::runtime;
 use crate::machine::Machine;
-use crate::network::addresses::{Plan, Prefix};
+use crate::network::addresses::{AddressPrefix, LinkPlan};
 use crate::network::interfaces::{self, ExtraInterface};
 use crate::paths::Paths;
-use crate::state::id_ranges::Keep;
+use crate::state::id_ranges::RangeRetention;
 use crate::state::record::Record;
-use ids::Ids;
+use ids::ClaimedIds;
 pub use locks::{address_file, of_claims};
 pub use ports::refuse_claimed;
 pub use record::loopback_resolver;
@@ -28,7 +28,7 @@ pub type Undo = fn(&Paths, &Record);
 
 /// The input of a claim.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct ClaimRequest<'a> {
     /// The places of Coracle.
     pub paths: &'a Paths,
     /// The machine.
@@ -36,7 +36,7 @@ pub struct Request<'a> {
     /// Its root, opened.
     pub root: &'a Tree,
     /// Whether its range of ids stays recorded.
-    pub keep: Keep,
+    pub keep: RangeRetention,
     /// Undoes an earlier run of the machine, and a claim that fails.
     pub undo: Undo,
 }
@@ -45,9 +45,9 @@ pub struct Request<'a> {
 #[derive(Debug, Clone)]
 pub struct Choice {
     /// Its user ids.
-    pub ids: Ids,
+    pub ids: ClaimedIds,
     /// Names and addresses of its link. `None` for a machine without one.
-    pub link: Option<Plan>,
+    pub link: Option<LinkPlan>,
     /// Its interfaces beside the link.
     pub interfaces: Vec<ExtraInterface>,
 }
@@ -70,8 +70,8 @@ pub struct Claims {
 ///
 /// # Errors
 /// A name, root, range of ids, port or interface in use; no free ids or addresses.
-pub fn claim(request: &Request<'_>) -> Result<Claims> {
-    let Request { paths, machine, undo, .. } = *request;
+pub fn claim(request: &ClaimRequest<'_>) -> Result<Claims> {
+    let ClaimRequest { paths, machine, undo, .. } = *request;
     let mut locks = vec![locks::name(paths, &machine.name, undo)?];
     let mut record = Record::new(machine.name.clone());
     let claimed = with_name(request, None, &mut record, &mut locks);
@@ -83,7 +83,7 @@ pub fn claim(request: &Request<'_>) -> Result<Claims> {
 ///
 /// # Errors
 /// Same as [`claim`].
-pub fn claim_again(request: &Request<'_>, before: &Record, mut locks: Vec<OwnedFd>) -> Result<Claims> {
+pub fn claim_again(request: &ClaimRequest<'_>, before: &Record, mut locks: Vec<OwnedFd>) -> Result<Claims> {
     let mut record = before.clone();
     let claimed = with_name(request, Some(before), &mut record, &mut locks);
     finish(request, claimed, record, locks)
@@ -93,9 +93,9 @@ pub fn claim_again(request: &Request<'_>, before: &Record, mut locks: Vec<OwnedF
 ///
 /// # Errors
 /// Same as [`claim`].
-pub fn preview(request: &Request<'_>) -> Result<Choice> {
+pub fn preview(request: &ClaimRequest<'_>) -> Result<Choice> {
     let host = look(request, None)?;
-    choose(&Request { keep: Keep::WhileRunning, ..*request }, host, None)
+    choose(&ClaimRequest { keep: RangeRetention::WhileRunning, ..*request }, host, None)
 }
 
 /// Undoes claims. All locks but that of the name are released first: a lock file that is locked then belongs to another
@@ -106,7 +106,7 @@ pub fn abandon(paths: &Paths, undo: Undo, record: &Record, locks: &mut Vec<Owned
 }
 
 fn finish(
-    request: &Request<'_>,
+    request: &ClaimRequest<'_>,
     claimed: Result<(Choice, Vec<Record>)>,
     record: Record,
     mut locks: Vec<OwnedFd>,
@@ -122,12 +122,12 @@ fn finish(
 
 /// Chooses, writes the record and takes the locks, with the name locked.
 fn with_name(
-    request: &Request<'_>,
+    request: &ClaimRequest<'_>,
     before: Option<&Record>,
     record: &mut Record,
     locks: &mut Vec<OwnedFd>,
 ) -> Result<(Choice, Vec<Record>)> {
-    let Request { paths, machine, root, .. } = *request;
+    let ClaimRequest { paths, machine, root, .. } = *request;
     let host = look(request, before)?;
     // Until the record names the choice: no other machine chooses meanwhile.
     let _held = locks::of_claims(paths)?;
@@ -150,11 +150,11 @@ fn with_name(
 /// The use of the host's network, read before the lock of claims is taken: the kernel lists links slowly.
 struct Host {
     /// `None` for a machine without a link.
-    prefixes: Option<Vec<Prefix>>,
+    prefixes: Option<Vec<AddressPrefix>>,
     interfaces: Vec<ExtraInterface>,
 }
 
-fn look(request: &Request<'_>, before: Option<&Record>) -> Result<Host> {
+fn look(request: &ClaimRequest<'_>, before: Option<&Record>) -> Result<Host> {
     let machine = request.machine;
     let interfaces = ExtraInterface::all(&machine.name, &machine.network, probe::host_id());
     if before.is_none() {
@@ -166,8 +166,8 @@ fn look(request: &Request<'_>, before: Option<&Record>) -> Result<Host> {
     Ok(Host { prefixes: addresses::prefixes_of_host(machine)?, interfaces })
 }
 
-fn choose(request: &Request<'_>, host: Host, before: Option<&Record>) -> Result<Choice> {
-    let Request { paths, machine, root, keep, .. } = *request;
+fn choose(request: &ClaimRequest<'_>, host: Host, before: Option<&Record>) -> Result<Choice> {
+    let ClaimRequest { paths, machine, root, keep, .. } = *request;
     let ids = ids::choose(paths, machine, root, keep, before)?;
     let link = host.prefixes.map(|taken| addresses::choose(paths, machine, taken, before)).transpose()?;
     Ok(Choice { ids, link, interfaces: host.interfaces })

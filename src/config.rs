@@ -30,7 +30,7 @@ pub mod users;
 pub mod values;
 
 pub use layer::{Layer, Origin};
-pub use problem::{Problem, Severity};
+pub use problem::{Problem, ProblemSeverity};
 pub use profile::Profile;
 pub use resolve::Resolved;
 

@@ -13,7 +13,7 @@ mod stub;
 mod submounts;
 mod tree_paths;
 
-use crate::channel::{ChildEnd, Failure, FromPayload};
+use crate::channel::{ChildEnd, FromPayload, StepFailure};
 use crate::error::Error;
 use crate::plan::step::{BuildStep, InitStep};
 use crate::sys::process;
@@ -70,8 +70,8 @@ fn fail(link: &ChildEnd, number: usize, of: usize, doing: &str, error: &Error) -
     process::exit_now(125)
 }
 
-fn failure(number: usize, of: usize, doing: &str, error: &Error) -> Failure {
-    Failure {
+fn failure(number: usize, of: usize, doing: &str, error: &Error) -> StepFailure {
+    StepFailure {
         step: number + 1,
         of,
         doing: doing.to_owned(),

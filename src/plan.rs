@@ -21,7 +21,7 @@ use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice, Wait};
 use crate::machine::security::Procfs;
 use crate::machine::users::{Ownership, Users};
-use crate::sys::mount::{Attributes, Depth};
+use crate::sys::mount::{Depth, MountAttributes};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep};
@@ -228,7 +228,7 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         steps.push(BuildStep::Bind {
             source: BindSource::Host(file.clone()),
             target: "/etc/hosts".into(),
-            attributes: Attributes::INERT.read_only(),
+            attributes: MountAttributes::INERT.read_only(),
             depth: Depth::One,
             map_ids: false,
             missing: IfMissing::Skip,

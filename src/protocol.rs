@@ -73,7 +73,7 @@ pub struct NetworkUpdate {
 
 /// The status of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct InstanceStatus {
     /// Whether its processes run: false if they are frozen.
     pub running: bool,
     /// One word, for example `booting` or `running`.
@@ -85,7 +85,7 @@ pub struct Status {
 #[serde(untagged)]
 pub enum Reply {
     /// The reply to [`Call::Status`].
-    Status(Status),
+    Status(InstanceStatus),
     /// The reply to any other call.
     Done {},
 }
@@ -104,7 +104,7 @@ pub enum CallError {
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct RawCall {
     method: String,
     #[serde(default)]
     parameters: Option<Value>,
@@ -116,7 +116,7 @@ impl Call {
     /// # Errors
     /// [`CallError::Invalid`] for malformed JSON or parameters, an error reply for a method that cannot be called.
     pub fn parse(message: &[u8]) -> Result<Self, CallError> {
-        let Message { method, parameters } =
+        let RawCall { method, parameters } =
             serde_json::from_slice(message).map_err(|_| CallError::Invalid)?;
         // Without parameters only an unknown method is complete: known ones need at least an empty object.
         if let Ok(Self::Unknown) = serde_json::from_value(json!({ "method": method })) {
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn replies_have_their_parameters() {
-        let status = Status { running: true, status: "running".into() };
+        let status = InstanceStatus { running: true, status: "running".into() };
         let reply = message(&Ok(Reply::Status(status))).unwrap();
         assert_eq!(reply, json!({ "parameters": { "running": true, "status": "running" } }));
         assert_eq!(message(&Ok(Reply::Done {})), Some(json!({ "parameters": {} })));

@@ -14,17 +14,17 @@ use crate::machine::name::Name;
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan;
-use crate::state::id_ranges::Keep;
+use crate::state::id_ranges::RangeRetention;
 use crate::supervisor::handover::{self, Carried, Running};
 use crate::supervisor::launch::{self, LaunchRequest, Placement};
-use crate::supervisor::supervise::{self, Outcome};
+use crate::supervisor::supervise::{self, SupervisionResult};
 use crate::supervisor::{cleanup, current_step, failure, registration};
-use facts::Found;
+use facts::HostFacts;
 use std::ffi::OsString;
 
 /// What `coracle run` is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum RunMode {
     /// Run the machine.
     Run,
     /// Say what would be done.
@@ -71,7 +71,8 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
     warn(&resolved);
     let arguments = vec!["launch".into(), name.as_str().into()];
-    let request = Start { paths, machine: &resolved.machine, keep: Keep::Recorded, arguments };
+    let request =
+        StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
     let running = start(request, placement::in_unit, kept).map_err(|error| error.with_kind(Kind::Launch))?;
     // For 'apply'; a machine can do without.
     let values = config::snapshot::values(&resolved.settings);
@@ -86,14 +87,14 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
 pub fn supervise_unit() -> Result<u8> {
     let running = handover::receive()?.ok_or_else(|| Error::usage("'supervise' is run by 'launch' only"))?;
     match supervise::supervise(running)? {
-        Outcome::Ended(status) => Ok(status),
-        Outcome::Reboot(running) => Err(running.execute(&running.state.arguments)),
-        Outcome::Register(running) => {
+        SupervisionResult::Ended(status) => Ok(status),
+        SupervisionResult::Reboot(running) => Err(running.execute(&running.state.arguments)),
+        SupervisionResult::Register(running) => {
             let running = register_again(*running);
             // Executed again, so that what D-Bus needed is not held while the machine idles.
             Err(running.execute(&["supervise".into()]))
         }
-        Outcome::Reexec(running) => Err(running.execute(&["supervise".into()])),
+        SupervisionResult::Reexec(running) => Err(running.execute(&["supervise".into()])),
     }
 }
 
@@ -117,7 +118,7 @@ pub fn reload_firewall(paths: &Paths) -> Result<()> {
 ///
 /// # Errors
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
-pub fn foreground(paths: &Paths, flags: Layer, mode: Mode, arguments: Vec<OsString>) -> Result<u8> {
+pub fn foreground(paths: &Paths, flags: Layer, mode: RunMode, arguments: Vec<OsString>) -> Result<u8> {
     let kept = handover::receive()?.map(Carried::from);
     let resolved = config::run(paths, flags).inspect_err(|_| {
         if let Some(kept) = &kept {
@@ -128,35 +129,35 @@ pub fn foreground(paths: &Paths, flags: Layer, mode: Mode, arguments: Vec<OsStri
     warn(&resolved);
     let machine = &resolved.machine;
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
-    if mode == Mode::DryRun {
+    if mode == RunMode::DryRun {
         crate::cli::output::text(&dry_run(paths, machine).map_err(of_launch)?)?;
         return Ok(0);
     }
-    let request = Start { paths, machine, keep: Keep::WhileRunning, arguments };
+    let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments };
     let mut running = start(request, placement::in_foreground, kept).map_err(of_launch)?;
     loop {
         match supervise::supervise(running)? {
-            Outcome::Ended(status) => return Ok(status),
-            Outcome::Reboot(again) => return Err(again.execute(&again.state.arguments)),
-            Outcome::Register(again) => running = register_again(*again),
-            Outcome::Reexec(again) => running = *again,
+            SupervisionResult::Ended(status) => return Ok(status),
+            SupervisionResult::Reboot(again) => return Err(again.execute(&again.state.arguments)),
+            SupervisionResult::Register(again) => running = register_again(*again),
+            SupervisionResult::Reexec(again) => running = *again,
         }
     }
 }
 
 /// The way of one machine: meant, claimed, attached, found, planned, done.
 fn start(
-    start: Start<'_>,
+    start: StartRequest<'_>,
     place: impl FnOnce(&Machine, Option<&Carried>) -> Result<Placement>,
     mut kept: Option<Carried>,
 ) -> Result<Running> {
-    let Start { paths, machine, keep, arguments } = start;
+    let StartRequest { paths, machine, keep, arguments } = start;
     if kept.is_none() {
         placement::check_process()?;
         crate::supervisor::protect_program(&machine.users)?;
     }
     let root = root::open(machine)?;
-    let request = claim::Request { paths, machine, root: &root, keep, undo: cleanup::undo };
+    let request = claim::ClaimRequest { paths, machine, root: &root, keep, undo: cleanup::undo };
     let mut claims = match &mut kept {
         Some(kept) => claim::claim_again(&request, &kept.state.record, kept.fds.take_locks())?,
         None => claim::claim(&request)?,
@@ -169,7 +170,7 @@ fn start(
         let placement = place(machine, kept.as_ref())?;
         Ok((found, plan, placement))
     };
-    let (Found { facts, lease, hosts }, plan, placement) = prepare().inspect_err(|_: &Error| {
+    let (HostFacts { facts, lease, hosts }, plan, placement) = prepare().inspect_err(|_: &Error| {
         claim::abandon(paths, cleanup::undo, &claims.record, &mut claims.locks);
     })?;
     let (facts, plan) = (&facts, &plan);
@@ -178,19 +179,19 @@ fn start(
 }
 
 /// The input of [`start`].
-struct Start<'a> {
+struct StartRequest<'a> {
     paths: &'a Paths,
     machine: &'a Machine,
-    keep: Keep,
+    keep: RangeRetention,
     /// The arguments that start the machine again.
     arguments: Vec<OsString>,
 }
 
 /// Returns the plan of a machine as text. Claims nothing.
 fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
-    let keep = Keep::WhileRunning;
+    let keep = RangeRetention::WhileRunning;
     let root = root::open(machine)?;
-    let request = claim::Request { paths, machine, root: &root, keep, undo: cleanup::undo };
+    let request = claim::ClaimRequest { paths, machine, root: &root, keep, undo: cleanup::undo };
     let choice = claim::preview(&request)?;
     let tree = root::attach(machine, root, keep)?;
     let found = facts::find(paths, machine, &tree, &choice)?;
@@ -203,15 +204,15 @@ fn register_again(mut running: Running) -> Running {
     let state = &mut running.state;
     let paths = Paths::below(&state.paths_root);
     let registered = running.fds.leader().and_then(|leader| {
-        registration::register(&paths, &state.record, leader, state.machine_id, machined::Previous::Ours)
+        registration::register(&paths, &state.record, leader, state.machine_id, machined::PreviousOwner::Ours)
     });
     match registered {
-        Ok(machined::Outcome::Registered) => {
+        Ok(machined::RegistrationResult::Registered) => {
             state.record.registered = true;
             let written = state.record.write(&paths);
             written.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         }
-        Ok(machined::Outcome::Absent(why)) => log::debug!("not registered with machined: {why}"),
+        Ok(machined::RegistrationResult::Absent(why)) => log::debug!("not registered with machined: {why}"),
         Err(error) => log::warn!("cannot register again with machined: {error}, ignoring"),
     }
     running

@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             // The synchronisation points are steps of both sides; the protocol declares them.
             "channel::SyncPoint",
             // Plain data, so that a step needs no translation into what the system call takes.
-            "sys::mount::Attributes",
+            "sys::mount::MountAttributes",
             "sys::mount::Depth",
             "sys::filter::Instruction",
         ],

@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::machine::id128::Id128;
 use crate::machine::network::{Mode, Zone};
 use crate::network::addresses::zone::{self, Present};
-use crate::network::addresses::{self, Plan, Prefix};
+use crate::network::addresses::{self, AddressPrefix, LinkPlan};
 use crate::network::{sysctl, veth};
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -17,7 +17,7 @@ use std::net::IpAddr;
 
 /// Returns the prefixes that the host uses, without those of the machine's own interface or bridge. `None` for a machine
 /// without a link.
-pub(super) fn prefixes_of_host(machine: &Machine) -> Result<Option<Vec<Prefix>>> {
+pub(super) fn prefixes_of_host(machine: &Machine) -> Result<Option<Vec<AddressPrefix>>> {
     let own = match (&machine.network.zone, machine.network.mode) {
         (Some(zone), Mode::Zone) => zone.bridge(),
         (_, Mode::Veth) => addresses::host_interface_name("ve-", &machine.name).0,
@@ -30,9 +30,9 @@ pub(super) fn prefixes_of_host(machine: &Machine) -> Result<Option<Vec<Prefix>>>
 pub(super) fn choose(
     paths: &Paths,
     machine: &Machine,
-    mut taken: Vec<Prefix>,
+    mut taken: Vec<AddressPrefix>,
     before: Option<&Record>,
-) -> Result<Plan> {
+) -> Result<LinkPlan> {
     let host = probe::host_id();
     let plan = match &machine.network.zone {
         Some(zone) => {
@@ -41,7 +41,7 @@ pub(super) fn choose(
         }
         None => single(paths, machine, host, taken, before)?,
     };
-    Ok(Plan { has_ipv6: sysctl::has_ipv6(), ..plan })
+    Ok(LinkPlan { has_ipv6: sysctl::has_ipv6(), ..plan })
 }
 
 /// Returns the plan of a link outside of zones.
@@ -49,9 +49,9 @@ fn single(
     paths: &Paths,
     machine: &Machine,
     host: Id128,
-    mut taken: Vec<Prefix>,
+    mut taken: Vec<AddressPrefix>,
     before: Option<&Record>,
-) -> Result<Plan> {
+) -> Result<LinkPlan> {
     let addresses = before.filter(|record| record.zone.is_none()).map(|record| &record.addresses);
     let had = addresses.into_iter().flatten().find_map(|address| match address {
         IpAddr::V4(address) => addresses::plan_of_address(&machine.name, host, *address),
@@ -65,7 +65,7 @@ fn single(
         if !lock::is_taken(&locks::address_file(paths, plan.ipv4.guest)) {
             return Ok(plan);
         }
-        taken.push(Prefix::host(plan.ipv4.guest.into()));
+        taken.push(AddressPrefix::host(plan.ipv4.guest.into()));
     }
 }
 
@@ -76,7 +76,7 @@ fn members(
     machine: &Machine,
     zone: &Zone,
     before: Option<&Record>,
-    taken: &mut Vec<Prefix>,
+    taken: &mut Vec<AddressPrefix>,
 ) -> Present {
     let mut present = Present::default();
     for record in Record::all(paths) {
@@ -89,7 +89,7 @@ fn members(
         if member.zone() == Some(zone) {
             present.members.push(member.addresses().0);
         } else {
-            taken.push(Prefix::host(member.addresses().0.into()));
+            taken.push(AddressPrefix::host(member.addresses().0.into()));
         }
     }
     let before = before.and_then(|record| record.firewall.as_ref());

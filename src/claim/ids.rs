@@ -5,13 +5,13 @@ use crate::host::probe::Tree;
 use crate::machine::Machine;
 use crate::machine::users::{NESTING_RANGE_SIZE, Ownership, RANGE_SIZE, Users};
 use crate::paths::Paths;
-use crate::state::id_ranges::{self, Keep};
+use crate::state::id_ranges::{self, RangeRetention};
 use crate::state::record::Record;
 use std::path::Path;
 
 /// The user ids of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids {
+pub struct ClaimedIds {
     /// The first host id of the range. `None` without a user namespace.
     pub base: Option<u32>,
     /// Whether the owners of the root are in that range already: its ids are not mapped.
@@ -23,9 +23,9 @@ pub(super) fn choose(
     paths: &Paths,
     machine: &Machine,
     root: &Tree,
-    keep: Keep,
+    keep: RangeRetention,
     before: Option<&Record>,
-) -> Result<Ids> {
+) -> Result<ClaimedIds> {
     let (name, count, owners) = (&machine.name, machine.id_count(), base_of_owners(machine, root)?);
     let base = match (before, machine.users) {
         (Some(before), _) => before.id_base,
@@ -40,7 +40,7 @@ pub(super) fn choose(
         (None, Users::Identity) => Some(0),
         (None, Users::Host) => None,
     };
-    Ok(Ids { base, has_shifted_owners: base.is_some() && owners == base })
+    Ok(ClaimedIds { base, has_shifted_owners: base.is_some() && owners == base })
 }
 
 /// Returns the first ids of the ranges that are locked while the machine runs.

@@ -3,7 +3,7 @@
 use super::Choice;
 use super::locks::Wanted;
 use crate::host::process::start_time;
-use crate::host::program::Program;
+use crate::host::program::Executable;
 use crate::machine::Machine;
 use crate::machine::network::ResolvConf;
 use crate::machine::users::Users;
@@ -33,7 +33,7 @@ pub(super) fn of(
     record.supervisor_start = start_time(pid).unwrap_or_default();
     // A reboot in place executes the same program again.
     if before.is_none() {
-        record.program = Program::current();
+        record.program = Executable::current();
     }
     record.started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
     record.root.clone_from(&machine.root.directory);

@@ -46,12 +46,12 @@ pub struct StartOptions {
 
 impl StartOptions {
     /// Returns the event to wait for.
-    pub fn wait(&self) -> start::Wait {
+    pub fn wait(&self) -> start::StartWait {
         match self.wait {
-            None => start::Wait::Unit,
-            Some(WaitFor::Ready) => start::Wait::Ready,
-            Some(WaitFor::Running) => start::Wait::Running,
-            Some(WaitFor::No) => start::Wait::No,
+            None => start::StartWait::Unit,
+            Some(WaitFor::Ready) => start::StartWait::Ready,
+            Some(WaitFor::Running) => start::StartWait::Running,
+            Some(WaitFor::No) => start::StartWait::No,
         }
     }
 }
@@ -153,9 +153,9 @@ impl EntryOptions {
             directory: self.workdir.clone(),
             environment: self.setenv.iter().filter_map(variable).collect(),
             terminal: match (self.tty, self.no_tty) {
-                (true, _) => exec::Terminal::Yes,
-                (_, true) => exec::Terminal::No,
-                _ => exec::Terminal::Auto,
+                (true, _) => exec::TerminalMode::Yes,
+                (_, true) => exec::TerminalMode::No,
+                _ => exec::TerminalMode::Auto,
             },
             wait_ready: self.wait_ready,
         }

@@ -4,7 +4,7 @@
 use super::command::Variable;
 use super::layer::{Layer, Sourced};
 use super::mounts::{MountEntry, MountType};
-use super::security::Device;
+use super::security::DeviceName;
 use super::values::{RawValue, Value};
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
@@ -20,12 +20,12 @@ struct Spec {
     kind: String,
     #[serde(default, rename = "containerEdits")]
     edits: Edits,
-    devices: Vec<NamedDevice>,
+    devices: Vec<CdiDevice>,
 }
 
 /// A device of a CDI file.
 #[derive(Debug, Deserialize)]
-struct NamedDevice {
+struct CdiDevice {
     name: String,
     #[serde(default, rename = "containerEdits")]
     edits: Edits,
@@ -38,7 +38,7 @@ struct Edits {
     env: Vec<String>,
     device_nodes: Vec<DeviceNode>,
     mounts: Vec<BindMount>,
-    hooks: Vec<Hook>,
+    hooks: Vec<CdiHook>,
 }
 
 /// A device node. As with other devices, its owner is root of the guest and its mode is that of the host.
@@ -61,7 +61,7 @@ struct BindMount {
 
 /// A program of the host that changes the tree of a container.
 #[derive(Debug, Deserialize)]
-struct Hook {
+struct CdiHook {
     path: String,
 }
 
@@ -81,7 +81,7 @@ pub(super) fn expand(paths: &Paths, layer: &mut Layer) -> std::result::Result<()
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn expand_device(paths: &Paths, layer: &mut Layer, device: &Sourced<Device>) -> Result<()> {
+fn expand_device(paths: &Paths, layer: &mut Layer, device: &Sourced<DeviceName>) -> Result<()> {
     let (file, spec, at) = find(paths, &device.value.0)?;
     let named = spec.devices.get(at).map(|named| &named.edits);
     for edits in std::iter::once(&spec.edits).chain(named) {
@@ -143,7 +143,7 @@ fn read(file: &Path) -> Result<Spec> {
     })
 }
 
-fn apply(layer: &mut Layer, device: &Sourced<Device>, edits: &Edits) -> Result<()> {
+fn apply(layer: &mut Layer, device: &Sourced<DeviceName>, edits: &Edits) -> Result<()> {
     if let Some(hook) = edits.hooks.first() {
         return Err(Error::new(format!("hooks are not supported: '{}'", hook.path)).with_hint(
             "create the file without hooks, then create the links inside the machine and run 'ldconfig' there once",
@@ -153,7 +153,7 @@ fn apply(layer: &mut Layer, device: &Sourced<Device>, edits: &Edits) -> Result<(
         if node.host_path.as_ref().is_some_and(|path| *path != node.path) {
             return Err(Error::new(format!("the device node '{}' has another path on the host", node.path)));
         }
-        layer.security.devices.push(Device::path(&node.path)?, device.origin.clone());
+        layer.security.devices.push(DeviceName::path(&node.path)?, device.origin.clone());
     }
     for bind in &edits.mounts {
         let known = ["ro", "rw", "bind", "rbind", "nosuid", "nodev", "noexec", "private", "rprivate"];
@@ -187,7 +187,7 @@ mod tests {
         std::fs::create_dir_all(root.path().join("etc/cdi")).unwrap();
         std::fs::write(root.path().join("etc/cdi/gpu.json"), file).unwrap();
         let mut layer = Layer::default();
-        layer.security.devices.push(Device::read(&RawValue::Text(name)).unwrap(), Origin::Default);
+        layer.security.devices.push(DeviceName::read(&RawValue::Text(name)).unwrap(), Origin::Default);
         match expand(&Paths::below(root.path()), &mut layer) {
             Ok(()) => Ok(layer),
             Err(errors) => Err(errors[0].to_string()),

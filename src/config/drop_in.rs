@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The lifetime of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub enum Persistence {
     /// Permanent, in `/etc`.
     Always,
     /// Until the host reboots, in `/run`.
@@ -20,7 +20,7 @@ pub enum Keep {
 
 /// One changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct DropInSetting {
     /// Its key.
     pub key: &'static str,
     /// The value as written in a definition; `None` to remove the setting from the drop-in.
@@ -31,7 +31,7 @@ pub struct Change {
 ///
 /// # Errors
 /// The key is unknown or a list without support here, or the value is invalid.
-pub fn change(text: &str) -> Result<Change> {
+pub fn change(text: &str) -> Result<DropInSetting> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
         Error::usage(format!("'{text}' is not a change"))
             .with_hint("write KEY=VALUE, for example memory-max=512M")
@@ -55,7 +55,7 @@ pub fn change(text: &str) -> Result<Change> {
             .with_hint("edit the definition, then run 'coracle apply'"));
     }
     if value.is_empty() {
-        return Ok(Change { key: setting.key, value: None });
+        return Ok(DropInSetting { key: setting.key, value: None });
     }
     let mut layer = Layer::default();
     let origin = Origin::Flag("set");
@@ -73,12 +73,12 @@ pub fn change(text: &str) -> Result<Change> {
         })
         .map_err(|error| error.context(format!("'{key}'")))?;
     let value = layer.lines(setting).into_iter().next().map(|line| line.value);
-    Ok(Change { key: setting.key, value })
+    Ok(DropInSetting { key: setting.key, value })
 }
 
 /// Parses a list separated by commas. It is appended to the list of the definition; a single word of a setting with
 /// [`Shape::SingleOrList`] replaces it.
-fn list(setting: &'static Setting, key: &str, value: &str) -> Result<Change> {
+fn list(setting: &'static Setting, key: &str, value: &str) -> Result<DropInSetting> {
     let mut layer = Layer::default();
     for item in value.split(',').filter(|item| !item.is_empty()) {
         let result = layer.set(setting, &RawValue::Text(item.trim()), Origin::Flag("set"));
@@ -90,27 +90,27 @@ fn list(setting: &'static Setting, key: &str, value: &str) -> Result<Change> {
         [word] if setting.shape == Shape::SingleOrList => Some(word.clone()),
         all => Some(format!("[{}]", all.join(", "))),
     };
-    Ok(Change { key: setting.key, value })
+    Ok(DropInSetting { key: setting.key, value })
 }
 
 /// Parses a bind mount, `SOURCE[:TARGET[:OPTIONS]][:ro]`. It is appended to the mounts of the definition.
-fn bind(setting: &'static Setting, text: &str) -> Result<Change> {
+fn bind(setting: &'static Setting, text: &str) -> Result<DropInSetting> {
     if text.is_empty() {
-        return Ok(Change { key: setting.key, value: None });
+        return Ok(DropInSetting { key: setting.key, value: None });
     }
     let (text, read_only) = text.strip_suffix(":ro").map_or((text, false), |text| (text, true));
     let bind = super::mounts::bind(text, read_only).map_err(|error| error.context("'mount'"))?;
     // As in definitions, setuid programs of a mount take effect only with an explicit setting.
     let bind = MountEntry { setuid: None, ..bind };
-    Ok(Change { key: setting.key, value: Some(format!("[{}]", bind.show())) })
+    Ok(DropInSetting { key: setting.key, value: Some(format!("[{}]", bind.show())) })
 }
 
 /// Merges changes of the same key: further mounts are appended to the first one.
 ///
 /// # Errors
 /// A setting other than `mount` is changed twice.
-pub fn merge(changes: Vec<Change>) -> Result<Vec<Change>> {
-    let mut merged: Vec<Change> = Vec::new();
+pub fn merge(changes: Vec<DropInSetting>) -> Result<Vec<DropInSetting>> {
+    let mut merged: Vec<DropInSetting> = Vec::new();
     for change in changes {
         let Some(first) = merged.iter_mut().find(|first| first.key == change.key) else {
             merged.push(change);
@@ -132,19 +132,19 @@ pub fn merge(changes: Vec<Change>) -> Result<Vec<Change>> {
 }
 
 /// Returns the drop-in for changes of a machine. The one in `/run` overrides the one in `/etc`.
-pub fn file(paths: &Paths, name: &Name, keep: Keep) -> PathBuf {
+pub fn file(paths: &Paths, name: &Name, keep: Persistence) -> PathBuf {
     let (directory, file) = match keep {
-        Keep::Always => ("/etc/coracle/machines.d", "90-set.toml"),
-        Keep::UntilReboot => ("/run/coracle/machines.d", "95-set.toml"),
+        Persistence::Always => ("/etc/coracle/machines.d", "90-set.toml"),
+        Persistence::UntilReboot => ("/run/coracle/machines.d", "95-set.toml"),
     };
     paths.join(directory).join(format!("{name}.toml.d")).join(file)
 }
 
 /// The previous contents of the files that a change replaced.
 #[derive(Debug)]
-pub struct Previous(Vec<(PathBuf, Option<String>)>);
+pub struct ReplacedFiles(Vec<(PathBuf, Option<String>)>);
 
-impl Previous {
+impl ReplacedFiles {
     /// Restores the files.
     ///
     /// # Errors
@@ -159,27 +159,32 @@ impl Previous {
 ///
 /// # Errors
 /// A file cannot be written, or the definition of the machine would be invalid; then all files are restored.
-pub fn write_changes(paths: &Paths, name: &Name, changes: &[Change], keep: Keep) -> Result<Previous> {
+pub fn write_changes(
+    paths: &Paths,
+    name: &Name,
+    changes: &[DropInSetting],
+    keep: Persistence,
+) -> Result<ReplacedFiles> {
     let target = file(paths, name, keep);
-    let above = (keep == Keep::Always).then(|| file(paths, name, Keep::UntilReboot));
+    let above = (keep == Persistence::Always).then(|| file(paths, name, Persistence::UntilReboot));
     let touched: Vec<PathBuf> = above.iter().cloned().chain([target.clone()]).collect();
     let previous = touched.into_iter().map(|file| {
         let text = std::fs::read_to_string(&file).ok();
         (file, text)
     });
-    let previous = Previous(previous.collect());
+    let previous = ReplacedFiles(previous.collect());
     let result =
         write_all(&target, above.as_deref(), changes).and_then(|()| super::machine(paths, name).map(|_| ()));
     if result.is_err() {
         previous.restore()?;
     }
     // Coracle creates the directory in '/run'. It remains if it is not empty.
-    let run = file(paths, name, Keep::UntilReboot);
+    let run = file(paths, name, Persistence::UntilReboot);
     let _ = run.parent().and_then(Path::parent).map(std::fs::remove_dir);
     result.map(|()| previous)
 }
 
-fn write_all(target: &Path, above: Option<&Path>, changes: &[Change]) -> Result<()> {
+fn write_all(target: &Path, above: Option<&Path>, changes: &[DropInSetting]) -> Result<()> {
     if let Some(above) = above {
         let mut table = read(above)?;
         changes.iter().for_each(|change| remove(&mut table, change.key));
@@ -299,17 +304,17 @@ mod tests {
         let set = |text: &str, lifetime| write_changes(&paths, &name, &[change(text).unwrap()], lifetime);
         let memory =
             || *crate::config::machine(&paths, &name).unwrap().machine.resources.memory_max.as_ref().unwrap();
-        set("memory-max=1M", Keep::Always).unwrap();
-        set("memory-max=2M", Keep::UntilReboot).unwrap();
+        set("memory-max=1M", Persistence::Always).unwrap();
+        set("memory-max=2M", Persistence::UntilReboot).unwrap();
         assert_eq!(memory(), 2 << 20);
-        set("memory-max=3M", Keep::Always).unwrap();
+        set("memory-max=3M", Persistence::Always).unwrap();
         assert_eq!(memory(), 3 << 20);
         // A change that makes the definition invalid is reverted.
-        set("users.private=no", Keep::Always).unwrap();
-        assert!(set("users.ownership=map", Keep::Always).is_err());
+        set("users.private=no", Persistence::Always).unwrap();
+        assert!(set("users.ownership=map", Persistence::Always).is_err());
         assert_eq!(memory(), 3 << 20);
-        set("memory-max=", Keep::Always).unwrap();
-        set("users.private=", Keep::Always).unwrap();
-        assert!(!file(&paths, &name, Keep::Always).exists());
+        set("memory-max=", Persistence::Always).unwrap();
+        set("users.private=", Persistence::Always).unwrap();
+        assert!(!file(&paths, &name, Persistence::Always).exists());
     }
 }

@@ -7,7 +7,7 @@ mod ports;
 use super::problem::Problem;
 use super::profile::Profile;
 use super::setting::{List, Single, settings};
-use super::values::{Limit, RawValue, Value, words};
+use super::values::{CountLimit, RawValue, Value, words};
 use crate::error::Result;
 use crate::machine::egress::Destination;
 use crate::machine::network::{
@@ -58,7 +58,7 @@ settings! {
         /// The maximum rate of packets from the machine.
         rate_out: Single<Rate> = Single "network.rate-out";
         /// The maximum number of connections that the machine opens.
-        connections_max: Single<Limit> = Single "network.connections-max";
+        connections_max: Single<CountLimit> = Single "network.connections-max";
     }
 }
 

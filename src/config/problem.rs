@@ -12,14 +12,14 @@ const LINE_SHOWN: usize = 160;
 
 /// The severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
+pub enum ProblemSeverity {
     /// The machine does not start.
     Error,
     /// The machine starts, but a setting is probably a mistake.
     Warning,
 }
 
-impl Severity {
+impl ProblemSeverity {
     /// Returns the word for output and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Severity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Its severity.
-    pub severity: Severity,
+    pub severity: ProblemSeverity,
     /// Its file; `None` if the problem is not in a file.
     pub file: Option<PathBuf>,
     /// Its line, counted from 1.
@@ -109,7 +109,7 @@ impl Problem {
     /// Creates a problem of `file` as a whole, or without a file.
     pub fn new(file: Option<&Path>, error: &Error) -> Self {
         Self {
-            severity: Severity::Error,
+            severity: ProblemSeverity::Error,
             file: file.map(Path::to_owned),
             line: None,
             position: None,
@@ -131,13 +131,13 @@ impl Problem {
             Origin::Flag(flag) => (None, None, format!("'{flag}': {message}")),
             Origin::Default => (None, None, message),
         };
-        Self { severity: Severity::Warning, file, line, position: None, message, hint: None }
+        Self { severity: ProblemSeverity::Warning, file, line, position: None, message, hint: None }
     }
 
     /// Sets the severity to a warning.
     #[must_use]
     pub fn as_warning(self) -> Self {
-        Self { severity: Severity::Warning, ..self }
+        Self { severity: ProblemSeverity::Warning, ..self }
     }
 }
 
@@ -155,7 +155,7 @@ impl fmt::Display for Problem {
         if self.file.is_some() {
             f.write_str(" ")?;
         }
-        if self.severity == Severity::Warning {
+        if self.severity == ProblemSeverity::Warning {
             f.write_str("warning: ")?;
         }
         f.write_str(&self.message)?;

@@ -1,7 +1,7 @@
 //! `[resources]`: limits of memory, processors, tasks, cgroups and terminals.
 
 use super::setting::{Single, settings};
-use super::values::{INFINITY, Limit, RawValue, Size, Value, quoted};
+use super::values::{CountLimit, INFINITY, RawValue, Size, Value, quoted};
 use crate::error::{Error, Result};
 use crate::machine::resources::Resources;
 
@@ -19,15 +19,15 @@ settings! {
         /// `CPUWeight=`.
         cpu_weight: Single<Weight> = Single "resources.cpu-weight";
         /// `TasksMax=`.
-        tasks_max: Single<Limit> = Single "resources.tasks-max";
+        tasks_max: Single<CountLimit> = Single "resources.tasks-max";
         /// `IOWeight=`.
         io_weight: Single<Weight> = Single "resources.io-weight";
         /// The maximum number of cgroups of the guest.
-        cgroups_max: Single<Limit> = Single "resources.cgroups-max", |_| Limit(8192);
+        cgroups_max: Single<CountLimit> = Single "resources.cgroups-max", |_| CountLimit(8192);
         /// The maximum depth of cgroups of the guest.
-        cgroup_depth_max: Single<Limit> = Single "resources.cgroup-depth-max", |_| Limit(32);
+        cgroup_depth_max: Single<CountLimit> = Single "resources.cgroup-depth-max", |_| CountLimit(32);
         /// The maximum number of terminals of the guest.
-        ptys_max: Single<Limit> = Single "resources.ptys-max", |_| Limit(1024);
+        ptys_max: Single<CountLimit> = Single "resources.ptys-max", |_| CountLimit(1024);
     }
 }
 
@@ -35,7 +35,7 @@ impl ResourcesSettings {
     /// Builds the limits of the machine.
     pub(super) fn build(&self) -> Resources {
         let size = |setting: &Single<Size>| setting.value().map(|size| size.0);
-        let limit = |setting: &Single<Limit>| setting.value().map(|limit| limit.0);
+        let limit = |setting: &Single<CountLimit>| setting.value().map(|limit| limit.0);
         let weight = |setting: &Single<Weight>| setting.value().map(|weight| weight.0);
         Resources {
             memory_max: size(&self.memory_max),

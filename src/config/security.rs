@@ -16,11 +16,11 @@ settings! {
         /// Removed capabilities.
         capabilities_drop: List<Capability> = List "security.capabilities.drop";
         /// Additional system calls.
-        syscalls_allow: List<Syscall> = List "security.syscalls.allow";
+        syscalls_allow: List<SyscallName> = List "security.syscalls.allow";
         /// Removed system calls.
-        syscalls_deny: List<Syscall> = List "security.syscalls.deny";
+        syscalls_deny: List<SyscallName> = List "security.syscalls.deny";
         /// Devices of the host that the machine gets.
-        devices: List<Device> = List "security.devices";
+        devices: List<DeviceName> = List "security.devices";
         /// The AppArmor profile of its processes.
         apparmor_profile: Single<String> = Single "security.apparmor-profile";
         /// The SELinux context of its processes.
@@ -124,9 +124,9 @@ impl Value for Capability {
 
 /// The name of a system call, or of a `@group`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Syscall(pub String);
+pub struct SyscallName(pub String);
 
-impl Value for Syscall {
+impl Value for SyscallName {
     fn read(raw: &RawValue) -> Result<Self> {
         let RawValue::Text(text) = raw else { return Err(raw.expected("the name of a system call")) };
         let bare = text.strip_prefix('@').unwrap_or(text);
@@ -147,9 +147,9 @@ impl Value for Syscall {
 
 /// A device of the host: a path, or a name of the Container Device Interface such as `vendor.com/gpu=0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device(pub String);
+pub struct DeviceName(pub String);
 
-impl Device {
+impl DeviceName {
     /// Returns the device with a path below `/dev`.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl Device {
     }
 }
 
-impl Value for Device {
+impl Value for DeviceName {
     fn read(raw: &RawValue) -> Result<Self> {
         let RawValue::Text(text) = raw else { return Err(raw.expected("the path of a device")) };
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
@@ -206,10 +206,10 @@ mod tests {
     #[test]
     fn names_of_system_calls_are_checked() {
         for good in ["@keyring", "keyctl", "open_by_handle_at", "@basic-io"] {
-            assert!(Syscall::read(&RawValue::Text(good)).is_ok(), "{good}");
+            assert!(SyscallName::read(&RawValue::Text(good)).is_ok(), "{good}");
         }
         for bad in ["", "@", "~keyctl", "a b", "@@x", "A"] {
-            assert!(Syscall::read(&RawValue::Text(bad)).is_err(), "{bad}");
+            assert!(SyscallName::read(&RawValue::Text(bad)).is_err(), "{bad}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub type Values = BTreeMap<String, Vec<String>>;
 
 /// A changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct ChangedSetting {
     /// Its key.
     pub key: String,
     /// The values with which the machine was started.
@@ -68,10 +68,10 @@ pub fn mount_target(value: &str) -> Option<PathBuf> {
 }
 
 /// Returns all settings that differ.
-pub fn differences(before: &Values, after: &Values) -> Vec<Difference> {
+pub fn differences(before: &Values, after: &Values) -> Vec<ChangedSetting> {
     let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let of = |values: &Values, key: &String| values.get(key).cloned().unwrap_or_default();
-    let each = keys.into_iter().map(|key| Difference {
+    let each = keys.into_iter().map(|key| ChangedSetting {
         key: key.clone(),
         before: of(before, key),
         after: of(after, key),

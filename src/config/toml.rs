@@ -22,7 +22,7 @@ const MAX_PROBLEMS: usize = 100;
 /// Parses the definition `text` of `file`. Returns its layer and all problems, ordered by position.
 pub fn read(file: &Path, text: &str) -> (Layer, Vec<Problem>) {
     let source = SourceText::new(text);
-    let mut reader = Reader { file, source: &source, layer: Layer::default(), errors: Vec::new() };
+    let mut reader = TomlReader { file, source: &source, layer: Layer::default(), errors: Vec::new() };
     let (document, errors) = DeTable::parse_recoverable(text);
     reader.table("", document.get_ref());
     let mut errors: Vec<SpannedError> = errors.iter().map(|error| syntax(error, text.len())).collect();
@@ -51,17 +51,17 @@ fn syntax(error: &toml::de::Error, end: usize) -> SpannedError {
 }
 
 /// A key and its value, both with their positions.
-type Entry<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
+type TomlEntry<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
 
 /// A walk over one file.
-struct Reader<'a> {
+struct TomlReader<'a> {
     file: &'a Path,
     source: &'a SourceText<'a>,
     layer: Layer,
     errors: Vec<SpannedError>,
 }
 
-impl Reader<'_> {
+impl TomlReader<'_> {
     /// Adds an error at the bytes `span`.
     fn report(&mut self, span: Range<usize>, error: Error) {
         self.errors.push((span, error));
@@ -103,7 +103,7 @@ impl Reader<'_> {
         self.report(key.span(), error);
     }
 
-    fn setting(&mut self, setting: &Setting, (key, value): Entry) {
+    fn setting(&mut self, setting: &Setting, (key, value): TomlEntry) {
         match (setting.shape, value.get_ref()) {
             (Shape::List | Shape::SingleOrList | Shape::Tables, DeValue::Array(items))
                 if items.is_empty() =>
@@ -150,7 +150,7 @@ impl Reader<'_> {
 
     /// Parses `[environment]` in the order of the file; the tree is ordered by name.
     fn variables(&mut self, variables: &DeTable) {
-        let mut entries: Vec<Entry> = variables.iter().collect();
+        let mut entries: Vec<TomlEntry> = variables.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in entries {
             let variable = match raw_value(value.get_ref()) {

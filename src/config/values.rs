@@ -5,7 +5,7 @@
 mod durations;
 mod sizes;
 
-pub use sizes::{Limit, Size};
+pub use sizes::{CountLimit, Size};
 
 use crate::error::{Error, Result, nearest};
 use std::fmt;

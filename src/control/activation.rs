@@ -3,7 +3,7 @@
 //! ports; this process relays the connections accepted before that, until they end.
 
 use super::progress::Progress;
-use super::start::{self, Wait};
+use super::start::{self, StartWait};
 use super::{BatchResult, block_on, defined, running};
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
@@ -39,7 +39,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 pub fn activate(paths: &Paths, name: &Name) -> BatchResult {
     let sockets = received().map_err(|error| vec![error])?;
     log::info!("starting machine '{name}' for an incoming connection");
-    if let Err(errors) = start::start(paths, std::slice::from_ref(name), Wait::Unit, &mut Progress::silent())
+    if let Err(errors) =
+        start::start(paths, std::slice::from_ref(name), StartWait::Unit, &mut Progress::silent())
     {
         close_waiting(&sockets);
         return Err(errors);
@@ -95,7 +96,7 @@ impl PortMap {
 }
 
 /// An event of the relay.
-enum Event {
+enum RelayEvent {
     Accepted(TcpStream),
     MachineEnded,
     Idle,
@@ -108,37 +109,37 @@ async fn relay(sockets: Vec<std::net::TcpListener>, ports: &PortMap, record: &Re
     let mut open = JoinSet::new();
     loop {
         match next_event(&listening, record, &mut open).await {
-            Event::Accepted(stream) => {
+            RelayEvent::Accepted(stream) => {
                 let local = stream.local_addr().ok();
                 if let Some(guest) = local.and_then(|local| ports.destination(local)) {
                     open.spawn(relay_connection(stream, guest));
                 }
             }
-            Event::MachineEnded | Event::Idle => return Ok(()),
+            RelayEvent::MachineEnded | RelayEvent::Idle => return Ok(()),
         }
     }
 }
 
-async fn next_event(listening: &[TcpListener], record: &Record, open: &mut JoinSet<()>) -> Event {
+async fn next_event(listening: &[TcpListener], record: &Record, open: &mut JoinSet<()>) -> RelayEvent {
     let mut idle = pin!(sleep(IDLE_TIMEOUT));
     let mut check = pin!(sleep(CHECK_INTERVAL));
     poll_fn(|context| {
         while check.as_mut().poll(context).is_ready() {
             if !record.is_alive() {
-                return Poll::Ready(Event::MachineEnded);
+                return Poll::Ready(RelayEvent::MachineEnded);
             }
             check.as_mut().reset(Instant::now() + CHECK_INTERVAL);
         }
         for socket in listening {
             if let Poll::Ready(Ok((stream, _))) = socket.poll_accept(context) {
-                return Poll::Ready(Event::Accepted(stream));
+                return Poll::Ready(RelayEvent::Accepted(stream));
             }
         }
         while let Poll::Ready(Some(_)) = open.poll_join_next(context) {
             idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
         }
         if idle.as_mut().poll(context).is_ready() && open.is_empty() {
-            return Poll::Ready(Event::Idle);
+            return Poll::Ready(RelayEvent::Idle);
         }
         Poll::Pending
     })

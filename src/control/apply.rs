@@ -4,7 +4,7 @@
 use super::bind;
 use super::limits::{self, Act};
 use super::network_update;
-use crate::config::drop_in::{self, Keep};
+use crate::config::drop_in::{self, Persistence};
 use crate::config::snapshot::{self, Values};
 use crate::config::{self, Resolved};
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ pub enum SetResult {
 ///
 /// # Errors
 /// An invalid change, a definition that is invalid with it, or a failure to apply it.
-pub fn set(paths: &Paths, name: &Name, changes: &[String], keep: Keep) -> Result<SetResult> {
+pub fn set(paths: &Paths, name: &Name, changes: &[String], keep: Persistence) -> Result<SetResult> {
     let changes = changes.iter().map(|text| drop_in::change(text)).collect::<Result<Vec<_>>>()?;
     let changes = drop_in::merge(changes)?;
     config::machine(paths, name)?;
@@ -147,7 +147,7 @@ fn unbind_removed(
     paths: &Paths,
     resolved: &Resolved,
     started: &mut Values,
-    mounts: &snapshot::Difference,
+    mounts: &snapshot::ChangedSetting,
     act: Act,
 ) -> Result<Vec<SettingChange>> {
     let name = &resolved.machine.name;
@@ -173,7 +173,7 @@ fn bind_added(
     paths: &Paths,
     resolved: &Resolved,
     started: &mut Values,
-    mounts: &snapshot::Difference,
+    mounts: &snapshot::ChangedSetting,
     act: Act,
 ) -> Result<Vec<SettingChange>> {
     let mut changes = Vec::new();

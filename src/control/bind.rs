@@ -14,8 +14,8 @@ use crate::payload::bind::{self, Attach, MakeTarget};
 use crate::state::binds;
 use crate::state::binds::Binding;
 use crate::state::record::Record;
-use crate::sys::guest_files::Root;
-use crate::sys::mount::{self, Attributes, Depth};
+use crate::sys::guest_files::GuestRoot;
+use crate::sys::mount::{self, Depth, MountAttributes};
 use crate::sys::process::{self, Side};
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
@@ -215,7 +215,7 @@ fn lock(paths: &Paths, name: &Name) -> Result<Held> {
 
 /// Unmounts a target by its name in its directory, without following links.
 fn detach(target: &Path) -> std::io::Result<()> {
-    let root = Root::of_caller().map_err(std::io::Error::other)?;
+    let root = GuestRoot::of_caller().map_err(std::io::Error::other)?;
     let parent = root.find(target.parent().unwrap_or(Path::new("/")))?;
     rustix::process::fchdir(&parent)?;
     let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
@@ -233,12 +233,12 @@ fn tree(request: &BindRequest<'_>, record: &Record, leader: &OwnedFd, source: &P
             .context(|| format!("cannot map the ids of '{}'", source.display()))
             .map_err(|error| error.with_hint("use a source on ext4, xfs, btrfs or tmpfs"))?;
     }
-    let attributes = Attributes {
+    let attributes = MountAttributes {
         read_only: request.read_only,
         no_setuid: !request.setuid,
         // A device node of the host would grant access to the device.
         no_devices: true,
-        ..Attributes::default()
+        ..MountAttributes::default()
     };
     mount::restrict(tree.as_fd(), Depth::Tree, attributes).context(|| "cannot restrict the mount")?;
     // Private: mounts of the guest below the target do not propagate to the host.
@@ -289,7 +289,7 @@ fn user(tree: &Tree, name: &str) -> Result<(u32, u32)> {
 
 /// Returns the kernel's id of the topmost mount at a path of the guest.
 fn mount_at(leader: u32, target: &Path) -> Result<u64> {
-    let place = Root::of_process(leader)?
+    let place = GuestRoot::of_process(leader)?
         .find_link(target)
         .context(|| format!("cannot inspect '{}'", target.display()))?;
     let stat = rustix::fs::statx(&place, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)

@@ -20,10 +20,10 @@ use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
-use crate::sys::guest_files::Root;
+use crate::sys::guest_files::GuestRoot;
 use crate::sys::process::{self, Side};
 use entry::{CopyState, TreeSide};
-use ids::Ids;
+use ids::IdMapping;
 use interrupted::RecordFile;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -60,13 +60,13 @@ pub struct CopyRequest<'a> {
 /// # Errors
 /// A file that cannot be copied. The destination is unchanged then.
 pub fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
-    let guest = Guest::find(paths, request.name)?;
+    let guest = CopyPeer::find(paths, request.name)?;
     let mut state = new_state(request.name, progress)?;
     let source = if request.source == Path::new("-") {
         None
     } else {
         let path = absolute(request.source)?;
-        Some((open_source(&Root::of_caller()?, &path)?, path))
+        Some((open_source(&GuestRoot::of_caller()?, &path)?, path))
     };
     let interrupted = interrupted::take(paths, request.name, TreeSide::Guest);
     let record_file = RecordFile::write(paths, request.name, TreeSide::Guest, request.destination)?;
@@ -84,7 +84,7 @@ pub fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>)
     };
     drop(theirs);
     let sent = match &source {
-        Some((from, _)) => Walk::run(from, TreeSide::Host, Ids::HOST, &mut &ours, &mut state),
+        Some((from, _)) => Walk::run(from, TreeSide::Host, IdMapping::HOST, &mut &ours, &mut state),
         None => archive::read(std::io::stdin().lock(), &mut &ours, &mut state),
     };
     let copied = match sent.and_then(|()| ours.finish(Ok(()), &mut state)) {
@@ -101,11 +101,11 @@ pub fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>)
 
 /// Writes the received entries, as the child.
 fn take(
-    root: &Root,
+    root: &GuestRoot,
     request: &CopyRequest<'_>,
     source: Option<&Path>,
     temporary: OsString,
-    ids: Ids,
+    ids: IdMapping,
     transfer: &Transfer,
     state: &mut CopyState<'_>,
 ) -> Result<()> {
@@ -133,7 +133,7 @@ fn take(
 /// # Errors
 /// As of [`copy_to`].
 pub fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
-    let guest = Guest::find(paths, request.name)?;
+    let guest = CopyPeer::find(paths, request.name)?;
     let mut state = new_state(request.name, progress)?;
     let is_archive = request.destination == Path::new("-");
     if is_archive && rustix::termios::isatty(rustix::stdio::stdout()) {
@@ -162,40 +162,44 @@ pub fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_
         ours.receive_all(&mut writer, HARMLESS_BITS, &mut state)?;
         return writer.finish();
     }
-    let host = Root::of_caller()?;
+    let host = GuestRoot::of_caller()?;
     let path = absolute(request.destination)?;
     interrupted::take(paths, request.name, TreeSide::Host).iter().for_each(|record| record.remove(&host));
     let record_file = RecordFile::write(paths, request.name, TreeSide::Host, &path)?;
     let (directory, name) = split_destination(&host, &path, request.source)?;
-    let mut tree = TreeWriter::new(directory, record_file.name(), Ids::HOST);
+    let mut tree = TreeWriter::new(directory, record_file.name(), IdMapping::HOST);
     ours.receive_all(&mut tree, HARMLESS_BITS, &mut state)?;
     tree.finish(&name, request.replace)
 }
 
 /// A running machine.
-struct Guest {
+struct CopyPeer {
     record: Record,
     leader: OwnedFd,
-    ids: Ids,
+    ids: IdMapping,
 }
 
-impl Guest {
+impl CopyPeer {
     fn find(paths: &Paths, name: &Name) -> Result<Self> {
         let record = running(paths, name)?;
         // The open pidfd keeps the process id from being reused while procfs is read.
         let leader = signal::leader(&record)?;
         let pid = record.leader.unwrap_or_default();
-        let ids = if record.id_base.is_some() { Ids::of_machine(pid)? } else { Ids::HOST };
+        let ids = if record.id_base.is_some() { IdMapping::of_machine(pid)? } else { IdMapping::HOST };
         process::send_signal(leader.as_fd(), 0).context(|| format!("machine '{name}' ended"))?;
         Ok(Self { record, leader, ids })
     }
 
     /// Runs in the child: enters the machine, calls `work`, and reports the result.
-    fn work(&self, transfer: &Transfer, work: impl FnOnce(&Root, &mut CopyState<'_>) -> Result<()>) -> ! {
+    fn work(
+        &self,
+        transfer: &Transfer,
+        work: impl FnOnce(&GuestRoot, &mut CopyState<'_>) -> Result<()>,
+    ) -> ! {
         let (machine, progress) = (self.record.name.to_string(), Progress::silent());
         let mut state = CopyState { machine, progress, signals: None, entries: 0, bytes: 0, shown: None };
         let done = guest_child::enter(&self.record, &self.leader)
-            .and_then(|()| work(&Root::of_caller()?, &mut state));
+            .and_then(|()| work(&GuestRoot::of_caller()?, &mut state));
         // Fails if the parent is gone.
         let _ = transfer.finish(done, &mut state);
         process::exit_now(0)
@@ -217,13 +221,13 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf> {
 }
 
 /// Opens the source; of a symbolic link the link itself.
-fn open_source(root: &Root, path: &Path) -> Result<OwnedFd> {
+fn open_source(root: &GuestRoot, path: &Path) -> Result<OwnedFd> {
     root.find_link(path).context(|| format!("cannot open '{}'", path.display()))
 }
 
 /// Returns the directory of a destination and the name in it. An existing directory takes the source under
 /// the source's name, as with cp(1).
-fn split_destination(root: &Root, path: &Path, source: &Path) -> Result<(OwnedFd, OsString)> {
+fn split_destination(root: &GuestRoot, path: &Path, source: &Path) -> Result<(OwnedFd, OsString)> {
     let nameless = |path: &Path| {
         Error::new(format!("'{}' has no file name", path.display()))
             .with_hint("give a destination that does not exist")

@@ -24,7 +24,7 @@ use serde::Serialize;
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Severity {
+pub enum FindingSeverity {
     /// Machines do not run, or not as defined.
     Wrong,
     /// Machines run, but a requested feature is not in effect, or a resource will run out.
@@ -33,7 +33,7 @@ pub enum Severity {
     Note,
 }
 
-impl Severity {
+impl FindingSeverity {
     /// Returns the severity as text.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Severity {
 #[serde(rename_all = "kebab-case")]
 pub struct Finding {
     /// Its severity.
-    pub severity: Severity,
+    pub severity: FindingSeverity,
     /// Its description, one line.
     pub message: String,
     /// The solution, in the imperative.
@@ -59,17 +59,17 @@ pub struct Finding {
 impl Finding {
     /// Creates a finding about an error that prevents machines from running.
     pub fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { severity: Severity::Wrong, message: message.into(), hint: hint.into() }
+        Self { severity: FindingSeverity::Wrong, message: message.into(), hint: hint.into() }
     }
 
     /// Creates a finding about a risk.
     pub fn risk(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { severity: Severity::Risk, ..Self::wrong(message, hint) }
+        Self { severity: FindingSeverity::Risk, ..Self::wrong(message, hint) }
     }
 
     /// Creates a finding with information only.
     pub fn note(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { severity: Severity::Note, ..Self::wrong(message, hint) }
+        Self { severity: FindingSeverity::Note, ..Self::wrong(message, hint) }
     }
 }
 
@@ -94,5 +94,5 @@ pub fn host(paths: &Paths) -> Result<Vec<Finding>> {
 
 /// Returns whether a finding is an error, which determines the exit status.
 pub fn has_errors(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| finding.severity == Severity::Wrong)
+    findings.iter().any(|finding| finding.severity == FindingSeverity::Wrong)
 }

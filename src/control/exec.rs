@@ -31,7 +31,7 @@ use stdio::RedirectedStdio;
 
 /// Whether the command gets a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Terminal {
+pub enum TerminalMode {
     /// If standard input and standard output are terminals.
     Auto,
     /// Always.
@@ -54,7 +54,7 @@ pub struct ExecRequest<'a> {
     /// Environment variables.
     pub environment: Vec<(String, String)>,
     /// Allocation of a terminal.
-    pub terminal: Terminal,
+    pub terminal: TerminalMode,
     /// Whether to wait until the guest reports that it is ready.
     pub wait_ready: bool,
 }
@@ -120,8 +120,8 @@ fn resolve(request: &ExecRequest<'_>, record: &Record, leader: &OwnedFd) -> Resu
         environment: request.environment.clone(),
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
         on_terminal: match request.terminal {
-            Terminal::Auto => own_end,
-            wanted => wanted == Terminal::Yes,
+            TerminalMode::Auto => own_end,
+            wanted => wanted == TerminalMode::Yes,
         },
         policy: Policy {
             capabilities: record.capabilities,

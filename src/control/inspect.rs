@@ -68,13 +68,13 @@ pub struct Inspection {
     /// Its cgroup.
     pub cgroup: Option<PathBuf>,
     /// The limits in effect of its cgroup, and the finite ones of PID 1.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<EffectiveLimit>,
     /// The host's end of its link.
     pub host_interface: Option<String>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Its mounts.
-    pub mounts: Vec<Mount>,
+    pub mounts: Vec<VisibleMount>,
     /// Features that are not confined.
     pub unconfined: Vec<String>,
     /// Its trees that users of the host can reach.
@@ -98,7 +98,7 @@ pub struct Namespace {
 /// A limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Limit {
+pub struct EffectiveLimit {
     /// The file of the cgroup, or the name in proc_pid_limits(5).
     pub name: String,
     /// Its value.
@@ -108,7 +108,7 @@ pub struct Limit {
 /// A mount in the machine's view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Mount {
+pub struct VisibleMount {
     /// Its mount point.
     pub target: String,
     /// The type of its file system.
@@ -192,11 +192,11 @@ fn unescaped(word: &str) -> Vec<u8> {
 }
 
 /// Parses a line of proc_pid_mountinfo(5).
-fn mount(line: &str) -> Option<Mount> {
+fn mount(line: &str) -> Option<VisibleMount> {
     let (before, after) = line.split_once(" - ")?;
     let (before, after): (Vec<&str>, Vec<&str>) = (before.split(' ').collect(), after.split(' ').collect());
     let word = |word: Option<&&str>| word.map(|word| printable_line(&unescaped(word)));
-    Some(Mount {
+    Some(VisibleMount {
         target: word(before.get(4))?,
         kind: word(after.first())?,
         source: word(after.get(1))?,
@@ -205,20 +205,21 @@ fn mount(line: &str) -> Option<Mount> {
     })
 }
 
-fn limits(record: &Record, process: &str) -> Vec<Limit> {
+fn limits(record: &Record, process: &str) -> Vec<EffectiveLimit> {
     let file = |name: &&str| {
         let cgroup = record.cgroup.as_ref()?;
         // If the unit's cgroup lacks the file, systemd has delegated the controller to the guest's cgroup.
         let text = std::fs::read_to_string(cgroup.join(name)).ok()?;
         let value = text.trim().replace('\n', "; ");
         let is_limit = !value.is_empty() && value != "max" && value != "max 100000";
-        is_limit.then(|| Limit { name: (*name).to_owned(), value })
+        is_limit.then(|| EffectiveLimit { name: (*name).to_owned(), value })
     };
     let of_process = process.lines().skip(1).filter_map(|line| {
         let (name, rest) = (line.get(..26)?.trim(), line.get(26..)?);
         let values: Vec<&str> = rest.split_whitespace().take(2).collect();
         let [soft, hard] = values[..] else { return None };
-        (hard != "unlimited").then(|| Limit { name: name.to_lowercase(), value: format!("{soft} ({hard})") })
+        (hard != "unlimited")
+            .then(|| EffectiveLimit { name: name.to_lowercase(), value: format!("{soft} ({hard})") })
     });
     LIMITS.iter().filter_map(file).chain(of_process).collect()
 }

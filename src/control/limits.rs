@@ -8,7 +8,7 @@ use crate::paths::Paths;
 
 /// A limit that differs from the definition, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct ChangedLimit {
     /// The key in a definition.
     pub key: &'static str,
     /// The value in effect.
@@ -30,7 +30,7 @@ pub enum Act {
 ///
 /// # Errors
 /// The machine is not running, is not a systemd unit, or systemd refuses.
-pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<Difference>> {
+pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<ChangedLimit>> {
     let record = running(paths, &machine.name)?;
     let unit = record.unit.ok_or_else(|| {
         Error::new(format!("machine '{}' is not running as a systemd unit", machine.name))
@@ -40,7 +40,7 @@ pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<Differenc
     if act == Act::Apply && !differ.is_empty() {
         block_on(limits::set(&unit, &differ))??;
     }
-    let words = |limit: limits::Limit| Difference {
+    let words = |limit: limits::UnitLimit| ChangedLimit {
         key: limit.key,
         now: format_value(limit.key, limit.now),
         wanted: format_value(limit.key, limit.wanted),

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// A machine in the list. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Row {
+pub struct MachineSummary {
     /// Its name.
     pub name: String,
     /// `starting` (also a guest that is not ready in time), `booting`, `running`, `stopping` or `frozen`.
@@ -52,7 +52,7 @@ pub struct Row {
 pub const COLUMNS: [&str; 9] =
     ["NAME", "STATE", "INIT", "LEADER", "ADDRESSES", "MEMORY", "TASKS", "UPTIME", "UNCONFINED"];
 
-impl Row {
+impl MachineSummary {
     /// Returns the cells of [`COLUMNS`].
     pub fn cells(&self) -> Vec<String> {
         let joined = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(" ") };
@@ -148,14 +148,15 @@ pub enum Include {
 ///
 /// # Errors
 /// A directory of definitions that cannot be read.
-pub fn rows(paths: &Paths, include: Include) -> Result<Vec<Row>> {
+pub fn rows(paths: &Paths, include: Include) -> Result<Vec<MachineSummary>> {
     let others = if include == Include::Defined { config::names(paths)? } else { BTreeSet::new() };
-    let mut rows: Vec<Row> = Record::all(paths).iter().map(Row::of_record).collect();
+    let mut rows: Vec<MachineSummary> = Record::all(paths).iter().map(MachineSummary::of_record).collect();
     let rest: Vec<Name> =
         others.into_iter().filter(|name| rows.iter().all(|row| row.name != name.as_str())).collect();
     let states = if rest.is_empty() { HashMap::new() } else { unit_states() };
     rows.extend(
-        rest.iter().map(|name| Row::of_unit(name, states.get(&unit::service(name)).map(String::as_str))),
+        rest.iter()
+            .map(|name| MachineSummary::of_unit(name, states.get(&unit::service(name)).map(String::as_str))),
     );
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)

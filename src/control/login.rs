@@ -1,7 +1,7 @@
 //! `login` and `shell --session`: selects the command that `exec` runs to log in, by the programs in the
 //! tree. No bus of the guest is used.
 
-use super::exec::{ExecRequest, Terminal};
+use super::exec::{ExecRequest, TerminalMode};
 use super::{guest_child, running, signal};
 use crate::error::{Error, Result};
 use crate::host::probe::Tree;
@@ -31,7 +31,7 @@ pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
         user: None,
         directory: None,
         environment: Vec::new(),
-        terminal: Terminal::Yes,
+        terminal: TerminalMode::Yes,
         wait_ready: false,
     })
 }
@@ -76,7 +76,7 @@ pub fn as_session(paths: &Paths, request: &mut ExecRequest<'_>) -> Result<()> {
     *request = ExecRequest {
         argv: words,
         user: None,
-        terminal: Terminal::Yes,
+        terminal: TerminalMode::Yes,
         environment: Vec::new(),
         ..request.clone()
     };

@@ -4,13 +4,13 @@
 use super::{defined, when};
 use crate::error::{Context, Error, Result};
 use crate::host::systemd::journal;
-use crate::host::systemd::journal::{Entry, Fields, Guest, Journal, Query};
+use crate::host::systemd::journal::{Fields, GuestJournal, Journal, JournalEntry, Query};
 use crate::machine::name::Name;
 use crate::machine::unit;
 use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
 use crate::state::record::Record;
-use crate::sys::guest_files::{Owners, Root};
+use crate::sys::guest_files::{GuestRoot, Owners};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -128,7 +128,7 @@ pub fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Resu
 /// The last entries of several journals.
 struct Last {
     /// In time order.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<JournalEntry>,
     /// The cursor of each journal's last entry. `None` if it has no entry.
     cursors: Vec<Option<String>>,
 }
@@ -175,7 +175,7 @@ fn journals(paths: &Paths, name: &Name, root: Option<&Path>) -> Result<Vec<Journ
         };
         for place in GUEST_JOURNALS {
             match root.open() {
-                Ok(root) => journals.push(Journal::Guest(Guest { root, place: place.into(), owners })),
+                Ok(root) => journals.push(Journal::Guest(GuestJournal { root, place: place.into(), owners })),
                 Err(error) => log::debug!("cannot open a journal of the guest: {error}, ignoring"),
             }
         }
@@ -203,10 +203,10 @@ enum GuestFiles {
 }
 
 impl GuestFiles {
-    fn open(&self) -> Result<Root> {
+    fn open(&self) -> Result<GuestRoot> {
         match self {
-            Self::Running(leader) => Root::of_process(*leader),
-            Self::Tree(path) => Root::of_tree(path),
+            Self::Running(leader) => GuestRoot::of_process(*leader),
+            Self::Tree(path) => GuestRoot::of_tree(path),
         }
     }
 }
@@ -253,7 +253,7 @@ fn nth_boot<'a>(boots: &'a [String], wanted: &str) -> Option<&'a String> {
 }
 
 /// Writes an entry. Breaks if the reader is gone.
-fn write(out: &mut dyn Write, entry: &Entry, format: Format) -> Result<ControlFlow<()>> {
+fn write(out: &mut dyn Write, entry: &JournalEntry, format: Format) -> Result<ControlFlow<()>> {
     match writeln!(out, "{}", line(entry, format)) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
         written => written.map(ControlFlow::Continue).context(|| "cannot write the log".to_owned()),
@@ -261,7 +261,7 @@ fn write(out: &mut dyn Write, entry: &Entry, format: Format) -> Result<ControlFl
 }
 
 /// Formats an entry; further lines of a message are indented below the first.
-fn line(entry: &Entry, format: Format) -> String {
+fn line(entry: &JournalEntry, format: Format) -> String {
     let time = match format {
         Format::Cat => return entry.message.clone(),
         Format::Json => return entry.whole.clone().unwrap_or_default(),
@@ -278,8 +278,8 @@ fn line(entry: &Entry, format: Format) -> String {
 mod tests {
     use super::*;
 
-    fn entry(message: &str) -> Entry {
-        Entry {
+    fn entry(message: &str) -> JournalEntry {
+        JournalEntry {
             time: 1_795_460_628_790_644,
             source: "systemd".into(),
             pid: Some(1),

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 /// The output of `network`. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Network {
+pub struct NetworkReport {
     /// The zones with running machines.
     pub zones: Vec<ZoneRow>,
     /// The machines with a link or other interfaces.
@@ -61,7 +61,7 @@ pub struct MachineRow {
 ///
 /// # Errors
 /// The kernel does not list the firewall rules.
-pub fn collect(paths: &Paths) -> Result<Network> {
+pub fn collect(paths: &Paths) -> Result<NetworkReport> {
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
     let mut zones: BTreeMap<&Zone, ZoneRow> = BTreeMap::new();
     for record in &records {
@@ -78,7 +78,7 @@ pub fn collect(paths: &Paths) -> Result<Network> {
         }
     }
     let is_connected = |record: &&Record| record.host_interface.is_some() || !record.interfaces.is_empty();
-    Ok(Network {
+    Ok(NetworkReport {
         zones: zones.into_values().collect(),
         machines: records.iter().filter(is_connected).map(MachineRow::of).collect(),
         chains: counters::dropped()?,

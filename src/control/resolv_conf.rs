@@ -14,7 +14,7 @@ use crate::network::resolv_conf;
 use crate::network::resolv_conf::{MARK, Resolver};
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record};
-use crate::sys::guest_files::{self, Owners, Root};
+use crate::sys::guest_files::{self, GuestRoot, Owners};
 use crate::sys::process::send_signal;
 use rustix::fd::AsFd;
 use rustix::fs::{FileType, OFlags, Stat};
@@ -123,7 +123,7 @@ pub fn update(paths: &Paths, name: &Name) -> Result<()> {
     let (text, drop_in) = (resolver.to_string(), resolver.drop_in());
     let leader = signal::leader(&record)?;
     let is_new = guest_child::run(&record, &leader, || {
-        let root = Root::of_caller()?;
+        let root = GuestRoot::of_caller()?;
         let write = |place: &str, text: &str| {
             write(&root, Path::new(place), text, &record)
                 .context(|| format!("cannot write '/{place}' in machine '{name}'"))
@@ -167,7 +167,7 @@ fn reload_resolved(record: &Record) {
 
 /// Overwrites a file of the guest in place if Coracle wrote it: open descriptors and mounts show the new
 /// text. Returns whether the text is new.
-fn write(root: &Root, place: &Path, new: &str, record: &Record) -> std::io::Result<bool> {
+fn write(root: &GuestRoot, place: &Path, new: &str, record: &Record) -> std::io::Result<bool> {
     let in_tree = root.find_own(place, Owners::ALL).ok();
     let is_in_tree = in_tree.is_some();
     let found = match in_tree.map_or_else(|| root.find(place), Ok) {

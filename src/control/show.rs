@@ -1,6 +1,6 @@
 //! `coracle show`: all properties of a machine for programs, as `KEY=VALUE` lines or JSON.
 
-use super::list::Row;
+use super::list::MachineSummary;
 use super::running;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
@@ -30,7 +30,7 @@ fn select(record: &Record, only: &[String]) -> Result<Properties> {
     let mut all = as_map(record)?;
     let ports = record.ports().iter().map(|port| Value::String(port.to_string()));
     all.insert("ports".to_owned(), ports.collect());
-    all.extend(as_map(&Row::of_record(record))?);
+    all.extend(as_map(&MachineSummary::of_record(record))?);
     all.retain(|key, _| !PRIVATE.contains(&key.as_str()));
     if only.is_empty() {
         return Ok(Properties(all.into_iter().collect()));

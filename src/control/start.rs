@@ -7,7 +7,7 @@ use super::{BatchResult, block_on, defined, each, signal};
 use crate::error::{Error, Result};
 use crate::generator;
 use crate::host::systemd::units;
-use crate::host::systemd::units::Action;
+use crate::host::systemd::units::JobAction;
 use crate::machine::name::Name;
 use crate::machine::unit;
 use crate::machine::unit::machine_of;
@@ -20,7 +20,7 @@ const TARGET: &str = "coracle.target";
 
 /// The end of the wait for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
+pub enum StartWait {
     /// The unit is active, which depends on the definition.
     Unit,
     /// The guest reports that it is ready, independent of the definition.
@@ -36,16 +36,16 @@ pub enum Wait {
 ///
 /// # Errors
 /// One per machine that did not start.
-pub fn start(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> BatchResult {
-    up(Action::Start, paths, names, wait, progress)
+pub fn start(paths: &Paths, names: &[Name], wait: StartWait, progress: &mut Progress<'_>) -> BatchResult {
+    up(JobAction::Start, paths, names, wait, progress)
 }
 
 /// Stops running machines and starts all of them.
 ///
 /// # Errors
 /// One per machine that did not start.
-pub fn restart(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> BatchResult {
-    up(Action::Restart, paths, names, wait, progress)
+pub fn restart(paths: &Paths, names: &[Name], wait: StartWait, progress: &mut Progress<'_>) -> BatchResult {
+    up(JobAction::Restart, paths, names, wait, progress)
 }
 
 /// Shuts down machines cleanly and waits until they have stopped. A stopped machine is not an error.
@@ -55,8 +55,11 @@ pub fn restart(paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progres
 pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> BatchResult {
     let (others, units): (Vec<Name>, Vec<Name>) =
         names.iter().cloned().partition(|name| runs_elsewhere(paths, name) || !units::is_running());
-    let through_units =
-        if units.is_empty() { Ok(()) } else { run(Action::Stop, paths, &units, Wait::Unit, progress) };
+    let through_units = if units.is_empty() {
+        Ok(())
+    } else {
+        run(JobAction::Stop, paths, &units, StartWait::Unit, progress)
+    };
     let directly = each(&others, |name| {
         let Some(record) = Record::read(paths, name)?.filter(Record::is_alive) else { return Ok(()) };
         progress.show(name.as_str(), "stopping");
@@ -90,7 +93,13 @@ pub fn disable(names: &[Name]) -> Result<Vec<String>> {
 }
 
 /// Starts or restarts machines.
-fn up(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut Progress<'_>) -> BatchResult {
+fn up(
+    action: JobAction,
+    paths: &Paths,
+    names: &[Name],
+    wait: StartWait,
+    progress: &mut Progress<'_>,
+) -> BatchResult {
     require_systemd().map_err(|error| vec![error])?;
     let mut good = Vec::new();
     let mut outdated = Vec::new();
@@ -123,13 +132,13 @@ fn up(action: Action, paths: &Paths, names: &[Name], wait: Wait, progress: &mut 
         }
     }
     let started = run(action, paths, &good, wait, progress);
-    if wait == Wait::Unit {
+    if wait == StartWait::Unit {
         let records = good.iter().filter_map(|name| Some((name, Record::read(paths, name).ok()??)));
         records
             .filter(|(_, record)| record.is_late)
             .for_each(|(name, record)| log::warn!("{}", late(name, &record)));
     }
-    if wait != Wait::Ready || started.is_err() {
+    if wait != StartWait::Ready || started.is_err() {
         return merge(before, started);
     }
     let ready = each(&good, |name| until_ready(paths, name, progress));
@@ -164,14 +173,14 @@ fn late(name: &Name, record: &Record) -> Error {
 
 /// Runs the jobs of the units of `names`.
 fn run(
-    action: Action,
+    action: JobAction,
     paths: &Paths,
     names: &[Name],
-    wait: Wait,
+    wait: StartWait,
     progress: &mut Progress<'_>,
 ) -> BatchResult {
     let units: Vec<String> = names.iter().map(unit::service).collect();
-    let until = if wait == Wait::No { units::Until::Queued } else { units::Until::Done };
+    let until = if wait == StartWait::No { units::Until::Queued } else { units::Until::Done };
     let mut report = |unit: &str, text: &str| {
         let waits = if text.is_empty() { stop_progress(paths, unit) } else { None };
         match waits {
@@ -179,7 +188,7 @@ fn run(
             None if text.is_empty() => {}
             None => progress.show(machine_of(unit), text),
         }
-        if wait == Wait::Running && is_past_start(text) {
+        if wait == StartWait::Running && is_past_start(text) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())

@@ -152,11 +152,11 @@ fn process(pid: u32) -> Option<Process> {
 }
 
 /// A metric of OpenMetrics: name, unit, help, type, and value in a sample.
-type Metric = (&'static str, &'static str, &'static str, Kind, fn(&Sample) -> Option<f64>);
+type Metric = (&'static str, &'static str, &'static str, MetricType, fn(&Sample) -> Option<f64>);
 
 /// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MetricType {
     Counter,
     Gauge,
 }
@@ -167,34 +167,36 @@ fn float(value: Option<u64>) -> Option<f64> {
 }
 
 const METRICS: [Metric; 14] = [
-    ("cpu", "seconds", "Processor time.", Kind::Counter, |s| float(s.cpu).map(|micros| micros / 1e6)),
-    ("cpu_throttled", "seconds", "Time throttled by the quota.", Kind::Counter, |s| {
+    ("cpu", "seconds", "Processor time.", MetricType::Counter, |s| float(s.cpu).map(|micros| micros / 1e6)),
+    ("cpu_throttled", "seconds", "Time throttled by the quota.", MetricType::Counter, |s| {
         float(s.cpu_throttled).map(|micros| micros / 1e6)
     }),
-    ("memory", "bytes", "Memory in use.", Kind::Gauge, |s| float(s.memory)),
-    ("memory_limit", "bytes", "Limit of memory.", Kind::Gauge, |s| float(s.memory_max)),
-    ("swap", "bytes", "Swap in use.", Kind::Gauge, |s| float(s.swap)),
-    ("oom_kills", "", "Kills by the out-of-memory killer.", Kind::Counter, |s| float(s.out_of_memory_kills)),
-    ("io_read", "bytes", "Read from block devices.", Kind::Counter, |s| float(s.io_read)),
-    ("io_written", "bytes", "Written to block devices.", Kind::Counter, |s| float(s.io_written)),
-    ("network_received", "bytes", "Received over the link.", Kind::Counter, |s| float(s.net_received)),
-    ("network_sent", "bytes", "Sent over the link.", Kind::Counter, |s| float(s.net_sent)),
-    ("tasks", "", "Tasks.", Kind::Gauge, |s| float(s.tasks)),
+    ("memory", "bytes", "Memory in use.", MetricType::Gauge, |s| float(s.memory)),
+    ("memory_limit", "bytes", "Limit of memory.", MetricType::Gauge, |s| float(s.memory_max)),
+    ("swap", "bytes", "Swap in use.", MetricType::Gauge, |s| float(s.swap)),
+    ("oom_kills", "", "Kills by the out-of-memory killer.", MetricType::Counter, |s| {
+        float(s.out_of_memory_kills)
+    }),
+    ("io_read", "bytes", "Read from block devices.", MetricType::Counter, |s| float(s.io_read)),
+    ("io_written", "bytes", "Written to block devices.", MetricType::Counter, |s| float(s.io_written)),
+    ("network_received", "bytes", "Received over the link.", MetricType::Counter, |s| float(s.net_received)),
+    ("network_sent", "bytes", "Sent over the link.", MetricType::Counter, |s| float(s.net_sent)),
+    ("tasks", "", "Tasks.", MetricType::Gauge, |s| float(s.tasks)),
     (
         "pressure_cpu",
         "ratio",
         "Share of the last 10 s with a task waiting for the processor.",
-        Kind::Gauge,
+        MetricType::Gauge,
         |s| s.pressure_cpu.map(|percent| percent / 100.0),
     ),
     (
         "pressure_memory",
         "ratio",
         "Share of the last 10 s with a task waiting for memory.",
-        Kind::Gauge,
+        MetricType::Gauge,
         |s| s.pressure_memory.map(|percent| percent / 100.0),
     ),
-    ("pressure_io", "ratio", "Share of the last 10 s with a task waiting for I/O.", Kind::Gauge, |s| {
+    ("pressure_io", "ratio", "Share of the last 10 s with a task waiting for I/O.", MetricType::Gauge, |s| {
         s.pressure_io.map(|percent| percent / 100.0)
     }),
 ];
@@ -204,7 +206,7 @@ pub fn metrics(samples: &[Sample]) -> String {
     let mut text = String::new();
     for (name, unit, help, kind, value) in METRICS {
         let name = if unit.is_empty() { format!("coracle_{name}") } else { format!("coracle_{name}_{unit}") };
-        let (word, suffix) = if kind == Kind::Counter { ("counter", "_total") } else { ("gauge", "") };
+        let (word, suffix) = if kind == MetricType::Counter { ("counter", "_total") } else { ("gauge", "") };
         text.push_str(&format!("# TYPE {name} {word}\n"));
         if !unit.is_empty() {
             text.push_str(&format!("# UNIT {name} {unit}\n"));

@@ -6,7 +6,7 @@ mod waiting_for;
 
 pub(super) use waiting_for::waiting_for;
 
-use super::list::{Row, span};
+use super::list::{MachineSummary, span};
 use super::{block_on, defined, logs, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
@@ -34,7 +34,7 @@ const LINES: u32 = 10;
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
     /// The row of the list.
-    pub machine: Row,
+    pub machine: MachineSummary,
     /// Process id of the supervisor, if it is running.
     pub supervisor: Option<u32>,
     /// The installed program, if it is newer than the running supervisor.
@@ -98,7 +98,8 @@ pub fn collect(paths: &Paths, name: &Name) -> Result<Status> {
         Err(_) if is_known => None,
         Err(error) => return Err(error),
     };
-    let mut machine = record.as_ref().map_or_else(|| Row::of_unit(name, state), Row::of_record);
+    let mut machine =
+        record.as_ref().map_or_else(|| MachineSummary::of_unit(name, state), MachineSummary::of_record);
     let root = defined.as_ref().map(|machine| machine.root.directory.clone());
     machine.root = machine.root.or(root);
     let log = logs::tail(paths, name, machine.root.as_deref(), LINES).unwrap_or_else(|error| {
@@ -233,7 +234,7 @@ fn unregistered(name: &Name) -> String {
 }
 
 /// Describes the update to the installed program for a machine with an older one.
-fn outdated(machine: &Row, program: &Path) -> String {
+fn outdated(machine: &MachineSummary, program: &Path) -> String {
     let is_service = machine.unit.as_ref().is_some_and(|unit| unit::is_service(unit));
     let way = if is_service { "a reboot or a restart" } else { "the next run" };
     format!("older than '{}': {way} starts the newer one", program.display())
@@ -279,7 +280,7 @@ mod tests {
             ..UnitStatus::default()
         };
         let status = Status {
-            machine: Row::of_unit(&name, Some("failed")),
+            machine: MachineSummary::of_unit(&name, Some("failed")),
             supervisor: None,
             newer_program: None,
             machine_id: None,

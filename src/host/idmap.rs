@@ -6,20 +6,20 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 /// A range of ids: the first on disk, the first seen by processes, and the count.
-pub type Range = (u32, u32, u32);
+pub type IdMapEntry = (u32, u32, u32);
 
 /// Creates a user namespace with mappings for users and groups.
 ///
 /// # Errors
 /// Any error of clone3(2) or of writing the map files.
-pub fn namespace(users: &[Range], groups: &[Range]) -> Result<OwnedFd> {
+pub fn namespace(users: &[IdMapEntry], groups: &[IdMapEntry]) -> Result<OwnedFd> {
     match process::clone(u64::from(libc::CLONE_NEWUSER.cast_unsigned()), None)? {
         // The child only exists until its namespace is mapped and opened.
         Side::Child => process::wait_to_be_killed(),
         Side::Parent(child) => {
             let path = format!("/proc/{}", child.pid.as_raw_nonzero());
-            let write = |file: &str, ranges: &[Range]| {
-                let line = |(disk, seen, count): &Range| format!("{disk} {seen} {count}\n");
+            let write = |file: &str, ranges: &[IdMapEntry]| {
+                let line = |(disk, seen, count): &IdMapEntry| format!("{disk} {seen} {count}\n");
                 std::fs::write(format!("{path}/{file}"), ranges.iter().map(line).collect::<String>())
             };
             let opened = write("uid_map", users)

@@ -12,7 +12,7 @@ use crate::paths::MACHINE_ID;
 use crate::plan::init::Successor;
 use crate::plan::step::Device;
 use crate::plan::{NamedDevice, User, init};
-use crate::sys::guest_files::Root;
+use crate::sys::guest_files::GuestRoot;
 use mounts::Mounted;
 use rustix::fd::BorrowedFd;
 use std::io::Read;
@@ -33,7 +33,7 @@ const LIMIT: u64 = 16 << 20;
 /// A tree's root, held open.
 #[derive(Debug)]
 pub struct Tree {
-    root: Root,
+    root: GuestRoot,
     /// The mounts of the definition, last one first.
     mounted: Vec<Mounted>,
     /// The name of the tree in messages.
@@ -46,7 +46,7 @@ impl Tree {
     /// # Errors
     /// The path is missing or is not a directory.
     pub fn open(path: &Path) -> Result<Self> {
-        let root = Root::of_tree(path).map_err(|error| {
+        let root = GuestRoot::of_tree(path).map_err(|error| {
             error.with_hint("make a root file system there first, for instance with mmdebstrap(1), or correct root.directory")
         })?;
         Ok(Self { root, mounted: Vec::new(), name: format!("'{}'", path.display()) })
@@ -57,7 +57,7 @@ impl Tree {
     /// # Errors
     /// Any error of openat(2).
     pub fn of_machine(name: &str) -> Result<Self> {
-        Ok(Self { root: Root::of_caller()?, mounted: Vec::new(), name: format!("machine '{name}'") })
+        Ok(Self { root: GuestRoot::of_caller()?, mounted: Vec::new(), name: format!("machine '{name}'") })
     }
 
     /// Returns whether the tree has a file at a path; symbolic links are followed inside.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// A program at the time of its execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Program {
+pub struct Executable {
     /// Its path.
     path: PathBuf,
     device: u64,
@@ -20,7 +20,7 @@ pub struct Program {
     modified: i64,
 }
 
-impl Program {
+impl Executable {
     /// Returns the program of this process. `None` if its path is unknown.
     pub fn current() -> Option<Self> {
         let data = std::fs::metadata("/proc/self/exe").ok()?;
@@ -68,7 +68,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("program");
         std::fs::write(&path, "one").unwrap();
-        let program = Program::of(path.clone(), &std::fs::metadata(&path).unwrap());
+        let program = Executable::of(path.clone(), &std::fs::metadata(&path).unwrap());
         assert!(!program.is_replaced());
         let other = directory.path().join("other");
         std::fs::write(&other, "one").unwrap();
@@ -76,6 +76,6 @@ mod tests {
         assert!(program.is_replaced());
         std::fs::remove_file(&path).unwrap();
         assert!(!program.is_replaced());
-        assert!(!Program::current().unwrap().is_replaced());
+        assert!(!Executable::current().unwrap().is_replaced());
     }
 }

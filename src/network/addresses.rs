@@ -36,14 +36,14 @@ const ULA_KEY: u128 = 0x402b_9fd6_e817_4a5c_b06e_c89a_53f1_7d21;
 
 /// An address prefix: an address and the number of its leading bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefix {
+pub struct AddressPrefix {
     /// Any address of the prefix.
     pub address: IpAddr,
     /// Length in bits; a greater number than the family's width counts as the full width.
     pub length: u8,
 }
 
-impl Prefix {
+impl AddressPrefix {
     /// Returns the prefix of a single address.
     pub fn host(address: IpAddr) -> Self {
         Self { address, length: if address.is_ipv4() { 32 } else { 128 } }
@@ -75,7 +75,7 @@ pub struct Pair<A> {
 
 /// Names and addresses of a machine's veth pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct LinkPlan {
     /// The machine.
     pub machine: Name,
     /// Name of the host's end, at most 15 characters.
@@ -100,7 +100,7 @@ pub struct Plan {
     pub ipv6: Pair<Ipv6Addr>,
 }
 
-impl Plan {
+impl LinkPlan {
     /// Returns the interface of the host that receives the machine's packets.
     pub fn router_interface(&self) -> String {
         self.zone.as_ref().map_or_else(|| self.host_interface.clone(), Zone::bridge)
@@ -121,14 +121,15 @@ impl Plan {
 ///
 /// # Errors
 /// All slots are in use.
-pub fn plan(machine: &Name, host_id: Id128, taken: &[Prefix]) -> Result<Plan> {
+pub fn plan(machine: &Name, host_id: Id128, taken: &[AddressPrefix]) -> Result<LinkPlan> {
     let first = siphash(SLOT_KEY, &[machine.as_str().as_bytes()]) % u64::from(SLOTS);
     let global = siphash(ULA_KEY, &[host_id.as_bytes()]);
-    let counted: Vec<Prefix> = taken.iter().copied().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
+    let counted: Vec<AddressPrefix> =
+        taken.iter().copied().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
     let free = |slot: &u32| {
         let own = [
-            Prefix { address: IpAddr::V4(ipv4(*slot).host), length: IPV4_LENGTH },
-            Prefix { address: IpAddr::V6(ipv6_host(global, *slot)), length: IPV6_LENGTH },
+            AddressPrefix { address: IpAddr::V4(ipv4(*slot).host), length: IPV4_LENGTH },
+            AddressPrefix { address: IpAddr::V6(ipv6_host(global, *slot)), length: IPV6_LENGTH },
         ];
         !counted.iter().any(|prefix| own.iter().any(|one| one.overlaps(prefix)))
     };
@@ -144,16 +145,16 @@ pub fn plan(machine: &Name, host_id: Id128, taken: &[Prefix]) -> Result<Plan> {
 }
 
 /// Returns the plan that led to this address. `None` if the address is outside of the pool.
-pub fn plan_of_address(machine: &Name, host_id: Id128, address: Ipv4Addr) -> Option<Plan> {
+pub fn plan_of_address(machine: &Name, host_id: Id128, address: Ipv4Addr) -> Option<LinkPlan> {
     let slot = address.to_bits().wrapping_sub(POOL.to_bits()) >> (32 - IPV4_LENGTH);
     (slot < SLOTS).then(|| of_slot(machine, host_id, slot)).filter(|plan| plan.ipv4.guest == address)
 }
 
-fn of_slot(machine: &Name, host_id: Id128, slot: u32) -> Plan {
+fn of_slot(machine: &Name, host_id: Id128, slot: u32) -> LinkPlan {
     let (host_interface, altname) = host_interface_name("ve-", machine);
     let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
     let host_mac = mac(HOST_MAC_KEY, host_id, machine.as_str());
-    Plan {
+    LinkPlan {
         machine: machine.clone(),
         host_interface,
         altname,
@@ -225,8 +226,8 @@ mod tests {
         Name::new(text).unwrap()
     }
 
-    fn prefix(address: &str, length: u8) -> Prefix {
-        Prefix { address: address.parse().unwrap(), length }
+    fn prefix(address: &str, length: u8) -> AddressPrefix {
+        AddressPrefix { address: address.parse().unwrap(), length }
     }
 
     #[test]
@@ -254,7 +255,7 @@ mod tests {
     #[test]
     fn prefixes_in_use_are_skipped() {
         let free = plan(&name("web"), ID, &[]).unwrap();
-        let beside = plan(&name("web"), ID, &[Prefix::host(free.ipv4.host.into())]).unwrap();
+        let beside = plan(&name("web"), ID, &[AddressPrefix::host(free.ipv4.host.into())]).unwrap();
         assert_eq!(
             plan_of_address(&name("web"), ID, beside.ipv4.guest),
             Some(beside),
@@ -263,13 +264,13 @@ mod tests {
         assert_eq!(plan_of_address(&name("web"), ID, free.ipv4.host), None);
         assert_eq!(plan_of_address(&name("web"), ID, Ipv4Addr::new(10, 178, 0, 2)), None);
         for taken in [
-            Prefix::host(IpAddr::V4(free.ipv4.guest)),
-            Prefix { address: IpAddr::V4(free.ipv4.host), length: 24 },
-            Prefix::host(IpAddr::V6(free.ipv6.guest)),
+            AddressPrefix::host(IpAddr::V4(free.ipv4.guest)),
+            AddressPrefix { address: IpAddr::V4(free.ipv4.host), length: 24 },
+            AddressPrefix::host(IpAddr::V6(free.ipv6.guest)),
         ] {
             let next = plan(&name("web"), ID, &[taken]).unwrap();
             assert_ne!(next.ipv4, free.ipv4, "{taken:?}");
-            assert!(!taken.overlaps(&Prefix { address: next.ipv4.host.into(), length: IPV4_LENGTH }));
+            assert!(!taken.overlaps(&AddressPrefix { address: next.ipv4.host.into(), length: IPV4_LENGTH }));
         }
         let wide = [prefix("10.0.0.0", 8), prefix("0.0.0.0", 0), prefix("::", 0)];
         assert_eq!(plan(&name("web"), ID, &wide).unwrap(), free);

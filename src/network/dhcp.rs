@@ -7,7 +7,7 @@ mod advertisement;
 mod message;
 
 use crate::machine::mac_addr::MacAddr;
-use crate::network::addresses::{Plan, link_local};
+use crate::network::addresses::{LinkPlan, link_local};
 use crate::network::resolv_conf::Resolver;
 use crate::sys::filter::Instruction;
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ fn yes() -> bool {
 
 impl Lease {
     /// Returns the configuration for the machine of this link.
-    pub fn new(plan: &Plan, resolver: Option<&Resolver>) -> Self {
+    pub fn new(plan: &LinkPlan, resolver: Option<&Resolver>) -> Self {
         let Resolver { servers, search, .. } = resolver.cloned().unwrap_or_default();
         Self {
             host_mac: plan.router_mac,

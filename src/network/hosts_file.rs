@@ -10,7 +10,7 @@
 //! not followed.
 
 use crate::error::{Context, Error, Result};
-use crate::sys::guest_files::{Owners, Root};
+use crate::sys::guest_files::{GuestRoot, Owners};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ impl Hosts {
     pub fn is_writable(&self) -> bool {
         match self.open(Missing::Leave) {
             Ok(Some(_)) => true,
-            Ok(None) => Root::of_tree(&self.directory)
+            Ok(None) => GuestRoot::of_tree(&self.directory)
                 .is_ok_and(|root| root.is_writable(parent(&self.file), Owners::ALL)),
             Err(_) => false,
         }
@@ -93,7 +93,7 @@ impl Hosts {
     }
 
     fn open(&self, missing: Missing) -> std::io::Result<Option<File>> {
-        let root = Root::of_tree(&self.directory).map_err(std::io::Error::other)?;
+        let root = GuestRoot::of_tree(&self.directory).map_err(std::io::Error::other)?;
         // Owners of a tree may be shifted; symbolic links and other mounts are refused anyway.
         match root.open_own(&self.file, OFlags::RDWR, Owners::ALL) {
             Err(Errno::NOENT) if missing == Missing::Make => {

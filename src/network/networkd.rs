@@ -3,7 +3,7 @@
 //! supervisor before the link is created; the returned path is written to the state record, and `cleanup`
 //! deletes the file.
 
-use super::addresses::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, Plan};
+use super::addresses::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, LinkPlan};
 use crate::error::{Context, Result};
 use crate::host::systemd::bus;
 use crate::machine::name::Name;
@@ -20,7 +20,7 @@ const DIRECTORIES: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
     default_service = "org.freedesktop.network1",
     default_path = "/org/freedesktop/network1"
 )]
-trait Manager {
+trait NetworkdManager {
     #[zbus(no_autostart)]
     fn reload(&self) -> zbus::Result<()>;
 }
@@ -39,7 +39,7 @@ pub enum Dhcp {
 ///
 /// # Errors
 /// The file cannot be written.
-pub async fn announce(paths: &Paths, plan: &Plan) -> Result<Option<PathBuf>> {
+pub async fn announce(paths: &Paths, plan: &LinkPlan) -> Result<Option<PathBuf>> {
     let interface = plan.router_interface();
     let kind = if plan.zone.is_some() { "bridge" } else { "veth" };
     if !paths.systemd("netif").is_dir() || !is_matched(paths, &interface, kind) || !is_up().await {
@@ -73,9 +73,9 @@ pub async fn reload() {
 
 /// Returns the configuration for the guest's networkd, a file in its `/run/systemd/network` (`plan::files`):
 /// the addresses that `host0` already has.
-pub fn guest_network_file(plan: &Plan, dhcp: Dhcp) -> String {
+pub fn guest_network_file(plan: &LinkPlan, dhcp: Dhcp) -> String {
     let dhcp = if dhcp == Dhcp::Served { "DHCP=yes\n" } else { "" };
-    let Plan { ipv4, ipv4_length, ipv6, .. } = plan;
+    let LinkPlan { ipv4, ipv4_length, ipv6, .. } = plan;
     if !plan.has_ipv6 {
         return format!(
             "[Match]\nName={GUEST_INTERFACE}\nVirtualization=container\n\n\
@@ -103,7 +103,7 @@ pub fn host_file(paths: &Paths, machine: &Name) -> PathBuf {
 /// `80-container-ve.network`, with the addresses of Coracle instead of an address pool. Its DHCP server
 /// offers exactly the guest's address, and the prefix leads to the guest's IPv6 address. The link is not
 /// required for the host to be online, so that a slow guest does not delay the host's boot.
-fn host_network_file(plan: &Plan) -> String {
+fn host_network_file(plan: &LinkPlan) -> String {
     format!(
         "# Created by coracle for machine '{}', deleted when it stops.\n\
          [Match]\nKind=veth\nName={}\n\n\
@@ -133,7 +133,7 @@ async fn is_up() -> bool {
 /// Implements [`reload`], with its error.
 async fn try_reload() -> Result<()> {
     let connection = bus::connect(bus::PATIENCE).await?;
-    let manager = ManagerProxy::new(&connection).await.map_err(bus::failure)?;
+    let manager = NetworkdManagerProxy::new(&connection).await.map_err(bus::failure)?;
     manager.reload().await.map_err(bus::failure)
 }
 
@@ -253,7 +253,7 @@ mod tests {
             "{guest}"
         );
         assert!(guest_network_file(&plan, Dhcp::Served).contains("\nDHCP=yes\n"));
-        let without = guest_network_file(&Plan { has_ipv6: false, ..plan }, Dhcp::Absent);
+        let without = guest_network_file(&LinkPlan { has_ipv6: false, ..plan }, Dhcp::Absent);
         assert!(!without.contains("::") && without.contains("LinkLocalAddressing=no\n"), "{without}");
     }
 

@@ -19,7 +19,7 @@ const QUERY: [u8; 17] = [0x6b, 0x6e, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1
 
 /// The target of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
+pub struct ProbeTarget {
     /// Its address and port.
     pub address: SocketAddr,
     /// TCP: a connection attempt. UDP: a DNS query.
@@ -30,7 +30,7 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Probe {
     socket: OwnedFd,
-    target: Target,
+    target: ProbeTarget,
     /// Its local port.
     pub port: u16,
 }
@@ -49,7 +49,7 @@ impl Probe {
     ///
     /// # Errors
     /// The process does not exist, or the kernel does not support the address family.
-    pub fn new(leader: u32, target: Target) -> Result<Self> {
+    pub fn new(leader: u32, target: ProbeTarget) -> Result<Self> {
         let doing = || "cannot create a socket in the machine's network namespace";
         let namespace = File::open(format!("/proc/{leader}/ns/net")).context(doing)?;
         let socket = veth::within(namespace.as_fd(), || bind_socket(target))?.context(doing)?;
@@ -97,7 +97,7 @@ impl Probe {
 }
 
 /// Creates a socket with a local port.
-fn bind_socket(target: Target) -> rustix::io::Result<OwnedFd> {
+fn bind_socket(target: ProbeTarget) -> rustix::io::Result<OwnedFd> {
     let (family, any): (_, IpAddr) = match target.address {
         SocketAddr::V4(_) => (AddressFamily::INET, Ipv4Addr::UNSPECIFIED.into()),
         SocketAddr::V6(_) => (AddressFamily::INET6, Ipv6Addr::UNSPECIFIED.into()),

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
     default_service = "org.freedesktop.resolve1",
     default_path = "/org/freedesktop/resolve1"
 )]
-trait Manager {
+trait ResolvedManager {
     #[zbus(no_autostart, name = "SetLinkLLMNR")]
     fn set_link_llmnr(&self, ifindex: i32, mode: &str) -> zbus::Result<()>;
 
@@ -36,7 +36,7 @@ pub async fn disable_multicast_names(interfaces: &[u32]) {
 async fn try_disable(ifindex: u32) -> Result<()> {
     let index = i32::try_from(ifindex).map_err(|error| Error::new(error.to_string()))?;
     let connection = bus::connect(PATIENCE).await.context(|| "cannot connect to resolved")?;
-    let manager = ManagerProxy::new(&connection).await.map_err(bus::failure)?;
+    let manager = ResolvedManagerProxy::new(&connection).await.map_err(bus::failure)?;
     manager.set_link_llmnr(index, "no").await.map_err(bus::failure)?;
     manager.set_link_multicast_dns(index, "no").await.map_err(bus::failure)
 }

@@ -8,7 +8,7 @@ mod taken;
 #[cfg(test)]
 mod tests;
 
-use super::addresses::{GUEST_INTERFACE, IPV6_LENGTH, Plan, link_local};
+use super::addresses::{GUEST_INTERFACE, IPV6_LENGTH, LinkPlan, link_local};
 use crate::error::{Context, Error, Result};
 pub use bridge::{Removed, remove_if_empty};
 use futures_util::TryStreamExt;
@@ -43,7 +43,7 @@ impl Link {
     ///
     /// # Errors
     /// The failed step; the pair is deleted again.
-    pub async fn create(plan: &Plan, guest_netns: BorrowedFd<'_>) -> Result<Self> {
+    pub async fn create(plan: &LinkPlan, guest_netns: BorrowedFd<'_>) -> Result<Self> {
         let name = &plan.host_interface;
         let handle = connect()?;
         remove_left_over(&handle, plan).await?;
@@ -76,7 +76,7 @@ impl Link {
 ///
 /// # Errors
 /// The failed step.
-pub async fn configure_guest(plan: &Plan, guest_netns: BorrowedFd<'_>) -> Result<Vec<IpAddr>> {
+pub async fn configure_guest(plan: &LinkPlan, guest_netns: BorrowedFd<'_>) -> Result<Vec<IpAddr>> {
     let handle = connect_in(guest_netns)?;
     set(&handle, LinkUnspec::new_with_index(LOOPBACK).up().build(), "bring up 'lo' in the machine").await?;
     let link = link_by_name(&handle, GUEST_INTERFACE)
@@ -120,7 +120,7 @@ pub async fn bring_up_loopback(guest_netns: BorrowedFd<'_>) -> Result<()> {
 ///
 /// # Errors
 /// A new pair cannot be created.
-pub async fn move_peer(plan: &Plan, old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<Link> {
+pub async fn move_peer(plan: &LinkPlan, old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<Link> {
     let handle = connect()?;
     match try_move(&handle, plan, old, new).await {
         Ok(true) => configure_host(&handle, plan).await,
@@ -168,7 +168,7 @@ pub async fn remove(interface: &str) -> Result<()> {
 }
 
 /// Sets alternative name, addresses and "up" of the host's end; existing settings stay.
-async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
+async fn configure_host(handle: &Handle, plan: &LinkPlan) -> Result<Link> {
     let name = &plan.host_interface;
     let link = link_by_name(handle, name)
         .await?
@@ -217,7 +217,12 @@ async fn configure_host(handle: &Handle, plan: &Plan) -> Result<Link> {
 }
 
 /// Moves the peer of the host's end from `old` to `new`. Returns `false` if there is no peer to move.
-async fn try_move(handle: &Handle, plan: &Plan, old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<bool> {
+async fn try_move(
+    handle: &Handle,
+    plan: &LinkPlan,
+    old: BorrowedFd<'_>,
+    new: BorrowedFd<'_>,
+) -> Result<bool> {
     let Some(host_end) = link_by_name(handle, &plan.host_interface).await? else { return Ok(false) };
     let Some(peer_index) = peer_of(&host_end) else { return Ok(false) };
     let guest = connect_in(old)?;
@@ -236,7 +241,7 @@ async fn try_move(handle: &Handle, plan: &Plan, old: BorrowedFd<'_>, new: Borrow
 }
 
 /// Deletes a left-over host's end: it is recognised by its link-layer address, which is unique to Coracle.
-async fn remove_left_over(handle: &Handle, plan: &Plan) -> Result<()> {
+async fn remove_left_over(handle: &Handle, plan: &LinkPlan) -> Result<()> {
     let name = &plan.host_interface;
     let Some(link) = link_by_name(handle, name).await? else { return Ok(()) };
     if !is_veth(&link) || !link.attributes.contains(&LinkAttribute::Address(plan.host_mac.octets().to_vec()))

@@ -1,7 +1,7 @@
 //! The lock of zones, and the configuration of their bridges for the host's networkd. Called by the
 //! supervisor.
 
-use super::addresses::{IPV6_LENGTH, Plan};
+use super::addresses::{IPV6_LENGTH, LinkPlan};
 use crate::error::{Context, Result};
 use crate::host::lock;
 use crate::host::lock::Held;
@@ -28,7 +28,7 @@ pub fn network_file(paths: &Paths, zone: &Zone) -> PathBuf {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn announce(paths: &Paths, plan: &Plan, zone: &Zone) -> Result<()> {
+pub fn announce(paths: &Paths, plan: &LinkPlan, zone: &Zone) -> Result<()> {
     let file = network_file(paths, zone);
     let writing = || format!("cannot write '{}'", file.display());
     if let Some(directory) = file.parent() {

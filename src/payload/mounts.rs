@@ -5,7 +5,7 @@ use super::tree_paths::TreePaths;
 use super::{nodes, submounts};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BindSource, BuildStep, IfMissing};
-use crate::sys::mount::{self, Attributes, Depth};
+use crate::sys::mount::{self, Depth, MountAttributes};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub fn attach_root(
     let below = userns.map_or_else(|| Ok(Vec::new()), |_| submounts::of(directory))?;
     // Without mounts below, or without mapped ids, one recursive copy suffices.
     let depth = if below.is_empty() { Depth::Tree } else { Depth::One };
-    let attributes = Attributes { read_only, ..Attributes::default() };
+    let attributes = MountAttributes { read_only, ..MountAttributes::default() };
     let copy = |from: BorrowedFd<'_>, path: &Path| {
         let tree = mount::copy_tree(from, depth).context(|| "cannot copy the tree's mount")?;
         if let Some(userns) = userns {
@@ -130,7 +130,7 @@ pub fn new(
     paths: &mut TreePaths,
     kind: &str,
     options: &[(&str, &str)],
-    attributes: Attributes,
+    attributes: MountAttributes,
     target: &Path,
     owner: u32,
 ) -> Result<()> {
@@ -210,7 +210,7 @@ pub(super) fn make_target(paths: &TreePaths, target: &Path, from: &OwnedFd, owne
 }
 
 /// Adds attributes to the mount at a path.
-pub fn restrict(paths: &TreePaths, target: &Path, attributes: Attributes) -> Result<()> {
+pub fn restrict(paths: &TreePaths, target: &Path, attributes: MountAttributes) -> Result<()> {
     let place = open_target(paths, target)?;
     mount::restrict(place.as_fd(), Depth::One, attributes).context(|| "cannot restrict the mount")
 }
@@ -230,7 +230,7 @@ pub fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
     let cover = Path::new("/run/host/inaccessible").join(cover);
     let from = open_target(paths, &cover)?;
     let tree = mount::copy_tree(from.as_fd(), Depth::One).context(|| "cannot copy the mount")?;
-    mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only())
+    mount::restrict(tree.as_fd(), Depth::One, MountAttributes::INERT.read_only())
         .context(|| "cannot restrict the mount")?;
     mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach the mount")
 }

@@ -4,7 +4,7 @@
 use super::tree_paths::TreePaths;
 use crate::error::{Context, Error, Result};
 use crate::plan::step::Device;
-use crate::sys::mount::{self, Attributes, Depth};
+use crate::sys::mount::{self, Depth, MountAttributes};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::ffi::OsStr;
@@ -99,7 +99,7 @@ fn bind_device(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     let host = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open the host's '{}'", path.display()))?;
     let tree = mount::copy_tree(host.as_fd(), Depth::One).context(|| "cannot copy its mount")?;
-    let attributes = Attributes { no_setuid: true, no_exec: true, ..Attributes::default() };
+    let attributes = MountAttributes { no_setuid: true, no_exec: true, ..MountAttributes::default() };
     mount::restrict(tree.as_fd(), Depth::One, attributes).context(|| "cannot restrict it")?;
     let place = paths.open(path).context(|| "cannot open it")?;
     mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach it")

@@ -6,7 +6,7 @@ use super::{mounts, nodes};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::ResolvConfAction;
 use crate::sys::guest_files;
-use crate::sys::mount::{self, Attributes, Depth};
+use crate::sys::mount::{self, Depth, MountAttributes};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -147,7 +147,7 @@ fn cover(paths: &TreePaths, content: &str, owner: u32) -> Result<()> {
 fn mount_over(paths: &TreePaths, from: OwnedFd) -> Result<()> {
     let place = paths.open(Path::new("/etc/resolv.conf")).context(|| "cannot open '/etc/resolv.conf'")?;
     let tree = mount::copy_tree(from.as_fd(), Depth::One).context(|| "cannot copy the mount")?;
-    mount::restrict(tree.as_fd(), Depth::One, Attributes::INERT.read_only())
+    mount::restrict(tree.as_fd(), Depth::One, MountAttributes::INERT.read_only())
         .context(|| "cannot restrict it")?;
     mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach it")
 }

@@ -5,7 +5,7 @@ use super::Facts;
 use super::step::{BindSource, BuildStep, Device, IfMissing};
 use crate::machine::Machine;
 use crate::machine::network::RESOLVED_DROP_IN;
-use crate::sys::mount::{Attributes, Depth};
+use crate::sys::mount::{Depth, MountAttributes};
 use std::path::{Path, PathBuf};
 
 /// Directories that must exist in every root.
@@ -47,10 +47,11 @@ const WHOLE: [(&str, &str); 2] = [("proc", "/run/host/full/proc"), ("sysfs", "/r
 const WHOLE_PARENT: &str = "/run/host/full";
 
 /// No setuid programs.
-const NO_SETUID: Attributes =
-    Attributes { read_only: false, no_setuid: true, no_devices: false, no_exec: false };
+const NO_SETUID: MountAttributes =
+    MountAttributes { read_only: false, no_setuid: true, no_devices: false, no_exec: false };
 /// No setuid programs, no devices.
-const PLAIN: Attributes = Attributes { read_only: false, no_setuid: true, no_devices: true, no_exec: false };
+const PLAIN: MountAttributes =
+    MountAttributes { read_only: false, no_setuid: true, no_devices: true, no_exec: false };
 
 /// Returns the step for a directory of mode 755.
 fn directory(path: &str) -> BuildStep {
@@ -69,7 +70,7 @@ fn tmpfs(
     size: &str,
     inodes: &str,
     owner: u32,
-    attributes: Attributes,
+    attributes: MountAttributes,
 ) -> BuildStep {
     BuildStep::Mount {
         kind: "tmpfs",
@@ -86,7 +87,7 @@ fn tmpfs(
 }
 
 /// Returns the step for a bind mount inside the tree, skipped if source or target is missing.
-fn bind_inside(source: &str, target: String, attributes: Attributes) -> BuildStep {
+fn bind_inside(source: &str, target: String, attributes: MountAttributes) -> BuildStep {
     BuildStep::Bind {
         source: BindSource::Inside(source.into()),
         target: target.into(),
@@ -98,7 +99,7 @@ fn bind_inside(source: &str, target: String, attributes: Attributes) -> BuildSte
 }
 
 /// Returns the step that binds a path over itself, with attributes of its own.
-fn seal(path: String, attributes: Attributes) -> BuildStep {
+fn seal(path: String, attributes: MountAttributes) -> BuildStep {
     bind_inside(&path.clone(), path, attributes)
 }
 
@@ -169,7 +170,7 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
             // All machines and the host share one pool (`kernel.pty.max`).
             ("max", ptys.min(MOST_PTYS).to_string()),
         ],
-        attributes: Attributes { no_exec: true, ..NO_SETUID },
+        attributes: MountAttributes { no_exec: true, ..NO_SETUID },
         target: "/dev/pts".into(),
     });
     steps.push(tmpfs("/dev/shm", "1777", "10%", "400k", owner, PLAIN));
@@ -180,7 +181,7 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
     steps.push(BuildStep::Mount {
         kind: "mqueue",
         options: Vec::new(),
-        attributes: Attributes::INERT,
+        attributes: MountAttributes::INERT,
         target: "/dev/mqueue".into(),
     });
     steps
@@ -214,7 +215,7 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let mut steps = vec![
         directory("/run/host"),
         // A mount of its own: only the supervisor creates files there.
-        tmpfs("/run/host", "755", "1m", "1k", facts.owner(), Attributes::INERT),
+        tmpfs("/run/host", "755", "1m", "1k", facts.owner(), MountAttributes::INERT),
         file("container-manager", 0o444, format!("{}\n", super::identity::MANAGER)),
         file("container-uuid", 0o444, format!("{}\n", facts.machine_id.to_uuid())),
         file("os-release", 0o444, facts.host_os_release.clone()),
@@ -244,12 +245,12 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
         steps.push(BuildStep::File { path: RESOLVED_DROP_IN.into(), mode: 0o644, content: content.clone() });
     }
     steps.extend(whole.iter().map(|(_, target)| directory(target)));
-    let attributes = Attributes::INERT.read_only();
+    let attributes = MountAttributes::INERT.read_only();
     steps.push(BuildStep::Restrict { target: "/run/host".into(), attributes });
     steps.extend(whole.iter().map(|(kind, target)| BuildStep::Mount {
         kind,
         options: Vec::new(),
-        attributes: Attributes::INERT,
+        attributes: MountAttributes::INERT,
         target: target.into(),
     }));
     steps
@@ -261,12 +262,12 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
     let full = |target: &str| BuildStep::Mount {
         kind: "sysfs",
         options: Vec::new(),
-        attributes: Attributes::INERT.read_only(),
+        attributes: MountAttributes::INERT.read_only(),
         target: target.into(),
     };
     let mut steps = Vec::new();
     if machine.network.mode.is_private() {
-        steps.push(tmpfs("/sys", "555", "4m", "1k", owner, Attributes::INERT));
+        steps.push(tmpfs("/sys", "555", "4m", "1k", owner, MountAttributes::INERT));
         steps.push(directory("/sys/full"));
         steps.push(full("/sys/full"));
         for part in SHOWN_SYSFS {
@@ -274,13 +275,13 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
             steps.push(bind_inside(
                 &format!("/sys/full/{part}"),
                 format!("/sys/{part}"),
-                Attributes::INERT.read_only(),
+                MountAttributes::INERT.read_only(),
             ));
         }
         steps.push(BuildStep::Detach { target: "/sys/full".into() });
         steps.extend(["/sys/fs", "/sys/fs/cgroup"].map(directory));
         // In place: mounts below stay visible.
-        let attributes = Attributes::INERT.read_only();
+        let attributes = MountAttributes::INERT.read_only();
         steps.push(BuildStep::Restrict { target: "/sys".into(), attributes });
     } else {
         steps.push(full("/sys"));
@@ -288,7 +289,7 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
     steps.push(BuildStep::Mount {
         kind: "cgroup2",
         options: Vec::new(),
-        attributes: Attributes::INERT,
+        attributes: MountAttributes::INERT,
         target: "/sys/fs/cgroup".into(),
     });
     steps.extend(MASKED_SYSFS.map(|place| BuildStep::Mask { target: place.into() }));
@@ -297,18 +298,18 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
 
 /// Returns the steps for `/proc`. Parts that describe or affect the host are masked or read-only.
 fn proc(machine: &Machine) -> Vec<BuildStep> {
-    let read_only = Attributes::INERT.read_only();
+    let read_only = MountAttributes::INERT.read_only();
     let mut steps = vec![BuildStep::Mount {
         kind: "proc",
         options: Vec::new(),
-        attributes: Attributes::INERT,
+        attributes: MountAttributes::INERT,
         target: "/proc".into(),
     }];
     if machine.network.mode.makes_namespace() {
         // First `net` alone, then `sys` with it: only the top mount becomes read-only. The settings of another network
         // namespace, for example the host's, stay read-only: with the host's ids root inside could write them without
         // any capability.
-        steps.push(seal("/proc/sys/net".into(), Attributes::default()));
+        steps.push(seal("/proc/sys/net".into(), MountAttributes::default()));
     }
     steps.extend([
         BuildStep::Bind {
@@ -324,7 +325,7 @@ fn proc(machine: &Machine) -> Vec<BuildStep> {
             "/proc/sys/kernel/random/boot_id".into(),
             read_only,
         ),
-        bind_inside("/run/host/proc-kmsg", "/proc/kmsg".into(), Attributes::default()),
+        bind_inside("/run/host/proc-kmsg", "/proc/kmsg".into(), MountAttributes::default()),
     ]);
     steps.extend(MASKED_PROC.map(|name| BuildStep::Mask { target: format!("/proc/{name}").into() }));
     steps.extend(READ_ONLY_PROC.map(|name| seal(format!("/proc/{name}"), read_only)));

@@ -61,8 +61,8 @@ pub fn compile(policy: &Policy) -> Result<Vec<Instruction>> {
 #[cfg(test)]
 mod tests {
     use super::calls::{Abi, CALLS, COUNT};
-    use super::decide::{Action, decide};
-    use super::interpreter::{Call, run};
+    use super::decide::{SeccompAction, decide};
+    use super::interpreter::{SeccompData, run};
     use super::*;
 
     const ALL: [Abi; 3] = [Abi::X86_64, Abi::I386, Abi::Aarch64];
@@ -81,11 +81,11 @@ mod tests {
     fn answer(policy: &Policy, abi: Abi, name: &str, args: [u64; 6]) -> u32 {
         let number = CALLS[calls::find(name).unwrap()].number(abi).unwrap();
         let program = program::assemble(&ALL, &decide(policy).unwrap());
-        run(&program, &Call { number: u32::try_from(number).unwrap(), arch: abi.audit(), args })
+        run(&program, &SeccompData { number: u32::try_from(number).unwrap(), arch: abi.audit(), args })
     }
 
     /// Runs the program for every number on every interface and compares the answers with the decisions.
-    fn compare(actions: &[Action; COUNT]) {
+    fn compare(actions: &[SeccompAction; COUNT]) {
         for abis in [&ALL[..], &ALL[..2], &ALL[2..]] {
             let program = program::assemble(abis, actions);
             assert!(program.len() <= 4096, "{}", program.len());
@@ -93,11 +93,12 @@ mod tests {
                 let row = CALLS.iter().position(|call| call.number(abi) == Some(number));
                 let expected = match row.map(|row| actions[row]) {
                     _ if !abis.contains(&abi) => errno(libc::ENOSYS),
-                    None | Some(Action::Absent) => errno(libc::ENOSYS),
-                    Some(Action::Refuse) => errno(libc::EPERM),
+                    None | Some(SeccompAction::Absent) => errno(libc::ENOSYS),
+                    Some(SeccompAction::Refuse) => errno(libc::EPERM),
                     Some(_) => ALLOW,
                 };
-                let call = Call { number: u32::try_from(number).unwrap(), arch: abi.audit(), args: [0; 6] };
+                let call =
+                    SeccompData { number: u32::try_from(number).unwrap(), arch: abi.audit(), args: [0; 6] };
                 assert_eq!(run(&program, &call), expected, "{abi:?} {number}");
             }
         }
@@ -114,16 +115,16 @@ mod tests {
     #[test]
     fn programs_with_long_jumps_are_correct() {
         for stride in [2, 3, 5] {
-            let mut actions = [Action::Refuse; COUNT];
+            let mut actions = [SeccompAction::Refuse; COUNT];
             for (at, action) in actions.iter_mut().enumerate() {
-                *action = if at % stride == 0 { Action::Allow } else { Action::Refuse };
+                *action = if at % stride == 0 { SeccompAction::Allow } else { SeccompAction::Refuse };
             }
             compare(&actions);
         }
-        let mut by_number = [Action::Refuse; COUNT];
+        let mut by_number = [SeccompAction::Refuse; COUNT];
         for (call, action) in CALLS.iter().zip(&mut by_number) {
             let odd = ALL.iter().find_map(|abi| call.number(*abi)).is_some_and(|number| number % 2 == 1);
-            *action = if odd { Action::Allow } else { Action::Refuse };
+            *action = if odd { SeccompAction::Allow } else { SeccompAction::Refuse };
         }
         compare(&by_number);
     }
@@ -142,11 +143,11 @@ mod tests {
             .into_iter()
             .chain(ALL.map(|abi| (u32::MAX, abi)))
         {
-            let call = Call { number, arch: abi.audit(), args: [0; 6] };
+            let call = SeccompData { number, arch: abi.audit(), args: [0; 6] };
             assert_eq!(run(&program, &call), errno(libc::ENOSYS), "{abi:?} {number:#x}");
         }
         for arch in [0, 0x4000_0028, 0xc000_00f3] {
-            let call = Call { number: 1, arch, args: [0; 6] };
+            let call = SeccompData { number: 1, arch, args: [0; 6] };
             assert_eq!(run(&program, &call), errno(libc::ENOSYS), "{arch:#x}");
         }
     }

@@ -3,7 +3,7 @@
 use super::Facts;
 use super::step::{BindSource, BuildStep, IfMissing};
 use crate::machine::mounts::{Mount, MountKind, TMPFS_OPTIONS};
-use crate::sys::mount::{Attributes, Depth};
+use crate::sys::mount::{Depth, MountAttributes};
 
 /// Returns the steps for mounts, in the order of the definition.
 pub fn custom(mounts: &[Mount], facts: &Facts) -> Vec<BuildStep> {
@@ -16,7 +16,11 @@ fn step(mount: &Mount, facts: &Facts) -> BuildStep {
         MountKind::Bind { source, read_only, recursive, map_ids, setuid } => BuildStep::Bind {
             source: BindSource::Host(source.clone()),
             target,
-            attributes: Attributes { read_only: *read_only, no_setuid: !setuid, ..Attributes::default() },
+            attributes: MountAttributes {
+                read_only: *read_only,
+                no_setuid: !setuid,
+                ..MountAttributes::default()
+            },
             depth: if *recursive { Depth::Tree } else { Depth::One },
             map_ids: *map_ids && facts.user_namespace,
             missing: IfMissing::Error,
@@ -53,8 +57,8 @@ fn tmpfs_options(words: &[(&str, &str)], owner: u32) -> Vec<(&'static str, Strin
 }
 
 /// Returns the attributes of the mount. Of an option and its opposite, the last one wins.
-fn tmpfs_attributes(words: &[(&str, &str)]) -> Attributes {
-    let mut attributes = Attributes { no_setuid: true, no_devices: true, ..Attributes::default() };
+fn tmpfs_attributes(words: &[(&str, &str)]) -> MountAttributes {
+    let mut attributes = MountAttributes { no_setuid: true, no_devices: true, ..MountAttributes::default() };
     for (word, _) in words {
         match *word {
             "ro" | "rw" => attributes.read_only = *word == "ro",

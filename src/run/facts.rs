@@ -11,7 +11,7 @@ use crate::machine::id128::Id128;
 use crate::machine::init::Init;
 use crate::machine::network::{HostsMode, ResolvConf, ResolvMethod};
 use crate::machine::users::Users;
-use crate::network::addresses::Plan;
+use crate::network::addresses::LinkPlan;
 use crate::network::dhcp::Lease;
 use crate::network::hosts_file::Hosts;
 use crate::network::{networkd, resolv_conf};
@@ -22,7 +22,7 @@ use crate::supervisor::launch::HostsFile;
 use std::path::{Path, PathBuf};
 
 /// The facts, with what the supervisor needs beside the plan.
-pub(super) struct Found {
+pub(super) struct HostFacts {
     /// The input of the plan.
     pub(super) facts: Facts,
     /// The answers to a guest that requests its addresses by DHCP.
@@ -35,7 +35,7 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// A root without an init or without the user of the payload; a device that does not exist.
-pub(super) fn find(paths: &Paths, machine: &Machine, tree: &Tree, choice: &Choice) -> Result<Found> {
+pub(super) fn find(paths: &Paths, machine: &Machine, tree: &Tree, choice: &Choice) -> Result<HostFacts> {
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let socketcall = needs_socketcall(machine, tree, init.as_ref().map(|(path, _)| path.as_path()))
@@ -69,16 +69,16 @@ pub(super) fn find(paths: &Paths, machine: &Machine, tree: &Tree, choice: &Choic
         on_terminal: on_terminal(),
         resolv_conf: resolv_conf(paths, machine, resolver),
     };
-    Ok(Found { facts, lease, hosts })
+    Ok(HostFacts { facts, lease, hosts })
 }
 
-fn guest_network_file(paths: &Paths, plan: &Plan) -> String {
+fn guest_network_file(paths: &Paths, plan: &LinkPlan) -> String {
     let served = paths.systemd("netif").is_dir();
     networkd::guest_network_file(plan, if served { networkd::Dhcp::Served } else { networkd::Dhcp::Absent })
 }
 
 /// Returns the host's name servers as the machine reaches them. `None` if the machine does not follow them.
-fn name_servers(paths: &Paths, machine: &Machine, link: &Plan) -> Option<resolv_conf::Resolver> {
+fn name_servers(paths: &Paths, machine: &Machine, link: &LinkPlan) -> Option<resolv_conf::Resolver> {
     (machine.network.resolv_conf == ResolvConf::Auto)
         .then(|| resolv_conf::find(paths).unwrap_or_default().behind(Some(link.ipv4.host)))
 }

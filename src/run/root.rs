@@ -6,7 +6,7 @@ use crate::host::probe::Tree;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::paths::access::refuse_open;
-use crate::state::id_ranges::Keep;
+use crate::state::id_ranges::RangeRetention;
 
 /// Opens the root of a machine, for its identity and its owners.
 ///
@@ -21,7 +21,7 @@ pub(super) fn open(machine: &Machine) -> Result<Tree> {
 ///
 /// # Errors
 /// A tree that is not a root file system, or that users of the host can reach.
-pub(super) fn attach(machine: &Machine, root: Tree, keep: Keep) -> Result<Tree> {
+pub(super) fn attach(machine: &Machine, root: Tree, keep: RangeRetention) -> Result<Tree> {
     let mounts = machine.mounts.iter().map(|mount| (mount.target.as_path(), mount.source()));
     let tree = root.with_mounts(mounts)?;
     tree.check_is_root(matches!(machine.command.payload, Payload::Boot { .. }))?;
@@ -44,11 +44,11 @@ fn check_sources(machine: &Machine) -> Result<()> {
 }
 
 /// Refuses trees that users of the host can reach. `coracle run` only warns.
-fn check_access(machine: &Machine, keep: Keep) -> Result<()> {
+fn check_access(machine: &Machine, keep: RangeRetention) -> Result<()> {
     for tree in machine.owned_trees() {
         match (refuse_open(tree), keep) {
-            (Err(error), Keep::Recorded) => return Err(error),
-            (Err(error), Keep::WhileRunning) => {
+            (Err(error), RangeRetention::Recorded) => return Err(error),
+            (Err(error), RangeRetention::WhileRunning) => {
                 log::warn!(
                     "{error}: its setuid programs are the host's; {}",
                     error.hint().unwrap_or_default()

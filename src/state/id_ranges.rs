@@ -19,7 +19,7 @@ const KEY: u128 = 0x5e1d_c0a4_77b2_4c39_9f60_18ea_d2c3_b645;
 
 /// Whether a range is kept for its machine after it stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub enum RangeRetention {
     /// Recorded: the machine always has the same range.
     Recorded,
     /// Only while the machine runs.
@@ -31,7 +31,7 @@ pub enum Keep {
 ///
 /// # Errors
 /// A recorded range is used by another program, or there is no free range.
-pub fn choose(paths: &Paths, name: &Name, keep: Keep, count: u32) -> Result<u32> {
+pub fn choose(paths: &Paths, name: &Name, keep: RangeRetention, count: u32) -> Result<u32> {
     let slots = (LAST - FIRST) / RANGE_SIZE + 1;
     let first = u32::try_from(siphash(KEY, &[name.as_str().as_bytes()]) % u64::from(slots)).unwrap_or(0);
     let choice = |step| FIRST + (first + step) % slots * RANGE_SIZE;
@@ -55,7 +55,7 @@ pub fn choose(paths: &Paths, name: &Name, keep: Keep, count: u32) -> Result<u32>
     };
     // A machine that gets nested containers needs more ids than it had, starting at the same id if possible.
     for base in own.first().copied().into_iter().chain((0..slots).map(choice)).filter(|base| is_free(*base)) {
-        if keep == Keep::WhileRunning || record_all(paths, name, base, count, &own)? {
+        if keep == RangeRetention::WhileRunning || record_all(paths, name, base, count, &own)? {
             return Ok(base);
         }
     }
@@ -71,7 +71,7 @@ pub fn choose(paths: &Paths, name: &Name, keep: Keep, count: u32) -> Result<u32>
 ///
 /// # Errors
 /// Another machine or user has the range.
-pub fn adopt(paths: &Paths, name: &Name, base: u32, keep: Keep, count: u32) -> Result<u32> {
+pub fn adopt(paths: &Paths, name: &Name, base: u32, keep: RangeRetention, count: u32) -> Result<u32> {
     let own = recorded(paths, name);
     let (start, end) = (u64::from(base), u64::from(base) + u64::from(count));
     let refused = |why: String| Err(shifted(base, &why));
@@ -90,7 +90,7 @@ pub fn adopt(paths: &Paths, name: &Name, base: u32, keep: Keep, count: u32) -> R
     if bases(base, count).any(|base| lock::is_taken(&lock_file(paths, base))) {
         return refused("which another container is running with".into());
     }
-    if keep == Keep::WhileRunning || record_all(paths, name, base, count, &own)? {
+    if keep == RangeRetention::WhileRunning || record_all(paths, name, base, count, &own)? {
         return Ok(base);
     }
     refused("which was recorded for another machine just now".into())
@@ -256,18 +256,19 @@ mod tests {
     fn a_machine_keeps_a_range_of_its_own() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        let base = choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap();
+        let base = choose(&paths, &name("web"), RangeRetention::Recorded, RANGE_SIZE).unwrap();
         let held = lock(&paths, base).unwrap();
         for error in [
-            choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap_err(),
+            choose(&paths, &name("web"), RangeRetention::Recorded, RANGE_SIZE).unwrap_err(),
             lock(&paths, base).unwrap_err(),
         ] {
             assert!(error.to_string().contains("in use"), "{error}");
         }
         drop(held);
-        assert_eq!(choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap(), base);
+        assert_eq!(choose(&paths, &name("web"), RangeRetention::Recorded, RANGE_SIZE).unwrap(), base);
         for other in 0..50 {
-            let other = choose(&paths, &name(&format!("m{other}")), Keep::Recorded, RANGE_SIZE).unwrap();
+            let other =
+                choose(&paths, &name(&format!("m{other}")), RangeRetention::Recorded, RANGE_SIZE).unwrap();
             assert_ne!(other, base);
             assert_eq!((other - FIRST) % RANGE_SIZE, 0);
         }
@@ -277,7 +278,7 @@ mod tests {
     fn nesting_extends_the_range_of_a_machine() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        let choose = |who: &str, count| choose(&paths, &name(who), Keep::Recorded, count).unwrap();
+        let choose = |who: &str, count| choose(&paths, &name(who), RangeRetention::Recorded, count).unwrap();
         let base = choose("web", RANGE_SIZE);
         assert_eq!(choose("web", NESTING_RANGE_SIZE), base);
         assert_eq!(recorded(&paths, &name("web")), bases(base, NESTING_RANGE_SIZE).collect::<Vec<_>>());
@@ -295,13 +296,13 @@ mod tests {
         let paths = Paths::below(root.path());
         let base = 2_058_485_760;
         let adopt = |who: &str, keep| adopt(&paths, &name(who), base, keep, RANGE_SIZE);
-        assert_eq!(adopt("web", Keep::WhileRunning).unwrap(), base);
+        assert_eq!(adopt("web", RangeRetention::WhileRunning).unwrap(), base);
         assert_eq!(records(&paths).count(), 0);
-        let before = choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap();
+        let before = choose(&paths, &name("web"), RangeRetention::Recorded, RANGE_SIZE).unwrap();
         assert_ne!(before, base);
-        assert_eq!(adopt("web", Keep::Recorded).unwrap(), base);
+        assert_eq!(adopt("web", RangeRetention::Recorded).unwrap(), base);
         assert_eq!(recorded(&paths, &name("web")), [base]);
-        let error = adopt("other", Keep::Recorded).unwrap_err();
+        let error = adopt("other", RangeRetention::Recorded).unwrap_err();
         assert!(
             error.to_string().contains("2058485760 to 2058551295, which is recorded for machine 'web'"),
             "{error}"
@@ -310,11 +311,15 @@ mod tests {
             error.hint().unwrap().contains("users.private = \"2058485760\" and users.ownership = \"off\"")
         );
         let held = lock(&paths, base).unwrap();
-        assert!(adopt("web", Keep::Recorded).unwrap_err().to_string().contains("another container"));
+        assert!(
+            adopt("web", RangeRetention::Recorded).unwrap_err().to_string().contains("another container")
+        );
         drop(held);
         std::fs::create_dir_all(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/passwd"), "u:x:2058485800:100::/:/bin/sh\n").unwrap();
-        assert!(adopt("web", Keep::Recorded).unwrap_err().to_string().contains("users of the host"));
+        assert!(
+            adopt("web", RangeRetention::Recorded).unwrap_err().to_string().contains("users of the host")
+        );
     }
 
     #[test]
@@ -323,7 +328,7 @@ mod tests {
         let paths = Paths::below(root.path());
         std::fs::create_dir_all(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/subuid"), "all:100000:4000000000\n").unwrap();
-        let error = choose(&paths, &name("web"), Keep::Recorded, RANGE_SIZE).unwrap_err();
+        let error = choose(&paths, &name("web"), RangeRetention::Recorded, RANGE_SIZE).unwrap_err();
         assert!(error.hint().unwrap().contains("/etc/subuid"));
         assert_eq!(records(&paths).count(), 0);
     }

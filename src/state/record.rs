@@ -4,7 +4,7 @@
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup::PAYLOAD;
 use crate::host::process::start_time;
-use crate::host::program::Program;
+use crate::host::program::Executable;
 use crate::machine::id128::Id128;
 use crate::machine::init::PayloadKind;
 use crate::machine::name::Name;
@@ -76,7 +76,7 @@ pub struct Record {
     #[serde(default)]
     pub supervisor_start: u64,
     /// The program of the supervisor. `None` if it is unknown.
-    pub program: Option<Program>,
+    pub program: Option<Executable>,
     /// Process id of PID 1 in the host's view.
     pub leader: Option<u32>,
     /// The program that runs as PID 1. `None` before its plan.
@@ -234,7 +234,7 @@ impl Record {
 
     /// Returns the path of the supervisor's program if a newer program has replaced it.
     pub fn replaced_program(&self) -> Option<&Path> {
-        self.program.as_ref().filter(|program| program.is_replaced()).map(Program::path)
+        self.program.as_ref().filter(|program| program.is_replaced()).map(Executable::path)
     }
 
     /// Returns the parts that are not confined: those recorded at the start, and `tree` if users of the host

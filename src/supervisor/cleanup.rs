@@ -3,7 +3,7 @@
 //! start.
 
 use super::network::firewall;
-use super::network::hosts_file::{self, Change};
+use super::network::hosts_file::{self, ZoneChange};
 use super::network::interfaces;
 use crate::claim;
 use crate::error::{Error, Result};
@@ -109,7 +109,7 @@ pub(super) fn leave_network(paths: &Paths, record: &Record) {
 /// Leaves a zone, whose bridge goes with the last. Who is about to join makes it again.
 fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     let _held = zone::lock(paths)?;
-    hosts_file::update_zone(paths, zone, record, Change::Leaves);
+    hosts_file::update_zone(paths, zone, record, ZoneChange::Leaves);
     runtime()?.block_on(async {
         if veth::remove_if_empty(&zone.bridge()).await? == Removed::Gone
             && std::fs::remove_file(zone::network_file(paths, zone)).is_ok()

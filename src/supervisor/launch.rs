@@ -14,9 +14,9 @@ use crate::claim::{self, Claims};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::host::cgroup::Cgroup;
-use crate::host::systemd::machined::{Outcome, Previous};
+use crate::host::systemd::machined::{PreviousOwner, RegistrationResult};
 use crate::machine::{Machine, Register};
-use crate::network::addresses::Plan as LinkPlan;
+use crate::network::addresses::LinkPlan;
 use crate::network::dhcp::Lease;
 use crate::network::hosts_file::Hosts;
 use crate::paths::Paths;
@@ -220,7 +220,7 @@ impl<'a> Launch<'a> {
             // Without systemd there is no machined either; that was said already.
             return Ok(());
         }
-        let previous = if self.request.kept.is_some() { Previous::Ours } else { Previous::Unknown };
+        let previous = if self.request.kept.is_some() { PreviousOwner::Ours } else { PreviousOwner::Unknown };
         let leader = self.leader()?.0.pidfd.as_fd();
         match registration::register(
             self.request.paths,
@@ -229,14 +229,14 @@ impl<'a> Launch<'a> {
             self.request.facts.machine_id,
             previous,
         )? {
-            Outcome::Registered => self.record.registered = true,
-            Outcome::Absent(why) if self.request.machine.register == Register::Yes => {
+            RegistrationResult::Registered => self.record.registered = true,
+            RegistrationResult::Absent(why) if self.request.machine.register == Register::Yes => {
                 return Err(Error::new(format!("cannot register with machined: {why}"))
                     .with_hint("install systemd-container, or run with --register=no"));
             }
-            Outcome::Absent(why) => log::info!("not registered with machined: {why}"),
+            RegistrationResult::Absent(why) => log::info!("not registered with machined: {why}"),
         }
-        if previous == Previous::Ours {
+        if previous == PreviousOwner::Ours {
             registration::discard_machined_sigterm(self.record.unit.as_deref());
         }
         Ok(())

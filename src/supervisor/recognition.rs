@@ -30,7 +30,7 @@ const INITS: [Init; 7] =
 
 /// The result of a look at a PID 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum RecognitionResult {
     /// This init.
     Init(Init),
     /// The first program, or its interpreter for a script.
@@ -45,13 +45,13 @@ pub struct Recogniser(Option<OwnedFd>);
 
 impl Recogniser {
     /// Looks at PID 1. `first` is its first program.
-    pub fn look(&mut self, pid: u32, leader: BorrowedFd<'_>, first: &Path) -> Found {
+    pub fn look(&mut self, pid: u32, leader: BorrowedFd<'_>, first: &Path) -> RecognitionResult {
         if let Some(init) = by_path(pid) {
-            return Found::Init(init);
+            return RecognitionResult::Init(init);
         }
         self.0.take_if(|child| process::has_ended(child.as_fd()).is_some());
         if self.0.is_some() {
-            return Found::Unknown;
+            return RecognitionResult::Unknown;
         }
         match process::clone(0, None) {
             Ok(Side::Child) => {
@@ -62,26 +62,26 @@ impl Recogniser {
             Ok(Side::Parent(child)) => self.wait(child.pidfd),
             Err(error) => {
                 log::debug!("cannot look at PID 1: {error}, ignoring");
-                Found::Unknown
+                RecognitionResult::Unknown
             }
         }
     }
 
-    fn wait(&mut self, child: OwnedFd) -> Found {
+    fn wait(&mut self, child: OwnedFd) -> RecognitionResult {
         let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(READING.subsec_nanos()) };
         let _ = poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&limit));
         let Some(ended) = process::has_ended(child.as_fd()) else {
             let _ = process::send_signal(child.as_fd(), libc::SIGKILL);
             self.0 = Some(child);
-            return Found::Unknown;
+            return RecognitionResult::Unknown;
         };
         match ended {
-            Ended::Exited(SAME) => Found::First,
+            Ended::Exited(SAME) => RecognitionResult::First,
             Ended::Exited(status) => {
                 let init = usize::try_from(status).ok().and_then(|status| INITS.get(status.checked_sub(1)?));
-                init.map_or(Found::Unknown, |init| Found::Init(*init))
+                init.map_or(RecognitionResult::Unknown, |init| RecognitionResult::Init(*init))
             }
-            Ended::Killed(_) => Found::Unknown,
+            Ended::Killed(_) => RecognitionResult::Unknown,
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
 use crate::host::systemd::machined;
-use crate::host::systemd::machined::{Outcome, Previous, Registration};
+use crate::host::systemd::machined::{PreviousOwner, Registration, RegistrationResult};
 use crate::host::systemd::units;
 use crate::machine::id128::Id128;
 use crate::machine::name::Name;
@@ -27,8 +27,8 @@ pub fn register(
     record: &Record,
     leader: BorrowedFd<'_>,
     machine_id: Id128,
-    previous: Previous,
-) -> Result<Outcome> {
+    previous: PreviousOwner,
+) -> Result<RegistrationResult> {
     block_sigterm()?;
     let pid = record.leader.ok_or_else(|| Error::new("the machine has no PID 1"))?;
     let registration = Registration {

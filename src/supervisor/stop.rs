@@ -5,7 +5,7 @@
 
 mod requests;
 
-pub use requests::Target;
+pub use requests::GuestAccess;
 
 use crate::host::cgroup;
 use crate::machine::init::Init;
@@ -56,7 +56,7 @@ impl Stop {
         signal: Option<i32>,
         limit: Option<Duration>,
         leader: BorrowedFd<'_>,
-        guest: Target,
+        guest: GuestAccess,
     ) -> Self {
         let mut stop = Self {
             stage: Stage::Requested,
@@ -74,7 +74,7 @@ impl Stop {
         stop
     }
 
-    fn request(&mut self, leader: BorrowedFd<'_>, guest: Target) {
+    fn request(&mut self, leader: BorrowedFd<'_>, guest: GuestAccess) {
         let done = self.request_child.act(&self.actions, leader, guest);
         self.again = (done != Delivery::Complete).then(|| Instant::now() + AGAIN);
     }
@@ -118,7 +118,7 @@ impl Stop {
     }
 
     /// Enters the next stage if it is due.
-    pub fn escalate(&mut self, leader: BorrowedFd<'_>, guest: Target, cgroup: Option<&Path>) {
+    pub fn escalate(&mut self, leader: BorrowedFd<'_>, guest: GuestAccess, cgroup: Option<&Path>) {
         let now = Instant::now();
         if self.stage == Stage::Requested && self.again.is_some_and(|when| when <= now) {
             match self.request_child.outcome() {
@@ -163,7 +163,12 @@ impl Stop {
 }
 
 /// Requests an orderly reboot of the guest.
-pub fn request_reboot(request_child: &mut RequestChild, init: Init, leader: BorrowedFd<'_>, guest: Target) {
+pub fn request_reboot(
+    request_child: &mut RequestChild,
+    init: Init,
+    leader: BorrowedFd<'_>,
+    guest: GuestAccess,
+) {
     if request_child.act(&orderly_reboot(init), leader, guest) == Delivery::Failed {
         log::warn!("cannot request a reboot: the guest's init is not up");
     }
@@ -186,7 +191,7 @@ pub struct RequestChild(Option<OwnedFd>);
 
 impl RequestChild {
     /// Carries out the actions, in a child if they use files of the guest.
-    fn act(&mut self, actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Delivery {
+    fn act(&mut self, actions: &[StopAction], leader: BorrowedFd<'_>, guest: GuestAccess) -> Delivery {
         if actions.iter().all(|action| matches!(action, StopAction::Signal(_))) {
             return act(actions, leader, guest, None);
         }
@@ -226,7 +231,7 @@ impl RequestChild {
 }
 
 /// Delivers a request in the child, which must not hold locks of the supervisor while it waits.
-fn close_and_act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) -> Delivery {
+fn close_and_act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: GuestAccess) -> Delivery {
     descriptor::close_from(3, leader);
     match Requests::as_root_of(guest) {
         Ok(requests) => act(actions, leader, guest, Some(&requests)),
@@ -237,7 +242,7 @@ fn close_and_act(actions: &[StopAction], leader: BorrowedFd<'_>, guest: Target) 
 fn act(
     actions: &[StopAction],
     leader: BorrowedFd<'_>,
-    guest: Target,
+    guest: GuestAccess,
     requests: Option<&Requests>,
 ) -> Delivery {
     // Checked before a signal is sent: the init may install its handlers at any moment, and never removes them.

@@ -13,7 +13,7 @@ mod timers;
 use super::control_socket::{ControlSocket, FIRST_CLIENT};
 use super::exit::Exit;
 use super::failure;
-use super::guest::console::{Console, GuestIdentity, Hotkey, Typed};
+use super::guest::console::{GuestConsole, GuestIdentity, Hotkey, Typed};
 use super::guest::inbox::Inbox;
 use super::guest::notify_in::{self, Notification};
 use super::guest::syslog::Syslog;
@@ -22,14 +22,14 @@ use super::network::dhcp::DhcpServer;
 use super::network::firewall::watch::FirewallWatch;
 use super::notify_out::ServiceManager;
 use super::registration::{self, Watch};
-use super::stop::{RequestChild, Stop, Target};
+use super::stop::{GuestAccess, RequestChild, Stop};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::paths::Paths;
 use crate::state::record::Phase;
 use crate::sys::process;
 use answers::{FREEZING_PAUSE, Freezing};
-use boot::Boot;
+use boot::BootProgress;
 use init::InitWatch;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
@@ -40,7 +40,7 @@ use std::time::Duration;
 
 /// The result of the loop.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum SupervisionResult {
     /// The machine ended, with this exit status of the run.
     Ended(u8),
     /// The guest requested a reboot. Contains everything for the next boot.
@@ -91,7 +91,7 @@ struct Loop {
     log: Option<Syslog>,
     dhcp: Option<DhcpServer>,
     firewall_watch: Option<FirewallWatch>,
-    console: Console,
+    console: GuestConsole,
     control: ControlSocket,
     signals: SignalFd,
     machined: Option<Watch>,
@@ -99,7 +99,7 @@ struct Loop {
     stop: Option<Stop>,
     request_child: RequestChild,
     freezing: Option<Freezing>,
-    boot: Boot,
+    boot: BootProgress,
     init: InitWatch,
     /// The time of the next boot, during the pause after a reboot.
     reboot_at: Option<std::time::Instant>,
@@ -116,7 +116,7 @@ struct Loop {
 ///
 /// # Errors
 /// Any error of the system calls that the loop depends on.
-pub fn supervise(running: Running) -> Result<Outcome> {
+pub fn supervise(running: Running) -> Result<SupervisionResult> {
     super::drop_privileges::apply(&running.state.record);
     let mut watch = Loop::new(running)?;
     watch.begin();
@@ -157,12 +157,12 @@ impl Loop {
         let log = fds.take(FdName::Log).map(|socket| Syslog::new(socket, &guest));
         let dhcp = fds.take(FdName::Dhcp).zip(state.lease.clone());
         let dhcp = dhcp.map(|(socket, lease)| DhcpServer::new(lease, socket, state.solicited));
-        let console = Console::new(fds.take(FdName::Console), memory, state.console, &guest);
+        let console = GuestConsole::new(fds.take(FdName::Console), memory, state.console, &guest);
         let control = fds.take(FdName::Control);
         let control = control.map_or_else(|| listen(&state), ControlSocket::from_listener);
         let machined = state.register.then(|| Watch::new(&state.record.name)).flatten();
         let firewall_watch = FirewallWatch::watch(&state.record);
-        let boot = Boot::new(state.record.started, Duration::from_millis(state.start_timeout));
+        let boot = BootProgress::new(state.record.started, Duration::from_millis(state.start_timeout));
         let watch = Self {
             leader: fds.require(FdName::Leader)?,
             notify: fds.take(FdName::Notify).map(Inbox::new),
@@ -287,7 +287,7 @@ impl Loop {
         self.recognise();
         if let Some(stop) = &mut self.stop {
             let record = &self.state.record;
-            stop.escalate(self.leader.as_fd(), Target::of(record), record.cgroup.as_deref());
+            stop.escalate(self.leader.as_fd(), GuestAccess::of(record), record.cgroup.as_deref());
         }
         // Only without clients: an exec closes their connections.
         let reexecs =
@@ -336,7 +336,7 @@ impl Loop {
             self.state.stop_signal,
             limit,
             self.leader.as_fd(),
-            Target::of(&self.state.record),
+            GuestAccess::of(&self.state.record),
         ));
         self.status.clear();
         self.service_manager.send_stopping(limit);
@@ -354,7 +354,7 @@ impl Loop {
     fn request_reboot(&mut self) {
         if self.stop.is_none() && self.reboot_at.is_none() {
             let init = self.running_init();
-            let target = Target::of(&self.state.record);
+            let target = GuestAccess::of(&self.state.record);
             super::stop::request_reboot(&mut self.request_child, init, self.leader.as_fd(), target);
         }
     }

@@ -21,13 +21,13 @@ pub struct Instruction {
 /// `EACCES` without CAP_SYS_ADMIN and `no_new_privs`, `EINVAL` for an invalid program.
 pub fn install(program: &[Instruction]) -> std::io::Result<()> {
     #[repr(C)]
-    struct Program {
+    struct SockFprog {
         length: u16,
         instructions: *const Instruction,
     }
     const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
     let length = u16::try_from(program.len()).map_err(|_| rustix::io::Errno::INVAL)?;
-    let program = Program { length, instructions: program.as_ptr() };
+    let program = SockFprog { length, instructions: program.as_ptr() };
     // SAFETY: the program lives across the call, which copies it; `Program` and `Instruction`
     // have the layout of sock_fprog and sock_filter.
     let result =

@@ -46,7 +46,7 @@ fn again(place: &OwnedFd) -> (BorrowedFd<'static>, String) {
 
 /// The root directory of a machine, seen from the host or from inside.
 #[derive(Debug)]
-pub struct Root(OwnedFd);
+pub struct GuestRoot(OwnedFd);
 
 /// The user and group ids of a machine in the host's view: a file of another owner does not belong to the
 /// guest.
@@ -68,7 +68,7 @@ impl Owners {
     }
 }
 
-impl Root {
+impl GuestRoot {
     /// Opens the root of a tree.
     ///
     /// # Errors
@@ -376,7 +376,7 @@ mod tests {
     struct Tree {
         _directory: tempfile::TempDir,
         place: PathBuf,
-        root: Root,
+        root: GuestRoot,
         own: Owners,
     }
 
@@ -386,7 +386,7 @@ mod tests {
         std::fs::create_dir_all(place.join("etc")).unwrap();
         std::fs::write(place.join("etc/file"), "inside").unwrap();
         std::fs::write(directory.path().join("outside"), "outside").unwrap();
-        let root = Root::of_tree(&place).unwrap();
+        let root = GuestRoot::of_tree(&place).unwrap();
         let data = std::fs::metadata(&place).unwrap();
         let own = Owners { first: data.uid().min(data.gid()), count: data.uid().abs_diff(data.gid()) + 1 };
         Tree { _directory: directory, place, root, own }

@@ -19,7 +19,7 @@ struct MountAttr {
 
 /// Attributes of one mount (mount_setattr(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Attributes {
+pub struct MountAttributes {
     /// Read-only.
     pub read_only: bool,
     /// Ignores setuid bits and file capabilities.
@@ -30,7 +30,7 @@ pub struct Attributes {
     pub no_exec: bool,
 }
 
-impl Attributes {
+impl MountAttributes {
     /// No setuid, no devices, no execution: for proc, sysfs and the like.
     pub const INERT: Self = Self { read_only: false, no_setuid: true, no_devices: true, no_exec: true };
 
@@ -83,7 +83,7 @@ fn set(mount: BorrowedFd<'_>, depth: Depth, attributes: &MountAttr) -> std::io::
 ///
 /// # Errors
 /// Any error of mount_setattr(2).
-pub fn restrict(mount: BorrowedFd<'_>, depth: Depth, attributes: Attributes) -> std::io::Result<()> {
+pub fn restrict(mount: BorrowedFd<'_>, depth: Depth, attributes: MountAttributes) -> std::io::Result<()> {
     set(mount, depth, &MountAttr { attr_set: u64::from(attributes.flags().bits()), ..MountAttr::default() })
 }
 
@@ -129,7 +129,7 @@ pub fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> std::io::Result<(
 ///
 /// # Errors
 /// Any error of the kernel, with its own messages if there are any.
-pub fn new_file_system(kind: &str, options: &[(&str, &str)], attributes: Attributes) -> Result<OwnedFd> {
+pub fn new_file_system(kind: &str, options: &[(&str, &str)], attributes: MountAttributes) -> Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
         .context(|| format!("cannot open file system '{kind}'"))?;
     let configure = || -> rustix::io::Result<OwnedFd> {

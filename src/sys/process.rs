@@ -141,7 +141,7 @@ pub fn reset_signals() {
 /// # Errors
 /// Any error of the kernel; returns only if the program need not be executed again.
 pub fn run_from_read_only() -> Result<()> {
-    use super::mount::{Attributes, Depth, copy_tree, restrict};
+    use super::mount::{Depth, MountAttributes, copy_tree, restrict};
     use rustix::fd::AsFd;
     use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
     let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
@@ -154,7 +154,7 @@ pub fn run_from_read_only() -> Result<()> {
     }
     let protected = copy_tree(program.as_fd(), Depth::One)
         .and_then(|tree| {
-            let attributes = Attributes { read_only: true, ..Attributes::default() };
+            let attributes = MountAttributes { read_only: true, ..MountAttributes::default() };
             restrict(tree.as_fd(), Depth::One, attributes).map(|()| tree)
         })
         .context(|| "cannot protect the program of this process")?;

@@ -2,7 +2,7 @@
 
 use super::VerbResult;
 use crate::cli::output;
-use crate::config::{Problem, Severity, check};
+use crate::config::{Problem, ProblemSeverity, check};
 use crate::error::Error;
 use crate::paths::Paths;
 use clap::Args;
@@ -33,12 +33,12 @@ impl CheckArgs {
             }
         }
         let of = |severity| checked.problems.iter().filter(|problem| problem.severity == severity).count();
-        let (files, errors) = (count(checked.files, "file"), of(Severity::Error));
+        let (files, errors) = (count(checked.files, "file"), of(ProblemSeverity::Error));
         if errors > 0 {
             return Err(Error::new(format!("checked {files}: {}", count(errors, "error"))).into());
         }
         if !self.json {
-            let warnings = count(of(Severity::Warning), "warning");
+            let warnings = count(of(ProblemSeverity::Warning), "warning");
             output::line(&format!("checked {files}: no errors, {warnings}"))?;
         }
         Ok(0)

@@ -3,7 +3,7 @@
 use super::VerbResult;
 use crate::cli::arguments::EnableOptions;
 use crate::cli::output::{self, with_progress};
-use crate::control::start::{self, Wait};
+use crate::control::start::{self, StartWait};
 use crate::paths::Paths;
 use clap::Args;
 
@@ -21,7 +21,7 @@ impl EnableArgs {
             output::line(&change)?;
         }
         if self.enable.now {
-            with_progress(|progress| start::start(paths, names, Wait::Unit, progress))?;
+            with_progress(|progress| start::start(paths, names, StartWait::Unit, progress))?;
         }
         Ok(0)
     }

@@ -2,7 +2,7 @@
 
 use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
-use crate::control::list::{self, Include, Row};
+use crate::control::list::{self, Include, MachineSummary};
 use crate::paths::Paths;
 use clap::Args;
 
@@ -62,9 +62,9 @@ impl ListArgs {
 
 /// Returns the table fitted to a terminal of `columns` columns: with one address per machine, then without
 /// empty columns, then without [`REMOVABLE`] columns. `None` is no limit.
-fn fitted(rows: &[Row], legend: Legend, columns: Option<usize>) -> String {
+fn fitted(rows: &[MachineSummary], legend: Legend, columns: Option<usize>) -> String {
     let mut names = list::COLUMNS.to_vec();
-    let mut cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
+    let mut cells: Vec<Vec<String>> = rows.iter().map(MachineSummary::cells).collect();
     let fits = |table: &String| {
         columns.is_none_or(|columns| table.lines().all(|line| line.chars().count() <= columns))
     };
@@ -106,9 +106,9 @@ fn table(names: &[&str], cells: &[Vec<String>], legend: Legend) -> String {
 mod tests {
     use super::*;
 
-    fn row(name: &str, unconfined: &[&str]) -> Row {
+    fn row(name: &str, unconfined: &[&str]) -> MachineSummary {
         let addresses = ["fd00:1234:5678:9abc:def0:1234:5678:9abc", "192.168.245.13", "fe80::1"];
-        Row {
+        MachineSummary {
             name: name.into(),
             state: "running".into(),
             init: Some("systemd".into()),

@@ -4,7 +4,7 @@ mod layer;
 
 use super::VerbResult;
 use crate::paths::Paths;
-use crate::run::Mode;
+use crate::run::RunMode;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -204,7 +204,7 @@ impl RunArgs {
         if self.quiet {
             log::set_max_level(log::LevelFilter::Warn);
         }
-        let mode = if self.dry_run { Mode::DryRun } else { Mode::Run };
+        let mode = if self.dry_run { RunMode::DryRun } else { RunMode::Run };
         // The machine executes the program again with these arguments when it reboots.
         let arguments = std::env::args_os().skip(1).collect();
         Ok(crate::run::foreground(paths, self.layer()?, mode, arguments)?)

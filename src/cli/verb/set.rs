@@ -3,7 +3,7 @@
 use super::VerbResult;
 use super::apply::print_changes;
 use crate::cli::output;
-use crate::config::drop_in::Keep;
+use crate::config::drop_in::Persistence;
 use crate::control::apply::{self, SetResult};
 use crate::control::limits::Act;
 use crate::machine::name::Name;
@@ -32,7 +32,7 @@ pub struct SetArgs {
 
 impl SetArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let keep = if self.runtime { Keep::UntilReboot } else { Keep::Always };
+        let keep = if self.runtime { Persistence::UntilReboot } else { Persistence::Always };
         match apply::set(paths, &self.name, &self.changes, keep)? {
             SetResult::Stored(file) => output::line(&format!("stored in '{}'", file.display()))?,
             SetResult::Applied(changes) => print_changes(&self.name, changes, Act::Apply)?,

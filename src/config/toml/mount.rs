@@ -1,13 +1,13 @@
 //! Parses `[[mount]]`, tables whose keys depend on one another.
 
-use super::{Reader, raw_value, ticked};
+use super::{TomlReader, raw_value, ticked};
 use crate::config::mounts::{KEYS, MountEntry, MountType, not_root};
 use crate::config::values::{RawValue, Value};
 use crate::error::{Error, Result, nearest};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-impl Reader<'_> {
+impl TomlReader<'_> {
     /// Parses one mount.
     pub(super) fn mount(&mut self, item: &Spanned<DeValue>) {
         let DeValue::Table(table) = item.get_ref() else {

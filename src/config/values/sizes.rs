@@ -9,7 +9,7 @@ pub struct Size(pub u64);
 
 /// A count; [`u64::MAX`] for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit(pub u64);
+pub struct CountLimit(pub u64);
 
 impl Value for Size {
     fn read(raw: &RawValue) -> Result<Self> {
@@ -80,7 +80,7 @@ fn size(text: &str) -> Result<u64> {
     u64::try_from(bytes).map_err(|_| too_large())
 }
 
-impl Value for Limit {
+impl Value for CountLimit {
     fn read(raw: &RawValue) -> Result<Self> {
         let number = match raw {
             RawValue::Text(text) if *text == INFINITY => return Ok(Self(u64::MAX)),
@@ -121,8 +121,8 @@ mod tests {
 
     #[test]
     fn counts_are_bounded() {
-        assert_eq!(Limit::read(&RawValue::Integer(2048)).unwrap(), Limit(2048));
-        assert!(Limit::read(&RawValue::Integer(0)).is_err());
-        assert!(Limit::read(&RawValue::Integer(-1)).is_err());
+        assert_eq!(CountLimit::read(&RawValue::Integer(2048)).unwrap(), CountLimit(2048));
+        assert!(CountLimit::read(&RawValue::Integer(0)).is_err());
+        assert!(CountLimit::read(&RawValue::Integer(-1)).is_err());
     }
 }

@@ -8,12 +8,12 @@ const NOBODY: u32 = 65534;
 
 /// A mapping of ids between the host and a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids {
+pub struct IdMapping {
     base: u32,
     count: u32,
 }
 
-impl Ids {
+impl IdMapping {
     /// The host's own: every id maps to itself.
     pub const HOST: Self = Self { base: 0, count: u32::MAX };
 
@@ -65,17 +65,17 @@ mod tests {
 
     #[test]
     fn ids_are_mapped_both_ways() {
-        let ids = Ids { base: 524_288, count: 65536 };
+        let ids = IdMapping { base: 524_288, count: 65536 };
         assert_eq!((ids.inside(524_288), ids.inside(525_288), ids.inside(1000)), (0, 1000, NOBODY));
         assert_eq!((ids.outside(1000), ids.outside(70_000)), (525_288, 524_288 + NOBODY));
-        assert_eq!((Ids::HOST.inside(7), Ids::HOST.outside(7)), (7, 7));
+        assert_eq!((IdMapping::HOST.inside(7), IdMapping::HOST.outside(7)), (7, 7));
     }
 
     #[test]
     fn named_ids_of_access_lists_are_mapped() {
         let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[7, 0], &id.to_le_bytes()].concat();
         let list = |id| [vec![2, 0, 0, 0], entry(1, u32::MAX), entry(2, id), entry(4, u32::MAX)].concat();
-        assert_eq!(Ids::in_list(&list(5), |id| id + 10), list(15));
-        assert_eq!(Ids::in_list(&[1], |id| id), [1]);
+        assert_eq!(IdMapping::in_list(&list(5), |id| id + 10), list(15));
+        assert_eq!(IdMapping::in_list(&[1], |id| id), [1]);
     }
 }

@@ -9,7 +9,7 @@ use crate::host::probe;
 use crate::host::process::start_time;
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::sys::guest_files::Root;
+use crate::sys::guest_files::GuestRoot;
 use rustix::fd::AsFd;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -99,7 +99,7 @@ pub(super) fn take(paths: &Paths, machine: &Name, to: TreeSide) -> Vec<CopyRecor
 
 impl CopyRecord {
     /// Removes the files of the copy, with the capabilities of this process.
-    pub(super) fn remove(&self, root: &Root) {
+    pub(super) fn remove(&self, root: &GuestRoot) {
         let beside = self.destination.parent().unwrap_or(Path::new("/"));
         for directory in [self.destination.as_path(), beside] {
             let Ok(directory) = root.open_directory(directory) else { continue };
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(take(&paths, &name, TreeSide::Guest), []);
         let taken = take(&paths, &name, TreeSide::Host);
         assert_eq!(taken, [killed]);
-        taken[0].remove(&Root::of_caller().unwrap());
+        taken[0].remove(&GuestRoot::of_caller().unwrap());
         assert!(!destination.join(record_file.name()).exists());
         assert_eq!(std::fs::read_dir(&destination).unwrap().count(), 2);
         assert_eq!(take(&paths, &name, TreeSide::Host), []);

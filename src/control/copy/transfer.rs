@@ -165,7 +165,7 @@ impl Transfer {
             meta.mode &= kept;
             meta.attributes
                 .retain(|(name, _)| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_"));
-            let mut parts = Parts { transfer: self, expected_length, length: 0, ended: false };
+            let mut parts = ReceivedContent { transfer: self, expected_length, length: 0, ended: false };
             let kind = match kind {
                 FrameKind::Directory => EntryKind::Directory,
                 FrameKind::Fifo => EntryKind::Fifo,
@@ -225,14 +225,14 @@ impl Sink for &Transfer {
 }
 
 /// The received content of a file.
-struct Parts<'a> {
+struct ReceivedContent<'a> {
     transfer: &'a Transfer,
     expected_length: Option<u64>,
     length: u64,
     ended: bool,
 }
 
-impl Content for Parts<'_> {
+impl Content for ReceivedContent<'_> {
     fn next(&mut self, buffer: &mut Vec<u8>, _: usize, state: &mut CopyState<'_>) -> Result<Option<u64>> {
         if self.ended {
             return Ok(None);

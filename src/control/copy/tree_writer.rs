@@ -3,7 +3,7 @@
 //! renamed to the destination.
 
 use super::entry::{Content, CopyState, EntryKind, Meta, Sink};
-use super::ids::Ids;
+use super::ids::IdMapping;
 use super::walk;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
@@ -22,7 +22,7 @@ const PART: usize = 256 << 10;
 pub struct TreeWriter {
     directory: OwnedFd,
     temporary: OsString,
-    ids: Ids,
+    ids: IdMapping,
     /// Directories. Their metadata is set at the end: a read-only mode would prevent their entries.
     directories: Vec<(PathBuf, Meta)>,
     done: bool,
@@ -30,7 +30,7 @@ pub struct TreeWriter {
 
 impl TreeWriter {
     /// Creates a sink in a directory; `temporary` is a unique name.
-    pub fn new(directory: OwnedFd, temporary: OsString, ids: Ids) -> Self {
+    pub fn new(directory: OwnedFd, temporary: OsString, ids: IdMapping) -> Self {
         Self { directory, temporary, ids, directories: Vec::new(), done: false }
     }
 
@@ -112,7 +112,7 @@ impl TreeWriter {
         for (name, value) in &meta.attributes {
             let mapped;
             let value = if name.starts_with(b"system.posix_acl_") {
-                mapped = Ids::in_list(value, |id| self.ids.outside(id));
+                mapped = IdMapping::in_list(value, |id| self.ids.outside(id));
                 &mapped
             } else {
                 value

@@ -3,7 +3,7 @@
 //! walk elsewhere.
 
 use super::entry::{Content, CopyState, EntryKind, Meta, Sink, TreeSide, read_part};
-use super::ids::Ids;
+use super::ids::IdMapping;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +21,7 @@ const DEEPEST: usize = 512;
 pub struct Walk<'a, 'n, S: Sink> {
     sink: &'a mut S,
     state: &'a mut CopyState<'n>,
-    ids: Ids,
+    ids: IdMapping,
     side: TreeSide,
     device: u64,
     mount: u64,
@@ -36,7 +36,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
     pub fn run(
         place: &OwnedFd,
         side: TreeSide,
-        ids: Ids,
+        ids: IdMapping,
         sink: &'a mut S,
         state: &'a mut CopyState<'n>,
     ) -> Result<()> {
@@ -210,7 +210,7 @@ impl Content for Extents<'_> {
 
 /// Reads the copied attributes: user attributes, and access lists with ids of the guest. Attributes of
 /// security modules and of the kernel are valid on one side only.
-fn attributes(open: BorrowedFd<'_>, ids: Ids) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn attributes(open: BorrowedFd<'_>, ids: IdMapping) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut names = vec![0u8; 65536];
     let length = rustix::fs::flistxattr(open, &mut names[..]).unwrap_or(0);
     let names = names.get(..length).unwrap_or_default().split(|byte| *byte == 0);
@@ -220,7 +220,7 @@ fn attributes(open: BorrowedFd<'_>, ids: Ids) -> Vec<(Vec<u8>, Vec<u8>)> {
         let length = rustix::fs::fgetxattr(open, OsStr::from_bytes(name), &mut value[..]).ok()?;
         value.truncate(length);
         if name.starts_with(b"system.posix_acl_") {
-            value = Ids::in_list(&value, |id| ids.inside(id));
+            value = IdMapping::in_list(&value, |id| ids.inside(id));
         }
         Some((name.to_vec(), value))
     };

@@ -1,6 +1,6 @@
 //! Findings about one machine: its definition, its failure record, its unit and its tree.
 
-use super::{Finding, Severity, network, programs, trees};
+use super::{Finding, FindingSeverity, network, programs, trees};
 use crate::control::{block_on, defined, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
@@ -167,6 +167,6 @@ impl Diagnosis {
 
     /// Returns whether a finding is an error.
     pub fn has_errors(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Wrong)
+        self.findings.iter().any(|finding| finding.severity == FindingSeverity::Wrong)
     }
 }

@@ -7,7 +7,7 @@ use crate::machine::network::Protocol;
 use crate::network::firewall;
 use crate::network::firewall::trace::{Refusal, Trace};
 use crate::network::reachability;
-use crate::network::reachability::{Attempt, Probe, Target};
+use crate::network::reachability::{Attempt, Probe, ProbeTarget};
 use crate::network::resolv_conf;
 use crate::network::sysctl;
 use crate::paths::Paths;
@@ -93,19 +93,19 @@ fn no_redirect(paths: &Paths, record: &Record) -> Option<Finding> {
 }
 
 /// Returns the name servers offered to machines, and the host's gateways.
-fn targets(paths: &Paths, record: &Record, gateways: &[IpAddr]) -> Vec<Target> {
+fn targets(paths: &Paths, record: &Record, gateways: &[IpAddr]) -> Vec<ProbeTarget> {
     let servers =
         resolv_conf::find(paths).map(|found| found.behind(record.gateway()).servers).unwrap_or_default();
     let servers = servers.into_iter().filter(|server| !server.is_loopback());
     let asked =
-        servers.map(|server| Target { address: SocketAddr::new(server, 53), protocol: Protocol::Udp });
+        servers.map(|server| ProbeTarget { address: SocketAddr::new(server, 53), protocol: Protocol::Udp });
     let connected = gateways
         .iter()
-        .map(|gateway| Target { address: SocketAddr::new(*gateway, 80), protocol: Protocol::Tcp });
+        .map(|gateway| ProbeTarget { address: SocketAddr::new(*gateway, 80), protocol: Protocol::Tcp });
     asked.chain(connected).collect()
 }
 
-fn name(target: Target) -> String {
+fn name(target: ProbeTarget) -> String {
     match target.protocol {
         Protocol::Udp => format!("name server {}", target.address.ip()),
         Protocol::Tcp => format!("gateway {}", target.address.ip()),
@@ -113,7 +113,7 @@ fn name(target: Target) -> String {
 }
 
 /// Sends one packet to a target, and returns the finding if it is not answered.
-fn probe(interface: &str, leader: u32, target: Target) -> Result<Option<Finding>> {
+fn probe(interface: &str, leader: u32, target: ProbeTarget) -> Result<Option<Finding>> {
     let probe = Probe::new(leader, target)?;
     let trace = Trace::begin(interface, target.protocol, probe.port)?;
     if probe.send()? == Attempt::NoRoute {
@@ -138,7 +138,7 @@ fn probe(interface: &str, leader: u32, target: Target) -> Result<Option<Finding>
 }
 
 /// Returns the finding for a dropped packet.
-fn dropped(drop: &Refusal, target: Target) -> Finding {
+fn dropped(drop: &Refusal, target: ProbeTarget) -> Finding {
     let Refusal { family, table, chain, rule } = drop;
     let to = name(target);
     if (*family, table.as_str()) == ("inet", "coracle") {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_rule_that_drops_has_its_name() {
-        let target = Target { address: "192.0.2.2:53".parse().unwrap(), protocol: Protocol::Udp };
+        let target = ProbeTarget { address: "192.0.2.2:53".parse().unwrap(), protocol: Protocol::Udp };
         let rule = RulePlace { handle: 7, number: Some(2), comment: Some("no games".into()) };
         let mut drop =
             Refusal { family: "ip", table: "filter".into(), chain: "FORWARD".into(), rule: Some(rule) };

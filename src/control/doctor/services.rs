@@ -132,7 +132,7 @@ mod tests {
             let findings = faults(version);
             assert_eq!(findings.len(), 1, "{version}");
             let Finding { severity, message, hint } = &findings[0];
-            assert_eq!(*severity, super::super::Severity::Risk);
+            assert_eq!(*severity, super::super::FindingSeverity::Risk);
             assert!(message.contains(version) && message.contains("CVE-2026-40223"), "{message}");
             assert!(hint.starts_with(&format!("update systemd to {fixed},")), "{hint}");
         }

@@ -1,6 +1,6 @@
 //! File systems with trees of machines: support of idmapped mounts, and free space.
 
-use super::{Finding, Severity};
+use super::{Finding, FindingSeverity};
 use crate::machine::Machine;
 use crate::machine::users::Users;
 use crate::paths::Paths;
@@ -39,7 +39,7 @@ pub(super) fn findings_of(machine: &Machine) -> Vec<Finding> {
         )];
     }
     let mut findings = look(root, &format!("machine '{}'", machine.name));
-    findings.retain(|finding| finding.severity != Severity::Wrong || machine.users != Users::Host);
+    findings.retain(|finding| finding.severity != FindingSeverity::Wrong || machine.users != Users::Host);
     let trees = machine.owned_trees();
     findings.extend(trees.into_iter().filter_map(open));
     findings

@@ -2,7 +2,7 @@
 
 use super::Tree;
 use crate::error::{Context, Result};
-use crate::sys::guest_files::Root;
+use crate::sys::guest_files::GuestRoot;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub(super) struct Mounted {
     /// The mount point, without symbolic links.
     target: PathBuf,
     /// The source: a directory, and the name of a file in it. `None` if it is empty.
-    source: Option<(Root, PathBuf)>,
+    source: Option<(GuestRoot, PathBuf)>,
 }
 
 impl Tree {
@@ -37,7 +37,7 @@ impl Tree {
 
     /// Returns the root of a path without symbolic links, and the path below it. A later mount covers an
     /// earlier one. `None` in an empty mount.
-    pub(super) fn nearest<'p>(&'p self, path: &'p Path) -> Option<(&'p Root, PathBuf)> {
+    pub(super) fn nearest<'p>(&'p self, path: &'p Path) -> Option<(&'p GuestRoot, PathBuf)> {
         let inside = |mounted: &'p Mounted| Some((mounted, path.strip_prefix(&mounted.target).ok()?));
         match self.mounted.iter().find_map(inside) {
             None => Some((&self.root, path.to_owned())),
@@ -101,12 +101,12 @@ impl Tree {
 }
 
 /// Opens the source of a mount: a directory, or a file in its directory.
-fn shown(source: &Path) -> Result<(Root, PathBuf)> {
+fn shown(source: &Path) -> Result<(GuestRoot, PathBuf)> {
     let doing = || format!("cannot open '{}'", source.display());
     let source = source.canonicalize().context(doing)?;
     match (source.parent(), source.file_name()) {
-        (Some(parent), Some(name)) if !source.is_dir() => Ok((Root::of_tree(parent)?, name.into())),
-        _ => Ok((Root::of_tree(&source)?, PathBuf::new())),
+        (Some(parent), Some(name)) if !source.is_dir() => Ok((GuestRoot::of_tree(parent)?, name.into())),
+        _ => Ok((GuestRoot::of_tree(&source)?, PathBuf::new())),
     }
 }
 

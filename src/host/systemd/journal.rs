@@ -4,10 +4,10 @@
 mod entry;
 pub mod writer;
 
-pub use entry::{Entry, printable, printable_line};
+pub use entry::{JournalEntry, printable, printable_line};
 
 use crate::error::{Context, Error, Result};
-use crate::sys::guest_files::{Owners, Root};
+use crate::sys::guest_files::{GuestRoot, Owners};
 use crate::sys::process;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
@@ -29,21 +29,21 @@ pub enum Journal {
     /// The host's, with journalctl's matches.
     Host(Vec<String>),
     /// A guest's.
-    Guest(Guest),
+    Guest(GuestJournal),
 }
 
 /// A guest's own journal.
 #[derive(Debug)]
-pub struct Guest {
+pub struct GuestJournal {
     /// The guest's root.
-    pub root: Root,
+    pub root: GuestRoot,
     /// The directory of the journal in the root.
     pub place: PathBuf,
     /// The owners of its files.
     pub owners: Owners,
 }
 
-impl Guest {
+impl GuestJournal {
     fn files(&self) -> Vec<OwnedFd> {
         self.root.files_of(&self.place, &SUFFIXES, self.owners, MOST_FILES)
     }
@@ -97,7 +97,7 @@ pub enum Fields {
 /// journalctl cannot be executed. A journal that it cannot read has no entries.
 pub fn read(
     journals: &[(&Journal, Query)],
-    sink: &mut dyn FnMut(usize, Entry) -> Result<ControlFlow<()>>,
+    sink: &mut dyn FnMut(usize, JournalEntry) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let mut sources = Vec::new();
     for (journal, query) in journals {
@@ -178,7 +178,7 @@ struct Source {
     /// For a followed journal of a guest: the start of journalctl, and the cursor of its last entry.
     followed: Option<(Instant, Option<String>)>,
     buffer: Vec<u8>,
-    head: Option<Entry>,
+    head: Option<JournalEntry>,
     ended: bool,
     fields: Fields,
 }
@@ -270,7 +270,7 @@ impl Source {
     fn advance(&mut self) {
         while self.head.is_none() {
             let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else { break };
-            self.head = Entry::parse(&self.buffer[..end], self.fields);
+            self.head = JournalEntry::parse(&self.buffer[..end], self.fields);
             self.buffer.drain(..=end);
             if let (Some((_, last)), Some(entry)) = (&mut self.followed, &self.head) {
                 last.clone_from(&entry.cursor);

@@ -36,7 +36,7 @@ const CLASS: &str = "container";
     default_service = "org.freedesktop.machine1",
     default_path = "/org/freedesktop/machine1"
 )]
-trait Manager {
+trait MachinedManager {
     fn get_machine(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
 
     /// SYSTEMD(259): older versions have `RegisterMachineWithNetwork` only. An array of structures, not a
@@ -63,7 +63,7 @@ trait Manager {
 }
 
 #[proxy(interface = "org.freedesktop.machine1.Machine", default_service = "org.freedesktop.machine1")]
-trait Machine {
+trait MachinedMachine {
     #[zbus(property)]
     fn leader(&self) -> zbus::Result<u32>;
     #[zbus(property)]
@@ -95,12 +95,12 @@ pub struct Registration<'a> {
     /// The control socket of the machine's supervisor (`io.systemd.MachineInstance`).
     pub control: &'a Path,
     /// The owner of an earlier registration of the same name, as far as known.
-    pub previous: Previous,
+    pub previous: PreviousOwner,
 }
 
 /// The owner of an earlier registration of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Previous {
+pub enum PreviousOwner {
     /// Coracle: a state record of the same machine was left over, and its supervisor is dead.
     Ours,
     /// Unknown.
@@ -109,7 +109,7 @@ pub enum Previous {
 
 /// The result of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RegistrationResult {
     /// The machine is registered.
     Registered,
     /// machined is unavailable, for this reason.
@@ -121,10 +121,13 @@ pub enum Outcome {
 ///
 /// # Errors
 /// A live machine of another manager has the name.
-pub async fn register(registration: &Registration<'_>) -> Result<Outcome> {
+pub async fn register(registration: &Registration<'_>) -> Result<RegistrationResult> {
     match tokio::time::timeout(bus::PATIENCE, register_unbounded(registration)).await {
         Ok(outcome) => outcome,
-        Err(_) => Ok(Outcome::Absent(format!("machined did not reply within {} s", bus::PATIENCE.as_secs()))),
+        Err(_) => Ok(RegistrationResult::Absent(format!(
+            "machined did not reply within {} s",
+            bus::PATIENCE.as_secs()
+        ))),
     }
 }
 
@@ -173,22 +176,23 @@ pub async fn withdraw(name: &Name, unit: Option<&str>) {
 }
 
 /// Implements [`register`], without its timeout.
-async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> {
+async fn register_unbounded(registration: &Registration<'_>) -> Result<RegistrationResult> {
     let connection = match bus::connect(bus::PATIENCE).await {
         Ok(connection) => connection,
-        Err(error) => return Ok(Outcome::Absent(error.to_string())),
+        Err(error) => return Ok(RegistrationResult::Absent(error.to_string())),
     };
     let manager = manager(&connection).await?;
     if with_control(registration) == Answer::Registered {
-        return Ok(Outcome::Registered);
+        return Ok(RegistrationResult::Registered);
     }
-    let Err(error) = call(&manager, registration).await else { return Ok(Outcome::Registered) };
+    let Err(error) = call(&manager, registration).await else { return Ok(RegistrationResult::Registered) };
     if let Some(reason) = absence(&error) {
-        return Ok(Outcome::Absent(reason));
+        return Ok(RegistrationResult::Absent(reason));
     }
     let name = registration.name;
     // The machine can run without a registration in all other cases: the caller decides.
-    let refused = |error| Ok(Outcome::Absent(format!("machined refuses: {}", bus::failure(error))));
+    let refused =
+        |error| Ok(RegistrationResult::Absent(format!("machined refuses: {}", bus::failure(error))));
     if !is(&error, EXISTS) {
         return refused(error);
     }
@@ -202,7 +206,7 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
     let began = tokio::time::Instant::now();
     loop {
         match with_control(registration) {
-            Answer::Registered => return Ok(Outcome::Registered),
+            Answer::Registered => return Ok(RegistrationResult::Registered),
             // The D-Bus method cannot pass the control socket.
             Answer::Exists if began.elapsed() < FORGETTING => {
                 tokio::time::sleep(AGAIN).await;
@@ -211,7 +215,7 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Outcome> 
             Answer::Exists | Answer::Unable => {}
         }
         match call(&manager, registration).await {
-            Ok(()) => return Ok(Outcome::Registered),
+            Ok(()) => return Ok(RegistrationResult::Registered),
             Err(error) if is(&error, EXISTS) && began.elapsed() < FORGETTING => {
                 tokio::time::sleep(AGAIN).await;
             }
@@ -288,7 +292,7 @@ fn parameters(registration: &Registration<'_>) -> serde_json::Value {
 }
 
 /// Tries the D-Bus methods, newest first.
-async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zbus::Result<()> {
+async fn call(manager: &MachinedManagerProxy<'_>, registration: &Registration<'_>) -> zbus::Result<()> {
     let name = registration.name.as_str();
     // D-Bus cannot pass a path that is not UTF-8; machined treats an empty one as unknown.
     let root = registration.root.to_str().unwrap_or_default();
@@ -318,7 +322,7 @@ async fn call(manager: &ManagerProxy<'_>, registration: &Registration<'_>) -> zb
 
 /// Returns an error if the registration of this name belongs to a live machine of another manager.
 async fn refuse_foreign(
-    manager: &ManagerProxy<'_>,
+    manager: &MachinedManagerProxy<'_>,
     connection: &zbus::Connection,
     registration: &Registration<'_>,
 ) -> Result<()> {
@@ -328,12 +332,12 @@ async fn refuse_foreign(
         Err(error) if is(&error, "org.freedesktop.machine1.NoSuchMachine") => return Ok(()),
         path => path.map_err(looking)?,
     };
-    let machine = MachineProxy::builder(connection).path(path).cache_properties(CacheProperties::No);
+    let machine = MachinedMachineProxy::builder(connection).path(path).cache_properties(CacheProperties::No);
     let machine = machine.build().await.map_err(looking)?;
     let leader = machine.leader().await.unwrap_or(0);
     let unit = machine.unit().await.unwrap_or_default();
     let supervisor = machine.supervisor().await.ok();
-    let ours = registration.previous == Previous::Ours
+    let ours = registration.previous == PreviousOwner::Ours
         || leader == registration.leader
         || supervisor == Some(std::process::id())
         || registration.unit.is_some_and(|ours| ours == unit);
@@ -348,8 +352,8 @@ async fn refuse_foreign(
 }
 
 /// Returns the proxy of machined's manager object.
-async fn manager(connection: &zbus::Connection) -> Result<ManagerProxy<'static>> {
-    let builder = ManagerProxy::builder(connection).cache_properties(CacheProperties::No);
+async fn manager(connection: &zbus::Connection) -> Result<MachinedManagerProxy<'static>> {
+    let builder = MachinedManagerProxy::builder(connection).cache_properties(CacheProperties::No);
     builder.build().await.map_err(bus::failure)
 }
 

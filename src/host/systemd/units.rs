@@ -6,7 +6,7 @@ mod jobs;
 pub mod limits;
 mod scope;
 
-pub use jobs::{Action, Finished, Until, run};
+pub use jobs::{Finished, JobAction, Until, run};
 pub use scope::{STOP_SIGNAL, Scope, start_scope};
 
 use super::bus;
@@ -32,7 +32,7 @@ type ListedUnit =
     default_service = "org.freedesktop.systemd1",
     default_path = "/org/freedesktop/systemd1"
 )]
-trait Manager {
+trait SystemdManager {
     #[zbus(property)]
     fn version(&self) -> zbus::Result<String>;
     fn subscribe(&self) -> zbus::Result<()>;
@@ -218,7 +218,7 @@ pub async fn unit_states(pattern: &str) -> Result<HashMap<String, String>> {
 /// Implements [`unit_properties`], over an open connection.
 async fn status_of(
     connection: &zbus::Connection,
-    manager: &ManagerProxy<'_>,
+    manager: &SystemdManagerProxy<'_>,
     unit: &str,
 ) -> Result<UnitStatus> {
     let reading = |error| bus::failure(error).context(format!("cannot read the state of unit '{unit}'"));
@@ -267,8 +267,8 @@ async fn all_properties(
 }
 
 /// Returns the proxy of systemd's manager object.
-async fn manager(connection: &zbus::Connection) -> Result<ManagerProxy<'static>> {
-    let builder = ManagerProxy::builder(connection).cache_properties(CacheProperties::No);
+async fn manager(connection: &zbus::Connection) -> Result<SystemdManagerProxy<'static>> {
+    let builder = SystemdManagerProxy::builder(connection).cache_properties(CacheProperties::No);
     builder.build().await.map_err(bus::failure)
 }
 

@@ -2,7 +2,8 @@
 //! start if it is free, and a machine the same address in it.
 
 use super::{
-    GUEST_MAC_KEY, HOST_MAC_KEY, IPV6_LENGTH, Pair, Plan, Prefix, SLOT_KEY, ULA_KEY, host_interface_name, mac,
+    AddressPrefix, GUEST_MAC_KEY, HOST_MAC_KEY, IPV6_LENGTH, LinkPlan, Pair, SLOT_KEY, ULA_KEY,
+    host_interface_name, mac,
 };
 use crate::error::{Error, Result};
 use crate::machine::hash::siphash;
@@ -40,9 +41,9 @@ pub fn plan(
     machine: &Name,
     zone: &Zone,
     host_id: Id128,
-    taken: &[Prefix],
+    taken: &[AddressPrefix],
     present: &Present,
-) -> Result<Plan> {
+) -> Result<LinkPlan> {
     let slot = match present.members.first().or(present.own.as_ref()) {
         Some(address) => slot_of(*address),
         None => free_slot(zone, host_id, taken)?,
@@ -57,7 +58,7 @@ pub fn plan(
     let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
     let host = ipv6_host(host_id, slot);
     let inside = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(guest_mac.interface_id()));
-    Ok(Plan {
+    Ok(LinkPlan {
         machine: machine.clone(),
         host_interface,
         altname,
@@ -73,12 +74,12 @@ pub fn plan(
     })
 }
 
-fn free_slot(zone: &Zone, host_id: Id128, taken: &[Prefix]) -> Result<u32> {
-    let counted: Vec<&Prefix> = taken.iter().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
+fn free_slot(zone: &Zone, host_id: Id128, taken: &[AddressPrefix]) -> Result<u32> {
+    let counted: Vec<&AddressPrefix> = taken.iter().filter(|prefix| prefix.length >= POOL_LENGTH).collect();
     let is_free = |slot: &u32| {
         let own = [
-            Prefix { address: IpAddr::V4(Ipv4Addr::from_bits(base(*slot))), length: LENGTH },
-            Prefix { address: IpAddr::V6(ipv6_host(host_id, *slot)), length: IPV6_LENGTH },
+            AddressPrefix { address: IpAddr::V4(Ipv4Addr::from_bits(base(*slot))), length: LENGTH },
+            AddressPrefix { address: IpAddr::V6(ipv6_host(host_id, *slot)), length: IPV6_LENGTH },
         ];
         !counted.iter().any(|prefix| own.iter().any(|one| one.overlaps(prefix)))
     };
@@ -132,7 +133,7 @@ mod tests {
 
     const ID: Id128 = Id128::new([7; 16]);
 
-    fn of(machine: &str, zone: &str, taken: &[Prefix], present: &Present) -> Plan {
+    fn of(machine: &str, zone: &str, taken: &[AddressPrefix], present: &Present) -> LinkPlan {
         plan(&Name::new(machine).unwrap(), &Zone::new(zone).unwrap(), ID, taken, present).unwrap()
     }
 
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(alone, of("a", "lan", &[], &Present::default()));
         let other = of("a", "dmz", &[], &Present::default());
         assert!(!is_shared(alone.ipv4.host, other.ipv4.host));
-        let taken = [Prefix::host(alone.ipv4.guest.into())];
+        let taken = [AddressPrefix::host(alone.ipv4.guest.into())];
         let moved = of("a", "lan", &taken, &Present::default());
         assert!(!is_shared(alone.ipv4.host, moved.ipv4.host), "its network is in use");
         let present = Present { members: vec![moved.ipv4.guest], own: None };

@@ -43,7 +43,7 @@ const INFORM: u8 = 8;
 
 /// The used fields of a client's message.
 #[derive(Debug, Default)]
-struct Request {
+struct DhcpRequest {
     kind: u8,
     transaction: [u8; 4],
     flags: [u8; 2],
@@ -91,7 +91,7 @@ fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(*bytes.first_chunk::<4>()?))
 }
 
-fn parse(message: &[u8], client: MacAddr) -> Option<Request> {
+fn parse(message: &[u8], client: MacAddr) -> Option<DhcpRequest> {
     // BOOTREQUEST, Ethernet, 6 bytes of address, from this client.
     if message.get(..3)? != [1, 1, 6]
         || message.get(28..34)? != client.octets()
@@ -99,11 +99,11 @@ fn parse(message: &[u8], client: MacAddr) -> Option<Request> {
     {
         return None;
     }
-    let mut request = Request {
+    let mut request = DhcpRequest {
         transaction: *message.get(4..)?.first_chunk()?,
         flags: *message.get(10..)?.first_chunk()?,
         has: address(message.get(12..)?).filter(|address| !address.is_unspecified()),
-        ..Request::default()
+        ..DhcpRequest::default()
     };
     let mut rest = message.get(OPTIONS..)?;
     while let Some((&code, after)) = rest.split_first() {
@@ -126,7 +126,7 @@ fn parse(message: &[u8], client: MacAddr) -> Option<Request> {
     Some(request)
 }
 
-fn reply(lease: &Lease, request: &Request, kind: u8) -> Vec<u8> {
+fn reply(lease: &Lease, request: &DhcpRequest, kind: u8) -> Vec<u8> {
     let mut message = vec![0; OPTIONS];
     message[..3].copy_from_slice(&[2, 1, 6]);
     message[4..8].copy_from_slice(&request.transaction);

@@ -9,7 +9,9 @@ pub(super) mod foreign;
 use super::matches::{ICMPV6, l4proto};
 use super::netlink::element::padded;
 use super::netlink::expression::{R0, Rule, accept, counter, equal, meta, rule};
-use super::netlink::message::{Attributes, Batch, INET, IPV4, IPV6, IfExists, Operation, Reader, UNSPEC};
+use super::netlink::message::{
+    AttributeBuffer, AttributeReader, Batch, INET, IPV4, IPV6, IfExists, Operation, UNSPEC,
+};
 use super::netlink::nfta::*;
 use super::netlink::{TABLE, commit, dump, ignore_missing, send};
 use crate::error::{Error, Result};
@@ -38,7 +40,7 @@ struct Chain {
 }
 
 impl Chain {
-    fn read(family: u8, body: Reader<'_>) -> Option<Self> {
+    fn read(family: u8, body: AttributeReader<'_>) -> Option<Self> {
         let base = body.nested(NFTA_CHAIN_HOOK).and_then(|hook| {
             let is_filter = body.text(NFTA_CHAIN_TYPE) == Some("filter");
             let drops = body.constant(NFTA_CHAIN_POLICY) == Some(libc::NF_DROP);
@@ -49,8 +51,8 @@ impl Chain {
     }
 
     /// The attributes that name it in messages about rules.
-    fn attributes(&self) -> Attributes {
-        Attributes::new().text(NFTA_RULE_TABLE, &self.table).text(NFTA_RULE_CHAIN, &self.name)
+    fn attributes(&self) -> AttributeBuffer {
+        AttributeBuffer::new().text(NFTA_RULE_TABLE, &self.table).text(NFTA_RULE_CHAIN, &self.name)
     }
 
     fn rules(&self) -> Vec<ForeignRule> {
@@ -122,7 +124,7 @@ pub fn open(interfaces: &[&str]) -> Result<()> {
 
 /// Whether firewalld has a table in the kernel.
 pub fn has_firewalld() -> bool {
-    let table = Attributes::new().text(NFTA_TABLE_NAME, FIREWALLD);
+    let table = AttributeBuffer::new().text(NFTA_TABLE_NAME, FIREWALLD);
     let exists = |family: &u8| send(&Batch::request(*family, Operation::GetTable, &table)).is_ok();
     [INET, IPV4, IPV6].iter().any(exists)
 }
@@ -156,7 +158,7 @@ pub fn close(interface: Option<&str>) {
 /// Returns the base chains of other programs that packets of machines pass, and Docker's chain.
 fn chains() -> rustix::io::Result<Vec<Chain>> {
     let mut chains = Vec::new();
-    dump(&Batch::dump_request(UNSPEC, Operation::GetChain, &Attributes::new()), |message| {
+    dump(&Batch::dump_request(UNSPEC, Operation::GetChain, &AttributeBuffer::new()), |message| {
         if message.is(Operation::NewChain)
             && [IPV4, IPV6, INET].contains(&message.family)
             && let Some(chain) = Chain::read(message.family, message.body)
@@ -226,7 +228,7 @@ fn push_rules(batch: &mut Batch, chain: &Chain, position: InsertAt, hook: Hook, 
         };
         accept_rules(hook, interface).into_iter().map(message).collect::<Vec<_>>()
     };
-    let mut rules: Vec<Attributes> = interfaces.iter().flat_map(with_comment).collect();
+    let mut rules: Vec<AttributeBuffer> = interfaces.iter().flat_map(with_comment).collect();
     if position == InsertAt::First {
         // Each is inserted before the previous one.
         rules.reverse();

@@ -1,7 +1,7 @@
 //! The packets that the rules of the tables have dropped, by chain and by machine. Called by `firewall` and
 //! `control`. It only reads.
 
-use super::netlink::message::{Attributes, BRIDGE, Batch, INET, Operation, Reader};
+use super::netlink::message::{AttributeBuffer, AttributeReader, BRIDGE, Batch, INET, Operation};
 use super::netlink::nfta::*;
 use super::netlink::table::set_name;
 use super::netlink::{TABLE, dump};
@@ -41,7 +41,7 @@ pub struct Counters {
 /// Any error of the kernel.
 pub fn dropped() -> Result<Vec<Dropped>> {
     let mut chains = Chains::new();
-    let table = Attributes::new().text(NFTA_RULE_TABLE, TABLE);
+    let table = AttributeBuffer::new().text(NFTA_RULE_TABLE, TABLE);
     for (family, word) in [(INET, "inet"), (BRIDGE, "bridge")] {
         let request = Batch::dump_request(family, Operation::GetRule, &table);
         match dump(&request, |reply| add_rule(reply.body, word, &mut chains)) {
@@ -55,7 +55,7 @@ pub fn dropped() -> Result<Vec<Dropped>> {
 type Chains = BTreeMap<(String, String), Dropped>;
 
 /// Adds the counter of a rule to its chain.
-fn add_rule(rule: Reader<'_>, word: &str, chains: &mut Chains) {
+fn add_rule(rule: AttributeReader<'_>, word: &str, chains: &mut Chains) {
     let (Some(TABLE), Some(chain)) = (rule.text(NFTA_RULE_TABLE), rule.text(NFTA_RULE_CHAIN)) else { return };
     let table = format!("{word} {TABLE}");
     let dropped = chains.entry((table.clone(), chain.to_owned())).or_insert_with(|| Dropped {
@@ -64,8 +64,8 @@ fn add_rule(rule: Reader<'_>, word: &str, chains: &mut Chains) {
         ..Dropped::default()
     });
     dropped.rules += 1;
-    let is = |expression: &Reader<'_>, name| expression.text(NFTA_EXPR_NAME) == Some(name);
-    let drops = |expression: Reader<'_>| {
+    let is = |expression: &AttributeReader<'_>, name| expression.text(NFTA_EXPR_NAME) == Some(name);
+    let drops = |expression: AttributeReader<'_>| {
         let value = expression.nested(NFTA_EXPR_DATA)?.nested(NFTA_IMMEDIATE_DATA)?;
         value.nested(NFTA_DATA_VERDICT)?.constant(NFTA_VERDICT_CODE)
     };
@@ -93,8 +93,8 @@ pub fn of_machine(part: Part<'_>) -> Option<Counters> {
 }
 
 /// Returns the packets that the element with this key has counted.
-fn element_packets(key: &[u8], reply: Reader<'_>) -> u64 {
-    let packets = |element: Reader<'_>| {
+fn element_packets(key: &[u8], reply: AttributeReader<'_>) -> u64 {
+    let packets = |element: AttributeReader<'_>| {
         let found = element.nested(NFTA_SET_ELEM_KEY)?.bytes(NFTA_DATA_VALUE)?;
         let counter = element.nested(NFTA_SET_ELEM_EXPR)?.nested(NFTA_EXPR_DATA)?;
         found.starts_with(key).then(|| counter.long(NFTA_COUNTER_PACKETS)).flatten()

@@ -2,7 +2,7 @@
 //! deletes when it reloads. Called by the supervisor's event loop.
 
 use super::coexist::FIREWALLD;
-use super::netlink::message::{self, Message, Operation};
+use super::netlink::message::{self, NetlinkMessage, Operation};
 use super::netlink::nfta::NFTA_TABLE_NAME;
 use super::netlink::{TABLE, open};
 use crate::sys::filter::Instruction;
@@ -23,7 +23,7 @@ impl Deletions {
     /// Notifications were lost.
     const UNKNOWN: Self = Self { own: true, firewalld: true };
 
-    fn add(&mut self, message: &Message<'_>) {
+    fn add(&mut self, message: &NetlinkMessage<'_>) {
         let is = |kinds: &[Operation]| kinds.iter().any(|kind| message.is(*kind));
         let deletes_table = is(&[Operation::DeleteTable, Operation::DeleteChain]);
         let deletes_content = is(&[Operation::DeleteRule, Operation::DeleteSet]);

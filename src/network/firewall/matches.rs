@@ -5,7 +5,7 @@ use super::netlink::expression::{
     Expression, R0, Rule, at_least, at_most, counter_drop, equal, expression, fib, in_set, mask, meta,
     payload, rule,
 };
-use super::netlink::message::Attributes;
+use super::netlink::message::AttributeBuffer;
 use super::netlink::nfta::{
     NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR, NFTA_OBJREF_SET_NAME, NFTA_OBJREF_SET_SREG,
 };
@@ -115,7 +115,7 @@ pub(super) fn drop_counted(interface: c_int, set: &str) -> Rule {
 /// Drops packets above the limit of their interface, of interfaces with this prefix (`NFT_META_IIFNAME` or
 /// `NFT_META_OIFNAME`).
 pub(super) fn rate(interface: c_int, prefix: &str, limits: &str) -> Rule {
-    let object = Attributes::new().number(NFTA_OBJREF_SET_SREG, R0).text(NFTA_OBJREF_SET_NAME, limits);
+    let object = AttributeBuffer::new().number(NFTA_OBJREF_SET_SREG, R0).text(NFTA_OBJREF_SET_NAME, limits);
     let has_prefix = [meta(interface, R0), equal(R0, prefix.as_bytes())];
     let is_above = [meta(interface, R0), expression("objref", &object)];
     rule(&[&has_prefix, &is_above, &counter_drop()])

@@ -5,7 +5,7 @@ use super::netlink::element::padded;
 use super::policy::TrafficPolicy;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::network::{Port, Zone};
-use crate::network::addresses::Plan;
+use crate::network::addresses::LinkPlan;
 use crate::network::addresses::zone::is_shared;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -54,7 +54,7 @@ pub(super) struct ZonePort {
 
 impl Member {
     /// Creates the data of a machine with this link.
-    pub fn new(plan: &Plan, ports: &[Port]) -> Self {
+    pub fn new(plan: &LinkPlan, ports: &[Port]) -> Self {
         Self {
             interface: plan.router_interface(),
             mac: plan.guest_mac,

@@ -9,7 +9,7 @@ pub(super) mod table;
 
 pub use message::TABLE;
 
-use message::{Batch, Message};
+use message::{Batch, NetlinkMessage};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, Result};
 use rustix::net::netlink::{self, SocketAddrNetlink};
@@ -70,7 +70,7 @@ pub fn send_by(socket: impl AsFd, messages: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub fn dump(request: &[u8], mut take: impl FnMut(&Message<'_>)) -> Result<()> {
+pub fn dump(request: &[u8], mut take: impl FnMut(&NetlinkMessage<'_>)) -> Result<()> {
     let socket = open(0)?;
     rustix::net::sendto(&socket, request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut buffer = vec![0; 32768];

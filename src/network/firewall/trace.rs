@@ -8,7 +8,9 @@ use super::netlink::element::padded;
 use super::netlink::expression::{
     Expression, R0, Rule, equal, expression, load, meta, not_equal, rule, set_meta,
 };
-use super::netlink::message::{self, Attributes, Batch, INET, IPV4, IPV6, IfExists, Message, Operation};
+use super::netlink::message::{
+    self, AttributeBuffer, Batch, INET, IPV4, IPV6, IfExists, NetlinkMessage, Operation,
+};
 use super::netlink::nfta::*;
 use super::netlink::table::{BaseChain, base_chain_attributes};
 use super::netlink::{TABLE, open, send_by};
@@ -91,12 +93,13 @@ impl Trace {
 /// replies.
 fn create_table(batch: &mut Batch, interface: &str, protocol: Protocol, port: u16) {
     let table = format!("{TABLE}-trace-{}", std::process::id());
-    let owned = Attributes::new().text(NFTA_TABLE_NAME, &table).number(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER);
+    let owned =
+        AttributeBuffer::new().text(NFTA_TABLE_NAME, &table).number(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER);
     batch.push(Operation::NewTable, IfExists::Fail, &owned);
     for (chain, rule) in chains(interface, protocol, port) {
-        let name = Attributes::new().text(NFTA_CHAIN_TABLE, &table).text(NFTA_CHAIN_NAME, chain.name);
+        let name = AttributeBuffer::new().text(NFTA_CHAIN_TABLE, &table).text(NFTA_CHAIN_NAME, chain.name);
         batch.push(Operation::NewChain, IfExists::Fail, &base_chain_attributes(name, &chain));
-        let name = Attributes::new().text(NFTA_RULE_TABLE, &table).text(NFTA_RULE_CHAIN, chain.name);
+        let name = AttributeBuffer::new().text(NFTA_RULE_TABLE, &table).text(NFTA_RULE_CHAIN, chain.name);
         batch.push(Operation::NewRule, IfExists::Keep, &name.list(NFTA_RULE_EXPRESSIONS, &rule));
     }
 }
@@ -138,7 +141,7 @@ fn chains(interface: &str, protocol: Protocol, port: u16) -> [(BaseChain, Rule);
 
 /// `ct original proto-src PORT`.
 fn original_source_port(port: u16) -> [Expression; 2] {
-    let data = Attributes::new()
+    let data = AttributeBuffer::new()
         .number(NFTA_CT_DREG, R0)
         .constant(NFTA_CT_KEY, libc::NFT_CT_PROTO_SRC)
         .bytes(NFTA_CT_DIRECTION, &[IP_CT_DIR_ORIGINAL]);
@@ -146,7 +149,7 @@ fn original_source_port(port: u16) -> [Expression; 2] {
 }
 
 /// Reads the drop of a packet. `None` if the message is another step.
-fn read(message: &Message<'_>) -> Option<Refusal> {
+fn read(message: &NetlinkMessage<'_>) -> Option<Refusal> {
     if !message.is(Operation::Trace) {
         return None;
     }
@@ -195,8 +198,8 @@ mod tests {
     #[test]
     fn drops_are_read_and_other_steps_are_not() {
         let step = |kind, verdict| {
-            let verdict = Attributes::new().constant(NFTA_VERDICT_CODE, verdict);
-            let step = Attributes::new()
+            let verdict = AttributeBuffer::new().constant(NFTA_VERDICT_CODE, verdict);
+            let step = AttributeBuffer::new()
                 .text(NFTA_TRACE_TABLE, "filter")
                 .text(NFTA_TRACE_CHAIN, "forward")
                 .long(NFTA_TRACE_RULE_HANDLE, 7)

@@ -3,7 +3,7 @@
 
 use super::{connect, failure, link_by_name};
 use crate::error::{Context, Result};
-use crate::network::addresses::Prefix;
+use crate::network::addresses::AddressPrefix;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr};
 ///
 /// # Errors
 /// Any error of netlink.
-pub async fn taken_prefixes(except: &str) -> Result<Vec<Prefix>> {
+pub async fn taken_prefixes(except: &str) -> Result<Vec<AddressPrefix>> {
     let handle = connect()?;
     let except = link_by_name(&handle, except).await?.map_or(0, |link| link.header.index);
     let mut taken = addresses(&handle, except).await?;
@@ -27,7 +27,7 @@ pub async fn taken_prefixes(except: &str) -> Result<Vec<Prefix>> {
 }
 
 /// Returns the IPv4 addresses of all interfaces but `except`, and their prefixes.
-async fn addresses(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
+async fn addresses(handle: &Handle, except: u32) -> Result<Vec<AddressPrefix>> {
     let mut taken = Vec::new();
     let mut request = handle.address().get();
     request.message_mut().header.family = AddressFamily::Inet;
@@ -37,8 +37,8 @@ async fn addresses(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
         let length = message.header.prefix_len;
         if message.header.index != except {
             taken.extend(message.attributes.iter().filter_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(Prefix { address: *address, length }),
-                AddressAttribute::Local(address) => Some(Prefix::host(*address)),
+                AddressAttribute::Address(address) => Some(AddressPrefix { address: *address, length }),
+                AddressAttribute::Local(address) => Some(AddressPrefix::host(*address)),
                 _ => None,
             }));
         }
@@ -47,7 +47,7 @@ async fn addresses(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
 }
 
 /// Returns the destinations of the IPv4 routes, without default routes and routes via `except`.
-async fn destinations(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
+async fn destinations(handle: &Handle, except: u32) -> Result<Vec<AddressPrefix>> {
     let mut taken = Vec::new();
     let mut routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
     let listing = || "cannot list the host's routes";
@@ -59,7 +59,7 @@ async fn destinations(handle: &Handle, except: u32) -> Result<Vec<Prefix>> {
         }
         taken.extend(route.attributes.iter().filter_map(|attribute| match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-                Some(Prefix { address: IpAddr::V4(*address), length })
+                Some(AddressPrefix { address: IpAddr::V4(*address), length })
             }
             _ => None,
         }));

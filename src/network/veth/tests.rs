@@ -4,7 +4,7 @@ use super::*;
 use crate::machine::id128::Id128;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::name::Name;
-use crate::network::addresses::{Pair, Prefix, plan};
+use crate::network::addresses::{AddressPrefix, Pair, plan};
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::packet_route::link::Prop;
 use std::net::UdpSocket;
@@ -53,7 +53,7 @@ fn on_a_host<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F + Send
     });
 }
 
-fn web() -> Plan {
+fn web() -> LinkPlan {
     plan(&Name::new("web-of-many-letters").unwrap(), ID, &[]).unwrap()
 }
 
@@ -66,7 +66,7 @@ fn reaches(from: (&OwnedFd, IpAddr), to: (&OwnedFd, IpAddr)) -> bool {
     receiver.recv_from(&mut [0; 1]).is_ok_and(|(_, source)| source.ip() == from.1)
 }
 
-fn assert_connected(plan: &Plan, guest: &OwnedFd) {
+fn assert_connected(plan: &LinkPlan, guest: &OwnedFd) {
     let host = current_netns();
     for Pair { host: h, guest: g } in [
         Pair { host: IpAddr::V4(plan.ipv4.host), guest: IpAddr::V4(plan.ipv4.guest) },
@@ -109,7 +109,7 @@ fn a_left_over_pair_is_replaced_and_a_foreign_one_is_not() {
         let first = Link::create(&plan, old.as_fd()).await.unwrap();
         let second = Link::create(&plan, new.as_fd()).await.unwrap();
         assert_ne!(first.ifindex, second.ifindex);
-        let foreign = Plan { host_mac: MacAddr::new([2, 0, 0, 0, 0, 1]), ..plan.clone() };
+        let foreign = LinkPlan { host_mac: MacAddr::new([2, 0, 0, 0, 0, 1]), ..plan.clone() };
         let error = Link::create(&foreign, old.as_fd()).await.unwrap_err();
         assert!(error.to_string().contains("exists and does not belong to machine"), "{error}");
         assert!(error.hint().unwrap().contains("ip link delete"));
@@ -148,7 +148,7 @@ fn the_hosts_prefixes_are_listed_less_the_machines_own() {
     on_a_host("the_hosts_prefixes_are_listed_less_the_machines_own", || async {
         let (plan, guest) = (web(), new_netns());
         Link::create(&plan, guest.as_fd()).await.unwrap();
-        let own = Prefix::host(IpAddr::V4(plan.ipv4.host));
+        let own = AddressPrefix::host(IpAddr::V4(plan.ipv4.host));
         let seen = taken_prefixes("ve-other").await.unwrap();
         assert!(seen.iter().any(|prefix| prefix.overlaps(&own)));
         let seen = taken_prefixes(&plan.host_interface).await.unwrap();
@@ -160,7 +160,8 @@ fn the_hosts_prefixes_are_listed_less_the_machines_own() {
 fn a_failed_step_leaves_no_link() {
     on_a_host("a_failed_step_leaves_no_link", || async {
         let (plan, guest) = (web(), new_netns());
-        let broken = Plan { ipv4: Pair { host: Ipv4Addr::new(224, 0, 0, 1), ..plan.ipv4 }, ..plan.clone() };
+        let broken =
+            LinkPlan { ipv4: Pair { host: Ipv4Addr::new(224, 0, 0, 1), ..plan.ipv4 }, ..plan.clone() };
         let error = Link::create(&broken, guest.as_fd()).await.unwrap_err();
         assert!(error.to_string().starts_with("cannot add the address 224.0.0.1 to 've-web-of-"), "{error}");
         assert!(link_by_name(&connect().unwrap(), &plan.host_interface).await.unwrap().is_none());

@@ -12,7 +12,7 @@ const NO: u16 = u16::MAX;
 
 /// One system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Call {
+pub struct Syscall {
     /// Its name in the kernel's headers.
     pub name: &'static str,
     /// Its numbers on x86-64, i386 and aarch64, in this order; `NO` if there is none.
@@ -43,7 +43,7 @@ impl Abi {
     }
 }
 
-impl Call {
+impl Syscall {
     /// Returns its number. `None` if the interface lacks it.
     pub fn number(&self, abi: Abi) -> Option<usize> {
         let number = match abi {
@@ -56,8 +56,8 @@ impl Call {
 }
 
 /// A row of the table.
-const fn call(name: &'static str, numbers: [u16; 3], groups: Groups) -> Call {
-    Call { name, numbers, groups: groups | KNOWN }
+const fn call(name: &'static str, numbers: [u16; 3], groups: Groups) -> Syscall {
+    Syscall { name, numbers, groups: groups | KNOWN }
 }
 
 /// Returns the row of a call in [`CALLS`], by its name.

@@ -8,7 +8,7 @@ use rustix::thread::CapabilitySet;
 
 /// The decision about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum SeccompAction {
     /// It is allowed.
     Allow,
     /// It fails with EPERM.
@@ -29,28 +29,28 @@ pub enum Action {
 ///
 /// # Errors
 /// An unknown name in the policy.
-pub fn decide(policy: &Policy) -> Result<[Action; COUNT]> {
+pub fn decide(policy: &Policy) -> Result<[SeccompAction; COUNT]> {
     let mut actions = defaults_for(policy.capabilities);
     for word in &policy.allow {
-        each(word, |row| actions[row] = Action::Allow)?;
+        each(word, |row| actions[row] = SeccompAction::Allow)?;
     }
     for word in &policy.deny {
         each(word, |row| {
-            if actions[row] != Action::Absent {
-                actions[row] = Action::Refuse;
+            if actions[row] != SeccompAction::Absent {
+                actions[row] = SeccompAction::Refuse;
             }
         })?;
     }
     let named = policy.allow.iter().any(|word| word == multiplexer::SOCKETCALL.name);
-    if let Some(row) = find(multiplexer::SOCKETCALL.name).filter(|row| actions[*row] == Action::Allow)
+    if let Some(row) = find(multiplexer::SOCKETCALL.name).filter(|row| actions[*row] == SeccompAction::Allow)
         && !policy.socketcall
         && !named
     {
-        actions[row] = Action::Absent;
+        actions[row] = SeccompAction::Absent;
     }
     for (name, action) in ON_ARGUMENTS {
         // Every allowed call keeps its rules on arguments, also one named in `allow`.
-        if let Some(row) = find(name).filter(|row| actions[*row] == Action::Allow) {
+        if let Some(row) = find(name).filter(|row| actions[*row] == SeccompAction::Allow) {
             actions[row] = action;
         }
     }
@@ -58,33 +58,33 @@ pub fn decide(policy: &Policy) -> Result<[Action; COUNT]> {
 }
 
 /// The calls with rules on their arguments.
-const ON_ARGUMENTS: [(&str, Action); 5] = [
-    ("socket", Action::Socket),
+const ON_ARGUMENTS: [(&str, SeccompAction); 5] = [
+    ("socket", SeccompAction::Socket),
     // It creates a socket of the family, and loads the kernel module, before it fails.
-    ("socketpair", Action::Socket),
-    ("ioctl", Action::Ioctl),
-    (multiplexer::SOCKETCALL.name, Action::Socketcall),
-    (multiplexer::IPC.name, Action::Ipc),
+    ("socketpair", SeccompAction::Socket),
+    ("ioctl", SeccompAction::Ioctl),
+    (multiplexer::SOCKETCALL.name, SeccompAction::Socketcall),
+    (multiplexer::IPC.name, SeccompAction::Ipc),
 ];
 
 /// Returns the default list for a set of capabilities.
-fn defaults_for(capabilities: u64) -> [Action; COUNT] {
+fn defaults_for(capabilities: u64) -> [SeccompAction; COUNT] {
     let holds = |capability: CapabilitySet| capabilities & capability.bits() != 0;
     let granted = defaults::GROUPS_BY_CAPABILITY.iter().filter(|(capability, _)| holds(*capability));
     let groups = granted.fold(defaults::GROUPS, |groups, (_, group)| groups | group);
 
-    let mut actions = [Action::Refuse; COUNT];
+    let mut actions = [SeccompAction::Refuse; COUNT];
     for (action, call) in actions.iter_mut().zip(&CALLS) {
         if call.groups & groups != 0 {
-            *action = Action::Allow;
+            *action = SeccompAction::Allow;
         }
     }
-    let always = defaults::CALLS.iter().map(|name| (*name, Action::Allow));
-    let gated = defaults::CALLS_BY_CAPABILITY
-        .iter()
-        .map(|(capability, name)| (*name, if holds(*capability) { Action::Allow } else { Action::Refuse }));
-    let refused = defaults::REFUSED.iter().map(|name| (*name, Action::Refuse));
-    let absent = defaults::ABSENT.iter().map(|name| (*name, Action::Absent));
+    let always = defaults::CALLS.iter().map(|name| (*name, SeccompAction::Allow));
+    let gated = defaults::CALLS_BY_CAPABILITY.iter().map(|(capability, name)| {
+        (*name, if holds(*capability) { SeccompAction::Allow } else { SeccompAction::Refuse })
+    });
+    let refused = defaults::REFUSED.iter().map(|name| (*name, SeccompAction::Refuse));
+    let absent = defaults::ABSENT.iter().map(|name| (*name, SeccompAction::Absent));
     for (name, action) in always.chain(gated).chain(refused).chain(absent) {
         if let Some(row) = find(name) {
             actions[row] = action;
@@ -127,7 +127,7 @@ mod tests {
     use super::super::calls::Abi;
     use super::*;
 
-    fn action(capabilities: u64, allow: &str, deny: &str, name: &str) -> Action {
+    fn action(capabilities: u64, allow: &str, deny: &str, name: &str) -> SeccompAction {
         let words = |words: &str| words.split_whitespace().map(str::to_owned).collect();
         let policy = Policy { capabilities, allow: words(allow), deny: words(deny), socketcall: false };
         decide(&policy).unwrap()[find(name).unwrap()]
@@ -147,7 +147,8 @@ mod tests {
         let actions = decide(&Policy::default()).unwrap();
         let allowed = |abi| {
             let rows = CALLS.iter().zip(&actions).filter(|(call, _)| call.number(abi).is_some());
-            rows.filter(|(_, action)| !matches!(action, Action::Refuse | Action::Absent)).count()
+            rows.filter(|(_, action)| !matches!(action, SeccompAction::Refuse | SeccompAction::Absent))
+                .count()
         };
         assert_eq!((allowed(Abi::X86_64), allowed(Abi::I386), allowed(Abi::Aarch64)), (321, 381, 279));
     }
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn the_default_list_has_the_calls_of_a_system_only() {
         for name in ["read", "clone3", "mount", "setns", "unshare", "personality", "seccomp"] {
-            assert_eq!(action(0, "", "", name), Action::Allow, "{name}");
+            assert_eq!(action(0, "", "", name), SeccompAction::Allow, "{name}");
         }
         for name in [
             "keyctl",
@@ -175,13 +176,13 @@ mod tests {
             "modify_ldt",
             "uselib",
         ] {
-            assert_eq!(action(u64::MAX, "", "", name), Action::Refuse, "{name}");
+            assert_eq!(action(u64::MAX, "", "", name), SeccompAction::Refuse, "{name}");
         }
-        assert_eq!(action(u64::MAX, "", "", "io_uring_setup"), Action::Absent);
-        assert_eq!(action(0, "", "", "socket"), Action::Socket);
-        assert_eq!(action(0, "", "", "ioctl"), Action::Ioctl);
-        assert_eq!(action(0, "", "", "ipc"), Action::Ipc);
-        assert_eq!(action(u64::MAX, "", "", "socketcall"), Action::Absent);
+        assert_eq!(action(u64::MAX, "", "", "io_uring_setup"), SeccompAction::Absent);
+        assert_eq!(action(0, "", "", "socket"), SeccompAction::Socket);
+        assert_eq!(action(0, "", "", "ioctl"), SeccompAction::Ioctl);
+        assert_eq!(action(0, "", "", "ipc"), SeccompAction::Ipc);
+        assert_eq!(action(u64::MAX, "", "", "socketcall"), SeccompAction::Absent);
     }
 
     #[test]
@@ -199,21 +200,21 @@ mod tests {
             (34, "syslog"),
             (39, "bpf"),
         ] {
-            assert_eq!(action(1 << capability, "", "", name), Action::Allow, "{name}");
-            assert_eq!(action(!(1 << capability), "", "", name), Action::Refuse, "{name}");
+            assert_eq!(action(1 << capability, "", "", name), SeccompAction::Allow, "{name}");
+            assert_eq!(action(!(1 << capability), "", "", name), SeccompAction::Refuse, "{name}");
         }
     }
 
     #[test]
     fn denied_names_win_over_allowed_ones() {
-        assert_eq!(action(0, "@keyring", "", "keyctl"), Action::Allow);
-        assert_eq!(action(0, "@keyring", "keyctl", "keyctl"), Action::Refuse);
-        assert_eq!(action(0, "@aio", "", "io_uring_setup"), Action::Allow);
-        assert_eq!(action(0, "", "@aio", "io_uring_setup"), Action::Absent);
-        assert_eq!(action(0, "", "@default", "landlock_add_rule"), Action::Refuse);
-        assert_eq!(action(0, "", "@privileged", "chown"), Action::Refuse);
-        assert_eq!(action(0, "@known", "", "memfd_secret"), Action::Allow);
-        assert_eq!(action(0, "socket", "", "socket"), Action::Socket);
+        assert_eq!(action(0, "@keyring", "", "keyctl"), SeccompAction::Allow);
+        assert_eq!(action(0, "@keyring", "keyctl", "keyctl"), SeccompAction::Refuse);
+        assert_eq!(action(0, "@aio", "", "io_uring_setup"), SeccompAction::Allow);
+        assert_eq!(action(0, "", "@aio", "io_uring_setup"), SeccompAction::Absent);
+        assert_eq!(action(0, "", "@default", "landlock_add_rule"), SeccompAction::Refuse);
+        assert_eq!(action(0, "", "@privileged", "chown"), SeccompAction::Refuse);
+        assert_eq!(action(0, "@known", "", "memfd_secret"), SeccompAction::Allow);
+        assert_eq!(action(0, "socket", "", "socket"), SeccompAction::Socket);
     }
 
     #[test]

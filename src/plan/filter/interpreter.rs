@@ -4,13 +4,13 @@
 use super::Instruction;
 
 /// A system call as a filter sees it: `struct seccomp_data` of linux/seccomp.h.
-pub struct Call {
+pub struct SeccompData {
     pub number: u32,
     pub arch: u32,
     pub args: [u64; 6],
 }
 
-impl Call {
+impl SeccompData {
     /// The 32 bit word at an offset, little endian.
     fn word(&self, offset: u32) -> u32 {
         match offset {
@@ -27,7 +27,7 @@ impl Call {
 }
 
 /// Returns the program's answer to a call.
-pub fn run(program: &[Instruction], call: &Call) -> u32 {
+pub fn run(program: &[Instruction], call: &SeccompData) -> u32 {
     let mut at = 0;
     let mut accumulator = 0;
     loop {

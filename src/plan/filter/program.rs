@@ -8,7 +8,7 @@
 
 use super::Instruction;
 use super::calls::{Abi, CALLS, COUNT, find};
-use super::decide::Action;
+use super::decide::SeccompAction;
 use super::multiplexer::{IPC, Multiplexer, SOCKETCALL};
 
 /// The target of a jump: the instruction's distance from the end of the program.
@@ -16,9 +16,9 @@ type JumpTarget = usize;
 
 /// A range of numbers with one action. It ends before the next range; the last one has no end.
 #[derive(Debug, Clone, Copy)]
-struct Range {
+struct NumberRange {
     start: u32,
-    action: Action,
+    action: SeccompAction,
 }
 
 /// Offsets in `struct seccomp_data` (linux/seccomp.h). Rules only compare the low half of an argument: the kernel
@@ -31,7 +31,7 @@ const THIRD_ARGUMENT: u32 = 32;
 
 /// Returns the program that answers calls by these interfaces with the actions of [`CALLS`], and all other calls with
 /// ENOSYS.
-pub fn assemble(abis: &[Abi], actions: &[Action; COUNT]) -> Vec<Instruction> {
+pub fn assemble(abis: &[Abi], actions: &[SeccompAction; COUNT]) -> Vec<Instruction> {
     let mut program = Backwards { code: Vec::with_capacity(512) };
     let leaves = program.leaves(actions);
     let mut ranges = Vec::with_capacity(128);
@@ -49,9 +49,9 @@ pub fn assemble(abis: &[Abi], actions: &[Action; COUNT]) -> Vec<Instruction> {
 }
 
 /// Collects the ranges of an interface, by number; unused numbers are absent.
-fn collect(abi: Abi, actions: &[Action; COUNT], ranges: &mut Vec<Range>) {
+fn collect(abi: Abi, actions: &[SeccompAction; COUNT], ranges: &mut Vec<NumberRange>) {
     // Larger than any number in the tables, so that the last range consists of unused numbers.
-    let mut by_number = [Action::Absent; 1024];
+    let mut by_number = [SeccompAction::Absent; 1024];
     for (call, action) in CALLS.iter().zip(actions) {
         if let Some(slot) = call.number(abi).and_then(|number| by_number.get_mut(number)) {
             *slot = *action;
@@ -60,7 +60,7 @@ fn collect(abi: Abi, actions: &[Action; COUNT], ranges: &mut Vec<Range>) {
     ranges.clear();
     for (start, action) in (0..).zip(by_number) {
         if ranges.last().is_none_or(|range| range.action != action) {
-            ranges.push(Range { start, action });
+            ranges.push(NumberRange { start, action });
         }
     }
 }
@@ -77,15 +77,15 @@ struct Leaves {
 }
 
 impl Leaves {
-    fn of(&self, action: Action) -> JumpTarget {
+    fn of(&self, action: SeccompAction) -> JumpTarget {
         match action {
-            Action::Allow => self.allow,
-            Action::Refuse => self.refuse,
-            Action::Absent => self.absent,
-            Action::Socket => self.socket,
-            Action::Ioctl => self.ioctl,
-            Action::Socketcall => self.socketcall,
-            Action::Ipc => self.ipc,
+            SeccompAction::Allow => self.allow,
+            SeccompAction::Refuse => self.refuse,
+            SeccompAction::Absent => self.absent,
+            SeccompAction::Socket => self.socket,
+            SeccompAction::Ioctl => self.ioctl,
+            SeccompAction::Socketcall => self.socketcall,
+            SeccompAction::Ipc => self.ipc,
         }
     }
 }
@@ -147,15 +147,15 @@ impl Backwards {
     }
 
     /// Writes the leaves of all trees, at the end of the program, with the rules on arguments.
-    fn leaves(&mut self, actions: &[Action; COUNT]) -> Leaves {
+    fn leaves(&mut self, actions: &[SeccompAction; COUNT]) -> Leaves {
         let allow = self.answer(libc::SECCOMP_RET_ALLOW);
         let refuse = self.fail(libc::EPERM);
         let absent = self.fail(libc::ENOSYS);
         let socket = self.socket(allow);
         let ioctl = self.ioctl(allow, refuse);
         let answers = |action| match action {
-            Action::Refuse => Some(refuse),
-            Action::Absent => Some(absent),
+            SeccompAction::Refuse => Some(refuse),
+            SeccompAction::Absent => Some(absent),
             _ => None,
         };
         let [socketcall, ipc] = [&SOCKETCALL, &IPC]
@@ -208,7 +208,7 @@ impl Backwards {
     }
 
     /// Writes the tree that finds the range of the loaded number.
-    fn tree(&mut self, ranges: &[Range], leaves: &Leaves) -> JumpTarget {
+    fn tree(&mut self, ranges: &[NumberRange], leaves: &Leaves) -> JumpTarget {
         match ranges {
             [] => leaves.absent,
             [only] => leaves.of(only.action),

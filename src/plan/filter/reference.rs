@@ -2,8 +2,8 @@
 //! test of `filter`. `tests/filter/reference.c` calls the C library, so that Coracle does not link it.
 
 use super::calls::{Abi, CALLS};
-use super::decide::{Action, decide};
-use super::interpreter::{Call, run};
+use super::decide::{SeccompAction, decide};
+use super::interpreter::{SeccompData, run};
 use super::{Instruction, Policy, program};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,10 +18,10 @@ struct Reference {
 }
 
 /// Returns the word for an action, without its rules on arguments: the tests of `filter` compare those.
-fn word(action: Action) -> &'static str {
+fn word(action: SeccompAction) -> &'static str {
     match action {
-        Action::Refuse => "refuse",
-        Action::Absent => "absent",
+        SeccompAction::Refuse => "refuse",
+        SeccompAction::Absent => "absent",
         _ => "allow",
     }
 }
@@ -103,7 +103,8 @@ fn every_number_is_answered_as_by_libseccomp() {
             }) {
                 continue;
             }
-            let call = || Call { number: u32::try_from(number).unwrap(), arch: abi.audit(), args: [0; 6] };
+            let call =
+                || SeccompData { number: u32::try_from(number).unwrap(), arch: abi.audit(), args: [0; 6] };
             let (ours, theirs) = (run(&ours, &call()), run(&reference.program, &call()));
             assert_eq!(ours, theirs, "{abi:?} {number} {:?}", named.map(|call| call.name));
             compared += 1;
@@ -111,7 +112,8 @@ fn every_number_is_answered_as_by_libseccomp() {
         assert!(compared > 2990, "{compared}");
         // Neither program has a tree for x32.
         for number in 0..1024 {
-            let call = || Call { number: 0x4000_0000 + number, arch: Abi::X86_64.audit(), args: [0; 6] };
+            let call =
+                || SeccompData { number: 0x4000_0000 + number, arch: Abi::X86_64.audit(), args: [0; 6] };
             assert_eq!(run(&ours, &call()), run(&reference.program, &call()), "x32 {number}");
         }
     }

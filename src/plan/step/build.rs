@@ -1,6 +1,6 @@
 //! The steps of the builder, which creates the mount tree.
 
-use crate::sys::mount::{Attributes, Depth};
+use crate::sys::mount::{Depth, MountAttributes};
 use std::path::PathBuf;
 
 /// The source of a bind mount.
@@ -77,7 +77,7 @@ pub enum BuildStep {
         /// Its options.
         options: Vec<(&'static str, String)>,
         /// Its mount attributes.
-        attributes: Attributes,
+        attributes: MountAttributes,
         /// The mount point.
         target: PathBuf,
     },
@@ -140,7 +140,7 @@ pub enum BuildStep {
         /// The mount point.
         target: PathBuf,
         /// Additional attributes.
-        attributes: Attributes,
+        attributes: MountAttributes,
         /// Whether mounts below the source are included.
         depth: Depth,
         /// Whether ids are mapped through the child's user namespace.
@@ -153,7 +153,7 @@ pub enum BuildStep {
         /// The mount point.
         target: PathBuf,
         /// The additional attributes.
-        attributes: Attributes,
+        attributes: MountAttributes,
     },
     /// Covers a path with an empty node of mode 000 of the same type.
     Mask {
@@ -261,7 +261,7 @@ fn join(key: &str, value: &str) -> String {
 }
 
 /// Formats options and attributes in parentheses. Empty if there are none.
-fn list(options: &str, attributes: Attributes) -> String {
+fn list(options: &str, attributes: MountAttributes) -> String {
     let mut words = Vec::new();
     if attributes.read_only {
         words.push("ro");

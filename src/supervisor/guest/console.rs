@@ -2,8 +2,8 @@
 //! Memory and the rate of journal entries are bounded. Called by the event loop.
 
 use super::rate_limit::RateLimit;
-use crate::host::systemd::journal::writer::Journal;
-use crate::machine::console::Console as Kind;
+use crate::host::systemd::journal::writer::JournalWriter;
+use crate::machine::console::Console;
 use crate::machine::id128::Id128;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pty::OpenptFlags;
@@ -40,12 +40,12 @@ pub struct GuestIdentity<'a> {
 
 /// The console while a machine runs.
 #[derive(Debug)]
-pub struct Console {
+pub struct GuestConsole {
     master: Option<OwnedFd>,
     /// The guest's side, held open: without an open slave, reads of the master fail.
     slave: Option<OwnedFd>,
-    kind: Kind,
-    journal: Option<Journal>,
+    kind: Console,
+    journal: Option<JournalWriter>,
     fields: [(&'static str, String); 4],
     limit: RateLimit,
     line: Vec<u8>,
@@ -55,15 +55,15 @@ pub struct Console {
     escapes: u8,
 }
 
-impl Console {
+impl GuestConsole {
     /// Takes over the master of the console and its memory.
-    pub fn new(master: Option<OwnedFd>, ring: OwnedFd, kind: Kind, guest: &GuestIdentity<'_>) -> Self {
+    pub fn new(master: Option<OwnedFd>, ring: OwnedFd, kind: Console, guest: &GuestIdentity<'_>) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = master.as_ref().and_then(|master| rustix::pty::ioctl_tiocgptpeer(master, flags).ok());
         let ring = std::fs::File::from(ring);
         let written = ring.metadata().map_or(0, |data| data.len());
         let mut console = Self {
-            journal: (kind == Kind::Journal).then(Journal::open).flatten(),
+            journal: (kind == Console::Journal).then(JournalWriter::open).flatten(),
             fields: [
                 ("CORACLE_MACHINE", guest.name.to_owned()),
                 ("CORACLE_LEADER", guest.leader.to_string()),
@@ -85,7 +85,7 @@ impl Console {
     }
 
     fn begin(&mut self) {
-        let Some(master) = self.master.as_ref().filter(|_| self.kind == Kind::Interactive) else { return };
+        let Some(master) = self.master.as_ref().filter(|_| self.kind == Console::Interactive) else { return };
         let stdin = rustix::stdio::stdin();
         crate::sys::terminal::copy_size(stdin, master.as_fd());
         self.terminal = crate::sys::terminal::make_raw(stdin).ok();
@@ -98,7 +98,7 @@ impl Console {
 
     /// Returns whether standard input is connected to the console.
     pub fn is_interactive(&self) -> bool {
-        self.kind == Kind::Interactive
+        self.kind == Console::Interactive
     }
 
     /// Copies the size of the caller's window.
@@ -128,9 +128,9 @@ impl Console {
     fn pass(&mut self, bytes: &[u8]) {
         self.keep(bytes);
         match self.kind {
-            Kind::Interactive | Kind::ReadOnly => write_all(rustix::stdio::stdout(), bytes),
-            Kind::Journal => bytes.iter().for_each(|byte| self.push(*byte)),
-            Kind::Auto | Kind::Passive | Kind::Pipe => {}
+            Console::Interactive | Console::ReadOnly => write_all(rustix::stdio::stdout(), bytes),
+            Console::Journal => bytes.iter().for_each(|byte| self.push(*byte)),
+            Console::Auto | Console::Passive | Console::Pipe => {}
         }
     }
 
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn the_ring_keeps_the_last_output() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let mut console = Console::new(None, ring, Kind::Passive, &WEB);
+        let mut console = GuestConsole::new(None, ring, Console::Passive, &WEB);
         for number in 0..20_000 {
             console.keep(format!("line {number}\n").as_bytes());
         }
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn kept_output_is_in_order() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let mut console = Console::new(None, ring, Kind::Passive, &WEB);
+        let mut console = GuestConsole::new(None, ring, Console::Passive, &WEB);
         console.keep(b"first ");
         assert_eq!(console.kept(), b"first ");
         let all: Vec<u8> = (0..30_000).flat_map(|number| format!("{number}\n").into_bytes()).collect();
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn hotkeys_need_two_escapes() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let mut console = Console::new(None, ring, Kind::Passive, &WEB);
+        let mut console = GuestConsole::new(None, ring, Console::Passive, &WEB);
         let mut type_keys = |keys: &[u8]| keys.iter().find_map(|key| console.hotkey(*key));
         assert_eq!(type_keys(b"r\x1dr\x1dp"), None);
         assert_eq!(type_keys(b"\x1d\x1dp"), Some(Hotkey::PowerOff));

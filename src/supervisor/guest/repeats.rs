@@ -15,10 +15,10 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The recent messages of a guest.
 #[derive(Debug, Default)]
-pub struct Repeats(Vec<Message>);
+pub struct Repeats(Vec<RecentMessage>);
 
 #[derive(Debug)]
-struct Message {
+struct RecentMessage {
     hash: u64,
     written: u32,
     counted: u32,
@@ -29,7 +29,7 @@ struct Message {
 
 /// The decision about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LogDecision {
     /// It is written.
     Write,
     /// It is only counted.
@@ -40,7 +40,7 @@ pub enum Verdict {
 
 impl Repeats {
     /// Decides about a message by the hash of its compared parts.
-    pub fn judge(&mut self, hash: u64, now: Instant) -> Verdict {
+    pub fn judge(&mut self, hash: u64, now: Instant) -> LogDecision {
         if let Some(known) = self.0.iter_mut().find(|known| known.hash == hash) {
             return known.judge(now);
         }
@@ -49,13 +49,13 @@ impl Repeats {
         {
             self.0.swap_remove(oldest);
         }
-        self.0.push(Message { hash, written: 1, counted: 0, seen: now, since: now, interval: FIRST });
-        Verdict::Write
+        self.0.push(RecentMessage { hash, written: 1, counted: 0, seen: now, since: now, interval: FIRST });
+        LogDecision::Write
     }
 }
 
-impl Message {
-    fn judge(&mut self, now: Instant) -> Verdict {
+impl RecentMessage {
+    fn judge(&mut self, now: Instant) -> LogDecision {
         let is_quiet = now.duration_since(self.seen) >= QUIET;
         self.seen = now;
         if is_quiet {
@@ -63,15 +63,15 @@ impl Message {
         }
         if self.written < WRITTEN && self.counted == 0 {
             (self.written, self.since) = (self.written + 1, now);
-            return Verdict::Write;
+            return LogDecision::Write;
         }
         self.counted = self.counted.saturating_add(1);
         if !is_quiet && now.duration_since(self.since) < self.interval {
-            return Verdict::Omit;
+            return LogDecision::Omit;
         }
         self.since = now;
         self.interval = if is_quiet { FIRST } else { (self.interval * 2).min(LONGEST) };
-        Verdict::Count(std::mem::take(&mut self.counted))
+        LogDecision::Count(std::mem::take(&mut self.counted))
     }
 }
 
@@ -86,9 +86,9 @@ mod tests {
         for second in (0..86_400).step_by(10) {
             for terminal in 1..=6 {
                 match repeats.judge(terminal, start + Duration::from_secs(second)) {
-                    Verdict::Omit => {}
-                    Verdict::Write => (lines, counted) = (lines + 1, counted + 1),
-                    Verdict::Count(count) => (lines, counted) = (lines + 1, counted + count),
+                    LogDecision::Omit => {}
+                    LogDecision::Write => (lines, counted) = (lines + 1, counted + 1),
+                    LogDecision::Count(count) => (lines, counted) = (lines + 1, counted + count),
                 }
             }
         }
@@ -101,25 +101,25 @@ mod tests {
     fn rare_messages_are_all_written() {
         let (mut repeats, start) = (Repeats::default(), Instant::now());
         for minute in 0..100 {
-            assert_eq!(repeats.judge(1, start + QUIET * minute), Verdict::Write);
+            assert_eq!(repeats.judge(1, start + QUIET * minute), LogDecision::Write);
         }
     }
 
     #[test]
     fn a_burst_is_counted_with_the_next_message() {
         let (mut repeats, start) = (Repeats::default(), Instant::now());
-        let verdicts: Vec<Verdict> = (0..10).map(|_| repeats.judge(1, start)).collect();
-        assert_eq!(verdicts[..3], [Verdict::Write; 3]);
-        assert_eq!(verdicts[3..], [Verdict::Omit; 7]);
-        assert_eq!(repeats.judge(1, start + QUIET), Verdict::Count(8));
-        assert_eq!(repeats.judge(1, start + QUIET * 2), Verdict::Write);
+        let verdicts: Vec<LogDecision> = (0..10).map(|_| repeats.judge(1, start)).collect();
+        assert_eq!(verdicts[..3], [LogDecision::Write; 3]);
+        assert_eq!(verdicts[3..], [LogDecision::Omit; 7]);
+        assert_eq!(repeats.judge(1, start + QUIET), LogDecision::Count(8));
+        assert_eq!(repeats.judge(1, start + QUIET * 2), LogDecision::Write);
     }
 
     #[test]
     fn the_memory_is_bounded() {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
         for hash in 0..1000 {
-            assert_eq!(repeats.judge(hash, now), Verdict::Write);
+            assert_eq!(repeats.judge(hash, now), LogDecision::Write);
         }
         assert_eq!(repeats.0.len(), REMEMBERED);
     }

@@ -4,8 +4,8 @@
 use super::console::GuestIdentity;
 use super::inbox::Inbox;
 use super::rate_limit::RateLimit;
-use super::repeats::{Repeats, Verdict};
-use crate::host::systemd::journal::writer::Journal;
+use super::repeats::{LogDecision, Repeats};
+use crate::host::systemd::journal::writer::JournalWriter;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const TURN: usize = 32;
 #[derive(Debug)]
 pub struct Syslog {
     inbox: Inbox,
-    journal: Option<Journal>,
+    journal: Option<JournalWriter>,
     own: [(&'static str, String); 2],
     limit: RateLimit,
     repeats: Repeats,
@@ -45,7 +45,7 @@ impl Syslog {
     pub fn new(socket: OwnedFd, guest: &GuestIdentity<'_>) -> Self {
         Self {
             inbox: Inbox::new(socket),
-            journal: Journal::open(),
+            journal: JournalWriter::open(),
             own: [("CORACLE_MACHINE", guest.name.to_owned()), ("CORACLE_BOOT_ID", guest.boot_id.to_string())],
             limit: RateLimit::new(),
             repeats: Repeats::default(),
@@ -98,9 +98,9 @@ impl Syslog {
         let mut hasher = DefaultHasher::new();
         (message.severity, message.facility, message.tag, message.text).hash(&mut hasher);
         match self.repeats.judge(hasher.finish(), Instant::now()) {
-            Verdict::Write => self.pass(message),
-            Verdict::Omit => {}
-            Verdict::Count(count) => {
+            LogDecision::Write => self.pass(message),
+            LogDecision::Omit => {}
+            LogDecision::Count(count) => {
                 let repeated = format!("message repeated {count} times: [ ");
                 let text = [repeated.as_bytes(), message.text, b" ]"].concat();
                 self.pass(&Parsed { text: &text, ..*message });

@@ -6,7 +6,7 @@ use crate::host::runtime::runtime;
 use crate::network::{networkd, resolved, veth, zone};
 use crate::supervisor::cleanup;
 use crate::supervisor::handover::FdName;
-use crate::supervisor::network::hosts_file::{self, Change};
+use crate::supervisor::network::hosts_file::{self, ZoneChange};
 use crate::supervisor::network::{dhcp, firewall, interfaces};
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
@@ -80,7 +80,7 @@ impl Launch<'_> {
         self.record.addresses = addresses;
         self.record.write(self.request.paths)?;
         match &plan.zone {
-            Some(zone) => hosts_file::update_zone(self.request.paths, zone, &self.record, Change::Joins),
+            Some(zone) => hosts_file::update_zone(self.request.paths, zone, &self.record, ZoneChange::Joins),
             None => hosts_file::write_own(&self.record),
         }
         Ok(())

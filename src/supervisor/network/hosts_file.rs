@@ -13,11 +13,11 @@ pub fn write_own(record: &Record) {
 }
 
 /// Updates the hosts files of all running machines of a zone after a change of one machine, `own`.
-pub fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
+pub fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: ZoneChange) {
     let is_other =
         |record: &Record| record.name != own.name && record.zone.as_ref() == Some(zone) && record.is_alive();
     let mut members: Vec<Record> = Record::all(paths).into_iter().filter(is_other).collect();
-    if change == Change::Joins {
+    if change == ZoneChange::Joins {
         members.push(own.clone());
         members.sort_by(|one, other| one.name.cmp(&other.name));
     }
@@ -32,7 +32,7 @@ pub fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: Change) {
 
 /// A change of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum ZoneChange {
     /// The machine joins the zone.
     Joins,
     /// The machine leaves the zone.

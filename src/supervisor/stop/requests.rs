@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::machine::users::RANGE_SIZE;
 use crate::plan::init::{MissingFile, StopAction};
 use crate::state::record::Record;
-use crate::sys::guest_files::{self, Owners, Root};
+use crate::sys::guest_files::{self, GuestRoot, Owners};
 use crate::sys::process;
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// The properties of a guest that determine access to its files.
 #[derive(Debug, Clone, Copy)]
-pub struct Target {
+pub struct GuestAccess {
     /// Process id of PID 1 in the host's view.
     pub pid: u32,
     /// The first host id of its range. `None` without a user namespace.
@@ -24,7 +24,7 @@ pub struct Target {
     capabilities: u64,
 }
 
-impl Target {
+impl GuestAccess {
     /// Returns the guest of a record.
     pub fn of(record: &Record) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Target {
 /// Sends requests by the files of a guest.
 #[derive(Debug)]
 pub struct Requests {
-    root: Root,
+    root: GuestRoot,
     owners: Owners,
 }
 
@@ -51,8 +51,8 @@ impl Requests {
     ///
     /// # Errors
     /// An ended guest, or privileges that cannot be dropped.
-    pub fn as_root_of(guest: Target) -> Result<Self> {
-        let root = Root::of_process(guest.pid)?;
+    pub fn as_root_of(guest: GuestAccess) -> Result<Self> {
+        let root = GuestRoot::of_process(guest.pid)?;
         become_root_of(guest)?;
         Ok(Self { root, owners: guest.owners() })
     }
@@ -79,7 +79,7 @@ pub fn is_early(errno: Errno) -> bool {
 
 /// Sets the file-system ids of the guest's root, and drops the capabilities over files. If the guest's root is root of the
 /// host, the ids stay, with the guest's capabilities over files.
-fn become_root_of(guest: Target) -> Result<()> {
+fn become_root_of(guest: GuestAccess) -> Result<()> {
     // Signals are sent after the requests.
     let mut kept = CapabilitySet::KILL;
     match guest.id_base.filter(|base| *base != 0) {
@@ -98,7 +98,7 @@ fn become_root_of(guest: Target) -> Result<()> {
 }
 
 /// Writes to the first existing named pipe; never waits for a reader.
-fn write_fifo(root: &Root, paths: &[&str], bytes: &[u8], owners: Owners) -> rustix::io::Result<()> {
+fn write_fifo(root: &GuestRoot, paths: &[&str], bytes: &[u8], owners: Owners) -> rustix::io::Result<()> {
     let mut last = Errno::NOENT;
     for path in paths {
         let pipe = root.find_own(Path::new(path), owners).and_then(|place| guest_files::reopen_pipe(&place));
@@ -114,7 +114,7 @@ fn write_fifo(root: &Root, paths: &[&str], bytes: &[u8], owners: Owners) -> rust
 
 /// Sets the mode of a regular file. Follows one link of runit's package into `/run`.
 fn set_mode(
-    root: &Root,
+    root: &GuestRoot,
     path: &Path,
     mode: u32,
     missing: MissingFile,
@@ -165,7 +165,7 @@ mod tests {
         std::fs::write(&canary, "").unwrap();
         std::fs::set_permissions(&canary, std::fs::Permissions::from_mode(0o644)).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).map(|data| data.permissions().mode() & 0o777).ok();
-        let root = Root::of_tree(&tree).unwrap();
+        let root = GuestRoot::of_tree(&tree).unwrap();
         let data = std::fs::metadata(&tree).unwrap();
         let own = Owners { first: data.uid().min(data.gid()), count: data.uid().abs_diff(data.gid()) + 1 };
         let (path, file) = (Path::new("/etc/runit/stopit"), tree.join("etc/runit/stopit"));
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_request_needs_a_pipe_with_a_reader() {
         let directory = tempfile::tempdir().unwrap();
-        let root = Root::of_tree(directory.path()).unwrap();
+        let root = GuestRoot::of_tree(directory.path()).unwrap();
         let write = || write_fifo(&root, &["/initctl", "/other"], b"x", Owners::ALL);
         assert_eq!(write(), Err(Errno::NOENT));
         nix::unistd::mkfifo(&directory.path().join("other"), nix::sys::stat::Mode::S_IRWXU).unwrap();

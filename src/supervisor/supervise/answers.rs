@@ -2,7 +2,7 @@
 
 use super::Loop;
 use crate::host::cgroup;
-use crate::protocol::{Call, CallError, NetworkUpdate, Reply, Status, WindowSize};
+use crate::protocol::{Call, CallError, InstanceStatus, NetworkUpdate, Reply, WindowSize};
 use crate::state::record::Phase;
 use crate::supervisor::control_socket::{ClientEvent, FIRST_CLIENT};
 use crate::supervisor::network::firewall;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// The interval between two looks at a pending freeze. The loop never waits for it: the guest decides how long it takes.
 pub(super) const FREEZING_PAUSE: Duration = Duration::from_millis(10);
 
-type Result<T> = std::result::Result<T, CallError>;
+type CallResult<T> = std::result::Result<T, CallError>;
 
 fn failed(error: impl std::fmt::Display) -> CallError {
     CallError::Failed(error.to_string())
@@ -61,7 +61,7 @@ impl Loop {
         self.control.begin_viewing(slot, &kept);
     }
 
-    fn execute(&mut self, call: Call) -> Result<Reply> {
+    fn execute(&mut self, call: Call) -> CallResult<Reply> {
         match call {
             Call::Reboot {} => {
                 self.thaw();
@@ -78,13 +78,13 @@ impl Loop {
         Ok(Reply::Done {})
     }
 
-    fn update_network(&mut self, update: NetworkUpdate) -> Result<()> {
+    fn update_network(&mut self, update: NetworkUpdate) -> CallResult<()> {
         let paths = self.paths();
         self.needs_reexec = true;
         firewall::change(&paths, &mut self.state.record, update.ports, update.bounds).map_err(failed)
     }
 
-    fn payload(&self) -> Result<PathBuf> {
+    fn payload(&self) -> CallResult<PathBuf> {
         let payload = self.state.record.payload_cgroup();
         payload.ok_or_else(|| failed("the machine has no cgroup of its own"))
     }
@@ -118,7 +118,7 @@ impl Loop {
         self.control.reply_to_waiting(slot, reply);
     }
 
-    fn status_reply(&self) -> Status {
+    fn status_reply(&self) -> InstanceStatus {
         let is_frozen = self.payload().is_ok_and(|payload| cgroup::is_frozen(&payload));
         let status = match self.state.record.phase {
             _ if is_frozen => "paused",
@@ -126,7 +126,7 @@ impl Loop {
             Phase::Booting | Phase::Starting => "booting",
             phase => phase.as_str(),
         };
-        Status { running: !is_frozen, status: status.to_owned() }
+        InstanceStatus { running: !is_frozen, status: status.to_owned() }
     }
 
     fn resize(&self, size: WindowSize) {

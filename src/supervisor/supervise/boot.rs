@@ -18,14 +18,14 @@ const LINE: usize = 512;
 
 /// The pending start of a guest.
 #[derive(Debug, Default)]
-pub(super) struct Boot {
+pub(super) struct BootProgress {
     deadline: Option<Instant>,
     seen: VecDeque<u64>,
     line: Vec<u8>,
     waits_for: Option<String>,
 }
 
-impl Boot {
+impl BootProgress {
     /// Creates the state of a start that began at `started`, microseconds since the epoch, with a timeout.
     pub(super) fn new(started: u64, limit: Duration) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_unchanged_job_is_not_progress() {
-        let mut boot = Boot::new(0, Duration::MAX);
+        let mut boot = BootProgress::new(0, Duration::MAX);
         assert!(boot.is_new_output(b"[  OK  ] Reached target a.target\r\n"));
         let job = |stars: &str, time: &str| {
             format!(
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn remembered_texts_are_bounded() {
-        let mut boot = Boot::new(0, Duration::MAX);
+        let mut boot = BootProgress::new(0, Duration::MAX);
         let long = [&[b'x'; 100_000][..], b"\n"].concat();
         assert!(boot.is_new_output(&long) && !boot.is_new_output(&long));
         for word in ('a'..='z').flat_map(|one| ('a'..='z').map(move |other| format!("{one}{other}"))) {
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_start_has_a_remaining_time() {
-        assert_eq!(Boot::new(0, Duration::from_secs(600)).time_left(), Some(Duration::ZERO));
-        assert_eq!(Boot::new(0, Duration::MAX).time_left(), None);
+        assert_eq!(BootProgress::new(0, Duration::from_secs(600)).time_left(), Some(Duration::ZERO));
+        assert_eq!(BootProgress::new(0, Duration::MAX).time_left(), None);
     }
 }

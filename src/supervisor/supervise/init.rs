@@ -5,7 +5,7 @@ use super::Loop;
 use crate::machine::init::{Init, PayloadKind};
 use crate::supervisor::drop_privileges;
 use crate::supervisor::handover::SupervisorState;
-use crate::supervisor::recognition::{self, Found, Recogniser};
+use crate::supervisor::recognition::{self, Recogniser, RecognitionResult};
 use crate::supervisor::stop::Stop;
 use rustix::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -61,9 +61,9 @@ impl Looks {
     }
 
     /// Adds the result of a look that did not find an init. Returns whether it was the last look.
-    fn is_over(&mut self, found: Found) -> bool {
+    fn is_over(&mut self, found: RecognitionResult) -> bool {
         let now = Instant::now();
-        if found == Found::Unknown && !self.is_another {
+        if found == RecognitionResult::Unknown && !self.is_another {
             self.is_another = true;
             self.until = self.until.min(now + UNKNOWN);
         }
@@ -76,7 +76,7 @@ impl Looks {
 impl Loop {
     /// Returns the kind of the running init: from the definition, else from PID 1, else from the tree.
     pub(super) fn running_init(&mut self) -> Init {
-        if let Found::Init(init) = self.look() {
+        if let RecognitionResult::Init(init) = self.look() {
             self.set_init(init);
         }
         match self.state.record.init {
@@ -85,8 +85,8 @@ impl Loop {
         }
     }
 
-    fn look(&mut self) -> Found {
-        let Some(how) = &self.state.recognition else { return Found::Unknown };
+    fn look(&mut self) -> RecognitionResult {
+        let Some(how) = &self.state.recognition else { return RecognitionResult::Unknown };
         let pid = self.state.record.leader.unwrap_or_default();
         self.init.recogniser.look(pid, self.leader.as_fd(), &how.program)
     }
@@ -117,7 +117,7 @@ impl Loop {
             return;
         }
         let found = self.look();
-        let is_init = if let Found::Init(init) = found {
+        let is_init = if let RecognitionResult::Init(init) = found {
             self.set_init(init);
             true
         } else {
@@ -129,11 +129,11 @@ impl Loop {
         }
     }
 
-    fn end_recognising(&mut self, found: Found) {
+    fn end_recognising(&mut self, found: RecognitionResult) {
         self.init.looks = None;
         let Some(how) = &mut self.state.recognition else { return };
         how.limit = 0;
-        let reports = matches!(found, Found::Init(init) if init.reports_readiness());
+        let reports = matches!(found, RecognitionResult::Init(init) if init.reports_readiness());
         if how.decides_start && !reports {
             self.became_ready();
         }

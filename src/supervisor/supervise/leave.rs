@@ -1,9 +1,9 @@
 //! The end of the loop: hands the machine on to the next act, or cleans up after it. Called once by `supervise`.
 
 use super::super::{cleanup, exit::Exit, failure};
-use super::{Loop, LoopExit, Outcome};
+use super::{Loop, LoopExit, SupervisionResult};
 use crate::error::Result;
-use crate::machine::console::Console as ConsoleKind;
+use crate::machine::console::Console;
 use crate::paths::Paths;
 use crate::supervisor::guest::inbox::Inbox;
 use crate::supervisor::guest::syslog::Syslog;
@@ -17,22 +17,22 @@ const RESTART: u8 = 133;
 
 impl Loop {
     /// Leaves the loop: hands on after a reboot and for a registration, cleans up after an end.
-    pub(super) fn end(mut self, reason: LoopExit) -> Result<Outcome> {
+    pub(super) fn end(mut self, reason: LoopExit) -> Result<SupervisionResult> {
         if matches!(reason, LoopExit::Ended(_)) {
             // Unread messages also hold descriptors, which this process would close.
             self.log.iter_mut().for_each(Syslog::read);
             self.notify.iter_mut().chain(self.log.as_mut().map(Syslog::inbox)).for_each(Inbox::drain);
         }
         let exit = match reason {
-            LoopExit::Unregistered => return Ok(Outcome::Register(Box::new(self.hand_on()))),
-            LoopExit::NeedsReexec => return Ok(Outcome::Reexec(Box::new(self.hand_on()))),
+            LoopExit::Unregistered => return Ok(SupervisionResult::Register(Box::new(self.hand_on()))),
+            LoopExit::NeedsReexec => return Ok(SupervisionResult::Reexec(Box::new(self.hand_on()))),
             // A reboot during a requested stop is a stop.
             LoopExit::Ended(Exit::Reboot) if self.stop.is_none() && !self.is_outdated() => {
                 if self.state.record.registered && self.reboot_at.is_none() {
                     registration::withdraw(&self.state.record);
                 }
                 log::info!("machine '{}' reboots", self.state.record.name);
-                return Ok(Outcome::Reboot(Box::new(self.hand_on())));
+                return Ok(SupervisionResult::Reboot(Box::new(self.hand_on())));
             }
             LoopExit::Ended(exit) => exit,
         };
@@ -45,7 +45,7 @@ impl Loop {
         if may_be_late && failure::record_timeout(&self.state, self.boot.waits_for(), &tail) {
             log::error!("machine '{}' was not up in time", self.state.record.name);
         } else if let Some(why) = &failure
-            && self.state.console == ConsoleKind::Journal
+            && self.state.console == Console::Journal
         {
             log::error!("machine '{}' failed: {why}", self.state.record.name);
             tail.iter().rev().take(5).rev().for_each(|line| log::error!("its console said: {line}"));
@@ -63,7 +63,7 @@ impl Loop {
         locks.truncate(1);
         let paths = Paths::below(&self.state.paths_root);
         cleanup::after(&paths, &self.state.record.name)?;
-        Ok(Outcome::Ended(match exit.exit_status() {
+        Ok(SupervisionResult::Ended(match exit.exit_status() {
             _ if restarts => RESTART,
             _ if stopped => 0,
             // The guest's own exit status must not restart the unit.

@@ -5,7 +5,7 @@ use crate::config::command::{Argument, Variable};
 use crate::config::layer::{Layer, Origin, Setting};
 use crate::config::mounts::{self, MountEntry};
 use crate::config::problem::{self, Problem};
-use crate::config::security::Syscall;
+use crate::config::security::SyscallName;
 use crate::config::users::OwnershipChoice;
 use crate::config::values::{RawValue, Value};
 use crate::error::{Error, Kind, Result};
@@ -17,8 +17,8 @@ use std::io::IsTerminal;
 use std::path::{Component, Path, PathBuf};
 
 /// An option with the value of one setting: its name, the key of the setting, its value.
-type Word = (&'static str, &'static str, fn(&RunArgs) -> Option<&str>);
-const WORDS: &[Word] = &[
+type WordOption = (&'static str, &'static str, fn(&RunArgs) -> Option<&str>);
+const WORDS: &[WordOption] = &[
     ("--machine=", "name", |run| run.machine.as_deref()),
     ("--chdir=", "chdir", |run| run.chdir.as_deref()),
     ("--uid=", "user", |run| run.uid.as_deref()),
@@ -40,8 +40,8 @@ const WORDS: &[Word] = &[
 ];
 
 /// A boolean option: its name, the key of the setting, its value.
-type Boolean = (&'static str, &'static str, fn(&RunArgs) -> Option<bool>);
-const BOOLEANS: &[Boolean] = &[
+type BooleanOption = (&'static str, &'static str, fn(&RunArgs) -> Option<bool>);
+const BOOLEANS: &[BooleanOption] = &[
     ("--read-only", "root.read-only", |run| run.read_only.then_some(true)),
     ("--boot", "boot", |run| run.boot.then_some(true)),
     ("--as-pid2", "as-pid2", |run| run.as_pid2.then_some(true)),
@@ -182,7 +182,7 @@ impl Flags {
         for text in &run.system_call_filter {
             let (denied, list) = text.strip_prefix('~').map_or((false, text.as_str()), |list| (true, list));
             for name in items(list) {
-                let Some(name) = self.check(FLAG, text, Syscall::read(&RawValue::Text(name))) else {
+                let Some(name) = self.check(FLAG, text, SyscallName::read(&RawValue::Text(name))) else {
                     continue;
                 };
                 let into = if denied {

@@ -19,7 +19,7 @@ pub(super) const FIELDS: [&str; 8] = [
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct JournalEntry {
     /// Time, microseconds since the epoch.
     pub time: u64,
     /// The source: `console` for a line of the machine's console, else the identifier of the program.
@@ -39,7 +39,7 @@ pub struct Entry {
     pub whole: Option<String>,
 }
 
-impl Entry {
+impl JournalEntry {
     /// Parses one line of JSON. `None` if it is not an entry.
     pub(super) fn parse(line: &[u8], fields: Fields) -> Option<Self> {
         let value: Value = serde_json::from_slice(line).ok()?;
@@ -144,14 +144,14 @@ mod tests {
     fn entries_have_source_and_time() {
         let line = br#"{"__REALTIME_TIMESTAMP":"1795460628790644","SYSLOG_IDENTIFIER":"systemd","_PID":"1",
             "PRIORITY":"6","MESSAGE":"up","__CURSOR":"s=1"}"#;
-        let entry = Entry::parse(line, Fields::Shown).unwrap();
+        let entry = JournalEntry::parse(line, Fields::Shown).unwrap();
         assert_eq!(
             (entry.time, entry.source.as_str(), entry.pid),
             (1_795_460_628_790_644, "systemd", Some(1))
         );
         let line = br#"{"__REALTIME_TIMESTAMP":"1","CORACLE_LEADER":"9","_PID":"7","SYSLOG_IDENTIFIER":"web",
             "MESSAGE":"login:"}"#;
-        let entry = Entry::parse(line, Fields::Shown).unwrap();
+        let entry = JournalEntry::parse(line, Fields::Shown).unwrap();
         assert_eq!((entry.source.as_str(), entry.pid, entry.message.as_str()), ("console", None, "login:"));
     }
 
@@ -159,7 +159,7 @@ mod tests {
     fn messages_of_every_form_are_text() {
         let message = |json: &str| {
             let line = format!("{{\"__REALTIME_TIMESTAMP\":\"1\",\"MESSAGE\":{json}}}");
-            Entry::parse(line.as_bytes(), Fields::Shown).unwrap().message
+            JournalEntry::parse(line.as_bytes(), Fields::Shown).unwrap().message
         };
         assert_eq!(message("[104,105,255]"), "hi\u{fffd}");
         assert_eq!(message("[\"one\",[116,119,111]]"), "two");
@@ -167,14 +167,14 @@ mod tests {
         assert!(message("null").contains("left out"));
         assert_eq!(message("[1,2,900]"), "");
         for bad in ["", "{}", "[]", "{\"__REALTIME_TIMESTAMP\":\"x\"}", "\u{0}"] {
-            assert_eq!(Entry::parse(bad.as_bytes(), Fields::Shown), None);
+            assert_eq!(JournalEntry::parse(bad.as_bytes(), Fields::Shown), None);
         }
     }
 
     #[test]
     fn an_identifier_stays_on_its_line() {
         let line = "{\"__REALTIME_TIMESTAMP\":\"1\",\"SYSLOG_IDENTIFIER\":\"x[1]: y\\nDec 01 root\\t\u{202e}\",\"MESSAGE\":\"\u{2028}m\"}";
-        let entry = Entry::parse(line.as_bytes(), Fields::All).unwrap();
+        let entry = JournalEntry::parse(line.as_bytes(), Fields::All).unwrap();
         assert_eq!(entry.source, "x[1]: y\\x0aDec 01 root\\x09\\u202e");
         assert_eq!(entry.message, "\\u2028m");
         let whole = entry.whole.unwrap();

@@ -16,14 +16,14 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A connection to the journal.
 #[derive(Debug)]
-pub struct Journal {
+pub struct JournalWriter {
     socket: OwnedFd,
     address: SocketAddrUnix,
     /// Whether journald did not accept the last entry in time.
     is_stuck: bool,
 }
 
-impl Journal {
+impl JournalWriter {
     /// Opens a connection. `None` if there is no journald.
     pub fn open() -> Option<Self> {
         let path = running_systemd(SOCKET);

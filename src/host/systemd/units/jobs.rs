@@ -1,7 +1,7 @@
 //! Starts and stops units and waits for the end of their jobs; reports the status texts of the units
 //! meanwhile.
 
-use super::{CALL_TIMEOUT, ManagerProxy, SYSTEMD, lost, manager, status_of};
+use super::{CALL_TIMEOUT, SYSTEMD, SystemdManagerProxy, lost, manager, status_of};
 use crate::error::{Error, Result};
 use crate::host::systemd::bus;
 use futures_util::{StreamExt, future};
@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// An operation on units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum JobAction {
     /// `systemctl start`
     Start,
     /// `systemctl stop`
@@ -26,7 +26,7 @@ pub enum Action {
     Restart,
 }
 
-impl Action {
+impl JobAction {
     /// Completes "did not …".
     fn verb(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ struct Pending {
 /// systemd is unreachable or the connection ends. The results of the units are in the list, in the order of
 /// `units`.
 pub async fn run(
-    action: Action,
+    action: JobAction,
     units: &[String],
     until: Until,
     progress: &mut dyn FnMut(&str, &str) -> ControlFlow<()>,
@@ -106,7 +106,7 @@ pub async fn run(
 /// messages before.
 pub(super) async fn wait_for(
     connection: &Connection,
-    manager: &ManagerProxy<'_>,
+    manager: &SystemdManagerProxy<'_>,
     messages: &mut MessageStream,
     unit: &str,
     job: OwnedObjectPath,
@@ -116,14 +116,14 @@ pub(super) async fn wait_for(
     loop {
         let ends = next_ends(manager, messages, &mut pending, &mut |_, _| ControlFlow::Continue(())).await?;
         if let Some((_, end)) = ends.into_iter().next() {
-            return judge(connection, manager, Action::Start, unit, end).await;
+            return judge(connection, manager, JobAction::Start, unit, end).await;
         }
     }
 }
 
 /// Waits for the next message or the end of the silence; returns the finished units.
 async fn next_ends(
-    manager: &ManagerProxy<'_>,
+    manager: &SystemdManagerProxy<'_>,
     messages: &mut MessageStream,
     pending: &mut Vec<Pending>,
     progress: &mut dyn FnMut(&str, &str) -> ControlFlow<()>,
@@ -153,7 +153,10 @@ enum End {
 }
 
 /// Subscribes to systemd's signals.
-pub(super) async fn listen(connection: &Connection, manager: &ManagerProxy<'_>) -> Result<MessageStream> {
+pub(super) async fn listen(
+    connection: &Connection,
+    manager: &SystemdManagerProxy<'_>,
+) -> Result<MessageStream> {
     let asking = |error| bus::failure(error).context("cannot listen to systemd");
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
@@ -177,8 +180,8 @@ async fn add_match(connection: &Connection, rule: MatchRule<'_>) -> zbus::Result
 /// per request.
 async fn queue(
     connection: &Connection,
-    manager: &ManagerProxy<'_>,
-    action: Action,
+    manager: &SystemdManagerProxy<'_>,
+    action: JobAction,
     unit: &str,
 ) -> Result<Pending> {
     let asking = |error| bus::failure(error).context(format!("cannot {} '{unit}'", action.verb()));
@@ -191,9 +194,9 @@ async fn queue(
         .build();
     let order = async {
         match action {
-            Action::Start => manager.start_unit(unit, "replace").await,
-            Action::Stop => manager.stop_unit(unit, "replace").await,
-            Action::Restart => manager.restart_unit(unit, "replace").await,
+            JobAction::Start => manager.start_unit(unit, "replace").await,
+            JobAction::Stop => manager.stop_unit(unit, "replace").await,
+            JobAction::Restart => manager.restart_unit(unit, "replace").await,
         }
     };
     let matching = add_match(connection, rule.map_err(asking)?);
@@ -267,7 +270,7 @@ fn changed_status(message: &Message) -> Option<String> {
 
 /// Queries systemd for the jobs after a silence. A job missing twice in a row has ended without a signal: at
 /// the first time its signal may still be on the way.
-async fn on_silence(manager: &ManagerProxy<'_>, pending: &mut Vec<Pending>) -> Vec<(String, End)> {
+async fn on_silence(manager: &SystemdManagerProxy<'_>, pending: &mut Vec<Pending>) -> Vec<(String, End)> {
     let mut ended = Vec::new();
     let mut kept = Vec::new();
     for mut one in std::mem::take(pending) {
@@ -290,8 +293,8 @@ async fn on_silence(manager: &ManagerProxy<'_>, pending: &mut Vec<Pending>) -> V
 /// Returns whether the job ended as requested.
 async fn judge(
     connection: &Connection,
-    manager: &ManagerProxy<'_>,
-    action: Action,
+    manager: &SystemdManagerProxy<'_>,
+    action: JobAction,
     unit: &str,
     end: End,
 ) -> Result<()> {
@@ -303,7 +306,7 @@ async fn judge(
     };
     let status = status_of(connection, manager, unit).await?;
     let is_up = matches!(status.active_state.as_str(), "active" | "reloading");
-    if result.is_none() && is_up == (action != Action::Stop) {
+    if result.is_none() && is_up == (action != JobAction::Stop) {
         return Ok(());
     }
     let why = match result.as_deref() {

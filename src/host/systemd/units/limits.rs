@@ -8,7 +8,7 @@ use zbus::Variant;
 
 /// A limit: its name, the current value of the unit, and the wanted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
+pub struct UnitLimit {
     /// The key of the definition.
     pub key: &'static str,
     /// The property of systemd.
@@ -28,7 +28,7 @@ pub const NONE: u64 = u64::MAX;
 ///
 /// # Errors
 /// systemd does not reply.
-pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<Limit>> {
+pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<UnitLimit>> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     let reading = |error| bus::failure(error).context(format!("cannot read the limits of unit '{unit}'"));
@@ -47,7 +47,7 @@ pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<Limit>> {
     ];
     let limit = |(key, property, wanted, default): (&'static str, &'static str, Option<u64>, u64)| {
         let now = now.get(property).and_then(|value| value.downcast_ref::<u64>().ok()).unwrap_or(NONE);
-        Limit { key, property, now, wanted: wanted.unwrap_or(default) }
+        UnitLimit { key, property, now, wanted: wanted.unwrap_or(default) }
     };
     Ok(limits.into_iter().map(limit).filter(|limit| limit.now != limit.wanted).collect())
 }
@@ -57,7 +57,7 @@ pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<Limit>> {
 ///
 /// # Errors
 /// systemd refuses.
-pub async fn set(unit: &str, limits: &[Limit]) -> Result<()> {
+pub async fn set(unit: &str, limits: &[UnitLimit]) -> Result<()> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     let refused = |error| bus::failure(error).context(format!("cannot set the limits of unit '{unit}'"));

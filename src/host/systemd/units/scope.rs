@@ -1,7 +1,7 @@
 //! The scope of a machine that runs in the foreground.
 
 use super::jobs;
-use super::{CALL_TIMEOUT, ManagerProxy, manager, status_of};
+use super::{CALL_TIMEOUT, SystemdManagerProxy, manager, status_of};
 use crate::error::{Error, Result};
 use crate::host::cgroup;
 use crate::host::systemd::bus;
@@ -68,7 +68,7 @@ pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
 }
 
 /// Requests the scope, once.
-async fn request(manager: &ManagerProxy<'_>, scope: &Scope<'_>) -> zbus::Result<OwnedObjectPath> {
+async fn request(manager: &SystemdManagerProxy<'_>, scope: &Scope<'_>) -> zbus::Result<OwnedObjectPath> {
     manager.start_transient_unit(scope.name, "fail", &properties(scope), &[]).await
 }
 
@@ -78,7 +78,7 @@ fn exists(error: &zbus::Error) -> bool {
 }
 
 /// Returns whether a unit has no processes.
-async fn is_empty(connection: &Connection, manager: &ManagerProxy<'_>, unit: &str) -> bool {
+async fn is_empty(connection: &Connection, manager: &SystemdManagerProxy<'_>, unit: &str) -> bool {
     let status = status_of(connection, manager, unit).await;
     status.is_ok_and(|status| {
         let directory = Some(&status.control_group)

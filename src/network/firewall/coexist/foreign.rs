@@ -1,7 +1,7 @@
 //! Rules of other programs: their verdicts, handles and comments. Called by `coexist` and `trace`.
 
 use crate::network::firewall::netlink::dump;
-use crate::network::firewall::netlink::message::{Attributes, Batch, Operation, Reader};
+use crate::network::firewall::netlink::message::{AttributeBuffer, AttributeReader, Batch, Operation};
 use crate::network::firewall::netlink::nfta::*;
 
 /// The effect of one expression of a rule on all packets.
@@ -42,7 +42,7 @@ pub enum Verdict {
 /// Returns the rules of a chain, in order.
 pub fn rules(family: u8, table: &str, chain: &str) -> Vec<ForeignRule> {
     let mut rules = Vec::new();
-    let name = Attributes::new().text(NFTA_RULE_TABLE, table).text(NFTA_RULE_CHAIN, chain);
+    let name = AttributeBuffer::new().text(NFTA_RULE_TABLE, table).text(NFTA_RULE_CHAIN, chain);
     let listed = dump(&Batch::dump_request(family, Operation::GetRule, &name), |message| {
         let body = message.body;
         // The kernel need not filter by chain.
@@ -58,7 +58,7 @@ pub fn rules(family: u8, table: &str, chain: &str) -> Vec<ForeignRule> {
     rules
 }
 
-fn rule(body: Reader<'_>) -> Option<ForeignRule> {
+fn rule(body: AttributeReader<'_>) -> Option<ForeignRule> {
     let mut verdict = Verdict::Other;
     for expression in body.list(NFTA_RULE_EXPRESSIONS) {
         match classify(expression) {
@@ -75,7 +75,7 @@ fn rule(body: Reader<'_>) -> Option<ForeignRule> {
     Some(ForeignRule { handle: body.long(NFTA_RULE_HANDLE)?, comment, verdict })
 }
 
-fn classify(expression: Reader<'_>) -> RuleEffect {
+fn classify(expression: AttributeReader<'_>) -> RuleEffect {
     let data = expression.nested(NFTA_EXPR_DATA);
     match expression.text(NFTA_EXPR_NAME) {
         Some("counter" | "log" | "notrack") => RuleEffect::None,
@@ -121,7 +121,7 @@ mod tests {
     fn a_comment_is_read_as_it_is_written() {
         let comment = user_data("text");
         assert_eq!(comment.len(), usize::from(comment[1]) + 2);
-        let rule = Attributes::new().long(NFTA_RULE_HANDLE, 5).bytes(NFTA_RULE_USERDATA, &comment);
+        let rule = AttributeBuffer::new().long(NFTA_RULE_HANDLE, 5).bytes(NFTA_RULE_USERDATA, &comment);
         let bytes = Batch::request(INET, Operation::NewRule, &rule);
         let rule = super::rule(messages(&bytes).next().unwrap().body).unwrap();
         assert_eq!((rule.handle, rule.comment.as_deref()), (5, Some("text")));

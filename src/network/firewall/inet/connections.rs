@@ -16,7 +16,7 @@ use crate::network::firewall::netlink::element::{Element, padded};
 use crate::network::firewall::netlink::expression::{
     self, R0, Rule, counter_drop, ct_state, expression, in_set, meta, rule, verdict_map,
 };
-use crate::network::firewall::netlink::message::{Attributes, Batch, INET, IfExists, Operation};
+use crate::network::firewall::netlink::message::{AttributeBuffer, Batch, INET, IfExists, Operation};
 use crate::network::firewall::netlink::nfta::*;
 use crate::network::firewall::netlink::table::{self, MARK, chain_name, dynamic_set, flush, set_name};
 use crate::network::firewall::netlink::{TABLE, commit};
@@ -54,14 +54,14 @@ fn limit_of(member: &Member) -> Option<(String, u32)> {
 
 /// The rule of a machine's chain.
 fn machine_rule(set: &str, most: u32) -> Rule {
-    let part = Attributes::new()
+    let part = AttributeBuffer::new()
         .number(NFTA_NG_DREG, R0)
         .number(NFTA_NG_MODULUS, PARTS)
         .constant(NFTA_NG_TYPE, libc::NFT_NG_RANDOM);
-    let count = Attributes::new()
+    let count = AttributeBuffer::new()
         .number(NFTA_CONNLIMIT_COUNT, most.div_ceil(PARTS))
         .number(NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV);
-    let add = Attributes::new()
+    let add = AttributeBuffer::new()
         .text(NFTA_DYNSET_SET_NAME, set)
         .constant(NFTA_DYNSET_OP, libc::NFT_DYNSET_OP_ADD)
         .number(NFTA_DYNSET_SREG_KEY, R0)
@@ -90,7 +90,7 @@ pub fn delete(batch: &mut Batch, member: &Member) {
 /// Deletes the chain of a machine and its set in a transaction each: one of them may be missing.
 pub fn delete_each(member: &Member) -> Vec<Batch> {
     let Some((name, _)) = limit_of(member) else { return Vec::new() };
-    let single = |(operation, name): (Operation, Attributes)| {
+    let single = |(operation, name): (Operation, AttributeBuffer)| {
         let mut batch = Batch::new();
         batch.push(operation, IfExists::Keep, &name);
         batch
@@ -114,11 +114,11 @@ pub fn elements(member: &Member, extras: &[Extra]) -> Vec<Element> {
 /// transaction deletes.
 pub fn are_countable() -> bool {
     let name = format!("{TABLE}-{}", std::process::id());
-    let table = Attributes::new().text(NFTA_TABLE_NAME, &name);
+    let table = AttributeBuffer::new().text(NFTA_TABLE_NAME, &name);
     let mut batch = Batch::new();
     batch.push(Operation::NewTable, IfExists::Fail, &table);
-    let count = Attributes::new().number(NFTA_CONNLIMIT_COUNT, 1);
-    let object = Attributes::new()
+    let count = AttributeBuffer::new().number(NFTA_CONNLIMIT_COUNT, 1);
+    let object = AttributeBuffer::new()
         .text(NFTA_OBJ_TABLE, &name)
         .text(NFTA_OBJ_NAME, CHAIN)
         .number(NFTA_OBJ_TYPE, NFT_OBJECT_CONNLIMIT)

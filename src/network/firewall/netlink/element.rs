@@ -2,7 +2,7 @@
 //! content of sets.
 
 use super::expression::{jump_verdict, value};
-use super::message::{Attributes, Batch, INET, IfExists, Operation, TABLE};
+use super::message::{AttributeBuffer, Batch, INET, IfExists, Operation, TABLE};
 use super::nfta::*;
 
 /// Returns an interface name as the kernel compares it: 16 bytes.
@@ -58,8 +58,8 @@ impl Element {
         self.key_end.is_none()
     }
 
-    fn attributes(&self) -> Attributes {
-        let mut item = Attributes::new().nested(NFTA_SET_ELEM_KEY, &value(&self.key));
+    fn attributes(&self) -> AttributeBuffer {
+        let mut item = AttributeBuffer::new().nested(NFTA_SET_ELEM_KEY, &value(&self.key));
         if let Some(end) = &self.key_end {
             item = item.nested(NFTA_SET_ELEM_KEY_END, &value(end));
         }
@@ -67,7 +67,7 @@ impl Element {
             item = item.nested(NFTA_SET_ELEM_DATA, &value(data));
         }
         if let Some(chain) = &self.chain {
-            let verdict = Attributes::new().nested(NFTA_DATA_VERDICT, &jump_verdict(chain));
+            let verdict = AttributeBuffer::new().nested(NFTA_DATA_VERDICT, &jump_verdict(chain));
             item = item.nested(NFTA_SET_ELEM_DATA, &verdict);
         }
         if let Some(object) = &self.object {
@@ -77,8 +77,8 @@ impl Element {
     }
 
     /// Returns the attributes of a request for this element.
-    pub fn request(&self) -> Attributes {
-        let key = Attributes::new().nested(NFTA_SET_ELEM_KEY, &value(&self.key));
+    pub fn request(&self) -> AttributeBuffer {
+        let key = AttributeBuffer::new().nested(NFTA_SET_ELEM_KEY, &value(&self.key));
         list(self.set, &[key])
     }
 }
@@ -95,12 +95,12 @@ pub fn push_all(batch: &mut Batch, operation: Operation, mut elements: Vec<Eleme
 /// Creates or deletes elements of one set.
 pub fn push(batch: &mut Batch, operation: Operation, elements: &[Element]) {
     let Some(first) = elements.first() else { return };
-    let items: Vec<Attributes> = elements.iter().map(Element::attributes).collect();
+    let items: Vec<AttributeBuffer> = elements.iter().map(Element::attributes).collect();
     batch.push_for(first.family, operation, IfExists::Keep, &list(first.set, &items));
 }
 
-fn list(set: &str, items: &[Attributes]) -> Attributes {
-    Attributes::new()
+fn list(set: &str, items: &[AttributeBuffer]) -> AttributeBuffer {
+    AttributeBuffer::new()
         .text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
         .text(NFTA_SET_ELEM_LIST_SET, set)
         .list(NFTA_SET_ELEM_LIST_ELEMENTS, items)

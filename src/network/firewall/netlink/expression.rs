@@ -1,7 +1,7 @@
 //! The expressions of rules, each with the function that builds its message. A rule loads a value into a
 //! register, compares it or looks it up, and ends with a verdict. Used by the files that define rules.
 
-use super::message::Attributes;
+use super::message::AttributeBuffer;
 use super::nfta::*;
 use libc::{
     NFT_CMP_EQ, NFT_CMP_GTE, NFT_CMP_LTE, NFT_CMP_NEQ, NFT_CT_STATE, NFT_CT_STATUS, NFT_LOOKUP_F_INV,
@@ -28,7 +28,7 @@ pub const AFTER_IFNAME: u32 = R0 + 4;
 pub const AFTER_ETHER: u32 = R0 + 6;
 
 /// One expression of a rule.
-pub type Expression = Attributes;
+pub type Expression = AttributeBuffer;
 /// The expressions of a rule.
 pub type Rule = Vec<Expression>;
 
@@ -38,30 +38,30 @@ pub fn rule(parts: &[&[Expression]]) -> Rule {
 }
 
 /// Builds an expression from its name and attributes.
-pub fn expression(name: &str, data: &Attributes) -> Expression {
-    Attributes::new().text(NFTA_EXPR_NAME, name).nested(NFTA_EXPR_DATA, data)
+pub fn expression(name: &str, data: &AttributeBuffer) -> Expression {
+    AttributeBuffer::new().text(NFTA_EXPR_NAME, name).nested(NFTA_EXPR_DATA, data)
 }
 
 /// Builds a constant value.
-pub fn value(bytes: &[u8]) -> Attributes {
-    Attributes::new().bytes(NFTA_DATA_VALUE, bytes)
+pub fn value(bytes: &[u8]) -> AttributeBuffer {
+    AttributeBuffer::new().bytes(NFTA_DATA_VALUE, bytes)
 }
 
 /// Loads a `NFT_META_*` key.
 pub fn meta(key: c_int, register: u32) -> Expression {
-    let data = Attributes::new().number(NFTA_META_DREG, register).constant(NFTA_META_KEY, key);
+    let data = AttributeBuffer::new().number(NFTA_META_DREG, register).constant(NFTA_META_KEY, key);
     expression("meta", &data)
 }
 
 /// Sets a `NFT_META_*` key from a register.
 pub fn set_meta(key: c_int, register: u32) -> Expression {
-    let data = Attributes::new().constant(NFTA_META_KEY, key).number(NFTA_META_SREG, register);
+    let data = AttributeBuffer::new().constant(NFTA_META_KEY, key).number(NFTA_META_SREG, register);
     expression("meta", &data)
 }
 
 /// Loads bytes of a header (`NFT_PAYLOAD_*_HEADER`).
 pub fn payload(header: c_int, offset: u32, length: u32, register: u32) -> Expression {
-    let data = Attributes::new()
+    let data = AttributeBuffer::new()
         .number(NFTA_PAYLOAD_DREG, register)
         .constant(NFTA_PAYLOAD_BASE, header)
         .number(NFTA_PAYLOAD_OFFSET, offset)
@@ -71,7 +71,7 @@ pub fn payload(header: c_int, offset: u32, length: u32, register: u32) -> Expres
 
 /// Writes a register to bytes of a header (`NFT_PAYLOAD_*_HEADER`).
 pub fn set_payload(header: c_int, offset: u32, length: u32, register: u32) -> Expression {
-    let data = Attributes::new()
+    let data = AttributeBuffer::new()
         .number(NFTA_PAYLOAD_SREG, register)
         .constant(NFTA_PAYLOAD_BASE, header)
         .number(NFTA_PAYLOAD_OFFSET, offset)
@@ -81,12 +81,12 @@ pub fn set_payload(header: c_int, offset: u32, length: u32, register: u32) -> Ex
 
 /// Loads a constant.
 pub fn load(bytes: &[u8], register: u32) -> Expression {
-    let data = Attributes::new().number(NFTA_IMMEDIATE_DREG, register);
+    let data = AttributeBuffer::new().number(NFTA_IMMEDIATE_DREG, register);
     expression("immediate", &data.nested(NFTA_IMMEDIATE_DATA, &value(bytes)))
 }
 
 fn compare(operator: c_int, register: u32, bytes: &[u8]) -> Expression {
-    let data = Attributes::new().number(NFTA_CMP_SREG, register).constant(NFTA_CMP_OP, operator);
+    let data = AttributeBuffer::new().number(NFTA_CMP_SREG, register).constant(NFTA_CMP_OP, operator);
     expression("cmp", &data.nested(NFTA_CMP_DATA, &value(bytes)))
 }
 
@@ -113,7 +113,7 @@ pub fn at_most(register: u32, bytes: &[u8]) -> Expression {
 /// Clears the bits of a register that are not in the mask.
 pub fn mask(register: u32, mask: &[u8]) -> Expression {
     let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
-    let data = Attributes::new()
+    let data = AttributeBuffer::new()
         .number(NFTA_BITWISE_SREG, register)
         .number(NFTA_BITWISE_DREG, register)
         .number(NFTA_BITWISE_LEN, length)
@@ -122,8 +122,8 @@ pub fn mask(register: u32, mask: &[u8]) -> Expression {
     expression("bitwise", &data)
 }
 
-fn lookup(set: &str, register: u32) -> Attributes {
-    Attributes::new().text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, register)
+fn lookup(set: &str, register: u32) -> AttributeBuffer {
+    AttributeBuffer::new().text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, register)
 }
 
 /// Continues if a set has the key that begins at this register.
@@ -146,20 +146,20 @@ pub fn verdict_map(map: &str, register: u32) -> Expression {
     map_lookup(map, register, NFT_REG_VERDICT.cast_unsigned())
 }
 
-fn immediate_verdict(verdict: &Attributes) -> Expression {
-    let data = Attributes::new().constant(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-    let value = Attributes::new().nested(NFTA_DATA_VERDICT, verdict);
+fn immediate_verdict(verdict: &AttributeBuffer) -> Expression {
+    let data = AttributeBuffer::new().constant(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+    let value = AttributeBuffer::new().nested(NFTA_DATA_VERDICT, verdict);
     expression("immediate", &data.nested(NFTA_IMMEDIATE_DATA, &value))
 }
 
 /// Accepts the packet in this hook.
 pub fn accept() -> Expression {
-    immediate_verdict(&Attributes::new().constant(NFTA_VERDICT_CODE, libc::NF_ACCEPT))
+    immediate_verdict(&AttributeBuffer::new().constant(NFTA_VERDICT_CODE, libc::NF_ACCEPT))
 }
 
 /// Drops the packet.
 pub fn drop() -> Expression {
-    immediate_verdict(&Attributes::new().constant(NFTA_VERDICT_CODE, libc::NF_DROP))
+    immediate_verdict(&AttributeBuffer::new().constant(NFTA_VERDICT_CODE, libc::NF_DROP))
 }
 
 /// Counts and drops the packet.
@@ -173,23 +173,23 @@ pub fn jump(chain: &str) -> Expression {
 }
 
 /// The verdict that jumps to another chain of the table.
-pub fn jump_verdict(chain: &str) -> Attributes {
-    Attributes::new().constant(NFTA_VERDICT_CODE, libc::NFT_JUMP).text(NFTA_VERDICT_CHAIN, chain)
+pub fn jump_verdict(chain: &str) -> AttributeBuffer {
+    AttributeBuffer::new().constant(NFTA_VERDICT_CODE, libc::NFT_JUMP).text(NFTA_VERDICT_CHAIN, chain)
 }
 
 /// Counts packets and bytes.
 pub fn counter() -> Expression {
-    expression("counter", &Attributes::new())
+    expression("counter", &AttributeBuffer::new())
 }
 
 /// Translates the source to the address of the output interface.
 pub fn masquerade() -> Expression {
-    expression("masq", &Attributes::new())
+    expression("masq", &AttributeBuffer::new())
 }
 
 /// Translates an address, and a port if a register is given (`NFT_NAT_*`).
 pub fn nat(kind: c_int, family: u8, address: u32, port: Option<u32>) -> Expression {
-    let data = Attributes::new()
+    let data = AttributeBuffer::new()
         .constant(NFTA_NAT_TYPE, kind)
         .number(NFTA_NAT_FAMILY, family.into())
         .number(NFTA_NAT_REG_ADDR_MIN, address);
@@ -213,13 +213,13 @@ pub fn ct_status_dnat() -> [Expression; 3] {
 }
 
 fn ct(key: c_int, bits: u32) -> [Expression; 3] {
-    let data = Attributes::new().number(NFTA_CT_DREG, R0).constant(NFTA_CT_KEY, key);
+    let data = AttributeBuffer::new().number(NFTA_CT_DREG, R0).constant(NFTA_CT_KEY, key);
     [expression("ct", &data), mask(R0, &bits.to_ne_bytes()), not_equal(R0, &[0; 4])]
 }
 
 /// Looks up an address of the packet (`NFTA_FIB_F_*`) and loads the result (`NFT_FIB_RESULT_*`).
 pub fn fib(flags: u32, result: u32) -> Expression {
-    let data = Attributes::new()
+    let data = AttributeBuffer::new()
         .number(NFTA_FIB_DREG, R0)
         .number(NFTA_FIB_RESULT, result)
         .number(NFTA_FIB_FLAGS, flags);

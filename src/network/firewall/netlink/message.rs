@@ -6,9 +6,9 @@ use std::ffi::c_int;
 
 /// A buffer of netlink attributes, each padded to four bytes.
 #[derive(Debug, Default, Clone)]
-pub struct Attributes(Vec<u8>);
+pub struct AttributeBuffer(Vec<u8>);
 
-impl Attributes {
+impl AttributeBuffer {
     /// Creates an empty buffer.
     pub fn new() -> Self {
         Self::default()
@@ -160,12 +160,12 @@ impl Batch {
     /// Creates an empty transaction.
     pub fn new() -> Self {
         let mut batch = Self { bytes: Vec::new(), count: 0 };
-        batch.message(libc::NFNL_MSG_BATCH_BEGIN as u16, 0, 0, SUBSYSTEM, &Attributes::new());
+        batch.message(libc::NFNL_MSG_BATCH_BEGIN as u16, 0, 0, SUBSYSTEM, &AttributeBuffer::new());
         batch
     }
 
     /// Adds a message about the table `inet coracle`.
-    pub fn push(&mut self, operation: Operation, if_exists: IfExists, attributes: &Attributes) {
+    pub fn push(&mut self, operation: Operation, if_exists: IfExists, attributes: &AttributeBuffer) {
         self.push_for(INET, operation, if_exists, attributes);
     }
 
@@ -175,7 +175,7 @@ impl Batch {
         family: u8,
         operation: Operation,
         if_exists: IfExists,
-        attributes: &Attributes,
+        attributes: &AttributeBuffer,
     ) {
         let mut flags = 0;
         if operation.creates() {
@@ -191,7 +191,7 @@ impl Batch {
     }
 
     /// Inserts a rule at the start of its chain, or before the rule of `NFTA_RULE_POSITION`.
-    pub fn insert_rule(&mut self, family: u8, rule: &Attributes) {
+    pub fn insert_rule(&mut self, family: u8, rule: &AttributeBuffer) {
         let kind = Operation::NewRule.message_type();
         self.message(kind, libc::NLM_F_CREATE as u16, family, 0, rule);
     }
@@ -202,16 +202,16 @@ impl Batch {
     }
 
     /// Returns the bytes of a dump request: all objects of a kind, of one family or of all.
-    pub fn dump_request(family: u8, operation: Operation, attributes: &Attributes) -> Vec<u8> {
+    pub fn dump_request(family: u8, operation: Operation, attributes: &AttributeBuffer) -> Vec<u8> {
         Self::single(family, operation, libc::NLM_F_DUMP as u16, attributes)
     }
 
     /// Returns the bytes of a request outside of a transaction.
-    pub fn request(family: u8, operation: Operation, attributes: &Attributes) -> Vec<u8> {
+    pub fn request(family: u8, operation: Operation, attributes: &AttributeBuffer) -> Vec<u8> {
         Self::single(family, operation, 0, attributes)
     }
 
-    fn single(family: u8, operation: Operation, flags: u16, attributes: &Attributes) -> Vec<u8> {
+    fn single(family: u8, operation: Operation, flags: u16, attributes: &AttributeBuffer) -> Vec<u8> {
         let mut single = Self { bytes: Vec::new(), count: 0 };
         single.message(operation.message_type(), flags, family, 0, attributes);
         single.bytes
@@ -219,11 +219,11 @@ impl Batch {
 
     /// Returns the bytes of the transaction.
     pub fn finish(mut self) -> Vec<u8> {
-        self.message(libc::NFNL_MSG_BATCH_END as u16, 0, 0, SUBSYSTEM, &Attributes::new());
+        self.message(libc::NFNL_MSG_BATCH_END as u16, 0, 0, SUBSYSTEM, &AttributeBuffer::new());
         self.bytes
     }
 
-    fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attributes: &Attributes) {
+    fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attributes: &AttributeBuffer) {
         const NFNETLINK_V0: u8 = 0;
         let length = u32::try_from(NLMSG_HDRLEN + NFGENMSG_LEN + attributes.0.len()).unwrap_or(u32::MAX);
         self.bytes.extend(length.to_ne_bytes());
@@ -240,16 +240,16 @@ impl Batch {
 
 /// A received message: its type, its family and its attributes.
 #[derive(Debug, Clone, Copy)]
-pub struct Message<'a> {
+pub struct NetlinkMessage<'a> {
     /// The type in the netlink header.
     pub kind: u16,
     /// The family of its table.
     pub family: u8,
     /// Its attributes.
-    pub body: Reader<'a>,
+    pub body: AttributeReader<'a>,
 }
 
-impl Message<'_> {
+impl NetlinkMessage<'_> {
     /// Whether it is a message of nftables of this type.
     pub fn is(&self, operation: Operation) -> bool {
         self.kind == operation.message_type()
@@ -263,9 +263,9 @@ impl Message<'_> {
 
 /// The attributes of a received message. Truncated attributes are absent.
 #[derive(Debug, Clone, Copy)]
-pub struct Reader<'a>(&'a [u8]);
+pub struct AttributeReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> AttributeReader<'a> {
     /// Returns all attributes with their types.
     pub fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.0;
@@ -317,7 +317,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Returns the messages in a buffer.
-pub fn messages(mut buffer: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub fn messages(mut buffer: &[u8]) -> impl Iterator<Item = NetlinkMessage<'_>> {
     std::iter::from_fn(move || {
         let header = buffer.first_chunk::<NLMSG_HDRLEN>()?;
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
@@ -325,20 +325,20 @@ pub fn messages(mut buffer: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let kind = u16::from_ne_bytes([header[4], header[5]]);
         let body = buffer.get(NLMSG_HDRLEN..length.min(buffer.len())).unwrap_or_default();
         buffer = buffer.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message { kind, family: body.first().copied().unwrap_or(0), body: Reader(body) })
+        Some(NetlinkMessage { kind, family: body.first().copied().unwrap_or(0), body: AttributeReader(body) })
     })
     // Messages of nftables begin with struct nfgenmsg, those of an error with its number.
     .map(|message| {
         let is_nftables = message.kind >> 8 == SUBSYSTEM;
         let rest = message.body.0.get(NFGENMSG_LEN..).unwrap_or_default();
-        Message { body: if is_nftables { Reader(rest) } else { message.body }, ..message }
+        NetlinkMessage { body: if is_nftables { AttributeReader(rest) } else { message.body }, ..message }
     })
 }
 
 /// Returns the first error number in a buffer of replies. `None` if all requests succeeded. A truncated reply
 /// counts as success.
 pub fn first_error(replies: &[u8]) -> Option<i32> {
-    let is_error = |message: &Message<'_>| i32::from(message.kind) == libc::NLMSG_ERROR;
+    let is_error = |message: &NetlinkMessage<'_>| i32::from(message.kind) == libc::NLMSG_ERROR;
     messages(replies).filter(is_error).find_map(|message| {
         let code = i32::from_ne_bytes(*message.body.0.first_chunk()?);
         (code != 0).then_some(-code)
@@ -351,9 +351,9 @@ mod tests {
 
     #[test]
     fn attributes_are_padded_and_nest() {
-        let inner = Attributes::new().text(1, "ab");
+        let inner = AttributeBuffer::new().text(1, "ab");
         assert_eq!(inner.0, [7, 0, 1, 0, b'a', b'b', 0, 0]);
-        let outer = Attributes::new().nested(4, &inner).number(2, 3);
+        let outer = AttributeBuffer::new().nested(4, &inner).number(2, 3);
         assert_eq!(outer.0[..4], [12, 0, 4, 0x80]);
         assert_eq!(outer.0[12..], [8, 0, 2, 0, 0, 0, 0, 3]);
     }

@@ -2,7 +2,7 @@
 //! `coracle` of a family. Used by the files that define the tables.
 
 use super::expression::{Rule, counter, datatype};
-use super::message::{Attributes, Batch, INET, IfExists, Operation, TABLE};
+use super::message::{AttributeBuffer, Batch, INET, IfExists, Operation, TABLE};
 use super::nfta::*;
 use libc::{NFT_SET_EVAL, NFT_SET_INTERVAL, NFT_SET_MAP};
 use std::ffi::c_int;
@@ -42,23 +42,23 @@ pub fn table(batch: &mut Batch, family: u8, operation: Operation, if_exists: IfE
 }
 
 /// Returns the attributes that name the table.
-pub fn table_name() -> Attributes {
-    Attributes::new().text(NFTA_TABLE_NAME, TABLE)
+pub fn table_name() -> AttributeBuffer {
+    AttributeBuffer::new().text(NFTA_TABLE_NAME, TABLE)
 }
 
 /// Returns the attributes that name a chain.
-pub fn chain_name(name: &str) -> Attributes {
-    Attributes::new().text(NFTA_CHAIN_TABLE, TABLE).text(NFTA_CHAIN_NAME, name)
+pub fn chain_name(name: &str) -> AttributeBuffer {
+    AttributeBuffer::new().text(NFTA_CHAIN_TABLE, TABLE).text(NFTA_CHAIN_NAME, name)
 }
 
 /// Returns the attributes that name the rules of a chain.
-pub fn rules_of(chain: &str) -> Attributes {
-    Attributes::new().text(NFTA_RULE_TABLE, TABLE).text(NFTA_RULE_CHAIN, chain)
+pub fn rules_of(chain: &str) -> AttributeBuffer {
+    AttributeBuffer::new().text(NFTA_RULE_TABLE, TABLE).text(NFTA_RULE_CHAIN, chain)
 }
 
 /// Returns the attributes that name a set.
-pub fn set_name(name: &str) -> Attributes {
-    Attributes::new().text(NFTA_SET_TABLE, TABLE).text(NFTA_SET_NAME, name)
+pub fn set_name(name: &str) -> AttributeBuffer {
+    AttributeBuffer::new().text(NFTA_SET_TABLE, TABLE).text(NFTA_SET_NAME, name)
 }
 
 /// Creates a base chain with policy accept.
@@ -68,8 +68,8 @@ pub fn base_chain(batch: &mut Batch, family: u8, if_exists: IfExists, chain: &Ba
 }
 
 /// Adds the hook, the policy and the type of a base chain to its name.
-pub fn base_chain_attributes(name: Attributes, chain: &BaseChain) -> Attributes {
-    let hook = Attributes::new()
+pub fn base_chain_attributes(name: AttributeBuffer, chain: &BaseChain) -> AttributeBuffer {
+    let hook = AttributeBuffer::new()
         .constant(NFTA_HOOK_HOOKNUM, chain.hook)
         .constant(NFTA_HOOK_PRIORITY, chain.priority);
     name.nested(NFTA_CHAIN_HOOK, &hook)
@@ -103,9 +103,9 @@ pub fn counting_set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
 
 /// Creates a set of ranges of concatenated fields.
 pub fn range_set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
-    let field = |(_, length): &Field| Attributes::new().number(NFTA_SET_FIELD_LEN, *length);
-    let fields: Vec<Attributes> = key.iter().map(field).collect();
-    let description = Attributes::new().list(NFTA_SET_DESC_CONCAT, &fields);
+    let field = |(_, length): &Field| AttributeBuffer::new().number(NFTA_SET_FIELD_LEN, *length);
+    let fields: Vec<AttributeBuffer> = key.iter().map(field).collect();
+    let description = AttributeBuffer::new().list(NFTA_SET_DESC_CONCAT, &fields);
     let set = keyed(name, key)
         .number(NFTA_SET_FLAGS, NFT_SET_INTERVAL.cast_unsigned() | NFT_SET_CONCAT)
         .nested(NFTA_SET_DESC, &description);
@@ -114,7 +114,7 @@ pub fn range_set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
 
 /// Creates a set of at most `size` elements, which rules add. The kernel deletes elements without a state.
 pub fn dynamic_set(batch: &mut Batch, family: u8, name: &str, key: Field, size: u32) {
-    let description = Attributes::new().number(NFTA_SET_DESC_SIZE, size);
+    let description = AttributeBuffer::new().number(NFTA_SET_DESC_SIZE, size);
     let set = keyed(name, &[key]).constant(NFTA_SET_FLAGS, NFT_SET_EVAL).nested(NFTA_SET_DESC, &description);
     batch.push_for(family, Operation::NewSet, IfExists::Keep, &set);
 }
@@ -150,12 +150,12 @@ pub fn limit_map(batch: &mut Batch, family: u8, name: &str) {
 
 /// Returns the attributes of a limit object that matches packets above a rate, bytes per second. The kernel's
 /// bucket holds the bytes of one second and the burst.
-pub fn limit(name: &str, rate: u64) -> Attributes {
+pub fn limit(name: &str, rate: u64) -> AttributeBuffer {
     const SECOND: u64 = 1;
     /// A packet that the kernel has merged from many (GRO) passes as a whole or not at all.
     const SMALLEST_BURST: u64 = 256 << 10;
     let burst = u32::try_from((rate / 10).max(SMALLEST_BURST)).unwrap_or(u32::MAX);
-    let data = Attributes::new()
+    let data = AttributeBuffer::new()
         .long(NFTA_LIMIT_RATE, rate)
         .long(NFTA_LIMIT_UNIT, SECOND)
         .number(NFTA_LIMIT_BURST, burst)
@@ -165,8 +165,8 @@ pub fn limit(name: &str, rate: u64) -> Attributes {
 }
 
 /// Returns the attributes that name a limit object.
-pub fn limit_name(name: &str) -> Attributes {
-    Attributes::new()
+pub fn limit_name(name: &str) -> AttributeBuffer {
+    AttributeBuffer::new()
         .text(NFTA_OBJ_TABLE, TABLE)
         .text(NFTA_OBJ_NAME, name)
         .number(NFTA_OBJ_TYPE, NFT_OBJECT_LIMIT)
@@ -177,7 +177,7 @@ pub fn flush(batch: &mut Batch, chain: &str) {
     batch.push_for(INET, Operation::DeleteRule, IfExists::Keep, &rules_of(chain));
 }
 
-fn create(batch: &mut Batch, family: u8, set: &Attributes) {
+fn create(batch: &mut Batch, family: u8, set: &AttributeBuffer) {
     batch.push_for(family, Operation::NewSet, IfExists::Fail, set);
 }
 
@@ -191,7 +191,7 @@ fn concatenated(fields: &[Field]) -> Field {
     (kind, fields.iter().map(|(_, length)| length.next_multiple_of(4)).sum())
 }
 
-fn keyed(name: &str, key: &[Field]) -> Attributes {
+fn keyed(name: &str, key: &[Field]) -> AttributeBuffer {
     // nftables' enum byteorder. Without it nft(8) lists wrong names.
     const BYTEORDER_HOST_ENDIAN: u32 = 1;
     const BYTEORDER_BIG_ENDIAN: u32 = 2;

@@ -16,7 +16,7 @@ const MULTICAST6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)
 
 /// A limit object of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Limit {
+pub(super) struct LimitObject {
     /// The map that leads to it.
     map: &'static str,
     name: String,
@@ -102,11 +102,11 @@ fn limit_family(member: &Member) -> u8 {
 }
 
 /// The limit objects of a machine.
-pub(super) fn limits(member: &Member) -> Vec<Limit> {
+pub(super) fn limits(member: &Member) -> Vec<LimitObject> {
     let policy = member.policy();
     let limit = |(map, direction, rate): (_, &str, Option<u64>)| {
         let name = format!("{}-{direction}", member.host_end());
-        Some(Limit { map, name, rate: rate? / 8 })
+        Some(LimitObject { map, name, rate: rate? / 8 })
     };
     // Both tables have these names.
     let rates = [(sets::RATES_IN, "in", policy.rate_in), (sets::RATES_OUT, "out", policy.rate_out)];
@@ -116,7 +116,7 @@ pub(super) fn limits(member: &Member) -> Vec<Limit> {
 /// Creates the limit objects.
 pub(super) fn create_limits(batch: &mut Batch, member: &Member) {
     let family = limit_family(member);
-    for Limit { name, rate, .. } in limits(member) {
+    for LimitObject { name, rate, .. } in limits(member) {
         batch.push_for(family, Operation::NewObject, IfExists::Keep, &limit(&name, rate));
     }
 }
@@ -128,7 +128,7 @@ pub(super) fn delete_limits(batch: &mut Batch, member: &Member) {
 
 /// Deletes the limit objects in a transaction each: some may be missing.
 pub(super) fn delete_each_limit(member: &Member) -> Vec<Batch> {
-    let single = |limit: &Limit| {
+    let single = |limit: &LimitObject| {
         let mut batch = Batch::new();
         delete_limit(&mut batch, member, limit);
         batch
@@ -136,7 +136,7 @@ pub(super) fn delete_each_limit(member: &Member) -> Vec<Batch> {
     limits(member).iter().map(single).collect()
 }
 
-fn delete_limit(batch: &mut Batch, member: &Member, limit: &Limit) {
+fn delete_limit(batch: &mut Batch, member: &Member, limit: &LimitObject) {
     let name = limit_name(&limit.name);
     batch.push_for(limit_family(member), Operation::DeleteObject, IfExists::Keep, &name);
 }

@@ -1,14 +1,14 @@
 //! All system calls, sorted by name: a table of facts, read by `calls` alone. It must not hold policy. Numbers are x86-64,
 //! i386 and aarch64 as of Linux 7.2; groups as in systemd.exec(5), without the members of included groups.
 
-use super::{Call, NO, call};
+use super::{NO, Syscall, call};
 use crate::plan::filter::groups::*;
 
 /// The number of calls.
 pub const COUNT: usize = 481;
 
 /// All calls, sorted by name.
-pub static CALLS: [Call; COUNT] = [
+pub static CALLS: [Syscall; COUNT] = [
     call("_llseek", [NO, 140, NO], BASIC_IO),
     call("_newselect", [NO, 142, NO], IO_EVENT),
     call("_sysctl", [156, 149, NO], OBSOLETE | PRIVILEGED),
