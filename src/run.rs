@@ -22,32 +22,31 @@ use crate::supervisor::{cleanup, current_step, failure, registration};
 use facts::HostFacts;
 use std::ffi::OsString;
 
-/// What `coracle run` is to do.
+/// The mode of `coracle run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunMode {
     /// Run the machine.
     Run,
-    /// Say what would be done.
+    /// Print the plan.
     DryRun,
 }
 
-/// Executes this program again from where its payload cannot write to it, when the arguments look like a run that
-/// needs it: what was done before it is done twice. It is seen to again when all is read.
+/// Executes this program again from a file that its payload cannot write to, if the arguments seem to require it: all
+/// earlier work is done twice. [`start`] repeats the check with the complete definition.
 pub fn protect_early(arguments: &[OsString]) {
     let users = |word: &OsString| {
         word.to_str().is_some_and(|word| word.starts_with("-U") || word.starts_with("--private-users"))
     };
     if arguments.get(1).is_some_and(|verb| verb == "run") && !arguments.iter().any(users) {
-        // What is refused now is refused again then, and said.
+        // An error occurs again in that check, and is reported there.
         let _ = crate::supervisor::protect_program(&Users::Host);
     }
 }
 
-/// The first act in a unit: sets the machine up, then becomes its supervisor. Returns only on
-/// failure.
+/// The first act in a unit: creates the machine, then becomes its supervisor. Returns only on failure.
 ///
 /// # Errors
-/// Why the machine does not run, of kind [`Kind::Launch`].
+/// The reason why the machine does not run, of kind [`Kind::Launch`].
 pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
     let (there, machine) = (paths.clone(), name.clone());
     current_step::set("look at the host and the tree".into());
@@ -58,7 +57,7 @@ pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
     launch_in_unit(paths, name).inspect_err(|error| keep_reason(paths, name, error))
 }
 
-/// The unit keeps the reason, for whoever started it and for 'status'.
+/// Records the reason of a failed launch, and sends it to systemd as the unit's status.
 fn keep_reason(paths: &Paths, name: &Name, error: &Error) {
     failure::record_launch(paths, name, error);
     let hint = error.hint().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
@@ -74,7 +73,7 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let request =
         StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
     let running = start(request, placement::in_unit, kept).map_err(|error| error.with_kind(Kind::Launch))?;
-    // For 'apply'; a machine can do without.
+    // The snapshot is for `apply`; the machine runs without it.
     let values = config::snapshot::values(&resolved.settings);
     config::snapshot::write(paths, name, &values).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     Err(running.execute(&["supervise".into()]))
@@ -83,7 +82,7 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
 /// The second act in a unit: watches until the machine ends. Returns its exit status.
 ///
 /// # Errors
-/// Where there is nothing to watch.
+/// No machine was handed over, or the event loop failed.
 pub fn supervise_unit() -> Result<u8> {
     let running = handover::receive()?.ok_or_else(|| Error::usage("'supervise' is run by 'launch' only"))?;
     match supervise::supervise(running)? {
@@ -91,7 +90,7 @@ pub fn supervise_unit() -> Result<u8> {
         SupervisionResult::Reboot(running) => Err(running.execute(&running.state.arguments)),
         SupervisionResult::Register(running) => {
             let running = register_again(*running);
-            // Executed again, so that what D-Bus needed is not held while the machine idles.
+            // Executed again to free the memory of the D-Bus call while the machine idles.
             Err(running.execute(&["supervise".into()]))
         }
         SupervisionResult::Reexec(running) => Err(running.execute(&["supervise".into()])),
@@ -101,7 +100,7 @@ pub fn supervise_unit() -> Result<u8> {
 /// The third act, for the unit's `ExecStopPost=`.
 ///
 /// # Errors
-/// A machine that still runs.
+/// The machine is running.
 pub fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
     cleanup::after(paths, name)
 }
@@ -122,7 +121,7 @@ pub fn foreground(paths: &Paths, flags: Layer, mode: RunMode, arguments: Vec<OsS
     let kept = handover::receive()?.map(Carried::from);
     let resolved = config::run(paths, flags).inspect_err(|_| {
         if let Some(kept) = &kept {
-            // A reboot that fails: no unit cleans up after the boot before it.
+            // A failed reboot: without a unit, the previous boot is cleaned up here.
             cleanup::undo(paths, &kept.state.record);
         }
     })?;
@@ -145,7 +144,7 @@ pub fn foreground(paths: &Paths, flags: Layer, mode: RunMode, arguments: Vec<OsS
     }
 }
 
-/// The way of one machine: meant, claimed, attached, found, planned, done.
+/// The stages of one machine: meant, claimed, attached, found, planned, done.
 fn start(
     start: StartRequest<'_>,
     place: impl FnOnce(&Machine, Option<&Carried>) -> Result<Placement>,
@@ -199,7 +198,7 @@ fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
     Ok(format!("# claims nothing: ids and addresses are free now and may be taken at the start\n{plan}"))
 }
 
-/// Tells machined again of a machine it has lost.
+/// Registers a machine again after machined has lost it.
 fn register_again(mut running: Running) -> Running {
     let state = &mut running.state;
     let paths = Paths::below(&state.paths_root);

@@ -20,7 +20,7 @@ pub mod supervise;
 
 use crate::machine::users::Users;
 
-/// Prevents a machine whose root is the host's root from writing to this program's file: such a machine can have
+/// Prevents a machine with the host's root from writing to this program's file: such a machine can have
 /// the supervisor execute it. Executes this program again from a read-only mount if necessary.
 ///
 /// # Errors

@@ -68,7 +68,7 @@ struct CdiHook {
 /// Replaces each CDI name in `layer` by the changes of its device.
 ///
 /// # Errors
-/// One error for each name that no file defines, or whose file is invalid or not supported.
+/// One error for each name without a definition, or with an invalid or unsupported file.
 pub(super) fn expand(paths: &Paths, layer: &mut Layer) -> std::result::Result<(), Vec<Error>> {
     let mut errors = Vec::new();
     for device in layer.security.devices.take() {

@@ -21,7 +21,7 @@ use crate::plan::{self, Facts};
 use crate::supervisor::launch::HostsFile;
 use std::path::{Path, PathBuf};
 
-/// The facts, with what the supervisor needs beside the plan.
+/// The facts of the host and the tree, with the supervisor's input beside the plan.
 pub(super) struct HostFacts {
     /// The input of the plan.
     pub(super) facts: Facts,
@@ -83,7 +83,7 @@ fn name_servers(paths: &Paths, machine: &Machine, link: &LinkPlan) -> Option<res
         .then(|| resolv_conf::find(paths).unwrap_or_default().behind(Some(link.ipv4.host)))
 }
 
-/// Returns whether the payload is a program for 32 bit x86, whose C libraries create sockets by socketcall(2).
+/// Returns whether the payload is a program for 32 bit x86: its C libraries create sockets by socketcall(2).
 fn needs_socketcall(machine: &Machine, tree: &Tree, init: Option<&Path>) -> bool {
     let named = match &machine.command.payload {
         Payload::Command { argv, .. } => plan::candidates(argv),

@@ -1,6 +1,5 @@
-//! The last act: undoes from the state record whatever is left of a machine. Idempotent; goes on
-//! after errors. Run by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next
-//! start.
+//! The last act: removes everything in the state record of a machine. Idempotent; continues after errors. Run by the
+//! supervisor at its end, by the unit's `ExecStopPost=`, and by the next start.
 
 use super::network::firewall;
 use super::network::hosts_file::{self, ZoneChange};
@@ -18,11 +17,11 @@ use crate::network::{networkd, veth, zone};
 use crate::paths::Paths;
 use crate::state::record::Record;
 
-/// Cleans up after a machine whose supervisor is gone or is ourselves. One that left nothing is
-/// fine.
+/// Cleans up after a machine without a supervisor, or supervised by this process. A machine without a record is no
+/// error.
 ///
 /// # Errors
-/// A machine that still runs.
+/// The machine is running.
 pub fn after(paths: &Paths, name: &Name) -> Result<()> {
     match Record::read(paths, name) {
         Ok(Some(record)) if record.is_alive() && record.supervisor != std::process::id() => {
@@ -33,7 +32,7 @@ pub fn after(paths: &Paths, name: &Name) -> Result<()> {
             undo(paths, &record);
             Ok(())
         }
-        // Killed before the record was written: there is nothing yet but the directory.
+        // Killed before the record was written: only the directory exists.
         Ok(None) => {
             let _ = std::fs::remove_dir_all(paths.machine(name));
             Ok(())
@@ -48,12 +47,13 @@ pub fn after(paths: &Paths, name: &Name) -> Result<()> {
 
 /// Undoes everything a record names.
 pub fn undo(paths: &Paths, record: &Record) {
-    // First what runs: everything else is held by it.
+    // The processes first: they hold everything else.
     let gone = if record.cgroup_is_ours { record.cgroup.clone() } else { record.payload_cgroup() };
     if let Some(gone) = gone {
         note(cgroup::remove(&gone));
     }
-    // Addresses that another machine holds it never had: its part of the firewall would be that one's.
+    // Addresses locked by another machine never belonged to this one: its elements in the firewall are those of the
+    // other machine.
     let address = |member: &Member| claim::address_file(paths, member.addresses().0);
     let is_its_own = |member: &&Member| member.zone().is_some() || !lock::is_taken(&address(member));
     let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
@@ -66,7 +66,7 @@ pub fn undo(paths: &Paths, record: &Record) {
         note(leave(paths, zone, record));
     }
     hosts_file::clear(record);
-    // A lock that is held is another's: it came first, and we never had it.
+    // A held lock belongs to another machine: this one never had it.
     for file in record.files.iter().filter(|file| !lock::is_taken(file)) {
         match std::fs::remove_file(file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -75,7 +75,7 @@ pub fn undo(paths: &Paths, record: &Record) {
             _ => {}
         }
     }
-    // Last, and the record in it last of all: killed half-way, the next clean-up starts over.
+    // The directory last, with the record as its last file: after a kill, the next cleanup begins again.
     let directory = paths.machine(&record.name);
     for file in [
         "root",
@@ -95,7 +95,7 @@ pub fn undo(paths: &Paths, record: &Record) {
     let _ = std::fs::remove_dir(&directory);
 }
 
-/// Leaves the network that a machine was in, for another one.
+/// Removes a machine from its previous network, before it joins another one.
 pub(super) fn leave_network(paths: &Paths, record: &Record) {
     note(firewall::leave(paths, record, record.part()));
     if let Some(interface) = &record.host_interface {
@@ -106,7 +106,7 @@ pub(super) fn leave_network(paths: &Paths, record: &Record) {
     }
 }
 
-/// Leaves a zone, whose bridge goes with the last. Who is about to join makes it again.
+/// Removes a machine from a zone. The bridge is deleted with the last machine; the next machine creates it again.
 fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     let _held = zone::lock(paths)?;
     hosts_file::update_zone(paths, zone, record, ZoneChange::Leaves);
@@ -120,7 +120,7 @@ fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     })
 }
 
-/// What other programs and the kernel hold for the machine.
+/// Removes the machine's link and its registration with machined.
 fn outside(record: &Record) -> Result<()> {
     runtime()?.block_on(async {
         if let Some(interface) = &record.host_interface {

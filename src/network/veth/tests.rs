@@ -38,7 +38,7 @@ fn new_netns() -> OwnedFd {
     netns
 }
 
-/// Runs a test in a thread whose network namespace represents the host's.
+/// Runs a test in a thread with a network namespace that represents the host's.
 fn on_a_host<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F + Send) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped {test}: needs root");

@@ -1,4 +1,4 @@
-//! The multiplexers of 32 bit x86: system calls whose first argument is the number of another call. Facts only, read by
+//! The multiplexers of 32 bit x86: system calls with the number of another call as the first argument. Facts only, read by
 //! `decide` and `program`.
 
 /// A multiplexer.

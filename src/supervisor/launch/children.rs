@@ -1,4 +1,4 @@
-//! The part of a launch that clones PID 1 and the builder and meets them. Called by the file above.
+//! Clones PID 1 and the builder, and synchronises with them. Called by `launch`.
 
 use super::descriptors::guest_socket;
 use super::{Launch, enter, namespace, network};
@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
-/// The builder's process id in the machine: out of the way, so that the first child of PID 1 is 2.
+/// The builder's process id in the machine: high enough that the first child of PID 1 is process 2.
 const BUILDER: u32 = 300;
 
 impl Launch<'_> {
@@ -22,14 +22,14 @@ impl Launch<'_> {
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
         self.fds
             .insert(FdName::Log, self.request.plan.build.iter().any(logs).then(guest_socket).transpose()?);
-        // A mount namespace of the host's own kind: PID 1 stands in it until the tree is built and
-        // then copies it into its user namespace, which locks all mounts together.
-        unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot make a mount namespace")?;
+        // A mount namespace of the host's user namespace: PID 1 is in it until the tree is built, and then copies it
+        // into its user namespace, which locks all mounts together.
+        unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
         let root = crate::sys::mount::open_directory(std::path::Path::new("/"))?;
         crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
             .context(|| "cannot keep mounts from the host")?;
         drop(root);
-        // The namespace that is joined is the child's alone: we come back.
+        // Only the child stays in the joined namespace: the supervisor returns.
         let own = match &self.request.machine.network.namespace {
             Some(path) => Some(network::enter(path)?),
             None => None,
@@ -65,7 +65,7 @@ impl Launch<'_> {
         }
     }
 
-    /// A child that ended without a word.
+    /// Returns the error for a child that ended without a message.
     pub(super) fn died(&self, who: &str) -> Error {
         let child = if who == "PID 1" { self.leader.as_ref() } else { self.builder.as_ref() };
         let how = match child.map(|(child, _)| process::wait(child.pidfd.as_fd())) {
@@ -99,17 +99,17 @@ impl Launch<'_> {
         };
         let pidfd = duplicate(&leader.pidfd)?;
         self.fds.insert(FdName::Network, network);
-        // The builder is born into the machine's pid namespace, which procfs shows.
+        // The builder is cloned into the machine's pid namespace, which a new procfs shows.
         let own = namespace("pid")?;
         enter(&pidfd, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
         let side = process::clone_as(BUILDER);
         let cloned = match side {
-            // It must never come back into the supervisor's code.
+            // The child must never return into the supervisor's code.
             Ok(Side::Child) => {
                 drop(ours);
                 payload::build(&self.request.plan.build, &theirs, place)
             }
-            // Carried before anything else can fail: PID 1 does not end before it is reaped.
+            // Stored before the next step can fail: PID 1 does not end before the builder is reaped.
             Ok(Side::Parent(child)) => {
                 self.builder = Some((child, ours));
                 Ok(())
@@ -137,7 +137,7 @@ impl Launch<'_> {
             }
         }
         self.without_link();
-        // Forgotten only once it is reaped: PID 1 cannot end before the processes of its namespace are.
+        // Dropped after it is reaped: PID 1 cannot end before all processes of its namespace are reaped.
         if let Some((child, _)) = &self.builder {
             process::wait(child.pidfd.as_fd())?;
         }
@@ -149,7 +149,7 @@ impl Launch<'_> {
         match self.leader()?.1.receive()? {
             None => Ok(()),
             Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
-            Some(_) => Err(Error::new("the child spoke after its last meeting")),
+            Some(_) => Err(Error::new("received a message from PID 1 after its last synchronisation point")),
         }
     }
 }

@@ -149,7 +149,7 @@ impl FirewallWatch {
     }
 }
 
-/// Creates the tables again if a part of the machine is missing, in a child, whose memory is freed with it. If the guest
+/// Creates the tables again if a part of the machine is missing, in a child: its memory is freed at its end. If the guest
 /// has used up the tasks of the unit (`TasksMax=`), this process does it. `None` after an error.
 fn repair(paths: &Paths, record: &Record) -> Option<TableState> {
     match process::clone(0, None) {
