@@ -3,7 +3,7 @@
 //! but lock files, the record and the record of an id range is created here.
 
 mod addresses;
-mod ids;
+mod claimed_ids;
 mod locks;
 mod ports;
 mod record;
@@ -17,7 +17,7 @@ use crate::network::interfaces::{self, ExtraInterface};
 use crate::paths::Paths;
 use crate::state::id_ranges::RangeRetention;
 use crate::state::record::Record;
-use ids::ClaimedIds;
+use claimed_ids::ClaimedIds;
 pub use locks::{address_file, of_claims};
 pub use ports::refuse_claimed;
 pub use record::loopback_resolver;
@@ -168,7 +168,7 @@ fn look(request: &ClaimRequest<'_>, before: Option<&Record>) -> Result<Host> {
 
 fn choose(request: &ClaimRequest<'_>, host: Host, before: Option<&Record>) -> Result<Choice> {
     let ClaimRequest { paths, machine, root, keep, .. } = *request;
-    let ids = ids::choose(paths, machine, root, keep, before)?;
+    let ids = claimed_ids::choose(paths, machine, root, keep, before)?;
     let link = host.prefixes.map(|taken| addresses::choose(paths, machine, taken, before)).transpose()?;
     Ok(Choice { ids, link, interfaces: host.interfaces })
 }

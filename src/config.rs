@@ -9,9 +9,9 @@ mod cdi;
 pub mod check;
 pub mod command;
 pub mod console;
+pub mod definition_files;
 pub mod drop_in;
 pub mod explain;
-pub mod files;
 pub mod identity;
 pub mod layer;
 pub mod mounts;
@@ -37,7 +37,7 @@ pub use resolve::Resolved;
 use crate::error::{Error, Kind, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use files::Files;
+use definition_files::Files;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -83,7 +83,7 @@ pub fn run(paths: &Paths, mut flags: Layer) -> Result<Resolved> {
     resolve(paths, &name, flags, &files, profile, &context).map_err(|error| error.with_kind(Kind::Launch))
 }
 
-/// Resolves the layer `above` over the layers of `files`; `context` is that of an error.
+/// Resolves the layer `above` over the layers of the definition files; `context` is that of an error.
 fn resolve(
     paths: &Paths,
     name: &Name,
@@ -108,7 +108,7 @@ fn resolve(
 /// # Errors
 /// A directory of definitions cannot be read.
 pub fn names(paths: &Paths) -> Result<BTreeSet<Name>> {
-    let (mut names, _) = files::defined(paths)?;
+    let (mut names, _) = definition_files::defined(paths)?;
     let trees = std::fs::read_dir(paths.images()).into_iter().flatten().flatten();
     names.extend(
         trees

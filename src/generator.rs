@@ -8,7 +8,7 @@ use crate::config;
 use crate::error::{Context, Result};
 use crate::machine::Machine;
 use crate::machine::name::Name;
-use crate::machine::unit;
+use crate::machine::unit_name;
 use crate::paths::Paths;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -34,7 +34,7 @@ pub fn run(directory: &Path, paths: &Paths) {
 pub fn is_current(paths: &Paths, machine: &Machine) -> bool {
     let directory = paths.systemd("generator");
     let drop_in_is = std::fs::read_to_string(drop_in_file(&directory, &machine.name));
-    let socket_is = std::fs::read_to_string(directory.join(unit::on_demand_socket(&machine.name)));
+    let socket_is = std::fs::read_to_string(directory.join(unit_name::on_demand_socket(&machine.name)));
     drop_in_is.is_ok_and(|text| text == drop_in(machine)) && socket_is.ok() == activation::socket(machine)
 }
 
@@ -51,7 +51,7 @@ pub fn drop_in(machine: &Machine) -> String {
     }
     if !machine.network.on_demand.is_empty() {
         // Started again together with the machine, so that its ports activate it after a stop.
-        line("[Unit]\nWants", &unit::on_demand_socket(&machine.name));
+        line("[Unit]\nWants", &unit_name::on_demand_socket(&machine.name));
     }
     line("\n[Service]\nTimeoutStopSec", &seconds(machine.boot.stop_timeout.saturating_add(CLEANUP_TIME)));
     let numbers = [
@@ -95,7 +95,7 @@ fn write_all(
 fn write(directory: &Path, machine: &Machine) -> Result<()> {
     write_file(&drop_in_file(directory, &machine.name), &drop_in(machine))?;
     let Some(socket) = activation::socket(machine) else { return Ok(()) };
-    let file = unit::on_demand_socket(&machine.name);
+    let file = unit_name::on_demand_socket(&machine.name);
     write_file(&directory.join(&file), &socket)?;
     let link = directory.join("sockets.target.wants").join(&file);
     create_parent(&link)?;
@@ -115,7 +115,7 @@ fn create_parent(file: &Path) -> Result<()> {
 
 /// Returns the path of a machine's drop-in below a unit directory of systemd.
 fn drop_in_file(directory: &Path, name: &Name) -> PathBuf {
-    directory.join(format!("{}.d/50-coracle.conf", unit::service(name)))
+    directory.join(format!("{}.d/50-coracle.conf", unit_name::service(name)))
 }
 
 /// Formats a time span for systemd.time(7); `infinity` if it does not fit in 64 bits of microseconds.

@@ -2,12 +2,12 @@
 
 pub mod binfmt;
 pub mod cgroup;
+pub mod executable;
 pub mod idmap;
 pub mod lock;
 pub mod lsm;
 pub mod probe;
-pub mod process;
-pub mod program;
+pub mod procfs;
 pub mod rlimits;
 pub mod runtime;
 pub mod systemd;

@@ -17,7 +17,7 @@ pub mod root;
 mod rules;
 pub mod security;
 pub mod size;
-pub mod unit;
+pub mod unit_name;
 pub mod users;
 
 use crate::error::Error;

@@ -5,10 +5,10 @@
 pub mod bind;
 mod builder;
 mod init_process;
-mod limits;
 mod mounts;
 mod nodes;
 mod resolv_conf;
+mod rlimits;
 mod stub;
 mod submounts;
 mod tree_paths;

@@ -1,10 +1,10 @@
 //! The steps that create a machine, planned before the host is changed: pure functions from a [`Machine`] and the host's
 //! [`Facts`] to a [`Plan`]. Called by `run`; carried out by `supervisor` and `payload`. It does no I/O.
 
+mod api_file_systems;
 pub mod capabilities;
 pub mod exec;
 mod facts;
-mod files;
 pub mod filter;
 pub mod identity;
 pub mod init;
@@ -219,9 +219,9 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         at: facts.attach_at.clone(),
         map_ids,
         read_only: machine.root.read_only,
-        mount_points: files::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
+        mount_points: api_file_systems::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
     });
-    steps.extend(files::api(machine, facts, shows_full_procfs(machine, init)));
+    steps.extend(api_file_systems::api(machine, facts, shows_full_procfs(machine, init)));
     // After `/run`, the target of most links.
     steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf));
     if let Some(file) = &facts.hosts_file {

@@ -25,7 +25,7 @@ pub enum Call {
     /// Requests an orderly power-off; the second call kills the machine.
     #[serde(rename = "io.systemd.MachineInstance.Terminate")]
     Terminate {},
-    /// Returns a [`Status`]. SYSTEMD(263): `Describe` is another name for it.
+    /// Returns a [`InstanceStatus`]. SYSTEMD(263): `Describe` is another name for it.
     #[serde(rename = "io.systemd.MachineInstance.QueryStatus", alias = "io.systemd.MachineInstance.Describe")]
     Status {},
     /// A call of the interface without a meaning for a container.

@@ -32,7 +32,7 @@ pub enum RunMode {
 }
 
 /// Executes this program again from a file that its payload cannot write to, if the arguments seem to require it: all
-/// earlier work is done twice. [`start`] repeats the check with the complete definition.
+/// earlier work is done twice. `start` repeats the check with the complete definition.
 pub fn protect_early(arguments: &[OsString]) {
     let users = |word: &OsString| {
         word.to_str().is_some_and(|word| word.starts_with("-U") || word.starts_with("--private-users"))

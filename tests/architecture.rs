@@ -134,7 +134,7 @@ const EMPTY_NAMES: [&str; 5] = ["utils", "common", "helpers", "types", "misc"];
 const LONGEST: usize = 470;
 
 /// Tables of facts, which may be longer.
-const TABLES: [&str; 1] = ["plan/filter/calls/table.rs"];
+const TABLES: [&str; 1] = ["plan/filter/calls/syscall_table.rs"];
 
 /// Fails with all that is wrong, a line each.
 fn none(wrong: &[String]) {

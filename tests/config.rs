@@ -71,7 +71,7 @@ fn examples_are_valid_and_cover_all_settings() {
             output_of(Path::new("/"), &["check", file]),
             "checked 1 file: no errors, 0 warnings\nexit 0\n"
         );
-        let (layer, _) = coracle::config::files::read(Path::new(file));
+        let (layer, _) = coracle::config::definition_files::read(Path::new(file));
         for setting in settings().filter(|setting| !layer.lines(setting).is_empty()) {
             keys.push(setting.key);
         }

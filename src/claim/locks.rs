@@ -1,7 +1,7 @@
 //! Lock files of a machine's name, root and addresses, and the lock that serialises claims. Called by `claim`, and by
 //! `cleanup` for the names of the files.
 
-use super::{Choice, Undo, ids};
+use super::{Choice, Undo, claimed_ids};
 use crate::error::{Error, Result};
 use crate::host::lock::{self, Held};
 use crate::machine::Machine;
@@ -77,7 +77,7 @@ pub(super) fn wanted(
     root_identity: (u64, u64),
     choice: &Choice,
 ) -> Vec<Wanted> {
-    let ids = ids::locked(machine, choice.ids.base)
+    let ids = claimed_ids::locked(machine, choice.ids.base)
         .map(|base| Wanted { file: id_ranges::lock_file(paths, base), resource: Resource::Ids(base) });
     let single = choice.link.as_ref().filter(|plan| plan.zone.is_none());
     let address = single

@@ -7,7 +7,7 @@ use crate::host::systemd::units;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::network::Port;
-use crate::machine::unit;
+use crate::machine::unit_name;
 use crate::network::listeners;
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -18,7 +18,7 @@ pub(super) fn refuse_listening(paths: &Paths, machine: &Machine) -> Result<()> {
     let others = machine.network.ports.iter().filter(|port| !on_demand.contains(port));
     listeners::refuse_listening(paths, &others.copied().collect::<Vec<_>>())?;
     listeners::refuse_listening(paths, on_demand).or_else(|error| {
-        let socket = unit::on_demand_socket(&machine.name);
+        let socket = unit_name::on_demand_socket(&machine.name);
         match runtime()?.block_on(units::unit_properties(&socket)) {
             Ok(properties) if properties.active_state == "active" => Ok(()),
             _ => Err(error),

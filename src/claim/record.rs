@@ -2,8 +2,8 @@
 
 use super::Choice;
 use super::locks::Wanted;
-use crate::host::process::start_time;
-use crate::host::program::Executable;
+use crate::host::executable::Executable;
+use crate::host::procfs::start_time;
 use crate::machine::Machine;
 use crate::machine::network::ResolvConf;
 use crate::machine::users::Users;

@@ -1,6 +1,6 @@
 //! Collects all problems of all definitions, for `coracle check`. Called by `cli`.
 
-use super::files::{self, Files};
+use super::definition_files::{self, Files};
 use super::layer::Layer;
 use super::problem::Problem;
 use super::profile::Profile;
@@ -26,7 +26,7 @@ pub struct Checked {
 /// # Errors
 /// A directory of definitions cannot be read.
 pub fn all(paths: &Paths) -> Result<Checked> {
-    let (names, problems) = files::defined(paths)?;
+    let (names, problems) = definition_files::defined(paths)?;
     let mut checked = Checked { files: problems.len(), problems };
     let mut machines: Vec<(PathBuf, Resolved)> = Vec::new();
     for name in names {
@@ -53,7 +53,7 @@ pub fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
     let mut checked = Checked::default();
     for file in named {
         checked.files += 1;
-        let (layer, problems) = files::read(file);
+        let (layer, problems) = definition_files::read(file);
         let readable = problems.is_empty();
         checked.problems.extend(problems);
         if !readable || is_drop_in(file) {

@@ -1,5 +1,5 @@
 //! Problems of a definition, shown with file, line, column, the line itself, a caret below it and the hint. Created by
-//! `toml`, `files`, `check` and the features.
+//! `toml`, `definition_files`, `check` and the features.
 
 use super::setting::Origin;
 use crate::error::Error;

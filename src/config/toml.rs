@@ -1,9 +1,9 @@
-//! Parses a definition into a layer and collects all errors. Called by `files`; it reads no file and has no defaults.
+//! Parses a definition into a layer and collects all errors. Called by `definition_files`; it reads no file and has no defaults.
 //!
 //! It walks the tree of values with their positions by the table of settings instead of deserializing it, because serde
 //! stops at the first error.
 
-mod mount;
+mod mounts;
 
 use super::command::Variable;
 use super::layer::{Layer, Origin, Setting, Shape, definition_settings};

@@ -2,8 +2,8 @@
 //! ports, traffic limits and bind mounts change at once, all other settings with a restart.
 
 use super::bind;
-use super::limits::{self, Act};
 use super::network_update;
+use super::resources::{self, Act};
 use crate::config::drop_in::{self, Persistence};
 use crate::config::snapshot::{self, Values};
 use crate::config::{self, Resolved};
@@ -89,7 +89,7 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
     };
     let read = started.clone();
     let after = snapshot::values(&resolved.settings);
-    let mut changes: Vec<SettingChange> = limits::apply(paths, &resolved.machine, act)?
+    let mut changes: Vec<SettingChange> = resources::apply(paths, &resolved.machine, act)?
         .into_iter()
         .map(|limit| SettingChange {
             effect: Effect::Live,

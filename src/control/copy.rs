@@ -5,7 +5,7 @@
 
 mod archive;
 mod entry;
-mod ids;
+mod id_mapping;
 mod interrupted;
 mod transfer;
 mod tree_writer;
@@ -23,7 +23,7 @@ use crate::state::record::Record;
 use crate::sys::guest_files::GuestRoot;
 use crate::sys::process::{self, Side};
 use entry::{CopyState, TreeSide};
-use ids::IdMapping;
+use id_mapping::IdMapping;
 use interrupted::RecordFile;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};

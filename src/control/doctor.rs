@@ -2,16 +2,16 @@
 //! `cli`; each file of the folder inspects one part of the host.
 
 mod cgroups;
-mod ids;
+mod id_ranges;
 mod kernel;
 mod leftovers;
-mod machine;
+mod machines;
 mod network;
 mod programs;
 mod services;
 mod trees;
 
-pub use machine::{Diagnosis, diagnose};
+pub use machines::{Diagnosis, diagnose};
 
 use super::defined;
 use crate::config;
@@ -84,7 +84,7 @@ pub fn host(paths: &Paths) -> Result<Vec<Finding>> {
     let mut findings = kernel::findings();
     findings.extend(cgroups::findings());
     findings.extend(services::findings(paths));
-    findings.extend(ids::findings(paths, &names));
+    findings.extend(id_ranges::findings(paths, &names));
     findings.extend(trees::findings(paths, &machines));
     findings.extend(leftovers::findings(paths));
     findings.extend(programs::findings(paths));

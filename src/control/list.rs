@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::host::cgroup;
 use crate::host::systemd::units;
 use crate::machine::name::Name;
-use crate::machine::{size, unit};
+use crate::machine::{size, unit_name};
 use crate::paths::Paths;
 use crate::state::record::Record;
 use serde::Serialize;
@@ -127,7 +127,7 @@ impl MachineSummary {
             tasks: None,
             started: None,
             uptime: None,
-            unit: Some(unit::service(name)),
+            unit: Some(unit_name::service(name)),
             root: None,
             unconfined: Vec::new(),
             outdated: false,
@@ -154,10 +154,9 @@ pub fn rows(paths: &Paths, include: Include) -> Result<Vec<MachineSummary>> {
     let rest: Vec<Name> =
         others.into_iter().filter(|name| rows.iter().all(|row| row.name != name.as_str())).collect();
     let states = if rest.is_empty() { HashMap::new() } else { unit_states() };
-    rows.extend(
-        rest.iter()
-            .map(|name| MachineSummary::of_unit(name, states.get(&unit::service(name)).map(String::as_str))),
-    );
+    rows.extend(rest.iter().map(|name| {
+        MachineSummary::of_unit(name, states.get(&unit_name::service(name)).map(String::as_str))
+    }));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
@@ -167,7 +166,7 @@ fn unit_states() -> HashMap<String, String> {
     if !units::is_running() {
         return HashMap::new();
     }
-    match block_on(units::unit_states(unit::ALL_SERVICES)).and_then(|states| states) {
+    match block_on(units::unit_states(unit_name::ALL_SERVICES)).and_then(|states| states) {
         Ok(states) => states,
         Err(error) => {
             log::warn!("{error}, ignoring");
@@ -221,7 +220,7 @@ mod tests {
         let record = Record {
             phase: crate::state::record::Phase::Running,
             supervisor: std::process::id(),
-            supervisor_start: crate::host::process::start_time(std::process::id()).unwrap(),
+            supervisor_start: crate::host::procfs::start_time(std::process::id()).unwrap(),
             started: now() - 61_000_000,
             init: Some(PayloadKind::Init(Init::Systemd)),
             leader: Some(7),

@@ -6,7 +6,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::systemd::journal;
 use crate::host::systemd::journal::{Fields, GuestJournal, Journal, JournalEntry, Query};
 use crate::machine::name::Name;
-use crate::machine::unit;
+use crate::machine::unit_name;
 use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -213,7 +213,7 @@ impl GuestFiles {
 
 /// Returns the matches that select a machine's entries in the host's journal.
 fn matches(name: &Name) -> Vec<String> {
-    let unit = unit::service(name);
+    let unit = unit_name::service(name);
     vec![
         format!("CORACLE_MACHINE={name}"),
         format!("_SYSTEMD_UNIT={unit}"),
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_running_guest_is_read_as_it_sees_itself() {
-        let start = crate::host::process::start_time(std::process::id()).unwrap();
+        let start = crate::host::procfs::start_time(std::process::id()).unwrap();
         let running = Record {
             supervisor: std::process::id(),
             supervisor_start: start,

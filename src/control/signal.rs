@@ -5,7 +5,7 @@
 use super::{BatchResult, each, running};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
-use crate::host::process::start_time;
+use crate::host::procfs::start_time;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record};

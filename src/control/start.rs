@@ -9,8 +9,8 @@ use crate::generator;
 use crate::host::systemd::units;
 use crate::host::systemd::units::JobAction;
 use crate::machine::name::Name;
-use crate::machine::unit;
-use crate::machine::unit::machine_of;
+use crate::machine::unit_name;
+use crate::machine::unit_name::machine_of;
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record};
 use std::ops::ControlFlow;
@@ -78,7 +78,7 @@ pub fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
         defined(paths, name)?;
     }
     // The target as well: it starts the enabled machines.
-    let units: Vec<String> = names.iter().map(unit::service).chain([TARGET.to_owned()]).collect();
+    let units: Vec<String> = names.iter().map(unit_name::service).chain([TARGET.to_owned()]).collect();
     block_on(units::enable(&units))?
 }
 
@@ -88,7 +88,7 @@ pub fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
 /// A host without systemd, or a refusal by systemd.
 pub fn disable(names: &[Name]) -> Result<Vec<String>> {
     require_systemd()?;
-    let units: Vec<String> = names.iter().map(unit::service).collect();
+    let units: Vec<String> = names.iter().map(unit_name::service).collect();
     block_on(units::disable(&units))?
 }
 
@@ -107,7 +107,7 @@ fn up(
         if runs_elsewhere(paths, name) {
             return Err(Error::new(format!(
                 "machine '{name}' is already running outside of its unit '{}'",
-                unit::service(name)
+                unit_name::service(name)
             ))
             .with_hint(format!("stop it first: coracle stop {name}")));
         }
@@ -146,7 +146,7 @@ fn up(
     merge(before, ready)
 }
 
-/// Waits until the guest of an active unit reports that it is ready. A guest whose init never reports is
+/// Waits until the guest of an active unit reports that it is ready. A guest with an init that never reports is
 /// ready from the start.
 fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Result<()> {
     loop {
@@ -179,7 +179,7 @@ fn run(
     wait: StartWait,
     progress: &mut Progress<'_>,
 ) -> BatchResult {
-    let units: Vec<String> = names.iter().map(unit::service).collect();
+    let units: Vec<String> = names.iter().map(unit_name::service).collect();
     let until = if wait == StartWait::No { units::Until::Queued } else { units::Until::Done };
     let mut report = |unit: &str, text: &str| {
         let waits = if text.is_empty() { stop_progress(paths, unit) } else { None };
@@ -226,7 +226,7 @@ fn is_past_start(text: &str) -> bool {
 /// Returns whether a machine is running outside of its unit.
 fn runs_elsewhere(paths: &Paths, name: &Name) -> bool {
     let record = Record::read(paths, name).ok().flatten().filter(Record::is_alive);
-    record.is_some_and(|record| record.unit != Some(unit::service(name)))
+    record.is_some_and(|record| record.unit != Some(unit_name::service(name)))
 }
 
 /// Returns an error without systemd.

@@ -16,7 +16,7 @@ use crate::host::systemd::units::UnitStatus;
 use crate::machine::Machine;
 use crate::machine::id128::Id128;
 use crate::machine::name::Name;
-use crate::machine::{size, unit};
+use crate::machine::{size, unit_name};
 use crate::paths::Paths;
 use crate::state::failure::Failure;
 use crate::state::record::Record;
@@ -89,7 +89,8 @@ pub struct Unit {
 /// An invalid or missing definition of a machine without state record and unit.
 pub fn collect(paths: &Paths, name: &Name) -> Result<Status> {
     let record = Record::read(paths, name)?;
-    let unit_name = record.as_ref().map_or_else(|| Some(unit::service(name)), |record| record.unit.clone());
+    let unit_name =
+        record.as_ref().map_or_else(|| Some(unit_name::service(name)), |record| record.unit.clone());
     let unit = unit_name.as_deref().and_then(read_unit);
     let state = unit.as_ref().map(|unit| unit.active_state.as_str());
     let is_known = record.is_some() || state.is_some_and(|state| state != "inactive");
@@ -235,7 +236,7 @@ fn unregistered(name: &Name) -> String {
 
 /// Describes the update to the installed program for a machine with an older one.
 fn outdated(machine: &MachineSummary, program: &Path) -> String {
-    let is_service = machine.unit.as_ref().is_some_and(|unit| unit::is_service(unit));
+    let is_service = machine.unit.as_ref().is_some_and(|unit| unit_name::is_service(unit));
     let way = if is_service { "a reboot or a restart" } else { "the next run" };
     format!("older than '{}': {way} starts the newer one", program.display())
 }
@@ -244,7 +245,7 @@ fn outdated(machine: &MachineSummary, program: &Path) -> String {
 fn listened_at(machine: &Machine) -> Vec<String> {
     let ports = &machine.network.on_demand;
     let listens = !ports.is_empty()
-        && read_unit(&unit::on_demand_socket(&machine.name))
+        && read_unit(&unit_name::on_demand_socket(&machine.name))
             .is_some_and(|socket| socket.active_state == "active");
     ports.iter().filter(|_| listens).map(ToString::to_string).collect()
 }

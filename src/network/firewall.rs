@@ -7,27 +7,27 @@ mod bridge;
 pub mod coexist;
 pub mod counters;
 pub mod deletions;
-mod extra;
+mod extra_links;
 mod inet;
 mod matches;
 mod member;
 mod netlink;
 mod part;
-mod policy;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod traffic_policy;
 
-pub use extra::Extra;
+pub use extra_links::Extra;
 pub use inet::connections::are_countable as can_count_connections;
-pub use inet::policy::PolicyChain;
+pub use inet::policy_chains::PolicyChain;
 pub use member::Member;
 pub use part::{Others, Part};
-pub use policy::TrafficPolicy;
+pub use traffic_policy::TrafficPolicy;
 
 use crate::error::{Context, Error, Result};
 use netlink::element::Element;
-use netlink::message::{BRIDGE, Batch, INET, IfExists, Operation};
+use netlink::nlmsg::{BRIDGE, Batch, INET, IfExists, Operation};
 use netlink::table::{table, table_name};
 use netlink::{TABLE, commit, ignore_missing, send};
 use rustix::io::Errno;

@@ -4,7 +4,7 @@
 
 use super::addresses::{GUEST_INTERFACE, GUEST_MAC_KEY, HOST_MAC_KEY, host_interface_name, mac};
 use super::veth::{
-    LOOPBACK, bridge, connect, connect_in, errno, failure, is_veth, link_by_index, link_by_name, set,
+    LOOPBACK, connect, connect_in, errno, failure, is_veth, link_by_index, link_by_name, set, zone_bridge,
 };
 use crate::error::{Context, Error, Result};
 use crate::machine::id128::Id128;
@@ -130,7 +130,7 @@ pub async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
         let name = &interface.host;
         let there = link_by_name(&handle, name).await?;
         if let Some(bridge) = &interface.bridge {
-            bridge::find(&handle, bridge).await?;
+            zone_bridge::find(&handle, bridge).await?;
         }
         match (interface.kind, there) {
             (InterfaceKind::Veth, Some(link)) if !is_ours(interface, &link) => {
@@ -216,7 +216,7 @@ async fn pair(host: &Handle, interface: &ExtraInterface, guest_netns: BorrowedFd
         .address(interface.host_mac.octets().to_vec())
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
     if let Some(bridge) = &interface.bridge {
-        pair = pair.controller(bridge::find(host, bridge).await?);
+        pair = pair.controller(zone_bridge::find(host, bridge).await?);
     }
     let making = || format!("cannot create the veth pair '{name}'");
     host.link().add(pair.build()).execute().await.map_err(failure).context(making)?;

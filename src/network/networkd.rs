@@ -71,7 +71,7 @@ pub async fn reload() {
     }
 }
 
-/// Returns the configuration for the guest's networkd, a file in its `/run/systemd/network` (`plan::files`):
+/// Returns the configuration for the guest's networkd, a file in its `/run/systemd/network` (`plan::api_file_systems`):
 /// the addresses that `host0` already has.
 pub fn guest_network_file(plan: &LinkPlan, dhcp: Dhcp) -> String {
     let dhcp = if dhcp == Dhcp::Served { "DHCP=yes\n" } else { "" };

@@ -2,15 +2,14 @@
 //! and by `cleanup` inside one `block_on` of a tokio `current_thread` runtime. Does not expose types of
 //! rtnetlink. Must not choose names or addresses: [`super::addresses`] does.
 
-pub(super) mod bridge;
 pub mod ingress;
 mod taken;
 #[cfg(test)]
 mod tests;
+pub(super) mod zone_bridge;
 
 use super::addresses::{GUEST_INTERFACE, IPV6_LENGTH, LinkPlan, link_local};
 use crate::error::{Context, Error, Result};
-pub use bridge::{Removed, remove_if_empty};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
@@ -21,6 +20,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 pub use taken::taken_prefixes;
+pub use zone_bridge::{Removed, remove_if_empty};
 
 /// Index of the loopback interface, in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
@@ -186,11 +186,11 @@ async fn configure_host(handle: &Handle, plan: &LinkPlan) -> Result<Link> {
     }
     let (router, router_ifindex) = match &plan.zone {
         Some(zone) => {
-            let bridge = bridge::create(handle, &zone.bridge(), plan.router_mac).await?;
+            let bridge = zone_bridge::create(handle, &zone.bridge(), plan.router_mac).await?;
             crate::network::sysctl::disable_ipv6_on_port(name);
             let doing = format!("make '{name}' a port of '{}'", zone.bridge());
             set(handle, LinkUnspec::new_with_index(ifindex).controller(bridge).build(), &doing).await?;
-            bridge::enable_hairpin(handle, ifindex, name).await?;
+            zone_bridge::enable_hairpin(handle, ifindex, name).await?;
             (zone.bridge(), bridge)
         }
         None => (name.clone(), ifindex),

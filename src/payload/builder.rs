@@ -2,7 +2,7 @@
 //! machine's pid namespace. It creates the mount tree; PID 1 receives a locked copy of it. Called by `payload`.
 
 use super::tree_paths::TreePaths;
-use super::{limits, mounts, nodes, resolv_conf};
+use super::{mounts, nodes, resolv_conf, rlimits};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
 use crate::sys::{mount, process};
@@ -55,7 +55,7 @@ impl Builder {
             BuildStep::Join => self.join(),
             BuildStep::Limits => {
                 // In the machine's pid namespace PID 1 is the waiting init child.
-                let reset = || limits::reset(rustix::process::Pid::INIT);
+                let reset = || rlimits::reset(rustix::process::Pid::INIT);
                 let done = process::as_effective(owner, reset);
                 // A change of ids cancels PR_SET_PDEATHSIG(2const).
                 super::die_with_supervisor();

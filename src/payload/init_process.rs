@@ -1,7 +1,7 @@
 //! The steps of PID 1, or of a command in a running machine: the settings of a process before it executes the payload.
 //! Called by `payload`.
 
-use super::{limits, stub};
+use super::{rlimits, stub};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::InitStep;
@@ -49,7 +49,7 @@ impl InitProcess {
             InitStep::Join { time } => self.join(*time),
             InitStep::TimeNamespace => time_namespace(),
             InitStep::Label(label) => std::fs::write(label.file, &label.text).map_err(Error::from),
-            InitStep::Limits(limits) => limits::apply(limits),
+            InitStep::Limits(limits) => rlimits::apply(limits),
             InitStep::Capabilities(kept) => capabilities(*kept),
             InitStep::Confine(kept) => confine(*kept),
             InitStep::Replace => replace(link),

@@ -1,10 +1,10 @@
 //! The steps that create a machine, as data. `describe` serves the debug log, the `--dry-run` output and the context of
 //! errors.
 
-mod build;
-mod host;
-mod init;
+mod build_step;
+mod host_step;
+mod init_step;
 
-pub use build::{BindSource, BuildStep, Device, IfMissing, ResolvConfAction};
-pub use host::HostStep;
-pub use init::{InitStep, LsmLabel, ResourceLimit};
+pub use build_step::{BindSource, BuildStep, Device, IfMissing, ResolvConfAction};
+pub use host_step::HostStep;
+pub use init_step::{InitStep, LsmLabel, ResourceLimit};

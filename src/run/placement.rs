@@ -33,7 +33,7 @@ pub(super) fn check_process() -> Result<()> {
 /// # Errors
 /// A cgroup that cannot be found.
 pub(super) fn in_unit(machine: &Machine, _: Option<&Carried>) -> Result<Placement> {
-    let unit = Some(crate::machine::unit::service(&machine.name));
+    let unit = Some(crate::machine::unit_name::service(&machine.name));
     Ok(Placement { unit, cgroup: Some(Cgroup::of_unit()?) })
 }
 

@@ -3,8 +3,8 @@
 
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup::PAYLOAD;
-use crate::host::process::start_time;
-use crate::host::program::Executable;
+use crate::host::executable::Executable;
+use crate::host::procfs::start_time;
 use crate::machine::id128::Id128;
 use crate::machine::init::PayloadKind;
 use crate::machine::name::Name;

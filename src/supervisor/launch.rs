@@ -172,7 +172,7 @@ impl<'a> Launch<'a> {
             HostStep::MapIds => self.map_ids(),
             HostStep::Build => self.build(),
             HostStep::Link => self.link(),
-            HostStep::Interfaces => self.interfaces(),
+            HostStep::Interfaces => self.connect_interfaces(),
             HostStep::Register => self.register(),
             HostStep::Built => self.built(),
             HostStep::Release(sync) => self.leader()?.1.release(*sync),

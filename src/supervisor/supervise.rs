@@ -2,7 +2,7 @@
 //! wakes up for events only.
 
 mod answers;
-mod boot;
+mod boot_progress;
 mod inboxes;
 mod init;
 mod leave;
@@ -29,7 +29,7 @@ use crate::paths::Paths;
 use crate::state::record::Phase;
 use crate::sys::process;
 use answers::{FREEZING_PAUSE, Freezing};
-use boot::BootProgress;
+use boot_progress::BootProgress;
 use init::InitWatch;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;

@@ -28,7 +28,7 @@ pub fn install(program: &[Instruction]) -> std::io::Result<()> {
     const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
     let length = u16::try_from(program.len()).map_err(|_| rustix::io::Errno::INVAL)?;
     let program = SockFprog { length, instructions: program.as_ptr() };
-    // SAFETY: the program lives across the call, which copies it; `Program` and `Instruction`
+    // SAFETY: the program lives across the call, which copies it; `SockFprog` and `Instruction`
     // have the layout of sock_fprog and sock_filter.
     let result =
         unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&program)) };

@@ -4,7 +4,7 @@
 //! Every open stays below the root (openat2(2)), does not block (`O_NONBLOCK`: neither on the writer of a
 //! pipe nor on the holder of a lease), takes no controlling terminal, and checks a file before opening it:
 //! opening a device has effects. Code with more rights than the guest's root changes files by
-//! [`Root::open_own`] only, which refuses symbolic links, other mounts and files of other owners.
+//! [`GuestRoot::open_own`] only, which refuses symbolic links, other mounts and files of other owners.
 
 use crate::error::Result;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -307,7 +307,7 @@ pub fn open_inside(root: BorrowedFd<'_>, path: &Path) -> std::io::Result<OwnedFd
 }
 
 /// Opens a path inside a root with the given flags; symbolic links do not lead out of the root. For files
-/// created by the builder; all other files are opened through [`Root`].
+/// created by the builder; all other files are opened through [`GuestRoot`].
 ///
 /// # Errors
 /// Any error of openat2(2).

@@ -3,7 +3,7 @@
 use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::apply::{self, Effect, SettingChange};
-use crate::control::limits::Act;
+use crate::control::resources::Act;
 use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;

@@ -1,6 +1,6 @@
-//! `coracle run`. The module `layer` translates the options to settings.
+//! `coracle run`. The module `option_layer` translates the options to settings.
 
-mod layer;
+mod option_layer;
 
 use super::VerbResult;
 use crate::paths::Paths;

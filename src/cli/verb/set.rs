@@ -5,7 +5,7 @@ use super::apply::print_changes;
 use crate::cli::output;
 use crate::config::drop_in::Persistence;
 use crate::control::apply::{self, SetResult};
-use crate::control::limits::Act;
+use crate::control::resources::Act;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;

@@ -6,7 +6,7 @@ use super::entry::TreeSide;
 use super::walk;
 use crate::error::{Context, Error, Result};
 use crate::host::probe;
-use crate::host::process::start_time;
+use crate::host::procfs::start_time;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::sys::guest_files::GuestRoot;

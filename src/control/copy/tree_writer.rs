@@ -3,7 +3,7 @@
 //! renamed to the destination.
 
 use super::entry::{Content, CopyState, EntryKind, Meta, Sink};
-use super::ids::IdMapping;
+use super::id_mapping::IdMapping;
 use super::walk;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;

@@ -3,7 +3,7 @@
 //! walk elsewhere.
 
 use super::entry::{Content, CopyState, EntryKind, Meta, Sink, TreeSide, read_part};
-use super::ids::IdMapping;
+use super::id_mapping::IdMapping;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,7 +1,7 @@
 //! Machines with a supervisor older than the installed program.
 
 use super::Finding;
-use crate::machine::unit;
+use crate::machine::unit_name;
 use crate::paths::Paths;
 use crate::state::record::Record;
 
@@ -27,7 +27,7 @@ pub(super) fn of(record: &Record) -> Option<Finding> {
     let name = &record.name;
     Some(Finding::note(
         format!("its supervisor is older than the installed '{}'", program.display()),
-        if record.unit.as_ref().is_some_and(|unit| unit::is_service(unit)) {
+        if record.unit.as_ref().is_some_and(|unit| unit_name::is_service(unit)) {
             format!("coracle reboot {name}")
         } else {
             "stop it and run it again".to_owned()

@@ -1,10 +1,10 @@
 //! Reads journals with journalctl(1): entries of several journals, merged in time order as they arrive.
 //! Called by `coracle logs` and `status`. It writes nothing: `writer` does.
 
-mod entry;
+mod json_entry;
 pub mod writer;
 
-pub use entry::{JournalEntry, printable, printable_line};
+pub use json_entry::{JournalEntry, printable, printable_line};
 
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files::{GuestRoot, Owners};
@@ -76,7 +76,7 @@ pub struct Query {
     pub priority: Option<String>,
     /// Only entries with a message that matches this expression.
     pub grep: Option<String>,
-    /// Whether all fields are requested: see [`Entry::whole`].
+    /// Whether all fields are requested: see [`JournalEntry::whole`].
     pub fields: Fields,
 }
 
@@ -189,7 +189,7 @@ impl Source {
         let mut command = Command::new("journalctl");
         command.args(["--quiet", "--no-pager", "--output=json"]);
         if query.fields == Fields::Shown {
-            command.arg(format!("--output-fields={}", entry::FIELDS.join(",")));
+            command.arg(format!("--output-fields={}", json_entry::FIELDS.join(",")));
         }
         for (option, value) in [
             ("since", &query.since),

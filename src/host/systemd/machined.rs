@@ -341,7 +341,7 @@ async fn refuse_foreign(
         || leader == registration.leader
         || supervisor == Some(std::process::id())
         || registration.unit.is_some_and(|ours| ours == unit);
-    if ours || leader == 0 || crate::host::process::start_time(leader).is_none() {
+    if ours || leader == 0 || crate::host::procfs::start_time(leader).is_none() {
         return Ok(());
     }
     let service = machine.service().await.unwrap_or_default();

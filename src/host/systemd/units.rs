@@ -3,7 +3,7 @@
 //! machines, only units.
 
 mod jobs;
-pub mod limits;
+pub mod resources;
 mod scope;
 
 pub use jobs::{Finished, JobAction, Until, run};

@@ -11,7 +11,7 @@ use super::netlink::expression::{
     AFTER_ETHER, AFTER_IFNAME, Expression, R0, Rule, accept, counter_drop, drop, equal, in_set, load,
     map_lookup, mask, meta, not_in_set, payload, rule, set_meta, set_payload,
 };
-use super::netlink::message::{BRIDGE, Batch, IfExists, Operation};
+use super::netlink::nlmsg::{BRIDGE, Batch, IfExists, Operation};
 use super::netlink::table::{
     self, BaseChain, ETHER, IFNAME, IPV4, IPV6, base_chain, counting_set, limit_map, map, set,
 };

@@ -9,10 +9,10 @@ pub(super) mod foreign;
 use super::matches::{ICMPV6, l4proto};
 use super::netlink::element::padded;
 use super::netlink::expression::{R0, Rule, accept, counter, equal, meta, rule};
-use super::netlink::message::{
+use super::netlink::nfta::*;
+use super::netlink::nlmsg::{
     AttributeBuffer, AttributeReader, Batch, INET, IPV4, IPV6, IfExists, Operation, UNSPEC,
 };
-use super::netlink::nfta::*;
 use super::netlink::{TABLE, commit, dump, ignore_missing, send};
 use crate::error::{Error, Result};
 use foreign::{ForeignRule, Verdict, user_data};

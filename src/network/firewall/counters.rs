@@ -1,8 +1,8 @@
 //! The packets that the rules of the tables have dropped, by chain and by machine. Called by `firewall` and
 //! `control`. It only reads.
 
-use super::netlink::message::{AttributeBuffer, AttributeReader, BRIDGE, Batch, INET, Operation};
 use super::netlink::nfta::*;
+use super::netlink::nlmsg::{AttributeBuffer, AttributeReader, BRIDGE, Batch, INET, Operation};
 use super::netlink::table::set_name;
 use super::netlink::{TABLE, dump};
 use super::part::{DropCount, Part};

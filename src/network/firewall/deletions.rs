@@ -2,8 +2,8 @@
 //! deletes when it reloads. Called by the supervisor's event loop.
 
 use super::coexist::FIREWALLD;
-use super::netlink::message::{self, NetlinkMessage, Operation};
 use super::netlink::nfta::NFTA_TABLE_NAME;
+use super::netlink::nlmsg::{self, NetlinkMessage, Operation};
 use super::netlink::{TABLE, open};
 use crate::sys::filter::Instruction;
 use rustix::fd::{AsFd, OwnedFd};
@@ -82,7 +82,7 @@ pub fn read(socket: impl AsFd) -> Deletions {
         match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
             Ok((_, length)) if length > LONGEST => deletions = Deletions::UNKNOWN,
             Ok((_, length)) => {
-                let messages = message::messages(buffer.get(..length).unwrap_or_default());
+                let messages = nlmsg::messages(buffer.get(..length).unwrap_or_default());
                 messages.for_each(|message| deletions.add(&message));
             }
             Err(Errno::NOBUFS) => deletions = Deletions::UNKNOWN,

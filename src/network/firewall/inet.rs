@@ -4,21 +4,21 @@
 
 mod admission;
 pub(super) mod antispoof;
+mod antispoof_extra;
 pub(super) mod connections;
-mod extra;
-mod filter;
+mod input_forward;
 mod nat;
-pub(super) mod policy;
+pub(super) mod policy_chains;
 pub(super) mod sets;
 
 use super::netlink::expression::Rule;
-use super::netlink::message::{Batch, INET, IfExists, Operation};
+use super::netlink::nlmsg::{Batch, INET, IfExists, Operation};
 use super::netlink::table;
 use super::netlink::table::{BaseChain, base_chain};
 
 /// The chains without a hook and their rules.
 fn chains() -> [(&'static str, Vec<Rule>); 2] {
-    [(connections::CHAIN, connections::rules()), (extra::CHAIN, extra::rules())]
+    [(connections::CHAIN, connections::rules()), (antispoof_extra::CHAIN, antispoof_extra::rules())]
 }
 
 /// The base chains and their rules.
@@ -26,8 +26,8 @@ fn base_chains() -> [(BaseChain, Vec<Rule>); 8] {
     [
         (antispoof::CHAIN, antispoof::rules()),
         (admission::CHAIN, admission::rules()),
-        (filter::INPUT, filter::input()),
-        (filter::FORWARD, filter::forward()),
+        (input_forward::INPUT, input_forward::input()),
+        (input_forward::FORWARD, input_forward::forward()),
         (nat::PREROUTING_DNAT, nat::prerouting_dnat()),
         (nat::INPUT_SNAT, nat::input_snat()),
         (nat::OUTPUT_DNAT, nat::output_dnat()),

@@ -5,10 +5,10 @@ use super::netlink::expression::{
     Expression, R0, Rule, at_least, at_most, counter_drop, equal, expression, fib, in_set, mask, meta,
     payload, rule,
 };
-use super::netlink::message::AttributeBuffer;
 use super::netlink::nfta::{
     NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR, NFTA_OBJREF_SET_NAME, NFTA_OBJREF_SET_SREG,
 };
+use super::netlink::nlmsg::AttributeBuffer;
 use libc::{
     NFT_META_IIFTYPE, NFT_META_L4PROTO, NFT_PAYLOAD_LL_HEADER, NFT_PAYLOAD_NETWORK_HEADER,
     NFT_PAYLOAD_TRANSPORT_HEADER,

@@ -2,7 +2,7 @@
 //! policy. The state record contains it. Called by the supervisor and by the other files of the firewall.
 
 use super::netlink::element::padded;
-use super::policy::TrafficPolicy;
+use super::traffic_policy::TrafficPolicy;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::network::{Port, Zone};
 use crate::network::addresses::LinkPlan;

@@ -3,13 +3,13 @@
 
 pub(super) mod element;
 pub(super) mod expression;
-pub(super) mod message;
 pub(super) mod nfta;
+pub(super) mod nlmsg;
 pub(super) mod table;
 
-pub use message::TABLE;
+pub use nlmsg::TABLE;
 
-use message::{Batch, NetlinkMessage};
+use nlmsg::{Batch, NetlinkMessage};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, Result};
 use rustix::net::netlink::{self, SocketAddrNetlink};
@@ -56,7 +56,7 @@ pub fn send_by(socket: impl AsFd, messages: &[u8]) -> Result<()> {
         match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT) {
             Ok((_, length)) => {
                 let replies = buffer.get(..length).unwrap_or_default();
-                if let Some(code) = message::first_error(replies) {
+                if let Some(code) = nlmsg::first_error(replies) {
                     return Err(Errno::from_raw_os_error(code));
                 }
             }
@@ -78,10 +78,10 @@ pub fn dump(request: &[u8], mut take: impl FnMut(&NetlinkMessage<'_>)) -> Result
         // The kernel has the next part ready: this does not block.
         let (_, length) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
         let replies = buffer.get(..length).unwrap_or_default();
-        if let Some(code) = message::first_error(replies) {
+        if let Some(code) = nlmsg::first_error(replies) {
             return Err(Errno::from_raw_os_error(code));
         }
-        for message in message::messages(replies) {
+        for message in nlmsg::messages(replies) {
             if message.is_end() {
                 return Ok(());
             }

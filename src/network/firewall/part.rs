@@ -1,15 +1,15 @@
 //! The content of the tables that belongs to one machine: its link and its extra links. Called by `firewall`.
 
+mod dnat;
 mod link;
-mod policy;
-mod ports;
+mod policy_elements;
 
 use super::bridge;
-use super::extra::Extra;
-use super::inet::{connections, policy as policy_chains, sets};
+use super::extra_links::Extra;
+use super::inet::{connections, policy_chains, sets};
 use super::member::Member;
 use super::netlink::element::{self, Element, padded, push_all};
-use super::netlink::message::{BRIDGE, Batch, INET, Operation};
+use super::netlink::nlmsg::{BRIDGE, Batch, INET, Operation};
 
 /// The content of the tables that belongs to one machine.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +68,7 @@ impl Part<'_> {
         let mut elements = self.extra_elements();
         if let Some(member) = self.member {
             policy_chains::create(batch, member);
-            policy::create_limits(batch, member);
+            policy_elements::create_limits(batch, member);
             connections::create(batch, member);
             elements.extend(member_elements(member));
             if member.zone().is_some() {
@@ -86,7 +86,7 @@ impl Part<'_> {
         let before = changeable_elements(member);
         let after = changeable_elements(other);
         // A limit with another rate is another object with the same name.
-        let same_limits = policy::limits(member) == policy::limits(other);
+        let same_limits = policy_elements::limits(member) == policy_elements::limits(other);
         let stays = |element: &Element, others: &[Element]| {
             others.contains(element) && (same_limits || element.object.is_none())
         };
@@ -94,8 +94,8 @@ impl Part<'_> {
         let new = after.iter().filter(|element| !stays(element, &before)).cloned().collect();
         push_all(batch, Operation::DeleteElements, deleted);
         if !same_limits {
-            policy::delete_limits(batch, member);
-            policy::create_limits(batch, other);
+            policy_elements::delete_limits(batch, member);
+            policy_elements::create_limits(batch, other);
         }
         push_all(batch, Operation::NewElements, new);
         if member.policy().connections != other.policy().connections {
@@ -110,7 +110,7 @@ impl Part<'_> {
     pub(super) fn delete(&self, batch: &mut Batch, others: Others) {
         push_all(batch, Operation::DeleteElements, self.own_elements(others));
         if let Some(member) = self.member.filter(|member| member.zone().is_none() || others.zoned) {
-            policy::delete_limits(batch, member);
+            policy_elements::delete_limits(batch, member);
         }
         if let Some(member) = self.member {
             connections::delete(batch, member);
@@ -125,7 +125,7 @@ impl Part<'_> {
             batch
         };
         let elements = self.own_elements(others).into_iter().map(single);
-        let limits = self.member.iter().flat_map(|member| policy::delete_each_limit(member));
+        let limits = self.member.iter().flat_map(|member| policy_elements::delete_each_limit(member));
         let chains = self.member.iter().flat_map(|member| connections::delete_each(member));
         elements.chain(limits).chain(chains).collect()
     }
@@ -186,6 +186,6 @@ fn member_elements(member: &Member) -> Vec<Element> {
 
 /// The elements that change with the definition of a running machine.
 fn changeable_elements(member: &Member) -> Vec<Element> {
-    let translations = ports::published(member).into_iter().chain(ports::dns_redirect(member));
-    translations.chain(policy::elements(member)).collect()
+    let translations = dnat::published(member).into_iter().chain(dnat::dns_redirect(member));
+    translations.chain(policy_elements::elements(member)).collect()
 }

@@ -2,7 +2,7 @@
 //! nft(8). `tests/firewall/*.nft` has the expected lists; `BLESS=1` writes them. Without root or nft(8):
 //! skipped, by name.
 
-use super::policy::ZoneReach;
+use super::traffic_policy::ZoneReach;
 use super::*;
 use crate::machine::egress::Prefix;
 use crate::machine::id128::Id128;
@@ -55,7 +55,7 @@ fn published() -> Member {
         last,
         guest,
     };
-    let ports = vec![
+    let ports = [
         port(None, 8080, 8081, 80, Protocol::Tcp),
         port(Some("192.0.2.1"), 53, 53, 5353, Protocol::Udp),
         port(Some("2001:db8::1"), 443, 443, 443, Protocol::Tcp),

@@ -8,10 +8,10 @@ use super::netlink::element::padded;
 use super::netlink::expression::{
     Expression, R0, Rule, equal, expression, load, meta, not_equal, rule, set_meta,
 };
-use super::netlink::message::{
+use super::netlink::nfta::*;
+use super::netlink::nlmsg::{
     self, AttributeBuffer, Batch, INET, IPV4, IPV6, IfExists, NetlinkMessage, Operation,
 };
-use super::netlink::nfta::*;
 use super::netlink::table::{BaseChain, base_chain_attributes};
 use super::netlink::{TABLE, open, send_by};
 use crate::error::{Context, Result};
@@ -82,7 +82,7 @@ impl Trace {
                 continue;
             };
             let received = buffer.get(..length).unwrap_or_default();
-            if let Some(refusal) = message::messages(received).find_map(|message| read(&message)) {
+            if let Some(refusal) = nlmsg::messages(received).find_map(|message| read(&message)) {
                 return Some(located(refusal));
             }
         }
@@ -208,7 +208,7 @@ mod tests {
                 .constant(NFTA_TRACE_POLICY, libc::NF_DROP);
             Batch::request(IPV4, Operation::Trace, &step)
         };
-        let read = |bytes: &[u8]| message::messages(bytes).find_map(|message| super::read(&message));
+        let read = |bytes: &[u8]| nlmsg::messages(bytes).find_map(|message| super::read(&message));
         let refusal = read(&step(libc::NFT_TRACETYPE_RULE, libc::NF_DROP)).unwrap();
         assert_eq!(
             (refusal.family, refusal.table.as_str(), refusal.chain.as_str()),

@@ -1,11 +1,11 @@
 //! The known system calls: their numbers by architecture and their groups. Facts only, read by `defaults`, `decide` and
 //! `program`.
 
-mod table;
+mod syscall_table;
 
 use super::groups::{Groups, KNOWN};
 
-pub use table::{CALLS, COUNT};
+pub use syscall_table::{CALLS, COUNT};
 
 /// The number of a call that an architecture lacks.
 const NO: u16 = u16::MAX;

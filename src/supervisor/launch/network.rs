@@ -1,4 +1,4 @@
-//! The part of a launch that connects the machine. Called by the file above.
+//! Connects the machine to its network. Called by `launch`.
 
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
-/// Joins a network namespace. Returns the one before.
+/// Joins a network namespace. Returns the previous one.
 pub(super) fn enter(path: &std::path::Path) -> Result<OwnedFd> {
     let own = namespace("net")?;
     let joining = || format!("cannot join the network namespace '{}'", path.display());
@@ -24,7 +24,7 @@ pub(super) fn enter(path: &std::path::Path) -> Result<OwnedFd> {
 }
 
 impl Launch<'_> {
-    /// Creates the hosts(5) that is bound over the guest's, with the content of that.
+    /// Creates the hosts(5) file bound over the guest's, with the guest's content.
     pub(super) fn create_hosts(&self) -> Result<()> {
         let Some(hosts) = &self.request.hosts else { return Ok(()) };
         let Some(text) = &hosts.bound else { return Ok(()) };
@@ -40,15 +40,15 @@ impl Launch<'_> {
         if let Some(before) = self.request.kept.as_ref().map(|kept| &kept.state.record)
             && before.zone != plan.zone
         {
-            // Its definition has another one now.
+            // The definition has another zone now.
             cleanup::leave_network(self.request.paths, before);
         }
-        // Before the link: no packet of the machine is met by no rule.
+        // Before the link: the firewall filters each packet of the machine from the first one on.
         firewall::join(self.request.paths, &mut self.record)?;
         if self.request.kept.is_some() {
             firewall::apply_definition(self.request.paths, &mut self.record, &self.request.machine.network);
         }
-        // Until all of the zone know the machine: one that goes meanwhile would take the bridge along.
+        // Held until the machine is a member of the zone: a machine that leaves earlier would delete the bridge.
         let _held = plan.zone.as_ref().map(|_| zone::lock(self.request.paths)).transpose()?;
         let (link, addresses) = runtime()?.block_on(async {
             let link = match &self.old_network {
@@ -66,7 +66,7 @@ impl Launch<'_> {
             firewall::enable_loopback_ports(member);
         }
         self.record.firewall.as_ref().into_iter().for_each(firewall::allow_resolver_replies);
-        // Where the host's networkd manages the link, it is the one that answers.
+        // The host's networkd is the DHCP server of a link that it manages.
         if networkd::host_file(self.request.paths, &plan.machine).exists() {
             self.request.lease = None;
         }
@@ -86,7 +86,7 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// What a machine has of a network without a link: loopback, and its own names.
+    /// Configures a machine without a link: its loopback interface and its own names.
     pub(super) fn without_link(&self) {
         if self.link.is_some() {
             return;
@@ -100,7 +100,7 @@ impl Launch<'_> {
         hosts_file::write_own(&self.record);
     }
 
-    pub(super) fn interfaces(&mut self) -> Result<()> {
+    pub(super) fn connect_interfaces(&mut self) -> Result<()> {
         let Some(network) = self.fds.get(FdName::Network) else { return Ok(()) };
         if self.link.is_none() {
             firewall::join(self.request.paths, &mut self.record)?;

@@ -1,8 +1,8 @@
 //! Rules of other programs: their verdicts, handles and comments. Called by `coexist` and `trace`.
 
 use crate::network::firewall::netlink::dump;
-use crate::network::firewall::netlink::message::{AttributeBuffer, AttributeReader, Batch, Operation};
 use crate::network::firewall::netlink::nfta::*;
+use crate::network::firewall::netlink::nlmsg::{AttributeBuffer, AttributeReader, Batch, Operation};
 
 /// The effect of one expression of a rule on all packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub fn user_data(comment: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::firewall::netlink::message::{INET, messages};
+    use crate::network::firewall::netlink::nlmsg::{INET, messages};
 
     #[test]
     fn a_comment_is_read_as_it_is_written() {

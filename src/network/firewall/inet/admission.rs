@@ -2,13 +2,13 @@
 //! reaches only if `network.egress` names them. Called by `inet`.
 
 use super::connections;
-use super::policy::allowed_destinations;
+use super::policy_chains::allowed_destinations;
 use super::sets::MACHINE_LINKS;
 use crate::network::firewall::matches::{DNS, DPORT, IP_DADDR, IP6_DADDR, TCP, UDP, l4proto, network, port};
 use crate::network::firewall::netlink::expression::{
     R0, Rule, accept, counter_drop, equal, established, in_set, meta, nfproto, rule,
 };
-use crate::network::firewall::netlink::message::{IPV4, IPV6};
+use crate::network::firewall::netlink::nlmsg::{IPV4, IPV6};
 use crate::network::firewall::netlink::table::BaseChain;
 use libc::NFT_META_IIFNAME;
 use std::net::{Ipv4Addr, Ipv6Addr};

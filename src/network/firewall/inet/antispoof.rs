@@ -1,7 +1,7 @@
 //! The chain `antispoof`: packets from the links of machines have the machine's own source address, and no
 //! packet from a network interface is for the loopback addresses of the host. Called by `inet`.
 
-use super::extra;
+use super::antispoof_extra;
 use super::sets::{ANTISPOOF_DROPS, ANTISPOOF_SRC4, ANTISPOOF_SRC6, MACHINE_LINKS, MACHINE_MACS};
 use crate::network::firewall::matches::{
     ICMPV6, IP_DADDR, IP_SADDR, IP6_DADDR, IP6_SADDR, ND_REDIRECT, ND_ROUTER_ADVERT, drop_counted,
@@ -12,7 +12,7 @@ use crate::network::firewall::netlink::expression::{
     AFTER_ETHER, AFTER_IFNAME, Expression, R0, Rule, accept, counter_drop, equal, in_set, mask, meta,
     nfproto, not_equal, not_in_set, rule,
 };
-use crate::network::firewall::netlink::message::{IPV4, IPV6};
+use crate::network::firewall::netlink::nlmsg::{IPV4, IPV6};
 use crate::network::firewall::netlink::table::BaseChain;
 use libc::{NFT_META_IIFNAME, NFT_META_PKTTYPE};
 use std::net::Ipv6Addr;
@@ -34,7 +34,7 @@ pub const PREFIX_64: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0
 /// The rules of the chain.
 pub fn rules() -> Vec<Rule> {
     let mut rules = loopback();
-    rules.push(extra::jump());
+    rules.push(antispoof_extra::jump());
     rules.extend(links());
     rules
 }

@@ -9,15 +9,15 @@
 //! alone.
 
 use super::sets::{CONNECTION_LIMIT_BY_LINK, CONNECTION_LIMIT_BY_MAC, ZONE_BRIDGES};
-use crate::network::firewall::extra::Extra;
+use crate::network::firewall::extra_links::Extra;
 use crate::network::firewall::matches::{ether_saddr, is_ethernet};
 use crate::network::firewall::member::Member;
 use crate::network::firewall::netlink::element::{Element, padded};
 use crate::network::firewall::netlink::expression::{
     self, R0, Rule, counter_drop, ct_state, expression, in_set, meta, rule, verdict_map,
 };
-use crate::network::firewall::netlink::message::{AttributeBuffer, Batch, INET, IfExists, Operation};
 use crate::network::firewall::netlink::nfta::*;
+use crate::network::firewall::netlink::nlmsg::{AttributeBuffer, Batch, INET, IfExists, Operation};
 use crate::network::firewall::netlink::table::{self, MARK, chain_name, dynamic_set, flush, set_name};
 use crate::network::firewall::netlink::{TABLE, commit};
 use libc::NFT_META_IIFNAME;

@@ -14,8 +14,8 @@ use crate::network::firewall::netlink::expression::{
     AFTER_ETHER, AFTER_IFNAME, Expression, R0, Rule, accept, ct_status_dnat, equal, fib, in_set, load,
     map_lookup, mask, masquerade, meta, nat, nfproto, not_equal, not_in_set, rule,
 };
-use crate::network::firewall::netlink::message::{IPV4, IPV6};
 use crate::network::firewall::netlink::nfta::{NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR};
+use crate::network::firewall::netlink::nlmsg::{IPV4, IPV6};
 use crate::network::firewall::netlink::table::BaseChain;
 use libc::{NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_OIFNAME, NFT_NAT_DNAT, NFT_NAT_SNAT};
 use std::ffi::c_int;

@@ -1,7 +1,7 @@
 //! The sets and maps of the table `inet coracle`. Machines add and delete elements; the rules that use them
 //! do not change. Called by `inet`; the names are used by the files of rules and of elements.
 
-use crate::network::firewall::netlink::message::{Batch, INET};
+use crate::network::firewall::netlink::nlmsg::{Batch, INET};
 use crate::network::firewall::netlink::table::{
     ETHER, Field, IFNAME, IPV4, IPV6, PROTOCOL, SERVICE, counting_set, limit_map, map, range_set, set,
     verdict_map,

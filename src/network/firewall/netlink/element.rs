@@ -2,8 +2,8 @@
 //! content of sets.
 
 use super::expression::{jump_verdict, value};
-use super::message::{AttributeBuffer, Batch, INET, IfExists, Operation, TABLE};
 use super::nfta::*;
+use super::nlmsg::{AttributeBuffer, Batch, INET, IfExists, Operation, TABLE};
 
 /// Returns an interface name as the kernel compares it: 16 bytes.
 pub fn padded(interface: &str) -> Vec<u8> {

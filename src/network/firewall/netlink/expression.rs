@@ -1,8 +1,8 @@
 //! The expressions of rules, each with the function that builds its message. A rule loads a value into a
 //! register, compares it or looks it up, and ends with a verdict. Used by the files that define rules.
 
-use super::message::AttributeBuffer;
 use super::nfta::*;
+use super::nlmsg::AttributeBuffer;
 use libc::{
     NFT_CMP_EQ, NFT_CMP_GTE, NFT_CMP_LTE, NFT_CMP_NEQ, NFT_CT_STATE, NFT_CT_STATUS, NFT_LOOKUP_F_INV,
     NFT_META_NFPROTO, NFT_REG_VERDICT,

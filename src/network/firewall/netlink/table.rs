@@ -2,8 +2,8 @@
 //! `coracle` of a family. Used by the files that define the tables.
 
 use super::expression::{Rule, counter, datatype};
-use super::message::{AttributeBuffer, Batch, INET, IfExists, Operation, TABLE};
 use super::nfta::*;
+use super::nlmsg::{AttributeBuffer, Batch, INET, IfExists, Operation, TABLE};
 use libc::{NFT_SET_EVAL, NFT_SET_INTERVAL, NFT_SET_MAP};
 use std::ffi::c_int;
 

@@ -3,11 +3,11 @@
 
 use crate::network::addresses::link_local;
 use crate::network::firewall::bridge;
-use crate::network::firewall::extra::Extra;
+use crate::network::firewall::extra_links::Extra;
 use crate::network::firewall::inet::sets;
 use crate::network::firewall::member::{Member, ZonePort};
 use crate::network::firewall::netlink::element::{Element, padded};
-use crate::network::firewall::netlink::message::BRIDGE;
+use crate::network::firewall::netlink::nlmsg::BRIDGE;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The elements of the machine itself.

@@ -6,9 +6,9 @@ use crate::network::firewall::bridge;
 use crate::network::firewall::inet::sets;
 use crate::network::firewall::member::Member;
 use crate::network::firewall::netlink::element::{Element, padded};
-use crate::network::firewall::netlink::message::{BRIDGE, Batch, INET, IfExists, Operation};
+use crate::network::firewall::netlink::nlmsg::{BRIDGE, Batch, INET, IfExists, Operation};
 use crate::network::firewall::netlink::table::{limit, limit_name};
-use crate::network::firewall::policy::ZoneReach;
+use crate::network::firewall::traffic_policy::ZoneReach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The first multicast address of IPv6.

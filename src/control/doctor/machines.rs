@@ -7,7 +7,7 @@ use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
 use crate::host::systemd::units;
 use crate::machine::name::Name;
-use crate::machine::unit;
+use crate::machine::unit_name;
 use crate::paths::Paths;
 use crate::state::failure::Failure;
 use crate::state::record::{Phase, Record};
@@ -119,7 +119,8 @@ fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
     if !units::is_running() {
         return None;
     }
-    let status = block_on(units::unit_properties(&unit::service(name))).and_then(|status| status).ok()?;
+    let status =
+        block_on(units::unit_properties(&unit_name::service(name))).and_then(|status| status).ok()?;
     (status.active_state == "failed").then(|| {
         (!is_recorded).then(|| {
             let hint = match status.result.as_str() {

@@ -2,7 +2,7 @@
 
 use super::{block_on, running};
 use crate::error::{Error, Result};
-use crate::host::systemd::units::limits;
+use crate::host::systemd::units::resources;
 use crate::machine::{Machine, size};
 use crate::paths::Paths;
 
@@ -36,11 +36,11 @@ pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<ChangedLi
         Error::new(format!("machine '{}' is not running as a systemd unit", machine.name))
             .with_hint("limits are applied by systemd: start the machine as a unit")
     })?;
-    let differ = block_on(limits::differences(&unit, &machine.resources))??;
+    let differ = block_on(resources::differences(&unit, &machine.resources))??;
     if act == Act::Apply && !differ.is_empty() {
-        block_on(limits::set(&unit, &differ))??;
+        block_on(resources::set(&unit, &differ))??;
     }
-    let words = |limit: limits::UnitLimit| ChangedLimit {
+    let words = |limit: resources::UnitLimit| ChangedLimit {
         key: limit.key,
         now: format_value(limit.key, limit.now),
         wanted: format_value(limit.key, limit.wanted),
@@ -51,7 +51,7 @@ pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<ChangedLi
 /// Formats a limit as in a definition.
 fn format_value(key: &str, value: u64) -> String {
     match key {
-        _ if value == limits::NONE => "none".into(),
+        _ if value == resources::NONE => "none".into(),
         "resources.cpu-quota" => format!("{}%", value / 10_000),
         _ if key.contains("memory") => size::exact(value),
         _ => value.to_string(),

@@ -64,7 +64,7 @@ pub async fn set(unit: &str, limits: &[UnitLimit]) -> Result<()> {
     let properties: Vec<(&str, Variant<'_>)> =
         limits.iter().map(|limit| (limit.property, Variant::from(limit.wanted))).collect();
     manager.set_unit_properties(unit, true, &properties).await.map_err(refused)?;
-    if crate::machine::unit::is_service(unit) {
+    if crate::machine::unit_name::is_service(unit) {
         let directory = running_systemd("system.control").join(format!("{unit}.d"));
         for limit in limits {
             let name = limit.property.strip_suffix("PerSecUSec").unwrap_or(limit.property);

@@ -14,8 +14,8 @@ use crate::network::firewall::netlink::expression::{
     AFTER_ETHER, Expression, R0, Rule, accept, at_least, at_most, ct_state, drop, equal, established, fib,
     in_set, nfproto, not_equal, rule,
 };
-use crate::network::firewall::netlink::message::{Batch, INET, IPV4, IPV6, IfExists, Operation};
 use crate::network::firewall::netlink::nfta::*;
+use crate::network::firewall::netlink::nlmsg::{Batch, INET, IPV4, IPV6, IfExists, Operation};
 use crate::network::firewall::netlink::table::{self, BaseChain, base_chain, chain_name, flush};
 use crate::network::firewall::netlink::{commit, ignore_missing, send};
 use libc::{NFT_META_IIFNAME, NFT_META_OIFNAME};

@@ -1,7 +1,7 @@
 //! The chains `input` and `forward`: packets from machines to the host, and packets between machines and
 //! networks. Called by `inet`.
 
-use super::extra;
+use super::antispoof_extra;
 use super::sets::{EXTRA_LINKS, MACHINE_LINKS, SAME_ZONE, ZONE_BRIDGES};
 use crate::network::firewall::matches::{DPORT, SPORT, TCP, UDP, l4proto, port};
 use crate::network::firewall::netlink::expression::{
@@ -62,7 +62,7 @@ pub fn forward() -> Vec<Rule> {
     let from = |set| [meta(NFT_META_IIFNAME, R0), in_set(set, R0)];
     let to = |set| [meta(NFT_META_OIFNAME, R0), in_set(set, R0)];
     let in_zone = [meta(NFT_META_IIFNAME, R0), meta(NFT_META_OIFNAME, AFTER_IFNAME), in_set(SAME_ZONE, R0)];
-    let [from_extra, to_extra] = extra::forward();
+    let [from_extra, to_extra] = antispoof_extra::forward();
     vec![
         // First, because it matches most packets.
         // ct state established,related accept

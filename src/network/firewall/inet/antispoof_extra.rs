@@ -1,6 +1,6 @@
 //! The chain `antispoof-extra`: packets from further pairs of machines (`network.veth-extra`) are for the
 //! host's addresses on the same link, from an address that the host reaches by that link. Called by `inet`,
-//! `antispoof` and `filter`.
+//! `antispoof` and `input_forward`.
 
 use super::sets::{ANTISPOOF_DROPS, EXTRA_LINK_DROPS, EXTRA_LINKS};
 use crate::network::firewall::matches::{
@@ -12,10 +12,10 @@ use crate::network::firewall::netlink::expression::{
     AFTER_ETHER, Expression, R0, Rule, accept, at_least, at_most, equal, fib, in_set, meta, nfproto,
     not_equal, rule,
 };
-use crate::network::firewall::netlink::message::{IPV4, IPV6};
 use crate::network::firewall::netlink::nfta::{
     NFT_FIB_RESULT_ADDRTYPE, NFT_FIB_RESULT_OIF, NFTA_FIB_F_DADDR, NFTA_FIB_F_IIF, NFTA_FIB_F_SADDR,
 };
+use crate::network::firewall::netlink::nlmsg::{IPV4, IPV6};
 use libc::{NFT_META_IIFNAME, NFT_META_OIFNAME};
 
 /// The name of the chain, which has no hook.
