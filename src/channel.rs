@@ -47,7 +47,7 @@ pub enum FromPayload {
 
 /// A message of the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToPayload {
+pub(crate) enum ToPayload {
     /// Continue after a synchronisation point.
     Go(SyncPoint),
 }
@@ -56,20 +56,20 @@ pub enum ToPayload {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepFailure {
     /// The number of the step, from one.
-    pub step: usize,
+    pub(crate) step: usize,
     /// The number of steps.
-    pub of: usize,
+    pub(crate) of: usize,
     /// The step's own description.
     pub doing: String,
     /// The cause.
     pub cause: String,
     /// The hint, if there is one.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
 }
 
 impl StepFailure {
     /// Returns the failed step and its cause in one line, for a warning.
-    pub fn in_short(&self) -> String {
+    pub(crate) fn in_short(&self) -> String {
         format!("cannot {}: {}", shorten(&self.doing), shorten(&self.cause))
     }
 }
@@ -127,7 +127,7 @@ impl ParentEnd {
     ///
     /// # Errors
     /// `EPIPE` if the child has ended.
-    pub fn release(&self, sync: SyncPoint) -> Result<()> {
+    pub(crate) fn release(&self, sync: SyncPoint) -> Result<()> {
         send(self.0.as_fd(), &ToPayload::Go(sync), None)
     }
 }
@@ -151,7 +151,7 @@ impl ChildEnd {
     ///
     /// # Errors
     /// An ended parent, or another message of it.
-    pub fn sync(&self, sync: SyncPoint) -> Result<()> {
+    pub(crate) fn sync(&self, sync: SyncPoint) -> Result<()> {
         send(self.0.as_fd(), &FromPayload::Reached(sync), None)?;
         match receive(self.0.as_fd())? {
             Some((ToPayload::Go(released), _)) if released == sync => Ok(()),
@@ -166,7 +166,7 @@ impl ChildEnd {
     ///
     /// # Errors
     /// `EPIPE` if the parent has ended.
-    pub fn send(&self, message: &FromPayload, descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub(crate) fn send(&self, message: &FromPayload, descriptor: Option<BorrowedFd<'_>>) -> Result<()> {
         send(self.0.as_fd(), message, descriptor)
     }
 }

@@ -18,59 +18,59 @@ use crate::paths::Paths;
 use crate::state::id_ranges::RangeRetention;
 use crate::state::record::Record;
 use claimed_ids::ClaimedIds;
-pub use locks::{address_file, of_claims};
-pub use ports::refuse_claimed;
-pub use record::loopback_resolver;
+pub(crate) use locks::{address_file, of_claims};
+pub(crate) use ports::refuse_claimed;
+pub(crate) use record::loopback_resolver;
 use rustix::fd::OwnedFd;
 
 /// Undoes all that a record names.
-pub type Undo = fn(&Paths, &Record);
+pub(crate) type Undo = fn(&Paths, &Record);
 
 /// The input of a claim.
 #[derive(Debug, Clone, Copy)]
-pub struct ClaimRequest<'a> {
+pub(crate) struct ClaimRequest<'a> {
     /// The places of Coracle.
-    pub paths: &'a Paths,
+    pub(crate) paths: &'a Paths,
     /// The machine.
-    pub machine: &'a Machine,
+    pub(crate) machine: &'a Machine,
     /// Its root, opened.
-    pub root: &'a Tree,
+    pub(crate) root: &'a Tree,
     /// Whether its range of ids stays recorded.
-    pub keep: RangeRetention,
+    pub(crate) keep: RangeRetention,
     /// Undoes an earlier run of the machine, and a claim that fails.
-    pub undo: Undo,
+    pub(crate) undo: Undo,
 }
 
 /// The ids, names and addresses of a machine.
 #[derive(Debug, Clone)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// Its user ids.
-    pub ids: ClaimedIds,
+    pub(crate) ids: ClaimedIds,
     /// Names and addresses of its link. `None` for a machine without one.
-    pub link: Option<LinkPlan>,
+    pub(crate) link: Option<LinkPlan>,
     /// Its interfaces beside the link.
-    pub interfaces: Vec<ExtraInterface>,
+    pub(crate) interfaces: Vec<ExtraInterface>,
 }
 
 /// The claims of a machine.
 #[derive(Debug)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// The ids, names and addresses.
-    pub choice: Choice,
+    pub(crate) choice: Choice,
     /// The state record as it is written.
-    pub record: Record,
+    pub(crate) record: Record,
     /// The locks, held while the machine exists: that of the name is the first.
-    pub locks: Vec<OwnedFd>,
+    pub(crate) locks: Vec<OwnedFd>,
     /// Records of dead machines with ports of this one: their parts of the firewall are deleted before the first of this one
     /// is created.
-    pub dead: Vec<Record>,
+    pub(crate) dead: Vec<Record>,
 }
 
 /// Claims all for a machine that starts. Undoes a claim that fails.
 ///
 /// # Errors
 /// A name, root, range of ids, port or interface in use; no free ids or addresses.
-pub fn claim(request: &ClaimRequest<'_>) -> Result<Claims> {
+pub(crate) fn claim(request: &ClaimRequest<'_>) -> Result<Claims> {
     let ClaimRequest { paths, machine, undo, .. } = *request;
     let mut locks = vec![locks::name(paths, &machine.name, undo)?];
     let mut record = Record::new(machine.name.clone());
@@ -83,7 +83,11 @@ pub fn claim(request: &ClaimRequest<'_>) -> Result<Claims> {
 ///
 /// # Errors
 /// Same as [`claim`].
-pub fn claim_again(request: &ClaimRequest<'_>, before: &Record, mut locks: Vec<OwnedFd>) -> Result<Claims> {
+pub(crate) fn claim_again(
+    request: &ClaimRequest<'_>,
+    before: &Record,
+    mut locks: Vec<OwnedFd>,
+) -> Result<Claims> {
     let mut record = before.clone();
     let claimed = with_name(request, Some(before), &mut record, &mut locks);
     finish(request, claimed, record, locks)
@@ -93,14 +97,14 @@ pub fn claim_again(request: &ClaimRequest<'_>, before: &Record, mut locks: Vec<O
 ///
 /// # Errors
 /// Same as [`claim`].
-pub fn preview(request: &ClaimRequest<'_>) -> Result<Choice> {
+pub(crate) fn preview(request: &ClaimRequest<'_>) -> Result<Choice> {
     let host = look(request, None)?;
     choose(&ClaimRequest { keep: RangeRetention::WhileRunning, ..*request }, host, None)
 }
 
 /// Undoes claims. All locks but that of the name are released first: a lock file that is locked then belongs to another
 /// machine, and stays.
-pub fn abandon(paths: &Paths, undo: Undo, record: &Record, locks: &mut Vec<OwnedFd>) {
+pub(crate) fn abandon(paths: &Paths, undo: Undo, record: &Record, locks: &mut Vec<OwnedFd>) {
     locks.truncate(1);
     undo(paths, record);
 }

@@ -3,8 +3,8 @@
 
 mod arguments;
 pub mod manual;
-pub mod output;
-pub mod verb;
+pub(crate) mod output;
+pub(crate) mod verb;
 
 pub use verb::{Failures, Verb, VerbResult};
 

@@ -4,35 +4,35 @@
 //! Each feature is one file with its rows of `settings!`, its value types, its defaults and a function `build`. A new
 //! setting is one row, one type and one default there.
 
-pub mod boot;
+pub(crate) mod boot;
 mod cdi;
-pub mod check;
-pub mod command;
-pub mod console;
+pub(crate) mod check;
+pub(crate) mod command;
+pub(crate) mod console;
 pub mod definition_files;
-pub mod drop_in;
-pub mod explain;
-pub mod identity;
+pub(crate) mod drop_in;
+pub(crate) mod explain;
+pub(crate) mod identity;
 pub mod layer;
-pub mod mounts;
-pub mod network;
-pub mod problem;
+pub(crate) mod mounts;
+pub(crate) mod network;
+pub(crate) mod problem;
 mod profile;
 mod resolve;
-pub mod resources;
-pub mod root;
-pub mod security;
+pub(crate) mod resources;
+pub(crate) mod root;
+pub(crate) mod security;
 mod setting;
-pub mod snapshot;
+pub(crate) mod snapshot;
 pub mod toml;
-pub mod unit;
-pub mod users;
-pub mod values;
+pub(crate) mod unit;
+pub(crate) mod users;
+pub(crate) mod values;
 
-pub use layer::{Layer, Origin};
-pub use problem::{Problem, ProblemSeverity};
-pub use profile::Profile;
-pub use resolve::Resolved;
+pub(crate) use layer::{Layer, Origin};
+pub(crate) use problem::{Problem, ProblemSeverity};
+pub(crate) use profile::Profile;
+pub(crate) use resolve::Resolved;
 
 use crate::error::{Error, Kind, Result};
 use crate::machine::name::Name;

@@ -1,29 +1,29 @@
 //! The verbs on machines: one function each. A verb reads the state record, the definition or systemd, does
 //! one thing, and returns data or writes to the stream it is given. Called by `cli`. Must not print.
 
-pub mod activation;
-pub mod apply;
-pub mod attach;
-pub mod bind;
-pub mod copy;
-pub mod doctor;
-pub mod exec;
-pub mod freezer;
+pub(crate) mod activation;
+pub(crate) mod apply;
+pub(crate) mod attach;
+pub(crate) mod bind;
+pub(crate) mod copy;
+pub(crate) mod doctor;
+pub(crate) mod exec;
+pub(crate) mod freezer;
 mod guest_child;
-pub mod inspect;
-pub mod list;
-pub mod login;
-pub mod logs;
-pub mod network;
-pub mod network_update;
-pub mod progress;
-pub mod resolv_conf;
-pub mod resources;
-pub mod show;
-pub mod signal;
-pub mod start;
-pub mod stats;
-pub mod status;
+pub(crate) mod inspect;
+pub(crate) mod list;
+pub(crate) mod login;
+pub(crate) mod logs;
+pub(crate) mod network;
+pub(crate) mod network_update;
+pub(crate) mod progress;
+pub(crate) mod resolv_conf;
+pub(crate) mod resources;
+pub(crate) mod show;
+pub(crate) mod signal;
+pub(crate) mod start;
+pub(crate) mod stats;
+pub(crate) mod status;
 
 use crate::config;
 use crate::error::{Error, Result};
@@ -35,13 +35,13 @@ use crate::state::record::Record;
 use std::collections::BTreeSet;
 
 /// The result of a verb on several machines: all failures.
-pub type BatchResult = std::result::Result<(), Vec<Error>>;
+pub(crate) type BatchResult = std::result::Result<(), Vec<Error>>;
 
 /// Returns the record of a running machine.
 ///
 /// # Errors
 /// A machine that is not running, or a record that cannot be read.
-pub fn running(paths: &Paths, name: &Name) -> Result<Record> {
+pub(crate) fn running(paths: &Paths, name: &Name) -> Result<Record> {
     match Record::read(paths, name)? {
         Some(record) if record.is_alive() => Ok(record),
         _ => Err(Error::new(format!("machine '{name}' is not running"))
@@ -53,7 +53,7 @@ pub fn running(paths: &Paths, name: &Name) -> Result<Record> {
 ///
 /// # Errors
 /// A named machine that is not running.
-pub fn running_records(paths: &Paths, names: &[Name]) -> Result<Vec<Record>> {
+pub(crate) fn running_records(paths: &Paths, names: &[Name]) -> Result<Vec<Record>> {
     if names.is_empty() {
         return Ok(Record::all(paths).into_iter().filter(Record::is_alive).collect());
     }
@@ -61,7 +61,7 @@ pub fn running_records(paths: &Paths, names: &[Name]) -> Result<Vec<Record>> {
 }
 
 /// Returns `names`, or the names of all running machines if `names` is empty.
-pub fn named_or_running(paths: &Paths, names: Vec<Name>) -> Vec<Name> {
+pub(crate) fn named_or_running(paths: &Paths, names: Vec<Name>) -> Vec<Name> {
     if !names.is_empty() {
         return names;
     }
@@ -74,7 +74,7 @@ pub fn named_or_running(paths: &Paths, names: Vec<Name>) -> Vec<Name> {
 ///
 /// # Errors
 /// A directory of definitions that cannot be read.
-pub fn names(paths: &Paths) -> Result<BTreeSet<String>> {
+pub(crate) fn names(paths: &Paths) -> Result<BTreeSet<String>> {
     let mut names: BTreeSet<String> = config::names(paths)?.iter().map(ToString::to_string).collect();
     names.extend(Record::all(paths).into_iter().map(|record| record.name.into()));
     Ok(names)

@@ -2,13 +2,13 @@
 
 mod nearest;
 
-pub use nearest::nearest;
+pub(crate) use nearest::nearest;
 
 use std::fmt;
 
 /// The kind of an [`Error`]. It determines the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Wrong use of the command line: exit status 2.
     Usage,
     /// A machine did not reach its payload: exit status 125.
@@ -26,21 +26,21 @@ pub struct Error {
 }
 
 /// Shorthand for results of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// Creates an error with exit status 1.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { kind: Kind::Failure, chain: vec![message.into()], hint: None }
     }
 
     /// Creates an error of the command line.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { kind: Kind::Usage, ..Self::new(message) }
     }
 
     /// Replaces the kind.
-    pub fn with_kind(self, kind: Kind) -> Self {
+    pub(crate) fn with_kind(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
 
@@ -51,14 +51,9 @@ impl Error {
     }
 
     /// Adds a hint. The first one stays: it is the nearest to the cause.
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
         self
-    }
-
-    /// Returns the kind.
-    pub fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// Returns the hint. `None` if there is none.
@@ -115,7 +110,7 @@ fn describe_io(error: &std::io::Error) -> String {
 }
 
 /// Adds context to results with any error that converts to [`Error`].
-pub trait Context<T> {
+pub(crate) trait Context<T> {
     /// Adds `action()` in front of the cause: `cannot mount '/srv': no such file or directory`.
     fn context<S: Into<String>>(self, action: impl FnOnce() -> S) -> Result<T>;
 }

@@ -1,13 +1,13 @@
 //! Services and files of the host: systemd, cgroups, locks, the programs and limits of processes.
 
-pub mod binfmt;
+pub(crate) mod binfmt;
 pub mod cgroup;
-pub mod executable;
+pub(crate) mod executable;
 pub mod idmap;
-pub mod lock;
-pub mod lsm;
+pub(crate) mod lock;
+pub(crate) mod lsm;
 pub mod probe;
-pub mod procfs;
-pub mod rlimits;
-pub mod runtime;
-pub mod systemd;
+pub(crate) mod procfs;
+pub(crate) mod rlimits;
+pub(crate) mod runtime;
+pub(crate) mod systemd;

@@ -100,6 +100,11 @@
 //! A step is data and one short `run`. [`plan`] makes all decisions. The order is written in one place ([`plan::make`])
 //! with the reason beside each line. `describe()` serves the debug log, the `--dry-run` output and the context of errors.
 
+// `pub` items are for `main`, the tests and the fuzz targets; all others are `pub(crate)` at most.
+#![deny(unreachable_pub, missing_docs, clippy::missing_docs_in_private_items)]
+// The documentation is built with private items.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod channel;
 pub mod claim;
 pub mod cli;

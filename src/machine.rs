@@ -4,20 +4,20 @@
 pub mod command;
 pub mod console;
 pub mod egress;
-pub mod hash;
+pub(crate) mod hash;
 pub mod id128;
-pub mod identity;
+pub(crate) mod identity;
 pub mod init;
-pub mod mac_addr;
-pub mod mounts;
+pub(crate) mod mac_addr;
+pub(crate) mod mounts;
 pub mod name;
 pub mod network;
-pub mod resources;
-pub mod root;
+pub(crate) mod resources;
+pub(crate) mod root;
 mod rules;
-pub mod security;
-pub mod size;
-pub mod unit_name;
+pub(crate) mod security;
+pub(crate) mod size;
+pub(crate) mod unit_name;
 pub mod users;
 
 use crate::error::Error;
@@ -30,7 +30,7 @@ pub struct Parts {
     /// Its root file system.
     pub root: root::Root,
     /// Its start and stop.
-    pub boot: init::Boot,
+    pub(crate) boot: init::Boot,
     /// Its payload.
     pub command: command::Command,
     /// Further mounts, in order.
@@ -44,9 +44,9 @@ pub struct Parts {
     /// Its capabilities, system calls and devices.
     pub security: security::Security,
     /// Its host name and machine id.
-    pub identity: identity::Identity,
+    pub(crate) identity: identity::Identity,
     /// Its resource limits.
-    pub resources: resources::Resources,
+    pub(crate) resources: resources::Resources,
     /// Its console.
     pub console: console::Console,
     /// Whether it is registered with machined(8).
@@ -54,12 +54,12 @@ pub struct Parts {
     /// Whether it runs in the unit of the supervisor, instead of a scope of its own.
     pub keep_unit: bool,
     /// The slice of its scope; `None` for `machine.slice`.
-    pub slice: Option<String>,
+    pub(crate) slice: Option<String>,
 }
 
 impl Parts {
     /// Returns the number of ids in the machine's range.
-    pub fn id_count(&self) -> u32 {
+    pub(crate) fn id_count(&self) -> u32 {
         match self.users {
             users::Users::Fixed { count, .. } => count,
             users::Users::Pick if self.security.nesting => users::NESTING_RANGE_SIZE,
@@ -70,7 +70,7 @@ impl Parts {
     /// Returns the directories of the host in which root of the machine can create files of any owner of the host: the
     /// root and writable bind mounts, with mapped ids or the ids of the host. A setuid program created there by root of
     /// the machine belongs to root of the host.
-    pub fn owned_trees(&self) -> Vec<&std::path::Path> {
+    pub(crate) fn owned_trees(&self) -> Vec<&std::path::Path> {
         use mounts::MountKind;
         let has_host_ids = matches!(self.users, users::Users::Host | users::Users::Identity);
         let root = (!self.root.read_only && (has_host_ids || self.ownership == users::Ownership::Map))
@@ -105,7 +105,7 @@ impl Machine {
     ///
     /// # Errors
     /// All broken rules, each as one error.
-    pub fn new(parts: Parts) -> std::result::Result<Self, Vec<Error>> {
+    pub(crate) fn new(parts: Parts) -> std::result::Result<Self, Vec<Error>> {
         let broken = rules::broken(&parts);
         if broken.is_empty() { Ok(Self(parts)) } else { Err(broken) }
     }

@@ -1,8 +1,8 @@
 //! The paths of Coracle and of systemd on the host, below one root, which tests set to a temporary directory.
 //! Not below it: `/proc` and `/sys`, the running kernel's.
 
-pub mod access;
-pub mod store;
+pub(crate) mod access;
+pub(crate) mod store;
 
 use crate::machine::name::Name;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl Paths {
     }
 
     /// Returns `path`, an absolute path of the host, below the root.
-    pub fn join(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn join(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
@@ -45,37 +45,37 @@ impl Paths {
     }
 
     /// Returns the directory of run-time state: `/run/coracle`.
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.join("/run/coracle")
     }
 
     /// Returns the directory of short-term locks: `/run/coracle/.locks`.
-    pub fn locks(&self) -> PathBuf {
+    pub(crate) fn locks(&self) -> PathBuf {
         self.state().join(".locks")
     }
 
     /// Returns the run-time state directory of one machine: `/run/coracle/NAME`.
-    pub fn machine(&self, name: &Name) -> PathBuf {
+    pub(crate) fn machine(&self, name: &Name) -> PathBuf {
         self.state().join(name)
     }
 
     /// Returns the control socket of a machine: `/run/coracle/NAME/control`.
-    pub fn control(&self, name: &Name) -> PathBuf {
+    pub(crate) fn control(&self, name: &Name) -> PathBuf {
         self.machine(name).join("control")
     }
 
     /// Returns the directory of state kept across reboots (id ranges, addresses): `/var/lib/coracle`.
-    pub fn kept(&self) -> PathBuf {
+    pub(crate) fn kept(&self) -> PathBuf {
         self.join("/var/lib/coracle")
     }
 
     /// Returns the record of a machine's last failure: `/var/lib/coracle/failures/NAME.json`.
-    pub fn failure(&self, name: &Name) -> PathBuf {
+    pub(crate) fn failure(&self, name: &Name) -> PathBuf {
         self.kept().join("failures").join(format!("{name}.json"))
     }
 
     /// Returns a path of systemd's run-time files: `/run/systemd/NAME`.
-    pub fn systemd(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn systemd(&self, name: impl AsRef<Path>) -> PathBuf {
         self.join(SYSTEMD).join(name)
     }
 }
@@ -84,10 +84,10 @@ impl Paths {
 const SYSTEMD: &str = "/run/systemd";
 
 /// The file with a system's machine id (machine-id(5)).
-pub const MACHINE_ID: &str = "/etc/machine-id";
+pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Returns a path of the running systemd, for its sockets and the files of its services: `/run/systemd/NAME`.
 /// Like `/proc`, the running system does not depend on the root of [`Paths`].
-pub fn running_systemd(name: impl AsRef<Path>) -> PathBuf {
+pub(crate) fn running_systemd(name: impl AsRef<Path>) -> PathBuf {
     Path::new(SYSTEMD).join(name)
 }

@@ -2,7 +2,7 @@
 //! `supervisor` and `control` after a clone. Each is a loop over steps. They never print and never log: they report
 //! failures over the channel.
 
-pub mod bind;
+pub(crate) mod bind;
 mod builder;
 mod init_process;
 mod mounts;
@@ -23,7 +23,7 @@ pub use builder::BuildInputs;
 
 /// Runs the steps of PID 1, or of a command in a running machine with the pidfd `machine` of its PID 1, and executes the
 /// payload.
-pub fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! {
+pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! {
     die_with_supervisor();
     let process = init_process::InitProcess::new(machine);
     for (number, step) in steps.iter().enumerate() {

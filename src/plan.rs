@@ -2,12 +2,12 @@
 //! [`Facts`] to a [`Plan`]. Called by `run`; carried out by `supervisor` and `payload`. It does no I/O.
 
 mod api_file_systems;
-pub mod capabilities;
-pub mod exec;
+pub(crate) mod capabilities;
+pub(crate) mod exec;
 mod facts;
 pub mod filter;
-pub mod identity;
-pub mod init;
+pub(crate) mod identity;
+pub(crate) mod init;
 mod mounts;
 pub mod step;
 
@@ -28,14 +28,14 @@ use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep};
 
 /// The settings for recognising the init by its running process.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Recognition {
+pub(crate) struct Recognition {
     /// The first program of PID 1: it may execute another one.
-    pub program: PathBuf,
+    pub(crate) program: PathBuf,
     /// The time for a program of an unknown kind to execute an init, milliseconds. Zero for a known kind.
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// Whether the machine counts as started as soon as its init is recognised as one that does not report readiness, or
     /// is not recognised in time.
-    pub decides_start: bool,
+    pub(crate) decides_start: bool,
 }
 
 /// The time for a program that may execute an init, and for any other unknown program, milliseconds.
@@ -63,11 +63,11 @@ pub struct Plan {
     /// Whether the machine counts as started only after the guest's `READY=1`.
     pub waits_for_ready: bool,
     /// The recognition of the running init. `None` for a command, or if the definition names the kind.
-    pub recognition: Option<Recognition>,
+    pub(crate) recognition: Option<Recognition>,
     /// The capabilities of PID 1, a mask of bits.
-    pub capabilities: u64,
+    pub(crate) capabilities: u64,
     /// Whether new instances of procfs and sysfs can be mounted inside.
-    pub procfs_full: bool,
+    pub(crate) procfs_full: bool,
     /// The connection of the console; never `Auto`.
     pub console: Console,
 }

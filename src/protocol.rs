@@ -56,9 +56,9 @@ pub enum Call {
 #[serde(default)]
 pub struct WindowSize {
     /// Lines; 0 if there is no window.
-    pub rows: u16,
+    pub(crate) rows: u16,
     /// Columns.
-    pub columns: u16,
+    pub(crate) columns: u16,
 }
 
 /// The part of a machine's network that can be replaced while it runs.
@@ -66,24 +66,24 @@ pub struct WindowSize {
 #[serde(rename_all = "kebab-case")]
 pub struct NetworkUpdate {
     /// Published ports.
-    pub ports: Vec<Port>,
+    pub(crate) ports: Vec<Port>,
     /// The traffic policy.
-    pub bounds: TrafficPolicy,
+    pub(crate) bounds: TrafficPolicy,
 }
 
 /// The status of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceStatus {
+pub(crate) struct InstanceStatus {
     /// Whether its processes run: false if they are frozen.
-    pub running: bool,
+    pub(crate) running: bool,
     /// One word, for example `booting` or `running`.
-    pub status: String,
+    pub(crate) status: String,
 }
 
 /// The parameters of a reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// The reply to [`Call::Status`].
     Status(InstanceStatus),
     /// The reply to any other call.
@@ -131,7 +131,7 @@ impl Call {
     }
 
     /// Returns the method and its parameters, as a Varlink client sends them.
-    pub fn into_parts(self) -> (String, Value) {
+    pub(crate) fn into_parts(self) -> (String, Value) {
         let mut message = serde_json::to_value(self).unwrap_or_default();
         let method = message.get("method").and_then(Value::as_str).unwrap_or_default().to_owned();
         (method, message.get_mut("parameters").map(Value::take).unwrap_or_else(|| json!({})))
@@ -139,7 +139,7 @@ impl Call {
 }
 
 /// Returns the message of a reply. `None` if the call is not answered.
-pub fn message(reply: &Result<Reply, CallError>) -> Option<Value> {
+pub(crate) fn message(reply: &Result<Reply, CallError>) -> Option<Value> {
     Some(match reply {
         Ok(reply) => json!({ "parameters": reply }),
         Err(CallError::Invalid) => return None,

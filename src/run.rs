@@ -24,7 +24,7 @@ use std::ffi::OsString;
 
 /// The mode of `coracle run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunMode {
+pub(crate) enum RunMode {
     /// Run the machine.
     Run,
     /// Print the plan.
@@ -47,7 +47,7 @@ pub fn protect_early(arguments: &[OsString]) {
 ///
 /// # Errors
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
-pub fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
+pub(crate) fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
     let (there, machine) = (paths.clone(), name.clone());
     current_step::set("look at the host and the tree".into());
     current_step::report_panics(move |error| {
@@ -101,7 +101,7 @@ pub fn supervise_unit() -> Result<u8> {
 ///
 /// # Errors
 /// The machine is running.
-pub fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
+pub(crate) fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
     cleanup::after(paths, name)
 }
 
@@ -109,7 +109,7 @@ pub fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
 ///
 /// # Errors
 /// A failure of nftables.
-pub fn reload_firewall(paths: &Paths) -> Result<()> {
+pub(crate) fn reload_firewall(paths: &Paths) -> Result<()> {
     crate::supervisor::network::firewall::recreate(paths)
 }
 
@@ -117,7 +117,7 @@ pub fn reload_firewall(paths: &Paths) -> Result<()> {
 ///
 /// # Errors
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
-pub fn foreground(paths: &Paths, flags: Layer, mode: RunMode, arguments: Vec<OsString>) -> Result<u8> {
+pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode, arguments: Vec<OsString>) -> Result<u8> {
     let kept = handover::receive()?.map(Carried::from);
     let resolved = config::run(paths, flags).inspect_err(|_| {
         if let Some(kept) = &kept {

@@ -1,6 +1,6 @@
 //! Files of Coracle about machines: records, failures, bind mounts, id ranges.
 
-pub mod binds;
-pub mod failure;
-pub mod id_ranges;
-pub mod record;
+pub(crate) mod binds;
+pub(crate) mod failure;
+pub(crate) mod id_ranges;
+pub(crate) mod record;

@@ -1,22 +1,22 @@
 //! The parent of a machine, in three acts: `launch` does the expensive work, `supervise` is one event loop that
 //! idles while the machine runs, `cleanup` undoes from the state record. Called by `run`.
 
-pub mod cleanup;
-pub mod control_socket;
-pub mod current_step;
+pub(crate) mod cleanup;
+pub(crate) mod control_socket;
+pub(crate) mod current_step;
 mod drop_privileges;
 mod exit;
-pub mod failure;
+pub(crate) mod failure;
 pub mod guest;
-pub mod handover;
+pub(crate) mod handover;
 mod idmap;
-pub mod launch;
-pub mod network;
+pub(crate) mod launch;
+pub(crate) mod network;
 mod notify_out;
 mod recognition;
-pub mod registration;
+pub(crate) mod registration;
 mod stop;
-pub mod supervise;
+pub(crate) mod supervise;
 
 use crate::machine::users::Users;
 
@@ -25,7 +25,7 @@ use crate::machine::users::Users;
 ///
 /// # Errors
 /// Any error of the system calls that create the mount.
-pub fn protect_program(users: &Users) -> crate::error::Result<()> {
+pub(crate) fn protect_program(users: &Users) -> crate::error::Result<()> {
     if matches!(users, Users::Host | Users::Identity) {
         crate::sys::process::run_from_read_only()?;
     }

@@ -1,10 +1,10 @@
 //! System calls without a library function, each behind a safe function: the only room with `unsafe`. Used by
 //! `plan` (its plain data), `payload`, `host`, `supervisor` and `control`; does not know machines.
 
-pub mod descriptor;
+pub(crate) mod descriptor;
 pub mod filter;
-pub mod guest_files;
+pub(crate) mod guest_files;
 pub mod mount;
-pub mod packet;
+pub(crate) mod packet;
 pub mod process;
-pub mod terminal;
+pub(crate) mod terminal;

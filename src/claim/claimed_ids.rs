@@ -11,11 +11,11 @@ use std::path::Path;
 
 /// The user ids of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClaimedIds {
+pub(crate) struct ClaimedIds {
     /// The first host id of the range. `None` without a user namespace.
-    pub base: Option<u32>,
+    pub(crate) base: Option<u32>,
     /// Whether the owners of the root are in that range already: its ids are not mapped.
-    pub has_shifted_owners: bool,
+    pub(crate) has_shifted_owners: bool,
 }
 
 /// Chooses the range: after a reboot the one before it (`before`).

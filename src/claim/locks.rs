@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// A process that holds the lock for long.
-pub fn of_claims(paths: &Paths) -> Result<Held> {
+pub(crate) fn of_claims(paths: &Paths) -> Result<Held> {
     lock::wait(paths, "claims")
 }
 
@@ -44,7 +44,7 @@ fn running(paths: &Paths, name: &Name) -> Error {
 }
 
 /// Returns the file that is locked while a machine has this address on a link outside of zones.
-pub fn address_file(paths: &Paths, address: Ipv4Addr) -> PathBuf {
+pub(crate) fn address_file(paths: &Paths, address: Ipv4Addr) -> PathBuf {
     paths.systemd("nspawn/locks").join(format!("coracle-{address}"))
 }
 

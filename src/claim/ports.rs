@@ -31,7 +31,7 @@ pub(super) fn refuse_listening(paths: &Paths, machine: &Machine) -> Result<()> {
 ///
 /// # Errors
 /// A port of another machine, with the machine's name.
-pub fn refuse_claimed(paths: &Paths, own: &Name, wanted: &[Port]) -> Result<Vec<Record>> {
+pub(crate) fn refuse_claimed(paths: &Paths, own: &Name, wanted: &[Port]) -> Result<Vec<Record>> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }

@@ -89,7 +89,7 @@ fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Re
 }
 
 /// Returns the host's resolver at a loopback address. `None` if the machine does not follow the host's name servers.
-pub fn loopback_resolver(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
+pub(crate) fn loopback_resolver(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
     record.resolver.then(|| resolv_conf::find(paths)).flatten()?.at_loopback
 }
 

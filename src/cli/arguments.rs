@@ -9,34 +9,34 @@ use std::path::PathBuf;
 
 /// The name of one machine.
 #[derive(Debug, Args)]
-pub struct MachineName {
+pub(crate) struct MachineName {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
-    pub name: Name,
+    pub(crate) name: Name,
 }
 
 /// The names of one or more machines.
 #[derive(Debug, Args)]
-pub struct MachineNames {
+pub(crate) struct MachineNames {
     /// The machines
     #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
-    pub names: Vec<Name>,
+    pub(crate) names: Vec<Name>,
 }
 
 /// The names of machines; without a name all running machines.
 #[derive(Debug, Args)]
-pub struct RunningMachines {
+pub(crate) struct RunningMachines {
     /// The machines; all running machines by default
     #[arg(value_name = "NAME", value_parser = Name::new)]
-    pub names: Vec<Name>,
+    pub(crate) names: Vec<Name>,
 }
 
 /// The arguments of `start` and `restart`.
 #[derive(Debug, Args)]
-pub struct StartOptions {
+pub(crate) struct StartOptions {
     /// The machines
     #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
-    pub names: Vec<Name>,
+    pub(crate) names: Vec<Name>,
 
     /// Wait until the guest is ready, until PID 1 is executed, or not at all; by default as the definition
     /// sets
@@ -46,7 +46,7 @@ pub struct StartOptions {
 
 impl StartOptions {
     /// Returns the event to wait for.
-    pub fn wait(&self) -> start::StartWait {
+    pub(crate) fn wait(&self) -> start::StartWait {
         match self.wait {
             None => start::StartWait::Unit,
             Some(WaitFor::Ready) => start::StartWait::Ready,
@@ -69,30 +69,30 @@ enum WaitFor {
 
 /// The arguments of `enable` and `disable`.
 #[derive(Debug, Args)]
-pub struct EnableOptions {
+pub(crate) struct EnableOptions {
     /// The machines
     #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
-    pub names: Vec<Name>,
+    pub(crate) names: Vec<Name>,
 
     /// Also start or stop the machines now
     #[arg(long)]
-    pub now: bool,
+    pub(crate) now: bool,
 }
 
 /// The arguments of `copy-to` and `copy-from`.
 #[derive(Debug, Args)]
-pub struct CopyOptions {
+pub(crate) struct CopyOptions {
     /// The machine
     #[arg(value_name = "NAME", value_parser = Name::new)]
     name: Name,
 
     /// The file or directory to copy
     #[arg(value_name = "SRC")]
-    pub source: PathBuf,
+    pub(crate) source: PathBuf,
 
     /// The destination; the path of the source by default
     #[arg(value_name = "DST")]
-    pub destination: Option<PathBuf>,
+    pub(crate) destination: Option<PathBuf>,
 
     /// Replace existing files
     #[arg(long)]
@@ -101,7 +101,7 @@ pub struct CopyOptions {
 
 impl CopyOptions {
     /// Returns the request for `control`.
-    pub fn request(&self) -> copy::CopyRequest<'_> {
+    pub(crate) fn request(&self) -> copy::CopyRequest<'_> {
         copy::CopyRequest {
             name: &self.name,
             source: &self.source,
@@ -113,7 +113,7 @@ impl CopyOptions {
 
 /// The options of `exec` and `shell`.
 #[derive(Debug, Args)]
-pub struct EntryOptions {
+pub(crate) struct EntryOptions {
     /// The user, and after a colon the group, of the machine, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -141,7 +141,7 @@ pub struct EntryOptions {
 
 impl EntryOptions {
     /// Returns the request for `control`; an empty `command` is the login shell.
-    pub fn request<'a>(&'a self, name: &'a Name, command: &[OsString]) -> exec::ExecRequest<'a> {
+    pub(crate) fn request<'a>(&'a self, name: &'a Name, command: &[OsString]) -> exec::ExecRequest<'a> {
         let variable = |text: &String| match text.split_once('=') {
             Some((name, value)) => Some((name.to_owned(), value.to_owned())),
             None => std::env::var(text).ok().map(|value| (text.clone(), value)),

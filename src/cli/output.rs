@@ -12,7 +12,7 @@ use std::io::{ErrorKind, Write};
 ///
 /// # Errors
 /// Standard output cannot be written. A closed pipe is not an error.
-pub fn text(text: &str) -> Result<()> {
+pub(crate) fn text(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -23,7 +23,7 @@ pub fn text(text: &str) -> Result<()> {
 }
 
 /// Returns the columns of standard output. `None` if it is not a terminal.
-pub fn columns() -> Option<usize> {
+pub(crate) fn columns() -> Option<usize> {
     let out = rustix::stdio::stdout();
     let size = termios::isatty(out).then(|| termios::tcgetwinsize(out).ok()).flatten()?;
     (size.ws_col > 0).then(|| usize::from(size.ws_col.max(20)))
@@ -33,7 +33,7 @@ pub fn columns() -> Option<usize> {
 ///
 /// # Errors
 /// See [`text`].
-pub fn folded(text: &str) -> Result<()> {
+pub(crate) fn folded(text: &str) -> Result<()> {
     match columns() {
         Some(columns) => self::text(&text.lines().map(|line| fold(line, columns)).collect::<String>()),
         None => self::text(text),
@@ -62,7 +62,7 @@ fn fold(line: &str, columns: usize) -> String {
 
 /// Standard output as a [`Write`], for streams.
 #[derive(Debug)]
-pub struct Stream;
+pub(crate) struct Stream;
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -75,7 +75,7 @@ impl Write for Stream {
 }
 
 /// Calls `action` with progress on standard error if it is a terminal.
-pub fn with_progress<T>(action: impl FnOnce(&mut Progress<'_>) -> T) -> T {
+pub(crate) fn with_progress<T>(action: impl FnOnce(&mut Progress<'_>) -> T) -> T {
     let error = rustix::stdio::stderr();
     if !termios::isatty(error) {
         return action(&mut Progress::silent());
@@ -89,7 +89,7 @@ pub fn with_progress<T>(action: impl FnOnce(&mut Progress<'_>) -> T) -> T {
 ///
 /// # Errors
 /// See [`text`].
-pub fn line(line: &str) -> Result<()> {
+pub(crate) fn line(line: &str) -> Result<()> {
     text(&format!("{line}\n"))
 }
 
@@ -97,14 +97,14 @@ pub fn line(line: &str) -> Result<()> {
 ///
 /// # Errors
 /// See [`text`].
-pub fn json(value: &impl Serialize) -> Result<()> {
+pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let shown = serde_json::to_string_pretty(value).map_err(|error| Error::new(error.to_string()))?;
     line(&shown)
 }
 
 /// Whether a table has a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Legend {
+pub(crate) enum Legend {
     /// With header.
     Shown,
     /// Without header (`--no-legend`).
@@ -113,7 +113,7 @@ pub enum Legend {
 
 /// The alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Align {
+pub(crate) enum Align {
     /// Left, for words.
     Left,
     /// Right, for numbers.
@@ -121,7 +121,7 @@ pub enum Align {
 }
 
 /// Formats a table with one line per row and two spaces between columns.
-pub fn table(columns: &[(&str, Align)], rows: &[Vec<String>], legend: Legend) -> String {
+pub(crate) fn table(columns: &[(&str, Align)], rows: &[Vec<String>], legend: Legend) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     if legend == Legend::Shown {

@@ -41,9 +41,9 @@ mod thaw;
 mod top;
 mod unbind;
 
-pub use exec::ExecArgs;
-pub use launch::LaunchArgs;
-pub use run::RunArgs;
+pub(crate) use exec::ExecArgs;
+pub(crate) use launch::LaunchArgs;
+pub(crate) use run::RunArgs;
 
 use crate::error::Error;
 use crate::paths::Paths;

@@ -14,18 +14,18 @@ use std::path::{Path, PathBuf};
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Checked {
+pub(crate) struct Checked {
     /// The number of files read.
-    pub files: usize,
+    pub(crate) files: usize,
     /// The problems, file by file.
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// Checks every definition of the host.
 ///
 /// # Errors
 /// A directory of definitions cannot be read.
-pub fn all(paths: &Paths) -> Result<Checked> {
+pub(crate) fn all(paths: &Paths) -> Result<Checked> {
     let (names, problems) = definition_files::defined(paths)?;
     let mut checked = Checked { files: problems.len(), problems };
     let mut machines: Vec<(PathBuf, Resolved)> = Vec::new();
@@ -49,7 +49,7 @@ pub fn all(paths: &Paths) -> Result<Checked> {
 
 /// Checks the named files separately: a definition as the machine of its name, a drop-in for its syntax and values
 /// only.
-pub fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
+pub(crate) fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
     let mut checked = Checked::default();
     for file in named {
         checked.files += 1;
@@ -86,13 +86,13 @@ fn resolved(
         let error =
             Error::new(format!("machined cannot register the machine '{name}': the name contains '_'"))
                 .with_hint("replace '_' with '-' to use machinectl and 'systemctl -M' with this machine");
-        checked.problems.push(Problem::new(file, &error).as_warning());
+        checked.problems.push(Problem::new(file, &error).into_warning());
     }
     match resolve(paths, name, layer, Profile::Unit) {
         Ok(resolved) => {
             checked.problems.extend(resolved.warnings.iter().cloned());
             let open = resolved.machine.owned_trees().into_iter().map(refuse_open).filter_map(Result::err);
-            checked.problems.extend(open.map(|error| Problem::new(file, &error).as_warning()));
+            checked.problems.extend(open.map(|error| Problem::new(file, &error).into_warning()));
             Some(resolved)
         }
         Err(errors) => {
@@ -111,7 +111,7 @@ fn shared_roots(checked: &mut Checked, machines: &[(PathBuf, Resolved)]) {
         {
             let error = Error::new(format!("'{}' has the same root directory", other.display()))
                 .with_hint("run at most one of the machines at a time, or set another root.directory");
-            checked.problems.push(Problem::new(Some(file), &error).as_warning());
+            checked.problems.push(Problem::new(Some(file), &error).into_warning());
         }
     }
 }

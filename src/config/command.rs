@@ -79,9 +79,9 @@ impl Value for Argument {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its value.
-    pub value: String,
+    pub(crate) value: String,
 }
 
 impl Variable {
@@ -89,7 +89,7 @@ impl Variable {
     ///
     /// # Errors
     /// The name is not valid in a shell, or the value contains control characters.
-    pub fn new(name: &str, value: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str, value: &str) -> Result<Self> {
         let fits = |(at, letter): (usize, char)| {
             letter == '_' || letter.is_ascii_alphabetic() || (at > 0 && letter.is_ascii_digit())
         };

@@ -19,11 +19,11 @@ const MAX_SIZE: u64 = 256 << 10;
 
 /// The files that define one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Files {
+pub(crate) struct Files {
     /// `NAME.toml` of the first directory that contains it.
-    pub main: Option<PathBuf>,
+    pub(crate) main: Option<PathBuf>,
     /// The drop-ins in effect, in the order in which they are merged.
-    pub drop_ins: Vec<PathBuf>,
+    pub(crate) drop_ins: Vec<PathBuf>,
 }
 
 impl Files {
@@ -31,7 +31,7 @@ impl Files {
     ///
     /// # Errors
     /// A directory cannot be read.
-    pub fn of(paths: &Paths, name: &Name) -> Result<Self> {
+    pub(crate) fn of(paths: &Paths, name: &Name) -> Result<Self> {
         let mut main = None;
         // By file name: a drop-in replaces one of the same name in a later directory.
         let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
@@ -48,17 +48,17 @@ impl Files {
     }
 
     /// Returns whether no file defines the machine.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.main.is_none() && self.drop_ins.is_empty()
     }
 
     /// Iterates over all files, the lowest layer first.
-    pub fn all(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Path> {
         self.main.iter().chain(&self.drop_ins).map(PathBuf::as_path)
     }
 
     /// Reads and merges the files. Returns the layer and all problems.
-    pub fn read(&self) -> (Layer, Vec<Problem>) {
+    pub(crate) fn read(&self) -> (Layer, Vec<Problem>) {
         let mut layer = Layer::default();
         let mut problems = Vec::new();
         for file in self.all() {
@@ -70,7 +70,7 @@ impl Files {
     }
 
     /// Returns the definition if it is a link to `/dev/null`, which masks the machine.
-    pub fn mask(&self) -> Option<&Path> {
+    pub(crate) fn mask(&self) -> Option<&Path> {
         let is_device =
             |file: &&Path| fs::metadata(file).is_ok_and(|found| found.file_type().is_char_device());
         self.main.as_deref().filter(is_device)
@@ -89,7 +89,7 @@ pub fn read(file: &Path) -> (Layer, Vec<Problem>) {
 ///
 /// # Errors
 /// A directory cannot be read.
-pub fn defined(paths: &Paths) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
+pub(crate) fn defined(paths: &Paths) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
     let mut names = BTreeSet::new();
     let mut problems = Vec::new();
     for directory in paths.definitions() {

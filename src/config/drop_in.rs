@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The lifetime of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Persistence {
+pub(crate) enum Persistence {
     /// Permanent, in `/etc`.
     Always,
     /// Until the host reboots, in `/run`.
@@ -20,18 +20,18 @@ pub enum Persistence {
 
 /// One changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DropInSetting {
+pub(crate) struct DropInSetting {
     /// Its key.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// The value as written in a definition; `None` to remove the setting from the drop-in.
-    pub value: Option<String>,
+    pub(crate) value: Option<String>,
 }
 
 /// Parses `KEY=VALUE`; the key may be its last part only.
 ///
 /// # Errors
 /// The key is unknown or a list without support here, or the value is invalid.
-pub fn change(text: &str) -> Result<DropInSetting> {
+pub(crate) fn change(text: &str) -> Result<DropInSetting> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
         Error::usage(format!("'{text}' is not a change"))
             .with_hint("write KEY=VALUE, for example memory-max=512M")
@@ -109,7 +109,7 @@ fn bind(setting: &'static Setting, text: &str) -> Result<DropInSetting> {
 ///
 /// # Errors
 /// A setting other than `mount` is changed twice.
-pub fn merge(changes: Vec<DropInSetting>) -> Result<Vec<DropInSetting>> {
+pub(crate) fn merge(changes: Vec<DropInSetting>) -> Result<Vec<DropInSetting>> {
     let mut merged: Vec<DropInSetting> = Vec::new();
     for change in changes {
         let Some(first) = merged.iter_mut().find(|first| first.key == change.key) else {
@@ -132,7 +132,7 @@ pub fn merge(changes: Vec<DropInSetting>) -> Result<Vec<DropInSetting>> {
 }
 
 /// Returns the drop-in for changes of a machine. The one in `/run` overrides the one in `/etc`.
-pub fn file(paths: &Paths, name: &Name, keep: Persistence) -> PathBuf {
+pub(crate) fn file(paths: &Paths, name: &Name, keep: Persistence) -> PathBuf {
     let (directory, file) = match keep {
         Persistence::Always => ("/etc/coracle/machines.d", "90-set.toml"),
         Persistence::UntilReboot => ("/run/coracle/machines.d", "95-set.toml"),
@@ -142,14 +142,14 @@ pub fn file(paths: &Paths, name: &Name, keep: Persistence) -> PathBuf {
 
 /// The previous contents of the files that a change replaced.
 #[derive(Debug)]
-pub struct ReplacedFiles(Vec<(PathBuf, Option<String>)>);
+pub(crate) struct ReplacedFiles(Vec<(PathBuf, Option<String>)>);
 
 impl ReplacedFiles {
     /// Restores the files.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn restore(&self) -> Result<()> {
+    pub(crate) fn restore(&self) -> Result<()> {
         self.0.iter().try_for_each(|(file, text)| write(file, text.as_deref().unwrap_or_default()))
     }
 }
@@ -159,7 +159,7 @@ impl ReplacedFiles {
 ///
 /// # Errors
 /// A file cannot be written, or the definition of the machine would be invalid; then all files are restored.
-pub fn write_changes(
+pub(crate) fn write_changes(
     paths: &Paths,
     name: &Name,
     changes: &[DropInSetting],

@@ -4,17 +4,17 @@ use super::layer::{Layer, Origin, definition_settings};
 
 /// One line of `config --explain`: a value of a setting with its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingLine {
+pub(crate) struct SettingLine {
     /// The key, section and key joined by dots.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// The value as written in a definition; `None` if the setting is not set.
-    pub value: Option<String>,
+    pub(crate) value: Option<String>,
     /// The origin of the value.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// Returns the settings of a definition in order, one line for each value.
-pub fn lines(settings: &Layer) -> Vec<SettingLine> {
+pub(crate) fn lines(settings: &Layer) -> Vec<SettingLine> {
     let mut lines = Vec::new();
     for setting in definition_settings() {
         let values = settings.lines(setting);

@@ -33,7 +33,7 @@ macro_rules! features {
         impl Layer {
             /// Merges this layer over `below`.
             #[must_use]
-            pub fn over(self, below: Self) -> Self {
+            pub(crate) fn over(self, below: Self) -> Self {
                 Self { $($feature: self.$feature.over(below.$feature),)* }
             }
 
@@ -96,7 +96,7 @@ pub fn definition_settings() -> impl Iterator<Item = &'static Setting> {
 
 impl Setting {
     /// Returns the setting `key`.
-    pub fn find(key: &str) -> Option<&'static Self> {
+    pub(crate) fn find(key: &str) -> Option<&'static Self> {
         settings().find(|setting| setting.key == key)
     }
 }
@@ -106,7 +106,7 @@ impl Layer {
     ///
     /// # Errors
     /// The value is invalid.
-    pub fn set(&mut self, setting: &Setting, raw: &RawValue, origin: Origin) -> Result<()> {
+    pub(crate) fn set(&mut self, setting: &Setting, raw: &RawValue, origin: Origin) -> Result<()> {
         match self.cell_mut(setting.key) {
             Some(cell) => cell.set_raw(raw, origin),
             None => Err(Error::new(format!("unknown setting '{}'", setting.key))),
@@ -114,7 +114,7 @@ impl Layer {
     }
 
     /// Removes the values of `setting`; those of a list in the layers below too.
-    pub fn reset(&mut self, setting: &Setting) {
+    pub(crate) fn reset(&mut self, setting: &Setting) {
         if let Some(cell) = self.cell_mut(setting.key) {
             cell.clear();
         }

@@ -2,7 +2,7 @@
 
 mod options;
 
-pub use options::{bind, inaccessible, tmpfs};
+pub(crate) use options::{bind, inaccessible, tmpfs};
 
 use super::problem::Problem;
 use super::setting::{List, Single, Sourced, settings};
@@ -25,26 +25,26 @@ settings! {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MountEntry {
     /// The kind of mount.
-    pub kind: MountType,
+    pub(crate) kind: MountType,
     /// The source of a bind mount, a path of the host.
-    pub source: Option<PathBuf>,
+    pub(crate) source: Option<PathBuf>,
     /// The path inside the machine; by default the source of a bind mount.
-    pub target: Option<PathBuf>,
+    pub(crate) target: Option<PathBuf>,
     /// Whether a bind mount is read-only inside.
-    pub read_only: Option<bool>,
+    pub(crate) read_only: Option<bool>,
     /// Whether a bind mount includes the mounts below its source.
-    pub recursive: Option<bool>,
+    pub(crate) recursive: Option<bool>,
     /// Whether a bind mount maps ids as the root does.
-    pub map_ids: Option<bool>,
+    pub(crate) map_ids: Option<bool>,
     /// Whether setuid programs and file capabilities of a bind mount take effect.
-    pub setuid: Option<bool>,
+    pub(crate) setuid: Option<bool>,
     /// Options of tmpfs(5).
-    pub options: Option<String>,
+    pub(crate) options: Option<String>,
 }
 
 /// A kind of mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MountType {
+pub(crate) enum MountType {
     /// A file or directory of the host.
     #[default]
     Bind,

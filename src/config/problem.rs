@@ -12,7 +12,7 @@ const LINE_SHOWN: usize = 160;
 
 /// The severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ProblemSeverity {
+pub(crate) enum ProblemSeverity {
     /// The machine does not start.
     Error,
     /// The machine starts, but a setting is probably a mistake.
@@ -21,7 +21,7 @@ pub enum ProblemSeverity {
 
 impl ProblemSeverity {
     /// Returns the word for output and JSON.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
             Self::Warning => "warning",
@@ -33,26 +33,26 @@ impl ProblemSeverity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Its severity.
-    pub severity: ProblemSeverity,
+    pub(crate) severity: ProblemSeverity,
     /// Its file; `None` if the problem is not in a file.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// Its line, counted from 1.
-    pub line: Option<usize>,
+    pub(crate) line: Option<usize>,
     /// Its position on that line, if known.
-    pub position: Option<Position>,
+    pub(crate) position: Option<Position>,
     /// The message.
-    pub message: String,
+    pub(crate) message: String,
     /// The hint, if there is one.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
 }
 
 /// A position in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// The line, counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The column, counted from 1 in characters.
-    pub column: usize,
+    pub(crate) column: usize,
     /// The line itself and the caret below it.
     picture: String,
 }
@@ -65,18 +65,18 @@ pub(super) struct SourceText<'a> {
 
 impl<'a> SourceText<'a> {
     /// Indexes the lines of `text`.
-    pub fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { text, starts }
     }
 
     /// Returns the line of the byte `at`, counted from 1.
-    pub fn line(&self, at: usize) -> usize {
+    pub(crate) fn line(&self, at: usize) -> usize {
         self.starts.partition_point(|start| *start <= at).max(1)
     }
 
     /// Returns the position of the bytes `span`.
-    pub fn position(&self, span: Range<usize>) -> Position {
+    pub(crate) fn position(&self, span: Range<usize>) -> Position {
         let floor = |at: usize| self.text.floor_char_boundary(at.min(self.text.len()));
         let (start, end) = (floor(span.start), floor(span.end));
         let line = self.line(start);
@@ -107,7 +107,7 @@ fn picture(line: usize, text: &str, column: usize, length: usize) -> String {
 
 impl Problem {
     /// Creates a problem of `file` as a whole, or without a file.
-    pub fn new(file: Option<&Path>, error: &Error) -> Self {
+    pub(crate) fn new(file: Option<&Path>, error: &Error) -> Self {
         Self {
             severity: ProblemSeverity::Error,
             file: file.map(Path::to_owned),
@@ -120,12 +120,12 @@ impl Problem {
 
     /// Sets the position in the file.
     #[must_use]
-    pub fn at(self, position: Position) -> Self {
+    pub(crate) fn at(self, position: Position) -> Self {
         Self { line: Some(position.line), position: Some(position), ..self }
     }
 
     /// Creates a warning about a value with this origin.
-    pub fn warning(origin: &Origin, message: String) -> Self {
+    pub(crate) fn warning(origin: &Origin, message: String) -> Self {
         let (file, line, message) = match origin {
             Origin::File { path, line } => (Some(path.clone()), Some(*line), message),
             Origin::Flag(flag) => (None, None, format!("'{flag}': {message}")),
@@ -136,7 +136,7 @@ impl Problem {
 
     /// Sets the severity to a warning.
     #[must_use]
-    pub fn as_warning(self) -> Self {
+    pub(crate) fn into_warning(self) -> Self {
         Self { severity: ProblemSeverity::Warning, ..self }
     }
 }
@@ -170,7 +170,7 @@ impl fmt::Display for Problem {
 }
 
 /// Combines `problems` into one error; `context` is its first line.
-pub fn combined(context: &str, problems: &[Problem]) -> Error {
+pub(crate) fn combined(context: &str, problems: &[Problem]) -> Error {
     if let [Problem { file: None, message, hint, .. }] = problems {
         let error = Error::new(message.clone()).context(context);
         return match hint {

@@ -2,7 +2,7 @@
 
 /// A set of defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
+pub(crate) enum Profile {
     /// A machine started as a unit: private users and network, console in the journal.
     Unit,
     /// A defined machine in the foreground: as [`Profile::Unit`], on the terminal of the caller.

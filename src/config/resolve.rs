@@ -15,9 +15,9 @@ pub struct Resolved {
     /// The machine.
     pub machine: Machine,
     /// Settings that are probably mistakes.
-    pub warnings: Vec<Problem>,
+    pub(crate) warnings: Vec<Problem>,
     /// Each setting with its origin, including the defaults.
-    pub settings: Layer,
+    pub(crate) settings: Layer,
 }
 
 /// Resolves the settings of the machine `name`.

@@ -154,7 +154,7 @@ impl DeviceName {
     ///
     /// # Errors
     /// The path is not below `/dev`, or has a character that a word of a unit file cannot contain.
-    pub fn path(text: &str) -> Result<Self> {
+    pub(crate) fn path(text: &str) -> Result<Self> {
         let below = text.strip_prefix("/dev/").unwrap_or_default();
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:+/".contains(&byte);
         let odd = |part: &str| part.is_empty() || part == "." || part == "..";
@@ -166,7 +166,7 @@ impl DeviceName {
     }
 
     /// Returns whether the device is named by its path.
-    pub fn is_path(&self) -> bool {
+    pub(crate) fn is_path(&self) -> bool {
         self.0.starts_with('/')
     }
 }

@@ -47,9 +47,9 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sourced<T> {
     /// The value.
-    pub value: T,
+    pub(crate) value: T,
     /// Its origin.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// A setting with one value: the upper layer replaces the lower one.
@@ -78,12 +78,12 @@ impl<T> Default for List<T> {
 
 impl<T> Single<T> {
     /// Returns the value, if set.
-    pub fn value(&self) -> Option<&T> {
+    pub(crate) fn value(&self) -> Option<&T> {
         self.0.as_ref().map(|sourced| &sourced.value)
     }
 
     /// Returns the origin of the value; [`Origin::Default`] if the setting is not set.
-    pub fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         self.0.as_ref().map_or(Origin::Default, |sourced| sourced.origin.clone())
     }
 
@@ -93,7 +93,7 @@ impl<T> Single<T> {
     }
 
     /// Sets the default if the setting is not set.
-    pub fn fill(&mut self, default: impl FnOnce() -> T) {
+    pub(crate) fn fill(&mut self, default: impl FnOnce() -> T) {
         self.0.get_or_insert_with(|| Sourced { value: default(), origin: Origin::Default });
     }
 
@@ -119,27 +119,27 @@ impl<T: Clone> Single<T> {
 
 impl<T> List<T> {
     /// Iterates over the values in order.
-    pub fn values(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.items.iter().map(|sourced| &sourced.value)
     }
 
     /// Returns the values in order, each with its origin.
-    pub fn sourced(&self) -> &[Sourced<T>] {
+    pub(crate) fn sourced(&self) -> &[Sourced<T>] {
         &self.items
     }
 
     /// Appends a value.
-    pub fn push(&mut self, value: T, origin: Origin) {
+    pub(crate) fn push(&mut self, value: T, origin: Origin) {
         self.items.push(Sourced { value, origin });
     }
 
     /// Removes and returns all values.
-    pub fn take(&mut self) -> Vec<Sourced<T>> {
+    pub(crate) fn take(&mut self) -> Vec<Sourced<T>> {
         std::mem::take(&mut self.items)
     }
 
     /// Removes duplicates by `key`; the last value with each key remains in its position.
-    pub fn keep_last<K: Ord>(&mut self, key: impl Fn(&T) -> K) {
+    pub(crate) fn keep_last<K: Ord>(&mut self, key: impl Fn(&T) -> K) {
         let mut seen = BTreeSet::new();
         self.items.reverse();
         self.items.retain(|sourced| seen.insert(key(&sourced.value)));
@@ -147,7 +147,7 @@ impl<T> List<T> {
     }
 
     /// Removes all values, of this layer and of the layers below it.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self { resets: true, items: Vec::new() };
     }
 
@@ -227,12 +227,12 @@ pub struct Setting {
     /// The key in a definition, section and key joined by dots.
     pub key: &'static str,
     /// Its syntax in a definition.
-    pub shape: Shape,
+    pub(crate) shape: Shape,
 }
 
 impl Setting {
     /// Returns the last part of the key.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.key.rsplit('.').next().unwrap_or_default()
     }
 }

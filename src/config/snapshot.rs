@@ -12,17 +12,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// Values by key, as written in a definition.
-pub type Values = BTreeMap<String, Vec<String>>;
+pub(crate) type Values = BTreeMap<String, Vec<String>>;
 
 /// A changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChangedSetting {
+pub(crate) struct ChangedSetting {
     /// Its key.
-    pub key: String,
+    pub(crate) key: String,
     /// The values with which the machine was started.
-    pub before: Vec<String>,
+    pub(crate) before: Vec<String>,
     /// The values of its current definition.
-    pub after: Vec<String>,
+    pub(crate) after: Vec<String>,
 }
 
 fn file(paths: &Paths, name: &Name) -> PathBuf {
@@ -30,7 +30,7 @@ fn file(paths: &Paths, name: &Name) -> PathBuf {
 }
 
 /// Returns the values of a definition.
-pub fn values(settings: &Layer) -> Values {
+pub(crate) fn values(settings: &Layer) -> Values {
     let mut values = Values::new();
     for line in explain::lines(settings) {
         values.entry(line.key.to_owned()).or_default().extend(line.value);
@@ -43,7 +43,7 @@ pub fn values(settings: &Layer) -> Values {
 ///
 /// # Errors
 /// Any error of open(2) or write(2).
-pub fn write(paths: &Paths, name: &Name, values: &Values) -> Result<()> {
+pub(crate) fn write(paths: &Paths, name: &Name, values: &Values) -> Result<()> {
     let file = file(paths, name);
     let text = serde_json::to_vec(values).map_err(|error| Error::new(error.to_string()))?;
     std::fs::OpenOptions::new()
@@ -57,18 +57,18 @@ pub fn write(paths: &Paths, name: &Name, values: &Values) -> Result<()> {
 }
 
 /// Returns the values with which a machine was started; `None` if they were not stored.
-pub fn read(paths: &Paths, name: &Name) -> Option<Values> {
+pub(crate) fn read(paths: &Paths, name: &Name) -> Option<Values> {
     serde_json::from_slice(&std::fs::read(file(paths, name)).ok()?).ok()
 }
 
 /// Returns the target of a mount from its value in [`Values`].
-pub fn mount_target(value: &str) -> Option<PathBuf> {
+pub(crate) fn mount_target(value: &str) -> Option<PathBuf> {
     let table: toml::Table = format!("mount = {value}").parse().ok()?;
     Some(table.get("mount")?.get("target")?.as_str()?.into())
 }
 
 /// Returns all settings that differ.
-pub fn differences(before: &Values, after: &Values) -> Vec<ChangedSetting> {
+pub(crate) fn differences(before: &Values, after: &Values) -> Vec<ChangedSetting> {
     let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let of = |values: &Values, key: &String| values.get(key).cloned().unwrap_or_default();
     let each = keys.into_iter().map(|key| ChangedSetting {

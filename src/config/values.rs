@@ -5,7 +5,7 @@
 mod durations;
 mod sizes;
 
-pub use sizes::{CountLimit, Size};
+pub(crate) use sizes::{CountLimit, Size};
 
 use crate::error::{Error, Result, nearest};
 use std::fmt;
@@ -16,7 +16,7 @@ pub(super) const INFINITY: &str = "infinity";
 
 /// A value as written, not parsed yet.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RawValue<'a> {
+pub(crate) enum RawValue<'a> {
     /// The text of an option, or a string of TOML.
     Text(&'a str),
     /// A whole number.
@@ -29,7 +29,7 @@ pub enum RawValue<'a> {
 
 impl RawValue<'_> {
     /// Returns the error for a value of the wrong type.
-    pub fn expected(&self, wanted: &str) -> Error {
+    pub(crate) fn expected(&self, wanted: &str) -> Error {
         let got = match self {
             Self::Text(_) => "a string",
             Self::Integer(_) => "a number",
@@ -53,7 +53,7 @@ impl fmt::Display for RawValue<'_> {
 }
 
 /// A type of settings.
-pub trait Value: Sized {
+pub(crate) trait Value: Sized {
     /// Parses a value as written.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ macro_rules! words {
 pub(super) use words;
 
 /// Formats `text` as a string of TOML on one line, without control characters.
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut shown = String::from('"');
     for letter in text.chars() {
         match letter {

@@ -36,7 +36,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// # Errors
 /// A call without sockets of systemd, or a machine that does not start; then the waiting connections are
 /// closed.
-pub fn activate(paths: &Paths, name: &Name) -> BatchResult {
+pub(crate) fn activate(paths: &Paths, name: &Name) -> BatchResult {
     let sockets = received().map_err(|error| vec![error])?;
     log::info!("starting machine '{name}' for an incoming connection");
     if let Err(errors) =

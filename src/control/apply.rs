@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 /// When a changed setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// In the running machine.
     Live,
     /// After a restart.
@@ -25,20 +25,20 @@ pub enum Effect {
 
 /// A setting with different values in the running machine and in its definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingChange {
+pub(crate) struct SettingChange {
     /// When the value of the definition takes effect.
-    pub effect: Effect,
+    pub(crate) effect: Effect,
     /// The key of the setting.
-    pub key: String,
+    pub(crate) key: String,
     /// The value in the running machine.
-    pub now: String,
+    pub(crate) now: String,
     /// The value in the definition.
-    pub defined: String,
+    pub(crate) defined: String,
 }
 
 /// The result of [`set`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SetResult {
+pub(crate) enum SetResult {
     /// The machine is not running: the change is written to this drop-in only.
     Stored(PathBuf),
     /// The change is written and applied to the running machine.
@@ -50,7 +50,7 @@ pub enum SetResult {
 ///
 /// # Errors
 /// An invalid change, a definition that is invalid with it, or a failure to apply it.
-pub fn set(paths: &Paths, name: &Name, changes: &[String], keep: Persistence) -> Result<SetResult> {
+pub(crate) fn set(paths: &Paths, name: &Name, changes: &[String], keep: Persistence) -> Result<SetResult> {
     let changes = changes.iter().map(|text| drop_in::change(text)).collect::<Result<Vec<_>>>()?;
     let changes = drop_in::merge(changes)?;
     config::machine(paths, name)?;
@@ -75,7 +75,7 @@ pub fn set(paths: &Paths, name: &Name, changes: &[String], keep: Persistence) ->
 ///
 /// # Errors
 /// A machine that is not running, or an invalid definition.
-pub fn apply(paths: &Paths, name: &Name, act: Act) -> Result<Vec<SettingChange>> {
+pub(crate) fn apply(paths: &Paths, name: &Name, act: Act) -> Result<Vec<SettingChange>> {
     reconcile(paths, &config::machine(paths, name)?, act)
 }
 

@@ -25,7 +25,7 @@ const REBOOT_TIME: Duration = Duration::from_secs(20);
 
 /// The reason why `attach` ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttachEnd {
+pub(crate) enum AttachEnd {
     /// The detach key.
     Detached,
     /// The end of the machine.
@@ -38,7 +38,7 @@ pub enum AttachEnd {
 ///
 /// # Errors
 /// The machine is not running, has no console, or its supervisor does not answer.
-pub fn attach(paths: &Paths, name: &Name) -> Result<AttachEnd> {
+pub(crate) fn attach(paths: &Paths, name: &Name) -> Result<AttachEnd> {
     let record = running(paths, name)?;
     let mut viewer = Viewer {
         paths: paths.clone(),

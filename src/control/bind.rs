@@ -24,7 +24,7 @@ use std::path::Path;
 
 /// The mapping of the owners of files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Map {
+pub(crate) enum Map {
     /// No mapping: files have owners of the host, which the machine does not have.
     Unmapped,
     /// Every owner keeps its number.
@@ -42,7 +42,7 @@ impl Map {
     ///
     /// # Errors
     /// Any other text.
-    pub fn new(text: &str) -> Result<Self> {
+    pub(crate) fn new(text: &str) -> Result<Self> {
         match (text, text.split_once(':')) {
             ("none", _) => Ok(Self::Unmapped),
             ("ids", _) => Ok(Self::Numbers),
@@ -70,21 +70,21 @@ impl Map {
 
 /// A request to create a bind mount.
 #[derive(Debug, Clone)]
-pub struct BindRequest<'a> {
+pub(crate) struct BindRequest<'a> {
     /// The machine.
-    pub name: &'a Name,
+    pub(crate) name: &'a Name,
     /// A file or directory of the host.
-    pub source: &'a Path,
+    pub(crate) source: &'a Path,
     /// The target: an absolute path inside.
-    pub target: &'a Path,
+    pub(crate) target: &'a Path,
     /// Whether the mount is read-only.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// Whether setuid bits and file capabilities take effect.
-    pub setuid: bool,
+    pub(crate) setuid: bool,
     /// Whether a missing target is created.
-    pub make_target: MakeTarget,
+    pub(crate) make_target: MakeTarget,
     /// The mapping of owners.
-    pub map: Map,
+    pub(crate) map: Map,
 }
 
 /// Creates a bind mount.
@@ -92,7 +92,7 @@ pub struct BindRequest<'a> {
 /// # Errors
 /// A source that is missing or cannot be mapped or mounted. Nothing is changed then, except that a missing
 /// target may have been created.
-pub fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
+pub(crate) fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
     if !request.target.is_absolute() || request.target == Path::new("/") {
         return Err(Error::usage(format!(
             "'{}' is not an absolute path below '/'",
@@ -161,13 +161,13 @@ fn warn_open(request: &BindRequest<'_>, record: &Record, source: &Path) {
 ///
 /// # Errors
 /// The machine is not running.
-pub fn list(paths: &Paths, name: &Name) -> Result<Vec<Binding>> {
+pub(crate) fn list(paths: &Paths, name: &Name) -> Result<Vec<Binding>> {
     let record = running(paths, name)?;
     binds::read(paths, name, record.leader.unwrap_or_default())
 }
 
 /// Returns the cells of a bind mount for the table: target, source, access, mapping.
-pub fn cells(binding: &Binding) -> Vec<String> {
+pub(crate) fn cells(binding: &Binding) -> Vec<String> {
     let access = if binding.read_only { "read-only" } else { "read-write" };
     vec![
         binding.target.display().to_string(),
@@ -181,7 +181,7 @@ pub fn cells(binding: &Binding) -> Vec<String> {
 ///
 /// # Errors
 /// No bind mount at this target.
-pub fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
+pub(crate) fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
     let record = running(paths, name)?;
     let leader = signal::leader(&record)?;
     let pid = record.leader.unwrap_or_default();

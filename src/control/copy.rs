@@ -11,7 +11,7 @@ mod transfer;
 mod tree_writer;
 mod walk;
 
-pub use tree_writer::Replace;
+pub(crate) use tree_writer::Replace;
 
 use super::guest_child::{self, GuestChild};
 use super::progress::Progress;
@@ -44,22 +44,22 @@ const CLEANING: Duration = Duration::from_secs(30);
 
 /// A request to copy files.
 #[derive(Debug, Clone, Copy)]
-pub struct CopyRequest<'a> {
+pub(crate) struct CopyRequest<'a> {
     /// The machine.
-    pub name: &'a Name,
+    pub(crate) name: &'a Name,
     /// The source; `-` for an archive from standard input.
-    pub source: &'a Path,
+    pub(crate) source: &'a Path,
     /// The destination; `-` for an archive to standard output.
-    pub destination: &'a Path,
+    pub(crate) destination: &'a Path,
     /// Whether to replace an existing destination.
-    pub replace: Replace,
+    pub(crate) replace: Replace,
 }
 
 /// Copies from the host into a machine.
 ///
 /// # Errors
 /// A file that cannot be copied. The destination is unchanged then.
-pub fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
+pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
     let guest = CopyPeer::find(paths, request.name)?;
     let mut state = new_state(request.name, progress)?;
     let source = if request.source == Path::new("-") {
@@ -132,7 +132,7 @@ fn take(
 ///
 /// # Errors
 /// As of [`copy_to`].
-pub fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
+pub(crate) fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
     let guest = CopyPeer::find(paths, request.name)?;
     let mut state = new_state(request.name, progress)?;
     let is_archive = request.destination == Path::new("-");

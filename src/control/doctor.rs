@@ -11,7 +11,7 @@ mod programs;
 mod services;
 mod trees;
 
-pub use machines::{Diagnosis, diagnose};
+pub(crate) use machines::{Diagnosis, diagnose};
 
 use super::defined;
 use crate::config;
@@ -24,7 +24,7 @@ use serde::Serialize;
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum FindingSeverity {
+pub(crate) enum FindingSeverity {
     /// Machines do not run, or not as defined.
     Wrong,
     /// Machines run, but a requested feature is not in effect, or a resource will run out.
@@ -35,7 +35,7 @@ pub enum FindingSeverity {
 
 impl FindingSeverity {
     /// Returns the severity as text.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Wrong => "wrong",
             Self::Risk => "risk",
@@ -47,28 +47,28 @@ impl FindingSeverity {
 /// A finding. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Finding {
+pub(crate) struct Finding {
     /// Its severity.
-    pub severity: FindingSeverity,
+    pub(crate) severity: FindingSeverity,
     /// Its description, one line.
-    pub message: String,
+    pub(crate) message: String,
     /// The solution, in the imperative.
-    pub hint: String,
+    pub(crate) hint: String,
 }
 
 impl Finding {
     /// Creates a finding about an error that prevents machines from running.
-    pub fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { severity: FindingSeverity::Wrong, message: message.into(), hint: hint.into() }
     }
 
     /// Creates a finding about a risk.
-    pub fn risk(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn risk(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { severity: FindingSeverity::Risk, ..Self::wrong(message, hint) }
     }
 
     /// Creates a finding with information only.
-    pub fn note(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn note(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { severity: FindingSeverity::Note, ..Self::wrong(message, hint) }
     }
 }
@@ -77,7 +77,7 @@ impl Finding {
 ///
 /// # Errors
 /// A directory of definitions that cannot be read.
-pub fn host(paths: &Paths) -> Result<Vec<Finding>> {
+pub(crate) fn host(paths: &Paths) -> Result<Vec<Finding>> {
     let names = config::names(paths)?;
     let machines: Vec<Machine> = names.iter().filter_map(|name| defined(paths, name).ok()).collect();
     let names: Vec<&Name> = machines.iter().map(|machine| &machine.name).collect();
@@ -93,6 +93,6 @@ pub fn host(paths: &Paths) -> Result<Vec<Finding>> {
 }
 
 /// Returns whether a finding is an error, which determines the exit status.
-pub fn has_errors(findings: &[Finding]) -> bool {
+pub(crate) fn has_errors(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.severity == FindingSeverity::Wrong)
 }

@@ -31,7 +31,7 @@ use stdio::RedirectedStdio;
 
 /// Whether the command gets a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TerminalMode {
+pub(crate) enum TerminalMode {
     /// If standard input and standard output are terminals.
     Auto,
     /// Always.
@@ -42,28 +42,28 @@ pub enum TerminalMode {
 
 /// A request to run a command in a machine.
 #[derive(Debug, Clone)]
-pub struct ExecRequest<'a> {
+pub(crate) struct ExecRequest<'a> {
     /// The machine.
-    pub name: &'a Name,
+    pub(crate) name: &'a Name,
     /// The program and its arguments; the login shell if empty.
-    pub argv: Vec<OsString>,
+    pub(crate) argv: Vec<OsString>,
     /// User, and after a colon a group, by name or number; root by default.
-    pub user: Option<&'a str>,
+    pub(crate) user: Option<&'a str>,
     /// The working directory inside.
-    pub directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// Environment variables.
-    pub environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
     /// Allocation of a terminal.
-    pub terminal: TerminalMode,
+    pub(crate) terminal: TerminalMode,
     /// Whether to wait until the guest reports that it is ready.
-    pub wait_ready: bool,
+    pub(crate) wait_ready: bool,
 }
 
 /// Runs a command in a machine and waits until it exits.
 ///
 /// # Errors
 /// The reason why the command was not executed, of kind [`Kind::Launch`].
-pub fn exec(paths: &Paths, request: &ExecRequest<'_>) -> Result<u8> {
+pub(crate) fn exec(paths: &Paths, request: &ExecRequest<'_>) -> Result<u8> {
     prepare_and_enter(paths, request).map_err(|error| error.with_kind(Kind::Launch))?.run()
 }
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 ///
 /// # Errors
 /// One per machine that is not running or cannot be frozen.
-pub fn freeze(paths: &Paths, names: &[Name]) -> BatchResult {
+pub(crate) fn freeze(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| {
         let payload = payload(&running(paths, name)?)?;
         cgroup::set_frozen(&payload, true).map_err(|error| {
@@ -31,7 +31,7 @@ pub fn freeze(paths: &Paths, names: &[Name]) -> BatchResult {
 ///
 /// # Errors
 /// One per machine that is not running or cannot be thawed.
-pub fn thaw(paths: &Paths, names: &[Name]) -> BatchResult {
+pub(crate) fn thaw(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| {
         let record = running(paths, name)?;
         let payload = payload(&record)?;

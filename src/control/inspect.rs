@@ -3,7 +3,7 @@
 
 mod exposure;
 
-pub use exposure::{Exposure, Reason, score};
+pub(crate) use exposure::score;
 
 use super::running;
 use crate::error::{Context, Error, Result};
@@ -38,94 +38,94 @@ const NAMED: usize = 8;
 /// The output of `inspect`. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Inspection {
+pub(crate) struct Inspection {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Process id of PID 1 in the host's view.
-    pub leader: u32,
+    pub(crate) leader: u32,
     /// Its namespaces.
-    pub namespaces: Vec<Namespace>,
+    pub(crate) namespaces: Vec<Namespace>,
     /// Its user ids: lines of uid_map(5) with first id inside, first id outside, and count.
-    pub id_map: Vec<String>,
+    pub(crate) id_map: Vec<String>,
     /// The capability bounding set.
-    pub capabilities: Vec<String>,
+    pub(crate) capabilities: Vec<String>,
     /// Whether PID 1 has a system-call filter.
-    pub filter: bool,
+    pub(crate) filter: bool,
     /// System calls and groups allowed in addition to the default filter.
-    pub filter_allows: Vec<String>,
+    pub(crate) filter_allows: Vec<String>,
     /// System calls and groups denied in addition to the default filter.
-    pub filter_denies: Vec<String>,
+    pub(crate) filter_denies: Vec<String>,
     /// Whether 32 bit programs create sockets by socketcall(2), of families that the filter cannot check.
-    pub socketcall: bool,
+    pub(crate) socketcall: bool,
     /// Whether new instances of procfs and sysfs can be mounted inside, without masks.
-    pub procfs_full: bool,
+    pub(crate) procfs_full: bool,
     /// Whether containers can run inside.
-    pub nesting: bool,
+    pub(crate) nesting: bool,
     /// Whether execve(2) grants no privileges.
-    pub no_new_privileges: bool,
+    pub(crate) no_new_privileges: bool,
     /// The label of a security module that confines it.
-    pub label: Option<String>,
+    pub(crate) label: Option<String>,
     /// Its cgroup.
-    pub cgroup: Option<PathBuf>,
+    pub(crate) cgroup: Option<PathBuf>,
     /// The limits in effect of its cgroup, and the finite ones of PID 1.
-    pub limits: Vec<EffectiveLimit>,
+    pub(crate) limits: Vec<EffectiveLimit>,
     /// The host's end of its link.
-    pub host_interface: Option<String>,
+    pub(crate) host_interface: Option<String>,
     /// Its addresses.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Its mounts.
-    pub mounts: Vec<VisibleMount>,
+    pub(crate) mounts: Vec<VisibleMount>,
     /// Features that are not confined.
-    pub unconfined: Vec<String>,
+    pub(crate) unconfined: Vec<String>,
     /// Its trees that users of the host can reach.
-    pub open_trees: Vec<PathBuf>,
+    pub(crate) open_trees: Vec<PathBuf>,
 }
 
 /// A namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Namespace {
+pub(crate) struct Namespace {
     /// Its kind.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Its inode, which identifies the namespace.
-    pub id: u64,
+    pub(crate) id: u64,
     /// Whether it is the host's namespace.
-    pub shared_with_host: bool,
+    pub(crate) shared_with_host: bool,
     /// Other machines in it, and processes outside of the machine: `machine web`, `process 7 (sh)`.
-    pub shared_with: Vec<String>,
+    pub(crate) shared_with: Vec<String>,
 }
 
 /// A limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct EffectiveLimit {
+pub(crate) struct EffectiveLimit {
     /// The file of the cgroup, or the name in proc_pid_limits(5).
-    pub name: String,
+    pub(crate) name: String,
     /// Its value.
-    pub value: String,
+    pub(crate) value: String,
 }
 
 /// A mount in the machine's view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct VisibleMount {
+pub(crate) struct VisibleMount {
     /// Its mount point.
-    pub target: String,
+    pub(crate) target: String,
     /// The type of its file system.
-    pub kind: String,
+    pub(crate) kind: String,
     /// The device or other source.
-    pub source: String,
+    pub(crate) source: String,
     /// The mounted directory of the file system.
-    pub root: String,
+    pub(crate) root: String,
     /// Its options.
-    pub options: String,
+    pub(crate) options: String,
 }
 
 /// Inspects a running machine.
 ///
 /// # Errors
 /// The machine is not running, or its PID 1 exited in the meantime.
-pub fn collect(paths: &Paths, name: &Name) -> Result<Inspection> {
+pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Inspection> {
     let record = running(paths, name)?;
     let leader = record.leader.ok_or_else(|| Error::new(format!("machine '{name}' has no PID 1 now")))?;
     let read = |file: &str| {
@@ -272,7 +272,7 @@ impl Inspection {
     ///
     /// # Errors
     /// `out` cannot be written.
-    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write) -> Result<()> {
         let mut text = format!("{}: PID 1 is process {}\n", self.name, self.leader);
         text.push_str("namespaces\n");
         for namespace in &self.namespaces {

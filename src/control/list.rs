@@ -18,43 +18,43 @@ use std::path::{Path, PathBuf};
 /// A machine in the list. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct MachineSummary {
+pub(crate) struct MachineSummary {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// `starting` (also a guest that is not ready in time), `booting`, `running`, `stopping` or `frozen`.
     /// `failed`, `stopped`, or `dead` after the supervisor was killed and before the cleanup.
-    pub state: String,
+    pub(crate) state: String,
     /// The kind of its init, or `command`.
-    pub init: Option<String>,
+    pub(crate) init: Option<String>,
     /// Process id of PID 1 in the host's view.
-    pub leader: Option<u32>,
+    pub(crate) leader: Option<u32>,
     /// Its addresses.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Memory of its cgroup, bytes. `None` if the kernel does not count it.
-    pub memory: Option<u64>,
+    pub(crate) memory: Option<u64>,
     /// Tasks of its cgroup, or processes if the kernel does not count tasks.
-    pub tasks: Option<u64>,
+    pub(crate) tasks: Option<u64>,
     /// Time of the start, microseconds since the epoch.
-    pub started: Option<u64>,
+    pub(crate) started: Option<u64>,
     /// Time since the start, seconds.
-    pub uptime: Option<u64>,
+    pub(crate) uptime: Option<u64>,
     /// Its unit, also of a stopped machine.
-    pub unit: Option<String>,
+    pub(crate) unit: Option<String>,
     /// Its root directory.
-    pub root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
     /// Features that are not confined.
-    pub unconfined: Vec<String>,
+    pub(crate) unconfined: Vec<String>,
     /// Whether its supervisor is older than the installed program.
-    pub outdated: bool,
+    pub(crate) outdated: bool,
 }
 
 /// The columns of the table.
-pub const COLUMNS: [&str; 9] =
+pub(crate) const COLUMNS: [&str; 9] =
     ["NAME", "STATE", "INIT", "LEADER", "ADDRESSES", "MEMORY", "TASKS", "UPTIME", "UNCONFINED"];
 
 impl MachineSummary {
     /// Returns the cells of [`COLUMNS`].
-    pub fn cells(&self) -> Vec<String> {
+    pub(crate) fn cells(&self) -> Vec<String> {
         let joined = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(" ") };
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         vec![
@@ -71,7 +71,7 @@ impl MachineSummary {
     }
 
     /// Returns one address and the number of further ones, for narrow tables.
-    pub fn main_address(&self) -> String {
+    pub(crate) fn main_address(&self) -> String {
         let first = self.addresses.iter().find(|address| address.is_ipv4()).or(self.addresses.first());
         match (first, self.addresses.len()) {
             (None, _) => "-".into(),
@@ -137,7 +137,7 @@ impl MachineSummary {
 
 /// The machines that a list includes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Include {
+pub(crate) enum Include {
     /// Machines with a state record.
     Recorded,
     /// Also defined machines without a state record.
@@ -148,7 +148,7 @@ pub enum Include {
 ///
 /// # Errors
 /// A directory of definitions that cannot be read.
-pub fn rows(paths: &Paths, include: Include) -> Result<Vec<MachineSummary>> {
+pub(crate) fn rows(paths: &Paths, include: Include) -> Result<Vec<MachineSummary>> {
     let others = if include == Include::Defined { config::names(paths)? } else { BTreeSet::new() };
     let mut rows: Vec<MachineSummary> = Record::all(paths).iter().map(MachineSummary::of_record).collect();
     let rest: Vec<Name> =

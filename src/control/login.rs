@@ -18,7 +18,7 @@ const PROMPTS: [&[&str]; 3] =
 ///
 /// # Errors
 /// The machine is not running, or has no login program.
-pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
+pub(crate) fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
     let found =
         read_tree(paths, name, |tree| Ok(PROMPTS.iter().position(|prompt| tree.has(Path::new(prompt[0])))))?;
     let prompt = found.and_then(|at| PROMPTS.get(at)).ok_or_else(|| {
@@ -41,7 +41,7 @@ pub fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
 ///
 /// # Errors
 /// A machine without systemd-run(1).
-pub fn as_session(paths: &Paths, request: &mut ExecRequest<'_>) -> Result<()> {
+pub(crate) fn as_session(paths: &Paths, request: &mut ExecRequest<'_>) -> Result<()> {
     let (user, group) = match request.user.unwrap_or("root").split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (request.user.unwrap_or("root"), None),

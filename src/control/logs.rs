@@ -23,37 +23,37 @@ const BEFORE_FOLLOWING: u32 = 10;
 
 /// A query for the logs of a machine.
 #[derive(Debug, Clone, Copy)]
-pub struct LogQuery<'a> {
+pub(crate) struct LogQuery<'a> {
     /// The machine.
-    pub name: &'a Name,
+    pub(crate) name: &'a Name,
     /// Whether to follow new entries.
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// The number of last lines.
-    pub lines: Option<u32>,
+    pub(crate) lines: Option<u32>,
     /// One boot of the machine: `0` the last, `-1` the one before, `1` the first, or a boot id.
-    pub boot: Option<&'a str>,
+    pub(crate) boot: Option<&'a str>,
     /// The selected entries.
-    pub filter: Filter<'a>,
+    pub(crate) filter: Filter<'a>,
     /// The output format.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 /// A selection of entries, with the arguments of journalctl(1).
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Filter<'a> {
+pub(crate) struct Filter<'a> {
     /// The first time.
-    pub since: Option<&'a str>,
+    pub(crate) since: Option<&'a str>,
     /// The last time.
-    pub until: Option<&'a str>,
+    pub(crate) until: Option<&'a str>,
     /// A priority, which selects more urgent ones as well, or a range.
-    pub priority: Option<&'a str>,
+    pub(crate) priority: Option<&'a str>,
     /// A pattern for the message.
-    pub grep: Option<&'a str>,
+    pub(crate) grep: Option<&'a str>,
 }
 
 /// An output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
+pub(crate) enum Format {
     /// Time, program and process id before the message.
     #[default]
     ShortIso,
@@ -86,7 +86,7 @@ impl LogQuery<'_> {
 ///
 /// # Errors
 /// A boot that is not recorded, no journalctl, or `out` that cannot be written.
-pub fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<()> {
     let root = defined(paths, query.name).ok().map(|machine| machine.root.directory.clone());
     let journals = journals(paths, query.name, root.as_deref())?;
     let boot = query.boot.map(|boot| find_boot(&journals[0], query.name, boot)).transpose()?;
@@ -118,7 +118,7 @@ pub fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<
 ///
 /// # Errors
 /// No journalctl.
-pub fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Result<Vec<String>> {
+pub(crate) fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Result<Vec<String>> {
     let (filter, format) = (Filter::default(), Format::default());
     let query = LogQuery { name, follow: false, lines: Some(lines), boot: None, filter, format };
     let last = last(&journals(paths, name, root)?, &query, None, lines)?;

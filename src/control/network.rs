@@ -4,7 +4,7 @@ use super::printable;
 use crate::error::Result;
 use crate::machine::network::Zone;
 use crate::network::firewall::counters;
-pub use crate::network::firewall::counters::Dropped as Chain;
+pub(crate) use crate::network::firewall::counters::Dropped as Chain;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use serde::Serialize;
@@ -14,54 +14,54 @@ use std::net::IpAddr;
 /// The output of `network`. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct NetworkReport {
+pub(crate) struct NetworkReport {
     /// The zones with running machines.
-    pub zones: Vec<ZoneRow>,
+    pub(crate) zones: Vec<ZoneRow>,
     /// The machines with a link or other interfaces.
-    pub machines: Vec<MachineRow>,
+    pub(crate) machines: Vec<MachineRow>,
     /// The chains of the firewall.
-    pub chains: Vec<Chain>,
+    pub(crate) chains: Vec<Chain>,
 }
 
 /// A zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct ZoneRow {
+pub(crate) struct ZoneRow {
     /// Its name.
-    pub zone: String,
+    pub(crate) zone: String,
     /// Its bridge.
-    pub bridge: String,
+    pub(crate) bridge: String,
     /// The host's addresses on the bridge.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Its machines.
-    pub machines: Vec<String>,
+    pub(crate) machines: Vec<String>,
 }
 
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct MachineRow {
+pub(crate) struct MachineRow {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its zone.
-    pub zone: Option<String>,
+    pub(crate) zone: Option<String>,
     /// The host's end of its link.
-    pub interface: Option<String>,
+    pub(crate) interface: Option<String>,
     /// Its addresses, also offered by DHCP and router advertisements.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// The host's addresses on its link: its gateways.
-    pub gateways: Vec<IpAddr>,
+    pub(crate) gateways: Vec<IpAddr>,
     /// Ports of the host that are forwarded to it.
-    pub ports: Vec<String>,
+    pub(crate) ports: Vec<String>,
     /// Its other interfaces: kind, name on the host, name inside.
-    pub interfaces: Vec<String>,
+    pub(crate) interfaces: Vec<String>,
 }
 
 /// Collects the networks of running machines.
 ///
 /// # Errors
 /// The kernel does not list the firewall rules.
-pub fn collect(paths: &Paths) -> Result<NetworkReport> {
+pub(crate) fn collect(paths: &Paths) -> Result<NetworkReport> {
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
     let mut zones: BTreeMap<&Zone, ZoneRow> = BTreeMap::new();
     for record in &records {
@@ -99,7 +99,7 @@ impl MachineRow {
     }
 
     /// Returns the cells of its row.
-    pub fn cells(&self) -> Vec<String> {
+    pub(crate) fn cells(&self) -> Vec<String> {
         let words = |words: Vec<String>| if words.is_empty() { "-".to_owned() } else { words.join(" ") };
         let texts = |addresses: &[IpAddr]| words(addresses.iter().map(ToString::to_string).collect());
         vec![
@@ -114,4 +114,4 @@ impl MachineRow {
 }
 
 /// The columns of [`MachineRow::cells`].
-pub const COLUMNS: [&str; 6] = ["NAME", "ZONE", "LINK", "ADDRESSES", "PORTS", "INTERFACES"];
+pub(crate) const COLUMNS: [&str; 6] = ["NAME", "ZONE", "LINK", "ADDRESSES", "PORTS", "INTERFACES"];

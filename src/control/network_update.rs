@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 const RESTART_TIME: Duration = Duration::from_secs(1);
 
 /// The settings that are changed without a restart of the machine.
-pub const KEYS: [&str; 5] =
+pub(crate) const KEYS: [&str; 5] =
     ["network.ports", "network.egress", "network.rate-in", "network.rate-out", "network.connections-max"];
 
 /// Returns whether the machine is running and has firewall rules.
-pub fn is_possible(paths: &Paths, machine: &Machine) -> bool {
+pub(crate) fn is_possible(paths: &Paths, machine: &Machine) -> bool {
     running(paths, &machine.name).is_ok_and(|record| record.firewall.is_some())
 }
 
@@ -40,7 +40,7 @@ fn connect(paths: &Paths, name: &Name) -> Result<UnixStream> {
 ///
 /// # Errors
 /// A port in use, or a supervisor that refuses. Nothing is changed then.
-pub fn apply(paths: &Paths, machine: &Machine) -> Result<()> {
+pub(crate) fn apply(paths: &Paths, machine: &Machine) -> Result<()> {
     let network = &machine.network;
     call(paths, &machine.name, &network.ports, &TrafficPolicy::of(network))
 }

@@ -4,7 +4,7 @@ use crate::host::systemd::journal::printable;
 use std::io::Write;
 
 /// The output of progress.
-pub struct Progress<'a> {
+pub(crate) struct Progress<'a> {
     /// The terminal and its width in columns, if there is one.
     terminal: Option<(&'a mut dyn Write, usize)>,
     /// Whether a line is shown.
@@ -13,17 +13,17 @@ pub struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// Creates a progress without output.
-    pub fn silent() -> Self {
+    pub(crate) fn silent() -> Self {
         Self { terminal: None, is_shown: false }
     }
 
     /// Creates a progress on one line of a terminal with `columns` columns.
-    pub fn on_terminal(terminal: &'a mut dyn Write, columns: usize) -> Self {
+    pub(crate) fn on_terminal(terminal: &'a mut dyn Write, columns: usize) -> Self {
         Self { terminal: Some((terminal, columns)), is_shown: false }
     }
 
     /// Shows the status of a machine in place of the previous line.
-    pub fn show(&mut self, machine: &str, text: &str) {
+    pub(crate) fn show(&mut self, machine: &str, text: &str) {
         let Some((terminal, columns)) = &mut self.terminal else { return };
         let line = printable(format!("{machine}: {text}").as_bytes()).replace(['\t', '\n'], " ");
         // One column is left free: a full line would wrap and could not be rewritten.
@@ -34,7 +34,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Clears the line.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if let Some((terminal, _)) = self.terminal.as_mut().filter(|_| self.is_shown) {
             let _ = write!(terminal, "\r\x1b[K").and_then(|()| terminal.flush());
         }

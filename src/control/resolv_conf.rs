@@ -39,7 +39,7 @@ const PLACES: [&str; 2] = ["etc/resolv.conf", "run/host-resolv.conf"];
 ///
 /// # Errors
 /// One per machine that was not updated.
-pub fn update_all(paths: &Paths) -> BatchResult {
+pub(crate) fn update_all(paths: &Paths) -> BatchResult {
     loop {
         let resolver = resolv_conf::find(paths);
         let text = resolver.as_ref().map(stamp_text);
@@ -105,7 +105,7 @@ fn wait(mut child: Child, until: Instant) -> Result<()> {
 ///
 /// # Errors
 /// The machine is not running, or the file cannot be written.
-pub fn update(paths: &Paths, name: &Name) -> Result<()> {
+pub(crate) fn update(paths: &Paths, name: &Name) -> Result<()> {
     let begun = Instant::now();
     let record = loop {
         let record = running(paths, name)?;

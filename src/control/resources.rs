@@ -8,18 +8,18 @@ use crate::paths::Paths;
 
 /// A limit that differs from the definition, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChangedLimit {
+pub(crate) struct ChangedLimit {
     /// The key in a definition.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// The value in effect.
-    pub now: String,
+    pub(crate) now: String,
     /// The value of the definition.
-    pub wanted: String,
+    pub(crate) wanted: String,
 }
 
 /// Whether differences are applied or only returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     /// Only returned.
     DryRun,
     /// Applied.
@@ -30,7 +30,7 @@ pub enum Act {
 ///
 /// # Errors
 /// The machine is not running, is not a systemd unit, or systemd refuses.
-pub fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<ChangedLimit>> {
+pub(crate) fn apply(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<ChangedLimit>> {
     let record = running(paths, &machine.name)?;
     let unit = record.unit.ok_or_else(|| {
         Error::new(format!("machine '{}' is not running as a systemd unit", machine.name))

@@ -11,7 +11,7 @@ use std::io::Write;
 
 /// The properties of a machine in a fixed order: those of its row in the list, and of its record.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Properties(Vec<(String, Value)>);
+pub(crate) struct Properties(Vec<(String, Value)>);
 
 /// Internal properties of records.
 const PRIVATE: [&str; 7] =
@@ -21,7 +21,7 @@ const PRIVATE: [&str; 7] =
 ///
 /// # Errors
 /// The machine is not running, or a property is unknown.
-pub fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<Properties> {
+pub(crate) fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<Properties> {
     select(&running(paths, name)?, only)
 }
 
@@ -48,13 +48,13 @@ impl Properties {
     ///
     /// # Errors
     /// `out` cannot be written.
-    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write) -> Result<()> {
         let text: String = self.0.iter().map(|(key, value)| format!("{key}={}\n", plain(value))).collect();
         out.write_all(text.as_bytes()).context(|| "cannot write the properties".to_owned())
     }
 
     /// Returns the properties as one JSON object.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         Value::Object(self.0.iter().cloned().collect())
     }
 }

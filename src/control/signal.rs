@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The receiver of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KillTarget {
+pub(crate) enum KillTarget {
     /// PID 1 of the machine.
     Leader,
     /// Every process of the machine.
@@ -30,7 +30,7 @@ pub enum KillTarget {
 ///
 /// # Errors
 /// One per machine that is not running or cannot be signalled.
-pub fn poweroff(paths: &Paths, names: &[Name]) -> BatchResult {
+pub(crate) fn poweroff(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| signal_supervisor(&running(paths, name)?, libc::SIGTERM))
 }
 
@@ -38,7 +38,7 @@ pub fn poweroff(paths: &Paths, names: &[Name]) -> BatchResult {
 ///
 /// # Errors
 /// One per machine that is not running or cannot be signalled.
-pub fn reboot(paths: &Paths, names: &[Name]) -> BatchResult {
+pub(crate) fn reboot(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| signal_supervisor(&running(paths, name)?, libc::SIGUSR1))
 }
 
@@ -46,7 +46,7 @@ pub fn reboot(paths: &Paths, names: &[Name]) -> BatchResult {
 ///
 /// # Errors
 /// One per machine that is not running, cannot be signalled, or does not stop.
-pub fn terminate(paths: &Paths, names: &[Name]) -> BatchResult {
+pub(crate) fn terminate(paths: &Paths, names: &[Name]) -> BatchResult {
     each(names, |name| {
         let record = running(paths, name)?;
         let supervisor = supervisor(&record)?;
@@ -73,7 +73,7 @@ pub fn terminate(paths: &Paths, names: &[Name]) -> BatchResult {
 ///
 /// # Errors
 /// One per machine that is not running or cannot be signalled.
-pub fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> BatchResult {
+pub(crate) fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> BatchResult {
     each(names, |name| {
         let record = running(paths, name)?;
         match target {

@@ -20,7 +20,7 @@ const TARGET: &str = "coracle.target";
 
 /// The end of the wait for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartWait {
+pub(crate) enum StartWait {
     /// The unit is active, which depends on the definition.
     Unit,
     /// The guest reports that it is ready, independent of the definition.
@@ -36,7 +36,12 @@ pub enum StartWait {
 ///
 /// # Errors
 /// One per machine that did not start.
-pub fn start(paths: &Paths, names: &[Name], wait: StartWait, progress: &mut Progress<'_>) -> BatchResult {
+pub(crate) fn start(
+    paths: &Paths,
+    names: &[Name],
+    wait: StartWait,
+    progress: &mut Progress<'_>,
+) -> BatchResult {
     up(JobAction::Start, paths, names, wait, progress)
 }
 
@@ -44,7 +49,12 @@ pub fn start(paths: &Paths, names: &[Name], wait: StartWait, progress: &mut Prog
 ///
 /// # Errors
 /// One per machine that did not start.
-pub fn restart(paths: &Paths, names: &[Name], wait: StartWait, progress: &mut Progress<'_>) -> BatchResult {
+pub(crate) fn restart(
+    paths: &Paths,
+    names: &[Name],
+    wait: StartWait,
+    progress: &mut Progress<'_>,
+) -> BatchResult {
     up(JobAction::Restart, paths, names, wait, progress)
 }
 
@@ -52,7 +62,7 @@ pub fn restart(paths: &Paths, names: &[Name], wait: StartWait, progress: &mut Pr
 ///
 /// # Errors
 /// One per machine that failed to stop.
-pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> BatchResult {
+pub(crate) fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> BatchResult {
     let (others, units): (Vec<Name>, Vec<Name>) =
         names.iter().cloned().partition(|name| runs_elsewhere(paths, name) || !units::is_running());
     let through_units = if units.is_empty() {
@@ -72,7 +82,7 @@ pub fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> Batch
 ///
 /// # Errors
 /// An invalid definition, a host without systemd, or a refusal by systemd.
-pub fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
+pub(crate) fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
     require_systemd()?;
     for name in names {
         defined(paths, name)?;
@@ -86,7 +96,7 @@ pub fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// A host without systemd, or a refusal by systemd.
-pub fn disable(names: &[Name]) -> Result<Vec<String>> {
+pub(crate) fn disable(names: &[Name]) -> Result<Vec<String>> {
     require_systemd()?;
     let units: Vec<String> = names.iter().map(unit_name::service).collect();
     block_on(units::disable(&units))?

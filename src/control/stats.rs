@@ -11,59 +11,59 @@ use std::path::Path;
 /// decrease.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Processor time since the start, microseconds.
-    pub cpu: Option<u64>,
+    pub(crate) cpu: Option<u64>,
     /// The part of it in the kernel.
-    pub cpu_system: Option<u64>,
+    pub(crate) cpu_system: Option<u64>,
     /// Time throttled by its quota, microseconds.
-    pub cpu_throttled: Option<u64>,
+    pub(crate) cpu_throttled: Option<u64>,
     /// Memory, bytes.
-    pub memory: Option<u64>,
+    pub(crate) memory: Option<u64>,
     /// The memory limit, bytes. `None` without a limit.
-    pub memory_max: Option<u64>,
+    pub(crate) memory_max: Option<u64>,
     /// Swap, bytes.
-    pub swap: Option<u64>,
+    pub(crate) swap: Option<u64>,
     /// Kills by the out-of-memory killer.
-    pub out_of_memory_kills: Option<u64>,
+    pub(crate) out_of_memory_kills: Option<u64>,
     /// Bytes read from block devices.
-    pub io_read: Option<u64>,
+    pub(crate) io_read: Option<u64>,
     /// Bytes written to block devices.
-    pub io_written: Option<u64>,
+    pub(crate) io_written: Option<u64>,
     /// Bytes received by the machine over its link.
-    pub net_received: Option<u64>,
+    pub(crate) net_received: Option<u64>,
     /// Bytes sent.
-    pub net_sent: Option<u64>,
+    pub(crate) net_sent: Option<u64>,
     /// Tasks, or processes if the kernel does not count tasks.
-    pub tasks: Option<u64>,
+    pub(crate) tasks: Option<u64>,
     /// The limit of tasks.
-    pub tasks_max: Option<u64>,
+    pub(crate) tasks_max: Option<u64>,
     /// Time of the last ten seconds in which a task waited for the processor, percent.
-    pub pressure_cpu: Option<f64>,
+    pub(crate) pressure_cpu: Option<f64>,
     /// Time of the last ten seconds in which a task waited for memory, percent.
-    pub pressure_memory: Option<f64>,
+    pub(crate) pressure_memory: Option<f64>,
     /// Time of the last ten seconds in which a task waited for I/O, percent.
-    pub pressure_io: Option<f64>,
+    pub(crate) pressure_io: Option<f64>,
 }
 
 /// A process of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Process {
+pub(crate) struct Process {
     /// Its id in the host's view.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Processor time, clock ticks.
-    pub ticks: u64,
+    pub(crate) ticks: u64,
     /// Resident memory, bytes.
-    pub memory: u64,
+    pub(crate) memory: u64,
     /// Its command line, or its name in brackets. The guest controls this text.
-    pub command: String,
+    pub(crate) command: String,
 }
 
 /// Samples the resource usage of a machine.
-pub fn sample(record: &Record) -> Sample {
+pub(crate) fn sample(record: &Record) -> Sample {
     let mut sample = record.cgroup.as_deref().map(of_cgroup).unwrap_or_default();
     sample.name = record.name.to_string();
     if let Some(link) = &record.host_interface {
@@ -122,7 +122,7 @@ fn pressure(cgroup: &Path, file: &str) -> Option<f64> {
 }
 
 /// Returns the processes of a machine by processor time, highest first.
-pub fn processes(record: &Record) -> Vec<Process> {
+pub(crate) fn processes(record: &Record) -> Vec<Process> {
     let payload = record.payload_cgroup();
     let pids = payload.map(|payload| cgroup::processes(&payload)).unwrap_or_default();
     let mut processes: Vec<Process> = pids.into_iter().filter_map(process).collect();
@@ -202,7 +202,7 @@ const METRICS: [Metric; 14] = [
 ];
 
 /// Formats samples as OpenMetrics text. Names of machines need no escapes.
-pub fn metrics(samples: &[Sample]) -> String {
+pub(crate) fn metrics(samples: &[Sample]) -> String {
     let mut text = String::new();
     for (name, unit, help, kind, value) in METRICS {
         let name = if unit.is_empty() { format!("coracle_{name}") } else { format!("coracle_{name}_{unit}") };

@@ -32,62 +32,62 @@ const LINES: u32 = 10;
 /// The output of `status`. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Status {
+pub(crate) struct Status {
     /// The row of the list.
-    pub machine: MachineSummary,
+    pub(crate) machine: MachineSummary,
     /// Process id of the supervisor, if it is running.
-    pub supervisor: Option<u32>,
+    pub(crate) supervisor: Option<u32>,
     /// The installed program, if it is newer than the running supervisor.
-    pub newer_program: Option<PathBuf>,
+    pub(crate) newer_program: Option<PathBuf>,
     /// Machine id.
-    pub machine_id: Option<Id128>,
+    pub(crate) machine_id: Option<Id128>,
     /// The reason why machined does not know the running machine.
-    pub unregistered: Option<String>,
+    pub(crate) unregistered: Option<String>,
     /// Name of the host's end of its link.
-    pub host_interface: Option<String>,
+    pub(crate) host_interface: Option<String>,
     /// Its zone.
-    pub zone: Option<String>,
+    pub(crate) zone: Option<String>,
     /// Ports of the host that are forwarded to it.
-    pub ports: Vec<String>,
+    pub(crate) ports: Vec<String>,
     /// Ports at which systemd listens for the stopped machine: the first connection starts it.
-    pub on_demand: Vec<String>,
+    pub(crate) on_demand: Vec<String>,
     /// Traffic over its link, if it is running.
-    pub traffic: Option<Traffic>,
+    pub(crate) traffic: Option<Traffic>,
     /// The status of its unit. `None` without systemd.
-    pub unit: Option<Unit>,
+    pub(crate) unit: Option<Unit>,
     /// Units or processes that delay its stop.
-    pub waiting_for: Option<String>,
+    pub(crate) waiting_for: Option<String>,
     /// The failure of its last start, until a successful start.
-    pub failure: Option<Failure>,
+    pub(crate) failure: Option<Failure>,
     /// Processes killed by the out-of-memory killer since the start.
-    pub out_of_memory_kills: u64,
+    pub(crate) out_of_memory_kills: u64,
     /// The last lines of the log.
-    pub log: Vec<String>,
+    pub(crate) log: Vec<String>,
 }
 
 /// The status of a machine's unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Unit {
+pub(crate) struct Unit {
     /// `ActiveState`.
-    pub active_state: String,
+    pub(crate) active_state: String,
     /// `SubState`.
-    pub sub_state: String,
+    pub(crate) sub_state: String,
     /// `UnitFileState`: whether it starts at boot.
-    pub file_state: String,
+    pub(crate) file_state: String,
     /// `Result` of the last run.
-    pub result: String,
+    pub(crate) result: String,
     /// `StatusText`: the status that the supervisor reports.
-    pub status_text: String,
+    pub(crate) status_text: String,
     /// The failure of a failed unit.
-    pub failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// Collects the status of a machine.
 ///
 /// # Errors
 /// An invalid or missing definition of a machine without state record and unit.
-pub fn collect(paths: &Paths, name: &Name) -> Result<Status> {
+pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Status> {
     let record = Record::read(paths, name)?;
     let unit_name =
         record.as_ref().map_or_else(|| Some(unit_name::service(name)), |record| record.unit.clone());
@@ -138,7 +138,7 @@ impl Status {
     ///
     /// # Errors
     /// `out` cannot be written.
-    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write) -> Result<()> {
         let mut text = format!("{}: {}\n", self.machine.name, self.machine.state);
         for (key, value) in self.lines() {
             text.push_str(&format!("{key:>12}: {value}\n"));

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 /// Returns the socket unit of a machine. `None` without on-demand ports. The unit starts early at boot, so it
 /// may listen at addresses that do not exist yet (`FreeBind=`). It also listens while the machine is running:
 /// then the firewall forwards the ports.
-pub fn socket(machine: &Machine) -> Option<String> {
+pub(crate) fn socket(machine: &Machine) -> Option<String> {
     let ports = &machine.network.on_demand;
     if ports.is_empty() {
         return None;

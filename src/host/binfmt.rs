@@ -8,7 +8,7 @@ const FORMATS: &str = "/proc/sys/fs/binfmt_misc";
 
 /// Returns whether an enabled interpreter accepts programs with this header. An interpreter without the flag
 /// `F` does not count, because the kernel looks it up inside the tree.
-pub fn takes(program: &[u8]) -> bool {
+pub(crate) fn takes(program: &[u8]) -> bool {
     takes_in(Path::new(FORMATS), program)
 }
 

@@ -13,22 +13,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// The name of the guest's cgroup below the cgroup of its unit.
-pub const PAYLOAD: &str = "payload";
+pub(crate) const PAYLOAD: &str = "payload";
 /// Files of a delegated cgroup that its owner may write, for kernels that do not list them.
 const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
 /// The timeout for freezing: a process in uninterruptible sleep cannot be frozen.
-pub const FREEZING: std::time::Duration = std::time::Duration::from_secs(5);
+pub(crate) const FREEZING: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The cgroup above a machine's cgroups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     /// Its directory.
-    pub directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// Whether Coracle created it and deletes it when the machine stops.
-    pub is_ours: bool,
+    pub(crate) is_ours: bool,
     /// Whether this process already is in the cgroup beside the guest's, not in the one above.
-    pub is_free: bool,
+    pub(crate) is_free: bool,
 }
 
 /// Returns the directory of this process's cgroup in the unified hierarchy. `None` if there is no unified
@@ -42,7 +42,7 @@ pub fn current() -> Option<PathBuf> {
 ///
 /// # Errors
 /// The process has ended, or is not in a cgroup of the guest.
-pub fn open_of_process(pid: u32, payload: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_of_process(pid: u32, payload: &Path) -> Result<OwnedFd> {
     let by_path = of(&pid.to_string()).and_then(|path| open_deep(&path).ok());
     let by_path = by_path.filter(|directory| members(directory).contains(&pid));
     let open = || open_below(rustix::fs::CWD, payload.as_os_str()).ok();
@@ -86,7 +86,7 @@ fn hierarchy() -> Option<PathBuf> {
 }
 
 /// Returns the directory of a cgroup from its path below the unified hierarchy, the notation of systemd.
-pub fn directory(path: &str) -> Option<PathBuf> {
+pub(crate) fn directory(path: &str) -> Option<PathBuf> {
     Some(hierarchy()?.join(path.trim_start_matches('/')))
 }
 
@@ -95,7 +95,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// There is no unified hierarchy.
-    pub fn of_unit() -> Result<Self> {
+    pub(crate) fn of_unit() -> Result<Self> {
         let current = current().ok_or_else(|| {
             Error::new("this process is in no cgroup of the unified hierarchy")
                 .with_hint("mount cgroup2, or boot the host with systemd.unified_cgroup_hierarchy=1")
@@ -109,7 +109,7 @@ impl Cgroup {
     }
 
     /// Returns a cgroup below the current one, for hosts without systemd.
-    pub fn of_our_own(name: &Name) -> Option<Self> {
+    pub(crate) fn of_our_own(name: &Name) -> Option<Self> {
         let directory = current()?.join(format!("coracle.{name}"));
         Some(Self { directory, is_ours: true, is_free: true })
     }
@@ -119,7 +119,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The cgroup that cannot be created, and the cause.
-    pub fn prepare(&self, owner: u32, resources: &Resources) -> Result<OwnedFd> {
+    pub(crate) fn prepare(&self, owner: u32, resources: &Resources) -> Result<OwnedFd> {
         let payload = self.payload();
         if payload.exists() {
             remove(&payload)?;
@@ -159,7 +159,7 @@ impl Cgroup {
     }
 
     /// Returns the guest's cgroup.
-    pub fn payload(&self) -> PathBuf {
+    pub(crate) fn payload(&self) -> PathBuf {
         self.directory.join(PAYLOAD)
     }
 
@@ -186,13 +186,13 @@ fn limit(directory: &Path, file: &str, limit: Option<u64>) -> Result<()> {
 }
 
 /// Returns whether a cgroup or one below it has processes. `false` if it is missing.
-pub fn is_populated(directory: &Path) -> bool {
+pub(crate) fn is_populated(directory: &Path) -> bool {
     has_event(directory, "populated 1")
 }
 
 /// Returns the names of the cgroups below this one that `counts` accepts and that have processes. Cgroups
 /// below these belong to them.
-pub fn populated(directory: &Path, counts: &dyn Fn(&OsStr) -> bool) -> Vec<OsString> {
+pub(crate) fn populated(directory: &Path, counts: &dyn Fn(&OsStr) -> bool) -> Vec<OsString> {
     fn each(directory: &OwnedFd, counts: &dyn Fn(&OsStr) -> bool, found: &mut Vec<OsString>) {
         for name in children(directory) {
             let Ok(below) = open_below(directory, &name) else { continue };
@@ -211,7 +211,7 @@ pub fn populated(directory: &Path, counts: &dyn Fn(&OsStr) -> bool) -> Vec<OsStr
 }
 
 /// Returns whether a cgroup is frozen, by itself or by an ancestor.
-pub fn is_frozen(directory: &Path) -> bool {
+pub(crate) fn is_frozen(directory: &Path) -> bool {
     has_event(directory, "frozen 1")
 }
 
@@ -225,7 +225,7 @@ fn has_event(directory: &Path, line: &str) -> bool {
 ///
 /// # Errors
 /// Any error of the kernel, or a process that cannot be frozen in time.
-pub fn set_frozen(directory: &Path, frozen: bool) -> Result<()> {
+pub(crate) fn set_frozen(directory: &Path, frozen: bool) -> Result<()> {
     let doing = || format!("cannot {} '{}'", if frozen { "freeze" } else { "thaw" }, directory.display());
     // Opened before the change, so that its notification is not missed (POLLPRI, cgroup-v2.rst).
     let events = std::fs::File::open(directory.join("cgroup.events")).context(doing)?;
@@ -249,14 +249,14 @@ pub fn set_frozen(directory: &Path, frozen: bool) -> Result<()> {
 ///
 /// # Errors
 /// Any error of write(2).
-pub fn begin_freezing(directory: &Path, frozen: bool) -> Result<()> {
+pub(crate) fn begin_freezing(directory: &Path, frozen: bool) -> Result<()> {
     let word = if frozen { "1" } else { "0" };
     std::fs::write(directory.join("cgroup.freeze"), word)
         .context(|| format!("cannot {} '{}'", if frozen { "freeze" } else { "thaw" }, directory.display()))
 }
 
 /// Returns the error for processes that are not frozen or thawed in time.
-pub fn not_frozen(frozen: bool) -> Error {
+pub(crate) fn not_frozen(frozen: bool) -> Error {
     Error::new(if frozen { "a process does not stop" } else { "a cgroup above is frozen" })
 }
 
@@ -265,7 +265,7 @@ pub fn not_frozen(frozen: bool) -> Error {
 ///
 /// # Errors
 /// The cgroup stays busy.
-pub fn remove(directory: &Path) -> Result<()> {
+pub(crate) fn remove(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());
     }
@@ -348,7 +348,7 @@ fn text(directory: &OwnedFd, file: &str) -> String {
 }
 
 /// Returns the processes of a cgroup and of all cgroups below.
-pub fn processes(directory: &Path) -> Vec<u32> {
+pub(crate) fn processes(directory: &Path) -> Vec<u32> {
     let mut all = Vec::new();
     walk(directory, &mut |directory| all.extend(members(directory)));
     all
@@ -356,7 +356,7 @@ pub fn processes(directory: &Path) -> Vec<u32> {
 
 /// Calls `act` with the pidfd of each process of a cgroup and of all cgroups below. The cgroup is read again
 /// once the pidfds are open: until then an id may be reused.
-pub fn for_each_process(directory: &Path, act: &mut dyn FnMut(OwnedFd)) {
+pub(crate) fn for_each_process(directory: &Path, act: &mut dyn FnMut(OwnedFd)) {
     walk(directory, &mut |directory| {
         for some in members(directory).chunks(256) {
             let held = some.iter().filter_map(|pid| Some((*pid, process::open_pidfd(*pid).ok()?)));
@@ -368,7 +368,7 @@ pub fn for_each_process(directory: &Path, act: &mut dyn FnMut(OwnedFd)) {
 }
 
 /// Returns the number of processes of a cgroup killed by the out-of-memory killer (`memory.events`).
-pub fn out_of_memory_kills(directory: &Path) -> u64 {
+pub(crate) fn out_of_memory_kills(directory: &Path) -> u64 {
     let events = std::fs::read_to_string(directory.join("memory.events")).unwrap_or_default();
     let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.parse().ok()).unwrap_or(0)

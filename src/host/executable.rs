@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// A program at the time of its execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Executable {
+pub(crate) struct Executable {
     /// Its path.
     path: PathBuf,
     device: u64,
@@ -22,7 +22,7 @@ pub struct Executable {
 
 impl Executable {
     /// Returns the program of this process. `None` if its path is unknown.
-    pub fn current() -> Option<Self> {
+    pub(crate) fn current() -> Option<Self> {
         let data = std::fs::metadata("/proc/self/exe").ok()?;
         Some(Self::of(current_path()?, &data))
     }
@@ -38,13 +38,13 @@ impl Executable {
     }
 
     /// Returns whether another file has replaced it. `false` if it was deleted.
-    pub fn is_replaced(&self) -> bool {
+    pub(crate) fn is_replaced(&self) -> bool {
         std::fs::metadata(&self.path)
             .is_ok_and(|data| data.is_file() && Self::of(self.path.clone(), &data) != *self)
     }
 
     /// Returns its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -6,7 +6,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 /// A range of ids: the first on disk, the first seen by processes, and the count.
-pub type IdMapEntry = (u32, u32, u32);
+pub(crate) type IdMapEntry = (u32, u32, u32);
 
 /// Creates a user namespace with mappings for users and groups.
 ///

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 /// A held lock; it ends with its descriptor, and survives an exec if the descriptor does.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     /// The descriptor that holds it.
-    pub descriptor: OwnedFd,
+    pub(crate) descriptor: OwnedFd,
     /// The file, to be deleted with the lock.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 /// A short-term lock. Its file is deleted with it.
 #[derive(Debug)]
-pub struct Held(Lock);
+pub(crate) struct Held(Lock);
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// The lock is held for too long; the message has the process id of the holder.
-pub fn wait(paths: &Paths, name: &str) -> Result<Held> {
+pub(crate) fn wait(paths: &Paths, name: &str) -> Result<Held> {
     let directory = paths.locks();
     let creating = || format!("cannot create '{}'", directory.display());
     std::fs::create_dir_all(paths.state()).context(creating)?;
@@ -52,7 +52,7 @@ pub fn wait(paths: &Paths, name: &str) -> Result<Held> {
 ///
 /// # Errors
 /// The file cannot be created.
-pub fn attempt(paths: &Paths, name: &str) -> Result<Option<Held>> {
+pub(crate) fn attempt(paths: &Paths, name: &str) -> Result<Option<Held>> {
     Ok(take(&paths.locks().join(name))?.map(Held))
 }
 
@@ -60,7 +60,7 @@ pub fn attempt(paths: &Paths, name: &str) -> Result<Option<Held>> {
 ///
 /// # Errors
 /// The lock is held for too long; the message has the process id of the holder.
-pub fn wait_for_zones(paths: &Paths) -> Result<Held> {
+pub(crate) fn wait_for_zones(paths: &Paths) -> Result<Held> {
     wait_at(&paths.systemd("nspawn-network-zone"), PATIENCE)
 }
 
@@ -95,7 +95,7 @@ fn holder(path: &Path) -> Option<u32> {
 ///
 /// # Errors
 /// The file cannot be created.
-pub fn take(path: &Path) -> Result<Option<Lock>> {
+pub(crate) fn take(path: &Path) -> Result<Option<Lock>> {
     let doing = || format!("cannot lock '{}'", path.display());
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).context(doing)?;
@@ -122,7 +122,7 @@ pub fn take(path: &Path) -> Result<Option<Lock>> {
 
 /// Returns whether a file is locked through any open file description, one of this process included. Creates
 /// no file.
-pub fn is_taken(path: &Path) -> bool {
+pub(crate) fn is_taken(path: &Path) -> bool {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let Ok(descriptor) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
     let mut found = whole_file();

@@ -25,12 +25,12 @@ const MODULES: [Module; 2] = [APPARMOR, SELINUX];
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
 /// Returns whether AppArmor is active on this host.
-pub fn has_apparmor() -> bool {
+pub(crate) fn has_apparmor() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
 }
 
 /// Returns whether an AppArmor profile is loaded. `false` if AppArmor is inactive.
-pub fn is_loaded(profile: &str) -> bool {
+pub(crate) fn is_loaded(profile: &str) -> bool {
     // Reading the file needs no AppArmor permission, and it lists the profiles of the current policy
     // namespace.
     let profiles = if has_apparmor() { std::fs::read_to_string(PROFILES) } else { Ok(String::new()) };
@@ -40,7 +40,7 @@ pub fn is_loaded(profile: &str) -> bool {
 
 /// Returns whether the machine's profile is Coracle's own and enforced; it denies socket families however the
 /// sockets are created.
-pub fn refuses_families(security: &Security) -> bool {
+pub(crate) fn refuses_families(security: &Security) -> bool {
     let profile = security.apparmor_profile.as_deref().unwrap_or(security.own_profile());
     let is_ours = [APPARMOR_PROFILE, APPARMOR_NESTING_PROFILE].contains(&profile);
     let profiles = if has_apparmor() { std::fs::read_to_string(PROFILES) } else { Ok(String::new()) };
@@ -55,7 +55,7 @@ pub fn refuses_families(security: &Security) -> bool {
 ///
 /// # Errors
 /// The label's module is not active, or does not know the label.
-pub fn of_machine(security: &Security) -> Result<Option<LsmLabel>> {
+pub(crate) fn of_machine(security: &Security) -> Result<Option<LsmLabel>> {
     let has_selinux = Path::new("/sys/fs/selinux/enforce").exists();
     let contexts = [&security.selinux_context, &security.selinux_apifs_context];
     if let Some(context) = contexts.into_iter().flatten().next().filter(|_| !has_selinux) {
@@ -92,7 +92,7 @@ fn not_loaded(profile: &str) -> Error {
 
 /// Returns the label for a process that enters the machine of this PID 1. `None` if there is no security
 /// module, or if the process has the label already.
-pub fn of_entering(leader: u32) -> Option<LsmLabel> {
+pub(crate) fn of_entering(leader: u32) -> Option<LsmLabel> {
     MODULES.iter().find_map(|module| {
         let of = |process: &str| {
             let text = std::fs::read_to_string(format!("/proc/{process}/attr/{}", module.current)).ok()?;

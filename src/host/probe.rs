@@ -14,7 +14,6 @@ use crate::plan::step::Device;
 use crate::plan::{NamedDevice, User, init};
 use crate::sys::guest_files::GuestRoot;
 use mounts::Mounted;
-use rustix::fd::BorrowedFd;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -56,12 +55,12 @@ impl Tree {
     ///
     /// # Errors
     /// Any error of openat(2).
-    pub fn of_machine(name: &str) -> Result<Self> {
+    pub(crate) fn of_machine(name: &str) -> Result<Self> {
         Ok(Self { root: GuestRoot::of_caller()?, mounted: Vec::new(), name: format!("machine '{name}'") })
     }
 
     /// Returns whether the tree has a file at a path; symbolic links are followed inside.
-    pub fn has(&self, path: &Path) -> bool {
+    pub(crate) fn has(&self, path: &Path) -> bool {
         let path = self.resolve(path);
         self.nearest(&path).is_some_and(|(root, inside)| root.find(&inside).is_ok())
     }
@@ -70,29 +69,24 @@ impl Tree {
     ///
     /// # Errors
     /// Any error of openat2(2).
-    pub fn owner(&self, path: &Path) -> Result<(u32, u32)> {
+    pub(crate) fn owner(&self, path: &Path) -> Result<(u32, u32)> {
         let place = self.root.find_link(path);
         let place = place.context(|| format!("cannot look at '{}'", path.display()))?;
         let stat = rustix::fs::fstat(&place).context(|| format!("cannot look at '{}'", path.display()))?;
         Ok((stat.st_uid, stat.st_gid))
     }
 
-    /// Returns the root, for other lookups in the tree.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
-    }
-
     /// Returns device and inode of the root.
     ///
     /// # Errors
     /// Any error of fstat(2).
-    pub fn identity(&self) -> Result<(u64, u64)> {
+    pub(crate) fn identity(&self) -> Result<(u64, u64)> {
         let stat = rustix::fs::fstat(self.root.as_fd()).context(|| "cannot look at the root directory")?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
     /// Reads a regular file of the tree. `None` if there is no such file. Never opens a fifo or device.
-    pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let resolved = self.resolve(path);
         let (root, inside) = self.nearest(&resolved)?;
         match root.read(&inside, LIMIT) {
@@ -198,13 +192,13 @@ impl Tree {
     }
 
     /// Returns whether an init of unknown kind may execute another one in its place.
-    pub fn may_have_successor(&self, path: &Path) -> bool {
+    pub(crate) fn may_have_successor(&self, path: &Path) -> bool {
         self.read(path).is_some_and(|binary| init::may_have_successor(&binary))
     }
 
     /// Returns the architecture of a program of the tree, or of the interpreter of a script. `None` if there
     /// is no such program.
-    pub fn architecture(&self, program: &Path) -> Option<init::Architecture> {
+    pub(crate) fn architecture(&self, program: &Path) -> Option<init::Architecture> {
         let binary = self.read(program)?;
         match init::architecture(&binary).ok()? {
             init::Architecture::Any => {
@@ -319,13 +313,13 @@ fn parse_id(text: &str) -> Option<Id128> {
 }
 
 /// Returns the host's machine id; all zero if it has none.
-pub fn host_id() -> Id128 {
+pub(crate) fn host_id() -> Id128 {
     let text = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
     parse_id(&text).unwrap_or_default()
 }
 
 /// Returns the text of the host's os-release(5).
-pub fn host_os_release() -> String {
+pub(crate) fn host_os_release() -> String {
     ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
         .find_map(|path| std::fs::read_to_string(path).ok())
@@ -333,14 +327,14 @@ pub fn host_os_release() -> String {
 }
 
 /// Returns the capability bounding set of this process, a bit mask.
-pub fn bounding_set() -> u64 {
+pub(crate) fn bounding_set() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Returns a new random id (random(4)).
-pub fn random_id() -> Id128 {
+pub(crate) fn random_id() -> Id128 {
     let mut bytes = [0u8; 16];
     let _ = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
     Id128::of_random(bytes)
@@ -350,7 +344,7 @@ pub fn random_id() -> Id128 {
 ///
 /// # Errors
 /// A device is missing, or the file is not a device.
-pub fn named_devices(security: &Security) -> Result<Vec<NamedDevice>> {
+pub(crate) fn named_devices(security: &Security) -> Result<Vec<NamedDevice>> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let named = security.devices.iter().filter(|path| !security.optional_devices.contains(path));
     let look = |path: &PathBuf| {
@@ -368,7 +362,7 @@ pub fn named_devices(security: &Security) -> Result<Vec<NamedDevice>> {
 }
 
 /// Returns the default device nodes of machines that exist on the host.
-pub fn devices() -> Vec<String> {
+pub(crate) fn devices() -> Vec<String> {
     ["net/tun", "fuse"]
         .iter()
         .filter(|name| Path::new("/dev").join(name).exists())

@@ -30,7 +30,7 @@ const NAMES: [(&str, Resource); 16] = [
 ///
 /// # Errors
 /// The process is gone, or its procfs entry cannot be read.
-pub fn of_process(pid: u32) -> Result<Vec<ResourceLimit>> {
+pub(crate) fn of_process(pid: u32) -> Result<Vec<ResourceLimit>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/limits"))
         .context(|| format!("cannot read the resource limits of process {pid}"))?;
     Ok(parse(&text))

@@ -7,7 +7,7 @@ use crate::error::{Context, Result};
 ///
 /// # Errors
 /// Any error of epoll_create1(2).
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

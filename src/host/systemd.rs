@@ -1,7 +1,7 @@
 //! The interfaces of systemd: units, machined and the journal.
 
-pub mod bus;
-pub mod journal;
-pub mod machined;
-pub mod units;
-pub mod varlink;
+pub(crate) mod bus;
+pub(crate) mod journal;
+pub(crate) mod machined;
+pub(crate) mod units;
+pub(crate) mod varlink;

@@ -26,9 +26,9 @@ pub struct Command {
     /// The payload.
     pub payload: Payload,
     /// The working directory inside, absolute; `None` for the home directory of the user.
-    pub directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// The user of the command, a name or number of the guest; `None` for root.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Environment variables of PID 1, name and value; of equal names the last one applies.
-    pub environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
 }

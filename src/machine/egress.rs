@@ -33,12 +33,12 @@ impl Prefix {
     }
 
     /// Returns the lowest address.
-    pub fn first(&self) -> IpAddr {
+    pub(crate) fn first(&self) -> IpAddr {
         self.first
     }
 
     /// Returns the highest address.
-    pub fn last(&self) -> IpAddr {
+    pub(crate) fn last(&self) -> IpAddr {
         match self.first {
             IpAddr::V4(first) => {
                 let rest = u32::MAX.checked_shr(self.length.into()).unwrap_or(0);
@@ -52,7 +52,7 @@ impl Prefix {
     }
 
     /// Returns whether it contains all addresses of `other`.
-    pub fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         self.first.is_ipv4() == other.first.is_ipv4()
             && self.length <= other.length
             && masked(other.first, self.length) == self.first
@@ -80,7 +80,7 @@ impl fmt::Display for Prefix {
 }
 
 /// Returns the allowed prefixes without overlaps; `None` if all destinations are allowed.
-pub fn allowed(items: &[Destination]) -> Option<Vec<Prefix>> {
+pub(crate) fn allowed(items: &[Destination]) -> Option<Vec<Prefix>> {
     if items.is_empty() || items.contains(&Destination::Any) {
         return None;
     }

@@ -3,7 +3,7 @@
 //! algorithm is deprecated, and its successor does not guarantee an algorithm.
 
 /// Returns the SipHash-2-4 of the joined parts. The bytes of `key` are those of its big-endian form.
-pub fn siphash(key: u128, parts: &[&[u8]]) -> u64 {
+pub(crate) fn siphash(key: u128, parts: &[&[u8]]) -> u64 {
     let key = key.to_be_bytes().map(u64::from);
     let half = |from: usize| key.iter().skip(from).take(8).rev().fold(0, |sum, byte| sum << 8 | byte);
     let (low, high) = (half(0), half(8));

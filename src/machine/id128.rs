@@ -21,24 +21,24 @@ impl Id128 {
 
     /// Creates an id of random bytes, with the version and variant bits of a random UUID (RFC 9562, section 5.4), which
     /// machine-id(5) requires.
-    pub fn of_random(mut bytes: [u8; 16]) -> Self {
+    pub(crate) fn of_random(mut bytes: [u8; 16]) -> Self {
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
         Self(bytes)
     }
 
     /// Returns the bytes.
-    pub fn as_bytes(&self) -> &[u8; 16] {
+    pub(crate) fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
     /// Returns whether all bytes are zero.
-    pub fn is_null(self) -> bool {
+    pub(crate) fn is_null(self) -> bool {
         self == Self::NULL
     }
 
     /// Formats the id as a UUID: `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
-    pub fn to_uuid(self) -> String {
+    pub(crate) fn to_uuid(self) -> String {
         let hex = self.to_string();
         [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
     }

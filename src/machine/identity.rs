@@ -4,9 +4,9 @@ use super::id128::Id128;
 
 /// Host name and machine id of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The kernel host name; `None` for the name of the machine.
-    pub hostname: Option<String>,
+    pub(crate) hostname: Option<String>,
     /// The machine id of machine-id(5) for the guest; `None` to derive it from the name.
-    pub uuid: Option<Id128>,
+    pub(crate) uuid: Option<Id128>,
 }

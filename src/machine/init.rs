@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The lowest and highest real-time signals in the numbering of guests: glibc reserves the first two of the kernel
 /// (signal(7)), and systemd(1) counts from the next one. The C library of Coracle may count differently.
-pub const REAL_TIME_SIGNALS: std::ops::RangeInclusive<i32> = 34..=64;
+pub(crate) const REAL_TIME_SIGNALS: std::ops::RangeInclusive<i32> = 34..=64;
 
 /// An init system with a known procedure for shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,14 +54,14 @@ impl Init {
     }
 
     /// Returns whether it notifies its manager by sd_notify(3) when the system has booted.
-    pub fn reports_readiness(self) -> bool {
+    pub(crate) fn reports_readiness(self) -> bool {
         self == Self::Systemd
     }
 }
 
 /// The program that runs as PID 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PayloadKind {
+pub(crate) enum PayloadKind {
     /// A single command.
     Command,
     /// An init system.
@@ -112,17 +112,17 @@ pub enum Wait {
 
 /// The start and stop of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Boot {
+pub(crate) struct Boot {
     /// The program that becomes PID 1.
-    pub init: InitChoice,
+    pub(crate) init: InitChoice,
     /// The event after which the machine counts as started.
-    pub wait: Wait,
+    pub(crate) wait: Wait,
     /// The number of the signal that requests a clean shutdown from PID 1; `None` for the signal of the init system.
-    pub stop_signal: Option<i32>,
+    pub(crate) stop_signal: Option<i32>,
     /// The time limit of a clean shutdown; then PID 1 is killed.
-    pub stop_timeout: Duration,
+    pub(crate) stop_timeout: Duration,
     /// The time limit of the boot; then the unit counts as started.
-    pub start_timeout: Duration,
+    pub(crate) start_timeout: Duration,
     /// Whether the guest gets a time namespace, in which its boot time starts at zero.
-    pub time_namespace: bool,
+    pub(crate) time_namespace: bool,
 }

@@ -8,13 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct MacAddr([u8; 6]);
 
 impl MacAddr {
-    /// Creates an address of these octets.
-    pub const fn new(octets: [u8; 6]) -> Self {
-        Self(octets)
-    }
-
     /// Creates a locally administered unicast address, of octets with other bits.
-    pub fn local(mut octets: [u8; 6]) -> Self {
+    pub(crate) fn local(mut octets: [u8; 6]) -> Self {
         octets[0] = octets[0] & 0xfe | 0x02;
         Self(octets)
     }
@@ -25,7 +20,7 @@ impl MacAddr {
     }
 
     /// Returns the IPv6 interface identifier (RFC 4291, modified EUI-64).
-    pub fn interface_id(self) -> u64 {
+    pub(crate) fn interface_id(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
         u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }

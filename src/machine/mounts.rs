@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 /// Options of a tmpfs for the file system (tmpfs(5)); all but the last three have a value.
-pub const TMPFS_OPTIONS: [&str; 11] =
+pub(crate) const TMPFS_OPTIONS: [&str; 11] =
     ["mode", "uid", "gid", "size", "nr_blocks", "nr_inodes", "huge", "mpol", "noswap", "inode32", "inode64"];
 
 /// Options of a tmpfs for the mount, each followed or preceded by its opposite.
-pub const TMPFS_ATTRIBUTES: [&str; 8] = ["ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec"];
+pub(crate) const TMPFS_ATTRIBUTES: [&str; 8] =
+    ["ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec"];
 
 /// A further mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,12 +16,12 @@ pub struct Mount {
     /// The mount point, an absolute path inside the machine.
     pub target: PathBuf,
     /// The kind of mount.
-    pub kind: MountKind,
+    pub(crate) kind: MountKind,
 }
 
 impl Mount {
     /// Returns its source on the host. `None` if it has none.
-    pub fn source(&self) -> Option<&Path> {
+    pub(crate) fn source(&self) -> Option<&Path> {
         match &self.kind {
             MountKind::Bind { source, .. } => Some(source),
             MountKind::Tmpfs { .. } | MountKind::Inaccessible => None,
@@ -30,7 +31,7 @@ impl Mount {
 
 /// The kind of a further mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MountKind {
+pub(crate) enum MountKind {
     /// A file or directory of the host.
     Bind {
         /// An absolute path of the host.

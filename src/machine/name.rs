@@ -38,7 +38,7 @@ impl Name {
     }
 
     /// Returns whether machined can register a machine with this name: it accepts only host names without `_`.
-    pub fn is_registrable(&self) -> bool {
+    pub(crate) fn is_registrable(&self) -> bool {
         !self.0.contains('_')
     }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// The drop-in with the name servers of the host for systemd-resolved in the guest (resolved.conf(5)).
-pub const RESOLVED_DROP_IN: &str = "/run/systemd/resolved.conf.d/70-coracle.conf";
+pub(crate) const RESOLVED_DROP_IN: &str = "/run/systemd/resolved.conf.d/70-coracle.conf";
 
 /// The network of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,36 +16,36 @@ pub struct Network {
     /// The kind of connection.
     pub mode: Mode,
     /// The zone, in mode `zone`.
-    pub zone: Option<Zone>,
+    pub(crate) zone: Option<Zone>,
     /// The bridge of the host, in mode `bridge`.
-    pub bridge: Option<InterfaceName>,
+    pub(crate) bridge: Option<InterfaceName>,
     /// The network namespace to join, in mode `namespace`.
-    pub namespace: Option<PathBuf>,
+    pub(crate) namespace: Option<PathBuf>,
     /// Further interfaces.
-    pub interfaces: Vec<Interface>,
+    pub(crate) interfaces: Vec<Interface>,
     /// Whether the host forwards packets from additional veth pairs.
-    pub veth_extra_routed: bool,
+    pub(crate) veth_extra_routed: bool,
     /// The handling of the guest's `/etc/resolv.conf`.
-    pub resolv_conf: ResolvConf,
+    pub(crate) resolv_conf: ResolvConf,
     /// Whether the names of its host and zone are added to the guest's `/etc/hosts`.
-    pub hosts: HostsMode,
+    pub(crate) hosts: HostsMode,
     /// Ports of the host that are forwarded to it.
-    pub ports: Vec<Port>,
+    pub(crate) ports: Vec<Port>,
     /// Those of `ports` that start the machine if it is not running.
-    pub on_demand: Vec<Port>,
+    pub(crate) on_demand: Vec<Port>,
     /// Destinations to which it may open connections; all if empty.
-    pub egress: Vec<Destination>,
+    pub(crate) egress: Vec<Destination>,
     /// The maximum rate of packets to it, bits per second.
-    pub rate_in: Option<u64>,
+    pub(crate) rate_in: Option<u64>,
     /// The maximum rate of packets from it, bits per second.
-    pub rate_out: Option<u64>,
+    pub(crate) rate_out: Option<u64>,
     /// The maximum number of simultaneous connections that it opens; [`u64::MAX`] for no limit, `None` for a share of
     /// the host's table.
-    pub connections_max: Option<u64>,
+    pub(crate) connections_max: Option<u64>,
 }
 
 /// The maximum length of an interface name (netdevice(7), IFNAMSIZ without the terminator).
-pub const INTERFACE_NAME_MAX: usize = 15;
+pub(crate) const INTERFACE_NAME_MAX: usize = 15;
 
 /// The name of a zone, a group of machines with a common network.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,12 +69,12 @@ impl Zone {
     }
 
     /// Returns the name as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Returns the name of its bridge, as in systemd-nspawn(1).
-    pub fn bridge(&self) -> String {
+    pub(crate) fn bridge(&self) -> String {
         format!("vz-{}", self.0)
     }
 }
@@ -108,7 +108,7 @@ impl InterfaceName {
     ///
     /// # Errors
     /// The name is invalid.
-    pub fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%');
         let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
         let is_reserved = matches!(name, "." | ".." | "all" | "default");
@@ -121,7 +121,7 @@ impl InterfaceName {
     }
 
     /// Returns the name as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -136,15 +136,15 @@ impl fmt::Display for InterfaceName {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceNames {
     /// The name on the host.
-    pub host: InterfaceName,
+    pub(crate) host: InterfaceName,
     /// The name inside; `None` for the default.
-    pub inside: Option<InterfaceName>,
+    pub(crate) inside: Option<InterfaceName>,
 }
 
 /// The kind of a further interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum InterfaceKind {
+pub(crate) enum InterfaceKind {
     /// A veth pair.
     Veth,
     /// A macvlan on an interface of the host, with a link-layer address of its own.
@@ -157,35 +157,35 @@ pub enum InterfaceKind {
 
 /// An interface of a machine beside its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
+pub(crate) struct Interface {
     /// Its kind.
-    pub kind: InterfaceKind,
+    pub(crate) kind: InterfaceKind,
     /// Its names.
-    pub names: InterfaceNames,
+    pub(crate) names: InterfaceNames,
 }
 
 /// The maximum number of forwarded ports of a machine.
-pub const MAX_PORTS: usize = 1024;
+pub(crate) const MAX_PORTS: usize = 1024;
 
 /// A forwarded port of the host, or a range of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// The address of the host; `None` for all addresses of both families.
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     /// Its protocol.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// The first port of the host.
-    pub host: u16,
+    pub(crate) host: u16,
     /// The last port of the host.
-    pub last: u16,
+    pub(crate) last: u16,
     /// The port of the machine for the first one; further ports follow in order.
-    pub guest: u16,
+    pub(crate) guest: u16,
 }
 
 /// The protocol of a forwarded port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// TCP.
     Tcp,
     /// UDP.
@@ -194,7 +194,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// Returns its name.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
@@ -204,12 +204,12 @@ impl Protocol {
 
 impl Port {
     /// Returns the number of ports.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         usize::from(self.last - self.host) + 1
     }
 
     /// Returns whether both have a port of the host in common.
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let addresses = match (self.address, other.address) {
             (Some(one), Some(other)) => one == other,
             _ => true,
@@ -276,7 +276,7 @@ pub enum ResolvFile {
 
 impl ResolvFile {
     /// Returns its path.
-    pub fn path(self) -> &'static str {
+    pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Host => "/etc/resolv.conf",
             Self::Static => "/usr/lib/systemd/resolv.conf",
@@ -320,7 +320,7 @@ pub enum Mode {
 
 impl Mode {
     /// Returns the word for definitions.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Veth => "veth",
             Self::Zone => "zone",
@@ -335,17 +335,17 @@ impl Mode {
     }
 
     /// Returns whether the machine has a network namespace other than that of the host.
-    pub fn is_private(self) -> bool {
+    pub(crate) fn is_private(self) -> bool {
         self != Self::Host
     }
 
     /// Returns whether a network namespace is created for the machine.
-    pub fn makes_namespace(self) -> bool {
+    pub(crate) fn makes_namespace(self) -> bool {
         !matches!(self, Self::Host | Self::Namespace)
     }
 
     /// Returns whether Coracle assigns addresses to its link.
-    pub fn has_addresses(self) -> bool {
+    pub(crate) fn has_addresses(self) -> bool {
         matches!(self, Self::Veth | Self::Zone)
     }
 }

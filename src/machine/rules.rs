@@ -10,7 +10,7 @@ use super::users::{Ownership, Users};
 use crate::error::Error;
 
 /// Returns one error for each rule that `parts` break.
-pub fn broken(parts: &Parts) -> Vec<Error> {
+pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
     let mut errors = Vec::new();
     if parts.root.directory == std::path::Path::new("/") {
         errors.push(

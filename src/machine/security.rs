@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Every capability of linux/capability.h by its number, without `CAP_`.
-pub const CAPABILITIES: [&str; 41] = [
+pub(crate) const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
@@ -48,15 +48,15 @@ pub const CAPABILITIES: [&str; 41] = [
 ];
 
 /// The installed AppArmor profile of machines.
-pub const APPARMOR_PROFILE: &str = "coracle-machine";
+pub(crate) const APPARMOR_PROFILE: &str = "coracle-machine";
 /// The installed AppArmor profile of machines with [`Security::nesting`], in which containers mount their own procfs.
-pub const APPARMOR_NESTING_PROFILE: &str = "coracle-machine-nesting";
+pub(crate) const APPARMOR_NESTING_PROFILE: &str = "coracle-machine-nesting";
 
 /// Devices that systemd-nspawn(1) and machines with nesting provide if the host has them.
-pub const OPTIONAL_DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
+pub(crate) const OPTIONAL_DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
 
 /// Further system calls that containers inside require: each creates a session keyring.
-pub const NESTING_CALLS: [&str; 1] = ["@keyring"];
+pub(crate) const NESTING_CALLS: [&str; 1] = ["@keyring"];
 
 /// Whether a machine has one instance of procfs and of sysfs without masks. The kernel requires them for new mounts of
 /// these file systems in its user namespace (`mount_too_revealing`), for example by services with a private `/proc`.
@@ -75,34 +75,34 @@ pub enum Procfs {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Security {
     /// Capability names (`CAP_NET_ADMIN`) added to the default set.
-    pub capabilities_add: Vec<String>,
+    pub(crate) capabilities_add: Vec<String>,
     /// Capability names removed from the default set; they take precedence over added ones.
-    pub capabilities_drop: Vec<String>,
+    pub(crate) capabilities_drop: Vec<String>,
     /// System calls and `@groups` added to the allow list.
-    pub syscalls_allow: Vec<String>,
+    pub(crate) syscalls_allow: Vec<String>,
     /// System calls and `@groups` removed from the allow list; they take precedence over added ones.
-    pub syscalls_deny: Vec<String>,
+    pub(crate) syscalls_deny: Vec<String>,
     /// Devices of the host for the machine, by their paths below `/dev`.
-    pub devices: Vec<PathBuf>,
+    pub(crate) devices: Vec<PathBuf>,
     /// Devices for the machine if the host has them, of [`OPTIONAL_DEVICES`].
-    pub optional_devices: Vec<PathBuf>,
+    pub(crate) optional_devices: Vec<PathBuf>,
     /// The AppArmor profile of its processes; `None` for [`Security::own_profile`] if it is loaded.
-    pub apparmor_profile: Option<String>,
+    pub(crate) apparmor_profile: Option<String>,
     /// The SELinux context of its processes.
     pub selinux_context: Option<String>,
     /// The SELinux context of files in the API file systems.
-    pub selinux_apifs_context: Option<String>,
+    pub(crate) selinux_apifs_context: Option<String>,
     /// Whether it can mount procfs and sysfs.
-    pub procfs: Procfs,
+    pub(crate) procfs: Procfs,
     /// Whether containers can run inside, including machines of coracle.
-    pub nesting: bool,
+    pub(crate) nesting: bool,
     /// Whether setuid programs gain no privileges (prctl(2), PR_SET_NO_NEW_PRIVS).
-    pub no_new_privileges: bool,
+    pub(crate) no_new_privileges: bool,
 }
 
 impl Security {
     /// Returns the installed AppArmor profile for the machine.
-    pub fn own_profile(&self) -> &'static str {
+    pub(crate) fn own_profile(&self) -> &'static str {
         if self.nesting { APPARMOR_NESTING_PROFILE } else { APPARMOR_PROFILE }
     }
 }

@@ -4,7 +4,7 @@
 const SUFFIXES: [&str; 6] = ["K", "M", "G", "T", "P", "E"];
 
 /// Returns a size with one decimal in the largest unit: `33.1M`.
-pub fn rounded(bytes: u64) -> String {
+pub(crate) fn rounded(bytes: u64) -> String {
     let (mut whole, mut tenths, mut unit) = (bytes, 0, "");
     for suffix in SUFFIXES {
         if whole < 1024 {
@@ -16,7 +16,7 @@ pub fn rounded(bytes: u64) -> String {
 }
 
 /// Returns a size without loss, in the largest unit that divides it, as in a definition: `512M`.
-pub fn exact(bytes: u64) -> String {
+pub(crate) fn exact(bytes: u64) -> String {
     let (mut number, mut unit) = (bytes, "");
     for suffix in SUFFIXES {
         if number == 0 || !number.is_multiple_of(1024) {

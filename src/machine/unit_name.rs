@@ -3,25 +3,25 @@
 use super::name::Name;
 
 /// The pattern of the services of all machines.
-pub const ALL_SERVICES: &str = "coracle@*.service";
+pub(crate) const ALL_SERVICES: &str = "coracle@*.service";
 
 /// Returns the service of a machine.
-pub fn service(name: &Name) -> String {
+pub(crate) fn service(name: &Name) -> String {
     format!("coracle@{name}.service")
 }
 
 /// Returns the name of the machine of a service, or the unit itself if it is not the service of a machine.
-pub fn machine_of(unit: &str) -> &str {
+pub(crate) fn machine_of(unit: &str) -> &str {
     unit.strip_prefix("coracle@").and_then(|rest| rest.strip_suffix(".service")).unwrap_or(unit)
 }
 
 /// Returns whether a unit is a service. systemd restarts services; a scope ends with its processes.
-pub fn is_service(unit: &str) -> bool {
+pub(crate) fn is_service(unit: &str) -> bool {
     unit.ends_with(".service")
 }
 
 /// Returns the socket unit that listens at the ports of `network.on-demand`.
-pub fn on_demand_socket(name: &Name) -> String {
+pub(crate) fn on_demand_socket(name: &Name) -> String {
     format!("coracle-on-demand@{name}.socket")
 }
 

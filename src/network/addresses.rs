@@ -18,13 +18,13 @@ const POOL: Ipv4Addr = Ipv4Addr::new(10, 177, 0, 0);
 const POOL_LENGTH: u8 = 16;
 /// Length of one machine's IPv4 prefix: two addresses, and the network and broadcast addresses required by
 /// old guests.
-pub const IPV4_LENGTH: u8 = 30;
+pub(crate) const IPV4_LENGTH: u8 = 30;
 /// Length of one machine's IPv6 prefix.
-pub const IPV6_LENGTH: u8 = 64;
+pub(crate) const IPV6_LENGTH: u8 = 64;
 /// The number of machines in the pool.
 const SLOTS: u32 = 1 << (IPV4_LENGTH - POOL_LENGTH);
 /// The interface name inside the machine, the same as that of systemd-nspawn.
-pub const GUEST_INTERFACE: &str = "host0";
+pub(crate) const GUEST_INTERFACE: &str = "host0";
 
 /// Keys of the hashes. Changing one changes names or addresses of existing machines. The key for names is
 /// systemd's (netif-util.c), so that both programs create the same name for a machine.
@@ -38,19 +38,19 @@ const ULA_KEY: u128 = 0x402b_9fd6_e817_4a5c_b06e_c89a_53f1_7d21;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressPrefix {
     /// Any address of the prefix.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Length in bits; a greater number than the family's width counts as the full width.
-    pub length: u8,
+    pub(crate) length: u8,
 }
 
 impl AddressPrefix {
     /// Returns the prefix of a single address.
-    pub fn host(address: IpAddr) -> Self {
+    pub(crate) fn host(address: IpAddr) -> Self {
         Self { address, length: if address.is_ipv4() { 32 } else { 128 } }
     }
 
     /// Returns whether the two prefixes share an address.
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let length = self.length.min(other.length);
         match (self.address, other.address) {
             (IpAddr::V4(a), IpAddr::V4(b)) => {
@@ -68,7 +68,7 @@ impl AddressPrefix {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair<A> {
     /// The host's address; the machine's gateway.
-    pub host: A,
+    pub(crate) host: A,
     /// The machine's address.
     pub guest: A,
 }
@@ -77,37 +77,37 @@ pub struct Pair<A> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkPlan {
     /// The machine.
-    pub machine: Name,
+    pub(crate) machine: Name,
     /// Name of the host's end, at most 15 characters.
-    pub host_interface: String,
+    pub(crate) host_interface: String,
     /// The unabridged name of the host's end, if it is too long for an interface name.
-    pub altname: Option<String>,
+    pub(crate) altname: Option<String>,
     /// Link-layer address of the host's end.
-    pub host_mac: MacAddr,
+    pub(crate) host_mac: MacAddr,
     /// Link-layer address of the machine's end.
     pub guest_mac: MacAddr,
     /// The zone, if the host's end is a port of its bridge. The bridge then has the host's addresses.
-    pub zone: Option<Zone>,
+    pub(crate) zone: Option<Zone>,
     /// Link-layer address of the interface with the host's addresses.
-    pub router_mac: MacAddr,
+    pub(crate) router_mac: MacAddr,
     /// IPv4 addresses.
     pub ipv4: Pair<Ipv4Addr>,
     /// Length of their prefix.
-    pub ipv4_length: u8,
+    pub(crate) ipv4_length: u8,
     /// Whether the host has IPv6.
-    pub has_ipv6: bool,
+    pub(crate) has_ipv6: bool,
     /// IPv6 addresses, prefix length [`IPV6_LENGTH`].
     pub ipv6: Pair<Ipv6Addr>,
 }
 
 impl LinkPlan {
     /// Returns the interface of the host that receives the machine's packets.
-    pub fn router_interface(&self) -> String {
+    pub(crate) fn router_interface(&self) -> String {
         self.zone.as_ref().map_or_else(|| self.host_interface.clone(), Zone::bridge)
     }
 
     /// Returns the IPv6 prefix of this link.
-    pub fn ipv6_prefix(&self) -> Ipv6Addr {
+    pub(crate) fn ipv6_prefix(&self) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.ipv6.host.to_bits() >> 64 << 64)
     }
 }
@@ -145,7 +145,7 @@ pub fn plan(machine: &Name, host_id: Id128, taken: &[AddressPrefix]) -> Result<L
 }
 
 /// Returns the plan that led to this address. `None` if the address is outside of the pool.
-pub fn plan_of_address(machine: &Name, host_id: Id128, address: Ipv4Addr) -> Option<LinkPlan> {
+pub(crate) fn plan_of_address(machine: &Name, host_id: Id128, address: Ipv4Addr) -> Option<LinkPlan> {
     let slot = address.to_bits().wrapping_sub(POOL.to_bits()) >> (32 - IPV4_LENGTH);
     (slot < SLOTS).then(|| of_slot(machine, host_id, slot)).filter(|plan| plan.ipv4.guest == address)
 }
@@ -172,7 +172,7 @@ fn of_slot(machine: &Name, host_id: Id128, slot: u32) -> LinkPlan {
 /// Returns the name of the host's end for a machine: `ve-NAME`, or `vb-NAME` for the port of a bridge. A name
 /// longer than an interface name may be is abridged to its first 11 characters and a hash of the whole, as by
 /// systemd-nspawn; the unabridged name is then returned as well.
-pub fn host_interface_name(prefix: &str, machine: &Name) -> (String, Option<String>) {
+pub(crate) fn host_interface_name(prefix: &str, machine: &Name) -> (String, Option<String>) {
     let full = format!("{prefix}{machine}");
     if full.len() <= INTERFACE_NAME_MAX {
         return (full, None);
@@ -206,7 +206,7 @@ fn ipv6(global: u64, slot: u32, guest_mac: MacAddr) -> Pair<Ipv6Addr> {
 }
 
 /// Returns the link-local address of an interface.
-pub fn link_local(mac: MacAddr) -> Ipv6Addr {
+pub(crate) fn link_local(mac: MacAddr) -> Ipv6Addr {
     Ipv6Addr::from_bits(0xfe80_u128 << 112 | u128::from(mac.interface_id()))
 }
 
@@ -290,7 +290,7 @@ mod tests {
             assert_eq!(pair.host.octets()[..2], [10, 177]);
             assert_eq!(pair.host.octets()[3] % 4, 1);
             assert_eq!(pair.guest.octets()[3] % 4, 2);
-            let pair = ipv6(0x1234, slot, MacAddr::new([2, 0, 0, 1, 2, 3]));
+            let pair = ipv6(0x1234, slot, MacAddr::local([2, 0, 0, 1, 2, 3]));
             assert_eq!(pair.host.octets()[0], 0xfd);
             assert_eq!(pair.guest.octets()[8..], [0, 0, 0, 0xff, 0xfe, 1, 2, 3]);
         }

@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The EtherType of IPv4.
-pub const IPV4: u16 = 0x0800;
+pub(crate) const IPV4: u16 = 0x0800;
 /// The EtherType of IPv6.
-pub const IPV6: u16 = 0x86dd;
+pub(crate) const IPV6: u16 = 0x86dd;
 /// The lifetime of an advertised route in seconds: the greatest possible (RFC 8319).
-pub const ROUTE_LIFETIME: u16 = u16::MAX;
+pub(crate) const ROUTE_LIFETIME: u16 = u16::MAX;
 /// The longest frame of a link, in bytes.
-pub const LONGEST: usize = 1514;
+pub(crate) const LONGEST: usize = 1514;
 const HEADER: usize = 14;
 
 /// The configuration offered to one machine.
@@ -80,7 +80,7 @@ impl Lease {
     /// Returns an unsolicited router advertisement, for a guest that has sent a solicitation before. It is
     /// sent to all nodes, in a frame to this guest only (RFC 6085): the other machines of a zone have their
     /// own supervisors.
-    pub fn advertisement(&self) -> Vec<u8> {
+    pub(crate) fn advertisement(&self) -> Vec<u8> {
         self.frame(self.guest_mac, IPV6, &advertisement::make(self))
     }
 
@@ -89,13 +89,13 @@ impl Lease {
     }
 
     /// Returns whether a reply is a router advertisement.
-    pub fn is_advertisement(answer: &[u8]) -> bool {
+    pub(crate) fn is_advertisement(answer: &[u8]) -> bool {
         answer.get(12..HEADER) == Some(&IPV6.to_be_bytes())
     }
 
     /// Returns the socket filter that accepts only requests of the guest: other frames do not wake the
     /// supervisor.
-    pub fn filter(&self) -> Vec<Instruction> {
+    pub(crate) fn filter(&self) -> Vec<Instruction> {
         let (ipv4, ipv6) = (self.questions(&message::FILTER), self.questions(&advertisement::FILTER));
         let is = |protocol: u16, jt, jf| Instruction { code: JUMP_EQUAL, jt, jf, k: protocol.into() };
         let past_ipv4 = u8::try_from(ipv4.len()).unwrap_or(u8::MAX);

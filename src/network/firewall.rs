@@ -4,9 +4,9 @@
 //! lack masquerading and connection states.
 
 mod bridge;
-pub mod coexist;
+pub(crate) mod coexist;
 pub mod counters;
-pub mod deletions;
+pub(crate) mod deletions;
 mod extra_links;
 mod inet;
 mod matches;
@@ -15,12 +15,12 @@ mod netlink;
 mod part;
 #[cfg(test)]
 mod tests;
-pub mod trace;
+pub(crate) mod trace;
 mod traffic_policy;
 
-pub use extra_links::Extra;
-pub use inet::connections::are_countable as can_count_connections;
-pub use inet::policy_chains::PolicyChain;
+pub(crate) use extra_links::Extra;
+pub(crate) use inet::connections::are_countable as can_count_connections;
+pub(crate) use inet::policy_chains::PolicyChain;
 pub use member::Member;
 pub use part::{Others, Part};
 pub use traffic_policy::TrafficPolicy;
@@ -92,7 +92,7 @@ pub fn add(part: Part<'_>) -> Result<Added> {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub fn recreate(parts: &[Part<'_>]) -> Result<()> {
+pub(crate) fn recreate(parts: &[Part<'_>]) -> Result<()> {
     /// A transaction has to fit into a socket's buffer.
     const MOST: usize = 96 << 10;
     let doing = || "cannot create the firewall table 'inet coracle' again";
@@ -121,14 +121,14 @@ fn delete_and_create(batch: &mut Batch, family: u8, create: fn(&mut Batch)) {
 ///
 /// # Errors
 /// Any error of the kernel: then nothing has changed.
-pub fn change(before: &Member, after: &Member, extras: &[Extra]) -> Result<()> {
+pub(crate) fn change(before: &Member, after: &Member, extras: &[Extra]) -> Result<()> {
     let mut batch = Batch::new();
     Part { member: Some(before), extras }.change(after, &mut batch);
     commit(batch).context(|| format!("cannot change the firewall of '{}'", before.interface()))
 }
 
 /// Whether the tables have all rules, and all elements of a machine.
-pub fn is_complete(part: Part<'_>) -> bool {
+pub(crate) fn is_complete(part: Part<'_>) -> bool {
     let Ok(chains) = counters::dropped() else { return false };
     let has = |word: &str, (chain, count): &(&str, usize)| {
         let table = format!("{word} {TABLE}");

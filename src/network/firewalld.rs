@@ -28,7 +28,7 @@ trait Zones {
 }
 
 /// Adds interfaces to the zone. An interface that the administrator has added to another zone stays there.
-pub async fn add(interfaces: &[&str]) {
+pub(crate) async fn add(interfaces: &[&str]) {
     if interfaces.is_empty() || !coexist::has_firewalld() {
         return;
     }
@@ -57,7 +57,7 @@ pub async fn add(interfaces: &[&str]) {
 }
 
 /// Removes an interface from the zone. A missing interface is not an error.
-pub async fn remove(interface: &str) {
+pub(crate) async fn remove(interface: &str) {
     if !coexist::has_firewalld() {
         return;
     }

@@ -46,12 +46,12 @@ impl Hosts {
     }
 
     /// Returns the file that is bind-mounted over the one of a read-only tree.
-    pub fn bound(state: &Path) -> Self {
+    pub(crate) fn bound(state: &Path) -> Self {
         Self { directory: state.to_owned(), file: "hosts".into() }
     }
 
     /// Returns its path.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.join(&self.file)
     }
 

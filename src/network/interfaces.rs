@@ -22,7 +22,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// An interface of a machine beside its link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtraInterface {
+pub(crate) struct ExtraInterface {
     /// The kind of interface.
     kind: InterfaceKind,
     /// Its name on the host, or the name of its lower interface.
@@ -46,7 +46,7 @@ pub struct ExtraInterface {
 
 impl ExtraInterface {
     /// Returns the interfaces of a machine, the port of a bridge first.
-    pub fn all(machine: &Name, network: &Network, host_id: Id128) -> Vec<Self> {
+    pub(crate) fn all(machine: &Name, network: &Network, host_id: Id128) -> Vec<Self> {
         let interface = |kind, host: &str, inside: String| Self {
             kind,
             host: host.to_owned(),
@@ -80,12 +80,12 @@ impl ExtraInterface {
     }
 
     /// Returns the name of the host's end. `None` if the interface has no end on the host.
-    pub fn host_end(&self) -> Option<&str> {
+    pub(crate) fn host_end(&self) -> Option<&str> {
         (self.kind == InterfaceKind::Veth).then_some(self.host.as_str())
     }
 
     /// Returns the host's end for the firewall. `None` if its packets are not filtered.
-    pub fn extra(&self) -> Option<Extra> {
+    pub(crate) fn extra(&self) -> Option<Extra> {
         let name = self.host_end()?;
         match self.bridge {
             Some(_) => Some(Extra::port(name)),
@@ -94,13 +94,13 @@ impl ExtraInterface {
     }
 
     /// Forgets the index, before a move to another network namespace.
-    pub fn forget_index(&mut self) {
+    pub(crate) fn forget_index(&mut self) {
         self.index = None;
     }
 
     /// Returns whether the interface belongs to the host or has a lower interface of the host: then it must
     /// be returned or deleted.
-    pub fn is_borrowed_from_host(&self) -> bool {
+    pub(crate) fn is_borrowed_from_host(&self) -> bool {
         self.kind != InterfaceKind::Veth
     }
 }
@@ -124,7 +124,7 @@ impl std::fmt::Display for ExtraInterface {
 ///
 /// # Errors
 /// A missing interface of the host, or a name in use.
-pub async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
+pub(crate) async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
     let handle = connect()?;
     for interface in interfaces {
         let name = &interface.host;
@@ -160,7 +160,7 @@ pub async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
 ///
 /// # Errors
 /// The failed step.
-pub async fn connect_interface(
+pub(crate) async fn connect_interface(
     interface: &mut ExtraInterface,
     guest_netns: BorrowedFd<'_>,
 ) -> Result<Option<u32>> {
@@ -269,7 +269,7 @@ async fn create_on(host: &Handle, interface: &ExtraInterface, guest_netns: Borro
 ///
 /// # Errors
 /// Any error of netlink.
-pub async fn delete_host_ends(interfaces: &[ExtraInterface]) -> Result<()> {
+pub(crate) async fn delete_host_ends(interfaces: &[ExtraInterface]) -> Result<()> {
     let handle = connect()?;
     for interface in interfaces.iter().filter(|interface| interface.kind == InterfaceKind::Veth) {
         delete_host_end(&handle, interface).await?;
@@ -282,7 +282,7 @@ pub async fn delete_host_ends(interfaces: &[ExtraInterface]) -> Result<()> {
 ///
 /// # Errors
 /// The first failed deletion.
-pub async fn delete_from(interfaces: &[ExtraInterface], netns: BorrowedFd<'_>) -> Result<()> {
+pub(crate) async fn delete_from(interfaces: &[ExtraInterface], netns: BorrowedFd<'_>) -> Result<()> {
     let guest = connect_in(netns)?;
     for interface in interfaces
         .iter()
@@ -330,7 +330,7 @@ fn is_ours(interface: &ExtraInterface, link: &LinkMessage) -> bool {
 ///
 /// # Errors
 /// The first failure; the remaining interfaces are returned nevertheless.
-pub async fn return_to_host(interfaces: &[ExtraInterface], netns: BorrowedFd<'_>) -> Result<()> {
+pub(crate) async fn return_to_host(interfaces: &[ExtraInterface], netns: BorrowedFd<'_>) -> Result<()> {
     let host = std::fs::File::open("/proc/thread-self/ns/net")
         .context(|| "cannot open the network namespace of this process".to_owned())?;
     let guest = connect_in(netns)?;

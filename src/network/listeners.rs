@@ -17,7 +17,7 @@ struct Socket {
 ///
 /// # Errors
 /// The port, and the program if it can be found.
-pub fn refuse_listening(paths: &Paths, ports: &[Port]) -> Result<()> {
+pub(crate) fn refuse_listening(paths: &Paths, ports: &[Port]) -> Result<()> {
     if ports.is_empty() {
         return Ok(());
     }

@@ -27,7 +27,7 @@ trait NetworkdManager {
 
 /// Whether the guest requests an address by DHCP, beside the configured one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dhcp {
+pub(crate) enum Dhcp {
     /// The host's networkd is the DHCP server.
     Served,
     /// There is no DHCP server.
@@ -39,7 +39,7 @@ pub enum Dhcp {
 ///
 /// # Errors
 /// The file cannot be written.
-pub async fn announce(paths: &Paths, plan: &LinkPlan) -> Result<Option<PathBuf>> {
+pub(crate) async fn announce(paths: &Paths, plan: &LinkPlan) -> Result<Option<PathBuf>> {
     let interface = plan.router_interface();
     let kind = if plan.zone.is_some() { "bridge" } else { "veth" };
     if !paths.systemd("netif").is_dir() || !is_matched(paths, &interface, kind) || !is_up().await {
@@ -65,7 +65,7 @@ pub async fn announce(paths: &Paths, plan: &LinkPlan) -> Result<Option<PathBuf>>
 
 /// Reloads the configuration of the host's networkd, after a file was written or removed. Does nothing unless
 /// networkd runs.
-pub async fn reload() {
+pub(crate) async fn reload() {
     if let Err(error) = try_reload().await {
         log::warn!("cannot reload the configuration of networkd: {error}, ignoring");
     }
@@ -73,7 +73,7 @@ pub async fn reload() {
 
 /// Returns the configuration for the guest's networkd, a file in its `/run/systemd/network` (`plan::api_file_systems`):
 /// the addresses that `host0` already has.
-pub fn guest_network_file(plan: &LinkPlan, dhcp: Dhcp) -> String {
+pub(crate) fn guest_network_file(plan: &LinkPlan, dhcp: Dhcp) -> String {
     let dhcp = if dhcp == Dhcp::Served { "DHCP=yes\n" } else { "" };
     let LinkPlan { ipv4, ipv4_length, ipv6, .. } = plan;
     if !plan.has_ipv6 {
@@ -95,7 +95,7 @@ pub fn guest_network_file(plan: &LinkPlan, dhcp: Dhcp) -> String {
 }
 
 /// Returns the path of the configuration of a machine's link for the host's networkd.
-pub fn host_file(paths: &Paths, machine: &Name) -> PathBuf {
+pub(crate) fn host_file(paths: &Paths, machine: &Name) -> PathBuf {
     paths.systemd("network").join(format!("75-coracle-{machine}.network"))
 }
 

@@ -19,25 +19,25 @@ const QUERY: [u8; 17] = [0x6b, 0x6e, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1
 
 /// The target of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProbeTarget {
+pub(crate) struct ProbeTarget {
     /// Its address and port.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// TCP: a connection attempt. UDP: a DNS query.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
 }
 
 /// A socket inside the machine, before the probe is sent.
 #[derive(Debug)]
-pub struct Probe {
+pub(crate) struct Probe {
     socket: OwnedFd,
     target: ProbeTarget,
     /// Its local port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// The result of sending a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt {
+pub(crate) enum Attempt {
     /// The packet is sent.
     Sent,
     /// The machine has no route to the target.
@@ -49,7 +49,7 @@ impl Probe {
     ///
     /// # Errors
     /// The process does not exist, or the kernel does not support the address family.
-    pub fn new(leader: u32, target: ProbeTarget) -> Result<Self> {
+    pub(crate) fn new(leader: u32, target: ProbeTarget) -> Result<Self> {
         let doing = || "cannot create a socket in the machine's network namespace";
         let namespace = File::open(format!("/proc/{leader}/ns/net")).context(doing)?;
         let socket = veth::within(namespace.as_fd(), || bind_socket(target))?.context(doing)?;
@@ -62,7 +62,7 @@ impl Probe {
     ///
     /// # Errors
     /// Any error of connect(2) or send(2), except for a missing route.
-    pub fn send(&self) -> Result<Attempt> {
+    pub(crate) fn send(&self) -> Result<Attempt> {
         let sent = rustix::net::connect(&self.socket, &self.target.address).and_then(|()| {
             match self.target.protocol {
                 Protocol::Udp => {
@@ -79,7 +79,7 @@ impl Probe {
     }
 
     /// Returns whether the target replies, a refused connection included.
-    pub fn is_answered(&self, timeout: Duration) -> bool {
+    pub(crate) fn is_answered(&self, timeout: Duration) -> bool {
         let Ok(left) = Timespec::try_from(timeout) else { return false };
         let wanted = if self.target.protocol == Protocol::Tcp { PollFlags::OUT } else { PollFlags::IN };
         if poll(&mut [PollFd::new(&self.socket, wanted)], Some(&left)) != Ok(1) {
@@ -110,7 +110,7 @@ fn bind_socket(target: ProbeTarget) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Returns the gateways of the host's default routes, one of each family.
-pub fn gateways() -> Vec<IpAddr> {
+pub(crate) fn gateways() -> Vec<IpAddr> {
     let read = |name: &str| std::fs::read_to_string(Path::new("/proc/net").join(name)).unwrap_or_default();
     let ipv4 = read("route").lines().skip(1).find_map(gateway_4).map(IpAddr::V4);
     let ipv6 = read("ipv6_route").lines().find_map(gateway_6).map(IpAddr::V6);

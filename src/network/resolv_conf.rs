@@ -8,20 +8,20 @@ use std::net::{IpAddr, Ipv4Addr};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resolver {
     /// Name servers, the first preferred.
-    pub servers: Vec<IpAddr>,
+    pub(crate) servers: Vec<IpAddr>,
     /// Search domains.
-    pub search: Vec<String>,
+    pub(crate) search: Vec<String>,
     /// Options, for example `edns0`.
-    pub options: Vec<String>,
+    pub(crate) options: Vec<String>,
     /// The address of a resolver of the host at its loopback interface, if the host has no other server:
     /// machines reach it at their gateway's address.
-    pub at_loopback: Option<Ipv4Addr>,
+    pub(crate) at_loopback: Option<Ipv4Addr>,
 }
 
 /// The upstream servers of systemd-resolved, below the directory of systemd.
 const STUB_SERVERS: &str = "resolve/resolv.conf";
 /// The first line of a file created by Coracle.
-pub const MARK: &str = "# The host's, from coracle, renewed as they change; ";
+pub(crate) const MARK: &str = "# The host's, from coracle, renewed as they change; ";
 /// The greatest number of servers used by a resolver (MAXNS).
 const MOST: usize = 3;
 
@@ -30,7 +30,7 @@ const MOST: usize = 3;
 const STUBS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 54)];
 
 /// Returns the host's name servers. `None` if no file has a server reachable from machines.
-pub fn find(paths: &Paths) -> Option<Resolver> {
+pub(crate) fn find(paths: &Paths) -> Option<Resolver> {
     let all: Vec<Resolver> = texts(paths).map(|text| parse(&text)).collect();
     let direct = all.iter().find(|resolver| !resolver.servers.is_empty());
     direct.or_else(|| all.iter().find(|resolver| resolver.at_loopback.is_some())).cloned()
@@ -38,7 +38,7 @@ pub fn find(paths: &Paths) -> Option<Resolver> {
 
 /// Returns the name servers in the host's files as written, reachable from machines or not. The stub of
 /// systemd-resolved is left out if the file with its servers exists.
-pub fn listed(paths: &Paths) -> Vec<String> {
+pub(crate) fn listed(paths: &Paths) -> Vec<String> {
     let has_servers = paths.systemd(STUB_SERVERS).exists();
     let is_stub = |word: &str| word.parse().is_ok_and(|address| STUBS.contains(&address));
     let server = |line: &str| {
@@ -63,7 +63,7 @@ fn texts(paths: &Paths) -> impl Iterator<Item = String> + use<> {
 impl Resolver {
     /// Returns the resolver as seen by a machine with this gateway.
     #[must_use]
-    pub fn behind(mut self, gateway: Option<Ipv4Addr>) -> Self {
+    pub(crate) fn behind(mut self, gateway: Option<Ipv4Addr>) -> Self {
         if self.at_loopback.is_some() {
             self.servers = gateway.into_iter().map(IpAddr::V4).collect();
         }
@@ -71,7 +71,7 @@ impl Resolver {
     }
 
     /// Returns the drop-in for the guest's systemd-resolved. The guest's own servers take precedence.
-    pub fn drop_in(&self) -> String {
+    pub(crate) fn drop_in(&self) -> String {
         let list = |key: &str, words: Vec<String>| match words.is_empty() {
             true => String::new(),
             false => format!("{key}={}\n", words.join(" ")),

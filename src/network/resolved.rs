@@ -25,7 +25,7 @@ trait ResolvedManager {
 
 /// Disables LLMNR and multicast DNS on interfaces of the host. Does nothing unless resolved runs; if networkd
 /// manages an interface, its configuration has the same settings.
-pub async fn disable_multicast_names(interfaces: &[u32]) {
+pub(crate) async fn disable_multicast_names(interfaces: &[u32]) {
     for ifindex in interfaces {
         if let Err(error) = try_disable(*ifindex).await {
             log::debug!("cannot disable LLMNR on interface {ifindex}: {error}, ignoring");

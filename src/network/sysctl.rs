@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// A sysctl cannot be set.
-pub fn enable() -> Result<()> {
+pub(crate) fn enable() -> Result<()> {
     let forwards = place("ipv4/ip_forward");
     if !is(&forwards, "1") {
         log::info!("enabling IPv4 forwarding (net.ipv4.ip_forward)");
@@ -25,7 +25,7 @@ pub fn enable() -> Result<()> {
 }
 
 /// Returns the names of the disabled sysctls that machines need.
-pub fn missing() -> Vec<&'static str> {
+pub(crate) fn missing() -> Vec<&'static str> {
     let needed = [
         ("ipv4/ip_forward", "net.ipv4.ip_forward"),
         ("ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
@@ -56,7 +56,7 @@ fn keep_advertised_routes() {
 
 /// Makes an interface ignore router advertisements and redirects, before it is up: a machine is not a router
 /// of its host.
-pub fn disable_accept_ra(interface: &str) {
+pub(crate) fn disable_accept_ra(interface: &str) {
     let directory = place("ipv6/conf").join(interface);
     for switch in ["accept_ra", "accept_redirects"] {
         let file = directory.join(switch);
@@ -70,13 +70,13 @@ pub fn disable_accept_ra(interface: &str) {
 }
 
 /// Returns whether IPv6 is enabled on the host for new interfaces.
-pub fn has_ipv6() -> bool {
+pub(crate) fn has_ipv6() -> bool {
     let is_off = |set: &str| is(&place("ipv6/conf").join(set).join("disable_ipv6"), "1");
     place("ipv6/conf").exists() && !is_off("all") && !is_off("default")
 }
 
 /// Disables IPv6 on an interface, for example on a port of a bridge: only the bridge has addresses.
-pub fn disable_ipv6_on_port(interface: &str) {
+pub(crate) fn disable_ipv6_on_port(interface: &str) {
     let directory = place("ipv6/conf").join(interface);
     if directory.exists()
         && let Err(error) = set(&directory.join("disable_ipv6"), "1")
@@ -87,7 +87,7 @@ pub fn disable_ipv6_on_port(interface: &str) {
 
 /// Returns whether bridged IPv6 packets pass the rules for routed packets (`br_netfilter`, loaded by Docker).
 /// A reply to the host's `::1` then has this destination on the bridge already, and the kernel drops it.
-pub fn filters_bridges() -> bool {
+pub(crate) fn filters_bridges() -> bool {
     is(&place("bridge/bridge-nf-call-ip6tables"), "1")
 }
 
@@ -95,7 +95,7 @@ pub fn filters_bridges() -> bool {
 ///
 /// # Errors
 /// The sysctl cannot be set.
-pub fn enable_route_localnet(interface: &str) -> Result<()> {
+pub(crate) fn enable_route_localnet(interface: &str) -> Result<()> {
     set(&place("ipv4/conf").join(interface).join("route_localnet"), "1")
 }
 

@@ -2,7 +2,7 @@
 //! and by `cleanup` inside one `block_on` of a tokio `current_thread` runtime. Does not expose types of
 //! rtnetlink. Must not choose names or addresses: [`super::addresses`] does.
 
-pub mod ingress;
+pub(crate) mod ingress;
 mod taken;
 #[cfg(test)]
 mod tests;
@@ -19,21 +19,21 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-pub use taken::taken_prefixes;
-pub use zone_bridge::{Removed, remove_if_empty};
+pub(crate) use taken::taken_prefixes;
+pub(crate) use zone_bridge::{Removed, remove_if_empty};
 
 /// Index of the loopback interface, in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
 
 /// The host's end of a machine's veth pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub(crate) struct Link {
     /// Its interface index.
-    pub ifindex: u32,
+    pub(crate) ifindex: u32,
     /// Index of the interface with the host's addresses: the host's end, or its bridge.
-    pub router_ifindex: u32,
+    pub(crate) router_ifindex: u32,
     /// The host's addresses on it, without the IPv6 address if the kernel has no IPv6.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Link {
@@ -43,7 +43,7 @@ impl Link {
     ///
     /// # Errors
     /// The failed step; the pair is deleted again.
-    pub async fn create(plan: &LinkPlan, guest_netns: BorrowedFd<'_>) -> Result<Self> {
+    pub(crate) async fn create(plan: &LinkPlan, guest_netns: BorrowedFd<'_>) -> Result<Self> {
         let name = &plan.host_interface;
         let handle = connect()?;
         remove_left_over(&handle, plan).await?;
@@ -76,7 +76,7 @@ impl Link {
 ///
 /// # Errors
 /// The failed step.
-pub async fn configure_guest(plan: &LinkPlan, guest_netns: BorrowedFd<'_>) -> Result<Vec<IpAddr>> {
+pub(crate) async fn configure_guest(plan: &LinkPlan, guest_netns: BorrowedFd<'_>) -> Result<Vec<IpAddr>> {
     let handle = connect_in(guest_netns)?;
     set(&handle, LinkUnspec::new_with_index(LOOPBACK).up().build(), "bring up 'lo' in the machine").await?;
     let link = link_by_name(&handle, GUEST_INTERFACE)
@@ -109,7 +109,7 @@ pub async fn configure_guest(plan: &LinkPlan, guest_netns: BorrowedFd<'_>) -> Re
 ///
 /// # Errors
 /// Any error of netlink.
-pub async fn bring_up_loopback(guest_netns: BorrowedFd<'_>) -> Result<()> {
+pub(crate) async fn bring_up_loopback(guest_netns: BorrowedFd<'_>) -> Result<()> {
     let handle = connect_in(guest_netns)?;
     set(&handle, LinkUnspec::new_with_index(LOOPBACK).up().build(), "bring up 'lo' in the machine").await
 }
@@ -120,7 +120,7 @@ pub async fn bring_up_loopback(guest_netns: BorrowedFd<'_>) -> Result<()> {
 ///
 /// # Errors
 /// A new pair cannot be created.
-pub async fn move_peer(plan: &LinkPlan, old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<Link> {
+pub(crate) async fn move_peer(plan: &LinkPlan, old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<Link> {
     let handle = connect()?;
     match try_move(&handle, plan, old, new).await {
         Ok(true) => configure_host(&handle, plan).await,
@@ -138,7 +138,7 @@ pub async fn move_peer(plan: &LinkPlan, old: BorrowedFd<'_>, new: BorrowedFd<'_>
 ///
 /// # Errors
 /// Any error of netlink.
-pub async fn answer_loopback(interface: &str) -> Result<()> {
+pub(crate) async fn answer_loopback(interface: &str) -> Result<()> {
     const LOCAL_TABLE: u32 = 255;
     let handle = connect()?;
     let link = link_by_name(&handle, interface).await?;
@@ -163,7 +163,7 @@ pub async fn answer_loopback(interface: &str) -> Result<()> {
 ///
 /// # Errors
 /// Any error of netlink.
-pub async fn remove(interface: &str) -> Result<()> {
+pub(crate) async fn remove(interface: &str) -> Result<()> {
     remove_with(&connect()?, interface).await
 }
 

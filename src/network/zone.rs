@@ -14,13 +14,13 @@ use std::path::PathBuf;
 ///
 /// # Errors
 /// The lock is held for too long.
-pub fn lock(paths: &Paths) -> Result<Held> {
+pub(crate) fn lock(paths: &Paths) -> Result<Held> {
     lock::wait_for_zones(paths)
 }
 
 /// Returns the path of the configuration of a zone's bridge for the host's networkd. It differs from that of
 /// any machine.
-pub fn network_file(paths: &Paths, zone: &Zone) -> PathBuf {
+pub(crate) fn network_file(paths: &Paths, zone: &Zone) -> PathBuf {
     paths.systemd("network").join(format!("74-coracle-{}.network", zone.bridge()))
 }
 
@@ -28,7 +28,7 @@ pub fn network_file(paths: &Paths, zone: &Zone) -> PathBuf {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn announce(paths: &Paths, plan: &LinkPlan, zone: &Zone) -> Result<()> {
+pub(crate) fn announce(paths: &Paths, plan: &LinkPlan, zone: &Zone) -> Result<()> {
     let file = network_file(paths, zone);
     let writing = || format!("cannot write '{}'", file.display());
     if let Some(directory) = file.parent() {

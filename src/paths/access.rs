@@ -15,7 +15,7 @@ const PUBLIC: [&str; 12] =
 ///
 /// # Errors
 /// The tree is open, with the directory to close as the hint.
-pub fn refuse_open(tree: &Path) -> Result<()> {
+pub(crate) fn refuse_open(tree: &Path) -> Result<()> {
     if !is_open(tree) {
         return Ok(());
     }
@@ -33,7 +33,7 @@ pub fn refuse_open(tree: &Path) -> Result<()> {
 /// Returns whether users of the host can reach a directory: "others" may search every directory above it. The mode
 /// of the directory itself does not count, root of a machine may change it. A directory that belongs to another user than
 /// root is searched by that user. `false` if the directory is missing.
-pub fn is_open(directory: &Path) -> bool {
+pub(crate) fn is_open(directory: &Path) -> bool {
     const SEARCH: u32 = 0o001;
     let Ok(place) = directory.canonicalize() else { return false };
     let is_closed = |above: &Path| {

@@ -9,7 +9,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// Any error of open(2), write(2) and rename(2).
-pub fn replace(file: &Path, text: &[u8], mode: u32) -> std::io::Result<()> {
+pub(crate) fn replace(file: &Path, text: &[u8], mode: u32) -> std::io::Result<()> {
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(file.file_name().unwrap_or_default());
     let temporary = file.with_file_name(hidden);

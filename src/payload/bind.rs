@@ -15,24 +15,24 @@ use std::path::{Path, PathBuf};
 
 /// A mount to attach.
 #[derive(Debug)]
-pub struct Attach {
+pub(crate) struct Attach {
     /// PID 1 of the machine.
-    pub leader: OwnedFd,
+    pub(crate) leader: OwnedFd,
     /// The detached mount.
-    pub tree: OwnedFd,
+    pub(crate) tree: OwnedFd,
     /// The target inside. A symbolic link as its last component is refused.
-    pub target: PathBuf,
+    pub(crate) target: PathBuf,
     /// An otherwise unused directory of the host, to lock the mount at. `None` if the machine has no user namespace.
-    pub staging_dir: Option<PathBuf>,
+    pub(crate) staging_dir: Option<PathBuf>,
     /// Whether to create a missing target.
-    pub make_target: MakeTarget,
+    pub(crate) make_target: MakeTarget,
     /// The host id of the guest's root.
-    pub owner: u32,
+    pub(crate) owner: u32,
 }
 
 /// The action for a missing target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MakeTarget {
+pub(crate) enum MakeTarget {
     /// It is an error.
     No,
     /// Create it, owned by the guest's root.
@@ -46,7 +46,7 @@ impl From<bool> for MakeTarget {
 }
 
 /// Attaches the mount, reports the result and exits.
-pub fn attach(ask: Attach, link: &ChildEnd) -> ! {
+pub(crate) fn attach(ask: Attach, link: &ChildEnd) -> ! {
     die_with_supervisor();
     // This process has more rights than the guest's root: no process of the guest may trace it.
     process::set_dumpable(false);

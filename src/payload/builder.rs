@@ -30,7 +30,7 @@ pub struct BuildInputs {
 
 /// The state between steps.
 #[derive(Debug)]
-pub struct Builder {
+pub(crate) struct Builder {
     inputs: BuildInputs,
     paths: Option<TreePaths>,
     console: Option<OwnedFd>,
@@ -39,17 +39,17 @@ pub struct Builder {
 
 impl Builder {
     /// Creates the state before the first step.
-    pub fn new(inputs: BuildInputs) -> Self {
+    pub(crate) fn new(inputs: BuildInputs) -> Self {
         Self { inputs, paths: None, console: None, kernel_log: None }
     }
 
     /// Returns the descriptors of the console and of the kernel's log.
-    pub fn into_descriptors(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
+    pub(crate) fn into_descriptors(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
         (self.console, self.kernel_log)
     }
 
     /// Carries out one step.
-    pub fn run(&mut self, step: &BuildStep) -> Result<()> {
+    pub(crate) fn run(&mut self, step: &BuildStep) -> Result<()> {
         let owner = self.inputs.owner;
         match step {
             BuildStep::Join => self.join(),

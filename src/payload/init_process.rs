@@ -20,7 +20,7 @@ const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// The state between steps.
 #[derive(Debug)]
-pub struct InitProcess {
+pub(crate) struct InitProcess {
     machine: Option<OwnedFd>,
     /// Device and inode of Coracle's program, from the host's procfs.
     ourselves: Option<(u64, u64)>,
@@ -28,14 +28,14 @@ pub struct InitProcess {
 
 impl InitProcess {
     /// Creates the state before the first step. `machine` is the pidfd of the PID 1 to join, if there is one.
-    pub fn new(machine: Option<OwnedFd>) -> Self {
+    pub(crate) fn new(machine: Option<OwnedFd>) -> Self {
         use std::os::unix::fs::MetadataExt;
         let ourselves = std::fs::metadata("/proc/self/exe").map(|data| (data.dev(), data.ino()));
         Self { machine, ourselves: ourselves.ok() }
     }
 
     /// Carries out one step.
-    pub fn run(&self, step: &InitStep, link: &ChildEnd) -> Result<()> {
+    pub(crate) fn run(&self, step: &InitStep, link: &ChildEnd) -> Result<()> {
         match step {
             InitStep::Sync(sync) => link.sync(*sync),
             InitStep::BecomeRoot => become_user(0, 0, &[]),

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const MAY_BE_LINKS: [&str; 2] = ["/run", "/tmp"];
 
 /// Opens the root tree, creates missing mount points, and attaches it.
-pub fn attach_root(
+pub(crate) fn attach_root(
     directory: &Path,
     at: &Path,
     userns: Option<BorrowedFd<'_>>,
@@ -58,7 +58,7 @@ pub fn attach_root(
 }
 
 /// Creates every missing directory of a path inside a root, mode 755, owned by a host id.
-pub fn make_directories(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
+pub(crate) fn make_directories(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     let mut made = PathBuf::from("/");
     for part in path.strip_prefix("/").unwrap_or(path) {
         made.push(part);
@@ -126,7 +126,7 @@ fn existing(paths: &TreePaths, target: &Path) -> Result<Option<(OwnedFd, FileTyp
 }
 
 /// Mounts a new file system.
-pub fn new(
+pub(crate) fn new(
     paths: &mut TreePaths,
     kind: &str,
     options: &[(&str, &str)],
@@ -153,7 +153,7 @@ pub fn new(
 }
 
 /// Carries out a `BuildStep::Bind`.
-pub fn bind(
+pub(crate) fn bind(
     paths: &mut TreePaths,
     step: &BuildStep,
     userns: Option<BorrowedFd<'_>>,
@@ -210,14 +210,14 @@ pub(super) fn make_target(paths: &TreePaths, target: &Path, from: &OwnedFd, owne
 }
 
 /// Adds attributes to the mount at a path.
-pub fn restrict(paths: &TreePaths, target: &Path, attributes: MountAttributes) -> Result<()> {
+pub(crate) fn restrict(paths: &TreePaths, target: &Path, attributes: MountAttributes) -> Result<()> {
     let place = open_target(paths, target)?;
     mount::restrict(place.as_fd(), Depth::One, attributes).context(|| "cannot restrict the mount")
 }
 
 /// Covers a path with an empty node of its type, a pipe with a socket. A missing path needs no cover. A path that cannot
 /// be covered, for example a symbolic link, is an error.
-pub fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
+pub(crate) fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
     let Some((place, kind)) = existing(paths, target)? else { return Ok(()) };
     let cover = match kind {
         FileType::Directory => "dir",
@@ -236,7 +236,7 @@ pub fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
 }
 
 /// Detaches a mount that was only needed during the build, and removes its directory.
-pub fn detach(paths: &mut TreePaths, target: &Path) -> Result<()> {
+pub(crate) fn detach(paths: &mut TreePaths, target: &Path) -> Result<()> {
     let place = open_target(paths, target)?;
     let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&place));
     rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)

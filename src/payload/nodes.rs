@@ -40,7 +40,7 @@ pub(super) fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> 
 }
 
 /// Creates a directory, if it does not exist.
-pub fn directory(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
+pub(crate) fn directory(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(mode)) {
         Ok(()) => give(&at, name, owner),
@@ -50,7 +50,7 @@ pub fn directory(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Resul
 }
 
 /// Creates a file with content.
-pub fn file(paths: &TreePaths, path: &Path, mode: u32, content: &str, owner: u32) -> Result<()> {
+pub(crate) fn file(paths: &TreePaths, path: &Path, mode: u32, content: &str, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode))?;
@@ -60,21 +60,21 @@ pub fn file(paths: &TreePaths, path: &Path, mode: u32, content: &str, owner: u32
 }
 
 /// Creates a named pipe.
-pub fn fifo(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
+pub(crate) fn fifo(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     rustix::fs::mknodat(&at, name, FileType::Fifo, Mode::from_raw_mode(mode), 0)?;
     give(&at, name, owner)
 }
 
 /// Creates a socket without a listener, mode 000.
-pub fn socket(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
+pub(crate) fn socket(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     rustix::fs::mknodat(&at, name, FileType::Socket, Mode::empty(), 0)?;
     give(&at, name, owner)
 }
 
 /// Creates a symbolic link.
-pub fn link(paths: &TreePaths, path: &Path, to: &Path, owner: u32) -> Result<()> {
+pub(crate) fn link(paths: &TreePaths, path: &Path, to: &Path, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     rustix::fs::symlinkat(to, &at, name)?;
     give(&at, name, owner)
@@ -82,7 +82,7 @@ pub fn link(paths: &TreePaths, path: &Path, to: &Path, owner: u32) -> Result<()>
 
 /// Creates a device node. If mknod(2) is not permitted (Coracle itself runs in a container), binds the host's node
 /// instead, and skips the device 0:0 that covers others.
-pub fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32, owner: u32) -> Result<()> {
+pub(crate) fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let number = rustix::fs::makedev(device.major, device.minor);
@@ -107,7 +107,7 @@ fn bind_device(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
 
 /// Binds a socket to a path inside the root. A socket address holds 108 bytes and is resolved from the builder's own
 /// root, so it names the directory by its descriptor.
-pub fn bind_socket(
+pub(crate) fn bind_socket(
     paths: &TreePaths,
     socket: BorrowedFd<'_>,
     path: &Path,
@@ -125,7 +125,7 @@ pub fn bind_socket(
 
 /// Opens the first pty of the guest's devpts, changes the owner of its slave to the guest's root and links
 /// `/dev/console` to it. Returns the master.
-pub fn console(paths: &TreePaths, owner: u32) -> Result<OwnedFd> {
+pub(crate) fn console(paths: &TreePaths, owner: u32) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW;
     let ours = paths.open_as(Path::new("/dev/pts/ptmx"), flags).context(|| "cannot open a pty")?;
     rustix::pty::unlockpt(&ours).context(|| "cannot unlock the pty")?;

@@ -21,7 +21,7 @@ const NAME: &str = "resolv.conf";
 ///
 /// # Errors
 /// A file that can be neither written nor covered.
-pub fn make(paths: &TreePaths, wanted: &ResolvConfAction, owner: u32) -> Result<()> {
+pub(crate) fn make(paths: &TreePaths, wanted: &ResolvConfAction, owner: u32) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let etc = match paths.open_as(Path::new("/etc"), flags) {
         Ok(etc) => etc,

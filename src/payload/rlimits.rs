@@ -30,7 +30,7 @@ const DEFAULTS: [(Resource, Option<u64>, Option<u64>); 14] = [
 ///
 /// # Errors
 /// Any error of prlimit(2).
-pub fn apply(limits: &[ResourceLimit]) -> Result<()> {
+pub(crate) fn apply(limits: &[ResourceLimit]) -> Result<()> {
     limits.iter().try_for_each(|limit| set(None, limit.resource, limit.soft, limit.hard))
 }
 
@@ -38,7 +38,7 @@ pub fn apply(limits: &[ResourceLimit]) -> Result<()> {
 ///
 /// # Errors
 /// Any error of prlimit(2).
-pub fn reset(pid: Pid) -> Result<()> {
+pub(crate) fn reset(pid: Pid) -> Result<()> {
     for (resource, soft, hard) in DEFAULTS {
         set(Some(pid), resource, soft, hard)?;
     }

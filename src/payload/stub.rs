@@ -10,7 +10,7 @@ use rustix::fd::AsFd;
 ///
 /// # Errors
 /// Any error of clone3(2).
-pub fn fork() -> Result<()> {
+pub(crate) fn fork() -> Result<()> {
     match process::clone(0, None)? {
         Side::Child => {
             rustix::process::setsid().context(|| "cannot create a session")?;

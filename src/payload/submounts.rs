@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// A missing directory or procfs.
-pub fn of(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn of(directory: &Path) -> Result<Vec<PathBuf>> {
     let reading = || format!("cannot find the mounts below '{}'", directory.display());
     let directory = std::fs::canonicalize(directory).context(reading)?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context(reading)?;
@@ -53,7 +53,12 @@ fn unescaped(path: &str) -> PathBuf {
 }
 
 /// Returns the error for a file system that cannot map ids: of the tree, or of the mount at `path` in it.
-pub fn no_idmap(directory: &Path, path: &Path, mounted: BorrowedFd<'_>, error: std::io::Error) -> Error {
+pub(crate) fn no_idmap(
+    directory: &Path,
+    path: &Path,
+    mounted: BorrowedFd<'_>,
+    error: std::io::Error,
+) -> Error {
     let magic = rustix::fs::fstatfs(mounted).map_or(0, |stat| i128::from(stat.f_type));
     let kind = match magic {
         0x794c_7630 => "overlay",

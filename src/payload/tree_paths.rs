@@ -13,31 +13,31 @@ use std::path::{Path, PathBuf};
 
 /// The root of a tree, and the builder's mounts in it.
 #[derive(Debug)]
-pub struct TreePaths {
+pub(crate) struct TreePaths {
     root: OwnedFd,
     ours: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl TreePaths {
     /// Creates a root without mounts.
-    pub fn new(root: OwnedFd) -> Self {
+    pub(crate) fn new(root: OwnedFd) -> Self {
         Self { root, ours: Vec::new() }
     }
 
     /// Returns the root.
-    pub fn root(&self) -> BorrowedFd<'_> {
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
     /// Adds a file system mounted by the builder.
-    pub fn keep(&mut self, target: &Path, mounted: OwnedFd) {
+    pub(crate) fn keep(&mut self, target: &Path, mounted: OwnedFd) {
         self.forget(target);
         self.ours.push((target.to_owned(), mounted));
     }
 
     /// Records another mount: the builder's mounts below it are not visible any more. A mount at the same target is
     /// replaced.
-    pub fn cover(&mut self, target: &Path, mounted: OwnedFd) {
+    pub(crate) fn cover(&mut self, target: &Path, mounted: OwnedFd) {
         if self.ours.iter().any(|(ours, _)| ours == target) {
             self.keep(target, mounted);
         } else {
@@ -46,7 +46,7 @@ impl TreePaths {
     }
 
     /// Removes the mounts at a path and below.
-    pub fn forget(&mut self, target: &Path) {
+    pub(crate) fn forget(&mut self, target: &Path) {
         self.ours.retain(|(ours, _)| !ours.starts_with(target));
     }
 
@@ -54,7 +54,7 @@ impl TreePaths {
     ///
     /// # Errors
     /// Any error of openat2(2).
-    pub fn open(&self, path: &Path) -> std::io::Result<OwnedFd> {
+    pub(crate) fn open(&self, path: &Path) -> std::io::Result<OwnedFd> {
         self.open_as(path, OFlags::PATH | OFlags::NOFOLLOW)
     }
 
@@ -62,7 +62,7 @@ impl TreePaths {
     ///
     /// # Errors
     /// Any error of openat2(2).
-    pub fn open_as(&self, path: &Path, flags: OFlags) -> std::io::Result<OwnedFd> {
+    pub(crate) fn open_as(&self, path: &Path, flags: OFlags) -> std::io::Result<OwnedFd> {
         let (from, rest) = self.nearest(path);
         guest_files::open_inside_as(from, rest, flags, Mode::empty())
     }

@@ -9,7 +9,7 @@ use crate::sys::mount::{Depth, MountAttributes};
 use std::path::{Path, PathBuf};
 
 /// Directories that must exist in every root.
-pub const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
+pub(crate) const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
 /// Plain devices that every machine has: name, major and minor number (`admin-guide/devices.txt`).
 const DEVICES: [(&str, u32, u32); 6] =
@@ -104,7 +104,7 @@ fn seal(path: String, attributes: MountAttributes) -> BuildStep {
 }
 
 /// Returns all steps for `/tmp`, `/dev`, `/run`, `/proc` and `/sys`.
-pub fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
+pub(crate) fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let owner = facts.owner();
     let mut steps = vec![tmpfs("/tmp", "1777", "10%", "400k", owner, PLAIN)];
     steps.extend(devices(machine, facts, owner));

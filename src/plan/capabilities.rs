@@ -34,7 +34,7 @@ const DEFAULT: [&str; 26] = [
 ];
 
 /// Returns the bit of a capability by name, with or without `CAP_`, or all bits for `all`.
-pub fn bit(name: &str) -> Option<u64> {
+pub(crate) fn bit(name: &str) -> Option<u64> {
     let name = name.to_ascii_uppercase();
     let name = name.strip_prefix("CAP_").unwrap_or(&name);
     if name == "ALL" {
@@ -50,7 +50,7 @@ fn mask<S: AsRef<str>>(names: &[S]) -> u64 {
 
 /// Returns the mask of a machine: the defaults, those for its network, added ones, without dropped ones, and limited to
 /// the bounding set of this process.
-pub fn kept(security: &Security, private_network: bool, user_namespace: bool, bounding: u64) -> u64 {
+pub(crate) fn kept(security: &Security, private_network: bool, user_namespace: bool, bounding: u64) -> u64 {
     let mut kept = mask(&DEFAULT);
     if private_network {
         kept |= mask(&["NET_ADMIN"]);

@@ -10,38 +10,38 @@ use std::path::PathBuf;
 
 /// A command and its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exec {
+pub(crate) struct Exec {
     /// The program and its arguments; empty: the user's login shell.
-    pub argv: Vec<OsString>,
+    pub(crate) argv: Vec<OsString>,
     /// Its user.
-    pub user: User,
+    pub(crate) user: User,
     /// The working directory inside. `None` for the user's home.
-    pub directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// Further variables, which replace the defaults.
-    pub environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
     /// `TERM`.
-    pub terminal: String,
+    pub(crate) terminal: String,
     /// Whether it gets a terminal of its own instead of the caller's streams.
-    pub on_terminal: bool,
+    pub(crate) on_terminal: bool,
     /// The system-call policy of the machine's PID 1.
-    pub policy: filter::Policy,
+    pub(crate) policy: filter::Policy,
     /// Whether to set PR_SET_NO_NEW_PRIVS(2const).
-    pub no_new_privileges: bool,
+    pub(crate) no_new_privileges: bool,
     /// The label of PID 1 in the security module. `None` if the caller has the same one.
-    pub label: Option<LsmLabel>,
+    pub(crate) label: Option<LsmLabel>,
     /// Whether the machine has a user namespace.
-    pub user_namespace: bool,
+    pub(crate) user_namespace: bool,
     /// Whether the machine has a time namespace.
-    pub time_namespace: bool,
+    pub(crate) time_namespace: bool,
     /// The resource limits of PID 1 of the machine.
-    pub limits: Vec<ResourceLimit>,
+    pub(crate) limits: Vec<ResourceLimit>,
 }
 
 /// Returns the steps of a command, in order.
 ///
 /// # Errors
 /// A filter that cannot be compiled.
-pub fn steps(exec: &Exec) -> Result<Vec<InitStep>> {
+pub(crate) fn steps(exec: &Exec) -> Result<Vec<InitStep>> {
     // The label first, while procfs is the host's: it takes effect with the exec.
     let mut steps: Vec<InitStep> = exec.label.iter().cloned().map(InitStep::Label).collect();
     // Limits before the join: in the machine's user namespace no hard limit can be raised.

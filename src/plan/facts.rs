@@ -26,11 +26,11 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedDevice {
     /// Its path, below `/dev`.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its type and number.
-    pub device: Device,
+    pub(crate) device: Device,
     /// Its mode.
-    pub mode: u32,
+    pub(crate) mode: u32,
 }
 
 /// The facts about the host and the tree that a plan depends on.
@@ -82,7 +82,7 @@ pub struct Facts {
 
 impl Facts {
     /// Returns the host id of the guest's root.
-    pub fn owner(&self) -> u32 {
+    pub(crate) fn owner(&self) -> u32 {
         self.id_base.unwrap_or(0)
     }
 }

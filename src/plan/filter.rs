@@ -27,16 +27,16 @@ use calls::Abi;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     /// Its capabilities, bit n for capability n of capabilities(7).
-    pub capabilities: u64,
+    pub(crate) capabilities: u64,
     /// Calls and `@groups` allowed beyond the default list.
-    pub allow: Vec<String>,
+    pub(crate) allow: Vec<String>,
     /// Denied calls and `@groups`; they win over `allow`.
-    pub deny: Vec<String>,
+    pub(crate) deny: Vec<String>,
     /// Whether the machine needs socketcall(2): its programs are built for 32 bit x86.
-    pub socketcall: bool,
+    pub(crate) socketcall: bool,
 }
 
-pub use crate::sys::filter::Instruction;
+pub(crate) use crate::sys::filter::Instruction;
 
 /// The interfaces of a kernel of this architecture that have a tree.
 const NATIVE: &[Abi] = if cfg!(target_arch = "x86_64") {

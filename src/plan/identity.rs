@@ -9,23 +9,23 @@ use std::ffi::{CString, OsString};
 
 /// The name of the container manager for guests (the Container Interface, `container=`). systemd(1) and scripts of
 /// distributions know this name, and Coracle provides the same interface.
-pub const MANAGER: &str = "systemd-nspawn";
+pub(crate) const MANAGER: &str = "systemd-nspawn";
 
 /// The search path of the payload.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Returns the directories in which a command is searched.
-pub fn search_path() -> impl Iterator<Item = &'static str> {
+pub(crate) fn search_path() -> impl Iterator<Item = &'static str> {
     PATH.split(':')
 }
 
 /// Returns the kernel host name of a machine.
-pub fn hostname(machine: &Machine) -> String {
+pub(crate) fn hostname(machine: &Machine) -> String {
     machine.identity.hostname.clone().unwrap_or_else(|| machine.name.to_string())
 }
 
 /// Returns the whole environment of the payload. Variables of the definition replace the defaults.
-pub fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
+pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
     let user = &facts.user;
     let mut variables: Vec<(&str, String)> = vec![
         ("PATH", PATH.into()),

@@ -5,8 +5,8 @@ mod architecture;
 mod recognise;
 mod stop;
 
-pub use architecture::{Architecture, architecture};
-pub use recognise::{
+pub(crate) use architecture::{Architecture, architecture};
+pub(crate) use recognise::{
     Successor, may_have_successor, recognise, recognise_process, recognise_program, successors,
 };
-pub use stop::{MissingFile, StopAction, orderly_reboot, orderly_stop};
+pub(crate) use stop::{MissingFile, StopAction, orderly_reboot, orderly_stop};

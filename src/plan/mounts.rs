@@ -6,7 +6,7 @@ use crate::machine::mounts::{Mount, MountKind, TMPFS_OPTIONS};
 use crate::sys::mount::{Depth, MountAttributes};
 
 /// Returns the steps for mounts, in the order of the definition.
-pub fn custom(mounts: &[Mount], facts: &Facts) -> Vec<BuildStep> {
+pub(crate) fn custom(mounts: &[Mount], facts: &Facts) -> Vec<BuildStep> {
     mounts.iter().map(|mount| step(mount, facts)).collect()
 }
 

@@ -9,31 +9,31 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The file in a machine's state directory.
-pub const FILE: &str = "binds.json";
+pub(crate) const FILE: &str = "binds.json";
 
 /// One bind mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Binding {
+pub(crate) struct Binding {
     /// Its target inside the machine.
-    pub target: PathBuf,
+    pub(crate) target: PathBuf,
     /// Its source on the host.
-    pub source: PathBuf,
+    pub(crate) source: PathBuf,
     /// Whether it is read-only inside.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// The mapping of user ids, as requested.
-    pub map: String,
+    pub(crate) map: String,
     /// The kernel's unique mount id.
-    pub mount: u64,
+    pub(crate) mount: u64,
     /// PID 1 of the boot that it belongs to.
-    pub leader: u32,
+    pub(crate) leader: u32,
 }
 
 /// Returns the remaining mounts of a boot, oldest first.
 ///
 /// # Errors
 /// The list cannot be read.
-pub fn read(paths: &Paths, name: &Name, leader: u32) -> Result<Vec<Binding>> {
+pub(crate) fn read(paths: &Paths, name: &Name, leader: u32) -> Result<Vec<Binding>> {
     let file = paths.machine(name).join(FILE);
     let reading = || format!("cannot read '{}'", file.display());
     let all: Vec<Binding> = match std::fs::read(&file) {
@@ -51,7 +51,7 @@ pub fn read(paths: &Paths, name: &Name, leader: u32) -> Result<Vec<Binding>> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write(paths: &Paths, name: &Name, bindings: &[Binding]) -> Result<()> {
+pub(crate) fn write(paths: &Paths, name: &Name, bindings: &[Binding]) -> Result<()> {
     let file = paths.machine(name).join(FILE);
     let text = serde_json::to_vec_pretty(bindings).map_err(|error| Error::new(error.to_string()))?;
     store::replace(&file, &text, 0o666).context(|| format!("cannot write '{}'", file.display()))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Read;
 
 /// The greatest number of console lines, and of failed units.
-pub const LINES: usize = 12;
+pub(crate) const LINES: usize = 12;
 /// The longest text in characters: the guest controls its console.
 const LONGEST: usize = 400;
 /// The greatest size of a record in bytes.
@@ -18,29 +18,29 @@ const LIMIT: u64 = 64 << 10;
 /// The last failure of a machine. Missing fields are the default, unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The time of the failure, microseconds since the epoch.
-    pub time: u64,
+    pub(crate) time: u64,
     /// Time from the start to the failure, milliseconds. `None` if PID 1 was not executed.
-    pub uptime_ms: Option<u64>,
+    pub(crate) uptime_ms: Option<u64>,
     /// The failed step: `set up`, `booting`, `running` or `stopping`.
-    pub step: String,
+    pub(crate) step: String,
     /// The cause.
-    pub cause: String,
+    pub(crate) cause: String,
     /// The hint, if there is one.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
     /// The exit status of PID 1.
-    pub exit_status: Option<u8>,
+    pub(crate) exit_status: Option<u8>,
     /// The signal that killed PID 1.
-    pub signal: Option<i32>,
+    pub(crate) signal: Option<i32>,
     /// Whether the out-of-memory killer has killed a process.
-    pub out_of_memory: bool,
+    pub(crate) out_of_memory: bool,
     /// Whether the system-call filter has killed PID 1.
-    pub seccomp_denied: bool,
+    pub(crate) seccomp_denied: bool,
     /// The last lines of its console, oldest first.
-    pub console: Vec<String>,
+    pub(crate) console: Vec<String>,
     /// Units of the guest that failed, according to its console.
-    pub failed_units: Vec<String>,
+    pub(crate) failed_units: Vec<String>,
 }
 
 impl Failure {
@@ -48,7 +48,7 @@ impl Failure {
     ///
     /// # Errors
     /// The file that cannot be written, and the cause.
-    pub fn write(&self, paths: &Paths, name: &Name) -> Result<()> {
+    pub(crate) fn write(&self, paths: &Paths, name: &Name) -> Result<()> {
         let file = paths.failure(name);
         let doing = || format!("cannot write the failure record '{}'", file.display());
         let text =
@@ -76,7 +76,7 @@ impl Failure {
     ///
     /// # Errors
     /// The record cannot be read or parsed.
-    pub fn read(paths: &Paths, name: &Name) -> Result<Option<Self>> {
+    pub(crate) fn read(paths: &Paths, name: &Name) -> Result<Option<Self>> {
         let path = paths.failure(name);
         let doing = || format!("cannot read the failure record '{}'", path.display());
         let file = match std::fs::File::open(&path) {
@@ -91,7 +91,7 @@ impl Failure {
     }
 
     /// Deletes the failure record: the machine is up.
-    pub fn forget(paths: &Paths, name: &Name) {
+    pub(crate) fn forget(paths: &Paths, name: &Name) {
         match std::fs::remove_file(paths.failure(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 log::warn!("cannot delete the failure record of machine '{name}': {error}, ignoring");

@@ -19,7 +19,7 @@ const KEY: u128 = 0x5e1d_c0a4_77b2_4c39_9f60_18ea_d2c3_b645;
 
 /// Whether a range is kept for its machine after it stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RangeRetention {
+pub(crate) enum RangeRetention {
     /// Recorded: the machine always has the same range.
     Recorded,
     /// Only while the machine runs.
@@ -31,7 +31,7 @@ pub enum RangeRetention {
 ///
 /// # Errors
 /// A recorded range is used by another program, or there is no free range.
-pub fn choose(paths: &Paths, name: &Name, keep: RangeRetention, count: u32) -> Result<u32> {
+pub(crate) fn choose(paths: &Paths, name: &Name, keep: RangeRetention, count: u32) -> Result<u32> {
     let slots = (LAST - FIRST) / RANGE_SIZE + 1;
     let first = u32::try_from(siphash(KEY, &[name.as_str().as_bytes()]) % u64::from(slots)).unwrap_or(0);
     let choice = |step| FIRST + (first + step) % slots * RANGE_SIZE;
@@ -71,7 +71,7 @@ pub fn choose(paths: &Paths, name: &Name, keep: RangeRetention, count: u32) -> R
 ///
 /// # Errors
 /// Another machine or user has the range.
-pub fn adopt(paths: &Paths, name: &Name, base: u32, keep: RangeRetention, count: u32) -> Result<u32> {
+pub(crate) fn adopt(paths: &Paths, name: &Name, base: u32, keep: RangeRetention, count: u32) -> Result<u32> {
     let own = recorded(paths, name);
     let (start, end) = (u64::from(base), u64::from(base) + u64::from(count));
     let refused = |why: String| Err(shifted(base, &why));
@@ -97,7 +97,7 @@ pub fn adopt(paths: &Paths, name: &Name, base: u32, keep: RangeRetention, count:
 }
 
 /// Returns the error for a tree with owners in a range that its machine cannot have.
-pub fn shifted(base: u32, why: &str) -> Error {
+pub(crate) fn shifted(base: u32, why: &str) -> Error {
     let last = u64::from(base) + u64::from(RANGE_SIZE) - 1;
     Error::new(format!("the files of the tree have owners in the range of user ids {base} to {last}, {why}")).with_hint(
         format!(
@@ -108,7 +108,7 @@ pub fn shifted(base: u32, why: &str) -> Error {
 }
 
 /// Returns the first ids of the parts of a range, each with its own record and lock.
-pub fn bases(base: u32, count: u32) -> impl Iterator<Item = u32> {
+pub(crate) fn bases(base: u32, count: u32) -> impl Iterator<Item = u32> {
     let parts = (0..count).step_by(RANGE_SIZE as usize);
     parts.filter_map(move |part| base.checked_add(part))
 }
@@ -125,7 +125,7 @@ fn there() -> Vec<(u64, u64)> {
 }
 
 /// Returns the lock file of a range, that of systemd-nspawn(1).
-pub fn lock_file(paths: &Paths, base: u32) -> PathBuf {
+pub(crate) fn lock_file(paths: &Paths, base: u32) -> PathBuf {
     paths.systemd("nspawn-uid").join(base.to_string())
 }
 
@@ -133,7 +133,7 @@ pub fn lock_file(paths: &Paths, base: u32) -> PathBuf {
 ///
 /// # Errors
 /// The range is in use.
-pub fn lock(paths: &Paths, base: u32) -> Result<Lock> {
+pub(crate) fn lock(paths: &Paths, base: u32) -> Result<Lock> {
     lock::take(&lock_file(paths, base))?.ok_or_else(|| in_use(base))
 }
 
@@ -143,7 +143,7 @@ fn in_use(base: u32) -> Error {
 }
 
 /// Returns the record file of the range from `base` on.
-pub fn record_file(paths: &Paths, base: u32) -> PathBuf {
+pub(crate) fn record_file(paths: &Paths, base: u32) -> PathBuf {
     directory(paths).join(base.to_string())
 }
 
@@ -161,7 +161,7 @@ fn recorded(paths: &Paths, name: &Name) -> Vec<u32> {
 }
 
 /// Returns all recorded ranges: the base and the machine's name.
-pub fn records(paths: &Paths) -> impl Iterator<Item = (u32, String)> {
+pub(crate) fn records(paths: &Paths) -> impl Iterator<Item = (u32, String)> {
     all_bases(paths).filter_map(|base| Some((base, owner(paths, base)?)))
 }
 
@@ -222,7 +222,7 @@ fn taken(paths: &Paths, own: &[u32]) -> Vec<(u64, u64)> {
 
 /// Returns the ranges of subuid(5) and subgid(5), and the ids of the host's users and groups. Start and end,
 /// exclusive.
-pub fn delegated(paths: &Paths) -> Vec<(u64, u64)> {
+pub(crate) fn delegated(paths: &Paths) -> Vec<(u64, u64)> {
     let mut taken = Vec::new();
     for (file, start, count) in [
         ("/etc/subuid", 1, Some(2)),

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// The phase of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The machine is being set up; PID 1 is not executed yet.
     #[default]
     Starting,
@@ -34,7 +34,7 @@ pub enum Phase {
 
 impl Phase {
     /// Returns the word used in `list` and in `--json`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Booting => "booting",
@@ -47,123 +47,123 @@ impl Phase {
 /// Names and groups of system calls.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
-pub struct Syscalls {
+pub(crate) struct Syscalls {
     /// Allowed in addition to the default list.
-    pub allow: Vec<String>,
+    pub(crate) allow: Vec<String>,
     /// Removed from the default list.
-    pub deny: Vec<String>,
+    pub(crate) deny: Vec<String>,
     /// Whether 32-bit programs may use socketcall(2).
-    pub socketcall: bool,
+    pub(crate) socketcall: bool,
 }
 
 /// The state of a running machine. Unknown fields are ignored, and missing ones except the name have a default, so that
 /// a newer or older program can clean up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Record {
+pub(crate) struct Record {
     /// The machine's name.
-    pub name: Name,
+    pub(crate) name: Name,
     /// Its phase.
     #[serde(default)]
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// Its systemd unit. `None` if it has none.
-    pub unit: Option<String>,
+    pub(crate) unit: Option<String>,
     /// Process id of the supervisor.
     #[serde(default)]
-    pub supervisor: u32,
+    pub(crate) supervisor: u32,
     /// Start time of the supervisor in clock ticks since boot (proc(5), `stat` field 22), which distinguishes
     /// it from a later process of the same id.
     #[serde(default)]
-    pub supervisor_start: u64,
+    pub(crate) supervisor_start: u64,
     /// The program of the supervisor. `None` if it is unknown.
-    pub program: Option<Executable>,
+    pub(crate) program: Option<Executable>,
     /// Process id of PID 1 in the host's view.
-    pub leader: Option<u32>,
+    pub(crate) leader: Option<u32>,
     /// The program that runs as PID 1. `None` before its plan.
     #[serde(default, with = "optional_text")]
-    pub init: Option<PayloadKind>,
+    pub(crate) init: Option<PayloadKind>,
     /// Start time of the machine, microseconds since the epoch.
     #[serde(default)]
-    pub started: u64,
+    pub(crate) started: u64,
     /// Its machine id. `None` before its plan.
     #[serde(default, with = "optional_text")]
-    pub machine_id: Option<Id128>,
+    pub(crate) machine_id: Option<Id128>,
     /// Its root directory on the host.
     #[serde(default)]
-    pub root: PathBuf,
+    pub(crate) root: PathBuf,
     /// The cgroup directory of the unit or scope, the parent of `payload` (absolute path).
-    pub cgroup: Option<PathBuf>,
+    pub(crate) cgroup: Option<PathBuf>,
     /// Whether Coracle created that cgroup and deletes it when the machine stops.
     #[serde(default)]
-    pub cgroup_is_ours: bool,
+    pub(crate) cgroup_is_ours: bool,
     /// Name of the host's end of the veth pair.
-    pub host_interface: Option<String>,
+    pub(crate) host_interface: Option<String>,
     /// Index of that interface.
-    pub host_ifindex: Option<u32>,
+    pub(crate) host_ifindex: Option<u32>,
     /// Addresses configured inside the machine.
     #[serde(default)]
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// The host's addresses on the machine's link.
     #[serde(default)]
-    pub host_addresses: Vec<IpAddr>,
+    pub(crate) host_addresses: Vec<IpAddr>,
     /// Whether the guest exceeded its start timeout and is still not up.
     #[serde(default)]
-    pub is_late: bool,
+    pub(crate) is_late: bool,
     /// The cause reported by a late guest.
-    pub waits_for: Option<String>,
+    pub(crate) waits_for: Option<String>,
     /// Its member of the firewall's tables.
-    pub firewall: Option<firewall::Member>,
+    pub(crate) firewall: Option<firewall::Member>,
     /// The interfaces beside its link in the firewall's tables.
     #[serde(default)]
-    pub extras: Vec<firewall::Extra>,
+    pub(crate) extras: Vec<firewall::Extra>,
     /// Its zone.
-    pub zone: Option<Zone>,
+    pub(crate) zone: Option<Zone>,
     /// Its interfaces beside its link.
     #[serde(default)]
-    pub interfaces: Vec<ExtraInterface>,
+    pub(crate) interfaces: Vec<ExtraInterface>,
     /// Its hosts file, if Coracle writes to it.
-    pub hosts: Option<Hosts>,
+    pub(crate) hosts: Option<Hosts>,
     /// Its host names.
     #[serde(default)]
-    pub hostnames: Vec<String>,
+    pub(crate) hostnames: Vec<String>,
     /// Whether its name servers are the host's, and are updated with them.
     #[serde(default)]
-    pub resolver: bool,
+    pub(crate) resolver: bool,
     /// First host id of its range. `None` if it has no user namespace.
-    pub id_base: Option<u32>,
+    pub(crate) id_base: Option<u32>,
     /// Whether it is registered with machined.
     #[serde(default)]
-    pub registered: bool,
+    pub(crate) registered: bool,
     /// The capabilities of PID 1, a bit mask: processes that enter later get no more.
     #[serde(default)]
-    pub capabilities: u64,
+    pub(crate) capabilities: u64,
     /// The definition's changes to the system-call filter.
     #[serde(default)]
-    pub syscalls: Syscalls,
+    pub(crate) syscalls: Syscalls,
     /// Whether it has unmasked instances of procfs and sysfs.
     #[serde(default)]
-    pub procfs_full: bool,
+    pub(crate) procfs_full: bool,
     /// Whether nested containers are enabled.
     #[serde(default)]
-    pub nesting: bool,
+    pub(crate) nesting: bool,
     /// Whether an exec cannot gain privileges.
     #[serde(default)]
-    pub no_new_privileges: bool,
+    pub(crate) no_new_privileges: bool,
     /// The parts of the machine that are not confined (`network`, `users`).
     #[serde(default)]
-    pub unconfined: Vec<String>,
+    pub(crate) unconfined: Vec<String>,
     /// Directories of the host in which its root creates files of any owner: users of the host must not reach
     /// them.
     #[serde(default)]
-    pub owned_trees: Vec<PathBuf>,
+    pub(crate) owned_trees: Vec<PathBuf>,
     /// Files and directories deleted by `cleanup`, in addition to the machine's state directory.
     #[serde(default)]
-    pub files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 impl Record {
     /// Creates the record of a machine before its start.
-    pub fn new(name: Name) -> Self {
+    pub(crate) fn new(name: Name) -> Self {
         Self {
             name,
             phase: Phase::Starting,
@@ -205,22 +205,22 @@ impl Record {
     }
 
     /// Returns its part of the firewall's tables.
-    pub fn part(&self) -> firewall::Part<'_> {
+    pub(crate) fn part(&self) -> firewall::Part<'_> {
         firewall::Part { member: self.firewall.as_ref(), extras: &self.extras }
     }
 
     /// Returns its published ports.
-    pub fn ports(&self) -> &[Port] {
+    pub(crate) fn ports(&self) -> &[Port] {
         self.firewall.as_ref().map(firewall::Member::ports).unwrap_or_default()
     }
 
     /// Returns the cgroup of the guest. `None` if the machine has no cgroup of its own.
-    pub fn payload_cgroup(&self) -> Option<PathBuf> {
+    pub(crate) fn payload_cgroup(&self) -> Option<PathBuf> {
         self.cgroup.as_ref().map(|cgroup| cgroup.join(PAYLOAD))
     }
 
     /// Returns the host's IPv4 address on the machine's link.
-    pub fn gateway(&self) -> Option<Ipv4Addr> {
+    pub(crate) fn gateway(&self) -> Option<Ipv4Addr> {
         self.host_addresses.iter().find_map(|address| match address {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,
@@ -228,18 +228,18 @@ impl Record {
     }
 
     /// Returns whether the supervisor that wrote the record is running.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.supervisor != 0 && start_time(self.supervisor) == Some(self.supervisor_start)
     }
 
     /// Returns the path of the supervisor's program if a newer program has replaced it.
-    pub fn replaced_program(&self) -> Option<&Path> {
+    pub(crate) fn replaced_program(&self) -> Option<&Path> {
         self.program.as_ref().filter(|program| program.is_replaced()).map(Executable::path)
     }
 
     /// Returns the parts that are not confined: those recorded at the start, and `tree` if users of the host
     /// can reach one of its trees now.
-    pub fn unconfined_now(&self) -> Vec<String> {
+    pub(crate) fn unconfined_now(&self) -> Vec<String> {
         let tree = self.owned_trees.iter().any(|tree| access::is_open(tree)).then(|| "tree".to_owned());
         self.unconfined.iter().cloned().chain(tree).collect()
     }
@@ -248,7 +248,7 @@ impl Record {
     ///
     /// # Errors
     /// The file that cannot be written, and the cause.
-    pub fn write(&self, paths: &Paths) -> Result<()> {
+    pub(crate) fn write(&self, paths: &Paths) -> Result<()> {
         let file = paths.machine(&self.name).join("state.json");
         // Processes must not enter a starting machine: until its tree is complete, PID 1 is in the host's
         // tree.
@@ -263,7 +263,7 @@ impl Record {
     ///
     /// # Errors
     /// The record cannot be read or parsed.
-    pub fn read(paths: &Paths, name: &Name) -> Result<Option<Self>> {
+    pub(crate) fn read(paths: &Paths, name: &Name) -> Result<Option<Self>> {
         let file = paths.machine(name).join("state.json");
         match std::fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -275,7 +275,7 @@ impl Record {
     }
 
     /// Returns the records of all machines, running or left over, sorted by name.
-    pub fn all(paths: &Paths) -> Vec<Self> {
+    pub(crate) fn all(paths: &Paths) -> Vec<Self> {
         let Ok(entries) = std::fs::read_dir(paths.state()) else { return Vec::new() };
         let mut records: Vec<Self> = entries
             .flatten()
@@ -293,14 +293,17 @@ mod optional_text {
     use std::fmt::Display;
     use std::str::FromStr;
 
-    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: Display, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => serializer.collect_str(value),
             None => serializer.serialize_str(""),
         }
     }
 
-    pub fn deserialize<'de, T: FromStr, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, T: FromStr, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<T>, D::Error> {
         let text = String::deserialize(deserializer)?;

@@ -22,7 +22,7 @@ use crate::state::record::Record;
 ///
 /// # Errors
 /// The machine is running.
-pub fn after(paths: &Paths, name: &Name) -> Result<()> {
+pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
     match Record::read(paths, name) {
         Ok(Some(record)) if record.is_alive() && record.supervisor != std::process::id() => {
             Err(Error::new(format!("machine '{name}' runs (supervisor: process {})", record.supervisor))
@@ -46,7 +46,7 @@ pub fn after(paths: &Paths, name: &Name) -> Result<()> {
 }
 
 /// Undoes everything a record names.
-pub fn undo(paths: &Paths, record: &Record) {
+pub(crate) fn undo(paths: &Paths, record: &Record) {
     // The processes first: they hold everything else.
     let gone = if record.cgroup_is_ours { record.cgroup.clone() } else { record.payload_cgroup() };
     if let Some(gone) = gone {

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 use std::path::Path;
 
 /// The first number of a client among the events of the loop; lower ones are the loop's own.
-pub const FIRST_CLIENT: u64 = 1000;
+pub(crate) const FIRST_CLIENT: u64 = 1000;
 /// The longest call, bytes.
 const LONGEST: usize = 128 << 10;
 /// The largest number of clients at once.
@@ -19,7 +19,7 @@ const MOST_CLIENTS: usize = 32;
 
 /// Input of a client.
 #[derive(Debug)]
-pub enum ClientEvent {
+pub(crate) enum ClientEvent {
     /// A call, to be answered.
     Call(Call),
     /// Input of a viewer.
@@ -41,7 +41,7 @@ struct Client {
 
 /// The listening socket and its clients.
 #[derive(Debug, Default)]
-pub struct ControlSocket {
+pub(crate) struct ControlSocket {
     listener: Option<OwnedFd>,
     clients: Vec<Option<Client>>,
 }
@@ -51,7 +51,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// Any error of bind(2) and listen(2).
-    pub fn listen(path: &Path) -> Result<Self> {
+    pub(crate) fn listen(path: &Path) -> Result<Self> {
         let listening = || format!("cannot listen at '{}'", path.display());
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
@@ -65,22 +65,22 @@ impl ControlSocket {
     }
 
     /// Takes over a listening socket.
-    pub fn from_listener(listener: OwnedFd) -> Self {
+    pub(crate) fn from_listener(listener: OwnedFd) -> Self {
         Self { listener: Some(listener), clients: Vec::new() }
     }
 
     /// Returns the listening socket, for the next act.
-    pub fn into_listener(self) -> Option<OwnedFd> {
+    pub(crate) fn into_listener(self) -> Option<OwnedFd> {
         self.listener
     }
 
     /// Returns the listening socket, for epoll.
-    pub fn listener(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn listener(&self) -> Option<BorrowedFd<'_>> {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
     /// Accepts pending connections of root, up to the largest number of clients.
-    pub fn accept(&mut self, epoll: &Epoll) {
+    pub(crate) fn accept(&mut self, epoll: &Epoll) {
         let Some(listener) = &self.listener else { return };
         while let Ok(socket) =
             rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
@@ -107,7 +107,7 @@ impl ControlSocket {
     }
 
     /// Reads from the client of an event. Closes the connection at its end or after an invalid message.
-    pub fn receive(&mut self, slot: usize) -> ClientEvent {
+    pub(crate) fn receive(&mut self, slot: usize) -> ClientEvent {
         let Some(Some(client)) = self.clients.get_mut(slot) else { return ClientEvent::Nothing };
         let mut buffer = [0u8; 1024];
         let length = match rustix::net::recv(&client.socket, &mut buffer[..], RecvFlags::empty()) {
@@ -137,12 +137,12 @@ impl ControlSocket {
     }
 
     /// Returns whether no client is connected.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.clients.is_empty()
     }
 
     /// Replies to a call.
-    pub fn reply(&mut self, slot: usize, reply: std::result::Result<Reply, CallError>) {
+    pub(crate) fn reply(&mut self, slot: usize, reply: std::result::Result<Reply, CallError>) {
         match protocol::message(&reply) {
             Some(message) => {
                 let mut bytes = message.to_string().into_bytes();
@@ -154,14 +154,14 @@ impl ControlSocket {
     }
 
     /// Notes that [`Self::reply_to_waiting`] replies to the client later.
-    pub fn wait(&mut self, slot: usize) {
+    pub(crate) fn wait(&mut self, slot: usize) {
         if let Some(Some(client)) = self.clients.get_mut(slot) {
             client.is_waiting = true;
         }
     }
 
     /// Replies to a waiting client. Another client may have its slot meanwhile: that one gets no reply.
-    pub fn reply_to_waiting(&mut self, slot: usize, reply: std::result::Result<Reply, CallError>) {
+    pub(crate) fn reply_to_waiting(&mut self, slot: usize, reply: std::result::Result<Reply, CallError>) {
         if let Some(Some(client)) = self.clients.get_mut(slot)
             && std::mem::take(&mut client.is_waiting)
         {
@@ -170,7 +170,7 @@ impl ControlSocket {
     }
 
     /// Makes a client a viewer of the console and sends it the kept output first.
-    pub fn begin_viewing(&mut self, slot: usize, kept: &[u8]) {
+    pub(crate) fn begin_viewing(&mut self, slot: usize, kept: &[u8]) {
         self.reply(slot, Ok(Reply::Done {}));
         if let Some(Some(client)) = self.clients.get_mut(slot) {
             client.is_viewer = true;
@@ -179,7 +179,7 @@ impl ControlSocket {
     }
 
     /// Sends console output to all viewers. Closes the connection of a viewer that does not read.
-    pub fn show(&mut self, bytes: &[u8]) {
+    pub(crate) fn show(&mut self, bytes: &[u8]) {
         for slot in 0..self.clients.len() {
             if matches!(self.clients.get(slot), Some(Some(client)) if client.is_viewer) {
                 self.send(slot, bytes);

@@ -7,13 +7,13 @@ use std::sync::Mutex;
 static STEP: Mutex<String> = Mutex::new(String::new());
 
 /// Sets the current step.
-pub fn set(step: String) {
+pub(crate) fn set(step: String) {
     *STEP.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = step;
 }
 
 /// Reports panics of this process as failures of the current step. Panics of children are excluded: children report
 /// over their channel.
-pub fn report_panics(report: impl Fn(&Error) + Send + Sync + 'static) {
+pub(crate) fn report_panics(report: impl Fn(&Error) + Send + Sync + 'static) {
     let ourselves = (rustix::process::getpid(), rustix::process::getppid());
     std::panic::set_hook(Box::new(move |panic| {
         if (rustix::process::getpid(), rustix::process::getppid()) == ourselves {

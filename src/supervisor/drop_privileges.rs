@@ -21,7 +21,7 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_PTRACE);
 
 /// Drops the privileges that the supervisor of this machine does not need any more.
-pub fn apply(record: &Record) {
+pub(crate) fn apply(record: &Record) {
     process::set_dumpable(false);
     if rustix::thread::no_new_privs().unwrap_or(true) {
         // An exec would not restore them.

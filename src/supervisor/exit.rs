@@ -4,7 +4,7 @@ use crate::sys::process::Ended;
 
 /// The end of a machine's PID 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// It powered off or halted.
     PowerOff,
     /// It requested a reboot.
@@ -22,7 +22,7 @@ pub enum Exit {
 impl Exit {
     /// Interprets the end of PID 1. reboot(2) in a pid namespace kills its init with SIGHUP for a restart and with
     /// SIGINT for a halt or power-off (pid_namespaces(7)).
-    pub fn of(ended: Ended, is_boot: bool, out_of_memory: bool) -> Self {
+    pub(crate) fn of(ended: Ended, is_boot: bool, out_of_memory: bool) -> Self {
         match ended {
             Ended::Killed(libc::SIGHUP) if is_boot => Self::Reboot,
             Ended::Killed(libc::SIGINT) if is_boot => Self::PowerOff,
@@ -33,7 +33,7 @@ impl Exit {
     }
 
     /// Returns the exit status of a run: the payload's own, or 128 plus the number of the signal that killed it.
-    pub fn exit_status(self) -> u8 {
+    pub(crate) fn exit_status(self) -> u8 {
         match self {
             Self::PowerOff | Self::Reboot => 0,
             Self::Exited(status) => status,
@@ -44,7 +44,7 @@ impl Exit {
     }
 
     /// Returns the message of a failure. `None` if the machine did not fail.
-    pub fn failure(self) -> Option<String> {
+    pub(crate) fn failure(self) -> Option<String> {
         match self {
             Self::PowerOff | Self::Reboot | Self::Exited(0) => None,
             Self::Exited(status) => Some(format!("PID 1 exited with status {status}")),

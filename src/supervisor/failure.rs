@@ -5,7 +5,7 @@ use super::exit::Exit;
 use super::handover::SupervisorState;
 use crate::error::Error;
 use crate::host::runtime::runtime;
-pub use crate::state::failure::LINES;
+pub(crate) use crate::state::failure::LINES;
 
 use crate::host::systemd::units;
 use crate::machine::name::Name;
@@ -15,7 +15,7 @@ use crate::state::record::Phase;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Records a failed launch.
-pub fn record_launch(paths: &Paths, name: &Name, error: &Error) {
+pub(crate) fn record_launch(paths: &Paths, name: &Name, error: &Error) {
     write(
         paths,
         name,
@@ -30,7 +30,7 @@ pub fn record_launch(paths: &Paths, name: &Name, error: &Error) {
 }
 
 /// Records the unexpected end of PID 1, with the last lines of the console.
-pub fn record_exit(state: &SupervisorState, exit: Exit, why: &str, console: Vec<String>) {
+pub(crate) fn record_exit(state: &SupervisorState, exit: Exit, why: &str, console: Vec<String>) {
     let name = &state.record.name;
     let time = now();
     let failure = Failure {
@@ -51,7 +51,7 @@ pub fn record_exit(state: &SupervisorState, exit: Exit, why: &str, console: Vec<
 
 /// Records a machine stopped by systemd because it was not up in time. Returns false for any other stop: only systemd
 /// knows the reason.
-pub fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console: &[String]) -> bool {
+pub(crate) fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console: &[String]) -> bool {
     let Some(unit) = state.record.unit.as_deref().filter(|_| units::is_running()) else { return false };
     let status = runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));
     let is_late = match status {
@@ -87,7 +87,7 @@ pub fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console:
 }
 
 /// Removes the failure record of a machine that is up now.
-pub fn clear(state: &SupervisorState) {
+pub(crate) fn clear(state: &SupervisorState) {
     Failure::forget(&Paths::below(&state.paths_root), &state.record.name);
 }
 

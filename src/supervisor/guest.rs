@@ -1,8 +1,8 @@
 //! Messages of a running guest: its console, its log and its notifications. Called by the event loop. All input is
 //! untrusted and bounded.
 
-pub mod console;
-pub mod inbox;
+pub(crate) mod console;
+pub(crate) mod inbox;
 pub mod notify_in;
 mod rate_limit;
 mod repeats;

@@ -17,55 +17,55 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 /// The variable with the number of the memfd, for the next act.
-pub const VARIABLE: &str = "CORACLE_HANDOVER";
+pub(crate) const VARIABLE: &str = "CORACLE_HANDOVER";
 
 /// The state of a machine that the event loop needs, in plain values.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SupervisorState {
+pub(crate) struct SupervisorState {
     /// The state record.
-    pub record: Record,
+    pub(crate) record: Record,
     /// The root directory of all paths of Coracle.
-    pub paths_root: PathBuf,
+    pub(crate) paths_root: PathBuf,
     /// The arguments of the launch, for a reboot.
-    pub arguments: Vec<std::ffi::OsString>,
+    pub(crate) arguments: Vec<std::ffi::OsString>,
     /// The signal that requests an orderly stop. `None` for the init's own way.
-    pub stop_signal: Option<i32>,
+    pub(crate) stop_signal: Option<i32>,
     /// The limit of an orderly stop, milliseconds. `None` if there is no limit.
-    pub stop_timeout: Option<u64>,
+    pub(crate) stop_timeout: Option<u64>,
     /// The limit of the guest's start, milliseconds.
     #[serde(default = "no_limit")]
-    pub start_timeout: u64,
+    pub(crate) start_timeout: u64,
     /// Whether the unit counts as started only after the guest's `READY=1`.
-    pub waits_for_ready: bool,
+    pub(crate) waits_for_ready: bool,
     /// How to recognise the init. `None` if the definition names its kind.
     #[serde(default)]
-    pub recognition: Option<Recognition>,
+    pub(crate) recognition: Option<Recognition>,
     /// Whether a whole system runs, not a single command.
-    pub is_boot: bool,
+    pub(crate) is_boot: bool,
     /// The destination of the console.
-    pub console: Console,
+    pub(crate) console: Console,
     /// The machine id, for another registration.
-    pub machine_id: Id128,
+    pub(crate) machine_id: Id128,
     /// The id of this boot of the guest, as in its journal.
-    pub boot_id: Id128,
+    pub(crate) boot_id: Id128,
     /// Whether to register the machine with machined.
-    pub register: bool,
+    pub(crate) register: bool,
     /// The number of out-of-memory kills in the cgroup before the start.
-    pub out_of_memory_kills: u64,
+    pub(crate) out_of_memory_kills: u64,
     /// The answers to the guest's DHCP and router requests. `None` if the supervisor does not answer them.
-    pub lease: Option<Lease>,
+    pub(crate) lease: Option<Lease>,
     /// The guest's requests so far.
-    pub solicited: Solicited,
+    pub(crate) solicited: Solicited,
     /// The number of reboots since the first launch.
-    pub boots: u32,
+    pub(crate) boots: u32,
     /// The running times of the boots before that rebooted soon, milliseconds.
     #[serde(default)]
-    pub uptimes: Vec<u64>,
+    pub(crate) uptimes: Vec<u64>,
 }
 
 impl SupervisorState {
     /// Returns whether the supervisor is the process of a unit `coracle@.service`.
-    pub fn is_launched(&self) -> bool {
+    pub(crate) fn is_launched(&self) -> bool {
         self.arguments.first().is_some_and(|verb| verb == "launch")
     }
 }
@@ -77,7 +77,7 @@ fn no_limit() -> u64 {
 
 /// The names of the descriptors of a running machine. A new descriptor is one line here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FdName {
+pub(crate) enum FdName {
     /// The pidfd of PID 1.
     Leader,
     /// The supervisor's end of the console.
@@ -109,11 +109,11 @@ impl FdName {
 
 /// The descriptors of a running machine, by name.
 #[derive(Debug, Default)]
-pub struct Fds(Vec<(FdName, OwnedFd)>);
+pub(crate) struct Fds(Vec<(FdName, OwnedFd)>);
 
 impl Fds {
     /// Adds a descriptor, if there is one. Only locks may have the same name; another one is replaced.
-    pub fn insert(&mut self, name: FdName, fd: impl Into<Option<OwnedFd>>) {
+    pub(crate) fn insert(&mut self, name: FdName, fd: impl Into<Option<OwnedFd>>) {
         let Some(fd) = fd.into() else { return };
         if name != FdName::Lock {
             self.take(name);
@@ -125,17 +125,17 @@ impl Fds {
     ///
     /// # Errors
     /// A missing descriptor.
-    pub fn leader(&self) -> Result<BorrowedFd<'_>> {
+    pub(crate) fn leader(&self) -> Result<BorrowedFd<'_>> {
         self.get(FdName::Leader).map(AsFd::as_fd).ok_or_else(|| missing(FdName::Leader))
     }
 
     /// Returns the first descriptor of a name.
-    pub fn get(&self, name: FdName) -> Option<&OwnedFd> {
+    pub(crate) fn get(&self, name: FdName) -> Option<&OwnedFd> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, fd)| fd)
     }
 
     /// Removes and returns the first descriptor of a name.
-    pub fn take(&mut self, name: FdName) -> Option<OwnedFd> {
+    pub(crate) fn take(&mut self, name: FdName) -> Option<OwnedFd> {
         let at = self.0.iter().position(|(known, _)| *known == name)?;
         Some(self.0.remove(at).1)
     }
@@ -144,12 +144,12 @@ impl Fds {
     ///
     /// # Errors
     /// A missing descriptor.
-    pub fn require(&mut self, name: FdName) -> Result<OwnedFd> {
+    pub(crate) fn require(&mut self, name: FdName) -> Result<OwnedFd> {
         self.take(name).ok_or_else(|| missing(name))
     }
 
     /// Removes and returns all locks, the lock of the name first.
-    pub fn take_locks(&mut self) -> Vec<OwnedFd> {
+    pub(crate) fn take_locks(&mut self) -> Vec<OwnedFd> {
         std::iter::from_fn(|| self.take(FdName::Lock)).collect()
     }
 
@@ -172,11 +172,11 @@ fn missing(name: FdName) -> Error {
 
 /// A running machine: everything the event loop starts with.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     /// Plain values.
-    pub state: SupervisorState,
+    pub(crate) state: SupervisorState,
     /// Descriptors.
-    pub fds: Fds,
+    pub(crate) fds: Fds,
 }
 
 /// The content of the memfd.
@@ -188,7 +188,7 @@ struct HandoverMessage {
 
 impl Running {
     /// Executes this program again with other arguments and hands everything over. Returns only after an error.
-    pub fn execute(&self, arguments: &[std::ffi::OsString]) -> Error {
+    pub(crate) fn execute(&self, arguments: &[std::ffi::OsString]) -> Error {
         match self.message() {
             Ok(message) => {
                 let number = rustix::fd::AsRawFd::as_raw_fd(&message);
@@ -219,7 +219,7 @@ impl Running {
 ///
 /// # Errors
 /// An unreadable or invalid handover, or a descriptor that is not open.
-pub fn receive() -> Result<Option<Running>> {
+pub(crate) fn receive() -> Result<Option<Running>> {
     let Some(number) = std::env::var_os(VARIABLE) else { return Ok(None) };
     // The kernel names a process after the executed file, here '/proc/self/exe'.
     if let Err(error) = rustix::thread::set_name(c"coracle") {
@@ -237,11 +237,11 @@ pub fn receive() -> Result<Option<Running>> {
 
 /// The state and descriptors carried from a machine to its next boot.
 #[derive(Debug)]
-pub struct Carried {
+pub(crate) struct Carried {
     /// The state before the reboot: names, addresses and paths.
-    pub state: SupervisorState,
+    pub(crate) state: SupervisorState,
     /// The descriptors that outlive a reboot.
-    pub fds: Fds,
+    pub(crate) fds: Fds,
 }
 
 impl From<Running> for Carried {

@@ -13,7 +13,7 @@ const MAPPED_ROOT: u32 = i32::MAX as u32 - 1;
 ///
 /// # Errors
 /// Any error of clone3(2) and of writing the map files.
-pub fn namespace(base: u32, count: u32) -> Result<OwnedFd> {
+pub(crate) fn namespace(base: u32, count: u32) -> Result<OwnedFd> {
     let ranges = [(0, base, count), (MAPPED_ROOT, 0, 1)];
     idmap::namespace(&ranges, &ranges)
 }

@@ -31,45 +31,45 @@ use rustix::fs::{Mode, OFlags};
 
 /// The input of a launch.
 #[derive(Debug)]
-pub struct LaunchRequest<'a> {
+pub(crate) struct LaunchRequest<'a> {
     /// The places of Coracle.
-    pub paths: &'a Paths,
+    pub(crate) paths: &'a Paths,
     /// The machine.
-    pub machine: &'a Machine,
+    pub(crate) machine: &'a Machine,
     /// The facts that the plan was made from.
-    pub facts: &'a Facts,
+    pub(crate) facts: &'a Facts,
     /// The steps.
-    pub plan: &'a Plan,
+    pub(crate) plan: &'a Plan,
     /// The answers to a guest that requests its addresses by DHCP.
-    pub lease: Option<Lease>,
+    pub(crate) lease: Option<Lease>,
     /// The guest's hosts(5), if Coracle maintains lines in it.
-    pub hosts: Option<HostsFile>,
+    pub(crate) hosts: Option<HostsFile>,
     /// The unit and the cgroup.
-    pub placement: Placement,
+    pub(crate) placement: Placement,
     /// The arguments that start the machine again.
-    pub arguments: Vec<std::ffi::OsString>,
+    pub(crate) arguments: Vec<std::ffi::OsString>,
     /// The state that a reboot keeps.
-    pub kept: Option<Carried>,
+    pub(crate) kept: Option<Carried>,
 }
 
 /// The unit and the cgroup of a machine.
 #[derive(Debug, Default)]
-pub struct Placement {
+pub(crate) struct Placement {
     /// The unit or scope. `None` without systemd.
-    pub unit: Option<String>,
+    pub(crate) unit: Option<String>,
     /// The cgroup. `None` if the host has no writable hierarchy.
-    pub cgroup: Option<Cgroup>,
+    pub(crate) cgroup: Option<Cgroup>,
 }
 
 /// A guest's hosts(5).
 #[derive(Debug, Clone)]
-pub struct HostsFile {
+pub(crate) struct HostsFile {
     /// The host names of the guest itself.
-    pub own_names: Vec<String>,
+    pub(crate) own_names: Vec<String>,
     /// The file.
-    pub file: Hosts,
+    pub(crate) file: Hosts,
     /// Its first content, if it is bound over the file of a root that cannot be written.
-    pub bound: Option<String>,
+    pub(crate) bound: Option<String>,
 }
 
 /// The state between steps.
@@ -93,7 +93,7 @@ struct Launch<'a> {
 ///
 /// # Errors
 /// The step that failed, with cause and hint.
-pub fn launch(request: LaunchRequest<'_>, claims: Claims) -> Result<Running> {
+pub(crate) fn launch(request: LaunchRequest<'_>, claims: Claims) -> Result<Running> {
     let plan = request.plan;
     let mut launch = Launch::new(request, claims);
     let mut steps = || -> Result<()> {

@@ -20,7 +20,7 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// The connection to the service manager, if there is one.
 #[derive(Debug)]
-pub struct ServiceManager {
+pub(crate) struct ServiceManager {
     watchdog: Option<Duration>,
     extended: Option<Instant>,
     status_sent: Option<Instant>,
@@ -29,7 +29,7 @@ pub struct ServiceManager {
 
 impl ServiceManager {
     /// Creates the connection from the environment.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             watchdog: sd_notify::watchdog_enabled(),
             extended: None,
@@ -40,7 +40,7 @@ impl ServiceManager {
 
     /// Sends a notification; without a service manager it is dropped. Repeats a failed send: without `READY=1` the service
     /// manager would wait until its timeout.
-    pub fn send(&self, states: &[NotifyState<'_>]) {
+    pub(crate) fn send(&self, states: &[NotifyState<'_>]) {
         for _ in 0..ATTEMPTS {
             match sd_notify::notify(states) {
                 Ok(()) => return,
@@ -51,18 +51,18 @@ impl ServiceManager {
     }
 
     /// Sends the line of `systemctl status`: the machine's phase, and the last status of the guest.
-    pub fn send_status(&mut self, record: &Record, said: &str) {
+    pub(crate) fn send_status(&mut self, record: &Record, said: &str) {
         self.write_status(&status_line(record, said));
     }
 
     /// Sends the line at most once a second: the last of several is sent.
-    pub fn queue_status(&mut self, record: &Record, said: &str) {
+    pub(crate) fn queue_status(&mut self, record: &Record, said: &str) {
         self.pending_status = Some(status_line(record, said));
         self.send_pending_status();
     }
 
     /// Sends a queued status if it is due, and returns the time until then. `None` if none is queued.
-    pub fn send_pending_status(&mut self) -> Option<Duration> {
+    pub(crate) fn send_pending_status(&mut self) -> Option<Duration> {
         let text = self.pending_status.take()?;
         let left =
             self.status_sent.map_or(Duration::ZERO, |last| STATUS_PAUSE.saturating_sub(last.elapsed()));
@@ -80,7 +80,7 @@ impl ServiceManager {
     }
 
     /// Extends the start timeout, for a booting guest that makes progress. Returns false if it was extended just before.
-    pub fn extend_start(&mut self) -> bool {
+    pub(crate) fn extend_start(&mut self) -> bool {
         let is_due = self.extended.is_none_or(|last| last.elapsed() > EXTENSION_PAUSE);
         if is_due {
             self.extended = Some(Instant::now());
@@ -90,7 +90,7 @@ impl ServiceManager {
     }
 
     /// Notifies systemd that the machine is stopping, with the remaining timeout if there is one.
-    pub fn send_stopping(&self, limit: Option<Duration>) {
+    pub(crate) fn send_stopping(&self, limit: Option<Duration>) {
         self.send(&[NotifyState::Stopping]);
         if let Some(limit) = limit {
             // The guest's timeout, and some time for the cleanup.
@@ -101,7 +101,7 @@ impl ServiceManager {
 
     /// Sends a watchdog notification (`WatchdogSec=`) and returns the time until the next one, half of the limit. `None`
     /// without a watchdog.
-    pub fn feed_watchdog(&self) -> Option<Duration> {
+    pub(crate) fn feed_watchdog(&self) -> Option<Duration> {
         let limit = self.watchdog?;
         self.send(&[NotifyState::Watchdog]);
         Some(limit / 2)

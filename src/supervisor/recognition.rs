@@ -30,7 +30,7 @@ const INITS: [Init; 7] =
 
 /// The result of a look at a PID 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecognitionResult {
+pub(crate) enum RecognitionResult {
     /// This init.
     Init(Init),
     /// The first program, or its interpreter for a script.
@@ -41,11 +41,11 @@ pub enum RecognitionResult {
 
 /// Recognises inits, by one child at a time.
 #[derive(Debug, Default)]
-pub struct Recogniser(Option<OwnedFd>);
+pub(crate) struct Recogniser(Option<OwnedFd>);
 
 impl Recogniser {
     /// Looks at PID 1. `first` is its first program.
-    pub fn look(&mut self, pid: u32, leader: BorrowedFd<'_>, first: &Path) -> RecognitionResult {
+    pub(crate) fn look(&mut self, pid: u32, leader: BorrowedFd<'_>, first: &Path) -> RecognitionResult {
         if let Some(init) = by_path(pid) {
             return RecognitionResult::Init(init);
         }
@@ -87,7 +87,7 @@ impl Recogniser {
 }
 
 /// Recognises a PID 1 by the path of its program alone, without waiting. `None` if the path does not suffice.
-pub fn by_path(pid: u32) -> Option<Init> {
+pub(crate) fn by_path(pid: u32) -> Option<Init> {
     recognise_program(&std::fs::read_link(format!("/proc/{pid}/exe")).ok()?)
 }
 

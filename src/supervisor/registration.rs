@@ -22,7 +22,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 ///
 /// # Errors
 /// A running machine of another manager with the same name, or an error of machined.
-pub fn register(
+pub(crate) fn register(
     paths: &Paths,
     record: &Record,
     leader: BorrowedFd<'_>,
@@ -46,7 +46,7 @@ pub fn register(
 }
 
 /// Withdraws the registration of a machine during its reboot, while it has no PID 1.
-pub fn withdraw(record: &Record) {
+pub(crate) fn withdraw(record: &Record) {
     let Ok(runtime) = runtime() else { return };
     runtime.block_on(machined::withdraw(&record.name, record.unit.as_deref()));
 }
@@ -61,7 +61,7 @@ fn block_sigterm() -> Result<()> {
 
 /// Returns whether a SIGTERM of process `sender` is machined's reaction to the end of PID 1, and not a stop request.
 /// SYSTEMD(258): machined terminates the supervisor of every machine after the end of its leader, also for a reboot.
-pub fn is_from_machined(sender: u32, leader: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_from_machined(sender: u32, leader: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut ended = [PollFd::new(&leader, PollFlags::IN)];
     poll(&mut ended, Some(&now)).is_ok_and(|count| count > 0) && machined::is_machined(sender)
@@ -69,7 +69,7 @@ pub fn is_from_machined(sender: u32, leader: BorrowedFd<'_>) -> bool {
 
 /// Discards a pending SIGTERM of machined from before a reboot. Called after the new registration, when machined sends
 /// no further one; SIGTERM is blocked.
-pub fn discard_machined_sigterm(unit: Option<&str>) {
+pub(crate) fn discard_machined_sigterm(unit: Option<&str>) {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGTERM);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -96,11 +96,11 @@ const MACHINES: &str = "machines";
 /// A watch for restarts of machined. While machined knows the machine, only its file about this machine is watched:
 /// otherwise each start of a machine would wake the supervisors of all machines.
 #[derive(Debug)]
-pub struct Watch(Inotify);
+pub(crate) struct Watch(Inotify);
 
 impl Watch {
     /// Creates the watch for a machine.
-    pub fn new(name: &Name) -> Option<Self> {
+    pub(crate) fn new(name: &Name) -> Option<Self> {
         let watch = Self(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?);
         if !watch.follow(name) {
             watch.expect(name);
@@ -126,7 +126,7 @@ impl Watch {
     }
 
     /// Reads events. Returns whether machined was started again without knowledge of the machine.
-    pub fn lost(&self, name: &Name) -> bool {
+    pub(crate) fn lost(&self, name: &Name) -> bool {
         let events = self.0.read_events().unwrap_or_default();
         let known = ["machines", "machine", "io.systemd.Machine", name.as_str()];
         let concerns = |event: &nix::sys::inotify::InotifyEvent| {

@@ -5,7 +5,7 @@
 
 mod requests;
 
-pub use requests::GuestAccess;
+pub(crate) use requests::GuestAccess;
 
 use crate::host::cgroup;
 use crate::machine::init::Init;
@@ -30,7 +30,7 @@ enum Stage {
 
 /// A stop in progress.
 #[derive(Debug)]
-pub struct Stop {
+pub(crate) struct Stop {
     stage: Stage,
     deadline: Option<Instant>,
     /// The signal of the definition.
@@ -50,7 +50,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl Stop {
     /// Sends the request to the guest. A command without a stop signal is killed, as by systemd-nspawn(1),
     /// `--kill-signal=`.
-    pub fn begin(
+    pub(crate) fn begin(
         init: Init,
         is_boot: bool,
         signal: Option<i32>,
@@ -80,22 +80,22 @@ impl Stop {
     }
 
     /// Returns whether the request is due to be repeated.
-    pub fn is_repeated(&self) -> bool {
+    pub(crate) fn is_repeated(&self) -> bool {
         self.stage == Stage::Requested && self.again.is_some_and(|when| when <= Instant::now())
     }
 
     /// Uses the request of this init from now on.
-    pub fn set_init(&mut self, init: Init) {
+    pub(crate) fn set_init(&mut self, init: Init) {
         self.actions = orderly_stop(init, self.signal);
     }
 
     /// Notes the guest's `STOPPING=1`: the request is not repeated.
-    pub fn acknowledge(&mut self) {
+    pub(crate) fn acknowledge(&mut self) {
         self.again = None;
     }
 
     /// Returns the time until the next action. `None` if there is none.
-    pub fn time_left(&self) -> Option<Duration> {
+    pub(crate) fn time_left(&self) -> Option<Duration> {
         if self.stage == Stage::Killed {
             return None;
         }
@@ -105,12 +105,12 @@ impl Stop {
     }
 
     /// Returns whether the guest was killed.
-    pub fn was_killed(&self) -> bool {
+    pub(crate) fn was_killed(&self) -> bool {
         self.stage == Stage::Killed
     }
 
     /// Makes the next call of [`Self::escalate`] kill the guest.
-    pub fn kill_now(&mut self) {
+    pub(crate) fn kill_now(&mut self) {
         if self.stage == Stage::Requested {
             self.stage = Stage::Terminated;
         }
@@ -118,7 +118,7 @@ impl Stop {
     }
 
     /// Enters the next stage if it is due.
-    pub fn escalate(&mut self, leader: BorrowedFd<'_>, guest: GuestAccess, cgroup: Option<&Path>) {
+    pub(crate) fn escalate(&mut self, leader: BorrowedFd<'_>, guest: GuestAccess, cgroup: Option<&Path>) {
         let now = Instant::now();
         if self.stage == Stage::Requested && self.again.is_some_and(|when| when <= now) {
             match self.request_child.outcome() {
@@ -163,7 +163,7 @@ impl Stop {
 }
 
 /// Requests an orderly reboot of the guest.
-pub fn request_reboot(
+pub(crate) fn request_reboot(
     request_child: &mut RequestChild,
     init: Init,
     leader: BorrowedFd<'_>,
@@ -187,7 +187,7 @@ enum Delivery {
 
 /// The child process that delivers a request by files of the guest, at most one at a time.
 #[derive(Debug, Default)]
-pub struct RequestChild(Option<OwnedFd>);
+pub(crate) struct RequestChild(Option<OwnedFd>);
 
 impl RequestChild {
     /// Carries out the actions, in a child if they use files of the guest.

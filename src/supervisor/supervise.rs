@@ -40,7 +40,7 @@ use std::time::Duration;
 
 /// The result of the loop.
 #[derive(Debug)]
-pub enum SupervisionResult {
+pub(crate) enum SupervisionResult {
     /// The machine ended, with this exit status of the run.
     Ended(u8),
     /// The guest requested a reboot. Contains everything for the next boot.
@@ -116,7 +116,7 @@ struct Loop {
 ///
 /// # Errors
 /// Any error of the system calls that the loop depends on.
-pub fn supervise(running: Running) -> Result<SupervisionResult> {
+pub(crate) fn supervise(running: Running) -> Result<SupervisionResult> {
     super::drop_privileges::apply(&running.state.record);
     let mut watch = Loop::new(running)?;
     watch.begin();

@@ -9,7 +9,7 @@ use rustix::io::FdFlags;
 ///
 /// # Errors
 /// Any error of close_range(2).
-pub fn close_on_exec_from(first: RawFd) -> std::io::Result<()> {
+pub(crate) fn close_on_exec_from(first: RawFd) -> std::io::Result<()> {
     let first = libc::c_uint::try_from(first).unwrap_or(3);
     // SAFETY: only flags of descriptors change; no descriptor of a live owner is closed.
     let result =
@@ -19,7 +19,7 @@ pub fn close_on_exec_from(first: RawFd) -> std::io::Result<()> {
 
 /// Closes all descriptors from `first` on except for one: for a cloned child that never returns and has no
 /// owners of them.
-pub fn close_from(first: RawFd, kept: BorrowedFd<'_>) {
+pub(crate) fn close_from(first: RawFd, kept: BorrowedFd<'_>) {
     let close = |from: RawFd, to: libc::c_uint| {
         let from = libc::c_uint::try_from(from).unwrap_or(3);
         if from <= to {
@@ -36,7 +36,7 @@ pub fn close_from(first: RawFd, kept: BorrowedFd<'_>) {
 ///
 /// # Errors
 /// Any error of fcntl(2).
-pub fn keep(fd: BorrowedFd<'_>) -> std::io::Result<RawFd> {
+pub(crate) fn keep(fd: BorrowedFd<'_>) -> std::io::Result<RawFd> {
     rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
     Ok(fd.as_raw_fd())
 }
@@ -45,7 +45,7 @@ pub fn keep(fd: BorrowedFd<'_>) -> std::io::Result<RawFd> {
 ///
 /// # Errors
 /// The number is not an open descriptor.
-pub fn adopt(number: RawFd) -> Result<OwnedFd> {
+pub(crate) fn adopt(number: RawFd) -> Result<OwnedFd> {
     let missing = || Error::new(format!("descriptor {number} was not handed over"));
     if number < 3 {
         return Err(missing());
@@ -66,7 +66,7 @@ const SO_PASSRIGHTS: libc::c_int = 83;
 ///
 /// # Errors
 /// Any error of setsockopt(2); `ENOPROTOOPT` before Linux 6.16.
-pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> std::io::Result<()> {
+pub(crate) fn refuse_descriptors(socket: BorrowedFd<'_>) -> std::io::Result<()> {
     let (off, size) = (0i32, std::mem::size_of::<i32>() as libc::socklen_t);
     // SAFETY: the value lives across the call and has the size passed.
     let result = unsafe {
@@ -77,7 +77,7 @@ pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> std::io::Result<()> {
 }
 
 /// Returns whether messages with descriptors may arrive at an AF_UNIX socket.
-pub fn accepts_descriptors(socket: BorrowedFd<'_>) -> bool {
+pub(crate) fn accepts_descriptors(socket: BorrowedFd<'_>) -> bool {
     let (mut value, mut size) = (1i32, std::mem::size_of::<i32>() as libc::socklen_t);
     // SAFETY: the value and its size live across the call; the kernel writes no more than that size.
     let result = unsafe {

@@ -6,13 +6,13 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instruction {
     /// The operation.
-    pub code: u16,
+    pub(crate) code: u16,
     /// Offset of the next instruction if a comparison is true.
-    pub jt: u8,
+    pub(crate) jt: u8,
     /// Offset of the next instruction if it is false.
-    pub jf: u8,
+    pub(crate) jf: u8,
     /// The operand.
-    pub k: u32,
+    pub(crate) k: u32,
 }
 
 /// Installs a filter for this process and all its children, permanently.

@@ -29,7 +29,7 @@ static DESCRIPTORS: OnceLock<OwnedFd> = OnceLock::new();
 ///
 /// # Errors
 /// Any error of openat(2).
-pub fn keep_descriptors() -> Result<()> {
+pub(crate) fn keep_descriptors() -> Result<()> {
     let descriptors = super::mount::open_directory(Path::new("/proc/self/fd"))?;
     let _ = DESCRIPTORS.set(descriptors);
     Ok(())
@@ -46,21 +46,21 @@ fn again(place: &OwnedFd) -> (BorrowedFd<'static>, String) {
 
 /// The root directory of a machine, seen from the host or from inside.
 #[derive(Debug)]
-pub struct GuestRoot(OwnedFd);
+pub(crate) struct GuestRoot(OwnedFd);
 
 /// The user and group ids of a machine in the host's view: a file of another owner does not belong to the
 /// guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owners {
+pub(crate) struct Owners {
     /// The first id.
-    pub first: u32,
+    pub(crate) first: u32,
     /// The number of ids.
-    pub count: u32,
+    pub(crate) count: u32,
 }
 
 impl Owners {
     /// All owners: for a machine that shares the user ids of the host.
-    pub const ALL: Self = Self { first: 0, count: u32::MAX };
+    pub(crate) const ALL: Self = Self { first: 0, count: u32::MAX };
 
     fn include(self, stat: &Stat) -> bool {
         let own = |id: u32| id.checked_sub(self.first).is_some_and(|id| id < self.count);
@@ -73,7 +73,7 @@ impl GuestRoot {
     ///
     /// # Errors
     /// Any error of openat(2), with the path.
-    pub fn of_tree(path: &Path) -> Result<Self> {
+    pub(crate) fn of_tree(path: &Path) -> Result<Self> {
         super::mount::open_directory(path).map(Self)
     }
 
@@ -82,7 +82,7 @@ impl GuestRoot {
     ///
     /// # Errors
     /// Any error of openat(2), with the path.
-    pub fn of_process(pid: u32) -> Result<Self> {
+    pub(crate) fn of_process(pid: u32) -> Result<Self> {
         Self::of_tree(&PathBuf::from(format!("/proc/{pid}/root")))
     }
 
@@ -90,12 +90,12 @@ impl GuestRoot {
     ///
     /// # Errors
     /// Any error of openat(2).
-    pub fn of_caller() -> Result<Self> {
+    pub(crate) fn of_caller() -> Result<Self> {
         Self::of_tree(Path::new("/"))
     }
 
     /// Returns the directory itself.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
@@ -103,7 +103,7 @@ impl GuestRoot {
     ///
     /// # Errors
     /// Any error of openat2(2).
-    pub fn find(&self, path: &Path) -> std::io::Result<OwnedFd> {
+    pub(crate) fn find(&self, path: &Path) -> std::io::Result<OwnedFd> {
         open_inside_as(self.0.as_fd(), path, OFlags::PATH, Mode::empty())
     }
 
@@ -111,7 +111,7 @@ impl GuestRoot {
     ///
     /// # Errors
     /// Any error of openat2(2).
-    pub fn find_link(&self, path: &Path) -> std::io::Result<OwnedFd> {
+    pub(crate) fn find_link(&self, path: &Path) -> std::io::Result<OwnedFd> {
         open_inside(self.0.as_fd(), path)
     }
 
@@ -119,7 +119,7 @@ impl GuestRoot {
     ///
     /// # Errors
     /// Any error of openat2(2) and readlinkat(2).
-    pub fn link(&self, path: &Path) -> std::io::Result<PathBuf> {
+    pub(crate) fn link(&self, path: &Path) -> std::io::Result<PathBuf> {
         Ok(target(&self.find_link(path)?)?)
     }
 
@@ -127,14 +127,20 @@ impl GuestRoot {
     ///
     /// # Errors
     /// Any error of openat2(2).
-    pub fn open_directory(&self, path: &Path) -> std::io::Result<OwnedFd> {
+    pub(crate) fn open_directory(&self, path: &Path) -> std::io::Result<OwnedFd> {
         open_inside_as(self.0.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
     /// Opens the regular files of a directory and of its subdirectories, one level deep, with one of the
     /// suffixes: the `most` recently changed ones. Symbolic links, other kinds of files, other mounts and
     /// files of other owners are left out.
-    pub fn files_of(&self, path: &Path, suffixes: &[&str], owners: Owners, most: usize) -> Vec<OwnedFd> {
+    pub(crate) fn files_of(
+        &self,
+        path: &Path,
+        suffixes: &[&str],
+        owners: Owners,
+        most: usize,
+    ) -> Vec<OwnedFd> {
         let Ok(top) = self.open_directory(path) else { return Vec::new() };
         let mut found = Vec::new();
         let below = |top: &OwnedFd, name: &OsStr| {
@@ -175,7 +181,7 @@ impl GuestRoot {
     /// # Errors
     /// `EINVAL` for another kind of file, `EAGAIN` for a file under a lease, else any error of openat2(2) and
     /// read(2).
-    pub fn read(&self, path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
         let file = File::from(reopen_file(&self.find(path)?, OFlags::RDONLY)?);
         let mut bytes = Vec::new();
         file.take(limit).read_to_end(&mut bytes)?;
@@ -188,7 +194,7 @@ impl GuestRoot {
     /// # Errors
     /// `ELOOP` for a symbolic link, `EXDEV` for another mount, `EPERM` for a file of an owner outside of
     /// `owners`.
-    pub fn find_own(&self, path: &Path, owners: Owners) -> rustix::io::Result<OwnedFd> {
+    pub(crate) fn find_own(&self, path: &Path, owners: Owners) -> rustix::io::Result<OwnedFd> {
         let (place, kind) = self.find_any(path, owners)?;
         if kind == FileType::Symlink { Err(Errno::LOOP) } else { Ok(place) }
     }
@@ -197,7 +203,7 @@ impl GuestRoot {
     ///
     /// # Errors
     /// `EINVAL` for another kind of file, else as for [`Self::find_own`].
-    pub fn link_own(&self, path: &Path, owners: Owners) -> rustix::io::Result<PathBuf> {
+    pub(crate) fn link_own(&self, path: &Path, owners: Owners) -> rustix::io::Result<PathBuf> {
         let (place, kind) = self.find_any(path, owners)?;
         if kind != FileType::Symlink {
             return Err(Errno::INVAL);
@@ -219,14 +225,14 @@ impl GuestRoot {
     ///
     /// # Errors
     /// As for [`Self::find_own`] and [`reopen_file`].
-    pub fn open_own(&self, path: &Path, flags: OFlags, owners: Owners) -> rustix::io::Result<File> {
+    pub(crate) fn open_own(&self, path: &Path, flags: OFlags, owners: Owners) -> rustix::io::Result<File> {
         let place = self.find_own(path, owners)?;
         reopen_file(&place, flags).map(File::from)
     }
 
     /// Returns whether the caller may create files in a directory that fulfils the conditions of
     /// [`Self::find_own`].
-    pub fn is_writable(&self, directory: &Path, owners: Owners) -> bool {
+    pub(crate) fn is_writable(&self, directory: &Path, owners: Owners) -> bool {
         let place = self.find_own(directory, owners);
         let (access, flags) = (rustix::fs::Access::WRITE_OK, rustix::fs::AtFlags::empty());
         place.is_ok_and(|place| rustix::fs::accessat(&place, ".", access, flags).is_ok())
@@ -237,7 +243,7 @@ impl GuestRoot {
     ///
     /// # Errors
     /// As for [`Self::find_own`] with the directory, else any error of openat(2) and fchown(2).
-    pub fn create_own(&self, path: &Path, mode: Mode, owners: Owners) -> rustix::io::Result<File> {
+    pub(crate) fn create_own(&self, path: &Path, mode: Mode, owners: Owners) -> rustix::io::Result<File> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let parent = self.find_own(parent, owners)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -279,7 +285,7 @@ impl GuestRoot {
 ///
 /// # Errors
 /// Any error of utimensat(2).
-pub fn set_times(place: &OwnedFd, times: &Timestamps) -> rustix::io::Result<()> {
+pub(crate) fn set_times(place: &OwnedFd, times: &Timestamps) -> rustix::io::Result<()> {
     let (directory, name) = again(place);
     rustix::fs::utimensat(directory, name, times, AtFlags::empty())
 }
@@ -302,7 +308,7 @@ fn target(link: &OwnedFd) -> rustix::io::Result<PathBuf> {
 ///
 /// # Errors
 /// Any error of openat2(2).
-pub fn open_inside(root: BorrowedFd<'_>, path: &Path) -> std::io::Result<OwnedFd> {
+pub(crate) fn open_inside(root: BorrowedFd<'_>, path: &Path) -> std::io::Result<OwnedFd> {
     open_inside_as(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
 }
 
@@ -311,7 +317,7 @@ pub fn open_inside(root: BorrowedFd<'_>, path: &Path) -> std::io::Result<OwnedFd
 ///
 /// # Errors
 /// Any error of openat2(2).
-pub fn open_inside_as(
+pub(crate) fn open_inside_as(
     root: BorrowedFd<'_>,
     path: &Path,
     flags: OFlags,
@@ -335,7 +341,7 @@ pub fn open_inside_as(
 ///
 /// # Errors
 /// `EINVAL` for another kind of file, `EAGAIN` for a file under a lease, else any error of open(2).
-pub fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
@@ -346,7 +352,7 @@ pub fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd
 ///
 /// # Errors
 /// `EINVAL` for another kind of file, `ENXIO` if no process reads it, else any error of open(2).
-pub fn reopen_pipe(place: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn reopen_pipe(place: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::Fifo {
         return Err(Errno::INVAL);
     }
@@ -363,7 +369,7 @@ fn reopen(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
 ///
 /// # Errors
 /// Any error of chmod(2).
-pub fn set_mode(place: &OwnedFd, mode: Mode) -> rustix::io::Result<()> {
+pub(crate) fn set_mode(place: &OwnedFd, mode: Mode) -> rustix::io::Result<()> {
     let (directory, name) = again(place);
     rustix::fs::chmodat(directory, name, mode, AtFlags::empty())
 }

@@ -21,21 +21,22 @@ struct MountAttr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MountAttributes {
     /// Read-only.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// Ignores setuid bits and file capabilities.
-    pub no_setuid: bool,
+    pub(crate) no_setuid: bool,
     /// Disables device nodes.
-    pub no_devices: bool,
+    pub(crate) no_devices: bool,
     /// Disables execution.
-    pub no_exec: bool,
+    pub(crate) no_exec: bool,
 }
 
 impl MountAttributes {
     /// No setuid, no devices, no execution: for proc, sysfs and the like.
-    pub const INERT: Self = Self { read_only: false, no_setuid: true, no_devices: true, no_exec: true };
+    pub(crate) const INERT: Self =
+        Self { read_only: false, no_setuid: true, no_devices: true, no_exec: true };
 
     /// Returns the attributes with read-only added.
-    pub const fn read_only(self) -> Self {
+    pub(crate) const fn read_only(self) -> Self {
         Self { read_only: true, ..self }
     }
 
@@ -83,7 +84,11 @@ fn set(mount: BorrowedFd<'_>, depth: Depth, attributes: &MountAttr) -> std::io::
 ///
 /// # Errors
 /// Any error of mount_setattr(2).
-pub fn restrict(mount: BorrowedFd<'_>, depth: Depth, attributes: MountAttributes) -> std::io::Result<()> {
+pub(crate) fn restrict(
+    mount: BorrowedFd<'_>,
+    depth: Depth,
+    attributes: MountAttributes,
+) -> std::io::Result<()> {
     set(mount, depth, &MountAttr { attr_set: u64::from(attributes.flags().bits()), ..MountAttr::default() })
 }
 
@@ -91,7 +96,7 @@ pub fn restrict(mount: BorrowedFd<'_>, depth: Depth, attributes: MountAttributes
 ///
 /// # Errors
 /// `EINVAL` if a file system of the tree does not support it, `EPERM` if it is idmapped already.
-pub fn map_ids(mount: BorrowedFd<'_>, depth: Depth, userns: BorrowedFd<'_>) -> std::io::Result<()> {
+pub(crate) fn map_ids(mount: BorrowedFd<'_>, depth: Depth, userns: BorrowedFd<'_>) -> std::io::Result<()> {
     const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
     let userns_fd = u64::try_from(userns.as_raw_fd()).unwrap_or_default();
     set(mount, depth, &MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() })
@@ -101,7 +106,7 @@ pub fn map_ids(mount: BorrowedFd<'_>, depth: Depth, userns: BorrowedFd<'_>) -> s
 ///
 /// # Errors
 /// Any error of mount_setattr(2).
-pub fn propagate(mount: BorrowedFd<'_>, propagation: u64) -> std::io::Result<()> {
+pub(crate) fn propagate(mount: BorrowedFd<'_>, propagation: u64) -> std::io::Result<()> {
     set(mount, Depth::Tree, &MountAttr { propagation, ..MountAttr::default() })
 }
 
@@ -109,7 +114,7 @@ pub fn propagate(mount: BorrowedFd<'_>, propagation: u64) -> std::io::Result<()>
 ///
 /// # Errors
 /// Any error of open_tree(2).
-pub fn copy_tree(place: BorrowedFd<'_>, depth: Depth) -> std::io::Result<OwnedFd> {
+pub(crate) fn copy_tree(place: BorrowedFd<'_>, depth: Depth) -> std::io::Result<OwnedFd> {
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, depth == Depth::Tree);
@@ -120,7 +125,7 @@ pub fn copy_tree(place: BorrowedFd<'_>, depth: Depth) -> std::io::Result<OwnedFd
 ///
 /// # Errors
 /// Any error of move_mount(2).
-pub fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> std::io::Result<()> {
+pub(crate) fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> std::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, c"", place, c"", flags)?)
 }
@@ -129,7 +134,11 @@ pub fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> std::io::Result<(
 ///
 /// # Errors
 /// Any error of the kernel, with its own messages if there are any.
-pub fn new_file_system(kind: &str, options: &[(&str, &str)], attributes: MountAttributes) -> Result<OwnedFd> {
+pub(crate) fn new_file_system(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttributes,
+) -> Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
         .context(|| format!("cannot open file system '{kind}'"))?;
     let configure = || -> rustix::io::Result<OwnedFd> {
@@ -172,7 +181,7 @@ fn kernel_messages(context: BorrowedFd<'_>) -> Option<String> {
 ///
 /// # Errors
 /// Any error of openat(2), with the path.
-pub fn open_directory(path: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open directory '{}'", path.display()))
 }
@@ -182,7 +191,7 @@ pub fn open_directory(path: &Path) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// Any error of pivot_root(2) and umount2(2).
-pub fn pivot(root: BorrowedFd<'_>) -> std::io::Result<()> {
+pub(crate) fn pivot(root: BorrowedFd<'_>) -> std::io::Result<()> {
     rustix::process::fchdir(root)?;
     // The same directory for both arguments stacks the old root on the new one, from where it is detached: no
     // directory for the old root is needed (pivot_root(2), "pivot_root(".", ".")").
@@ -196,7 +205,7 @@ pub fn pivot(root: BorrowedFd<'_>) -> std::io::Result<()> {
 ///
 /// # Errors
 /// Any error of setns(2), `EINVAL` in a process of several threads; or the former root cannot be restored.
-pub fn is_chroot() -> std::io::Result<bool> {
+pub(crate) fn is_chroot() -> std::io::Result<bool> {
     let open = |path| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(CWD, path, flags, Mode::empty())

@@ -10,7 +10,7 @@ use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 ///
 /// # Errors
 /// `EPERM` without CAP_NET_RAW, `ENODEV` for a missing interface, `EINVAL` for an invalid filter.
-pub fn open(ifindex: u32, filter: &[Instruction]) -> std::io::Result<OwnedFd> {
+pub(crate) fn open(ifindex: u32, filter: &[Instruction]) -> std::io::Result<OwnedFd> {
     /// `PACKET_IGNORE_OUTGOING` of `linux/if_packet.h`.
     const IGNORE_OUTGOING: libc::c_int = 23;
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -41,7 +41,7 @@ pub fn open(ifindex: u32, filter: &[Instruction]) -> std::io::Result<OwnedFd> {
 ///
 /// # Errors
 /// `EINVAL` for an invalid filter.
-pub fn attach_filter(socket: &OwnedFd, filter: &[Instruction]) -> std::io::Result<()> {
+pub(crate) fn attach_filter(socket: &OwnedFd, filter: &[Instruction]) -> std::io::Result<()> {
     let length = u16::try_from(filter.len()).map_err(|_| rustix::io::Errno::INVAL)?;
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
     // SAFETY: an instruction has the layout of `sock_filter`; the kernel reads the given number of them, and

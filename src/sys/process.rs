@@ -5,7 +5,7 @@ mod clone;
 mod credentials;
 
 pub use clone::{Child, Side, clone, clone_as, clone_owned_by, clone_sibling};
-pub use credentials::{as_effective, become_user, make_files_as, read_only, use_files_as};
+pub(crate) use credentials::{as_effective, become_user, make_files_as, read_only, use_files_as};
 
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -19,7 +19,7 @@ pub fn exit_now(status: i32) -> ! {
 
 /// Waits until the parent kills this process or ends itself: for a cloned child. It has no descriptors
 /// meanwhile, for example no lock of the parent.
-pub fn wait_to_be_killed() -> ! {
+pub(crate) fn wait_to_be_killed() -> ! {
     // SAFETY: integers only; no descriptor is used below.
     unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
@@ -33,7 +33,7 @@ pub fn wait_to_be_killed() -> ! {
 ///
 /// # Errors
 /// Any error of keyctl(2); `ENOSYS` without keyrings.
-pub fn join_new_session_keyring() -> std::io::Result<()> {
+pub(crate) fn join_new_session_keyring() -> std::io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: a null name requests an anonymous keyring; no memory is read.
     let serial = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0usize) };
@@ -41,7 +41,7 @@ pub fn join_new_session_keyring() -> std::io::Result<()> {
 }
 
 /// Makes this process undumpable or dumpable (prctl(2), PR_SET_DUMPABLE).
-pub fn set_dumpable(dumpable: bool) {
+pub(crate) fn set_dumpable(dumpable: bool) {
     // SAFETY: integers only.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(dumpable), 0, 0, 0) };
 }
@@ -50,7 +50,7 @@ pub fn set_dumpable(dumpable: bool) {
 ///
 /// # Errors
 /// Any error of pidfd_open(2).
-pub fn open_pidfd(pid: u32) -> Result<OwnedFd> {
+pub(crate) fn open_pidfd(pid: u32) -> Result<OwnedFd> {
     let missing = || Error::new(format!("process {pid} does not exist"));
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(missing)?;
     Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
@@ -60,7 +60,7 @@ pub fn open_pidfd(pid: u32) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// Any error of pidfd_send_signal(2).
-pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> std::io::Result<()> {
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> std::io::Result<()> {
     // SAFETY: a null siginfo is allowed; the descriptor is borrowed for the call.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0usize, 0) };
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
@@ -68,7 +68,7 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> std::io::Result<()> {
 
 /// Returns free memory of the allocator to the kernel: for a process about to idle. musl has no such
 /// function: there a process with much free memory executes itself again instead.
-pub fn trim_memory() {
+pub(crate) fn trim_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) has a size as argument and changes free memory only.
     unsafe {
@@ -101,7 +101,7 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
 }
 
 /// Reaps the child of a pidfd if it has ended. `None` if it is running.
-pub fn has_ended(pidfd: BorrowedFd<'_>) -> Option<Ended> {
+pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> Option<Ended> {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
         Ok(status) => status.map(|status| ended(&status)),
@@ -120,7 +120,7 @@ fn ended(status: &rustix::process::WaitIdStatus) -> Ended {
 /// Resets the signal attributes inherited by an exec: an empty mask and default dispositions, as in a new
 /// process. The clone has reset all handlers already (CLONE_CLEAR_SIGHAND); ignored signals stay ignored, for
 /// example SIGPIPE (by Rust). No file is read for it: procfs may belong to the guest.
-pub fn reset_signals() {
+pub(crate) fn reset_signals() {
     // The kernel's own layout of an action, all zero: SIG_DFL. The C library reserves two signals for
     // threads, which may be inherited as ignored.
     let default = [0u64; 4];
@@ -140,7 +140,7 @@ pub fn reset_signals() {
 ///
 /// # Errors
 /// Any error of the kernel; returns only if the program need not be executed again.
-pub fn run_from_read_only() -> Result<()> {
+pub(crate) fn run_from_read_only() -> Result<()> {
     use super::mount::{Depth, MountAttributes, copy_tree, restrict};
     use rustix::fd::AsFd;
     use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
@@ -177,7 +177,7 @@ pub fn run_from_read_only() -> Result<()> {
 }
 
 /// Overwrites the environment passed at the execution: it is readable through procfs.
-pub fn forget_environment() {
+pub(crate) fn forget_environment() {
     unsafe extern "C" {
         static environ: *mut *mut libc::c_char;
     }
@@ -194,7 +194,7 @@ pub fn forget_environment() {
 }
 
 /// Executes a program; returns only on failure.
-pub fn execute(
+pub(crate) fn execute(
     path: &std::ffi::CStr,
     argv: &[std::ffi::CString],
     environment: &[std::ffi::CString],

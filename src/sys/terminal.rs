@@ -7,7 +7,7 @@ use rustix::termios::{OptionalActions, Termios};
 ///
 /// # Errors
 /// Any error of ioctl_tty(2), TIOCSCTTY.
-pub fn take_control(terminal: BorrowedFd<'_>) -> std::io::Result<()> {
+pub(crate) fn take_control(terminal: BorrowedFd<'_>) -> std::io::Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(terminal)?)
 }
 
@@ -15,7 +15,7 @@ pub fn take_control(terminal: BorrowedFd<'_>) -> std::io::Result<()> {
 ///
 /// # Errors
 /// Any error of tcsetattr(3).
-pub fn make_raw(terminal: BorrowedFd<'_>) -> std::io::Result<Termios> {
+pub(crate) fn make_raw(terminal: BorrowedFd<'_>) -> std::io::Result<Termios> {
     let before = rustix::termios::tcgetattr(terminal)?;
     let mut raw = before.clone();
     raw.make_raw();
@@ -25,19 +25,19 @@ pub fn make_raw(terminal: BorrowedFd<'_>) -> std::io::Result<Termios> {
 
 /// Restores a terminal's settings and discards unread input: a guest can make the terminal reply to a query,
 /// which the shell would read as typed text.
-pub fn restore(terminal: BorrowedFd<'_>, settings: &Termios) {
+pub(crate) fn restore(terminal: BorrowedFd<'_>, settings: &Termios) {
     let _ = rustix::termios::tcsetattr(terminal, OptionalActions::Flush, settings);
 }
 
 /// Copies the window size of one terminal to another.
-pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+pub(crate) fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     if let Ok(size) = rustix::termios::tcgetwinsize(from) {
         let _ = rustix::termios::tcsetwinsize(to, size);
     }
 }
 
 /// Sets the window size of a terminal.
-pub fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) {
+pub(crate) fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) {
     let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let _ = rustix::termios::tcsetwinsize(terminal, size);
 }

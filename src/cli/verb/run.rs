@@ -16,75 +16,75 @@ use std::path::PathBuf;
 pub struct RunArgs {
     /// The program and its arguments, or arguments for the init; a shell by default
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
-    pub command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
 
     /// Only show the steps; claim and create nothing
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 
     /// Suppress messages of coracle itself
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 
     /// The directory with the root file system
     #[arg(short = 'D', long, value_name = "DIR", help_heading = "Image")]
-    pub directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
 
     /// Mount the root read-only
     #[arg(long, help_heading = "Image")]
-    pub read_only: bool,
+    pub(crate) read_only: bool,
 
     /// Boot the system: run its init as PID 1
     #[arg(short, long, conflicts_with = "as_pid2", help_heading = "Execution")]
-    pub boot: bool,
+    pub(crate) boot: bool,
 
     /// Run the command as PID 2, with a minimal init as PID 1
     #[arg(short, long, help_heading = "Execution")]
-    pub as_pid2: bool,
+    pub(crate) as_pid2: bool,
 
     /// The working directory inside
     #[arg(long, value_name = "DIR", help_heading = "Execution")]
-    pub chdir: Option<String>,
+    pub(crate) chdir: Option<String>,
 
     /// Set an environment variable of PID 1; without VALUE, pass on the caller's
     #[arg(short = 'E', long, value_name = "NAME[=VALUE]", help_heading = "Execution")]
-    pub setenv: Vec<String>,
+    pub(crate) setenv: Vec<String>,
 
     /// Run the command as this user of the machine
     #[arg(short, long, value_name = "USER", help_heading = "Execution")]
-    pub uid: Option<String>,
+    pub(crate) uid: Option<String>,
 
     /// The signal that requests a clean shutdown from PID 1
     #[arg(long, value_name = "SIGNAL", help_heading = "Execution")]
-    pub kill_signal: Option<String>,
+    pub(crate) kill_signal: Option<String>,
 
     /// Whether PID 1 reports when the machine is ready
     #[arg(long, value_name = "BOOL", value_parser = boolean, help_heading = "Execution")]
-    pub notify_ready: Option<bool>,
+    pub(crate) notify_ready: Option<bool>,
 
     /// The name of the machine; options override the settings of its definition
     #[arg(short = 'M', long, value_name = "NAME", help_heading = "Identity")]
-    pub machine: Option<String>,
+    pub(crate) machine: Option<String>,
 
     /// The host name inside; the name of the machine by default
     #[arg(long, value_name = "NAME", help_heading = "Identity")]
-    pub hostname: Option<String>,
+    pub(crate) hostname: Option<String>,
 
     /// The machine id of a system without one
     #[arg(long, value_name = "UUID", help_heading = "Identity")]
-    pub uuid: Option<String>,
+    pub(crate) uuid: Option<String>,
 
     /// The slice of the scope of the machine
     #[arg(short = 'S', long, value_name = "SLICE", help_heading = "Unit")]
-    pub slice: Option<String>,
+    pub(crate) slice: Option<String>,
 
     /// Whether to register with systemd-machined: yes, no or auto
     #[arg(long, value_name = "BOOL|auto", help_heading = "Unit")]
-    pub register: Option<String>,
+    pub(crate) register: Option<String>,
 
     /// Run in the unit of the caller, not in a new scope
     #[arg(long, help_heading = "Unit")]
-    pub keep_unit: bool,
+    pub(crate) keep_unit: bool,
 
     /// The range of user ids: pick, no, identity, BASE or BASE:COUNT
     #[arg(
@@ -95,108 +95,108 @@ pub struct RunArgs {
         default_missing_value = "yes",
         help_heading = "Users"
     )]
-    pub private_users: Option<String>,
+    pub(crate) private_users: Option<String>,
 
     /// How files are mapped to that range: map, off or auto
     #[arg(long, value_name = "MODE", help_heading = "Users")]
-    pub private_users_ownership: Option<String>,
+    pub(crate) private_users_ownership: Option<String>,
 
     /// The same as --private-users=pick --private-users-ownership=auto
     #[arg(short = 'U', conflicts_with_all = ["private_users", "private_users_ownership"], help_heading = "Users")]
-    pub user_namespace: bool,
+    pub(crate) user_namespace: bool,
 
     /// Create a private network with a loopback interface only
     #[arg(long, help_heading = "Network")]
-    pub private_network: bool,
+    pub(crate) private_network: bool,
 
     /// Create a private network, linked to the host
     #[arg(short, long, help_heading = "Network")]
-    pub network_veth: bool,
+    pub(crate) network_veth: bool,
 
     /// Create a private network, linked to a bridge of the host
     #[arg(long, value_name = "INTERFACE", conflicts_with = "network_zone", help_heading = "Network")]
-    pub network_bridge: Option<String>,
+    pub(crate) network_bridge: Option<String>,
 
     /// Create a private network, linked to the machines of a zone
     #[arg(long, value_name = "ZONE", help_heading = "Network")]
-    pub network_zone: Option<String>,
+    pub(crate) network_zone: Option<String>,
 
     /// Add another link to the host, with the names of both ends
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
-    pub network_veth_extra: Vec<String>,
+    pub(crate) network_veth_extra: Vec<String>,
 
     /// Move an interface of the host into the machine while it is running
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
-    pub network_interface: Vec<String>,
+    pub(crate) network_interface: Vec<String>,
 
     /// Add a macvlan on an interface of the host
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
-    pub network_macvlan: Vec<String>,
+    pub(crate) network_macvlan: Vec<String>,
 
     /// Add an ipvlan on an interface of the host
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
-    pub network_ipvlan: Vec<String>,
+    pub(crate) network_ipvlan: Vec<String>,
 
     /// Join a network namespace
     #[arg(long, value_name = "PATH", help_heading = "Network")]
-    pub network_namespace_path: Option<String>,
+    pub(crate) network_namespace_path: Option<String>,
 
     /// Forward a port of the host to the machine, for example 8080:80 or 5353:53/udp
     #[arg(short, long, value_name = "PORT", help_heading = "Network")]
-    pub port: Vec<String>,
+    pub(crate) port: Vec<String>,
 
     /// How /etc/resolv.conf is set up: auto, off, delete, or copy-, replace- or bind- with host, static,
     /// uplink or stub
     #[arg(long, value_name = "MODE", help_heading = "Network")]
-    pub resolv_conf: Option<String>,
+    pub(crate) resolv_conf: Option<String>,
 
     /// Add capabilities, separated by commas
     #[arg(long, value_name = "LIST", help_heading = "Security")]
-    pub capability: Vec<String>,
+    pub(crate) capability: Vec<String>,
 
     /// Drop capabilities, separated by commas
     #[arg(long, value_name = "LIST", help_heading = "Security")]
-    pub drop_capability: Vec<String>,
+    pub(crate) drop_capability: Vec<String>,
 
     /// Whether setuid programs gain no privileges
     #[arg(long, value_name = "BOOL", value_parser = boolean, help_heading = "Security")]
-    pub no_new_privileges: Option<bool>,
+    pub(crate) no_new_privileges: Option<bool>,
 
     /// The SELinux context of processes
     #[arg(short = 'Z', long, value_name = "CONTEXT", help_heading = "Security")]
-    pub selinux_context: Option<String>,
+    pub(crate) selinux_context: Option<String>,
 
     /// The SELinux context of files in the file systems at /run, /tmp and /dev
     #[arg(short = 'L', long, value_name = "CONTEXT", help_heading = "Security")]
-    pub selinux_apifs_context: Option<String>,
+    pub(crate) selinux_apifs_context: Option<String>,
 
     /// Allow system calls and @groups, or deny them with a leading ~
     #[arg(long, value_name = "[~]LIST", help_heading = "Security")]
-    pub system_call_filter: Vec<String>,
+    pub(crate) system_call_filter: Vec<String>,
 
     /// Bind-mount a file or directory of the host; options: rbind norbind idmap noidmap
     #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
-    pub bind: Vec<String>,
+    pub(crate) bind: Vec<String>,
 
     /// Bind-mount a file or directory of the host read-only
     #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
-    pub bind_ro: Vec<String>,
+    pub(crate) bind_ro: Vec<String>,
 
     /// Mount an empty tmpfs
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Mounts")]
-    pub tmpfs: Vec<String>,
+    pub(crate) tmpfs: Vec<String>,
 
     /// Hide a file or directory
     #[arg(long, value_name = "TARGET", help_heading = "Mounts")]
-    pub inaccessible: Vec<String>,
+    pub(crate) inaccessible: Vec<String>,
 
     /// The mode of the console: interactive, read-only, passive, pipe or autopipe
     #[arg(long, value_name = "MODE", help_heading = "Console")]
-    pub console: Option<String>,
+    pub(crate) console: Option<String>,
 
     /// The same as --console=pipe
     #[arg(short = 'P', long, conflicts_with = "console", help_heading = "Console")]
-    pub pipe: bool,
+    pub(crate) pipe: bool,
 }
 
 impl RunArgs {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 ///
 /// # Errors
 /// The syntax, a path or an option is invalid.
-pub fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
+pub(crate) fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
     let parts = fields(text)?;
     let (source, target, options) = match parts.as_slice() {
         [source] => (source, source, ""),
@@ -54,7 +54,7 @@ pub fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
 ///
 /// # Errors
 /// The path is invalid, or the options contain control characters.
-pub fn tmpfs(text: &str) -> Result<MountEntry> {
+pub(crate) fn tmpfs(text: &str) -> Result<MountEntry> {
     let parts = fields(text)?;
     let (target, options) = match parts.as_slice() {
         [target] => (target, None),
@@ -73,7 +73,7 @@ pub fn tmpfs(text: &str) -> Result<MountEntry> {
 ///
 /// # Errors
 /// The path is invalid.
-pub fn inaccessible(text: &str) -> Result<MountEntry> {
+pub(crate) fn inaccessible(text: &str) -> Result<MountEntry> {
     let target = PathBuf::read(&RawValue::Text(text)).and_then(not_root)?;
     Ok(MountEntry { kind: MountType::Inaccessible, target: Some(target), ..MountEntry::default() })
 }

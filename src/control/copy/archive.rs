@@ -13,14 +13,14 @@ use tar::{Archive, Builder, EntryType, Header};
 const PART: usize = 256 << 10;
 
 /// A written archive.
-pub struct Writer<W: Write> {
+pub(crate) struct Writer<W: Write> {
     builder: Builder<W>,
     name: PathBuf,
 }
 
 impl<W: Write> Writer<W> {
     /// Creates an archive with all entries below `name`.
-    pub fn new(to: W, name: &Path) -> Self {
+    pub(crate) fn new(to: W, name: &Path) -> Self {
         Self { builder: Builder::new(to), name: name.to_owned() }
     }
 
@@ -28,7 +28,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// Any write error.
-    pub fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         let mut to = self.builder.into_inner().context(|| "cannot write the archive")?;
         to.flush().context(|| "cannot write the archive")
     }
@@ -215,7 +215,7 @@ impl<R: Read> Content for StreamContent<R> {
 ///
 /// # Errors
 /// A corrupt archive, a path outside of the archive, or any error of the sink.
-pub fn read(from: impl Read, sink: &mut impl Sink, state: &mut CopyState<'_>) -> Result<()> {
+pub(crate) fn read(from: impl Read, sink: &mut impl Sink, state: &mut CopyState<'_>) -> Result<()> {
     let mut archive = Archive::new(from);
     let mut directories = std::collections::HashSet::new();
     make_parents(Path::new("."), &mut directories, sink, state)?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The kind of an entry.
-pub enum EntryKind<'a> {
+pub(crate) enum EntryKind<'a> {
     /// A directory; its entries follow.
     Directory,
     /// A regular file.
@@ -28,7 +28,7 @@ pub enum EntryKind<'a> {
 ///
 /// # Errors
 /// Any other error of the read.
-pub fn read_part(
+pub(crate) fn read_part(
     buffer: &mut Vec<u8>,
     most: usize,
     mut read: impl FnMut(&mut [u8]) -> std::io::Result<usize>,
@@ -45,7 +45,7 @@ pub fn read_part(
 }
 
 /// The content of a file in parts, in order. Gaps between parts, and after the last one, are holes.
-pub trait Content {
+pub(crate) trait Content {
     /// Reads the next part of at most `most` bytes into a buffer. Returns its position, or `None` at the end
     /// of the file.
     ///
@@ -63,7 +63,7 @@ pub trait Content {
 
 /// The side of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TreeSide {
+pub(crate) enum TreeSide {
     /// The host.
     Host,
     /// A guest: mode bits that grant privileges on the host are cleared.
@@ -72,21 +72,21 @@ pub enum TreeSide {
 
 /// The metadata of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meta {
+pub(crate) struct Meta {
     /// Permission bits.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// Owner, in ids of the guest.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Group, in ids of the guest.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// Time of the last modification: seconds and nanoseconds.
-    pub modified: (i64, i64),
+    pub(crate) modified: (i64, i64),
     /// Copied extended attributes.
-    pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A receiver of entries.
-pub trait Sink {
+pub(crate) trait Sink {
     /// Receives an entry. The path is relative to the source, empty for the source itself.
     ///
     /// # Errors
@@ -101,19 +101,19 @@ pub trait Sink {
 }
 
 /// The state of a copy: progress, and the signals that interrupt it.
-pub struct CopyState<'a> {
+pub(crate) struct CopyState<'a> {
     /// The name of the machine, shown before the progress.
-    pub machine: String,
+    pub(crate) machine: String,
     /// The output of progress.
-    pub progress: Progress<'a>,
+    pub(crate) progress: Progress<'a>,
     /// The blocked signals that interrupt the copy. `None` in the child, which the parent ends.
-    pub signals: Option<SignalFd>,
+    pub(crate) signals: Option<SignalFd>,
     /// Finished entries.
-    pub entries: u64,
+    pub(crate) entries: u64,
     /// Finished bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Time of the last output.
-    pub shown: Option<Instant>,
+    pub(crate) shown: Option<Instant>,
 }
 
 impl CopyState<'_> {
@@ -121,7 +121,7 @@ impl CopyState<'_> {
     ///
     /// # Errors
     /// The copy was interrupted.
-    pub fn advance(&mut self, bytes: u64) -> Result<()> {
+    pub(crate) fn advance(&mut self, bytes: u64) -> Result<()> {
         self.bytes += bytes;
         if self.signals.as_ref().is_some_and(|signals| matches!(signals.read_signal(), Ok(Some(_)))) {
             return Err(Error::new("interrupted; the destination is unchanged"));
@@ -135,7 +135,7 @@ impl CopyState<'_> {
     }
 
     /// Warns about a skipped entry.
-    pub fn skip(&mut self, path: &Path, reason: &str) {
+    pub(crate) fn skip(&mut self, path: &Path, reason: &str) {
         self.progress.clear();
         log::warn!("skipping '{}': {reason}", path.display());
     }

@@ -8,20 +8,20 @@ const NOBODY: u32 = 65534;
 
 /// A mapping of ids between the host and a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdMapping {
+pub(crate) struct IdMapping {
     base: u32,
     count: u32,
 }
 
 impl IdMapping {
     /// The host's own: every id maps to itself.
-    pub const HOST: Self = Self { base: 0, count: u32::MAX };
+    pub(crate) const HOST: Self = Self { base: 0, count: u32::MAX };
 
     /// Reads the mapping of a machine by its PID 1, as seen inside.
     ///
     /// # Errors
     /// A mapping that is not one range from 0.
-    pub fn of_machine(leader: u32) -> Result<Self> {
+    pub(crate) fn of_machine(leader: u32) -> Result<Self> {
         let file = format!("/proc/{leader}/uid_map");
         let map = std::fs::read_to_string(&file).context(|| format!("cannot read '{file}'"))?;
         let words: Vec<u32> = map.split_whitespace().filter_map(|word| word.parse().ok()).collect();
@@ -32,18 +32,18 @@ impl IdMapping {
     }
 
     /// Maps an id of the host to the guest.
-    pub fn inside(self, outside: u32) -> u32 {
+    pub(crate) fn inside(self, outside: u32) -> u32 {
         outside.checked_sub(self.base).filter(|id| *id < self.count).unwrap_or(NOBODY)
     }
 
     /// Maps an id of the guest to the host.
-    pub fn outside(self, inside: u32) -> u32 {
+    pub(crate) fn outside(self, inside: u32) -> u32 {
         self.base + if inside < self.count { inside } else { NOBODY.min(self.count - 1) }
     }
 
     /// Maps the ids of a posix_acl attribute (`linux/posix_acl_xattr.h`: a version, then tag, permissions and
     /// id of each entry).
-    pub fn in_list(list: &[u8], map: impl Fn(u32) -> u32) -> Vec<u8> {
+    pub(crate) fn in_list(list: &[u8], map: impl Fn(u32) -> u32) -> Vec<u8> {
         const NAMED_USER: u16 = 0x02;
         const NAMED_GROUP: u16 = 0x08;
         let mut mapped = list.to_vec();

@@ -41,7 +41,7 @@ enum FrameKind {
 
 /// One end of the socket. Signals that interrupt the copy interrupt every wait.
 #[derive(Debug)]
-pub struct Transfer {
+pub(crate) struct Transfer {
     socket: OwnedFd,
     /// Whether the peer has closed its end.
     broken: Cell<bool>,
@@ -52,7 +52,7 @@ impl Transfer {
     ///
     /// # Errors
     /// Any error of socketpair(2).
-    pub fn pair() -> Result<(Self, Self)> {
+    pub(crate) fn pair() -> Result<(Self, Self)> {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
@@ -61,7 +61,7 @@ impl Transfer {
     }
 
     /// Returns whether a send failed because the peer has closed its end.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.broken.get()
     }
 
@@ -130,7 +130,7 @@ impl Transfer {
     ///
     /// # Errors
     /// The peer has closed its end.
-    pub fn finish(&self, result: Result<()>, state: &mut CopyState<'_>) -> Result<()> {
+    pub(crate) fn finish(&self, result: Result<()>, state: &mut CopyState<'_>) -> Result<()> {
         let frame = result.map_or_else(|error| Frame::Failed(error.into()), |()| Frame::End);
         self.send(&frame, state)
     }
@@ -139,7 +139,7 @@ impl Transfer {
     ///
     /// # Errors
     /// The failure of the peer.
-    pub fn finished(&self, state: &mut CopyState<'_>) -> Result<()> {
+    pub(crate) fn finished(&self, state: &mut CopyState<'_>) -> Result<()> {
         match self.receive(state)? {
             Frame::End => Ok(()),
             Frame::Failed(failure) => Err(failure.into()),
@@ -151,7 +151,12 @@ impl Transfer {
     ///
     /// # Errors
     /// A failure of the peer or of the sink.
-    pub fn receive_all(&self, sink: &mut impl Sink, kept: u32, state: &mut CopyState<'_>) -> Result<()> {
+    pub(crate) fn receive_all(
+        &self,
+        sink: &mut impl Sink,
+        kept: u32,
+        state: &mut CopyState<'_>,
+    ) -> Result<()> {
         loop {
             let (path, mut meta, kind, expected_length) = match self.receive(state)? {
                 Frame::End => return Ok(()),

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 const PART: usize = 256 << 10;
 
 /// A sink that writes a tree below a directory.
-pub struct TreeWriter {
+pub(crate) struct TreeWriter {
     directory: OwnedFd,
     temporary: OsString,
     ids: IdMapping,
@@ -30,7 +30,7 @@ pub struct TreeWriter {
 
 impl TreeWriter {
     /// Creates a sink in a directory; `temporary` is a unique name.
-    pub fn new(directory: OwnedFd, temporary: OsString, ids: IdMapping) -> Self {
+    pub(crate) fn new(directory: OwnedFd, temporary: OsString, ids: IdMapping) -> Self {
         Self { directory, temporary, ids, directories: Vec::new(), done: false }
     }
 
@@ -38,7 +38,7 @@ impl TreeWriter {
     ///
     /// # Errors
     /// An existing file with this name.
-    pub fn finish(mut self, name: &OsStr, force: Replace) -> Result<()> {
+    pub(crate) fn finish(mut self, name: &OsStr, force: Replace) -> Result<()> {
         self.finish_directories()?;
         self.publish(self.directory.as_fd(), self.directory.as_fd(), &self.temporary, name, force)?;
         self.done = true;
@@ -49,7 +49,7 @@ impl TreeWriter {
     ///
     /// # Errors
     /// An existing file with one of the names. No entry is moved then.
-    pub fn finish_into(mut self, force: Replace) -> Result<()> {
+    pub(crate) fn finish_into(mut self, force: Replace) -> Result<()> {
         self.finish_directories()?;
         let Ok(below) = self.open(Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
         let reading = || "cannot read the copied directory";
@@ -271,7 +271,7 @@ impl Drop for TreeWriter {
 
 /// Whether an existing file is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replace {
+pub(crate) enum Replace {
     /// An existing file is an error.
     No,
     /// An existing file is replaced as a whole.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 const DEEPEST: usize = 512;
 
 /// A walk over one tree.
-pub struct Walk<'a, 'n, S: Sink> {
+pub(crate) struct Walk<'a, 'n, S: Sink> {
     sink: &'a mut S,
     state: &'a mut CopyState<'n>,
     ids: IdMapping,
@@ -33,7 +33,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
     ///
     /// # Errors
     /// A file that cannot be read, or any error of the sink.
-    pub fn run(
+    pub(crate) fn run(
         place: &OwnedFd,
         side: TreeSide,
         ids: IdMapping,
@@ -232,7 +232,7 @@ fn attributes(open: BorrowedFd<'_>, ids: IdMapping) -> Vec<(Vec<u8>, Vec<u8>)> {
 ///
 /// # Errors
 /// The first entry that cannot be removed.
-pub fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+pub(crate) fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     let mount = mount_of(directory).context(|| format!("cannot remove '{}'", name.display()))?;
     remove_below(directory, name, mount, 0)
 }

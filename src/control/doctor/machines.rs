@@ -17,22 +17,22 @@ use std::io::Write;
 /// The diagnosis of a machine. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Diagnosis {
+pub(crate) struct Diagnosis {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// The state: a phase of a running machine, `dead`, `stopped` or `failed`.
-    pub state: String,
+    pub(crate) state: String,
     /// The findings, sorted by severity.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     /// The last failure.
-    pub failure: Option<Failure>,
+    pub(crate) failure: Option<Failure>,
 }
 
 /// Diagnoses a machine.
 ///
 /// # Errors
 /// A failure record that cannot be read.
-pub fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
+pub(crate) fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
     let record = Record::read(paths, name)?;
     let failure = Failure::read(paths, name)?;
     let mut findings = Vec::new();
@@ -141,7 +141,7 @@ impl Diagnosis {
     ///
     /// # Errors
     /// `out` cannot be written.
-    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write) -> Result<()> {
         let mut text = format!("{}: {}\n", self.name, self.state);
         for finding in &self.findings {
             // The problems of a definition have several lines.
@@ -167,7 +167,7 @@ impl Diagnosis {
     }
 
     /// Returns whether a finding is an error.
-    pub fn has_errors(&self) -> bool {
+    pub(crate) fn has_errors(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == FindingSeverity::Wrong)
     }
 }

@@ -31,7 +31,7 @@ const CHUNK: usize = 4096;
 const LARGE_CHUNK: usize = 256 << 10;
 
 /// The size of a pipe for a stream: the limit of an unprivileged process (pipe(7)).
-pub const PIPE_SIZE: usize = 1 << 20;
+pub(crate) const PIPE_SIZE: usize = 1 << 20;
 
 /// The limit of reads after the command exits: other processes may continue to write.
 const DRAINED: usize = 4096;
@@ -40,7 +40,7 @@ const DRAINED: usize = 4096;
 ///
 /// # Errors
 /// Any error of signalfd(2).
-pub fn signals() -> Result<SignalFd> {
+pub(crate) fn signals() -> Result<SignalFd> {
     let mut mask = SigSet::empty();
     let own_end = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
     PASSED.into_iter().chain(own_end).for_each(|signal| mask.add(signal));
@@ -51,7 +51,7 @@ pub fn signals() -> Result<SignalFd> {
 
 /// Direction of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// From this process to the command.
     In,
     /// From the command to this process.
@@ -60,7 +60,7 @@ pub enum Direction {
 
 /// A stream from one descriptor to another.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     direction: Direction,
     from: OwnedFd,
     /// Closed at the end of the input: the end of file of a pipe.
@@ -76,7 +76,7 @@ pub struct Flow {
 
 impl Flow {
     /// Creates a stream without pending bytes.
-    pub fn new(direction: Direction, from: OwnedFd, to: OwnedFd) -> Self {
+    pub(crate) fn new(direction: Direction, from: OwnedFd, to: OwnedFd) -> Self {
         let chunk = if never_blocks(&to) { LARGE_CHUNK } else { CHUNK };
         let splices = match direction {
             Direction::In => is_regular_file(&from),
@@ -198,7 +198,7 @@ fn is_regular_file(fd: &OwnedFd) -> bool {
 }
 
 /// A running command.
-pub struct Forwarder {
+pub(crate) struct Forwarder {
     child: Child,
     /// The host's end of its terminal, to set the window size.
     terminal: Option<OwnedFd>,
@@ -212,7 +212,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// A descriptor that cannot be duplicated. A terminal without raw mode is used unchanged.
-    pub fn new(
+    pub(crate) fn new(
         child: Child,
         terminal: Option<OwnedFd>,
         mut flows: Vec<Flow>,
@@ -251,7 +251,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// Any error of poll(2) or waitid(2).
-    pub fn run(mut self) -> Result<u8> {
+    pub(crate) fn run(mut self) -> Result<u8> {
         let status = self.event_loop();
         self.restore_terminal();
         status
@@ -349,7 +349,7 @@ struct Ready {
 
 /// Sets the window size of a terminal in the machine to the size of this terminal, or to 80 by 24 without
 /// one.
-pub fn set_window_size(machine_end: BorrowedFd<'_>) {
+pub(crate) fn set_window_size(machine_end: BorrowedFd<'_>) {
     let stdin = rustix::stdio::stdin();
     if rustix::termios::isatty(stdin) {
         terminal::copy_size(stdin, machine_end);

@@ -17,7 +17,7 @@ const STREAMS: [(&str, Direction); 3] = [
 
 /// Standard streams replaced by pipes.
 #[derive(Debug, Default)]
-pub struct RedirectedStdio {
+pub(crate) struct RedirectedStdio {
     flows: Vec<Flow>,
     /// The original streams, restored later.
     own_end: Vec<(usize, OwnedFd)>,
@@ -28,7 +28,7 @@ impl RedirectedStdio {
     ///
     /// # Errors
     /// A stream that is a directory: it would lead the command out of the machine.
-    pub fn redirect() -> Result<Self> {
+    pub(crate) fn redirect() -> Result<Self> {
         let mut stdio = Self::default();
         for (number, (name, direction)) in STREAMS.into_iter().enumerate() {
             let stream = stream(number);
@@ -73,12 +73,12 @@ impl RedirectedStdio {
     ///
     /// # Errors
     /// Any error of dup2(2).
-    pub fn restore(&mut self) -> Result<()> {
+    pub(crate) fn restore(&mut self) -> Result<()> {
         self.own_end.drain(..).try_for_each(|(number, own_end)| place(number, own_end.as_fd()))
     }
 
     /// Returns the streams to transfer.
-    pub fn into_flows(self) -> Vec<Flow> {
+    pub(crate) fn into_flows(self) -> Vec<Flow> {
         self.flows
     }
 }

@@ -10,27 +10,27 @@ use std::io::Write;
 /// The score, in tenths, and its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Exposure {
+pub(crate) struct Exposure {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// From 0 to 100.
-    pub score: u32,
+    pub(crate) score: u32,
     /// `strong`, `fair`, `weak` or `unsafe`.
-    pub rating: &'static str,
+    pub(crate) rating: &'static str,
     /// The reasons, by weight.
-    pub reasons: Vec<Reason>,
+    pub(crate) reasons: Vec<Reason>,
 }
 
 /// A reason of the score.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Reason {
+pub(crate) struct Reason {
     /// Its description.
-    pub message: String,
+    pub(crate) message: String,
     /// Its part of the score; 0 if there is no weakness.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// The remedy.
-    pub hint: Option<&'static str>,
+    pub(crate) hint: Option<&'static str>,
 }
 
 /// Namespaces besides user and mount namespaces, with the weight of sharing the host's.
@@ -61,7 +61,7 @@ const NESTING: [(&str, u32); 2] = [
 ];
 
 /// Scores a machine.
-pub fn score(found: &Inspection) -> Exposure {
+pub(crate) fn score(found: &Inspection) -> Exposure {
     let mut reasons = Vec::new();
     let mut add = |bad: bool, weight: u32, message: String, hint: &'static str| {
         reasons.push(Reason { message, weight: if bad { weight } else { 0 }, hint: bad.then_some(hint) });
@@ -184,7 +184,7 @@ impl Exposure {
     ///
     /// # Errors
     /// `out` cannot be written.
-    pub fn write(&self, out: &mut dyn Write) -> Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write) -> Result<()> {
         let mut text = String::new();
         for reason in &self.reasons {
             let weight = if reason.weight == 0 {

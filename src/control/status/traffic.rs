@@ -8,20 +8,20 @@ use serde::Serialize;
 /// Counters since the start of the machine. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Bytes received.
-    pub received: u64,
+    pub(crate) received: u64,
     /// Bytes sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Packets sent with a source address of another host, or to the host's loopback addresses.
-    pub forged: u64,
+    pub(crate) forged: u64,
     /// Packets sent to destinations outside of `network.egress`.
-    pub refused: u64,
+    pub(crate) refused: u64,
 }
 
 impl Traffic {
     /// Reads the counters of a running machine. `None` without a link.
-    pub fn of(record: &Record) -> Option<Self> {
+    pub(crate) fn of(record: &Record) -> Option<Self> {
         let interface = record.host_interface.as_ref()?;
         // The host's end receives the packets that the machine sends.
         let count = |file: &str| read_number(format!("/sys/class/net/{interface}/statistics/{file}"));
@@ -35,7 +35,7 @@ impl Traffic {
     }
 
     /// Describes the dropped packets. `None` without any.
-    pub fn dropped(&self) -> Option<String> {
+    pub(crate) fn dropped(&self) -> Option<String> {
         let forged = (self.forged > 0).then(|| format!("{} with a forged address", self.forged));
         let refused = (self.refused > 0).then(|| format!("{} outside of network.egress", self.refused));
         let parts: Vec<String> = forged.into_iter().chain(refused).collect();

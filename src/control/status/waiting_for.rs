@@ -14,7 +14,7 @@ const NAMED: usize = 4;
 
 /// Describes the units or processes that delay the stop of a machine. `None` if it is not stopping, or none
 /// is left.
-pub fn waiting_for(record: &Record) -> Option<String> {
+pub(crate) fn waiting_for(record: &Record) -> Option<String> {
     if record.phase != Phase::Stopping || !record.is_alive() {
         return None;
     }

@@ -24,7 +24,7 @@ impl Tree {
     ///
     /// # Errors
     /// A source cannot be opened.
-    pub fn with_mounts<'m>(
+    pub(crate) fn with_mounts<'m>(
         mut self,
         mounts: impl Iterator<Item = (&'m Path, Option<&'m Path>)>,
     ) -> Result<Self> {

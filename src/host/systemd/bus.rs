@@ -7,7 +7,7 @@ use std::time::Duration;
 use zbus::DBusError;
 
 /// The timeout of connecting, and the default one of a call.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The greatest number of unread messages. A full queue would delay replies too, and a booting host sends
 /// hundreds of signals.
@@ -17,7 +17,7 @@ const QUEUE: usize = 4096;
 ///
 /// # Errors
 /// There is no bus, or it does not reply.
-pub async fn connect(call_timeout: Duration) -> Result<zbus::Connection> {
+pub(crate) async fn connect(call_timeout: Duration) -> Result<zbus::Connection> {
     let connecting =
         zbus::connection::Builder::system().max_queued(queue()).method_timeout(call_timeout).build();
     match tokio::time::timeout(PATIENCE, connecting).await {
@@ -33,7 +33,7 @@ fn queue() -> std::num::NonZeroUsize {
 }
 
 /// Returns the D-Bus name of an error reply (`org.freedesktop.…`). `None` if there was no reply.
-pub fn error_name(error: &zbus::Error) -> Option<String> {
+pub(crate) fn error_name(error: &zbus::Error) -> Option<String> {
     match error {
         zbus::Error::MethodError(name, ..) => Some(name.to_string()),
         zbus::Error::FDO(error) => match &**error {
@@ -45,7 +45,7 @@ pub fn error_name(error: &zbus::Error) -> Option<String> {
 }
 
 /// Converts an error of the bus: the text of the reply, or its D-Bus name if it has no text.
-pub fn failure(error: zbus::Error) -> Error {
+pub(crate) fn failure(error: zbus::Error) -> Error {
     let text = match &error {
         zbus::Error::MethodError(name, text, _) => text.clone().unwrap_or_else(|| name.to_string()),
         zbus::Error::InputOutput(error) => {

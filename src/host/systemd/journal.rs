@@ -2,9 +2,9 @@
 //! Called by `coracle logs` and `status`. It writes nothing: `writer` does.
 
 mod json_entry;
-pub mod writer;
+pub(crate) mod writer;
 
-pub use json_entry::{JournalEntry, printable, printable_line};
+pub(crate) use json_entry::{JournalEntry, printable, printable_line};
 
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files::{GuestRoot, Owners};
@@ -25,7 +25,7 @@ const LINE_LIMIT: usize = 256 << 10;
 
 /// One journal.
 #[derive(Debug)]
-pub enum Journal {
+pub(crate) enum Journal {
     /// The host's, with journalctl's matches.
     Host(Vec<String>),
     /// A guest's.
@@ -34,13 +34,13 @@ pub enum Journal {
 
 /// A guest's own journal.
 #[derive(Debug)]
-pub struct GuestJournal {
+pub(crate) struct GuestJournal {
     /// The guest's root.
-    pub root: GuestRoot,
+    pub(crate) root: GuestRoot,
     /// The directory of the journal in the root.
-    pub place: PathBuf,
+    pub(crate) place: PathBuf,
     /// The owners of its files.
-    pub owners: Owners,
+    pub(crate) owners: Owners,
 }
 
 impl GuestJournal {
@@ -59,30 +59,30 @@ const RENEWAL: Duration = Duration::from_millis(500);
 
 /// The selection of entries of a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Query {
+pub(crate) struct Query {
     /// The number of last entries.
-    pub lines: Option<u32>,
+    pub(crate) lines: Option<u32>,
     /// Only entries with this value of this field.
-    pub only: Option<(&'static str, String)>,
+    pub(crate) only: Option<(&'static str, String)>,
     /// Only entries after this cursor.
-    pub after: Option<String>,
+    pub(crate) after: Option<String>,
     /// Whether to follow new entries.
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// Only entries from this time on (systemd.time(7)).
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Only entries up to this time.
-    pub until: Option<String>,
+    pub(crate) until: Option<String>,
     /// Only entries of this priority or range of priorities.
-    pub priority: Option<String>,
+    pub(crate) priority: Option<String>,
     /// Only entries with a message that matches this expression.
-    pub grep: Option<String>,
+    pub(crate) grep: Option<String>,
     /// Whether all fields are requested: see [`JournalEntry::whole`].
-    pub fields: Fields,
+    pub(crate) fields: Fields,
 }
 
 /// The requested fields of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Fields {
+pub(crate) enum Fields {
     /// The fields of a line of `logs`.
     #[default]
     Shown,
@@ -95,7 +95,7 @@ pub enum Fields {
 ///
 /// # Errors
 /// journalctl cannot be executed. A journal that it cannot read has no entries.
-pub fn read(
+pub(crate) fn read(
     journals: &[(&Journal, Query)],
     sink: &mut dyn FnMut(usize, JournalEntry) -> Result<ControlFlow<()>>,
 ) -> Result<()> {

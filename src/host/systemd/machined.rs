@@ -77,30 +77,30 @@ trait MachinedMachine {
 
 /// The registration of a machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Registration<'a> {
+pub(crate) struct Registration<'a> {
     /// Its name.
-    pub name: &'a Name,
+    pub(crate) name: &'a Name,
     /// Its machine id; all zero if it has none.
-    pub machine_id: Id128,
+    pub(crate) machine_id: Id128,
     /// Process id of its PID 1, in its final cgroup already: machined derives the unit from the cgroup.
-    pub leader: u32,
+    pub(crate) leader: u32,
     /// A pidfd of the leader.
-    pub leader_pidfd: BorrowedFd<'a>,
+    pub(crate) leader_pidfd: BorrowedFd<'a>,
     /// Its root directory on the host.
-    pub root: &'a Path,
+    pub(crate) root: &'a Path,
     /// Index of the host's end of its link.
-    pub ifindex: Option<u32>,
+    pub(crate) ifindex: Option<u32>,
     /// Its unit. `None` if it is unknown.
-    pub unit: Option<&'a str>,
+    pub(crate) unit: Option<&'a str>,
     /// The control socket of the machine's supervisor (`io.systemd.MachineInstance`).
-    pub control: &'a Path,
+    pub(crate) control: &'a Path,
     /// The owner of an earlier registration of the same name, as far as known.
-    pub previous: PreviousOwner,
+    pub(crate) previous: PreviousOwner,
 }
 
 /// The owner of an earlier registration of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PreviousOwner {
+pub(crate) enum PreviousOwner {
     /// Coracle: a state record of the same machine was left over, and its supervisor is dead.
     Ours,
     /// Unknown.
@@ -109,7 +109,7 @@ pub enum PreviousOwner {
 
 /// The result of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RegistrationResult {
+pub(crate) enum RegistrationResult {
     /// The machine is registered.
     Registered,
     /// machined is unavailable, for this reason.
@@ -121,7 +121,7 @@ pub enum RegistrationResult {
 ///
 /// # Errors
 /// A live machine of another manager has the name.
-pub async fn register(registration: &Registration<'_>) -> Result<RegistrationResult> {
+pub(crate) async fn register(registration: &Registration<'_>) -> Result<RegistrationResult> {
     match tokio::time::timeout(bus::PATIENCE, register_unbounded(registration)).await {
         Ok(outcome) => outcome,
         Err(_) => Ok(RegistrationResult::Absent(format!(
@@ -136,7 +136,7 @@ pub async fn register(registration: &Registration<'_>) -> Result<RegistrationRes
 ///
 /// # Errors
 /// machined refuses or does not reply.
-pub async fn unregister(name: &Name) -> Result<()> {
+pub(crate) async fn unregister(name: &Name) -> Result<()> {
     let Ok(connection) = bus::connect(bus::PATIENCE).await else { return Ok(()) };
     let manager = manager(&connection).await?;
     match manager.unregister_machine(name.as_str()).await {
@@ -151,7 +151,7 @@ pub async fn unregister(name: &Name) -> Result<()> {
 /// finds a dead machine in its state files lets systemd stop the unit: it does not support reboots. So the
 /// state file is deleted first, whether machined runs or not, then the registration. Takes `bus::PATIENCE` at
 /// most.
-pub async fn withdraw(name: &Name, unit: Option<&str>) {
+pub(crate) async fn withdraw(name: &Name, unit: Option<&str>) {
     let directory = running_systemd("machines");
     let of_unit = unit.map(|unit| directory.join(format!("unit:{unit}")));
     for file in [directory.join(name.as_str())].into_iter().chain(of_unit) {
@@ -226,7 +226,7 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Registrat
 
 /// Returns whether a process is systemd-machined, by its name: only root can send the signals checked with
 /// it.
-pub fn is_machined(pid: u32) -> bool {
+pub(crate) fn is_machined(pid: u32) -> bool {
     // The kernel keeps 15 characters.
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd-machine\n")
 }

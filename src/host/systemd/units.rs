@@ -3,11 +3,11 @@
 //! machines, only units.
 
 mod jobs;
-pub mod resources;
+pub(crate) mod resources;
 mod scope;
 
-pub use jobs::{Finished, JobAction, Until, run};
-pub use scope::{STOP_SIGNAL, Scope, start_scope};
+pub(crate) use jobs::{JobAction, Until, run};
+pub(crate) use scope::{Scope, start_scope};
 
 use super::bus;
 use crate::error::{Error, Result};
@@ -72,38 +72,38 @@ trait SystemdManager {
 
 /// The state of a unit, alive or dead. Numbers are `None` if systemd does not account for them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UnitStatus {
+pub(crate) struct UnitStatus {
     /// `LoadState`: `loaded`, `not-found`, `masked`, `error`, …
-    pub load_state: String,
+    pub(crate) load_state: String,
     /// `ActiveState`: `active`, `activating`, `failed`, `inactive`, …
-    pub active_state: String,
+    pub(crate) active_state: String,
     /// `SubState`: `running`, `dead`, …
-    pub sub_state: String,
+    pub(crate) sub_state: String,
     /// `UnitFileState`: `enabled`, `disabled`, …; empty for a unit without a file.
-    pub file_state: String,
+    pub(crate) file_state: String,
     /// `Result` of the last run: `success`, `exit-code`, `signal`, `oom-kill`, `timeout`, …
-    pub result: String,
+    pub(crate) result: String,
     /// `ExecMainCode`, a `CLD_…` value (waitid(2)); 0 while the main process runs.
-    pub exec_main_code: i32,
+    pub(crate) exec_main_code: i32,
     /// `ExecMainStatus`: exit status, or signal number.
-    pub exec_main_status: i32,
+    pub(crate) exec_main_status: i32,
     /// `StatusText`, the last `STATUS=` of the unit.
-    pub status_text: String,
+    pub(crate) status_text: String,
     /// `MainPID`; 0 if there is none.
-    pub main_pid: u32,
+    pub(crate) main_pid: u32,
     /// `ControlGroup`, a path below the mount of the cgroup hierarchy; empty for a dead unit.
-    pub control_group: String,
+    pub(crate) control_group: String,
     /// `MemoryCurrent`, bytes.
-    pub memory_current: Option<u64>,
+    pub(crate) memory_current: Option<u64>,
     /// `TasksCurrent`.
-    pub tasks_current: Option<u64>,
+    pub(crate) tasks_current: Option<u64>,
     /// `ActiveEnterTimestamp`, microseconds since the epoch; 0 for never.
-    pub active_enter_timestamp: u64,
+    pub(crate) active_enter_timestamp: u64,
 }
 
 impl UnitStatus {
     /// Returns why the unit is not running, in one line, as far as known to systemd.
-    pub fn describe_failure(&self) -> String {
+    pub(crate) fn describe_failure(&self) -> String {
         if self.load_state == "not-found" {
             return "the unit does not exist".into();
         }
@@ -129,7 +129,7 @@ impl UnitStatus {
 }
 
 /// Returns whether PID 1 of this host is systemd (sd_booted(3)).
-pub fn is_running() -> bool {
+pub(crate) fn is_running() -> bool {
     running_systemd("system").is_dir()
 }
 
@@ -137,7 +137,7 @@ pub fn is_running() -> bool {
 ///
 /// # Errors
 /// systemd does not answer.
-pub async fn version() -> Result<String> {
+pub(crate) async fn version() -> Result<String> {
     let connection = bus::connect(bus::PATIENCE).await?;
     let refused = |error| bus::failure(error).context("cannot read the version of systemd");
     manager(&connection).await?.version().await.map_err(refused)
@@ -147,7 +147,7 @@ pub async fn version() -> Result<String> {
 ///
 /// # Errors
 /// systemd does not reply, or refuses.
-pub async fn reload() -> Result<()> {
+pub(crate) async fn reload() -> Result<()> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     manager
@@ -160,7 +160,7 @@ pub async fn reload() -> Result<()> {
 ///
 /// # Errors
 /// systemd does not reply, or refuses.
-pub async fn thaw(unit: &str) -> Result<()> {
+pub(crate) async fn thaw(unit: &str) -> Result<()> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let refused = |error| bus::failure(error).context(format!("cannot thaw unit '{unit}'"));
     manager(&connection).await?.thaw_unit(unit).await.map_err(refused)
@@ -170,7 +170,7 @@ pub async fn thaw(unit: &str) -> Result<()> {
 ///
 /// # Errors
 /// systemd refuses.
-pub async fn enable(units: &[String]) -> Result<Vec<String>> {
+pub(crate) async fn enable(units: &[String]) -> Result<Vec<String>> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     let names: Vec<&str> = units.iter().map(String::as_str).collect();
@@ -184,7 +184,7 @@ pub async fn enable(units: &[String]) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// systemd refuses.
-pub async fn disable(units: &[String]) -> Result<Vec<String>> {
+pub(crate) async fn disable(units: &[String]) -> Result<Vec<String>> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     let names: Vec<&str> = units.iter().map(String::as_str).collect();
@@ -198,7 +198,7 @@ pub async fn disable(units: &[String]) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// systemd does not reply.
-pub async fn unit_properties(unit: &str) -> Result<UnitStatus> {
+pub(crate) async fn unit_properties(unit: &str) -> Result<UnitStatus> {
     let connection = bus::connect(bus::PATIENCE).await?;
     status_of(&connection, &manager(&connection).await?, unit).await
 }
@@ -207,7 +207,7 @@ pub async fn unit_properties(unit: &str) -> Result<UnitStatus> {
 ///
 /// # Errors
 /// systemd does not reply.
-pub async fn unit_states(pattern: &str) -> Result<HashMap<String, String>> {
+pub(crate) async fn unit_states(pattern: &str) -> Result<HashMap<String, String>> {
     let connection = bus::connect(bus::PATIENCE).await?;
     let listing = |error| bus::failure(error).context("cannot list the units of systemd");
     let listed =

@@ -15,18 +15,18 @@ const LONGEST: usize = 64 << 10;
 
 /// An error reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The name of the error.
-    pub name: String,
+    pub(crate) name: String,
     /// Its text, empty if it has none.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Connects to a service.
 ///
 /// # Errors
 /// No process listens at the socket.
-pub fn connect(path: &Path) -> Result<UnixStream> {
+pub(crate) fn connect(path: &Path) -> Result<UnixStream> {
     UnixStream::connect(path).context(|| format!("cannot speak to '{}'", path.display()))
 }
 
@@ -34,7 +34,7 @@ pub fn connect(path: &Path) -> Result<UnixStream> {
 ///
 /// # Errors
 /// An error reply, or no reply.
-pub fn call(stream: &mut UnixStream, method: &str, parameters: &Value) -> Result<Value> {
+pub(crate) fn call(stream: &mut UnixStream, method: &str, parameters: &Value) -> Result<Value> {
     try_call(stream, method, parameters)?.map_err(|refused| {
         let text = if refused.text.is_empty() { refused.name } else { refused.text };
         Error::new(text)
@@ -45,7 +45,7 @@ pub fn call(stream: &mut UnixStream, method: &str, parameters: &Value) -> Result
 ///
 /// # Errors
 /// There is no reply.
-pub fn try_call(
+pub(crate) fn try_call(
     stream: &mut UnixStream,
     method: &str,
     parameters: &Value,

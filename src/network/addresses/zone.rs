@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const POOL: Ipv4Addr = Ipv4Addr::new(10, 178, 0, 0);
 const POOL_LENGTH: u8 = 15;
 /// Length of a zone's IPv4 prefix: as many addresses as a Linux bridge has ports.
-pub const LENGTH: u8 = 22;
+pub(crate) const LENGTH: u8 = 22;
 const SLOTS: u32 = 1 << (LENGTH - POOL_LENGTH);
 /// Addresses for machines: all but the network's, the bridge's and the broadcast address.
 const HOSTS: u32 = (1 << (32 - LENGTH)) - 3;
@@ -29,7 +29,7 @@ pub struct Present {
     /// The addresses of its machines.
     pub members: Vec<Ipv4Addr>,
     /// The address of this machine before its reboot.
-    pub own: Option<Ipv4Addr>,
+    pub(crate) own: Option<Ipv4Addr>,
 }
 
 /// Returns the plan for a machine of a zone. `taken` is as for [`crate::network::addresses::plan`], without
@@ -115,16 +115,11 @@ fn ipv6_host(host_id: Id128, slot: u32) -> Ipv6Addr {
 
 /// Returns the lowest address of a machine in the network with this first address; the host has the one
 /// before.
-pub fn first_machine(network: IpAddr) -> IpAddr {
+pub(crate) fn first_machine(network: IpAddr) -> IpAddr {
     match network {
         IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() + 2).into(),
         IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() + 2).into(),
     }
-}
-
-/// Returns whether two addresses belong to the network of one zone.
-pub fn is_shared(one: Ipv4Addr, other: Ipv4Addr) -> bool {
-    slot_of(one) == slot_of(other)
 }
 
 #[cfg(test)]
@@ -132,6 +127,11 @@ mod tests {
     use super::*;
 
     const ID: Id128 = Id128::new([7; 16]);
+
+    /// Returns whether two addresses belong to the network of one zone.
+    fn is_shared(one: Ipv4Addr, other: Ipv4Addr) -> bool {
+        slot_of(one) == slot_of(other)
+    }
 
     fn of(machine: &str, zone: &str, taken: &[AddressPrefix], present: &Present) -> LinkPlan {
         plan(&Name::new(machine).unwrap(), &Zone::new(zone).unwrap(), ID, taken, present).unwrap()

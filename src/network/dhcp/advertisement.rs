@@ -6,7 +6,7 @@ use crate::sys::filter::Instruction;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// An ICMPv6 router solicitation.
-pub const FILTER: [Comparison; 2] = [
+pub(crate) const FILTER: [Comparison; 2] = [
     Comparison { load: &[Instruction { code: 0x30, jt: 0, jf: 0, k: 20 }], is: ICMP as u32 },
     Comparison { load: &[Instruction { code: 0x30, jt: 0, jf: 0, k: 54 }], is: SOLICITATION as u32 },
 ];
@@ -19,13 +19,13 @@ const HOPS: u8 = 255;
 const FOR_EVER: [u8; 4] = [255; 4];
 
 /// Returns whether an IPv6 packet is a router solicitation.
-pub fn is_solicitation(packet: &[u8]) -> bool {
+pub(crate) fn is_solicitation(packet: &[u8]) -> bool {
     let is_near = packet.len() >= 48 && packet[0] >> 4 == 6 && packet[6..8] == [ICMP, HOPS];
     is_near && packet[40..42] == [SOLICITATION, 0]
 }
 
 /// Creates a packet with a router advertisement.
-pub fn make(lease: &Lease) -> Vec<u8> {
+pub(crate) fn make(lease: &Lease) -> Vec<u8> {
     let [high, low] = ROUTE_LIFETIME.to_be_bytes();
     // 64 hops, no flags, no reachable and retransmission times.
     let mut message = vec![ADVERTISEMENT, 0, 0, 0, 64, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0];

@@ -6,7 +6,7 @@ use crate::sys::filter::Instruction;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// UDP to the server's port, no fragment but the first.
-pub const FILTER: [Comparison; 3] = [
+pub(crate) const FILTER: [Comparison; 3] = [
     Comparison { load: &[Instruction { code: 0x30, jt: 0, jf: 0, k: 23 }], is: 17 },
     Comparison {
         load: &[
@@ -53,7 +53,7 @@ struct DhcpRequest {
 }
 
 /// Returns the reply to an IPv4 packet.
-pub fn answer(lease: &Lease, packet: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn answer(lease: &Lease, packet: &[u8]) -> Option<Vec<u8>> {
     let request = parse(datagram(packet)?, lease.guest_mac)?;
     if request.server.is_some_and(|server| server != lease.router) {
         return None;

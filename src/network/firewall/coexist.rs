@@ -98,7 +98,7 @@ enum InsertAt {
 ///
 /// # Errors
 /// The chains cannot be listed.
-pub fn open(interfaces: &[&str]) -> Result<()> {
+pub(crate) fn open(interfaces: &[&str]) -> Result<()> {
     let chains = match chains() {
         Ok(chains) => chains,
         Err(Errno::OPNOTSUPP | Errno::PROTONOSUPPORT) => return Ok(()),
@@ -123,7 +123,7 @@ pub fn open(interfaces: &[&str]) -> Result<()> {
 }
 
 /// Whether firewalld has a table in the kernel.
-pub fn has_firewalld() -> bool {
+pub(crate) fn has_firewalld() -> bool {
     let table = AttributeBuffer::new().text(NFTA_TABLE_NAME, FIREWALLD);
     let exists = |family: &u8| send(&Batch::request(*family, Operation::GetTable, &table)).is_ok();
     [INET, IPV4, IPV6].iter().any(exists)
@@ -131,7 +131,7 @@ pub fn has_firewalld() -> bool {
 
 /// Deletes the inserted rules of an interface, or all of them, from all chains. Missing rules are not an
 /// error.
-pub fn close(interface: Option<&str>) {
+pub(crate) fn close(interface: Option<&str>) {
     let wanted = interface.map(comment);
     let is_inserted = |rule: &ForeignRule| match (&wanted, &rule.comment) {
         (Some(wanted), Some(comment)) => comment == wanted,

@@ -15,24 +15,24 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Dropped {
     /// The family and the name of its table.
-    pub table: String,
+    pub(crate) table: String,
     /// Its name.
-    pub chain: String,
+    pub(crate) chain: String,
     /// The number of its rules.
     pub rules: u64,
     /// Packets.
-    pub packets: u64,
+    pub(crate) packets: u64,
     /// Bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The dropped packets of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// With a forged source address or a loopback destination.
-    pub forged: u64,
+    pub(crate) forged: u64,
     /// To destinations that the machine's policy does not allow.
-    pub refused: u64,
+    pub(crate) refused: u64,
 }
 
 /// Returns the dropped packets of each chain of both tables. A missing table has no chains.

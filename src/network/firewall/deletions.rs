@@ -12,11 +12,11 @@ use rustix::net::RecvFlags;
 
 /// Deletions in the firewall of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Deletions {
+pub(crate) struct Deletions {
     /// The tables of Coracle.
-    pub own: bool,
+    pub(crate) own: bool,
     /// The table of firewalld or its chains: firewalld reloads.
-    pub firewalld: bool,
+    pub(crate) firewalld: bool,
 }
 
 impl Deletions {
@@ -42,7 +42,7 @@ impl Deletions {
 ///
 /// # Errors
 /// Any error of socket(2), bind(2) or of attaching the filter.
-pub fn subscribe() -> rustix::io::Result<OwnedFd> {
+pub(crate) fn subscribe() -> rustix::io::Result<OwnedFd> {
     let socket = open(1 << (libc::NFNLGRP_NFTABLES - 1))?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     crate::sys::packet::attach_filter(&socket, &filter())
@@ -73,7 +73,7 @@ fn filter() -> Vec<Instruction> {
 
 /// Reads notifications, a bounded number of them. A notification longer than the buffer counts as deletions
 /// in both: an idle supervisor has no memory for a larger buffer.
-pub fn read(socket: impl AsFd) -> Deletions {
+pub(crate) fn read(socket: impl AsFd) -> Deletions {
     const MOST: usize = 16;
     const LONGEST: usize = 4096;
     let mut buffer = [0; LONGEST];

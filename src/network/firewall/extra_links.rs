@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The host's end of an interface beside a machine's link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extra {
+pub(crate) struct Extra {
     /// Its name.
     name: String,
     /// The receiver of its packets.
@@ -23,17 +23,17 @@ enum ExtraKind {
 
 impl Extra {
     /// A pair to the host.
-    pub fn link(name: &str) -> Self {
+    pub(crate) fn link(name: &str) -> Self {
         Self { name: name.to_owned(), kind: ExtraKind::Link }
     }
 
     /// A port of a bridge of the host.
-    pub fn port(name: &str) -> Self {
+    pub(crate) fn port(name: &str) -> Self {
         Self { name: name.to_owned(), kind: ExtraKind::Port }
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 

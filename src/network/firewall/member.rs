@@ -6,7 +6,6 @@ use super::traffic_policy::TrafficPolicy;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::network::{Port, Zone};
 use crate::network::addresses::LinkPlan;
-use crate::network::addresses::zone::is_shared;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -81,32 +80,32 @@ impl Member {
 
     /// The machine without a limit of connections.
     #[must_use]
-    pub fn without_connection_limit(mut self) -> Self {
+    pub(crate) fn without_connection_limit(mut self) -> Self {
         self.policy.connections = None;
         self
     }
 
     /// The machine with these published ports.
     #[must_use]
-    pub fn with_ports(self, ports: Vec<Port>) -> Self {
+    pub(crate) fn with_ports(self, ports: Vec<Port>) -> Self {
         Self { ports, ..self }
     }
 
     /// The machine that these ports start.
     #[must_use]
-    pub fn with_on_demand(self, on_demand: Vec<Port>) -> Self {
+    pub(crate) fn with_on_demand(self, on_demand: Vec<Port>) -> Self {
         Self { on_demand, ..self }
     }
 
     /// The machine with this resolver of the host, or without.
     #[must_use]
-    pub fn with_resolver(self, resolver: Option<Ipv4Addr>) -> Self {
+    pub(crate) fn with_resolver(self, resolver: Option<Ipv4Addr>) -> Self {
         Self { resolver, ..self }
     }
 
     /// The machine with the ports, the resolver and the policy of both, for the deletion of both.
     #[must_use]
-    pub fn merged_with(mut self, other: &Self) -> Self {
+    pub(crate) fn merged_with(mut self, other: &Self) -> Self {
         let new: Vec<Port> = other.ports.iter().filter(|port| !self.ports.contains(port)).copied().collect();
         self.ports.extend(new);
         self.on_demand.extend(&other.on_demand);
@@ -115,25 +114,18 @@ impl Member {
         self
     }
 
-    /// Whether both machines can run at once: machines of one zone share its network and have different
-    /// addresses, other machines have different networks.
-    pub fn is_compatible_with(&self, other: &Self) -> bool {
-        let shares = is_shared(self.ipv4, other.ipv4);
-        if self.zone() == other.zone() { shares && self.ipv4 != other.ipv4 } else { !shares }
-    }
-
     /// The input interface of its packets on the host.
-    pub fn interface(&self) -> &str {
+    pub(crate) fn interface(&self) -> &str {
         &self.interface
     }
 
     /// The host's end of its link: the interface, or the port of its zone.
-    pub fn host_end(&self) -> &str {
+    pub(crate) fn host_end(&self) -> &str {
         self.zone.as_ref().map_or(&self.interface, |zone| &zone.port)
     }
 
     /// Its addresses.
-    pub fn addresses(&self) -> (Ipv4Addr, Ipv6Addr) {
+    pub(crate) fn addresses(&self) -> (Ipv4Addr, Ipv6Addr) {
         (self.ipv4, self.ipv6)
     }
 
@@ -163,7 +155,7 @@ impl Member {
     }
 
     /// Its published ports.
-    pub fn ports(&self) -> &[Port] {
+    pub(crate) fn ports(&self) -> &[Port] {
         &self.ports
     }
 
@@ -178,12 +170,12 @@ impl Member {
     }
 
     /// The resolver of the host that it reaches at its gateway.
-    pub fn resolver(&self) -> Option<Ipv4Addr> {
+    pub(crate) fn resolver(&self) -> Option<Ipv4Addr> {
         self.resolver
     }
 
     /// Its zone.
-    pub fn zone(&self) -> Option<&Zone> {
+    pub(crate) fn zone(&self) -> Option<&Zone> {
         self.zone.as_ref().map(|port| &port.zone)
     }
 

@@ -7,7 +7,7 @@ pub(super) mod nfta;
 pub(super) mod nlmsg;
 pub(super) mod table;
 
-pub use nlmsg::TABLE;
+pub(crate) use nlmsg::TABLE;
 
 use nlmsg::{Batch, NetlinkMessage};
 use rustix::fd::{AsFd, OwnedFd};
@@ -19,7 +19,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 ///
 /// # Errors
 /// Any error of socket(2) or bind(2).
-pub fn open(groups: u32) -> Result<OwnedFd> {
+pub(crate) fn open(groups: u32) -> Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     let socket =
         rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::NETFILTER))?;
@@ -33,7 +33,7 @@ pub fn open(groups: u32) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// The first error of the transaction: then the kernel has changed nothing.
-pub fn commit(batch: Batch) -> Result<()> {
+pub(crate) fn commit(batch: Batch) -> Result<()> {
     send(&batch.finish())
 }
 
@@ -41,7 +41,7 @@ pub fn commit(batch: Batch) -> Result<()> {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub fn send(messages: &[u8]) -> Result<()> {
+pub(crate) fn send(messages: &[u8]) -> Result<()> {
     send_by(&open(0)?, messages)
 }
 
@@ -49,7 +49,7 @@ pub fn send(messages: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub fn send_by(socket: impl AsFd, messages: &[u8]) -> Result<()> {
+pub(crate) fn send_by(socket: impl AsFd, messages: &[u8]) -> Result<()> {
     rustix::net::sendto(&socket, messages, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut buffer = vec![0; 16384];
     loop {
@@ -70,7 +70,7 @@ pub fn send_by(socket: impl AsFd, messages: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub fn dump(request: &[u8], mut take: impl FnMut(&NetlinkMessage<'_>)) -> Result<()> {
+pub(crate) fn dump(request: &[u8], mut take: impl FnMut(&NetlinkMessage<'_>)) -> Result<()> {
     let socket = open(0)?;
     rustix::net::sendto(&socket, request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut buffer = vec![0; 32768];
@@ -98,7 +98,7 @@ pub fn dump(request: &[u8], mut take: impl FnMut(&NetlinkMessage<'_>)) -> Result
 ///
 /// # Errors
 /// Any other error.
-pub fn ignore_missing(result: Result<()>) -> Result<()> {
+pub(crate) fn ignore_missing(result: Result<()>) -> Result<()> {
     match result {
         Err(Errno::NOENT | Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => Ok(()),
         other => other,

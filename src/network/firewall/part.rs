@@ -15,9 +15,9 @@ use super::netlink::nlmsg::{BRIDGE, Batch, INET, Operation};
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     /// Its link.
-    pub member: Option<&'a Member>,
+    pub(crate) member: Option<&'a Member>,
     /// Its extra links.
-    pub extras: &'a [Extra],
+    pub(crate) extras: &'a [Extra],
 }
 
 /// The other machines that need parts of the tables, seen from one machine.
@@ -33,11 +33,11 @@ pub struct Others {
 
 /// The set and the key that count dropped packets of a machine.
 pub(super) struct DropCount {
-    pub family: u8,
-    pub set: &'static str,
-    pub key: Vec<u8>,
+    pub(crate) family: u8,
+    pub(crate) set: &'static str,
+    pub(crate) key: Vec<u8>,
     /// Whether it counts packets with a forged address.
-    pub is_forged: bool,
+    pub(crate) is_forged: bool,
 }
 
 impl<'a> From<&'a Member> for Part<'a> {
@@ -48,17 +48,17 @@ impl<'a> From<&'a Member> for Part<'a> {
 
 impl Part<'_> {
     /// Whether the machine needs nothing in the tables.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.member.is_none() && self.extras.is_empty()
     }
 
     /// Whether it needs the table `bridge coracle`.
-    pub fn is_bridged(&self) -> bool {
+    pub(crate) fn is_bridged(&self) -> bool {
         self.member.is_some_and(|member| member.zone().is_some()) || self.extras.iter().any(Extra::is_port)
     }
 
     /// One of its interfaces, for messages.
-    pub fn interface(&self) -> &str {
+    pub(crate) fn interface(&self) -> &str {
         let extra = self.extras.first().map_or("", Extra::name);
         self.member.map_or(extra, Member::interface)
     }

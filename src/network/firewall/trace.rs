@@ -24,32 +24,32 @@ use std::time::{Duration, Instant};
 
 /// A socket that receives the steps of marked packets.
 #[derive(Debug)]
-pub struct Trace {
+pub(crate) struct Trace {
     socket: OwnedFd,
 }
 
 /// The origin of a drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// `ip`, `ip6` or `inet`.
-    pub family: &'static str,
+    pub(crate) family: &'static str,
     /// The table.
-    pub table: String,
+    pub(crate) table: String,
     /// The chain in it.
-    pub chain: String,
+    pub(crate) chain: String,
     /// The rule. `None` if the policy of the chain dropped the packet.
-    pub rule: Option<RulePlace>,
+    pub(crate) rule: Option<RulePlace>,
 }
 
 /// A rule of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RulePlace {
+pub(crate) struct RulePlace {
     /// Its handle, by which nft(8) names it.
-    pub handle: u64,
+    pub(crate) handle: u64,
     /// Its number in the chain, from 1. `None` if the rule is deleted.
-    pub number: Option<usize>,
+    pub(crate) number: Option<usize>,
     /// Its comment.
-    pub comment: Option<String>,
+    pub(crate) comment: Option<String>,
 }
 
 impl Trace {
@@ -57,7 +57,7 @@ impl Trace {
     ///
     /// # Errors
     /// Any error of the kernel, for example if it has no tracing.
-    pub fn begin(interface: &str, protocol: Protocol, port: u16) -> Result<Self> {
+    pub(crate) fn begin(interface: &str, protocol: Protocol, port: u16) -> Result<Self> {
         let doing = || "cannot trace packets through the firewall";
         let socket = open(1 << (libc::NFNLGRP_NFTRACE - 1)).context(doing)?;
         let mut batch = Batch::new();
@@ -67,7 +67,7 @@ impl Trace {
     }
 
     /// Waits for the drop of a marked packet. `None` if none is dropped in this time.
-    pub fn dropped(&self, patience: Duration) -> Option<Refusal> {
+    pub(crate) fn dropped(&self, patience: Duration) -> Option<Refusal> {
         let end = Instant::now() + patience;
         let mut buffer = vec![0; 32768];
         loop {

@@ -40,7 +40,7 @@ pub enum ZoneReach {
 
 impl TrafficPolicy {
     /// Returns the policy of a definition.
-    pub fn of(network: &Network) -> Self {
+    pub(crate) fn of(network: &Network) -> Self {
         let reaches_zone = network.egress.contains(&Destination::Zone);
         Self {
             egress: egress::allowed(&network.egress),
@@ -53,7 +53,7 @@ impl TrafficPolicy {
 
     /// Returns a policy that has the content of both, for the deletion of both.
     #[must_use]
-    pub fn merged_with(self, other: &Self) -> Self {
+    pub(crate) fn merged_with(self, other: &Self) -> Self {
         let egress = match (self.egress, other.egress.clone()) {
             (Some(mut ranges), Some(more)) => {
                 ranges.extend(more);

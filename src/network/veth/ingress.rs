@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 ///
 /// # Errors
 /// A missing interface, or a kernel without classifiers (`CONFIG_NET_CLS_BPF`).
-pub fn protect(interface: &str, sender: Option<Ipv4Addr>) -> Result<()> {
+pub(crate) fn protect(interface: &str, sender: Option<Ipv4Addr>) -> Result<()> {
     let doing = || format!("cannot install the ingress filter of '{interface}'");
     // Protocol 0 is NETLINK_ROUTE.
     let socket =

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr};
 ///
 /// # Errors
 /// Any error of netlink.
-pub async fn taken_prefixes(except: &str) -> Result<Vec<AddressPrefix>> {
+pub(crate) async fn taken_prefixes(except: &str) -> Result<Vec<AddressPrefix>> {
     let handle = connect()?;
     let except = link_by_name(&handle, except).await?.map_or(0, |link| link.header.index);
     let mut taken = addresses(&handle, except).await?;

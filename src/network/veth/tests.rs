@@ -109,7 +109,7 @@ fn a_left_over_pair_is_replaced_and_a_foreign_one_is_not() {
         let first = Link::create(&plan, old.as_fd()).await.unwrap();
         let second = Link::create(&plan, new.as_fd()).await.unwrap();
         assert_ne!(first.ifindex, second.ifindex);
-        let foreign = LinkPlan { host_mac: MacAddr::new([2, 0, 0, 0, 0, 1]), ..plan.clone() };
+        let foreign = LinkPlan { host_mac: MacAddr::local([2, 0, 0, 0, 0, 1]), ..plan.clone() };
         let error = Link::create(&foreign, old.as_fd()).await.unwrap_err();
         assert!(error.to_string().contains("exists and does not belong to machine"), "{error}");
         assert!(error.hint().unwrap().contains("ip link delete"));

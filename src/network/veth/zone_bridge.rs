@@ -60,7 +60,7 @@ pub(super) async fn enable_hairpin(handle: &Handle, port: u32, name: &str) -> Re
 
 /// The result of deleting a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removed {
+pub(crate) enum Removed {
     /// The bridge does not exist any more.
     Gone,
     /// The bridge has ports.
@@ -71,7 +71,7 @@ pub enum Removed {
 ///
 /// # Errors
 /// Any error of netlink.
-pub async fn remove_if_empty(name: &str) -> Result<Removed> {
+pub(crate) async fn remove_if_empty(name: &str) -> Result<Removed> {
     let handle = connect()?;
     let Some(bridge) = link_by_name(&handle, name).await? else { return Ok(Removed::Gone) };
     let index = bridge.header.index;

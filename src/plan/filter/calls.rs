@@ -5,25 +5,25 @@ mod syscall_table;
 
 use super::groups::{Groups, KNOWN};
 
-pub use syscall_table::{CALLS, COUNT};
+pub(crate) use syscall_table::{CALLS, COUNT};
 
 /// The number of a call that an architecture lacks.
 const NO: u16 = u16::MAX;
 
 /// One system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Syscall {
+pub(crate) struct Syscall {
     /// Its name in the kernel's headers.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its numbers on x86-64, i386 and aarch64, in this order; `NO` if there is none.
     numbers: [u16; 3],
     /// Its groups, always with `KNOWN`.
-    pub groups: Groups,
+    pub(crate) groups: Groups,
 }
 
 /// A system call interface of a Linux kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Abi {
+pub(crate) enum Abi {
     /// 64 bit x86. The x32 interface shares its architecture value, with bit 30 set in the number.
     X86_64,
     /// 32 bit x86.
@@ -34,7 +34,7 @@ pub enum Abi {
 
 impl Abi {
     /// Returns `seccomp_data.arch` for a call by this interface (`AUDIT_ARCH_*` of linux/audit.h).
-    pub fn audit(self) -> u32 {
+    pub(crate) fn audit(self) -> u32 {
         match self {
             Self::X86_64 => 0xc000_003e,
             Self::I386 => 0x4000_0003,
@@ -45,7 +45,7 @@ impl Abi {
 
 impl Syscall {
     /// Returns its number. `None` if the interface lacks it.
-    pub fn number(&self, abi: Abi) -> Option<usize> {
+    pub(crate) fn number(&self, abi: Abi) -> Option<usize> {
         let number = match abi {
             Abi::X86_64 => self.numbers[0],
             Abi::I386 => self.numbers[1],
@@ -61,7 +61,7 @@ const fn call(name: &'static str, numbers: [u16; 3], groups: Groups) -> Syscall 
 }
 
 /// Returns the row of a call in [`CALLS`], by its name.
-pub fn find(name: &str) -> Option<usize> {
+pub(crate) fn find(name: &str) -> Option<usize> {
     CALLS.binary_search_by(|call| call.name.cmp(name)).ok()
 }
 

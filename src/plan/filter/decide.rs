@@ -8,7 +8,7 @@ use rustix::thread::CapabilitySet;
 
 /// The decision about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SeccompAction {
+pub(crate) enum SeccompAction {
     /// It is allowed.
     Allow,
     /// It fails with EPERM.
@@ -29,7 +29,7 @@ pub enum SeccompAction {
 ///
 /// # Errors
 /// An unknown name in the policy.
-pub fn decide(policy: &Policy) -> Result<[SeccompAction; COUNT]> {
+pub(crate) fn decide(policy: &Policy) -> Result<[SeccompAction; COUNT]> {
     let mut actions = defaults_for(policy.capabilities);
     for word in &policy.allow {
         each(word, |row| actions[row] = SeccompAction::Allow)?;

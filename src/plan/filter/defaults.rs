@@ -5,7 +5,7 @@ use super::groups::*;
 use rustix::thread::CapabilitySet;
 
 /// The groups of every machine.
-pub const GROUPS: Groups = AIO
+pub(crate) const GROUPS: Groups = AIO
     | BASIC_IO
     | CHOWN
     | DEFAULT
@@ -23,7 +23,7 @@ pub const GROUPS: Groups = AIO
     | TIMER;
 
 /// The groups that depend on a capability.
-pub const GROUPS_BY_CAPABILITY: [(CapabilitySet, Groups); 4] = [
+pub(crate) const GROUPS_BY_CAPABILITY: [(CapabilitySet, Groups); 4] = [
     (CapabilitySet::SYS_TIME, CLOCK),
     (CapabilitySet::SYS_MODULE, MODULE),
     (CapabilitySet::SYS_RAWIO, RAW_IO),
@@ -31,7 +31,7 @@ pub const GROUPS_BY_CAPABILITY: [(CapabilitySet, Groups); 4] = [
 ];
 
 /// The calls of every machine beyond the groups.
-pub const CALLS: [&str; 54] = [
+pub(crate) const CALLS: [&str; 54] = [
     "arm_fadvise64_64",
     "cachestat",
     "capget",
@@ -93,7 +93,7 @@ pub const CALLS: [&str; 54] = [
 ];
 
 /// The calls that depend on a capability, independent of their groups.
-pub const CALLS_BY_CAPABILITY: [(CapabilitySet, &str); 8] = [
+pub(crate) const CALLS_BY_CAPABILITY: [(CapabilitySet, &str); 8] = [
     (CapabilitySet::SYS_PACCT, "acct"),
     (CapabilitySet::BPF, "bpf"),
     (CapabilitySet::SYS_PTRACE, "process_vm_readv"),
@@ -106,8 +106,8 @@ pub const CALLS_BY_CAPABILITY: [(CapabilitySet, &str); 8] = [
 
 /// The calls of groups that are denied nevertheless: they move memory of other processes between NUMA nodes, which the
 /// host's kernel does by itself.
-pub const REFUSED: [&str; 2] = ["migrate_pages", "move_pages"];
+pub(crate) const REFUSED: [&str; 2] = ["migrate_pages", "move_pages"];
 
 /// The calls of groups that fail with ENOSYS nevertheless: programs with io_uring(7) fall back after that error, but many
 /// do not after EPERM.
-pub const ABSENT: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];
+pub(crate) const ABSENT: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];

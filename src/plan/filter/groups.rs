@@ -2,39 +2,39 @@
 //! `calls`; a group of other groups is the union of their bits. Used by `calls`, `defaults` and `decide`.
 
 /// A set of groups, a mask of bits.
-pub type Groups = u32;
+pub(crate) type Groups = u32;
 
-pub const AIO: Groups = 1 << 0;
-pub const BASIC_IO: Groups = 1 << 1;
-pub const CHOWN: Groups = 1 << 2;
-pub const CLOCK: Groups = 1 << 3;
-pub const CPU_EMULATION: Groups = 1 << 4;
-pub const DEBUG: Groups = 1 << 5;
-pub const DEFAULT: Groups = 1 << 6;
-pub const FILE_SYSTEM: Groups = 1 << 7;
-pub const IO_EVENT: Groups = 1 << 8;
-pub const IPC: Groups = 1 << 9;
-pub const KEYRING: Groups = 1 << 10;
-pub const MEMLOCK: Groups = 1 << 11;
-pub const MODULE: Groups = 1 << 12;
-pub const MOUNT: Groups = 1 << 13;
-pub const NETWORK_IO: Groups = 1 << 14;
-pub const OBSOLETE: Groups = 1 << 15;
-pub const PKEY: Groups = 1 << 16;
-pub const PRIVILEGED: Groups = 1 << 17;
-pub const PROCESS: Groups = 1 << 18;
-pub const RAW_IO: Groups = 1 << 19;
-pub const REBOOT: Groups = 1 << 20;
-pub const RESOURCES: Groups = 1 << 21;
-pub const SANDBOX: Groups = 1 << 22;
-pub const SETUID: Groups = 1 << 23;
-pub const SIGNAL: Groups = 1 << 24;
-pub const SWAP: Groups = 1 << 25;
-pub const SYNC: Groups = 1 << 26;
-pub const SYSTEM_SERVICE: Groups = 1 << 27;
-pub const TIMER: Groups = 1 << 28;
+pub(crate) const AIO: Groups = 1 << 0;
+pub(crate) const BASIC_IO: Groups = 1 << 1;
+pub(crate) const CHOWN: Groups = 1 << 2;
+pub(crate) const CLOCK: Groups = 1 << 3;
+pub(crate) const CPU_EMULATION: Groups = 1 << 4;
+pub(crate) const DEBUG: Groups = 1 << 5;
+pub(crate) const DEFAULT: Groups = 1 << 6;
+pub(crate) const FILE_SYSTEM: Groups = 1 << 7;
+pub(crate) const IO_EVENT: Groups = 1 << 8;
+pub(crate) const IPC: Groups = 1 << 9;
+pub(crate) const KEYRING: Groups = 1 << 10;
+pub(crate) const MEMLOCK: Groups = 1 << 11;
+pub(crate) const MODULE: Groups = 1 << 12;
+pub(crate) const MOUNT: Groups = 1 << 13;
+pub(crate) const NETWORK_IO: Groups = 1 << 14;
+pub(crate) const OBSOLETE: Groups = 1 << 15;
+pub(crate) const PKEY: Groups = 1 << 16;
+pub(crate) const PRIVILEGED: Groups = 1 << 17;
+pub(crate) const PROCESS: Groups = 1 << 18;
+pub(crate) const RAW_IO: Groups = 1 << 19;
+pub(crate) const REBOOT: Groups = 1 << 20;
+pub(crate) const RESOURCES: Groups = 1 << 21;
+pub(crate) const SANDBOX: Groups = 1 << 22;
+pub(crate) const SETUID: Groups = 1 << 23;
+pub(crate) const SIGNAL: Groups = 1 << 24;
+pub(crate) const SWAP: Groups = 1 << 25;
+pub(crate) const SYNC: Groups = 1 << 26;
+pub(crate) const SYSTEM_SERVICE: Groups = 1 << 27;
+pub(crate) const TIMER: Groups = 1 << 28;
 /// Every call of the table, with or without a group.
-pub const KNOWN: Groups = 1 << 29;
+pub(crate) const KNOWN: Groups = 1 << 29;
 
 /// Every group with its bits, sorted by name. A call with any of these bits is in the group.
 const NAMES: [(&str, Groups); 30] = [
@@ -91,12 +91,12 @@ const SERVICE: Groups = SYSTEM_SERVICE
     | TIMER;
 
 /// Returns the bits of a group by its name, with the leading `@`.
-pub fn find(name: &str) -> Option<Groups> {
+pub(crate) fn find(name: &str) -> Option<Groups> {
     NAMES.binary_search_by(|(known, _)| known.cmp(&name)).ok().map(|at| NAMES[at].1)
 }
 
 /// Returns the names of all groups, for hints.
-pub fn names() -> impl Iterator<Item = &'static str> {
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     NAMES.iter().map(|(name, _)| *name)
 }
 

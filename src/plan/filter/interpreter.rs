@@ -4,10 +4,10 @@
 use super::Instruction;
 
 /// A system call as a filter sees it: `struct seccomp_data` of linux/seccomp.h.
-pub struct SeccompData {
-    pub number: u32,
-    pub arch: u32,
-    pub args: [u64; 6],
+pub(crate) struct SeccompData {
+    pub(crate) number: u32,
+    pub(crate) arch: u32,
+    pub(crate) args: [u64; 6],
 }
 
 impl SeccompData {
@@ -27,7 +27,7 @@ impl SeccompData {
 }
 
 /// Returns the program's answer to a call.
-pub fn run(program: &[Instruction], call: &SeccompData) -> u32 {
+pub(crate) fn run(program: &[Instruction], call: &SeccompData) -> u32 {
     let mut at = 0;
     let mut accumulator = 0;
     loop {

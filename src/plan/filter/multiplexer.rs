@@ -3,17 +3,17 @@
 
 /// A multiplexer.
 #[derive(Debug)]
-pub struct Multiplexer {
+pub(crate) struct Multiplexer {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The bits of the first argument that the kernel uses.
-    pub mask: u32,
+    pub(crate) mask: u32,
     /// The calls that it makes, by their numbers in the first argument.
-    pub calls: &'static [(u32, &'static str)],
+    pub(crate) calls: &'static [(u32, &'static str)],
 }
 
 /// socketcall(2), `SYS_*` of linux/net.h. Its `send` and `recv` are `sendto` and `recvfrom` without an address.
-pub const SOCKETCALL: Multiplexer = Multiplexer {
+pub(crate) const SOCKETCALL: Multiplexer = Multiplexer {
     name: "socketcall",
     mask: u32::MAX,
     calls: &[
@@ -41,7 +41,7 @@ pub const SOCKETCALL: Multiplexer = Multiplexer {
 };
 
 /// ipc(2), linux/ipc.h.
-pub const IPC: Multiplexer = Multiplexer {
+pub(crate) const IPC: Multiplexer = Multiplexer {
     name: "ipc",
     mask: 0xffff,
     calls: &[

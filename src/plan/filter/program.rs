@@ -31,7 +31,7 @@ const THIRD_ARGUMENT: u32 = 32;
 
 /// Returns the program that answers calls by these interfaces with the actions of [`CALLS`], and all other calls with
 /// ENOSYS.
-pub fn assemble(abis: &[Abi], actions: &[SeccompAction; COUNT]) -> Vec<Instruction> {
+pub(crate) fn assemble(abis: &[Abi], actions: &[SeccompAction; COUNT]) -> Vec<Instruction> {
     let mut program = Backwards { code: Vec::with_capacity(512) };
     let leaves = program.leaves(actions);
     let mut ranges = Vec::with_capacity(128);

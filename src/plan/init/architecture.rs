@@ -9,7 +9,7 @@ const SCRIPT: &[u8] = b"#!";
 
 /// The architecture that a program needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
+pub(crate) enum Architecture {
     /// Any: a script, which depends on its interpreter.
     Any,
     /// A name of [`std::env::consts::ARCH`], or `x32`.
@@ -22,7 +22,7 @@ impl Architecture {
     ///
     /// # Errors
     /// `init is for aarch64, this host is x86_64`, for example.
-    pub fn check(self, host: &str) -> Result<()> {
+    pub(crate) fn check(self, host: &str) -> Result<()> {
         match self {
             Self::Named(name) if name != host && (name, host) != ("x86", "x86_64") => {
                 Err(Error::new(format!("init is for {name}, this host is {host}"))
@@ -37,7 +37,7 @@ impl Architecture {
 ///
 /// # Errors
 /// An empty or truncated file, neither ELF nor a script, or an architecture unknown to Linux.
-pub fn architecture(binary: &[u8]) -> Result<Architecture> {
+pub(crate) fn architecture(binary: &[u8]) -> Result<Architecture> {
     if binary.starts_with(SCRIPT) {
         return Ok(Architecture::Any);
     }

@@ -23,30 +23,30 @@ const MARKS: [(&[u8], Init); 8] = [
 /// `chain` contains the paths from the executed one (`/sbin/init`) through its symbolic links to the program itself, all
 /// inside the tree; `binary` is the content of that program. The program's own name comes first: most distributions link
 /// `/sbin/init` to it. sysvinit has no other name than `init`, but a word for the environment of its children.
-pub fn recognise(chain: &[PathBuf], binary: &[u8]) -> Init {
+pub(crate) fn recognise(chain: &[PathBuf], binary: &[u8]) -> Init {
     let named = chain.iter().rev().find_map(|path| by_name(path));
     named.or_else(|| by_mark(binary)).unwrap_or(Init::Unknown)
 }
 
 /// A program that a script executes with `exec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Successor {
+pub(crate) struct Successor {
     /// Its absolute path.
-    pub program: PathBuf,
+    pub(crate) program: PathBuf,
     /// Its first argument, empty if there is none.
-    pub argument: String,
+    pub(crate) argument: String,
 }
 
 impl Successor {
     /// Returns whether busybox(1) runs its init applet with this name and argument.
-    pub fn is_init_applet(&self) -> bool {
+    pub(crate) fn is_init_applet(&self) -> bool {
         let name = self.program.file_name().unwrap_or_default();
         is_init_name(name.as_bytes()) || self.argument == "init"
     }
 }
 
 /// Returns the programs that a script executes by `exec` and an absolute path, the last one first. Another file has none.
-pub fn successors(script: &[u8]) -> Vec<Successor> {
+pub(crate) fn successors(script: &[u8]) -> Vec<Successor> {
     let mut found = Vec::new();
     for line in script_lines(script) {
         let words: Vec<&str> = line.split_whitespace().map(unquoted).collect();
@@ -63,7 +63,7 @@ pub fn successors(script: &[u8]) -> Vec<Successor> {
 
 /// Returns whether a program of an unknown kind may execute an init: a script with `exec`, or a program that contains the
 /// path of systemd.
-pub fn may_have_successor(binary: &[u8]) -> bool {
+pub(crate) fn may_have_successor(binary: &[u8]) -> bool {
     let has_exec = script_lines(binary).any(|line| line.split_whitespace().any(|word| word == "exec"));
     has_exec || contains(binary, b"systemd/systemd")
 }
@@ -79,7 +79,7 @@ fn unquoted(word: &str) -> &str {
 }
 
 /// Recognises the init of a process by the path of its program (proc_pid_exe(5)). `None` if the path does not suffice.
-pub fn recognise_program(program: &Path) -> Option<Init> {
+pub(crate) fn recognise_program(program: &Path) -> Option<Init> {
     let bytes = program.as_os_str().as_bytes();
     let program = Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
     // busybox is a shell as well.
@@ -88,7 +88,7 @@ pub fn recognise_program(program: &Path) -> Option<Init> {
 
 /// Recognises the init that a process is by its arguments, each ended by a NUL (proc_pid_cmdline(5)), and the content of
 /// its program.
-pub fn recognise_process(arguments: &[u8], binary: &[u8]) -> Init {
+pub(crate) fn recognise_process(arguments: &[u8], binary: &[u8]) -> Init {
     let mut words = arguments.split(|byte| *byte == 0);
     let (name, argument) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();

@@ -6,7 +6,7 @@ use crate::machine::init::{Init, REAL_TIME_SIGNALS};
 /// One action of a request to an init. Paths are resolved inside the root of the machine's PID 1, with the rights of the
 /// guest's root; symbolic links are refused except runit's own, into `/run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StopAction {
+pub(crate) enum StopAction {
     /// Send a signal to PID 1.
     Signal(i32),
     /// Write bytes, in one write, to the first of these paths that is a FIFO with a reader.
@@ -29,7 +29,7 @@ pub enum StopAction {
 
 /// The action for a missing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingFile {
+pub(crate) enum MissingFile {
     /// Create an empty one, owned by the machine's root.
     Create,
     /// Skip the action.
@@ -42,7 +42,7 @@ const SIGRTMIN: i32 = *REAL_TIME_SIGNALS.start();
 /// Returns the actions, in order, that request a power-off. A signal of the definition replaces all of them.
 ///
 /// An unknown init, or one that is not up yet, may ignore the request: the caller needs a timeout.
-pub fn orderly_stop(init: Init, signal: Option<i32>) -> Vec<StopAction> {
+pub(crate) fn orderly_stop(init: Init, signal: Option<i32>) -> Vec<StopAction> {
     if let Some(signal) = signal {
         return vec![StopAction::Signal(signal)];
     }
@@ -66,7 +66,7 @@ pub fn orderly_stop(init: Init, signal: Option<i32>) -> Vec<StopAction> {
 }
 
 /// Returns the actions, in order, that request a reboot.
-pub fn orderly_reboot(init: Init) -> Vec<StopAction> {
+pub(crate) fn orderly_reboot(init: Init) -> Vec<StopAction> {
     match init {
         // systemd(1), SIGNALS: reboot.target.
         Init::Systemd => vec![StopAction::Signal(SIGRTMIN + 5)],

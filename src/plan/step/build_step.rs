@@ -42,11 +42,11 @@ pub enum ResolvConfAction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Device {
     /// Whether it is a block device.
-    pub block: bool,
+    pub(crate) block: bool,
     /// Its major number.
-    pub major: u32,
+    pub(crate) major: u32,
     /// Its minor number.
-    pub minor: u32,
+    pub(crate) minor: u32,
 }
 
 /// A step of the builder. The builder has the rights of the host and works in a mount namespace of the host's user
@@ -189,19 +189,13 @@ pub enum BuildStep {
 }
 
 impl BuildStep {
-    /// Returns whether the step writes a resolv.conf(5) that follows the host's name servers.
-    pub fn follows_name_servers(&self) -> bool {
-        use ResolvConfAction::{Write, WriteIfMissing};
-        matches!(self, Self::ResolvConf(Write(_) | WriteIfMissing(_)))
-    }
-
     /// Returns whether the machine starts without the step: its failure is a warning.
-    pub fn is_optional(&self) -> bool {
+    pub(crate) fn is_optional(&self) -> bool {
         matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. })
     }
 
     /// Returns the step as one line of text.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Join => "join the machine's namespaces".into(),
             Self::Limits => "reset the resource limits of PID 1".into(),

@@ -31,7 +31,7 @@ pub enum HostStep {
 
 impl HostStep {
     /// Returns the step as one line of text.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Cgroups => "prepare the cgroups 'supervisor' and 'payload'".into(),
             Self::Clone => "clone the child into its namespaces".into(),

@@ -18,11 +18,11 @@ pub struct LsmLabel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourceLimit {
     /// The resource.
-    pub resource: rustix::process::Resource,
+    pub(crate) resource: rustix::process::Resource,
     /// The soft limit.
-    pub soft: Option<u64>,
+    pub(crate) soft: Option<u64>,
     /// The hard limit.
-    pub hard: Option<u64>,
+    pub(crate) hard: Option<u64>,
 }
 
 /// A step of the machine's PID 1, before it executes the payload.
@@ -95,7 +95,7 @@ pub enum InitStep {
 
 impl InitStep {
     /// Returns the step as one line of text.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Sync(sync) => format!("wait for the supervisor at '{sync:?}'"),
             Self::Join { .. } => "join the machine's namespaces".into(),

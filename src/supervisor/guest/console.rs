@@ -12,13 +12,13 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 /// The kept part of the output, bytes.
-pub const KEPT: u64 = 64 << 10;
+pub(crate) const KEPT: u64 = 64 << 10;
 /// The longest line that becomes one entry, bytes.
 const LINE: usize = 2048;
 
 /// A request typed at the terminal, `^]^]` and a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hotkey {
+pub(crate) enum Hotkey {
     /// `^]^]^]`: kill the machine.
     Kill,
     /// `^]^]r`: reboot it.
@@ -29,18 +29,18 @@ pub enum Hotkey {
 
 /// The identity of a guest in journal entries.
 #[derive(Debug, Clone, Copy)]
-pub struct GuestIdentity<'a> {
+pub(crate) struct GuestIdentity<'a> {
     /// The machine.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// Process id of its PID 1 in the host's view.
-    pub leader: u32,
+    pub(crate) leader: u32,
     /// The id of its boot, 32 hex digits.
-    pub boot_id: Id128,
+    pub(crate) boot_id: Id128,
 }
 
 /// The console while a machine runs.
 #[derive(Debug)]
-pub struct GuestConsole {
+pub(crate) struct GuestConsole {
     master: Option<OwnedFd>,
     /// The guest's side, held open: without an open slave, reads of the master fail.
     slave: Option<OwnedFd>,
@@ -57,7 +57,12 @@ pub struct GuestConsole {
 
 impl GuestConsole {
     /// Takes over the master of the console and its memory.
-    pub fn new(master: Option<OwnedFd>, ring: OwnedFd, kind: Console, guest: &GuestIdentity<'_>) -> Self {
+    pub(crate) fn new(
+        master: Option<OwnedFd>,
+        ring: OwnedFd,
+        kind: Console,
+        guest: &GuestIdentity<'_>,
+    ) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = master.as_ref().and_then(|master| rustix::pty::ioctl_tiocgptpeer(master, flags).ok());
         let ring = std::fs::File::from(ring);
@@ -92,24 +97,24 @@ impl GuestConsole {
     }
 
     /// Returns the master, for epoll.
-    pub fn master(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn master(&self) -> Option<BorrowedFd<'_>> {
         self.master.as_ref().map(AsFd::as_fd)
     }
 
     /// Returns whether standard input is connected to the console.
-    pub fn is_interactive(&self) -> bool {
+    pub(crate) fn is_interactive(&self) -> bool {
         self.kind == Console::Interactive
     }
 
     /// Copies the size of the caller's window.
-    pub fn resize(&self) {
+    pub(crate) fn resize(&self) {
         if let Some(master) = self.master.as_ref().filter(|_| self.is_interactive()) {
             crate::sys::terminal::copy_size(rustix::stdio::stdin(), master.as_fd());
         }
     }
 
     /// Reads output of the guest and passes it on, also to `show`. Returns false at the end.
-    pub fn read(&mut self, show: &mut dyn FnMut(&[u8])) -> bool {
+    pub(crate) fn read(&mut self, show: &mut dyn FnMut(&[u8])) -> bool {
         let Some(master) = &self.master else { return false };
         let mut buffer = [0u8; 4096];
         match rustix::io::read(master, &mut buffer) {
@@ -145,7 +150,7 @@ impl GuestConsole {
     }
 
     /// Returns the kept output, oldest first.
-    pub fn kept(&self) -> Vec<u8> {
+    pub(crate) fn kept(&self) -> Vec<u8> {
         let at = self.written % KEPT;
         let parts =
             if self.written > KEPT { vec![(at, KEPT - at), (0, at)] } else { vec![(0, self.written)] };
@@ -160,7 +165,7 @@ impl GuestConsole {
 
     /// Passes input on to the guest, without waiting for it. Input beyond the buffer of the terminal is lost, as on a
     /// serial line.
-    pub fn type_in(&self, bytes: &[u8]) {
+    pub(crate) fn type_in(&self, bytes: &[u8]) {
         let Some(master) = &self.master else { return };
         if rustix::io::ioctl_fionbio(master, true).is_ok() {
             write_all(master.as_fd(), bytes);
@@ -168,7 +173,7 @@ impl GuestConsole {
     }
 
     /// Returns the last lines of the console, oldest first.
-    pub fn tail(&self, lines: usize) -> Vec<String> {
+    pub(crate) fn tail(&self, lines: usize) -> Vec<String> {
         let mut bytes = vec![0u8; 4096];
         let at = self.written % KEPT;
         let from = at.saturating_sub(bytes.len() as u64);
@@ -190,7 +195,7 @@ impl GuestConsole {
     }
 
     /// Sends the pending line.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let line = readable(&std::mem::take(&mut self.line));
         if line.is_empty() || self.journal.is_none() {
             return;
@@ -202,7 +207,7 @@ impl GuestConsole {
     }
 
     /// Reports the dropped lines of a past window, and returns the time until the next report.
-    pub fn report_dropped(&mut self) -> Option<Duration> {
+    pub(crate) fn report_dropped(&mut self) -> Option<Duration> {
         if let Some(dropped) = self.limit.report() {
             self.send_dropped(dropped);
         }
@@ -222,7 +227,7 @@ impl GuestConsole {
     }
 
     /// Reads standard input and passes it on. Recognises hotkeys.
-    pub fn typed(&mut self) -> Typed {
+    pub(crate) fn typed(&mut self) -> Typed {
         let mut buffer = [0u8; 1024];
         match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
             Ok(0) | Err(_) => Typed::End,
@@ -253,7 +258,7 @@ impl GuestConsole {
     }
 
     /// Reads the remaining output of an ended guest.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         while self.pending() && self.read(&mut |_| {}) {}
         self.flush();
         if let Some(dropped) = self.limit.finish() {
@@ -262,7 +267,7 @@ impl GuestConsole {
     }
 
     /// Restores the caller's terminal and returns the master, for the next act.
-    pub fn end(mut self) -> Option<OwnedFd> {
+    pub(crate) fn end(mut self) -> Option<OwnedFd> {
         self.drain();
         if let Some(settings) = &self.terminal {
             crate::sys::terminal::restore(rustix::stdio::stdin(), settings);
@@ -284,7 +289,7 @@ impl GuestConsole {
 
 /// Input from standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Typed {
+pub(crate) enum Typed {
     /// Text, passed on.
     Text,
     /// A request.
@@ -304,7 +309,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) {
 }
 
 /// Returns a console line as text, without escape sequences, carriage returns and control characters.
-pub fn readable(line: &[u8]) -> String {
+pub(crate) fn readable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut clean = String::with_capacity(text.len());
     let mut letters = text.chars();

@@ -26,11 +26,11 @@ const RECEIVING: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The variable that disables the use of SO_PASSRIGHTS, for tests of the behaviour on older kernels.
-pub const ACCEPT: &str = "CORACLE_DEBUG_ACCEPT_DESCRIPTORS";
+pub(crate) const ACCEPT: &str = "CORACLE_DEBUG_ACCEPT_DESCRIPTORS";
 
 /// A socket for messages of guest processes.
 #[derive(Debug)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     socket: OwnedFd,
     accepts_descriptors: bool,
     children: Vec<OwnedFd>,
@@ -39,15 +39,15 @@ pub struct Inbox {
 
 /// A received datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received {
+pub(crate) struct Received {
     /// Its length in the buffer, bytes.
-    pub length: usize,
+    pub(crate) length: usize,
     /// The sender's process id.
-    pub sender: Option<u32>,
+    pub(crate) sender: Option<u32>,
 }
 
 /// Makes the kernel refuse descriptors at a new socket, if it can.
-pub fn refuse_descriptors(socket: BorrowedFd<'_>) {
+pub(crate) fn refuse_descriptors(socket: BorrowedFd<'_>) {
     if std::env::var_os(ACCEPT).is_some() {
         return;
     }
@@ -58,23 +58,23 @@ pub fn refuse_descriptors(socket: BorrowedFd<'_>) {
 
 impl Inbox {
     /// Takes over a socket with SO_PASSCRED.
-    pub fn new(socket: OwnedFd) -> Self {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
         let accepts_descriptors = descriptor::accepts_descriptors(socket.as_fd());
         Self { socket, accepts_descriptors, children: Vec::new(), paused: None }
     }
 
     /// Returns the socket, for the next act.
-    pub fn into_socket(self) -> OwnedFd {
+    pub(crate) fn into_socket(self) -> OwnedFd {
         self.socket
     }
 
     /// Returns the remaining pause. `None` if the socket is not paused.
-    pub fn paused(&self) -> Option<Duration> {
+    pub(crate) fn paused(&self) -> Option<Duration> {
         self.paused.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
     /// Ends a pause that is over. Returns whether the socket has to be watched again.
-    pub fn resume(&mut self) -> bool {
+    pub(crate) fn resume(&mut self) -> bool {
         let is_over = self.paused.is_some_and(|until| until <= Instant::now());
         if is_over {
             self.paused = None;
@@ -83,7 +83,7 @@ impl Inbox {
     }
 
     /// Receives the next datagram. `None` if there is none, or it cannot be received now.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<Received> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Option<Received> {
         if self.paused.is_some() {
             return None;
         }
@@ -105,7 +105,7 @@ impl Inbox {
     }
 
     /// Receives the remaining messages of an ended guest.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         while self.receive(&mut [0; 64]).is_some() {}
     }
 

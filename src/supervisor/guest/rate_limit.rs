@@ -9,7 +9,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// Counts messages in windows of ten seconds.
 #[derive(Debug)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     since: Instant,
     accepted: u32,
     dropped: u64,
@@ -17,12 +17,12 @@ pub struct RateLimit {
 
 impl RateLimit {
     /// Starts the first window.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { since: Instant::now(), accepted: 0, dropped: 0 }
     }
 
     /// Returns whether the next message is accepted. The caller calls [`Self::report`] before.
-    pub fn accepts(&mut self) -> bool {
+    pub(crate) fn accepts(&mut self) -> bool {
         if self.since.elapsed() > WINDOW {
             (self.since, self.accepted) = (Instant::now(), 0);
         }
@@ -36,17 +36,17 @@ impl RateLimit {
     }
 
     /// Returns the number of dropped messages once, after their window. `None` if there are none.
-    pub fn report(&mut self) -> Option<u64> {
+    pub(crate) fn report(&mut self) -> Option<u64> {
         if self.time_left()?.is_zero() { self.finish() } else { None }
     }
 
     /// Returns the number of dropped messages now. `None` if there are none.
-    pub fn finish(&mut self) -> Option<u64> {
+    pub(crate) fn finish(&mut self) -> Option<u64> {
         Some(std::mem::take(&mut self.dropped)).filter(|dropped| *dropped > 0)
     }
 
     /// Returns the time until the next report. `None` if no message was dropped.
-    pub fn time_left(&self) -> Option<Duration> {
+    pub(crate) fn time_left(&self) -> Option<Duration> {
         (self.dropped > 0).then(|| WINDOW.saturating_sub(self.since.elapsed()))
     }
 }

@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The recent messages of a guest.
 #[derive(Debug, Default)]
-pub struct Repeats(Vec<RecentMessage>);
+pub(crate) struct Repeats(Vec<RecentMessage>);
 
 #[derive(Debug)]
 struct RecentMessage {
@@ -29,7 +29,7 @@ struct RecentMessage {
 
 /// The decision about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogDecision {
+pub(crate) enum LogDecision {
     /// It is written.
     Write,
     /// It is only counted.
@@ -40,7 +40,7 @@ pub enum LogDecision {
 
 impl Repeats {
     /// Decides about a message by the hash of its compared parts.
-    pub fn judge(&mut self, hash: u64, now: Instant) -> LogDecision {
+    pub(crate) fn judge(&mut self, hash: u64, now: Instant) -> LogDecision {
         if let Some(known) = self.0.iter_mut().find(|known| known.hash == hash) {
             return known.judge(now);
         }

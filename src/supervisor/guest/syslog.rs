@@ -17,7 +17,7 @@ const TURN: usize = 32;
 
 /// The receiving end of a guest's `/dev/log`.
 #[derive(Debug)]
-pub struct Syslog {
+pub(crate) struct Syslog {
     inbox: Inbox,
     journal: Option<JournalWriter>,
     own: [(&'static str, String); 2],
@@ -42,7 +42,7 @@ pub struct Parsed<'a> {
 
 impl Syslog {
     /// Takes over the socket.
-    pub fn new(socket: OwnedFd, guest: &GuestIdentity<'_>) -> Self {
+    pub(crate) fn new(socket: OwnedFd, guest: &GuestIdentity<'_>) -> Self {
         Self {
             inbox: Inbox::new(socket),
             journal: JournalWriter::open(),
@@ -53,22 +53,22 @@ impl Syslog {
     }
 
     /// Returns the socket, for epoll.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.inbox.as_fd()
     }
 
     /// Returns the inbox of the socket.
-    pub fn inbox(&mut self) -> &mut Inbox {
+    pub(crate) fn inbox(&mut self) -> &mut Inbox {
         &mut self.inbox
     }
 
     /// Returns the socket, for the next act.
-    pub fn into_socket(self) -> OwnedFd {
+    pub(crate) fn into_socket(self) -> OwnedFd {
         self.inbox.into_socket()
     }
 
     /// Reads pending messages.
-    pub fn read(&mut self) {
+    pub(crate) fn read(&mut self) {
         let mut buffer = [0u8; LONGEST];
         for _ in 0..TURN {
             let Some(received) = self.inbox.receive(&mut buffer) else { return };
@@ -80,7 +80,7 @@ impl Syslog {
     }
 
     /// Reports the dropped messages of a past window, and returns the time until the next report.
-    pub fn report_dropped(&mut self) -> Option<Duration> {
+    pub(crate) fn report_dropped(&mut self) -> Option<Duration> {
         if let Some(dropped) = self.limit.report() {
             self.pass(&Parsed {
                 severity: 4,

@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(ROUTE_LIFETIME as u64 / 3);
 
 /// The requests of a guest that need repeated answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Solicited {
+pub(crate) enum Solicited {
     /// None, or DHCP requests only.
     Nothing,
     /// A router solicitation.
@@ -30,7 +30,7 @@ pub enum Solicited {
 
 /// The server of a guest's link.
 #[derive(Debug)]
-pub struct DhcpServer {
+pub(crate) struct DhcpServer {
     lease: Lease,
     socket: OwnedFd,
     since: Instant,
@@ -43,35 +43,35 @@ pub struct DhcpServer {
 ///
 /// # Errors
 /// Any error of socket(2), bind(2) and attaching the filter.
-pub fn open(lease: &Lease, ifindex: u32) -> Result<OwnedFd> {
+pub(crate) fn open(lease: &Lease, ifindex: u32) -> Result<OwnedFd> {
     packet::open(ifindex, &lease.filter()).context(|| "cannot listen for DHCP requests on the machine's link")
 }
 
 impl DhcpServer {
     /// Takes over the socket, and the guest's earlier requests.
-    pub fn new(lease: Lease, socket: OwnedFd, solicited: Solicited) -> Self {
+    pub(crate) fn new(lease: Lease, socket: OwnedFd, solicited: Solicited) -> Self {
         let now = Instant::now();
         let due = (solicited == Solicited::Router).then_some(now);
         Self { lease, socket, since: now, given: 0, due }
     }
 
     /// Returns the guest's requests, for the next act.
-    pub fn solicited(&self) -> Solicited {
+    pub(crate) fn solicited(&self) -> Solicited {
         if self.due.is_some() { Solicited::Router } else { Solicited::Nothing }
     }
 
     /// Returns the socket, for epoll.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     /// Returns the socket, for the next act.
-    pub fn into_socket(self) -> OwnedFd {
+    pub(crate) fn into_socket(self) -> OwnedFd {
         self.socket
     }
 
     /// Reads pending requests and answers them.
-    pub fn read(&mut self) {
+    pub(crate) fn read(&mut self) {
         let mut buffer = [0u8; LONGEST];
         for _ in 0..TURN {
             match rustix::net::recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
@@ -105,12 +105,12 @@ impl DhcpServer {
     }
 
     /// Returns the time until the next advertisement. `None` if there is none.
-    pub fn time_left(&self) -> Option<Duration> {
+    pub(crate) fn time_left(&self) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
     /// Advertises the route again if that is due.
-    pub fn advertise(&mut self) {
+    pub(crate) fn advertise(&mut self) {
         if self.time_left() == Some(Duration::ZERO) {
             self.due = Some(Instant::now() + AGAIN);
             self.send(&self.lease.advertisement());

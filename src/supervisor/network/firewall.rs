@@ -1,7 +1,7 @@
 //! Adds a machine to the firewall tables and removes it. The tables exist while any machine needs them. Called by
 //! `launch`, `cleanup` and the event loop.
 
-pub mod watch;
+pub(crate) mod watch;
 
 use crate::claim::{self, loopback_resolver};
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use crate::state::record::Record;
 ///
 /// # Errors
 /// A record that cannot be read, or any error of nftables.
-pub fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
+pub(crate) fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
     for Record { name, .. } in dead {
         if let Some(record) = Record::read(paths, name)?.filter(|record| !record.is_alive()) {
             leave(paths, &record, record.part())?;
@@ -32,7 +32,7 @@ pub fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
 ///
 /// # Errors
 /// A machine without a part, a port in use, or any error of the kernel.
-pub fn change(
+pub(crate) fn change(
     paths: &Paths,
     record: &mut Record,
     wanted: Vec<Port>,
@@ -69,7 +69,7 @@ pub fn change(
 }
 
 /// Allows replies of the host's resolver at a loopback address to the machine, if the firewall redirects to it.
-pub fn allow_resolver_replies(member: &firewall::Member) {
+pub(crate) fn allow_resolver_replies(member: &firewall::Member) {
     if member.resolver().is_some()
         && let Err(error) = open_loopback(member)
     {
@@ -86,7 +86,7 @@ fn open_loopback(member: &firewall::Member) -> Result<()> {
 }
 
 /// Changes the part of a rebooting machine to that of its definition. After an error it keeps the old part.
-pub fn apply_definition(paths: &Paths, record: &mut Record, network: &Network) {
+pub(crate) fn apply_definition(paths: &Paths, record: &mut Record, network: &Network) {
     if record.firewall.is_some()
         && let Err(error) = change(paths, record, network.ports.clone(), firewall::TrafficPolicy::of(network))
     {
@@ -98,7 +98,7 @@ pub fn apply_definition(paths: &Paths, record: &mut Record, network: &Network) {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub fn recreate(paths: &Paths) -> Result<()> {
+pub(crate) fn recreate(paths: &Paths) -> Result<()> {
     if !paths.state().exists() {
         return Ok(());
     }
@@ -114,7 +114,7 @@ pub fn recreate(paths: &Paths) -> Result<()> {
 }
 
 /// Adds the interface of a machine to firewalld's zone of machines again, after a reload of firewalld.
-pub fn bind_again(record: &Record) {
+pub(crate) fn bind_again(record: &Record) {
     bind(&interfaces(std::iter::once(record.part())));
 }
 
@@ -145,7 +145,7 @@ fn recreate_tables(records: &[Record]) -> Result<()> {
 
 /// The result of a check of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableState {
+pub(crate) enum TableState {
     /// The machine's part is complete.
     Complete,
     /// Another process holds the lock of the tables.
@@ -158,7 +158,7 @@ pub enum TableState {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub fn repair(paths: &Paths, record: &Record) -> Result<TableState> {
+pub(crate) fn repair(paths: &Paths, record: &Record) -> Result<TableState> {
     if firewall::is_complete(record.part()) {
         return Ok(TableState::Complete);
     }
@@ -177,7 +177,7 @@ pub fn repair(paths: &Paths, record: &Record) -> Result<TableState> {
 ///
 /// # Errors
 /// Any error of the kernel, and a kernel without NAT if the machine has published ports.
-pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
+pub(crate) fn join(paths: &Paths, record: &mut Record) -> Result<()> {
     if record.part().is_empty() {
         return Ok(());
     }
@@ -226,7 +226,7 @@ pub fn join(paths: &Paths, record: &mut Record) -> Result<()> {
 }
 
 /// Makes the published ports of a machine answer at the host's loopback addresses too. A failure is a warning.
-pub fn enable_loopback_ports(member: &firewall::Member) {
+pub(crate) fn enable_loopback_ports(member: &firewall::Member) {
     if member.zone().is_some() && sysctl::filters_bridges() {
         log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
     }
@@ -244,7 +244,7 @@ pub fn enable_loopback_ports(member: &firewall::Member) {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result<()> {
+pub(crate) fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result<()> {
     if part.is_empty() {
         return Ok(());
     }

@@ -8,12 +8,12 @@ use crate::state::record::Record;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Writes the names of a machine outside of zones: its own names and its host's.
-pub fn write_own(record: &Record) {
+pub(crate) fn write_own(record: &Record) {
     write(record, &(own_lines(record, &[]) + &host_lines(&record.host_addresses)));
 }
 
 /// Updates the hosts files of all running machines of a zone after a change of one machine, `own`.
-pub fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: ZoneChange) {
+pub(crate) fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: ZoneChange) {
     let is_other =
         |record: &Record| record.name != own.name && record.zone.as_ref() == Some(zone) && record.is_alive();
     let mut members: Vec<Record> = Record::all(paths).into_iter().filter(is_other).collect();
@@ -32,7 +32,7 @@ pub fn update_zone(paths: &Paths, zone: &Zone, own: &Record, change: ZoneChange)
 
 /// A change of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ZoneChange {
+pub(crate) enum ZoneChange {
     /// The machine joins the zone.
     Joins,
     /// The machine leaves the zone.
@@ -40,7 +40,7 @@ pub enum ZoneChange {
 }
 
 /// Removes Coracle's lines from the hosts file.
-pub fn clear(record: &Record) {
+pub(crate) fn clear(record: &Record) {
     write(record, "");
 }
 

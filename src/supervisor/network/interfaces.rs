@@ -24,7 +24,7 @@ fn place(paths: &Paths, record: &Record) -> PathBuf {
 ///
 /// # Errors
 /// The first interface that cannot be created or moved.
-pub fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> Result<()> {
     let runtime = runtime()?;
     // After a reboot: the interfaces are still in the namespace of the guest before.
     bring_back(paths, record)?;
@@ -62,7 +62,7 @@ fn keep(paths: &Paths, record: &Record, network: BorrowedFd<'_>) -> Result<()> {
 ///
 /// # Errors
 /// An interface that cannot be deleted or moved.
-pub fn disconnect(paths: &Paths, record: &Record) -> Result<()> {
+pub(crate) fn disconnect(paths: &Paths, record: &Record) -> Result<()> {
     if record.interfaces.is_empty() {
         return Ok(());
     }

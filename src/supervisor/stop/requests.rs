@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// The properties of a guest that determine access to its files.
 #[derive(Debug, Clone, Copy)]
-pub struct GuestAccess {
+pub(crate) struct GuestAccess {
     /// Process id of PID 1 in the host's view.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// The first host id of its range. `None` without a user namespace.
     id_base: Option<u32>,
     capabilities: u64,
@@ -26,7 +26,7 @@ pub struct GuestAccess {
 
 impl GuestAccess {
     /// Returns the guest of a record.
-    pub fn of(record: &Record) -> Self {
+    pub(crate) fn of(record: &Record) -> Self {
         Self {
             pid: record.leader.unwrap_or_default(),
             id_base: record.id_base,
@@ -41,7 +41,7 @@ impl GuestAccess {
 
 /// Sends requests by the files of a guest.
 #[derive(Debug)]
-pub struct Requests {
+pub(crate) struct Requests {
     root: GuestRoot,
     owners: Owners,
 }
@@ -51,7 +51,7 @@ impl Requests {
     ///
     /// # Errors
     /// An ended guest, or privileges that cannot be dropped.
-    pub fn as_root_of(guest: GuestAccess) -> Result<Self> {
+    pub(crate) fn as_root_of(guest: GuestAccess) -> Result<Self> {
         let root = GuestRoot::of_process(guest.pid)?;
         become_root_of(guest)?;
         Ok(Self { root, owners: guest.owners() })
@@ -61,7 +61,7 @@ impl Requests {
     ///
     /// # Errors
     /// A missing file, a pipe without a reader, or a file that does not belong to the guest.
-    pub fn make(&self, action: &StopAction) -> rustix::io::Result<()> {
+    pub(crate) fn make(&self, action: &StopAction) -> rustix::io::Result<()> {
         match action {
             StopAction::WriteFifo { paths, bytes } => write_fifo(&self.root, paths, bytes, self.owners),
             StopAction::SetMode { path, mode, missing } => {
@@ -73,7 +73,7 @@ impl Requests {
 }
 
 /// Returns whether an error may disappear when the init is up.
-pub fn is_early(errno: Errno) -> bool {
+pub(crate) fn is_early(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NXIO | Errno::AGAIN)
 }
 

@@ -41,7 +41,7 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Child {
     /// Its id in the pid namespace of the parent.
-    pub pid: Pid,
+    pub(crate) pid: Pid,
     /// Its pidfd, close-on-exec.
     pub pidfd: OwnedFd,
 }

@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Result};
 ///
 /// # Errors
 /// Those of the action, of seteuid(2) and capset(2).
-pub fn as_effective(id: u32, action: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn as_effective(id: u32, action: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = rustix::process::geteuid().as_raw();
     become_effective(id)?;
     let done = action();
@@ -27,7 +27,7 @@ pub(super) fn become_effective(id: u32) -> Result<()> {
 ///
 /// # Errors
 /// Any error of the kernel, with the id.
-pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -39,7 +39,7 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
 /// Runs a command as the user nobody with the right to read all files: without other capabilities, new
 /// privileges and network. For programs that parse files of a guest. A caller without root runs the command
 /// as itself.
-pub fn read_only(command: &mut std::process::Command) {
+pub(crate) fn read_only(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     if rustix::process::geteuid().is_root() {
         // SAFETY: the closure makes system calls only, which is allowed between fork(2) and execve(2).
@@ -80,7 +80,7 @@ fn become_reader() -> std::io::Result<()> {
 ///
 /// # Errors
 /// Without `CAP_SETUID` and `CAP_SETGID`.
-pub fn use_files_as(id: u32) -> Result<()> {
+pub(crate) fn use_files_as(id: u32) -> Result<()> {
     use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
     setfsgid(Gid::from_raw(id));
     setfsuid(Uid::from_raw(id));
@@ -95,7 +95,7 @@ pub fn use_files_as(id: u32) -> Result<()> {
 ///
 /// # Errors
 /// Any error of capset(2).
-pub fn make_files_as(id: u32) -> Result<()> {
+pub(crate) fn make_files_as(id: u32) -> Result<()> {
     nix::unistd::setfsgid(nix::unistd::Gid::from_raw(id));
     nix::unistd::setfsuid(nix::unistd::Uid::from_raw(id));
     // The kernel has dropped the capabilities over files as well.

@@ -19,24 +19,24 @@ pub(super) const FIELDS: [&str; 8] = [
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournalEntry {
+pub(crate) struct JournalEntry {
     /// Time, microseconds since the epoch.
-    pub time: u64,
+    pub(crate) time: u64,
     /// The source: `console` for a line of the machine's console, else the identifier of the program.
-    pub source: String,
+    pub(crate) source: String,
     /// Process id of the program, in the view of its journal.
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
     /// syslog(3) priority, 0 the most urgent.
-    pub priority: Option<u8>,
+    pub(crate) priority: Option<u8>,
     /// The message, printable: see [`printable`].
-    pub message: String,
+    pub(crate) message: String,
     /// The id of the machine's boot, 32 hex digits. `None` if it is not recorded.
-    pub boot: Option<String>,
+    pub(crate) boot: Option<String>,
     /// The position in its journal, for journalctl's `--after-cursor=`.
-    pub cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
     /// The entry as JSON on one line with all control characters escaped. `None` unless all fields are
     /// requested.
-    pub whole: Option<String>,
+    pub(crate) whole: Option<String>,
 }
 
 impl JournalEntry {
@@ -85,7 +85,7 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
 
 /// Returns untrusted text for a terminal: invalid UTF-8 is replaced, colours are removed, and all control
 /// characters but tab and newline are written as `\xNN`.
-pub fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut shown = String::with_capacity(text.len());
     let mut rest = text.trim_end_matches(['\r', '\n']).chars();
@@ -105,7 +105,7 @@ pub fn printable(bytes: &[u8]) -> String {
 }
 
 /// Returns untrusted text for one line of a terminal: for names, which contain neither tabs nor newlines.
-pub fn printable_line(bytes: &[u8]) -> String {
+pub(crate) fn printable_line(bytes: &[u8]) -> String {
     printable(bytes).replace('\n', "\\x0a").replace('\t', "\\x09")
 }
 

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A connection to the journal.
 #[derive(Debug)]
-pub struct JournalWriter {
+pub(crate) struct JournalWriter {
     socket: OwnedFd,
     address: SocketAddrUnix,
     /// Whether journald did not accept the last entry in time.
@@ -25,7 +25,7 @@ pub struct JournalWriter {
 
 impl JournalWriter {
     /// Opens a connection. `None` if there is no journald.
-    pub fn open() -> Option<Self> {
+    pub(crate) fn open() -> Option<Self> {
         let path = running_systemd(SOCKET);
         if !path.exists() {
             return None;
@@ -41,7 +41,7 @@ impl JournalWriter {
 
     /// Sends an entry. Waits for a slow journald; if it does not accept entries in time, they are held back
     /// until it does.
-    pub fn send(&mut self, fields: &[(&str, &[u8])]) {
+    pub(crate) fn send(&mut self, fields: &[(&str, &[u8])]) {
         let mut datagram = Vec::with_capacity(256);
         for (name, value) in fields {
             // The form with a length: a value may contain any byte, newlines included.

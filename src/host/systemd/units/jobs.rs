@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// An operation on units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobAction {
+pub(crate) enum JobAction {
     /// `systemctl start`
     Start,
     /// `systemctl stop`
@@ -39,7 +39,7 @@ impl JobAction {
 
 /// The condition to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub(crate) enum Until {
     /// The end of the jobs.
     Done,
     /// The queueing of the jobs.
@@ -48,11 +48,11 @@ pub enum Until {
 
 /// The end of one unit's job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finished {
+pub(crate) struct Finished {
     /// The unit.
-    pub unit: String,
+    pub(crate) unit: String,
     /// Success, or systemd's reason for the failure.
-    pub result: Result<()>,
+    pub(crate) result: Result<()>,
 }
 
 /// A unit with an unfinished job.
@@ -74,7 +74,7 @@ struct Pending {
 /// # Errors
 /// systemd is unreachable or the connection ends. The results of the units are in the list, in the order of
 /// `units`.
-pub async fn run(
+pub(crate) async fn run(
     action: JobAction,
     units: &[String],
     until: Until,

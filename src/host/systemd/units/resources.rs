@@ -8,27 +8,27 @@ use zbus::Variant;
 
 /// A limit: its name, the current value of the unit, and the wanted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnitLimit {
+pub(crate) struct UnitLimit {
     /// The key of the definition.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// The property of systemd.
-    pub property: &'static str,
+    pub(crate) property: &'static str,
     /// The current value.
-    pub now: u64,
+    pub(crate) now: u64,
     /// The wanted value.
-    pub wanted: u64,
+    pub(crate) wanted: u64,
 }
 
 /// The default of a machine's unit (`units/coracle@.service`).
-pub const TASKS: u64 = 16384;
+pub(crate) const TASKS: u64 = 16384;
 /// systemd's value for "unlimited".
-pub const NONE: u64 = u64::MAX;
+pub(crate) const NONE: u64 = u64::MAX;
 
 /// Returns the limits of a unit that differ from the wanted ones.
 ///
 /// # Errors
 /// systemd does not reply.
-pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<UnitLimit>> {
+pub(crate) async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<UnitLimit>> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     let reading = |error| bus::failure(error).context(format!("cannot read the limits of unit '{unit}'"));
@@ -57,7 +57,7 @@ pub async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<UnitLimit
 ///
 /// # Errors
 /// systemd refuses.
-pub async fn set(unit: &str, limits: &[UnitLimit]) -> Result<()> {
+pub(crate) async fn set(unit: &str, limits: &[UnitLimit]) -> Result<()> {
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
     let refused = |error| bus::failure(error).context(format!("cannot set the limits of unit '{unit}'"));

@@ -15,19 +15,19 @@ const DEVICES: [(&str, &str); 1] = [("char-pts", "rw")];
 
 /// A scope to be created around a process, with a delegated cgroup.
 #[derive(Debug, Clone, Copy)]
-pub struct Scope<'a> {
+pub(crate) struct Scope<'a> {
     /// Its name, with `.scope`.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// Its slice, with `.slice`.
-    pub slice: &'a str,
+    pub(crate) slice: &'a str,
     /// The description in `systemctl status`.
-    pub description: &'a str,
+    pub(crate) description: &'a str,
     /// The process that moves into it.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Allowed devices beside the default ones.
-    pub devices: &'a [PathBuf],
+    pub(crate) devices: &'a [PathBuf],
     /// Its limits.
-    pub resources: &'a Resources,
+    pub(crate) resources: &'a Resources,
 }
 
 /// The time that the scope of an earlier run may stay after the end of its last process: systemd is notified
@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 ///
 /// # Errors
 /// systemd refuses, or a unit of that name is in use.
-pub async fn start_scope(scope: &Scope<'_>) -> Result<()> {
+pub(crate) async fn start_scope(scope: &Scope<'_>) -> Result<()> {
     let name = scope.name;
     let connection = bus::connect(CALL_TIMEOUT).await?;
     let manager = manager(&connection).await?;
@@ -90,7 +90,7 @@ async fn is_empty(connection: &Connection, manager: &SystemdManagerProxy<'_>, un
 
 /// The signal sent by systemd when it stops a scope: to all its processes, so that it must mean a stop to the
 /// supervisor only. SIGTERM means a reboot to some inits; SIGURG is ignored by default (signal(7)).
-pub const STOP_SIGNAL: i32 = libc::SIGURG;
+pub(crate) const STOP_SIGNAL: i32 = libc::SIGURG;
 
 /// Returns the properties of a scope (org.freedesktop.systemd1(5)).
 fn properties<'a>(scope: &Scope<'a>) -> Vec<(&'a str, Variant<'a>)> {

@@ -19,18 +19,18 @@ enum RuleEffect {
 
 /// A rule of another program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForeignRule {
+pub(crate) struct ForeignRule {
     /// Its handle, by which nft(8) names it.
-    pub handle: u64,
+    pub(crate) handle: u64,
     /// Its comment.
-    pub comment: Option<String>,
+    pub(crate) comment: Option<String>,
     /// Its effect on all packets.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
 }
 
 /// The effect of a rule on all packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Drops or rejects.
     Refuse,
     /// Jumps to another chain.
@@ -40,7 +40,7 @@ pub enum Verdict {
 }
 
 /// Returns the rules of a chain, in order.
-pub fn rules(family: u8, table: &str, chain: &str) -> Vec<ForeignRule> {
+pub(crate) fn rules(family: u8, table: &str, chain: &str) -> Vec<ForeignRule> {
     let mut rules = Vec::new();
     let name = AttributeBuffer::new().text(NFTA_RULE_TABLE, table).text(NFTA_RULE_CHAIN, chain);
     let listed = dump(&Batch::dump_request(family, Operation::GetRule, &name), |message| {
@@ -107,7 +107,7 @@ fn comment(user_data: &[u8]) -> Option<String> {
 }
 
 /// Returns the user data of a rule with this comment, as nft(8) and iptables-nft(8) write and show it.
-pub fn user_data(comment: &str) -> Vec<u8> {
+pub(crate) fn user_data(comment: &str) -> Vec<u8> {
     let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
     [&[NFTNL_UDATA_RULE_COMMENT, length][..], comment.as_bytes(), &[0]].concat()
 }

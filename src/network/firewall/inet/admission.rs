@@ -14,7 +14,7 @@ use libc::NFT_META_IIFNAME;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// After connection tracking, before the translation of published ports.
-pub const CHAIN: BaseChain = BaseChain {
+pub(crate) const CHAIN: BaseChain = BaseChain {
     name: "admission",
     kind: "filter",
     hook: libc::NF_INET_PRE_ROUTING,
@@ -32,7 +32,7 @@ const METADATA6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
 /// The rules of the chain.
-pub fn rules() -> Vec<Rule> {
+pub(crate) fn rules() -> Vec<Rule> {
     let mut rules = vec![
         // Packets that connection tracking finds invalid continue, like those of new connections.
         // ct state established,related accept

@@ -18,7 +18,7 @@ use libc::{NFT_META_IIFNAME, NFT_META_PKTTYPE};
 use std::net::Ipv6Addr;
 
 /// It precedes connection tracking: a dropped packet creates no connection.
-pub const CHAIN: BaseChain = BaseChain {
+pub(crate) const CHAIN: BaseChain = BaseChain {
     name: "antispoof",
     kind: "filter",
     hook: libc::NF_INET_PRE_ROUTING,
@@ -26,13 +26,13 @@ pub const CHAIN: BaseChain = BaseChain {
 };
 
 /// The prefixes of the names of machine links and of zone bridges.
-pub const LINK_PREFIXES: [&str; 2] = ["ve-", "vz-"];
+pub(crate) const LINK_PREFIXES: [&str; 2] = ["ve-", "vz-"];
 
 /// The mask of an IPv6 prefix of 64 bits.
-pub const PREFIX_64: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0];
+pub(crate) const PREFIX_64: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The rules of the chain.
-pub fn rules() -> Vec<Rule> {
+pub(crate) fn rules() -> Vec<Rule> {
     let mut rules = loopback();
     rules.push(antispoof_extra::jump());
     rules.extend(links());

@@ -19,16 +19,16 @@ use crate::network::firewall::netlink::nlmsg::{IPV4, IPV6};
 use libc::{NFT_META_IIFNAME, NFT_META_OIFNAME};
 
 /// The name of the chain, which has no hook.
-pub const CHAIN: &str = "antispoof-extra";
+pub(crate) const CHAIN: &str = "antispoof-extra";
 
 /// The rule that sends packets from further pairs to the chain.
-pub fn jump() -> Rule {
+pub(crate) fn jump() -> Rule {
     // iifname @extra-links jump antispoof-extra
     vec![meta(NFT_META_IIFNAME, R0), in_set(EXTRA_LINKS, R0), expression::jump(CHAIN)]
 }
 
 /// The rules of the chain.
-pub fn rules() -> Vec<Rule> {
+pub(crate) fn rules() -> Vec<Rule> {
     let kind = |kind: u8| u32::from(kind).to_ne_bytes();
     let destination = || fib(NFTA_FIB_F_DADDR | NFTA_FIB_F_IIF, NFT_FIB_RESULT_ADDRTYPE);
     let forged = |matches: &[Expression]| rule(&[matches, &drop_counted(NFT_META_IIFNAME, ANTISPOOF_DROPS)]);
@@ -68,7 +68,7 @@ pub fn rules() -> Vec<Rule> {
 }
 
 /// The rules of `forward`: the host does not forward packets from and to further pairs.
-pub fn forward() -> [Rule; 2] {
+pub(crate) fn forward() -> [Rule; 2] {
     [
         // iifname @extra-link-drops counter drop
         drop_counted(NFT_META_IIFNAME, EXTRA_LINK_DROPS),

@@ -23,19 +23,19 @@ use crate::network::firewall::netlink::{TABLE, commit};
 use libc::NFT_META_IIFNAME;
 
 /// The name of the chain, which has no hook; with a suffix, the chain and the set of a machine.
-pub const CHAIN: &str = "connection-limit";
+pub(crate) const CHAIN: &str = "connection-limit";
 
 /// The parts of a share.
 const PARTS: u32 = 32;
 
 /// The rule that sends packets of new connections to the chain.
-pub fn jump() -> Rule {
+pub(crate) fn jump() -> Rule {
     // ct state new jump connection-limit
     rule(&[&ct_state(NF_CT_STATE_NEW_BIT), &[expression::jump(CHAIN)]])
 }
 
 /// The rules of the chain.
-pub fn rules() -> Vec<Rule> {
+pub(crate) fn rules() -> Vec<Rule> {
     let from_zone = [meta(NFT_META_IIFNAME, R0), in_set(ZONE_BRIDGES, R0)];
     let by_mac = [ether_saddr(R0), verdict_map(CONNECTION_LIMIT_BY_MAC, R0)];
     vec![
@@ -71,7 +71,7 @@ fn machine_rule(set: &str, most: u32) -> Rule {
 }
 
 /// Creates the chain of a machine and its set.
-pub fn create(batch: &mut Batch, member: &Member) {
+pub(crate) fn create(batch: &mut Batch, member: &Member) {
     let Some((name, most)) = limit_of(member) else { return };
     dynamic_set(batch, INET, &name, MARK, PARTS);
     table::chain(batch, IfExists::Keep, &name);
@@ -81,14 +81,14 @@ pub fn create(batch: &mut Batch, member: &Member) {
 }
 
 /// Deletes the chain of a machine and its set.
-pub fn delete(batch: &mut Batch, member: &Member) {
+pub(crate) fn delete(batch: &mut Batch, member: &Member) {
     let Some((name, _)) = limit_of(member) else { return };
     batch.push(Operation::DeleteChain, IfExists::Keep, &chain_name(&name));
     batch.push(Operation::DeleteSet, IfExists::Keep, &set_name(&name));
 }
 
 /// Deletes the chain of a machine and its set in a transaction each: one of them may be missing.
-pub fn delete_each(member: &Member) -> Vec<Batch> {
+pub(crate) fn delete_each(member: &Member) -> Vec<Batch> {
     let Some((name, _)) = limit_of(member) else { return Vec::new() };
     let single = |(operation, name): (Operation, AttributeBuffer)| {
         let mut batch = Batch::new();
@@ -99,7 +99,7 @@ pub fn delete_each(member: &Member) -> Vec<Batch> {
 }
 
 /// The elements that jump to the chain of a machine, from its link and its extra links.
-pub fn elements(member: &Member, extras: &[Extra]) -> Vec<Element> {
+pub(crate) fn elements(member: &Member, extras: &[Extra]) -> Vec<Element> {
     let Some((chain, _)) = limit_of(member) else { return Vec::new() };
     let own = match member.zone() {
         Some(_) => Element::new(CONNECTION_LIMIT_BY_MAC, member.mac().octets().to_vec()),
@@ -112,7 +112,7 @@ pub fn elements(member: &Member, extras: &[Extra]) -> Vec<Element> {
 
 /// Whether the kernel can count connections (`CONFIG_NFT_CONNLIMIT`), tried with a table that the same
 /// transaction deletes.
-pub fn are_countable() -> bool {
+pub(crate) fn are_countable() -> bool {
     let name = format!("{TABLE}-{}", std::process::id());
     let table = AttributeBuffer::new().text(NFTA_TABLE_NAME, &name);
     let mut batch = Batch::new();

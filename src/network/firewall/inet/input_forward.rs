@@ -11,7 +11,7 @@ use crate::network::firewall::netlink::table::BaseChain;
 use libc::{NFT_META_IIFNAME, NFT_META_OIFNAME};
 
 /// The chain of packets to the host.
-pub const INPUT: BaseChain = BaseChain {
+pub(crate) const INPUT: BaseChain = BaseChain {
     name: "input",
     kind: "filter",
     hook: libc::NF_INET_LOCAL_IN,
@@ -19,7 +19,7 @@ pub const INPUT: BaseChain = BaseChain {
 };
 
 /// The chain of forwarded packets.
-pub const FORWARD: BaseChain = BaseChain {
+pub(crate) const FORWARD: BaseChain = BaseChain {
     name: "forward",
     kind: "filter",
     hook: libc::NF_INET_FORWARD,
@@ -28,7 +28,7 @@ pub const FORWARD: BaseChain = BaseChain {
 
 /// The rules of `input`: the host does not resolve names by asking machines. Neither queries nor replies of
 /// multicast name protocols reach it.
-pub fn input() -> Vec<Rule> {
+pub(crate) fn input() -> Vec<Rule> {
     const NETBIOS: u16 = 137;
     const MULTICAST_DNS: u16 = 5353;
     const LLMNR: u16 = 5355;
@@ -58,7 +58,7 @@ pub fn input() -> Vec<Rule> {
 }
 
 /// The rules of `forward`: packets from outside reach a machine only as replies or by a published port.
-pub fn forward() -> Vec<Rule> {
+pub(crate) fn forward() -> Vec<Rule> {
     let from = |set| [meta(NFT_META_IIFNAME, R0), in_set(set, R0)];
     let to = |set| [meta(NFT_META_OIFNAME, R0), in_set(set, R0)];
     let in_zone = [meta(NFT_META_IIFNAME, R0), meta(NFT_META_OIFNAME, AFTER_IFNAME), in_set(SAME_ZONE, R0)];

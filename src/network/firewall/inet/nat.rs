@@ -26,18 +26,20 @@ const fn nat_chain(name: &'static str, hook: c_int, priority: c_int) -> BaseChai
 }
 
 /// Translates destinations of received packets.
-pub const PREROUTING_DNAT: BaseChain =
+pub(crate) const PREROUTING_DNAT: BaseChain =
     nat_chain("prerouting-dnat", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST);
 /// Translates destinations of the host's own packets.
-pub const OUTPUT_DNAT: BaseChain = nat_chain("output-dnat", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_NAT_DST);
+pub(crate) const OUTPUT_DNAT: BaseChain =
+    nat_chain("output-dnat", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_NAT_DST);
 /// Translates sources of packets to the host.
-pub const INPUT_SNAT: BaseChain = nat_chain("input-snat", libc::NF_INET_LOCAL_IN, libc::NF_IP_PRI_NAT_SRC);
+pub(crate) const INPUT_SNAT: BaseChain =
+    nat_chain("input-snat", libc::NF_INET_LOCAL_IN, libc::NF_IP_PRI_NAT_SRC);
 /// Translates sources of packets that leave the host.
-pub const POSTROUTING_MASQUERADE: BaseChain =
+pub(crate) const POSTROUTING_MASQUERADE: BaseChain =
     nat_chain("postrouting-masquerade", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC);
 
 /// The rules of `prerouting-dnat`: DNS queries to a machine's own gateway first, then published ports.
-pub fn prerouting_dnat() -> Vec<Rule> {
+pub(crate) fn prerouting_dnat() -> Vec<Rule> {
     let (address, data) = (AFTER_ETHER, AFTER_ETHER + 3);
     let sender = [meta(NFT_META_IIFNAME, R0), ether_saddr(AFTER_IFNAME)];
     let destination = [
@@ -77,7 +79,7 @@ fn accept_relayed() -> [Rule; 3] {
 }
 
 /// The rules of `output-dnat`: a published port at an address of the host becomes a port of a machine.
-pub fn output_dnat() -> Vec<Rule> {
+pub(crate) fn output_dnat() -> Vec<Rule> {
     let to_host = || {
         let kind = fib(NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE);
         [kind, equal(R0, &u32::from(libc::RTN_LOCAL).to_ne_bytes())]
@@ -106,7 +108,7 @@ pub fn output_dnat() -> Vec<Rule> {
 
 /// The rules of `input-snat`: redirected DNS queries have a loopback source, because many resolvers at
 /// loopback addresses reply to local clients only.
-pub fn input_snat() -> Vec<Rule> {
+pub(crate) fn input_snat() -> Vec<Rule> {
     let from_machine = [meta(NFT_META_IIFNAME, R0), in_set(MACHINE_LINKS, R0)];
     let to_loopback = [network(IP_DADDR, 1, R0), equal(R0, &[127])];
     let translate = [load(&Ipv4Addr::LOCALHOST.octets(), R0), nat(NFT_NAT_SNAT, IPV4, R0, None)];
@@ -119,7 +121,7 @@ pub fn input_snat() -> Vec<Rule> {
 /// The rules of `postrouting-masquerade`: packets from machines to other networks have the host's address. So
 /// do packets to published ports from senders that the machine could not reply to: the host's loopback, and
 /// machines, including itself.
-pub fn postrouting_masquerade() -> Vec<Rule> {
+pub(crate) fn postrouting_masquerade() -> Vec<Rule> {
     let outwards = || [meta(NFT_META_OIFNAME, R0), not_in_set(MACHINE_LINKS, R0)];
     let to_machine = [meta(NFT_META_OIFNAME, R0), in_set(MACHINE_LINKS, R0)];
     let published = || rule(&[&to_machine, &ct_status_dnat()]);

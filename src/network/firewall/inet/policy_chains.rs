@@ -22,7 +22,7 @@ use libc::{NFT_META_IIFNAME, NFT_META_OIFNAME};
 
 /// A chain that exists only while a machine needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PolicyChain {
+pub(crate) enum PolicyChain {
     /// Restricts destinations (`network.egress`).
     Egress,
     /// Limits traffic to machines (`network.rate-in`).
@@ -73,7 +73,7 @@ impl PolicyChain {
 
     /// Whether a machine needs the chain. In a zone, the table `bridge coracle` limits rates at the machine's
     /// port.
-    pub fn is_needed_by(self, member: &Member) -> bool {
+    pub(crate) fn is_needed_by(self, member: &Member) -> bool {
         let policy = member.policy();
         match self {
             Self::Egress => policy.egress.is_some(),
@@ -83,7 +83,7 @@ impl PolicyChain {
     }
 
     /// Returns the existing chains.
-    pub fn existing() -> impl Iterator<Item = Self> {
+    pub(crate) fn existing() -> impl Iterator<Item = Self> {
         let exists = |chain: &Self| {
             let name = chain_name(chain.definition().name);
             send(&Batch::request(INET, Operation::GetChain, &name)).is_ok()
@@ -95,7 +95,7 @@ impl PolicyChain {
     ///
     /// # Errors
     /// Any error of the kernel.
-    pub fn delete(self) -> Result<()> {
+    pub(crate) fn delete(self) -> Result<()> {
         let name = self.definition().name;
         let mut batch = Batch::new();
         flush(&mut batch, name);
@@ -105,7 +105,7 @@ impl PolicyChain {
 }
 
 /// Creates the chains that a machine needs. Existing chains get the same rules again.
-pub fn create(batch: &mut Batch, member: &Member) {
+pub(crate) fn create(batch: &mut Batch, member: &Member) {
     for chain in ALL.into_iter().filter(|chain| chain.is_needed_by(member)) {
         let definition = chain.definition();
         base_chain(batch, INET, IfExists::Keep, &definition);
@@ -115,7 +115,7 @@ pub fn create(batch: &mut Batch, member: &Member) {
 }
 
 /// The rules that accept packets to the allowed destinations of their machine.
-pub fn allowed_destinations() -> [Rule; 2] {
+pub(crate) fn allowed_destinations() -> [Rule; 2] {
     let allowed = |family, offset, length, set| {
         let key = [ether_saddr(R0), network(offset, length, R0 + 2), in_set(set, R0)];
         rule(&[&nfproto(family), &is_ethernet(), &key, &[accept()]])

@@ -8,61 +8,61 @@ use crate::network::firewall::netlink::table::{
 };
 
 /// The hosts' ends of the links of machines, and the bridges of zones.
-pub const MACHINE_LINKS: &str = "machine-links";
+pub(crate) const MACHINE_LINKS: &str = "machine-links";
 /// The hosts' ends of further pairs of machines (`network.veth-extra`).
-pub const EXTRA_LINKS: &str = "extra-links";
+pub(crate) const EXTRA_LINKS: &str = "extra-links";
 /// The bridges of zones: zones have no connectivity with each other and with other machines.
-pub const ZONE_BRIDGES: &str = "zone-bridges";
+pub(crate) const ZONE_BRIDGES: &str = "zone-bridges";
 /// Input and output interface of packets that stay in a zone, on hosts with `bridge-nf-call-iptables`.
-pub const SAME_ZONE: &str = "same-zone";
+pub(crate) const SAME_ZONE: &str = "same-zone";
 /// The link-layer address of each machine: interface, address.
-pub const MACHINE_MACS: &str = "machine-macs";
+pub(crate) const MACHINE_MACS: &str = "machine-macs";
 /// The IPv4 source address of each machine: interface, link-layer address, address.
-pub const ANTISPOOF_SRC4: &str = "antispoof-src4";
+pub(crate) const ANTISPOOF_SRC4: &str = "antispoof-src4";
 /// The IPv6 source prefix of each machine: interface, link-layer address, prefix.
-pub const ANTISPOOF_SRC6: &str = "antispoof-src6";
+pub(crate) const ANTISPOOF_SRC6: &str = "antispoof-src6";
 /// Counts packets with a forged source address or a loopback destination of each machine link and extra link.
-pub const ANTISPOOF_DROPS: &str = "antispoof-drops";
+pub(crate) const ANTISPOOF_DROPS: &str = "antispoof-drops";
 /// Counts packets of each extra link that are not for the host on that link.
-pub const EXTRA_LINK_DROPS: &str = "extra-link-drops";
+pub(crate) const EXTRA_LINK_DROPS: &str = "extra-link-drops";
 /// IPv4 addresses that are translated to the host's.
-pub const MASQUERADE_SRC4: &str = "masquerade-src4";
+pub(crate) const MASQUERADE_SRC4: &str = "masquerade-src4";
 /// IPv6 prefixes that are translated to the host's address.
-pub const MASQUERADE_SRC6: &str = "masquerade-src6";
+pub(crate) const MASQUERADE_SRC6: &str = "masquerade-src6";
 /// Published ports at all IPv4 addresses of the host: protocol and port to address and port.
-pub const DNAT4: &str = "dnat4";
+pub(crate) const DNAT4: &str = "dnat4";
 /// Published ports at all IPv6 addresses of the host.
-pub const DNAT6: &str = "dnat6";
+pub(crate) const DNAT6: &str = "dnat6";
 /// Published ports at one IPv4 address of the host: address, protocol and port to address and port.
-pub const DNAT_ADDR4: &str = "dnat-addr4";
+pub(crate) const DNAT_ADDR4: &str = "dnat-addr4";
 /// Published ports at one IPv6 address of the host.
-pub const DNAT_ADDR6: &str = "dnat-addr6";
+pub(crate) const DNAT_ADDR6: &str = "dnat-addr6";
 /// Published TCP ports at all addresses of the host whose first connections a host process relays.
-pub const ACTIVATION: &str = "activation";
+pub(crate) const ACTIVATION: &str = "activation";
 /// Such ports at one IPv4 address of the host: address and port.
-pub const ACTIVATION_ADDR4: &str = "activation-addr4";
+pub(crate) const ACTIVATION_ADDR4: &str = "activation-addr4";
 /// Such ports at one IPv6 address of the host.
-pub const ACTIVATION_ADDR6: &str = "activation-addr6";
+pub(crate) const ACTIVATION_ADDR6: &str = "activation-addr6";
 /// Redirects DNS queries to the host's resolver at a loopback address: interface, link-layer address,
 /// address, protocol and port to address and port.
-pub const DNS_REDIRECT: &str = "dns-redirect";
+pub(crate) const DNS_REDIRECT: &str = "dns-redirect";
 /// Machines with `network.egress`, by link-layer address. Counts dropped packets.
-pub const EGRESS_RESTRICTED: &str = "egress-restricted";
+pub(crate) const EGRESS_RESTRICTED: &str = "egress-restricted";
 /// Allowed IPv4 destinations: link-layer address and range of addresses.
-pub const EGRESS_DST4: &str = "egress-dst4";
+pub(crate) const EGRESS_DST4: &str = "egress-dst4";
 /// Allowed IPv6 destinations.
-pub const EGRESS_DST6: &str = "egress-dst6";
+pub(crate) const EGRESS_DST6: &str = "egress-dst6";
 /// Limits of traffic to machines: interface to limit.
-pub const RATES_IN: &str = "rates-in";
+pub(crate) const RATES_IN: &str = "rates-in";
 /// Limits of traffic from machines: interface to limit.
-pub const RATES_OUT: &str = "rates-out";
+pub(crate) const RATES_OUT: &str = "rates-out";
 /// Jumps to the chain that counts the connections of a machine, by interface.
-pub const CONNECTION_LIMIT_BY_LINK: &str = "connection-limit-by-link";
+pub(crate) const CONNECTION_LIMIT_BY_LINK: &str = "connection-limit-by-link";
 /// Jumps to the chain that counts the connections of a machine in a zone, by link-layer address.
-pub const CONNECTION_LIMIT_BY_MAC: &str = "connection-limit-by-mac";
+pub(crate) const CONNECTION_LIMIT_BY_MAC: &str = "connection-limit-by-mac";
 
 /// Creates the sets and maps.
-pub fn create(batch: &mut Batch) {
+pub(crate) fn create(batch: &mut Batch) {
     const PORT: [Field; 2] = [PROTOCOL, SERVICE];
     set(batch, INET, MACHINE_LINKS, &[IFNAME]);
     set(batch, INET, EXTRA_LINKS, &[IFNAME]);

@@ -6,7 +6,7 @@ use super::nfta::*;
 use super::nlmsg::{AttributeBuffer, Batch, INET, IfExists, Operation, TABLE};
 
 /// Returns an interface name as the kernel compares it: 16 bytes.
-pub fn padded(interface: &str) -> Vec<u8> {
+pub(crate) fn padded(interface: &str) -> Vec<u8> {
     let mut key = vec![0; libc::IFNAMSIZ];
     let length = interface.len().min(libc::IFNAMSIZ - 1);
     key[..length].copy_from_slice(&interface.as_bytes()[..length]);
@@ -15,46 +15,46 @@ pub fn padded(interface: &str) -> Vec<u8> {
 
 /// An element of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Element {
+pub(crate) struct Element {
     /// The family of its table.
-    pub family: u8,
+    pub(crate) family: u8,
     /// Its set or map.
-    pub set: &'static str,
+    pub(crate) set: &'static str,
     /// Its key: each field is padded to 4 bytes.
-    pub key: Vec<u8>,
+    pub(crate) key: Vec<u8>,
     /// The end of the range that begins at the key, in a set of ranges.
-    pub key_end: Option<Vec<u8>>,
+    pub(crate) key_end: Option<Vec<u8>>,
     /// Its data, in a map.
-    pub data: Option<Vec<u8>>,
+    pub(crate) data: Option<Vec<u8>>,
     /// The name of its object, in a map of objects.
-    pub object: Option<String>,
+    pub(crate) object: Option<String>,
     /// The chain it jumps to, in a map of verdicts.
-    pub chain: Option<String>,
+    pub(crate) chain: Option<String>,
 }
 
 impl Element {
     /// An element of the table `inet coracle`.
-    pub fn new(set: &'static str, key: Vec<u8>) -> Self {
+    pub(crate) fn new(set: &'static str, key: Vec<u8>) -> Self {
         Self::for_family(INET, set, key)
     }
 
     /// An element of the table of another family.
-    pub fn for_family(family: u8, set: &'static str, key: Vec<u8>) -> Self {
+    pub(crate) fn for_family(family: u8, set: &'static str, key: Vec<u8>) -> Self {
         Self { family, set, key, key_end: None, data: None, object: None, chain: None }
     }
 
     /// The element with data, for a map.
-    pub fn with_data(self, data: Vec<u8>) -> Self {
+    pub(crate) fn with_data(self, data: Vec<u8>) -> Self {
         Self { data: Some(data), ..self }
     }
 
     /// The element with a chain, for a map of verdicts.
-    pub fn with_jump(self, chain: String) -> Self {
+    pub(crate) fn with_jump(self, chain: String) -> Self {
         Self { chain: Some(chain), ..self }
     }
 
     /// Whether the key alone finds it.
-    pub fn is_single(&self) -> bool {
+    pub(crate) fn is_single(&self) -> bool {
         self.key_end.is_none()
     }
 
@@ -77,14 +77,14 @@ impl Element {
     }
 
     /// Returns the attributes of a request for this element.
-    pub fn request(&self) -> AttributeBuffer {
+    pub(crate) fn request(&self) -> AttributeBuffer {
         let key = AttributeBuffer::new().nested(NFTA_SET_ELEM_KEY, &value(&self.key));
         list(self.set, &[key])
     }
 }
 
 /// Creates or deletes elements, with a message for each set.
-pub fn push_all(batch: &mut Batch, operation: Operation, mut elements: Vec<Element>) {
+pub(crate) fn push_all(batch: &mut Batch, operation: Operation, mut elements: Vec<Element>) {
     elements.sort_by_key(|element| (element.family, element.set));
     for of_set in elements.chunk_by(|one, other| (one.family, one.set) == (other.family, other.set)) {
         // An attribute holds 64 KiB.
@@ -93,7 +93,7 @@ pub fn push_all(batch: &mut Batch, operation: Operation, mut elements: Vec<Eleme
 }
 
 /// Creates or deletes elements of one set.
-pub fn push(batch: &mut Batch, operation: Operation, elements: &[Element]) {
+pub(crate) fn push(batch: &mut Batch, operation: Operation, elements: &[Element]) {
     let Some(first) = elements.first() else { return };
     let items: Vec<AttributeBuffer> = elements.iter().map(Element::attributes).collect();
     batch.push_for(first.family, operation, IfExists::Keep, &list(first.set, &items));

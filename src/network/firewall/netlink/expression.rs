@@ -10,57 +10,57 @@ use libc::{
 use std::ffi::c_int;
 
 /// The numbers of nft(8)'s data types (nftables' include/datatype.h): nft(8) needs them to list the tables.
-pub mod datatype {
-    pub const IPV4: u32 = 7;
-    pub const IPV6: u32 = 8;
-    pub const ETHER: u32 = 9;
-    pub const PROTOCOL: u32 = 12;
-    pub const SERVICE: u32 = 13;
-    pub const MARK: u32 = 19;
-    pub const IFNAME: u32 = 41;
+pub(crate) mod datatype {
+    pub(crate) const IPV4: u32 = 7;
+    pub(crate) const IPV6: u32 = 8;
+    pub(crate) const ETHER: u32 = 9;
+    pub(crate) const PROTOCOL: u32 = 12;
+    pub(crate) const SERVICE: u32 = 13;
+    pub(crate) const MARK: u32 = 19;
+    pub(crate) const IFNAME: u32 = 41;
 }
 
 /// The first register of 4 bytes. Longer values take the following registers too.
-pub const R0: u32 = libc::NFT_REG32_00.cast_unsigned();
+pub(crate) const R0: u32 = libc::NFT_REG32_00.cast_unsigned();
 /// The register after an interface name in R0 (16 bytes).
-pub const AFTER_IFNAME: u32 = R0 + 4;
+pub(crate) const AFTER_IFNAME: u32 = R0 + 4;
 /// The register after an interface name and a link-layer address (6 bytes).
-pub const AFTER_ETHER: u32 = R0 + 6;
+pub(crate) const AFTER_ETHER: u32 = R0 + 6;
 
 /// One expression of a rule.
-pub type Expression = AttributeBuffer;
+pub(crate) type Expression = AttributeBuffer;
 /// The expressions of a rule.
-pub type Rule = Vec<Expression>;
+pub(crate) type Rule = Vec<Expression>;
 
 /// Joins parts of a rule.
-pub fn rule(parts: &[&[Expression]]) -> Rule {
+pub(crate) fn rule(parts: &[&[Expression]]) -> Rule {
     parts.concat()
 }
 
 /// Builds an expression from its name and attributes.
-pub fn expression(name: &str, data: &AttributeBuffer) -> Expression {
+pub(crate) fn expression(name: &str, data: &AttributeBuffer) -> Expression {
     AttributeBuffer::new().text(NFTA_EXPR_NAME, name).nested(NFTA_EXPR_DATA, data)
 }
 
 /// Builds a constant value.
-pub fn value(bytes: &[u8]) -> AttributeBuffer {
+pub(crate) fn value(bytes: &[u8]) -> AttributeBuffer {
     AttributeBuffer::new().bytes(NFTA_DATA_VALUE, bytes)
 }
 
 /// Loads a `NFT_META_*` key.
-pub fn meta(key: c_int, register: u32) -> Expression {
+pub(crate) fn meta(key: c_int, register: u32) -> Expression {
     let data = AttributeBuffer::new().number(NFTA_META_DREG, register).constant(NFTA_META_KEY, key);
     expression("meta", &data)
 }
 
 /// Sets a `NFT_META_*` key from a register.
-pub fn set_meta(key: c_int, register: u32) -> Expression {
+pub(crate) fn set_meta(key: c_int, register: u32) -> Expression {
     let data = AttributeBuffer::new().constant(NFTA_META_KEY, key).number(NFTA_META_SREG, register);
     expression("meta", &data)
 }
 
 /// Loads bytes of a header (`NFT_PAYLOAD_*_HEADER`).
-pub fn payload(header: c_int, offset: u32, length: u32, register: u32) -> Expression {
+pub(crate) fn payload(header: c_int, offset: u32, length: u32, register: u32) -> Expression {
     let data = AttributeBuffer::new()
         .number(NFTA_PAYLOAD_DREG, register)
         .constant(NFTA_PAYLOAD_BASE, header)
@@ -70,7 +70,7 @@ pub fn payload(header: c_int, offset: u32, length: u32, register: u32) -> Expres
 }
 
 /// Writes a register to bytes of a header (`NFT_PAYLOAD_*_HEADER`).
-pub fn set_payload(header: c_int, offset: u32, length: u32, register: u32) -> Expression {
+pub(crate) fn set_payload(header: c_int, offset: u32, length: u32, register: u32) -> Expression {
     let data = AttributeBuffer::new()
         .number(NFTA_PAYLOAD_SREG, register)
         .constant(NFTA_PAYLOAD_BASE, header)
@@ -80,7 +80,7 @@ pub fn set_payload(header: c_int, offset: u32, length: u32, register: u32) -> Ex
 }
 
 /// Loads a constant.
-pub fn load(bytes: &[u8], register: u32) -> Expression {
+pub(crate) fn load(bytes: &[u8], register: u32) -> Expression {
     let data = AttributeBuffer::new().number(NFTA_IMMEDIATE_DREG, register);
     expression("immediate", &data.nested(NFTA_IMMEDIATE_DATA, &value(bytes)))
 }
@@ -91,27 +91,27 @@ fn compare(operator: c_int, register: u32, bytes: &[u8]) -> Expression {
 }
 
 /// Continues if a register has this value.
-pub fn equal(register: u32, bytes: &[u8]) -> Expression {
+pub(crate) fn equal(register: u32, bytes: &[u8]) -> Expression {
     compare(NFT_CMP_EQ, register, bytes)
 }
 
 /// Continues if a register has another value.
-pub fn not_equal(register: u32, bytes: &[u8]) -> Expression {
+pub(crate) fn not_equal(register: u32, bytes: &[u8]) -> Expression {
     compare(NFT_CMP_NEQ, register, bytes)
 }
 
 /// Continues if a register is not below a value, in the order of memcmp(3).
-pub fn at_least(register: u32, bytes: &[u8]) -> Expression {
+pub(crate) fn at_least(register: u32, bytes: &[u8]) -> Expression {
     compare(NFT_CMP_GTE, register, bytes)
 }
 
 /// Continues if a register is not above a value, in the order of memcmp(3).
-pub fn at_most(register: u32, bytes: &[u8]) -> Expression {
+pub(crate) fn at_most(register: u32, bytes: &[u8]) -> Expression {
     compare(NFT_CMP_LTE, register, bytes)
 }
 
 /// Clears the bits of a register that are not in the mask.
-pub fn mask(register: u32, mask: &[u8]) -> Expression {
+pub(crate) fn mask(register: u32, mask: &[u8]) -> Expression {
     let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
     let data = AttributeBuffer::new()
         .number(NFTA_BITWISE_SREG, register)
@@ -127,22 +127,22 @@ fn lookup(set: &str, register: u32) -> AttributeBuffer {
 }
 
 /// Continues if a set has the key that begins at this register.
-pub fn in_set(set: &str, register: u32) -> Expression {
+pub(crate) fn in_set(set: &str, register: u32) -> Expression {
     expression("lookup", &lookup(set, register))
 }
 
 /// Continues if a set does not have the key that begins at this register.
-pub fn not_in_set(set: &str, register: u32) -> Expression {
+pub(crate) fn not_in_set(set: &str, register: u32) -> Expression {
     expression("lookup", &lookup(set, register).constant(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV))
 }
 
 /// Continues if a map has the key that begins at this register, and loads its data into another.
-pub fn map_lookup(map: &str, register: u32, data: u32) -> Expression {
+pub(crate) fn map_lookup(map: &str, register: u32, data: u32) -> Expression {
     expression("lookup", &lookup(map, register).number(NFTA_LOOKUP_DREG, data))
 }
 
 /// Executes the verdict of a map, if the map has the key that begins at this register.
-pub fn verdict_map(map: &str, register: u32) -> Expression {
+pub(crate) fn verdict_map(map: &str, register: u32) -> Expression {
     map_lookup(map, register, NFT_REG_VERDICT.cast_unsigned())
 }
 
@@ -153,42 +153,42 @@ fn immediate_verdict(verdict: &AttributeBuffer) -> Expression {
 }
 
 /// Accepts the packet in this hook.
-pub fn accept() -> Expression {
+pub(crate) fn accept() -> Expression {
     immediate_verdict(&AttributeBuffer::new().constant(NFTA_VERDICT_CODE, libc::NF_ACCEPT))
 }
 
 /// Drops the packet.
-pub fn drop() -> Expression {
+pub(crate) fn drop() -> Expression {
     immediate_verdict(&AttributeBuffer::new().constant(NFTA_VERDICT_CODE, libc::NF_DROP))
 }
 
 /// Counts and drops the packet.
-pub fn counter_drop() -> [Expression; 2] {
+pub(crate) fn counter_drop() -> [Expression; 2] {
     [counter(), drop()]
 }
 
 /// Jumps to another chain of the table.
-pub fn jump(chain: &str) -> Expression {
+pub(crate) fn jump(chain: &str) -> Expression {
     immediate_verdict(&jump_verdict(chain))
 }
 
 /// The verdict that jumps to another chain of the table.
-pub fn jump_verdict(chain: &str) -> AttributeBuffer {
+pub(crate) fn jump_verdict(chain: &str) -> AttributeBuffer {
     AttributeBuffer::new().constant(NFTA_VERDICT_CODE, libc::NFT_JUMP).text(NFTA_VERDICT_CHAIN, chain)
 }
 
 /// Counts packets and bytes.
-pub fn counter() -> Expression {
+pub(crate) fn counter() -> Expression {
     expression("counter", &AttributeBuffer::new())
 }
 
 /// Translates the source to the address of the output interface.
-pub fn masquerade() -> Expression {
+pub(crate) fn masquerade() -> Expression {
     expression("masq", &AttributeBuffer::new())
 }
 
 /// Translates an address, and a port if a register is given (`NFT_NAT_*`).
-pub fn nat(kind: c_int, family: u8, address: u32, port: Option<u32>) -> Expression {
+pub(crate) fn nat(kind: c_int, family: u8, address: u32, port: Option<u32>) -> Expression {
     let data = AttributeBuffer::new()
         .constant(NFTA_NAT_TYPE, kind)
         .number(NFTA_NAT_FAMILY, family.into())
@@ -198,17 +198,17 @@ pub fn nat(kind: c_int, family: u8, address: u32, port: Option<u32>) -> Expressi
 }
 
 /// Continues if the state of the connection has one of these bits.
-pub fn ct_state(bits: u32) -> [Expression; 3] {
+pub(crate) fn ct_state(bits: u32) -> [Expression; 3] {
     ct(NFT_CT_STATE, bits)
 }
 
 /// Continues if the packet is of an established connection or related to one.
-pub fn established() -> [Expression; 3] {
+pub(crate) fn established() -> [Expression; 3] {
     ct_state(NF_CT_STATE_ESTABLISHED_BIT | NF_CT_STATE_RELATED_BIT)
 }
 
 /// Continues if the destination of the connection was translated.
-pub fn ct_status_dnat() -> [Expression; 3] {
+pub(crate) fn ct_status_dnat() -> [Expression; 3] {
     ct(NFT_CT_STATUS, IPS_DST_NAT)
 }
 
@@ -218,7 +218,7 @@ fn ct(key: c_int, bits: u32) -> [Expression; 3] {
 }
 
 /// Looks up an address of the packet (`NFTA_FIB_F_*`) and loads the result (`NFT_FIB_RESULT_*`).
-pub fn fib(flags: u32, result: u32) -> Expression {
+pub(crate) fn fib(flags: u32, result: u32) -> Expression {
     let data = AttributeBuffer::new()
         .number(NFTA_FIB_DREG, R0)
         .number(NFTA_FIB_RESULT, result)
@@ -227,6 +227,6 @@ pub fn fib(flags: u32, result: u32) -> Expression {
 }
 
 /// Continues if the packet is of this family.
-pub fn nfproto(family: u8) -> [Expression; 2] {
+pub(crate) fn nfproto(family: u8) -> [Expression; 2] {
     [meta(NFT_META_NFPROTO, R0), equal(R0, &[family])]
 }

@@ -6,16 +6,16 @@ use std::ffi::c_int;
 
 /// A buffer of netlink attributes, each padded to four bytes.
 #[derive(Debug, Default, Clone)]
-pub struct AttributeBuffer(Vec<u8>);
+pub(crate) struct AttributeBuffer(Vec<u8>);
 
 impl AttributeBuffer {
     /// Creates an empty buffer.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Adds an attribute of bytes.
-    pub fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -25,34 +25,34 @@ impl AttributeBuffer {
     }
 
     /// Adds a number of 32 bits in network byte order.
-    pub fn number(self, kind: u16, value: u32) -> Self {
+    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
     /// Adds a constant of libc, which has a sign there.
-    pub fn constant(self, kind: u16, value: c_int) -> Self {
+    pub(crate) fn constant(self, kind: u16, value: c_int) -> Self {
         self.number(kind, value.cast_unsigned())
     }
 
     /// Adds a number of 64 bits in network byte order.
-    pub fn long(self, kind: u16, value: u64) -> Self {
+    pub(crate) fn long(self, kind: u16, value: u64) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
     /// Adds a string with its null byte.
-    pub fn text(self, kind: u16, value: &str) -> Self {
+    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
     /// Adds nested attributes.
-    pub fn nested(self, kind: u16, inner: &Self) -> Self {
+    pub(crate) fn nested(self, kind: u16, inner: &Self) -> Self {
         self.bytes(kind | NLA_F_NESTED, &inner.0)
     }
 
     /// Adds a list of nested attributes.
-    pub fn list(self, kind: u16, items: &[Self]) -> Self {
+    pub(crate) fn list(self, kind: u16, items: &[Self]) -> Self {
         let inner = items.iter().fold(Self::new(), |list, item| list.nested(NFTA_LIST_ELEM, item));
         self.nested(kind, &inner)
     }
@@ -60,7 +60,7 @@ impl AttributeBuffer {
 
 /// The type of a message (`enum nf_tables_msg_types`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Creates a table.
     NewTable = libc::NFT_MSG_NEWTABLE as isize,
     /// Returns a table.
@@ -119,7 +119,7 @@ impl Operation {
 
 /// The result of creating an object that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IfExists {
+pub(crate) enum IfExists {
     /// Success: it stays as it is.
     Keep,
     /// EEXIST.
@@ -128,7 +128,7 @@ pub enum IfExists {
 
 /// A transaction: the kernel executes all of its messages or none.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub(crate) struct Batch {
     bytes: Vec<u8>,
     count: u32,
 }
@@ -144,33 +144,33 @@ const NFGENMSG_LEN: usize = 4;
 /// nftables among the subsystems of nfnetlink.
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 /// The name of the tables, in each family.
-pub const TABLE: &str = "coracle";
+pub(crate) const TABLE: &str = "coracle";
 /// Every family, in a request.
-pub const UNSPEC: u8 = libc::NFPROTO_UNSPEC as u8;
+pub(crate) const UNSPEC: u8 = libc::NFPROTO_UNSPEC as u8;
 /// IPv4 and IPv6 in one table.
-pub const INET: u8 = libc::NFPROTO_INET as u8;
+pub(crate) const INET: u8 = libc::NFPROTO_INET as u8;
 /// Frames that bridges forward.
-pub const BRIDGE: u8 = libc::NFPROTO_BRIDGE as u8;
+pub(crate) const BRIDGE: u8 = libc::NFPROTO_BRIDGE as u8;
 /// IPv4.
-pub const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
+pub(crate) const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
 /// IPv6.
-pub const IPV6: u8 = libc::NFPROTO_IPV6 as u8;
+pub(crate) const IPV6: u8 = libc::NFPROTO_IPV6 as u8;
 
 impl Batch {
     /// Creates an empty transaction.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut batch = Self { bytes: Vec::new(), count: 0 };
         batch.message(libc::NFNL_MSG_BATCH_BEGIN as u16, 0, 0, SUBSYSTEM, &AttributeBuffer::new());
         batch
     }
 
     /// Adds a message about the table `inet coracle`.
-    pub fn push(&mut self, operation: Operation, if_exists: IfExists, attributes: &AttributeBuffer) {
+    pub(crate) fn push(&mut self, operation: Operation, if_exists: IfExists, attributes: &AttributeBuffer) {
         self.push_for(INET, operation, if_exists, attributes);
     }
 
     /// Adds a message about a table of this family. The kernel reports errors without `NLM_F_ACK`.
-    pub fn push_for(
+    pub(crate) fn push_for(
         &mut self,
         family: u8,
         operation: Operation,
@@ -191,23 +191,23 @@ impl Batch {
     }
 
     /// Inserts a rule at the start of its chain, or before the rule of `NFTA_RULE_POSITION`.
-    pub fn insert_rule(&mut self, family: u8, rule: &AttributeBuffer) {
+    pub(crate) fn insert_rule(&mut self, family: u8, rule: &AttributeBuffer) {
         let kind = Operation::NewRule.message_type();
         self.message(kind, libc::NLM_F_CREATE as u16, family, 0, rule);
     }
 
     /// The length, bytes.
-    pub fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.bytes.len()
     }
 
     /// Returns the bytes of a dump request: all objects of a kind, of one family or of all.
-    pub fn dump_request(family: u8, operation: Operation, attributes: &AttributeBuffer) -> Vec<u8> {
+    pub(crate) fn dump_request(family: u8, operation: Operation, attributes: &AttributeBuffer) -> Vec<u8> {
         Self::single(family, operation, libc::NLM_F_DUMP as u16, attributes)
     }
 
     /// Returns the bytes of a request outside of a transaction.
-    pub fn request(family: u8, operation: Operation, attributes: &AttributeBuffer) -> Vec<u8> {
+    pub(crate) fn request(family: u8, operation: Operation, attributes: &AttributeBuffer) -> Vec<u8> {
         Self::single(family, operation, 0, attributes)
     }
 
@@ -218,7 +218,7 @@ impl Batch {
     }
 
     /// Returns the bytes of the transaction.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.message(libc::NFNL_MSG_BATCH_END as u16, 0, 0, SUBSYSTEM, &AttributeBuffer::new());
         self.bytes
     }
@@ -240,34 +240,34 @@ impl Batch {
 
 /// A received message: its type, its family and its attributes.
 #[derive(Debug, Clone, Copy)]
-pub struct NetlinkMessage<'a> {
+pub(crate) struct NetlinkMessage<'a> {
     /// The type in the netlink header.
-    pub kind: u16,
+    pub(crate) kind: u16,
     /// The family of its table.
-    pub family: u8,
+    pub(crate) family: u8,
     /// Its attributes.
-    pub body: AttributeReader<'a>,
+    pub(crate) body: AttributeReader<'a>,
 }
 
 impl NetlinkMessage<'_> {
     /// Whether it is a message of nftables of this type.
-    pub fn is(&self, operation: Operation) -> bool {
+    pub(crate) fn is(&self, operation: Operation) -> bool {
         self.kind == operation.message_type()
     }
 
     /// Whether it ends a dump.
-    pub fn is_end(&self) -> bool {
+    pub(crate) fn is_end(&self) -> bool {
         i32::from(self.kind) == libc::NLMSG_DONE
     }
 }
 
 /// The attributes of a received message. Truncated attributes are absent.
 #[derive(Debug, Clone, Copy)]
-pub struct AttributeReader<'a>(&'a [u8]);
+pub(crate) struct AttributeReader<'a>(&'a [u8]);
 
 impl<'a> AttributeReader<'a> {
     /// Returns all attributes with their types.
-    pub fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+    pub(crate) fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let header = rest.first_chunk::<4>()?;
@@ -280,44 +280,44 @@ impl<'a> AttributeReader<'a> {
     }
 
     /// Returns the bytes of an attribute.
-    pub fn bytes(self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(self, kind: u16) -> Option<&'a [u8]> {
         self.all().find(|(other, _)| *other == kind).map(|(_, value)| value)
     }
 
     /// Returns nested attributes.
-    pub fn nested(self, kind: u16) -> Option<Self> {
+    pub(crate) fn nested(self, kind: u16) -> Option<Self> {
         self.bytes(kind).map(Self)
     }
 
     /// Returns the items of a list.
-    pub fn list(self, kind: u16) -> impl Iterator<Item = Self> {
+    pub(crate) fn list(self, kind: u16) -> impl Iterator<Item = Self> {
         self.nested(kind).into_iter().flat_map(Self::all).map(|(_, item)| Self(item))
     }
 
     /// Returns a number of 32 bits.
-    pub fn number(self, kind: u16) -> Option<u32> {
+    pub(crate) fn number(self, kind: u16) -> Option<u32> {
         self.bytes(kind)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
     /// Returns a constant of libc, which has a sign there.
-    pub fn constant(self, kind: u16) -> Option<c_int> {
+    pub(crate) fn constant(self, kind: u16) -> Option<c_int> {
         self.number(kind).map(u32::cast_signed)
     }
 
     /// Returns a number of 64 bits.
-    pub fn long(self, kind: u16) -> Option<u64> {
+    pub(crate) fn long(self, kind: u16) -> Option<u64> {
         self.bytes(kind)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
     }
 
     /// Returns a string without its null byte.
-    pub fn text(self, kind: u16) -> Option<&'a str> {
+    pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
         let bytes = self.bytes(kind)?;
         std::str::from_utf8(bytes.strip_suffix(&[0]).unwrap_or(bytes)).ok()
     }
 }
 
 /// Returns the messages in a buffer.
-pub fn messages(mut buffer: &[u8]) -> impl Iterator<Item = NetlinkMessage<'_>> {
+pub(crate) fn messages(mut buffer: &[u8]) -> impl Iterator<Item = NetlinkMessage<'_>> {
     std::iter::from_fn(move || {
         let header = buffer.first_chunk::<NLMSG_HDRLEN>()?;
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
@@ -337,7 +337,7 @@ pub fn messages(mut buffer: &[u8]) -> impl Iterator<Item = NetlinkMessage<'_>> {
 
 /// Returns the first error number in a buffer of replies. `None` if all requests succeeded. A truncated reply
 /// counts as success.
-pub fn first_error(replies: &[u8]) -> Option<i32> {
+pub(crate) fn first_error(replies: &[u8]) -> Option<i32> {
     let is_error = |message: &NetlinkMessage<'_>| i32::from(message.kind) == libc::NLMSG_ERROR;
     messages(replies).filter(is_error).find_map(|message| {
         let code = i32::from_ne_bytes(*message.body.0.first_chunk()?);

@@ -8,67 +8,67 @@ use libc::{NFT_SET_EVAL, NFT_SET_INTERVAL, NFT_SET_MAP};
 use std::ffi::c_int;
 
 /// A field of a key or of data: nft(8)'s number of its type and its length, bytes.
-pub type Field = (u32, u32);
+pub(crate) type Field = (u32, u32);
 
 /// An interface name.
-pub const IFNAME: Field = (datatype::IFNAME, libc::IFNAMSIZ as u32);
+pub(crate) const IFNAME: Field = (datatype::IFNAME, libc::IFNAMSIZ as u32);
 /// A link-layer address.
-pub const ETHER: Field = (datatype::ETHER, 6);
+pub(crate) const ETHER: Field = (datatype::ETHER, 6);
 /// An IPv4 address.
-pub const IPV4: Field = (datatype::IPV4, 4);
+pub(crate) const IPV4: Field = (datatype::IPV4, 4);
 /// An IPv6 address.
-pub const IPV6: Field = (datatype::IPV6, 16);
+pub(crate) const IPV6: Field = (datatype::IPV6, 16);
 /// A transport protocol.
-pub const PROTOCOL: Field = (datatype::PROTOCOL, 1);
+pub(crate) const PROTOCOL: Field = (datatype::PROTOCOL, 1);
 /// A port of a transport protocol.
-pub const SERVICE: Field = (datatype::SERVICE, 2);
+pub(crate) const SERVICE: Field = (datatype::SERVICE, 2);
 /// A packet mark, for a plain number.
-pub const MARK: Field = (datatype::MARK, 4);
+pub(crate) const MARK: Field = (datatype::MARK, 4);
 
 /// A base chain.
 #[derive(Debug, Clone, Copy)]
-pub struct BaseChain {
-    pub name: &'static str,
+pub(crate) struct BaseChain {
+    pub(crate) name: &'static str,
     /// `filter` or `nat`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// `NF_INET_*` or `NF_BR_*`.
-    pub hook: c_int,
-    pub priority: c_int,
+    pub(crate) hook: c_int,
+    pub(crate) priority: c_int,
 }
 
 /// Creates or deletes the table of a family.
-pub fn table(batch: &mut Batch, family: u8, operation: Operation, if_exists: IfExists) {
+pub(crate) fn table(batch: &mut Batch, family: u8, operation: Operation, if_exists: IfExists) {
     batch.push_for(family, operation, if_exists, &table_name());
 }
 
 /// Returns the attributes that name the table.
-pub fn table_name() -> AttributeBuffer {
+pub(crate) fn table_name() -> AttributeBuffer {
     AttributeBuffer::new().text(NFTA_TABLE_NAME, TABLE)
 }
 
 /// Returns the attributes that name a chain.
-pub fn chain_name(name: &str) -> AttributeBuffer {
+pub(crate) fn chain_name(name: &str) -> AttributeBuffer {
     AttributeBuffer::new().text(NFTA_CHAIN_TABLE, TABLE).text(NFTA_CHAIN_NAME, name)
 }
 
 /// Returns the attributes that name the rules of a chain.
-pub fn rules_of(chain: &str) -> AttributeBuffer {
+pub(crate) fn rules_of(chain: &str) -> AttributeBuffer {
     AttributeBuffer::new().text(NFTA_RULE_TABLE, TABLE).text(NFTA_RULE_CHAIN, chain)
 }
 
 /// Returns the attributes that name a set.
-pub fn set_name(name: &str) -> AttributeBuffer {
+pub(crate) fn set_name(name: &str) -> AttributeBuffer {
     AttributeBuffer::new().text(NFTA_SET_TABLE, TABLE).text(NFTA_SET_NAME, name)
 }
 
 /// Creates a base chain with policy accept.
-pub fn base_chain(batch: &mut Batch, family: u8, if_exists: IfExists, chain: &BaseChain) {
+pub(crate) fn base_chain(batch: &mut Batch, family: u8, if_exists: IfExists, chain: &BaseChain) {
     let chain = base_chain_attributes(chain_name(chain.name), chain);
     batch.push_for(family, Operation::NewChain, if_exists, &chain);
 }
 
 /// Adds the hook, the policy and the type of a base chain to its name.
-pub fn base_chain_attributes(name: AttributeBuffer, chain: &BaseChain) -> AttributeBuffer {
+pub(crate) fn base_chain_attributes(name: AttributeBuffer, chain: &BaseChain) -> AttributeBuffer {
     let hook = AttributeBuffer::new()
         .constant(NFTA_HOOK_HOOKNUM, chain.hook)
         .constant(NFTA_HOOK_PRIORITY, chain.priority);
@@ -78,12 +78,12 @@ pub fn base_chain_attributes(name: AttributeBuffer, chain: &BaseChain) -> Attrib
 }
 
 /// Creates a chain without a hook.
-pub fn chain(batch: &mut Batch, if_exists: IfExists, name: &str) {
+pub(crate) fn chain(batch: &mut Batch, if_exists: IfExists, name: &str) {
     batch.push(Operation::NewChain, if_exists, &chain_name(name));
 }
 
 /// Appends rules to a chain.
-pub fn rules(batch: &mut Batch, family: u8, chain: &str, rules: &[Rule]) {
+pub(crate) fn rules(batch: &mut Batch, family: u8, chain: &str, rules: &[Rule]) {
     for rule in rules {
         let rule = rules_of(chain).list(NFTA_RULE_EXPRESSIONS, rule);
         batch.push_for(family, Operation::NewRule, IfExists::Keep, &rule);
@@ -91,18 +91,18 @@ pub fn rules(batch: &mut Batch, family: u8, chain: &str, rules: &[Rule]) {
 }
 
 /// Creates a set.
-pub fn set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
+pub(crate) fn set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
     create(batch, family, &keyed(name, key).number(NFTA_SET_FLAGS, 0));
 }
 
 /// Creates a set that counts the matching packets of each element.
-pub fn counting_set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
+pub(crate) fn counting_set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
     let set = keyed(name, key).number(NFTA_SET_FLAGS, 0).nested(NFTA_SET_EXPR, &counter());
     create(batch, family, &set);
 }
 
 /// Creates a set of ranges of concatenated fields.
-pub fn range_set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
+pub(crate) fn range_set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
     let field = |(_, length): &Field| AttributeBuffer::new().number(NFTA_SET_FIELD_LEN, *length);
     let fields: Vec<AttributeBuffer> = key.iter().map(field).collect();
     let description = AttributeBuffer::new().list(NFTA_SET_DESC_CONCAT, &fields);
@@ -113,14 +113,14 @@ pub fn range_set(batch: &mut Batch, family: u8, name: &str, key: &[Field]) {
 }
 
 /// Creates a set of at most `size` elements, which rules add. The kernel deletes elements without a state.
-pub fn dynamic_set(batch: &mut Batch, family: u8, name: &str, key: Field, size: u32) {
+pub(crate) fn dynamic_set(batch: &mut Batch, family: u8, name: &str, key: Field, size: u32) {
     let description = AttributeBuffer::new().number(NFTA_SET_DESC_SIZE, size);
     let set = keyed(name, &[key]).constant(NFTA_SET_FLAGS, NFT_SET_EVAL).nested(NFTA_SET_DESC, &description);
     batch.push_for(family, Operation::NewSet, IfExists::Keep, &set);
 }
 
 /// Creates a map.
-pub fn map(batch: &mut Batch, family: u8, name: &str, key: &[Field], data: &[Field]) {
+pub(crate) fn map(batch: &mut Batch, family: u8, name: &str, key: &[Field], data: &[Field]) {
     let (kind, length) = concatenated(data);
     let map = keyed(name, key)
         .constant(NFTA_SET_FLAGS, NFT_SET_MAP)
@@ -130,7 +130,7 @@ pub fn map(batch: &mut Batch, family: u8, name: &str, key: &[Field], data: &[Fie
 }
 
 /// Creates a map of verdicts.
-pub fn verdict_map(batch: &mut Batch, family: u8, name: &str, key: Field) {
+pub(crate) fn verdict_map(batch: &mut Batch, family: u8, name: &str, key: Field) {
     /// The size of the kernel's `struct nft_verdict`, bytes.
     const VERDICT_LENGTH: u32 = 16;
     let map = keyed(name, &[key])
@@ -141,7 +141,7 @@ pub fn verdict_map(batch: &mut Batch, family: u8, name: &str, key: Field) {
 }
 
 /// Creates a map from interfaces to limit objects.
-pub fn limit_map(batch: &mut Batch, family: u8, name: &str) {
+pub(crate) fn limit_map(batch: &mut Batch, family: u8, name: &str) {
     let map = keyed(name, &[IFNAME])
         .number(NFTA_SET_FLAGS, NFT_SET_OBJECT)
         .number(NFTA_SET_OBJ_TYPE, NFT_OBJECT_LIMIT);
@@ -150,7 +150,7 @@ pub fn limit_map(batch: &mut Batch, family: u8, name: &str) {
 
 /// Returns the attributes of a limit object that matches packets above a rate, bytes per second. The kernel's
 /// bucket holds the bytes of one second and the burst.
-pub fn limit(name: &str, rate: u64) -> AttributeBuffer {
+pub(crate) fn limit(name: &str, rate: u64) -> AttributeBuffer {
     const SECOND: u64 = 1;
     /// A packet that the kernel has merged from many (GRO) passes as a whole or not at all.
     const SMALLEST_BURST: u64 = 256 << 10;
@@ -165,7 +165,7 @@ pub fn limit(name: &str, rate: u64) -> AttributeBuffer {
 }
 
 /// Returns the attributes that name a limit object.
-pub fn limit_name(name: &str) -> AttributeBuffer {
+pub(crate) fn limit_name(name: &str) -> AttributeBuffer {
     AttributeBuffer::new()
         .text(NFTA_OBJ_TABLE, TABLE)
         .text(NFTA_OBJ_NAME, name)
@@ -173,7 +173,7 @@ pub fn limit_name(name: &str) -> AttributeBuffer {
 }
 
 /// Deletes all rules of a chain of the table `inet coracle`.
-pub fn flush(batch: &mut Batch, chain: &str) {
+pub(crate) fn flush(batch: &mut Batch, chain: &str) {
     batch.push_for(INET, Operation::DeleteRule, IfExists::Keep, &rules_of(chain));
 }
 

@@ -5,10 +5,10 @@ use super::{NO, Syscall, call};
 use crate::plan::filter::groups::*;
 
 /// The number of calls.
-pub const COUNT: usize = 481;
+pub(crate) const COUNT: usize = 481;
 
 /// All calls, sorted by name.
-pub static CALLS: [Syscall; COUNT] = [
+pub(crate) static CALLS: [Syscall; COUNT] = [
     call("_llseek", [NO, 140, NO], BASIC_IO),
     call("_newselect", [NO, 142, NO], IO_EVENT),
     call("_sysctl", [156, 149, NO], OBSOLETE | PRIVILEGED),

@@ -26,7 +26,7 @@ const CALM: Duration = Duration::from_secs(60);
 
 /// The watch of one supervisor.
 #[derive(Debug)]
-pub struct FirewallWatch {
+pub(crate) struct FirewallWatch {
     socket: OwnedFd,
     due: Option<Instant>,
     /// Whether firewalld has been reloaded since the interface was added to its zone.
@@ -42,7 +42,7 @@ pub struct FirewallWatch {
 impl FirewallWatch {
     /// Begins to watch. `None` if the machine has no part in the tables. The first check follows soon: between the acts of
     /// the supervisor the tables are not watched.
-    pub fn watch(record: &Record) -> Option<Self> {
+    pub(crate) fn watch(record: &Record) -> Option<Self> {
         if record.part().is_empty() {
             return None;
         }
@@ -63,12 +63,12 @@ impl FirewallWatch {
     }
 
     /// Returns the socket, for epoll.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     /// Reads notifications.
-    pub fn read(&mut self) {
+    pub(crate) fn read(&mut self) {
         let lost = deletions::read(&self.socket);
         if lost.own {
             self.look_soon();
@@ -85,7 +85,7 @@ impl FirewallWatch {
     }
 
     /// Returns the time until the next check. `None` if there is none.
-    pub fn time_left(&self) -> Option<Duration> {
+    pub(crate) fn time_left(&self) -> Option<Duration> {
         let next = [self.due, self.bind_at].into_iter().flatten().min();
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
@@ -116,7 +116,7 @@ impl FirewallWatch {
     }
 
     /// Checks the tables if that is due, and repairs them.
-    pub fn look(&mut self, paths: &Paths, record: &Record) {
+    pub(crate) fn look(&mut self, paths: &Paths, record: &Record) {
         if self.bind_at.is_some_and(|at| at <= Instant::now()) {
             self.bind(record);
         }
