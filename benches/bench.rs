@@ -1,8 +1,8 @@
 //! The benchmarks: everybody in turn, on one host, in one run. `make bench` calls it.
 //!
-//! On the machine itself it boots a nested host (`tests/support`) of the newest Debian, in which coracle and everybody
-//! it is compared with are installed, and runs itself in there, once per part. In the host it measures and prints
-//! tables. It says what is; nothing here passes or fails.
+//! On the machine itself it boots a nested host (`tests/support`) of the newest Debian, in which coracle and
+//! everybody it is compared with are installed, and runs itself in there, once per part. In the host it
+//! measures and prints tables. It says what is; nothing here passes or fails.
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
 #[path = "bench/boot.rs"]

@@ -1,6 +1,6 @@
-//! The typed channel between the supervisor and its children. Each end has its own type, so the compiler checks the
-//! direction of each message. Messages are datagrams of bounded size; bytes from a child are untrusted and decode into a
-//! value or an error.
+//! The typed channel between the supervisor and its children. Each end has its own type, so the compiler
+//! checks the direction of each message. Messages are datagrams of bounded size; bytes from a child are
+//! untrusted and decode into a value or an error.
 
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -102,8 +102,8 @@ pub struct ParentEnd(OwnedFd);
 #[derive(Debug)]
 pub struct ChildEnd(OwnedFd);
 
-/// Creates a channel. Both ends are close-on-exec: after the last synchronisation point, end of file means a successful
-/// exec.
+/// Creates a channel. Both ends are close-on-exec: after the last synchronisation point, end of file means a
+/// successful exec.
 ///
 /// # Errors
 /// Any error of socketpair(2).

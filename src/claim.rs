@@ -1,6 +1,6 @@
-//! Claims all that a machine uses exclusively: name, root, user ids, addresses, ports. Each is chosen and locked in one call,
-//! and named in the state record before anything else is created. Called by `run`, before it looks at the root. Nothing
-//! but lock files, the record and the record of an id range is created here.
+//! Claims all that a machine uses exclusively: name, root, user ids, addresses, ports. Each is chosen and
+//! locked in one call, and named in the state record before anything else is created. Called by `run`, before
+//! it looks at the root. Nothing but lock files, the record and the record of an id range is created here.
 
 mod addresses;
 mod claimed_ids;
@@ -61,8 +61,8 @@ pub(crate) struct Claims {
     pub(crate) record: Record,
     /// The locks, held while the machine exists: that of the name is the first.
     pub(crate) locks: Vec<OwnedFd>,
-    /// Records of dead machines with ports of this one: their parts of the firewall are deleted before the first of this one
-    /// is created.
+    /// Records of dead machines with ports of this one: their parts of the firewall are deleted before the
+    /// first of this one is created.
     pub(crate) dead: Vec<Record>,
 }
 
@@ -78,8 +78,8 @@ pub(crate) fn claim(request: &ClaimRequest<'_>) -> Result<Claims> {
     finish(request, claimed, record, locks)
 }
 
-/// Claims all for a guest that reboots: continues the record and the locks of the boot before. What the definition changes
-/// is claimed in addition.
+/// Claims all for a guest that reboots: continues the record and the locks of the boot before. What the
+/// definition changes is claimed in addition.
 ///
 /// # Errors
 /// Same as [`claim`].
@@ -102,8 +102,8 @@ pub(crate) fn preview(request: &ClaimRequest<'_>) -> Result<Choice> {
     choose(&ClaimRequest { keep: RangeRetention::WhileRunning, ..*request }, host, None)
 }
 
-/// Undoes claims. All locks but that of the name are released first: a lock file that is locked then belongs to another
-/// machine, and stays.
+/// Undoes claims. All locks but that of the name are released first: a lock file that is locked then belongs
+/// to another machine, and stays.
 pub(crate) fn abandon(paths: &Paths, undo: Undo, record: &Record, locks: &mut Vec<OwnedFd>) {
     locks.truncate(1);
     undo(paths, record);

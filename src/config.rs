@@ -1,8 +1,8 @@
-//! Turns files and options into a machine: definitions → layers → machine. Called by `cli` and `run`. It reads
-//! definitions and does not change the host.
+//! Turns files and options into a machine: definitions → layers → machine. Called by `cli` and `run`. It
+//! reads definitions and does not change the host.
 //!
-//! Each feature is one file with its rows of `settings!`, its value types, its defaults and a function `build`. A new
-//! setting is one row, one type and one default there.
+//! Each feature is one file with its rows of `settings!`, its value types, its defaults and a function
+//! `build`. A new setting is one row, one type and one default there.
 
 pub(crate) mod boot;
 mod cdi;
@@ -41,8 +41,8 @@ use definition_files::Files;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Returns the machine `name` as its unit runs it: by its definition, or with the defaults if only its tree in
-/// `/var/lib/machines` exists.
+/// Returns the machine `name` as its unit runs it: by its definition, or with the defaults if only its tree
+/// in `/var/lib/machines` exists.
 ///
 /// # Errors
 /// Neither exists, the definition is masked, or all problems of the definition as one error.
@@ -63,8 +63,8 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
     resolve(paths, name, Layer::default(), &files, Profile::Unit, &context)
 }
 
-/// Returns the machine of the options `flags` of `coracle run`. The options override the definition of the name, if
-/// there is one; otherwise the defaults of systemd-nspawn(1) apply.
+/// Returns the machine of the options `flags` of `coracle run`. The options override the definition of the
+/// name, if there is one; otherwise the defaults of systemd-nspawn(1) apply.
 ///
 /// # Errors
 /// All problems as one error of kind [`Kind::Launch`].
@@ -118,8 +118,8 @@ pub fn names(paths: &Paths) -> Result<BTreeSet<Name>> {
     Ok(names)
 }
 
-/// Returns the default name of a machine, from its directory: the last component without characters that names cannot
-/// contain, as in systemd-nspawn(1).
+/// Returns the default name of a machine, from its directory: the last component without characters that
+/// names cannot contain, as in systemd-nspawn(1).
 fn name_of(directory: &Path) -> Result<Name> {
     if directory == Path::new("/") {
         return Err(Error::new("the root directory is '/', the root of the host")

@@ -1,5 +1,5 @@
-//! Coracle boots whole root file systems as machines. This page is the map: the modules, the flow of data, and the rules
-//! for both. `tests/architecture.rs` enforces them.
+//! Coracle boots whole root file systems as machines. This page is the map: the modules, the flow of data,
+//! and the rules for both. `tests/architecture.rs` enforces them.
 //!
 //! # One way through
 //!
@@ -13,13 +13,15 @@
 //!                                                     └─► control, cleanup
 //! ```
 //!
-//! *Said → meant → claimed → attached → found → planned → done.* Each stage has its own type, and a value that exists is
-//! valid: there is no `validate()`. All problems of a definition are reported together, before the host is
-//! changed. What a machine uses exclusively (name, root, ids, addresses, ports) is chosen and locked in one call and named
-//! in the state record before anything is created. [`run`] is this picture as code, on one page.
+//! *Said → meant → claimed → attached → found → planned → done.* Each stage has its own type, and a value
+//! that exists is valid: there is no `validate()`. All problems of a definition are reported together, before
+//! the host is changed. What a machine uses exclusively (name, root, ids, addresses, ports) is chosen and
+//! locked in one call and named in the state record before anything is created. [`run`] is this picture as
+//! code, on one page.
 //!
-//! **Folders are stages. Files inside a stage are features, and a feature has the same noun in every stage.** Mounts, for
-//! example: `machine/mounts.rs` defines them, `plan/mounts.rs` plans the steps, `payload/mounts.rs` carries them out.
+//! **Folders are stages. Files inside a stage are features, and a feature has the same noun in every stage.**
+//! Mounts, for example: `machine/mounts.rs` defines them, `plan/mounts.rs` plans the steps,
+//! `payload/mounts.rs` carries them out.
 //!
 //! # Stages and their dependencies
 //!
@@ -45,8 +47,9 @@
 //! | [`cli`] | one file per verb: arguments, help, output | `machine`, `paths`, `config`, `control`, `run` |
 //! | `main` | parses, calls, prints the errors, exits | `cli`, `run`, `control`, `generator`, `paths` |
 //!
-//! Every module uses `error`. The rules keep configuration, bus and journal out of the children, so that no state of the
-//! host leaks into them; they keep plans testable as text, and the place of each feature predictable.
+//! Every module uses `error`. The rules keep configuration, bus and journal out of the children, so that no
+//! state of the host leaks into them; they keep plans testable as text, and the place of each feature
+//! predictable.
 //!
 //! # Processes
 //!
@@ -57,23 +60,25 @@
 //!  └─ PID 1   (user, pid, ipc, uts, net, cgroup and last a mount namespace): becomes the payload
 //! ```
 //!
-//! *Two children.* If a less privileged user namespace copies a mount namespace, all mounts of the copy are locked
-//! together: they cannot be unmounted, and covered files stay covered (mount_namespaces(7)). So PID 1 mounts nothing. The
-//! builder, with the rights of the host, creates the whole tree, and PID 1 copies its mount namespace into its user
-//! namespace: root inside cannot unmount a mask. Without a user namespace there is no such lock.
+//! *Two children.* If a less privileged user namespace copies a mount namespace, all mounts of the copy are
+//! locked together: they cannot be unmounted, and covered files stay covered (mount_namespaces(7)). So PID 1
+//! mounts nothing. The builder, with the rights of the host, creates the whole tree, and PID 1 copies its
+//! mount namespace into its user namespace: root inside cannot unmount a mask. Without a user namespace there
+//! is no such lock.
 //!
-//! *Clone first, single-threaded.* Children are cloned from a process with one thread; [`sys`] refuses any other. tokio
-//! is `current_thread`, and no event loop of it outlives a call.
+//! *Clone first, single-threaded.* Children are cloned from a process with one thread; [`sys`] refuses any
+//! other. tokio is `current_thread`, and no event loop of it outlives a call.
 //!
-//! *Three acts in one process.* `launch` does the expensive work: definitions, D-Bus, netlink. When the machine runs, it
-//! executes itself again as `supervise` and hands over descriptors and state ([`supervisor::handover`]): the same pid and
-//! the same child, but a new address space with one event loop and few capabilities, which is not dumpable. A reboot of
-//! the guest leads back to `launch`. At the end, and in the unit's `ExecStopPost=`, `cleanup` undoes. In the foreground
-//! all acts share one address space.
+//! *Three acts in one process.* `launch` does the expensive work: definitions, D-Bus, netlink. When the
+//! machine runs, it executes itself again as `supervise` and hands over descriptors and state
+//! ([`supervisor::handover`]): the same pid and the same child, but a new address space with one event loop
+//! and few capabilities, which is not dumpable. A reboot of the guest leads back to `launch`. At the end, and
+//! in the unit's `ExecStopPost=`, `cleanup` undoes. In the foreground all acts share one address space.
 //!
-//! *The state record is the undo list.* Before a step creates anything that could outlive the process, the record in
-//! `/run/coracle/NAME` names it; `cleanup` removes everything in the record, continues after errors, and deletes the
-//! record last. The same cleanup serves a failed step, an ordinary end, a killed supervisor, and the next start.
+//! *The state record is the undo list.* Before a step creates anything that could outlive the process, the
+//! record in `/run/coracle/NAME` names it; `cleanup` removes everything in the record, continues after
+//! errors, and deletes the record last. The same cleanup serves a failed step, an ordinary end, a killed
+//! supervisor, and the next start.
 //!
 //! # Synchronisation points
 //!
@@ -91,14 +96,15 @@
 //! ```
 //!
 //! [`channel::SyncPoint`] declares the synchronisation points, in the order of the protocol; a test over all golden plans
-//! checks that both sides reach them in that order. The children report, the parent prints: a child never prints and
-//! never logs; its failure is a message with the step, the cause and the hint. Messages of a child are untrusted:
-//! bounded, decoded into a value or an error, never a panic.
+//! checks that both sides reach them in that order. The children report, the parent prints: a child never
+//! prints and never logs; its failure is a message with the step, the cause and the hint. Messages of a child
+//! are untrusted: bounded, decoded into a value or an error, never a panic.
 //!
 //! # Steps
 //!
-//! A step is data and one short `run`. [`plan`] makes all decisions. The order is written in one place ([`plan::make`])
-//! with the reason beside each line. `describe()` serves the debug log, the `--dry-run` output and the context of errors.
+//! A step is data and one short `run`. [`plan`] makes all decisions. The order is written in one place
+//! ([`plan::make`]) with the reason beside each line. `describe()` serves the debug log, the `--dry-run`
+//! output and the context of errors.
 
 // `pub` items are for `main`, the tests and the fuzz targets; all others are `pub(crate)` at most.
 #![deny(unreachable_pub, missing_docs, clippy::missing_docs_in_private_items)]

@@ -1,5 +1,5 @@
-//! The description of a machine. Created by `config`, read by `plan`. It uses no other stage and does not access the
-//! host.
+//! The description of a machine. Created by `config`, read by `plan`. It uses no other stage and does not
+//! access the host.
 
 pub mod command;
 pub mod console;
@@ -67,9 +67,9 @@ impl Parts {
         }
     }
 
-    /// Returns the directories of the host in which root of the machine can create files of any owner of the host: the
-    /// root and writable bind mounts, with mapped ids or the ids of the host. A setuid program created there by root of
-    /// the machine belongs to root of the host.
+    /// Returns the directories of the host in which root of the machine can create files of any owner of the
+    /// host: the root and writable bind mounts, with mapped ids or the ids of the host. A setuid program
+    /// created there by root of the machine belongs to root of the host.
     pub(crate) fn owned_trees(&self) -> Vec<&std::path::Path> {
         use mounts::MountKind;
         let has_host_ids = matches!(self.users, users::Users::Host | users::Users::Identity);

@@ -1,6 +1,6 @@
-//! The children of a machine's supervisor: PID 1 until it executes the payload, and the builder of its tree. Called by
-//! `supervisor` and `control` after a clone. Each is a loop over steps. They never print and never log: they report
-//! failures over the channel.
+//! The children of a machine's supervisor: PID 1 until it executes the payload, and the builder of its tree.
+//! Called by `supervisor` and `control` after a clone. Each is a loop over steps. They never print and never
+//! log: they report failures over the channel.
 
 pub(crate) mod bind;
 mod builder;
@@ -21,8 +21,8 @@ use rustix::fd::OwnedFd;
 
 pub use builder::BuildInputs;
 
-/// Runs the steps of PID 1, or of a command in a running machine with the pidfd `machine` of its PID 1, and executes the
-/// payload.
+/// Runs the steps of PID 1, or of a command in a running machine with the pidfd `machine` of its PID 1, and
+/// executes the payload.
 pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! {
     die_with_supervisor();
     let process = init_process::InitProcess::new(machine);
@@ -58,8 +58,8 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
     process::exit_now(0)
 }
 
-/// Makes the kernel kill this process with the supervisor (PR_SET_PDEATHSIG(2const)). The setting outlives the exec of
-/// the payload.
+/// Makes the kernel kill this process with the supervisor (PR_SET_PDEATHSIG(2const)). The setting outlives
+/// the exec of the payload.
 fn die_with_supervisor() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }

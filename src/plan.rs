@@ -1,4 +1,5 @@
-//! The steps that create a machine, planned before the host is changed: pure functions from a [`Machine`] and the host's
+//! The steps that create a machine, planned before the host is changed: pure functions from a [`Machine`] and
+//! the host's
 //! [`Facts`] to a [`Plan`]. Called by `run`; carried out by `supervisor` and `payload`. It does no I/O.
 
 mod api_file_systems;
@@ -33,8 +34,8 @@ pub(crate) struct Recognition {
     pub(crate) program: PathBuf,
     /// The time for a program of an unknown kind to execute an init, milliseconds. Zero for a known kind.
     pub(crate) limit: u64,
-    /// Whether the machine counts as started as soon as its init is recognised as one that does not report readiness, or
-    /// is not recognised in time.
+    /// Whether the machine counts as started as soon as its init is recognised as one that does not report
+    /// readiness, or is not recognised in time.
     pub(crate) decides_start: bool,
 }
 
@@ -51,8 +52,8 @@ pub struct Plan {
     pub build: Vec<BuildStep>,
     /// The steps of PID 1.
     pub init_steps: Vec<InitStep>,
-    /// `CLONE_NEW*` bits for the clone of PID 1. The mount and cgroup namespaces are created later: the first is a copy of
-    /// the built tree, the second shows the final cgroup.
+    /// `CLONE_NEW*` bits for the clone of PID 1. The mount and cgroup namespaces are created later: the first
+    /// is a copy of the built tree, the second shows the final cgroup.
     pub namespaces: u64,
     /// The first host id and the number of ids of the user namespace.
     pub id_map: Option<(u32, u32)>,
@@ -124,8 +125,8 @@ fn recognition(machine: &Machine, facts: &Facts, init: Init) -> Option<Recogniti
     })
 }
 
-/// Returns the connection of the console: a pty for a terminal or a booting system, otherwise the standard streams, which
-/// pass the output of a command on unchanged.
+/// Returns the connection of the console: a pty for a terminal or a booting system, otherwise the standard
+/// streams, which pass the output of a command on unchanged.
 fn console(machine: &Machine, facts: &Facts) -> Console {
     match (machine.console, facts.on_terminal, &machine.command.payload) {
         (Console::Auto, true, _) => Console::Interactive,
@@ -248,8 +249,8 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
     steps
 }
 
-/// Returns the step that allows all groups of the machine to ping, as systemd does on hosts (`50-default.conf` of
-/// sysctl.d(5)). A new network namespace allows none.
+/// Returns the step that allows all groups of the machine to ping, as systemd does on hosts
+/// (`50-default.conf` of sysctl.d(5)). A new network namespace allows none.
 fn ping_groups(machine: &Machine, facts: &Facts) -> BuildStep {
     /// The highest id that the kernel accepts there.
     const HIGHEST: u32 = i32::MAX.cast_unsigned();

@@ -1,12 +1,14 @@
-//! The protocol of a machine's control socket, `/run/coracle/NAME/control`: Varlink calls (varlink.org) and their
-//! replies, as one definition for both sides. `control` sends calls, `supervisor` receives them. Pure: no I/O.
+//! The protocol of a machine's control socket, `/run/coracle/NAME/control`: Varlink calls (varlink.org) and
+//! their replies, as one definition for both sides. `control` sends calls, `supervisor` receives them. Pure:
+//! no I/O.
 
 use crate::machine::network::Port;
 use crate::network::firewall::TrafficPolicy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// A call. The first ones belong to the interface of systemd for virtual machines, the last ones are Coracle's own.
+/// A call. The first ones belong to the interface of systemd for virtual machines, the last ones are
+/// Coracle's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "parameters")]
 pub enum Call {

@@ -1,5 +1,5 @@
-//! The pipeline on one page: said, meant, claimed, attached, found, planned, done. Called by `main` for the verbs that run a
-//! machine.
+//! The pipeline on one page: said, meant, claimed, attached, found, planned, done. Called by `main` for the
+//! verbs that run a machine.
 
 mod facts;
 mod placement;
@@ -31,8 +31,8 @@ pub(crate) enum RunMode {
     DryRun,
 }
 
-/// Executes this program again from a file that its payload cannot write to, if the arguments seem to require it: all
-/// earlier work is done twice. `start` repeats the check with the complete definition.
+/// Executes this program again from a file that its payload cannot write to, if the arguments seem to require
+/// it: all earlier work is done twice. `start` repeats the check with the complete definition.
 pub fn protect_early(arguments: &[OsString]) {
     let users = |word: &OsString| {
         word.to_str().is_some_and(|word| word.starts_with("-U") || word.starts_with("--private-users"))

@@ -1,5 +1,5 @@
-//! The parent of a machine, in three acts: `launch` does the expensive work, `supervise` is one event loop that
-//! idles while the machine runs, `cleanup` undoes from the state record. Called by `run`.
+//! The parent of a machine, in three acts: `launch` does the expensive work, `supervise` is one event loop
+//! that idles while the machine runs, `cleanup` undoes from the state record. Called by `run`.
 
 pub(crate) mod cleanup;
 pub(crate) mod control_socket;

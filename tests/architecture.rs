@@ -79,7 +79,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             // `start` reloads the units of a changed definition.
             "generator",
-            // `exec` takes the way of PID 1 once more: planned, synchronised over a channel, carried out by a child.
+            // `exec` takes the way of PID 1 once more: planned, synchronised over a channel, carried out by a
+            // child.
             "plan::exec",
             "plan::User",
             "plan::filter::Policy",

@@ -1,6 +1,6 @@
-//! Definitions and the output of the program. Each directory of tests/config/ is a case: `tree/` is the root of a host,
-//! `command` the arguments of the program (by default `check`), and `expected.txt` its output and exit status. To add a
-//! case, create a directory, run the test once with BLESS=1 and read the created file.
+//! Definitions and the output of the program. Each directory of tests/config/ is a case: `tree/` is the root
+//! of a host, `command` the arguments of the program (by default `check`), and `expected.txt` its output and
+//! exit status. To add a case, create a directory, run the test once with BLESS=1 and read the created file.
 
 // clippy.toml allows unwrap in #[test] functions only, and helpers are outside of them.
 #![allow(clippy::unwrap_used)]
@@ -21,8 +21,8 @@ fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns the output and exit status of the program with `arguments` on the host below `tree`, without that prefix in
-/// paths.
+/// Returns the output and exit status of the program with `arguments` on the host below `tree`, without that
+/// prefix in paths.
 fn output_of(tree: &Path, arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_coracle"))
         .arg("--root")

@@ -1,7 +1,7 @@
-//! Machines in, plans out, as text. Each directory of tests/plan/ is a case: `machine.toml` is the
-//! definition of the machine 'web', or `run` the arguments of `coracle run`; `facts` are the words
-//! by which the pretended host differs from the usual one (`terminal`, `apparmor`, `selinux`, `no-devices`, `shifted`, `init
-//! KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory and run the
+//! Machines in, plans out, as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition
+//! of the machine 'web', or `run` the arguments of `coracle run`; `facts` are the words by which the
+//! pretended host differs from the usual one (`terminal`, `apparmor`, `selinux`, `no-devices`, `shifted`,
+//! `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory and run the
 //! test once with BLESS=1; then read what it wrote.
 
 // Helpers of tests are not in #[test] functions, which clippy.toml allows this in.

@@ -1,9 +1,10 @@
-//! Trees that change while a machine's root is built of them: attackers give links, pipes, devices, files, directories
-//! and mount points the names of all that we touch, and take them back, as fast as they can. Whatever comes of a round,
-//! no file outside of the tree is mounted on, written to or opened; and a root that was built has all of its mounts.
+//! Trees that change while a machine's root is built of them: attackers give links, pipes, devices, files,
+//! directories and mount points the names of all that we touch, and take them back, as fast as they can.
+//! Whatever comes of a round, no file outside of the tree is mounted on, written to or opened; and a root
+//! that was built has all of its mounts.
 //!
-//! `cargo test` runs some hundred rounds, `CORACLE_RACES` as many as it says (`make storm`: 100 000). It is a program of
-//! one thread, since the builder is cloned from it as from a supervisor.
+//! `cargo test` runs some hundred rounds, `CORACLE_RACES` as many as it says (`make storm`: 100 000). It is a
+//! program of one thread, since the builder is cloned from it as from a supervisor.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
@@ -67,8 +68,8 @@ fn main() {
     }
 }
 
-/// So many rounds by several processes, each with a tree and attackers of its own: a round is mostly the kernel's waiting
-/// for a mount namespace to be gone.
+/// So many rounds by several processes, each with a tree and attackers of its own: a round is mostly the
+/// kernel's waiting for a mount namespace to be gone.
 fn several(rounds: u32) {
     let each = rounds.div_ceil(RACERS).to_string();
     let racer = |_| {
@@ -196,7 +197,8 @@ impl Field {
         }
     }
 
-    /// All of the builder's steps, by a child as a supervisor makes it. What it says, where it does not come to the end.
+    /// All of the builder's steps, by a child as a supervisor makes it. What it says, where it does not come
+    /// to the end.
     fn build(&self) -> Result<(), String> {
         let (ours, theirs) = channel::pair().unwrap();
         let socket = || {
@@ -295,7 +297,8 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         on_terminal: false,
     };
     let mut steps = make(&machine, &facts).unwrap().build;
-    // The namespaces are this program's own, and so are the limits. After the last step its mounts could not be seen.
+    // The namespaces are this program's own, and so are the limits. After the last step its mounts could not
+    // be seen.
     steps.retain(|step| !matches!(step, BuildStep::Join | BuildStep::Limits | BuildStep::Pivot));
     steps
 }

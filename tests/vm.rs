@@ -1,5 +1,5 @@
-//! What only a host with a kernel of its own can show: limits that hold, AppArmor, the host's own reboot. Run by
-//! `make test-vm` and not by `cargo test`; every test has a virtual machine to itself.
+//! What only a host with a kernel of its own can show: limits that hold, AppArmor, the host's own reboot. Run
+//! by `make test-vm` and not by `cargo test`; every test has a virtual machine to itself.
 
 mod support;
 
@@ -278,8 +278,8 @@ fn exhausted_host_resources_are_reported_and_leave_no_state() {
     vm.coracle(&["start", "few"]);
     vm.coracle(&["stop", "few"]);
     vm.sh_ok("sysctl -q fs.inotify.max_user_instances=128");
-    // Memory: the out-of-memory killer ends the process that fills it, and no supervisor. Huge pages take most of it
-    // first, because an emulated processor is slow to fill all.
+    // Memory: the out-of-memory killer ends the process that fills it, and no supervisor. Huge pages take
+    // most of it first, because an emulated processor is slow to fill all.
     vm.sh_ok(FILL_MEMORY);
     let out = vm.sh("systemd-run --quiet --collect --wait -p OOMPolicy=continue tail /dev/zero");
     vm.sh_ok("sysctl -q vm.nr_hugepages=0");

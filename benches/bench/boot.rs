@@ -1,4 +1,5 @@
-//! Booting: a unit to its PID 1, a busybox to its first line, a Debian to `running`. Called by `main`, in the host.
+//! Booting: a unit to its PID 1, a busybox to its first line, a Debian to `running`. Called by `main`, in the
+//! host.
 
 use super::contenders;
 use super::managers::{self, Manager};
@@ -110,8 +111,8 @@ fn ms(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1e3
 }
 
-/// What systemd itself takes for a unit in the same slice, with its own cgroup subtree: nobody who makes a unit of a
-/// machine takes less.
+/// What systemd itself takes for a unit in the same slice, with its own cgroup subtree: nobody who makes a
+/// unit of a machine takes less.
 fn empty_unit() -> Result<f64, String> {
     let name = "bench-empty.service";
     let text = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=exec\nSlice=machine.slice\nDelegate=yes\nExecStart=/bin/sleep infinity\n";

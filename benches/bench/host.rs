@@ -1,5 +1,5 @@
-//! The machine's side: compiles the C programs, boots the host, runs the parts in it and shows what they print.
-//! Called by `main`.
+//! The machine's side: compiles the C programs, boots the host, runs the parts in it and shows what they
+//! print. Called by `main`.
 
 use super::support::{Host, state, trees};
 use std::path::{Path, PathBuf};
@@ -68,8 +68,8 @@ fn tools() -> PathBuf {
     dir
 }
 
-/// Takes the process that made the host's namespaces out of the host's cgroup: while a process is at its top, no
-/// controller can be enabled there (`admin-guide/cgroup-v2.rst`), which crun tries for a second.
+/// Takes the process that made the host's namespaces out of the host's cgroup: while a process is at its top,
+/// no controller can be enabled there (`admin-guide/cgroup-v2.rst`), which crun tries for a second.
 fn leave_top(leader: u32) {
     let stat = std::fs::read_to_string(format!("/proc/{leader}/stat")).expect("the host's PID 1");
     let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).expect("its parent");

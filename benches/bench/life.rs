@@ -1,4 +1,5 @@
-//! In the life of a busybox machine: a command in it, its stop, restart and reboot. Called by `main`, in the host.
+//! In the life of a busybox machine: a command in it, its stop, restart and reboot. Called by `main`, in the
+//! host.
 
 use super::boot::compare;
 use super::contenders;

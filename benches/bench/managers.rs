@@ -1,5 +1,5 @@
-//! Everybody that keeps machines: how each is told to start, stop, enter and show one. Called by the parts on whole
-//! machines. In every command `@G@` stands for the guest's name and `@R@` for its root.
+//! Everybody that keeps machines: how each is told to start, stop, enter and show one. Called by the parts on
+//! whole machines. In every command `@G@` stands for the guest's name and `@R@` for its root.
 
 use super::contenders;
 use super::run::{self, shell};

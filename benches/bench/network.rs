@@ -1,6 +1,6 @@
-//! The way from a machine through its host to another network, and back, under the host's address. Called by `main`, in
-//! the host. All machines are up and take short turns, so that what else the processors do meets all of them; the
-//! rules of those whose turn it is not are dormant, so that each meets none but its own.
+//! The way from a machine through its host to another network, and back, under the host's address. Called by
+//! `main`, in the host. All machines are up and take short turns, so that what else the processors do meets
+//! all of them; the rules of those whose turn it is not are dormant, so that each meets none but its own.
 
 use super::contenders;
 use super::host::TOOLS;
@@ -15,7 +15,8 @@ const ROUNDS: usize = 300;
 const SPAN: u32 = 20;
 const SERVER: &str = "192.0.2.2:7000";
 const WHAT: [&str; 3] = ["out", "in", "turns"];
-/// Each end has a processor of its own: a scheduler that moves them about is most of what differs from round to round.
+/// Each end has a processor of its own: a scheduler that moves them about is most of what differs from round
+/// to round.
 const INSIDE: &str = "taskset -c 0";
 const BEYOND: &str = "taskset -c 1";
 

@@ -1,5 +1,5 @@
-//! What root inside can do to its host, of each manager as its defaults set it up: the probe of `tests/hosts/security` run in
-//! the same tree by all. Called by `main`, in the host.
+//! What root inside can do to its host, of each manager as its defaults set it up: the probe of
+//! `tests/hosts/security` run in the same tree by all. Called by `main`, in the host.
 
 use super::contenders;
 use super::run::shell;

@@ -1,4 +1,5 @@
-//! What a machine costs that does nothing: the processes its manager keeps for it. Called by `main`, in the host.
+//! What a machine costs that does nothing: the processes its manager keeps for it. Called by `main`, in the
+//! host.
 
 use super::contenders;
 use super::managers::{self, Manager};

@@ -1,4 +1,5 @@
-//! From a root directory to `/bin/true` to its end, with the same namespaces for all. Called by `main`, in the host.
+//! From a root directory to `/bin/true` to its end, with the same namespaces for all. Called by `main`, in
+//! the host.
 
 use super::contenders::{self, Contender, Users};
 use super::run::{self, Sample};

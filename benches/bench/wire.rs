@@ -1,5 +1,6 @@
-//! Both ends of a TCP connection that is measured: this program again, called in the network namespaces of machines and
-//! of the outside. `bench wire serve ADDRESS`, `bench wire out|in|turns ADDRESS MS`. Called by `main`.
+//! Both ends of a TCP connection that is measured: this program again, called in the network namespaces of
+//! machines and of the outside. `bench wire serve ADDRESS`, `bench wire out|in|turns ADDRESS MS`. Called by
+//! `main`.
 
 use super::table::median;
 use rustix::fd::OwnedFd;
@@ -8,8 +9,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// What is written and read at once, and what waits at each end: buffers that the kernel lets grow are another size each
-/// time, by which the ways of two machines that are alike differ by 6 %.
+/// What is written and read at once, and what waits at each end: buffers that the kernel lets grow are
+/// another size each time, by which the ways of two machines that are alike differ by 6 %.
 const BUFFER: usize = 128 << 10;
 /// The first byte of a connection says what the server does: it takes, it gives, it answers byte for byte.
 const TAKE: u8 = b't';

@@ -1,5 +1,6 @@
-//! Chooses names and addresses of a machine's link. Called by `claim`, with the lock of claims held: addresses of
-//! machines that are starting are in their records, and each address of a single link has a lock file.
+//! Chooses names and addresses of a machine's link. Called by `claim`, with the lock of claims held:
+//! addresses of machines that are starting are in their records, and each address of a single link has a lock
+//! file.
 
 use super::locks;
 use crate::error::Result;
@@ -15,8 +16,8 @@ use crate::paths::Paths;
 use crate::state::record::Record;
 use std::net::IpAddr;
 
-/// Returns the prefixes that the host uses, without those of the machine's own interface or bridge. `None` for a machine
-/// without a link.
+/// Returns the prefixes that the host uses, without those of the machine's own interface or bridge. `None`
+/// for a machine without a link.
 pub(super) fn prefixes_of_host(machine: &Machine) -> Result<Option<Vec<AddressPrefix>>> {
     let own = match (&machine.network.zone, machine.network.mode) {
         (Some(zone), Mode::Zone) => zone.bridge(),
@@ -69,8 +70,8 @@ fn single(
     }
 }
 
-/// Returns the members of a zone, and the address in it that the machine had before a reboot. Adds the addresses of other
-/// machines to `taken`: their links may not exist yet.
+/// Returns the members of a zone, and the address in it that the machine had before a reboot. Adds the
+/// addresses of other machines to `taken`: their links may not exist yet.
 fn members(
     paths: &Paths,
     machine: &Machine,

@@ -50,8 +50,8 @@ pub(super) fn locked(machine: &Machine, base: Option<u32>) -> impl Iterator<Item
     base.filter(|_| is_exclusive).into_iter().flat_map(move |base| id_ranges::bases(base, count))
 }
 
-/// Returns the first id of the range that contains the owners of a root, if its ids would be mapped: another container
-/// manager has changed the owners. `None` for a root whose owners begin at 0.
+/// Returns the first id of the range that contains the owners of a root, if its ids would be mapped: another
+/// container manager has changed the owners. `None` for a root whose owners begin at 0.
 fn base_of_owners(machine: &Machine, root: &Tree) -> Result<Option<u32>> {
     if machine.ownership == Ownership::Off || !matches!(machine.users, Users::Pick | Users::Fixed { .. }) {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! Lock files of a machine's name, root and addresses, and the lock that serialises claims. Called by `claim`, and by
-//! `cleanup` for the names of the files.
+//! Lock files of a machine's name, root and addresses, and the lock that serialises claims. Called by
+//! `claim`, and by `cleanup` for the names of the files.
 
 use super::{Choice, Undo, claimed_ids};
 use crate::error::{Error, Result};
@@ -48,8 +48,8 @@ pub(crate) fn address_file(paths: &Paths, address: Ipv4Addr) -> PathBuf {
     paths.systemd("nspawn/locks").join(format!("coracle-{address}"))
 }
 
-/// Returns the file that is locked while a root directory is in use, named for its device and inode: the same as
-/// systemd-nspawn(1)'s.
+/// Returns the file that is locked while a root directory is in use, named for its device and inode: the same
+/// as systemd-nspawn(1)'s.
 fn root_file(paths: &Paths, (device, inode): (u64, u64)) -> PathBuf {
     paths.systemd("nspawn/locks").join(format!("inode-{device}:{inode}"))
 }

@@ -1,5 +1,5 @@
-//! Refuses ports of the host that are in use. Called by `claim`, and by the supervisor for ports that change while a machine
-//! runs.
+//! Refuses ports of the host that are in use. Called by `claim`, and by the supervisor for ports that change
+//! while a machine runs.
 
 use crate::error::{Error, Result};
 use crate::host::runtime::runtime;
@@ -26,8 +26,8 @@ pub(super) fn refuse_listening(paths: &Paths, machine: &Machine) -> Result<()> {
     })
 }
 
-/// Refuses ports of running machines. Returns the records of dead machines that name some of the ports. Requires the lock of
-/// claims.
+/// Refuses ports of running machines. Returns the records of dead machines that name some of the ports.
+/// Requires the lock of claims.
 ///
 /// # Errors
 /// A port of another machine, with the machine's name.

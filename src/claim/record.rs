@@ -1,4 +1,5 @@
-//! The state record of a claim: the undo list, complete before the first thing on it is created. Called by `claim`.
+//! The state record of a claim: the undo list, complete before the first thing on it is created. Called by
+//! `claim`.
 
 use super::Choice;
 use super::locks::Wanted;
@@ -15,7 +16,8 @@ use crate::state::record::{Phase, Record, Syscalls};
 use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Returns the record of a machine as its definition and the choice decide it. A reboot continues the record before it.
+/// Returns the record of a machine as its definition and the choice decide it. A reboot continues the record
+/// before it.
 pub(super) fn of(
     paths: &Paths,
     machine: &Machine,
@@ -88,7 +90,8 @@ fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Re
     }
 }
 
-/// Returns the host's resolver at a loopback address. `None` if the machine does not follow the host's name servers.
+/// Returns the host's resolver at a loopback address. `None` if the machine does not follow the host's name
+/// servers.
 pub(crate) fn loopback_resolver(paths: &Paths, record: &Record) -> Option<Ipv4Addr> {
     record.resolver.then(|| resolv_conf::find(paths)).flatten()?.at_loopback
 }

@@ -15,8 +15,8 @@ settings! {
     BootSettings {
         /// The program that becomes PID 1.
         init: Single<InitChoice> = Single "boot.init", |_| InitChoice::Auto;
-        /// The event after which the machine counts as started. systemd-nspawn(1) waits for `READY=1` only with
-        /// `--notify-ready=`.
+        /// The event after which the machine counts as started. systemd-nspawn(1) waits for `READY=1` only
+        /// with `--notify-ready=`.
         wait: Single<Wait> = Single "boot.wait", |profile| if profile == Profile::Nspawn {
             Wait::Running
         } else {

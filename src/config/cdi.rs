@@ -1,5 +1,5 @@
-//! Devices named as in the Container Device Interface (CDI): each name is replaced by the device nodes, mounts and
-//! variables of its CDI file. Called by `resolve`; of the host it reads only CDI files.
+//! Devices named as in the Container Device Interface (CDI): each name is replaced by the device nodes,
+//! mounts and variables of its CDI file. Called by `resolve`; of the host it reads only CDI files.
 
 use super::command::Variable;
 use super::layer::{Layer, Sourced};

@@ -47,8 +47,8 @@ pub(crate) fn all(paths: &Paths) -> Result<Checked> {
     Ok(checked)
 }
 
-/// Checks the named files separately: a definition as the machine of its name, a drop-in for its syntax and values
-/// only.
+/// Checks the named files separately: a definition as the machine of its name, a drop-in for its syntax and
+/// values only.
 pub(crate) fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
     let mut checked = Checked::default();
     for file in named {

@@ -27,8 +27,8 @@ settings! {
 }
 
 impl CommandSettings {
-    /// Decides whether an init is started, before the defaults are set: a defined machine boots, unless an option
-    /// requests a command.
+    /// Decides whether an init is started, before the defaults are set: a defined machine boots, unless an
+    /// option requests a command.
     pub(super) fn fill_boot(&mut self, profile: Profile) {
         let is_command = !self.command.sourced().is_empty()
             || self.as_pid2.value().is_some()

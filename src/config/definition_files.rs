@@ -1,5 +1,5 @@
-//! Finds and reads the files that define a machine, in their order. Called by `config` and `check`; `toml` parses their
-//! text.
+//! Finds and reads the files that define a machine, in their order. Called by `config` and `check`; `toml`
+//! parses their text.
 
 use super::layer::Layer;
 use super::problem::Problem;

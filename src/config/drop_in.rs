@@ -1,5 +1,5 @@
-//! Drop-ins of `coracle set`, the only files that this stage writes. Each change is parsed like a definition before a
-//! file is written, and reverted if it makes the definition of the machine invalid.
+//! Drop-ins of `coracle set`, the only files that this stage writes. Each change is parsed like a definition
+//! before a file is written, and reverted if it makes the definition of the machine invalid.
 
 use super::layer::{Layer, Origin, Setting, Shape, definition_settings};
 use super::mounts::MountEntry;
@@ -76,7 +76,8 @@ pub(crate) fn change(text: &str) -> Result<DropInSetting> {
     Ok(DropInSetting { key: setting.key, value })
 }
 
-/// Parses a list separated by commas. It is appended to the list of the definition; a single word of a setting with
+/// Parses a list separated by commas. It is appended to the list of the definition; a single word of a
+/// setting with
 /// [`Shape::SingleOrList`] replaces it.
 fn list(setting: &'static Setting, key: &str, value: &str) -> Result<DropInSetting> {
     let mut layer = Layer::default();
@@ -154,8 +155,8 @@ impl ReplacedFiles {
     }
 }
 
-/// Writes changes to the drop-in. A permanent change removes the same settings from the drop-in in `/run`, which would
-/// override it.
+/// Writes changes to the drop-in. A permanent change removes the same settings from the drop-in in `/run`,
+/// which would override it.
 ///
 /// # Errors
 /// A file cannot be written, or the definition of the machine would be invalid; then all files are restored.

@@ -1,4 +1,5 @@
-//! The effective settings of a machine with their origins. Called by `cli` for `config NAME` and by `snapshot`.
+//! The effective settings of a machine with their origins. Called by `cli` for `config NAME` and by
+//! `snapshot`.
 
 use super::layer::{Layer, Origin, definition_settings};
 

@@ -1,5 +1,6 @@
-//! A layer: the settings of one source, each value with its origin. Created by `toml` and the command line, merged by
-//! `definition_files`, turned into a machine by `resolve`. It has no defaults: an omitted setting is empty here.
+//! A layer: the settings of one source, each value with its origin. Created by `toml` and the command line,
+//! merged by `definition_files`, turned into a machine by `resolve`. It has no defaults: an omitted setting
+//! is empty here.
 
 use super::boot::BootSettings;
 use super::command::CommandSettings;

@@ -161,8 +161,8 @@ impl Value for MountEntry {
 }
 
 impl MountsSettings {
-    /// Builds the mounts of the machine, parents before the paths below them. Of two mounts on one path the later one
-    /// hides the earlier one.
+    /// Builds the mounts of the machine, parents before the paths below them. Of two mounts on one path the
+    /// later one hides the earlier one.
     pub(super) fn build(&self, paths: &Paths, users: Users) -> Result<Vec<Mount>> {
         let built = self.entries.sourced().iter().map(|entry| build(paths, entry, users));
         let mut mounts: Vec<Mount> = built.collect::<Result<_>>()?;

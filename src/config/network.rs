@@ -108,8 +108,8 @@ impl NetworkSettings {
         .concat()
     }
 
-    /// Returns warnings for interfaces to which `network.egress` does not apply: their packets bypass the firewall of
-    /// the host.
+    /// Returns warnings for interfaces to which `network.egress` does not apply: their packets bypass the
+    /// firewall of the host.
     pub(super) fn warnings(&self) -> Vec<Problem> {
         if self.egress.values().all(|destination| *destination == Destination::Any) {
             return Vec::new();

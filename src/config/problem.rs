@@ -1,5 +1,5 @@
-//! Problems of a definition, shown with file, line, column, the line itself, a caret below it and the hint. Created by
-//! `toml`, `definition_files`, `check` and the features.
+//! Problems of a definition, shown with file, line, column, the line itself, a caret below it and the hint.
+//! Created by `toml`, `definition_files`, `check` and the features.
 
 use super::setting::Origin;
 use crate::error::Error;
@@ -88,7 +88,8 @@ impl<'a> SourceText<'a> {
     }
 }
 
-/// Formats the line and the caret below it, without control characters: a file cannot move the cursor of the terminal.
+/// Formats the line and the caret below it, without control characters: a file cannot move the cursor of the
+/// terminal.
 fn picture(line: usize, text: &str, column: usize, length: usize) -> String {
     let is_long = text.chars().nth(LINE_SHOWN).is_some();
     let skipped = if is_long { column.saturating_sub(LINE_SHOWN / 2) } else { 0 };

@@ -1,5 +1,5 @@
-//! Resolves layers to a machine: sets the defaults, then builds each part. Called by `config` and `check`; of the host
-//! it reads only the CDI files that describe devices.
+//! Resolves layers to a machine: sets the defaults, then builds each part. Called by `config` and `check`; of
+//! the host it reads only the CDI files that describe devices.
 
 use super::layer::Layer;
 use super::problem::Problem;
@@ -37,7 +37,8 @@ pub(super) fn resolve(
     Machine::new(parts).map(|machine| Resolved { machine, warnings, settings })
 }
 
-/// Sets the defaults of `profile`. Those that depend on other settings come before or after the defaults of the rows.
+/// Sets the defaults of `profile`. Those that depend on other settings come before or after the defaults of
+/// the rows.
 fn with_defaults(name: &Name, mut layer: Layer, profile: Profile) -> Layer {
     layer.identity.name.fill(|| name.clone());
     layer.root.fill_directory(name);

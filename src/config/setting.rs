@@ -1,5 +1,5 @@
-//! Settings: how a value is stored with its origin, merged and shown, and the macro that declares the rows of a
-//! feature. Used by each feature of `config`, by `layer` and by `toml`; it has no setting of its own.
+//! Settings: how a value is stored with its origin, merged and shown, and the macro that declares the rows of
+//! a feature. Used by each feature of `config`, by `layer` and by `toml`; it has no setting of its own.
 
 use super::profile::Profile;
 use super::values::{RawValue, Value};
@@ -26,8 +26,8 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Returns the path on the host of `path` with this origin: paths of definitions are below the root directory in
-    /// use (`--root`), paths of options are not.
+    /// Returns the path on the host of `path` with this origin: paths of definitions are below the root
+    /// directory in use (`--root`), paths of options are not.
     pub(super) fn host_path(&self, paths: &Paths, path: PathBuf) -> PathBuf {
         if matches!(self, Self::Flag(_)) { path } else { paths.join(path) }
     }
@@ -56,8 +56,8 @@ pub struct Sourced<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Single<T>(Option<Sourced<T>>);
 
-/// A setting with a list of values: the upper layer is appended to the lower one, unless the upper layer resets the
-/// list first.
+/// A setting with a list of values: the upper layer is appended to the lower one, unless the upper layer
+/// resets the list first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List<T> {
     resets: bool,
@@ -237,8 +237,9 @@ impl Setting {
     }
 }
 
-/// Declares the settings of a feature. A row is `FIELD: TYPE = SHAPE KEY, DEFAULT;` with the default as a function
-/// of the profile. It is omitted if the setting has no default or one that depends on other settings.
+/// Declares the settings of a feature. A row is `FIELD: TYPE = SHAPE KEY, DEFAULT;` with the default as a
+/// function of the profile. It is omitted if the setting has no default or one that depends on other
+/// settings.
 ///
 /// It creates the struct of the feature, its merge, its defaults and its table from the same rows.
 macro_rules! settings {

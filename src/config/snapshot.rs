@@ -1,5 +1,5 @@
-//! The definition with which a machine was started, stored in its state directory and compared with the current one.
-//! Written by `run`, read by `cli`.
+//! The definition with which a machine was started, stored in its state directory and compared with the
+//! current one. Written by `run`, read by `cli`.
 
 use super::explain;
 use super::layer::Layer;
@@ -38,8 +38,8 @@ pub(crate) fn values(settings: &Layer) -> Values {
     values
 }
 
-/// Stores the values with which a machine was started, readable by root only: the environment of a definition may
-/// contain secrets.
+/// Stores the values with which a machine was started, readable by root only: the environment of a definition
+/// may contain secrets.
 ///
 /// # Errors
 /// Any error of open(2) or write(2).

@@ -1,7 +1,8 @@
-//! Parses a definition into a layer and collects all errors. Called by `definition_files`; it reads no file and has no defaults.
+//! Parses a definition into a layer and collects all errors. Called by `definition_files`; it reads no file
+//! and has no defaults.
 //!
-//! It walks the tree of values with their positions by the table of settings instead of deserializing it, because serde
-//! stops at the first error.
+//! It walks the tree of values with their positions by the table of settings instead of deserializing it,
+//! because serde stops at the first error.
 
 mod mounts;
 
@@ -189,8 +190,8 @@ fn siblings(path: &str) -> Vec<&'static str> {
     keys
 }
 
-/// Returns the hint for the unknown key `name` in the table at `path`: a similar key of this table, or the table of
-/// this key.
+/// Returns the hint for the unknown key `name` in the table at `path`: a similar key of this table, or the
+/// table of this key.
 fn suggestion(path: &str, name: &str) -> Option<String> {
     if let Some(near) = nearest(name, siblings(path).into_iter()) {
         return Some(format!("did you mean '{near}'?"));

@@ -21,8 +21,9 @@ settings! {
 }
 
 impl UsersSettings {
-    /// Decides the ownership `auto`, after the defaults are set: a separate id range is mapped. systemd-nspawn(1)
-    /// maps picked ranges only, since the files of a fixed one belong to the range already. Host ids need no mapping.
+    /// Decides the ownership `auto`, after the defaults are set: a separate id range is mapped.
+    /// systemd-nspawn(1) maps picked ranges only, since the files of a fixed one belong to the range already.
+    /// Host ids need no mapping.
     pub(super) fn resolve_ownership(&mut self, profile: Profile) {
         let is_mapped = match self.private.value() {
             Some(Users::Pick) => true,
@@ -115,8 +116,8 @@ impl Value for Users {
     }
 }
 
-/// Returns the range of `count` ids from `base`. It must contain neither the root of the host nor 4294967295, which
-/// means "no id".
+/// Returns the range of `count` ids from `base`. It must contain neither the root of the host nor 4294967295,
+/// which means "no id".
 fn range(base: u32, count: u32) -> Result<Users> {
     if base == 0 {
         return Err(Error::new("a user id range from 0 contains root of the host")

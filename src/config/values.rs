@@ -1,6 +1,6 @@
-//! Values that several features share: raw values, booleans, texts, paths, and settings of a few words. Sizes and
-//! durations are in the files of this directory. Used by the features of `config` and by the command line; it knows no
-//! file and no default.
+//! Values that several features share: raw values, booleans, texts, paths, and settings of a few words. Sizes
+//! and durations are in the files of this directory. Used by the features of `config` and by the command
+//! line; it knows no file and no default.
 
 mod durations;
 mod sizes;

@@ -156,8 +156,8 @@ fn up(
     merge(before, ready)
 }
 
-/// Waits until the guest of an active unit reports that it is ready. A guest with an init that never reports is
-/// ready from the start.
+/// Waits until the guest of an active unit reports that it is ready. A guest with an init that never reports
+/// is ready from the start.
 fn until_ready(paths: &Paths, name: &Name, progress: &mut Progress<'_>) -> Result<()> {
     loop {
         match Record::read(paths, name)?.filter(Record::is_alive) {

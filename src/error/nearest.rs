@@ -1,6 +1,7 @@
 //! The known word that an unknown one is probably a misspelling of, for hints.
 
-/// Returns the word of `words` with the smallest edit distance to `word`, in lower case; `None` if none is close.
+/// Returns the word of `words` with the smallest edit distance to `word`, in lower case; `None` if none is
+/// close.
 pub(crate) fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Longer than every known word. The distance takes quadratic time.
     if word.len() > 64 {

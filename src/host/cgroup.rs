@@ -378,12 +378,14 @@ pub(crate) fn out_of_memory_kills(directory: &Path) -> u64 {
 mod tests {
     use super::*;
 
-    /// The processes acted on, where `cgroup.procs` lists this process first and `then` when it is read again.
+    /// The processes acted on, where `cgroup.procs` lists this process first and `then` when it is read
+    /// again.
     fn acted_on(then: &str) -> usize {
         let directory = tempfile::tempdir().unwrap();
         nix::unistd::mkfifo(&directory.path().join("cgroup.procs"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::fs::write(directory.path().join("next"), then).unwrap();
-        // The redirection returns when the first reader opens; the second reader opens the file that replaces it.
+        // The redirection returns when the first reader opens; the second reader opens the file that replaces
+        // it.
         let script = format!("exec 3>cgroup.procs; mv next cgroup.procs; echo {} >&3", std::process::id());
         let mut writer = std::process::Command::new("sh");
         let mut writer = writer.args(["-c", &script]).current_dir(&directory).spawn().unwrap();

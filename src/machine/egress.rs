@@ -1,5 +1,5 @@
-//! Destinations to which a machine may open connections. Used by the rules of a machine and by `network::firewall`,
-//! which enforces them.
+//! Destinations to which a machine may open connections. Used by the rules of a machine and by
+//! `network::firewall`, which enforces them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -1,6 +1,6 @@
-//! SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), for values that must be the same at
-//! each start: addresses, interface names, id ranges. Own code: the hasher of the standard library with this
-//! algorithm is deprecated, and its successor does not guarantee an algorithm.
+//! SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), for values that must be the
+//! same at each start: addresses, interface names, id ranges. Own code: the hasher of the standard library
+//! with this algorithm is deprecated, and its successor does not guarantee an algorithm.
 
 /// Returns the SipHash-2-4 of the joined parts. The bytes of `key` are those of its big-endian form.
 pub(crate) fn siphash(key: u128, parts: &[&[u8]]) -> u64 {

@@ -19,8 +19,8 @@ impl Id128 {
         Self(bytes)
     }
 
-    /// Creates an id of random bytes, with the version and variant bits of a random UUID (RFC 9562, section 5.4), which
-    /// machine-id(5) requires.
+    /// Creates an id of random bytes, with the version and variant bits of a random UUID (RFC 9562, section
+    /// 5.4), which machine-id(5) requires.
     pub(crate) fn of_random(mut bytes: [u8; 16]) -> Self {
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;

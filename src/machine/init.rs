@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The lowest and highest real-time signals in the numbering of guests: glibc reserves the first two of the kernel
-/// (signal(7)), and systemd(1) counts from the next one. The C library of Coracle may count differently.
+/// The lowest and highest real-time signals in the numbering of guests: glibc reserves the first two of the
+/// kernel (signal(7)), and systemd(1) counts from the next one. The C library of Coracle may count
+/// differently.
 pub(crate) const REAL_TIME_SIGNALS: std::ops::RangeInclusive<i32> = 34..=64;
 
 /// An init system with a known procedure for shutdown.
@@ -117,7 +118,8 @@ pub(crate) struct Boot {
     pub(crate) init: InitChoice,
     /// The event after which the machine counts as started.
     pub(crate) wait: Wait,
-    /// The number of the signal that requests a clean shutdown from PID 1; `None` for the signal of the init system.
+    /// The number of the signal that requests a clean shutdown from PID 1; `None` for the signal of the init
+    /// system.
     pub(crate) stop_signal: Option<i32>,
     /// The time limit of a clean shutdown; then PID 1 is killed.
     pub(crate) stop_timeout: Duration,

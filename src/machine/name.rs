@@ -6,8 +6,8 @@ use std::fmt;
 
 /// A machine name: labels of letters, digits, `-` and `_` joined by dots, at most 64 characters.
 ///
-/// Source: systemd-machined.service(8), hostname(7). It is valid as a file name, as the instance of a unit and as a cgroup
-/// name.
+/// Source: systemd-machined.service(8), hostname(7). It is valid as a file name, as the instance of a unit
+/// and as a cgroup name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
@@ -37,7 +37,8 @@ impl Name {
         Ok(Self(name.to_owned()))
     }
 
-    /// Returns whether machined can register a machine with this name: it accepts only host names without `_`.
+    /// Returns whether machined can register a machine with this name: it accepts only host names without
+    /// `_`.
     pub(crate) fn is_registrable(&self) -> bool {
         !self.0.contains('_')
     }

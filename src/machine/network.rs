@@ -39,8 +39,8 @@ pub struct Network {
     pub(crate) rate_in: Option<u64>,
     /// The maximum rate of packets from it, bits per second.
     pub(crate) rate_out: Option<u64>,
-    /// The maximum number of simultaneous connections that it opens; [`u64::MAX`] for no limit, `None` for a share of
-    /// the host's table.
+    /// The maximum number of simultaneous connections that it opens; [`u64::MAX`] for no limit, `None` for a
+    /// share of the host's table.
     pub(crate) connections_max: Option<u64>,
 }
 
@@ -53,8 +53,8 @@ pub(crate) const INTERFACE_NAME_MAX: usize = 15;
 pub struct Zone(String);
 
 impl Zone {
-    /// Creates the name of a zone: a label of a host name, so that `NAME.ZONE` is a host name, and short enough for an
-    /// interface name with the prefix `vz-`.
+    /// Creates the name of a zone: a label of a host name, so that `NAME.ZONE` is a host name, and short
+    /// enough for an interface name with the prefix `vz-`.
     ///
     /// # Errors
     /// The name is invalid.
@@ -300,7 +300,8 @@ pub enum HostsMode {
 pub enum Mode {
     /// A network namespace with a veth pair to the host.
     Veth,
-    /// A network namespace with a veth pair to the bridge of a zone, which the first machine of the zone creates.
+    /// A network namespace with a veth pair to the bridge of a zone, which the first machine of the zone
+    /// creates.
     Zone,
     /// A network namespace with a veth pair to a bridge of the host.
     Bridge,

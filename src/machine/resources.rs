@@ -1,4 +1,5 @@
-//! Resource limits of a machine. systemd enforces most of them as properties of its unit (systemd.resource-control(5)).
+//! Resource limits of a machine. systemd enforces most of them as properties of its unit
+//! (systemd.resource-control(5)).
 
 /// Resource limits; `None` for the default of systemd.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -49,7 +49,8 @@ pub(crate) const CAPABILITIES: [&str; 41] = [
 
 /// The installed AppArmor profile of machines.
 pub(crate) const APPARMOR_PROFILE: &str = "coracle-machine";
-/// The installed AppArmor profile of machines with [`Security::nesting`], in which containers mount their own procfs.
+/// The installed AppArmor profile of machines with [`Security::nesting`], in which containers mount their own
+/// procfs.
 pub(crate) const APPARMOR_NESTING_PROFILE: &str = "coracle-machine-nesting";
 
 /// Devices that systemd-nspawn(1) and machines with nesting provide if the host has them.
@@ -58,14 +59,16 @@ pub(crate) const OPTIONAL_DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
 /// Further system calls that containers inside require: each creates a session keyring.
 pub(crate) const NESTING_CALLS: [&str; 1] = ["@keyring"];
 
-/// Whether a machine has one instance of procfs and of sysfs without masks. The kernel requires them for new mounts of
-/// these file systems in its user namespace (`mount_too_revealing`), for example by services with a private `/proc`.
+/// Whether a machine has one instance of procfs and of sysfs without masks. The kernel requires them for new
+/// mounts of these file systems in its user namespace (`mount_too_revealing`), for example by services with a
+/// private `/proc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Procfs {
     /// `Full` for systemd and for nesting if the machine has its own user ids; otherwise `Masked`.
     #[default]
     Auto,
-    /// New instances can be mounted. Global files in them are not writable, since they belong to root of the host.
+    /// New instances can be mounted. Global files in them are not writable, since they belong to root of the
+    /// host.
     Full,
     /// All instances in the machine have masks, which cannot be removed.
     Masked,

@@ -3,8 +3,8 @@
 /// The number of ids in the range of a machine.
 pub(crate) const RANGE_SIZE: u32 = 65536;
 
-/// The number of ids of a machine with nesting: it includes the ranges that podman and coracle use inside, from 100000
-/// and from 524288.
+/// The number of ids of a machine with nesting: it includes the ranges that podman and coracle use inside,
+/// from 100000 and from 524288.
 pub(crate) const NESTING_RANGE_SIZE: u32 = 16 * RANGE_SIZE;
 
 /// The user namespace of a machine.

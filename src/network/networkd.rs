@@ -71,8 +71,8 @@ pub(crate) async fn reload() {
     }
 }
 
-/// Returns the configuration for the guest's networkd, a file in its `/run/systemd/network` (`plan::api_file_systems`):
-/// the addresses that `host0` already has.
+/// Returns the configuration for the guest's networkd, a file in its `/run/systemd/network`
+/// (`plan::api_file_systems`): the addresses that `host0` already has.
 pub(crate) fn guest_network_file(plan: &LinkPlan, dhcp: Dhcp) -> String {
     let dhcp = if dhcp == Dhcp::Served { "DHCP=yes\n" } else { "" };
     let LinkPlan { ipv4, ipv4_length, ipv6, .. } = plan;

@@ -49,8 +49,8 @@ pub(crate) fn listed(paths: &Paths) -> Vec<String> {
     texts(paths).flat_map(|text| text.lines().filter_map(server).collect::<Vec<String>>()).collect()
 }
 
-/// Returns the texts of the files in the order of reading: programs listening at a loopback address keep their
-/// upstream servers in a file of their own.
+/// Returns the texts of the files in the order of reading: programs listening at a loopback address keep
+/// their upstream servers in a file of their own.
 fn texts(paths: &Paths) -> impl Iterator<Item = String> + use<> {
     let files = [
         paths.join("/etc/resolv.conf"),

@@ -30,9 +30,9 @@ pub(crate) fn refuse_open(tree: &Path) -> Result<()> {
         .with_hint(hint))
 }
 
-/// Returns whether users of the host can reach a directory: "others" may search every directory above it. The mode
-/// of the directory itself does not count, root of a machine may change it. A directory that belongs to another user than
-/// root is searched by that user. `false` if the directory is missing.
+/// Returns whether users of the host can reach a directory: "others" may search every directory above it. The
+/// mode of the directory itself does not count, root of a machine may change it. A directory that belongs to
+/// another user than root is searched by that user. `false` if the directory is missing.
 pub(crate) fn is_open(directory: &Path) -> bool {
     const SEARCH: u32 = 0o001;
     let Ok(place) = directory.canonicalize() else { return false };

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Replaces a file atomically: a reader finds the old or the new text. The temporary file is `.NAME` in the same
-/// directory: names of machines do not begin with a dot, and directories of definitions ignore hidden files.
+/// Replaces a file atomically: a reader finds the old or the new text. The temporary file is `.NAME` in the
+/// same directory: names of machines do not begin with a dot, and directories of definitions ignore hidden
+/// files.
 ///
 /// # Errors
 /// Any error of open(2), write(2) and rename(2).

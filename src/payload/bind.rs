@@ -1,6 +1,7 @@
-//! A child that attaches one mount in a running machine. Called by `control` for `bind`. Guests can unmount it, but must
-//! not be able to remove its attributes. A mount namespace of the guest's own user namespace locks the attributes of
-//! mounts that it copies (mount_namespaces(7)), so the mount is copied through such a namespace.
+//! A child that attaches one mount in a running machine. Called by `control` for `bind`. Guests can unmount
+//! it, but must not be able to remove its attributes. A mount namespace of the guest's own user namespace
+//! locks the attributes of mounts that it copies (mount_namespaces(7)), so the mount is copied through such a
+//! namespace.
 
 use super::mounts;
 use super::tree_paths::TreePaths;
@@ -22,7 +23,8 @@ pub(crate) struct Attach {
     pub(crate) tree: OwnedFd,
     /// The target inside. A symbolic link as its last component is refused.
     pub(crate) target: PathBuf,
-    /// An otherwise unused directory of the host, to lock the mount at. `None` if the machine has no user namespace.
+    /// An otherwise unused directory of the host, to lock the mount at. `None` if the machine has no user
+    /// namespace.
     pub(crate) staging_dir: Option<PathBuf>,
     /// Whether to create a missing target.
     pub(crate) make_target: MakeTarget,
@@ -100,7 +102,8 @@ fn lock(tree: &OwnedFd, staging_dir: &Path, enter: impl FnOnce() -> Result<()>) 
     mount::propagate(root.as_fd(), libc::MS_PRIVATE).context(|| "cannot make mounts private")?;
     let stat = rustix::fs::fstat(tree).context(|| "cannot get the type of the mount")?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
-    // A file cannot be mounted on a directory. The mount on the file disappears with this process's namespace.
+    // A file cannot be mounted on a directory. The mount on the file disappears with this process's
+    // namespace.
     let staging_dir =
         if is_directory { staging_dir.to_owned() } else { staging_dir.with_file_name("state.json") };
     let open = || {

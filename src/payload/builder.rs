@@ -1,5 +1,6 @@
-//! The builder: a child with the host's rights, in a mount namespace owned by the host's user namespace and in the
-//! machine's pid namespace. It creates the mount tree; PID 1 receives a locked copy of it. Called by `payload`.
+//! The builder: a child with the host's rights, in a mount namespace owned by the host's user namespace and
+//! in the machine's pid namespace. It creates the mount tree; PID 1 receives a locked copy of it. Called by
+//! `payload`.
 
 use super::tree_paths::TreePaths;
 use super::{mounts, nodes, resolv_conf, rlimits};
@@ -118,7 +119,8 @@ impl Builder {
         self.paths.as_mut().ok_or_else(no_root)
     }
 
-    /// Joins the namespaces that procfs, sysfs and others show. The builder was cloned into the pid namespace.
+    /// Joins the namespaces that procfs, sysfs and others show. The builder was cloned into the pid
+    /// namespace.
     fn join(&self) -> Result<()> {
         let mut namespaces = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWCGROUP;
         if self.inputs.private_network {
@@ -127,23 +129,23 @@ impl Builder {
         nix::sched::setns(&self.inputs.leader, namespaces).context(|| "cannot join the machine's namespaces")
     }
 
-    /// Binds the supervisor's notification socket to its path in the machine. A socket address is short and the tree is
-    /// not the root yet, so the address names the directory by its descriptor.
+    /// Binds the supervisor's notification socket to its path in the machine. A socket address is short and
+    /// the tree is not the root yet, so the address names the directory by its descriptor.
     fn notify_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.inputs.notify else { return Ok(()) };
         nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o200, self.inputs.owner)
     }
 
-    /// Binds the supervisor's log socket, writable for all users of the machine. A log daemon of the guest replaces it
-    /// with its own socket.
+    /// Binds the supervisor's log socket, writable for all users of the machine. A log daemon of the guest
+    /// replaces it with its own socket.
     fn log_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.inputs.log else { return Ok(()) };
         nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o666, self.inputs.owner)
     }
 }
 
-/// Sets the range of groups in the joined network namespace: procfs shows the namespace of the writing process, and the
-/// kernel reads ids in its user namespace.
+/// Sets the range of groups in the joined network namespace: procfs shows the namespace of the writing
+/// process, and the kernel reads ids in its user namespace.
 fn ping_groups(first: u32, last: u32) -> Result<()> {
     let file = "/proc/sys/net/ipv4/ping_group_range";
     match std::fs::write(file, format!("{first} {last}\n")) {

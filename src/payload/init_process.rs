@@ -1,5 +1,5 @@
-//! The steps of PID 1, or of a command in a running machine: the settings of a process before it executes the payload.
-//! Called by `payload`.
+//! The steps of PID 1, or of a command in a running machine: the settings of a process before it executes the
+//! payload. Called by `payload`.
 
 use super::{rlimits, stub};
 use crate::channel::{ChildEnd, FromPayload};
@@ -63,9 +63,10 @@ impl InitProcess {
         }
     }
 
-    /// Joins all namespaces at once. If the machine has a user namespace, this process was cloned into its pid namespace.
-    /// It is not dumpable before the guest's root gets any right over it, and stays so until the exec: no process of the
-    /// guest can trace it, or read its descriptors or its program in procfs (ptrace(2)).
+    /// Joins all namespaces at once. If the machine has a user namespace, this process was cloned into its
+    /// pid namespace. It is not dumpable before the guest's root gets any right over it, and stays so until
+    /// the exec: no process of the guest can trace it, or read its descriptors or its program in procfs
+    /// (ptrace(2)).
     fn join(&self, time: bool) -> Result<()> {
         process::set_dumpable(false);
         let machine = self.machine.as_ref().ok_or_else(|| Error::new("there is no machine to join"))?;
@@ -77,8 +78,8 @@ impl InitProcess {
             | CloneFlags::CLONE_NEWCGROUP;
         all.set(CLONE_NEWTIME, time);
         let joined = match setns(machine, all) {
-            // The machine shares the host's user namespace. Its root could trace this process, so this process does not
-            // enter the pid namespace: only its replacement is cloned into it.
+            // The machine shares the host's user namespace. Its root could trace this process, so this
+            // process does not enter the pid namespace: only its replacement is cloned into it.
             Err(nix::errno::Errno::EINVAL) => {
                 setns(machine, all & !CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID)
             }
@@ -110,10 +111,10 @@ impl InitProcess {
             .with_hint("the program or its interpreter is not in the tree; choose an existing one"))
     }
 
-    /// Refuses Coracle's own program: a tree with a link to `/proc/self/exe` as its program would execute the host's
-    /// binary and could then open it for writing (CVE-2019-5736). Other ways to it, for example as the interpreter of a
-    /// script, lead to a file that the guest does not own, or, if root inside is root outside, to one on a read-only
-    /// mount.
+    /// Refuses Coracle's own program: a tree with a link to `/proc/self/exe` as its program would execute the
+    /// host's binary and could then open it for writing (CVE-2019-5736). Other ways to it, for example as the
+    /// interpreter of a script, lead to a file that the guest does not own, or, if root inside is root
+    /// outside, to one on a read-only mount.
     fn refuse_ourselves(&self, program: &Path) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
         let theirs = std::fs::metadata(program).map(|data| (data.dev(), data.ino()));
@@ -130,8 +131,8 @@ fn streams() -> Result<()> {
     rustix::process::setsid().context(|| "cannot create a session").map(|_| ())
 }
 
-/// Opens a new pty of the guest's own devpts. The type of the file system is checked: the guest may have mounted another
-/// one there to read the caller's input.
+/// Opens a new pty of the guest's own devpts. The type of the file system is checked: the guest may have
+/// mounted another one there to read the caller's input.
 fn new_terminal(link: &ChildEnd) -> Result<()> {
     const DEVPTS: i64 = 0x1cd1;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -151,10 +152,11 @@ fn new_terminal(link: &ChildEnd) -> Result<()> {
     standard_streams([theirs.as_fd(), theirs.as_fd(), theirs.as_fd()])
 }
 
-/// Becomes a user, and sets the parent death signal again: a change of ids cancels it (PR_SET_PDEATHSIG(2const)). The
-/// next synchronisation point detects a supervisor that has ended meanwhile.
+/// Becomes a user, and sets the parent death signal again: a change of ids cancels it
+/// (PR_SET_PDEATHSIG(2const)). The next synchronisation point detects a supervisor that has ended meanwhile.
 ///
-/// The process keeps its capabilities for the next steps, the filter among them; the exec of the payload drops them.
+/// The process keeps its capabilities for the next steps, the filter among them; the exec of the payload
+/// drops them.
 fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     rustix::thread::set_keep_capabilities(true).context(|| "cannot keep capabilities until the exec")?;
     process::become_user(uid, gid, groups)?;
@@ -203,22 +205,23 @@ fn standard_streams<'f>(streams: impl IntoIterator<Item = rustix::fd::BorrowedFd
     rustix::stdio::dup2_stderr(next()?).context(|| "cannot set standard error")
 }
 
-/// Creates a time namespace with a boot time of zero. It takes effect with the exec (Linux 5.6, time_namespaces(7)).
+/// Creates a time namespace with a boot time of zero. It takes effect with the exec (Linux 5.6,
+/// time_namespaces(7)).
 fn time_namespace() -> Result<()> {
     enter(CLONE_NEWTIME)?;
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let offset = format!("boottime {} 0\nmonotonic {} 0\n", -now.tv_sec, -now.tv_sec);
-    // After the change of ids this process is not dumpable, so its files in /proc belong to the host's root. No other
-    // process of the guest exists yet.
+    // After the change of ids this process is not dumpable, so its files in /proc belong to the host's root.
+    // No other process of the guest exists yet.
     process::set_dumpable(true);
     let written = std::fs::write("/proc/self/timens_offsets", offset);
     process::set_dumpable(false);
     written.context(|| "cannot set its offsets")
 }
 
-/// Drops all other capabilities from the bounding set and clears the inheritable set. Both determine the capabilities of
-/// root after the exec (capabilities(7)). A new user namespace starts with all capabilities, also with those that the
-/// supervisor lacks.
+/// Drops all other capabilities from the bounding set and clears the inheritable set. Both determine the
+/// capabilities of root after the exec (capabilities(7)). A new user namespace starts with all capabilities,
+/// also with those that the supervisor lacks.
 fn capabilities(kept: u64) -> Result<()> {
     for number in (0..64).filter(|number| kept >> number & 1 == 0) {
         let one = CapabilitySet::from_bits_retain(1 << number);
@@ -244,7 +247,8 @@ fn confine(kept: u64) -> Result<()> {
 
 /// Continues in a clone that is a child of the parent, and ends this process.
 fn replace(link: &ChildEnd) -> Result<()> {
-    // All namespaces are joined. A process that traces the clone could reach the host through an open descriptor.
+    // All namespaces are joined. A process that traces the clone could reach the host through an open
+    // descriptor.
     descriptor::close_from(3, link.as_fd());
     match process::clone_sibling()? {
         process::Side::Child => {

@@ -1,5 +1,6 @@
-//! Mounts of the builder. Called by its steps and by `bind`. Every target is resolved by descriptor inside the root, so
-//! that no symbolic link of the tree, and no rename during the build, redirects a mount out of the tree.
+//! Mounts of the builder. Called by its steps and by `bind`. Every target is resolved by descriptor inside
+//! the root, so that no symbolic link of the tree, and no rename during the build, redirects a mount out of
+//! the tree.
 
 use super::tree_paths::TreePaths;
 use super::{nodes, submounts};
@@ -10,8 +11,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::path::{Path, PathBuf};
 
-/// Mount points that may be symbolic links in a tree, followed inside it: systems with all their files below /usr have
-/// such links. Other mount points must be directories: the isolation depends on them.
+/// Mount points that may be symbolic links in a tree, followed inside it: systems with all their files below
+/// /usr have such links. Other mount points must be directories: the isolation depends on them.
 const MAY_BE_LINKS: [&str; 2] = ["/run", "/tmp"];
 
 /// Opens the root tree, creates missing mount points, and attaches it.
@@ -215,8 +216,8 @@ pub(crate) fn restrict(paths: &TreePaths, target: &Path, attributes: MountAttrib
     mount::restrict(place.as_fd(), Depth::One, attributes).context(|| "cannot restrict the mount")
 }
 
-/// Covers a path with an empty node of its type, a pipe with a socket. A missing path needs no cover. A path that cannot
-/// be covered, for example a symbolic link, is an error.
+/// Covers a path with an empty node of its type, a pipe with a socket. A missing path needs no cover. A path
+/// that cannot be covered, for example a symbolic link, is an error.
 pub(crate) fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
     let Some((place, kind)) = existing(paths, target)? else { return Ok(()) };
     let cover = match kind {

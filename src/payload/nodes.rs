@@ -1,5 +1,5 @@
-//! Files, directories and devices that the builder creates, owned by the guest's root, in file systems that the builder
-//! has mounted. Called by `builder`. Paths are resolved by descriptor inside the root.
+//! Files, directories and devices that the builder creates, owned by the guest's root, in file systems that
+//! the builder has mounted. Called by `builder`. Paths are resolved by descriptor inside the root.
 
 use super::tree_paths::TreePaths;
 use crate::error::{Context, Error, Result};
@@ -10,7 +10,8 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Opens the parent directory of a path; symbolic links are resolved inside the root. Returns it with the file name.
+/// Opens the parent directory of a path; symbolic links are resolved inside the root. Returns it with the
+/// file name.
 pub(super) fn parent<'p>(paths: &TreePaths, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let opened = paths.open_as(directory, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
@@ -31,8 +32,8 @@ pub(super) fn read_link(link: &OwnedFd) -> std::io::Result<String> {
     Ok(rustix::fs::readlinkat(link, c"", Vec::new())?.to_string_lossy().into_owned())
 }
 
-/// Changes the owner of a new node to the guest's root. An idmapped tree has no id for the host's root, and a directory may
-/// set the group of its files.
+/// Changes the owner of a new node to the guest's root. An idmapped tree has no id for the host's root, and a
+/// directory may set the group of its files.
 pub(super) fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -80,8 +81,8 @@ pub(crate) fn link(paths: &TreePaths, path: &Path, to: &Path, owner: u32) -> Res
     give(&at, name, owner)
 }
 
-/// Creates a device node. If mknod(2) is not permitted (Coracle itself runs in a container), binds the host's node
-/// instead, and skips the device 0:0 that covers others.
+/// Creates a device node. If mknod(2) is not permitted (Coracle itself runs in a container), binds the host's
+/// node instead, and skips the device 0:0 that covers others.
 pub(crate) fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
@@ -105,8 +106,8 @@ fn bind_device(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach it")
 }
 
-/// Binds a socket to a path inside the root. A socket address holds 108 bytes and is resolved from the builder's own
-/// root, so it names the directory by its descriptor.
+/// Binds a socket to a path inside the root. A socket address holds 108 bytes and is resolved from the
+/// builder's own root, so it names the directory by its descriptor.
 pub(crate) fn bind_socket(
     paths: &TreePaths,
     socket: BorrowedFd<'_>,
@@ -115,7 +116,8 @@ pub(crate) fn bind_socket(
     owner: u32,
 ) -> Result<()> {
     let (at, name) = parent(paths, path)?;
-    // The name inherits the mode of the socket: it never exists with another mode, and no path is followed to change it.
+    // The name inherits the mode of the socket: it never exists with another mode, and no path is followed to
+    // change it.
     rustix::fs::fchmod(socket, Mode::from_raw_mode(mode)).context(|| "cannot set the socket's mode")?;
     let address = Path::new("/proc/self/fd").join(at.as_raw_fd().to_string()).join(name);
     let address = rustix::net::SocketAddrUnix::new(address).context(|| "cannot name the socket")?;

@@ -1,5 +1,5 @@
-//! The guest's `/etc/resolv.conf`, written before PID 1 starts. Called by the builder. It writes inside the tree only:
-//! symbolic links are read, never followed.
+//! The guest's `/etc/resolv.conf`, written before PID 1 starts. Called by the builder. It writes inside the
+//! tree only: symbolic links are read, never followed.
 
 use super::tree_paths::TreePaths;
 use super::{mounts, nodes};
@@ -15,9 +15,10 @@ use std::path::{Component, Path, PathBuf};
 
 const NAME: &str = "resolv.conf";
 
-/// Carries out the action. For a symbolic link into `/run`, for example of systemd-resolved or resolvconf, the file is
-/// created at its target: the program that manages it replaces it, and without that program it stays. Any other link
-/// belongs to the tree's owner and stays; copies and bind mounts leave every link unchanged.
+/// Carries out the action. For a symbolic link into `/run`, for example of systemd-resolved or resolvconf,
+/// the file is created at its target: the program that manages it replaces it, and without that program it
+/// stays. Any other link belongs to the tree's owner and stays; copies and bind mounts leave every link
+/// unchanged.
 ///
 /// # Errors
 /// A file that can be neither written nor covered.
@@ -133,8 +134,8 @@ fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> std::io::Result<()
     file.write_all(content.as_bytes())
 }
 
-/// Mounts a file with the content over the one of a read-only tree. Without such a file there is no mount target, and
-/// nothing happens.
+/// Mounts a file with the content over the one of a read-only tree. Without such a file there is no mount
+/// target, and nothing happens.
 fn cover(paths: &TreePaths, content: &str, owner: u32) -> Result<()> {
     let ours = Path::new("/run/host-resolv.conf");
     if paths.open(Path::new("/etc/resolv.conf")).is_err() {

@@ -1,5 +1,6 @@
-//! Resource limits of the processes in a machine. They are set with the host's rights, since in a user namespace no hard
-//! limit can be raised: the builder sets those of PID 1, and a command sets its own to those of PID 1 before it joins.
+//! Resource limits of the processes in a machine. They are set with the host's rights, since in a user
+//! namespace no hard limit can be raised: the builder sets those of PID 1, and a command sets its own to
+//! those of PID 1 before it joins.
 
 use crate::error::{Context, Result};
 use crate::plan::step::ResourceLimit;
@@ -34,7 +35,8 @@ pub(crate) fn apply(limits: &[ResourceLimit]) -> Result<()> {
     limits.iter().try_for_each(|limit| set(None, limit.resource, limit.soft, limit.hard))
 }
 
-/// Resets the limits of a process to those of a fresh system: a guest does not depend on the limits of its caller.
+/// Resets the limits of a process to those of a fresh system: a guest does not depend on the limits of its
+/// caller.
 ///
 /// # Errors
 /// Any error of prlimit(2).
@@ -42,7 +44,8 @@ pub(crate) fn reset(pid: Pid) -> Result<()> {
     for (resource, soft, hard) in DEFAULTS {
         set(Some(pid), resource, soft, hard)?;
     }
-    // Half of the maximum number of threads, as in the kernel's fork_init(); unchanged if procfs does not tell it.
+    // Half of the maximum number of threads, as in the kernel's fork_init(); unchanged if procfs does not
+    // tell it.
     let threads = std::fs::read_to_string("/proc/sys/kernel/threads-max").unwrap_or_default();
     if let Ok(threads) = threads.trim().parse::<u64>() {
         for resource in [Resource::Nproc, Resource::Sigpending] {
@@ -57,7 +60,8 @@ fn set(pid: Option<Pid>, resource: Resource, soft: Option<u64>, hard: Option<u64
     if put(soft, hard).is_ok() {
         return Ok(());
     }
-    // Coracle itself runs in a container: the existing hard limit, the same for both processes, is the maximum.
+    // Coracle itself runs in a container: the existing hard limit, the same for both processes, is the
+    // maximum.
     let ceiling = getrlimit(resource).maximum;
     let below = |limit: Option<u64>| limit.into_iter().chain(ceiling).min();
     put(below(soft), below(hard)).map(drop).context(|| format!("cannot set {resource:?}"))

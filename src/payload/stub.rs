@@ -1,4 +1,5 @@
-//! The stub PID 1 of `--as-pid2`: reaps processes, and exits with the status of PID 2. Called by `init_process`.
+//! The stub PID 1 of `--as-pid2`: reaps processes, and exits with the status of PID 2. Called by
+//! `init_process`.
 
 use crate::error::{Context, Result};
 use crate::sys::process::{self, Side};

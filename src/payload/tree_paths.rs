@@ -1,10 +1,10 @@
-//! Resolution of paths while a tree is built: from the root of the tree, or from the root of a file system that the
-//! builder has mounted in it. Called by the builder's steps.
+//! Resolution of paths while a tree is built: from the root of the tree, or from the root of a file system
+//! that the builder has mounted in it. Called by the builder's steps.
 //!
-//! Paths in a mounted file system are resolved from the root of that file system, not from the root of the tree. A mount
-//! point is a directory of the tree: a process that can write to the tree from outside may rename it during the build and
-//! replace it with another directory. The mount moves with the renamed directory, and so do the nodes and masks that the
-//! builder creates in it.
+//! Paths in a mounted file system are resolved from the root of that file system, not from the root of the
+//! tree. A mount point is a directory of the tree: a process that can write to the tree from outside may
+//! rename it during the build and replace it with another directory. The mount moves with the renamed
+//! directory, and so do the nodes and masks that the builder creates in it.
 
 use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,8 +35,8 @@ impl TreePaths {
         self.ours.push((target.to_owned(), mounted));
     }
 
-    /// Records another mount: the builder's mounts below it are not visible any more. A mount at the same target is
-    /// replaced.
+    /// Records another mount: the builder's mounts below it are not visible any more. A mount at the same
+    /// target is replaced.
     pub(crate) fn cover(&mut self, target: &Path, mounted: OwnedFd) {
         if self.ours.iter().any(|(ours, _)| ours == target) {
             self.keep(target, mounted);
@@ -58,7 +58,8 @@ impl TreePaths {
         self.open_as(path, OFlags::PATH | OFlags::NOFOLLOW)
     }
 
-    /// Opens a path with the given flags. Symbolic links are resolved inside the directory where the resolution starts.
+    /// Opens a path with the given flags. Symbolic links are resolved inside the directory where the
+    /// resolution starts.
     ///
     /// # Errors
     /// Any error of openat2(2).
@@ -67,7 +68,8 @@ impl TreePaths {
         guest_files::open_inside_as(from, rest, flags, Mode::empty())
     }
 
-    /// Returns the deepest mounted file system that contains a path, or the root, and the path relative to it.
+    /// Returns the deepest mounted file system that contains a path, or the root, and the path relative to
+    /// it.
     fn nearest<'p>(&self, path: &'p Path) -> (BorrowedFd<'_>, &'p Path) {
         let around = self.ours.iter().filter_map(|(ours, fd)| Some((path.strip_prefix(ours).ok()?, fd)));
         let nearest = around.min_by_key(|(rest, _)| rest.components().count());

@@ -1,5 +1,5 @@
-//! The guest's own file systems: `/proc`, `/sys`, `/dev`, `/run` and `/tmp` according to the Container Interface and
-//! systemd-nspawn(1). Called by `plan`. The order is the order of the steps.
+//! The guest's own file systems: `/proc`, `/sys`, `/dev`, `/run` and `/tmp` according to the Container
+//! Interface and systemd-nspawn(1). Called by `plan`. The order is the order of the steps.
 
 use super::Facts;
 use super::step::{BindSource, BuildStep, Device, IfMissing};
@@ -33,17 +33,19 @@ const MASKED_PROC: [&str; 11] = [
 /// Read-only parts of `/proc`.
 const READ_ONLY_PROC: [&str; 4] = ["apm", "bus", "fs", "irq"];
 
-/// Masked parts of sysfs, which describe the host: its tables and keys, and the power consumption of all machines.
+/// Masked parts of sysfs, which describe the host: its tables and keys, and the power consumption of all
+/// machines.
 const MASKED_SYSFS: [&str; 2] = ["/sys/firmware", "/sys/devices/virtual/powercap"];
 
 /// The visible parts of sysfs for a machine with a network of its own.
 const SHOWN_SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
 
-/// Instances without masks, their types and paths: the kernel allows new mounts in a user namespace only if a fully
-/// visible instance exists (`mount_too_revealing`).
+/// Instances without masks, their types and paths: the kernel allows new mounts in a user namespace only if a
+/// fully visible instance exists (`mount_too_revealing`).
 const WHOLE: [(&str, &str); 2] = [("proc", "/run/host/full/proc"), ("sysfs", "/run/host/full/sys")];
 
-/// The directory of these instances, accessible only for root inside: `ProtectProc=` still hides `/proc` from services.
+/// The directory of these instances, accessible only for root inside: `ProtectProc=` still hides `/proc` from
+/// services.
 const WHOLE_PARENT: &str = "/run/host/full";
 
 /// No setuid programs.
@@ -174,7 +176,8 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
         target: "/dev/pts".into(),
     });
     steps.push(tmpfs("/dev/shm", "1777", "10%", "400k", owner, PLAIN));
-    // systemd mounts it itself, and again for units with IPCNamespacePath=, which fails over an existing mount.
+    // systemd mounts it itself, and again for units with IPCNamespacePath=, which fails over an existing
+    // mount.
     if facts.init.as_ref().is_some_and(|(_, init)| *init == crate::machine::init::Init::Systemd) {
         return steps;
     }
@@ -187,7 +190,8 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
     steps
 }
 
-/// Returns the steps for the devices of a definition, owned by the guest's root, and for their parent directories.
+/// Returns the steps for the devices of a definition, owned by the guest's root, and for their parent
+/// directories.
 fn further_devices(facts: &Facts) -> Vec<BuildStep> {
     let mut steps = Vec::new();
     let plain = |path: &Path| DEVICES.iter().any(|(name, ..)| Path::new("/dev").join(name) == path);
@@ -205,7 +209,8 @@ fn further_devices(facts: &Facts) -> Vec<BuildStep> {
     steps
 }
 
-/// Returns the steps for `/run/host`: information of the container manager for the guest, read-only at the end.
+/// Returns the steps for `/run/host`: information of the container manager for the guest, read-only at the
+/// end.
 fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let file = |name: &str, mode, content: String| BuildStep::File {
         path: format!("/run/host/{name}").into(),
@@ -256,8 +261,8 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     steps
 }
 
-/// Returns the steps for `/sys`: with a network of its own parts of sysfs in a read-only tmpfs, otherwise all of it
-/// read-only. udev and other programs recognise a container by a read-only `/sys`.
+/// Returns the steps for `/sys`: with a network of its own parts of sysfs in a read-only tmpfs, otherwise all
+/// of it read-only. udev and other programs recognise a container by a read-only `/sys`.
 fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
     let full = |target: &str| BuildStep::Mount {
         kind: "sysfs",
@@ -306,9 +311,9 @@ fn proc(machine: &Machine) -> Vec<BuildStep> {
         target: "/proc".into(),
     }];
     if machine.network.mode.makes_namespace() {
-        // First `net` alone, then `sys` with it: only the top mount becomes read-only. The settings of another network
-        // namespace, for example the host's, stay read-only: with the host's ids root inside could write them without
-        // any capability.
+        // First `net` alone, then `sys` with it: only the top mount becomes read-only. The settings of
+        // another network namespace, for example the host's, stay read-only: with the host's ids root inside
+        // could write them without any capability.
         steps.push(seal("/proc/sys/net".into(), MountAttributes::default()));
     }
     steps.extend([

@@ -48,8 +48,8 @@ fn mask<S: AsRef<str>>(names: &[S]) -> u64 {
     names.iter().filter_map(|name| bit(name.as_ref())).fold(0, |mask, bit| mask | bit)
 }
 
-/// Returns the mask of a machine: the defaults, those for its network, added ones, without dropped ones, and limited to
-/// the bounding set of this process.
+/// Returns the mask of a machine: the defaults, those for its network, added ones, without dropped ones, and
+/// limited to the bounding set of this process.
 pub(crate) fn kept(security: &Security, private_network: bool, user_namespace: bool, bounding: u64) -> u64 {
     let mut kept = mask(&DEFAULT);
     if private_network {

@@ -1,5 +1,5 @@
-//! A command in a running machine, as steps: it joins the machine and then drops the same rights as PID 1. Called by
-//! `control`; carried out by `payload`.
+//! A command in a running machine, as steps: it joins the machine and then drops the same rights as PID 1.
+//! Called by `control`; carried out by `payload`.
 
 use super::step::{InitStep, LsmLabel, ResourceLimit};
 use super::{User, filter, identity};
@@ -52,8 +52,8 @@ pub(crate) fn steps(exec: &Exec) -> Result<Vec<InitStep>> {
     steps.extend([InitStep::Capabilities(exec.policy.capabilities), InitStep::Keyring]);
     let filter = InitStep::Filter(filter::compile(&exec.policy)?);
     if !exec.user_namespace {
-        // Without a user namespace, the guest's root can trace every visible process (ptrace(2)). So the process enters
-        // the pid namespace only after it has dropped all rights that the guest's root lacks.
+        // Without a user namespace, the guest's root can trace every visible process (ptrace(2)). So the
+        // process enters the pid namespace only after it has dropped all rights that the guest's root lacks.
         steps.extend([filter.clone(), InitStep::Confine(exec.policy.capabilities), InitStep::Replace]);
     }
     steps.push(if exec.on_terminal { InitStep::Terminal } else { InitStep::Streams });

@@ -1,13 +1,14 @@
-//! The system call filter of a machine, compiled to a program for seccomp(2). Called by `plan`, loaded by `payload`.
-//! Pure: it neither reads the host nor loads the program.
+//! The system call filter of a machine, compiled to a program for seccomp(2). Called by `plan`, loaded by
+//! `payload`. Pure: it neither reads the host nor loads the program.
 //!
-//! There are three answers. Permitted calls are allowed. Other known calls fail with EPERM. Unknown numbers fail with
-//! ENOSYS, as on a kernel without the call, so that programs fall back to older calls; so do the three calls of io_uring.
+//! There are three answers. Permitted calls are allowed. Other known calls fail with EPERM. Unknown numbers
+//! fail with ENOSYS, as on a kernel without the call, so that programs fall back to older calls; so do the
+//! three calls of io_uring.
 //!
-//! Each system call interface of the host's kernel has its own tree in the program: on x86-64 the native one and i386.
-//! x32, and any interface without a tree, gets ENOSYS. The multiplexers socketcall(2) and ipc(2) of i386 are answered as
-//! the calls that they make. The socket family of `socketcall` is in memory, which a filter cannot read: the call exists
-//! only for machines that need it.
+//! Each system call interface of the host's kernel has its own tree in the program: on x86-64 the native one
+//! and i386. x32, and any interface without a tree, gets ENOSYS. The multiplexers socketcall(2) and ipc(2) of
+//! i386 are answered as the calls that they make. The socket family of `socketcall` is in memory, which a
+//! filter cannot read: the call exists only for machines that need it.
 
 mod calls;
 mod decide;

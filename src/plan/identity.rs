@@ -7,8 +7,8 @@ use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice};
 use std::ffi::{CString, OsString};
 
-/// The name of the container manager for guests (the Container Interface, `container=`). systemd(1) and scripts of
-/// distributions know this name, and Coracle provides the same interface.
+/// The name of the container manager for guests (the Container Interface, `container=`). systemd(1) and
+/// scripts of distributions know this name, and Coracle provides the same interface.
 pub(crate) const MANAGER: &str = "systemd-nspawn";
 
 /// The search path of the payload.
@@ -63,8 +63,8 @@ fn os_release_field(text: &str, field: &str) -> Option<String> {
     Some(value.trim().trim_matches(['"', '\'']).to_owned())
 }
 
-/// Returns the argument that disables questions of systemd-firstboot(1), for a console without a user. In a container
-/// systemd takes kernel parameters from its arguments (kernel-command-line(7)).
+/// Returns the argument that disables questions of systemd-firstboot(1), for a console without a user. In a
+/// container systemd takes kernel parameters from its arguments (kernel-command-line(7)).
 pub(super) fn firstboot(machine: &Machine, facts: &Facts, arguments: &[OsString]) -> Option<OsString> {
     const KEY: &str = "systemd.firstboot";
     let kind = match (&machine.boot.init, &facts.init) {

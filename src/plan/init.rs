@@ -1,5 +1,5 @@
-//! The init of a tree: its kind, its architecture, and its requests to stop or reboot. Called by `plan` and `supervisor`
-//! with file contents read by `host`. Pure: it neither opens files nor sends signals.
+//! The init of a tree: its kind, its architecture, and its requests to stop or reboot. Called by `plan` and
+//! `supervisor` with file contents read by `host`. Pure: it neither opens files nor sends signals.
 
 mod architecture;
 mod recognise;

@@ -1,5 +1,5 @@
-//! The steps that create a machine, as data. `describe` serves the debug log, the `--dry-run` output and the context of
-//! errors.
+//! The steps that create a machine, as data. `describe` serves the debug log, the `--dry-run` output and the
+//! context of errors.
 
 mod build_step;
 mod host_step;

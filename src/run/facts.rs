@@ -94,8 +94,8 @@ fn needs_socketcall(machine: &Machine, tree: &Tree, init: Option<&Path>) -> bool
     architecture == Some(plan::init::Architecture::Named("x86"))
 }
 
-/// Returns the change of the guest's resolv.conf. A missing file of the host is not an error. A host without name servers,
-/// for example one that is booting, may have some later.
+/// Returns the change of the guest's resolv.conf. A missing file of the host is not an error. A host without
+/// name servers, for example one that is booting, may have some later.
 fn resolv_conf(
     paths: &Paths,
     machine: &Machine,

@@ -8,8 +8,8 @@ use crate::machine::Machine;
 use crate::supervisor::handover::Carried;
 use crate::supervisor::launch::Placement;
 
-/// Refuses a process that cannot create machines: it must be root, and not in a chroot(2). A process that joins a mount
-/// namespace, the machine as well as its supervisor, gets the root of the namespace (setns(2)).
+/// Refuses a process that cannot create machines: it must be root, and not in a chroot(2). A process that
+/// joins a mount namespace, the machine as well as its supervisor, gets the root of the namespace (setns(2)).
 ///
 /// # Errors
 /// Missing rights, or a chroot.
@@ -37,8 +37,8 @@ pub(super) fn in_unit(machine: &Machine, _: Option<&Carried>) -> Result<Placemen
     Ok(Placement { unit, cgroup: Some(Cgroup::of_unit()?) })
 }
 
-/// Returns the placement of `coracle run`: a new scope, or the unit of this process, or a cgroup that Coracle creates on a
-/// host without systemd.
+/// Returns the placement of `coracle run`: a new scope, or the unit of this process, or a cgroup that Coracle
+/// creates on a host without systemd.
 ///
 /// # Errors
 /// A scope that systemd does not start.

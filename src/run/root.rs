@@ -1,5 +1,5 @@
-//! The root of a machine: opened before it is claimed, attached after. Called by `run`. The root is a directory today; an
-//! image would be looked up in `open` and mounted in `attach`.
+//! The root of a machine: opened before it is claimed, attached after. Called by `run`. The root is a
+//! directory today; an image would be looked up in `open` and mounted in `attach`.
 
 use crate::error::{Error, Result};
 use crate::host::probe::Tree;

@@ -56,8 +56,8 @@ pub(crate) struct Syscalls {
     pub(crate) socketcall: bool,
 }
 
-/// The state of a running machine. Unknown fields are ignored, and missing ones except the name have a default, so that
-/// a newer or older program can clean up.
+/// The state of a running machine. Unknown fields are ignored, and missing ones except the name have a
+/// default, so that a newer or older program can clean up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Record {

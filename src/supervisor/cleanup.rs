@@ -1,5 +1,5 @@
-//! The last act: removes everything in the state record of a machine. Idempotent; continues after errors. Run by the
-//! supervisor at its end, by the unit's `ExecStopPost=`, and by the next start.
+//! The last act: removes everything in the state record of a machine. Idempotent; continues after errors. Run
+//! by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next start.
 
 use super::network::firewall;
 use super::network::hosts_file::{self, ZoneChange};
@@ -17,8 +17,8 @@ use crate::network::{networkd, veth, zone};
 use crate::paths::Paths;
 use crate::state::record::Record;
 
-/// Cleans up after a machine without a supervisor, or supervised by this process. A machine without a record is no
-/// error.
+/// Cleans up after a machine without a supervisor, or supervised by this process. A machine without a record
+/// is no error.
 ///
 /// # Errors
 /// The machine is running.
@@ -52,8 +52,8 @@ pub(crate) fn undo(paths: &Paths, record: &Record) {
     if let Some(gone) = gone {
         note(cgroup::remove(&gone));
     }
-    // Addresses locked by another machine never belonged to this one: its elements in the firewall are those of the
-    // other machine.
+    // Addresses locked by another machine never belonged to this one: its elements in the firewall are those
+    // of the other machine.
     let address = |member: &Member| claim::address_file(paths, member.addresses().0);
     let is_its_own = |member: &&Member| member.zone().is_some() || !lock::is_taken(&address(member));
     let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
@@ -106,7 +106,8 @@ pub(super) fn leave_network(paths: &Paths, record: &Record) {
     }
 }
 
-/// Removes a machine from a zone. The bridge is deleted with the last machine; the next machine creates it again.
+/// Removes a machine from a zone. The bridge is deleted with the last machine; the next machine creates it
+/// again.
 fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     let _held = zone::lock(paths)?;
     hosts_file::update_zone(paths, zone, record, ZoneChange::Leaves);

@@ -1,6 +1,6 @@
-//! The control socket of a machine, `/run/coracle/NAME/control`: Varlink calls of root ([`crate::protocol`]), and
-//! viewers of the console. Part of the event loop: it never waits, and bounds everything that it sends. The guest
-//! cannot reach the socket: it lies on the host, and only root of the host gets replies.
+//! The control socket of a machine, `/run/coracle/NAME/control`: Varlink calls of root ([`crate::protocol`]),
+//! and viewers of the console. Part of the event loop: it never waits, and bounds everything that it sends.
+//! The guest cannot reach the socket: it lies on the host, and only root of the host gets replies.
 
 use crate::error::{Context, Result};
 use crate::protocol::{self, Call, CallError, Reply};
@@ -121,8 +121,8 @@ impl ControlSocket {
             return ClientEvent::Typed(bytes.to_vec());
         }
         client.buffer.extend_from_slice(bytes);
-        // A call ends with a NUL (varlink.org). Clients send the next call only after the reply to this one, so the
-        // bytes behind the NUL are dropped.
+        // A call ends with a NUL (varlink.org). Clients send the next call only after the reply to this one,
+        // so the bytes behind the NUL are dropped.
         let Some(end) = client.buffer.iter().position(|byte| *byte == 0) else {
             return if client.buffer.len() > LONGEST { self.close(slot) } else { ClientEvent::Nothing };
         };

@@ -1,5 +1,6 @@
-//! The current step of a launch, for failures that are panics: tokio panics if the kernel refuses an epoll instance, for
-//! example. Called by `run` and `launch`. The process ends nevertheless; cleanup undoes its work from the record.
+//! The current step of a launch, for failures that are panics: tokio panics if the kernel refuses an epoll
+//! instance, for example. Called by `run` and `launch`. The process ends nevertheless; cleanup undoes its
+//! work from the record.
 
 use crate::error::Error;
 use std::sync::Mutex;
@@ -11,8 +12,8 @@ pub(crate) fn set(step: String) {
     *STEP.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = step;
 }
 
-/// Reports panics of this process as failures of the current step. Panics of children are excluded: children report
-/// over their channel.
+/// Reports panics of this process as failures of the current step. Panics of children are excluded: children
+/// report over their channel.
 pub(crate) fn report_panics(report: impl Fn(&Error) + Send + Sync + 'static) {
     let ourselves = (rustix::process::getpid(), rustix::process::getppid());
     std::panic::set_hook(Box::new(move |panic| {

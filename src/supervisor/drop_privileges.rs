@@ -1,17 +1,17 @@
-//! Drops privileges of the supervisor before it idles: it is not dumpable, and keeps only the capabilities for
-//! supervision and cleanup. Called by `supervise` at its start.
+//! Drops privileges of the supervisor before it idles: it is not dumpable, and keeps only the capabilities
+//! for supervision and cleanup. Called by `supervise` at its start.
 //!
-//! All of it holds until the next exec: after a reboot this process launches the guest again, with all capabilities. For
-//! the same reason the supervisor has no system-call filter and no Landlock domain: both outlive an exec, and the guest
-//! cloned afterwards would inherit them.
+//! All of it holds until the next exec: after a reboot this process launches the guest again, with all
+//! capabilities. For the same reason the supervisor has no system-call filter and no Landlock domain: both
+//! outlive an exec, and the guest cloned afterwards would inherit them.
 
 use crate::machine::init::{Init, PayloadKind};
 use crate::state::record::Record;
 use crate::sys::process;
 use rustix::thread::CapabilitySet;
 
-/// For the hosts file and the cgroup, owned by ids of the guest; for the guest's processes and their files in procfs; for
-/// network links and the firewall.
+/// For the hosts file and the cgroup, owned by ids of the guest; for the guest's processes and their files in
+/// procfs; for network links and the firewall.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
@@ -29,8 +29,8 @@ pub(crate) fn apply(record: &Record) {
     }
     let mut kept = KEPT;
     if let Some(PayloadKind::Init(Init::SysVinit | Init::Runit | Init::Unknown)) = record.init {
-        // They receive requests by files, which a child opens as the guest's root. An unknown init may execute one of
-        // them.
+        // They receive requests by files, which a child opens as the guest's root. An unknown init may
+        // execute one of them.
         kept |= CapabilitySet::SETUID | CapabilitySet::SETGID;
     }
     if !record.interfaces.is_empty() {

@@ -20,8 +20,8 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// Interprets the end of PID 1. reboot(2) in a pid namespace kills its init with SIGHUP for a restart and with
-    /// SIGINT for a halt or power-off (pid_namespaces(7)).
+    /// Interprets the end of PID 1. reboot(2) in a pid namespace kills its init with SIGHUP for a restart and
+    /// with SIGINT for a halt or power-off (pid_namespaces(7)).
     pub(crate) fn of(ended: Ended, is_boot: bool, out_of_memory: bool) -> Self {
         match ended {
             Ended::Killed(libc::SIGHUP) if is_boot => Self::Reboot,
@@ -32,7 +32,8 @@ impl Exit {
         }
     }
 
-    /// Returns the exit status of a run: the payload's own, or 128 plus the number of the signal that killed it.
+    /// Returns the exit status of a run: the payload's own, or 128 plus the number of the signal that killed
+    /// it.
     pub(crate) fn exit_status(self) -> u8 {
         match self {
             Self::PowerOff | Self::Reboot => 0,

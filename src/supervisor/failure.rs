@@ -1,5 +1,5 @@
-//! Records the failure of a machine: an error of its launch, or the end of its PID 1 with the last lines of its console.
-//! Called at the end of both acts. A record that cannot be written is a warning, never an error.
+//! Records the failure of a machine: an error of its launch, or the end of its PID 1 with the last lines of
+//! its console. Called at the end of both acts. A record that cannot be written is a warning, never an error.
 
 use super::exit::Exit;
 use super::handover::SupervisorState;
@@ -49,8 +49,8 @@ pub(crate) fn record_exit(state: &SupervisorState, exit: Exit, why: &str, consol
     write(&Paths::below(&state.paths_root), name, &failure);
 }
 
-/// Records a machine stopped by systemd because it was not up in time. Returns false for any other stop: only systemd
-/// knows the reason.
+/// Records a machine stopped by systemd because it was not up in time. Returns false for any other stop: only
+/// systemd knows the reason.
 pub(crate) fn record_timeout(state: &SupervisorState, waits_for: Option<&str>, console: &[String]) -> bool {
     let Some(unit) = state.record.unit.as_deref().filter(|_| units::is_running()) else { return false };
     let status = runtime().and_then(|runtime| runtime.block_on(units::unit_properties(unit)));

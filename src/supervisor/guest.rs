@@ -1,5 +1,5 @@
-//! Messages of a running guest: its console, its log and its notifications. Called by the event loop. All input is
-//! untrusted and bounded.
+//! Messages of a running guest: its console, its log and its notifications. Called by the event loop. All
+//! input is untrusted and bounded.
 
 pub(crate) mod console;
 pub(crate) mod inbox;

@@ -1,5 +1,5 @@
-//! The handover from one act to the next across an exec: the descriptors of a running machine by number and its state
-//! as JSON, written to a memfd. The process and its child stay the same.
+//! The handover from one act to the next across an exec: the descriptors of a running machine by number and
+//! its state as JSON, written to a memfd. The process and its child stay the same.
 
 use super::network::dhcp::Solicited;
 use crate::error::{Context, Error, Result};
@@ -187,7 +187,8 @@ struct HandoverMessage {
 }
 
 impl Running {
-    /// Executes this program again with other arguments and hands everything over. Returns only after an error.
+    /// Executes this program again with other arguments and hands everything over. Returns only after an
+    /// error.
     pub(crate) fn execute(&self, arguments: &[std::ffi::OsString]) -> Error {
         match self.message() {
             Ok(message) => {

@@ -1,6 +1,6 @@
-//! The user namespace that maps the ids of a tree. Called by `launch`. It is not the machine's own: it also maps the
-//! host's root, to an id without files, so that host tools inside the machine's mounts (`machinectl copy-to`) can create
-//! files there; systemd-nspawn(1) does the same.
+//! The user namespace that maps the ids of a tree. Called by `launch`. It is not the machine's own: it also
+//! maps the host's root, to an id without files, so that host tools inside the machine's mounts
+//! (`machinectl copy-to`) can create files there; systemd-nspawn(1) does the same.
 
 use crate::error::Result;
 use crate::host::idmap;

@@ -1,5 +1,5 @@
-//! The first act: runs a plan's host steps, synchronises with the children, and undoes everything if a step fails. Called by
-//! `run` with the claims of the machine.
+//! The first act: runs a plan's host steps, synchronises with the children, and undoes everything if a step
+//! fails. Called by `run` with the claims of the machine.
 
 mod children;
 mod descriptors;
@@ -89,7 +89,8 @@ struct Launch<'a> {
     id_map: Option<OwnedFd>,
 }
 
-/// Creates the machine from its plan. The payload is running when it returns. A failure undoes the launch and the claims.
+/// Creates the machine from its plan. The payload is running when it returns. A failure undoes the launch and
+/// the claims.
 ///
 /// # Errors
 /// The step that failed, with cause and hint.

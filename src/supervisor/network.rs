@@ -1,5 +1,5 @@
-//! The supervisor's part of a machine's network: its interfaces, DHCP, its hosts file, and its share of the firewall
-//! tables. Called by `launch`, the event loop and `cleanup`.
+//! The supervisor's part of a machine's network: its interfaces, DHCP, its hosts file, and its share of the
+//! firewall tables. Called by `launch`, the event loop and `cleanup`.
 
 pub(crate) mod dhcp;
 pub(crate) mod firewall;

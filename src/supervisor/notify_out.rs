@@ -1,5 +1,5 @@
-//! Notifications to the service manager (sd_notify(3)), if one started the supervisor: readiness, status, and progress of
-//! the guest. Called by the event loop.
+//! Notifications to the service manager (sd_notify(3)), if one started the supervisor: readiness, status, and
+//! progress of the guest. Called by the event loop.
 
 use crate::state::record::Record;
 use sd_notify::NotifyState;
@@ -10,8 +10,8 @@ const EXTENSION_PAUSE: Duration = Duration::from_secs(5);
 /// The length of each extension, µs.
 const EXTENSION_MICROS: u32 = 90_000_000;
 
-/// The shortest interval between two changes of the status line by the guest: each change costs time of the service
-/// manager and its clients.
+/// The shortest interval between two changes of the status line by the guest: each change costs time of the
+/// service manager and its clients.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The number of attempts to send, and the pause between them.
@@ -38,8 +38,8 @@ impl ServiceManager {
         }
     }
 
-    /// Sends a notification; without a service manager it is dropped. Repeats a failed send: without `READY=1` the service
-    /// manager would wait until its timeout.
+    /// Sends a notification; without a service manager it is dropped. Repeats a failed send: without
+    /// `READY=1` the service manager would wait until its timeout.
     pub(crate) fn send(&self, states: &[NotifyState<'_>]) {
         for _ in 0..ATTEMPTS {
             match sd_notify::notify(states) {
@@ -79,7 +79,8 @@ impl ServiceManager {
         self.send(&[NotifyState::Status(text)]);
     }
 
-    /// Extends the start timeout, for a booting guest that makes progress. Returns false if it was extended just before.
+    /// Extends the start timeout, for a booting guest that makes progress. Returns false if it was extended
+    /// just before.
     pub(crate) fn extend_start(&mut self) -> bool {
         let is_due = self.extended.is_none_or(|last| last.elapsed() > EXTENSION_PAUSE);
         if is_due {
@@ -99,8 +100,8 @@ impl ServiceManager {
         }
     }
 
-    /// Sends a watchdog notification (`WatchdogSec=`) and returns the time until the next one, half of the limit. `None`
-    /// without a watchdog.
+    /// Sends a watchdog notification (`WatchdogSec=`) and returns the time until the next one, half of the
+    /// limit. `None` without a watchdog.
     pub(crate) fn feed_watchdog(&self) -> Option<Duration> {
         let limit = self.watchdog?;
         self.send(&[NotifyState::Watchdog]);

@@ -1,8 +1,8 @@
-//! Recognises the init of a running PID 1 by its program: a script of the tree may have executed another one. Called by
-//! `supervise`.
+//! Recognises the init of a running PID 1 by its program: a script of the tree may have executed another one.
+//! Called by `supervise`.
 //!
-//! The path of the program is a link of procfs. A child process reads the program and its arguments: a FUSE server of the
-//! guest can delay each read for ever.
+//! The path of the program is a link of procfs. A child process reads the program and its arguments: a FUSE
+//! server of the guest can delay each read for ever.
 
 use crate::machine::init::Init;
 use crate::plan::init::{recognise_process, recognise_program};

@@ -1,5 +1,6 @@
-//! The registration of a machine with machined: at its start, after its reboot, and after a restart of machined. Called
-//! by `launch` and the event loop. Also distinguishes machined's SIGTERM after the end of PID 1 from a stop request.
+//! The registration of a machine with machined: at its start, after its reboot, and after a restart of
+//! machined. Called by `launch` and the event loop. Also distinguishes machined's SIGTERM after the end of
+//! PID 1 from a stop request.
 
 use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
@@ -17,8 +18,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd};
 
-/// Registers the machine of a record with the pidfd of its PID 1. The caller must be the supervisor: machined sends the
-/// SIGTERM of `machinectl terminate` to it.
+/// Registers the machine of a record with the pidfd of its PID 1. The caller must be the supervisor: machined
+/// sends the SIGTERM of `machinectl terminate` to it.
 ///
 /// # Errors
 /// A running machine of another manager with the same name, or an error of machined.
@@ -51,24 +52,25 @@ pub(crate) fn withdraw(record: &Record) {
     runtime.block_on(machined::withdraw(&record.name, record.unit.as_deref()));
 }
 
-/// Blocks SIGTERM: from now on machined may send it at any moment, and a killed supervisor could not report the failure
-/// of its launch.
+/// Blocks SIGTERM: from now on machined may send it at any moment, and a killed supervisor could not report
+/// the failure of its launch.
 fn block_sigterm() -> Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGTERM);
     mask.thread_block().context(|| "cannot block SIGTERM")
 }
 
-/// Returns whether a SIGTERM of process `sender` is machined's reaction to the end of PID 1, and not a stop request.
-/// SYSTEMD(258): machined terminates the supervisor of every machine after the end of its leader, also for a reboot.
+/// Returns whether a SIGTERM of process `sender` is machined's reaction to the end of PID 1, and not a stop
+/// request. SYSTEMD(258): machined terminates the supervisor of every machine after the end of its leader,
+/// also for a reboot.
 pub(crate) fn is_from_machined(sender: u32, leader: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut ended = [PollFd::new(&leader, PollFlags::IN)];
     poll(&mut ended, Some(&now)).is_ok_and(|count| count > 0) && machined::is_machined(sender)
 }
 
-/// Discards a pending SIGTERM of machined from before a reboot. Called after the new registration, when machined sends
-/// no further one; SIGTERM is blocked.
+/// Discards a pending SIGTERM of machined from before a reboot. Called after the new registration, when
+/// machined sends no further one; SIGTERM is blocked.
 pub(crate) fn discard_machined_sigterm(unit: Option<&str>) {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGTERM);
@@ -93,8 +95,8 @@ const TRACES: [&str; 4] = ["", "machine", "userdb", MACHINES];
 /// The directory of its files about machines.
 const MACHINES: &str = "machines";
 
-/// A watch for restarts of machined. While machined knows the machine, only its file about this machine is watched:
-/// otherwise each start of a machine would wake the supervisors of all machines.
+/// A watch for restarts of machined. While machined knows the machine, only its file about this machine is
+/// watched: otherwise each start of a machine would wake the supervisors of all machines.
 #[derive(Debug)]
 pub(crate) struct Watch(Inotify);
 

@@ -1,5 +1,5 @@
-//! An orderly stop and its escalation: a request to the init first, then SIGTERM to every process of the guest, then
-//! SIGKILL to its PID 1, which ends all others. Called by the event loop.
+//! An orderly stop and its escalation: a request to the init first, then SIGTERM to every process of the
+//! guest, then SIGKILL to its PID 1, which ends all others. Called by the event loop.
 //!
 //! A child process opens files of the guest: a FUSE server of the guest can delay each open(2) for ever.
 
@@ -37,8 +37,8 @@ pub(crate) struct Stop {
     signal: Option<i32>,
     /// The request.
     actions: Vec<StopAction>,
-    /// The time to repeat the request: an init that is not up yet handles neither signals nor pipes. The request is not
-    /// repeated after it was handled: systemd would restart its stop jobs.
+    /// The time to repeat the request: an init that is not up yet handles neither signals nor pipes. The
+    /// request is not repeated after it was handled: systemd would restart its stop jobs.
     again: Option<Instant>,
     /// The child that opens files of the guest.
     request_child: RequestChild,
@@ -245,7 +245,8 @@ fn act(
     guest: GuestAccess,
     requests: Option<&Requests>,
 ) -> Delivery {
-    // Checked before a signal is sent: the init may install its handlers at any moment, and never removes them.
+    // Checked before a signal is sent: the init may install its handlers at any moment, and never removes
+    // them.
     let mut all = if receives_signals(guest.pid, actions) { Delivery::Complete } else { Delivery::Failed };
     for action in actions {
         let done = match (action, requests) {
@@ -264,8 +265,8 @@ fn act(
     all
 }
 
-/// Returns whether PID 1 receives one of the signals, or there is none to send. The kernel drops signals that the first
-/// process of a pid namespace neither handles nor blocks for a signalfd (pid_namespaces(7)).
+/// Returns whether PID 1 receives one of the signals, or there is none to send. The kernel drops signals that
+/// the first process of a pid namespace neither handles nor blocks for a signalfd (pid_namespaces(7)).
 fn receives_signals(pid: u32, actions: &[StopAction]) -> bool {
     let signals = actions.iter().fold(0, |signals, action| match action {
         StopAction::Signal(signal) => signals | bit(*signal),

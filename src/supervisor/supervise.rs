@@ -1,5 +1,5 @@
-//! The second act: one event loop that idles while the machine runs. It keeps no bus connection and no thread, and
-//! wakes up for events only.
+//! The second act: one event loop that idles while the machine runs. It keeps no bus connection and no
+//! thread, and wakes up for events only.
 
 mod answers;
 mod boot_progress;

@@ -62,7 +62,8 @@ pub(crate) fn adopt(number: RawFd) -> Result<OwnedFd> {
 /// `SO_PASSRIGHTS` of linux/socket.h, Linux 6.16.
 const SO_PASSRIGHTS: libc::c_int = 83;
 
-/// Makes the kernel refuse messages with descriptors for an AF_UNIX socket: sendmsg(2) of the sender fails with `EPERM`.
+/// Makes the kernel refuse messages with descriptors for an AF_UNIX socket: sendmsg(2) of the sender fails
+/// with `EPERM`.
 ///
 /// # Errors
 /// Any error of setsockopt(2); `ENOPROTOOPT` before Linux 6.16.

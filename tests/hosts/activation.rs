@@ -1,5 +1,6 @@
-//! Activation of a machine by its ports: no process of Coracle runs before, the first connection is relayed, later
-//! connections are forwarded by the firewall, and a connection to a machine that fails to start is closed.
+//! Activation of a machine by its ports: no process of Coracle runs before, the first connection is relayed,
+//! later connections are forwarded by the firewall, and a connection to a machine that fails to start is
+//! closed.
 
 use std::io::Write;
 

@@ -1,12 +1,13 @@
-//! The traffic policy of a machine with its own link: forged addresses are dropped, egress and rates are limited, and
-//! each is counted in `coracle status`.
+//! The traffic policy of a machine with its own link: forged addresses are dropped, egress and rates are
+//! limited, and each is counted in `coracle status`.
 
 use crate::support::{Host, Snapshot};
 use std::time::Instant;
 
 const SECOND: &str = "ip netns exec outside busybox httpd -p '[::]:8080' -h /srv/www";
 
-/// Sends frames as they are: to the host's end of the link, from what link-layer address and with what is after it.
+/// Sends frames as they are: to the host's end of the link, from what link-layer address and with what is
+/// after it.
 const FORGE: &str = r#"
 use Socket;
 my ($ifindex, @frames) = @ARGV;

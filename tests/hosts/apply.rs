@@ -1,5 +1,5 @@
-//! `coracle set` and `apply`: limits and mounts of a machine that runs, and what is said of the rest. That limits are
-//! enforced is shown in `tests/vm.rs`: a nested host has no controllers for them.
+//! `coracle set` and `apply`: limits and mounts of a machine that runs, and what is said of the rest. That
+//! limits are enforced is shown in `tests/vm.rs`: a nested host has no controllers for them.
 
 use crate::support::{Host, LONG, Snapshot};
 

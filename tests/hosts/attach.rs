@@ -1,5 +1,5 @@
-//! `coracle attach`, `login` and `shell --session`, and the control socket they and machinectl speak to: who is let in,
-//! what noise does, and what it costs.
+//! `coracle attach`, `login` and `shell --session`, and the control socket they and machinectl speak to: who
+//! is let in, what noise does, and what it costs.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -75,7 +75,8 @@ fn viewers_share_the_console() {
     host.stop();
 }
 
-/// Returns a host with the running machine `busybox` and its idle supervisor, after it has executed itself again.
+/// Returns a host with the running machine `busybox` and its idle supervisor, after it has executed itself
+/// again.
 fn supervised_host() -> Host {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);

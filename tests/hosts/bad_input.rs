@@ -1,5 +1,5 @@
-//! Twelve kinds of broken input: each is refused with the step or the cause and the hint, and the host is as it
-//! was before.
+//! Twelve kinds of broken input: each is refused with the step or the cause and the hint, and the host is as
+//! it was before.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -21,7 +21,8 @@ impl Bench {
         Self { host, before }
     }
 
-    /// Asserts that a definition does not start, that all of these texts are printed, and that no state is left.
+    /// Asserts that a definition does not start, that all of these texts are printed, and that no state is
+    /// left.
     #[track_caller]
     fn refuses(&self, definition: &str, said: &[&str]) {
         self.host.define("broken", definition);
@@ -280,7 +281,8 @@ fn links_out_of_the_tree_are_not_followed() {
             ],
         );
     }
-    // What a link leads to inside of the tree is a place like any other, and new ones belong to the guest's root.
+    // What a link leads to inside of the tree is a place like any other, and new ones belong to the guest's
+    // root.
     let host = &bench.host;
     host.define("broken", &mount("/top/opt/new"));
     host.coracle(&["start", "broken"]);

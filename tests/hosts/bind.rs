@@ -1,5 +1,5 @@
-//! `coracle bind` and `unbind`: parts of the host's tree in a running machine that has a user namespace, with their ids
-//! mapped, and what the guest cannot do to them.
+//! `coracle bind` and `unbind`: parts of the host's tree in a running machine that has a user namespace, with
+//! their ids mapped, and what the guest cannot do to them.
 
 use crate::support::{Host, Output, Snapshot};
 

@@ -1,5 +1,5 @@
-//! Completions of zsh and fish, asked as a person asks them: by the shell itself, which knows the machines then. Those
-//! of bash are tested beside the rest in tests/insight.rs.
+//! Completions of zsh and fish, asked as a person asks them: by the shell itself, which knows the machines
+//! then. Those of bash are tested beside the rest in tests/insight.rs.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! How soon a machine is connected: from PID 1 to the first answer from beyond its host, by both families and by name,
-//! as its own programs see it, whatever its init.
+//! How soon a machine is connected: from PID 1 to the first answer from beyond its host, by both families and
+//! by name, as its own programs see it, whatever its init.
 
 use crate::support::{Host, LONG};
 

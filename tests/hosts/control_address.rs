@@ -1,5 +1,5 @@
-//! machinectl on a host with a machined that knows control addresses (systemd 261 and later): what it does to virtual machines
-//! only it does to ours.
+//! machinectl on a host with a machined that knows control addresses (systemd 261 and later): what it does to
+//! virtual machines only it does to ours.
 
 use std::time::Duration;
 

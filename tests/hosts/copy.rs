@@ -1,5 +1,5 @@
-//! `coracle copy-to` and `copy-from`: what a tree is after it crossed the id map, archives, what a hostile guest can make
-//! of a copy, and what an interrupted one leaves.
+//! `coracle copy-to` and `copy-from`: what a tree is after it crossed the id map, archives, what a hostile
+//! guest can make of a copy, and what an interrupted one leaves.
 
 use std::time::Duration;
 

@@ -115,8 +115,8 @@ fn restarts_of_a_systemd_guest() {
 
 #[test]
 fn reboots_of_a_busybox_guest() {
-    // Not in the orderly way, in which busybox waits two seconds. Each reboot waits longer than the one before, and
-    // twenty within a minute of running time fail the machine.
+    // Not in the orderly way, in which busybox waits two seconds. Each reboot waits longer than the one
+    // before, and twenty within a minute of running time fail the machine.
     reboots("busybox", rounds("CORACLE_REBOOTS", 6), "busybox reboot -f");
 }
 

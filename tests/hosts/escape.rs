@@ -1,5 +1,5 @@
-//! Attacks of a hostile guest's root on processes of the host that enter the machine. The classes are those of known
-//! vulnerabilities of container managers.
+//! Attacks of a hostile guest's root on processes of the host that enter the machine. The classes are those
+//! of known vulnerabilities of container managers.
 
 use std::time::Duration;
 
@@ -60,7 +60,8 @@ fn exec_is_not_ptraceable_from_the_guest() {
 #[test]
 fn exec_without_a_user_namespace_exposes_only_the_rights_of_the_guest() {
     let host = hostile();
-    // Its root may trace visible processes. They are as confined as itself, and have no reference to the host.
+    // Its root may trace visible processes. They are as confined as itself, and have no reference to the
+    // host.
     let mut job = attack(&host, "same", &["beyond"]);
     for _ in 0..60 {
         host.ok(&["env", "SECRET=host", "coracle", "exec", "same", "--", "true"]);
@@ -78,7 +79,8 @@ fn exec_without_a_user_namespace_exposes_only_the_rights_of_the_guest() {
 
 #[test]
 fn the_binary_of_the_host_is_not_writable_from_the_guest() {
-    // The host's program, where it is not static, needs the libraries of a whole system to be executed inside.
+    // The host's program, where it is not static, needs the libraries of a whole system to be executed
+    // inside.
     let host = hostile_of("trixie");
     let before = program(&host);
     for guest in ["own", "same"] {
@@ -213,7 +215,8 @@ fn special_files_of_the_guest_do_not_block_copies() {
 fn copied_names_are_escaped_and_special_files_skipped() {
     let host = hostile();
     for guest in ["own", "same"] {
-        // Names that would write to the terminal of who copies, things that have no end, and rights to be taken along.
+        // Names that would write to the terminal of who copies, things that have no end, and rights to be
+        // taken along.
         let script = "mkdir -p /srv/t; cd /srv/t; d=$(printf '\\033]0;ESCAPED\\007\\033[2Jx'); mkdir \"$d\"; \
             mkfifo pipe; ln -s /proc/1/mem mem; ln -s /dev/zero zero; cp /usr/bin/busybox suid; chmod 6755 suid; \
             mount --bind /dev \"$d\" || mount -t tmpfs none \"$d\"; (while :; do echo more >>grows; done) & \

@@ -1,5 +1,5 @@
-//! `coracle exec` and `coracle shell` in machines on a real systemd host: streams, statuses, users, rights, and
-//! what must work when the guest's own services do not.
+//! `coracle exec` and `coracle shell` in machines on a real systemd host: streams, statuses, users, rights,
+//! and what must work when the guest's own services do not.
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! What a host may run out of while machines come and go: room on its disks, descriptors. What cannot be had is refused
-//! by name, no state of it is left, running machines go on and can be stopped, and the next start works.
-//! `tests/vm.rs` has what belongs to the whole kernel: memory, processes, watches, the clock.
+//! What a host may run out of while machines come and go: room on its disks, descriptors. What cannot be had
+//! is refused by name, no state of it is left, running machines go on and can be stopped, and the next start
+//! works. `tests/vm.rs` has what belongs to the whole kernel: memory, processes, watches, the clock.
 
 use crate::support::{Host, LONG, Snapshot};
 

@@ -1,5 +1,5 @@
-//! What goes wrong around machines: supervisors, leaders and machined killed, systemd executed again. The guest
-//! goes on or its unit fails as designed; no state is left either way.
+//! What goes wrong around machines: supervisors, leaders and machined killed, systemd executed again. The
+//! guest goes on or its unit fails as designed; no state is left either way.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ fn kill(host: &Host, pid: u32) {
     host.ok(&["kill", "-KILL", &pid.to_string()]);
 }
 
-/// Asserts that the unit of a killed machine has failed for this reason, that no state is left, and that it starts again.
+/// Asserts that the unit of a killed machine has failed for this reason, that no state is left, and that it
+/// starts again.
 #[track_caller]
 fn failed_and_clean(host: &Host, before: &Snapshot, name: &str, result: &str, reasons: &[&str]) {
     host.wait_for_unit(name, "failed");
@@ -83,8 +84,8 @@ fn a_kill_during_boot_or_stop_is_cleaned_up() {
     host.stop();
 }
 
-/// Kills the supervisor at this many moments from the start of its unit on. Each round looks at once for what is
-/// left, because the next start would clean it up.
+/// Kills the supervisor at this many moments from the start of its unit on. Each round looks at once for what
+/// is left, because the next start would clean it up.
 const MOMENTS: &str = r#"
     hits=0
     for moment in $(seq 1 60); do

@@ -1,4 +1,5 @@
-//! The firewall on a host: the verdict of each packet, and what machines and neighbours must not lead the host to.
+//! The firewall on a host: the verdict of each packet, and what machines and neighbours must not lead the
+//! host to.
 
 mod packets;
 mod verdicts;
@@ -51,7 +52,8 @@ fn assert_discovery_stays(host: &Host, attachments: &[Attachment]) {
     }
 }
 
-/// Loopback addresses of the host are out of reach from an attachment; published ports there answer the host itself.
+/// Loopback addresses of the host are out of reach from an attachment; published ports there answer the host
+/// itself.
 fn assert_loopback_is_own(host: &Host) {
     let tcp = |number, from, to| {
         let (from, to) = (address(from), address(to));

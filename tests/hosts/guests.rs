@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Host, LONG};
 
-/// Units that systemd-nspawn alone brings: ssh(1) of the host comes in by a socket below `/run/host/unix-export`.
+/// Units that systemd-nspawn alone brings: ssh(1) of the host comes in by a socket below
+/// `/run/host/unix-export`.
 const OF_NSPAWN: [&str; 2] = ["ssh-access.target", "sshd-unix-export.socket"];
 
 /// The states of units, by name.
@@ -82,8 +83,8 @@ fn wait_until_up(host: &Host, machine: &str) {
     host.wait_until(LONG, &script);
 }
 
-/// The units that a manager does not shape by what it mounts: the units of mounts and devices follow the mount table
-/// and /dev, scopes those who are logged in.
+/// The units that a manager does not shape by what it mounts: the units of mounts and devices follow the
+/// mount table and /dev, scopes those who are logged in.
 fn units(host: &Host, machine: &str) -> Units {
     let listed = host.in_guest(
         machine,

@@ -1,4 +1,5 @@
-//! Proves the harness of the host suite: hosts boot, commands pass through, bounds hold, planted leaks are found.
+//! Proves the harness of the host suite: hosts boot, commands pass through, bounds hold, planted leaks are
+//! found.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A default machine that does everything a hostile root inside can do, all at once, while its neighbours start, reboot
-//! and stop: no neighbour fails, no pool of the host is empty, and no state is left.
+//! A default machine that does everything a hostile root inside can do, all at once, while its neighbours
+//! start, reboot and stop: no neighbour fails, no pool of the host is empty, and no state is left.
 
 use std::thread;
 use std::time::{Duration, Instant};

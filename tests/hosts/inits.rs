@@ -1,5 +1,5 @@
-//! Machines without systemd inside: each of Debian's other inits boots, is reached, reboots and ends by its own
-//! means, without a killed process.
+//! Machines without systemd inside: each of Debian's other inits boots, is reached, reboots and ends by its
+//! own means, without a killed process.
 
 use std::time::Duration;
 
@@ -145,8 +145,8 @@ fn went_down(host: &Host, guest: &Guest) {
     }
 }
 
-/// Programs at `/sbin/init` that become the init of a tree: a script that names it, one that does not, a link to such a
-/// script, and a program. Each makes the files that it needs.
+/// Programs at `/sbin/init` that become the init of a tree: a script that names it, one that does not, a link
+/// to such a script, and a program. Each makes the files that it needs.
 const LEADING: [(&str, &str); 4] = [
     ("named", "printf '#!/bin/sh\\n[ -x /x ] || exec %s \"$@\"\\n' $INIT >init"),
     ("unnamed", "printf '#!/bin/sh\\nread -r real </etc/real-init\\nexec $real $word \"$@\"\\n' >init"),

@@ -1,5 +1,5 @@
-//! Guests that insist on being told their addresses: busybox's DHCP client, the kernel, networkd. They get what they
-//! have already, and other clients are not answered.
+//! Guests that insist on being told their addresses: busybox's DHCP client, the kernel, networkd. They get
+//! what they have already, and other clients are not answered.
 
 use crate::support::{Host, LONG, Snapshot};
 

@@ -177,8 +177,8 @@ fn filters(host: &Host) {
     assert!(logs(&["-n", "1", "-o", "short-unix"]).starts_with("1"), "{all}");
 }
 
-/// Links and special files in a guest's journal are left out, and one that follows is not held up by them. What an
-/// unprivileged program of the guest writes is no line of its own.
+/// Links and special files in a guest's journal are left out, and one that follows is not held up by them.
+/// What an unprivileged program of the guest writes is no line of its own.
 fn only_own_files_are_read(host: &Host) {
     host.sh_ok("echo canary >/root/canary; touch -a -d '2001-01-01' /root/canary");
     let script = "cd /var/log/journal/* 2>/dev/null || cd /run/log/journal/*; ln -s /root/canary user-1000.journal; \
@@ -315,7 +315,8 @@ fn a_guest_that_does_not_stop_is_killed() {
     host.stop();
 }
 
-/// `/dev/log` of a guest without a journal is the supervisor's socket, and a daemon of the guest may replace it.
+/// `/dev/log` of a guest without a journal is the supervisor's socket, and a daemon of the guest may replace
+/// it.
 #[test]
 fn syslog_of_a_guest_goes_to_the_journal_of_the_host() {
     let host = Host::start(&["busybox"]);

@@ -1,5 +1,5 @@
-//! Machines with systemd inside, driven by the tools a user has for machines: each guest is started, looked at,
-//! entered, copied to, stopped and rebooted by machinectl and its relatives.
+//! Machines with systemd inside, driven by the tools a user has for machines: each guest is started, looked
+//! at, entered, copied to, stopped and rebooted by machinectl and its relatives.
 
 use std::time::Duration;
 

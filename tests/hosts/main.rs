@@ -1,5 +1,5 @@
-//! The host suite: Coracle on real nested hosts, each a Debian with systemd as PID 1. One program, so that it is
-//! linked once and all its hosts share the processors.
+//! The host suite: Coracle on real nested hosts, each a Debian with systemd as PID 1. One program, so that it
+//! is linked once and all its hosts share the processors.
 //!
 //! `cargo test --test hosts -- network::` runs a part of it. All of it needs root.
 

@@ -1,6 +1,6 @@
-//! The fault matrix: each system call that a start makes fails in turn, and each of its processes is killed at each of
-//! its calls. After each no state is left, the next start works, and what failed is said. `cargo test` takes a sample of
-//! all, `make faults` every one.
+//! The fault matrix: each system call that a start makes fails in turn, and each of its processes is killed
+//! at each of its calls. After each no state is left, the next start works, and what failed is said.
+//! `cargo test` takes a sample of all, `make faults` every one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,7 +39,8 @@ fn bench() -> Host {
     host
 }
 
-/// How many calls each role makes in a start, and which of the supervisor's enter and leave namespaces and wait for children.
+/// How many calls each role makes in a start, and which of the supervisor's enter and leave namespaces and
+/// wait for children.
 fn count(host: &Host) -> ([usize; 4], Vec<usize>) {
     host.sh_ok("echo count 0 0 >/run/fault; coracle start busybox; coracle stop busybox; rm /run/fault");
     let (mut counts, mut delicate) = ([0; 4], Vec::new());
@@ -100,7 +101,8 @@ impl Result {
     }
 }
 
-/// The faults to try: a sample, or `all`, or every so many, or those given ("kill 3 461,error 0 289"), to look at them again.
+/// The faults to try: a sample, or `all`, or every so many, or those given ("kill 3 461,error 0 289"), to
+/// look at them again.
 fn faults(asked: &str, counts: &[usize; 4], delicate: &[usize]) -> String {
     if asked.contains(' ') {
         return asked.replace(',', "\n") + "\n";
@@ -155,8 +157,8 @@ fn failing_calls_and_kills_are_cleaned_up() {
         .map(String::as_str)
         .zip(&results)
         .filter(|(_, one)| {
-            // Before the program's own first call its loader ends, or the standard library, which polls the standard
-            // streams of each program and aborts it where that fails.
+            // Before the program's own first call its loader ends, or the standard library, which polls the
+            // standard streams of each program and aborts it where that fails.
             let polls = one.call == libc::SYS_poll.to_string();
             let own = one.role != 0 || one.number > LOADER && !polls;
             let silent = own && one.started == "failed" && one.mode == "error" && one.said.is_empty();

@@ -1,5 +1,5 @@
-//! The ways a machine is connected beside its own link and a zone: a bridge of the host, interfaces on the host's,
-//! the host's own, further pairs, a network namespace that is there already.
+//! The ways a machine is connected beside its own link and a zone: a bridge of the host, interfaces on the
+//! host's, the host's own, further pairs, a network namespace that is there already.
 
 use crate::support::{Host, LONG, Snapshot};
 

@@ -109,8 +109,8 @@ fn packets_with_a_forged_address_are_dropped() {
     let forged = ["ping", "-c1", "-W1", "-I", "198.51.100.7", "192.0.2.2"];
     assert_ne!(host.in_guest("busybox", &forged).status, 0);
     assert_ne!(dropped(), before);
-    // The host's own loopback is not the machine's, though forwarded ports make the host answer it on these links:
-    // the filter at the entry of the link drops such packets before any rule.
+    // The host's own loopback is not the machine's, though forwarded ports make the host answer it on these
+    // links: the filter at the entry of the link drops such packets before any rule.
     host.sh_ok(
         "in_guest() { nsenter -t $(machinectl show busybox -p Leader --value) -n \"$@\"; }
          in_guest sysctl -q net.ipv4.conf.host0.route_localnet=1 net.ipv4.conf.all.route_localnet=1

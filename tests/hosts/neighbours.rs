@@ -1,6 +1,6 @@
 //! Machines on hosts with another firewall: the real firewalld and ufw, Docker's chains as it makes them, a
-//! ruleset written by hand that drops what it does not know. Packets flow, and the rules of the others are afterwards
-//! what they were, byte for byte.
+//! ruleset written by hand that drops what it does not know. Packets flow, and the rules of the others are
+//! afterwards what they were, byte for byte.
 
 use crate::support::{Host, LONG, Snapshot, page};
 
@@ -216,7 +216,8 @@ fn machines_coexist_with_ufw() {
     host.stop();
 }
 
-/// Docker has the kernel filter bridges as it filters routers: then its rules stand between the machines of a zone too.
+/// Docker has the kernel filter bridges as it filters routers: then its rules stand between the machines of a
+/// zone too.
 #[test]
 fn a_zone_coexists_with_docker() {
     let host = host();
@@ -229,7 +230,8 @@ fn a_zone_coexists_with_docker() {
             "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {filtered} >$f; done"
         ));
         assert_coexists(&host);
-        // By the port where the host itself asks, at its loopback addresses: not at ::1 where bridges are filtered.
+        // By the port where the host itself asks, at its loopback addresses: not at ::1 where bridges are
+        // filtered.
         let before = Snapshot::take(&host);
         host.coracle(&["start", "a", "b"]);
         host.wait_for_page("127.0.0.1:8080");

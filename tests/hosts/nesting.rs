@@ -1,6 +1,6 @@
-//! Containers in machines: podman's and ours in one with users of its own (`security.nesting`), and ours on a host that
-//! is a machine without a user namespace. `CORACLE_HOST_BY=coracle` has every other test of the host suite run on such a
-//! host; here is what shows that it is one, and a machine's life on it.
+//! Containers in machines: podman's and ours in one with users of its own (`security.nesting`), and ours on a
+//! host that is a machine without a user namespace. `CORACLE_HOST_BY=coracle` has every other test of the
+//! host suite run on such a host; here is what shows that it is one, and a machine's life on it.
 
 use crate::support::{Host, Output, Snapshot, install, trees};
 
@@ -33,8 +33,8 @@ fn a_machine_hosts_machines() {
     host.stop();
 }
 
-/// What a machine with users of its own needs to run containers, and a guest that has podman and coracle: `outer`, with
-/// a tree for both in it.
+/// What a machine with users of its own needs to run containers, and a guest that has podman and coracle:
+/// `outer`, with a tree for both in it.
 fn outer(definition: &str) -> (Host, Snapshot) {
     let host = Host::builder().guest_as("trixie-nesting", "outer").start();
     host.add_guest("busybox", "outer/srv/box");
@@ -274,7 +274,8 @@ fn unusual_trees_boot() {
     host.stop();
 }
 
-/// `/sbin/init` is a link to a place that a mount of the definition brings: a directory, a file, and by a link of `/sbin`.
+/// `/sbin/init` is a link to a place that a mount of the definition brings: a directory, a file, and by a
+/// link of `/sbin`.
 fn init_by_links_and_mounts(host: &Host) {
     host.sh_ok(
         "cd /var/lib/machines/bare; mkdir -p /srv/store/sbin; mv store/busybox /srv/store; rmdir store

@@ -1,5 +1,5 @@
-//! Ports of the host that lead to machines: from outside, from the host by its own address and by its loopback
-//! addresses, from machines; datagrams, ranges, and who has a port that is taken.
+//! Ports of the host that lead to machines: from outside, from the host by its own address and by its
+//! loopback addresses, from machines; datagrams, ranges, and who has a port that is taken.
 
 use crate::support::{Host, LONG, Snapshot, page};
 

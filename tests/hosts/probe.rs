@@ -1,5 +1,5 @@
-//! `coracle doctor NAME` sends a packet from a machine and names the rule that drops it: in cases made up, one of them
-//! on the way back; and reports no problem without one.
+//! `coracle doctor NAME` sends a packet from a machine and names the rule that drops it: in cases made up,
+//! one of them on the way back; and reports no problem without one.
 
 use crate::support::{Host, Snapshot};
 

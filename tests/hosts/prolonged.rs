@@ -1,5 +1,5 @@
-//! What a guest does to make the processes of the host that serve it wait: descriptors that take long to close, file
-//! systems that never answer, processes that cannot be frozen. The supervisor goes on as always.
+//! What a guest does to make the processes of the host that serve it wait: descriptors that take long to
+//! close, file systems that never answer, processes that cannot be frozen. The supervisor goes on as always.
 
 use crate::support::{Host, LONG, Snapshot, program};
 use std::time::{Duration, Instant};
@@ -108,7 +108,8 @@ fn file_systems_of_the_guest_do_not_block_the_host() {
     host.stop();
 }
 
-/// What enters a machine is in the cgroup of PID 1, which has no path, and counts as a process of the machine.
+/// What enters a machine is in the cgroup of PID 1, which has no path, and counts as a process of the
+/// machine.
 fn enters_the_deepest_cgroup(host: &Host) {
     let entered = host.spawn(&["coracle", "exec", "-T", "busybox", "--", "sleep", "4321"]);
     host.wait_until(LONG, "pgrep -f '^sleep 4321'");

@@ -22,8 +22,8 @@ fn switches(host: &Host, pid: u32) -> String {
     host.sh_ok(&format!("grep ctxt_switches /proc/{pid}/status"))
 }
 
-/// Waits until these processes are idle, which a supervisor is some seconds after its start, and returns their context
-/// switches.
+/// Waits until these processes are idle, which a supervisor is some seconds after its start, and returns
+/// their context switches.
 fn switches_when_idle(host: &Host, supervisors: &[u32]) -> Vec<String> {
     let counts = || supervisors.iter().map(|pid| switches(host, *pid)).collect::<Vec<_>>();
     let end = std::time::Instant::now() + LONG;
@@ -293,7 +293,8 @@ fn listen_at_loopback(host: &Host, name: &str, address: &str) {
     host.wait_until(LONG, "ss -lun | grep -q '127.0.0.1:53 '");
 }
 
-/// Makes the guest's resolv.conf(5) the link of systemd-resolved, and leaves resolved without a source of servers.
+/// Makes the guest's resolv.conf(5) the link of systemd-resolved, and leaves resolved without a source of
+/// servers.
 fn mask_networkd(host: &Host, guest: &str) {
     host.sh_ok(&format!(
         "cd /var/lib/machines/{guest}/etc; ln -sf ../run/systemd/resolve/stub-resolv.conf resolv.conf
@@ -339,7 +340,8 @@ fn gateway(host: &Host, name: &str) -> String {
     host.in_guest(name, &["sh", "-c", script]).success("its routes").stdout.trim().to_owned()
 }
 
-/// A resolver at 127.0.0.1 of the host is reached at the gateway of a machine: from its own link, and no other port.
+/// A resolver at 127.0.0.1 of the host is reached at the gateway of a machine: from its own link, and no
+/// other port.
 #[test]
 fn machines_reach_only_the_resolver_of_the_hosts_loopback() {
     let host = Host::builder().guest_as("busybox", "own").guest_as("busybox", "zoned").start();
@@ -407,8 +409,9 @@ fn a_resolver_at_the_hosts_loopback_answers_machines() {
     host.stop();
 }
 
-/// From systemd 259 on machined tells resolved of machines, by a hook: there names of machines are those of any program
-/// of the host that asks resolved. Older ones have nss-mymachines alone, which `zones` and `network` look at.
+/// From systemd 259 on machined tells resolved of machines, by a hook: there names of machines are those of
+/// any program of the host that asks resolved. Older ones have nss-mymachines alone, which `zones` and
+/// `network` look at.
 #[test]
 fn resolved_of_the_host_resolves_machines() {
     let host = Host::builder().suite("sid").guest_as("busybox", "web").guest_as("busybox", "db").start();

@@ -1,5 +1,5 @@
-//! A person at a real terminal: tmux(1) on this machine, and in it a shell of the nested host. Window sizes, keys, job
-//! control on both sides, a program that draws on the whole screen.
+//! A person at a real terminal: tmux(1) on this machine, and in it a shell of the nested host. Window sizes,
+//! keys, job control on both sides, a program that draws on the whole screen.
 
 use std::process::Command;
 use std::thread;
@@ -161,7 +161,8 @@ fn full_screen_programs_work() {
     host.stop();
 }
 
-/// What a command shows in a window of this size, without its prompt. No line of it is longer than the window.
+/// What a command shows in a window of this size, without its prompt. No line of it is longer than the
+/// window.
 #[track_caller]
 fn shown(window: &Window, columns: u32, line: &str) -> String {
     window.tmux(&["resize-window", "-x", &columns.to_string(), "-y", "50"]);

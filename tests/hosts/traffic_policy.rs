@@ -1,4 +1,5 @@
-//! The traffic policy of a machine of a zone: `network.egress` and the rates, without effect on other machines.
+//! The traffic policy of a machine of a zone: `network.egress` and the rates, without effect on other
+//! machines.
 
 use crate::support::{Host, LONG, Snapshot, bracketed};
 
@@ -28,7 +29,8 @@ fn reaches(host: &Host, guest: &str, server: &str) -> bool {
     host.in_guest(guest, &["busybox", "wget", "-T", "1", "-q", "-O", "-", &url]).status == 0
 }
 
-/// Which of these commands succeed in a guest, where they run side by side: each refusal takes its whole time.
+/// Which of these commands succeed in a guest, where they run side by side: each refusal takes its whole
+/// time.
 fn succeed<const N: usize>(host: &Host, guest: &str, commands: [String; N]) -> [bool; N] {
     let all: String = commands
         .iter()
@@ -52,8 +54,8 @@ fn link_local(host: &Host, name: &str) -> String {
     address.trim_end_matches("/64").to_owned()
 }
 
-/// What 'a' reaches with these settings: its zone by IPv4, IPv6 and a link-local address, its host, the outside
-/// by both families.
+/// What 'a' reaches with these settings: its zone by IPv4, IPv6 and a link-local address, its host, the
+/// outside by both families.
 fn outcome(host: &Host, said: &str) -> [bool; 6] {
     host.define("a", &zoned(&format!("ports = [\"8080:80\"]\n{said}")));
     host.coracle(&["start", "a"]);

@@ -1,5 +1,5 @@
-//! An update of the program while machines run: the next reboot of a guest restarts its unit with the newer one, and
-//! `status`, `list` and `doctor` name the machines that have not had it.
+//! An update of the program while machines run: the next reboot of a guest restarts its unit with the newer
+//! one, and `status`, `list` and `doctor` name the machines that have not had it.
 
 use crate::support::{Host, LONG, Snapshot};
 

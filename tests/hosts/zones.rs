@@ -1,5 +1,5 @@
-//! Zones: machines that see each other by name and by address, apart from all others; a bridge that is there as long
-//! as they are, also after kills.
+//! Zones: machines that see each other by name and by address, apart from all others; a bridge that is there
+//! as long as they are, also after kills.
 
 use crate::support::{Host, LONG, Snapshot, page};
 

@@ -40,8 +40,8 @@ pub fn mounts() -> Vec<Mount> {
     text.lines().map(mount).collect()
 }
 
-/// Every mount of a root, told by where it lies in the file system that it is mounted on, whatever that one's own mount
-/// point is called by now, and how often there is one like it.
+/// Every mount of a root, told by where it lies in the file system that it is mounted on, whatever that one's
+/// own mount point is called by now, and how often there is one like it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountTable(BTreeMap<String, u32>);
 
@@ -55,8 +55,9 @@ impl MountTable {
         let mut table = BTreeMap::new();
         for mount in mounts.iter().filter(|mount| mount.at.starts_with(at) && mount.at != at) {
             let under = mounts.iter().find(|other| other.id == mount.parent)?;
-            // Directories of the tree itself, and of what the attackers have mounted in it, have any name. So has what a
-            // definition mounts: the way there may lead over a directory that has one of our file systems on it.
+            // Directories of the tree itself, and of what the attackers have mounted in it, have any name. So
+            // has what a definition mounts: the way there may lead over a directory that has one of our file
+            // systems on it.
             let defined = mount.at.ends_with("other") || mount.at.ends_with("place") || mount.at == under.at;
             let (place, part) = if under.at == at || under.source == DECOY || defined {
                 (Path::new("*"), "*")

@@ -1,8 +1,9 @@
-//! A nested host: a Debian with systemd as PID 1 of fresh namespaces, an overlay root, a cgroup subtree of its own
-//! and real directories for `/var/lib/machines` and `/var/tmp`. Called by tests.
+//! A nested host: a Debian with systemd as PID 1 of fresh namespaces, an overlay root, a cgroup subtree of
+//! its own and real directories for `/var/lib/machines` and `/var/tmp`. Called by tests.
 //!
-//! It boots in about a second. `stop` powers it off as a user would and checks that it ends; dropping it kills it.
-//! The root must not be reached through `/proc/PID/root`: an absolute symlink in there leads to the machine itself.
+//! It boots in about a second. `stop` powers it off as a user would and checks that it ends; dropping it
+//! kills it. The root must not be reached through `/proc/PID/root`: an absolute symlink in there leads to the
+//! machine itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -166,8 +167,9 @@ impl Builder {
 }
 
 impl Host {
-    /// A host with coracle installed and no networkd, with these guest trees under their own names. It is a Debian 13
-    /// unless `CORACLE_HOST_SUITE` names another suite, and a machine of coracle where `CORACLE_HOST_BY` says so.
+    /// A host with coracle installed and no networkd, with these guest trees under their own names. It is a
+    /// Debian 13 unless `CORACLE_HOST_SUITE` names another suite, and a machine of coracle where
+    /// `CORACLE_HOST_BY` says so.
     pub fn start(guests: &[&str]) -> Self {
         guests.iter().fold(Self::builder(), |builder, guest| builder.guest(guest)).start()
     }

@@ -1,8 +1,8 @@
-//! Commands with a hard time bound, on the machine itself or in a nested host. Called by the rest of the harness
-//! and, through `Host::spawn`, by tests.
+//! Commands with a hard time bound, on the machine itself or in a nested host. Called by the rest of the
+//! harness and, through `Host::spawn`, by tests.
 //!
-//! Output goes to unlinked files, not to pipes: no thread has to read them, and a forgotten background process that
-//! holds them open cannot block a test.
+//! Output goes to unlinked files, not to pipes: no thread has to read them, and a forgotten background
+//! process that holds them open cannot block a test.
 
 use std::fmt;
 use std::fs::File;

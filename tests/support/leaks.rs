@@ -1,8 +1,8 @@
-//! What a machine may leave behind on a host: mounts, links, addresses, routes, network namespaces, cgroups, the nft
-//! ruleset, loop devices, registrations, scopes, state files, processes. Called by tests.
+//! What a machine may leave behind on a host: mounts, links, addresses, routes, network namespaces, cgroups,
+//! the nft ruleset, loop devices, registrations, scopes, state files, processes. Called by tests.
 //!
-//! Take a `Snapshot` before and call `assert_same` after: it gives the host some seconds to settle and then names
-//! every difference. Recorded id ranges in `/var/lib/coracle` may stay.
+//! Take a `Snapshot` before and call `assert_same` after: it gives the host some seconds to settle and then
+//! names every difference. Recorded id ranges in `/var/lib/coracle` may stay.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What tests ask of machines on a host: definitions, units, console lines, processes. Called by tests. Everything
-//! goes through programs a user has: the binary under test, systemctl, journalctl, machinectl.
+//! What tests ask of machines on a host: definitions, units, console lines, processes. Called by tests.
+//! Everything goes through programs a user has: the binary under test, systemctl, journalctl, machinectl.
 
 use std::time::Duration;
 
@@ -192,7 +192,8 @@ impl Host {
         self.ok(&["chroot", &root, "systemctl", "-q", "enable", "systemd-networkd"]);
     }
 
-    /// Serves `/srv/www`, which may be missing, at a port or `ADDRESS:PORT` of the host by busybox until the job ends.
+    /// Serves `/srv/www`, which may be missing, at a port or `ADDRESS:PORT` of the host by busybox until the
+    /// job ends.
     #[track_caller]
     pub fn serve_http(&self, place: &str) -> Job {
         let server =
@@ -208,8 +209,8 @@ pub fn page(place: &str) -> String {
     format!("timeout 2 {} | grep 'hello from busybox'", fetch(place))
 }
 
-/// A script for a host that prints what a web server answers, `place` being `ADDRESS[:PORT][/PATH]`. By bash alone:
-/// the wget of Debian 12's busybox dies of any address.
+/// A script for a host that prints what a web server answers, `place` being `ADDRESS[:PORT][/PATH]`. By bash
+/// alone: the wget of Debian 12's busybox dies of any address.
 pub fn fetch(place: &str) -> String {
     let (at, path) = place.split_once('/').unwrap_or((place, ""));
     let (address, port) = match at.rsplit_once(':') {

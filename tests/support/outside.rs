@@ -1,5 +1,5 @@
-//! A network outside of a host: another namespace with an address of both families, which has no way back to machines.
-//! Called by tests.
+//! A network outside of a host: another namespace with an address of both families, which has no way back to
+//! machines. Called by tests.
 
 use super::host::Host;
 
@@ -19,7 +19,8 @@ ip netns exec outside busybox httpd -p '[::]:80' -h /srv/www
 ";
 
 impl Host {
-    /// Makes the namespace `outside` with 192.0.2.2 and 2001:db8::2; the host is 192.0.2.1 and 2001:db8::1 on `up0`.
+    /// Makes the namespace `outside` with 192.0.2.2 and 2001:db8::2; the host is 192.0.2.1 and 2001:db8::1 on
+    /// `up0`.
     #[track_caller]
     pub fn add_outside(&self) {
         self.sh_ok(SETUP);

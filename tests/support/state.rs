@@ -1,8 +1,9 @@
-//! Where hosts keep their state, and how it goes away: directories below `/var/tmp/coracle-test` and cgroups of the
-//! same name. Called by `host` and `install`. It touches only what carries its own marks.
+//! Where hosts keep their state, and how it goes away: directories below `/var/tmp/coracle-test` and cgroups
+//! of the same name. Called by `host` and `install`. It touches only what carries its own marks.
 //!
-//! A host's files lie in a file system in memory of its own where the machine has memory for some: a disk spends as
-//! long on copies of trees and on removing them as the tests themselves take. A host that needs a disk says so.
+//! A host's files lie in a file system in memory of its own where the machine has memory for some: a disk
+//! spends as long on copies of trees and on removing them as the tests themselves take. A host that needs a
+//! disk says so.
 //!
 //! A test run that was killed cannot clean up. So each state names its owner, and the next run removes what
 //! belongs to no running process.
@@ -146,7 +147,8 @@ fn remove(dir: &Path, cgroup: &Path) -> Result<(), String> {
         remove_cgroup(cgroup);
         thread::sleep(Duration::from_millis(5));
     }
-    // The host's own mounts lived in its mount namespace and went with its last process. It fails where none is.
+    // The host's own mounts lived in its mount namespace and went with its last process. It fails where none
+    // is.
     let _ = unmount(dir.join(FILES), UnmountFlags::DETACH);
     match fs::remove_dir_all(dir) {
         Err(error) if dir.exists() => Err(format!("cannot remove '{}': {error}", dir.display())),
@@ -154,7 +156,8 @@ fn remove(dir: &Path, cgroup: &Path) -> Result<(), String> {
     }
 }
 
-/// Removes a cgroup from the leaves up, as far as it is empty. By find(1): guests make paths longer than a call takes.
+/// Removes a cgroup from the leaves up, as far as it is empty. By find(1): guests make paths longer than a
+/// call takes.
 fn remove_cgroup(cgroup: &Path) {
     let mut find = Command::new("find");
     find.arg(cgroup).args(["-depth", "-type", "d", "-delete"]);

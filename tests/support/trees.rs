@@ -1,5 +1,5 @@
-//! The root trees of hosts and guests: found in the cache, or built by `tests/trees/build.sh`. Called by `host`.
-//! A tree is a template: it is copied or used as the lower layer of an overlay, never written to.
+//! The root trees of hosts and guests: found in the cache, or built by `tests/trees/build.sh`. Called by
+//! `host`. A tree is a template: it is copied or used as the lower layer of an overlay, never written to.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,8 @@ pub fn tree(name: &str) -> PathBuf {
     path
 }
 
-/// Copies a tree. The real file system may share the blocks; it must not share the files, guests write to them.
+/// Copies a tree. The real file system may share the blocks; it must not share the files, guests write to
+/// them.
 pub fn copy(from: &Path, to: &Path) {
     let mut cp = Command::new("cp");
     cp.args(["-a", "--reflink=auto", "--"]).arg(from.join(".")).arg(to);

@@ -1,8 +1,9 @@
-//! A virtual machine: a Debian with a kernel and all cgroup controllers of its own, under QEMU's software emulation.
-//! Called by `tests/vm.rs` alone; `tests/vm/` builds it. A restored one answers within a second, at a tenth of the
-//! speed of a nested host.
+//! A virtual machine: a Debian with a kernel and all cgroup controllers of its own, under QEMU's software
+//! emulation. Called by `tests/vm.rs` alone; `tests/vm/` builds it. A restored one answers within a second,
+//! at a tenth of the speed of a nested host.
 //!
-//! QEMU is our child and dies with us. The disk is written to nowhere: what a test changes is gone with the machine.
+//! QEMU is our child and dies with us. The disk is written to nowhere: what a test changes is gone with the
+//! machine.
 
 use std::fs;
 use std::io::{Seek, SeekFrom};

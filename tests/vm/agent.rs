@@ -1,10 +1,10 @@
-//! The virtual machine's end of its command channel, a virtio-serial port. Compiled by build.sh with rustc alone, run
-//! by agent.service, spoken to by vm.py. One command at a time.
+//! The virtual machine's end of its command channel, a virtio-serial port. Compiled by build.sh with rustc
+//! alone, run by agent.service, spoken to by vm.py. One command at a time.
 //!
-//! Frames both ways: kind (one byte), length (u32, little endian), payload.
-//! To the agent: `?` hello, `E` execute (NUL-separated arguments), `I` input, `i` end of input, `K` kill.
-//! From it: `H` hello, `O` standard output, `R` standard error, `X` exit status (i32; 128+n for a signal, 127 when the
-//! command could not be started).
+//! Frames both ways: kind (one byte), length (u32, little endian), payload. To the agent: `?` hello, `E`
+//! execute (NUL-separated arguments), `I` input, `i` end of input, `K` kill. From it: `H` hello, `O` standard
+//! output, `R` standard error, `X` exit status (i32; 128+n for a signal, 127 when the command could not be
+//! started).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};

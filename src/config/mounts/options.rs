@@ -37,8 +37,8 @@ pub(crate) fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
         match option {
             "rbind" => mount.recursive = Some(true),
             "norbind" => mount.recursive = Some(false),
-            // The mapping of the root makes id 0 of the host root inside: idmap and rootidmap differ for sources
-            // with other owners only.
+            // The mapping of the root makes id 0 of the host root inside: idmap and rootidmap differ for
+            // sources with other owners only.
             "idmap" | "rootidmap" => mount.map_ids = Some(true),
             "noidmap" => mount.map_ids = Some(false),
             other => {

@@ -1,5 +1,5 @@
-//! Connectivity of a running machine: sends a packet from its network namespace to each name server and gateway.
-//! If the packet is dropped, the finding names the rule, as traced by the kernel.
+//! Connectivity of a running machine: sends a packet from its network namespace to each name server and
+//! gateway. If the packet is dropped, the finding names the rule, as traced by the kernel.
 
 use super::Finding;
 use crate::error::Result;

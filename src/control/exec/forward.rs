@@ -70,7 +70,8 @@ pub(crate) struct Flow {
     pending: Range<usize>,
     ended: bool,
     chunk: usize,
-    /// Whether splice(2) moves the bytes between a file and a pipe. The pages of a file are read-only in a pipe.
+    /// Whether splice(2) moves the bytes between a file and a pipe. The pages of a file are read-only in a
+    /// pipe.
     splices: bool,
 }
 
@@ -94,7 +95,8 @@ impl Flow {
         }
     }
 
-    /// Returns the descriptor to wait for: the destination if bytes are pending or come from a file, else the source.
+    /// Returns the descriptor to wait for: the destination if bytes are pending or come from a file, else the
+    /// source.
     fn watched(&self) -> Option<PollFd<'_>> {
         let to = self.to.as_ref()?;
         if !self.pending.is_empty() || (!self.ended && self.splices && self.direction == Direction::In) {

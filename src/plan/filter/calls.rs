@@ -1,5 +1,5 @@
-//! The known system calls: their numbers by architecture and their groups. Facts only, read by `defaults`, `decide` and
-//! `program`.
+//! The known system calls: their numbers by architecture and their groups. Facts only, read by `defaults`,
+//! `decide` and `program`.
 
 mod syscall_table;
 

@@ -1,4 +1,5 @@
-//! Decides about each system call of the table by a policy. Called by `filter`; `program` compiles the decisions.
+//! Decides about each system call of the table by a policy. Called by `filter`; `program` compiles the
+//! decisions.
 
 use super::Policy;
 use super::calls::{CALLS, COUNT, find};

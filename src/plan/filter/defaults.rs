@@ -1,5 +1,5 @@
-//! The default system calls of a machine: the list of systemd-nspawn(1), without calls that a machine does not need and
-//! with a few newer ones. Policy only, read by `decide`.
+//! The default system calls of a machine: the list of systemd-nspawn(1), without calls that a machine does
+//! not need and with a few newer ones. Policy only, read by `decide`.
 
 use super::groups::*;
 use rustix::thread::CapabilitySet;
@@ -104,10 +104,10 @@ pub(crate) const CALLS_BY_CAPABILITY: [(CapabilitySet, &str); 8] = [
     (CapabilitySet::SYS_TTY_CONFIG, "vhangup"),
 ];
 
-/// The calls of groups that are denied nevertheless: they move memory of other processes between NUMA nodes, which the
-/// host's kernel does by itself.
+/// The calls of groups that are denied nevertheless: they move memory of other processes between NUMA nodes,
+/// which the host's kernel does by itself.
 pub(crate) const REFUSED: [&str; 2] = ["migrate_pages", "move_pages"];
 
-/// The calls of groups that fail with ENOSYS nevertheless: programs with io_uring(7) fall back after that error, but many
-/// do not after EPERM.
+/// The calls of groups that fail with ENOSYS nevertheless: programs with io_uring(7) fall back after that
+/// error, but many do not after EPERM.
 pub(crate) const ABSENT: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];

@@ -1,5 +1,6 @@
-//! The groups of system calls, with the names of systemd.exec(5) as of systemd 262. Each group is one bit in the rows of
-//! `calls`; a group of other groups is the union of their bits. Used by `calls`, `defaults` and `decide`.
+//! The groups of system calls, with the names of systemd.exec(5) as of systemd 262. Each group is one bit in
+//! the rows of `calls`; a group of other groups is the union of their bits. Used by `calls`, `defaults` and
+//! `decide`.
 
 /// A set of groups, a mask of bits.
 pub(crate) type Groups = u32;

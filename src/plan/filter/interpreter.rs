@@ -1,5 +1,6 @@
-//! Runs a filter program like the kernel, for the tests of `filter`. It implements only the operations in the programs of
-//! Coracle and libseccomp, and panics on any other: a program that runs past its end fails the test.
+//! Runs a filter program like the kernel, for the tests of `filter`. It implements only the operations in the
+//! programs of Coracle and libseccomp, and panics on any other: a program that runs past its end fails the
+//! test.
 
 use super::Instruction;
 

@@ -1,5 +1,5 @@
-//! The multiplexers of 32 bit x86: system calls with the number of another call as the first argument. Facts only, read by
-//! `decide` and `program`.
+//! The multiplexers of 32 bit x86: system calls with the number of another call as the first argument. Facts
+//! only, read by `decide` and `program`.
 
 /// A multiplexer.
 #[derive(Debug)]
@@ -12,7 +12,8 @@ pub(crate) struct Multiplexer {
     pub(crate) calls: &'static [(u32, &'static str)],
 }
 
-/// socketcall(2), `SYS_*` of linux/net.h. Its `send` and `recv` are `sendto` and `recvfrom` without an address.
+/// socketcall(2), `SYS_*` of linux/net.h. Its `send` and `recv` are `sendto` and `recvfrom` without an
+/// address.
 pub(crate) const SOCKETCALL: Multiplexer = Multiplexer {
     name: "socketcall",
     mask: u32::MAX,

@@ -1,10 +1,10 @@
-//! Compiles decisions to a program for seccomp(2): one balanced tree of comparisons for each interface, behind a switch
-//! on the architecture. Called by `filter`. It must not decide anything.
+//! Compiles decisions to a program for seccomp(2): one balanced tree of comparisons for each interface,
+//! behind a switch on the architecture. Called by `filter`. It must not decide anything.
 //!
-//! The program is written from its end to its beginning, so that the target of each jump is known; jumps only go forward.
-//! Before the rules on arguments it only uses operations that the kernel can evaluate in advance (loads of number and
-//! architecture, comparisons, return), so that the kernel answers allowed calls from a bit map without running the
-//! program (Linux 5.11).
+//! The program is written from its end to its beginning, so that the target of each jump is known; jumps only
+//! go forward. Before the rules on arguments it only uses operations that the kernel can evaluate in advance
+//! (loads of number and architecture, comparisons, return), so that the kernel answers allowed calls from a
+//! bit map without running the program (Linux 5.11).
 
 use super::Instruction;
 use super::calls::{Abi, CALLS, COUNT, find};
@@ -21,16 +21,16 @@ struct NumberRange {
     action: SeccompAction,
 }
 
-/// Offsets in `struct seccomp_data` (linux/seccomp.h). Rules only compare the low half of an argument: the kernel
-/// truncates the register to an int, so a rule on the high half could be bypassed by setting it.
+/// Offsets in `struct seccomp_data` (linux/seccomp.h). Rules only compare the low half of an argument: the
+/// kernel truncates the register to an int, so a rule on the high half could be bypassed by setting it.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
 const SECOND_ARGUMENT: u32 = 24;
 const THIRD_ARGUMENT: u32 = 32;
 
-/// Returns the program that answers calls by these interfaces with the actions of [`CALLS`], and all other calls with
-/// ENOSYS.
+/// Returns the program that answers calls by these interfaces with the actions of [`CALLS`], and all other
+/// calls with ENOSYS.
 pub(crate) fn assemble(abis: &[Abi], actions: &[SeccompAction; COUNT]) -> Vec<Instruction> {
     let mut program = Backwards { code: Vec::with_capacity(512) };
     let leaves = program.leaves(actions);
@@ -127,8 +127,8 @@ impl Backwards {
         self.push(libc::BPF_JMP | libc::BPF_JA, 0, 0, skip)
     }
 
-    /// Returns the jump target for reaching `target` from an instruction written after at most `more` others: `target`
-    /// itself, or a long jump to it if eight bits do not suffice.
+    /// Returns the jump target for reaching `target` from an instruction written after at most `more` others:
+    /// `target` itself, or a long jump to it if eight bits do not suffice.
     fn near(&mut self, target: JumpTarget, more: usize) -> JumpTarget {
         if self.code.len() + more - target - 1 > usize::from(u8::MAX) { self.go(target) } else { target }
     }
@@ -186,9 +186,9 @@ impl Backwards {
         self.load(FIRST_ARGUMENT, next)
     }
 
-    /// Writes the rules of socket(2). Auditing has no namespaces, and programs interpret this error as a kernel without
-    /// it; vsock(7) reaches the hypervisor or its guests from any network namespace; AF_ALG exposes much of the kernel for
-    /// little use.
+    /// Writes the rules of socket(2). Auditing has no namespaces, and programs interpret this error as a
+    /// kernel without it; vsock(7) reaches the hypervisor or its guests from any network namespace; AF_ALG
+    /// exposes much of the kernel for little use.
     fn socket(&mut self, allow: JumpTarget) -> JumpTarget {
         let unsupported = self.fail(libc::EAFNOSUPPORT);
         let audit = self.equal(libc::NETLINK_AUDIT.cast_unsigned(), unsupported, allow);
@@ -199,8 +199,8 @@ impl Backwards {
         self.load(FIRST_ARGUMENT, family)
     }
 
-    /// Writes the rules of ioctl(2): TIOCSTI and TIOCLINUX insert characters into the input of a terminal, which may be the
-    /// terminal of a user of the host.
+    /// Writes the rules of ioctl(2): TIOCSTI and TIOCLINUX insert characters into the input of a terminal,
+    /// which may be the terminal of a user of the host.
     fn ioctl(&mut self, allow: JumpTarget, refuse: JumpTarget) -> JumpTarget {
         let request = self.equal(libc::TIOCLINUX as u32, refuse, allow);
         let request = self.equal(libc::TIOCSTI as u32, refuse, request);

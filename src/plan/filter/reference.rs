@@ -1,5 +1,6 @@
-//! Compares the compiled programs with those of libseccomp for the same lists, for every number of every interface: a
-//! test of `filter`. `tests/filter/reference.c` calls the C library, so that Coracle does not link it.
+//! Compares the compiled programs with those of libseccomp for the same lists, for every number of every
+//! interface: a test of `filter`. `tests/filter/reference.c` calls the C library, so that Coracle does not
+//! link it.
 
 use super::calls::{Abi, CALLS};
 use super::decide::{SeccompAction, decide};
@@ -11,7 +12,8 @@ use std::process::{Command, Stdio};
 
 const ALL: [Abi; 3] = [Abi::X86_64, Abi::I386, Abi::Aarch64];
 
-/// The output of libseccomp for a list: its program, and the numbers of each known name on x86-64, i386, aarch64 and x32.
+/// The output of libseccomp for a list: its program, and the numbers of each known name on x86-64, i386,
+/// aarch64 and x32.
 struct Reference {
     program: Vec<Instruction>,
     numbers: BTreeMap<String, [i64; 4]>,

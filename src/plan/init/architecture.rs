@@ -1,5 +1,5 @@
-//! The architecture of a program, so that a tree of another architecture is refused by name instead of "exec format
-//! error". Called through `plan::init`; the caller checks for an emulator on the host (binfmt_misc).
+//! The architecture of a program, so that a tree of another architecture is refused by name instead of "exec
+//! format error". Called through `plan::init`; the caller checks for an emulator on the host (binfmt_misc).
 
 use crate::error::{Error, Result};
 
@@ -17,8 +17,8 @@ pub(crate) enum Architecture {
 }
 
 impl Architecture {
-    /// Refuses a program that a host of architecture `host` cannot run. 64 bit x86 runs 32 bit x86; other 32 bit programs
-    /// have no system call filter and run only on a host of their own architecture.
+    /// Refuses a program that a host of architecture `host` cannot run. 64 bit x86 runs 32 bit x86; other 32
+    /// bit programs have no system call filter and run only on a host of their own architecture.
     ///
     /// # Errors
     /// `init is for aarch64, this host is x86_64`, for example.

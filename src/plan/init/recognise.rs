@@ -1,5 +1,5 @@
-//! Recognises the init system of a tree or a running machine, by the names of its program and by words in it. Called
-//! through `plan::init`.
+//! Recognises the init system of a tree or a running machine, by the names of its program and by words in it.
+//! Called through `plan::init`.
 
 use crate::machine::init::Init;
 use std::ffi::OsStr;
@@ -20,9 +20,10 @@ const MARKS: [(&[u8], Init); 8] = [
 
 /// Recognises the init of a tree.
 ///
-/// `chain` contains the paths from the executed one (`/sbin/init`) through its symbolic links to the program itself, all
-/// inside the tree; `binary` is the content of that program. The program's own name comes first: most distributions link
-/// `/sbin/init` to it. sysvinit has no other name than `init`, but a word for the environment of its children.
+/// `chain` contains the paths from the executed one (`/sbin/init`) through its symbolic links to the program
+/// itself, all inside the tree; `binary` is the content of that program. The program's own name comes first:
+/// most distributions link `/sbin/init` to it. sysvinit has no other name than `init`, but a word for the
+/// environment of its children.
 pub(crate) fn recognise(chain: &[PathBuf], binary: &[u8]) -> Init {
     let named = chain.iter().rev().find_map(|path| by_name(path));
     named.or_else(|| by_mark(binary)).unwrap_or(Init::Unknown)
@@ -45,7 +46,8 @@ impl Successor {
     }
 }
 
-/// Returns the programs that a script executes by `exec` and an absolute path, the last one first. Another file has none.
+/// Returns the programs that a script executes by `exec` and an absolute path, the last one first. Another
+/// file has none.
 pub(crate) fn successors(script: &[u8]) -> Vec<Successor> {
     let mut found = Vec::new();
     for line in script_lines(script) {
@@ -61,8 +63,8 @@ pub(crate) fn successors(script: &[u8]) -> Vec<Successor> {
     found
 }
 
-/// Returns whether a program of an unknown kind may execute an init: a script with `exec`, or a program that contains the
-/// path of systemd.
+/// Returns whether a program of an unknown kind may execute an init: a script with `exec`, or a program that
+/// contains the path of systemd.
 pub(crate) fn may_have_successor(binary: &[u8]) -> bool {
     let has_exec = script_lines(binary).any(|line| line.split_whitespace().any(|word| word == "exec"));
     has_exec || contains(binary, b"systemd/systemd")
@@ -78,7 +80,8 @@ fn unquoted(word: &str) -> &str {
     word.trim_matches(|c| matches!(c, '"' | '\'' | ';'))
 }
 
-/// Recognises the init of a process by the path of its program (proc_pid_exe(5)). `None` if the path does not suffice.
+/// Recognises the init of a process by the path of its program (proc_pid_exe(5)). `None` if the path does not
+/// suffice.
 pub(crate) fn recognise_program(program: &Path) -> Option<Init> {
     let bytes = program.as_os_str().as_bytes();
     let program = Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
@@ -86,8 +89,8 @@ pub(crate) fn recognise_program(program: &Path) -> Option<Init> {
     by_name(program).filter(|init| *init != Init::Busybox)
 }
 
-/// Recognises the init that a process is by its arguments, each ended by a NUL (proc_pid_cmdline(5)), and the content of
-/// its program.
+/// Recognises the init that a process is by its arguments, each ended by a NUL (proc_pid_cmdline(5)), and the
+/// content of its program.
 pub(crate) fn recognise_process(arguments: &[u8], binary: &[u8]) -> Init {
     let mut words = arguments.split(|byte| *byte == 0);
     let (name, argument) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());

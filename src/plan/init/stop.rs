@@ -1,10 +1,10 @@
-//! The requests to power off or to reboot for each init system, as data. Called through `plan::init`; `supervisor` and
-//! `control` carry them out.
+//! The requests to power off or to reboot for each init system, as data. Called through `plan::init`;
+//! `supervisor` and `control` carry them out.
 
 use crate::machine::init::{Init, REAL_TIME_SIGNALS};
 
-/// One action of a request to an init. Paths are resolved inside the root of the machine's PID 1, with the rights of the
-/// guest's root; symbolic links are refused except runit's own, into `/run`.
+/// One action of a request to an init. Paths are resolved inside the root of the machine's PID 1, with the
+/// rights of the guest's root; symbolic links are refused except runit's own, into `/run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StopAction {
     /// Send a signal to PID 1.
@@ -49,13 +49,13 @@ pub(crate) fn orderly_stop(init: Init, signal: Option<i32>) -> Vec<StopAction> {
     match init {
         // systemd(1), SIGNALS: poweroff.target.
         Init::Systemd => vec![StopAction::Signal(SIGRTMIN + 4)],
-        // openrc-init(8) does not document signals; from 0.25 on it stops its services and halts. Its FIFO for
-        // openrc-shutdown(8) is created only when the system is up.
+        // openrc-init(8) does not document signals; from 0.25 on it stops its services and halts. Its FIFO
+        // for openrc-shutdown(8) is created only when the system is up.
         Init::OpenRc => vec![StopAction::Signal(libc::SIGTERM)],
         Init::SysVinit => vec![runlevel(b'0')],
         Init::Runit => runit(0),
-        // With the scripts of s6-linux-init-maker(1) for s6-svscan(1), SIGUSR1 powers off and SIGTERM is ignored.
-        // Without them, s6-svscan ignores the first signal and exits after the second.
+        // With the scripts of s6-linux-init-maker(1) for s6-svscan(1), SIGUSR1 powers off and SIGTERM is
+        // ignored. Without them, s6-svscan ignores the first signal and exits after the second.
         Init::S6 => vec![StopAction::Signal(libc::SIGUSR1), StopAction::Signal(libc::SIGTERM)],
         // dinit(8), SIGNALS: stops services and halts.
         Init::Dinit => vec![StopAction::Signal(libc::SIGTERM)],
@@ -74,14 +74,14 @@ pub(crate) fn orderly_reboot(init: Init) -> Vec<StopAction> {
         Init::Runit => runit(EXECUTABLE),
         // init of busybox(1): the signal of its reboot applet.
         Init::Busybox => vec![StopAction::Signal(libc::SIGTERM)],
-        // The kernel's signal to PID 1 for ctrl-alt-del, reboot(2); s6-linux-init, dinit(8), openrc-init and most
-        // other inits reboot with it.
+        // The kernel's signal to PID 1 for ctrl-alt-del, reboot(2); s6-linux-init, dinit(8), openrc-init and
+        // most other inits reboot with it.
         Init::OpenRc | Init::S6 | Init::Dinit | Init::Unknown => vec![StopAction::Signal(libc::SIGINT)],
     }
 }
 
-/// Returns the request of telinit(8) to init(8) of sysvinit to change the runlevel: `struct init_request` of its
-/// initreq.h, 384 bytes. The FIFO of Debian is in /run, that of other distributions in /dev.
+/// Returns the request of telinit(8) to init(8) of sysvinit to change the runlevel: `struct init_request` of
+/// its initreq.h, 384 bytes. The FIFO of Debian is in /run, that of other distributions in /dev.
 fn runlevel(level: u8) -> StopAction {
     const MAGIC: i32 = 0x0309_1969;
     const CHANGE_RUNLEVEL: i32 = 1;
@@ -99,9 +99,9 @@ fn runlevel(level: u8) -> StopAction {
 /// The mode that enables a file of runit(8): executable by its owner.
 const EXECUTABLE: u32 = 0o100;
 
-/// Returns the actions of runit-init(8) for `init 0` and `init 6`: the modes of two files determine whether runit(8)
-/// handles SIGCONT, and whether it reboots after stage 3. Both are symbolic links into /run if the root may be read-only
-/// (Debian, Void).
+/// Returns the actions of runit-init(8) for `init 0` and `init 6`: the modes of two files determine whether
+/// runit(8) handles SIGCONT, and whether it reboots after stage 3. Both are symbolic links into /run if the
+/// root may be read-only (Debian, Void).
 fn runit(reboot: u32) -> Vec<StopAction> {
     let missing = if reboot == 0 { MissingFile::Skip } else { MissingFile::Create };
     vec![

@@ -49,8 +49,8 @@ pub struct Device {
     pub(crate) minor: u32,
 }
 
-/// A step of the builder. The builder has the rights of the host and works in a mount namespace of the host's user
-/// namespace, so that PID 1 receives a copy with all mounts locked together.
+/// A step of the builder. The builder has the rights of the host and works in a mount namespace of the host's
+/// user namespace, so that PID 1 receives a copy with all mounts locked together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildStep {
     /// Joins the child's network, IPC and cgroup namespaces, which some file systems show.
@@ -106,8 +106,8 @@ pub enum BuildStep {
         /// Its mode.
         mode: u32,
     },
-    /// Creates the named pipe that stands for the kernel's log. The supervisor holds it open, so that open(2) inside
-    /// returns at once and read(2) waits, as for a log without new messages.
+    /// Creates the named pipe that stands for the kernel's log. The supervisor holds it open, so that open(2)
+    /// inside returns at once and read(2) waits, as for a log without new messages.
     KernelLog {
         /// Its path.
         path: PathBuf,

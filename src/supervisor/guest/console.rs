@@ -1,5 +1,5 @@
-//! The guest's console: its output goes to the journal line by line, or to standard output; the last 64 KiB are kept.
-//! Memory and the rate of journal entries are bounded. Called by the event loop.
+//! The guest's console: its output goes to the journal line by line, or to standard output; the last 64 KiB
+//! are kept. Memory and the rate of journal entries are bounded. Called by the event loop.
 
 use super::rate_limit::RateLimit;
 use crate::host::systemd::journal::writer::JournalWriter;
@@ -163,8 +163,8 @@ impl GuestConsole {
         kept
     }
 
-    /// Passes input on to the guest, without waiting for it. Input beyond the buffer of the terminal is lost, as on a
-    /// serial line.
+    /// Passes input on to the guest, without waiting for it. Input beyond the buffer of the terminal is lost,
+    /// as on a serial line.
     pub(crate) fn type_in(&self, bytes: &[u8]) {
         let Some(master) = &self.master else { return };
         if rustix::io::ioctl_fionbio(master, true).is_ok() {

@@ -1,11 +1,11 @@
-//! A datagram socket for messages of guest processes, read without closing descriptors of the guest. Used by `notify_in`
-//! and `syslog`.
+//! A datagram socket for messages of guest processes, read without closing descriptors of the guest. Used by
+//! `notify_in` and `syslog`.
 //!
-//! The receiving task closes a received descriptor, even without room for it, and the guest controls the duration of
-//! close(2): a TCP socket with SO_LINGER, a file of a FUSE server. From Linux 6.16 on the kernel refuses such messages
-//! (SO_PASSRIGHTS). On older kernels a message is peeked at first (MSG_PEEK); a child process receives one with
-//! descriptors and exits: sockets do not linger then, and any other delay only affects the child. The number of such
-//! children is bounded.
+//! The receiving task closes a received descriptor, even without room for it, and the guest controls the
+//! duration of close(2): a TCP socket with SO_LINGER, a file of a FUSE server. From Linux 6.16 on the kernel
+//! refuses such messages (SO_PASSRIGHTS). On older kernels a message is peeked at first (MSG_PEEK); a child
+//! process receives one with descriptors and exits: sockets do not linger then, and any other delay only
+//! affects the child. The number of such children is bounded.
 
 use crate::error::Result;
 use crate::sys::{descriptor, process};
@@ -144,8 +144,8 @@ impl AsFd for Inbox {
 }
 
 fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags) -> Option<(Received, bool)> {
-    // Room for the credentials of each message (SO_PASSCRED) only: descriptors are discarded, and MSG_CTRUNC reports
-    // them.
+    // Room for the credentials of each message (SO_PASSCRED) only: descriptors are discarded, and MSG_CTRUNC
+    // reports them.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;

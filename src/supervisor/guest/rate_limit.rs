@@ -1,5 +1,5 @@
-//! The rate limit for messages of the guest, which protects the host's journal from a flood. Used by `console` and
-//! `syslog`, each with a limit of its own.
+//! The rate limit for messages of the guest, which protects the host's journal from a flood. Used by
+//! `console` and `syslog`, each with a limit of its own.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Repeated messages of a guest. A repeated message is written a few times; further ones are counted and written as one
-//! entry with the count, at doubling intervals. Called by `syslog`; the memory is bounded.
+//! Repeated messages of a guest. A repeated message is written a few times; further ones are counted and
+//! written as one entry with the count, at doubling intervals. Called by `syslog`; the memory is bounded.
 
 use std::time::{Duration, Instant};
 

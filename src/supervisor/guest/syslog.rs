@@ -1,5 +1,6 @@
-//! Messages of a guest without a journal to `/dev/log`, as entries of the host's journal. Called by the event loop. All
-//! work is bounded: one datagram at a time on the stack, a number of datagrams in each turn, and a rate limit.
+//! Messages of a guest without a journal to `/dev/log`, as entries of the host's journal. Called by the event
+//! loop. All work is bounded: one datagram at a time on the stack, a number of datagrams in each turn, and a
+//! rate limit.
 
 use super::console::GuestIdentity;
 use super::inbox::Inbox;
@@ -93,7 +94,8 @@ impl Syslog {
         self.limit.time_left()
     }
 
-    /// Passes a message on, unless it is repeated. The process id may differ: a restarted program has another one.
+    /// Passes a message on, unless it is repeated. The process id may differ: a restarted program has another
+    /// one.
     fn take(&mut self, message: &Parsed<'_>) {
         let mut hasher = DefaultHasher::new();
         (message.severity, message.facility, message.tag, message.text).hash(&mut hasher);
@@ -123,8 +125,8 @@ impl Syslog {
     }
 }
 
-/// Parses a message of RFC 3164, as sent by syslog(3) (`<13>Nov 25 13:00:00 tag[7]: text`), or of RFC 5424. Any other
-/// message is text.
+/// Parses a message of RFC 3164, as sent by syslog(3) (`<13>Nov 25 13:00:00 tag[7]: text`), or of RFC 5424.
+/// Any other message is text.
 pub fn parse(datagram: &[u8]) -> Parsed<'_> {
     let datagram = datagram.strip_suffix(b"\0").unwrap_or(datagram).trim_ascii_end();
     let (priority, rest) = priority(datagram).unwrap_or((13, datagram));

@@ -22,8 +22,8 @@ impl Launch<'_> {
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
         self.fds
             .insert(FdName::Log, self.request.plan.build.iter().any(logs).then(guest_socket).transpose()?);
-        // A mount namespace of the host's user namespace: PID 1 is in it until the tree is built, and then copies it
-        // into its user namespace, which locks all mounts together.
+        // A mount namespace of the host's user namespace: PID 1 is in it until the tree is built, and then
+        // copies it into its user namespace, which locks all mounts together.
         unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
         let root = crate::sys::mount::open_directory(std::path::Path::new("/"))?;
         crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)

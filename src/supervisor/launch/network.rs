@@ -48,7 +48,8 @@ impl Launch<'_> {
         if self.request.kept.is_some() {
             firewall::apply_definition(self.request.paths, &mut self.record, &self.request.machine.network);
         }
-        // Held until the machine is a member of the zone: a machine that leaves earlier would delete the bridge.
+        // Held until the machine is a member of the zone: a machine that leaves earlier would delete the
+        // bridge.
         let _held = plan.zone.as_ref().map(|_| zone::lock(self.request.paths)).transpose()?;
         let (link, addresses) = runtime()?.block_on(async {
             let link = match &self.old_network {

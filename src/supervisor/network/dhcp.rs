@@ -1,6 +1,7 @@
-//! A DHCP server and router advertiser for one guest, on its own link only. Called by `launch`, which opens the socket,
-//! and by the event loop. A socket filter passes only requests of the guest; after a router solicitation it wakes the
-//! loop a few times a day to advertise the route again. The work is bounded as in `syslog`.
+//! A DHCP server and router advertiser for one guest, on its own link only. Called by `launch`, which opens
+//! the socket, and by the event loop. A socket filter passes only requests of the guest; after a router
+//! solicitation it wakes the loop a few times a day to advertise the route again. The work is bounded as in
+//! `syslog`.
 
 use crate::error::{Context, Result};
 use crate::network::dhcp::{LONGEST, Lease, ROUTE_LIFETIME};

@@ -1,5 +1,5 @@
-//! Adds a machine to the firewall tables and removes it. The tables exist while any machine needs them. Called by
-//! `launch`, `cleanup` and the event loop.
+//! Adds a machine to the firewall tables and removes it. The tables exist while any machine needs them.
+//! Called by `launch`, `cleanup` and the event loop.
 
 pub(crate) mod watch;
 
@@ -27,8 +27,9 @@ pub(crate) fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
     Ok(())
 }
 
-/// Changes the part of a running machine: its ports and its traffic policy. During the change the record names the old
-/// and the new part, so that a cleanup after a kill removes both. After an error the old part stays.
+/// Changes the part of a running machine: its ports and its traffic policy. During the change the record
+/// names the old and the new part, so that a cleanup after a kill removes both. After an error the old part
+/// stays.
 ///
 /// # Errors
 /// A machine without a part, a port in use, or any error of the kernel.
@@ -68,7 +69,8 @@ pub(crate) fn change(
     Ok(())
 }
 
-/// Allows replies of the host's resolver at a loopback address to the machine, if the firewall redirects to it.
+/// Allows replies of the host's resolver at a loopback address to the machine, if the firewall redirects to
+/// it.
 pub(crate) fn allow_resolver_replies(member: &firewall::Member) {
     if member.resolver().is_some()
         && let Err(error) = open_loopback(member)
@@ -77,8 +79,8 @@ pub(crate) fn allow_resolver_replies(member: &firewall::Member) {
     }
 }
 
-/// Allows packets from the host's loopback addresses to a machine. The sysctl also opens the host's loopback addresses to
-/// the link, so an ingress filter protects them, also without the tables.
+/// Allows packets from the host's loopback addresses to a machine. The sysctl also opens the host's loopback
+/// addresses to the link, so an ingress filter protects them, also without the tables.
 fn open_loopback(member: &firewall::Member) -> Result<()> {
     let sender = member.zone().is_none().then_some(member.addresses().0);
     veth::ingress::protect(member.host_end(), sender)?;
@@ -172,8 +174,8 @@ pub(crate) fn repair(paths: &Paths, record: &Record) -> Result<TableState> {
     Ok(TableState::Recreated)
 }
 
-/// Adds a machine, which its record already names. Without NAT in the kernel, or if forwarding cannot be enabled (in a
-/// container, for example), the machine only reaches its host.
+/// Adds a machine, which its record already names. Without NAT in the kernel, or if forwarding cannot be
+/// enabled (in a container, for example), the machine only reaches its host.
 ///
 /// # Errors
 /// Any error of the kernel, and a kernel without NAT if the machine has published ports.
@@ -225,7 +227,8 @@ pub(crate) fn join(paths: &Paths, record: &mut Record) -> Result<()> {
     Ok(())
 }
 
-/// Makes the published ports of a machine answer at the host's loopback addresses too. A failure is a warning.
+/// Makes the published ports of a machine answer at the host's loopback addresses too. A failure is a
+/// warning.
 pub(crate) fn enable_loopback_ports(member: &firewall::Member) {
     if member.zone().is_some() && sysctl::filters_bridges() {
         log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");

@@ -1,5 +1,5 @@
-//! The names of machines and of their host in each machine's `/etc/hosts`. Called by `launch` and `cleanup`, for a zone
-//! with its lock held. A file that cannot be written is a warning.
+//! The names of machines and of their host in each machine's `/etc/hosts`. Called by `launch` and `cleanup`,
+//! for a zone with its lock held. A file that cannot be written is a warning.
 
 use crate::machine::network::Zone;
 use crate::network::firewall::Member;
@@ -63,8 +63,8 @@ fn machine_lines(record: &Record, zone: &Zone) -> String {
     addresses(record).iter().map(|address| format!("{address} {names}\n")).collect()
 }
 
-/// Returns the lines for a machine's own host names, except those `taken` by machines of its zone. Without an address
-/// from Coracle the names resolve to 127.0.1.1, as in hosts(5) of Debian.
+/// Returns the lines for a machine's own host names, except those `taken` by machines of its zone. Without an
+/// address from Coracle the names resolve to 127.0.1.1, as in hosts(5) of Debian.
 fn own_lines(record: &Record, taken: &[&str]) -> String {
     let is_own =
         |name: &&String| !is_reserved(name) && !taken.iter().any(|taken| taken.eq_ignore_ascii_case(name));

@@ -1,6 +1,7 @@
-//! A machine's interfaces beside its link. Called by `launch` and `cleanup`. At the end of the machine, interfaces
-//! borrowed from the host move back, and interfaces on top of the host's are deleted before the next boot creates them
-//! again, even after a kill: so the machine's network namespace is kept mounted in its state directory.
+//! A machine's interfaces beside its link. Called by `launch` and `cleanup`. At the end of the machine,
+//! interfaces borrowed from the host move back, and interfaces on top of the host's are deleted before the
+//! next boot creates them again, even after a kill: so the machine's network namespace is kept mounted in its
+//! state directory.
 
 use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;

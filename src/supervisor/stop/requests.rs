@@ -1,7 +1,7 @@
 //! Requests to an init by files: the pipe of sysvinit, the modes of runit's files. Called by `stop`.
 //!
-//! The guest controls these files. So a child opens them, with the file-system ids of the guest's root and without
-//! capabilities over files of the host. A file that does not belong to the guest is refused.
+//! The guest controls these files. So a child opens them, with the file-system ids of the guest's root and
+//! without capabilities over files of the host. A file that does not belong to the guest is refused.
 
 use crate::error::{Context, Error, Result};
 use crate::machine::users::RANGE_SIZE;
@@ -77,8 +77,8 @@ pub(crate) fn is_early(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NXIO | Errno::AGAIN)
 }
 
-/// Sets the file-system ids of the guest's root, and drops the capabilities over files. If the guest's root is root of the
-/// host, the ids stay, with the guest's capabilities over files.
+/// Sets the file-system ids of the guest's root, and drops the capabilities over files. If the guest's root
+/// is root of the host, the ids stay, with the guest's capabilities over files.
 fn become_root_of(guest: GuestAccess) -> Result<()> {
     // Signals are sent after the requests.
     let mut kept = CapabilitySet::KILL;

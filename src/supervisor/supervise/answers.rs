@@ -10,7 +10,8 @@ use crate::sys::{process, terminal};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The interval between two looks at a pending freeze. The loop never waits for it: the guest decides how long it takes.
+/// The interval between two looks at a pending freeze. The loop never waits for it: the guest decides how
+/// long it takes.
 pub(super) const FREEZING_PAUSE: Duration = Duration::from_millis(10);
 
 type CallResult<T> = std::result::Result<T, CallError>;

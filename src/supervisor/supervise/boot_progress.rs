@@ -1,7 +1,7 @@
 //! The start of a guest: its progress, the unit it waits for, and its timeout. Part of the loop.
 //!
-//! Progress is a new text, without digits: systemd prints the name and the time of an unchanged job again and again. A
-//! guest can print new texts for ever; the start timeout bounds that.
+//! Progress is a new text, without digits: systemd prints the name and the time of an unchanged job again and
+//! again. A guest can print new texts for ever; the start timeout bounds that.
 
 use super::Loop;
 use crate::state::record::Phase;
@@ -78,7 +78,8 @@ impl BootProgress {
     }
 }
 
-/// Returns the unit of `A start job is running for UNIT (3s / no limit)` or `Job UNIT/start running (3s / no limit)`.
+/// Returns the unit of `A start job is running for UNIT (3s / no limit)` or
+/// `Job UNIT/start running (3s / no limit)`.
 fn running_job(line: &str) -> Option<String> {
     let (before, _) = line.rsplit_once(" (")?;
     let unit = match before.split_once(" job is running for ") {
@@ -115,7 +116,8 @@ impl Loop {
         is_pending.then(|| self.boot.time_left()).flatten()
     }
 
-    /// Ends the wait for a guest that is not up in time: its unit counts as started, and units ordered after it start.
+    /// Ends the wait for a guest that is not up in time: its unit counts as started, and units ordered after
+    /// it start.
     pub(super) fn end_late_start(&mut self) {
         if self.start_time_left() != Some(Duration::ZERO) {
             return;

@@ -6,7 +6,8 @@ use rustix::fd::AsFd;
 use std::time::Duration;
 
 impl Loop {
-    /// Stops watching paused inboxes, and watches inboxes again after their pause. Returns the shortest remaining pause.
+    /// Stops watching paused inboxes, and watches inboxes again after their pause. Returns the shortest
+    /// remaining pause.
     pub(super) fn watch_inboxes(&mut self) -> Option<Duration> {
         let log = self.log.as_mut().map(|log| (EventSource::Log, log.inbox()));
         let notify = self.notify.as_mut().map(|notify| (EventSource::Notify, notify));

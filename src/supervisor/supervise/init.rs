@@ -1,5 +1,5 @@
-//! Recognition of the guest's init by its PID 1: a script or wrapper of the tree executes another program. Part of the
-//! loop.
+//! Recognition of the guest's init by its PID 1: a script or wrapper of the tree executes another program.
+//! Part of the loop.
 
 use super::Loop;
 use crate::machine::init::{Init, PayloadKind};

@@ -1,4 +1,5 @@
-//! The end of the loop: hands the machine on to the next act, or cleans up after it. Called once by `supervise`.
+//! The end of the loop: hands the machine on to the next act, or cleans up after it. Called once by
+//! `supervise`.
 
 use super::super::{cleanup, exit::Exit, failure};
 use super::{Loop, LoopExit, SupervisionResult};
@@ -12,7 +13,8 @@ use crate::supervisor::network::dhcp::DhcpServer;
 use crate::supervisor::registration;
 use sd_notify::NotifyState;
 
-/// The exit status that makes systemd restart the unit (`RestartForceExitStatus=` in `units/coracle@.service`).
+/// The exit status that makes systemd restart the unit (`RestartForceExitStatus=` in
+/// `units/coracle@.service`).
 const RESTART: u8 = 133;
 
 impl Loop {
@@ -72,8 +74,8 @@ impl Loop {
         }))
     }
 
-    /// Returns whether systemd has to restart the unit for a reboot: the program was replaced, and the running one
-    /// would read a definition for a newer one.
+    /// Returns whether systemd has to restart the unit for a reboot: the program was replaced, and the
+    /// running one would read a definition for a newer one.
     fn is_outdated(&self) -> bool {
         let replaced = self.state.record.replaced_program().filter(|_| self.state.is_launched());
         if let Some(program) = replaced {

@@ -1,5 +1,5 @@
-//! Repeated reboots of a guest: each waits longer than the one before, and many in a minute are a failure. Part of the
-//! loop, which handles other events during the pause.
+//! Repeated reboots of a guest: each waits longer than the one before, and many in a minute are a failure.
+//! Part of the loop, which handles other events during the pause.
 
 use super::{Loop, LoopExit};
 use crate::supervisor::exit::Exit;

@@ -1,5 +1,5 @@
-//! Packets with a number of their own in the header, the interfaces of machines they are sent by, and the record of the
-//! host of those that are forwarded and delivered.
+//! Packets with a number of their own in the header, the interfaces of machines they are sent by, and the
+//! record of the host of those that are forwarded and delivered.
 
 use crate::support::Host;
 use std::collections::BTreeSet;

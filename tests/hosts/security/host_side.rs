@@ -1,5 +1,5 @@
-//! What others on the host, and its tools, can be brought to by a machine: who may read of it, what waits for it, what
-//! stays of it.
+//! What others on the host, and its tools, can be brought to by a machine: who may read of it, what waits for
+//! it, what stays of it.
 
 use std::time::Duration;
 
@@ -263,7 +263,8 @@ fn malicious_names_and_definitions_are_refused() {
     assert_eq!(host.sh(left).stdout, "");
 }
 
-/// Capabilities that a supervisor keeps: chown, dac_override, dac_read_search, fowner, kill, net_admin, sys_ptrace.
+/// Capabilities that a supervisor keeps: chown, dac_override, dac_read_search, fowner, kill, net_admin,
+/// sys_ptrace.
 const SUPERVISORS: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 12 | 1 << 19;
 
 #[test]
@@ -284,7 +285,8 @@ fn a_supervisor_has_few_capabilities_and_is_not_readable() {
             let out = host.sh(&format!("{without} cat /proc/{supervisor}/{file}"));
             assert!(out.status != 0 && out.stdout.is_empty(), "{file}: {out}");
         }
-        // It has no open file of the guest's tree, no mount, and no terminal of the guest but both sides of the console.
+        // It has no open file of the guest's tree, no mount, and no terminal of the guest but both sides of
+        // the console.
         let held = host.sh_ok(&format!("ls -l /proc/{supervisor}/fd | sed -n 's/.* -> //p'"));
         let known = |line: &str| {
             [

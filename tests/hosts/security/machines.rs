@@ -1,12 +1,13 @@
-//! The host and the hostile machines that all tests of this target share, and the programs they attack with. The host
-//! is there for as long as one of them uses it.
+//! The host and the hostile machines that all tests of this target share, and the programs they attack with.
+//! The host is there for as long as one of them uses it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use crate::support::{self, Host, Output, Snapshot};
 
-/// A host with two machines that run: `own` has a user namespace, as by default, and the root of `same` is the host's.
+/// A host with two machines that run: `own` has a user namespace, as by default, and the root of `same` is
+/// the host's.
 pub struct Machines {
     pub host: Option<Host>,
     before: Snapshot,

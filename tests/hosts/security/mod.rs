@@ -1,5 +1,5 @@
-//! Lessons of known vulnerabilities of container managers: each line a class of them, and the test that a hostile guest
-//! fails in.
+//! Lessons of known vulnerabilities of container managers: each line a class of them, and the test that a
+//! hostile guest fails in.
 //!
 //! | class | examples | test |
 //! |---|---|---|

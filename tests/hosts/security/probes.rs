@@ -21,8 +21,8 @@ pub fn assert_closed(said: &str, points: &[&str]) {
     }
 }
 
-/// Where the kernel mounts it in a user namespace, it is the machine's own (Linux 6.7). The tree is a directory of the
-/// file system of the host, with the path that the kernel shows.
+/// Where the kernel mounts it in a user namespace, it is the machine's own (Linux 6.7). The tree is a
+/// directory of the file system of the host, with the path that the kernel shows.
 const MEDIUM: [&str; 2] = ["paths of the host in mountinfo", "mounts binfmt_misc"];
 const LOW: [&str; 0] = [];
 

@@ -1,4 +1,5 @@
-//! Hostile trees: links, files and swapped directories where the machine's own file systems are to be mounted.
+//! Hostile trees: links, files and swapped directories where the machine's own file systems are to be
+//! mounted.
 
 use std::time::Duration;
 

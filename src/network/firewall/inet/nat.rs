@@ -56,9 +56,9 @@ pub(crate) fn prerouting_dnat() -> Vec<Rule> {
     rules
 }
 
-/// The rules that leave the connections of a relay alone. It accepted them before the machine had started and, on
-/// a host without other rules, before connection tracking began: their next packet is a new connection for the
-/// kernel (`nf_conntrack_tcp_loose`), but not one that begins.
+/// The rules that leave the connections of a relay alone. It accepted them before the machine had started
+/// and, on a host without other rules, before connection tracking began: their next packet is a new
+/// connection for the kernel (`nf_conntrack_tcp_loose`), but not one that begins.
 fn accept_relayed() -> [Rule; 3] {
     const FIN_SYN_RST_ACK: u8 = 0x17;
     const SYN: u8 = 0x02;

@@ -1,5 +1,6 @@
-//! All system calls, sorted by name: a table of facts, read by `calls` alone. It must not hold policy. Numbers are x86-64,
-//! i386 and aarch64 as of Linux 7.2; groups as in systemd.exec(5), without the members of included groups.
+//! All system calls, sorted by name: a table of facts, read by `calls` alone. It must not hold policy.
+//! Numbers are x86-64, i386 and aarch64 as of Linux 7.2; groups as in systemd.exec(5), without the members of
+//! included groups.
 
 use super::{NO, Syscall, call};
 use crate::plan::filter::groups::*;

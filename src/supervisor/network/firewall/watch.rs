@@ -1,6 +1,6 @@
-//! Watches the firewall tables while a machine runs: rules deleted by another program are created again, and so is the
-//! machine's interface in firewalld's zone. Called by the event loop. It does not wait for other processes; the intervals
-//! grow if a program deletes the tables repeatedly.
+//! Watches the firewall tables while a machine runs: rules deleted by another program are created again, and
+//! so is the machine's interface in firewalld's zone. Called by the event loop. It does not wait for other
+//! processes; the intervals grow if a program deletes the tables repeatedly.
 
 use super::{self as firewall, TableState};
 use crate::error::Result;
@@ -40,8 +40,8 @@ pub(crate) struct FirewallWatch {
 }
 
 impl FirewallWatch {
-    /// Begins to watch. `None` if the machine has no part in the tables. The first check follows soon: between the acts of
-    /// the supervisor the tables are not watched.
+    /// Begins to watch. `None` if the machine has no part in the tables. The first check follows soon:
+    /// between the acts of the supervisor the tables are not watched.
     pub(crate) fn watch(record: &Record) -> Option<Self> {
         if record.part().is_empty() {
             return None;
@@ -90,8 +90,8 @@ impl FirewallWatch {
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
-    /// Adds the interface to firewalld's zone again, since firewalld loses it with a reload. A child does so: the loop
-    /// does not wait for firewalld.
+    /// Adds the interface to firewalld's zone again, since firewalld loses it with a reload. A child does so:
+    /// the loop does not wait for firewalld.
     fn bind(&mut self, record: &Record) {
         let is_busy = self.binding.as_ref().is_some_and(|child| process::has_ended(child.as_fd()).is_none());
         self.bind_at = is_busy.then(|| Instant::now() + REAPED);
@@ -149,8 +149,8 @@ impl FirewallWatch {
     }
 }
 
-/// Creates the tables again if a part of the machine is missing, in a child: its memory is freed at its end. If the guest
-/// has used up the tasks of the unit (`TasksMax=`), this process does it. `None` after an error.
+/// Creates the tables again if a part of the machine is missing, in a child: its memory is freed at its end.
+/// If the guest has used up the tasks of the unit (`TasksMax=`), this process does it. `None` after an error.
 fn repair(paths: &Paths, record: &Record) -> Option<TableState> {
     match process::clone(0, None) {
         Ok(Side::Child) => {
