@@ -6,43 +6,22 @@
 //! opening a device has effects. Code with more rights than the guest's root changes files by
 //! [`GuestRoot::open_own`] only, which refuses symbolic links, other mounts and files of other owners.
 
+mod reopen;
+
+pub(crate) use reopen::{keep_descriptors, reopen_file, reopen_pipe, set_mode, set_times};
+
 use crate::error::Result;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timestamps, Uid};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::OnceLock;
 
 /// The type of tmpfs in statfs(2) (`TMPFS_MAGIC` of `linux/magic.h`).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
-
-/// `/proc/self/fd` of the host's procfs, for a process that has entered a machine: the procfs there belongs
-/// to the guest.
-static DESCRIPTORS: OnceLock<OwnedFd> = OnceLock::new();
-
-/// Lets this process reopen its descriptors after entering a machine. Called by that process before it
-/// enters.
-///
-/// # Errors
-/// Any error of openat(2).
-pub(crate) fn keep_descriptors() -> Result<()> {
-    let descriptors = super::mount::open_directory(Path::new("/proc/self/fd"))?;
-    let _ = DESCRIPTORS.set(descriptors);
-    Ok(())
-}
-
-/// Returns a directory, and the name in it that refers to one of this process's descriptors.
-fn again(place: &OwnedFd) -> (BorrowedFd<'static>, String) {
-    let number = place.as_raw_fd();
-    match DESCRIPTORS.get() {
-        Some(descriptors) => (descriptors.as_fd(), number.to_string()),
-        None => (CWD, format!("/proc/self/fd/{number}")),
-    }
-}
 
 /// The root directory of a machine, seen from the host or from inside.
 #[derive(Debug)]
@@ -281,15 +260,6 @@ impl GuestRoot {
     }
 }
 
-/// Sets the times of the file behind a descriptor (`O_PATH`).
-///
-/// # Errors
-/// Any error of utimensat(2).
-pub(crate) fn set_times(place: &OwnedFd, times: &Timestamps) -> rustix::io::Result<()> {
-    let (directory, name) = again(place);
-    rustix::fs::utimensat(directory, name, times, AtFlags::empty())
-}
-
 /// Returns the names in a directory, up to a greatest number of entries.
 fn names(directory: &OwnedFd) -> Vec<OsString> {
     const MOST: usize = 4096;
@@ -334,44 +304,6 @@ pub(crate) fn open_inside_as(
         }
     }
     Err(Errno::AGAIN.into())
-}
-
-/// Opens the file behind a descriptor (`O_PATH`), independent of its current name. Only a regular file is
-/// opened: opening a device or a pipe has effects.
-///
-/// # Errors
-/// `EINVAL` for another kind of file, `EAGAIN` for a file under a lease, else any error of open(2).
-pub(crate) fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::RegularFile {
-        return Err(Errno::INVAL);
-    }
-    reopen(place, flags)
-}
-
-/// Opens the named pipe behind a descriptor (`O_PATH`) for writing.
-///
-/// # Errors
-/// `EINVAL` for another kind of file, `ENXIO` if no process reads it, else any error of open(2).
-pub(crate) fn reopen_pipe(place: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::Fifo {
-        return Err(Errno::INVAL);
-    }
-    reopen(place, OFlags::WRONLY)
-}
-
-fn reopen(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let (directory, name) = again(place);
-    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    rustix::fs::openat(directory, name, flags, Mode::empty())
-}
-
-/// Sets the mode of the file behind a descriptor (`O_PATH`).
-///
-/// # Errors
-/// Any error of chmod(2).
-pub(crate) fn set_mode(place: &OwnedFd, mode: Mode) -> rustix::io::Result<()> {
-    let (directory, name) = again(place);
-    rustix::fs::chmodat(directory, name, mode, AtFlags::empty())
 }
 
 #[cfg(test)]
