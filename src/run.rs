@@ -49,7 +49,7 @@ pub fn protect_early(arguments: &[OsString]) {
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
 pub(crate) fn launch_unit(paths: &Paths, name: &Name) -> Result<()> {
     let (there, machine) = (paths.clone(), name.clone());
-    current_step::set("look at the host and the tree".into());
+    current_step::set("inspect the host and the root".into());
     current_step::report_panics(move |error| {
         log::error!("{error}");
         keep_reason(&there, &machine, error);

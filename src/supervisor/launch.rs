@@ -104,7 +104,7 @@ pub(crate) fn launch(request: LaunchRequest<'_>, claims: Claims) -> Result<Runni
             current_step::set(step.describe());
             launch.run(step)?;
         }
-        Ok(())
+        launch.record_phase()
     };
     if let Err(error) = steps() {
         launch.abandon();
@@ -253,11 +253,15 @@ impl<'a> Launch<'a> {
         claim::abandon(self.request.paths, cleanup::undo, &self.record, &mut self.fds.take_locks());
     }
 
+    fn record_phase(&mut self) -> Result<()> {
+        let plan = self.request.plan;
+        let reports = plan.waits_for_ready || plan.init.reports_readiness();
+        self.record.phase = if reports { Phase::Booting } else { Phase::Running };
+        self.record.write(self.request.paths)
+    }
+
     fn finish(mut self) -> Result<Running> {
         let plan = self.request.plan;
-        let says_so = plan.waits_for_ready || plan.init.reports_readiness();
-        self.record.phase = if says_so { Phase::Booting } else { Phase::Running };
-        self.record.write(self.request.paths)?;
         let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
         self.fds.insert(FdName::Leader, leader.pidfd);
         let (boots, uptimes) =

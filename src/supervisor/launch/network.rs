@@ -73,7 +73,7 @@ impl Launch<'_> {
         }
         if let Some(lease) = &self.request.lease {
             let socket = dhcp::open(lease, link.router_ifindex)
-                .inspect_err(|error| log::warn!("{error}: it gets no answer by DHCP"));
+                .inspect_err(|error| log::warn!("{error}; the machine has no DHCP server"));
             self.fds.insert(FdName::Dhcp, socket.ok());
         }
         self.record.host_ifindex = Some(link.ifindex);
