@@ -1,8 +1,8 @@
-//! The benchmarks: everybody in turn, on one host, in one run. `make bench` calls it.
+//! The benchmarks: all contenders in turn, on one host, in one run. Called by `make bench`.
 //!
-//! On the machine itself it boots a nested host (`tests/support`) of the newest Debian, in which coracle and
-//! everybody it is compared with are installed, and runs itself in there, once per part. In the host it
-//! measures and prints tables. It says what is; nothing here passes or fails.
+//! On the machine itself it boots a nested host (`tests/support`) of the newest Debian with coracle and all
+//! contenders installed, and runs itself there, once per part. In the host it measures and prints tables. It
+//! only reports: no part passes or fails.
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
 #[path = "bench/boot.rs"]
@@ -36,7 +36,7 @@ mod table;
 #[path = "bench/wire.rs"]
 mod wire;
 
-/// The parts in the order they are run in: name, what it is, the function.
+/// The parts in their order: name, description, function.
 const PARTS: &[(&str, &str, fn())] = &[
     ("start", "root directory to /bin/true to exit", start::all),
     ("boot", "to PID 1, to the first line, to running", boot::all),

@@ -13,10 +13,10 @@ const ROUNDS: usize = 15;
 const DEBIAN_ROUNDS: usize = 5;
 const BOUND: Duration = Duration::from_secs(60);
 
-/// What measures once, in ms.
+/// Measures one boot, in ms.
 type Measure = Box<dyn Fn() -> Result<f64, String>>;
 
-/// What was measured, or why nothing could be.
+/// The measured times, or the reason for a failure.
 type Values = Result<Vec<f64>, String>;
 
 /// A manager in the foreground: user namespace, network of its own, registered. lxc passes no console on.
@@ -59,7 +59,7 @@ pub fn all() {
     );
 }
 
-/// Measures each in turn and prints what came out, in ms. Nobody is asked again after a failure.
+/// Measures each in turn and prints the results, in ms. A contender is left out after its first failure.
 pub fn compare<F: Fn() -> Result<f64, String>>(title: &str, all: Vec<(&'static str, F)>, rounds: usize) {
     let mut results: Vec<(&str, F, Values)> =
         all.into_iter().map(|(name, measure)| (name, measure, Ok(Vec::new()))).collect();
@@ -111,8 +111,8 @@ fn ms(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1e3
 }
 
-/// What systemd itself takes for a unit in the same slice, with its own cgroup subtree: nobody who makes a
-/// unit of a machine takes less.
+/// The cost of a unit in the same slice, with its own cgroup subtree, in systemd itself: a lower bound for
+/// every manager that creates a unit per machine.
 fn empty_unit() -> Result<f64, String> {
     let name = "bench-empty.service";
     let text = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=exec\nSlice=machine.slice\nDelegate=yes\nExecStart=/bin/sleep infinity\n";

@@ -1,4 +1,4 @@
-//! Everybody that is measured, and how each is told to do the same thing. Called by the parts.
+//! The measured programs, and the command of each for the same task. Called by the parts.
 
 use super::host::TOOLS;
 use super::run::{shell, words};
@@ -7,9 +7,9 @@ use std::fs;
 /// The root that `/bin/true` is run in: with every directory above it open to all, which some need for a user
 /// namespace.
 pub const ROOT: &str = "/var/tmp/bench-root";
-/// Where what the managers need to be told lies.
+/// The directory of the configuration files of the managers.
 const PLACE: &str = "/run/bench";
-/// The namespaces and mounts of the OCI default, with `/run` and `/tmp`: what `floor.c` has.
+/// The namespaces and mounts of the OCI default, with `/run` and `/tmp`, as in `floor.c`.
 const CONFIG: &str = r#"{"ociVersion":"1.0.2","process":{"terminal":false,"user":{"uid":0,"gid":0},
 "args":["/bin/true"],"env":["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],"cwd":"/"},
 "root":{"path":"@ROOT@","readonly":false},"hostname":"bench","mounts":[
@@ -42,7 +42,7 @@ pub enum Users {
     Private,
 }
 
-/// Somebody that starts containers.
+/// A program that starts containers.
 pub struct Contender {
     /// As it is called in tables.
     pub name: &'static str,
@@ -52,7 +52,7 @@ pub struct Contender {
     pub start: fn(Users) -> Vec<String>,
 }
 
-/// Everybody; the floor first, coracle second.
+/// All contenders; the floor first, coracle second.
 pub const ALL: &[Contender] = &[
     Contender { name: "floor", version: "echo bare system calls", start: floor },
     Contender { name: "coracle", version: "coracle --version", start: coracle },
@@ -73,7 +73,7 @@ impl Contender {
     }
 }
 
-/// Writes what the managers are told by file.
+/// Writes the configuration files of the managers.
 pub fn prepare() {
     shell(&format!("test -d {ROOT} || cp -a /var/lib/machines/busybox {ROOT}; mkdir -p {PLACE}/lxc"))
         .expect("copy the root");
@@ -103,7 +103,7 @@ pub fn prepare() {
     fs::write("/etc/containers/containers.conf", engine).expect("write podman's configuration");
 }
 
-/// What lxc is told of a whole machine: its init, a user namespace, a pair of interfaces.
+/// The configuration of a whole machine for lxc: its init, a user namespace, a pair of interfaces.
 pub fn lxc_machine(root: &str, name: &str, poweroff: &str) -> String {
     format!(
         "lxc.rootfs.path = dir:{root}\nlxc.uts.name = {name}\nlxc.init.cmd = /sbin/init\n\

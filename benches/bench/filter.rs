@@ -1,5 +1,5 @@
-//! What the system-call filter of a machine costs: to compile and to load it, and a call through it. Called
-//! by `main`, in the host.
+//! The cost of a machine's system-call filter: compiling, loading, and a call through it. Called by `main`,
+//! in the host.
 
 use std::hint::black_box;
 use std::time::Instant;

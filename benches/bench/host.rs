@@ -1,5 +1,5 @@
-//! The machine's side: compiles the C programs, boots the host, runs the parts in it and shows what they
-//! print. Called by `main`.
+//! The part outside the host: compiles the C programs, boots the host, runs the parts in it and shows their
+//! output. Called by `main`.
 
 use super::support::{Host, state, trees};
 use std::path::{Path, PathBuf};

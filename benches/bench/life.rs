@@ -33,7 +33,7 @@ pub fn all() {
     );
 }
 
-/// A machine of everybody is up; all ways into them are interleaved, and then held open.
+/// A running machine of each manager; all commands that enter them are interleaved, and then held open.
 pub fn enter() {
     contenders::prepare();
     let mut ways = Vec::new();
@@ -71,7 +71,7 @@ pub fn enter() {
     managers::ALL.iter().enumerate().for_each(|(number, one)| one.end(&format!("bb{number}")));
 }
 
-/// What the program costs that holds a session open.
+/// The cost of the program that holds a session open.
 fn session(name: &str, words: &[String]) -> Option<Vec<String>> {
     let (last, words) = words.split_last()?;
     let (program, arguments) = words.split_first()?;
@@ -100,7 +100,7 @@ fn session(name: &str, words: &[String]) -> Option<Vec<String>> {
 /// Starts a machine, waits until it is up, and does something to it.
 fn with_machine(one: &Manager, what: impl FnOnce() -> Result<f64, String>) -> Result<f64, String> {
     let done = run::once(&one.command(one.up, "bb")).and_then(|_| {
-        // busybox hears no signal before it has read its inittab
+        // busybox ignores signals until it has read its inittab
         std::thread::sleep(Duration::from_millis(300));
         what()
     });
@@ -121,7 +121,7 @@ fn reboot(one: &Manager) -> Result<f64, String> {
     with_machine(one, || {
         let first = one.ask(one.leader, "bb")?;
         let began = Instant::now();
-        // what busybox takes for a reboot
+        // the reboot signal of busybox
         run::shell(&format!("kill -TERM {first}"))?;
         while began.elapsed() < BOUND {
             if one.ask(one.leader, "bb").is_ok_and(|now| now != first && now != "0" && !now.is_empty()) {

@@ -1,5 +1,6 @@
-//! Everybody that keeps machines: how each is told to start, stop, enter and show one. Called by the parts on
-//! whole machines. In every command `@G@` stands for the guest's name and `@R@` for its root.
+//! The managers of long-running machines, and the commands of each to start, stop, enter and show a machine.
+//! Called by the parts on whole machines. In every command `@G@` stands for the guest's name and `@R@` for
+//! its root.
 
 use super::contenders;
 use super::run::{self, shell};
@@ -8,7 +9,7 @@ use std::fs;
 /// Where the guests lie.
 pub const MACHINES: &str = "/var/lib/machines";
 
-/// Somebody that keeps machines.
+/// A manager of machines.
 pub struct Manager {
     /// As it is called in tables.
     pub name: &'static str,
@@ -18,19 +19,19 @@ pub struct Manager {
     pub down: &'static str,
     /// Stops it and starts it again.
     pub restart: Option<&'static str>,
-    /// Runs `/bin/true` in it, in several ways where there are.
+    /// Runs `/bin/true` in the machine, by each available command.
     pub enter: &'static [(&'static str, &'static str)],
     /// A shell script that prints its PID 1.
     pub leader: &'static str,
     /// A shell script that prints the processes it keeps for the guest.
     pub kept: &'static str,
-    /// A shell script that removes whatever is left.
+    /// A shell script that removes all remains.
     pub end: &'static str,
 }
 
 const MACHINED_LEADER: &str = "machinectl show @G@ -P Leader";
 
-/// Everybody; coracle first.
+/// All managers; coracle first.
 pub const ALL: &[Manager] = &[
     Manager {
         name: "coracle",
@@ -53,7 +54,7 @@ pub const ALL: &[Manager] = &[
         enter: &[("nsenter (of nspawn's)", "nsenter -t @P@ -a /bin/true")],
         leader: MACHINED_LEADER,
         kept: "systemctl show -P MainPID systemd-nspawn@@G@.service",
-        // An init that has only just begun hears no order to stop, which nspawn would wait for.
+        // An init ignores the order to stop right after its start, and nspawn would wait for it.
         end: "systemctl kill -s KILL systemd-nspawn@@G@.service || true; machinectl terminate @G@ || true; \
               systemctl reset-failed systemd-nspawn@@G@.service || true",
     },
@@ -80,20 +81,20 @@ pub const ALL: &[Manager] = &[
 ];
 
 impl Manager {
-    /// One of its commands for a guest, as words.
+    /// Splits a command for a guest into arguments.
     pub fn command(&self, command: &str, guest: &str) -> Vec<String> {
         run::words(&fill(command, guest))
     }
 
-    /// What one of its scripts prints.
+    /// Returns the output of a script.
     ///
     /// # Errors
-    /// How it failed.
+    /// The failure of the script.
     pub fn ask(&self, script: &str, guest: &str) -> Result<String, String> {
         shell(&fill(script, guest))
     }
 
-    /// Ends a guest the hard way and waits until it is forgotten.
+    /// Terminates a guest and waits until its manager has removed it.
     pub fn end(&self, guest: &str) {
         let _ = self.ask(self.end, guest);
         for _ in 0..100 {
@@ -111,7 +112,7 @@ fn fill(text: &str, guest: &str) -> String {
     text.replace("@R@", &format!("{MACHINES}/{guest}")).replace("@G@", guest)
 }
 
-/// Copies a guest's tree and tells every manager of it.
+/// Copies a guest's tree and configures every manager for it.
 pub fn add(tree: &str, guest: &str) {
     let poweroff = if tree == "busybox" { "SIGUSR2" } else { "SIGRTMIN+3" };
     shell(&format!("test -d {MACHINES}/{guest} || cp -a {MACHINES}/{tree} {MACHINES}/{guest}"))

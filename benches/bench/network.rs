@@ -1,6 +1,7 @@
-//! The way from a machine through its host to another network, and back, under the host's address. Called by
-//! `main`, in the host. All machines are up and take short turns, so that what else the processors do meets
-//! all of them; the rules of those whose turn it is not are dormant, so that each meets none but its own.
+//! The path from a machine through its host to another network and back, under the host's address. Called by
+//! `main`, in the host. All machines are running and measured in short turns, so that other load on the
+//! processors affects all of them alike. The rules of waiting machines are disabled, so that each packet
+//! passes only the rules of its own manager.
 
 use super::contenders;
 use super::host::TOOLS;
@@ -15,12 +16,11 @@ const ROUNDS: usize = 300;
 const SPAN: u32 = 20;
 const SERVER: &str = "192.0.2.2:7000";
 const WHAT: [&str; 3] = ["out", "in", "turns"];
-/// Each end has a processor of its own: a scheduler that moves them about is most of what differs from round
-/// to round.
+/// Each end has its own processor: migrations between processors cause most of the spread between rounds.
 const INSIDE: &str = "taskset -c 0";
 const BEYOND: &str = "taskset -c 1";
 
-/// A network of another namespace, which has no way back to machines.
+/// A network of another namespace without a route back to machines.
 const OUTSIDE: &str = "
 ip netns add outside
 ip link add up0 type veth peer name out0 netns outside
@@ -29,18 +29,18 @@ ip -n outside addr add 192.0.2.2/24 dev out0
 ip -n outside link set lo up; ip -n outside link set out0 up
 ";
 
-/// Somebody that connects a machine.
+/// A manager that connects a machine.
 struct Network {
     name: &'static str,
     /// Starts the machine and connects it.
     up: &'static str,
     /// Prints its PID 1.
     leader: &'static str,
-    /// Ends it and takes away what `up` has set up beside it.
+    /// Ends the machine and removes the additional setup of `up`.
     down: &'static str,
 }
 
-/// Everybody: the way without a machine first, coracle second.
+/// All contenders: the connection without a machine first, coracle second.
 const ALL: &[Network] = &[
     Network { name: "(the host itself)", up: "true", leader: "echo 1", down: "true" },
     Network {
@@ -79,7 +79,7 @@ struct Up {
     tables: Vec<String>,
 }
 
-/// One table: throughput both ways, round trips, and each over the others'.
+/// One table: throughput in both directions, round trips, and the ratios of coracle to each other contender.
 pub fn all() {
     contenders::prepare();
     ["bb", "nb", "pb"].iter().for_each(|name| managers::add("busybox", name));
@@ -160,7 +160,7 @@ fn once(ups: &[Result<Up, String>], place: usize) -> Result<[f64; 3], String> {
 
 fn show(results: &[Result<[Vec<f64>; 3], String>]) {
     let own = ALL.iter().position(|one| one.name == "coracle").and_then(|at| results.get(at)?.as_ref().ok());
-    // Each round of coracle's over the same round of the other: what else the machine does is in both.
+    // Each round of coracle divided by the same round of the contender: both have the same background load.
     let over = |values: &[f64], at: usize| {
         let own = own.and_then(|own| own.get(at)).map(Vec::as_slice).unwrap_or_default();
         let ratios: Vec<f64> = own.iter().zip(values).map(|(own, other)| own / other).collect();

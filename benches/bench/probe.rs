@@ -1,5 +1,5 @@
-//! What root inside can do to its host, of each manager as its defaults set it up: the probe of
-//! `tests/hosts/security` run in the same tree by all. Called by `main`, in the host.
+//! The rights of root inside on the host, for the defaults of each manager: the probe of
+//! `tests/hosts/security`, run by all in the same tree. Called by `main`, in the host.
 
 use super::contenders;
 use super::run::shell;
@@ -8,7 +8,7 @@ use super::table;
 /// Where the tree with the probe lies; where the host's paths would show.
 const TREE: &str = "/var/lib/machines/busybox";
 
-/// A machine whose first script is the probe: what PID 1 hands down.
+/// A machine with the probe as its first script: it sees the state that PID 1 passes on.
 const BOOTED: &str = "/var/lib/machines/probe";
 
 /// Boots that machine with `start`, waits for the probe, ends it with `stop`.
@@ -24,7 +24,7 @@ macro_rules! booted {
     };
 }
 
-/// Who is looked at: the name, a script that prints what the probe says.
+/// The examined managers: the name, and a script that prints the output of the probe.
 const ALL: &[(&str, &str)] = &[
     ("coracle, unit", booted!("coracle start", "coracle stop probe")),
     (
@@ -48,7 +48,7 @@ const ALL: &[(&str, &str)] = &[
         "bubblewrap",
         "bwrap --unshare-all --bind @T@ / --proc /proc --dev /dev --tmpfs /tmp --ro-bind /sys /sys /usr/bin/probe",
     ),
-    // Last: what is left of its unit is busy for a while.
+    // Last: the cleanup of its unit takes a while.
     (
         "systemd-nspawn@.service",
         booted!(
@@ -58,7 +58,7 @@ const ALL: &[(&str, &str)] = &[
     ),
 ];
 
-/// The counts of all, then every point that somebody leaves open.
+/// The counts of all managers, then every point that one of them leaves open.
 pub fn all() {
     prepare();
     let said: Vec<(&str, Result<String, String>)> = ALL
@@ -112,7 +112,7 @@ fn points(said: &[(&str, Result<String, String>)]) {
     table::print("Points that somebody leaves open", &head, &rows);
 }
 
-/// The probe into the tree, and what lxc is told.
+/// Installs the probe into the tree, and the configuration for lxc.
 fn prepare() {
     contenders::prepare();
     shell(&format!("cp {}/probe {TREE}/usr/bin/probe", super::host::TOOLS)).expect("copy the probe");

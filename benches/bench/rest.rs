@@ -1,4 +1,4 @@
-//! What a machine costs that does nothing: the processes its manager keeps for it. Called by `main`, in the
+//! The cost of an idle machine: the processes that its manager keeps running for it. Called by `main`, in the
 //! host.
 
 use super::contenders;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How long wake-ups are counted.
 const WATCHED: Duration = Duration::from_secs(20);
 
-/// One table: a busybox machine of everybody in turn.
+/// One table: a busybox machine of each manager in turn.
 pub fn all() {
     contenders::prepare();
     managers::add("busybox", "bb");

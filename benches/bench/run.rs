@@ -1,4 +1,4 @@
-//! Running one thing once and seeing what it took. Called by every part.
+//! Runs a command once and measures it. Called by every part.
 
 use super::host::TOOLS;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// No run of anything takes longer.
 const BOUND: &str = "60";
 
-/// What one run took.
+/// The measurements of one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
     /// From before the start to after the end, ms.
@@ -20,10 +20,10 @@ pub struct Sample {
     pub peak: f64,
 }
 
-/// Runs a command once with the meter, and lets the host come to rest.
+/// Runs a command once under the meter, and waits until the host is idle.
 ///
 /// # Errors
-/// How it failed, with the end of what it said.
+/// The failure, with the end of the output.
 pub fn once(command: &[String]) -> Result<Sample, String> {
     let before = host_time();
     let output = Command::new("timeout")
@@ -32,7 +32,7 @@ pub fn once(command: &[String]) -> Result<Sample, String> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| error.to_string())?;
-    // What a manager leaves to others to be done after its end is done by then.
+    // Work that a manager has delegated at its end is finished by then.
     std::thread::sleep(Duration::from_millis(30));
     let host = host_time() - before;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -45,7 +45,7 @@ pub fn once(command: &[String]) -> Result<Sample, String> {
     }
 }
 
-/// The last thing said, in one short line.
+/// The last line of the output, shortened.
 fn why(stderr: &[u8], status: f64) -> String {
     let text = String::from_utf8_lossy(stderr);
     let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("hint: ");
@@ -60,10 +60,10 @@ fn host_time() -> f64 {
     usage.and_then(|usage| usage.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e3
 }
 
-/// What a shell script printed, trimmed; bounded in time.
+/// Returns the trimmed output of a shell script; bounded in time.
 ///
 /// # Errors
-/// How it failed, with the end of what it said.
+/// The failure, with the end of the output.
 pub fn shell(script: &str) -> Result<String, String> {
     let output = Command::new("timeout")
         .args(["--kill-after=5", BOUND, "bash", "-euc", script])
@@ -77,7 +77,7 @@ pub fn shell(script: &str) -> Result<String, String> {
     }
 }
 
-/// Words as owned strings.
+/// Arguments as owned strings.
 pub fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }

@@ -1,5 +1,5 @@
-//! Many machines on one host: does the last one start as fast as the first? Called by `main`, in the host.
-//! `BENCH_MACHINES` says how many.
+//! Many machines on one host: the start time of the last one compared with the first. Called by `main`, in
+//! the host. `BENCH_MACHINES` is the number of machines.
 
 use super::contenders;
 use super::managers::{self, Manager};
@@ -68,7 +68,7 @@ fn grow(one: &Manager, names: &[String]) {
     names.iter().for_each(|name| one.end(name));
 }
 
-/// How long one takes to end the hard way, milliseconds.
+/// The duration of a termination, in milliseconds.
 fn end(one: &Manager, name: &str) -> f64 {
     let begun = Instant::now();
     drop(one.ask(one.end, name));

@@ -32,7 +32,7 @@ fn compare(title: &str, users: Users) {
         contenders::ALL.iter().map(|one| (one, Ok(Vec::new()))).collect();
     let count = runs.len();
     for round in 0..WARM_UP + ROUNDS {
-        // Each round begins with another, so that nobody always comes after the same.
+        // Each round begins with a different contender, so that the order is not always the same.
         for place in 0..count {
             let (one, samples) = &mut runs[(round + place) % count];
             let Ok(kept) = samples else { continue };

@@ -1,6 +1,6 @@
 //! Numbers as text: medians, ratios, aligned columns. Called by every part.
 
-/// The median, of whatever order.
+/// The median of unsorted values.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
@@ -15,8 +15,8 @@ pub fn spread(values: &[f64]) -> f64 {
     (quantile(values, 0.75) - quantile(values, 0.25)) / median(values)
 }
 
-/// What holds the true median of which these are a sample, in 19 of 20 samples: values of as many places
-/// around the middle as a fair coin's throws stay within so often (the sign test).
+/// The interval of sample values that contains the true median in 19 of 20 samples: as many values around the
+/// middle as the sign test requires.
 pub fn bounds(values: &[f64]) -> (f64, f64) {
     let aside = 0.98 * (values.len() as f64).sqrt();
     let part = |places: f64| (0.5 + places / values.len().saturating_sub(1).max(1) as f64).clamp(0.0, 1.0);

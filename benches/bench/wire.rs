@@ -1,6 +1,5 @@
-//! Both ends of a TCP connection that is measured: this program again, called in the network namespaces of
-//! machines and of the outside. `bench wire serve ADDRESS`, `bench wire out|in|turns ADDRESS MS`. Called by
-//! `main`.
+//! Both ends of the measured TCP connection: this program again, called in the network namespaces of machines
+//! and of the outside. `bench wire serve ADDRESS`, `bench wire out|in|turns ADDRESS MS`. Called by `main`.
 
 use super::table::median;
 use rustix::fd::OwnedFd;
@@ -9,15 +8,16 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// What is written and read at once, and what waits at each end: buffers that the kernel lets grow are
-/// another size each time, by which the ways of two machines that are alike differ by 6 %.
+/// The size of a read or write, and of the socket buffers at each end: buffers that the kernel resizes differ
+/// from run to run, and make the results of two identical machines differ by 6 %.
 const BUFFER: usize = 128 << 10;
-/// The first byte of a connection says what the server does: it takes, it gives, it answers byte for byte.
+/// The first byte of a connection selects the direction: the server receives, sends, or replies byte for
+/// byte.
 const TAKE: u8 = b't';
 const GIVE: u8 = b'g';
 const ANSWER: u8 = b'a';
 
-/// Serves or measures, by what the words say; a measurement is the one line of its output.
+/// Serves or measures, by the arguments; a measurement prints one line.
 pub fn run(words: &[String]) {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
@@ -128,7 +128,7 @@ fn answer(peer: &mut TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The median of the round trips: what takes a processor away for a moment is in few of them.
+/// The median of the round trips: interruptions of a processor affect only a few of them.
 fn turns(peer: &mut TcpStream, end: Instant) -> std::io::Result<f64> {
     let mut byte = [0];
     let mut took = Vec::new();

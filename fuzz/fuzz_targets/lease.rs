@@ -1,4 +1,4 @@
-//! Frames of a guest that asks for its address, by DHCP and by router solicitation: an answer is bounded.
+//! Frames of a guest that requests its address by DHCP or a router solicitation: the reply is bounded.
 #![no_main]
 
 use coracle::machine::id128::Id128;
@@ -15,7 +15,7 @@ static LEASE: LazyLock<(Lease, [u8; 6])> = LazyLock::new(|| {
 fuzz_target!(|packet: &[u8]| {
     let (lease, guest) = &*LEASE;
     let mut packet = packet.to_vec();
-    // Who asks is who has the address of the link: no chance finds that.
+    // A request must have the link-layer address of the link, which random input does not find.
     if let Some(client) = packet.get_mut(56..62) {
         client.copy_from_slice(guest);
     }

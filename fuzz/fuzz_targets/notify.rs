@@ -1,4 +1,4 @@
-//! What a guest's PID 1 tells its manager: bounded, and harmless on a terminal.
+//! Notifications of a guest's PID 1: bounded, and harmless on a terminal.
 #![no_main]
 
 use coracle::supervisor::guest::notify_in::{Notification, parse};

@@ -1,4 +1,4 @@
-//! What programs of a guest write to /dev/log: every part is a part of what was written.
+//! Messages of a guest's programs to /dev/log: every parsed part is a part of the message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

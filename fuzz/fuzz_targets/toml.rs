@@ -1,4 +1,4 @@
-//! Definitions: what is wrong has a place in the text, and nothing panics.
+//! Definitions: every error has a position in the text, and no input causes a panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
