@@ -1,6 +1,6 @@
-//! The rules of the map in `src/lib.rs`, checked in the source itself: dependencies between stages, where
-//! `unsafe`, output and the big libraries may be, and the shape of files. A rule that has to give
-//! way does so in the tables here, with the reason beside it.
+//! The rules of the map in `src/lib.rs`, checked in the source: dependencies between stages, the modules
+//! allowed to contain `unsafe`, output and large libraries, and the shape of files. An exception to a rule is
+//! a row of a table here, with its reason.
 
 // Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
 #![allow(clippy::unwrap_used)]
@@ -11,8 +11,8 @@ mod source;
 use source::{is_of_word, lies_in, named, sources, words};
 use std::path::Path;
 
-/// Who may use what: a stage, and the paths below `crate::` that it may name. `error` is free for
-/// all. A path opens everything below it.
+/// The dependencies: a stage, and the paths below `crate::` that it may name. `error` is free for all. A path
+/// includes all paths below it.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("machine", &[]),
@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "machine",
             // The synchronisation points are steps of both sides; the protocol declares them.
             "channel::SyncPoint",
-            // Plain data, so that a step needs no translation into what the system call takes.
+            // Plain data, so that a step needs no translation into the arguments of its system call.
             "sys::mount::MountAttributes",
             "sys::mount::Depth",
             "sys::filter::Instruction",
@@ -41,11 +41,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "machine",
             "paths",
             "sys",
-            // What a plan asks of a tree: its users, and which init it has.
+            // A plan depends on the users of a tree and on the kind of its init.
             "plan::NamedDevice",
             "plan::User",
             "plan::init",
-            // And of a security module: the label of what enters a machine.
+            // And on the label of a security module for processes that enter a machine.
             "plan::step::Device",
             "plan::step::LsmLabel",
             "plan::step::ResourceLimit",
@@ -79,7 +79,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             // `start` reloads the units of a changed definition.
             "generator",
-            // `exec` takes the way of PID 1 once more: planned, synchronised over a channel, carried out by a
+            // `exec` repeats the steps of PID 1: planned, synchronised over a channel, carried out by a
             // child.
             "plan::exec",
             "plan::User",
@@ -303,7 +303,7 @@ fn files_of_guests_are_opened_in_one_module() {
                 }
             }
         }
-        // The way into a running machine, and the tree of a stopped one.
+        // The path to the root of a running machine, and the tree of a stopped one.
         let text = source.raw.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let leads_in = text.contains("}/root");
         if leads_in && path != "sys/guest_files.rs" {

@@ -1,6 +1,6 @@
 #!/bin/bash
-# deps.sh [vm]: installs what building and testing need on a Debian machine; with `vm`, also what the virtual
-# machine needs. Quick when everything is there.
+# deps.sh [vm]: installs the requirements of building and testing on a Debian machine; with `vm`, also those
+# of the virtual machine. Quick if all are installed.
 set -euo pipefail
 
 # Cargo.toml has the same number.
@@ -29,7 +29,7 @@ get() {
 		apt-get -qq install --yes --no-install-recommends "$@" </dev/null >&2
 }
 
-# new_enough: whether cargo with its tools is there in the version that the package asks for.
+# new_enough: whether cargo with its tools is installed in the version that the package requires.
 new_enough() {
 	local have
 	have=$(cargo --version 2>/dev/null | cut -d' ' -f2) && [ -n "$have" ] || return 1

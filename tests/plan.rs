@@ -1,8 +1,8 @@
-//! Machines in, plans out, as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition
-//! of the machine 'web', or `run` the arguments of `coracle run`; `facts` are the words by which the
-//! pretended host differs from the usual one (`terminal`, `apparmor`, `selinux`, `no-devices`, `shifted`,
-//! `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory and run the
-//! test once with BLESS=1; then read what it wrote.
+//! Plans of machines as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition of
+//! the machine 'web', or `run` the arguments of `coracle run`; `facts` are the differences between the
+//! simulated host and the default one (`terminal`, `apparmor`, `selinux`, `no-devices`, `shifted`,
+//! `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory, run the
+//! test once with BLESS=1, and review the written plan.
 
 // Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
 #![allow(clippy::unwrap_used)]
@@ -32,7 +32,7 @@ struct Case {
     directory: PathBuf,
     machine: Machine,
     plan: Plan,
-    /// The root directory of the pretended host, which is left out of what is compared.
+    /// The root directory of the simulated host, which is removed from the compared text.
     root: PathBuf,
 }
 
@@ -109,7 +109,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         init: booting.then(|| ("/usr/lib/systemd/systemd".into(), Init::Systemd)),
         socketcall: false,
         user: root(),
-        // All that Linux 6 knows.
+        // All capabilities of Linux 6.
         bounding: (1 << 41) - 1,
         terminal: "dumb".into(),
         devices: vec!["net/tun".into(), "fuse".into()],
@@ -152,7 +152,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
     facts
 }
 
-/// Everything a plan says, a line each.
+/// The text of a plan, one line per step.
 fn text(case: &Case) -> String {
     let plan = &case.plan;
     let kinds = [
@@ -203,7 +203,7 @@ fn text(case: &Case) -> String {
     text.lines().map(|line| format!("{}\n", lasting(line))).collect()
 }
 
-/// A line without what other steps change: its number, and how long the filter is.
+/// A line without the parts that other steps change: its number and the length of the filter.
 fn lasting(line: &str) -> String {
     let numbered = ["host ", "build ", "init "].iter().find(|who| line.starts_with(**who));
     let line = match (numbered, line.split_once(": ")) {
@@ -233,8 +233,8 @@ fn every_plan_is_as_expected() {
     assert!(wrong.is_empty(), "\n{}\nif that is meant: BLESS=1", wrong.join("\n"));
 }
 
-/// Lines that are in one text only, the old ones marked `-` and the new ones `+`; where there are
-/// none but the order differs, one line that says so.
+/// Lines of one text only, the old ones marked `-` and the new ones `+`; a single line if only the order
+/// differs.
 fn different(expected: &str, found: &str) -> Vec<String> {
     let only = |marker: &str, text: &str, other: &str| -> Vec<String> {
         let other: Vec<&str> = other.lines().collect();
@@ -338,7 +338,7 @@ fn the_tree_is_built_in_order() {
         };
         for (number, step) in plan.build.iter().enumerate() {
             if let BuildStep::Mask { target } = step {
-                // A mask is bound from there, over what is there.
+                // A mask is bound from there, over the existing file.
                 assert!(mounted("/run") < number, "{name}: {}", target.display());
                 assert!(!target.starts_with("/proc") || mounted("/proc") < number, "{name}");
             }

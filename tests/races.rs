@@ -1,10 +1,10 @@
-//! Trees that change while a machine's root is built of them: attackers give links, pipes, devices, files,
-//! directories and mount points the names of all that we touch, and take them back, as fast as they can.
-//! Whatever comes of a round, no file outside of the tree is mounted on, written to or opened; and a root
-//! that was built has all of its mounts.
+//! Trees that change while the root of a machine is created from them: attackers rename links, pipes,
+//! devices, files, directories and mount points to and from all names that Coracle uses, as fast as they can.
+//! In no round is a file outside of the tree mounted on, written to or opened; and a completed root has all
+//! of its mounts.
 //!
-//! `cargo test` runs some hundred rounds, `CORACLE_RACES` as many as it says (`make storm`: 100 000). It is a
-//! program of one thread, since the builder is cloned from it as from a supervisor.
+//! `cargo test` runs some hundred rounds; `CORACLE_RACES` sets the number (`make storm`: 100 000). The
+//! program has one thread, since the builder is cloned from it as from a supervisor.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
@@ -43,7 +43,7 @@ const DEFINITION: &str = "[root]\ndirectory = \"/tree\"\n[users]\nprivate = \"pi
 /// How many processes share the rounds.
 const RACERS: u32 = 6;
 
-/// What came of a round, as the status of the process that judged it.
+/// The result of a round, as the exit status of the process that checked it.
 const BUILT: i32 = 0;
 const REFUSED: i32 = 3;
 
@@ -174,7 +174,7 @@ impl Field {
                     BUILT
                 }
                 Err(error) => {
-                    // What is said of a device that was written to.
+                    // The error of a write to the device.
                     assert!(!error.contains("no space left"), "{error}");
                     REFUSED
                 }
@@ -182,7 +182,7 @@ impl Field {
         })
     }
 
-    /// Runs this in a process with mounts and process ids of its own; gives its status.
+    /// Runs a function in a process with its own mounts and process ids; returns its status.
     fn apart(&self, judge: impl FnOnce() -> i32) -> i32 {
         let namespaces = (libc::CLONE_NEWNS | libc::CLONE_NEWPID) as u64;
         match process::clone(namespaces, None).unwrap() {
@@ -197,8 +197,7 @@ impl Field {
         }
     }
 
-    /// All of the builder's steps, by a child as a supervisor makes it. What it says, where it does not come
-    /// to the end.
+    /// Runs all steps of the builder in a child, as a supervisor does. Returns the error of the failed step.
     fn build(&self) -> Result<(), String> {
         let (ours, theirs) = channel::pair().unwrap();
         let socket = || {
@@ -238,7 +237,7 @@ impl Field {
         }
     }
 
-    /// What the supervisor reads of a tree, and writes to it.
+    /// The reads and writes of the supervisor in a tree.
     fn look(&self) {
         let tree = Tree::open(&self.tree()).unwrap();
         let _ = (tree.machine_id(), tree.user("root"), tree.check_is_root(true));
@@ -250,7 +249,7 @@ impl Field {
         let _ = (hosts.is_writable(), hosts.write("192.0.2.1 other\n"), hosts.write(""));
     }
 
-    /// All there is to know of what is outside of the tree.
+    /// The complete state outside of the tree.
     fn victims(&self) -> String {
         let mut command = Command::new("sh");
         command.args(["-c", "cd \"$1\" && find victim source -printf '%p %y %m %U %G %s %T@ %l\\n' | sort && cat victim/* 2>/dev/null", "sh"]);

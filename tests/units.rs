@@ -32,7 +32,7 @@ fn systemd_analyze_finds_no_problem() {
         .output()
         .expect("run systemd-analyze");
     let said = String::from_utf8_lossy(&output.stderr);
-    // Older ones than 254 do not know the key and say that they ignore it.
+    // Versions before 254 ignore the key with a warning.
     let wrong: Vec<&str> = said
         .lines()
         .filter(|line| line.contains("coracle"))

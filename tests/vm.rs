@@ -1,5 +1,5 @@
-//! What only a host with a kernel of its own can show: limits that hold, AppArmor, the host's own reboot. Run
-//! by `make test-vm` and not by `cargo test`; every test has a virtual machine to itself.
+//! Tests that need a host with its own kernel: limits, AppArmor, the reboot of the host. Run by
+//! `make test-vm` and not by `cargo test`; every test has its own virtual machine.
 
 mod support;
 
@@ -179,7 +179,7 @@ fn machines_have_a_profile_of_apparmor() {
     let vm = Vm::start();
     vm.define("trixie", "");
     vm.coracle(&["start", "--wait=ready", "trixie"]);
-    // A whole systemd, its units green, under the profile; and who enters is under it too.
+    // A whole systemd, all its units active, under the profile, which also applies to entering processes.
     vm.wait_until(LONG, "test \"$(systemctl -M trixie is-system-running)\" = running");
     let labels =
         "cat /proc/1/attr/current /proc/self/attr/current; cat /proc/$(pidof systemd-journald)/attr/current";
@@ -198,7 +198,7 @@ fn machines_have_a_profile_of_apparmor() {
                      mount -o rbind /sys /m 2>/dev/null && echo sys; \
                      mount -o bind /proc/sys /m 2>/dev/null && echo part; \
                      mount -o bind /usr /m && umount /m && mount -t tmpfs t /m && umount /m && echo tried";
-    // Where root inside is root of the host and takes the masks off, it is what is left in the way.
+    // If root inside is root of the host and removes the masks, the profile is the remaining barrier.
     let tries = "umount -l /proc/kcore /proc/sysrq-trigger 2>/dev/null; mkdir -p /m; \
                  head -c1 /proc/kcore >/dev/null 2>&1 && echo kcore; mount -t debugfs d /m 2>/dev/null && echo debugfs; \
                  mount -o remount,rw,bind /proc/sys 2>/dev/null; \
@@ -238,12 +238,12 @@ fn machines_stop_and_start_with_the_host() {
     vm.coracle(&["enable", "enabled"]);
     vm.sh_ok("systemctl enable coracle.target");
     vm.reboot();
-    // Both were stopped in an orderly way, each by its own init.
+    // Both were stopped in order, each by its own init.
     for name in ["enabled", "disabled"] {
         vm.sh(&format!("test -s /var/lib/machines/{name}/var/log/down"))
             .success("the guest's own shutdown ran");
         let log = vm.sh_ok(&format!("journalctl -b -1 -q --no-pager -o cat -u coracle@{name}.service"));
-        // Busybox tells of its own SIGKILL; this is what systemd and the supervisor say of theirs.
+        // Busybox prints its own SIGKILL; these are the messages of systemd and the supervisor.
         for forced in ["timed out", "with signal SIGKILL", "killing the guest", "did not stop in time"] {
             assert!(!log.contains(forced), "{log}");
         }
@@ -287,7 +287,7 @@ fn exhausted_host_resources_are_reported_and_leave_no_state() {
     let kernel = vm.sh_ok("journalctl -k -q --no-pager -o cat");
     assert!(kernel.contains("Out of memory"), "{out}\n{kernel}");
     assert_eq!(vm.coracle(&["exec", "one", "--", "/bin/echo", "there"]), "there\n");
-    // The clock: nothing of ours is timed by it.
+    // The clock: no timing of Coracle depends on it.
     for jump in ["+400 days", "-800 days"] {
         vm.sh_ok(&format!("date -s '{jump}'"));
         assert!(vm.coracle(&["status", "one"]).starts_with("one: running\n"));

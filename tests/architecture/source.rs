@@ -46,8 +46,8 @@ pub(crate) fn sources() -> Vec<Source> {
     sources
 }
 
-/// Rust text without comments and with empty strings. It knows as much of the language as our own
-/// code needs: `//` comments, strings with escapes, raw strings, character literals.
+/// Rust text without comments and with empty strings. Parses the part of the language in use here: `//`
+/// comments, strings with escapes, raw strings, character literals.
 pub(crate) fn code(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -89,7 +89,7 @@ pub(crate) fn is_of_word(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }
 
-/// Where the words `word` stand alone in `code`.
+/// Returns the positions of the whole word `word` in `code`.
 pub(crate) fn words<'c>(code: &'c str, word: &'c str) -> impl Iterator<Item = usize> + 'c {
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {
         !code[..*at].ends_with(is_of_word) && !code[at + word.len()..].starts_with(is_of_word)
@@ -109,7 +109,7 @@ pub(crate) fn named(code: &str, root: &str) -> Vec<String> {
     paths
 }
 
-/// Takes one branch of a `use` tree; returns what follows it.
+/// Removes one branch of a `use` tree; returns the rest.
 pub(crate) fn leaves<'c>(prefix: &str, text: &'c str, paths: &mut Vec<String>) -> &'c str {
     let text = text.trim_start();
     if let Some(mut inside) = text.strip_prefix('{') {

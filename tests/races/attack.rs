@@ -1,4 +1,4 @@
-//! The tree, and who changes it.
+//! The tree, and the attackers that change it.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
@@ -27,7 +27,7 @@ const NAMES: [(&str, &str); 14] = [
 /// How many things there are to give those names.
 const DECOYS: usize = 10;
 
-/// A tree, and below it what is to take its names.
+/// A tree, and below it the files that are renamed to its names.
 pub fn grow(tree: &Path, victim: &Path) {
     for place in [
         "dev",
@@ -74,7 +74,7 @@ pub fn grow(tree: &Path, victim: &Path) {
     }
 }
 
-/// `/dev/full`: who writes to it is told of it.
+/// `/dev/full`: a write to it fails with ENOSPC.
 fn node(at: &Path) {
     let device = rustix::fs::makedev(1, 7);
     rustix::fs::mknodat(CWD, at, FileType::CharacterDevice, Mode::from_raw_mode(0o666), device).unwrap();
@@ -97,7 +97,7 @@ fn pretend(at: &Path, up: &str) {
     node(&at.join("pts/ptmx"));
 }
 
-/// Gives names away and takes them back until it is killed. By descriptors: it always finds them again.
+/// Exchanges names until it is killed. Uses descriptors, so that it always finds the directories again.
 pub fn run(tree: &Path, seed: u64) -> ! {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
     let open = |path: &str| -> OwnedFd {
@@ -114,7 +114,7 @@ pub fn run(tree: &Path, seed: u64) -> ! {
         usize::try_from(random >> 33).unwrap() % below
     };
     loop {
-        // Each has names of its own: two that take turns at one would not give it back to what it is of.
+        // Each attacker has its own names: two attackers at one name would not restore it.
         let own = next(NAMES.len() / 2) * 2 + usize::from(seed != 0);
         let (directory, name) = &names[own];
         let decoy = next(DECOYS).to_string();

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What the attackers' own mounts call themselves.
+/// The names of the attackers' own mounts.
 pub const DECOY: &str = "decoy";
 
 /// A line of mountinfo (proc_pid_mountinfo(5)).
@@ -12,12 +12,12 @@ pub const DECOY: &str = "decoy";
 pub struct Mount {
     pub id: u32,
     pub parent: u32,
-    /// What of its file system is mounted.
+    /// The mounted part of its file system.
     pub root: String,
     pub at: PathBuf,
     pub options: String,
     pub kind: String,
-    /// What it calls itself.
+    /// Its source in mountinfo.
     pub source: String,
 }
 
@@ -40,13 +40,13 @@ pub fn mounts() -> Vec<Mount> {
     text.lines().map(mount).collect()
 }
 
-/// Every mount of a root, told by where it lies in the file system that it is mounted on, whatever that one's
-/// own mount point is called by now, and how often there is one like it.
+/// Every mount of a root, identified by its position in the parent file system, regardless of the current
+/// name of the parent's mount point, with the number of equal ones.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountTable(BTreeMap<String, u32>);
 
 impl MountTable {
-    /// Those of the root at a place. What is read while names change may not fit together, and is read again.
+    /// The mounts of the root below a path. An inconsistent read while names change is repeated.
     pub fn at(at: &Path) -> Self {
         (0..1000).find_map(|_| Self::of(&mounts(), at)).expect("mounts that fit together")
     }
@@ -55,9 +55,9 @@ impl MountTable {
         let mut table = BTreeMap::new();
         for mount in mounts.iter().filter(|mount| mount.at.starts_with(at) && mount.at != at) {
             let under = mounts.iter().find(|other| other.id == mount.parent)?;
-            // Directories of the tree itself, and of what the attackers have mounted in it, have any name. So
-            // has what a definition mounts: the way there may lead over a directory that has one of our file
-            // systems on it.
+            // Directories of the tree itself, and of the attackers' mounts in it, have any name. So have the
+            // mounts of a definition: the path to them may cross a directory that one of our file systems is
+            // mounted on.
             let defined = mount.at.ends_with("other") || mount.at.ends_with("place") || mount.at == under.at;
             let (place, part) = if under.at == at || under.source == DECOY || defined {
                 (Path::new("*"), "*")

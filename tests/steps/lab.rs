@@ -74,7 +74,7 @@ impl Lab {
         fs::write(file, text).unwrap();
     }
 
-    /// Writes a file of the host, and gives its path.
+    /// Writes a file of the host, and returns its path.
     pub fn file(&self, path: &str, text: &str) -> String {
         let file = self.path(path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -108,7 +108,7 @@ impl Lab {
         }
     }
 
-    /// A command of ours in throw-away namespaces, not started yet.
+    /// A coracle command in throw-away namespaces, not started yet.
     pub fn apart(&self, words: &[&str]) -> Command {
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", APART, "sh"]);
@@ -130,7 +130,7 @@ impl Lab {
         output
     }
 
-    /// `coracle run` with what it takes, in the machine as it is defined.
+    /// `coracle run` with its required arguments, in the defined machine.
     #[track_caller]
     pub fn run(&self, options: &[&str], command: &[&str]) -> Output {
         self.run_as(&["-M", &self.name], options, command)
@@ -151,7 +151,7 @@ impl Lab {
         self.wait(Job::start(&mut self.apart(&words), None))
     }
 
-    /// What a script prints inside the machine as it is defined; it must succeed.
+    /// Returns the output of a script inside the defined machine; it must succeed.
     #[track_caller]
     pub fn sh(&self, options: &[&str], script: &str) -> String {
         self.run(options, &["sh", "-ec", script]).success("a script inside").stdout
@@ -218,5 +218,5 @@ fn applets() -> &'static [String] {
     })
 }
 
-/// The options that bind the host's programs and libraries, for what busybox lacks.
+/// The options that bind the host's programs and libraries, for programs that busybox lacks.
 pub const HOST_PROGRAMS: &[&str] = &["--bind-ro=/usr"];

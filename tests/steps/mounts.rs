@@ -128,7 +128,7 @@ fn a_link_is_not_a_mount_target() {
         assert_eq!(output.status, 125, "{option}: {output}");
         assert!(output.stderr.contains("is a symbolic link to"), "{output}");
     }
-    // A link on the way leads inside, and what is missing is made there.
+    // A link in the path leads inside, and missing directories are created there.
     let below = format!("--bind={}:/link/sub", lab.path("/etc").display());
     let output = lab.run(&[&below], &["true"]);
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "{output}");

@@ -91,7 +91,7 @@ fn the_caller_is_not_inherited() {
         ulimit -n; ulimit -Hn; ulimit -c; ulimit -s; ulimit -m";
     let options = ["run", "-M", lab.name(), "--", "sh", "-c", script];
     let machine = lab.coracle(binary.to_str().unwrap(), &options);
-    // Signals blocked and ignored, a strange umask, open descriptors, other limits.
+    // Signals blocked and ignored, an unusual umask, open descriptors, other limits.
     let dirty = r#"umask 0777; ulimit -Sn 100; ulimit -Sc 5; ulimit -Ss 4096; exec 7</etc/passwd 9<>/dev/null
         exec env --block-signal=TERM,USR1,CHLD --ignore-signal=HUP,PIPE,QUIT "$@""#;
     let words = [&["bash", "-c", dirty, "bash"], machine.as_slice()].concat();

@@ -1,4 +1,4 @@
-//! Trees that set a trap, and what must not be run twice.
+//! Trees that set a trap, and roots that must not run twice.
 
 use std::os::unix::fs::symlink;
 

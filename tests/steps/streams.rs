@@ -1,4 +1,4 @@
-//! What goes in and out of a machine: the streams, the exit status, the notifications.
+//! The input and output of a machine: streams, exit status, notifications.
 
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
@@ -80,7 +80,7 @@ fn streams_are_separate_and_pass_every_byte() {
         ]
         .concat(),
     );
-    // Started by `Job`, which takes the streams: what is copied goes to a file of ours.
+    // Started by `Job`, which reads the streams: the copied bytes go to a separate file.
     command.stdin(input_of(&bytes));
     let output = lab.wait(Job::start(&mut command, None)).success("a copy");
     assert_eq!(output.stderr, "");
@@ -104,7 +104,7 @@ fn the_end_of_input_is_forwarded() {
     assert_eq!(lab.wait(job).success("wc").stdout, "5\n");
 }
 
-/// What the service manager hears, until it is told that the run is over.
+/// Returns the notifications that the service manager receives, until the end of the run.
 fn heard(socket: &UnixDatagram) -> Vec<String> {
     let mut messages = Vec::new();
     let mut buffer = [0; 4096];
@@ -145,13 +145,13 @@ fn readiness_is_forwarded_on_request() {
     assert!(at("half way") < at("READY=1") && at("READY=1") < at("done"), "{told:?}");
     assert!(at("half way").is_some() && at("done").is_some(), "{told:?}");
     assert_eq!(told.iter().filter(|line| *line == "READY=1").count(), 1, "{told:?}");
-    // A guest that never says so is never ready.
+    // A guest that never sends READY=1 is never ready.
     let told = hear(&["--notify-ready=yes"], "select(undef, undef, undef, 0.1)");
     assert!(!told.contains(&"READY=1".to_owned()), "{told:?}");
-    // Not asked for, it is at once.
+    // Without the request it is ready at once.
     let told = hear(&["--notify-ready=no"], "select(undef, undef, undef, 0.1)");
     assert!(told.contains(&"READY=1".to_owned()), "{told:?}");
-    // Who is not PID 1 is not heard.
+    // Notifications of processes other than PID 1 are ignored.
     let other = format!("if (fork) {{ wait }} else {{ {} }}", say("qq(READY=1\\n)"));
     let told = hear(&["--notify-ready=yes"], &other);
     assert!(!told.contains(&"READY=1".to_owned()), "{told:?}");

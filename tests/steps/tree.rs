@@ -1,5 +1,5 @@
-//! The tree as the guest finds it: the mount table, what is masked and read-only, and that root
-//! inside cannot change that.
+//! The tree as seen by the guest: the mount table, masked and read-only files, and that root inside cannot
+//! change them.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::lab::Lab;
 
-/// A row of mountinfo: what is mounted, and the options of the mount itself.
+/// A row of mountinfo: the mounted file system, and the options of the mount itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mount {
     kind: String,
@@ -31,7 +31,7 @@ fn mounts(text: &str) -> BTreeMap<String, Mount> {
     text.lines().map(row).collect()
 }
 
-/// What is promised: place, type, options. Of `/proc`, what the kernel has.
+/// The documented mounts: target, type, options. Of `/proc`, the entries that the kernel has.
 const PROMISED: &[(&str, &str, &str)] = &[
     ("/tmp", "tmpfs", "rw,nosuid,nodev"),
     ("/dev", "tmpfs", "rw,nosuid"),
@@ -110,7 +110,7 @@ fn mounts_are_as_documented() {
 #[ignore = "needs root"]
 fn masks_cannot_be_unmounted() {
     let lab = Lab::new();
-    // Each a way to see below, or to make writable; all of them must fail.
+    // Each is an attempt to see below a mask, or to make it writable; all of them must fail.
     let script = r#"
         exec 2>/dev/null
         mkdir /root/place
@@ -183,7 +183,7 @@ fn only_network_sysctls_are_writable() {
         cat /proc/sys/net/ipv4/ip_forward";
     let told = lab.sh(&[], script);
     assert_eq!(told, "/proc/sys/net/ipv4/ip_forward\n/proc/sys/net/ipv4/conf/lo/forwarding\n1\n");
-    // As root of the host only the mount is in the way; what is written is what is there.
+    // For root of the host only the mount is an obstacle; the written value is the present one.
     let script = "try() { read -r old <$1 || :; { echo \"$old\" >$1; } 2>/dev/null && echo $1; :; }
         try /proc/sys/kernel/panic; try /sys/kernel/mm/ksm/run; try /proc/sys/net/ipv4/ip_forward";
     assert_eq!(lab.sh_plain(&["--private-network"], script), "/proc/sys/net/ipv4/ip_forward\n");
@@ -220,7 +220,7 @@ fn devices_are_the_standard_ones() {
         mknod /root/disk b 254 0 2>/dev/null || echo refused
         mknod /tmp/mem c 1 1 2>/dev/null || echo refused";
     assert_eq!(lab.sh(&[], works), "2\n2\nfull\nrefused\nrefused\n");
-    // Not for everybody: tun and fuse come with security.nesting or security.devices.
+    // Not by default: tun and fuse require security.nesting or security.devices.
     assert_eq!(lab.sh(&[], "ls /dev/net"), "");
 }
 

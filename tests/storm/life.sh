@@ -9,7 +9,7 @@ shift 2
 machines=("$@")
 declare -A leader
 
-# What systemd says of a unit, which may be executing itself again just now.
+# The state of a unit, which may be executing itself again at this moment.
 show() {
 	local said
 	for _ in $(seq 100); do
@@ -19,7 +19,7 @@ show() {
 	echo "$said"
 }
 
-# Until the unit stands still; says how.
+# Waits until the unit has no pending job; prints its state.
 settle() {
 	local said state job
 	for _ in $(seq 1200); do
@@ -32,7 +32,7 @@ settle() {
 	echo "$state"
 }
 
-# What the unit said last, on one line.
+# The last message of the unit, on one line.
 said() {
 	journalctl --sync 2>/dev/null
 	journalctl -q --no-pager -u "coracle@$1" -o short-precise -n "${2:-4}" | cut -d' ' -f3,5- | tr '\n' ';'
@@ -45,7 +45,7 @@ leader_of() {
 left() {
 	{
 		ls -d "/run/coracle/$1" "/sys/class/net/ve-$1"
-		# Asked for: machined that is started only now forgets what is gone.
+		# Queried: a machined that starts only now forgets ended machines.
 		busctl --timeout=5 call org.freedesktop.machine1 /org/freedesktop/machine1 \
 			org.freedesktop.machine1.Manager GetMachine s "$1"
 		find /sys/fs/cgroup/machine.slice -mindepth 1 -maxdepth 1 -name "*coracle@$1.service"
@@ -89,7 +89,7 @@ begin() {
 	strike "$m"
 }
 
-# Kills what its unit has for processes now.
+# Kills the present processes of its unit.
 strike() {
 	local m=$1 hit="" which pid
 	for which in MainPID ControlPID; do
@@ -97,7 +97,7 @@ strike() {
 		if [ "${pid:-0}" -le 1 ] || ! kill -9 "$pid" 2>/dev/null; then continue; fi
 		hit=$which
 		echo "killed $which"
-		# Before that systemd has not heard of it.
+		# Before that the unit is unknown to systemd.
 		for _ in $(seq 1200); do
 			[ "$(show "$m" "$which")" = "$pid" ] || break
 			sleep 0.05
@@ -111,7 +111,7 @@ strike() {
 	if [ "$(settle "$m")" = active ]; then
 		up "$m"
 	elif [ "$hit" = MainPID ]; then
-		# What a clean-up that was killed left is cleaned up by the next start.
+		# The next start cleans up after a killed cleanup.
 		gone "$m" "a kill"
 	fi
 }

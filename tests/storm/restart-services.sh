@@ -16,7 +16,7 @@ while [ $SECONDS -lt $end ]; do
 	6) what="journal restarted" && systemctl restart systemd-journald ;;
 	esac 2>/dev/null
 	echo "restarted $what"
-	# What restarts too often is not started again.
+	# A unit that restarts too often is not started again.
 	systemctl reset-failed systemd-machined systemd-journald dbus 2>/dev/null
 done
 systemctl start dbus systemd-machined systemd-journald

@@ -16,12 +16,12 @@ use super::job::{self, Job, Output};
 use super::state::{State, Storage};
 use super::{install, trees};
 
-/// The bound of a command that a test gives none.
+/// The default time limit of a command.
 pub const BOUND: Duration = Duration::from_secs(60);
 const BOOT_BOUND: Duration = Duration::from_secs(60);
 const STOP_BOUND: Duration = Duration::from_secs(30);
 
-/// What a host is made of.
+/// The parts of a host.
 #[derive(Debug, Clone)]
 pub struct Builder {
     tree: String,
@@ -33,10 +33,10 @@ pub struct Builder {
     storage: Storage,
 }
 
-/// What boots a host.
+/// The program that boots a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
-    /// unshare(1) and a script: it works whatever coracle does.
+    /// unshare(1) and a script, independent of coracle.
     Script,
     /// coracle itself, the host being a machine of it.
     Coracle,
@@ -59,7 +59,7 @@ impl Builder {
         self
     }
 
-    /// A host of this Debian suite, whatever the run is for.
+    /// A host of this Debian suite, regardless of the suite of the run.
     pub fn suite(mut self, suite: &str) -> Self {
         self.tree = host_tree(suite);
         self
@@ -130,7 +130,7 @@ impl Builder {
         host
     }
 
-    /// Starts what becomes the host.
+    /// Starts the process that becomes the host.
     fn boot(&self, state: &State, tree: &Path) -> Child {
         let log = fs::File::create(state.dir.join("log")).expect("create the log");
         // The child moves itself before it unshares, so that the cgroup namespace is rooted there.
@@ -167,9 +167,9 @@ impl Builder {
 }
 
 impl Host {
-    /// A host with coracle installed and no networkd, with these guest trees under their own names. It is a
-    /// Debian 13 unless `CORACLE_HOST_SUITE` names another suite, and a machine of coracle where
-    /// `CORACLE_HOST_BY` says so.
+    /// A host with coracle installed and without networkd, with these guest trees under their own names. It
+    /// is a Debian 13 unless `CORACLE_HOST_SUITE` names another suite, and a machine of coracle if
+    /// `CORACLE_HOST_BY` is `coracle`.
     pub fn start(guests: &[&str]) -> Self {
         guests.iter().fold(Self::builder(), |builder, guest| builder.guest(guest)).start()
     }
@@ -236,7 +236,7 @@ impl Host {
         self.exec(&["sh", "-euc", script])
     }
 
-    /// Runs a command in the host that must succeed, and gives its standard output.
+    /// Runs a command in the host that must succeed, and returns its standard output.
     #[track_caller]
     pub fn ok(&self, command: &[&str]) -> String {
         self.exec(command).success("in the host").stdout
@@ -248,15 +248,15 @@ impl Host {
         self.exec(&[&["sh", "-euc", script, "sh", machine], command].concat())
     }
 
-    /// Tells a machine from inside to go down or to reboot. It may end the one who asks before that is over:
-    /// 128 and SIGTERM's or SIGKILL's number are as good as success.
+    /// Runs a shutdown or reboot command inside a machine. The end of the machine may terminate it: 128 and
+    /// the number of SIGTERM or SIGKILL are accepted like success.
     #[track_caller]
     pub fn ask_in_guest(&self, machine: &str, command: &[&str]) {
         let asked = self.in_guest(machine, command);
         assert!([0, 143, 137].contains(&asked.status), "asked from inside: {asked}");
     }
 
-    /// Runs a shell script in the host that must succeed, and gives its standard output.
+    /// Runs a shell script in the host that must succeed, and returns its standard output.
     #[track_caller]
     pub fn sh_ok(&self, script: &str) -> String {
         self.sh(script).success("in the host").stdout
@@ -282,7 +282,7 @@ impl Host {
         self.start_job(command, Stdio::piped())
     }
 
-    /// Starts a shell command line in the background on a terminal; what is written to `Job::input` is typed.
+    /// Starts a shell command line in the background on a terminal; bytes written to `Job::input` are typed.
     pub fn spawn_on_tty(&self, command_line: &str) -> Job {
         self.spawn_with_pipe(&["script", "-qefc", command_line, "/dev/null"])
     }
@@ -312,7 +312,7 @@ impl Host {
                 return out;
             }
             assert!(Instant::now() < end, "not in {bound:?}: {out}");
-            // A script is several programs: what takes long is not held up by being asked for.
+            // A script is several programs: polling at intervals leaves the processors to the condition.
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(200));
         }
@@ -403,7 +403,7 @@ impl Drop for Host {
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
         if self.by == By::Coracle {
-            // Who kills a supervisor in the foreground does its clean-up.
+            // After killing a supervisor in the foreground the caller does its cleanup.
             let mut cleanup = Command::new(install::binary());
             cleanup.args(["cleanup", &self.name()]);
             let out = job::run(&mut cleanup, BOUND);

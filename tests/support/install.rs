@@ -9,7 +9,7 @@ use super::{job, state};
 
 static STAGED: OnceLock<PathBuf> = OnceLock::new();
 
-/// The binary under test: what `CORACLE_BINARY` names (the release binary, in `make test`), else cargo's.
+/// The binary under test: `CORACLE_BINARY` (the release binary, in `make test`), else cargo's.
 pub fn binary() -> PathBuf {
     let path = std::env::var_os("CORACLE_BINARY")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_coracle")), PathBuf::from);

@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 /// The exit status of a command that was killed at its time bound, as timeout(1) has it.
 pub const TIMED_OUT: i32 = 124;
 
-/// What a command left: exit status (128+n for a signal, 124 at the time bound) and its two streams.
+/// The result of a command: exit status (128+n for a signal, 124 at the time limit) and both streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     pub command: String,
@@ -86,12 +86,12 @@ impl Job {
         self.child.stdin.take().expect("standard input is no pipe, or was taken")
     }
 
-    /// What it has written to standard output so far.
+    /// The standard output until now.
     pub fn stdout(&self) -> String {
         content(&self.stdout)
     }
 
-    /// What it has written to standard error so far.
+    /// The standard error until now.
     pub fn stderr(&self) -> String {
         content(&self.stderr)
     }
@@ -144,7 +144,7 @@ impl Job {
     pub fn wait_for_nth_stdout(&mut self, text: &str, count: usize, bound: Duration) {
         let end = Instant::now() + bound;
         loop {
-            // In this order: what was written before the end is seen.
+            // In this order: output written before the end is seen.
             let ended = self.poll();
             let stdout = self.stdout();
             if stdout.matches(text).count() >= count {
@@ -166,7 +166,7 @@ impl Job {
         if let Some(cgroup) = &self.cgroup {
             let _ = std::fs::write(cgroup.join("cgroup.kill"), "1");
         }
-        // Reaped by `poll` only, so the pid is still ours.
+        // Only `poll` reaps it, so the pid still belongs to the child.
         if self.poll().is_none() {
             let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
             let _ = kill_process_group(pid, Signal::KILL);

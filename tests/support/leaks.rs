@@ -1,8 +1,8 @@
-//! What a machine may leave behind on a host: mounts, links, addresses, routes, network namespaces, cgroups,
-//! the nft ruleset, loop devices, registrations, scopes, state files, processes. Called by tests.
+//! The possible remains of a machine on a host: mounts, links, addresses, routes, network namespaces,
+//! cgroups, the nft ruleset, loop devices, registrations, scopes, state files, processes. Called by tests.
 //!
 //! Take a `Snapshot` before and call `assert_same` after: it gives the host some seconds to settle and then
-//! names every difference. Recorded id ranges in `/var/lib/coracle` may stay.
+//! lists every difference. Recorded id ranges in `/var/lib/coracle` may stay.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +33,7 @@ impl Inspect for Host {
 }
 
 impl Snapshot {
-    /// What is there now.
+    /// The present state.
     pub fn take(host: &impl Inspect) -> Self {
         let text = host.run_script(include_str!("leaks.sh")).success("leaks.sh").stdout;
         let mut lines = BTreeMap::new();
@@ -60,7 +60,7 @@ impl Snapshot {
         difference
     }
 
-    /// Waits until there is no difference; panics with all differences at the bound.
+    /// Waits until both are equal; panics with all differences at the time limit.
     #[track_caller]
     pub fn assert_same(&self, host: &impl Inspect) {
         let end = Instant::now() + SETTLE;

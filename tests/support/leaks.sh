@@ -46,7 +46,7 @@ done
 
 busctl --timeout=5 call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager ListMachines 2>/dev/null |
 	grep -o '"/org/freedesktop/machine1/machine/[^"]*"' | sed 's/^/registration: /' || true
-# a unit of ours that failed keeps its reason until it is started again: that is meant
+# a failed unit keeps its reason until its next start, by design
 systemctl list-units --all --plain --no-legend --no-pager 'coracle@*' '*.scope' |
 	awk '$1 ~ /^coracle@/ && $3 == "failed" { next }
 		$1 !~ /^(init|session-.*)\.scope$/ && $3 != "inactive" { print "unit: " $1, $2, $3 }'

@@ -1,12 +1,12 @@
-//! What tests ask of machines on a host: definitions, units, console lines, processes. Called by tests.
-//! Everything goes through programs a user has: the binary under test, systemctl, journalctl, machinectl.
+//! Actions of tests on machines of a host: definitions, units, console lines, processes. Called by tests. All
+//! of them use programs that users have: the binary under test, systemctl, journalctl, machinectl.
 
 use std::time::Duration;
 
 use super::host::Host;
 use super::job::Job;
 
-/// The bound of what a machine does by itself: boot, reboot, stop. Generous: it only ends what hangs.
+/// The time limit of a boot, reboot or stop. Generous: it only ends hanging ones.
 pub const LONG: Duration = Duration::from_secs(90);
 
 impl Host {
@@ -17,7 +17,7 @@ impl Host {
         self.write(&format!("/etc/coracle/machines.d/{name}.toml"), text);
     }
 
-    /// Runs `coracle` with these words, which must succeed, and gives its standard output.
+    /// Runs `coracle` with these arguments, which must succeed, and returns its standard output.
     #[track_caller]
     pub fn coracle(&self, words: &[&str]) -> String {
         self.exec_for(LONG, &[&["coracle"], words].concat()).success("coracle").stdout
@@ -92,20 +92,20 @@ impl Host {
     /// The machine's console lines in the host's journal.
     #[track_caller]
     pub fn console(&self, name: &str) -> String {
-        // Entries are on their way for a moment.
+        // Entries take a moment to arrive.
         self.ok(&["journalctl", "--sync"]);
         let only = format!("CORACLE_MACHINE={name}");
         self.exec(&["journalctl", "-q", "--no-pager", "-a", "-o", "cat", &only]).stdout
     }
 
-    /// What the machine's unit, supervisor included, and systemd about it said in the host's journal.
+    /// The host's journal of the machine's unit, supervisor included, and of systemd about it.
     #[track_caller]
     pub fn unit_journal(&self, name: &str) -> String {
         self.ok(&["journalctl", "--sync"]);
         self.ok(&["journalctl", "-q", "--no-pager", "-a", "-o", "cat", "-u", &unit(name)])
     }
 
-    /// Waits until a machine's console has said something.
+    /// Waits until the console of a machine contains a text.
     #[track_caller]
     pub fn wait_for_console(&self, name: &str, text: &str) {
         self.wait_until(
@@ -134,14 +134,14 @@ impl Host {
         let journal = &all[all.rfind(&format!("Starting {}", unit(name))).unwrap_or_default()..];
         assert_eq!(self.unit(name, "Result"), "success", "{journal}");
         assert_eq!(self.unit(name, "ActiveState"), "inactive", "{journal}");
-        // The supervisor's words, then systemd's.
+        // The entries of the supervisor, then those of systemd.
         for forced in ["killing the guest", "did not stop in time", "timed out", "with signal SIGKILL"] {
             let said = |line: &&str| line.contains(forced);
             assert_eq!(journal.lines().find(said), None, "{journal}");
         }
     }
 
-    /// Asserts that machined knows, or does not know, a machine of this name.
+    /// Asserts that machined has, or does not have, a machine of this name.
     #[track_caller]
     pub fn assert_registered(&self, name: &str, expected: bool) {
         let out = self.exec(&["machinectl", "show", name, "-p", "Leader", "--value"]);
@@ -209,8 +209,8 @@ pub fn page(place: &str) -> String {
     format!("timeout 2 {} | grep 'hello from busybox'", fetch(place))
 }
 
-/// A script for a host that prints what a web server answers, `place` being `ADDRESS[:PORT][/PATH]`. By bash
-/// alone: the wget of Debian 12's busybox dies of any address.
+/// A script for a host that prints the reply of a web server, `place` being `ADDRESS[:PORT][/PATH]`. By bash
+/// alone: the wget of Debian 12's busybox crashes for any address.
 pub fn fetch(place: &str) -> String {
     let (at, path) = place.split_once('/').unwrap_or((place, ""));
     let (address, port) = match at.rsplit_once(':') {

@@ -1,4 +1,4 @@
-//! A network outside of a host: another namespace with an address of both families, which has no way back to
+//! A network outside of a host: another namespace with an address of both families, without a route back to
 //! machines. Called by tests.
 
 use super::host::Host;
@@ -11,7 +11,7 @@ ip -n outside addr add 192.0.2.2/24 dev out0; ip -n outside addr add 2001:db8::2
 ip -n outside link set lo up; ip -n outside link set out0 up
 ";
 
-/// The way back, and a page at port 80.
+/// The route back, and a page at port 80.
 const PAGE: &str = "
 ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
 mkdir -p /srv/www; echo 'hello from outside' >/srv/www/index.html
@@ -26,7 +26,7 @@ impl Host {
         self.sh_ok(SETUP);
     }
 
-    /// Makes it, the host's way to everybody else, and its web server of `/srv/www`.
+    /// Creates it, the default route of the host, and its web server of `/srv/www`.
     #[track_caller]
     pub fn add_outside_with_page(&self) {
         self.add_outside();

@@ -1,12 +1,11 @@
-//! Where hosts keep their state, and how it goes away: directories below `/var/tmp/coracle-test` and cgroups
-//! of the same name. Called by `host` and `install`. It touches only what carries its own marks.
+//! The state of hosts and its removal: directories below `/var/tmp/coracle-test` and cgroups of the same
+//! name. Called by `host` and `install`. It touches only files and cgroups with its own marks.
 //!
-//! A host's files lie in a file system in memory of its own where the machine has memory for some: a disk
-//! spends as long on copies of trees and on removing them as the tests themselves take. A host that needs a
-//! disk says so.
+//! A host's files lie in a file system in memory if the machine has enough memory: on a disk, copying and
+//! removing trees takes as long as the tests themselves. A host that needs a disk requests it.
 //!
-//! A test run that was killed cannot clean up. So each state names its owner, and the next run removes what
-//! belongs to no running process.
+//! A killed test run cannot clean up. So each state names its owner, and the next run removes the states
+//! without a running owner.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +19,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 const BASE: &str = "/var/tmp/coracle-test";
 const OWNER: &str = "owner";
-/// Tells nested-host.sh that the directory is meant.
+/// Informs nested-host.sh of the directory.
 const MARK: &str = "nested-host";
 /// Below a host's directory: the files of the host.
 const FILES: &str = "files";
@@ -38,7 +37,7 @@ pub struct State {
     pub cgroup: PathBuf,
 }
 
-/// What a host's files lie on.
+/// The file system of a host's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
     /// A tmpfs, where the machine has the memory; else the disk.
@@ -70,7 +69,7 @@ impl State {
         Self { name, dir, cgroup }
     }
 
-    /// Kills what is left in the cgroup and removes everything. Says what could not be removed.
+    /// Kills the processes in the cgroup and removes everything. Reports all remains.
     pub fn remove(&self) -> Result<(), String> {
         remove(self.dir.parent().expect("the files are below a directory"), &self.cgroup)
     }
@@ -115,7 +114,7 @@ fn cgroup_of(name: &str) -> PathBuf {
     cgroup_root().join(format!("coracle-test.{name}"))
 }
 
-/// Pid and start time: a pid alone may belong to somebody else by now.
+/// Pid and start time: a pid alone may have been reused.
 fn owner_of(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let start = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?;
@@ -126,11 +125,11 @@ fn owner_of(pid: u32) -> Option<String> {
 fn sweep() {
     let Ok(entries) = fs::read_dir(BASE) else { return };
     for entry in entries.flatten() {
-        // A directory without an owner is being made at this moment, or was never ours.
+        // A directory without an owner is being created at this moment, or is not a state.
         let Ok(owner) = fs::read_to_string(entry.path().join(OWNER)) else { continue };
         let pid = owner.split(' ').next().and_then(|pid| pid.parse().ok());
         if pid.and_then(owner_of).as_deref() != Some(owner.as_str()) {
-            // Another run may be sweeping too: what it removed is no failure of ours.
+            // Another run may be cleaning up too: a state that it has removed is not a failure.
             let _ = remove(&entry.path(), &cgroup_of(&entry.file_name().to_string_lossy()));
         }
     }

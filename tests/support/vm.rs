@@ -1,8 +1,8 @@
-//! A virtual machine: a Debian with a kernel and all cgroup controllers of its own, under QEMU's software
-//! emulation. Called by `tests/vm.rs` alone; `tests/vm/` builds it. A restored one answers within a second,
+//! A virtual machine: a Debian with its own kernel and all cgroup controllers, under QEMU's software
+//! emulation. Called by `tests/vm.rs` alone; `tests/vm/` builds it. A restored one replies within a second,
 //! at a tenth of the speed of a nested host.
 //!
-//! QEMU is our child and dies with us. The disk is written to nowhere: what a test changes is gone with the
+//! QEMU is a child of the test and dies with it. The disk is read-only: changes of a test end with the
 //! machine.
 
 use std::fs;
@@ -17,12 +17,12 @@ use super::job::{self, Job, Output};
 use super::leaks::Inspect;
 use super::{install, state};
 
-/// The bound of a command that a test gives none.
+/// The default time limit of a command.
 pub const BOUND: Duration = Duration::from_secs(120);
 /// From the cache, or from Debian's packages.
 const BUILD_BOUND: Duration = Duration::from_secs(1800);
 const READY_BOUND: Duration = Duration::from_secs(180);
-/// What vm.py needs beyond the bound it was given.
+/// The time that vm.py needs beyond its time limit.
 const SLACK: Duration = Duration::from_secs(15);
 
 static IMAGES: OnceLock<PathBuf> = OnceLock::new();
@@ -72,13 +72,13 @@ impl Vm {
         self.exec(&["sh", "-euc", script])
     }
 
-    /// Runs a shell script that must succeed, and gives its standard output.
+    /// Runs a shell script that must succeed, and returns its standard output.
     #[track_caller]
     pub fn sh_ok(&self, script: &str) -> String {
         self.sh(script).success("in the virtual machine").stdout
     }
 
-    /// Runs coracle, which must succeed, and gives its standard output.
+    /// Runs coracle, which must succeed, and returns its standard output.
     #[track_caller]
     pub fn coracle(&self, arguments: &[&str]) -> String {
         self.exec(&[&["coracle"], arguments].concat()).success("in the virtual machine").stdout
@@ -138,13 +138,13 @@ impl Vm {
         }
     }
 
-    /// The end of what the kernel and systemd wrote to the console.
+    /// The last console lines of the kernel and of systemd.
     pub fn console(&self) -> String {
         let text = fs::read(self.dir.join("console")).unwrap_or_default();
         String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned()
     }
 
-    /// What `make install` installs, as one archive.
+    /// The files of `make install`, as one archive.
     fn install(&self) {
         let archive = tempfile::tempfile().expect("a file for the archive");
         let mut tar = Command::new("tar");

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A longer frame is not one of ours.
+/// A longer frame is invalid.
 const LONGEST: usize = 1 << 20;
 /// Background processes of a command may hold its pipes for ever.
 const DRAIN: Duration = Duration::from_millis(500);
