@@ -30,7 +30,7 @@ fn machines_with_conflicting_addresses_get_distinct_ones() {
         host.define(name, "");
     }
     let before = Snapshot::take(&host);
-    // Each alone has what its name chooses.
+    // Alone, each has the address of its name.
     for name in [&one, &other] {
         host.coracle(&["start", name]);
         assert_eq!(host.address(name), wanted.to_string());

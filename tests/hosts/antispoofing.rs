@@ -6,8 +6,7 @@ use std::time::Instant;
 
 const SECOND: &str = "ip netns exec outside busybox httpd -p '[::]:8080' -h /srv/www";
 
-/// Sends frames as they are: to the host's end of the link, from what link-layer address and with what is
-/// after it.
+/// Sends raw frames to the host's end of the link, with the given source link-layer address and payload.
 const FORGE: &str = r#"
 use Socket;
 my ($ifindex, @frames) = @ARGV;
@@ -53,7 +52,7 @@ fn frame(to: &str, from: &str, source: &str) -> String {
             format!("{to}{from}0800{}", hex(&header))
         }
         std::net::IpAddr::V6(source) => {
-            // No next header: the far end says that it cannot, the way is what counts.
+            // No next header: the destination replies with an error, which proves the delivery.
             let mut header = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
             header.extend(source.octets());
             header.extend("2001:db8::2".parse::<std::net::Ipv6Addr>().expect("an address").octets());
@@ -89,7 +88,7 @@ fn forged_addresses_are_dropped() {
         all.split(' ').map(str::to_owned).collect::<Vec<_>>()
     };
     let (evil, good) = (addresses("evil"), addresses("good"));
-    // What comes out of the other end, forged or not.
+    // The frames at the other end, forged or not.
     host.sh_ok("nft add table inet seen; nft add chain inet seen c '{ type filter hook forward priority 10; }'; nft add rule inet seen c iifname ve-evil counter");
     let passed = || {
         host.sh_ok("nft list chain inet seen c | sed -n 's/.*packets \\([0-9]*\\) .*/\\1/p'")
@@ -120,7 +119,7 @@ fn forged_addresses_are_dropped() {
     ] {
         assert_eq!(send(&frame(&to, from, source)), 0, "{what}");
     }
-    // That it has the other's address, told to the host: the other keeps its packets.
+    // An advertisement of the other machine's address, sent to the host: the other machine keeps its packets.
     host.sh_ok(&format!("{inside} perl /run/forge.pl {} {}", ifindex.trim(), arp(&own, &good[0])));
     host.wait_for_page(&good[0]);
     assert!(reaches(&host, "good", "192.0.2.2"));

@@ -1,9 +1,9 @@
-//! `coracle set` and `apply`: limits and mounts of a machine that runs, and what is said of the rest. That
-//! limits are enforced is shown in `tests/vm.rs`: a nested host has no controllers for them.
+//! `coracle set` and `apply`: limits and mounts of a running machine, and the report about all other
+//! settings. `tests/vm.rs` shows that limits are enforced: a nested host has no controllers for them.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// What systemd holds of a property of the machine's unit.
+/// Returns a property of the machine's unit from systemd.
 fn property(host: &Host, property: &str) -> String {
     host.ok(&["systemctl", "show", "-P", property, "coracle@busybox.service"]).trim().to_owned()
 }

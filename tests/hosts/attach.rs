@@ -1,5 +1,5 @@
-//! `coracle attach`, `login` and `shell --session`, and the control socket they and machinectl speak to: who
-//! is let in, what noise does, and what it costs.
+//! `coracle attach`, `login` and `shell --session`, and the control socket that they and machinectl use:
+//! access, invalid calls, and cost.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,7 @@ fn connect(host: &Host, machine: &str) -> UnixStream {
     stream
 }
 
-/// Calls a method, and gives the answer as text.
+/// Calls a method, and returns the reply as text.
 fn call(stream: &mut UnixStream, method: &str) -> String {
     stream.write_all(format!("{{\"method\":\"{method}\"}}\0").as_bytes()).expect("call");
     let mut answer = Vec::new();
@@ -44,7 +44,7 @@ fn viewers_share_the_console() {
     let before = Snapshot::take(&host);
     host.ok(&["coracle", "start", "busybox"]);
     let mut first = host.spawn_on_tty("coracle attach busybox");
-    // What was said before comes first.
+    // Earlier output comes first.
     first.wait_for_stdout("busybox: up", BOUND);
     let mut second = host.spawn_on_tty("stty rows 33 cols 77; coracle attach busybox");
     second.wait_for_stdout("busybox: up", BOUND);
@@ -104,7 +104,7 @@ fn only_root_of_the_host_may_attach() {
     let attach = "setpriv --reuid 65534 --regid 65534 --clear-groups coracle attach busybox";
     let out = host.sh(attach);
     assert_ne!(out.status, 0, "{out}");
-    // Also with a socket that everybody may open.
+    // Also with a socket that all users may open.
     host.sh_ok("chmod 755 /run/coracle /run/coracle/busybox; chmod 666 /run/coracle/busybox/control");
     let out = host.sh(attach);
     assert!(out.status == 1, "{out}");
@@ -182,7 +182,7 @@ fn login_and_shell_open_sessions() {
     let mut login = host.spawn_on_tty("coracle login trixie");
     login.wait_for_stdout("login:", BOUND);
     login.kill();
-    // A session that the guest's logind knows of, with the shell's own exit status.
+    // A session of the guest's logind, with the shell's exit status.
     let mut shell = host.spawn_on_tty("coracle shell --session trixie");
     let mut keys = shell.input();
     keys.write_all(b"echo s=$XDG_SESSION_ID-$((40+2)); loginctl --no-legend list-sessions; exit 6\n")

@@ -3,7 +3,7 @@
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// A host with a busybox tree, and what of it was there before.
+/// A host with a busybox tree, and its state before the test.
 struct Bench {
     host: Host,
     before: Snapshot,
@@ -15,7 +15,7 @@ impl Bench {
     /// A host on which `prepare` was run.
     fn new(prepare: &str) -> Self {
         let host = Host::start(&["busybox"]);
-        // The first use makes what stays: machined's slice.
+        // The first use creates machined's slice, which stays.
         host.sh_ok(&format!("machinectl -q list; {prepare}"));
         let before = Snapshot::take(&host);
         Self { host, before }
@@ -37,7 +37,7 @@ impl Bench {
             assert!(out.stderr.contains(said), "not said: {said}\n{out}");
         }
         self.is_diagnosed(name, said);
-        // A machine that was refused by its supervisor is a failed unit, until somebody has seen it.
+        // A machine refused by its supervisor is a failed unit until `reset-failed`.
         self.host.exec(&["systemctl", "reset-failed", "coracle@broken.service"]);
         self.before.assert_same(&self.host);
     }
@@ -123,7 +123,7 @@ fn a_root_in_use_is_refused() {
     let hint = "hint: stop it, or copy the tree: two systems on one root corrupt it";
     bench.refuses(&at(TREE), &[&in_use, hint]);
     bench.refuses_run(&["-M", "other", "-D", TREE, "true"], &[&in_use, hint]);
-    // Another way to the same place is the same place.
+    // Another path to the same directory is the same root.
     host.sh_ok(&format!(
         "chmod 700 /srv; ln -s {TREE} /srv/link; mkdir /srv/bind; mount --bind {TREE} /srv/bind"
     ));
@@ -281,8 +281,8 @@ fn links_out_of_the_tree_are_not_followed() {
             ],
         );
     }
-    // What a link leads to inside of the tree is a place like any other, and new ones belong to the guest's
-    // root.
+    // The target of a link inside the tree is an ordinary target, and created directories belong to the
+    // guest's root.
     let host = &bench.host;
     host.define("broken", &mount("/top/opt/new"));
     host.coracle(&["start", "broken"]);

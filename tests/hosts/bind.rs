@@ -1,5 +1,5 @@
-//! `coracle bind` and `unbind`: parts of the host's tree in a running machine that has a user namespace, with
-//! their ids mapped, and what the guest cannot do to them.
+//! `coracle bind` and `unbind`: parts of the host's tree in a running machine with a user namespace and
+//! mapped ids, and the limits of the guest's rights on them.
 
 use crate::support::{Host, Output, Snapshot};
 
@@ -125,7 +125,7 @@ fn the_guest_cannot_weaken_binds() {
         assert!(!out.stdout.contains("ESCAPED"), "{out}");
         assert_ne!(inside(&host, "own", &format!("echo x >{place}")).status, 0);
     }
-    // What the guest has mounted over it is not taken off in its place.
+    // A mount of the guest on top is not unmounted in its place.
     assert_eq!(inside(&host, "own", "mount -t tmpfs none /data").status, 0);
     let over = host.exec(&["coracle", "unbind", "own", "/data"]);
     assert!(over.status == 1 && over.stderr.contains("has mounted over"), "{over}");

@@ -1,5 +1,5 @@
-//! Completions of zsh and fish, asked as a person asks them: by the shell itself, which knows the machines
-//! then. Those of bash are tested beside the rest in tests/insight.rs.
+//! Completions of zsh and fish, requested in the shell itself as a user does: they contain the present
+//! machines. `stats` tests those of bash.
 
 use std::path::Path;
 use std::process::Command;
@@ -99,7 +99,7 @@ fn zsh_completes_machines() {
         tmux(&["send-keys", "Tab"]);
         sees(&format!("zsh> {completed}"));
     }
-    // What is still open is shown.
+    // The remaining choices are shown.
     tmux(&["send-keys", "C-u"]);
     tmux(&["send-keys", "-l", "coracle status web-"]);
     tmux(&["send-keys", "Tab", "Tab"]);

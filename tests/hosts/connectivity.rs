@@ -1,5 +1,5 @@
-//! How soon a machine is connected: from PID 1 to the first answer from beyond its host, by both families and
-//! by name, as its own programs see it, whatever its init.
+//! The delay from PID 1 to the first reply from beyond the host, by both families and by name, as measured by
+//! programs of the machine, for all inits.
 
 use crate::support::{Host, LONG};
 
@@ -16,7 +16,7 @@ ask IPv4 192.0.2.2 & ask IPv6 '[2001:db8::2]' & ask name server.example & wait
 
 const UNIT: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/first.sh\n";
 
-/// A name server that knows every name by one address.
+/// A name server that resolves every name to one address.
 const SERVERS: &str = r#"
 ip netns exec outside sh -c 'perl /run/names.pl >/dev/null 2>&1 & echo $! >/run/names.pid'
 resolvectl dns up0 192.0.2.2; resolvectl domain up0 example
@@ -78,7 +78,7 @@ fn the_network_is_up_before_the_first_program() {
             let time: f64 = time.parse().unwrap_or_else(|error| panic!("{words}: {error}"));
             let waited = time - *begun.get_or_insert(time);
             assert!(waited < 5.0, "{name}: {what} after {waited} s");
-            // It has all before PID 1 runs: it asks once, and is answered.
+            // Its network is complete before PID 1 runs: the first request is answered.
             assert_eq!(said, if what == "begun" { "" } else { "hello from outside" }, "{name}: {what}");
         }
         host.coracle(&["stop", name]);

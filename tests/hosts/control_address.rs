@@ -1,5 +1,5 @@
-//! machinectl on a host with a machined that knows control addresses (systemd 261 and later): what it does to
-//! virtual machines only it does to ours.
+//! machinectl on a host whose machined has control addresses (systemd 261 and later): its verbs for virtual
+//! machines work for machines of Coracle.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn machinectl_pauses_resumes_reboots_and_ends() {
         );
         host.ok(&["machinectl", "resume", guest]);
         host.ok(&["coracle", "exec", guest, "--", "true"]);
-        // A reboot in order, and after it all of this once more: it is registered in the same way again.
+        // An orderly reboot, and all of this once more: the new registration is equal.
         let boot = host.ok(&["coracle", "show", guest, "-p", "leader", "--json"]);
         host.ok(&["machinectl", "reboot", guest]);
         let rebooted = format!(
@@ -34,7 +34,7 @@ fn machinectl_pauses_resumes_reboots_and_ends() {
         host.ok(&["machinectl", "pause", guest]);
         host.ok(&["machinectl", "resume", guest]);
     }
-    // machined that comes back is told in the same way too.
+    // The registration at a restarted machined is equal too.
     host.sh_ok(
         "systemctl stop systemd-machined; rm -f /run/systemd/machines/*; systemctl start systemd-machined",
     );

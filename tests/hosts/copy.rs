@@ -1,5 +1,5 @@
-//! `coracle copy-to` and `copy-from`: what a tree is after it crossed the id map, archives, what a hostile
-//! guest can make of a copy, and what an interrupted one leaves.
+//! `coracle copy-to` and `copy-from`: a tree after crossing the id map, archives, attacks of a hostile guest
+//! on a copy, and interrupted copies.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn note(host: &Host, path: &str) -> String {
     String::from_utf8_lossy(&value[..length]).into_owned()
 }
 
-/// What `stat` says of it, from within.
+/// The output of `stat` for it, from inside.
 const LOOK: &str = "find . -printf '%p %y %m %U %G %n %s %l %Ts\\n' | sort; [ $(stat -c %b sparse) -lt 1000 ] && echo sparse";
 
 #[test]
@@ -75,7 +75,7 @@ fn a_copied_tree_is_identical() {
         let blocks =
             host.ok(&["coracle", "exec", "trixie", "--", "stat", "-c", "%b", &format!("{target}/sparse")]);
         assert!(blocks.trim().parse::<u64>().expect("a number") < 1000, "{blocks}");
-        // Back again: all but what would give power here.
+        // Back again: all but the rights that are dangerous on the host.
         host.ok(&["coracle", "copy-from", "trixie", target, "/var/lib/machines/back"]);
         let back = host.sh_ok(&format!("cd /var/lib/machines/back && {LOOK}"));
         assert_eq!(plain(&back), plain(&there.replace(" 4750 ", " 750 ")), "{target}");
@@ -131,7 +131,7 @@ fn a_tree_that_changes_during_a_copy_does_not_escape() {
         "mkdir -p /srv/t/a/b/c; for n in $(seq 300); do echo canary >/srv/t/a/b/c/canary$n; done; \
                 echo secret >/root/secret; chmod 600 /root/secret",
     );
-    // Swaps directories of what is copied against links to the host's places, as fast as it can.
+    // Exchanges copied directories with links to paths of the host, as fast as it can.
     let script = "mkdir -p /srv/x /srv/src/d; echo mine >/srv/src/d/secret; cd /srv; while :; do \
         for t in /srv/x/.coracle-copy-*; do mv $t/a $t/z 2>/dev/null && ln -s /etc $t/a; done; \
         mv src/d src/z; ln -s /root src/d; rm src/d; mv src/z src/d; done";
@@ -174,7 +174,7 @@ fn archives_are_copied_both_ways() {
     host.sh_ok(
         "cmp /var/lib/machines/t/sparse /var/lib/machines/u/srv/sparse; [ /var/lib/machines/u/srv/f -ef /var/lib/machines/u/srv/d/hard ]");
     assert_eq!((note(&host, "trixie/srv/d"), note(&host, "u/srv/d")), ("a b".into(), "a b".into()));
-    // What an archive may not do: lead out, or write through a link of its own.
+    // Forbidden in an archive: paths out of the target, and writes through its own links.
     host.sh_ok(
         "mkdir -p /srv/v/in && cd /srv/v/in && echo bad >../canary && tar -P -cf ../up.tar ../canary && ln -s /etc way && \
          tar -cf ../way.tar way && rm way && mkdir way && echo bad >way/canary && tar -rf ../way.tar way/canary",
@@ -231,7 +231,7 @@ fn a_copy_removes_only_files_of_the_guest() {
     host.coracle(&["start", "trixie"]);
     let kept = "[ \"$(cat /srv/share/data/db)\" = rows ]";
     assert_ne!(host.in_guest("trixie", &["rm", "/srv/share/data/db"]).status, 0);
-    // What looks like the rest of a killed copy, and covers the host's directory.
+    // It looks like the rest of a killed copy, and covers the host's directory.
     let namespace = host.sh_ok("printf %x $(stat -Lc %i /proc/self/ns/pid)");
     let trap = format!(
         "t=/root/.coracle-copy-{}-7ffffff0-1-0; mkdir $t && mount --bind /srv/share $t",
@@ -256,7 +256,7 @@ fn a_copy_removes_only_files_of_the_guest() {
     assert_eq!(out.status, 1, "{out}");
     let out = host.exec(&["coracle", "copy-to", "--force", "trixie", "/tmp/hello", "/srv/share/data/db"]);
     assert_eq!(out.status, 1, "{out}");
-    // Nor reads what it cannot read.
+    // Unreadable files are not read either.
     host.sh_ok("chmod 600 /srv/share/data/db");
     let out = host.exec(&["coracle", "copy-from", "trixie", "/srv/share/data/db", "/tmp/db"]);
     assert_eq!(out.status, 1, "{out}");

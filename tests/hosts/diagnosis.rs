@@ -3,7 +3,7 @@
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// What `doctor NAME` says, which fits on one screen and ends with 1.
+/// Returns the output of `doctor NAME`, which fits on one screen; its exit status is 1.
 #[track_caller]
 fn diagnosis(host: &Host, name: &str) -> String {
     let out = host.exec(&["coracle", "doctor", name]);
@@ -118,7 +118,7 @@ fn a_start_timeout_is_recorded_and_a_stop_is_not() {
     host.stop();
 }
 
-/// What `doctor` finds on a host, with this exit status.
+/// Returns the findings of `doctor` on a host, with this exit status.
 #[track_caller]
 fn findings(host: &Host, status: i32) -> String {
     let out = host.exec(&["coracle", "doctor"]);
@@ -200,23 +200,23 @@ fn a_slow_stop_reports_its_jobs() {
     host.define("trixie", "");
     host.sh_ok("mkdir -p /var/lib/machines/trixie/var/log/journal");
     host.coracle(&["start", "--wait=ready", "trixie"]);
-    // It is up when it says so: a stop before its trap is set would not be slow.
+    // Its notification ends the boot: a stop before its trap is set would not be slow.
     let slow = "trap 'sleep 9; exit' TERM; systemd-notify --ready; while :; do sleep 0.1; done";
     let unit = ["systemd-run", "-q", "-u", "slow", "-p", "Type=notify", "-p", "NotifyAccess=all"];
     host.in_guest("trixie", &[&unit[..], &["sh", "-c", slow]].concat()).success("a slow unit");
-    // systemd itself says it, in words of its own.
+    // systemd itself reports it, in its own wording.
     assert_stop_reports(
         &host,
         "trixie",
         "trixie: stopping: User job slow.service/stop running",
         "slow.service",
     );
-    // It was asked once: asked again, it would begin its shutdown anew.
+    // It received one request: a second one would restart its shutdown.
     let journal = "journalctl -D /var/lib/machines/trixie/var/log/journal -q -o cat -t systemd";
     assert_eq!(host.sh_ok(&format!("{journal} | grep -c 'Received SIGRTMIN+4'")), "1\n");
     host.sh_ok("echo '::shutdown:/bin/sleep 6' >>/var/lib/machines/busybox/etc/inittab");
     host.start_machine("busybox");
-    // For its init's server first, or for what the init has begun by then.
+    // It waits for the server of its init, or for the shutdown that the init has begun by then.
     assert_stop_reports(&host, "busybox", "busybox: stopping: waiting for ", "");
     host.stop();
 }

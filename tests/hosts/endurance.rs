@@ -12,7 +12,7 @@ fn rounds(variable: &str, default: u32) -> u32 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number of rounds"))
 }
 
-/// So many guests of one tree, started, and what was there before.
+/// A number of started guests of one tree, and the state before them.
 fn bench(tree: &str, guests: &[&str]) -> (Host, Snapshot) {
     let host = guests.iter().fold(Host::builder(), |host, guest| host.guest_as(tree, guest)).start();
     host.activate_machined();
@@ -22,7 +22,7 @@ fn bench(tree: &str, guests: &[&str]) -> (Host, Snapshot) {
     (host, before)
 }
 
-/// What each round ends with: the machine is there, answers, and has its name.
+/// The check at the end of each round: the machine is registered, replies, and has its name.
 const ANSWERS: &str = r#"
     answers() {
         ping -q -c1 -W5 $(address $1) || die no answer of $1 in round $2
@@ -115,7 +115,7 @@ fn restarts_of_a_systemd_guest() {
 
 #[test]
 fn reboots_of_a_busybox_guest() {
-    // Not in the orderly way, in which busybox waits two seconds. Each reboot waits longer than the one
+    // Without an orderly shutdown, in which busybox waits two seconds. Each reboot waits longer than the one
     // before, and twenty within a minute of running time fail the machine.
     reboots("busybox", rounds("CORACLE_REBOOTS", 6), "busybox reboot -f");
 }

@@ -35,7 +35,7 @@ fn attack(host: &Host, guest: &str, how: &[&str]) -> Job {
     job
 }
 
-/// What the host's program is, to see whether somebody wrote to it.
+/// The checksum of the host's program, to detect writes to it.
 fn program(host: &Host) -> String {
     host.sh_ok("sha256sum $(command -v coracle); stat -c '%i %y' $(command -v coracle)")
 }
@@ -92,7 +92,7 @@ fn the_binary_of_the_host_is_not_writable_from_the_guest() {
         let out = host.exec(&["coracle", "exec", guest, "--", "itself"]);
         assert_eq!(out.status, 125, "{out}");
         assert!(out.stderr.contains("is the host's own program"), "{out}");
-        // It executes the host's program, with the guest's rights; the file stays what it is.
+        // It executes the host's program, with the guest's rights; the file does not change.
         let mut job = attack(&host, guest, &["overwrite"]);
         for _ in 0..20 {
             if job.poll().is_some() {
@@ -147,7 +147,7 @@ fn exec_passes_no_descriptors_of_the_host() {
 fn the_terminal_of_the_caller_is_unreachable() {
     let host = hostile();
     for guest in ["own", "same"] {
-        // Streams: none of them is the terminal itself, and what is said still arrives on it.
+        // Streams: none of them is the terminal itself, and the output still arrives on it.
         let script =
             "for n in 0 1 2; do [ ! -t $n ] || echo ESCAPED $n; done; read x; echo heard $x >&2; exit 3";
         let mut job = host.spawn_on_tty(&format!("coracle exec -T {guest} -- sh -c '{script}'"));
@@ -197,7 +197,7 @@ fn special_files_of_the_guest_do_not_block_copies() {
             host.exec_for(Duration::from_secs(15), &["coracle", "exec", "own", "-u", "daemon", "--", "true"]);
         assert!(out.status == 125 && out.stderr.contains("user 'daemon' does not exist"), "{passwd}: {out}");
     }
-    // What its loader and its search path lead to is the guest's, executed with the guest's rights only.
+    // Its loader and its search path lead to files of the guest, executed with the guest's rights only.
     host.sh_ok(&format!(
         "cd {tree}; rm -rf etc/passwd; mkdir -p lib64 usr/local/bin; printf '#!/bin/sh\\necho loader $(id -u)\\n' \
          >lib64/ld-linux-x86-64.so.2; chmod 755 lib64/ld-linux-x86-64.so.2; \
@@ -215,8 +215,7 @@ fn special_files_of_the_guest_do_not_block_copies() {
 fn copied_names_are_escaped_and_special_files_skipped() {
     let host = hostile();
     for guest in ["own", "same"] {
-        // Names that would write to the terminal of who copies, things that have no end, and rights to be
-        // taken along.
+        // Names with terminal control sequences, endless files, and rights to be copied.
         let script = "mkdir -p /srv/t; cd /srv/t; d=$(printf '\\033]0;ESCAPED\\007\\033[2Jx'); mkdir \"$d\"; \
             mkfifo pipe; ln -s /proc/1/mem mem; ln -s /dev/zero zero; cp /usr/bin/busybox suid; chmod 6755 suid; \
             mount --bind /dev \"$d\" || mount -t tmpfs none \"$d\"; (while :; do echo more >>grows; done) & \
@@ -275,7 +274,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         assert!(!out.stdout.contains("coracle") && !out.stdout.contains("journal"), "{out}");
         assert!(!out.stdout.contains("dbus"), "{out}");
     }
-    // What its console says is shown as it is to who looks at it, and as text to who reads the log.
+    // The console is shown unchanged to an attached terminal, and as text in the log.
     let said = "printf 'one \\033]0;ESCAPED\\007two\\n' >/dev/console";
     host.in_guest("own", &["sh", "-c", said]).success("it is written");
     host.wait_until(Duration::from_secs(20), "journalctl --sync; coracle logs own | grep two");
@@ -283,7 +282,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         let out = host.exec(&["coracle", verb, "own"]);
         assert!(!out.stdout.contains('\x1b') && !out.stdout.contains('\x07'), "{verb}: {:?}", out.stdout);
     }
-    // Who looks has their terminal back as it was, whatever the guest does to it meanwhile.
+    // The viewer's terminal is restored, whatever the guest has done to it.
     let mut viewer =
         host.spawn_on_tty("stty -a >/tmp/before; coracle attach own; stty -a >/tmp/after; echo left $?");
     viewer.wait_for_stdout("busybox: up", Duration::from_secs(20));

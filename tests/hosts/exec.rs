@@ -1,5 +1,5 @@
 //! `coracle exec` and `coracle shell` in machines on a real systemd host: streams, statuses, users, rights,
-//! and what must work when the guest's own services do not.
+//! and guests without working services.
 
 use std::io::Write;
 use std::time::Duration;
@@ -123,7 +123,7 @@ fn exec_has_the_limits_and_clocks_of_pid_1() {
             let words = format!("coracle exec {guest} -- cat /proc/{pid}/limits");
             host.sh_ok(&format!("{options} {words}"))
         };
-        // A soft limit is what systemd resets for its services.
+        // The soft limit is the one that systemd sets for its services.
         let hard = |limits: String| -> Vec<String> {
             let column = |line: &str| line.get(47..68).unwrap_or_default().trim().to_owned();
             limits.lines().map(column).collect()
@@ -159,7 +159,7 @@ fn exec_allocates_a_terminal_of_the_guest() {
     job.wait_for_stdout("-bash-42", Duration::from_secs(20));
     // ^C ends the sleep, not the shell.
     keys.write_all(b"\x03").unwrap();
-    // What is typed before the terminal has seen to that is thrown away with it (termios(3), NOFLSH).
+    // Input typed before the terminal has processed the signal is discarded (termios(3), NOFLSH).
     job.wait_for_stdout("^C", Duration::from_secs(20));
     keys.write_all(b"echo again; exit 3\n").unwrap();
     assert_eq!(job.wait(Duration::from_secs(20)).status, 3);
@@ -204,7 +204,7 @@ fn a_frozen_machine_is_resumed() {
         assert!(host.ok(&["coracle", "list"]).lines().any(|l| l.starts_with(guest) && l.contains("frozen")));
         host.ok(&["coracle", "thaw", guest]);
         host.ok(&["coracle", "exec", guest, "--", "true"]);
-        // What systemd froze goes on as well, and a stop needs no thaw before.
+        // A machine frozen by systemd thaws as well, and a stop does not need a thaw before.
         host.sh_ok(&format!("systemctl freeze coracle@{guest}.service && coracle thaw {guest}"));
         host.ok(&["coracle", "freeze", guest]);
         host.ok(&["coracle", "stop", guest]);
@@ -217,7 +217,7 @@ fn a_terminal_passes_large_data_both_ways() {
     let host = host();
     let bytes: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
     host.write("/tmp/in", &bytes);
-    // The terminal echoes what is typed while the command writes it as well.
+    // The terminal echoes the typed input while the command writes it as well.
     let out = host.exec_for(
         Duration::from_secs(30),
         &["sh", "-c", "coracle exec -t busybox -- sh -c 'stty -echo; cat | tail -n 1' </tmp/in"],
@@ -246,7 +246,7 @@ fn a_redirected_file_is_relayed() {
                 </etc/hostsecret 2>/etc/hostlog >/etc/hostlog2; cat /etc/hostlog2";
     let out = host.sh_ok(line);
     assert!(out.lines().count() == 3 && out.lines().all(|place| place.starts_with("pipe:")), "{out}");
-    // What is carried is whole, and in both ways at once.
+    // All bytes arrive, in both directions at once.
     host.sh_ok(
         "dd if=/dev/urandom of=/var/tmp/big bs=1M count=64 2>/dev/null; \
          coracle exec busybox -- cat </var/tmp/big >/var/tmp/back; cmp /var/tmp/big /var/tmp/back; \

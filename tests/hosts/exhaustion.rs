@@ -1,6 +1,6 @@
-//! What a host may run out of while machines come and go: room on its disks, descriptors. What cannot be had
-//! is refused by name, no state of it is left, running machines go on and can be stopped, and the next start
-//! works. `tests/vm.rs` has what belongs to the whole kernel: memory, processes, watches, the clock.
+//! Exhausted resources of a host while machines start and stop: disk space, descriptors. The error names the
+//! resource, no state is left, running machines keep running and can be stopped, and the next start works.
+//! `tests/vm.rs` covers resources of the whole kernel: memory, processes, watches, the clock.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -18,7 +18,7 @@ fn bench() -> (Host, Snapshot) {
     (host, before)
 }
 
-/// The start fails, and what is said holds one of these: C libraries have words of their own.
+/// Asserts that the start fails with one of these messages: C libraries have different wordings.
 #[track_caller]
 fn refused(host: &Host, why: &[&str]) {
     let out = host.exec(&["coracle", "start", "busybox"]);
@@ -80,7 +80,7 @@ fn a_supervisor_without_descriptors_is_refused() {
     recovered(host, &before);
 }
 
-/// What machines take from pools of the kernel that all of them share is bounded for each.
+/// The use of kernel pools shared by all machines is bounded for each machine.
 #[test]
 fn a_machine_cannot_exhaust_the_host() {
     let (host, before) = bench();

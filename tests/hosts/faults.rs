@@ -1,11 +1,11 @@
-//! What goes wrong around machines: supervisors, leaders and machined killed, systemd executed again. The
-//! guest goes on or its unit fails as designed; no state is left either way.
+//! Failures around machines: supervisors, leaders and machined killed, systemd executed again. The guest
+//! keeps running or its unit fails as designed; in both cases no state is left.
 
 use std::time::Duration;
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// A host with this guest, and what was there before.
+/// A host with this guest, and its state before the test.
 fn bench(guest: &str) -> (Host, Snapshot) {
     let host = Host::start(&[guest]);
     host.define(guest, "");
@@ -84,8 +84,8 @@ fn a_kill_during_boot_or_stop_is_cleaned_up() {
     host.stop();
 }
 
-/// Kills the supervisor at this many moments from the start of its unit on. Each round looks at once for what
-/// is left, because the next start would clean it up.
+/// Kills the supervisor at this many moments after the start of its unit. Each round checks for remains at
+/// once, because the next start would remove them.
 const MOMENTS: &str = r#"
     hits=0
     for moment in $(seq 1 60); do
@@ -159,7 +159,7 @@ fn machines_survive_a_killed_or_restarted_machined() {
         "systemctl stop systemd-machined; rm -f /run/systemd/machines/*; systemctl start systemd-machined",
     );
     goes_on(&host, leader);
-    // It is told to forget the machine while it runs.
+    // machined forgets the machine while it runs.
     host.sh_ok(
         "busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager \
          UnregisterMachine s busybox",
@@ -190,7 +190,7 @@ fn machines_register_when_machined_appears() {
     host.stop();
 }
 
-/// Reboots a machine three times in a way that is told its PID 1, and asserts that it goes on.
+/// Reboots a machine three times by a command that receives its PID 1, and asserts that it keeps running.
 #[track_caller]
 fn goes_on_by_reboots(reboot: impl Fn(&Host, u32)) {
     let (host, before) = bench("busybox");
@@ -211,7 +211,7 @@ fn goes_on_by_reboots(reboot: impl Fn(&Host, u32)) {
 #[test]
 fn a_reboot_without_machined_succeeds() {
     goes_on_by_reboots(|host, _| {
-        // Who asks for the reboot does not ask machined, which would come up before it.
+        // The reboot is requested without machined, which would start before it.
         host.sh_ok(KILL_MACHINED);
         host.sh_ok("systemctl reset-failed systemd-machined");
         host.coracle(&["reboot", "busybox"]);
@@ -221,7 +221,7 @@ fn a_reboot_without_machined_succeeds() {
 #[test]
 fn a_machined_restart_during_a_reboot_is_survived() {
     goes_on_by_reboots(|host, leader| {
-        // It stands still until PID 1 has ended, and the one that takes its place reads what it has left.
+        // It is stopped until PID 1 has ended, and the next machined reads the state that it has left.
         host.sh_ok(&format!(
             "machined=$(systemctl show systemd-machined -P MainPID); kill -STOP $machined; coracle reboot busybox
              until ! kill -0 {leader} 2>/dev/null; do sleep 0.01; done; sleep 0.2; kill -KILL $machined",
@@ -241,7 +241,7 @@ fn machines_survive_daemon_reload_and_reexec() {
         assert_eq!(host.unit("busybox", "InvocationID"), invocation);
         assert_eq!(host.supervisor("busybox"), supervisor);
     }
-    // The way to systemd is open still: it hears of the stop, and of the next start.
+    // The connection to systemd still works: it is notified of the stop, and of the next start.
     host.coracle(&["reboot", "busybox"]);
     host.wait_for_reboot("busybox", leader);
     host.coracle(&["restart", "busybox"]);

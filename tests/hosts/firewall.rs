@@ -1,5 +1,5 @@
-//! The firewall on a host: the verdict of each packet, and what machines and neighbours must not lead the
-//! host to.
+//! The firewall on a host: the verdict of each packet, and protection of the host against packets of machines
+//! and neighbours.
 
 mod packets;
 mod verdicts;
@@ -24,7 +24,7 @@ fn advertisement(number: u16) -> Vec<u8> {
     packet(number, 58, from, to, &data)
 }
 
-/// No advertisement of a machine, nor of the peer of a later link, gives the host a route or an address.
+/// No advertisement of a machine, nor of the peer of a later link, adds a route or an address to the host.
 fn assert_no_router(host: &Host, attachments: &[Attachment], accept_ra: &str) {
     for attachment in attachments {
         send(host, attachment, &[advertisement(60000)]);
@@ -71,7 +71,8 @@ fn assert_loopback_is_own(host: &Host) {
     host.wait_until(LONG, &format!("{} | grep hello", crate::support::fetch("127.0.0.1:8080")));
 }
 
-/// A link of another program with a name like ours stays as closed as its owner has made it.
+/// A link of another program with a name like those of Coracle stays as restricted as its owner has
+/// configured it.
 fn assert_foreign_links_stay_closed(host: &Host) {
     host.sh_ok(
         "nft 'table inet hand { chain forward { type filter hook forward priority 0; policy drop; }; }'
@@ -97,7 +98,7 @@ fn assert_foreign_links_stay_closed(host: &Host) {
     assert!(!rules().contains("ve-free") && rules().contains("vz-lan"), "{}", rules());
 }
 
-/// The host asks no machine for names, and hears no answer.
+/// The host sends no name queries to machines, and accepts no reply.
 fn assert_no_names_of_machines(host: &Host, attachments: &[Attachment]) {
     host.sh_ok("systemctl start systemd-resolved");
     host.coracle(&["restart", "free", "zfree"]);
@@ -176,7 +177,7 @@ fn assert_table_comes_back(host: &Host, attachments: &[Attachment]) {
     assert!((1..=12).contains(&mended), "{mended} repairs\n{journal}");
 }
 
-/// A machine of a zone reaches its own published port as everybody else does.
+/// A machine of a zone reaches its own published port like all other clients.
 fn assert_own_port_answers(host: &Host) {
     for place in ["192.0.2.1", "[2001:db8::1]"] {
         let url = format!("http://{place}:8090/");

@@ -87,7 +87,7 @@ fn a_run_is_a_scope_known_to_machined() {
         job.wait_for_stdout("busybox: up", LONG);
         host.sh_ok(stop);
         assert_eq!(job.wait_for_exit(LONG), 0, "{stop}");
-        // By itself, where it was asked.
+        // Without an option, if requested by the definition.
         assert!(job.stdout().contains("busybox: down") || stop.contains("scope"), "{}", job.stdout());
         before.assert_same(&host);
     }
@@ -97,7 +97,7 @@ fn a_run_is_a_scope_known_to_machined() {
 #[test]
 fn a_scope_name_is_reused_at_once() {
     let (host, before) = bench();
-    // systemd takes a moment to see that a scope is empty; what comes next has its name.
+    // systemd takes a moment to notice the empty scope, and the next machine has the same name.
     let script =
         format!("for round in $(seq 1 30); do coracle run -q -D {TREE} sh -c 'exit 7' || [ $? = 7 ]; done");
     host.sh_ok(&script);
@@ -132,7 +132,7 @@ fn boots_reboots_and_powers_off_in_the_foreground() {
     assert_eq!(job.stdout().matches("busybox: up").count(), 2, "{}", job.stdout());
     before.assert_same(&host);
 
-    // The first SIGTERM asks, the second kills.
+    // The first SIGTERM shuts down, the second kills.
     let mut job = host.spawn(&["coracle", "run", "-M", "fg", "-bD", TREE]);
     host.wait_for_phase("fg", "running");
     let terminate = format!("kill -TERM {}", host.supervisor("fg"));

@@ -37,7 +37,7 @@ fn units_of_debian_11_are_as_under_nspawn() {
 /// Boots the tree under both managers, waits until both systems are up, and compares the states of all units.
 /// `active` units must be active in both.
 fn compare(tree: &str, active: &[&str]) {
-    // networkd gives the machine of systemd-nspawn its address, which its first boot waits for.
+    // The machine of systemd-nspawn receives its address from networkd, and its first boot waits for it.
     let host = Host::builder().networkd().guest_as(tree, "ours").guest_as(tree, "theirs").start();
     let nspawn = "systemd-run -q --unit=theirs -p Slice=machine.slice -p Delegate=yes -p KillMode=mixed \
                   -p Type=notify -p NotifyAccess=all systemd-nspawn -q -b -U -n --keep-unit -M theirs \
@@ -48,7 +48,7 @@ fn compare(tree: &str, active: &[&str]) {
     host.coracle(&["start", "--wait=ready", "ours"]);
     wait_until_up(&host, "ours");
 
-    // A unit may still be on its way: a timer elapses, a service of a socket ends.
+    // A unit may still change: a timer elapses, a service of a socket ends.
     let deadline = Instant::now() + LONG;
     let (ours, theirs) = loop {
         let (ours, theirs) = (units(&host, "ours"), units(&host, "theirs"));
@@ -83,8 +83,8 @@ fn wait_until_up(host: &Host, machine: &str) {
     host.wait_until(LONG, &script);
 }
 
-/// The units that a manager does not shape by what it mounts: the units of mounts and devices follow the
-/// mount table and /dev, scopes those who are logged in.
+/// The units that do not depend on the mounts of a manager: the units of mounts and devices follow the mount
+/// table and /dev, scopes follow logins.
 fn units(host: &Host, machine: &str) -> Units {
     let listed = host.in_guest(
         machine,

@@ -61,7 +61,7 @@ fn guests_can_be_idmapped() {
     );
 }
 
-/// What is planted, how it goes away again, and the line that must name it.
+/// A planted leak, its removal, and the line that must report it.
 const LEAKS: &[(&str, &str, &str)] = &[
     ("mount -t tmpfs leak /mnt", "umount /mnt", "+ mount: /mnt root=/ type=tmpfs"),
     ("ip link add ve-leak type bridge", "ip link del ve-leak", "+ link: ve-leak"),
@@ -121,7 +121,7 @@ const LEAKS: &[(&str, &str, &str)] = &[
 #[test]
 fn finds_every_planted_leak() {
     let host = bare();
-    // The first use makes what stays: machined's slice, the mount on /run/netns.
+    // The first use creates state that stays: machined's slice, the mount on /run/netns.
     host.activate_machined();
     host.sh_ok("ip netns add first; ip netns del first");
     let before = Snapshot::take(&host);

@@ -23,7 +23,7 @@ fn scale() -> Scale {
 /// How many neighbours live at the same time.
 const SIDE_BY_SIDE: usize = 4;
 
-/// What the attacks aim at, seen from the host: its pools, and who its router is.
+/// The targets of the attacks as seen from the host: its pools, and its router.
 const HARM: &str = "
 	/var/lib/machines/hostile/usr/bin/attacks
 	! ip -6 route show default | grep fe80
@@ -150,7 +150,7 @@ fn a_hostile_machine_does_not_harm_others() {
         host.sh_ok("coracle exec hostile -- ip route show default | sed -n 's/.* via \\([^ ]*\\).*/\\1/p'");
     let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", gateway.trim()]);
     attack.wait_for_stdout("ready", Duration::from_secs(30));
-    // What fills a pool has filled it.
+    // The attacks on pools have filled them.
     host.wait_until(crate::support::LONG, "[ $(find /sys/fs/cgroup -name 'wide*' | wc -l) -gt 1000 ]");
     let attacked = live_all(&host, &names, scale.lives);
     assert!(attacked < quiet * 10 + Duration::from_secs(5), "starts: {quiet:.1?}, attacked: {attacked:.1?}");

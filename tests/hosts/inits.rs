@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// A guest and what it says on its console.
+/// A guest and its console output.
 struct Guest {
     tree: &'static str,
     /// The word for its init in `coracle list`.
     init: &'static str,
-    /// The last thing said while it comes up.
+    /// The last line of its boot.
     up: &'static str,
-    /// Said while it goes down, in this order.
+    /// Lines of its shutdown, in this order.
     down: &'static [&'static str],
-    /// What a user types inside to power it off.
+    /// The command of a user inside to power it off.
     poweroff: &'static str,
 }
 
@@ -115,7 +115,7 @@ fn is_reached(host: &Host, name: &str) {
     }
 }
 
-/// `coracle reboot` asks the init; the unit stays, PID 1 is another and comes up.
+/// `coracle reboot` reboots by the init; the unit stays, and a new PID 1 boots.
 fn reboots(host: &Host, guest: &Guest) {
     let name = guest.tree;
     let (invocation, leader) = (host.unit(name, "InvocationID"), host.machine_leader(name));
@@ -134,7 +134,7 @@ fn reboots(host: &Host, guest: &Guest) {
     is_reached(host, name);
 }
 
-/// The end of the console tells of an orderly end.
+/// The last console lines show an orderly shutdown.
 fn went_down(host: &Host, guest: &Guest) {
     host.assert_clean_stop(guest.tree);
     let console = host.console(guest.tree);
@@ -195,7 +195,7 @@ fn become_init(host: &Host, tree: &str, init: &str, kind: &str, ways: &[usize]) 
     }
 }
 
-/// Moves the inits to where only their names tell their kind; systemd is up after a unit that takes its time.
+/// Moves the inits to paths where only their names reveal their kind; systemd is up after a slow unit.
 fn move_inits(host: &Host) {
     host.sh_ok(
         "machinectl -q list; cd /var/lib/machines

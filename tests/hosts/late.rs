@@ -1,4 +1,4 @@
-//! Guests that are not up in time: a start ends, and there is no prompt without a terminal.
+//! Guests that do not boot in time: a start ends, and there is no prompt without a terminal.
 
 use crate::support::{Host, LONG, Snapshot};
 

@@ -1,5 +1,5 @@
-//! Guests that insist on being told their addresses: busybox's DHCP client, the kernel, networkd. They get
-//! what they have already, and other clients are not answered.
+//! Guests that request their addresses: busybox's DHCP client, the kernel, networkd. They receive the
+//! addresses that they already have, and other clients receive no reply.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -10,7 +10,7 @@ ip link set up0 up; resolvectl dns up0 192.0.2.2 2001:db8::2; resolvectl domain 
 machinectl -q list
 ";
 
-/// What a guest has on its link: addresses, and default routes.
+/// The addresses and default routes of a guest's link.
 fn inside(host: &Host, guest: &str) -> [Vec<String>; 2] {
     let sorted = |command: &[&str], field: usize| {
         let out = host.in_guest(guest, command).success("list").stdout;
@@ -62,7 +62,7 @@ fn dhcp_offers_the_configured_addresses() {
     assert!(out.contains("dns 192.0.2.2 search example.org"), "{out}");
     assert_eq!(inside(&host, "busybox"), had);
     host.ok(&["ping", "-c1", "-W5", &host.address("busybox")]);
-    // The kernel asks for a router where it is told to.
+    // The kernel sends router solicitations if configured so.
     let ask = "ip -6 addr flush dev host0 scope global; ip -6 route del default; ip link set host0 down; \
                echo 1 >/proc/sys/net/ipv6/conf/host0/accept_ra; ip link set host0 up";
     host.in_guest("busybox", &["sh", "-c", ask]);
@@ -105,7 +105,7 @@ fn networkd_of_the_guest_gets_the_configured_addresses() {
         }
         let [inside, routes] = inside(&host, "trixie");
         assert_eq!((inside.len(), routes.len()), (2, 2), "{inside:?} {routes:?}");
-        // After a reboot it asks again.
+        // After a reboot it sends a new request.
         let leader = host.machine_leader("trixie");
         host.coracle(&["reboot", "trixie"]);
         host.wait_for_reboot("trixie", leader);
@@ -119,7 +119,7 @@ fn networkd_of_the_guest_gets_the_configured_addresses() {
     }
 }
 
-/// The clients of Debian, and how each is told to ask once; dhcpcd for a router as well.
+/// The clients of Debian, each with its command for one request; dhcpcd requests a router as well.
 const CLIENTS: [(&str, &str); 3] = [
     ("udhcpc", "busybox udhcpc -i host0 -f -q -n -t 5 -T 1 -O search -s /script"),
     ("dhclient", "dhclient -v -1 -lf /run/dhclient.leases -pf /run/dhclient.pid host0"),
@@ -159,7 +159,7 @@ fn dhcp_answers_all_clients_of_debian() {
         if client == "dhcpcd" {
             assert!(capture.contains("ICMP6, router advertisement"), "it asks for one");
         }
-        // One that heard a router goes there by the address that it was told.
+        // A client that has received a router sends its packets there.
         let [addresses, routes] = inside(&host, "m");
         assert_eq!((&addresses, routes.len()), (&had[0], 2), "{client}: {routes:?}");
         assert_eq!(routes[0], had[1][0], "{client}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// What a reboot must not change.
+/// The properties that a reboot must not change.
 #[track_caller]
 fn identity(host: &Host, name: &str) -> Vec<String> {
     let unit = ["InvocationID", "MainPID", "ActiveEnterTimestampMonotonic", "NRestarts"];
@@ -58,7 +58,7 @@ fn a_reboot_from_inside_is_in_place() {
 #[test]
 fn readiness_follows_the_guest() {
     let host = Host::start(&["trixie"]);
-    // A guest that takes two seconds more, and says what it does.
+    // A guest with a unit of two seconds, which prints its progress.
     let late = "[Unit]\nBefore=multi-user.target\n[Service]\nType=oneshot\nExecStart=sleep 2\n\
                 [Install]\nWantedBy=multi-user.target\n";
     host.write("/var/lib/machines/trixie/etc/systemd/system/late.service", late);
@@ -102,7 +102,7 @@ fn console_lines_are_journal_entries() {
     ] {
         assert!(entry.contains(&expected), "no '{expected}' in {entry}");
     }
-    // What a guest says cannot forge an entry, however long, strange or unfinished it is.
+    // Output of a guest cannot forge an entry, however long, unusual or incomplete.
     let strange = r#"printf 'one\nFORGED=1\n\n\033[31mred\033[0m\ttab\r\n' >/dev/console
         head -c 9000 /dev/zero | tr '\0' x >/dev/console; echo >/dev/console; printf 'the end' >/dev/console"#;
     host.in_guest("busybox", &["sh", "-c", strange]).success("talk");
@@ -177,8 +177,8 @@ fn filters(host: &Host) {
     assert!(logs(&["-n", "1", "-o", "short-unix"]).starts_with("1"), "{all}");
 }
 
-/// Links and special files in a guest's journal are left out, and one that follows is not held up by them.
-/// What an unprivileged program of the guest writes is no line of its own.
+/// Links and special files in a guest's journal are left out and do not block the next ones. Output of an
+/// unprivileged program of the guest is no line of its own.
 fn only_own_files_are_read(host: &Host) {
     host.sh_ok("echo canary >/root/canary; touch -a -d '2001-01-01' /root/canary");
     let script = "cd /var/log/journal/* 2>/dev/null || cd /run/log/journal/*; ln -s /root/canary user-1000.journal; \
@@ -238,7 +238,7 @@ fn logs_show_running_and_stopped_machines() {
 
     filters(&host);
 
-    // Boots are told apart.
+    // Boots are distinguished.
     host.coracle(&["start", "--wait=ready", "trixie"]);
     host.in_guest("trixie", &["sh", "-c", "echo second-boot | systemd-cat; journalctl --sync"])
         .success("log");
@@ -364,7 +364,7 @@ fn syslog_of_a_guest_goes_to_the_journal_of_the_host() {
 
 #[test]
 fn an_early_stop_is_repeated_until_the_init_reacts() {
-    /// Takes its time before it hears the signal that its definition says; until then the kernel drops it.
+    /// Sets its trap for the signal of its definition late; until then the kernel drops the signal.
     const LATE: &str = "#!/bin/sh\nsleep 2\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n";
     let host = Host::start(&["busybox"]);
     host.write("/var/lib/machines/busybox/etc/late", LATE);

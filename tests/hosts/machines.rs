@@ -19,7 +19,7 @@ fn on_tty(host: &Host, line: &str) -> Output {
     host.exec_on_tty(Duration::from_secs(30), line)
 }
 
-/// What the guest's own tools and the host's `-M` options say.
+/// The output of the guest's own tools and of the host's `-M` options.
 fn looks(guest: &str, version: &str) {
     let host = ready(guest);
     let inside = host.in_guest(guest, &["systemctl", "is-system-running"]);
@@ -106,7 +106,7 @@ fn logs_in(host: &Host, guest: &str) {
     );
     say("echo this-$((6*7))-works; logout\n");
     login.wait_for_stdout("this-42-works", Duration::from_secs(30));
-    // Three times, and within a second, leaves machinectl; the guest's getty would ask again.
+    // Three times within a second leaves machinectl; the guest's getty would prompt again.
     say("\x1d\x1d\x1d");
     let out = login.wait(Duration::from_secs(20));
     assert_eq!(out.status, 0, "{out}");
@@ -122,7 +122,7 @@ fn bookworm_can_be_entered() {
     enters("bookworm");
 }
 
-/// Each of machinectl's ways to end or to reboot a machine.
+/// All verbs of machinectl that end or reboot a machine.
 fn ends(guest: &str) {
     let host = Host::start(&[guest]);
     host.define(guest, "");
@@ -167,7 +167,7 @@ fn reboots(host: &Host, guest: &str) {
         ),
     );
     assert_eq!(host.unit(guest, "InvocationID"), invocation);
-    // The leader alone is told something harmless: it stays.
+    // Only the leader receives a harmless signal: it keeps running.
     host.ok(&["machinectl", "kill", "--kill-whom=leader", "--signal=SIGRTMIN+22", guest]);
     assert_eq!(host.unit(guest, "ActiveState"), "active");
 }

@@ -1,5 +1,5 @@
-//! The fault matrix: each system call that a start makes fails in turn, and each of its processes is killed
-//! at each of its calls. After each no state is left, the next start works, and what failed is said.
+//! The fault matrix: each system call of a start fails in turn, and each of its processes is killed at each
+//! of its calls. After each fault no state is left, the next start works, and the failure is reported.
 //! `cargo test` takes a sample of all, `make faults` every one.
 
 use std::collections::BTreeMap;
@@ -11,9 +11,9 @@ use crate::support::{Host, Job, Snapshot, program};
 const SAMPLE: usize = 6;
 /// How many calls the loader makes before the program begins.
 const LOADER: usize = 40;
-/// Who makes the calls.
+/// The process that makes the calls.
 const ROLES: [&str; 4] = ["supervisor", "PID 1", "id map", "builder"];
-/// The unit's program, below what makes it fail.
+/// The unit's program, below the injector of failures.
 const DROP_IN: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'if [ -e /run/fault ]; then exec /usr/bin/faulty \
     $$(cat /run/fault) /run/faulty.out /usr/bin/coracle launch busybox; else exec /usr/bin/coracle launch busybox; fi'\n";
 
@@ -59,7 +59,7 @@ fn count(host: &Host) -> ([usize; 4], Vec<usize>) {
     (counts, delicate)
 }
 
-/// What came of one fault.
+/// The result of one fault.
 struct Result {
     mode: String,
     role: usize,
@@ -88,10 +88,10 @@ impl Result {
         }
     }
 
-    /// The step that was under way, as far as what is said tells.
+    /// The failed step, according to the messages.
     fn step(&self) -> String {
         let said = self.said.trim_start_matches("coracle: ");
-        // Numbers differ by kind of machine: the words tell.
+        // Numbers differ by kind of machine: the text identifies the step.
         let step = said.split(": ").find(|part| !part.starts_with("step ")).unwrap_or_default();
         match (self.started.as_str(), step) {
             ("started", _) => "(goes on)".into(),
@@ -174,7 +174,7 @@ fn failing_calls_and_kills_are_cleaned_up() {
     }
 }
 
-/// The table: steps by who makes them, and how often each fault ended well.
+/// The table: steps by process, with the number of faults that ended well.
 fn print(counts: &[usize], results: &[Result]) {
     ROLES.iter().zip(counts).for_each(|(who, count)| eprintln!("{who}: {count} calls"));
     let mut rows: BTreeMap<(usize, String), [[usize; 2]; 2]> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! The ways a machine is connected beside its own link and a zone: a bridge of the host, interfaces on the
-//! host's, the host's own, further pairs, a network namespace that is there already.
+//! Connections of machines other than a veth link and a zone: a bridge of the host, interfaces on those of
+//! the host, the host's own interfaces, further pairs, an existing network namespace.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -24,7 +24,7 @@ fn host() -> Host {
 /// Has the guest take an address on an interface and reach the other side by it.
 #[track_caller]
 fn reaches_outside(host: &Host, interface: &str) {
-    // The other side may know another boot of it by another link-layer address.
+    // The neighbour may have a stale link-layer address of an earlier boot.
     host.sh_ok("ip -n outside neigh flush all");
     let script = format!(
         "ip addr add 198.51.100.7/24 dev {interface}; ip addr add 2001:db8:5::7/64 dev {interface}; \
@@ -153,7 +153,7 @@ fn a_machine_joins_an_existing_network_namespace() {
     assert_eq!(host.ok(&["stat", "-Lc", "%i", &format!("/proc/{leader}/ns/net")]), there);
     let supervisor = host.property("m", "supervisor");
     assert_ne!(host.ok(&["stat", "-Lc", "%i", &format!("/proc/{supervisor}/ns/net")]), there);
-    // What the guest serves is there.
+    // The guest's service is reachable.
     host.sh_ok("ip addr add 198.51.100.9/24 dev up0");
     host.wait_for_page("198.51.100.1");
     host.sh_ok("ip addr del 198.51.100.9/24 dev up0");
@@ -176,7 +176,7 @@ fn impossible_interfaces_are_refused_before_the_start() {
         ("interface = [\"lo\"]", "two interfaces of the machine have the name 'lo'"),
         ("interface = [\"lo:x\"]", "the loopback interface of the host cannot be moved"),
         ("veth-extra = [\"up0:x\"]", "interface 'up0' exists and does not belong to the machine"),
-        // The kernel of the machine that tests run on has none.
+        // The kernel of the testing machine has none.
         ("mode = \"ipvlan\"\nipvlan = [\"up0\"]", "ipvlan"),
     ] {
         host.define("m", &format!("[network]\n{network}\n"));

@@ -2,7 +2,7 @@
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// The web server outside tells who asks.
+/// The web server outside returns the client's address.
 const WHO: &str = "
 mkdir /srv/www/cgi-bin
 printf '#!/bin/sh\\necho; echo \"$REMOTE_ADDR\"\\n' >/srv/www/cgi-bin/who; chmod 755 /srv/www/cgi-bin/who
@@ -94,7 +94,7 @@ fn packets_with_a_forged_address_are_dropped() {
     let host = host_with_outside(&["busybox"]);
     host.start_machine("busybox");
     source_address(&host, "busybox", "192.0.2.2");
-    // The host's own words to many, which its link hears as well, are dropped too: so they are counted first.
+    // Multicast of the host itself, which its link receives as well, is dropped too: so it is counted first.
     let count = "nft list chain inet coracle antispoof | sed -n 's/^.*packets \\([0-9]*\\) .* drop$/\\1/p' | tail -n1";
     let dropped = || host.sh_ok(count);
     host.wait_for_address_detection();
@@ -124,7 +124,7 @@ fn packets_with_a_forged_address_are_dropped() {
     let host_address = host.property("busybox", "host-addresses");
     let host_address = host_address.split(' ').next().expect("an address");
     assert_ne!(host.in_guest("busybox", &["ping", "-c1", "-W1", host_address]).status, 0);
-    // What nft(8) shows of it, it also reads: rules are saved so.
+    // nft(8) can read its own listing of the table: rulesets are saved this way.
     host.define(
         "busybox",
         "[network]\nrate-in = \"1G\"\nrate-out = \"1G\"\negress = [\"192.0.2.0/24\", \"2001:db8::/32\"]\n",
@@ -161,7 +161,7 @@ fn the_table_is_consistent_after_kills_and_concurrent_starts() {
     host.stop();
 }
 
-/// Runs a program on a kernel that says of nftables what one without it says.
+/// Runs a program on a kernel that replies to nftables requests like one without nftables.
 const WITHOUT_NFTABLES: &str = r#"
 $filter = join "", map { pack "SCCL", @$_ }
     [0x20, 0, 0, 0], [0x15, 0, 5, 41],      # the call is socket

@@ -1,10 +1,10 @@
-//! Machines on hosts with another firewall: the real firewalld and ufw, Docker's chains as it makes them, a
-//! ruleset written by hand that drops what it does not know. Packets flow, and the rules of the others are
-//! afterwards what they were, byte for byte.
+//! Machines on hosts with another firewall: the real firewalld and ufw, Docker's chains as dockerd creates
+//! them, a manual ruleset that drops unknown packets. Packets flow, and the foreign rules are unchanged
+//! afterwards, byte for byte.
 
 use crate::support::{Host, LONG, Snapshot, page};
 
-/// What dockerd 28 makes with iptables-nft on a host with one network, in its order.
+/// The rules of dockerd 28 with iptables-nft on a host with one network, in its order.
 const DOCKER: &str = "
 for i in iptables ip6tables; do
 $i -P FORWARD DROP
@@ -72,7 +72,7 @@ fn ruleset(host: &Host) -> String {
     host.sh_ok("nft -s list ruleset")
 }
 
-/// Asks in every way that machines are used by.
+/// Connects by all paths that machines use.
 #[track_caller]
 fn assert_flows(host: &Host) {
     for server in ["192.0.2.2", "[2001:db8::2]"] {
@@ -158,7 +158,7 @@ fn machines_coexist_with_docker() {
     let user = host.sh_ok("iptables -A DOCKER-USER -i ve-a -d 203.0.113.0/24 -j DROP; iptables -S");
     assert_coexists(&host);
     host.coracle(&["start", "a"]);
-    // Docker's own tool can read what we wrote.
+    // Docker's own tool can read the rules of Coracle.
     let with = host.sh_ok("iptables -S; ip6tables -S DOCKER-USER");
     assert!(
         with.contains("-A DOCKER-USER -i ve-a -m comment --comment \"machines of coracle: ve-a\" -j ACCEPT"),
@@ -176,7 +176,7 @@ fn rules_are_restored_after_docker_and_nftables() {
     host.sh_ok("nft add table inet coracle");
     host.coracle(&["start", "a", "b"]);
     assert_flows(&host);
-    // What dockerd's unit is to us: a unit that makes rules.
+    // Like dockerd's unit: a unit that creates rules.
     host.write("/run/docker.sh", DOCKER);
     host.write(
         "/etc/systemd/system/docker.service",
@@ -185,7 +185,7 @@ fn rules_are_restored_after_docker_and_nftables() {
     host.sh_ok("systemctl daemon-reload; systemctl start docker");
     host.wait_until(LONG, "systemctl is-active coracle-network-reload@docker");
     assert_flows(&host);
-    // Somebody flushes everything, ours with it.
+    // A flush of the whole ruleset, the table of Coracle included.
     host.write("/etc/nftables.conf", "flush ruleset\n");
     host.sh_ok("systemctl start nftables");
     host.wait_until(LONG, "systemctl is-active coracle-network-reload@nftables");
@@ -230,8 +230,7 @@ fn a_zone_coexists_with_docker() {
             "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {filtered} >$f; done"
         ));
         assert_coexists(&host);
-        // By the port where the host itself asks, at its loopback addresses: not at ::1 where bridges are
-        // filtered.
+        // By the port on the host itself, at its loopback addresses: not at ::1 where bridges are filtered.
         let before = Snapshot::take(&host);
         host.coracle(&["start", "a", "b"]);
         host.wait_for_page("127.0.0.1:8080");

@@ -1,13 +1,14 @@
-//! Containers in machines: podman's and ours in one with users of its own (`security.nesting`), and ours on a
-//! host that is a machine without a user namespace. `CORACLE_HOST_BY=coracle` has every other test of the
-//! host suite run on such a host; here is what shows that it is one, and a machine's life on it.
+//! Containers in machines: podman's and Coracle's in one with its own users (`security.nesting`), and
+//! Coracle's on a host that is a machine without a user namespace. With `CORACLE_HOST_BY=coracle` every other
+//! test of the host suite runs on such a host; the tests here verify the host itself, and the life cycle of a
+//! machine on it.
 
 use crate::support::{Host, Output, Snapshot, install, trees};
 
 #[test]
 fn a_machine_hosts_machines() {
     let host = Host::builder().in_coracle().guest("busybox").guest("trixie").start();
-    // What nested-host.sh makes says so here.
+    // The marker file of nested-host.sh.
     assert_ne!(host.read("/run/host/container-manager").trim(), "nested-host");
     host.activate_machined();
     let before = Snapshot::take(&host);
@@ -33,7 +34,7 @@ fn a_machine_hosts_machines() {
     host.stop();
 }
 
-/// What a machine with users of its own needs to run containers, and a guest that has podman and coracle:
+/// The definition for containers in a machine with its own users, and a guest with podman and coracle:
 /// `outer`, with a tree for both in it.
 fn outer(definition: &str) -> (Host, Snapshot) {
     let host = Host::builder().guest_as("trixie-nesting", "outer").start();
@@ -68,7 +69,7 @@ fn podman_runs_in_a_machine_that_nests() {
     let out = inside(&script);
     assert_eq!((out.status, out.stdout.as_str()), (7, "1\nwritten\n"), "{out}");
     assert_eq!(host.in_guest("outer", &["systemctl", "is-system-running"]).stdout, "running\n");
-    // What it is open for is said.
+    // Its additional rights are reported.
     let said = host.coracle(&["inspect", "--security", "outer"]);
     for opened in ["the filter allows '@keyring'", "procfs is full", "tun and fuse"] {
         assert!(said.contains(opened), "{opened}: {said}");
@@ -172,7 +173,7 @@ fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
         host.sh(&script)
     };
     let notices = |out: &Output| out.stderr.matches("no cgroup of its own").count();
-    // With what a privileged container has, and with a hierarchy that is read-only.
+    // With the rights of a privileged container, and with a read-only hierarchy.
     for options in
         ["--privileged", "--cap-add=all --security-opt seccomp=unconfined --security-opt unmask=all"]
     {
@@ -180,7 +181,7 @@ fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
         assert!(out.status == 0 && out.stdout.contains("PID 1"), "{options}: {out}");
         assert!(notices(&out) <= 1, "{options}: {out}");
     }
-    // One without the rights for it says so before it does anything.
+    // Without the required rights the error comes before the host is changed.
     let out = podman("");
     assert!(out.status == 125 && out.stderr.contains("(--privileged)"), "{out}");
     let script = format!(

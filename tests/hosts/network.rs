@@ -3,7 +3,7 @@
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// A page of another machine, asked for inside of a busybox guest.
+/// Requests a page of another machine inside of a busybox guest.
 #[track_caller]
 fn guest_sees_page(host: &Host, guest: &str, address: &str) {
     let script = format!("busybox wget -T 2 -q -O - http://{address}/ | grep 'hello from busybox'");
@@ -81,7 +81,7 @@ fn machines_are_connected_with_networkd_on_the_host() {
         let host_address = host_address.split(' ').next().expect("an address");
         host.ok(&["sh", "-c", &format!("ip -4 -o addr show {link} | grep -w {host_address}")]);
     }
-    // networkd has not taken away what was there before it.
+    // networkd has not removed the state that existed before it.
     two_addresses_stay(&host);
     host.ok(&["systemctl", "restart", "systemd-networkd"]);
     two_addresses_stay(&host);

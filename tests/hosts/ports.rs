@@ -1,5 +1,5 @@
-//! Ports of the host that lead to machines: from outside, from the host by its own address and by its
-//! loopback addresses, from machines; datagrams, ranges, and who has a port that is taken.
+//! Published ports: from outside, from the host by its own address and by its loopback addresses, from
+//! machines; datagrams, ranges, and the owner of a port in use.
 
 use crate::support::{Host, LONG, Snapshot, page};
 
@@ -125,7 +125,7 @@ fn a_port_in_use_is_refused_before_the_start() {
     assert_ne!(host.exec(&["coracle", "start", "b"]).status, 0);
     let status = host.coracle(&["status", "b"]);
     assert!(status.contains("(busybox) listens on port 8005/tcp of ::"), "{status}");
-    // What a machine that was killed had is free again.
+    // The ports of a killed machine are free again.
     drop(server);
     host.coracle(&["start", "a"]);
     host.kill_supervisor("a");

@@ -1,5 +1,5 @@
-//! `coracle doctor NAME` sends a packet from a machine and names the rule that drops it: in cases made up,
-//! one of them on the way back; and reports no problem without one.
+//! `coracle doctor NAME` sends a packet from a machine and names the rule that drops it, also on the return
+//! path; it reports no problem without such a rule.
 
 use crate::support::{Host, Snapshot};
 
@@ -31,7 +31,7 @@ fn doctor_names_the_rule_that_drops() {
     let before = Snapshot::take(&host);
     let well = doctor(&host);
     assert!(well.contains("no problems found") && well.ends_with("status 0"), "{well}");
-    // They came after the machine, with drop as their last word or as one of their words.
+    // Created after the machine, with drop as their policy or in one of their rules.
     for (rules, expected) in [
         (
             "add table inet games; add chain inet games lan { type filter hook forward priority 5; }; \

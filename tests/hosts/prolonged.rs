@@ -1,5 +1,5 @@
-//! What a guest does to make the processes of the host that serve it wait: descriptors that take long to
-//! close, file systems that never answer, processes that cannot be frozen. The supervisor goes on as always.
+//! Attempts of a guest to block the processes of the host that serve it: descriptors that are slow to close,
+//! file systems that never reply, processes that cannot be frozen. The supervisor keeps working.
 
 use crate::support::{Host, LONG, Snapshot, program};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ fn install(host: &Host, machine: &str) {
     std::fs::copy(program::build("tests/prolonged/attacker.c", &[]), to).expect("copy the attacker");
 }
 
-/// Asserts that the supervisor of a machine answers, whatever is done to it, and that its stop is in order.
+/// Asserts that the supervisor of a machine replies under attack, and that its stop is in order.
 #[track_caller]
 fn assert_serves_and_stops(host: &Host, machine: &str) {
     let begun = Instant::now();
@@ -95,7 +95,7 @@ fn file_systems_of_the_guest_do_not_block_the_host() {
     assert_eq!(pause.poll(), None, "the call is answered when the guest stands still");
     host.sh_ok(&call("sysvinit", "Resume"));
 
-    // The place where init is asked to stop.
+    // The path of init's control file for a stop.
     let _other = attack("/run");
     let mut stop = host.spawn(&["coracle", "stop", "sysvinit"]);
     host.wait_for_phase("sysvinit", "stopping");
@@ -108,8 +108,8 @@ fn file_systems_of_the_guest_do_not_block_the_host() {
     host.stop();
 }
 
-/// What enters a machine is in the cgroup of PID 1, which has no path, and counts as a process of the
-/// machine.
+/// A process that enters a machine is in the cgroup of PID 1, which has no path, and counts as a process of
+/// the machine.
 fn enters_the_deepest_cgroup(host: &Host) {
     let entered = host.spawn(&["coracle", "exec", "-T", "busybox", "--", "sleep", "4321"]);
     host.wait_until(LONG, "pgrep -f '^sleep 4321'");

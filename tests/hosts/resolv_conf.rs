@@ -10,7 +10,7 @@ struct ResolvConf {
     is_writable: bool,
 }
 
-/// What a tree has at `/etc/resolv.conf` before a start.
+/// The file of a tree at `/etc/resolv.conf` before a start.
 const MISSING: &str = "true";
 const FILE: &str = "echo own >resolv.conf";
 const DANGLING: &str = "ln -s ../run/nowhere resolv.conf";
@@ -23,7 +23,8 @@ fn host_of_modes() -> Host {
     host
 }
 
-/// Starts and stops a machine in a mode, with what `setup` leaves in its `/etc` and more in its definition.
+/// Starts and stops a machine in a mode, with the files of `setup` in its `/etc` and additional lines in its
+/// definition.
 fn resolv_conf(host: &Host, setup: &str, mode: &str, definition: &str) -> ResolvConf {
     let before = Snapshot::take(host);
     host.sh_ok(&format!("cd {ETC} && rm -rf resolv.conf && {{ {setup}; }}"));

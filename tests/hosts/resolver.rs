@@ -2,7 +2,7 @@
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// What a guest's file says, without the mark of who has written it.
+/// The content of a guest's file, without the mark of its author.
 fn seen(host: &Host, guest: &str) -> String {
     let text = host.in_guest(guest, &["cat", "/etc/resolv.conf"]).stdout;
     text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("; ")
@@ -409,9 +409,9 @@ fn a_resolver_at_the_hosts_loopback_answers_machines() {
     host.stop();
 }
 
-/// From systemd 259 on machined tells resolved of machines, by a hook: there names of machines are those of
-/// any program of the host that asks resolved. Older ones have nss-mymachines alone, which `zones` and
-/// `network` look at.
+/// Since systemd 259 machined provides the names of machines to resolved, by a hook: any program of the host
+/// that queries resolved has them. Earlier versions have only nss-mymachines, covered by `zones` and
+/// `network`.
 #[test]
 fn resolved_of_the_host_resolves_machines() {
     let host = Host::builder().suite("sid").guest_as("busybox", "web").guest_as("busybox", "db").start();

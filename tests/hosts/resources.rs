@@ -1,4 +1,5 @@
-//! What a machine takes of the host: its cgroups, its limits, and what its supervisor needs while it idles.
+//! The resources of the host used by a machine: its cgroups, its limits, and the needs of its idle
+//! supervisor.
 
 use std::thread;
 use std::time::Duration;
@@ -72,7 +73,7 @@ fn limits_are_properties_of_the_unit() {
     }
     let fragments = host.unit("busybox", "DropInPaths");
     assert!(fragments.contains("/run/systemd/generator/coracle@busybox.service.d/"), "{fragments}");
-    // Nested hosts mostly have no controllers; where the unit has one its file says the same.
+    // Nested hosts mostly have no controllers; if the unit has one, its file has the same value.
     let unit = "/sys/fs/cgroup/machine.slice/coracle@busybox.service";
     for (file, expected) in
         [("pids.max", "777\n"), ("memory.max", "536870912\n"), ("cpu.max", "150000 100000\n")]

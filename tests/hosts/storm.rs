@@ -1,5 +1,5 @@
-//! Machines that are killed at random moments of their lives, and many of them at once: no state is left, and
-//! the last costs the firewall what the first did.
+//! Machines killed at random moments of their lives, and many of them at once: no state is left, and the
+//! firewall cost of the last one equals that of the first.
 
 use crate::support::{Host, LONG, Snapshot};
 use coracle::machine::egress::Prefix;
@@ -18,8 +18,8 @@ use coracle::network::firewall::TrafficPolicy;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// Starts machines that do not run, and kills what a unit has for a main or control process, where there is
-/// one: the launch, the supervisor, the clean-up. Says what it hit.
+/// Starts stopped machines, and kills the main or control process of units: the launch, the supervisor, the
+/// cleanup. Prints the killed processes.
 const STORM: &str = r#"
 RANDOM=$1
 machines=(a b c d e f)
@@ -87,8 +87,8 @@ fn kills_at_random_moments_are_cleaned_up() {
 const MACHINES: usize = 50;
 const KEEPERS: usize = 4;
 
-/// Machines started and ended in every way while what they stand on is restarted: `CORACLE_STORM` seconds
-/// with all of them, or some with a few.
+/// Machines started and ended in every way while their services are restarted: `CORACLE_STORM` seconds with
+/// all of them, or some with a few.
 #[test]
 fn random_operations_lose_no_machine() {
     let whole = std::env::var("CORACLE_STORM").ok().map(|seconds| seconds.parse().expect("seconds"));
@@ -97,7 +97,7 @@ fn random_operations_lose_no_machine() {
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.activate_machined();
     names.iter().for_each(|name| host.define(name, ""));
-    // With what comes with the first machine and stays.
+    // With the state that comes with the first machine and stays.
     host.coracle(&["start", &names[0]]);
     host.coracle(&["stop", &names[0]]);
     let before = Snapshot::take(&host);
@@ -176,8 +176,7 @@ fn start_time_is_independent_of_the_number_of_machines() {
     host.stop();
 }
 
-/// What the kernel takes for one machine's part to come and to go, the medians of many; with links of their
-/// own, and in one zone.
+/// The kernel's time to add and remove one machine's part, medians of many; with veth links, and in one zone.
 #[test]
 fn firewall_updates_are_independent_of_the_number_of_machines() {
     assert!(rustix::process::geteuid().is_root(), "must be run as root");

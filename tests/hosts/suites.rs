@@ -1,5 +1,5 @@
-//! Hosts of three Debian suites, with systemd 252, 257 and what is newest: a machine's whole life on each.
-//! `make test-all` runs everything else there too.
+//! Hosts of three Debian suites, with systemd 252, 257 and the newest version: a machine's whole life on
+//! each. `make test-all` runs all other tests there too.
 
 use std::time::Duration;
 

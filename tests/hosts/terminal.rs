@@ -101,7 +101,7 @@ fn a_shell_has_window_size_and_job_control() {
     window.sees("host>");
     window.types("echo then-$?", &["Enter"]);
     window.sees("then-4");
-    // The host's terminal is what it was.
+    // The host's terminal is restored.
     window.types("stty -a | grep -c ' echo '", &["Enter"]);
     window.sees("\n1\n");
     host.stop();
@@ -161,8 +161,8 @@ fn full_screen_programs_work() {
     host.stop();
 }
 
-/// What a command shows in a window of this size, without its prompt. No line of it is longer than the
-/// window.
+/// Returns the output of a command in a window of this size, without its prompt. No line of it is longer than
+/// the window.
 #[track_caller]
 fn shown(window: &Window, columns: u32, line: &str) -> String {
     window.tmux(&["resize-window", "-x", &columns.to_string(), "-y", "50"]);

@@ -54,8 +54,8 @@ fn link_local(host: &Host, name: &str) -> String {
     address.trim_end_matches("/64").to_owned()
 }
 
-/// What 'a' reaches with these settings: its zone by IPv4, IPv6 and a link-local address, its host, the
-/// outside by both families.
+/// The destinations that 'a' reaches with these settings: its zone by IPv4, IPv6 and a link-local address,
+/// its host, the outside by both families.
 fn outcome(host: &Host, said: &str) -> [bool; 6] {
     host.define("a", &zoned(&format!("ports = [\"8080:80\"]\n{said}")));
     host.coracle(&["start", "a"]);
@@ -174,7 +174,7 @@ fn egress_of_a_machine_of_a_zone_is_set_live() {
     assert!(reaches(&host, "a", &b4) && reaches(&host, "a", "192.0.2.2"));
     host.coracle(&["set", "--runtime", "a", "network.egress=192.0.2.0/24"]);
     assert!(!reaches(&host, "a", &b4) && reaches(&host, "a", "192.0.2.2"));
-    // What nft lists it reads again.
+    // nft can read its own listing.
     host.sh_ok("nft list ruleset >/run/rules; ip netns exec outside nft -f /run/rules");
     host.coracle(&["stop", "a", "b", "c"]);
     host.sh_ok("! nft list table bridge coracle && ! nft list table inet coracle");
@@ -210,7 +210,7 @@ fn rates_limit_a_machine_of_a_zone() {
              my $sent = 0; while ($sent < {MANY}) {{ $sent++ if defined send($s, 'x' x 1400, 0, $to) || $! != 111 }}"
         ),
     );
-    // 256 KiB at once and 12500 bytes a second: that much of what is sent at once gets there, and no more.
+    // 256 KiB at once and 12500 bytes per second: of a burst, that much arrives, and no more.
     let few = 256 * 1024 / 1442;
     for (chain, who, to) in [("rate-out", "a", &b), ("rate-in", "b", &a)] {
         let (leader, so_far) = (host.machine_leader(who), dropped(&host, chain));

@@ -31,7 +31,7 @@ fn hosts_of(host: &Host, guest: &str) -> String {
     host.in_guest(guest, &["cat", "/etc/hosts"]).success("its names").stdout
 }
 
-/// What sends a frame from 'host0' to all: its own link-layer address, protocol, packet.
+/// Sends a frame from 'host0' to all: the source link-layer address, the protocol, the packet.
 const FORGE: &str = r#"
 use Socket qw(:DEFAULT inet_pton inet_aton);
 my ($v4, $v6, $mac) = @ARGV;
@@ -77,7 +77,7 @@ fn host_of(names: &[&str]) -> Host {
     host
 }
 
-/// Apart from another zone, and from a machine in none, both ways and by both families.
+/// Isolated from another zone, and from a machine without a zone, in both directions and by both families.
 #[track_caller]
 fn assert_apart(host: &Host) {
     for (guest, others) in [("a", ["other", "alone"]), ("other", ["a", "alone"]), ("alone", ["a", "other"])] {
@@ -391,7 +391,7 @@ fn hosts_files_of_a_read_only_and_an_edited_tree() {
     assert!(names.contains("localhost") && names.contains("free free.lan"), "{names}");
     assert_ne!(host.in_guest("fixed", &["sh", "-c", "echo x >>/etc/hosts"]).status, 0);
     assert_eq!(host.ok(&["cat", "/var/lib/machines/fixed/etc/hosts"]), own);
-    // A guest's own lines stay, and a file in place of ours gets the names again.
+    // The guest's own lines stay, and a replaced file receives the names again.
     host.in_guest("free", &["sh", "-c", "sed -i '1i 192.0.2.9 mine' /etc/hosts"]).success("edit its own");
     host.coracle(&["restart", "fixed"]);
     let names = hosts_of(&host, "free");

@@ -127,7 +127,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An interface of a machine, and who is at its ends.
+/// An interface of a machine, and the addresses at both ends.
 pub(super) struct Attachment {
     pub(super) machine: &'static str,
     pub(super) inside: &'static str,

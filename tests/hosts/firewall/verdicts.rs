@@ -1,5 +1,5 @@
-//! The firewall as a table: what becomes of a packet of a machine, by the link it is sent on, the protocol,
-//! the source address, the destination and `network.egress`.
+//! The firewall as a table: the verdict on a packet of a machine, by its link kind, protocol, source address,
+//! destination and `network.egress`.
 
 use super::packets::Verdict::{Here, Nowhere, Through};
 use super::packets::{Link, Verdict, attachments, data, host, packet, send, two, verdict};

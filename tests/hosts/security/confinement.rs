@@ -1,5 +1,5 @@
-//! What a definition or the place of a tree opens to a machine or to users of the host: refused, or reported
-//! everywhere.
+//! Rights that a definition or the location of a tree gives to a machine or to users of the host: refused, or
+//! reported everywhere.
 
 use super::machines::{Machines, install};
 use crate::support::{Host, LONG};
@@ -144,8 +144,8 @@ fn the_ids_of_the_host_are_reported_and_never_nest() {
     host.sh_ok("rm -r /etc/coracle/machines.d/ids.toml*");
 }
 
-/// Everything that root inside could write in an instance without masks; of what is listed, and is not the
-/// machine's own.
+/// All files that root inside could write to in an instance without masks; of the listed ones, those that do
+/// not belong to the machine.
 const WRITABLE: &str = "mkdir -p /tmp/p /tmp/s; mount -t proc proc /tmp/p; mount -t sysfs sysfs /tmp/s; \
     for f in $(find /tmp/p /tmp/s -maxdepth 7 ! -path '/tmp/p/[0-9]*' ! -path '/tmp/p/self*' ! -path '/tmp/p/thread-self*' \
         ! -path '/tmp/p/sys/net/*' ! -path '/tmp/p/pressure/*' ! -path '/tmp/s/devices/virtual/net/*' -type f 2>/dev/null); do \

@@ -1,5 +1,5 @@
-//! What others on the host, and its tools, can be brought to by a machine: who may read of it, what waits for
-//! it, what stays of it.
+//! Effects of a machine on other users of the host and on its tools: readable state, waiting processes,
+//! remains.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ fn users_of_the_host_have_no_access_to_machines() {
     let host = machines.host();
     let unprivileged = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
     let supervisor = host.supervisor("own");
-    // What a machine is, everybody may know; how it was defined and what its console said, root.
+    // All users may read the properties of a machine; only root may read its definition and console.
     let state = host.sh_ok(&format!("{unprivileged} cat /run/coracle/own/state.json"));
     assert!(!state.contains("environment"), "{state}");
     host.sh_ok("mkdir -p /var/lib/coracle/failures");
@@ -311,7 +311,7 @@ fn a_supervisor_has_few_capabilities_and_is_not_readable() {
         let out = machines.sh(machine, &format!("kill -0 {supervisor}; ls /proc/{supervisor}/fd"));
         assert!(out.status != 0 && !out.stdout.contains("socket"), "{out}");
     }
-    // An exec gives it all back that a boot needs. A machine of its own: others are in the shared ones.
+    // An exec restores all rights that a boot needs. A separate machine: the shared ones contain others.
     host.add_guest("busybox", "again");
     host.ok(&["coracle", "start", "again"]);
     let leader = host.machine_leader("again");

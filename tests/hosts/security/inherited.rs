@@ -17,7 +17,8 @@ fn tree(machines: &Machines, name: &str) -> String {
     format!("/var/lib/machines/{name}")
 }
 
-/// What the probe says in a machine that is run in the foreground by this shell line, with and without users.
+/// Returns the output of the probe in a machine run in the foreground by this shell line, with and without
+/// users.
 fn probe_run_by(machines: &Machines, tree: &str, line: &str) -> [String; 2] {
     ["pick", "no"].map(|users| {
         let run =
@@ -84,7 +85,7 @@ fn abstract_sockets_of_the_host_are_invisible() {
     for machine in ["own", "same"] {
         assert_closed(&machines.inside(machine, &["probe"]).stdout, &["sockets of the host by name"]);
     }
-    // Who shares the host's network is told so.
+    // A machine that shares the host's network is reported.
     host.write("/etc/coracle/machines.d/open.toml", "[network]\nmode = \"host\"\n");
     tree(&machines, "open");
     host.ok(&["coracle", "start", "open"]);

@@ -1,8 +1,8 @@
-//! The probe inside: what root of a machine can do, point by point, against what it may.
+//! The probe inside: the rights of root in a machine, point by point, compared with the documented ones.
 
 use super::machines::{Machines, install};
 
-/// What the probe said: of each weight the names of what is open.
+/// The result of the probe: for each weight the names of the open points.
 pub fn open(said: &str) -> [Vec<String>; 3] {
     assert!(said.lines().any(|line| line.starts_with("total\t")), "it did not come to its end: {said}");
     ["high", "medium", "low"].map(|weight| {
@@ -54,7 +54,7 @@ fn root_inside_cannot_unmount_masks() {
                   umount -l $f 2>&1 | head -1; cat $f 2>/dev/null | head -c 20; done";
     let out = machines.sh("own", script);
     assert!(!out.stdout.contains(':') || out.stdout.contains("umount:"), "{out}");
-    // Without the lock of a user namespace they come off, and the probe says so.
+    // Without the lock of a user namespace they can be unmounted, and the probe reports it.
     let out = machines.inside("same", &["probe"]).success("the probe");
     let line = out.stdout.lines().find(|line| line.split('\t').nth(2) == Some("masks come off"));
     assert!(line.is_some_and(|line| line.starts_with("open\t")), "{line:?}");

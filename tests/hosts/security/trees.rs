@@ -16,7 +16,7 @@ fn tree(host: &Host, name: &str) -> String {
     format!("/var/lib/machines/{name}")
 }
 
-/// What an escape would change on the host.
+/// The files of the host that an escape would change.
 const WATCHED: &str = "cat /proc/1/mountinfo | cut -d' ' -f4- | sort | sha256sum; \
     stat -c '%n %F %a %u %Y' /etc /srv /dev/null /etc/passwd /mnt; ls /mnt /srv; sha256sum /etc/passwd";
 
