@@ -1,5 +1,5 @@
-//! Activation of a machine by its ports: no process of Coracle runs before, the first connection is relayed,
-//! later connections are forwarded by the firewall, and a connection to a machine that fails to start is
+//! Socket activation of a machine by its ports: no process of Coracle runs before the first connection, which
+//! is relayed; the firewall forwards later connections; a connection to a machine that fails to start is
 //! closed.
 
 use std::io::Write;
@@ -10,17 +10,17 @@ const PORTS: &str = r#"[network]
 on-demand = ["8080:80", "127.0.0.1:8081:80", "[::1]:8082-8083:80-81"]
 "#;
 
-/// A script that requests the page. The first request waits for the start of the machine.
+/// Returns a script that requests the page. The first request waits for the start of the machine.
 fn request(place: &str) -> String {
     format!("{} | grep 'hello from busybox'", crate::support::fetch(place))
 }
 
-/// Returns the number of processes of Coracle.
+/// Returns the number of running processes of Coracle.
 fn processes(host: &Host) -> String {
     host.sh_ok("pgrep -c coracle || true")
 }
 
-/// Waits for a state of the socket unit.
+/// Waits for a sub-state of the socket unit.
 #[track_caller]
 fn wait_for_socket(host: &Host, state: &str) {
     host.wait_until(
@@ -29,13 +29,14 @@ fn wait_for_socket(host: &Host, state: &str) {
     );
 }
 
-/// Waits until the firewall has taken over from the relay.
+/// Waits until the relay has exited and the firewall forwards the ports.
 #[track_caller]
 fn wait_for_end_of_relay(host: &Host) {
     host.wait_until(LONG, "! systemctl is-active coracle-on-demand@m.service");
 }
 
-/// Returns a host with an outside and the stopped machine `m`. systemd listens at its ports, as after boot.
+/// Returns a host with an outside network and the stopped machine `m`. systemd listens on the ports of `m`,
+/// as after a boot.
 fn listening_host() -> Host {
     let host = Host::builder().guest_as("busybox", "m").start();
     host.add_outside();
@@ -46,7 +47,8 @@ fn listening_host() -> Host {
     host
 }
 
-/// Starts the machine by a connection to `place` and stops it. The next connection is not relayed.
+/// Asserts that a connection to `place` starts the machine and that the next connection is not relayed. Stops
+/// the machine.
 #[track_caller]
 fn assert_starts_by(host: &Host, place: &str) {
     assert_eq!(processes(host), "0\n");
@@ -100,7 +102,7 @@ fn simultaneous_connections_are_all_answered() {
 #[test]
 fn a_relayed_connection_lasts_as_long_as_the_machine() {
     let host = listening_host();
-    // The request comes when the firewall forwards the port already.
+    // The request is sent after the firewall has begun to forward the port.
     let late = "exec 3<>/dev/tcp/127.0.0.1/8080; read line; printf '%s\\r\\n\\r\\n' \"$line\" >&3; cat <&3";
     let mut late = host.spawn_with_pipe(&["bash", "-c", late]);
     host.wait_until(LONG, "systemctl is-active coracle@m && systemctl is-active coracle-on-demand@m");
@@ -119,7 +121,7 @@ fn a_relayed_connection_lasts_as_long_as_the_machine() {
 #[test]
 fn systemd_listens_again_after_a_killed_machine() {
     let host = listening_host();
-    // Forwarding, and the anycast routes of a router, stay after the first start.
+    // The first start leaves state on the host: forwarding and the anycast routes of a router.
     host.coracle(&["start", "m"]);
     host.coracle(&["stop", "m"]);
     wait_for_socket(&host, "listening");
@@ -147,7 +149,7 @@ fn the_connection_is_closed_if_the_machine_fails_to_start() {
     );
     let out = host.sh(&crate::support::fetch("127.0.0.1:8080"));
     assert!(out.stdout.is_empty(), "{out}");
-    // One start only: the waiting connection is closed.
+    // The machine is started only once: the waiting connection is closed.
     host.wait_until(LONG, "! systemctl list-jobs | grep coracle");
     wait_for_end_of_relay(&host);
     wait_for_socket(&host, "listening");

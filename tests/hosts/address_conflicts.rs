@@ -1,4 +1,5 @@
-//! Machines with names that hash to the same addresses: each gets its own, in any order, and keeps it.
+//! Machines with names that hash to the same addresses: each receives distinct addresses in any start order
+//! and keeps them.
 
 use crate::support::{Host, Snapshot};
 use coracle::machine::id128::Id128;
@@ -7,7 +8,7 @@ use coracle::network::addresses::plan;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-/// Two names that choose the same addresses, and the machine's among them.
+/// Returns two names with the same preferred addresses, and the preferred IPv4 address of the machine.
 fn alike() -> ([String; 2], Ipv4Addr) {
     let mut seen = HashMap::new();
     for number in 0.. {
@@ -30,7 +31,7 @@ fn machines_with_conflicting_addresses_get_distinct_ones() {
         host.define(name, "");
     }
     let before = Snapshot::take(&host);
-    // Alone, each has the address of its name.
+    // A machine started alone receives the preferred address of its name.
     for name in [&one, &other] {
         host.coracle(&["start", name]);
         assert_eq!(host.address(name), wanted.to_string());
@@ -48,7 +49,8 @@ fn machines_with_conflicting_addresses_get_distinct_ones() {
                 host.wait_for_page(&place);
             }
         }
-        // The second one keeps its addresses at a reboot, also when the first is stopped.
+        // The machine with the alternative addresses keeps them at a reboot, even if the first machine is
+        // stopped.
         let (stays, goes) = if addresses[0] == wanted.to_string() { (&other, &one) } else { (&one, &other) };
         if round % 2 == 0 {
             host.coracle(&["stop", goes]);

@@ -1,5 +1,5 @@
 //! `coracle set` and `apply`: limits and mounts of a running machine, and the report about all other
-//! settings. `tests/vm.rs` shows that limits are enforced: a nested host has no controllers for them.
+//! settings. `tests/vm.rs` tests the enforcement of limits: a nested host lacks the controllers.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -30,7 +30,7 @@ fn limits_are_set_live_and_persist() {
     };
     hold(&host);
     assert_eq!(host.ok(&["coracle", "apply", "busybox"]), "machine 'busybox' matches its definition\n");
-    // Stored in the definition only.
+    // The limits are stored only in the definition.
     assert_eq!(host.sh("ls -A /run/systemd/system.control/coracle@busybox.service.d").stdout, "");
     host.sh_ok("systemctl daemon-reload");
     hold(&host);
@@ -47,7 +47,7 @@ fn a_runtime_limit_is_overridden_and_unset() {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);
     host.ok(&["coracle", "set", "busybox", "tasks-max=100", "cpu-quota=150%"]);
-    // A persistent setting removes the runtime one; an empty value removes a setting.
+    // A persistent setting replaces the runtime setting; an empty value removes a setting.
     host.ok(&["coracle", "set", "--runtime", "busybox", "memory-max=1G"]);
     assert_eq!(property(&host, "MemoryMax"), (1u64 << 30).to_string());
     host.sh_ok("grep -q 1G /run/coracle/machines.d/busybox.toml.d/95-set.toml");

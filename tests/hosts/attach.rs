@@ -1,4 +1,4 @@
-//! `coracle attach`, `login` and `shell --session`, and the control socket that they and machinectl use:
+//! `coracle attach`, `login` and `shell --session`, and the control socket used by them and by machinectl:
 //! access, invalid calls, and cost.
 
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use crate::support::{Host, Snapshot};
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A connection to the control socket of a machine, from outside of the host.
+/// Connects to the control socket of a machine, from outside the host.
 fn connect(host: &Host, machine: &str) -> UnixStream {
     let path = format!("/proc/{}/root/run/coracle/{machine}/control", host.leader());
     let stream = UnixStream::connect(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -17,7 +17,7 @@ fn connect(host: &Host, machine: &str) -> UnixStream {
     stream
 }
 
-/// Calls a method, and returns the reply as text.
+/// Calls a method and returns the reply as text.
 fn call(stream: &mut UnixStream, method: &str) -> String {
     stream.write_all(format!("{{\"method\":\"{method}\"}}\0").as_bytes()).expect("call");
     let mut answer = Vec::new();
@@ -28,7 +28,7 @@ fn call(stream: &mut UnixStream, method: &str) -> String {
     String::from_utf8(answer).expect("text")
 }
 
-/// The memory of its own of a machine's supervisor, KiB.
+/// Returns the private memory of a machine's supervisor in KiB.
 fn private_memory(host: &Host, machine: &str) -> u64 {
     let script = format!(
         "p=$(coracle show {machine} -p supervisor --json | tr -dc 0-9); \
@@ -44,7 +44,7 @@ fn viewers_share_the_console() {
     let before = Snapshot::take(&host);
     host.ok(&["coracle", "start", "busybox"]);
     let mut first = host.spawn_on_tty("coracle attach busybox");
-    // Earlier output comes first.
+    // Earlier output is printed first.
     first.wait_for_stdout("busybox: up", BOUND);
     let mut second = host.spawn_on_tty("stty rows 33 cols 77; coracle attach busybox");
     second.wait_for_stdout("busybox: up", BOUND);
@@ -59,7 +59,7 @@ fn viewers_share_the_console() {
         viewer.wait_for_stdout("33 77", BOUND);
     }
     assert_eq!(reader.wait_for_exit(BOUND), 0);
-    // The key detaches one; the other stays, also when the guest reboots.
+    // The key sequence detaches one viewer; the second remains attached, even across a reboot of the guest.
     keys.write_all(b"\x1d\x1d\x1d").expect("type");
     let out = first.wait(BOUND);
     assert!(out.status == 0 && out.stdout.contains("detached"), "{out}");
@@ -75,8 +75,8 @@ fn viewers_share_the_console() {
     host.stop();
 }
 
-/// Returns a host with the running machine `busybox` and its idle supervisor, after it has executed itself
-/// again.
+/// Returns a host with the running machine `busybox` and its idle supervisor, after the supervisor has
+/// executed itself again.
 fn supervised_host() -> Host {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);
@@ -84,7 +84,7 @@ fn supervised_host() -> Host {
         BOUND,
         "grep -z supervise /proc/$(coracle show busybox -p supervisor --json | tr -dc 0-9)/cmdline",
     );
-    // It has looked at the firewall once, and creates the table again.
+    // The supervisor has checked the firewall once, and creates a deleted table again.
     host.sh_ok("nft delete table inet coracle");
     host.wait_until(BOUND, "nft list chain inet coracle antispoof");
     host
@@ -104,7 +104,7 @@ fn only_root_of_the_host_may_attach() {
     let attach = "setpriv --reuid 65534 --regid 65534 --clear-groups coracle attach busybox";
     let out = host.sh(attach);
     assert_ne!(out.status, 0, "{out}");
-    // Also with a socket that all users may open.
+    // Access is refused even if the mode of the socket allows all users to open it.
     host.sh_ok("chmod 755 /run/coracle /run/coracle/busybox; chmod 666 /run/coracle/busybox/control");
     let out = host.sh(attach);
     assert!(out.status == 1, "{out}");
@@ -118,7 +118,7 @@ fn invalid_calls_are_refused() {
     let host = supervised_host();
     for noise in [&b"\0\0\0"[..], b"{}\0", b"[1]\0", b"{\"method\":7}\0", &[b'x'; 100_000], &[0xff; 5000]] {
         let mut stream = connect(&host, "busybox");
-        // The other side may have closed before all is written.
+        // The supervisor may close the connection before all bytes are written.
         let _ = stream.write_all(noise);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
@@ -144,7 +144,7 @@ fn idle_and_slow_clients_do_not_block_the_supervisor() {
     let idle: Vec<UnixStream> = (0..100).map(|_| connect(&host, "busybox")).collect();
     drop(idle);
     host.wait_until(BOUND, &format!("[ $({descriptors}) -le {} ]", before.trim()));
-    // A viewer that does not read, and a guest that writes a lot.
+    // A viewer that does not read, and a guest with much output.
     let mut viewer = connect(&host, "busybox");
     assert!(call(&mut viewer, "io.coracle.Machine.Attach").contains("parameters"));
     let flood = "yes $(printf %1000s) | tr ' ' y | head -c 200000 >/dev/console";
@@ -182,7 +182,7 @@ fn login_and_shell_open_sessions() {
     let mut login = host.spawn_on_tty("coracle login trixie");
     login.wait_for_stdout("login:", BOUND);
     login.kill();
-    // A session of the guest's logind, with the shell's exit status.
+    // A session of the guest's logind, with the exit status of the shell.
     let mut shell = host.spawn_on_tty("coracle shell --session trixie");
     let mut keys = shell.input();
     keys.write_all(b"echo s=$XDG_SESSION_ID-$((40+2)); loginctl --no-legend list-sessions; exit 6\n")

@@ -1,5 +1,5 @@
-//! Twelve kinds of broken input: each is refused with the step or the cause and the hint, and the host is as
-//! it was before.
+//! Twelve kinds of broken input: each is refused with the step or the cause and a hint, and the state of the
+//! host is unchanged.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -12,17 +12,17 @@ struct Bench {
 const TREE: &str = "/var/lib/machines/busybox";
 
 impl Bench {
-    /// A host on which `prepare` was run.
+    /// Returns a host on which `prepare` has been run.
     fn new(prepare: &str) -> Self {
         let host = Host::start(&["busybox"]);
-        // The first use creates machined's slice, which stays.
+        // The first use creates machined's slice, which remains.
         host.sh_ok(&format!("machinectl -q list; {prepare}"));
         let before = Snapshot::take(&host);
         Self { host, before }
     }
 
-    /// Asserts that a definition does not start, that all of these texts are printed, and that no state is
-    /// left.
+    /// Asserts that a definition does not start, that all of these texts are printed, and that no state
+    /// remains.
     #[track_caller]
     fn refuses(&self, definition: &str, said: &[&str]) {
         self.host.define("broken", definition);
@@ -42,7 +42,7 @@ impl Bench {
         self.before.assert_same(&self.host);
     }
 
-    /// Asserts that `doctor` names the same causes and hints, in one screen of a small terminal.
+    /// Asserts that `doctor` reports the same causes and hints, in one screen of a small terminal.
     #[track_caller]
     fn is_diagnosed(&self, name: &str, said: &[&str]) {
         let out = self.host.exec(&["coracle", "doctor", name]);
@@ -50,12 +50,12 @@ impl Bench {
         let lines: usize = out.stdout.lines().map(|line| line.chars().count().div_ceil(80).max(1)).sum();
         assert!(lines <= 24, "{lines} lines of 80 columns: {out}");
         for said in said {
-            // The problems of a file are shown as 'check' shows them, each with its own hint.
+            // The problems of a file are printed as by `check`, each with its hint.
             assert!(out.stdout.contains(said), "not diagnosed: {said}\n{out}");
         }
     }
 
-    /// The same for `coracle run`.
+    /// Asserts that `coracle run` fails, that all of these texts are printed, and that no state remains.
     #[track_caller]
     fn refuses_run(&self, options: &[&str], said: &[&str]) {
         let out = self.host.exec(&[&["coracle", "run"], options].concat());
@@ -67,7 +67,7 @@ impl Bench {
     }
 }
 
-/// A definition of the tree at this place.
+/// Returns a definition of the tree at this path.
 fn at(directory: &str) -> String {
     format!("[root]\ndirectory = \"{directory}\"\n")
 }
@@ -113,7 +113,7 @@ fn a_root_in_use_is_refused() {
     let mut bench = Bench::new("");
     let host = &bench.host;
     host.start_machine("busybox");
-    // The kernel's own address of the link comes a second later.
+    // The kernel adds the link-local address of the link about a second later.
     host.wait_until(
         LONG,
         "ip -6 addr show dev ve-busybox scope link | grep inet6 && ! ip addr | grep tentative",
@@ -136,7 +136,7 @@ fn a_root_in_use_is_refused() {
     ];
     bench.refuses_run(&["-D", TREE, "true"], &runs);
     bench.refuses_run(&["-bM", "busybox"], &runs);
-    // None of it did the one that runs any harm.
+    // The refused starts do not affect the running machine.
     host.assert_registered("busybox", true);
     let address = host.address("busybox");
     host.wait_for_page(&address);
@@ -160,7 +160,7 @@ fn unsuitable_file_systems_are_refused() {
             "hint: create that directory in the tree",
         ],
     );
-    // The root of the host is an overlay, which the kernel does not map ids on.
+    // The root file system of the host is an overlay, which does not support idmapped mounts.
     bench.host.ok(&["chmod", "700", "/srv"]);
     bench.refuses(
         &at("/srv/overlay"),
@@ -172,7 +172,7 @@ fn unsuitable_file_systems_are_refused() {
         ],
     );
     bench.refuses_run(&["-UD", "/srv/overlay", "true"], &["overlay", "--private-users=no"]);
-    // The hint works, and so does a tree on a read-only file system that has its mount points.
+    // The start succeeds after following the hint, also with a read-only tree that contains its mount points.
     let host = &bench.host;
     host.define("broken", &format!("{}[users]\nprivate = \"no\"\n", at("/srv/overlay")));
     host.coracle(&["start", "broken"]);
@@ -263,7 +263,7 @@ fn links_out_of_the_tree_are_not_followed() {
     let mount = |target: &str| {
         format!("{}[[mount]]\ntype = \"bind\"\nsource = \"/srv/source\"\ntarget = \"{target}\"\n", at(TREE))
     };
-    // The link itself, and a place behind it that is not there inside of the tree.
+    // The link itself, and a path below the link: the target of the link is missing inside the tree.
     for (target, to) in [("/absolute", "/srv/victim"), ("/relative", "../../../../../../../srv/victim")] {
         bench.refuses(
             &mount(target),
@@ -281,8 +281,7 @@ fn links_out_of_the_tree_are_not_followed() {
             ],
         );
     }
-    // The target of a link inside the tree is an ordinary target, and created directories belong to the
-    // guest's root.
+    // A link to a target inside the tree is followed, and created directories belong to the guest's root.
     let host = &bench.host;
     host.define("broken", &mount("/top/opt/new"));
     host.coracle(&["start", "broken"]);

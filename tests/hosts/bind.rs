@@ -1,5 +1,5 @@
-//! `coracle bind` and `unbind`: parts of the host's tree in a running machine with a user namespace and
-//! mapped ids, and the limits of the guest's rights on them.
+//! `coracle bind` and `unbind`: files and directories of the host in a running machine with a user namespace
+//! and mapped ids, and the limits of the guest's rights on them.
 
 use crate::support::{Host, Output, Snapshot};
 
@@ -7,10 +7,10 @@ fn inside(host: &Host, guest: &str, script: &str) -> Output {
     host.exec(&["coracle", "exec", guest, "--", "sh", "-ec", script])
 }
 
-/// A directory of the host, of its user 1001.
+/// A directory of the host, owned by its user 1001.
 const TREE: &str = "/var/lib/machines/data";
 
-/// Returns a host with the running machine 'trixie', which has a user 'ann', 1000.
+/// Returns a host with the running machine 'trixie', with the user 'ann' (1000).
 fn host_with_user() -> Host {
     let host = Host::start(&["trixie"]);
     host.activate_machined();
@@ -30,7 +30,7 @@ fn bind(host: &Host, target: &str, options: &[&str]) {
 fn a_user_of_the_host_is_mapped_to_a_user_of_the_guest() {
     let host = host_with_user();
     bind(&host, "/data", &["--mkdir", "--map=1001:ann"]);
-    // The guest writes as 1000, the host sees 1001; root inside owns none of it.
+    // Files written by user 1000 of the guest belong to user 1001 on the host; the guest's root cannot write.
     let write = "cat /data/f; echo new >/data/g; stat -c '%u %g' /data/f /data/g";
     let out = host.exec(&["coracle", "exec", "trixie", "-u", "ann", "--", "sh", "-ec", write]);
     assert_eq!((out.status, out.stdout.as_str()), (0, "hello\n1000 1000\n1000 1000\n"), "{out}");
@@ -103,7 +103,7 @@ fn the_guest_cannot_weaken_binds() {
     host.sh_ok(&format!("mkdir -p {tree}; echo hello >{tree}/f; mknod {tree}/null c 1 3; chmod 666 {tree}/null; echo one >/etc/file"));
     for guest in ["own", "same"] {
         host.ok(&["coracle", "bind", guest, tree, "/data", "--mkdir", "--read-only"]);
-        // One file, over a link: the place itself is meant.
+        // A bind mount of one file.
         host.ok(&["coracle", "bind", guest, &format!("{tree}/f"), "/one", "--mkdir", "--read-only"]);
         assert_eq!(inside(&host, guest, "cat /one /data/f").stdout, "hello\nhello\n");
         assert_ne!(inside(&host, guest, "echo x >/data/f").status, 0);
@@ -125,7 +125,7 @@ fn the_guest_cannot_weaken_binds() {
         assert!(!out.stdout.contains("ESCAPED"), "{out}");
         assert_ne!(inside(&host, "own", &format!("echo x >{place}")).status, 0);
     }
-    // A mount of the guest on top is not unmounted in its place.
+    // A mount of the guest on top of the bind mount is not unmounted.
     assert_eq!(inside(&host, "own", "mount -t tmpfs none /data").status, 0);
     let over = host.exec(&["coracle", "unbind", "own", "/data"]);
     assert!(over.status == 1 && over.stderr.contains("has mounted over"), "{over}");

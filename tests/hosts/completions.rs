@@ -1,5 +1,5 @@
-//! Completions of zsh and fish, requested in the shell itself as a user does: they contain the present
-//! machines. `stats` tests those of bash.
+//! Completions of zsh and fish, requested in an interactive shell: they list the defined machines. `stats`
+//! tests the completions of bash.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::support::job;
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A directory with a `coracle` that sees three definitions only.
+/// Returns a directory with a `coracle` that sees only three definitions.
 fn bench() -> tempfile::TempDir {
     let bench = tempfile::tempdir().expect("a directory");
     let definitions = bench.path().join("root/etc/coracle/machines.d");
@@ -30,7 +30,7 @@ fn bench() -> tempfile::TempDir {
     bench
 }
 
-/// The search path and the home of a shell in the bench.
+/// Returns the environment of a shell in the bench: search path, home directories and terminal type.
 fn environment(bench: &Path) -> [String; 4] {
     let home = bench.display();
     [
@@ -99,7 +99,7 @@ fn zsh_completes_machines() {
         tmux(&["send-keys", "Tab"]);
         sees(&format!("zsh> {completed}"));
     }
-    // The remaining choices are shown.
+    // The remaining choices are listed.
     tmux(&["send-keys", "C-u"]);
     tmux(&["send-keys", "-l", "coracle status web-"]);
     tmux(&["send-keys", "Tab", "Tab"]);

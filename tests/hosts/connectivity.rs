@@ -1,9 +1,10 @@
-//! The delay from PID 1 to the first reply from beyond the host, by both families and by name, as measured by
+//! The delay from PID 1 to the first reply from beyond the host, by IPv4, by IPv6 and by name, measured by
 //! programs of the machine, for all inits.
 
 use crate::support::{Host, LONG};
 
-/// Started as early as each init starts anything. Times are of the kernel's clock since it started PID 1.
+/// A script started as early as each init allows. Times are in seconds since the start of PID 1, by the
+/// kernel's clock.
 const FIRST: &str = r#"#!/bin/sh
 since() { busybox awk -v up="$(busybox cut -d ' ' -f 1 /proc/uptime)" '{ sub(/.*\) /, ""); print up - $20 / 100 }' /proc/1/stat; }
 ask() {
@@ -16,7 +17,7 @@ ask IPv4 192.0.2.2 & ask IPv6 '[2001:db8::2]' & ask name server.example & wait
 
 const UNIT: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/first.sh\n";
 
-/// A name server that resolves every name to one address.
+/// Starts a name server that resolves every name to one address.
 const SERVERS: &str = r#"
 ip netns exec outside sh -c 'perl /run/names.pl >/dev/null 2>&1 & echo $! >/run/names.pid'
 resolvectl dns up0 192.0.2.2; resolvectl domain up0 example
@@ -36,7 +37,7 @@ while ($from = recv(S, $ask, 512, 0)) {
 }
 "#;
 
-/// A guest, and the script on the host that has its init start the program.
+/// The tree and the name of a guest, and a script on the host that configures the init to start the program.
 const GUESTS: [(&str, &str, &str); 4] = [
     ("busybox", "busybox", "sed -i '1a/first.sh &' etc/rcS"),
     ("sysvinit", "sysvinit", "sed -i '/^si::/i fi::sysinit:/first.sh </dev/null &' etc/inittab"),
@@ -50,7 +51,7 @@ fn the_network_is_up_before_the_first_program() {
     host.add_outside_with_page();
     host.write("/run/names.pl", NAMES);
     host.sh_ok(SERVERS);
-    // The host's own addresses are its own by now.
+    // Waits for the end of duplicate address detection.
     host.wait_until(
         LONG,
         "! ip -6 addr show tentative | grep . && ! ip -n outside -6 addr show tentative | grep .",
@@ -78,7 +79,7 @@ fn the_network_is_up_before_the_first_program() {
             let time: f64 = time.parse().unwrap_or_else(|error| panic!("{words}: {error}"));
             let waited = time - *begun.get_or_insert(time);
             assert!(waited < 5.0, "{name}: {what} after {waited} s");
-            // Its network is complete before PID 1 runs: the first request is answered.
+            // The network is configured before PID 1 runs: the first request succeeds.
             assert_eq!(said, if what == "begun" { "" } else { "hello from outside" }, "{name}: {what}");
         }
         host.coracle(&["stop", name]);

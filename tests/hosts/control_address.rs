@@ -1,4 +1,4 @@
-//! machinectl on a host whose machined has control addresses (systemd 261 and later): its verbs for virtual
+//! machinectl on a host with control addresses in machined (systemd 261 and later): its verbs for virtual
 //! machines work for machines of Coracle.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn machinectl_pauses_resumes_reboots_and_ends() {
         );
         host.ok(&["machinectl", "resume", guest]);
         host.ok(&["coracle", "exec", guest, "--", "true"]);
-        // An orderly reboot, and all of this once more: the new registration is equal.
+        // After an orderly reboot, the new registration has the same properties: the verbs work again.
         let boot = host.ok(&["coracle", "show", guest, "-p", "leader", "--json"]);
         host.ok(&["machinectl", "reboot", guest]);
         let rebooted = format!(
@@ -34,7 +34,7 @@ fn machinectl_pauses_resumes_reboots_and_ends() {
         host.ok(&["machinectl", "pause", guest]);
         host.ok(&["machinectl", "resume", guest]);
     }
-    // The registration at a restarted machined is equal too.
+    // So does the registration after a restart of machined.
     host.sh_ok(
         "systemctl stop systemd-machined; rm -f /run/systemd/machines/*; systemctl start systemd-machined",
     );

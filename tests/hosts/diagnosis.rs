@@ -1,9 +1,9 @@
-//! Problems and their hints: `coracle doctor` of hosts and machines, and the failure record that a machine
-//! leaves when it fails.
+//! Problems and their hints: `coracle doctor` of hosts and machines, and the failure record of a failed
+//! machine.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// Returns the output of `doctor NAME`, which fits on one screen; its exit status is 1.
+/// Returns the output of `doctor NAME`. Asserts that it fits on one screen and that the exit status is 1.
 #[track_caller]
 fn diagnosis(host: &Host, name: &str) -> String {
     let out = host.exec(&["coracle", "doctor", name]);
@@ -51,7 +51,7 @@ fn failed_starts_are_diagnosed_with_a_hint() {
     host.sh_ok("systemctl reset-failed");
     before.assert_same(&host);
 
-    // The next good start forgets it.
+    // The next successful start removes the failure record.
     assert_eq!(
         host.ok(&["ls", "/var/lib/coracle/failures"]),
         "arm.json\ndies.json\nnoinit.json\nscript.json\n"
@@ -118,7 +118,7 @@ fn a_start_timeout_is_recorded_and_a_stop_is_not() {
     host.stop();
 }
 
-/// Returns the findings of `doctor` on a host, with this exit status.
+/// Returns the findings of `doctor` on a host. Asserts the exit status.
 #[track_caller]
 fn findings(host: &Host, status: i32) -> String {
     let out = host.exec(&["coracle", "doctor"]);
@@ -183,7 +183,7 @@ fn doctor_reports_leftovers_of_machines() {
     host.stop();
 }
 
-/// Asserts that a slow stop and `status` report the job that they wait for.
+/// Asserts that a slow `stop` and `status` report the job they are waiting for.
 #[track_caller]
 fn assert_stop_reports(host: &Host, name: &str, on_terminal: &str, what: &str) {
     let mut stop = host.spawn_on_tty(&format!("stty cols 120; coracle stop {name}; echo ended $?"));
@@ -200,23 +200,23 @@ fn a_slow_stop_reports_its_jobs() {
     host.define("trixie", "");
     host.sh_ok("mkdir -p /var/lib/machines/trixie/var/log/journal");
     host.coracle(&["start", "--wait=ready", "trixie"]);
-    // Its notification ends the boot: a stop before its trap is set would not be slow.
+    // The boot ends with the notification of this unit: a stop before its trap is set would not be slow.
     let slow = "trap 'sleep 9; exit' TERM; systemd-notify --ready; while :; do sleep 0.1; done";
     let unit = ["systemd-run", "-q", "-u", "slow", "-p", "Type=notify", "-p", "NotifyAccess=all"];
     host.in_guest("trixie", &[&unit[..], &["sh", "-c", slow]].concat()).success("a slow unit");
-    // systemd itself reports it, in its own wording.
+    // systemd reports the job in its own wording.
     assert_stop_reports(
         &host,
         "trixie",
         "trixie: stopping: User job slow.service/stop running",
         "slow.service",
     );
-    // It received one request: a second one would restart its shutdown.
+    // systemd received one request: a second one would restart its shutdown.
     let journal = "journalctl -D /var/lib/machines/trixie/var/log/journal -q -o cat -t systemd";
     assert_eq!(host.sh_ok(&format!("{journal} | grep -c 'Received SIGRTMIN+4'")), "1\n");
     host.sh_ok("echo '::shutdown:/bin/sleep 6' >>/var/lib/machines/busybox/etc/inittab");
     host.start_machine("busybox");
-    // It waits for the server of its init, or for the shutdown that the init has begun by then.
+    // The stop waits for the server of the init, or for the shutdown already begun by the init.
     assert_stop_reports(&host, "busybox", "busybox: stopping: waiting for ", "");
     host.stop();
 }

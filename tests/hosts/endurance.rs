@@ -1,4 +1,4 @@
-//! Restarts and reboots in a loop, without a failure and without leftovers.
+//! Restarts and reboots in a loop, without failures or leftovers.
 //!
 //! `CORACLE_RESTARTS` and `CORACLE_REBOOTS` set the numbers of rounds for longer or shorter runs.
 
@@ -12,7 +12,7 @@ fn rounds(variable: &str, default: u32) -> u32 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number of rounds"))
 }
 
-/// A number of started guests of one tree, and the state before them.
+/// Returns a host with started guests of one tree, and its state before the starts.
 fn bench(tree: &str, guests: &[&str]) -> (Host, Snapshot) {
     let host = guests.iter().fold(Host::builder(), |host, guest| host.guest_as(tree, guest)).start();
     host.activate_machined();
@@ -22,7 +22,7 @@ fn bench(tree: &str, guests: &[&str]) -> (Host, Snapshot) {
     (host, before)
 }
 
-/// The check at the end of each round: the machine is registered, replies, and has its name.
+/// The check at the end of each round: the machine replies, and its name is resolved.
 const ANSWERS: &str = r#"
     answers() {
         ping -q -c1 -W5 $(address $1) || die no answer of $1 in round $2
@@ -60,7 +60,7 @@ const REBOOTS: &str = r#"
     }
 "#;
 
-/// Restarts guests side by side, `count` times in all; each is another machine each time.
+/// Restarts guests in parallel, `count` times in total; each restart creates a new machine.
 fn restarts(tree: &str, guests: &[&str], count: u32) {
     let (host, before) = bench(tree, guests);
     let each = count.div_ceil(u32::try_from(guests.len()).expect("a few"));
@@ -69,7 +69,7 @@ fn restarts(tree: &str, guests: &[&str], count: u32) {
     ends(&host, &before, guests);
 }
 
-/// Reboots a guest from inside; the unit, its link and its process stay the same.
+/// Reboots a guest from inside; the unit, the link and the supervisor remain the same.
 fn reboots(guest: &str, count: u32, command: &str) {
     let (host, before) = bench(guest, &[guest]);
     let kept = || {
@@ -82,7 +82,7 @@ fn reboots(guest: &str, count: u32, command: &str) {
     ends(&host, &before, &[guest]);
 }
 
-/// Runs calls of shell functions side by side; all must succeed.
+/// Runs calls of shell functions in parallel; all must succeed.
 #[track_caller]
 fn run(host: &Host, functions: &str, calls: &[String]) {
     let started: Vec<String> = calls.iter().map(|call| format!("{call} & pids=\"$pids $!\"")).collect();
@@ -90,7 +90,7 @@ fn run(host: &Host, functions: &str, calls: &[String]) {
     host.exec_for(BOUND, &["sh", "-euc", &script]).success("again and again");
 }
 
-/// How many descriptors a machine's supervisor has open.
+/// Returns the number of open descriptors of a machine's supervisor.
 fn descriptors(host: &Host, guest: &str) -> usize {
     host.wait_for_phase(guest, "running");
     host.ok(&["ls", &format!("/proc/{}/fd", host.supervisor(guest))]).lines().count()
@@ -104,7 +104,7 @@ fn ends(host: &Host, before: &Snapshot, guests: &[&str]) {
 
 #[test]
 fn restarts_of_busybox_guests() {
-    // Several at a time, because busybox waits two seconds while it goes down.
+    // Several guests in parallel, because the shutdown of busybox waits two seconds.
     restarts("busybox", &["one", "two", "three", "four", "five"], rounds("CORACLE_RESTARTS", 100));
 }
 
@@ -115,8 +115,8 @@ fn restarts_of_a_systemd_guest() {
 
 #[test]
 fn reboots_of_a_busybox_guest() {
-    // Without an orderly shutdown, in which busybox waits two seconds. Each reboot waits longer than the one
-    // before, and twenty within a minute of running time fail the machine.
+    // Without an orderly shutdown, in which busybox waits two seconds. Each reboot waits longer than the
+    // previous one, and twenty reboots within a minute of running time fail the machine.
     reboots("busybox", rounds("CORACLE_REBOOTS", 6), "busybox reboot -f");
 }
 

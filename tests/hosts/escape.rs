@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::support::{Host, Job};
 
-/// A host with one hostile guest that has a user namespace and one without.
+/// Returns a host with two hostile guests: `own` with a user namespace and `same` without one.
 fn hostile() -> Host {
     hostile_of("busybox")
 }
 
-/// The same of another tree.
+/// Returns the same host with guests of another tree.
 fn hostile_of(tree: &str) -> Host {
     let host = Host::builder().guest_as(tree, "own").guest_as(tree, "same").start();
     host.write("/etc/coracle/machines.d/same.toml", "[users]\nprivate = \"no\"\n");
@@ -23,19 +23,19 @@ fn hostile_of(tree: &str) -> Host {
     host
 }
 
-/// The program that a guest attacks with, built statically once for all tests.
+/// Returns the attacking program of the guests, built statically once for all tests.
 fn build_attacker() -> std::path::PathBuf {
     crate::support::program::build("tests/escape/attacker.c", &[])
 }
 
-/// Has a guest attack each process that enters its pid namespace.
+/// Starts an attack of the guest on each process that enters its pid namespace.
 fn attack(host: &Host, guest: &str, how: &[&str]) -> Job {
     let mut job = host.spawn(&[&["coracle", "exec", "-T", guest, "--", "attacker"], how].concat());
     job.wait_for_stdout("looking", Duration::from_secs(20));
     job
 }
 
-/// The checksum of the host's program, to detect writes to it.
+/// Returns the checksum of the host's program, to detect writes to it.
 fn program(host: &Host) -> String {
     host.sh_ok("sha256sum $(command -v coracle); stat -c '%i %y' $(command -v coracle)")
 }
@@ -60,8 +60,8 @@ fn exec_is_not_ptraceable_from_the_guest() {
 #[test]
 fn exec_without_a_user_namespace_exposes_only_the_rights_of_the_guest() {
     let host = hostile();
-    // Its root may trace visible processes. They are as confined as itself, and have no reference to the
-    // host.
+    // The guest's root may trace visible processes. They are as confined as the guest's root, and have no
+    // reference to the host.
     let mut job = attack(&host, "same", &["beyond"]);
     for _ in 0..60 {
         host.ok(&["env", "SECRET=host", "coracle", "exec", "same", "--", "true"]);
@@ -79,12 +79,12 @@ fn exec_without_a_user_namespace_exposes_only_the_rights_of_the_guest() {
 
 #[test]
 fn the_binary_of_the_host_is_not_writable_from_the_guest() {
-    // The host's program, where it is not static, needs the libraries of a whole system to be executed
-    // inside.
+    // A program of the host that is not linked statically needs the libraries of a complete system to be
+    // executed inside.
     let host = hostile_of("trixie");
     let before = program(&host);
     for guest in ["own", "same"] {
-        // As the program itself, as the interpreter of a script, and by a link that is changed meanwhile.
+        // Executed directly, as the interpreter of a script, and by a link that changes meanwhile.
         host.sh_ok(&format!(
             "cd /var/lib/machines/{guest}/usr/bin; ln -s /proc/self/exe itself; \
              (echo '#!/proc/self/exe check'; yes '# long' | head -c 250000) >script; chmod 755 script"
@@ -92,7 +92,7 @@ fn the_binary_of_the_host_is_not_writable_from_the_guest() {
         let out = host.exec(&["coracle", "exec", guest, "--", "itself"]);
         assert_eq!(out.status, 125, "{out}");
         assert!(out.stderr.contains("is the host's own program"), "{out}");
-        // It executes the host's program, with the guest's rights; the file does not change.
+        // The guest executes the host's program with its own rights; the file does not change.
         let mut job = attack(&host, guest, &["overwrite"]);
         for _ in 0..20 {
             if job.poll().is_some() {
@@ -115,7 +115,7 @@ fn a_run_without_a_user_namespace_is_not_ptraceable() {
     let tree = "/var/lib/machines/third";
     host.sh_ok(&format!("cp -a /var/lib/machines/same {tree}"));
     let words = ["coracle", "run", "-q", "--private-users=no", "--as-pid2", "-D", tree, "--console=pipe"];
-    // The program that a machine without users is made by is on a read-only mount, if not already so.
+    // The program that creates a machine without a user namespace runs from a read-only mount.
     let mut job = host.spawn(&[&words[..], &["sleep", "20"]].concat());
     let script = "for p in $(pgrep -x coracle); do grep -q private-users /proc/$p/cmdline && echo $p; done";
     let pid = host.wait_until(Duration::from_secs(10), &format!("{script} | grep .")).stdout;
@@ -136,7 +136,7 @@ fn exec_passes_no_descriptors_of_the_host() {
         let out = host.sh(&format!("coracle exec {guest} -- ls /proc/self/fd/0/.. </etc"));
         assert_eq!(out.status, 125, "{out}");
         assert!(out.stderr.contains("standard input is a directory of the host"), "{out}");
-        // A working directory that leads out of the machine.
+        // A working directory outside the machine.
         let out = host.exec(&["coracle", "exec", guest, "-w", "/proc/self/fd/3", "--", "ls"]);
         assert_eq!(out.status, 125, "{out}");
     }
@@ -147,7 +147,7 @@ fn exec_passes_no_descriptors_of_the_host() {
 fn the_terminal_of_the_caller_is_unreachable() {
     let host = hostile();
     for guest in ["own", "same"] {
-        // Streams: none of them is the terminal itself, and the output still arrives on it.
+        // With -T, none of the streams is the terminal, and the output still arrives on it.
         let script =
             "for n in 0 1 2; do [ ! -t $n ] || echo ESCAPED $n; done; read x; echo heard $x >&2; exit 3";
         let mut job = host.spawn_on_tty(&format!("coracle exec -T {guest} -- sh -c '{script}'"));
@@ -157,12 +157,12 @@ fn the_terminal_of_the_caller_is_unreachable() {
             out.status == 3 && out.stdout.contains("heard hello") && !out.stdout.contains("ESCAPED"),
             "{out}"
         );
-        // It has its own terminal, and the guest cannot type into it.
+        // The command has its own terminal, and the guest cannot inject input into the caller's terminal.
         let line = format!("coracle exec {guest} -- attacker tiocsti");
         let out = host.exec_on_tty(Duration::from_secs(20), &line);
         assert!(out.stdout.contains("refused") && !out.stdout.contains("ESCAPED"), "{out}");
     }
-    // Something else in the place of the terminals.
+    // The guest replaces its devpts with another file system.
     host.ok(&[
         "coracle",
         "exec",
@@ -197,7 +197,8 @@ fn special_files_of_the_guest_do_not_block_copies() {
             host.exec_for(Duration::from_secs(15), &["coracle", "exec", "own", "-u", "daemon", "--", "true"]);
         assert!(out.status == 125 && out.stderr.contains("user 'daemon' does not exist"), "{passwd}: {out}");
     }
-    // Its loader and its search path lead to files of the guest, executed with the guest's rights only.
+    // The loader and the search path lead to files of the guest, which are executed with the guest's rights
+    // only.
     host.sh_ok(&format!(
         "cd {tree}; rm -rf etc/passwd; mkdir -p lib64 usr/local/bin; printf '#!/bin/sh\\necho loader $(id -u)\\n' \
          >lib64/ld-linux-x86-64.so.2; chmod 755 lib64/ld-linux-x86-64.so.2; \
@@ -215,7 +216,7 @@ fn special_files_of_the_guest_do_not_block_copies() {
 fn copied_names_are_escaped_and_special_files_skipped() {
     let host = hostile();
     for guest in ["own", "same"] {
-        // Names with terminal control sequences, endless files, and rights to be copied.
+        // Names with terminal control sequences, endless files, and set-user-ID bits.
         let script = "mkdir -p /srv/t; cd /srv/t; d=$(printf '\\033]0;ESCAPED\\007\\033[2Jx'); mkdir \"$d\"; \
             mkfifo pipe; ln -s /proc/1/mem mem; ln -s /dev/zero zero; cp /usr/bin/busybox suid; chmod 6755 suid; \
             mount --bind /dev \"$d\" || mount -t tmpfs none \"$d\"; (while :; do echo more >>grows; done) & \
@@ -230,7 +231,7 @@ fn copied_names_are_escaped_and_special_files_skipped() {
         assert_eq!(host.sh_ok("find /srv/got -perm /6000; find /srv/got -type b -o -type c"), "", "{guest}");
         assert_eq!(host.sh_ok("readlink /srv/got/mem /srv/got/zero"), "/proc/1/mem\n/dev/zero\n");
         job.kill();
-        // Named directly.
+        // The same as the source of a copy.
         for name in ["/dev/null", "/dev/zero", "/dev/console", "/proc/self/exe", "/proc/1/root", "/dev/log"] {
             let out =
                 host.exec_for(Duration::from_secs(20), &["coracle", "copy-from", guest, name, "/srv/one"]);
@@ -261,7 +262,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         );
         assert_eq!(host.sh("journalctl -q CORACLE_MACHINE=other").stdout, "", "an entry of another machine");
         assert_eq!(before, descriptors(guest), "descriptors that were sent are held");
-        // Neither the control sockets nor anything else of the host's has a name inside.
+        // Neither control sockets nor other sockets of the host are visible by name inside.
         let out = host.in_guest(
             guest,
             &[
@@ -274,7 +275,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         assert!(!out.stdout.contains("coracle") && !out.stdout.contains("journal"), "{out}");
         assert!(!out.stdout.contains("dbus"), "{out}");
     }
-    // The console is shown unchanged to an attached terminal, and as text in the log.
+    // An attached terminal receives the console output unchanged; the log contains it as text.
     let said = "printf 'one \\033]0;ESCAPED\\007two\\n' >/dev/console";
     host.in_guest("own", &["sh", "-c", said]).success("it is written");
     host.wait_until(Duration::from_secs(20), "journalctl --sync; coracle logs own | grep two");
@@ -282,7 +283,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         let out = host.exec(&["coracle", verb, "own"]);
         assert!(!out.stdout.contains('\x1b') && !out.stdout.contains('\x07'), "{verb}: {:?}", out.stdout);
     }
-    // The viewer's terminal is restored, whatever the guest has done to it.
+    // The viewer's terminal is restored after any output of the guest.
     let mut viewer =
         host.spawn_on_tty("stty -a >/tmp/before; coracle attach own; stty -a >/tmp/after; echo left $?");
     viewer.wait_for_stdout("busybox: up", Duration::from_secs(20));

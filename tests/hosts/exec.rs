@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::Host;
 
-/// The guests every test of this file runs in: one with a bus and one without.
+/// The guests of every test in this file: one with a bus and one without.
 const GUESTS: [&str; 2] = ["trixie", "busybox"];
 
 fn host() -> Host {
@@ -53,7 +53,8 @@ fn exec_has_the_rights_of_pid_1() {
     let host = host();
     for guest in GUESTS {
         let of = |pid: &str| {
-            // Not how many filters: a host that is a machine itself has one that our commands come past.
+            // The number of filters is not compared: in a host that is itself a machine, commands of the test
+            // bypass one filter of that host.
             let script = format!("grep -E '^(CapBnd|Seccomp:|NoNewPrivs)' /proc/{pid}/status");
             host.ok(&["coracle", "exec", guest, "--", "sh", "-c", &script])
         };
@@ -90,7 +91,7 @@ fn exec_runs_as_a_user_of_the_guest() {
         "id -g; pwd",
     ]);
     assert_eq!(out, "4\n/tmp\n");
-    // A number is a user and a group without an entry too.
+    // A number is accepted as a user or group without an entry.
     for (user, ids) in
         [("1234", "1234 0"), ("0:4000", "0 4000"), ("4321:4000", "4321 4000"), ("nobody:7", "65534 7")]
     {
@@ -123,12 +124,12 @@ fn exec_has_the_limits_and_clocks_of_pid_1() {
             let words = format!("coracle exec {guest} -- cat /proc/{pid}/limits");
             host.sh_ok(&format!("{options} {words}"))
         };
-        // The soft limit is the one that systemd sets for its services.
+        // Compares the hard limits: systemd sets its own soft limit for services.
         let hard = |limits: String| -> Vec<String> {
             let column = |line: &str| line.get(47..68).unwrap_or_default().trim().to_owned();
             limits.lines().map(column).collect()
         };
-        // Soft limits: raising a hard one needs CAP_SYS_RESOURCE, which a test host may lack.
+        // Soft limits: raising a hard limit requires CAP_SYS_RESOURCE, which a test host may lack.
         let lower = "ulimit -S -n 500; ulimit -S -s 4096;";
         assert_eq!(hard(of("self", "")), hard(of("1", "")), "{guest}");
         if guest == "busybox" {
@@ -157,7 +158,7 @@ fn exec_allocates_a_terminal_of_the_guest() {
     let mut keys = job.input();
     keys.write_all(b"echo $0-$((40+2)); sleep 50\n").unwrap();
     job.wait_for_stdout("-bash-42", Duration::from_secs(20));
-    // ^C ends the sleep, not the shell.
+    // ^C terminates sleep, not the shell.
     keys.write_all(b"\x03").unwrap();
     // Input typed before the terminal has processed the signal is discarded (termios(3), NOFLSH).
     job.wait_for_stdout("^C", Duration::from_secs(20));
@@ -184,7 +185,7 @@ fn exec_works_50_ms_after_a_start() {
         let streams = format!("printf x | coracle exec {guest} -- sh -c 'cat; echo e >&2; exit 7'");
         let out = host.sh(&streams);
         assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (7, "x", "e\n"), "{guest}");
-        // And once more when all is up but the bus.
+        // The same after the boot, without a bus.
         host.sh(&format!("coracle exec --wait-ready {guest} -- sh -c '{stop_bus}'"));
         let out = host.sh(&streams);
         assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (7, "x", "e\n"), "{guest}");
@@ -204,7 +205,7 @@ fn a_frozen_machine_is_resumed() {
         assert!(host.ok(&["coracle", "list"]).lines().any(|l| l.starts_with(guest) && l.contains("frozen")));
         host.ok(&["coracle", "thaw", guest]);
         host.ok(&["coracle", "exec", guest, "--", "true"]);
-        // A machine frozen by systemd thaws as well, and a stop does not need a thaw before.
+        // `thaw` also resumes a machine frozen by systemd, and `stop` does not require a thaw.
         host.sh_ok(&format!("systemctl freeze coracle@{guest}.service && coracle thaw {guest}"));
         host.ok(&["coracle", "freeze", guest]);
         host.ok(&["coracle", "stop", guest]);
@@ -217,7 +218,7 @@ fn a_terminal_passes_large_data_both_ways() {
     let host = host();
     let bytes: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
     host.write("/tmp/in", &bytes);
-    // The terminal echoes the typed input while the command writes it as well.
+    // The terminal echoes the typed input while the command writes it.
     let out = host.exec_for(
         Duration::from_secs(30),
         &["sh", "-c", "coracle exec -t busybox -- sh -c 'stty -echo; cat | tail -n 1' </tmp/in"],
@@ -235,7 +236,7 @@ fn a_redirected_file_is_relayed() {
     host.sh_ok("echo secret >/etc/hostsecret; chmod 600 /etc/hostsecret; : >/etc/hostlog");
     let exec = "coracle exec busybox -- sh -c";
     let kept = "[ \"$(cat /etc/hostsecret)\" = secret ]";
-    // Read-only input opened again for writing, output opened again for reading, and all three at once.
+    // Read-only input reopened for writing, output reopened for reading, and all three at the same time.
     host.sh(&format!("{exec} 'cat; echo x >/proc/self/fd/0; echo x >/dev/stdin' </etc/hostsecret"));
     host.sh_ok(kept);
     host.sh(&format!("{exec} 'exec 3<>/proc/self/fd/1 && truncate -s 0 /proc/self/fd/1' >>/etc/hostsecret"));
@@ -246,7 +247,7 @@ fn a_redirected_file_is_relayed() {
                 </etc/hostsecret 2>/etc/hostlog >/etc/hostlog2; cat /etc/hostlog2";
     let out = host.sh_ok(line);
     assert!(out.lines().count() == 3 && out.lines().all(|place| place.starts_with("pipe:")), "{out}");
-    // All bytes arrive, in both directions at once.
+    // All bytes arrive, in both directions at the same time.
     host.sh_ok(
         "dd if=/dev/urandom of=/var/tmp/big bs=1M count=64 2>/dev/null; \
          coracle exec busybox -- cat </var/tmp/big >/var/tmp/back; cmp /var/tmp/big /var/tmp/back; \

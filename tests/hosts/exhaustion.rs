@@ -1,10 +1,10 @@
 //! Exhausted resources of a host while machines start and stop: disk space, descriptors. The error names the
-//! resource, no state is left, running machines keep running and can be stopped, and the next start works.
+//! resource, no state remains, running machines keep running and can be stopped, and the next start succeeds.
 //! `tests/vm.rs` covers resources of the whole kernel: memory, processes, watches, the clock.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// Leaves no room in `/run`.
+/// Fills `/run` completely.
 const FILL: &str = "mount -o remount,size=$(( $(df -k --output=used /run | tail -n 1) + 64 ))k /run
     while dd if=/dev/zero of=/run/filler oflag=append conv=notrunc bs=1k count=1 2>/dev/null; do :; done";
 const EMPTY: &str = "rm /run/filler; mount -o remount,size=64m /run";
@@ -18,7 +18,7 @@ fn bench() -> (Host, Snapshot) {
     (host, before)
 }
 
-/// Asserts that the start fails with one of these messages: C libraries have different wordings.
+/// Asserts that the start fails with one of these messages: the wording depends on the C library.
 #[track_caller]
 fn refused(host: &Host, why: &[&str]) {
     let out = host.exec(&["coracle", "start", "busybox"]);
@@ -27,7 +27,7 @@ fn refused(host: &Host, why: &[&str]) {
     host.sh_ok("systemctl reset-failed");
 }
 
-/// All is as before, and the next start works.
+/// Asserts that the next start succeeds and that no state remains.
 #[track_caller]
 fn recovered(host: Host, before: &Snapshot) {
     host.coracle(&["start", "busybox"]);
@@ -80,7 +80,7 @@ fn a_supervisor_without_descriptors_is_refused() {
     recovered(host, &before);
 }
 
-/// The use of kernel pools shared by all machines is bounded for each machine.
+/// The use of kernel pools shared by all machines is limited for each machine.
 #[test]
 fn a_machine_cannot_exhaust_the_host() {
     let (host, before) = bench();
@@ -111,7 +111,7 @@ fn a_machine_cannot_exhaust_the_host() {
     recovered(host, &before);
 }
 
-/// Sends a datagram to each of 4000 ports of an address from each of some ports.
+/// Sends a datagram to each of 4000 ports of an address from each port of a range.
 const FLOOD: &str = r#"
 use Socket;
 my ($to, $from, $count) = @ARGV;
@@ -122,7 +122,8 @@ for my $port ($from .. $from + $count - 1) {
 }
 "#;
 
-/// Floods an address from a machine. Returns the number of connections of the host that are more than before.
+/// Sends the datagrams from a machine. Returns the number of connections added to the host's connection
+/// table.
 fn flood(host: &Host, machine: &str, to: &str, from: u16, count: u16) -> i64 {
     let connections = || -> i64 {
         let count = host.read("/proc/sys/net/netfilter/nf_conntrack_count");
@@ -148,14 +149,14 @@ fn connections_of_a_machine_are_limited() {
         let new = flood(&host, name, &gateway(name), 30000, 2);
         assert!((700..=1100).contains(&new), "{name}: {new} new connections");
     }
-    // Its further pair has the same share, which is used up.
+    // The extra link of the machine shares the exhausted limit.
     let leader = host.machine_leader("busybox");
     host.sh_ok(&format!(
         "ip addr add 10.9.0.1/24 dev wx0; nsenter -t {leader} -n sh -c 'ip addr add 10.9.0.2/24 dev lan1; ip link set lan1 up'"
     ));
     let new = flood(&host, "busybox", "10.9.0.1", 40000, 1);
     assert!(new <= 300, "a further pair: {new} new connections");
-    // The host still connects, and so do clients of the machine.
+    // The host and clients of the machine can still connect.
     host.wait_for_page(&host.address("busybox"));
     host.coracle(&["set", "busybox", "network.connections-max=infinity"]);
     host.coracle(&["apply", "busybox"]);

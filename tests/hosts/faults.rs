@@ -1,11 +1,11 @@
-//! Failures around machines: supervisors, leaders and machined killed, systemd executed again. The guest
-//! keeps running or its unit fails as designed; in both cases no state is left.
+//! Failures around machines: killed supervisors, leaders and machined, re-executed systemd. The guest keeps
+//! running or its unit fails as designed; in both cases no state remains.
 
 use std::time::Duration;
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// A host with this guest, and its state before the test.
+/// Returns a host with this guest, and its state before the test.
 fn bench(guest: &str) -> (Host, Snapshot) {
     let host = Host::start(&[guest]);
     host.define(guest, "");
@@ -18,8 +18,8 @@ fn kill(host: &Host, pid: u32) {
     host.ok(&["kill", "-KILL", &pid.to_string()]);
 }
 
-/// Asserts that the unit of a killed machine has failed for this reason, that no state is left, and that it
-/// starts again.
+/// Asserts that the unit of a killed machine has failed for this reason, that no state remains, and that the
+/// machine starts again.
 #[track_caller]
 fn failed_and_clean(host: &Host, before: &Snapshot, name: &str, result: &str, reasons: &[&str]) {
     host.wait_for_unit(name, "failed");
@@ -84,7 +84,7 @@ fn a_kill_during_boot_or_stop_is_cleaned_up() {
     host.stop();
 }
 
-/// Kills the supervisor at this many moments after the start of its unit. Each round checks for remains at
+/// Kills the supervisor at different moments after the start of its unit. Each round checks for leftovers at
 /// once, because the next start would remove them.
 const MOMENTS: &str = r#"
     hits=0
@@ -114,7 +114,7 @@ const MOMENTS: &str = r#"
 fn a_kill_at_any_moment_of_a_start_is_cleaned_up() {
     let (host, before) = bench("busybox");
     let out = host.exec_for(Duration::from_secs(180), &["sh", "-euc", MOMENTS]).success("kill");
-    // It must have been early enough at least sometimes.
+    // Some of the kills must have been early enough to interrupt the start.
     let hits: u32 =
         out.stdout.trim().rsplit(' ').next().and_then(|hits| hits.parse().ok()).expect("a number");
     assert!(hits >= 5, "{out}");
@@ -126,7 +126,7 @@ fn a_kill_at_any_moment_of_a_start_is_cleaned_up() {
     host.stop();
 }
 
-/// Asserts that a machine is the one it was: same leader, answering, known to machined.
+/// Asserts that the machine keeps running: same leader, replying, registered with machined.
 #[track_caller]
 fn goes_on(host: &Host, leader: u32) {
     assert_eq!(host.machine_leader("busybox"), leader);
@@ -139,7 +139,7 @@ fn goes_on(host: &Host, leader: u32) {
     );
 }
 
-/// Kills systemd-machined and waits until systemd has seen its end.
+/// Kills systemd-machined and waits for its exit.
 const KILL_MACHINED: &str = "
     pid=$(systemctl show -P MainPID systemd-machined); systemctl kill -s KILL systemd-machined
     while kill -0 $pid 2>/dev/null; do sleep 0.01; done
@@ -154,12 +154,12 @@ fn machines_survive_a_killed_or_restarted_machined() {
     goes_on(&host, leader);
     host.sh_ok(KILL_MACHINED);
     goes_on(&host, leader);
-    // It comes back without its memory.
+    // machined starts with an empty state directory.
     host.sh_ok(
         "systemctl stop systemd-machined; rm -f /run/systemd/machines/*; systemctl start systemd-machined",
     );
     goes_on(&host, leader);
-    // machined forgets the machine while it runs.
+    // machined unregisters the running machine.
     host.sh_ok(
         "busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager \
          UnregisterMachine s busybox",
@@ -181,7 +181,7 @@ fn machines_register_when_machined_appears() {
     host.sh_ok("systemctl -q unmask --runtime systemd-machined; systemctl start systemd-machined");
     goes_on(&host, leader);
     assert_eq!(host.property("busybox", "registered"), "true");
-    // Gone at the end, it does no harm either.
+    // A stop without machined succeeds.
     host.sh_ok("systemctl -q mask --runtime --now systemd-machined");
     host.coracle(&["stop", "busybox"]);
     host.assert_clean_stop("busybox");
@@ -190,7 +190,8 @@ fn machines_register_when_machined_appears() {
     host.stop();
 }
 
-/// Reboots a machine three times by a command that receives its PID 1, and asserts that it keeps running.
+/// Reboots a machine three times with a command that receives the pid of its PID 1, and asserts that the
+/// machine keeps running.
 #[track_caller]
 fn goes_on_by_reboots(reboot: impl Fn(&Host, u32)) {
     let (host, before) = bench("busybox");
@@ -211,7 +212,7 @@ fn goes_on_by_reboots(reboot: impl Fn(&Host, u32)) {
 #[test]
 fn a_reboot_without_machined_succeeds() {
     goes_on_by_reboots(|host, _| {
-        // The reboot is requested without machined, which would start before it.
+        // The reboot is requested while machined is not running.
         host.sh_ok(KILL_MACHINED);
         host.sh_ok("systemctl reset-failed systemd-machined");
         host.coracle(&["reboot", "busybox"]);
@@ -221,7 +222,7 @@ fn a_reboot_without_machined_succeeds() {
 #[test]
 fn a_machined_restart_during_a_reboot_is_survived() {
     goes_on_by_reboots(|host, leader| {
-        // It is stopped until PID 1 has ended, and the next machined reads the state that it has left.
+        // machined is suspended until PID 1 has exited, and the next machined reads its outdated state.
         host.sh_ok(&format!(
             "machined=$(systemctl show systemd-machined -P MainPID); kill -STOP $machined; coracle reboot busybox
              until ! kill -0 {leader} 2>/dev/null; do sleep 0.01; done; sleep 0.2; kill -KILL $machined",
@@ -241,7 +242,7 @@ fn machines_survive_daemon_reload_and_reexec() {
         assert_eq!(host.unit("busybox", "InvocationID"), invocation);
         assert_eq!(host.supervisor("busybox"), supervisor);
     }
-    // The connection to systemd still works: it is notified of the stop, and of the next start.
+    // The connection to systemd still works: systemd is notified of the stop and of the next start.
     host.coracle(&["reboot", "busybox"]);
     host.wait_for_reboot("busybox", leader);
     host.coracle(&["restart", "busybox"]);
@@ -270,7 +271,7 @@ fn a_booting_guest_survives_daemon_reexec() {
 fn a_failed_cleanup_is_done_by_the_next_start() {
     let (host, before) = bench("busybox");
     host.coracle(&["start", "busybox"]);
-    // Neither the supervisor nor its unit cleans up.
+    // The cleanup of the unit after the killed supervisor fails.
     host.write(
         "/run/systemd/system/coracle@busybox.service.d/no-cleanup.conf",
         "[Service]\nExecStopPost=\nExecStopPost=/bin/false\n",

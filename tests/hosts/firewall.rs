@@ -1,4 +1,4 @@
-//! The firewall on a host: the verdict of each packet, and protection of the host against packets of machines
+//! The firewall on a host: the verdict on each packet, and protection of the host against packets of machines
 //! and neighbours.
 
 mod packets;
@@ -11,7 +11,7 @@ use packets::{
     verdict,
 };
 
-/// A router advertisement: a default route of high preference, and a prefix.
+/// Returns a router advertisement: a default route of high preference, and a prefix.
 fn advertisement(number: u16) -> Vec<u8> {
     let (from, to) = (address("fe80::bad"), address("ff02::1"));
     let mut data = vec![134, 0, 0, 0, 64, 0x08, 7, 8];
@@ -24,7 +24,8 @@ fn advertisement(number: u16) -> Vec<u8> {
     packet(number, 58, from, to, &data)
 }
 
-/// No advertisement of a machine, nor of the peer of a later link, adds a route or an address to the host.
+/// Asserts that no advertisement of a machine or of the peer of a later link adds a route or an address to
+/// the host.
 fn assert_no_router(host: &Host, attachments: &[Attachment], accept_ra: &str) {
     for attachment in attachments {
         send(host, attachment, &[advertisement(60000)]);
@@ -39,7 +40,8 @@ fn assert_no_router(host: &Host, attachments: &[Attachment], accept_ra: &str) {
     host.sh_ok("ip link del pv0");
 }
 
-/// Neighbour discovery has no connection; it is judged by where it goes.
+/// Asserts that neighbour solicitations to other networks are dropped. Neighbour discovery has no connection
+/// state; the verdict depends on the destination.
 fn assert_discovery_stays(host: &Host, attachments: &[Attachment]) {
     for attachment in attachments.iter().filter(|attachment| attachment.is_bound) {
         let to = address("2001:db8::2");
@@ -52,8 +54,8 @@ fn assert_discovery_stays(host: &Host, attachments: &[Attachment]) {
     }
 }
 
-/// Loopback addresses of the host are out of reach from an attachment; published ports there answer the host
-/// itself.
+/// Asserts that loopback addresses of the host are unreachable from an attachment, and that the host reaches
+/// ports published on them.
 fn assert_loopback_is_own(host: &Host) {
     let tcp = |number, from, to| {
         let (from, to) = (address(from), address(to));
@@ -71,8 +73,8 @@ fn assert_loopback_is_own(host: &Host) {
     host.wait_until(LONG, &format!("{} | grep hello", crate::support::fetch("127.0.0.1:8080")));
 }
 
-/// A link of another program with a name like those of Coracle stays as restricted as its owner has
-/// configured it.
+/// Asserts that a link of another program with a name like those of Coracle stays as restricted as configured
+/// by its owner.
 fn assert_foreign_links_stay_closed(host: &Host) {
     host.sh_ok(
         "nft 'table inet hand { chain forward { type filter hook forward priority 0; policy drop; }; }'
@@ -98,7 +100,7 @@ fn assert_foreign_links_stay_closed(host: &Host) {
     assert!(!rules().contains("ve-free") && rules().contains("vz-lan"), "{}", rules());
 }
 
-/// The host sends no name queries to machines, and accepts no reply.
+/// Asserts that the host sends no name queries to machines and accepts no replies.
 fn assert_no_names_of_machines(host: &Host, attachments: &[Attachment]) {
     host.sh_ok("systemctl start systemd-resolved");
     host.coracle(&["restart", "free", "zfree"]);
@@ -125,7 +127,8 @@ fn assert_no_names_of_machines(host: &Host, attachments: &[Attachment]) {
     }
 }
 
-/// Without the table the host's loopback stays out of reach, and the table is soon there again.
+/// Asserts that the host's loopback is unreachable even without the table, and that supervisors create the
+/// table again.
 fn assert_table_comes_back(host: &Host, attachments: &[Attachment]) {
     let loopback = |attachment: &Attachment, number| {
         let to = address("127.0.0.1");
@@ -139,7 +142,7 @@ fn assert_table_comes_back(host: &Host, attachments: &[Attachment]) {
             tagged(tags);
         }
     };
-    // No supervisor creates the table again meanwhile.
+    // The stopped supervisors cannot create the table again meanwhile.
     let all = ["free", "bound", "zfree", "zbound", "bridged"];
     let pids = all.map(|name| host.supervisor(name).to_string()).join(" ");
     host.sh_ok(&format!("kill -STOP {pids}; nft delete table inet coracle; nft delete table bridge coracle"));
@@ -160,7 +163,7 @@ fn assert_table_comes_back(host: &Host, attachments: &[Attachment]) {
         "nft flush ruleset",
         "nft flush table inet coracle",
         "nft delete chain inet coracle forward",
-        // Changes of elements wake no supervisor: each machine adds and removes some.
+        // Changes of set elements do not wake the supervisors: each machine adds and removes elements.
         "nft flush set inet coracle machine-macs; nft delete table bridge coracle",
     ] {
         host.sh_ok(lost);
@@ -177,7 +180,8 @@ fn assert_table_comes_back(host: &Host, attachments: &[Attachment]) {
     assert!((1..=12).contains(&mended), "{mended} repairs\n{journal}");
 }
 
-/// A machine of a zone reaches its own published port like all other clients.
+/// Asserts that machines, in a zone or not, reach a port published by a machine of the zone, like all other
+/// clients.
 fn assert_own_port_answers(host: &Host) {
     for place in ["192.0.2.1", "[2001:db8::1]"] {
         let url = format!("http://{place}:8090/");

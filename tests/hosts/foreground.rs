@@ -14,7 +14,7 @@ fn bench() -> (Host, Snapshot) {
     (host, before)
 }
 
-/// `coracle run` on the busybox tree.
+/// Runs `coracle run` on the busybox tree.
 fn run(host: &Host, words: &[&str]) -> Output {
     host.exec(&[&["coracle", "run", "-q", "-D", TREE], words].concat())
 }
@@ -26,12 +26,12 @@ fn exit_statuses_are_exact() {
     assert_eq!(run(&host, &["--", "sh", "-c", "exit 7"]).status, 7);
     assert_eq!(run(&host, &["--as-pid2", "--", "sh", "-c", "exit 7"]).status, 7);
     assert_eq!(run(&host, &["-U", "--", "sh", "-c", "exit 200"]).status, 200);
-    // A signal from inside does not end PID 1 of a namespace, so it is another process here.
+    // A signal from inside does not terminate PID 1 of a namespace: the signalled process is PID 2 here.
     for (signal, status) in [("TERM", 128 + 15), ("KILL", 128 + 9), ("USR1", 128 + 10)] {
         let out = run(&host, &["--as-pid2", "--", "sh", "-c", &format!("kill -{signal} $$")]);
         assert_eq!(out.status, status, "{out}");
     }
-    // Our own failures, before there is a payload.
+    // Failures of Coracle before the payload exists.
     for words in [&["/bin/nothere"][..], &["--bind=/nothere:/mnt", "true"], &["--uid=no-such-name", "true"]] {
         let out = run(&host, words);
         assert!(out.status == 125 && out.stderr.contains("coracle: "), "{out}");
@@ -47,7 +47,7 @@ fn run_passes_streams() {
     let (host, before) = bench();
     let out = run(&host, &["--", "sh", "-c", "echo out; echo err >&2"]);
     assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (0, "out\n", "err\n"));
-    // Byte for byte, through and through.
+    // Binary data passes unchanged.
     let bytes: Vec<u8> = (0..100_000u32).map(|number| (number % 251) as u8).collect();
     let out = host.exec_with_input(&bytes, &["sh", "-c", &format!("coracle run -q -D {TREE} cat | md5sum")]);
     let sum = host.exec_with_input(&bytes, &["md5sum"]).stdout;
@@ -80,14 +80,14 @@ fn a_run_is_a_scope_known_to_machined() {
     assert_eq!(out, 137);
     before.assert_same(&host);
 
-    // Stopped from outside: by the verb, by machinectl, by systemd.
+    // Stopped from outside: by `coracle stop`, by machinectl, by systemd.
     for stop in ["coracle stop shown", "machinectl terminate shown", "systemctl stop coracle-shown.scope"] {
         let mut job = host.spawn(&["coracle", "run", "-M", "shown", "-bD", TREE]);
         host.wait_for_phase("shown", "running");
         job.wait_for_stdout("busybox: up", LONG);
         host.sh_ok(stop);
         assert_eq!(job.wait_for_exit(LONG), 0, "{stop}");
-        // Without an option, if requested by the definition.
+        // The shutdown is orderly, unless the scope itself is stopped.
         assert!(job.stdout().contains("busybox: down") || stop.contains("scope"), "{}", job.stdout());
         before.assert_same(&host);
     }
@@ -97,11 +97,11 @@ fn a_run_is_a_scope_known_to_machined() {
 #[test]
 fn a_scope_name_is_reused_at_once() {
     let (host, before) = bench();
-    // systemd takes a moment to notice the empty scope, and the next machine has the same name.
+    // systemd removes an empty scope with a delay, and the next machine has the same name.
     let script =
         format!("for round in $(seq 1 30); do coracle run -q -D {TREE} sh -c 'exit 7' || [ $? = 7 ]; done");
     host.sh_ok(&script);
-    // A scope that is in use is not waited for.
+    // A start does not wait for a scope in use.
     host.sh_ok("systemd-run -q --scope --unit=coracle-taken.scope sleep 99 >/dev/null 2>&1 &");
     host.wait_until(LONG, "systemctl is-active coracle-taken.scope");
     let out = host.exec(&["coracle", "run", "-M", "taken", "-D", TREE, "true"]);
@@ -120,7 +120,7 @@ fn boots_reboots_and_powers_off_in_the_foreground() {
     let (leader, supervisor) = (host.machine_leader("fg"), host.supervisor("fg"));
     let address = host.address("fg");
     host.wait_for_page(&address);
-    // No unit brings a newer program: it is booted again in place.
+    // A new program is not executed without a unit: the running supervisor reboots the machine in place.
     host.sh_ok("cp /usr/bin/coracle /usr/bin/.coracle.new && mv /usr/bin/.coracle.new /usr/bin/coracle");
     host.ask_in_guest("fg", &["reboot"]);
     host.wait_for_reboot("fg", leader);
@@ -132,7 +132,7 @@ fn boots_reboots_and_powers_off_in_the_foreground() {
     assert_eq!(job.stdout().matches("busybox: up").count(), 2, "{}", job.stdout());
     before.assert_same(&host);
 
-    // The first SIGTERM shuts down, the second kills.
+    // The first SIGTERM requests a shutdown, the second kills.
     let mut job = host.spawn(&["coracle", "run", "-M", "fg", "-bD", TREE]);
     host.wait_for_phase("fg", "running");
     let terminate = format!("kill -TERM {}", host.supervisor("fg"));
@@ -144,7 +144,7 @@ fn boots_reboots_and_powers_off_in_the_foreground() {
     host.stop();
 }
 
-/// A shell of a machine on a terminal.
+/// Starts a shell of a machine on a terminal.
 fn shell(host: &Host, name: &str) -> (Job, ChildStdin) {
     let line =
         format!("stty rows 33 cols 111; coracle run -q -M {name} -D {TREE} sh; echo \"status $?\"; stty -a");
@@ -165,7 +165,7 @@ fn the_console_is_a_terminal() {
     say(&mut typed, "tty; stty size; echo 6 times 7 is $((6*7))\n");
     job.wait_for_stdout("6 times 7 is 42", LONG);
     assert!(job.stdout().contains("/dev/") && job.stdout().contains("33 111"), "{}", job.stdout());
-    // It follows the window, and control characters are the guest's.
+    // The terminal follows the size of the window, and control characters are processed in the guest.
     let sizes = "tty=$(readlink /proc/$(coracle show tty -p supervisor | cut -d= -f2)/fd/0); stty -F $tty rows 22 cols 99";
     host.sh_ok(sizes);
     say(&mut typed, "stty size; echo resized\n");
@@ -177,7 +177,7 @@ fn the_console_is_a_terminal() {
     say(&mut typed, "exit 5\n");
     job.wait_for_stdout("status 5", LONG);
     job.wait_for_exit(LONG);
-    // The terminal is as it was: cooked.
+    // The terminal is restored to canonical mode.
     let settings = job.stdout();
     let settings = &settings[settings.find("status 5").expect("it was said")..];
     assert!(settings.contains(" icanon") && settings.contains(" echo "), "{settings}");
@@ -219,7 +219,7 @@ fn a_killed_run_is_cleaned_up_by_the_next() {
     job.wait_for_stdout("busybox: up", LONG);
     host.ok(&["kill", "-KILL", &host.supervisor("gone").to_string()]);
     assert_eq!(job.wait_for_exit(LONG), 137);
-    // A scope is not cleaned up by systemd; the next start of the machine does it.
+    // systemd does not clean up a scope; the next start of the machine does.
     let out = host.exec(&["coracle", "run", "-q", "-M", "gone", "-D", TREE, "true"]);
     assert_eq!(out.status, 0, "{out}");
     before.assert_same(&host);

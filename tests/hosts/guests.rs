@@ -1,13 +1,12 @@
-//! Complete guests: a server of Debian 13 at its first boot, and a Debian 11. Each is compared,
-//! unit by unit, with the same tree under systemd-nspawn on the same host.
+//! Complete guests: a Debian 13 server at its first boot, and Debian 11. Each is compared, unit by unit, with
+//! the same tree under systemd-nspawn on the same host.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::support::{Host, LONG};
 
-/// Units that systemd-nspawn alone brings: ssh(1) of the host comes in by a socket below
-/// `/run/host/unix-export`.
+/// Units of systemd-nspawn only: ssh(1) of the host connects by a socket below `/run/host/unix-export`.
 const OF_NSPAWN: [&str; 2] = ["ssh-access.target", "sshd-unix-export.socket"];
 
 /// The states of units, by name.
@@ -37,7 +36,8 @@ fn units_of_debian_11_are_as_under_nspawn() {
 /// Boots the tree under both managers, waits until both systems are up, and compares the states of all units.
 /// `active` units must be active in both.
 fn compare(tree: &str, active: &[&str]) {
-    // The machine of systemd-nspawn receives its address from networkd, and its first boot waits for it.
+    // The machine of systemd-nspawn receives its address from networkd, and its first boot waits for the
+    // address.
     let host = Host::builder().networkd().guest_as(tree, "ours").guest_as(tree, "theirs").start();
     let nspawn = "systemd-run -q --unit=theirs -p Slice=machine.slice -p Delegate=yes -p KillMode=mixed \
                   -p Type=notify -p NotifyAccess=all systemd-nspawn -q -b -U -n --keep-unit -M theirs \
@@ -48,7 +48,7 @@ fn compare(tree: &str, active: &[&str]) {
     host.coracle(&["start", "--wait=ready", "ours"]);
     wait_until_up(&host, "ours");
 
-    // A unit may still change: a timer elapses, a service of a socket ends.
+    // The state of a unit may still change: a timer elapses, a socket-activated service exits.
     let deadline = Instant::now() + LONG;
     let (ours, theirs) = loop {
         let (ours, theirs) = (units(&host, "ours"), units(&host, "theirs"));
@@ -75,7 +75,8 @@ fn compare(tree: &str, active: &[&str]) {
     host.stop();
 }
 
-/// Waits until the guest's systemd has no job left. `degraded` is compared later, by the units.
+/// Waits until the guest's systemd has no remaining job. `degraded` is accepted: the units are compared
+/// later.
 fn wait_until_up(host: &Host, machine: &str) {
     let script = "leader=$(machinectl show \"$0\" -p Leader --value) && \
                   nsenter -t \"$leader\" -a /bin/systemctl is-system-running | grep -x -e running -e degraded";
@@ -83,7 +84,7 @@ fn wait_until_up(host: &Host, machine: &str) {
     host.wait_until(LONG, &script);
 }
 
-/// The units that do not depend on the mounts of a manager: the units of mounts and devices follow the mount
+/// Returns the units that do not depend on the mounts of a manager: mount and device units follow the mount
 /// table and /dev, scopes follow logins.
 fn units(host: &Host, machine: &str) -> Units {
     let listed = host.in_guest(

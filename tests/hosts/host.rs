@@ -1,4 +1,4 @@
-//! Proves the harness of the host suite: hosts boot, commands pass through, bounds hold, planted leaks are
+//! Tests the harness of the host suite: hosts boot, commands are passed, time limits hold, planted leaks are
 //! found.
 
 use std::time::Duration;
@@ -121,7 +121,7 @@ const LEAKS: &[(&str, &str, &str)] = &[
 #[test]
 fn finds_every_planted_leak() {
     let host = bare();
-    // The first use creates state that stays: machined's slice, the mount on /run/netns.
+    // The first use creates permanent state: machined's slice, the mount on /run/netns.
     host.activate_machined();
     host.sh_ok("ip netns add first; ip netns del first");
     let before = Snapshot::take(&host);
@@ -146,7 +146,7 @@ fn coracle_is_installed_as_a_user_does() {
 
 #[test]
 fn the_setup_refuses_to_run_on_the_machine_itself() {
-    // Inside a host, where a refusal that fails does no harm.
+    // Runs inside a host, where a missing refusal does no harm.
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
     let host = Host::builder().without_coracle().bind(here, "/mnt").guest("busybox").start();
     host.sh_ok(

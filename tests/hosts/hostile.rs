@@ -1,18 +1,18 @@
-//! A default machine that does everything a hostile root inside can do, all at once, while its neighbours
-//! start, reboot and stop: no neighbour fails, no pool of the host is empty, and no state is left.
+//! All attacks available to a hostile root in a default machine, at the same time, while neighbours start,
+//! reboot and stop: no neighbour fails, no pool of the host is exhausted, and no state remains.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{Host, Snapshot};
 
-/// How many neighbours the hostile machine has, and how often each lives.
+/// The number of neighbours of the hostile machine, and the number of cycles of each.
 struct Scale {
     neighbours: usize,
     lives: usize,
 }
 
-/// Twenty neighbours where `CORACLE_STORM` is set, or some.
+/// Returns a full scale if `CORACLE_STORM` is set, or a small one.
 fn scale() -> Scale {
     match std::env::var_os("CORACLE_STORM") {
         Some(_) => Scale { neighbours: 20, lives: 5 },
@@ -20,17 +20,17 @@ fn scale() -> Scale {
     }
 }
 
-/// How many neighbours live at the same time.
+/// The number of neighbours that run at the same time.
 const SIDE_BY_SIDE: usize = 4;
 
-/// The targets of the attacks as seen from the host: its pools, and its router.
+/// Checks the targets of the attacks from the host: its pools and its router.
 const HARM: &str = "
 	/var/lib/machines/hostile/usr/bin/attacks
 	! ip -6 route show default | grep fe80
 	! ip -6 address show | grep 2001:db8:bad
 ";
 
-/// Starts, enters, reboots and stops machines, and returns how long each start took.
+/// Starts, enters, reboots and stops machines. Returns the duration of each start.
 fn live(host: &Host, names: &[String], lives: usize) -> Vec<Duration> {
     let mut starts = Vec::new();
     for _ in 0..lives {
@@ -49,7 +49,7 @@ fn live(host: &Host, names: &[String], lives: usize) -> Vec<Duration> {
     starts
 }
 
-/// Runs the life of all neighbours, some at a time. Returns the median duration of their starts.
+/// Runs the cycles of all neighbours, `SIDE_BY_SIDE` at a time. Returns the median duration of the starts.
 fn live_all(host: &Host, names: &[String], lives: usize) -> Duration {
     let mut starts: Vec<Duration> = thread::scope(|scope| {
         let chunks = names.chunks(names.len().div_ceil(SIDE_BY_SIDE));
@@ -60,7 +60,7 @@ fn live_all(host: &Host, names: &[String], lives: usize) -> Duration {
     starts[starts.len() / 2]
 }
 
-/// A machine with the attacks on board.
+/// Copies the attacks to a machine.
 fn add_attacks(host: &Host, machine: &str) {
     let program = host.machines().join(machine).join("usr/bin/attacks");
     std::fs::copy(crate::support::program::build("tests/hostile/attacks.c", &[]), program)
@@ -91,7 +91,7 @@ fn a_lease_on_passwd_does_not_block_exec() {
     let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", "-", "lease-on-passwd"]);
     attack.wait_for_stdout("ready", Duration::from_secs(30));
     host.wait_until(crate::support::LONG, "grep -q 'LEASE .* WRITE' /proc/locks");
-    // Each open(2) that waits takes 45 s.
+    // Each blocked open(2) takes 45 s.
     for words in [&["exec", "-u", "daemon", "hostile", "--", "true"][..], &["exec", "hostile", "--", "true"]]
     {
         let begun = Instant::now();
@@ -112,7 +112,7 @@ fn a_stop_follows_no_link_of_runit() {
     );
     let mount = "[[mount]]\nsource = \"/srv/share\"\ntarget = \"/srv/share\"\n";
     host.define("runit", &format!("[boot]\nstop-timeout = \"3s\"\n{mount}"));
-    // A procfs of its own shows the modes of the inodes that the kernel has now.
+    // A new procfs shows the current modes of the kernel's inodes.
     let modes = "mkdir -p /run/fresh; mount -t proc proc /run/fresh; \
                  stat -c '%a %n' /run/fresh/execdomains /srv/share/file; umount /run/fresh";
     let before = host.sh_ok(modes);
@@ -136,7 +136,7 @@ fn a_hostile_machine_does_not_harm_others() {
     let host = builder.guest_as("busybox", "hostile").start();
     add_attacks(&host, "hostile");
     host.define("hostile", "[network]\nzone = \"lan\"\n");
-    // In the zone of the hostile machine, every second one; the others have links of their own.
+    // Every second neighbour is in the zone of the hostile machine; the remaining ones have their own links.
     for (number, name) in names.iter().enumerate() {
         host.define(name, if number % 2 == 0 { "[network]\nzone = \"lan\"\n" } else { "" });
     }
@@ -150,14 +150,14 @@ fn a_hostile_machine_does_not_harm_others() {
         host.sh_ok("coracle exec hostile -- ip route show default | sed -n 's/.* via \\([^ ]*\\).*/\\1/p'");
     let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", gateway.trim()]);
     attack.wait_for_stdout("ready", Duration::from_secs(30));
-    // The attacks on pools have filled them.
+    // The attacks have filled the pools.
     host.wait_until(crate::support::LONG, "[ $(find /sys/fs/cgroup -name 'wide*' | wc -l) -gt 1000 ]");
     let attacked = live_all(&host, &names, scale.lives);
     assert!(attacked < quiet * 10 + Duration::from_secs(5), "starts: {quiet:.1?}, attacked: {attacked:.1?}");
     host.sh_ok(HARM);
     assert_eq!(host.coracle(&["exec", "hostile", "--", "hostname"]).trim(), "hostile");
 
-    // Its own end is as always.
+    // The hostile machine stops like any other machine.
     host.coracle(&["stop", "hostile"]);
     host.assert_clean_stop("hostile");
     attack.kill();

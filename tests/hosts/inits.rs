@@ -1,14 +1,14 @@
-//! Machines without systemd inside: each of Debian's other inits boots, is reached, reboots and ends by its
-//! own means, without a killed process.
+//! Machines without systemd inside: each of Debian's other inits boots, is reachable, reboots and shuts down
+//! orderly, without a killed process.
 
 use std::time::Duration;
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// A guest and its console output.
+/// A guest and its expected console output.
 struct Guest {
     tree: &'static str,
-    /// The word for its init in `coracle list`.
+    /// The name of its init in `coracle list`.
     init: &'static str,
     /// The last line of its boot.
     up: &'static str,
@@ -48,7 +48,7 @@ fn sysvinit() {
 fn openrc() {
     lives(&Guest {
         tree: "openrc",
-        // Debian's OpenRC is started by sysvinit's init.
+        // Debian's OpenRC is started by the init of sysvinit.
         init: "sysvinit",
         up: "INIT: Entering runlevel: 2",
         down: &[
@@ -88,7 +88,7 @@ fn lives(guest: &Guest) {
     host.coracle(&["stop", name]);
     went_down(&host, guest);
     before.assert_same(&host);
-    // The log of a machine that is dead, guest and host in one.
+    // The log of a stopped machine contains lines of the guest and of the host.
     let logs = host.coracle(&["logs", name]);
     assert!(logs.contains(guest.up) && logs.contains(guest.down[0]), "{logs}");
 
@@ -102,7 +102,7 @@ fn lives(guest: &Guest) {
     host.stop();
 }
 
-/// By its address and by its name, from the host, and the host from inside.
+/// Asserts that the host reaches the machine by address and by name, and that the machine reaches the host.
 fn is_reached(host: &Host, name: &str) {
     let address = host.address(name);
     host.wait_until(Duration::from_secs(20), &format!("ping -q -c1 -W1 {address}"));
@@ -115,7 +115,7 @@ fn is_reached(host: &Host, name: &str) {
     }
 }
 
-/// `coracle reboot` reboots by the init; the unit stays, and a new PID 1 boots.
+/// Asserts that `coracle reboot` reboots by the init: the unit remains, and a new PID 1 boots.
 fn reboots(host: &Host, guest: &Guest) {
     let name = guest.tree;
     let (invocation, leader) = (host.unit(name, "InvocationID"), host.machine_leader(name));
@@ -134,7 +134,7 @@ fn reboots(host: &Host, guest: &Guest) {
     is_reached(host, name);
 }
 
-/// The last console lines show an orderly shutdown.
+/// Asserts that the last console lines are those of an orderly shutdown.
 fn went_down(host: &Host, guest: &Guest) {
     host.assert_clean_stop(guest.tree);
     let console = host.console(guest.tree);
@@ -145,8 +145,8 @@ fn went_down(host: &Host, guest: &Guest) {
     }
 }
 
-/// Programs at `/sbin/init` that become the init of a tree: a script that names it, one that does not, a link
-/// to such a script, and a program. Each makes the files that it needs.
+/// Commands that create a wrapper of the init at `/sbin/init`: a script that contains the path of the init, a
+/// script that does not, a link to such a script, and a program.
 const LEADING: [(&str, &str); 4] = [
     ("named", "printf '#!/bin/sh\\n[ -x /x ] || exec %s \"$@\"\\n' $INIT >init"),
     ("unnamed", "printf '#!/bin/sh\\nread -r real </etc/real-init\\nexec $real $word \"$@\"\\n' >init"),
@@ -174,7 +174,7 @@ fn a_wrapper_of_an_init_is_stopped_as_that_init() {
     host.stop();
 }
 
-/// A machine with each of these programs leading to its init.
+/// Asserts for each of these wrappers that the machine runs with the kind of the real init and stops cleanly.
 fn become_init(host: &Host, tree: &str, init: &str, kind: &str, ways: &[usize]) {
     host.define(tree, "");
     for (way, script) in ways.iter().map(|way| LEADING[*way]) {
@@ -195,7 +195,8 @@ fn become_init(host: &Host, tree: &str, init: &str, kind: &str, ways: &[usize]) 
     }
 }
 
-/// Moves the inits to paths where only their names reveal their kind; systemd is up after a slow unit.
+/// Moves the inits to paths where only their names reveal their kind. systemd is ready only after a slow
+/// unit.
 fn move_inits(host: &Host) {
     host.sh_ok(
         "machinectl -q list; cd /var/lib/machines
@@ -210,7 +211,7 @@ fn move_inits(host: &Host) {
     );
 }
 
-/// A script that becomes no other program counts as started, and ends by SIGTERM.
+/// Asserts that a script that does not execute an init counts as running, and is stopped by SIGTERM.
 fn stays_a_script(host: &Host) {
     host.sh_ok(
         "cd /var/lib/machines/busybox/usr/sbin && rm init

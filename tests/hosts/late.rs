@@ -1,8 +1,9 @@
-//! Guests that do not boot in time: a start ends, and there is no prompt without a terminal.
+//! Guests that do not finish their boot: a start times out, a first boot does not prompt without a terminal,
+//! and a reboot loop is delayed.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// The state of a machine in `list`.
+/// Returns the state of a machine in `list`.
 fn state(host: &Host, name: &str) -> String {
     let list = host.coracle(&["list", "--json"]);
     let at = list.find(&format!("\"{name}\"")).unwrap_or_else(|| panic!("no {name}: {list}"));

@@ -1,16 +1,16 @@
-//! Guests that request their addresses: busybox's DHCP client, the kernel, networkd. They receive the
-//! addresses that they already have, and other clients receive no reply.
+//! Guests that request their addresses: busybox's DHCP client, the kernel, networkd. They receive their
+//! configured addresses, and other clients receive no reply.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// Name servers that machines can reach.
+/// Configures name servers that machines can reach.
 const NAMES: &str = "
 ip link add up0 type veth peer name up1; ip link set up1 up; ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad
 ip link set up0 up; resolvectl dns up0 192.0.2.2 2001:db8::2; resolvectl domain up0 example.org
 machinectl -q list
 ";
 
-/// The addresses and default routes of a guest's link.
+/// Returns the addresses and default routes of a guest's link.
 fn inside(host: &Host, guest: &str) -> [Vec<String>; 2] {
     let sorted = |command: &[&str], field: usize| {
         let out = host.in_guest(guest, command).success("list").stdout;
@@ -25,7 +25,7 @@ fn inside(host: &Host, guest: &str) -> [Vec<String>; 2] {
     [addresses, routes]
 }
 
-/// How many sockets for frames a machine's supervisor has.
+/// Returns the number of packet sockets of a machine's supervisor.
 fn frame_sockets(host: &Host, guest: &str) -> String {
     let pid = host.supervisor(guest);
     let inodes = format!("ls -l /proc/{pid}/fd | sed -n 's/.*socket:.\\([0-9]*\\).$/\\1/p'");
@@ -47,7 +47,8 @@ fn dhcp_offers_the_configured_addresses() {
         "nft 'table inet strict { chain input { type filter hook input priority 0; policy drop; \
                 ct state established accept; iif lo accept; icmpv6 type { 135, 136 } accept; }; }'",
     );
-    // Forwarding stays on, with the anycast routes of a router, and addresses of others have to be there.
+    // The first start leaves state on the host: forwarding and the anycast routes of a router. The remaining
+    // addresses must have passed duplicate address detection.
     host.start_machine("busybox");
     host.coracle(&["stop", "busybox"]);
     host.wait_for_address_detection();
@@ -71,7 +72,7 @@ fn dhcp_offers_the_configured_addresses() {
     let ipv6 = host.property("busybox", "addresses");
     let ipv6 = ipv6.split(' ').find(|address| address.contains(':')).expect("IPv6");
     host.ok(&["ping", "-c1", "-W5", ipv6]);
-    // A client with another link-layer address is not answered.
+    // A client with another link-layer address receives no reply.
     let ask = "ip link set host0 down; ip link set host0 address 02:00:00:00:00:01; ip link set host0 up; \
                udhcpc -i host0 -f -q -n -t 2 -T 1 -s /script";
     assert_ne!(host.in_guest("busybox", &["sh", "-c", ask]).status, 0);
@@ -94,7 +95,7 @@ fn networkd_of_the_guest_gets_the_configured_addresses() {
         host.write("/var/lib/machines/trixie/etc/systemd/network/10-own.network", OWN);
         host.define("trixie", "");
         host.coracle(&["start", "--wait=ready", "trixie"]);
-        // With networkd on the host, networkd answers.
+        // If networkd runs on the host, networkd replies.
         assert_eq!(frame_sockets(&host, "trixie"), if networkd { "0\n" } else { "1\n" });
         host.wait_until_in_guest("trixie", "networkctl list host0 --no-legend | grep configured");
         let own = host.in_guest("trixie", &["networkctl", "status", "host0", "--no-pager"]).stdout;
@@ -105,7 +106,7 @@ fn networkd_of_the_guest_gets_the_configured_addresses() {
         }
         let [inside, routes] = inside(&host, "trixie");
         assert_eq!((inside.len(), routes.len()), (2, 2), "{inside:?} {routes:?}");
-        // After a reboot it sends a new request.
+        // The guest sends a new request after a reboot.
         let leader = host.machine_leader("trixie");
         host.coracle(&["reboot", "trixie"]);
         host.wait_for_reboot("trixie", leader);
@@ -138,7 +139,7 @@ fn dhcp_answers_all_clients_of_debian() {
     let (ipv4, router) = (host.address("m"), host.property("m", "host-addresses"));
     let router = router.split(' ').next().expect("the host's address");
     for (client, ask) in CLIENTS {
-        // Without addresses, and with all packets recorded.
+        // Removes the IPv4 addresses and records all packets.
         let last = if client == "dhcpcd" { "router advertisement" } else { "length 1: ACK" };
         let script = format!(
             "chmod 755 /script; ip -4 addr flush dev host0; ip -4 route flush dev host0; rm -f /run/capture; \
@@ -159,7 +160,7 @@ fn dhcp_answers_all_clients_of_debian() {
         if client == "dhcpcd" {
             assert!(capture.contains("ICMP6, router advertisement"), "it asks for one");
         }
-        // A client that has received a router sends its packets there.
+        // A client that has received a router uses it as its gateway.
         let [addresses, routes] = inside(&host, "m");
         assert_eq!((&addresses, routes.len()), (&had[0], 2), "{client}: {routes:?}");
         assert_eq!(routes[0], had[1][0], "{client}");

@@ -1,10 +1,11 @@
-//! The life of one machine: readiness, reboots in place, console lines and logs, and why it died.
+//! The life cycle of one machine: readiness, reboots in place, console lines and logs, and reasons of
+//! failures.
 
 use std::time::Duration;
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// The properties that a reboot must not change.
+/// Returns the properties that a reboot must not change.
 #[track_caller]
 fn identity(host: &Host, name: &str) -> Vec<String> {
     let unit = ["InvocationID", "MainPID", "ActiveEnterTimestampMonotonic", "NRestarts"];
@@ -39,8 +40,8 @@ fn a_reboot_from_inside_is_in_place() {
         host.define(guest, "");
         host.coracle(&["start", "--wait=ready", guest]);
         let (was, leader) = (identity(&host, guest), host.machine_leader(guest));
-        // Without waiting: a systemd that goes down stops every process before it kills it, and nsenter(1)
-        // then stops itself, for good.
+        // Without waiting: systemd sends SIGSTOP to all processes before it kills them, and nsenter(1) would
+        // then stop itself forever.
         host.in_guest(guest, &["sh", "-c", command]);
         host.wait_for_reboot(guest, leader);
         host.wait_for_phase(guest, "running");
@@ -58,7 +59,7 @@ fn a_reboot_from_inside_is_in_place() {
 #[test]
 fn readiness_follows_the_guest() {
     let host = Host::start(&["trixie"]);
-    // A guest with a unit of two seconds, which prints its progress.
+    // A guest with a unit that takes two seconds, and prints its progress.
     let late = "[Unit]\nBefore=multi-user.target\n[Service]\nType=oneshot\nExecStart=sleep 2\n\
                 [Install]\nWantedBy=multi-user.target\n";
     host.write("/var/lib/machines/trixie/etc/systemd/system/late.service", late);
@@ -66,7 +67,7 @@ fn readiness_follows_the_guest() {
     host.define("trixie", "[root]\n[boot]\nwait = \"running\"\n");
     host.coracle(&["start", "trixie"]);
     assert_eq!(host.property("trixie", "phase"), "booting");
-    // The unit is active, and `--wait=ready` waits on.
+    // The unit is active; `--wait=ready` waits for the end of the boot.
     host.coracle(&["start", "--wait=ready", "trixie"]);
     assert_eq!(host.property("trixie", "phase"), "running");
     host.coracle(&["stop", "trixie"]);
@@ -102,7 +103,7 @@ fn console_lines_are_journal_entries() {
     ] {
         assert!(entry.contains(&expected), "no '{expected}' in {entry}");
     }
-    // Output of a guest cannot forge an entry, however long, unusual or incomplete.
+    // Long, unusual or incomplete output of a guest cannot forge a journal entry.
     let strange = r#"printf 'one\nFORGED=1\n\n\033[31mred\033[0m\ttab\r\n' >/dev/console
         head -c 9000 /dev/zero | tr '\0' x >/dev/console; echo >/dev/console; printf 'the end' >/dev/console"#;
     host.in_guest("busybox", &["sh", "-c", strange]).success("talk");
@@ -126,7 +127,7 @@ fn a_console_flood_is_rate_limited_in_the_journal_only() {
     host.in_guest("busybox", &["sh", "-c", "seq 20000 | sed s,^,flood-, >/dev/console"]).success("flood");
     host.wait_until(Duration::from_secs(30), "grep -q flood-20000 /run/seen");
     assert_eq!(host.sh_ok("grep -c flood- /run/seen").trim(), "20000");
-    // Reported by itself, without a further line of the guest.
+    // Reported without further output of the guest.
     let left_out = "journalctl -q --no-pager -o cat -u coracle@busybox -p 4 -g 'suppressed .* lines'";
     host.wait_until(Duration::from_secs(30), left_out);
     let reports = host.sh_ok(left_out);
@@ -149,7 +150,7 @@ fn console_output_waits_for_the_journal() {
     host.in_guest("busybox", &["sh", "-c", "seq 1400 | sed s,^,line-, >/dev/console"]).success("talk");
     host.wait_for_console("busybox", "line-1400");
     assert_eq!(host.console("busybox").matches("line-").count(), 1400);
-    // A journal that hangs does not take the machine with it.
+    // A suspended journald does not block the machine.
     host.ok(&["systemctl", "kill", "-s", "STOP", "systemd-journald"]);
     host.in_guest("busybox", &["sh", "-c", "seq 1400 | sed s,^,more-, >/dev/console"]).success("talk on");
     let leader = host.machine_leader("busybox");
@@ -162,7 +163,7 @@ fn console_output_waits_for_the_journal() {
     host.stop();
 }
 
-/// Entries picked and written as journalctl does it.
+/// Asserts that entries are selected and printed as by journalctl.
 fn filters(host: &Host) {
     let logs = |words: &[&str]| host.coracle(&[&["logs", "trixie"], words].concat());
     let all = logs(&[]);
@@ -177,8 +178,8 @@ fn filters(host: &Host) {
     assert!(logs(&["-n", "1", "-o", "short-unix"]).starts_with("1"), "{all}");
 }
 
-/// Links and special files in a guest's journal are left out and do not block the next ones. Output of an
-/// unprivileged program of the guest is no line of its own.
+/// Asserts that links and special files in a guest's journal are skipped and do not block the remaining
+/// files, and that output of an unprivileged program of the guest cannot start a new line.
 fn only_own_files_are_read(host: &Host) {
     host.sh_ok("echo canary >/root/canary; touch -a -d '2001-01-01' /root/canary");
     let script = "cd /var/log/journal/* 2>/dev/null || cd /run/log/journal/*; ln -s /root/canary user-1000.journal; \
@@ -238,7 +239,7 @@ fn logs_show_running_and_stopped_machines() {
 
     filters(&host);
 
-    // Boots are distinguished.
+    // `-b` selects one boot.
     host.coracle(&["start", "--wait=ready", "trixie"]);
     host.in_guest("trixie", &["sh", "-c", "echo second-boot | systemd-cat; journalctl --sync"])
         .success("log");
@@ -268,7 +269,7 @@ fn a_crash_of_pid_1_is_reported_with_its_reason() {
     for (script, reason) in [
         ("sleep 0.3; exit 3", "PID 1 exited with status 3"),
         ("sleep 0.3; exit 0", ""),
-        // Its stack overflows: the kernel kills it for that, PID 1 or not.
+        // A stack overflow: the kernel kills the process, even if it is PID 1.
         (
             "exec awk 'function f(x) { return f(x + 1) } BEGIN { f(1) }'",
             "PID 1 was killed by signal 11 (SIGSEGV)",
@@ -334,19 +335,19 @@ fn syslog_of_a_guest_goes_to_the_journal_of_the_host() {
     assert!(logs.contains(" tagged: said to syslog\n"), "{logs}");
     assert!(host.coracle(&["logs", "busybox", "-p", "warning", "-o", "cat"]).contains("said to syslog"));
 
-    // A flood is cut off, and the machine goes on.
+    // A flood is rate-limited, and the machine keeps running.
     inside("i=0; while [ $i -lt 5000 ]; do echo $i; i=$((i+1)); done | logger -t flood");
     host.ok(&["journalctl", "--sync"]);
     let count: usize =
         host.sh(&entry("SYSLOG_IDENTIFIER=flood -o cat | wc -l")).stdout.trim().parse().expect("a number");
     assert!((1..=3000).contains(&count), "{count}");
-    // The limit is lifted after an interval.
+    // The limit ends after an interval.
     let after = entry("SYSLOG_IDENTIFIER=after | grep 'still there'");
     let log = "coracle exec busybox -- logger -t after 'still there'; journalctl --sync";
     host.wait_until(LONG, &format!("{log}; {after}"));
     host.wait_until(LONG, &entry("-o cat | grep 'suppressed .* messages'"));
 
-    // The name survives a reboot in place.
+    // The socket works after a reboot in place.
     let leader = host.machine_leader("busybox");
     host.in_guest("busybox", &["sh", "-c", "reboot; sleep 9"]);
     host.wait_for_reboot("busybox", leader);
@@ -364,7 +365,7 @@ fn syslog_of_a_guest_goes_to_the_journal_of_the_host() {
 
 #[test]
 fn an_early_stop_is_repeated_until_the_init_reacts() {
-    /// Sets its trap for the signal of its definition late; until then the kernel drops the signal.
+    /// Sets a trap for its stop signal late; until then the kernel drops the signal.
     const LATE: &str = "#!/bin/sh\nsleep 2\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n";
     let host = Host::start(&["busybox"]);
     host.write("/var/lib/machines/busybox/etc/late", LATE);

@@ -1,11 +1,11 @@
-//! Packets with a number of their own in the header, the interfaces of machines they are sent by, and the
-//! record of the host of those that are forwarded and delivered.
+//! Numbered packets, the interfaces of machines that send them, and the numbers of the packets forwarded or
+//! received by the host.
 
 use crate::support::Host;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Sends frames, one in hexadecimal digits per line of standard input, by an interface.
+/// Sends the frames on standard input, one per line in hexadecimal digits, by an interface.
 pub(super) const SEND: &str = r#"
 use Socket;
 chomp(my $ifindex = `cat /sys/class/net/$ARGV[0]/ifindex 2>/dev/null`);
@@ -19,7 +19,7 @@ while (my $frame = <STDIN>) {
 }
 "#;
 
-/// Records the numbers of packets that come by links of machines.
+/// Records the numbers of packets received from links of machines.
 pub(super) const RECORD: &str = r#"
 nft -f - <<'END'
 table inet seen {
@@ -64,7 +64,7 @@ pub(super) enum Verdict {
 
 use Verdict::{Here, Nowhere, Through};
 
-/// The internet checksum of some bytes.
+/// Returns the internet checksum of the concatenated parts.
 pub(super) fn checksum(parts: &[&[u8]]) -> [u8; 2] {
     let bytes = parts.concat();
     let sum = bytes
@@ -81,7 +81,7 @@ pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The bytes of a packet of a protocol after the header.
+/// Returns the payload of a packet of a protocol.
 pub(super) fn data(protocol: u8, from: IpAddr, to: IpAddr) -> Vec<u8> {
     let (mut data, at) = match protocol {
         1 => (vec![8, 0, 0, 0, 0, 1, 0, 1], 2),
@@ -100,7 +100,7 @@ pub(super) fn data(protocol: u8, from: IpAddr, to: IpAddr) -> Vec<u8> {
     data
 }
 
-/// A packet with a number.
+/// Returns a packet with a number in its header.
 pub(super) fn packet(number: u16, protocol: u8, from: IpAddr, to: IpAddr, data: &[u8]) -> Vec<u8> {
     let length = u16::try_from(data.len()).expect("a short packet");
     let mut header = match from {
@@ -127,13 +127,13 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An interface of a machine, and the addresses at both ends.
+/// An interface of a machine, with the addresses of both ends.
 pub(super) struct Attachment {
     pub(super) machine: &'static str,
     pub(super) inside: &'static str,
     pub(super) link: Link,
     pub(super) is_bound: bool,
-    /// Both link-layer addresses, the receiver's first, and the protocol's number after them is missing.
+    /// Both link-layer addresses, the receiver's first, without the EtherType.
     pub(super) ether: String,
     pub(super) own: [IpAddr; 2],
     pub(super) host: [IpAddr; 2],
@@ -164,7 +164,7 @@ pub(super) fn attachment(
     Attachment { machine, inside, link, is_bound, ether: format!("{to}{from}"), own, host: of_host }
 }
 
-/// Sends packets by an attachment, all at once.
+/// Sends packets by an attachment.
 pub(super) fn send(host: &Host, attachment: &Attachment, packets: &[Vec<u8>]) {
     let leader = host.machine_leader(attachment.machine);
     send_in(host, &format!("nsenter -t {leader} -n"), attachment.inside, &attachment.ether, packets);
@@ -181,7 +181,8 @@ pub(super) fn send_in(host: &Host, enter: &str, interface: &str, ether: &str, pa
     host.sh_ok(&format!("{enter} perl /run/send.pl {interface} </run/frames"));
 }
 
-/// The link-layer addresses of a frame from an interface of the namespace 'outside' to one of the host.
+/// Returns the link-layer addresses of a frame from an interface of the namespace 'outside' to an interface
+/// of the host.
 pub(super) fn ether(host: &Host, outer: &str, inner: &str) -> String {
     let plain = |text: String| text.trim().replace(':', "");
     let to = plain(host.sh_ok(&format!("cat /sys/class/net/{outer}/address")));
@@ -189,7 +190,7 @@ pub(super) fn ether(host: &Host, outer: &str, inner: &str) -> String {
     to + &plain(shown.split_whitespace().nth(2).expect("a link-layer address").to_owned())
 }
 
-/// The numbers that the host has recorded.
+/// Returns the numbers recorded by the host.
 pub(super) fn recorded(host: &Host, set: &str) -> BTreeSet<u16> {
     let text = host.sh_ok(&format!("nft list set inet seen {set}"));
     let elements = text.split("elements = {").nth(1).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The firewall as a table: the verdict on a packet of a machine, by its link kind, protocol, source address,
+//! The firewall as a table: the verdict on a packet of a machine, by link kind, protocol, source address,
 //! destination and `network.egress`.
 
 use super::packets::Verdict::{Here, Nowhere, Through};
@@ -20,13 +20,13 @@ enum To {
     HostElsewhere,
     /// A loopback address of the host.
     Loopback,
-    /// A machine with a link of its own.
+    /// A machine with its own link.
     Machine,
-    /// A network outside.
+    /// An outside network.
     Outside,
-    /// A network outside that `network.egress` names.
+    /// An outside network listed in `network.egress`.
     Named,
-    /// The metadata service of a provider.
+    /// The metadata service of a cloud provider.
     Metadata,
 }
 
@@ -96,7 +96,7 @@ const IPV6: &[u8] =
 fn each_packet_gets_its_verdict() {
     let host = host();
     let mut attachments = attachments(&host);
-    // Without an earlier connection: replies would pass.
+    // Restricted machines first, before other machines create connections: replies would pass.
     attachments.sort_by_key(|attachment| !attachment.is_bound);
     let own = |name| attachments.iter().find(|attachment| attachment.machine == name).expect("a machine").own;
     let machines = [own("free"), own("bound")];
