@@ -1,10 +1,11 @@
-//! Rights that a definition or the location of a tree gives to a machine or to users of the host: refused, or
-//! reported everywhere.
+//! Rights granted to a machine or to users of the host by a definition or by the path of a tree: refused, or
+//! reported by all commands.
 
 use super::machines::{Machines, install};
 use crate::support::{Host, LONG};
 
-/// Becomes a user of the host; its own execve(2) still has the rights of root.
+/// Runs a command as an unprivileged user of the host; the execve(2) of setpriv(1) still has the rights of
+/// root.
 const UNPRIVILEGED: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
 
 #[test]
@@ -39,7 +40,7 @@ fn a_tree_reachable_by_users_of_the_host_is_refused() {
             assert_eq!(starts(&format!("{root}{users}")), closed, "{mode} {own} {users}");
         }
     }
-    // A directory of a user is not closed for that user.
+    // A directory owned by a user is accessible to that user.
     host.sh_ok("chown 1000 /var/tmp/open; chmod 700 /var/tmp/open");
     assert!(!starts(&root));
     host.sh_ok("chown 0 /var/tmp/open; chmod 755 /var/tmp/open; mkdir /var/tmp/open/data");
@@ -49,7 +50,7 @@ fn a_tree_reachable_by_users_of_the_host_is_refused() {
     for harmless in ["", "read-only = true\nmap-ids = true\n"] {
         assert!(starts(&format!("{data}{harmless}")), "{harmless}");
     }
-    // In the foreground it is the caller's own doing.
+    // `coracle run` only warns.
     let out = host.exec(&["coracle", "run", "--console=pipe", "-UD", tree, "true"]);
     assert!(out.status == 0 && out.stderr.contains("can be reached by every user"), "{out}");
     host.sh_ok("rm -r /var/tmp/open /etc/coracle/machines.d/reach.toml");
@@ -83,7 +84,7 @@ fn a_tree_that_becomes_reachable_is_reported() {
     };
     reported(false);
     host.ok(&["chmod", "755", "/var/tmp/later"]);
-    // The reason for all this.
+    // A user of the host can become root by the setuid program in the tree.
     assert_eq!(host.sh_ok(&left).trim(), "0");
     reported(true);
     host.coracle(&["stop", "later"]);
@@ -105,7 +106,7 @@ fn a_bind_reachable_by_users_of_the_host_is_warned_of() {
     }
 }
 
-/// Whether a command inside writes a file of procfs or sysfs.
+/// Returns whether a command inside can write a file of procfs or sysfs.
 fn writes(host: &Host, machine: &str, file: &str) -> bool {
     let script = format!("old=$(cat {file}) && echo \"$old\" >{file}");
     host.exec(&["coracle", "exec", "-T", machine, "--", "sh", "-c", &script]).status == 0
@@ -137,15 +138,15 @@ fn the_ids_of_the_host_are_reported_and_never_nest() {
     assert_eq!(row["unconfined"][0], "users", "{row}");
     assert!(host.coracle(&["doctor", "ids"]).contains("its user ids are those of the host"));
     for file in ["/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness", "/proc/sys/net/ipv4/tcp_rmem"] {
-        // Those of its own network are its own.
+        // The settings of the machine's own network namespace are writable.
         assert_eq!(writes(host, "ids", file), file.contains("/net/"), "{file}");
     }
     host.coracle(&["stop", "ids"]);
     host.sh_ok("rm -r /etc/coracle/machines.d/ids.toml*");
 }
 
-/// All files that root inside could write to in an instance without masks; of the listed ones, those that do
-/// not belong to the machine.
+/// Lists the files of procfs and sysfs that root inside can write to in an instance without masks, except
+/// files that belong to the machine.
 const WRITABLE: &str = "mkdir -p /tmp/p /tmp/s; mount -t proc proc /tmp/p; mount -t sysfs sysfs /tmp/s; \
     for f in $(find /tmp/p /tmp/s -maxdepth 7 ! -path '/tmp/p/[0-9]*' ! -path '/tmp/p/self*' ! -path '/tmp/p/thread-self*' \
         ! -path '/tmp/p/sys/net/*' ! -path '/tmp/p/pressure/*' ! -path '/tmp/s/devices/virtual/net/*' -type f 2>/dev/null); do \
@@ -169,7 +170,7 @@ fn a_full_procfs_has_no_writable_global_settings() {
         let said = host.coracle(&["inspect", "--security", "full"]);
         assert_eq!(said.contains("procfs is full"), is_full, "{said}");
         assert_eq!(said.contains("procfs is masked"), !is_full, "{said}");
-        // A service that does not see processes in its own procfs does not see them there either.
+        // Processes hidden in the procfs of a service are hidden in `/run/host/full/proc` as well.
         let out = machines
             .sh("full", "setpriv --reuid=1000 true; su -s /bin/sh nobody -c 'ls /run/host/full/proc'");
         assert_eq!(out.stdout, "", "{out}");
@@ -211,7 +212,7 @@ fn masked_files_do_not_block_open() {
             timeout 5 sh -c \"exec 3$how$f\" 2>/dev/null; [ $? != 124 ] && [ $? != 143 ] || echo $how $f; done; done";
         let out = machines.sh(machine, script);
         assert_eq!(out.stdout, "", "{machine}: {out}");
-        // A reader waits as for a log without news: it does not find the end of a file again and again.
+        // A read blocks, as with an empty log, instead of returning the end of file repeatedly.
         let out = machines.sh(machine, "timeout 1 cat /proc/kmsg; echo $?");
         assert!(["124\n", "143\n"].contains(&out.stdout.as_str()), "{machine}: {out}");
     }
