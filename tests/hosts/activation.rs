@@ -1,6 +1,6 @@
-//! Socket activation of a machine by its ports: no process of Coracle runs before the first connection, which
-//! is relayed; the firewall forwards later connections; a connection to a machine that fails to start is
-//! closed.
+//! Activation of a machine by its ports: Coracle has no running process beforehand, the first connection is
+//! relayed, later connections are forwarded by the firewall, and a connection to a machine that fails to
+//! start is closed.
 
 use std::io::Write;
 
@@ -15,12 +15,12 @@ fn request(place: &str) -> String {
     format!("{} | grep 'hello from busybox'", crate::support::fetch(place))
 }
 
-/// Returns the number of running processes of Coracle.
+/// Returns the number of running Coracle processes, as text.
 fn processes(host: &Host) -> String {
     host.sh_ok("pgrep -c coracle || true")
 }
 
-/// Waits for a sub-state of the socket unit.
+/// Waits until the socket unit of `m` is in the given substate.
 #[track_caller]
 fn wait_for_socket(host: &Host, state: &str) {
     host.wait_until(
@@ -29,14 +29,14 @@ fn wait_for_socket(host: &Host, state: &str) {
     );
 }
 
-/// Waits until the relay has exited and the firewall forwards the ports.
+/// Waits until the relay has ended: the firewall forwards new connections.
 #[track_caller]
 fn wait_for_end_of_relay(host: &Host) {
     host.wait_until(LONG, "! systemctl is-active coracle-on-demand@m.service");
 }
 
-/// Returns a host with an outside network and the stopped machine `m`. systemd listens on the ports of `m`,
-/// as after a boot.
+/// Returns a host with an outside network and the stopped machine `m`. systemd listens on the ports of the
+/// machine, as after boot.
 fn listening_host() -> Host {
     let host = Host::builder().guest_as("busybox", "m").start();
     host.add_outside();
@@ -47,8 +47,8 @@ fn listening_host() -> Host {
     host
 }
 
-/// Asserts that a connection to `place` starts the machine and that the next connection is not relayed. Stops
-/// the machine.
+/// Asserts that a connection to `place` starts the machine and that the next connection is not relayed, and
+/// stops the machine.
 #[track_caller]
 fn assert_starts_by(host: &Host, place: &str) {
     assert_eq!(processes(host), "0\n");
@@ -121,7 +121,7 @@ fn a_relayed_connection_lasts_as_long_as_the_machine() {
 #[test]
 fn systemd_listens_again_after_a_killed_machine() {
     let host = listening_host();
-    // The first start leaves state on the host: forwarding and the anycast routes of a router.
+    // IP forwarding, and the anycast routes of a router, remain after the first start.
     host.coracle(&["start", "m"]);
     host.coracle(&["stop", "m"]);
     wait_for_socket(&host, "listening");
@@ -149,7 +149,7 @@ fn the_connection_is_closed_if_the_machine_fails_to_start() {
     );
     let out = host.sh(&crate::support::fetch("127.0.0.1:8080"));
     assert!(out.stdout.is_empty(), "{out}");
-    // The machine is started only once: the waiting connection is closed.
+    // The start is not repeated: the waiting connection is closed.
     host.wait_until(LONG, "! systemctl list-jobs | grep coracle");
     wait_for_end_of_relay(&host);
     wait_for_socket(&host, "listening");

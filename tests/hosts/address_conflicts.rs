@@ -1,5 +1,5 @@
-//! Machines with names that hash to the same addresses: each receives distinct addresses in any start order
-//! and keeps them.
+//! Machines with names that hash to the same addresses: each has distinct addresses, in any start order, and
+//! keeps them.
 
 use crate::support::{Host, Snapshot};
 use coracle::machine::id128::Id128;
@@ -8,7 +8,7 @@ use coracle::network::addresses::plan;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-/// Returns two names with the same preferred addresses, and the preferred IPv4 address of the machine.
+/// Returns two names that hash to the same addresses, and the IPv4 address of the guest among them.
 fn alike() -> ([String; 2], Ipv4Addr) {
     let mut seen = HashMap::new();
     for number in 0.. {
@@ -31,7 +31,7 @@ fn machines_with_conflicting_addresses_get_distinct_ones() {
         host.define(name, "");
     }
     let before = Snapshot::take(&host);
-    // A machine started alone receives the preferred address of its name.
+    // Without a conflict, each machine has the address derived from its name.
     for name in [&one, &other] {
         host.coracle(&["start", name]);
         assert_eq!(host.address(name), wanted.to_string());
@@ -49,8 +49,7 @@ fn machines_with_conflicting_addresses_get_distinct_ones() {
                 host.wait_for_page(&place);
             }
         }
-        // The machine with the alternative addresses keeps them at a reboot, even if the first machine is
-        // stopped.
+        // The second machine keeps its addresses at a reboot, even if the first is stopped or killed.
         let (stays, goes) = if addresses[0] == wanted.to_string() { (&other, &one) } else { (&one, &other) };
         if round % 2 == 0 {
             host.coracle(&["stop", goes]);

@@ -1,12 +1,12 @@
-//! The traffic policy of a machine with its own link: packets with forged addresses are dropped, egress and
-//! rates are limited, and `coracle status` counts the dropped packets.
+//! The traffic policy of a machine with a private link: forged addresses are dropped, egress and rates are
+//! limited, and `coracle status` counts dropped packets.
 
 use crate::support::{Host, Snapshot};
 use std::time::Instant;
 
 const SECOND: &str = "ip netns exec outside busybox httpd -p '[::]:8080' -h /srv/www";
 
-/// Sends raw frames by the interface with the given index; each frame is an argument in hexadecimal digits.
+/// A program that sends the given raw Ethernet frames from the interface with the given index.
 const FORGE: &str = r#"
 use Socket;
 my ($ifindex, @frames) = @ARGV;
@@ -36,7 +36,7 @@ fn mac(text: &str) -> String {
     text.trim().replace(':', "")
 }
 
-/// Returns a frame with an echo request to 192.0.2.2, or with a packet to 2001:db8::2.
+/// Returns a frame, in hexadecimal, from `source` to 192.0.2.2 (an echo request) or to 2001:db8::2.
 fn frame(to: &str, from: &str, source: &str) -> String {
     let source: std::net::IpAddr = source.parse().expect("an address");
     match source {
@@ -61,7 +61,7 @@ fn frame(to: &str, from: &str, source: &str) -> String {
     }
 }
 
-/// Returns a gratuitous ARP request that announces the address.
+/// Returns a broadcast gratuitous ARP request, in hexadecimal, that announces `address` at `from`.
 fn arp(from: &str, address: &str) -> String {
     let address = hex(&address.parse::<std::net::Ipv4Addr>().expect("an address").octets());
     format!("ffffffffffff{from}08060001080006040001{from}{address}000000000000{address}")
@@ -88,7 +88,7 @@ fn forged_addresses_are_dropped() {
         all.split(' ').map(str::to_owned).collect::<Vec<_>>()
     };
     let (evil, good) = (addresses("evil"), addresses("good"));
-    // Counts the frames of the machine that the host forwards.
+    // Counts the packets that the host forwards from the machine.
     host.sh_ok("nft add table inet seen; nft add chain inet seen c '{ type filter hook forward priority 10; }'; nft add rule inet seen c iifname ve-evil counter");
     let passed = || {
         host.sh_ok("nft list chain inet seen c | sed -n 's/.*packets \\([0-9]*\\) .*/\\1/p'")
@@ -119,7 +119,7 @@ fn forged_addresses_are_dropped() {
     ] {
         assert_eq!(send(&frame(&to, from, source)), 0, "{what}");
     }
-    // After a forged announcement of the address of `good`, the host still sends to `good`.
+    // After an ARP announcement of `good`'s address by `evil`, packets for `good` are still delivered to it.
     host.sh_ok(&format!("{inside} perl /run/forge.pl {} {}", ifindex.trim(), arp(&own, &good[0])));
     host.wait_for_page(&good[0]);
     assert!(reaches(&host, "good", "192.0.2.2"));
@@ -151,7 +151,7 @@ fn egress_restricts_a_machine() {
         let to = ["192.0.2.2", "[2001:db8::2]", "203.0.113.9", &b, &format!("{here}:7000")];
         let found = to.map(|server| reaches(&host, "a", server));
         drop(server);
-        // Incoming connections are not restricted by `network.egress`.
+        // Incoming connections are answered.
         host.wait_for_page("127.0.0.1:8080");
         host.wait_for_page_outside("[2001:db8::1]:8080");
         let status = host.coracle(&["status", "a"]);
@@ -176,7 +176,7 @@ fn rates_limit_a_machine() {
     let host = host_with_outside(&["busybox"]);
     host.sh_ok("head -c 12000000 /dev/zero >/srv/www/many");
     host.sh_ok("cp /srv/www/many /var/lib/machines/busybox/var/www/many");
-    // The first start leaves the anycast routes of a router.
+    // The first start enables forwarding, which adds anycast routes that remain.
     host.start_machine("busybox");
     host.coracle(&["stop", "busybox"]);
     let before = Snapshot::take(&host);

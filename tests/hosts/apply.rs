@@ -1,9 +1,9 @@
-//! `coracle set` and `apply`: limits and mounts of a running machine, and the report about all other
-//! settings. `tests/vm.rs` tests the enforcement of limits: a nested host lacks the controllers.
+//! `coracle set` and `apply`: changes of limits and mounts of a running machine, and the report of settings
+//! that need a restart. Enforcement of limits is tested in `tests/vm.rs`: a nested host has no controllers.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// Returns a property of the machine's unit from systemd.
+/// Returns a property of the machine's unit as reported by systemd.
 fn property(host: &Host, property: &str) -> String {
     host.ok(&["systemctl", "show", "-P", property, "coracle@busybox.service"]).trim().to_owned()
 }
@@ -47,7 +47,7 @@ fn a_runtime_limit_is_overridden_and_unset() {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);
     host.ok(&["coracle", "set", "busybox", "tasks-max=100", "cpu-quota=150%"]);
-    // A persistent setting replaces the runtime setting; an empty value removes a setting.
+    // A persistent setting removes the runtime setting; an empty value removes both.
     host.ok(&["coracle", "set", "--runtime", "busybox", "memory-max=1G"]);
     assert_eq!(property(&host, "MemoryMax"), (1u64 << 30).to_string());
     host.sh_ok("grep -q 1G /run/coracle/machines.d/busybox.toml.d/95-set.toml");
@@ -80,7 +80,7 @@ fn invalid_settings_are_refused() {
 const DEFINITION: &str = "/etc/coracle/machines.d/busybox.toml";
 const BIND: &str = "[[mount]]\ntype = \"bind\"\nsource = \"/var/lib/machines/data\"\ntarget = \"/data\"\n";
 
-/// Returns a host with a running machine without a definition, and a directory to bind.
+/// Returns a host with a directory to bind and a running machine that has no definition.
 fn running() -> Host {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);

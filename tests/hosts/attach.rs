@@ -1,5 +1,5 @@
-//! `coracle attach`, `login` and `shell --session`, and the control socket used by them and by machinectl:
-//! access, invalid calls, and cost.
+//! `coracle attach`, `login` and `shell --session`, and the control socket of a machine: access, invalid
+//! calls, and memory use.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use crate::support::{Host, Snapshot};
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Connects to the control socket of a machine, from outside the host.
+/// Connects to the control socket of a machine from outside the test host.
 fn connect(host: &Host, machine: &str) -> UnixStream {
     let path = format!("/proc/{}/root/run/coracle/{machine}/control", host.leader());
     let stream = UnixStream::connect(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -28,7 +28,7 @@ fn call(stream: &mut UnixStream, method: &str) -> String {
     String::from_utf8(answer).expect("text")
 }
 
-/// Returns the private memory of a machine's supervisor in KiB.
+/// Returns the anonymous memory of a machine's supervisor in KiB.
 fn private_memory(host: &Host, machine: &str) -> u64 {
     let script = format!(
         "p=$(coracle show {machine} -p supervisor --json | tr -dc 0-9); \
@@ -44,7 +44,7 @@ fn viewers_share_the_console() {
     let before = Snapshot::take(&host);
     host.ok(&["coracle", "start", "busybox"]);
     let mut first = host.spawn_on_tty("coracle attach busybox");
-    // Earlier output is printed first.
+    // A new viewer receives the earlier console output.
     first.wait_for_stdout("busybox: up", BOUND);
     let mut second = host.spawn_on_tty("stty rows 33 cols 77; coracle attach busybox");
     second.wait_for_stdout("busybox: up", BOUND);
@@ -59,7 +59,7 @@ fn viewers_share_the_console() {
         viewer.wait_for_stdout("33 77", BOUND);
     }
     assert_eq!(reader.wait_for_exit(BOUND), 0);
-    // The key sequence detaches one viewer; the second remains attached, even across a reboot of the guest.
+    // The key detaches the first viewer. The second viewer stays attached, also at a reboot of the guest.
     keys.write_all(b"\x1d\x1d\x1d").expect("type");
     let out = first.wait(BOUND);
     assert!(out.status == 0 && out.stdout.contains("detached"), "{out}");
@@ -75,8 +75,7 @@ fn viewers_share_the_console() {
     host.stop();
 }
 
-/// Returns a host with the running machine `busybox` and its idle supervisor, after the supervisor has
-/// executed itself again.
+/// Returns a host with the running machine `busybox` and its idle supervisor, which has re-executed itself.
 fn supervised_host() -> Host {
     let host = Host::start(&["busybox"]);
     host.ok(&["coracle", "start", "busybox"]);
@@ -84,7 +83,7 @@ fn supervised_host() -> Host {
         BOUND,
         "grep -z supervise /proc/$(coracle show busybox -p supervisor --json | tr -dc 0-9)/cmdline",
     );
-    // The supervisor has checked the firewall once, and creates a deleted table again.
+    // The supervisor has checked the firewall once: it has created the deleted table again.
     host.sh_ok("nft delete table inet coracle");
     host.wait_until(BOUND, "nft list chain inet coracle antispoof");
     host
@@ -104,7 +103,7 @@ fn only_root_of_the_host_may_attach() {
     let attach = "setpriv --reuid 65534 --regid 65534 --clear-groups coracle attach busybox";
     let out = host.sh(attach);
     assert_ne!(out.status, 0, "{out}");
-    // Access is refused even if the mode of the socket allows all users to open it.
+    // Access is refused even if the permissions of the socket include all users.
     host.sh_ok("chmod 755 /run/coracle /run/coracle/busybox; chmod 666 /run/coracle/busybox/control");
     let out = host.sh(attach);
     assert!(out.status == 1, "{out}");
@@ -118,7 +117,7 @@ fn invalid_calls_are_refused() {
     let host = supervised_host();
     for noise in [&b"\0\0\0"[..], b"{}\0", b"[1]\0", b"{\"method\":7}\0", &[b'x'; 100_000], &[0xff; 5000]] {
         let mut stream = connect(&host, "busybox");
-        // The supervisor may close the connection before all bytes are written.
+        // The supervisor may close the connection before the write is complete.
         let _ = stream.write_all(noise);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
@@ -144,7 +143,7 @@ fn idle_and_slow_clients_do_not_block_the_supervisor() {
     let idle: Vec<UnixStream> = (0..100).map(|_| connect(&host, "busybox")).collect();
     drop(idle);
     host.wait_until(BOUND, &format!("[ $({descriptors}) -le {} ]", before.trim()));
-    // A viewer that does not read, and a guest with much output.
+    // The viewer does not read while the guest floods its console.
     let mut viewer = connect(&host, "busybox");
     assert!(call(&mut viewer, "io.coracle.Machine.Attach").contains("parameters"));
     let flood = "yes $(printf %1000s) | tr ' ' y | head -c 200000 >/dev/console";
@@ -182,7 +181,7 @@ fn login_and_shell_open_sessions() {
     let mut login = host.spawn_on_tty("coracle login trixie");
     login.wait_for_stdout("login:", BOUND);
     login.kill();
-    // A session of the guest's logind, with the exit status of the shell.
+    // The shell has a session of the guest's logind, and its exit status is returned.
     let mut shell = host.spawn_on_tty("coracle shell --session trixie");
     let mut keys = shell.input();
     keys.write_all(b"echo s=$XDG_SESSION_ID-$((40+2)); loginctl --no-legend list-sessions; exit 6\n")

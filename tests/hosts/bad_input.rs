@@ -1,9 +1,8 @@
-//! Twelve kinds of broken input: each is refused with the step or the cause and a hint, and the state of the
-//! host is unchanged.
+//! Invalid input: it is refused with the step or the cause and a hint, and the host is unchanged.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// A host with a busybox tree, and its state before the test.
+/// A host with a busybox tree, and a snapshot taken before the test.
 struct Bench {
     host: Host,
     before: Snapshot,
@@ -12,17 +11,17 @@ struct Bench {
 const TREE: &str = "/var/lib/machines/busybox";
 
 impl Bench {
-    /// Returns a host on which `prepare` has been run.
+    /// Starts a host, runs `prepare` on it and takes the snapshot.
     fn new(prepare: &str) -> Self {
         let host = Host::start(&["busybox"]);
-        // The first use creates machined's slice, which remains.
+        // The first request to machined creates its slice, which remains.
         host.sh_ok(&format!("machinectl -q list; {prepare}"));
         let before = Snapshot::take(&host);
         Self { host, before }
     }
 
-    /// Asserts that a definition does not start, that all of these texts are printed, and that no state
-    /// remains.
+    /// Asserts that a machine with this definition fails to start, that all of these texts are printed, and
+    /// that no state is left.
     #[track_caller]
     fn refuses(&self, definition: &str, said: &[&str]) {
         self.host.define("broken", definition);
@@ -42,7 +41,7 @@ impl Bench {
         self.before.assert_same(&self.host);
     }
 
-    /// Asserts that `doctor` reports the same causes and hints, in one screen of a small terminal.
+    /// Asserts that `coracle doctor` prints the same causes and hints, in at most 24 lines of 80 columns.
     #[track_caller]
     fn is_diagnosed(&self, name: &str, said: &[&str]) {
         let out = self.host.exec(&["coracle", "doctor", name]);
@@ -50,12 +49,12 @@ impl Bench {
         let lines: usize = out.stdout.lines().map(|line| line.chars().count().div_ceil(80).max(1)).sum();
         assert!(lines <= 24, "{lines} lines of 80 columns: {out}");
         for said in said {
-            // The problems of a file are printed as by `check`, each with its hint.
+            // Errors in a definition are shown as by 'coracle check', each with its hint.
             assert!(out.stdout.contains(said), "not diagnosed: {said}\n{out}");
         }
     }
 
-    /// Asserts that `coracle run` fails, that all of these texts are printed, and that no state remains.
+    /// Asserts that `coracle run` fails, that all of these texts are printed, and that no state is left.
     #[track_caller]
     fn refuses_run(&self, options: &[&str], said: &[&str]) {
         let out = self.host.exec(&[&["coracle", "run"], options].concat());
@@ -67,7 +66,7 @@ impl Bench {
     }
 }
 
-/// Returns a definition of the tree at this path.
+/// Returns a definition with this root directory.
 fn at(directory: &str) -> String {
     format!("[root]\ndirectory = \"{directory}\"\n")
 }
@@ -113,7 +112,7 @@ fn a_root_in_use_is_refused() {
     let mut bench = Bench::new("");
     let host = &bench.host;
     host.start_machine("busybox");
-    // The kernel adds the link-local address of the link about a second later.
+    // The kernel assigns the link-local address of the link a second later.
     host.wait_until(
         LONG,
         "ip -6 addr show dev ve-busybox scope link | grep inet6 && ! ip addr | grep tentative",
@@ -136,7 +135,7 @@ fn a_root_in_use_is_refused() {
     ];
     bench.refuses_run(&["-D", TREE, "true"], &runs);
     bench.refuses_run(&["-bM", "busybox"], &runs);
-    // The refused starts do not affect the running machine.
+    // The running machine is not affected.
     host.assert_registered("busybox", true);
     let address = host.address("busybox");
     host.wait_for_page(&address);
@@ -160,7 +159,7 @@ fn unsuitable_file_systems_are_refused() {
             "hint: create that directory in the tree",
         ],
     );
-    // The root file system of the host is an overlay, which does not support idmapped mounts.
+    // The root of the host is an overlay, for which the kernel has no idmapped mounts.
     bench.host.ok(&["chmod", "700", "/srv"]);
     bench.refuses(
         &at("/srv/overlay"),
@@ -172,7 +171,7 @@ fn unsuitable_file_systems_are_refused() {
         ],
     );
     bench.refuses_run(&["-UD", "/srv/overlay", "true"], &["overlay", "--private-users=no"]);
-    // The start succeeds after following the hint, also with a read-only tree that contains its mount points.
+    // A machine starts with the setting of the hint, and with a read-only root that has its mount points.
     let host = &bench.host;
     host.define("broken", &format!("{}[users]\nprivate = \"no\"\n", at("/srv/overlay")));
     host.coracle(&["start", "broken"]);
@@ -263,7 +262,7 @@ fn links_out_of_the_tree_are_not_followed() {
     let mount = |target: &str| {
         format!("{}[[mount]]\ntype = \"bind\"\nsource = \"/srv/source\"\ntarget = \"{target}\"\n", at(TREE))
     };
-    // The link itself, and a path below the link: the target of the link is missing inside the tree.
+    // The target is the link itself, or a path below the link that does not exist inside the tree.
     for (target, to) in [("/absolute", "/srv/victim"), ("/relative", "../../../../../../../srv/victim")] {
         bench.refuses(
             &mount(target),
@@ -281,7 +280,7 @@ fn links_out_of_the_tree_are_not_followed() {
             ],
         );
     }
-    // A link to a target inside the tree is followed, and created directories belong to the guest's root.
+    // A link to a directory inside the tree is followed, and created directories belong to the guest's root.
     let host = &bench.host;
     host.define("broken", &mount("/top/opt/new"));
     host.coracle(&["start", "broken"]);

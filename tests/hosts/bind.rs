@@ -1,5 +1,5 @@
-//! `coracle bind` and `unbind`: files and directories of the host in a running machine with a user namespace
-//! and mapped ids, and the limits of the guest's rights on them.
+//! `coracle bind` and `unbind`: bind mounts of the host's files in a running machine, their id maps, and the
+//! permissions of the guest on them.
 
 use crate::support::{Host, Output, Snapshot};
 
@@ -7,10 +7,10 @@ fn inside(host: &Host, guest: &str, script: &str) -> Output {
     host.exec(&["coracle", "exec", guest, "--", "sh", "-ec", script])
 }
 
-/// A directory of the host, owned by its user 1001.
+/// The directory of the host that is bound. In `host_with_user`, it belongs to user 1001 of the host.
 const TREE: &str = "/var/lib/machines/data";
 
-/// Returns a host with the running machine 'trixie', with the user 'ann' (1000).
+/// Returns a host with the running machine `trixie`, which has the user `ann` with the id 1000.
 fn host_with_user() -> Host {
     let host = Host::start(&["trixie"]);
     host.activate_machined();
@@ -30,7 +30,7 @@ fn bind(host: &Host, target: &str, options: &[&str]) {
 fn a_user_of_the_host_is_mapped_to_a_user_of_the_guest() {
     let host = host_with_user();
     bind(&host, "/data", &["--mkdir", "--map=1001:ann"]);
-    // Files written by user 1000 of the guest belong to user 1001 on the host; the guest's root cannot write.
+    // Files of user 1000 in the guest belong to user 1001 of the host; root of the guest does not own them.
     let write = "cat /data/f; echo new >/data/g; stat -c '%u %g' /data/f /data/g";
     let out = host.exec(&["coracle", "exec", "trixie", "-u", "ann", "--", "sh", "-ec", write]);
     assert_eq!((out.status, out.stdout.as_str()), (0, "hello\n1000 1000\n1000 1000\n"), "{out}");
@@ -103,7 +103,7 @@ fn the_guest_cannot_weaken_binds() {
     host.sh_ok(&format!("mkdir -p {tree}; echo hello >{tree}/f; mknod {tree}/null c 1 3; chmod 666 {tree}/null; echo one >/etc/file"));
     for guest in ["own", "same"] {
         host.ok(&["coracle", "bind", guest, tree, "/data", "--mkdir", "--read-only"]);
-        // A bind mount of one file.
+        // The source is a single file.
         host.ok(&["coracle", "bind", guest, &format!("{tree}/f"), "/one", "--mkdir", "--read-only"]);
         assert_eq!(inside(&host, guest, "cat /one /data/f").stdout, "hello\nhello\n");
         assert_ne!(inside(&host, guest, "echo x >/data/f").status, 0);

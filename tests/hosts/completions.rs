@@ -1,4 +1,4 @@
-//! Completions of zsh and fish, requested in an interactive shell: they list the defined machines. `stats`
+//! Completions of zsh and fish, requested in the shell itself: they contain the defined machines. `stats`
 //! tests the completions of bash.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::job;
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Returns a directory with a `coracle` that sees only three definitions.
+/// Returns a directory with a wrapper `coracle` that uses a root directory with three definitions.
 fn bench() -> tempfile::TempDir {
     let bench = tempfile::tempdir().expect("a directory");
     let definitions = bench.path().join("root/etc/coracle/machines.d");
@@ -30,7 +30,7 @@ fn bench() -> tempfile::TempDir {
     bench
 }
 
-/// Returns the environment of a shell in the bench: search path, home directories and terminal type.
+/// Returns the environment of a shell in the bench, with the search path and the home directory.
 fn environment(bench: &Path) -> [String; 4] {
     let home = bench.display();
     [
@@ -99,7 +99,7 @@ fn zsh_completes_machines() {
         tmux(&["send-keys", "Tab"]);
         sees(&format!("zsh> {completed}"));
     }
-    // The remaining choices are listed.
+    // An ambiguous name lists the remaining machines.
     tmux(&["send-keys", "C-u"]);
     tmux(&["send-keys", "-l", "coracle status web-"]);
     tmux(&["send-keys", "Tab", "Tab"]);

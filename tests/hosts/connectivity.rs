@@ -1,10 +1,9 @@
-//! The delay from PID 1 to the first reply from beyond the host, by IPv4, by IPv6 and by name, measured by
-//! programs of the machine, for all inits.
+//! The delay from the start of PID 1 to the first reply from outside the host, by IPv4, by IPv6 and by name,
+//! measured by a program in the machine, for each init.
 
 use crate::support::{Host, LONG};
 
-/// A script started as early as each init allows. Times are in seconds since the start of PID 1, by the
-/// kernel's clock.
+/// The program, started as early as possible by each init. Times are seconds since the start of PID 1.
 const FIRST: &str = r#"#!/bin/sh
 since() { busybox awk -v up="$(busybox cut -d ' ' -f 1 /proc/uptime)" '{ sub(/.*\) /, ""); print up - $20 / 100 }' /proc/1/stat; }
 ask() {
@@ -17,7 +16,8 @@ ask IPv4 192.0.2.2 & ask IPv6 '[2001:db8::2]' & ask name server.example & wait
 
 const UNIT: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/first.sh\n";
 
-/// Starts a name server that resolves every name to one address.
+/// Starts a name server outside the host that resolves every name to one address, and configures it on the
+/// host.
 const SERVERS: &str = r#"
 ip netns exec outside sh -c 'perl /run/names.pl >/dev/null 2>&1 & echo $! >/run/names.pid'
 resolvectl dns up0 192.0.2.2; resolvectl domain up0 example
@@ -37,7 +37,7 @@ while ($from = recv(S, $ask, 512, 0)) {
 }
 "#;
 
-/// The tree and the name of a guest, and a script on the host that configures the init to start the program.
+/// The tree and the name of each guest, and a shell script that prepares the tree on the host.
 const GUESTS: [(&str, &str, &str); 4] = [
     ("busybox", "busybox", "sed -i '1a/first.sh &' etc/rcS"),
     ("sysvinit", "sysvinit", "sed -i '/^si::/i fi::sysinit:/first.sh </dev/null &' etc/inittab"),
@@ -51,7 +51,7 @@ fn the_network_is_up_before_the_first_program() {
     host.add_outside_with_page();
     host.write("/run/names.pl", NAMES);
     host.sh_ok(SERVERS);
-    // Waits for the end of duplicate address detection.
+    // Duplicate address detection has ended on the host and outside.
     host.wait_until(
         LONG,
         "! ip -6 addr show tentative | grep . && ! ip -n outside -6 addr show tentative | grep .",
@@ -79,7 +79,7 @@ fn the_network_is_up_before_the_first_program() {
             let time: f64 = time.parse().unwrap_or_else(|error| panic!("{words}: {error}"));
             let waited = time - *begun.get_or_insert(time);
             assert!(waited < 5.0, "{name}: {what} after {waited} s");
-            // The network is configured before PID 1 runs: the first request succeeds.
+            // The network is configured before PID 1 starts: the first request is answered.
             assert_eq!(said, if what == "begun" { "" } else { "hello from outside" }, "{name}: {what}");
         }
         host.coracle(&["stop", name]);

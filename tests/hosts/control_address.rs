@@ -22,7 +22,7 @@ fn machinectl_pauses_resumes_reboots_and_ends() {
         );
         host.ok(&["machinectl", "resume", guest]);
         host.ok(&["coracle", "exec", guest, "--", "true"]);
-        // After an orderly reboot, the new registration has the same properties: the verbs work again.
+        // After an orderly reboot, the new registration has a control address, too.
         let boot = host.ok(&["coracle", "show", guest, "-p", "leader", "--json"]);
         host.ok(&["machinectl", "reboot", guest]);
         let rebooted = format!(
@@ -34,7 +34,7 @@ fn machinectl_pauses_resumes_reboots_and_ends() {
         host.ok(&["machinectl", "pause", guest]);
         host.ok(&["machinectl", "resume", guest]);
     }
-    // So does the registration after a restart of machined.
+    // After a restart of machined, the machine is registered again with its control address.
     host.sh_ok(
         "systemctl stop systemd-machined; rm -f /run/systemd/machines/*; systemctl start systemd-machined",
     );

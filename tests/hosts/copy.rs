@@ -1,5 +1,5 @@
-//! `coracle copy-to` and `copy-from`: trees copied across the id map, archives, attacks of a hostile guest on
-//! a copy, and interrupted copies.
+//! `coracle copy-to` and `copy-from`: attributes of a tree copied across the id map, archives, attacks of a
+//! hostile guest on a copy, and interrupted copies.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn host() -> Host {
     host
 }
 
-/// Creates a tree with all types of files that can be copied.
+/// A script that creates a tree with the file types and attributes that can be copied.
 const TREE: &str = "mkdir -p /var/lib/machines/t/d/e && cd /var/lib/machines/t && echo text >f && chown 1000:1001 f && chmod 4750 f && \
     touch -d '2001-02-03 04:05:06.123456789' f && ln f d/hard && ln -s /etc/passwd d/link && mkfifo -m 622 d/pipe && touch -d '2003-03-03' d/pipe && \
     truncate -s 200M sparse && echo end >>sparse && chmod 1777 d && \
@@ -20,14 +20,14 @@ const TREE: &str = "mkdir -p /var/lib/machines/t/d/e && cd /var/lib/machines/t &
 /// The name of an extended attribute.
 const NOTE: &str = "user.note";
 
-/// Creates the tree, with an extended attribute that the tools of the host cannot set.
+/// Creates the tree and sets its extended attribute, for which the host has no tool.
 fn make_tree(host: &Host) {
     host.sh_ok(TREE);
     let directory = host.machines().join("t/d");
     rustix::fs::setxattr(directory, NOTE, b"a b", rustix::fs::XattrFlags::empty()).expect("set an attribute");
 }
 
-/// Returns the attribute of a path below the host's `/var/lib/machines`.
+/// Returns the extended attribute of a path below the host's `/var/lib/machines`.
 fn note(host: &Host, path: &str) -> String {
     let mut value = [0u8; 64];
     let length =
@@ -35,7 +35,7 @@ fn note(host: &Host, path: &str) -> String {
     String::from_utf8_lossy(&value[..length]).into_owned()
 }
 
-/// Lists the properties of the tree in the working directory.
+/// A script that prints the attributes of each file of the tree, and `sparse` if the file is still sparse.
 const LOOK: &str = "find . -printf '%p %y %m %U %G %n %s %l %Ts\\n' | sort; [ $(stat -c %b sparse) -lt 1000 ] && echo sparse";
 
 #[test]
@@ -43,7 +43,7 @@ fn a_copied_tree_is_identical() {
     let host = host();
     make_tree(&host);
     let there = host.sh_ok(&format!("cd /var/lib/machines/t && {LOOK}"));
-    // On the idmapped root, and on file systems mounted by the guest.
+    // The targets are on the idmapped root and on file systems mounted by the guest.
     for target in ["/srv/there", "/tmp/there", "/run/there"] {
         host.ok(&["coracle", "copy-to", "trixie", "/var/lib/machines/t", target]);
         let inside = host.ok(&[
@@ -59,7 +59,7 @@ fn a_copied_tree_is_identical() {
         ]);
         let expected: String =
             there.lines().filter(|line| line.starts_with('.')).map(|line| format!("{line}\n")).collect();
-        // The size of a directory depends on the file system.
+        // The size of a directory depends on its file system and is not compared.
         let plain = |text: &str| -> Vec<String> {
             text.lines()
                 .map(|line| {
@@ -75,7 +75,7 @@ fn a_copied_tree_is_identical() {
         let blocks =
             host.ok(&["coracle", "exec", "trixie", "--", "stat", "-c", "%b", &format!("{target}/sparse")]);
         assert!(blocks.trim().parse::<u64>().expect("a number") < 1000, "{blocks}");
-        // The copy back is equal, except for the set-user-ID bit, which is dangerous on the host.
+        // A copy back to the host keeps all attributes except the set-user-ID bit.
         host.ok(&["coracle", "copy-from", "trixie", target, "/var/lib/machines/back"]);
         let back = host.sh_ok(&format!("cd /var/lib/machines/back && {LOOK}"));
         assert_eq!(plain(&back), plain(&there.replace(" 4750 ", " 750 ")), "{target}");
@@ -91,8 +91,7 @@ fn a_copied_tree_is_identical() {
 fn names_are_resolved_inside_and_kept() {
     let host = host();
     host.sh_ok("echo one >/tmp/one; echo two >/tmp/two");
-    // An existing directory receives the file under its own name. Without a target, the path of the source is
-    // used.
+    // In an existing directory, the copy has the name of the source; the default target is the source path.
     host.ok(&["coracle", "copy-to", "trixie", "/tmp/one", "/srv"]);
     host.ok(&["coracle", "copy-to", "trixie", "/tmp/one"]);
     assert_eq!(host.ok(&["coracle", "exec", "trixie", "--", "cat", "/srv/one", "/tmp/one"]), "one\none\n");
@@ -107,7 +106,7 @@ fn names_are_resolved_inside_and_kept() {
         let out = host.exec(&[&["coracle", "copy-to", "trixie"], &words[..]].concat());
         assert!(out.status == 1 && out.stderr.contains("/no/such"), "{out}");
     }
-    // Links of the guest are resolved inside the machine.
+    // Symbolic links of the guest are resolved inside the guest.
     host.ok(&[
         "coracle",
         "exec",
@@ -132,7 +131,7 @@ fn a_tree_that_changes_during_a_copy_does_not_escape() {
         "mkdir -p /srv/t/a/b/c; for n in $(seq 300); do echo canary >/srv/t/a/b/c/canary$n; done; \
                 echo secret >/root/secret; chmod 600 /root/secret",
     );
-    // Exchanges copied directories with links to paths of the host, in a busy loop.
+    // The guest replaces copied directories with links to paths of the host in a tight loop.
     let script = "mkdir -p /srv/x /srv/src/d; echo mine >/srv/src/d/secret; cd /srv; while :; do \
         for t in /srv/x/.coracle-copy-*; do mv $t/a $t/z 2>/dev/null && ln -s /etc $t/a; done; \
         mv src/d src/z; ln -s /root src/d; rm src/d; mv src/z src/d; done";
@@ -175,7 +174,7 @@ fn archives_are_copied_both_ways() {
     host.sh_ok(
         "cmp /var/lib/machines/t/sparse /var/lib/machines/u/srv/sparse; [ /var/lib/machines/u/srv/f -ef /var/lib/machines/u/srv/d/hard ]");
     assert_eq!((note(&host, "trixie/srv/d"), note(&host, "u/srv/d")), ("a b".into(), "a b".into()));
-    // Forbidden in an archive: paths outside the target, and writes through links of the archive.
+    // Archives with paths outside the target, or with writes through their own links, are refused.
     host.sh_ok(
         "mkdir -p /srv/v/in && cd /srv/v/in && echo bad >../canary && tar -P -cf ../up.tar ../canary && ln -s /etc way && \
          tar -cf ../way.tar way && rm way && mkdir way && echo bad >way/canary && tar -rf ../way.tar way/canary",
@@ -206,8 +205,8 @@ fn an_interrupted_copy_is_removed() {
         assert!(!host.ok(&["coracle", "exec", "trixie", "--", "ls", "-A", "/tmp"]).contains("big"));
         assert!(!host.ok(&["coracle", "exec", "trixie", "--", "ls", "-A", "/tmp"]).contains("coracle"));
     }
-    // If the copy is killed, its child in the machine cleans up. If the child is killed too, the next copy
-    // does.
+    // If a copy is killed, its child in the guest removes the partial copy. If the child is killed too, the
+    // next copy removes it.
     let begin = format!("{begin}; kill -STOP $p");
     host.sh(&format!("{begin}; kill -KILL $p; wait $p"));
     host.wait_until(Duration::from_secs(10), &format!("! {left}"));
@@ -233,7 +232,7 @@ fn a_copy_removes_only_files_of_the_guest() {
     host.coracle(&["start", "trixie"]);
     let kept = "[ \"$(cat /srv/share/data/db)\" = rows ]";
     assert_ne!(host.in_guest("trixie", &["rm", "/srv/share/data/db"]).status, 0);
-    // The mount point looks like the remains of a killed copy; the host's directory is mounted on it.
+    // The bind mount of the host's directory is named like the remainder of a killed copy.
     let namespace = host.sh_ok("printf %x $(stat -Lc %i /proc/self/ns/pid)");
     let trap = format!(
         "t=/root/.coracle-copy-{}-7ffffff0-1-0; mkdir $t && mount --bind /srv/share $t",
@@ -242,7 +241,7 @@ fn a_copy_removes_only_files_of_the_guest() {
     host.in_guest("trixie", &["sh", "-c", &trap]).success("set the trap");
     host.ok(&["coracle", "copy-to", "trixie", "/tmp/hello", "/root/hello"]);
     host.sh_ok(kept);
-    // The same mount inside a replaced directory.
+    // The bind mount is inside a directory that is replaced.
     let trap =
         "rm /root/hello; mkdir -p /root/hello/in /root/hello/zz; mount --bind /srv/share /root/hello/in";
     host.in_guest("trixie", &["sh", "-c", trap]).success("set the trap");
@@ -253,7 +252,7 @@ fn a_copy_removes_only_files_of_the_guest() {
     );
     host.sh_ok(kept);
     assert_eq!(host.in_guest("trixie", &["cat", "/root/hello"]).stdout, "hello\n");
-    // A copy cannot write to files and directories that the guest's root cannot write to.
+    // A copy cannot write to files that the guest's root cannot write.
     let out = host.exec(&["coracle", "copy-to", "trixie", "/tmp/hello", "/srv/share/data/new"]);
     assert_eq!(out.status, 1, "{out}");
     let out = host.exec(&["coracle", "copy-to", "--force", "trixie", "/tmp/hello", "/srv/share/data/db"]);
@@ -271,7 +270,7 @@ fn files_are_copied_beyond_their_reported_size() {
     let host = host();
     host.sh_ok("coracle copy-from trixie /proc/version /tmp/version && cmp /tmp/version /proc/version");
     host.sh_ok("coracle copy-from trixie /proc/version - | tar -xOf - version | cmp - /proc/version");
-    // Larger than one read, and of unknown size.
+    // The file is larger than one read, and its size is unknown.
     host.sh_ok(
         "coracle copy-from trixie /proc/filesystems - | tar -xOf - filesystems | cmp - /proc/filesystems",
     );
@@ -287,7 +286,7 @@ fn files_are_copied_beyond_their_reported_size() {
 #[test]
 fn mounts_on_an_overlay_are_other_file_systems() {
     let host = host();
-    // Files and directories of this overlay have different devices.
+    // Files and directories of an overlay with layers on different file systems have different devices.
     host.sh_ok(
         "mkdir /run/low /run/up /srv/both; mount -t tmpfs low /run/low; mount -t tmpfs up /run/up
          mkdir -p /run/low/d /run/up/d /run/up/work; echo low >/run/low/d/low; echo up >/run/up/new

@@ -1,9 +1,8 @@
-//! Problems and their hints: `coracle doctor` of hosts and machines, and the failure record of a failed
-//! machine.
+//! Problems and their hints: `coracle doctor` for hosts and machines, and the record of a failed machine.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// Returns the output of `doctor NAME`. Asserts that it fits on one screen and that the exit status is 1.
+/// Returns the output of `coracle doctor NAME`. Asserts an exit status of 1 and at most 24 lines.
 #[track_caller]
 fn diagnosis(host: &Host, name: &str) -> String {
     let out = host.exec(&["coracle", "doctor", name]);
@@ -118,7 +117,7 @@ fn a_start_timeout_is_recorded_and_a_stop_is_not() {
     host.stop();
 }
 
-/// Returns the findings of `doctor` on a host. Asserts the exit status.
+/// Returns the findings of `coracle doctor` for the host. Asserts the exit status.
 #[track_caller]
 fn findings(host: &Host, status: i32) -> String {
     let out = host.exec(&["coracle", "doctor"]);
@@ -126,7 +125,7 @@ fn findings(host: &Host, status: i32) -> String {
     out.stdout
 }
 
-/// The nested host has no memory controller.
+/// A nested host has no memory controller.
 #[test]
 fn a_missing_controller_is_a_risk_and_not_an_error() {
     let host = Host::start(&[]);
@@ -172,7 +171,7 @@ fn doctor_reports_a_masked_machined() {
 fn doctor_reports_leftovers_of_machines() {
     let host = Host::start(&["busybox"]);
     host.start_machine("busybox");
-    // The record of a machine with a killed supervisor.
+    // The state is changed to that of a machine with a killed supervisor.
     host.sh_ok("mkdir -p /run/coracle/lost; cp /run/coracle/busybox/state.json /run/coracle/lost/");
     host.sh_ok("sed -i 's/\"busybox\"/\"lost\"/; s/\"supervisor\": .*/\"supervisor\": 1,/; s/\"files\"/\"unused\"/; s/\"cgroup\":.*/\"cgroup\": null,/; s/\"host-interface\":.*/\"host-interface\": null,/; s/\"registered\":.*/\"registered\": false,/' /run/coracle/lost/state.json");
     says(&findings(&host, 1), &["machine 'lost' is not cleaned up", "hint: coracle cleanup lost"]);
@@ -183,7 +182,7 @@ fn doctor_reports_leftovers_of_machines() {
     host.stop();
 }
 
-/// Asserts that a slow `stop` and `status` report the job they are waiting for.
+/// Asserts that a slow `coracle stop` on a terminal and `coracle status` report the pending job.
 #[track_caller]
 fn assert_stop_reports(host: &Host, name: &str, on_terminal: &str, what: &str) {
     let mut stop = host.spawn_on_tty(&format!("stty cols 120; coracle stop {name}; echo ended $?"));
@@ -200,23 +199,23 @@ fn a_slow_stop_reports_its_jobs() {
     host.define("trixie", "");
     host.sh_ok("mkdir -p /var/lib/machines/trixie/var/log/journal");
     host.coracle(&["start", "--wait=ready", "trixie"]);
-    // The boot ends with the notification of this unit: a stop before its trap is set would not be slow.
+    // The unit is ready after its trap is set: an earlier stop would not be slow.
     let slow = "trap 'sleep 9; exit' TERM; systemd-notify --ready; while :; do sleep 0.1; done";
     let unit = ["systemd-run", "-q", "-u", "slow", "-p", "Type=notify", "-p", "NotifyAccess=all"];
     host.in_guest("trixie", &[&unit[..], &["sh", "-c", slow]].concat()).success("a slow unit");
-    // systemd reports the job in its own wording.
+    // The message is the status text of the guest's systemd.
     assert_stop_reports(
         &host,
         "trixie",
         "trixie: stopping: User job slow.service/stop running",
         "slow.service",
     );
-    // systemd received one request: a second one would restart its shutdown.
+    // The guest received one request only: a second request would restart its shutdown.
     let journal = "journalctl -D /var/lib/machines/trixie/var/log/journal -q -o cat -t systemd";
     assert_eq!(host.sh_ok(&format!("{journal} | grep -c 'Received SIGRTMIN+4'")), "1\n");
     host.sh_ok("echo '::shutdown:/bin/sleep 6' >>/var/lib/machines/busybox/etc/inittab");
     host.start_machine("busybox");
-    // The stop waits for the server of the init, or for the shutdown already begun by the init.
+    // The pending job is the server run by init or its shutdown action, depending on the time of the report.
     assert_stop_reports(&host, "busybox", "busybox: stopping: waiting for ", "");
     host.stop();
 }

@@ -1,4 +1,4 @@
-//! Restarts and reboots in a loop, without failures or leftovers.
+//! Repeated restarts and reboots: each succeeds, and no state is left.
 //!
 //! `CORACLE_RESTARTS` and `CORACLE_REBOOTS` set the numbers of rounds for longer or shorter runs.
 
@@ -12,7 +12,7 @@ fn rounds(variable: &str, default: u32) -> u32 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number of rounds"))
 }
 
-/// Returns a host with started guests of one tree, and its state before the starts.
+/// Returns a host with running guests of one tree, and a snapshot taken before their start.
 fn bench(tree: &str, guests: &[&str]) -> (Host, Snapshot) {
     let host = guests.iter().fold(Host::builder(), |host, guest| host.guest_as(tree, guest)).start();
     host.activate_machined();
@@ -22,7 +22,7 @@ fn bench(tree: &str, guests: &[&str]) -> (Host, Snapshot) {
     (host, before)
 }
 
-/// The check at the end of each round: the machine replies, and its name is resolved.
+/// The check at the end of each round: the machine replies to ping, and its name resolves.
 const ANSWERS: &str = r#"
     answers() {
         ping -q -c1 -W5 $(address $1) || die no answer of $1 in round $2
@@ -60,7 +60,7 @@ const REBOOTS: &str = r#"
     }
 "#;
 
-/// Restarts guests in parallel, `count` times in total; each restart creates a new machine.
+/// Restarts guests in parallel, `count` times in total. Each restart results in a new leader.
 fn restarts(tree: &str, guests: &[&str], count: u32) {
     let (host, before) = bench(tree, guests);
     let each = count.div_ceil(u32::try_from(guests.len()).expect("a few"));
@@ -69,7 +69,8 @@ fn restarts(tree: &str, guests: &[&str], count: u32) {
     ends(&host, &before, guests);
 }
 
-/// Reboots a guest from inside; the unit, the link and the supervisor remain the same.
+/// Reboots a guest from inside. The invocation of the unit, the supervisor, its number of descriptors and the
+/// link stay the same.
 fn reboots(guest: &str, count: u32, command: &str) {
     let (host, before) = bench(guest, &[guest]);
     let kept = || {
@@ -82,7 +83,7 @@ fn reboots(guest: &str, count: u32, command: &str) {
     ends(&host, &before, &[guest]);
 }
 
-/// Runs calls of shell functions in parallel; all must succeed.
+/// Runs calls of shell functions in parallel and asserts that all succeed.
 #[track_caller]
 fn run(host: &Host, functions: &str, calls: &[String]) {
     let started: Vec<String> = calls.iter().map(|call| format!("{call} & pids=\"$pids $!\"")).collect();
@@ -104,7 +105,7 @@ fn ends(host: &Host, before: &Snapshot, guests: &[&str]) {
 
 #[test]
 fn restarts_of_busybox_guests() {
-    // Several guests in parallel, because the shutdown of busybox waits two seconds.
+    // The guests are restarted in parallel, because busybox waits two seconds in its shutdown.
     restarts("busybox", &["one", "two", "three", "four", "five"], rounds("CORACLE_RESTARTS", 100));
 }
 
@@ -115,8 +116,8 @@ fn restarts_of_a_systemd_guest() {
 
 #[test]
 fn reboots_of_a_busybox_guest() {
-    // Without an orderly shutdown, in which busybox waits two seconds. Each reboot waits longer than the
-    // previous one, and twenty reboots within a minute of running time fail the machine.
+    // `-f` skips the orderly shutdown, in which busybox waits two seconds. Each reboot is delayed longer than
+    // the previous reboot, and the machine fails after twenty reboots within a minute of running time.
     reboots("busybox", rounds("CORACLE_REBOOTS", 6), "busybox reboot -f");
 }
 

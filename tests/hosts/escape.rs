@@ -1,16 +1,16 @@
-//! Attacks of a hostile guest's root on processes of the host that enter the machine. The classes are those
-//! of known vulnerabilities of container managers.
+//! Attacks by root of a hostile guest on processes of the host that enter the machine, modelled on known
+//! classes of vulnerabilities in container managers.
 
 use std::time::Duration;
 
 use crate::support::{Host, Job};
 
-/// Returns a host with two hostile guests: `own` with a user namespace and `same` without one.
+/// Returns a host with two hostile busybox guests: `own` has a user namespace, `same` does not.
 fn hostile() -> Host {
     hostile_of("busybox")
 }
 
-/// Returns the same host with guests of another tree.
+/// Returns a host with the hostile guests `own` and `same` of the given tree.
 fn hostile_of(tree: &str) -> Host {
     let host = Host::builder().guest_as(tree, "own").guest_as(tree, "same").start();
     host.write("/etc/coracle/machines.d/same.toml", "[users]\nprivate = \"no\"\n");
@@ -23,19 +23,19 @@ fn hostile_of(tree: &str) -> Host {
     host
 }
 
-/// Returns the attacking program of the guests, built statically once for all tests.
+/// Builds the statically linked attacker program and returns its path.
 fn build_attacker() -> std::path::PathBuf {
     crate::support::program::build("tests/escape/attacker.c", &[])
 }
 
-/// Starts an attack of the guest on each process that enters its pid namespace.
+/// Starts the attacker in a guest. It attacks each process that enters the PID namespace of the guest.
 fn attack(host: &Host, guest: &str, how: &[&str]) -> Job {
     let mut job = host.spawn(&[&["coracle", "exec", "-T", guest, "--", "attacker"], how].concat());
     job.wait_for_stdout("looking", Duration::from_secs(20));
     job
 }
 
-/// Returns the checksum of the host's program, to detect writes to it.
+/// Returns the checksum, inode number and modification time of the host's program, to detect writes to it.
 fn program(host: &Host) -> String {
     host.sh_ok("sha256sum $(command -v coracle); stat -c '%i %y' $(command -v coracle)")
 }
@@ -60,8 +60,8 @@ fn exec_is_not_ptraceable_from_the_guest() {
 #[test]
 fn exec_without_a_user_namespace_exposes_only_the_rights_of_the_guest() {
     let host = hostile();
-    // The guest's root may trace visible processes. They are as confined as the guest's root, and have no
-    // reference to the host.
+    // Root of the guest may trace visible processes. They have the confinement of the guest and no reference
+    // to the host.
     let mut job = attack(&host, "same", &["beyond"]);
     for _ in 0..60 {
         host.ok(&["env", "SECRET=host", "coracle", "exec", "same", "--", "true"]);
@@ -79,12 +79,11 @@ fn exec_without_a_user_namespace_exposes_only_the_rights_of_the_guest() {
 
 #[test]
 fn the_binary_of_the_host_is_not_writable_from_the_guest() {
-    // A program of the host that is not linked statically needs the libraries of a complete system to be
-    // executed inside.
+    // A dynamically linked program of the host needs the libraries of a complete system to run in the guest.
     let host = hostile_of("trixie");
     let before = program(&host);
     for guest in ["own", "same"] {
-        // Executed directly, as the interpreter of a script, and by a link that changes meanwhile.
+        // The guest executes the host's program by a link and as the interpreter of a script.
         host.sh_ok(&format!(
             "cd /var/lib/machines/{guest}/usr/bin; ln -s /proc/self/exe itself; \
              (echo '#!/proc/self/exe check'; yes '# long' | head -c 250000) >script; chmod 755 script"
@@ -92,7 +91,7 @@ fn the_binary_of_the_host_is_not_writable_from_the_guest() {
         let out = host.exec(&["coracle", "exec", guest, "--", "itself"]);
         assert_eq!(out.status, 125, "{out}");
         assert!(out.stderr.contains("is the host's own program"), "{out}");
-        // The guest executes the host's program with its own rights; the file does not change.
+        // The script runs the host's program with the rights of the guest; the file stays unchanged.
         let mut job = attack(&host, guest, &["overwrite"]);
         for _ in 0..20 {
             if job.poll().is_some() {
@@ -115,7 +114,7 @@ fn a_run_without_a_user_namespace_is_not_ptraceable() {
     let tree = "/var/lib/machines/third";
     host.sh_ok(&format!("cp -a /var/lib/machines/same {tree}"));
     let words = ["coracle", "run", "-q", "--private-users=no", "--as-pid2", "-D", tree, "--console=pipe"];
-    // The program that creates a machine without a user namespace runs from a read-only mount.
+    // In a machine without a user namespace, the host's program is executed from a read-only mount.
     let mut job = host.spawn(&[&words[..], &["sleep", "20"]].concat());
     let script = "for p in $(pgrep -x coracle); do grep -q private-users /proc/$p/cmdline && echo $p; done";
     let pid = host.wait_until(Duration::from_secs(10), &format!("{script} | grep .")).stdout;
@@ -136,7 +135,7 @@ fn exec_passes_no_descriptors_of_the_host() {
         let out = host.sh(&format!("coracle exec {guest} -- ls /proc/self/fd/0/.. </etc"));
         assert_eq!(out.status, 125, "{out}");
         assert!(out.stderr.contains("standard input is a directory of the host"), "{out}");
-        // A working directory outside the machine.
+        // The working directory is outside the machine.
         let out = host.exec(&["coracle", "exec", guest, "-w", "/proc/self/fd/3", "--", "ls"]);
         assert_eq!(out.status, 125, "{out}");
     }
@@ -147,7 +146,7 @@ fn exec_passes_no_descriptors_of_the_host() {
 fn the_terminal_of_the_caller_is_unreachable() {
     let host = hostile();
     for guest in ["own", "same"] {
-        // With -T, none of the streams is the terminal, and the output still arrives on it.
+        // With -T, the standard streams are not the terminal, and the output is relayed to the terminal.
         let script =
             "for n in 0 1 2; do [ ! -t $n ] || echo ESCAPED $n; done; read x; echo heard $x >&2; exit 3";
         let mut job = host.spawn_on_tty(&format!("coracle exec -T {guest} -- sh -c '{script}'"));
@@ -157,12 +156,12 @@ fn the_terminal_of_the_caller_is_unreachable() {
             out.status == 3 && out.stdout.contains("heard hello") && !out.stdout.contains("ESCAPED"),
             "{out}"
         );
-        // The command has its own terminal, and the guest cannot inject input into the caller's terminal.
+        // The command has a separate terminal, and the guest cannot insert input into it with TIOCSTI.
         let line = format!("coracle exec {guest} -- attacker tiocsti");
         let out = host.exec_on_tty(Duration::from_secs(20), &line);
         assert!(out.stdout.contains("refused") && !out.stdout.contains("ESCAPED"), "{out}");
     }
-    // The guest replaces its devpts with another file system.
+    // The guest mounts another file system on /dev/pts.
     host.ok(&[
         "coracle",
         "exec",
@@ -197,8 +196,7 @@ fn special_files_of_the_guest_do_not_block_copies() {
             host.exec_for(Duration::from_secs(15), &["coracle", "exec", "own", "-u", "daemon", "--", "true"]);
         assert!(out.status == 125 && out.stderr.contains("user 'daemon' does not exist"), "{passwd}: {out}");
     }
-    // The loader and the search path lead to files of the guest, which are executed with the guest's rights
-    // only.
+    // The guest's loader and search path select files of the guest, executed only with the guest's rights.
     host.sh_ok(&format!(
         "cd {tree}; rm -rf etc/passwd; mkdir -p lib64 usr/local/bin; printf '#!/bin/sh\\necho loader $(id -u)\\n' \
          >lib64/ld-linux-x86-64.so.2; chmod 755 lib64/ld-linux-x86-64.so.2; \
@@ -216,7 +214,7 @@ fn special_files_of_the_guest_do_not_block_copies() {
 fn copied_names_are_escaped_and_special_files_skipped() {
     let host = hostile();
     for guest in ["own", "same"] {
-        // Names with terminal control sequences, endless files, and set-user-ID bits.
+        // The tree has names with terminal control sequences, endless files, and set-user-ID bits.
         let script = "mkdir -p /srv/t; cd /srv/t; d=$(printf '\\033]0;ESCAPED\\007\\033[2Jx'); mkdir \"$d\"; \
             mkfifo pipe; ln -s /proc/1/mem mem; ln -s /dev/zero zero; cp /usr/bin/busybox suid; chmod 6755 suid; \
             mount --bind /dev \"$d\" || mount -t tmpfs none \"$d\"; (while :; do echo more >>grows; done) & \
@@ -231,7 +229,7 @@ fn copied_names_are_escaped_and_special_files_skipped() {
         assert_eq!(host.sh_ok("find /srv/got -perm /6000; find /srv/got -type b -o -type c"), "", "{guest}");
         assert_eq!(host.sh_ok("readlink /srv/got/mem /srv/got/zero"), "/proc/1/mem\n/dev/zero\n");
         job.kill();
-        // The same as the source of a copy.
+        // A special file is the source itself.
         for name in ["/dev/null", "/dev/zero", "/dev/console", "/proc/self/exe", "/proc/1/root", "/dev/log"] {
             let out =
                 host.exec_for(Duration::from_secs(20), &["coracle", "copy-from", guest, name, "/srv/one"]);
@@ -262,7 +260,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         );
         assert_eq!(host.sh("journalctl -q CORACLE_MACHINE=other").stdout, "", "an entry of another machine");
         assert_eq!(before, descriptors(guest), "descriptors that were sent are held");
-        // Neither control sockets nor other sockets of the host are visible by name inside.
+        // The control sockets and other files of the host have no name in the guest.
         let out = host.in_guest(
             guest,
             &[
@@ -275,7 +273,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         assert!(!out.stdout.contains("coracle") && !out.stdout.contains("journal"), "{out}");
         assert!(!out.stdout.contains("dbus"), "{out}");
     }
-    // An attached terminal receives the console output unchanged; the log contains it as text.
+    // Reports with console output contain no control characters.
     let said = "printf 'one \\033]0;ESCAPED\\007two\\n' >/dev/console";
     host.in_guest("own", &["sh", "-c", said]).success("it is written");
     host.wait_until(Duration::from_secs(20), "journalctl --sync; coracle logs own | grep two");
@@ -283,7 +281,7 @@ fn the_log_and_the_sockets_of_the_host_are_protected() {
         let out = host.exec(&["coracle", verb, "own"]);
         assert!(!out.stdout.contains('\x1b') && !out.stdout.contains('\x07'), "{verb}: {:?}", out.stdout);
     }
-    // The viewer's terminal is restored after any output of the guest.
+    // The settings of the viewer's terminal are restored after a flood of console output.
     let mut viewer =
         host.spawn_on_tty("stty -a >/tmp/before; coracle attach own; stty -a >/tmp/after; echo left $?");
     viewer.wait_for_stdout("busybox: up", Duration::from_secs(20));

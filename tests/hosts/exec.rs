@@ -1,12 +1,12 @@
-//! `coracle exec` and `coracle shell` in machines on a real systemd host: streams, statuses, users, rights,
-//! and guests without working services.
+//! `coracle exec` and `coracle shell` on a systemd host: streams, exit statuses, users, rights, terminals,
+//! and guests without running services.
 
 use std::io::Write;
 use std::time::Duration;
 
 use crate::support::Host;
 
-/// The guests of every test in this file: one with a bus and one without.
+/// The guests of most tests: trixie has a D-Bus daemon, busybox does not.
 const GUESTS: [&str; 2] = ["trixie", "busybox"];
 
 fn host() -> Host {
@@ -53,8 +53,7 @@ fn exec_has_the_rights_of_pid_1() {
     let host = host();
     for guest in GUESTS {
         let of = |pid: &str| {
-            // The number of filters is not compared: in a host that is itself a machine, commands of the test
-            // bypass one filter of that host.
+            // The number of seccomp filters is not compared: it differs on a host that is a machine itself.
             let script = format!("grep -E '^(CapBnd|Seccomp:|NoNewPrivs)' /proc/{pid}/status");
             host.ok(&["coracle", "exec", guest, "--", "sh", "-c", &script])
         };
@@ -91,7 +90,7 @@ fn exec_runs_as_a_user_of_the_guest() {
         "id -g; pwd",
     ]);
     assert_eq!(out, "4\n/tmp\n");
-    // A number is accepted as a user or group without an entry.
+    // Numeric users and groups do not need an entry in passwd(5) or group(5).
     for (user, ids) in
         [("1234", "1234 0"), ("0:4000", "0 4000"), ("4321:4000", "4321 4000"), ("nobody:7", "65534 7")]
     {
@@ -124,12 +123,12 @@ fn exec_has_the_limits_and_clocks_of_pid_1() {
             let words = format!("coracle exec {guest} -- cat /proc/{pid}/limits");
             host.sh_ok(&format!("{options} {words}"))
         };
-        // Compares the hard limits: systemd sets its own soft limit for services.
+        // Only hard limits are compared, because systemd changes soft limits for its services.
         let hard = |limits: String| -> Vec<String> {
             let column = |line: &str| line.get(47..68).unwrap_or_default().trim().to_owned();
             limits.lines().map(column).collect()
         };
-        // Soft limits: raising a hard limit requires CAP_SYS_RESOURCE, which a test host may lack.
+        // Only soft limits are lowered: raising a hard limit needs CAP_SYS_RESOURCE, which a host may lack.
         let lower = "ulimit -S -n 500; ulimit -S -s 4096;";
         assert_eq!(hard(of("self", "")), hard(of("1", "")), "{guest}");
         if guest == "busybox" {
@@ -158,7 +157,7 @@ fn exec_allocates_a_terminal_of_the_guest() {
     let mut keys = job.input();
     keys.write_all(b"echo $0-$((40+2)); sleep 50\n").unwrap();
     job.wait_for_stdout("-bash-42", Duration::from_secs(20));
-    // ^C terminates sleep, not the shell.
+    // ^C ends the sleep, not the shell.
     keys.write_all(b"\x03").unwrap();
     // Input typed before the terminal has processed the signal is discarded (termios(3), NOFLSH).
     job.wait_for_stdout("^C", Duration::from_secs(20));
@@ -185,7 +184,7 @@ fn exec_works_50_ms_after_a_start() {
         let streams = format!("printf x | coracle exec {guest} -- sh -c 'cat; echo e >&2; exit 7'");
         let out = host.sh(&streams);
         assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (7, "x", "e\n"), "{guest}");
-        // The same after the boot, without a bus.
+        // The same command succeeds after the boot, with the D-Bus daemon stopped.
         host.sh(&format!("coracle exec --wait-ready {guest} -- sh -c '{stop_bus}'"));
         let out = host.sh(&streams);
         assert_eq!((out.status, out.stdout.as_str(), out.stderr.as_str()), (7, "x", "e\n"), "{guest}");
@@ -205,7 +204,7 @@ fn a_frozen_machine_is_resumed() {
         assert!(host.ok(&["coracle", "list"]).lines().any(|l| l.starts_with(guest) && l.contains("frozen")));
         host.ok(&["coracle", "thaw", guest]);
         host.ok(&["coracle", "exec", guest, "--", "true"]);
-        // `thaw` also resumes a machine frozen by systemd, and `stop` does not require a thaw.
+        // A machine frozen by systemd can be thawed, and a frozen machine can be stopped.
         host.sh_ok(&format!("systemctl freeze coracle@{guest}.service && coracle thaw {guest}"));
         host.ok(&["coracle", "freeze", guest]);
         host.ok(&["coracle", "stop", guest]);
@@ -218,7 +217,7 @@ fn a_terminal_passes_large_data_both_ways() {
     let host = host();
     let bytes: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
     host.write("/tmp/in", &bytes);
-    // The terminal echoes the typed input while the command writes it.
+    // The input is larger than the buffer of a terminal.
     let out = host.exec_for(
         Duration::from_secs(30),
         &["sh", "-c", "coracle exec -t busybox -- sh -c 'stty -echo; cat | tail -n 1' </tmp/in"],
@@ -236,7 +235,7 @@ fn a_redirected_file_is_relayed() {
     host.sh_ok("echo secret >/etc/hostsecret; chmod 600 /etc/hostsecret; : >/etc/hostlog");
     let exec = "coracle exec busybox -- sh -c";
     let kept = "[ \"$(cat /etc/hostsecret)\" = secret ]";
-    // Read-only input reopened for writing, output reopened for reading, and all three at the same time.
+    // The guest reopens read-only input for writing, then appended output for reading and truncation.
     host.sh(&format!("{exec} 'cat; echo x >/proc/self/fd/0; echo x >/dev/stdin' </etc/hostsecret"));
     host.sh_ok(kept);
     host.sh(&format!("{exec} 'exec 3<>/proc/self/fd/1 && truncate -s 0 /proc/self/fd/1' >>/etc/hostsecret"));
@@ -247,7 +246,7 @@ fn a_redirected_file_is_relayed() {
                 </etc/hostsecret 2>/etc/hostlog >/etc/hostlog2; cat /etc/hostlog2";
     let out = host.sh_ok(line);
     assert!(out.lines().count() == 3 && out.lines().all(|place| place.starts_with("pipe:")), "{out}");
-    // All bytes arrive, in both directions at the same time.
+    // All bytes are relayed, in both directions at the same time.
     host.sh_ok(
         "dd if=/dev/urandom of=/var/tmp/big bs=1M count=64 2>/dev/null; \
          coracle exec busybox -- cat </var/tmp/big >/var/tmp/back; cmp /var/tmp/big /var/tmp/back; \

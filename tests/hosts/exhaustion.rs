@@ -1,6 +1,6 @@
-//! Exhausted resources of a host while machines start and stop: disk space, descriptors. The error names the
-//! resource, no state remains, running machines keep running and can be stopped, and the next start succeeds.
-//! `tests/vm.rs` covers resources of the whole kernel: memory, processes, watches, the clock.
+//! Exhausted resources of a host: disk space, descriptors, cgroups, terminals, connections. A failed start
+//! reports the resource and leaves no state, running machines are not affected and can be stopped, and the
+//! next start succeeds. `tests/vm.rs` covers kernel-wide resources: memory, processes, watches, the clock.
 
 use crate::support::{Host, LONG, Snapshot};
 
@@ -18,7 +18,7 @@ fn bench() -> (Host, Snapshot) {
     (host, before)
 }
 
-/// Asserts that the start fails with one of these messages: the wording depends on the C library.
+/// Asserts that the start fails with one of these messages, which differ between C libraries.
 #[track_caller]
 fn refused(host: &Host, why: &[&str]) {
     let out = host.exec(&["coracle", "start", "busybox"]);
@@ -27,7 +27,7 @@ fn refused(host: &Host, why: &[&str]) {
     host.sh_ok("systemctl reset-failed");
 }
 
-/// Asserts that the next start succeeds and that no state remains.
+/// Asserts that the next start succeeds and that no state is left after the stop.
 #[track_caller]
 fn recovered(host: Host, before: &Snapshot) {
     host.coracle(&["start", "busybox"]);
@@ -80,7 +80,7 @@ fn a_supervisor_without_descriptors_is_refused() {
     recovered(host, &before);
 }
 
-/// The use of kernel pools shared by all machines is limited for each machine.
+/// Limits of the use of shared kernel resources (cgroups, pseudo-terminals) by one machine.
 #[test]
 fn a_machine_cannot_exhaust_the_host() {
     let (host, before) = bench();
@@ -111,7 +111,7 @@ fn a_machine_cannot_exhaust_the_host() {
     recovered(host, &before);
 }
 
-/// Sends a datagram to each of 4000 ports of an address from each port of a range.
+/// A program that sends a datagram from each of `count` ports to each of 4000 ports of an address.
 const FLOOD: &str = r#"
 use Socket;
 my ($to, $from, $count) = @ARGV;
@@ -122,8 +122,7 @@ for my $port ($from .. $from + $count - 1) {
 }
 "#;
 
-/// Sends the datagrams from a machine. Returns the number of connections added to the host's connection
-/// table.
+/// Floods an address from a machine. Returns the number of added conntrack entries of the host.
 fn flood(host: &Host, machine: &str, to: &str, from: u16, count: u16) -> i64 {
     let connections = || -> i64 {
         let count = host.read("/proc/sys/net/netfilter/nf_conntrack_count");
@@ -149,14 +148,14 @@ fn connections_of_a_machine_are_limited() {
         let new = flood(&host, name, &gateway(name), 30000, 2);
         assert!((700..=1100).contains(&new), "{name}: {new} new connections");
     }
-    // The extra link of the machine shares the exhausted limit.
+    // The limit includes the additional veth pair of the machine, and is already reached.
     let leader = host.machine_leader("busybox");
     host.sh_ok(&format!(
         "ip addr add 10.9.0.1/24 dev wx0; nsenter -t {leader} -n sh -c 'ip addr add 10.9.0.2/24 dev lan1; ip link set lan1 up'"
     ));
     let new = flood(&host, "busybox", "10.9.0.1", 40000, 1);
     assert!(new <= 300, "a further pair: {new} new connections");
-    // The host and clients of the machine can still connect.
+    // The host can still connect to the machine.
     host.wait_for_page(&host.address("busybox"));
     host.coracle(&["set", "busybox", "network.connections-max=infinity"]);
     host.coracle(&["apply", "busybox"]);

@@ -1,8 +1,9 @@
-//! Connectivity on an unconfigured host: masquerade, forwarding, no forged addresses, and no leftovers.
+//! Connectivity on an unconfigured host: masquerade, forwarding, name servers, antispoofing, and the removal
+//! of the firewall table.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// The web server outside returns the client's address.
+/// A CGI script of the web server in the outside network, which returns the client's address.
 const WHO: &str = "
 mkdir /srv/www/cgi-bin
 printf '#!/bin/sh\\necho; echo \"$REMOTE_ADDR\"\\n' >/srv/www/cgi-bin/who; chmod 755 /srv/www/cgi-bin/who
@@ -16,7 +17,7 @@ fn host_with_outside(guests: &[&str]) -> Host {
     host
 }
 
-/// Returns the address of the guest's connections, as the server outside sees it.
+/// Returns the source address of the guest's connections as seen by the server in the outside network.
 #[track_caller]
 fn source_address(host: &Host, guest: &str, server: &str) -> String {
     let url = format!("http://{server}/cgi-bin/who");
@@ -27,7 +28,7 @@ fn source_address(host: &Host, guest: &str, server: &str) -> String {
 #[test]
 fn a_machine_is_masqueraded_by_both_families() {
     let host = host_with_outside(&["busybox"]);
-    // A new network namespace has the IPv4 switches of the machine.
+    // A new network namespace inherits the IPv4 sysctls of the test machine.
     host.sh_ok("sysctl -q net.ipv4.ip_forward=0");
     assert_eq!(host.read("/proc/sys/net/ipv6/conf/all/forwarding"), "0\n");
     host.start_machine("busybox");
@@ -35,7 +36,7 @@ fn a_machine_is_masqueraded_by_both_families() {
         let seen = source_address(&host, "busybox", server);
         assert!(seen.contains(source), "{server}: {seen}");
     }
-    // The host keeps the routes that it has by router advertisements, and takes none from a machine.
+    // The host still accepts router advertisements from its uplink, and ignores those from a machine.
     assert_eq!(host.read("/proc/sys/net/ipv6/conf/up0/accept_ra"), "2\n");
     assert_eq!(host.read("/proc/sys/net/ipv6/conf/ve-busybox/accept_ra"), "0\n");
     // The address of the machine is not reachable from outside.
@@ -44,7 +45,7 @@ fn a_machine_is_masqueraded_by_both_families() {
     let request = format!("ip netns exec outside timeout 2 {}", crate::support::fetch(&address));
     assert_ne!(host.sh(&request).status, 0);
     host.coracle(&["stop", "busybox"]);
-    // Forwarding stays on, with the anycast routes of a router.
+    // Forwarding remains enabled, as do the anycast routes of a router.
     let before = Snapshot::take(&host);
     host.coracle(&["start", "busybox"]);
     source_address(&host, "busybox", "192.0.2.2");
@@ -54,7 +55,8 @@ fn a_machine_is_masqueraded_by_both_families() {
     host.stop();
 }
 
-/// Every kind of `/etc/resolv.conf`: none, a file, links that dangle into `/run`, a link elsewhere.
+/// Covers every kind of `/etc/resolv.conf`: missing, a regular file, dangling links into `/run`, and other
+/// links.
 #[test]
 fn a_machine_uses_the_name_servers_of_its_host() {
     let host = host_with_outside(&["busybox"]);
@@ -66,7 +68,7 @@ fn a_machine_uses_the_name_servers_of_its_host() {
         host.coracle(&["stop", "busybox"]);
         text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("|")
     };
-    // The host's file has the stub of resolved alone, which no machine can reach.
+    // The host's file lists only the stub of resolved, which machines cannot reach.
     assert!(host.read("/etc/resolv.conf").contains("nameserver 127.0.0.53"));
     host.sh_ok("resolvectl dns up0 192.0.2.2 2001:db8::2; resolvectl domain up0 example");
     let expected = "nameserver 192.0.2.2|nameserver 2001:db8::2|search example";
@@ -82,7 +84,7 @@ fn a_machine_uses_the_name_servers_of_its_host() {
     assert_eq!(seen(own, "[root]\nread-only = true\n"), expected);
     assert_eq!(seen(own, "[network]\nresolv-conf = \"off\"\n"), "nameserver 203.0.113.1");
     assert_eq!(seen("ln -s mine resolv.conf; echo 1 >mine", ""), "1");
-    // A link to a file of the host is one inside the tree.
+    // A link to a file of the host is resolved inside the tree.
     host.sh_ok("echo untouched >/run/bait");
     assert_eq!(seen("ln -s /run/bait resolv.conf", ""), expected);
     assert_eq!(host.read("/run/bait"), "untouched\n");
@@ -94,7 +96,7 @@ fn packets_with_a_forged_address_are_dropped() {
     let host = host_with_outside(&["busybox"]);
     host.start_machine("busybox");
     source_address(&host, "busybox", "192.0.2.2");
-    // Multicast of the host itself, which its link receives as well, is dropped too: so it is counted first.
+    // Waits until the counter is stable: multicast of the host, received on its own link, is also dropped.
     let count = "nft list chain inet coracle antispoof | sed -n 's/^.*packets \\([0-9]*\\) .* drop$/\\1/p' | tail -n1";
     let dropped = || host.sh_ok(count);
     host.wait_for_address_detection();
@@ -103,14 +105,15 @@ fn packets_with_a_forged_address_are_dropped() {
         &format!("count() {{ {count}; }}; was=$(count); sleep 1; [ \"$(count)\" = \"$was\" ]"),
     );
     let before = dropped();
-    // Another source address: a route back exists, so only the chain antispoof drops it.
+    // A forged source address. A route back exists, so only the chain antispoof can drop it.
     host.in_guest("busybox", &["ip", "addr", "add", "198.51.100.7/32", "dev", "host0"]).success("add");
     host.sh_ok("ip route add 198.51.100.7 dev ve-busybox");
     let forged = ["ping", "-c1", "-W1", "-I", "198.51.100.7", "192.0.2.2"];
     assert_ne!(host.in_guest("busybox", &forged).status, 0);
     assert_ne!(dropped(), before);
-    // The host's own loopback is not the machine's, though forwarded ports make the host answer it on these
-    // links: the filter at the entry of the link drops such packets before any rule.
+    // The host's loopback addresses are not reachable from the machine, although forwarded ports enable
+    // route_localnet on these links: the filter at the ingress of the link drops such packets before any
+    // rule.
     host.sh_ok(
         "in_guest() { nsenter -t $(machinectl show busybox -p Leader --value) -n \"$@\"; }
          in_guest sysctl -q net.ipv4.conf.host0.route_localnet=1 net.ipv4.conf.all.route_localnet=1
@@ -124,7 +127,7 @@ fn packets_with_a_forged_address_are_dropped() {
     let host_address = host.property("busybox", "host-addresses");
     let host_address = host_address.split(' ').next().expect("an address");
     assert_ne!(host.in_guest("busybox", &["ping", "-c1", "-W1", host_address]).status, 0);
-    // nft(8) can read its own listing of the table: rulesets are saved this way.
+    // nft(8) can parse its own listing of the table: rulesets are saved in this form.
     host.define(
         "busybox",
         "[network]\nrate-in = \"1G\"\nrate-out = \"1G\"\negress = [\"192.0.2.0/24\", \"2001:db8::/32\"]\n",
@@ -161,7 +164,8 @@ fn the_table_is_consistent_after_kills_and_concurrent_starts() {
     host.stop();
 }
 
-/// Runs a program on a kernel that replies to nftables requests like one without nftables.
+/// A Perl program that runs a command with a seccomp filter, which refuses netfilter sockets like a kernel
+/// without nftables.
 const WITHOUT_NFTABLES: &str = r#"
 $filter = join "", map { pack "SCCL", @$_ }
     [0x20, 0, 0, 0], [0x15, 0, 5, 41],      # the call is socket

@@ -1,10 +1,10 @@
-//! Machines on hosts with another firewall: the real firewalld and ufw, Docker's chains as dockerd creates
-//! them, a manual ruleset that drops unknown packets. Packets flow, and the foreign rules are unchanged
-//! afterwards, byte for byte.
+//! Machines on hosts with another firewall: firewalld, ufw, Docker's chains as created by dockerd, and a
+//! manual ruleset that drops unknown packets. Traffic passes, and afterwards the foreign rules are identical,
+//! byte for byte.
 
 use crate::support::{Host, LONG, Snapshot, page};
 
-/// The rules of dockerd 28 with iptables-nft on a host with one network, in its order.
+/// The rules of dockerd 28 with iptables-nft on a host with one network, in the same order.
 const DOCKER: &str = "
 for i in iptables ip6tables; do
 $i -P FORWARD DROP
@@ -26,7 +26,7 @@ $i -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
 done
 ";
 
-/// A server's firewall as people write it.
+/// A typical manual firewall of a server.
 const BY_HAND: &str = r#"
 table inet filter {
 	chain input {
@@ -72,7 +72,7 @@ fn ruleset(host: &Host) -> String {
     host.sh_ok("nft -s list ruleset")
 }
 
-/// Connects by all paths that machines use.
+/// Asserts that all paths used by machines work: outside, forwarded ports, and between machines.
 #[track_caller]
 fn assert_flows(host: &Host) {
     for server in ["192.0.2.2", "[2001:db8::2]"] {
@@ -94,7 +94,7 @@ fn assert_flows(host: &Host) {
     host.in_guest("a", &["ping", "-c1", "-W2", &b]).success("a machine from a machine");
 }
 
-/// Asserts connectivity with machines, and the ruleset of before after a stop and a kill.
+/// Asserts connectivity with running machines, and an unchanged ruleset after a stop and a kill.
 #[track_caller]
 fn assert_coexists(host: &Host) {
     let rules = ruleset(host);
@@ -113,7 +113,7 @@ fn assert_coexists(host: &Host) {
 fn machines_coexist_with_firewalld() {
     let host = host();
     host.sh_ok("systemctl start firewalld; firewall-cmd -q --permanent --zone=public --add-interface=up0");
-    // A link of another machine manager is in no zone of coracle, whether machines run or not.
+    // A link of another machine manager is never in the zone coracle, with or without running machines.
     host.sh_ok("ip link add ve-db type veth peer name db0; ip link set ve-db up");
     let foreign = |expected: &str| {
         let interfaces = host.sh_ok("firewall-cmd --zone=coracle --list-interfaces");
@@ -123,7 +123,7 @@ fn machines_coexist_with_firewalld() {
         let zone = host.sh("firewall-cmd --get-zone-of-interface=ve-db");
         assert!(format!("{zone}").contains("no zone"), "{zone}");
     };
-    // firewalld keeps the chains of a zone that has had an interface.
+    // firewalld keeps the chains of a zone that has had an interface, so they exist before the snapshot.
     for change in ["add", "remove"] {
         host.sh_ok(&format!("firewall-cmd -q --zone=coracle --{change}-interface=gone0"));
     }
@@ -140,7 +140,7 @@ fn machines_coexist_with_firewalld() {
         assert_flows(&host);
         foreign("ve-a ve-b");
     }
-    // The host itself stays closed to machines.
+    // Services of the host remain unreachable from machines.
     let server = host.serve_http("7000");
     let gateway = host.property("a", "host-addresses").split(' ').next().expect("one").to_owned();
     host.in_guest("a", &["ping", "-c1", "-W2", &gateway]).success("the host answers ICMP");
@@ -158,7 +158,7 @@ fn machines_coexist_with_docker() {
     let user = host.sh_ok("iptables -A DOCKER-USER -i ve-a -d 203.0.113.0/24 -j DROP; iptables -S");
     assert_coexists(&host);
     host.coracle(&["start", "a"]);
-    // Docker's own tool can read the rules of Coracle.
+    // iptables, the tool used by Docker, can parse the rules of Coracle.
     let with = host.sh_ok("iptables -S; ip6tables -S DOCKER-USER");
     assert!(
         with.contains("-A DOCKER-USER -i ve-a -m comment --comment \"machines of coracle: ve-a\" -j ACCEPT"),
@@ -172,11 +172,11 @@ fn machines_coexist_with_docker() {
 #[test]
 fn rules_are_restored_after_docker_and_nftables() {
     let host = host();
-    // A table that is not as we make it, as of another version, is made anew.
+    // A table with different content, for example of another version, is recreated.
     host.sh_ok("nft add table inet coracle");
     host.coracle(&["start", "a", "b"]);
     assert_flows(&host);
-    // Like dockerd's unit: a unit that creates rules.
+    // A unit that creates rules, like the unit of dockerd.
     host.write("/run/docker.sh", DOCKER);
     host.write(
         "/etc/systemd/system/docker.service",
@@ -185,7 +185,7 @@ fn rules_are_restored_after_docker_and_nftables() {
     host.sh_ok("systemctl daemon-reload; systemctl start docker");
     host.wait_until(LONG, "systemctl is-active coracle-network-reload@docker");
     assert_flows(&host);
-    // A flush of the whole ruleset, the table of Coracle included.
+    // A flush of the whole ruleset, including the table of Coracle.
     host.write("/etc/nftables.conf", "flush ruleset\n");
     host.sh_ok("systemctl start nftables");
     host.wait_until(LONG, "systemctl is-active coracle-network-reload@nftables");
@@ -216,8 +216,8 @@ fn machines_coexist_with_ufw() {
     host.stop();
 }
 
-/// Docker has the kernel filter bridges as it filters routers: then its rules stand between the machines of a
-/// zone too.
+/// Docker enables netfilter on bridges (bridge-nf-call-iptables): its rules then also apply between the
+/// machines of a zone.
 #[test]
 fn a_zone_coexists_with_docker() {
     let host = host();
@@ -230,7 +230,8 @@ fn a_zone_coexists_with_docker() {
             "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do echo {filtered} >$f; done"
         ));
         assert_coexists(&host);
-        // By the port on the host itself, at its loopback addresses: not at ::1 where bridges are filtered.
+        // The forwarded port on the host itself, at its loopback addresses: not at ::1 with netfilter on
+        // bridges.
         let before = Snapshot::take(&host);
         host.coracle(&["start", "a", "b"]);
         host.wait_for_page("127.0.0.1:8080");

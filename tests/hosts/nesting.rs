@@ -1,14 +1,14 @@
-//! Containers in machines: podman's and Coracle's in one with its own users (`security.nesting`), and
-//! Coracle's on a host that is a machine without a user namespace. With `CORACLE_HOST_BY=coracle` every other
-//! test of the host suite runs on such a host; the tests here verify the host itself, and the life cycle of a
-//! machine on it.
+//! Containers in machines: podman and Coracle in a machine with a user namespace (`security.nesting`), and
+//! Coracle in privileged containers of podman and Docker. With `CORACLE_HOST_BY=coracle` every other test of
+//! the host suite runs on a host that is a Coracle machine without a user namespace; the tests of this file
+//! verify such a host, and the life cycle of a machine on it.
 
 use crate::support::{Host, Output, Snapshot, install, trees};
 
 #[test]
 fn a_machine_hosts_machines() {
     let host = Host::builder().in_coracle().guest("busybox").guest("trixie").start();
-    // The marker file of nested-host.sh.
+    // A host of nested-host.sh has this marker.
     assert_ne!(host.read("/run/host/container-manager").trim(), "nested-host");
     host.activate_machined();
     let before = Snapshot::take(&host);
@@ -34,8 +34,8 @@ fn a_machine_hosts_machines() {
     host.stop();
 }
 
-/// The definition for containers in a machine with its own users, and a guest with podman and coracle:
-/// `outer`, with a tree for both in it.
+/// Starts `outer`, a guest with podman and Coracle and a tree for containers of both, by the given
+/// definition. Also returns the snapshot from before the start.
 fn outer(definition: &str) -> (Host, Snapshot) {
     let host = Host::builder().guest_as("trixie-nesting", "outer").start();
     host.add_guest("busybox", "outer/srv/box");
@@ -46,12 +46,12 @@ fn outer(definition: &str) -> (Host, Snapshot) {
     (host, before)
 }
 
-/// Runs a shell script in it, with the rights and in the cgroup of its processes.
+/// Runs a shell script in `outer`, with the capabilities and in the cgroup of its processes.
 fn inside(host: &Host, script: &str) -> Output {
     host.exec(&["coracle", "exec", "-T", "outer", "--", "sh", "-euc", script])
 }
 
-/// Where no hierarchy has the controller, podman's default limit on processes is an error.
+/// Podman's default process limit is an error on hosts without the pids controller in any hierarchy.
 const PODMAN: &str = "podman run --rm --pids-limit=0";
 
 #[test]
@@ -61,7 +61,7 @@ fn podman_runs_in_a_machine_that_nests() {
     let out = inside(&format!("{PODMAN} --rootfs /srv/box sh -c 'hostname -i; id -u; echo $$'"));
     let lines: Vec<&str> = out.stdout.lines().collect();
     assert!(lines.len() == 3 && lines[0].starts_with("10.88.") && lines[1..] == ["0", "1"], "{out}");
-    // An image, with an overlay, which root of a user namespace mounts by itself.
+    // An image on an overlay, which root of a user namespace can mount.
     let script = format!(
         "tar -C /srv/box --exclude=./dev -c . | podman import -q - box:1 >/dev/null && \
          {PODMAN} box:1 sh -c 'grep -c \" / / .* overlay \" /proc/self/mountinfo; echo written >/file && cat /file; exit 7'"
@@ -69,7 +69,7 @@ fn podman_runs_in_a_machine_that_nests() {
     let out = inside(&script);
     assert_eq!((out.status, out.stdout.as_str()), (7, "1\nwritten\n"), "{out}");
     assert_eq!(host.in_guest("outer", &["systemctl", "is-system-running"]).stdout, "running\n");
-    // Its additional rights are reported.
+    // The additional permissions are reported.
     let said = host.coracle(&["inspect", "--security", "outer"]);
     for opened in ["the filter allows '@keyring'", "procfs is full", "tun and fuse"] {
         assert!(said.contains(opened), "{opened}: {said}");
@@ -86,7 +86,7 @@ fn coracle_runs_in_a_machine_that_nests() {
     let inside = |script: &str| inside(&host, script);
     let out = inside("coracle run -q -D /srv/box sh -c 'hostname; echo $$; exit 7'");
     assert_eq!((out.status, out.stdout.as_str()), (7, "box\n1\n"), "{out}");
-    // A machine that is a unit, with users, a link and a firewall of its own, two levels deep.
+    // A machine as a unit, with its own users, link and firewall, two levels deep.
     let define = "mkdir -p /etc/coracle/machines.d; mount -t tmpfs -o mode=700 none /var/lib/machines; \
                   (cd /srv/box && tar --exclude='./dev/*' -c .) | (mkdir /var/lib/machines/inner; tar -C /var/lib/machines/inner -x); \
                   systemctl start systemd-machined; coracle start inner";
@@ -98,7 +98,8 @@ fn coracle_runs_in_a_machine_that_nests() {
     inside("machinectl show inner -p Leader").success("it is registered");
     assert!(inside("coracle list --no-legend").stdout.contains("running"));
     inside("coracle stop inner && systemctl is-system-running").success("stop it");
-    // A machine with a tree that cannot be mapped reports it, and runs without a user namespace.
+    // The start of a machine with a tree that does not support id-mapped mounts fails with a hint at
+    // `users.private`, and succeeds without a user namespace.
     let out = inside(
         "mkdir -p /root/other; tar -C /srv/box --exclude='./dev/*' -c . | tar -C /root/other -x; printf '[root]\\ndirectory = \"/root/other\"\\n' >/etc/coracle/machines.d/other.toml; \
                       coracle start other",
@@ -159,7 +160,7 @@ fn nesting_is_off_by_default() {
     host.stop();
 }
 
-/// A host with podman, and Debian's tree with coracle in it as the root of containers.
+/// A host with podman. The root of the containers is a Debian tree with Coracle.
 #[test]
 fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
     let host = Host::builder().on("host-bench").guest("busybox").guest_as("trixie", "outer").start();
@@ -173,7 +174,7 @@ fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
         host.sh(&script)
     };
     let notices = |out: &Output| out.stderr.matches("no cgroup of its own").count();
-    // With the rights of a privileged container, and with a read-only hierarchy.
+    // With the capabilities of a privileged container, with a writable and with a read-only cgroup hierarchy.
     for options in
         ["--privileged", "--cap-add=all --security-opt seccomp=unconfined --security-opt unmask=all"]
     {
@@ -181,7 +182,7 @@ fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
         assert!(out.status == 0 && out.stdout.contains("PID 1"), "{options}: {out}");
         assert!(notices(&out) <= 1, "{options}: {out}");
     }
-    // Without the required rights the error comes before the host is changed.
+    // Without the required capabilities, Coracle fails before it changes the host.
     let out = podman("");
     assert!(out.status == 125 && out.stderr.contains("(--privileged)"), "{out}");
     let script = format!(
@@ -205,7 +206,7 @@ fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
     host.stop();
 }
 
-/// A container of docker has a mount namespace with a root of its own too, and other masks than podman's.
+/// A Docker container also has a mount namespace with its own root, and masks other paths than podman.
 #[test]
 fn coracle_runs_in_privileged_containers_of_docker() {
     let host = Host::builder().on("host-bench").guest("busybox").guest_as("trixie", "outer").start();
@@ -248,7 +249,7 @@ fn unusual_trees_boot() {
     host.sh_ok(&format!("cd {tree}; rm -r tmp; mkdir -p sysroot/tmp; ln -s sysroot/tmp tmp"));
     run("touch /tmp/file").success("/tmp is a link");
     host.sh_ok(&format!("cd {tree}; rm tmp; mkdir tmp; test ! -e sysroot/tmp/file"));
-    // All of /usr from the host, and no /usr at all.
+    // A tree with all of /usr from the host, and a tree without /usr.
     host.sh_ok(
         "cd /var/lib/machines; mkdir -p empty/etc; cp -L /etc/os-release empty/etc; \
          for link in bin sbin lib lib64; do ln -s usr/$link empty/$link; done; \
@@ -265,7 +266,7 @@ fn unusual_trees_boot() {
     host.coracle(&["terminate", "empty"]);
     init_by_links_and_mounts(&host);
     shifted_owners(&host);
-    // systemd mounts /dev/mqueue, and another one for a service in another IPC namespace.
+    // systemd mounts /dev/mqueue, and a new instance for a service in another IPC namespace.
     host.start_machine("trixie");
     let unit = "systemd-run -q --wait -p IPCNamespacePath=/proc/1/ns/ipc sh -c 'test -d /dev/mqueue'";
     host.exec(&["coracle", "exec", "-T", "trixie", "--", "sh", "-c", unit]).success("IPCNamespacePath=");
@@ -275,8 +276,8 @@ fn unusual_trees_boot() {
     host.stop();
 }
 
-/// `/sbin/init` is a link to a place that a mount of the definition brings: a directory, a file, and by a
-/// link of `/sbin`.
+/// Asserts that `/sbin/init` may be a link into a mount of the definition: into a directory, to a file, and
+/// by a link of `/sbin`.
 fn init_by_links_and_mounts(host: &Host) {
     host.sh_ok(
         "cd /var/lib/machines/bare; mkdir -p /srv/store/sbin; mv store/busybox /srv/store; rmdir store
@@ -297,7 +298,8 @@ fn init_by_links_and_mounts(host: &Host) {
     }
 }
 
-/// A tree with owners shifted by another container manager keeps them, and its id range.
+/// Asserts that a tree with owners shifted by another container manager keeps them, and runs in their id
+/// range.
 fn shifted_owners(host: &Host) {
     let (tree, base) = ("/var/lib/machines/busybox", 2_058_485_760_u32);
     host.define("busybox", "");
@@ -323,7 +325,7 @@ fn shifted_owners(host: &Host) {
     host.wait_for_reboot("busybox", leader);
     host.in_guest("busybox", &["touch", "/etc/new"]).success("write after a reboot");
     host.coracle(&["stop", "busybox"]);
-    // Of LXC, for one.
+    // A range as used by LXC.
     shift(100_000);
     refused("100000 to 165535, which does not begin at a multiple of 65536");
     host.define("busybox", "[users]\nprivate = \"100000\"\nownership = \"off\"\n");

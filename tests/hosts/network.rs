@@ -1,16 +1,16 @@
-//! Machines on the network of their host: by address without any network software, and with networkd on both
-//! sides.
+//! Machines on the network of their host: connections by address and name, without networkd and with networkd
+//! on the host or in the guest.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// Requests a page of another machine inside of a busybox guest.
+/// Asserts that a busybox guest receives the page of another machine.
 #[track_caller]
 fn guest_sees_page(host: &Host, guest: &str, address: &str) {
     let script = format!("busybox wget -T 2 -q -O - http://{address}/ | grep 'hello from busybox'");
     host.in_guest(guest, &["sh", "-c", &script]).success("a page of the other machine");
 }
 
-/// Starts the machines `a` and `b`, which reach the host and each other.
+/// Starts the machines `a` and `b`, and asserts that they reach the host and each other.
 fn two_machines(host: &Host) {
     for name in ["a", "b"] {
         host.start_machine(name);
@@ -30,7 +30,7 @@ fn two_machines(host: &Host) {
             host.ok(&["ping", "-c1", "-W5", address]);
         }
     }
-    // IPv6 too goes from guest to guest.
+    // IPv6 between guests.
     let v6 =
         host.property("b", "addresses").split(' ').find(|one| one.contains(':')).expect("IPv6").to_owned();
     host.in_guest("a", &["ping", "-c1", "-W5", &v6]).success("reach the other by IPv6");
@@ -55,7 +55,7 @@ fn machines_are_connected_without_networkd() {
     host.enable_forwarding();
     let before = Snapshot::take(&host);
     two_machines(&host);
-    // Addresses are a machine's for good.
+    // A restarted machine keeps its addresses.
     let addresses = host.property("a", "addresses");
     host.coracle(&["restart", "a"]);
     assert_eq!(host.property("a", "addresses"), addresses);
@@ -68,7 +68,7 @@ fn machines_are_connected_with_networkd_on_the_host() {
     let host = two_guests().networkd().start();
     host.activate_machined();
     host.enable_forwarding();
-    // At the first masquerade networkd makes empty tables, which stay.
+    // At the first masquerade networkd creates empty tables, which remain.
     host.start_machine("a");
     host.wait_until(LONG, "nft list table ip io.systemd.nat");
     host.coracle(&["stop", "a"]);
@@ -81,7 +81,7 @@ fn machines_are_connected_with_networkd_on_the_host() {
         let host_address = host_address.split(' ').next().expect("an address");
         host.ok(&["sh", "-c", &format!("ip -4 -o addr show {link} | grep -w {host_address}")]);
     }
-    // networkd has not removed the state that existed before it.
+    // networkd keeps addresses and routes that are not its own.
     two_addresses_stay(&host);
     host.ok(&["systemctl", "restart", "systemd-networkd"]);
     two_addresses_stay(&host);
@@ -96,7 +96,7 @@ fn two_addresses_stay(host: &Host) {
     }
 }
 
-/// Asserts that networkd of the guest keeps the address that the machine had at its start.
+/// Asserts that networkd in the guest keeps the address assigned at the start of the machine.
 #[track_caller]
 fn assert_networkd_keeps_the_address(host: &Host) {
     host.enable_networkd("trixie");

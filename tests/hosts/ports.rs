@@ -1,5 +1,5 @@
-//! Published ports: from outside, from the host by its own address and by its loopback addresses, from
-//! machines; datagrams, ranges, and the owner of a port in use.
+//! Published ports: reached from outside, from the host at its own and its loopback addresses, and from
+//! machines; UDP ports, ranges, live changes, and the error for a port in use.
 
 use crate::support::{Host, LONG, Snapshot, page};
 
@@ -19,7 +19,7 @@ fn a_port_is_reached_from_everywhere() {
     let host = Host::builder().guest_as("busybox", "a").guest_as("busybox", "b").start();
     host.add_outside();
     host.activate_machined();
-    // The address of another family has to be there before, and the routes of a router.
+    // A machine without ports is started before the snapshot: forwarding adds anycast routes that remain.
     host.start_machine("b");
     host.wait_for_address_detection();
     let before = Snapshot::take(&host);
@@ -41,7 +41,7 @@ fn a_port_is_reached_from_everywhere() {
         let answers = host.sh(&page(url)).status == 0;
         assert!(answers, "{url}\n{}", host.ok(&["nft", "list", "table", "inet", "coracle"]));
     }
-    // A port of one address is none of another.
+    // A port published at one address is not reachable at another.
     for url in ["192.0.2.1:8081", "[2001:db8::1]:8082", "127.0.0.1:8083"] {
         assert_ne!(host.sh(&page(url)).status, 0, "{url}");
     }
@@ -81,7 +81,7 @@ fn udp_ports_and_ranges_are_forwarded() {
     host.activate_machined();
     host.define("busybox", PORTS);
     host.coracle(&["start", "busybox"]);
-    // Only the host has a program for datagrams: it serves in the machine's network.
+    // The guest has no UDP server: a program of the host serves in the network namespace of the machine.
     host.write("/run/udp.pl", UDP_SERVER);
     let leader = host.machine_leader("busybox");
     host.sh_ok(&format!("(timeout 60 nsenter -t {leader} -n perl /run/udp.pl >/dev/null 2>&1 &)"));
@@ -118,14 +118,14 @@ fn a_port_in_use_is_refused_before_the_start() {
             .contains("cannot forward '8005:80': machine 'a' has '8000-8010:9000-9010'")
     );
     before.assert_same(&host);
-    // The other's forwarding is as it was.
+    // The forwarding of the running machine is unchanged.
     assert_eq!(host.sh_ok("nft list map inet coracle dnat4 | grep -c '6 . 8005'"), "1\n");
     let server = host.serve_http("8005");
     host.coracle(&["stop", "a"]);
     assert_ne!(host.exec(&["coracle", "start", "b"]).status, 0);
     let status = host.coracle(&["status", "b"]);
     assert!(status.contains("(busybox) listens on port 8005/tcp of ::"), "{status}");
-    // The ports of a killed machine are free again.
+    // The ports of a killed machine are available again.
     drop(server);
     host.coracle(&["start", "a"]);
     host.kill_supervisor("a");
@@ -156,7 +156,7 @@ fn ports_are_set_live() {
     let ask = "exec 3<>/dev/udp/127.0.0.1/5353; echo x >&3; timeout 2 head -n1 <&3";
     host.wait_until(LONG, &format!("bash -c '{ask}' | grep 'heard x'"));
     assert_eq!(host.property("a", "ports"), "8080:80 5353:53/udp 8090-8092:78-80");
-    // The same processes, which hold no more than before.
+    // The supervisor is the same process, and its memory use has not grown.
     assert_eq!(memory(&host).0, idle.0);
     let begun = std::time::Instant::now();
     while memory(&host).1 > idle.1 + 40 {
@@ -165,7 +165,7 @@ fn ports_are_set_live() {
     assert_eq!(host.machine_leader("a"), leader);
     refuses_taken_ports(&host);
     host.wait_for_page("127.0.0.1:8080");
-    // One that goes, by the definition.
+    // A port removed from the definition.
     host.sh_ok("rm -r /etc/coracle/machines.d/a.toml.d");
     host.define("a", "[network]\nports = [\"8080:80\"]\n");
     host.coracle(&["apply", "a"]);
@@ -185,14 +185,14 @@ fn ports_are_set_live() {
     host.stop();
 }
 
-/// The supervisor of `a`, and its private dirty memory, KiB.
+/// Returns the PID of the supervisor of `a`, and its private dirty memory in KiB.
 fn memory(host: &Host) -> (u32, u64) {
     let supervisor = host.supervisor("a");
     let sum = format!("awk '/^Private_Dirty/ {{ print $2 }}' /proc/{supervisor}/smaps_rollup");
     (supervisor, host.sh_ok(&sum).trim().parse().expect("a number"))
 }
 
-/// All is then as it was: the definition, the table and the record.
+/// Asserts that `coracle set` refuses ports in use, and leaves the definition and the table unchanged.
 #[track_caller]
 fn refuses_taken_ports(host: &Host) {
     let table = || host.sh_ok("nft -s list table inet coracle");

@@ -1,5 +1,5 @@
-//! `coracle doctor NAME` sends a packet from a machine and names the rule that drops it, also on the return
-//! path; it reports no problem without such a rule.
+//! `coracle doctor NAME` sends a packet from a machine and reports the rule that drops it, also on the return
+//! path. Without such a rule it reports no problem.
 
 use crate::support::{Host, Snapshot};
 
@@ -31,7 +31,7 @@ fn doctor_names_the_rule_that_drops() {
     let before = Snapshot::take(&host);
     let well = doctor(&host);
     assert!(well.contains("no problems found") && well.ends_with("status 0"), "{well}");
-    // Created after the machine, with drop as their policy or in one of their rules.
+    // The rules are added after the start of the machine. They drop packets by a chain policy or by a rule.
     for (rules, expected) in [
         (
             "add table inet games; add chain inet games lan { type filter hook forward priority 5; }; \

@@ -1,19 +1,19 @@
-//! Attempts of a guest to block the processes of the host that serve it: descriptors that are slow to close,
-//! file systems that never reply, processes that cannot be frozen. The supervisor keeps working.
+//! Attempts of a guest to block the host processes that serve it: descriptors that block at close, file
+//! systems that never reply, processes that cannot be frozen, deep cgroups. The supervisor keeps working.
 
 use crate::support::{Host, LONG, Snapshot, program};
 use std::time::{Duration, Instant};
 
-/// The time of an answer while an attack runs. Each attack holds for five minutes.
+/// The limit for a reply during an attack. Each attack lasts five minutes.
 const SOON: Duration = Duration::from_secs(15);
 
-/// Builds the attacker, statically, and puts it into a tree.
+/// Builds the attacker statically, and installs it into the tree of a machine.
 fn install(host: &Host, machine: &str) {
     let to = host.machines().join(machine).join("usr/bin/attacker");
     std::fs::copy(program::build("tests/prolonged/attacker.c", &[]), to).expect("copy the attacker");
 }
 
-/// Asserts that the supervisor of a machine replies under attack, and that its stop is in order.
+/// Asserts that the supervisor of a machine replies during an attack, and that the machine stops cleanly.
 #[track_caller]
 fn assert_serves_and_stops(host: &Host, machine: &str) {
     let begun = Instant::now();
@@ -28,7 +28,7 @@ fn assert_serves_and_stops(host: &Host, machine: &str) {
     host.sh_ok(&format!("rm -rf /etc/coracle/machines.d/{machine}.toml.d"));
 }
 
-/// Has the unit leave SO_PASSRIGHTS as it is, as on a kernel before 6.16.
+/// Disables SO_PASSRIGHTS in the unit, as on a kernel before 6.16.
 fn accept_descriptors(host: &Host) {
     let text = "[Service]\nEnvironment=CORACLE_DEBUG_ACCEPT_DESCRIPTORS=1\n";
     host.write("/run/systemd/system/coracle@.service.d/accept.conf", text);
@@ -64,7 +64,7 @@ fn descriptors_that_block_at_close_do_not_block_a_stop() {
     host.stop();
 }
 
-/// A call of a machine's control socket.
+/// Returns a command that calls a method of the control socket of a machine.
 fn call(machine: &str, method: &str) -> String {
     format!("varlinkctl call /run/coracle/{machine}/control io.systemd.MachineInstance.{method} '{{}}'")
 }
@@ -81,7 +81,7 @@ fn file_systems_of_the_guest_do_not_block_the_host() {
         server.wait_for_stdout("serving", LONG);
         server
     };
-    // A process of the guest that cannot be stopped where it is.
+    // A process of the guest that cannot be frozen.
     let _server = attack("/mnt");
     let waiting = ["coracle", "exec", "-T", "sysvinit", "--", "sh", "-c", "ls /mnt/a & echo begun; wait"];
     let mut waiter = host.spawn(&waiting);
@@ -95,7 +95,7 @@ fn file_systems_of_the_guest_do_not_block_the_host() {
     assert_eq!(pause.poll(), None, "the call is answered when the guest stands still");
     host.sh_ok(&call("sysvinit", "Resume"));
 
-    // The path of init's control file for a stop.
+    // The directory of the control FIFO of sysvinit, used for a stop.
     let _other = attack("/run");
     let mut stop = host.spawn(&["coracle", "stop", "sysvinit"]);
     host.wait_for_phase("sysvinit", "stopping");
@@ -108,13 +108,13 @@ fn file_systems_of_the_guest_do_not_block_the_host() {
     host.stop();
 }
 
-/// A process that enters a machine is in the cgroup of PID 1, which has no path, and counts as a process of
-/// the machine.
+/// Asserts that a process that enters a machine is in the cgroup of PID 1, although its path is too long to
+/// open, and counts as a process of the machine.
 fn enters_the_deepest_cgroup(host: &Host) {
     let entered = host.spawn(&["coracle", "exec", "-T", "busybox", "--", "sleep", "4321"]);
     host.wait_until(LONG, "pgrep -f '^sleep 4321'");
     let leader = host.machine_leader("busybox");
-    // The kernel cuts the path at 4095 bytes.
+    // The kernel truncates the path at 4095 bytes.
     let cgroup = |pid: &str| host.sh_ok(&format!("grep ^0:: /proc/{pid}/cgroup"));
     assert!(cgroup(&leader.to_string()).trim().len() > 4095);
     assert_eq!(cgroup("$(pgrep -f '^sleep 4321')"), cgroup(&leader.to_string()));

@@ -1,8 +1,8 @@
-//! The modes of `network.resolv-conf`, with a file, a link and no file in the tree.
+//! The modes of `network.resolv-conf` with a regular file, a link and a missing file in the tree.
 
 use crate::support::{Host, Snapshot};
 
-/// The resolv.conf(5) of a machine after a start.
+/// The `/etc/resolv.conf` of a started machine.
 #[derive(Debug, PartialEq, Eq)]
 struct ResolvConf {
     text: String,
@@ -10,21 +10,21 @@ struct ResolvConf {
     is_writable: bool,
 }
 
-/// The file of a tree at `/etc/resolv.conf` before a start.
+/// Commands that create the `/etc/resolv.conf` of a tree before a start.
 const MISSING: &str = "true";
 const FILE: &str = "echo own >resolv.conf";
 const DANGLING: &str = "ln -s ../run/nowhere resolv.conf";
 const ETC: &str = "/var/lib/machines/m/etc";
 
-/// Returns a host with a machine 'm'.
+/// Returns a host with the stopped machine `m`.
 fn host_of_modes() -> Host {
     let host = Host::builder().guest_as("busybox", "m").start();
     host.activate_machined();
     host
 }
 
-/// Starts and stops a machine in a mode, with the files of `setup` in its `/etc` and additional lines in its
-/// definition.
+/// Starts and stops `m` in the given mode, with the files created by `setup` in its `/etc` and additional
+/// lines in its definition. Returns the file seen by the guest.
 fn resolv_conf(host: &Host, setup: &str, mode: &str, definition: &str) -> ResolvConf {
     let before = Snapshot::take(host);
     host.sh_ok(&format!("cd {ETC} && rm -rf resolv.conf && {{ {setup}; }}"));
@@ -110,7 +110,7 @@ fn delete_removes_the_file() {
 fn run_has_the_option_of_nspawn() {
     let host = Host::builder().guest_as("busybox", "m").start();
     let text = host.read("/etc/resolv.conf");
-    // The option of run, and a file that the host has not.
+    // The option of `coracle run`, also with a missing file of the host.
     host.sh_ok("rm -f /var/lib/machines/m/etc/resolv.conf; mv /usr/lib/systemd/resolv.conf /run/static");
     let run = |mode: &str| {
         let option = format!("--resolv-conf={mode}");

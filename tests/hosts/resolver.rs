@@ -1,8 +1,8 @@
-//! Name servers: running machines follow those of the host, without waking their supervisors.
+//! Name servers: running machines follow the name servers of the host, without wakeups of their supervisors.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// The content of a guest's file, without the mark of its author.
+/// Returns the guest's `/etc/resolv.conf` without comments, on one line.
 fn seen(host: &Host, guest: &str) -> String {
     let text = host.in_guest(guest, &["cat", "/etc/resolv.conf"]).stdout;
     text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("; ")
@@ -17,13 +17,13 @@ fn assert_follow(host: &Host, guests: &[&str], expected: &str) {
     }
 }
 
-/// Returns the context switches of a process.
+/// Returns the context switches of a process, as text.
 fn switches(host: &Host, pid: u32) -> String {
     host.sh_ok(&format!("grep ctxt_switches /proc/{pid}/status"))
 }
 
-/// Waits until these processes are idle, which a supervisor is some seconds after its start, and returns
-/// their context switches.
+/// Waits until the given supervisors are idle, some seconds after their start, and returns their context
+/// switches.
 fn switches_when_idle(host: &Host, supervisors: &[u32]) -> Vec<String> {
     let counts = || supervisors.iter().map(|pid| switches(host, *pid)).collect::<Vec<_>>();
     let end = std::time::Instant::now() + LONG;
@@ -46,7 +46,7 @@ fn assert_updates_succeeded(host: &Host) {
     assert_ne!(host.unit_state("coracle-resolver.service"), "failed");
 }
 
-/// Returns a host with the name server 192.0.2.2 and stopped machines of these names.
+/// Returns a host with the name server 192.0.2.2 and stopped machines of the given names.
 fn host_with_name_server(names: &[&str]) -> Host {
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.add_outside();
@@ -72,7 +72,7 @@ fn machines_follow_the_name_servers_of_the_host() {
          ln -s ../run/systemd/resolve/stub-resolv.conf linked/etc/resolv.conf",
     );
     host.define("fixed", "[root]\nread-only = true\n");
-    // Forwarding, and the anycast routes of a router, stay after the first start.
+    // The first start enables forwarding, which adds anycast routes that remain.
     start(&host, &["plain"]);
     host.coracle(&["stop", "plain"]);
     host.wait_until(LONG, "! systemctl is-active coracle-resolver.path");
@@ -82,7 +82,7 @@ fn machines_follow_the_name_servers_of_the_host() {
     assert_follow(&host, &ALL, "nameserver 192.0.2.2");
     host.sh_ok("resolvectl dns up0 192.0.2.9 2001:db8::9; resolvectl domain up0 example");
     assert_follow(&host, &ALL, "nameserver 192.0.2.9 nameserver 2001:db8::9 search example");
-    // A file that is renamed to the name, and one that is written in place.
+    // A file replaced by rename, and a file written in place.
     host.sh_ok("cp -P /etc/resolv.conf /etc/resolv.conf.was; echo nameserver 192.0.2.10 >/etc/.new; mv /etc/.new /etc/resolv.conf");
     assert_follow(&host, &ALL, "nameserver 192.0.2.10");
     host.sh_ok("echo nameserver 192.0.2.11 >/etc/resolv.conf");
@@ -105,7 +105,7 @@ fn name_servers_set_by_the_guest_are_kept() {
     host.define("off", "[network]\nresolv-conf = \"off\"\n");
     start(&host, &["plain"]);
     assert_follow(&host, &["plain"], "nameserver 192.0.2.2");
-    // A file of Coracle, which `off` leaves to the guest.
+    // A file written by Coracle, which the mode `off` does not update.
     host.sh_ok("cp /var/lib/machines/plain/etc/resolv.conf /var/lib/machines/off/etc/resolv.conf");
     start(&host, &["own", "pipe", "off"]);
     host.in_guest("own", &["sh", "-c", "echo nameserver 203.0.113.9 >/etc/resolv.conf"]).success("its own");
@@ -138,7 +138,7 @@ fn an_update_does_not_wake_supervisors() {
 fn other_files_in_etc_cause_no_update() {
     let host = host_with_name_server(&["m"]);
     start(&host, &["m"]);
-    // After the update of the start.
+    // Waits for the update caused by the start of the machine.
     host.sh_ok("resolvectl dns up0 192.0.2.9");
     assert_follow(&host, &["m"], "nameserver 192.0.2.9");
     assert_updates_succeeded(&host);
@@ -151,7 +151,7 @@ fn other_files_in_etc_cause_no_update() {
     host.stop();
 }
 
-/// As at boot of the host, which starts machines before its network is configured.
+/// Like at boot of the host, machines start before its network is configured.
 #[test]
 fn machines_started_before_the_host_has_name_servers_are_updated() {
     const ALL: [&str; 6] = ["none", "stale", "linked", "own", "elsewhere", "fixed"];
@@ -222,7 +222,7 @@ fn a_resolv_conf_that_cannot_be_written_is_a_warning() {
                 "{what}: {journal}"
             );
         }
-        // Nor are later changes an error of the service.
+        // Later changes on the host do not fail the service either.
         host.sh_ok("echo nameserver 192.0.2.54 >/etc/resolv.conf");
         assert_updates_succeeded(&host);
         host.coracle(&["stop", "m"]);
@@ -232,7 +232,7 @@ fn a_resolv_conf_that_cannot_be_written_is_a_warning() {
     host.stop();
 }
 
-/// With each network mode: sudo, Java and mail servers resolve their own name.
+/// In each network mode: sudo, Java and mail servers resolve their own host name.
 #[test]
 fn a_machine_resolves_its_own_names() {
     let machines = [
@@ -255,7 +255,7 @@ fn a_machine_resolves_its_own_names() {
         host.coracle(&["start", "--wait=running", name]);
         for own in [name.to_owned(), format!("{name}-tree"), "$(hostname)".into()] {
             let ping = host.in_guest(name, &["sh", "-c", &format!("ping -c1 -W1 {own} 2>&1")]);
-            // In the host's network namespace the machine may not open the socket.
+            // In the network namespace of the host, the machine may lack permission to open the socket.
             assert!(ping.status == 0 || ping.stdout.contains("permission denied"), "{name}: {own}: {ping}");
         }
     }
@@ -281,7 +281,7 @@ fn users_of_a_machine_may_ping_without_capabilities() {
     host.stop();
 }
 
-/// Starts a DNS server at 127.0.0.1 of the host as its only name server.
+/// Starts a DNS server at 127.0.0.1 of the host, which is the only name server of the host.
 fn listen_at_loopback(host: &Host, name: &str, address: &str) {
     host.sh_ok(&format!(
         "systemctl -q stop systemd-resolved; rm -f /run/systemd/resolve/resolv.conf /etc/resolv.conf
@@ -293,8 +293,8 @@ fn listen_at_loopback(host: &Host, name: &str, address: &str) {
     host.wait_until(LONG, "ss -lun | grep -q '127.0.0.1:53 '");
 }
 
-/// Makes the guest's resolv.conf(5) the link of systemd-resolved, and leaves resolved without a source of
-/// servers.
+/// Links the guest's `/etc/resolv.conf` to the stub of systemd-resolved, and masks the services that could
+/// provide name servers to resolved.
 fn mask_networkd(host: &Host, guest: &str) {
     host.sh_ok(&format!(
         "cd /var/lib/machines/{guest}/etc; ln -sf ../run/systemd/resolve/stub-resolv.conf resolv.conf
@@ -333,15 +333,15 @@ fn doctor_reports_a_missing_name_server() {
     host.stop();
 }
 
-/// The gateway of a machine, by IPv4.
+/// Returns the IPv4 gateway of a machine.
 #[track_caller]
 fn gateway(host: &Host, name: &str) -> String {
     let script = "ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'";
     host.in_guest(name, &["sh", "-c", script]).success("its routes").stdout.trim().to_owned()
 }
 
-/// A resolver at 127.0.0.1 of the host is reached at the gateway of a machine: from its own link, and no
-/// other port.
+/// A resolver at 127.0.0.1 of the host is reachable at the gateway of a machine: only through its own link,
+/// and only on port 53.
 #[test]
 fn machines_reach_only_the_resolver_of_the_hosts_loopback() {
     let host = Host::builder().guest_as("busybox", "own").guest_as("busybox", "zoned").start();
@@ -362,7 +362,7 @@ fn machines_reach_only_the_resolver_of_the_hosts_loopback() {
     host.stop();
 }
 
-/// The name servers of the host change to others and back to the one at 127.0.0.1.
+/// The name servers of the host change to 192.0.2.9, and back to the resolver at 127.0.0.1.
 #[test]
 fn a_resolver_at_the_hosts_loopback_answers_machines() {
     const ALL: [&str; 4] = ["own", "zoned", "deb", "old"];
@@ -409,8 +409,8 @@ fn a_resolver_at_the_hosts_loopback_answers_machines() {
     host.stop();
 }
 
-/// Since systemd 259 machined provides the names of machines to resolved, by a hook: any program of the host
-/// that queries resolved has them. Earlier versions have only nss-mymachines, covered by `zones` and
+/// Since systemd 259, machined provides the names of machines to resolved by a hook: all programs of the host
+/// that query resolved can resolve them. Earlier versions have only nss-mymachines, covered by `zones` and
 /// `network`.
 #[test]
 fn resolved_of_the_host_resolves_machines() {

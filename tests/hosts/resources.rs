@@ -1,5 +1,5 @@
-//! The resources of the host used by a machine: its cgroups, its limits, and the needs of its idle
-//! supervisor.
+//! The resources of the host used by a machine: its cgroups, its limits, and the memory and wakeups of its
+//! idle supervisor.
 
 use std::thread;
 use std::time::Duration;
@@ -41,7 +41,7 @@ fn the_cgroup_tree_is_delegated() {
         ["payload", "payload/cgroup.procs", "payload/cgroup.threads", "payload/cgroup.subtree_control"];
     for line in owners.lines().filter(|line| !line.starts_with("payload/") || line.contains("/cgroup.")) {
         let (file, owner) = line.split_once(' ').expect("two words");
-        // memory.oom.group and the like are delegated too, where they are; the kernel lists them.
+        // memory.oom.group and similar files are not checked: the kernel decides whether they are delegated.
         let expected = if given.contains(&file) { &guests } else { "0:0" };
         assert_eq!(owner, expected, "{file}");
     }
@@ -73,7 +73,7 @@ fn limits_are_properties_of_the_unit() {
     }
     let fragments = host.unit("busybox", "DropInPaths");
     assert!(fragments.contains("/run/systemd/generator/coracle@busybox.service.d/"), "{fragments}");
-    // Nested hosts mostly have no controllers; if the unit has one, its file has the same value.
+    // Most nested hosts have no controllers. If the unit has one, its file must have the same value.
     let unit = "/sys/fs/cgroup/machine.slice/coracle@busybox.service";
     for (file, expected) in
         [("pids.max", "777\n"), ("memory.max", "536870912\n"), ("cpu.max", "150000 100000\n")]
@@ -83,7 +83,7 @@ fn limits_are_properties_of_the_unit() {
             assert_eq!(host.read(&file), expected, "{file}");
         }
     }
-    // A changed definition is in force at the next start, without a word to systemd.
+    // A changed definition applies at the next start, without a reload of systemd.
     host.define("busybox", "[root]\n[resources]\ntasks-max = 888\n");
     host.coracle(&["restart", "busybox"]);
     assert_eq!(host.unit("busybox", "TasksMax"), "888");
@@ -91,14 +91,14 @@ fn limits_are_properties_of_the_unit() {
     host.stop();
 }
 
-/// Number of kibibytes in a line of `/proc/PID/smaps_rollup`.
+/// Returns the kibibytes of a field of `/proc/PID/smaps_rollup`.
 fn kibibytes(rollup: &str, key: &str) -> u64 {
     let line = rollup.lines().find_map(|line| line.strip_prefix(key));
     let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
     number.unwrap_or_else(|| panic!("no {key} in {rollup}"))
 }
 
-/// Whether the binary under test is the static one that is released: only that one is small.
+/// Returns whether the binary under test is the static release binary, for which the small limit holds.
 fn is_release() -> bool {
     let bytes = std::fs::read(install::binary()).expect("read the binary");
     !bytes.windows(15).any(|window| window == b"/ld-linux-x86-6")
@@ -110,7 +110,7 @@ fn an_idle_supervisor_is_small_and_sleeps() {
     for guest in ["busybox", "trixie"] {
         host.define(guest, "");
         host.coracle(&["start", "--wait=ready", guest]);
-        // After a reboot it is another process image; it is as small.
+        // After a reboot the supervisor is a new process image, within the same limit.
         for _ in 0..2 {
             is_small(&host, guest);
             let leader = host.machine_leader(guest);
@@ -119,14 +119,14 @@ fn an_idle_supervisor_is_small_and_sleeps() {
         }
         host.coracle(&["stop", guest]);
     }
-    // One that registered again, and so had a bus connection for a moment.
+    // A supervisor that has registered again, and has briefly had a bus connection.
     host.coracle(&["start", "busybox"]);
     host.sh_ok(
         "systemctl stop systemd-machined; rm /run/systemd/machines/*; systemctl start systemd-machined",
     );
     host.wait_until(crate::support::LONG, "machinectl show busybox");
     is_small(&host, "busybox");
-    // Others come and go without waking it.
+    // The start and stop of another machine do not wake the supervisor.
     host.sh_ok("cp -a /var/lib/machines/busybox /var/lib/machines/other");
     host.sh_ok(&format!(
         "a=$({SWITCHES} /proc/{pid}/status); coracle start other; coracle stop other; \
@@ -138,14 +138,14 @@ fn an_idle_supervisor_is_small_and_sleeps() {
 
 fn is_small(host: &Host, guest: &str) {
     let pid = host.supervisor(guest);
-    // The guest is quiet by then.
+    // Waits until the start of the guest is complete and the supervisor is idle.
     host.wait_until(
         crate::support::LONG,
         &format!(
             "a=$({SWITCHES} /proc/{pid}/status); sleep 1; [ \"$a\" = \"$({SWITCHES} /proc/{pid}/status)\" ]"
         ),
     );
-    // Pages of the executable that were just written to disk are dirty as well, and not its own.
+    // Only anonymous memory counts: pages of the executable just written to disk are also dirty.
     let rollup = host.sh_ok(&format!("cat /proc/{pid}/smaps_rollup"));
     let own = kibibytes(&rollup, "Anonymous:");
     let bound = if is_release() { 100 } else { 2048 };

@@ -1,4 +1,4 @@
-//! Inspecting running machines: `stats`, `top` on a terminal, `inspect`, and completions with their names.
+//! Reports on running machines: `stats`, `top` on a terminal, `inspect`, and completions of machine names.
 
 use std::io::Write;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn stats_count_what_machines_use() {
     host.stop();
 }
 
-/// `top` at one width: sorts, opens, goes back, and restores the terminal.
+/// Runs `top` at a given width: sorts, opens a machine, returns to the list, and restores the terminal.
 fn watch(host: &Host, columns: u32) {
     let line = format!(
         "stty cols {columns} rows 24; stty -a >/tmp/before; coracle top -d 1; stty -a >/tmp/after; echo left $?"
@@ -69,7 +69,7 @@ fn top_shows_machines_and_restores_the_terminal() {
     let before = Snapshot::take(&host);
     watch(&host, 80);
     watch(&host, 200);
-    // SIGTERM ends it in order.
+    // After SIGTERM, `top` restores the terminal and exits with status 0.
     let mut job = host.spawn_on_tty("coracle top; echo left $?; stty -a");
     job.wait_for_stdout("2 machines", SHORT);
     host.sh_ok("kill -TERM $(pgrep -x coracle -a | grep -w 'coracle top' | cut -d' ' -f1)");
@@ -102,7 +102,7 @@ fn inspect_shows_the_isolation_of_the_kernel() {
     let leader = host.machine_leader("busybox");
     let inode = host.ok(&["stat", "-Lc", "%i", &format!("/proc/{leader}/ns/net")]);
     says(&host.coracle(&["inspect", "busybox", "--json"]), &[&format!("\"id\": {}", inode.trim())]);
-    // A process from outside that has joined is named.
+    // A process of the host that has joined a namespace is reported.
     let mut inside = host.spawn(&["nsenter", "-t", &leader.to_string(), "-n", "sleep", "1000"]);
     host.wait_until(
         SHORT,

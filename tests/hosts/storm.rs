@@ -1,5 +1,5 @@
-//! Machines killed at random moments of their lives, and many of them at once: no state is left, and the
-//! firewall cost of the last one equals that of the first.
+//! Machines killed at random moments, and many concurrent machines: no state is left, and the firewall cost
+//! of the last machine equals that of the first.
 
 use crate::support::{Host, LONG, Snapshot};
 use coracle::machine::egress::Prefix;
@@ -18,8 +18,8 @@ use coracle::network::firewall::TrafficPolicy;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// Starts stopped machines, and kills the main or control process of units: the launch, the supervisor, the
-/// cleanup. Prints the killed processes.
+/// A script that starts stopped machines, and kills the main or control process of their units: the launch,
+/// the supervisor, the cleanup. It prints the killed processes.
 const STORM: &str = r#"
 RANDOM=$1
 machines=(a b c d e f)
@@ -57,7 +57,7 @@ fn kills_at_random_moments_are_cleaned_up() {
         let bounds = "egress = [\"192.0.2.0/24\", \"fd00::/8\"]\nrate-in = \"1G\"\nrate-out = \"1G\"\n";
         host.define(name, &format!("[network]\nports = [\"80{number}0-80{number}5:80-85\"]\n{bounds}"));
     }
-    // With the routes of a router.
+    // The first start adds the anycast routes of a router, which remain.
     host.coracle(&["start", "a"]);
     host.coracle(&["stop", "a"]);
     let rules = "table inet site { chain forward { type filter hook forward priority 0; policy drop; }; }";
@@ -66,10 +66,10 @@ fn kills_at_random_moments_are_cleaned_up() {
     let seed = std::process::id() % 32768;
     host.write("/run/storm.sh", STORM);
     let hits = host.exec_for(LONG, &["bash", "/run/storm.sh", &seed.to_string()]).success("storm").stdout;
-    // The seed, for the report of a failure.
+    // The seed is required to reproduce a failure.
     println!("seed {seed}");
     assert_eq!(hits.lines().count().min(50), 50, "{hits}");
-    // An interrupted clean-up is finished by the next start.
+    // The next start completes an interrupted cleanup.
     host.wait_until(LONG, "! systemctl list-jobs | grep coracle@");
     let all = [&["start"][..], &names].concat();
     host.sh_ok("systemctl reset-failed; systemctl stop 'coracle@*'");
@@ -83,12 +83,12 @@ fn kills_at_random_moments_are_cleaned_up() {
     host.stop();
 }
 
-/// How many machines a whole storm has, and how many look after them at once.
+/// The number of machines of a full storm, and of the concurrent processes that operate them.
 const MACHINES: usize = 50;
 const KEEPERS: usize = 4;
 
-/// Machines started and ended in every way while their services are restarted: `CORACLE_STORM` seconds with
-/// all of them, or some with a few.
+/// Starts and ends machines by all operations while services of the host are restarted: for `CORACLE_STORM`
+/// seconds with all machines, or by default for a short time with a few.
 #[test]
 fn random_operations_lose_no_machine() {
     let whole = std::env::var("CORACLE_STORM").ok().map(|seconds| seconds.parse().expect("seconds"));
@@ -97,7 +97,7 @@ fn random_operations_lose_no_machine() {
     let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.activate_machined();
     names.iter().for_each(|name| host.define(name, ""));
-    // With the state that comes with the first machine and stays.
+    // The first machine creates state that remains.
     host.coracle(&["start", &names[0]]);
     host.coracle(&["stop", &names[0]]);
     let before = Snapshot::take(&host);
@@ -135,7 +135,7 @@ fn random_operations_lose_no_machine() {
     host.stop();
 }
 
-/// The part of the firewall alone, for as many machines as no test can boot.
+/// 299 machines exist only as records and in the firewall: a test cannot boot this many.
 #[test]
 fn start_time_is_independent_of_the_number_of_machines() {
     let host = Host::start(&["busybox"]);
@@ -157,7 +157,8 @@ fn start_time_is_independent_of_the_number_of_machines() {
         all[2]
     };
     let first = cycle();
-    // Each machine has a chain of its own for its share of connections, which only its packets pass.
+    // The count excludes the chains of connection limits: each machine has one, which only its packets
+    // traverse.
     let size = |host: &Host| {
         host.sh_ok(
             "nft -j list ruleset | wc -c
@@ -176,11 +177,12 @@ fn start_time_is_independent_of_the_number_of_machines() {
     host.stop();
 }
 
-/// The kernel's time to add and remove one machine's part, medians of many; with veth links, and in one zone.
+/// Compares the median times to add and remove the firewall part of the second and of the 300th machine, with
+/// veth links and in one zone.
 #[test]
 fn firewall_updates_are_independent_of_the_number_of_machines() {
     assert!(rustix::process::geteuid().is_root(), "must be run as root");
-    // Of this thread alone.
+    // The network namespace of this thread only.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
     for zone in [None, Some(Zone::new("lan").expect("a zone"))] {
         let members = members(zone.as_ref());
@@ -204,7 +206,7 @@ fn firewall_updates_are_independent_of_the_number_of_machines() {
     }
 }
 
-/// The parts of 300 machines.
+/// Returns the firewall parts of 300 machines.
 fn members(zone: Option<&Zone>) -> Vec<Member> {
     let mut present = Present::default();
     let member = |number: u32| {
@@ -212,7 +214,7 @@ fn members(zone: Option<&Zone>) -> Vec<Member> {
         let plan = match zone {
             None => {
                 let mut plan = plan(&name, Id128::new([7; 16]), &[]).expect("a plan");
-                // Each a slot of its own.
+                // Each machine has distinct addresses.
                 plan.ipv4.guest = Ipv4Addr::from_bits(0x0ab1_0000 + number * 4 + 2);
                 plan.ipv6.guest = Ipv6Addr::from_bits(0xfd00_u128 << 112 | u128::from(number) << 64 | 2);
                 plan
@@ -231,7 +233,7 @@ fn members(zone: Option<&Zone>) -> Vec<Member> {
     (0..300).map(member).collect()
 }
 
-/// How long a machine takes to come, and to go.
+/// Returns the median times to add and to remove the firewall part of a machine.
 fn comes_and_goes(member: &Member) -> [Duration; 2] {
     let others = Others { any: true, zoned: true, same_zone: true };
     let mut times = [Vec::new(), Vec::new()];
@@ -249,12 +251,13 @@ fn comes_and_goes(member: &Member) -> [Duration; 2] {
     })
 }
 
-/// How many rules the tables have.
+/// Returns the number of rules in the tables.
 fn rules() -> u64 {
     firewall::counters::dropped().expect("the rules").iter().map(|chain| chain.rules).sum()
 }
 
-/// Records of 299 machines that live, as this shell does, and `network reload`, which adds them to the table.
+/// A script that writes records of 299 running machines, with PID 1 as their supervisor, and adds them to the
+/// table by `network reload`.
 const OTHERS: &str = r#"
 start=$(cut -d' ' -f22 /proc/1/stat)
 record=$(cat /run/coracle/busybox/state.json)

@@ -1,5 +1,5 @@
-//! Hosts of three Debian suites, with systemd 252, 257 and the newest version: a machine's whole life on
-//! each. `make test-all` runs all other tests there too.
+//! Hosts of three Debian suites, with systemd 252, 257 and the newest version: the whole life cycle of a
+//! machine on each. `make test-all` runs all other tests on them, too.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::support::{Host, Snapshot};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Start, look, enter, reboot, stop; and no state is left.
+/// Starts, queries, enters, reboots and stops a machine, and asserts that no state is left.
 fn life_cycle(suite: &str, systemd: u32) {
     let host = Host::builder().suite(suite).guest("busybox").start();
     let version = host.ok(&["systemctl", "--version"]);
@@ -33,7 +33,7 @@ fn life_cycle(suite: &str, systemd: u32) {
     assert!(map.stdout.trim_start().starts_with("0 ") && !map.stdout.contains(" 0 4294967295"), "{map}");
 
     let supervisor = host.sh_ok("systemctl show -P MainPID coracle@busybox.service");
-    // More than once: machined's notice of the old PID 1's end arrives at a different moment each time.
+    // Repeated, because machined reports the exit of the old PID 1 at a different moment each time.
     (0..4).for_each(|_| reboot(&host));
     assert_eq!(host.sh_ok("systemctl show -P MainPID coracle@busybox.service"), supervisor);
     assert_eq!(host.sh_ok("systemctl is-active coracle@busybox.service"), "active\n");
@@ -45,7 +45,7 @@ fn life_cycle(suite: &str, systemd: u32) {
     host.stop();
 }
 
-/// Reboots the machine and waits until its successor is known and answers.
+/// Reboots the machine and waits until its new PID 1 is registered and it replies to ping.
 fn reboot(host: &Host) {
     let leader = host.ok(&["machinectl", "show", "busybox", "-p", "Leader", "--value"]);
     host.ok(&["coracle", "reboot", "busybox"]);
@@ -54,7 +54,8 @@ fn reboot(host: &Host) {
     host.wait_until(LONG, "ping -c1 -W1 busybox");
 }
 
-/// The supervisor has a cgroup of its own on every systemd, also where DelegateSubgroup= is not known.
+/// Asserts that the supervisor has a separate cgroup, also with versions of systemd without
+/// DelegateSubgroup=.
 fn cgroups(host: &Host) {
     let unit = "/sys/fs/cgroup/machine.slice/coracle@busybox.service";
     let supervisor = host.sh_ok("systemctl show -P MainPID coracle@busybox.service");

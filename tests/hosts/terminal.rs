@@ -1,5 +1,5 @@
-//! A person at a real terminal: tmux(1) on this machine, and in it a shell of the nested host. Window sizes,
-//! keys, job control on both sides, a program that draws on the whole screen.
+//! Commands on a real terminal: tmux(1) on the test machine, with a shell of the nested host. Window sizes,
+//! keys, job control on both sides, and full-screen programs.
 
 use std::process::Command;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::support::{Host, job};
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A window of tmux in which a shell of the host runs.
+/// A tmux window with a shell of the host.
 struct Window {
     socket: String,
 }
@@ -34,7 +34,7 @@ impl Window {
         self.tmux(&["capture-pane", "-p"])
     }
 
-    /// Types text and the keys that follow it, by tmux's names for them.
+    /// Types text, followed by keys with the names used by tmux.
     fn types(&self, text: &str, keys: &[&str]) {
         self.tmux(&["send-keys", "-l", text]);
         for key in keys {
@@ -75,7 +75,7 @@ fn a_shell_has_window_size_and_job_control() {
     let window = Window::open(&host);
     window.types("coracle shell trixie", &["Enter"]);
     window.sees("root@trixie");
-    // The window, at first and after it changed.
+    // The window size, initially and after a change.
     window.types("stty size", &["Enter"]);
     window.sees("30 100");
     window.types("trap 'echo changed' WINCH", &["Enter"]);
@@ -84,13 +84,13 @@ fn a_shell_has_window_size_and_job_control() {
     window.sees("changed");
     window.types("stty size", &["Enter"]);
     window.sees("40 120");
-    // ^C ends the command and not the shell.
+    // ^C terminates the command, but not the shell.
     window.types("sleep 100", &["Enter"]);
     host.wait_until(BOUND, "pgrep -fx 'sleep 100'");
     window.types("", &["C-c"]);
     window.types("echo status-$?", &["Enter"]);
     window.sees("status-130");
-    // ^Z stops it, and it goes on.
+    // ^Z stops the command, and `bg` continues it.
     window.types("sleep 200", &["Enter"]);
     host.wait_until(BOUND, "pgrep -fx 'sleep 200'");
     window.types("", &["C-z"]);
@@ -119,7 +119,7 @@ fn exec_is_a_job_of_the_shell() {
     host.wait_until(BOUND, "coracle exec busybox -- cat /tmp/now");
     window.types("", &["C-z"]);
     window.sees("Stopped");
-    // The command in the machine is stopped with its client, and continues with it.
+    // The command in the machine stops and continues together with its client.
     let state = |is: &str| format!("ps -C sh -o stat=,args= | grep '[t]mp/now' | grep '^{is}'");
     host.wait_until(BOUND, &state("T"));
     let before = host.ok(&["coracle", "exec", "busybox", "--", "cat", "/tmp/now"]);
@@ -146,13 +146,13 @@ fn full_screen_programs_work() {
     window.sees("hello from vi");
     // The indicator of vi's command mode.
     window.sees("- /tmp/text");
-    // The last line of the window is vi's own.
+    // After a change of the size, the command line of vi is the last line of the window.
     window.tmux(&["resize-window", "-x", "80", "-y", "20"]);
     window.types(":wq", &["Enter"]);
     window.sees("host>");
     assert_eq!(host.ok(&["coracle", "exec", "busybox", "--", "cat", "/tmp/text"]), "hello from vi\n");
     window.clear();
-    // The console, and away from it.
+    // Attaches to the console, and detaches.
     window.types("coracle attach busybox", &["Enter"]);
     window.sees("busybox: up");
     window.types("", &["C-]", "C-]", "C-]"]);
@@ -161,8 +161,8 @@ fn full_screen_programs_work() {
     host.stop();
 }
 
-/// Returns the output of a command in a window of this size, without its prompt. No line of it is longer than
-/// the window.
+/// Returns the output of a command in a window of the given width, without its prompt. Asserts that no line
+/// is longer than the window.
 #[track_caller]
 fn shown(window: &Window, columns: u32, line: &str) -> String {
     window.tmux(&["resize-window", "-x", &columns.to_string(), "-y", "50"]);
@@ -170,7 +170,7 @@ fn shown(window: &Window, columns: u32, line: &str) -> String {
     window.types(&format!("{line}; echo the-end"), &["Enter"]);
     window.sees("\nthe-end");
     let screen = window.screen();
-    // Joined, lines that were too long for the window are one again.
+    // Wrapped lines are joined in this form.
     let joined = window.tmux(&["capture-pane", "-p", "-J"]);
     let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
     assert_eq!(trimmed(&screen), trimmed(&joined), "lines are wrapped at {columns} columns:\n{screen}");
@@ -185,7 +185,7 @@ fn output_fits_narrow_and_wide_windows() {
     host.define("broken", "[root]\ndirectory = \"/srv/broken\"\n");
     host.ok(&["coracle", "start", "--wait=ready", "trixie"]);
     host.ok(&["coracle", "start", "busybox", "database-1"]);
-    // The kernel's own addresses of the links come a second later.
+    // Address detection of the link-local addresses takes a second.
     host.wait_until(BOUND, "! ip addr | grep tentative");
     let window = Window::open(&host);
     for columns in [80, 200] {

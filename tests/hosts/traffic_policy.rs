@@ -1,4 +1,4 @@
-//! The traffic policy of a machine of a zone: `network.egress` and the rates, without effect on other
+//! The traffic policy of a machine in a zone: `network.egress` and the rates, without effects on other
 //! machines.
 
 use crate::support::{Host, LONG, Snapshot, bracketed};
@@ -7,13 +7,14 @@ fn zoned(rest: &str) -> String {
     format!("[network]\nmode = \"zone\"\nzone = \"lan\"\n{rest}")
 }
 
-/// A host with an outside, and of one zone 'a' with a port, and 'b' and 'c', which run.
+/// Returns a host with an outside network and three machines of one zone: `a` is stopped, `b` and `c` are
+/// running, and `c` has a port.
 fn host() -> Host {
     let host =
         ["a", "b", "c"].iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
     host.add_outside_with_page();
     host.activate_machined();
-    // The bridge has a route for ports at ::1 from the first machine with ports on.
+    // The first machine with ports adds a route for ports at ::1 to the bridge, which remains.
     for (name, rest) in [("b", ""), ("c", "ports = [\"8081:80\"]\n")] {
         host.define(name, &zoned(rest));
         host.coracle(&["start", name]);
@@ -29,8 +30,8 @@ fn reaches(host: &Host, guest: &str, server: &str) -> bool {
     host.in_guest(guest, &["busybox", "wget", "-T", "1", "-q", "-O", "-", &url]).status == 0
 }
 
-/// Which of these commands succeed in a guest, where they run side by side: each refusal takes its whole
-/// time.
+/// Returns for each command whether it succeeds in a guest. The commands run concurrently, because each
+/// blocked connection waits for its timeout.
 fn succeed<const N: usize>(host: &Host, guest: &str, commands: [String; N]) -> [bool; N] {
     let all: String = commands
         .iter()
@@ -41,12 +42,12 @@ fn succeed<const N: usize>(host: &Host, guest: &str, commands: [String; N]) -> [
     std::array::from_fn(|number| out.lines().any(|line| line == number.to_string()))
 }
 
-/// Both addresses of a machine.
+/// Returns the IPv4 and IPv6 addresses in a property of a machine.
 fn addresses(host: &Host, name: &str, property: &str) -> Vec<String> {
     host.property(name, property).split(' ').map(str::to_owned).collect()
 }
 
-/// The link-local address that a machine has on its link.
+/// Returns the link-local address of a machine on its link.
 fn link_local(host: &Host, name: &str) -> String {
     let shown = host.in_guest(name, &["ip", "-6", "addr", "show", "dev", "host0", "scope", "link"]).stdout;
     let address =
@@ -54,8 +55,8 @@ fn link_local(host: &Host, name: &str) -> String {
     address.trim_end_matches("/64").to_owned()
 }
 
-/// The destinations that 'a' reaches with these settings: its zone by IPv4, IPv6 and a link-local address,
-/// its host, the outside by both families.
+/// Returns whether `a` with the given settings reaches its zone by IPv4, IPv6 and a link-local address, its
+/// host, and the outside network by both families.
 fn outcome(host: &Host, said: &str) -> [bool; 6] {
     host.define("a", &zoned(&format!("ports = [\"8080:80\"]\n{said}")));
     host.coracle(&["start", "a"]);
@@ -63,7 +64,7 @@ fn outcome(host: &Host, said: &str) -> [bool; 6] {
     let [b4, b6] = <[String; 2]>::try_from(addresses(host, "b", "addresses")).expect("two");
     let here = addresses(host, "a", "host-addresses").swap_remove(0);
     let server = host.serve_http("7000");
-    // A link-local address is looked for on its link before it is used.
+    // A link-local address is usable only after duplicate address detection.
     let leader = host.machine_leader("a");
     host.wait_until(LONG, &format!("! nsenter -t {leader} -n ip -6 addr show tentative | grep ."));
     let fetch = |place: &str| format!("busybox wget -T 1 -q -O - http://{place}/");
@@ -80,19 +81,19 @@ fn outcome(host: &Host, said: &str) -> [bool; 6] {
         ],
     );
     drop(server);
-    // Incoming connections are answered: from its zone, its host, and the outside by a port.
+    // Incoming connections work: from its zone, from its host, and through a port from outside.
     for address in addresses(host, "a", "addresses") {
         assert!(reaches(host, "b", &address), "{said}: no answer from {address}");
     }
     assert!(reaches(host, "c", "a.lan"), "{said}");
     host.wait_for_page("127.0.0.1:8080");
     host.wait_for_page_outside("192.0.2.1:8080");
-    // The others speak to each other as ever.
+    // Connections between other machines are not affected.
     assert!(reaches(host, "b", "c") && reaches(host, "b", "192.0.2.2"), "{said}");
     found
 }
 
-/// Stops 'a'. Returns the dropped packets, as its status shows them.
+/// Stops `a`. Returns the lines about dropped packets from its status.
 fn stop(host: &Host) -> String {
     let status = host.coracle(&["status", "a"]);
     let dropped: String = status.lines().filter(|line| line.contains("dropped:")).collect();
@@ -120,7 +121,8 @@ fn egress_restricts_a_machine_of_a_zone() {
             (&only_b, [true, false, false, false, false, false]),
             (and_zone, [true, true, true, true, true, false]),
         ] {
-            // Filtered bridges change how addresses are seen: the rows that name some.
+            // With netfilter on bridges, only policies with addresses are checked: the matches on addresses
+            // differ.
             if bridged == 1 && !said.contains('.') {
                 continue;
             }
@@ -139,7 +141,7 @@ fn egress_restricts_a_machine_of_a_zone() {
 fn egress_of_a_machine_of_a_zone_is_set_live() {
     let host = host();
     let b4 = host.address("b");
-    // Refused packets reach no machine, broadcast or not.
+    // Packets refused by the policy reach no machine, including multicast and broadcast packets.
     let found = outcome(&host, "egress = \"none\"\n");
     assert_eq!(found, [false; 6]);
     let heard = |host: &Host| {
@@ -174,14 +176,14 @@ fn egress_of_a_machine_of_a_zone_is_set_live() {
     assert!(reaches(&host, "a", &b4) && reaches(&host, "a", "192.0.2.2"));
     host.coracle(&["set", "--runtime", "a", "network.egress=192.0.2.0/24"]);
     assert!(!reaches(&host, "a", &b4) && reaches(&host, "a", "192.0.2.2"));
-    // nft can read its own listing.
+    // nft(8) can parse its own listing of the tables.
     host.sh_ok("nft list ruleset >/run/rules; ip netns exec outside nft -f /run/rules");
     host.coracle(&["stop", "a", "b", "c"]);
     host.sh_ok("! nft list table bridge coracle && ! nft list table inet coracle");
     host.stop();
 }
 
-/// Packets that a chain of the table for bridges has dropped.
+/// Returns the number of packets dropped by a chain of the bridge table.
 fn dropped(host: &Host, chain: &str) -> u32 {
     let chain = host.ok(&["nft", "list", "chain", "bridge", "coracle", chain]);
     let rule = chain.lines().find(|line| line.contains("limit name")).unwrap_or_else(|| panic!("{chain}"));
@@ -210,7 +212,8 @@ fn rates_limit_a_machine_of_a_zone() {
              my $sent = 0; while ($sent < {MANY}) {{ $sent++ if defined send($s, 'x' x 1400, 0, $to) || $! != 111 }}"
         ),
     );
-    // 256 KiB at once and 12500 bytes per second: of a burst, that much arrives, and no more.
+    // The limits are a burst of 256 KiB and 12500 bytes per second: about as many packets arrive, and the
+    // rest is dropped.
     let few = 256 * 1024 / 1442;
     for (chain, who, to) in [("rate-out", "a", &b), ("rate-in", "b", &a)] {
         let (leader, so_far) = (host.machine_leader(who), dropped(&host, chain));
@@ -225,7 +228,7 @@ fn rates_limit_a_machine_of_a_zone() {
     host.sh_ok(&format!("nsenter -t {} -n perl /run/many.pl {b}", host.machine_leader("a")));
     assert_eq!(dropped(&host, "rate-out"), so_far);
     host.coracle(&["set", "--runtime", "a", "network.rate-out=100k"]);
-    // Killed, and anew.
+    // A start after a kill.
     host.kill_supervisor("a");
     host.coracle(&["start", "a"]);
     host.wait_for_page("a");

@@ -1,14 +1,15 @@
-//! An update of the program while machines run: the next reboot of a guest restarts its unit with the newer
-//! one, and `status`, `list` and `doctor` name the machines that have not had it.
+//! An update of the program with running machines: the next reboot of a guest restarts its unit with the new
+//! program, and `status`, `list` and `doctor` report machines with an older one.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// Puts another file in the place of the program, as an installation does.
+/// Replaces the program by rename, like an installation.
 fn update(host: &Host) {
     host.sh_ok("cp /usr/bin/coracle /usr/bin/.coracle.new && mv /usr/bin/.coracle.new /usr/bin/coracle");
 }
 
-/// The reports on a machine with an older program: `list`, `status`, `doctor` of the machine and of the host.
+/// Returns the reports of a machine with an older program: by `list`, `status`, `doctor` of the machine and
+/// `doctor` of the host.
 fn is_outdated(host: &Host, name: &str) -> [bool; 4] {
     let said = |words: &[&str], text: &str| host.exec(&[&["coracle"], words].concat()).stdout.contains(text);
     let list: serde_json::Value = serde_json::from_str(&host.coracle(&["list", "--json"])).unwrap();
@@ -66,7 +67,7 @@ fn a_reboot_after_an_update_restarts_the_unit() {
     host.stop();
 }
 
-/// The exit status that restarts a unit is not for PID 1 to choose.
+/// Asserts that PID 1 of a guest cannot restart the unit by the exit status reserved for it.
 fn a_guest_does_not_restart_its_unit(host: &Host) {
     host.sh_ok(
         "cd /var/lib/machines/busybox/usr/sbin && rm init && printf '#!/bin/sh\\nexit 133\\n' >init

@@ -1,5 +1,5 @@
-//! Zones: machines that see each other by name and by address, apart from all others; a bridge that is there
-//! as long as they are, also after kills.
+//! Zones: machines that reach each other by name and by address, isolated from all others. The bridge exists
+//! as long as the zone has machines, also after kills.
 
 use crate::support::{Host, LONG, Snapshot, page};
 
@@ -7,12 +7,12 @@ fn zoned(zone: &str) -> String {
     format!("[network]\nmode = \"zone\"\nzone = \"{zone}\"\n")
 }
 
-/// Starts a machine that is defined.
+/// Starts a defined machine.
 fn start(host: &Host, name: &str) {
     host.coracle(&["start", "--wait=running", name]);
 }
 
-/// Whether a machine gets a page of another by this name or address.
+/// Returns whether a machine receives the page of another machine by the given name or address.
 fn sees(host: &Host, guest: &str, target: &str) -> bool {
     let script = format!(
         "busybox wget -T 1 -q -O - http://{}/ | grep 'hello from busybox'",
@@ -31,7 +31,8 @@ fn hosts_of(host: &Host, guest: &str) -> String {
     host.in_guest(guest, &["cat", "/etc/hosts"]).success("its names").stdout
 }
 
-/// Sends a frame from 'host0' to all: the source link-layer address, the protocol, the packet.
+/// The common part of Perl scripts that broadcast a frame from host0. `frame` takes the source link-layer
+/// address, the protocol and the packet.
 const FORGE: &str = r#"
 use Socket qw(:DEFAULT inet_pton inet_aton);
 my ($v4, $v6, $mac) = @ARGV;
@@ -68,7 +69,7 @@ const FORGERIES: [(&str, &str); 7] = [
     ("a link-layer address of another", "frame($theirs, 0x0800, ip4($v4, chr(0) x 8));"),
 ];
 
-/// A host with busybox guests of these names.
+/// Returns a host with busybox guests of the given names.
 fn host_of(names: &[&str]) -> Host {
     let builder = names.iter().fold(Host::builder(), |builder, name| builder.guest_as("busybox", name));
     let host = builder.start();
@@ -77,7 +78,8 @@ fn host_of(names: &[&str]) -> Host {
     host
 }
 
-/// Isolated from another zone, and from a machine without a zone, in both directions and by both families.
+/// Asserts that a machine is isolated from another zone and from a machine without a zone, in both directions
+/// and by both families.
 #[track_caller]
 fn assert_apart(host: &Host) {
     for (guest, others) in [("a", ["other", "alone"]), ("other", ["a", "alone"]), ("alone", ["a", "other"])] {
@@ -90,7 +92,7 @@ fn assert_apart(host: &Host) {
     }
 }
 
-/// Defines and starts machines of zone 'lan'.
+/// Defines and starts machines of the zone `lan`.
 fn start_zone(host: &Host, names: &[&str]) {
     for name in names {
         host.define(name, &zoned("lan"));
@@ -103,7 +105,7 @@ fn start_zone(host: &Host, names: &[&str]) {
 fn machines_of_a_zone_see_each_other_by_name_and_address() {
     const ALL: [&str; 3] = ["a", "b", "c"];
     let host = host_of(&ALL);
-    // The first one sees the last one, which is started later.
+    // The first machine also reaches the last one, which is started later.
     start_zone(&host, &ALL);
     for guest in ALL {
         for other in ALL.iter().filter(|other| **other != guest) {
@@ -182,7 +184,7 @@ fn network_and_status_show_zones() {
     }
     assert!(host.coracle(&["network", "--json"]).contains("\"bridge\": \"vz-dmz\""));
     assert!(host.coracle(&["status", "a"]).contains("zone: lan"));
-    // nft(8) reads the tables that it lists: rulesets are saved so.
+    // nft(8) can parse its own listing of the tables: rulesets are saved in this form.
     host.sh_ok("nft list ruleset >/run/saved; nft --check --file /run/saved");
     host.coracle(&["stop", "a", "other"]);
     host.stop();
@@ -204,7 +206,7 @@ fn the_last_machine_of_a_zone_removes_the_bridge() {
     host.stop();
 }
 
-/// Returns a host with the running machines 'a', 'b' and 'thief' of a zone.
+/// Returns a host with the running machines `a`, `b` and `thief` of one zone.
 fn host_with_thief() -> Host {
     let host = host_of(&["a", "b", "thief"]);
     start_zone(&host, &["a", "b", "thief"]);
@@ -212,7 +214,7 @@ fn host_with_thief() -> Host {
     host
 }
 
-/// The link-layer address of a machine.
+/// Returns the link-layer address of a machine.
 fn link_address(host: &Host, name: &str) -> String {
     host.in_guest(name, &["cat", "/sys/class/net/host0/address"])
         .success("its address")
@@ -221,7 +223,7 @@ fn link_address(host: &Host, name: &str) -> String {
         .to_owned()
 }
 
-/// Packets that the bridge table has dropped as forged.
+/// Returns the number of packets that the bridge table has dropped as forged.
 fn dropped(host: &Host) -> u64 {
     let rules = host.sh_ok("nft list chain bridge coracle antispoof");
     let counts = rules.split("packets ").skip(1);
@@ -279,11 +281,12 @@ fn a_zone_works_with_systemd_guests_and_networkd_on_the_host() {
     host.activate_machined();
     host.enable_forwarding();
     host.enable_networkd("trixie");
-    // The kernel that tests run on has the filter of bridges built in; with it ports of zones are not at ::1.
+    // Netfilter on bridges may be built into the kernel of the test machine. With it, ports of zones do not
+    // answer at ::1.
     host.sh_ok("! test -e /proc/sys/net/bridge || sysctl -q net.bridge.bridge-nf-call-ip6tables=0");
     host.define("b", &format!("{}ports = [\"8080:80\"]\n", zoned("lan")));
     host.define("trixie", &zoned("lan"));
-    // At the first masquerade networkd makes empty tables, which stay.
+    // At the first masquerade networkd creates empty tables, which remain.
     start(&host, "b");
     host.wait_until(LONG, "nft list table ip io.systemd.nat");
     host.coracle(&["stop", "b"]);
@@ -313,7 +316,7 @@ fn a_zone_works_with_systemd_guests_and_networkd_on_the_host() {
     host.ok(&["systemctl", "restart", "systemd-networkd"]);
     host.wait_until(LONG, "networkctl list vz-lan --no-legend | grep -w configured");
     pages(&host);
-    // After a reboot from inside everything is as it was.
+    // After a reboot requested by the guest, addresses and connections are unchanged.
     let (leader, addresses) = (host.machine_leader("b"), host.property("b", "addresses"));
     host.in_guest("b", &["reboot"]);
     host.wait_for_reboot("b", leader);
@@ -344,7 +347,8 @@ fn concurrent_starts_and_kills_keep_a_zone_consistent() {
         }
         assert_sees(&host, "a", "c");
         assert_sees(&host, "c", "a.lan");
-        // One is killed, the others go on and forget it; then two go at once.
+        // After a kill of one machine, the remaining machines stay connected and lose its name. Then both
+        // stop concurrently.
         let victim = ["a", "b", "c"][round % 3];
         host.kill_supervisor(victim);
         let left: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| *name != victim).collect();
@@ -363,7 +367,7 @@ fn a_kill_during_a_start_in_a_zone_is_cleaned_up() {
         host.define(name, &zoned("lan"));
     }
     let before = Snapshot::take(&host);
-    // Killed while they start. The next start removes the held lock.
+    // The machines are killed during their start. The next start removes the stale lock.
     for delay in [5, 15, 30, 45, 60, 80, 110, 150] {
         host.sh(&format!(
             "coracle start a & one=$!; coracle start b & two=$!; sleep 0.{delay:03}; \
@@ -391,7 +395,7 @@ fn hosts_files_of_a_read_only_and_an_edited_tree() {
     assert!(names.contains("localhost") && names.contains("free free.lan"), "{names}");
     assert_ne!(host.in_guest("fixed", &["sh", "-c", "echo x >>/etc/hosts"]).status, 0);
     assert_eq!(host.ok(&["cat", "/var/lib/machines/fixed/etc/hosts"]), own);
-    // The guest's own lines stay, and a replaced file receives the names again.
+    // The guest's own lines are kept, and a modified file receives the names again.
     host.in_guest("free", &["sh", "-c", "sed -i '1i 192.0.2.9 mine' /etc/hosts"]).success("edit its own");
     host.coracle(&["restart", "fixed"]);
     let names = hosts_of(&host, "free");

@@ -1,10 +1,10 @@
-//! Rights granted to a machine or to users of the host by a definition or by the path of a tree: refused, or
-//! reported by all commands.
+//! Access to the host that a definition, or the location of a tree, gives to a machine or to users of the
+//! host: it is refused, or reported by all commands.
 
 use super::machines::{Machines, install};
 use crate::support::{Host, LONG};
 
-/// Runs a command as an unprivileged user of the host; the execve(2) of setpriv(1) still has the rights of
+/// The command prefix for an unprivileged user. The execve(2) of setpriv itself still has the capabilities of
 /// root.
 const UNPRIVILEGED: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
 
@@ -40,7 +40,7 @@ fn a_tree_reachable_by_users_of_the_host_is_refused() {
             assert_eq!(starts(&format!("{root}{users}")), closed, "{mode} {own} {users}");
         }
     }
-    // A directory owned by a user is accessible to that user.
+    // A directory with mode 700 is accessible to its owner.
     host.sh_ok("chown 1000 /var/tmp/open; chmod 700 /var/tmp/open");
     assert!(!starts(&root));
     host.sh_ok("chown 0 /var/tmp/open; chmod 755 /var/tmp/open; mkdir /var/tmp/open/data");
@@ -50,7 +50,7 @@ fn a_tree_reachable_by_users_of_the_host_is_refused() {
     for harmless in ["", "read-only = true\nmap-ids = true\n"] {
         assert!(starts(&format!("{data}{harmless}")), "{harmless}");
     }
-    // `coracle run` only warns.
+    // In the foreground the location is the choice of the caller: it is a warning.
     let out = host.exec(&["coracle", "run", "--console=pipe", "-UD", tree, "true"]);
     assert!(out.status == 0 && out.stderr.contains("can be reached by every user"), "{out}");
     host.sh_ok("rm -r /var/tmp/open /etc/coracle/machines.d/reach.toml");
@@ -84,7 +84,7 @@ fn a_tree_that_becomes_reachable_is_reported() {
     };
     reported(false);
     host.ok(&["chmod", "755", "/var/tmp/later"]);
-    // A user of the host can become root by the setuid program in the tree.
+    // The reported risk: users of the host can execute a setuid program of the guest.
     assert_eq!(host.sh_ok(&left).trim(), "0");
     reported(true);
     host.coracle(&["stop", "later"]);
@@ -106,7 +106,7 @@ fn a_bind_reachable_by_users_of_the_host_is_warned_of() {
     }
 }
 
-/// Returns whether a command inside can write a file of procfs or sysfs.
+/// Returns whether root in the machine can write a file of procfs or sysfs.
 fn writes(host: &Host, machine: &str, file: &str) -> bool {
     let script = format!("old=$(cat {file}) && echo \"$old\" >{file}");
     host.exec(&["coracle", "exec", "-T", machine, "--", "sh", "-c", &script]).status == 0
@@ -138,15 +138,15 @@ fn the_ids_of_the_host_are_reported_and_never_nest() {
     assert_eq!(row["unconfined"][0], "users", "{row}");
     assert!(host.coracle(&["doctor", "ids"]).contains("its user ids are those of the host"));
     for file in ["/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness", "/proc/sys/net/ipv4/tcp_rmem"] {
-        // The settings of the machine's own network namespace are writable.
+        // The sysctls of its network namespace belong to the machine.
         assert_eq!(writes(host, "ids", file), file.contains("/net/"), "{file}");
     }
     host.coracle(&["stop", "ids"]);
     host.sh_ok("rm -r /etc/coracle/machines.d/ids.toml*");
 }
 
-/// Lists the files of procfs and sysfs that root inside can write to in an instance without masks, except
-/// files that belong to the machine.
+/// A script that prints the files in procfs and sysfs instances without masks that root in the machine can
+/// open for writing, except for files of processes and of the network namespace.
 const WRITABLE: &str = "mkdir -p /tmp/p /tmp/s; mount -t proc proc /tmp/p; mount -t sysfs sysfs /tmp/s; \
     for f in $(find /tmp/p /tmp/s -maxdepth 7 ! -path '/tmp/p/[0-9]*' ! -path '/tmp/p/self*' ! -path '/tmp/p/thread-self*' \
         ! -path '/tmp/p/sys/net/*' ! -path '/tmp/p/pressure/*' ! -path '/tmp/s/devices/virtual/net/*' -type f 2>/dev/null); do \
@@ -170,7 +170,8 @@ fn a_full_procfs_has_no_writable_global_settings() {
         let said = host.coracle(&["inspect", "--security", "full"]);
         assert_eq!(said.contains("procfs is full"), is_full, "{said}");
         assert_eq!(said.contains("procfs is masked"), !is_full, "{said}");
-        // Processes hidden in the procfs of a service are hidden in `/run/host/full/proc` as well.
+        // Unprivileged users cannot list the full instance: it does not show processes hidden in the procfs
+        // of a service.
         let out = machines
             .sh("full", "setpriv --reuid=1000 true; su -s /bin/sh nobody -c 'ls /run/host/full/proc'");
         assert_eq!(out.stdout, "", "{out}");
@@ -212,7 +213,7 @@ fn masked_files_do_not_block_open() {
             timeout 5 sh -c \"exec 3$how$f\" 2>/dev/null; [ $? != 124 ] && [ $? != 143 ] || echo $how $f; done; done";
         let out = machines.sh(machine, script);
         assert_eq!(out.stdout, "", "{machine}: {out}");
-        // A read blocks, as with an empty log, instead of returning the end of file repeatedly.
+        // A reader waits like for a log without new entries, instead of reading end of file repeatedly.
         let out = machines.sh(machine, "timeout 1 cat /proc/kmsg; echo $?");
         assert!(["124\n", "143\n"].contains(&out.stdout.as_str()), "{machine}: {out}");
     }

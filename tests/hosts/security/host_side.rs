@@ -1,5 +1,5 @@
-//! Effects of a machine on other users of the host and on its tools: readable state, waiting processes,
-//! leftovers.
+//! Effects of a machine on other users of the host and on its tools: readable state, blocked commands,
+//! remaining state.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn id_ranges_are_disjoint() {
             assert!(base >= 65536 && base % 65536 == 0, "{text}");
             ranges.push(base);
         }
-        // The guest has no supplementary groups, and ids beyond the range are refused.
+        // The guest has no supplementary groups to drop, and ids outside the range are refused.
         let out = machines.inside(machine, &["sh", "-c", "id -G; cat /proc/self/setgroups"]);
         assert_eq!(out.stdout, "0\nallow\n", "{out}");
         let out = host.exec(&["coracle", "exec", "-u", "70000", machine, "--", "true"]);
@@ -47,7 +47,7 @@ fn only_configured_devices_can_be_opened() {
         host.ok(&["coracle", "start", "device"]);
         let out = machines.sh("device", open);
         assert_eq!(out.stdout == "0 0 a:ed\nopened\n", opens, "{list}: {out}");
-        // Without a user namespace, root can create the node but not open it.
+        // Without a user namespace, root can create the device node, but cannot open it.
         let script = "mknod /l c 10 237; (exec 3</l) && echo opened; rm -f /l";
         assert!(!machines.sh("same", script).stdout.contains("opened"));
         host.ok(&["coracle", "stop", "device"]);
@@ -87,7 +87,7 @@ fn setuid_of_bind_mounts_requires_an_option() {
             "user",
         ]);
         assert_eq!(out.stdout.trim(), uid, "{said}: {out}");
-        // A bind mount added to the running machine.
+        // A bind mount in a running machine.
         host.ok(&["coracle", "bind", "--mkdir", "binds", "/var/lib/machines/.tools", "/srv/live"]);
         let options = machines.sh("binds", "grep ' /srv/live ' /proc/self/mountinfo");
         assert!(options.stdout.contains("nosuid"), "{options}");
@@ -263,7 +263,7 @@ fn malicious_names_and_definitions_are_refused() {
     assert_eq!(host.sh(left).stdout, "");
 }
 
-/// Capabilities that a supervisor keeps: chown, dac_override, dac_read_search, fowner, kill, net_admin,
+/// The capabilities that a supervisor keeps: chown, dac_override, dac_read_search, fowner, kill, net_admin,
 /// sys_ptrace.
 const SUPERVISORS: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 12 | 1 << 19;
 
@@ -279,14 +279,14 @@ fn a_supervisor_has_few_capabilities_and_is_not_readable() {
             u64::from_str_radix(line.trim(), 16).unwrap()
         };
         assert_eq!((mask("CapEff:"), mask("CapPrm:"), mask("CapInh:")), (SUPERVISORS, SUPERVISORS, 0));
-        // Not readable even by root without CAP_SYS_PTRACE, CAP_PERFMON and CAP_SYS_ADMIN.
+        // Even root cannot read these files without the capabilities sys_ptrace, perfmon and sys_admin.
         let without = "setpriv --bounding-set=-sys_ptrace,-perfmon,-sys_admin --inh-caps=-all --";
         for file in ["environ", "maps", "fd/3", "root/etc/hostname"] {
             let out = host.sh(&format!("{without} cat /proc/{supervisor}/{file}"));
             assert!(out.status != 0 && out.stdout.is_empty(), "{file}: {out}");
         }
-        // The supervisor has no open file of the guest's tree, no mount, and no terminal of the guest except
-        // both ends of the console.
+        // Its descriptors include no file of the guest's tree, no mount, and no terminal of the guest except
+        // both sides of the console.
         let held = host.sh_ok(&format!("ls -l /proc/{supervisor}/fd | sed -n 's/.* -> //p'"));
         let known = |line: &str| {
             [
@@ -304,14 +304,15 @@ fn a_supervisor_has_few_capabilities_and_is_not_readable() {
             .any(|start| line.starts_with(start))
         };
         assert!(held.lines().all(known), "{held}");
-        // The supervisor is not visible inside.
+        // It is not visible in the machine.
         let out =
             machines.sh(machine, "cat /proc/[0-9]*/comm; grep -h PPid /proc/1/status /proc/self/status");
         assert!(!out.stdout.contains("coracle") && out.stdout.contains("PPid:\t0"), "{out}");
         let out = machines.sh(machine, &format!("kill -0 {supervisor}; ls /proc/{supervisor}/fd"));
         assert!(out.status != 0 && !out.stdout.contains("socket"), "{out}");
     }
-    // An exec restores all rights required by a boot. A separate machine: other tests use the shared ones.
+    // At a reboot, execve(2) restores all capabilities required for a boot. This needs a separate machine:
+    // the shared machines run processes of other tests.
     host.add_guest("busybox", "again");
     host.ok(&["coracle", "start", "again"]);
     let leader = host.machine_leader("again");

@@ -1,4 +1,4 @@
-//! A machine inherits no state of the process that starts it. The probe checks for it inside.
+//! A machine inherits no state of the process that starts it. The probe in the guest checks all kinds of it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::probes::assert_closed;
 /// The path of the probe on the host.
 const PROBE: &str = "/var/lib/machines/own/usr/bin/probe";
 
-/// Adds a separate tree with the probe and returns its path. The running machines are not changed.
+/// Creates a tree with the probe for one test, beside the trees of the shared machines, and returns its path.
 fn tree(machines: &Machines, name: &str) -> String {
     let host = machines.host();
     host.add_guest("busybox", name);
@@ -17,8 +17,8 @@ fn tree(machines: &Machines, name: &str) -> String {
     format!("/var/lib/machines/{name}")
 }
 
-/// Returns the output of the probe in a machine run in the foreground by this shell line, with and without a
-/// user namespace.
+/// Returns the output of the probe in a machine run in the foreground by the given shell line, with and
+/// without a user namespace.
 fn probe_run_by(machines: &Machines, tree: &str, line: &str) -> [String; 2] {
     ["pick", "no"].map(|users| {
         let run =
@@ -47,7 +47,7 @@ fn the_state_of_the_caller_is_not_inherited() {
         ];
         assert_closed(&said, &points);
     }
-    // `exec` into running machines.
+    // Also with exec in running machines.
     for machine in ["own", "same"] {
         let line = format!("exec setpriv --groups=4,27,33 -- coracle exec {machine} -- probe");
         let out = machines.host().sh(&line).success("the probe");
@@ -59,10 +59,10 @@ fn the_state_of_the_caller_is_not_inherited() {
 fn keyrings_of_the_caller_are_not_inherited() {
     let machines = Machines::shared();
     let tree = tree(&machines, "keys");
-    // The key is found on the host, in the session that has it.
+    // The probe works: it finds the key in the session that has it.
     let here = machines.host().sh_ok(&format!("{PROBE} with-key {PROBE}"));
     assert!(here.contains("open\thigh\tkeys of the host"), "{here}");
-    // The filter refuses the calls; if it allows them, the key is not found.
+    // The filter refuses the calls. If it allows them, the keys are not present.
     for allow in ["", "--system-call-filter=@keyring"] {
         let line = format!("exec {PROBE} with-key RUN {allow} /usr/bin/probe");
         for said in probe_run_by(&machines, &tree, &line) {
@@ -85,7 +85,7 @@ fn abstract_sockets_of_the_host_are_invisible() {
     for machine in ["own", "same"] {
         assert_closed(&machines.inside(machine, &["probe"]).stdout, &["sockets of the host by name"]);
     }
-    // A machine with the host's network is reported.
+    // A machine with the network of the host is reported.
     host.write("/etc/coracle/machines.d/open.toml", "[network]\nmode = \"host\"\n");
     tree(&machines, "open");
     host.ok(&["coracle", "start", "open"]);

@@ -1,13 +1,13 @@
-//! The host and the hostile machines that all tests of this target share, and the programs they attack with.
-//! The host is there for as long as one of them uses it.
+//! The host and the hostile machines shared by all tests of `security`, and the programs of the attacks. The
+//! host runs as long as a test uses it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use crate::support::{self, Host, Output, Snapshot};
 
-/// A host with two machines that run: `own` has a user namespace, as by default, and the root of `same` is
-/// the host's.
+/// A host with two running machines: `own` has a user namespace, the default, and the root user of `same` is
+/// the host's root user.
 pub struct Machines {
     pub host: Option<Host>,
     before: Snapshot,
@@ -16,7 +16,7 @@ pub struct Machines {
 static SHARED: Mutex<Weak<Machines>> = Mutex::new(Weak::new());
 
 impl Machines {
-    /// The shared ones.
+    /// Returns the shared machines, and starts them if necessary.
     pub fn shared() -> Arc<Self> {
         let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(machines) = shared.upgrade() {
@@ -30,7 +30,7 @@ impl Machines {
     fn start() -> Self {
         let host = Host::builder().guest_as("busybox", "own").guest_as("busybox", "same").start();
         host.write("/etc/coracle/machines.d/same.toml", "[users]\nprivate = \"no\"\n");
-        // Tests compare the directories of the host that attacks aim at.
+        // Directories of the host targeted by attacks. Tests compare their contents.
         host.sh_ok("mkdir /mnt/victim /mnt/source; echo source >/mnt/source/mark");
         let before = Snapshot::take(&host);
         for guest in ["own", "same"] {
@@ -41,17 +41,17 @@ impl Machines {
         Self { host: Some(host), before }
     }
 
-    /// The host.
+    /// Returns the host.
     pub fn host(&self) -> &Host {
         self.host.as_ref().unwrap()
     }
 
-    /// Runs a command as root of a machine, with the rights of its processes.
+    /// Runs a command as root of a machine, with the capabilities of its processes.
     pub fn inside(&self, machine: &str, command: &[&str]) -> Output {
         self.host().exec(&[&["coracle", "exec", "-T", machine, "--"], command].concat())
     }
 
-    /// Runs a shell script so.
+    /// Runs a shell script as root of a machine.
     pub fn sh(&self, machine: &str, script: &str) -> Output {
         self.inside(machine, &["sh", "-c", script])
     }
@@ -68,13 +68,13 @@ impl Drop for Machines {
     }
 }
 
-/// Puts a static program into a machine's tree.
+/// Installs a static program into the tree of a machine.
 pub fn install(host: &Host, machine: &str, program: &str) {
     let to = host.machines().join(machine).join("usr/bin").join(program);
     std::fs::copy(build(program), to).unwrap();
 }
 
-/// Builds `probe`, `attacker` or `narrow`, statically, once for all tests.
+/// Builds `probe`, `attacker` or `narrow` statically, once for all tests.
 pub fn build(program: &str) -> PathBuf {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
     static ATTACKER: OnceLock<PathBuf> = OnceLock::new();

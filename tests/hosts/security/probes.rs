@@ -1,8 +1,8 @@
-//! The probe inside: the rights of root in a machine, point by point, compared with the documented ones.
+//! The probe in a machine: compares the access of root, point by point, with the documented access.
 
 use super::machines::{Machines, install};
 
-/// The result of the probe: for each weight the names of the open points.
+/// Returns the open points in the output of the probe, by weight: high, medium, low.
 pub fn open(said: &str) -> [Vec<String>; 3] {
     assert!(said.lines().any(|line| line.starts_with("total\t")), "it did not come to its end: {said}");
     ["high", "medium", "low"].map(|weight| {
@@ -12,7 +12,7 @@ pub fn open(said: &str) -> [Vec<String>; 3] {
     })
 }
 
-/// Asserts that these points are closed, and were looked at.
+/// Asserts that the probe has checked the given points, and found them closed.
 #[track_caller]
 pub fn assert_closed(said: &str, points: &[&str]) {
     for point in points {
@@ -21,8 +21,8 @@ pub fn assert_closed(said: &str, points: &[&str]) {
     }
 }
 
-/// Where the kernel mounts it in a user namespace, it is the machine's own (Linux 6.7). The tree is a
-/// directory of the file system of the host, with the path that the kernel shows.
+/// The points that may be open: mountinfo shows the path of the tree on the file system of the host, and
+/// binfmt_misc, if the kernel mounts it in a user namespace, belongs to the machine (Linux 6.7).
 const MEDIUM: [&str; 2] = ["paths of the host in mountinfo", "mounts binfmt_misc"];
 const LOW: [&str; 0] = [];
 
@@ -54,7 +54,8 @@ fn root_inside_cannot_unmount_masks() {
                   umount -l $f 2>&1 | head -1; cat $f 2>/dev/null | head -c 20; done";
     let out = machines.sh("own", script);
     assert!(!out.stdout.contains(':') || out.stdout.contains("umount:"), "{out}");
-    // Without the lock of a user namespace they can be unmounted, and the probe reports it.
+    // Without a user namespace the mounts are not locked: the masks can be unmounted, and the probe reports
+    // it.
     let out = machines.inside("same", &["probe"]).success("the probe");
     let line = out.stdout.lines().find(|line| line.split('\t').nth(2) == Some("masks come off"));
     assert!(line.is_some_and(|line| line.starts_with("open\t")), "{line:?}");
@@ -95,7 +96,7 @@ fn socketcall_exists_only_for_32_bit_programs() {
     }
     install(machines.host(), "own", "narrow");
     let narrow = |words: &[&str]| machines.host().exec(&[words, &["/usr/bin/narrow"]].concat()).status;
-    // ENOSYS in a machine with a 64-bit init.
+    // The call fails with ENOSYS in a machine with a 64-bit init.
     assert_eq!(narrow(&["coracle", "exec", "-T", "own", "--"]), 38);
     machines.host().sh_ok("cp -a /var/lib/machines/own /var/lib/machines/narrow");
     let run = ["coracle", "run", "-q", "-D", "/var/lib/machines/narrow"];

@@ -1,22 +1,22 @@
-//! Hostile trees: links, files and swapped directories where the machine's own file systems are to be
-//! mounted.
+//! Hostile trees: links, files and swapped directories at the targets of the machine's API file systems and
+//! mounts.
 
 use std::time::Duration;
 
 use super::machines::{Machines, install};
 use crate::support::Host;
 
-/// How often a race is run.
+/// The number of rounds of a race.
 const ROUNDS: u32 = 40;
 
-/// A tree of the test's own.
+/// Creates a tree with the probe for one test, and returns its path.
 fn tree(host: &Host, name: &str) -> String {
     host.add_guest("busybox", name);
     install(host, name, "probe");
     format!("/var/lib/machines/{name}")
 }
 
-/// The files of the host that an escape would change.
+/// A script that prints the state of the mounts and files of the host that an escape would change.
 const WATCHED: &str = "cat /proc/1/mountinfo | cut -d' ' -f4- | sort | sha256sum; \
     stat -c '%n %F %a %u %Y' /etc /srv /dev/null /etc/passwd /mnt; ls /mnt /srv; sha256sum /etc/passwd";
 
@@ -54,7 +54,7 @@ fn files_of_the_tree_at_dev_and_proc_are_hidden() {
     let machines = Machines::shared();
     let host = machines.host();
     let tree = tree(host, "covered");
-    // Links where the console and the masks are made of (CVE-2025-31133, CVE-2025-52565).
+    // Links at the paths used for the console and the masks (CVE-2025-31133, CVE-2025-52565).
     host.sh_ok(&format!(
         "cd {tree}; rm -rf dev; mkdir -p dev/pts proc/sys/kernel run/host/inaccessible; \
          ln -s /proc/sys/kernel/core_pattern dev/null; ln -s /proc/sysrq-trigger dev/console; \
