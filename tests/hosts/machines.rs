@@ -1,11 +1,11 @@
-//! Machines with systemd inside, driven by the tools a user has for machines: each guest is started, looked
-//! at, entered, copied to, stopped and rebooted by machinectl and its relatives.
+//! Guests with systemd under the tools of systemd for machines: they are started, inspected, entered,
+//! rebooted and stopped by machinectl, `systemctl -M` and their like, and receive copied files.
 
 use std::time::Duration;
 
 use crate::support::{Host, LONG, Output, Snapshot};
 
-/// A host with one guest, started and ready.
+/// Starts a host with one guest and waits until the guest is ready.
 fn ready(guest: &str) -> Host {
     let host = Host::start(&[guest]);
     host.define(guest, "");
@@ -13,13 +13,13 @@ fn ready(guest: &str) -> Host {
     host
 }
 
-/// A command line on a terminal.
+/// Runs a command line on a terminal.
 #[track_caller]
 fn on_tty(host: &Host, line: &str) -> Output {
     host.exec_on_tty(Duration::from_secs(30), line)
 }
 
-/// The output of the guest's own tools and of the host's `-M` options.
+/// Asserts the output of the guest's tools, of machinectl and of the host's `-M` options.
 fn looks(guest: &str, version: &str) {
     let host = ready(guest);
     let inside = host.in_guest(guest, &["systemctl", "is-system-running"]);
@@ -37,7 +37,7 @@ fn looks(guest: &str, version: &str) {
     let status = host.ok(&["machinectl", "status", guest]);
     let unit = format!("Unit: coracle@{guest}.service");
     let iface = format!("Iface: ve-{guest}");
-    // systemd 258 and later show the guest's part of the unit alone.
+    // systemd 258 and later show only the guest's subgroup of the unit.
     let ours = if status.contains("Subgroup: payload") { "Subgroup: payload" } else { "supervisor" };
     for expected in [&address, &unit, &iface, "Service: coracle", "payload", ours, "init.scope"] {
         assert!(status.contains(expected), "no '{expected}' in\n{status}");
@@ -71,7 +71,7 @@ fn bookworm_looks_right_from_outside() {
     looks("bookworm", "12");
 }
 
-/// Shells, a login, files to and fro.
+/// Opens a shell, logs in, and copies files in both directions.
 fn enters(guest: &str) {
     let host = ready(guest);
     let shell =
@@ -92,7 +92,7 @@ fn enters(guest: &str) {
     host.stop();
 }
 
-/// Types a login into `machinectl login`; the guest's root has no password.
+/// Logs in with `machinectl login`; the guest's root has no password.
 fn logs_in(host: &Host, guest: &str) {
     let mut login = host.spawn_on_tty(&format!("machinectl login {guest}"));
     let mut typed = login.input();
@@ -106,7 +106,7 @@ fn logs_in(host: &Host, guest: &str) {
     );
     say("echo this-$((6*7))-works; logout\n");
     login.wait_for_stdout("this-42-works", Duration::from_secs(30));
-    // Three times within a second leaves machinectl; the guest's getty would prompt again.
+    // Ctrl+] three times within a second disconnects machinectl; after the logout, the getty prompts again.
     say("\x1d\x1d\x1d");
     let out = login.wait(Duration::from_secs(20));
     assert_eq!(out.status, 0, "{out}");
@@ -122,7 +122,7 @@ fn bookworm_can_be_entered() {
     enters("bookworm");
 }
 
-/// All verbs of machinectl that end or reboot a machine.
+/// Ends or reboots a machine with each verb of machinectl for it.
 fn ends(guest: &str) {
     let host = Host::start(&[guest]);
     host.define(guest, "");
@@ -144,7 +144,8 @@ fn ends(guest: &str) {
     before.assert_same(&host);
 
     start();
-    // Every process of the guest at once, its PID 1 among them; systemd's answer to SIGTERM is to re-execute.
+    // All processes of the guest at once, including PID 1. The signal is SIGKILL because systemd re-executes
+    // on SIGTERM.
     host.ok(&["machinectl", "kill", "--kill-whom=all", "--signal=KILL", guest]);
     host.wait_until(LONG, &format!("systemctl is-failed coracle@{guest}"));
     before.assert_same(&host);
@@ -167,7 +168,7 @@ fn reboots(host: &Host, guest: &str) {
         ),
     );
     assert_eq!(host.unit(guest, "InvocationID"), invocation);
-    // Only the leader receives a harmless signal: it keeps running.
+    // A harmless signal, only to the leader: the machine keeps running.
     host.ok(&["machinectl", "kill", "--kill-whom=leader", "--signal=SIGRTMIN+22", guest]);
     assert_eq!(host.unit(guest, "ActiveState"), "active");
 }
@@ -208,7 +209,7 @@ fn verbs_match_machinectl() {
     for expected in ["trixie: running", "10.177.", "coracle@trixie.service (active, running; enabled)"] {
         assert!(status.contains(expected), "no '{expected}' in {status}");
     }
-    // Without a request to PID 1 of the guest.
+    // `terminate` sends no request to PID 1 of the guest.
     host.coracle(&["terminate", guest]);
     host.wait_until(LONG, "! systemctl is-active coracle@trixie");
     host.coracle(&["disable", guest]);

@@ -1,7 +1,7 @@
-//! The host suite: Coracle on real nested hosts, each a Debian with systemd as PID 1. One program, so that it
-//! is linked once and all its hosts share the processors.
+//! The host suite: Coracle on nested hosts, each a Debian with systemd as PID 1. A single program is linked
+//! once, and all its hosts share the processors.
 //!
-//! `cargo test --test hosts -- network::` runs a part of it. All of it needs root.
+//! `cargo test --test hosts -- network::` runs the tests of one module. All tests need root.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

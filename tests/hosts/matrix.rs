@@ -1,26 +1,26 @@
 //! The fault matrix: each system call of a start fails in turn, and each of its processes is killed at each
 //! of its calls. After each fault no state is left, the next start works, and the failure is reported.
-//! `cargo test` takes a sample of all, `make faults` every one.
+//! `cargo test` runs a sample of the faults, `make faults` all of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::support::{Host, Job, Snapshot, program};
 
-/// How many faults of each kind are tried in each process where not all are.
+/// The number of faults in a sample, per process and mode.
 const SAMPLE: usize = 6;
-/// How many calls the loader makes before the program begins.
+/// The number of system calls of the dynamic loader before the program begins.
 const LOADER: usize = 40;
-/// The process that makes the calls.
+/// The names of the roles of faulty.c, numbered in the order of creation.
 const ROLES: [&str; 4] = ["supervisor", "PID 1", "id map", "builder"];
-/// The unit's program, below the injector of failures.
+/// Runs the unit's program under the fault injector if `/run/fault` exists.
 const DROP_IN: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'if [ -e /run/fault ]; then exec /usr/bin/faulty \
     $$(cat /run/fault) /run/faulty.out /usr/bin/coracle launch busybox; else exec /usr/bin/coracle launch busybox; fi'\n";
 
-/// An init that ends at once.
+/// An init that exits at once on SIGTERM.
 const QUICK: &str = "#!/bin/sh\ntrap 'kill $!; exit 0' TERM\nsleep 10000 &\nwait\n";
 
-/// A host that starts its machine below the tool.
+/// Starts a host that starts its machine under the fault injector.
 fn bench() -> Host {
     let host = Host::start(&["busybox"]);
     std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
@@ -39,8 +39,8 @@ fn bench() -> Host {
     host
 }
 
-/// How many calls each role makes in a start, and which of the supervisor's enter and leave namespaces and
-/// wait for children.
+/// Returns the number of calls of each role in a start, and the numbers of the supervisor's calls of setns(2)
+/// and waitid(2).
 fn count(host: &Host) -> ([usize; 4], Vec<usize>) {
     host.sh_ok("echo count 0 0 >/run/fault; coracle start busybox; coracle stop busybox; rm /run/fault");
     let (mut counts, mut delicate) = ([0; 4], Vec::new());
@@ -88,10 +88,10 @@ impl Result {
         }
     }
 
-    /// The failed step, according to the messages.
+    /// Returns the failed step according to the messages.
     fn step(&self) -> String {
         let said = self.said.trim_start_matches("coracle: ");
-        // Numbers differ by kind of machine: the text identifies the step.
+        // Step numbers differ by kind of machine: the text identifies the step.
         let step = said.split(": ").find(|part| !part.starts_with("step ")).unwrap_or_default();
         match (self.started.as_str(), step) {
             ("started", _) => "(goes on)".into(),
@@ -101,19 +101,19 @@ impl Result {
     }
 }
 
-/// The faults to try: a sample, or `all`, or every so many, or those given ("kill 3 461,error 0 289"), to
-/// look at them again.
+/// Returns the faults to try: a sample by default, all of them for `all`, each Nth for a number, or the
+/// listed ones ("kill 3 461,error 0 289") to repeat them.
 fn faults(asked: &str, counts: &[usize; 4], delicate: &[usize]) -> String {
     if asked.contains(' ') {
         return asked.replace(',', "\n") + "\n";
     }
     let every = (!asked.is_empty()).then(|| asked.parse().unwrap_or(1));
-    // Each of these on its own: a start hung where one of them failed.
+    // All of these calls fail in turn: a start once hung after the failure of one.
     let mut faults: String = delicate.iter().map(|number| format!("error 0 {number}\n")).collect();
     for (number, mode) in ["error", "kill"].into_iter().enumerate() {
         for (role, count) in counts.iter().enumerate() {
             let stride = every.unwrap_or(count / SAMPLE).max(1);
-            // Other calls for each mode, so that a sample sees more.
+            // Each mode begins at a different call, to cover more calls in a sample.
             for call in (1..=*count).skip(number * stride / 2).step_by(stride) {
                 faults.push_str(&format!("{mode} {role} {call}\n"));
             }
@@ -122,7 +122,7 @@ fn faults(asked: &str, counts: &[usize; 4], delicate: &[usize]) -> String {
     faults
 }
 
-/// Tries every `hosts.len()`th fault on each host, on all at once. Returns the result lines.
+/// Distributes the faults among the hosts, which run in parallel. Returns the result lines.
 fn try_all(hosts: &[Host], faults: &str, bound: Duration) -> Vec<String> {
     let script = concat!("exec </run/faults; ", include_str!("../faults/matrix.sh"));
     let jobs: Vec<Job> = hosts
@@ -141,7 +141,7 @@ fn try_all(hosts: &[Host], faults: &str, bound: Duration) -> Vec<String> {
 #[test]
 fn failing_calls_and_kills_are_cleaned_up() {
     let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
-    // Half of a fault is waiting.
+    // Four hosts for a long run: half of the time of a fault is spent waiting.
     let hosts: Vec<Host> = (0..if asked.is_empty() { 1 } else { 4 }).map(|_| bench()).collect();
     let (counts, delicate) = count(&hosts[0]);
     assert!(counts[0] > 300 && counts[1] > 30 && counts[3] > 100, "{counts:?}");
@@ -157,8 +157,8 @@ fn failing_calls_and_kills_are_cleaned_up() {
         .map(String::as_str)
         .zip(&results)
         .filter(|(_, one)| {
-            // Before the program's own first call its loader ends, or the standard library, which polls the
-            // standard streams of each program and aborts it where that fails.
+            // The dynamic loader can fail before the first call of the program. The standard library polls
+            // the standard streams of each program, and aborts it if that fails.
             let polls = one.call == libc::SYS_poll.to_string();
             let own = one.role != 0 || one.number > LOADER && !polls;
             let silent = own && one.started == "failed" && one.mode == "error" && one.said.is_empty();
@@ -174,7 +174,7 @@ fn failing_calls_and_kills_are_cleaned_up() {
     }
 }
 
-/// The table: steps by process, with the number of faults that ended well.
+/// Prints the table: steps by process, with the number of faults that ended well.
 fn print(counts: &[usize], results: &[Result]) {
     ROLES.iter().zip(counts).for_each(|(who, count)| eprintln!("{who}: {count} calls"));
     let mut rows: BTreeMap<(usize, String), [[usize; 2]; 2]> = BTreeMap::new();

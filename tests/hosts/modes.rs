@@ -1,9 +1,9 @@
-//! Connections of machines other than a veth link and a zone: a bridge of the host, interfaces on those of
-//! the host, the host's own interfaces, further pairs, an existing network namespace.
+//! Network modes other than a veth link and a zone: a bridge of the host, macvlan and ipvlan interfaces,
+//! moved interfaces of the host, extra veth pairs, an existing network namespace.
 
 use crate::support::{Host, LONG, Snapshot};
 
-/// A network outside, at the far end of `up0`: 198.51.100.1, without a part of Coracle.
+/// An outside network at the peer of `up0`: 198.51.100.1, not configured by Coracle.
 const OUTSIDE: &str = "
 ip netns add outside
 ip link add up0 type veth peer name out0 netns outside
@@ -21,10 +21,10 @@ fn host() -> Host {
     host
 }
 
-/// Has the guest take an address on an interface and reach the other side by it.
+/// Adds addresses to an interface of the guest and asserts that it reaches the outside network.
 #[track_caller]
 fn reaches_outside(host: &Host, interface: &str) {
-    // The neighbour may have a stale link-layer address of an earlier boot.
+    // The neighbour table may contain a link-layer address of an earlier boot.
     host.sh_ok("ip -n outside neigh flush all");
     let script = format!(
         "ip addr add 198.51.100.7/24 dev {interface}; ip addr add 2001:db8:5::7/64 dev {interface}; \
@@ -39,7 +39,7 @@ fn links_of(host: &Host) -> String {
     listing.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Reboots the guest from inside and waits for the boot after.
+/// Reboots the guest from inside and waits for the next boot.
 fn reboot(host: &Host) {
     let leader = host.machine_leader("m");
     host.in_guest("m", &["reboot"]);
@@ -67,7 +67,7 @@ fn a_bridge_gets_a_port_of_the_machine() {
     host.coracle(&["stop", "m"]);
     host.assert_clean_stop("m");
     before.assert_same(&host);
-    // None of this name is found before anything is made.
+    // A missing bridge is found before the host is changed.
     host.define("m", "[network]\nbridge = \"br7\"\n");
     assert_ne!(host.exec(&["coracle", "start", "m"]).status, 0);
     assert!(host.coracle(&["status", "m"]).contains("bridge 'br7' does not exist"));
@@ -89,12 +89,12 @@ fn a_machine_has_a_macvlan_and_extra_veth_pairs() {
     reaches_outside(&host, "mv-up0");
     host.coracle(&["stop", "m"]);
     before.assert_same(&host);
-    // Beside its own link.
+    // In addition to the veth link.
     start(&host, "macvlan = [\"up0:lan0\"]");
     assert_eq!(links_of(&host), "host0 lan0 lo");
     host.in_guest("m", &["ping", "-c1", "-W5", "host"]).success("reach the host by its link");
     reaches_outside(&host, "lan0");
-    // At once again: leftovers of the last boot do not prevent it.
+    // An immediate restart: leftovers of the last boot do not prevent it.
     for _ in 0..3 {
         host.coracle(&["restart", "m"]);
         host.in_guest("m", &["sh", "-c", "ip link show lan0 | grep -q LOWER_UP"]).success("it is up");
@@ -114,7 +114,7 @@ fn a_moved_interface_returns_to_the_host() {
     assert_eq!(links_of(&host), "lan0 lo");
     host.sh_ok("! ip link show up0");
     reaches_outside(&host, "lan0");
-    // The guest calls it otherwise, and reboots.
+    // The guest renames the interface and reboots.
     host.in_guest("m", &["sh", "-c", "ip link set lan0 down; ip link set lan0 name mine"])
         .success("rename it");
     reboot(&host);
@@ -123,7 +123,7 @@ fn a_moved_interface_returns_to_the_host() {
     let altname = |text: String| text.contains("altname the-uplink");
     assert!(altname(link) && altname(host.ok(&["ip", "-d", "link", "show", "up0"])));
     before.assert_same(&host);
-    // After a kill at any moment.
+    // Returned as well after a kill of the supervisor, even during the start.
     host.coracle(&["start", "m"]);
     host.in_guest("m", &["sh", "-c", "ip link set lan0 down; ip link set lan0 name mine"])
         .success("rename it");
@@ -143,7 +143,8 @@ fn a_moved_interface_returns_to_the_host() {
 #[test]
 fn a_machine_joins_an_existing_network_namespace() {
     let host = host();
-    // Root of a user namespace has no rights over it, as to listen at a low port.
+    // Root of a user namespace has no capabilities over this network namespace, for example to listen on a
+    // low port.
     host.sh_ok("ip netns exec outside sysctl -q net.ipv4.ip_unprivileged_port_start=0");
     let before = Snapshot::take(&host);
     start(&host, "namespace-path = \"/run/netns/outside\"");
@@ -176,7 +177,7 @@ fn impossible_interfaces_are_refused_before_the_start() {
         ("interface = [\"lo\"]", "two interfaces of the machine have the name 'lo'"),
         ("interface = [\"lo:x\"]", "the loopback interface of the host cannot be moved"),
         ("veth-extra = [\"up0:x\"]", "interface 'up0' exists and does not belong to the machine"),
-        // The kernel of the testing machine has none.
+        // The kernel of the test machine may lack ipvlan.
         ("mode = \"ipvlan\"\nipvlan = [\"up0\"]", "ipvlan"),
     ] {
         host.define("m", &format!("[network]\n{network}\n"));
@@ -194,7 +195,7 @@ fn impossible_interfaces_are_refused_before_the_start() {
     host.stop();
 }
 
-/// A host that has IPv6 in its kernel and switched off, as many are.
+/// Many hosts have a kernel with IPv6 and disable it with a sysctl.
 #[test]
 fn a_host_without_ipv6_has_ipv4_machines() {
     let host = Host::builder().guest_as("busybox", "m").start();
