@@ -1,7 +1,7 @@
 //! The benchmarks: all contenders in turn, on one host, in one run. Called by `make bench`.
 //!
-//! On the machine itself it boots a nested host (`tests/support`) of the newest Debian with coracle and all
-//! contenders installed, and runs itself there, once per part. In the host it measures and prints tables. It
+//! Outside a host, the program boots a nested host (`tests/support`) of the newest Debian with coracle and
+//! all contenders installed, and runs itself in it, once per part. Inside, it measures and prints tables. It
 //! only reports: no part passes or fails.
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
@@ -36,7 +36,7 @@ mod table;
 #[path = "bench/wire.rs"]
 mod wire;
 
-/// The parts in their order: name, description, function.
+/// The parts in order: name, description, function.
 const PARTS: &[(&str, &str, fn())] = &[
     ("start", "root directory to /bin/true to exit", start::all),
     ("boot", "to PID 1, to the first line, to running", boot::all),

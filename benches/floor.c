@@ -1,11 +1,12 @@
-/* floor.c: the least that starting a container takes. It makes the namespaces and mounts that every manager
- * makes for an OCI default container, as bare system calls in a row, and executes the command: no configuration,
- * no checks, no cgroup, no seccomp filter, no capabilities, no clean-up. What a manager takes beyond this is its own.
+/* floor.c: a lower bound for the start of a container. It creates the namespaces and mounts that every
+ * manager creates for an OCI default container, as a plain sequence of system calls, and executes the
+ * command: no configuration, no checks, no cgroup, no seccomp filter, no capabilities, no cleanup. The time
+ * of a manager beyond this bound is its own overhead.
  *
  * usage: floor [--user] ROOT COMMAND [ARGUMENT...]
- *   --user  a user namespace as well (0 to 1000000), with the root idmapped
+ *   --user  create a user namespace as well (0 to 1000000), with an idmapped root
  *
- * The exit status is the command's, 125 for a failure of its own.
+ * The exit status is that of the command, or 125 for an internal failure.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -25,7 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* sys/mount.h and linux/mount.h do not go together in every libc */
+/* some versions of libc conflict with linux/mount.h in sys/mount.h */
 int mount(const char *, const char *, const char *, unsigned long, const void *);
 int umount2(const char *, int);
 #define DETACH 2
@@ -76,7 +77,7 @@ static void device(const char *name, int minor, int major, int bind)
 		must(mknod(here, S_IFCHR | 0666, makedev(major, minor)));
 		return;
 	}
-	/* a user namespace makes no nodes: the host's own are bound */
+	/* mknod(2) of a device fails in a user namespace: bind mount the host's node */
 	snprintf(there, sizeof(there), "/dev/%s", name);
 	must(mknod(here, S_IFREG | 0666, 0));
 	must(mount(there, here, NULL, MS_BIND, NULL));
@@ -122,7 +123,7 @@ static void child(int tree, int go, int user, char **argv)
 		must(setgid(0) | setuid(0));
 	}
 	must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
-	/* any directory that everybody may enter */
+	/* any directory searchable by all users */
 	must(syscall(SYS_move_mount, tree, "", AT_FDCWD, "/tmp", MOVE_MOUNT_F_EMPTY_PATH));
 	must(chdir("/tmp"));
 	must(sethostname("floor", 5));
@@ -178,7 +179,7 @@ int main(int argc, char **argv)
 	if (argc < 3 + user)
 		errx(125, "usage: floor [--user] ROOT COMMAND [ARGUMENT...]");
 	must(tree = syscall(SYS_open_tree, AT_FDCWD, argv[0], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
-	/* pivot_root(2) takes no shared mount */
+	/* pivot_root(2) rejects shared mounts */
 	change(tree, (struct mount_attr){ .propagation = MS_PRIVATE });
 	must(pipe2(go, O_CLOEXEC));
 	must(pid = syscall(SYS_clone3, &arguments, sizeof(arguments)));

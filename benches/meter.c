@@ -1,7 +1,7 @@
-/* meter.c: runs a command once and prints what it took, on one line:
- *   wall microseconds, user and system microseconds and peak KiB of it and all it waited for, exit status
- * It is a tiny static program of its own, because a child's peak memory is never below its parent's
- * (getrusage(2), ru_maxrss). The command's output goes to standard error.
+/* meter.c: runs a command once and prints its cost on one line:
+ *   wall microseconds, user and system microseconds and peak KiB of it and its reaped children, exit status
+ * It is a separate small static program, because the peak memory of a child is never below that of its parent
+ * (getrusage(2), ru_maxrss). The output of the command is redirected to standard error.
  *
  * usage: meter COMMAND [ARGUMENT...]
  */

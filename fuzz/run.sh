@@ -1,6 +1,6 @@
 #!/bin/bash
-# run.sh ROUNDS [TARGET...]: runs the fuzz targets, so many rounds each, and prints runs, coverage and findings. It is what
-# cargo-fuzz does, for those who do not have it: the fuzzer is LLVM's, the coverage is that of nightly Rust.
+# run.sh ROUNDS [TARGET...]: runs each fuzz target for ROUNDS rounds and prints runs, coverage and findings.
+# It replaces cargo-fuzz where that is not installed: LLVM's fuzzer with the coverage of nightly Rust.
 set -euo pipefail
 cd "$(dirname "$0")"
 readonly rounds=$1

@@ -1,5 +1,5 @@
-//! Booting: a unit to its PID 1, a busybox to its first line, a Debian to `running`. Called by `main`, in the
-//! host.
+//! Boot times: a unit to its PID 1, a busybox to its first line of output, a Debian to `running`. Called by
+//! `main`, in the host.
 
 use super::contenders;
 use super::managers::{self, Manager};
@@ -16,10 +16,10 @@ const BOUND: Duration = Duration::from_secs(60);
 /// Measures one boot, in ms.
 type Measure = Box<dyn Fn() -> Result<f64, String>>;
 
-/// The measured times, or the reason for a failure.
+/// The measured times, or the error message.
 type Values = Result<Vec<f64>, String>;
 
-/// A manager in the foreground: user namespace, network of its own, registered. lxc passes no console on.
+/// Each manager in the foreground: user namespace, network namespace, registered. lxc forwards no console.
 const FOREGROUND: [(&str, &str); 2] = [
     (
         "coracle",
@@ -33,7 +33,7 @@ const FOREGROUND: [(&str, &str); 2] = [
     ),
 ];
 
-/// All three tables.
+/// Prints all three tables.
 pub fn all() {
     contenders::prepare();
     managers::add("busybox", "bb");
@@ -59,7 +59,8 @@ pub fn all() {
     );
 }
 
-/// Measures each in turn and prints the results, in ms. A contender is left out after its first failure.
+/// Measures all contenders in turn and prints the results, in ms. A contender is left out after its first
+/// failure.
 pub fn compare<F: Fn() -> Result<f64, String>>(title: &str, all: Vec<(&'static str, F)>, rounds: usize) {
     let mut results: Vec<(&str, F, Values)> =
         all.into_iter().map(|(name, measure)| (name, measure, Ok(Vec::new()))).collect();
@@ -69,7 +70,7 @@ pub fn compare<F: Fn() -> Result<f64, String>>(title: &str, all: Vec<(&'static s
             let (_, measure, values) = &mut results[(round + place) % count];
             let Ok(kept) = values else { continue };
             match measure() {
-                // The first of each is for the caches.
+                // The first round only fills the caches.
                 Ok(_) if round == 0 => {}
                 Ok(value) => kept.push(value),
                 Err(why) => *values = Err(why),
@@ -111,8 +112,8 @@ fn ms(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1e3
 }
 
-/// The cost of a unit in the same slice, with its own cgroup subtree, in systemd itself: a lower bound for
-/// every manager that creates a unit per machine.
+/// Measures a unit in the same slice, with its own cgroup subtree, in systemd itself: a lower bound for every
+/// manager that creates a unit per machine.
 fn empty_unit() -> Result<f64, String> {
     let name = "bench-empty.service";
     let text = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=exec\nSlice=machine.slice\nDelegate=yes\nExecStart=/bin/sleep infinity\n";
@@ -146,7 +147,7 @@ fn to_first_line(command: &str) -> Result<f64, String> {
     let found = lines.map_while(Result::ok).any(|line| line.contains("busybox: up"));
     let took = ms(began);
     let said = BufReader::new(child.stderr.take().ok_or("no messages")?);
-    // The machine's death ends it in order: nspawn, killed, leaves a mount that its next start refuses.
+    // Terminate the machine in order: a killed nspawn leaves a mount that blocks its next start.
     let _ = run::shell("timeout 10 machinectl terminate bb; coracle cleanup bb || true");
     if !found {
         let _ = child.kill();

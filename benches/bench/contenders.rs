@@ -1,11 +1,11 @@
-//! The measured programs, and the command of each for the same task. Called by the parts.
+//! The measured programs, with the command of each for the same task. Called by the parts.
 
 use super::host::TOOLS;
 use super::run::{shell, words};
 use std::fs;
 
-/// The root that `/bin/true` is run in: with every directory above it open to all, which some need for a user
-/// namespace.
+/// The root in which `/bin/true` is run. All its parent directories are searchable by all users, because some
+/// contenders require that for a user namespace.
 pub const ROOT: &str = "/var/tmp/bench-root";
 /// The directory of the configuration files of the managers.
 const PLACE: &str = "/run/bench";
@@ -33,26 +33,26 @@ lxc.mount.entry = shm dev/shm tmpfs create=dir 0 0\nlxc.mount.entry = mqueue dev
 lxc.mount.entry = run run tmpfs defaults 0 0\nlxc.mount.entry = tmp tmp tmpfs defaults 0 0\n\
 lxc.console.path = none\nlxc.namespace.clone = mnt pid uts ipc net cgroup@CLONE@\n";
 
-/// Whether a user namespace is made too.
+/// Whether a user namespace is created as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Users {
     /// No.
     Host,
-    /// Ids from 1000000, the root idmapped where the manager can.
+    /// Ids from 1000000, with an idmapped root if the manager supports it.
     Private,
 }
 
 /// A program that starts containers.
 pub struct Contender {
-    /// As it is called in tables.
+    /// The name in tables.
     pub name: &'static str,
-    /// Prints its version.
+    /// The command that prints its version.
     version: &'static str,
     /// The command that runs `/bin/true`.
     pub start: fn(Users) -> Vec<String>,
 }
 
-/// All contenders; the floor first, coracle second.
+/// All contenders: the floor first, coracle second.
 pub const ALL: &[Contender] = &[
     Contender { name: "floor", version: "echo bare system calls", start: floor },
     Contender { name: "coracle", version: "coracle --version", start: coracle },
@@ -65,7 +65,7 @@ pub const ALL: &[Contender] = &[
 ];
 
 impl Contender {
-    /// Its version, or that it is not there.
+    /// Returns the version, or a note that the program is missing.
     pub fn version(&self) -> String {
         shell(&format!("{} 2>&1", self.version))
             .map(|text| text.lines().next().unwrap_or_default().to_owned())
@@ -103,7 +103,7 @@ pub fn prepare() {
     fs::write("/etc/containers/containers.conf", engine).expect("write podman's configuration");
 }
 
-/// The configuration of a whole machine for lxc: its init, a user namespace, a pair of interfaces.
+/// Returns the lxc configuration of a whole machine: its init, a user namespace, a pair of interfaces.
 pub fn lxc_machine(root: &str, name: &str, poweroff: &str) -> String {
     format!(
         "lxc.rootfs.path = dir:{root}\nlxc.uts.name = {name}\nlxc.init.cmd = /sbin/init\n\
@@ -141,7 +141,7 @@ fn floor(users: Users) -> Vec<String> {
     words(&format!("{TOOLS}/floor {user} {ROOT} /bin/true"))
 }
 
-/// The options that coracle and systemd-nspawn share.
+/// The options common to coracle and systemd-nspawn.
 fn shared(users: Users) -> String {
     let users = match users {
         Users::Host => "",

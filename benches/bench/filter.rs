@@ -1,4 +1,4 @@
-//! The cost of a machine's system-call filter: compiling, loading, and a call through it. Called by `main`,
+//! The cost of a machine's system call filter: compilation, loading, and one filtered call. Called by `main`,
 //! in the host.
 
 use std::hint::black_box;
@@ -12,12 +12,12 @@ use super::table::{self, median, min, number};
 const ROUNDS: usize = 200;
 const CALLS: u32 = 200_000;
 
-/// The table.
+/// Prints the table.
 pub fn all() {
     let policy = Policy::default();
     let program = compile(&policy).expect("the default filter");
     let build = measure(|| drop(black_box(compile(black_box(&policy)))));
-    // For good, for the thread that does it: each round has one of its own.
+    // A loaded filter stays for the lifetime of the thread: each round has its own thread.
     let load: Vec<f64> =
         (0..ROUNDS).map(|_| on_a_thread(|| once(|| install(&program).expect("load the filter")))).collect();
     let plain = on_a_thread(a_call);
@@ -36,7 +36,7 @@ pub fn all() {
     table::print(&title, &["", "median", "min"], &rows);
 }
 
-/// How long something takes once, in microseconds.
+/// Returns the duration of one call of a function, in microseconds.
 fn once(mut what: impl FnMut()) -> f64 {
     let began = Instant::now();
     what();
@@ -47,7 +47,7 @@ fn measure(mut what: impl FnMut()) -> Vec<f64> {
     (0..ROUNDS).map(|_| once(&mut what)).collect()
 }
 
-/// How long a system call takes that does nothing, in nanoseconds.
+/// Returns the duration of a system call without effect, in nanoseconds.
 fn a_call() -> f64 {
     once(|| {
         for _ in 0..CALLS {

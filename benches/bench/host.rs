@@ -1,4 +1,4 @@
-//! The part outside the host: compiles the C programs, boots the host, runs the parts in it and shows their
+//! The part outside the host: compiles the C programs, boots the host, runs the parts in it and prints their
 //! output. Called by `main`.
 
 use super::support::{Host, state, trees};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Where the host finds this program and the C ones.
+/// The path of this program and of the C programs in the host.
 pub const TOOLS: &str = "/mnt/bench";
 const PART_BOUND: Duration = Duration::from_secs(1200);
 
@@ -23,7 +23,7 @@ pub fn measure(parts: &[&str]) {
     leave_top(host.leader());
     println!("{}", about());
     for part in parts {
-        // In a unit of its own with a delegated cgroup, where all that is started by hand finds its place.
+        // A separate unit with a delegated cgroup contains all programs started by hand.
         let unit = format!("--unit=bench-{part}");
         let command = ["systemd-run", "--quiet", "--scope", "--slice=machine.slice", "-p", "Delegate=yes"];
         let program = format!("{TOOLS}/bench");
@@ -48,7 +48,7 @@ pub fn measure(parts: &[&str]) {
     println!("\nAll in {} s.", began.elapsed().as_secs());
 }
 
-/// A directory with this program, the floor, the meter and the probe.
+/// Creates a directory with this program, the floor, the meter and the probe.
 fn tools() -> PathBuf {
     let dir = state::shared("bench");
     let own = std::env::current_exe().expect("our own path");
@@ -63,13 +63,14 @@ fn tools() -> PathBuf {
     if let Ok(machines) = std::env::var("BENCH_MACHINES") {
         std::fs::write(dir.join("machines"), machines).expect("pass the number of machines on");
     }
-    // so that no time of the measurement goes by with building
+    // Build it now: build time is not part of a measurement.
     trees::tree("host-bench");
     dir
 }
 
-/// Takes the process that made the host's namespaces out of the host's cgroup: while a process is at its top,
-/// no controller can be enabled there (`admin-guide/cgroup-v2.rst`), which crun tries for a second.
+/// Moves the process that created the host's namespaces out of the host's cgroup. While the top cgroup
+/// contains a process, no controller can be enabled there (`admin-guide/cgroup-v2.rst`), and crun retries for
+/// a second.
 fn leave_top(leader: u32) {
     let stat = std::fs::read_to_string(format!("/proc/{leader}/stat")).expect("the host's PID 1");
     let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).expect("its parent");
@@ -81,7 +82,7 @@ fn leave_top(leader: u32) {
         .expect("move it to the machine's own cgroup");
 }
 
-/// The machine in one line, and how busy it is with other things.
+/// Returns one line about this computer and its current load.
 fn about() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let processors = std::thread::available_parallelism().map_or(0, usize::from);

@@ -1,5 +1,5 @@
-//! In the life of a busybox machine: a command in it, its stop, restart and reboot. Called by `main`, in the
-//! host.
+//! Operations on a running busybox machine: run a command in it, stop, restart, reboot. Called by `main`, in
+//! the host.
 
 use super::boot::compare;
 use super::contenders;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 10;
 const ENTER_ROUNDS: usize = 30;
 const BOUND: Duration = Duration::from_secs(30);
 
-/// All three tables but [`enter`].
+/// Prints all tables except that of [`enter`].
 pub fn all() {
     contenders::prepare();
     managers::add("busybox", "bb");
@@ -33,7 +33,7 @@ pub fn all() {
     );
 }
 
-/// A running machine of each manager; all commands that enter them are interleaved, and then held open.
+/// Measures commands in a running machine of each manager, interleaved, and then the cost of an open session.
 pub fn enter() {
     contenders::prepare();
     let mut ways = Vec::new();
@@ -41,7 +41,7 @@ pub fn enter() {
         let guest = format!("bb{number}");
         managers::add("busybox", &guest);
         let up = run::once(&one.command(one.up, &guest)).and_then(|_| {
-            // an init that has only just begun is not the one that is entered
+            // wait until the init has started completely
             std::thread::sleep(Duration::from_secs(1));
             one.ask(one.leader, &guest)
         });
@@ -71,7 +71,7 @@ pub fn enter() {
     managers::ALL.iter().enumerate().for_each(|(number, one)| one.end(&format!("bb{number}")));
 }
 
-/// The cost of the program that holds a session open.
+/// Measures the program that holds a session open.
 fn session(name: &str, words: &[String]) -> Option<Vec<String>> {
     let (last, words) = words.split_last()?;
     let (program, arguments) = words.split_first()?;
@@ -97,7 +97,7 @@ fn session(name: &str, words: &[String]) -> Option<Vec<String>> {
     Some(row)
 }
 
-/// Starts a machine, waits until it is up, and does something to it.
+/// Starts a machine, waits until it is running, and measures an operation on it.
 fn with_machine(one: &Manager, what: impl FnOnce() -> Result<f64, String>) -> Result<f64, String> {
     let done = run::once(&one.command(one.up, "bb")).and_then(|_| {
         // busybox ignores signals until it has read its inittab

@@ -1,37 +1,37 @@
 //! The managers of long-running machines, and the commands of each to start, stop, enter and show a machine.
-//! Called by the parts on whole machines. In every command `@G@` stands for the guest's name and `@R@` for
-//! its root.
+//! Called by the parts on whole machines. In every command, `@G@` is replaced by the guest's name and `@R@`
+//! by its root.
 
 use super::contenders;
 use super::run::{self, shell};
 use std::fs;
 
-/// Where the guests lie.
+/// The directory of the guests' trees.
 pub const MACHINES: &str = "/var/lib/machines";
 
 /// A manager of machines.
 pub struct Manager {
-    /// As it is called in tables.
+    /// The name in tables.
     pub name: &'static str,
-    /// Starts a guest; returns when PID 1 is executed.
+    /// Starts a guest; returns once PID 1 is executed.
     pub up: &'static str,
-    /// Stops it by its own means.
+    /// Stops a guest with the manager's own command.
     pub down: &'static str,
-    /// Stops it and starts it again.
+    /// Stops and starts a guest.
     pub restart: Option<&'static str>,
     /// Runs `/bin/true` in the machine, by each available command.
     pub enter: &'static [(&'static str, &'static str)],
-    /// A shell script that prints its PID 1.
+    /// A shell script that prints the guest's PID 1.
     pub leader: &'static str,
-    /// A shell script that prints the processes it keeps for the guest.
+    /// A shell script that prints the manager's processes for the guest.
     pub kept: &'static str,
-    /// A shell script that removes all remains.
+    /// A shell script that removes everything left of the guest.
     pub end: &'static str,
 }
 
 const MACHINED_LEADER: &str = "machinectl show @G@ -P Leader";
 
-/// All managers; coracle first.
+/// All managers, coracle first.
 pub const ALL: &[Manager] = &[
     Manager {
         name: "coracle",
@@ -54,7 +54,7 @@ pub const ALL: &[Manager] = &[
         enter: &[("nsenter (of nspawn's)", "nsenter -t @P@ -a /bin/true")],
         leader: MACHINED_LEADER,
         kept: "systemctl show -P MainPID systemd-nspawn@@G@.service",
-        // An init ignores the order to stop right after its start, and nspawn would wait for it.
+        // An init ignores a stop request right after its start, and nspawn would wait for it.
         end: "systemctl kill -s KILL systemd-nspawn@@G@.service || true; machinectl terminate @G@ || true; \
               systemctl reset-failed systemd-nspawn@@G@.service || true",
     },
@@ -81,7 +81,7 @@ pub const ALL: &[Manager] = &[
 ];
 
 impl Manager {
-    /// Splits a command for a guest into arguments.
+    /// Returns a command for a guest, split into arguments.
     pub fn command(&self, command: &str, guest: &str) -> Vec<String> {
         run::words(&fill(command, guest))
     }

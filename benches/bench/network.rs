@@ -1,6 +1,6 @@
-//! The path from a machine through its host to another network and back, under the host's address. Called by
-//! `main`, in the host. All machines are running and measured in short turns, so that other load on the
-//! processors affects all of them alike. The rules of waiting machines are disabled, so that each packet
+//! The path from a machine through its host to another network and back, with masquerading. Called by `main`,
+//! in the host. All machines run at the same time and are measured in short turns, so that other load on the
+//! processors affects all of them alike. The rules of the waiting machines are disabled, so that each packet
 //! passes only the rules of its own manager.
 
 use super::contenders;
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const ROUNDS: usize = 300;
-/// How long each of the three measurements lasts, ms.
+/// The duration of each of the three measurements, ms.
 const SPAN: u32 = 20;
 const SERVER: &str = "192.0.2.2:7000";
 const WHAT: [&str; 3] = ["out", "in", "turns"];
@@ -20,7 +20,7 @@ const WHAT: [&str; 3] = ["out", "in", "turns"];
 const INSIDE: &str = "taskset -c 0";
 const BEYOND: &str = "taskset -c 1";
 
-/// A network of another namespace without a route back to machines.
+/// A network in another namespace, without a route back to the machines.
 const OUTSIDE: &str = "
 ip netns add outside
 ip link add up0 type veth peer name out0 netns outside
@@ -36,7 +36,7 @@ struct Network {
     up: &'static str,
     /// Prints its PID 1.
     leader: &'static str,
-    /// Ends the machine and removes the additional setup of `up`.
+    /// Terminates the machine and removes the additional setup of `up`.
     down: &'static str,
 }
 
@@ -72,14 +72,14 @@ const ALL: &[Network] = &[
     },
 ];
 
-/// A network that is up.
+/// A running machine with its network.
 struct Up {
     leader: String,
-    /// The tables of rules it came with.
+    /// The nft tables added with it.
     tables: Vec<String>,
 }
 
-/// One table: throughput in both directions, round trips, and the ratios of coracle to each other contender.
+/// Prints one table: throughput in both directions, round trips, and the ratios of coracle to each contender.
 pub fn all() {
     contenders::prepare();
     ["bb", "nb", "pb"].iter().for_each(|name| managers::add("busybox", name));
@@ -110,7 +110,7 @@ pub fn all() {
     show(&results);
 }
 
-/// Starts one.
+/// Starts one machine.
 fn up(network: &Network) -> Result<Up, String> {
     let before = tables()?;
     shell(network.up)?;
@@ -123,7 +123,7 @@ fn tables() -> Result<Vec<String>, String> {
     Ok(shell("nft list tables")?.lines().map(str::to_owned).collect())
 }
 
-/// Wakes the rules of one and lays those of all others to rest (nft(8), flag `dormant`).
+/// Enables the nft tables of one machine and disables those of all others (nft(8), flag `dormant`).
 fn wake(ups: &[Result<Up, String>], place: usize) -> Result<(), String> {
     let mut rules = String::new();
     for (at, up) in ups.iter().enumerate() {
@@ -143,12 +143,12 @@ fn serve() -> Child {
     server
 }
 
-/// Measures all three.
+/// Takes all three measurements of one machine.
 fn once(ups: &[Result<Up, String>], place: usize) -> Result<[f64; 3], String> {
     let Some(Ok(Up { leader, .. })) = ups.get(place) else { return Err("is not up".into()) };
     wake(ups, place)?;
     let enter = format!("nsenter -t {leader} -n {INSIDE} {TOOLS}/bench wire");
-    // The first packet finds the neighbours.
+    // The first packets resolve the neighbours.
     shell(&format!("{enter} turns {SERVER} 10"))?;
     let mut values = [0.0; 3];
     for (value, what) in values.iter_mut().zip(WHAT) {
@@ -160,7 +160,8 @@ fn once(ups: &[Result<Up, String>], place: usize) -> Result<[f64; 3], String> {
 
 fn show(results: &[Result<[Vec<f64>; 3], String>]) {
     let own = ALL.iter().position(|one| one.name == "coracle").and_then(|at| results.get(at)?.as_ref().ok());
-    // Each round of coracle divided by the same round of the contender: both have the same background load.
+    // Each round of coracle is divided by the same round of the contender: both have the same background
+    // load.
     let over = |values: &[f64], at: usize| {
         let own = own.and_then(|own| own.get(at)).map(Vec::as_slice).unwrap_or_default();
         let ratios: Vec<f64> = own.iter().zip(values).map(|(own, other)| own / other).collect();

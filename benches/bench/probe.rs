@@ -1,17 +1,17 @@
-//! The rights of root inside on the host, for the defaults of each manager: the probe of
-//! `tests/hosts/security`, run by all in the same tree. Called by `main`, in the host.
+//! The rights that root in a machine has on the host, with the defaults of each manager: the probe of
+//! `tests/hosts/security`, run by all managers in the same tree. Called by `main`, in the host.
 
 use super::contenders;
 use super::run::shell;
 use super::table;
 
-/// Where the tree with the probe lies; where the host's paths would show.
+/// The tree with the probe.
 const TREE: &str = "/var/lib/machines/busybox";
 
-/// A machine with the probe as its first script: it sees the state that PID 1 passes on.
+/// A machine with the probe as its first script: it sees the state inherited by PID 1.
 const BOOTED: &str = "/var/lib/machines/probe";
 
-/// Boots that machine with `start`, waits for the probe, ends it with `stop`.
+/// Boots that machine with `start`, waits for the probe, and stops it with `stop`.
 macro_rules! booted {
     ($start:literal, $stop:literal) => {
         concat!(
@@ -48,7 +48,7 @@ const ALL: &[(&str, &str)] = &[
         "bubblewrap",
         "bwrap --unshare-all --bind @T@ / --proc /proc --dev /dev --tmpfs /tmp --ro-bind /sys /sys /usr/bin/probe",
     ),
-    // Last: the cleanup of its unit takes a while.
+    // Last, because the cleanup of its unit takes a while.
     (
         "systemd-nspawn@.service",
         booted!(
@@ -58,7 +58,7 @@ const ALL: &[(&str, &str)] = &[
     ),
 ];
 
-/// The counts of all managers, then every point that one of them leaves open.
+/// Prints the counts of all managers, then every point that at least one manager leaves open.
 pub fn all() {
     prepare();
     let said: Vec<(&str, Result<String, String>)> = ALL
@@ -79,7 +79,7 @@ pub fn all() {
     points(&said);
 }
 
-/// A row for each point, a column for each manager.
+/// Prints a row for each point and a column for each manager.
 fn points(said: &[(&str, Result<String, String>)]) {
     let columns: Vec<(String, &str)> = said
         .iter()
@@ -112,7 +112,7 @@ fn points(said: &[(&str, Result<String, String>)]) {
     table::print("Points that somebody leaves open", &head, &rows);
 }
 
-/// Installs the probe into the tree, and the configuration for lxc.
+/// Installs the probe in the tree and writes the configuration for lxc.
 fn prepare() {
     contenders::prepare();
     shell(&format!("cp {}/probe {TREE}/usr/bin/probe", super::host::TOOLS)).expect("copy the probe");

@@ -8,10 +8,10 @@ use super::table::{self, number};
 use std::fs;
 use std::time::Duration;
 
-/// How long wake-ups are counted.
+/// The time in which wake-ups are counted.
 const WATCHED: Duration = Duration::from_secs(20);
 
-/// One table: a busybox machine of each manager in turn.
+/// Prints one table: a busybox machine of each manager in turn.
 pub fn all() {
     contenders::prepare();
     managers::add("busybox", "bb");
@@ -53,14 +53,14 @@ fn measure(one: &Manager) -> Result<Vec<String>, String> {
     ])
 }
 
-/// The sum of these lines of a process's `smaps_rollup`, KiB.
+/// Returns the sum of the given lines of a process's `smaps_rollup`, KiB.
 pub fn memory(pid: &str, keys: &[&str]) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let of = |line: &str| keys.iter().any(|key| line.starts_with(key)).then(|| word(line, 1));
     text.lines().filter_map(of).sum()
 }
 
-/// How often these processes have gone to sleep so far.
+/// Returns the number of voluntary context switches of these processes so far.
 fn wake_ups(pids: &[&str]) -> f64 {
     let of = |pid: &&str| {
         let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -1,22 +1,23 @@
-//! Runs a command once and measures it. Called by every part.
+//! Runs and measures a single command. Called by every part.
 
 use super::host::TOOLS;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// No run of anything takes longer.
+/// The timeout of every command, in seconds.
 const BOUND: &str = "60";
 
 /// The measurements of one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// From before the start to after the end, ms.
+    /// Wall-clock time from before the start to after the end, ms.
     pub wall: f64,
-    /// Processor time of it and of all it waited for, ms.
+    /// Processor time of the command and of all children waited for, ms.
     pub own: f64,
-    /// Processor time of the whole host meanwhile and until all was quiet, ms: others work for it too.
+    /// Processor time of the whole host until it is idle again, ms: it includes the work of other processes
+    /// for the command.
     pub host: f64,
-    /// The largest of its processes at its largest, MiB.
+    /// The peak memory of its largest process, MiB.
     pub peak: f64,
 }
 
@@ -32,7 +33,7 @@ pub fn once(command: &[String]) -> Result<Sample, String> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| error.to_string())?;
-    // Work that a manager has delegated at its end is finished by then.
+    // Wait for work that a manager has delegated to other processes at its end.
     std::thread::sleep(Duration::from_millis(30));
     let host = host_time() - before;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -45,7 +46,7 @@ pub fn once(command: &[String]) -> Result<Sample, String> {
     }
 }
 
-/// The last line of the output, shortened.
+/// Returns the last line of the output, shortened.
 fn why(stderr: &[u8], status: f64) -> String {
     let text = String::from_utf8_lossy(stderr);
     let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("hint: ");
@@ -53,14 +54,14 @@ fn why(stderr: &[u8], status: f64) -> String {
     format!("ended with {status}: {}", line.chars().take(160).collect::<String>())
 }
 
-/// Processor time used by everything in the host so far, ms.
+/// Returns the processor time used in the host so far, ms.
 fn host_time() -> f64 {
     let stat = std::fs::read_to_string("/sys/fs/cgroup/cpu.stat").unwrap_or_default();
     let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
     usage.and_then(|usage| usage.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e3
 }
 
-/// Returns the trimmed output of a shell script; bounded in time.
+/// Returns the trimmed output of a shell script, run with a timeout.
 ///
 /// # Errors
 /// The failure, with the end of the output.
@@ -77,7 +78,7 @@ pub fn shell(script: &str) -> Result<String, String> {
     }
 }
 
-/// Arguments as owned strings.
+/// Splits a line into arguments.
 pub fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 const MACHINES: usize = 100;
 
-/// One table each for coracle and systemd-nspawn.
+/// Prints one table each for coracle and systemd-nspawn.
 pub fn all() {
     contenders::prepare();
     let count = fs::read_to_string("/mnt/bench/machines").ok().and_then(|text| text.trim().parse().ok());
@@ -22,7 +22,7 @@ pub fn all() {
     }
 }
 
-/// Starts one machine after the other; ends them all.
+/// Starts machines one by one, then terminates them all.
 fn grow(one: &Manager, names: &[String]) {
     let list: fn() -> Vec<String> = match one.name {
         "coracle" => || run::words("coracle list"),
@@ -56,7 +56,7 @@ fn grow(one: &Manager, names: &[String]) {
     ];
     table::print(&format!("Scale: busybox machines of {}", one.name), &head, &rows);
     failure.iter().for_each(|why| println!("{why}"));
-    // Those that came last go first, so that the ends of the first are with few beside them.
+    // In reverse order, so that the first machines are terminated with few others running.
     let ends: Vec<f64> = names.iter().take(took.len()).rev().map(|name| end(one, name)).collect();
     let (many, few) =
         (ends.get(..10).unwrap_or(&ends), ends.get(ends.len().saturating_sub(10)..).unwrap_or(&ends));
@@ -68,7 +68,7 @@ fn grow(one: &Manager, names: &[String]) {
     names.iter().for_each(|name| one.end(name));
 }
 
-/// The duration of a termination, in milliseconds.
+/// Returns the duration of a termination, in milliseconds.
 fn end(one: &Manager, name: &str) -> f64 {
     let begun = Instant::now();
     drop(one.ask(one.end, name));
@@ -91,7 +91,7 @@ fn row(took: &[f64], list: &[String], each: f64) -> Vec<String> {
     ]
 }
 
-/// Memory of the machine that is not in use, KiB: of everything on it, so other work is in the number.
+/// Returns the available memory of the host, KiB. It includes the effect of unrelated work.
 fn free() -> f64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));

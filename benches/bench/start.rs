@@ -1,4 +1,4 @@
-//! From a root directory to `/bin/true` to its end, with the same namespaces for all. Called by `main`, in
+//! From a root directory to the end of `/bin/true`, with the same namespaces for all. Called by `main`, in
 //! the host.
 
 use super::contenders::{self, Contender, Users};
@@ -8,7 +8,7 @@ use super::table::{self, median, min, number, ratio, spread};
 const ROUNDS: usize = 50;
 const WARM_UP: usize = 3;
 
-/// Both tables: without and with a user namespace.
+/// Prints both tables: without and with a user namespace.
 pub fn all() {
     contenders::prepare();
     stand_aside();
@@ -19,7 +19,8 @@ pub fn all() {
     compare("Start: the same and a user namespace", Users::Private);
 }
 
-/// Goes where `DelegateSubgroup=` puts a unit's manager, so that the unit's cgroup is free for containers.
+/// Moves this process to a sub-cgroup, like `DelegateSubgroup=`, so that the unit's cgroup is free for
+/// containers.
 fn stand_aside() {
     let script = "unit=/sys/fs/cgroup$(sed -n s/^0:://p /proc/$PPID/cgroup)
         mkdir \"$unit/supervisor\" && echo $PPID >\"$unit/supervisor/cgroup.procs\"";
@@ -32,7 +33,7 @@ fn compare(title: &str, users: Users) {
         contenders::ALL.iter().map(|one| (one, Ok(Vec::new()))).collect();
     let count = runs.len();
     for round in 0..WARM_UP + ROUNDS {
-        // Each round begins with a different contender, so that the order is not always the same.
+        // Each round begins with a different contender, so that the order varies.
         for place in 0..count {
             let (one, samples) = &mut runs[(round + place) % count];
             let Ok(kept) = samples else { continue };

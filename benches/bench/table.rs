@@ -1,22 +1,21 @@
-//! Numbers as text: medians, ratios, aligned columns. Called by every part.
+//! Formats numbers: medians, ratios, aligned columns. Called by every part.
 
-/// The median of unsorted values.
+/// Returns the median of unsorted values.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The smallest.
+/// Returns the smallest value.
 pub fn min(values: &[f64]) -> f64 {
     quantile(values, 0.0)
 }
 
-/// How far the middle half of the values spreads, as a part of the median: how noisy it was.
+/// Returns the interquartile range relative to the median: a measure of the noise.
 pub fn spread(values: &[f64]) -> f64 {
     (quantile(values, 0.75) - quantile(values, 0.25)) / median(values)
 }
 
-/// The interval of sample values that contains the true median in 19 of 20 samples: as many values around the
-/// middle as the sign test requires.
+/// Returns the 95 % confidence interval of the median, by the sign test.
 pub fn bounds(values: &[f64]) -> (f64, f64) {
     let aside = 0.98 * (values.len() as f64).sqrt();
     let part = |places: f64| (0.5 + places / values.len().saturating_sub(1).max(1) as f64).clamp(0.0, 1.0);
@@ -30,7 +29,7 @@ fn quantile(values: &[f64], part: f64) -> f64 {
     sorted.get(place.round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// A number with as many digits as mean something.
+/// Formats a number with its significant digits.
 pub fn number(value: f64) -> String {
     match value {
         value if value.is_nan() => "-".into(),
@@ -40,12 +39,12 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// `value` over `base`, as `1.23x`.
+/// Returns `value` divided by `base`, for example `1.23x`.
 pub fn ratio(value: f64, base: Option<f64>) -> String {
     base.map_or_else(|| "-".into(), |base| format!("{}x", number(value / base)))
 }
 
-/// Prints a table: the first column to the left, the others to the right.
+/// Prints a table: the first column is left-aligned, all others right-aligned.
 pub fn print(title: &str, head: &[&str], rows: &[Vec<String>]) {
     println!("\n{title}\n");
     let head: Vec<String> = head.iter().map(|word| (*word).to_owned()).collect();

@@ -1,5 +1,6 @@
 //! Both ends of the measured TCP connection: this program again, called in the network namespaces of machines
-//! and of the outside. `bench wire serve ADDRESS`, `bench wire out|in|turns ADDRESS MS`. Called by `main`.
+//! and of the outside network. `bench wire serve ADDRESS`, `bench wire out|in|turns ADDRESS MS`. Called by
+//! `main`.
 
 use super::table::median;
 use rustix::fd::OwnedFd;
@@ -8,16 +9,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// The size of a read or write, and of the socket buffers at each end: buffers that the kernel resizes differ
-/// from run to run, and make the results of two identical machines differ by 6 %.
+/// The size of a read or write, and of the socket buffers at each end. Buffers resized by the kernel differ
+/// from run to run, and the results of two identical machines then differ by 6 %.
 const BUFFER: usize = 128 << 10;
-/// The first byte of a connection selects the direction: the server receives, sends, or replies byte for
-/// byte.
+/// The first byte of a connection selects the operation of the server: receive, send, or reply byte for byte.
 const TAKE: u8 = b't';
 const GIVE: u8 = b'g';
 const ANSWER: u8 = b'a';
 
-/// Serves or measures, by the arguments; a measurement prints one line.
+/// Serves or measures, depending on the arguments; a measurement prints one line.
 pub fn run(words: &[String]) {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
@@ -53,7 +53,7 @@ fn listen(address: &str) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// One connection after the other.
+/// Serves one connection at a time.
 fn serve(address: &str) {
     let listener = listen(address).expect("listen");
     for peer in listener.incoming() {
@@ -74,7 +74,7 @@ fn serve(address: &str) {
     }
 }
 
-/// Gbit/s for `out` and `in`; microseconds a round trip for `turns`.
+/// Returns Gbit/s for `out` and `in`, and microseconds per round trip for `turns`.
 fn measure(what: &str, mut peer: TcpStream, bound: Duration) -> f64 {
     let wish = match what {
         "out" => TAKE,
@@ -83,7 +83,7 @@ fn measure(what: &str, mut peer: TcpStream, bound: Duration) -> f64 {
         _ => panic!("'{what}' cannot be measured"),
     };
     peer.write_all(&[wish]).expect("say what is wanted");
-    // The connection finds its pace first.
+    // Let the connection reach its full rate first.
     pass(wish, &mut peer, bound / 5);
     pass(wish, &mut peer, bound)
 }
@@ -128,7 +128,7 @@ fn answer(peer: &mut TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The median of the round trips: interruptions of a processor affect only a few of them.
+/// Returns the median of the round trips: interruptions of a processor affect only a few of them.
 fn turns(peer: &mut TcpStream, end: Instant) -> std::io::Result<f64> {
     let mut byte = [0];
     let mut took = Vec::new();

@@ -1,4 +1,4 @@
-//! Messages of the children: decoded or refused.
+//! Messages of child processes: decoded or rejected without a panic.
 #![no_main]
 
 use coracle::channel::FromPayload;

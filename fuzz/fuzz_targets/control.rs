@@ -1,4 +1,4 @@
-//! Calls at a machine's control socket.
+//! Requests to the control socket of a machine.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

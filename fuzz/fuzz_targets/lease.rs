@@ -1,4 +1,4 @@
-//! Frames of a guest that requests its address by DHCP or a router solicitation: the reply is bounded.
+//! Guest frames with a DHCP request or a router solicitation: the reply is bounded.
 #![no_main]
 
 use coracle::machine::id128::Id128;
@@ -15,7 +15,8 @@ static LEASE: LazyLock<(Lease, [u8; 6])> = LazyLock::new(|| {
 fuzz_target!(|packet: &[u8]| {
     let (lease, guest) = &*LEASE;
     let mut packet = packet.to_vec();
-    // A request must have the link-layer address of the link, which random input does not find.
+    // A request is accepted only from the link-layer address of the link, which random input does not
+    // contain.
     if let Some(client) = packet.get_mut(56..62) {
         client.copy_from_slice(guest);
     }

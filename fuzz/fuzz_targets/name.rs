@@ -1,4 +1,4 @@
-//! Names of machines: a valid name is safe in a path, in a unit's name and on a terminal.
+//! Machine names: a valid name is safe in a path, in a unit name and on a terminal.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

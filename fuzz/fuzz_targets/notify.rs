@@ -1,4 +1,4 @@
-//! Notifications of a guest's PID 1: bounded, and harmless on a terminal.
+//! Notifications of a guest's PID 1: bounded in size and safe to print on a terminal.
 #![no_main]
 
 use coracle::supervisor::guest::notify_in::{Notification, parse};

@@ -1,4 +1,4 @@
-//! Messages of a guest's programs to /dev/log: every parsed part is a part of the message.
+//! Messages of guest programs to /dev/log: every parsed part is a part of the message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Files of a hostile tree: passwd, group and machine-id, and a program at the path of an init. The first
-//! byte selects the file.
+//! Files of a hostile tree: passwd, group, machine-id, and a program at the path of an init. The first byte
+//! selects the file.
 #![no_main]
 
 use coracle::host::probe::Tree;
