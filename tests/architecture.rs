@@ -1,8 +1,8 @@
-//! The rules of the map in `src/lib.rs`, checked in the source: dependencies between stages, the modules
+//! Checks the rules of the map in `src/lib.rs` in the source: dependencies between stages, the modules
 //! allowed to contain `unsafe`, output and large libraries, and the shape of files. An exception to a rule is
-//! a row of a table here, with its reason.
+//! a row of a table in this file, with its reason.
 
-// Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
+// clippy.toml allows unwrap in #[test] functions only, not in their helpers.
 #![allow(clippy::unwrap_used)]
 
 #[path = "architecture/source.rs"]
@@ -11,23 +11,23 @@ mod source;
 use source::{is_of_word, lies_in, named, sources, words};
 use std::path::Path;
 
-/// The dependencies: a stage, and the paths below `crate::` that it may name. `error` is free for all. A path
-/// includes all paths below it.
+/// The allowed dependencies: a stage, and the paths below `crate::` that it may use. Every stage may use
+/// `error`. A path includes all paths below it.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("machine", &[]),
     ("sys", &[]),
     ("channel", &[]),
-    // Every machine has places of its own, made from its name.
+    // The paths of a machine are derived from its name.
     ("paths", &["machine::name::Name"]),
     ("config", &["machine", "paths"]),
     (
         "plan",
         &[
             "machine",
-            // The synchronisation points are steps of both sides; the protocol declares them.
+            // The protocol declares the synchronisation points, which are steps of both sides.
             "channel::SyncPoint",
-            // Plain data, so that a step needs no translation into the arguments of its system call.
+            // Plain data, so that a step contains the arguments of its system call directly.
             "sys::mount::MountAttributes",
             "sys::mount::Depth",
             "sys::filter::Instruction",
@@ -45,16 +45,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan::NamedDevice",
             "plan::User",
             "plan::init",
-            // And on the label of a security module for processes that enter a machine.
+            // A plan contains the LSM label of processes that enter a machine.
             "plan::step::Device",
             "plan::step::LsmLabel",
             "plan::step::ResourceLimit",
         ],
     ),
     ("network", &["machine", "paths", "host", "sys"]),
-    // A record names the addresses and the firewall's part of its machine: it is the undo list.
+    // A record is the undo list: it contains the addresses and firewall elements of its machine.
     ("state", &["machine", "paths", "host", "network", "sys"]),
-    // A call carries ports and the traffic policy of a machine.
+    // A call contains ports and the traffic policy of a machine.
     ("protocol", &["machine", "network::firewall::TrafficPolicy"]),
     ("generator", &["machine", "paths", "config"]),
     ("claim", &["machine", "paths", "host", "network", "state"]),
@@ -79,15 +79,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             // `start` reloads the units of a changed definition.
             "generator",
-            // `exec` repeats the steps of PID 1: planned, synchronised over a channel, carried out by a
-            // child.
+            // `exec` repeats the steps of PID 1: planned, synchronised over a channel, executed by a child.
             "plan::exec",
             "plan::User",
             "plan::filter::Policy",
             "plan::step::ResourceLimit",
             "channel",
             "payload::run_init_steps",
-            // `bind` attaches by a child, as the builder does.
+            // `bind` mounts with a child process, like the builder.
             "payload::bind",
         ],
     ),
@@ -103,7 +102,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "state",
             "claim",
             "supervisor",
-            // A process in a chroot(2) is refused.
+            // A process in a chroot(2) is rejected.
             "sys::mount::is_chroot",
             // `--dry-run` prints the plan.
             "cli::output",
@@ -113,8 +112,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli", "control", "generator", "paths", "run"]),
 ];
 
-/// Libraries that belong to some stages only. The children have none of them: no state of the host
-/// comes into a machine by accident.
+/// Libraries allowed in some stages only. The children use none of them, so that no host state leaks into a
+/// machine.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
@@ -124,20 +123,20 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("tokio", &["host", "network", "control"]),
     ("sd_notify", &["supervisor", "run", "control"]),
     ("systemd_journal_logger", &["main"]),
-    // The children report, they do not log.
+    // The children report over the channel and do not log.
     ("log", &["claim", "cli", "control", "host", "network", "run", "state", "supervisor", "main"]),
 ];
 
 /// Names of files and modules that do not describe their content.
 const EMPTY_NAMES: [&str; 5] = ["utils", "common", "helpers", "types", "misc"];
 
-/// The longest a file may be, lines.
+/// The maximum length of a file, in lines.
 const LONGEST: usize = 470;
 
-/// Tables of facts, which may be longer.
+/// Tables of facts, exempt from the maximum length.
 const TABLES: [&str; 1] = ["plan/filter/calls/syscall_table.rs"];
 
-/// Fails with all that is wrong, a line each.
+/// Fails with a list of all violations, one per line.
 fn none(wrong: &[String]) {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
@@ -167,7 +166,7 @@ fn stages_use_only_what_they_may() {
 
 #[test]
 fn paths_of_systemd_are_in_one_file() {
-    // Paths inside of a machine.
+    // Paths inside a machine.
     let inside = ["machine", "plan", "payload"];
     let mut wrong = Vec::new();
     for source in sources() {
@@ -196,7 +195,7 @@ fn stages_are_not_imported_by_super() {
             while let Some(after) = rest.strip_prefix("super::") {
                 (steps, rest) = (steps + 1, after);
             }
-            // The first `super` of a module inside the file leads to the file.
+            // The first `super` of a module inside the file refers to the file.
             let indented = source.code[..at].rsplit('\n').next().unwrap().starts_with(' ');
             let is_in_tests = indented && source.code[..at].contains("\nmod tests {");
             if steps >= depth + usize::from(is_in_tests) {
@@ -252,7 +251,7 @@ fn output_is_in_one_place() {
     none(&wrong);
 }
 
-/// Calls that reach a file by its name, which a guest may have given to another file.
+/// Functions that open a file by name. A guest may have replaced the file.
 const BY_NAME: [&str; 22] = [
     "accessat",
     "chmod",
@@ -278,7 +277,7 @@ const BY_NAME: [&str; 22] = [
     "unlinkat",
 ];
 
-/// Where such calls are, beside the module for files of guests: the file, and why it is safe there.
+/// The files allowed to call them, besides the module for guest files, and the reason why each is safe.
 const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("sys/guest_files.rs", "the module itself"),
     ("sys/guest_files/reopen.rs", "its descriptors, by /proc/self/fd"),
@@ -303,7 +302,7 @@ fn files_of_guests_are_opened_in_one_module() {
                 }
             }
         }
-        // The path to the root of a running machine, and the tree of a stopped one.
+        // The path to the root of a running machine, and the tree of a stopped machine.
         let text = source.raw.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let leads_in = text.contains("}/root");
         if leads_in && path != "sys/guest_files.rs" {

@@ -1,8 +1,9 @@
 //! Definitions and the output of the program. Each directory of tests/config/ is a case: `tree/` is the root
-//! of a host, `command` the arguments of the program (by default `check`), and `expected.txt` its output and
-//! exit status. To add a case, create a directory, run the test once with BLESS=1 and read the created file.
+//! of a host, `command` contains the arguments of the program (default: `check`), and `expected.txt` its
+//! output and exit status. To add a case, create a directory, run the test once with BLESS=1, and review the
+//! created file.
 
-// clippy.toml allows unwrap in #[test] functions only, and helpers are outside of them.
+// clippy.toml allows unwrap in #[test] functions only, not in their helpers.
 #![allow(clippy::unwrap_used)]
 
 use coracle::config::layer::{Layer, Origin, definition_settings, settings};
@@ -21,8 +22,8 @@ fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns the output and exit status of the program with `arguments` on the host below `tree`, without that
-/// prefix in paths.
+/// Returns the output and exit status of the program with `arguments` on the host below `tree`. Paths in the
+/// output are shown without the prefix `tree`.
 fn output_of(tree: &Path, arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_coracle"))
         .arg("--root")
@@ -104,7 +105,7 @@ fn the_manual_describes_all_settings_and_options() {
     );
 }
 
-/// Creates a host with these files.
+/// Creates the root of a host with the given files.
 fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Paths) {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {

@@ -1,6 +1,6 @@
 #!/bin/bash
-# demo.sh BINARY: creates a Debian tree from packages, boots it as a machine, shows it and powers it off.
-# Runs as root, with or without systemd as PID 1. Leaves only the cached tree behind.
+# demo.sh BINARY: creates a Debian tree from packages, boots it as a machine, shows it and powers it off. Runs
+# as root, with or without systemd as PID 1. Only the cached tree remains afterwards.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,7 +20,7 @@ die() {
 
 running() { [ -n "$supervisor" ] && kill -0 "$supervisor" 2>/dev/null; }
 
-# within SECONDS CONDITION...: waits for the condition; fails at the time limit.
+# within SECONDS CONDITION...: waits for the condition; fails after SECONDS.
 within() {
 	local end=$((SECONDS + $1))
 	shift

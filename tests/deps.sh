@@ -1,9 +1,9 @@
 #!/bin/bash
-# deps.sh [vm]: installs the requirements of building and testing on a Debian machine; with `vm`, also those
-# of the virtual machine. Quick if all are installed.
+# deps.sh [vm]: installs the requirements of building and testing on Debian; with `vm`, also those of the
+# virtual machine. Fast if all are installed.
 set -euo pipefail
 
-# Cargo.toml has the same number.
+# The version is defined in Cargo.toml.
 rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname "$0")/../Cargo.toml")
 packages=(bash coreutils findutils gcc libc6-dev libseccomp-dev make tmux mmdebstrap debian-archive-keyring ca-certificates
 	iproute2 util-linux shellcheck zsh fish)
@@ -29,7 +29,7 @@ get() {
 		apt-get -qq install --yes --no-install-recommends "$@" </dev/null >&2
 }
 
-# new_enough: whether cargo with its tools is installed in the version that the package requires.
+# new_enough: whether cargo and its tools are installed in the required version.
 new_enough() {
 	local have
 	have=$(cargo --version 2>/dev/null | cut -d' ' -f2) && [ -n "$have" ] || return 1

@@ -1,10 +1,10 @@
 //! Plans of machines as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition of
-//! the machine 'web', or `run` the arguments of `coracle run`; `facts` are the differences between the
-//! simulated host and the default one (`terminal`, `apparmor`, `selinux`, `no-devices`, `shifted`,
-//! `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, add a directory, run the
-//! test once with BLESS=1, and review the written plan.
+//! the machine 'web', or `run` contains the arguments of `coracle run`; `facts` contains the differences
+//! between the simulated host and the default one (`terminal`, `apparmor`, `selinux`, `no-devices`,
+//! `shifted`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, create a
+//! directory, run the test once with BLESS=1, and review the created plan.
 
-// Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
+// clippy.toml allows unwrap in #[test] functions only, not in their helpers.
 #![allow(clippy::unwrap_used)]
 
 use coracle::channel::SyncPoint;
@@ -27,12 +27,12 @@ use std::path::{Path, PathBuf};
 /// The synchronisation points in the order of the protocol.
 const SYNC_POINTS: [SyncPoint; 3] = [SyncPoint::Cloned, SyncPoint::Unshared, SyncPoint::Ready];
 
-/// One case, its plan made.
+/// A case with its plan.
 struct Case {
     directory: PathBuf,
     machine: Machine,
     plan: Plan,
-    /// The root directory of the simulated host, which is removed from the compared text.
+    /// The root directory of the simulated host, removed from the compared text.
     root: PathBuf,
 }
 
@@ -90,7 +90,7 @@ fn root() -> User {
     }
 }
 
-/// The facts of the simulated host: a Debian, with a systemd in the tree, no terminal.
+/// The facts of the simulated host: a Debian with systemd in the tree, without a terminal.
 fn facts(machine: &Machine, words: &str) -> Facts {
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     let mut facts = Facts {
@@ -152,7 +152,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
     facts
 }
 
-/// The text of a plan, one line per step.
+/// Returns the text of a plan, one line per step.
 fn text(case: &Case) -> String {
     let plan = &case.plan;
     let kinds = [
@@ -203,7 +203,7 @@ fn text(case: &Case) -> String {
     text.lines().map(|line| format!("{}\n", lasting(line))).collect()
 }
 
-/// A line without the parts that other steps change: its number and the length of the filter.
+/// Returns a line without the parts that depend on other steps: its number and the length of the filter.
 fn lasting(line: &str) -> String {
     let numbered = ["host ", "build ", "init "].iter().find(|who| line.starts_with(**who));
     let line = match (numbered, line.split_once(": ")) {
@@ -233,8 +233,8 @@ fn every_plan_is_as_expected() {
     assert!(wrong.is_empty(), "\n{}\nif that is meant: BLESS=1", wrong.join("\n"));
 }
 
-/// Lines of one text only, the old ones marked `-` and the new ones `+`; a single line if only the order
-/// differs.
+/// Returns the lines that are only in one of the texts: expected lines with `-`, found lines with `+`.
+/// Returns a single line if only the order differs.
 fn different(expected: &str, found: &str) -> Vec<String> {
     let only = |marker: &str, text: &str, other: &str| -> Vec<String> {
         let other: Vec<&str> = other.lines().collect();
@@ -272,7 +272,7 @@ fn both_sides_synchronise_in_the_order_of_the_protocol() {
     }
 }
 
-/// The place of the first step that is `wanted`.
+/// Returns the index of the first step that satisfies `wanted`.
 fn place<S>(steps: &[S], wanted: impl FnMut(&S) -> bool) -> usize {
     steps.iter().position(wanted).unwrap_or_else(|| panic!("a step is missing"))
 }
@@ -291,7 +291,7 @@ fn host_steps_are_in_order() {
         ];
         assert!(order.iter().map(at).collect::<Vec<_>>().is_sorted(), "{}", directory.display());
         assert_eq!(at(&HostStep::Cgroups), 0);
-        // PID 1 copies the mounts of a tree that is whole.
+        // PID 1 copies the mounts of the complete tree.
         assert!(at(&HostStep::Built) < at(&HostStep::Release(SyncPoint::Unshared)));
         assert_eq!(
             plan.host.contains(&HostStep::Link),
@@ -307,16 +307,16 @@ fn pid_1_drops_its_rights_in_order() {
         let at = |wanted: fn(&InitStep) -> bool| place(&plan.init_steps, wanted);
         let last = plan.init_steps.len() - 1;
         assert_eq!(at(|step| matches!(step, InitStep::Execute { .. })), last, "{name}");
-        // Its ids are not mapped before the first synchronisation point.
+        // The ids of PID 1 are not mapped before the first synchronisation point.
         assert_eq!(at(|step| *step == InitStep::Sync(SyncPoint::Cloned)), 0, "{name}");
         let filter = at(|step| matches!(step, InitStep::Filter(_)));
         let after = &plan.init_steps[filter + 1..last];
         assert!(after.iter().all(|step| *step == InitStep::Stub), "{name}");
         assert!(at(|step| *step == InitStep::Sync(SyncPoint::Ready)) < filter, "{name}");
-        // A directory of the tree, not of the host.
+        // The working directory is in the tree, not on the host.
         let enters = at(|step| matches!(step, InitStep::Directory(_)));
         assert!(at(|step| *step == InitStep::MountNamespace) < enters, "{name}");
-        // Before the user changes, which drops the rights to do so.
+        // Capabilities are dropped before the user changes: afterwards, the process may not do so.
         let drops = at(|step| matches!(step, InitStep::Capabilities { .. }));
         if let Some(user) = plan.init_steps.iter().position(|step| matches!(step, InitStep::User { .. })) {
             assert!(drops < user, "{name}");
@@ -338,7 +338,7 @@ fn the_tree_is_built_in_order() {
         };
         for (number, step) in plan.build.iter().enumerate() {
             if let BuildStep::Mask { target } = step {
-                // A mask is bound from there, over the existing file.
+                // A mask is a bind mount from /run over the existing file.
                 assert!(mounted("/run") < number, "{name}: {}", target.display());
                 assert!(!target.starts_with("/proc") || mounted("/proc") < number, "{name}");
             }

@@ -1,10 +1,10 @@
-//! Trees that change while the root of a machine is created from them: attackers rename links, pipes,
-//! devices, files, directories and mount points to and from all names that Coracle uses, as fast as they can.
-//! In no round is a file outside of the tree mounted on, written to or opened; and a completed root has all
-//! of its mounts.
+//! Races between the builder and changes of the tree: while the root of a machine is created, attackers
+//! rename links, pipes, devices, files, directories and mount points to and from all names used by Coracle,
+//! at full speed. In no round is a file outside the tree mounted on, written to or opened, and a completed
+//! root has all of its mounts.
 //!
-//! `cargo test` runs some hundred rounds; `CORACLE_RACES` sets the number (`make storm`: 100 000). The
-//! program has one thread, since the builder is cloned from it as from a supervisor.
+//! `cargo test` runs a few hundred rounds; `CORACLE_RACES` sets the number (`make storm`: 100 000). The
+//! program has a single thread, because the builder is cloned from it, as it is from a supervisor.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
@@ -40,14 +40,14 @@ const DEFINITION: &str = "[root]\ndirectory = \"/tree\"\n[users]\nprivate = \"pi
     [[mount]]\ntype = \"bind\"\nsource = \"/source\"\ntarget = \"/srv/a/deep/place\"\n\
     [[mount]]\ntype = \"tmpfs\"\ntarget = \"/srv/b/other\"\n";
 
-/// How many processes share the rounds.
+/// The number of processes that run the rounds.
 const RACERS: u32 = 6;
 
 /// The result of a round, as the exit status of the process that checked it.
 const BUILT: i32 = 0;
 const REFUSED: i32 = 3;
 
-/// The places of a run.
+/// The paths and inputs of a run.
 struct Field {
     base: PathBuf,
     steps: Vec<BuildStep>,
@@ -68,8 +68,8 @@ fn main() {
     }
 }
 
-/// So many rounds by several processes, each with a tree and attackers of its own: a round is mostly the
-/// kernel's waiting for a mount namespace to be gone.
+/// Runs the rounds in several processes, each with its own tree and attackers. Most of the time of a round is
+/// spent in the kernel, on the removal of a mount namespace.
 fn several(rounds: u32) {
     let each = rounds.div_ceil(RACERS).to_string();
     let racer = |_| {
@@ -87,7 +87,7 @@ fn several(rounds: u32) {
     }
     let [built, refused, broken] = sums;
     println!("{} rounds: {built} roots built, {refused} refused, {broken} broken", built + refused + broken);
-    // Else the attackers were too slow or too fast to race with.
+    // Otherwise the attackers were too slow or too fast for a race.
     assert!(built > 0 && refused > 0 && broken == 0);
 }
 
@@ -136,7 +136,7 @@ impl Field {
             fs::write(base.join("victim").join(file), "the host's\n").unwrap();
         }
         attack::grow(&base.join("tree"), &base.join("victim"));
-        // As a supervisor maps them: the host's root creates directories as an unmapped user.
+        // The mapping of a supervisor: the host's root creates directories as an unmapped user.
         let ids = [(0, BASE, 65536), (i32::MAX as u32 - 1, 0, 1)];
         Self { base: base.to_owned(), steps: steps(base), id_map: idmap::namespace(&ids, &ids).unwrap() }
     }
@@ -145,7 +145,7 @@ impl Field {
         self.base.join("tree")
     }
 
-    /// Returns the mounts of a root that is built without attackers.
+    /// Returns the mounts of a root built without attackers.
     fn calm(&self) -> MountTable {
         let file = self.base.join("mount-table");
         let status = self.apart(|| {
@@ -158,7 +158,7 @@ impl Field {
         serde_json::from_slice(&fs::read(&file).unwrap()).unwrap()
     }
 
-    /// Builds a root, and judges it.
+    /// Builds a root and checks the result.
     fn round(&self, calm: &MountTable) -> i32 {
         let at = self.base.join("at");
         self.apart(|| {
@@ -174,7 +174,7 @@ impl Field {
                     BUILT
                 }
                 Err(error) => {
-                    // The error of a write to the device.
+                    // ENOSPC is the error of a write to the device.
                     assert!(!error.contains("no space left"), "{error}");
                     REFUSED
                 }
@@ -197,7 +197,7 @@ impl Field {
         }
     }
 
-    /// Runs all steps of the builder in a child, as a supervisor does. Returns the error of the failed step.
+    /// Runs all steps of the builder in a child, like a supervisor. Returns the error of the failed step.
     fn build(&self) -> Result<(), String> {
         let (ours, theirs) = channel::pair().unwrap();
         let socket = || {
@@ -237,7 +237,7 @@ impl Field {
         }
     }
 
-    /// The reads and writes of the supervisor in a tree.
+    /// Reads and writes files of the tree, like a supervisor.
     fn look(&self) {
         let tree = Tree::open(&self.tree()).unwrap();
         let _ = (tree.machine_id(), tree.user("root"), tree.check_is_root(true));
@@ -249,7 +249,7 @@ impl Field {
         let _ = (hosts.is_writable(), hosts.write("192.0.2.1 other\n"), hosts.write(""));
     }
 
-    /// The complete state outside of the tree.
+    /// Returns the complete state outside the tree.
     fn victims(&self) -> String {
         let mut command = Command::new("sh");
         command.args(["-c", "cd \"$1\" && find victim source -printf '%p %y %m %U %G %s %T@ %l\\n' | sort && cat victim/* 2>/dev/null", "sh"]);
@@ -258,7 +258,7 @@ impl Field {
     }
 }
 
-/// The builder's steps for a machine of this tree, without the ones that are about no place in it.
+/// Returns the builder's steps for a machine of this tree, without the steps that use no path in it.
 fn steps(base: &Path) -> Vec<BuildStep> {
     let paths = Paths::below(base);
     let places = paths.definitions();
@@ -296,8 +296,8 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         on_terminal: false,
     };
     let mut steps = make(&machine, &facts).unwrap().build;
-    // The namespaces are this program's own, and so are the limits. After the last step its mounts could not
-    // be seen.
+    // This program has already created the namespaces and set the limits. After the last step, its mounts
+    // could not be inspected.
     steps.retain(|step| !matches!(step, BuildStep::Join | BuildStep::Limits | BuildStep::Pivot));
     steps
 }

@@ -1,4 +1,4 @@
-//! The systemd units, as systemd-analyze(1) sees them.
+//! Checks the systemd units with systemd-analyze(1).
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn unit(name: &str) -> String {
 fn systemd_analyze_finds_no_problem() {
     let directory = tempfile::tempdir().unwrap();
     for name in UNITS {
-        // The program is where it will be installed only later.
+        // The program is not installed yet: use the built one.
         let text = unit(name).replace("/usr/bin/coracle", env!("CARGO_BIN_EXE_coracle"));
         std::fs::write(directory.path().join(name), text).unwrap();
     }
@@ -32,7 +32,7 @@ fn systemd_analyze_finds_no_problem() {
         .output()
         .expect("run systemd-analyze");
     let said = String::from_utf8_lossy(&output.stderr);
-    // Versions before 254 ignore the key with a warning.
+    // systemd before version 254 ignores the key with a warning.
     let wrong: Vec<&str> = said
         .lines()
         .filter(|line| line.contains("coracle"))

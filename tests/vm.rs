@@ -8,11 +8,12 @@ use std::time::Duration;
 use support::{Snapshot, Vm};
 
 const LONG: Duration = Duration::from_secs(90);
-/// Leaves 128 MiB of memory: huge pages take the rest.
+/// Allocates all but 128 MiB of the available memory as huge pages.
 const FILL_MEMORY: &str = r#"available=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
     sysctl -q vm.nr_hugepages=$(((available - 131072) / 2048))"#;
 
-/// The cgroup of machine `name`. Fails unless it has this file: without the controller no limit holds.
+/// Returns the cgroup of machine `name`. Panics if the cgroup lacks this file: without the controller no
+/// limit applies.
 #[track_caller]
 fn cgroup(vm: &Vm, name: &str, file: &str) -> String {
     let directory = format!("/sys/fs/cgroup/machine.slice/coracle@{name}.service");
@@ -24,7 +25,7 @@ fn number(text: &str) -> u64 {
     text.trim().parse().unwrap_or_else(|error| panic!("'{text}' is no number: {error}"))
 }
 
-/// The value of a line `key value`, as in `cpu.stat`.
+/// Returns the value of a line `key value`, for example of `cpu.stat`.
 fn counter(vm: &Vm, file: &str, key: &str) -> u64 {
     number(&vm.sh_ok(&format!("sed -n 's/^{key} //p' '{file}'")))
 }
@@ -46,7 +47,7 @@ fn life_cycle() {
     let status = vm.coracle(&["status", "one"]);
     assert!(status.starts_with("one: running\n"), "{status}");
     assert_eq!(vm.coracle(&["exec", "one", "--", "/usr/bin/hostname"]), "one\n");
-    // The real udev has seen the link, and the address is reached from the host.
+    // udev has processed the link, and the host can connect to the address.
     vm.wait_until(LONG, "networkctl --version >/dev/null; ping -c1 -W5 one");
     vm.coracle(&["stop", "one"]);
     assert_eq!(vm.sh_ok("machinectl list --no-legend"), "");
@@ -81,7 +82,7 @@ fn memory_max_kills_and_is_reported() {
     let out = vm.exec(&[&["coracle"], &hog[..]].concat());
     assert_eq!(out.status, 128 + 9, "{out}");
     assert!(counter(&vm, &format!("{cgroup}/memory.events"), "oom_kill") >= 1);
-    // The guest lives on.
+    // The guest is still running.
     vm.wait_until(LONG, "coracle status small | grep 'killed: 1 process, by the out-of-memory killer'");
 }
 
@@ -128,7 +129,7 @@ fn cpu_quota_is_enforced() {
     vm.exec(&busy);
     assert!(counter(&vm, &stat, "nr_throttled") > throttled + 10);
     let used = counter(&vm, &stat, "usage_usec") - used;
-    // A fifth of ten seconds; a clock under emulation is not exact.
+    // A fifth of ten seconds is 2 s; emulated clocks are inexact, so up to 5 s are accepted.
     assert!(used < 5_000_000, "{used} µs in 10 s");
 }
 
@@ -139,7 +140,8 @@ fn io_weight_is_set() {
     vm.coracle(&["start", "io"]);
     let cgroup = cgroup(&vm, "io", "io.max");
     assert_eq!(vm.sh_ok("systemctl show -P IOWeight coracle@io.service"), "50\n");
-    // The kernel has io.weight with the controller iocost, io.bfq.weight with that scheduler; one is there.
+    // The kernel has io.weight with the controller iocost, and io.bfq.weight with the BFQ scheduler; one of
+    // them exists.
     let weights = vm.sh_ok(&format!("cat {cgroup}/io.weight {cgroup}/io.bfq.weight 2>/dev/null || true"));
     assert!(weights.contains("50"), "no weight in '{weights}'");
     vm.sh_ok("systemctl set-property --runtime coracle@io.service 'IOReadBandwidthMax=/dev/vda 1M'");
@@ -167,7 +169,7 @@ fn freezes_and_thaws() {
 fn runs_with_apparmor_active() {
     let vm = Vm::start();
     assert_eq!(vm.sh_ok("cat /sys/module/apparmor/parameters/enabled"), "Y\n");
-    // It is active: a profile confines a program of the host.
+    // AppArmor is active: a profile confines a program of the host.
     vm.sh_ok("cp /usr/bin/cat /usr/local/bin/confined");
     vm.sh_ok("printf '/usr/local/bin/confined {\\n/** mr,\\ndeny /etc/hostname r,\\n}\\n' >/run/p; apparmor_parser -r /run/p");
     assert_ne!(vm.sh("confined /etc/hostname").status, 0);
@@ -179,7 +181,7 @@ fn machines_have_a_profile_of_apparmor() {
     let vm = Vm::start();
     vm.define("trixie", "");
     vm.coracle(&["start", "--wait=ready", "trixie"]);
-    // A whole systemd, all its units active, under the profile, which also applies to entering processes.
+    // A complete systemd with all its units runs under the profile, which also applies to entering processes.
     vm.wait_until(LONG, "test \"$(systemctl -M trixie is-system-running)\" = running");
     let labels =
         "cat /proc/1/attr/current /proc/self/attr/current; cat /proc/$(pidof systemd-journald)/attr/current";
@@ -191,14 +193,15 @@ fn machines_have_a_profile_of_apparmor() {
     let log = vm.sh_ok("journalctl -k -q --no-pager -o cat | grep 'apparmor=\"DENIED\"' || true");
     assert_eq!(log, "", "no operation of the system is denied");
     vm.coracle(&["stop", "trixie"]);
-    // A procfs elsewhere would not be known to the rules: neither a new one nor a bind.
+    // The rules do not cover a procfs at another path: neither a new mount nor a bind mount is allowed.
     let elsewhere = "mkdir -p /m; mount -t proc p /m 2>/dev/null && echo procfs; \
                      mount -t sysfs s /m 2>/dev/null && echo sysfs; \
                      mount -o bind /proc /m 2>/dev/null && echo bind; \
                      mount -o rbind /sys /m 2>/dev/null && echo sys; \
                      mount -o bind /proc/sys /m 2>/dev/null && echo part; \
                      mount -o bind /usr /m && umount /m && mount -t tmpfs t /m && umount /m && echo tried";
-    // If root inside is root of the host and removes the masks, the profile is the remaining barrier.
+    // If root in the machine is root of the host and unmounts the masks, the profile is the remaining
+    // protection.
     let tries = "umount -l /proc/kcore /proc/sysrq-trigger 2>/dev/null; mkdir -p /m; \
                  head -c1 /proc/kcore >/dev/null 2>&1 && echo kcore; mount -t debugfs d /m 2>/dev/null && echo debugfs; \
                  mount -o remount,rw,bind /proc/sys 2>/dev/null; \
@@ -238,12 +241,12 @@ fn machines_stop_and_start_with_the_host() {
     vm.coracle(&["enable", "enabled"]);
     vm.sh_ok("systemctl enable coracle.target");
     vm.reboot();
-    // Both were stopped in order, each by its own init.
+    // Both machines were stopped cleanly, each by its own init.
     for name in ["enabled", "disabled"] {
         vm.sh(&format!("test -s /var/lib/machines/{name}/var/log/down"))
             .success("the guest's own shutdown ran");
         let log = vm.sh_ok(&format!("journalctl -b -1 -q --no-pager -o cat -u coracle@{name}.service"));
-        // Busybox prints its own SIGKILL; these are the messages of systemd and the supervisor.
+        // Busybox prints a SIGKILL of its own; these are the messages of systemd and the supervisor.
         for forced in ["timed out", "with signal SIGKILL", "killing the guest", "did not stop in time"] {
             assert!(!log.contains(forced), "{log}");
         }
@@ -263,7 +266,7 @@ fn exhausted_host_resources_are_reported_and_leave_no_state() {
     let before = Snapshot::take(&vm);
     ["one", "few"].iter().for_each(|name| vm.define(name, ""));
     vm.coracle(&["start", "one"]);
-    // Tasks: as many as let systemd, the supervisor or the guest go a little further each time.
+    // Tasks: each limit lets systemd, the supervisor or the guest proceed a little further.
     for most in [3, 4, 8] {
         vm.sh_ok(&format!("systemctl set-property --runtime machine.slice TasksMax={most}"));
         let out = vm.exec(&["coracle", "start", "few"]);
@@ -273,13 +276,13 @@ fn exhausted_host_resources_are_reported_and_leave_no_state() {
         vm.sh_ok("systemctl revert machine.slice; systemctl stop coracle@few; systemctl reset-failed");
         assert_eq!(vm.sh_ok("ls /run/coracle"), "one\n");
     }
-    // Watches: a machine can do without.
+    // Watches: a machine does not require them.
     vm.sh_ok("sysctl -q fs.inotify.max_user_instances=1");
     vm.coracle(&["start", "few"]);
     vm.coracle(&["stop", "few"]);
     vm.sh_ok("sysctl -q fs.inotify.max_user_instances=128");
-    // Memory: the out-of-memory killer ends the process that fills it, and no supervisor. Huge pages take
-    // most of it first, because an emulated processor is slow to fill all.
+    // Memory: the out-of-memory killer kills the process that fills the memory, not a supervisor. Huge pages
+    // take most of the memory first, because filling it is slow under emulation.
     vm.sh_ok(FILL_MEMORY);
     let out = vm.sh("systemd-run --quiet --collect --wait -p OOMPolicy=continue tail /dev/zero");
     vm.sh_ok("sysctl -q vm.nr_hugepages=0");
@@ -287,7 +290,7 @@ fn exhausted_host_resources_are_reported_and_leave_no_state() {
     let kernel = vm.sh_ok("journalctl -k -q --no-pager -o cat");
     assert!(kernel.contains("Out of memory"), "{out}\n{kernel}");
     assert_eq!(vm.coracle(&["exec", "one", "--", "/bin/echo", "there"]), "there\n");
-    // The clock: no timing of Coracle depends on it.
+    // The clock: no timeout of Coracle depends on it.
     for jump in ["+400 days", "-800 days"] {
         vm.sh_ok(&format!("date -s '{jump}'"));
         assert!(vm.coracle(&["status", "one"]).starts_with("one: running\n"));

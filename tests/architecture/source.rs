@@ -1,8 +1,8 @@
-//! Reads the source as far as the rules need it: its files, and the paths that their code names.
+//! Parses the source for the architecture rules: its files, and the paths used in their code.
 
 use std::path::{Path, PathBuf};
 
-/// A source file: its path below `src`, and its text with comments and the text of strings left out.
+/// A source file: its path below `src`, its text, and its code without comments and string contents.
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) raw: String,
@@ -10,13 +10,13 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The stage it belongs to: the first part of its path.
+    /// Returns the stage of the file: the first component of its path.
     pub(crate) fn stage(&self) -> String {
         let first = self.path.iter().next().unwrap().to_string_lossy();
         first.trim_end_matches(".rs").to_owned()
     }
 
-    /// The code without its unit tests.
+    /// Returns the code without its unit tests.
     pub(crate) fn without_tests(&self) -> &str {
         if self.path.ends_with("tests.rs") {
             return "";
@@ -46,7 +46,7 @@ pub(crate) fn sources() -> Vec<Source> {
     sources
 }
 
-/// Rust text without comments and with empty strings. Parses the part of the language in use here: `//`
+/// Returns Rust text without comments and with empty strings. Supports the syntax used in this crate: `//`
 /// comments, strings with escapes, raw strings, character literals.
 pub(crate) fn code(text: &str) -> String {
     let mut code = String::new();
@@ -72,7 +72,7 @@ pub(crate) fn code(text: &str) -> String {
     code
 }
 
-/// Returns the text after the end of a string literal, `text` being all after its opening quote.
+/// Returns the text after the end of a string literal; `text` begins after its opening quote.
 pub(crate) fn after_string(text: &str) -> &str {
     let mut escaped = false;
     for (at, letter) in text.char_indices() {
@@ -96,11 +96,11 @@ pub(crate) fn words<'c>(code: &'c str, word: &'c str) -> impl Iterator<Item = us
     })
 }
 
-/// Every path that `code` names below `root::`, the groups of `use` taken apart.
+/// Returns all paths below `root::` in `code`, with the groups of `use` expanded.
 pub(crate) fn named(code: &str, root: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for at in words(code, root) {
-        // A path from somewhere else may have a part of this name.
+        // A path from another root may have a component of this name.
         let is_inner = code[..at].trim_end().ends_with("::");
         if let Some(rest) = code[at + root.len()..].strip_prefix("::").filter(|_| !is_inner) {
             leaves("", rest, &mut paths);
@@ -109,7 +109,7 @@ pub(crate) fn named(code: &str, root: &str) -> Vec<String> {
     paths
 }
 
-/// Removes one branch of a `use` tree; returns the rest.
+/// Parses one branch of a `use` tree into `paths`; returns the remaining text.
 pub(crate) fn leaves<'c>(prefix: &str, text: &'c str, paths: &mut Vec<String>) -> &'c str {
     let text = text.trim_start();
     if let Some(mut inside) = text.strip_prefix('{') {
@@ -137,7 +137,7 @@ pub(crate) fn leaves<'c>(prefix: &str, text: &'c str, paths: &mut Vec<String>) -
         Some(rest) => leaves(&path, rest, paths),
         None => {
             paths.push(path);
-            // `as other` of a branch.
+            // `as name` of a branch.
             match rest.trim_start().strip_prefix("as ") {
                 Some(renamed) => renamed.trim_start().trim_start_matches(is_of_word),
                 None => rest,
@@ -146,12 +146,12 @@ pub(crate) fn leaves<'c>(prefix: &str, text: &'c str, paths: &mut Vec<String>) -
     }
 }
 
-/// Whether `path` is `opened` or lies below it.
+/// Whether `path` is equal to `opened` or below it.
 pub(crate) fn lies_in(path: &str, opened: &str) -> bool {
     path.strip_prefix(opened).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// The reader itself: a rule without input is always true.
+/// Tests the parser itself: a rule without input always holds.
 #[test]
 fn uses_are_found() {
     let text = "use crate::{a::{b, c as d, self}, e};\n// crate::comment\nlet x = \"crate::string\"; \

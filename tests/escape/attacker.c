@@ -1,5 +1,5 @@
-/* attacker.c: what a hostile root inside tries against processes that enter its machine. Built and run by tests/hosts/escape.rs.
- * It prints "ESCAPED" and the successful attack, or "refused". */
+/* attacker.c: attacks by a hostile root in a machine on processes that enter the machine. Built and run by
+ * tests/hosts/escape.rs. Prints "ESCAPED" and the successful attack, or "refused". */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Whether a process is the host's program still, as far as we may look. */
+/* Whether a process still executes the host's program, as far as its link to the program is readable. */
 static int is_entering(int pid)
 {
 	char path[64], target[PATH_MAX];
@@ -28,7 +28,7 @@ static int is_entering(int pid)
 	if (length < 0)
 		return 0;
 	target[length] = 0;
-	/* On a mount of its own it is all there is. */
+	/* In a separate mount of only the program, its path is "/". */
 	return strstr(target, "coracle") != NULL || !strcmp(target, "/");
 }
 
@@ -43,7 +43,7 @@ static void name_of(int pid, char *name, size_t size)
 		close(fd);
 }
 
-/* Tries everything on one process. */
+/* Runs all attacks on one process. */
 static void try(int pid)
 {
 	char path[64], name[32];
@@ -80,7 +80,7 @@ static void try(int pid)
 	fflush(stdout);
 }
 
-/* The value of a line of /proc/PID/status, as hexadecimal. */
+/* Returns the hexadecimal value of a line of /proc/PID/status. */
 static unsigned long long status_of(int pid, const char *key)
 {
 	char path[64], line[256];
@@ -95,14 +95,14 @@ static unsigned long long status_of(int pid, const char *key)
 	return value;
 }
 
-/* Whether two paths lead to two files; one that leads nowhere, as in a process that has ended, is not compared. */
+/* Whether two paths lead to different files. A missing file, for example of an exited process, is ignored. */
 static int other_file(const char *one, const char *other)
 {
 	struct stat a, b;
 	return stat(one, &a) == 0 && stat(other, &b) == 0 && (a.st_dev != b.st_dev || a.st_ino != b.st_ino);
 }
 
-/* Whether a process, which we may trace, has more than we have. */
+/* Reports privileges and files of a traceable process that the machine does not have. */
 static void try_beyond(int pid)
 {
 	char path[64], name[32];
@@ -116,7 +116,8 @@ static void try_beyond(int pid)
 	printf("saw %d\n", pid);
 	if (permitted & ~status_of(1, "CapBnd:"))
 		printf("ESCAPED: %d has capabilities %llx\n", pid, permitted);
-	/* Not as many as PID 1 has: where the host is a machine itself, that depends on where the caller came from. */
+	/* The number is not compared with that of PID 1: in a nested host it depends on the origin of the
+	 * caller. */
 	if (filters == 0)
 		printf("ESCAPED: %d has no filter\n", pid);
 	snprintf(path, sizeof path, "/proc/%d/root", pid);
@@ -139,21 +140,22 @@ static void try_beyond(int pid)
 	fflush(stdout);
 }
 
-/* Tries everything on each new process, until it ends. */
+/* Runs an attack on each new process, repeatedly until the process exits. */
 static _Noreturn void watch(void (*try)(int))
 {
 	int last = getpid();
 	printf("looking\n");
 	fflush(stdout);
 	for (;;) {
-		/* Ids are given in order; one that is missed is passed over by the next. */
+		/* Process ids are assigned in order: the scan skips a missed one. */
 		for (int pid = last + 1; pid < last + 200; pid++)
 			for (int times = 0; times < 200 && kill(pid, 0) == 0; times++, last = pid)
 				try(pid);
 	}
 }
 
-/* CVE-2019-5736: waits for a process that executes the program of the host in here, opens that, and writes once it is not running. */
+/* CVE-2019-5736: waits for a process in the machine that executes the host's program, holds the program
+ * open, and tries to open it for writing. */
 static int overwrite(void)
 {
 	int last = getpid(), held = -1;
@@ -171,7 +173,7 @@ static int overwrite(void)
 	printf("holds the program\n");
 	fflush(stdout);
 	snprintf(path, sizeof path, "/proc/self/fd/%d", held);
-	/* A program that somebody runs is busy in any case; its mode shows whether the mount could be written to. */
+	/* A running program is busy (ETXTBSY) in any case; chmod(2) shows whether the mount is writable. */
 	if (open(path, O_WRONLY | O_CLOEXEC) >= 0 || chmod(path, 0755) == 0)
 		printf("ESCAPED: the program can be written to\n");
 	else
@@ -179,7 +181,7 @@ static int overwrite(void)
 	return 0;
 }
 
-/* Types into the terminal, by the number of the request and by one with high bits set. */
+/* Inserts input into the terminal (TIOCSTI), also with high bits set in the request number. */
 static int type(void)
 {
 	char letter = 'x';
@@ -193,7 +195,8 @@ static int type(void)
 	return 0;
 }
 
-/* Writes into the log what looks like another machine's entry, and sends descriptors that would have to be held. */
+/* Writes log messages that imitate an entry of another machine, and attaches descriptors to exhaust the
+ * receiver. */
 static int forge(void)
 {
 	static const char *const messages[] = {
@@ -224,7 +227,7 @@ static int forge(void)
 		memcpy(CMSG_DATA(header), held, sizeof held);
 		if (sendmsg(log, &message, 0) < 0) {
 			printf("refused: %s\n", strerror(errno));
-			/* A socket that takes no descriptors takes the text. */
+			/* If the socket rejects descriptors, send the text alone. */
 			message.msg_control = NULL;
 			message.msg_controllen = 0;
 			sendmsg(log, &message, 0);

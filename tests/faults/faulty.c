@@ -1,13 +1,14 @@
-/* faulty.c: runs a command and has one system call of one of its processes fail, or the process be killed at it. Built
- * and run by tests/hosts/matrix.rs.
+/* faulty.c: runs a command and lets one system call of one of its processes fail, or kills the process at
+ * that call. Built and run by tests/hosts/matrix.rs.
  *
  *   faulty count|error|kill ROLE NUMBER FILE COMMAND...
  *
- * Roles are by birth: 0 is the command, 1 its first child, 2 its second. Calls of each role are counted by themselves,
- * so that it makes no difference who is quicker. `count` writes "ROLE NUMBER CALL" to the file for all of them; the others
- * write what they did. A process is let go when it becomes another program, and the command when it waits for events as
- * the program that it executes again: calls after that are not counted. The command stays the child of who started it;
- * who traces it is nobody's. */
+ * Roles are numbered in order of creation: 0 is the command, 1 its first child, 2 its second. The calls of
+ * each role are counted separately, so that the numbers do not depend on scheduling. `count` writes "ROLE
+ * NUMBER CALL" to the file for every call; `error` and `kill` write their action. A process is detached
+ * when it executes another program; the command is detached when it waits for events after executing
+ * itself again. Later calls are not counted. The command remains a child of the caller; the tracer is a
+ * detached process without a parent in the test. */
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
@@ -40,7 +41,7 @@ static int wanted_role;
 static long wanted_call;
 static int report;
 
-/* Calls that touch only the process's own memory and time, and those it ends by. */
+/* Returns 0 for calls that affect only the memory, the time, the limits or the end of the process itself. */
 static int is_counted(long number)
 {
 	switch (number) {
@@ -73,7 +74,7 @@ static struct process *find(pid_t pid)
 	return &all[processes++];
 }
 
-/* The kernel says on which side of the call we are. Gives whether the process is to be let go. */
+/* Handles the entry or exit of a system call. Returns whether to detach the process. */
 static int at_call(struct process *one)
 {
 	struct __ptrace_syscall_info call;
@@ -104,10 +105,10 @@ static int at_call(struct process *one)
 		kill(one->pid, SIGKILL);
 		return 0;
 	}
-	/* No call has this number. */
+	/* Make the call fail: -1 is not a system call. */
 	struct user_regs_struct registers;
 	ptrace(PTRACE_GETREGS, one->pid, 0, &registers);
-	/* close(2) closes also where it fails. */
+	/* A failing close(2) closes the descriptor as well: execute it. */
 	if (number != SYS_close)
 		registers.orig_rax = (unsigned long long)-1;
 	ptrace(PTRACE_SETREGS, one->pid, 0, &registers);
@@ -127,7 +128,7 @@ static void trace(void)
 			leave = at_call(one);
 			signal = 0;
 		} else if (event == PTRACE_EVENT_EXEC) {
-			/* The command becomes itself once from us and once from itself. */
+			/* The command is executed twice: by this program and by itself. */
 			leave = one->role != 0 || ++one->executions > 2;
 			signal = 0;
 		} else if (event == PTRACE_EVENT_STOP) {
@@ -170,7 +171,7 @@ int main(int argc, char **argv)
 		if (write(ready[1], "x", 1) < 0)
 			_exit(3);
 		close(ready[1]);
-		/* No stream of the command's is held open by us. */
+		/* Do not hold the streams of the command open. */
 		for (int fd = 0; fd < 3; fd++)
 			close(fd);
 		trace();

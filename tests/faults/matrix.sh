@@ -1,7 +1,8 @@
 #!/bin/bash
-# matrix.sh: one failing call, or one kill, per line "MODE ROLE NUMBER" of standard input, in a start of machine
-# 'busybox'; a line of what came of it for each, with tabs: the line, the call, whether the machine started, what is
-# left, whether the next start and stop work, what was said. Run by tests/hosts/matrix.rs in a nested host.
+# matrix.sh: injects one failing call or one kill into a start of the machine 'busybox', per line "MODE ROLE
+# NUMBER" of standard input. Prints a line for each, with fields separated by tabs: the input line, the call,
+# whether the machine started, leftovers, whether the next start and stop work, the error message. Run by
+# tests/hosts/matrix.rs in a nested host.
 set -u
 unit=coracle@busybox.service
 
@@ -16,7 +17,7 @@ left() {
 	} 2>/dev/null | grep -v -e '^$' -e ':$' -e '^/run/.*:$' | tr '\n\t' '; '
 }
 
-# Ends a start that hangs.
+# Stops the unit, including a hanging start, and waits until it has left nothing behind.
 end() {
 	timeout 30 systemctl stop $unit >/dev/null 2>&1
 	systemctl reset-failed $unit >/dev/null 2>&1

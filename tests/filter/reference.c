@@ -1,7 +1,8 @@
-/* reference.c: the filter that libseccomp makes of a list, for the unit tests of `plan::filter` to compare with.
- * Reads lines "NAME allow|refuse|absent" and writes the program for all architectures together to the file named; prints
- * a line "NAME X86-64 I386 AARCH64 X32" with its numbers, -1 where it has none, for each name that it knows. What is
- * absent, and what it does not know, gets ENOSYS, as does every interface without rules. */
+/* reference.c: the filter that libseccomp creates from a list, as the reference of the unit tests of
+ * `plan::filter`. Reads lines "NAME allow|refuse|absent" and writes one program for all architectures to
+ * the file given as argument. Prints a line "NAME X86-64 I386 AARCH64 X32" with the numbers of each call
+ * known to libseccomp, -1 where the architecture lacks the call. Absent and unknown calls, and all
+ * interfaces without rules, return ENOSYS. */
 #include <errno.h>
 #include <fcntl.h>
 #include <seccomp.h>
@@ -32,7 +33,7 @@ int main(int argc, char **argv)
 	while (scanf("%63s %15s", name, word) == 2) {
 		int known = 0, numbers[4];
 		for (int i = 0; i < 4; i++) {
-			/* Those that are made up of socketcall(2) and ipc(2) have negative numbers. */
+			/* Calls multiplexed by socketcall(2) and ipc(2) have negative numbers. */
 			int number = seccomp_syscall_resolve_name_arch(arches[i], name);
 			if (arches[i] == SCMP_ARCH_X32 && number >= 0)
 				number &= ~0x40000000;

@@ -1,7 +1,8 @@
-/* attacks.c GATEWAY [ATTACK...]: everything at once that a root inside can do to its host and its neighbours without
- * leaving its machine, or the attacks named. Each is a process of its own, pauses between its bursts, and ends with this
- * one. Prints "ready" when they run. Without arguments, run on the host: prints whether the shared pools of the kernel have something left.
- * Built and run by tests/hosts/hostile.rs. */
+/* attacks.c GATEWAY [ATTACK...]: denial-of-service attacks of root in a machine on its host and on other
+ * machines, without an escape: all at once, or the given ones. Each attack is a separate process, pauses
+ * between its bursts, and is killed when this program exits. Prints "ready" once all are started. Without
+ * arguments, run on the host: prints whether the shared pools of the kernel are exhausted. Built and run
+ * by tests/hosts/hostile.rs. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -28,7 +29,7 @@ static void pause_ms(long ms)
 	nanosleep(&time, NULL);
 }
 
-/* Holds a lease on a file: an open(2) of it waits up to 45 s, unless it is non-blocking. */
+/* Holds a lease on a file: an open(2) of the file waits for up to 45 s, unless it is non-blocking. */
 static void hold_lease(const char *path, int kind)
 {
 	signal(SIGIO, SIG_IGN);
@@ -49,7 +50,7 @@ static void hold_lease(const char *path, int kind)
 static void lease_on_hosts(void) { hold_lease("/etc/hosts", F_RDLCK); }
 static void lease_on_passwd(void) { hold_lease("/etc/passwd", F_WRLCK); }
 
-/* A connected TCP socket with unread data and SO_LINGER: its last close(2) sleeps for 300 s. */
+/* Returns a connected TCP socket with unread data and SO_LINGER: its last close(2) sleeps for 300 s. */
 static int lingering_socket(int listener)
 {
 	struct sockaddr_in address;
@@ -93,7 +94,7 @@ static void send_descriptor(int socket, const char *path, int fd)
 	sendmsg(socket, &message, MSG_DONTWAIT);
 }
 
-/* The receiver of a descriptor closes it last. */
+/* Sends descriptors of which the receiver has the last copy, and so waits in close(2). */
 static void descriptors_that_linger(void)
 {
 	struct sockaddr_in any = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -109,7 +110,7 @@ static void descriptors_that_linger(void)
 			break;
 		send_descriptor(sender, "/run/host/notify", fd);
 		send_descriptor(sender, "/dev/log", fd);
-		/* The child waits for the close in place of this process, should it be the last one. */
+		/* If this copy is the last one, the child waits in close(2) instead of this process. */
 		if (fork() == 0)
 			_exit(close(fd));
 		close(fd);
@@ -145,7 +146,7 @@ static void flood_log(void)
 	}
 }
 
-/* Offers itself as the router of everybody on the link, RFC 4861. */
+/* Advertises itself as the router of all hosts on the link (RFC 4861). */
 static void advertise_router(void)
 {
 	struct {
@@ -172,7 +173,7 @@ static void advertise_router(void)
 	}
 }
 
-/* As many connections as the host's table will take, to the host's end of the link alone. */
+/* Fills the connection tracking table of the host, with datagrams to the host's end of the link only. */
 static void flood_connections(void)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET };
@@ -227,7 +228,7 @@ static void fill_inotify(void)
 		pause();
 }
 
-/* What the attacks would empty, tried. */
+/* Allocates from the pools that the attacks exhaust. */
 static int try_pools(void)
 {
 	int all = 0;

@@ -1,8 +1,8 @@
-/* What root or a user of a machine does to hold up the processes of the host that serve it:
+/* Attacks of root or a user of a machine that delay the host processes serving the machine:
  *   linger PATH    sends 12 sockets that take 300 s to close to the datagram socket PATH
  *   server DIR     mounts a FUSE file system on DIR with a server that answers the first request only
- *   nest DEPTH     nests cgroups with names of 250 letters, and a process "nested" and PID 1 stand in the last one
- *   prints LINES   writes that many lines to /dev/console
+ *   nest DEPTH     nests cgroups with names of 250 letters, and moves itself and PID 1 to the innermost one
+ *   prints LINES   writes LINES lines to /dev/console
  * Built by tests/hosts/prolonged.rs.
  */
 #define _GNU_SOURCE
@@ -20,7 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* More than a socket's queue holds (net.unix.max_dgram_qlen). */
+/* More than the queue length of a socket (net.unix.max_dgram_qlen). */
 enum { SOCKETS = 12 };
 
 static int filled(struct sockaddr_in *to)
@@ -39,7 +39,7 @@ static int filled(struct sockaddr_in *to)
 	return fd;
 }
 
-/* One message with one descriptor, which is closed here before it is received. */
+/* Sends one message with one descriptor; returns a negative error number on failure. */
 static int pass(int to, const char *path, int fd)
 {
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
@@ -79,8 +79,8 @@ static int lingers(const char *path)
 		int sent = pass(to, path, fds[i]);
 		printf("%s\n", sent ? strerror(-sent) : "sent");
 		fflush(stdout);
-		/* The queued message holds it, or has been received by now: then this close is the one that takes long. One
-		 * that was refused stays open. */
+		/* If the message has already been received and closed, this close is the last one and
+		 * takes long: do it in a thread. The socket of a rejected message stays open. */
 		if (!sent && pthread_create(&thread, NULL, closes, &fds[i]))
 			exit(1);
 	}

@@ -1,4 +1,4 @@
-//! The tree, and the attackers that change it.
+//! The attacked tree, and the attackers that change it.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-/// Which names change: the directory, and the name in it.
+/// The changing names: the directory, and the name in it.
 const NAMES: [(&str, &str); 14] = [
     ("", "dev"),
     ("", "proc"),
@@ -24,10 +24,10 @@ const NAMES: [(&str, &str); 14] = [
     ("srv", "b"),
     ("", "usr"),
 ];
-/// How many things there are to give those names.
+/// The number of files that are renamed to those names.
 const DECOYS: usize = 10;
 
-/// A tree, and below it the files that are renamed to its names.
+/// Creates a tree, and below it the files that are renamed to its names.
 pub fn grow(tree: &Path, victim: &Path) {
     for place in [
         "dev",
@@ -65,7 +65,7 @@ pub fn grow(tree: &Path, victim: &Path) {
         nix::unistd::mkfifo(&at(4), nix::sys::stat::Mode::S_IRWXU).unwrap();
         node(&at(5));
         fs::write(at(6), "x\n").unwrap();
-        // A directory with all that is looked for in those that it takes the place of.
+        // Directories with all entries that the replaced directories have.
         pretend(&at(7), &up);
         pretend(&at(8), &up);
         fs::create_dir(at(9)).unwrap();
@@ -74,7 +74,7 @@ pub fn grow(tree: &Path, victim: &Path) {
     }
 }
 
-/// `/dev/full`: a write to it fails with ENOSPC.
+/// Creates a node of `/dev/full`: a write to it fails with ENOSPC.
 fn node(at: &Path) {
     let device = rustix::fs::makedev(1, 7);
     rustix::fs::mknodat(CWD, at, FileType::CharacterDevice, Mode::from_raw_mode(0o666), device).unwrap();
@@ -114,12 +114,12 @@ pub fn run(tree: &Path, seed: u64) -> ! {
         usize::try_from(random >> 33).unwrap() % below
     };
     loop {
-        // Each attacker has its own names: two attackers at one name would not restore it.
+        // Each attacker has its own names: two attackers on one name would not restore it.
         let own = next(NAMES.len() / 2) * 2 + usize::from(seed != 0);
         let (directory, name) = &names[own];
         let decoy = next(DECOYS).to_string();
         let swap = || rustix::fs::renameat_with(directory, *name, &decoys, &decoy, RenameFlags::EXCHANGE);
-        // Where a name is not there in a directory that has just been given away, it fails.
+        // The exchange fails if the name is missing in a directory that has just been replaced.
         let swapped = swap();
         pause(next(300));
         if swapped.is_ok() {
@@ -133,7 +133,7 @@ fn pause(microseconds: usize) {
     std::thread::sleep(Duration::from_micros(microseconds as u64));
 }
 
-/// Takes the attackers' own mounts off, so that the tree can be removed.
+/// Unmounts the mounts of the attackers, so that the tree can be removed.
 pub fn clear(tree: &Path) {
     for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
         let at = Path::new(line.split(' ').nth(4).unwrap());

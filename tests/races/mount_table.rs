@@ -1,4 +1,4 @@
-//! The mounts of a root, comparable between builds. Called by `races`.
+//! The mounts of a root, in a form that is comparable between builds. Called by `races`.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub struct Mount {
     pub source: String,
 }
 
-/// All that is mounted here.
+/// Returns all mounts of this process's mount namespace.
 pub fn mounts() -> Vec<Mount> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mount = |line: &str| {
@@ -40,13 +40,13 @@ pub fn mounts() -> Vec<Mount> {
     text.lines().map(mount).collect()
 }
 
-/// Every mount of a root, identified by its position in the parent file system, regardless of the current
-/// name of the parent's mount point, with the number of equal ones.
+/// The mounts of a root and how often each occurs. A mount is identified by its position in the parent file
+/// system, regardless of the current name of the parent's mount point.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountTable(BTreeMap<String, u32>);
 
 impl MountTable {
-    /// The mounts of the root below a path. An inconsistent read while names change is repeated.
+    /// Returns the mounts of the root below a path. An inconsistent read during a rename is repeated.
     pub fn at(at: &Path) -> Self {
         (0..1000).find_map(|_| Self::of(&mounts(), at)).expect("mounts that fit together")
     }
@@ -55,9 +55,9 @@ impl MountTable {
         let mut table = BTreeMap::new();
         for mount in mounts.iter().filter(|mount| mount.at.starts_with(at) && mount.at != at) {
             let under = mounts.iter().find(|other| other.id == mount.parent)?;
-            // Directories of the tree itself, and of the attackers' mounts in it, have any name. So have the
-            // mounts of a definition: the path to them may cross a directory that one of our file systems is
-            // mounted on.
+            // The position is ignored if the parent is the tree itself or a mount of the attackers, whose
+            // directories are renamed. It is also ignored for the mounts of a definition: their path may
+            // cross a directory on which one of the API file systems is mounted.
             let defined = mount.at.ends_with("other") || mount.at.ends_with("place") || mount.at == under.at;
             let (place, part) = if under.at == at || under.source == DECOY || defined {
                 (Path::new("*"), "*")

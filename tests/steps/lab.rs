@@ -1,5 +1,5 @@
-//! A throw-away host for `coracle run`: a directory with a busybox tree, in which all that coracle
-//! keeps lies too, and namespaces that end with each run. Called by the tests.
+//! A disposable host for `coracle run`: a directory with a busybox tree and all state of coracle, and
+//! namespaces that end with each run. Called by the tests.
 //!
 //! A run that leaves a mount, a network link, a cgroup or a file behind fails its test.
 
@@ -16,11 +16,11 @@ use tempfile::TempDir;
 use crate::support::job::{self, Job, Output};
 use crate::support::{install, trees};
 
-/// The bound of one run.
+/// The timeout of one run.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// Runs its arguments in a host without systemd, bus and other processes, and fails with 99 where a
-/// mount or a link is left over.
+/// Runs its arguments in a host without systemd, bus and other processes. Exits with 99 if a mount or a link
+/// is left over.
 const APART: &str = r#"
     mount -t proc proc /proc && mount -t tmpfs tmpfs /run || exit 98
     state() { sed 's/ [^ ]*:[^ ]* - / - /' /proc/self/mountinfo; sed -n 's/:.*//p' /proc/net/dev; }
@@ -32,7 +32,7 @@ const APART: &str = r#"
     exit $status
 "#;
 
-/// The throw-away host.
+/// The disposable host.
 pub struct Lab {
     directory: TempDir,
     name: String,
@@ -52,29 +52,29 @@ impl Lab {
         lab
     }
 
-    /// The name of its machine.
+    /// Returns the name of its machine.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A path of the host, below its root.
+    /// Returns a path of the host, below its root.
     pub fn path(&self, path: &str) -> PathBuf {
         self.directory.path().join(path.trim_start_matches('/'))
     }
 
-    /// The root of the tree.
+    /// Returns the root of the tree.
     pub fn tree(&self) -> PathBuf {
         self.path("/var/lib/machines").join(&self.name)
     }
 
-    /// Writes the machine's definition.
+    /// Writes the definition of the machine.
     pub fn define(&self, text: &str) {
         let file = self.path("/etc/coracle/machines.d").join(format!("{}.toml", self.name));
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
     }
 
-    /// Writes a file of the host, and returns its path.
+    /// Writes a file of the host and returns its path.
     pub fn file(&self, path: &str, text: &str) -> String {
         let file = self.path(path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -87,13 +87,13 @@ impl Lab {
         for directory in ["usr/bin", "etc", "root"] {
             fs::create_dir_all(tree.join(directory)).unwrap();
         }
-        // As installed: users of the host must not reach the trees.
+        // The mode of an installed host: its users must not access the trees.
         fs::set_permissions(tree.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
         fs::copy(busybox(), tree.join("usr/bin/busybox")).unwrap();
         for applet in applets() {
             symlink("busybox", tree.join("usr/bin").join(applet)).unwrap();
         }
-        // The libraries are the host's, where a test binds its /usr.
+        // If a test binds the host's /usr, these links lead to the host's libraries.
         for (link, to) in
             [("bin", "usr/bin"), ("sbin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")]
         {
@@ -108,7 +108,7 @@ impl Lab {
         }
     }
 
-    /// A coracle command in throw-away namespaces, not started yet.
+    /// Returns a command in disposable namespaces, not started yet.
     pub fn apart(&self, words: &[&str]) -> Command {
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", APART, "sh"]);
@@ -116,7 +116,7 @@ impl Lab {
         command
     }
 
-    /// `coracle` with arguments, its root being this host's.
+    /// Returns a command line of `coracle` with the root of this host.
     pub fn coracle<'a>(&'a self, binary: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
         let root = self.directory.path().to_str().unwrap();
         [binary, "--root", root].into_iter().chain(arguments.iter().copied()).collect()
@@ -130,13 +130,13 @@ impl Lab {
         output
     }
 
-    /// `coracle run` with its required arguments, in the defined machine.
+    /// Runs `coracle run` with its required arguments, in the defined machine.
     #[track_caller]
     pub fn run(&self, options: &[&str], command: &[&str]) -> Output {
         self.run_as(&["-M", &self.name], options, command)
     }
 
-    /// The same with the defaults of systemd-nspawn(1): ids and network of the host.
+    /// Runs `coracle run` with the defaults of systemd-nspawn(1): ids and network of the host.
     #[track_caller]
     pub fn run_plain(&self, options: &[&str], command: &[&str]) -> Output {
         let tree = self.tree();
@@ -151,19 +151,20 @@ impl Lab {
         self.wait(Job::start(&mut self.apart(&words), None))
     }
 
-    /// Returns the output of a script inside the defined machine; it must succeed.
+    /// Returns the output of a script in the defined machine; the script must succeed.
     #[track_caller]
     pub fn sh(&self, options: &[&str], script: &str) -> String {
         self.run(options, &["sh", "-ec", script]).success("a script inside").stdout
     }
 
-    /// The same with the defaults of systemd-nspawn(1).
+    /// Returns the output of a script, with the defaults of systemd-nspawn(1).
     #[track_caller]
     pub fn sh_plain(&self, options: &[&str], script: &str) -> String {
         self.run_plain(options, &["sh", "-ec", script]).success("a script inside").stdout
     }
 
-    /// Asserts that no state of a machine is left: no file but the tree and those of the test, no cgroup.
+    /// Asserts that the machine has left no state: no file except the tree and the files of the test, no
+    /// cgroup.
     #[track_caller]
     fn assert_clean(&self, output: &Output) {
         assert!(![98, 99].contains(&output.status), "{output}");
@@ -183,19 +184,19 @@ impl Lab {
         assert!(left.is_empty(), "left over: {left:?}\n{output}");
     }
 
-    /// The machine's cgroup, where there is a unified hierarchy.
+    /// Returns the cgroup of the machine; `None` without a unified hierarchy.
     pub fn cgroup(&self) -> Option<PathBuf> {
         let own = coracle::host::cgroup::current()?;
         Some(own.join(format!("coracle.{}", self.name)))
     }
 }
 
-/// A static busybox: the machine's own, else the one of the cached tree.
+/// Returns a static busybox: that of this system, or that of the cached tree.
 fn busybox() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         let is_static = |path: &&Path| {
-            // The name of the dynamic loader is at the front of every other program.
+            // A dynamically linked program has the name of its loader near the start of the file.
             fs::read(path).is_ok_and(|bytes| {
                 let front = &bytes[..bytes.len().min(4096)];
                 !front.windows(4).any(|four| four == b"ld-l" || four == b"ld-m")
@@ -209,7 +210,7 @@ fn busybox() -> &'static Path {
     })
 }
 
-/// The names busybox answers to.
+/// Returns the names of busybox's applets.
 fn applets() -> &'static [String] {
     static FOUND: OnceLock<Vec<String>> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -218,5 +219,5 @@ fn applets() -> &'static [String] {
     })
 }
 
-/// The options that bind the host's programs and libraries, for programs that busybox lacks.
+/// The options that bind the host's programs and libraries, for programs missing in busybox.
 pub const HOST_PROGRAMS: &[&str] = &["--bind-ro=/usr"];

@@ -1,9 +1,9 @@
-//! The steps of PID 1 and of the builder, seen from inside: `coracle run` creates machines from a busybox
-//! tree, and scripts in them inspect their environment. Each run has throw-away namespaces without systemd,
-//! bus and network, so that the machine is not changed, and the result is the same with and without systemd
-//! as PID 1. All tests need root.
+//! The steps of PID 1 and of the builder, checked from inside: `coracle run` creates machines from a busybox
+//! tree, and scripts in them inspect their environment. Each run has disposable namespaces without systemd,
+//! bus and network, so that this system is not changed, and the result does not depend on the init of this
+//! system. All tests need root.
 
-// Helpers of tests are not in #[test] functions, which clippy.toml allows this in.
+// clippy.toml allows unwrap in #[test] functions only, not in their helpers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod lab;

@@ -1,4 +1,4 @@
-//! Further mounts and the root's own properties, as the guest finds them.
+//! Additional mounts and the properties of the root, checked in the guest.
 
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 
@@ -38,9 +38,9 @@ fn binds_show_their_source() {
         format!("--bind-ro={file}:/deep/er/file"),
     ];
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    // The ids of a bind are mapped on request only.
+    // The ids of a bind mount are mapped on request only.
     assert_eq!(lab.sh(&options, script), "texttexttextrefused\nrefused\nrefused\nrefused\n65534\n");
-    // As root of the host, the writable one can be written.
+    // With the host's ids, root can write to the writable mount.
     let told = lab
         .sh_plain(&options, "{ echo more >/copy/file; } 2>/dev/null || echo refused; echo more >/data/file");
     assert_eq!((told.as_str(), std::fs::read_to_string(&file).unwrap().as_str()), ("refused\n", "more\n"));
@@ -128,7 +128,7 @@ fn a_link_is_not_a_mount_target() {
         assert_eq!(output.status, 125, "{option}: {output}");
         assert!(output.stderr.contains("is a symbolic link to"), "{output}");
     }
-    // A link in the path leads inside, and missing directories are created there.
+    // A link in the path is resolved inside the tree, and missing directories are created there.
     let below = format!("--bind={}:/link/sub", lab.path("/etc").display());
     let output = lab.run(&[&below], &["true"]);
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "{output}");

@@ -1,4 +1,4 @@
-//! PID 1 as it is executed: environment, descriptors, signals, rights, namespaces.
+//! The state of PID 1 at its execution: environment, descriptors, signals, privileges, namespaces.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::lab::Lab;
 use crate::support::install;
 use crate::support::job::Job;
 
-/// The kernel's view of a process: `/proc/self/status`, key by key.
+/// Parses `/proc/PID/status` into its keys and values.
 fn status(text: &str) -> BTreeMap<String, String> {
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
     pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
@@ -18,7 +18,7 @@ const DEFAULT: u64 = 0xfdec_afff;
 const NET_BIND_SERVICE: u64 = 1 << 10;
 const NET_ADMIN: u64 = 1 << 12;
 
-/// Our own bounding set.
+/// Returns the bounding set of this process.
 fn bounding() -> u64 {
     let own = status(&std::fs::read_to_string("/proc/self/status").unwrap());
     u64::from_str_radix(&own["CapBnd"], 16).unwrap()
@@ -91,7 +91,7 @@ fn the_caller_is_not_inherited() {
         ulimit -n; ulimit -Hn; ulimit -c; ulimit -s; ulimit -m";
     let options = ["run", "-M", lab.name(), "--", "sh", "-c", script];
     let machine = lab.coracle(binary.to_str().unwrap(), &options);
-    // Signals blocked and ignored, an unusual umask, open descriptors, other limits.
+    // Blocked and ignored signals, an unusual umask, open descriptors, other limits.
     let dirty = r#"umask 0777; ulimit -Sn 100; ulimit -Sc 5; ulimit -Ss 4096; exec 7</etc/passwd 9<>/dev/null
         exec env --block-signal=TERM,USR1,CHLD --ignore-signal=HUP,PIPE,QUIT "$@""#;
     let words = [&["bash", "-c", dirty, "bash"], machine.as_slice()].concat();
@@ -102,7 +102,7 @@ fn the_caller_is_not_inherited() {
         assert_eq!(found[key], "0000000000000000", "{key}");
     }
     let rest: Vec<&str> = told.lines().filter(|line| !line.contains(':')).collect();
-    // The third one of ls is the directory it reads.
+    // The fourth descriptor of ls is the directory that it lists.
     assert_eq!(rest[..7], ["0", "1", "2", "3", "0", "1", "2"]);
     let hard = if bounding() >> 24 & 1 == 1 { "524288".to_owned() } else { rest[8].to_owned() };
     assert_eq!(rest[7..], ["1024", &hard, "0", "8192", "unlimited"]);
@@ -158,9 +158,9 @@ fn pid_1_is_the_command_or_a_stub() {
     let lab = Lab::new();
     assert_eq!(lab.sh(&[], "echo $$; cat /proc/1/comm; :"), "1\nsh\n");
     assert_eq!(lab.sh(&["-a"], "echo $$; cat /proc/1/comm; :"), "2\n(coracle-stub)\n");
-    // The streams, and the payload's pidfd.
+    // The streams and the pidfd of the payload.
     assert_eq!(lab.sh_plain(&["-a"], "ls /proc/1/fd | wc -l"), "4\n");
-    // A login shell has a dash before its name.
+    // The name of a login shell begins with a dash.
     let shell = lab.run(&["-u", "root"], &[]).success("a shell");
     assert_eq!(shell.stdout, "");
 }
@@ -204,7 +204,7 @@ fn networks_are_private_as_configured() {
     let address = "ip -o -4 address show host0 | wc -l; ip route | grep -c '^default via'; ip link show lo | grep -c UP";
     assert_eq!(lab.sh(&[], address), "1\n1\n1\n");
     assert_eq!(lab.sh_plain(&["--private-network"], links), "lo\n");
-    // The run's own namespace has only a loopback interface as well, but another one.
+    // The namespace of the run has only a loopback interface as well, but it is a different namespace.
     assert_eq!(lab.sh_plain(&[], links), "lo\n");
 }
 
@@ -223,7 +223,7 @@ fn the_cgroup_is_the_root_of_what_it_sees() {
 fn system_calls_are_filtered() {
     let lab = Lab::new();
     let options = HOST_PROGRAMS;
-    // Numbers of x86_64; keyctl, bpf, io_uring_setup, kexec_load, unshare and one that there is not.
+    // Numbers of x86_64: keyctl, bpf, io_uring_setup, kexec_load, unshare and a nonexistent call.
     let script = "for my $call (250, 321, 425, 246, 272, 9999) { \
         my $r = syscall($call, 0, 0, 0, 0, 0); print $r, ' ', ($r < 0 ? $!{ENOSYS} ? 'ENOSYS' : $!{EPERM} ? \
         'EPERM' : $! : ''), qq(\\n) }";
@@ -239,7 +239,7 @@ fn the_keyring_is_the_machines_own() {
     let lab = Lab::new();
     let options = HOST_PROGRAMS;
     let options = [options, &["--system-call-filter=@keyring"]].concat();
-    // KEYCTL_GET_KEYRING_ID of the session; KEYCTL_DESCRIBE of the one the caller has.
+    // KEYCTL_GET_KEYRING_ID of the session; KEYCTL_DESCRIBE of the session keyring outside the machine.
     let session = "print syscall(250, 0, -3, 0), ' '";
     let own = std::process::Command::new("perl").args(["-e", session]).output().unwrap();
     let own: i64 = String::from_utf8(own.stdout).unwrap().trim().parse().unwrap();

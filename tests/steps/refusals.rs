@@ -1,4 +1,4 @@
-//! Trees that set a trap, and roots that must not run twice.
+//! Hostile trees, and roots that must not be started twice.
 
 use std::os::unix::fs::symlink;
 

@@ -68,7 +68,7 @@ fn streams_are_separate_and_pass_every_byte() {
     let output = lab.run(&[], &["sh", "-c", "echo out; echo err >&2"]).success("the streams");
     assert_eq!(output.stdout, "out\n");
     assert!(output.stderr.ends_with("err\n") && !output.stderr.contains("out"), "{output}");
-    // Carriage returns, escapes, ends of file and interrupts of a terminal among them.
+    // All byte values, including the carriage returns, escapes, ends of file and interrupts of a terminal.
     let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(1 << 20).collect();
     let binary = install::binary();
     let words = lab.coracle(binary.to_str().unwrap(), &["run", "-q", "-M", lab.name(), "--", "cat"]);
@@ -80,7 +80,7 @@ fn streams_are_separate_and_pass_every_byte() {
         ]
         .concat(),
     );
-    // Started by `Job`, which reads the streams: the copied bytes go to a separate file.
+    // `Job` reads the streams of its command: the copied bytes go to a separate file.
     command.stdin(input_of(&bytes));
     let output = lab.wait(Job::start(&mut command, None)).success("a copy");
     assert_eq!(output.stderr, "");
@@ -104,7 +104,7 @@ fn the_end_of_input_is_forwarded() {
     assert_eq!(lab.wait(job).success("wc").stdout, "5\n");
 }
 
-/// Returns the notifications that the service manager receives, until the end of the run.
+/// Returns the notifications received by the service manager until the end of the run.
 fn heard(socket: &UnixDatagram) -> Vec<String> {
     let mut messages = Vec::new();
     let mut buffer = [0; 4096];
@@ -131,7 +131,7 @@ fn readiness_is_forwarded_on_request() {
         lab.wait(Job::start(&mut command, None)).success("a run");
         heard(&socket)
     };
-    // A guest's status counts once a second.
+    // At most one status per second is forwarded.
     let say = |messages: &str| {
         format!(
             "socket(S, AF_UNIX, SOCK_DGRAM, 0); \
@@ -145,10 +145,10 @@ fn readiness_is_forwarded_on_request() {
     assert!(at("half way") < at("READY=1") && at("READY=1") < at("done"), "{told:?}");
     assert!(at("half way").is_some() && at("done").is_some(), "{told:?}");
     assert_eq!(told.iter().filter(|line| *line == "READY=1").count(), 1, "{told:?}");
-    // A guest that never sends READY=1 is never ready.
+    // A guest that never sends READY=1 never becomes ready.
     let told = hear(&["--notify-ready=yes"], "select(undef, undef, undef, 0.1)");
     assert!(!told.contains(&"READY=1".to_owned()), "{told:?}");
-    // Without the request it is ready at once.
+    // Without `--notify-ready=yes` the machine is ready at once.
     let told = hear(&["--notify-ready=no"], "select(undef, undef, undef, 0.1)");
     assert!(told.contains(&"READY=1".to_owned()), "{told:?}");
     // Notifications of processes other than PID 1 are ignored.

@@ -1,5 +1,5 @@
-//! The tree as seen by the guest: the mount table, masked and read-only files, and that root inside cannot
-//! change them.
+//! The tree in the guest: the mount table, and masked and read-only files, which root in the guest cannot
+//! change.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +15,7 @@ struct Mount {
     is_shared: bool,
 }
 
-/// The mounts inside, the upper one of each place.
+/// Parses the mounts of the guest; of several mounts on one path, returns the top one.
 fn mounts(text: &str) -> BTreeMap<String, Mount> {
     let row = |line: &str| {
         let (before, after) = line.split_once(" - ").unwrap();
@@ -31,7 +31,7 @@ fn mounts(text: &str) -> BTreeMap<String, Mount> {
     text.lines().map(row).collect()
 }
 
-/// The documented mounts: target, type, options. Of `/proc`, the entries that the kernel has.
+/// The documented mounts: target, type, options.
 const PROMISED: &[(&str, &str, &str)] = &[
     ("/tmp", "tmpfs", "rw,nosuid,nodev"),
     ("/dev", "tmpfs", "rw,nosuid"),
@@ -63,13 +63,13 @@ const MASKED: [&str; 11] = [
 const READ_ONLY: [&str; 4] = ["apm", "bus", "fs", "irq"];
 const SYSFS: [&str; 6] = ["block", "bus", "class", "dev", "devices", "kernel"];
 
-/// Those of `/proc` that this kernel has.
+/// Returns the entries of `/proc` that this kernel has.
 fn present(names: &[&str]) -> Vec<String> {
     let paths = names.iter().map(|name| format!("/proc/{name}"));
     paths.filter(|path| Path::new(path).exists()).collect()
 }
 
-/// The whole table that is promised.
+/// Returns the complete documented mount table.
 fn promised(root: &str, sysfs: &[(&str, &str)]) -> BTreeMap<String, Mount> {
     let inert = "ro,nosuid,nodev,noexec";
     let mut rows: Vec<(String, &str, &str)> = vec![("/".into(), root, "rw")];
@@ -95,7 +95,7 @@ fn mounts_are_as_documented() {
     let mut sysfs = vec![("/sys", "tmpfs")];
     sysfs.extend(parts.iter().map(|path| (path.as_str(), "sysfs")));
     assert_eq!(found, promised(&root, &sysfs));
-    // Without a network of its own sysfs is whole.
+    // Without a network namespace, sysfs has no restricted subdirectories.
     let found = mounts(&lab.sh_plain(&[], "cat /proc/self/mountinfo"));
     let mut whole = promised(&root, &[("/sys", "sysfs")]);
     whole.remove("/proc/sys/net");
@@ -110,7 +110,7 @@ fn mounts_are_as_documented() {
 #[ignore = "needs root"]
 fn masks_cannot_be_unmounted() {
     let lab = Lab::new();
-    // Each is an attempt to see below a mask, or to make it writable; all of them must fail.
+    // Each line tries to access a masked file or to make a mount writable; all must fail.
     let script = r#"
         exec 2>/dev/null
         mkdir /root/place
@@ -183,7 +183,7 @@ fn only_network_sysctls_are_writable() {
         cat /proc/sys/net/ipv4/ip_forward";
     let told = lab.sh(&[], script);
     assert_eq!(told, "/proc/sys/net/ipv4/ip_forward\n/proc/sys/net/ipv4/conf/lo/forwarding\n1\n");
-    // For root of the host only the mount is an obstacle; the written value is the present one.
+    // For the host's root, only the read-only mount prevents the write; the written value is the current one.
     let script = "try() { read -r old <$1 || :; { echo \"$old\" >$1; } 2>/dev/null && echo $1; :; }
         try /proc/sys/kernel/panic; try /sys/kernel/mm/ksm/run; try /proc/sys/net/ipv4/ip_forward";
     assert_eq!(lab.sh_plain(&["--private-network"], script), "/proc/sys/net/ipv4/ip_forward\n");
@@ -207,8 +207,8 @@ fn devices_are_the_standard_ones() {
     expected.extend(links.map(|link| format!("{link} symbolic link 777 0:0 0:0")));
     expected.extend(["char", "net"].map(|name| format!("{name} directory 755 0:0 0:0")));
     expected.push("shm directory 1777 0:0 0:0".into());
-    // Mounts of the builder belong to the host's root, which is not mapped inside.
-    // The queues are of the user that owns the user namespace, which is the machine's root.
+    // Mounts of the builder belong to the host's root, which is not mapped in the guest. The message queues
+    // belong to the owner of the user namespace, which is the machine's root.
     expected.push("mqueue directory 1777 0:0 0:65534".into());
     expected.push("pts directory 755 0:0 65534:65534".into());
     expected.sort();
@@ -251,7 +251,7 @@ fn run_host_describes_the_manager() {
         ("./proc-kmsg fifo 600"),
         ("./proc-sys-kernel-random-boot-id regular file 444"),
     ];
-    // In a container the empty devices cannot be made and are left out.
+    // In a container, the empty devices cannot be created and are left out.
     let is_device = |line: &&str| line.contains("special file");
     let expected: Vec<String> = kinds
         .iter()
@@ -280,7 +280,7 @@ fn files_of_the_host_are_invisible() {
     // The only process is the shell.
     let rest = "1\n1\n/dev/shm:\n\n/run:\nhost\nsystemd\n\n/tmp:\n";
     assert_eq!(told, format!("{tree}{tree}{roots}{rest}"));
-    // The root of the tree is the tree's, by device and inode.
+    // The root of the guest is the root of the tree, compared by device and inode.
     let here = std::fs::metadata(lab.tree()).unwrap();
     assert_eq!(lab.sh(&[], "stat -c %i /").trim(), here.ino().to_string());
 }

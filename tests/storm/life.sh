@@ -1,7 +1,8 @@
 #!/bin/bash
-# life.sh SEED SECONDS MACHINE...: starts and ends these machines at random until the time is over, and looks after each
-# act whether what should run runs and whether what ended left anything. Several run side by side, each with machines of
-# its own. Counts, and what went wrong, are lines "KIND [WHAT]" of the output. Run by tests/hosts/storm.rs in a nested host.
+# life.sh SEED SECONDS MACHINE...: starts and stops these machines in random order until the time is over.
+# After each action it checks that the expected machines are running and that stopped ones have left nothing
+# behind. Several instances run in parallel, each with its own machines. Counts and failures are lines "KIND
+# [DETAIL]" of the output. Run by tests/hosts/storm.rs in a nested host.
 set -u
 RANDOM=$1
 end=$((SECONDS + $2))
@@ -9,7 +10,7 @@ shift 2
 machines=("$@")
 declare -A leader
 
-# The state of a unit, which may be executing itself again at this moment.
+# Prints a property of the unit. systemd may be re-executing itself at the moment: retries.
 show() {
 	local said
 	for _ in $(seq 100); do
@@ -32,7 +33,7 @@ settle() {
 	echo "$state"
 }
 
-# The last message of the unit, on one line.
+# Prints the last messages of the unit, on one line.
 said() {
 	journalctl --sync 2>/dev/null
 	journalctl -q --no-pager -u "coracle@$1" -o short-precise -n "${2:-4}" | cut -d' ' -f3,5- | tr '\n' ';'
@@ -45,14 +46,14 @@ leader_of() {
 left() {
 	{
 		ls -d "/run/coracle/$1" "/sys/class/net/ve-$1"
-		# Queried: a machined that starts only now forgets ended machines.
+		# Query machined: an instance activated only now discards terminated machines.
 		busctl --timeout=5 call org.freedesktop.machine1 /org/freedesktop/machine1 \
 			org.freedesktop.machine1.Manager GetMachine s "$1"
 		find /sys/fs/cgroup/machine.slice -mindepth 1 -maxdepth 1 -name "*coracle@$1.service"
 	} 2>/dev/null | tr '\n' ' '
 }
 
-# No state of an ended machine is left after some seconds.
+# Reports a terminated machine that still has state after some seconds.
 gone() {
 	local rest=
 	for _ in $(seq 160); do
@@ -63,7 +64,7 @@ gone() {
 	echo "leaked $1 after $2: $rest: $(find "/run/coracle/$1" -mindepth 1 -printf '%P ' 2>/dev/null): $(said "$1" 10)"
 }
 
-# Notes that a machine that should run does.
+# Reports whether a machine is running.
 up() {
 	leader[$1]=$(leader_of "$1")
 	[ -n "${leader[$1]}" ] && echo started && return
@@ -89,7 +90,7 @@ begin() {
 	strike "$m"
 }
 
-# Kills the present processes of its unit.
+# Kills the current processes of the unit.
 strike() {
 	local m=$1 hit="" which pid
 	for which in MainPID ControlPID; do
@@ -97,7 +98,7 @@ strike() {
 		if [ "${pid:-0}" -le 1 ] || ! kill -9 "$pid" 2>/dev/null; then continue; fi
 		hit=$which
 		echo "killed $which"
-		# Before that the unit is unknown to systemd.
+		# Wait until systemd has noticed the exit of the process.
 		for _ in $(seq 1200); do
 			[ "$(show "$m" "$which")" = "$pid" ] || break
 			sleep 0.05
@@ -120,7 +121,7 @@ finish() {
 	local m=$1 what=$2
 	shift 2
 	unset "leader[$m]"
-	# The bus may be away just now.
+	# The bus may be unavailable at the moment: retry.
 	for _ in $(seq 20); do
 		"$@" >/dev/null 2>&1 && break
 		sleep 0.3
@@ -180,7 +181,7 @@ while [ $SECONDS -lt $end ]; do
 	act "${machines[RANDOM % ${#machines[@]}]}"
 done
 for m in "${machines[@]}"; do
-	# The start after a clean-up that was killed.
+	# A machine left by a killed cleanup is started, which cleans it up.
 	[ ! -d "/run/coracle/$m" ] || [ -n "${leader[$m]:-}" ] || systemctl start "coracle@$m" && leader[$m]=$(leader_of "$m")
 	[ -z "${leader[$m]:-}" ] || finish "$m" "a stop" systemctl stop "coracle@$m"
 	systemctl reset-failed "coracle@$m" 2>/dev/null

@@ -1,6 +1,7 @@
 #!/bin/bash
-# restart-services.sh SEED SECONDS: restarts and kills services of the host at random until the time is over:
-# machined, the bus, the journal, systemd itself. Run by tests/hosts/storm.rs in a nested host, beside life.sh.
+# restart-services.sh SEED SECONDS: restarts and kills host services in random order until the time is over:
+# machined, the bus, the journal, systemd itself. Run by tests/hosts/storm.rs in a nested host, in parallel
+# with life.sh.
 set -u
 RANDOM=$1
 end=$((SECONDS + $2))
@@ -16,7 +17,7 @@ while [ $SECONDS -lt $end ]; do
 	6) what="journal restarted" && systemctl restart systemd-journald ;;
 	esac 2>/dev/null
 	echo "restarted $what"
-	# A unit that restarts too often is not started again.
+	# A unit that has reached its start limit must be reset.
 	systemctl reset-failed systemd-machined systemd-journald dbus 2>/dev/null
 done
 systemctl start dbus systemd-machined systemd-journald

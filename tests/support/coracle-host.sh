@@ -1,10 +1,10 @@
 #!/bin/bash
-# coracle-host.sh: boots a nested host as a machine of coracle: the product in the place of nested-host.sh. Started by
-# host.rs in a mount namespace of its own, into which the overlay is mounted; it refuses to do anything elsewhere.
+# coracle-host.sh: boots a nested host as a machine of coracle, as the alternative to nested-host.sh. Started
+# by host.rs in a separate mount namespace, into which it mounts the overlay; refuses to run in any other.
 #
-# Environment: CORACLE (the binary), STATE (state directory with upper, work, root, machines, vartmp), TREE (lower root
-# tree), NAME, OUTER_MNT (the mount namespace we must not be in), BINDS ("SRC:DST SRC:DST", may be empty), NETWORKD
-# (0 or 1).
+# Environment: CORACLE (the binary), STATE (state directory with upper, work, root, machines, vartmp), TREE
+# (lower root tree), NAME, OUTER_MNT (the mount namespace of the caller, in which it must not run), BINDS
+# ("SRC:DST SRC:DST", may be empty), NETWORKD (0 or 1).
 set -euo pipefail
 
 refuse() {
@@ -22,9 +22,9 @@ mount -t overlay overlay -o "lowerdir=$TREE,upperdir=$STATE/upper,workdir=$STATE
 chmod 1777 "$STATE/vartmp"
 
 options=(--boot --quiet --machine="$NAME" --directory="$STATE/root" --register=no --console=pipe
-	# A host of machines has the rights of one: its machines are confined by itself.
+	# The nested host needs all privileges to confine its own machines.
 	--private-users=no --capability=all --private-network
-	# The real file system: an overlay can neither be idmapped nor be an overlay's upper layer.
+	# The real file system: an overlay can neither be idmapped nor be the upper layer of an overlay.
 	--bind="$STATE/machines:/var/lib/machines" --bind="$STATE/vartmp:/var/tmp"
 	--bind=/dev/fuse --bind=/dev/net/tun --bind=/dev/loop-control)
 for device in /dev/loop[0-7]; do options+=(--bind="$device"); done

@@ -1,9 +1,9 @@
-//! A nested host: a Debian with systemd as PID 1 of fresh namespaces, an overlay root, a cgroup subtree of
-//! its own and real directories for `/var/lib/machines` and `/var/tmp`. Called by tests.
+//! A nested host: a Debian with systemd as PID 1 of new namespaces, an overlay root, its own cgroup subtree
+//! and real directories for `/var/lib/machines` and `/var/tmp`. Called by tests.
 //!
-//! It boots in about a second. `stop` powers it off as a user would and checks that it ends; dropping it
-//! kills it. The root must not be reached through `/proc/PID/root`: an absolute symlink in there leads to the
-//! machine itself.
+//! It boots in about a second. `stop` powers it off like a user and checks that it exits; dropping it kills
+//! it. The root must not be accessed through `/proc/PID/root`: an absolute symlink in it resolves on the
+//! outer system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub const BOUND: Duration = Duration::from_secs(60);
 const BOOT_BOUND: Duration = Duration::from_secs(60);
 const STOP_BOUND: Duration = Duration::from_secs(30);
 
-/// The parts of a host.
+/// The configuration of a host.
 #[derive(Debug, Clone)]
 pub struct Builder {
     tree: String,
@@ -38,7 +38,7 @@ pub struct Builder {
 enum By {
     /// unshare(1) and a script, independent of coracle.
     Script,
-    /// coracle itself, the host being a machine of it.
+    /// coracle: the host is a machine of the outer system.
     Coracle,
 }
 
@@ -53,30 +53,30 @@ pub struct Host {
 }
 
 impl Builder {
-    /// A host of another tree than `host`.
+    /// Sets another tree than `host`.
     pub fn on(mut self, tree: &str) -> Self {
         tree.clone_into(&mut self.tree);
         self
     }
 
-    /// A host of this Debian suite, regardless of the suite of the run.
+    /// Sets the Debian suite, regardless of the suite of the run.
     pub fn suite(mut self, suite: &str) -> Self {
         self.tree = host_tree(suite);
         self
     }
 
-    /// Puts a copy of the guest tree at `/var/lib/machines/TREE`.
+    /// Adds a copy of the guest tree at `/var/lib/machines/TREE`.
     pub fn guest(self, tree: &str) -> Self {
         self.guest_as(tree, tree)
     }
 
-    /// Puts a copy of the guest tree at `/var/lib/machines/NAME`.
+    /// Adds a copy of the guest tree at `/var/lib/machines/NAME`.
     pub fn guest_as(mut self, tree: &str, name: &str) -> Self {
         self.guests.push((tree.to_owned(), name.to_owned()));
         self
     }
 
-    /// Binds a path of the machine into the host; neither may contain a space or a colon.
+    /// Bind mounts a path of the outer system in the host; neither path may contain a space or a colon.
     pub fn bind(mut self, source: &str, target: &str) -> Self {
         for path in [source, target] {
             assert!(path.starts_with('/') && !path.contains([' ', ':', '\n']), "bad path '{path}'");
@@ -85,25 +85,25 @@ impl Builder {
         self
     }
 
-    /// Enables systemd-networkd, which is off otherwise.
+    /// Enables systemd-networkd, which is disabled by default.
     pub fn networkd(mut self) -> Self {
         self.networkd = true;
         self
     }
 
-    /// A host that is itself a machine of coracle.
+    /// Runs the host as a machine of coracle.
     pub fn in_coracle(mut self) -> Self {
         self.by = By::Coracle;
         self
     }
 
-    /// A host with its files on the machine's disk, for tests that depend on the file system.
+    /// Stores the host's files on disk, for tests that depend on the file system.
     pub fn on_disk(mut self) -> Self {
         self.storage = Storage::Disk;
         self
     }
 
-    /// A host on which coracle is not installed.
+    /// Does not install coracle on the host.
     pub fn without_coracle(mut self) -> Self {
         self.coracle = false;
         self
@@ -118,7 +118,7 @@ impl Builder {
         }
         if self.coracle {
             trees::copy(&install::staged().join("usr"), &state.dir.join("upper/usr"));
-            // A newer /usr than at the last update would make the first boot run all the update services.
+            // If /usr were newer than the last update, the first boot would run all update services.
             let mut touch = Command::new("touch");
             touch.arg("-r").arg(tree.join("usr")).arg(state.dir.join("upper/usr"));
             job::run(&mut touch, BOUND).success("touch");
@@ -130,10 +130,11 @@ impl Builder {
         host
     }
 
-    /// Starts the process that becomes the host.
+    /// Starts the process that becomes PID 1 of the host.
     fn boot(&self, state: &State, tree: &Path) -> Child {
         let log = fs::File::create(state.dir.join("log")).expect("create the log");
-        // The child moves itself before it unshares, so that the cgroup namespace is rooted there.
+        // The child enters the cgroup before it unshares, so that the cgroup is the root of the cgroup
+        // namespace.
         let (script, setup) = match self.by {
             By::Script => (
                 r#"echo $$ >"$CGROUP/cgroup.procs" && exec unshare --mount --uts --ipc --net --pid --cgroup \
@@ -167,14 +168,14 @@ impl Builder {
 }
 
 impl Host {
-    /// A host with coracle installed and without networkd, with these guest trees under their own names. It
-    /// is a Debian 13 unless `CORACLE_HOST_SUITE` names another suite, and a machine of coracle if
+    /// Starts a host with coracle installed and without networkd, with these guest trees under their own
+    /// names. It is a Debian 13 unless `CORACLE_HOST_SUITE` names another suite, and a machine of coracle if
     /// `CORACLE_HOST_BY` is `coracle`.
     pub fn start(guests: &[&str]) -> Self {
         guests.iter().fold(Self::builder(), |builder, guest| builder.guest(guest)).start()
     }
 
-    /// The same, to be set up further.
+    /// Returns the builder of such a host, without guest trees.
     pub fn builder() -> Builder {
         let tree = host_tree(&std::env::var("CORACLE_HOST_SUITE").unwrap_or_default());
         let by = match std::env::var("CORACLE_HOST_BY").unwrap_or_default().as_str() {
@@ -193,22 +194,22 @@ impl Host {
         }
     }
 
-    /// Puts a copy of the guest tree at `/var/lib/machines/NAME` of the running host.
+    /// Adds a copy of the guest tree at `/var/lib/machines/NAME` of the running host.
     pub fn add_guest(&self, tree: &str, name: &str) {
         add_guest(&self.state, tree, name);
     }
 
-    /// The host's name, unique on this machine.
+    /// Returns the host's name, unique on the outer system.
     pub fn name(&self) -> String {
         format!("host-{}", self.state.name)
     }
 
-    /// The pid of the host's systemd, as the machine counts.
+    /// Returns the pid of the host's systemd in the outer pid namespace.
     pub fn leader(&self) -> u32 {
         self.leader
     }
 
-    /// The cgroup that is the root of the host's.
+    /// Returns the cgroup that is the root of the host's cgroup namespace.
     fn top(&self) -> PathBuf {
         match self.by {
             By::Script => self.state.cgroup.clone(),
@@ -216,17 +217,18 @@ impl Host {
         }
     }
 
-    /// Where `/var/lib/machines` of the host lies on the machine.
+    /// Returns the path of the host's `/var/lib/machines` on the outer system.
     pub fn machines(&self) -> PathBuf {
         self.state.dir.join("machines")
     }
 
-    /// Runs a command in the host as root, for a minute at most.
+    /// Runs a command in the host as root, with a time limit of one minute.
     pub fn exec(&self, command: &[&str]) -> Output {
         self.exec_for(BOUND, command)
     }
 
-    /// Runs a command in the host; at the bound it is killed with its descendants and its status is 124.
+    /// Runs a command in the host. At the time limit it is killed with its descendants, and its status is
+    /// 124.
     pub fn exec_for(&self, bound: Duration, command: &[&str]) -> Output {
         self.start_job(command, Stdio::null()).wait(bound)
     }
@@ -236,38 +238,38 @@ impl Host {
         self.exec(&["sh", "-euc", script])
     }
 
-    /// Runs a command in the host that must succeed, and returns its standard output.
+    /// Runs a command in the host and returns its standard output; the command must succeed.
     #[track_caller]
     pub fn ok(&self, command: &[&str]) -> String {
         self.exec(command).success("in the host").stdout
     }
 
-    /// Runs a command in all namespaces of the PID 1 of a machine that is registered with machined.
+    /// Runs a command in all namespaces of PID 1 of a machine registered with machined.
     pub fn in_guest(&self, machine: &str, command: &[&str]) -> Output {
         let script = r#"leader=$(machinectl show "$1" -p Leader --value) && shift && exec nsenter -t "$leader" -a "$@""#;
         self.exec(&[&["sh", "-euc", script, "sh", machine], command].concat())
     }
 
-    /// Runs a shutdown or reboot command inside a machine. The end of the machine may terminate it: 128 and
-    /// the number of SIGTERM or SIGKILL are accepted like success.
+    /// Runs a shutdown or reboot command in a machine. The machine's exit may kill the command: 128 plus the
+    /// number of SIGTERM or SIGKILL is accepted as well.
     #[track_caller]
     pub fn ask_in_guest(&self, machine: &str, command: &[&str]) {
         let asked = self.in_guest(machine, command);
         assert!([0, 143, 137].contains(&asked.status), "asked from inside: {asked}");
     }
 
-    /// Runs a shell script in the host that must succeed, and returns its standard output.
+    /// Runs a shell script in the host and returns its standard output; the script must succeed.
     #[track_caller]
     pub fn sh_ok(&self, script: &str) -> String {
         self.sh(script).success("in the host").stdout
     }
 
-    /// Runs a command with these bytes as standard input.
+    /// Runs a command with the given standard input.
     pub fn exec_with_input(&self, input: &[u8], command: &[&str]) -> Output {
         self.start_job(command, job::input_of(input)).wait(BOUND)
     }
 
-    /// Runs a shell command line on a terminal of its own. Both streams come as standard output, with CR LF.
+    /// Runs a shell command line on a new terminal. Both streams are returned as standard output, with CR LF.
     pub fn exec_on_tty(&self, bound: Duration, command_line: &str) -> Output {
         self.exec_for(bound, &["script", "-qefc", command_line, "/dev/null"])
     }
@@ -282,12 +284,13 @@ impl Host {
         self.start_job(command, Stdio::piped())
     }
 
-    /// Starts a shell command line in the background on a terminal; bytes written to `Job::input` are typed.
+    /// Starts a shell command line in the background on a new terminal; bytes written to `Job::input` are
+    /// typed.
     pub fn spawn_on_tty(&self, command_line: &str) -> Job {
         self.spawn_with_pipe(&["script", "-qefc", command_line, "/dev/null"])
     }
 
-    /// Writes a file in the host, with the directories above it.
+    /// Writes a file in the host and creates its parent directories.
     #[track_caller]
     pub fn write(&self, path: &str, content: &str) {
         let script = r#"mkdir -p "$(dirname "$1")" && cat >"$1""#;
@@ -301,7 +304,7 @@ impl Host {
         self.ok(&["cat", "--", path])
     }
 
-    /// Repeats a shell script until it succeeds; panics with its last output at the bound.
+    /// Repeats a shell script until it succeeds; panics with its last output at the time limit.
     #[track_caller]
     pub fn wait_until(&self, bound: Duration, script: &str) -> Output {
         let end = Instant::now() + bound;
@@ -312,20 +315,20 @@ impl Host {
                 return out;
             }
             assert!(Instant::now() < end, "not in {bound:?}: {out}");
-            // A script is several programs: polling at intervals leaves the processors to the condition.
+            // Pause longer each time: the script takes processor time from the awaited service.
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(200));
         }
     }
 
-    /// The end of the host's journal.
+    /// Returns the last lines of the host's journal.
     pub fn journal(&self, lines: u32) -> String {
         let count = lines.to_string();
         let command = ["journalctl", "--no-pager", "-q", "-o", "short-monotonic", "-n", &count];
         self.exec_for(Duration::from_secs(10), &command).stdout
     }
 
-    /// Powers the host off and removes it. Panics when it does not end by itself.
+    /// Powers off the host and removes it. Panics if it does not power off in time.
     pub fn stop(mut self) {
         let mut kill = Command::new("kill");
         kill.args(["-s", "RTMIN+4", &self.leader.to_string()]);
@@ -343,8 +346,9 @@ impl Host {
         }
     }
 
-    /// Each command has a cgroup of its own at the host's top: nsenter does not move into one, and without it
-    /// `/proc/self/cgroup` would show a path above the root. It is also how descendants are found.
+    /// Starts a command in a separate cgroup at the top of the host: nsenter does not enter a cgroup, and
+    /// without one `/proc/self/cgroup` would show a path above the root. The cgroup also identifies the
+    /// descendants.
     fn start_job(&self, command: &[&str], stdin: Stdio) -> Job {
         let number = self.commands.fetch_add(1, Ordering::Relaxed);
         let cgroup = self.top().join(format!("exec.{number}"));
@@ -359,7 +363,7 @@ impl Host {
         Job::start(&mut sh, Some(cgroup)).named(command.join(" "))
     }
 
-    /// Waits until the set-up script has become systemd.
+    /// Waits until the setup script has executed systemd.
     fn wait_for_systemd(&mut self) {
         let unshare = self.unshare.id();
         let end = Instant::now() + BOOT_BOUND;
@@ -387,7 +391,7 @@ impl Host {
             match out.stdout.trim() {
                 "running" => return,
                 "degraded" => panic!("the host is degraded:\n{}", self.ok(&["systemctl", "--failed"])),
-                // The bus does not answer yet.
+                // The bus is not available yet.
                 _ => assert!(Instant::now() < end, "the host does not boot: {out}"),
             }
             thread::sleep(Duration::from_millis(20));
@@ -403,21 +407,21 @@ impl Drop for Host {
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
         if self.by == By::Coracle {
-            // After killing a supervisor in the foreground the caller does its cleanup.
+            // The caller must clean up after a foreground supervisor was killed.
             let mut cleanup = Command::new(install::binary());
             cleanup.args(["cleanup", &self.name()]);
             let out = job::run(&mut cleanup, BOUND);
             assert!(out.status == 0 || thread::panicking(), "{out}");
         }
         if let Err(error) = self.state.remove() {
-            // A second panic would hide the first.
+            // A panic during a panic would abort the test program.
             assert!(thread::panicking(), "{error}");
             eprintln!("{error}");
         }
     }
 }
 
-/// The tree of the hosts of a suite; Debian 13 where none is named.
+/// Returns the host tree of a suite; the default is Debian 13.
 fn host_tree(suite: &str) -> String {
     match suite {
         "" | "trixie" => "host".to_owned(),

@@ -1,4 +1,4 @@
-//! Coracle as a user installs it: `make install` once per test run, into a staging tree. Called by `host`.
+//! Installs coracle for the tests: `make install` once per test run, into a staging tree. Called by `host`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::{job, state};
 
 static STAGED: OnceLock<PathBuf> = OnceLock::new();
 
-/// The binary under test: `CORACLE_BINARY` (the release binary, in `make test`), else cargo's.
+/// Returns the binary under test: `CORACLE_BINARY` (the release binary, in `make test`) or that of cargo.
 pub fn binary() -> PathBuf {
     let path = std::env::var_os("CORACLE_BINARY")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_coracle")), PathBuf::from);
@@ -17,7 +17,7 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// A directory with the installed files below `usr`, to be laid over a host's root.
+/// Returns a directory with the installed files below `usr`, to be copied to a host's root.
 pub fn staged() -> &'static Path {
     STAGED.get_or_init(|| {
         let dir = state::shared("staging");
@@ -25,7 +25,7 @@ pub fn staged() -> &'static Path {
         make.arg("--no-print-directory").arg("-C").arg(env!("CARGO_MANIFEST_DIR")).arg("install");
         make.arg("PREFIX=/usr").arg(format!("DESTDIR={}", dir.display()));
         make.arg(format!("BINARY={}", binary().display()));
-        // A make above us would hand down its job server and its flags.
+        // A parent make would pass on its job server and its flags.
         make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("MFLAGS");
         job::run(&mut make, Duration::from_secs(60)).success("make install");
         dir

@@ -1,8 +1,8 @@
-//! Commands with a hard time bound, on the machine itself or in a nested host. Called by the rest of the
-//! harness and, through `Host::spawn`, by tests.
+//! Commands with a time limit, on the outer system or in a nested host. Called by the rest of the harness
+//! and, through `Host::spawn`, by tests.
 //!
-//! Output goes to unlinked files, not to pipes: no thread has to read them, and a forgotten background
-//! process that holds them open cannot block a test.
+//! Output goes to unlinked files, not to pipes: no thread has to read them, and a background process that
+//! holds them open cannot block a test.
 
 use std::fmt;
 use std::fs::File;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// The exit status of a command that was killed at its time bound, as timeout(1) has it.
+/// The exit status of a command killed at its time limit, as in timeout(1).
 pub const TIMED_OUT: i32 = 124;
 
 /// The result of a command: exit status (128+n for a signal, 124 at the time limit) and both streams.
@@ -36,7 +36,7 @@ impl fmt::Display for Output {
 }
 
 impl Output {
-    /// Panics with all that is known unless the command succeeded.
+    /// Returns the output of a successful command; panics with all details otherwise.
     #[track_caller]
     pub fn success(self, doing: &str) -> Self {
         assert!(self.status == 0, "{doing}: {self}");
@@ -44,25 +44,25 @@ impl Output {
     }
 }
 
-/// A running command. Dropping it kills it.
+/// A running command, killed when dropped.
 #[derive(Debug)]
 pub struct Job {
     command: String,
     child: Child,
     stdout: File,
     stderr: File,
-    /// The cgroup that holds the command and its descendants, where it runs in a host.
+    /// The cgroup of the command and its descendants; `None` on the outer system.
     cgroup: Option<PathBuf>,
 }
 
-/// Runs a command on the machine itself, with no input, and waits for it.
+/// Runs a command on the outer system, without input, and waits for it.
 pub fn run(command: &mut Command, bound: Duration) -> Output {
     command.stdin(Stdio::null());
     Job::start(command, None).wait(bound)
 }
 
 impl Job {
-    /// Starts a command in a process group of its own. The caller sets its standard input.
+    /// Starts a command in a new process group. The caller sets its standard input.
     pub fn start(command: &mut Command, cgroup: Option<PathBuf>) -> Self {
         let stdout = tempfile::tempfile().expect("a file for standard output");
         let stderr = tempfile::tempfile().expect("a file for standard error");
@@ -75,33 +75,33 @@ impl Job {
         Self { command, child, stdout, stderr, cgroup }
     }
 
-    /// How the command is called in messages.
+    /// Sets the name of the command in messages.
     pub fn named(mut self, name: String) -> Self {
         self.command = name;
         self
     }
 
-    /// The standard input, where it is a pipe. Dropping it is end of file.
+    /// Returns the standard input, which must be a pipe. Dropping it is end of file.
     pub fn input(&mut self) -> ChildStdin {
         self.child.stdin.take().expect("standard input is no pipe, or was taken")
     }
 
-    /// The standard output until now.
+    /// Returns the standard output so far.
     pub fn stdout(&self) -> String {
         content(&self.stdout)
     }
 
-    /// The standard error until now.
+    /// Returns the standard error so far.
     pub fn stderr(&self) -> String {
         content(&self.stderr)
     }
 
-    /// The exit status if it has ended.
+    /// Returns the exit status; `None` if the command is still running.
     pub fn poll(&mut self) -> Option<i32> {
         self.child.try_wait().expect("wait for a child").map(status_of)
     }
 
-    /// Waits for the end; kills the command and all its descendants at the bound.
+    /// Waits until the command exits; kills it and all its descendants at the time limit.
     pub fn wait(mut self, bound: Duration) -> Output {
         let end = Instant::now() + bound;
         let mut pause = Duration::from_millis(1);
@@ -119,7 +119,7 @@ impl Job {
         Output { command: self.command.clone(), status, stdout: self.stdout(), stderr: self.stderr() }
     }
 
-    /// Waits for the end without taking the job. Panics at the bound.
+    /// Waits until the command exits, without consuming the job. Panics at the time limit.
     #[track_caller]
     pub fn wait_for_exit(&mut self, bound: Duration) -> i32 {
         let end = Instant::now() + bound;
@@ -133,18 +133,19 @@ impl Job {
         }
     }
 
-    /// Waits until standard output contains `text`; panics at the bound or when the command ends without it.
+    /// Waits until standard output contains `text`; panics at the time limit or if the command exits without
+    /// it.
     #[track_caller]
     pub fn wait_for_stdout(&mut self, text: &str, bound: Duration) {
         self.wait_for_nth_stdout(text, 1, bound);
     }
 
-    /// Waits until standard output contains `text` so many times.
+    /// Waits until standard output contains `text` at least `count` times.
     #[track_caller]
     pub fn wait_for_nth_stdout(&mut self, text: &str, count: usize, bound: Duration) {
         let end = Instant::now() + bound;
         loop {
-            // In this order: output written before the end is seen.
+            // Poll first: output written before the exit is then read.
             let ended = self.poll();
             let stdout = self.stdout();
             if stdout.matches(text).count() >= count {
@@ -161,12 +162,12 @@ impl Job {
         }
     }
 
-    /// Kills the command with all its descendants, also those in namespaces below.
+    /// Kills the command with all its descendants, also those in nested pid namespaces.
     pub fn kill(&mut self) {
         if let Some(cgroup) = &self.cgroup {
             let _ = std::fs::write(cgroup.join("cgroup.kill"), "1");
         }
-        // Only `poll` reaps it, so the pid still belongs to the child.
+        // Only `poll` reaps the child, so the pid is still valid.
         if self.poll().is_none() {
             let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
             let _ = kill_process_group(pid, Signal::KILL);
@@ -180,14 +181,15 @@ impl Drop for Job {
         if self.poll().is_none() {
             self.kill();
         }
-        // Refused while a background process of the command lives; the host removes it at its end then.
+        // Fails while a background process of the command is running; the host removes the cgroup when it
+        // stops.
         if let Some(cgroup) = &self.cgroup {
             let _ = std::fs::remove_dir(cgroup);
         }
     }
 }
 
-/// A file to read standard input from.
+/// Returns a file with the given content as standard input.
 pub fn input_of(bytes: &[u8]) -> Stdio {
     let mut file = tempfile::tempfile().expect("a file for standard input");
     file.write_all(bytes).expect("write standard input");
@@ -199,7 +201,7 @@ fn status_of(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
-/// The whole file, without moving the offset that the writer shares with us.
+/// Reads the whole file without moving the offset, which is shared with the writer.
 fn content(file: &File) -> String {
     let mut bytes =
         vec![0; usize::try_from(file.metadata().map_or(0, |meta| meta.len())).unwrap_or_default()];

@@ -1,8 +1,8 @@
-//! The possible remains of a machine on a host: mounts, links, addresses, routes, network namespaces,
+//! The possible leftovers of a machine on a host: mounts, links, addresses, routes, network namespaces,
 //! cgroups, the nft ruleset, loop devices, registrations, scopes, state files, processes. Called by tests.
 //!
-//! Take a `Snapshot` before and call `assert_same` after: it gives the host some seconds to settle and then
-//! lists every difference. Recorded id ranges in `/var/lib/coracle` may stay.
+//! Take a `Snapshot` before and call `assert_same` after: it waits some seconds for the host to settle and
+//! then lists all differences. Recorded id ranges in `/var/lib/coracle` may stay.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,15 +14,15 @@ use super::job::Output;
 
 const SETTLE: Duration = Duration::from_secs(8);
 
-/// The list of `leaks.sh`, with how often each line occurs.
+/// The lines printed by `leaks.sh`, with the number of occurrences of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     lines: BTreeMap<String, i64>,
 }
 
-/// Where snapshots are taken.
+/// A system on which snapshots are taken.
 pub trait Inspect {
-    /// Runs a shell script as root, which is called `leaks.sh` in its messages.
+    /// Runs a shell script as root, named `leaks.sh` in messages.
     fn run_script(&self, script: &str) -> Output;
 }
 
@@ -33,7 +33,7 @@ impl Inspect for Host {
 }
 
 impl Snapshot {
-    /// The present state.
+    /// Returns a snapshot of the current state.
     pub fn take(host: &impl Inspect) -> Self {
         let text = host.run_script(include_str!("leaks.sh")).success("leaks.sh").stdout;
         let mut lines = BTreeMap::new();
@@ -43,7 +43,7 @@ impl Snapshot {
         Self { lines }
     }
 
-    /// Every line that `after` has more often (`+`) or less often (`-`), sorted by kind.
+    /// Returns every line that is more frequent (`+`) or less frequent (`-`) in `after`, sorted by kind.
     pub fn difference(&self, after: &Self) -> Vec<String> {
         let keys = self.lines.keys().chain(after.lines.keys().filter(|line| !self.lines.contains_key(*line)));
         let mut difference = Vec::new();
@@ -60,7 +60,7 @@ impl Snapshot {
         difference
     }
 
-    /// Waits until both are equal; panics with all differences at the time limit.
+    /// Waits until the state is equal to this snapshot; panics with all differences at the time limit.
     #[track_caller]
     pub fn assert_same(&self, host: &impl Inspect) {
         let end = Instant::now() + SETTLE;

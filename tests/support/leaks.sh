@@ -1,10 +1,10 @@
 #!/bin/sh
-# leaks.sh: lists, inside a host, everything that a machine may leave behind, one "kind: value" a line.
-# Run by leaks.rs. No ids that change from one making to the next, no state that the host's own services come
-# and go with; what may persist (/var/lib/coracle) is left out.
+# leaks.sh: lists all state in a host that a machine may leave behind, one "kind: value" per line. Run by
+# leaks.rs. Omits ids that change on recreation, volatile state of the host's own services, and permitted
+# persistent state (/var/lib/coracle).
 set -eu
 
-# the mounts of PID 1: target, root, type. Credentials are mounted while a host service starts.
+# The mounts of PID 1: target, root, type. Credentials are mounted while a host service starts.
 awk '{ for (i = 7; $i != "-"; i++); print "mount: " $5 " root=" $4 " type=" $(i + 1) }' /proc/1/mountinfo |
 	grep -v '^mount: /run/credentials/systemd-' || true
 
@@ -13,10 +13,10 @@ ip -o addr show | awk '{ print "address: " $2, $3, $4 }'
 ip -4 route show table all | sed 's/^/route: /; s/ *$//'
 ip -6 route show table all | sed 's/ expires [^ ]*//; s/^/route: /; s/ *$//'
 ip rule show | sed 's/^/rule: /'
-# counts of connections come and go with the connections of running machines
+# the numbers of connections change with the connections of running machines
 nft -s list ruleset | grep -v '0x[0-9a-f]* ct count over' | sed 's/^/nft: /'
 
-# Network namespaces and processes outside the host's own services. A process may end while we look at it.
+# Network namespaces and processes outside the host's own services. A process may exit during the scan.
 own=$(readlink /proc/1/ns/net)
 for p in /proc/[0-9]*; do
 	cgroup=$(sed -n 's/^0:://p' "$p/cgroup" 2>/dev/null) || continue
@@ -28,12 +28,12 @@ for p in /proc/[0-9]*; do
 done
 find /run/netns -mindepth 1 2>/dev/null | sed 's/^/netns: /'
 
-# machine.slice itself stays; the cgroups of the test's own commands and of host services on demand come and go
+# machine.slice itself stays; the cgroups of the test's commands and of activated host services are volatile
 find /sys/fs/cgroup -mindepth 1 -type d | sed 's,^/sys/fs/cgroup,,' | grep -v -E \
 	-e '^/exec\.[0-9]+$' -e '^/machine\.slice$' -e '^/system\.slice/(systemd-|system-systemd|system-modprobe|system-dbus)' |
 	sed 's/^/cgroup: /'
 
-# Loop devices belong to the whole machine: only those with a file of this host, or a deleted one, count.
+# Loop devices are global to the kernel: only those with a file of this host, or a deleted file, count.
 for b in /sys/block/loop*/loop/backing_file; do
 	file=$(cat "$b" 2>/dev/null) || continue
 	device=/dev/$(basename "${b%/loop/backing_file}")
@@ -46,7 +46,7 @@ done
 
 busctl --timeout=5 call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager ListMachines 2>/dev/null |
 	grep -o '"/org/freedesktop/machine1/machine/[^"]*"' | sed 's/^/registration: /' || true
-# a failed unit keeps its reason until its next start, by design
+# a failed unit stays until its next start, by design
 systemctl list-units --all --plain --no-legend --no-pager 'coracle@*' '*.scope' |
 	awk '$1 ~ /^coracle@/ && $3 == "failed" { next }
 		$1 !~ /^(init|session-.*)\.scope$/ && $3 != "inactive" { print "unit: " $1, $2, $3 }'
@@ -56,7 +56,7 @@ for dir in /run/coracle /run/systemd/system /run/systemd/network /run/systemd/tr
 	/run/systemd/nspawn /run/systemd/nspawn-uid /run/lock/coracle; do
 	find "$dir" -mindepth 1 2>/dev/null | sed 's/^/file: /'
 done | grep -v -e '/session-[^/]*\.scope' -e '^file: /run/systemd/nspawn/locks$' -e '^file: /run/coracle/\.locks$' || true
-# propagation directories of the host's own services come and go
+# the propagation directories of the host's own services are volatile
 find /run/systemd/propagate /run/systemd/nspawn.propagate -mindepth 1 -maxdepth 1 2>/dev/null | grep -v '/systemd-' | sed 's/^/file: /' || true
 find /tmp /var/tmp /dev/shm -maxdepth 1 -name '*coracle*' | sed 's/^/file: /'
 find /var/lib/machines -maxdepth 1 -name '.*' ! -name . | sed 's/^/file: /'

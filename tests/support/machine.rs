@@ -1,55 +1,55 @@
-//! Actions of tests on machines of a host: definitions, units, console lines, processes. Called by tests. All
-//! of them use programs that users have: the binary under test, systemctl, journalctl, machinectl.
+//! Actions of tests on machines of a host: definitions, units, console lines, processes. Called by tests.
+//! They use only programs available to users: the binary under test, systemctl, journalctl, machinectl.
 
 use std::time::Duration;
 
 use super::host::Host;
 use super::job::Job;
 
-/// The time limit of a boot, reboot or stop. Generous: it only ends hanging ones.
+/// The time limit of a boot, reboot or stop. Generous, because only a hanging one reaches it.
 pub const LONG: Duration = Duration::from_secs(90);
 
 impl Host {
-    /// Writes the definition of a machine; `[root]` alone where `text` is empty.
+    /// Writes the definition of a machine; an empty `text` stands for `[root]` alone.
     #[track_caller]
     pub fn define(&self, name: &str, text: &str) {
         let text = if text.is_empty() { "[root]\n" } else { text };
         self.write(&format!("/etc/coracle/machines.d/{name}.toml"), text);
     }
 
-    /// Runs `coracle` with these arguments, which must succeed, and returns its standard output.
+    /// Runs `coracle` with these arguments and returns its standard output; the command must succeed.
     #[track_caller]
     pub fn coracle(&self, words: &[&str]) -> String {
         self.exec_for(LONG, &[&["coracle"], words].concat()).success("coracle").stdout
     }
 
-    /// Defines a machine by its name alone, starts it and waits until its unit is up.
+    /// Defines a machine with default settings, starts it and waits until its unit is active.
     #[track_caller]
     pub fn start_machine(&self, name: &str) {
         self.define(name, "");
         self.coracle(&["start", name]);
     }
 
-    /// A property of a machine as `coracle show` has it; panics where it does not run.
+    /// Returns a property of a machine from `coracle show`; panics if the machine is not running.
     #[track_caller]
     pub fn property(&self, name: &str, property: &str) -> String {
         let shown = self.coracle(&["show", name, "-p", property]);
         shown.trim().split_once('=').map_or_else(|| panic!("strange: {shown}"), |(_, value)| value.to_owned())
     }
 
-    /// The process id of a machine's PID 1, as the host counts.
+    /// Returns the pid of a machine's PID 1 in the host's pid namespace.
     #[track_caller]
     pub fn machine_leader(&self, name: &str) -> u32 {
         self.property(name, "leader").parse().expect("a process id")
     }
 
-    /// Waits until a machine is in this phase, as `coracle show` has it.
+    /// Waits until a machine is in this phase, as shown by `coracle show`.
     #[track_caller]
     pub fn wait_for_phase(&self, name: &str, phase: &str) {
         self.wait_until(LONG, &format!("coracle show {name} -p phase | grep -x phase={phase}"));
     }
 
-    /// Waits until PID 1 of a machine is another process than `leader`, and the machine is running.
+    /// Waits until the leader of a machine is a process other than `leader`, and the machine is running.
     #[track_caller]
     pub fn wait_for_reboot(&self, name: &str, leader: u32) {
         let shown = format!("coracle show {name} -p leader -p phase");
@@ -57,7 +57,7 @@ impl Host {
         self.wait_until(LONG, &format!("{shown} | grep -x phase=running && {other}"));
     }
 
-    /// The process id of a machine's supervisor, as the host counts.
+    /// Returns the pid of a machine's supervisor in the host's pid namespace.
     #[track_caller]
     pub fn supervisor(&self, name: &str) -> u32 {
         self.property(name, "supervisor").parse().expect("a process id")
@@ -70,35 +70,35 @@ impl Host {
         self.wait_for_unit(name, "failed");
     }
 
-    /// The first IPv4 address of a machine.
+    /// Returns the first IPv4 address of a machine.
     #[track_caller]
     pub fn address(&self, name: &str) -> String {
         let all = self.property(name, "addresses");
         all.split(' ').next().filter(|first| first.contains('.')).expect("an IPv4 address").to_owned()
     }
 
-    /// A property of a machine's unit.
+    /// Returns a property of a machine's unit.
     #[track_caller]
     pub fn unit(&self, name: &str, property: &str) -> String {
         self.ok(&["systemctl", "show", "-P", property, &unit(name)]).trim().to_owned()
     }
 
-    /// The state of a unit of the host (`ActiveState`).
+    /// Returns the state of a unit of the host (`ActiveState`).
     #[track_caller]
     pub fn unit_state(&self, unit: &str) -> String {
         self.ok(&["systemctl", "show", "-P", "ActiveState", unit]).trim().to_owned()
     }
 
-    /// The machine's console lines in the host's journal.
+    /// Returns the machine's console lines in the host's journal.
     #[track_caller]
     pub fn console(&self, name: &str) -> String {
-        // Entries take a moment to arrive.
+        // Entries reach the journal with a delay.
         self.ok(&["journalctl", "--sync"]);
         let only = format!("CORACLE_MACHINE={name}");
         self.exec(&["journalctl", "-q", "--no-pager", "-a", "-o", "cat", &only]).stdout
     }
 
-    /// The host's journal of the machine's unit, supervisor included, and of systemd about it.
+    /// Returns the journal entries of the machine's unit: those of the supervisor and those of systemd.
     #[track_caller]
     pub fn unit_journal(&self, name: &str) -> String {
         self.ok(&["journalctl", "--sync"]);
@@ -130,31 +130,31 @@ impl Host {
     #[track_caller]
     pub fn assert_clean_stop(&self, name: &str) {
         let all = self.unit_journal(name);
-        // Since the last start.
+        // Only the entries since the last start.
         let journal = &all[all.rfind(&format!("Starting {}", unit(name))).unwrap_or_default()..];
         assert_eq!(self.unit(name, "Result"), "success", "{journal}");
         assert_eq!(self.unit(name, "ActiveState"), "inactive", "{journal}");
-        // The entries of the supervisor, then those of systemd.
+        // The messages of the supervisor, then those of systemd.
         for forced in ["killing the guest", "did not stop in time", "timed out", "with signal SIGKILL"] {
             let said = |line: &&str| line.contains(forced);
             assert_eq!(journal.lines().find(said), None, "{journal}");
         }
     }
 
-    /// Asserts that machined has, or does not have, a machine of this name.
+    /// Asserts that a machine of this name is registered with machined, or is not.
     #[track_caller]
     pub fn assert_registered(&self, name: &str, expected: bool) {
         let out = self.exec(&["machinectl", "show", name, "-p", "Leader", "--value"]);
         assert_eq!(out.status == 0, expected, "{out}");
     }
 
-    /// Waits for the page of a machine's web server; only the busybox guest has one.
+    /// Waits for the page of a machine's web server; only the busybox guest has a web server.
     #[track_caller]
     pub fn wait_for_page(&self, place: &str) {
         self.wait_until(Duration::from_secs(20), &page(place));
     }
 
-    /// Waits for the page of a machine's web server, requested from the namespace `outside`.
+    /// Waits for the page of a machine's web server, requested from the network namespace `outside`.
     #[track_caller]
     pub fn wait_for_page_outside(&self, place: &str) {
         self.wait_until(Duration::from_secs(20), &format!("ip netns exec outside {}", page(place)));
@@ -167,13 +167,13 @@ impl Host {
         self.wait_until(LONG, &format!("nsenter -t {leader} -a sh -c '{script}'"));
     }
 
-    /// Activates systemd-machined, which systemd starts at the first call.
+    /// Activates systemd-machined, which systemd starts on the first request.
     #[track_caller]
     pub fn activate_machined(&self) {
         self.ok(&["machinectl", "-q", "list"]);
     }
 
-    /// Enables forwarding, which is enabled by the first machine otherwise and stays.
+    /// Enables forwarding; otherwise the first machine enables it permanently.
     #[track_caller]
     pub fn enable_forwarding(&self) {
         self.sh_ok("sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
@@ -192,7 +192,7 @@ impl Host {
         self.ok(&["chroot", &root, "systemctl", "-q", "enable", "systemd-networkd"]);
     }
 
-    /// Serves `/srv/www`, which may be missing, at a port or `ADDRESS:PORT` of the host by busybox until the
+    /// Serves `/srv/www`, created if missing, at a port or `ADDRESS:PORT` of the host with busybox until the
     /// job ends.
     #[track_caller]
     pub fn serve_http(&self, place: &str) -> Job {
@@ -204,13 +204,14 @@ impl Host {
     }
 }
 
-/// A script for a host that succeeds if the web server of a busybox guest answers at `place`.
+/// Returns a script for a host that succeeds if the web server of a busybox guest replies at `place`.
 pub fn page(place: &str) -> String {
     format!("timeout 2 {} | grep 'hello from busybox'", fetch(place))
 }
 
-/// A script for a host that prints the reply of a web server, `place` being `ADDRESS[:PORT][/PATH]`. By bash
-/// alone: the wget of Debian 12's busybox crashes for any address.
+/// Returns a script for a host that prints the reply of a web server at `place`, which is
+/// `ADDRESS[:PORT][/PATH]`. The script uses bash only: the wget of Debian 12's busybox crashes for any
+/// address.
 pub fn fetch(place: &str) -> String {
     let (at, path) = place.split_once('/').unwrap_or((place, ""));
     let (address, port) = match at.rsplit_once(':') {
@@ -222,12 +223,12 @@ pub fn fetch(place: &str) -> String {
     format!("timeout 30 bash -c 'exec 3<>/dev/tcp/{address}/{port} && {ask} && cat <&3'")
 }
 
-/// An address as a URL has it.
+/// Returns an address as written in a URL.
 pub fn bracketed(address: &str) -> String {
     if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
-/// The unit of a machine.
+/// Returns the unit of a machine.
 pub fn unit(name: &str) -> String {
     format!("coracle@{name}.service")
 }

@@ -1,9 +1,9 @@
-//! The harness of the host suite: root trees, nested hosts, commands in them, their remains. Every test file
-//! of the suite has `mod support;`. It is independent of the tests.
+//! The harness of the host suite: root trees, nested hosts, commands in them, leftovers. Every test file of
+//! the suite has `mod support;`. The harness is independent of the tests.
 //!
 //! A nested host is a real Debian with systemd as PID 1 of its own namespaces. `Host::start()` returns one
-//! with coracle installed; `Host::builder()` has further options. Every command has a time limit. All of it
-//! needs root.
+//! with coracle installed; `Host::builder()` has further options. Every command has a time limit. The harness
+//! requires root.
 
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 

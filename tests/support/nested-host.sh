@@ -1,9 +1,10 @@
 #!/bin/bash
-# nested-host.sh: sets up the mounts of a nested host, then becomes its systemd. Started by host.rs as PID 1 of
-# fresh mount, uts, ipc, net, pid and cgroup namespaces; it refuses to do anything anywhere else.
+# nested-host.sh: sets up the mounts of a nested host and executes its systemd. Started by host.rs as PID 1 of
+# new mount, uts, ipc, net, pid and cgroup namespaces; refuses to run in any other.
 #
 # Environment: STATE (state directory with upper, work, root, machines, vartmp), TREE (lower root tree), NAME,
-# OUTER_MNT (the mount namespace we must not be in), BINDS ("SRC:DST SRC:DST", may be empty), NETWORKD (0 or 1).
+# OUTER_MNT (the mount namespace of the caller, in which it must not run), BINDS ("SRC:DST SRC:DST", may be
+# empty), NETWORKD (0 or 1).
 set -euo pipefail
 
 refuse() {
@@ -11,7 +12,7 @@ refuse() {
 	exit 99
 }
 
-# Everything below mounts over a system's own paths: one empty variable would do that to the machine itself.
+# The rest mounts over system paths: with an empty variable, those would be paths of the outer system.
 : "${STATE:?}" "${TREE:?}" "${NAME:?}" "${OUTER_MNT:?}" "${NETWORKD:?}" "${BINDS?}"
 [ $$ = 1 ] || refuse "not PID 1 of a new pid namespace"
 [[ $OUTER_MNT == mnt:\[*\] ]] || refuse "'$OUTER_MNT' names no mount namespace"
@@ -31,14 +32,14 @@ done
 mount -t overlay overlay -o "lowerdir=$TREE,upperdir=$STATE/upper,workdir=$STATE/work" "$r"
 mount --make-private "$r"
 mkdir -p "$r"/{proc,sys,dev,run,tmp,var/lib/machines,var/tmp,oldroot}
-# the real file system: an overlay can neither be idmapped nor be an overlay's upper layer
+# the real file system: an overlay can neither be idmapped nor be the upper layer of an overlay
 mount --bind "$STATE/machines" "$r/var/lib/machines"
 mount --bind "$STATE/vartmp" "$r/var/tmp"
 chmod 1777 "$r/var/tmp"
 mount -t proc -o nosuid,nodev,noexec proc "$r/proc"
 mount -t sysfs -o nosuid,nodev,noexec sysfs "$r/sys"
 # read-only per mount, not per superblock (a read-only superblock would make every sysfs mount in a user
-# namespace "too revealing"); read-only /sys is also what keeps systemd-udevd off
+# namespace "too revealing"); a read-only /sys also keeps systemd-udevd from starting
 mount -o remount,bind,ro,nosuid,nodev,noexec "$r/sys"
 mount -t cgroup2 -o nosuid,nodev,noexec,nsdelegate cgroup2 "$r/sys/fs/cgroup"
 
@@ -68,13 +69,14 @@ ln -s /proc/self/fd/2 "$r/dev/stderr"
 mount --bind "$r/dev/null" "$r/dev/console"
 
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs "$r/run"
-# full instances, so that user namespaces inside may mount their own proc and sysfs (kernel: mount_too_revealing)
+# complete instances, so that nested user namespaces may mount their own proc and sysfs (kernel:
+# mount_too_revealing)
 mkdir -p "$r/run/host/proc" "$r/run/host/sys"
 mount -t proc -o nosuid,nodev,noexec proc "$r/run/host/proc"
 mount -t sysfs -o nosuid,nodev,noexec sysfs "$r/run/host/sys"
 echo nested-host >"$r/run/host/container-manager"
 
-# the kernel-wide sysctls of the real machine stay out of reach; the namespaced ones stay writable
+# the global sysctls of the kernel are read-only; the namespaced ones stay writable
 mount --bind "$r/proc/sys" "$r/proc/sys"
 mount --bind "$r/proc/sys/net" "$r/proc/sys/net"
 mount --bind "$r/proc/sys/user" "$r/proc/sys/user"

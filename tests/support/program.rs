@@ -1,4 +1,4 @@
-//! Static programs in C that tests run in guests and on hosts. Called by tests.
+//! Static C programs that tests run in guests and on hosts. Called by tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::job;
 
-/// Builds a source of the repository, with further flags of cc(1). Each call has a file of its own.
+/// Builds a source file of the repository, with additional flags of cc(1). Each call creates a separate file.
 pub fn build(source: &str, flags: &[&str]) -> PathBuf {
     static BUILT: AtomicU32 = AtomicU32::new(0);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::job;
 
-/// The first build fetches a distribution; afterwards it is a look into the cache.
+/// The first build downloads a distribution; later calls find it in the cache.
 const BOUND: Duration = Duration::from_secs(3000);
 
 static FOUND: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
 
-/// The path of the tree `name`, one of the recipes in `tests/trees/recipes`.
+/// Returns the path of the tree `name`, one of the recipes in `tests/trees/recipes`.
 pub fn tree(name: &str) -> PathBuf {
     let mut found = FOUND.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let found = found.get_or_insert_default();
@@ -29,8 +29,7 @@ pub fn tree(name: &str) -> PathBuf {
     path
 }
 
-/// Copies a tree. The real file system may share the blocks; it must not share the files, guests write to
-/// them.
+/// Copies a tree. The copy may share blocks with the tree, but not files, because guests write to them.
 pub fn copy(from: &Path, to: &Path) {
     let mut cp = Command::new("cp");
     cp.args(["-a", "--reflink=auto", "--"]).arg(from.join(".")).arg(to);

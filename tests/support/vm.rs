@@ -1,9 +1,9 @@
-//! A virtual machine: a Debian with its own kernel and all cgroup controllers, under QEMU's software
-//! emulation. Called by `tests/vm.rs` alone; `tests/vm/` builds it. A restored one replies within a second,
-//! at a tenth of the speed of a nested host.
+//! A virtual machine: a Debian with its own kernel and all cgroup controllers, in QEMU's software emulation.
+//! Called by `tests/vm.rs` only; built by `tests/vm/`. A restored virtual machine is ready within a second,
+//! and runs at a tenth of the speed of a nested host.
 //!
-//! QEMU is a child of the test and dies with it. The disk is read-only: changes of a test end with the
-//! machine.
+//! QEMU is a child of the test and is killed with it. The disk is a snapshot: changes of a test are
+//! discarded.
 
 use std::fs;
 use std::io::{Seek, SeekFrom};
@@ -19,10 +19,10 @@ use super::{install, state};
 
 /// The default time limit of a command.
 pub const BOUND: Duration = Duration::from_secs(120);
-/// From the cache, or from Debian's packages.
+/// For the cache, or a build from Debian's packages.
 const BUILD_BOUND: Duration = Duration::from_secs(1800);
 const READY_BOUND: Duration = Duration::from_secs(180);
-/// The time that vm.py needs beyond its time limit.
+/// The time that vm.py may need beyond its time limit.
 const SLACK: Duration = Duration::from_secs(15);
 
 static IMAGES: OnceLock<PathBuf> = OnceLock::new();
@@ -35,12 +35,12 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// A virtual machine with coracle installed, from the saved state.
+    /// Starts a virtual machine from the saved state and installs coracle.
     pub fn start() -> Self {
         let images = images();
         let dir = state::own();
         let log = fs::File::create(dir.join("log")).expect("create the log");
-        // A test that is killed takes its machine with it.
+        // If the test is killed, QEMU is killed too.
         let qemu = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program())
@@ -62,7 +62,7 @@ impl Vm {
         self.exec_for(BOUND, command)
     }
 
-    /// Runs a command; at the bound it is killed and its status is 124.
+    /// Runs a command; at the time limit it is killed and its status is 124.
     pub fn exec_for(&self, bound: Duration, command: &[&str]) -> Output {
         self.job(bound, &[], Stdio::null(), command).wait(bound + SLACK)
     }
@@ -72,19 +72,19 @@ impl Vm {
         self.exec(&["sh", "-euc", script])
     }
 
-    /// Runs a shell script that must succeed, and returns its standard output.
+    /// Runs a shell script and returns its standard output; the script must succeed.
     #[track_caller]
     pub fn sh_ok(&self, script: &str) -> String {
         self.sh(script).success("in the virtual machine").stdout
     }
 
-    /// Runs coracle, which must succeed, and returns its standard output.
+    /// Runs coracle and returns its standard output; the command must succeed.
     #[track_caller]
     pub fn coracle(&self, arguments: &[&str]) -> String {
         self.exec(&[&["coracle"], arguments].concat()).success("in the virtual machine").stdout
     }
 
-    /// Defines a machine with the busybox guest's files of its own at `/var/lib/machines/NAME`.
+    /// Defines a machine with its own copy of the busybox guest at `/var/lib/machines/NAME`.
     #[track_caller]
     pub fn define(&self, name: &str, definition: &str) {
         let script = r#"[ -d "/var/lib/machines/$1" ] || cp -a /var/lib/machines/busybox "/var/lib/machines/$1"
@@ -95,7 +95,7 @@ impl Vm {
             .success("defining a machine");
     }
 
-    /// Repeats a shell script until it succeeds; panics with its last output at the bound.
+    /// Repeats a shell script until it succeeds; panics with its last output at the time limit.
     #[track_caller]
     pub fn wait_until(&self, bound: Duration, script: &str) -> Output {
         let end = Instant::now() + bound;
@@ -109,7 +109,7 @@ impl Vm {
         }
     }
 
-    /// Reboots it as a user does and waits until it is `running` again.
+    /// Reboots the virtual machine like a user and waits until it is `running` again.
     #[track_caller]
     pub fn reboot(&self) {
         let before = self.sh_ok("cat /proc/sys/kernel/random/boot_id");
@@ -127,7 +127,7 @@ impl Vm {
         assert_eq!(out.stdout, "running\n", "{out}\n{}", self.sh("systemctl --failed; systemctl list-jobs"));
     }
 
-    /// Powers it off as a user does. Panics when it does not end by itself.
+    /// Powers off the virtual machine like a user. Panics if it does not power off in time.
     #[track_caller]
     pub fn power_off(mut self) {
         self.sh_ok("systemctl poweroff --no-block");
@@ -138,13 +138,13 @@ impl Vm {
         }
     }
 
-    /// The last console lines of the kernel and of systemd.
+    /// Returns the last console output of the kernel and of systemd.
     pub fn console(&self) -> String {
         let text = fs::read(self.dir.join("console")).unwrap_or_default();
         String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned()
     }
 
-    /// The files of `make install`, as one archive.
+    /// Installs the files of `make install`, sent as one archive.
     fn install(&self) {
         let archive = tempfile::tempfile().expect("a file for the archive");
         let mut tar = Command::new("tar");
@@ -201,7 +201,7 @@ fn program() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/vm.py")
 }
 
-/// The directory that build.sh prints.
+/// Returns the directory printed by build.sh.
 fn images() -> &'static PathBuf {
     IMAGES.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/build.sh");
