@@ -19,6 +19,8 @@ pub fn measure(parts: &[&str]) {
         .guest("busybox")
         .guest("trixie")
         .bind(&tools.display().to_string(), TOOLS)
+        // Pages of programs in a tmpfs are dirty and mapped one by one: installed programs lie on a disk.
+        .on_disk()
         .start();
     leave_top(host.leader());
     println!("{}", about());
