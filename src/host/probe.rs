@@ -28,6 +28,9 @@ const SUCCESSORS: usize = 4;
 
 /// The greatest size of a file read from a tree.
 const LIMIT: u64 = 16 << 20;
+/// The part of a program that names its architecture or interpreter: the kernel reads no more than 256 bytes
+/// (`BINPRM_BUF_SIZE` of `linux/binfmts.h`).
+const HEAD: u64 = 256;
 
 /// A tree's root, held open.
 #[derive(Debug)]
@@ -87,9 +90,14 @@ impl Tree {
 
     /// Reads a regular file of the tree. `None` if there is no such file. Never opens a fifo or device.
     pub(crate) fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        self.read_start(path, LIMIT)
+    }
+
+    /// Reads the first `limit` bytes of a regular file of the tree. `None` if there is no such file.
+    fn read_start(&self, path: &Path, limit: u64) -> Option<Vec<u8>> {
         let resolved = self.resolve(path);
         let (root, inside) = self.nearest(&resolved)?;
-        match root.read(&inside, LIMIT) {
+        match root.read(&inside, limit) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::WouldBlock {
@@ -199,12 +207,12 @@ impl Tree {
     /// Returns the architecture of a program of the tree, or of the interpreter of a script. `None` if there
     /// is no such program.
     pub(crate) fn architecture(&self, program: &Path) -> Option<init::Architecture> {
-        let binary = self.read(program)?;
+        let binary = self.read_start(program, HEAD)?;
         match init::architecture(&binary).ok()? {
             init::Architecture::Any => {
                 let line = binary.split(|byte| *byte == b'\n').next()?;
                 let line = String::from_utf8_lossy(line.get(2..)?).into_owned();
-                let interpreter = self.read(Path::new(line.split_whitespace().next()?))?;
+                let interpreter = self.read_start(Path::new(line.split_whitespace().next()?), HEAD)?;
                 init::architecture(&interpreter).ok()
             }
             named => Some(named),

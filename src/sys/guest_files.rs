@@ -162,7 +162,9 @@ impl GuestRoot {
     /// read(2).
     pub(crate) fn read(&self, path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
         let file = File::from(reopen_file(&self.find(path)?, OFlags::RDONLY)?);
-        let mut bytes = Vec::new();
+        // One byte more than the file: the last read finds its end without growing the buffer.
+        let size = file.metadata()?.len().saturating_add(1).min(limit);
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
