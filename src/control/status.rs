@@ -165,8 +165,9 @@ impl Status {
         });
         let failure = self.unit.as_ref().and_then(|unit| unit.failure.clone());
         // A failure contains the last status text.
-        let said = self.unit.as_ref().filter(|unit| unit.failure.is_none() && !unit.status_text.is_empty());
-        let said = said.map(|unit| unit.status_text.clone());
+        let message =
+            self.unit.as_ref().filter(|unit| unit.failure.is_none() && !unit.status_text.is_empty());
+        let message = message.map(|unit| unit.status_text.clone());
         let hint = self.failure.as_ref().and_then(|failure| failure.hint.clone());
         let uptime = self.failure.as_ref().and_then(|failure| {
             let uptime = failure.uptime_ms?;
@@ -183,7 +184,7 @@ impl Status {
             ("hint", hint),
             ("uptime", uptime),
             ("failed units", units.and_then(words)),
-            ("says", said),
+            ("message", message),
             ("stopping", self.waiting_for.as_ref().map(|names| format!("waiting for {names}"))),
             ("since", since),
             ("machined", self.unregistered.clone()),
