@@ -182,13 +182,17 @@ fn doctor_reports_leftovers_of_machines() {
     host.stop();
 }
 
-/// Asserts that a slow `coracle stop` on a terminal and `coracle status` report the pending job.
+/// The shell command of a job that blocks the stop of a guest until its root contains `/release`.
+const BLOCK: &str = "while [ ! -e /release ]; do sleep 0.1; done";
+
+/// Asserts that a slow `coracle stop` on a terminal and `coracle status` report the pending job. The job is `BLOCK`.
 #[track_caller]
 fn assert_stop_reports(host: &Host, name: &str, on_terminal: &str, what: &str) {
     let mut stop = host.spawn_on_tty(&format!("stty cols 120; coracle stop {name}; echo ended $?"));
     stop.wait_for_stdout(on_terminal, LONG);
     let status = host.coracle(&["status", name]);
     says(&status, &[&format!("stopping: waiting for {what}")]);
+    host.sh_ok(&format!("touch /var/lib/machines/{name}/release"));
     stop.wait_for_stdout("ended 0", LONG);
     host.assert_clean_stop(name);
 }
@@ -200,9 +204,9 @@ fn a_slow_stop_reports_its_jobs() {
     host.sh_ok("mkdir -p /var/lib/machines/trixie/var/log/journal");
     host.coracle(&["start", "--wait=ready", "trixie"]);
     // The unit is ready after its trap is set: an earlier stop would not be slow.
-    let slow = "trap 'sleep 9; exit' TERM; systemd-notify --ready; while :; do sleep 0.1; done";
+    let slow = format!("trap '{BLOCK}; exit' TERM; systemd-notify --ready; while :; do sleep 0.1; done");
     let unit = ["systemd-run", "-q", "-u", "slow", "-p", "Type=notify", "-p", "NotifyAccess=all"];
-    host.in_guest("trixie", &[&unit[..], &["sh", "-c", slow]].concat()).success("a slow unit");
+    host.in_guest("trixie", &[&unit[..], &["sh", "-c", &slow]].concat()).success("a slow unit");
     // The message is the status text of the guest's systemd.
     assert_stop_reports(
         &host,
@@ -213,7 +217,9 @@ fn a_slow_stop_reports_its_jobs() {
     // The guest received one request only: a second request would restart its shutdown.
     let journal = "journalctl -D /var/lib/machines/trixie/var/log/journal -q -o cat -t systemd";
     assert_eq!(host.sh_ok(&format!("{journal} | grep -c 'Received SIGRTMIN+4'")), "1\n");
-    host.sh_ok("echo '::shutdown:/bin/sleep 6' >>/var/lib/machines/busybox/etc/inittab");
+    host.sh_ok(&format!(
+        "cd /var/lib/machines/busybox; echo '{BLOCK}' >block; echo '::shutdown:/bin/sh /block' >>etc/inittab"
+    ));
     host.start_machine("busybox");
     // The pending job is the server run by init or its shutdown action, depending on the time of the report.
     assert_stop_reports(&host, "busybox", "busybox: stopping: waiting for ", "");

@@ -59,8 +59,9 @@ fn a_reboot_from_inside_is_in_place() {
 #[test]
 fn readiness_follows_the_guest() {
     let host = Host::start(&["trixie"]);
-    // A guest with a unit that takes two seconds, and prints its progress.
-    let late = "[Unit]\nBefore=multi-user.target\n[Service]\nType=oneshot\nExecStart=sleep 2\n\
+    // The start of a unit ends when the root of the guest contains `/release`.
+    let late = "[Unit]\nBefore=multi-user.target\n[Service]\nType=oneshot\n\
+                ExecStart=sh -c 'while [ ! -e /release ]; do sleep 0.1; done'\n\
                 [Install]\nWantedBy=multi-user.target\n";
     host.write("/var/lib/machines/trixie/etc/systemd/system/late.service", late);
     host.sh_ok("chroot /var/lib/machines/trixie systemctl -q enable late.service");
@@ -68,15 +69,19 @@ fn readiness_follows_the_guest() {
     host.coracle(&["start", "trixie"]);
     assert_eq!(host.property("trixie", "phase"), "booting");
     // The unit is active; `--wait=ready` waits for the end of the boot.
-    host.coracle(&["start", "--wait=ready", "trixie"]);
+    let ready = host.spawn(&["coracle", "start", "--wait=ready", "trixie"]);
+    host.sh_ok("touch /var/lib/machines/trixie/release");
+    ready.wait(LONG).success("wait for the end of the boot");
     assert_eq!(host.property("trixie", "phase"), "running");
     host.coracle(&["stop", "trixie"]);
 
     host.define("trixie", "[root]\n[boot]\nwait = \"ready\"\n");
+    host.sh_ok("rm /var/lib/machines/trixie/release");
     host.sh_ok("coracle start --wait=no trixie");
     host.wait_until(LONG, "[ $(systemctl show -P StatusText coracle@trixie | cut -d: -f1) = booting ]");
     assert_eq!(host.unit("trixie", "ActiveState"), "activating");
     host.coracle(&["start", "--wait=running", "trixie"]);
+    host.sh_ok("touch /var/lib/machines/trixie/release");
     host.coracle(&["start", "trixie"]);
     assert_eq!(host.unit("trixie", "ActiveState"), "active");
     assert_eq!(host.in_guest("trixie", &["systemctl", "is-active", "late.service"]).status, 3);
