@@ -265,7 +265,7 @@ macro_rules! settings {
             }
 
             /// Sets the defaults of the rows.
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "some features have no defaults")]
             pub(in crate::config) fn fill_defaults(&mut self, profile: $crate::config::profile::Profile) {
                 $($(self.$field.fill_for(profile, $default);)?)*
             }
