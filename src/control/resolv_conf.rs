@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(5);
 /// The maximum size of a file written by Coracle.
 const LARGEST: u64 = 64 << 10;
+/// The longest time that a timestamp of a file is behind the clock, in microseconds: the period of the timer
+/// interrupt of a kernel with the lowest frequency, 100 Hz.
+const TICK: u64 = 10_000;
 /// The guest's file, and the file mounted over it in a read-only tree.
 const PLACES: [&str; 2] = ["etc/resolv.conf", "run/host-resolv.conf"];
 
@@ -202,7 +205,7 @@ fn write(root: &GuestRoot, place: &Path, new: &str, record: &Record) -> std::io:
 /// overwritten it, but the host had no name server then. Only files of the guest's root: Coracle does not
 /// write files that the guest could not write.
 fn is_untouched(stat: &Stat, record: &Record) -> bool {
-    let changed =
-        u64::try_from(stat.st_ctime).unwrap_or(u64::MAX).saturating_add(1).saturating_mul(1_000_000);
-    changed < record.started && stat.st_uid == 0
+    let seconds = u64::try_from(stat.st_ctime).unwrap_or(u64::MAX);
+    let changed = seconds.saturating_mul(1_000_000).saturating_add(stat.st_ctime_nsec / 1000);
+    changed.saturating_add(TICK) < record.started && stat.st_uid == 0
 }
