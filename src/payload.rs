@@ -24,7 +24,7 @@ pub use builder::BuildInputs;
 /// Runs the steps of PID 1, or of a command in a running machine with the pidfd `machine` of its PID 1, and
 /// executes the payload.
 pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! {
-    die_with_supervisor();
+    process::die_with_parent();
     let process = init_process::InitProcess::new(machine);
     for (number, step) in steps.iter().enumerate() {
         if let Err(error) = process.run(step, link) {
@@ -36,7 +36,7 @@ pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Optio
 
 /// Runs the steps of the builder, sends the console to the supervisor and exits.
 pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
-    die_with_supervisor();
+    process::die_with_parent();
     // Created nodes have exactly the modes of the plan.
     rustix::process::umask(rustix::fs::Mode::empty());
     let mut builder = builder::Builder::new(inputs);
@@ -56,12 +56,6 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
     }
     let _ = link.send(&FromPayload::Done, console.as_ref().map(rustix::fd::AsFd::as_fd));
     process::exit_now(0)
-}
-
-/// Makes the kernel kill this process with the supervisor (PR_SET_PDEATHSIG(2const)). The setting outlives
-/// the exec of the payload.
-fn die_with_supervisor() {
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 
 /// Reports a failed step to the supervisor and exits.

@@ -3,9 +3,9 @@
 //! locks the attributes of mounts that it copies (mount_namespaces(7)), so the mount is copied through such a
 //! namespace.
 
+use super::fail;
 use super::mounts;
 use super::tree_paths::TreePaths;
-use super::{die_with_supervisor, fail};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Result};
 use crate::sys::mount::{self, Depth};
@@ -49,7 +49,7 @@ impl From<bool> for MakeTarget {
 
 /// Attaches the mount, reports the result and exits.
 pub(crate) fn attach(ask: Attach, link: &ChildEnd) -> ! {
-    die_with_supervisor();
+    process::die_with_parent();
     // This process has more rights than the guest's root: no process of the guest may trace it.
     process::set_dumpable(false);
     let doing = format!("mount on '{}'", ask.target.display());

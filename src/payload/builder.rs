@@ -59,7 +59,7 @@ impl Builder {
                 let reset = || rlimits::reset(rustix::process::Pid::INIT);
                 let done = process::as_effective(owner, reset);
                 // A change of ids cancels PR_SET_PDEATHSIG(2const).
-                super::die_with_supervisor();
+                process::die_with_parent();
                 done
             }
             BuildStep::PingGroups { first, last } => ping_groups(*first, *last),

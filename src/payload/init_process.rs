@@ -163,7 +163,7 @@ fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
     sets.effective = sets.permitted;
     rustix::thread::set_capabilities(None, sets).context(|| "cannot keep capabilities until the exec")?;
-    super::die_with_supervisor();
+    process::die_with_parent();
     Ok(())
 }
 
@@ -252,7 +252,7 @@ fn replace(link: &ChildEnd) -> Result<()> {
     descriptor::close_from(3, link.as_fd());
     match process::clone_sibling()? {
         process::Side::Child => {
-            super::die_with_supervisor();
+            process::die_with_parent();
             Ok(())
         }
         process::Side::Parent(child) => {

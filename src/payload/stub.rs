@@ -15,7 +15,7 @@ pub(crate) fn fork() -> Result<()> {
     match process::clone(0, None)? {
         Side::Child => {
             rustix::process::setsid().context(|| "cannot create a session")?;
-            super::die_with_supervisor();
+            process::die_with_parent();
             Ok(())
         }
         Side::Parent(child) => {

@@ -17,12 +17,18 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Has the kernel kill this process, a cloned child, when its parent ends (PR_SET_PDEATHSIG(2const)). It
+/// outlives an exec; a change of ids cancels it.
+pub(crate) fn die_with_parent() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+}
+
 /// Waits until the parent kills this process or ends itself: for a cloned child. It has no descriptors
 /// meanwhile, for example no lock of the parent.
 pub(crate) fn wait_to_be_killed() -> ! {
     // SAFETY: integers only; no descriptor is used below.
     unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    die_with_parent();
     loop {
         // SAFETY: pause(2) has no arguments.
         unsafe { libc::pause() };
