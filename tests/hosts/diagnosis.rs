@@ -185,7 +185,8 @@ fn doctor_reports_leftovers_of_machines() {
 /// The shell command of a job that blocks the stop of a guest until its root contains `/release`.
 const BLOCK: &str = "while [ ! -e /release ]; do sleep 0.1; done";
 
-/// Asserts that a slow `coracle stop` on a terminal and `coracle status` report the pending job. The job is `BLOCK`.
+/// Asserts that a slow `coracle stop` on a terminal and `coracle status` report the pending job. The job is
+/// `BLOCK`.
 #[track_caller]
 fn assert_stop_reports(host: &Host, name: &str, on_terminal: &str, what: &str) {
     let mut stop = host.spawn_on_tty(&format!("stty cols 120; coracle stop {name}; echo ended $?"));
