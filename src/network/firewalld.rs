@@ -10,6 +10,12 @@ use zbus::proxy;
 
 /// The timeout of a request: firewalld writes its rules before it replies.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of a request during a reload: firewalld replies after it. With large sets it takes many
+/// seconds.
+const RELOAD: Duration = Duration::from_secs(120);
+
+/// The bus name of firewalld.
+const SERVICE: &str = "org.fedoraproject.FirewallD1";
 
 /// The installed zone.
 const ZONE: &str = "coracle";
@@ -29,10 +35,23 @@ trait Zones {
 
 /// Adds interfaces to the zone. An interface that the administrator has added to another zone stays there.
 pub(crate) async fn add(interfaces: &[&str]) {
-    if interfaces.is_empty() || !coexist::has_firewalld() {
-        return;
+    if !interfaces.is_empty() && coexist::has_firewalld() {
+        add_within(interfaces, PATIENCE).await;
     }
-    let zones = match connect().await {
+}
+
+/// Adds interfaces to the zone after a reload, which removes them, or during it: the table of firewalld is
+/// missing then. A starting firewalld is not on the bus yet; `coracle-network-reload@firewalld.service` adds
+/// the interfaces after its start.
+pub(crate) async fn add_again(interfaces: &[&str]) {
+    if !interfaces.is_empty() && bus::has_owner(SERVICE).await {
+        add_within(interfaces, RELOAD).await;
+    }
+}
+
+/// Implements [`add`] with this timeout of a request.
+async fn add_within(interfaces: &[&str], patience: Duration) {
+    let zones = match connect(patience).await {
         Ok(zones) => zones,
         Err(error) => {
             let names = interfaces.join("', '");
@@ -61,14 +80,15 @@ pub(crate) async fn remove(interface: &str) {
     if !coexist::has_firewalld() {
         return;
     }
-    let removed =
-        async { connect().await?.remove_interface(ZONE, interface).await.map(drop).map_err(bus::failure) };
+    let removed = async {
+        connect(PATIENCE).await?.remove_interface(ZONE, interface).await.map(drop).map_err(bus::failure)
+    };
     if let Err(error) = removed.await {
         log::debug!("cannot remove '{interface}' from the zone '{ZONE}' of firewalld: {error}, ignoring");
     }
 }
 
-async fn connect() -> Result<ZonesProxy<'static>> {
-    let connection = bus::connect(PATIENCE).await?;
+async fn connect(patience: Duration) -> Result<ZonesProxy<'static>> {
+    let connection = bus::connect(patience).await?;
     ZonesProxy::new(&connection).await.map_err(bus::failure)
 }

@@ -42,7 +42,10 @@ pub(crate) enum Dhcp {
 pub(crate) async fn announce(paths: &Paths, plan: &LinkPlan) -> Result<Option<PathBuf>> {
     let interface = plan.router_interface();
     let kind = if plan.zone.is_some() { "bridge" } else { "veth" };
-    if !paths.systemd("netif").is_dir() || !is_matched(paths, &interface, kind) || !is_up().await {
+    if !paths.systemd("netif").is_dir()
+        || !is_matched(paths, &interface, kind)
+        || !bus::has_owner("org.freedesktop.network1").await
+    {
         return Ok(None);
     }
     if let Some(zone) = &plan.zone {
@@ -118,16 +121,6 @@ fn host_network_file(plan: &LinkPlan) -> String {
         plan.ipv6.host,
         plan.ipv6_prefix(),
     )
-}
-
-/// Returns whether networkd is on the bus.
-async fn is_up() -> bool {
-    let asking = async {
-        let connection = bus::connect(bus::PATIENCE).await.ok()?;
-        let bus = zbus::fdo::DBusProxy::new(&connection).await.ok()?;
-        bus.name_has_owner("org.freedesktop.network1".try_into().ok()?).await.ok()
-    };
-    asking.await.unwrap_or(false)
 }
 
 /// Implements [`reload`], with its error.

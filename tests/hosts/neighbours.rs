@@ -132,6 +132,12 @@ fn machines_coexist_with_firewalld() {
     foreign("");
     host.coracle(&["start", "a", "b"]);
     foreign("ve-a ve-b");
+    // A reload takes seconds: its table is missing meanwhile.
+    host.sh_ok(
+        "firewall-cmd -q --permanent --new-ipset=many --type=hash:net
+         for i in $(seq 0 127); do for j in $(seq 0 199); do echo 10.$i.$j.0/24; done; done >/run/many
+         firewall-cmd -q --permanent --ipset=many --add-entries-from-file=/run/many",
+    );
     for what in ["firewall-cmd -q --reload", "systemctl restart firewalld"] {
         host.sh_ok(what);
         for name in ["ve-a", "ve-b"] {

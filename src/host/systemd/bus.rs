@@ -27,6 +27,16 @@ pub(crate) async fn connect(call_timeout: Duration) -> Result<zbus::Connection> 
     }
 }
 
+/// Returns whether a service is on the bus. `false` without a bus. The service is not started.
+pub(crate) async fn has_owner(service: &str) -> bool {
+    let owner = async {
+        let connection = connect(PATIENCE).await.ok()?;
+        let bus = zbus::fdo::DBusProxy::new(&connection).await.ok()?;
+        bus.name_has_owner(service.try_into().ok()?).await.ok()
+    };
+    owner.await.unwrap_or(false)
+}
+
 /// [`QUEUE`] in the type required by zbus.
 fn queue() -> std::num::NonZeroUsize {
     std::num::NonZeroUsize::new(QUEUE).unwrap_or(std::num::NonZeroUsize::MIN)

@@ -117,7 +117,10 @@ pub(crate) fn recreate(paths: &Paths) -> Result<()> {
 
 /// Adds the interface of a machine to firewalld's zone of machines again, after a reload of firewalld.
 pub(crate) fn bind_again(record: &Record) {
-    bind(&interfaces(std::iter::once(record.part())));
+    match runtime() {
+        Ok(runtime) => runtime.block_on(firewalld::add_again(&interfaces(std::iter::once(record.part())))),
+        Err(error) => log::warn!("{error}, ignoring"),
+    }
 }
 
 /// Adds interfaces of the host to firewalld's zone of machines.

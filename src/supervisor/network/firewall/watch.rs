@@ -104,6 +104,8 @@ impl FirewallWatch {
         }
         match process::clone(0, None) {
             Ok(Side::Child) => {
+                // It holds the locks of the machine.
+                process::die_with_parent();
                 firewall::bind_again(record);
                 process::exit_now(0)
             }
