@@ -294,7 +294,7 @@ fn init_steps(
         steps.push(InitStep::NoNewPrivileges);
     }
     steps.push(InitStep::Sync(SyncPoint::Ready));
-    steps.push(InitStep::CleanSlate);
+    steps.push(InitStep::CleanSlate { ignored_signals: facts.ignored_signals });
     // As late as possible: the steps before need calls that the filter denies.
     let policy = filter::Policy {
         capabilities,

@@ -111,6 +111,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         user: root(),
         // All capabilities of Linux 6.
         bounding: (1 << 41) - 1,
+        ignored_signals: 0,
         terminal: "dumb".into(),
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),

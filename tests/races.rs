@@ -284,6 +284,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
             shell: "/bin/sh".into(),
         },
         bounding: (1 << 41) - 1,
+        ignored_signals: 0,
         terminal: "dumb".into(),
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),

@@ -9,6 +9,7 @@ use super::{freezer, guest_child, running, signal};
 use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lsm;
+use crate::host::probe;
 use crate::host::rlimits;
 use crate::machine::init::{Init, PayloadKind};
 use crate::machine::name::Name;
@@ -130,6 +131,7 @@ fn resolve(request: &ExecRequest<'_>, record: &Record, leader: &OwnedFd) -> Resu
             socketcall: record.syscalls.socketcall,
         },
         no_new_privileges: record.no_new_privileges,
+        ignored_signals: probe::OwnStatus::read().ignored_signals,
         label: lsm::of_entering(record.leader.unwrap_or_default()),
         user_namespace: record.id_base.is_some(),
         time_namespace: has_time_namespace(record),

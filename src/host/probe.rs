@@ -334,11 +334,25 @@ pub(crate) fn host_os_release() -> String {
         .unwrap_or_default()
 }
 
-/// Returns the capability bounding set of this process, a bit mask.
-pub(crate) fn bounding_set() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+/// Attributes of this process that a child inherits (proc_pid_status(5)).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OwnStatus {
+    /// The capability bounding set, a bit mask.
+    pub(crate) bounding: u64,
+    /// The ignored signals: bit 0 is signal 1.
+    pub(crate) ignored_signals: u64,
+}
+
+impl OwnStatus {
+    /// Reads them. Without procfs, no capability is known and all signals count as ignored.
+    pub(crate) fn read() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = |key: &str| {
+            let mask = status.lines().find_map(|line| line.strip_prefix(key))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        };
+        Self { bounding: mask("CapBnd:").unwrap_or(0), ignored_signals: mask("SigIgn:").unwrap_or(u64::MAX) }
+    }
 }
 
 /// Returns a new random id (random(4)).

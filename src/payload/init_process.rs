@@ -56,7 +56,7 @@ impl InitProcess {
             InitStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             InitStep::NoNewPrivileges => rustix::thread::set_no_new_privs(true).map_err(Error::from),
             InitStep::Directory(path) => directory(path),
-            InitStep::CleanSlate => clean_slate(),
+            InitStep::CleanSlate { ignored_signals } => clean_slate(*ignored_signals),
             InitStep::Filter(program) => filter::install(program).context(|| "cannot load it"),
             InitStep::Stub => stub::fork(),
             InitStep::Execute { programs, argv, environment } => self.execute(programs, argv, environment),
@@ -269,8 +269,8 @@ fn directory(path: &Path) -> Result<()> {
     if reached.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Error::new("it is outside the machine")) }
 }
 
-fn clean_slate() -> Result<()> {
-    process::reset_signals();
+fn clean_slate(ignored_signals: u64) -> Result<()> {
+    process::reset_signals(ignored_signals);
     rustix::process::umask(Mode::from_raw_mode(0o022));
     descriptor::close_on_exec_from(3).context(|| "cannot close descriptors")
 }

@@ -27,6 +27,8 @@ pub(crate) struct Exec {
     pub(crate) policy: filter::Policy,
     /// Whether to set PR_SET_NO_NEW_PRIVS(2const).
     pub(crate) no_new_privileges: bool,
+    /// The signals that this process ignores, a mask: bit 0 is signal 1.
+    pub(crate) ignored_signals: u64,
     /// The label of PID 1 in the security module. `None` if the caller has the same one.
     pub(crate) label: Option<LsmLabel>,
     /// Whether the machine has a user namespace.
@@ -66,7 +68,10 @@ pub(crate) fn steps(exec: &Exec) -> Result<Vec<InitStep>> {
     if exec.no_new_privileges {
         steps.push(InitStep::NoNewPrivileges);
     }
-    steps.extend([InitStep::Sync(SyncPoint::Ready), InitStep::CleanSlate]);
+    steps.extend([
+        InitStep::Sync(SyncPoint::Ready),
+        InitStep::CleanSlate { ignored_signals: exec.ignored_signals },
+    ]);
     if exec.user_namespace {
         steps.push(filter);
     }
@@ -125,6 +130,7 @@ mod tests {
                 socketcall: false,
             },
             no_new_privileges: true,
+            ignored_signals: 0,
             label: Some(LsmLabel { file: "/proc/thread-self/attr/exec", text: "x".into() }),
             user_namespace: true,
             time_namespace: true,

@@ -58,6 +58,8 @@ pub struct Facts {
     pub user: User,
     /// The bounding set of this process, a mask of capability bits.
     pub bounding: u64,
+    /// The signals that this process ignores, a mask: bit 0 is signal 1.
+    pub ignored_signals: u64,
     /// `TERM` for the payload.
     pub terminal: String,
     /// The existing ones of the host's optional device nodes (`fuse`, `net/tun`).

@@ -44,6 +44,7 @@ pub(super) fn find(paths: &Paths, machine: &Machine, tree: &Tree, choice: &Choic
     let resolver = choice.link.as_ref().and_then(|plan| name_servers(paths, machine, plan));
     let lease = choice.link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
     let hosts = (choice.link.is_some() || booting).then(|| hosts_file(paths, machine, tree)).flatten();
+    let status = probe::OwnStatus::read();
     let facts = Facts {
         id_base: choice.ids.base,
         has_shifted_owners: choice.ids.has_shifted_owners,
@@ -57,7 +58,8 @@ pub(super) fn find(paths: &Paths, machine: &Machine, tree: &Tree, choice: &Choic
         init,
         socketcall,
         user,
-        bounding: probe::bounding_set(),
+        bounding: status.bounding,
+        ignored_signals: status.ignored_signals,
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
         devices: probe::devices(),
         further_devices: probe::named_devices(&machine.security)?,

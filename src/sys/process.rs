@@ -125,12 +125,12 @@ fn ended(status: &rustix::process::WaitIdStatus) -> Ended {
 
 /// Resets the signal attributes inherited by an exec: an empty mask and default dispositions, as in a new
 /// process. The clone has reset all handlers already (CLONE_CLEAR_SIGHAND); ignored signals stay ignored, for
-/// example SIGPIPE (by Rust). No file is read for it: procfs may belong to the guest.
-pub(crate) fn reset_signals() {
+/// example SIGPIPE (by Rust): bit 0 of `ignored` is signal 1.
+pub(crate) fn reset_signals(ignored: u64) {
     // The kernel's own layout of an action, all zero: SIG_DFL. The C library reserves two signals for
     // threads, which may be inherited as ignored.
     let default = [0u64; 4];
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
         let (action, old) = (std::ptr::from_ref(&default), std::ptr::null_mut::<u64>());
         // SAFETY: the action has the size read by the kernel and lives across the call; no memory is written.
         // SIGKILL and SIGSTOP are refused.

@@ -77,7 +77,10 @@ pub enum InitStep {
     /// Changes to the working directory.
     Directory(PathBuf),
     /// Resets signals and umask, and marks every other descriptor close-on-exec.
-    CleanSlate,
+    CleanSlate {
+        /// The signals that may be ignored, a mask: bit 0 is signal 1.
+        ignored_signals: u64,
+    },
     /// Loads the system-call filter.
     Filter(Vec<Instruction>),
     /// Becomes a stub init that runs the payload as PID 2 (`--as-pid2`).
@@ -116,7 +119,7 @@ impl InitStep {
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
             Self::NoNewPrivileges => "set no-new-privileges".into(),
             Self::Directory(path) => format!("change to directory '{}'", path.display()),
-            Self::CleanSlate => "reset signals, umask and descriptors".into(),
+            Self::CleanSlate { .. } => "reset signals, umask and descriptors".into(),
             Self::Filter(program) => format!("load the system-call filter ({} instructions)", program.len()),
             Self::Stub => "start a stub init".into(),
             Self::Execute { programs, argv, .. } => {

@@ -1,4 +1,6 @@
-//! Changes the user, the groups and the capabilities of this process or of a program to execute.
+//! Changes the user, the groups and the capabilities of this process or of a program to execute. The calls
+//! of the kernel are for one thread: each process that calls them has one. Those of the C library block and
+//! unblock all signals around the call.
 
 use crate::error::{Context, Error, Result};
 
@@ -19,7 +21,7 @@ pub(crate) fn as_effective(id: u32, action: impl FnOnce() -> Result<()>) -> Resu
 pub(super) fn become_effective(id: u32) -> Result<()> {
     let context = || format!("cannot set the effective user id {id}");
     let sets = rustix::thread::capabilities(None).context(context)?;
-    nix::unistd::seteuid(nix::unistd::Uid::from_raw(id)).context(context)?;
+    rustix::thread::set_thread_res_uid(None, rustix::process::Uid::from_raw(id), None).context(context)?;
     rustix::thread::set_capabilities(None, sets).context(context)
 }
 
@@ -28,12 +30,13 @@ pub(super) fn become_effective(id: u32) -> Result<()> {
 /// # Errors
 /// Any error of the kernel, with the id.
 pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
-    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    use rustix::process::{Gid, Uid};
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    setgroups(&groups).context(|| "cannot set groups")?;
-    setresgid(gid, gid, gid).context(|| format!("cannot become group {gid}"))?;
-    setresuid(uid, uid, uid).context(|| format!("cannot become user {uid}"))
+    let (new_uid, new_gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_groups(&groups).context(|| "cannot set groups")?;
+    set_thread_res_gid(new_gid, new_gid, new_gid).context(|| format!("cannot become group {gid}"))?;
+    set_thread_res_uid(new_uid, new_uid, new_uid).context(|| format!("cannot become user {uid}"))
 }
 
 /// Runs a command as the user nobody with the right to read all files: without other capabilities, new
