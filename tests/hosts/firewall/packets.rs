@@ -32,16 +32,16 @@ table inet seen {
 		iifname { "ve-*", "vz-*", "wx*", "br0", "up0", "pv0" } jump recorded_through
 	}
 	chain recorded_through {
-		add @through4 { ip id }
-		add @through6 { ip6 flowlabel }
+		ip ttl { 199, 200 } add @through4 { ip id }
+		ip6 hoplimit { 254, 255 } add @through6 { ip6 flowlabel }
 	}
 	chain here {
 		type filter hook input priority 10;
 		iifname { "ve-*", "vz-*", "wx*", "br0", "up0", "pv0" } jump recorded_here
 	}
 	chain recorded_here {
-		add @here4 { ip id }
-		add @here6 { ip6 flowlabel }
+		ip ttl 200 add @here4 { ip id }
+		ip6 hoplimit 255 add @here6 { ip6 flowlabel }
 	}
 }
 END
@@ -100,6 +100,9 @@ pub(super) fn data(protocol: u8, from: IpAddr, to: IpAddr) -> Vec<u8> {
     data
 }
 
+/// The time to live of the packets. Those of the kernel have another one, with random identifications.
+const TTL: u8 = 200;
+
 /// Returns a packet with a number in its header.
 pub(super) fn packet(number: u16, protocol: u8, from: IpAddr, to: IpAddr, data: &[u8]) -> Vec<u8> {
     let length = u16::try_from(data.len()).expect("a short packet");
@@ -107,7 +110,7 @@ pub(super) fn packet(number: u16, protocol: u8, from: IpAddr, to: IpAddr, data: 
         IpAddr::V4(_) => {
             let total = (length + 20).to_be_bytes();
             let number = number.to_be_bytes();
-            vec![0x45, 0, total[0], total[1], number[0], number[1], 0, 0, 64, protocol, 0, 0]
+            vec![0x45, 0, total[0], total[1], number[0], number[1], 0, 0, TTL, protocol, 0, 0]
         }
         IpAddr::V6(_) => {
             let (number, length) = (number.to_be_bytes(), length.to_be_bytes());
