@@ -117,16 +117,18 @@ pub(crate) fn recreate(paths: &Paths) -> Result<()> {
 
 /// Adds the interface of a machine to firewalld's zone of machines again, after a reload of firewalld.
 pub(crate) fn bind_again(record: &Record) {
-    match runtime() {
-        Ok(runtime) => runtime.block_on(firewalld::add_again(&interfaces(std::iter::once(record.part())))),
-        Err(error) => log::warn!("{error}, ignoring"),
-    }
+    wait_for(firewalld::add_again(&interfaces(std::iter::once(record.part()))));
 }
 
 /// Adds interfaces of the host to firewalld's zone of machines.
 fn bind(interfaces: &[&str]) {
+    wait_for(firewalld::add(interfaces));
+}
+
+/// Runs requests to firewalld.
+fn wait_for(requests: impl Future<Output = ()>) {
     match runtime() {
-        Ok(runtime) => runtime.block_on(firewalld::add(interfaces)),
+        Ok(runtime) => runtime.block_on(requests),
         Err(error) => log::warn!("{error}, ignoring"),
     }
 }
