@@ -64,6 +64,14 @@ pub(crate) fn wait_for_zones(paths: &Paths) -> Result<Held> {
     wait_at(&paths.systemd("nspawn-network-zone"), PATIENCE)
 }
 
+/// Deletes the files of Coracle's own locks that no process holds: their holders were killed.
+pub(crate) fn delete_stale(paths: &Paths) {
+    for entry in std::fs::read_dir(paths.locks()).into_iter().flatten().flatten() {
+        // Dropping the lock deletes its file.
+        let _ = take(&entry.path()).map(|lock| lock.map(Held));
+    }
+}
+
 fn wait_at(path: &Path, patience: Duration) -> Result<Held> {
     let since = Instant::now();
     loop {
@@ -171,6 +179,19 @@ mod tests {
         let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&paths.locks()), 0o700);
         assert_eq!(mode(&paths.locks().join("firewall")), 0o600);
+    }
+
+    #[test]
+    fn only_files_of_killed_holders_are_deleted() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = crate::paths::Paths::below(directory.path());
+        let _held = super::wait(&paths, "firewall").unwrap();
+        for name in ["claims", "binds-web"] {
+            std::fs::write(paths.locks().join(name), "").unwrap();
+        }
+        super::delete_stale(&paths);
+        let left = paths.locks().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["firewall"]);
     }
 
     #[test]

@@ -23,26 +23,25 @@ use crate::state::record::Record;
 /// # Errors
 /// The machine is running.
 pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
+    let directory = paths.machine(name);
     match Record::read(paths, name) {
         Ok(Some(record)) if record.is_alive() && record.supervisor != std::process::id() => {
-            Err(Error::new(format!("machine '{name}' runs (supervisor: process {})", record.supervisor))
-                .with_hint(format!("stop it first: coracle stop {name}")))
+            return Err(Error::new(format!(
+                "machine '{name}' runs (supervisor: process {})",
+                record.supervisor
+            ))
+            .with_hint(format!("stop it first: coracle stop {name}")));
         }
-        Ok(Some(record)) => {
-            undo(paths, &record);
-            Ok(())
-        }
+        Ok(Some(record)) => undo(paths, &record),
         // Killed before the record was written: only the directory exists.
-        Ok(None) => {
-            let _ = std::fs::remove_dir_all(paths.machine(name));
-            Ok(())
-        }
+        Ok(None) => drop(std::fs::remove_dir_all(directory)),
         Err(error) => {
             log::warn!("{error}, removing the state directory");
-            let _ = std::fs::remove_dir_all(paths.machine(name));
-            Ok(())
+            drop(std::fs::remove_dir_all(directory));
         }
     }
+    lock::delete_stale(paths);
+    Ok(())
 }
 
 /// Undoes everything a record names.

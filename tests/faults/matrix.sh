@@ -8,7 +8,7 @@ unit=coracle@busybox.service
 
 left() {
 	{
-		ls /run/coracle /run/systemd/nspawn-uid /run/systemd/nspawn/locks
+		ls /run/coracle /run/coracle/.locks /run/systemd/nspawn-uid /run/systemd/nspawn/locks
 		ip -o link show type veth | cut -d: -f2
 		find /sys/fs/cgroup/machine.slice -mindepth 1 -type d -name '*coracle*'
 		machinectl --no-legend list

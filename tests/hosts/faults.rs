@@ -41,6 +41,8 @@ fn a_killed_supervisor_ends_the_machine() {
     let (host, before) = bench("busybox");
     host.coracle(&["start", "busybox"]);
     let leader = host.machine_leader("busybox");
+    // As `coracle bind` leaves it when it is killed.
+    host.sh_ok("touch /run/coracle/.locks/binds-busybox");
     kill(&host, host.supervisor("busybox"));
     failed_and_clean(&host, &before, "busybox", "signal", &["busybox: failed", "killed by signal 9"]);
     assert_eq!(host.exec(&["test", "-e", &format!("/proc/{leader}/exe")]).status, 1);
@@ -99,7 +101,7 @@ const MOMENTS: &str = r#"
             sleep 0.01
         done
         systemctl reset-failed coracle@busybox
-        left=$(ip -o link show type veth; ls /run/coracle /run/systemd/nspawn-uid /run/systemd/nspawn/locks
+        left=$(ip -o link show type veth; ls /run/coracle /run/coracle/.locks /run/systemd/nspawn-uid /run/systemd/nspawn/locks
             find /sys/fs/cgroup/machine.slice -mindepth 1 -type d -name '*coracle*'
             pgrep -x coracle; machinectl --no-legend list) 2>/dev/null || true
         case $(echo "$left" | grep -v -e '^$' -e '^/run/.*:$') in
