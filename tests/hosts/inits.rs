@@ -18,6 +18,11 @@ struct Guest {
     poweroff: &'static str,
 }
 
+/// The shutdown of sysvinit's scripts. The last one halts, and its lines are lost if startpar(8) is killed
+/// before it prints them.
+const SYSVINIT_DOWN: [&str; 2] =
+    ["Asking all remaining processes to terminate", "Unmounting local filesystems"];
+
 #[test]
 fn busybox() {
     lives(&Guest {
@@ -35,11 +40,7 @@ fn sysvinit() {
         tree: "sysvinit",
         init: "sysvinit",
         up: "INIT: Entering runlevel: 2",
-        down: &[
-            "Asking all remaining processes to terminate",
-            "Unmounting local filesystems",
-            "Will now halt.",
-        ],
+        down: &SYSVINIT_DOWN,
         poweroff: "poweroff",
     });
 }
@@ -51,11 +52,7 @@ fn openrc() {
         // Debian's OpenRC is started by the init of sysvinit.
         init: "sysvinit",
         up: "INIT: Entering runlevel: 2",
-        down: &[
-            "Asking all remaining processes to terminate",
-            "Unmounting local filesystems",
-            "Will now halt.",
-        ],
+        down: &SYSVINIT_DOWN,
         poweroff: "poweroff",
     });
 }
