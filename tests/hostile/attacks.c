@@ -43,6 +43,8 @@ static void hold_lease(const char *path, int kind)
 		}
 		while (fcntl(fd, F_GETLEASE) == kind)
 			pause_ms(20);
+		/* An open(2) breaks the lease: it waits until the kernel ends the lease. */
+		pause_ms(45000);
 		close(fd);
 	}
 }

@@ -105,6 +105,30 @@ fn a_lease_on_passwd_does_not_block_exec() {
 }
 
 #[test]
+fn a_lease_on_hosts_does_not_block_starts() {
+    let names = ["hostile", "member", "other"];
+    let host = names.iter().fold(Host::builder(), |all, name| all.guest_as("busybox", name)).start();
+    add_attacks(&host, "hostile");
+    for (name, zone) in names.into_iter().zip(["lan", "lan", "dmz"]) {
+        host.define(name, &format!("[network]\nzone = \"{zone}\"\n"));
+    }
+    host.coracle(&["start", "hostile"]);
+    let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", "-", "lease-on-hosts"]);
+    attack.wait_for_stdout("ready", Duration::from_secs(30));
+    host.wait_until(crate::support::LONG, "grep -q 'LEASE .* READ' /proc/locks");
+    // The first start adds a name to the leased file: each blocked open(2) takes 45 s.
+    for name in ["member", "other"] {
+        let begun = Instant::now();
+        host.coracle(&["start", name]);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{name}: {:?}", begun.elapsed());
+    }
+    assert!(host.unit_journal("member").contains("hosts"), "{}", host.unit_journal("member"));
+    attack.kill();
+    host.coracle(&["stop", "hostile", "member", "other"]);
+    host.stop();
+}
+
+#[test]
 fn a_stop_follows_no_link_of_runit() {
     let host = Host::start(&["runit"]);
     host.sh_ok(
