@@ -6,6 +6,7 @@ use coracle::error::Error;
 use coracle::generator;
 use coracle::paths::Paths;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -98,7 +99,7 @@ impl log::Log for StandardError {
 
     fn log(&self, record: &log::Record<'_>) {
         if record.target().starts_with("coracle") {
-            eprintln!("coracle: {}", printable(&record.args().to_string()));
+            print_line("coracle", &record.args().to_string());
         }
     }
 
@@ -107,8 +108,14 @@ impl log::Log for StandardError {
 
 /// Prints an error and its hint.
 fn print_error(error: &Error) {
-    eprintln!("coracle: {}", printable(&error.to_string()));
+    print_line("coracle", &error.to_string());
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {}", printable(hint));
+        print_line("hint", hint);
     }
+}
+
+/// Prints a line to standard error. The reader of a pipe may have ended: nothing depends on the line, and
+/// `eprintln!` would abort a supervisor.
+fn print_line(start: &str, text: &str) {
+    let _ = writeln!(std::io::stderr(), "{start}: {}", printable(text));
 }

@@ -44,6 +44,24 @@ fn a_killed_pid_1_is_reported_by_its_signal() {
 
 #[test]
 #[ignore = "needs root"]
+fn messages_without_a_reader_end_nothing() {
+    let lab = Lab::new();
+    let binary = install::binary();
+    let coracle = lab.coracle(binary.to_str().unwrap(), &[]).join(" ");
+    // The reader has ended before the first message.
+    for (words, status) in [
+        (format!("check {}", lab.name()), 1),
+        (format!("run -M {} -- no-such-program", lab.name()), 125),
+        (format!("--debug run -M {} -- sh -c 'exit 7'", lab.name()), 7),
+    ] {
+        let script = format!("(sleep 0.1; exec {coracle} {words}) 2>&1 | true; exit ${{PIPESTATUS[0]}}");
+        let output = lab.wait(Job::start(&mut lab.apart(&["bash", "-c", &script]), None));
+        assert_eq!(output.status, status, "{words}: {output}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn failures_of_coracle_exit_with_125() {
     let lab = Lab::new();
     for (options, command, said) in [
