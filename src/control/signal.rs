@@ -258,7 +258,7 @@ mod tests {
             ..Record::read(&paths, &name).unwrap().unwrap()
         };
         record.write(&paths).unwrap();
-        kill(&paths, &[name], libc::SIGHUP, KillTarget::Leader).unwrap();
-        assert_eq!(signal_of(child), Some(libc::SIGHUP));
+        kill(&paths, &[name], libc::SIGUSR1, KillTarget::Leader).unwrap();
+        assert_eq!(signal_of(child), Some(libc::SIGUSR1));
     }
 }
