@@ -94,14 +94,19 @@ pub enum Ended {
 /// Waits for the child of a pidfd to end and reaps it.
 ///
 /// # Errors
-/// Any error of waitid(2).
+/// Any error of waitid(2). The child has ended then, too.
 pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
+    use rustix::event::{PollFd, PollFlags};
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     loop {
         match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
             Ok(Some(status)) => return Ok(ended(&status)),
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno).context(|| "cannot wait for the child"),
+            Err(errno) => {
+                // Until it has ended, it holds the locks that it inherited.
+                let _ = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None);
+                return Err(errno).context(|| "cannot wait for the child");
+            }
         }
     }
 }
@@ -222,5 +227,18 @@ mod tests {
         let pidfd = open_pidfd(child.id()).unwrap();
         send_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_failed_wait_ends_with_the_process() {
+        // A process of another parent cannot be waited for.
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "sleep 0.3 >/dev/null & echo $!"]);
+        let pid = String::from_utf8(shell.output().unwrap().stdout).unwrap();
+        let pidfd = open_pidfd(pid.trim().parse().unwrap()).unwrap();
+        assert!(wait(pidfd.as_fd()).is_err());
+        let mut ready = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut ready, Some(&now)), Ok(1));
     }
 }
