@@ -76,8 +76,8 @@ fn a_tree_that_becomes_reachable_is_reported() {
         let list: serde_json::Value = serde_json::from_str(&host.coracle(&["list", "--json"])).unwrap();
         let row = list.as_array().unwrap().iter().find(|row| row["name"] == "later").unwrap();
         assert_eq!(row["unconfined"][0] == "tree", expected, "{row}");
-        for words in [["inspect", "--security", "later"], ["doctor", "--", "later"]] {
-            let out = host.exec(&[&["coracle"], &words[..]].concat());
+        for words in [&["inspect", "later", "--security"][..], &["doctor", "later"]] {
+            let out = host.exec(&[&["coracle"], words].concat());
             assert_eq!(out.stdout.contains("every user of th"), expected, "{out}");
             assert_eq!(out.status != 0, expected && words[0] == "doctor", "{out}");
         }

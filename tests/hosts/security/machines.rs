@@ -31,7 +31,7 @@ impl Machines {
         let host = Host::builder().guest_as("busybox", "own").guest_as("busybox", "same").start();
         host.write("/etc/coracle/machines.d/same.toml", "[users]\nprivate = \"no\"\n");
         // Directories of the host targeted by attacks. Tests compare their contents.
-        host.sh_ok("mkdir /mnt/victim /mnt/source; echo source >/mnt/source/mark");
+        host.sh_ok("mkdir /mnt/victim /mnt/source /etc/cdi; echo source >/mnt/source/mark");
         let before = Snapshot::take(&host);
         for guest in ["own", "same"] {
             install(&host, guest, "probe");
