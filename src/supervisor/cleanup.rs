@@ -23,7 +23,6 @@ use crate::state::record::Record;
 /// # Errors
 /// The machine is running.
 pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
-    let directory = paths.machine(name);
     match Record::read(paths, name) {
         Ok(Some(record)) if record.is_alive() && record.supervisor != std::process::id() => {
             return Err(Error::new(format!(
@@ -33,11 +32,12 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
             .with_hint(format!("stop it first: coracle stop {name}")));
         }
         Ok(Some(record)) => undo(paths, &record),
-        // Killed before the record was written: only the directory exists.
-        Ok(None) => drop(std::fs::remove_dir_all(directory)),
-        Err(error) => {
-            log::warn!("{error}, removing the state directory");
-            drop(std::fs::remove_dir_all(directory));
+        unreadable => {
+            // Without a record, the start was killed before it was written: only the directory exists.
+            if let Err(error) = unreadable {
+                log::warn!("{error}, removing the state directory");
+            }
+            let _ = std::fs::remove_dir_all(paths.machine(name));
         }
     }
     lock::delete_stale(paths);
