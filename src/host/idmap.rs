@@ -1,6 +1,7 @@
 //! User namespaces for idmapped mounts (mount_setattr(2), MOUNT_ATTR_IDMAP). They have no processes.
 
 use crate::error::{Context, Result};
+use crate::sys::descriptor;
 use crate::sys::process::{self, Side};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -13,9 +14,18 @@ pub(crate) type IdMapEntry = (u32, u32, u32);
 /// # Errors
 /// Any error of clone3(2) or of writing the map files.
 pub fn namespace(users: &[IdMapEntry], groups: &[IdMapEntry]) -> Result<OwnedFd> {
+    let flags = rustix::pipe::PipeFlags::CLOEXEC;
+    let (wait_for, release) = rustix::pipe::pipe_with(flags).context(|| "cannot create a pipe")?;
     match process::clone(u64::from(libc::CLONE_NEWUSER.cast_unsigned()), None)? {
-        // The child only exists until its namespace is mapped and opened.
-        Side::Child => process::wait_to_be_killed(),
+        // The child exists until its namespace is mapped and opened: the files of an ended process belong to
+        // root of the host, who does not exist in a host that is itself a machine. No signal ends it, which
+        // could fail and leave it with the locks that it has inherited.
+        Side::Child => {
+            descriptor::close_copy(release.as_fd());
+            descriptor::close_from(3, wait_for.as_fd());
+            let _ = rustix::io::read(&wait_for, &mut [0u8; 1]);
+            process::exit_now(0)
+        }
         Side::Parent(child) => {
             let path = format!("/proc/{}", child.pid.as_raw_nonzero());
             let write = |file: &str, ranges: &[IdMapEntry]| {
@@ -30,8 +40,7 @@ pub fn namespace(users: &[IdMapEntry], groups: &[IdMapEntry]) -> Result<OwnedFd>
                     rustix::fs::open(format!("{path}/ns/user"), flags, Mode::empty())
                         .context(|| "cannot open a mount's user namespace")
                 });
-            process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)
-                .context(|| "cannot end the holder of a user namespace")?;
+            drop(release);
             process::wait(child.pidfd.as_fd())?;
             opened
         }

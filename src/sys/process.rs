@@ -23,18 +23,6 @@ pub(crate) fn die_with_parent() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 
-/// Waits until the parent kills this process or ends itself: for a cloned child. It has no descriptors
-/// meanwhile, for example no lock of the parent.
-pub(crate) fn wait_to_be_killed() -> ! {
-    // SAFETY: integers only; no descriptor is used below.
-    unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
-    die_with_parent();
-    loop {
-        // SAFETY: pause(2) has no arguments.
-        unsafe { libc::pause() };
-    }
-}
-
 /// Gives this process a new session keyring (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
 ///
 /// # Errors
