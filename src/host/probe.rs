@@ -148,8 +148,8 @@ impl Tree {
             InitChoice::Kind(Init::Systemd) | InitChoice::Auto => INITS.iter().map(PathBuf::from).collect(),
             InitChoice::Kind(_) => vec![SBIN_INIT.into()],
         };
-        let Some((path, binary)) =
-            candidates.iter().find_map(|path| self.read(path).map(|binary| (path.clone(), binary)))
+        let Some((path, start)) =
+            candidates.iter().find_map(|path| Some((path.clone(), self.read_start(path, HEAD)?)))
         else {
             let names: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
             return Err(Error::new(format!(
@@ -159,16 +159,16 @@ impl Tree {
             ))
             .with_hint("install an init system in the tree, or name a program with boot.init"));
         };
-        let built_for = init::architecture(&binary);
+        let built_for = init::architecture(&start);
         built_for
             .and_then(|built_for| match built_for.check(std::env::consts::ARCH) {
-                Err(error) if !binfmt::takes(&binary) => Err(error),
+                Err(error) if !binfmt::takes(&start) => Err(error),
                 _ => Ok(()),
             })
             .map_err(|error| error.context(format!("cannot run '{}' of {}", path.display(), self.name)))?;
         let kind = match choice {
             InitChoice::Kind(kind) => *kind,
-            _ => self.recognise(&path, &binary, SCRIPTS),
+            _ => self.recognise(&path, SCRIPTS),
         };
         Ok((path, kind))
     }
@@ -176,27 +176,28 @@ impl Tree {
     /// Returns whether `/sbin/init` is a known init other than systemd.
     fn has_other_init(&self) -> bool {
         let path = Path::new(SBIN_INIT);
-        let kind = self.read(path).map(|binary| self.recognise(path, &binary, SCRIPTS));
-        kind.is_some_and(|kind| !matches!(kind, Init::Systemd | Init::Unknown))
+        let exists = self.read_start(path, HEAD).is_some();
+        exists && !matches!(self.recognise(path, SCRIPTS), Init::Systemd | Init::Unknown)
     }
 
-    /// Recognises an init by its names and its content; a script by the programs that it executes, up to the
-    /// given number of nested scripts.
-    fn recognise(&self, path: &Path, binary: &[u8], scripts: u32) -> Init {
-        let found = init::recognise(&self.links(path), binary);
+    /// Recognises an init by its names, and reads it if they do not suffice; a script by the programs that it
+    /// executes, up to the given number of nested scripts.
+    fn recognise(&self, path: &Path, scripts: u32) -> Init {
+        if let Some(named) = init::recognise_names(&self.links(path)) {
+            return named;
+        }
+        let binary = self.read(path).unwrap_or_default();
+        let found = init::recognise_content(&binary);
         if found != Init::Unknown || scripts == 0 {
             return found;
         }
-        let kind = |next: Successor| {
-            let binary = self.read(&next.program).unwrap_or_default();
-            match self.recognise(&next.program, &binary, scripts - 1) {
-                Init::Unknown => None,
-                // For example a shell.
-                Init::Busybox if !next.is_init_applet() => None,
-                kind => Some(kind),
-            }
+        let kind = |next: Successor| match self.recognise(&next.program, scripts - 1) {
+            Init::Unknown => None,
+            // For example a shell.
+            Init::Busybox if !next.is_init_applet() => None,
+            kind => Some(kind),
         };
-        init::successors(binary).into_iter().take(SUCCESSORS).find_map(kind).unwrap_or(Init::Unknown)
+        init::successors(&binary).into_iter().take(SUCCESSORS).find_map(kind).unwrap_or(Init::Unknown)
     }
 
     /// Returns whether an init of unknown kind may execute another one in its place.

@@ -7,6 +7,7 @@ mod stop;
 
 pub(crate) use architecture::{Architecture, architecture};
 pub(crate) use recognise::{
-    Successor, may_have_successor, recognise, recognise_process, recognise_program, successors,
+    Successor, may_have_successor, recognise_content, recognise_names, recognise_process, recognise_program,
+    successors,
 };
 pub(crate) use stop::{MissingFile, StopAction, orderly_reboot, orderly_stop};
