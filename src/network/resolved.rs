@@ -4,6 +4,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::host::systemd::bus;
+use futures_util::future;
 use std::time::Duration;
 use zbus::proxy;
 
@@ -37,6 +38,8 @@ async fn try_disable(ifindex: u32) -> Result<()> {
     let index = i32::try_from(ifindex).map_err(|error| Error::new(error.to_string()))?;
     let connection = bus::connect(PATIENCE).await.context(|| "cannot connect to resolved")?;
     let manager = ResolvedManagerProxy::new(&connection).await.map_err(bus::failure)?;
-    manager.set_link_llmnr(index, "no").await.map_err(bus::failure)?;
-    manager.set_link_multicast_dns(index, "no").await.map_err(bus::failure)
+    // Both requests are sent before the first reply.
+    let both = future::join(manager.set_link_llmnr(index, "no"), manager.set_link_multicast_dns(index, "no"));
+    let (llmnr, multicast_dns) = both.await;
+    llmnr.and(multicast_dns).map_err(bus::failure)
 }

@@ -8,6 +8,7 @@ use crate::supervisor::cleanup;
 use crate::supervisor::handover::FdName;
 use crate::supervisor::network::hosts_file::{self, ZoneChange};
 use crate::supervisor::network::{dhcp, firewall, interfaces};
+use futures_util::future;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -59,9 +60,13 @@ impl Launch<'_> {
                     veth::Link::create(plan, network.as_fd()).await?
                 }
             };
-            resolved::disable_multicast_names(&[link.router_ifindex]).await;
-            let addresses = veth::configure_guest(plan, network.as_fd()).await?;
-            Ok::<_, Error>((link, addresses))
+            let quiet = [link.router_ifindex];
+            let ((), addresses) = future::join(
+                resolved::disable_multicast_names(&quiet),
+                veth::configure_guest(plan, network.as_fd()),
+            )
+            .await;
+            Ok::<_, Error>((link, addresses?))
         })?;
         if let Some(member) = self.record.firewall.as_ref().filter(|member| !member.ports().is_empty()) {
             firewall::enable_loopback_ports(member);
