@@ -72,10 +72,12 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let arguments = vec!["launch".into(), name.as_str().into()];
     let request =
         StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
-    let running = start(request, placement::in_unit, kept).map_err(|error| error.with_kind(Kind::Launch))?;
+    let of_launch = |error: Error| error.with_kind(Kind::Launch);
+    let mut running = start(request, placement::in_unit, kept).map_err(of_launch)?;
     // The snapshot is for `apply`; the machine runs without it.
     let values = config::snapshot::values(&resolved.settings);
     config::snapshot::write(paths, name, &values).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+    supervise::announce(&mut running).map_err(of_launch)?;
     Err(running.execute(&["supervise".into()]))
 }
 

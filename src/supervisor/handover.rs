@@ -56,6 +56,9 @@ pub(crate) struct SupervisorState {
     pub(crate) lease: Option<Lease>,
     /// The guest's requests so far.
     pub(crate) solicited: Solicited,
+    /// Whether the service manager knows that the machine was started.
+    #[serde(default)]
+    pub(crate) is_announced: bool,
     /// The number of reboots since the first launch.
     pub(crate) boots: u32,
     /// The running times of the boots before that rebooted soon, milliseconds.

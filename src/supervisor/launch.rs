@@ -285,6 +285,7 @@ impl<'a> Launch<'a> {
                 out_of_memory_kills: payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory)),
                 lease: self.request.lease,
                 solicited: dhcp::Solicited::Nothing,
+                is_announced: false,
                 boots,
                 uptimes,
                 record: self.record,

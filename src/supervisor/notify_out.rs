@@ -50,6 +50,14 @@ impl ServiceManager {
         }
     }
 
+    /// Sends the leader and the phase of a machine, with `READY=1` if its unit counts as started.
+    pub(crate) fn send_start(&self, record: &Record, is_started: bool) {
+        let leader = format!("X_CORACLE_LEADER_PID={}", record.leader.unwrap_or_default());
+        let status = status_line(record, "");
+        let states = [NotifyState::Ready, NotifyState::Custom(&leader), NotifyState::Status(&status)];
+        self.send(if is_started { &states } else { &states[1..] });
+    }
+
     /// Sends the line of `systemctl status`: the machine's phase, and the last status of the guest.
     pub(crate) fn send_status(&mut self, record: &Record, said: &str) {
         self.write_status(&status_line(record, said));

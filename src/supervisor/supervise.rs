@@ -35,7 +35,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use sd_notify::NotifyState;
 use std::time::Duration;
 
 /// The result of the loop.
@@ -129,6 +128,30 @@ pub(crate) fn supervise(running: Running) -> Result<SupervisionResult> {
     watch.end(exit)
 }
 
+/// Notifies the service manager of the start before the supervisor is executed, which takes milliseconds: clients
+/// and stop requests wait for it.
+///
+/// # Errors
+/// Any error of sigprocmask(2).
+pub(crate) fn announce(running: &mut Running) -> Result<()> {
+    signals::block()?;
+    if running.fds.get(FdName::Control).is_none() {
+        running.fds.insert(FdName::Control, listen(&running.state).into_listener());
+    }
+    send_start(&running.state, &ServiceManager::new());
+    running.state.is_announced = true;
+    Ok(())
+}
+
+/// Sends the state of a machine that was just started, in one message.
+fn send_start(state: &SupervisorState, service_manager: &ServiceManager) {
+    let ready = state.record.phase == Phase::Running;
+    if ready {
+        failure::clear(state);
+    }
+    service_manager.send_start(&state.record, ready || !state.waits_for_ready);
+}
+
 /// The reason to leave the loop.
 enum LoopExit {
     Ended(Exit),
@@ -215,17 +238,11 @@ impl Loop {
         Ok(())
     }
 
-    /// Notifies the service manager of the state at the start of the loop.
+    /// Notifies the service manager of the state at the start of the loop, unless the launch has.
     fn begin(&mut self) {
-        let leader = self.state.record.leader.unwrap_or_default();
-        if self.ready || !self.state.waits_for_ready {
-            self.service_manager.send(&[NotifyState::Ready]);
+        if !std::mem::take(&mut self.state.is_announced) {
+            send_start(&self.state, &self.service_manager);
         }
-        if self.ready {
-            failure::clear(&self.state);
-        }
-        self.service_manager.send(&[NotifyState::Custom(&format!("X_CORACLE_LEADER_PID={leader}"))]);
-        self.send_status();
     }
 
     fn enter(&mut self, phase: Phase) {

@@ -4,8 +4,8 @@ use crate::error::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Blocks the signals that the loop handles and returns a descriptor that reads them.
-pub(super) fn take() -> Result<SignalFd> {
+/// Blocks the signals that the loop handles, until it reads them. The mask outlives an exec.
+pub(super) fn block() -> Result<SigSet> {
     let mut mask = SigSet::empty();
     for signal in [
         Signal::SIGTERM,
@@ -19,6 +19,11 @@ pub(super) fn take() -> Result<SignalFd> {
         mask.add(signal);
     }
     mask.thread_block().context(|| "cannot block signals")?;
+    Ok(mask)
+}
+
+/// Blocks the signals that the loop handles and returns a descriptor that reads them.
+pub(super) fn take() -> Result<SignalFd> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    SignalFd::with_flags(&mask, flags).context(|| "cannot create a signalfd")
+    SignalFd::with_flags(&block()?, flags).context(|| "cannot create a signalfd")
 }
