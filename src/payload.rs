@@ -37,8 +37,9 @@ pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Optio
 /// Runs the steps of the builder, sends the console to the supervisor and exits.
 pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
     process::die_with_parent();
-    // Created nodes have exactly the modes of the plan.
+    // Created nodes have exactly the modes of the plan, and root's group unless they are given away.
     rustix::process::umask(rustix::fs::Mode::empty());
+    process::make_files_in_group_0();
     let mut builder = builder::Builder::new(inputs);
     for (number, step) in steps.iter().enumerate() {
         match builder.run(step) {

@@ -7,4 +7,5 @@ pub(crate) mod guest_files;
 pub mod mount;
 pub(crate) mod packet;
 pub mod process;
+pub(crate) mod pseudo_file;
 pub(crate) mod terminal;

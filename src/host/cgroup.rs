@@ -4,7 +4,7 @@
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::machine::resources::Resources;
-use crate::sys::process;
+use crate::sys::{process, pseudo_file};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeSet;
@@ -14,6 +14,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// The name of the guest's cgroup below the cgroup of its unit.
 pub(crate) const PAYLOAD: &str = "payload";
+/// The mount point of the unified hierarchy on most hosts.
+const USUAL_HIERARCHY: &str = "/sys/fs/cgroup";
 /// Files of a delegated cgroup that its owner may write, for kernels that do not list them.
 const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
@@ -71,13 +73,18 @@ fn find(directory: OwnedFd, pid: u32) -> Option<OwnedFd> {
 
 fn of(pid: &str) -> Option<PathBuf> {
     let mount = hierarchy()?;
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let cgroups = pseudo_file::read(format!("/proc/{pid}/cgroup")).ok()?;
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
     (!path.starts_with("/..")).then(|| mount.join(path.trim_start_matches('/')))
 }
 
 /// Returns the mount point of the unified hierarchy.
 fn hierarchy() -> Option<PathBuf> {
+    // Its place on hosts with systemd. The list of all mounts is long.
+    let usual = rustix::fs::statfs(USUAL_HIERARCHY);
+    if usual.is_ok_and(|stat| stat.f_type == libc::CGROUP2_SUPER_MAGIC) {
+        return Some(USUAL_HIERARCHY.into());
+    }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
@@ -142,18 +149,8 @@ impl Cgroup {
         // These files stay owned by root: a guest cannot raise its limits.
         limit(&payload, "cgroup.max.descendants", resources.cgroups_max)?;
         limit(&payload, "cgroup.max.depth", resources.cgroup_depth_max)?;
-        let delegated = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
-        let files = delegated.lines().chain(DELEGATED);
-        for file in std::iter::once("").chain(files) {
-            let path = payload.join(file);
-            match std::os::unix::fs::chown(&path, Some(owner), Some(owner)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context(|| {
-                        format!("cannot change the owner of '{}' to the guest's root", path.display())
-                    });
-                }
-                _ => {}
-            }
+        if owner != 0 {
+            delegate(&payload, owner)?;
         }
         crate::sys::mount::open_directory(&payload)
     }
@@ -165,15 +162,37 @@ impl Cgroup {
 
     /// Enables for the guest all controllers available here.
     fn enable_controllers(&self) {
-        let available =
-            std::fs::read_to_string(self.directory.join("cgroup.controllers")).unwrap_or_default();
+        let available = pseudo_file::read(self.directory.join("cgroup.controllers")).unwrap_or_default();
+        let control = self.directory.join("cgroup.subtree_control");
+        let all: Vec<String> = available.split_whitespace().map(|name| format!("+{name}")).collect();
+        if std::fs::write(&control, all.join(" ")).is_ok() {
+            return;
+        }
+        // The kernel enables all or none.
         for controller in available.split_whitespace() {
-            let control = self.directory.join("cgroup.subtree_control");
             if let Err(error) = std::fs::write(&control, format!("+{controller}")) {
                 log::debug!("cannot enable cgroup controller '{controller}': {error}, ignoring");
             }
         }
     }
+}
+
+/// Gives the guest's cgroup to the guest's root, with the files that its owner may write.
+fn delegate(payload: &Path, owner: u32) -> Result<()> {
+    let delegated = pseudo_file::read("/sys/kernel/cgroup/delegate").unwrap_or_default();
+    let files = delegated.lines().chain(DELEGATED);
+    for file in std::iter::once("").chain(files) {
+        let path = payload.join(file);
+        match std::os::unix::fs::chown(&path, Some(owner), Some(owner)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context(|| {
+                    format!("cannot change the owner of '{}' to the guest's root", path.display())
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Writes a limit; [`u64::MAX`] means unlimited. A kernel without the file has no such limit.
@@ -217,7 +236,7 @@ pub(crate) fn is_frozen(directory: &Path) -> bool {
 
 /// Returns whether `cgroup.events` has a line.
 fn has_event(directory: &Path, line: &str) -> bool {
-    let events = std::fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
+    let events = pseudo_file::read(directory.join("cgroup.events")).unwrap_or_default();
     events.lines().any(|event| event == line)
 }
 
@@ -369,7 +388,7 @@ pub(crate) fn for_each_process(directory: &Path, act: &mut dyn FnMut(OwnedFd)) {
 
 /// Returns the number of processes of a cgroup killed by the out-of-memory killer (`memory.events`).
 pub(crate) fn out_of_memory_kills(directory: &Path) -> u64 {
-    let events = std::fs::read_to_string(directory.join("memory.events")).unwrap_or_default();
+    let events = pseudo_file::read(directory.join("memory.events")).unwrap_or_default();
     let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }

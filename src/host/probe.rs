@@ -13,8 +13,8 @@ use crate::plan::init::Successor;
 use crate::plan::step::Device;
 use crate::plan::{NamedDevice, User, init};
 use crate::sys::guest_files::GuestRoot;
+use crate::sys::pseudo_file;
 use mounts::Mounted;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The default path of an init, as for systemd-nspawn(1), `--boot`.
@@ -323,7 +323,7 @@ fn parse_id(text: &str) -> Option<Id128> {
 
 /// Returns the host's machine id; all zero if it has none.
 pub(crate) fn host_id() -> Id128 {
-    let text = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
+    let text = pseudo_file::read(MACHINE_ID).unwrap_or_default();
     parse_id(&text).unwrap_or_default()
 }
 
@@ -347,7 +347,7 @@ pub(crate) struct OwnStatus {
 impl OwnStatus {
     /// Reads them. Without procfs, no capability is known and all signals count as ignored.
     pub(crate) fn read() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = pseudo_file::read("/proc/self/status").unwrap_or_default();
         let mask = |key: &str| {
             let mask = status.lines().find_map(|line| line.strip_prefix(key))?;
             u64::from_str_radix(mask.trim(), 16).ok()
@@ -356,10 +356,10 @@ impl OwnStatus {
     }
 }
 
-/// Returns a new random id (random(4)).
+/// Returns a new random id (getrandom(2), which gives 16 bytes at once).
 pub(crate) fn random_id() -> Id128 {
     let mut bytes = [0u8; 16];
-    let _ = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     Id128::of_random(bytes)
 }
 

@@ -1,10 +1,12 @@
 //! Processes of the host, read from `/proc`.
 
+use crate::sys::pseudo_file;
+
 /// Returns the start time of a process in clock ticks since boot (proc_pid_stat(5), `starttime`). `None` if
 /// there is no such process or if it has ended: systemd runs the clean-up of a unit before it reaps the ended
 /// process.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = pseudo_file::read(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.get(stat.rfind(')')? + 2..)?;
     if after_name.starts_with(['Z', 'X']) {
         return None;

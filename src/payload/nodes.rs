@@ -1,7 +1,7 @@
 //! Files, directories and devices that the builder creates, owned by the guest's root, in file systems that
 //! the builder has mounted. Called by `builder`. Paths are resolved by descriptor inside the root.
 
-use super::tree_paths::TreePaths;
+use super::tree_paths::{Directory, TreePaths};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::Device;
 use crate::sys::mount::{self, Depth, MountAttributes};
@@ -12,9 +12,9 @@ use std::path::Path;
 
 /// Opens the parent directory of a path; symbolic links are resolved inside the root. Returns it with the
 /// file name.
-pub(super) fn parent<'p>(paths: &TreePaths, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
+pub(super) fn parent<'t, 'p>(paths: &'t TreePaths, path: &'p Path) -> Result<(Directory<'t>, &'p OsStr)> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let opened = paths.open_as(directory, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
+    let opened = paths.directory(directory).map_err(|error| {
         let error = Error::from(error).context(format!("cannot open '{}' in the tree", directory.display()));
         match paths.open(directory).and_then(|link| read_link(&link)) {
             Ok(to) => error.with_hint(format!(
@@ -34,17 +34,23 @@ pub(super) fn read_link(link: &OwnedFd) -> std::io::Result<String> {
 
 /// Changes the owner of a new node to the guest's root. An idmapped tree has no id for the host's root, and a
 /// directory may set the group of its files.
-pub(super) fn give(directory: &OwnedFd, name: &OsStr, owner: u32) -> Result<()> {
+pub(super) fn give(directory: &Directory<'_>, name: &OsStr, owner: u32) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
         .context(|| format!("cannot change the owner of '{}' to the guest's root", name.display()))
+}
+
+/// Changes the owner of a new node in a file system of the builder. Root of the host owns it already, because
+/// no directory there sets the group of its files.
+fn give_new(directory: &Directory<'_>, name: &OsStr, owner: u32) -> Result<()> {
+    if owner == 0 { Ok(()) } else { give(directory, name, owner) }
 }
 
 /// Creates a directory, if it does not exist.
 pub(crate) fn directory(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(mode)) {
-        Ok(()) => give(&at, name, owner),
+        Ok(()) => give_new(&at, name, owner),
         Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
@@ -57,28 +63,28 @@ pub(crate) fn file(paths: &TreePaths, path: &Path, mode: u32, content: &str, own
     let file = rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode))?;
     std::io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())
         .context(|| "cannot write its content")?;
-    give(&at, name, owner)
+    give_new(&at, name, owner)
 }
 
 /// Creates a named pipe.
 pub(crate) fn fifo(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     rustix::fs::mknodat(&at, name, FileType::Fifo, Mode::from_raw_mode(mode), 0)?;
-    give(&at, name, owner)
+    give_new(&at, name, owner)
 }
 
 /// Creates a socket without a listener, mode 000.
 pub(crate) fn socket(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     rustix::fs::mknodat(&at, name, FileType::Socket, Mode::empty(), 0)?;
-    give(&at, name, owner)
+    give_new(&at, name, owner)
 }
 
 /// Creates a symbolic link.
 pub(crate) fn link(paths: &TreePaths, path: &Path, to: &Path, owner: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     rustix::fs::symlinkat(to, &at, name)?;
-    give(&at, name, owner)
+    give_new(&at, name, owner)
 }
 
 /// Creates a device node. If mknod(2) is not permitted (Coracle itself runs in a container), binds the host's
@@ -88,7 +94,7 @@ pub(crate) fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32, 
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let number = rustix::fs::makedev(device.major, device.minor);
     match rustix::fs::mknodat(&at, name, kind, Mode::from_raw_mode(mode), number) {
-        Ok(()) => give(&at, name, owner),
+        Ok(()) => give_new(&at, name, owner),
         Err(rustix::io::Errno::PERM) if device.major == 0 => Ok(()),
         Err(rustix::io::Errno::PERM) => bind_device(paths, path, owner),
         Err(errno) => Err(errno.into()),
@@ -119,10 +125,10 @@ pub(crate) fn bind_socket(
     // The name inherits the mode of the socket: it never exists with another mode, and no path is followed to
     // change it.
     rustix::fs::fchmod(socket, Mode::from_raw_mode(mode)).context(|| "cannot set the socket's mode")?;
-    let address = Path::new("/proc/self/fd").join(at.as_raw_fd().to_string()).join(name);
+    let address = Path::new("/proc/self/fd").join(at.as_fd().as_raw_fd().to_string()).join(name);
     let address = rustix::net::SocketAddrUnix::new(address).context(|| "cannot name the socket")?;
     rustix::net::bind(socket, &address).context(|| "cannot bind the socket")?;
-    give(&at, name, owner)
+    give_new(&at, name, owner)
 }
 
 /// Opens the first pty of the guest's devpts, changes the owner of its slave to the guest's root and links

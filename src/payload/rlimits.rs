@@ -4,6 +4,7 @@
 
 use crate::error::{Context, Result};
 use crate::plan::step::ResourceLimit;
+use crate::sys::pseudo_file;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 const INFINITE: Option<u64> = None;
@@ -46,7 +47,7 @@ pub(crate) fn reset(pid: Pid) -> Result<()> {
     }
     // Half of the maximum number of threads, as in the kernel's fork_init(); unchanged if procfs does not
     // tell it.
-    let threads = std::fs::read_to_string("/proc/sys/kernel/threads-max").unwrap_or_default();
+    let threads = pseudo_file::read("/proc/sys/kernel/threads-max").unwrap_or_default();
     if let Ok(threads) = threads.trim().parse::<u64>() {
         for resource in [Resource::Nproc, Resource::Sigpending] {
             set(Some(pid), resource, Some(threads / 2), Some(threads / 2))?;

@@ -11,6 +11,24 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
 
+/// A directory that a resolution has reached.
+#[derive(Debug)]
+pub(crate) enum Directory<'a> {
+    /// The root of a file system of the builder.
+    Ours(BorrowedFd<'a>),
+    /// Another one.
+    Opened(OwnedFd),
+}
+
+impl AsFd for Directory<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Ours(root) => *root,
+            Self::Opened(directory) => directory.as_fd(),
+        }
+    }
+}
+
 /// The root of a tree, and the builder's mounts in it.
 #[derive(Debug)]
 pub(crate) struct TreePaths {
@@ -66,6 +84,19 @@ impl TreePaths {
     pub(crate) fn open_as(&self, path: &Path, flags: OFlags) -> std::io::Result<OwnedFd> {
         let (from, rest) = self.nearest(path);
         guest_files::open_inside_as(from, rest, flags, Mode::empty())
+    }
+
+    /// Opens a directory. The root of a file system of the builder is open already.
+    ///
+    /// # Errors
+    /// Any error of openat2(2).
+    pub(crate) fn directory(&self, path: &Path) -> std::io::Result<Directory<'_>> {
+        match self.nearest(path) {
+            (root, rest) if rest.as_os_str().is_empty() || rest == Path::new("/") => {
+                Ok(Directory::Ours(root))
+            }
+            _ => self.open_as(path, OFlags::PATH | OFlags::DIRECTORY).map(Directory::Opened),
+        }
     }
 
     /// Returns the deepest mounted file system that contains a path, or the root, and the path relative to

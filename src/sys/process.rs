@@ -5,7 +5,9 @@ mod clone;
 mod credentials;
 
 pub use clone::{Child, Side, clone, clone_as, clone_owned_by, clone_sibling};
-pub(crate) use credentials::{as_effective, become_user, make_files_as, read_only, use_files_as};
+pub(crate) use credentials::{
+    as_effective, become_user, make_files_as, make_files_in_group_0, read_only, use_files_as,
+};
 
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};

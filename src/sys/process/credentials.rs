@@ -93,6 +93,11 @@ pub(crate) fn use_files_as(id: u32) -> Result<()> {
     if taken { Ok(()) } else { Err(Error::new(format!("cannot reach files as user {id}"))) }
 }
 
+/// Creates files in root's group from now on (setfsgid(2)), whatever the group of the caller.
+pub(crate) fn make_files_in_group_0() {
+    nix::unistd::setfsgid(nix::unistd::Gid::from_raw(0));
+}
+
 /// Creates files as this user and group from now on, with all other rights kept (setfsuid(2)): a file system
 /// of a user namespace accepts files of its own ids only.
 ///

@@ -1,0 +1,41 @@
+//! Small files of procfs, sysfs and cgroup2. The kernel writes their text in one piece, so that one read
+//! suffices; the standard library makes three more calls.
+
+use rustix::fs::{Mode, OFlags};
+use std::io::Result;
+use std::path::Path;
+
+/// The size of the buffer: a page, the greatest text of sysfs.
+const SIZE: usize = 4096;
+
+/// Reads a file as text. One read suffices unless the text fills a page.
+///
+/// # Errors
+/// Any error of open(2) and read(2), or invalid UTF-8.
+pub(crate) fn read(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut buffer = [0; SIZE];
+    let count = rustix::io::read(&file, &mut buffer)?;
+    if count == SIZE {
+        return std::fs::read_to_string(path);
+    }
+    String::from_utf8(buffer[..count].to_vec()).map_err(std::io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn short_long_and_missing_files() {
+        let status = super::read("/proc/self/status").unwrap();
+        assert!(status.starts_with("Name:") && status.ends_with('\n'));
+        let directory = tempfile::tempdir().unwrap();
+        for length in [0, 1, super::SIZE, super::SIZE + 1] {
+            let (file, text) = (directory.path().join("file"), "x".repeat(length));
+            std::fs::write(&file, &text).unwrap();
+            assert_eq!(super::read(&file).unwrap(), text);
+        }
+        let missing = super::read(directory.path().join("none")).unwrap_err();
+        assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
+    }
+}
