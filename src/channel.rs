@@ -18,11 +18,12 @@ const LIMIT: usize = 4096;
 /// A synchronisation point of parent and child. The order here is the order of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SyncPoint {
-    /// The child is cloned; the parent maps its ids.
+    /// The child is cloned into a user namespace; the parent maps its ids.
     Cloned,
     /// The child has all its namespaces; the parent starts the builder and creates the network link.
     Unshared,
-    /// The child is ready to execute the payload.
+    /// The child is ready to execute the payload. The parent holds it only if it has started the machine's
+    /// link or its registration meanwhile.
     Ready,
 }
 
@@ -37,7 +38,9 @@ pub enum FromPayload {
     Terminal,
     /// It has created the pipe that stands for the kernel's log. Carries the pipe.
     KernelLog,
-    /// All its steps are done. Carries the console, if there is one.
+    /// It has opened the console of the machine. Carries the master side.
+    Console,
+    /// All its steps are done.
     Done,
     /// An optional step failed; the child continues with the next one.
     Warned(StepFailure),
@@ -152,7 +155,7 @@ impl ChildEnd {
     /// # Errors
     /// An ended parent, or another message of it.
     pub(crate) fn sync(&self, sync: SyncPoint) -> Result<()> {
-        send(self.0.as_fd(), &FromPayload::Reached(sync), None)?;
+        self.report(sync)?;
         match receive(self.0.as_fd())? {
             Some((ToPayload::Go(released), _)) if released == sync => Ok(()),
             Some((ToPayload::Go(released), _)) => Err(Error::new(format!(
@@ -160,6 +163,14 @@ impl ChildEnd {
             ))),
             None => Err(Error::new("the supervisor has ended")),
         }
+    }
+
+    /// Reports a synchronisation point at which the parent does not hold the child.
+    ///
+    /// # Errors
+    /// `EPIPE` if the parent has ended.
+    pub(crate) fn report(&self, sync: SyncPoint) -> Result<()> {
+        send(self.0.as_fd(), &FromPayload::Reached(sync), None)
     }
 
     /// Sends a message, with a descriptor if there is one.
@@ -225,6 +236,14 @@ mod tests {
         assert!(descriptor.is_some());
         drop(child);
         assert!(parent.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn an_ended_parent_is_detected() {
+        let (parent, child) = pair().unwrap();
+        child.report(SyncPoint::Ready).unwrap();
+        drop(parent);
+        assert!(child.report(SyncPoint::Ready).is_err());
     }
 
     #[test]

@@ -60,11 +60,11 @@
 //!  └─ PID 1   (user, pid, ipc, uts, net, cgroup and last a mount namespace): becomes the payload
 //! ```
 //!
-//! *Two children.* If a less privileged user namespace copies a mount namespace, all mounts of the copy are
-//! locked together: they cannot be unmounted, and covered files stay covered (mount_namespaces(7)). So PID 1
-//! mounts nothing. The builder, with the rights of the host, creates the whole tree, and PID 1 copies its
-//! mount namespace into its user namespace: root inside cannot unmount a mask. Without a user namespace there
-//! is no such lock.
+//! *Two children with a user namespace, one without.* If a less privileged user namespace copies a mount
+//! namespace, all mounts of the copy are locked together: they cannot be unmounted, and covered files stay
+//! covered (mount_namespaces(7)). So PID 1 mounts nothing. The builder, with the rights of the host, creates
+//! the whole tree, and PID 1 copies its mount namespace into its user namespace: root inside cannot unmount a
+//! mask. Without a user namespace there is no such lock, and PID 1 creates the tree itself.
 //!
 //! *Clone first, single-threaded.* Children are cloned from a process with one thread; [`sys`] refuses any
 //! other. tokio is `current_thread`, and no event loop of it outlives a call.
@@ -89,16 +89,17 @@
 //!                                     Unshared
 //! build ────────────────────────────────────────────────────────► create the tree
 //! link, register                                                  │
-//! built ◄─────────────────────────────────────────── Done, console┘
+//! built ◄────────────────────────────────────────── console, Done ┘
 //! release ──────────────────────────► copy the mounts, drop rights
-//!                                     Ready
-//! release ──────────────────────────► execute: the channel ends
+//! Ready ◄──────────────────────────── execute: the channel ends
 //! ```
 //!
-//! [`channel::SyncPoint`] declares the synchronisation points, in the order of the protocol; a test over all golden plans
-//! checks that both sides reach them in that order. The children report, the parent prints: a child never
-//! prints and never logs; its failure is a message with the step, the cause and the hint. Messages of a child
-//! are untrusted: bounded, decoded into a value or an error, never a panic.
+//! Without a user namespace PID 1 reports Ready only, and is held there if it has a link or a registration.
+//!
+//! [`channel::SyncPoint`] declares the synchronisation points, in the order of the protocol; a test over all
+//! golden plans checks that both sides reach them in that order. The children report, the parent prints: a
+//! child never prints and never logs; its failure is a message with the step, the cause and the hint. Messages
+//! of a child are untrusted: bounded, decoded into a value or an error, never a panic.
 //!
 //! # Steps
 //!

@@ -1,4 +1,5 @@
-//! The children of a machine's supervisor: PID 1 until it executes the payload, and the builder of its tree.
+//! The children of a machine's supervisor: PID 1 until it executes the payload, and the builder of its tree,
+//! if it has a user namespace.
 //! Called by `supervisor` and `control` after a clone. Each is a loop over steps. They never print and never
 //! log: they report failures over the channel.
 
@@ -17,24 +18,27 @@ use crate::channel::{ChildEnd, FromPayload, StepFailure};
 use crate::error::Error;
 use crate::plan::step::{BuildStep, InitStep};
 use crate::sys::process;
-use rustix::fd::OwnedFd;
 
 pub use builder::BuildInputs;
+pub(crate) use init_process::InitInputs;
 
-/// Runs the steps of PID 1, or of a command in a running machine with the pidfd `machine` of its PID 1, and
-/// executes the payload.
-pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, machine: Option<OwnedFd>) -> ! {
+/// Runs the steps of PID 1, or of a command in a running machine, and executes the payload.
+pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, inputs: InitInputs) -> ! {
     process::die_with_parent();
-    let process = init_process::InitProcess::new(machine);
+    let mut process = init_process::InitProcess::new(inputs);
     for (number, step) in steps.iter().enumerate() {
-        if let Err(error) = process.run(step, link) {
-            fail(link, number, steps.len(), &step.describe(), &error);
+        match process.run(step, link) {
+            Err(error) if step.is_optional() => {
+                warn(link, failure(number, steps.len(), &step.describe(), &error));
+            }
+            Err(error) => fail(link, number, steps.len(), &step.describe(), &error),
+            Ok(()) => {}
         }
     }
     process::exit_now(0)
 }
 
-/// Runs the steps of the builder, sends the console to the supervisor and exits.
+/// Runs the steps of the builder and exits.
 pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
     process::die_with_parent();
     // Created nodes have exactly the modes of the plan, and root's group unless they are given away.
@@ -42,21 +46,21 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
     process::make_files_in_group_0();
     let mut builder = builder::Builder::new(inputs);
     for (number, step) in steps.iter().enumerate() {
-        match builder.run(step) {
+        match builder.run(step, link) {
             Err(error) if step.is_optional() => {
-                let _ = link
-                    .send(&FromPayload::Warned(failure(number, steps.len(), &step.describe(), &error)), None);
+                warn(link, failure(number, steps.len(), &step.describe(), &error));
             }
             Err(error) => fail(link, number, steps.len(), &step.describe(), &error),
             Ok(()) => {}
         }
     }
-    let (console, kernel_log) = builder.into_descriptors();
-    if let Some(kernel_log) = kernel_log {
-        let _ = link.send(&FromPayload::KernelLog, Some(rustix::fd::AsFd::as_fd(&kernel_log)));
-    }
-    let _ = link.send(&FromPayload::Done, console.as_ref().map(rustix::fd::AsFd::as_fd));
+    let _ = link.send(&FromPayload::Done, None);
     process::exit_now(0)
+}
+
+/// Reports a failed optional step to the supervisor.
+fn warn(link: &ChildEnd, failure: StepFailure) {
+    let _ = link.send(&FromPayload::Warned(failure), None);
 }
 
 /// Reports a failed step to the supervisor and exits.

@@ -48,12 +48,12 @@ const UNKNOWN_TIME: u64 = 200;
 pub struct Plan {
     /// The steps of the supervisor.
     pub host: Vec<HostStep>,
-    /// The steps of the builder.
+    /// The steps of the builder. Empty without a user namespace: PID 1 builds the tree.
     pub build: Vec<BuildStep>,
     /// The steps of PID 1.
     pub init_steps: Vec<InitStep>,
-    /// `CLONE_NEW*` bits for the clone of PID 1. The mount and cgroup namespaces are created later: the first
-    /// is a copy of the built tree, the second shows the final cgroup.
+    /// `CLONE_NEW*` bits for the clone of PID 1. The cgroup namespace is created later, in the final cgroup,
+    /// and that of mounts, if there is a user namespace, as a copy of the built tree.
     pub namespaces: u64,
     /// The first host id and the number of ids of the user namespace.
     pub id_map: Option<(u32, u32)>,
@@ -73,6 +73,17 @@ pub struct Plan {
     pub console: Console,
 }
 
+impl Plan {
+    /// Returns the steps that create the tree, of the builder or of PID 1.
+    pub fn tree(&self) -> impl Iterator<Item = &BuildStep> {
+        let own = self.init_steps.iter().filter_map(|step| match step {
+            InitStep::Build(step) => Some(step),
+            _ => None,
+        });
+        self.build.iter().chain(own)
+    }
+}
+
 /// Plans a machine.
 ///
 /// # Errors
@@ -85,7 +96,7 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
     };
     let console = console(machine, facts);
     let has_console = console != Console::Pipe;
-    let build = build_steps(machine, facts, init, has_console);
+    let tree = build_steps(machine, facts, init, has_console);
     let procfs_full = shows_full_procfs(machine, init);
     let capabilities = capabilities::kept(
         &machine.security,
@@ -96,11 +107,14 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
     let maps = |step: &BuildStep| {
         matches!(step, BuildStep::Root { map_ids: true, .. } | BuildStep::Bind { map_ids: true, .. })
     };
+    let maps_tree = tree.iter().any(maps);
+    // Only another process than PID 1 can build a tree whose mounts are locked in a user namespace.
+    let (build, own) = if facts.user_namespace { (tree, Vec::new()) } else { (Vec::new(), tree) };
     Ok(Plan {
-        host: host_steps(machine),
-        maps_tree: build.iter().any(maps),
+        host: host_steps(machine, facts),
+        maps_tree,
         build,
-        init_steps: init_steps(machine, facts, has_console, capabilities)?,
+        init_steps: init_steps(machine, facts, has_console, capabilities, own)?,
         capabilities,
         procfs_full,
         namespaces: namespaces(machine, facts),
@@ -149,47 +163,62 @@ fn waits_for_ready(machine: &Machine, init: Init) -> bool {
 /// Returns the namespaces for the clone of PID 1.
 fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-    if facts.user_namespace {
-        flags |= libc::CLONE_NEWUSER;
-    }
+    flags |= if facts.user_namespace { libc::CLONE_NEWUSER } else { libc::CLONE_NEWNS };
     if machine.network.mode.makes_namespace() {
         flags |= libc::CLONE_NEWNET;
     }
     u64::from(flags.cast_unsigned())
 }
 
-/// Returns the steps of the supervisor. Those between the start and the end of the builder run beside it.
-fn host_steps(machine: &Machine) -> Vec<HostStep> {
+/// Returns the steps of the supervisor. Those between the start and the end of the builder run beside it, or,
+/// without a builder, beside PID 1.
+fn host_steps(machine: &Machine, facts: &Facts) -> Vec<HostStep> {
+    // Before the clone: the child is cloned into its cgroup.
+    let mut steps = vec![HostStep::Cgroups, HostStep::Clone];
+    let beside = steps_beside_the_build(machine, facts);
+    if facts.user_namespace {
+        steps.extend([
+            HostStep::Await(SyncPoint::Cloned),
+            HostStep::MapIds,
+            HostStep::Release(SyncPoint::Cloned),
+            // The builder joins namespaces that the child has created by now.
+            HostStep::Await(SyncPoint::Unshared),
+            HostStep::Build,
+        ]);
+        steps.extend(beside);
+        steps.extend([HostStep::Built, HostStep::Release(SyncPoint::Unshared)]);
+        steps.push(HostStep::Await(SyncPoint::Ready));
+    } else {
+        let waits = !beside.is_empty();
+        steps.extend(beside);
+        steps.push(HostStep::Await(SyncPoint::Ready));
+        steps.extend(waits.then_some(HostStep::Release(SyncPoint::Ready)));
+    }
+    steps.push(HostStep::Executed);
+    steps
+}
+
+/// Returns the steps of the supervisor that need only the namespaces of PID 1.
+fn steps_beside_the_build(machine: &Machine, facts: &Facts) -> Vec<HostStep> {
     use crate::machine::{Register, network::Mode};
-    let mut steps = vec![
-        // Before the clone: the child is cloned into its cgroup.
-        HostStep::Cgroups,
-        HostStep::Clone,
-        HostStep::Await(SyncPoint::Cloned),
-        HostStep::MapIds,
-        HostStep::Release(SyncPoint::Cloned),
-        // The builder joins namespaces that the child has created by now.
-        HostStep::Await(SyncPoint::Unshared),
-        HostStep::Build,
-    ];
-    if matches!(machine.network.mode, Mode::Veth | Mode::Zone) {
+    let mut steps = Vec::new();
+    if has_link(machine) {
         steps.push(HostStep::Link);
     }
     if machine.network.mode == Mode::Bridge || !machine.network.interfaces.is_empty() {
         steps.push(HostStep::Interfaces);
     }
-    if machine.register != Register::No {
+    if machine.register == Register::Yes || machine.register == Register::Auto && facts.has_systemd {
         // After the link: the registration contains its index.
         steps.push(HostStep::Register);
     }
-    steps.extend([
-        HostStep::Built,
-        HostStep::Release(SyncPoint::Unshared),
-        HostStep::Await(SyncPoint::Ready),
-        HostStep::Release(SyncPoint::Ready),
-        HostStep::Executed,
-    ]);
     steps
+}
+
+/// Returns whether a link connects the machine to its host.
+fn has_link(machine: &Machine) -> bool {
+    use crate::machine::network::Mode;
+    matches!(machine.network.mode, Mode::Veth | Mode::Zone)
 }
 
 /// Returns whether the machine has instances of procfs and sysfs without masks.
@@ -202,18 +231,22 @@ fn shows_full_procfs(machine: &Machine, init: Init) -> bool {
     }
 }
 
-/// Returns the steps of the builder.
+/// Returns the steps that create the mount tree.
 fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) -> Vec<BuildStep> {
     let map_ids = facts.user_namespace && machine.ownership == Ownership::Map && !facts.has_shifted_owners;
-    let mut steps = vec![
+    let mut steps = Vec::new();
+    if facts.user_namespace {
         // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
-        BuildStep::Join,
-        // By the builder: in its user namespace PID 1 cannot raise a hard limit.
-        BuildStep::Limits,
-    ];
+        steps.push(BuildStep::Join);
+    }
+    // By the builder, if there is one: in its user namespace PID 1 cannot raise a hard limit.
+    steps.push(BuildStep::Limits);
     // While procfs is the host's. A network namespace named by the definition keeps its own settings.
     if machine.network.mode.makes_namespace() {
         steps.push(ping_groups(machine, facts));
+        if !has_link(machine) {
+            steps.push(BuildStep::Loopback);
+        }
     }
     steps.push(BuildStep::Root {
         directory: machine.root.directory.clone(),
@@ -266,17 +299,27 @@ fn init_steps(
     facts: &Facts,
     has_console: bool,
     capabilities: u64,
+    tree: Vec<BuildStep>,
 ) -> Result<Vec<InitStep>> {
-    let mut steps = vec![InitStep::Sync(SyncPoint::Cloned)];
+    let mut steps = Vec::new();
+    if facts.user_namespace {
+        steps.push(InitStep::Sync(SyncPoint::Cloned));
+    }
     // While procfs is the host's: the label takes effect with the exec.
     steps.extend(facts.label.iter().cloned().map(InitStep::Label));
     // Without a user namespace, Coracle's caller may have had supplementary groups (CVE-2022-2989).
     steps.push(InitStep::BecomeRoot);
     // After the clone into the cgroup, which becomes the root of the machine's cgroup namespace.
     steps.push(InitStep::CgroupNamespace);
-    steps.push(InitStep::Sync(SyncPoint::Unshared));
-    // After the build of the tree, in the user namespace: the mounts of the copy are locked.
-    steps.push(InitStep::MountNamespace);
+    if facts.user_namespace {
+        steps.push(InitStep::Sync(SyncPoint::Unshared));
+        // After the build of the tree, in the user namespace: the mounts of the copy are locked.
+        steps.push(InitStep::MountNamespace);
+    } else {
+        steps.push(InitStep::PrivateMounts);
+        steps.extend(tree.into_iter().map(InitStep::Build));
+    }
+    steps.push(InitStep::SharedMounts);
     steps.push(InitStep::Hostname(identity::hostname(machine)));
     steps.push(InitStep::Keyring);
     steps.push(if has_console { InitStep::Console } else { InitStep::Streams });
@@ -293,7 +336,9 @@ fn init_steps(
     if machine.security.no_new_privileges {
         steps.push(InitStep::NoNewPrivileges);
     }
-    steps.push(InitStep::Sync(SyncPoint::Ready));
+    // After the last change of ids, which cancels the signal at the supervisor's end.
+    let waits = !facts.user_namespace && !steps_beside_the_build(machine, facts).is_empty();
+    steps.push(if waits { InitStep::Sync(SyncPoint::Ready) } else { InitStep::Report(SyncPoint::Ready) });
     steps.push(InitStep::CleanSlate { ignored_signals: facts.ignored_signals });
     // As late as possible: the steps before need calls that the filter denies.
     let policy = filter::Policy {

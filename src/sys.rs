@@ -4,6 +4,7 @@
 pub(crate) mod descriptor;
 pub mod filter;
 pub(crate) mod guest_files;
+pub(crate) mod interface;
 pub mod mount;
 pub(crate) mod packet;
 pub mod process;

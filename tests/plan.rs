@@ -108,6 +108,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         init_has_successor: false,
         init: booting.then(|| ("/usr/lib/systemd/systemd".into(), Init::Systemd)),
         socketcall: false,
+        has_systemd: true,
         user: root(),
         // All capabilities of Linux 6.
         bounding: (1 << 41) - 1,
@@ -179,7 +180,7 @@ fn text(case: &Case) -> String {
     writeln!(text, "init: {}, waits until: {waits}, console: {:?}", plan.init.as_str(), plan.console)
         .unwrap();
     text.push_str(&plan.to_string());
-    for step in &plan.build {
+    for step in plan.tree() {
         match step {
             BuildStep::Bind { source: BindSource::Host(source), depth: Depth::Tree, .. } => {
                 writeln!(text, "with what is mounted below: '{}'", source.display()).unwrap();
@@ -258,17 +259,24 @@ fn both_sides_synchronise_in_the_order_of_the_protocol() {
         };
         let awaited = of_host(|step| if let HostStep::Await(sync) = step { Some(*sync) } else { None });
         let released = of_host(|step| if let HostStep::Release(sync) = step { Some(*sync) } else { None });
-        let reached: Vec<SyncPoint> = plan
-            .init_steps
-            .iter()
-            .filter_map(|step| if let InitStep::Sync(sync) = step { Some(*sync) } else { None })
-            .collect();
-        assert_eq!(awaited, SYNC_POINTS, "{}", directory.display());
-        assert_eq!(released, SYNC_POINTS, "{}", directory.display());
-        assert_eq!(reached, SYNC_POINTS, "{}", directory.display());
-        for sync in SYNC_POINTS {
+        let of_init = |wanted: fn(&InitStep) -> Option<SyncPoint>| -> Vec<SyncPoint> {
+            plan.init_steps.iter().filter_map(wanted).collect()
+        };
+        let reached = of_init(|step| match step {
+            InitStep::Sync(sync) | InitStep::Report(sync) => Some(*sync),
+            _ => None,
+        });
+        let waits = of_init(|step| if let InitStep::Sync(sync) = step { Some(*sync) } else { None });
+        let name = directory.display();
+        assert!(awaited.is_sorted() && awaited.last() == Some(&SyncPoint::Ready), "{name}");
+        assert_eq!(awaited, reached, "{name}");
+        assert_eq!(released, waits, "{name}");
+        // Without a user namespace there is no id to map, and no process to wait for.
+        let all = if plan.id_map.is_some() { &SYNC_POINTS[..] } else { &SYNC_POINTS[2..] };
+        assert_eq!(awaited, all, "{name}");
+        for sync in released {
             let place = |wanted: HostStep| plan.host.iter().position(|step| *step == wanted);
-            assert!(place(HostStep::Await(sync)) < place(HostStep::Release(sync)), "{}", directory.display());
+            assert!(place(HostStep::Await(sync)) < place(HostStep::Release(sync)), "{name}");
         }
     }
 }
@@ -282,18 +290,16 @@ fn place<S>(steps: &[S], wanted: impl FnMut(&S) -> bool) -> usize {
 fn host_steps_are_in_order() {
     for Case { directory, machine, plan, .. } in cases() {
         let at = |wanted: &HostStep| place(&plan.host, |step| step == wanted);
-        let order = [
-            HostStep::Cgroups,
-            HostStep::Clone,
-            HostStep::MapIds,
-            HostStep::Build,
-            HostStep::Built,
-            HostStep::Executed,
-        ];
+        let mut order = vec![HostStep::Cgroups, HostStep::Clone];
+        if plan.id_map.is_some() {
+            // PID 1 copies the mounts of the complete tree.
+            let unshared = HostStep::Release(SyncPoint::Unshared);
+            order.extend([HostStep::MapIds, HostStep::Build, HostStep::Built, unshared]);
+        }
+        order.push(HostStep::Executed);
         assert!(order.iter().map(at).collect::<Vec<_>>().is_sorted(), "{}", directory.display());
         assert_eq!(at(&HostStep::Cgroups), 0);
-        // PID 1 copies the mounts of the complete tree.
-        assert!(at(&HostStep::Built) < at(&HostStep::Release(SyncPoint::Unshared)));
+        assert_eq!(plan.host.contains(&HostStep::Build), plan.id_map.is_some());
         assert_eq!(
             plan.host.contains(&HostStep::Link),
             matches!(machine.network.mode, Mode::Veth | Mode::Zone)
@@ -309,18 +315,26 @@ fn pid_1_drops_its_rights_in_order() {
         let last = plan.init_steps.len() - 1;
         assert_eq!(at(|step| matches!(step, InitStep::Execute { .. })), last, "{name}");
         // The ids of PID 1 are not mapped before the first synchronisation point.
-        assert_eq!(at(|step| *step == InitStep::Sync(SyncPoint::Cloned)), 0, "{name}");
+        if plan.id_map.is_some() {
+            assert_eq!(at(|step| *step == InitStep::Sync(SyncPoint::Cloned)), 0, "{name}");
+        }
         let filter = at(|step| matches!(step, InitStep::Filter(_)));
         let after = &plan.init_steps[filter + 1..last];
         assert!(after.iter().all(|step| *step == InitStep::Stub), "{name}");
-        assert!(at(|step| *step == InitStep::Sync(SyncPoint::Ready)) < filter, "{name}");
+        let ready =
+            at(|step| matches!(step, InitStep::Sync(SyncPoint::Ready) | InitStep::Report(SyncPoint::Ready)));
+        assert!(ready < filter, "{name}");
         // The working directory is in the tree, not on the host.
         let enters = at(|step| matches!(step, InitStep::Directory(_)));
-        assert!(at(|step| *step == InitStep::MountNamespace) < enters, "{name}");
+        assert!(at(|step| *step == InitStep::SharedMounts) < enters, "{name}");
         // Capabilities are dropped before the user changes: afterwards, the process may not do so.
         let drops = at(|step| matches!(step, InitStep::Capabilities { .. }));
         if let Some(user) = plan.init_steps.iter().position(|step| matches!(step, InitStep::User { .. })) {
-            assert!(drops < user, "{name}");
+            assert!(drops < user && user < ready, "{name}");
+        }
+        // Building the tree requires the capabilities of the host's root.
+        if let Some(built) = plan.init_steps.iter().rposition(|step| matches!(step, InitStep::Build(_))) {
+            assert!(built < drops, "{name}");
         }
     }
 }
@@ -329,15 +343,16 @@ fn pid_1_drops_its_rights_in_order() {
 fn the_tree_is_built_in_order() {
     for Case { directory, plan, .. } in cases() {
         let name = directory.display();
-        assert_eq!(plan.build.first(), Some(&BuildStep::Join), "{name}");
-        assert_eq!(plan.build.last(), Some(&BuildStep::Pivot), "{name}");
+        let steps: Vec<&BuildStep> = plan.tree().collect();
+        assert_eq!(steps.first() == Some(&&BuildStep::Join), plan.id_map.is_some(), "{name}");
+        assert_eq!(steps.last(), Some(&&BuildStep::Pivot), "{name}");
         let mounted = |wanted: &str| {
             place(
-                &plan.build,
+                &steps,
                 |step| matches!(step, BuildStep::Mount { target, .. } if target == Path::new(wanted)),
             )
         };
-        for (number, step) in plan.build.iter().enumerate() {
+        for (number, step) in steps.iter().enumerate() {
             if let BuildStep::Mask { target } = step {
                 // A mask is a bind mount from /run over the existing file.
                 assert!(mounted("/run") < number, "{name}: {}", target.display());

@@ -205,11 +205,7 @@ impl Field {
             rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap()
         };
         let inputs = BuildInputs {
-            leader: rustix::process::pidfd_open(
-                rustix::process::getpid(),
-                rustix::process::PidfdFlags::empty(),
-            )
-            .unwrap(),
+            leader: None,
             id_map: Some(self.id_map.try_clone().unwrap()),
             private_network: true,
             owner: BASE,
@@ -221,13 +217,17 @@ impl Field {
             Side::Parent(child) => child,
         };
         drop(theirs);
-        let mut said = ours.receive().unwrap();
-        while matches!(said, Some((FromPayload::KernelLog | FromPayload::Warned(_), _))) {
-            said = ours.receive().unwrap();
-        }
+        let mut console = None;
+        let said = loop {
+            match ours.receive().unwrap() {
+                Some((FromPayload::KernelLog | FromPayload::Warned(_), _)) => {}
+                Some((FromPayload::Console, descriptor)) => console = descriptor,
+                other => break other,
+            }
+        };
         process::wait(child.pidfd.as_fd()).unwrap();
         match said {
-            Some((FromPayload::Done, console)) => {
+            Some((FromPayload::Done, _)) => {
                 let kind = rustix::fs::fstatfs(console.unwrap()).unwrap().f_type;
                 assert_eq!(kind, 0x1cd1, "the console is no terminal of ours");
                 Ok(())
@@ -275,6 +275,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         init: Some(("/sbin/init".into(), Init::Busybox)),
         init_has_successor: false,
         socketcall: false,
+        has_systemd: true,
         user: User {
             name: "root".into(),
             uid: 0,

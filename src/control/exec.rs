@@ -178,7 +178,7 @@ fn enter(
     match side {
         Side::Child => {
             drop(own_end);
-            crate::payload::run_init_steps(&steps, &machine_end, Some(leader))
+            crate::payload::run_init_steps(&steps, &machine_end, crate::payload::InitInputs::Joins(leader))
         }
         Side::Parent(mut child) => {
             drop(machine_end);

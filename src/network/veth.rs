@@ -105,15 +105,6 @@ pub(crate) async fn configure_guest(plan: &LinkPlan, guest_netns: BorrowedFd<'_>
     Ok(addresses)
 }
 
-/// Brings up the loopback interface of a machine without a link.
-///
-/// # Errors
-/// Any error of netlink.
-pub(crate) async fn bring_up_loopback(guest_netns: BorrowedFd<'_>) -> Result<()> {
-    let handle = connect_in(guest_netns)?;
-    set(&handle, LinkUnspec::new_with_index(LOOPBACK).up().build(), "bring up 'lo' in the machine").await
-}
-
 /// Moves the guest's end from the network namespace of the guest before its reboot to the one after it, as
 /// `host0`, independent of its current name. The host's end keeps its index and its addresses. If the pair is
 /// gone, or the guest moved its end elsewhere, a new pair is created. Call [`configure_guest`] afterwards.

@@ -1,12 +1,13 @@
-//! The builder: a child with the host's rights, in a mount namespace owned by the host's user namespace and
-//! in the machine's pid namespace. It creates the mount tree; PID 1 receives a locked copy of it. Called by
-//! `payload`.
+//! Creates the mount tree, with the host's rights, in a mount namespace owned by the host's user namespace
+//! and in the machine's pid namespace: in a child of its own, of whose tree PID 1 receives a locked copy, or,
+//! for a machine without a user namespace, in PID 1. Called by `payload` and `init_process`.
 
 use super::tree_paths::TreePaths;
 use super::{mounts, nodes, resolv_conf, rlimits};
+use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
-use crate::sys::{mount, process};
+use crate::sys::{interface, mount, process};
 use nix::sched::CloneFlags;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
@@ -15,8 +16,8 @@ use std::path::Path;
 /// The descriptors and settings that the builder gets from the supervisor.
 #[derive(Debug)]
 pub struct BuildInputs {
-    /// The pidfd of PID 1. The builder joins its namespaces.
-    pub leader: OwnedFd,
+    /// The pidfd of PID 1. The builder joins its namespaces. `None` in PID 1 itself.
+    pub leader: Option<OwnedFd>,
     /// The user namespace that maps the ids of trees.
     pub id_map: Option<OwnedFd>,
     /// Whether the machine has a network namespace of its own.
@@ -34,23 +35,16 @@ pub struct BuildInputs {
 pub(crate) struct Builder {
     inputs: BuildInputs,
     paths: Option<TreePaths>,
-    console: Option<OwnedFd>,
-    kernel_log: Option<OwnedFd>,
 }
 
 impl Builder {
     /// Creates the state before the first step.
     pub(crate) fn new(inputs: BuildInputs) -> Self {
-        Self { inputs, paths: None, console: None, kernel_log: None }
+        Self { inputs, paths: None }
     }
 
-    /// Returns the descriptors of the console and of the kernel's log.
-    pub(crate) fn into_descriptors(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
-        (self.console, self.kernel_log)
-    }
-
-    /// Carries out one step.
-    pub(crate) fn run(&mut self, step: &BuildStep) -> Result<()> {
+    /// Carries out one step. Descriptors for the supervisor are sent to it.
+    pub(crate) fn run(&mut self, step: &BuildStep, link: &ChildEnd) -> Result<()> {
         let owner = self.inputs.owner;
         match step {
             BuildStep::Join => self.join(),
@@ -62,6 +56,7 @@ impl Builder {
                 process::die_with_parent();
                 done
             }
+            BuildStep::Loopback => interface::bring_up(c"lo"),
             BuildStep::PingGroups { first, last } => ping_groups(*first, *last),
             BuildStep::Root { directory, at, map_ids, read_only, mount_points } => {
                 let userns = self.inputs.id_map.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
@@ -79,13 +74,7 @@ impl Builder {
                 nodes::file(self.paths()?, path, *mode, content, owner)
             }
             BuildStep::Fifo { path, mode } => nodes::fifo(self.paths()?, path, *mode, owner),
-            BuildStep::KernelLog { path } => {
-                nodes::fifo(self.paths()?, path, 0o600, owner)?;
-                let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-                let opened = self.paths()?.open_as(path, flags);
-                self.kernel_log = Some(opened.context(|| "cannot open the kernel's log")?);
-                Ok(())
-            }
+            BuildStep::KernelLog { path } => self.kernel_log(path, link),
             BuildStep::Socket { path } => nodes::socket(self.paths()?, path, owner),
             BuildStep::Node { path, device, mode } => {
                 nodes::device(self.paths()?, path, *device, *mode, owner)
@@ -104,8 +93,8 @@ impl Builder {
             BuildStep::NotifySocket { path } => self.notify_socket(path),
             BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {
-                self.console = Some(nodes::console(self.paths()?, owner)?);
-                Ok(())
+                let console = nodes::console(self.paths()?, owner)?;
+                link.send(&FromPayload::Console, Some(console.as_fd()))
             }
             BuildStep::Pivot => mount::pivot(self.paths()?.root()).context(|| "cannot change the root"),
         }
@@ -126,7 +115,15 @@ impl Builder {
         if self.inputs.private_network {
             namespaces |= CloneFlags::CLONE_NEWNET;
         }
-        nix::sched::setns(&self.inputs.leader, namespaces).context(|| "cannot join the machine's namespaces")
+        let leader = self.inputs.leader.as_ref().ok_or_else(|| Error::new("there is no machine to join"))?;
+        nix::sched::setns(leader, namespaces).context(|| "cannot join the machine's namespaces")
+    }
+
+    fn kernel_log(&self, path: &Path, link: &ChildEnd) -> Result<()> {
+        nodes::fifo(self.paths()?, path, 0o600, self.inputs.owner)?;
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        let log = self.paths()?.open_as(path, flags).context(|| "cannot open the kernel's log")?;
+        link.send(&FromPayload::KernelLog, Some(log.as_fd()))
     }
 
     /// Binds the supervisor's notification socket to its path in the machine. A socket address is short and

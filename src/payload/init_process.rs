@@ -1,6 +1,7 @@
 //! The steps of PID 1, or of a command in a running machine: the settings of a process before it executes the
 //! payload. Called by `payload`.
 
+use super::builder::{BuildInputs, Builder};
 use super::{rlimits, stub};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
@@ -18,29 +19,53 @@ use std::path::{Path, PathBuf};
 /// `CLONE_NEWTIME`, which nix does not have.
 const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
+/// The descriptors and settings of PID 1, or of a command in a running machine.
+#[derive(Debug)]
+pub(crate) enum InitInputs {
+    /// A PID 1 whose tree the builder creates.
+    Built,
+    /// A PID 1 that creates its tree itself.
+    Builds(BuildInputs),
+    /// A command in the running machine with this pidfd of its PID 1.
+    Joins(OwnedFd),
+}
+
 /// The state between steps.
 #[derive(Debug)]
 pub(crate) struct InitProcess {
     machine: Option<OwnedFd>,
+    builder: Option<Builder>,
     /// Device and inode of Coracle's program, from the host's procfs.
     ourselves: Option<(u64, u64)>,
 }
 
 impl InitProcess {
-    /// Creates the state before the first step. `machine` is the pidfd of the PID 1 to join, if there is one.
-    pub(crate) fn new(machine: Option<OwnedFd>) -> Self {
+    /// Creates the state before the first step.
+    pub(crate) fn new(inputs: InitInputs) -> Self {
         use std::os::unix::fs::MetadataExt;
         let ourselves = std::fs::metadata("/proc/self/exe").map(|data| (data.dev(), data.ino()));
-        Self { machine, ourselves: ourselves.ok() }
+        let (machine, builder) = match inputs {
+            InitInputs::Built => (None, None),
+            InitInputs::Builds(inputs) => (None, Some(Builder::new(inputs))),
+            InitInputs::Joins(machine) => (Some(machine), None),
+        };
+        Self { machine, builder, ourselves: ourselves.ok() }
     }
 
     /// Carries out one step.
-    pub(crate) fn run(&self, step: &InitStep, link: &ChildEnd) -> Result<()> {
+    pub(crate) fn run(&mut self, step: &InitStep, link: &ChildEnd) -> Result<()> {
         match step {
             InitStep::Sync(sync) => link.sync(*sync),
+            InitStep::Report(sync) => link.report(*sync),
             InitStep::BecomeRoot => become_user(0, 0, &[]),
             InitStep::CgroupNamespace => enter(CloneFlags::CLONE_NEWCGROUP),
-            InitStep::MountNamespace => mount_namespace(),
+            InitStep::MountNamespace => enter(CloneFlags::CLONE_NEWNS),
+            InitStep::PrivateMounts => private_mounts(),
+            InitStep::Build(step) => {
+                let builder = self.builder.as_mut();
+                builder.ok_or_else(|| Error::new("this process builds no tree"))?.run(step, link)
+            }
+            InitStep::SharedMounts => propagate(libc::MS_SHARED, "cannot make all mounts shared"),
             InitStep::Hostname(name) => nix::unistd::sethostname(name).context(|| "cannot set it"),
             InitStep::Keyring => keyring(),
             InitStep::Console => console(),
@@ -153,7 +178,8 @@ fn new_terminal(link: &ChildEnd) -> Result<()> {
 }
 
 /// Becomes a user, and sets the parent death signal again: a change of ids cancels it
-/// (PR_SET_PDEATHSIG(2const)). The next synchronisation point detects a supervisor that has ended meanwhile.
+/// (PR_SET_PDEATHSIG(2const)). The report before the execution detects a supervisor that has
+/// ended meanwhile.
 ///
 /// The process keeps its capabilities for the next steps, the filter among them; the exec of the payload
 /// drops them.
@@ -171,10 +197,16 @@ fn enter(namespace: CloneFlags) -> Result<()> {
     unshare(namespace).context(|| "cannot enter it")
 }
 
-fn mount_namespace() -> Result<()> {
-    enter(CloneFlags::CLONE_NEWNS)?;
+/// Keeps mounts from the host. The nodes created next have exactly the modes of the plan: the umask of the
+/// payload is set later.
+fn private_mounts() -> Result<()> {
+    rustix::process::umask(Mode::empty());
+    propagate(libc::MS_PRIVATE, "cannot keep mounts from the host")
+}
+
+fn propagate(kind: libc::c_ulong, doing: &'static str) -> Result<()> {
     let root = mount::open_directory(Path::new("/"))?;
-    mount::propagate(root.as_fd(), libc::MS_SHARED).context(|| "cannot make its mounts shared")
+    mount::propagate(root.as_fd(), kind).context(|| doing)
 }
 
 fn keyring() -> Result<()> {

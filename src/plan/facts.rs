@@ -54,6 +54,8 @@ pub struct Facts {
     pub init_has_successor: bool,
     /// Whether its programs need socketcall(2), or a security module makes it harmless.
     pub socketcall: bool,
+    /// Whether the host has systemd, and the machine a unit.
+    pub has_systemd: bool,
     /// The user of the payload.
     pub user: User,
     /// The bounding set of this process, a mask of capability bits.

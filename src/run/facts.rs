@@ -4,6 +4,7 @@ use crate::claim::Choice;
 use crate::error::Result;
 use crate::host::lsm;
 use crate::host::probe::{self, Tree};
+use crate::host::systemd::units;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::hash::siphash;
@@ -57,6 +58,7 @@ pub(super) fn find(paths: &Paths, machine: &Machine, tree: &Tree, choice: &Choic
             .is_some_and(|(path, kind)| *kind == Init::Unknown && tree.may_have_successor(path)),
         init,
         socketcall,
+        has_systemd: units::is_running(),
         user,
         bounding: status.bounding,
         ignored_signals: status.ignored_signals,

@@ -7,7 +7,7 @@ mod network;
 mod record;
 
 use super::handover::{Carried, FdName, Fds, Running, SupervisorState};
-use super::network::{dhcp, firewall};
+use super::network::{dhcp, firewall, hosts_file};
 use super::{cleanup, current_step, idmap, registration};
 use crate::channel::ParentEnd;
 use crate::claim::{self, Claims};
@@ -146,7 +146,6 @@ impl<'a> Launch<'a> {
 
     /// Completes the record, and creates what the steps find in the state directory.
     fn prepare(&mut self) -> Result<()> {
-        self.host_mounts = Some(namespace("mnt")?);
         if self.fds.get(FdName::Ring).is_none() {
             self.fds.insert(FdName::Ring, ring()?);
         }
@@ -156,6 +155,9 @@ impl<'a> Launch<'a> {
         let place = &self.request.facts.attach_at;
         std::fs::create_dir_all(place).context(|| format!("cannot create '{}'", place.display()))?;
         self.create_hosts()?;
+        if self.link.is_none() {
+            hosts_file::write_own(&self.record);
+        }
         firewall::forget(self.request.paths, &self.dead)
     }
 
@@ -218,7 +220,7 @@ impl<'a> Launch<'a> {
 
     fn register(&mut self) -> Result<()> {
         if self.request.placement.unit.is_none() && self.request.machine.register == Register::Auto {
-            // Without systemd there is no machined either; that was said already.
+            // A machine without a unit of systemd is not registered by default.
             return Ok(());
         }
         let previous = if self.request.kept.is_some() { PreviousOwner::Ours } else { PreviousOwner::Unknown };

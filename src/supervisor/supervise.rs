@@ -128,8 +128,8 @@ pub(crate) fn supervise(running: Running) -> Result<SupervisionResult> {
     watch.end(exit)
 }
 
-/// Notifies the service manager of the start before the supervisor is executed, which takes milliseconds: clients
-/// and stop requests wait for it.
+/// Notifies the service manager of the start before the supervisor is executed, which takes milliseconds:
+/// clients and stop requests wait for it.
 ///
 /// # Errors
 /// Any error of sigprocmask(2).

@@ -365,6 +365,13 @@ fn syslog_of_a_guest_goes_to_the_journal_of_the_host() {
     host.coracle(&["stop", "busybox"]);
     host.assert_clean_stop("busybox");
     before.assert_same(&host);
+
+    // Without a user namespace PID 1 binds the socket itself.
+    host.define("busybox", "[users]\nprivate = \"no\"\n");
+    host.start_machine("busybox");
+    inside("logger -t third 'without users'");
+    host.wait_until(LONG, &entry("SYSLOG_IDENTIFIER=third | grep 'without users'"));
+    host.coracle(&["stop", "busybox"]);
     host.stop();
 }
 

@@ -18,15 +18,16 @@ const MARKS: [(&[u8], Init); 8] = [
     (b"BusyBox v", Init::Busybox),
 ];
 
-/// Recognises the init of a tree by the paths from the executed one (`/sbin/init`) through its symbolic links to
-/// the program itself, all inside the tree. The program's own name comes first: most distributions link
-/// `/sbin/init` to it. `None` if the content of the program is needed: sysvinit has no other name than `init`.
+/// Recognises the init of a tree by the paths from the executed one (`/sbin/init`) through its symbolic links
+/// to the program itself, all inside the tree. The program's own name comes first: most distributions link
+/// `/sbin/init` to it. `None` if the content of the program is needed: sysvinit has no other name than
+/// `init`.
 pub(crate) fn recognise_names(chain: &[PathBuf]) -> Option<Init> {
     chain.iter().rev().find_map(|path| by_name(path))
 }
 
-/// Recognises the init of a tree by the content of its program, for example sysvinit's word for the environment of
-/// its children.
+/// Recognises the init of a tree by the content of its program, for example sysvinit's word for the
+/// environment of its children.
 pub(crate) fn recognise_content(binary: &[u8]) -> Init {
     by_mark(binary).unwrap_or(Init::Unknown)
 }

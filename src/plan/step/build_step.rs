@@ -1,4 +1,4 @@
-//! The steps of the builder, which creates the mount tree.
+//! The steps that create the mount tree: of the builder, or of PID 1.
 
 use crate::sys::mount::{Depth, MountAttributes};
 use std::path::PathBuf;
@@ -49,12 +49,15 @@ pub struct Device {
     pub(crate) minor: u32,
 }
 
-/// A step of the builder. The builder has the rights of the host and works in a mount namespace of the host's
-/// user namespace, so that PID 1 receives a copy with all mounts locked together.
+/// A step of the mount tree. With a user namespace a separate builder carries it out: it has the rights of
+/// the host and works in a mount namespace of the host's user namespace, so that PID 1 receives a copy with
+/// all mounts locked together. Without one PID 1 has these rights itself, and no mount is locked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildStep {
-    /// Joins the child's network, IPC and cgroup namespaces, which some file systems show.
+    /// Joins the child's network, IPC and cgroup namespaces, which some file systems show: for the builder.
     Join,
+    /// Brings up the loopback interface of a network namespace without a link.
+    Loopback,
     /// Sets the resource limits of PID 1 to those of a fresh system.
     Limits,
     /// Opens the root tree, creates missing mount points in it, and attaches it.
@@ -191,13 +194,14 @@ pub enum BuildStep {
 impl BuildStep {
     /// Returns whether the machine starts without the step: its failure is a warning.
     pub(crate) fn is_optional(&self) -> bool {
-        matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. })
+        matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. } | Self::Loopback)
     }
 
     /// Returns the step as one line of text.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Join => "join the machine's namespaces".into(),
+            Self::Loopback => "bring up the loopback interface".into(),
             Self::Limits => "reset the resource limits of PID 1".into(),
             Self::PingGroups { first, last } => format!("allow groups {first} to {last} to ping"),
             Self::Root { directory, map_ids, read_only, .. } => {

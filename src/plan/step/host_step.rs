@@ -13,7 +13,7 @@ pub enum HostStep {
     Await(SyncPoint),
     /// Writes the id maps of the user namespace.
     MapIds,
-    /// Clones the builder, which creates the mount tree.
+    /// Clones the builder, which creates the mount tree of a machine with a user namespace.
     Build,
     /// Creates the pair of virtual Ethernet links and configures the addresses of both ends.
     Link,

@@ -1,5 +1,6 @@
 //! The steps of the machine's PID 1, and of a process that enters a running machine.
 
+use super::BuildStep;
 use crate::channel::SyncPoint;
 use crate::sys::filter::Instruction;
 use std::ffi::{CString, OsString};
@@ -30,6 +31,8 @@ pub struct ResourceLimit {
 pub enum InitStep {
     /// Waits for the supervisor at a synchronisation point.
     Sync(SyncPoint),
+    /// Reports a synchronisation point to the supervisor, without waiting for it.
+    Report(SyncPoint),
     /// Joins all namespaces of a running machine.
     Join {
         /// Whether the machine has a time namespace of its own.
@@ -39,8 +42,14 @@ pub enum InitStep {
     BecomeRoot,
     /// Creates a cgroup namespace with its own cgroup as the root.
     CgroupNamespace,
-    /// Creates a mount namespace as a locked copy of the built one, with shared mounts.
+    /// Creates a mount namespace as a locked copy of the built one.
     MountNamespace,
+    /// Keeps mounts from the host, before PID 1 builds the tree itself.
+    PrivateMounts,
+    /// A step of the tree, without a user namespace.
+    Build(BuildStep),
+    /// Makes all mounts shared, as the kernel does for the init of a host.
+    SharedMounts,
     /// Sets the kernel host name.
     Hostname(String),
     /// Joins a session keyring of its own.
@@ -97,6 +106,11 @@ pub enum InitStep {
 }
 
 impl InitStep {
+    /// Returns whether the machine starts without the step: its failure is a warning.
+    pub(crate) fn is_optional(&self) -> bool {
+        matches!(self, Self::Build(step) if step.is_optional())
+    }
+
     /// Returns the step as one line of text.
     pub(crate) fn describe(&self) -> String {
         match self {
@@ -106,6 +120,10 @@ impl InitStep {
             Self::BecomeRoot => "become root, without other groups".into(),
             Self::CgroupNamespace => "create a cgroup namespace".into(),
             Self::MountNamespace => "create a mount namespace".into(),
+            Self::PrivateMounts => "keep mounts from the host".into(),
+            Self::Build(step) => step.describe(),
+            Self::SharedMounts => "make all mounts shared".into(),
+            Self::Report(sync) => format!("report '{sync:?}' to the supervisor"),
             Self::Hostname(name) => format!("set host name '{name}'"),
             Self::Keyring => "join a new session keyring".into(),
             Self::Console => "create a session on the console".into(),

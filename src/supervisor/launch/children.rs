@@ -4,13 +4,12 @@ use super::descriptors::guest_socket;
 use super::{Launch, enter, namespace, network};
 use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Result};
-use crate::payload;
+use crate::payload::{self, BuildInputs, InitInputs};
 use crate::plan::step::BuildStep;
 use crate::supervisor::handover::FdName;
 use crate::sys::process::{self, Child, Ended, Side};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
 
 /// The builder's process id in the machine: high enough that the first child of PID 1 is process 2.
 const BUILDER: u32 = 300;
@@ -20,15 +19,10 @@ impl Launch<'_> {
         let (ours, theirs) = channel::pair()?;
         self.fds.insert(FdName::Notify, guest_socket()?);
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
-        self.fds
-            .insert(FdName::Log, self.request.plan.build.iter().any(logs).then(guest_socket).transpose()?);
-        // A mount namespace of the host's user namespace: PID 1 is in it until the tree is built, and then
-        // copies it into its user namespace, which locks all mounts together.
-        unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
-        let root = crate::sys::mount::open_directory(std::path::Path::new("/"))?;
-        crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
-            .context(|| "cannot keep mounts from the host")?;
-        drop(root);
+        self.fds.insert(FdName::Log, self.request.plan.tree().any(logs).then(guest_socket).transpose()?);
+        if self.has_builder() {
+            self.leave_host_mounts()?;
+        }
         // Only the child stays in the joined namespace: the supervisor returns.
         let own = match &self.request.machine.network.namespace {
             Some(path) => Some(network::enter(path)?),
@@ -42,13 +36,48 @@ impl Launch<'_> {
         match side? {
             Side::Child => {
                 drop(ours);
-                payload::run_init_steps(&self.request.plan.init_steps, &theirs, None)
+                let inputs = if self.has_builder() {
+                    InitInputs::Built
+                } else {
+                    InitInputs::Builds(self.build_inputs(None))
+                };
+                payload::run_init_steps(&self.request.plan.init_steps, &theirs, inputs)
             }
             Side::Parent(child) => {
                 self.record.leader = Some(child.pid.as_raw_nonzero().get().cast_unsigned());
+                let private_network = self.request.machine.network.mode.is_private();
+                let network = private_network.then(|| network::open_of(&child)).transpose()?;
+                self.fds.insert(FdName::Network, network);
                 self.leader = Some((child, ours));
                 Ok(())
             }
+        }
+    }
+
+    /// Returns whether another process than PID 1 builds the tree.
+    fn has_builder(&self) -> bool {
+        !self.request.plan.build.is_empty()
+    }
+
+    /// Enters a mount namespace of the host's user namespace: PID 1 is in it until the tree is built, and
+    /// then copies it into its user namespace, which locks all mounts together.
+    fn leave_host_mounts(&mut self) -> Result<()> {
+        self.host_mounts = Some(namespace("mnt")?);
+        unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
+        let root = crate::sys::mount::open_directory(std::path::Path::new("/"))?;
+        crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
+            .context(|| "cannot keep mounts from the host")
+    }
+
+    /// Returns what the tree is built with, in the process that builds it: a clone of this one.
+    fn build_inputs(&mut self, leader: Option<OwnedFd>) -> BuildInputs {
+        BuildInputs {
+            leader,
+            id_map: self.id_map.take(),
+            private_network: self.request.machine.network.mode.is_private(),
+            owner: self.owner(),
+            notify: self.fds.take(FdName::Notify),
+            log: self.fds.take(FdName::Log),
         }
     }
 
@@ -57,11 +86,12 @@ impl Launch<'_> {
     }
 
     pub(super) fn await_leader(&mut self, sync: SyncPoint) -> Result<()> {
-        match self.leader()?.1.receive()? {
-            Some((FromPayload::Reached(reached), _)) if reached == sync => Ok(()),
-            Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
-            Some(_) => Err(Error::new(format!("the child is not at '{sync:?}'"))),
-            None => Err(self.died("PID 1")),
+        loop {
+            match self.leader()?.1.receive()? {
+                Some((FromPayload::Reached(reached), _)) if reached == sync => return Ok(()),
+                Some(message) => self.progress(message)?,
+                None => return Err(self.died("PID 1")),
+            }
         }
     }
 
@@ -78,36 +108,18 @@ impl Launch<'_> {
 
     pub(super) fn build(&mut self) -> Result<()> {
         let (ours, theirs) = channel::pair()?;
-        let (leader, _) = self.leader()?;
-        let pid = leader.pid.as_raw_nonzero();
-        let open = |name: &str| {
-            let path = format!("/proc/{pid}/ns/{name}");
-            rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .context(|| format!("cannot open '{path}'"))
-        };
-        let private_network = self.request.machine.network.mode.is_private();
-        let network = private_network.then(|| open("net")).transpose()?;
-        let duplicate =
-            |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot keep a descriptor");
-        let place = payload::BuildInputs {
-            leader: duplicate(&leader.pidfd)?,
-            id_map: self.id_map.as_ref().map(duplicate).transpose()?,
-            private_network,
-            owner: self.owner(),
-            notify: self.fds.get(FdName::Notify).map(duplicate).transpose()?,
-            log: self.fds.get(FdName::Log).map(duplicate).transpose()?,
-        };
-        let pidfd = duplicate(&leader.pidfd)?;
-        self.fds.insert(FdName::Network, network);
+        let duplicate = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+        let leader = duplicate(&self.leader()?.0.pidfd).context(|| "cannot keep a descriptor")?;
         // The builder is cloned into the machine's pid namespace, which a new procfs shows.
         let own = namespace("pid")?;
-        enter(&pidfd, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
+        enter(&leader, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
         let side = process::clone_as(BUILDER);
         let cloned = match side {
             // The child must never return into the supervisor's code.
             Ok(Side::Child) => {
                 drop(ours);
-                payload::build(&self.request.plan.build, &theirs, place)
+                let inputs = self.build_inputs(Some(leader));
+                payload::build(&self.request.plan.build, &theirs, inputs)
             }
             // Stored before the next step can fail: PID 1 does not end before the builder is reaped.
             Ok(Side::Parent(child)) => {
@@ -122,26 +134,31 @@ impl Launch<'_> {
     }
 
     pub(super) fn built(&mut self) -> Result<()> {
-        let Some((_, end)) = &self.builder else { return Ok(()) };
         loop {
+            let Some((_, end)) = &self.builder else { return Ok(()) };
             match end.receive()? {
-                Some((FromPayload::Warned(failure), _)) => log::warn!("{}, ignoring", failure.in_short()),
-                Some((FromPayload::KernelLog, pipe)) => self.fds.insert(FdName::KernelLog, pipe),
-                Some((FromPayload::Done, console)) => {
-                    self.fds.insert(FdName::Console, console);
-                    break;
-                }
-                Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
-                Some(_) => return Err(Error::new("received an invalid message from the builder")),
+                Some((FromPayload::Done, _)) => break,
+                Some(message) => self.progress(message)?,
                 None => return Err(self.died("the builder")),
             }
         }
-        self.without_link();
         // Dropped after it is reaped: PID 1 cannot end before all processes of its namespace are reaped.
         if let Some((child, _)) = &self.builder {
             process::wait(child.pidfd.as_fd())?;
         }
         self.builder = None;
+        Ok(())
+    }
+
+    /// Handles a message of a child that does not end its part.
+    fn progress(&mut self, (message, descriptor): (FromPayload, Option<OwnedFd>)) -> Result<()> {
+        match message {
+            FromPayload::Warned(failure) => log::warn!("{}, ignoring", failure.in_short()),
+            FromPayload::KernelLog => self.fds.insert(FdName::KernelLog, descriptor),
+            FromPayload::Console => self.fds.insert(FdName::Console, descriptor),
+            FromPayload::Failed(failure) => return Err(failure.into()),
+            other => return Err(Error::new(format!("protocol error: received '{other:?}' from a child"))),
+        }
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use crate::supervisor::cleanup;
 use crate::supervisor::handover::FdName;
 use crate::supervisor::network::hosts_file::{self, ZoneChange};
 use crate::supervisor::network::{dhcp, firewall, interfaces};
+use crate::sys::process::Child;
 use futures_util::future;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
@@ -22,6 +23,13 @@ pub(super) fn enter(path: &std::path::Path) -> Result<OwnedFd> {
         error.with_hint("name a file of a network namespace, as 'ip netns add' makes it in /run/netns")
     })?;
     Ok(own)
+}
+
+/// Opens the network namespace of a child.
+pub(super) fn open_of(child: &Child) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/ns/net", child.pid.as_raw_nonzero());
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open '{path}'"))
 }
 
 impl Launch<'_> {
@@ -90,20 +98,6 @@ impl Launch<'_> {
             None => hosts_file::write_own(&self.record),
         }
         Ok(())
-    }
-
-    /// Configures a machine without a link: its loopback interface and its own names.
-    pub(super) fn without_link(&self) {
-        if self.link.is_some() {
-            return;
-        }
-        let network =
-            self.fds.get(FdName::Network).filter(|_| self.request.machine.network.mode.makes_namespace());
-        let up = network.map(|network| runtime()?.block_on(veth::bring_up_loopback(network.as_fd())));
-        if let Some(Err(error)) = up {
-            log::warn!("{error}, ignoring");
-        }
-        hosts_file::write_own(&self.record);
     }
 
     pub(super) fn connect_interfaces(&mut self) -> Result<()> {

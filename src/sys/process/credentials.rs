@@ -11,6 +11,9 @@ use crate::error::{Context, Error, Result};
 /// Those of the action, of seteuid(2) and capset(2).
 pub(crate) fn as_effective(id: u32, action: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = rustix::process::geteuid().as_raw();
+    if id == before {
+        return action();
+    }
     become_effective(id)?;
     let done = action();
     become_effective(before)?;

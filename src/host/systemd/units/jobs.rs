@@ -200,7 +200,8 @@ async fn queue(
         }
     };
     let matching = add_match(connection, rule.map_err(asking)?);
-    // The job before the status: systemd would load the unit for the status only, and load it again for the job.
+    // The job before the status: systemd would load the unit for the status only, and load it again for the
+    // job.
     let (matched, job, status) = future::join3(matching, order, status_text(connection, &path)).await;
     matched.map_err(asking)?;
     let job = job.map_err(asking)?;
