@@ -85,7 +85,7 @@ impl Builder {
                 mounts::bind(self.paths.as_mut().ok_or_else(no_root)?, step, userns, owner)
             }
             BuildStep::Restrict { target, attributes } => {
-                mounts::restrict(self.paths()?, target, *attributes)
+                mounts::restrict(self.paths_mut()?, target, *attributes)
             }
             BuildStep::Mask { target } => mounts::mask(self.paths()?, target),
             BuildStep::Detach { target } => mounts::detach(self.paths_mut()?, target),

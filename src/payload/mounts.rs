@@ -2,7 +2,7 @@
 //! the root, so that no symbolic link of the tree, and no rename during the build, redirects a mount out of
 //! the tree.
 
-use super::tree_paths::TreePaths;
+use super::tree_paths::{Directory, TreePaths};
 use super::{nodes, submounts};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BindSource, BuildStep, IfMissing};
@@ -63,6 +63,10 @@ pub(crate) fn make_directories(paths: &TreePaths, path: &Path, owner: u32) -> Re
     let mut made = PathBuf::from("/");
     for part in path.strip_prefix("/").unwrap_or(path) {
         made.push(part);
+        if paths.direct(&made).is_some() {
+            make_directory(paths, &made, owner)?;
+            continue;
+        }
         match paths.open(&made) {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -92,37 +96,73 @@ fn make_directory(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
 
 /// Opens a mount target. A symbolic link as the last component is refused.
 pub(super) fn open_target(paths: &TreePaths, target: &Path) -> Result<OwnedFd> {
-    existing(paths, target)?.map(|(place, _)| place).ok_or_else(|| {
-        let error = Error::from(rustix::io::Errno::NOENT);
-        match nodes::parent(paths, target) {
-            Ok(_) => error.context(format!("cannot open mount target '{}'", target.display())),
-            Err(error) => error,
-        }
-    })
+    let place = paths.open(target).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => missing(paths, target),
+        _ => cannot_open(error.into(), target),
+    })?;
+    let stat = rustix::fs::fstat(&place).context(|| "cannot get the type of the mount target")?;
+    refuse_link(paths, target, FileType::from_raw_mode(stat.st_mode))?;
+    Ok(place)
 }
 
-/// Opens a mount target and returns its type. `None` if it does not exist.
-fn existing(paths: &TreePaths, target: &Path) -> Result<Option<(OwnedFd, FileType)>> {
-    let place = match paths.open(target) {
-        Ok(place) => place,
-        Err(error)
-            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => {
-            return Err(error).context(|| format!("cannot open mount target '{}'", target.display()));
-        }
+fn cannot_open(error: Error, target: &Path) -> Error {
+    error.context(format!("cannot open mount target '{}'", target.display()))
+}
+
+fn missing(paths: &TreePaths, target: &Path) -> Error {
+    match nodes::parent(paths, target) {
+        Ok(_) => cannot_open(rustix::io::Errno::NOENT.into(), target),
+        Err(error) => error,
+    }
+}
+
+fn refuse_link(paths: &TreePaths, target: &Path, kind: FileType) -> Result<()> {
+    if kind != FileType::Symlink {
+        return Ok(());
+    }
+    let to = paths.open(target).and_then(|link| nodes::read_link(&link)).unwrap_or_default();
+    Err(Error::new(format!("mount target '{}' is a symbolic link to '{to}'", target.display()))
+        .with_hint("use the link's target inside the tree as the mount target, or remove the link"))
+}
+
+/// An existing mount target: a directory and a path below it, which is empty for the directory itself.
+#[derive(Debug)]
+struct Target<'t, 'p> {
+    directory: Directory<'t>,
+    path: &'p Path,
+    kind: FileType,
+}
+
+impl Target<'_, '_> {
+    fn attach(&self, mount: &OwnedFd) -> Result<()> {
+        mount::attach_at(mount.as_fd(), self.directory.as_fd(), self.path)
+            .context(|| "cannot attach the mount")
+    }
+}
+
+/// Finds a mount target. `None` if it does not exist; a symbolic link is refused.
+fn existing<'t, 'p>(paths: &'t TreePaths, target: &'p Path) -> Result<Option<Target<'t, 'p>>> {
+    let is_missing = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
     };
-    let stat = rustix::fs::fstat(&place).context(|| "cannot get the type of the mount target")?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Symlink => Err(Error::new(format!(
-            "mount target '{}' is a symbolic link to '{}'",
-            target.display(),
-            nodes::read_link(&place).unwrap_or_default()
-        ))
-        .with_hint("use the link's target inside the tree as the mount target, or remove the link")),
-        kind => Ok(Some((place, kind))),
+    let found = match paths.direct(target) {
+        Some((root, path)) => {
+            let stat = rustix::fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW);
+            stat.map(|stat| (Directory::Root(root), path, stat)).map_err(std::io::Error::from)
+        }
+        None => paths.open(target).and_then(|place| {
+            let stat = rustix::fs::fstat(&place)?;
+            Ok((Directory::Opened(place), Path::new(""), stat))
+        }),
+    };
+    match found {
+        Ok((directory, path, stat)) => {
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            refuse_link(paths, target, kind)?;
+            Ok(Some(Target { directory, path, kind }))
+        }
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(cannot_open(error.into(), target)),
     }
 }
 
@@ -136,21 +176,37 @@ pub(crate) fn new(
     owner: u32,
 ) -> Result<()> {
     let file_system = mount::new_file_system(kind, options, attributes)?;
-    let is_link = paths.open(target).is_ok_and(|place| nodes::read_link(&place).is_ok());
-    let place = if is_link && MAY_BE_LINKS.iter().any(|point| Path::new(point) == target) {
-        paths.open_as(target, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
-            let error = Error::from(error).context(format!("cannot follow the link '{}'", target.display()));
-            error.with_hint("create the link's target directory in the tree, or remove the link")
-        })?
-    } else if let Some((place, _)) = existing(paths, target)? {
-        place
-    } else {
-        make_directories(paths, target, owner)?;
-        open_target(paths, target)?
-    };
-    mount::attach(file_system.as_fd(), place.as_fd()).context(|| "cannot attach it")?;
-    paths.keep(target, file_system);
+    // A link is no directory, so that the kernel refuses to mount a directory on it.
+    let attached = paths
+        .direct(target)
+        .is_some_and(|(root, path)| mount::attach_at(file_system.as_fd(), root, path).is_ok());
+    if !attached {
+        let place = open_or_make(paths, target, owner)?;
+        mount::attach(file_system.as_fd(), place.as_fd()).context(|| "cannot attach it")?;
+    }
+    paths.keep(target, file_system, attributes, kind);
     Ok(())
+}
+
+/// Opens the mount target of a new file system. It is created if it does not exist.
+fn open_or_make(paths: &TreePaths, target: &Path, owner: u32) -> Result<OwnedFd> {
+    match paths.open(target) {
+        Ok(place)
+            if nodes::read_link(&place).is_ok()
+                && MAY_BE_LINKS.iter().any(|link| Path::new(link) == target) =>
+        {
+            paths.open_as(target, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
+                let error =
+                    Error::from(error).context(format!("cannot follow the link '{}'", target.display()));
+                error.with_hint("create the link's target directory in the tree, or remove the link")
+            })
+        }
+        Ok(_) => open_target(paths, target),
+        Err(_) => {
+            make_directories(paths, target, owner)?;
+            open_target(paths, target)
+        }
+    }
 }
 
 /// Carries out a `BuildStep::Bind`.
@@ -163,34 +219,52 @@ pub(crate) fn bind(
     let BuildStep::Bind { source, target, attributes, depth, map_ids, missing } = step else {
         return Err(Error::new("not a bind mount"));
     };
-    let from = match source {
-        BindSource::Host(path) => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .context(|| format!("cannot open bind source '{}'", path.display())),
-        BindSource::Inside(path) => open_target(paths, path),
+    let is_skipped = |error: Error| if *missing == IfMissing::Skip { Ok(()) } else { Err(error) };
+    let tree = match source {
+        BindSource::Host(path) => {
+            let from = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("cannot open bind source '{}'", path.display()));
+            match from {
+                Err(error) => return is_skipped(error),
+                Ok(from) => {
+                    make_target(paths, target, &from, owner)?;
+                    copy(from.as_fd(), Path::new(""), *depth)?
+                }
+            }
+        }
+        BindSource::Inside(path) => match existing(paths, path) {
+            Ok(Some(from)) => copy(from.directory.as_fd(), from.path, *depth)?,
+            Ok(None) => return is_skipped(self::missing(paths, path)),
+            Err(error) => return is_skipped(error),
+        },
     };
-    let from = match from {
-        Err(_) if *missing == IfMissing::Skip => return Ok(()),
-        from => from?,
-    };
-    if matches!(source, BindSource::Host(_)) {
-        make_target(paths, target, &from, owner)?;
-    }
-    let place = match open_target(paths, target) {
-        Err(_) if *missing == IfMissing::Skip => return Ok(()),
-        place => place?,
-    };
-    let tree = mount::copy_tree(from.as_fd(), *depth).context(|| "cannot copy the mount")?;
     if *map_ids && let Some(userns) = userns {
         mount::map_ids(tree.as_fd(), *depth, userns)
             .context(|| "cannot map ids: not supported by its file system")
             .map_err(|error| error.with_hint("set map-ids = false for this mount (:noidmap)"))?;
     }
     // Inside the tree only the top mount changes, so that mounts below can differ.
-    let restricted = if matches!(source, BindSource::Host(_)) { *depth } else { Depth::One };
-    mount::restrict(tree.as_fd(), restricted, *attributes).context(|| "cannot restrict the mount")?;
-    mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach the mount")?;
-    paths.cover(target, tree);
+    let (known, restricted) = match source {
+        BindSource::Host(_) => (MountAttributes::default(), *depth),
+        BindSource::Inside(path) => (paths.attributes(path), Depth::One),
+    };
+    if !known.include(*attributes) {
+        mount::restrict(tree.as_fd(), restricted, *attributes).context(|| "cannot restrict the mount")?;
+    }
+    match existing(paths, target) {
+        Ok(Some(place)) => place.attach(&tree)?,
+        Ok(None) => return is_skipped(self::missing(paths, target)),
+        Err(error) => return is_skipped(error),
+    }
+    // A part of a file system of the builder, bound in the same file system, has no foreign files.
+    if !matches!(source, BindSource::Inside(path) if paths.ours(path).is_some()) {
+        paths.cover(target, tree);
+    }
     Ok(())
+}
+
+fn copy(directory: BorrowedFd<'_>, path: &Path, depth: Depth) -> Result<OwnedFd> {
+    mount::copy_tree_at(directory, path, depth).context(|| "cannot copy the mount")
 }
 
 /// Creates a missing target of the same type as the source.
@@ -211,16 +285,21 @@ pub(super) fn make_target(paths: &TreePaths, target: &Path, from: &OwnedFd, owne
 }
 
 /// Adds attributes to the mount at a path.
-pub(crate) fn restrict(paths: &TreePaths, target: &Path, attributes: MountAttributes) -> Result<()> {
-    let place = open_target(paths, target)?;
-    mount::restrict(place.as_fd(), Depth::One, attributes).context(|| "cannot restrict the mount")
+pub(crate) fn restrict(paths: &mut TreePaths, target: &Path, attributes: MountAttributes) -> Result<()> {
+    let restricted = match paths.root_of(target) {
+        Some(root) => mount::restrict(root, Depth::One, attributes),
+        None => mount::restrict(open_target(paths, target)?.as_fd(), Depth::One, attributes),
+    };
+    restricted.context(|| "cannot restrict the mount")?;
+    paths.restricted(target, attributes);
+    Ok(())
 }
 
 /// Covers a path with an empty node of its type, a pipe with a socket. A missing path needs no cover. A path
 /// that cannot be covered, for example a symbolic link, is an error.
 pub(crate) fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
-    let Some((place, kind)) = existing(paths, target)? else { return Ok(()) };
-    let cover = match kind {
+    let Some(place) = existing(paths, target)? else { return Ok(()) };
+    let cover = match place.kind {
         FileType::Directory => "dir",
         // Not a pipe: open(2) by root inside would wait for the other side for ever.
         FileType::Fifo | FileType::Socket => "sock",
@@ -229,20 +308,21 @@ pub(crate) fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
         _ => "reg",
     };
     let cover = Path::new("/run/host/inaccessible").join(cover);
-    let from = open_target(paths, &cover)?;
-    let tree = mount::copy_tree(from.as_fd(), Depth::One).context(|| "cannot copy the mount")?;
-    mount::restrict(tree.as_fd(), Depth::One, MountAttributes::INERT.read_only())
-        .context(|| "cannot restrict the mount")?;
-    mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach the mount")
+    let from = existing(paths, &cover)?.ok_or_else(|| missing(paths, &cover))?;
+    let tree = copy(from.directory.as_fd(), from.path, Depth::One)?;
+    let attributes = MountAttributes::INERT.read_only();
+    if !paths.attributes(&cover).include(attributes) {
+        mount::restrict(tree.as_fd(), Depth::One, attributes).context(|| "cannot restrict the mount")?;
+    }
+    place.attach(&tree)
 }
 
-/// Detaches a mount that was only needed during the build, and removes its directory.
+/// Detaches a file system that was only needed during the build, and removes its directory.
 pub(crate) fn detach(paths: &mut TreePaths, target: &Path) -> Result<()> {
-    let place = open_target(paths, target)?;
-    let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&place));
+    let root = paths.root_of(target).ok_or_else(|| missing(paths, target))?;
+    let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&root));
     rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
         .context(|| format!("cannot detach '{}'", target.display()))?;
-    drop(place);
     paths.forget(target);
     let (parent, name) = nodes::parent(paths, target)?;
     rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)

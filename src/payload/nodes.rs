@@ -7,14 +7,16 @@ use crate::plan::step::Device;
 use crate::sys::mount::{self, Depth, MountAttributes};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
-use std::ffi::OsStr;
 use std::path::Path;
 
-/// Opens the parent directory of a path; symbolic links are resolved inside the root. Returns it with the
-/// file name.
-pub(super) fn parent<'t, 'p>(paths: &'t TreePaths, path: &'p Path) -> Result<(Directory<'t>, &'p OsStr)> {
+/// Returns a path as a directory and the path below it: the root of a file system, or the opened parent. No
+/// link is on the way to its last component.
+pub(super) fn parent<'t, 'p>(paths: &'t TreePaths, path: &'p Path) -> Result<(Directory<'t>, &'p Path)> {
+    if let Some((root, rest)) = paths.direct(path) {
+        return Ok((Directory::Root(root), rest));
+    }
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let opened = paths.directory(directory).map_err(|error| {
+    let opened = paths.open_as(directory, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| {
         let error = Error::from(error).context(format!("cannot open '{}' in the tree", directory.display()));
         match paths.open(directory).and_then(|link| read_link(&link)) {
             Ok(to) => error.with_hint(format!(
@@ -24,7 +26,8 @@ pub(super) fn parent<'t, 'p>(paths: &'t TreePaths, path: &'p Path) -> Result<(Di
             Err(_) => error,
         }
     });
-    Ok((opened?, path.file_name().unwrap_or(OsStr::new("."))))
+    let name = path.file_name().map_or(Path::new("."), Path::new);
+    Ok((Directory::Opened(opened?), name))
 }
 
 /// Returns the target of the symbolic link at a descriptor.
@@ -34,7 +37,7 @@ pub(super) fn read_link(link: &OwnedFd) -> std::io::Result<String> {
 
 /// Changes the owner of a new node to the guest's root. An idmapped tree has no id for the host's root, and a
 /// directory may set the group of its files.
-pub(super) fn give(directory: &Directory<'_>, name: &OsStr, owner: u32) -> Result<()> {
+pub(super) fn give(directory: &Directory<'_>, name: &Path, owner: u32) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
         .context(|| format!("cannot change the owner of '{}' to the guest's root", name.display()))
@@ -42,7 +45,7 @@ pub(super) fn give(directory: &Directory<'_>, name: &OsStr, owner: u32) -> Resul
 
 /// Changes the owner of a new node in a file system of the builder. Root of the host owns it already, because
 /// no directory there sets the group of its files.
-fn give_new(directory: &Directory<'_>, name: &OsStr, owner: u32) -> Result<()> {
+fn give_new(directory: &Directory<'_>, name: &Path, owner: u32) -> Result<()> {
     if owner == 0 { Ok(()) } else { give(directory, name, owner) }
 }
 

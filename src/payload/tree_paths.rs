@@ -5,17 +5,21 @@
 //! tree. A mount point is a directory of the tree: a process that can write to the tree from outside may
 //! rename it during the build and replace it with another directory. The mount moves with the renamed
 //! directory, and so do the nodes and masks that the builder creates in it.
+//!
+//! In a tmpfs of the builder only the builder has created links, and none to directories. So paths in it are
+//! given to the kernel as they are. All other paths are resolved by openat2(2).
 
 use crate::sys::guest_files;
+use crate::sys::mount::MountAttributes;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-/// A directory that a resolution has reached.
+/// A directory that a resolution starts from or has reached.
 #[derive(Debug)]
 pub(crate) enum Directory<'a> {
-    /// The root of a file system of the builder.
-    Ours(BorrowedFd<'a>),
+    /// The root of the tree, or of a file system of the builder.
+    Root(BorrowedFd<'a>),
     /// Another one.
     Opened(OwnedFd),
 }
@@ -23,23 +27,38 @@ pub(crate) enum Directory<'a> {
 impl AsFd for Directory<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Ours(root) => *root,
+            Self::Root(root) => *root,
             Self::Opened(directory) => directory.as_fd(),
         }
     }
+}
+
+/// A mount of the builder.
+#[derive(Debug)]
+struct Mounted {
+    /// Its mount point in the tree.
+    target: PathBuf,
+    /// Its root.
+    root: OwnedFd,
+    /// Its attributes.
+    attributes: MountAttributes,
+    /// Whether others have created files in it: the kernel, the host or the guest.
+    is_foreign: bool,
 }
 
 /// The root of a tree, and the builder's mounts in it.
 #[derive(Debug)]
 pub(crate) struct TreePaths {
     root: OwnedFd,
-    ours: Vec<(PathBuf, OwnedFd)>,
+    mounted: Vec<Mounted>,
+    /// The other mount points.
+    foreign: Vec<PathBuf>,
 }
 
 impl TreePaths {
     /// Creates a root without mounts.
     pub(crate) fn new(root: OwnedFd) -> Self {
-        Self { root, ours: Vec::new() }
+        Self { root, mounted: Vec::new(), foreign: Vec::new() }
     }
 
     /// Returns the root.
@@ -47,25 +66,72 @@ impl TreePaths {
         self.root.as_fd()
     }
 
-    /// Adds a file system mounted by the builder.
-    pub(crate) fn keep(&mut self, target: &Path, mounted: OwnedFd) {
+    /// Adds a new file system, mounted by the builder. A tmpfs is empty, others have files of the kernel.
+    pub(crate) fn keep(&mut self, target: &Path, root: OwnedFd, attributes: MountAttributes, kind: &str) {
         self.forget(target);
-        self.ours.push((target.to_owned(), mounted));
+        let is_foreign = kind != "tmpfs";
+        self.mounted.push(Mounted { target: target.to_owned(), root, attributes, is_foreign });
     }
 
-    /// Records another mount: the builder's mounts below it are not visible any more. A mount at the same
-    /// target is replaced.
-    pub(crate) fn cover(&mut self, target: &Path, mounted: OwnedFd) {
-        if self.ours.iter().any(|(ours, _)| ours == target) {
-            self.keep(target, mounted);
+    /// Adds a bind mount with foreign files: the builder's mounts below it are not visible any more. A mount
+    /// at the same target is replaced.
+    pub(crate) fn cover(&mut self, target: &Path, root: OwnedFd) {
+        let replaces = self.mounted.iter().any(|mounted| mounted.target == target);
+        self.forget(target);
+        if replaces {
+            let attributes = MountAttributes::default();
+            self.mounted.push(Mounted { target: target.to_owned(), root, attributes, is_foreign: true });
         } else {
-            self.forget(target);
+            self.foreign.push(target.to_owned());
         }
     }
 
     /// Removes the mounts at a path and below.
     pub(crate) fn forget(&mut self, target: &Path) {
-        self.ours.retain(|(ours, _)| !ours.starts_with(target));
+        self.mounted.retain(|mounted| !mounted.target.starts_with(target));
+        self.foreign.retain(|foreign| !foreign.starts_with(target));
+    }
+
+    /// Returns the root of the builder's mount at a target.
+    pub(crate) fn root_of(&self, target: &Path) -> Option<BorrowedFd<'_>> {
+        let mounted = self.mounted.iter().find(|mounted| mounted.target == target);
+        mounted.map(|mounted| mounted.root.as_fd())
+    }
+
+    /// Records further attributes of the builder's mount at a target.
+    pub(crate) fn restricted(&mut self, target: &Path, attributes: MountAttributes) {
+        if let Some(mounted) = self.mounted.iter_mut().find(|mounted| mounted.target == target) {
+            mounted.attributes = mounted.attributes.and(attributes);
+        }
+    }
+
+    /// Returns the attributes of the builder's mount that contains a path. None if it is unknown.
+    pub(crate) fn attributes(&self, path: &Path) -> MountAttributes {
+        let is_other = self.foreign.iter().any(|foreign| path.starts_with(foreign));
+        let nearest = self.nearest(path).filter(|_| !is_other);
+        nearest.map_or_else(MountAttributes::default, |(mounted, _)| mounted.attributes)
+    }
+
+    /// Returns a path in a tmpfs of the builder as the root of the file system and the path below it:
+    /// no link is on the way to its last component.
+    pub(crate) fn ours<'p>(&self, path: &'p Path) -> Option<(BorrowedFd<'_>, &'p Path)> {
+        let (mounted, rest) = self.nearest(path)?;
+        let is_below = rest.components().next().is_some();
+        let is_plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
+        (is_below && is_plain && !mounted.is_foreign && !self.is_covered(path))
+            .then(|| (mounted.root.as_fd(), rest))
+    }
+
+    /// Returns a path in a tmpfs of the builder, or right below the root of another mount or of the tree, as
+    /// that root and the path below it: no link is on the way to its last component.
+    pub(crate) fn direct<'p>(&self, path: &'p Path) -> Option<(BorrowedFd<'_>, &'p Path)> {
+        self.ours(path).or_else(|| {
+            let (root, rest) = self.start_of(path);
+            let rest = rest.strip_prefix("/").unwrap_or(rest);
+            let mut parts = rest.components();
+            let is_right_below = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+            is_right_below.then_some((root, rest))
+        })
     }
 
     /// Opens a path with `O_PATH`; a symbolic link as its last component is not followed.
@@ -82,29 +148,26 @@ impl TreePaths {
     /// # Errors
     /// Any error of openat2(2).
     pub(crate) fn open_as(&self, path: &Path, flags: OFlags) -> std::io::Result<OwnedFd> {
-        let (from, rest) = self.nearest(path);
+        let (from, rest) = self.start_of(path);
         guest_files::open_inside_as(from, rest, flags, Mode::empty())
     }
 
-    /// Opens a directory. The root of a file system of the builder is open already.
-    ///
-    /// # Errors
-    /// Any error of openat2(2).
-    pub(crate) fn directory(&self, path: &Path) -> std::io::Result<Directory<'_>> {
-        match self.nearest(path) {
-            (root, rest) if rest.as_os_str().is_empty() || rest == Path::new("/") => {
-                Ok(Directory::Ours(root))
-            }
-            _ => self.open_as(path, OFlags::PATH | OFlags::DIRECTORY).map(Directory::Opened),
-        }
+    /// Returns the root of the deepest mount of the builder that contains a path, or the root of the tree,
+    /// and the path relative to it.
+    fn start_of<'p>(&self, path: &'p Path) -> (BorrowedFd<'_>, &'p Path) {
+        self.nearest(path).map_or((self.root.as_fd(), path), |(mounted, rest)| (mounted.root.as_fd(), rest))
     }
 
-    /// Returns the deepest mounted file system that contains a path, or the root, and the path relative to
-    /// it.
-    fn nearest<'p>(&self, path: &'p Path) -> (BorrowedFd<'_>, &'p Path) {
-        let around = self.ours.iter().filter_map(|(ours, fd)| Some((path.strip_prefix(ours).ok()?, fd)));
-        let nearest = around.min_by_key(|(rest, _)| rest.components().count());
-        nearest.map_or((self.root.as_fd(), path), |(rest, fd)| (fd.as_fd(), rest))
+    /// Returns the deepest mount of the builder that contains a path, and the path relative to it.
+    fn nearest<'p>(&self, path: &'p Path) -> Option<(&Mounted, &'p Path)> {
+        let around = self.mounted.iter();
+        let around = around.filter_map(|mounted| Some((mounted, path.strip_prefix(&mounted.target).ok()?)));
+        around.min_by_key(|(_, rest)| rest.components().count())
+    }
+
+    /// Returns whether a path leads through a mount with foreign files.
+    fn is_covered(&self, path: &Path) -> bool {
+        self.foreign.iter().any(|foreign| path.starts_with(foreign) && path != foreign)
     }
 }
 
@@ -119,10 +182,10 @@ mod tests {
         let mut paths = TreePaths::new(directory());
         let (dev, pts, run) = (directory(), directory(), directory());
         let [dev_fd, pts_fd] = [&dev, &pts].map(AsRawFd::as_raw_fd);
-        paths.keep(Path::new("/dev"), dev);
-        paths.keep(Path::new("/dev/pts"), pts);
+        paths.keep(Path::new("/dev"), dev, MountAttributes::default(), "tmpfs");
+        paths.keep(Path::new("/dev/pts"), pts, MountAttributes::INERT, "devpts");
         let at = |paths: &TreePaths, path: &'static str| {
-            let (fd, rest) = paths.nearest(Path::new(path));
+            let (fd, rest) = paths.start_of(Path::new(path));
             (fd.as_raw_fd(), rest.to_owned())
         };
         assert_eq!(at(&paths, "/dev/pts/0"), (pts_fd, "0".into()));
@@ -137,5 +200,43 @@ mod tests {
         assert_eq!(at(&paths, "/srv/x").1, Path::new("/srv/x"));
         paths.forget(Path::new("/dev"));
         assert_eq!(at(&paths, "/dev/pts/0").1, Path::new("/dev/pts/0"));
+    }
+
+    #[test]
+    fn only_paths_without_foreign_links_are_direct() {
+        let directory = || OwnedFd::from(std::fs::File::open("/").unwrap());
+        let mut paths = TreePaths::new(directory());
+        paths.keep(Path::new("/run"), directory(), MountAttributes::default(), "tmpfs");
+        let rest = |paths: &TreePaths, path: &'static str| {
+            paths.direct(Path::new(path)).map(|(_, rest)| rest.to_str().unwrap().to_owned())
+        };
+        assert_eq!(rest(&paths, "/run/host/notify").as_deref(), Some("host/notify"));
+        assert_eq!(rest(&paths, "/etc").as_deref(), Some("etc"));
+        for path in ["/", "/run", "/etc/hosts", "/run/../etc/hosts", "/.."] {
+            assert_eq!(rest(&paths, path), None, "{path}");
+        }
+        paths.keep(Path::new("/proc"), directory(), MountAttributes::INERT, "proc");
+        assert_eq!(rest(&paths, "/proc/keys").as_deref(), Some("keys"));
+        assert_eq!(rest(&paths, "/proc/1/root/etc"), None);
+        paths.cover(Path::new("/run/shared"), directory());
+        assert_eq!(rest(&paths, "/run/shared").as_deref(), Some("shared"));
+        assert_eq!(rest(&paths, "/run/shared/link/file"), None);
+        paths.cover(Path::new("/run"), directory());
+        assert_eq!(rest(&paths, "/run/link/file"), None);
+        assert_eq!(rest(&paths, "/run/file").as_deref(), Some("file"));
+        assert!(paths.ours(Path::new("/run/file")).is_none() && paths.ours(Path::new("/etc")).is_none());
+    }
+
+    #[test]
+    fn attributes_are_those_of_the_mount_around_a_path() {
+        let directory = || OwnedFd::from(std::fs::File::open("/").unwrap());
+        let mut paths = TreePaths::new(directory());
+        paths.keep(Path::new("/run"), directory(), MountAttributes::default(), "tmpfs");
+        paths.restricted(Path::new("/run"), MountAttributes::INERT);
+        assert!(paths.attributes(Path::new("/run/x/y")).include(MountAttributes::INERT));
+        assert!(!paths.attributes(Path::new("/run/x")).include(MountAttributes::INERT.read_only()));
+        paths.cover(Path::new("/run/x"), directory());
+        assert_eq!(paths.attributes(Path::new("/run/x/y")), MountAttributes::default());
+        assert_eq!(paths.attributes(Path::new("/etc")), MountAttributes::default());
     }
 }

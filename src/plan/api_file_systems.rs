@@ -74,18 +74,12 @@ fn tmpfs(
     owner: u32,
     attributes: MountAttributes,
 ) -> BuildStep {
-    BuildStep::Mount {
-        kind: "tmpfs",
-        options: vec![
-            ("mode", mode.into()),
-            ("size", size.into()),
-            ("nr_inodes", inodes.into()),
-            ("uid", owner.to_string()),
-            ("gid", owner.to_string()),
-        ],
-        attributes,
-        target: target.into(),
+    let mut options = vec![("mode", mode.into()), ("size", size.into()), ("nr_inodes", inodes.into())];
+    // A new tmpfs is owned by who creates it: root of the host.
+    if owner != 0 {
+        options.extend([("uid", owner.to_string()), ("gid", owner.to_string())]);
     }
+    BuildStep::Mount { kind: "tmpfs", options, attributes, target: target.into() }
 }
 
 /// Returns the step for a bind mount inside the tree, skipped if source or target is missing.

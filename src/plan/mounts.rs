@@ -49,6 +49,8 @@ fn tmpfs_options(words: &[(&str, &str)], owner: u32) -> Vec<(&'static str, Strin
         // nr_blocks is another way to set the size.
         let default = DEFAULTS.iter().find(|(word, _)| *word == key);
         let default = default.filter(|_| key != "size" || words.iter().all(|(word, _)| *word != "nr_blocks"));
+        // A new tmpfs is owned by who creates it: root of the host.
+        let default = default.filter(|_| owner != 0 || !matches!(key, "uid" | "gid"));
         let (_, value) = said.or(default)?;
         let inside = value.parse::<u32>().ok().filter(|_| matches!(key, "uid" | "gid"));
         Some((key, inside.map_or_else(|| (*value).to_owned(), |id| owner.saturating_add(id).to_string())))

@@ -35,6 +35,21 @@ impl MountAttributes {
     pub(crate) const INERT: Self =
         Self { read_only: false, no_setuid: true, no_devices: true, no_exec: true };
 
+    /// Returns whether these attributes include all the other ones.
+    pub(crate) fn include(self, other: Self) -> bool {
+        self.flags().contains(other.flags())
+    }
+
+    /// Returns these attributes and the other ones.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            read_only: self.read_only || other.read_only,
+            no_setuid: self.no_setuid || other.no_setuid,
+            no_devices: self.no_devices || other.no_devices,
+            no_exec: self.no_exec || other.no_exec,
+        }
+    }
+
     /// Returns the attributes with read-only added.
     pub(crate) const fn read_only(self) -> Self {
         Self { read_only: true, ..self }
@@ -115,10 +130,19 @@ pub(crate) fn propagate(mount: BorrowedFd<'_>, propagation: u64) -> std::io::Res
 /// # Errors
 /// Any error of open_tree(2).
 pub(crate) fn copy_tree(place: BorrowedFd<'_>, depth: Depth) -> std::io::Result<OwnedFd> {
-    let mut flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    copy_tree_at(place, Path::new(""), depth)
+}
+
+/// Returns a detached copy of the mount at a path below a directory; the path is empty for the directory. A
+/// symbolic link as its last component is not followed.
+///
+/// # Errors
+/// Any error of open_tree(2).
+pub(crate) fn copy_tree_at(directory: BorrowedFd<'_>, path: &Path, depth: Depth) -> std::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags |= OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     flags.set(OpenTreeFlags::AT_RECURSIVE, depth == Depth::Tree);
-    Ok(rustix::mount::open_tree(place, c"", flags)?)
+    Ok(rustix::mount::open_tree(directory, path, flags)?)
 }
 
 /// Attaches a detached mount to the directory or file of a descriptor.
@@ -126,8 +150,21 @@ pub(crate) fn copy_tree(place: BorrowedFd<'_>, depth: Depth) -> std::io::Result<
 /// # Errors
 /// Any error of move_mount(2).
 pub(crate) fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> std::io::Result<()> {
+    attach_at(mount, place, Path::new(""))
+}
+
+/// Attaches a detached mount to a path below a directory; the path is empty for the directory. A symbolic
+/// link as its last component is not followed.
+///
+/// # Errors
+/// Any error of move_mount(2).
+pub(crate) fn attach_at(
+    mount: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
+    path: &Path,
+) -> std::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(mount, c"", place, c"", flags)?)
+    Ok(rustix::mount::move_mount(mount, c"", directory, path, flags)?)
 }
 
 /// Creates a new, detached file system. `options` are pairs of key and value; an empty value sets a flag.
