@@ -62,24 +62,21 @@ impl Builder {
                 let userns = self.inputs.id_map.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
                 let root = mounts::attach_root(directory, at, userns, *read_only, mount_points)?;
                 self.paths = Some(TreePaths::new(root));
-                Ok(())
+                // Every file and file system created from here on belongs to the guest's root.
+                if owner == 0 { Ok(()) } else { process::make_files_as(owner) }
             }
             BuildStep::Mount { kind, options, attributes, target } => {
                 let options: Vec<(&str, &str)> =
                     options.iter().map(|(key, value)| (*key, value.as_str())).collect();
                 mounts::new(self.paths_mut()?, kind, &options, *attributes, target, owner)
             }
-            BuildStep::Directory { path, mode } => nodes::directory(self.paths()?, path, *mode, owner),
-            BuildStep::File { path, mode, content } => {
-                nodes::file(self.paths()?, path, *mode, content, owner)
-            }
-            BuildStep::Fifo { path, mode } => nodes::fifo(self.paths()?, path, *mode, owner),
+            BuildStep::Directory { path, mode } => nodes::directory(self.paths()?, path, *mode),
+            BuildStep::File { path, mode, content } => nodes::file(self.paths()?, path, *mode, content),
+            BuildStep::Fifo { path, mode } => nodes::fifo(self.paths()?, path, *mode),
             BuildStep::KernelLog { path } => self.kernel_log(path, link),
-            BuildStep::Socket { path } => nodes::socket(self.paths()?, path, owner),
-            BuildStep::Node { path, device, mode } => {
-                nodes::device(self.paths()?, path, *device, *mode, owner)
-            }
-            BuildStep::Symlink { path, to } => nodes::link(self.paths()?, path, to, owner),
+            BuildStep::Socket { path } => nodes::socket(self.paths()?, path),
+            BuildStep::Node { path, device, mode } => nodes::device(self.paths()?, path, *device, *mode),
+            BuildStep::Symlink { path, to } => nodes::link(self.paths()?, path, to),
             BuildStep::Bind { .. } => {
                 let userns = self.inputs.id_map.as_ref().map(AsFd::as_fd);
                 mounts::bind(self.paths.as_mut().ok_or_else(no_root)?, step, userns, owner)
@@ -93,7 +90,7 @@ impl Builder {
             BuildStep::NotifySocket { path } => self.notify_socket(path),
             BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {
-                let console = nodes::console(self.paths()?, owner)?;
+                let console = nodes::console(self.paths()?)?;
                 link.send(&FromPayload::Console, Some(console.as_fd()))
             }
             BuildStep::Pivot => mount::pivot(self.paths()?.root()).context(|| "cannot change the root"),
@@ -120,7 +117,7 @@ impl Builder {
     }
 
     fn kernel_log(&self, path: &Path, link: &ChildEnd) -> Result<()> {
-        nodes::fifo(self.paths()?, path, 0o600, self.inputs.owner)?;
+        nodes::fifo(self.paths()?, path, 0o600)?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW;
         let log = self.paths()?.open_as(path, flags).context(|| "cannot open the kernel's log")?;
         link.send(&FromPayload::KernelLog, Some(log.as_fd()))
@@ -130,14 +127,14 @@ impl Builder {
     /// the tree is not the root yet, so the address names the directory by its descriptor.
     fn notify_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.inputs.notify else { return Ok(()) };
-        nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o200, self.inputs.owner)
+        nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o200)
     }
 
     /// Binds the supervisor's log socket, writable for all users of the machine. A log daemon of the guest
     /// replaces it with its own socket.
     fn log_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = &self.inputs.log else { return Ok(()) };
-        nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o666, self.inputs.owner)
+        nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o666)
     }
 }
 

@@ -7,6 +7,7 @@ use super::{nodes, submounts};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BindSource, BuildStep, IfMissing};
 use crate::sys::mount::{self, Depth, MountAttributes};
+use crate::sys::process;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::path::{Path, PathBuf};
@@ -221,17 +222,13 @@ pub(crate) fn bind(
     };
     let is_skipped = |error: Error| if *missing == IfMissing::Skip { Ok(()) } else { Err(error) };
     let tree = match source {
-        BindSource::Host(path) => {
-            let from = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .context(|| format!("cannot open bind source '{}'", path.display()));
-            match from {
-                Err(error) => return is_skipped(error),
-                Ok(from) => {
-                    make_target(paths, target, &from, owner)?;
-                    copy(from.as_fd(), Path::new(""), *depth)?
-                }
+        BindSource::Host(path) => match open_source(path, owner) {
+            Err(error) => return is_skipped(error),
+            Ok(from) => {
+                make_target(paths, target, &from, owner)?;
+                copy(from.as_fd(), Path::new(""), *depth)?
             }
-        }
+        },
         BindSource::Inside(path) => match existing(paths, path) {
             Ok(Some(from)) => copy(from.directory.as_fd(), from.path, *depth)?,
             Ok(None) => return is_skipped(self::missing(paths, path)),
@@ -261,6 +258,18 @@ pub(crate) fn bind(
         paths.cover(target, tree);
     }
     Ok(())
+}
+
+/// Opens a bind source as root of the host: a network file system may know no other user.
+fn open_source(path: &Path, owner: u32) -> Result<OwnedFd> {
+    if owner != 0 {
+        process::make_files_as(0)?;
+    }
+    let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    if owner != 0 {
+        process::make_files_as(owner)?;
+    }
+    opened.context(|| format!("cannot open bind source '{}'", path.display()))
 }
 
 fn copy(directory: BorrowedFd<'_>, path: &Path, depth: Depth) -> Result<OwnedFd> {

@@ -1,5 +1,5 @@
-//! Files, directories and devices that the builder creates, owned by the guest's root, in file systems that
-//! the builder has mounted. Called by `builder`. Paths are resolved by descriptor inside the root.
+//! Files, directories and devices that the builder creates, as the guest's root, in file systems that the
+//! builder has mounted. Called by `builder`. Paths are resolved by descriptor inside the root.
 
 use super::tree_paths::{Directory, TreePaths};
 use crate::error::{Context, Error, Result};
@@ -43,69 +43,58 @@ pub(super) fn give(directory: &Directory<'_>, name: &Path, owner: u32) -> Result
         .context(|| format!("cannot change the owner of '{}' to the guest's root", name.display()))
 }
 
-/// Changes the owner of a new node in a file system of the builder. Root of the host owns it already, because
-/// no directory there sets the group of its files.
-fn give_new(directory: &Directory<'_>, name: &Path, owner: u32) -> Result<()> {
-    if owner == 0 { Ok(()) } else { give(directory, name, owner) }
-}
-
 /// Creates a directory, if it does not exist.
-pub(crate) fn directory(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
+pub(crate) fn directory(paths: &TreePaths, path: &Path, mode: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(mode)) {
-        Ok(()) => give_new(&at, name, owner),
-        Err(rustix::io::Errno::EXIST) => Ok(()),
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
 /// Creates a file with content.
-pub(crate) fn file(paths: &TreePaths, path: &Path, mode: u32, content: &str, owner: u32) -> Result<()> {
+pub(crate) fn file(paths: &TreePaths, path: &Path, mode: u32, content: &str) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode))?;
     std::io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())
-        .context(|| "cannot write its content")?;
-    give_new(&at, name, owner)
+        .context(|| "cannot write its content")
 }
 
 /// Creates a named pipe.
-pub(crate) fn fifo(paths: &TreePaths, path: &Path, mode: u32, owner: u32) -> Result<()> {
+pub(crate) fn fifo(paths: &TreePaths, path: &Path, mode: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
-    rustix::fs::mknodat(&at, name, FileType::Fifo, Mode::from_raw_mode(mode), 0)?;
-    give_new(&at, name, owner)
+    Ok(rustix::fs::mknodat(&at, name, FileType::Fifo, Mode::from_raw_mode(mode), 0)?)
 }
 
 /// Creates a socket without a listener, mode 000.
-pub(crate) fn socket(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
+pub(crate) fn socket(paths: &TreePaths, path: &Path) -> Result<()> {
     let (at, name) = parent(paths, path)?;
-    rustix::fs::mknodat(&at, name, FileType::Socket, Mode::empty(), 0)?;
-    give_new(&at, name, owner)
+    Ok(rustix::fs::mknodat(&at, name, FileType::Socket, Mode::empty(), 0)?)
 }
 
 /// Creates a symbolic link.
-pub(crate) fn link(paths: &TreePaths, path: &Path, to: &Path, owner: u32) -> Result<()> {
+pub(crate) fn link(paths: &TreePaths, path: &Path, to: &Path) -> Result<()> {
     let (at, name) = parent(paths, path)?;
-    rustix::fs::symlinkat(to, &at, name)?;
-    give_new(&at, name, owner)
+    Ok(rustix::fs::symlinkat(to, &at, name)?)
 }
 
 /// Creates a device node. If mknod(2) is not permitted (Coracle itself runs in a container), binds the host's
 /// node instead, and skips the device 0:0 that covers others.
-pub(crate) fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32, owner: u32) -> Result<()> {
+pub(crate) fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let number = rustix::fs::makedev(device.major, device.minor);
     match rustix::fs::mknodat(&at, name, kind, Mode::from_raw_mode(mode), number) {
-        Ok(()) => give_new(&at, name, owner),
+        Ok(()) => Ok(()),
         Err(rustix::io::Errno::PERM) if device.major == 0 => Ok(()),
-        Err(rustix::io::Errno::PERM) => bind_device(paths, path, owner),
+        Err(rustix::io::Errno::PERM) => bind_device(paths, path),
         Err(errno) => Err(errno.into()),
     }
 }
 
-fn bind_device(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
-    file(paths, path, 0o666, "", owner)?;
+fn bind_device(paths: &TreePaths, path: &Path) -> Result<()> {
+    file(paths, path, 0o666, "")?;
     let host = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open the host's '{}'", path.display()))?;
     let tree = mount::copy_tree(host.as_fd(), Depth::One).context(|| "cannot copy its mount")?;
@@ -117,35 +106,22 @@ fn bind_device(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
 
 /// Binds a socket to a path inside the root. A socket address holds 108 bytes and is resolved from the
 /// builder's own root, so it names the directory by its descriptor.
-pub(crate) fn bind_socket(
-    paths: &TreePaths,
-    socket: BorrowedFd<'_>,
-    path: &Path,
-    mode: u32,
-    owner: u32,
-) -> Result<()> {
+pub(crate) fn bind_socket(paths: &TreePaths, socket: BorrowedFd<'_>, path: &Path, mode: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     // The name inherits the mode of the socket: it never exists with another mode, and no path is followed to
     // change it.
     rustix::fs::fchmod(socket, Mode::from_raw_mode(mode)).context(|| "cannot set the socket's mode")?;
     let address = Path::new("/proc/self/fd").join(at.as_fd().as_raw_fd().to_string()).join(name);
     let address = rustix::net::SocketAddrUnix::new(address).context(|| "cannot name the socket")?;
-    rustix::net::bind(socket, &address).context(|| "cannot bind the socket")?;
-    give_new(&at, name, owner)
+    rustix::net::bind(socket, &address).context(|| "cannot bind the socket")
 }
 
-/// Opens the first pty of the guest's devpts, changes the owner of its slave to the guest's root and links
+/// Opens the first pty of the guest's devpts, whose slave belongs to the guest's root, and links
 /// `/dev/console` to it. Returns the master.
-pub(crate) fn console(paths: &TreePaths, owner: u32) -> Result<OwnedFd> {
+pub(crate) fn console(paths: &TreePaths) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW;
     let ours = paths.open_as(Path::new("/dev/pts/ptmx"), flags).context(|| "cannot open a pty")?;
     rustix::pty::unlockpt(&ours).context(|| "cannot unlock the pty")?;
-    let (pts, name) = parent(paths, Path::new("/dev/pts/0"))?;
-    // The group is tty(4)'s, as for every terminal of the guest.
-    let group = Some(Gid::from_raw(owner + 5));
-    rustix::fs::chownat(&pts, name, Some(Uid::from_raw(owner)), group, AtFlags::SYMLINK_NOFOLLOW).map_err(
-        |errno| Error::from(errno).context("cannot change the owner of the console to the guest's root"),
-    )?;
-    link(paths, Path::new("/dev/console"), Path::new("pts/0"), owner)?;
+    link(paths, Path::new("/dev/console"), Path::new("pts/0"))?;
     Ok(ours)
 }

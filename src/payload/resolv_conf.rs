@@ -42,15 +42,15 @@ pub(crate) fn make(paths: &TreePaths, wanted: &ResolvConfAction, owner: u32) -> 
         (ResolvConfAction::WriteIfMissing(content), None) => {
             match rustix::fs::statat(&etc, NAME, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Ok(()),
-                Err(_) => unless_read_only(write_in_tree(&etc, content, owner), paths, content, owner),
+                Err(_) => unless_read_only(write_in_tree(&etc, content, owner), paths, content),
             }
         }
         (ResolvConfAction::Write(content) | ResolvConfAction::Copy(content), None) => {
-            unless_read_only(write_in_tree(&etc, content, owner), paths, content, owner)
+            unless_read_only(write_in_tree(&etc, content, owner), paths, content)
         }
         (ResolvConfAction::Replace(content), _) => {
             let replaced = remove(&etc).and_then(|()| write_in_tree(&etc, content, owner));
-            unless_read_only(replaced, paths, content, owner)
+            unless_read_only(replaced, paths, content)
         }
         (ResolvConfAction::Bind(file), None) => bind(paths, &etc, file, owner),
         (ResolvConfAction::Delete, _) => {
@@ -60,14 +60,9 @@ pub(crate) fn make(paths: &TreePaths, wanted: &ResolvConfAction, owner: u32) -> 
 }
 
 /// Covers the file if the tree is read-only.
-fn unless_read_only(
-    written: std::io::Result<()>,
-    paths: &TreePaths,
-    content: &str,
-    owner: u32,
-) -> Result<()> {
+fn unless_read_only(written: std::io::Result<()>, paths: &TreePaths, content: &str) -> Result<()> {
     match written {
-        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => cover(paths, content, owner),
+        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => cover(paths, content),
         other => other.context(|| "cannot write '/etc/resolv.conf' in the tree"),
     }
 }
@@ -110,7 +105,7 @@ fn in_run(link: &Path) -> Option<PathBuf> {
 
 fn write_in_run(paths: &TreePaths, place: &Path, content: &str, owner: u32) -> Result<()> {
     mounts::make_directories(paths, place.parent().unwrap_or(Path::new("/run")), owner)?;
-    nodes::file(paths, place, 0o644, content, owner)
+    nodes::file(paths, place, 0o644, content)
 }
 
 /// Writes the tree's own file in place: open descriptors and bind mounts of it see the new text.
@@ -136,12 +131,12 @@ fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> std::io::Result<()
 
 /// Mounts a file with the content over the one of a read-only tree. Without such a file there is no mount
 /// target, and nothing happens.
-fn cover(paths: &TreePaths, content: &str, owner: u32) -> Result<()> {
+fn cover(paths: &TreePaths, content: &str) -> Result<()> {
     let ours = Path::new("/run/host-resolv.conf");
     if paths.open(Path::new("/etc/resolv.conf")).is_err() {
         return Ok(());
     }
-    nodes::file(paths, ours, 0o644, content, owner)?;
+    nodes::file(paths, ours, 0o644, content)?;
     mount_over(paths, paths.open(ours).context(|| "cannot open the new file")?)
 }
 

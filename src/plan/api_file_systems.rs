@@ -66,19 +66,9 @@ fn node(path: String, device: Device, mode: u32) -> BuildStep {
 }
 
 /// Returns the step for a tmpfs owned by the guest's root.
-fn tmpfs(
-    target: &str,
-    mode: &str,
-    size: &str,
-    inodes: &str,
-    owner: u32,
-    attributes: MountAttributes,
-) -> BuildStep {
-    let mut options = vec![("mode", mode.into()), ("size", size.into()), ("nr_inodes", inodes.into())];
-    // A new tmpfs is owned by who creates it: root of the host.
-    if owner != 0 {
-        options.extend([("uid", owner.to_string()), ("gid", owner.to_string())]);
-    }
+fn tmpfs(target: &str, mode: &str, size: &str, inodes: &str, attributes: MountAttributes) -> BuildStep {
+    // The guest's root owns it, because the builder creates it as this user.
+    let options = vec![("mode", mode.into()), ("size", size.into()), ("nr_inodes", inodes.into())];
     BuildStep::Mount { kind: "tmpfs", options, attributes, target: target.into() }
 }
 
@@ -101,12 +91,11 @@ fn seal(path: String, attributes: MountAttributes) -> BuildStep {
 
 /// Returns all steps for `/tmp`, `/dev`, `/run`, `/proc` and `/sys`.
 pub(crate) fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
-    let owner = facts.owner();
-    let mut steps = vec![tmpfs("/tmp", "1777", "10%", "400k", owner, PLAIN)];
-    steps.extend(devices(machine, facts, owner));
-    steps.push(tmpfs("/run", "755", "20%", "800k", owner, PLAIN));
+    let mut steps = vec![tmpfs("/tmp", "1777", "10%", "400k", PLAIN)];
+    steps.extend(devices(machine, facts));
+    steps.push(tmpfs("/run", "755", "20%", "800k", PLAIN));
     steps.extend(run_host(facts, procfs_full));
-    steps.extend(sysfs(machine, owner));
+    steps.extend(sysfs(machine));
     steps.extend(proc(machine));
     if let Some(context) = &machine.security.selinux_apifs_context {
         steps.iter_mut().for_each(|step| label(step, context));
@@ -125,8 +114,8 @@ fn label(step: &mut BuildStep, context: &str) {
 const MOST_PTYS: u64 = 1 << 20;
 
 /// Returns the steps for `/dev`: nodes, pseudo terminals, shared memory, message queues.
-fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
-    let mut steps = vec![tmpfs("/dev", "755", "4m", "64k", owner, NO_SETUID)];
+fn devices(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
+    let mut steps = vec![tmpfs("/dev", "755", "4m", "64k", NO_SETUID)];
     steps.extend(["/dev/net", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/char"].map(directory));
     for (name, major, minor) in DEVICES {
         steps.push(node(format!("/dev/{name}"), Device { block: false, major, minor }, 0o666));
@@ -162,14 +151,14 @@ fn devices(machine: &Machine, facts: &Facts, owner: u32) -> Vec<BuildStep> {
             ("newinstance", String::new()),
             ("ptmxmode", "0666".into()),
             ("mode", "0620".into()),
-            ("gid", (owner + 5).to_string()),
+            ("gid", (facts.owner() + 5).to_string()),
             // All machines and the host share one pool (`kernel.pty.max`).
             ("max", ptys.min(MOST_PTYS).to_string()),
         ],
         attributes: MountAttributes { no_exec: true, ..NO_SETUID },
         target: "/dev/pts".into(),
     });
-    steps.push(tmpfs("/dev/shm", "1777", "10%", "400k", owner, PLAIN));
+    steps.push(tmpfs("/dev/shm", "1777", "10%", "400k", PLAIN));
     // systemd mounts it itself, and again for units with IPCNamespacePath=, which fails over an existing
     // mount.
     if facts.init.as_ref().is_some_and(|(_, init)| *init == crate::machine::init::Init::Systemd) {
@@ -214,7 +203,7 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let mut steps = vec![
         directory("/run/host"),
         // A mount of its own: only the supervisor creates files there.
-        tmpfs("/run/host", "755", "1m", "1k", facts.owner(), MountAttributes::INERT),
+        tmpfs("/run/host", "755", "1m", "1k", MountAttributes::INERT),
         file("container-manager", 0o444, format!("{}\n", super::identity::MANAGER)),
         file("container-uuid", 0o444, format!("{}\n", facts.machine_id.to_uuid())),
         file("os-release", 0o444, facts.host_os_release.clone()),
@@ -257,7 +246,7 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
 
 /// Returns the steps for `/sys`: with a network of its own parts of sysfs in a read-only tmpfs, otherwise all
 /// of it read-only. udev and other programs recognise a container by a read-only `/sys`.
-fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
+fn sysfs(machine: &Machine) -> Vec<BuildStep> {
     let full = |target: &str| BuildStep::Mount {
         kind: "sysfs",
         options: Vec::new(),
@@ -266,7 +255,7 @@ fn sysfs(machine: &Machine, owner: u32) -> Vec<BuildStep> {
     };
     let mut steps = Vec::new();
     if machine.network.mode.is_private() {
-        steps.push(tmpfs("/sys", "555", "4m", "1k", owner, MountAttributes::INERT));
+        steps.push(tmpfs("/sys", "555", "4m", "1k", MountAttributes::INERT));
         steps.push(directory("/sys/full"));
         steps.push(full("/sys/full"));
         for part in SHOWN_SYSFS {

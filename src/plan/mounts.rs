@@ -40,17 +40,15 @@ fn words(options: &str) -> Vec<(&str, &str)> {
     words.map(|option| option.split_once('=').unwrap_or((option, ""))).collect()
 }
 
-/// Returns the options of the file system. By default it is owned by the guest's root and bounded.
+/// Returns the options of the file system. By default it is bounded, and owned by the guest's root, as
+/// which the builder creates it.
 fn tmpfs_options(words: &[(&str, &str)], owner: u32) -> Vec<(&'static str, String)> {
-    const DEFAULTS: [(&str, &str); 5] =
-        [("mode", "0755"), ("size", "10%"), ("nr_inodes", "400k"), ("uid", "0"), ("gid", "0")];
+    const DEFAULTS: [(&str, &str); 3] = [("mode", "0755"), ("size", "10%"), ("nr_inodes", "400k")];
     let one = |key: &'static str| {
         let said = words.iter().rev().find(|(word, _)| *word == key);
         // nr_blocks is another way to set the size.
         let default = DEFAULTS.iter().find(|(word, _)| *word == key);
         let default = default.filter(|_| key != "size" || words.iter().all(|(word, _)| *word != "nr_blocks"));
-        // A new tmpfs is owned by who creates it: root of the host.
-        let default = default.filter(|_| owner != 0 || !matches!(key, "uid" | "gid"));
         let (_, value) = said.or(default)?;
         let inside = value.parse::<u32>().ok().filter(|_| matches!(key, "uid" | "gid"));
         Some((key, inside.map_or_else(|| (*value).to_owned(), |id| owner.saturating_add(id).to_string())))
@@ -82,7 +80,7 @@ mod tests {
         let words = words("size=1M, uid=7,noexec,noswap,mode=0700,suid,mode=1777");
         let options: Vec<String> =
             tmpfs_options(&words, 1000).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-        assert_eq!(options, ["mode=1777", "uid=1007", "gid=1000", "size=1M", "nr_inodes=400k", "noswap="]);
+        assert_eq!(options, ["mode=1777", "uid=1007", "size=1M", "nr_inodes=400k", "noswap="]);
         let attributes = tmpfs_attributes(&words);
         assert!(
             attributes.no_exec && attributes.no_devices && !attributes.no_setuid && !attributes.read_only
