@@ -1,7 +1,9 @@
 //! The command line: parses arguments, runs a verb, prints its result. Help, completions and the options in
 //! coracle(1) are generated from it. Called by `main`.
 
+mod argument_table;
 mod arguments;
+mod fast_path;
 pub mod manual;
 pub(crate) mod output;
 pub(crate) mod verb;
@@ -10,10 +12,9 @@ pub use verb::{Failures, Verb, VerbResult};
 
 use crate::error::{Error, Result};
 use clap::error::ErrorKind;
-use clap::{Args, Command, FromArgMatches, Parser};
+use clap::{Args, Parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use verb::{ExecArgs, LaunchArgs, RunArgs};
 
 /// Boots whole root file systems as machines
 ///
@@ -50,7 +51,7 @@ pub struct Common {
 /// # Errors
 /// A usage error, of kind [`crate::error::Kind::Usage`].
 pub fn parse(arguments: &[OsString]) -> Result<Option<Cli>> {
-    if let Some(cli) = quick(arguments) {
+    if let Some(cli) = fast_path::parse(arguments) {
         return Ok(Some(cli));
     }
     match Cli::try_parse_from(arguments) {
@@ -61,26 +62,6 @@ pub fn parse(arguments: &[OsString]) -> Result<Option<Cli>> {
         }
         Err(error) => Err(usage(&error)),
     }
-}
-
-/// Parses the verbs that users wait for with a part of the definition: building the whole definition takes
-/// longer than the rest of a start in this process. `None` for all other verbs and for usage errors.
-fn quick(arguments: &[OsString]) -> Option<Cli> {
-    let verb = match arguments.get(1)?.to_str()? {
-        "run" => RunArgs::augment_args(Command::new("run")),
-        "exec" => ExecArgs::augment_args(Command::new("exec")),
-        "launch" => LaunchArgs::augment_args(Command::new("launch")),
-        _ => return None,
-    };
-    let command = Common::augment_args(Command::new("coracle")).subcommand(verb);
-    let matches = command.try_get_matches_from(arguments).ok()?;
-    let (name, its) = matches.subcommand()?;
-    let verb = match name {
-        "run" => Verb::Run(Box::new(RunArgs::from_arg_matches(its).ok()?)),
-        "exec" => Verb::Exec(ExecArgs::from_arg_matches(its).ok()?),
-        _ => Verb::Launch(LaunchArgs::from_arg_matches(its).ok()?),
-    };
-    Some(Cli { common: Common::from_arg_matches(&matches).ok()?, verb })
 }
 
 /// Converts an error of clap: its first paragraph is the message, its tip the hint.
@@ -136,28 +117,6 @@ mod tests {
         assert_eq!(run.command, ["sh", "-c", "--quiet"]);
         assert!(!run.quiet);
         assert!(parsed("coracle run -D /x -- -x").is_ok());
-    }
-
-    #[test]
-    fn quick_parses_like_the_whole_definition() {
-        for line in [
-            "coracle run -D /x -U --debug true --quiet",
-            "coracle run --root /y -M a -b",
-            "coracle exec --root=/y a -u root -- sh -c x",
-            "coracle launch a",
-        ] {
-            let whole = Cli::try_parse_from(words(line)).unwrap();
-            assert_eq!(format!("{:?}", quick(&words(line)).unwrap()), format!("{whole:?}"), "{line}");
-        }
-        for line in [
-            "coracle run --bogus",
-            "coracle run --help",
-            "coracle exec",
-            "coracle --debug run",
-            "coracle list",
-        ] {
-            assert!(quick(&words(line)).is_none(), "{line}");
-        }
     }
 
     #[test]

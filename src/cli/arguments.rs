@@ -1,5 +1,6 @@
 //! Arguments shared by several verbs.
 
+use super::argument_table::{ArgumentRow, Slot, long};
 use crate::control::copy::{self, Replace};
 use crate::control::{exec, start};
 use crate::machine::name::Name;
@@ -112,7 +113,7 @@ impl CopyOptions {
 }
 
 /// The options of `exec` and `shell`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct EntryOptions {
     /// The user, and after a colon the group, of the machine, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
@@ -140,6 +141,23 @@ pub(crate) struct EntryOptions {
 }
 
 impl EntryOptions {
+    /// Returns the options as rows of a table, for parsing without clap.
+    pub(super) fn table(&mut self) -> impl IntoIterator<Item = ArgumentRow<'_>> {
+        [
+            long("user", Slot::Text(&mut self.user)).or_short(b'u'),
+            long("workdir", Slot::Path(&mut self.workdir)).or_short(b'w'),
+            long("setenv", Slot::Texts(&mut self.setenv)).or_short(b'E'),
+            long("tty", Slot::Flag(&mut self.tty)).or_short(b't'),
+            long("no-tty", Slot::Flag(&mut self.no_tty)).or_short(b'T'),
+            long("wait-ready", Slot::Flag(&mut self.wait_ready)),
+        ]
+    }
+
+    /// Returns whether both of two conflicting options are set.
+    pub(super) fn has_conflict(&self) -> bool {
+        self.tty && self.no_tty
+    }
+
     /// Returns the request for `control`; an empty `command` is the login shell.
     pub(crate) fn request<'a>(&'a self, name: &'a Name, command: &[OsString]) -> exec::ExecRequest<'a> {
         let variable = |text: &String| match text.split_once('=') {

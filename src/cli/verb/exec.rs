@@ -1,6 +1,7 @@
 //! `coracle exec`.
 
 use super::VerbResult;
+use crate::cli::argument_table::{Slot, TableParser, positional};
 use crate::cli::arguments::EntryOptions;
 use crate::control::exec;
 use crate::machine::name::Name;
@@ -26,6 +27,16 @@ pub struct ExecArgs {
 }
 
 impl ExecArgs {
+    /// Reads the arguments without clap. `None` if clap must parse them.
+    pub(in crate::cli) fn read(parse: TableParser<'_>) -> Option<Self> {
+        let (mut name, mut command, mut entry) = (None, Vec::new(), EntryOptions::default());
+        let mut table = vec![positional(Slot::Name(&mut name)), positional(Slot::Command(&mut command))];
+        table.extend(entry.table());
+        parse(table)?;
+        let is_valid = !command.is_empty() && !entry.has_conflict();
+        is_valid.then_some(Self { name: name?, command, entry })
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         Ok(exec::exec(paths, &self.entry.request(&self.name, &self.command))?)
     }

@@ -3,6 +3,7 @@
 mod option_layer;
 
 use super::VerbResult;
+use crate::cli::argument_table::{ArgumentRow, Slot, TableParser, long, positional, short};
 use crate::paths::Paths;
 use crate::run::RunMode;
 use clap::Args;
@@ -200,6 +201,72 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// Reads the arguments without clap. `None` if clap must parse them.
+    pub(in crate::cli) fn read(parse: TableParser<'_>) -> Option<Self> {
+        let mut run = Self::default();
+        parse(run.table())?;
+        (!run.has_conflict()).then_some(run)
+    }
+
+    /// Returns the arguments as rows of a table, in the order of the fields.
+    fn table(&mut self) -> Vec<ArgumentRow<'_>> {
+        vec![
+            positional(Slot::Command(&mut self.command)),
+            long("dry-run", Slot::Flag(&mut self.dry_run)),
+            long("quiet", Slot::Flag(&mut self.quiet)).or_short(b'q'),
+            long("directory", Slot::Path(&mut self.directory)).or_short(b'D'),
+            long("read-only", Slot::Flag(&mut self.read_only)),
+            long("boot", Slot::Flag(&mut self.boot)).or_short(b'b'),
+            long("as-pid2", Slot::Flag(&mut self.as_pid2)).or_short(b'a'),
+            long("chdir", Slot::Text(&mut self.chdir)),
+            long("setenv", Slot::Texts(&mut self.setenv)).or_short(b'E'),
+            long("uid", Slot::Text(&mut self.uid)).or_short(b'u'),
+            long("kill-signal", Slot::Text(&mut self.kill_signal)),
+            long("notify-ready", Slot::Boolean(&mut self.notify_ready, boolean)),
+            long("machine", Slot::Text(&mut self.machine)).or_short(b'M'),
+            long("hostname", Slot::Text(&mut self.hostname)),
+            long("uuid", Slot::Text(&mut self.uuid)),
+            long("slice", Slot::Text(&mut self.slice)).or_short(b'S'),
+            long("register", Slot::Text(&mut self.register)),
+            long("keep-unit", Slot::Flag(&mut self.keep_unit)),
+            long("private-users", Slot::TextAfterEquals(&mut self.private_users, "yes")),
+            long("private-users-ownership", Slot::Text(&mut self.private_users_ownership)),
+            short(b'U', Slot::Flag(&mut self.user_namespace)),
+            long("private-network", Slot::Flag(&mut self.private_network)),
+            long("network-veth", Slot::Flag(&mut self.network_veth)).or_short(b'n'),
+            long("network-bridge", Slot::Text(&mut self.network_bridge)),
+            long("network-zone", Slot::Text(&mut self.network_zone)),
+            long("network-veth-extra", Slot::Texts(&mut self.network_veth_extra)),
+            long("network-interface", Slot::Texts(&mut self.network_interface)),
+            long("network-macvlan", Slot::Texts(&mut self.network_macvlan)),
+            long("network-ipvlan", Slot::Texts(&mut self.network_ipvlan)),
+            long("network-namespace-path", Slot::Text(&mut self.network_namespace_path)),
+            long("port", Slot::Texts(&mut self.port)).or_short(b'p'),
+            long("resolv-conf", Slot::Text(&mut self.resolv_conf)),
+            long("capability", Slot::Texts(&mut self.capability)),
+            long("drop-capability", Slot::Texts(&mut self.drop_capability)),
+            long("no-new-privileges", Slot::Boolean(&mut self.no_new_privileges, boolean)),
+            long("selinux-context", Slot::Text(&mut self.selinux_context)).or_short(b'Z'),
+            long("selinux-apifs-context", Slot::Text(&mut self.selinux_apifs_context)).or_short(b'L'),
+            long("system-call-filter", Slot::Texts(&mut self.system_call_filter)),
+            long("bind", Slot::Texts(&mut self.bind)),
+            long("bind-ro", Slot::Texts(&mut self.bind_ro)),
+            long("tmpfs", Slot::Texts(&mut self.tmpfs)),
+            long("inaccessible", Slot::Texts(&mut self.inaccessible)),
+            long("console", Slot::Text(&mut self.console)),
+            long("pipe", Slot::Flag(&mut self.pipe)).or_short(b'P'),
+        ]
+    }
+
+    /// Returns whether both of two conflicting options are set.
+    fn has_conflict(&self) -> bool {
+        let users = self.private_users.is_some() || self.private_users_ownership.is_some();
+        self.boot && self.as_pid2
+            || self.user_namespace && users
+            || self.network_bridge.is_some() && self.network_zone.is_some()
+            || self.pipe && self.console.is_some()
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         if self.quiet {
             log::set_max_level(log::LevelFilter::Warn);

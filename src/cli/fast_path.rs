@@ -1,0 +1,42 @@
+//! Parses the verbs that users and units wait for, without clap. Called by `parse` of `cli`, which leaves all
+//! other verbs, help and errors to clap. The tests compare each table with the definition of clap.
+
+#[cfg(test)]
+mod tests;
+
+use super::argument_table::{self, ArgumentRow, Slot, TableParser, long};
+use super::verb::{ExecArgs, LaunchArgs, RunArgs};
+use super::{Cli, Common, Verb};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Parses the command line; `arguments[0]` is the program. `None` if clap must parse it.
+pub(super) fn parse(arguments: &[OsString]) -> Option<Cli> {
+    let (verb, words) = (arguments.get(1)?, arguments.get(2..)?);
+    let (mut root, mut debug) = (None, false);
+    let verb = read_verb(verb.to_str()?, &mut |table| {
+        argument_table::parse(words, &mut with_common(table, &mut root, &mut debug))
+    })?;
+    let root = root.unwrap_or_else(|| PathBuf::from("/"));
+    Some(Cli { common: Common { root, debug }, verb })
+}
+
+/// Adds the options of all verbs to the table of a verb.
+fn with_common<'a>(
+    mut table: Vec<ArgumentRow<'a>>,
+    root: &'a mut Option<PathBuf>,
+    debug: &'a mut bool,
+) -> Vec<ArgumentRow<'a>> {
+    table.extend([long("root", Slot::Path(root)), long("debug", Slot::Flag(debug))]);
+    table
+}
+
+/// Reads the arguments of a verb. `None` if the verb has no table, or if clap must parse them.
+fn read_verb(verb: &str, parse: TableParser<'_>) -> Option<Verb> {
+    match verb {
+        "run" => RunArgs::read(parse).map(|run| Verb::Run(Box::new(run))),
+        "exec" => ExecArgs::read(parse).map(Verb::Exec),
+        "launch" => LaunchArgs::read(parse).map(Verb::Launch),
+        _ => None,
+    }
+}
