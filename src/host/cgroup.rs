@@ -128,14 +128,17 @@ impl Cgroup {
     /// The cgroup that cannot be created, and the cause.
     pub(crate) fn prepare(&self, owner: u32, resources: &Resources) -> Result<OwnedFd> {
         let payload = self.payload();
-        if payload.exists() {
-            remove(&payload)?;
-        }
         // Below an existing cgroup: a missing parent would be a path of another hierarchy.
         let create = std::fs::create_dir;
         let made = if self.is_ours { create(&self.directory) } else { Ok(()) };
         made.or_else(|error| if self.directory.is_dir() { Ok(()) } else { Err(error) })
-            .and_then(|()| create(&payload))
+            .and_then(|()| match create(&payload) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    // A cgroup of the boot before, or of a killed supervisor.
+                    remove(&payload).map_err(std::io::Error::other).and_then(|()| create(&payload))
+                }
+                other => other,
+            })
             .context(|| format!("cannot create cgroup '{}'", payload.display()))?;
         // A move makes the kernel wait for all processors (an RCU grace period, some 10 ms), even to the same
         // cgroup: systemd's DelegateSubgroup= has started the supervisor there.
@@ -165,7 +168,7 @@ impl Cgroup {
         let available = pseudo_file::read(self.directory.join("cgroup.controllers")).unwrap_or_default();
         let control = self.directory.join("cgroup.subtree_control");
         let all: Vec<String> = available.split_whitespace().map(|name| format!("+{name}")).collect();
-        if std::fs::write(&control, all.join(" ")).is_ok() {
+        if all.is_empty() || std::fs::write(&control, all.join(" ")).is_ok() {
             return;
         }
         // The kernel enables all or none.
@@ -197,11 +200,15 @@ fn delegate(payload: &Path, owner: u32) -> Result<()> {
 
 /// Writes a limit; [`u64::MAX`] means unlimited. A kernel without the file has no such limit.
 fn limit(directory: &Path, file: &str, limit: Option<u64>) -> Result<()> {
+    let Some(limit) = limit else { return Ok(()) };
     let path = directory.join(file);
-    let Some(limit) = limit.filter(|_| path.exists()) else { return Ok(()) };
     // The kernel parses an int.
     let word = i32::try_from(limit).map_or_else(|_| "max".to_owned(), |limit| limit.to_string());
-    std::fs::write(&path, word).context(|| format!("cannot write '{}'", path.display()))
+    let opened = std::fs::OpenOptions::new().write(true).open(&path);
+    match opened.and_then(|mut file| std::io::Write::write_all(&mut file, word.as_bytes())) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        written => written.context(|| format!("cannot write '{}'", path.display())),
+    }
 }
 
 /// Returns whether a cgroup or one below it has processes. `false` if it is missing.
@@ -285,10 +292,12 @@ pub(crate) fn not_frozen(frozen: bool) -> Error {
 /// # Errors
 /// The cgroup stays busy.
 pub(crate) fn remove(directory: &Path) -> Result<()> {
-    if !directory.exists() {
-        return Ok(());
-    }
     // After an orderly stop it is empty and can be deleted at once.
+    match std::fs::remove_dir(directory) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => {}
+    }
     if remove_tree(directory).is_ok() {
         return Ok(());
     }
