@@ -20,6 +20,7 @@ use crate::plan::filter::Policy;
 use crate::plan::step::ResourceLimit;
 use crate::state::record::{Phase, Record};
 use crate::sys::process::{self, Child, Side};
+use crate::sys::pseudo_file;
 use forward::Forwarder;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signalfd::SignalFd;
@@ -262,7 +263,7 @@ fn leader_cgroup(record: &Record) -> Result<Option<OwnedFd>> {
 /// processes.
 fn inherit_oom_score(record: &Record) {
     let path = |pid: &str| format!("/proc/{pid}/oom_score_adj");
-    let machine_end = std::fs::read_to_string(path(&record.leader.unwrap_or_default().to_string()));
+    let machine_end = pseudo_file::read(path(&record.leader.unwrap_or_default().to_string()));
     if let Err(error) = machine_end.and_then(|score| std::fs::write(path("self"), score)) {
         log::debug!("cannot copy the OOM score adjustment of PID 1: {error}, ignoring");
     }

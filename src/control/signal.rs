@@ -10,6 +10,7 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record};
 use crate::sys::process::{open_pidfd, send_signal};
+use crate::sys::pseudo_file;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -162,7 +163,7 @@ fn signal_if(pid: u32, signal: i32, name: &Name, is_meant: &dyn Fn(u32) -> bool)
 
 /// Returns the parent of a process.
 fn parent(pid: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = pseudo_file::read(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 

@@ -53,8 +53,12 @@ pub(crate) fn open_of_process(pid: u32, payload: &Path) -> Result<OwnedFd> {
     })
 }
 
-/// Opens a cgroup by the components of its path.
+/// Opens a cgroup by its path, or, if that is too long, by the components of its path.
 fn open_deep(path: &Path) -> rustix::io::Result<OwnedFd> {
+    match open_below(rustix::fs::CWD, path.as_os_str()) {
+        Err(rustix::io::Errno::NAMETOOLONG) => {}
+        opened => return opened,
+    }
     let mut directory = open_below(rustix::fs::CWD, OsStr::new("/"))?;
     for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
         directory = open_below(&directory, part.as_os_str())?;

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE, Security};
 use crate::plan::step::LsmLabel;
+use crate::sys::pseudo_file;
 use std::path::Path;
 
 /// A module's attributes in procfs: the current label of a process, and the label at its next exec.
@@ -95,7 +96,7 @@ fn not_loaded(profile: &str) -> Error {
 pub(crate) fn of_entering(leader: u32) -> Option<LsmLabel> {
     MODULES.iter().find_map(|module| {
         let of = |process: &str| {
-            let text = std::fs::read_to_string(format!("/proc/{process}/attr/{}", module.current)).ok()?;
+            let text = pseudo_file::read(format!("/proc/{process}/attr/{}", module.current)).ok()?;
             plain(&text).map(str::to_owned)
         };
         let (target, own) = (of(&leader.to_string())?, of("self")?);

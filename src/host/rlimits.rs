@@ -4,6 +4,7 @@
 
 use crate::error::{Context, Result};
 use crate::plan::step::ResourceLimit;
+use crate::sys::pseudo_file;
 use rustix::process::Resource;
 
 /// The kernel's names (`fs/proc/base.c`, `lnames`).
@@ -31,7 +32,7 @@ const NAMES: [(&str, Resource); 16] = [
 /// # Errors
 /// The process is gone, or its procfs entry cannot be read.
 pub(crate) fn of_process(pid: u32) -> Result<Vec<ResourceLimit>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/limits"))
+    let text = pseudo_file::read(format!("/proc/{pid}/limits"))
         .context(|| format!("cannot read the resource limits of process {pid}"))?;
     Ok(parse(&text))
 }

@@ -11,7 +11,7 @@ use crate::host::cgroup;
 use crate::machine::init::Init;
 use crate::plan::init::{StopAction, orderly_reboot, orderly_stop};
 use crate::sys::process::Side;
-use crate::sys::{descriptor, process};
+use crate::sys::{descriptor, process, pseudo_file};
 use requests::Requests;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -272,7 +272,7 @@ fn receives_signals(pid: u32, actions: &[StopAction]) -> bool {
         StopAction::Signal(signal) => signals | bit(*signal),
         StopAction::WriteFifo { .. } | StopAction::SetMode { .. } => signals,
     });
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = pseudo_file::read(format!("/proc/{pid}/status")).unwrap_or_default();
     signals == 0 || signals & handled_signals(&status) != 0
 }
 
