@@ -23,7 +23,7 @@ pub use builder::BuildInputs;
 pub(crate) use init_process::InitInputs;
 
 /// Runs the steps of PID 1, or of a command in a running machine, and executes the payload.
-pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, inputs: InitInputs) -> ! {
+pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, inputs: InitInputs<'_>) -> ! {
     process::die_with_parent();
     let mut process = init_process::InitProcess::new(inputs);
     for (number, step) in steps.iter().enumerate() {
@@ -39,7 +39,7 @@ pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, inputs: InitIn
 }
 
 /// Runs the steps of the builder and exits.
-pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs) -> ! {
+pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs<'_>) -> ! {
     process::die_with_parent();
     // Created nodes have exactly the modes of the plan, and root's group unless they are given away.
     rustix::process::umask(rustix::fs::Mode::empty());

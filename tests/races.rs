@@ -204,13 +204,14 @@ impl Field {
             use rustix::net::{AddressFamily, SocketType};
             rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap()
         };
+        let (notify, log) = (socket(), socket());
         let inputs = BuildInputs {
             leader: None,
-            id_map: Some(self.id_map.try_clone().unwrap()),
+            id_map: Some(self.id_map.as_fd()),
             private_network: true,
             owner: BASE,
-            notify: Some(socket()),
-            log: Some(socket()),
+            notify: Some(notify.as_fd()),
+            log: Some(log.as_fd()),
         };
         let child = match process::clone(0, None).unwrap() {
             Side::Child => payload::build(&self.steps, &theirs, inputs),

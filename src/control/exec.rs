@@ -179,7 +179,8 @@ fn enter(
     match side {
         Side::Child => {
             drop(own_end);
-            crate::payload::run_init_steps(&steps, &machine_end, crate::payload::InitInputs::Joins(leader))
+            let inputs = crate::payload::InitInputs::Joins(leader.as_fd());
+            crate::payload::run_init_steps(&steps, &machine_end, inputs)
         }
         Side::Parent(mut child) => {
             drop(machine_end);

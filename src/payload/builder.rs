@@ -9,37 +9,37 @@ use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
 use crate::sys::{interface, mount, process};
 use nix::sched::CloneFlags;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
 use std::path::Path;
 
 /// The descriptors and settings that the builder gets from the supervisor.
 #[derive(Debug)]
-pub struct BuildInputs {
+pub struct BuildInputs<'a> {
     /// The pidfd of PID 1. The builder joins its namespaces. `None` in PID 1 itself.
-    pub leader: Option<OwnedFd>,
+    pub leader: Option<BorrowedFd<'a>>,
     /// The user namespace that maps the ids of trees.
-    pub id_map: Option<OwnedFd>,
+    pub id_map: Option<BorrowedFd<'a>>,
     /// Whether the machine has a network namespace of its own.
     pub private_network: bool,
     /// The host id of the guest's root.
     pub owner: u32,
     /// The supervisor's socket for notifications of the guest, not bound yet.
-    pub notify: Option<OwnedFd>,
+    pub notify: Option<BorrowedFd<'a>>,
     /// The supervisor's socket for the guest's log, not bound yet.
-    pub log: Option<OwnedFd>,
+    pub log: Option<BorrowedFd<'a>>,
 }
 
 /// The state between steps.
 #[derive(Debug)]
-pub(crate) struct Builder {
-    inputs: BuildInputs,
+pub(crate) struct Builder<'a> {
+    inputs: BuildInputs<'a>,
     paths: Option<TreePaths>,
 }
 
-impl Builder {
+impl<'a> Builder<'a> {
     /// Creates the state before the first step.
-    pub(crate) fn new(inputs: BuildInputs) -> Self {
+    pub(crate) fn new(inputs: BuildInputs<'a>) -> Self {
         Self { inputs, paths: None }
     }
 
@@ -59,7 +59,7 @@ impl Builder {
             BuildStep::Loopback => interface::bring_up(c"lo"),
             BuildStep::PingGroups { first, last } => ping_groups(*first, *last),
             BuildStep::Root { directory, at, map_ids, read_only, mount_points } => {
-                let userns = self.inputs.id_map.as_ref().filter(|_| *map_ids).map(AsFd::as_fd);
+                let userns = self.inputs.id_map.filter(|_| *map_ids);
                 let root = mounts::attach_root(directory, at, userns, *read_only, mount_points)?;
                 self.paths = Some(TreePaths::new(root));
                 // Every file and file system created from here on belongs to the guest's root.
@@ -78,7 +78,7 @@ impl Builder {
             BuildStep::Node { path, device, mode } => nodes::device(self.paths()?, path, *device, *mode),
             BuildStep::Symlink { path, to } => nodes::link(self.paths()?, path, to),
             BuildStep::Bind { .. } => {
-                let userns = self.inputs.id_map.as_ref().map(AsFd::as_fd);
+                let userns = self.inputs.id_map;
                 mounts::bind(self.paths.as_mut().ok_or_else(no_root)?, step, userns, owner)
             }
             BuildStep::Restrict { target, attributes } => {
@@ -112,7 +112,7 @@ impl Builder {
         if self.inputs.private_network {
             namespaces |= CloneFlags::CLONE_NEWNET;
         }
-        let leader = self.inputs.leader.as_ref().ok_or_else(|| Error::new("there is no machine to join"))?;
+        let leader = self.inputs.leader.ok_or_else(|| Error::new("there is no machine to join"))?;
         nix::sched::setns(leader, namespaces).context(|| "cannot join the machine's namespaces")
     }
 
@@ -126,15 +126,15 @@ impl Builder {
     /// Binds the supervisor's notification socket to its path in the machine. A socket address is short and
     /// the tree is not the root yet, so the address names the directory by its descriptor.
     fn notify_socket(&self, path: &Path) -> Result<()> {
-        let Some(socket) = &self.inputs.notify else { return Ok(()) };
-        nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o200)
+        let Some(socket) = self.inputs.notify else { return Ok(()) };
+        nodes::bind_socket(self.paths()?, socket, path, 0o200)
     }
 
     /// Binds the supervisor's log socket, writable for all users of the machine. A log daemon of the guest
     /// replaces it with its own socket.
     fn log_socket(&self, path: &Path) -> Result<()> {
-        let Some(socket) = &self.inputs.log else { return Ok(()) };
-        nodes::bind_socket(self.paths()?, socket.as_fd(), path, 0o666)
+        let Some(socket) = self.inputs.log else { return Ok(()) };
+        nodes::bind_socket(self.paths()?, socket, path, 0o666)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::step::InitStep;
 use crate::sys::{descriptor, filter, mount, process, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::thread::CapabilitySet;
@@ -21,27 +21,27 @@ const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// The descriptors and settings of PID 1, or of a command in a running machine.
 #[derive(Debug)]
-pub(crate) enum InitInputs {
+pub(crate) enum InitInputs<'a> {
     /// A PID 1 whose tree the builder creates.
     Built,
     /// A PID 1 that creates its tree itself.
-    Builds(BuildInputs),
+    Builds(BuildInputs<'a>),
     /// A command in the running machine with this pidfd of its PID 1.
-    Joins(OwnedFd),
+    Joins(BorrowedFd<'a>),
 }
 
 /// The state between steps.
 #[derive(Debug)]
-pub(crate) struct InitProcess {
-    machine: Option<OwnedFd>,
-    builder: Option<Builder>,
+pub(crate) struct InitProcess<'a> {
+    machine: Option<BorrowedFd<'a>>,
+    builder: Option<Builder<'a>>,
     /// Device and inode of Coracle's program, from the host's procfs.
     ourselves: Option<(u64, u64)>,
 }
 
-impl InitProcess {
+impl<'a> InitProcess<'a> {
     /// Creates the state before the first step.
-    pub(crate) fn new(inputs: InitInputs) -> Self {
+    pub(crate) fn new(inputs: InitInputs<'a>) -> Self {
         use std::os::unix::fs::MetadataExt;
         let ourselves = std::fs::metadata("/proc/self/exe").map(|data| (data.dev(), data.ino()));
         let (machine, builder) = match inputs {
@@ -94,7 +94,7 @@ impl InitProcess {
     /// (ptrace(2)).
     fn join(&self, time: bool) -> Result<()> {
         process::set_dumpable(false);
-        let machine = self.machine.as_ref().ok_or_else(|| Error::new("there is no machine to join"))?;
+        let machine = self.machine.ok_or_else(|| Error::new("there is no machine to join"))?;
         let mut all = CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET

@@ -120,7 +120,7 @@ fn namespace(name: &str) -> Result<OwnedFd> {
         .context(|| format!("cannot open '{path}'"))
 }
 
-fn enter(namespace: &OwnedFd, kind: CloneFlags, doing: &str) -> Result<()> {
+fn enter(namespace: impl AsFd, kind: CloneFlags, doing: &str) -> Result<()> {
     setns(namespace, kind).context(|| doing.to_owned())
 }
 

@@ -32,6 +32,13 @@ pub(crate) fn close_from(first: RawFd, kept: BorrowedFd<'_>) {
     close(kept + 1, libc::c_uint::MAX);
 }
 
+/// Closes this process's copy of a descriptor of its parent: for a cloned child, which may borrow the memory
+/// of the parent and never uses the value again.
+pub(crate) fn close_copy(fd: BorrowedFd<'_>) {
+    // SAFETY: the caller does not use the descriptor in this process any more, and never drops its owner.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
 /// Keeps a descriptor open across the next exec and returns its number.
 ///
 /// # Errors

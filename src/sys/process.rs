@@ -1,9 +1,11 @@
 //! Ends, signals and awaits processes, and sets attributes of this process.
 #![allow(unsafe_code)]
 
+mod borrow;
 mod clone;
 mod credentials;
 
+pub(crate) use borrow::{clone_borrowing, run_child};
 pub use clone::{Child, Side, clone, clone_as, clone_owned_by, clone_sibling};
 pub(crate) use credentials::{
     as_effective, become_user, make_files_as, make_files_in_group_0, read_only, use_files_as,

@@ -2,14 +2,16 @@
 
 use super::descriptors::guest_socket;
 use super::{Launch, enter, namespace, network};
-use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
+use crate::channel::{self, ChildEnd, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Result};
 use crate::payload::{self, BuildInputs, InitInputs};
-use crate::plan::step::BuildStep;
+use crate::plan::step::{BuildStep, HostStep};
 use crate::supervisor::handover::FdName;
+use crate::sys::descriptor;
 use crate::sys::process::{self, Child, Ended, Side};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::convert::Infallible;
 
 /// The builder's process id in the machine: high enough that the first child of PID 1 is process 2.
 const BUILDER: u32 = 300;
@@ -28,29 +30,41 @@ impl Launch<'_> {
             Some(path) => Some(network::enter(path)?),
             None => None,
         };
-        let (namespaces, cgroup) = (self.request.plan.namespaces, self.cgroup.as_ref().map(AsFd::as_fd));
-        let side = process::clone_owned_by(self.owner(), namespaces, cgroup);
-        if let (Some(own), Ok(Side::Parent(_)) | Err(_)) = (&own, &side) {
+        let child = self.clone_into_namespaces(&ours, &theirs);
+        if let Some(own) = &own {
             enter(own, CloneFlags::CLONE_NEWNET, "cannot leave the network namespace again")?;
         }
-        match side? {
-            Side::Child => {
-                drop(ours);
-                let inputs = if self.has_builder() {
-                    InitInputs::Built
-                } else {
-                    InitInputs::Builds(self.build_inputs(None))
-                };
-                payload::run_init_steps(&self.request.plan.init_steps, &theirs, inputs)
-            }
-            Side::Parent(child) => {
-                self.record.leader = Some(child.pid.as_raw_nonzero().get().cast_unsigned());
-                let private_network = self.request.machine.network.mode.is_private();
-                let network = private_network.then(|| network::open_of(&child)).transpose()?;
-                self.fds.insert(FdName::Network, network);
-                self.leader = Some((child, ours));
-                Ok(())
-            }
+        let child = child?;
+        self.record.leader = Some(child.pid.as_raw_nonzero().get().cast_unsigned());
+        let connects = |step: &HostStep| matches!(step, HostStep::Link | HostStep::Interfaces);
+        let is_connected = self.request.plan.host.iter().any(connects);
+        let network = is_connected.then(|| network::open_of(&child)).transpose()?;
+        self.fds.insert(FdName::Network, network);
+        self.leader = Some((child, ours));
+        Ok(())
+    }
+
+    /// Clones PID 1. It returns in this process only.
+    fn clone_into_namespaces(&self, ours: &ParentEnd, theirs: &ChildEnd) -> Result<Child> {
+        let plan = self.request.plan;
+        let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
+        let lead = || -> Infallible {
+            // In a clone that borrows memory the parent still needs the value.
+            descriptor::close_copy(ours.as_fd());
+            let inputs = if self.has_builder() {
+                InitInputs::Built
+            } else {
+                InitInputs::Builds(self.build_inputs(None))
+            };
+            payload::run_init_steps(&plan.init_steps, theirs, inputs)
+        };
+        let works_meanwhile = plan.host.iter().any(|step| matches!(step, HostStep::Release(_)));
+        if !works_meanwhile {
+            return process::clone_borrowing(plan.namespaces, cgroup, &lead);
+        }
+        match process::clone_owned_by(self.owner(), plan.namespaces, cgroup)? {
+            Side::Child => process::run_child(&lead),
+            Side::Parent(child) => Ok(child),
         }
     }
 
@@ -70,14 +84,14 @@ impl Launch<'_> {
     }
 
     /// Returns what the tree is built with, in the process that builds it: a clone of this one.
-    fn build_inputs(&mut self, leader: Option<OwnedFd>) -> BuildInputs {
+    fn build_inputs<'a>(&'a self, leader: Option<BorrowedFd<'a>>) -> BuildInputs<'a> {
         BuildInputs {
             leader,
-            id_map: self.id_map.take(),
+            id_map: self.id_map.as_ref().map(AsFd::as_fd),
             private_network: self.request.machine.network.mode.is_private(),
             owner: self.owner(),
-            notify: self.fds.take(FdName::Notify),
-            log: self.fds.take(FdName::Log),
+            notify: self.fds.get(FdName::Notify).map(AsFd::as_fd),
+            log: self.fds.get(FdName::Log).map(AsFd::as_fd),
         }
     }
 
@@ -108,11 +122,10 @@ impl Launch<'_> {
 
     pub(super) fn build(&mut self) -> Result<()> {
         let (ours, theirs) = channel::pair()?;
-        let duplicate = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
-        let leader = duplicate(&self.leader()?.0.pidfd).context(|| "cannot keep a descriptor")?;
+        let leader = self.leader()?.0.pidfd.as_fd();
         // The builder is cloned into the machine's pid namespace, which a new procfs shows.
         let own = namespace("pid")?;
-        enter(&leader, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
+        enter(leader, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
         let side = process::clone_as(BUILDER);
         let cloned = match side {
             // The child must never return into the supervisor's code.

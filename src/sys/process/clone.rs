@@ -14,7 +14,7 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 /// Arguments of clone3(2), `struct clone_args` of `linux/sched.h`.
 #[repr(C)]
 #[derive(Default)]
-struct CloneArgs {
+pub(super) struct CloneArgs {
     flags: u64,
     pidfd: u64,
     child_tid: u64,
@@ -73,12 +73,7 @@ pub fn clone_owned_by(owner: u32, namespaces: u64, cgroup: Option<BorrowedFd<'_>
 /// Refused in a process of several threads: only the caller's thread would exist in the child, and locks of
 /// other threads would never be released. Else any error of clone3(2).
 pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
-    let mut arguments = CloneArgs { flags: namespaces, ..CloneArgs::default() };
-    if let Some(cgroup) = cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    clone_with(arguments)
+    clone_unchecked(arguments(namespaces, cgroup)?)
 }
 
 /// Clones this process into the pid namespace of its children, as process `pid` there (Linux 5.5). Later ids
@@ -88,7 +83,7 @@ pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
 /// As for [`clone`].
 pub fn clone_as(pid: u32) -> Result<Side> {
     let set_tid = std::ptr::addr_of!(pid) as u64;
-    clone_with(CloneArgs { set_tid, set_tid_size: 1, ..CloneArgs::default() })
+    clone_unchecked(CloneArgs { set_tid, set_tid_size: 1, ..arguments(0, None)? })
 }
 
 /// Clones this process, itself a cloned child of one thread, as a child of its own parent.
@@ -100,37 +95,76 @@ pub fn clone_sibling() -> Result<Side> {
     clone_unchecked(CloneArgs { flags: libc::CLONE_PARENT as u64, ..CloneArgs::default() })
 }
 
-fn clone_with(arguments: CloneArgs) -> Result<Side> {
+/// Returns the arguments for a child of this process, of one thread, in new namespaces and, if given, a
+/// cgroup.
+///
+/// # Errors
+/// Refused in a process of several threads.
+pub(super) fn arguments(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<CloneArgs> {
     // Two links and one per thread.
     let tasks = rustix::fs::stat("/proc/self/task").context(|| "cannot count threads")?;
     let threads = tasks.st_nlink.saturating_sub(2);
     if threads != 1 {
         return Err(Error::new(format!("refusing to clone a process of {threads} threads")));
     }
-    clone_unchecked(CloneArgs { exit_signal: libc::SIGCHLD as u64, ..arguments })
+    let mut arguments =
+        CloneArgs { flags: namespaces, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    Ok(arguments)
+}
+
+impl CloneArgs {
+    /// Returns the arguments with a stack, by its lowest address.
+    pub(super) fn with_stack(self, stack: u64, stack_size: u64) -> Self {
+        Self { stack, stack_size, ..self }
+    }
 }
 
 fn clone_unchecked(arguments: CloneArgs) -> Result<Side> {
+    Ok(with_pidfd(arguments, call_copying)?.map_or(Side::Child, Side::Parent))
+}
+
+/// Calls clone3(2) for a child with a copy of the memory. Returns its id, zero in the child, or a negative
+/// error.
+pub(super) fn call_copying(arguments: &CloneArgs) -> i64 {
+    let shared = u64::from((libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned());
+    let flags = arguments.flags & !shared;
+    let arguments = CloneArgs { flags, stack: 0, stack_size: 0, ..*arguments };
+    // SAFETY: the arguments live across the call and have the size passed. No stack is given, so the child
+    // continues with a copy of the caller's, as after fork(2); the callers ensure that there is one thread.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::addr_of!(arguments), std::mem::size_of::<CloneArgs>())
+    };
+    let error = || i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
+    if pid == -1 { -error() } else { pid }
+}
+
+/// Calls clone3(2) by `call`, which returns the id of the child, zero in the child, or a negative error.
+/// Returns the child, `None` in the child.
+pub(super) fn with_pidfd(
+    arguments: CloneArgs,
+    call: impl FnOnce(&CloneArgs) -> i64,
+) -> Result<Option<Child>> {
     let mut pidfd: i32 = -1;
     let arguments = CloneArgs {
         flags: arguments.flags | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
         pidfd: std::ptr::addr_of_mut!(pidfd) as u64,
         ..arguments
     };
-    // SAFETY: the arguments and the memory referred to live across the call and have the size passed. No
-    // stack is given, so the child continues with a copy of the caller's, as after fork(2); the callers
-    // ensure that there is one thread.
-    let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, std::ptr::addr_of!(arguments), std::mem::size_of::<CloneArgs>())
-    };
-    match pid {
-        -1 => Err(std::io::Error::last_os_error()).context(|| "cannot clone"),
-        0 => Ok(Side::Child),
+    match call(&arguments) {
+        0 => Ok(None),
+        error @ ..0 => {
+            let error = i32::try_from(-error).unwrap_or(libc::EIO);
+            Err(std::io::Error::from_raw_os_error(error)).context(|| "cannot clone")
+        }
         pid => {
             let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
             // SAFETY: because of CLONE_PIDFD the kernel has stored a new descriptor, without another owner.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            pid.map(|pid| Side::Parent(Child { pid, pidfd }))
+            pid.map(|pid| Some(Child { pid, pidfd }))
                 .ok_or_else(|| Error::new("clone returned a process id out of range"))
         }
     }
