@@ -97,6 +97,12 @@ impl Builder {
         self
     }
 
+    /// Runs the host without coracle in every lane of the suite.
+    pub fn script(mut self) -> Self {
+        self.by = By::Script;
+        self
+    }
+
     /// Stores the host's files on disk, for tests that depend on the file system.
     pub fn on_disk(mut self) -> Self {
         self.storage = Storage::Disk;
