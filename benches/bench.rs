@@ -1,8 +1,9 @@
 //! The benchmarks: all contenders in turn, on one host, in one run. Called by `make bench`.
 //!
 //! Outside a host, the program boots a nested host (`tests/support`) of the newest Debian with coracle and
-//! all contenders installed, and runs itself in it, once per part. Inside, it measures and prints tables. It
-//! only reports: no part passes or fails.
+//! all contenders installed, and runs itself in it, once per part. Inside, it measures and prints tables. A
+//! part fails if its measurement is not valid, for example on a busy computer; no ratio is a failure.
+//! `BENCH_YOUKI` is the path of a youki that is compared as well, because Debian has no package of it.
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
 #[path = "bench/boot.rs"]

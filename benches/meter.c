@@ -1,5 +1,6 @@
 /* meter.c: runs a command once and prints its cost on one line:
- *   wall microseconds, user and system microseconds and peak KiB of it and its reaped children, exit status
+ *   wall microseconds; of it and its reaped children: user and system microseconds, peak KiB, minor faults,
+ *   voluntary context switches; exit status
  * It is a separate small static program, because the peak memory of a child is never below that of its parent
  * (getrusage(2), ru_maxrss). The output of the command is redirected to standard error.
  *
@@ -43,8 +44,8 @@ int main(int argc, char **argv)
 	if (wait4(pid, &status, 0, &used) != pid)
 		return 2;
 	took = since(&from);
-	printf("%ld %ld %ld %ld %d\n", took, used.ru_utime.tv_sec * 1000000 + used.ru_utime.tv_usec,
+	printf("%ld %ld %ld %ld %ld %ld %d\n", took, used.ru_utime.tv_sec * 1000000 + used.ru_utime.tv_usec,
 	       used.ru_stime.tv_sec * 1000000 + used.ru_stime.tv_usec, used.ru_maxrss,
-	       WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+	       used.ru_minflt, used.ru_nvcsw, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 	return 0;
 }

@@ -48,21 +48,45 @@ pub struct Contender {
     pub name: &'static str,
     /// The command that prints its version.
     version: &'static str,
+    /// The name of its option for a user namespace in tables; `None` if it creates no container.
+    pub private: Option<&'static str>,
+    /// Whether the comparison has no meaning without it.
+    pub required: bool,
     /// The command that runs `/bin/true`.
     pub start: fn(Users) -> Vec<String>,
 }
 
 /// All contenders: the floor first, coracle second.
 pub const ALL: &[Contender] = &[
-    Contender { name: "floor", version: "echo bare system calls", start: floor },
-    Contender { name: "coracle", version: "coracle --version", start: coracle },
-    Contender { name: "systemd-nspawn", version: "systemd-nspawn --version", start: nspawn },
-    Contender { name: "crun", version: "crun --version", start: crun },
-    Contender { name: "runc", version: "runc --version", start: runc },
-    Contender { name: "lxc-start", version: "lxc-start --version", start: lxc },
-    Contender { name: "bubblewrap", version: "bwrap --version", start: bubblewrap },
-    Contender { name: "podman", version: "podman --version", start: podman },
+    required("floor", "echo bare system calls", "--user", floor),
+    required("coracle", "coracle --version", "-U", coracle),
+    contender("bubblewrap", "bwrap --version", "--unshare-user", bubblewrap),
+    contender("crun", "crun --version", "(user)", crun),
+    contender("runc", "runc --version", "(user)", runc),
+    contender("youki", "/mnt/bench/youki --version", "(user)", youki),
+    contender("lxc-start", "lxc-start --version", "(user)", lxc),
+    contender("systemd-nspawn", "systemd-nspawn --version", "-U", nspawn),
+    contender("podman", "podman --version", "(user)", podman),
+    Contender { private: None, ..contender("empty unit", "systemctl --version", "", empty_unit) },
 ];
+
+const fn contender(
+    name: &'static str,
+    version: &'static str,
+    private: &'static str,
+    start: fn(Users) -> Vec<String>,
+) -> Contender {
+    Contender { name, version, private: Some(private), required: false, start }
+}
+
+const fn required(
+    name: &'static str,
+    version: &'static str,
+    private: &'static str,
+    start: fn(Users) -> Vec<String>,
+) -> Contender {
+    Contender { required: true, ..contender(name, version, private, start) }
+}
 
 impl Contender {
     /// Returns the version, or a note that the program is missing.
@@ -81,7 +105,7 @@ pub fn prepare() {
         fs::write(file, "root:1000000:65536\n").expect("allow lxc its ids");
     }
     for users in [Users::Host, Users::Private] {
-        for runtime in ["crun", "runc"] {
+        for runtime in ["crun", "runc", "youki"] {
             let bundle = bundle(runtime, users);
             fs::create_dir_all(&bundle).expect("make a bundle");
             fs::write(format!("{bundle}/config.json"), config(runtime, users)).expect("write a bundle");
@@ -96,6 +120,9 @@ pub fn prepare() {
         let text = LXC.replace("@ROOT@", ROOT).replace("@CLONE@", clone) + map;
         fs::write(lxc_file(users), text).expect("write lxc's configuration");
     }
+    let unit = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/true\n";
+    fs::write("/run/systemd/system/bench-empty.service", unit).expect("write a unit");
+    shell("systemctl daemon-reload").expect("load the unit");
     fs::create_dir_all("/etc/containers").expect("make podman's directory");
     let storage = "[storage]\ndriver = \"vfs\"\ngraphroot = \"/var/tmp/podman\"\nrunroot = \"/run/podman\"\n";
     fs::write("/etc/containers/storage.conf", storage).expect("write podman's storage");
@@ -165,6 +192,15 @@ fn crun(users: Users) -> Vec<String> {
 
 fn runc(users: Users) -> Vec<String> {
     words(&format!("runc run --bundle {} bench", bundle("runc", users)))
+}
+
+fn youki(users: Users) -> Vec<String> {
+    words(&format!("{TOOLS}/youki run --bundle {} bench", bundle("youki", users)))
+}
+
+/// A unit without namespaces: the share of systemd in the start of a machine's unit.
+fn empty_unit(_: Users) -> Vec<String> {
+    words("systemctl start bench-empty.service")
 }
 
 fn lxc(users: Users) -> Vec<String> {

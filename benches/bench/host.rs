@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 /// The path of this program and of the C programs in the host.
 pub const TOOLS: &str = "/mnt/bench";
-const PART_BOUND: Duration = Duration::from_secs(1200);
+const PART_BOUND: Duration = Duration::from_secs(1800);
 
-/// Boots a host and runs the parts in it.
+/// Boots a host and runs the parts in it. Exits with an error if a part fails.
 pub fn measure(parts: &[&str]) {
     let began = Instant::now();
     let tools = tools();
@@ -24,6 +24,7 @@ pub fn measure(parts: &[&str]) {
         .start();
     leave_top(host.leader());
     println!("{}", about());
+    let mut failed = Vec::new();
     for part in parts {
         // A separate unit with a delegated cgroup contains all programs started by hand.
         let unit = format!("--unit=bench-{part}");
@@ -44,10 +45,15 @@ pub fn measure(parts: &[&str]) {
         };
         if status != 0 {
             println!("'{part}' ended with {status}:\n{}", job.stderr());
+            failed.push(*part);
         }
     }
     drop(host);
     println!("\nAll in {} s.", began.elapsed().as_secs());
+    if !failed.is_empty() {
+        println!("Failed: {}", failed.join(", "));
+        std::process::exit(1);
+    }
 }
 
 /// Creates a directory with this program, the floor, the meter and the probe.
@@ -61,6 +67,10 @@ fn tools() -> PathBuf {
         let mut gcc = Command::new("gcc");
         gcc.args(["-O2", "-static", "-o"]).arg(dir.join(name)).arg(&source);
         assert!(gcc.status().expect("run gcc").success(), "gcc failed on {}", source.display());
+    }
+    // Debian has no package of youki.
+    if let Some(youki) = std::env::var_os("BENCH_YOUKI") {
+        std::fs::copy(youki, dir.join("youki")).expect("copy youki");
     }
     if let Ok(machines) = std::env::var("BENCH_MACHINES") {
         std::fs::write(dir.join("machines"), machines).expect("pass the number of machines on");

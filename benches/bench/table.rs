@@ -5,6 +5,11 @@ pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
+/// Returns the lower quartile: less noisy than the minimum, and less affected by load than the median.
+pub fn lower_quartile(values: &[f64]) -> f64 {
+    quantile(values, 0.25)
+}
+
 /// Returns the smallest value.
 pub fn min(values: &[f64]) -> f64 {
     quantile(values, 0.0)
