@@ -6,7 +6,8 @@
  * Roles are those of follow.h. The calls of each role are counted separately, so that the numbers do not
  * depend on scheduling. `count` writes "ROLE NUMBER CALL" to the file for every call; `error` and `kill`
  * write their action. A process is detached when it executes another program; the command is detached when it
- * waits for events after executing itself again. Later calls are not counted. */
+ * waits for events after executing itself again. Later calls are not counted. FAULTY_EXECUTIONS is the number
+ * of executions of the command, by default 2: by this program and by itself. */
 #define _GNU_SOURCE
 #include "follow.h"
 
@@ -20,6 +21,7 @@ static struct process {
 static enum mode mode;
 static int wanted_role;
 static long wanted_call;
+static int executions = 2;
 
 /* Returns 0 for calls that affect only the memory, the time, the limits or the end of the process itself. */
 static int is_counted(long number)
@@ -59,7 +61,7 @@ static int at_call(int role, pid_t pid, const struct __ptrace_syscall_info *call
 	long number = (long)call->entry.nr;
 	if (call->op != PTRACE_SYSCALL_INFO_ENTRY || !is_counted(number))
 		return 0;
-	if (role == 0 && one->executions > 1 && (number == SYS_epoll_wait || number == SYS_epoll_pwait))
+	if (role == 0 && one->executions >= executions && (number == SYS_epoll_wait || number == SYS_epoll_pwait))
 		return 1;
 	one->calls++;
 	if (mode == COUNT)
@@ -81,11 +83,10 @@ static int at_call(int role, pid_t pid, const struct __ptrace_syscall_info *call
 	return 0;
 }
 
-/* The command is executed twice: by this program and by itself. */
 static int at_exec(int role, pid_t pid)
 {
 	(void)pid;
-	return role != 0 || ++all[role].executions > 2;
+	return role != 0 || ++all[role].executions > executions;
 }
 
 int main(int argc, char **argv)
@@ -95,5 +96,7 @@ int main(int argc, char **argv)
 	mode = !strcmp(argv[1], "count") ? COUNT : !strcmp(argv[1], "error") ? ERROR : KILL;
 	wanted_role = atoi(argv[2]);
 	wanted_call = atol(argv[3]);
+	if (getenv("FAULTY_EXECUTIONS"))
+		executions = atoi(getenv("FAULTY_EXECUTIONS"));
 	return follow(argv[4], argv + 5);
 }

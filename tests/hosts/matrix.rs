@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::support::{Host, Job, Snapshot, program};
+use crate::support::{Host, Job, LONG, Snapshot, program};
 
 /// The number of faults in a sample, per process and mode.
 const SAMPLE: usize = 6;
@@ -20,16 +20,18 @@ const DROP_IN: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'if [ -e /run
 /// An init that exits at once on SIGTERM.
 const QUICK: &str = "#!/bin/sh\ntrap 'kill $!; exit 0' TERM\nsleep 10000 &\nwait\n";
 
-/// Starts a host that starts its machine under the fault injector.
-fn bench() -> Host {
+/// Starts a host that starts its machine, with these lines in its definition, under the fault injector. The
+/// program executes itself so many times less one.
+fn bench(lines: &str, executions: u32) -> Host {
     let host = Host::start(&["busybox"]);
     std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
         .expect("copy the tool");
     host.sh_ok("mv /var/lib/machines/faulty /usr/bin/faulty");
-    host.write("/run/systemd/system/coracle@busybox.service.d/fault.conf", DROP_IN);
+    let drop_in = format!("{DROP_IN}Environment=FAULTY_EXECUTIONS={executions}\n");
+    host.write("/run/systemd/system/coracle@busybox.service.d/fault.conf", &drop_in);
     host.write(
         "/etc/coracle/machines.d/busybox.toml",
-        "[boot]\ninit = \"/etc/quick\"\nstop-signal = \"SIGTERM\"\n",
+        &format!("{lines}\n[boot]\ninit = \"/etc/quick\"\nstop-signal = \"SIGTERM\"\n"),
     );
     std::fs::write(host.machines().join("busybox/etc/quick"), QUICK).expect("write an init");
     host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/quick; systemctl daemon-reload");
@@ -43,6 +45,11 @@ fn bench() -> Host {
 /// and waitid(2).
 fn count(host: &Host) -> ([usize; 4], Vec<usize>) {
     host.sh_ok("echo count 0 0 >/run/fault; coracle start busybox; coracle stop busybox; rm /run/fault");
+    counted(host)
+}
+
+/// Reads the numbers that the fault injector has counted.
+fn counted(host: &Host) -> ([usize; 4], Vec<usize>) {
     let (mut counts, mut delicate) = ([0; 4], Vec::new());
     for line in host.read("/run/faulty.out").lines() {
         let words: Vec<i64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
@@ -123,8 +130,8 @@ fn faults(asked: &str, counts: &[usize; 4], delicate: &[usize]) -> String {
 }
 
 /// Distributes the faults among the hosts, which run in parallel. Returns the result lines.
-fn try_all(hosts: &[Host], faults: &str, bound: Duration) -> Vec<String> {
-    let script = concat!("exec </run/faults; ", include_str!("../faults/matrix.sh"));
+fn try_all(hosts: &[Host], script: &str, faults: &str, bound: Duration) -> Vec<String> {
+    let script = &format!("exec </run/faults; {script}");
     let jobs: Vec<Job> = hosts
         .iter()
         .enumerate()
@@ -140,18 +147,65 @@ fn try_all(hosts: &[Host], faults: &str, bound: Duration) -> Vec<String> {
 
 #[test]
 fn failing_calls_and_kills_are_cleaned_up() {
+    let counts = try_definition("", 2);
+    assert!(counts[0] > 300 && counts[1] > 30 && counts[3] > 100, "{counts:?}");
+}
+
+/// Without a user namespace PID 1 builds the tree, and there is no other child.
+#[test]
+fn failing_calls_and_kills_of_a_single_child_are_cleaned_up() {
+    // As root inside is root outside, the program is first executed from a read-only mount.
+    let counts = try_definition("[users]\nprivate = false\n", 3);
+    assert!(counts[0] > 300 && counts[1] > 200 && counts[2] == 0 && counts[3] == 0, "{counts:?}");
+}
+
+/// Without a link and a registration PID 1 also borrows the memory of the supervisor.
+#[test]
+fn failing_calls_and_kills_of_a_run_are_cleaned_up_by_the_next_run() {
+    let host = bench("", 2);
+    let before = Snapshot::take(&host);
+    let script = include_str!("../faults/runs.sh");
+    host.sh_ok("echo count 0 0 >/run/faults");
+    host.spawn(&["bash", "-c", &format!("exec </run/faults; {script}")]).wait(LONG).success("a run");
+    let (counts, _) = counted(&host);
+    assert!(counts[0] > 150 && counts[1] > 200 && counts[2] == 0, "{counts:?}");
+    let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
+    let results = try_all(std::slice::from_ref(&host), script, &faults(&asked, &counts, &[]), bound(&asked));
+    judge(&counts, &results);
+    // The runs were in the cgroups of the commands.
+    host.sh_ok("rmdir /sys/fs/cgroup/exec.*/supervisor; rmdir /sys/fs/cgroup/exec.* 2>/dev/null || true");
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// Tries the faults in starts of a machine with these lines in its definition. Returns the number of calls.
+fn try_definition(lines: &str, executions: u32) -> [usize; 4] {
     let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
     // Four hosts for a long run: half of the time of a fault is spent waiting.
-    let hosts: Vec<Host> = (0..if asked.is_empty() { 1 } else { 4 }).map(|_| bench()).collect();
+    let hosts: Vec<Host> =
+        (0..if asked.is_empty() { 1 } else { 4 }).map(|_| bench(lines, executions)).collect();
     let (counts, delicate) = count(&hosts[0]);
-    assert!(counts[0] > 300 && counts[1] > 30 && counts[3] > 100, "{counts:?}");
     let faults = faults(&asked, &counts, &delicate);
     let before: Vec<Snapshot> = hosts.iter().map(Snapshot::take).collect();
-    let bound = Duration::from_secs(if asked.is_empty() { 240 } else { 7200 });
-    let lines = try_all(&hosts, &faults, bound);
+    let lines = try_all(&hosts, include_str!("../faults/matrix.sh"), &faults, bound(&asked));
+    assert_eq!(lines.len(), faults.lines().count(), "{lines:?}");
+    judge(&counts, &lines);
+    for (host, before) in hosts.into_iter().zip(before) {
+        before.assert_same(&host);
+        host.stop();
+    }
+    counts
+}
+
+/// Returns the time limit of a sample, or of all faults.
+fn bound(asked: &str) -> Duration {
+    Duration::from_secs(if asked.is_empty() { 240 } else { 7200 })
+}
+
+/// Prints the table of results, and fails if one is bad.
+fn judge(counts: &[usize; 4], lines: &[String]) {
     let results: Vec<Result> = lines.iter().map(|line| Result::read(line)).collect();
-    assert_eq!(results.len(), faults.lines().count(), "{lines:?}");
-    print(&counts, &results);
+    print(counts, &results);
     let bad: Vec<&str> = lines
         .iter()
         .map(String::as_str)
@@ -168,10 +222,6 @@ fn failing_calls_and_kills_are_cleaned_up() {
         .map(|(line, _)| line)
         .collect();
     assert!(bad.is_empty(), "{} of {}:\n{}", bad.len(), results.len(), bad.join("\n"));
-    for (host, before) in hosts.into_iter().zip(before) {
-        before.assert_same(&host);
-        host.stop();
-    }
 }
 
 /// Prints the table: steps by process, with the number of faults that ended well.
