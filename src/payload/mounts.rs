@@ -141,11 +141,12 @@ impl Target<'_, '_> {
     }
 }
 
+fn is_missing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
 /// Finds a mount target. `None` if it does not exist; a symbolic link is refused.
 fn existing<'t, 'p>(paths: &'t TreePaths, target: &'p Path) -> Result<Option<Target<'t, 'p>>> {
-    let is_missing = |error: &std::io::Error| {
-        matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
-    };
     let found = match paths.direct(target) {
         Some((root, path)) => {
             let stat = rustix::fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW);
@@ -229,10 +230,9 @@ pub(crate) fn bind(
                 copy(from.as_fd(), Path::new(""), *depth)?
             }
         },
-        BindSource::Inside(path) => match existing(paths, path) {
-            Ok(Some(from)) => copy(from.directory.as_fd(), from.path, *depth)?,
-            Ok(None) => return is_skipped(self::missing(paths, path)),
-            Err(error) => return is_skipped(error),
+        BindSource::Inside(path) => match copy_inside(paths, path, *depth)? {
+            None => return is_skipped(self::missing(paths, path)),
+            Some(tree) => tree,
         },
     };
     if *map_ids && let Some(userns) = userns {
@@ -248,16 +248,44 @@ pub(crate) fn bind(
     if !known.include(*attributes) {
         mount::restrict(tree.as_fd(), restricted, *attributes).context(|| "cannot restrict the mount")?;
     }
-    match existing(paths, target) {
-        Ok(Some(place)) => place.attach(&tree)?,
-        Ok(None) => return is_skipped(self::missing(paths, target)),
-        Err(error) => return is_skipped(error),
+    if !attach(paths, &tree, target)? {
+        return is_skipped(self::missing(paths, target));
     }
     // A part of a file system of the builder, bound in the same file system, has no foreign files.
     if !matches!(source, BindSource::Inside(path) if paths.ours(path).is_some()) {
         paths.cover(target, tree);
     }
     Ok(())
+}
+
+/// Copies the mount at a path of the tree. `None` if the path does not exist.
+fn copy_inside(paths: &TreePaths, path: &Path, depth: Depth) -> Result<Option<OwnedFd>> {
+    let copied = match paths.in_mount(path) {
+        Some((root, rest)) => mount::copy_tree_at(root, rest, depth),
+        None => match existing(paths, path)? {
+            Some(from) => mount::copy_tree_at(from.directory.as_fd(), from.path, depth),
+            None => return Ok(None),
+        },
+    };
+    match copied {
+        Err(error) if is_missing(&error) => Ok(None),
+        copied => copied.map(Some).context(|| "cannot copy the mount"),
+    }
+}
+
+/// Attaches a mount to an existing path of the tree. Returns false if the path does not exist.
+fn attach(paths: &TreePaths, tree: &OwnedFd, target: &Path) -> Result<bool> {
+    let attached = match paths.in_mount(target) {
+        Some((root, path)) => mount::attach_at(tree.as_fd(), root, path),
+        None => match existing(paths, target)? {
+            Some(place) => return place.attach(tree).map(|()| true),
+            None => return Ok(false),
+        },
+    };
+    match attached {
+        Err(error) if is_missing(&error) => Ok(false),
+        attached => attached.map(|()| true).context(|| "cannot attach the mount"),
+    }
 }
 
 /// Opens a bind source as root of the host: a network file system may know no other user.
@@ -317,8 +345,7 @@ pub(crate) fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
         _ => "reg",
     };
     let cover = Path::new("/run/host/inaccessible").join(cover);
-    let from = existing(paths, &cover)?.ok_or_else(|| missing(paths, &cover))?;
-    let tree = copy(from.directory.as_fd(), from.path, Depth::One)?;
+    let tree = copy_inside(paths, &cover, Depth::One)?.ok_or_else(|| missing(paths, &cover))?;
     let attributes = MountAttributes::INERT.read_only();
     if !paths.attributes(&cover).include(attributes) {
         mount::restrict(tree.as_fd(), Depth::One, attributes).context(|| "cannot restrict the mount")?;

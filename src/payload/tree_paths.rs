@@ -42,8 +42,19 @@ struct Mounted {
     root: OwnedFd,
     /// Its attributes.
     attributes: MountAttributes,
-    /// Whether others have created files in it: the kernel, the host or the guest.
-    is_foreign: bool,
+    /// Who has created its files.
+    files: Files,
+}
+
+/// Who has created the files of a mount.
+#[derive(Debug, PartialEq, Eq)]
+enum Files {
+    /// The builder.
+    Ours,
+    /// The kernel.
+    Kernel,
+    /// The host or the guest.
+    Foreign,
 }
 
 /// The root of a tree, and the builder's mounts in it.
@@ -69,8 +80,8 @@ impl TreePaths {
     /// Adds a new file system, mounted by the builder. A tmpfs is empty, others have files of the kernel.
     pub(crate) fn keep(&mut self, target: &Path, root: OwnedFd, attributes: MountAttributes, kind: &str) {
         self.forget(target);
-        let is_foreign = kind != "tmpfs";
-        self.mounted.push(Mounted { target: target.to_owned(), root, attributes, is_foreign });
+        let files = if kind == "tmpfs" { Files::Ours } else { Files::Kernel };
+        self.mounted.push(Mounted { target: target.to_owned(), root, attributes, files });
     }
 
     /// Adds a bind mount with foreign files: the builder's mounts below it are not visible any more. A mount
@@ -80,7 +91,8 @@ impl TreePaths {
         self.forget(target);
         if replaces {
             let attributes = MountAttributes::default();
-            self.mounted.push(Mounted { target: target.to_owned(), root, attributes, is_foreign: true });
+            let files = Files::Foreign;
+            self.mounted.push(Mounted { target: target.to_owned(), root, attributes, files });
         } else {
             self.foreign.push(target.to_owned());
         }
@@ -118,7 +130,7 @@ impl TreePaths {
         let (mounted, rest) = self.nearest(path)?;
         let is_below = rest.components().next().is_some();
         let is_plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
-        (is_below && is_plain && !mounted.is_foreign && !self.is_covered(path))
+        (is_below && is_plain && mounted.files == Files::Ours && !self.is_covered(path))
             .then(|| (mounted.root.as_fd(), rest))
     }
 
@@ -132,6 +144,12 @@ impl TreePaths {
             let is_right_below = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
             is_right_below.then_some((root, rest))
         })
+    }
+
+    /// Like [`Self::direct`], but only in a mount of the builder: its names do not change during the build.
+    pub(crate) fn in_mount<'p>(&self, path: &'p Path) -> Option<(BorrowedFd<'_>, &'p Path)> {
+        self.nearest(path).filter(|(mounted, _)| mounted.files != Files::Foreign)?;
+        self.direct(path)
     }
 
     /// Opens a path with `O_PATH`; a symbolic link as its last component is not followed.
