@@ -98,14 +98,18 @@ impl ServiceManager {
         is_due
     }
 
-    /// Notifies systemd that the machine is stopping, with the remaining timeout if there is one.
-    pub(crate) fn send_stopping(&self, limit: Option<Duration>) {
-        self.send(&[NotifyState::Stopping]);
+    /// Notifies systemd in one message that the machine is stopping, with the remaining timeout if there is
+    /// one.
+    pub(crate) fn send_stopping(&mut self, record: &Record, limit: Option<Duration>) {
+        let status = status_line(record, "");
+        let mut states = vec![NotifyState::Stopping, NotifyState::Status(&status)];
         if let Some(limit) = limit {
             // The guest's timeout, and some time for the cleanup.
             let micros = u32::try_from((limit + Duration::from_secs(15)).as_micros()).unwrap_or(u32::MAX);
-            self.send(&[NotifyState::ExtendTimeoutUsec(micros)]);
+            states.push(NotifyState::ExtendTimeoutUsec(micros));
         }
+        (self.status_sent, self.pending_status) = (Some(Instant::now()), None);
+        self.send(&states);
     }
 
     /// Sends a watchdog notification (`WatchdogSec=`) and returns the time until the next one, half of the

@@ -248,9 +248,7 @@ impl Loop {
     fn enter(&mut self, phase: Phase) {
         if self.state.record.phase != phase {
             self.state.record.phase = phase;
-            if let Err(error) = self.state.record.write(&self.paths()) {
-                log::warn!("{error}, ignoring");
-            }
+            self.write_record();
             self.send_status();
         }
     }
@@ -356,8 +354,9 @@ impl Loop {
             GuestAccess::of(&self.state.record),
         ));
         self.status.clear();
-        self.service_manager.send_stopping(limit);
-        self.enter(Phase::Stopping);
+        self.state.record.phase = Phase::Stopping;
+        self.service_manager.send_stopping(&self.state.record, limit);
+        self.write_record();
     }
 
     /// Thaws a frozen guest: it could not handle a request.

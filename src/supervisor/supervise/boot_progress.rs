@@ -102,6 +102,12 @@ impl Loop {
         self.service_manager.send_status(&self.state.record, &text);
     }
 
+    /// Writes the state record. A failure is a warning.
+    pub(super) fn write_record(&self) {
+        let written = self.state.record.write(&self.paths());
+        written.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+    }
+
     /// Extends the start timeout of the unit while the guest boots and makes progress.
     pub(super) fn progress(&mut self, is_new: bool) {
         if is_new && !self.ready && self.state.waits_for_ready && self.service_manager.extend_start() {

@@ -98,9 +98,7 @@ impl Loop {
         }
         log::debug!("PID 1 of machine '{}' is {}", self.state.record.name, init.as_str());
         self.state.record.init = init_of_record;
-        if let Err(error) = self.state.record.write(&self.paths()) {
-            log::warn!("{error}, ignoring");
-        }
+        self.write_record();
         drop_privileges::apply(&self.state.record);
     }
 
