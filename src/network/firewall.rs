@@ -22,6 +22,7 @@ pub(crate) use extra_links::Extra;
 pub(crate) use inet::connections::are_countable as can_count_connections;
 pub(crate) use inet::policy_chains::PolicyChain;
 pub use member::Member;
+pub use netlink::Nfnetlink;
 pub use part::{Others, Part};
 pub use traffic_policy::TrafficPolicy;
 
@@ -149,23 +150,23 @@ pub(crate) fn is_complete(part: Part<'_>) -> bool {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub fn remove(part: Part<'_>, others: Others) -> Result<()> {
+pub fn remove(socket: &Nfnetlink, part: Part<'_>, others: Others) -> Result<()> {
     let doing = || format!("cannot remove '{}' from the firewall", part.interface());
     if part.is_bridged() && !others.zoned {
-        delete_table(BRIDGE)?;
+        delete_table(socket, BRIDGE)?;
     }
     if !others.any {
-        return delete_table(INET);
+        return delete_table(socket, INET);
     }
     let mut batch = Batch::new();
     part.delete(&mut batch, others);
-    match commit(batch) {
+    match socket.commit(batch) {
         Err(Errno::NOENT | Errno::INVAL) => {}
         other => return other.context(doing),
     }
     // Some of its objects are missing: each is deleted by itself.
     for batch in part.delete_each(others) {
-        match ignore_missing(commit(batch)) {
+        match ignore_missing(socket.commit(batch)) {
             // A set of another version of Coracle has other keys.
             Err(Errno::INVAL) => {}
             other => other.context(doing)?,
@@ -179,10 +180,10 @@ fn table_exists(family: u8) -> bool {
 }
 
 /// Deletes a table with its content. A missing table is not an error.
-fn delete_table(family: u8) -> Result<()> {
+fn delete_table(socket: &Nfnetlink, family: u8) -> Result<()> {
     let mut batch = Batch::new();
     table(&mut batch, family, Operation::DeleteTable, IfExists::Keep);
-    ignore_missing(commit(batch)).context(|| "cannot delete the firewall table 'coracle'")
+    ignore_missing(socket.commit(batch)).context(|| "cannot delete the firewall table 'coracle'")
 }
 
 fn unsupported(error: Error) -> Error {

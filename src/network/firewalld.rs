@@ -2,7 +2,7 @@
 //! its zone `coracle`, by its own name. Called by the supervisor, inside one `block_on`, when it adds or
 //! removes a machine. Other interfaces with a similar name stay outside of the zone.
 
-use super::firewall::coexist;
+use super::firewall::{Nfnetlink, coexist};
 use crate::error::Result;
 use crate::host::systemd::bus;
 use std::time::Duration;
@@ -35,7 +35,7 @@ trait Zones {
 
 /// Adds interfaces to the zone. An interface that the administrator has added to another zone stays there.
 pub(crate) async fn add(interfaces: &[&str]) {
-    if !interfaces.is_empty() && coexist::has_firewalld() {
+    if !interfaces.is_empty() && coexist::has_firewalld(&Nfnetlink::open()) {
         add_within(interfaces, PATIENCE).await;
     }
 }
@@ -76,8 +76,8 @@ async fn add_within(interfaces: &[&str], patience: Duration) {
 }
 
 /// Removes an interface from the zone. A missing interface is not an error.
-pub(crate) async fn remove(interface: &str) {
-    if !coexist::has_firewalld() {
+pub(crate) async fn remove(socket: &Nfnetlink, interface: &str) {
+    if !coexist::has_firewalld(socket) {
         return;
     }
     let removed = async {

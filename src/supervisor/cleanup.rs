@@ -11,7 +11,7 @@ use crate::host::systemd::machined;
 use crate::host::{cgroup, lock};
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
-use crate::network::firewall::{Member, Part};
+use crate::network::firewall::{Member, Nfnetlink, Part};
 use crate::network::veth::Removed;
 use crate::network::{networkd, veth, zone};
 use crate::paths::Paths;
@@ -46,6 +46,8 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
 
 /// Undoes everything a record names.
 pub(crate) fn undo(paths: &Paths, record: &Record) {
+    // Closed at the end.
+    let socket = Nfnetlink::open();
     // The processes first: they hold everything else.
     let gone = if record.cgroup_is_ours { record.cgroup.clone() } else { record.payload_cgroup() };
     if let Some(gone) = gone {
@@ -56,7 +58,7 @@ pub(crate) fn undo(paths: &Paths, record: &Record) {
     let address = |member: &Member| claim::address_file(paths, member.addresses().0);
     let is_its_own = |member: &&Member| member.zone().is_some() || !lock::is_taken(&address(member));
     let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
-    note(firewall::leave(paths, record, part));
+    note(firewall::leave(&socket, paths, record, part));
     if record.registered || record.host_interface.is_some() {
         note(outside(record));
     }
@@ -96,7 +98,7 @@ pub(crate) fn undo(paths: &Paths, record: &Record) {
 
 /// Removes a machine from its previous network, before it joins another one.
 pub(super) fn leave_network(paths: &Paths, record: &Record) {
-    note(firewall::leave(paths, record, record.part()));
+    note(firewall::leave(&Nfnetlink::open(), paths, record, record.part()));
     if let Some(interface) = &record.host_interface {
         note(runtime().and_then(|runtime| runtime.block_on(veth::remove(interface))));
     }

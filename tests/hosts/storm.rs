@@ -12,6 +12,7 @@ use coracle::network::addresses::zone::Present;
 use coracle::network::firewall;
 use coracle::network::firewall::Added;
 use coracle::network::firewall::Member;
+use coracle::network::firewall::Nfnetlink;
 use coracle::network::firewall::Others;
 use coracle::network::firewall::Part;
 use coracle::network::firewall::TrafficPolicy;
@@ -202,7 +203,7 @@ fn firewall_updates_are_independent_of_the_number_of_machines() {
             "{place}: added and removed as the second in {second:.2?}, as the 300th in {last:.2?}"
         );
         assert_eq!(one, all, "{place}: the number of rules is constant");
-        firewall::remove(Part::from(&members[0]), Others::default()).expect("the table");
+        firewall::remove(&Nfnetlink::open(), Part::from(&members[0]), Others::default()).expect("the table");
     }
 }
 
@@ -242,7 +243,7 @@ fn comes_and_goes(member: &Member) -> [Duration; 2] {
         assert!(matches!(firewall::add(Part::from(member)).expect("come"), Added::Done));
         times[0].push(begun.elapsed());
         let begun = Instant::now();
-        firewall::remove(Part::from(member), others).expect("go");
+        firewall::remove(&Nfnetlink::open(), Part::from(member), others).expect("go");
         times[1].push(begun.elapsed());
     }
     times.map(|mut times| {

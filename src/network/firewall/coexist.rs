@@ -13,7 +13,7 @@ use super::netlink::nfta::*;
 use super::netlink::nlmsg::{
     AttributeBuffer, AttributeReader, Batch, INET, IPV4, IPV6, IfExists, Operation, UNSPEC,
 };
-use super::netlink::{TABLE, commit, dump, ignore_missing, send};
+use super::netlink::{Nfnetlink, TABLE, ignore_missing};
 use crate::error::{Error, Result};
 use foreign::{ForeignRule, Verdict, user_data};
 use libc::{NFT_META_IIFNAME, NFT_META_OIFNAME};
@@ -55,8 +55,8 @@ impl Chain {
         AttributeBuffer::new().text(NFTA_RULE_TABLE, &self.table).text(NFTA_RULE_CHAIN, &self.name)
     }
 
-    fn rules(&self) -> Vec<ForeignRule> {
-        foreign::rules(self.family, &self.table, &self.name)
+    fn rules(&self, socket: &Nfnetlink) -> Vec<ForeignRule> {
+        foreign::rules(socket, self.family, &self.table, &self.name)
     }
 
     fn delete_rule(&self, batch: &mut Batch, handle: u64) {
@@ -99,7 +99,8 @@ enum InsertAt {
 /// # Errors
 /// The chains cannot be listed.
 pub(crate) fn open(interfaces: &[&str]) -> Result<()> {
-    let chains = match chains() {
+    let socket = &Nfnetlink::open();
+    let chains = match chains(socket) {
         Ok(chains) => chains,
         Err(Errno::OPNOTSUPP | Errno::PROTONOSUPPORT) => return Ok(()),
         Err(errno) => return Err(Error::from(errno).context("cannot list the chains of the firewall")),
@@ -111,7 +112,7 @@ pub(crate) fn open(interfaces: &[&str]) -> Result<()> {
         if hook != Hook::Forward && chain.family == IPV4 {
             continue;
         }
-        if let Err(errno) = insert(&chains, chain, hook, drops, interfaces) {
+        if let Err(errno) = insert(socket, &chains, chain, (hook, drops), interfaces) {
             log::warn!(
                 "cannot insert a rule for machines into the chain '{}' of the firewall table '{}': {errno}, ignoring",
                 chain.name,
@@ -123,27 +124,27 @@ pub(crate) fn open(interfaces: &[&str]) -> Result<()> {
 }
 
 /// Whether firewalld has a table in the kernel.
-pub(crate) fn has_firewalld() -> bool {
+pub(crate) fn has_firewalld(socket: &Nfnetlink) -> bool {
     let table = AttributeBuffer::new().text(NFTA_TABLE_NAME, FIREWALLD);
-    let exists = |family: &u8| send(&Batch::request(*family, Operation::GetTable, &table)).is_ok();
+    let exists = |family: &u8| socket.send(&Batch::request(*family, Operation::GetTable, &table)).is_ok();
     [INET, IPV4, IPV6].iter().any(exists)
 }
 
 /// Deletes the inserted rules of an interface, or all of them, from all chains. Missing rules are not an
 /// error.
-pub(crate) fn close(interface: Option<&str>) {
+pub(crate) fn close(socket: &Nfnetlink, interface: Option<&str>) {
     let wanted = interface.map(comment);
     let is_inserted = |rule: &ForeignRule| match (&wanted, &rule.comment) {
         (Some(wanted), Some(comment)) => comment == wanted,
         (None, Some(comment)) => comment.starts_with(COMMENT),
         (_, None) => false,
     };
-    let Ok(chains) = chains() else { return };
+    let Ok(chains) = chains(socket) else { return };
     for chain in chains.iter().filter(|chain| chain.table != FIREWALLD) {
-        for rule in chain.rules().iter().filter(|rule| is_inserted(rule)) {
+        for rule in chain.rules(socket).iter().filter(|rule| is_inserted(rule)) {
             let mut batch = Batch::new();
             chain.delete_rule(&mut batch, rule.handle);
-            if let Err(errno) = ignore_missing(commit(batch)) {
+            if let Err(errno) = ignore_missing(socket.commit(batch)) {
                 log::warn!(
                     "cannot delete the rule for machines from the chain '{}' of the firewall table '{}': {errno}, \
                      ignoring",
@@ -156,9 +157,9 @@ pub(crate) fn close(interface: Option<&str>) {
 }
 
 /// Returns the base chains of other programs that packets of machines pass, and Docker's chain.
-fn chains() -> rustix::io::Result<Vec<Chain>> {
+fn chains(socket: &Nfnetlink) -> rustix::io::Result<Vec<Chain>> {
     let mut chains = Vec::new();
-    dump(&Batch::dump_request(UNSPEC, Operation::GetChain, &AttributeBuffer::new()), |message| {
+    socket.dump(&Batch::dump_request(UNSPEC, Operation::GetChain, &AttributeBuffer::new()), |message| {
         if message.is(Operation::NewChain)
             && [IPV4, IPV6, INET].contains(&message.family)
             && let Some(chain) = Chain::read(message.family, message.body)
@@ -174,14 +175,14 @@ fn chains() -> rustix::io::Result<Vec<Chain>> {
 
 /// Inserts missing rules into a chain that would drop packets of machines.
 fn insert(
+    socket: &Nfnetlink,
     chains: &[Chain],
     base: &Chain,
-    hook: Hook,
-    drops: bool,
+    (hook, drops): (Hook, bool),
     interfaces: &[&str],
 ) -> rustix::io::Result<()> {
-    let rules = base.rules();
-    let mut of_chain = |name: &str| foreign::rules(base.family, &base.table, name);
+    let rules = base.rules(socket);
+    let mut of_chain = |name: &str| foreign::rules(socket, base.family, &base.table, name);
     let Some(position) = position(&rules, drops, &mut of_chain) else { return Ok(()) };
     // Docker reorders its own chains, but does not change this one.
     let docker_user = chains.iter().find(|chain| {
@@ -191,7 +192,7 @@ fn insert(
             && rules.iter().any(|rule| rule.verdict == Verdict::Jump(DOCKER_USER.to_owned()))
     });
     let (chain, position, rules) = match docker_user {
-        Some(chain) => (chain, InsertAt::First, chain.rules()),
+        Some(chain) => (chain, InsertAt::First, chain.rules(socket)),
         None => (base, position, rules),
     };
     let has = |text: &str| rules.iter().any(|rule| rule.comment.as_deref() == Some(text));
@@ -215,7 +216,7 @@ fn insert(
         chain.name,
         chain.table
     );
-    commit(batch)
+    socket.commit(batch)
 }
 
 /// Adds the rules of interfaces to a transaction.

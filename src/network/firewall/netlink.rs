@@ -29,12 +29,52 @@ pub(crate) fn open(groups: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// A socket for several requests. While the kernel frees objects of a transaction, which takes a grace period
+/// of RCU, close(2) of any netfilter socket waits for it: one socket for all requests waits once, at its end.
+#[derive(Debug)]
+pub struct Nfnetlink(Result<OwnedFd>);
+
+impl Nfnetlink {
+    /// Opens the socket. A failure is returned by each request.
+    pub fn open() -> Self {
+        Self(open(0))
+    }
+
+    fn socket(&self) -> Result<&OwnedFd> {
+        self.0.as_ref().map_err(|errno| *errno)
+    }
+
+    /// Commits a transaction.
+    ///
+    /// # Errors
+    /// The first error of the transaction: then the kernel has changed nothing.
+    pub(crate) fn commit(&self, batch: Batch) -> Result<()> {
+        self.send(&batch.finish())
+    }
+
+    /// Sends messages and returns the first error of the kernel.
+    ///
+    /// # Errors
+    /// Any error of the kernel.
+    pub(crate) fn send(&self, messages: &[u8]) -> Result<()> {
+        send_by(self.socket()?, messages)
+    }
+
+    /// Sends a dump request and passes each reply to `take`.
+    ///
+    /// # Errors
+    /// Any error of the kernel.
+    pub(crate) fn dump(&self, request: &[u8], take: impl FnMut(&NetlinkMessage<'_>)) -> Result<()> {
+        dump_by(self.socket()?, request, take)
+    }
+}
+
 /// Commits a transaction.
 ///
 /// # Errors
 /// The first error of the transaction: then the kernel has changed nothing.
 pub(crate) fn commit(batch: Batch) -> Result<()> {
-    send(&batch.finish())
+    Nfnetlink::open().commit(batch)
 }
 
 /// Sends messages and returns the first error of the kernel.
@@ -42,7 +82,7 @@ pub(crate) fn commit(batch: Batch) -> Result<()> {
 /// # Errors
 /// Any error of the kernel.
 pub(crate) fn send(messages: &[u8]) -> Result<()> {
-    send_by(&open(0)?, messages)
+    Nfnetlink::open().send(messages)
 }
 
 /// Sends messages by this socket. The kernel has replied when sendto(2) returns.
@@ -52,16 +92,17 @@ pub(crate) fn send(messages: &[u8]) -> Result<()> {
 pub(crate) fn send_by(socket: impl AsFd, messages: &[u8]) -> Result<()> {
     rustix::net::sendto(&socket, messages, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut buffer = vec![0; 16384];
+    let mut result = Ok(());
+    // All replies are read: the socket may be used again.
     loop {
         match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT) {
             Ok((_, length)) => {
                 let replies = buffer.get(..length).unwrap_or_default();
-                if let Some(code) = nlmsg::first_error(replies) {
-                    return Err(Errno::from_raw_os_error(code));
-                }
+                let error = nlmsg::first_error(replies).map(Errno::from_raw_os_error);
+                result = result.and(error.map_or(Ok(()), Err));
             }
-            Err(Errno::AGAIN) => return Ok(()),
-            Err(errno) => return Err(errno),
+            Err(Errno::AGAIN) => return result,
+            Err(errno) => return result.and(Err(errno)),
         }
     }
 }
@@ -70,13 +111,17 @@ pub(crate) fn send_by(socket: impl AsFd, messages: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub(crate) fn dump(request: &[u8], mut take: impl FnMut(&NetlinkMessage<'_>)) -> Result<()> {
-    let socket = open(0)?;
-    rustix::net::sendto(&socket, request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+pub(crate) fn dump(request: &[u8], take: impl FnMut(&NetlinkMessage<'_>)) -> Result<()> {
+    Nfnetlink::open().dump(request, take)
+}
+
+/// Sends a dump request by this socket.
+fn dump_by(socket: &OwnedFd, request: &[u8], mut take: impl FnMut(&NetlinkMessage<'_>)) -> Result<()> {
+    rustix::net::sendto(socket, request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut buffer = vec![0; 32768];
     loop {
         // The kernel has the next part ready: this does not block.
-        let (_, length) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let (_, length) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
         let replies = buffer.get(..length).unwrap_or_default();
         if let Some(code) = nlmsg::first_error(replies) {
             return Err(Errno::from_raw_os_error(code));

@@ -115,7 +115,7 @@ fn assert_listed(case: &str, parts: &[Part<'_>]) {
             zoned: others.iter().any(Part::is_bridged),
             same_zone: !others.is_empty(),
         };
-        remove(*part, others).unwrap();
+        remove(&Nfnetlink::open(), *part, others).unwrap();
     }
     assert_eq!(nft(&["list", "ruleset"]), "", "{case}");
 }
@@ -140,8 +140,8 @@ fn a_policy_and_extra_links_are_listed() {
         change(&member, &web(), &extras).unwrap();
         assert!(is_complete(Part { member: Some(&web()), extras: &extras }));
         change(&web(), &member, &extras).unwrap();
-        PolicyChain::existing().for_each(|chain| assert!(chain.is_needed_by(&member)));
-        remove(part, Others::default()).unwrap();
+        PolicyChain::existing(&Nfnetlink::open()).for_each(|chain| assert!(chain.is_needed_by(&member)));
+        remove(&Nfnetlink::open(), part, Others::default()).unwrap();
         assert_listed("policy", &[part]);
     });
 }
@@ -166,7 +166,7 @@ fn tables_of_another_version_are_created_again() {
             assert!(matches!(add(Part::from(member)).unwrap(), Added::Incompatible));
             assert!(!is_complete(Part::from(member)));
             let others = Others { any: true, zoned: true, same_zone: true };
-            remove(Part::from(member), others).unwrap();
+            remove(&Nfnetlink::open(), Part::from(member), others).unwrap();
         }
         recreate(&[Part::from(&db), Part::from(&app)]).unwrap();
         assert!(is_complete(Part::from(&db)) && is_complete(Part::from(&app)));

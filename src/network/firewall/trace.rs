@@ -13,7 +13,7 @@ use super::netlink::nlmsg::{
     self, AttributeBuffer, Batch, INET, IPV4, IPV6, IfExists, NetlinkMessage, Operation,
 };
 use super::netlink::table::{BaseChain, base_chain_attributes};
-use super::netlink::{TABLE, open, send_by};
+use super::netlink::{Nfnetlink, TABLE, open, send_by};
 use crate::error::{Context, Result};
 use crate::machine::network::Protocol;
 use libc::{NFT_META_IIFNAME, NFT_META_NFTRACE};
@@ -183,7 +183,7 @@ fn located(mut refusal: Refusal) -> Refusal {
         _ => INET,
     };
     if let Some(rule) = &mut refusal.rule {
-        let all = foreign::rules(family, &refusal.table, &refusal.chain);
+        let all = foreign::rules(&Nfnetlink::open(), family, &refusal.table, &refusal.chain);
         let index = all.iter().position(|other| other.handle == rule.handle);
         rule.number = index.map(|index| index + 1);
         rule.comment = index.and_then(|index| all.get(index)?.comment.clone());

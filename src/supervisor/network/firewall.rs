@@ -9,7 +9,7 @@ use crate::host::lock::{self, Held};
 use crate::host::runtime::runtime;
 use crate::machine::name::Name;
 use crate::machine::network::{Network, Port};
-use crate::network::firewall::{PolicyChain, coexist};
+use crate::network::firewall::{Nfnetlink, PolicyChain, coexist};
 use crate::network::{firewall, firewalld, listeners, sysctl, veth};
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -19,9 +19,10 @@ use crate::state::record::Record;
 /// # Errors
 /// A record that cannot be read, or any error of nftables.
 pub(crate) fn forget(paths: &Paths, dead: &[Record]) -> Result<()> {
+    let socket = Nfnetlink::open();
     for Record { name, .. } in dead {
         if let Some(record) = Record::read(paths, name)?.filter(|record| !record.is_alive()) {
-            leave(paths, &record, record.part())?;
+            leave(&socket, paths, &record, record.part())?;
         }
     }
     Ok(())
@@ -252,38 +253,43 @@ pub(crate) fn enable_loopback_ports(member: &firewall::Member) {
 ///
 /// # Errors
 /// Any error of the kernel.
-pub(crate) fn leave(paths: &Paths, record: &Record, part: firewall::Part<'_>) -> Result<()> {
+pub(crate) fn leave(
+    socket: &Nfnetlink,
+    paths: &Paths,
+    record: &Record,
+    part: firewall::Part<'_>,
+) -> Result<()> {
     if part.is_empty() {
         return Ok(());
     }
     let _lock = lock(paths)?;
     let others = others(paths, &record.name, part);
-    firewall::remove(part, others)?;
+    firewall::remove(socket, part, others)?;
     // The interface of a zone stays for its other machines.
     let gone = part.member.filter(|member| member.zone().is_none() || !others.same_zone);
     if others.any {
-        delete_unused_policies(paths, &record.name)?;
+        delete_unused_policies(socket, paths, &record.name)?;
         if let Some(member) = gone {
-            coexist::close(Some(member.interface()));
+            coexist::close(socket, Some(member.interface()));
         }
     } else {
-        coexist::close(None);
+        coexist::close(socket, None);
     }
     if let (Some(member), Ok(runtime)) = (gone, runtime()) {
-        runtime.block_on(firewalld::remove(member.interface()));
+        runtime.block_on(firewalld::remove(socket, member.interface()));
     }
     // Before the lock is released: of two machines that leave at once the second removes the tables.
     Record { firewall: None, extras: Vec::new(), ..record.clone() }.write(paths)
 }
 
 /// Deletes the chains of traffic policies that no other machine uses.
-fn delete_unused_policies(paths: &Paths, own: &Name) -> Result<()> {
-    for bound in PolicyChain::existing() {
+fn delete_unused_policies(socket: &Nfnetlink, paths: &Paths, own: &Name) -> Result<()> {
+    for bound in PolicyChain::existing(socket) {
         let has = |other: &Record| {
             other.name != *own && other.firewall.as_ref().is_some_and(|other| bound.is_needed_by(other))
         };
         if !Record::all(paths).iter().any(has) {
-            bound.delete()?;
+            bound.delete(socket)?;
         }
     }
     Ok(())

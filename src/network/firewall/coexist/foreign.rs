@@ -1,6 +1,6 @@
 //! Rules of other programs: their verdicts, handles and comments. Called by `coexist` and `trace`.
 
-use crate::network::firewall::netlink::dump;
+use crate::network::firewall::netlink::Nfnetlink;
 use crate::network::firewall::netlink::nfta::*;
 use crate::network::firewall::netlink::nlmsg::{AttributeBuffer, AttributeReader, Batch, Operation};
 
@@ -40,10 +40,10 @@ pub(crate) enum Verdict {
 }
 
 /// Returns the rules of a chain, in order.
-pub(crate) fn rules(family: u8, table: &str, chain: &str) -> Vec<ForeignRule> {
+pub(crate) fn rules(socket: &Nfnetlink, family: u8, table: &str, chain: &str) -> Vec<ForeignRule> {
     let mut rules = Vec::new();
     let name = AttributeBuffer::new().text(NFTA_RULE_TABLE, table).text(NFTA_RULE_CHAIN, chain);
-    let listed = dump(&Batch::dump_request(family, Operation::GetRule, &name), |message| {
+    let listed = socket.dump(&Batch::dump_request(family, Operation::GetRule, &name), |message| {
         let body = message.body;
         // The kernel need not filter by chain.
         let is_of_chain =

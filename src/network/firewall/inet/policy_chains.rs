@@ -17,7 +17,7 @@ use crate::network::firewall::netlink::expression::{
 use crate::network::firewall::netlink::nfta::*;
 use crate::network::firewall::netlink::nlmsg::{Batch, INET, IPV4, IPV6, IfExists, Operation};
 use crate::network::firewall::netlink::table::{self, BaseChain, base_chain, chain_name, flush};
-use crate::network::firewall::netlink::{commit, ignore_missing, send};
+use crate::network::firewall::netlink::{Nfnetlink, ignore_missing};
 use libc::{NFT_META_IIFNAME, NFT_META_OIFNAME};
 
 /// A chain that exists only while a machine needs it.
@@ -83,10 +83,10 @@ impl PolicyChain {
     }
 
     /// Returns the existing chains.
-    pub(crate) fn existing() -> impl Iterator<Item = Self> {
-        let exists = |chain: &Self| {
+    pub(crate) fn existing(socket: &Nfnetlink) -> impl Iterator<Item = Self> {
+        let exists = move |chain: &Self| {
             let name = chain_name(chain.definition().name);
-            send(&Batch::request(INET, Operation::GetChain, &name)).is_ok()
+            socket.send(&Batch::request(INET, Operation::GetChain, &name)).is_ok()
         };
         ALL.into_iter().filter(exists)
     }
@@ -95,12 +95,12 @@ impl PolicyChain {
     ///
     /// # Errors
     /// Any error of the kernel.
-    pub(crate) fn delete(self) -> Result<()> {
+    pub(crate) fn delete(self, socket: &Nfnetlink) -> Result<()> {
         let name = self.definition().name;
         let mut batch = Batch::new();
         flush(&mut batch, name);
         batch.push(Operation::DeleteChain, IfExists::Keep, &chain_name(name));
-        ignore_missing(commit(batch)).context(|| format!("cannot delete the firewall chain '{name}'"))
+        ignore_missing(socket.commit(batch)).context(|| format!("cannot delete the firewall chain '{name}'"))
     }
 }
 
