@@ -12,6 +12,7 @@ use crate::machine::mac_addr::MacAddr;
 use crate::machine::name::Name;
 use crate::machine::network::{InterfaceKind, Mode, Network};
 use crate::network::firewall::Extra;
+use crate::network::veth;
 use rtnetlink::packet_route::link::{
     InfoData, InfoVeth, IpVlanMode, LinkAttribute, LinkMessage, MacVlanMode,
 };
@@ -270,8 +271,13 @@ async fn create_on(host: &Handle, interface: &ExtraInterface, guest_netns: Borro
 /// # Errors
 /// Any error of netlink.
 pub(crate) async fn delete_host_ends(interfaces: &[ExtraInterface]) -> Result<()> {
+    let is_existing = |interface: &&ExtraInterface| interface.host_end().is_some_and(veth::exists);
+    let existing: Vec<&ExtraInterface> = interfaces.iter().filter(is_existing).collect();
+    if existing.is_empty() {
+        return Ok(());
+    }
     let handle = connect()?;
-    for interface in interfaces.iter().filter(|interface| interface.kind == InterfaceKind::Veth) {
+    for interface in existing {
         delete_host_end(&handle, interface).await?;
     }
     Ok(())

@@ -16,9 +16,11 @@ use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute,
 use rtnetlink::packet_route::route::{RouteProtocol, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 pub(crate) use taken::taken_prefixes;
 pub(crate) use zone_bridge::{Removed, remove_if_empty};
 
@@ -46,7 +48,6 @@ impl Link {
     pub(crate) async fn create(plan: &LinkPlan, guest_netns: BorrowedFd<'_>) -> Result<Self> {
         let name = &plan.host_interface;
         let handle = connect()?;
-        remove_left_over(&handle, plan).await?;
         let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(GUEST_INTERFACE)
             .address(plan.guest_mac.octets().to_vec())
@@ -57,7 +58,12 @@ impl Link {
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
         let making = || format!("cannot create the veth pair '{name}'");
-        handle.link().add(pair).execute().await.map_err(failure).context(making)?;
+        let mut added = handle.link().add(pair.clone()).execute().await;
+        if added.as_ref().is_err_and(|error| errno(error) == Some(Errno::EXIST)) {
+            remove_left_over(&handle, plan).await?;
+            added = handle.link().add(pair).execute().await;
+        }
+        added.map_err(failure).context(making)?;
         match configure_host(&handle, plan).await {
             Ok(link) => Ok(link),
             Err(error) => {
@@ -156,6 +162,24 @@ pub(crate) async fn answer_loopback(interface: &str) -> Result<()> {
 /// Any error of netlink.
 pub(crate) async fn remove(interface: &str) -> Result<()> {
     remove_with(&connect()?, interface).await
+}
+
+/// Returns whether the host has an interface of this name. Unlike a request to rtnetlink it does not wait
+/// while the kernel deletes another one.
+pub(crate) fn exists(interface: &str) -> bool {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
+    let index = socket.and_then(|socket| rustix::net::netdevice::name_to_index(socket, interface));
+    !matches!(index, Err(Errno::NODEV))
+}
+
+/// Waits until the kernel has deleted interfaces of a closed network namespace, for this time at most:
+/// another process may have the namespace open.
+pub(crate) fn wait_until_deleted(interfaces: &[&str], patience: Duration) {
+    let since = Instant::now();
+    while interfaces.iter().any(|interface| exists(interface)) && since.elapsed() < patience {
+        std::thread::sleep(Duration::from_micros(500));
+    }
 }
 
 /// Sets alternative name, addresses and "up" of the host's end; existing settings stay.

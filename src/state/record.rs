@@ -227,6 +227,12 @@ impl Record {
         })
     }
 
+    /// Returns the host's ends of the machine's links.
+    pub(crate) fn host_ends(&self) -> Vec<&str> {
+        let extras = self.interfaces.iter().filter_map(ExtraInterface::host_end);
+        self.host_interface.as_deref().into_iter().chain(extras).collect()
+    }
+
     /// Returns whether the supervisor that wrote the record is running.
     pub(crate) fn is_alive(&self) -> bool {
         self.supervisor != 0 && start_time(self.supervisor) == Some(self.supervisor_start)

@@ -1,6 +1,7 @@
 //! The last act: removes everything in the state record of a machine. Idempotent; continues after errors. Run
 //! by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next start.
 
+use super::handover::SupervisorState;
 use super::network::firewall;
 use super::network::hosts_file::{self, ZoneChange};
 use super::network::interfaces;
@@ -12,10 +13,16 @@ use crate::host::{cgroup, lock};
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
 use crate::network::firewall::{Member, Nfnetlink, Part};
+use crate::network::interfaces::ExtraInterface;
 use crate::network::veth::Removed;
 use crate::network::{networkd, veth, zone};
 use crate::paths::Paths;
 use crate::state::record::Record;
+use rustix::fd::OwnedFd;
+use std::time::Duration;
+
+/// The time until a link is deleted by name that the kernel has not deleted with its network namespace.
+const DELETING: Duration = Duration::from_millis(40);
 
 /// Cleans up after a machine without a supervisor, or supervised by this process. A machine without a record
 /// is no error.
@@ -23,6 +30,26 @@ use crate::state::record::Record;
 /// # Errors
 /// The machine is running.
 pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
+    after_by(paths, name, |_| ())
+}
+
+/// Cleans up after the ended machine of this supervisor, which has closed the network namespace. The kernel
+/// deletes the links with it, without a request that waits for grace periods of RCU. Closing the packet
+/// socket waits for one, together with the transaction of the firewall.
+///
+/// # Errors
+/// Same as [`after`].
+pub(crate) fn after_end(state: &SupervisorState, packet_socket: Option<OwnedFd>) -> Result<()> {
+    after_by(&Paths::below(&state.paths_root), &state.record.name, |record| {
+        drop(packet_socket);
+        // The state directory keeps the namespace of an interface of the host.
+        if !record.interfaces.iter().any(ExtraInterface::is_borrowed_from_host) {
+            veth::wait_until_deleted(&record.host_ends(), DELETING);
+        }
+    })
+}
+
+fn after_by(paths: &Paths, name: &Name, before_links: impl FnOnce(&Record)) -> Result<()> {
     match Record::read(paths, name) {
         Ok(Some(record)) if record.is_alive() && record.supervisor != std::process::id() => {
             return Err(Error::new(format!(
@@ -31,7 +58,7 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
             ))
             .with_hint(format!("stop it first: coracle stop {name}")));
         }
-        Ok(Some(record)) => undo(paths, &record),
+        Ok(Some(record)) => undo_by(paths, &record, before_links),
         unreadable => {
             // Without a record, the start was killed before it was written: only the directory exists.
             if let Err(error) = unreadable {
@@ -46,6 +73,10 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
 
 /// Undoes everything a record names.
 pub(crate) fn undo(paths: &Paths, record: &Record) {
+    undo_by(paths, record, |_| ());
+}
+
+fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
     // Closed at the end.
     let socket = Nfnetlink::open();
     // The processes first: they hold everything else.
@@ -59,6 +90,7 @@ pub(crate) fn undo(paths: &Paths, record: &Record) {
     let is_its_own = |member: &&Member| member.zone().is_some() || !lock::is_taken(&address(member));
     let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
     note(firewall::leave(&socket, paths, record, part));
+    before_links(record);
     if record.registered || record.host_interface.is_some() {
         note(outside(record));
     }
@@ -125,7 +157,7 @@ fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
 /// Removes the machine's link and its registration with machined.
 fn outside(record: &Record) -> Result<()> {
     runtime()?.block_on(async {
-        if let Some(interface) = &record.host_interface {
+        if let Some(interface) = record.host_interface.as_deref().filter(|name| veth::exists(name)) {
             note(veth::remove(interface).await);
         }
         if record.registered {

@@ -165,3 +165,20 @@ fn a_machine_shares_the_network_of_the_host() {
     host.assert_clean_stop("busybox");
     host.stop();
 }
+
+#[test]
+fn a_link_is_gone_after_a_stop_even_if_its_namespace_is_in_use() {
+    let host = Host::start(&["busybox"]);
+    host.start_machine("busybox");
+    host.coracle(&["stop", "busybox"]);
+    host.sh_ok("! ip link show ve-busybox");
+    host.coracle(&["start", "busybox"]);
+    let leader = host.machine_leader("busybox").to_string();
+    let holder = host.spawn(&["nsenter", "-t", &leader, "-n", "sleep", "1000"]);
+    host.wait_until(LONG, "pgrep -x sleep");
+    host.coracle(&["stop", "busybox"]);
+    host.sh_ok("! ip link show ve-busybox");
+    host.assert_clean_stop("busybox");
+    drop(holder);
+    host.stop();
+}

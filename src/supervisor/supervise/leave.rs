@@ -5,7 +5,6 @@ use super::super::{cleanup, exit::Exit, failure};
 use super::{Loop, LoopExit, SupervisionResult};
 use crate::error::Result;
 use crate::machine::console::Console;
-use crate::paths::Paths;
 use crate::supervisor::guest::inbox::Inbox;
 use crate::supervisor::guest::syslog::Syslog;
 use crate::supervisor::handover::{FdName, Running};
@@ -38,6 +37,8 @@ impl Loop {
             }
             LoopExit::Ended(exit) => exit,
         };
+        // The last descriptor of the namespace: meanwhile the kernel deletes the links.
+        drop(self.fds.take(FdName::Network));
         let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
         let failure = if stopped { None } else { exit.failure() };
         self.console.drain();
@@ -63,8 +64,7 @@ impl Loop {
         // Keeps the lock of the name: no second machine of that name starts before this process has exited.
         let mut locks = self.fds.take_locks();
         locks.truncate(1);
-        let paths = Paths::below(&self.state.paths_root);
-        cleanup::after(&paths, &self.state.record.name)?;
+        cleanup::after_end(&self.state, self.dhcp.take().map(DhcpServer::into_socket))?;
         Ok(SupervisionResult::Ended(match exit.exit_status() {
             _ if restarts => RESTART,
             _ if stopped => 0,
