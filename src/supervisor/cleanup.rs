@@ -1,6 +1,7 @@
 //! The last act: removes everything in the state record of a machine. Idempotent; continues after errors. Run
 //! by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next start.
 
+use super::cgroup_move::CgroupMove;
 use super::handover::SupervisorState;
 use super::network::firewall;
 use super::network::hosts_file::{self, ZoneChange};
@@ -40,13 +41,18 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
 /// # Errors
 /// Same as [`after`].
 pub(crate) fn after_end(state: &SupervisorState, packet_socket: Option<OwnedFd>) -> Result<()> {
+    let mut cgroup_move = None;
     after_by(&Paths::below(&state.paths_root), &state.record.name, |record| {
+        // Now the guest's cgroup is deleted, which would wait for the move.
+        cgroup_move = state.is_launched().then(CgroupMove::begin).flatten();
         drop(packet_socket);
         // The state directory keeps the namespace of an interface of the host.
         if !record.interfaces.iter().any(ExtraInterface::is_borrowed_from_host) {
             veth::wait_until_deleted(&record.host_ends(), DELETING);
         }
-    })
+    })?;
+    cgroup_move.into_iter().for_each(CgroupMove::end);
+    Ok(())
 }
 
 fn after_by(paths: &Paths, name: &Name, before_links: impl FnOnce(&Record)) -> Result<()> {

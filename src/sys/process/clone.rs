@@ -67,7 +67,7 @@ pub fn clone_owned_by(owner: u32, namespaces: u64, cgroup: Option<BorrowedFd<'_>
     side
 }
 
-/// Clones this process into new namespaces (`CLONE_NEW*` bits) and, if given, a cgroup.
+/// Clones this process into new namespaces (`CLONE_NEW*` bits, or `CLONE_FILES`) and, if given, a cgroup.
 ///
 /// # Errors
 /// Refused in a process of several threads: only the caller's thread would exist in the child, and locks of
