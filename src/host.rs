@@ -2,6 +2,7 @@
 
 pub(crate) mod binfmt;
 pub mod cgroup;
+pub(crate) mod cgroup_move;
 pub(crate) mod executable;
 pub mod idmap;
 pub(crate) mod lock;

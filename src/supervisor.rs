@@ -1,7 +1,6 @@
 //! The parent of a machine, in three acts: `launch` does the expensive work, `supervise` is one event loop
 //! that idles while the machine runs, `cleanup` undoes from the state record. Called by `run`.
 
-mod cgroup_move;
 pub(crate) mod cleanup;
 pub(crate) mod control_socket;
 pub(crate) mod current_step;

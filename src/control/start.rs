@@ -6,6 +6,7 @@ use super::status::waiting_for;
 use super::{BatchResult, block_on, defined, each, signal};
 use crate::error::{Error, Result};
 use crate::generator;
+use crate::host::cgroup_move::CgroupMove;
 use crate::host::systemd::units;
 use crate::host::systemd::units::JobAction;
 use crate::machine::name::Name;
@@ -111,6 +112,9 @@ fn up(
     progress: &mut Progress<'_>,
 ) -> BatchResult {
     require_systemd().map_err(|error| vec![error])?;
+    // Beside the work of systemd until it executes the supervisor. A client that waits for nothing ends
+    // first, and the child would keep its standard streams open.
+    let _early_move = (wait != StartWait::No).then(CgroupMove::begin).flatten();
     let mut good = Vec::new();
     let mut outdated = Vec::new();
     let before = each(names, |name| {

@@ -1,13 +1,13 @@
 //! The last act: removes everything in the state record of a machine. Idempotent; continues after errors. Run
 //! by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next start.
 
-use super::cgroup_move::CgroupMove;
 use super::handover::SupervisorState;
 use super::network::firewall;
 use super::network::hosts_file::{self, ZoneChange};
 use super::network::interfaces;
 use crate::claim;
 use crate::error::{Error, Result};
+use crate::host::cgroup_move::CgroupMove;
 use crate::host::runtime::runtime;
 use crate::host::systemd::machined;
 use crate::host::{cgroup, lock};

@@ -1,11 +1,12 @@
-//! Shortens the wait of systemd before the command of `ExecStopPost=`. Called by `cleanup`.
+//! Shortens the wait of systemd before it executes a command of a unit. Called by `start`, and by `cleanup`
+//! for the command of `ExecStopPost=`.
 //!
 //! The kernel moves a process between cgroups, or to its own cgroup again, only after a grace period of RCU,
 //! some 10 ms, unless an earlier move ended within the last one (`cgroup_threadgroup_rwsem`, rcu_sync).
-//! systemd moves each command of a unit. A child moves itself first, while this process waits for other grace
-//! periods.
+//! systemd moves each command of a unit. A child moves itself first, while this process does or waits for
+//! something else.
 
-use crate::host::cgroup;
+use super::cgroup;
 use crate::sys::process::{self, Side};
 use nix::sched::CloneFlags;
 use rustix::fd::{AsFd, OwnedFd};
@@ -13,14 +14,14 @@ use std::fs::OpenOptions;
 
 /// A child that moves itself to the cgroup of this process.
 #[derive(Debug)]
-pub(super) struct CgroupMove {
+pub(crate) struct CgroupMove {
     processes: OwnedFd,
     child: OwnedFd,
 }
 
 impl CgroupMove {
     /// Starts the child. `None` if that fails: then systemd waits.
-    pub(super) fn begin() -> Option<Self> {
+    pub(crate) fn begin() -> Option<Self> {
         let file = cgroup::current()?.join("cgroup.procs");
         let processes = OwnedFd::from(OpenOptions::new().write(true).open(file).ok()?);
         // With shared descriptors: copies would make the child the last owner of a socket or a lock.
@@ -35,7 +36,7 @@ impl CgroupMove {
 
     /// Waits for the child, and moves this process, which takes no time now: systemd follows within a grace
     /// period.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         if process::wait(self.child.as_fd()).is_ok() {
             let _ = move_here(&self.processes);
         }
