@@ -137,7 +137,11 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode, arguments: 
     let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments };
     let mut running = start(request, placement::in_foreground, kept).map_err(of_launch)?;
     loop {
-        match supervise::supervise(running)? {
+        let supervised = supervise::supervise(running).inspect_err(|_| {
+            // There is no unit whose `ExecStopPost=` does it.
+            cleanup::after(paths, &machine.name).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+        });
+        match supervised.map_err(of_launch)? {
             SupervisionResult::Ended(status) => return Ok(status),
             SupervisionResult::Reboot(again) => return Err(again.execute(&again.state.arguments)),
             SupervisionResult::Register(again) => running = register_again(*again),

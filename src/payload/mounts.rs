@@ -190,6 +190,16 @@ pub(crate) fn new(
     Ok(())
 }
 
+/// Refuses a mount target of a file system that is not a directory.
+fn refuse_file(target: &Path, place: OwnedFd) -> Result<OwnedFd> {
+    let stat = rustix::fs::fstat(&place).context(|| "cannot get the type of the mount target")?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Ok(place);
+    }
+    Err(Error::new(format!("mount target '{}' is not a directory", target.display()))
+        .with_hint("replace it with a directory in the tree"))
+}
+
 /// Opens the mount target of a new file system. It is created if it does not exist.
 fn open_or_make(paths: &TreePaths, target: &Path, owner: u32) -> Result<OwnedFd> {
     match paths.open(target) {
@@ -203,7 +213,7 @@ fn open_or_make(paths: &TreePaths, target: &Path, owner: u32) -> Result<OwnedFd>
                 error.with_hint("create the link's target directory in the tree, or remove the link")
             })
         }
-        Ok(_) => open_target(paths, target),
+        Ok(_) => open_target(paths, target).and_then(|place| refuse_file(target, place)),
         Err(_) => {
             make_directories(paths, target, owner)?;
             open_target(paths, target)

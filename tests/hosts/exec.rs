@@ -246,6 +246,11 @@ fn a_redirected_file_is_relayed() {
                 </etc/hostsecret 2>/etc/hostlog >/etc/hostlog2; cat /etc/hostlog2";
     let out = host.sh_ok(line);
     assert!(out.lines().count() == 3 && out.lines().all(|place| place.starts_with("pipe:")), "{out}");
+    // A full file system ends the command.
+    host.sh_ok("mkdir /run/small; mount -t tmpfs -o size=64k tmpfs /run/small");
+    let out = host.sh("timeout 20 coracle exec busybox -- cat /dev/zero >/run/small/file");
+    assert!(out.status == 128 + 13 && out.stderr.contains("no space left on device"), "{out}");
+    host.sh_ok("umount /run/small");
     // All bytes are relayed, in both directions at the same time.
     host.sh_ok(
         "dd if=/dev/urandom of=/var/tmp/big bs=1M count=64 2>/dev/null; \

@@ -36,6 +36,15 @@ fn exit_statuses_are_exact() {
         let out = run(&host, words);
         assert!(out.status == 125 && out.stderr.contains("coracle: "), "{out}");
     }
+    // A file cannot be watched as input of the console: the started machine is undone.
+    let out =
+        host.sh(&format!("coracle run -q -M one -D {TREE} --console=interactive sleep 60 </etc/passwd"));
+    assert!(out.status == 125 && out.stderr.contains("cannot watch"), "{out}");
+    assert_ne!(host.sh("ls -d /run/coracle/one").status, 0);
+    host.sh_ok(&format!("cp -a {TREE} /root/odd; rm -rf /root/odd/dev; touch /root/odd/dev"));
+    let out = host.exec(&["coracle", "run", "-q", "-D", "/root/odd", "true"]);
+    assert!(out.status == 125 && out.stderr.contains("'/dev' is not a directory"), "{out}");
+    host.sh_ok("rm -r /root/odd");
     let usage = host.exec(&["coracle", "run", "--no-such-option"]);
     assert!(usage.status == 2 && usage.stderr.contains("--no-such-option"), "{usage}");
     before.assert_same(&host);

@@ -1,7 +1,7 @@
 //! Forwards terminal, standard streams and signals between this process and a command in a machine. Called by
 //! `exec`, and by `attach` for the signals. One poll(2) loop; only poll(2) blocks.
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::terminal;
 use nix::sys::signal::{SigSet, Signal};
@@ -62,7 +62,8 @@ pub(crate) enum Direction {
 #[derive(Debug)]
 pub(crate) struct Flow {
     direction: Direction,
-    from: OwnedFd,
+    /// Closed if the output cannot be written: the next write of the command fails.
+    from: Option<OwnedFd>,
     /// Closed at the end of the input: the end of file of a pipe.
     to: Option<OwnedFd>,
     buffer: Vec<u8>,
@@ -85,7 +86,7 @@ impl Flow {
         };
         Self {
             direction,
-            from,
+            from: Some(from),
             to: Some(to),
             buffer: Vec::new(),
             pending: 0..0,
@@ -102,7 +103,7 @@ impl Flow {
         if !self.pending.is_empty() || (!self.ended && self.splices && self.direction == Direction::In) {
             Some(PollFd::new(to, PollFlags::OUT))
         } else {
-            (!self.ended).then(|| PollFd::new(&self.from, PollFlags::IN))
+            self.from.as_ref().filter(|_| !self.ended).map(|from| PollFd::new(from, PollFlags::IN))
         }
     }
 
@@ -117,8 +118,8 @@ impl Flow {
 
     /// Moves bytes without copying them to this process.
     fn splice(&mut self) -> bool {
-        let Some(to) = &self.to else { return false };
-        match rustix::pipe::splice(&self.from, None, to, None, PIPE_SIZE, SpliceFlags::NONBLOCK) {
+        let (Some(from), Some(to)) = (&self.from, &self.to) else { return false };
+        match rustix::pipe::splice(from, None, to, None, PIPE_SIZE, SpliceFlags::NONBLOCK) {
             Ok(1..) | Err(Errno::INTR) => true,
             Ok(0) => {
                 self.end();
@@ -131,16 +132,25 @@ impl Flow {
                 self.splices = false;
                 true
             }
-            Err(_) => {
-                self.to = None;
+            Err(errno) => {
+                self.abandon(errno);
                 true
             }
         }
     }
 
+    /// Ends the stream after a failed write. A reader that is gone is no error of this process.
+    fn abandon(&mut self, errno: Errno) {
+        if self.direction == Direction::Out && errno != Errno::PIPE {
+            log::error!("cannot write the output of the command: {}", Error::from(errno));
+        }
+        (self.from, self.to, self.pending) = (None, None, 0..0);
+    }
+
     fn read(&mut self) -> bool {
+        let Some(from) = &self.from else { return false };
         self.buffer.resize(self.chunk, 0);
-        match rustix::io::read(&self.from, &mut self.buffer) {
+        match rustix::io::read(from, &mut self.buffer) {
             Ok(length @ 1..) => self.pending = 0..length,
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return false,
@@ -154,11 +164,7 @@ impl Flow {
         match rustix::io::write(to, pending) {
             Ok(written) => self.pending.start += written,
             Err(Errno::INTR | Errno::AGAIN) => {}
-            // The reader is gone: the next write of the command fails.
-            Err(_) => {
-                self.pending = 0..0;
-                self.to = None;
-            }
+            Err(errno) => self.abandon(errno),
         }
     }
 
