@@ -76,7 +76,11 @@ impl<'a> Builder<'a> {
             BuildStep::KernelLog { path } => self.kernel_log(path, link),
             BuildStep::Socket { path } => nodes::socket(self.paths()?, path),
             BuildStep::Node { path, device, mode } => nodes::device(self.paths()?, path, *device, *mode),
-            BuildStep::Symlink { path, to } => nodes::link(self.paths()?, path, to),
+            BuildStep::Symlink { path, to } => {
+                nodes::link(self.paths()?, path, to)?;
+                self.paths_mut()?.link(path);
+                Ok(())
+            }
             BuildStep::Bind { .. } => {
                 let userns = self.inputs.id_map;
                 mounts::bind(self.paths.as_mut().ok_or_else(no_root)?, step, userns, owner)

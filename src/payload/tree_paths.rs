@@ -6,8 +6,8 @@
 //! rename it during the build and replace it with another directory. The mount moves with the renamed
 //! directory, and so do the nodes and masks that the builder creates in it.
 //!
-//! In a tmpfs of the builder only the builder has created links, and none to directories. So paths in it are
-//! given to the kernel as they are. All other paths are resolved by openat2(2).
+//! In a tmpfs of the builder only the builder has created links. So paths in it that do not lead through one
+//! are given to the kernel as they are. All other paths are resolved by openat2(2).
 
 use crate::sys::guest_files;
 use crate::sys::mount::MountAttributes;
@@ -42,11 +42,11 @@ struct Mounted {
     root: OwnedFd,
     /// Its attributes.
     attributes: MountAttributes,
-    /// Who has created its files.
+    /// The origin of its files.
     files: Files,
 }
 
-/// Who has created the files of a mount.
+/// The origin of the files of a mount.
 #[derive(Debug, PartialEq, Eq)]
 enum Files {
     /// The builder.
@@ -62,7 +62,7 @@ enum Files {
 pub(crate) struct TreePaths {
     root: OwnedFd,
     mounted: Vec<Mounted>,
-    /// The other mount points.
+    /// The other mount points, and the links of the builder.
     foreign: Vec<PathBuf>,
 }
 
@@ -96,6 +96,12 @@ impl TreePaths {
         } else {
             self.foreign.push(target.to_owned());
         }
+    }
+
+    /// Records a link of the builder. Paths through it are not given to the kernel as they are: an absolute
+    /// target would be resolved outside of the tree.
+    pub(crate) fn link(&mut self, path: &Path) {
+        self.foreign.push(path.to_owned());
     }
 
     /// Removes the mounts at a path and below.
@@ -183,7 +189,7 @@ impl TreePaths {
         around.min_by_key(|(_, rest)| rest.components().count())
     }
 
-    /// Returns whether a path leads through a mount with foreign files.
+    /// Returns whether a path leads through a mount with foreign files or a link.
     fn is_covered(&self, path: &Path) -> bool {
         self.foreign.iter().any(|foreign| path.starts_with(foreign) && path != foreign)
     }
@@ -236,6 +242,10 @@ mod tests {
         paths.keep(Path::new("/proc"), directory(), MountAttributes::INERT, "proc");
         assert_eq!(rest(&paths, "/proc/keys").as_deref(), Some("keys"));
         assert_eq!(rest(&paths, "/proc/1/root/etc"), None);
+        paths.keep(Path::new("/dev"), directory(), MountAttributes::default(), "tmpfs");
+        paths.link(Path::new("/dev/fd"));
+        assert_eq!(rest(&paths, "/dev/fd").as_deref(), Some("fd"));
+        assert_eq!(rest(&paths, "/dev/fd/3/etc"), None);
         paths.cover(Path::new("/run/shared"), directory());
         assert_eq!(rest(&paths, "/run/shared").as_deref(), Some("shared"));
         assert_eq!(rest(&paths, "/run/shared/link/file"), None);

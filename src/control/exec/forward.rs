@@ -139,7 +139,7 @@ impl Flow {
         }
     }
 
-    /// Ends the stream after a failed write. A reader that is gone is no error of this process.
+    /// Ends the stream after a failed write. An ended reader is not reported.
     fn abandon(&mut self, errno: Errno) {
         if self.direction == Direction::Out && errno != Errno::PIPE {
             log::error!("cannot write the output of the command: {}", Error::from(errno));
