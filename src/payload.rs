@@ -15,7 +15,7 @@ mod submounts;
 mod tree_paths;
 
 use crate::channel::{ChildEnd, FromPayload, StepFailure};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::plan::step::{BuildStep, InitStep};
 use crate::sys::process;
 
@@ -26,15 +26,7 @@ pub(crate) use init_process::InitInputs;
 pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, inputs: InitInputs<'_>) -> ! {
     process::die_with_parent();
     let mut process = init_process::InitProcess::new(inputs);
-    for (number, step) in steps.iter().enumerate() {
-        match process.run(step, link) {
-            Err(error) if step.is_optional() => {
-                warn(link, failure(number, steps.len(), &step.describe(), &error));
-            }
-            Err(error) => fail(link, number, steps.len(), &step.describe(), &error),
-            Ok(()) => {}
-        }
-    }
+    run_steps(steps, link, InitStep::describe, InitStep::is_optional, |step| process.run(step, link));
     process::exit_now(0)
 }
 
@@ -45,17 +37,29 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs<'_>) -> !
     rustix::process::umask(rustix::fs::Mode::empty());
     process::make_files_in_group_0();
     let mut builder = builder::Builder::new(inputs);
+    run_steps(steps, link, BuildStep::describe, BuildStep::is_optional, |step| builder.run(step, link));
+    let _ = link.send(&FromPayload::Done, None);
+    process::exit_now(0)
+}
+
+/// Runs steps in order. Reports failures to the supervisor, and exits with the first one that is not
+/// optional.
+fn run_steps<S>(
+    steps: &[S],
+    link: &ChildEnd,
+    describe: fn(&S) -> String,
+    is_optional: fn(&S) -> bool,
+    mut run: impl FnMut(&S) -> Result<()>,
+) {
     for (number, step) in steps.iter().enumerate() {
-        match builder.run(step, link) {
-            Err(error) if step.is_optional() => {
-                warn(link, failure(number, steps.len(), &step.describe(), &error));
+        match run(step) {
+            Err(error) if is_optional(step) => {
+                warn(link, failure(number, steps.len(), &describe(step), &error));
             }
-            Err(error) => fail(link, number, steps.len(), &step.describe(), &error),
+            Err(error) => fail(link, number, steps.len(), &describe(step), &error),
             Ok(()) => {}
         }
     }
-    let _ = link.send(&FromPayload::Done, None);
-    process::exit_now(0)
 }
 
 /// Reports a failed optional step to the supervisor.
