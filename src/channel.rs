@@ -46,6 +46,8 @@ pub enum FromPayload {
     Warned(StepFailure),
     /// A step failed; the child ends.
     Failed(StepFailure),
+    /// The guest's files do not fit the request; the child ends.
+    Refused(Refusal),
 }
 
 /// A message of the parent.
@@ -68,6 +70,29 @@ pub struct StepFailure {
     pub cause: String,
     /// The hint, if there is one.
     pub(crate) hint: Option<String>,
+}
+
+/// The reason why a child does not carry out a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    cause: String,
+    hint: Option<String>,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { cause: error.to_string(), hint: error.hint().map(str::to_owned) }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let error = Self::new(shorten(&refusal.cause));
+        match refusal.hint {
+            Some(hint) => error.with_hint(shorten(&hint)),
+            None => error,
+        }
+    }
 }
 
 impl StepFailure {

@@ -63,10 +63,17 @@ impl Error {
 
     /// Returns the exit status of a program that ends with this error.
     pub fn exit_status(&self) -> u8 {
-        match self.kind {
-            Kind::Usage => 2,
-            Kind::Launch => 125,
-            Kind::Failure => 1,
+        self.kind.exit_status()
+    }
+}
+
+impl Kind {
+    /// Returns the exit status of a program that ends with an error of this kind.
+    pub(crate) fn exit_status(self) -> u8 {
+        match self {
+            Self::Usage => 2,
+            Self::Launch => 125,
+            Self::Failure => 1,
         }
     }
 }

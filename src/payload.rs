@@ -17,7 +17,8 @@ mod tree_paths;
 use crate::channel::{ChildEnd, FromPayload, StepFailure};
 use crate::error::{Error, Result};
 use crate::plan::step::{BuildStep, InitStep};
-use crate::sys::process;
+use crate::sys::process::{self, Loan};
+use rustix::fd::BorrowedFd;
 
 pub use builder::BuildInputs;
 pub(crate) use init_process::InitInputs;
@@ -26,8 +27,43 @@ pub(crate) use init_process::InitInputs;
 pub(crate) fn run_init_steps(steps: &[InitStep], link: &ChildEnd, inputs: InitInputs<'_>) -> ! {
     process::die_with_parent();
     let mut process = init_process::InitProcess::new(inputs);
-    run_steps(steps, link, InitStep::describe, InitStep::is_optional, |step| process.run(step, link));
-    process::exit_now(0)
+    match run_all_init_steps(steps, link, &mut process) {
+        Ok(()) => process::exit_now(0),
+        Err(failure) => fail(link, failure),
+    }
+}
+
+/// Runs the steps that enter a running machine, plans those of the command inside, runs them, and executes
+/// the command. For a child that borrows the memory of its parent.
+pub(crate) fn run_command_steps(
+    entry: &[InitStep],
+    plan: &dyn Fn() -> Result<Vec<InitStep>>,
+    link: &ChildEnd,
+    machine: BorrowedFd<'_>,
+    loan: &Loan,
+) -> ! {
+    process::die_with_parent();
+    let mut process = init_process::InitProcess::new(InitInputs::Joins(machine)).on_loan(loan);
+    let mut run = || {
+        run_all_init_steps(entry, link, &mut process).map_err(FromPayload::Failed)?;
+        let command = plan().map_err(|error| FromPayload::Refused(error.into()))?;
+        loan.answered();
+        run_all_init_steps(&command, link, &mut process).map_err(FromPayload::Failed)
+    };
+    let done = run();
+    if let Err(message) = &done {
+        let _ = link.send(message, None);
+    }
+    loan.set_settled(true);
+    process::exit_now(125)
+}
+
+fn run_all_init_steps(
+    steps: &[InitStep],
+    link: &ChildEnd,
+    process: &mut init_process::InitProcess<'_>,
+) -> std::result::Result<(), StepFailure> {
+    run_steps(steps, link, InitStep::describe, InitStep::is_optional, |step| process.run(step, link))
 }
 
 /// Runs the steps of the builder and exits.
@@ -37,29 +73,29 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs<'_>) -> !
     rustix::process::umask(rustix::fs::Mode::empty());
     process::make_files_in_group_0();
     let mut builder = builder::Builder::new(inputs);
-    run_steps(steps, link, BuildStep::describe, BuildStep::is_optional, |step| builder.run(step, link));
-    let _ = link.send(&FromPayload::Done, None);
-    process::exit_now(0)
+    let run = |step: &BuildStep| builder.run(step, link);
+    end(link, run_steps(steps, link, BuildStep::describe, BuildStep::is_optional, run))
 }
 
-/// Runs steps in order. Reports failures to the supervisor, and exits with the first one that is not
-/// optional.
+/// Runs steps in order. Reports the failures of optional ones to the supervisor, and returns the first other
+/// one.
 fn run_steps<S>(
     steps: &[S],
     link: &ChildEnd,
     describe: fn(&S) -> String,
     is_optional: fn(&S) -> bool,
     mut run: impl FnMut(&S) -> Result<()>,
-) {
+) -> std::result::Result<(), StepFailure> {
     for (number, step) in steps.iter().enumerate() {
         match run(step) {
             Err(error) if is_optional(step) => {
                 warn(link, failure(number, steps.len(), &describe(step), &error));
             }
-            Err(error) => fail(link, number, steps.len(), &describe(step), &error),
+            Err(error) => return Err(failure(number, steps.len(), &describe(step), &error)),
             Ok(()) => {}
         }
     }
+    Ok(())
 }
 
 /// Reports a failed optional step to the supervisor.
@@ -67,9 +103,18 @@ fn warn(link: &ChildEnd, failure: StepFailure) {
     let _ = link.send(&FromPayload::Warned(failure), None);
 }
 
+/// Reports the end of all work or a failed step to the supervisor, and exits.
+fn end(link: &ChildEnd, done: std::result::Result<(), StepFailure>) -> ! {
+    if let Err(failure) = done {
+        fail(link, failure);
+    }
+    let _ = link.send(&FromPayload::Done, None);
+    process::exit_now(0)
+}
+
 /// Reports a failed step to the supervisor and exits.
-fn fail(link: &ChildEnd, number: usize, of: usize, doing: &str, error: &Error) -> ! {
-    let _ = link.send(&FromPayload::Failed(failure(number, of, doing, error)), None);
+fn fail(link: &ChildEnd, failure: StepFailure) -> ! {
+    let _ = link.send(&FromPayload::Failed(failure), None);
     process::exit_now(125)
 }
 

@@ -86,6 +86,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan::step::ResourceLimit",
             "channel",
             "payload::run_init_steps",
+            "payload::run_command_steps",
             "payload::InitInputs",
             // `bind` mounts with a child process, like the builder.
             "payload::bind",

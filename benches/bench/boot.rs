@@ -122,9 +122,9 @@ fn empty_unit() -> Result<f64, String> {
         std::fs::write(&place, text).map_err(|error| error.to_string())?;
         run::shell("systemctl daemon-reload")?;
     }
-    let sample = run::once(&run::words(&format!("systemctl start {name}")));
-    run::shell(&format!("systemctl kill -s KILL {name}; systemctl reset-failed {name}"))?;
-    sample.map(|sample| sample.wall)
+    let sample = run::once(&run::words(&format!("systemctl start {name}")))?;
+    run::shell(&format!("systemctl stop {name}"))?;
+    Ok(sample.wall)
 }
 
 fn to_pid_1(one: &Manager) -> Result<f64, String> {

@@ -2,30 +2,25 @@
 //! most the capabilities of PID 1, and needs neither a bus nor a shell in the guest. Returns the exit status
 //! of the command.
 
+mod entry;
 pub(super) mod forward;
 mod stdio;
 
-use super::{freezer, guest_child, running, signal};
-use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
-use crate::error::{Context, Error, Kind, Result};
+use super::{freezer, running, signal};
+use crate::error::{Kind, Result};
 use crate::host::lsm;
 use crate::host::probe;
 use crate::host::rlimits;
 use crate::machine::init::{Init, PayloadKind};
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::plan::User;
-use crate::plan::exec::{Exec, steps};
+use crate::plan::exec::Exec;
 use crate::plan::filter::Policy;
 use crate::plan::step::ResourceLimit;
 use crate::state::record::{Phase, Record};
-use crate::sys::process::{self, Child, Side};
-use crate::sys::pseudo_file;
+use crate::sys::process;
+use entry::Entry;
 use forward::Forwarder;
-use nix::sched::{CloneFlags, setns};
-use nix::sys::signalfd::SignalFd;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::Resource;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -79,7 +74,7 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
         process::run_from_read_only()?;
     }
     let leader = signal::leader(&record)?;
-    let exec = resolve(request, &record, &leader)?;
+    let exec = resolve(request, &record)?;
     if !exec.user_namespace {
         // Root inside may read the memory of this process.
         process::forget_environment();
@@ -87,7 +82,9 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
     // Blocked before the child exists: no signal is lost. The child resets its own mask.
     let signals = forward::signals()?;
     let mut stdio = if exec.on_terminal { RedirectedStdio::default() } else { RedirectedStdio::redirect()? };
-    let entered = enter(&exec, &record, leader, &signals, &mut stdio);
+    let user = request.user.unwrap_or("root");
+    let entry = Entry { exec: &exec, user, record: &record, leader, signals: &signals };
+    let entered = entry.enter(&mut stdio);
     stdio.restore()?;
     let (child, terminal) = entered?;
     Forwarder::new(child, terminal, stdio.into_flows(), signals)
@@ -102,22 +99,12 @@ fn ready(paths: &Paths, mut record: Record, name: &Name) -> Result<Record> {
     Ok(record)
 }
 
-/// Resolves a request with the guest's files, without executing a program of the guest.
-fn resolve(request: &ExecRequest<'_>, record: &Record, leader: &OwnedFd) -> Result<Exec> {
-    let (user, group) = match request.user.unwrap_or("root").split_once(':') {
-        Some((user, group)) => (user, Some(group)),
-        None => (request.user.unwrap_or("root"), None),
-    };
-    let user = guest_child::read_tree(record, leader, |tree| {
-        let user = tree.user(user)?;
-        let gid = group.map(|group| tree.group(group)).transpose()?.unwrap_or(user.gid);
-        Ok(User { gid, ..user })
-    })?;
+/// Resolves a request for a machine, except for the user.
+fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
     let own_end =
         rustix::termios::isatty(rustix::stdio::stdin()) && rustix::termios::isatty(rustix::stdio::stdout());
     Ok(Exec {
         argv: request.argv.clone(),
-        user,
         directory: request.directory.clone(),
         environment: request.environment.clone(),
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
@@ -157,115 +144,4 @@ fn limits(record: &Record) -> Result<Vec<ResourceLimit>> {
         limit.soft = limit.soft.into_iter().chain([SELECTABLE]).min();
     }
     Ok(limits)
-}
-
-/// Clones the command into the pid namespace of the machine and the cgroup of PID 1. Returns after the
-/// execve(2), with the host's end of the terminal.
-fn enter(
-    exec: &Exec,
-    record: &Record,
-    leader: OwnedFd,
-    signals: &SignalFd,
-    stdio: &mut RedirectedStdio,
-) -> Result<(Child, Option<OwnedFd>)> {
-    let steps = steps(exec)?;
-    let (own_end, machine_end) = channel::pair()?;
-    let cgroup = leader_cgroup(record)?;
-    inherit_oom_score(record);
-    if exec.user_namespace {
-        setns(&leader, CloneFlags::CLONE_NEWPID).context(|| "cannot enter the machine's pid namespace")?;
-    }
-    let side = process::clone(0, cgroup.as_ref().map(AsFd::as_fd))?;
-    match side {
-        Side::Child => {
-            drop(own_end);
-            let inputs = crate::payload::InitInputs::Joins(leader.as_fd());
-            crate::payload::run_init_steps(&steps, &machine_end, inputs)
-        }
-        Side::Parent(mut child) => {
-            drop(machine_end);
-            stdio.restore()?;
-            let synchronised = synchronise(&own_end, &mut child, signals);
-            if synchronised.is_err() {
-                let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
-                let _ = process::wait(child.pidfd.as_fd());
-            }
-            Ok((child, synchronised?))
-        }
-    }
-}
-
-/// Receives the messages of the child until it has executed the command. A file system of the guest can block
-/// the child forever: a signal interrupts the wait.
-fn synchronise(link: &ParentEnd, child: &mut Child, signals: &SignalFd) -> Result<Option<OwnedFd>> {
-    let mut terminal = None;
-    let mut is_ready = false;
-    loop {
-        if !has_message(link, signals)? {
-            return Err(Error::new("interrupted while entering the machine"));
-        }
-        match link.receive()? {
-            Some((FromPayload::Replaced, Some(pidfd))) => {
-                process::wait(child.pidfd.as_fd())?;
-                child.pidfd = pidfd;
-            }
-            Some((FromPayload::Terminal, descriptor)) => {
-                // Before the command can query the size.
-                descriptor.iter().for_each(|machine_end| forward::set_window_size(machine_end.as_fd()));
-                terminal = descriptor;
-            }
-            Some((FromPayload::Reached(SyncPoint::Ready), _)) => {
-                is_ready = true;
-                link.release(SyncPoint::Ready)?;
-            }
-            Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
-            Some(_) => return Err(Error::new("received an invalid message from the child process")),
-            None if is_ready => return Ok(terminal),
-            None => {
-                let _ = process::wait(child.pidfd.as_fd());
-                return Err(Error::new("the machine ended while it was being entered"));
-            }
-        }
-    }
-}
-
-/// Waits for a message of the child. Returns false on a signal that ends the command.
-fn has_message(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
-    loop {
-        let mut watched = [
-            PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut watched, None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            result => result.context(|| "cannot wait for the child")?,
-        };
-        if !watched[0].revents().is_empty() {
-            return Ok(true);
-        }
-        while let Ok(Some(info)) = signals.read_signal() {
-            let ends = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
-            if ends.iter().any(|signal| u32::try_from(*signal) == Ok(info.ssi_signo)) {
-                return Ok(false);
-            }
-        }
-    }
-}
-
-/// Opens the cgroup of PID 1: the command counts against the same limits. `None` if the machine has no cgroup
-/// of its own.
-fn leader_cgroup(record: &Record) -> Result<Option<OwnedFd>> {
-    let payload = record.payload_cgroup();
-    let leader = record.leader.unwrap_or_default();
-    payload.map(|payload| crate::host::cgroup::open_of_process(leader, &payload)).transpose()
-}
-
-/// Copies the OOM score adjustment of PID 1: the out-of-memory killer treats the command as the guest's other
-/// processes.
-fn inherit_oom_score(record: &Record) {
-    let path = |pid: &str| format!("/proc/{pid}/oom_score_adj");
-    let machine_end = pseudo_file::read(path(&record.leader.unwrap_or_default().to_string()));
-    if let Err(error) = machine_end.and_then(|score| std::fs::write(path("self"), score)) {
-        log::debug!("cannot copy the OOM score adjustment of PID 1: {error}, ignoring");
-    }
 }

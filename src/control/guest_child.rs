@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 /// The timeout of reads of the guest's files.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 /// The maximum size of an answer, bytes.
 const LIMIT: usize = 1 << 20;
 
@@ -111,12 +111,30 @@ pub(super) fn enter(record: &Record, leader: &OwnedFd) -> Result<()> {
     if own_users {
         process::become_user(0, 0, &[])?;
     }
-    let kept = OVER_FILES & CapabilitySet::from_bits_truncate(record.capabilities);
     let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
-    sets.permitted &= kept;
+    sets.permitted &= over_files(record.capabilities);
     sets.effective = sets.permitted;
     sets.inheritable = CapabilitySet::empty();
     rustix::thread::set_capabilities(None, sets).context(|| "cannot drop capabilities")
+}
+
+/// Returns those of root's capabilities over files that the machine has.
+fn over_files(machine: u64) -> CapabilitySet {
+    OVER_FILES & CapabilitySet::from_bits_truncate(machine)
+}
+
+/// Calls `work` with no other effective capabilities than those over files, of the machine with these ones.
+///
+/// # Errors
+/// Those of `work`, or any error of capset(2).
+pub(super) fn with_rights_over_files<T>(machine: u64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.effective = sets.permitted & over_files(machine);
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot drop capabilities")?;
+    let done = work();
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot keep capabilities")?;
+    done
 }
 
 /// Reads files of a machine with the capabilities of its root, with a timeout.

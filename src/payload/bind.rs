@@ -3,10 +3,9 @@
 //! locks the attributes of mounts that it copies (mount_namespaces(7)), so the mount is copied through such a
 //! namespace.
 
-use super::fail;
 use super::mounts;
 use super::tree_paths::TreePaths;
-use crate::channel::{ChildEnd, FromPayload};
+use crate::channel::ChildEnd;
 use crate::error::{Context, Result};
 use crate::sys::mount::{self, Depth};
 use crate::sys::process;
@@ -53,11 +52,7 @@ pub(crate) fn attach(ask: Attach, link: &ChildEnd) -> ! {
     // This process has more rights than the guest's root: no process of the guest may trace it.
     process::set_dumpable(false);
     let doing = format!("mount on '{}'", ask.target.display());
-    if let Err(error) = enter_and_attach(ask) {
-        fail(link, 0, 1, &doing, &error);
-    }
-    let _ = link.send(&FromPayload::Done, None);
-    process::exit_now(0)
+    super::end(link, enter_and_attach(ask).map_err(|error| super::failure(0, 1, &doing, &error)))
 }
 
 fn enter_and_attach(ask: Attach) -> Result<()> {

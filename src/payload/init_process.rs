@@ -6,6 +6,7 @@ use super::{rlimits, stub};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::InitStep;
+use crate::sys::process::Loan;
 use crate::sys::{descriptor, filter, mount, process, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
@@ -37,6 +38,8 @@ pub(crate) struct InitProcess<'a> {
     builder: Option<Builder<'a>>,
     /// Device and inode of Coracle's program, from the host's procfs.
     ourselves: Option<(u64, u64)>,
+    /// The memory of this process, if it is borrowed.
+    loan: Option<&'a Loan>,
 }
 
 impl<'a> InitProcess<'a> {
@@ -49,7 +52,12 @@ impl<'a> InitProcess<'a> {
             InitInputs::Builds(inputs) => (None, Some(Builder::new(inputs))),
             InitInputs::Joins(machine) => (Some(machine), None),
         };
-        Self { machine, builder, ourselves: ourselves.ok() }
+        Self { machine, builder, ourselves: ourselves.ok(), loan: None }
+    }
+
+    /// Marks in a loan when its memory is not used any more.
+    pub(crate) fn on_loan(self, loan: &'a Loan) -> Self {
+        Self { loan: Some(loan), ..self }
     }
 
     /// Carries out one step.
@@ -123,7 +131,9 @@ impl<'a> InitProcess<'a> {
         for program in programs {
             self.refuse_ourselves(program)?;
             let path = text(program.clone().into_os_string())?;
-            let error = process::execute(&path, &argv, environment);
+            let settle = |settled| self.loan.iter().for_each(|loan| loan.set_settled(settled));
+            let error = process::execute(&path, &argv, environment, || settle(true));
+            settle(false);
             if error.kind() != std::io::ErrorKind::NotFound {
                 return Err(error).context(|| format!("cannot execute '{}'", program.display()));
             }

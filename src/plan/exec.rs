@@ -13,8 +13,6 @@ use std::path::PathBuf;
 pub(crate) struct Exec {
     /// The program and its arguments; empty: the user's login shell.
     pub(crate) argv: Vec<OsString>,
-    /// Its user.
-    pub(crate) user: User,
     /// The working directory inside. `None` for the user's home.
     pub(crate) directory: Option<PathBuf>,
     /// Further variables, which replace the defaults.
@@ -39,55 +37,68 @@ pub(crate) struct Exec {
     pub(crate) limits: Vec<ResourceLimit>,
 }
 
-/// Returns the steps of a command, in order.
+/// The steps of a command that do not depend on its user.
+#[derive(Debug)]
+pub(crate) struct EntrySteps {
+    /// The steps that enter the machine.
+    pub(crate) entry: Vec<InitStep>,
+    /// The filter, if the command still loads it.
+    filter: Option<InitStep>,
+}
+
+/// Returns the steps that enter the machine, in order.
 ///
 /// # Errors
 /// A filter that cannot be compiled.
-pub(crate) fn steps(exec: &Exec) -> Result<Vec<InitStep>> {
+pub(crate) fn entry_steps(exec: &Exec) -> Result<EntrySteps> {
     // The label first, while procfs is the host's: it takes effect with the exec.
-    let mut steps: Vec<InitStep> = exec.label.iter().cloned().map(InitStep::Label).collect();
+    let mut entry: Vec<InitStep> = exec.label.iter().cloned().map(InitStep::Label).collect();
     // Limits before the join: in the machine's user namespace no hard limit can be raised.
     // BecomeRoot also without a user namespace: the caller may have supplementary groups.
-    steps.push(InitStep::Limits(exec.limits.clone()));
-    steps.extend([InitStep::Join { time: exec.time_namespace }, InitStep::BecomeRoot]);
+    entry.push(InitStep::Limits(exec.limits.clone()));
+    entry.extend([InitStep::Join { time: exec.time_namespace }, InitStep::BecomeRoot]);
     // Before any access to files of the guest: from here on the process has no more rights than PID 1.
-    steps.extend([InitStep::Capabilities(exec.policy.capabilities), InitStep::Keyring]);
-    let filter = InitStep::Filter(filter::compile(&exec.policy)?);
+    entry.extend([InitStep::Capabilities(exec.policy.capabilities), InitStep::Keyring]);
+    let mut filter = Some(InitStep::Filter(filter::compile(&exec.policy)?));
     if !exec.user_namespace {
         // Without a user namespace, the guest's root can trace every visible process (ptrace(2)). So the
         // process enters the pid namespace only after it has dropped all rights that the guest's root lacks.
-        steps.extend([filter.clone(), InitStep::Confine(exec.policy.capabilities), InitStep::Replace]);
+        entry.extend(filter.take());
+        entry.extend([InitStep::Confine(exec.policy.capabilities), InitStep::Replace]);
     }
-    steps.push(if exec.on_terminal { InitStep::Terminal } else { InitStep::Streams });
-    let User { uid, gid, groups, .. } = exec.user.clone();
-    if uid != 0 || gid != 0 || !groups.is_empty() {
-        steps.push(InitStep::User { uid, gid, groups });
+    Ok(EntrySteps { entry, filter })
+}
+
+/// Returns the steps of a command of a user, in order, after those that enter the machine.
+pub(crate) fn command_steps(exec: &Exec, user: &User, entered: &EntrySteps) -> Vec<InitStep> {
+    let mut steps = vec![if exec.on_terminal { InitStep::Terminal } else { InitStep::Streams }];
+    let User { uid, gid, groups, .. } = user;
+    if *uid != 0 || *gid != 0 || !groups.is_empty() {
+        steps.push(InitStep::User { uid: *uid, gid: *gid, groups: groups.clone() });
     }
-    let home = PathBuf::from(&exec.user.home);
-    steps.push(InitStep::Directory(exec.directory.clone().unwrap_or(home)));
+    let home = || PathBuf::from(&user.home);
+    steps.push(InitStep::Directory(exec.directory.clone().unwrap_or_else(home)));
     if exec.no_new_privileges {
         steps.push(InitStep::NoNewPrivileges);
     }
     steps.extend([
-        InitStep::Sync(SyncPoint::Ready),
+        // The parent sets the size of a terminal before the command can query it.
+        if exec.on_terminal { InitStep::Sync(SyncPoint::Ready) } else { InitStep::Report(SyncPoint::Ready) },
         InitStep::CleanSlate { ignored_signals: exec.ignored_signals },
     ]);
-    if exec.user_namespace {
-        steps.push(filter);
-    }
+    steps.extend(entered.filter.clone());
     let (programs, argv) = if exec.argv.is_empty() {
-        let name = format!("-{}", exec.user.shell.rsplit('/').next().unwrap_or("sh"));
-        (vec![PathBuf::from(&exec.user.shell)], vec![OsString::from(name)])
+        let name = format!("-{}", user.shell.rsplit('/').next().unwrap_or("sh"));
+        (vec![PathBuf::from(&user.shell)], vec![OsString::from(name)])
     } else {
         (super::candidates(&exec.argv), exec.argv.clone())
     };
-    steps.push(InitStep::Execute { programs, argv, environment: environment(exec) });
-    Ok(steps)
+    steps.push(InitStep::Execute { programs, argv, environment: environment(exec, user) });
+    steps
 }
 
 /// Returns the whole environment: that of a login, without variables of the caller.
-fn environment(exec: &Exec) -> Vec<CString> {
-    let user = &exec.user;
+fn environment(exec: &Exec, user: &User) -> Vec<CString> {
     let path = identity::search_path().collect::<Vec<_>>().join(":");
     let own = [
         ("PATH", path.as_str()),
@@ -111,14 +122,6 @@ mod tests {
     fn exec() -> Exec {
         Exec {
             argv: Vec::new(),
-            user: User {
-                name: "ann".into(),
-                uid: 1000,
-                gid: 1000,
-                groups: vec![4],
-                home: "/home/ann".into(),
-                shell: "/bin/bash".into(),
-            },
             directory: None,
             environment: vec![("TERM".into(), "x".into()), ("A".into(), "b".into())],
             terminal: "xterm".into(),
@@ -138,9 +141,23 @@ mod tests {
         }
     }
 
+    fn steps(exec: &Exec) -> Vec<InitStep> {
+        let user = User {
+            name: "ann".into(),
+            uid: 1000,
+            gid: 1000,
+            groups: vec![4],
+            home: "/home/ann".into(),
+            shell: "/bin/bash".into(),
+        };
+        let entered = entry_steps(exec).unwrap();
+        let command = command_steps(exec, &user, &entered);
+        entered.entry.into_iter().chain(command).collect()
+    }
+
     #[test]
     fn rights_are_dropped_before_files_of_the_guest_are_used() {
-        let steps = steps(&exec()).unwrap();
+        let steps = steps(&exec());
         let at = |wanted: fn(&InitStep) -> bool| steps.iter().position(wanted).unwrap();
         let rights = at(|step| matches!(step, InitStep::Capabilities(_)));
         let join = at(|step| matches!(step, InitStep::Join { time: true }));
@@ -157,7 +174,7 @@ mod tests {
 
     #[test]
     fn without_a_user_namespace_the_guest_sees_only_a_confined_process() {
-        let steps = steps(&Exec { user_namespace: false, on_terminal: true, ..exec() }).unwrap();
+        let steps = steps(&Exec { user_namespace: false, on_terminal: true, ..exec() });
         let at = |wanted: fn(&InitStep) -> bool| steps.iter().position(wanted).unwrap();
         let seen = at(|step| matches!(step, InitStep::Replace));
         assert!(
@@ -171,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_login_shell_has_a_dash_and_given_variables_win() {
-        let steps = steps(&exec()).unwrap();
+        let steps = steps(&exec());
         let Some(InitStep::Execute { programs, argv, environment }) = steps.last() else { panic!() };
         assert_eq!((programs[0].to_str(), argv[0].to_str()), (Some("/bin/bash"), Some("-bash")));
         let has = |text: &str| environment.iter().any(|variable| variable.to_str() == Ok(text));

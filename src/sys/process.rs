@@ -4,12 +4,14 @@
 mod borrow;
 mod clone;
 mod credentials;
+mod lend;
 
 pub(crate) use borrow::{clone_borrowing, run_child};
 pub use clone::{Child, Side, clone, clone_as, clone_owned_by, clone_sibling};
 pub(crate) use credentials::{
     as_effective, become_user, make_files_as, make_files_in_group_0, read_only, use_files_as,
 };
+pub(crate) use lend::{CAN_LEND, Loan, LoanEnd, LoanWait, clone_lending};
 
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -196,16 +198,30 @@ pub(crate) fn forget_environment() {
     }
 }
 
-/// Executes a program; returns only on failure.
+/// Executes a program; returns only on failure. Calls `last` when all memory for it is allocated.
 pub(crate) fn execute(
     path: &std::ffi::CStr,
     argv: &[std::ffi::CString],
     environment: &[std::ffi::CString],
+    last: impl FnOnce(),
 ) -> std::io::Error {
-    match nix::unistd::execve(path, argv, environment) {
-        Ok(never) => match never {},
-        Err(errno) => errno.into(),
+    let pointers = |words: &[std::ffi::CString]| -> Vec<*const libc::c_char> {
+        words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, environment) = (pointers(argv), pointers(environment));
+    last();
+    // SAFETY: the path and all words end with a NUL, both lists with a null pointer, and all live across the
+    // call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+    std::io::Error::last_os_error()
+}
+
+/// Prints an error and ends this process at once, without allocating memory.
+pub(crate) fn end_with(message: &str, status: u8) -> ! {
+    for text in ["coracle: ", message, "\n"] {
+        let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
     }
+    exit_now(status.into())
 }
 
 #[cfg(test)]

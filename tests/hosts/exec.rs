@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::support::Host;
+use crate::support::{Host, program};
 
 /// The guests of most tests: trixie has a D-Bus daemon, busybox does not.
 const GUESTS: [&str; 2] = ["trixie", "busybox"];
@@ -171,6 +171,71 @@ fn exec_forwards_signals() {
     let script = "coracle exec busybox -- sh -c 'trap \"exit 9\" TERM; echo up; while :; do sleep .1; done' \
                   >/run/said & p=$!; until grep -q up /run/said; do sleep .05; done; kill -TERM $p; wait $p";
     assert_eq!(host.sh(script).status, 9);
+}
+
+/// Runs the commands of a test with the memory of the caller, and with a copy for a terminal.
+const WAYS: [&str; 2] = ["-T", "-t"];
+
+#[test]
+fn exec_ends_where_a_file_system_of_the_guest_does_not_answer() {
+    let host = Host::start(&["busybox"]);
+    std::fs::copy(program::build("tests/hosts/silent.c", &[]), host.machines().join("silent")).unwrap();
+    host.coracle(&["start", "busybox"]);
+    // Without these files the guest has no users: the command is not reached. In this home it is stuck.
+    for directory in ["/etc", "/root"] {
+        let mount = format!(
+            "exec /var/lib/machines/silent $(coracle show busybox -p leader | cut -d= -f2) {directory}"
+        );
+        let mut silent = host.spawn(&["sh", "-c", &mount]);
+        silent.wait_for_stdout("mounted", Duration::from_secs(20));
+        for way in WAYS {
+            let exec = format!("coracle exec {way} busybox -- true");
+            if directory == "/etc" {
+                let out = host.sh(&format!("timeout -s KILL 30 {exec} </dev/null"));
+                assert_eq!(out.status, 125, "{way}: {out}");
+                assert!(out.stderr.contains("coracle: a file system of the machine does not"), "{out}");
+                continue;
+            }
+            for signal in ["INT", "TERM"] {
+                let out = host.sh(&format!("timeout -k 20 -s {signal} 2 {exec} </dev/null"));
+                assert!(out.stderr.contains("coracle: interrupted while entering"), "{way} {signal}: {out}");
+            }
+            // The command ends with its caller.
+            host.sh(&format!("timeout -s KILL 2 {exec} </dev/null"));
+            host.wait_until(Duration::from_secs(20), "! pgrep -f '[c]oracle exec'");
+        }
+        silent.kill();
+        host.sh_ok(&format!(
+            "nsenter -m -t $(coracle show busybox -p leader | cut -d= -f2) umount -l {directory}"
+        ));
+    }
+    host.coracle(&["exec", "busybox", "--", "true"]);
+    host.stop();
+}
+
+#[test]
+fn exec_ends_in_order_where_the_guest_kills_it() {
+    let host = Host::start(&["busybox"]);
+    host.coracle(&["start", "busybox"]);
+    let kill = "echo up; while :; do for p in /proc/[0-9]*; do read -r name <$p/comm; \
+                [ \"$name\" = coracle ] && kill -9 ${p#/proc/}; done 2>/dev/null; done";
+    let mut killer = host.spawn(&["coracle", "exec", "-T", "busybox", "--", "sh", "-c", kill]);
+    killer.wait_for_stdout("up", Duration::from_secs(20));
+    for way in WAYS {
+        let script = format!(
+            "for n in $(seq 200); do timeout -s KILL 30 coracle exec {way} busybox -- true </dev/null; \
+             echo $?; done 2>&1 | sort | uniq -c"
+        );
+        let out = host.exec_for(Duration::from_secs(120), &["sh", "-c", &script]).stdout;
+        let expected = |line: &str| {
+            line.contains("the machine ended while it was being entered")
+                || ["0", "125", "137"].contains(&line.split_whitespace().nth(1).unwrap_or_default())
+        };
+        assert!(!out.is_empty() && out.lines().all(expected), "{way}: {out}");
+    }
+    killer.kill();
+    host.coracle(&["exec", "busybox", "--", "true"]);
+    host.stop();
 }
 
 #[test]

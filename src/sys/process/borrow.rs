@@ -28,7 +28,7 @@ pub(crate) fn clone_borrowing(
 ) -> Result<Child> {
     let stack = Stack::new()?;
     let flags = namespaces | u64::from((libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned());
-    let arguments = clone::arguments(flags, cgroup)?.with_stack(stack.lowest as u64, STACK_SIZE as u64);
+    let arguments = stack.give_to(clone::arguments(flags, cgroup)?);
     let child = clone::with_pidfd(arguments, |arguments| {
         // SAFETY: the stack is new and lives until the child has left it. The kernel suspends this process,
         // of one thread, meanwhile, and the closure reference lives across the call.
@@ -52,7 +52,7 @@ extern "C" fn run(action: *const c_void) -> ! {
 /// Calls clone3(2). In the child, calls `run` with the argument on the stack of the arguments. Returns the
 /// child's id, or an error as a negative number.
 #[cfg(target_arch = "x86_64")]
-unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_void) -> i64 {
+pub(super) unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_void) -> i64 {
     let result: i64;
     // SAFETY: the kernel keeps all registers but these three. The child starts with an empty stack, aligned
     // to 16 bytes, and never leaves the call.
@@ -80,7 +80,7 @@ unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_void) -> i64 
 
 /// As above, on other processors: the child has a copy of the memory.
 #[cfg(not(target_arch = "x86_64"))]
-unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_void) -> i64 {
+pub(super) unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_void) -> i64 {
     match clone::call_copying(arguments) {
         0 => run(argument),
         result => result,
@@ -88,13 +88,17 @@ unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_void) -> i64 
 }
 
 /// A stack with an inaccessible page at its end.
-struct Stack {
+pub(super) struct Stack {
     mapped: *mut c_void,
     lowest: *mut c_void,
 }
 
 impl Stack {
-    fn new() -> Result<Self> {
+    /// Maps a stack.
+    ///
+    /// # Errors
+    /// Any error of mmap(2) and mprotect(2).
+    pub(super) fn new() -> Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
         let (size, access) = (GUARD_SIZE + STACK_SIZE, libc::PROT_READ | libc::PROT_WRITE);
         // SAFETY: a new mapping at an address chosen by the kernel.
@@ -110,6 +114,11 @@ impl Stack {
             );
         }
         Ok(stack)
+    }
+
+    /// Returns the arguments of a child with this stack.
+    pub(super) fn give_to(&self, arguments: CloneArgs) -> CloneArgs {
+        arguments.with_stack(self.lowest as u64, STACK_SIZE as u64)
     }
 }
 

@@ -1,0 +1,241 @@
+//! The entry of a command into a machine: finds the user with the guest's files, clones the command, and
+//! synchronises with it until it is executed. Called by `exec`.
+
+use super::forward;
+use super::stdio::RedirectedStdio;
+use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
+use crate::control::guest_child;
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::probe::Tree;
+use crate::payload::{InitInputs, run_command_steps, run_init_steps};
+use crate::plan::User;
+use crate::plan::exec::{EntrySteps, Exec, command_steps, entry_steps};
+use crate::state::record::Record;
+use crate::sys::process::{self, Child, Loan, LoanEnd, LoanWait, Side};
+use crate::sys::{descriptor, guest_files, pseudo_file};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A command about to enter a machine.
+#[derive(Debug)]
+pub(super) struct Entry<'a> {
+    pub(super) exec: &'a Exec,
+    /// User, and after a colon a group, by name or number.
+    pub(super) user: &'a str,
+    pub(super) record: &'a Record,
+    /// The pidfd of PID 1.
+    pub(super) leader: OwnedFd,
+    /// The blocked signals.
+    pub(super) signals: &'a SignalFd,
+}
+
+impl Entry<'_> {
+    /// Clones the command into the pid namespace of the machine and the cgroup of PID 1. Returns after the
+    /// execve(2), with the host's end of the terminal.
+    ///
+    /// # Errors
+    /// A user that the guest does not have, or a failed step of the command.
+    pub(super) fn enter(self, stdio: &mut RedirectedStdio) -> Result<(Child, Option<OwnedFd>)> {
+        let steps = entry_steps(self.exec)?;
+        let lends = self.can_lend();
+        let command = match lends {
+            true => None,
+            false => Some(guest_child::run(self.record, &self.leader, || self.find_user())?),
+        };
+        let cgroup = leader_cgroup(self.record)?;
+        inherit_oom_score(self.record);
+        if self.exec.user_namespace {
+            setns(&self.leader, CloneFlags::CLONE_NEWPID)
+                .context(|| "cannot enter the machine's pid namespace")?;
+        }
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        match command {
+            None => Ok((self.lend(&steps, cgroup, stdio)?, None)),
+            Some(user) => self.clone(&steps, &user, cgroup, stdio),
+        }
+    }
+
+    /// Returns whether the child can borrow the memory of this process. Then it finds the user itself, else
+    /// another child has found it.
+    ///
+    /// No process of the guest may change the memory. In a user namespace with ids of its own, it may not
+    /// trace a process that is not dumpable, unless the administrator makes processes that change their ids
+    /// dumpable (proc_sys_fs(5), suid_dumpable). A process that shares its memory cannot enter a time
+    /// namespace.
+    fn can_lend(&self) -> bool {
+        let is_traceable = || {
+            let text = pseudo_file::read("/proc/sys/fs/suid_dumpable");
+            text.map_or(true, |text| text.trim() == "1")
+        };
+        process::CAN_LEND
+            && self.record.id_base.is_some_and(|base| base != 0)
+            && !self.exec.time_namespace
+            && !self.exec.on_terminal
+            && !is_traceable()
+    }
+
+    /// Finds the user in the guest's files, inside the machine.
+    fn find_user(&self) -> Result<User> {
+        let tree = Tree::of_machine(self.record.name.as_str())?;
+        let (user, group) = match self.user.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (self.user, None),
+        };
+        let user = tree.user(user)?;
+        let gid = group.map(|group| tree.group(group)).transpose()?.unwrap_or(user.gid);
+        Ok(User { gid, ..user })
+    }
+
+    /// Clones the command with the memory of this process.
+    fn lend(
+        &self,
+        steps: &EntrySteps,
+        cgroup: Option<BorrowedFd<'_>>,
+        stdio: &mut RedirectedStdio,
+    ) -> Result<Child> {
+        let (own_end, machine_end) = channel::pair()?;
+        let loan = Loan::default();
+        let action = || {
+            descriptor::close_copy(own_end.as_fd());
+            let kept = guest_files::keep_descriptors();
+            let plan = || {
+                kept.clone()?;
+                let capabilities = self.record.capabilities;
+                let user = guest_child::with_rights_over_files(capabilities, || self.find_user())?;
+                Ok(command_steps(self.exec, &user, steps))
+            };
+            run_command_steps(&steps.entry, &plan, &machine_end, self.leader.as_fd(), &loan)
+        };
+        let is_interrupted = || is_interrupted(self.signals);
+        let until = LoanWait {
+            channel: (own_end.as_fd(), machine_end.as_fd()),
+            signals: self.signals.as_fd(),
+            is_interrupted: &is_interrupted,
+            patience: Timespec::try_from(guest_child::PATIENCE).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 }),
+        };
+        let end = process::clone_lending(cgroup, &loan, until, &action)?;
+        stdio.restore()?;
+        match end {
+            LoanEnd::Settled(mut child) => {
+                // Closed after the clone.
+                std::mem::forget(machine_end);
+                self.synchronise(&own_end, &mut child).map(|_| child)
+            }
+            LoanEnd::Broken(reason) => process::end_with(reason, Kind::Launch.exit_status()),
+        }
+    }
+
+    /// Clones the command with a copy of the memory of this process.
+    fn clone(
+        &self,
+        steps: &EntrySteps,
+        user: &User,
+        cgroup: Option<BorrowedFd<'_>>,
+        stdio: &mut RedirectedStdio,
+    ) -> Result<(Child, Option<OwnedFd>)> {
+        let command = command_steps(self.exec, user, steps);
+        let steps: Vec<_> = steps.entry.iter().cloned().chain(command).collect();
+        let (own_end, machine_end) = channel::pair()?;
+        match process::clone(0, cgroup)? {
+            Side::Child => {
+                drop(own_end);
+                run_init_steps(&steps, &machine_end, InitInputs::Joins(self.leader.as_fd()))
+            }
+            Side::Parent(mut child) => {
+                drop(machine_end);
+                stdio.restore()?;
+                let synchronised = self.synchronise(&own_end, &mut child);
+                if synchronised.is_err() {
+                    let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+                    let _ = process::wait(child.pidfd.as_fd());
+                }
+                Ok((child, synchronised?))
+            }
+        }
+    }
+
+    /// Receives the messages of the child until it has executed the command. A file system of the guest can
+    /// block the child forever: a signal interrupts the wait.
+    fn synchronise(&self, link: &ParentEnd, child: &mut Child) -> Result<Option<OwnedFd>> {
+        let mut terminal = None;
+        let mut is_ready = false;
+        loop {
+            if !has_message(link, self.signals)? {
+                return Err(Error::new("interrupted while entering the machine"));
+            }
+            match link.receive()? {
+                Some((FromPayload::Replaced, Some(pidfd))) => {
+                    process::wait(child.pidfd.as_fd())?;
+                    child.pidfd = pidfd;
+                }
+                Some((FromPayload::Terminal, descriptor)) => {
+                    // Before the command can query the size.
+                    descriptor.iter().for_each(|machine_end| forward::set_window_size(machine_end.as_fd()));
+                    terminal = descriptor;
+                }
+                Some((FromPayload::Reached(SyncPoint::Ready), _)) => {
+                    // A command without a terminal does not wait; a killed one cannot.
+                    is_ready = !self.exec.on_terminal || link.release(SyncPoint::Ready).is_ok();
+                }
+                Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
+                Some((FromPayload::Refused(refusal), _)) => return Err(refusal.into()),
+                Some(_) => return Err(Error::new("received an invalid message from the child process")),
+                None if is_ready => return Ok(terminal),
+                None => {
+                    let _ = process::wait(child.pidfd.as_fd());
+                    return Err(Error::new("the machine ended while it was being entered"));
+                }
+            }
+        }
+    }
+}
+
+/// Waits for a message of the child. Returns false on a signal that ends the command.
+fn has_message(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
+    loop {
+        let mut watched = [
+            PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut watched, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            result => result.context(|| "cannot wait for the child")?,
+        };
+        if !watched[0].revents().is_empty() {
+            return Ok(true);
+        }
+        if is_interrupted(signals) {
+            return Ok(false);
+        }
+    }
+}
+
+/// Reads all received signals. Returns whether one of them ends the command. Allocates no memory.
+fn is_interrupted(signals: &SignalFd) -> bool {
+    let mut ended = false;
+    while let Ok(Some(info)) = signals.read_signal() {
+        let ends = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+        ended |= ends.iter().any(|signal| u32::try_from(*signal) == Ok(info.ssi_signo));
+    }
+    ended
+}
+
+/// Opens the cgroup of PID 1: the command counts against the same limits. `None` if the machine has no cgroup
+/// of its own.
+fn leader_cgroup(record: &Record) -> Result<Option<OwnedFd>> {
+    let payload = record.payload_cgroup();
+    let leader = record.leader.unwrap_or_default();
+    payload.map(|payload| crate::host::cgroup::open_of_process(leader, &payload)).transpose()
+}
+
+/// Copies the OOM score adjustment of PID 1: the out-of-memory killer treats the command as the guest's other
+/// processes.
+fn inherit_oom_score(record: &Record) {
+    let path = |pid: &str| format!("/proc/{pid}/oom_score_adj");
+    let machine_end = pseudo_file::read(path(&record.leader.unwrap_or_default().to_string()));
+    if let Err(error) = machine_end.and_then(|score| std::fs::write(path("self"), score)) {
+        log::debug!("cannot copy the OOM score adjustment of PID 1: {error}, ignoring");
+    }
+}
