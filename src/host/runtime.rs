@@ -2,12 +2,14 @@
 
 use crate::error::{Context, Result};
 
+pub(crate) use tokio::runtime::Runtime;
+
 /// Returns a tokio runtime of one thread, for zbus and rtnetlink. Dropped after use: a supervisor keeps none
 /// while its machine is idle.
 ///
 /// # Errors
 /// Any error of epoll_create1(2).
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

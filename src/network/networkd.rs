@@ -42,7 +42,7 @@ pub(crate) enum Dhcp {
 pub(crate) async fn announce(paths: &Paths, plan: &LinkPlan) -> Result<Option<PathBuf>> {
     let interface = plan.router_interface();
     let kind = if plan.zone.is_some() { "bridge" } else { "veth" };
-    if !paths.systemd("netif").is_dir()
+    if !is_active(paths)
         || !is_matched(paths, &interface, kind)
         || !bus::has_owner("org.freedesktop.network1").await
     {
@@ -128,6 +128,13 @@ async fn try_reload() -> Result<()> {
     let connection = bus::connect(bus::PATIENCE).await?;
     let manager = NetworkdManagerProxy::new(&connection).await.map_err(bus::failure)?;
     manager.reload().await.map_err(bus::failure)
+}
+
+/// Returns whether networkd may be active. systemd links the invocation of each active unit, for journald.
+fn is_active(paths: &Paths) -> bool {
+    let units = paths.systemd("units");
+    let is_linked = || units.join("invocation:systemd-networkd.service").is_symlink();
+    paths.systemd("netif").is_dir() && (!units.is_dir() || is_linked())
 }
 
 /// Returns whether the configuration file that matches a link of this name manages the link.
@@ -232,6 +239,19 @@ mod tests {
             let (_root, paths) = tree(&files);
             assert_eq!(is_matched(&paths, "ve-web", "veth"), expected, "{files:?}");
         }
+    }
+
+    #[test]
+    fn an_inactive_networkd_has_no_invocation() {
+        let (root, paths) = tree(&[("run/systemd/netif/state", "")]);
+        assert!(is_active(&paths));
+        let units = root.path().join("run/systemd/units");
+        std::fs::create_dir(&units).unwrap();
+        assert!(!is_active(&paths));
+        std::os::unix::fs::symlink("6d04ea73", units.join("invocation:systemd-networkd.service")).unwrap();
+        assert!(is_active(&paths));
+        std::fs::remove_dir_all(root.path().join("run/systemd/netif")).unwrap();
+        assert!(!is_active(&paths));
     }
 
     #[test]

@@ -34,6 +34,24 @@ pub(crate) async fn disable_multicast_names(interfaces: &[u32]) {
     }
 }
 
+/// Settings of an interface that resolved has not confirmed yet.
+#[derive(Debug)]
+pub(crate) struct PendingSettings(tokio::task::JoinHandle<()>);
+
+impl PendingSettings {
+    /// Begins [`disable_multicast_names`] for an interface. The event loop continues it whenever it runs.
+    pub(crate) fn disable_multicast_names(ifindex: u32) -> Self {
+        Self(tokio::spawn(async move { disable_multicast_names(&[ifindex]).await }))
+    }
+
+    /// Waits for the reply of resolved.
+    pub(crate) async fn confirmed(self) {
+        if let Err(error) = self.0.await {
+            log::debug!("cannot disable LLMNR on an interface: {error}, ignoring");
+        }
+    }
+}
+
 async fn try_disable(ifindex: u32) -> Result<()> {
     let index = i32::try_from(ifindex).map_err(|error| Error::new(error.to_string()))?;
     let connection = bus::connect(PATIENCE).await.context(|| "cannot connect to resolved")?;

@@ -10,7 +10,7 @@ pub(super) mod zone_bridge;
 
 use super::addresses::{GUEST_INTERFACE, IPV6_LENGTH, LinkPlan, link_local};
 use crate::error::{Context, Error, Result};
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteProtocol, RouteType};
@@ -84,17 +84,19 @@ impl Link {
 /// The failed step.
 pub(crate) async fn configure_guest(plan: &LinkPlan, guest_netns: BorrowedFd<'_>) -> Result<Vec<IpAddr>> {
     let handle = connect_in(guest_netns)?;
-    set(&handle, LinkUnspec::new_with_index(LOOPBACK).up().build(), "bring up 'lo' in the machine").await?;
-    let link = link_by_name(&handle, GUEST_INTERFACE)
-        .await?
-        .ok_or_else(|| Error::new(format!("'{GUEST_INTERFACE}' disappeared from the machine")))?;
+    // Requests without a result for the next one are sent together: the kernel executes them in order.
+    let loopback =
+        set(&handle, LinkUnspec::new_with_index(LOOPBACK).up().build(), "bring up 'lo' in the machine");
+    let ((), link) = future::try_join(loopback, link_by_name(&handle, GUEST_INTERFACE)).await?;
+    let link = link.ok_or_else(|| Error::new(format!("'{GUEST_INTERFACE}' disappeared from the machine")))?;
     let index = link.header.index;
     // Before the interface is up, because some drivers accept a link-layer address only then.
     let message = LinkUnspec::new_with_index(index).address(plan.guest_mac.octets().to_vec()).build();
-    set(&handle, message, "set the link-layer address of 'host0'").await?;
+    let address = set(&handle, message, "set the link-layer address of 'host0'");
     let pairs = [IpAddr::V4(plan.ipv4.guest), IpAddr::V6(plan.ipv6.guest)];
     let pairs = if plan.has_ipv6 { &pairs[..] } else { &pairs[..1] };
-    let addresses = add_addresses(&handle, index, GUEST_INTERFACE, pairs, plan.ipv4_length).await?;
+    let addresses = add_addresses(&handle, index, GUEST_INTERFACE, pairs, plan.ipv4_length);
+    let ((), addresses) = future::try_join(address, addresses).await?;
     // The configuration is complete: advertisements are accepted only if the guest itself enables them.
     within(guest_netns, || {
         crate::network::sysctl::disable_accept_ra(GUEST_INTERFACE);
@@ -102,12 +104,11 @@ pub(crate) async fn configure_guest(plan: &LinkPlan, guest_netns: BorrowedFd<'_>
             crate::network::sysctl::disable_ipv6_on_port(GUEST_INTERFACE);
         }
     })?;
-    set(&handle, LinkUnspec::new_with_index(index).up().build(), "bring up 'host0' in the machine").await?;
-    for gateway in [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)] {
-        if addresses.iter().any(|address| address.is_ipv4() == gateway.is_ipv4()) {
-            add_default_route(&handle, index, gateway).await?;
-        }
-    }
+    let up = set(&handle, LinkUnspec::new_with_index(index).up().build(), "bring up 'host0' in the machine");
+    let has_family = |gateway: &IpAddr| addresses.iter().any(|own| own.is_ipv4() == gateway.is_ipv4());
+    let gateways = [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)].into_iter().filter(has_family);
+    let routes = gateways.map(|gateway| add_default_route(&handle, index, gateway));
+    future::try_join(up, future::try_join_all(routes)).await?;
     Ok(addresses)
 }
 
@@ -219,15 +220,20 @@ async fn configure_host(handle: &Handle, plan: &LinkPlan) -> Result<Link> {
         log::warn!("{error}, ignoring");
     }
     let pairs = [IpAddr::V4(plan.ipv4.host), IpAddr::V6(plan.ipv6.host)];
-    let addresses = add_addresses(handle, router_ifindex, &router, &pairs, plan.ipv4_length).await?;
+    let addresses = add_addresses(handle, router_ifindex, &router, &pairs, plan.ipv4_length);
     // The advertised router address: available at once, independent of the host's address generation mode.
     let advertised = [IpAddr::V6(link_local(plan.router_mac))];
-    add_addresses(handle, router_ifindex, &router, &advertised, plan.ipv4_length).await?;
-    set(handle, LinkUnspec::new_with_index(ifindex).up().build(), &format!("bring up '{name}'")).await?;
-    if router_ifindex != ifindex {
-        let doing = format!("bring up '{router}'");
-        set(handle, LinkUnspec::new_with_index(router_ifindex).up().build(), &doing).await?;
-    }
+    let advertised = add_addresses(handle, router_ifindex, &router, &advertised, plan.ipv4_length);
+    let (name_up, router_up) = (format!("bring up '{name}'"), format!("bring up '{router}'"));
+    let up = set(handle, LinkUnspec::new_with_index(ifindex).up().build(), &name_up);
+    let bridge_up = async {
+        if router_ifindex == ifindex {
+            return Ok(());
+        }
+        set(handle, LinkUnspec::new_with_index(router_ifindex).up().build(), &router_up).await
+    };
+    // Sent together: the kernel executes the requests in order.
+    let (addresses, ..) = future::try_join4(addresses, advertised, up, bridge_up).await?;
     Ok(Link { ifindex, router_ifindex, addresses })
 }
 
@@ -294,8 +300,7 @@ async fn add_addresses(
     wanted: &[IpAddr],
     ipv4_length: u8,
 ) -> Result<Vec<IpAddr>> {
-    let mut added = Vec::new();
-    for &address in wanted {
+    let requests = wanted.iter().map(|&address| {
         let length = if address.is_ipv4() { ipv4_length } else { IPV6_LENGTH };
         let mut request = handle.address().add(index, address, length).replace();
         if address.is_ipv6() {
@@ -303,7 +308,11 @@ async fn add_addresses(
             request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        match request.execute().await {
+        request.execute()
+    });
+    let mut added = Vec::new();
+    for (&address, result) in wanted.iter().zip(future::join_all(requests).await) {
+        match result {
             Ok(()) => added.push(address),
             Err(error) if address.is_ipv6() && is_without_ipv6(&error) => {
                 log::debug!("no IPv6 on '{name}': {}, ignoring", failure(error));

@@ -14,11 +14,13 @@ use crate::claim::{self, Claims};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::host::cgroup::Cgroup;
+use crate::host::runtime::Runtime;
 use crate::host::systemd::machined::{PreviousOwner, RegistrationResult};
 use crate::machine::{Machine, Register};
 use crate::network::addresses::LinkPlan;
 use crate::network::dhcp::Lease;
 use crate::network::hosts_file::Hosts;
+use crate::network::resolved::PendingSettings;
 use crate::paths::Paths;
 use crate::plan::step::HostStep;
 use crate::plan::{Facts, Plan};
@@ -87,6 +89,8 @@ struct Launch<'a> {
     leader: Option<(Child, ParentEnd)>,
     builder: Option<(Child, ParentEnd)>,
     id_map: Option<OwnedFd>,
+    /// The settings that the host's resolved has not confirmed yet, with their event loop.
+    settings: Option<(Runtime, PendingSettings)>,
 }
 
 /// Creates the machine from its plan. The payload is running when it returns. A failure undoes the launch and
@@ -141,6 +145,7 @@ impl<'a> Launch<'a> {
             leader: None,
             builder: None,
             id_map: None,
+            settings: None,
         }
     }
 
@@ -178,7 +183,10 @@ impl<'a> Launch<'a> {
             HostStep::Interfaces => self.connect_interfaces(),
             HostStep::Register => self.register(),
             HostStep::Built => self.built(),
-            HostStep::Release(sync) => self.leader()?.1.release(*sync),
+            HostStep::Release(sync) => {
+                self.await_settings();
+                self.leader()?.1.release(*sync)
+            }
             HostStep::Executed => self.executed(),
         }
     }

@@ -177,14 +177,14 @@ pub(crate) async fn withdraw(name: &Name, unit: Option<&str>) {
 
 /// Implements [`register`], without its timeout.
 async fn register_unbounded(registration: &Registration<'_>) -> Result<RegistrationResult> {
+    if with_control(registration) == Answer::Registered {
+        return Ok(RegistrationResult::Registered);
+    }
     let connection = match bus::connect(bus::PATIENCE).await {
         Ok(connection) => connection,
         Err(error) => return Ok(RegistrationResult::Absent(error.to_string())),
     };
     let manager = manager(&connection).await?;
-    if with_control(registration) == Answer::Registered {
-        return Ok(RegistrationResult::Registered);
-    }
     let Err(error) = call(&manager, registration).await else { return Ok(RegistrationResult::Registered) };
     if let Some(reason) = absence(&error) {
         return Ok(RegistrationResult::Absent(reason));

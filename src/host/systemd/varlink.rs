@@ -2,6 +2,7 @@
 //! `machined` and by verbs that call a supervisor; the supervisor's side is in its loop.
 
 use crate::error::{Context, Error, Result};
+use rustix::net::RecvFlags;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -55,18 +56,7 @@ pub(crate) fn try_call(
     message.push(0);
     stream.set_read_timeout(Some(PATIENCE)).context(asking)?;
     stream.write_all(&message).context(asking)?;
-    let mut answer = Vec::new();
-    // Byte for byte: data after the reply may not be a message.
-    let mut byte = [0u8];
-    loop {
-        match stream.read(&mut byte) {
-            Ok(1) if byte[0] == 0 => break,
-            Ok(1) if answer.len() < LONGEST => answer.push(byte[0]),
-            Ok(_) => return Err(Error::new("the reply is incomplete or too long").context(asking())),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context(asking),
-        }
-    }
+    let answer = receive(stream).context(asking)?;
     stream.set_read_timeout(None).context(asking)?;
     let mut answer: Value = serde_json::from_slice(&answer)
         .map_err(|error| Error::new(format!("invalid reply: {error}")).context(asking()))?;
@@ -78,4 +68,56 @@ pub(crate) fn try_call(
             Err(Refused { name: name.to_owned(), text: text.to_owned() })
         }
     })
+}
+
+/// Receives a reply without its NUL. Data after it may not be a message and stays in the socket.
+fn receive(stream: &mut UnixStream) -> Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while answer.len() < LONGEST {
+        let count = match rustix::net::recv(&*stream, &mut chunk, RecvFlags::PEEK) {
+            Err(rustix::io::Errno::INTR) => continue,
+            received => received?.0,
+        };
+        let there = chunk.get_mut(..count).unwrap_or_default();
+        let end = there.iter().position(|byte| *byte == 0);
+        let taken = there.get_mut(..end.map_or(count, |end| end + 1)).unwrap_or_default();
+        stream.read_exact(taken)?;
+        answer.extend_from_slice(taken);
+        if end.is_some() {
+            answer.pop();
+            return Ok(answer);
+        }
+        if count == 0 {
+            break;
+        }
+    }
+    Err(Error::new("the reply is incomplete or too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_after_a_reply_stays_in_the_socket() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let text = "x".repeat(5000);
+        theirs.write_all(format!("{{\"parameters\":{{\"a\":\"{text}\"}}}}\0raw").as_bytes()).unwrap();
+        assert_eq!(call(&mut ours, "a.b", &json!({})).unwrap()["a"], text.as_str());
+        let mut rest = [0; 3];
+        ours.read_exact(&mut rest).unwrap();
+        assert_eq!(&rest, b"raw");
+    }
+
+    #[test]
+    fn an_incomplete_or_endless_reply_is_an_error() {
+        for text in [&b""[..], b"{\"parameters\"", &vec![b'x'; LONGEST + 4096]] {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(text).unwrap();
+            theirs.shutdown(std::net::Shutdown::Write).unwrap();
+            let error = call(&mut ours, "a.b", &json!({})).unwrap_err();
+            assert!(error.to_string().contains("incomplete or too long"), "{error}");
+        }
+    }
 }

@@ -3,13 +3,13 @@
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
-use crate::network::{networkd, resolved, veth, zone};
+use crate::network::resolved::PendingSettings;
+use crate::network::{networkd, veth, zone};
 use crate::supervisor::cleanup;
 use crate::supervisor::handover::FdName;
 use crate::supervisor::network::hosts_file::{self, ZoneChange};
 use crate::supervisor::network::{dhcp, firewall, interfaces};
 use crate::sys::process::Child;
-use futures_util::future;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -60,7 +60,8 @@ impl Launch<'_> {
         // Held until the machine is a member of the zone: a machine that leaves earlier would delete the
         // bridge.
         let _held = plan.zone.as_ref().map(|_| zone::lock(self.request.paths)).transpose()?;
-        let (link, addresses) = runtime()?.block_on(async {
+        let runtime = runtime()?;
+        let (link, addresses, settings) = runtime.block_on(async {
             let link = match &self.old_network {
                 Some(old) => veth::move_peer(plan, old.as_fd(), network.as_fd()).await?,
                 None => {
@@ -68,13 +69,9 @@ impl Launch<'_> {
                     veth::Link::create(plan, network.as_fd()).await?
                 }
             };
-            let quiet = [link.router_ifindex];
-            let ((), addresses) = future::join(
-                resolved::disable_multicast_names(&quiet),
-                veth::configure_guest(plan, network.as_fd()),
-            )
-            .await;
-            Ok::<_, Error>((link, addresses?))
+            let settings = PendingSettings::disable_multicast_names(link.router_ifindex);
+            let addresses = veth::configure_guest(plan, network.as_fd()).await?;
+            Ok::<_, Error>((link, addresses, settings))
         })?;
         if let Some(member) = self.record.firewall.as_ref().filter(|member| !member.ports().is_empty()) {
             firewall::enable_loopback_ports(member);
@@ -89,6 +86,7 @@ impl Launch<'_> {
                 .inspect_err(|error| log::warn!("{error}; the machine has no DHCP server"));
             self.fds.insert(FdName::Dhcp, socket.ok());
         }
+        self.settings = Some((runtime, settings));
         self.record.host_ifindex = Some(link.ifindex);
         self.record.host_addresses = link.addresses;
         self.record.addresses = addresses;
@@ -98,6 +96,13 @@ impl Launch<'_> {
             None => hosts_file::write_own(&self.record),
         }
         Ok(())
+    }
+
+    /// Waits until the host's resolved has the settings of the link: before the payload can use the link.
+    pub(super) fn await_settings(&mut self) {
+        if let Some((runtime, settings)) = self.settings.take() {
+            runtime.block_on(settings.confirmed());
+        }
     }
 
     pub(super) fn connect_interfaces(&mut self) -> Result<()> {

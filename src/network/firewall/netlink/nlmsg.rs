@@ -15,11 +15,20 @@ impl AttributeBuffer {
     }
 
     /// Adds an attribute of bytes.
-    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
+    pub(crate) fn bytes(self, kind: u16, value: &[u8]) -> Self {
+        self.parts(kind, [value, &[]])
+    }
+
+    /// Adds an attribute of bytes in two parts.
+    fn parts(mut self, kind: u16, value: [&[u8]; 2]) -> Self {
+        /// The capacity of a new buffer, bytes: few buffers grow again.
+        const USUAL: usize = 128;
+        let length = value[0].len() + value[1].len() + 4;
+        self.0.reserve(length.max(if self.0.capacity() == 0 { USUAL } else { 0 }) + 3);
+        let [low, high] = u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes();
+        let [kind_low, kind_high] = kind.to_ne_bytes();
+        self.0.extend_from_slice(&[low, high, kind_low, kind_high]);
+        value.iter().for_each(|part| self.0.extend_from_slice(part));
         self.0.resize(self.0.len().next_multiple_of(4), 0);
         self
     }
@@ -41,9 +50,7 @@ impl AttributeBuffer {
 
     /// Adds a string with its null byte.
     pub(crate) fn text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.bytes(kind, &bytes)
+        self.parts(kind, [value.as_bytes(), &[0]])
     }
 
     /// Adds nested attributes.
