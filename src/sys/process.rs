@@ -76,6 +76,40 @@ pub(crate) fn trim_memory() {
     };
 }
 
+/// Unmaps the read-only pages of the program: for a process about to idle. The kernel maps them again from
+/// the page cache when they are used.
+pub(crate) fn release_program() {
+    unsafe extern "C" fn release(
+        object: *mut libc::dl_phdr_info,
+        _: usize,
+        _: *mut libc::c_void,
+    ) -> libc::c_int {
+        // Program headers of 64 bits (elf(5)).
+        const PAGE: u64 = 4096;
+        // SAFETY: the C library passes a valid object with this number of program headers.
+        let (base, headers) = unsafe {
+            (
+                (*object).dlpi_addr,
+                std::slice::from_raw_parts((*object).dlpi_phdr, (*object).dlpi_phnum.into()),
+            )
+        };
+        for header in headers {
+            if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
+                let (start, end) = (base + header.p_vaddr, base + header.p_vaddr + header.p_memsz);
+                let (start, end) = (start - start % PAGE, end.next_multiple_of(PAGE));
+                // SAFETY: the mapping is a read-only one of a file: its pages keep their content.
+                unsafe {
+                    libc::madvise(start as *mut libc::c_void, (end - start) as usize, libc::MADV_DONTNEED)
+                };
+            }
+        }
+        // The program is the first object.
+        1
+    }
+    // SAFETY: the function has the required type and unmaps pages of read-only files only.
+    unsafe { libc::dl_iterate_phdr(Some(release), std::ptr::null_mut()) };
+}
+
 /// The exit of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -235,6 +269,14 @@ mod tests {
         let pidfd = open_pidfd(child.id()).unwrap();
         send_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_released_program_continues() {
+        for _ in 0..3 {
+            release_program();
+            assert!(std::fs::read_to_string("/proc/self/comm").is_ok());
+        }
     }
 
     #[test]

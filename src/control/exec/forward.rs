@@ -12,6 +12,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 use rustix::termios::Termios;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Signals forwarded to the command.
@@ -32,6 +33,9 @@ const LARGE_CHUNK: usize = 256 << 10;
 
 /// The size of a pipe for a stream: the limit of an unprivileged process (pipe(7)).
 pub(crate) const PIPE_SIZE: usize = 1 << 20;
+
+/// The time without events after which the pages of the program are released: most commands end earlier.
+const CALM: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
 /// The limit of reads after the command exits: other processes may continue to write.
 const DRAINED: usize = 4096;
@@ -213,6 +217,8 @@ pub(crate) struct Forwarder {
     flows: Vec<Flow>,
     signals: SignalFd,
     before: Option<Termios>,
+    /// Whether the pages of the program were released for a long wait.
+    is_resting: Cell<bool>,
 }
 
 impl Forwarder {
@@ -236,7 +242,8 @@ impl Forwarder {
             flows.push(Flow::new(Direction::In, keep(rustix::stdio::stdin())?, keep(machine_end.as_fd())?));
             flows.push(Flow::new(Direction::Out, keep(machine_end.as_fd())?, keep(rustix::stdio::stdout())?));
         }
-        let mut forward = Self { child, terminal, flows, signals, before: None };
+        let is_resting = Cell::new(false);
+        let mut forward = Self { child, terminal, flows, signals, before: None, is_resting };
         forward.take_terminal();
         Ok(forward)
     }
@@ -297,8 +304,12 @@ impl Forwarder {
         ];
         watched.extend(flows);
         loop {
-            match poll(&mut watched, None) {
+            match poll(&mut watched, (!self.is_resting.get()).then_some(&CALM)) {
                 Err(Errno::INTR) => {}
+                Ok(0) => {
+                    self.is_resting.set(true);
+                    process::release_program();
+                }
                 result => break result.context(|| "cannot wait for the command").map(|_| ())?,
             }
         }
