@@ -69,6 +69,10 @@
 //! *Clone first, single-threaded.* Children are cloned from a process with one thread; [`sys`] refuses any
 //! other. tokio is `current_thread`, and no event loop of it outlives a call.
 //!
+//! *A command shares the memory of its client until it is executed* (`exec`), in a machine with ids of its own
+//! and without a terminal: no page is copied, and the guest may not trace it. The client waits meanwhile and
+//! allocates nothing. If the guest kills the child halfway, the client prints a constant and ends.
+//!
 //! *Three acts in one process.* `launch` does the expensive work: definitions, D-Bus, netlink. When the
 //! machine runs, it executes itself again as `supervise` and hands over descriptors and state
 //! ([`supervisor::handover`]): the same pid and the same child, but a new address space with one event loop

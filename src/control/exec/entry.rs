@@ -115,15 +115,16 @@ impl Entry<'_> {
             is_interrupted: &is_interrupted,
             patience: Timespec::try_from(guest_child::PATIENCE).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 }),
         };
-        let end = process::clone_lending(cgroup, &loan, until, &action)?;
-        stdio.restore()?;
-        match end {
-            LoanEnd::Settled(mut child) => {
+        match process::clone_lending(cgroup, &loan, until, &action)? {
+            LoanEnd::Settled(child) => {
                 // Closed after the clone.
                 std::mem::forget(machine_end);
-                self.synchronise(&own_end, &mut child).map(|_| child)
+                self.take_over(child, &own_end, stdio).map(|(child, _)| child)
             }
-            LoanEnd::Broken(reason) => process::end_with(reason, Kind::Launch.exit_status()),
+            LoanEnd::Broken(reason) => {
+                let _ = stdio.restore();
+                process::end_with(reason, Kind::Launch.exit_status())
+            }
         }
     }
 
@@ -143,17 +144,26 @@ impl Entry<'_> {
                 drop(own_end);
                 run_init_steps(&steps, &machine_end, InitInputs::Joins(self.leader.as_fd()))
             }
-            Side::Parent(mut child) => {
+            Side::Parent(child) => {
                 drop(machine_end);
-                stdio.restore()?;
-                let synchronised = self.synchronise(&own_end, &mut child);
-                if synchronised.is_err() {
-                    let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
-                    let _ = process::wait(child.pidfd.as_fd());
-                }
-                Ok((child, synchronised?))
+                self.take_over(child, &own_end, stdio)
             }
         }
+    }
+
+    /// Restores the streams and synchronises with a cloned child, which ends with an error.
+    fn take_over(
+        &self,
+        mut child: Child,
+        link: &ParentEnd,
+        stdio: &mut RedirectedStdio,
+    ) -> Result<(Child, Option<OwnedFd>)> {
+        let synchronised = stdio.restore().and_then(|()| self.synchronise(link, &mut child));
+        if synchronised.is_err() {
+            let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait(child.pidfd.as_fd());
+        }
+        Ok((child, synchronised?))
     }
 
     /// Receives the messages of the child until it has executed the command. A file system of the guest can
