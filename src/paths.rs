@@ -54,6 +54,11 @@ impl Paths {
         self.state().join(".locks")
     }
 
+    /// Returns the file that pins the empty mount namespace: `/run/coracle/.mounts/empty`.
+    pub(crate) fn empty_mounts(&self) -> PathBuf {
+        self.state().join(".mounts/empty")
+    }
+
     /// Returns the run-time state directory of one machine: `/run/coracle/NAME`.
     pub(crate) fn machine(&self, name: &Name) -> PathBuf {
         self.state().join(name)

@@ -5,11 +5,13 @@
 
 pub(crate) mod bind;
 mod builder;
+mod host_mounts;
 mod init_process;
 mod mounts;
 mod nodes;
 mod resolv_conf;
 mod rlimits;
+mod root;
 mod stub;
 mod submounts;
 mod tree_paths;

@@ -53,7 +53,7 @@ pub struct Plan {
     /// The steps of PID 1.
     pub init_steps: Vec<InitStep>,
     /// `CLONE_NEW*` bits for the clone of PID 1. The cgroup namespace is created later, in the final cgroup,
-    /// and that of mounts, if there is a user namespace, as a copy of the built tree.
+    /// and that of mounts with the tree.
     pub namespaces: u64,
     /// The first host id and the number of ids of the user namespace.
     pub id_map: Option<(u32, u32)>,
@@ -163,7 +163,9 @@ fn waits_for_ready(machine: &Machine, init: Init) -> bool {
 /// Returns the namespaces for the clone of PID 1.
 fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-    flags |= if facts.user_namespace { libc::CLONE_NEWUSER } else { libc::CLONE_NEWNS };
+    if facts.user_namespace {
+        flags |= libc::CLONE_NEWUSER;
+    }
     if machine.network.mode.makes_namespace() {
         flags |= libc::CLONE_NEWNET;
     }
@@ -250,11 +252,12 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
     }
     steps.push(BuildStep::Root {
         directory: machine.root.directory.clone(),
-        at: facts.attach_at.clone(),
         map_ids,
         read_only: machine.root.read_only,
         mount_points: api_file_systems::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
     });
+    // After the last use of the host's procfs.
+    steps.extend([BuildStep::MountNamespace, BuildStep::Attach { at: facts.attach_at.clone() }]);
     steps.extend(api_file_systems::api(machine, facts, shows_full_procfs(machine, init)));
     // After `/run`, the target of most links.
     steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf));
@@ -305,8 +308,6 @@ fn init_steps(
     if facts.user_namespace {
         steps.push(InitStep::Sync(SyncPoint::Cloned));
     }
-    // While procfs is the host's: the label takes effect with the exec.
-    steps.extend(facts.label.iter().cloned().map(InitStep::Label));
     // Without a user namespace, Coracle's caller may have had supplementary groups (CVE-2022-2989).
     steps.push(InitStep::BecomeRoot);
     // After the clone into the cgroup, which becomes the root of the machine's cgroup namespace.
@@ -316,10 +317,11 @@ fn init_steps(
         // After the build of the tree, in the user namespace: the mounts of the copy are locked.
         steps.push(InitStep::MountNamespace);
     } else {
-        steps.push(InitStep::PrivateMounts);
         steps.extend(tree.into_iter().map(InitStep::Build));
     }
     steps.push(InitStep::SharedMounts);
+    // As soon as there is a procfs: the label takes effect with the exec.
+    steps.extend(facts.label.iter().cloned().map(InitStep::Label));
     steps.push(InitStep::Hostname(identity::hostname(machine)));
     steps.push(InitStep::Keyring);
     steps.push(if has_console { InitStep::Console } else { InitStep::Streams });

@@ -207,6 +207,7 @@ impl Field {
         let (notify, log) = (socket(), socket());
         let inputs = BuildInputs {
             leader: None,
+            empty: None,
             id_map: Some(self.id_map.as_fd()),
             private_network: true,
             owner: BASE,
@@ -301,6 +302,8 @@ fn steps(base: &Path) -> Vec<BuildStep> {
     let mut steps = make(&machine, &facts).unwrap().build;
     // This program has already created the namespaces and set the limits. After the last step, its mounts
     // could not be inspected.
-    steps.retain(|step| !matches!(step, BuildStep::Join | BuildStep::Limits | BuildStep::Pivot));
+    steps.retain(|step| {
+        !matches!(step, BuildStep::Join | BuildStep::Limits | BuildStep::MountNamespace | BuildStep::Pivot)
+    });
     steps
 }

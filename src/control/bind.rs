@@ -122,7 +122,7 @@ pub(crate) fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
         )));
     }
     let tree = tree(request, &record, &leader, &source)?;
-    let staging_dir = record.id_base.map(|_| paths.machine(request.name).join("root"));
+    let staging_dir = record.id_base.map(|_| paths.machine(request.name));
     attach(Attach {
         leader,
         tree,
@@ -228,11 +228,7 @@ fn tree(request: &BindRequest<'_>, record: &Record, leader: &OwnedFd, source: &P
         .context(|| format!("cannot open bind source '{}'", source.display()))?;
     let tree = mount::copy_tree(place.as_fd(), Depth::Tree)
         .context(|| format!("cannot copy the mount of '{}'", source.display()))?;
-    if let Some(userns) = id_map(request, record, leader, &place)? {
-        mount::map_ids(tree.as_fd(), Depth::Tree, userns.as_fd())
-            .context(|| format!("cannot map the ids of '{}'", source.display()))
-            .map_err(|error| error.with_hint("use a source on ext4, xfs, btrfs or tmpfs"))?;
-    }
+    let userns = id_map(request, record, leader, &place)?;
     let attributes = MountAttributes {
         read_only: request.read_only,
         no_setuid: !request.setuid,
@@ -240,9 +236,14 @@ fn tree(request: &BindRequest<'_>, record: &Record, leader: &OwnedFd, source: &P
         no_devices: true,
         ..MountAttributes::default()
     };
-    mount::restrict(tree.as_fd(), Depth::Tree, attributes).context(|| "cannot restrict the mount")?;
-    // Private: mounts of the guest below the target do not propagate to the host.
-    mount::propagate(tree.as_fd(), libc::MS_PRIVATE).context(|| "cannot make the mount private")?;
+    // Mounts of the guest below the target do not propagate to the host.
+    let separated = mount::separate(tree.as_fd(), userns.as_ref().map(AsFd::as_fd), attributes);
+    match userns {
+        None => separated.context(|| "cannot restrict the mount")?,
+        Some(_) => separated
+            .context(|| format!("cannot map the ids of '{}'", source.display()))
+            .map_err(|error| error.with_hint("use a source on ext4, xfs, btrfs or tmpfs"))?,
+    }
     Ok(tree)
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn host(paths: &Paths) -> Result<Vec<Finding>> {
     let names = config::names(paths)?;
     let machines: Vec<Machine> = names.iter().filter_map(|name| defined(paths, name).ok()).collect();
     let names: Vec<&Name> = machines.iter().map(|machine| &machine.name).collect();
-    let mut findings = kernel::findings();
+    let mut findings = kernel::findings(paths);
     findings.extend(cgroups::findings());
     findings.extend(services::findings(paths));
     findings.extend(id_ranges::findings(paths, &names));

@@ -22,8 +22,8 @@ pub(crate) struct Attach {
     pub(crate) tree: OwnedFd,
     /// The target inside. A symbolic link as its last component is refused.
     pub(crate) target: PathBuf,
-    /// An otherwise unused directory of the host, to lock the mount at. `None` if the machine has no user
-    /// namespace.
+    /// The state directory of the machine on the host, to lock the mount at. `None` if the machine has no
+    /// user namespace.
     pub(crate) staging_dir: Option<PathBuf>,
     /// Whether to create a missing target.
     pub(crate) make_target: MakeTarget,
@@ -99,8 +99,7 @@ fn lock(tree: &OwnedFd, staging_dir: &Path, enter: impl FnOnce() -> Result<()>) 
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     // A file cannot be mounted on a directory. The mount on the file disappears with this process's
     // namespace.
-    let staging_dir =
-        if is_directory { staging_dir.to_owned() } else { staging_dir.with_file_name("state.json") };
+    let staging_dir = if is_directory { staging_dir.to_owned() } else { staging_dir.join("state.json") };
     let open = || {
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
         rustix::fs::open(&staging_dir, flags, rustix::fs::Mode::empty())

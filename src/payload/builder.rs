@@ -2,13 +2,15 @@
 //! and in the machine's pid namespace: in a child of its own, of whose tree PID 1 receives a locked copy, or,
 //! for a machine without a user namespace, in PID 1. Called by `payload` and `init_process`.
 
+use super::host_mounts::HostMounts;
+use super::root::OpenedRoot;
 use super::tree_paths::TreePaths;
 use super::{mounts, nodes, resolv_conf, rlimits};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
 use crate::sys::{interface, mount, process};
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
 use std::path::Path;
@@ -18,6 +20,8 @@ use std::path::Path;
 pub struct BuildInputs<'a> {
     /// The pidfd of PID 1. The builder joins its namespaces. `None` in PID 1 itself.
     pub leader: Option<BorrowedFd<'a>>,
+    /// The empty mount namespace, which that of the machine is a copy of. `None` if it is one of the host's.
+    pub empty: Option<BorrowedFd<'a>>,
     /// The user namespace that maps the ids of trees.
     pub id_map: Option<BorrowedFd<'a>>,
     /// Whether the machine has a network namespace of its own.
@@ -34,13 +38,15 @@ pub struct BuildInputs<'a> {
 #[derive(Debug)]
 pub(crate) struct Builder<'a> {
     inputs: BuildInputs<'a>,
+    host: HostMounts,
+    opened: Option<OpenedRoot>,
     paths: Option<TreePaths>,
 }
 
 impl<'a> Builder<'a> {
     /// Creates the state before the first step.
     pub(crate) fn new(inputs: BuildInputs<'a>) -> Self {
-        Self { inputs, paths: None }
+        Self { inputs, host: HostMounts::new(), opened: None, paths: None }
     }
 
     /// Carries out one step. Descriptors for the supervisor are sent to it.
@@ -58,13 +64,13 @@ impl<'a> Builder<'a> {
             }
             BuildStep::Loopback => interface::bring_up(c"lo"),
             BuildStep::PingGroups { first, last } => ping_groups(*first, *last),
-            BuildStep::Root { directory, at, map_ids, read_only, mount_points } => {
+            BuildStep::Root { directory, map_ids, read_only, mount_points } => {
                 let userns = self.inputs.id_map.filter(|_| *map_ids);
-                let root = mounts::attach_root(directory, at, userns, *read_only, mount_points)?;
-                self.paths = Some(TreePaths::new(root));
-                // Every file and file system created from here on belongs to the guest's root.
-                if owner == 0 { Ok(()) } else { process::make_files_as(owner) }
+                self.opened = Some(OpenedRoot::open(directory, userns, *read_only, mount_points)?);
+                Ok(())
             }
+            BuildStep::MountNamespace => self.enter_mount_namespace(),
+            BuildStep::Attach { at } => self.attach(at),
             BuildStep::Mount { kind, options, attributes, target } => {
                 let options: Vec<(&str, &str)> =
                     options.iter().map(|(key, value)| (*key, value.as_str())).collect();
@@ -75,7 +81,9 @@ impl<'a> Builder<'a> {
             BuildStep::Fifo { path, mode } => nodes::fifo(self.paths()?, path, *mode),
             BuildStep::KernelLog { path } => self.kernel_log(path, link),
             BuildStep::Socket { path } => nodes::socket(self.paths()?, path),
-            BuildStep::Node { path, device, mode } => nodes::device(self.paths()?, path, *device, *mode),
+            BuildStep::Node { path, device, mode } => {
+                nodes::device(self.paths()?, &self.host, path, *device, *mode)
+            }
             BuildStep::Symlink { path, to } => {
                 nodes::link(self.paths()?, path, to)?;
                 self.paths_mut()?.link(path);
@@ -83,21 +91,25 @@ impl<'a> Builder<'a> {
             }
             BuildStep::Bind { .. } => {
                 let userns = self.inputs.id_map;
-                mounts::bind(self.paths.as_mut().ok_or_else(no_root)?, step, userns, owner)
+                let paths = self.paths.as_mut().ok_or_else(no_root)?;
+                mounts::bind(paths, step, &self.host, userns, owner)
             }
             BuildStep::Restrict { target, attributes } => {
                 mounts::restrict(self.paths_mut()?, target, *attributes)
             }
             BuildStep::Mask { target } => mounts::mask(self.paths()?, target),
             BuildStep::Detach { target } => mounts::detach(self.paths_mut()?, target),
-            BuildStep::ResolvConf(wanted) => resolv_conf::make(self.paths()?, wanted, owner),
+            BuildStep::ResolvConf(wanted) => resolv_conf::make(self.paths()?, &self.host, wanted, owner),
             BuildStep::NotifySocket { path } => self.notify_socket(path),
             BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {
                 let console = nodes::console(self.paths()?)?;
                 link.send(&FromPayload::Console, Some(console.as_fd()))
             }
-            BuildStep::Pivot => mount::pivot(self.paths()?.root()).context(|| "cannot change the root"),
+            BuildStep::Pivot => {
+                let change = if self.inputs.empty.is_some() { mount::change_root } else { mount::pivot };
+                change(self.paths()?.root()).context(|| "cannot change the root")
+            }
         }
     }
 
@@ -117,7 +129,34 @@ impl<'a> Builder<'a> {
             namespaces |= CloneFlags::CLONE_NEWNET;
         }
         let leader = self.inputs.leader.ok_or_else(|| Error::new("there is no machine to join"))?;
-        nix::sched::setns(leader, namespaces).context(|| "cannot join the machine's namespaces")
+        setns(leader, namespaces).context(|| "cannot join the machine's namespaces")
+    }
+
+    /// Attaches the opened root: over that of an empty namespace, or to a directory of the host.
+    fn attach(&mut self, at: &Path) -> Result<()> {
+        let at = if self.inputs.empty.is_some() { Path::new("/") } else { at };
+        self.paths = Some(self.opened.take().ok_or_else(no_root)?.attach(at)?);
+        // Every file and file system created from here on belongs to the guest's root.
+        let owner = self.inputs.owner;
+        if owner == 0 { Ok(()) } else { process::make_files_as(owner) }
+    }
+
+    /// Enters the mount namespace of the machine: that of PID 1, or a new one.
+    fn enter_mount_namespace(&mut self) -> Result<()> {
+        let join = |namespace: BorrowedFd<'_>| {
+            setns(namespace, CloneFlags::CLONE_NEWNS).context(|| "cannot join a mount namespace")
+        };
+        let inputs = &self.inputs;
+        self.host.leave(|| match (inputs.leader, inputs.empty) {
+            (Some(leader), _) => join(leader),
+            (None, Some(empty)) => join(empty).and_then(|()| new_mount_namespace()),
+            (None, None) => {
+                new_mount_namespace()?;
+                let root = mount::open_directory(Path::new("/"))?;
+                mount::propagate(root.as_fd(), libc::MS_PRIVATE)
+                    .context(|| "cannot keep mounts from the host")
+            }
+        })
     }
 
     fn kernel_log(&self, path: &Path, link: &ChildEnd) -> Result<()> {
@@ -127,8 +166,7 @@ impl<'a> Builder<'a> {
         link.send(&FromPayload::KernelLog, Some(log.as_fd()))
     }
 
-    /// Binds the supervisor's notification socket to its path in the machine. A socket address is short and
-    /// the tree is not the root yet, so the address names the directory by its descriptor.
+    /// Binds the supervisor's notification socket to its path in the machine.
     fn notify_socket(&self, path: &Path) -> Result<()> {
         let Some(socket) = self.inputs.notify else { return Ok(()) };
         nodes::bind_socket(self.paths()?, socket, path, 0o200)
@@ -151,6 +189,10 @@ fn ping_groups(first: u32, last: u32) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(()),
         other => other.context(|| format!("cannot write '{file}'")),
     }
+}
+
+fn new_mount_namespace() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")
 }
 
 fn no_root() -> Error {

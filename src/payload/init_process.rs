@@ -23,8 +23,11 @@ const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 /// The descriptors and settings of PID 1, or of a command in a running machine.
 #[derive(Debug)]
 pub(crate) enum InitInputs<'a> {
-    /// A PID 1 whose tree the builder creates.
-    Built,
+    /// A PID 1 whose tree the builder creates. It has no procfs before.
+    Built {
+        /// Device and inode of Coracle's program.
+        ourselves: Option<(u64, u64)>,
+    },
     /// A PID 1 that creates its tree itself.
     Builds(BuildInputs<'a>),
     /// A command in the running machine with this pidfd of its PID 1.
@@ -45,14 +48,16 @@ pub(crate) struct InitProcess<'a> {
 impl<'a> InitProcess<'a> {
     /// Creates the state before the first step.
     pub(crate) fn new(inputs: InitInputs<'a>) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let ourselves = std::fs::metadata("/proc/self/exe").map(|data| (data.dev(), data.ino()));
-        let (machine, builder) = match inputs {
-            InitInputs::Built => (None, None),
-            InitInputs::Builds(inputs) => (None, Some(Builder::new(inputs))),
-            InitInputs::Joins(machine) => (Some(machine), None),
+        let (machine, builder, ourselves) = match inputs {
+            InitInputs::Built { ourselves } => (None, None, ourselves),
+            InitInputs::Builds(inputs) => {
+                // Created nodes have exactly the modes of the plan. The umask of the payload is set later.
+                rustix::process::umask(Mode::empty());
+                (None, Some(Builder::new(inputs)), process::own_program())
+            }
+            InitInputs::Joins(machine) => (Some(machine), None, process::own_program()),
         };
-        Self { machine, builder, ourselves: ourselves.ok(), loan: None }
+        Self { machine, builder, ourselves, loan: None }
     }
 
     /// Marks in a loan when its memory is not used any more.
@@ -67,8 +72,7 @@ impl<'a> InitProcess<'a> {
             InitStep::Report(sync) => link.report(*sync),
             InitStep::BecomeRoot => become_user(0, 0, &[]),
             InitStep::CgroupNamespace => enter(CloneFlags::CLONE_NEWCGROUP),
-            InitStep::MountNamespace => enter(CloneFlags::CLONE_NEWNS),
-            InitStep::PrivateMounts => private_mounts(),
+            InitStep::MountNamespace => mount_namespace(),
             InitStep::Build(step) => {
                 let builder = self.builder.as_mut();
                 builder.ok_or_else(|| Error::new("this process builds no tree"))?.run(step, link)
@@ -207,11 +211,11 @@ fn enter(namespace: CloneFlags) -> Result<()> {
     unshare(namespace).context(|| "cannot enter it")
 }
 
-/// Keeps mounts from the host. The nodes created next have exactly the modes of the plan: the umask of the
-/// payload is set later.
-fn private_mounts() -> Result<()> {
-    rustix::process::umask(Mode::empty());
-    propagate(libc::MS_PRIVATE, "cannot keep mounts from the host")
+/// Changes to the root that the builder has attached, and copies the mount namespace. The parent of the root
+/// directory is the topmost mount over it.
+fn mount_namespace() -> Result<()> {
+    rustix::process::chroot("/..").context(|| "cannot change to the built root")?;
+    enter(CloneFlags::CLONE_NEWNS)
 }
 
 fn propagate(kind: libc::c_ulong, doing: &'static str) -> Result<()> {

@@ -2,8 +2,9 @@
 //! the root, so that no symbolic link of the tree, and no rename during the build, redirects a mount out of
 //! the tree.
 
+use super::host_mounts::HostMounts;
+use super::nodes;
 use super::tree_paths::{Directory, TreePaths};
-use super::{nodes, submounts};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BindSource, BuildStep, IfMissing};
 use crate::sys::mount::{self, Depth, MountAttributes};
@@ -15,49 +16,6 @@ use std::path::{Path, PathBuf};
 /// Mount points that may be symbolic links in a tree, followed inside it: systems with all their files below
 /// /usr have such links. Other mount points must be directories: the isolation depends on them.
 const MAY_BE_LINKS: [&str; 2] = ["/run", "/tmp"];
-
-/// Opens the root tree, creates missing mount points, and attaches it.
-pub(crate) fn attach_root(
-    directory: &Path,
-    at: &Path,
-    userns: Option<BorrowedFd<'_>>,
-    read_only: bool,
-    mount_points: &[PathBuf],
-) -> Result<OwnedFd> {
-    let host = TreePaths::new(mount::open_directory(directory)?);
-    for point in mount_points {
-        // On the host's own mount: an idmapped one has no id for the host's root to create with.
-        make_directories(&host, point, 0)?;
-    }
-    let below = userns.map_or_else(|| Ok(Vec::new()), |_| submounts::of(directory))?;
-    // Without mounts below, or without mapped ids, one recursive copy suffices.
-    let depth = if below.is_empty() { Depth::Tree } else { Depth::One };
-    let attributes = MountAttributes { read_only, ..MountAttributes::default() };
-    let copy = |from: BorrowedFd<'_>, path: &Path| {
-        let tree = mount::copy_tree(from, depth).context(|| "cannot copy the tree's mount")?;
-        if let Some(userns) = userns {
-            mount::map_ids(tree.as_fd(), depth, userns)
-                .map_err(|error| submounts::no_idmap(directory, path, from, error))?;
-        }
-        if read_only {
-            mount::restrict(tree.as_fd(), depth, attributes).context(|| "cannot make the root read-only")?;
-        }
-        Ok::<_, Error>(tree)
-    };
-    let tree = copy(host.root(), Path::new("/"))?;
-    let place = mount::open_directory(at)?;
-    mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach the root")?;
-    let root = rustix::io::fcntl_dupfd_cloexec(&tree, 3).context(|| "cannot keep a descriptor")?;
-    let root = TreePaths::new(root);
-    // Mounts below the machine's own mount points would be covered: they are not copied.
-    for path in below.iter().filter(|path| !mount_points.iter().any(|point| path.starts_with(point))) {
-        let from = host.open(path).context(|| format!("cannot open '{}' in the tree", path.display()))?;
-        let mounted = copy(from.as_fd(), path)?;
-        let place = open_target(&root, path)?;
-        mount::attach(mounted.as_fd(), place.as_fd()).context(|| "cannot attach the mount")?;
-    }
-    Ok(tree)
-}
 
 /// Creates every missing directory of a path inside a root, mode 755, owned by a host id.
 pub(crate) fn make_directories(paths: &TreePaths, path: &Path, owner: u32) -> Result<()> {
@@ -225,6 +183,7 @@ fn open_or_make(paths: &TreePaths, target: &Path, owner: u32) -> Result<OwnedFd>
 pub(crate) fn bind(
     paths: &mut TreePaths,
     step: &BuildStep,
+    host: &HostMounts,
     userns: Option<BorrowedFd<'_>>,
     owner: u32,
 ) -> Result<()> {
@@ -233,31 +192,24 @@ pub(crate) fn bind(
     };
     let is_skipped = |error: Error| if *missing == IfMissing::Skip { Ok(()) } else { Err(error) };
     let tree = match source {
-        BindSource::Host(path) => match open_source(path, owner) {
-            Err(error) => return is_skipped(error),
-            Ok(from) => {
-                make_target(paths, target, &from, owner)?;
-                copy(from.as_fd(), Path::new(""), *depth)?
-            }
-        },
-        BindSource::Inside(path) => match copy_inside(paths, path, *depth)? {
-            None => return is_skipped(self::missing(paths, path)),
-            Some(tree) => tree,
-        },
+        BindSource::Host(path) => {
+            let tree = match host.visit(|| copy_from_host(path, *depth, owner)) {
+                Err(error) => return is_skipped(error),
+                Ok(tree) => tree,
+            };
+            make_target(paths, target, &tree, owner)?;
+            separate(&tree, userns.filter(|_| *map_ids), *attributes)?;
+            tree
+        }
+        BindSource::Inside(path) => {
+            let Some(tree) = copy_inside(paths, path, *depth)? else {
+                return is_skipped(self::missing(paths, path));
+            };
+            // Only the top mount changes, so that mounts below can differ.
+            restrict_copy(paths, path, &tree, *attributes)?;
+            tree
+        }
     };
-    if *map_ids && let Some(userns) = userns {
-        mount::map_ids(tree.as_fd(), *depth, userns)
-            .context(|| "cannot map ids: not supported by its file system")
-            .map_err(|error| error.with_hint("set map-ids = false for this mount (:noidmap)"))?;
-    }
-    // Inside the tree only the top mount changes, so that mounts below can differ.
-    let (known, restricted) = match source {
-        BindSource::Host(_) => (MountAttributes::default(), *depth),
-        BindSource::Inside(path) => (paths.attributes(path), Depth::One),
-    };
-    if !known.include(*attributes) {
-        mount::restrict(tree.as_fd(), restricted, *attributes).context(|| "cannot restrict the mount")?;
-    }
     if !attach(paths, &tree, target)? {
         return is_skipped(self::missing(paths, target));
     }
@@ -266,6 +218,25 @@ pub(crate) fn bind(
         paths.cover(target, tree);
     }
     Ok(())
+}
+
+/// Separates a copied mount of the host from it.
+fn separate(tree: &OwnedFd, userns: Option<BorrowedFd<'_>>, attributes: MountAttributes) -> Result<()> {
+    let separated = mount::separate(tree.as_fd(), userns, attributes);
+    if userns.is_none() {
+        return separated.context(|| "cannot restrict the mount");
+    }
+    separated
+        .context(|| "cannot map ids: not supported by its file system")
+        .map_err(|error| error.with_hint("set map-ids = false for this mount (:noidmap)"))
+}
+
+/// Adds attributes to the copied mount at a path of the tree, unless it has them.
+fn restrict_copy(paths: &TreePaths, path: &Path, tree: &OwnedFd, attributes: MountAttributes) -> Result<()> {
+    if paths.attributes(path).include(attributes) {
+        return Ok(());
+    }
+    mount::restrict(tree.as_fd(), Depth::One, attributes).context(|| "cannot restrict the mount")
 }
 
 /// Copies the mount at a path of the tree. `None` if the path does not exist.
@@ -298,8 +269,9 @@ fn attach(paths: &TreePaths, tree: &OwnedFd, target: &Path) -> Result<bool> {
     }
 }
 
-/// Opens a bind source as root of the host: a network file system may know no other user.
-fn open_source(path: &Path, owner: u32) -> Result<OwnedFd> {
+/// Copies the mount of a bind source, in the host's mount namespace, as root of the host: a network file
+/// system may know no other user.
+fn copy_from_host(path: &Path, depth: Depth, owner: u32) -> Result<OwnedFd> {
     if owner != 0 {
         process::make_files_as(0)?;
     }
@@ -307,11 +279,8 @@ fn open_source(path: &Path, owner: u32) -> Result<OwnedFd> {
     if owner != 0 {
         process::make_files_as(owner)?;
     }
-    opened.context(|| format!("cannot open bind source '{}'", path.display()))
-}
-
-fn copy(directory: BorrowedFd<'_>, path: &Path, depth: Depth) -> Result<OwnedFd> {
-    mount::copy_tree_at(directory, path, depth).context(|| "cannot copy the mount")
+    let from = opened.context(|| format!("cannot open bind source '{}'", path.display()))?;
+    mount::copy_tree(from.as_fd(), depth).context(|| "cannot copy the mount")
 }
 
 /// Creates a missing target of the same type as the source.
@@ -356,18 +325,16 @@ pub(crate) fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
     };
     let cover = Path::new("/run/host/inaccessible").join(cover);
     let tree = copy_inside(paths, &cover, Depth::One)?.ok_or_else(|| missing(paths, &cover))?;
-    let attributes = MountAttributes::INERT.read_only();
-    if !paths.attributes(&cover).include(attributes) {
-        mount::restrict(tree.as_fd(), Depth::One, attributes).context(|| "cannot restrict the mount")?;
-    }
+    restrict_copy(paths, &cover, &tree, MountAttributes::INERT.read_only())?;
     place.attach(&tree)
 }
 
 /// Detaches a file system that was only needed during the build, and removes its directory.
 pub(crate) fn detach(paths: &mut TreePaths, target: &Path) -> Result<()> {
     let root = paths.root_of(target).ok_or_else(|| missing(paths, target))?;
-    let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&root));
-    rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
+    // By the working directory: the process may have no procfs.
+    rustix::process::fchdir(root)
+        .and_then(|()| rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH))
         .context(|| format!("cannot detach '{}'", target.display()))?;
     paths.forget(target);
     let (parent, name) = nodes::parent(paths, target)?;

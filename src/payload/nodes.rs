@@ -1,11 +1,12 @@
 //! Files, directories and devices that the builder creates, as the guest's root, in file systems that the
 //! builder has mounted. Called by `builder`. Paths are resolved by descriptor inside the root.
 
+use super::host_mounts::HostMounts;
 use super::tree_paths::{Directory, TreePaths};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::Device;
 use crate::sys::mount::{self, Depth, MountAttributes};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::path::Path;
 
@@ -81,38 +82,47 @@ pub(crate) fn link(paths: &TreePaths, path: &Path, to: &Path) -> Result<()> {
 
 /// Creates a device node. If mknod(2) is not permitted (Coracle itself runs in a container), binds the host's
 /// node instead, and skips the device 0:0 that covers others.
-pub(crate) fn device(paths: &TreePaths, path: &Path, device: Device, mode: u32) -> Result<()> {
+pub(crate) fn device(
+    paths: &TreePaths,
+    host: &HostMounts,
+    path: &Path,
+    device: Device,
+    mode: u32,
+) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let number = rustix::fs::makedev(device.major, device.minor);
     match rustix::fs::mknodat(&at, name, kind, Mode::from_raw_mode(mode), number) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::PERM) if device.major == 0 => Ok(()),
-        Err(rustix::io::Errno::PERM) => bind_device(paths, path),
+        Err(rustix::io::Errno::PERM) => bind_device(paths, host, path),
         Err(errno) => Err(errno.into()),
     }
 }
 
-fn bind_device(paths: &TreePaths, path: &Path) -> Result<()> {
+fn bind_device(paths: &TreePaths, host: &HostMounts, path: &Path) -> Result<()> {
     file(paths, path, 0o666, "")?;
-    let host = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        .context(|| format!("cannot open the host's '{}'", path.display()))?;
-    let tree = mount::copy_tree(host.as_fd(), Depth::One).context(|| "cannot copy its mount")?;
+    let tree = host.visit(|| {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = rustix::fs::open(path, flags, Mode::empty())
+            .context(|| format!("cannot open the host's '{}'", path.display()))?;
+        mount::copy_tree(node.as_fd(), Depth::One).context(|| "cannot copy its mount")
+    })?;
     let attributes = MountAttributes { no_setuid: true, no_exec: true, ..MountAttributes::default() };
-    mount::restrict(tree.as_fd(), Depth::One, attributes).context(|| "cannot restrict it")?;
+    mount::separate(tree.as_fd(), None, attributes).context(|| "cannot restrict it")?;
     let place = paths.open(path).context(|| "cannot open it")?;
     mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach it")
 }
 
 /// Binds a socket to a path inside the root. A socket address holds 108 bytes and is resolved from the
-/// builder's own root, so it names the directory by its descriptor.
+/// builder's own root, so the working directory becomes the directory of the socket.
 pub(crate) fn bind_socket(paths: &TreePaths, socket: BorrowedFd<'_>, path: &Path, mode: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     // The name inherits the mode of the socket: it never exists with another mode, and no path is followed to
     // change it.
     rustix::fs::fchmod(socket, Mode::from_raw_mode(mode)).context(|| "cannot set the socket's mode")?;
-    let address = Path::new("/proc/self/fd").join(at.as_fd().as_raw_fd().to_string()).join(name);
-    let address = rustix::net::SocketAddrUnix::new(address).context(|| "cannot name the socket")?;
+    rustix::process::fchdir(at.as_fd()).context(|| "cannot enter its directory")?;
+    let address = rustix::net::SocketAddrUnix::new(name).context(|| "cannot name the socket")?;
     rustix::net::bind(socket, &address).context(|| "cannot bind the socket")
 }
 

@@ -1,6 +1,7 @@
 //! The guest's `/etc/resolv.conf`, written before PID 1 starts. Called by the builder. It writes inside the
 //! tree only: symbolic links are read, never followed.
 
+use super::host_mounts::HostMounts;
 use super::tree_paths::TreePaths;
 use super::{mounts, nodes};
 use crate::error::{Context, Error, Result};
@@ -22,7 +23,12 @@ const NAME: &str = "resolv.conf";
 ///
 /// # Errors
 /// A file that can be neither written nor covered.
-pub(crate) fn make(paths: &TreePaths, wanted: &ResolvConfAction, owner: u32) -> Result<()> {
+pub(crate) fn make(
+    paths: &TreePaths,
+    host: &HostMounts,
+    wanted: &ResolvConfAction,
+    owner: u32,
+) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let etc = match paths.open_as(Path::new("/etc"), flags) {
         Ok(etc) => etc,
@@ -52,7 +58,7 @@ pub(crate) fn make(paths: &TreePaths, wanted: &ResolvConfAction, owner: u32) -> 
             let replaced = remove(&etc).and_then(|()| write_in_tree(&etc, content, owner));
             unless_read_only(replaced, paths, content)
         }
-        (ResolvConfAction::Bind(file), None) => bind(paths, &etc, file, owner),
+        (ResolvConfAction::Bind(file), None) => bind(paths, host, &etc, file, owner),
         (ResolvConfAction::Delete, _) => {
             remove(&etc).context(|| "cannot remove '/etc/resolv.conf' in the tree")
         }
@@ -76,13 +82,16 @@ fn remove(etc: &OwnedFd) -> std::io::Result<()> {
 }
 
 /// Mounts a file of the host over the tree's file, which is created if it is missing.
-fn bind(paths: &TreePaths, etc: &OwnedFd, file: &Path, owner: u32) -> Result<()> {
+fn bind(paths: &TreePaths, host: &HostMounts, etc: &OwnedFd, file: &Path, owner: u32) -> Result<()> {
     if let Err(Errno::NOENT) = rustix::fs::statat(etc, NAME, AtFlags::SYMLINK_NOFOLLOW) {
         let made = write_in_tree(etc, "", owner);
         made.context(|| "cannot create the mount target '/etc/resolv.conf' in the tree")?;
     }
-    let from = rustix::fs::open(file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-    mount_over(paths, from.context(|| format!("cannot open '{}'", file.display()))?)
+    let tree = host.visit(|| {
+        let from = rustix::fs::open(file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        copy(&from.context(|| format!("cannot open '{}'", file.display()))?)
+    })?;
+    mount_over(paths, &tree)
 }
 
 /// Returns the target of a symbolic link in `/etc`, if it is below `/run`.
@@ -137,13 +146,16 @@ fn cover(paths: &TreePaths, content: &str) -> Result<()> {
         return Ok(());
     }
     nodes::file(paths, ours, 0o644, content)?;
-    mount_over(paths, paths.open(ours).context(|| "cannot open the new file")?)
+    mount_over(paths, &copy(&paths.open(ours).context(|| "cannot open the new file")?)?)
 }
 
-fn mount_over(paths: &TreePaths, from: OwnedFd) -> Result<()> {
+fn copy(from: &OwnedFd) -> Result<OwnedFd> {
+    mount::copy_tree(from.as_fd(), Depth::One).context(|| "cannot copy the mount")
+}
+
+fn mount_over(paths: &TreePaths, tree: &OwnedFd) -> Result<()> {
     let place = paths.open(Path::new("/etc/resolv.conf")).context(|| "cannot open '/etc/resolv.conf'")?;
-    let tree = mount::copy_tree(from.as_fd(), Depth::One).context(|| "cannot copy the mount")?;
-    mount::restrict(tree.as_fd(), Depth::One, MountAttributes::INERT.read_only())
+    mount::separate(tree.as_fd(), None, MountAttributes::INERT.read_only())
         .context(|| "cannot restrict it")?;
     mount::attach(tree.as_fd(), place.as_fd()).context(|| "cannot attach it")
 }

@@ -12,8 +12,8 @@ use super::{cleanup, current_step, idmap, registration};
 use crate::channel::ParentEnd;
 use crate::claim::{self, Claims};
 use crate::error::{Context, Error, Result};
-use crate::host::cgroup;
-use crate::host::cgroup::Cgroup;
+use crate::host::cgroup::{self, Cgroup};
+use crate::host::empty_mounts;
 use crate::host::runtime::Runtime;
 use crate::host::systemd::machined::{PreviousOwner, RegistrationResult};
 use crate::machine::{Machine, Register};
@@ -84,6 +84,9 @@ struct Launch<'a> {
     fds: Fds,
     /// The network namespace of the boot before.
     old_network: Option<OwnedFd>,
+    /// The empty mount namespace. `None` if the kernel refuses it.
+    empty_mounts: Option<OwnedFd>,
+    /// The host's mount namespace, as long as this process is in another one.
     host_mounts: Option<OwnedFd>,
     cgroup: Option<OwnedFd>,
     leader: Option<(Child, ParentEnd)>,
@@ -140,6 +143,7 @@ impl<'a> Launch<'a> {
             record: claims.record,
             fds,
             old_network,
+            empty_mounts: None,
             host_mounts: None,
             cgroup: None,
             leader: None,
@@ -157,8 +161,11 @@ impl<'a> Launch<'a> {
         record::complete(&mut self.record, &self.request);
         // Names the cgroup before the first step creates it.
         self.record.write(self.request.paths)?;
-        let place = &self.request.facts.attach_at;
-        std::fs::create_dir_all(place).context(|| format!("cannot create '{}'", place.display()))?;
+        self.empty_mounts = empty_mounts::open(self.request.paths);
+        if self.empty_mounts.is_none() {
+            let place = &self.request.facts.attach_at;
+            std::fs::create_dir_all(place).context(|| format!("cannot create '{}'", place.display()))?;
+        }
         self.create_hosts()?;
         if self.link.is_none() {
             hosts_file::write_own(&self.record);
@@ -166,9 +173,9 @@ impl<'a> Launch<'a> {
         firewall::forget(self.request.paths, &self.dead)
     }
 
-    /// Leaves the mount namespace of the machine.
-    fn return_to_host_mounts(&self) -> Result<()> {
-        let Some(mounts) = &self.host_mounts else { return Ok(()) };
+    /// Leaves the mount namespace of the machine, if this process is in it.
+    fn return_to_host_mounts(&mut self) -> Result<()> {
+        let Some(mounts) = self.host_mounts.take() else { return Ok(()) };
         enter(mounts, CloneFlags::CLONE_NEWNS, "cannot return to the host's mounts")
     }
 

@@ -107,14 +107,27 @@ pub(crate) fn restrict(
     set(mount, depth, &MountAttr { attr_set: u64::from(attributes.flags().bits()), ..MountAttr::default() })
 }
 
-/// Maps the ids of a detached tree through a user namespace (MOUNT_ATTR_IDMAP, Linux 5.12).
+/// Separates a detached copy from the host's mounts: it neither receives nor sends mounts any more. Adds
+/// attributes, and maps its ids through a user namespace if there is one (MOUNT_ATTR_IDMAP, Linux 5.12).
 ///
 /// # Errors
-/// `EINVAL` if a file system of the tree does not support it, `EPERM` if it is idmapped already.
-pub(crate) fn map_ids(mount: BorrowedFd<'_>, depth: Depth, userns: BorrowedFd<'_>) -> std::io::Result<()> {
+/// `EINVAL` if a file system of the tree does not support mapped ids, `EPERM` if they are mapped already.
+pub(crate) fn separate(
+    tree: BorrowedFd<'_>,
+    userns: Option<BorrowedFd<'_>>,
+    attributes: MountAttributes,
+) -> std::io::Result<()> {
     const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-    let userns_fd = u64::try_from(userns.as_raw_fd()).unwrap_or_default();
-    set(mount, depth, &MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() })
+    let mut wanted = MountAttr {
+        attr_set: u64::from(attributes.flags().bits()),
+        propagation: libc::MS_PRIVATE,
+        ..MountAttr::default()
+    };
+    if let Some(userns) = userns {
+        wanted.attr_set |= MOUNT_ATTR_IDMAP;
+        wanted.userns_fd = u64::try_from(userns.as_raw_fd()).unwrap_or_default();
+    }
+    set(tree, Depth::Tree, &wanted)
 }
 
 /// Changes the propagation of a tree (`MS_PRIVATE`, `MS_SHARED`, …).
@@ -214,6 +227,16 @@ fn kernel_messages(context: BorrowedFd<'_>) -> Option<String> {
     (!messages.is_empty()).then(|| messages.join("; "))
 }
 
+/// Returns whether a descriptor refers to the root of a mount (STATX_ATTR_MOUNT_ROOT, Linux 5.8).
+///
+/// # Errors
+/// Any error of statx(2).
+pub(crate) fn is_root_of_mount(place: &OwnedFd) -> std::io::Result<bool> {
+    let flags = rustix::fs::AtFlags::EMPTY_PATH;
+    let stat = rustix::fs::statx(place, "", flags, rustix::fs::StatxFlags::MNT_ID)?;
+    Ok(stat.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
+}
+
 /// Opens a directory of the host for reference.
 ///
 /// # Errors
@@ -235,6 +258,16 @@ pub(crate) fn pivot(root: BorrowedFd<'_>) -> std::io::Result<()> {
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)
+}
+
+/// Makes the mount of a descriptor, attached over the root of this mount namespace, the root of this process.
+/// Other processes keep theirs, and no process of the host is visited (pivot_root(2) visits all).
+///
+/// # Errors
+/// Any error of fchdir(2) and chroot(2).
+pub(crate) fn change_root(root: BorrowedFd<'_>) -> std::io::Result<()> {
+    rustix::process::fchdir(root)?;
+    Ok(rustix::process::chroot(".")?)
 }
 
 /// Returns whether the root of this process differs from that of its mount namespace (chroot(2)). Joins its

@@ -172,6 +172,12 @@ pub(crate) fn reset_signals(ignored: u64) {
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
+/// Returns device and inode of this program, by procfs.
+pub(crate) fn own_program() -> Option<(u64, u64)> {
+    let stat = rustix::fs::stat("/proc/self/exe").ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
 /// Executes this program again from a read-only mount without a mount namespace, unless it is on a read-only
 /// mount already: then a process that opens or executes it through `/proc/PID/exe` cannot write to it, with
 /// any rights (CVE-2019-5736). The mount cannot be made writable: once its last descriptor is closed by the

@@ -3,6 +3,7 @@
 //!
 //! A run that leaves a mount, a network link, a cgroup or a file behind fails its test.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -23,7 +24,10 @@ pub const BOUND: Duration = Duration::from_secs(60);
 /// is left over.
 const APART: &str = r#"
     mount -t proc proc /proc && mount -t tmpfs tmpfs /run || exit 98
-    state() { sed 's/ [^ ]*:[^ ]* - / - /' /proc/self/mountinfo; sed -n 's/:.*//p' /proc/net/dev; }
+    state() {
+        sed -e '\, [^ ]*/run/coracle/\.mounts[ /],d' -e 's/ [^ ]*:[^ ]* - / - /' /proc/self/mountinfo
+        sed -n 's/:.*//p' /proc/net/dev
+    }
     before=$(state)
     status=0
     "$@" || status=$?
@@ -36,6 +40,16 @@ const APART: &str = r#"
 pub struct Lab {
     directory: TempDir,
     name: String,
+    mounts: Cell<Mounts>,
+}
+
+/// The origin of a machine's mount namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mounts {
+    /// The empty one, created by the run.
+    Empty,
+    /// The host's: an empty one counts as refused by the kernel.
+    Host,
 }
 
 impl Lab {
@@ -46,10 +60,15 @@ impl Lab {
         let name = format!("steps-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         // Not in /tmp, which may be a tmpfs: older kernels do not map its ids.
         let directory = tempfile::Builder::new().prefix("coracle-steps.").tempdir_in("/var/tmp").unwrap();
-        let lab = Self { directory, name };
+        let lab = Self { directory, name, mounts: Cell::new(Mounts::Empty) };
         lab.grow();
         lab.define("[root]\n");
         lab
+    }
+
+    /// Sets the origin of the mount namespaces of later runs.
+    pub fn copy_mounts_of(&self, mounts: Mounts) {
+        self.mounts.set(mounts);
     }
 
     /// Returns the name of its machine.
@@ -146,6 +165,13 @@ impl Lab {
     #[track_caller]
     fn run_as(&self, which: &[&str], options: &[&str], command: &[&str]) -> Output {
         let binary = install::binary();
+        let pinned = self.path("/run/coracle/.mounts");
+        // The namespace of an earlier run ended with it.
+        let _ = fs::remove_dir_all(&pinned);
+        if self.mounts.get() == Mounts::Host {
+            fs::create_dir_all(&pinned).unwrap();
+            fs::write(pinned.join("empty"), "refused").unwrap();
+        }
         let arguments = [&["run"], which, options, &["--"], command].concat();
         let words = self.coracle(binary.to_str().unwrap(), &arguments);
         self.wait(Job::start(&mut self.apart(&words), None))
@@ -172,7 +198,9 @@ impl Lab {
         let mut directories = vec![self.path("/run")];
         while let Some(directory) = directories.pop() {
             for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-                if entry.file_type().unwrap().is_dir() {
+                if entry.file_name() == ".mounts" {
+                    // The empty mount namespace was pinned there.
+                } else if entry.file_type().unwrap().is_dir() {
                     directories.push(entry.path());
                 } else {
                     left.push(entry.path());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Mounts};
 
 /// A row of mountinfo: the mounted file system, and the options of the mount itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,14 @@ fn promised(root: &str, sysfs: &[(&str, &str)]) -> BTreeMap<String, Mount> {
 #[ignore = "needs root"]
 fn mounts_are_as_documented() {
     let lab = Lab::new();
+    for origin in [Mounts::Empty, Mounts::Host] {
+        lab.copy_mounts_of(origin);
+        assert_mounts(&lab);
+    }
+}
+
+/// Asserts that the mounts of the machine are the documented ones.
+fn assert_mounts(lab: &Lab) {
     let found = mounts(&lab.sh(&[], "cat /proc/self/mountinfo"));
     let root = found["/"].kind.clone();
     let parts = SYSFS.map(|part| format!("/sys/{part}"));
@@ -137,8 +145,11 @@ fn masks_cannot_be_unmounted() {
         pivot_root / / && echo 'pivot_root'
         exit 0
     "#;
-    let output = lab.run(&[], &["sh", "-c", script]).success("trying");
-    assert_eq!(output.stdout, "", "{output}");
+    for origin in [Mounts::Empty, Mounts::Host] {
+        lab.copy_mounts_of(origin);
+        let output = lab.run(&[], &["sh", "-c", script]).success("trying");
+        assert_eq!(output.stdout, "", "{origin:?}: {output}");
+    }
 }
 
 #[test]

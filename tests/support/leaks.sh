@@ -4,9 +4,10 @@
 # persistent state (/var/lib/coracle).
 set -eu
 
-# The mounts of PID 1: target, root, type. Credentials are mounted while a host service starts.
+# The mounts of PID 1: target, root, type. Credentials are mounted while a host service starts. The empty mount
+# namespace stays until the next boot.
 awk '{ for (i = 7; $i != "-"; i++); print "mount: " $5 " root=" $4 " type=" $(i + 1) }' /proc/1/mountinfo |
-	grep -v '^mount: /run/credentials/systemd-' || true
+	grep -v -e '^mount: /run/credentials/systemd-' -e '^mount: /run/coracle/\.mounts[ /]' || true
 
 ip -o link show | sed -E 's/^[0-9]+: ([^:]+): <[^>]*>(.* master ([^ ]+))?.*/link: \1 \2/; s/ (mtu|qdisc) .* master / master /; s/ *$//'
 ip -o addr show | awk '{ print "address: " $2, $3, $4 }'
@@ -51,11 +52,11 @@ systemctl list-units --all --plain --no-legend --no-pager 'coracle@*' '*.scope' 
 	awk '$1 ~ /^coracle@/ && $3 == "failed" { next }
 		$1 !~ /^(init|session-.*)\.scope$/ && $3 != "inactive" { print "unit: " $1, $2, $3 }'
 
-# the directories of locks stay
+# the directories of locks, and the empty mount namespace, stay
 for dir in /run/coracle /run/systemd/system /run/systemd/network /run/systemd/transient /run/systemd/machines \
 	/run/systemd/nspawn /run/systemd/nspawn-uid /run/lock/coracle; do
 	find "$dir" -mindepth 1 2>/dev/null | sed 's/^/file: /'
-done | grep -v -e '/session-[^/]*\.scope' -e '^file: /run/systemd/nspawn/locks$' -e '^file: /run/coracle/\.locks$' || true
+done | grep -v -e '/session-[^/]*\.scope' -e '^file: /run/systemd/nspawn/locks$' -e '^file: /run/coracle/\.locks$' -e '^file: /run/coracle/\.mounts' || true
 # the propagation directories of the host's own services are volatile
 find /run/systemd/propagate /run/systemd/nspawn.propagate -mindepth 1 -maxdepth 1 2>/dev/null | grep -v '/systemd-' | sed 's/^/file: /' || true
 find /tmp /var/tmp /dev/shm -maxdepth 1 -name '*coracle*' | sed 's/^/file: /'

@@ -2,8 +2,9 @@
 
 use super::Finding;
 use crate::control::list::read_number;
-use crate::host::lsm;
+use crate::host::{empty_mounts, lsm};
 use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE};
+use crate::paths::Paths;
 use std::path::Path;
 
 /// The namespaces of a machine, by their names in `/proc/self/ns`.
@@ -21,8 +22,14 @@ const FEW_NEIGHBOURS: u64 = 8192;
 const NEARLY_FULL: u64 = 80;
 
 /// Returns the findings about the kernel.
-pub(super) fn findings() -> Vec<Finding> {
+pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
     let mut findings = features();
+    findings.extend(empty_mounts::refusal(paths).map(|reason| {
+        Finding::note(
+            format!("machines start in copies of the host's mount namespace, which takes longer: {reason}"),
+            format!("to try again, remove '{}'", paths.empty_mounts().display()),
+        )
+    }));
     findings.extend(NAMESPACES.iter().filter_map(|kind| namespaces(kind)));
     findings.extend(profiles());
     findings.extend(inotify());

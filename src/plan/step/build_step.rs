@@ -60,18 +60,24 @@ pub enum BuildStep {
     Loopback,
     /// Sets the resource limits of PID 1 to those of a fresh system.
     Limits,
-    /// Opens the root tree, creates missing mount points in it, and attaches it.
+    /// Opens the root tree, and creates missing mount points in it.
     Root {
         /// The tree on the host.
         directory: PathBuf,
-        /// The directory of the host to attach it at until it becomes the root.
-        at: PathBuf,
         /// Whether its ids are mapped through the child's user namespace.
         map_ids: bool,
         /// Whether it is read-only.
         read_only: bool,
         /// Directories that must exist in it.
         mount_points: Vec<PathBuf>,
+    },
+    /// Leaves the host's mount namespace for that of the machine.
+    MountNamespace,
+    /// Attaches the opened root in the machine's mount namespace.
+    Attach {
+        /// The directory to attach it at until it becomes the root, in a copy of the host's mount namespace.
+        /// In a copy of the empty one it is attached over the root.
+        at: PathBuf,
     },
     /// Mounts a new file system.
     Mount {
@@ -209,6 +215,8 @@ impl BuildStep {
                 let read_only = if *read_only { ", read-only" } else { "" };
                 format!("open root '{}'{mapped}{read_only}", directory.display())
             }
+            Self::MountNamespace => "enter the machine's mount namespace".into(),
+            Self::Attach { .. } => "attach the root".into(),
             Self::Mount { kind, target, attributes, options } => {
                 let options: Vec<String> = options.iter().map(|(key, value)| join(key, value)).collect();
                 format!("mount {kind} on '{}'{}", target.display(), list(&options.join(","), *attributes))

@@ -42,10 +42,8 @@ pub enum InitStep {
     BecomeRoot,
     /// Creates a cgroup namespace with its own cgroup as the root.
     CgroupNamespace,
-    /// Creates a mount namespace as a locked copy of the built one.
+    /// Changes to the built root, and creates a mount namespace as a locked copy of the built one.
     MountNamespace,
-    /// Keeps mounts from the host, before PID 1 builds the tree itself.
-    PrivateMounts,
     /// A step of the tree, without a user namespace.
     Build(BuildStep),
     /// Makes all mounts shared, as the kernel does for the init of a host.
@@ -120,7 +118,6 @@ impl InitStep {
             Self::BecomeRoot => "become root, without other groups".into(),
             Self::CgroupNamespace => "create a cgroup namespace".into(),
             Self::MountNamespace => "create a mount namespace".into(),
-            Self::PrivateMounts => "keep mounts from the host".into(),
             Self::Build(step) => step.describe(),
             Self::SharedMounts => "make all mounts shared".into(),
             Self::Report(sync) => format!("report '{sync:?}' to the supervisor"),

@@ -22,6 +22,7 @@ impl Launch<'_> {
         self.fds.insert(FdName::Notify, guest_socket()?);
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
         self.fds.insert(FdName::Log, self.request.plan.tree().any(logs).then(guest_socket).transpose()?);
+        let ourselves = self.has_builder().then(process::own_program).flatten();
         if self.has_builder() {
             self.leave_host_mounts()?;
         }
@@ -30,10 +31,11 @@ impl Launch<'_> {
             Some(path) => Some(network::enter(path)?),
             None => None,
         };
-        let child = self.clone_into_namespaces(&ours, &theirs);
+        let child = self.clone_into_namespaces(&ours, &theirs, ourselves);
         if let Some(own) = &own {
             enter(own, CloneFlags::CLONE_NEWNET, "cannot leave the network namespace again")?;
         }
+        self.return_to_host_mounts()?;
         let child = child?;
         self.record.leader = Some(child.pid.as_raw_nonzero().get().cast_unsigned());
         let connects = |step: &HostStep| matches!(step, HostStep::Link | HostStep::Interfaces);
@@ -45,14 +47,19 @@ impl Launch<'_> {
     }
 
     /// Clones PID 1. It returns in this process only.
-    fn clone_into_namespaces(&self, ours: &ParentEnd, theirs: &ChildEnd) -> Result<Child> {
+    fn clone_into_namespaces(
+        &self,
+        ours: &ParentEnd,
+        theirs: &ChildEnd,
+        ourselves: Option<(u64, u64)>,
+    ) -> Result<Child> {
         let plan = self.request.plan;
         let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
         let lead = || -> Infallible {
             // In a clone that borrows memory the parent still needs the value.
             descriptor::close_copy(ours.as_fd());
             let inputs = if self.has_builder() {
-                InitInputs::Built
+                InitInputs::Built { ourselves }
             } else {
                 InitInputs::Builds(self.build_inputs(None))
             };
@@ -73,11 +80,17 @@ impl Launch<'_> {
         !self.request.plan.build.is_empty()
     }
 
-    /// Enters a mount namespace of the host's user namespace: PID 1 is in it until the tree is built, and
-    /// then copies it into its user namespace, which locks all mounts together.
+    /// Enters a new mount namespace of the host's user namespace. The builder joins it. PID 1 is in it until
+    /// the tree is built, and then copies it into its user namespace, which locks all mounts together.
     fn leave_host_mounts(&mut self) -> Result<()> {
         self.host_mounts = Some(namespace("mnt")?);
+        if let Some(empty) = &self.empty_mounts {
+            enter(empty, CloneFlags::CLONE_NEWNS, "cannot enter the empty mount namespace")?;
+        }
         unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
+        if self.empty_mounts.is_some() {
+            return Ok(());
+        }
         let root = crate::sys::mount::open_directory(std::path::Path::new("/"))?;
         crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
             .context(|| "cannot keep mounts from the host")
@@ -87,6 +100,7 @@ impl Launch<'_> {
     fn build_inputs<'a>(&'a self, leader: Option<BorrowedFd<'a>>) -> BuildInputs<'a> {
         BuildInputs {
             leader,
+            empty: self.empty_mounts.as_ref().map(AsFd::as_fd),
             id_map: self.id_map.as_ref().map(AsFd::as_fd),
             private_network: self.request.machine.network.mode.is_private(),
             owner: self.owner(),
@@ -142,8 +156,7 @@ impl Launch<'_> {
             Err(error) => Err(error),
         };
         enter(&own, CloneFlags::CLONE_NEWPID, "cannot leave the machine's pid namespace")?;
-        cloned?;
-        self.return_to_host_mounts()
+        cloned
     }
 
     pub(super) fn built(&mut self) -> Result<()> {

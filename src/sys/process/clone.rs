@@ -101,12 +101,9 @@ pub fn clone_sibling() -> Result<Side> {
 /// # Errors
 /// Refused in a process of several threads.
 pub(super) fn arguments(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<CloneArgs> {
-    // Two links and one per thread.
-    let tasks = rustix::fs::stat("/proc/self/task").context(|| "cannot count threads")?;
-    let threads = tasks.st_nlink.saturating_sub(2);
-    if threads != 1 {
-        return Err(Error::new(format!("refusing to clone a process of {threads} threads")));
-    }
+    // Without effect in a process of one thread, else an error (unshare(2)).
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_THREAD)
+        .context(|| "refusing to clone a process of several threads")?;
     let mut arguments =
         CloneArgs { flags: namespaces, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
     if let Some(cgroup) = cgroup {

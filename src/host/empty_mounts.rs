@@ -1,0 +1,146 @@
+//! The empty mount namespace: a read-only tmpfs without files, and no other mount. A machine's mount namespace
+//! is a copy of it: no mount of the host is copied, and no pivot_root(2) visits all processes of the host.
+//! Created at the first start after a boot, pinned at `/run/coracle/.mounts/empty`. Called by `supervisor`.
+
+use crate::error::{Context, Error, Result};
+use crate::paths::Paths;
+use crate::sys::mount::{self, Depth, MountAttributes};
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// The type of the file system of namespaces (`NSFS_MAGIC` of `linux/magic.h`).
+const NSFS: i64 = 0x6e73_6673;
+/// The number of attempts to pin a namespace. The kernel refuses a namespace with a smaller id than the one it
+/// is pinned in, and gives ids per processor.
+const ATTEMPTS: u32 = 3;
+/// The content of the file below the pinned namespace, for processes of other mount namespaces.
+const PINNED: &str = "pinned in another mount namespace";
+
+/// Opens the namespace, and creates it if this is the first start after a boot. `None` if that is not
+/// possible here: machines are then created in copies of the host's mount namespace, which takes longer.
+pub(crate) fn open(paths: &Paths) -> Option<OwnedFd> {
+    match open_pinned(paths) {
+        Ok(opened) => opened,
+        Err(error) => {
+            log::debug!("there is no empty mount namespace: {error}");
+            None
+        }
+    }
+}
+
+/// Returns the reason why this host has no empty mount namespace. `None` if it has one, or none was needed yet.
+pub(crate) fn refusal(paths: &Paths) -> Option<String> {
+    let place = paths.empty_mounts();
+    let is_pinned = rustix::fs::statfs(&place).is_ok_and(|stat| stat.f_type == NSFS);
+    if is_pinned {
+        return None;
+    }
+    std::fs::read_to_string(place).ok().filter(|reason| !reason.is_empty() && reason != PINNED)
+}
+
+fn open_pinned(paths: &Paths) -> Result<Option<OwnedFd>> {
+    let place = paths.empty_mounts();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let open = || match rustix::fs::open(&place, flags, Mode::empty()) {
+        Ok(file) => {
+            let stat = rustix::fs::fstatfs(&file).context(|| "cannot look at it")?;
+            Ok::<_, Error>(Some(file).map(|file| (file, stat.f_type == NSFS)))
+        }
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno).context(|| format!("cannot open '{}'", place.display())),
+    };
+    match open()? {
+        Some((namespace, true)) => return Ok(Some(namespace)),
+        // The kernel has refused it, or a process of another mount namespace has pinned it.
+        Some((file, false)) if rustix::fs::fstat(&file).is_ok_and(|stat| stat.st_size > 0) => {
+            return Ok(None);
+        }
+        _ => {}
+    }
+    create(&place)?;
+    Ok(open()?.filter(|(_, is_namespace)| *is_namespace).map(|(namespace, _)| namespace))
+}
+
+/// Creates and pins the namespace. Does nothing while another process does so.
+fn create(place: &Path) -> Result<()> {
+    let directory = place.parent().unwrap_or(Path::new("/"));
+    let creating = || format!("cannot create '{}'", directory.display());
+    std::fs::create_dir_all(directory.parent().unwrap_or(Path::new("/"))).context(creating)?;
+    match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(error).context(creating);
+        }
+        _ => {}
+    }
+    let locked = rustix::fs::open(directory, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let locked = locked.context(creating)?;
+    if rustix::fs::flock(&locked, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(());
+    }
+    make_private_mount(directory)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(place, flags, Mode::from_raw_mode(0o600)).context(creating)?;
+    let mut pinned = Err(Error::new("not tried"));
+    for _ in 0..ATTEMPTS {
+        pinned = new_namespace(directory).and_then(|namespace| pin(&namespace, place));
+        if pinned.is_ok() {
+            break;
+        }
+    }
+    let note = pinned.as_ref().err().map_or_else(|| PINNED.to_owned(), ToString::to_string);
+    std::fs::File::from(file).write_all(note.as_bytes()).context(creating)?;
+    pinned
+}
+
+/// Mounts a directory over itself, unless it is a mount: a namespace can only be pinned in a mount that does
+/// not propagate (mount_namespaces(7)).
+fn make_private_mount(directory: &Path) -> Result<()> {
+    let doing = || format!("cannot mount '{}' over itself", directory.display());
+    let opened = mount::open_directory(directory)?;
+    if !mount::is_root_of_mount(&opened).context(doing)? {
+        let copy = mount::copy_tree(opened.as_fd(), Depth::One).context(doing)?;
+        mount::separate(copy.as_fd(), None, MountAttributes::default()).context(doing)?;
+        mount::attach(copy.as_fd(), opened.as_fd()).context(doing)?;
+    }
+    Ok(())
+}
+
+/// Creates an empty mount namespace, with the help of a directory to mount its file system at. This process
+/// returns to its own, and to its working directory.
+fn new_namespace(directory: &Path) -> Result<OwnedFd> {
+    let current = || {
+        rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .context(|| "cannot open the mount namespace of this process")
+    };
+    let own = current()?;
+    let working_directory = mount::open_directory(Path::new("."))?;
+    unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
+    let empty = || {
+        let root = mount::open_directory(Path::new("/"))?;
+        mount::propagate(root.as_fd(), libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")?;
+        let attributes = MountAttributes::INERT.read_only();
+        // The root directory is an inode too.
+        let options = [("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")];
+        let tmpfs = mount::new_file_system("tmpfs", &options, attributes)?;
+        mount::attach(tmpfs.as_fd(), mount::open_directory(directory)?.as_fd())
+            .context(|| "cannot attach an empty file system")?;
+        let namespace = current()?;
+        mount::pivot(tmpfs.as_fd()).context(|| "cannot change the root")?;
+        Ok(namespace)
+    };
+    let namespace = empty();
+    setns(&own, CloneFlags::CLONE_NEWNS).context(|| "cannot return to the host's mount namespace")?;
+    rustix::process::fchdir(&working_directory).context(|| "cannot return to the working directory")?;
+    namespace
+}
+
+/// Binds a namespace to a file.
+fn pin(namespace: &OwnedFd, place: &Path) -> Result<()> {
+    let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    rustix::mount::mount_bind(source, place)
+        .context(|| format!("cannot pin the mount namespace at '{}'", place.display()))
+}
