@@ -1,56 +1,60 @@
 //! The program: parses the command line, runs the verb, prints its errors, and exits.
 
+#![no_main]
+
 use coracle::cli::{self, Cli, VerbResult};
 use coracle::control::printable;
 use coracle::error::Error;
 use coracle::generator;
 use coracle::paths::Paths;
+use coracle::sys::entry;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-fn main() -> ExitCode {
+coracle::entry_point!(coracle::run::protect_early, program);
+
+/// Runs the program. Returns its exit status.
+fn program() -> u8 {
+    if let Err(error) = entry::prepare() {
+        return failed(&error);
+    }
     // The modes of records, definitions and directories do not depend on the caller.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let arguments = entry::arguments();
     if is_generator(&arguments) {
         generate(&arguments);
-        return ExitCode::SUCCESS;
+        return 0;
     }
     if arguments.get(1).is_some_and(|verb| verb == "supervise") {
         return supervise();
     }
-    coracle::run::protect_early(&arguments);
     let outcome = match cli::parse(&arguments) {
         Ok(Some(cli)) => run(cli),
         Ok(None) => Ok(0),
         Err(error) => Err(error.into()),
     };
     match outcome {
-        Ok(status) => ExitCode::from(status),
-        Err(failures) => {
-            failures.0.iter().for_each(print_error);
-            ExitCode::from(failures.0.iter().map(Error::exit_status).max().unwrap_or(1))
-        }
+        Ok(status) => status,
+        Err(failures) => failures.0.iter().map(failed).max().unwrap_or(1),
     }
+}
+
+/// Prints an error. Returns its exit status.
+fn failed(error: &Error) -> u8 {
+    print_error(error);
+    error.exit_status()
 }
 
 /// Runs the verb that stays in memory as long as its machine. It is handled before the command line: the
 /// definition of the command line would stay in memory too.
-fn supervise() -> ExitCode {
+fn supervise() -> u8 {
     log_to(false);
-    coracle::run::supervise_unit().map_or_else(
-        |error| {
-            print_error(&error);
-            ExitCode::from(error.exit_status())
-        },
-        ExitCode::from,
-    )
+    coracle::run::supervise_unit().unwrap_or_else(|error| failed(&error))
 }
 
 /// Returns whether systemd called the program as its generator, by the name of the program.

@@ -19,8 +19,9 @@ use crate::supervisor::handover::{self, Carried, Running};
 use crate::supervisor::launch::{self, LaunchRequest, Placement};
 use crate::supervisor::supervise::{self, SupervisionResult};
 use crate::supervisor::{cleanup, current_step, failure, registration};
+use crate::sys::entry;
 use facts::HostFacts;
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 
 /// The mode of `coracle run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +33,11 @@ pub(crate) enum RunMode {
 }
 
 /// Executes this program again from a file that its payload cannot write to, if the arguments seem to require
-/// it: all earlier work is done twice. `start` repeats the check with the complete definition.
-pub fn protect_early(arguments: &[OsString]) {
-    let users = |word: &OsString| {
-        word.to_str().is_some_and(|word| word.starts_with("-U") || word.starts_with("--private-users"))
-    };
-    if arguments.get(1).is_some_and(|verb| verb == "run") && !arguments.iter().any(users) {
+/// it: all earlier work is done twice. Called before anything else. `start` repeats the check with the complete definition.
+pub fn protect_early() {
+    let words = || entry::raw_arguments().map(CStr::to_bytes);
+    let users = |word: &[u8]| word.starts_with(b"-U") || word.starts_with(b"--private-users");
+    if words().nth(1) == Some(b"run") && !words().any(users) {
         // An error occurs again in that check, and is reported there.
         let _ = crate::supervisor::protect_program(&Users::Host);
     }
@@ -119,7 +119,7 @@ pub(crate) fn reload_firewall(paths: &Paths) -> Result<()> {
 ///
 /// # Errors
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
-pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode, arguments: Vec<OsString>) -> Result<u8> {
+pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u8> {
     let kept = handover::receive()?.map(Carried::from);
     let resolved = config::run(paths, flags).inspect_err(|_| {
         if let Some(kept) = &kept {
@@ -134,6 +134,7 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode, arguments: 
         crate::cli::output::text(&dry_run(paths, machine).map_err(of_launch)?)?;
         return Ok(0);
     }
+    let arguments = entry::arguments().split_off(1);
     let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments };
     let mut running = start(request, placement::in_foreground, kept).map_err(of_launch)?;
     loop {

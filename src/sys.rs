@@ -2,6 +2,7 @@
 //! `plan` (its plain data), `payload`, `host`, `supervisor` and `control`; does not know machines.
 
 pub(crate) mod descriptor;
+pub mod entry;
 pub mod filter;
 pub(crate) mod guest_files;
 pub(crate) mod interface;

@@ -106,12 +106,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "supervisor",
             // A process in a chroot(2) is rejected.
             "sys::mount::is_chroot",
+            // A reboot executes the program again with its arguments.
+            "sys::entry",
             // `--dry-run` prints the plan.
             "cli::output",
         ],
     ),
     ("cli", &["config", "control", "machine", "paths", "run"]),
-    ("main", &["cli", "control", "generator", "paths", "run"]),
+    (
+        "main",
+        &[
+            "cli",
+            "control",
+            "generator",
+            "paths",
+            "run",
+            // Instead of Rust's own entry point.
+            "entry_point",
+            "sys::entry",
+        ],
+    ),
 ];
 
 /// Libraries allowed in some stages only. The children use none of them, so that no host state leaks into a

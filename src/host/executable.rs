@@ -1,5 +1,6 @@
 //! The program of a supervisor: an update replaces the file, while the running process keeps the old one.
 
+use crate::sys::entry;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -54,9 +55,10 @@ fn current_path() -> Option<PathBuf> {
     let link = std::fs::read_link("/proc/self/exe").ok()?;
     let bytes = link.as_os_str().as_bytes();
     let path = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
-    // The first argument is the only name of a program executed from a detached mount.
-    let named = std::env::args_os().next().map(PathBuf::from);
-    [Some(path), named].into_iter().flatten().find(|path| path.is_absolute() && path.is_file())
+    // The first argument is the only name of a program executed from a detached mount, whose root it is.
+    let named = entry::arguments().into_iter().next().map(PathBuf::from);
+    let linked = Some(path).filter(|path| path != Path::new("/"));
+    [linked, named].into_iter().flatten().find(|path| path.is_absolute() && path.is_file())
 }
 
 #[cfg(test)]

@@ -186,39 +186,28 @@ pub(crate) fn own_program() -> Option<(u64, u64)> {
 /// # Errors
 /// Any error of the kernel; returns only if the program need not be executed again.
 pub(crate) fn run_from_read_only() -> Result<()> {
-    use super::mount::{Depth, MountAttributes, copy_tree, restrict};
+    use super::mount::{Depth, MountAttributes, copy_tree, separate};
     use rustix::fd::AsFd;
     use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static RUNS_FROM_READ_ONLY: AtomicBool = AtomicBool::new(false);
+    if RUNS_FROM_READ_ONLY.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .context(|| "cannot open the program of this process")?;
     let stat = rustix::fs::fstatvfs(&program).context(|| "cannot examine the program of this process")?;
     if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
         // A program executed by a descriptor has its number as name.
         let _ = rustix::thread::set_name(c"coracle");
+        RUNS_FROM_READ_ONLY.store(true, Ordering::Relaxed);
         return Ok(());
     }
+    let attributes = MountAttributes { read_only: true, ..MountAttributes::default() };
     let protected = copy_tree(program.as_fd(), Depth::One)
-        .and_then(|tree| {
-            let attributes = MountAttributes { read_only: true, ..MountAttributes::default() };
-            restrict(tree.as_fd(), Depth::One, attributes).map(|()| tree)
-        })
+        .and_then(|tree| separate(tree.as_fd(), None, attributes).map(|()| tree))
         .context(|| "cannot protect the program of this process")?;
-    let text = |word: std::ffi::OsString| {
-        std::ffi::CString::new(std::os::unix::ffi::OsStringExt::into_vec(word))
-            .map_err(|_| Error::new("an argument has a NUL in it"))
-    };
-    let arguments = std::env::args_os().map(text).collect::<Result<Vec<_>>>()?;
-    let variable = |(mut name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        name.push("=");
-        name.push(value);
-        text(name)
-    };
-    let variables = std::env::vars_os().map(variable).collect::<Result<Vec<_>>>()?;
-    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
-    match nix::unistd::execveat(protected, c"", &arguments, &variables, flags) {
-        Ok(never) => match never {},
-        Err(errno) => Err(std::io::Error::from(errno)).context(|| "cannot execute the protected program"),
-    }
+    Err(super::entry::execute_again(protected.as_fd())).context(|| "cannot execute the protected program")
 }
 
 /// Overwrites the environment passed at the execution: it is readable through procfs.

@@ -272,9 +272,7 @@ impl RunArgs {
             log::set_max_level(log::LevelFilter::Warn);
         }
         let mode = if self.dry_run { RunMode::DryRun } else { RunMode::Run };
-        // The machine executes the program again with these arguments when it reboots.
-        let arguments = std::env::args_os().skip(1).collect();
-        Ok(crate::run::foreground(paths, self.layer()?, mode, arguments)?)
+        Ok(crate::run::foreground(paths, self.layer()?, mode)?)
     }
 }
 

@@ -1,0 +1,118 @@
+//! The start of the program. Rust's own entry point is not used: a start of a machine executes the program
+//! twice, and most of what that entry point prepares (a stack and handlers for stack overflows, names of
+//! threads) costs system calls and pages that a short life does not need. Called by `main`.
+#![allow(unsafe_code)]
+
+use crate::error::{Context, Result};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::fs::{Mode, OFlags};
+use std::ffi::{CStr, OsStr, OsString, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// The arguments of the program, a list with a null pointer at its end. Null in tests.
+static ARGUMENTS: AtomicPtr<*const c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Defines the entry point of the C library, `main`: it calls the function `first` before anything else, and
+/// then `program`, whose result is the exit status. For a program with `#![no_main]`.
+#[macro_export]
+macro_rules! entry_point {
+    ($first:path, $program:path) => {
+        /// The entry point, called by the C library.
+        ///
+        /// # Safety
+        /// The arguments are a list of C strings with a null pointer at its end, which the process keeps.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn main(
+            _: ::std::ffi::c_int,
+            arguments: *const *const ::std::ffi::c_char,
+        ) -> ::std::ffi::c_int {
+            // SAFETY: the same condition.
+            unsafe { $crate::sys::entry::set_arguments(arguments) };
+            $first();
+            ::std::ffi::c_int::from($program())
+        }
+    };
+}
+
+/// Records the arguments, which std knows only by its own entry point.
+///
+/// # Safety
+/// They are those of the C function `main`: a list of C strings with a null pointer at its end, which the
+/// process keeps.
+pub unsafe fn set_arguments(arguments: *const *const c_char) {
+    ARGUMENTS.store(arguments.cast_mut(), Ordering::Relaxed);
+}
+
+/// Returns the arguments, the name of the program first.
+pub fn arguments() -> Vec<OsString> {
+    let words = raw_arguments().map(|word| OsStr::from_bytes(word.to_bytes()).to_owned());
+    if ARGUMENTS.load(Ordering::Relaxed).is_null() { std::env::args_os().collect() } else { words.collect() }
+}
+
+/// Returns the recorded arguments, without an allocation.
+pub fn raw_arguments() -> impl Iterator<Item = &'static CStr> {
+    let mut at = ARGUMENTS.load(Ordering::Relaxed).cast_const();
+    std::iter::from_fn(move || {
+        // SAFETY: a recorded list consists of C strings with a null pointer at its end, and stays. Nothing is
+        // read beyond the null pointer.
+        unsafe {
+            if at.is_null() || (*at).is_null() {
+                return None;
+            }
+            let word = CStr::from_ptr(*at);
+            at = at.add(1);
+            Some(word)
+        }
+    })
+}
+
+/// Opens closed standard streams at `/dev/null`, so that no other file becomes one of them, and ignores
+/// SIGPIPE: a write to a closed pipe is an error. Both as Rust's own entry point does.
+///
+/// # Errors
+/// `/dev/null` cannot be opened.
+pub fn prepare() -> Result<()> {
+    // SAFETY: poll(2) accepts numbers that are not open, and nothing else uses them as descriptors.
+    let streams = [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    let mut polled = streams.each_ref().map(|stream| PollFd::new(stream, PollFlags::empty()));
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&now)).context(|| "cannot examine the standard streams")?;
+    for _ in polled.iter().filter(|stream| stream.revents().contains(PollFlags::NVAL)) {
+        // The lowest free number is that of the first closed stream.
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty());
+        let null = null.context(|| "cannot open '/dev/null' as a standard stream")?;
+        std::mem::forget(null);
+    }
+    // SAFETY: the disposition has no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    Ok(())
+}
+
+/// Executes a program by its descriptor, with the arguments and the environment of this process.
+///
+/// # Errors
+/// Any error of execveat(2). Returns only then.
+pub(crate) fn execute_again(program: BorrowedFd<'_>) -> std::io::Error {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let arguments = ARGUMENTS.load(Ordering::Relaxed).cast_const();
+    // SAFETY: both are lists of C strings with a null pointer at their ends, kept by the process. The path is
+    // an empty C string.
+    unsafe {
+        let number = program.as_raw_fd();
+        libc::syscall(libc::SYS_execveat, number, c"".as_ptr(), arguments, environ, libc::AT_EMPTY_PATH);
+    }
+    std::io::Error::last_os_error()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn without_an_own_entry_point_std_knows_the_arguments() {
+        assert_eq!(super::arguments(), std::env::args_os().collect::<Vec<_>>());
+        assert_eq!(super::raw_arguments().count(), 0);
+    }
+}
