@@ -105,7 +105,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "claim",
             "supervisor",
             // A process in a chroot(2) is rejected.
-            "sys::mount::is_chroot",
+            "sys::mount::leaves_chroot",
             // A reboot executes the program again with its arguments.
             "sys::entry",
             // `--dry-run` prints the plan.

@@ -149,7 +149,7 @@ impl Cgroup {
         if !self.is_free {
             let supervisor = self.directory.join("supervisor");
             std::fs::create_dir_all(&supervisor)
-                .and_then(|()| std::fs::write(supervisor.join("cgroup.procs"), "0"))
+                .and_then(|()| pseudo_file::write(supervisor.join("cgroup.procs"), "0"))
                 .context(|| format!("cannot enter cgroup '{}'", supervisor.display()))?;
         }
         self.enable_controllers();
@@ -172,12 +172,12 @@ impl Cgroup {
         let available = pseudo_file::read(self.directory.join("cgroup.controllers")).unwrap_or_default();
         let control = self.directory.join("cgroup.subtree_control");
         let all: Vec<String> = available.split_whitespace().map(|name| format!("+{name}")).collect();
-        if all.is_empty() || std::fs::write(&control, all.join(" ")).is_ok() {
+        if all.is_empty() || pseudo_file::write(&control, all.join(" ")).is_ok() {
             return;
         }
         // The kernel enables all or none.
         for controller in available.split_whitespace() {
-            if let Err(error) = std::fs::write(&control, format!("+{controller}")) {
+            if let Err(error) = pseudo_file::write(&control, format!("+{controller}")) {
                 log::debug!("cannot enable cgroup controller '{controller}': {error}, ignoring");
             }
         }
@@ -208,8 +208,7 @@ fn limit(directory: &Path, file: &str, limit: Option<u64>) -> Result<()> {
     let path = directory.join(file);
     // The kernel parses an int.
     let word = i32::try_from(limit).map_or_else(|_| "max".to_owned(), |limit| limit.to_string());
-    let opened = std::fs::OpenOptions::new().write(true).open(&path);
-    match opened.and_then(|mut file| std::io::Write::write_all(&mut file, word.as_bytes())) {
+    match pseudo_file::write(&path, word) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         written => written.context(|| format!("cannot write '{}'", path.display())),
     }
@@ -281,7 +280,7 @@ pub(crate) fn set_frozen(directory: &Path, frozen: bool) -> Result<()> {
 /// Any error of write(2).
 pub(crate) fn begin_freezing(directory: &Path, frozen: bool) -> Result<()> {
     let word = if frozen { "1" } else { "0" };
-    std::fs::write(directory.join("cgroup.freeze"), word)
+    pseudo_file::write(directory.join("cgroup.freeze"), word)
         .context(|| format!("cannot {} '{}'", if frozen { "freeze" } else { "thaw" }, directory.display()))
 }
 
@@ -296,7 +295,8 @@ pub(crate) fn not_frozen(frozen: bool) -> Error {
 /// # Errors
 /// The cgroup stays busy.
 pub(crate) fn remove(directory: &Path) -> Result<()> {
-    // After an orderly stop it is empty and can be deleted at once.
+    // After an orderly stop it and the guest's cgroup are empty and can be deleted at once.
+    let _ = std::fs::remove_dir(directory.join(PAYLOAD));
     match std::fs::remove_dir(directory) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -305,8 +305,8 @@ pub(crate) fn remove(directory: &Path) -> Result<()> {
     if remove_tree(directory).is_ok() {
         return Ok(());
     }
-    let _ = std::fs::write(directory.join("cgroup.freeze"), "0");
-    let _ = std::fs::write(directory.join("cgroup.kill"), "1");
+    let _ = pseudo_file::write(directory.join("cgroup.freeze"), "0");
+    let _ = pseudo_file::write(directory.join("cgroup.kill"), "1");
     let mut last = None;
     // Killed processes end within moments; the bound is for processes that cannot be killed.
     for attempt in 0..200u64 {

@@ -1,8 +1,8 @@
 //! User namespaces for idmapped mounts (mount_setattr(2), MOUNT_ATTR_IDMAP). They have no processes.
 
 use crate::error::{Context, Result};
-use crate::sys::descriptor;
 use crate::sys::process::{self, Side};
+use crate::sys::{descriptor, pseudo_file};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
@@ -30,7 +30,7 @@ pub fn namespace(users: &[IdMapEntry], groups: &[IdMapEntry]) -> Result<OwnedFd>
             let path = format!("/proc/{}", child.pid.as_raw_nonzero());
             let write = |file: &str, ranges: &[IdMapEntry]| {
                 let line = |(disk, seen, count): &IdMapEntry| format!("{disk} {seen} {count}\n");
-                std::fs::write(format!("{path}/{file}"), ranges.iter().map(line).collect::<String>())
+                pseudo_file::write(format!("{path}/{file}"), ranges.iter().map(line).collect::<String>())
             };
             let opened = write("uid_map", users)
                 .and_then(|()| write("gid_map", groups))

@@ -39,12 +39,22 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// The lock is held for too long; the message has the process id of the holder.
 pub(crate) fn wait(paths: &Paths, name: &str) -> Result<Held> {
+    wait_at(&directory(paths)?.join(name), PATIENCE)
+}
+
+/// Returns the directory of Coracle's own locks. It is created if it is missing.
+fn directory(paths: &Paths) -> Result<PathBuf> {
     let directory = paths.locks();
-    let creating = || format!("cannot create '{}'", directory.display());
-    std::fs::create_dir_all(paths.state()).context(creating)?;
-    match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).context(creating),
-        _ => wait_at(&directory.join(name), PATIENCE),
+    let create = || std::fs::DirBuilder::new().mode(0o700).create(&directory);
+    let created = create().or_else(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => std::fs::create_dir_all(paths.state()).and_then(|()| create()),
+        _ => Err(error),
+    });
+    match created {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).context(|| format!("cannot create '{}'", directory.display()))
+        }
+        _ => Ok(directory),
     }
 }
 
@@ -53,7 +63,7 @@ pub(crate) fn wait(paths: &Paths, name: &str) -> Result<Held> {
 /// # Errors
 /// The file cannot be created.
 pub(crate) fn attempt(paths: &Paths, name: &str) -> Result<Option<Held>> {
-    Ok(take(&paths.locks().join(name))?.map(Held))
+    Ok(take(&directory(paths)?.join(name))?.map(Held))
 }
 
 /// Waits for the lock of all zones: systemd-nspawn's, because its machines may be in zones too.
@@ -105,12 +115,19 @@ fn holder(path: &Path) -> Option<u32> {
 /// The file cannot be created.
 pub(crate) fn take(path: &Path) -> Result<Option<Lock>> {
     let doing = || format!("cannot lock '{}'", path.display());
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).context(doing)?;
-    }
-    loop {
+    let open = || {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let descriptor = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).context(doing)?;
+        rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
+    };
+    loop {
+        let opened = match (open(), path.parent()) {
+            (Err(rustix::io::Errno::NOENT), Some(parent)) => {
+                std::fs::create_dir_all(parent).context(doing)?;
+                open()
+            }
+            (opened, _) => opened,
+        };
+        let descriptor = opened.context(doing)?;
         match fcntl(&descriptor, FcntlArg::F_OFD_SETLK(&whole_file())) {
             Ok(_) => {}
             Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => return Ok(None),

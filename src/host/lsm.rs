@@ -27,7 +27,7 @@ const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
 /// Returns whether AppArmor is active on this host.
 pub(crate) fn has_apparmor() -> bool {
-    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
+    pseudo_file::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
 }
 
 /// Returns whether an AppArmor profile is loaded. `false` if AppArmor is inactive.

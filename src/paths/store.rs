@@ -1,7 +1,7 @@
 //! Atomic replacement of files. Called by `state` and by `config` for its drop-ins.
 
+use rustix::fs::{Mode, OFlags};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Replaces a file atomically: a reader finds the old or the new text. The temporary file is `.NAME` in the
@@ -14,7 +14,8 @@ pub(crate) fn replace(file: &Path, text: &[u8], mode: u32) -> std::io::Result<()
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(file.file_name().unwrap_or_default());
     let temporary = file.with_file_name(hidden);
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?.write_all(text)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let draft = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))?;
+    std::fs::File::from(draft).write_all(text)?;
     std::fs::rename(&temporary, file)
 }

@@ -9,7 +9,7 @@ use super::{mounts, nodes, resolv_conf, rlimits};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
-use crate::sys::{interface, mount, process};
+use crate::sys::{interface, mount, process, pseudo_file};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
@@ -54,14 +54,7 @@ impl<'a> Builder<'a> {
         let owner = self.inputs.owner;
         match step {
             BuildStep::Join => self.join(),
-            BuildStep::Limits => {
-                // In the machine's pid namespace PID 1 is the waiting init child.
-                let reset = || rlimits::reset(rustix::process::Pid::INIT);
-                let done = process::as_effective(owner, reset);
-                // A change of ids cancels PR_SET_PDEATHSIG(2const).
-                process::die_with_parent();
-                done
-            }
+            BuildStep::Limits => reset_limits(owner),
             BuildStep::Loopback => interface::bring_up(c"lo"),
             BuildStep::PingGroups { first, last } => ping_groups(*first, *last),
             BuildStep::Root { directory, map_ids, read_only, mount_points } => {
@@ -180,11 +173,23 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// Resets the limits of PID 1, which in the machine's pid namespace is the waiting init child.
+fn reset_limits(owner: u32) -> Result<()> {
+    let reset = || rlimits::reset(rustix::process::Pid::INIT);
+    if owner == 0 {
+        return reset();
+    }
+    let done = process::as_effective(owner, reset);
+    // A change of ids cancels PR_SET_PDEATHSIG(2const).
+    process::die_with_parent();
+    done
+}
+
 /// Sets the range of groups in the joined network namespace: procfs shows the namespace of the writing
 /// process, and the kernel reads ids in its user namespace.
 fn ping_groups(first: u32, last: u32) -> Result<()> {
     let file = "/proc/sys/net/ipv4/ping_group_range";
-    match std::fs::write(file, format!("{first} {last}\n")) {
+    match pseudo_file::write(file, format!("{first} {last}\n")) {
         // The host is itself a container with read-only settings.
         Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(()),
         other => other.context(|| format!("cannot write '{file}'")),

@@ -7,7 +7,7 @@ use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::InitStep;
 use crate::sys::process::Loan;
-use crate::sys::{descriptor, filter, mount, process, terminal};
+use crate::sys::{descriptor, filter, mount, process, pseudo_file, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
@@ -85,7 +85,7 @@ impl<'a> InitProcess<'a> {
             InitStep::Terminal => new_terminal(link),
             InitStep::Join { time } => self.join(*time),
             InitStep::TimeNamespace => time_namespace(),
-            InitStep::Label(label) => std::fs::write(label.file, &label.text).map_err(Error::from),
+            InitStep::Label(label) => pseudo_file::write(label.file, &label.text).map_err(Error::from),
             InitStep::Limits(limits) => rlimits::apply(limits),
             InitStep::Capabilities(kept) => capabilities(*kept),
             InitStep::Confine(kept) => confine(*kept),
@@ -260,7 +260,7 @@ fn time_namespace() -> Result<()> {
     // After the change of ids this process is not dumpable, so its files in /proc belong to the host's root.
     // No other process of the guest exists yet.
     process::set_dumpable(true);
-    let written = std::fs::write("/proc/self/timens_offsets", offset);
+    let written = pseudo_file::write("/proc/self/timens_offsets", offset);
     process::set_dumpable(false);
     written.context(|| "cannot set its offsets")
 }

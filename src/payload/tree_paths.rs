@@ -51,7 +51,9 @@ struct Mounted {
 enum Files {
     /// The builder.
     Ours,
-    /// The kernel.
+    /// The kernel, in a procfs.
+    Procfs,
+    /// The kernel, in another file system.
     Kernel,
     /// The host or the guest.
     Foreign,
@@ -80,7 +82,11 @@ impl TreePaths {
     /// Adds a new file system, mounted by the builder. A tmpfs is empty, others have files of the kernel.
     pub(crate) fn keep(&mut self, target: &Path, root: OwnedFd, attributes: MountAttributes, kind: &str) {
         self.forget(target);
-        let files = if kind == "tmpfs" { Files::Ours } else { Files::Kernel };
+        let files = match kind {
+            "tmpfs" => Files::Ours,
+            "proc" => Files::Procfs,
+            _ => Files::Kernel,
+        };
         self.mounted.push(Mounted { target: target.to_owned(), root, attributes, files });
     }
 
@@ -143,13 +149,22 @@ impl TreePaths {
     /// Returns a path in a tmpfs of the builder, or right below the root of another mount or of the tree, as
     /// that root and the path below it: no link is on the way to its last component.
     pub(crate) fn direct<'p>(&self, path: &'p Path) -> Option<(BorrowedFd<'_>, &'p Path)> {
-        self.ours(path).or_else(|| {
+        self.ours(path).or_else(|| self.sysctl(path)).or_else(|| {
             let (root, rest) = self.start_of(path);
             let rest = rest.strip_prefix("/").unwrap_or(rest);
             let mut parts = rest.components();
             let is_right_below = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
             is_right_below.then_some((root, rest))
         })
+    }
+
+    /// Returns a path in `sys` of a procfs as its root and the path below it: there the kernel has no links
+    /// (proc(5)).
+    fn sysctl<'p>(&self, path: &'p Path) -> Option<(BorrowedFd<'_>, &'p Path)> {
+        let (mounted, rest) = self.nearest(path)?;
+        let is_plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
+        let is_kernels = mounted.files == Files::Procfs && rest.starts_with("sys");
+        (is_kernels && is_plain && !self.is_covered(path)).then(|| (mounted.root.as_fd(), rest))
     }
 
     /// Like [`Self::direct`], but only in a mount of the builder: its names do not change during the build.
@@ -242,6 +257,8 @@ mod tests {
         paths.keep(Path::new("/proc"), directory(), MountAttributes::INERT, "proc");
         assert_eq!(rest(&paths, "/proc/keys").as_deref(), Some("keys"));
         assert_eq!(rest(&paths, "/proc/1/root/etc"), None);
+        assert_eq!(rest(&paths, "/proc/sys/net").as_deref(), Some("sys/net"));
+        assert_eq!(rest(&paths, "/proc/sys/../1/root"), None);
         paths.keep(Path::new("/dev"), directory(), MountAttributes::default(), "tmpfs");
         paths.link(Path::new("/dev/fd"));
         assert_eq!(rest(&paths, "/dev/fd").as_deref(), Some("fd"));

@@ -20,6 +20,8 @@ use crate::network::{networkd, veth, zone};
 use crate::paths::Paths;
 use crate::state::record::Record;
 use rustix::fd::OwnedFd;
+use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
 /// The time until a link is deleted by name that the kernel has not deleted with its network namespace.
@@ -31,31 +33,6 @@ const DELETING: Duration = Duration::from_millis(40);
 /// # Errors
 /// The machine is running.
 pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
-    after_by(paths, name, |_| ())
-}
-
-/// Cleans up after the ended machine of this supervisor, which has closed the network namespace. The kernel
-/// deletes the links with it, without a request that waits for grace periods of RCU. Closing the packet
-/// socket waits for one, together with the transaction of the firewall.
-///
-/// # Errors
-/// Same as [`after`].
-pub(crate) fn after_end(state: &SupervisorState, packet_socket: Option<OwnedFd>) -> Result<()> {
-    let mut cgroup_move = None;
-    after_by(&Paths::below(&state.paths_root), &state.record.name, |record| {
-        // Now the guest's cgroup is deleted, which would wait for the move.
-        cgroup_move = state.is_launched().then(CgroupMove::begin).flatten();
-        drop(packet_socket);
-        // The state directory keeps the namespace of an interface of the host.
-        if !record.interfaces.iter().any(ExtraInterface::is_borrowed_from_host) {
-            veth::wait_until_deleted(&record.host_ends(), DELETING);
-        }
-    })?;
-    cgroup_move.into_iter().for_each(CgroupMove::end);
-    Ok(())
-}
-
-fn after_by(paths: &Paths, name: &Name, before_links: impl FnOnce(&Record)) -> Result<()> {
     match Record::read(paths, name) {
         Ok(Some(record)) if record.is_alive() && record.supervisor != std::process::id() => {
             return Err(Error::new(format!(
@@ -64,7 +41,7 @@ fn after_by(paths: &Paths, name: &Name, before_links: impl FnOnce(&Record)) -> R
             ))
             .with_hint(format!("stop it first: coracle stop {name}")));
         }
-        Ok(Some(record)) => undo_by(paths, &record, before_links),
+        Ok(Some(record)) => undo(paths, &record),
         unreadable => {
             // Without a record, the start was killed before it was written: only the directory exists.
             if let Err(error) = unreadable {
@@ -75,6 +52,25 @@ fn after_by(paths: &Paths, name: &Name, before_links: impl FnOnce(&Record)) -> R
     }
     lock::delete_stale(paths);
     Ok(())
+}
+
+/// Cleans up after the ended machine of this supervisor, which has closed the network namespace. The kernel
+/// deletes the links with it, without a request that waits for grace periods of RCU. Closing the packet
+/// socket waits for one, together with the transaction of the firewall.
+pub(crate) fn after_end(state: &SupervisorState, packet_socket: Option<OwnedFd>) {
+    let mut cgroup_move = None;
+    let paths = Paths::below(&state.paths_root);
+    undo_by(&paths, &state.record, |record| {
+        // Now the guest's cgroup is deleted, which would wait for the move.
+        cgroup_move = state.is_launched().then(CgroupMove::begin).flatten();
+        drop(packet_socket);
+        // The state directory keeps the namespace of an interface of the host.
+        if !record.interfaces.iter().any(ExtraInterface::is_borrowed_from_host) {
+            veth::wait_until_deleted(&record.host_ends(), DELETING);
+        }
+    });
+    lock::delete_stale(&paths);
+    cgroup_move.into_iter().for_each(CgroupMove::end);
 }
 
 /// Undoes everything a record names.
@@ -114,9 +110,13 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
             _ => {}
         }
     }
-    // The directory last, with the record as its last file: after a kill, the next cleanup begins again.
-    let directory = paths.machine(&record.name);
-    for file in [
+    remove_state(&paths.machine(&record.name));
+}
+
+/// Removes the state directory last, with the record as its last file: after a kill, the next cleanup begins
+/// again.
+fn remove_state(directory: &Path) {
+    const NAMES: [&str; 10] = [
         "root",
         "hosts",
         "resolver",
@@ -127,11 +127,14 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
         ".state.json",
         "state.json",
         "lock",
-    ] {
-        let path = directory.join(file);
+    ];
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let present: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
+    for name in NAMES.into_iter().filter(|name| present.iter().any(|present| present == name)) {
+        let path = directory.join(name);
         let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
     }
-    let _ = std::fs::remove_dir(&directory);
+    let _ = std::fs::remove_dir(directory);
 }
 
 /// Removes a machine from its previous network, before it joins another one.

@@ -26,6 +26,7 @@ use crate::plan::step::HostStep;
 use crate::plan::{Facts, Plan};
 use crate::state::record::{Phase, Record};
 use crate::sys::process::{self, Child};
+use crate::sys::pseudo_file;
 use descriptors::ring;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
@@ -224,7 +225,7 @@ impl<'a> Launch<'a> {
         let Some((base, count)) = self.request.plan.id_map else { return Ok(()) };
         let pid = self.record.leader.unwrap_or_default();
         for file in ["uid_map", "gid_map"] {
-            std::fs::write(format!("/proc/{pid}/{file}"), format!("0 {base} {count}\n"))
+            pseudo_file::write(format!("/proc/{pid}/{file}"), format!("0 {base} {count}\n"))
                 .context(|| format!("cannot map ids 0 to {} from {base} ({file})", count - 1))?;
         }
         if self.request.plan.maps_tree {

@@ -8,6 +8,7 @@
 
 mod reopen;
 
+use reopen::reopen_regular;
 pub(crate) use reopen::{keep_descriptors, reopen_file, reopen_pipe, set_mode, set_times};
 
 use crate::error::Result;
@@ -161,11 +162,17 @@ impl GuestRoot {
     /// `EINVAL` for another kind of file, `EAGAIN` for a file under a lease, else any error of openat2(2) and
     /// read(2).
     pub(crate) fn read(&self, path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
-        let file = File::from(reopen_file(&self.find(path)?, OFlags::RDONLY)?);
-        // One byte more than the file: the last read finds its end without growing the buffer.
-        let size = file.metadata()?.len().saturating_add(1).min(limit);
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        file.take(limit).read_to_end(&mut bytes)?;
+        let place = self.find(path)?;
+        let stat = rustix::fs::fstat(&place)?;
+        let mut file = File::from(reopen_regular(&place, &stat, OFlags::RDONLY)?);
+        // One byte more than the file: a shorter read has found its end.
+        let size = u64::try_from(stat.st_size).unwrap_or(0).saturating_add(1).min(limit);
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        let count = file.read(&mut bytes)?;
+        bytes.truncate(count);
+        if count as u64 == size {
+            file.take(limit - size).read_to_end(&mut bytes)?;
+        }
         Ok(bytes)
     }
 

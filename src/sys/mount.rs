@@ -270,29 +270,24 @@ pub(crate) fn change_root(root: BorrowedFd<'_>) -> std::io::Result<()> {
     Ok(rustix::process::chroot(".")?)
 }
 
-/// Returns whether the root of this process differs from that of its mount namespace (chroot(2)). Joins its
-/// own namespace, which resets the root, and returns to the former root.
+/// Returns whether the root of this process was not that of its mount namespace (chroot(2)). Joins its own
+/// namespace: afterwards its root is that of the namespace, and its working directory is unchanged.
 ///
 /// # Errors
-/// Any error of setns(2), `EINVAL` in a process of several threads; or the former root cannot be restored.
-pub(crate) fn is_chroot() -> std::io::Result<bool> {
-    let open = |path| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(CWD, path, flags, Mode::empty())
-    };
+/// Any error of setns(2), `EINVAL` in a process of several threads; or the working directory cannot be
+/// restored.
+pub(crate) fn leaves_chroot() -> std::io::Result<bool> {
     let identity = || {
         let mask = rustix::fs::StatxFlags::INO | rustix::fs::StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(CWD, "/", rustix::fs::AtFlags::empty(), mask)?;
         Ok::<_, rustix::io::Errno>((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino, stat.stx_mnt_id))
     };
-    let (root, directory) = (open("/")?, open(".")?);
-    let current = identity()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(CWD, ".", flags, Mode::empty())?;
+    let before = identity()?;
     // By process id: a chroot may have no procfs.
     let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
     nix::sched::setns(&own, nix::sched::CloneFlags::CLONE_NEWNS)?;
-    let of_namespace = identity();
-    rustix::process::fchdir(&root)?;
-    rustix::process::chroot(".")?;
     rustix::process::fchdir(&directory)?;
-    Ok(of_namespace? != current)
+    Ok(identity()? != before)
 }

@@ -1,5 +1,5 @@
-//! Small files of procfs, sysfs and cgroup2. The kernel writes their text in one piece, so that one read
-//! suffices; the standard library makes three more calls.
+//! Small files, for example of procfs, sysfs and cgroup2, by few calls. The kernel writes the text of its
+//! files in one piece, so that one read suffices; the standard library makes three more calls.
 
 use rustix::fs::{Mode, OFlags};
 use std::io::Result;
@@ -23,8 +23,30 @@ pub(crate) fn read(path: impl AsRef<Path>) -> Result<String> {
     String::from_utf8(buffer[..count].to_vec()).map_err(std::io::Error::other)
 }
 
+/// Writes an existing file of the kernel by one write.
+///
+/// # Errors
+/// Any error of open(2) and write(2), or `WriteZero` if not all was written.
+pub(crate) fn write(path: impl AsRef<Path>, text: impl AsRef<[u8]>) -> Result<()> {
+    let text = text.as_ref();
+    let file = rustix::fs::open(path.as_ref(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let count = rustix::io::write(&file, text)?;
+    if count == text.len() { Ok(()) } else { Err(std::io::ErrorKind::WriteZero.into()) }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn only_existing_files_are_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        assert_eq!(super::write(&file, "one").unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        std::fs::write(&file, "").unwrap();
+        super::write(&file, "two").unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two");
+        assert!(super::write("/dev/full", "one").is_err());
+    }
+
     #[test]
     fn short_long_and_missing_files() {
         let status = super::read("/proc/self/status").unwrap();

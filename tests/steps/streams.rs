@@ -154,7 +154,7 @@ fn readiness_is_forwarded_on_request() {
         format!(
             "socket(S, AF_UNIX, SOCK_DGRAM, 0); \
              for ({messages}) {{ send(S, $_, 0, pack_sockaddr_un($ENV{{NOTIFY_SOCKET}})) or die $!; \
-             select(undef, undef, undef, 1.1) }}"
+             select(undef, undef, undef, 1.5) }}"
         )
     };
     let told =

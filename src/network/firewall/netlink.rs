@@ -14,6 +14,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, Result};
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use std::cell::OnceCell;
 
 /// Opens a netlink socket that receives the notifications of these groups (a bit for each).
 ///
@@ -32,16 +33,17 @@ pub(crate) fn open(groups: u32) -> Result<OwnedFd> {
 /// A socket for several requests. While the kernel frees objects of a transaction, which takes a grace period
 /// of RCU, close(2) of any netfilter socket waits for it: one socket for all requests waits once, at its end.
 #[derive(Debug)]
-pub struct Nfnetlink(Result<OwnedFd>);
+pub struct Nfnetlink(OnceCell<Result<OwnedFd>>);
 
 impl Nfnetlink {
-    /// Opens the socket. A failure is returned by each request.
+    /// Returns a socket that the first request opens: closing one waits for a grace period of RCU. A failure is
+    /// returned by each request.
     pub fn open() -> Self {
-        Self(open(0))
+        Self(OnceCell::new())
     }
 
     fn socket(&self) -> Result<&OwnedFd> {
-        self.0.as_ref().map_err(|errno| *errno)
+        self.0.get_or_init(|| open(0)).as_ref().map_err(|errno| *errno)
     }
 
     /// Commits a transaction.

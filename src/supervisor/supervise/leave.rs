@@ -64,7 +64,7 @@ impl Loop {
         // Keeps the lock of the name: no second machine of that name starts before this process has exited.
         let mut locks = self.fds.take_locks();
         locks.truncate(1);
-        cleanup::after_end(&self.state, self.dhcp.take().map(DhcpServer::into_socket))?;
+        cleanup::after_end(&self.state, self.dhcp.take().map(DhcpServer::into_socket));
         Ok(SupervisionResult::Ended(match exit.exit_status() {
             _ if restarts => RESTART,
             _ if stopped => 0,

@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timestamps};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Timestamps};
 use rustix::io::Errno;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -38,7 +38,15 @@ fn again(place: &OwnedFd) -> (BorrowedFd<'static>, String) {
 /// # Errors
 /// `EINVAL` for another kind of file, `EAGAIN` for a file under a lease, else any error of open(2).
 pub(crate) fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::RegularFile {
+    reopen_regular(place, &rustix::fs::fstat(place)?, flags)
+}
+
+/// Like [`reopen_file`], with the known attributes of the file.
+///
+/// # Errors
+/// The same.
+pub(super) fn reopen_regular(place: &OwnedFd, stat: &Stat, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
     reopen(place, flags)
