@@ -68,6 +68,12 @@ impl From<Vec<Error>> for Failures {
     }
 }
 
+/// Runs a verb in a stack frame of its own: one for all verbs would touch seven pages.
+#[inline(never)]
+fn apart(run: impl FnOnce() -> VerbResult) -> VerbResult {
+    run()
+}
+
 /// Defines [`Verb`] with one variant per verb, in the order of the help.
 macro_rules! verbs {
     ($($verb:ident($arguments:ty)),* $(,)?) => {
@@ -84,7 +90,7 @@ macro_rules! verbs {
             /// All errors of the verb.
             pub fn run(self, paths: &Paths) -> VerbResult {
                 match self {
-                    $(Self::$verb(verb) => verb.run(paths)),*
+                    $(Self::$verb(verb) => apart(|| verb.run(paths))),*
                 }
             }
         }

@@ -20,12 +20,24 @@
 
 #define MOST 64
 
+/* The request that continues a process. With STEPS, it stops after each instruction, too. */
+#ifdef STEPS
+#define CONTINUE PTRACE_SINGLESTEP
+#else
+#define CONTINUE PTRACE_SYSCALL
+#endif
+
 static pid_t pids[MOST];
 static int processes;
 static int report;
 
 /* Handles the entry or exit of a system call. Returns whether to detach the process. */
 static int at_call(int role, pid_t pid, const struct __ptrace_syscall_info *call);
+
+#ifdef STEPS
+/* Handles a stop after an instruction. */
+static void at_step(pid_t pid);
+#endif
 
 /* Handles the execution of a program. Returns whether to detach the process. */
 static int at_exec(int role, pid_t pid);
@@ -53,6 +65,11 @@ static void trace(void)
 			if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof call, &call) > 0)
 				leave = at_call(role, pid, &call);
 			signal = 0;
+#ifdef STEPS
+		} else if (signal == SIGTRAP && !event) {
+			at_step(pid);
+			signal = 0;
+#endif
 		} else if (event == PTRACE_EVENT_EXEC) {
 			leave = at_exec(role, pid);
 			signal = 0;
@@ -64,7 +81,7 @@ static void trace(void)
 			role_of((pid_t)child);
 			signal = 0;
 		}
-		ptrace(leave ? PTRACE_DETACH : PTRACE_SYSCALL, pid, 0, signal);
+		ptrace(leave ? PTRACE_DETACH : CONTINUE, pid, 0, signal);
 	}
 }
 
