@@ -37,6 +37,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) root: &'a Tree,
     /// Whether its range of ids stays recorded.
     pub(crate) keep: RangeRetention,
+    /// The unit that the machine will be in. `None` without systemd.
+    pub(crate) unit: Option<&'a str>,
     /// Undoes an earlier run of the machine, and a claim that fails.
     pub(crate) undo: Undo,
 }
@@ -142,6 +144,7 @@ fn with_name(
     };
     let wanted = locks::wanted(paths, machine, root.identity()?, &choice);
     *record = record::of(paths, machine, &choice, &wanted, before);
+    record.unit = request.unit.map(str::to_owned);
     // Before the lock files: after a kill at any later moment `cleanup` finds them here.
     record.write(paths)?;
     let is_held = |file| before.is_some_and(|before| before.files.contains(file));

@@ -16,11 +16,13 @@ use crate::paths::Paths;
 use crate::plan;
 use crate::state::id_ranges::RangeRetention;
 use crate::supervisor::handover::{self, Carried, Running};
-use crate::supervisor::launch::{self, LaunchRequest, Placement};
+use crate::supervisor::launch::{self, LaunchRequest};
 use crate::supervisor::supervise::{self, SupervisionResult};
 use crate::supervisor::{cleanup, current_step, failure, registration};
 use crate::sys::entry;
+use crate::sys::process::interrupt;
 use facts::HostFacts;
+use placement::Place;
 use std::ffi::{CStr, OsString};
 
 /// The mode of `coracle run`.
@@ -73,7 +75,8 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let request =
         StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
-    let mut running = start(request, placement::in_unit, kept).map_err(of_launch)?;
+    prepare_process(&resolved.machine, kept.as_ref()).map_err(of_launch)?;
+    let mut running = start(request, Place::in_unit, kept).map_err(of_launch)?;
     // The snapshot is for `apply`; the machine runs without it.
     let values = config::snapshot::values(&resolved.settings);
     config::snapshot::write(paths, name, &values).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
@@ -136,7 +139,12 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u
     }
     let arguments = entry::arguments().split_off(1);
     let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments };
-    let mut running = start(request, placement::in_foreground, kept).map_err(of_launch)?;
+    prepare_process(machine, kept.as_ref()).map_err(of_launch)?;
+    // There is no unit that cleans up after a killed start. The event loop reads the signals; after the exec
+    // of a reboot they are blocked already.
+    let signals = kept.is_none().then(interrupt::block).transpose()?;
+    let mut running = start(request, Place::in_foreground, kept).map_err(of_launch)?;
+    signals.into_iter().for_each(interrupt::Blocked::keep);
     loop {
         let supervised = supervise::supervise(running).inspect_err(|_| {
             // There is no unit whose `ExecStopPost=` does it.
@@ -154,16 +162,14 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u
 /// The stages of one machine: meant, claimed, attached, found, planned, done.
 fn start(
     start: StartRequest<'_>,
-    place: impl FnOnce(&Machine, Option<&Carried>) -> Result<Placement>,
+    find_place: impl FnOnce(&Machine, Option<&Carried>) -> Place,
     mut kept: Option<Carried>,
 ) -> Result<Running> {
     let StartRequest { paths, machine, keep, arguments } = start;
-    if kept.is_none() {
-        placement::check_process()?;
-        crate::supervisor::protect_program(&machine.users)?;
-    }
     let root = root::open(machine)?;
-    let request = claim::ClaimRequest { paths, machine, root: &root, keep, undo: cleanup::undo };
+    let place = find_place(machine, kept.as_ref());
+    let unit = place.unit();
+    let request = claim::ClaimRequest { paths, machine, root: &root, keep, unit, undo: cleanup::undo };
     let mut claims = match &mut kept {
         Some(kept) => claim::claim_again(&request, &kept.state.record, kept.fds.take_locks())?,
         None => claim::claim(&request)?,
@@ -173,7 +179,7 @@ fn start(
         let found = facts::find(paths, machine, &tree, &claims.choice)?;
         let plan = plan::make(machine, &found.facts)?;
         // Last: a scope is created on the host.
-        let placement = place(machine, kept.as_ref())?;
+        let placement = place.enter(machine)?;
         Ok((found, plan, placement))
     };
     let (HostFacts { facts, lease, hosts }, plan, placement) = prepare().inspect_err(|_: &Error| {
@@ -182,6 +188,16 @@ fn start(
     let (facts, plan) = (&facts, &plan);
     let request = LaunchRequest { paths, machine, facts, plan, lease, hosts, placement, arguments, kept };
     launch::launch(request, claims)
+}
+
+/// Refuses a process that cannot create machines, and protects its program from the machine. The process of a
+/// reboot has done both at its first start.
+fn prepare_process(machine: &Machine, kept: Option<&Carried>) -> Result<()> {
+    if kept.is_some() {
+        return Ok(());
+    }
+    placement::check_process()?;
+    crate::supervisor::protect_program(&machine.users)
 }
 
 /// The input of [`start`].
@@ -197,7 +213,7 @@ struct StartRequest<'a> {
 fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
     let keep = RangeRetention::WhileRunning;
     let root = root::open(machine)?;
-    let request = claim::ClaimRequest { paths, machine, root: &root, keep, undo: cleanup::undo };
+    let request = claim::ClaimRequest { paths, machine, root: &root, keep, unit: None, undo: cleanup::undo };
     let choice = claim::preview(&request)?;
     let tree = root::attach(machine, root, keep)?;
     let found = facts::find(paths, machine, &tree, &choice)?;

@@ -108,6 +108,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sys::mount::leaves_chroot",
             // A reboot executes the program again with its arguments.
             "sys::entry",
+            // A signal undoes a start in the foreground.
+            "sys::process::interrupt",
             // `--dry-run` prints the plan.
             "cli::output",
         ],

@@ -3,7 +3,7 @@
 
 use super::{Choice, Undo, claimed_ids};
 use crate::error::{Error, Result};
-use crate::host::lock::{self, Held};
+use crate::host::lock::{self, Held, Lock};
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -12,27 +12,44 @@ use crate::state::record::Record;
 use rustix::fd::OwnedFd;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Waits for the lock of claims: the holder reads the records of all machines, chooses, and writes its own.
 ///
 /// # Errors
-/// A process that holds the lock for long.
+/// A process that holds the lock for long, or a signal that interrupts the start.
 pub(crate) fn of_claims(paths: &Paths) -> Result<Held> {
-    lock::wait(paths, "claims")
+    lock::wait_unless_interrupted(paths, "claims")
 }
+
+/// The time for the children of a killed supervisor to end: they hold its locks until then.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Locks the name of a machine, after undoing what an earlier run of the machine left.
 pub(super) fn name(paths: &Paths, name: &Name, undo: Undo) -> Result<OwnedFd> {
     let file = paths.machine(name).join("lock");
-    let lock = || lock::take(&file)?.ok_or_else(|| running(paths, name));
-    let held = lock()?;
+    let held = take_name(paths, name, &file)?;
     if let Some(record) = Record::read(paths, name).unwrap_or_default() {
         log::info!("cleaning up after an earlier run of machine '{name}'");
         undo(paths, &record);
         drop(held);
-        return Ok(lock()?.descriptor);
+        return Ok(take_name(paths, name, &file)?.descriptor);
     }
     Ok(held.descriptor)
+}
+
+fn take_name(paths: &Paths, name: &Name, file: &Path) -> Result<Lock> {
+    let begun = Instant::now();
+    loop {
+        if let Some(lock) = lock::take(file)? {
+            return Ok(lock);
+        }
+        let record = Record::read(paths, name).ok().flatten();
+        if record.is_none_or(|record| record.is_alive()) || begun.elapsed() > ENDING {
+            return Err(running(paths, name));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn running(paths: &Paths, name: &Name) -> Error {

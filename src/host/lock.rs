@@ -3,6 +3,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
+use crate::sys::process::interrupt;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
@@ -39,7 +40,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// The lock is held for too long; the message has the process id of the holder.
 pub(crate) fn wait(paths: &Paths, name: &str) -> Result<Held> {
-    wait_at(&directory(paths)?.join(name), PATIENCE)
+    wait_checking(paths, name, || Ok(()))
+}
+
+/// Waits like [`wait`] until a signal interrupts the start of a machine.
+///
+/// # Errors
+/// Those of [`wait`], or a pending signal.
+pub(crate) fn wait_unless_interrupted(paths: &Paths, name: &str) -> Result<Held> {
+    wait_checking(paths, name, interrupt::check)
+}
+
+fn wait_checking(paths: &Paths, name: &str, check: fn() -> Result<()>) -> Result<Held> {
+    wait_at(&directory(paths)?.join(name), PATIENCE, check)
 }
 
 /// Returns the directory of Coracle's own locks. It is created if it is missing.
@@ -71,7 +84,7 @@ pub(crate) fn attempt(paths: &Paths, name: &str) -> Result<Option<Held>> {
 /// # Errors
 /// The lock is held for too long; the message has the process id of the holder.
 pub(crate) fn wait_for_zones(paths: &Paths) -> Result<Held> {
-    wait_at(&paths.systemd("nspawn-network-zone"), PATIENCE)
+    wait_at(&paths.systemd("nspawn-network-zone"), PATIENCE, || Ok(()))
 }
 
 /// Deletes the files of Coracle's own locks that no process holds: their holders were killed.
@@ -82,7 +95,7 @@ pub(crate) fn delete_stale(paths: &Paths) {
     }
 }
 
-fn wait_at(path: &Path, patience: Duration) -> Result<Held> {
+fn wait_at(path: &Path, patience: Duration, check: fn() -> Result<()>) -> Result<Held> {
     let since = Instant::now();
     loop {
         if let Some(lock) = take(path)? {
@@ -94,6 +107,7 @@ fn wait_at(path: &Path, patience: Duration) -> Result<Held> {
             return Err(Error::new(format!("{holder} holds the lock '{}' for long", path.display()))
                 .with_hint("find out what that process waits for, or end it"));
         }
+        check()?;
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -178,8 +192,8 @@ mod tests {
             .stdin(std::fs::File::create(&path).unwrap())
             .spawn()
             .unwrap();
-        let held = super::wait_at(&path, Duration::ZERO).unwrap();
-        let error = super::wait_at(&path, Duration::ZERO).unwrap_err().to_string();
+        let held = super::wait_at(&path, Duration::ZERO, || Ok(())).unwrap();
+        let error = super::wait_at(&path, Duration::ZERO, || Ok(())).unwrap_err().to_string();
         assert!(error.contains(&format!("process {} holds", holder.id())), "{error}");
         drop(held);
         assert!(!path.exists());

@@ -10,6 +10,11 @@ pub(crate) fn service(name: &Name) -> String {
     format!("coracle@{name}.service")
 }
 
+/// Returns the scope of a machine in the foreground.
+pub(crate) fn scope(name: &Name) -> String {
+    format!("coracle-{name}.scope")
+}
+
 /// Returns the name of the machine of a service, or the unit itself if it is not the service of a machine.
 pub(crate) fn machine_of(unit: &str) -> &str {
     unit.strip_prefix("coracle@").and_then(|rest| rest.strip_suffix(".service")).unwrap_or(unit)

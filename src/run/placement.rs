@@ -2,9 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::host::cgroup::Cgroup;
-use crate::host::runtime::runtime;
+use crate::host::runtime::{runtime, unless_interrupted};
 use crate::host::systemd::units;
-use crate::machine::Machine;
+use crate::machine::{Machine, unit_name};
 use crate::supervisor::handover::Carried;
 use crate::supervisor::launch::Placement;
 
@@ -29,46 +29,82 @@ pub(super) fn check_process() -> Result<()> {
     }
 }
 
-/// Returns the placement of a machine in its unit.
-///
-/// # Errors
-/// A cgroup that cannot be found.
-pub(super) fn in_unit(machine: &Machine, _: Option<&Carried>) -> Result<Placement> {
-    let unit = Some(crate::machine::unit_name::service(&machine.name));
-    Ok(Placement { unit, cgroup: Some(Cgroup::of_unit()?) })
+/// The place of a machine, before anything is created in it.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// The service or scope that the process is in. `None` if it cannot be found.
+    Current(Option<String>),
+    /// A new scope.
+    Scope(String),
+    /// A cgroup that Coracle creates, on a host without systemd.
+    Cgroup,
+    /// That of the boot before.
+    Kept(Placement),
 }
 
-/// Returns the placement of `coracle run`: a new scope, or the unit of this process, or a cgroup that Coracle
-/// creates on a host without systemd.
-///
-/// # Errors
-/// A scope that systemd does not start.
-pub(super) fn in_foreground(machine: &Machine, kept: Option<&Carried>) -> Result<Placement> {
-    if let Some(kept) = kept {
-        let record = &kept.state.record;
-        let is_ours = record.cgroup_is_ours;
-        let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours, is_free: true });
-        return Ok(Placement { unit: record.unit.clone(), cgroup });
+impl Place {
+    /// Returns the place of a machine in its unit.
+    pub(super) fn in_unit(machine: &Machine, _: Option<&Carried>) -> Self {
+        Self::Current(Some(unit_name::service(&machine.name)))
     }
-    if !units::is_running() {
-        log::info!("PID 1 of this host is not systemd: the machine has no unit and is not registered");
-        return Ok(Placement { unit: None, cgroup: Cgroup::of_our_own(&machine.name) });
+
+    /// Returns the place of `coracle run`.
+    pub(super) fn in_foreground(machine: &Machine, kept: Option<&Carried>) -> Self {
+        if let Some(kept) = kept {
+            let record = &kept.state.record;
+            let is_ours = record.cgroup_is_ours;
+            let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours, is_free: true });
+            return Self::Kept(Placement { unit: record.unit.clone(), cgroup });
+        }
+        if !units::is_running() {
+            log::info!("PID 1 of this host is not systemd: the machine has no unit and is not registered");
+            return Self::Cgroup;
+        }
+        if machine.keep_unit {
+            Self::Current(own_unit())
+        } else {
+            Self::Scope(unit_name::scope(&machine.name))
+        }
     }
-    if machine.keep_unit {
-        return Ok(Placement { unit: own_unit(), cgroup: Some(Cgroup::of_unit()?) });
+
+    /// Returns the unit. `None` without systemd.
+    pub(super) fn unit(&self) -> Option<&str> {
+        match self {
+            Self::Current(unit) => unit.as_deref(),
+            Self::Scope(name) => Some(name),
+            Self::Cgroup => None,
+            Self::Kept(placement) => placement.unit.as_deref(),
+        }
     }
-    let name = format!("coracle-{}.scope", machine.name);
+
+    /// Moves this process there.
+    ///
+    /// # Errors
+    /// A scope that systemd does not start, or a cgroup that cannot be found.
+    pub(super) fn enter(self, machine: &Machine) -> Result<Placement> {
+        match self {
+            Self::Current(unit) => Ok(Placement { unit, cgroup: Some(Cgroup::of_unit()?) }),
+            Self::Scope(name) => {
+                start_scope(&name, machine)?;
+                Ok(Placement { unit: Some(name), cgroup: Some(Cgroup::of_unit()?) })
+            }
+            Self::Cgroup => Ok(Placement { unit: None, cgroup: Cgroup::of_our_own(&machine.name) }),
+            Self::Kept(placement) => Ok(placement),
+        }
+    }
+}
+
+fn start_scope(name: &str, machine: &Machine) -> Result<()> {
     let devices = [&machine.security.optional_devices[..], &machine.security.devices].concat();
     let scope = units::Scope {
-        name: &name,
+        name,
         slice: machine.slice.as_deref().unwrap_or("machine.slice"),
         description: &format!("Machine {}", machine.name),
         pid: std::process::id(),
         devices: &devices,
         resources: &machine.resources,
     };
-    runtime()?.block_on(units::start_scope(&scope))?;
-    Ok(Placement { unit: Some(name), cgroup: Some(Cgroup::of_unit()?) })
+    runtime()?.block_on(unless_interrupted(units::start_scope(&scope)))
 }
 
 /// Returns the unit of this process, by its cgroup.

@@ -9,10 +9,11 @@ use crate::claim;
 use crate::error::{Error, Result};
 use crate::host::cgroup_move::CgroupMove;
 use crate::host::runtime::runtime;
-use crate::host::systemd::machined;
+use crate::host::systemd::{machined, units};
 use crate::host::{cgroup, lock};
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
+use crate::machine::unit_name;
 use crate::network::firewall::{Member, Nfnetlink, Part};
 use crate::network::interfaces::ExtraInterface;
 use crate::network::veth::Removed;
@@ -43,6 +44,10 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
         }
         Ok(Some(record)) => undo(paths, &record),
         unreadable => {
+            if lock::is_taken(&paths.machine(name).join("lock")) {
+                return Err(Error::new(format!("machine '{name}' is starting"))
+                    .with_hint(format!("wait until it runs, and stop it: coracle stop {name}")));
+            }
             // Without a record, the start was killed before it was written: only the directory exists.
             if let Err(error) = unreadable {
                 log::warn!("{error}, removing the state directory");
@@ -86,6 +91,7 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
     if let Some(gone) = gone {
         note(cgroup::remove(&gone));
     }
+    note(stop_scope(record));
     // Addresses locked by another machine never belonged to this one: its elements in the firewall are those
     // of the other machine.
     let address = |member: &Member| claim::address_file(paths, member.addresses().0);
@@ -135,6 +141,16 @@ fn remove_state(directory: &Path) {
         let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
     }
     let _ = std::fs::remove_dir(directory);
+}
+
+/// Stops the empty scope of a killed run. This process has been in its own scope, which ends with it.
+fn stop_scope(record: &Record) -> Result<()> {
+    let scope = unit_name::scope(&record.name);
+    let is_left = record.unit.as_ref() == Some(&scope) && record.supervisor != std::process::id();
+    if !is_left || !units::is_running() {
+        return Ok(());
+    }
+    runtime()?.block_on(units::stop_empty_scope(&scope))
 }
 
 /// Removes a machine from its previous network, before it joins another one.

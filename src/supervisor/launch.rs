@@ -25,7 +25,7 @@ use crate::paths::Paths;
 use crate::plan::step::HostStep;
 use crate::plan::{Facts, Plan};
 use crate::state::record::{Phase, Record};
-use crate::sys::process::{self, Child};
+use crate::sys::process::{self, Child, interrupt};
 use crate::sys::pseudo_file;
 use descriptors::ring;
 use nix::sched::{CloneFlags, setns};
@@ -107,6 +107,8 @@ pub(crate) fn launch(request: LaunchRequest<'_>, claims: Claims) -> Result<Runni
     let mut launch = Launch::new(request, claims);
     let mut steps = || -> Result<()> {
         launch.prepare()?;
+        // The last moment: later signals are requests to the event loop.
+        interrupt::check()?;
         for step in &plan.host {
             log::debug!("{}", step.describe());
             current_step::set(step.describe());

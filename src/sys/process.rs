@@ -4,6 +4,7 @@
 mod borrow;
 mod clone;
 mod credentials;
+pub(crate) mod interrupt;
 mod lend;
 
 pub(crate) use borrow::{clone_borrowing, run_child};

@@ -1,17 +1,17 @@
-/* faulty.c: runs a command and lets one system call of one of its processes fail, or kills the process at
- * that call. Built and run by tests/hosts/matrix.rs.
+/* faulty.c: runs a command and lets one system call of one of its processes fail, or kills or terminates the
+ * process at that call. Built and run by tests/hosts/matrix.rs.
  *
- *   faulty count|error|kill ROLE NUMBER FILE COMMAND...
+ *   faulty count|error|kill|term ROLE NUMBER FILE COMMAND...
  *
  * Roles are those of follow.h. The calls of each role are counted separately, so that the numbers do not
- * depend on scheduling. `count` writes "ROLE NUMBER CALL" to the file for every call; `error` and `kill`
+ * depend on scheduling. `count` writes "ROLE NUMBER CALL" to the file for every call; the others
  * write their action. A process is detached when it executes another program; the command is detached when it
  * waits for events after executing itself again. Later calls are not counted. FAULTY_EXECUTIONS is the number
  * of executions of the command, by default 2: by this program and by itself. */
 #define _GNU_SOURCE
 #include "follow.h"
 
-enum mode { COUNT, ERROR, KILL };
+enum mode { COUNT, ERROR, KILL, TERM };
 
 static struct process {
 	int executions;
@@ -68,9 +68,9 @@ static int at_call(int role, pid_t pid, const struct __ptrace_syscall_info *call
 		say("", role, number);
 	if (mode == COUNT || role != wanted_role || one->calls != wanted_call)
 		return 0;
-	say(mode == ERROR ? "error " : "kill ", role, number);
-	if (mode == KILL) {
-		kill(pid, SIGKILL);
+	say(mode == ERROR ? "error " : mode == KILL ? "kill " : "term ", role, number);
+	if (mode != ERROR) {
+		kill(pid, mode == KILL ? SIGKILL : SIGTERM);
 		return 0;
 	}
 	/* Make the call fail: -1 is not a system call. */
@@ -93,7 +93,7 @@ int main(int argc, char **argv)
 {
 	if (argc < 6)
 		return 2;
-	mode = !strcmp(argv[1], "count") ? COUNT : !strcmp(argv[1], "error") ? ERROR : KILL;
+	mode = !strcmp(argv[1], "count") ? COUNT : !strcmp(argv[1], "error") ? ERROR : !strcmp(argv[1], "kill") ? KILL : TERM;
 	wanted_role = atoi(argv[2]);
 	wanted_call = atol(argv[3]);
 	if (getenv("FAULTY_EXECUTIONS"))

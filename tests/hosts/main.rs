@@ -28,6 +28,7 @@ mod guests;
 mod host;
 mod hostile;
 mod inits;
+mod interruption;
 mod late;
 mod lease;
 mod life;

@@ -7,7 +7,7 @@ pub(crate) mod resources;
 mod scope;
 
 pub(crate) use jobs::{JobAction, Until, run};
-pub(crate) use scope::{Scope, start_scope};
+pub(crate) use scope::{Scope, start_scope, stop_empty_scope};
 
 use super::bus;
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! The scope of a machine that runs in the foreground.
 
 use super::jobs;
-use super::{CALL_TIMEOUT, SystemdManagerProxy, manager, status_of};
+use super::{CALL_TIMEOUT, SystemdManagerProxy, UnitStatus, manager, status_of};
 use crate::error::{Error, Result};
 use crate::host::cgroup;
 use crate::host::systemd::bus;
@@ -33,6 +33,9 @@ pub(crate) struct Scope<'a> {
 /// The time that the scope of an earlier run may stay after the end of its last process: systemd is notified
 /// of that end with a delay.
 const LEAVING: Duration = Duration::from_secs(5);
+/// The time until an empty scope is stopped: systemd is never notified of the end of a process that ended
+/// while it was moved into its scope.
+const ABANDONED: Duration = Duration::from_millis(200);
 /// The delay between two queries of systemd.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -47,6 +50,7 @@ pub(crate) async fn start_scope(scope: &Scope<'_>) -> Result<()> {
     let manager = manager(&connection).await?;
     let mut messages = jobs::listen(&connection, &manager).await?;
     let begun = Instant::now();
+    let mut stopped = false;
     let made = loop {
         match request(&manager, scope).await {
             Err(error)
@@ -54,6 +58,11 @@ pub(crate) async fn start_scope(scope: &Scope<'_>) -> Result<()> {
                     && begun.elapsed() < LEAVING
                     && is_empty(&connection, &manager, name).await =>
             {
+                if !stopped && begun.elapsed() > ABANDONED {
+                    stopped = true;
+                    // The next request fails if this does.
+                    let _ = manager.stop_unit(name, "replace").await;
+                }
                 tokio::time::sleep(PAUSE).await;
             }
             made => break made,
@@ -65,6 +74,29 @@ pub(crate) async fn start_scope(scope: &Scope<'_>) -> Result<()> {
         hint.into_iter().fold(error, Error::with_hint)
     })?;
     jobs::wait_for(&connection, &manager, &mut messages, name, job).await
+}
+
+/// Stops a scope without processes, and waits until it is gone. A missing scope, and one in use, are left
+/// alone.
+///
+/// # Errors
+/// systemd does not reply, or refuses.
+pub(crate) async fn stop_empty_scope(name: &str) -> Result<()> {
+    let connection = bus::connect(bus::PATIENCE).await?;
+    let manager = manager(&connection).await?;
+    let is_active = |status: UnitStatus| status.active_state == "active";
+    if !status_of(&connection, &manager, name).await.is_ok_and(is_active)
+        || !is_empty(&connection, &manager, name).await
+    {
+        return Ok(());
+    }
+    let mut messages = jobs::listen(&connection, &manager).await?;
+    match manager.stop_unit(name, "replace").await {
+        Ok(job) => jobs::wait_for(&connection, &manager, &mut messages, name, job).await,
+        // It ended meanwhile.
+        Err(error) if bus::error_name(&error).is_some_and(|name| name.ends_with(".NoSuchUnit")) => Ok(()),
+        Err(error) => Err(bus::failure(error).context(format!("cannot stop the scope '{name}'"))),
+    }
 }
 
 /// Requests the scope, once.

@@ -1,0 +1,59 @@
+//! Signals to `coracle run` at any moment, also before its event loop handles them: no state is left.
+//! `cargo test` sends them at a sample of the system calls, `make faults` at all of them.
+
+use std::time::Duration;
+
+use crate::support::{Host, LONG, Snapshot, program};
+
+/// The number of moments in a sample, per signal.
+const SAMPLE: usize = 24;
+const SCRIPT: &str = include_str!("../faults/signals.sh");
+
+fn bench() -> Host {
+    let host = Host::start(&["busybox"]);
+    std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
+        .expect("copy the tool");
+    host.sh_ok("mv /var/lib/machines/faulty /usr/bin/faulty");
+    host.activate_machined();
+    host
+}
+
+/// Sends signals as listed. Returns a line for each.
+fn try_all(host: &Host, faults: &str, bound: Duration) -> Vec<String> {
+    host.write("/run/faults", faults);
+    let script = format!("exec </run/faults; {SCRIPT}");
+    let out = host.spawn(&["bash", "-c", &script]).wait(bound).success("the signals");
+    out.stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_signal_at_any_moment_of_a_run_leaves_nothing() {
+    let host = bench();
+    let before = Snapshot::take(&host);
+    try_all(&host, "count 0 0\n", LONG);
+    let calls = host.read("/run/faulty.out").lines().filter(|line| line.starts_with("0 ")).count();
+    assert!(calls > 400, "{calls}");
+    let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
+    let stride = if asked.is_empty() { calls / SAMPLE } else { asked.parse().unwrap_or(1) };
+    let mut faults = String::new();
+    for (first, mode) in [(1, "term"), (1 + stride / 2, "kill")] {
+        for call in (first..=calls).step_by(stride) {
+            faults.push_str(&format!("{mode} 0 {call}\n"));
+        }
+    }
+    let lines = try_all(&host, &faults, Duration::from_secs(if asked.is_empty() { 240 } else { 7200 }));
+    assert_eq!(lines.len(), faults.lines().count(), "{lines:?}");
+    let is_bad = |line: &&String| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [_, call, status, left, again] = fields[..] else { return true };
+        // A command is killed by the first signal, and may have ended before it.
+        let is_usual = ["0", "137", "143"].contains(&status) || call == "none";
+        !is_usual || !left.is_empty() || again != "works"
+    };
+    let bad: Vec<&String> = lines.iter().filter(is_bad).collect();
+    assert!(bad.is_empty(), "{} of {}: {bad:#?}", bad.len(), lines.len());
+    let terminated = lines.iter().filter(|line| line.contains("\t143\t")).count();
+    assert!(terminated > lines.len() / 8, "{lines:#?}");
+    before.assert_same(&host);
+    host.stop();
+}
