@@ -57,7 +57,7 @@ pub(crate) struct Inspection {
     pub(crate) filter_denies: Vec<String>,
     /// Whether 32 bit programs create sockets by socketcall(2), of families that the filter cannot check.
     pub(crate) socketcall: bool,
-    /// Whether new instances of procfs and sysfs can be mounted inside, without masks.
+    /// Whether the machine has a procfs and a sysfs without masks.
     pub(crate) procfs_full: bool,
     /// Whether containers can run inside.
     pub(crate) nesting: bool,
@@ -295,6 +295,22 @@ impl Inspection {
         out.write_all(text.as_bytes()).context(|| "cannot write the inspection".to_owned())
     }
 
+    /// Returns whether root inside can mount a fresh procfs although there is no unmasked one: the kernel
+    /// requires one in user namespaces only (mount_namespaces(7)).
+    fn can_mount_procfs(&self) -> bool {
+        let is_initial = self.id_map == ["0 0 4294967295"]
+            && self.namespaces.iter().any(|namespace| namespace.kind == "user" && namespace.shared_with_host);
+        is_initial && self.capabilities.iter().any(|name| name == "CAP_SYS_ADMIN")
+    }
+
+    fn describe_procfs(&self) -> &'static str {
+        match (self.procfs_full, self.can_mount_procfs()) {
+            (true, _) => "full",
+            (false, true) => "masked, not locked",
+            (false, false) => "masked",
+        }
+    }
+
     fn rights(&self) -> Vec<(&'static str, String)> {
         let words = |words: &[String]| if words.is_empty() { "-".to_owned() } else { words.join(", ") };
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
@@ -312,7 +328,7 @@ impl Inspection {
             ("capabilities", self.capabilities.join(" ").replace("CAP_", "").to_lowercase()),
             ("system-call filter", filter),
             ("socketcall(2)", if self.socketcall { "yes" } else { "no" }.into()),
-            ("procfs", if self.procfs_full { "full" } else { "masked" }.into()),
+            ("procfs", self.describe_procfs().into()),
             ("containers inside", if self.nesting { "yes" } else { "no" }.into()),
             ("no new privileges", if self.no_new_privileges { "yes" } else { "no" }.into()),
             ("label", or_dash(self.label.clone())),

@@ -145,6 +145,11 @@ fn trees(found: &Inspection) -> Vec<Reason> {
 
 /// Returns the visibility of procfs and sysfs.
 fn procfs(found: &Inspection) -> Reason {
+    if found.can_mount_procfs() {
+        let message =
+            "procfs is masked, but root inside can remove the masks and mount a fresh procfs and sysfs";
+        return Reason { message: message.into(), weight: 2, hint: Some("set users.private = \"pick\"") };
+    }
     if !found.procfs_full {
         let message = "procfs is masked: no fresh procfs or sysfs can be mounted inside".to_owned();
         return Reason { message, weight: 0, hint: None };

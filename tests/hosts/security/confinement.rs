@@ -157,19 +157,25 @@ fn a_full_procfs_has_no_writable_global_settings() {
     let machines = Machines::shared();
     let host = machines.host();
     host.add_guest("busybox", "full");
-    for (definition, is_full) in
-        [("", false), ("[security]\nprocfs = \"masked\"\n", false), ("[security]\nprocfs = \"full\"\n", true)]
-    {
+    let unlocked = "[users]\nprivate = \"no\"\n";
+    for (definition, is_full) in [
+        ("", false),
+        ("[security]\nprocfs = \"masked\"\n", false),
+        ("[security]\nprocfs = \"full\"\n", true),
+        (unlocked, false),
+        ("[users]\nprivate = \"no\"\n[security.capabilities]\ndrop = [\"CAP_SYS_ADMIN\"]\n", false),
+    ] {
         host.define("full", definition);
         host.coracle(&["start", "full"]);
         for kind in ["proc", "sysfs"] {
             let out = machines
                 .sh("full", &format!("mkdir -p /tmp/x; mount -t {kind} {kind} /tmp/x && umount /tmp/x"));
-            assert_eq!(out.status == 0, is_full, "{definition} {kind}: {out}");
+            assert_eq!(out.status == 0, is_full || definition == unlocked, "{definition} {kind}: {out}");
         }
         let said = host.coracle(&["inspect", "--security", "full"]);
         assert_eq!(said.contains("procfs is full"), is_full, "{said}");
         assert_eq!(said.contains("procfs is masked"), !is_full, "{said}");
+        assert_eq!(said.contains("no fresh procfs"), !is_full && definition != unlocked, "{said}");
         // Unprivileged users cannot list the full instance: it does not show processes hidden in the procfs
         // of a service.
         let out = machines
