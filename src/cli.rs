@@ -21,7 +21,7 @@ use std::path::PathBuf;
 /// A machine is a systemd unit registered with systemd-machined, with its own cgroup, a private network, and
 /// its logs in the journal of the host. See coracle(1) and coracle.toml(5).
 #[derive(Debug, Parser)]
-#[command(name = "coracle", version, disable_help_subcommand = true)]
+#[command(name = "coracle", version, disable_help_subcommand = true, args_override_self = true)]
 #[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 pub struct Cli {
     /// The options of all verbs

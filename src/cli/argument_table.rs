@@ -17,12 +17,14 @@ pub(super) struct ArgumentRow<'a> {
     pub(super) long: Option<&'static str>,
     /// The letter after `-`
     pub(super) short: Option<u8>,
+    /// The options of a group replace each other
+    group: Option<&'static str>,
     /// The field that receives the value
     pub(super) slot: Slot<'a>,
 }
 
-/// The field that receives the value of an argument, and the rules for that value. Only `Texts` can be
-/// repeated.
+/// The field that receives the value of an argument, and the rules for that value. Of repeated options the
+/// last one counts; `Texts` are combined.
 pub(super) enum Slot<'a> {
     /// No value
     Flag(&'a mut bool),
@@ -44,23 +46,28 @@ pub(super) enum Slot<'a> {
 
 /// Returns an option with a long name.
 pub(super) fn long<'a>(name: &'static str, slot: Slot<'a>) -> ArgumentRow<'a> {
-    ArgumentRow { long: Some(name), short: None, slot }
+    ArgumentRow { long: Some(name), short: None, group: None, slot }
 }
 
 /// Returns an option with a letter only.
 pub(super) fn short<'a>(letter: u8, slot: Slot<'a>) -> ArgumentRow<'a> {
-    ArgumentRow { long: None, short: Some(letter), slot }
+    ArgumentRow { long: None, short: Some(letter), group: None, slot }
 }
 
 /// Returns a positional argument.
 pub(super) fn positional<'a>(slot: Slot<'a>) -> ArgumentRow<'a> {
-    ArgumentRow { long: None, short: None, slot }
+    ArgumentRow { long: None, short: None, group: None, slot }
 }
 
 impl ArgumentRow<'_> {
     /// Adds a letter to an option.
     pub(super) fn or_short(self, letter: u8) -> Self {
         Self { short: Some(letter), ..self }
+    }
+
+    /// Adds an option to a group.
+    pub(super) fn in_group(self, group: &'static str) -> Self {
+        Self { group: Some(group), ..self }
     }
 
     /// Returns whether the next positional argument belongs to this row.
@@ -71,23 +78,31 @@ impl ArgumentRow<'_> {
 }
 
 impl Slot<'_> {
-    /// Stores a value. `None` if the value is invalid, if it is the second one, or if the slot is a flag.
+    /// Stores a value. `None` if the value is invalid, or if the slot is a flag.
     fn store(&mut self, value: &OsStr) -> Option<()> {
         match self {
-            Self::Flag(_) => None,
-            Self::Text(field) | Self::TextAfterEquals(field, _) => fill(field, value.to_str()?.to_owned()),
-            Self::Texts(field) => {
-                field.push(value.to_str()?.to_owned());
-                Some(())
-            }
-            Self::Path(_) if value.is_empty() => None,
-            Self::Path(field) => fill(field, PathBuf::from(value)),
-            Self::Boolean(field, parse) => fill(field, parse(value.to_str()?).ok()?),
-            Self::Name(field) => fill(field, Name::new(value.to_str()?).ok()?),
-            Self::Command(field) => {
-                field.push(value.to_owned());
-                Some(())
-            }
+            Self::Flag(_) => return None,
+            Self::Text(field) | Self::TextAfterEquals(field, _) => **field = Some(value.to_str()?.to_owned()),
+            Self::Texts(field) => field.push(value.to_str()?.to_owned()),
+            Self::Path(_) if value.is_empty() => return None,
+            Self::Path(field) => **field = Some(PathBuf::from(value)),
+            Self::Boolean(field, parse) => **field = Some(parse(value.to_str()?).ok()?),
+            Self::Name(field) => **field = Some(Name::new(value.to_str()?).ok()?),
+            Self::Command(field) => field.push(value.to_owned()),
+        }
+        Some(())
+    }
+
+    /// Deletes the value of an option that another one replaces.
+    fn clear(&mut self) {
+        match self {
+            Self::Flag(field) => **field = false,
+            Self::Text(field) | Self::TextAfterEquals(field, _) => **field = None,
+            Self::Texts(field) => field.clear(),
+            Self::Path(field) => **field = None,
+            Self::Boolean(field, _) => **field = None,
+            Self::Name(field) => **field = None,
+            Self::Command(field) => field.clear(),
         }
     }
 
@@ -95,26 +110,28 @@ impl Slot<'_> {
     /// or if the next word is missing or an option.
     fn store_next<'w>(&mut self, words: &mut impl Iterator<Item = &'w OsString>) -> Option<()> {
         match self {
-            Self::Flag(field) => {
-                let is_first = !**field;
-                **field = true;
-                is_first.then_some(())
-            }
-            Self::TextAfterEquals(field, default) => fill(field, (*default).to_owned()),
+            Self::Flag(field) => **field = true,
+            Self::TextAfterEquals(field, default) => **field = Some((*default).to_owned()),
             _ => {
                 let value = words.next()?;
                 let is_option = value.as_bytes().starts_with(b"-") && value != "-";
-                if is_option { None } else { self.store(value) }
+                return if is_option { None } else { self.store(value) };
             }
         }
+        Some(())
     }
 }
 
-/// Fills a field. `None` if it was full.
-fn fill<T>(field: &mut Option<T>, value: T) -> Option<()> {
-    let is_first = field.is_none();
-    *field = Some(value);
-    is_first.then_some(())
+/// Returns the row of an option, after deleting the values of the other options of its group.
+fn select<'t, 'a>(
+    table: &'t mut [ArgumentRow<'a>],
+    is_wanted: impl Fn(&ArgumentRow<'a>) -> bool,
+) -> Option<&'t mut ArgumentRow<'a>> {
+    let at = table.iter().position(is_wanted)?;
+    let group = table.get(at)?.group;
+    let others = table.iter_mut().enumerate().filter(|(other, row)| *other != at && row.group == group);
+    others.filter(|_| group.is_some()).for_each(|(_, row)| row.slot.clear());
+    table.get_mut(at)
 }
 
 /// Stores the words after a verb in the fields of a table. `None` if clap must parse them: they are invalid,
@@ -149,7 +166,7 @@ fn parse_long<'w>(
 ) -> Option<()> {
     let mut parts = option.splitn(2, |byte| *byte == b'=');
     let name = parts.next()?;
-    let row = table.iter_mut().find(|row| row.long.is_some_and(|long| long.as_bytes() == name))?;
+    let row = select(table, |row| row.long.is_some_and(|long| long.as_bytes() == name))?;
     match parts.next() {
         Some(value) => row.slot.store(OsStr::from_bytes(value)),
         None => row.slot.store_next(words),
@@ -164,7 +181,7 @@ fn parse_short<'w>(
     table: &mut [ArgumentRow<'_>],
 ) -> Option<()> {
     while let [letter, rest @ ..] = letters {
-        let row = table.iter_mut().find(|row| row.short == Some(*letter))?;
+        let row = select(table, |row| row.short == Some(*letter))?;
         if !rest.is_empty() && !matches!(row.slot, Slot::Flag(_)) {
             return row.slot.store(OsStr::from_bytes(rest.strip_prefix(b"=").unwrap_or(rest)));
         }

@@ -128,7 +128,7 @@ pub(crate) struct EntryOptions {
     setenv: Vec<String>,
 
     /// Allocate a terminal
-    #[arg(short, long, conflicts_with = "no_tty")]
+    #[arg(short, long, overrides_with = "no_tty")]
     tty: bool,
 
     /// Do not allocate a terminal
@@ -147,15 +147,10 @@ impl EntryOptions {
             long("user", Slot::Text(&mut self.user)).or_short(b'u'),
             long("workdir", Slot::Path(&mut self.workdir)).or_short(b'w'),
             long("setenv", Slot::Texts(&mut self.setenv)).or_short(b'E'),
-            long("tty", Slot::Flag(&mut self.tty)).or_short(b't'),
-            long("no-tty", Slot::Flag(&mut self.no_tty)).or_short(b'T'),
+            long("tty", Slot::Flag(&mut self.tty)).or_short(b't').in_group("tty"),
+            long("no-tty", Slot::Flag(&mut self.no_tty)).or_short(b'T').in_group("tty"),
             long("wait-ready", Slot::Flag(&mut self.wait_ready)),
         ]
-    }
-
-    /// Returns whether both of two conflicting options are set.
-    pub(super) fn has_conflict(&self) -> bool {
-        self.tty && self.no_tty
     }
 
     /// Returns the request for `control`; an empty `command` is the login shell.

@@ -282,6 +282,49 @@ fn every_pair_of_options_is_parsed_like_clap() {
 }
 
 #[test]
+fn of_repeated_options_the_last_one_counts_like_in_clap() {
+    let mut comparison = Comparison::new();
+    for verb in VERBS {
+        for arg in arguments(&comparison.definition, verb) {
+            for (first, last) in [("yes", "no"), ("1", "2"), ("a", "b")] {
+                let first = spellings(&arg, first.as_bytes());
+                for (first, last) in first.iter().zip(spellings(&arg, last.as_bytes())) {
+                    let line = [first.clone(), last, split("a sh")].concat();
+                    comparison.compare(verb, &line);
+                }
+            }
+        }
+    }
+    let accepted = comparison.accepted;
+    assert!(accepted > 300, "{accepted}");
+    comparison.finish();
+}
+
+#[test]
+fn the_last_one_of_repeated_or_opposite_options_counts() {
+    let read = |line: &str| {
+        let cli = parse(&split(&format!("coracle {line}"))).unwrap_or_else(|| panic!("{line}"));
+        format!("{:?}", cli.verb)
+    };
+    for (line, same) in [
+        ("run -D a -D b -q -q", "run -q -D b"),
+        ("run --console=pipe --console=read-only", "run --console=read-only"),
+        ("run --private-users=pick -U --private-users=no", "run --private-users=no"),
+        ("run --private-users=no --private-users-ownership=off -U", "run -U --private-users-ownership=off"),
+        ("run --console=passive -P", "run -P"),
+        ("run -P --console=passive", "run --console=passive"),
+        (
+            "run --bind=a --bind=b --no-new-privileges=no --no-new-privileges=yes",
+            "run --bind=a --bind=b --no-new-privileges=yes",
+        ),
+        ("exec -t -T -u a -u b m sh", "exec -T -u b m sh"),
+        ("exec -T -t m sh", "exec -t m sh"),
+    ] {
+        assert_eq!(read(line), read(same), "{line}");
+    }
+}
+
+#[test]
 fn combined_letters_are_parsed_like_clap() {
     let mut comparison = Comparison::new();
     for verb in VERBS {

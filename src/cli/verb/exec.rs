@@ -33,8 +33,7 @@ impl ExecArgs {
         let mut table = vec![positional(Slot::Name(&mut name)), positional(Slot::Command(&mut command))];
         table.extend(entry.table());
         parse(table)?;
-        let is_valid = !command.is_empty() && !entry.has_conflict();
-        is_valid.then_some(Self { name: name?, command, entry })
+        (!command.is_empty()).then_some(Self { name: name?, command, entry })
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {

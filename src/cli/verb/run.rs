@@ -102,8 +102,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "MODE", help_heading = "Users")]
     pub(crate) private_users_ownership: Option<String>,
 
-    /// The same as --private-users=pick --private-users-ownership=auto
-    #[arg(short = 'U', conflicts_with_all = ["private_users", "private_users_ownership"], help_heading = "Users")]
+    /// The same as --private-users=pick, by default with --private-users-ownership=auto
+    #[arg(short = 'U', overrides_with = "private_users", help_heading = "Users")]
     pub(crate) user_namespace: bool,
 
     /// Create a private network with a loopback interface only
@@ -196,7 +196,7 @@ pub struct RunArgs {
     pub(crate) console: Option<String>,
 
     /// The same as --console=pipe
-    #[arg(short = 'P', long, conflicts_with = "console", help_heading = "Console")]
+    #[arg(short = 'P', long, overrides_with = "console", help_heading = "Console")]
     pub(crate) pipe: bool,
 }
 
@@ -229,9 +229,9 @@ impl RunArgs {
             long("slice", Slot::Text(&mut self.slice)).or_short(b'S'),
             long("register", Slot::Text(&mut self.register)),
             long("keep-unit", Slot::Flag(&mut self.keep_unit)),
-            long("private-users", Slot::TextAfterEquals(&mut self.private_users, "yes")),
+            long("private-users", Slot::TextAfterEquals(&mut self.private_users, "yes")).in_group("users"),
             long("private-users-ownership", Slot::Text(&mut self.private_users_ownership)),
-            short(b'U', Slot::Flag(&mut self.user_namespace)),
+            short(b'U', Slot::Flag(&mut self.user_namespace)).in_group("users"),
             long("private-network", Slot::Flag(&mut self.private_network)),
             long("network-veth", Slot::Flag(&mut self.network_veth)).or_short(b'n'),
             long("network-bridge", Slot::Text(&mut self.network_bridge)),
@@ -253,18 +253,14 @@ impl RunArgs {
             long("bind-ro", Slot::Texts(&mut self.bind_ro)),
             long("tmpfs", Slot::Texts(&mut self.tmpfs)),
             long("inaccessible", Slot::Texts(&mut self.inaccessible)),
-            long("console", Slot::Text(&mut self.console)),
-            long("pipe", Slot::Flag(&mut self.pipe)).or_short(b'P'),
+            long("console", Slot::Text(&mut self.console)).in_group("console"),
+            long("pipe", Slot::Flag(&mut self.pipe)).or_short(b'P').in_group("console"),
         ]
     }
 
     /// Returns whether both of two conflicting options are set.
     fn has_conflict(&self) -> bool {
-        let users = self.private_users.is_some() || self.private_users_ownership.is_some();
-        self.boot && self.as_pid2
-            || self.user_namespace && users
-            || self.network_bridge.is_some() && self.network_zone.is_some()
-            || self.pipe && self.console.is_some()
+        self.boot && self.as_pid2 || self.network_bridge.is_some() && self.network_zone.is_some()
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {

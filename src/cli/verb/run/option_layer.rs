@@ -142,7 +142,9 @@ impl Flags {
         }
         if run.user_namespace {
             self.layer.users.private.set(Users::Pick, Origin::Flag("-U"));
-            self.layer.users.ownership.set(OwnershipChoice::Auto, Origin::Flag("-U"));
+            if run.private_users_ownership.is_none() {
+                self.layer.users.ownership.set(OwnershipChoice::Auto, Origin::Flag("-U"));
+            }
         }
         if let Some((_, mode, flag)) = modes(run).into_iter().find(|(given, ..)| *given) {
             self.layer.network.mode.set(mode, Origin::Flag(flag));
