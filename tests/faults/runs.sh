@@ -16,7 +16,7 @@ left() {
 
 while read -r mode role number; do
 	rm -f /run/faulty.out
-	timeout 40 /usr/bin/faulty "$mode" "$role" "$number" /run/faulty.out "${run[@]}" >/run/said 2>&1
+	timeout -k 5 40 /usr/bin/faulty "$mode" "$role" "$number" /run/faulty.out "${run[@]}" >/run/said 2>&1
 	case $? in 0) started=started ;; 124) started=hangs ;; *) started=failed ;; esac
 	call=$(cut -d' ' -f4 /run/faulty.out 2>/dev/null)
 	said=$(grep -m1 -E 'coracle: |cannot|panick' /run/said)

@@ -33,10 +33,11 @@ while read -r mode role number; do
 	status=$?
 	call=$(cut -d' ' -f4 /run/faulty.out 2>/dev/null)
 	[ "$mode" != kill ] || [ $((number % 2)) = 0 ] || coracle cleanup one >/dev/null 2>&1
-	[ "$mode" != term ] && [ $((number % 2)) = 0 ] || settle
+	rest=
+	if [ "$mode" = term ] || [ $((number % 2)) = 1 ]; then settle; fi
 	again=works
 	timeout 40 "${run[@]}" >/dev/null 2>/run/said || again=$(head -n1 /run/said)
-	after=${rest-}
+	after=$rest
 	settle
-	printf '%s %s %s\t%s\t%s\t%s\t%s\n' "$mode" "$role" "$number" "${call:-none}" $status "$after$rest" $again
+	printf '%s %s %s\t%s\t%s\t%s\t%s\n' "$mode" "$role" "$number" "${call:-none}" $status "$after$rest" "$again"
 done
