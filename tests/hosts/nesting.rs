@@ -272,6 +272,7 @@ fn unusual_trees_boot() {
     host.exec(&["coracle", "exec", "-T", "trixie", "--", "sh", "-c", unit]).success("IPCNamespacePath=");
     let mounts = host.in_guest("trixie", &["cat", "/proc/mounts"]).stdout;
     assert!(mounts.contains(" /dev/mqueue mqueue "), "{mounts}");
+    assert_eq!(host.in_guest("trixie", &["stat", "-c", "%u:%g", "/dev/mqueue"]).stdout, "0:0\n");
     host.coracle(&["stop", "trixie"]);
     host.stop();
 }

@@ -218,9 +218,9 @@ fn devices_are_the_standard_ones() {
     expected.extend(links.map(|link| format!("{link} symbolic link 777 0:0 0:0")));
     expected.extend(["char", "net"].map(|name| format!("{name} directory 755 0:0 0:0")));
     expected.push("shm directory 1777 0:0 0:0".into());
-    // Mounts of the builder belong to the host's root, which is not mapped in the guest. The message queues
-    // belong to the owner of the user namespace, which is the machine's root.
-    expected.push("mqueue directory 1777 0:0 0:65534".into());
+    // The terminals belong to the host's root, which is not mapped in the guest. The message queues belong to
+    // the owner of the user namespace, which is the machine's root.
+    expected.push("mqueue directory 1777 0:0 0:0".into());
     expected.push("pts directory 755 0:0 65534:65534".into());
     expected.sort();
     let (devices, links) = told.split_at(told.find("pts/ptmx").unwrap());

@@ -3,6 +3,7 @@
 use super::credentials::become_effective;
 use super::set_dumpable;
 use crate::error::{Context, Error, Result};
+use nix::unistd::{Gid, setfsgid};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::process::Pid;
 
@@ -51,6 +52,9 @@ pub struct Child {
 /// signals, POSIX message queues and locked memory, to the owner as well: an owner per machine keeps a
 /// machine from exhausting the resources of root. The capabilities of this process stay effective.
 ///
+/// The file system of POSIX message queues is created with the namespace, with the user and group that this
+/// process creates files as (mq_overview(7)).
+///
 /// # Errors
 /// Those of [`clone`], and of seteuid(2) and capset(2).
 pub fn clone_owned_by(owner: u32, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
@@ -59,8 +63,10 @@ pub fn clone_owned_by(owner: u32, namespaces: u64, cgroup: Option<BorrowedFd<'_>
     }
     let before = rustix::process::geteuid().as_raw();
     become_effective(owner)?;
+    let group = setfsgid(Gid::from_raw(owner));
     let side = clone(namespaces, cgroup);
     if !matches!(side, Ok(Side::Child)) {
+        setfsgid(group);
         become_effective(before)?;
         set_dumpable(true);
     }
