@@ -17,6 +17,9 @@ pub(crate) enum Kind {
     Failure,
 }
 
+/// The exit status of a failure of Coracle itself where the other statuses are those of a payload.
+pub(crate) const LAUNCH_STATUS: u8 = 125;
+
 /// A failure with its chain of causes, outermost first, and a hint if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
@@ -72,7 +75,7 @@ impl Kind {
     pub(crate) fn exit_status(self) -> u8 {
         match self {
             Self::Usage => 2,
-            Self::Launch => 125,
+            Self::Launch => LAUNCH_STATUS,
             Self::Failure => 1,
         }
     }

@@ -134,7 +134,8 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u
     let machine = &resolved.machine;
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
     if mode == RunMode::DryRun {
-        crate::cli::output::text(&dry_run(paths, machine).map_err(of_launch)?)?;
+        let plan = dry_run(paths, machine);
+        plan.and_then(|plan| crate::cli::output::text(&plan)).map_err(of_launch)?;
         return Ok(0);
     }
     let arguments = entry::arguments().split_off(1);

@@ -14,6 +14,7 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub(crate) enum AttachEnd {
     Machine,
     /// A signal.
     Signal,
+    /// The end of the reader of standard output.
+    Reader,
 }
 
 /// Shows the console until the machine ends or the user detaches.
@@ -129,7 +132,11 @@ impl Viewer {
                 let mut buffer = [0u8; 8192];
                 match stream.read(&mut buffer) {
                     Ok(0) | Err(_) => return Ok(None),
-                    Ok(length) => show(buffer.get(..length).unwrap_or_default())?,
+                    Ok(length) => {
+                        if show(buffer.get(..length).unwrap_or_default())?.is_break() {
+                            return Ok(Some(AttachEnd::Reader));
+                        }
+                    }
                 }
             }
             if ready.get(2) == Some(&true) {
@@ -184,15 +191,17 @@ fn window() -> WindowSize {
     size.map_or_else(|_| WindowSize::default(), |size| WindowSize { rows: size.ws_row, columns: size.ws_col })
 }
 
-fn show(mut bytes: &[u8]) -> Result<()> {
+/// Writes to standard output, until its reader ends.
+fn show(mut bytes: &[u8]) -> Result<ControlFlow<()>> {
     while !bytes.is_empty() {
         match rustix::io::write(rustix::stdio::stdout(), bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::PIPE) => return Ok(ControlFlow::Break(())),
             Err(errno) => {
                 return Err(Error::from(errno).context("cannot write the console to standard output"));
             }
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }

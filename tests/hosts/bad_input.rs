@@ -290,3 +290,56 @@ fn links_out_of_the_tree_are_not_followed() {
     assert_eq!(host.ok(&["ls", "/srv/victim", "/srv/source"]), "/srv/source:\n\n/srv/victim:\n");
     bench.before.assert_same(host);
 }
+
+/// Opens descriptor 4 as a pipe without a reader.
+const NO_READER: &str = "mkfifo /run/pipe; exec 3<>/run/pipe 4>/run/pipe 3>&-; rm /run/pipe";
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let host = Host::start(&["busybox"]);
+    host.start_machine("busybox");
+    host.wait_for_console("busybox", "up");
+    let own = [
+        "--help",
+        "--version",
+        "list",
+        "list --json",
+        "status busybox",
+        "show busybox",
+        "inspect busybox",
+        "inspect --security busybox",
+        "logs busybox",
+        "attach busybox",
+        "stats",
+        "network",
+        "bind busybox",
+        "doctor",
+        "check",
+        "config busybox",
+        "completions bash",
+        "copy-from busybox /etc -",
+        "run --help",
+    ];
+    let of_payloads = [
+        "exec busybox -- echo text".to_owned(),
+        "exec -t busybox -- echo text".to_owned(),
+        format!("run -M other -D {TREE}2 --console=read-only echo text"),
+        format!("run -M other -D {TREE}2 --dry-run true"),
+    ];
+    host.sh_ok(&format!("cp -a {TREE} {TREE}2"));
+    let all = own.iter().map(|line| (1, *line)).chain(of_payloads.iter().map(|line| (125, line.as_str())));
+    for (status, line) in all {
+        let out = host.sh(&format!("timeout 20 coracle {line} >/dev/full"));
+        assert!(out.status == status && out.stderr.contains("no space left on device"), "{out}");
+        // The end of a reader is no failure, unless an archive is incomplete.
+        let out = host.exec(&["bash", "-c", &format!("{NO_READER}; timeout 20 coracle {line} >&4")]);
+        let is_silent = [0, 141].contains(&out.status) && !out.stderr.contains("coracle: ");
+        assert_eq!(is_silent, !line.starts_with("copy-from"), "{out}");
+    }
+    // A failure of the payload has its own status.
+    assert_eq!(
+        host.sh("coracle exec busybox -- sh -c 'trap \"\" PIPE; echo text; exit 7' >/dev/full").status,
+        7
+    );
+    host.stop();
+}

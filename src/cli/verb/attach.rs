@@ -26,7 +26,7 @@ impl AttachArgs {
         match attach::attach(paths, name)? {
             AttachEnd::Detached => log::info!("detached from machine '{name}'"),
             AttachEnd::Machine => log::info!("machine '{name}' ended"),
-            AttachEnd::Signal => {}
+            AttachEnd::Signal | AttachEnd::Reader => {}
         }
         Ok(0)
     }

@@ -1,7 +1,7 @@
 //! Forwards terminal, standard streams and signals between this process and a command in a machine. Called by
 //! `exec`, and by `attach` for the signals. One poll(2) loop; only poll(2) blocks.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, LAUNCH_STATUS, Result};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::terminal;
 use nix::sys::signal::{SigSet, Signal};
@@ -74,6 +74,8 @@ pub(crate) struct Flow {
     /// The part of the buffer that is read and not yet written.
     pending: Range<usize>,
     ended: bool,
+    /// Whether output was lost, which is reported.
+    failed: bool,
     chunk: usize,
     /// Whether splice(2) moves the bytes between a file and a pipe. The pages of a file are read-only in a
     /// pipe.
@@ -95,6 +97,7 @@ impl Flow {
             buffer: Vec::new(),
             pending: 0..0,
             ended: false,
+            failed: false,
             chunk,
             splices,
         }
@@ -147,6 +150,7 @@ impl Flow {
     fn abandon(&mut self, errno: Errno) {
         if self.direction == Direction::Out && errno != Errno::PIPE {
             log::error!("cannot write the output of the command: {}", Error::from(errno));
+            self.failed = true;
         }
         (self.from, self.to, self.pending) = (None, None, 0..0);
     }
@@ -262,7 +266,8 @@ impl Forwarder {
         }
     }
 
-    /// Forwards until the command exits. Returns its exit status, or 128 plus the signal that killed it.
+    /// Forwards until the command exits. Returns its exit status, or 128 plus the signal that killed it. A
+    /// successful command of which output was lost has failed.
     ///
     /// # Errors
     /// Any error of poll(2) or waitid(2).
@@ -287,6 +292,7 @@ impl Forwarder {
                 let ended = process::wait(self.child.pidfd.as_fd())?;
                 self.flows.iter_mut().filter(|flow| flow.direction == Direction::Out).for_each(Flow::drain);
                 return Ok(match ended {
+                    Ended::Exited(0) if self.flows.iter().any(|flow| flow.failed) => LAUNCH_STATUS,
                     Ended::Exited(status) => u8::try_from(status).unwrap_or(1),
                     Ended::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
                 });

@@ -2,10 +2,12 @@
 //! are kept. Memory and the rate of journal entries are bounded. Called by the event loop.
 
 use super::rate_limit::RateLimit;
+use crate::error::Error;
 use crate::host::systemd::journal::writer::JournalWriter;
 use crate::machine::console::Console;
 use crate::machine::id128::Id128;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Termios;
 use std::os::unix::fs::FileExt;
@@ -53,6 +55,8 @@ pub(crate) struct GuestConsole {
     written: u64,
     terminal: Option<Termios>,
     escapes: u8,
+    /// Whether output was lost, which is reported.
+    failed: bool,
 }
 
 impl GuestConsole {
@@ -84,6 +88,7 @@ impl GuestConsole {
             written,
             terminal: None,
             escapes: 0,
+            failed: false,
         };
         console.begin();
         console
@@ -125,7 +130,7 @@ impl GuestConsole {
                 show(bytes);
                 true
             }
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => true,
+            Err(Errno::INTR | Errno::AGAIN) => true,
             Err(_) => false,
         }
     }
@@ -133,10 +138,26 @@ impl GuestConsole {
     fn pass(&mut self, bytes: &[u8]) {
         self.keep(bytes);
         match self.kind {
-            Console::Interactive | Console::ReadOnly => write_all(rustix::stdio::stdout(), bytes),
+            Console::Interactive | Console::ReadOnly => self.show(bytes),
             Console::Journal => bytes.iter().for_each(|byte| self.push(*byte)),
             Console::Auto | Console::Passive | Console::Pipe => {}
         }
+    }
+
+    /// Writes to standard output. Its first failure is reported, but not the end of a reader or a terminal.
+    fn show(&mut self, bytes: &[u8]) {
+        match write_all(rustix::stdio::stdout(), bytes) {
+            Err(errno) if !self.failed && errno != Errno::PIPE && errno != Errno::IO => {
+                log::error!("cannot write the console to standard output: {}", Error::from(errno));
+                self.failed = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns whether output was lost because standard output could not be written.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Keeps the last 64 KiB in the memfd, as a ring.
@@ -168,7 +189,7 @@ impl GuestConsole {
     pub(crate) fn type_in(&self, bytes: &[u8]) {
         let Some(master) = &self.master else { return };
         if rustix::io::ioctl_fionbio(master, true).is_ok() {
-            write_all(master.as_fd(), bytes);
+            let _ = write_all(master.as_fd(), bytes);
         }
     }
 
@@ -298,14 +319,15 @@ pub(crate) enum Typed {
     End,
 }
 
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) {
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
+    Ok(())
 }
 
 /// Returns a console line as text, without escape sequences, carriage returns and control characters.

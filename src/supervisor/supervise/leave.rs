@@ -3,7 +3,7 @@
 
 use super::super::{cleanup, exit::Exit, failure};
 use super::{Loop, LoopExit, SupervisionResult};
-use crate::error::Result;
+use crate::error::{LAUNCH_STATUS, Result};
 use crate::machine::console::Console;
 use crate::supervisor::guest::inbox::Inbox;
 use crate::supervisor::guest::syslog::Syslog;
@@ -43,6 +43,7 @@ impl Loop {
         let failure = if stopped { None } else { exit.failure() };
         self.console.drain();
         let tail = self.console.tail(failure::LINES);
+        let lost_output = self.console.has_failed();
         drop(self.console.end());
         let may_be_late = self.stop.is_some() && self.state.waits_for_ready && !self.ready;
         if may_be_late && failure::record_timeout(&self.state, self.boot.waits_for(), &tail) {
@@ -67,6 +68,7 @@ impl Loop {
         cleanup::after_end(&self.state, self.dhcp.take().map(DhcpServer::into_socket));
         Ok(SupervisionResult::Ended(match exit.exit_status() {
             _ if restarts => RESTART,
+            status if lost_output && (stopped || status == 0) => LAUNCH_STATUS,
             _ if stopped => 0,
             // The guest's own exit status must not restart the unit.
             RESTART if self.state.is_launched() => 1,
