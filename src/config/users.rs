@@ -116,12 +116,19 @@ impl Value for Users {
     }
 }
 
-/// Returns the range of `count` ids from `base`. It must contain neither the root of the host nor 4294967295,
+/// The first id above those of system users, login users, dynamic users and nobody (systemd's UIDS-GIDS).
+const FIRST_FREE: u32 = 65536;
+
+/// Returns the range of `count` ids from `base`. It must contain neither a user of the host nor 4294967295,
 /// which means "no id".
 fn range(base: u32, count: u32) -> Result<Users> {
     if base == 0 {
         return Err(Error::new("a user id range from 0 contains root of the host")
             .with_hint("write \"identity\" to use the ids of the host"));
+    }
+    if base < FIRST_FREE {
+        return Err(Error::new(format!("a user id range from {base} contains ids of users of the host"))
+            .with_hint(format!("begin at {FIRST_FREE} or above, for example \"1000000:65536\"")));
     }
     if count == 0 || base.checked_add(count).is_none() {
         return Err(Error::new(format!(
@@ -139,9 +146,25 @@ mod tests {
     fn user_ranges_fit_and_exclude_root_of_the_host() {
         let read = |text| Users::read(&RawValue::Text(text));
         assert_eq!(read("1000000").unwrap(), Users::Fixed { base: 1_000_000, count: 65536 });
+        assert_eq!(read("65536").unwrap(), Users::Fixed { base: 65536, count: 65536 });
         assert_eq!(read("1000000:1").unwrap(), Users::Fixed { base: 1_000_000, count: 1 });
         assert_eq!(Users::read(&RawValue::Boolean(false)).unwrap(), Users::Host);
-        for bad in ["", "0", "-1", "5:", "5:0", ":5", "4294967295:1", "99999999999", "yes", "a:b", "5:6:7"] {
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "5",
+            "1000:1",
+            "65535",
+            "5:",
+            "5:0",
+            ":5",
+            "4294967295:1",
+            "99999999999",
+            "yes",
+            "a:b",
+            "5:6:7",
+        ] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
     }
