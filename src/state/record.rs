@@ -265,6 +265,11 @@ impl Record {
             .context(|| format!("cannot write the state record '{}'", file.display()))
     }
 
+    /// Returns whether a machine has a record.
+    pub(crate) fn is_written(paths: &Paths, name: &Name) -> bool {
+        paths.machine(name).join("state.json").exists()
+    }
+
     /// Returns the record of `name`. `None` if the machine has none.
     ///
     /// # Errors

@@ -48,6 +48,11 @@ fn a_full_run_directory_prevents_starts_but_not_stops() {
     }
     host.wait_for_page(&host.address("other"));
     host.coracle(&["exec", "other", "--", "true"]);
+    // The cause is printed once.
+    for options in ["", "-U", "-nU"] {
+        let out = host.sh(&format!("coracle run {options} -D /var/lib/machines/busybox -M new true"));
+        assert!(out.status == 125 && out.stderr.matches("no space left on device").count() == 1, "{out}");
+    }
     host.coracle(&["stop", "other"]);
     host.sh_ok(EMPTY);
     recovered(host, &before);

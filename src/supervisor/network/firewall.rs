@@ -279,7 +279,9 @@ pub(crate) fn leave(
         runtime.block_on(firewalld::remove(socket, member.interface()));
     }
     // Before the lock is released: of two machines that leave at once the second removes the tables.
-    Record { firewall: None, extras: Vec::new(), ..record.clone() }.write(paths)
+    let written = Record { firewall: None, extras: Vec::new(), ..record.clone() }.write(paths);
+    // No other machine sees a record that could not be written before either.
+    written.or_else(|error| if Record::is_written(paths, &record.name) { Err(error) } else { Ok(()) })
 }
 
 /// Deletes the chains of traffic policies that no other machine uses.
