@@ -21,7 +21,13 @@ use std::path::PathBuf;
 /// A machine is a systemd unit registered with systemd-machined, with its own cgroup, a private network, and
 /// its logs in the journal of the host. See coracle(1) and coracle.toml(5).
 #[derive(Debug, Parser)]
-#[command(name = "coracle", version, disable_help_subcommand = true, args_override_self = true)]
+#[command(
+    name = "coracle",
+    bin_name = "coracle",
+    version,
+    disable_help_subcommand = true,
+    args_override_self = true
+)]
 #[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 pub struct Cli {
     /// The options of all verbs
@@ -77,6 +83,12 @@ fn usage(error: &clap::Error) -> Error {
     let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
     let error = Error::usage(message.join(" "));
     match (tip, usage) {
+        // A misspelled option is rarely meant as a value.
+        (Some(tip), Some(usage)) if tip.starts_with("to pass ") => {
+            let words: Vec<&str> =
+                usage.split(' ').take_while(|word| !word.starts_with(['[', '<'])).collect();
+            error.with_hint(format!("show the options with '{} --help'", words.join(" ")))
+        }
         (Some(tip), _) => error.with_hint(tip),
         (None, Some(usage)) => error.with_hint(format!("usage: {usage}")),
         (None, None) => error.with_hint("show the options of a verb with 'coracle VERB --help'"),
@@ -125,6 +137,21 @@ mod tests {
             assert!(parsed(line).is_ok(), "{line}");
         }
         assert!(parsed("coracle network relaod").unwrap_err().hint().unwrap().contains("reload"));
+    }
+
+    #[test]
+    fn hints_name_the_program_and_suit_the_mistake() {
+        for (line, hint) in [
+            ("/opt/x/program start", "usage: coracle start <NAME>..."),
+            ("/opt/x/program run --bogus", "show the options with 'coracle run --help'"),
+            ("coracle logs --folow a", "a similar argument exists: '--follow'"),
+        ] {
+            assert_eq!(parsed(line).unwrap_err().hint(), Some(hint), "{line}");
+        }
+        for line in ["coracle logs -n -5 a", "coracle logs --lines=-5 a", "coracle logs -n x a"] {
+            let error = parsed(line).unwrap_err().to_string();
+            assert!(error.contains("it is not a number of lines"), "{error}");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
         return Err(Error::new(format!("the machine '{name}' is masked"))
             .with_hint(format!("remove '{}', the link to '/dev/null'", link.display())));
     }
-    if files.is_empty() && !paths.images().join(name).is_dir() {
+    if files.is_empty() && !has_tree(paths, name)? {
         return Err(Error::new(format!("machine '{name}' does not exist")).with_hint(format!(
             "create '{}' or a root file system in '{}'",
             paths.definitions()[0].join(format!("{name}.toml")).display(),
@@ -61,6 +61,18 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
     }
     let context = format!("cannot use the definition of '{name}'");
     resolve(paths, name, Layer::default(), &files, Profile::Unit, &context)
+}
+
+/// Returns whether a machine has a tree in `/var/lib/machines`.
+fn has_tree(paths: &Paths, name: &Name) -> Result<bool> {
+    let tree = paths.images().join(name);
+    match std::fs::metadata(&tree) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let examining = format!("cannot examine '{}'", tree.display());
+            Err(Error::from(error).context(examining).with_hint("run it with sudo(8)"))
+        }
+        found => Ok(found.is_ok_and(|found| found.is_dir())),
+    }
 }
 
 /// Returns the machine of the options `flags` of `coracle run`. The options override the definition of the

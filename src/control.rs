@@ -37,6 +37,14 @@ use std::collections::BTreeSet;
 /// The result of a verb on several machines: all failures.
 pub(crate) type BatchResult = std::result::Result<(), Vec<Error>>;
 
+/// Refuses a caller without the rights to change machines.
+///
+/// # Errors
+/// A user other than root.
+pub(crate) fn require_root() -> Result<()> {
+    crate::host::require_root()
+}
+
 /// Returns the record of a running machine.
 ///
 /// # Errors

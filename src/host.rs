@@ -13,3 +13,16 @@ pub(crate) mod procfs;
 pub(crate) mod rlimits;
 pub(crate) mod runtime;
 pub(crate) mod systemd;
+
+use crate::error::{Error, Result};
+
+/// Refuses a process that is not root.
+///
+/// # Errors
+/// Another user.
+pub(crate) fn require_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::new("must be run as root").with_hint("run it with sudo(8)"))
+}

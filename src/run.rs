@@ -123,6 +123,10 @@ pub(crate) fn reload_firewall(paths: &Paths) -> Result<()> {
 /// # Errors
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
 pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u8> {
+    let of_launch = |error: Error| error.with_kind(Kind::Launch);
+    if mode == RunMode::Run {
+        crate::host::require_root().map_err(of_launch)?;
+    }
     let kept = handover::receive()?.map(Carried::from);
     let resolved = config::run(paths, flags).inspect_err(|_| {
         if let Some(kept) = &kept {
@@ -132,7 +136,6 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u
     })?;
     warn(&resolved);
     let machine = &resolved.machine;
-    let of_launch = |error: Error| error.with_kind(Kind::Launch);
     if mode == RunMode::DryRun {
         let plan = dry_run(paths, machine);
         plan.and_then(|plan| crate::cli::output::text(&plan)).map_err(of_launch)?;

@@ -3,6 +3,7 @@
 use super::argument_table::{ArgumentRow, Slot, long};
 use crate::control::copy::{self, Replace};
 use crate::control::{exec, start};
+use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
@@ -154,12 +155,27 @@ impl EntryOptions {
     }
 
     /// Returns the request for `control`; an empty `command` is the login shell.
-    pub(crate) fn request<'a>(&'a self, name: &'a Name, command: &[OsString]) -> exec::ExecRequest<'a> {
+    ///
+    /// # Errors
+    /// An empty user, group or name of a variable.
+    pub(crate) fn request<'a>(
+        &'a self,
+        name: &'a Name,
+        command: &[OsString],
+    ) -> Result<exec::ExecRequest<'a>> {
+        if let Some(user) = self.user.as_ref().filter(|user| user.split(':').any(str::is_empty)) {
+            return Err(Error::usage(format!("'--user={user}' has an empty name"))
+                .with_hint("write USER or USER:GROUP, each a name or a number"));
+        }
+        if let Some(variable) = self.setenv.iter().find(|text| text.is_empty() || text.starts_with('=')) {
+            return Err(Error::usage(format!("'--setenv={variable}' has an empty name"))
+                .with_hint("write NAME=VALUE, or NAME to pass on a variable"));
+        }
         let variable = |text: &String| match text.split_once('=') {
             Some((name, value)) => Some((name.to_owned(), value.to_owned())),
             None => std::env::var(text).ok().map(|value| (text.clone(), value)),
         };
-        exec::ExecRequest {
+        Ok(exec::ExecRequest {
             name,
             argv: command.to_vec(),
             user: self.user.as_deref(),
@@ -171,6 +187,6 @@ impl EntryOptions {
                 _ => exec::TerminalMode::Auto,
             },
             wait_ready: self.wait_ready,
-        }
+        })
     }
 }

@@ -45,6 +45,7 @@ pub(crate) use exec::ExecArgs;
 pub(crate) use launch::LaunchArgs;
 pub(crate) use run::RunArgs;
 
+use crate::control::require_root;
 use crate::error::Error;
 use crate::paths::Paths;
 use clap::Subcommand;
@@ -89,12 +90,33 @@ macro_rules! verbs {
             /// # Errors
             /// All errors of the verb.
             pub fn run(self, paths: &Paths) -> VerbResult {
+                if self.changes_machines() {
+                    require_root()?;
+                }
                 match self {
                     $(Self::$verb(verb) => apart(|| verb.run(paths))),*
                 }
             }
         }
     };
+}
+
+impl Verb {
+    /// Returns whether the verb changes machines by itself. Others only read, or use systemd, which asks
+    /// polkit(8). `run`, `exec`, `shell` and `login` have an exit status of their own for such errors.
+    fn changes_machines(&self) -> bool {
+        match self {
+            Self::Bind(bind) => bind.is_request(),
+            Self::Network(network) => network.is_request(),
+            Self::Poweroff(_) | Self::Reboot(_) | Self::Terminate(_) | Self::Kill(_) | Self::Freeze(_) => {
+                true
+            }
+            Self::Thaw(_) | Self::CopyTo(_) | Self::CopyFrom(_) | Self::Unbind(_) | Self::Attach(_) => true,
+            Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
+            Self::Set(_) | Self::Apply(_) => true,
+            _ => false,
+        }
+    }
 }
 
 verbs! {

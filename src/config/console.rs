@@ -33,6 +33,8 @@ words!(
         ("read-only", Console::ReadOnly),
         ("passive", Console::Passive),
         ("pipe", Console::Pipe),
+        // Decided by the option, which knows the standard streams.
+        ("autopipe", Console::Pipe),
         ("journal", Console::Journal),
     ]
 );

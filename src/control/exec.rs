@@ -6,7 +6,7 @@ mod entry;
 pub(super) mod forward;
 mod stdio;
 
-use super::{freezer, running, signal};
+use super::{freezer, require_root, running, signal};
 use crate::error::{Kind, Result};
 use crate::host::lsm;
 use crate::host::probe;
@@ -66,6 +66,7 @@ pub(crate) fn exec(paths: &Paths, request: &ExecRequest<'_>) -> Result<u8> {
 
 /// Prepares and clones the command; returns once it is executed.
 fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forwarder> {
+    require_root()?;
     let record = running(paths, request.name)?;
     let record = if request.wait_ready { ready(paths, record, request.name)? } else { record };
     freezer::refuse_frozen(&record)?;

@@ -2,8 +2,8 @@
 //! tree. No bus of the guest is used.
 
 use super::exec::{ExecRequest, TerminalMode};
-use super::{guest_child, running, signal};
-use crate::error::{Error, Result};
+use super::{guest_child, require_root, running, signal};
+use crate::error::{Error, Kind, Result};
 use crate::host::probe::Tree;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -17,8 +17,12 @@ const PROMPTS: [&[&str]; 3] =
 /// Returns the request for a login prompt on a new terminal.
 ///
 /// # Errors
-/// The machine is not running, or has no login program.
+/// The machine is not running, or has no login program. They are of kind [`Kind::Launch`].
 pub(crate) fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
+    prompt(paths, name).map_err(|error| error.with_kind(Kind::Launch))
+}
+
+fn prompt<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
     let found =
         read_tree(paths, name, |tree| Ok(PROMPTS.iter().position(|prompt| tree.has(Path::new(prompt[0])))))?;
     let prompt = found.and_then(|at| PROMPTS.get(at)).ok_or_else(|| {
@@ -40,8 +44,12 @@ pub(crate) fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>
 /// systemd, opened by PAM like a login.
 ///
 /// # Errors
-/// A machine without systemd-run(1).
+/// A machine without systemd-run(1), of kind [`Kind::Launch`].
 pub(crate) fn as_session(paths: &Paths, request: &mut ExecRequest<'_>) -> Result<()> {
+    session(paths, request).map_err(|error| error.with_kind(Kind::Launch))
+}
+
+fn session(paths: &Paths, request: &mut ExecRequest<'_>) -> Result<()> {
     let (user, group) = match request.user.unwrap_or("root").split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (request.user.unwrap_or("root"), None),
@@ -89,6 +97,7 @@ fn read_tree<T: serde::Serialize + for<'de> serde::Deserialize<'de>>(
     name: &Name,
     wanted: impl FnOnce(&Tree) -> Result<T>,
 ) -> Result<T> {
+    require_root()?;
     let record = running(paths, name)?;
     guest_child::read_tree(&record, &signal::leader(&record)?, wanted)
 }

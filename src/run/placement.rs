@@ -8,16 +8,13 @@ use crate::machine::{Machine, unit_name};
 use crate::supervisor::handover::Carried;
 use crate::supervisor::launch::Placement;
 
-/// Refuses a process that cannot create machines: it must be root, and not in a chroot(2). A process that
-/// joins a mount namespace, the machine as well as its supervisor, gets the root of the namespace (setns(2)).
-/// After an error because of a chroot this process is not in it any more.
+/// Refuses a process that cannot create machines because it is in a chroot(2). A process that joins a mount
+/// namespace, the machine as well as its supervisor, gets the root of the namespace (setns(2)). After an error
+/// because of a chroot this process is not in it any more.
 ///
 /// # Errors
 /// Missing rights, or a chroot.
 pub(super) fn check_process() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Error::new("must be run as root").with_hint("run it with sudo(8)"));
-    }
     match crate::sys::mount::leaves_chroot() {
         Ok(true) => Err(Error::new("this process runs in a chroot, which a machine could leave").with_hint(
             "run coracle outside of the chroot, or make the directory the root of a mount namespace (pivot_root(8))",

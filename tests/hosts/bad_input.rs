@@ -343,3 +343,55 @@ fn output_that_cannot_be_written_is_a_failure() {
     );
     host.stop();
 }
+
+#[test]
+fn empty_values_of_options_are_usage_errors() {
+    let host = Host::start(&["busybox"]);
+    host.start_machine("busybox");
+    for words in [&["-E", ""][..], &["-E", "=x"], &["-u", ""], &["-u", ":0"], &["-u", "0:"]] {
+        let out = host.exec(&[&["coracle", "exec"], words, &["busybox", "true"]].concat());
+        assert!(out.status == 2 && out.stderr.contains("hint: "), "{out}");
+    }
+    for words in [&["-E", ""][..], &["-E", "=x"], &["-E", "a b"], &["-u", ""], &["--private-users=5"]] {
+        let out = host.exec(&[&["coracle", "run", "-D", TREE], words, &["true"]].concat());
+        assert!(out.status == 2 && out.stderr.contains("coracle: "), "{out}");
+    }
+    host.stop();
+}
+
+#[test]
+fn other_users_are_told_to_be_root() {
+    let host = Host::start(&["busybox"]);
+    host.start_machine("busybox");
+    for (status, line) in [
+        (125, "run -D / true"),
+        (125, "exec busybox -- true"),
+        (125, "shell busybox"),
+        (125, "shell --session busybox"),
+        (125, "login busybox"),
+        (1, "kill busybox"),
+        (1, "attach busybox"),
+        (1, "bind busybox /srv"),
+        (1, "unbind busybox /srv"),
+        (1, "copy-to busybox /etc/passwd"),
+        (1, "copy-from busybox /etc/passwd"),
+        (1, "freeze busybox"),
+        (1, "thaw busybox"),
+        (1, "reboot busybox"),
+        (1, "poweroff busybox"),
+        (1, "terminate busybox"),
+        (1, "cleanup busybox"),
+        (1, "set busybox memory-max=1G"),
+        (1, "apply busybox"),
+        (1, "network reload"),
+    ] {
+        let out = host.sh(&format!("setpriv --reuid=nobody --regid=nogroup --clear-groups coracle {line}"));
+        assert_eq!(out.status, status, "{out}");
+        assert_eq!(out.stderr, "coracle: must be run as root\nhint: run it with sudo(8)\n", "{line}");
+    }
+    for line in ["start busybox", "stop busybox", "enable busybox"] {
+        let out = host.sh(&format!("setpriv --reuid=nobody --regid=nogroup --clear-groups coracle {line}"));
+        assert!(out.status == 1 && out.stderr.contains("sudo(8)"), "{out}");
+    }
+    host.stop();
+}

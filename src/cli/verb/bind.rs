@@ -47,6 +47,11 @@ pub struct BindArgs {
 }
 
 impl BindArgs {
+    /// Returns whether a mount is requested, not the list.
+    pub(super) fn is_request(&self) -> bool {
+        self.source.is_some()
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let Some(source) = &self.source else { return self.list(paths) };
         let request = bind::BindRequest {

@@ -7,7 +7,6 @@ use clap::Args;
 
 /// Remove everything a stopped machine left on the host; run by its unit
 #[derive(Debug, Args)]
-#[command(hide = true)]
 pub struct CleanupArgs {
     #[command(flatten)]
     machine: MachineName,

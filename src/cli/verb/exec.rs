@@ -37,6 +37,6 @@ impl ExecArgs {
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        Ok(exec::exec(paths, &self.entry.request(&self.name, &self.command))?)
+        Ok(exec::exec(paths, &self.entry.request(&self.name, &self.command)?)?)
     }
 }

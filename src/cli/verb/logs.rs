@@ -19,7 +19,7 @@ pub struct LogsArgs {
     follow: bool,
 
     /// Show the last COUNT lines only
-    #[arg(short = 'n', long, value_name = "COUNT")]
+    #[arg(short = 'n', long, value_name = "COUNT", allow_hyphen_values = true, value_parser = count)]
     lines: Option<u32>,
 
     /// Show one boot only: 0 is the last boot, -1 the boot before, or a boot id
@@ -45,6 +45,11 @@ pub struct LogsArgs {
     /// The output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::ShortIso)]
     output: LogFormat,
+}
+
+/// Parses a number of lines.
+fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "it is not a number of lines, for example 50".to_owned())
 }
 
 /// The output format, with the names of journalctl(1).

@@ -30,6 +30,11 @@ enum NetworkCommand {
 }
 
 impl NetworkArgs {
+    /// Returns whether an action is requested, not the tables.
+    pub(super) fn is_request(&self) -> bool {
+        self.action.is_some()
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         match self.action {
             Some(NetworkCommand::Reload) => crate::run::reload_firewall(paths)?,

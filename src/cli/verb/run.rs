@@ -191,7 +191,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "TARGET", help_heading = "Mounts")]
     pub(crate) inaccessible: Vec<String>,
 
-    /// The mode of the console: interactive, read-only, passive, pipe or autopipe
+    /// The mode of the console: auto, interactive, read-only, passive, pipe, autopipe or journal
     #[arg(long, value_name = "MODE", help_heading = "Console")]
     pub(crate) console: Option<String>,
 

@@ -24,7 +24,7 @@ pub struct ShellArgs {
 
 impl ShellArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let mut request = self.entry.request(&self.name, &[]);
+        let mut request = self.entry.request(&self.name, &[])?;
         if self.session {
             login::as_session(paths, &mut request)?;
         }

@@ -54,15 +54,28 @@ pub(crate) fn error_name(error: &zbus::Error) -> Option<String> {
     }
 }
 
-/// Converts an error of the bus: the text of the reply, or its D-Bus name if it has no text.
+/// Converts an error of the bus: the text of the reply, or its D-Bus name if it has no text. A refusal for
+/// missing rights has a hint.
 pub(crate) fn failure(error: zbus::Error) -> Error {
+    let refusals = ["AccessDenied", "InteractiveAuthorizationRequired"];
+    let name = error_name(&error).unwrap_or_default();
+    let error = described(error);
+    let is_refusal = refusals.iter().any(|refusal| name.ends_with(refusal));
+    if is_refusal && !rustix::process::geteuid().is_root() {
+        error.with_hint("run it with sudo(8)")
+    } else {
+        error
+    }
+}
+
+fn described(error: zbus::Error) -> Error {
     let text = match &error {
         zbus::Error::MethodError(name, text, _) => text.clone().unwrap_or_else(|| name.to_string()),
         zbus::Error::InputOutput(error) => {
             return Error::from(std::io::Error::new(error.kind(), error.to_string()));
         }
         zbus::Error::FDO(inner) => match &**inner {
-            zbus::fdo::Error::ZBus(inner) => return failure(inner.clone()),
+            zbus::fdo::Error::ZBus(inner) => return described(inner.clone()),
             other => other.description().unwrap_or("the call failed").to_owned(),
         },
         other => other.to_string(),

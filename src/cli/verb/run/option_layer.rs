@@ -164,6 +164,7 @@ impl Flags {
                 Some((name, value)) => Variable::new(name, value),
                 None => match std::env::var(text) {
                     Ok(value) => Variable::new(text, &value),
+                    Err(_) if Variable::new(text, "").is_err() => Variable::new(text, ""),
                     Err(error) => {
                         log::debug!(
                             "cannot pass on the variable '{}': {error}, ignoring",
