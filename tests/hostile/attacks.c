@@ -29,6 +29,9 @@ static void pause_ms(long ms)
 	nanosleep(&time, NULL);
 }
 
+/* Whether an attack of its own, not one of many: its lease is held until the kernel ends it. */
+static int alone;
+
 /* Holds a lease on a file: an open(2) of the file waits for up to 45 s, unless it is non-blocking. */
 static void hold_lease(const char *path, int kind)
 {
@@ -43,6 +46,8 @@ static void hold_lease(const char *path, int kind)
 		}
 		while (fcntl(fd, F_GETLEASE) == kind)
 			pause_ms(20);
+		while (alone)
+			pause();
 		/* An open(2) breaks the lease: it waits until the kernel ends the lease. */
 		pause_ms(45000);
 		close(fd);
@@ -266,6 +271,7 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		return try_pools();
 	gateway = argv[1];
+	alone = argc > 2;
 	for (unsigned number = 0; number < sizeof attacks / sizeof *attacks; number++)
 		if (is_chosen(attacks[number].name, argc, argv) && fork() == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -2,7 +2,7 @@
 //! reboot and stop: no neighbour fails, no pool of the host is exhausted, and no state remains.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{Host, Snapshot};
 
@@ -30,14 +30,11 @@ const HARM: &str = "
 	! ip -6 address show | grep 2001:db8:bad
 ";
 
-/// Starts, enters, reboots and stops machines. Returns the duration of each start.
-fn live(host: &Host, names: &[String], lives: usize) -> Vec<Duration> {
-    let mut starts = Vec::new();
+/// Starts, enters, reboots and stops machines.
+fn live(host: &Host, names: &[String], lives: usize) {
     for _ in 0..lives {
         for name in names {
-            let begun = Instant::now();
             host.coracle(&["start", name]);
-            starts.push(begun.elapsed());
             assert_eq!(host.coracle(&["exec", name, "--", "hostname"]).trim(), name);
             let leader = host.machine_leader(name);
             host.coracle(&["reboot", name]);
@@ -46,18 +43,15 @@ fn live(host: &Host, names: &[String], lives: usize) -> Vec<Duration> {
             host.assert_clean_stop(name);
         }
     }
-    starts
 }
 
-/// Runs the cycles of all neighbours, `SIDE_BY_SIDE` at a time. Returns the median duration of the starts.
-fn live_all(host: &Host, names: &[String], lives: usize) -> Duration {
-    let mut starts: Vec<Duration> = thread::scope(|scope| {
-        let chunks = names.chunks(names.len().div_ceil(SIDE_BY_SIDE));
-        let workers: Vec<_> = chunks.map(|names| scope.spawn(move || live(host, names, lives))).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("a neighbour's life")).collect()
+/// Runs the cycles of all neighbours, `SIDE_BY_SIDE` at a time.
+fn live_all(host: &Host, names: &[String], lives: usize) {
+    thread::scope(|scope| {
+        for names in names.chunks(names.len().div_ceil(SIDE_BY_SIDE)) {
+            scope.spawn(move || live(host, names, lives));
+        }
     });
-    starts.sort_unstable();
-    starts[starts.len() / 2]
 }
 
 /// Copies the attacks to a machine.
@@ -83,23 +77,26 @@ fn pools_of_the_kernel_are_counted_per_machine() {
     host.stop();
 }
 
+/// Succeeds if no open(2) has waited for the end of a lease: after 45 s the kernel ends a lease that an open(2)
+/// waits for.
+const STILL_LEASED: &str = "grep LEASE /proc/locks";
+
 #[test]
 fn a_lease_on_passwd_does_not_block_exec() {
     let host = Host::builder().guest_as("busybox", "hostile").start();
     add_attacks(&host, "hostile");
     host.coracle(&["start", "hostile"]);
-    let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", "-", "lease-on-passwd"]);
-    attack.wait_for_stdout("ready", Duration::from_secs(30));
-    host.wait_until(crate::support::LONG, "grep -q 'LEASE .* WRITE' /proc/locks");
-    // Each blocked open(2) takes 45 s.
     for words in [&["exec", "-u", "daemon", "hostile", "--", "true"][..], &["exec", "hostile", "--", "true"]]
     {
-        let begun = Instant::now();
-        let out = host.exec_for(Duration::from_secs(20), &[&["coracle"], words].concat());
-        assert!(begun.elapsed() < Duration::from_secs(10), "{words:?}: {:?}", begun.elapsed());
+        let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", "-", "lease-on-passwd"]);
+        attack.wait_for_stdout("ready", Duration::from_secs(30));
+        host.wait_until(crate::support::LONG, "grep -q 'LEASE .* WRITE' /proc/locks");
+        let out = host.exec_for(crate::support::LONG, &[&["coracle"], words].concat());
         assert!(out.status == 0 || out.stderr.contains("/etc/passwd"), "{words:?}: {out}");
+        host.sh_ok(STILL_LEASED);
+        attack.kill();
+        host.wait_until(crate::support::LONG, "! grep -q LEASE /proc/locks");
     }
-    attack.kill();
     host.coracle(&["stop", "hostile"]);
     host.stop();
 }
@@ -116,11 +113,10 @@ fn a_lease_on_hosts_does_not_block_starts() {
     let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", "-", "lease-on-hosts"]);
     attack.wait_for_stdout("ready", Duration::from_secs(30));
     host.wait_until(crate::support::LONG, "grep -q 'LEASE .* READ' /proc/locks");
-    // The first start adds a name to the leased file: each blocked open(2) takes 45 s.
+    // The first start adds a name to the leased file.
     for name in ["member", "other"] {
-        let begun = Instant::now();
         host.coracle(&["start", name]);
-        assert!(begun.elapsed() < Duration::from_secs(20), "{name}: {:?}", begun.elapsed());
+        host.sh_ok(STILL_LEASED);
     }
     assert!(host.unit_journal("member").contains("hosts"), "{}", host.unit_journal("member"));
     attack.kill();
@@ -169,15 +165,14 @@ fn a_hostile_machine_does_not_harm_others() {
     let before = Snapshot::take(&host);
 
     host.coracle(&["start", "hostile"]);
-    let quiet = live_all(&host, &names, scale.lives);
+    live_all(&host, &names, scale.lives);
     let gateway =
         host.sh_ok("coracle exec hostile -- ip route show default | sed -n 's/.* via \\([^ ]*\\).*/\\1/p'");
     let mut attack = host.spawn(&["coracle", "exec", "hostile", "--", "attacks", gateway.trim()]);
     attack.wait_for_stdout("ready", Duration::from_secs(30));
     // The attacks have filled the pools.
     host.wait_until(crate::support::LONG, "[ $(find /sys/fs/cgroup -name 'wide*' | wc -l) -gt 1000 ]");
-    let attacked = live_all(&host, &names, scale.lives);
-    assert!(attacked < quiet * 10 + Duration::from_secs(5), "starts: {quiet:.1?}, attacked: {attacked:.1?}");
+    live_all(&host, &names, scale.lives);
     host.sh_ok(HARM);
     assert_eq!(host.coracle(&["exec", "hostile", "--", "hostname"]).trim(), "hostile");
 

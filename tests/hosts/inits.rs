@@ -179,9 +179,8 @@ fn become_init(host: &Host, tree: &str, init: &str, kind: &str, ways: &[usize]) 
             "cd /var/lib/machines/{tree}/usr/sbin && rm -f init && INIT={init} && echo $INIT >../../etc/real-init
              {script} && chmod 755 init"
         ));
-        let started = std::time::Instant::now();
         host.coracle(&["start", tree]);
-        assert!(started.elapsed() < Duration::from_secs(9), "{tree} {way}: {:?}", started.elapsed());
+        assert_eq!(host.property(tree, "is-late"), "false", "{tree} {way}");
         if kind == "systemd" {
             host.in_guest(tree, &["systemctl", "is-active", "slow.service"]).success("wait for the guest");
         }
@@ -214,9 +213,8 @@ fn stays_a_script(host: &Host) {
         "cd /var/lib/machines/busybox/usr/sbin && rm init
          printf '#!/bin/sh\\ntrap \"exit 0\" TERM\\nwhile :; do sleep 9 & wait $!; done\\n' >init && chmod 755 init",
     );
-    let started = std::time::Instant::now();
     host.coracle(&["start", "busybox"]);
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(host.property("busybox", "is-late"), "false");
     assert_eq!(host.property("busybox", "init"), "unknown");
     assert_eq!(host.property("busybox", "phase"), "running");
     host.coracle(&["stop", "busybox"]);
