@@ -60,6 +60,7 @@ pub(crate) struct CopyRequest<'a> {
 /// # Errors
 /// A file that cannot be copied. The destination is unchanged then.
 pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
+    require_absolute(request.destination)?;
     let guest = CopyPeer::find(paths, request.name)?;
     let mut state = new_state(request.name, progress)?;
     let source = if request.source == Path::new("-") {
@@ -133,6 +134,7 @@ fn take(
 /// # Errors
 /// As of [`copy_to`].
 pub(crate) fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Progress<'_>) -> Result<()> {
+    require_absolute(request.source)?;
     let guest = CopyPeer::find(paths, request.name)?;
     let mut state = new_state(request.name, progress)?;
     let is_archive = request.destination == Path::new("-");
@@ -214,6 +216,15 @@ fn new_state<'a>(name: &Name, progress: Progress<'a>) -> Result<CopyState<'a>> {
     let signals = SignalFd::with_flags(&mask, flags).context(|| "cannot receive signals")?;
     let machine = name.to_string();
     Ok(CopyState { machine, progress, signals: Some(signals), entries: 0, bytes: 0, shown: None })
+}
+
+/// Refuses a relative path of the machine: no working directory is known there.
+fn require_absolute(path: &Path) -> Result<()> {
+    if path.is_absolute() {
+        return Ok(());
+    }
+    Err(Error::usage(format!("'{}' is not an absolute path of the machine", path.display()))
+        .with_hint("write a path that begins with '/'"))
 }
 
 fn absolute(path: &Path) -> Result<std::path::PathBuf> {

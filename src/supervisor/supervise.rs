@@ -322,6 +322,7 @@ impl Loop {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or(0)) {
                 Ok(Signal::SIGTERM) if registration::is_from_machined(info.ssi_pid, self.leader.as_fd()) => {}
+                Ok(Signal::SIGHUP) if process::is_ignored_hangup(info.ssi_signo) => {}
                 Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) => self.request_stop(),
                 // systemd stops the supervisor's scope (`systemd1::STOP_SIGNAL`).
                 Ok(Signal::SIGURG) => self.request_stop(),

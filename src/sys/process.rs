@@ -179,6 +179,20 @@ pub(crate) fn own_program() -> Option<(u64, u64)> {
     Some((stat.st_dev, stat.st_ino))
 }
 
+/// Returns whether a signal is a SIGHUP that this process ignores because of nohup(1). A blocked signal is
+/// queued even then. Shells let background jobs ignore SIGINT, which is still a request to stop.
+pub(crate) fn is_ignored_hangup(signal: u32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    if signal != libc::SIGHUP.cast_unsigned() {
+        return false;
+    }
+    // SAFETY: the action is large enough and lives across the call; all zero is a valid one.
+    unsafe {
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// Executes this program again from a read-only mount without a mount namespace, unless it is on a read-only
 /// mount already: then a process that opens or executes it through `/proc/PID/exe` cannot write to it, with
 /// any rights (CVE-2019-5736). The mount cannot be made writable: once its last descriptor is closed by the

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Host, Snapshot};
+use crate::support::{Host, LONG, Snapshot};
 
 fn host() -> Host {
     let host = Host::start(&["trixie"]);
@@ -299,5 +299,39 @@ fn mounts_on_an_overlay_are_other_file_systems() {
     let list = "cd /srv/both; find . -type f | sort";
     assert_eq!(host.ok(&["coracle", "exec", "trixie", "--", "sh", "-c", list]), "./d/low\n./new\n");
     host.sh_ok("umount /srv/both/other /srv/both /run/low /run/up");
+    host.stop();
+}
+
+#[test]
+fn the_cause_of_a_failed_copy_is_reported() {
+    let host = host();
+    for (line, causes) in [
+        // Opened, and not readable from its begin; without a security module.
+        ("copy-from trixie /proc/1/attr/current /tmp/mem", ["cannot copy the source", "invalid argument"]),
+        ("copy-to trixie /proc/1/mem /tmp/mem", ["cannot copy the source", "input/output error"]),
+        ("copy-from trixie /proc/1 /tmp/mem", ["cannot copy '", "invalid argument"]),
+        ("copy-to trixie /dev/null /tmp/null", ["devices and sockets", "are not copied"]),
+        ("copy-from trixie /dev/null /tmp/null", ["devices and sockets", "are not copied"]),
+        ("copy-to trixie /etc/passwd /proc/file", ["cannot create the destination", "no such file"]),
+    ] {
+        let out = host.sh(&format!("coracle {line}"));
+        assert!(out.status == 1 && causes.iter().all(|cause| out.stderr.contains(cause)), "{out}");
+        assert_eq!(host.sh("ls -A /tmp | grep -e mem -e null -e coracle").stdout, "", "{line}");
+    }
+    host.stop();
+}
+
+#[test]
+fn an_ignored_hangup_does_not_interrupt_a_copy() {
+    let host = host();
+    host.sh_ok("mkfifo /run/archive; tar c -C /etc passwd >/run/whole.tar");
+    let mut job = host.spawn(&["nohup", "sh", "-c", "exec coracle copy-to trixie - /tmp </run/archive"]);
+    // The signal comes in the middle of the archive.
+    host.sh_ok(
+        "{ dd bs=512 count=1 2>/dev/null; until pkill -HUP -f '^coracle copy-to'; do :; done; cat; } \
+             </run/whole.tar >/run/archive",
+    );
+    assert_eq!(job.wait_for_exit(LONG), 0, "{}", job.stderr());
+    host.sh_ok("coracle exec trixie -- cat /tmp/passwd | cmp - /etc/passwd");
     host.stop();
 }

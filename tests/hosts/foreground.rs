@@ -234,3 +234,25 @@ fn a_killed_run_is_cleaned_up_by_the_next() {
     before.assert_same(&host);
     host.stop();
 }
+
+#[test]
+fn an_ignored_hangup_stops_neither_a_machine_nor_a_command() {
+    let (host, before) = bench();
+    let run = ["nohup", "coracle", "run", "-q", "-M", "kept", "-bD", TREE];
+    let mut job = host.spawn(&run);
+    host.wait_for_phase("kept", "running");
+    host.sh_ok(&format!("kill -HUP {}", host.supervisor("kept")));
+    // Neither the machine nor a command in it is stopped: both continue after the signal.
+    let mut command =
+        host.spawn_with_pipe(&["nohup", "coracle", "exec", "kept", "--", "sh", "-c", "echo up; cat"]);
+    command.wait_for_stdout("up", LONG);
+    host.sh_ok("pkill -HUP -f '^coracle exec kept'");
+    command.input().write_all(b"after\n").unwrap();
+    let out = command.wait(LONG);
+    assert!(out.status == 0 && out.stdout.contains("after"), "{out}");
+    assert_eq!((host.property("kept", "phase"), job.poll()), ("running".to_owned(), None));
+    host.coracle(&["stop", "kept"]);
+    assert_eq!(job.wait_for_exit(LONG), 0);
+    before.assert_same(&host);
+    host.stop();
+}

@@ -4,10 +4,16 @@
 use crate::control::progress::Progress;
 use crate::error::{Error, Result};
 use crate::machine::size;
+use crate::sys::process;
 use nix::sys::signalfd::SignalFd;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// Returns the path of an entry for a message, or `whole` for the empty path of the copied file itself.
+pub(crate) fn shown(path: &Path, whole: &str) -> String {
+    if path.as_os_str().is_empty() { whole.to_owned() } else { format!("'{}'", path.display()) }
+}
 
 /// The kind of an entry.
 pub(crate) enum EntryKind<'a> {
@@ -123,7 +129,8 @@ impl CopyState<'_> {
     /// The copy was interrupted.
     pub(crate) fn advance(&mut self, bytes: u64) -> Result<()> {
         self.bytes += bytes;
-        if self.signals.as_ref().is_some_and(|signals| matches!(signals.read_signal(), Ok(Some(_)))) {
+        let signal = self.signals.as_ref().and_then(|signals| signals.read_signal().ok().flatten());
+        if signal.is_some_and(|signal| !process::is_ignored_hangup(signal.ssi_signo)) {
             return Err(Error::new("interrupted; the destination is unchanged"));
         }
         if self.shown.is_none_or(|last| last.elapsed() > Duration::from_millis(100)) {
@@ -137,6 +144,6 @@ impl CopyState<'_> {
     /// Warns about a skipped entry.
     pub(crate) fn skip(&mut self, path: &Path, reason: &str) {
         self.progress.clear();
-        log::warn!("skipping '{}': {reason}", path.display());
+        log::warn!("skipping {}: {reason}", shown(path, "the source"));
     }
 }

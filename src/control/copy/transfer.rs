@@ -3,7 +3,7 @@
 //! of the guest's. Data of a guest is bounded, and its paths and modes are checked again.
 
 use super::archive::plain;
-use super::entry::{Content, CopyState, EntryKind, Meta, Sink};
+use super::entry::{Content, CopyState, EntryKind, Meta, Sink, shown};
 use crate::control::guest_child::ChildError;
 use crate::error::{Context, Error, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -214,11 +214,19 @@ impl Sink for &Transfer {
             state,
         )?;
         let Some(content) = content else { return Ok(()) };
-        let reading = || format!("cannot copy '{}'", path.display());
+        let reading = || format!("cannot copy {}", shown(path, "the source"));
         let mut buffer = Vec::with_capacity(PART);
-        while let Some(at) =
-            content.next(&mut buffer, PART, state).map_err(|error| error.context(reading()))?
-        {
+        loop {
+            let at = match content.next(&mut buffer, PART, state) {
+                Ok(Some(at)) => at,
+                Ok(None) => break,
+                Err(error) => {
+                    // The next frame has the cause.
+                    self.write(&ABANDONED.to_ne_bytes(), state)?;
+                    self.write(&0u64.to_ne_bytes(), state)?;
+                    return Err(error.context(reading()));
+                }
+            };
             self.write(&u32::try_from(buffer.len()).unwrap_or_default().to_ne_bytes(), state)?;
             self.write(&at.to_ne_bytes(), state)?;
             self.write(&buffer, state)?;
@@ -228,6 +236,9 @@ impl Sink for &Transfer {
         self.write(&content.length().to_ne_bytes(), state)
     }
 }
+
+/// The length of a part in place of one that cannot be read.
+const ABANDONED: u32 = u32::MAX;
 
 /// The received content of a file.
 struct ReceivedContent<'a> {
@@ -250,8 +261,12 @@ impl Content for ReceivedContent<'_> {
             (self.ended, self.length) = (true, at);
             return Ok(None);
         }
+        let invalid = || Error::new("received an invalid part of a file");
+        if length == ABANDONED as usize {
+            return Err(self.transfer.finished(state).err().unwrap_or_else(invalid));
+        }
         if length > PART {
-            return Err(Error::new("received an invalid part of a file"));
+            return Err(invalid());
         }
         buffer.resize(length, 0);
         self.transfer.read(buffer, state)?;

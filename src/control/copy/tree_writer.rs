@@ -2,7 +2,7 @@
 //! descriptors. No symbolic link is followed, not even one created in the meantime. The complete copy is
 //! renamed to the destination.
 
-use super::entry::{Content, CopyState, EntryKind, Meta, Sink};
+use super::entry::{Content, CopyState, EntryKind, Meta, Sink, shown};
 use super::id_mapping::IdMapping;
 use super::walk;
 use crate::error::{Context, Error, Result};
@@ -108,7 +108,7 @@ impl TreeWriter {
     fn finish_one(&self, open: BorrowedFd<'_>, path: &Path, meta: &Meta) -> Result<()> {
         let (uid, gid) = self.owner(meta);
         rustix::fs::fchown(open, Some(uid), Some(gid))
-            .context(|| format!("cannot set the owner of '{}'", path.display()))?;
+            .context(|| format!("cannot set the owner of {}", shown(path, "the destination")))?;
         for (name, value) in &meta.attributes {
             let mapped;
             let value = if name.starts_with(b"system.posix_acl_") {
@@ -122,13 +122,15 @@ impl TreeWriter {
                 Err(rustix::io::Errno::OPNOTSUPP) => {
                     log::debug!("the file system has no extended attributes, ignoring")
                 }
-                set => set.context(|| format!("cannot set an attribute of '{}'", path.display()))?,
+                set => {
+                    set.context(|| format!("cannot set an attribute of {}", shown(path, "the destination")))?
+                }
             }
         }
         rustix::fs::fchmod(open, Mode::from_raw_mode(meta.mode))
-            .context(|| format!("cannot set the mode of '{}'", path.display()))?;
+            .context(|| format!("cannot set the mode of {}", shown(path, "the destination")))?;
         rustix::fs::futimens(open, &times(meta))
-            .context(|| format!("cannot set the times of '{}'", path.display()))
+            .context(|| format!("cannot set the times of {}", shown(path, "the destination")))
     }
 
     fn owner(&self, meta: &Meta) -> (Uid, Gid) {
@@ -149,7 +151,9 @@ impl TreeWriter {
         loop {
             match rustix::fs::openat2(&self.directory, self.below(path), flags, Mode::empty(), resolve) {
                 Err(rustix::io::Errno::AGAIN) => {}
-                opened => return opened.context(|| format!("cannot open '{}'", path.display())),
+                opened => {
+                    return opened.context(|| format!("cannot open {}", shown(path, "the destination")));
+                }
             }
         }
     }
@@ -179,9 +183,9 @@ impl TreeWriter {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o600))
-            .context(|| format!("cannot create '{}'", path.display()))?;
+            .context(|| format!("cannot create {}", shown(path, "the destination")))?;
         let file = File::from(file);
-        let copying = || format!("cannot copy '{}'", path.display());
+        let copying = || format!("cannot copy {}", shown(path, "the destination"));
         let mut part = Vec::with_capacity(PART);
         while let Some(at) = content.next(&mut part, PART, state)? {
             file.write_all_at(&part, at).context(copying)?;
@@ -193,7 +197,7 @@ impl TreeWriter {
     }
 
     fn link(&self, path: &Path, meta: &Meta, target: &Path) -> Result<()> {
-        let making = || format!("cannot create the link '{}'", path.display());
+        let making = || format!("cannot create the link {}", shown(path, "the destination"));
         let (parent, name) = self.parent(path)?;
         rustix::fs::symlinkat(target, &parent, &name).context(making)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -203,7 +207,7 @@ impl TreeWriter {
     }
 
     fn fifo(&self, path: &Path, meta: &Meta) -> Result<()> {
-        let making = || format!("cannot create the named pipe '{}'", path.display());
+        let making = || format!("cannot create the named pipe {}", shown(path, "the destination"));
         let (parent, name) = self.parent(path)?;
         rustix::fs::mknodat(&parent, &name, FileType::Fifo, Mode::from_raw_mode(meta.mode), 0)
             .context(making)?;
@@ -246,7 +250,7 @@ impl Sink for TreeWriter {
             EntryKind::Directory => {
                 let (parent, name) = self.parent(path)?;
                 rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o700))
-                    .context(|| format!("cannot create directory '{}'", path.display()))?;
+                    .context(|| format!("cannot create directory {}", shown(path, "the destination")))?;
                 self.directories.push((path.to_owned(), meta.clone()));
                 Ok(())
             }

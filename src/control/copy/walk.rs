@@ -2,7 +2,7 @@
 //! file type is checked before the file is opened for reading. Concurrent changes of the tree cannot lead the
 //! walk elsewhere.
 
-use super::entry::{Content, CopyState, EntryKind, Meta, Sink, TreeSide, read_part};
+use super::entry::{Content, CopyState, EntryKind, Meta, Sink, TreeSide, read_part, shown};
 use super::id_mapping::IdMapping;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
@@ -48,7 +48,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
     }
 
     fn entry(&mut self, place: &OwnedFd, path: &Path, depth: usize) -> Result<()> {
-        let inspecting = || format!("cannot inspect '{}'", path.display());
+        let inspecting = || format!("cannot inspect {}", shown(path, "the source"));
         let stat = rustix::fs::fstat(place).context(inspecting)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         // Files of one overlayfs have the devices of its layers, and a subvolume of Btrfs has its own device.
@@ -69,13 +69,13 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
             FileType::Directory => self.directory(place, path, &stat, depth),
             FileType::RegularFile => {
                 let file = guest_files::reopen_file(place, OFlags::RDONLY);
-                let file = File::from(file.context(|| format!("cannot open '{}'", path.display()))?);
+                let file = File::from(file.context(|| format!("cannot open {}", shown(path, "the source")))?);
                 let meta = self.meta(&stat, Some(file.as_fd()));
                 self.sink.take(path, &meta, EntryKind::File(&mut Extents::of(&file)), self.state)
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(place, c"", Vec::new())
-                    .context(|| format!("cannot read the link '{}'", path.display()))?;
+                    .context(|| format!("cannot read the link {}", shown(path, "the source")))?;
                 let meta = self.meta(&stat, None);
                 let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                 self.sink.take(path, &meta, EntryKind::Link(target), self.state)
@@ -84,6 +84,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
                 let meta = self.meta(&stat, None);
                 self.sink.take(path, &meta, EntryKind::Fifo, self.state)
             }
+            _ if depth == 0 => Err(Error::new("devices and sockets are not copied")),
             FileType::Socket => {
                 self.state.skip(path, "it is a socket");
                 Ok(())
@@ -96,7 +97,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
     }
 
     fn directory(&mut self, place: &OwnedFd, path: &Path, stat: &Stat, depth: usize) -> Result<()> {
-        let reading = || format!("cannot read directory '{}'", path.display());
+        let reading = || format!("cannot read directory {}", shown(path, "the source"));
         if depth >= DEEPEST {
             return Err(
                 Error::new(format!("the tree is more than {DEEPEST} directories deep")).context(reading())
@@ -104,7 +105,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(place, ".", flags, Mode::empty())
-            .context(|| format!("cannot open '{}'", path.display()))?;
+            .context(|| format!("cannot open {}", shown(path, "the source")))?;
         let meta = self.meta(stat, Some(directory.as_fd()));
         self.sink.take(path, &meta, EntryKind::Directory, self.state)?;
         // All names first: a directory that grows while it is read would never end.

@@ -227,7 +227,8 @@ fn is_interrupted(signals: &SignalFd) -> bool {
     let mut ended = false;
     while let Ok(Some(info)) = signals.read_signal() {
         let ends = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
-        ended |= ends.iter().any(|signal| u32::try_from(*signal) == Ok(info.ssi_signo));
+        let is_end = ends.iter().any(|signal| u32::try_from(*signal) == Ok(info.ssi_signo));
+        ended |= is_end && !process::is_ignored_hangup(info.ssi_signo);
     }
     ended
 }

@@ -343,6 +343,7 @@ impl Forwarder {
                 libc::SIGTSTP => self.pause(),
                 // SIGCONT has resumed this process already; the command is resumed with it.
                 libc::SIGCONT => self.signal(libc::SIGCONT),
+                _ if process::is_ignored_hangup(info.ssi_signo) => {}
                 number => self.signal(number),
             }
         }

@@ -55,7 +55,8 @@ pub(crate) fn check() -> Result<()> {
         return Ok(());
     }
     let pending = pending();
-    match SIGNALS.into_iter().find(|signal| pending.contains(*signal)) {
+    let is_ignored = |signal: Signal| super::is_ignored_hangup(signal as u32);
+    match SIGNALS.into_iter().find(|signal| pending.contains(*signal) && !is_ignored(*signal)) {
         Some(signal) => Err(Error::new(format!("interrupted by {signal}"))),
         None => Ok(()),
     }
