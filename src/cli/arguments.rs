@@ -157,7 +157,7 @@ impl EntryOptions {
     /// Returns the request for `control`; an empty `command` is the login shell.
     ///
     /// # Errors
-    /// An empty user, group or name of a variable.
+    /// An empty user, group, command or name of a variable, or a relative directory.
     pub(crate) fn request<'a>(
         &'a self,
         name: &'a Name,
@@ -170,6 +170,13 @@ impl EntryOptions {
         if let Some(variable) = self.setenv.iter().find(|text| text.is_empty() || text.starts_with('=')) {
             return Err(Error::usage(format!("'--setenv={variable}' has an empty name"))
                 .with_hint("write NAME=VALUE, or NAME to pass on a variable"));
+        }
+        if command.first().is_some_and(|program| program.is_empty()) {
+            return Err(Error::usage("the command is empty").with_hint("name a program of the machine"));
+        }
+        if let Some(directory) = self.workdir.as_ref().filter(|directory| !directory.is_absolute()) {
+            return Err(Error::usage(format!("'--workdir={}' is not an absolute path", directory.display()))
+                .with_hint("write a path that begins with '/'"));
         }
         let variable = |text: &String| match text.split_once('=') {
             Some((name, value)) => Some((name.to_owned(), value.to_owned())),

@@ -1,10 +1,11 @@
 //! `coracle logs`: entries of the host's journal (console, supervisor, unit) and of the guest's journal, in
 //! time order. Stopped machines have logs too.
 
-use super::{defined, when};
+use super::{defined, names, when};
 use crate::error::{Context, Error, Result};
 use crate::host::systemd::journal;
 use crate::host::systemd::journal::{Fields, GuestJournal, Journal, JournalEntry, Query};
+use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::unit_name;
 use crate::machine::users::RANGE_SIZE;
@@ -87,15 +88,24 @@ impl LogQuery<'_> {
 /// # Errors
 /// A boot that is not recorded, no journalctl, or `out` that cannot be written.
 pub(crate) fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<()> {
-    let root = defined(paths, query.name).ok().map(|machine| machine.root.directory.clone());
+    let definition = defined(paths, query.name);
+    let root = definition.as_ref().ok().map(|machine| machine.root.directory.clone());
     let journals = journals(paths, query.name, root.as_deref())?;
     let boot = query.boot.map(|boot| find_boot(&journals[0], query.name, boot)).transpose()?;
     let lines = if query.follow { Some(query.lines.unwrap_or(BEFORE_FOLLOWING)) } else { query.lines };
     let Some(lines) = lines else {
         let queries = queries(&journals, boot.as_deref(), |_| query.query());
-        return journal::read(&queries, &mut |_, entry| write(out, &entry, query.format));
+        let mut is_empty = true;
+        journal::read(&queries, &mut |_, entry| {
+            is_empty = false;
+            write(out, &entry, query.format)
+        })?;
+        return if is_empty { known(paths, query.name, definition) } else { Ok(()) };
     };
     let last = last(&journals, query, boot.as_deref(), lines)?;
+    if last.entries.is_empty() && !query.follow {
+        known(paths, query.name, definition)?;
+    }
     for entry in &last.entries {
         if write(out, entry, query.format)?.is_break() {
             return Ok(());
@@ -112,6 +122,12 @@ pub(crate) fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> 
         out.flush().context(|| "cannot write the log".to_owned())?;
         Ok(flow)
     })
+}
+
+/// Refuses the name of a machine without a definition, a tree and a record.
+fn known(paths: &Paths, name: &Name, definition: Result<Machine>) -> Result<()> {
+    let is_known = names(paths).is_ok_and(|names| names.contains(name.as_str()));
+    if is_known { Ok(()) } else { definition.map(drop) }
 }
 
 /// Returns the last lines of a machine's log, for `status`.
@@ -217,7 +233,7 @@ fn matches(name: &Name) -> Vec<String> {
     vec![
         format!("CORACLE_MACHINE={name}"),
         format!("_SYSTEMD_UNIT={unit}"),
-        format!("_SYSTEMD_UNIT={name}.scope"),
+        format!("_SYSTEMD_UNIT={}", unit_name::scope(name)),
         // Messages of systemd about the unit.
         format!("_PID=1 UNIT={unit}"),
     ]

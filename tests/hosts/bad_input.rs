@@ -348,13 +348,23 @@ fn output_that_cannot_be_written_is_a_failure() {
 fn empty_values_of_options_are_usage_errors() {
     let host = Host::start(&["busybox"]);
     host.start_machine("busybox");
-    for words in [&["-E", ""][..], &["-E", "=x"], &["-u", ""], &["-u", ":0"], &["-u", "0:"]] {
+    for words in [&["-E", ""][..], &["-E", "=x"], &["-u", ""], &["-u", ":0"], &["-u", "0:"], &["-w", "etc"]] {
         let out = host.exec(&[&["coracle", "exec"], words, &["busybox", "true"]].concat());
         assert!(out.status == 2 && out.stderr.contains("hint: "), "{out}");
     }
     for words in [&["-E", ""][..], &["-E", "=x"], &["-E", "a b"], &["-u", ""], &["--private-users=5"]] {
         let out = host.exec(&[&["coracle", "run", "-D", TREE], words, &["true"]].concat());
         assert!(out.status == 2 && out.stderr.contains("coracle: "), "{out}");
+    }
+    for line in [
+        "exec busybox -- ''",
+        "exec busybox '' text",
+        "run -D /var/lib/machines/busybox ''",
+        "copy-to busybox /etc/passwd etc/copy",
+        "copy-from busybox etc/passwd /tmp/copy",
+    ] {
+        let out = host.sh(&format!("coracle {line}"));
+        assert!(out.status == 2 && out.stderr.contains("hint: "), "{out}");
     }
     host.stop();
 }

@@ -213,6 +213,26 @@ fn only_own_files_are_read(host: &Host) {
 }
 
 #[test]
+fn logs_of_unknown_machines_and_invalid_queries_are_errors() {
+    let host = Host::start(&["busybox"]);
+    host.start_machine("busybox");
+    for words in
+        [&["nosuch"][..], &["nosuch", "-n5"], &["busybox", "--since=foo"], &["busybox", "--until=foo", "-n5"]]
+            .into_iter()
+            .chain([&["busybox", "-p", "foo"][..], &["busybox", "-p9"], &["busybox", "-g("]])
+    {
+        let out = host.exec(&[&["coracle", "logs"], words].concat());
+        assert!(out.status == 1 && out.stdout.is_empty() && out.stderr.contains("hint: "), "{out}");
+    }
+    // A machine without entries, and a pattern without matches.
+    host.sh_ok("cp -a /var/lib/machines/busybox /var/lib/machines/other");
+    for words in [&["other"][..], &["other", "-n5"], &["busybox", "-gnothing-of-this"]] {
+        assert_eq!(host.coracle(&[&["logs"], words].concat()), "");
+    }
+    host.stop();
+}
+
+#[test]
 fn logs_show_running_and_stopped_machines() {
     let host = Host::start(&["trixie"]);
     host.define("trixie", "");

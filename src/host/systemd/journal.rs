@@ -94,7 +94,7 @@ pub(crate) enum Fields {
 /// and without `follow` until the end. Memory is bounded by one entry per journal.
 ///
 /// # Errors
-/// journalctl cannot be executed. A journal that it cannot read has no entries.
+/// journalctl cannot be executed, or refuses a query. A journal that it cannot read has no entries.
 pub(crate) fn read(
     journals: &[(&Journal, Query)],
     sink: &mut dyn FnMut(usize, JournalEntry) -> Result<ControlFlow<()>>,
@@ -121,7 +121,7 @@ pub(crate) fn read(
             if sources.iter().any(Source::is_renewed) {
                 continue;
             }
-            return Ok(());
+            return sources.iter_mut().try_for_each(Source::check);
         };
         if let Some(entry) = sources[at].head.take()
             && sink(at, entry)?.is_break()
@@ -221,7 +221,9 @@ impl Source {
                 command.args(query.only.as_ref().map(|(field, value)| format!("{field}={value}")))
             }
         };
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        // Messages about a guest's files are no errors of the query.
+        let errors = if let Journal::Host(_) = journal { Stdio::piped() } else { Stdio::null() };
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).spawn();
         let mut child = spawned
             .context(|| "cannot run 'journalctl'".to_owned())
             .map_err(|error| error.with_hint("install journalctl (package systemd)"))?;
@@ -236,6 +238,19 @@ impl Source {
             ended: false,
             fields: query.fields,
         })
+    }
+
+    /// Returns the error of an ended journalctl that refused its query. It also fails without a message: if
+    /// no entry matches a pattern.
+    fn check(&mut self) -> Result<()> {
+        let mut text = String::new();
+        let _ = self.child.stderr.take().map(|errors| errors.take(4096).read_to_string(&mut text));
+        let has_failed = self.child.wait().is_ok_and(|status| !status.success());
+        match text.lines().next().filter(|_| has_failed) {
+            Some(line) => Err(Error::new(format!("journalctl: {}", printable_line(line.as_bytes())))
+                .with_hint("see journalctl(1) for its times, priorities and patterns")),
+            None => Ok(()),
+        }
     }
 
     /// Returns whether journalctl is started again after its end.

@@ -137,6 +137,10 @@ impl Flags {
                 self.layer.root.directory.set(absolute, Origin::Flag("--directory="));
             }
         }
+        if !run.boot && run.command.first().is_some_and(|program| program.is_empty()) {
+            let error = Error::new("the program is empty").with_hint("name a program of the machine");
+            self.check::<()>("COMMAND=", "", Err(error));
+        }
         for argument in &run.command {
             self.layer.command.command.push(Argument(argument.clone()), Origin::Flag("COMMAND"));
         }
