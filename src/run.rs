@@ -133,7 +133,8 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u
             // A failed reboot: without a unit, the previous boot is cleaned up here.
             cleanup::undo(paths, &kept.state.record);
         }
-    })?;
+    });
+    let resolved = resolved.map_err(of_launch)?;
     warn(&resolved);
     let machine = &resolved.machine;
     if mode == RunMode::DryRun {
@@ -182,6 +183,7 @@ fn start(
         let tree = root::attach(machine, root, keep)?;
         let found = facts::find(paths, machine, &tree, &claims.choice)?;
         let plan = plan::make(machine, &found.facts)?;
+        placement::check_input(plan.console)?;
         // Last: a scope is created on the host.
         let placement = place.enter(machine)?;
         Ok((found, plan, placement))

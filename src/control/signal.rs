@@ -6,6 +6,7 @@ use super::{BatchResult, each, running};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
 use crate::host::procfs::start_time;
+use crate::machine::init::PayloadKind;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record};
@@ -40,7 +41,14 @@ pub(crate) fn poweroff(paths: &Paths, names: &[Name]) -> BatchResult {
 /// # Errors
 /// One per machine that is not running or cannot be signalled.
 pub(crate) fn reboot(paths: &Paths, names: &[Name]) -> BatchResult {
-    each(names, |name| signal_supervisor(&running(paths, name)?, libc::SIGUSR1))
+    each(names, |name| {
+        let record = running(paths, name)?;
+        if record.init == Some(PayloadKind::Command) {
+            return Err(Error::new(format!("machine '{name}' runs a command, which has no reboot"))
+                .with_hint(format!("end it with 'coracle stop {name}', and run it again")));
+        }
+        signal_supervisor(&record, libc::SIGUSR1)
+    })
 }
 
 /// Terminates machines without a shutdown, and waits until they have stopped.

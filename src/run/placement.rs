@@ -4,9 +4,11 @@ use crate::error::{Error, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::runtime::{runtime, unless_interrupted};
 use crate::host::systemd::units;
+use crate::machine::console::Console;
 use crate::machine::{Machine, unit_name};
 use crate::supervisor::handover::Carried;
 use crate::supervisor::launch::Placement;
+use rustix::fs::FileType;
 
 /// Refuses a process that cannot create machines because it is in a chroot(2). A process that joins a mount
 /// namespace, the machine as well as its supervisor, gets the root of the namespace (setns(2)). After an error
@@ -24,6 +26,20 @@ pub(super) fn check_process() -> Result<()> {
             .with_hint("a container needs CAP_SYS_ADMIN and no system-call filter for that (--privileged)")),
         _ => Ok(()),
     }
+}
+
+/// Refuses a directory as standard input of a payload that gets the streams themselves. A shell opens a directory
+/// for input only.
+///
+/// # Errors
+/// A directory: it would lead out of the machine.
+pub(super) fn check_input(console: Console) -> Result<()> {
+    let is_directory = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    if console == Console::Pipe && rustix::fs::fstat(rustix::stdio::stdin()).is_ok_and(is_directory) {
+        return Err(Error::new("standard input is a directory of the host")
+            .with_hint("it would lead out of the machine; give a file, a pipe or /dev/null"));
+    }
+    Ok(())
 }
 
 /// The place of a machine, before anything is created in it.

@@ -256,3 +256,29 @@ fn an_ignored_hangup_stops_neither_a_machine_nor_a_command() {
     before.assert_same(&host);
     host.stop();
 }
+
+#[test]
+fn an_odd_caller_is_refused_and_leaves_nothing() {
+    let (host, before) = bench();
+    for options in ["", "-U", "--console=pipe", "--console=pipe -b"] {
+        let out = host.sh(&format!("timeout 20 coracle run {options} -M odd -D {TREE} cat </etc"));
+        assert!(out.status == 125 && out.stderr.contains("standard input is a directory"), "{out}");
+    }
+    let out = host.sh("mkdir /run/gone; cd /run/gone; rmdir /run/gone; coracle run true");
+    assert!(out.status == 125 && out.stderr.contains("current directory"), "{out}");
+    // A write beyond the limit of file sizes ends most programs by SIGXFSZ.
+    for blocks in [0, 1] {
+        let line = format!("ulimit -f {blocks}; coracle run -q -M odd -D {TREE} true");
+        let out = host.exec(&["bash", "-c", &line]);
+        assert!([125, 128 + libc::SIGXFSZ].contains(&out.status), "{blocks}: {out}");
+        assert_ne!(host.sh("ls -d /run/coracle/odd").status, 0);
+    }
+    let mut job = host.spawn(&["coracle", "run", "-q", "-M", "odd", "-D", TREE, "sleep", "99"]);
+    host.wait_for_phase("odd", "running");
+    let out = host.exec(&["coracle", "reboot", "odd"]);
+    assert!(out.status == 1 && out.stderr.contains("runs a command"), "{out}");
+    host.coracle(&["terminate", "odd"]);
+    job.wait_for_exit(LONG);
+    before.assert_same(&host);
+    host.stop();
+}

@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The signals of users and of service managers that terminate a process.
 const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
+/// Further signals that are kept pending: that of the limit of file sizes, so that a write fails instead, and that
+/// of a requested reboot.
+const OTHERS: [Signal; 2] = [Signal::SIGXFSZ, Signal::SIGUSR1];
+
 /// Whether the signals are pending because of [`block`].
 static BLOCKED: AtomicBool = AtomicBool::new(false);
 
@@ -19,12 +23,12 @@ pub(crate) struct Blocked {
     before: SigSet,
 }
 
-/// Blocks SIGTERM, SIGINT and SIGHUP. Cloned children inherit the mask; an exec keeps it.
+/// Blocks SIGTERM, SIGINT and SIGHUP, which interrupt a start, SIGXFSZ and SIGUSR1. Cloned children inherit the mask; an exec keeps it.
 ///
 /// # Errors
 /// Any error of sigprocmask(2).
 pub(crate) fn block() -> Result<Blocked> {
-    let mask: SigSet = SIGNALS.into_iter().collect();
+    let mask: SigSet = SIGNALS.into_iter().chain(OTHERS).collect();
     let before =
         mask.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).context(|| "cannot block signals")?;
     BLOCKED.store(true, Ordering::Relaxed);
