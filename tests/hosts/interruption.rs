@@ -57,3 +57,29 @@ fn a_signal_at_any_moment_of_a_run_leaves_nothing() {
     before.assert_same(&host);
     host.stop();
 }
+
+/// A shell that is not interactive lets its background jobs ignore SIGINT.
+#[test]
+fn an_interrupted_start_ends_by_the_signal() {
+    let host = bench();
+    let before = Snapshot::take(&host);
+    // The start waits for the lock of claims.
+    host.sh_ok("mkdir -p -m 700 /run/coracle/.locks");
+    let hold = r#"open(F, ">", "/run/coracle/.locks/claims"); my $l = pack("ssx4qqlx4", 1, 0, 0, 0, 0);
+        fcntl(F, 6, $l) or die $!;
+        $| = 1; print "held"; sleep 999"#;
+    let mut holder = host.spawn(&["perl", "-e", hold]);
+    holder.wait_for_stdout("held", LONG);
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let run = "coracle run -q -M one -D /var/lib/machines/busybox true";
+        let waits = "grep -q '^SigBlk:.*1004203' /proc/$!/status && [ -e /run/coracle/one ]";
+        let script = format!("{run} & until {waits}; do kill -0 $!; done; kill -{signal} $!; wait $!");
+        let out = host.sh(&script);
+        assert_eq!(out.status, status, "{signal}: {out}");
+        assert_ne!(host.sh("ls -d /run/coracle/one").status, 0);
+    }
+    holder.kill();
+    host.sh_ok("rm -f /run/coracle/.locks/claims");
+    before.assert_same(&host);
+    host.stop();
+}

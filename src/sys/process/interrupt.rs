@@ -2,7 +2,7 @@
 //! start in the foreground.
 
 use crate::error::{Context, Error, Result};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -61,7 +61,12 @@ pub(crate) fn check() -> Result<()> {
     let pending = pending();
     let is_ignored = |signal: Signal| super::is_ignored_hangup(signal as u32);
     match SIGNALS.into_iter().find(|signal| pending.contains(*signal) && !is_ignored(*signal)) {
-        Some(signal) => Err(Error::new(format!("interrupted by {signal}"))),
+        Some(signal) => {
+            // Once unblocked it ends this process, also if a shell has let a background job ignore SIGINT.
+            // SAFETY: no handler is replaced that other code depends on: the process ends.
+            let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+            Err(Error::new(format!("interrupted by {signal}")))
+        }
         None => Ok(()),
     }
 }
