@@ -28,8 +28,8 @@ pub(super) fn check_process() -> Result<()> {
     }
 }
 
-/// Refuses a directory as standard input of a payload that gets the streams themselves. A shell opens a directory
-/// for input only.
+/// Refuses a directory as standard input of a payload that gets the streams themselves. A shell opens a
+/// directory for input only.
 ///
 /// # Errors
 /// A directory: it would lead out of the machine.

@@ -77,8 +77,8 @@ fn pools_of_the_kernel_are_counted_per_machine() {
     host.stop();
 }
 
-/// Succeeds if no open(2) has waited for the end of a lease: after 45 s the kernel ends a lease that an open(2)
-/// waits for.
+/// Succeeds if no open(2) has waited for the end of a lease: after 45 s the kernel ends a lease that an
+/// open(2) waits for.
 const STILL_LEASED: &str = "grep LEASE /proc/locks";
 
 #[test]

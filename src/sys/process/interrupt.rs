@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The signals of users and of service managers that terminate a process.
 const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
-/// Further signals that are kept pending: that of the limit of file sizes, so that a write fails instead, and that
-/// of a requested reboot.
+/// Further signals that are kept pending: that of the limit of file sizes, so that a write fails instead, and
+/// that of a requested reboot.
 const OTHERS: [Signal; 2] = [Signal::SIGXFSZ, Signal::SIGUSR1];
 
 /// Whether the signals are pending because of [`block`].
@@ -23,7 +23,8 @@ pub(crate) struct Blocked {
     before: SigSet,
 }
 
-/// Blocks SIGTERM, SIGINT and SIGHUP, which interrupt a start, SIGXFSZ and SIGUSR1. Cloned children inherit the mask; an exec keeps it.
+/// Blocks SIGTERM, SIGINT and SIGHUP, which interrupt a start, SIGXFSZ and SIGUSR1. Cloned children inherit
+/// the mask; an exec keeps it.
 ///
 /// # Errors
 /// Any error of sigprocmask(2).
