@@ -22,6 +22,15 @@ pub(crate) fn text(text: &str) -> Result<()> {
     }
 }
 
+/// Writes what is still in the buffer of standard output: without Rust's own entry point, nothing else does so
+/// at the end of the program.
+///
+/// # Errors
+/// See [`text`].
+pub(crate) fn finish() -> Result<()> {
+    text("")
+}
+
 /// Returns the columns of standard output. `None` if it is not a terminal.
 pub(crate) fn columns() -> Option<usize> {
     let out = rustix::stdio::stdout();

@@ -86,6 +86,7 @@ impl LogsArgs {
             },
         };
         logs::show(paths, &query, &mut output::Stream)?;
+        output::finish()?;
         Ok(0)
     }
 }

@@ -65,7 +65,7 @@ pub(crate) const CAN_LEND: bool = cfg!(target_arch = "x86_64");
 /// The same conditions as for [`super::clone_borrowing`] apply to the child.
 ///
 /// # Errors
-/// Those of [`super::clone`], no memory for the stack, or another processor.
+/// Those of [`super::clone()`], no memory for the stack, or another processor.
 pub(crate) fn clone_lending(
     cgroup: Option<BorrowedFd<'_>>,
     loan: &Loan,
