@@ -110,6 +110,10 @@ impl From<nix::errno::Errno> for Error {
 
 /// Returns the system's text for an error, lower case and without the number that std appends.
 fn describe_io(error: &std::io::Error) -> String {
+    if error.raw_os_error() == Some(libc::EIO) {
+        // The text of musl begins with an abbreviation.
+        return "input/output error".to_owned();
+    }
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
@@ -134,6 +138,13 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_of_the_system_begin_in_lower_case() {
+        for (errno, text) in [(libc::EIO, "input/output error"), (libc::EPERM, "operation not permitted")] {
+            assert_eq!(Error::from(std::io::Error::from_raw_os_error(errno)).to_string(), text);
+        }
+    }
 
     #[test]
     fn the_outermost_action_comes_first() {
