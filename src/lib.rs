@@ -31,6 +31,7 @@
 //! | [`machine`] | plain types of a machine; readable alone | – |
 //! | [`paths`] | all paths of the host, below one root; the replacement of files | `machine` (its name) |
 //! | [`sys`] | system calls that no library has; the only `unsafe` | – |
+//! | [`tree`] | walks, writes, archives and removes trees of files | `sys` |
 //! | [`config`] | text → layers → a machine; the only place with defaults | `machine`, `paths` |
 //! | [`channel`] | the typed channel between parent and children | – |
 //! | [`plan`] | pure: a machine and facts → steps for three processes | `machine`, `channel` (its synchronisation points), `sys` (its plain data) |
@@ -42,7 +43,7 @@
 //! | [`claim`] | chooses and locks name, root, ids, addresses and ports; writes the record | `machine`, `paths`, `host`, `network`, `state` |
 //! | [`supervisor`] | the parent: host steps, synchronisation, the event loop, cleanup | all above but `config` |
 //! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths`, `config` |
-//! | [`control`] | the verbs: one function each, no output | `machine`, `paths`, `config`, `host`, `network`, `state`, `protocol`, `sys`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
+//! | [`control`] | the verbs: one function each, no output | `machine`, `paths`, `config`, `host`, `network`, `state`, `protocol`, `sys`, `tree`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
 //! | [`run`] | the pipeline on one page | all above, and the output of `cli` |
 //! | [`cli`] | one file per verb: arguments, help, output | `machine`, `paths`, `config`, `control`, `run` |
 //! | `main` | parses, calls, prints the errors, exits | `cli`, `run`, `control`, `generator`, `paths` |
@@ -134,3 +135,4 @@ pub mod run;
 pub mod state;
 pub mod supervisor;
 pub mod sys;
+pub mod tree;

@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("machine", &[]),
     ("sys", &[]),
     ("channel", &[]),
+    ("tree", &["sys"]),
     // The paths of a machine are derived from its name.
     ("paths", &["machine::name::Name"]),
     ("config", &["machine", "paths"]),
@@ -74,6 +75,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "network",
             "state",
             "sys",
+            "tree",
             "protocol",
             // `set` and `apply` change definitions; `start` and `status` read them.
             "config",
@@ -142,7 +144,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("sd_notify", &["supervisor", "run", "control"]),
     ("systemd_journal_logger", &["main"]),
     // The children report over the channel and do not log.
-    ("log", &["claim", "cli", "control", "host", "network", "run", "state", "supervisor", "main"]),
+    ("log", &["claim", "cli", "control", "host", "network", "run", "state", "supervisor", "tree", "main"]),
 ];
 
 /// Names of files and modules that do not describe their content.
@@ -302,6 +304,7 @@ const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("sys/mount.rs", "directories of the host"),
     ("payload/", "the children: the builder works below roots of its own, the others inside the machine"),
     ("control/copy/", "the guest's side is a child inside the machine; the host's side is no machine's root"),
+    ("tree/", "entries of open directories; no link is followed"),
     ("host/cgroup.rs", "cgroups"),
     ("supervisor/launch/network.rs", "the state directory"),
     ("supervisor/control_socket.rs", "its own socket in the state directory"),

@@ -3,15 +3,11 @@
 //! of the guest is executed, and no symbolic link leads out of either tree. Files from a guest lose their
 //! set-user-ID and set-group-ID bits.
 
-mod archive;
-mod entry;
-mod id_mapping;
+mod copy_state;
 mod interrupted;
 mod transfer;
-mod tree_writer;
-mod walk;
 
-pub(crate) use tree_writer::Replace;
+pub(crate) use crate::tree::tree_writer::Replace;
 
 use super::guest_child::{self, GuestChild};
 use super::progress::Progress;
@@ -22,8 +18,12 @@ use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::guest_files::GuestRoot;
 use crate::sys::process::{self, Side};
-use entry::{CopyState, TreeSide};
-use id_mapping::IdMapping;
+use crate::tree::archive;
+use crate::tree::entry::TreeSide;
+use crate::tree::id_mapping::IdMapping;
+use crate::tree::tree_writer::TreeWriter;
+use crate::tree::walk::Walk;
+use copy_state::CopyState;
 use interrupted::RecordFile;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -32,8 +32,6 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 use transfer::Transfer;
-use tree_writer::TreeWriter;
-use walk::Walk;
 
 /// The mode bits copied to a guest.
 const ALL_BITS: u32 = 0o7777;
@@ -199,7 +197,7 @@ impl CopyPeer {
         work: impl FnOnce(&GuestRoot, &mut CopyState<'_>) -> Result<()>,
     ) -> ! {
         let (machine, progress) = (self.record.name.to_string(), Progress::silent());
-        let mut state = CopyState { machine, progress, signals: None, entries: 0, bytes: 0, shown: None };
+        let mut state = CopyState::new(machine, progress, None);
         let done = guest_child::enter(&self.record, &self.leader)
             .and_then(|()| work(&GuestRoot::of_caller()?, &mut state));
         // Fails if the parent is gone.
@@ -215,7 +213,7 @@ fn new_state<'a>(name: &Name, progress: Progress<'a>) -> Result<CopyState<'a>> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&mask, flags).context(|| "cannot receive signals")?;
     let machine = name.to_string();
-    Ok(CopyState { machine, progress, signals: Some(signals), entries: 0, bytes: 0, shown: None })
+    Ok(CopyState::new(machine, progress, Some(signals)))
 }
 
 /// Refuses a relative path of the machine: no working directory is known there.

@@ -2,14 +2,14 @@
 //! with its temporary name and directory below `/var/lib/coracle/copies`: the guest could forge temporary
 //! names in its own directories. Called by `copy`.
 
-use super::entry::TreeSide;
-use super::walk;
 use crate::error::{Context, Error, Result};
 use crate::host::probe;
 use crate::host::procfs::start_time;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::sys::guest_files::GuestRoot;
+use crate::tree::entry::TreeSide;
+use crate::tree::walk;
 use rustix::fd::AsFd;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;

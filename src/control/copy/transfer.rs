@@ -2,12 +2,12 @@
 //! receiver that passes them to a sink. One process has the capabilities of the host's root, the other those
 //! of the guest's. Data of a guest is bounded, and its paths and modes are checked again.
 
-use super::archive::plain;
-use super::entry::{Content, CopyState, EntryKind, Meta, Sink, shown};
 use crate::control::guest_child::ChildError;
 use crate::error::{Context, Error, Result};
+use crate::tree::archive::plain;
+use crate::tree::entry::{Content, EntryKind, Meta, Monitor, Sink, shown};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -65,24 +65,22 @@ impl Transfer {
         self.broken.get()
     }
 
-    fn wait(&self, flags: PollFlags, state: &mut CopyState<'_>) -> Result<()> {
+    fn wait(&self, flags: PollFlags, monitor: &mut dyn Monitor) -> Result<()> {
         let mut watched = vec![PollFd::new(&self.socket, flags)];
-        watched.extend(
-            state.signals.as_ref().map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)),
-        );
+        watched.extend(monitor.interrupts().map(|wakes| PollFd::from_borrowed_fd(wakes, PollFlags::IN)));
         match poll(&mut watched, None) {
             Err(rustix::io::Errno::INTR) => {}
             ready => drop(ready.context(|| "cannot wait for the other process of the copy")?),
         }
-        state.advance(0)
+        monitor.advance(0)
     }
 
-    fn write(&self, mut bytes: &[u8], state: &mut CopyState<'_>) -> Result<()> {
+    fn write(&self, mut bytes: &[u8], monitor: &mut dyn Monitor) -> Result<()> {
         while !bytes.is_empty() {
             match rustix::net::send(&self.socket, bytes, rustix::net::SendFlags::NOSIGNAL) {
                 Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
-                    self.wait(PollFlags::OUT, state)?
+                    self.wait(PollFlags::OUT, monitor)?
                 }
                 Err(errno) => {
                     self.broken.set(true);
@@ -93,13 +91,15 @@ impl Transfer {
         Ok(())
     }
 
-    fn read(&self, bytes: &mut [u8], state: &mut CopyState<'_>) -> Result<()> {
+    fn read(&self, bytes: &mut [u8], monitor: &mut dyn Monitor) -> Result<()> {
         let mut at = 0;
         while at < bytes.len() {
             match rustix::io::read(&self.socket, bytes.get_mut(at..).unwrap_or_default()) {
                 Ok(0) => return Err(Error::new("the other process of the copy exited")),
                 Ok(length) => at += length,
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => self.wait(PollFlags::IN, state)?,
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
+                    self.wait(PollFlags::IN, monitor)?
+                }
                 Err(errno) => {
                     return Err(errno).context(|| "cannot receive from the other process of the copy");
                 }
@@ -108,21 +108,21 @@ impl Transfer {
         Ok(())
     }
 
-    fn send(&self, frame: &Frame, state: &mut CopyState<'_>) -> Result<()> {
+    fn send(&self, frame: &Frame, monitor: &mut dyn Monitor) -> Result<()> {
         let text = serde_json::to_vec(frame).map_err(|error| Error::new(error.to_string()))?;
-        self.write(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_ne_bytes(), state)?;
-        self.write(&text, state)
+        self.write(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_ne_bytes(), monitor)?;
+        self.write(&text, monitor)
     }
 
-    fn receive(&self, state: &mut CopyState<'_>) -> Result<Frame> {
+    fn receive(&self, monitor: &mut dyn Monitor) -> Result<Frame> {
         let mut length = [0u8; 4];
-        self.read(&mut length, state)?;
+        self.read(&mut length, monitor)?;
         let length = u32::from_ne_bytes(length) as usize;
         if length > LONGEST {
             return Err(Error::new("received an invalid entry of the copy"));
         }
         let mut text = vec![0u8; length];
-        self.read(&mut text, state)?;
+        self.read(&mut text, monitor)?;
         serde_json::from_slice(&text).map_err(|_| Error::new("received an invalid entry of the copy"))
     }
 
@@ -130,17 +130,17 @@ impl Transfer {
     ///
     /// # Errors
     /// The peer has closed its end.
-    pub(crate) fn finish(&self, result: Result<()>, state: &mut CopyState<'_>) -> Result<()> {
+    pub(crate) fn finish(&self, result: Result<()>, monitor: &mut dyn Monitor) -> Result<()> {
         let frame = result.map_or_else(|error| Frame::Failed(error.into()), |()| Frame::End);
-        self.send(&frame, state)
+        self.send(&frame, monitor)
     }
 
     /// Waits for the result of the peer.
     ///
     /// # Errors
     /// The failure of the peer.
-    pub(crate) fn finished(&self, state: &mut CopyState<'_>) -> Result<()> {
-        match self.receive(state)? {
+    pub(crate) fn finished(&self, monitor: &mut dyn Monitor) -> Result<()> {
+        match self.receive(monitor)? {
             Frame::End => Ok(()),
             Frame::Failed(failure) => Err(failure.into()),
             Frame::Entry { .. } => Err(Error::new("received an invalid entry of the copy")),
@@ -155,18 +155,17 @@ impl Transfer {
         &self,
         sink: &mut impl Sink,
         kept: u32,
-        state: &mut CopyState<'_>,
+        monitor: &mut dyn Monitor,
     ) -> Result<()> {
         loop {
-            let (path, mut meta, kind, expected_length) = match self.receive(state)? {
+            let (path, mut meta, kind, expected_length) = match self.receive(monitor)? {
                 Frame::End => return Ok(()),
                 Frame::Failed(failure) => return Err(failure.into()),
                 Frame::Entry { path, meta, kind, expected_length } => {
                     (plain(&to_path(path))?, meta, kind, expected_length)
                 }
             };
-            state.entries += 1;
-            state.advance(0)?;
+            monitor.count_entry()?;
             meta.mode &= kept;
             meta.attributes
                 .retain(|(name, _)| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_"));
@@ -177,14 +176,14 @@ impl Transfer {
                 FrameKind::Link(target) => EntryKind::Link(to_path(target)),
                 FrameKind::Hard(first) => EntryKind::Hard(plain(&to_path(first))?),
                 FrameKind::File => {
-                    sink.take(&path, &meta, EntryKind::File(&mut parts), state)?;
+                    sink.take(&path, &meta, EntryKind::File(&mut parts), monitor)?;
                     if !parts.ended {
                         return Err(Error::new("the sink has not read the whole file"));
                     }
                     continue;
                 }
             };
-            sink.take(&path, &meta, kind, state)?;
+            sink.take(&path, &meta, kind, monitor)?;
         }
     }
 }
@@ -195,7 +194,7 @@ impl Sink for &Transfer {
         path: &Path,
         meta: &Meta,
         kind: EntryKind<'_>,
-        state: &mut CopyState<'_>,
+        monitor: &mut dyn Monitor,
     ) -> Result<()> {
         let mut content = None;
         let sort = match kind {
@@ -211,29 +210,29 @@ impl Sink for &Transfer {
         let expected_length = content.as_ref().and_then(|content| content.expected_length());
         self.send(
             &Frame::Entry { path: from_path(path), meta: meta.clone(), kind: sort, expected_length },
-            state,
+            monitor,
         )?;
         let Some(content) = content else { return Ok(()) };
         let reading = || format!("cannot copy {}", shown(path, "the source"));
         let mut buffer = Vec::with_capacity(PART);
         loop {
-            let at = match content.next(&mut buffer, PART, state) {
+            let at = match content.next(&mut buffer, PART, monitor) {
                 Ok(Some(at)) => at,
                 Ok(None) => break,
                 Err(error) => {
                     // The next frame has the cause.
-                    self.write(&ABANDONED.to_ne_bytes(), state)?;
-                    self.write(&0u64.to_ne_bytes(), state)?;
+                    self.write(&ABANDONED.to_ne_bytes(), monitor)?;
+                    self.write(&0u64.to_ne_bytes(), monitor)?;
                     return Err(error.context(reading()));
                 }
             };
-            self.write(&u32::try_from(buffer.len()).unwrap_or_default().to_ne_bytes(), state)?;
-            self.write(&at.to_ne_bytes(), state)?;
-            self.write(&buffer, state)?;
-            state.advance(buffer.len() as u64)?;
+            self.write(&u32::try_from(buffer.len()).unwrap_or_default().to_ne_bytes(), monitor)?;
+            self.write(&at.to_ne_bytes(), monitor)?;
+            self.write(&buffer, monitor)?;
+            monitor.advance(buffer.len() as u64)?;
         }
-        self.write(&0u32.to_ne_bytes(), state)?;
-        self.write(&content.length().to_ne_bytes(), state)
+        self.write(&0u32.to_ne_bytes(), monitor)?;
+        self.write(&content.length().to_ne_bytes(), monitor)
     }
 }
 
@@ -249,13 +248,13 @@ struct ReceivedContent<'a> {
 }
 
 impl Content for ReceivedContent<'_> {
-    fn next(&mut self, buffer: &mut Vec<u8>, _: usize, state: &mut CopyState<'_>) -> Result<Option<u64>> {
+    fn next(&mut self, buffer: &mut Vec<u8>, _: usize, monitor: &mut dyn Monitor) -> Result<Option<u64>> {
         if self.ended {
             return Ok(None);
         }
         let (mut length, mut at) = ([0u8; 4], [0u8; 8]);
-        self.transfer.read(&mut length, state)?;
-        self.transfer.read(&mut at, state)?;
+        self.transfer.read(&mut length, monitor)?;
+        self.transfer.read(&mut at, monitor)?;
         let (length, at) = (u32::from_ne_bytes(length) as usize, u64::from_ne_bytes(at));
         if length == 0 {
             (self.ended, self.length) = (true, at);
@@ -263,13 +262,13 @@ impl Content for ReceivedContent<'_> {
         }
         let invalid = || Error::new("received an invalid part of a file");
         if length == ABANDONED as usize {
-            return Err(self.transfer.finished(state).err().unwrap_or_else(invalid));
+            return Err(self.transfer.finished(monitor).err().unwrap_or_else(invalid));
         }
         if length > PART {
             return Err(invalid());
         }
         buffer.resize(length, 0);
-        self.transfer.read(buffer, state)?;
+        self.transfer.read(buffer, monitor)?;
         Ok(Some(at))
     }
 

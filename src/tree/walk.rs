@@ -2,7 +2,7 @@
 //! file type is checked before the file is opened for reading. Concurrent changes of the tree cannot lead the
 //! walk elsewhere.
 
-use super::entry::{Content, CopyState, EntryKind, Meta, Sink, TreeSide, read_part, shown};
+use super::entry::{Content, EntryKind, Meta, Monitor, Sink, TreeSide, read_part, shown};
 use super::id_mapping::IdMapping;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 const DEEPEST: usize = 512;
 
 /// A walk over one tree.
-pub(crate) struct Walk<'a, 'n, S: Sink> {
+pub(crate) struct Walk<'a, S: Sink> {
     sink: &'a mut S,
-    state: &'a mut CopyState<'n>,
+    monitor: &'a mut dyn Monitor,
     ids: IdMapping,
     side: TreeSide,
     device: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Walk<'a, 'n, S: Sink> {
     names: HashMap<(u64, u64), PathBuf>,
 }
 
-impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
+impl<'a, S: Sink> Walk<'a, S> {
     /// Copies a file by its descriptor (`O_PATH`), and all its entries on the same file system.
     ///
     /// # Errors
@@ -38,12 +38,12 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         side: TreeSide,
         ids: IdMapping,
         sink: &'a mut S,
-        state: &'a mut CopyState<'n>,
+        monitor: &'a mut dyn Monitor,
     ) -> Result<()> {
         let inspecting = || "cannot inspect the source";
         let device = rustix::fs::fstat(place).context(inspecting)?.st_dev;
         let mount = mount_of(place.as_fd()).context(inspecting)?;
-        let mut walk = Self { sink, state, ids, side, device, mount, names: HashMap::new() };
+        let mut walk = Self { sink, monitor, ids, side, device, mount, names: HashMap::new() };
         walk.entry(place, Path::new(""), 0)
     }
 
@@ -53,15 +53,14 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         // Files of one overlayfs have the devices of its layers, and a subvolume of Btrfs has its own device.
         if stat.st_dev != self.device && mount_of(place.as_fd()).context(inspecting)? != self.mount {
-            self.state.skip(path, "it is on another file system");
+            self.monitor.skip(path, "it is on another file system");
             return Ok(());
         }
-        self.state.entries += 1;
-        self.state.advance(0)?;
+        self.monitor.count_entry()?;
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)).cloned() {
                 let meta = self.meta(&stat, None);
-                return self.sink.take(path, &meta, EntryKind::Hard(first), self.state);
+                return self.sink.take(path, &meta, EntryKind::Hard(first), self.monitor);
             }
             self.names.insert((stat.st_dev, stat.st_ino), path.to_owned());
         }
@@ -71,26 +70,26 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
                 let file = guest_files::reopen_file(place, OFlags::RDONLY);
                 let file = File::from(file.context(|| format!("cannot open {}", shown(path, "the source")))?);
                 let meta = self.meta(&stat, Some(file.as_fd()));
-                self.sink.take(path, &meta, EntryKind::File(&mut Extents::of(&file)), self.state)
+                self.sink.take(path, &meta, EntryKind::File(&mut Extents::of(&file)), self.monitor)
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(place, c"", Vec::new())
                     .context(|| format!("cannot read the link {}", shown(path, "the source")))?;
                 let meta = self.meta(&stat, None);
                 let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
-                self.sink.take(path, &meta, EntryKind::Link(target), self.state)
+                self.sink.take(path, &meta, EntryKind::Link(target), self.monitor)
             }
             FileType::Fifo => {
                 let meta = self.meta(&stat, None);
-                self.sink.take(path, &meta, EntryKind::Fifo, self.state)
+                self.sink.take(path, &meta, EntryKind::Fifo, self.monitor)
             }
             _ if depth == 0 => Err(Error::new("devices and sockets are not copied")),
             FileType::Socket => {
-                self.state.skip(path, "it is a socket");
+                self.monitor.skip(path, "it is a socket");
                 Ok(())
             }
             _ => {
-                self.state.skip(path, "it is a device");
+                self.monitor.skip(path, "it is a device");
                 Ok(())
             }
         }
@@ -107,7 +106,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
         let directory = rustix::fs::openat(place, ".", flags, Mode::empty())
             .context(|| format!("cannot open {}", shown(path, "the source")))?;
         let meta = self.meta(stat, Some(directory.as_fd()));
-        self.sink.take(path, &meta, EntryKind::Directory, self.state)?;
+        self.sink.take(path, &meta, EntryKind::Directory, self.monitor)?;
         // All names first: a directory that grows while it is read would never end.
         let mut names = Vec::new();
         for entry in Dir::read_from(&directory).context(reading)? {
@@ -123,7 +122,7 @@ impl<'a, 'n, S: Sink> Walk<'a, 'n, S> {
             let child = path.join(name);
             match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
                 Ok(place) => self.entry(&place, &child, depth + 1)?,
-                Err(rustix::io::Errno::NOENT) => self.state.skip(&child, "it was deleted in the meantime"),
+                Err(rustix::io::Errno::NOENT) => self.monitor.skip(&child, "it was deleted in the meantime"),
                 Err(errno) => return Err(errno).context(|| format!("cannot open '{}'", child.display())),
             }
         }
@@ -187,7 +186,7 @@ impl<'a> Extents<'a> {
 }
 
 impl Content for Extents<'_> {
-    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut CopyState<'_>) -> Result<Option<u64>> {
+    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut dyn Monitor) -> Result<Option<u64>> {
         use std::os::unix::fs::FileExt;
         if !self.find() {
             return Ok(None);

@@ -1,14 +1,10 @@
-//! Entries of a copy and its state. A source (`walk`, `archive`) passes entries to a sink (`tree_writer`,
+//! Entries of a copy and its observer. A source (`walk`, `archive`) passes entries to a sink (`tree_writer`,
 //! `archive`, `transfer`). Ids of entries are those of the guest.
 
-use crate::control::progress::Progress;
-use crate::error::{Error, Result};
-use crate::machine::size;
-use crate::sys::process;
-use nix::sys::signalfd::SignalFd;
+use crate::error::Result;
+use rustix::fd::BorrowedFd;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// Returns the path of an entry for a message, or `whole` for the empty path of the copied file itself.
 pub(crate) fn shown(path: &Path, whole: &str) -> String {
@@ -57,7 +53,7 @@ pub(crate) trait Content {
     ///
     /// # Errors
     /// Any read error.
-    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, state: &mut CopyState<'_>) -> Result<Option<u64>>;
+    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, monitor: &mut dyn Monitor) -> Result<Option<u64>>;
 
     /// Returns the length, which is final after the last part.
     fn length(&self) -> u64;
@@ -102,48 +98,27 @@ pub(crate) trait Sink {
         path: &Path,
         meta: &Meta,
         kind: EntryKind<'_>,
-        state: &mut CopyState<'_>,
+        monitor: &mut dyn Monitor,
     ) -> Result<()>;
 }
 
-/// The state of a copy: progress, and the signals that interrupt it.
-pub(crate) struct CopyState<'a> {
-    /// The name of the machine, shown before the progress.
-    pub(crate) machine: String,
-    /// The output of progress.
-    pub(crate) progress: Progress<'a>,
-    /// The blocked signals that interrupt the copy. `None` in the child, which the parent ends.
-    pub(crate) signals: Option<SignalFd>,
-    /// Finished entries.
-    pub(crate) entries: u64,
-    /// Finished bytes.
-    pub(crate) bytes: u64,
-    /// Time of the last output.
-    pub(crate) shown: Option<Instant>,
-}
-
-impl CopyState<'_> {
-    /// Adds finished bytes and updates the progress.
+/// The observer of a copy: shows its progress, and interrupts it.
+pub(crate) trait Monitor {
+    /// Counts an entry that begins.
     ///
     /// # Errors
     /// The copy was interrupted.
-    pub(crate) fn advance(&mut self, bytes: u64) -> Result<()> {
-        self.bytes += bytes;
-        let signal = self.signals.as_ref().and_then(|signals| signals.read_signal().ok().flatten());
-        if signal.is_some_and(|signal| !process::is_ignored_hangup(signal.ssi_signo)) {
-            return Err(Error::new("interrupted; the destination is unchanged"));
-        }
-        if self.shown.is_none_or(|last| last.elapsed() > Duration::from_millis(100)) {
-            self.shown = Some(Instant::now());
-            let text = format!("{} copied, {} entries", size::rounded(self.bytes), self.entries);
-            self.progress.show(&self.machine, &text);
-        }
-        Ok(())
-    }
+    fn count_entry(&mut self) -> Result<()>;
+
+    /// Adds finished bytes.
+    ///
+    /// # Errors
+    /// The copy was interrupted.
+    fn advance(&mut self, bytes: u64) -> Result<()>;
 
     /// Warns about a skipped entry.
-    pub(crate) fn skip(&mut self, path: &Path, reason: &str) {
-        self.progress.clear();
-        log::warn!("skipping {}: {reason}", shown(path, "the source"));
-    }
+    fn skip(&mut self, path: &Path, reason: &str);
+
+    /// Returns the descriptor that is readable when a wait must end. `None` if no event interrupts the copy.
+    fn interrupts(&self) -> Option<BorrowedFd<'_>>;
 }

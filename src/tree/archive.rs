@@ -1,7 +1,7 @@
 //! A tar stream as source and as sink. The library handles headers only. Paths of an archive are not trusted:
 //! each entry is passed to a sink under a path without `..`.
 
-use super::entry::{Content, CopyState, EntryKind, Meta, Sink, read_part};
+use super::entry::{Content, EntryKind, Meta, Monitor, Sink, read_part};
 use crate::error::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -46,7 +46,7 @@ impl<W: Write> Sink for Writer<W> {
         path: &Path,
         meta: &Meta,
         kind: EntryKind<'_>,
-        state: &mut CopyState<'_>,
+        monitor: &mut dyn Monitor,
     ) -> Result<()> {
         let writing = || format!("cannot write '{}' to the archive", path.display());
         let attributes = meta.attributes.iter().filter_map(|(name, value)| {
@@ -70,14 +70,14 @@ impl<W: Write> Sink for Writer<W> {
                 match content.expected_length() {
                     Some(length) => {
                         header.set_size(length);
-                        let mut data = FlatReader::new(content, state);
+                        let mut data = FlatReader::new(content, monitor);
                         let written = self.builder.append_data(&mut header, below, (&mut data).take(length));
                         written.context(writing)?;
                         data.finish(path, length)
                     }
                     None => {
                         let (spooled, length) =
-                            spool(content, state).map_err(|error| error.context(writing()))?;
+                            spool(content, monitor).map_err(|error| error.context(writing()))?;
                         header.set_size(length);
                         self.builder.append_data(&mut header, below, spooled).context(writing)
                     }
@@ -105,9 +105,9 @@ impl<W: Write> Sink for Writer<W> {
 }
 
 /// Content as a stream, with zeros for holes.
-struct FlatReader<'a, 'n> {
+struct FlatReader<'a> {
     content: &'a mut dyn Content,
-    state: &'a mut CopyState<'n>,
+    monitor: &'a mut dyn Monitor,
     part: Vec<u8>,
     /// The read offset in the part.
     from: usize,
@@ -118,15 +118,15 @@ struct FlatReader<'a, 'n> {
     ended: bool,
 }
 
-impl<'a, 'n> FlatReader<'a, 'n> {
-    fn new(content: &'a mut dyn Content, state: &'a mut CopyState<'n>) -> Self {
-        Self { content, state, part: Vec::new(), from: 0, at: 0, begin: 0, ended: false }
+impl<'a> FlatReader<'a> {
+    fn new(content: &'a mut dyn Content, monitor: &'a mut dyn Monitor) -> Self {
+        Self { content, monitor, part: Vec::new(), from: 0, at: 0, begin: 0, ended: false }
     }
 
     /// Discards the content beyond the expected length: the header is already written.
     fn finish(mut self, path: &Path, expected_length: u64) -> Result<()> {
         while !self.ended {
-            self.ended = self.content.next(&mut self.part, PART, self.state)?.is_none();
+            self.ended = self.content.next(&mut self.part, PART, self.monitor)?.is_none();
         }
         if self.content.length() != expected_length {
             log::warn!("'{}' changed while it was read", path.display());
@@ -135,15 +135,15 @@ impl<'a, 'n> FlatReader<'a, 'n> {
     }
 }
 
-impl Read for FlatReader<'_, '_> {
+impl Read for FlatReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let failed = |error: Error| std::io::Error::other(error.to_string());
         if !self.ended && self.from >= self.part.len() {
-            match self.content.next(&mut self.part, PART, self.state).map_err(failed)? {
+            match self.content.next(&mut self.part, PART, self.monitor).map_err(failed)? {
                 Some(begin) => (self.begin, self.from) = (begin, 0),
                 None => self.ended = true,
             }
-            self.state.advance(self.part.len() as u64).map_err(failed)?;
+            self.monitor.advance(self.part.len() as u64).map_err(failed)?;
         }
         // A hole, or the end of a file that was truncated in the meantime.
         let hole = if self.ended { u64::MAX } else { self.begin.saturating_sub(self.at) };
@@ -165,7 +165,7 @@ impl Read for FlatReader<'_, '_> {
 }
 
 /// Writes content of unknown length to an unnamed file, to determine its length.
-fn spool(content: &mut dyn Content, state: &mut CopyState<'_>) -> Result<(File, u64)> {
+fn spool(content: &mut dyn Content, monitor: &mut dyn Monitor) -> Result<(File, u64)> {
     use std::io::{Seek, SeekFrom};
     let directory = std::env::temp_dir();
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -173,10 +173,10 @@ fn spool(content: &mut dyn Content, state: &mut CopyState<'_>) -> Result<(File, 
         .context(|| format!("cannot create a file in '{}'", directory.display()))?;
     let mut file = File::from(file);
     let mut part = Vec::new();
-    while let Some(at) = content.next(&mut part, PART, state)? {
+    while let Some(at) = content.next(&mut part, PART, monitor)? {
         std::os::unix::fs::FileExt::write_all_at(&file, &part, at)
             .context(|| format!("cannot write to '{}'", directory.display()))?;
-        state.advance(part.len() as u64)?;
+        monitor.advance(part.len() as u64)?;
     }
     let length = content.length();
     file.set_len(length)
@@ -193,7 +193,7 @@ struct StreamContent<R> {
 }
 
 impl<R: Read> Content for StreamContent<R> {
-    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut CopyState<'_>) -> Result<Option<u64>> {
+    fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut dyn Monitor) -> Result<Option<u64>> {
         let read = read_part(buffer, most, |buffer| self.from.read(buffer));
         let length = read.context(|| "cannot read the archive")?;
         let at = self.at;
@@ -215,15 +215,14 @@ impl<R: Read> Content for StreamContent<R> {
 ///
 /// # Errors
 /// A corrupt archive, a path outside of the archive, or any error of the sink.
-pub(crate) fn read(from: impl Read, sink: &mut impl Sink, state: &mut CopyState<'_>) -> Result<()> {
+pub(crate) fn read(from: impl Read, sink: &mut impl Sink, monitor: &mut dyn Monitor) -> Result<()> {
     let mut archive = Archive::new(from);
     let mut directories = std::collections::HashSet::new();
-    make_parents(Path::new("."), &mut directories, sink, state)?;
+    make_parents(Path::new("."), &mut directories, sink, monitor)?;
     for entry in archive.entries().context(|| "cannot read the archive")? {
         let mut entry = entry.context(|| "cannot read the archive")?;
         let path = plain(&entry.path().context(|| "cannot read a path of the archive")?)?;
-        state.entries += 1;
-        state.advance(0)?;
+        monitor.count_entry()?;
         let meta = meta(&mut entry)?;
         let target = entry.link_name().ok().flatten().map(std::borrow::Cow::into_owned);
         let target = || target.clone().ok_or_else(|| Error::new("a link of the archive has no target"));
@@ -238,20 +237,20 @@ pub(crate) fn read(from: impl Read, sink: &mut impl Sink, state: &mut CopyState<
             EntryType::Fifo => EntryKind::Fifo,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let length = entry.size();
-                make_parents(&path, &mut directories, sink, state)?;
+                make_parents(&path, &mut directories, sink, monitor)?;
                 let mut content =
                     StreamContent { from: (&mut entry).take(length), expected_length: length, at: 0 };
-                sink.take(&path, &meta, EntryKind::File(&mut content), state)?;
+                sink.take(&path, &meta, EntryKind::File(&mut content), monitor)?;
                 continue;
             }
             EntryType::XGlobalHeader => continue,
             _ => {
-                state.skip(&path, "it is a device");
+                monitor.skip(&path, "it is a device");
                 continue;
             }
         };
-        make_parents(&path, &mut directories, sink, state)?;
-        sink.take(&path, &meta, kind, state)?;
+        make_parents(&path, &mut directories, sink, monitor)?;
+        sink.take(&path, &meta, kind, monitor)?;
     }
     Ok(())
 }
@@ -261,20 +260,20 @@ fn make_parents(
     path: &Path,
     directories: &mut std::collections::HashSet<PathBuf>,
     sink: &mut impl Sink,
-    state: &mut CopyState<'_>,
+    monitor: &mut dyn Monitor,
 ) -> Result<()> {
     let meta = Meta { mode: 0o755, uid: 0, gid: 0, modified: (0, 0), attributes: Vec::new() };
     let above: Vec<&Path> = path.ancestors().skip(1).collect();
     for directory in above.into_iter().rev() {
         if directories.insert(directory.to_owned()) {
-            sink.take(directory, &meta, EntryKind::Directory, state)?;
+            sink.take(directory, &meta, EntryKind::Directory, monitor)?;
         }
     }
     Ok(())
 }
 
 /// Normalises a path of an archive to its names; empty for the top.
-pub(super) fn plain(path: &Path) -> Result<PathBuf> {
+pub(crate) fn plain(path: &Path) -> Result<PathBuf> {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {

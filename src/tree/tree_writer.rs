@@ -2,7 +2,7 @@
 //! descriptors. No symbolic link is followed, not even one created in the meantime. The complete copy is
 //! renamed to the destination.
 
-use super::entry::{Content, CopyState, EntryKind, Meta, Sink, shown};
+use super::entry::{Content, EntryKind, Meta, Monitor, Sink, shown};
 use super::id_mapping::IdMapping;
 use super::walk;
 use crate::error::{Context, Error, Result};
@@ -178,7 +178,7 @@ impl TreeWriter {
         path: &Path,
         meta: &Meta,
         content: &mut dyn Content,
-        state: &mut CopyState<'_>,
+        monitor: &mut dyn Monitor,
     ) -> Result<()> {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -187,9 +187,9 @@ impl TreeWriter {
         let file = File::from(file);
         let copying = || format!("cannot copy {}", shown(path, "the destination"));
         let mut part = Vec::with_capacity(PART);
-        while let Some(at) = content.next(&mut part, PART, state)? {
+        while let Some(at) = content.next(&mut part, PART, monitor)? {
             file.write_all_at(&part, at).context(copying)?;
-            state.advance(part.len() as u64)?;
+            monitor.advance(part.len() as u64)?;
         }
         // Unwritten ranges are holes, also at the end.
         file.set_len(content.length()).context(copying)?;
@@ -244,7 +244,7 @@ impl Sink for TreeWriter {
         path: &Path,
         meta: &Meta,
         kind: EntryKind<'_>,
-        state: &mut CopyState<'_>,
+        monitor: &mut dyn Monitor,
     ) -> Result<()> {
         match kind {
             EntryKind::Directory => {
@@ -254,7 +254,7 @@ impl Sink for TreeWriter {
                 self.directories.push((path.to_owned(), meta.clone()));
                 Ok(())
             }
-            EntryKind::File(content) => self.file(path, meta, content, state),
+            EntryKind::File(content) => self.file(path, meta, content, monitor),
             EntryKind::Link(target) => self.link(path, meta, &target),
             EntryKind::Hard(first) => self.hard(path, &first),
             EntryKind::Fifo => self.fifo(path, meta),

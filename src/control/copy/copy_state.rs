@@ -1,0 +1,62 @@
+//! The state of a copy: its progress on a terminal, and the signals that interrupt it. Called by the parts of
+//! `tree` as their monitor.
+
+use crate::control::progress::Progress;
+use crate::error::{Error, Result};
+use crate::machine::size;
+use crate::sys::process;
+use crate::tree::entry::{Monitor, shown};
+use nix::sys::signalfd::SignalFd;
+use rustix::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The state of a copy.
+pub(super) struct CopyState<'a> {
+    /// The name of the machine, shown before the progress.
+    machine: String,
+    progress: Progress<'a>,
+    /// The blocked signals that interrupt the copy. `None` in the child, which the parent ends.
+    signals: Option<SignalFd>,
+    entries: u64,
+    bytes: u64,
+    /// The time of the last output.
+    shown: Option<Instant>,
+}
+
+impl<'a> CopyState<'a> {
+    /// Creates the state before the first entry.
+    pub(super) fn new(machine: String, progress: Progress<'a>, signals: Option<SignalFd>) -> Self {
+        Self { machine, progress, signals, entries: 0, bytes: 0, shown: None }
+    }
+}
+
+impl Monitor for CopyState<'_> {
+    fn count_entry(&mut self) -> Result<()> {
+        self.entries += 1;
+        self.advance(0)
+    }
+
+    fn advance(&mut self, bytes: u64) -> Result<()> {
+        self.bytes += bytes;
+        let signal = self.signals.as_ref().and_then(|signals| signals.read_signal().ok().flatten());
+        if signal.is_some_and(|signal| !process::is_ignored_hangup(signal.ssi_signo)) {
+            return Err(Error::new("interrupted; the destination is unchanged"));
+        }
+        if self.shown.is_none_or(|last| last.elapsed() > Duration::from_millis(100)) {
+            self.shown = Some(Instant::now());
+            let text = format!("{} copied, {} entries", size::rounded(self.bytes), self.entries);
+            self.progress.show(&self.machine, &text);
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, path: &Path, reason: &str) {
+        self.progress.clear();
+        log::warn!("skipping {}: {reason}", shown(path, "the source"));
+    }
+
+    fn interrupts(&self) -> Option<BorrowedFd<'_>> {
+        self.signals.as_ref().map(AsFd::as_fd)
+    }
+}

@@ -1,0 +1,9 @@
+//! Trees of files: walks them, writes them, reads and writes archives of them, and removes them. Entries are
+//! opened by descriptor, and no symbolic link is followed: the trees belong to guests. Called by `control` and
+//! `supervisor`. It knows no machine and shows nothing: an [`entry::Monitor`] of the caller does.
+
+pub(crate) mod archive;
+pub(crate) mod entry;
+pub(crate) mod id_mapping;
+pub(crate) mod tree_writer;
+pub(crate) mod walk;
