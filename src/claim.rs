@@ -133,7 +133,7 @@ fn with_name(
     record: &mut Record,
     locks: &mut Vec<OwnedFd>,
 ) -> Result<(Choice, Vec<Record>)> {
-    let ClaimRequest { paths, machine, root, .. } = *request;
+    let ClaimRequest { paths, machine, .. } = *request;
     let host = look(request, before)?;
     // Until the record names the choice: no other machine chooses meanwhile.
     let _held = locks::of_claims(paths)?;
@@ -142,14 +142,18 @@ fn with_name(
         (Some(_), None) => ports::refuse_claimed(paths, &machine.name, &machine.network.ports)?,
         _ => Vec::new(),
     };
-    let wanted = locks::wanted(paths, machine, root.identity()?, &choice);
+    let wanted = locks::wanted(paths, machine, &choice)?;
     *record = record::of(paths, machine, &choice, &wanted, before);
     record.unit = request.unit.map(str::to_owned);
     // Before the lock files: after a kill at any later moment `cleanup` finds them here.
     record.write(paths)?;
     let is_held = |file| before.is_some_and(|before| before.files.contains(file));
-    for lock in wanted.iter().filter(|lock| !is_held(&lock.file)) {
-        locks.push(lock.take(paths, &machine.name)?);
+    for lock in &wanted {
+        if is_held(&lock.file) {
+            lock.renew(paths, &machine.name, locks)?;
+        } else {
+            locks.extend(lock.take(paths, &machine.name)?);
+        }
     }
     Ok((choice, dead))
 }

@@ -35,14 +35,15 @@ pub(crate) use profile::Profile;
 pub(crate) use resolve::Resolved;
 
 use crate::error::{Error, Kind, Result};
+use crate::image::find;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use definition_files::Files;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Returns the machine `name` as its unit runs it: by its definition, or with the defaults if only its tree
-/// in `/var/lib/machines` exists.
+/// Returns the machine `name` as its unit runs it: by its definition, or with the defaults if only its image
+/// exists.
 ///
 /// # Errors
 /// Neither exists, the definition is masked, or all problems of the definition as one error.
@@ -52,7 +53,7 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
         return Err(Error::new(format!("the machine '{name}' is masked"))
             .with_hint(format!("remove '{}', the link to '/dev/null'", link.display())));
     }
-    if files.is_empty() && !has_tree(paths, name)? {
+    if files.is_empty() && !has_image(paths, name)? {
         return Err(Error::new(format!("machine '{name}' does not exist")).with_hint(format!(
             "create '{}' or a root file system in '{}'",
             paths.definitions()[0].join(format!("{name}.toml")).display(),
@@ -64,14 +65,14 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
 }
 
 /// Returns whether a machine has a tree in `/var/lib/machines`.
-fn has_tree(paths: &Paths, name: &Name) -> Result<bool> {
+fn has_image(paths: &Paths, name: &Name) -> Result<bool> {
     let tree = paths.images().join(name);
     match std::fs::metadata(&tree) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             let examining = format!("cannot examine '{}'", tree.display());
             Err(Error::from(error).context(examining).with_hint("run it with sudo(8)"))
         }
-        found => Ok(found.is_ok_and(|found| found.is_dir())),
+        _ => Ok(find::by_name(paths, name).is_some()),
     }
 }
 
@@ -115,18 +116,13 @@ fn resolve(
     Err(problem::combined(context, &problems))
 }
 
-/// Returns the names of all machines with a definition or a tree in `/var/lib/machines`.
+/// Returns the names of all machines with a definition or an image.
 ///
 /// # Errors
 /// A directory of definitions cannot be read.
 pub fn names(paths: &Paths) -> Result<BTreeSet<Name>> {
     let (mut names, _) = definition_files::defined(paths)?;
-    let trees = std::fs::read_dir(paths.images()).into_iter().flatten().flatten();
-    names.extend(
-        trees
-            .filter(|entry| entry.path().is_dir())
-            .filter_map(|entry| Name::new(entry.file_name().to_str()?).ok()),
-    );
+    names.extend(find::names(paths));
     Ok(names)
 }
 

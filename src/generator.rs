@@ -46,7 +46,7 @@ pub(crate) fn drop_in(machine: &Machine) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{key}={value}");
     };
-    if let Some(directory) = quoted(&machine.root.directory) {
+    if let Some(directory) = quoted(machine.root.path()) {
         line("[Unit]\nRequiresMountsFor", &directory);
     }
     if !machine.network.on_demand.is_empty() {
@@ -157,7 +157,10 @@ mod tests {
     fn parts(name: &str) -> Parts {
         Parts {
             name: Name::new(name).unwrap(),
-            root: machine::root::Root { directory: "/srv/my %w\"eb".into(), read_only: false },
+            root: machine::root::Root {
+                source: machine::root::RootSource::Directory("/srv/my %w\"eb".into()),
+                read_only: false,
+            },
             boot: Boot {
                 init: InitChoice::Auto,
                 wait: Wait::Auto,

@@ -32,15 +32,16 @@
 //! | [`paths`] | all paths of the host, below one root; the replacement of files | `machine` (its name) |
 //! | [`sys`] | system calls that no library has; the only `unsafe` | – |
 //! | [`tree`] | walks, writes, archives and removes trees of files | `sys` |
-//! | [`config`] | text → layers → a machine; the only place with defaults | `machine`, `paths` |
+//! | [`config`] | text → layers → a machine; the only place with defaults | `machine`, `paths`, `image` (names) |
 //! | [`channel`] | the typed channel between parent and children | – |
 //! | [`plan`] | pure: a machine and facts → steps for three processes | `machine`, `channel` (its synchronisation points), `sys` (its plain data) |
 //! | [`payload`] | the children: a loop over steps each | `plan` (its steps), `channel`, `sys` |
 //! | [`host`] | systemd, cgroups, root trees, locks and processes of the host | `machine`, `paths`, `plan` (its types), `sys` |
 //! | [`network`] | links, addresses, DHCP, names, the firewall | `machine`, `paths`, `host`, `sys` |
 //! | [`state`] | files about machines: records, failures, bind mounts, id ranges | `machine`, `paths`, `host`, `network`, `sys` |
+//! | [`image`] | names → images, their locks | `machine`, `paths`, `host` |
 //! | [`protocol`] | calls and replies at a machine's control socket, for both sides | `machine` (its ports), `network` (the traffic policy) |
-//! | [`claim`] | chooses and locks name, root, ids, addresses and ports; writes the record | `machine`, `paths`, `host`, `network`, `state` |
+//! | [`claim`] | chooses and locks name, root, ids, addresses and ports; writes the record | `machine`, `paths`, `host`, `network`, `state`, `image` (locks) |
 //! | [`supervisor`] | the parent: host steps, synchronisation, the event loop, cleanup | all above but `config` |
 //! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths`, `config` |
 //! | [`control`] | the verbs: one function each, no output | `machine`, `paths`, `config`, `host`, `network`, `state`, `protocol`, `sys`, `tree`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
@@ -125,6 +126,7 @@ pub mod control;
 pub mod error;
 pub mod generator;
 pub mod host;
+pub mod image;
 pub mod machine;
 pub mod network;
 pub mod paths;

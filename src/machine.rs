@@ -73,8 +73,8 @@ impl Parts {
     pub(crate) fn owned_trees(&self) -> Vec<&std::path::Path> {
         use mounts::MountKind;
         let has_host_ids = matches!(self.users, users::Users::Host | users::Users::Identity);
-        let root = (!self.root.read_only && (has_host_ids || self.ownership == users::Ownership::Map))
-            .then_some(self.root.directory.as_path());
+        let root = (!self.root.is_shared() && (has_host_ids || self.ownership == users::Ownership::Map))
+            .then_some(self.root.path());
         let binds = self.mounts.iter().filter_map(|mount| match &mount.kind {
             MountKind::Bind { source, read_only: false, map_ids, .. } if has_host_ids || *map_ids => {
                 Some(source.as_path())

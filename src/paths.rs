@@ -44,6 +44,25 @@ impl Paths {
         self.join("/var/lib/machines")
     }
 
+    /// Returns the directories of images, in the order of the search: those of systemd.
+    pub(crate) fn image_directories(&self) -> Vec<PathBuf> {
+        [
+            "/etc/machines",
+            "/run/machines",
+            "/var/lib/machines",
+            "/usr/local/lib/machines",
+            "/usr/lib/machines",
+        ]
+        .iter()
+        .map(|directory| self.join(directory))
+        .collect()
+    }
+
+    /// Returns a path of [`Self::join`] without the root.
+    pub(crate) fn strip(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.root).map_or_else(|_| path.to_owned(), |path| Path::new("/").join(path))
+    }
+
     /// Returns the directory of run-time state: `/run/coracle`.
     pub(crate) fn state(&self) -> PathBuf {
         self.join("/run/coracle")

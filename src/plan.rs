@@ -251,7 +251,7 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         }
     }
     steps.push(BuildStep::Root {
-        directory: machine.root.directory.clone(),
+        directory: machine.root.path().to_owned(),
         map_ids,
         read_only: machine.root.read_only,
         mount_points: api_file_systems::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
@@ -386,7 +386,7 @@ fn execute(machine: &Machine, facts: &Facts) -> Result<InitStep> {
 }
 
 fn no_init(machine: &Machine) -> Error {
-    Error::new(format!("there is no init in '{}'", machine.root.directory.display()))
+    Error::new(format!("there is no init in '{}'", machine.root.path().display()))
         .with_hint("install an init system in the tree, or name a program with boot.init")
 }
 

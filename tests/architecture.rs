@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tree", &["sys"]),
     // The paths of a machine are derived from its name.
     ("paths", &["machine::name::Name"]),
-    ("config", &["machine", "paths"]),
+    ("config", &["machine", "paths", "image::find"]),
     (
         "plan",
         &[
@@ -58,7 +58,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A call contains ports and the traffic policy of a machine.
     ("protocol", &["machine", "network::firewall::TrafficPolicy"]),
     ("generator", &["machine", "paths", "config"]),
-    ("claim", &["machine", "paths", "host", "network", "state"]),
+    ("image", &["machine", "paths", "host"]),
+    ("claim", &["machine", "paths", "host", "network", "state", "image::locks"]),
     (
         "supervisor",
         &[
@@ -144,7 +145,22 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("sd_notify", &["supervisor", "run", "control"]),
     ("systemd_journal_logger", &["main"]),
     // The children report over the channel and do not log.
-    ("log", &["claim", "cli", "control", "host", "network", "run", "state", "supervisor", "tree", "main"]),
+    (
+        "log",
+        &[
+            "claim",
+            "cli",
+            "control",
+            "host",
+            "image",
+            "network",
+            "run",
+            "state",
+            "supervisor",
+            "tree",
+            "main",
+        ],
+    ),
 ];
 
 /// Names of files and modules that do not describe their content.

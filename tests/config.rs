@@ -122,7 +122,7 @@ fn a_tree_without_a_definition_is_a_machine_with_all_defaults() {
     let (_root, paths) = host(&[("var/lib/machines/web/etc/os-release", "")]);
     let name = Name::new("web").unwrap();
     let machine = machine(&paths, &name).unwrap().machine;
-    assert_eq!(machine.root.directory, paths.images().join("web"));
+    assert_eq!(machine.root.path(), paths.images().join("web"));
     assert_eq!((machine.users, machine.ownership), (Users::Pick, Ownership::Map));
     assert_eq!(
         (machine.network.mode, machine.console, machine.register),

@@ -1,9 +1,10 @@
-//! Lock files of a machine's name, root and addresses, and the lock that serialises claims. Called by
+//! Lock files of a machine's name, image and addresses, and the lock that serialises claims. Called by
 //! `claim`, and by `cleanup` for the names of the files.
 
 use super::{Choice, Undo, claimed_ids};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::lock::{self, Held, Lock};
+use crate::image::locks::{self as image_locks, ImageLock};
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -65,12 +66,6 @@ pub(crate) fn address_file(paths: &Paths, address: Ipv4Addr) -> PathBuf {
     paths.systemd("nspawn/locks").join(format!("coracle-{address}"))
 }
 
-/// Returns the file that is locked while a root directory is in use, named for its device and inode: the same
-/// as systemd-nspawn(1)'s.
-fn root_file(paths: &Paths, (device, inode): (u64, u64)) -> PathBuf {
-    paths.systemd("nspawn/locks").join(format!("inode-{device}:{inode}"))
-}
-
 /// A lock that is held while a machine runs.
 #[derive(Debug)]
 pub(super) struct Wanted {
@@ -84,48 +79,59 @@ enum Resource {
     /// The range of user ids from this one on.
     Ids(u32),
     Address(Ipv4Addr),
-    Root(PathBuf),
+    Image(ImageLock),
 }
 
 /// Returns the locks of a machine beside that of its name.
-pub(super) fn wanted(
-    paths: &Paths,
-    machine: &Machine,
-    root_identity: (u64, u64),
-    choice: &Choice,
-) -> Vec<Wanted> {
+///
+/// # Errors
+/// A missing root.
+pub(super) fn wanted(paths: &Paths, machine: &Machine, choice: &Choice) -> Result<Vec<Wanted>> {
     let ids = claimed_ids::locked(machine, choice.ids.base)
         .map(|base| Wanted { file: id_ranges::lock_file(paths, base), resource: Resource::Ids(base) });
     let single = choice.link.as_ref().filter(|plan| plan.zone.is_none());
     let address = single
         .map(|plan| plan.ipv4.guest)
         .map(|address| Wanted { file: address_file(paths, address), resource: Resource::Address(address) });
-    let directory = machine.root.directory.clone();
-    let root = Wanted { file: root_file(paths, root_identity), resource: Resource::Root(directory) };
-    ids.chain(address).chain([root]).collect()
+    let image = image_locks::of_root(paths, machine)?;
+    let image =
+        image.into_iter().map(|lock| Wanted { file: lock.file.clone(), resource: Resource::Image(lock) });
+    Ok(ids.chain(address).chain(image).collect())
 }
 
 impl Wanted {
-    /// Takes the lock.
-    pub(super) fn take(&self, paths: &Paths, name: &Name) -> Result<OwnedFd> {
+    /// Takes the lock. `None` if the machine does without it.
+    pub(super) fn take(&self, paths: &Paths, name: &Name) -> Result<Option<OwnedFd>> {
         let lock = match &self.resource {
-            Resource::Ids(base) => id_ranges::lock(paths, *base)?,
-            Resource::Address(address) => lock::take(&self.file)?
-                .ok_or_else(|| Error::new(format!("another program has locked address {address}")))?,
-            Resource::Root(directory) => {
-                lock::take(&self.file)?.ok_or_else(|| root_in_use(paths, name, directory))?
-            }
+            Resource::Ids(base) => Some(id_ranges::lock(paths, *base)?),
+            Resource::Address(address) => Some(
+                lock::take(&self.file)?
+                    .ok_or_else(|| Error::new(format!("another program has locked address {address}")))?,
+            ),
+            Resource::Image(lock) => lock.take(|file| user_of(paths, name, file))?,
         };
-        Ok(lock.descriptor)
+        Ok(lock.map(|lock| lock.descriptor))
+    }
+
+    /// Changes the mode of a lock that a reboot keeps, if the definition has changed it.
+    pub(super) fn renew(&self, paths: &Paths, name: &Name, locks: &[OwnedFd]) -> Result<()> {
+        let Resource::Image(lock) = &self.resource else { return Ok(()) };
+        let Ok(file) = rustix::fs::stat(&self.file) else { return Ok(()) };
+        let is_its = |descriptor: &&OwnedFd| {
+            rustix::fs::fstat(descriptor)
+                .is_ok_and(|found| (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino))
+        };
+        let Some(held) = locks.iter().find(is_its) else { return Ok(()) };
+        let doing = || format!("cannot lock '{}'", self.file.display());
+        let is_renewed = lock::convert(held, lock.mode).context(doing)?;
+        if is_renewed { Ok(()) } else { Err(lock.in_use(user_of(paths, name, &self.file))) }
     }
 }
 
-/// Returns the error for a root in use, with the machine that uses it if it is one of Coracle.
-fn root_in_use(paths: &Paths, name: &Name, directory: &Path) -> Error {
-    let is_user = |record: &Record| record.name != *name && record.root == directory && record.is_alive();
-    let user = Record::all(paths).into_iter().find(is_user);
-    let user =
-        user.map_or_else(|| "another program".to_owned(), |record| format!("machine '{}'", record.name));
-    Error::new(format!("root directory '{}' is in use by {user}", directory.display()))
-        .with_hint("stop it, or copy the tree: two systems on one root corrupt it")
+/// Returns the other running machine of Coracle that uses a lock file.
+fn user_of(paths: &Paths, name: &Name, file: &Path) -> Option<String> {
+    let is_user = |record: &Record| {
+        record.name != *name && record.files.iter().any(|own| own == file) && record.is_alive()
+    };
+    Record::all(paths).into_iter().find(is_user).map(|record| format!("machine '{}'", record.name))
 }

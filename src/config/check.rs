@@ -6,7 +6,9 @@ use super::problem::Problem;
 use super::profile::Profile;
 use super::resolve::{Resolved, resolve};
 use crate::error::{Error, Result};
+use crate::image::find;
 use crate::machine::name::Name;
+use crate::machine::root::{Root, RootSource};
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
 use std::ffi::OsStr;
@@ -91,6 +93,9 @@ fn resolved(
     match resolve(paths, name, layer, Profile::Unit) {
         Ok(resolved) => {
             checked.problems.extend(resolved.warnings.iter().cloned());
+            checked.problems.extend(
+                hidden_images(paths, name, &resolved).map(|error| Problem::new(file, &error).into_warning()),
+            );
             let open = resolved.machine.owned_trees().into_iter().map(refuse_open).filter_map(Result::err);
             checked.problems.extend(open.map(|error| Problem::new(file, &error).into_warning()));
             Some(resolved)
@@ -102,15 +107,28 @@ fn resolved(
     }
 }
 
+/// Returns a warning for each image of a name that an earlier one hides.
+fn hidden_images(paths: &Paths, name: &Name, resolved: &Resolved) -> impl Iterator<Item = Error> {
+    let used = resolved.machine.root.path().to_owned();
+    let mut images: Vec<RootSource> = find::all_of(paths, name).collect();
+    if images.first().is_none_or(|first| first.path() != used) {
+        images.clear();
+    }
+    images.into_iter().skip(1).map(move |image| {
+        let (hidden, used) = (image.path().display(), used.display());
+        Error::new(format!("the image '{hidden}' is not used: '{used}' has the same name"))
+            .with_hint("remove or rename one of them, or set the root in the definition")
+    })
+}
+
 /// Adds warnings for machines with the same root, which cannot run at the same time.
 fn shared_roots(checked: &mut Checked, machines: &[(PathBuf, Resolved)]) {
     for (at, (file, resolved)) in machines.iter().enumerate() {
-        let root = &resolved.machine.root.directory;
-        if let Some((other, _)) =
-            machines[..at].iter().find(|(_, other)| other.machine.root.directory == *root)
-        {
-            let error = Error::new(format!("'{}' has the same root directory", other.display()))
-                .with_hint("run at most one of the machines at a time, or set another root.directory");
+        let root = &resolved.machine.root;
+        let excludes = |other: &Root| other.path() == root.path() && !(other.is_shared() && root.is_shared());
+        if let Some((other, _)) = machines[..at].iter().find(|(_, other)| excludes(&other.machine.root)) {
+            let error = Error::new(format!("'{}' has the same root", other.display()))
+                .with_hint("run at most one of the machines at a time, or set another root");
             checked.problems.push(Problem::new(Some(file), &error).into_warning());
         }
     }

@@ -30,7 +30,7 @@ pub(super) fn resolve(
     layer: Layer,
     profile: Profile,
 ) -> std::result::Result<Resolved, Vec<Error>> {
-    let mut settings = with_defaults(name, layer, profile);
+    let mut settings = with_defaults(paths, name, layer, profile);
     super::cdi::expand(paths, &mut settings)?;
     let parts = build(paths, name, &settings, profile).map_err(|error| vec![error])?;
     let warnings = warnings(&settings);
@@ -39,9 +39,9 @@ pub(super) fn resolve(
 
 /// Sets the defaults of `profile`. Those that depend on other settings come before or after the defaults of
 /// the rows.
-fn with_defaults(name: &Name, mut layer: Layer, profile: Profile) -> Layer {
+fn with_defaults(paths: &Paths, name: &Name, mut layer: Layer, profile: Profile) -> Layer {
     layer.identity.name.fill(|| name.clone());
-    layer.root.fill_directory(name);
+    layer.root.fill_source(paths, name);
     layer.network.fill_mode();
     layer.command.fill_boot(profile);
     layer.fill_defaults(profile);

@@ -2,8 +2,9 @@
 
 use super::setting::{Single, settings};
 use crate::error::Result;
+use crate::image::find;
 use crate::machine::name::Name;
-use crate::machine::root::Root;
+use crate::machine::root::{Root, RootSource};
 use crate::paths::Paths;
 use std::path::PathBuf;
 
@@ -18,16 +19,21 @@ settings! {
 }
 
 impl RootSettings {
-    /// Sets the default root directory of the machine `name`.
-    pub(super) fn fill_directory(&mut self, name: &Name) {
-        self.directory.fill(|| Paths::default().images().join(name));
+    /// Sets the default root of the machine `name`: the image of this name.
+    pub(super) fn fill_source(&mut self, paths: &Paths, name: &Name) {
+        if self.directory.value().is_some() {
+            return;
+        }
+        let missing = || RootSource::Directory(paths.images().join(name));
+        let RootSource::Directory(path) = find::by_name(paths, name).unwrap_or_else(missing);
+        self.directory.fill(|| paths.strip(&path));
     }
 
     /// Builds the root file system of the machine.
     pub(super) fn build(&self, paths: &Paths) -> Result<Root> {
         let directory = self.directory.required("root.directory")?;
         Ok(Root {
-            directory: self.directory.origin().host_path(paths, directory),
+            source: RootSource::Directory(self.directory.origin().host_path(paths, directory)),
             read_only: self.read_only.required("root.read-only")?,
         })
     }

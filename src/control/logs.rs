@@ -89,7 +89,7 @@ impl LogQuery<'_> {
 /// A boot that is not recorded, no journalctl, or `out` that cannot be written.
 pub(crate) fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<()> {
     let definition = defined(paths, query.name);
-    let root = definition.as_ref().ok().map(|machine| machine.root.directory.clone());
+    let root = definition.as_ref().ok().map(|machine| machine.root.path().to_owned());
     let journals = journals(paths, query.name, root.as_deref())?;
     let boot = query.boot.map(|boot| find_boot(&journals[0], query.name, boot)).transpose()?;
     let lines = if query.follow { Some(query.lines.unwrap_or(BEFORE_FOLLOWING)) } else { query.lines };

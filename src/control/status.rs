@@ -101,7 +101,7 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Status> {
     };
     let mut machine =
         record.as_ref().map_or_else(|| MachineSummary::of_unit(name, state), MachineSummary::of_record);
-    let root = defined.as_ref().map(|machine| machine.root.directory.clone());
+    let root = defined.as_ref().map(|machine| machine.root.path().to_owned());
     machine.root = machine.root.or(root);
     let log = logs::tail(paths, name, machine.root.as_deref(), LINES).unwrap_or_else(|error| {
         log::warn!("{error}, ignoring");

@@ -11,6 +11,15 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Whether a lock excludes all other ones, or exclusive ones only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LockMode {
+    /// Several processes can hold it at the same time.
+    Shared,
+    /// One process holds it.
+    Exclusive,
+}
+
 /// A held lock; it ends with its descriptor, and survives an exec if the descriptor does.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -112,8 +121,9 @@ fn wait_at(path: &Path, patience: Duration, check: fn() -> Result<()>) -> Result
     }
 }
 
-/// Returns another process that has a file open.
-fn holder(path: &Path) -> Option<u32> {
+/// Returns another process that has a file open: the holder of the lock on it. The kernel does not name it for
+/// locks of open file descriptions (fcntl(2)).
+pub(crate) fn holder(path: &Path) -> Option<u32> {
     let is_open = |pid: &u32| {
         let mut descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         descriptors.any(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to == path))
@@ -128,9 +138,17 @@ fn holder(path: &Path) -> Option<u32> {
 /// # Errors
 /// The file cannot be created.
 pub(crate) fn take(path: &Path) -> Result<Option<Lock>> {
+    take_as(path, LockMode::Exclusive)
+}
+
+/// Takes a lock. `None` if another process holds one that excludes it.
+///
+/// # Errors
+/// The file cannot be created.
+pub(crate) fn take_as(path: &Path, mode: LockMode) -> Result<Option<Lock>> {
     let doing = || format!("cannot lock '{}'", path.display());
     let open = || {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
         rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
     };
     loop {
@@ -142,10 +160,8 @@ pub(crate) fn take(path: &Path) -> Result<Option<Lock>> {
             (opened, _) => opened,
         };
         let descriptor = opened.context(doing)?;
-        match fcntl(&descriptor, FcntlArg::F_OFD_SETLK(&whole_file())) {
-            Ok(_) => {}
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => return Ok(None),
-            Err(errno) => return Err(Error::from(std::io::Error::from(errno))).context(doing),
+        if !convert(&descriptor, mode).context(doing)? {
+            return Ok(None);
         }
         // The former holder deleted the file between open(2) and the lock: this lock is on a file without a
         // name.
@@ -159,19 +175,57 @@ pub(crate) fn take(path: &Path) -> Result<Option<Lock>> {
     }
 }
 
+/// Takes the lock of an open file, or changes the mode of a held one. Returns false if another process holds a
+/// lock that excludes it; a held one is unchanged then.
+///
+/// # Errors
+/// Any error of fcntl(2).
+pub(crate) fn convert(descriptor: &OwnedFd, mode: LockMode) -> std::io::Result<bool> {
+    match fcntl(descriptor, FcntlArg::F_OFD_SETLK(&whole_file(mode))) {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Deletes a file unless a process holds a lock on it. It is locked until it is deleted: a process that opened
+/// it before detects the deletion.
+///
+/// # Errors
+/// Any error of unlink(2); a missing file is not an error.
+pub(crate) fn delete_unless_taken(path: &Path) -> std::io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let held = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        // A file that cannot be opened for writing is no lock file.
+        opened => opened.ok(),
+    };
+    if held.as_ref().is_some_and(|descriptor| matches!(convert(descriptor, LockMode::Exclusive), Ok(false))) {
+        return Ok(());
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Returns whether a file is locked through any open file description, one of this process included. Creates
 /// no file.
 pub(crate) fn is_taken(path: &Path) -> bool {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let Ok(descriptor) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
-    let mut found = whole_file();
+    let mut found = whole_file(LockMode::Exclusive);
     fcntl(&descriptor, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && i32::from(found.l_type) != libc::F_UNLCK
 }
 
-/// Returns a write lock for the whole file.
-fn whole_file() -> libc::flock {
+/// Returns a lock for the whole file.
+fn whole_file(mode: LockMode) -> libc::flock {
+    let kind = match mode {
+        LockMode::Shared => libc::F_RDLCK,
+        LockMode::Exclusive => libc::F_WRLCK,
+    };
     libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
@@ -223,6 +277,26 @@ mod tests {
         super::delete_stale(&paths);
         let left = paths.locks().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(left.collect::<Vec<_>>(), ["firewall"]);
+    }
+
+    #[test]
+    fn shared_locks_exclude_exclusive_ones_only() {
+        use super::{LockMode, convert, delete_unless_taken, take_as};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let one = take_as(&path, LockMode::Shared).unwrap().unwrap();
+        let other = take_as(&path, LockMode::Shared).unwrap().unwrap();
+        assert!(super::take(&path).unwrap().is_none() && super::is_taken(&path));
+        assert!(!convert(&one.descriptor, LockMode::Exclusive).unwrap());
+        delete_unless_taken(&path).unwrap();
+        assert!(path.exists(), "another process holds it");
+        drop(other);
+        assert!(convert(&one.descriptor, LockMode::Exclusive).unwrap());
+        assert!(take_as(&path, LockMode::Shared).unwrap().is_none());
+        drop(one);
+        delete_unless_taken(&path).unwrap();
+        assert!(!path.exists());
+        delete_unless_taken(&path).unwrap();
     }
 
     #[test]

@@ -79,15 +79,6 @@ impl Tree {
         Ok((stat.st_uid, stat.st_gid))
     }
 
-    /// Returns device and inode of the root.
-    ///
-    /// # Errors
-    /// Any error of fstat(2).
-    pub(crate) fn identity(&self) -> Result<(u64, u64)> {
-        let stat = rustix::fs::fstat(self.root.as_fd()).context(|| "cannot look at the root directory")?;
-        Ok((stat.st_dev, stat.st_ino))
-    }
-
     /// Reads a regular file of the tree. `None` if there is no such file. Never opens a fifo or device.
     pub(crate) fn read(&self, path: &Path) -> Option<Vec<u8>> {
         self.read_start(path, LIMIT)

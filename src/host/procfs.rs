@@ -14,6 +14,12 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
     after_name.split(' ').nth(19)?.parse().ok()
 }
 
+/// Returns the name of the program of a process (proc_pid_comm(5)). `None` if there is no such process.
+pub(crate) fn command_name(pid: u32) -> Option<String> {
+    let name = pseudo_file::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned()).filter(|name| !name.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

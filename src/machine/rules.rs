@@ -12,7 +12,7 @@ use crate::error::Error;
 /// Returns one error for each rule that `parts` break.
 pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
     let mut errors = Vec::new();
-    if parts.root.directory == std::path::Path::new("/") {
+    if parts.root.path() == std::path::Path::new("/") {
         errors.push(
             Error::new("the root directory is '/', the root of the host")
                 .with_hint("choose a directory with another root file system"),

@@ -140,7 +140,7 @@ fn hosts_file(paths: &Paths, machine: &Machine, tree: &Tree) -> Option<HostsFile
     if machine.network.hosts == HostsMode::Off {
         return None;
     }
-    let file = Hosts::of_tree(&machine.root.directory);
+    let file = Hosts::of_tree(machine.root.path());
     let own_names = own_names(machine, tree);
     if !machine.root.read_only && file.is_writable() {
         return Some(HostsFile { own_names, file, bound: None });

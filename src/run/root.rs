@@ -14,7 +14,7 @@ use crate::state::id_ranges::RangeRetention;
 /// A path that does not exist or is not a directory.
 pub(super) fn open(machine: &Machine) -> Result<Tree> {
     check_sources(machine)?;
-    Tree::open(&machine.root.directory)
+    Tree::open(machine.root.path())
 }
 
 /// Attaches a claimed root: with the mounts of the definition over it, as the payload will see it.

@@ -107,13 +107,10 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
         note(leave(paths, zone, record));
     }
     hosts_file::clear(record);
-    // A held lock belongs to another machine: this one never had it.
-    for file in record.files.iter().filter(|file| !lock::is_taken(file)) {
-        match std::fs::remove_file(file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                log::warn!("cannot remove '{}': {error}, ignoring", file.display());
-            }
-            _ => {}
+    // A held lock belongs to another machine, which shares it or never let this one have it.
+    for file in &record.files {
+        if let Err(error) = lock::delete_unless_taken(file) {
+            log::warn!("cannot remove '{}': {error}, ignoring", file.display());
         }
     }
     remove_state(&paths.machine(&record.name));

@@ -74,11 +74,6 @@ impl GuestRoot {
         Self::of_tree(Path::new("/"))
     }
 
-    /// Returns the directory itself.
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
     /// Opens the target of a path for reference (`O_PATH`); symbolic links are resolved inside the root.
     ///
     /// # Errors

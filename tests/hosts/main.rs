@@ -27,6 +27,7 @@ mod foreground;
 mod guests;
 mod host;
 mod hostile;
+mod images;
 mod inits;
 mod interruption;
 mod late;

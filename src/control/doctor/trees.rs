@@ -31,7 +31,7 @@ pub(super) fn findings(paths: &Paths, machines: &[Machine]) -> Vec<Finding> {
 
 /// Returns the findings about the root of one machine.
 pub(super) fn findings_of(machine: &Machine) -> Vec<Finding> {
-    let root = &machine.root.directory;
+    let root = machine.root.path();
     if !root.is_dir() {
         return vec![Finding::wrong(
             format!("machine '{}' has no root: '{}' is missing", machine.name, root.display()),

@@ -1,0 +1,117 @@
+//! Images by name, in the directories of systemd (machinectl(1), "Files and directories"). Called by `config`
+//! for the default root of a machine. It opens no image.
+
+use super::version;
+use crate::machine::name::Name;
+use crate::machine::root::RootSource;
+use crate::paths::Paths;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// A kind of images: the suffix of its names, and its source by a path.
+type Kind = (&'static str, fn(PathBuf) -> RootSource);
+
+/// The kinds of images, in the order of the search.
+const KINDS: [Kind; 1] = [("", RootSource::Directory)];
+
+/// Returns the image of a name: the first one in the order of the search. `None` if there is none.
+pub(crate) fn by_name(paths: &Paths, name: &Name) -> Option<RootSource> {
+    all_of(paths, name).next()
+}
+
+/// Returns all images of a name, the one in use first.
+pub(crate) fn all_of<'a>(paths: &Paths, name: &'a Name) -> impl Iterator<Item = RootSource> + use<'a> {
+    let directories = paths.image_directories().into_iter().filter(|directory| directory.is_dir());
+    directories.flat_map(move |directory| {
+        let found = candidates(name).filter_map(move |(file, is_versioned, (suffix, source))| {
+            let path = directory.join(file);
+            let image = if is_versioned { version::newest(&path, name.as_str(), suffix) } else { Some(path) };
+            image.filter(|image| image.is_dir()).map(source)
+        });
+        found.collect::<Vec<_>>()
+    })
+}
+
+/// Returns the file names of a name in the order of the search: without a version first.
+fn candidates(name: &Name) -> impl Iterator<Item = (String, bool, Kind)> {
+    let of =
+        move |end: &'static str| KINDS.map(|kind| (format!("{name}{}{end}", kind.0), !end.is_empty(), kind));
+    of("").into_iter().chain(of(".v"))
+}
+
+/// Returns the names of all images.
+pub(crate) fn names(paths: &Paths) -> BTreeSet<Name> {
+    let entries = |directory: PathBuf| std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = paths.image_directories().into_iter().flat_map(entries);
+    files
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| name_of(Path::new(&entry.file_name())))
+        .collect()
+}
+
+/// Returns the name of the image in a file. `None` if it is no image.
+pub(crate) fn name_of(file: &Path) -> Option<Name> {
+    let file = file.file_name()?.to_str()?;
+    let plain = file.strip_suffix(".v").unwrap_or(file);
+    let known = KINDS
+        .iter()
+        .filter(|(suffix, _)| !suffix.is_empty())
+        .find_map(|(suffix, _)| plain.strip_suffix(suffix));
+    Name::new(known.unwrap_or(plain)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Creates directories of a host.
+    fn host(directories: &[&str]) -> (tempfile::TempDir, Paths) {
+        let root = tempfile::tempdir().unwrap();
+        for directory in directories {
+            std::fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        let paths = Paths::below(root.path());
+        (root, paths)
+    }
+
+    #[test]
+    fn images_are_found_in_the_order_of_the_search() {
+        let web = Name::new("web").unwrap();
+        let mut directories = vec![
+            "usr/lib/machines/web",
+            "usr/local/lib/machines/web",
+            "var/lib/machines/web.v/web_1",
+            "var/lib/machines/web.v/web_2",
+            "var/lib/machines/web",
+            "run/machines/web",
+            "etc/machines/web",
+        ];
+        while let Some(first) = directories.last() {
+            let (root, paths) = host(&directories);
+            std::fs::write(root.path().join(".file"), "").unwrap();
+            let expected = if *first == "var/lib/machines/web.v/web_1" {
+                continue;
+            } else {
+                root.path().join(first)
+            };
+            assert_eq!(by_name(&paths, &web).unwrap().path(), expected, "{directories:?}");
+            assert_eq!(names(&paths), BTreeSet::from([web.clone()]));
+            directories.pop();
+            if directories.last() == Some(&"var/lib/machines/web.v/web_1") {
+                directories.pop();
+            }
+        }
+        assert_eq!(by_name(&host(&[]).1, &web), None);
+    }
+
+    #[test]
+    fn files_that_are_no_images_have_no_name() {
+        let (root, paths) =
+            host(&["var/lib/machines/.hidden", "var/lib/machines/empty.v", "var/lib/machines/a.b"]);
+        std::fs::write(root.path().join("var/lib/machines/file"), "").unwrap();
+        std::fs::write(root.path().join("var/lib/machines/.#a.lck"), "").unwrap();
+        let found: Vec<String> = names(&paths).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["a.b", "empty"]);
+        assert_eq!(by_name(&paths, &Name::new("empty").unwrap()), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! Lock files of images, the same as systemd's: of the name, beside the image, and of its inode. They are taken
+//! in this order and never waited for. Called by `claim`.
+
+use crate::error::{Error, Result};
+use crate::host::lock::{self, Lock, LockMode};
+use crate::host::procfs;
+use crate::machine::Machine;
+use crate::paths::Paths;
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A lock of an image, not taken yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageLock {
+    /// The lock file.
+    pub(crate) file: PathBuf,
+    /// Whether other users of the image are excluded.
+    pub(crate) mode: LockMode,
+    /// Whether the image can be used if the lock file cannot be created: the lock of the inode excludes all
+    /// users on this host.
+    is_optional: bool,
+    /// The locked image, for messages.
+    image: PathBuf,
+}
+
+impl ImageLock {
+    /// Takes the lock. `None` if the lock is optional and its directory is not writable.
+    ///
+    /// # Errors
+    /// The image is in use; the message names the user.
+    pub(crate) fn take(&self, holder: impl Fn(&Path) -> Option<String>) -> Result<Option<Lock>> {
+        match lock::take_as(&self.file, self.mode) {
+            Ok(Some(lock)) => Ok(Some(lock)),
+            Ok(None) => Err(self.in_use(holder(&self.file))),
+            Err(error) if self.is_optional && !is_writable(&self.file) => {
+                log::debug!("{error}, ignoring");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the error for a lock of another user, with the name of that user if it is known.
+    pub(crate) fn in_use(&self, holder: Option<String>) -> Error {
+        let process = || {
+            let pid = lock::holder(&self.file)?;
+            Some(match procfs::command_name(pid) {
+                Some(name) => format!("process {pid} ({name})"),
+                None => format!("process {pid}"),
+            })
+        };
+        let user = holder.or_else(process).unwrap_or_else(|| "another program".to_owned());
+        let hint = match self.mode {
+            LockMode::Exclusive => "stop it, or copy the tree: two systems on one root corrupt it",
+            LockMode::Shared => "stop it, or start it read-only: it may change the tree",
+        };
+        Error::new(format!("root '{}' is in use by {user}", self.image.display())).with_hint(hint)
+    }
+}
+
+/// Returns whether files can be created in the directory of a lock file.
+fn is_writable(file: &Path) -> bool {
+    file.parent().is_some_and(|parent| rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok())
+}
+
+/// Returns the locks of a machine's root, in the order in which they are taken.
+///
+/// # Errors
+/// A missing root.
+pub(crate) fn of_root(paths: &Paths, machine: &Machine) -> Result<Vec<ImageLock>> {
+    let mode = if machine.root.is_shared() { LockMode::Shared } else { LockMode::Exclusive };
+    let image = machine.root.path();
+    let mut locks = vec![ImageLock {
+        file: directory(paths).join(format!("name-{}", machine.name)),
+        mode: LockMode::Exclusive,
+        is_optional: false,
+        image: image.to_owned(),
+    }];
+    locks.extend(of_path(paths, image, mode)?);
+    Ok(locks)
+}
+
+/// Returns the locks of an image by its path.
+fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec<ImageLock>> {
+    let failed = |error: std::io::Error| {
+        Error::from(error).context(format!("cannot look at the root '{}'", image.display()))
+    };
+    let place = image.canonicalize().map_err(failed)?;
+    let found = place.metadata().map_err(failed)?;
+    let lock = |file, is_optional| ImageLock { file, mode, is_optional, image: image.to_owned() };
+    let beside = place.file_name().map(|name| {
+        let mut file = OsString::from(".#");
+        file.push(name);
+        file.push(".lck");
+        lock(place.with_file_name(file), true)
+    });
+    let inode = directory(paths).join(format!("inode-{}:{}", found.dev(), found.ino()));
+    Ok(beside.into_iter().chain([lock(inode, false)]).collect())
+}
+
+/// Returns the directory of the lock files that belong to this host.
+fn directory(paths: &Paths) -> PathBuf {
+    paths.systemd("nspawn/locks")
+}

@@ -1,0 +1,104 @@
+//! Images: their names and versions, and the locks that Coracle shares with machinectl and systemd-nspawn.
+
+use crate::support::{Host, LONG, Snapshot};
+
+/// Starts systemd-nspawn on a tree, and waits until it holds the locks.
+fn nspawn(host: &Host, options: &str) -> crate::support::Job {
+    let words = format!("exec systemd-nspawn -q --register=no --keep-unit {options} sleep 600");
+    let job = host.spawn(&["sh", "-c", &words]);
+    host.wait_until(LONG, "ls /run/systemd/nspawn/locks/inode-* && pgrep -x sleep");
+    job
+}
+
+/// Asserts that no lock file is left. systemd-nspawn leaves other files, so that snapshots differ.
+#[track_caller]
+fn has_no_locks(host: &Host) {
+    host.sh_ok("! ls -d /run/systemd/nspawn/locks/* /var/lib/machines/.#* 2>/dev/null");
+}
+
+#[test]
+fn images_are_found_by_name_and_version() {
+    let host = Host::builder().guest_as("busybox", "plain").start();
+    host.sh_ok(
+        "mkdir -p /var/lib/machines/web.v /etc/machines
+         cp -a /var/lib/machines/plain /var/lib/machines/web.v/web_1
+         cp -a /var/lib/machines/plain /var/lib/machines/web.v/web_2+3-0
+         cp -a /var/lib/machines/plain /var/lib/machines/web.v/web_9_s390x
+         ln -s /var/lib/machines/plain /etc/machines/linked",
+    );
+    host.activate_machined();
+    let before = Snapshot::take(&host);
+    for (name, root) in [("web", "/var/lib/machines/web.v/web_2+3-0"), ("linked", "/etc/machines/linked")] {
+        host.coracle(&["start", name]);
+        assert_eq!(host.property(name, "root"), root);
+        host.coracle(&["stop", name]);
+        host.assert_clean_stop(name);
+    }
+    before.assert_same(&host);
+    let names = host.coracle(&["names"]);
+    assert!(["plain", "web", "linked"].iter().all(|name| names.lines().any(|line| line == *name)), "{names}");
+    host.define("plain", "");
+    host.sh_ok("mkdir -p /usr/local/lib/machines/plain");
+    let checked = host.exec(&["coracle", "check"]);
+    let text = format!("{}{}", checked.stdout, checked.stderr);
+    assert!(text.contains("'/usr/local/lib/machines/plain' is not used"), "{text}");
+    host.stop();
+}
+
+#[test]
+fn machines_of_nspawn_and_coracle_exclude_each_other() {
+    let host = Host::builder().guest_as("busybox", "web").start();
+    host.activate_machined();
+    let job = nspawn(&host, "-D /var/lib/machines/web");
+    assert_ne!(host.exec(&["coracle", "start", "web"]).status, 0);
+    let status = host.coracle(&["status", "web"]);
+    assert!(status.contains("root '/var/lib/machines/web' is in use by process"), "{status}");
+    assert!(status.contains("(systemd-nspawn)"), "{status}");
+    // A read-only machine reads what nspawn changes.
+    let refused = host.exec(&["coracle", "run", "--read-only", "-D", "/var/lib/machines/web", "true"]);
+    assert!(refused.status != 0 && refused.stderr.contains("is in use by process"), "{refused}");
+    host.sh_ok("pkill -KILL -x sleep");
+    job.wait(LONG);
+
+    host.coracle(&["start", "web"]);
+    let refused =
+        host.exec(&["systemd-nspawn", "-q", "--register=no", "-D", "/var/lib/machines/web", "true"]);
+    assert!(refused.status != 0 && refused.stderr.contains("busy"), "{refused}");
+    for verb in [&["rename", "web", "other"][..], &["remove", "web"], &["clone", "web", "other"]] {
+        let refused = host.exec(&[&["machinectl"], verb].concat());
+        // The clone of a running image reads it.
+        assert_eq!(refused.status != 0, verb[0] != "clone", "{verb:?} {refused}");
+    }
+    // The name is locked, not the image alone.
+    let refused = host.exec(&["machinectl", "rename", "other", "web"]);
+    assert_ne!(refused.status, 0, "{refused}");
+    host.sh_ok("machinectl remove other");
+    host.coracle(&["stop", "web"]);
+    host.assert_clean_stop("web");
+    host.sh_ok("machinectl rename web other && machinectl rename other web");
+    has_no_locks(&host);
+    host.stop();
+}
+
+#[test]
+fn read_only_machines_share_a_root() {
+    let host = Host::builder().guest_as("busybox", "base").start();
+    host.activate_machined();
+    for name in ["a", "b"] {
+        host.define(name, "[root]\ndirectory = \"/var/lib/machines/base\"\nread-only = true\n");
+        host.coracle(&["start", "--wait=running", name]);
+    }
+    let nspawn = nspawn(&host, "--read-only -D /var/lib/machines/base");
+    let refused = host.exec(&["coracle", "run", "-q", "-D", "/var/lib/machines/base", "true"]);
+    assert!(refused.status != 0 && refused.stderr.contains("is in use by machine 'a'"), "{refused}");
+    host.coracle(&["stop", "a"]);
+    host.assert_clean_stop("a");
+    let refused = host.exec(&["coracle", "run", "-q", "-D", "/var/lib/machines/base", "true"]);
+    assert!(refused.status != 0 && refused.stderr.contains("is in use by machine 'b'"), "{refused}");
+    host.coracle(&["stop", "b"]);
+    host.sh_ok("pkill -KILL -x sleep");
+    nspawn.wait(LONG);
+    host.sh_ok("coracle run -q -D /var/lib/machines/base true");
+    has_no_locks(&host);
+    host.stop();
+}
