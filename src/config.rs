@@ -82,14 +82,15 @@ fn has_image(paths: &Paths, name: &Name) -> Result<bool> {
 /// # Errors
 /// All problems as one error of kind [`Kind::Launch`].
 pub fn run(paths: &Paths, mut flags: Layer) -> Result<Resolved> {
-    if flags.identity.name.value().is_none() && flags.root.directory.value().is_none() {
+    if flags.identity.name.value().is_none() && !flags.root.has_source() {
         let here = std::env::current_dir()
             .map_err(|error| Error::from(error).context("cannot determine the current directory"))?;
         flags.root.directory.set(here, Origin::Flag("current directory"));
     }
-    let (name, files) = match (flags.identity.name.value(), flags.root.directory.value()) {
-        (Some(name), _) => (name.clone(), Files::of(paths, name)?),
-        (None, directory) => (name_of(directory.map_or(Path::new("/"), PathBuf::as_path))?, Files::default()),
+    let root = || flags.root.directory.value().or(flags.root.stack.value());
+    let (name, files) = match flags.identity.name.value() {
+        Some(name) => (name.clone(), Files::of(paths, name)?),
+        None => (name_of(root().map_or(Path::new("/"), PathBuf::as_path))?, Files::default()),
     };
     let profile = if files.is_empty() { Profile::Nspawn } else { Profile::Foreground };
     let context = format!("cannot run the machine '{name}'");
@@ -135,6 +136,7 @@ fn name_of(directory: &Path) -> Result<Name> {
             .with_kind(Kind::Launch));
     }
     let last = directory.file_name().unwrap_or_default().to_string_lossy();
+    let last = last.strip_suffix(".mstack").unwrap_or(&last);
     let fit: String =
         last.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).take(64).collect();
     let labels: Vec<&str> =

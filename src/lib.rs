@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! flags ┐
-//!       ├─► config::Layer ─► machine::Machine ─► claim::Claims ─► probe::Tree ─► plan::Facts ─► plan::Plan
+//!       ├─► config::Layer ─► machine::Machine ─► claim::Claims ─► image::attach ─► plan::Facts ─► plan::Plan
 //! TOML  ┘      (said)            (meant)           (claimed)       (attached)      (found)      (planned)
 //!                                                     │                                             │
 //!                                           state::record::Record ◄─ supervisor ◄───────────────────┘
@@ -39,12 +39,12 @@
 //! | [`host`] | systemd, cgroups, root trees, locks and processes of the host | `machine`, `paths`, `plan` (its types), `sys` |
 //! | [`network`] | links, addresses, DHCP, names, the firewall | `machine`, `paths`, `host`, `sys` |
 //! | [`state`] | files about machines: records, failures, bind mounts, id ranges | `machine`, `paths`, `host`, `network`, `sys` |
-//! | [`image`] | names → images, their locks | `machine`, `paths`, `host` |
+//! | [`image`] | names → images, their locks, their mounts | `machine`, `paths`, `host`, `sys`, `tree` |
 //! | [`protocol`] | calls and replies at a machine's control socket, for both sides | `machine` (its ports), `network` (the traffic policy) |
 //! | [`claim`] | chooses and locks name, root, ids, addresses and ports; writes the record | `machine`, `paths`, `host`, `network`, `state`, `image` (locks) |
 //! | [`supervisor`] | the parent: host steps, synchronisation, the event loop, cleanup | all above but `config` |
 //! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths`, `config` |
-//! | [`control`] | the verbs: one function each, no output | `machine`, `paths`, `config`, `host`, `network`, `state`, `protocol`, `sys`, `tree`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
+//! | [`control`] | the verbs: one function each, no output | `machine`, `paths`, `config`, `host`, `network`, `state`, `image`, `protocol`, `sys`, `tree`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
 //! | [`run`] | the pipeline on one page | all above, and the output of `cli` |
 //! | [`cli`] | one file per verb: arguments, help, output | `machine`, `paths`, `config`, `control`, `run` |
 //! | `main` | parses, calls, prints the errors, exits | `cli`, `run`, `control`, `generator`, `paths` |

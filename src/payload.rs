@@ -3,6 +3,7 @@
 //! Called by `supervisor` and `control` after a clone. Each is a loop over steps. They never print and never
 //! log: they report failures over the channel.
 
+mod attached_root;
 pub(crate) mod bind;
 mod builder;
 mod host_mounts;

@@ -250,14 +250,20 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
             steps.push(BuildStep::Loopback);
         }
     }
-    steps.push(BuildStep::Root {
-        directory: machine.root.path().to_owned(),
-        map_ids,
-        read_only: machine.root.read_only,
-        mount_points: api_file_systems::MOUNT_POINTS.iter().map(PathBuf::from).collect(),
-    });
-    // After the last use of the host's procfs.
-    steps.extend([BuildStep::MountNamespace, BuildStep::Attach { at: facts.attach_at.clone() }]);
+    let (source, at) = (machine.root.path().to_owned(), facts.attach_at.clone());
+    let mount_points = api_file_systems::MOUNT_POINTS.iter().map(PathBuf::from).collect();
+    // The namespace is entered after the last use of the host's procfs.
+    match facts.attached_targets.clone() {
+        Some(targets) => {
+            let root = BuildStep::AttachedRoot { source, targets, at, mount_points };
+            steps.extend([BuildStep::MountNamespace, root]);
+        }
+        None => {
+            let read_only = machine.root.read_only;
+            let root = BuildStep::Root { directory: source, map_ids, read_only, mount_points };
+            steps.extend([root, BuildStep::MountNamespace, BuildStep::Attach { at }]);
+        }
+    }
     steps.extend(api_file_systems::api(machine, facts, shows_full_procfs(machine, init)));
     // After `/run`, the target of most links.
     steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf));

@@ -9,6 +9,7 @@ use crate::claim;
 use crate::config::{self, Layer, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::systemd::machined;
+use crate::image::attach::{self as image, AttachIds};
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::users::Users;
@@ -173,26 +174,28 @@ fn start(
     let StartRequest { paths, machine, keep, arguments } = start;
     let root = root::open(machine)?;
     let place = find_place(machine, kept.as_ref());
-    let unit = place.unit();
-    let request = claim::ClaimRequest { paths, machine, root: &root, keep, unit, undo: cleanup::undo };
+    let (unit, tree) = (place.unit(), &root.tree);
+    let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit, undo: cleanup::undo };
     let mut claims = match &mut kept {
         Some(kept) => claim::claim_again(&request, &kept.state.record, kept.fds.take_locks())?,
         None => claim::claim(&request)?,
     };
     let prepare = || {
-        let tree = root::attach(machine, root, keep)?;
-        let found = facts::find(paths, machine, &tree, &claims.choice)?;
+        let attached = image::attach(machine, attach_ids(&claims.choice))?;
+        let tree = root::attach(machine, root, attached.as_ref(), keep)?;
+        let found = facts::find(paths, machine, &tree, attached.as_ref(), &claims.choice)?;
         let plan = plan::make(machine, &found.facts)?;
         placement::check_input(plan.console)?;
         // Last: a scope is created on the host.
         let placement = place.enter(machine)?;
-        Ok((found, plan, placement))
+        Ok((attached, found, plan, placement))
     };
-    let (HostFacts { facts, lease, hosts }, plan, placement) = prepare().inspect_err(|_: &Error| {
+    let (root, HostFacts { facts, lease, hosts }, plan, placement) = prepare().inspect_err(|_: &Error| {
         claim::abandon(paths, cleanup::undo, &claims.record, &mut claims.locks);
     })?;
     let (facts, plan) = (&facts, &plan);
-    let request = LaunchRequest { paths, machine, facts, plan, lease, hosts, placement, arguments, kept };
+    let request =
+        LaunchRequest { paths, machine, root, facts, plan, lease, hosts, placement, arguments, kept };
     launch::launch(request, claims)
 }
 
@@ -219,12 +222,18 @@ struct StartRequest<'a> {
 fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
     let keep = RangeRetention::WhileRunning;
     let root = root::open(machine)?;
-    let request = claim::ClaimRequest { paths, machine, root: &root, keep, unit: None, undo: cleanup::undo };
+    let tree = &root.tree;
+    let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit: None, undo: cleanup::undo };
     let choice = claim::preview(&request)?;
-    let tree = root::attach(machine, root, keep)?;
-    let found = facts::find(paths, machine, &tree, &choice)?;
+    let attached = image::preview(machine, attach_ids(&choice))?;
+    let tree = root::attach(machine, root, attached.as_ref(), keep)?;
+    let found = facts::find(paths, machine, &tree, attached.as_ref(), &choice)?;
     let plan = plan::make(machine, &found.facts)?;
     Ok(format!("# claims nothing: ids and addresses are free now and may be taken at the start\n{plan}"))
+}
+
+fn attach_ids(choice: &claim::Choice) -> AttachIds {
+    AttachIds { base: choice.ids.base, has_shifted_owners: choice.ids.has_shifted_owners }
 }
 
 /// Registers a machine again after machined has lost it.

@@ -9,7 +9,6 @@ mod exit;
 pub(crate) mod failure;
 pub mod guest;
 pub(crate) mod handover;
-mod idmap;
 pub(crate) mod launch;
 pub(crate) mod network;
 mod notify_out;

@@ -1,5 +1,5 @@
 //! System calls without a library function, each behind a safe function: the only room with `unsafe`. Used by
-//! `plan` (its plain data), `payload`, `host`, `supervisor` and `control`; does not know machines.
+//! `plan` (its plain data), `payload`, `host`, `image`, `supervisor` and `control`; does not know machines.
 
 pub(crate) mod descriptor;
 pub mod entry;
@@ -7,6 +7,7 @@ pub mod filter;
 pub(crate) mod guest_files;
 pub(crate) mod interface;
 pub mod mount;
+pub(crate) mod overlay;
 pub(crate) mod packet;
 pub mod process;
 pub(crate) mod pseudo_file;

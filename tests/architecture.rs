@@ -58,13 +58,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A call contains ports and the traffic policy of a machine.
     ("protocol", &["machine", "network::firewall::TrafficPolicy"]),
     ("generator", &["machine", "paths", "config"]),
-    ("image", &["machine", "paths", "host"]),
+    ("image", &["machine", "paths", "host", "sys", "tree"]),
     ("claim", &["machine", "paths", "host", "network", "state", "image::locks"]),
     (
         "supervisor",
         &[
-            "protocol", "machine", "paths", "plan", "channel", "host", "network", "state", "claim",
-            "payload", "sys",
+            "protocol",
+            "machine",
+            "paths",
+            "plan",
+            "channel",
+            "host",
+            "network",
+            "state",
+            "claim",
+            "payload",
+            "sys",
+            "image::attach",
         ],
     ),
     (
@@ -75,6 +85,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "host",
             "network",
             "state",
+            "image",
             "sys",
             "tree",
             "protocol",
@@ -107,6 +118,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "state",
             "claim",
             "supervisor",
+            "image",
             // A process in a chroot(2) is rejected.
             "sys::mount::leaves_chroot",
             // A reboot executes the program again with its arguments.
@@ -320,6 +332,8 @@ const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("sys/mount.rs", "directories of the host"),
     ("payload/", "the children: the builder works below roots of its own, the others inside the machine"),
     ("control/copy/", "the guest's side is a child inside the machine; the host's side is no machine's root"),
+    ("sys/overlay.rs", "directories of a writable layer: a link of the guest is refused"),
+    ("image/", "entries of open directories; no link of a guest is followed"),
     ("tree/", "entries of open directories; no link is followed"),
     ("host/cgroup.rs", "cgroups"),
     ("supervisor/launch/network.rs", "the state directory"),

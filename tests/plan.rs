@@ -1,7 +1,7 @@
 //! Plans of machines as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition of
 //! the machine 'web', or `run` contains the arguments of `coracle run`; `facts` contains the differences
 //! between the simulated host and the default one (`terminal`, `apparmor`, `selinux`, `no-devices`,
-//! `shifted`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, create a
+//! `shifted`, `attached TARGET…`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, create a
 //! directory, run the test once with BLESS=1, and review the created plan.
 
 // clippy.toml allows unwrap in #[test] functions only, not in their helpers.
@@ -101,6 +101,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
             Users::Host => None,
         },
         has_shifted_owners: false,
+        attached_targets: None,
         user_namespace: machine.users != Users::Host,
         machine_id: Id128::new([0x11; 16]),
         boot_id: Id128::new([0x22; 16]),
@@ -126,6 +127,12 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         label: None,
         on_terminal: false,
     };
+    change(&mut facts, machine, words);
+    facts
+}
+
+/// Applies the differences of a case.
+fn change(facts: &mut Facts, machine: &Machine, words: &str) {
     for line in words.lines() {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
             ["terminal"] => (facts.on_terminal, facts.terminal) = (true, "xterm".into()),
@@ -139,6 +146,9 @@ fn facts(machine: &Machine, words: &str) -> Facts {
                 facts.label =
                     Some(coracle::plan::step::LsmLabel { file: "/proc/thread-self/attr/exec", text });
             }
+            ["attached", targets @ ..] => {
+                facts.attached_targets = Some(targets.iter().map(PathBuf::from).collect());
+            }
             ["shifted"] => facts.has_shifted_owners = true,
             ["no-devices"] => facts.devices.clear(),
             ["init", kind, path] => facts.init = Some((path.into(), Init::from_word(kind).unwrap())),
@@ -151,7 +161,6 @@ fn facts(machine: &Machine, words: &str) -> Facts {
             other => panic!("no such fact: {other:?}"),
         }
     }
-    facts
 }
 
 /// Returns the text of a plan, one line per step.

@@ -206,6 +206,7 @@ impl Field {
         };
         let (notify, log) = (socket(), socket());
         let inputs = BuildInputs {
+            root: Vec::new(),
             leader: None,
             empty: None,
             id_map: Some(self.id_map.as_fd()),
@@ -270,6 +271,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
     let facts = Facts {
         id_base: Some(BASE),
         has_shifted_owners: false,
+        attached_targets: None,
         user_namespace: true,
         machine_id: Id128::new([1; 16]),
         boot_id: Id128::new([2; 16]),

@@ -34,7 +34,10 @@ macro_rules! features {
         impl Layer {
             /// Merges this layer over `below`.
             #[must_use]
-            pub(crate) fn over(self, below: Self) -> Self {
+            pub(crate) fn over(self, mut below: Self) -> Self {
+                if self.root.has_source() {
+                    below.root.clear_source();
+                }
                 Self { $($feature: self.$feature.over(below.$feature),)* }
             }
 

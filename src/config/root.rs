@@ -1,7 +1,7 @@
 //! `[root]`: the root file system.
 
 use super::setting::{Single, settings};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::find;
 use crate::machine::name::Name;
 use crate::machine::root::{Root, RootSource};
@@ -13,6 +13,8 @@ settings! {
     RootSettings {
         /// The root directory.
         directory: Single<PathBuf> = Single "root.directory";
+        /// The stack of directories.
+        stack: Single<PathBuf> = Single "root.stack";
         /// Whether the root is mounted read-only.
         read_only: Single<bool> = Single "root.read-only", |_| false;
     }
@@ -21,20 +23,39 @@ settings! {
 impl RootSettings {
     /// Sets the default root of the machine `name`: the image of this name.
     pub(super) fn fill_source(&mut self, paths: &Paths, name: &Name) {
-        if self.directory.value().is_some() {
+        if self.has_source() {
             return;
         }
-        let missing = || RootSource::Directory(paths.images().join(name));
-        let RootSource::Directory(path) = find::by_name(paths, name).unwrap_or_else(missing);
-        self.directory.fill(|| paths.strip(&path));
+        match find::by_name(paths, name) {
+            Some(RootSource::Directory(path)) => self.directory.fill(|| paths.strip(&path)),
+            Some(RootSource::Stack(path)) => self.stack.fill(|| paths.strip(&path)),
+            None => self.directory.fill(|| paths.strip(&paths.images().join(name))),
+        }
+    }
+
+    /// Returns whether these settings name a root.
+    pub(super) fn has_source(&self) -> bool {
+        self.directory.value().is_some() || self.stack.value().is_some()
+    }
+
+    /// Removes the root of lower layers: an upper one names another.
+    pub(super) fn clear_source(&mut self) {
+        (self.directory, self.stack) = (Single::default(), Single::default());
     }
 
     /// Builds the root file system of the machine.
     pub(super) fn build(&self, paths: &Paths) -> Result<Root> {
-        let directory = self.directory.required("root.directory")?;
-        Ok(Root {
-            source: RootSource::Directory(self.directory.origin().host_path(paths, directory)),
-            read_only: self.read_only.required("root.read-only")?,
-        })
+        let path =
+            |setting: &Single<PathBuf>| Some(setting.origin().host_path(paths, setting.value()?.clone()));
+        let source = match (path(&self.directory), path(&self.stack)) {
+            (Some(_), Some(_)) => {
+                return Err(Error::new("root.directory and root.stack exclude each other")
+                    .with_hint("remove one of them"));
+            }
+            (Some(directory), None) => RootSource::Directory(directory),
+            (None, Some(stack)) => RootSource::Stack(stack),
+            (None, None) => return Err(Error::new("'root.directory' or 'root.stack' is required")),
+        };
+        Ok(Root { source, read_only: self.read_only.required("root.read-only")? })
     }
 }

@@ -7,6 +7,7 @@ use crate::host::systemd::journal;
 use crate::host::systemd::journal::{Fields, GuestJournal, Journal, JournalEntry, Query};
 use crate::machine::Machine;
 use crate::machine::name::Name;
+use crate::machine::root::RootSource;
 use crate::machine::unit_name;
 use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
@@ -203,10 +204,8 @@ fn journals(paths: &Paths, name: &Name, root: Option<&Path>) -> Result<Vec<Journ
 fn root_of(record: Option<&Record>, given: Option<&Path>) -> Option<GuestFiles> {
     let alive = record.filter(|record| record.is_alive()).and_then(|record| record.leader);
     let recorded = record.map(|record| record.root.clone()).filter(|root| root.is_absolute());
-    alive
-        .map(GuestFiles::Running)
-        .or(recorded.map(GuestFiles::Tree))
-        .or(given.map(|given| GuestFiles::Tree(given.to_owned())))
+    let tree = |root: PathBuf| GuestFiles::Tree(RootSource::of_path(root).written_files());
+    alive.map(GuestFiles::Running).or(recorded.map(tree)).or(given.map(|given| tree(given.to_owned())))
 }
 
 /// The location of a guest's files.

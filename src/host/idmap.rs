@@ -9,6 +9,21 @@ use rustix::fs::{Mode, OFlags};
 /// A range of ids: the first on disk, the first seen by processes, and the count.
 pub(crate) type IdMapEntry = (u32, u32, u32);
 
+/// The id of the host's root in a tree (systemd's `UID_MAPPED_ROOT`).
+const MAPPED_ROOT: u32 = i32::MAX as u32 - 1;
+
+/// Creates the user namespace that maps the ids of a machine's trees: `count` ids from 0 to `base`. It is not
+/// the machine's own: it also maps the host's root, to an id without files, so that the host can create files
+/// there, for example the marks of an overlay, and tools inside the machine's mounts (`machinectl copy-to`);
+/// systemd-nspawn(1) does the same.
+///
+/// # Errors
+/// Any error of clone3(2) and of writing the map files.
+pub(crate) fn of_trees(base: u32, count: u32) -> Result<OwnedFd> {
+    let ranges = [(0, base, count), (MAPPED_ROOT, 0, 1)];
+    namespace(&ranges, &ranges)
+}
+
 /// Creates a user namespace with mappings for users and groups.
 ///
 /// # Errors

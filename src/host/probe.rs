@@ -15,6 +15,7 @@ use crate::plan::{NamedDevice, User, init};
 use crate::sys::guest_files::GuestRoot;
 use crate::sys::pseudo_file;
 use mounts::Mounted;
+use rustix::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 /// The default path of an init, as for systemd-nspawn(1), `--boot`.
@@ -52,6 +53,24 @@ impl Tree {
             error.with_hint("make a root file system there first, for instance with mmdebstrap(1), or correct root.directory")
         })?;
         Ok(Self { root, mounted: Vec::new(), name: format!("'{}'", path.display()) })
+    }
+
+    /// Returns the tree of a root that is mounted already, detached: its mount, its name in messages, and
+    /// further mounts in it with their mount points.
+    ///
+    /// # Errors
+    /// No free descriptors.
+    pub(crate) fn of_mounts<'m>(
+        root: BorrowedFd<'_>,
+        path: &Path,
+        further: impl Iterator<Item = (&'m Path, BorrowedFd<'m>)>,
+    ) -> Result<Self> {
+        let root = GuestRoot::of_mount(root)?;
+        let mut tree = Self { root, mounted: Vec::new(), name: format!("'{}'", path.display()) };
+        for (target, mount) in further {
+            tree.add_mount(target, GuestRoot::of_mount(mount)?);
+        }
+        Ok(tree)
     }
 
     /// Opens the tree of a running machine, for a child inside it.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 type Kind = (&'static str, fn(PathBuf) -> RootSource);
 
 /// The kinds of images, in the order of the search.
-const KINDS: [Kind; 1] = [("", RootSource::Directory)];
+const KINDS: [Kind; 2] = [("", RootSource::Directory), (".mstack", RootSource::Stack)];
 
 /// Returns the image of a name: the first one in the order of the search. `None` if there is none.
 pub(crate) fn by_name(paths: &Paths, name: &Name) -> Option<RootSource> {
@@ -82,7 +82,9 @@ mod tests {
             "usr/local/lib/machines/web",
             "var/lib/machines/web.v/web_1",
             "var/lib/machines/web.v/web_2",
+            "var/lib/machines/web.mstack",
             "var/lib/machines/web",
+            "run/machines/web.mstack.v/web_1.mstack",
             "run/machines/web",
             "etc/machines/web",
         ];

@@ -1,10 +1,12 @@
 //! Lock files of images, the same as systemd's: of the name, beside the image, and of its inode. They are taken
 //! in this order and never waited for. Called by `claim`.
 
+use super::stack::Stack;
 use crate::error::{Error, Result};
 use crate::host::lock::{self, Lock, LockMode};
 use crate::host::procfs;
 use crate::machine::Machine;
+use crate::machine::root::RootSource;
 use crate::paths::Paths;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
@@ -78,6 +80,13 @@ pub(crate) fn of_root(paths: &Paths, machine: &Machine) -> Result<Vec<ImageLock>
         image: image.to_owned(),
     }];
     locks.extend(of_path(paths, image, mode)?);
+    // SYSTEMD(262): systemd-nspawn takes no lock for a stack, but those of directories that are its layers.
+    if let RootSource::Stack(path) = &machine.root.source {
+        for (directory, writable) in Stack::read(path)?.outside() {
+            let mode = if writable { mode } else { LockMode::Shared };
+            locks.extend(of_path(paths, &directory, mode)?);
+        }
+    }
     Ok(locks)
 }
 

@@ -5,19 +5,14 @@ use super::command::Payload;
 use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::network::{INTERFACE_NAME_MAX, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol};
+use super::root::{Root, RootSource};
 use super::security::Procfs;
 use super::users::{Ownership, Users};
 use crate::error::Error;
 
 /// Returns one error for each rule that `parts` break.
 pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
-    let mut errors = Vec::new();
-    if parts.root.path() == std::path::Path::new("/") {
-        errors.push(
-            Error::new("the root directory is '/', the root of the host")
-                .with_hint("choose a directory with another root file system"),
-        );
-    }
+    let mut errors = root(&parts.root);
     if let Users::Fixed { base, count } = parts.users
         && (base.checked_add(count).is_none() || count == 0)
     {
@@ -64,6 +59,26 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
         if !mount.target.is_absolute() {
             errors.push(Error::new(format!("the mount target '{}' is not absolute", mount.target.display())));
         }
+    }
+    errors
+}
+
+/// Checks the source of the root.
+fn root(root: &Root) -> Vec<Error> {
+    let mut errors = Vec::new();
+    if root.path() == std::path::Path::new("/") {
+        errors.push(
+            Error::new("the root directory is '/', the root of the host")
+                .with_hint("choose a directory with another root file system"),
+        );
+    }
+    if let RootSource::Stack(path) = &root.source
+        && RootSource::of_path(path.clone()) != root.source
+    {
+        errors.push(
+            Error::new(format!("the name of the stack '{}' does not end in '.mstack'", path.display()))
+                .with_hint("rename it, or set root.directory if it is a tree"),
+        );
     }
     errors
 }

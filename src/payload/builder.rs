@@ -5,7 +5,7 @@
 use super::host_mounts::HostMounts;
 use super::root::OpenedRoot;
 use super::tree_paths::TreePaths;
-use super::{mounts, nodes, resolv_conf, rlimits};
+use super::{attached_root, mounts, nodes, resolv_conf, rlimits};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::BuildStep;
@@ -22,6 +22,8 @@ pub struct BuildInputs<'a> {
     pub leader: Option<BorrowedFd<'a>>,
     /// The empty mount namespace, which that of the machine is a copy of. `None` if it is one of the host's.
     pub empty: Option<BorrowedFd<'a>>,
+    /// The detached mounts of an attached root, the root first.
+    pub root: Vec<BorrowedFd<'a>>,
     /// The user namespace that maps the ids of trees.
     pub id_map: Option<BorrowedFd<'a>>,
     /// Whether the machine has a network namespace of its own.
@@ -64,6 +66,12 @@ impl<'a> Builder<'a> {
             }
             BuildStep::MountNamespace => self.enter_mount_namespace(),
             BuildStep::Attach { at } => self.attach(at),
+            BuildStep::AttachedRoot { at, targets, mount_points, .. } => {
+                let at = self.place(at);
+                let root = attached_root::attach(&self.inputs.root, targets, at, mount_points, owner)?;
+                self.paths = Some(TreePaths::new(root));
+                Ok(())
+            }
             BuildStep::Mount { kind, options, attributes, target } => {
                 let options: Vec<(&str, &str)> =
                     options.iter().map(|(key, value)| (*key, value.as_str())).collect();
@@ -125,9 +133,14 @@ impl<'a> Builder<'a> {
         setns(leader, namespaces).context(|| "cannot join the machine's namespaces")
     }
 
-    /// Attaches the opened root: over that of an empty namespace, or to a directory of the host.
+    /// Returns the place to attach the root at: over that of an empty namespace, or a directory of the host.
+    fn place<'p>(&self, at: &'p Path) -> &'p Path {
+        if self.inputs.empty.is_some() { Path::new("/") } else { at }
+    }
+
+    /// Attaches the opened root.
     fn attach(&mut self, at: &Path) -> Result<()> {
-        let at = if self.inputs.empty.is_some() { Path::new("/") } else { at };
+        let at = self.place(at);
         self.paths = Some(self.opened.take().ok_or_else(no_root)?.attach(at)?);
         // Every file and file system created from here on belongs to the guest's root.
         let owner = self.inputs.owner;

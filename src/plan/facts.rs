@@ -40,6 +40,9 @@ pub struct Facts {
     pub id_base: Option<u32>,
     /// Whether the files of the tree already have owners in that range: its ids are not mapped.
     pub has_shifted_owners: bool,
+    /// The mount points of the further mounts of a root that is attached already. `None` for a plain
+    /// directory.
+    pub attached_targets: Option<Vec<PathBuf>>,
     /// Whether the machine gets a user namespace.
     pub user_namespace: bool,
     /// The machine id of the guest.

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::host::lsm;
 use crate::host::probe::{self, Tree};
 use crate::host::systemd::units;
+use crate::image::attach::AttachedRoot;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::hash::siphash;
@@ -36,7 +37,13 @@ pub(super) struct HostFacts {
 ///
 /// # Errors
 /// A root without an init or without the user of the payload; a device that does not exist.
-pub(super) fn find(paths: &Paths, machine: &Machine, tree: &Tree, choice: &Choice) -> Result<HostFacts> {
+pub(super) fn find(
+    paths: &Paths,
+    machine: &Machine,
+    tree: &Tree,
+    attached: Option<&AttachedRoot>,
+    choice: &Choice,
+) -> Result<HostFacts> {
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let socketcall = needs_socketcall(machine, tree, init.as_ref().map(|(path, _)| path.as_path()))
@@ -49,6 +56,7 @@ pub(super) fn find(paths: &Paths, machine: &Machine, tree: &Tree, choice: &Choic
     let facts = Facts {
         id_base: choice.ids.base,
         has_shifted_owners: choice.ids.has_shifted_owners,
+        attached_targets: attached.map(|attached| attached.targets().map(Path::to_owned).collect()),
         user_namespace: machine.users != Users::Host,
         machine_id: machine_id(machine, tree),
         boot_id: probe::random_id(),
@@ -140,9 +148,10 @@ fn hosts_file(paths: &Paths, machine: &Machine, tree: &Tree) -> Option<HostsFile
     if machine.network.hosts == HostsMode::Off {
         return None;
     }
-    let file = Hosts::of_tree(machine.root.path());
     let own_names = own_names(machine, tree);
-    if !machine.root.read_only && file.is_writable() {
+    // Layers must not be written to beside the overlay.
+    let file = machine.root.plain_directory().filter(|_| !machine.root.read_only).map(Hosts::of_tree);
+    if let Some(file) = file.filter(Hosts::is_writable) {
         return Some(HostsFile { own_names, file, bound: None });
     }
     // A file is bound over an existing file only.

@@ -1,31 +1,69 @@
-//! The root of a machine: opened before it is claimed, attached after. Called by `run`. The root is a
-//! directory today; an image would be looked up in `open` and mounted in `attach`.
+//! The root of a machine: opened before it is claimed, attached after, with the mounts of its definition.
+//! Called by `run`.
 
 use crate::error::{Error, Result};
 use crate::host::probe::Tree;
+use crate::image::attach::AttachedRoot;
+use crate::image::stack::Stack;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
+use crate::machine::root::RootSource;
 use crate::paths::access::refuse_open;
 use crate::state::id_ranges::RangeRetention;
+use rustix::fd::AsFd;
+use std::path::PathBuf;
 
 /// Opens the root of a machine, for its identity and its owners.
 ///
 /// # Errors
 /// A path that does not exist or is not a directory.
-pub(super) fn open(machine: &Machine) -> Result<Tree> {
+pub(super) fn open(machine: &Machine) -> Result<OpenedRoot> {
     check_sources(machine)?;
-    Tree::open(machine.root.path())
+    match &machine.root.source {
+        RootSource::Directory(path) => Ok(OpenedRoot { tree: Tree::open(path)?, writable: Vec::new() }),
+        RootSource::Stack(path) => {
+            let stack = Stack::read(path)?;
+            let outside = stack.outside().into_iter().filter(|(_, writable)| *writable);
+            Ok(OpenedRoot {
+                tree: Tree::open(stack.surface())?,
+                writable: outside.map(|(path, _)| path).collect(),
+            })
+        }
+    }
+}
+
+/// A root before it is attached.
+#[derive(Debug)]
+pub(super) struct OpenedRoot {
+    /// Its directory, of a stack the uppermost layer.
+    pub(super) tree: Tree,
+    /// The directories outside of it that are written to.
+    writable: Vec<PathBuf>,
 }
 
 /// Attaches a claimed root: with the mounts of the definition over it, as the payload will see it.
 ///
 /// # Errors
 /// A tree that is not a root file system, or that users of the host can reach.
-pub(super) fn attach(machine: &Machine, root: Tree, keep: RangeRetention) -> Result<Tree> {
+pub(super) fn attach(
+    machine: &Machine,
+    opened: OpenedRoot,
+    attached: Option<&AttachedRoot>,
+    keep: RangeRetention,
+) -> Result<Tree> {
+    let root = match attached {
+        None => opened.tree,
+        Some(attached) => {
+            let further = attached.further.iter();
+            let further = further.map(|further| (further.target.as_path(), further.mount.as_fd()));
+            Tree::of_mounts(attached.root.as_fd(), machine.root.path(), further)?
+        }
+    };
     let mounts = machine.mounts.iter().map(|mount| (mount.target.as_path(), mount.source()));
     let tree = root.with_mounts(mounts)?;
     tree.check_is_root(matches!(machine.command.payload, Payload::Boot { .. }))?;
-    check_access(machine, keep)?;
+    let writable = if machine.root.is_shared() { &[][..] } else { &opened.writable };
+    check_access(machine, writable, keep)?;
     Ok(tree)
 }
 
@@ -44,8 +82,11 @@ fn check_sources(machine: &Machine) -> Result<()> {
 }
 
 /// Refuses trees that users of the host can reach. `coracle run` only warns.
-fn check_access(machine: &Machine, keep: RangeRetention) -> Result<()> {
-    for tree in machine.owned_trees() {
+fn check_access(machine: &Machine, writable: &[PathBuf], keep: RangeRetention) -> Result<()> {
+    let trees = machine.owned_trees();
+    // Directories of a stack have the ids of the root.
+    let of_stack = writable.iter().map(PathBuf::as_path).filter(|_| trees.contains(&machine.root.path()));
+    for tree in trees.iter().copied().chain(of_stack) {
         match (refuse_open(tree), keep) {
             (Err(error), RangeRetention::Recorded) => return Err(error),
             (Err(error), RangeRetention::WhileRunning) => {

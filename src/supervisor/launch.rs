@@ -8,14 +8,15 @@ mod record;
 
 use super::handover::{Carried, FdName, Fds, Running, SupervisorState};
 use super::network::{dhcp, firewall, hosts_file};
-use super::{cleanup, current_step, idmap, registration};
+use super::{cleanup, current_step, registration};
 use crate::channel::ParentEnd;
 use crate::claim::{self, Claims};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup::{self, Cgroup};
-use crate::host::empty_mounts;
 use crate::host::runtime::Runtime;
+use crate::host::{empty_mounts, idmap};
 use crate::host::systemd::machined::{PreviousOwner, RegistrationResult};
+use crate::image::attach::AttachedRoot;
 use crate::machine::{Machine, Register};
 use crate::network::addresses::LinkPlan;
 use crate::network::dhcp::Lease;
@@ -39,6 +40,8 @@ pub(crate) struct LaunchRequest<'a> {
     pub(crate) paths: &'a Paths,
     /// The machine.
     pub(crate) machine: &'a Machine,
+    /// The mounts of its root. `None` for a plain directory.
+    pub(crate) root: Option<AttachedRoot>,
     /// The facts that the plan was made from.
     pub(crate) facts: &'a Facts,
     /// The steps.
@@ -231,7 +234,7 @@ impl<'a> Launch<'a> {
                 .context(|| format!("cannot map ids 0 to {} from {base} ({file})", count - 1))?;
         }
         if self.request.plan.maps_tree {
-            self.id_map = Some(idmap::namespace(base, count)?);
+            self.id_map = Some(idmap::of_trees(base, count)?);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ mod reopen;
 use reopen::reopen_regular;
 pub(crate) use reopen::{keep_descriptors, reopen_file, reopen_pipe, set_mode, set_times};
 
-use crate::error::Result;
+use crate::error::{Context, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
@@ -55,6 +55,14 @@ impl GuestRoot {
     /// Any error of openat(2), with the path.
     pub(crate) fn of_tree(path: &Path) -> Result<Self> {
         super::mount::open_directory(path).map(Self)
+    }
+
+    /// Returns the root of a mount.
+    ///
+    /// # Errors
+    /// No free descriptors.
+    pub(crate) fn of_mount(mount: BorrowedFd<'_>) -> Result<Self> {
+        rustix::io::fcntl_dupfd_cloexec(mount, 3).map(Self).context(|| "cannot keep a mount")
     }
 
     /// Opens the root of a running machine, by its PID 1. A lookup in it may block on a file system served by

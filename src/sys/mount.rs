@@ -216,7 +216,7 @@ pub(crate) fn new_file_system(
 }
 
 /// Returns the messages of a file system context after a failure, joined.
-fn kernel_messages(context: BorrowedFd<'_>) -> Option<String> {
+pub(super) fn kernel_messages(context: BorrowedFd<'_>) -> Option<String> {
     let mut messages = Vec::new();
     let mut buffer = [0u8; 512];
     while let Ok(length) = rustix::io::read(context, &mut buffer[..]) {

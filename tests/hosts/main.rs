@@ -47,6 +47,7 @@ mod resolv_conf;
 mod resolver;
 mod resources;
 mod security;
+mod stacks;
 mod stats;
 mod storm;
 mod suites;

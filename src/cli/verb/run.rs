@@ -31,6 +31,10 @@ pub struct RunArgs {
     #[arg(short = 'D', long, value_name = "DIR", help_heading = "Image")]
     pub(crate) directory: Option<PathBuf>,
 
+    /// The stack of directories (systemd.mstack(7)) with the root file system
+    #[arg(long, value_name = "DIR", conflicts_with = "directory", help_heading = "Image")]
+    pub(crate) mstack: Option<PathBuf>,
+
     /// Mount the root read-only
     #[arg(long, help_heading = "Image")]
     pub(crate) read_only: bool,
@@ -215,6 +219,7 @@ impl RunArgs {
             long("dry-run", Slot::Flag(&mut self.dry_run)),
             long("quiet", Slot::Flag(&mut self.quiet)).or_short(b'q'),
             long("directory", Slot::Path(&mut self.directory)).or_short(b'D'),
+            long("mstack", Slot::Path(&mut self.mstack)),
             long("read-only", Slot::Flag(&mut self.read_only)),
             long("boot", Slot::Flag(&mut self.boot)).or_short(b'b'),
             long("as-pid2", Slot::Flag(&mut self.as_pid2)).or_short(b'a'),
@@ -260,7 +265,9 @@ impl RunArgs {
 
     /// Returns whether both of two conflicting options are set.
     fn has_conflict(&self) -> bool {
-        self.boot && self.as_pid2 || self.network_bridge.is_some() && self.network_zone.is_some()
+        self.boot && self.as_pid2
+            || self.directory.is_some() && self.mstack.is_some()
+            || self.network_bridge.is_some() && self.network_zone.is_some()
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {

@@ -1,7 +1,9 @@
 //! File systems with trees of machines: support of idmapped mounts, and free space.
 
 use super::{Finding, FindingSeverity};
+use crate::image::stack::Stack;
 use crate::machine::Machine;
+use crate::machine::root::RootSource;
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
@@ -37,6 +39,12 @@ pub(super) fn findings_of(machine: &Machine) -> Vec<Finding> {
             format!("machine '{}' has no root: '{}' is missing", machine.name, root.display()),
             "create a root file system there, for example with mmdebstrap(1), or correct root.directory",
         )];
+    }
+    if let RootSource::Stack(path) = &machine.root.source
+        && let Err(error) = Stack::read(path)
+    {
+        let hint = error.hint().unwrap_or("correct the entries of the stack (systemd.mstack(7))").to_owned();
+        return vec![Finding::wrong(format!("machine '{}' has no root: {error}", machine.name), hint)];
     }
     let mut findings = look(root, &format!("machine '{}'", machine.name));
     findings.retain(|finding| finding.severity != FindingSeverity::Wrong || machine.users != Users::Host);

@@ -35,6 +35,12 @@ impl Tree {
         Ok(self)
     }
 
+    /// Adds a mount by its root.
+    pub(super) fn add_mount(&mut self, target: &Path, root: GuestRoot) {
+        let mounted = Mounted { target: self.resolve(target), source: Some((root, PathBuf::new())) };
+        self.mounted.insert(0, mounted);
+    }
+
     /// Returns the root of a path without symbolic links, and the path below it. A later mount covers an
     /// earlier one. `None` in an empty mount.
     pub(super) fn nearest<'p>(&'p self, path: &'p Path) -> Option<(&'p GuestRoot, PathBuf)> {

@@ -79,6 +79,17 @@ pub enum BuildStep {
         /// In a copy of the empty one it is attached over the root.
         at: PathBuf,
     },
+    /// Attaches a root whose mounts exist already, and creates missing mount points in it.
+    AttachedRoot {
+        /// Its source on the host.
+        source: PathBuf,
+        /// The mount points of its further mounts.
+        targets: Vec<PathBuf>,
+        /// The directory of the host to attach it at until it becomes the root.
+        at: PathBuf,
+        /// Directories that must exist in it.
+        mount_points: Vec<PathBuf>,
+    },
     /// Mounts a new file system.
     Mount {
         /// Its type.
@@ -217,6 +228,13 @@ impl BuildStep {
             }
             Self::MountNamespace => "enter the machine's mount namespace".into(),
             Self::Attach { .. } => "attach the root".into(),
+            Self::AttachedRoot { source, targets, .. } => {
+                let targets: Vec<String> =
+                    targets.iter().map(|target| target.display().to_string()).collect();
+                let further =
+                    if targets.is_empty() { String::new() } else { format!(", with {}", targets.join(", ")) };
+                format!("attach root '{}'{further}", source.display())
+            }
             Self::Mount { kind, target, attributes, options } => {
                 let options: Vec<String> = options.iter().map(|(key, value)| join(key, value)).collect();
                 format!("mount {kind} on '{}'{}", target.display(), list(&options.join(","), *attributes))

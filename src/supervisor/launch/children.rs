@@ -4,6 +4,7 @@ use super::descriptors::guest_socket;
 use super::{Launch, enter, namespace, network};
 use crate::channel::{self, ChildEnd, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Result};
+use crate::image::attach::AttachedRoot;
 use crate::payload::{self, BuildInputs, InitInputs};
 use crate::plan::step::{BuildStep, HostStep};
 use crate::supervisor::handover::FdName;
@@ -101,6 +102,7 @@ impl Launch<'_> {
         BuildInputs {
             leader,
             empty: self.empty_mounts.as_ref().map(AsFd::as_fd),
+            root: self.request.root.iter().flat_map(AttachedRoot::mounts).collect(),
             id_map: self.id_map.as_ref().map(AsFd::as_fd),
             private_network: self.request.machine.network.mode.is_private(),
             owner: self.owner(),

@@ -137,6 +137,11 @@ impl Flags {
                 self.layer.root.directory.set(absolute, Origin::Flag("--directory="));
             }
         }
+        if let Some(stack) = &run.mstack
+            && let Some(absolute) = self.check("--mstack=", &stack.to_string_lossy(), absolute(stack))
+        {
+            self.layer.root.stack.set(absolute, Origin::Flag("--mstack="));
+        }
         if !run.boot && run.command.first().is_some_and(|program| program.is_empty()) {
             let error = Error::new("the program is empty").with_hint("name a program of the machine");
             self.check::<()>("COMMAND=", "", Err(error));
