@@ -157,10 +157,7 @@ mod tests {
     fn parts(name: &str) -> Parts {
         Parts {
             name: Name::new(name).unwrap(),
-            root: machine::root::Root {
-                source: machine::root::RootSource::Directory("/srv/my %w\"eb".into()),
-                read_only: false,
-            },
+            root: machine::root::Root::of(machine::root::RootSource::Directory("/srv/my %w\"eb".into())),
             boot: Boot {
                 init: InitChoice::Auto,
                 wait: Wait::Auto,

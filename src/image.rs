@@ -4,6 +4,8 @@
 
 pub(crate) mod attach;
 pub(crate) mod find;
+mod layers;
 pub(crate) mod locks;
 pub(crate) mod stack;
+pub(crate) mod throwaway;
 mod version;

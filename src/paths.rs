@@ -93,6 +93,11 @@ impl Paths {
         self.join("/var/lib/coracle")
     }
 
+    /// Returns the directory of the store of images: `/var/lib/coracle/storage`.
+    pub(crate) fn storage(&self) -> PathBuf {
+        self.kept().join("storage")
+    }
+
     /// Returns the record of a machine's last failure: `/var/lib/coracle/failures/NAME.json`.
     pub(crate) fn failure(&self, name: &Name) -> PathBuf {
         self.kept().join("failures").join(format!("{name}.json"))

@@ -9,7 +9,7 @@ use crate::claim;
 use crate::config::{self, Layer, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::systemd::machined;
-use crate::image::attach::{self as image, AttachIds};
+use crate::image::attach::{self as image, AttachRequest};
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::users::Users;
@@ -181,7 +181,14 @@ fn start(
         None => claim::claim(&request)?,
     };
     let prepare = || {
-        let attached = image::attach(machine, attach_ids(&claims.choice))?;
+        let attached = image::attach(AttachRequest {
+            paths,
+            machine,
+            id_base: claims.choice.ids.base,
+            has_shifted_owners: claims.choice.ids.has_shifted_owners,
+            throwaway: claims.record.throwaway.as_deref(),
+            in_memory: kept.as_mut().map(|kept| kept.fds.take_layers()).unwrap_or_default(),
+        })?;
         let tree = root::attach(machine, root, attached.as_ref(), keep)?;
         let found = facts::find(paths, machine, &tree, attached.as_ref(), &claims.choice)?;
         let plan = plan::make(machine, &found.facts)?;
@@ -225,15 +232,11 @@ fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
     let tree = &root.tree;
     let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit: None, undo: cleanup::undo };
     let choice = claim::preview(&request)?;
-    let attached = image::preview(machine, attach_ids(&choice))?;
+    let attached = image::preview(machine, choice.ids.base, choice.ids.has_shifted_owners)?;
     let tree = root::attach(machine, root, attached.as_ref(), keep)?;
     let found = facts::find(paths, machine, &tree, attached.as_ref(), &choice)?;
     let plan = plan::make(machine, &found.facts)?;
     Ok(format!("# claims nothing: ids and addresses are free now and may be taken at the start\n{plan}"))
-}
-
-fn attach_ids(choice: &claim::Choice) -> AttachIds {
-    AttachIds { base: choice.ids.base, has_shifted_owners: choice.ids.has_shifted_owners }
 }
 
 /// Registers a machine again after machined has lost it.

@@ -58,23 +58,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A call contains ports and the traffic policy of a machine.
     ("protocol", &["machine", "network::firewall::TrafficPolicy"]),
     ("generator", &["machine", "paths", "config"]),
-    ("image", &["machine", "paths", "host", "sys", "tree"]),
-    ("claim", &["machine", "paths", "host", "network", "state", "image::locks"]),
+    ("image", &["machine", "paths", "host", "state", "sys", "tree"]),
+    ("claim", &["machine", "paths", "host", "network", "state", "image::locks", "image::throwaway"]),
     (
         "supervisor",
         &[
-            "protocol",
-            "machine",
-            "paths",
-            "plan",
-            "channel",
-            "host",
-            "network",
-            "state",
-            "claim",
-            "payload",
-            "sys",
-            "image::attach",
+            "protocol", "machine", "paths", "plan", "channel", "host", "network", "state", "claim",
+            "payload", "sys", "image",
         ],
     ),
     (

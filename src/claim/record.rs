@@ -5,6 +5,7 @@ use super::Choice;
 use super::locks::Wanted;
 use crate::host::executable::Executable;
 use crate::host::procfs::start_time;
+use crate::image::throwaway;
 use crate::machine::Machine;
 use crate::machine::network::ResolvConf;
 use crate::machine::users::Users;
@@ -44,6 +45,11 @@ pub(super) fn of(
         allow: machine.security.syscalls_allow.clone(),
         deny: machine.security.syscalls_deny.clone(),
         socketcall: record.syscalls.socketcall,
+    };
+    record.throwaway = match record.throwaway.take() {
+        None if machine.root.is_throwaway() => Some(throwaway::choose(paths)),
+        // Of a boot whose definition was another one too: cleanup removes it.
+        kept => kept,
     };
     record.nesting = machine.security.nesting;
     record.no_new_privileges = machine.security.no_new_privileges;

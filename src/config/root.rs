@@ -1,12 +1,54 @@
 //! `[root]`: the root file system.
 
 use super::setting::{Single, settings};
+use super::values::{RawValue, Value, choose, word_of};
 use crate::error::{Error, Result};
 use crate::image::find;
 use crate::machine::name::Name;
-use crate::machine::root::{Root, RootSource};
+use crate::machine::root::{Ephemeral, Root, RootSource, Volatile};
 use crate::paths::Paths;
 use std::path::PathBuf;
+
+/// The words of `root.volatile`.
+const VOLATILE: [(&str, Volatile); 4] = [
+    ("no", Volatile::No),
+    ("yes", Volatile::Yes),
+    ("state", Volatile::State),
+    ("overlay", Volatile::Overlay),
+];
+/// The words of `root.ephemeral`.
+const EPHEMERAL: [(&str, Ephemeral); 3] =
+    [("no", Ephemeral::No), ("disk", Ephemeral::Disk), ("memory", Ephemeral::Memory)];
+
+/// Booleans stand for `yes` and `no`.
+impl Value for Volatile {
+    fn read(raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Boolean(true) => Ok(Self::Yes),
+            RawValue::Boolean(false) => Ok(Self::No),
+            _ => choose(raw, &VOLATILE),
+        }
+    }
+
+    fn show(&self) -> String {
+        word_of(self, &VOLATILE)
+    }
+}
+
+/// Booleans stand for `disk` and `no`.
+impl Value for Ephemeral {
+    fn read(raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Boolean(true) => Ok(Self::Disk),
+            RawValue::Boolean(false) => Ok(Self::No),
+            _ => choose(raw, &EPHEMERAL),
+        }
+    }
+
+    fn show(&self) -> String {
+        word_of(self, &EPHEMERAL)
+    }
+}
 
 settings! {
     /// Settings of the root file system.
@@ -17,6 +59,12 @@ settings! {
         stack: Single<PathBuf> = Single "root.stack";
         /// Whether the root is mounted read-only.
         read_only: Single<bool> = Single "root.read-only", |_| false;
+        /// The part that is empty at each boot.
+        volatile: Single<Volatile> = Single "root.volatile", |_| Volatile::No;
+        /// Whether changes are discarded at the end of the machine.
+        ephemeral: Single<Ephemeral> = Single "root.ephemeral", |_| Ephemeral::No;
+        /// Whether they are also discarded when the guest reboots.
+        fresh_on_reboot: Single<bool> = Single "root.fresh-on-reboot", |_| false;
     }
 }
 
@@ -56,6 +104,12 @@ impl RootSettings {
             (None, Some(stack)) => RootSource::Stack(stack),
             (None, None) => return Err(Error::new("'root.directory' or 'root.stack' is required")),
         };
-        Ok(Root { source, read_only: self.read_only.required("root.read-only")? })
+        Ok(Root {
+            source,
+            read_only: self.read_only.required("root.read-only")?,
+            volatile: self.volatile.required("root.volatile")?,
+            ephemeral: self.ephemeral.required("root.ephemeral")?,
+            fresh_on_reboot: self.fresh_on_reboot.required("root.fresh-on-reboot")?,
+        })
     }
 }

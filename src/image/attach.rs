@@ -2,19 +2,19 @@
 //! mount namespace. Called by `run` between the claim and the facts; the builder attaches them in the
 //! machine. They vanish with their descriptors.
 
+use super::layers::{Durability, Layers};
 use super::stack::{Stack, StackBind, StackPart};
+use super::throwaway;
 use crate::error::{Context, Error, Result};
 use crate::host::idmap;
 use crate::machine::Machine;
-use crate::machine::root::RootSource;
+use crate::machine::root::{Ephemeral, RootSource, Volatile};
 use crate::machine::users::Ownership;
+use crate::paths::Paths;
 use crate::sys::mount::{self, Depth, MountAttributes};
-use crate::sys::overlay::{DATA, Overlay, WORK};
-use crate::tree::walk;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use rustix::fs::{AtFlags, Gid, Mode, Uid};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 /// The mounts of a root, detached.
@@ -24,6 +24,8 @@ pub(crate) struct AttachedRoot {
     pub(crate) root: OwnedFd,
     /// Further mounts in it, parents before their children.
     pub(crate) further: Vec<FurtherMount>,
+    /// The writable layers in memory, to be kept for a reboot.
+    pub(crate) in_memory: Vec<OwnedFd>,
 }
 
 impl AttachedRoot {
@@ -47,13 +49,21 @@ pub(crate) struct FurtherMount {
     pub(crate) mount: OwnedFd,
 }
 
-/// The ids of the machine.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AttachIds {
-    /// The first host id. `None` without a user namespace.
-    pub(crate) base: Option<u32>,
+/// The input of an attachment.
+#[derive(Debug)]
+pub(crate) struct AttachRequest<'a> {
+    /// The places of Coracle.
+    pub(crate) paths: &'a Paths,
+    /// The machine.
+    pub(crate) machine: &'a Machine,
+    /// Its first host id. `None` without a user namespace.
+    pub(crate) id_base: Option<u32>,
     /// Whether the files already have owners in that range.
     pub(crate) has_shifted_owners: bool,
+    /// The directory for changes that are discarded, from the state record.
+    pub(crate) throwaway: Option<&'a Path>,
+    /// The writable layers in memory of the boot before.
+    pub(crate) in_memory: Vec<OwnedFd>,
 }
 
 /// Attaches the root of a machine, whose locks are held. `None` for a plain directory: the builder opens it
@@ -61,181 +71,225 @@ pub(crate) struct AttachIds {
 ///
 /// # Errors
 /// An invalid stack, or a mount that the kernel refuses.
-pub(crate) fn attach(machine: &Machine, ids: AttachIds) -> Result<Option<AttachedRoot>> {
-    attach_as(machine, ids, machine.root.read_only)
+pub(crate) fn attach(request: AttachRequest<'_>) -> Result<Option<AttachedRoot>> {
+    let root = &request.machine.root;
+    let memory = |kept: Vec<OwnedFd>| Discarded::Memory(kept.into());
+    let changes = match (root.read_only, root.volatile, root.ephemeral) {
+        (_, Volatile::Yes | Volatile::State, _) | (true, ..) => Changes::Refused,
+        // As in systemd-nspawn(1), a reboot discards them.
+        (_, Volatile::Overlay, _) => Changes::Discarded(memory(Vec::new())),
+        (.., Ephemeral::No) => Changes::Kept,
+        (.., Ephemeral::Memory) if root.fresh_on_reboot => Changes::Discarded(memory(Vec::new())),
+        (.., Ephemeral::Memory) => Changes::Discarded(memory(request.in_memory)),
+        (.., Ephemeral::Disk) => Changes::Discarded(disk(&request)?),
+    };
+    let id_map = id_map(request.machine, request.id_base, request.has_shifted_owners)?;
+    attach_as(request.machine, request.id_base, id_map, changes)
 }
 
-/// Attaches the root read-only, without its locks: to look at it. The source is not changed.
+/// Attaches a root read-only, without its locks: to look at it. The source is not changed.
 ///
 /// # Errors
 /// As for [`attach`].
-pub(crate) fn preview(machine: &Machine, ids: AttachIds) -> Result<Option<AttachedRoot>> {
-    attach_as(machine, ids, true)
+pub(crate) fn preview(
+    machine: &Machine,
+    id_base: Option<u32>,
+    has_shifted_owners: bool,
+) -> Result<Option<AttachedRoot>> {
+    attach_as(machine, id_base, id_map(machine, id_base, has_shifted_owners)?, Changes::Refused)
 }
 
-fn attach_as(machine: &Machine, ids: AttachIds, read_only: bool) -> Result<Option<AttachedRoot>> {
-    let maps = machine.ownership == Ownership::Map && !ids.has_shifted_owners;
-    let id_map = match ids.base.filter(|_| maps) {
-        Some(base) if machine.root.plain_directory().is_none() => {
-            Some(idmap::of_trees(base, machine.id_count())?)
-        }
-        _ => None,
-    };
-    let attacher = Attacher { read_only, id_map, owner: ids.base.unwrap_or(0) };
-    match &machine.root.source {
-        RootSource::Directory(_) => Ok(None),
-        RootSource::Stack(path) => attacher.stack(&Stack::read(path)?).map(Some),
+/// Returns the user namespace that maps the ids of the mounts, if their ids are mapped.
+fn id_map(machine: &Machine, base: Option<u32>, has_shifted_owners: bool) -> Result<Option<OwnedFd>> {
+    let maps = machine.ownership == Ownership::Map && !has_shifted_owners;
+    let base = base.filter(|_| maps && machine.root.plain_directory().is_none());
+    base.map(|base| idmap::of_trees(base, machine.id_count())).transpose()
+}
+
+/// Prepares the directory of changes that are discarded.
+fn disk<'a>(request: &AttachRequest<'a>) -> Result<Discarded<'a>> {
+    let directory =
+        request.throwaway.ok_or_else(|| Error::new("the state record names no throw-away layer"))?;
+    if request.machine.root.fresh_on_reboot {
+        throwaway::remove(directory)?;
     }
+    throwaway::sweep(request.paths);
+    throwaway::create(directory)?;
+    Ok(Discarded::Disk { directory, number: 0 })
 }
 
-/// The settings of all mounts of a root.
-struct Attacher {
-    read_only: bool,
-    /// The user namespace that maps ids.
+/// What becomes of a guest's changes.
+enum Changes<'a> {
+    /// They are kept in the source.
+    Kept,
+    /// They are not possible.
+    Refused,
+    /// They are discarded at the end.
+    Discarded(Discarded<'a>),
+}
+
+/// The place of changes that are discarded.
+enum Discarded<'a> {
+    /// A directory, with a directory for each writable layer, by its number.
+    Disk { directory: &'a Path, number: u32 },
+    /// Memory, with the writable layers that a reboot has kept.
+    Memory(VecDeque<OwnedFd>),
+}
+
+fn attach_as(
+    machine: &Machine,
+    id_base: Option<u32>,
     id_map: Option<OwnedFd>,
-    /// The host id of the guest's root.
-    owner: u32,
+    changes: Changes<'_>,
+) -> Result<Option<AttachedRoot>> {
+    if machine.root.plain_directory().is_some() {
+        return Ok(None);
+    }
+    let stack = match &machine.root.source {
+        RootSource::Directory(path) => Stack::of_directory(path),
+        RootSource::Stack(path) => Stack::read(path)?,
+    };
+    let layers = Layers { id_map, owner: id_base.unwrap_or(0) };
+    let mut attacher = Attacher { layers, changes, in_memory: Vec::new() };
+    let (root, mut further) = match machine.root.volatile {
+        Volatile::Yes => attacher.volatile(&stack)?,
+        _ => attacher.whole(&stack)?,
+    };
+    if machine.root.volatile == Volatile::State {
+        further.push(FurtherMount { target: "/var".into(), mount: attacher.layers.memory("755")? });
+    }
+    if machine.root.volatile != Volatile::Yes {
+        for bind in &stack.binds {
+            let part = StackPart::Directory(bind.clone());
+            further.push(FurtherMount { target: bind.target.clone(), mount: attacher.part(&part)? });
+        }
+    }
+    // Stable: a bind mount of the stack covers the file system of this module at the same path.
+    further.sort_by(|a, b| a.target.cmp(&b.target));
+    let in_memory = std::mem::take(&mut attacher.in_memory);
+    Ok(Some(AttachedRoot { root, further, in_memory }))
 }
 
-impl Attacher {
-    fn stack(&self, stack: &Stack) -> Result<AttachedRoot> {
+struct Attacher<'a> {
+    layers: Layers,
+    changes: Changes<'a>,
+    /// The writable layers in memory so far.
+    in_memory: Vec<OwnedFd>,
+}
+
+impl Attacher<'_> {
+    /// Mounts the root and `/usr` of a stack.
+    fn whole(&mut self, stack: &Stack) -> Result<(OwnedFd, Vec<FurtherMount>)> {
         let root = self.part(&stack.root)?;
-        let usr = stack.usr.as_ref().map(|part| self.usr(part)).transpose()?;
-        let mut further: Vec<FurtherMount> =
-            usr.into_iter().map(|mount| FurtherMount { target: "/usr".into(), mount }).collect();
-        for bind in &stack.binds {
-            further.push(FurtherMount { target: bind.target.clone(), mount: self.bind(bind)? });
-        }
-        further.sort_by(|a, b| a.target.cmp(&b.target));
-        Ok(AttachedRoot { root, further })
+        let usr = stack.usr.as_ref().map(|part| self.usr_of(part)).transpose()?;
+        Ok((root, usr.into_iter().map(at_usr).collect()))
     }
 
-    fn part(&self, part: &StackPart) -> Result<OwnedFd> {
-        match part {
-            StackPart::Overlay { layers, writable } => self.overlay(layers, writable.as_deref()),
-            StackPart::Directory(bind) => self.bind(bind),
-            StackPart::Tmpfs => {
-                let owner = self.owner.to_string();
-                let options = [("mode", "755"), ("uid", owner.as_str()), ("gid", owner.as_str())];
-                let attributes = MountAttributes { read_only: self.read_only, ..MountAttributes::default() };
-                mount::new_file_system("tmpfs", &options, attributes)
+    /// Mounts a part. Read-only directories need no layer for changes.
+    fn part(&mut self, part: &StackPart) -> Result<OwnedFd> {
+        let is_read_only = matches!(part, StackPart::Directory(StackBind { read_only: true, target, .. }) if target != Path::new("/"));
+        match &mut self.changes {
+            Changes::Kept => self.layers.writable(part),
+            Changes::Refused => self.layers.read_only(part),
+            Changes::Discarded(_) if is_read_only => self.layers.read_only(part),
+            Changes::Discarded(place) => {
+                let lower = self.layers.lower(part)?;
+                let upper = place.next(&self.layers, &lower)?;
+                let mounted = self.layers.overlay(&lower, Some(&upper), Durability::Discarded)?;
+                if matches!(place, Discarded::Memory(_)) {
+                    self.in_memory.push(upper);
+                }
+                Ok(mounted)
             }
         }
     }
 
     /// Mounts the `usr` directory of a part: the root is another file system.
-    fn usr(&self, part: &StackPart) -> Result<OwnedFd> {
+    fn usr_of(&mut self, part: &StackPart) -> Result<OwnedFd> {
         if let StackPart::Directory(bind) = part {
-            return self.bind(&StackBind { source: bind.source.join("usr"), ..bind.clone() });
+            let bind = StackBind { source: bind.source.join("usr"), ..bind.clone() };
+            return self.part(&StackPart::Directory(bind));
         }
         let whole = self.part(part)?;
+        // KERNEL(6.15): before, only attached mounts can be copied.
         mount::copy_tree_at(whole.as_fd(), Path::new("usr"), Depth::One)
-            .context(|| "cannot mount '/usr' of the layers")
+            .context(|| "cannot mount the directory '/usr' of the layers")
     }
 
-    fn bind(&self, bind: &StackBind) -> Result<OwnedFd> {
-        self.copy(&bind.source, bind.read_only || self.read_only)
-    }
-
-    /// Mounts layers as an overlay. Without a writable directory, a single layer is mounted as it is.
-    fn overlay(&self, layers: &[PathBuf], writable: Option<&Path>) -> Result<OwnedFd> {
-        let mut lower = Vec::new();
-        let mut upper = None;
-        if let Some(writable) = writable {
-            let data = writable.join(DATA);
-            if !self.read_only {
-                prepare(writable, layers.first().map(PathBuf::as_path))?;
-                upper = Some(self.copy(writable, false)?);
-            } else if data.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-                lower.push(self.copy(&data, true)?);
-            }
-        }
-        for layer in layers {
-            lower.push(self.copy(layer, true)?);
-        }
-        if upper.is_none() && lower.len() == 1 {
-            return lower.pop().ok_or_else(|| Error::new("a stack without layers"));
-        }
-        let overlay = Overlay {
-            lower: lower.iter().map(AsFd::as_fd).collect(),
-            upper: upper.as_ref().map(AsFd::as_fd),
-            is_volatile: false,
+    /// Mounts the `usr` directory of a stack read-only on an empty root (systemd-nspawn(1), `--volatile=yes`).
+    fn volatile(&mut self, stack: &Stack) -> Result<(OwnedFd, Vec<FurtherMount>)> {
+        let source = self.layers.read_only(&stack.root)?;
+        let links = links_into_usr(source.as_fd())?;
+        let usr = match &stack.usr {
+            Some(part) => self.usr_of(part)?,
+            None => self.usr_of(&stack.root)?,
         };
-        overlay.mount().map_err(|error| self.explained(error))
-    }
-
-    /// Adds the minimum version of the kernel to an error of an overlay with mapped ids.
-    fn explained(&self, error: Error) -> Error {
-        if self.id_map.is_none() || error.hint().is_some() {
-            return error;
+        let attributes = MountAttributes { read_only: true, ..MountAttributes::default() };
+        mount::restrict(usr.as_fd(), Depth::One, attributes).context(|| "cannot make '/usr' read-only")?;
+        let root = self.layers.memory("755")?;
+        let owner = self.layers.owner;
+        let doing = || "cannot create the directories of the empty root";
+        for (name, mode) in [("usr", 0o755), ("etc", 0o755), ("var", 0o755), ("root", 0o700)] {
+            rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(mode)).context(doing)?;
+            give(&root, name, owner).context(doing)?;
         }
-        error.with_hint(
-            "mapped layers require Linux 5.19: without it, run the machine without a user namespace of its own \
-             (users.private = \"no\", --private-users=no)",
-        )
-    }
-
-    /// Copies the mount of a directory, without mounts below it.
-    fn copy(&self, directory: &Path, read_only: bool) -> Result<OwnedFd> {
-        let doing = || format!("cannot mount '{}'", directory.display());
-        let place = mount::open_directory(directory)?;
-        let tree = mount::copy_tree(place.as_fd(), Depth::One).context(doing)?;
-        let attributes = MountAttributes { read_only, ..MountAttributes::default() };
-        let id_map = self.id_map.as_ref().map(AsFd::as_fd);
-        let separated = mount::separate(tree.as_fd(), id_map, attributes);
-        if id_map.is_none() {
-            separated.context(doing)?;
-            return Ok(tree);
+        for (name, target) in &links {
+            rustix::fs::symlinkat(target, &root, *name).context(doing)?;
+            give(&root, name, owner).context(doing)?;
         }
-        separated
-            .context(|| format!("cannot map the ids of '{}': its file system refuses", directory.display()))
-            .map_err(|error| {
-                error.with_hint(
-                    "move it to ext4, xfs or btrfs, or run the machine without a user namespace \
-                     (users.private = \"no\", --private-users=no)",
-                )
-            })?;
-        Ok(tree)
+        Ok((root, vec![at_usr(usr)]))
     }
 }
 
-/// Creates the directories of a writable layer that do not exist, and empties the one that the kernel works
-/// in: it contains marks of the overlay before. A new directory of files has the mode and the owner of the
-/// layer below.
-fn prepare(writable: &Path, below: Option<&Path>) -> Result<()> {
-    let doing = || format!("cannot prepare the writable layer '{}'", writable.display());
-    let directory = mount::open_directory(writable)?;
-    let create = |name: &str| match rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::EXIST) => Ok(false),
-        Err(errno) => Err(errno),
+impl Discarded<'_> {
+    /// Returns the next writable layer, above these layers.
+    fn next(&mut self, layers: &Layers, lower: &[OwnedFd]) -> Result<OwnedFd> {
+        match self {
+            Self::Memory(kept) => layers.memory_upper(kept.pop_front(), lower),
+            Self::Disk { directory, number } => {
+                let place = directory.join(number.to_string());
+                *number += 1;
+                throwaway::create_part(&place)?;
+                layers.upper(&place, lower).map_err(|error| match error.hint() {
+                    None => error.with_hint(
+                        "the directory must be on a file system with mapped ids, for example ext4, and not on an \
+                         overlay: make it a link to another disk, or set root.ephemeral = \"memory\"",
+                    ),
+                    Some(_) => error,
+                })
+            }
+        }
+    }
+}
+
+fn at_usr(mount: OwnedFd) -> FurtherMount {
+    FurtherMount { target: "/usr".into(), mount }
+}
+
+fn give(root: &OwnedFd, name: &str, owner: u32) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    rustix::fs::chownat(root, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Returns the links of a root into its `usr` directory.
+///
+/// # Errors
+/// A root whose `/bin` is not such a link.
+fn links_into_usr(root: BorrowedFd<'_>) -> Result<Vec<(&'static str, PathBuf)>> {
+    use std::os::unix::ffi::OsStringExt;
+    let target = |name: &'static str| {
+        let target = rustix::fs::readlinkat(root, name, Vec::new()).ok()?.into_bytes();
+        let target = PathBuf::from(std::ffi::OsString::from_vec(target));
+        let inside = target.strip_prefix("/").unwrap_or(&target);
+        inside.starts_with("usr").then_some((name, target))
     };
-    let is_new = create(DATA).context(doing)?;
-    // A guest may have created a link here, while the writable layer was its root.
-    let data = open(directory.as_fd(), DATA).context(doing)?;
-    if is_new {
-        let like = match below {
-            Some(below) => rustix::fs::stat(below).context(doing)?,
-            None => rustix::fs::fstat(&directory).context(doing)?,
-        };
-        let (uid, gid) = (rustix::fs::Uid::from_raw(like.st_uid), rustix::fs::Gid::from_raw(like.st_gid));
-        rustix::fs::fchown(&data, Some(uid), Some(gid)).context(doing)?;
-        rustix::fs::fchmod(&data, Mode::from_raw_mode(like.st_mode)).context(doing)?;
+    let links: Vec<_> =
+        ["bin", "sbin", "lib", "lib32", "lib64", "libx32"].into_iter().filter_map(target).collect();
+    if links.iter().any(|(name, _)| *name == "bin") {
+        return Ok(links);
     }
-    if !create(WORK).context(doing)? {
-        let work = open(directory.as_fd(), WORK).context(doing)?;
-        for entry in rustix::fs::Dir::read_from(&work).context(doing)? {
-            let entry = entry.context(doing)?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name != "." && name != ".." {
-                walk::remove(work.as_fd(), name).map_err(|error| error.context(doing()))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn open(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(directory, name, flags, Mode::empty())
+    Err(Error::new(
+        "root.volatile = \"yes\" requires a root with all programs in '/usr': its '/bin' is not a link",
+    )
+    .with_hint("set root.volatile = \"overlay\""))
 }

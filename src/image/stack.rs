@@ -73,6 +73,12 @@ impl Stack {
         Ok(entries.arrange(path))
     }
 
+    /// Returns a stack that consists of one writable directory.
+    pub(crate) fn of_directory(path: &Path) -> Self {
+        let root = StackPart::Directory(bind(path.to_owned(), "/", false));
+        Self { path: path.to_owned(), root, usr: None, binds: Vec::new() }
+    }
+
     /// Returns the uppermost existing directory of the root: its owner is that of the root inside.
     pub(crate) fn surface(&self) -> &Path {
         match &self.root {

@@ -37,6 +37,32 @@ impl RootSource {
     }
 }
 
+/// The part of a root that is empty at each boot, as in systemd-nspawn(1), `--volatile=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Volatile {
+    /// None.
+    #[default]
+    No,
+    /// All but `/usr`, which is read-only.
+    Yes,
+    /// `/var`; the other parts are read-only.
+    State,
+    /// None, but all changes are in memory.
+    Overlay,
+}
+
+/// The place of changes that are discarded at the end of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ephemeral {
+    /// None: changes are kept.
+    #[default]
+    No,
+    /// The disk.
+    Disk,
+    /// Memory.
+    Memory,
+}
+
 /// The root file system of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
@@ -44,6 +70,20 @@ pub struct Root {
     pub source: RootSource,
     /// Whether the root is mounted read-only.
     pub read_only: bool,
+    /// The part that is empty at each boot.
+    pub volatile: Volatile,
+    /// Whether changes are discarded at the end of the machine.
+    pub ephemeral: Ephemeral,
+    /// Whether they are also discarded when the guest reboots.
+    pub fresh_on_reboot: bool,
+}
+
+impl Root {
+    /// Returns a root of which all changes are kept.
+    pub fn of(source: RootSource) -> Self {
+        let (volatile, ephemeral) = (Volatile::No, Ephemeral::No);
+        Self { source, read_only: false, volatile, ephemeral, fresh_on_reboot: false }
+    }
 }
 
 impl Root {
@@ -55,15 +95,21 @@ impl Root {
     /// Returns whether the machine leaves the source unchanged: several machines can run on it at the same
     /// time.
     pub(crate) fn is_shared(&self) -> bool {
-        self.read_only
+        self.read_only || self.volatile != Volatile::No || self.ephemeral != Ephemeral::No
+    }
+
+    /// Returns whether discarded changes are on the disk.
+    pub(crate) fn is_throwaway(&self) -> bool {
+        self.ephemeral == Ephemeral::Disk && !self.read_only
     }
 
     /// Returns the directory of a root that consists of this directory only. `None` for a root of several
     /// mounts.
     pub(crate) fn plain_directory(&self) -> Option<&Path> {
+        let is_plain = self.volatile == Volatile::No && (self.read_only || self.ephemeral == Ephemeral::No);
         match &self.source {
-            RootSource::Directory(path) => Some(path),
-            RootSource::Stack(_) => None,
+            RootSource::Directory(path) if is_plain => Some(path),
+            _ => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::command::Payload;
 use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::network::{INTERFACE_NAME_MAX, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol};
-use super::root::{Root, RootSource};
+use super::root::{Ephemeral, Root, RootSource, Volatile};
 use super::security::Procfs;
 use super::users::{Ownership, Users};
 use crate::error::Error;
@@ -78,6 +78,11 @@ fn root(root: &Root) -> Vec<Error> {
         errors.push(
             Error::new(format!("the name of the stack '{}' does not end in '.mstack'", path.display()))
                 .with_hint("rename it, or set root.directory if it is a tree"),
+        );
+    }
+    if root.volatile != Volatile::No && root.ephemeral != Ephemeral::No {
+        errors.push(
+            Error::new("root.volatile and root.ephemeral exclude each other").with_hint("remove one of them"),
         );
     }
     errors

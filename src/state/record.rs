@@ -159,6 +159,9 @@ pub(crate) struct Record {
     /// Files and directories deleted by `cleanup`, in addition to the machine's state directory.
     #[serde(default)]
     pub(crate) files: Vec<PathBuf>,
+    /// The directory of changes that are discarded at the end. `None` if the machine has none on the disk.
+    #[serde(default)]
+    pub(crate) throwaway: Option<PathBuf>,
 }
 
 impl Record {
@@ -201,6 +204,7 @@ impl Record {
             unconfined: Vec::new(),
             owned_trees: Vec::new(),
             files: Vec::new(),
+            throwaway: None,
         }
     }
 
@@ -287,14 +291,26 @@ impl Record {
 
     /// Returns the records of all machines, running or left over, sorted by name.
     pub(crate) fn all(paths: &Paths) -> Vec<Self> {
-        let Ok(entries) = std::fs::read_dir(paths.state()) else { return Vec::new() };
-        let mut records: Vec<Self> = entries
-            .flatten()
-            .filter_map(|entry| Name::new(entry.file_name().to_str()?).ok())
-            .filter_map(|name| Self::read(paths, &name).ok().flatten())
-            .collect();
-        records.sort_by(|a, b| a.name.cmp(&b.name));
-        records
+        let records = Self::names(paths).into_iter();
+        records.filter_map(|name| Self::read(paths, &name).ok().flatten()).collect()
+    }
+
+    /// Returns the records of all machines, if all can be read.
+    ///
+    /// # Errors
+    /// The first record that cannot be read or parsed.
+    pub(crate) fn all_readable(paths: &Paths) -> Result<Vec<Self>> {
+        let records = Self::names(paths).into_iter();
+        records.filter_map(|name| Self::read(paths, &name).transpose()).collect()
+    }
+
+    /// Returns the names of all machines with a state directory, sorted.
+    fn names(paths: &Paths) -> Vec<Name> {
+        let entries = std::fs::read_dir(paths.state()).into_iter().flatten().flatten();
+        let mut names: Vec<Name> =
+            entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok()).collect();
+        names.sort();
+        names
     }
 }
 

@@ -11,6 +11,7 @@ use crate::host::cgroup_move::CgroupMove;
 use crate::host::runtime::runtime;
 use crate::host::systemd::{machined, units};
 use crate::host::{cgroup, lock};
+use crate::image::throwaway;
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
 use crate::machine::unit_name;
@@ -112,6 +113,9 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
         if let Err(error) = lock::delete_unless_taken(file) {
             log::warn!("cannot remove '{}': {error}, ignoring", file.display());
         }
+    }
+    if let Some(layer) = &record.throwaway {
+        note(throwaway::remove(layer));
     }
     remove_state(&paths.machine(&record.name));
 }

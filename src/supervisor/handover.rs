@@ -101,12 +101,14 @@ pub(crate) enum FdName {
     Ring,
     /// A lock that is held while the machine exists. There are several, the lock of the name first.
     Lock,
+    /// A writable layer in memory, a mount. There may be several, in the order of their mounts.
+    Layer,
 }
 
 impl FdName {
     /// Whether the descriptor outlives a reboot of the guest.
     fn outlives_reboot(self) -> bool {
-        matches!(self, Self::Control | Self::Network | Self::Ring | Self::Lock)
+        matches!(self, Self::Control | Self::Network | Self::Ring | Self::Lock | Self::Layer)
     }
 }
 
@@ -115,10 +117,10 @@ impl FdName {
 pub(crate) struct Fds(Vec<(FdName, OwnedFd)>);
 
 impl Fds {
-    /// Adds a descriptor, if there is one. Only locks may have the same name; another one is replaced.
+    /// Adds a descriptor, if there is one. Only locks and layers may have the same name; another one is replaced.
     pub(crate) fn insert(&mut self, name: FdName, fd: impl Into<Option<OwnedFd>>) {
         let Some(fd) = fd.into() else { return };
-        if name != FdName::Lock {
+        if !matches!(name, FdName::Lock | FdName::Layer) {
             self.take(name);
         }
         self.0.push((name, fd));
@@ -154,6 +156,11 @@ impl Fds {
     /// Removes and returns all locks, the lock of the name first.
     pub(crate) fn take_locks(&mut self) -> Vec<OwnedFd> {
         std::iter::from_fn(|| self.take(FdName::Lock)).collect()
+    }
+
+    /// Removes and returns all writable layers in memory.
+    pub(crate) fn take_layers(&mut self) -> Vec<OwnedFd> {
+        std::iter::from_fn(|| self.take(FdName::Layer)).collect()
     }
 
     /// Keeps the descriptors open across an exec and returns their numbers.

@@ -142,6 +142,9 @@ impl<'a> Launch<'a> {
         let mut fds = request.kept.as_mut().map(|kept| std::mem::take(&mut kept.fds)).unwrap_or_default();
         let old_network = fds.take(FdName::Network);
         claims.locks.into_iter().for_each(|lock| fds.insert(FdName::Lock, lock));
+        let layers =
+            request.root.as_mut().map(|root| std::mem::take(&mut root.in_memory)).unwrap_or_default();
+        layers.into_iter().for_each(|layer| fds.insert(FdName::Layer, layer));
         Self {
             request,
             link: claims.choice.link,

@@ -237,6 +237,69 @@ pub(crate) fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     remove_below(directory, name, mount, 0)
 }
 
+/// Removes a tree of any depth by its name in a directory that no guest can change. Parts that are too deep
+/// are moved into that directory first, under names that begin with the name of the tree.
+///
+/// # Errors
+/// As for [`remove`].
+pub(crate) fn remove_deep(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let doing = || format!("cannot remove '{}'", name.display());
+    let mount = mount_of(directory).context(doing)?;
+    let mut names = vec![name.to_owned()];
+    let mut moved = 0;
+    while let Some(next) = names.pop() {
+        while let Some((parent, child)) = deepest(directory, &next, mount).context(doing)? {
+            moved += 1;
+            let mut part = name.to_owned();
+            part.push(format!(".{moved}"));
+            rustix::fs::renameat(&parent, &child, directory, &part).context(doing)?;
+            names.push(part);
+        }
+        remove_below(directory, &next, mount, 0).map_err(|error| error.context(doing()))?;
+    }
+    Ok(())
+}
+
+/// Returns the first directory of a tree that is too deep: its parent, and its name in it.
+fn deepest(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    mount: u64,
+) -> rustix::io::Result<Option<(OwnedFd, OsString)>> {
+    /// Half of the maximum: what is moved becomes shallower with each round.
+    const DEEP: usize = DEEPEST / 2;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Ok(top) => top,
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            return Ok(None);
+        }
+        Err(errno) => return Err(errno),
+    };
+    let mut open = vec![Dir::read_from(&top)?];
+    while let Some(reader) = open.last_mut() {
+        let Some(entry) = reader.read().transpose()? else {
+            open.pop();
+            continue;
+        };
+        let name = entry.file_name().to_owned();
+        let is_directory = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
+        if !is_directory || matches!(name.as_bytes(), b"." | b"..") {
+            continue;
+        }
+        let parent = rustix::io::fcntl_dupfd_cloexec(reader.fd()?, 3)?;
+        let Ok(below) = rustix::fs::openat(&parent, &name, flags, Mode::empty()) else { continue };
+        if mount_of(below.as_fd())? != mount {
+            continue;
+        }
+        if open.len() >= DEEP {
+            return Ok(Some((parent, OsStr::from_bytes(name.as_bytes()).to_owned())));
+        }
+        open.push(Dir::read_from(&below)?);
+    }
+    Ok(None)
+}
+
 fn remove_below(directory: BorrowedFd<'_>, name: &OsStr, mount: u64, depth: usize) -> Result<()> {
     let failed = || format!("'{}'", name.display());
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {

@@ -18,6 +18,7 @@ mod control_address;
 mod copy;
 mod diagnosis;
 mod endurance;
+mod ephemeral;
 mod escape;
 mod exec;
 mod exhaustion;

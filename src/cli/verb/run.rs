@@ -39,6 +39,21 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Image")]
     pub(crate) read_only: bool,
 
+    /// Discard all changes of the root at the end
+    #[arg(short = 'x', long, help_heading = "Image")]
+    pub(crate) ephemeral: bool,
+
+    /// The part of the root that is empty at each boot: yes, state, overlay or no
+    #[arg(
+        long,
+        value_name = "MODE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        help_heading = "Image"
+    )]
+    pub(crate) volatile: Option<String>,
+
     /// Boot the system: run its init as PID 1
     #[arg(short, long, conflicts_with = "as_pid2", help_heading = "Execution")]
     pub(crate) boot: bool,
@@ -221,6 +236,8 @@ impl RunArgs {
             long("directory", Slot::Path(&mut self.directory)).or_short(b'D'),
             long("mstack", Slot::Path(&mut self.mstack)),
             long("read-only", Slot::Flag(&mut self.read_only)),
+            long("ephemeral", Slot::Flag(&mut self.ephemeral)).or_short(b'x'),
+            long("volatile", Slot::TextAfterEquals(&mut self.volatile, "yes")),
             long("boot", Slot::Flag(&mut self.boot)).or_short(b'b'),
             long("as-pid2", Slot::Flag(&mut self.as_pid2)).or_short(b'a'),
             long("chdir", Slot::Text(&mut self.chdir)),

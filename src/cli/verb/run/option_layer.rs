@@ -20,6 +20,7 @@ use std::path::{Component, Path, PathBuf};
 type WordOption = (&'static str, &'static str, fn(&RunArgs) -> Option<&str>);
 const WORDS: &[WordOption] = &[
     ("--machine=", "name", |run| run.machine.as_deref()),
+    ("--volatile=", "root.volatile", |run| run.volatile.as_deref().map(plain_truth)),
     ("--chdir=", "chdir", |run| run.chdir.as_deref()),
     ("--uid=", "user", |run| run.uid.as_deref()),
     ("--kill-signal=", "boot.stop-signal", |run| run.kill_signal.as_deref()),
@@ -43,6 +44,7 @@ const WORDS: &[WordOption] = &[
 type BooleanOption = (&'static str, &'static str, fn(&RunArgs) -> Option<bool>);
 const BOOLEANS: &[BooleanOption] = &[
     ("--read-only", "root.read-only", |run| run.read_only.then_some(true)),
+    ("--ephemeral", "root.ephemeral", |run| run.ephemeral.then_some(true)),
     ("--boot", "boot", |run| run.boot.then_some(true)),
     ("--as-pid2", "as-pid2", |run| run.as_pid2.then_some(true)),
     ("--keep-unit", "keep-unit", |run| run.keep_unit.then_some(true)),

@@ -1,0 +1,145 @@
+//! Throw-away layers on the disk: directories for changes that are discarded at the end of a machine. Called by
+//! `claim`, which names the directory in the state record before it exists, by `attach` and by cleanup.
+
+use crate::error::{Context, Result};
+use crate::host::probe;
+use crate::paths::Paths;
+use crate::state::record::Record;
+use crate::sys::mount;
+use crate::tree::walk;
+use rustix::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Returns a new name for a throw-away layer. Creates nothing.
+pub(crate) fn choose(paths: &Paths) -> PathBuf {
+    directory(paths).join(probe::random_id().to_string())
+}
+
+fn directory(paths: &Paths) -> PathBuf {
+    paths.storage().join("throwaway")
+}
+
+/// Creates a throw-away layer that does not exist. Only root of the host can enter it: a guest may create
+/// programs in it with the privileges of any of its users.
+///
+/// # Errors
+/// Any error of mkdir(2).
+pub(super) fn create(layer: &Path) -> Result<()> {
+    let doing = || format!("cannot create the throw-away layer '{}'", layer.display());
+    let (above, storage) = (layer.parent(), layer.parent().and_then(Path::parent));
+    if let Some(kept) = storage.and_then(Path::parent) {
+        std::fs::create_dir_all(kept).context(doing)?;
+    }
+    for directory in [storage, above, Some(layer)].into_iter().flatten() {
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(error).context(doing);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Creates the directory of one of the writable layers.
+///
+/// # Errors
+/// Any error of mkdir(2).
+pub(super) fn create_part(part: &Path) -> Result<()> {
+    match std::fs::DirBuilder::new().mode(0o755).create(part) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).context(|| format!("cannot create the throw-away layer '{}'", part.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a throw-away layer. A missing one is not an error.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub(crate) fn remove(layer: &Path) -> Result<()> {
+    let (Some(above), Some(name)) = (layer.parent(), layer.file_name()) else { return Ok(()) };
+    if !above.is_dir() {
+        return Ok(());
+    }
+    walk::remove_deep(mount::open_directory(above)?.as_fd(), name)
+}
+
+/// Removes the layers that no state record names: a host that loses power loses the records.
+pub(super) fn sweep(paths: &Paths) {
+    // The directories first: each was named by a record before it was created.
+    let layers: Vec<PathBuf> = std::fs::read_dir(directory(paths))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    if layers.is_empty() {
+        return;
+    }
+    let records = match Record::all_readable(paths) {
+        Ok(records) => records,
+        Err(error) => return log::debug!("{error}, keeping all throw-away layers"),
+    };
+    // Parts that a removal has moved have the name of the layer with a suffix.
+    let stem = |layer: &Path| layer.file_stem().map(ToOwned::to_owned);
+    let used: Vec<_> = records.iter().filter_map(|record| stem(record.throwaway.as_deref()?)).collect();
+    let is_used = |layer: &PathBuf| stem(layer).is_some_and(|stem| used.contains(&stem));
+    for layer in layers.iter().filter(|layer| !is_used(layer)) {
+        remove(layer).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::name::Name;
+
+    #[test]
+    fn only_layers_of_no_machine_are_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let [used, left] = [choose(&paths), choose(&paths)];
+        for layer in [&used, &left] {
+            create(layer).unwrap();
+            std::fs::create_dir_all(layer.join("0/data/a")).unwrap();
+        }
+        let name = Name::new("web").unwrap();
+        std::fs::create_dir_all(paths.machine(&name)).unwrap();
+        let record = Record { throwaway: Some(used.clone()), ..Record::new(name.clone()) };
+        record.write(&paths).unwrap();
+        std::fs::create_dir_all(paths.state().join("db")).unwrap();
+        std::fs::write(paths.state().join("db/state.json"), "{").unwrap();
+        sweep(&paths);
+        assert!(used.exists() && left.exists(), "a record cannot be read");
+        std::fs::remove_file(paths.state().join("db/state.json")).unwrap();
+        sweep(&paths);
+        assert!(used.exists() && !left.exists());
+        remove(&used).unwrap();
+        remove(&used).unwrap();
+        assert!(!used.exists());
+    }
+
+    #[test]
+    fn trees_of_any_depth_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let layer = choose(&Paths::below(root.path()));
+        create(&layer).unwrap();
+        let mut at = std::fs::File::open(&layer).unwrap();
+        for depth in 0..1500 {
+            for name in ["d", "other"] {
+                rustix::fs::mkdirat(&at, name, rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+            }
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CREATE;
+            rustix::fs::openat(&at, "file", flags, rustix::fs::Mode::from_raw_mode(0)).unwrap();
+            let next = if depth % 2 == 0 { "d" } else { "other" };
+            at = rustix::fs::openat(&at, next, rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())
+                .unwrap()
+                .into();
+        }
+        remove(&layer).unwrap();
+        assert_eq!(layer.parent().unwrap().read_dir().unwrap().count(), 0);
+    }
+}
