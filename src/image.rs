@@ -7,5 +7,6 @@ pub(crate) mod find;
 mod layers;
 pub(crate) mod locks;
 pub(crate) mod stack;
+pub(crate) mod template;
 pub(crate) mod throwaway;
 mod version;

@@ -10,6 +10,7 @@ use crate::config::{self, Layer, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::systemd::machined;
 use crate::image::attach::{self as image, AttachRequest};
+use crate::image::template;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::users::Users;
@@ -25,6 +26,7 @@ use crate::sys::process::interrupt;
 use facts::HostFacts;
 use placement::Place;
 use std::ffi::{CStr, OsString};
+use std::path::Path;
 
 /// The mode of `coracle run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +125,12 @@ pub(crate) fn reload_firewall(paths: &Paths) -> Result<()> {
 ///
 /// # Errors
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
-pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u8> {
+pub(crate) fn foreground(
+    paths: &Paths,
+    flags: Layer,
+    template: Option<&Path>,
+    mode: RunMode,
+) -> Result<u8> {
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
     if mode == RunMode::Run {
         crate::host::require_root().map_err(of_launch)?;
@@ -142,6 +149,9 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u
         let plan = dry_run(paths, machine);
         plan.and_then(|plan| crate::cli::output::text(&plan)).map_err(of_launch)?;
         return Ok(0);
+    }
+    if let Some(template) = template {
+        create_root(paths, machine, template).map_err(of_launch)?;
     }
     let arguments = entry::arguments().split_off(1);
     let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments };
@@ -163,6 +173,17 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, mode: RunMode) -> Result<u
             SupervisionResult::Reexec(again) => running = *again,
         }
     }
+}
+
+/// Creates a missing root from a template.
+fn create_root(paths: &Paths, machine: &Machine, template: &Path) -> Result<()> {
+    placement::check_process()?;
+    let root = machine.root.path().display();
+    match template::create(paths, machine, template)? {
+        Some(method) => log::info!("created '{root}' from '{}': {method}", template.display()),
+        None => log::debug!("'{root}' exists: the template is not used"),
+    }
+    Ok(())
 }
 
 /// The stages of one machine: meant, claimed, attached, found, planned, done.

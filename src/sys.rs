@@ -1,6 +1,7 @@
 //! System calls without a library function, each behind a safe function: the only room with `unsafe`. Used by
 //! `plan` (its plain data), `payload`, `host`, `image`, `supervisor` and `control`; does not know machines.
 
+pub(crate) mod btrfs;
 pub(crate) mod descriptor;
 pub mod entry;
 pub mod filter;

@@ -2,14 +2,16 @@
 //! in this order and never waited for. Called by `claim`.
 
 use super::stack::Stack;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::lock::{self, Lock, LockMode};
 use crate::host::procfs;
 use crate::machine::Machine;
+use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
+use rustix::fd::AsRawFd;
+use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A lock of an image, not taken yet.
@@ -73,12 +75,7 @@ fn is_writable(file: &Path) -> bool {
 pub(crate) fn of_root(paths: &Paths, machine: &Machine) -> Result<Vec<ImageLock>> {
     let mode = if machine.root.is_shared() { LockMode::Shared } else { LockMode::Exclusive };
     let image = machine.root.path();
-    let mut locks = vec![ImageLock {
-        file: directory(paths).join(format!("name-{}", machine.name)),
-        mode: LockMode::Exclusive,
-        is_optional: false,
-        image: image.to_owned(),
-    }];
+    let mut locks = vec![of_name(paths, &machine.name, image)];
     locks.extend(of_path(paths, image, mode)?);
     // SYSTEMD(262): systemd-nspawn takes no lock for a stack, but those of directories that are its layers.
     if let RootSource::Stack(path) = &machine.root.source {
@@ -90,13 +87,26 @@ pub(crate) fn of_root(paths: &Paths, machine: &Machine) -> Result<Vec<ImageLock>
     Ok(locks)
 }
 
+/// Returns the lock of a name, for an image of this name.
+pub(super) fn of_name(paths: &Paths, name: &Name, image: &Path) -> ImageLock {
+    ImageLock {
+        file: directory(paths).join(format!("name-{name}")),
+        mode: LockMode::Exclusive,
+        is_optional: false,
+        image: image.to_owned(),
+    }
+}
+
 /// Returns the locks of an image by its path.
-fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec<ImageLock>> {
-    let failed = |error: std::io::Error| {
-        Error::from(error).context(format!("cannot look at the root '{}'", image.display()))
-    };
-    let place = image.canonicalize().map_err(failed)?;
-    let found = place.metadata().map_err(failed)?;
+///
+/// # Errors
+/// A missing image.
+pub(super) fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec<ImageLock>> {
+    let looking = || format!("cannot look at the root '{}'", image.display());
+    let opened = rustix::fs::open(image, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(looking)?;
+    let found = rustix::fs::fstat(&opened).context(looking)?;
+    // Its path without symbolic links, by one call.
+    let place = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).context(looking)?;
     let lock = |file, is_optional| ImageLock { file, mode, is_optional, image: image.to_owned() };
     let beside = place.file_name().map(|name| {
         let mut file = OsString::from(".#");
@@ -104,7 +114,7 @@ fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec<ImageLock>
         file.push(".lck");
         lock(place.with_file_name(file), true)
     });
-    let inode = directory(paths).join(format!("inode-{}:{}", found.dev(), found.ino()));
+    let inode = directory(paths).join(format!("inode-{}:{}", found.st_dev, found.st_ino));
     Ok(beside.into_iter().chain([lock(inode, false)]).collect())
 }
 

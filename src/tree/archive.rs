@@ -95,6 +95,7 @@ impl<W: Write> Sink for Writer<W> {
                 header.set_entry_type(EntryType::Symlink);
                 self.builder.append_link(&mut header, below, target).context(writing)
             }
+            EntryKind::Node(..) => Err(Error::new("a device or socket in an archive").context(writing())),
             EntryKind::Hard(first) => {
                 header.set_entry_type(EntryType::Link);
                 let first = self.below(&first);

@@ -3,7 +3,9 @@
 
 use crate::error::Result;
 use rustix::fd::BorrowedFd;
+use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Returns the path of an entry for a message, or `whole` for the empty path of the copied file itself.
@@ -23,6 +25,8 @@ pub(crate) enum EntryKind<'a> {
     Hard(PathBuf),
     /// A named pipe.
     Fifo,
+    /// A device or a socket, by its type and device number: of an exact copy only.
+    Node(FileType, u64),
 }
 
 /// Fills a buffer with at most `most` bytes by one read, repeated after a signal. Returns the number of
@@ -61,6 +65,11 @@ pub(crate) trait Content {
     /// Returns the length known in advance, which may still change. `None` if the size is not reliable:
     /// procfs, sysfs and FUSE report any size.
     fn expected_length(&self) -> Option<u64>;
+
+    /// Returns the file, if the copy may share its blocks (ioctl_ficlone(2)).
+    fn file(&self) -> Option<&File> {
+        None
+    }
 }
 
 /// The side of a tree.

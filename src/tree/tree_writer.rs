@@ -45,6 +45,21 @@ impl TreeWriter {
         Ok(())
     }
 
+    /// Renames the copy to its name as the last step, after all of it is on the disk. A copy with its name is
+    /// complete, also after a power cut.
+    ///
+    /// # Errors
+    /// An existing file with this name.
+    pub(crate) fn finish_durably(mut self, name: &OsStr) -> Result<()> {
+        let syncing = || format!("cannot write '{}' to the disk", name.display());
+        self.finish_directories()?;
+        rustix::fs::syncfs(&self.directory).context(syncing)?;
+        let directory = self.directory.as_fd();
+        self.publish(directory, directory, &self.temporary, name, Replace::No)?;
+        self.done = true;
+        rustix::fs::fsync(&self.directory).context(syncing)
+    }
+
     /// Moves the entries of the copy into the directory itself.
     ///
     /// # Errors
@@ -186,6 +201,9 @@ impl TreeWriter {
             .context(|| format!("cannot create {}", shown(path, "the destination")))?;
         let file = File::from(file);
         let copying = || format!("cannot copy {}", shown(path, "the destination"));
+        if content.file().is_some_and(|source| rustix::fs::ioctl_ficlone(&file, source).is_ok()) {
+            return self.finish_one(file.as_fd(), path, meta);
+        }
         let mut part = Vec::with_capacity(PART);
         while let Some(at) = content.next(&mut part, PART, monitor)? {
             file.write_all_at(&part, at).context(copying)?;
@@ -207,13 +225,23 @@ impl TreeWriter {
     }
 
     fn fifo(&self, path: &Path, meta: &Meta) -> Result<()> {
-        let making = || format!("cannot create the named pipe {}", shown(path, "the destination"));
+        self.node(path, meta, FileType::Fifo, 0)
+    }
+
+    fn node(&self, path: &Path, meta: &Meta, kind: FileType, device: u64) -> Result<()> {
+        let making = || {
+            let kind = match kind {
+                FileType::Fifo => "named pipe",
+                FileType::Socket => "socket",
+                _ => "device",
+            };
+            format!("cannot create the {kind} {}", shown(path, "the destination"))
+        };
         let (parent, name) = self.parent(path)?;
-        rustix::fs::mknodat(&parent, &name, FileType::Fifo, Mode::from_raw_mode(meta.mode), 0)
-            .context(making)?;
+        rustix::fs::mknodat(&parent, &name, kind, Mode::from_raw_mode(meta.mode), device).context(making)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
-        self.set_owner(&made, FileType::Fifo, meta).map_err(|error| error.context(making()))?;
+        self.set_owner(&made, kind, meta).map_err(|error| error.context(making()))?;
         // By descriptor: the name may refer to another file now. The umask has cleared mode bits.
         guest_files::set_mode(&made, Mode::from_raw_mode(meta.mode)).context(making)?;
         guest_files::set_times(&made, &times(meta)).context(making)
@@ -258,6 +286,7 @@ impl Sink for TreeWriter {
             EntryKind::Link(target) => self.link(path, meta, &target),
             EntryKind::Hard(first) => self.hard(path, &first),
             EntryKind::Fifo => self.fifo(path, meta),
+            EntryKind::Node(kind, device) => self.node(path, meta, kind, device),
         }
     }
 }

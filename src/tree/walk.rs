@@ -23,6 +23,8 @@ pub(crate) struct Walk<'a, S: Sink> {
     monitor: &'a mut dyn Monitor,
     ids: IdMapping,
     side: TreeSide,
+    /// Whether everything is copied: devices, sockets, and all extended attributes.
+    is_exact: bool,
     device: u64,
     mount: u64,
     names: HashMap<(u64, u64), PathBuf>,
@@ -40,10 +42,29 @@ impl<'a, S: Sink> Walk<'a, S> {
         sink: &'a mut S,
         monitor: &'a mut dyn Monitor,
     ) -> Result<()> {
+        Self::walk(place, side, ids, false, sink, monitor)
+    }
+
+    /// Copies a file of the host as [`Self::run`], with devices, sockets and all extended attributes.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or any error of the sink.
+    pub(crate) fn run_exactly(place: &OwnedFd, sink: &'a mut S, monitor: &'a mut dyn Monitor) -> Result<()> {
+        Self::walk(place, TreeSide::Host, IdMapping::HOST, true, sink, monitor)
+    }
+
+    fn walk(
+        place: &OwnedFd,
+        side: TreeSide,
+        ids: IdMapping,
+        is_exact: bool,
+        sink: &'a mut S,
+        monitor: &'a mut dyn Monitor,
+    ) -> Result<()> {
         let inspecting = || "cannot inspect the source";
         let device = rustix::fs::fstat(place).context(inspecting)?.st_dev;
         let mount = mount_of(place.as_fd()).context(inspecting)?;
-        let mut walk = Self { sink, monitor, ids, side, device, mount, names: HashMap::new() };
+        let mut walk = Self { sink, monitor, ids, side, is_exact, device, mount, names: HashMap::new() };
         walk.entry(place, Path::new(""), 0)
     }
 
@@ -82,6 +103,10 @@ impl<'a, S: Sink> Walk<'a, S> {
             FileType::Fifo => {
                 let meta = self.meta(&stat, None);
                 self.sink.take(path, &meta, EntryKind::Fifo, self.monitor)
+            }
+            kind if self.is_exact => {
+                let meta = self.meta(&stat, None);
+                self.sink.take(path, &meta, EntryKind::Node(kind, stat.st_rdev), self.monitor)
             }
             _ if depth == 0 => Err(Error::new("devices and sockets are not copied")),
             FileType::Socket => {
@@ -138,7 +163,7 @@ impl<'a, S: Sink> Walk<'a, S> {
             uid: ids.inside(stat.st_uid),
             gid: ids.inside(stat.st_gid),
             modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default()),
-            attributes: open.map(|open| attributes(open, ids)).unwrap_or_default(),
+            attributes: open.map(|open| attributes(open, ids, self.is_exact)).unwrap_or_default(),
         }
     }
 }
@@ -206,15 +231,23 @@ impl Content for Extents<'_> {
     fn expected_length(&self) -> Option<u64> {
         self.is_plain.then(|| self.size())
     }
+
+    fn file(&self) -> Option<&File> {
+        Some(self.file)
+    }
 }
 
+/// The prefixes of the attributes of an exact copy; the first ones are those of any copy.
+const EXACT: [&[u8]; 4] = [b"user.", b"system.posix_acl_", b"security.", b"trusted."];
+
 /// Reads the copied attributes: user attributes, and access lists with ids of the guest. Attributes of
-/// security modules and of the kernel are valid on one side only.
-fn attributes(open: BorrowedFd<'_>, ids: IdMapping) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// security modules and of the kernel are valid on one side only, unless the copy is exact.
+fn attributes(open: BorrowedFd<'_>, ids: IdMapping, is_exact: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut names = vec![0u8; 65536];
     let length = rustix::fs::flistxattr(open, &mut names[..]).unwrap_or(0);
     let names = names.get(..length).unwrap_or_default().split(|byte| *byte == 0);
-    let copied = names.filter(|name| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_"));
+    let known: &[&[u8]] = if is_exact { &EXACT } else { &EXACT[..2] };
+    let copied = names.filter(|name| known.iter().any(|prefix| name.starts_with(prefix)));
     let value = |name: &[u8]| {
         let mut value = vec![0u8; 65536];
         let length = rustix::fs::fgetxattr(open, OsStr::from_bytes(name), &mut value[..]).ok()?;

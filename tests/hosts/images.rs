@@ -102,3 +102,43 @@ fn read_only_machines_share_a_root() {
     has_no_locks(&host);
     host.stop();
 }
+
+#[test]
+fn a_missing_root_is_created_from_a_template() {
+    let host = Host::builder().guest_as("busybox", "base").on_disk().start();
+    host.activate_machined();
+    // The list of all files, and the rights and attributes that it does not show.
+    host.sh_ok(
+        "cat >/usr/local/bin/list <<'EOF'\n#!/bin/sh\ncd \"$1\" && find . -printf '%P %y %m %U:%G %s %b %n %l\\n' | sort && \
+         find . -type f -exec md5sum {} + | sort; find odd -printf '%p %T@\\n' | sort\nEOF
+         chmod 755 /usr/local/bin/list; cd /var/lib/machines/base; mkdir -p odd/empty; ln etc/passwd odd/hard
+         mkfifo odd/fifo; mknod odd/device c 1 3; truncate -s 1M odd/hole; echo x >>odd/hole; ln -s /nowhere odd/link
+         cp /bin/true odd/setuid; chown 1000:7 odd/setuid odd/empty; chmod 4755 odd/setuid; touch -d @1 odd/hole odd
+         python3 -c 'import os, socket; socket.socket(socket.AF_UNIX).bind(\"odd/socket\")' || true
+         list /var/lib/machines/base >/tmp/before",
+    );
+    let before = Snapshot::take(&host);
+    let run = "coracle run --template=/var/lib/machines/base -D /var/lib/machines";
+    let created = host.sh(&format!("{run}/new sh -c 'echo x >/own'"));
+    assert!(created.status == 0 && created.stderr.contains("created '/var/lib/machines/new'"), "{created}");
+    host.sh_ok("rm /var/lib/machines/new/own; list /var/lib/machines/new | diff /tmp/before -");
+    // An existing one is used as it is.
+    host.sh_ok("coracle run -q --template=/missing -D /var/lib/machines/new true");
+    before.assert_same(&host);
+    // The draft of a killed process is replaced, and a template in use is refused.
+    host.sh_ok("mkdir -p /var/lib/machines/.#next.template/etc");
+    let job = host.spawn(&["coracle", "run", "-q", "-D", "/var/lib/machines/base", "sleep", "600"]);
+    host.wait_until(LONG, "coracle exec base -- true");
+    let refused = host.sh(&format!("{run}/next true"));
+    assert!(
+        refused.status != 0 && refused.stderr.contains("'/var/lib/machines/base' is in use"),
+        "{refused}"
+    );
+    host.sh_ok("test ! -e /var/lib/machines/next");
+    host.coracle(&["terminate", "base"]);
+    job.wait(LONG);
+    host.sh_ok(&format!("{run}/next true"));
+    before.assert_same(&host);
+    host.sh_ok("! ls -d /var/lib/machines/.#*");
+    host.stop();
+}

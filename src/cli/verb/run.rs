@@ -39,6 +39,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Image")]
     pub(crate) read_only: bool,
 
+    /// Create a missing root directory as a copy of this one
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["mstack", "ephemeral"], help_heading = "Image")]
+    pub(crate) template: Option<PathBuf>,
+
     /// Discard all changes of the root at the end
     #[arg(short = 'x', long, help_heading = "Image")]
     pub(crate) ephemeral: bool,
@@ -236,6 +240,7 @@ impl RunArgs {
             long("directory", Slot::Path(&mut self.directory)).or_short(b'D'),
             long("mstack", Slot::Path(&mut self.mstack)),
             long("read-only", Slot::Flag(&mut self.read_only)),
+            long("template", Slot::Path(&mut self.template)),
             long("ephemeral", Slot::Flag(&mut self.ephemeral)).or_short(b'x'),
             long("volatile", Slot::TextAfterEquals(&mut self.volatile, "yes")),
             long("boot", Slot::Flag(&mut self.boot)).or_short(b'b'),
@@ -283,7 +288,8 @@ impl RunArgs {
     /// Returns whether both of two conflicting options are set.
     fn has_conflict(&self) -> bool {
         self.boot && self.as_pid2
-            || self.directory.is_some() && self.mstack.is_some()
+            || self.mstack.is_some() && (self.directory.is_some() || self.template.is_some())
+            || self.template.is_some() && self.ephemeral
             || self.network_bridge.is_some() && self.network_zone.is_some()
     }
 
@@ -292,7 +298,8 @@ impl RunArgs {
             log::set_max_level(log::LevelFilter::Warn);
         }
         let mode = if self.dry_run { RunMode::DryRun } else { RunMode::Run };
-        Ok(crate::run::foreground(paths, self.layer()?, mode)?)
+        let template = self.template.as_deref();
+        Ok(crate::run::foreground(paths, self.layer()?, template, mode)?)
     }
 }
 

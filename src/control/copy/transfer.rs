@@ -200,6 +200,7 @@ impl Sink for &Transfer {
         let sort = match kind {
             EntryKind::Directory => FrameKind::Directory,
             EntryKind::Fifo => FrameKind::Fifo,
+            EntryKind::Node(..) => return Err(Error::new("devices and sockets are not transferred")),
             EntryKind::Link(target) => FrameKind::Link(from_path(&target)),
             EntryKind::Hard(first) => FrameKind::Hard(from_path(&first)),
             EntryKind::File(file) => {
