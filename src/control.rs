@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod freezer;
 mod guest_child;
+pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod login;

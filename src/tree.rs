@@ -1,4 +1,4 @@
-//! Trees of files: walks them, writes them, reads and writes archives of them, and removes them. Entries are
+//! Trees of files: walks, writes, archives, measures and removes them. Entries are
 //! opened by descriptor, and no symbolic link is followed: the trees belong to guests. Called by `control` and
 //! `supervisor`. It knows no machine and shows nothing: an [`entry::Monitor`] of the caller does.
 
@@ -6,4 +6,5 @@ pub(crate) mod archive;
 pub(crate) mod entry;
 pub(crate) mod id_mapping;
 pub(crate) mod tree_writer;
+pub(crate) mod usage;
 pub(crate) mod walk;

@@ -17,6 +17,7 @@ mod doctor;
 mod enable;
 mod exec;
 mod freeze;
+mod images;
 mod inspect;
 mod kill;
 mod launch;
@@ -141,6 +142,7 @@ verbs! {
     Network(network::NetworkArgs),
     Top(top::TopArgs),
     Inspect(inspect::InspectArgs),
+    Images(images::ImagesArgs),
     Exec(exec::ExecArgs),
     Shell(shell::ShellArgs),
     CopyTo(copy_to::CopyToArgs),

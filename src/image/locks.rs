@@ -114,8 +114,21 @@ pub(super) fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec
         file.push(".lck");
         lock(place.with_file_name(file), true)
     });
-    let inode = directory(paths).join(format!("inode-{}:{}", found.st_dev, found.st_ino));
+    let inode = inode_lock(paths, found.st_dev, found.st_ino);
     Ok(beside.into_iter().chain([lock(inode, false)]).collect())
+}
+
+/// Returns the lock file of an image for this host, by its inode.
+///
+/// # Errors
+/// A missing image.
+pub(crate) fn inode_file(paths: &Paths, image: &Path) -> Result<PathBuf> {
+    let found = rustix::fs::stat(image).context(|| format!("cannot look at '{}'", image.display()))?;
+    Ok(inode_lock(paths, found.st_dev, found.st_ino))
+}
+
+fn inode_lock(paths: &Paths, device: u64, inode: u64) -> PathBuf {
+    directory(paths).join(format!("inode-{device}:{inode}"))
 }
 
 /// Returns the directory of the lock files that belong to this host.

@@ -9,6 +9,8 @@ unit=coracle@busybox.service
 left() {
 	{
 		ls /run/coracle /run/coracle/.locks /run/systemd/nspawn-uid /run/systemd/nspawn/locks
+		ls -d /var/lib/machines/.#*
+		ls /var/lib/coracle/storage/throwaway
 		ip -o link show type veth | cut -d: -f2
 		find /sys/fs/cgroup/machine.slice -mindepth 1 -type d -name '*coracle*'
 		machinectl --no-legend list

@@ -91,6 +91,11 @@ fn read_only_machines_share_a_root() {
     let nspawn = nspawn(&host, "--read-only -D /var/lib/machines/base");
     let refused = host.exec(&["coracle", "run", "-q", "-D", "/var/lib/machines/base", "true"]);
     assert!(refused.status != 0 && refused.stderr.contains("is in use by machine 'a'"), "{refused}");
+    let images = host.coracle(&["images", "--no-legend"]);
+    assert_eq!(
+        images.split_whitespace().collect::<Vec<_>>(),
+        ["base", "directory", "no", "a", "b", "/var/lib/machines/base"]
+    );
     host.coracle(&["stop", "a"]);
     host.assert_clean_stop("a");
     let refused = host.exec(&["coracle", "run", "-q", "-D", "/var/lib/machines/base", "true"]);
@@ -140,5 +145,36 @@ fn a_missing_root_is_created_from_a_template() {
     host.sh_ok(&format!("{run}/next true"));
     before.assert_same(&host);
     host.sh_ok("! ls -d /var/lib/machines/.#*");
+    host.stop();
+}
+
+#[test]
+fn images_are_listed_with_their_users() {
+    let host = Host::builder().guest_as("busybox", "base").on_disk().start();
+    host.sh_ok(
+        "cd /var/lib/machines; mkdir -p web.mstack/rw broken.mstack/redo /usr/local/lib/machines/base v.v/v_1
+         ln -s ../base web.mstack/layer@0; chattr +i base 2>/dev/null || mount --bind -o ro base base",
+    );
+    host.coracle(&["start", "web"]);
+    let json = host.coracle(&["images", "--json", "--usage"]);
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let find =
+        |path: &str| rows.iter().find(|row| row["path"] == path).unwrap_or_else(|| panic!("{path}: {json}"));
+    let base = find("/var/lib/machines/base");
+    assert_eq!((&base["name"], &base["type"]), (&"base".into(), &"directory".into()), "{json}");
+    assert_eq!((&base["read-only"], &base["used-by"][0]), (&true.into(), &"web".into()), "{json}");
+    assert!(base["usage"].as_u64().unwrap() > 100_000 && base["hidden-by"].is_null(), "{json}");
+    assert_eq!(find("/usr/local/lib/machines/base")["hidden-by"], "/var/lib/machines/base");
+    let web = find("/var/lib/machines/web.mstack");
+    assert_eq!((&web["type"], &web["read-only"]), (&"stack".into(), &false.into()), "{json}");
+    assert!(
+        find("/var/lib/machines/broken.mstack")["problem"].as_str().unwrap().contains("unknown entry 'redo'")
+    );
+    assert_eq!(find("/var/lib/machines/v.v/v_1")["name"], "v");
+    let table = host.coracle(&["images", "base"]);
+    assert!(table.contains("hidden by /var/lib/machines/base") && !table.contains("USAGE"), "{table}");
+    assert_ne!(host.exec(&["coracle", "images", "none"]).status, 0);
+    host.coracle(&["stop", "web"]);
+    host.sh_ok("chattr -i /var/lib/machines/base 2>/dev/null || umount /var/lib/machines/base");
     host.stop();
 }

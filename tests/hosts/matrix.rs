@@ -34,7 +34,12 @@ fn bench(lines: &str, executions: u32) -> Host {
         &format!("{lines}\n[boot]\ninit = \"/etc/quick\"\nstop-signal = \"SIGTERM\"\n"),
     );
     std::fs::write(host.machines().join("busybox/etc/quick"), QUICK).expect("write an init");
-    host.sh_ok("chmod 755 /var/lib/machines/busybox/etc/quick; systemctl daemon-reload");
+    // The host's own root is an overlay, which cannot hold layers.
+    host.sh_ok(
+        "chmod 755 /var/lib/machines/busybox/etc/quick; systemctl daemon-reload
+         mkdir -m 700 /var/lib/machines/.storage; mkdir -p /var/lib/coracle
+         ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
+    );
     host.coracle(&["start", "busybox"]);
     host.coracle(&["stop", "busybox"]);
     host.activate_machined();
@@ -157,6 +162,14 @@ fn failing_calls_and_kills_of_a_single_child_are_cleaned_up() {
     // As root inside is root outside, the program is first executed from a read-only mount.
     let counts = try_definition("[users]\nprivate = false\n", 3);
     assert!(counts[0] > 300 && counts[1] > 200 && counts[2] == 0 && counts[3] == 0, "{counts:?}");
+}
+
+/// The mounts of the root exist before PID 1, and changes are in a directory that is removed.
+#[test]
+fn failing_calls_and_kills_of_an_ephemeral_machine_are_cleaned_up() {
+    let counts = try_definition("[root]\nephemeral = true\n", 2);
+    // The process of the id map is the first one here.
+    assert!(counts[0] > 300 && counts[2] > 30 && counts[3] > 100, "{counts:?}");
 }
 
 /// Without a link and a registration PID 1 also borrows the memory of the supervisor.
