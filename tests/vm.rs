@@ -55,6 +55,50 @@ fn life_cycle() {
     vm.power_off();
 }
 
+/// Layers must be attached to be mounted by a kernel older than Linux 6.15.
+#[test]
+fn stacks_and_ephemeral_machines_run_on_an_older_kernel() {
+    let vm = Vm::start();
+    let release = vm.sh_ok("uname -r");
+    let version: Vec<u32> =
+        release.split(['.', '-']).take(2).map(|part| part.parse().unwrap_or(u32::MAX)).collect();
+    assert!(version < vec![6, 15], "{release}: the fallback is not used");
+    vm.sh_ok(
+        "cd /var/lib/machines; mkdir -p stack.mstack/rw stack.mstack/layer@1/etc stack.mstack/bind@srv
+         ln -s /var/lib/machines/busybox stack.mstack/layer@0; echo above >stack.mstack/layer@1/etc/above
+         (cd busybox && find . | sort) >/run/before; machinectl -q list",
+    );
+    let before = Snapshot::take(&vm);
+    for users in ["pick", "no"] {
+        let stack = "[root]\nstack = \"/var/lib/machines/stack.mstack\"\n[users]";
+        vm.define("stack", &format!("{stack}\nprivate = \"{users}\"\n"));
+        vm.coracle(&["start", "stack"]);
+        vm.sh_ok(
+            "coracle exec stack -- sh -c 'set -e; grep above /etc/above; echo x >/new; echo y >/srv/y; rm -f /etc/hostname'",
+        );
+        vm.coracle(&["stop", "stack"]);
+        vm.sh_ok(
+            "cd /var/lib/machines/stack.mstack; stat -c %u rw/data/new bind@srv/y | sort -u | grep -x 0",
+        );
+        for kind in ["disk", "memory"] {
+            vm.define(
+                "brief",
+                &format!(
+                    "[root]\ndirectory = \"/var/lib/machines/busybox\"\nephemeral = \"{kind}\"\n[users]\nprivate = \"{users}\"\n"
+                ),
+            );
+            vm.coracle(&["start", "brief"]);
+            // A reboot of the guest keeps the changes, but not the files in /run.
+            vm.sh_ok("coracle exec brief -- sh -c 'echo x >/new && touch /run/old'; coracle reboot brief");
+            vm.wait_until(LONG, "coracle exec brief -- sh -c 'test -e /new && ! test -e /run/old'");
+            vm.coracle(&["stop", "brief"]);
+        }
+    }
+    before.assert_same(&vm);
+    vm.sh_ok("(cd /var/lib/machines/busybox && find . | sort) | diff /run/before -; ! ls /var/lib/coracle/storage/throwaway/*");
+    vm.power_off();
+}
+
 #[test]
 fn a_systemd_guest_runs() {
     let vm = Vm::start();

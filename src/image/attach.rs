@@ -197,9 +197,9 @@ impl Attacher<'_> {
                 let upper = place.next(&self.layers, &lower)?;
                 let mounted = self.layers.overlay(&lower, Some(&upper), Durability::Discarded)?;
                 if matches!(place, Discarded::Memory(_)) {
-                    self.in_memory.push(upper);
+                    self.in_memory.push(mounted.upper.unwrap_or(upper));
                 }
-                Ok(mounted)
+                Ok(mounted.mount)
             }
         }
     }

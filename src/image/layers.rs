@@ -4,7 +4,7 @@
 use super::stack::StackPart;
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{self, Depth, MountAttributes};
-use crate::sys::overlay::{DATA, Overlay, WORK};
+use crate::sys::overlay::{DATA, MountedOverlay, Overlay, WORK};
 use crate::tree::walk;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -84,7 +84,7 @@ impl Layers {
             StackPart::Overlay { layers, writable: Some(writable) } => {
                 let lower = layers.iter().map(|layer| self.copy(layer, true)).collect::<Result<Vec<_>>>()?;
                 let upper = self.upper(writable, &lower)?;
-                self.overlay(&lower, Some(&upper), Durability::Kept)
+                Ok(self.overlay(&lower, Some(&upper), Durability::Kept)?.mount)
             }
             StackPart::Overlay { .. } => self.read_only(part),
             StackPart::Directory(bind) => self.copy(&bind.source, bind.read_only),
@@ -97,7 +97,7 @@ impl Layers {
         let mut lower = self.lower(part)?;
         match lower.len() {
             0 | 1 => lower.pop().ok_or_else(|| Error::new("a stack without layers")),
-            _ => self.overlay(&lower, None, Durability::Kept),
+            _ => Ok(self.overlay(&lower, None, Durability::Kept)?.mount),
         }
     }
 
@@ -107,7 +107,7 @@ impl Layers {
         lower: &[OwnedFd],
         upper: Option<&OwnedFd>,
         durability: Durability,
-    ) -> Result<OwnedFd> {
+    ) -> Result<MountedOverlay> {
         let overlay = Overlay {
             lower: lower.iter().map(AsFd::as_fd).collect(),
             upper: upper.map(AsFd::as_fd),

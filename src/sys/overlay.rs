@@ -30,18 +30,27 @@ pub(crate) struct Overlay<'a> {
 /// systemd to mount them; without an index a layer is not bound to one file system.
 const OPTIONS: [(&str, &str); 3] = [("userxattr", ""), ("index", "off"), ("xino", "auto")];
 
+/// An overlay.
+#[derive(Debug)]
+pub(crate) struct MountedOverlay {
+    /// Its mount, detached.
+    pub(crate) mount: OwnedFd,
+    /// Another mount of the writable layer, if that of the caller is used up.
+    pub(crate) upper: Option<OwnedFd>,
+}
+
 impl Overlay<'_> {
     /// Returns the overlay as a detached mount.
     ///
     /// # Errors
     /// The kernel refuses the layers, with its messages.
-    pub(crate) fn mount(&self) -> Result<OwnedFd> {
+    pub(crate) fn mount(&self) -> Result<MountedOverlay> {
         let error = match self.mount_detached() {
-            Ok(mount) => return Ok(mount),
+            Ok(mount) => return Ok(MountedOverlay { mount, upper: None }),
             Err(error) => error,
         };
         // KERNEL(6.15): before, layers must be attached in the caller's mount namespace.
-        log_fallback(self.mount_attached(), error)
+        prefer_first(self.mount_attached(), error)
     }
 
     /// Mounts from descriptors (`lowerdir+` by Linux 6.8, descriptors by 6.13, detached layers by 6.15).
@@ -97,7 +106,7 @@ impl Overlay<'_> {
     }
 
     /// Mounts from layers that are attached in a mount namespace of their own, by mount(2).
-    fn mount_attached(&self) -> Result<OwnedFd> {
+    fn mount_attached(&self) -> Result<MountedOverlay> {
         let open = |path: &str, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
         let own = open("/proc/self/ns/mnt", OFlags::RDONLY).context(|| "cannot open the mount namespace")?;
         let directory = open(".", OFlags::PATH).context(|| "cannot open the working directory")?;
@@ -109,7 +118,7 @@ impl Overlay<'_> {
     }
 
     /// Attaches the layers in a new tmpfs under short names: the options of mount(2) are one page.
-    fn mount_in_scratch(&self) -> Result<OwnedFd> {
+    fn mount_in_scratch(&self) -> Result<MountedOverlay> {
         let root = mount::open_directory(Path::new("/"))?;
         mount::propagate(root.as_fd(), libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")?;
         let scratch = mount::new_file_system("tmpfs", &[("mode", "700")], MountAttributes::default())?;
@@ -146,13 +155,16 @@ impl Overlay<'_> {
             .context(|| "invalid options of an overlay")?;
         rustix::mount::mount("overlay", "m", "overlay", flags, Some(data.as_c_str()))
             .context(|| "cannot mount the layers as an overlay")?;
-        mount::copy_tree_at(scratch.as_fd(), Path::new("m"), Depth::One)
-            .context(|| "cannot copy the overlay's mount")
+        let copy = |name: &str| {
+            mount::copy_tree_at(scratch.as_fd(), Path::new(name), Depth::One)
+                .context(|| "cannot copy the overlay's mount")
+        };
+        Ok(MountedOverlay { mount: copy("m")?, upper: self.upper.map(|_| copy("u")).transpose()? })
     }
 }
 
 /// Returns the mount of the fallback, or the error of the first attempt, which has the kernel's messages.
-fn log_fallback(mounted: Result<OwnedFd>, first: Error) -> Result<OwnedFd> {
+fn prefer_first(mounted: Result<MountedOverlay>, first: Error) -> Result<MountedOverlay> {
     mounted.map_err(|error| if first.hint().is_some() { first } else { error })
 }
 
@@ -189,7 +201,8 @@ mod tests {
             return;
         }
         type Method = fn(&Overlay<'_>) -> Result<OwnedFd>;
-        let methods: [Method; 2] = [|overlay| overlay.mount_detached(), |overlay| overlay.mount_attached()];
+        let methods: [Method; 2] =
+            [|overlay| overlay.mount_detached(), |overlay| Ok(overlay.mount_attached()?.mount)];
         for method in methods {
             let directory = tempfile::Builder::new().tempdir_in("/var/tmp").unwrap();
             let mounts = layers(directory.path());
