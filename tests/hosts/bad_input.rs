@@ -118,7 +118,7 @@ fn a_root_in_use_is_refused() {
         "ip -6 addr show dev ve-busybox scope link | grep inet6 && ! ip addr | grep tentative",
     );
     bench.before = Snapshot::take(host);
-    let in_use = format!("root directory '{TREE}' is in use by machine 'busybox'");
+    let in_use = format!("root '{TREE}' is in use by machine 'busybox'");
     let hint = "hint: stop it, or copy the tree: two systems on one root corrupt it";
     bench.refuses(&at(TREE), &[&in_use, hint]);
     bench.refuses_run(&["-M", "other", "-D", TREE, "true"], &[&in_use, hint]);
