@@ -29,7 +29,7 @@ pub(crate) struct ImageLock {
 }
 
 impl ImageLock {
-    /// Takes the lock. `None` if the lock is optional and its directory is not writable.
+    /// Takes the lock. `None` if the lock is optional, and its file system is read-only or has no locks.
     ///
     /// # Errors
     /// The image is in use; the message names the user.
@@ -37,7 +37,7 @@ impl ImageLock {
         match lock::take_as(&self.file, self.mode) {
             Ok(Some(lock)) => Ok(Some(lock)),
             Ok(None) => Err(self.in_use(holder(&self.file))),
-            Err(error) if self.is_optional && !is_writable(&self.file) => {
+            Err(error) if self.is_optional => {
                 log::debug!("{error}, ignoring");
                 Ok(None)
             }
@@ -63,11 +63,6 @@ impl ImageLock {
     }
 }
 
-/// Returns whether files can be created in the directory of a lock file.
-fn is_writable(file: &Path) -> bool {
-    file.parent().is_some_and(|parent| rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok())
-}
-
 /// Returns the locks of a machine's root, in the order in which they are taken.
 ///
 /// # Errors
@@ -81,10 +76,19 @@ pub(crate) fn of_root(paths: &Paths, machine: &Machine) -> Result<Vec<ImageLock>
     if let RootSource::Stack(path) = &machine.root.source {
         for (directory, writable) in Stack::read(path)?.outside() {
             let mode = if writable { mode } else { LockMode::Shared };
-            locks.extend(of_path(paths, &directory, mode)?);
+            of_path(paths, &directory, mode)?.into_iter().for_each(|lock| add(&mut locks, lock));
         }
     }
     Ok(locks)
+}
+
+/// Adds a lock. Of two entries of a stack for one directory, the stricter lock is taken.
+fn add(locks: &mut Vec<ImageLock>, lock: ImageLock) {
+    match locks.iter_mut().find(|other| other.file == lock.file) {
+        Some(other) if lock.mode == LockMode::Exclusive => other.mode = lock.mode,
+        Some(_) => {}
+        None => locks.push(lock),
+    }
 }
 
 /// Returns the lock of a name, for an image of this name.
@@ -134,4 +138,33 @@ fn inode_lock(paths: &Paths, device: u64, inode: u64) -> PathBuf {
 /// Returns the directory of the lock files that belong to this host.
 fn directory(paths: &Paths) -> PathBuf {
     paths.systemd("nspawn/locks")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_two_entries_is_locked_once() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let mut locks = Vec::new();
+        for mode in [LockMode::Shared, LockMode::Exclusive, LockMode::Shared] {
+            of_path(&paths, root.path(), mode).unwrap().into_iter().for_each(|lock| add(&mut locks, lock));
+        }
+        assert_eq!(locks.len(), 2);
+        assert!(locks.iter().all(|lock| lock.mode == LockMode::Exclusive));
+    }
+
+    #[test]
+    fn a_lock_beside_an_image_is_optional() {
+        // No lock file can be created in procfs; the lock of the inode suffices.
+        let root = tempfile::tempdir().unwrap();
+        let locks =
+            of_path(&Paths::below(root.path()), Path::new("/proc/self/fd"), LockMode::Exclusive).unwrap();
+        let taken: Vec<Option<Lock>> = locks.iter().map(|lock| lock.take(|_| None).unwrap()).collect();
+        assert!(taken[0].is_none() && taken[1].is_some());
+        let error = locks[1].take(|_| Some("machine 'web'".into())).unwrap_err().to_string();
+        assert!(error.contains("is in use by machine 'web'"), "{error}");
+    }
 }
