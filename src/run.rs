@@ -125,12 +125,7 @@ pub(crate) fn reload_firewall(paths: &Paths) -> Result<()> {
 ///
 /// # Errors
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
-pub(crate) fn foreground(
-    paths: &Paths,
-    flags: Layer,
-    template: Option<&Path>,
-    mode: RunMode,
-) -> Result<u8> {
+pub(crate) fn foreground(paths: &Paths, flags: Layer, template: Option<&Path>, mode: RunMode) -> Result<u8> {
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
     if mode == RunMode::Run {
         crate::host::require_root().map_err(of_launch)?;

@@ -191,6 +191,34 @@ fn failing_calls_and_kills_of_a_run_are_cleaned_up_by_the_next_run() {
     host.stop();
 }
 
+/// The first run after a boot creates the empty mount namespace.
+#[test]
+fn failing_calls_and_kills_of_the_first_run_are_cleaned_up() {
+    let host = bench("", 2);
+    let before = Snapshot::take(&host);
+    let script = format!("export FIRST=1; {}", include_str!("../faults/runs.sh"));
+    host.sh_ok("echo count 0 0 >/run/faults");
+    host.spawn(&["bash", "-c", &format!("exec </run/faults; {script}")]).wait(LONG).success("a run");
+    let (counts, _) = counted(&host);
+    let calls = host.read("/run/faulty.out");
+    let number = |call: libc::c_long| {
+        let line = calls.lines().find(|line| line.starts_with("0 ") && line.ends_with(&format!(" {call}")));
+        line.and_then(|line| line.split(' ').nth(1)?.parse::<usize>().ok()).expect("the call")
+    };
+    // From the lock of the directory to the note in the file below.
+    let created = number(libc::SYS_flock)..=number(libc::SYS_mount) + 4;
+    let step = if std::env::var_os("CORACLE_FAULTS").is_some() { 1 } else { 2 };
+    let faults: String = ["error", "kill"]
+        .iter()
+        .flat_map(|mode| created.clone().step_by(step).map(move |call| format!("{mode} 0 {call}\n")))
+        .collect();
+    let results = try_all(std::slice::from_ref(&host), &script, &faults, bound("all"));
+    judge(&counts, &results);
+    host.sh_ok("rmdir /sys/fs/cgroup/exec.*/supervisor; rmdir /sys/fs/cgroup/exec.* 2>/dev/null || true");
+    before.assert_same(&host);
+    host.stop();
+}
+
 /// Tries the faults in starts of a machine with these lines in its definition. Returns the number of calls.
 fn try_definition(lines: &str, executions: u32) -> [usize; 4] {
     let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
