@@ -68,6 +68,11 @@
 //! the whole tree, and PID 1 copies its mount namespace into its user namespace: root inside cannot unmount a
 //! mask. Without a user namespace there is no such lock, and PID 1 creates the tree itself.
 //!
+//! *A machine's mount namespace is a copy of an empty one*, which is pinned once after a boot: no mount of the
+//! host is copied, and the root is changed by chroot(2) to the tree attached over the empty root. What is
+//! mounted from the host is opened before, or on a visit to the host's namespace. Where the kernel refuses to
+//! pin it, the namespace is a copy of the host's, and the root is changed by pivot_root(2).
+//!
 //! *Clone first, single-threaded.* Children are cloned from a process with one thread; [`sys`] refuses any
 //! other. tokio is `current_thread`, and no event loop of it outlives a call.
 //!
