@@ -2,6 +2,7 @@
 //! and its symbolic links are followed inside of it only.
 
 mod mounts;
+mod users;
 
 use super::binfmt;
 use crate::error::{Context, Error, Result};
@@ -11,11 +12,12 @@ use crate::machine::security::Security;
 use crate::paths::MACHINE_ID;
 use crate::plan::init::Successor;
 use crate::plan::step::Device;
-use crate::plan::{NamedDevice, User, init};
+use crate::plan::{NamedDevice, init};
 use crate::sys::guest_files::GuestRoot;
 use crate::sys::pseudo_file;
 use mounts::Mounted;
 use rustix::fd::BorrowedFd;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// The default path of an init, as for systemd-nspawn(1), `--boot`.
@@ -41,6 +43,8 @@ pub struct Tree {
     mounted: Vec<Mounted>,
     /// The name of the tree in messages.
     name: String,
+    /// The error of a file that exists and could not be read because the host lacks a resource.
+    lacking: Cell<Option<i32>>,
 }
 
 impl Tree {
@@ -52,7 +56,12 @@ impl Tree {
         let root = GuestRoot::of_tree(path).map_err(|error| {
             error.with_hint("make a root file system there first, for instance with mmdebstrap(1), or correct root.directory")
         })?;
-        Ok(Self { root, mounted: Vec::new(), name: format!("'{}'", path.display()) })
+        Ok(Self {
+            root,
+            mounted: Vec::new(),
+            lacking: Cell::new(None),
+            name: format!("'{}'", path.display()),
+        })
     }
 
     /// Returns the tree of a root that is mounted already, detached: its mount, its name in messages, and
@@ -66,7 +75,12 @@ impl Tree {
         further: impl Iterator<Item = (&'m Path, BorrowedFd<'m>)>,
     ) -> Result<Self> {
         let root = GuestRoot::of_mount(root)?;
-        let mut tree = Self { root, mounted: Vec::new(), name: format!("'{}'", path.display()) };
+        let mut tree = Self {
+            root,
+            mounted: Vec::new(),
+            lacking: Cell::new(None),
+            name: format!("'{}'", path.display()),
+        };
         for (target, mount) in further {
             tree.add_mount(target, GuestRoot::of_mount(mount)?);
         }
@@ -78,7 +92,12 @@ impl Tree {
     /// # Errors
     /// Any error of openat(2).
     pub(crate) fn of_machine(name: &str) -> Result<Self> {
-        Ok(Self { root: GuestRoot::of_caller()?, mounted: Vec::new(), name: format!("machine '{name}'") })
+        Ok(Self {
+            root: GuestRoot::of_caller()?,
+            mounted: Vec::new(),
+            lacking: Cell::new(None),
+            name: format!("machine '{name}'"),
+        })
     }
 
     /// Returns whether the tree has a file at a path; symbolic links are followed inside.
@@ -110,6 +129,9 @@ impl Tree {
         match root.read(&inside, limit) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) {
+                    self.lacking.set(error.raw_os_error());
+                }
                 if error.kind() == std::io::ErrorKind::WouldBlock {
                     log::warn!(
                         "cannot read '{}' of {}: a process holds a lease on it, ignoring",
@@ -119,6 +141,18 @@ impl Tree {
                 }
                 None
             }
+        }
+    }
+
+    /// Returns an error if a file counted as missing because it could not be read.
+    ///
+    /// # Errors
+    /// The host lacks descriptors or memory.
+    pub(crate) fn check_reads(&self) -> Result<()> {
+        match self.lacking.get() {
+            None => Ok(()),
+            Some(number) => Err(std::io::Error::from_raw_os_error(number))
+                .context(|| format!("cannot read the files of {}", self.name)),
         }
     }
 
@@ -161,6 +195,7 @@ impl Tree {
         let Some((path, start)) =
             candidates.iter().find_map(|path| Some((path.clone(), self.read_start(path, HEAD)?)))
         else {
+            self.check_reads()?;
             let names: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
             return Err(Error::new(format!(
                 "there is no init in {}: looked for {}",
@@ -244,80 +279,6 @@ impl Tree {
             names.push(at.clone());
         }
         names
-    }
-
-    /// Looks up a user of the tree, by name or number, in its passwd(5) and group(5).
-    ///
-    /// # Errors
-    /// There is no such user.
-    pub fn user(&self, wanted: &str) -> Result<User> {
-        let passwd = self.read_text("/etc/passwd").unwrap_or_default();
-        let found = passwd.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let (name, uid) = (*fields.first()?, *fields.get(2)?);
-            (name == wanted || uid == wanted).then(|| User {
-                name: name.to_owned(),
-                uid: uid.parse().unwrap_or(u32::MAX),
-                gid: fields.get(3).and_then(|gid| gid.parse().ok()).unwrap_or(u32::MAX),
-                groups: Vec::new(),
-                home: fields.get(5).filter(|home| home.starts_with('/')).unwrap_or(&"/").to_string(),
-                shell: fields.get(6).filter(|shell| shell.starts_with('/')).unwrap_or(&"/bin/sh").to_string(),
-            })
-        });
-        let user = match found {
-            Some(user) if user.uid != u32::MAX && user.gid != u32::MAX => user,
-            None if wanted == "root" || wanted == "0" => User {
-                name: "root".into(),
-                uid: 0,
-                gid: 0,
-                groups: Vec::new(),
-                home: "/root".into(),
-                shell: "/bin/sh".into(),
-            },
-            // A number without an entry is a valid user too, with group 0 as in other container managers.
-            None if wanted.parse::<u32>().is_ok_and(|uid| uid != u32::MAX) => User {
-                name: wanted.to_owned(),
-                uid: wanted.parse().unwrap_or_default(),
-                gid: 0,
-                groups: Vec::new(),
-                home: "/".into(),
-                shell: "/bin/sh".into(),
-            },
-            _ => {
-                return Err(Error::new(format!("user '{wanted}' does not exist in {}", self.name))
-                    .with_hint("name a user of its /etc/passwd, or a number"));
-            }
-        };
-        let home = if self.has_link(Path::new(&user.home)) { user.home.clone() } else { "/".into() };
-        Ok(User { groups: self.groups(&user.name), home, ..user })
-    }
-
-    /// Looks up a group of the tree, by name or number.
-    ///
-    /// # Errors
-    /// There is no such group.
-    pub fn group(&self, wanted: &str) -> Result<u32> {
-        let group = self.read_text("/etc/group").unwrap_or_default();
-        let of = |line: &str| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let (name, gid) = (*fields.first()?, *fields.get(2)?);
-            (name == wanted || gid == wanted).then(|| gid.parse().ok()).flatten()
-        };
-        let number = || wanted.parse().ok().filter(|gid| *gid != u32::MAX);
-        group.lines().find_map(of).or_else(number).ok_or_else(|| {
-            Error::new(format!("group '{wanted}' does not exist in {}", self.name))
-                .with_hint("name a group of its /etc/group, or a number")
-        })
-    }
-
-    fn groups(&self, name: &str) -> Vec<u32> {
-        let group = self.read_text("/etc/group").unwrap_or_default();
-        let of = |line: &str| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let member = fields.get(3)?.split(',').any(|member| member == name);
-            member.then(|| fields.get(2)?.parse().ok()).flatten()
-        };
-        group.lines().filter_map(of).take(1024).collect()
     }
 
     /// Returns the machine id of the tree (machine-id(5)). `None` if it has none.

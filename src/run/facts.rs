@@ -81,6 +81,7 @@ pub(super) fn find(
         on_terminal: on_terminal(),
         resolv_conf: resolv_conf(paths, machine, resolver),
     };
+    tree.check_reads()?;
     Ok(HostFacts { facts, lease, hosts })
 }
 

@@ -76,7 +76,7 @@ fn a_tree_on_a_full_disk_runs() {
 fn a_supervisor_without_descriptors_is_refused() {
     let (host, before) = bench();
     let directory = "/run/systemd/system/coracle@busybox.service.d";
-    for most in [8, 12, 16, 20] {
+    for most in 8..=20 {
         host.write(&format!("{directory}/limit.conf"), &format!("[Service]\nLimitNOFILE={most}\n"));
         host.sh_ok("systemctl daemon-reload");
         refused(&host, &["too many open files", "no file descriptors available"]);

@@ -1,0 +1,82 @@
+//! Users and groups of a tree, from its passwd(5) and group(5). Called by `run` and `control`.
+
+use super::Tree;
+use crate::error::{Error, Result};
+use crate::plan::User;
+use std::path::Path;
+
+impl Tree {
+    /// Looks up a user of the tree, by name or number, in its passwd(5) and group(5).
+    ///
+    /// # Errors
+    /// There is no such user.
+    pub fn user(&self, wanted: &str) -> Result<User> {
+        let passwd = self.read_text("/etc/passwd").unwrap_or_default();
+        let found = passwd.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let (name, uid) = (*fields.first()?, *fields.get(2)?);
+            (name == wanted || uid == wanted).then(|| User {
+                name: name.to_owned(),
+                uid: uid.parse().unwrap_or(u32::MAX),
+                gid: fields.get(3).and_then(|gid| gid.parse().ok()).unwrap_or(u32::MAX),
+                groups: Vec::new(),
+                home: fields.get(5).filter(|home| home.starts_with('/')).unwrap_or(&"/").to_string(),
+                shell: fields.get(6).filter(|shell| shell.starts_with('/')).unwrap_or(&"/bin/sh").to_string(),
+            })
+        });
+        let user = match found {
+            Some(user) if user.uid != u32::MAX && user.gid != u32::MAX => user,
+            None if wanted == "root" || wanted == "0" => User {
+                name: "root".into(),
+                uid: 0,
+                gid: 0,
+                groups: Vec::new(),
+                home: "/root".into(),
+                shell: "/bin/sh".into(),
+            },
+            // A number without an entry is a valid user too, with group 0 as in other container managers.
+            None if wanted.parse::<u32>().is_ok_and(|uid| uid != u32::MAX) => User {
+                name: wanted.to_owned(),
+                uid: wanted.parse().unwrap_or_default(),
+                gid: 0,
+                groups: Vec::new(),
+                home: "/".into(),
+                shell: "/bin/sh".into(),
+            },
+            _ => {
+                return Err(Error::new(format!("user '{wanted}' does not exist in {}", self.name))
+                    .with_hint("name a user of its /etc/passwd, or a number"));
+            }
+        };
+        let home = if self.has_link(Path::new(&user.home)) { user.home.clone() } else { "/".into() };
+        Ok(User { groups: self.groups(&user.name), home, ..user })
+    }
+
+    /// Looks up a group of the tree, by name or number.
+    ///
+    /// # Errors
+    /// There is no such group.
+    pub fn group(&self, wanted: &str) -> Result<u32> {
+        let group = self.read_text("/etc/group").unwrap_or_default();
+        let of = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let (name, gid) = (*fields.first()?, *fields.get(2)?);
+            (name == wanted || gid == wanted).then(|| gid.parse().ok()).flatten()
+        };
+        let number = || wanted.parse().ok().filter(|gid| *gid != u32::MAX);
+        group.lines().find_map(of).or_else(number).ok_or_else(|| {
+            Error::new(format!("group '{wanted}' does not exist in {}", self.name))
+                .with_hint("name a group of its /etc/group, or a number")
+        })
+    }
+
+    fn groups(&self, name: &str) -> Vec<u32> {
+        let group = self.read_text("/etc/group").unwrap_or_default();
+        let of = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let member = fields.get(3)?.split(',').any(|member| member == name);
+            member.then(|| fields.get(2)?.parse().ok()).flatten()
+        };
+        group.lines().filter_map(of).take(1024).collect()
+    }
+}
