@@ -5,7 +5,6 @@
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
 use crate::sys::mount::{self, Depth, MountAttributes};
-use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::io::Write;
@@ -48,7 +47,7 @@ fn open_pinned(paths: &Paths) -> Result<Option<OwnedFd>> {
     let open = || match rustix::fs::open(&place, flags, Mode::empty()) {
         Ok(file) => {
             let stat = rustix::fs::fstatfs(&file).context(|| "cannot look at it")?;
-            Ok::<_, Error>(Some(file).map(|file| (file, stat.f_type == NSFS)))
+            Ok::<_, Error>(Some((file, stat.f_type == NSFS)))
         }
         Err(rustix::io::Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno).context(|| format!("cannot open '{}'", place.display())),
@@ -109,33 +108,20 @@ fn make_private_mount(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates an empty mount namespace, with the help of a directory to mount its file system at. This process
-/// returns to its own, and to its working directory.
+/// Creates an empty mount namespace, with the help of a directory to mount its file system at.
 fn new_namespace(directory: &Path) -> Result<OwnedFd> {
-    let current = || {
-        rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .context(|| "cannot open the mount namespace of this process")
-    };
-    let own = current()?;
-    let working_directory = mount::open_directory(Path::new("."))?;
-    unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
-    let empty = || {
-        let root = mount::open_directory(Path::new("/"))?;
-        mount::propagate(root.as_fd(), libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")?;
+    mount::in_new_namespace(|| {
         let attributes = MountAttributes::INERT.read_only();
         // The root directory is an inode too.
         let options = [("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")];
         let tmpfs = mount::new_file_system("tmpfs", &options, attributes)?;
         mount::attach(tmpfs.as_fd(), mount::open_directory(directory)?.as_fd())
             .context(|| "cannot attach an empty file system")?;
-        let namespace = current()?;
+        // While there is a procfs.
+        let namespace = mount::own_namespace()?;
         mount::pivot(tmpfs.as_fd()).context(|| "cannot change the root")?;
         Ok(namespace)
-    };
-    let namespace = empty();
-    setns(&own, CloneFlags::CLONE_NEWNS).context(|| "cannot return to the host's mount namespace")?;
-    rustix::process::fchdir(&working_directory).context(|| "cannot return to the working directory")?;
-    namespace
+    })
 }
 
 /// Binds a namespace to a file.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Context, Error, Result};
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
@@ -244,6 +245,34 @@ pub(crate) fn is_root_of_mount(place: &OwnedFd) -> std::io::Result<bool> {
 pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context(|| format!("cannot open directory '{}'", path.display()))
+}
+
+/// Calls a function in a new mount namespace, a private copy of the present one. This process returns to its
+/// own, and to its working directory.
+///
+/// # Errors
+/// Those of the function, of unshare(2) and of setns(2).
+pub(crate) fn in_new_namespace<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let own = own_namespace()?;
+    let directory = open_directory(Path::new("."))?;
+    unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
+    let private = || {
+        let root = open_directory(Path::new("/"))?;
+        propagate(root.as_fd(), libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")
+    };
+    let result = private().and_then(|()| act());
+    setns(&own, CloneFlags::CLONE_NEWNS).context(|| "cannot return to the mount namespace")?;
+    rustix::process::fchdir(&directory).context(|| "cannot return to the working directory")?;
+    result
+}
+
+/// Opens the mount namespace of this process.
+///
+/// # Errors
+/// There is no procfs.
+pub(crate) fn own_namespace() -> Result<OwnedFd> {
+    rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| "cannot open the mount namespace of this process")
 }
 
 /// Makes the mount of a descriptor the root of this mount namespace, and detaches the old root. All processes

@@ -3,7 +3,6 @@
 
 use super::mount::{self, Depth, MountAttributes};
 use crate::error::{Context, Error, Result};
-use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountFlags};
@@ -107,20 +106,12 @@ impl Overlay<'_> {
 
     /// Mounts from layers that are attached in a mount namespace of their own, by mount(2).
     fn mount_attached(&self) -> Result<MountedOverlay> {
-        let open = |path: &str, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
-        let own = open("/proc/self/ns/mnt", OFlags::RDONLY).context(|| "cannot open the mount namespace")?;
-        let directory = open(".", OFlags::PATH).context(|| "cannot open the working directory")?;
-        unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
-        let mounted = self.mount_in_scratch();
-        setns(&own, CloneFlags::CLONE_NEWNS).context(|| "cannot return to the mount namespace")?;
-        rustix::process::fchdir(&directory).context(|| "cannot return to the working directory")?;
-        mounted
+        mount::in_new_namespace(|| self.mount_in_scratch())
     }
 
     /// Attaches the layers in a new tmpfs under short names: the options of mount(2) are one page.
     fn mount_in_scratch(&self) -> Result<MountedOverlay> {
         let root = mount::open_directory(Path::new("/"))?;
-        mount::propagate(root.as_fd(), libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")?;
         let scratch = mount::new_file_system("tmpfs", &[("mode", "700")], MountAttributes::default())?;
         mount::attach(scratch.as_fd(), root.as_fd()).context(|| "cannot attach a tmpfs")?;
         rustix::process::fchdir(&scratch).context(|| "cannot enter a tmpfs")?;
