@@ -118,7 +118,7 @@ fn disk<'a>(request: &AttachRequest<'a>) -> Result<Discarded<'a>> {
     Ok(Discarded::Disk { directory, number: 0 })
 }
 
-/// What becomes of a guest's changes.
+/// The treatment of a guest's changes.
 enum Changes<'a> {
     /// They are kept in the source.
     Kept,

@@ -4,7 +4,7 @@ use super::mounts::{make_directories, open_target};
 use super::tree_paths::TreePaths;
 use crate::error::{Context, Error, Result};
 use crate::sys::{mount, process};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 /// Attaches the first mount as the root at a directory, and the other ones below it at their targets. Creates
@@ -18,13 +18,13 @@ pub(super) fn attach(
     at: &Path,
     mount_points: &[PathBuf],
     owner: u32,
-) -> Result<OwnedFd> {
+) -> Result<TreePaths> {
     let (root, further) =
         mounts.split_first().ok_or_else(|| Error::new("the builder has received no root"))?;
     let place = mount::open_directory(at)?;
     mount::attach(*root, place.as_fd()).context(|| "cannot attach the root")?;
-    let keep = || rustix::io::fcntl_dupfd_cloexec(root, 3).context(|| "cannot keep a descriptor");
-    let paths = TreePaths::new(keep()?);
+    let root = rustix::io::fcntl_dupfd_cloexec(root, 3).context(|| "cannot keep a descriptor")?;
+    let paths = TreePaths::new(root);
     if owner != 0 {
         process::make_files_as(owner)?;
     }
@@ -37,5 +37,5 @@ pub(super) fn attach(
         mount::attach(*mounted, place.as_fd())
             .context(|| format!("cannot mount on '{}'", target.display()))?;
     }
-    keep()
+    Ok(paths)
 }

@@ -68,8 +68,8 @@ impl<'a> Builder<'a> {
             BuildStep::Attach { at } => self.attach(at),
             BuildStep::AttachedRoot { at, targets, mount_points, .. } => {
                 let at = self.place(at);
-                let root = attached_root::attach(&self.inputs.root, targets, at, mount_points, owner)?;
-                self.paths = Some(TreePaths::new(root));
+                let paths = attached_root::attach(&self.inputs.root, targets, at, mount_points, owner)?;
+                self.paths = Some(paths);
                 Ok(())
             }
             BuildStep::Mount { kind, options, attributes, target } => {

@@ -31,7 +31,7 @@ impl Loan {
     }
 }
 
-/// What this process waits for while a child borrows its memory.
+/// The events that end the wait of this process for a child that borrows its memory.
 #[derive(Clone, Copy)]
 pub(crate) struct LoanWait<'a> {
     /// The channel to the child: the end of this process, and that of the child, which is closed after the
