@@ -7,6 +7,10 @@ pub(crate) mod find;
 mod layers;
 pub(crate) mod locks;
 pub(crate) mod stack;
+#[allow(dead_code, reason = "used by the verbs on images")]
+pub(crate) mod store;
 pub(crate) mod template;
 pub(crate) mod throwaway;
+#[allow(dead_code, reason = "used by the verbs on images")]
+pub(crate) mod users;
 mod version;

@@ -39,7 +39,7 @@
 //! | [`host`] | systemd, cgroups, root trees, locks and processes of the host | `machine`, `paths`, `plan` (its types), `sys` |
 //! | [`network`] | links, addresses, DHCP, names, the firewall | `machine`, `paths`, `host`, `sys` |
 //! | [`state`] | files about machines: records, failures, bind mounts, id ranges | `machine`, `paths`, `host`, `network`, `sys` |
-//! | [`image`] | names → images, their locks, their mounts | `machine`, `paths`, `host`, `state`, `sys`, `tree` |
+//! | [`image`] | names → images, their locks, their mounts, the store of what they share | `machine`, `paths`, `host`, `state`, `sys`, `tree` |
 //! | [`protocol`] | calls and replies at a machine's control socket, for both sides | `machine` (its ports), `network` (the traffic policy) |
 //! | [`claim`] | chooses and locks name, root, ids, addresses and ports; writes the record | `machine`, `paths`, `host`, `network`, `state`, `image` (locks) |
 //! | [`supervisor`] | the parent: host steps, synchronisation, the event loop, cleanup | all above but `config` |

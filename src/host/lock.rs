@@ -104,11 +104,23 @@ pub(crate) fn delete_stale(paths: &Paths) {
     }
 }
 
+/// Waits for a lock by its file, which stays.
+///
+/// # Errors
+/// The lock is held for too long; the message has the process id of the holder.
+pub(crate) fn wait_as(path: &Path, mode: LockMode) -> Result<Lock> {
+    wait_at_as(path, mode, PATIENCE, || Ok(()))
+}
+
 fn wait_at(path: &Path, patience: Duration, check: fn() -> Result<()>) -> Result<Held> {
+    wait_at_as(path, LockMode::Exclusive, patience, check).map(Held)
+}
+
+fn wait_at_as(path: &Path, mode: LockMode, patience: Duration, check: fn() -> Result<()>) -> Result<Lock> {
     let since = Instant::now();
     loop {
-        if let Some(lock) = take(path)? {
-            return Ok(Held(lock));
+        if let Some(lock) = take_as(path, mode)? {
+            return Ok(lock);
         }
         if since.elapsed() > patience {
             let holder =

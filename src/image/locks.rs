@@ -9,6 +9,7 @@ use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
+use crate::state::record::Record;
 use rustix::fd::AsRawFd;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
@@ -63,6 +64,37 @@ impl ImageLock {
     }
 }
 
+/// Locks that a verb holds. Their files are deleted with them.
+#[derive(Debug, Default)]
+pub(crate) struct HeldLocks(Vec<Lock>);
+
+impl HeldLocks {
+    /// Takes locks, in their order.
+    ///
+    /// # Errors
+    /// An image in use; the message names the machine or the process.
+    pub(crate) fn take(&mut self, paths: &Paths, locks: impl IntoIterator<Item = ImageLock>) -> Result<()> {
+        let machine = |file: &Path| {
+            let mut records = Record::all(paths).into_iter().filter(Record::is_alive);
+            let found = records.find(|record| record.files.iter().any(|held| held == file));
+            found.map(|record| format!("machine '{}'", record.name))
+        };
+        for lock in locks {
+            self.0.extend(lock.take(machine)?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for HeldLocks {
+    fn drop(&mut self) {
+        for Lock { descriptor, path } in std::mem::take(&mut self.0) {
+            drop(descriptor);
+            let _ = lock::delete_unless_taken(&path);
+        }
+    }
+}
+
 /// Returns the locks of a machine's root, in the order in which they are taken.
 ///
 /// # Errors
@@ -92,7 +124,7 @@ fn add(locks: &mut Vec<ImageLock>, lock: ImageLock) {
 }
 
 /// Returns the lock of a name, for an image of this name.
-pub(super) fn of_name(paths: &Paths, name: &Name, image: &Path) -> ImageLock {
+pub(crate) fn of_name(paths: &Paths, name: &Name, image: &Path) -> ImageLock {
     ImageLock {
         file: directory(paths).join(format!("name-{name}")),
         mode: LockMode::Exclusive,
@@ -105,7 +137,7 @@ pub(super) fn of_name(paths: &Paths, name: &Name, image: &Path) -> ImageLock {
 ///
 /// # Errors
 /// A missing image.
-pub(super) fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec<ImageLock>> {
+pub(crate) fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec<ImageLock>> {
     let looking = || format!("cannot look at the root '{}'", image.display());
     let opened = rustix::fs::open(image, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(looking)?;
     let found = rustix::fs::fstat(&opened).context(looking)?;

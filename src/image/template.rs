@@ -1,9 +1,9 @@
 //! Creates a missing root directory from a template (systemd-nspawn(1), `--template=`): a Btrfs snapshot, or a
 //! copy with all owners, attributes and devices, which shares blocks if the file system can. Called by `run`.
 
-use super::locks;
+use super::locks::{self, HeldLocks};
 use crate::error::{Context, Error, Result};
-use crate::host::lock::{self, Lock, LockMode};
+use crate::host::lock::LockMode;
 use crate::machine::Machine;
 use crate::machine::size;
 use crate::paths::Paths;
@@ -51,11 +51,9 @@ pub(crate) fn create(paths: &Paths, machine: &Machine, template: &Path) -> Resul
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new("it has no name").context(doing()));
     };
-    let mut held = Locks::default();
-    let wanted = [locks::of_name(paths, &machine.name, path)];
-    for lock in wanted.into_iter().chain(locks::of_path(paths, template, LockMode::Shared)?) {
-        held.0.extend(lock.take(|_| None)?);
-    }
+    let mut held = HeldLocks::default();
+    held.take(paths, [locks::of_name(paths, &machine.name, path)])?;
+    held.take(paths, locks::of_path(paths, template, LockMode::Shared)?)?;
     let above = open(above).context(doing)?;
     remove_drafts(above.as_fd(), name).map_err(|error| error.context(doing()))?;
     let source = open(template).context(doing)?;
@@ -67,19 +65,6 @@ pub(crate) fn create(paths: &Paths, machine: &Machine, template: &Path) -> Resul
         }
     }
     copy(&source, above, name).map(Some).map_err(|error| error.context(doing()))
-}
-
-/// The locks of a creation, whose files are deleted with them.
-#[derive(Default)]
-struct Locks(Vec<Lock>);
-
-impl Drop for Locks {
-    fn drop(&mut self) {
-        for Lock { descriptor, path } in std::mem::take(&mut self.0) {
-            drop(descriptor);
-            let _ = lock::delete_unless_taken(&path);
-        }
-    }
 }
 
 fn open(directory: &Path) -> std::io::Result<OwnedFd> {

@@ -1,0 +1,118 @@
+//! Layers in the store: directories that any number of stacks stand on. A layer with its name is complete, and
+//! is never changed. Called by the verbs on images.
+
+use super::draft::{Draft, DraftContent};
+use super::{Store, StorePart};
+use crate::error::{Context, Error, Result};
+use crate::host::probe;
+use crate::machine::name::Name;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The name of the files in a layer.
+const TREE: &str = "tree";
+/// The name of its description.
+const INFO: &str = "info.json";
+
+/// The description of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct LayerInfo {
+    /// The image whose files it has taken.
+    pub(crate) image: Name,
+    /// The time, seconds since the epoch.
+    pub(crate) created: u64,
+}
+
+impl LayerInfo {
+    /// Describes a layer that is created now, from the files of an image.
+    pub(crate) fn of(image: &Name) -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self { image: image.clone(), created: since.map_or(0, |since| since.as_secs()) }
+    }
+}
+
+/// The name of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct LayerId(String);
+
+impl LayerId {
+    /// Returns a new name.
+    pub(crate) fn random() -> Self {
+        Self(probe::random_id().to_string())
+    }
+
+    /// Returns the path of the layer.
+    pub(crate) fn path(&self, store: &Store) -> PathBuf {
+        store.path(StorePart::Layers).join(&self.0)
+    }
+
+    /// Returns the path of its files.
+    pub(crate) fn tree(&self, store: &Store) -> PathBuf {
+        self.path(store).join(TREE)
+    }
+}
+
+/// A layer that is not published yet.
+#[derive(Debug)]
+pub(crate) struct LayerDraft {
+    draft: Draft,
+    directory: OwnedFd,
+}
+
+impl LayerDraft {
+    /// Creates a layer without files. The lock of the store is held.
+    ///
+    /// # Errors
+    /// A file that cannot be created.
+    pub(crate) fn create(store: &Store, info: &LayerInfo) -> Result<Self> {
+        let draft = Draft::in_store(store)?;
+        let directory = draft.create_directory(0o700)?;
+        let writing = || format!("cannot write '{}'", draft.path().join(INFO).display());
+        let text =
+            serde_json::to_vec(info).map_err(|error| Error::new(error.to_string()).context(writing()))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&directory, INFO, flags, Mode::RUSR | Mode::WUSR).context(writing)?;
+        File::from(file).write_all(&text).context(writing)?;
+        Ok(Self { draft, directory })
+    }
+
+    /// Returns the directory in which the files get the name [`Self::tree_name`].
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Returns the name of the directory with the files.
+    pub(crate) fn tree_name() -> &'static str {
+        TREE
+    }
+
+    /// Publishes the layer and returns its name.
+    ///
+    /// # Errors
+    /// Any error of syncfs(2) and rename(2).
+    pub(crate) fn publish(self, store: &Store, content: DraftContent) -> Result<LayerId> {
+        store.open(StorePart::Layers)?;
+        let id = LayerId::random();
+        self.draft.publish(&id.path(store), content)?;
+        Ok(id)
+    }
+}
+
+/// Returns the layers of the store by their paths.
+pub(crate) fn all(store: &Store) -> Vec<PathBuf> {
+    let layers = std::fs::read_dir(store.path(StorePart::Layers)).into_iter().flatten().flatten();
+    layers.map(|entry| entry.path()).collect()
+}
+
+/// Returns the layer that a path leads into. `None` outside of the layers. The path has no links.
+pub(crate) fn of_path(store: &Store, path: &Path) -> Option<PathBuf> {
+    let layers = store.path(StorePart::Layers).canonicalize().ok()?;
+    let name = path.strip_prefix(&layers).ok()?.components().next()?;
+    Some(layers.join(name))
+}

@@ -1,0 +1,126 @@
+//! Who stands on what: the links of all stacks to directories outside of them. Called by the verbs that remove or
+//! change images and layers.
+
+use super::store::{Store, StorePart};
+use crate::error::{Context, Result};
+use crate::paths::Paths;
+use std::path::{Path, PathBuf};
+
+/// A link of a stack to a directory outside of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StackLink {
+    /// The stack or snapshot.
+    pub(crate) stack: PathBuf,
+    /// The directory, without links. A missing one has the path of the link.
+    pub(crate) target: PathBuf,
+}
+
+/// Returns the links of all stacks in the directories of images, of all snapshots, and of the stacks elsewhere
+/// that the store knows.
+///
+/// # Errors
+/// A directory that cannot be read: what it leads to is unknown.
+pub(crate) fn links(paths: &Paths) -> Result<Vec<StackLink>> {
+    let store = Store::of(paths);
+    let mut found = Vec::new();
+    for directory in paths.image_directories() {
+        for image in entries(&directory)? {
+            // Also those of drafts, and of versioned stacks.
+            let is_stack = image.file_name().is_some_and(|name| name.to_string_lossy().contains(".mstack"));
+            if is_stack {
+                add_links(&mut found, &image)?;
+                let is_versioned = image.extension().is_some_and(|suffix| suffix == "v");
+                for version in if is_versioned { entries(&image)? } else { Vec::new() } {
+                    add_links(&mut found, &version)?;
+                }
+            }
+        }
+    }
+    for snapshots in entries(&store.path(StorePart::Snapshots))? {
+        for snapshot in entries(&snapshots)? {
+            add_links(&mut found, &snapshot)?;
+        }
+    }
+    for root in entries(&store.path(StorePart::Roots))? {
+        if let Ok(stack) = root.canonicalize() {
+            add_links(&mut found, &stack)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the stacks and snapshots that stand on a directory, or on a directory in it, without itself, sorted.
+///
+/// # Errors
+/// As for [`links`].
+pub(crate) fn of(paths: &Paths, directory: &Path) -> Result<Vec<PathBuf>> {
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let mut users: Vec<PathBuf> = links(paths)?
+        .into_iter()
+        .filter(|link| link.target.starts_with(&directory) && !link.stack.starts_with(&directory))
+        .map(|link| link.stack)
+        .collect();
+    users.sort();
+    users.dedup();
+    Ok(users)
+}
+
+/// Adds the links in a stack. A file, and a link to a stack elsewhere, have none.
+fn add_links(found: &mut Vec<StackLink>, stack: &Path) -> Result<()> {
+    for entry in entries(stack)? {
+        if let Ok(text) = std::fs::read_link(&entry) {
+            let target = entry.canonicalize().unwrap_or_else(|_| stack.join(text));
+            found.push(StackLink { stack: stack.to_owned(), target });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the entries of a directory. None if it is missing or not a directory.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let reading = || format!("cannot read '{}'", directory.display());
+    match std::fs::read_dir(directory) {
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            Ok(Vec::new())
+        }
+        read => read.context(reading)?.map(|entry| Ok(entry.context(reading)?.path())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn all_stacks_on_a_directory_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let paths = Paths::below(&root);
+        let golden = root.join("usr/lib/machines/golden");
+        let layer = paths.storage().join("layers/0/tree");
+        fs::create_dir_all(&golden).unwrap();
+        fs::create_dir_all(&layer).unwrap();
+        let stacks = [
+            root.join("srv/other"),
+            paths.storage().join("snapshots/web/before"),
+            root.join("var/lib/machines/db.mstack.v/db_1.mstack"),
+            root.join("var/lib/machines/web.mstack"),
+        ];
+        for stack in &stacks {
+            fs::create_dir_all(stack.join("rw/data")).unwrap();
+            symlink(&layer, stack.join("layer@1")).unwrap();
+        }
+        symlink(&golden, stacks[3].join("layer@0")).unwrap();
+        fs::create_dir_all(paths.storage().join("roots")).unwrap();
+        assert_eq!(of(&paths, &golden).unwrap(), stacks[3..]);
+        assert_eq!(of(&paths, &layer).unwrap(), stacks[1..]);
+        symlink(&stacks[0], paths.storage().join("roots/1")).unwrap();
+        assert_eq!(of(&paths, layer.parent().unwrap()).unwrap(), stacks);
+        fs::remove_dir(&golden).unwrap();
+        assert_eq!(of(&paths, &golden).unwrap(), stacks[3..], "a dangling link");
+    }
+}
