@@ -3,8 +3,10 @@
 //! `supervisor`. It knows no machine and shows nothing: an [`entry::Monitor`] of the caller does.
 
 pub(crate) mod archive;
+pub(crate) mod copy;
 pub(crate) mod entry;
 pub(crate) mod id_mapping;
 pub(crate) mod tree_writer;
 pub(crate) mod usage;
 pub(crate) mod walk;
+mod xattr;

@@ -1,5 +1,6 @@
-//! Creates a missing root directory from a template (systemd-nspawn(1), `--template=`): a Btrfs snapshot, or a
-//! copy with all owners, attributes and devices, which shares blocks if the file system can. Called by `run`.
+//! Creates a missing root directory from a template (systemd-nspawn(1), `--template=`): a Btrfs snapshot, or
+//! a copy with all owners, attributes and devices, which shares blocks if the file system can. Called by
+//! `run`.
 
 use super::locks::{self, HeldLocks};
 use crate::error::{Context, Error, Result};
@@ -7,11 +8,10 @@ use crate::host::lock::LockMode;
 use crate::machine::Machine;
 use crate::machine::size;
 use crate::paths::Paths;
-use crate::sys::btrfs;
-use crate::tree::entry::Monitor;
-use crate::tree::id_mapping::IdMapping;
-use crate::tree::tree_writer::TreeWriter;
-use crate::tree::walk::{self, Walk};
+use crate::sys::btrfs::{self, Access};
+use crate::tree;
+use crate::tree::copy::{Copied, CopyMethod};
+use crate::tree::walk;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use std::ffi::{OsStr, OsString};
@@ -22,16 +22,18 @@ use std::path::Path;
 pub(crate) enum Method {
     /// By a snapshot of a subvolume.
     Snapshot,
-    /// By a copy of so many bytes; those of shared blocks are not counted.
-    Copy(u64),
+    /// By a copy.
+    Copy(Copied),
 }
 
 impl std::fmt::Display for Method {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Snapshot => f.write_str("a snapshot"),
-            Self::Copy(0) => f.write_str("a copy with shared blocks"),
-            Self::Copy(bytes) => write!(f, "a copy, {}", size::rounded(*bytes)),
+            Self::Copy(Copied { method: CopyMethod::Reflink, .. }) => {
+                f.write_str("a copy with shared blocks")
+            }
+            Self::Copy(copied) => write!(f, "a copy, {}", size::rounded(copied.bytes)),
         }
     }
 }
@@ -64,7 +66,7 @@ pub(crate) fn create(paths: &Paths, machine: &Machine, template: &Path) -> Resul
             Err(error) => log::debug!("{error}, copying instead"),
         }
     }
-    copy(&source, above, name).map(Some).map_err(|error| error.context(doing()))
+    copy(&source, &above, name, &mut |_| ()).map(Some).map_err(|error| error.context(doing()))
 }
 
 fn open(directory: &Path) -> std::io::Result<OwnedFd> {
@@ -87,42 +89,26 @@ fn remove_drafts(above: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
 
 fn snapshot(source: &OwnedFd, above: &OwnedFd, name: &OsStr) -> Result<()> {
     let draft = draft(name);
-    btrfs::snapshot(source.as_fd(), above.as_fd(), &draft).context(|| "cannot create a snapshot")?;
+    btrfs::snapshot(source.as_fd(), above.as_fd(), &draft, Access::Writable)
+        .context(|| "cannot create a snapshot")?;
+    publish(above, &draft, name)
+}
+
+fn copy(source: &OwnedFd, above: &OwnedFd, name: &OsStr, progress: &mut dyn FnMut(u64)) -> Result<Method> {
+    let draft = draft(name);
+    let copied = tree::copy::copy(source.as_fd(), above.as_fd(), &draft, progress)?;
+    publish(above, &draft, name)?;
+    Ok(Method::Copy(copied))
+}
+
+/// Renames a complete draft as the last step, after all of it is on the disk: a tree with its name is
+/// complete, also after a power cut.
+fn publish(above: &OwnedFd, draft: &OsStr, name: &OsStr) -> Result<()> {
     let renamed = rustix::fs::syncfs(above)
-        .and_then(|()| rustix::fs::renameat_with(above, &draft, above, name, RenameFlags::NOREPLACE))
+        .and_then(|()| rustix::fs::renameat_with(above, draft, above, name, RenameFlags::NOREPLACE))
         .and_then(|()| rustix::fs::fsync(above));
     if renamed.is_err() {
         remove_drafts(above.as_fd(), name)?;
     }
-    renamed.context(|| "cannot rename the snapshot")
-}
-
-fn copy(source: &OwnedFd, above: OwnedFd, name: &OsStr) -> Result<Method> {
-    let mut writer = TreeWriter::new(above, draft(name), IdMapping::HOST);
-    let mut monitor = Count(0);
-    Walk::run_exactly(source, &mut writer, &mut monitor)?;
-    writer.finish_durably(name)?;
-    Ok(Method::Copy(monitor.0))
-}
-
-/// Counts the copied bytes.
-struct Count(u64);
-
-impl Monitor for Count {
-    fn count_entry(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn advance(&mut self, bytes: u64) -> Result<()> {
-        self.0 += bytes;
-        Ok(())
-    }
-
-    fn skip(&mut self, path: &Path, reason: &str) {
-        log::warn!("skipping '{}': {reason}", path.display());
-    }
-
-    fn interrupts(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
+    renamed.context(|| "cannot rename the copy")
 }

@@ -1,5 +1,6 @@
-//! Snapshots of Btrfs subvolumes (btrfs-ioctl(2)). Called by `image`.
+//! Btrfs subvolumes and their snapshots (btrfs-ioctl(2)). Called by `image` and `control`.
 #![allow(unsafe_code)]
+#![allow(dead_code, reason = "for snapshots and read-only images")]
 
 use rustix::fd::{AsRawFd, BorrowedFd};
 use std::ffi::OsStr;
@@ -11,6 +12,23 @@ const MAGIC: u64 = 0x9123_683e;
 const FIRST_INODE: u64 = 256;
 /// `_IOW(BTRFS_IOCTL_MAGIC, 23, struct btrfs_ioctl_vol_args_v2)`.
 const SNAP_CREATE_V2: libc::c_ulong = 0x5000_9417;
+/// `_IOW(BTRFS_IOCTL_MAGIC, 24, struct btrfs_ioctl_vol_args_v2)`.
+const SUBVOL_CREATE_V2: libc::c_ulong = 0x5000_9418;
+/// `_IOW(BTRFS_IOCTL_MAGIC, 15, struct btrfs_ioctl_vol_args)`.
+const SNAP_DESTROY: libc::c_ulong = 0x5000_940f;
+/// `_IOR(BTRFS_IOCTL_MAGIC, 25, __u64)`.
+const SUBVOL_GETFLAGS: libc::c_ulong = 0x8008_9419;
+/// `_IOW(BTRFS_IOCTL_MAGIC, 26, __u64)`.
+const SUBVOL_SETFLAGS: libc::c_ulong = 0x4008_941a;
+/// `BTRFS_SUBVOL_RDONLY`.
+const SUBVOL_RDONLY: u64 = 2;
+
+/// `struct btrfs_ioctl_vol_args` of `linux/btrfs.h`.
+#[repr(C)]
+struct NameArguments {
+    fd: i64,
+    name: [u8; 4088],
+}
 
 /// `struct btrfs_ioctl_vol_args_v2` of `linux/btrfs.h`.
 #[repr(C)]
@@ -51,7 +69,16 @@ pub(crate) fn is_alone(subvolume: BorrowedFd<'_>) -> bool {
     result == 0 && arguments.num_items == 0
 }
 
-/// Creates a writable snapshot of a subvolume under a name in a directory of the same file system.
+/// Whether a subvolume can be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It can.
+    Writable,
+    /// It cannot.
+    ReadOnly,
+}
+
+/// Creates a snapshot of a subvolume under a name in a directory of the same file system.
 ///
 /// # Errors
 /// Any error of the ioctl, `ENAMETOOLONG` for a long name.
@@ -59,21 +86,74 @@ pub(crate) fn snapshot(
     subvolume: BorrowedFd<'_>,
     directory: BorrowedFd<'_>,
     name: &OsStr,
+    access: Access,
 ) -> std::io::Result<()> {
-    const { assert!(size_of::<VolumeArguments>() == 4096) };
-    let mut arguments = VolumeArguments {
-        fd: i64::from(subvolume.as_raw_fd()),
-        transid: 0,
-        flags: 0,
-        unused: [0; 4],
-        name: [0; 4040],
-    };
+    let flags = if access == Access::ReadOnly { SUBVOL_RDONLY } else { 0 };
+    let arguments = VolumeArguments::of(i64::from(subvolume.as_raw_fd()), flags, name)?;
+    call(directory, SNAP_CREATE_V2, std::ptr::from_ref(&arguments))
+}
+
+/// Creates an empty writable subvolume under a name in a directory.
+///
+/// # Errors
+/// Any error of the ioctl, `ENAMETOOLONG` for a long name.
+pub(crate) fn create(directory: BorrowedFd<'_>, name: &OsStr) -> std::io::Result<()> {
+    let arguments = VolumeArguments::of(0, 0, name)?;
+    call(directory, SUBVOL_CREATE_V2, std::ptr::from_ref(&arguments))
+}
+
+/// Removes a subvolume and all of its files by its name in a directory. One with another subvolume inside is
+/// not removed.
+///
+/// # Errors
+/// Any error of the ioctl: `EPERM` for a read-only subvolume of another user, `ENOTEMPTY` for one inside.
+pub(crate) fn destroy(directory: BorrowedFd<'_>, name: &OsStr) -> std::io::Result<()> {
+    let mut arguments = NameArguments { fd: 0, name: [0; 4088] };
+    set_name(&mut arguments.name, name)?;
+    call(directory, SNAP_DESTROY, std::ptr::from_ref(&arguments))
+}
+
+/// Returns whether a subvolume can be changed.
+///
+/// # Errors
+/// Any error of the ioctl.
+pub(crate) fn access(subvolume: BorrowedFd<'_>) -> std::io::Result<Access> {
+    let mut flags: u64 = 0;
+    call(subvolume, SUBVOL_GETFLAGS, std::ptr::from_mut(&mut flags).cast_const())?;
+    Ok(if flags & SUBVOL_RDONLY == 0 { Access::Writable } else { Access::ReadOnly })
+}
+
+/// Sets whether a subvolume can be changed.
+///
+/// # Errors
+/// Any error of the ioctl.
+pub(crate) fn set_access(subvolume: BorrowedFd<'_>, access: Access) -> std::io::Result<()> {
+    let flags: u64 = if access == Access::ReadOnly { SUBVOL_RDONLY } else { 0 };
+    call(subvolume, SUBVOL_SETFLAGS, std::ptr::from_ref(&flags))
+}
+
+impl VolumeArguments {
+    fn of(fd: i64, flags: u64, name: &OsStr) -> std::io::Result<Self> {
+        let mut arguments = Self { fd, transid: 0, flags, unused: [0; 4], name: [0; 4040] };
+        set_name(&mut arguments.name, name)?;
+        Ok(arguments)
+    }
+}
+
+/// Writes a name that ends with zero.
+fn set_name(place: &mut [u8], name: &OsStr) -> std::io::Result<()> {
     let bytes = name.as_bytes();
-    // The last byte stays zero.
-    let place = arguments.name.get_mut(..bytes.len()).filter(|place| place.len() < 255);
+    // `BTRFS_SUBVOL_NAME_MAX`.
+    let place = place.get_mut(..bytes.len()).filter(|place| place.len() <= 255);
     place.ok_or(rustix::io::Errno::NAMETOOLONG)?.copy_from_slice(bytes);
-    // SAFETY: the arguments live across the call, have the size in its number, and the name ends with zero.
-    let result =
-        unsafe { libc::ioctl(directory.as_raw_fd(), SNAP_CREATE_V2 as _, std::ptr::from_ref(&arguments)) };
+    Ok(())
+}
+
+/// Calls an ioctl with a pointer to its arguments.
+fn call<T>(directory: BorrowedFd<'_>, number: libc::c_ulong, arguments: *const T) -> std::io::Result<()> {
+    const { assert!(size_of::<VolumeArguments>() == 4096 && size_of::<NameArguments>() == 4096) };
+    // SAFETY: the arguments live across the call, have the size in its number, and a name in them ends with
+    // zero.
+    let result = unsafe { libc::ioctl(directory.as_raw_fd(), number as _, arguments) };
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }

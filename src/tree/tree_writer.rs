@@ -5,6 +5,7 @@
 use super::entry::{Content, EntryKind, Meta, Monitor, Sink, shown};
 use super::id_mapping::IdMapping;
 use super::walk;
+use super::xattr::XattrPlace;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,13 +26,15 @@ pub(crate) struct TreeWriter {
     ids: IdMapping,
     /// Directories. Their metadata is set at the end: a read-only mode would prevent their entries.
     directories: Vec<(PathBuf, Meta)>,
+    /// The bytes of files that share all of their blocks with the source.
+    shared: u64,
     done: bool,
 }
 
 impl TreeWriter {
     /// Creates a sink in a directory; `temporary` is a unique name.
     pub(crate) fn new(directory: OwnedFd, temporary: OsString, ids: IdMapping) -> Self {
-        Self { directory, temporary, ids, directories: Vec::new(), done: false }
+        Self { directory, temporary, ids, directories: Vec::new(), shared: 0, done: false }
     }
 
     /// Renames the copy to its name; `force` replaces an existing file.
@@ -45,19 +48,15 @@ impl TreeWriter {
         Ok(())
     }
 
-    /// Renames the copy to its name as the last step, after all of it is on the disk. A copy with its name is
-    /// complete, also after a power cut.
+    /// Completes the copy under its temporary name. Returns the bytes of files that share all of their blocks
+    /// with the source.
     ///
     /// # Errors
-    /// An existing file with this name.
-    pub(crate) fn finish_durably(mut self, name: &OsStr) -> Result<()> {
-        let syncing = || format!("cannot write '{}' to the disk", name.display());
+    /// A directory whose metadata cannot be set.
+    pub(crate) fn finish_in_place(mut self) -> Result<u64> {
         self.finish_directories()?;
-        rustix::fs::syncfs(&self.directory).context(syncing)?;
-        let directory = self.directory.as_fd();
-        self.publish(directory, directory, &self.temporary, name, Replace::No)?;
         self.done = true;
-        rustix::fs::fsync(&self.directory).context(syncing)
+        Ok(self.shared)
     }
 
     /// Moves the entries of the copy into the directory itself.
@@ -124,6 +123,14 @@ impl TreeWriter {
         let (uid, gid) = self.owner(meta);
         rustix::fs::fchown(open, Some(uid), Some(gid))
             .context(|| format!("cannot set the owner of {}", shown(path, "the destination")))?;
+        self.set_attributes(&XattrPlace::Open(open), path, meta)?;
+        rustix::fs::fchmod(open, Mode::from_raw_mode(meta.mode))
+            .context(|| format!("cannot set the mode of {}", shown(path, "the destination")))?;
+        rustix::fs::futimens(open, &times(meta))
+            .context(|| format!("cannot set the times of {}", shown(path, "the destination")))
+    }
+
+    fn set_attributes(&self, place: &XattrPlace<'_>, path: &Path, meta: &Meta) -> Result<()> {
         for (name, value) in &meta.attributes {
             let mapped;
             let value = if name.starts_with(b"system.posix_acl_") {
@@ -132,20 +139,12 @@ impl TreeWriter {
             } else {
                 value
             };
-            let flags = rustix::fs::XattrFlags::empty();
-            match rustix::fs::fsetxattr(open, OsStr::from_bytes(name), value, flags) {
-                Err(rustix::io::Errno::OPNOTSUPP) => {
-                    log::debug!("the file system has no extended attributes, ignoring")
-                }
-                set => {
-                    set.context(|| format!("cannot set an attribute of {}", shown(path, "the destination")))?
-                }
+            let set = place.set(name, value);
+            if !set.context(|| format!("cannot set an attribute of {}", shown(path, "the destination")))? {
+                log::debug!("the file system has no extended attributes, ignoring");
             }
         }
-        rustix::fs::fchmod(open, Mode::from_raw_mode(meta.mode))
-            .context(|| format!("cannot set the mode of {}", shown(path, "the destination")))?;
-        rustix::fs::futimens(open, &times(meta))
-            .context(|| format!("cannot set the times of {}", shown(path, "the destination")))
+        Ok(())
     }
 
     fn owner(&self, meta: &Meta) -> (Uid, Gid) {
@@ -189,7 +188,7 @@ impl TreeWriter {
     }
 
     fn file(
-        &self,
+        &mut self,
         path: &Path,
         meta: &Meta,
         content: &mut dyn Content,
@@ -202,6 +201,7 @@ impl TreeWriter {
         let file = File::from(file);
         let copying = || format!("cannot copy {}", shown(path, "the destination"));
         if content.file().is_some_and(|source| rustix::fs::ioctl_ficlone(&file, source).is_ok()) {
+            self.shared += file.metadata().map(|data| data.len()).unwrap_or_default();
             return self.finish_one(file.as_fd(), path, meta);
         }
         let mut part = Vec::with_capacity(PART);
@@ -221,6 +221,7 @@ impl TreeWriter {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
         self.set_owner(&made, FileType::Symlink, meta).map_err(|error| error.context(making()))?;
+        self.set_attributes(&XattrPlace::by_reference(&made), path, meta)?;
         rustix::fs::utimensat(&parent, &name, &times(meta), AtFlags::SYMLINK_NOFOLLOW).context(making)
     }
 
@@ -242,6 +243,7 @@ impl TreeWriter {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
         self.set_owner(&made, kind, meta).map_err(|error| error.context(making()))?;
+        self.set_attributes(&XattrPlace::by_reference(&made), path, meta)?;
         // By descriptor: the name may refer to another file now. The umask has cleared mode bits.
         guest_files::set_mode(&made, Mode::from_raw_mode(meta.mode)).context(making)?;
         guest_files::set_times(&made, &times(meta)).context(making)
@@ -274,6 +276,11 @@ impl Sink for TreeWriter {
         kind: EntryKind<'_>,
         monitor: &mut dyn Monitor,
     ) -> Result<()> {
+        if path.as_os_str().is_empty() && exists(self.directory.as_fd(), &self.temporary) {
+            // It is not an unfinished copy of this sink, which would be removed.
+            self.done = true;
+            return Err(Error::new(format!("'{}' already exists", self.temporary.display())));
+        }
         match kind {
             EntryKind::Directory => {
                 let (parent, name) = self.parent(path)?;

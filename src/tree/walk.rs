@@ -4,10 +4,11 @@
 
 use super::entry::{Content, EntryKind, Meta, Monitor, Sink, TreeSide, read_part, shown};
 use super::id_mapping::IdMapping;
+use super::xattr::{Attributes, XattrPlace};
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, StatxFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, StatxFlags};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -80,7 +81,7 @@ impl<'a, S: Sink> Walk<'a, S> {
         self.monitor.count_entry()?;
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)).cloned() {
-                let meta = self.meta(&stat, None);
+                let meta = self.meta(&stat, Vec::new());
                 return self.sink.take(path, &meta, EntryKind::Hard(first), self.monitor);
             }
             self.names.insert((stat.st_dev, stat.st_ino), path.to_owned());
@@ -90,22 +91,22 @@ impl<'a, S: Sink> Walk<'a, S> {
             FileType::RegularFile => {
                 let file = guest_files::reopen_file(place, OFlags::RDONLY);
                 let file = File::from(file.context(|| format!("cannot open {}", shown(path, "the source")))?);
-                let meta = self.meta(&stat, Some(file.as_fd()));
+                let meta = self.meta_of_open(&stat, file.as_fd(), path)?;
                 self.sink.take(path, &meta, EntryKind::File(&mut Extents::of(&file)), self.monitor)
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(place, c"", Vec::new())
                     .context(|| format!("cannot read the link {}", shown(path, "the source")))?;
-                let meta = self.meta(&stat, None);
+                let meta = self.meta_of_place(&stat, place, path)?;
                 let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                 self.sink.take(path, &meta, EntryKind::Link(target), self.monitor)
             }
             FileType::Fifo => {
-                let meta = self.meta(&stat, None);
+                let meta = self.meta_of_place(&stat, place, path)?;
                 self.sink.take(path, &meta, EntryKind::Fifo, self.monitor)
             }
             kind if self.is_exact => {
-                let meta = self.meta(&stat, None);
+                let meta = self.meta_of_place(&stat, place, path)?;
                 self.sink.take(path, &meta, EntryKind::Node(kind, stat.st_rdev), self.monitor)
             }
             _ if depth == 0 => Err(Error::new("devices and sockets are not copied")),
@@ -130,7 +131,7 @@ impl<'a, S: Sink> Walk<'a, S> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(place, ".", flags, Mode::empty())
             .context(|| format!("cannot open {}", shown(path, "the source")))?;
-        let meta = self.meta(stat, Some(directory.as_fd()));
+        let meta = self.meta_of_open(stat, directory.as_fd(), path)?;
         self.sink.take(path, &meta, EntryKind::Directory, self.monitor)?;
         // All names first: a directory that grows while it is read would never end.
         let mut names = Vec::new();
@@ -143,10 +144,10 @@ impl<'a, S: Sink> Walk<'a, S> {
         names.sort();
         for name in names {
             let name = OsStr::from_bytes(&name);
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let child = path.join(name);
-            match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
+            match self.open_entry(&directory, name) {
                 Ok(place) => self.entry(&place, &child, depth + 1)?,
+                Err(rustix::io::Errno::XDEV) => self.mount_point(&directory, name, &child)?,
                 Err(rustix::io::Errno::NOENT) => self.monitor.skip(&child, "it was deleted in the meantime"),
                 Err(errno) => return Err(errno).context(|| format!("cannot open '{}'", child.display())),
             }
@@ -154,7 +155,46 @@ impl<'a, S: Sink> Walk<'a, S> {
         Ok(())
     }
 
-    fn meta(&self, stat: &Stat, open: Option<BorrowedFd<'_>>) -> Meta {
+    /// Opens an entry for reference. `EXDEV` for a mount point in an exact copy.
+    fn open_entry(&self, directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if !self.is_exact {
+            return rustix::fs::openat(directory, name, flags, Mode::empty());
+        }
+        rustix::fs::openat2(directory, name, flags, Mode::empty(), ResolveFlags::NO_XDEV)
+    }
+
+    /// Copies a mount point as an empty directory, without what is mounted there.
+    fn mount_point(&mut self, directory: &OwnedFd, name: &OsStr, path: &Path) -> Result<()> {
+        let inspecting = || format!("cannot inspect '{}'", path.display());
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).context(inspecting)?;
+        self.monitor.skip(path, "another file system is mounted there");
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Ok(());
+        }
+        let meta = self.meta(&stat, Vec::new());
+        self.sink.take(path, &meta, EntryKind::Directory, self.monitor)
+    }
+
+    /// Returns the metadata of an open file or directory.
+    fn meta_of_open(&self, stat: &Stat, open: BorrowedFd<'_>, path: &Path) -> Result<Meta> {
+        let attributes = Attributes { place: XattrPlace::Open(open), ids: self.ids };
+        let read = attributes.read(self.is_exact);
+        // An exact copy without one would not be one.
+        let read = if self.is_exact { read } else { Ok(read.unwrap_or_default()) };
+        Ok(self.meta(stat, read.context(|| reading_attributes(path))?))
+    }
+
+    /// Returns the metadata of an entry that is not opened, with its attributes in an exact copy.
+    fn meta_of_place(&self, stat: &Stat, place: &OwnedFd, path: &Path) -> Result<Meta> {
+        if !self.is_exact {
+            return Ok(self.meta(stat, Vec::new()));
+        }
+        let attributes = Attributes { place: XattrPlace::by_reference(place), ids: self.ids };
+        Ok(self.meta(stat, attributes.read(true).context(|| reading_attributes(path))?))
+    }
+
+    fn meta(&self, stat: &Stat, attributes: Vec<(Vec<u8>, Vec<u8>)>) -> Meta {
         // A set-user-ID program of a guest must not grant its owner's privileges on the host.
         let kept = if self.side == TreeSide::Guest { 0o1777 } else { 0o7777 };
         let ids = self.ids;
@@ -163,9 +203,13 @@ impl<'a, S: Sink> Walk<'a, S> {
             uid: ids.inside(stat.st_uid),
             gid: ids.inside(stat.st_gid),
             modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default()),
-            attributes: open.map(|open| attributes(open, ids, self.is_exact)).unwrap_or_default(),
+            attributes,
         }
     }
+}
+
+fn reading_attributes(path: &Path) -> String {
+    format!("cannot read the attributes of {}", shown(path, "the source"))
 }
 
 /// The content of an open file: its ranges with data.
@@ -235,29 +279,6 @@ impl Content for Extents<'_> {
     fn file(&self) -> Option<&File> {
         Some(self.file)
     }
-}
-
-/// The prefixes of the attributes of an exact copy; the first ones are those of any copy.
-const EXACT: [&[u8]; 4] = [b"user.", b"system.posix_acl_", b"security.", b"trusted."];
-
-/// Reads the copied attributes: user attributes, and access lists with ids of the guest. Attributes of
-/// security modules and of the kernel are valid on one side only, unless the copy is exact.
-fn attributes(open: BorrowedFd<'_>, ids: IdMapping, is_exact: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut names = vec![0u8; 65536];
-    let length = rustix::fs::flistxattr(open, &mut names[..]).unwrap_or(0);
-    let names = names.get(..length).unwrap_or_default().split(|byte| *byte == 0);
-    let known: &[&[u8]] = if is_exact { &EXACT } else { &EXACT[..2] };
-    let copied = names.filter(|name| known.iter().any(|prefix| name.starts_with(prefix)));
-    let value = |name: &[u8]| {
-        let mut value = vec![0u8; 65536];
-        let length = rustix::fs::fgetxattr(open, OsStr::from_bytes(name), &mut value[..]).ok()?;
-        value.truncate(length);
-        if name.starts_with(b"system.posix_acl_") {
-            value = IdMapping::in_list(&value, |id| ids.inside(id));
-        }
-        Some((name.to_vec(), value))
-    };
-    copied.filter_map(value).collect()
 }
 
 /// Removes a file or tree by its name in a directory. Links are not followed, other mounts are not entered.
