@@ -174,7 +174,12 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, template: Option<&Path>, m
 fn create_root(paths: &Paths, machine: &Machine, template: &Path) -> Result<()> {
     placement::check_process()?;
     let root = machine.root.path().display();
-    match template::create(paths, machine, template)? {
+    let total = || crate::tree::usage::of(template).ok();
+    let created = crate::cli::output::with_progress(|progress| {
+        let mut bar = progress.bar(machine.name.as_str(), &total);
+        template::create(paths, machine, template, &mut |bytes| bar.advance(bytes))
+    });
+    match created? {
         Some(method) => log::info!("created '{root}' from '{}': {method}", template.display()),
         None => log::debug!("'{root}' exists: the template is not used"),
     }

@@ -115,8 +115,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sys::entry",
             // A signal undoes a start in the foreground.
             "sys::process::interrupt",
-            // `--dry-run` prints the plan.
+            // `--dry-run` prints the plan, `--template=` shows a bar, of the size of the template.
             "cli::output",
+            "tree::usage",
         ],
     ),
     ("cli", &["config", "control", "machine", "paths", "run"]),

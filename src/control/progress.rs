@@ -1,7 +1,10 @@
-//! Progress of waits: status texts of units, on one line of a terminal. No output without a terminal.
+//! Progress of waits and copies: status texts of units, and a bar, on one line of a terminal. No output without a
+//! terminal.
 
 use crate::host::systemd::journal::printable;
+use crate::machine::size;
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 /// The output of progress.
 pub(crate) struct Progress<'a> {
@@ -33,6 +36,12 @@ impl<'a> Progress<'a> {
         self.is_shown = true;
     }
 
+    /// Returns a bar for a copy of a tree, with the machine in front. `total` finds out the bytes of the tree: it
+    /// is called at most once, for a copy that takes longer, and `None` leaves only the copied bytes.
+    pub(crate) fn bar<'p>(&'p mut self, machine: &str, total: &'p dyn Fn() -> Option<u64>) -> Bar<'p, 'a> {
+        Bar { progress: self, machine: machine.to_owned(), total, bytes: None, next: Instant::now() + FIRST }
+    }
+
     /// Clears the line.
     pub(crate) fn clear(&mut self) {
         if let Some((terminal, _)) = self.terminal.as_mut().filter(|_| self.is_shown) {
@@ -40,6 +49,47 @@ impl<'a> Progress<'a> {
         }
         self.is_shown = false;
     }
+}
+
+/// The time before a bar is shown first: most copies share blocks, and take less.
+const FIRST: Duration = Duration::from_millis(300);
+/// The time between two changes of a bar.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// The width of a bar, columns.
+const WIDTH: usize = 20;
+
+/// The bar of a copy.
+pub(crate) struct Bar<'p, 'a> {
+    progress: &'p mut Progress<'a>,
+    machine: String,
+    total: &'p dyn Fn() -> Option<u64>,
+    /// The bytes of the tree, once found out.
+    bytes: Option<Option<u64>>,
+    /// The time of the next change.
+    next: Instant,
+}
+
+impl Bar<'_, '_> {
+    /// Shows the number of copied bytes.
+    pub(crate) fn advance(&mut self, copied: u64) {
+        if self.progress.terminal.is_none() || Instant::now() < self.next {
+            return;
+        }
+        let total = *self.bytes.get_or_insert_with(self.total);
+        self.progress.show(&self.machine, &bar_text(copied, total));
+        self.next = Instant::now() + INTERVAL;
+    }
+}
+
+fn bar_text(copied: u64, total: Option<u64>) -> String {
+    let Some(total) = total.filter(|total| *total > 0) else {
+        return format!("{} copied", size::rounded(copied));
+    };
+    // The tree may grow meanwhile.
+    let percent = copied.saturating_mul(100).checked_div(total).unwrap_or_default().min(100);
+    let full = usize::try_from(percent).unwrap_or_default() * WIDTH / 100;
+    let bar = format!("{:<WIDTH$}", "#".repeat(full));
+    format!("copying [{bar}] {percent} % of {}", size::rounded(total))
 }
 
 impl Drop for Progress<'_> {
@@ -60,5 +110,28 @@ mod tests {
         drop(progress);
         assert_eq!(String::from_utf8(terminal).unwrap(), "\rweb: booting: a\x1b[K\r\x1b[K");
         Progress::silent().show("web", "nothing");
+    }
+
+    #[test]
+    fn a_bar_appears_for_longer_copies_only() {
+        let mut terminal = Vec::new();
+        let mut progress = Progress::on_terminal(&mut terminal, 80);
+        let mut bar = progress.bar("web", &|| Some(4 << 30));
+        bar.advance(1);
+        bar.next = Instant::now();
+        bar.advance(1 << 30);
+        drop(progress);
+        let shown = String::from_utf8(terminal).unwrap();
+        assert!(shown.starts_with("\rweb: copying [#####               ] 25 % of 4"), "{shown:?}");
+        let mut silent = Progress::silent();
+        let mut bar = silent.bar("web", &|| panic!("nothing is shown"));
+        bar.next = Instant::now();
+        bar.advance(1);
+    }
+
+    #[test]
+    fn a_bar_ends_at_a_hundred() {
+        assert_eq!(bar_text(5, Some(0)), format!("{} copied", size::rounded(5)));
+        assert!(bar_text(u64::MAX, Some(1)).contains("[####################] 100 %"));
     }
 }

@@ -39,11 +39,16 @@ impl std::fmt::Display for Method {
 }
 
 /// Creates the root directory of a machine from a template, unless it exists. Until it is complete it has a
-/// hidden name, which systemd removes at boot.
+/// hidden name, which systemd removes at boot. `progress` is called with the bytes copied so far.
 ///
 /// # Errors
 /// A template in use, or a file that cannot be copied. No directory is left.
-pub(crate) fn create(paths: &Paths, machine: &Machine, template: &Path) -> Result<Option<Method>> {
+pub(crate) fn create(
+    paths: &Paths,
+    machine: &Machine,
+    template: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Option<Method>> {
     let path = machine.root.path();
     // A dangling link is an error later.
     if path.symlink_metadata().is_ok() {
@@ -66,7 +71,7 @@ pub(crate) fn create(paths: &Paths, machine: &Machine, template: &Path) -> Resul
             Err(error) => log::debug!("{error}, copying instead"),
         }
     }
-    copy(&source, &above, name, &mut |_| ()).map(Some).map_err(|error| error.context(doing()))
+    copy(&source, &above, name, progress).map(Some).map_err(|error| error.context(doing()))
 }
 
 fn open(directory: &Path) -> std::io::Result<OwnedFd> {

@@ -16,10 +16,6 @@ const SNAP_CREATE_V2: libc::c_ulong = 0x5000_9417;
 const SUBVOL_CREATE_V2: libc::c_ulong = 0x5000_9418;
 /// `_IOW(BTRFS_IOCTL_MAGIC, 15, struct btrfs_ioctl_vol_args)`.
 const SNAP_DESTROY: libc::c_ulong = 0x5000_940f;
-/// `_IOR(BTRFS_IOCTL_MAGIC, 25, __u64)`.
-const SUBVOL_GETFLAGS: libc::c_ulong = 0x8008_9419;
-/// `_IOW(BTRFS_IOCTL_MAGIC, 26, __u64)`.
-const SUBVOL_SETFLAGS: libc::c_ulong = 0x4008_941a;
 /// `BTRFS_SUBVOL_RDONLY`.
 const SUBVOL_RDONLY: u64 = 2;
 
@@ -111,25 +107,6 @@ pub(crate) fn destroy(directory: BorrowedFd<'_>, name: &OsStr) -> std::io::Resul
     let mut arguments = NameArguments { fd: 0, name: [0; 4088] };
     set_name(&mut arguments.name, name)?;
     call(directory, SNAP_DESTROY, std::ptr::from_ref(&arguments))
-}
-
-/// Returns whether a subvolume can be changed.
-///
-/// # Errors
-/// Any error of the ioctl.
-pub(crate) fn access(subvolume: BorrowedFd<'_>) -> std::io::Result<Access> {
-    let mut flags: u64 = 0;
-    call(subvolume, SUBVOL_GETFLAGS, std::ptr::from_mut(&mut flags).cast_const())?;
-    Ok(if flags & SUBVOL_RDONLY == 0 { Access::Writable } else { Access::ReadOnly })
-}
-
-/// Sets whether a subvolume can be changed.
-///
-/// # Errors
-/// Any error of the ioctl.
-pub(crate) fn set_access(subvolume: BorrowedFd<'_>, access: Access) -> std::io::Result<()> {
-    let flags: u64 = if access == Access::ReadOnly { SUBVOL_RDONLY } else { 0 };
-    call(subvolume, SUBVOL_SETFLAGS, std::ptr::from_ref(&flags))
 }
 
 impl VolumeArguments {
