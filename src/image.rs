@@ -6,6 +6,7 @@ pub(crate) mod attach;
 pub(crate) mod find;
 mod layers;
 pub(crate) mod locks;
+pub(crate) mod read_only;
 pub(crate) mod stack;
 #[allow(dead_code, reason = "used by the verbs on images")]
 pub(crate) mod store;

@@ -109,6 +109,11 @@ impl Machine {
         let broken = rules::broken(&parts);
         if broken.is_empty() { Ok(Self(parts)) } else { Err(broken) }
     }
+
+    /// Makes the root read-only. Every machine can have such a root: no rule is about it.
+    pub(crate) fn make_root_read_only(&mut self) {
+        self.0.root.read_only = true;
+    }
 }
 
 /// Read access only: checked parts do not change.

@@ -38,7 +38,8 @@ pub(crate) enum RunMode {
 }
 
 /// Executes this program again from a file that its payload cannot write to, if the arguments seem to require
-/// it: all earlier work is done twice. Called before anything else. `start` repeats the check with the complete definition.
+/// it: all earlier work is done twice. Called before anything else. `start` repeats the check with the
+/// complete definition.
 pub fn protect_early() {
     let words = || entry::raw_arguments().map(CStr::to_bytes);
     let users = |word: &[u8]| word.starts_with(b"-U") || word.starts_with(b"--private-users");
@@ -72,8 +73,9 @@ fn keep_reason(paths: &Paths, name: &Name, error: &Error) {
 
 fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let kept = handover::receive()?.map(Carried::from);
-    let resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
+    let mut resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
     warn(&resolved);
+    root::protect_image(&mut resolved.machine);
     let arguments = vec!["launch".into(), name.as_str().into()];
     let request =
         StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
@@ -137,8 +139,9 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, template: Option<&Path>, m
             cleanup::undo(paths, &kept.state.record);
         }
     });
-    let resolved = resolved.map_err(of_launch)?;
+    let mut resolved = resolved.map_err(of_launch)?;
     warn(&resolved);
+    root::protect_image(&mut resolved.machine);
     let machine = &resolved.machine;
     if mode == RunMode::DryRun {
         let plan = dry_run(paths, machine);

@@ -12,4 +12,5 @@ pub(crate) mod overlay;
 pub(crate) mod packet;
 pub mod process;
 pub(crate) mod pseudo_file;
+pub(crate) mod read_only;
 pub(crate) mod terminal;

@@ -27,6 +27,7 @@ mod logs;
 mod names;
 mod network;
 mod poweroff;
+mod read_only;
 mod reboot;
 mod restart;
 mod run;
@@ -114,7 +115,7 @@ impl Verb {
             }
             Self::Thaw(_) | Self::CopyTo(_) | Self::CopyFrom(_) | Self::Unbind(_) | Self::Attach(_) => true,
             Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
-            Self::Set(_) | Self::Apply(_) => true,
+            Self::Set(_) | Self::Apply(_) | Self::ReadOnly(_) => true,
             _ => false,
         }
     }
@@ -143,6 +144,7 @@ verbs! {
     Top(top::TopArgs),
     Inspect(inspect::InspectArgs),
     Images(images::ImagesArgs),
+    ReadOnly(read_only::ReadOnlyArgs),
     Exec(exec::ExecArgs),
     Shell(shell::ShellArgs),
     CopyTo(copy_to::CopyToArgs),

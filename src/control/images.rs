@@ -1,9 +1,10 @@
-//! `images`: the images of the host. Called by `cli`. It changes nothing.
+//! `images` and `read-only`: the images of the host. Called by `cli`.
 
 use crate::error::Result;
 use crate::host::{lock, procfs};
 use crate::image::find;
 use crate::image::locks;
+use crate::image::read_only;
 use crate::image::stack::{Stack, StackPart};
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
@@ -95,6 +96,14 @@ pub(crate) fn rows(paths: &Paths, name: Option<&Name>, query: UsageQuery) -> Res
             .with_hint("'coracle images' lists all images"));
     }
     Ok(rows)
+}
+
+/// Makes the image of a name read-only, or writable again. Returns the method.
+///
+/// # Errors
+/// An image that cannot be changed.
+pub(crate) fn set_read_only(paths: &Paths, name: &Name, read_only: bool) -> Result<read_only::Method> {
+    read_only::set(paths, name, read_only)
 }
 
 fn row(

@@ -20,6 +20,15 @@ pub(crate) fn command_name(pid: u32) -> Option<String> {
     Some(name.trim_end().to_owned()).filter(|name| !name.is_empty())
 }
 
+/// Returns the verb of a process of Coracle: the first argument of its program (proc_pid_cmdline(5)). `None`
+/// for one that is no word.
+pub(crate) fn verb(pid: u32) -> Option<String> {
+    let arguments = pseudo_file::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let verb = arguments.split('\0').nth(1)?;
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+    (!verb.starts_with('-') && !verb.is_empty() && verb.bytes().all(is_word)).then(|| verb.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

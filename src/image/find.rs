@@ -2,6 +2,7 @@
 //! for the default root of a machine. It opens no image.
 
 use super::version;
+use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
@@ -17,6 +18,28 @@ const KINDS: [Kind; 2] = [("", RootSource::Directory), (".mstack", RootSource::S
 /// Returns the image of a name: the first one in the order of the search. `None` if there is none.
 pub(crate) fn by_name(paths: &Paths, name: &Name) -> Option<RootSource> {
     all_of(paths, name).next()
+}
+
+/// Returns the image of a name for a verb that changes it.
+///
+/// # Errors
+/// A name without an image.
+pub(super) fn existing(paths: &Paths, name: &Name) -> Result<RootSource> {
+    by_name(paths, name).ok_or_else(|| {
+        Error::new(format!("image '{name}' does not exist")).with_hint("'coracle images' lists all images")
+    })
+}
+
+/// Refuses an image below `/usr`.
+///
+/// # Errors
+/// Such an image.
+pub(super) fn refuse_vendor(paths: &Paths, image: &RootSource) -> Result<()> {
+    if !paths.strip(image.path()).starts_with("/usr") {
+        return Ok(());
+    }
+    Err(Error::new(format!("'{}' belongs to a package", image.path().display()))
+        .with_hint("copy it to '/var/lib/machines' under another name, and use the copy"))
 }
 
 /// Returns all images of a name, the one in use first.

@@ -1,5 +1,5 @@
-//! Lock files of images, the same as systemd's: of the name, beside the image, and of its inode. They are taken
-//! in this order and never waited for. Called by `claim`.
+//! Lock files of images, the same as systemd's: of the name, beside the image, and of its inode. They are
+//! taken in this order and never waited for. Called by `claim` for machines, and by the verbs on images.
 
 use super::stack::Stack;
 use crate::error::{Context, Error, Result};
@@ -48,20 +48,45 @@ impl ImageLock {
 
     /// Returns the error for a lock of another user, with the name of that user if it is known.
     pub(crate) fn in_use(&self, holder: Option<String>) -> Error {
-        let process = || {
-            let pid = lock::holder(&self.file)?;
-            Some(match procfs::command_name(pid) {
-                Some(name) => format!("process {pid} ({name})"),
-                None => format!("process {pid}"),
-            })
-        };
-        let user = holder.or_else(process).unwrap_or_else(|| "another program".to_owned());
+        let user = self.user(holder);
         let hint = match self.mode {
             LockMode::Exclusive => "stop it, or copy the tree: two systems on one root corrupt it",
             LockMode::Shared => "stop it, or start it read-only: it may change the tree",
         };
         Error::new(format!("root '{}' is in use by {user}", self.image.display())).with_hint(hint)
     }
+
+    /// Returns the user of the image: the given one, or the process that holds the lock.
+    fn user(&self, holder: Option<String>) -> String {
+        let process = || {
+            let pid = lock::holder(&self.file)?;
+            Some(match procfs::command_name(pid) {
+                Some(name) if name == "coracle" => {
+                    let verb = procfs::verb(pid).map_or_else(String::new, |verb| format!(" {verb}"));
+                    format!("process {pid} (coracle{verb})")
+                }
+                Some(name) => format!("process {pid} ({name})"),
+                None => format!("process {pid}"),
+            })
+        };
+        holder.or_else(process).unwrap_or_else(|| "another program".to_owned())
+    }
+}
+
+/// Returns the running machine that holds a lock.
+fn machine_of(paths: &Paths, file: &Path) -> Option<Name> {
+    let is_user = |record: &Record| record.files.iter().any(|own| own == file) && record.is_alive();
+    Record::all(paths).into_iter().find(is_user).map(|record| record.name)
+}
+
+/// Returns the locks of an image of this name for a verb, in the order in which they are taken.
+///
+/// # Errors
+/// A missing image.
+pub(super) fn of_image(paths: &Paths, name: &Name, image: &Path, mode: LockMode) -> Result<Vec<ImageLock>> {
+    let mut locks = vec![of_name(paths, name, image)];
+    locks.extend(of_path(paths, image, mode)?);
+    Ok(locks)
 }
 
 /// Locks that a verb holds. Their files are deleted with them.
@@ -74,13 +99,22 @@ impl HeldLocks {
     /// # Errors
     /// An image in use; the message names the machine or the process.
     pub(crate) fn take(&mut self, paths: &Paths, locks: impl IntoIterator<Item = ImageLock>) -> Result<()> {
-        let machine = |file: &Path| {
-            let mut records = Record::all(paths).into_iter().filter(Record::is_alive);
-            let found = records.find(|record| record.files.iter().any(|held| held == file));
-            found.map(|record| format!("machine '{}'", record.name))
-        };
         for lock in locks {
-            self.0.extend(lock.take(machine)?);
+            match lock::take_as(&lock.file, lock.mode) {
+                Ok(Some(taken)) => self.0.push(taken),
+                Ok(None) => {
+                    let machine = machine_of(paths, &lock.file);
+                    let hint = match &machine {
+                        Some(name) => format!("stop it: coracle stop {name}"),
+                        None => "wait until it has ended".to_owned(),
+                    };
+                    let user = lock.user(machine.map(|name| format!("machine '{name}'")));
+                    let image = lock.image.display();
+                    return Err(Error::new(format!("image '{image}' is in use by {user}")).with_hint(hint));
+                }
+                Err(error) if lock.is_optional => log::debug!("{error}, ignoring"),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -144,14 +178,17 @@ pub(crate) fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec
     // Its path without symbolic links, by one call.
     let place = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).context(looking)?;
     let lock = |file, is_optional| ImageLock { file, mode, is_optional, image: image.to_owned() };
-    let beside = place.file_name().map(|name| {
-        let mut file = OsString::from(".#");
-        file.push(name);
-        file.push(".lck");
-        lock(place.with_file_name(file), true)
-    });
+    let beside = beside(&place).map(|file| lock(file, true));
     let inode = inode_lock(paths, found.st_dev, found.st_ino);
     Ok(beside.into_iter().chain([lock(inode, false)]).collect())
+}
+
+/// Returns the lock file beside an image, by its path without links.
+fn beside(image: &Path) -> Option<PathBuf> {
+    let mut file = OsString::from(".#");
+    file.push(image.file_name()?);
+    file.push(".lck");
+    Some(image.with_file_name(file))
 }
 
 /// Returns the lock file of an image for this host, by its inode.

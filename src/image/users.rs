@@ -2,7 +2,7 @@
 //! change images and layers.
 
 use super::store::{Store, StorePart};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
 use std::path::{Path, PathBuf};
 
@@ -65,9 +65,29 @@ pub(crate) fn of(paths: &Paths, directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(users)
 }
 
-/// Adds the links in a stack. A file, and a link to a stack elsewhere, have none.
+/// Refuses a change of an image that others stand on, and names them.
+///
+/// # Errors
+/// There is one.
+pub(crate) fn refuse(image: &Path, users: &[PathBuf]) -> Result<()> {
+    let named: Vec<String> = users.iter().map(|user| format!("'{}'", user.display())).collect();
+    let verb = match named.len() {
+        0 => return Ok(()),
+        1 => "stands",
+        _ => "stand",
+    };
+    Err(Error::new(format!("{} {verb} on image '{}'", named.join(", "), image.display())))
+}
+
+/// Adds the links in a stack, also those in the versions of an entry. A file, and a link to a stack elsewhere,
+/// have none.
 fn add_links(found: &mut Vec<StackLink>, stack: &Path) -> Result<()> {
-    for entry in entries(stack)? {
+    let mut all = entries(stack)?;
+    for versioned in all.clone().iter().filter(|entry| entry.extension().is_some_and(|suffix| suffix == "v"))
+    {
+        all.extend(entries(versioned)?);
+    }
+    for entry in all {
         if let Ok(text) = std::fs::read_link(&entry) {
             let target = entry.canonicalize().unwrap_or_else(|_| stack.join(text));
             found.push(StackLink { stack: stack.to_owned(), target });
@@ -120,6 +140,12 @@ mod tests {
         assert_eq!(of(&paths, &layer).unwrap(), stacks[1..]);
         symlink(&stacks[0], paths.storage().join("roots/1")).unwrap();
         assert_eq!(of(&paths, layer.parent().unwrap()).unwrap(), stacks);
+        let error = refuse(&golden, &of(&paths, &golden).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("/web.mstack' stands on image"), "{error}");
+        fs::create_dir(stacks[2].join("layer@0.v")).unwrap();
+        symlink(golden.join("usr"), stacks[2].join("layer@0.v/layer@0_1")).unwrap();
+        assert_eq!(of(&paths, &golden).unwrap(), stacks[2..]);
+        fs::remove_dir_all(stacks[2].join("layer@0.v")).unwrap();
         fs::remove_dir(&golden).unwrap();
         assert_eq!(of(&paths, &golden).unwrap(), stacks[3..], "a dangling link");
     }

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::host::probe::Tree;
 use crate::image::attach::AttachedRoot;
+use crate::image::read_only;
 use crate::image::stack::Stack;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
@@ -12,6 +13,21 @@ use crate::paths::access::refuse_open;
 use crate::state::id_ranges::RangeRetention;
 use rustix::fd::AsFd;
 use std::path::PathBuf;
+
+/// Makes the root of a machine read-only if its image is, unless the machine discards its changes.
+pub(super) fn protect_image(machine: &mut Machine) {
+    let RootSource::Directory(path) = &machine.root.source else { return };
+    if machine.root.is_shared() || !read_only::is_set(path) {
+        return;
+    }
+    log::warn!(
+        "image '{}' is read-only, and so is the root of machine '{}': set root.ephemeral = true to discard changes, \
+         or start a clone",
+        path.display(),
+        machine.name
+    );
+    machine.make_root_read_only();
+}
 
 /// Opens the root of a machine, for its identity and its owners.
 ///

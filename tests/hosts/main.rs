@@ -28,6 +28,7 @@ mod foreground;
 mod guests;
 mod host;
 mod hostile;
+mod image_verbs;
 mod images;
 mod inits;
 mod interruption;

@@ -1,0 +1,141 @@
+//! Makes images read-only and writable again, as systemd-machined does: the immutable flag of a directory,
+//! the property of a subvolume. Called by `control`.
+
+use super::find;
+use super::locks::{self, HeldLocks};
+use super::users;
+use crate::error::{Context, Error, Result};
+use crate::host::lock::LockMode;
+use crate::machine::name::Name;
+use crate::machine::root::RootSource;
+use crate::paths::Paths;
+use crate::sys::read_only;
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use std::path::Path;
+
+/// How an image was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// It was as requested already.
+    Unchanged,
+    /// By the immutable flag of its directory.
+    ImmutableFlag,
+    /// By the property of its subvolume.
+    Subvolume,
+}
+
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unchanged => "unchanged",
+            Self::ImmutableFlag => "by the immutable flag of its directory",
+            Self::Subvolume => "by the property of its subvolume",
+        })
+    }
+}
+
+/// Returns whether the directory of an image has a read-only flag. The image may be missing.
+pub(crate) fn is_set(image: &Path) -> bool {
+    /// `BTRFS_FIRST_FREE_OBJECTID`: the inode of the root of every subvolume.
+    const SUBVOLUME: u64 = 256;
+    let Ok(found) = rustix::fs::statx(rustix::fs::CWD, image, AtFlags::empty(), StatxFlags::INO) else {
+        return false;
+    };
+    // Most images need no further call.
+    found.stx_attributes.contains(StatxAttributes::IMMUTABLE)
+        || found.stx_ino == SUBVOLUME
+            && open(image).is_ok_and(|directory| read_only::is_set(directory.as_fd()).unwrap_or(false))
+}
+
+/// Makes the image of a name read-only, or writable again.
+///
+/// # Errors
+/// A missing image, one in use, one of a package, a stack, a file system without the flag; to make it
+/// writable, also stacks that stand on it.
+pub(crate) fn set(paths: &Paths, name: &Name, read_only: bool) -> Result<Method> {
+    let doing = || {
+        let state = if read_only { "read-only" } else { "writable" };
+        format!("cannot make image '{name}' {state}")
+    };
+    change(paths, name, read_only).map_err(|error| error.context(doing()))
+}
+
+fn change(paths: &Paths, name: &Name, read_only: bool) -> Result<Method> {
+    let image = find::existing(paths, name)?;
+    find::refuse_vendor(paths, &image)?;
+    let RootSource::Directory(path) = &image else {
+        return Err(Error::new(format!("'{}' is a stack", image.path().display())).with_hint(
+            "set root.read-only = true in the definition of its machine: a stack has no such flag",
+        ));
+    };
+    let mut held = HeldLocks::default();
+    held.take(paths, locks::of_image(paths, name, path, LockMode::Exclusive)?)?;
+    let directory = open(path)?;
+    let doing = || format!("cannot change the flags of '{}'", path.display());
+    if read_only::is_set(directory.as_fd()).context(doing)? == read_only {
+        return Ok(Method::Unchanged);
+    }
+    if !read_only {
+        users::refuse(path, &users::of(paths, path)?).map_err(|error| {
+            error.with_hint("remove them first: changes of an image destroy stacks that stand on it")
+        })?;
+    }
+    let set = read_only::set(directory.as_fd(), read_only);
+    let hint = match set.as_ref().map_err(Errno::from_io_error) {
+        Err(Some(Errno::NOTTY | Errno::OPNOTSUPP)) => {
+            Some("its file system has no immutable flag: move the image to ext4, xfs or btrfs")
+        }
+        Err(Some(Errno::PERM)) => Some("the flag requires CAP_LINUX_IMMUTABLE, which containers lack"),
+        _ => None,
+    };
+    let set = set.and_then(|()| Ok(rustix::fs::fsync(&directory)?)).context(doing);
+    set.map_err(|error| if let Some(hint) = hint { error.with_hint(hint) } else { error })?;
+    let is_subvolume = crate::sys::btrfs::is_subvolume(directory.as_fd());
+    Ok(if is_subvolume { Method::Subvolume } else { Method::ImmutableFlag })
+}
+
+fn open(directory: &Path) -> Result<rustix::fd::OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::empty())
+        .context(|| format!("cannot open '{}'", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_directories_without_clones_are_changed() {
+        let root = tempfile::Builder::new().tempdir_in("/var/tmp").unwrap();
+        let paths = Paths::below(root.path());
+        let at = |path: &str| root.path().join(path);
+        for directory in
+            ["var/lib/machines/golden", "var/lib/machines/web.mstack/rw", "usr/lib/machines/vendor"]
+        {
+            std::fs::create_dir_all(at(directory)).unwrap();
+        }
+        let name = |text: &str| Name::new(text).unwrap();
+        for (image, expected) in [
+            ("none", "image 'none' does not exist"),
+            ("vendor", "belongs to a package"),
+            ("web", "web.mstack' is a stack"),
+        ] {
+            let error = set(&paths, &name(image), true).unwrap_err();
+            assert!(error.to_string().contains(expected) && error.hint().is_some(), "{error}");
+        }
+        if set(&paths, &name("golden"), true).is_err() {
+            // Without CAP_LINUX_IMMUTABLE.
+            return;
+        }
+        assert!(is_set(&at("var/lib/machines/golden")));
+        assert_eq!(set(&paths, &name("golden"), true), Ok(Method::Unchanged));
+        std::os::unix::fs::symlink("../golden", at("var/lib/machines/web.mstack/layer@0")).unwrap();
+        let error = set(&paths, &name("golden"), false).unwrap_err();
+        assert!(error.to_string().contains("web.mstack' stands on image"), "{error}");
+        std::fs::remove_file(at("var/lib/machines/web.mstack/layer@0")).unwrap();
+        assert_eq!(set(&paths, &name("golden"), false), Ok(Method::ImmutableFlag));
+        assert_eq!(std::fs::read_dir(at("run/systemd/nspawn/locks")).unwrap().count(), 0);
+    }
+}
