@@ -3,6 +3,7 @@
 
 pub(crate) mod btrfs;
 pub(crate) mod descriptor;
+pub(crate) mod directory;
 pub mod entry;
 pub mod filter;
 pub(crate) mod guest_files;

@@ -114,7 +114,7 @@ fn new_namespace(directory: &Path) -> Result<OwnedFd> {
         let attributes = MountAttributes::INERT.read_only();
         // The root directory is an inode too.
         let options = [("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")];
-        let tmpfs = mount::new_file_system("tmpfs", &options, attributes)?;
+        let tmpfs = mount::new_file_system("tmpfs", &options, attributes)?.mount;
         mount::attach(tmpfs.as_fd(), mount::open_directory(directory)?.as_fd())
             .context(|| "cannot attach an empty file system")?;
         // While there is a procfs.

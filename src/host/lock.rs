@@ -3,6 +3,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
+use crate::sys::directory::names;
 use crate::sys::process::interrupt;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fd::OwnedFd;
@@ -98,9 +99,10 @@ pub(crate) fn wait_for_zones(paths: &Paths) -> Result<Held> {
 
 /// Deletes the files of Coracle's own locks that no process holds: their holders were killed.
 pub(crate) fn delete_stale(paths: &Paths) {
-    for entry in std::fs::read_dir(paths.locks()).into_iter().flatten().flatten() {
+    let locks = paths.locks();
+    for name in names(&locks).unwrap_or_default() {
         // Dropping the lock deletes its file.
-        let _ = take(&entry.path()).map(|lock| lock.map(Held));
+        let _ = take(&locks.join(name)).map(|lock| lock.map(Held));
     }
 }
 
@@ -176,13 +178,9 @@ pub(crate) fn take_as(path: &Path, mode: LockMode) -> Result<Option<Lock>> {
             return Ok(None);
         }
         // The former holder deleted the file between open(2) and the lock: this lock is on a file without a
-        // name.
-        let locked = rustix::fs::fstat(&descriptor).context(doing)?;
-        match rustix::fs::stat(path) {
-            Ok(there) if (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino) => {
-                return Ok(Some(Lock { descriptor, path: path.to_owned() }));
-            }
-            _ => {}
+        // name. Files of locks have one name (systemd checks the same).
+        if rustix::fs::fstat(&descriptor).context(doing)?.st_nlink > 0 {
+            return Ok(Some(Lock { descriptor, path: path.to_owned() }));
         }
     }
 }

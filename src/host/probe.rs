@@ -19,6 +19,7 @@ use mounts::Mounted;
 use rustix::fd::BorrowedFd;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The default path of an init, as for systemd-nspawn(1), `--boot`.
 const SBIN_INIT: &str = "/sbin/init";
@@ -292,17 +293,20 @@ fn parse_id(text: &str) -> Option<Id128> {
     text.trim().parse().ok().filter(|id: &Id128| !id.is_null())
 }
 
-/// Returns the host's machine id; all zero if it has none.
+/// Returns the host's machine id; all zero if it has none. It is read once.
 pub(crate) fn host_id() -> Id128 {
-    let text = pseudo_file::read(MACHINE_ID).unwrap_or_default();
-    parse_id(&text).unwrap_or_default()
+    static ID: OnceLock<Id128> = OnceLock::new();
+    *ID.get_or_init(|| {
+        let text = pseudo_file::read(MACHINE_ID).unwrap_or_default();
+        parse_id(&text).unwrap_or_default()
+    })
 }
 
 /// Returns the text of the host's os-release(5).
 pub(crate) fn host_os_release() -> String {
     ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
-        .find_map(|path| std::fs::read_to_string(path).ok())
+        .find_map(|path| pseudo_file::read(path).ok())
         .unwrap_or_default()
 }
 

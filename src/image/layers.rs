@@ -61,7 +61,8 @@ impl Layers {
     pub(super) fn memory(&self, mode: &str) -> Result<OwnedFd> {
         let owner = self.owner.to_string();
         let options = [("mode", mode), ("uid", owner.as_str()), ("gid", owner.as_str())];
-        mount::new_file_system("tmpfs", &[&options[..], &LIMITS].concat(), MountAttributes::default())
+        let options = [&options[..], &LIMITS].concat();
+        Ok(mount::new_file_system("tmpfs", &options, MountAttributes::default())?.mount)
     }
 
     /// Mounts all layers of a part, read-only, the uppermost first: with what was written to it.

@@ -7,8 +7,8 @@ use super::nodes;
 use super::tree_paths::{Directory, TreePaths};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BindSource, BuildStep, IfMissing};
-use crate::sys::mount::{self, Depth, MountAttributes};
-use crate::sys::process;
+use crate::sys::mount::{self, Depth, MountAttributes, NewFileSystem};
+use crate::sys::{descriptor, process};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::path::{Path, PathBuf};
@@ -135,7 +135,8 @@ pub(crate) fn new(
     target: &Path,
     owner: u32,
 ) -> Result<()> {
-    let file_system = mount::new_file_system(kind, options, attributes)?;
+    let NewFileSystem { mount: file_system, context } = mount::new_file_system(kind, options, attributes)?;
+    descriptor::leave(context);
     // A link is no directory, so that the kernel refuses to mount a directory on it.
     let attached = paths
         .direct(target)
@@ -214,8 +215,9 @@ pub(crate) fn bind(
         return is_skipped(self::missing(paths, target));
     }
     // A part of a file system of the builder, bound in the same file system, has no foreign files.
-    if !matches!(source, BindSource::Inside(path) if paths.ours(path).is_some()) {
-        paths.cover(target, tree);
+    match source {
+        BindSource::Inside(path) if paths.ours(path).is_some() => descriptor::leave(tree),
+        _ => paths.cover(target, tree),
     }
     Ok(())
 }
@@ -326,7 +328,9 @@ pub(crate) fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
     let cover = Path::new("/run/host/inaccessible").join(cover);
     let tree = copy_inside(paths, &cover, Depth::One)?.ok_or_else(|| missing(paths, &cover))?;
     restrict_copy(paths, &cover, &tree, MountAttributes::INERT.read_only())?;
-    place.attach(&tree)
+    place.attach(&tree)?;
+    descriptor::leave(tree);
+    Ok(())
 }
 
 /// Detaches a file system that was only needed during the build, and removes its directory.

@@ -9,8 +9,8 @@
 //! In a tmpfs of the builder only the builder has created links. So paths in it that do not lead through one
 //! are given to the kernel as they are. All other paths are resolved by openat2(2).
 
-use crate::sys::guest_files;
 use crate::sys::mount::MountAttributes;
+use crate::sys::{descriptor, guest_files};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::{Component, Path, PathBuf};
@@ -100,6 +100,7 @@ impl TreePaths {
             let files = Files::Foreign;
             self.mounted.push(Mounted { target: target.to_owned(), root, attributes, files });
         } else {
+            descriptor::leave(root);
             self.foreign.push(target.to_owned());
         }
     }

@@ -21,8 +21,8 @@ use crate::network::veth::Removed;
 use crate::network::{networkd, veth, zone};
 use crate::paths::Paths;
 use crate::state::record::Record;
+use crate::sys::directory::names;
 use rustix::fd::OwnedFd;
-use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -135,8 +135,7 @@ fn remove_state(directory: &Path) {
         "state.json",
         "lock",
     ];
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let present: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
+    let present = names(directory).unwrap_or_default();
     for name in NAMES.into_iter().filter(|name| present.iter().any(|present| present == name)) {
         let path = directory.join(name);
         let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));

@@ -39,6 +39,18 @@ pub(crate) fn close_copy(fd: BorrowedFd<'_>) {
     unsafe { libc::close(fd.as_raw_fd()) };
 }
 
+/// The number from which on [`leave`] closes descriptors.
+const CLOSED_FROM: RawFd = 256;
+
+/// Leaves a descriptor that is closed on exec to the exec or the end of this process, which closes all of them
+/// by one call: for a child that does one of them soon. A descriptor with a high number is closed, so that the
+/// limit of the child is not reached.
+pub(crate) fn leave(fd: OwnedFd) {
+    if fd.as_raw_fd() < CLOSED_FROM {
+        std::mem::forget(fd);
+    }
+}
+
 /// Keeps a descriptor open across the next exec and returns its number.
 ///
 /// # Errors

@@ -181,6 +181,15 @@ pub(crate) fn attach_at(
     Ok(rustix::mount::move_mount(mount, c"", directory, path, flags)?)
 }
 
+/// A new, detached file system.
+#[derive(Debug)]
+pub(crate) struct NewFileSystem {
+    /// Its mount.
+    pub(crate) mount: OwnedFd,
+    /// What it was created with (fsopen(2)).
+    pub(crate) context: OwnedFd,
+}
+
 /// Creates a new, detached file system. `options` are pairs of key and value; an empty value sets a flag.
 ///
 /// # Errors
@@ -189,7 +198,7 @@ pub(crate) fn new_file_system(
     kind: &str,
     options: &[(&str, &str)],
     attributes: MountAttributes,
-) -> Result<OwnedFd> {
+) -> Result<NewFileSystem> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
         .context(|| format!("cannot open file system '{kind}'"))?;
     let configure = || -> rustix::io::Result<OwnedFd> {
@@ -204,16 +213,22 @@ pub(crate) fn new_file_system(
         rustix::mount::fsconfig_create(context.as_fd())?;
         rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes.flags())
     };
-    configure().map_err(|errno| {
-        let error = Error::from(errno).context(format!("cannot create file system '{kind}'"));
-        match kernel_messages(context.as_fd()) {
-            Some(messages) if messages.contains("too revealing") => error.with_hint(format!(
-                "messages of the kernel: {messages}; if this host is a machine itself, set security.nesting = true for it"
-            )),
-            Some(messages) => error.with_hint(format!("messages of the kernel: {messages}")),
-            None => error,
-        }
-    })
+    match configure() {
+        Ok(mount) => Ok(NewFileSystem { mount, context }),
+        Err(errno) => Err(refused(kind, errno, context.as_fd())),
+    }
+}
+
+/// Returns the error of a file system that cannot be created, with the messages of the kernel as its hint.
+fn refused(kind: &str, errno: rustix::io::Errno, context: BorrowedFd<'_>) -> Error {
+    let error = Error::from(errno).context(format!("cannot create file system '{kind}'"));
+    match kernel_messages(context) {
+        Some(messages) if messages.contains("too revealing") => error.with_hint(format!(
+            "messages of the kernel: {messages}; if this host is a machine itself, set security.nesting = true for it"
+        )),
+        Some(messages) => error.with_hint(format!("messages of the kernel: {messages}")),
+        None => error,
+    }
 }
 
 /// Returns the messages of a file system context after a failure, joined.

@@ -112,7 +112,7 @@ impl Overlay<'_> {
     /// Attaches the layers in a new tmpfs under short names: the options of mount(2) are one page.
     fn mount_in_scratch(&self) -> Result<MountedOverlay> {
         let root = mount::open_directory(Path::new("/"))?;
-        let scratch = mount::new_file_system("tmpfs", &[("mode", "700")], MountAttributes::default())?;
+        let scratch = mount::new_file_system("tmpfs", &[("mode", "700")], MountAttributes::default())?.mount;
         mount::attach(scratch.as_fd(), root.as_fd()).context(|| "cannot attach a tmpfs")?;
         rustix::process::fchdir(&scratch).context(|| "cannot enter a tmpfs")?;
         let attach = |layer: BorrowedFd<'_>, name: &str| -> Result<()> {
