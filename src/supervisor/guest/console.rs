@@ -288,7 +288,7 @@ impl GuestConsole {
     }
 
     /// Restores the caller's terminal and returns the master, for the next act.
-    pub(crate) fn end(mut self) -> Option<OwnedFd> {
+    pub(crate) fn end(&mut self) -> Option<OwnedFd> {
         self.drain();
         if let Some(settings) = &self.terminal {
             crate::sys::terminal::restore(rustix::stdio::stdin(), settings);

@@ -24,19 +24,28 @@ impl Loop {
             self.log.iter_mut().for_each(Syslog::read);
             self.notify.iter_mut().chain(self.log.as_mut().map(Syslog::inbox)).for_each(Inbox::drain);
         }
-        let exit = match reason {
-            LoopExit::Unregistered => return Ok(SupervisionResult::Register(Box::new(self.hand_on()))),
-            LoopExit::NeedsReexec => return Ok(SupervisionResult::Reexec(Box::new(self.hand_on()))),
+        match reason {
+            LoopExit::Unregistered => Ok(SupervisionResult::Register(Box::new(self.hand_on()))),
+            LoopExit::NeedsReexec => Ok(SupervisionResult::Reexec(Box::new(self.hand_on()))),
             // A reboot during a requested stop is a stop.
             LoopExit::Ended(Exit::Reboot) if self.stop.is_none() && !self.is_outdated() => {
                 if self.state.record.registered && self.reboot_at.is_none() {
                     registration::withdraw(&self.state.record);
                 }
                 log::info!("machine '{}' reboots", self.state.record.name);
-                return Ok(SupervisionResult::Reboot(Box::new(self.hand_on())));
+                Ok(SupervisionResult::Reboot(Box::new(self.hand_on())))
             }
-            LoopExit::Ended(exit) => exit,
-        };
+            LoopExit::Ended(exit) => {
+                let status = self.finish(exit);
+                // This process ends now: its descriptors are closed at once.
+                std::mem::forget(self);
+                Ok(SupervisionResult::Ended(status))
+            }
+        }
+    }
+
+    /// Records the end, and cleans up. Returns the exit status of the run.
+    fn finish(&mut self, exit: Exit) -> u8 {
         // The last descriptor of the namespace: meanwhile the kernel deletes the links.
         drop(self.fds.take(FdName::Network));
         let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
@@ -65,15 +74,16 @@ impl Loop {
         // Keeps the lock of the name: no second machine of that name starts before this process has exited.
         let mut locks = self.fds.take_locks();
         locks.truncate(1);
+        std::mem::forget(locks);
         cleanup::after_end(&self.state, self.dhcp.take().map(DhcpServer::into_socket));
-        Ok(SupervisionResult::Ended(match exit.exit_status() {
+        match exit.exit_status() {
             _ if restarts => RESTART,
             status if lost_output && (stopped || status == 0) => LAUNCH_STATUS,
             _ if stopped => 0,
             // The guest's own exit status must not restart the unit.
             RESTART if self.state.is_launched() => 1,
             status => status,
-        }))
+        }
     }
 
     /// Returns whether systemd has to restart the unit for a reboot: the program was replaced, and the
