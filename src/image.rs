@@ -15,3 +15,4 @@ pub(crate) mod throwaway;
 #[allow(dead_code, reason = "used by the verbs on images")]
 pub(crate) mod users;
 mod version;
+mod volumes;

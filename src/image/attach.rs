@@ -4,7 +4,7 @@
 
 use super::layers::{Durability, Layers};
 use super::stack::{Stack, StackBind, StackPart};
-use super::throwaway;
+use super::{throwaway, volumes};
 use crate::error::{Context, Error, Result};
 use crate::host::idmap;
 use crate::machine::Machine;
@@ -83,6 +83,11 @@ pub(crate) fn attach(request: AttachRequest<'_>) -> Result<Option<AttachedRoot>>
         (.., Ephemeral::Memory) => Changes::Discarded(memory(request.in_memory)),
         (.., Ephemeral::Disk) => Changes::Discarded(disk(&request)?),
     };
+    if let (RootSource::Stack(path), Changes::Kept, true) =
+        (&root.source, &changes, request.machine.security.nesting)
+    {
+        volumes::create(path)?;
+    }
     let id_map = id_map(request.machine, request.id_base, request.has_shifted_owners)?;
     attach_as(request.machine, request.id_base, id_map, changes)
 }

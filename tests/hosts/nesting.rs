@@ -80,6 +80,33 @@ fn podman_runs_in_a_machine_that_nests() {
     host.stop();
 }
 
+/// An overlay on an overlay is refused by the kernel: the containers of a stack lie beside it.
+#[test]
+fn podman_runs_in_a_stack() {
+    let host = Host::builder().guest_as("trixie-nesting", "base").on_disk().start();
+    host.add_guest("busybox", "base/srv/box");
+    host.sh_ok("cd /var/lib/machines; mkdir -p outer.mstack/rw; ln -s ../base outer.mstack/layer@0");
+    host.activate_machined();
+    host.define("outer", "[security]\nnesting = true\n");
+    let before = Snapshot::take(&host);
+    host.coracle(&["start", "--wait=ready", "outer"]);
+    let script = format!(
+        "tar -C /srv/box --exclude=./dev -c . | podman import -q - box:1 >/dev/null && \
+         podman info --format '{{{{.Store.GraphDriverName}}}}' && {PODMAN} box:1 echo ran"
+    );
+    assert_eq!(inside(&host, &script).success("podman").stdout, "overlay\nran\n");
+    host.coracle(&["stop", "outer"]);
+    host.assert_clean_stop("outer");
+    before.assert_same(&host);
+    // The images are still there, and the next start creates nothing.
+    host.coracle(&["start", "--wait=ready", "outer"]);
+    assert_eq!(inside(&host, &format!("{PODMAN} box:1 echo again")).success("podman").stdout, "again\n");
+    let entries = host.sh_ok("ls -A /var/lib/machines/outer.mstack");
+    assert_eq!(entries, "bind@var-lib-containers\nbind@var-lib-docker\nlayer@0\nrw\n");
+    host.coracle(&["stop", "outer"]);
+    host.stop();
+}
+
 #[test]
 fn coracle_runs_in_a_machine_that_nests() {
     let (host, before) = outer("[security]\nnesting = true\n");
