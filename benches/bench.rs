@@ -30,6 +30,8 @@ mod run;
 mod scale;
 #[path = "bench/start.rs"]
 mod start;
+#[path = "bench/storage.rs"]
+mod storage;
 #[path = "../tests/support/mod.rs"]
 mod support;
 #[path = "bench/table.rs"]
@@ -46,6 +48,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("life", "stop, restart, reboot", life::all),
     ("network", "to a network beyond the host and back", network::all),
     ("scale", "many machines", scale::all),
+    ("storage", "clones, throw-away roots, layers, snapshots", storage::all),
     ("filter", "what the system-call filter costs", filter::all),
     ("probe", "what root inside can do", probe::all),
 ];

@@ -14,7 +14,7 @@ const DEBIAN_ROUNDS: usize = 5;
 const BOUND: Duration = Duration::from_secs(60);
 
 /// Measures one boot, in ms.
-type Measure = Box<dyn Fn() -> Result<f64, String>>;
+pub type Measure = Box<dyn Fn() -> Result<f64, String>>;
 
 /// The measured times, or the error message.
 type Values = Result<Vec<f64>, String>;
@@ -59,9 +59,20 @@ pub fn all() {
     );
 }
 
-/// Measures all contenders in turn and prints the results, in ms. A contender is left out after its first
-/// failure.
+/// Measures all contenders in turn and prints the results, with ratios to systemd-nspawn or nsenter.
 pub fn compare<F: Fn() -> Result<f64, String>>(title: &str, all: Vec<(&'static str, F)>, rounds: usize) {
+    let has_nspawn = all.iter().any(|(name, _)| *name == "systemd-nspawn");
+    compare_to(title, all, rounds, if has_nspawn { "systemd-nspawn" } else { "nsenter" });
+}
+
+/// Measures all contenders in turn and prints the results, in ms, with ratios to `base`. A contender is left
+/// out after its first failure.
+pub fn compare_to<F: Fn() -> Result<f64, String>>(
+    title: &str,
+    all: Vec<(&'static str, F)>,
+    rounds: usize,
+    base: &str,
+) {
     let mut results: Vec<(&str, F, Values)> =
         all.into_iter().map(|(name, measure)| (name, measure, Ok(Vec::new()))).collect();
     let count = results.len();
@@ -81,7 +92,7 @@ pub fn compare<F: Fn() -> Result<f64, String>>(title: &str, all: Vec<(&'static s
         let found = results.iter().find(|(one, ..)| *one == name);
         found.and_then(|(.., values)| values.as_ref().ok()).map(|values| median(values))
     };
-    let base = of("systemd-nspawn").or_else(|| of("nsenter"));
+    let base_time = of(base);
     let rows: Vec<Vec<String>> = results
         .iter()
         .filter_map(|(name, _, values)| Some((name, values.as_ref().ok()?)))
@@ -90,15 +101,14 @@ pub fn compare<F: Fn() -> Result<f64, String>>(title: &str, all: Vec<(&'static s
                 (*name).to_owned(),
                 number(median(values)),
                 number(min(values)),
-                ratio(median(values), base),
+                ratio(median(values), base_time),
                 format!("{:.0}%", spread(values) * 100.0),
             ]
         })
         .collect();
-    let against = if of("systemd-nspawn").is_some() { "/ nspawn" } else { "/ nsenter" };
     table::print(
         &format!("{title} ({rounds} rounds)"),
-        &["name", "median ms", "min ms", against, "spread"],
+        &["name", "median ms", "min ms", &format!("/ {base}"), "spread"],
         &rows,
     );
     for (name, _, values) in &results {
