@@ -67,6 +67,11 @@ impl Recogniser {
         }
     }
 
+    /// Ends the child, if it has not ended in time.
+    pub(crate) fn end(&mut self) {
+        process::kill_child(self.0.take());
+    }
+
     fn wait(&mut self, child: OwnedFd) -> RecognitionResult {
         let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(READING.subsec_nanos()) };
         let _ = poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&limit));

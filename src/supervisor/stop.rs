@@ -218,6 +218,11 @@ impl RequestChild {
         }
     }
 
+    /// Ends the child.
+    pub(super) fn end(&mut self) {
+        process::kill_child(self.0.take());
+    }
+
     /// Returns the result of the child. `None` if it is still running, or there is none.
     fn outcome(&mut self) -> Option<Delivery> {
         let ended = process::has_ended(self.0.as_ref()?.as_fd())?;

@@ -15,7 +15,8 @@ pub(crate) use credentials::{
 pub(crate) use lend::{CAN_LEND, Loan, LoanEnd, LoanWait, clone_lending};
 
 use crate::error::{Context, Error, Result};
-use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::process::Pid;
 
 /// Ends this process at once, without running destructors: for a cloned child.
@@ -133,7 +134,7 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => {
                 // Until it has ended, it holds the locks that it inherited.
-                let _ = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None);
+                let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None);
                 return Err(errno).context(|| "cannot wait for the child");
             }
         }
@@ -148,6 +149,18 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> Option<Ended> {
         // The child does not exist any more.
         Err(_) => Some(Ended::Killed(libc::SIGKILL)),
     }
+}
+
+/// The time for a killed child to end. One that the kernel keeps longer is in a file of a guest.
+const DYING: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Kills a child, if there is one, and waits for its end: a child that has not run yet still has copies of all
+/// descriptors of this process.
+pub(crate) fn kill_child(child: Option<OwnedFd>) {
+    let Some(child) = child else { return };
+    let _ = send_signal(child.as_fd(), libc::SIGKILL);
+    let _ = poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&DYING));
+    has_ended(child.as_fd());
 }
 
 fn ended(status: &rustix::process::WaitIdStatus) -> Ended {
@@ -299,6 +312,6 @@ mod tests {
         assert!(wait(pidfd.as_fd()).is_err());
         let mut ready = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
         let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-        assert_eq!(rustix::event::poll(&mut ready, Some(&now)), Ok(1));
+        assert_eq!(poll(&mut ready, Some(&now)), Ok(1));
     }
 }

@@ -28,6 +28,11 @@ impl InitWatch {
         Self { recogniser: Recogniser::default(), looks: Looks::of(state) }
     }
 
+    /// Ends a look that has not ended in time.
+    pub(super) fn end(&mut self) {
+        self.recogniser.end();
+    }
+
     /// Returns the time until the next look. `None` if there is none.
     pub(super) fn time_left(&self) -> Option<Duration> {
         self.looks.as_ref().map(Looks::time_left)

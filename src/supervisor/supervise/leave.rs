@@ -9,6 +9,7 @@ use crate::supervisor::guest::inbox::Inbox;
 use crate::supervisor::guest::syslog::Syslog;
 use crate::supervisor::handover::{FdName, Running};
 use crate::supervisor::network::dhcp::DhcpServer;
+use crate::supervisor::network::firewall::watch::FirewallWatch;
 use crate::supervisor::registration;
 use sd_notify::NotifyState;
 
@@ -71,6 +72,7 @@ impl Loop {
             None => "stopped".to_owned(),
         };
         let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
+        self.end_children();
         // Keeps the lock of the name: no second machine of that name starts before this process has exited.
         let mut locks = self.fds.take_locks();
         locks.truncate(1);
@@ -84,6 +86,13 @@ impl Loop {
             RESTART if self.state.is_launched() => 1,
             status => status,
         }
+    }
+
+    /// Ends the children, which may have copies of the locks' descriptors: files of held locks are not deleted.
+    fn end_children(&mut self) {
+        self.init.end();
+        self.request_child.end();
+        self.firewall_watch.iter_mut().for_each(FirewallWatch::end);
     }
 
     /// Returns whether systemd has to restart the unit for a reboot: the program was replaced, and the

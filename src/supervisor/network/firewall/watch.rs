@@ -117,6 +117,11 @@ impl FirewallWatch {
         }
     }
 
+    /// Ends the child that calls firewalld.
+    pub(crate) fn end(&mut self) {
+        process::kill_child(self.binding.take());
+    }
+
     /// Checks the tables if that is due, and repairs them.
     pub(crate) fn look(&mut self, paths: &Paths, record: &Record) {
         if self.bind_at.is_some_and(|at| at <= Instant::now()) {
