@@ -4,6 +4,10 @@
 
 pub(crate) mod attach;
 pub(crate) mod find;
+#[allow(dead_code, reason = "used by the verbs on images")]
+pub(crate) mod freeze;
+#[allow(dead_code, reason = "used by the verbs on images")]
+mod identity;
 mod layers;
 pub(crate) mod locks;
 pub(crate) mod read_only;

@@ -1,0 +1,153 @@
+//! A new identity for a copy of a system: what must differ between two machines on one network is removed, so
+//! that the guest creates it again, or is replaced. Called by `clone`. Files of the guest are changed through the
+//! root of the copy, in which no link leads out.
+
+mod ssh_keys;
+
+use crate::error::{Context, Result};
+use crate::machine::name::Name;
+use crate::paths::MACHINE_ID;
+use crate::sys::guest_files::{self, GuestRoot};
+use rustix::fs::{AtFlags, FileType, OFlags};
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+/// The limit of read files, bytes.
+const LIMIT: u64 = 1 << 16;
+/// The machine id of D-Bus (dbus-uuidgen(1)).
+const DBUS_ID: &str = "/var/lib/dbus/machine-id";
+/// The seed of random numbers (systemd-random-seed.service(8)).
+const RANDOM_SEED: &str = "/var/lib/systemd/random-seed";
+/// The host name (hostname(5)).
+const HOSTNAME: &str = "/etc/hostname";
+
+/// A change of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Change {
+    /// A file is emptied.
+    Empty(&'static str),
+    /// A file is removed.
+    Remove(&'static str),
+    /// The host name is replaced.
+    Hostname,
+}
+
+/// Returns whether a copy of a system needs a new identity. Changes nothing.
+pub(super) fn is_needed(root: &GuestRoot, source: &Name) -> bool {
+    !changes(root, source).is_empty() || ssh_keys::exist(root)
+}
+
+/// Gives a copy of the system of `source` a new identity. Returns what could not be renewed.
+///
+/// # Errors
+/// A file that cannot be changed.
+pub(super) fn renew(root: &GuestRoot, source: &Name, name: &Name) -> Result<Option<String>> {
+    for change in changes(root, source) {
+        match change {
+            Change::Empty(path) => write(root, Path::new(path), b""),
+            Change::Remove(path) => remove(root, Path::new(path)),
+            Change::Hostname => write(root, Path::new(HOSTNAME), format!("{name}\n").as_bytes()),
+        }?;
+    }
+    ssh_keys::renew(root, name)
+}
+
+fn changes(root: &GuestRoot, source: &Name) -> Vec<Change> {
+    let mut found = Vec::new();
+    let has_text =
+        |path: &str| root.read(Path::new(path), LIMIT).is_ok_and(|text| !text.trim_ascii().is_empty());
+    // systemd sets the id of an image that is meant to be copied to this word: every boot of a copy is its first.
+    let is_template =
+        || root.read(Path::new(MACHINE_ID), LIMIT).is_ok_and(|text| text.trim_ascii() == b"uninitialized");
+    if has_text(MACHINE_ID) && !is_template() {
+        found.push(Change::Empty(MACHINE_ID));
+    }
+    for path in [DBUS_ID, RANDOM_SEED] {
+        // A link to the machine id stays.
+        let place = root.find_link(Path::new(path)).and_then(|place| Ok(rustix::fs::fstat(&place)?));
+        if place.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile) {
+            found.push(Change::Remove(path));
+        }
+    }
+    let hostname = root.read(Path::new(HOSTNAME), LIMIT);
+    if hostname.is_ok_and(|text| text.trim_ascii() == source.as_str().as_bytes()) {
+        found.push(Change::Hostname);
+    }
+    found
+}
+
+/// Replaces the content of an existing regular file, and writes it to the disk.
+fn write(root: &GuestRoot, path: &Path, content: &[u8]) -> Result<()> {
+    let writing = || format!("cannot change '{}' in the copy", path.display());
+    let place = root.find(path).context(writing)?;
+    let file = guest_files::reopen_file(&place, OFlags::WRONLY | OFlags::TRUNC).context(writing)?;
+    if content.is_empty() {
+        return Ok(());
+    }
+    let mut file = File::from(file);
+    file.write_all(content).and_then(|()| file.sync_data()).context(writing)
+}
+
+/// Removes a file; a missing one is not an error.
+fn remove(root: &GuestRoot, path: &Path) -> Result<()> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let removed = root
+        .open_directory(above)
+        .and_then(|above| Ok(rustix::fs::unlinkat(&above, name, AtFlags::empty())?));
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context(|| format!("cannot remove '{}' from the copy", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_copy_gets_a_new_identity() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path.trim_start_matches('/'));
+        for place in ["etc", "var/lib/dbus", "var/lib/systemd"] {
+            fs::create_dir_all(at(place)).unwrap();
+        }
+        let root = GuestRoot::of_tree(directory.path()).unwrap();
+        let (golden, web) = (Name::new("golden").unwrap(), Name::new("web").unwrap());
+        fs::write(at(MACHINE_ID), "").unwrap();
+        fs::write(at(HOSTNAME), "other\n").unwrap();
+        assert!(!is_needed(&root, &golden));
+        fs::write(at(MACHINE_ID), "0123456789abcdef0123456789abcdef\n").unwrap();
+        fs::write(at(HOSTNAME), "golden\n").unwrap();
+        fs::write(at(RANDOM_SEED), "seed").unwrap();
+        std::os::unix::fs::symlink("/etc/machine-id", at(DBUS_ID)).unwrap();
+        assert!(is_needed(&root, &golden));
+        assert_eq!(renew(&root, &golden, &web).unwrap(), None);
+        assert_eq!(fs::read_to_string(at(MACHINE_ID)).unwrap(), "");
+        assert_eq!(fs::read_to_string(at(HOSTNAME)).unwrap(), "web\n");
+        assert!(!at(RANDOM_SEED).exists() && at(DBUS_ID).is_symlink());
+        assert!(!is_needed(&root, &golden));
+        fs::remove_file(at(DBUS_ID)).unwrap();
+        fs::write(at(DBUS_ID), "0123456789abcdef0123456789abcdef\n").unwrap();
+        fs::write(at(MACHINE_ID), "uninitialized\n").unwrap();
+        renew(&root, &golden, &web).unwrap();
+        assert!(!at(DBUS_ID).exists());
+        assert_eq!(fs::read_to_string(at(MACHINE_ID)).unwrap(), "uninitialized\n");
+    }
+
+    #[test]
+    fn links_of_the_guest_do_not_lead_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().join("tree");
+        fs::create_dir_all(tree.join("etc")).unwrap();
+        let outside = directory.path().join("outside");
+        fs::write(&outside, "golden\n").unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("etc/hostname")).unwrap();
+        std::os::unix::fs::symlink("../../outside", tree.join("etc/machine-id")).unwrap();
+        let root = GuestRoot::of_tree(&tree).unwrap();
+        assert!(!is_needed(&root, &Name::new("golden").unwrap()));
+    }
+}
