@@ -5,6 +5,7 @@ pub(crate) mod activation;
 pub(crate) mod apply;
 pub(crate) mod attach;
 pub(crate) mod bind;
+pub(crate) mod clone;
 pub(crate) mod copy;
 pub(crate) mod doctor;
 pub(crate) mod exec;

@@ -3,10 +3,9 @@
 //! `claim` (locks), `run` (mounts) and `control`.
 
 pub(crate) mod attach;
+pub(crate) mod clone;
 pub(crate) mod find;
-#[allow(dead_code, reason = "used by the verbs on images")]
-pub(crate) mod freeze;
-#[allow(dead_code, reason = "used by the verbs on images")]
+mod freeze;
 mod identity;
 mod layers;
 pub(crate) mod locks;

@@ -7,6 +7,7 @@ mod attach;
 mod bind;
 mod check;
 mod cleanup;
+mod clone;
 mod completions;
 mod config;
 mod copy_from;
@@ -115,7 +116,7 @@ impl Verb {
             }
             Self::Thaw(_) | Self::CopyTo(_) | Self::CopyFrom(_) | Self::Unbind(_) | Self::Attach(_) => true,
             Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
-            Self::Set(_) | Self::Apply(_) | Self::ReadOnly(_) => true,
+            Self::Set(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
             _ => false,
         }
     }
@@ -144,6 +145,7 @@ verbs! {
     Top(top::TopArgs),
     Inspect(inspect::InspectArgs),
     Images(images::ImagesArgs),
+    Clone(clone::CloneArgs),
     ReadOnly(read_only::ReadOnlyArgs),
     Exec(exec::ExecArgs),
     Shell(shell::ShellArgs),

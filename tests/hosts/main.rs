@@ -12,6 +12,7 @@ mod apply;
 mod attach;
 mod bad_input;
 mod bind;
+mod clones;
 mod completions;
 mod connectivity;
 mod control_address;

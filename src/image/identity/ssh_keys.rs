@@ -89,7 +89,7 @@ fn creates_keys(root: &GuestRoot) -> bool {
         let text = root.read(Path::new(script), LIMIT).unwrap_or_default();
         memchr::memmem::find(&text, b"ssh-keygen").is_some()
     };
-    has_unit || SCRIPTS.iter().any(|script| creates(&script))
+    has_unit || SCRIPTS.iter().any(creates)
 }
 
 /// Creates a key with the host's ssh-keygen(1). Returns the private and the public key.

@@ -1,0 +1,49 @@
+//! `coracle clone`.
+
+use super::VerbResult;
+use crate::cli::output::{self, with_progress};
+use crate::control::clone::{self, CloneOptions};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+
+/// Create an image as a clone of another one
+///
+/// A read-only image, a stack and a Btrfs subvolume are cloned at once, on every file system: the clone shares
+/// their files. A writable directory is copied. The clone gets a new machine id, host name and SSH host keys.
+#[derive(Debug, Args)]
+pub struct CloneArgs {
+    /// The image to clone; no machine may be running on it, unless it is read-only
+    #[arg(value_name = "SOURCE", value_parser = Name::new)]
+    source: Name,
+
+    /// The name of the clone
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// Keep the identity of the source: machine id, host name and SSH host keys
+    #[arg(long)]
+    exact: bool,
+
+    /// Create a clone that no machine can change
+    #[arg(long)]
+    read_only: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl CloneArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let options = CloneOptions { is_exact: self.exact, is_read_only: self.read_only };
+        let report =
+            with_progress(|progress| clone::clone(paths, &self.source, &self.name, options, progress))?;
+        if self.json {
+            output::json(&report)?;
+        } else {
+            output::text(&report.text())?;
+        }
+        Ok(0)
+    }
+}

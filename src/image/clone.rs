@@ -1,0 +1,327 @@
+//! Creates an image as a clone of another one, by the fastest method that applies: a Btrfs snapshot, a stack on
+//! the same layers, a stack on a directory that never changes, or a copy. Called by `control`. Until it is complete
+//! the clone has a hidden name.
+
+mod shared_layers;
+
+use super::identity;
+use super::layers::Layers;
+use super::locks::{self, HeldLocks};
+use super::stack::{Stack, StackPart};
+use super::store::Store;
+use super::store::draft::{self, Draft, DraftContent};
+use super::store::layer::LayerInfo;
+use super::{find, freeze};
+use crate::error::{Context, Error, Result};
+use crate::host::lock::LockMode;
+use crate::machine::name::Name;
+use crate::machine::root::RootSource;
+use crate::paths::Paths;
+use crate::sys::btrfs::{self, Access};
+use crate::sys::guest_files::GuestRoot;
+use crate::sys::mount;
+use crate::sys::overlay::WORK;
+use crate::sys::read_only;
+use crate::tree;
+use crate::tree::copy::Copied;
+use rustix::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The identity of a clone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloneIdentity {
+    /// A new one: machine id, host name, host keys.
+    New,
+    /// That of the source.
+    Exact,
+}
+
+/// Whether a clone can be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloneAccess {
+    /// Its machine can change it.
+    Writable,
+    /// No machine can change it: a stack without a writable layer, or a directory with the read-only flag.
+    ReadOnly,
+}
+
+/// A request for a clone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CloneRequest<'a> {
+    /// The places of Coracle.
+    pub(crate) paths: &'a Paths,
+    /// The name of the source.
+    pub(crate) source: &'a Name,
+    /// The name of the clone.
+    pub(crate) name: &'a Name,
+    /// The identity of the clone.
+    pub(crate) identity: CloneIdentity,
+    /// Whether the clone can be changed.
+    pub(crate) access: CloneAccess,
+}
+
+/// How a clone was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloneMethod {
+    /// By a snapshot of a subvolume.
+    Snapshot,
+    /// As a stack on the layers of the source.
+    Layers,
+    /// As a stack on the directory of the source.
+    Base,
+    /// By a copy.
+    Copy(Copied),
+}
+
+/// A finished clone.
+#[derive(Debug)]
+pub(crate) struct Cloned {
+    /// Its path.
+    pub(crate) path: PathBuf,
+    /// How it was created.
+    pub(crate) method: CloneMethod,
+    /// What of its identity could not be renewed.
+    pub(crate) kept_identity: Option<String>,
+}
+
+/// Creates a clone. `progress` is called with the bytes copied so far.
+///
+/// # Errors
+/// A missing or running source, an existing image with the name, or a file that cannot be created. Nothing is left
+/// then.
+pub(crate) fn clone(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+    let CloneRequest { source, name, .. } = request;
+    clone_image(request, progress)
+        .map_err(|error| error.context(format!("cannot clone image '{source}' to '{name}'")))
+}
+
+fn clone_image(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+    let CloneRequest { paths, source, name, .. } = request;
+    let image = find::existing(paths, source)?;
+    refuse_existing(paths, name)?;
+    let store = Store::of(paths);
+    create_directory(&paths.images())?;
+    draft::sweep_images(&paths.images());
+    draft::sweep_store(&store);
+    let cloner = Cloner { request, store };
+    match &image {
+        RootSource::Directory(path) => cloner.of_directory(path, progress),
+        RootSource::Stack(path) => cloner.of_stack(path, progress),
+    }
+}
+
+/// Creates the directory of images like systemd: only root can enter it.
+fn create_directory(images: &Path) -> Result<()> {
+    let creating = || format!("cannot create '{}'", images.display());
+    if images.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = images.parent() {
+        std::fs::create_dir_all(above).context(creating)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(images) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).context(creating),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a name that has an image, or a file in its place.
+fn refuse_existing(paths: &Paths, name: &Name) -> Result<()> {
+    let files = ["", ".raw", ".mstack"].map(|suffix| paths.images().join(format!("{name}{suffix}")));
+    let file = || files.into_iter().find(|file| file.symlink_metadata().is_ok());
+    let image = find::by_name(paths, name).map(|image| image.path().to_owned());
+    match image.or_else(file) {
+        Some(found) => Err(Error::new(format!("image '{name}' exists already: '{}'", found.display()))
+            .with_hint("choose another name, or remove that image")),
+        None => Ok(()),
+    }
+}
+
+/// A clone in progress.
+struct Cloner<'a> {
+    request: CloneRequest<'a>,
+    store: Store,
+}
+
+impl Cloner<'_> {
+    /// Returns the path of the clone.
+    fn path(&self, suffix: &str) -> PathBuf {
+        self.request.paths.images().join(format!("{}{suffix}", self.request.name))
+    }
+
+    /// Locks the name of the clone and its source.
+    fn lock(&self, source: &Path, mode: LockMode) -> Result<HeldLocks> {
+        let CloneRequest { paths, name, .. } = self.request;
+        let take = || -> Result<HeldLocks> {
+            let mut held = HeldLocks::default();
+            held.take(paths, [locks::of_name(paths, name, &self.path(""))])?;
+            held.take(paths, locks::of_path(paths, source, mode)?)?;
+            Ok(held)
+        };
+        let mut held = take();
+        // The end of another clone holds an exclusive lock for a moment, to delete its file.
+        for _ in 0..5 {
+            if held.is_ok() || mode == LockMode::Exclusive {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+            held = take();
+        }
+        held
+    }
+
+    fn of_directory(&self, source: &Path, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+        let _held = self.lock(source, LockMode::Shared)?;
+        let directory = mount::open_directory(source)?;
+        let is_base = self.is_base(source);
+        if btrfs::is_subvolume(directory.as_fd()) && btrfs::is_alone(directory.as_fd()) {
+            match self.snapshot(&directory) {
+                Ok(cloned) => return Ok(cloned),
+                // For example another file system.
+                Err(error) => log::debug!("{error}, choosing another method"),
+            }
+        }
+        if is_base {
+            return self.on_base(source, &directory);
+        }
+        self.copy(&directory, self.path(""), progress)
+    }
+
+    /// Returns whether a directory never changes: it is read-only, or belongs to a package.
+    fn is_base(&self, directory: &Path) -> bool {
+        let vendor = ["/usr/lib/machines", "/usr/local/lib/machines"];
+        let is_vendor = vendor.iter().any(|vendor| directory.starts_with(self.request.paths.join(vendor)));
+        // An immutable directory, and a read-only subvolume or file system: root may write to any other one.
+        is_vendor || rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err()
+    }
+
+    fn snapshot(&self, source: &OwnedFd) -> Result<Cloned> {
+        let draft = Draft::of_image(&self.path(""))?;
+        btrfs::snapshot(source.as_fd(), draft.directory(), draft.name(), Access::Writable)
+            .context(|| "cannot create a snapshot")?;
+        let kept_identity = self.renew(&GuestRoot::of_tree(&draft.path())?)?;
+        let cloned = self.publish(draft, self.path(""), CloneMethod::Snapshot, kept_identity)?;
+        self.forbid_changes(&cloned.path)?;
+        Ok(cloned)
+    }
+
+    /// Creates a stack on a directory that never changes.
+    fn on_base(&self, source: &Path, directory: &OwnedFd) -> Result<Cloned> {
+        let _users = self.store.lock(LockMode::Shared)?;
+        let draft = Draft::of_image(&self.path(".mstack"))?;
+        let stack = draft.create_directory(0o755)?;
+        let base = source.canonicalize().context(|| format!("cannot find '{}'", source.display()))?;
+        freeze::link(&base, &draft.path().join("layer@0"))?;
+        let needs_identity = self.request.identity == CloneIdentity::New
+            && identity::is_needed(&GuestRoot::of_tree(source)?, self.request.source);
+        if needs_identity || self.request.access == CloneAccess::Writable {
+            shared_layers::create_writable(stack.as_fd(), Some(directory.as_fd()))?;
+        }
+        let kept_identity = if needs_identity { self.renew_stack(&draft.path())? } else { None };
+        self.close(&draft.path())?;
+        self.publish(draft, self.path(".mstack"), CloneMethod::Base, kept_identity)
+    }
+
+    fn of_stack(&self, source: &Path, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+        let _users = self.store.lock(LockMode::Shared)?;
+        let mut mode = LockMode::Shared;
+        let mut held = self.lock(source, mode)?;
+        let is_base = self.is_base(source);
+        if !is_base && shared_layers::must_change(source)? {
+            drop(held);
+            mode = LockMode::Exclusive;
+            held = self.lock(source, mode)?;
+        }
+        let stack = Stack::read(source)?;
+        let is_possible = shared_layers::are_possible(&stack, source)?;
+        if !is_possible || is_base && shared_layers::has_written_files(source)? {
+            let directory = mount::open_directory(source)?;
+            return self.copy(&directory, self.path(".mstack"), progress);
+        }
+        if mode == LockMode::Exclusive {
+            shared_layers::share(&self.store, source, &LayerInfo::of(self.request.source))?;
+        }
+        let draft = Draft::of_image(&self.path(".mstack"))?;
+        let directory = draft.create_directory(0o755)?;
+        let copied = shared_layers::clone_entries(source, directory.as_fd(), progress)?;
+        let kept_identity = match self.request.identity {
+            CloneIdentity::New => self.renew_stack(&draft.path())?,
+            CloneIdentity::Exact => None,
+        };
+        self.close(&draft.path())?;
+        if copied {
+            rustix::fs::syncfs(&directory).context(|| "cannot write the copied volumes to the disk")?;
+        }
+        let cloned = self.publish(draft, self.path(".mstack"), CloneMethod::Layers, kept_identity);
+        drop(held);
+        cloned
+    }
+
+    /// Copies a whole image.
+    fn copy(&self, source: &OwnedFd, path: PathBuf, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+        let draft = Draft::of_image(&path)?;
+        let copied = tree::copy::copy(source.as_fd(), draft.directory(), draft.name(), progress)?;
+        let is_stack = path.extension().is_some_and(|suffix| suffix == "mstack");
+        let kept_identity = match self.request.identity {
+            CloneIdentity::New if is_stack => self.renew_stack(&draft.path())?,
+            _ => self.renew(&GuestRoot::of_tree(&draft.path())?)?,
+        };
+        draft.publish(&path, DraftContent::Data)?;
+        self.forbid_changes(&path)?;
+        Ok(Cloned { path, method: CloneMethod::Copy(copied), kept_identity })
+    }
+
+    /// Gives the clone with this root a new identity, if one is requested.
+    fn renew(&self, root: &GuestRoot) -> Result<Option<String>> {
+        match self.request.identity {
+            CloneIdentity::New => identity::renew(root, self.request.source, self.request.name),
+            CloneIdentity::Exact => Ok(None),
+        }
+    }
+
+    /// Gives a stack a new identity through its mounted root.
+    fn renew_stack(&self, stack: &Path) -> Result<Option<String>> {
+        let root = Stack::read(stack)?.root;
+        let mounted = Layers { id_map: None, owner: 0 }.writable(&root)?;
+        let kept_identity = self.renew(&GuestRoot::of_mount(mounted.as_fd())?)?;
+        drop(mounted);
+        // The next mount creates it again.
+        if let (StackPart::Overlay { .. }, Some(writable)) = (root, freeze::open_writable(stack)?) {
+            tree::walk::remove(writable.as_fd(), WORK.as_ref())?;
+        }
+        Ok(kept_identity)
+    }
+
+    /// Sets the read-only flag of a read-only clone. A draft with the flag could not be renamed.
+    fn forbid_changes(&self, image: &Path) -> Result<()> {
+        let is_stack = image.extension().is_some_and(|suffix| suffix == "mstack");
+        match self.request.access {
+            CloneAccess::ReadOnly if is_stack => self.close(image),
+            CloneAccess::ReadOnly => read_only::set(mount::open_directory(image)?.as_fd(), true)
+                .context(|| format!("cannot make '{}' read-only", image.display())),
+            CloneAccess::Writable => Ok(()),
+        }
+    }
+
+    /// Removes the writable layer of a read-only clone; its files become a layer.
+    fn close(&self, stack: &Path) -> Result<()> {
+        if self.request.access == CloneAccess::Writable {
+            return Ok(());
+        }
+        freeze::freeze(&self.store, stack, &LayerInfo::of(self.request.name))?;
+        tree::walk::remove(mount::open_directory(stack)?.as_fd(), "rw".as_ref())
+    }
+
+    fn publish(
+        &self,
+        draft: Draft,
+        path: PathBuf,
+        method: CloneMethod,
+        kept_identity: Option<String>,
+    ) -> Result<Cloned> {
+        draft.publish(&path, DraftContent::Entries)?;
+        Ok(Cloned { path, method, kept_identity })
+    }
+}
