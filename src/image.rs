@@ -4,18 +4,20 @@
 
 pub(crate) mod attach;
 pub(crate) mod clone;
+pub(crate) mod convert;
 pub(crate) mod find;
 mod freeze;
 mod identity;
 mod layers;
 pub(crate) mod locks;
+pub(crate) mod prune;
 pub(crate) mod read_only;
+pub(crate) mod recovery;
 pub(crate) mod stack;
-#[allow(dead_code, reason = "used by the verbs on images")]
 pub(crate) mod store;
 pub(crate) mod template;
 pub(crate) mod throwaway;
-#[allow(dead_code, reason = "used by the verbs on images")]
 pub(crate) mod users;
+pub(crate) mod verify;
 mod version;
 mod volumes;

@@ -10,6 +10,7 @@ mod cleanup;
 mod clone;
 mod completions;
 mod config;
+mod convert;
 mod copy_from;
 mod copy_to;
 mod disable;
@@ -28,6 +29,7 @@ mod logs;
 mod names;
 mod network;
 mod poweroff;
+mod prune;
 mod read_only;
 mod reboot;
 mod restart;
@@ -43,6 +45,7 @@ mod terminate;
 mod thaw;
 mod top;
 mod unbind;
+mod verify;
 
 pub(crate) use exec::ExecArgs;
 pub(crate) use launch::LaunchArgs;
@@ -117,6 +120,7 @@ impl Verb {
             Self::Thaw(_) | Self::CopyTo(_) | Self::CopyFrom(_) | Self::Unbind(_) | Self::Attach(_) => true,
             Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
             Self::Set(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
+            Self::Convert(_) | Self::Prune(_) | Self::Verify(_) => true,
             _ => false,
         }
     }
@@ -146,7 +150,10 @@ verbs! {
     Inspect(inspect::InspectArgs),
     Images(images::ImagesArgs),
     Clone(clone::CloneArgs),
+    Convert(convert::ConvertArgs),
     ReadOnly(read_only::ReadOnlyArgs),
+    Verify(verify::VerifyArgs),
+    Prune(prune::PruneArgs),
     Exec(exec::ExecArgs),
     Shell(shell::ShellArgs),
     CopyTo(copy_to::CopyToArgs),

@@ -1,6 +1,6 @@
-//! Creates an image as a clone of another one, by the fastest method that applies: a Btrfs snapshot, a stack on
-//! the same layers, a stack on a directory that never changes, or a copy. Called by `control`. Until it is complete
-//! the clone has a hidden name.
+//! Creates an image as a clone of another one, by the fastest method that applies: a Btrfs snapshot, a stack
+//! on the same layers, a stack on a directory that never changes, or a copy. Called by `control`. Until it is
+//! complete the clone has a hidden name.
 
 mod shared_layers;
 
@@ -11,7 +11,7 @@ use super::stack::{Stack, StackPart};
 use super::store::Store;
 use super::store::draft::{self, Draft, DraftContent};
 use super::store::layer::LayerInfo;
-use super::{find, freeze};
+use super::{find, freeze, recovery};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
@@ -89,8 +89,8 @@ pub(crate) struct Cloned {
 /// Creates a clone. `progress` is called with the bytes copied so far.
 ///
 /// # Errors
-/// A missing or running source, an existing image with the name, or a file that cannot be created. Nothing is left
-/// then.
+/// A missing or running source, an existing image with the name, or a file that cannot be created. Nothing is
+/// left then.
 pub(crate) fn clone(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
     let CloneRequest { source, name, .. } = request;
     clone_image(request, progress)
@@ -99,6 +99,7 @@ pub(crate) fn clone(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) ->
 
 fn clone_image(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
     let CloneRequest { paths, source, name, .. } = request;
+    recovery::recover(paths);
     let image = find::existing(paths, source)?;
     refuse_existing(paths, name)?;
     let store = Store::of(paths);

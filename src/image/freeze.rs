@@ -1,10 +1,10 @@
-//! Freezes the writable layer of a stack: its files become a read-only layer of the store, in constant time, and
-//! the stack goes on with an empty writable layer above. Called by the verbs that share the files of a stack. The
-//! caller holds the exclusive locks of the stack, and the lock of the store.
+//! Freezes the writable layer of a stack: its files become a read-only layer of the store, in constant time,
+//! and the stack goes on with an empty writable layer above. Called by the verbs that share the files of a
+//! stack. The caller holds the exclusive locks of the stack, and the lock of the store.
 //!
-//! First the stack gets an empty layer on top, which changes nothing. Then the directory of that layer and the
-//! directory of the writable layer are exchanged, by one system call. Interrupted before or after, the root of
-//! the stack is the same.
+//! First the stack gets an empty layer on top, which changes nothing. Then the directory of that layer and
+//! the directory of the writable layer are exchanged, by one system call. Interrupted before or after, the
+//! root of the stack is the same.
 
 use super::store::Store;
 use super::store::draft::{Draft, DraftContent};

@@ -1,6 +1,6 @@
 //! A new identity for a copy of a system: what must differ between two machines on one network is removed, so
-//! that the guest creates it again, or is replaced. Called by `clone`. Files of the guest are changed through the
-//! root of the copy, in which no link leads out.
+//! that the guest creates it again, or is replaced. Called by `clone`. Files of the guest are changed through
+//! the root of the copy, in which no link leads out.
 
 mod ssh_keys;
 
@@ -57,7 +57,8 @@ fn changes(root: &GuestRoot, source: &Name) -> Vec<Change> {
     let mut found = Vec::new();
     let has_text =
         |path: &str| root.read(Path::new(path), LIMIT).is_ok_and(|text| !text.trim_ascii().is_empty());
-    // systemd sets the id of an image that is meant to be copied to this word: every boot of a copy is its first.
+    // systemd sets the id of an image that is meant to be copied to this word: every boot of a copy is its
+    // first.
     let is_template =
         || root.read(Path::new(MACHINE_ID), LIMIT).is_ok_and(|text| text.trim_ascii() == b"uninitialized");
     if has_text(MACHINE_ID) && !is_template() {

@@ -1,6 +1,6 @@
 //! The store: what images share and what verbs work on, in `/var/lib/coracle/storage`. It lies apart from the
-//! directories of images, where systemd removes hidden files without asking for their users. Called by the verbs
-//! on images. Mutable data of a machine is never here.
+//! directories of images, where systemd removes hidden files without asking for their users. Called by the
+//! verbs on images. Mutable data of a machine is never here.
 //!
 //! ```text
 //! layers/ID/{tree,info.json}   directories that stacks stand on; complete when they have this name

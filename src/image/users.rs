@@ -1,5 +1,5 @@
-//! Who stands on what: the links of all stacks to directories outside of them. Called by the verbs that remove or
-//! change images and layers.
+//! Who stands on what: the links of all stacks to directories outside of them. Called by the verbs that
+//! remove or change images and layers.
 
 use super::store::{Store, StorePart};
 use crate::error::{Context, Error, Result};
@@ -15,8 +15,8 @@ pub(crate) struct StackLink {
     pub(crate) target: PathBuf,
 }
 
-/// Returns the links of all stacks in the directories of images, of all snapshots, and of the stacks elsewhere
-/// that the store knows.
+/// Returns the links of all stacks in the directories of images, of all snapshots, and of the stacks
+/// elsewhere that the store knows.
 ///
 /// # Errors
 /// A directory that cannot be read: what it leads to is unknown.
@@ -49,7 +49,8 @@ pub(crate) fn links(paths: &Paths) -> Result<Vec<StackLink>> {
     Ok(found)
 }
 
-/// Returns the stacks and snapshots that stand on a directory, or on a directory in it, without itself, sorted.
+/// Returns the stacks and snapshots that stand on a directory, or on a directory in it, without itself,
+/// sorted.
 ///
 /// # Errors
 /// As for [`links`].
@@ -79,8 +80,8 @@ pub(crate) fn refuse(image: &Path, users: &[PathBuf]) -> Result<()> {
     Err(Error::new(format!("{} {verb} on image '{}'", named.join(", "), image.display())))
 }
 
-/// Adds the links in a stack, also those in the versions of an entry. A file, and a link to a stack elsewhere,
-/// have none.
+/// Adds the links in a stack, also those in the versions of an entry. A file, and a link to a stack
+/// elsewhere, have none.
 fn add_links(found: &mut Vec<StackLink>, stack: &Path) -> Result<()> {
     let mut all = entries(stack)?;
     for versioned in all.clone().iter().filter(|entry| entry.extension().is_some_and(|suffix| suffix == "v"))

@@ -1,5 +1,5 @@
-//! Clones of images: by shared layers and by copies, with an identity of their own, started beside each other,
-//! and seen by machinectl.
+//! Clones of images: by shared layers and by copies, with an identity of their own, started beside each
+//! other, and seen by machinectl.
 
 use crate::support::Host;
 
@@ -118,6 +118,38 @@ fn a_read_only_clone_has_no_writable_layer() {
         assert_eq!(host.coracle(&["exec", name, "--", "cat", "/etc/hostname"]).trim(), name);
     }
     host.coracle(&["stop", "one", "two"]);
+    has_no_drafts(&host);
+    host.stop();
+}
+
+#[test]
+fn a_converted_machine_boots() {
+    let host = host();
+    let list = "list() { (cd \"$1\" && find . -printf '%P %y %m %U:%G %s %l\\n' | sort && find . -type f -exec md5sum {} + | sort); }";
+    host.sh_ok(&format!("{list}; list /var/lib/machines/golden >/tmp/before"));
+    assert_eq!(host.coracle(&["convert", "golden", "stack"]), "golden: stack, its directory was moved\n");
+    assert_eq!(host.coracle(&["verify", "golden"]), "golden: no problems found\n");
+    let cloned = host.coracle(&["clone", "golden", "web"]);
+    assert!(cloned.starts_with("web: stack on the layers of 'golden' in "), "{cloned}");
+    for name in ["golden", "web"] {
+        host.coracle(&["start", "--wait=running", name]);
+    }
+    let refused = host.exec(&["coracle", "convert", "golden", "directory"]);
+    assert!(refused.status != 0 && refused.stderr.contains("in use by machine 'golden'"), "{refused}");
+    host.sh_ok("coracle exec web -- sh -c 'echo new >/new; rm -r /etc/ssh'");
+    host.coracle(&["stop", "golden", "web"]);
+    host.sh_ok("rm -rf /var/lib/machines/golden.mstack/rw");
+    let converted = host.coracle(&["convert", "golden", "directory"]);
+    assert!(converted.starts_with("golden: directory, copied "), "{converted}");
+    host.sh_ok(&format!("{list}; list /var/lib/machines/golden | diff /tmp/before -"));
+    assert!(host.coracle(&["convert", "web", "directory"]).starts_with("web: directory, copied "));
+    host.sh_ok("cd /var/lib/machines/web; grep new new; test ! -e etc/ssh; ! ls -d ../*.mstack");
+    assert_eq!(host.coracle(&["prune", "--dry-run"]).lines().count(), 1);
+    assert!(host.coracle(&["prune"]).contains(" removed ("));
+    for name in ["golden", "web"] {
+        host.coracle(&["start", "--wait=running", name]);
+    }
+    host.coracle(&["stop", "golden", "web"]);
     has_no_drafts(&host);
     host.stop();
 }

@@ -9,8 +9,9 @@ use clap::Args;
 
 /// Create an image as a clone of another one
 ///
-/// A read-only image, a stack and a Btrfs subvolume are cloned at once, on every file system: the clone shares
-/// their files. A writable directory is copied. The clone gets a new machine id, host name and SSH host keys.
+/// A read-only image, a stack and a Btrfs subvolume are cloned at once, on every file system: the clone
+/// shares their files. A writable directory is copied. The clone gets a new machine id, host name and SSH
+/// host keys.
 #[derive(Debug, Args)]
 pub struct CloneArgs {
     /// The image to clone; no machine may be running on it, unless it is read-only

@@ -33,7 +33,8 @@ fn entries(stack: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Returns whether the root of a stack consists of layers that another stack can share, and of a writable layer.
+/// Returns whether the root of a stack consists of layers that another stack can share, and of a writable
+/// layer.
 pub(super) fn are_possible(stack: &Stack, path: &Path) -> Result<bool> {
     let has_layers = match &stack.root {
         StackPart::Overlay { .. } => true,
@@ -97,8 +98,8 @@ pub(super) fn create_writable(stack: BorrowedFd<'_>, like: Option<BorrowedFd<'_>
     freeze::create_like(writable.as_fd(), DATA, like)
 }
 
-/// Creates the entries of a stack on the layers of another one, and copies its volumes. Returns whether anything
-/// was copied.
+/// Creates the entries of a stack on the layers of another one, and copies its volumes. Returns whether
+/// anything was copied.
 pub(super) fn clone_entries(
     source: &Path,
     to: BorrowedFd<'_>,

@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 const DIRECTORY: &str = "/etc/ssh";
 /// The types of keys (ssh-keygen(1), `-t`).
 const TYPES: [&str; 4] = ["rsa", "ecdsa", "ed25519", "dsa"];
-/// Files of guests that create missing keys before the server starts: units of Fedora, Arch, openSUSE and Debian.
+/// Files of guests that create missing keys before the server starts: units of Fedora, Arch, openSUSE and
+/// Debian.
 const GENERATORS: [&str; 5] = [
     "sshd-keygen@.service",
     "sshd-keygen.target",
@@ -28,8 +29,8 @@ pub(super) fn exist(root: &GuestRoot) -> bool {
     keys(root).next().is_some()
 }
 
-/// Removes the host keys of a system that creates new ones, or replaces them. Returns a message about keys that
-/// stay.
+/// Removes the host keys of a system that creates new ones, or replaces them. Returns a message about keys
+/// that stay.
 ///
 /// # Errors
 /// A file that cannot be changed.

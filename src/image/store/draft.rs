@@ -1,6 +1,6 @@
 //! Drafts: files and directories under temporary names, which are removed unless they are published. A name
-//! contains the process that works on it, so that the next verb recognises what a killed one has left. Called by
-//! the verbs on images.
+//! contains the process that works on it, so that the next verb recognises what a killed one has left. Called
+//! by the verbs on images.
 
 use super::owner::Owner;
 use super::{Store, StorePart, open_directory};
@@ -63,8 +63,8 @@ impl Draft {
         Ok(Self { directory, place, name, is_published: false })
     }
 
-    /// Moves a file or directory of the store, or of the same file system, into the trash. It has lost its name
-    /// when this returns; it is removed with the draft.
+    /// Moves a file or directory of the store, or of the same file system, into the trash. It has lost its
+    /// name when this returns; it is removed with the draft.
     ///
     /// # Errors
     /// Any error of rename(2).

@@ -1,5 +1,5 @@
-//! Layers in the store: directories that any number of stacks stand on. A layer with its name is complete, and
-//! is never changed. Called by the verbs on images.
+//! Layers in the store: directories that any number of stacks stand on. A layer with its name is complete,
+//! and is never changed. Called by the verbs on images.
 
 use super::draft::{Draft, DraftContent};
 use super::{Store, StorePart};
@@ -97,22 +97,26 @@ impl LayerDraft {
     /// # Errors
     /// Any error of syncfs(2) and rename(2).
     pub(crate) fn publish(self, store: &Store, content: DraftContent) -> Result<LayerId> {
-        store.open(StorePart::Layers)?;
         let id = LayerId::random();
-        self.draft.publish(&id.path(store), content)?;
+        self.publish_as(store, &id, content)?;
         Ok(id)
+    }
+
+    /// Publishes the layer under a new name that was chosen before.
+    ///
+    /// # Errors
+    /// Any error of syncfs(2) and rename(2).
+    pub(crate) fn publish_as(self, store: &Store, id: &LayerId, content: DraftContent) -> Result<()> {
+        store.open(StorePart::Layers)?;
+        self.draft.publish(&id.path(store), content)
     }
 }
 
-/// Returns the layers of the store by their paths.
-pub(crate) fn all(store: &Store) -> Vec<PathBuf> {
-    let layers = std::fs::read_dir(store.path(StorePart::Layers)).into_iter().flatten().flatten();
-    layers.map(|entry| entry.path()).collect()
-}
-
-/// Returns the layer that a path leads into. `None` outside of the layers. The path has no links.
+/// Returns the layer that a path leads into. `None` outside of the layers. The path has no links, but its end
+/// may be missing.
 pub(crate) fn of_path(store: &Store, path: &Path) -> Option<PathBuf> {
-    let layers = store.path(StorePart::Layers).canonicalize().ok()?;
-    let name = path.strip_prefix(&layers).ok()?.components().next()?;
-    Some(layers.join(name))
+    let layers = store.path(StorePart::Layers);
+    let real = layers.canonicalize().ok()?;
+    let below = path.strip_prefix(&real).or_else(|_| path.strip_prefix(&layers)).ok()?;
+    Some(real.join(below.components().next()?))
 }

@@ -1,6 +1,6 @@
 //! Operations of several steps: what has begun is written to the disk first, so that the next verb can finish
-//! what a killed one has left. Called by the verbs on images, which hold the locks of all images of an operation
-//! until its file is deleted, and by `recovery`.
+//! what a killed one has left. Called by the verbs on images, which hold the locks of all images of an
+//! operation until its file is deleted, and by `recovery`.
 
 use super::draft::Draft;
 use super::layer::LayerId;
@@ -32,6 +32,8 @@ pub(crate) enum Operation {
         directory: PathBuf,
         /// The stack.
         stack: PathBuf,
+        /// The inode of the directory.
+        inode: u64,
     },
 }
 
@@ -39,7 +41,8 @@ impl Operation {
     /// Returns the paths of all images that the operation changes.
     pub(crate) fn images(&self) -> Vec<&Path> {
         match self {
-            Self::ConvertToStack { directory, stack, .. } | Self::ConvertToDirectory { directory, stack } => {
+            Self::ConvertToStack { directory, stack, .. }
+            | Self::ConvertToDirectory { directory, stack, .. } => {
                 vec![directory, stack]
             }
         }
@@ -97,8 +100,8 @@ impl RedoFile {
         Ok(Some(Self { path, operation }))
     }
 
-    /// Returns whether the operation is still unfinished: another process may have finished it before its images
-    /// were locked.
+    /// Returns whether the operation is still unfinished: another process may have finished it before its
+    /// images were locked.
     pub(crate) fn exists(&self) -> bool {
         self.path.exists()
     }

@@ -1,0 +1,38 @@
+//! `coracle convert`.
+
+use super::VerbResult;
+use crate::cli::output::{self, with_progress};
+use crate::control::convert;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::{Args, ValueEnum};
+
+/// Convert an image to a stack, or to a directory
+///
+/// A directory becomes the only layer of a stack, at once: clones and snapshots of stacks share their files.
+/// A stack is copied into a directory.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// The image
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// The kind
+    #[arg(value_name = "stack|directory", value_enum)]
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Stack,
+    Directory,
+}
+
+impl ConvertArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let (is_stack, kind) = if self.kind == Kind::Stack { (true, "stack") } else { (false, "directory") };
+        let method = with_progress(|progress| convert::convert(paths, &self.name, is_stack, progress))?;
+        output::line(&format!("{}: {kind}, {method}", self.name))?;
+        Ok(0)
+    }
+}

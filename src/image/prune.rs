@@ -1,0 +1,139 @@
+//! Removes layers of the store that no stack stands on, and what killed verbs have left. Called by `control`,
+//! and by verbs that remove images.
+
+use super::store::draft::{self, Draft};
+use super::store::{Store, StorePart, layer};
+use super::{recovery, users};
+use crate::error::{Context, Result};
+use crate::host::lock::LockMode;
+use crate::paths::Paths;
+use crate::tree::usage;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Whether something is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PruneMode {
+    /// Unused layers are removed.
+    Remove,
+    /// They are only listed.
+    DryRun,
+}
+
+/// A layer without users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnusedLayer {
+    /// Its name.
+    pub(crate) id: String,
+    /// Its disk space, bytes.
+    pub(crate) bytes: u64,
+}
+
+/// Removes all layers without users, and returns them.
+///
+/// # Errors
+/// A directory that cannot be read: no layer is removed then. A user of the store that keeps its lock.
+pub(crate) fn prune(paths: &Paths, mode: PruneMode) -> Result<Vec<UnusedLayer>> {
+    let store = Store::of(paths);
+    if mode == PruneMode::Remove {
+        sweep(paths, &store);
+    }
+    if !store.path(StorePart::Layers).is_dir() {
+        return Ok(Vec::new());
+    }
+    // Without users of layers, the stacks in work are complete, or left by killed verbs.
+    let held = store.lock(if mode == PruneMode::Remove { LockMode::Exclusive } else { LockMode::Shared })?;
+    let unused = unused(paths, &store)?;
+    let mut found = Vec::new();
+    let mut trash = Vec::new();
+    for layer in &unused {
+        let id = layer.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        found.push(UnusedLayer { id, bytes: usage::of(layer).unwrap_or_default() });
+        if mode == PruneMode::Remove {
+            trash.push(Draft::of_trash(&store, layer)?);
+        }
+    }
+    // Others may use the store while the files are removed.
+    drop(held);
+    drop(trash);
+    Ok(found)
+}
+
+/// Removes what killed verbs have left.
+fn sweep(paths: &Paths, store: &Store) {
+    recovery::recover(paths);
+    draft::sweep_store(store);
+    for directory in paths.image_directories() {
+        draft::sweep_images(&directory);
+    }
+    let roots = std::fs::read_dir(store.path(StorePart::Roots)).into_iter().flatten().flatten();
+    // Links to stacks that do not exist any more.
+    for root in roots.map(|entry| entry.path()).filter(|root| !root.exists()) {
+        let _ = std::fs::remove_file(root);
+    }
+}
+
+/// Returns the layers that neither a stack nor a base leads to.
+fn unused(paths: &Paths, store: &Store) -> Result<Vec<PathBuf>> {
+    let reading = |path: &Path| format!("cannot read '{}'", path.display());
+    let mut used: BTreeSet<PathBuf> = BTreeSet::new();
+    for link in users::links(paths)? {
+        used.extend(layer::of_path(store, &link.target));
+    }
+    let bases = store.path(StorePart::Bases);
+    if bases.is_dir() {
+        for base in std::fs::read_dir(&bases).context(|| reading(&bases))? {
+            let target = base.context(|| reading(&bases))?.path().canonicalize();
+            used.extend(target.ok().and_then(|target| layer::of_path(store, &target)));
+        }
+    }
+    let layers = store.path(StorePart::Layers);
+    let Ok(layers) = layers.canonicalize() else { return Ok(Vec::new()) };
+    let mut unused = Vec::new();
+    for layer in std::fs::read_dir(&layers).context(|| reading(&layers))? {
+        let layer = layer.context(|| reading(&layers))?.path();
+        if !used.contains(&layer) {
+            unused.push(layer);
+        }
+    }
+    unused.sort();
+    Ok(unused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_layers_without_users_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let store = Store::of(&paths);
+        assert_eq!(prune(&paths, PruneMode::Remove).unwrap(), [], "there is no store");
+        let layers = store.path(StorePart::Layers);
+        for id in ["stack", "snapshot", "base", "gone", "dangling"] {
+            fs::create_dir_all(layers.join(id).join("tree/below")).unwrap();
+        }
+        let link = |id: &str, from: PathBuf| {
+            fs::create_dir_all(from.parent().unwrap()).unwrap();
+            symlink(layers.join(id).join("tree"), from).unwrap();
+        };
+        link("stack", root.path().join("var/lib/machines/web.mstack/layer@0"));
+        link("snapshot", store.path(StorePart::Snapshots).join("web/before/layer@0"));
+        link("base", store.path(StorePart::Bases).join("debian"));
+        // A link to a layer without files.
+        link("dangling", root.path().join("var/lib/machines/db.mstack/layer@0"));
+        fs::remove_dir_all(layers.join("dangling/tree")).unwrap();
+        fs::create_dir_all(store.path(StorePart::Roots)).unwrap();
+        symlink("/missing", store.path(StorePart::Roots).join("1")).unwrap();
+        let ids = |mode| prune(&paths, mode).unwrap().into_iter().map(|layer| layer.id).collect::<Vec<_>>();
+        assert_eq!(ids(PruneMode::DryRun), ["gone"]);
+        assert_eq!(ids(PruneMode::Remove), ["gone"]);
+        assert_eq!(ids(PruneMode::Remove), Vec::<String>::new());
+        assert_eq!(layers.read_dir().unwrap().count(), 4);
+        assert_eq!(store.path(StorePart::Roots).read_dir().unwrap().count(), 0);
+        assert_eq!(store.path(StorePart::Trash).read_dir().unwrap().count(), 0);
+    }
+}
