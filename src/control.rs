@@ -25,6 +25,7 @@ pub(crate) mod resolv_conf;
 pub(crate) mod resources;
 pub(crate) mod show;
 pub(crate) mod signal;
+pub(crate) mod snapshots;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod status;

@@ -13,6 +13,7 @@ pub(crate) mod locks;
 pub(crate) mod prune;
 pub(crate) mod read_only;
 pub(crate) mod recovery;
+pub(crate) mod snapshot;
 pub(crate) mod stack;
 pub(crate) mod store;
 pub(crate) mod template;

@@ -48,6 +48,9 @@ pub enum Call {
     /// Replaces published ports and the traffic policy.
     #[serde(rename = "io.coracle.Machine.UpdateNetwork")]
     UpdateNetwork(NetworkUpdate),
+    /// Freezes all processes of the machine until the connection of the client ends.
+    #[serde(rename = "io.coracle.Machine.Hold")]
+    Hold {},
     /// Any other method.
     #[serde(other)]
     Unknown,
@@ -116,7 +119,8 @@ impl Call {
     /// Parses a call, without the NUL that ends it.
     ///
     /// # Errors
-    /// [`CallError::Invalid`] for malformed JSON or parameters, an error reply for a method that cannot be called.
+    /// [`CallError::Invalid`] for malformed JSON or parameters, an error reply for a method that cannot be
+    /// called.
     pub fn parse(message: &[u8]) -> Result<Self, CallError> {
         let RawCall { method, parameters } =
             serde_json::from_slice(message).map_err(|_| CallError::Invalid)?;

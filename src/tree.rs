@@ -6,6 +6,7 @@ pub(crate) mod archive;
 pub(crate) mod copy;
 pub(crate) mod entry;
 pub(crate) mod id_mapping;
+pub(crate) mod live_copy;
 pub(crate) mod tree_writer;
 pub(crate) mod usage;
 pub(crate) mod walk;

@@ -33,10 +33,12 @@ mod prune;
 mod read_only;
 mod reboot;
 mod restart;
+mod rollback;
 mod run;
 mod set;
 mod shell;
 mod show;
+mod snapshot;
 mod start;
 mod stats;
 mod status;
@@ -114,6 +116,8 @@ impl Verb {
         match self {
             Self::Bind(bind) => bind.is_request(),
             Self::Network(network) => network.is_request(),
+            Self::Snapshot(snapshot) => snapshot.is_request(),
+            Self::Rollback(_) => true,
             Self::Poweroff(_) | Self::Reboot(_) | Self::Terminate(_) | Self::Kill(_) | Self::Freeze(_) => {
                 true
             }
@@ -154,6 +158,8 @@ verbs! {
     ReadOnly(read_only::ReadOnlyArgs),
     Verify(verify::VerifyArgs),
     Prune(prune::PruneArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Rollback(rollback::RollbackArgs),
     Exec(exec::ExecArgs),
     Shell(shell::ShellArgs),
     CopyTo(copy_to::CopyToArgs),

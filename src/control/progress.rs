@@ -1,5 +1,5 @@
-//! Progress of waits and copies: status texts of units, and a bar, on one line of a terminal. No output without a
-//! terminal.
+//! Progress of waits and copies: status texts of units, and a bar, on one line of a terminal. No output
+//! without a terminal.
 
 use crate::host::systemd::journal::printable;
 use crate::machine::size;
@@ -36,8 +36,9 @@ impl<'a> Progress<'a> {
         self.is_shown = true;
     }
 
-    /// Returns a bar for a copy of a tree, with the machine in front. `total` finds out the bytes of the tree: it
-    /// is called at most once, for a copy that takes longer, and `None` leaves only the copied bytes.
+    /// Returns a bar for a copy of a tree, with the machine in front. `total` finds out the bytes of the
+    /// tree: it is called at most once, for a copy that takes longer, and `None` leaves only the copied
+    /// bytes.
     pub(crate) fn bar<'p>(&'p mut self, machine: &str, total: &'p dyn Fn() -> Option<u64>) -> Bar<'p, 'a> {
         Bar { progress: self, machine: machine.to_owned(), total, bytes: None, next: Instant::now() + FIRST }
     }

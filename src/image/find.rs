@@ -24,7 +24,7 @@ pub(crate) fn by_name(paths: &Paths, name: &Name) -> Option<RootSource> {
 ///
 /// # Errors
 /// A name without an image.
-pub(super) fn existing(paths: &Paths, name: &Name) -> Result<RootSource> {
+pub(crate) fn existing(paths: &Paths, name: &Name) -> Result<RootSource> {
     by_name(paths, name).ok_or_else(|| {
         Error::new(format!("image '{name}' does not exist")).with_hint("'coracle images' lists all images")
     })

@@ -101,7 +101,7 @@ pub(super) fn link(target: &Path, entry: &Path) -> Result<()> {
 }
 
 /// Returns the name of an entry above all layers of a stack.
-fn next_entry(stack: &Path) -> Result<String> {
+pub(super) fn next_entry(stack: &Path) -> Result<String> {
     let reading = || format!("cannot read '{}'", stack.display());
     let mut ids = Vec::new();
     for entry in std::fs::read_dir(stack).context(reading)? {

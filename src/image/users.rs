@@ -37,8 +37,8 @@ pub(crate) fn links(paths: &Paths) -> Result<Vec<StackLink>> {
         }
     }
     for snapshots in entries(&store.path(StorePart::Snapshots))? {
-        for snapshot in entries(&snapshots)? {
-            add_links(&mut found, &snapshot)?;
+        for snapshot in entries(&snapshots)?.iter().filter(|snapshot| !is_directory(snapshot)) {
+            add_links(&mut found, snapshot)?;
         }
     }
     for root in entries(&store.path(StorePart::Roots))? {
@@ -78,6 +78,15 @@ pub(crate) fn refuse(image: &Path, users: &[PathBuf]) -> Result<()> {
         _ => "stand",
     };
     Err(Error::new(format!("{} {verb} on image '{}'", named.join(", "), image.display())))
+}
+
+/// Returns whether a snapshot is one of a directory: links in it are those of a guest.
+fn is_directory(snapshot: &Path) -> bool {
+    let mut description = snapshot.as_os_str().to_owned();
+    description.push(".json");
+    let text = std::fs::read(description).unwrap_or_default();
+    let described: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
+    described.is_some_and(|described| described.get("kind").is_some_and(|kind| kind == "directory"))
 }
 
 /// Adds the links in a stack, also those in the versions of an entry. A file, and a link to a stack
@@ -147,6 +156,12 @@ mod tests {
         symlink(golden.join("usr"), stacks[2].join("layer@0.v/layer@0_1")).unwrap();
         assert_eq!(of(&paths, &golden).unwrap(), stacks[2..]);
         fs::remove_dir_all(stacks[2].join("layer@0.v")).unwrap();
+        // Of a snapshot of a directory, links are those of a guest.
+        let description = paths.storage().join("snapshots/web/before.json");
+        fs::write(&description, r#"{"kind":"directory"}"#).unwrap();
+        let snapshot = paths.storage().join("snapshots/web/before");
+        assert!(!of(&paths, &layer).unwrap().contains(&snapshot));
+        fs::remove_file(description).unwrap();
         fs::remove_dir(&golden).unwrap();
         assert_eq!(of(&paths, &golden).unwrap(), stacks[3..], "a dangling link");
     }

@@ -37,6 +37,8 @@ struct Client {
     is_viewer: bool,
     /// Whether the reply to its call follows later.
     is_waiting: bool,
+    /// Whether the guest stays frozen until its connection ends.
+    is_holder: bool,
 }
 
 /// The listening socket and its clients.
@@ -98,7 +100,8 @@ impl ControlSocket {
             if epoll.add(&socket, event).is_err() {
                 continue;
             }
-            let client = Some(Client { socket, buffer: Vec::new(), is_viewer: false, is_waiting: false });
+            let (is_viewer, is_waiting, is_holder) = (false, false, false);
+            let client = Some(Client { socket, buffer: Vec::new(), is_viewer, is_waiting, is_holder });
             match self.clients.get_mut(slot) {
                 Some(free) => *free = client,
                 None => self.clients.push(client),
@@ -167,6 +170,18 @@ impl ControlSocket {
         {
             self.reply(slot, reply);
         }
+    }
+
+    /// Notes whether the guest stays frozen until the connection of a client ends.
+    pub(crate) fn set_holder(&mut self, slot: usize, is_holder: bool) {
+        if let Some(Some(client)) = self.clients.get_mut(slot) {
+            client.is_holder = is_holder;
+        }
+    }
+
+    /// Returns whether there is a client for which the guest stays frozen.
+    pub(crate) fn has_holder(&self) -> bool {
+        self.clients.iter().flatten().any(|client| client.is_holder)
     }
 
     /// Makes a client a viewer of the console and sends it the kept output first.

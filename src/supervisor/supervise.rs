@@ -98,6 +98,7 @@ struct Loop {
     stop: Option<Stop>,
     request_child: RequestChild,
     freezing: Option<Freezing>,
+    is_held: bool,
     boot: BootProgress,
     init: InitWatch,
     /// The time of the next boot, during the pause after a reboot.
@@ -203,6 +204,7 @@ impl Loop {
             stop: None,
             request_child: RequestChild::default(),
             freezing: None,
+            is_held: false,
             boot,
             reboot_at: None,
             is_cancelled: false,

@@ -1,6 +1,5 @@
 //! Btrfs subvolumes and their snapshots (btrfs-ioctl(2)). Called by `image` and `control`.
 #![allow(unsafe_code)]
-#![allow(dead_code, reason = "for snapshots and read-only images")]
 
 use rustix::fd::{AsRawFd, BorrowedFd};
 use std::ffi::OsStr;
@@ -12,8 +11,6 @@ const MAGIC: u64 = 0x9123_683e;
 const FIRST_INODE: u64 = 256;
 /// `_IOW(BTRFS_IOCTL_MAGIC, 23, struct btrfs_ioctl_vol_args_v2)`.
 const SNAP_CREATE_V2: libc::c_ulong = 0x5000_9417;
-/// `_IOW(BTRFS_IOCTL_MAGIC, 24, struct btrfs_ioctl_vol_args_v2)`.
-const SUBVOL_CREATE_V2: libc::c_ulong = 0x5000_9418;
 /// `_IOW(BTRFS_IOCTL_MAGIC, 15, struct btrfs_ioctl_vol_args)`.
 const SNAP_DESTROY: libc::c_ulong = 0x5000_940f;
 /// `BTRFS_SUBVOL_RDONLY`.
@@ -36,10 +33,14 @@ struct VolumeArguments {
     name: [u8; 4040],
 }
 
+/// Returns whether a directory lies on Btrfs.
+pub(crate) fn lies_on(directory: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(directory).is_ok_and(|found| u64::try_from(found.f_type) == Ok(MAGIC))
+}
+
 /// Returns whether a directory is the root of a Btrfs subvolume.
 pub(crate) fn is_subvolume(directory: BorrowedFd<'_>) -> bool {
-    let is_btrfs = rustix::fs::fstatfs(directory).is_ok_and(|found| u64::try_from(found.f_type) == Ok(MAGIC));
-    is_btrfs && rustix::fs::fstat(directory).is_ok_and(|found| found.st_ino == FIRST_INODE)
+    lies_on(directory) && rustix::fs::fstat(directory).is_ok_and(|found| found.st_ino == FIRST_INODE)
 }
 
 /// `_IOWR(BTRFS_IOCTL_MAGIC, 61, struct btrfs_ioctl_get_subvol_rootref_args)`.
@@ -87,15 +88,6 @@ pub(crate) fn snapshot(
     let flags = if access == Access::ReadOnly { SUBVOL_RDONLY } else { 0 };
     let arguments = VolumeArguments::of(i64::from(subvolume.as_raw_fd()), flags, name)?;
     call(directory, SNAP_CREATE_V2, std::ptr::from_ref(&arguments))
-}
-
-/// Creates an empty writable subvolume under a name in a directory.
-///
-/// # Errors
-/// Any error of the ioctl, `ENAMETOOLONG` for a long name.
-pub(crate) fn create(directory: BorrowedFd<'_>, name: &OsStr) -> std::io::Result<()> {
-    let arguments = VolumeArguments::of(0, 0, name)?;
-    call(directory, SUBVOL_CREATE_V2, std::ptr::from_ref(&arguments))
 }
 
 /// Removes a subvolume and all of its files by its name in a directory. One with another subvolume inside is

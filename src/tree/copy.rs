@@ -7,7 +7,7 @@ use super::id_mapping::IdMapping;
 use super::tree_writer::TreeWriter;
 use super::walk::Walk;
 use crate::error::{Context, Result};
-use rustix::fd::BorrowedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -40,23 +40,35 @@ pub(crate) fn copy(
     name: &OsStr,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Copied> {
-    let duplicate = |fd: BorrowedFd<'_>| {
-        rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot duplicate a descriptor")
-    };
     let mut writer = TreeWriter::new(duplicate(to_parent)?, name.to_owned(), IdMapping::HOST);
-    let mut monitor = Count { bytes: 0, progress };
+    let mut monitor = Count { bytes: 0, shows_skipped: true, progress };
     Walk::run_exactly(&duplicate(from)?, &mut writer, &mut monitor)?;
     let shared = writer.finish_in_place()?;
-    Ok(match monitor.bytes {
-        0 => Copied { method: CopyMethod::Reflink, bytes: shared },
-        bytes => Copied { method: CopyMethod::Copy, bytes },
-    })
+    Ok(Copied::of(monitor.bytes, shared))
+}
+
+impl Copied {
+    /// Returns the result for copied and shared bytes.
+    pub(super) fn of(copied: u64, shared: u64) -> Self {
+        match copied {
+            0 => Self { method: CopyMethod::Reflink, bytes: shared },
+            bytes => Self { method: CopyMethod::Copy, bytes },
+        }
+    }
+}
+
+pub(super) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot duplicate a descriptor")
 }
 
 /// Counts the copied bytes.
-struct Count<'a> {
-    bytes: u64,
-    progress: &'a mut dyn FnMut(u64),
+pub(super) struct Count<'a> {
+    /// The number of bytes.
+    pub(super) bytes: u64,
+    /// Whether skipped entries are shown: files of a tree that changes come and go.
+    pub(super) shows_skipped: bool,
+    /// The observer of the number.
+    pub(super) progress: &'a mut dyn FnMut(u64),
 }
 
 impl Monitor for Count<'_> {
@@ -72,7 +84,9 @@ impl Monitor for Count<'_> {
     }
 
     fn skip(&mut self, path: &Path, reason: &str) {
-        log::warn!("skipping '{}': {reason}", path.display());
+        if self.shows_skipped {
+            log::warn!("skipping '{}': {reason}", path.display());
+        }
     }
 
     fn interrupts(&self) -> Option<BorrowedFd<'_>> {
@@ -81,9 +95,9 @@ impl Monitor for Count<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use rustix::fd::{AsFd, OwnedFd};
+    use rustix::fd::AsFd;
     use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
     use std::collections::BTreeMap;
     use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
@@ -91,7 +105,8 @@ mod tests {
 
     /// All that a copy keeps of an entry: type and mode, owner, group, device, time, length, link target,
     /// content and attributes.
-    type Entry = (u32, u32, u32, u64, (i64, i64), u64, PathBuf, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
+    pub(in crate::tree) type Entry =
+        (u32, u32, u32, u64, (i64, i64), u64, PathBuf, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
 
     fn entries(top: &Path, at: &Path, found: &mut BTreeMap<PathBuf, Entry>) {
         use crate::tree::xattr::{Attributes, XattrPlace};
@@ -112,13 +127,13 @@ mod tests {
         }
     }
 
-    fn entries_of(top: &Path) -> BTreeMap<PathBuf, Entry> {
+    pub(in crate::tree) fn entries_of(top: &Path) -> BTreeMap<PathBuf, Entry> {
         let mut found = BTreeMap::new();
         entries(top, top, &mut found);
         found
     }
 
-    fn open(path: &Path) -> OwnedFd {
+    pub(in crate::tree) fn open(path: &Path) -> OwnedFd {
         rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
     }
 
@@ -149,7 +164,7 @@ mod tests {
         }
     }
 
-    fn create(top: &Path) {
+    pub(in crate::tree) fn create(top: &Path) {
         std::fs::create_dir_all(top.join("below/deeper")).unwrap();
         std::fs::write(top.join("program"), "program").unwrap();
         std::fs::hard_link(top.join("program"), top.join("below/second")).unwrap();

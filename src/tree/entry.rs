@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use rustix::fd::BorrowedFd;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -98,6 +98,12 @@ pub(crate) struct Meta {
 
 /// A receiver of entries.
 pub(crate) trait Sink {
+    /// Returns whether the sink already has a file in this state. It is not passed to [`Self::take`] then; a
+    /// directory is, with its entries.
+    fn has(&mut self, _path: &Path, _stat: &Stat) -> bool {
+        false
+    }
+
     /// Receives an entry. The path is relative to the source, empty for the source itself.
     ///
     /// # Errors

@@ -59,6 +59,26 @@ impl TreeWriter {
         Ok(self.shared)
     }
 
+    /// Begins a second pass over the source: the metadata of all directories is passed again.
+    pub(super) fn begin_again(&mut self) {
+        self.directories.clear();
+    }
+
+    /// Updates the metadata of a directory of the copy.
+    pub(super) fn update_directory(&mut self, path: &Path, meta: &Meta) {
+        self.directories.push((path.to_owned(), meta.clone()));
+    }
+
+    /// Removes an entry of the copy. A missing one is not an error.
+    ///
+    /// # Errors
+    /// A file that cannot be removed.
+    pub(super) fn remove(&self, path: &Path) -> Result<()> {
+        // A parent that is missing, or is not a directory any more, has no entries.
+        let Ok((parent, name)) = self.parent(path) else { return Ok(()) };
+        walk::remove(parent.as_fd(), &name).map_err(|error| error.context("cannot replace a changed file"))
+    }
+
     /// Moves the entries of the copy into the directory itself.
     ///
     /// # Errors

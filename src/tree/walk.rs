@@ -79,6 +79,10 @@ impl<'a, S: Sink> Walk<'a, S> {
             return Ok(());
         }
         self.monitor.count_entry()?;
+        if self.sink.has(path, &stat) && kind != FileType::Directory {
+            self.names.insert((stat.st_dev, stat.st_ino), path.to_owned());
+            return Ok(());
+        }
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)).cloned() {
                 let meta = self.meta(&stat, Vec::new());

@@ -50,6 +50,7 @@ mod resolv_conf;
 mod resolver;
 mod resources;
 mod security;
+mod snapshots;
 mod stacks;
 mod stats;
 mod storm;

@@ -228,6 +228,18 @@ impl Host {
         self.state.dir.join("machines")
     }
 
+    /// Creates a disk of 2 GiB with a file system of this kind, in the host's file `/var/tmp/disk`, and
+    /// mounts it.
+    #[track_caller]
+    pub fn add_disk(&self, kind: &str, place: &str) {
+        let file = self.state.dir.join("vartmp/disk");
+        let disk = fs::File::create(&file).expect("create a disk");
+        disk.set_len(2 << 30).expect("set the size of a disk");
+        let mut format = Command::new(format!("mkfs.{kind}"));
+        job::run(format.arg("-q").arg(&file).stdin(Stdio::null()), BOUND).success("mkfs");
+        self.sh_ok(&format!("mkdir -p {place}; mount /var/tmp/disk {place}"));
+    }
+
     /// Runs a command in the host as root, with a time limit of one minute.
     pub fn exec(&self, command: &[&str]) -> Output {
         self.exec_for(BOUND, command)

@@ -5,6 +5,7 @@
 use super::owner::Owner;
 use super::{Store, StorePart, open_directory};
 use crate::error::{Context, Error, Result};
+use crate::sys::btrfs;
 use crate::tree::walk;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RenameFlags};
@@ -170,9 +171,25 @@ impl Drop for Draft {
 
 /// Removes a draft. What remains is removed by a later verb.
 fn remove(directory: BorrowedFd<'_>, name: &OsStr) {
+    if destroy(directory, name) {
+        return;
+    }
     // Most trees are not too deep to be removed in one pass.
     let removed = walk::remove(directory, name).or_else(|_| walk::remove_deep(directory, name));
     removed.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+}
+
+/// Removes a Btrfs subvolume at once, also a read-only one. Returns false for anything else, and for a
+/// subvolume with others inside.
+pub(crate) fn destroy_subvolume(path: &Path) -> bool {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return false };
+    open_directory(above).is_ok_and(|above| destroy(above.as_fd(), name))
+}
+
+fn destroy(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(directory, name, flags, Mode::empty());
+    opened.is_ok_and(|opened| btrfs::is_subvolume(opened.as_fd())) && btrfs::destroy(directory, name).is_ok()
 }
 
 /// Removes the drafts of ended processes from a directory of images.

@@ -38,13 +38,46 @@ impl Loop {
             ClientEvent::Call(Call::Attach(size)) => self.attach(slot, size),
             ClientEvent::Call(Call::Pause {}) => self.freeze(slot, true),
             ClientEvent::Call(Call::Resume {}) => self.freeze(slot, false),
+            ClientEvent::Call(Call::Hold {}) => self.hold(slot),
             ClientEvent::Call(call) => {
                 let reply = self.execute(call);
                 self.control.reply(slot, reply);
             }
         }
+        self.release();
         if self.control.is_idle() {
             process::trim_memory();
+        }
+    }
+
+    /// Freezes the guest until the connection of a client ends. A guest that is frozen already stays frozen.
+    fn hold(&mut self, slot: usize) {
+        if !self.is_held && self.payload().is_ok_and(|payload| cgroup::is_frozen(&payload)) {
+            self.control.reply(slot, Ok(Reply::Done {}));
+            return;
+        }
+        self.is_held = true;
+        self.control.set_holder(slot, true);
+        self.freeze(slot, true);
+    }
+
+    /// Thaws a guest that was frozen for clients, if all of them are gone.
+    fn release(&mut self) {
+        if self.is_held && !self.control.has_holder() {
+            self.end_hold();
+        }
+    }
+
+    /// Thaws a guest that was frozen for clients: also before an exec, which closes their connections.
+    pub(super) fn end_hold(&mut self) {
+        if !std::mem::take(&mut self.is_held) {
+            return;
+        }
+        if let Some(pending) = self.freezing.take() {
+            self.control.reply_to_waiting(pending.slot, Err(failed("replaced by the end of a call")));
+        }
+        if let Ok(payload) = self.payload() {
+            cgroup::begin_freezing(&payload, false).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         }
     }
 
@@ -74,7 +107,8 @@ impl Loop {
             Call::Resize(size) => self.resize(size),
             Call::Status {} => return Ok(Reply::Status(self.status_reply())),
             Call::UpdateNetwork(update) => self.update_network(update)?,
-            Call::Attach(_) | Call::Pause {} | Call::Resume {} | Call::Unsupported {} | Call::Unknown => {}
+            Call::Attach(_) | Call::Pause {} | Call::Resume {} | Call::Hold {} => {}
+            Call::Unsupported {} | Call::Unknown => {}
         }
         Ok(Reply::Done {})
     }
@@ -93,6 +127,7 @@ impl Loop {
     /// Begins to freeze or thaw the guest. The reply follows when that is done.
     fn freeze(&mut self, slot: usize, frozen: bool) {
         if let Some(before) = self.freezing.take() {
+            self.control.set_holder(before.slot, false);
             self.control.reply_to_waiting(before.slot, Err(failed("replaced by a later call")));
         }
         let begun =
@@ -103,7 +138,10 @@ impl Loop {
                 self.freezing = Some(Freezing { slot, frozen, begun: Instant::now() });
                 self.answer_freezing();
             }
-            Err(error) => self.control.reply(slot, Err(error)),
+            Err(error) => {
+                self.control.set_holder(slot, false);
+                self.control.reply(slot, Err(error));
+            }
         }
     }
 
@@ -115,6 +153,10 @@ impl Loop {
             return;
         }
         self.freezing = None;
+        if !is_done {
+            self.control.set_holder(slot, false);
+            self.release();
+        }
         let reply = if is_done { Ok(Reply::Done {}) } else { Err(failed(cgroup::not_frozen(frozen))) };
         self.control.reply_to_waiting(slot, reply);
     }

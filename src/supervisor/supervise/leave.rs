@@ -107,6 +107,7 @@ impl Loop {
     }
 
     fn hand_on(mut self) -> Running {
+        self.end_hold();
         self.state.solicited = self.dhcp.as_ref().map_or(self.state.solicited, DhcpServer::solicited);
         let mut fds = self.fds;
         fds.insert(FdName::Leader, self.leader);

@@ -1,0 +1,35 @@
+//! `coracle rollback`.
+
+use super::VerbResult;
+use crate::cli::output::{self, with_progress};
+use crate::control::snapshots::{self, Present, Tag};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+
+/// Restore a snapshot of an image that is not in use
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The image
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Name,
+
+    /// The snapshot; without it, the newest one
+    #[arg(value_name = "TAG")]
+    tag: Option<Tag>,
+
+    /// Discard the present state instead of saving it as a snapshot
+    #[arg(long)]
+    discard: bool,
+}
+
+impl RollbackArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let present = if self.discard { Present::Discarded } else { Present::Kept };
+        let message = with_progress(|progress| {
+            snapshots::rollback(paths, &self.name, self.tag.as_ref(), present, progress)
+        })?;
+        output::line(&message)?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,346 @@
+//! Snapshots: saved states of images, in the store. Of a stack, a directory of links to its layers; of a
+//! directory, a read-only subvolume or a copy. Called by `control`.
+//!
+//! A snapshot `TAG` and its description `TAG.json` lie in the directory of the image's name. The description
+//! is written first: a snapshot with its name is complete.
+
+mod restore;
+mod take;
+
+pub(crate) use restore::{refuse_unreplaceable, restore};
+pub(crate) use take::{Pause, Quiet, take};
+
+use super::store::draft::{self, Draft};
+use super::store::{Store, StorePart};
+use crate::error::{Context, Error, Result};
+use crate::host::lock::{self, Lock};
+use crate::machine::name::Name;
+use crate::machine::root::RootSource;
+use crate::machine::size;
+use crate::paths::Paths;
+use crate::tree::copy::{Copied, CopyMethod};
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The suffix of descriptions.
+const DESCRIPTION: &str = ".json";
+/// The first part of the tags that [`restore`] creates.
+pub(crate) const BEFORE_ROLLBACK: &str = "before-rollback-";
+
+/// The name of a snapshot among those of its image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Tag(String);
+
+impl FromStr for Tag {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.+~".contains(letter);
+        if text.is_empty() || text.len() > 64 || text.starts_with(['.', '-']) || text.ends_with(DESCRIPTION) {
+            return Err(Error::usage(format!("'{text}' is not a tag"))
+                .with_hint("use up to 64 characters, and neither '.' nor '-' as the first one"));
+        }
+        if !text.chars().all(is_allowed) {
+            return Err(Error::usage(format!("'{text}' is not a tag"))
+                .with_hint("use letters, digits, '-', '_', '.', '+' and '~'"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Tag {
+    /// Returns the tag of this moment, behind a word.
+    pub(crate) fn now(before: &str) -> Self {
+        let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+        Self(format!("{before}{now}"))
+    }
+
+    /// Returns whether a rollback has created the snapshot.
+    pub(crate) fn is_of_rollback(&self) -> bool {
+        self.0.starts_with(BEFORE_ROLLBACK)
+    }
+}
+
+/// The kind of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ImageKind {
+    /// A directory or a subvolume.
+    Directory,
+    /// A stack.
+    Stack,
+}
+
+impl ImageKind {
+    fn of(image: &RootSource) -> Self {
+        match image {
+            RootSource::Directory(_) => Self::Directory,
+            RootSource::Stack(_) => Self::Stack,
+        }
+    }
+}
+
+/// How the files of an image were saved, or restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Method {
+    /// Its layers are shared.
+    Layers,
+    /// By a snapshot of its subvolume.
+    Subvolume,
+    /// By a copy that shares all blocks.
+    Reflink,
+    /// By a copy.
+    Copy,
+}
+
+impl Method {
+    /// Returns the method of a copy.
+    fn of(copied: Copied) -> Self {
+        match copied.method {
+            CopyMethod::Reflink => Self::Reflink,
+            CopyMethod::Copy => Self::Copy,
+        }
+    }
+
+    /// Returns the method with the number of copied bytes, for people.
+    pub(crate) fn describe(self, bytes: u64) -> String {
+        match self {
+            Self::Layers => "shared layers".to_owned(),
+            Self::Subvolume => "a snapshot of the subvolume".to_owned(),
+            Self::Reflink => "a copy with shared blocks".to_owned(),
+            Self::Copy => format!("copied {}", size::rounded(bytes)),
+        }
+    }
+}
+
+/// The description of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct SnapshotInfo {
+    /// The kind of the image.
+    pub(crate) kind: ImageKind,
+    /// The time, microseconds since the epoch.
+    pub(crate) created: u64,
+    /// The method.
+    pub(crate) method: Method,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Snapshot {
+    /// Its tag.
+    pub(crate) tag: Tag,
+    /// Its description.
+    #[serde(flatten)]
+    pub(crate) info: SnapshotInfo,
+    /// Its directory.
+    pub(crate) path: PathBuf,
+}
+
+/// The snapshots of an image, locked for a change.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    store: Store,
+    directory: PathBuf,
+    _lock: Lock,
+}
+
+impl Snapshots {
+    /// Locks the snapshots of an image. Descriptions of snapshots that were not finished are removed.
+    ///
+    /// # Errors
+    /// Another process changes them; the message names it.
+    pub(crate) fn lock(paths: &Paths, name: &Name) -> Result<Self> {
+        let store = Store::of(paths);
+        store.open(StorePart::Snapshots)?;
+        let directory = directory(&store, name);
+        match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(error).context(|| format!("cannot create '{}'", directory.display()));
+            }
+            _ => {}
+        }
+        let file = directory.join(".lock");
+        let taken = lock::take(&file)?.ok_or_else(|| {
+            let holder = lock::holder(&file).map_or_else(String::new, |pid| format!(" by process {pid}"));
+            Error::new(format!("the snapshots of '{name}' are being changed{holder}"))
+                .with_hint("try again when that has ended")
+        })?;
+        draft::sweep_store(&store);
+        let snapshots = Self { store, directory, _lock: taken };
+        snapshots.remove_unfinished();
+        Ok(snapshots)
+    }
+
+    fn path(&self, tag: &Tag) -> PathBuf {
+        self.directory.join(&tag.0)
+    }
+
+    fn description(&self, tag: &Tag) -> PathBuf {
+        self.directory.join(format!("{tag}{DESCRIPTION}"))
+    }
+
+    fn remove_unfinished(&self) {
+        for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = entry.file_name();
+            let tag = name.to_str().and_then(|name| name.strip_suffix(DESCRIPTION));
+            if tag.is_some_and(|tag| self.directory.join(tag).symlink_metadata().is_err())
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                log::warn!("cannot delete '{}': {error}, ignoring", path.display());
+            }
+        }
+    }
+
+    /// Refuses a tag that exists.
+    fn refuse_existing(&self, tag: &Tag) -> Result<()> {
+        if self.path(tag).symlink_metadata().is_err() {
+            return Ok(());
+        }
+        Err(Error::new(format!("snapshot '{tag}' exists already"))
+            .with_hint("choose another tag, or remove it with --remove"))
+    }
+
+    /// Writes the description of a snapshot to the disk, before it gets its name.
+    fn describe(&self, tag: &Tag, info: &SnapshotInfo) -> Result<()> {
+        let path = self.description(tag);
+        let writing = || format!("cannot write '{}'", path.display());
+        let text =
+            serde_json::to_vec(info).map_err(|error| Error::new(error.to_string()).context(writing()))?;
+        let draft = Draft::in_store(&self.store)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(draft.directory(), draft.name(), flags, Mode::RUSR | Mode::WUSR);
+        let mut file = File::from(file.context(writing)?);
+        file.write_all(&text).and_then(|()| file.sync_all()).context(writing)?;
+        draft.publish(&path, draft::DraftContent::Entries)
+    }
+
+    /// Removes a snapshot.
+    ///
+    /// # Errors
+    /// A missing snapshot, or any error of rename(2).
+    pub(crate) fn remove(&self, tag: &Tag) -> Result<()> {
+        let path = self.path(tag);
+        if path.symlink_metadata().is_err() {
+            return Err(missing(tag));
+        }
+        // A read-only subvolume cannot be moved.
+        let trash =
+            if draft::destroy_subvolume(&path) { None } else { Some(Draft::of_trash(&self.store, &path)?) };
+        let description = self.description(tag);
+        std::fs::remove_file(&description)
+            .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+            .context(|| format!("cannot delete '{}'", description.display()))?;
+        drop(trash);
+        Ok(())
+    }
+}
+
+fn missing(tag: &Tag) -> Error {
+    Error::new(format!("snapshot '{tag}' does not exist"))
+        .with_hint("list all with 'coracle snapshot --list'")
+}
+
+fn directory(store: &Store, name: &Name) -> PathBuf {
+    store.path(StorePart::Snapshots).join(name.as_str())
+}
+
+/// Returns the snapshots of an image, the oldest first.
+///
+/// # Errors
+/// A description that cannot be read.
+pub(crate) fn all(paths: &Paths, name: &Name) -> Result<Vec<Snapshot>> {
+    let directory = directory(&Store::of(paths), name);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let Some(Ok(tag)) = file.to_str().map(Tag::from_str) else { continue };
+        let path = directory.join(&tag.0);
+        if path.is_dir() {
+            found.push(Snapshot { info: read(&directory.join(format!("{tag}{DESCRIPTION}")))?, tag, path });
+        }
+    }
+    found.sort_by(|a, b| (a.info.created, &a.tag).cmp(&(b.info.created, &b.tag)));
+    Ok(found)
+}
+
+fn read(description: &Path) -> Result<SnapshotInfo> {
+    let reading = || format!("cannot read '{}'", description.display());
+    let text = std::fs::read(description).context(reading)?;
+    serde_json::from_slice(&text).map_err(|error| Error::new(error.to_string()).context(reading()))
+}
+
+/// Returns a snapshot: the newest one without a tag, of those that no rollback has created.
+///
+/// # Errors
+/// A missing snapshot.
+pub(crate) fn find(paths: &Paths, name: &Name, tag: Option<&Tag>) -> Result<Snapshot> {
+    let mut found = all(paths, name)?;
+    found.retain(|snapshot| tag.map_or(!snapshot.tag.is_of_rollback(), |tag| snapshot.tag == *tag));
+    found.pop().ok_or_else(|| match tag {
+        Some(tag) => missing(tag),
+        None => Error::new(format!("image '{name}' has no snapshot"))
+            .with_hint(format!("create one with 'coracle snapshot {name}'")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_file_names() {
+        for tag in ["a", "before-upgrade", "1.0~rc1+x_y", &"x".repeat(64)] {
+            assert_eq!(tag.parse::<Tag>().unwrap().to_string(), tag);
+        }
+        for text in ["", ".a", "-a", "a/b", "a.json", "a b", "\u{e4}", &"x".repeat(65)] {
+            assert!(text.parse::<Tag>().is_err(), "{text}");
+        }
+        assert!(Tag::now(BEFORE_ROLLBACK).is_of_rollback());
+        Tag::now("").to_string().parse::<Tag>().unwrap();
+    }
+
+    #[test]
+    fn unfinished_snapshots_are_not_listed() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let name = Name::new("web").unwrap();
+        assert_eq!(all(&paths, &name), Ok(Vec::new()));
+        let snapshots = Snapshots::lock(&paths, &name).unwrap();
+        assert!(Snapshots::lock(&paths, &name).unwrap_err().to_string().contains("are being changed"));
+        let info = |created| SnapshotInfo { kind: ImageKind::Stack, created, method: Method::Layers };
+        for (tag, created) in [("b", 1), ("a", 2), ("before-rollback-1", 3), ("c", 4)] {
+            snapshots.describe(&tag.parse().unwrap(), &info(created)).unwrap();
+            if tag != "c" {
+                std::fs::create_dir(snapshots.path(&tag.parse().unwrap())).unwrap();
+            }
+        }
+        let tags: Vec<String> = all(&paths, &name).unwrap().iter().map(|one| one.tag.to_string()).collect();
+        assert_eq!(tags, ["b", "a", "before-rollback-1"]);
+        assert_eq!(find(&paths, &name, None).unwrap().tag.to_string(), "a");
+        assert!(find(&paths, &name, Some(&"c".parse().unwrap())).is_err());
+        snapshots.remove(&"a".parse().unwrap()).unwrap();
+        snapshots.remove(&"a".parse().unwrap()).unwrap_err();
+        let unfinished = snapshots.description(&"c".parse().unwrap());
+        assert!(unfinished.exists());
+        drop(snapshots);
+        Snapshots::lock(&paths, &name).unwrap();
+        assert!(!unfinished.exists());
+        assert_eq!(find(&paths, &name, None).unwrap().tag.to_string(), "b");
+    }
+}

@@ -1,0 +1,227 @@
+//! `snapshot` and `rollback`: of stopped and running machines, on stacks and directories, on ext4, XFS and
+//! Btrfs.
+
+use crate::support::{Host, LONG, Snapshot};
+
+/// Places the store on the file system of the images: the host's own root is an overlay.
+const STORE: &str = "mkdir -m 700 /var/lib/machines/.storage; mkdir -p /var/lib/coracle
+                     ln -s /var/lib/machines/.storage /var/lib/coracle/storage";
+
+/// Starts a host with a tree `base`, and a stack `web` on it.
+fn host() -> Host {
+    let host = Host::builder().guest_as("busybox", "base").on_disk().start();
+    host.sh_ok(&format!(
+        "{STORE}; mkdir -p /var/lib/machines/web.mstack/rw
+         ln -s /var/lib/machines/base /var/lib/machines/web.mstack/layer@0"
+    ));
+    host.activate_machined();
+    host
+}
+
+/// Asserts that no draft is left.
+#[track_caller]
+fn has_no_drafts(host: &Host) {
+    host.sh_ok(
+        "! ls -d /var/lib/machines/.#* 2>/dev/null
+         ! ls -A /var/lib/coracle/storage/tmp /var/lib/coracle/storage/trash 2>/dev/null | grep -v :$ | grep .",
+    );
+}
+
+/// Returns the words of the tags of an image.
+fn tags(host: &Host, name: &str) -> Vec<String> {
+    let list = host.coracle(&["snapshot", "--list", "--no-legend", name]);
+    list.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_stopped_stack_is_saved_and_restored_without_copies() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    let run = |command: &str| {
+        host.sh_ok(&format!("coracle run -q --mstack=/var/lib/machines/web.mstack -M web sh -c '{command}'"))
+    };
+    run("echo one >/state; mkdir /data; chown 1000:7 /data; rm /etc/passwd");
+    let said = host.coracle(&["snapshot", "web", "one"]);
+    assert_eq!(said, "web: snapshot 'one': shared layers\n");
+    run("echo two >/state; test -d /data; test ! -e /etc/passwd");
+    let existing = host.exec(&["coracle", "snapshot", "web", "one"]);
+    assert!(existing.status != 0 && existing.stderr.contains("'one' exists already"), "{existing}");
+    host.coracle(&["snapshot", "web", "two"]);
+    run("echo three >/state");
+    assert_eq!(tags(&host, "web"), ["one", "two"]);
+    let said = host.coracle(&["rollback", "web", "one"]);
+    assert!(
+        said.starts_with("web: rolled back to snapshot 'one': shared layers; its former state"),
+        "{said}"
+    );
+    assert_eq!(run("cat /state; stat -c %u:%g /data; test ! -e /etc/passwd"), "one\n1000:7\n");
+    // The former state is a snapshot, and is not the newest one.
+    let former = tags(&host, "web").pop().expect("the former state");
+    assert!(former.starts_with("before-rollback-"), "{former}");
+    host.coracle(&["rollback", "--discard", "web"]);
+    assert_eq!(run("cat /state"), "two\n");
+    host.coracle(&["rollback", "--discard", "web", &former]);
+    assert_eq!(run("cat /state"), "three\n");
+    assert_eq!(tags(&host, "web").len(), 3);
+    host.coracle(&["snapshot", "--remove", "web", "one"]);
+    let gone = host.exec(&["coracle", "rollback", "web", "one"]);
+    assert!(gone.status != 0 && gone.stderr.contains("'one' does not exist"), "{gone}");
+    host.coracle(&["rollback", "--discard", "web", "two"]);
+    assert_eq!(run("cat /state"), "two\n");
+    let json = host.coracle(&["snapshot", "--list", "--json", "web"]);
+    assert!(json.contains("\"tag\": \"two\"") && json.contains("\"method\": \"layers\""), "{json}");
+    before.assert_same(&host);
+    has_no_drafts(&host);
+    host.stop();
+}
+
+#[test]
+fn a_running_machine_is_paused_and_saved() {
+    let host = host();
+    host.coracle(&["start", "web"]);
+    // Two counters that are always equal, but for the moment between their writes.
+    host.sh_ok(
+        "coracle exec web -- sh -c 'mkdir /data; dd if=/dev/zero of=/data/big bs=1M count=64 2>/dev/null
+         cat >/loop <<\"EOF\"\nn=0\nwhile :; do n=$((n + 1))
+           for f in a b; do echo $n >/data/new; mv /data/new /data/$f; done; done\nEOF
+         setsid sh /loop >/dev/null 2>&1 &'",
+    );
+    host.wait_until(LONG, "coracle exec web -- test -s /data/b");
+    let said = host.coracle(&["snapshot", "web", "live"]);
+    assert!(said.starts_with("web: snapshot 'live': ") && said.contains(" (paused "), "{said}");
+    assert!(host.coracle(&["list", "--no-legend"]).contains("running"));
+    // It goes on.
+    host.wait_until(
+        LONG,
+        "a=$(coracle exec web -- cat /data/a); sleep 0.1; [ $a != $(coracle exec web -- cat /data/a) ]",
+    );
+    let refused = host.exec(&["coracle", "rollback", "web", "live"]);
+    assert!(refused.status != 0 && refused.stderr.contains("in use by machine 'web'"), "{refused}");
+    // One that the user has frozen stays frozen.
+    host.coracle(&["freeze", "web"]);
+    host.coracle(&["snapshot", "web", "frozen"]);
+    host.sh_ok("grep 'frozen 1' /sys/fs/cgroup/machine.slice/coracle@web.service/payload/cgroup.events");
+    host.coracle(&["thaw", "web"]);
+    host.coracle(&["stop", "web"]);
+    for tag in ["live", "frozen"] {
+        host.coracle(&["rollback", "--discard", "web", tag]);
+        let state = "cat /data/a /data/b; stat -c %s /data/big";
+        let state = host
+            .sh_ok(&format!("coracle run -q --mstack=/var/lib/machines/web.mstack -M web sh -c '{state}'"));
+        let numbers: Vec<i64> = state.lines().map(|line| line.parse().unwrap_or_default()).collect();
+        assert_eq!(numbers.len(), 3, "{state:?}");
+        assert!((0..=1).contains(&(numbers[0] - numbers[1])), "{numbers:?}");
+        assert_eq!(numbers[2], 64 << 20);
+    }
+    has_no_drafts(&host);
+    host.stop();
+}
+
+#[test]
+fn a_killed_client_leaves_nothing_frozen() {
+    let host = host();
+    host.coracle(&["start", "web"]);
+    host.sh_ok("coracle exec web -- sh -c 'for n in $(seq 3000); do echo $n >/file$n; done'");
+    let frozen = "grep -q 'frozen 1' /sys/fs/cgroup/machine.slice/coracle@web.service/payload/cgroup.events";
+    // Stopped while it holds the machine: its connection stays open, and the machine stays frozen.
+    host.sh_ok(&format!(
+        "coracle snapshot web killed & pid=$!
+         for n in $(seq 2000); do {frozen} && break; done; kill -STOP $pid; {frozen}
+         sleep 0.2; {frozen}; kill -KILL $pid; wait $pid || true"
+    ));
+    host.wait_until(LONG, &format!("! {frozen}; coracle exec web -- true"));
+    assert!(tags(&host, "web").is_empty());
+    host.coracle(&["snapshot", "web", "next"]);
+    has_no_drafts(&host);
+    // A stop thaws; the snapshot is refused.
+    host.coracle(&["stop", "web"]);
+    host.stop();
+}
+
+/// The file systems of the tests below, with the method of a snapshot of a directory on them.
+const FILE_SYSTEMS: [(&str, &str); 3] =
+    [("ext4", "copied "), ("xfs", "a copy with shared blocks"), ("btrfs", "a snapshot of the subvolume")];
+
+/// Starts a host whose images and store are on a file system of this kind: a directory `base`, on Btrfs a
+/// subvolume, and a stack `web` on a copy of it.
+fn host_on(kind: &str) -> Host {
+    let host = Host::builder().guest_as("busybox", "base").on_disk().start();
+    host.add_disk(kind, "/mnt");
+    host.sh_ok(
+        "if [ $(stat -f -c %T /mnt) = btrfs ]; then
+             echo v /mnt/base 0755 root root - | SYSTEMD_TMPFILES_FORCE_SUBVOL=1 systemd-tmpfiles --create -
+         fi
+         cp -a /var/lib/machines/base /mnt; mkdir -m 700 /mnt/.storage
+         cp -a /mnt/base /mnt/.lower; mkdir -p /mnt/web.mstack/rw; ln -s ../.lower /mnt/web.mstack/layer@0
+         umount /mnt; mount /var/tmp/disk /var/lib/machines; chmod 700 /var/lib/machines
+         mkdir -p /var/lib/coracle; ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
+    );
+    host.activate_machined();
+    host
+}
+
+/// A line for each file of a tree: name, kind, mode, owner, size, time and content.
+const LIST: &str = "list() { (cd \"$1\" && find . -printf '%P %y %m %U:%G %s %l %T@\\n' | sort && \
+                    find . -type f -exec md5sum {} + | sort); }";
+
+#[test]
+fn directories_are_saved_on_every_file_system() {
+    for (kind, method) in FILE_SYSTEMS {
+        let host = host_on(kind);
+        let base = "/var/lib/machines/base";
+        host.sh_ok(&format!(
+            "{LIST}; cd {base}; mkdir odd; mkfifo odd/fifo; mknod odd/device c 0 0; truncate -s 64M odd/hole
+             dd if=/dev/urandom of=odd/data bs=1M count=8 2>/dev/null; chown 1000:7 odd; touch -d @1.5 odd
+             list {base} >/tmp/one"
+        ));
+        let said = host.coracle(&["snapshot", "base", "one"]);
+        assert!(said.starts_with(&format!("base: snapshot 'one': {method}")), "{kind}: {said}");
+        host.sh_ok(&format!("rm -r {base}/odd; echo two >{base}/state"));
+        // Running, with changes while it is copied.
+        host.coracle(&["start", "base"]);
+        host.sh_ok("coracle exec base -- sh -c 'echo three >/state; (while :; do date >/new; mv /new /clock; done) >/dev/null 2>&1 &'");
+        host.wait_until(LONG, "coracle exec base -- test -s /clock");
+        let said = host.coracle(&["snapshot", "base", "live"]);
+        assert!(said.contains(method) && said.contains(" (paused "), "{kind}: {said}");
+        host.coracle(&["stop", "base"]);
+        host.assert_clean_stop("base");
+        let said = host.coracle(&["rollback", "base", "one"]);
+        assert!(said.contains(method) && said.contains("before-rollback-"), "{kind}: {said}");
+        host.sh_ok(&format!("{LIST}; list {base} | diff /tmp/one -"));
+        host.coracle(&["rollback", "--discard", "base", "live"]);
+        host.sh_ok(&format!("grep three {base}/state; test -s {base}/clock; test ! -e {base}/odd"));
+        host.coracle(&["start", "base"]);
+        host.coracle(&["stop", "base"]);
+        for tag in tags(&host, "base") {
+            host.coracle(&["snapshot", "--remove", "base", &tag]);
+        }
+        host.sh_ok("test \"$(ls -A /var/lib/machines/.storage/snapshots/base)\" = .lock");
+        has_no_drafts(&host);
+        host.stop();
+    }
+}
+
+#[test]
+fn stacks_are_saved_on_every_file_system() {
+    for (kind, _) in FILE_SYSTEMS {
+        let host = host_on(kind);
+        let run = |command: &str| {
+            host.sh_ok(&format!(
+                "coracle run -q --mstack=/var/lib/machines/web.mstack -M web sh -c '{command}'"
+            ))
+        };
+        run(
+            "echo one >/state; rm -r /etc; mkdir /etc; mv /bin/busybox /bin/busybox.old; cp /bin/busybox.old /bin/busybox",
+        );
+        assert_eq!(
+            host.coracle(&["snapshot", "web", "one"]),
+            "web: snapshot 'one': shared layers\n",
+            "{kind}"
+        );
+        run("echo two >/state; touch /etc/new");
+        host.coracle(&["rollback", "--discard", "web"]);
+        assert_eq!(run("cat /state; ls -A /etc; test -x /bin/busybox.old"), "one\n", "{kind}");
+        has_no_drafts(&host);
+        host.stop();
+    }
+}
