@@ -21,6 +21,8 @@ pub(crate) mod network;
 pub(crate) mod network_update;
 pub(crate) mod progress;
 pub(crate) mod prune;
+pub(crate) mod remove;
+pub(crate) mod rename;
 pub(crate) mod resolv_conf;
 pub(crate) mod resources;
 pub(crate) mod show;

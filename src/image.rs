@@ -3,6 +3,7 @@
 //! `claim` (locks), `run` (mounts) and `control`.
 
 pub(crate) mod attach;
+pub(crate) mod changes;
 pub(crate) mod clone;
 pub(crate) mod convert;
 pub(crate) mod find;
@@ -10,9 +11,12 @@ mod freeze;
 mod identity;
 mod layers;
 pub(crate) mod locks;
+mod named_files;
 pub(crate) mod prune;
 pub(crate) mod read_only;
 pub(crate) mod recovery;
+pub(crate) mod remove;
+pub(crate) mod rename;
 pub(crate) mod snapshot;
 pub(crate) mod stack;
 pub(crate) mod store;

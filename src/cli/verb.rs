@@ -32,6 +32,8 @@ mod poweroff;
 mod prune;
 mod read_only;
 mod reboot;
+mod remove;
+mod rename;
 mod restart;
 mod rollback;
 mod run;
@@ -125,6 +127,7 @@ impl Verb {
             Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
             Self::Set(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
             Self::Convert(_) | Self::Prune(_) | Self::Verify(_) => true,
+            Self::Rename(_) | Self::Remove(_) => true,
             _ => false,
         }
     }
@@ -160,6 +163,8 @@ verbs! {
     Prune(prune::PruneArgs),
     Snapshot(snapshot::SnapshotArgs),
     Rollback(rollback::RollbackArgs),
+    Rename(rename::RenameArgs),
+    Remove(remove::RemoveArgs),
     Exec(exec::ExecArgs),
     Shell(shell::ShellArgs),
     CopyTo(copy_to::CopyToArgs),

@@ -4,6 +4,7 @@
 use super::layer::Layer;
 use super::problem::Problem;
 use super::profile::Profile;
+use super::setting::Origin;
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use crate::machine::{Machine, Parts};
@@ -18,6 +19,14 @@ pub struct Resolved {
     pub(crate) warnings: Vec<Problem>,
     /// Each setting with its origin, including the defaults.
     pub(crate) settings: Layer,
+}
+
+impl Resolved {
+    /// Returns whether a definition names the root: by default it is the image of the machine's name.
+    pub(crate) fn names_root(&self) -> bool {
+        let root = &self.settings.root;
+        [root.directory.origin(), root.stack.origin()].iter().any(|origin| *origin != Origin::Default)
+    }
 }
 
 /// Resolves the settings of the machine `name`.

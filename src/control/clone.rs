@@ -4,6 +4,7 @@ use super::progress::Progress;
 use crate::error::Result;
 use crate::image::clone::{self, CloneAccess, CloneIdentity, CloneMethod, CloneRequest, Cloned};
 use crate::image::find;
+use crate::image::snapshot::Tag;
 use crate::machine::name::Name;
 use crate::machine::size;
 use crate::paths::Paths;
@@ -27,7 +28,7 @@ pub(crate) struct CloneOptions {
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct CloneReport {
     name: Name,
-    source: Name,
+    source: String,
     path: PathBuf,
     /// `snapshot`, `layers`, `base`, `reflink` or `copy`.
     method: &'static str,
@@ -39,22 +40,52 @@ pub(crate) struct CloneReport {
     hint: Option<String>,
 }
 
+/// The source of a clone: an image, or one of its snapshots.
+#[derive(Debug, Clone)]
+pub(crate) struct CloneSource {
+    name: Name,
+    tag: Option<Tag>,
+}
+
+impl CloneSource {
+    /// Parses `NAME` or `NAME@TAG`.
+    ///
+    /// # Errors
+    /// An invalid name or tag.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        match text.split_once('@') {
+            None => Ok(Self { name: Name::new(text)?, tag: None }),
+            Some((name, tag)) => Ok(Self { name: Name::new(name)?, tag: Some(tag.parse()?) }),
+        }
+    }
+}
+
+impl std::fmt::Display for CloneSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.tag {
+            None => self.name.fmt(f),
+            Some(tag) => write!(f, "{}@{tag}", self.name),
+        }
+    }
+}
+
 /// Creates an image as a clone of another one.
 ///
 /// # Errors
 /// A missing or running source, an existing image with the name, or a file that cannot be created.
 pub(crate) fn clone(
     paths: &Paths,
-    source: &Name,
+    source: &CloneSource,
     name: &Name,
     options: CloneOptions,
     progress: &mut Progress<'_>,
 ) -> Result<CloneReport> {
     let identity = if options.is_exact { CloneIdentity::Exact } else { CloneIdentity::New };
     let access = if options.is_read_only { CloneAccess::ReadOnly } else { CloneAccess::Writable };
-    let request = CloneRequest { paths, source, name, identity, access };
+    let tag = source.tag.as_ref();
+    let request = CloneRequest { paths, source: &source.name, tag, name, identity, access };
     let since = Instant::now();
-    let total = || usage::of(find::by_name(paths, source)?.path()).ok();
+    let total = || usage::of(find::by_name(paths, &source.name)?.path()).ok();
     let cloned = {
         let mut bar = progress.bar(name.as_str(), &total);
         clone::clone(request, &mut |bytes| bar.advance(bytes))?
@@ -62,7 +93,7 @@ pub(crate) fn clone(
     Ok(report(source, name, cloned, since.elapsed()))
 }
 
-fn report(source: &Name, name: &Name, cloned: Cloned, duration: Duration) -> CloneReport {
+fn report(source: &CloneSource, name: &Name, cloned: Cloned, duration: Duration) -> CloneReport {
     let is_stack = cloned.path.extension().is_some_and(|suffix| suffix == "mstack");
     let (method, bytes, hint) = match cloned.method {
         CloneMethod::Snapshot => ("snapshot", 0, None),
@@ -76,7 +107,7 @@ fn report(source: &Name, name: &Name, cloned: Cloned, duration: Duration) -> Clo
     };
     CloneReport {
         name: name.clone(),
-        source: source.clone(),
+        source: source.to_string(),
         path: cloned.path,
         method,
         bytes,

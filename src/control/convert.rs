@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use crate::error::Result;
 use crate::image::convert::{self, ConvertMethod, ImageKind};
-use crate::image::{find, recovery};
+use crate::image::{find, prune, recovery};
 use crate::machine::name::Name;
 use crate::machine::size;
 use crate::paths::Paths;
@@ -24,7 +24,11 @@ pub(crate) fn convert(
     let kind = if to_stack { ImageKind::Stack } else { ImageKind::Directory };
     let total = || usage::of(find::by_name(paths, name)?.path()).ok();
     let mut bar = progress.bar(name.as_str(), &total);
-    Ok(match convert::convert(paths, name, kind, &mut |bytes| bar.advance(bytes))? {
+    let method = convert::convert(paths, name, kind, &mut |bytes| bar.advance(bytes))?;
+    if !to_stack && method != ConvertMethod::Unchanged {
+        prune::after_removal(paths);
+    }
+    Ok(match method {
         ConvertMethod::Unchanged => "unchanged".to_owned(),
         ConvertMethod::Moved => "its directory was moved".to_owned(),
         ConvertMethod::Copied(copied) if copied.method == CopyMethod::Reflink => {

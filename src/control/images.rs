@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::host::{lock, procfs};
+use crate::image::changes;
 use crate::image::find;
 use crate::image::locks;
 use crate::image::read_only;
@@ -103,6 +104,7 @@ pub(crate) fn rows(paths: &Paths, name: Option<&Name>, query: UsageQuery) -> Res
 /// # Errors
 /// An image that cannot be changed.
 pub(crate) fn set_read_only(paths: &Paths, name: &Name, read_only: bool) -> Result<read_only::Method> {
+    changes::finish(paths);
     read_only::set(paths, name, read_only)
 }
 

@@ -8,8 +8,10 @@ use crate::host::lock::LockMode;
 use crate::host::systemd::varlink;
 use crate::image::find;
 use crate::image::locks::{self, HeldLocks};
+use crate::image::prune;
 pub(crate) use crate::image::snapshot::Tag;
 use crate::image::snapshot::{self, BEFORE_ROLLBACK, Method, Pause, Quiet, Snapshot, Snapshots};
+use crate::image::users;
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
@@ -62,10 +64,15 @@ pub(crate) fn list(paths: &Paths, name: &Name) -> Result<Vec<SnapshotRow>> {
 /// Removes a snapshot of an image.
 ///
 /// # Errors
-/// A missing snapshot, or one that cannot be removed.
+/// A missing snapshot, one that a stack stands on, or one that cannot be removed.
 pub(crate) fn remove(paths: &Paths, name: &Name, tag: &Tag) -> Result<()> {
-    snapshot::find(paths, name, Some(tag))?;
-    Snapshots::lock(paths, name)?.remove(tag)
+    let path = snapshot::find(paths, name, Some(tag))?.path;
+    let snapshots = Snapshots::lock(paths, name)?;
+    users::refuse(&path, &users::of(paths, &path)?)?;
+    snapshots.remove(tag)?;
+    drop(snapshots);
+    prune::after_removal(paths);
+    Ok(())
 }
 
 /// Saves the state of an image. Returns the message for people.

@@ -7,6 +7,7 @@ mod shared_layers;
 use super::identity;
 use super::layers::Layers;
 use super::locks::{self, HeldLocks};
+use super::snapshot::{self, Snapshots, Tag};
 use super::stack::{Stack, StackPart};
 use super::store::Store;
 use super::store::draft::{self, Draft, DraftContent};
@@ -54,6 +55,8 @@ pub(crate) struct CloneRequest<'a> {
     pub(crate) paths: &'a Paths,
     /// The name of the source.
     pub(crate) source: &'a Name,
+    /// Its snapshot. `None` for its present state.
+    pub(crate) tag: Option<&'a Tag>,
     /// The name of the clone.
     pub(crate) name: &'a Name,
     /// The identity of the clone.
@@ -92,25 +95,33 @@ pub(crate) struct Cloned {
 /// A missing or running source, an existing image with the name, or a file that cannot be created. Nothing is
 /// left then.
 pub(crate) fn clone(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
-    let CloneRequest { source, name, .. } = request;
+    let CloneRequest { source, name, tag, .. } = request;
+    let tag = tag.map_or_else(String::new, |tag| format!("@{tag}"));
     clone_image(request, progress)
-        .map_err(|error| error.context(format!("cannot clone image '{source}' to '{name}'")))
+        .map_err(|error| error.context(format!("cannot clone image '{source}{tag}' to '{name}'")))
 }
 
 fn clone_image(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
     let CloneRequest { paths, source, name, .. } = request;
     recovery::recover(paths);
-    let image = find::existing(paths, source)?;
+    // A snapshot is not removed meanwhile.
+    let snapshots = request.tag.map(|_| Snapshots::lock(paths, source)).transpose()?;
+    let image = match request.tag {
+        Some(tag) => snapshot::find(paths, source, Some(tag))?.source(),
+        None => find::existing(paths, source)?,
+    };
     refuse_existing(paths, name)?;
     let store = Store::of(paths);
     create_directory(&paths.images())?;
     draft::sweep_images(&paths.images());
     draft::sweep_store(&store);
     let cloner = Cloner { request, store };
-    match &image {
+    let cloned = match &image {
         RootSource::Directory(path) => cloner.of_directory(path, progress),
         RootSource::Stack(path) => cloner.of_stack(path, progress),
-    }
+    };
+    drop(snapshots);
+    cloned
 }
 
 /// Creates the directory of images like systemd: only root can enter it.
@@ -190,12 +201,14 @@ impl Cloner<'_> {
         self.copy(&directory, self.path(""), progress)
     }
 
-    /// Returns whether a directory never changes: it is read-only, or belongs to a package.
+    /// Returns whether a directory never changes: it is read-only, a snapshot, or belongs to a package.
     fn is_base(&self, directory: &Path) -> bool {
         let vendor = ["/usr/lib/machines", "/usr/local/lib/machines"];
         let is_vendor = vendor.iter().any(|vendor| directory.starts_with(self.request.paths.join(vendor)));
         // An immutable directory, and a read-only subvolume or file system: root may write to any other one.
-        is_vendor || rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err()
+        is_vendor
+            || self.request.tag.is_some()
+            || rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err()
     }
 
     fn snapshot(&self, source: &OwnedFd) -> Result<Cloned> {
@@ -216,7 +229,7 @@ impl Cloner<'_> {
         let base = source.canonicalize().context(|| format!("cannot find '{}'", source.display()))?;
         freeze::link(&base, &draft.path().join("layer@0"))?;
         let needs_identity = self.request.identity == CloneIdentity::New
-            && identity::is_needed(&GuestRoot::of_tree(source)?, self.request.source);
+            && identity::is_needed(&GuestRoot::of_tree(source)?, self.request.source)?;
         if needs_identity || self.request.access == CloneAccess::Writable {
             shared_layers::create_writable(stack.as_fd(), Some(directory.as_fd()))?;
         }

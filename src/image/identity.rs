@@ -34,8 +34,11 @@ enum Change {
 }
 
 /// Returns whether a copy of a system needs a new identity. Changes nothing.
-pub(super) fn is_needed(root: &GuestRoot, source: &Name) -> bool {
-    !changes(root, source).is_empty() || ssh_keys::exist(root)
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn is_needed(root: &GuestRoot, source: &Name) -> Result<bool> {
+    Ok(!changes(root, source)?.is_empty() || !ssh_keys::all(root)?.is_empty())
 }
 
 /// Gives a copy of the system of `source` a new identity. Returns what could not be renewed.
@@ -43,7 +46,7 @@ pub(super) fn is_needed(root: &GuestRoot, source: &Name) -> bool {
 /// # Errors
 /// A file that cannot be changed.
 pub(super) fn renew(root: &GuestRoot, source: &Name, name: &Name) -> Result<Option<String>> {
-    for change in changes(root, source) {
+    for change in changes(root, source)? {
         match change {
             Change::Empty(path) => write(root, Path::new(path), b""),
             Change::Remove(path) => remove(root, Path::new(path)),
@@ -53,29 +56,49 @@ pub(super) fn renew(root: &GuestRoot, source: &Name, name: &Name) -> Result<Opti
     ssh_keys::renew(root, name)
 }
 
-fn changes(root: &GuestRoot, source: &Name) -> Vec<Change> {
+fn changes(root: &GuestRoot, source: &Name) -> Result<Vec<Change>> {
     let mut found = Vec::new();
-    let has_text =
-        |path: &str| root.read(Path::new(path), LIMIT).is_ok_and(|text| !text.trim_ascii().is_empty());
     // systemd sets the id of an image that is meant to be copied to this word: every boot of a copy is its
     // first.
-    let is_template =
-        || root.read(Path::new(MACHINE_ID), LIMIT).is_ok_and(|text| text.trim_ascii() == b"uninitialized");
-    if has_text(MACHINE_ID) && !is_template() {
+    let machine_id = read(root, Path::new(MACHINE_ID))?;
+    if !machine_id.is_empty() && machine_id != b"uninitialized" {
         found.push(Change::Empty(MACHINE_ID));
     }
     for path in [DBUS_ID, RANDOM_SEED] {
         // A link to the machine id stays.
-        let place = root.find_link(Path::new(path)).and_then(|place| Ok(rustix::fs::fstat(&place)?));
-        if place.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile) {
+        if is_regular(root, Path::new(path))? {
             found.push(Change::Remove(path));
         }
     }
-    let hostname = root.read(Path::new(HOSTNAME), LIMIT);
-    if hostname.is_ok_and(|text| text.trim_ascii() == source.as_str().as_bytes()) {
+    if read(root, Path::new(HOSTNAME))? == source.as_str().as_bytes() {
         found.push(Change::Hostname);
     }
-    found
+    Ok(found)
+}
+
+/// Returns the text of a regular file without blanks around it. Empty if there is none.
+fn read(root: &GuestRoot, path: &Path) -> Result<Vec<u8>> {
+    let text = if_exists(root.read(path, LIMIT), path)?;
+    Ok(text.map_or_else(Vec::new, |text| text.trim_ascii().to_vec()))
+}
+
+/// Returns whether a path is a regular file, and not a link.
+fn is_regular(root: &GuestRoot, path: &Path) -> Result<bool> {
+    let found = root.find_link(path).and_then(|place| Ok(rustix::fs::fstat(&place)?));
+    let found = if_exists(found, path)?;
+    Ok(found.is_some_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile))
+}
+
+/// Returns `None` if there is no such file, or another kind of file in its place.
+fn if_exists<T>(result: std::io::Result<T>, path: &Path) -> Result<Option<T>> {
+    use rustix::io::Errno;
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::ISDIR) => Ok(None),
+            _ => Err(error).context(|| format!("cannot read '{}' in the copy", path.display())),
+        },
+    }
 }
 
 /// Replaces the content of an existing regular file, and writes it to the disk.
@@ -120,17 +143,17 @@ mod tests {
         let (golden, web) = (Name::new("golden").unwrap(), Name::new("web").unwrap());
         fs::write(at(MACHINE_ID), "").unwrap();
         fs::write(at(HOSTNAME), "other\n").unwrap();
-        assert!(!is_needed(&root, &golden));
+        assert!(!is_needed(&root, &golden).unwrap());
         fs::write(at(MACHINE_ID), "0123456789abcdef0123456789abcdef\n").unwrap();
         fs::write(at(HOSTNAME), "golden\n").unwrap();
         fs::write(at(RANDOM_SEED), "seed").unwrap();
         std::os::unix::fs::symlink("/etc/machine-id", at(DBUS_ID)).unwrap();
-        assert!(is_needed(&root, &golden));
+        assert!(is_needed(&root, &golden).unwrap());
         assert_eq!(renew(&root, &golden, &web).unwrap(), None);
         assert_eq!(fs::read_to_string(at(MACHINE_ID)).unwrap(), "");
         assert_eq!(fs::read_to_string(at(HOSTNAME)).unwrap(), "web\n");
         assert!(!at(RANDOM_SEED).exists() && at(DBUS_ID).is_symlink());
-        assert!(!is_needed(&root, &golden));
+        assert!(!is_needed(&root, &golden).unwrap());
         fs::remove_file(at(DBUS_ID)).unwrap();
         fs::write(at(DBUS_ID), "0123456789abcdef0123456789abcdef\n").unwrap();
         fs::write(at(MACHINE_ID), "uninitialized\n").unwrap();
@@ -149,6 +172,6 @@ mod tests {
         std::os::unix::fs::symlink(&outside, tree.join("etc/hostname")).unwrap();
         std::os::unix::fs::symlink("../../outside", tree.join("etc/machine-id")).unwrap();
         let root = GuestRoot::of_tree(&tree).unwrap();
-        assert!(!is_needed(&root, &Name::new("golden").unwrap()));
+        assert!(!is_needed(&root, &Name::new("golden").unwrap()).unwrap());
     }
 }

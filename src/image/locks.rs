@@ -184,7 +184,7 @@ pub(crate) fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec
 }
 
 /// Returns the lock file beside an image, by its path without links.
-fn beside(image: &Path) -> Option<PathBuf> {
+pub(super) fn beside(image: &Path) -> Option<PathBuf> {
     let mut file = OsString::from(".#");
     file.push(image.file_name()?);
     file.push(".lck");

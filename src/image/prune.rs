@@ -59,6 +59,26 @@ pub(crate) fn prune(paths: &Paths, mode: PruneMode) -> Result<Vec<UnusedLayer>> 
     Ok(found)
 }
 
+/// Removes the layers without users after the removal of an image. Nothing is removed while others use the
+/// store: a later removal does it.
+pub(crate) fn after_removal(paths: &Paths) {
+    let store = Store::of(paths);
+    let remove = || -> Result<()> {
+        if !store.path(StorePart::Layers).is_dir() {
+            return Ok(());
+        }
+        let Some(held) = store.try_lock()? else { return Ok(()) };
+        let trash: Vec<Draft> = unused(paths, &store)?
+            .iter()
+            .map(|layer| Draft::of_trash(&store, layer))
+            .collect::<Result<_>>()?;
+        drop(held);
+        drop(trash);
+        Ok(())
+    };
+    remove().unwrap_or_else(|error| log::warn!("cannot remove unused layers: {error}, ignoring"));
+}
+
 /// Removes what killed verbs have left.
 fn sweep(paths: &Paths, store: &Store) {
     recovery::recover(paths);

@@ -1,11 +1,10 @@
 //! Finishes or undoes the operations of killed processes, before a verb works on images. Called by the verbs
 //! on images, without any lock.
 
-use super::convert;
-use super::find;
 use super::locks::{self, HeldLocks};
 use super::store::Store;
 use super::store::redo::{Operation, RedoFile};
+use super::{changes, convert, find};
 use crate::error::Result;
 use crate::host::lock::LockMode;
 use crate::paths::Paths;
@@ -13,6 +12,7 @@ use crate::paths::Paths;
 /// Finishes or undoes all operations of killed processes. Those of running processes hold the locks of their
 /// images, and are left alone.
 pub(crate) fn recover(paths: &Paths) {
+    changes::finish(paths);
     let store = Store::of(paths);
     let begun = RedoFile::all(&store).unwrap_or_else(|error| {
         log::warn!("{error}, ignoring");

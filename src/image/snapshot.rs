@@ -151,6 +151,16 @@ pub(crate) struct Snapshot {
     pub(crate) path: PathBuf,
 }
 
+impl Snapshot {
+    /// Returns the saved files, as the source of a root.
+    pub(crate) fn source(self) -> RootSource {
+        match self.info.kind {
+            ImageKind::Directory => RootSource::Directory(self.path),
+            ImageKind::Stack => RootSource::Stack(self.path),
+        }
+    }
+}
+
 /// The snapshots of an image, locked for a change.
 #[derive(Debug)]
 pub(crate) struct Snapshots {

@@ -111,6 +111,15 @@ impl Store {
         self.open(StorePart::Drafts)?;
         lock::wait_as(&self.root.join("lock"), mode)
     }
+
+    /// Takes the exclusive lock of the store. `None` if another process uses layers.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
+        self.open(StorePart::Drafts)?;
+        lock::take(&self.root.join("lock"))
+    }
 }
 
 /// Closes the store for other users: it may be a link to a directory that others have created.

@@ -66,6 +66,23 @@ pub(crate) fn of(paths: &Paths, directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(users)
 }
 
+/// Returns the links in the directories of images that lead to an image, and the stacks and snapshots that
+/// stand on it, sorted.
+///
+/// # Errors
+/// As for [`links`].
+pub(crate) fn with_links(paths: &Paths, image: &Path) -> Result<Vec<PathBuf>> {
+    let place = image.canonicalize().context(|| format!("cannot look at '{}'", image.display()))?;
+    let mut users = of(paths, image)?;
+    for directory in paths.image_directories() {
+        let is_link = |path: &PathBuf| path.is_symlink() && path.canonicalize().is_ok_and(|to| to == place);
+        users.extend(entries(&directory)?.into_iter().filter(is_link));
+    }
+    users.sort();
+    users.dedup();
+    Ok(users)
+}
+
 /// Refuses a change of an image that others stand on, and names them.
 ///
 /// # Errors
@@ -162,6 +179,10 @@ mod tests {
         let snapshot = paths.storage().join("snapshots/web/before");
         assert!(!of(&paths, &layer).unwrap().contains(&snapshot));
         fs::remove_file(description).unwrap();
+        let links = [root.join("etc/machines/linked"), stacks[3].clone()];
+        fs::create_dir_all(root.join("etc/machines")).unwrap();
+        symlink(&golden, &links[0]).unwrap();
+        assert_eq!(with_links(&paths, &golden).unwrap(), links);
         fs::remove_dir(&golden).unwrap();
         assert_eq!(of(&paths, &golden).unwrap(), stacks[3..], "a dangling link");
     }

@@ -2,7 +2,7 @@
 
 use super::VerbResult;
 use crate::cli::output::{self, with_progress};
-use crate::control::clone::{self, CloneOptions};
+use crate::control::clone::{self, CloneOptions, CloneSource};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -14,9 +14,9 @@ use clap::Args;
 /// host keys.
 #[derive(Debug, Args)]
 pub struct CloneArgs {
-    /// The image to clone; no machine may be running on it, unless it is read-only
-    #[arg(value_name = "SOURCE", value_parser = Name::new)]
-    source: Name,
+    /// The image to clone, not running unless it is read-only; or one of its snapshots
+    #[arg(value_name = "SOURCE[@TAG]", value_parser = CloneSource::parse)]
+    source: CloneSource,
 
     /// The name of the clone
     #[arg(value_name = "NAME", value_parser = Name::new)]

@@ -1,6 +1,6 @@
 //! SSH host keys of a copy: two machines with the same keys could pass for each other. Called by `identity`.
 
-use super::{LIMIT, remove, write};
+use super::{if_exists, is_regular, read, remove, write};
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::sys::guest_files::GuestRoot;
@@ -24,22 +24,17 @@ const GENERATORS: [&str; 5] = [
 /// openSUSE.
 const SCRIPTS: [&str; 3] = ["/etc/init.d/sshd", "/etc/sv/sshd/run", "/usr/sbin/sshd-gen-keys-start"];
 
-/// Returns whether a system has host keys.
-pub(super) fn exist(root: &GuestRoot) -> bool {
-    keys(root).next().is_some()
-}
-
 /// Removes the host keys of a system that creates new ones, or replaces them. Returns a message about keys
 /// that stay.
 ///
 /// # Errors
 /// A file that cannot be changed.
 pub(super) fn renew(root: &GuestRoot, name: &Name) -> Result<Option<String>> {
-    let found: Vec<(&str, PathBuf)> = keys(root).collect();
+    let found = all(root)?;
     if found.is_empty() {
         return Ok(None);
     }
-    if creates_keys(root) {
+    if creates_keys(root)? {
         for (_, key) in found {
             remove(root, &key)?;
             remove(root, &public(&key))?;
@@ -51,7 +46,7 @@ pub(super) fn renew(root: &GuestRoot, name: &Name) -> Result<Option<String>> {
         match generate(kind, name) {
             Ok((private, its_public)) => {
                 write(root, &key, &private)?;
-                if root.find_link(&public(&key)).is_ok() {
+                if is_regular(root, &public(&key))? {
                     write(root, &public(&key), &its_public)?;
                 }
             }
@@ -71,9 +66,18 @@ pub(super) fn renew(root: &GuestRoot, name: &Name) -> Result<Option<String>> {
 }
 
 /// Returns the private keys of a system and their types.
-fn keys(root: &GuestRoot) -> impl Iterator<Item = (&'static str, PathBuf)> {
-    let path = |kind: &'static str| (kind, PathBuf::from(format!("{DIRECTORY}/ssh_host_{kind}_key")));
-    TYPES.into_iter().map(path).filter(|(_, path)| root.find(path).is_ok())
+///
+/// # Errors
+/// A key that cannot be read.
+pub(super) fn all(root: &GuestRoot) -> Result<Vec<(&'static str, PathBuf)>> {
+    let mut found = Vec::new();
+    for kind in TYPES {
+        let path = PathBuf::from(format!("{DIRECTORY}/ssh_host_{kind}_key"));
+        if is_regular(root, &path)? {
+            found.push((kind, path));
+        }
+    }
+    Ok(found)
 }
 
 fn public(key: &Path) -> PathBuf {
@@ -81,16 +85,21 @@ fn public(key: &Path) -> PathBuf {
 }
 
 /// Returns whether a system creates missing keys.
-fn creates_keys(root: &GuestRoot) -> bool {
-    let units = ["/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system"];
-    let has_unit = units
-        .iter()
-        .any(|directory| GENERATORS.iter().any(|unit| root.find(&Path::new(directory).join(unit)).is_ok()));
-    let creates = |script: &&str| {
-        let text = root.read(Path::new(script), LIMIT).unwrap_or_default();
-        memchr::memmem::find(&text, b"ssh-keygen").is_some()
-    };
-    has_unit || SCRIPTS.iter().any(creates)
+fn creates_keys(root: &GuestRoot) -> Result<bool> {
+    for directory in ["/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system"] {
+        for unit in GENERATORS {
+            let unit = Path::new(directory).join(unit);
+            if if_exists(root.find(&unit), &unit)?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    for script in SCRIPTS {
+        if memchr::memmem::find(&read(root, Path::new(script))?, b"ssh-keygen").is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Creates a key with the host's ssh-keygen(1). Returns the private and the public key.
@@ -133,11 +142,11 @@ mod tests {
                 fs::write(at(path), text).unwrap();
             }
             let root = GuestRoot::of_tree(directory.path()).unwrap();
-            assert_eq!(creates_keys(&root), creates, "{file}");
-            assert!(exist(&root));
+            assert_eq!(creates_keys(&root).unwrap(), creates, "{file}");
+            assert_eq!(all(&root).unwrap().len(), 1);
             let message = renew(&root, &Name::new("web").unwrap()).unwrap();
             if creates {
-                assert!(!exist(&root) && !at("etc/ssh/ssh_host_ed25519_key.pub").exists());
+                assert!(all(&root).unwrap().is_empty() && !at("etc/ssh/ssh_host_ed25519_key.pub").exists());
             } else {
                 // Replaced, or kept and reported.
                 let replaced = fs::read_to_string(at("etc/ssh/ssh_host_ed25519_key")).unwrap() != text;

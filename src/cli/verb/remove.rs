@@ -1,0 +1,56 @@
+//! `coracle remove`.
+
+use super::VerbResult;
+use crate::cli::output;
+use crate::control::remove::{self, Purge, Removal};
+use crate::error::Result;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+
+/// Remove the images of stopped machines, with their snapshots and records
+///
+/// Files in /etc are kept: definitions, .nspawn files and enablement. A read-only image, and one that others
+/// stand on, is not removed.
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// The images
+    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    names: Vec<Name>,
+
+    /// Also delete the files in /etc
+    #[arg(long)]
+    purge: bool,
+}
+
+impl RemoveArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let purge = if self.purge { Purge::Yes } else { Purge::No };
+        let mut printed: Result<()> = Ok(());
+        let removed = remove::remove(paths, &self.names, purge, |name, removal| {
+            let result = output::text(&text(name, removal));
+            if printed.is_ok() {
+                printed = result;
+            }
+        });
+        removed?;
+        printed?;
+        Ok(0)
+    }
+}
+
+/// Returns the lines about a removed image.
+fn text(name: &Name, removal: &Removal) -> String {
+    let mut text = match &removal.image {
+        Some(image) => format!("{name}: removed '{}'\n", image.display()),
+        None => format!("{name}: removed its definition\n"),
+    };
+    if !removal.kept.is_empty() {
+        let files: Vec<String> = removal.kept.iter().map(|file| format!("'{}'", file.display())).collect();
+        text += &format!("{name}: kept {}; --purge deletes files in /etc\n", files.join(", "));
+    }
+    if let Some(image) = &removal.uncovered {
+        text += &format!("{name}: the image of this name is now '{}'\n", image.display());
+    }
+    text
+}

@@ -1,0 +1,101 @@
+//! The files of the host that belong to the name of a machine, besides its image: settings, definitions,
+//! records. Called by the verbs that remove and rename images. It lists them and changes nothing.
+
+use crate::machine::name::Name;
+use crate::machine::unit_name;
+use crate::paths::Paths;
+use std::path::{Path, PathBuf};
+
+/// The suffixes of the files beside an image, as systemd-machined removes and renames them.
+const BESIDE: [&str; 7] =
+    [".nspawn", ".oci-config", ".roothash", ".roothash.p7s", ".usrhash", ".usrhash.p7s", ".verity"];
+
+/// Who a file belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeper {
+    /// The image, or the records about it.
+    Image,
+    /// The administrator, who has written it to `/etc`.
+    Administrator,
+}
+
+/// A file or directory. It may be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NamedFile {
+    /// Its path.
+    pub(super) path: PathBuf,
+    /// Who it belongs to.
+    pub(super) keeper: Keeper,
+}
+
+/// Returns the files of a name, in an order that does not depend on the name. `directory` is that of the
+/// image.
+pub(super) fn all(paths: &Paths, directory: &Path, name: &Name) -> Vec<NamedFile> {
+    let mut found: Vec<PathBuf> =
+        BESIDE.iter().map(|suffix| directory.join(format!("{name}{suffix}"))).collect();
+    found.push(paths.failure(name));
+    found.push(paths.storage().join("snapshots").join(name));
+    found.push(paths.storage().join("images").join(format!("{name}.json")));
+    let kept = found.len();
+    for settings in [paths.join("/etc/systemd/nspawn"), paths.systemd("nspawn")] {
+        found.push(settings.join(format!("{name}.nspawn")));
+    }
+    for directory in paths.definitions() {
+        found.extend(["toml", "toml.d"].map(|suffix| directory.join(format!("{name}.{suffix}"))));
+    }
+    let unit = unit_name::service(name);
+    for units in [paths.join("/etc/systemd/system"), paths.systemd("system")] {
+        found.extend(["", ".d"].map(|suffix| units.join(format!("{unit}{suffix}"))));
+        // Enablement: links in directories of other units.
+        let mut links: Vec<PathBuf> = std::fs::read_dir(&units)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|suffix| suffix == "wants" || suffix == "requires"))
+            .map(|directory| directory.join(&unit))
+            .collect();
+        links.sort();
+        found.extend(links);
+    }
+    let keeper = |(at, path): (usize, PathBuf)| {
+        let is_etc = at >= kept && paths.strip(&path).starts_with("/etc");
+        NamedFile { path, keeper: if is_etc { Keeper::Administrator } else { Keeper::Image } }
+    };
+    found.into_iter().enumerate().map(keeper).collect()
+}
+
+impl NamedFile {
+    /// Returns whether it exists, also as a dangling link.
+    pub(super) fn exists(&self) -> bool {
+        self.path.symlink_metadata().is_ok()
+    }
+
+    /// Returns whether a package has installed it.
+    pub(super) fn is_of_package(&self, paths: &Paths) -> bool {
+        paths.strip(&self.path).starts_with("/usr")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_two_names_are_in_the_same_order() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir_all(paths.join("/etc/systemd/system/coracle.target.wants")).unwrap();
+        let of = |name: &str| all(&paths, &paths.images(), &Name::new(name).unwrap());
+        let (one, other) = (of("web"), of("db"));
+        assert_eq!(one.len(), other.len());
+        for (one, other) in one.iter().zip(&other) {
+            assert_eq!(one.path.to_str().unwrap().replace("web", "db"), other.path.to_str().unwrap());
+            assert_eq!(one.keeper, other.keeper);
+        }
+        let of_etc: Vec<_> = one.iter().filter(|file| file.keeper == Keeper::Administrator).collect();
+        assert!(of_etc.iter().all(|file| file.path.starts_with(root.path().join("etc"))));
+        assert!(of_etc.iter().any(|file| file.path.ends_with("coracle.target.wants/coracle@web.service")));
+        assert!(of_etc.iter().any(|file| file.path.ends_with("machines.d/web.toml.d")));
+    }
+}
