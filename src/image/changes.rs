@@ -3,6 +3,7 @@
 //! the verbs that remove and rename images, and by `run` and `control` before they look for an image.
 
 use super::locks::{self, HeldLocks};
+use super::named_files::exists;
 use crate::error::{Context, Error, Result};
 use crate::host::lock::{self, Lock, LockMode};
 use crate::host::probe;
@@ -69,7 +70,7 @@ impl Changes {
     pub(super) fn run(&self, paths: &Paths) -> Result<()> {
         for step in &self.steps {
             if let Step::Rename { to, .. } = step
-                && exists(to)
+                && exists(to)?
             {
                 return Err(Error::new(format!("'{}' exists already", to.display())));
             }
@@ -166,7 +167,7 @@ impl Step {
     /// Undoes the step, also one that is done in part.
     fn undo(&self) -> Result<()> {
         match self {
-            Self::Rename { from, to, immutable } if !exists(from) => rename(to, from, *immutable),
+            Self::Rename { from, to, immutable } if !exists(from)? => rename(to, from, *immutable),
             Self::Rename { from, immutable, .. } => protect(from, *immutable),
             Self::Write { file, old, .. } => replace(file, old),
             Self::Delete(_) => Ok(()),
@@ -174,14 +175,10 @@ impl Step {
     }
 }
 
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
-}
-
 fn rename(from: &Path, to: &Path, immutable: bool) -> Result<()> {
     let doing = || format!("cannot rename '{}' to '{}'", from.display(), to.display());
-    if !exists(to) {
-        if !exists(from) {
+    if !exists(to)? {
+        if !exists(from)? {
             return Ok(());
         }
         if immutable {
@@ -223,7 +220,7 @@ fn sync(directory: &Path) -> std::io::Result<()> {
 
 /// Replaces the content of a file, unless it is missing.
 fn replace(file: &Path, text: &str) -> Result<()> {
-    if !exists(file) {
+    if !exists(file)? {
         return Ok(());
     }
     let mode = std::os::unix::fs::MetadataExt::mode(&file.symlink_metadata()?) & 0o777;
@@ -326,8 +323,8 @@ mod tests {
 
     fn state(root: &Path) -> (bool, bool, String) {
         (
-            exists(&root.join("a/b")),
-            exists(&root.join("c/b")),
+            root.join("a/b").exists(),
+            root.join("c/b").exists(),
             std::fs::read_to_string(root.join("ids")).unwrap(),
         )
     }

@@ -30,6 +30,23 @@ pub(crate) fn existing(paths: &Paths, name: &Name) -> Result<RootSource> {
     })
 }
 
+/// Refuses a name without an image whose place is taken by another file.
+///
+/// # Errors
+/// Such a file, or one that cannot be looked at: it may be an image.
+pub(super) fn refuse_other(paths: &Paths, name: &Name) -> Result<()> {
+    for directory in paths.image_directories() {
+        for (file, ..) in candidates(name) {
+            let path = directory.join(file);
+            if super::named_files::exists(&path)? {
+                return Err(Error::new(format!("'{}' is not an image", path.display()))
+                    .with_hint("it must be a directory: remove it by hand"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses an image below `/usr`.
 ///
 /// # Errors

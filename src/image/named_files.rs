@@ -1,9 +1,11 @@
 //! The files of the host that belong to the name of a machine, besides its image: settings, definitions,
 //! records. Called by the verbs that remove and rename images. It lists them and changes nothing.
 
+use crate::error::{Context, Result};
 use crate::machine::name::Name;
 use crate::machine::unit_name;
 use crate::paths::Paths;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The suffixes of the files beside an image, as systemd-machined removes and renames them.
@@ -30,7 +32,10 @@ pub(super) struct NamedFile {
 
 /// Returns the files of a name, in an order that does not depend on the name. `directory` is that of the
 /// image.
-pub(super) fn all(paths: &Paths, directory: &Path, name: &Name) -> Vec<NamedFile> {
+///
+/// # Errors
+/// A directory of units that cannot be read.
+pub(super) fn all(paths: &Paths, directory: &Path, name: &Name) -> Result<Vec<NamedFile>> {
     let mut found: Vec<PathBuf> =
         BESIDE.iter().map(|suffix| directory.join(format!("{name}{suffix}"))).collect();
     found.push(paths.failure(name));
@@ -46,31 +51,59 @@ pub(super) fn all(paths: &Paths, directory: &Path, name: &Name) -> Vec<NamedFile
     let unit = unit_name::service(name);
     for units in [paths.join("/etc/systemd/system"), paths.systemd("system")] {
         found.extend(["", ".d"].map(|suffix| units.join(format!("{unit}{suffix}"))));
-        // Enablement: links in directories of other units.
-        let mut links: Vec<PathBuf> = std::fs::read_dir(&units)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|suffix| suffix == "wants" || suffix == "requires"))
-            .map(|directory| directory.join(&unit))
-            .collect();
-        links.sort();
-        found.extend(links);
+        found.extend(directories_of_links(&units)?.into_iter().map(|directory| directory.join(&unit)));
     }
     let keeper = |(at, path): (usize, PathBuf)| {
         let is_etc = at >= kept && paths.strip(&path).starts_with("/etc");
         NamedFile { path, keeper: if is_etc { Keeper::Administrator } else { Keeper::Image } }
     };
-    found.into_iter().enumerate().map(keeper).collect()
+    Ok(found.into_iter().enumerate().map(keeper).collect())
+}
+
+/// Returns the files of a name that exist.
+///
+/// # Errors
+/// As for [`all`], or a file that cannot be looked at.
+pub(super) fn existing(paths: &Paths, directory: &Path, name: &Name) -> Result<Vec<NamedFile>> {
+    let mut found = Vec::new();
+    for file in all(paths, directory, name)? {
+        if exists(&file.path)? {
+            found.push(file);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns whether a file exists, also as a dangling link.
+///
+/// # Errors
+/// Any error of lstat(2): the file may exist.
+pub(super) fn exists(path: &Path) -> Result<bool> {
+    match path.symlink_metadata() {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        found => found.map(|_| true).context(|| format!("cannot look at '{}'", path.display())),
+    }
+}
+
+/// Returns the directories that enable units: with links to those that another unit wants or requires.
+fn directories_of_links(units: &Path) -> Result<Vec<PathBuf>> {
+    let reading = || format!("cannot read '{}'", units.display());
+    let entries = match std::fs::read_dir(units) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(reading)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.context(reading)?.path();
+        if path.extension().is_some_and(|suffix| suffix == "wants" || suffix == "requires") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 impl NamedFile {
-    /// Returns whether it exists, also as a dangling link.
-    pub(super) fn exists(&self) -> bool {
-        self.path.symlink_metadata().is_ok()
-    }
-
     /// Returns whether a package has installed it.
     pub(super) fn is_of_package(&self, paths: &Paths) -> bool {
         paths.strip(&self.path).starts_with("/usr")
@@ -86,7 +119,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         std::fs::create_dir_all(paths.join("/etc/systemd/system/coracle.target.wants")).unwrap();
-        let of = |name: &str| all(&paths, &paths.images(), &Name::new(name).unwrap());
+        let of = |name: &str| all(&paths, &paths.images(), &Name::new(name).unwrap()).unwrap();
         let (one, other) = (of("web"), of("db"));
         assert_eq!(one.len(), other.len());
         for (one, other) in one.iter().zip(&other) {

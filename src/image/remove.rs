@@ -51,11 +51,13 @@ fn remove_image(paths: &Paths, name: &Name, purge: Purge, others: &[Name]) -> Re
     let image = find::by_name(paths, name);
     let path = image.as_ref().map(|image| image.path().to_owned());
     let directory = path.as_deref().and_then(Path::parent).map_or_else(|| paths.images(), Path::to_owned);
-    let files: Vec<NamedFile> =
-        named_files::all(paths, &directory, name).into_iter().filter(NamedFile::exists).collect();
+    let files = named_files::existing(paths, &directory, name)?;
     let is_defined = files.iter().any(|file| file.keeper == Keeper::Administrator);
-    if path.is_none() && (purge == Purge::No || !is_defined) {
-        find::existing(paths, name)?;
+    if path.is_none() {
+        if purge == Purge::No || !is_defined {
+            find::existing(paths, name)?;
+        }
+        find::refuse_other(paths, name)?;
     }
     let mut held = HeldLocks::default();
     held.take(
@@ -81,8 +83,7 @@ fn remove_image(paths: &Paths, name: &Name, purge: Purge, others: &[Name]) -> Re
         file.is_of_package(paths) || file.keeper == Keeper::Administrator && purge == Purge::No
     };
     let (kept, deleted): (Vec<_>, Vec<_>) = files.into_iter().partition(is_kept);
-    let ids = id_ranges::recorded(paths, name).into_iter().map(|base| id_ranges::record_file(paths, base));
-    let deleted = deleted.into_iter().map(|file| file.path).chain(ids);
+    let deleted = deleted.into_iter().map(|file| file.path).chain(id_ranges::record_files(paths, name)?);
     let state = Some(paths.machine(name)).filter(|directory| directory.exists());
     // The files of the image last: they take the longest time.
     let trash = changes.images.get(1).cloned();

@@ -4,7 +4,7 @@
 use super::changes::{Changes, Step};
 use super::find;
 use super::locks::{self, HeldLocks};
-use super::named_files::{self, NamedFile};
+use super::named_files;
 use super::remove::{refuse_running, refuse_used, refuse_used_snapshots, refuse_versioned};
 use super::users;
 use crate::error::{Context, Error, Result};
@@ -38,9 +38,12 @@ fn rename_all(paths: &Paths, old: &Name, new: &Name, others: &[Name]) -> Result<
     let image = find::by_name(paths, old);
     let path = image.as_ref().map(RootSource::path);
     let directory = path.and_then(Path::parent).map_or_else(|| paths.images(), Path::to_owned);
-    let files = named_files::all(paths, &directory, old);
-    if image.is_none() && !files.iter().any(NamedFile::exists) {
-        find::existing(paths, old)?;
+    let existing = named_files::existing(paths, &directory, old)?;
+    if image.is_none() {
+        if existing.is_empty() {
+            find::existing(paths, old)?;
+        }
+        find::refuse_other(paths, old)?;
     }
     let shown = |name: &Name| Path::new(name.as_str()).to_owned();
     let mut held = HeldLocks::default();
@@ -66,8 +69,9 @@ fn rename_all(paths: &Paths, old: &Name, new: &Name, others: &[Name]) -> Result<
         steps.push(Step::Rename { from: path.to_owned(), to: to.clone(), immutable });
         images = vec![path.to_owned(), to];
     }
-    for (file, to) in files.iter().zip(named_files::all(paths, &directory, new)) {
-        if !file.exists() {
+    let renamed = named_files::all(paths, &directory, new)?;
+    for (file, to) in named_files::all(paths, &directory, old)?.into_iter().zip(renamed) {
+        if !existing.contains(&file) {
             continue;
         }
         if file.is_of_package(paths) {
@@ -76,8 +80,8 @@ fn rename_all(paths: &Paths, old: &Name, new: &Name, others: &[Name]) -> Result<
         }
         steps.push(Step::Rename { from: file.path.clone(), to: to.path, immutable: false });
     }
-    let ids = id_ranges::recorded(paths, old).into_iter().map(|base| Step::Write {
-        file: id_ranges::record_file(paths, base),
+    let ids = id_ranges::record_files(paths, old)?.into_iter().map(|file| Step::Write {
+        file,
         old: format!("{old}\n"),
         new: format!("{new}\n"),
     });
@@ -100,9 +104,9 @@ fn is_immutable(directory: &Path) -> bool {
 fn refuse_taken(paths: &Paths, directory: &Path, new: &Name) -> Result<()> {
     let image = find::all_of(paths, new).next().map(|image| image.path().to_owned());
     let records = [paths.failure(new)];
-    let files = named_files::all(paths, directory, new).into_iter();
-    let file = || files.filter(NamedFile::exists).map(|file| file.path).find(|file| !records.contains(file));
-    match image.or_else(file) {
+    let files = named_files::existing(paths, directory, new)?.into_iter().map(|file| file.path);
+    let mut files = files.filter(|file| !records.contains(file));
+    match image.or_else(|| files.next()) {
         None => Ok(()),
         Some(path) => Err(Error::new(format!("'{}' exists already", path.display()))
             .with_hint(format!("choose another name, or remove it: coracle remove --purge {new}"))),
@@ -111,8 +115,7 @@ fn refuse_taken(paths: &Paths, directory: &Path, new: &Name) -> Result<()> {
 
 /// Deletes the records of a name without an image and a definition.
 fn forget(paths: &Paths, name: &Name) -> Result<()> {
-    let ids = id_ranges::recorded(paths, name).into_iter().map(|base| id_ranges::record_file(paths, base));
-    for file in ids.chain([paths.failure(name)]) {
+    for file in id_ranges::record_files(paths, name)?.into_iter().chain([paths.failure(name)]) {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).context(|| format!("cannot delete '{}'", file.display()));

@@ -153,11 +153,34 @@ fn directory(paths: &Paths) -> PathBuf {
 
 /// Returns the bases recorded for a name, the first one first. Each has a file with the base as its name, so
 /// that the file system itself prevents two machines from getting one range.
-pub(crate) fn recorded(paths: &Paths, name: &Name) -> Vec<u32> {
+fn recorded(paths: &Paths, name: &Name) -> Vec<u32> {
     let own = records(paths).filter(|(_, owner)| owner == name.as_str());
     let mut bases: Vec<u32> = own.map(|(base, _)| base).collect();
     bases.sort_unstable();
     bases
+}
+
+/// Returns the record files of a name.
+///
+/// # Errors
+/// A record that cannot be read: it may be one of this name.
+pub(crate) fn record_files(paths: &Paths, name: &Name) -> Result<Vec<PathBuf>> {
+    let directory = directory(paths);
+    let reading = || format!("cannot read the records in '{}'", directory.display());
+    let entries = match std::fs::read_dir(&directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(reading)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.context(reading)?;
+        if entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            let owner = std::fs::read_to_string(entry.path()).context(reading)?;
+            found.extend((owner.trim() == name.as_str()).then(|| entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Returns all recorded ranges: the base and the machine's name.

@@ -29,6 +29,7 @@ mod foreground;
 mod guests;
 mod host;
 mod hostile;
+mod image_faults;
 mod image_verbs;
 mod images;
 mod inits;
