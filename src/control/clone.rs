@@ -2,9 +2,9 @@
 
 use super::progress::Progress;
 use crate::error::Result;
-use crate::image::changes;
 use crate::image::clone::{self, CloneAccess, CloneIdentity, CloneMethod, CloneRequest, Cloned};
 use crate::image::find;
+use crate::image::recovery;
 use crate::image::snapshot::Tag;
 use crate::machine::name::Name;
 use crate::machine::size;
@@ -81,7 +81,7 @@ pub(crate) fn clone(
     options: CloneOptions,
     progress: &mut Progress<'_>,
 ) -> Result<CloneReport> {
-    changes::finish(paths);
+    recovery::recover(paths);
     let identity = if options.is_exact { CloneIdentity::Exact } else { CloneIdentity::New };
     let access = if options.is_read_only { CloneAccess::ReadOnly } else { CloneAccess::Writable };
     let tag = source.tag.as_ref();

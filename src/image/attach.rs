@@ -4,7 +4,7 @@
 
 use super::layers::{Durability, Layers};
 use super::stack::{Stack, StackBind, StackPart};
-use super::{throwaway, volumes};
+use super::{throwaway, users, volumes};
 use crate::error::{Context, Error, Result};
 use crate::host::idmap;
 use crate::machine::Machine;
@@ -73,6 +73,9 @@ pub(crate) struct AttachRequest<'a> {
 /// An invalid stack, or a mount that the kernel refuses.
 pub(crate) fn attach(request: AttachRequest<'_>) -> Result<Option<AttachedRoot>> {
     let root = &request.machine.root;
+    if let RootSource::Stack(stack) = &root.source {
+        users::record(request.paths, stack)?;
+    }
     let memory = |kept: Vec<OwnedFd>| Discarded::Memory(kept.into());
     let changes = match (root.read_only, root.volatile, root.ephemeral) {
         (_, Volatile::Yes | Volatile::State, _) | (true, ..) => Changes::Refused,

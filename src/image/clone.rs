@@ -12,7 +12,7 @@ use super::stack::{Stack, StackPart};
 use super::store::Store;
 use super::store::draft::{self, Draft, DraftContent};
 use super::store::layer::LayerInfo;
-use super::{find, freeze, recovery};
+use super::{find, freeze};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
@@ -103,7 +103,6 @@ pub(crate) fn clone(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) ->
 
 fn clone_image(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
     let CloneRequest { paths, source, name, .. } = request;
-    recovery::recover(paths);
     // A snapshot is not removed meanwhile.
     let snapshots = request.tag.map(|_| Snapshots::lock(paths, source)).transpose()?;
     let image = match request.tag {

@@ -1,9 +1,10 @@
 //! Who stands on what: the links of all stacks to directories outside of them. Called by the verbs that
 //! remove or change images and layers.
 
-use super::store::{Store, StorePart};
+use super::store::{Store, StorePart, layer};
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A link of a stack to a directory outside of it.
@@ -106,6 +107,35 @@ fn is_directory(snapshot: &Path) -> bool {
     described.is_some_and(|described| described.get("kind").is_some_and(|kind| kind == "directory"))
 }
 
+/// Records a stack outside of the directories of images, if it stands on layers of the store: they are in
+/// use.
+///
+/// # Errors
+/// Any error of symlink(2).
+pub(super) fn record(paths: &Paths, stack: &Path) -> Result<()> {
+    if paths.image_directories().iter().any(|directory| stack.starts_with(directory)) {
+        return Ok(());
+    }
+    let store = Store::of(paths);
+    let mut found = Vec::new();
+    add_links(&mut found, stack)?;
+    if !found.iter().any(|link| layer::of_path(&store, &link.target).is_some()) {
+        return Ok(());
+    }
+    let recording = || format!("cannot record that '{}' uses layers", stack.display());
+    let inode = stack.metadata().context(recording)?.ino();
+    store.open(StorePart::Roots)?;
+    let link = store.path(StorePart::Roots).join(format!("inode-{inode}"));
+    let is_recorded =
+        || link.canonicalize().is_ok_and(|known| stack.canonicalize().is_ok_and(|own| own == known));
+    if is_recorded() {
+        return Ok(());
+    }
+    // Of a stack that was moved.
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(stack, &link).context(recording)
+}
+
 /// Adds the links in a stack, also those in the versions of an entry. A file, and a link to a stack
 /// elsewhere, have none.
 fn add_links(found: &mut Vec<StackLink>, stack: &Path) -> Result<()> {
@@ -162,10 +192,14 @@ mod tests {
             symlink(&layer, stack.join("layer@1")).unwrap();
         }
         symlink(&golden, stacks[3].join("layer@0")).unwrap();
-        fs::create_dir_all(paths.storage().join("roots")).unwrap();
+        record(&paths, &stacks[3]).unwrap();
+        assert!(!paths.storage().join("roots").exists(), "it is in a directory of images");
         assert_eq!(of(&paths, &golden).unwrap(), stacks[3..]);
         assert_eq!(of(&paths, &layer).unwrap(), stacks[1..]);
-        symlink(&stacks[0], paths.storage().join("roots/1")).unwrap();
+        for _ in 0..2 {
+            record(&paths, &stacks[0]).unwrap();
+        }
+        assert_eq!(fs::read_dir(paths.storage().join("roots")).unwrap().count(), 1);
         assert_eq!(of(&paths, layer.parent().unwrap()).unwrap(), stacks);
         let error = refuse(&golden, &of(&paths, &golden).unwrap()).unwrap_err().to_string();
         assert!(error.contains("/web.mstack' stands on image"), "{error}");

@@ -144,12 +144,52 @@ fn a_converted_machine_boots() {
     host.sh_ok(&format!("{list}; list /var/lib/machines/golden | diff /tmp/before -"));
     assert!(host.coracle(&["convert", "web", "directory"]).starts_with("web: directory, copied "));
     host.sh_ok("cd /var/lib/machines/web; grep new new; test ! -e etc/ssh; ! ls -d ../*.mstack");
-    assert_eq!(host.coracle(&["prune", "--dry-run"]).lines().count(), 1);
-    assert!(host.coracle(&["prune"]).contains(" removed ("));
+    // The layers without users are removed with the last stack.
+    host.sh_ok("! ls -A /var/lib/coracle/storage/layers | grep .");
+    host.sh_ok("mkdir -p /var/lib/coracle/storage/layers/1/tree");
+    assert_eq!(host.coracle(&["prune", "--dry-run"]), "layer 1 is not used (8.0K)\n");
+    assert_eq!(host.coracle(&["prune"]), "layer 1 removed (8.0K)\n");
+    assert_eq!(host.coracle(&["prune"]), "");
     for name in ["golden", "web"] {
         host.coracle(&["start", "--wait=running", name]);
     }
     host.coracle(&["stop", "golden", "web"]);
+    has_no_drafts(&host);
+    host.stop();
+}
+
+#[test]
+fn a_snapshot_can_be_cloned() {
+    let host = host();
+    host.coracle(&["snapshot", "golden", "one"]);
+    host.sh_ok("echo late >/var/lib/machines/golden/late");
+    let cloned = host.coracle(&["clone", "golden@one", "web"]);
+    assert!(cloned.starts_with("web: stack on 'golden@one' in "), "{cloned}");
+    for verb in
+        [&["snapshot", "--remove", "golden", "one"][..], &["remove", "golden"], &["rename", "golden", "new"]]
+    {
+        let refused = host.exec(&[&["coracle"], verb].concat());
+        assert!(
+            refused.status != 0 && refused.stderr.contains("web.mstack' stands on"),
+            "{verb:?} {refused}"
+        );
+    }
+    host.coracle(&["start", "--wait=running", "web"]);
+    host.sh_ok("coracle exec web -- sh -c '! test -e /late && grep web /etc/hostname'");
+    host.coracle(&["stop", "web"]);
+    // A clone of a snapshot of a stack stands on its layers.
+    host.coracle(&["snapshot", "web", "two"]);
+    let cloned = host.coracle(&["clone", "web@two", "copy"]);
+    assert!(cloned.starts_with("copy: stack on the layers of 'web@two' in "), "{cloned}");
+    host.coracle(&["snapshot", "--remove", "web", "two"]);
+    host.coracle(&["remove", "web"]);
+    host.coracle(&["start", "--wait=running", "copy"]);
+    host.coracle(&["stop", "copy"]);
+    host.coracle(&["remove", "copy"]);
+    host.sh_ok("! ls -A /var/lib/coracle/storage/layers | grep .");
+    host.coracle(&["remove", "golden"]);
+    let refused = host.exec(&["coracle", "clone", "golden@one", "web"]);
+    assert!(refused.status != 0 && refused.stderr.contains("snapshot 'one' does not exist"), "{refused}");
     has_no_drafts(&host);
     host.stop();
 }
