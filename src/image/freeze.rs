@@ -50,7 +50,11 @@ fn freeze_writable(store: &Store, stack: &Path, info: &LayerInfo) -> Result<Opti
 /// Opens the directory of the writable layer. `None` if the stack has none.
 pub(super) fn open_writable(stack: &Path) -> Result<Option<OwnedFd>> {
     let path = stack.join("rw");
-    if path.symlink_metadata().is_err() { Ok(None) } else { mount::open_directory(&path).map(Some) }
+    match path.symlink_metadata() {
+        // Only a missing one is none: its files would be lost.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        _ => mount::open_directory(&path).map(Some),
+    }
 }
 
 /// Opens the directory with the files of a writable layer. `None` if it does not exist yet.

@@ -89,6 +89,15 @@ pub(super) fn of_image(paths: &Paths, name: &Name, image: &Path, mode: LockMode)
     Ok(locks)
 }
 
+/// Deletes the lock files of killed processes, also those of images that have been replaced.
+pub(crate) fn sweep(paths: &Paths) {
+    for entry in std::fs::read_dir(directory(paths)).into_iter().flatten().flatten() {
+        if let Err(error) = lock::delete_unless_taken(&entry.path()) {
+            log::debug!("cannot delete '{}': {error}, ignoring", entry.path().display());
+        }
+    }
+}
+
 /// Locks that a verb holds. Their files are deleted with them.
 #[derive(Debug, Default)]
 pub(crate) struct HeldLocks(Vec<Lock>);

@@ -209,7 +209,8 @@ impl Snapshots {
             let path = entry.path();
             let name = entry.file_name();
             let tag = name.to_str().and_then(|name| name.strip_suffix(DESCRIPTION));
-            if tag.is_some_and(|tag| self.directory.join(tag).symlink_metadata().is_err())
+            // A failed look at a snapshot does not make it unfinished.
+            if tag.is_some_and(|tag| exists(&self.directory.join(tag)).is_ok_and(|exists| !exists))
                 && let Err(error) = std::fs::remove_file(&path)
             {
                 log::warn!("cannot delete '{}': {error}, ignoring", path.display());
@@ -219,7 +220,7 @@ impl Snapshots {
 
     /// Refuses a tag that exists.
     fn refuse_existing(&self, tag: &Tag) -> Result<()> {
-        if self.path(tag).symlink_metadata().is_err() {
+        if !exists(&self.path(tag))? {
             return Ok(());
         }
         Err(Error::new(format!("snapshot '{tag}' exists already"))
@@ -246,7 +247,7 @@ impl Snapshots {
     /// A missing snapshot, or any error of rename(2).
     pub(crate) fn remove(&self, tag: &Tag) -> Result<()> {
         let path = self.path(tag);
-        if path.symlink_metadata().is_err() {
+        if !exists(&path)? {
             return Err(missing(tag));
         }
         // A read-only subvolume cannot be moved.
@@ -258,6 +259,15 @@ impl Snapshots {
             .context(|| format!("cannot delete '{}'", description.display()))?;
         drop(trash);
         Ok(())
+    }
+}
+
+/// Returns whether a file exists: without doubt, unlike [`Path::exists`].
+fn exists(path: &Path) -> Result<bool> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context(|| format!("cannot look at '{}'", path.display())),
     }
 }
 
@@ -273,12 +283,16 @@ fn directory(store: &Store, name: &Name) -> PathBuf {
 /// Returns the snapshots of an image, the oldest first.
 ///
 /// # Errors
-/// A description that cannot be read.
+/// A directory or a description that cannot be read.
 pub(crate) fn all(paths: &Paths, name: &Name) -> Result<Vec<Snapshot>> {
     let directory = directory(&Store::of(paths), name);
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-        let file = entry.file_name();
+    if !exists(&directory)? {
+        return Ok(found);
+    }
+    let reading = || format!("cannot read '{}'", directory.display());
+    for entry in std::fs::read_dir(&directory).context(reading)? {
+        let file = entry.context(reading)?.file_name();
         let Some(Ok(tag)) = file.to_str().map(Tag::from_str) else { continue };
         let path = directory.join(&tag.0);
         if path.is_dir() {

@@ -40,7 +40,7 @@ pub(crate) fn lies_on(directory: BorrowedFd<'_>) -> bool {
 
 /// Returns whether a directory is the root of a Btrfs subvolume.
 pub(crate) fn is_subvolume(directory: BorrowedFd<'_>) -> bool {
-    lies_on(directory) && rustix::fs::fstat(directory).is_ok_and(|found| found.st_ino == FIRST_INODE)
+    rustix::fs::fstat(directory).is_ok_and(|found| found.st_ino == FIRST_INODE) && lies_on(directory)
 }
 
 /// `_IOWR(BTRFS_IOCTL_MAGIC, 61, struct btrfs_ioctl_get_subvol_rootref_args)`.

@@ -6,7 +6,7 @@ use super::entry::{Content, EntryKind, Meta, Monitor, Sink, TreeSide, read_part,
 use super::id_mapping::IdMapping;
 use super::xattr::{Attributes, XattrPlace};
 use crate::error::{Context, Error, Result};
-use crate::sys::guest_files;
+use crate::sys::{btrfs, guest_files};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, StatxFlags};
 use std::collections::HashMap;
@@ -369,6 +369,10 @@ fn remove_below(directory: BorrowedFd<'_>, name: &OsStr, mount: u64, depth: usiz
     let below = rustix::fs::openat(directory, name, flags, Mode::empty()).context(failed)?;
     if mount_of(below.as_fd()).context(failed)? != mount {
         return Err(Error::new("it is on another mount").context(failed()));
+    }
+    // At once, and also a read-only one.
+    if btrfs::is_subvolume(below.as_fd()) && btrfs::destroy(directory, name).is_ok() {
+        return Ok(());
     }
     if depth >= DEEPEST {
         return Err(Error::new("the tree is too deep").context(failed()));

@@ -1,7 +1,9 @@
 //! `snapshot` and `rollback`: of stopped and running machines, on stacks and directories, on ext4, XFS and
 //! Btrfs.
 
-use crate::support::{Host, LONG, Snapshot};
+use std::time::Duration;
+
+use crate::support::{Host, LONG, Snapshot, program};
 
 /// Places the store on the file system of the images: the host's own root is an overlay.
 const STORE: &str = "mkdir -m 700 /var/lib/machines/.storage; mkdir -p /var/lib/coracle
@@ -71,6 +73,28 @@ fn a_stopped_stack_is_saved_and_restored_without_copies() {
     let json = host.coracle(&["snapshot", "--list", "--json", "web"]);
     assert!(json.contains("\"tag\": \"two\"") && json.contains("\"method\": \"layers\""), "{json}");
     before.assert_same(&host);
+    has_no_drafts(&host);
+    host.stop();
+}
+
+#[test]
+fn volumes_of_a_stack_are_saved_with_it() {
+    let host = host();
+    host.sh_ok(
+        "cd /var/lib/machines; mkdir web.mstack/bind@srv .outside; ln -s ../.outside web.mstack/bind@opt",
+    );
+    let run = |command: &str| {
+        host.sh_ok(&format!("coracle run -q --mstack=/var/lib/machines/web.mstack -M web sh -c '{command}'"))
+    };
+    run("echo one | tee /state /srv/state /opt/state");
+    let said = host.coracle(&["snapshot", "web"]);
+    assert!(said.contains(": copied 4B"), "{said}");
+    run("echo two | tee /state /srv/state /opt/state");
+    host.coracle(&["rollback", "web"]);
+    // A link to a directory elsewhere stays one.
+    assert_eq!(run("cat /state /srv/state /opt/state"), "one\none\ntwo\n");
+    host.coracle(&["rollback", "web", &tags(&host, "web")[1]]);
+    assert_eq!(run("cat /state /srv/state /opt/state"), "two\ntwo\ntwo\n");
     has_no_drafts(&host);
     host.stop();
 }
@@ -224,4 +248,84 @@ fn stacks_are_saved_on_every_file_system() {
         has_no_drafts(&host);
         host.stop();
     }
+}
+
+/// Kills a verb at each of its system calls, or a sample of them, and lets them fail. The image has the state
+/// before or after the verb, and nothing is lost or left.
+fn survives_faults(verb: &str) {
+    let host = host();
+    std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
+        .expect("copy the tool");
+    host.sh_ok(
+        "mv /var/lib/machines/faulty /usr/bin/faulty; cd /var/lib/machines; mkdir .lower; mv base/* .lower; ln -sfn ../.lower web.mstack/layer@0
+         mkdir base/below; echo one | tee base/state base/below/file >web.mstack/one; mkdir -p web.mstack/rw/data; mv web.mstack/one web.mstack/rw/data/state
+         coracle snapshot web one; coracle snapshot base one",
+    );
+    let script = include_str!("../faults/snapshots.sh");
+    let run = |faults: &str, bound: Duration| {
+        host.write("/run/faults", faults);
+        let out = host
+            .exec_for(bound, &["bash", "-c", &format!("exec </run/faults; {script}"), "snapshots.sh", verb]);
+        assert_eq!(out.status, 0, "{out}");
+        let lines: Vec<&str> = out.stdout.lines().collect();
+        assert!(lines.len() == 1 && lines[0].starts_with("tried "), "{}", out.stdout);
+    };
+    run("count 0\n", LONG);
+    let count = |image: &str| {
+        host.read(&format!("/run/calls-{image}")).lines().filter(|line| line.starts_with("0 ")).count()
+    };
+    let calls = count("web").max(count("base"));
+    assert!(count("web") > 100 && count("base") > 100, "{calls} calls");
+    let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
+    let (step, bound) = if asked.is_empty() { (calls / 12, 240) } else { (1, 7200) };
+    // The dynamic loader makes the first calls.
+    let faults =
+        (40..=calls).step_by(step).flat_map(|call| [format!("kill {call}\n"), format!("error {call}\n")]);
+    run(&faults.collect::<String>(), Duration::from_secs(bound));
+    has_no_drafts(&host);
+    host.stop();
+}
+
+#[test]
+fn a_snapshot_survives_failing_calls_and_kills() {
+    survives_faults("snapshot");
+}
+
+#[test]
+fn a_rollback_survives_failing_calls_and_kills() {
+    survives_faults("rollback");
+}
+
+#[test]
+fn a_full_disk_leaves_the_image_and_no_draft() {
+    let host = host_on("ext4");
+    let base = "/var/lib/machines/base";
+    host.sh_ok(&format!(
+        "dd if=/dev/urandom of={base}/data bs=1M count=64 2>/dev/null; coracle snapshot base one
+         echo two >{base}/state; mkdir -p /var/lib/machines/web.mstack/rw/data; echo two >/var/lib/machines/web.mstack/rw/data/state"
+    ));
+    // First no blocks, then no inodes.
+    for fill in [
+        "mkdir fill; fallocate -l $(df --output=avail -B1 . | tail -n1) fill/0
+         n=1; while fallocate -l 4M fill/$n 2>/dev/null; do n=$((n + 1)); done; rm fill/1",
+        "rm -r fill; mkdir fill; cd fill; seq $(df --output=iavail . | tail -n1) | xargs touch 2>/dev/null || true",
+    ] {
+        host.exec_for(LONG, &["sh", "-euc", &format!("cd /var/lib/machines; {fill}")])
+            .success("filling the disk");
+        host.sh_ok(&format!("{LIST}; list {base} >/tmp/before"));
+        for verb in ["snapshot base two", "rollback base one", "rollback --discard base one"] {
+            let failed = host.sh(&format!("coracle {verb}"));
+            assert!(
+                failed.status != 0 && failed.stderr.contains("no space left on device"),
+                "{verb}: {failed}"
+            );
+            host.sh_ok(&format!("{LIST}; list {base} | diff /tmp/before -"));
+            has_no_drafts(&host);
+        }
+        assert_eq!(tags(&host, "base"), ["one"]);
+    }
+    host.sh_ok("rm -r /var/lib/machines/fill");
+    host.coracle(&["rollback", "base", "one"]);
+    host.sh_ok(&format!("test ! -e {base}/state"));
+    host.stop();
 }

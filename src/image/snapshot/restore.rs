@@ -2,7 +2,7 @@
 //! verbs on images, which hold the exclusive locks of the image.
 
 use super::take::{EntryKind, entries, open};
-use super::{ImageKind, Method, Quiet, Snapshot, Snapshots, Tag, take};
+use super::{ImageKind, Method, Quiet, Snapshot, Snapshots, Tag, exists, take};
 use crate::error::{Context, Error, Result};
 use crate::image::store::draft::{self, Draft, DraftContent};
 use crate::image::{find, read_only, users};
@@ -99,6 +99,7 @@ impl Restoring<'_> {
                 Err(error) => log::debug!("cannot create a snapshot: {error}, copying instead"),
             }
         }
+        self.method = Method::Reflink;
         let copied = copy::copy(from.as_fd(), self.draft.directory(), self.draft.name(), self.progress)?;
         self.count(copied);
         Ok(())
@@ -124,7 +125,7 @@ impl Restoring<'_> {
             }
         }
         let writable = image.join("rw");
-        if writable.symlink_metadata().is_ok() {
+        if exists(&writable)? {
             let bits = Mode::from_raw_mode(mode(&writable)?);
             rustix::fs::mkdirat(&directory, "rw", bits).context(doing)?;
             rustix::fs::chmodat(&directory, "rw", bits, rustix::fs::AtFlags::empty()).context(doing)?;
@@ -136,7 +137,8 @@ impl Restoring<'_> {
         if copied.method == CopyMethod::Copy {
             self.bytes += copied.bytes;
         }
-        if self.method != Method::Copy {
+        // A tree without data has no method.
+        if self.method != Method::Copy && copied.bytes > 0 {
             self.method = Method::of(copied);
         }
     }

@@ -105,6 +105,7 @@ impl Saving<'_> {
                 saved => return saved.map_err(|error| error.0),
             }
         }
+        self.method = Method::Reflink;
         let draft = Draft::in_store(&self.snapshots.store)?;
         let copy = self.copy(source.as_fd(), draft.directory(), draft.name())?;
         self.finish(vec![copy])?;
@@ -157,8 +158,9 @@ impl Saving<'_> {
         for entry in entries(path)? {
             let Some(kind) = EntryKind::of(&entry)? else { continue };
             let source = path.join(&entry);
-            let is_link = source.symlink_metadata().is_ok_and(|found| found.file_type().is_symlink());
-            let real = source.canonicalize().context(|| format!("cannot open '{}'", source.display()))?;
+            let opening = || format!("cannot open '{}'", source.display());
+            let is_link = source.symlink_metadata().context(opening)?.file_type().is_symlink();
+            let real = source.canonicalize().context(opening)?;
             match kind {
                 EntryKind::Layer | EntryKind::Bind if is_link => {
                     std::os::unix::fs::symlink(&real, draft.path().join(&entry))
@@ -228,7 +230,8 @@ impl Saving<'_> {
         if copied.method == CopyMethod::Copy {
             self.bytes += copied.bytes;
         }
-        if self.method != Method::Copy {
+        // A tree without data has no method.
+        if self.method != Method::Copy && copied.bytes > 0 {
             self.method = Method::of(copied);
         }
     }

@@ -171,9 +171,6 @@ impl Drop for Draft {
 
 /// Removes a draft. What remains is removed by a later verb.
 fn remove(directory: BorrowedFd<'_>, name: &OsStr) {
-    if destroy(directory, name) {
-        return;
-    }
     // Most trees are not too deep to be removed in one pass.
     let removed = walk::remove(directory, name).or_else(|_| walk::remove_deep(directory, name));
     removed.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
