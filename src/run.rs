@@ -10,7 +10,7 @@ use crate::config::{self, Layer, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::systemd::machined;
 use crate::image::attach::{self as image, AttachRequest};
-use crate::image::changes;
+use crate::image::recovery;
 use crate::image::template;
 use crate::machine::Machine;
 use crate::machine::name::Name;
@@ -74,7 +74,7 @@ fn keep_reason(paths: &Paths, name: &Name, error: &Error) {
 
 fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let kept = handover::receive()?.map(Carried::from);
-    changes::finish(paths);
+    recovery::recover(paths);
     let mut resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
     warn(&resolved);
     root::protect_image(&mut resolved.machine);
@@ -136,7 +136,7 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, template: Option<&Path>, m
     }
     let kept = handover::receive()?.map(Carried::from);
     if mode == RunMode::Run {
-        changes::finish(paths);
+        recovery::recover(paths);
     }
     let resolved = config::run(paths, flags).inspect_err(|_| {
         if let Some(kept) = &kept {

@@ -2,10 +2,10 @@
 
 use crate::error::Result;
 use crate::host::{lock, procfs};
-use crate::image::changes;
 use crate::image::find;
 use crate::image::locks;
 use crate::image::read_only;
+use crate::image::recovery;
 use crate::image::stack::{Stack, StackPart};
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
@@ -31,8 +31,10 @@ pub(crate) struct ImageRow {
     read_only: bool,
     /// The machines and processes that use it.
     used_by: Vec<String>,
-    /// The disk space, bytes. `None` if it was not asked for.
+    /// The disk space of its own files, bytes. `None` if it was not asked for.
     usage: Option<u64>,
+    /// The disk space of the layers that a stack shares with others, bytes. `None` if it was not asked for.
+    shared: Option<u64>,
     /// Its path.
     path: PathBuf,
     /// The image with the same name that is found instead. `None` for the image of the name.
@@ -42,7 +44,7 @@ pub(crate) struct ImageRow {
 }
 
 /// The columns of [`ImageRow::cells`].
-pub(crate) const COLUMNS: [&str; 6] = ["NAME", "TYPE", "READ-ONLY", "USAGE", "USED BY", "PATH"];
+pub(crate) const COLUMNS: [&str; 7] = ["NAME", "TYPE", "READ-ONLY", "USAGE", "SHARED", "USED BY", "PATH"];
 
 impl ImageRow {
     /// Returns the cells of the row of a table.
@@ -58,6 +60,7 @@ impl ImageRow {
             self.r#type.to_owned(),
             yes(self.read_only),
             self.usage.map_or_else(|| "-".to_owned(), size::rounded),
+            self.shared.map_or_else(|| "-".to_owned(), size::rounded),
             if self.used_by.is_empty() { "-".to_owned() } else { self.used_by.join(" ") },
             format!("{}{note}", self.path.display()),
         ]
@@ -104,7 +107,7 @@ pub(crate) fn rows(paths: &Paths, name: Option<&Name>, query: UsageQuery) -> Res
 /// # Errors
 /// An image that cannot be changed.
 pub(crate) fn set_read_only(paths: &Paths, name: &Name, read_only: bool) -> Result<read_only::Method> {
-    changes::finish(paths);
+    recovery::recover(paths);
     read_only::set(paths, name, read_only)
 }
 
@@ -117,6 +120,7 @@ fn row(
     query: UsageQuery,
 ) -> Result<ImageRow> {
     let path = image.path();
+    let mut outside = Vec::new();
     let (kind, writable, problem) = match image {
         RootSource::Directory(_) => {
             let is_subvolume =
@@ -124,7 +128,10 @@ fn row(
             (if is_subvolume { "subvolume" } else { "directory" }, true, None)
         }
         RootSource::Stack(_) => match Stack::read(path) {
-            Ok(stack) => ("stack", has_writable_root(&stack), None),
+            Ok(stack) => {
+                outside = stack.outside().into_iter().map(|(directory, _)| directory).collect();
+                ("stack", has_writable_root(&stack), None)
+            }
             Err(error) => ("stack", false, Some(error.to_string())),
         },
     };
@@ -136,6 +143,7 @@ fn row(
         read_only: !is_writable,
         used_by: users(paths, records, path),
         usage: (query == UsageQuery::Yes).then(|| usage::of(&real(path))).transpose()?,
+        shared: (query == UsageQuery::Yes).then(|| usage_of_all(outside)).transpose()?,
         path: path.to_owned(),
         hidden_by,
         problem,
@@ -145,6 +153,13 @@ fn row(
 /// Returns the path of an image without a link: links in the directories of images are followed.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Returns the disk space of directories. One that lies in another one is counted once.
+fn usage_of_all(mut directories: Vec<PathBuf>) -> Result<u64> {
+    directories.sort();
+    directories.dedup_by(|below, above| below.starts_with(above));
+    directories.iter().map(|directory| usage::of(directory)).sum()
 }
 
 fn has_writable_root(stack: &Stack) -> bool {

@@ -3,7 +3,7 @@
 use super::remove::{on, reload};
 use crate::config;
 use crate::error::{Error, Result};
-use crate::image::{changes, find, rename};
+use crate::image::{find, recovery, rename};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub(crate) fn rename(paths: &Paths, old: &Name, new: &Name) -> Result<(Option<Pa
     if old == new {
         return Err(Error::usage(format!("'{old}' has this name already")));
     }
-    changes::finish(paths);
+    recovery::recover(paths);
     let mut others = Vec::new();
     if let Some(image) = find::by_name(paths, old) {
         others = on(paths, old, image.path())?;

@@ -9,7 +9,7 @@ use crate::generator;
 use crate::host::cgroup_move::CgroupMove;
 use crate::host::systemd::units;
 use crate::host::systemd::units::JobAction;
-use crate::image::changes;
+use crate::image::recovery;
 use crate::machine::name::Name;
 use crate::machine::unit_name;
 use crate::machine::unit_name::machine_of;
@@ -113,7 +113,7 @@ fn up(
     progress: &mut Progress<'_>,
 ) -> BatchResult {
     require_systemd().map_err(|error| vec![error])?;
-    changes::finish(paths);
+    recovery::recover(paths);
     // Beside the work of systemd until it executes the supervisor. A client that waits for nothing ends
     // first, and the child would keep its standard streams open.
     let _early_move = (wait != StartWait::No).then(CgroupMove::begin).flatten();

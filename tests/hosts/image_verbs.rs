@@ -249,3 +249,57 @@ fn a_renamed_machine_keeps_all_it_has() {
     );
     host.stop();
 }
+
+/// Uses the verbs of machinectl and of Coracle in turn on the same images.
+fn verbs_in_turn(suite: &str) {
+    let host = Host::builder().suite(suite).guest_as("busybox", "golden").on_disk().start();
+    host.activate_machined();
+    let names = || {
+        let listed = host.sh_ok("machinectl --no-legend list-images | cut -d' ' -f1 | grep -v '^.host'");
+        let ours = host.sh_ok("coracle images --no-legend | cut -d' ' -f1");
+        assert_eq!(listed, ours);
+        listed.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    host.sh_ok(
+        "echo '[Exec]' >/var/lib/machines/golden.nspawn; machinectl clone golden a; coracle clone golden b",
+    );
+    host.sh_ok("rm -f /etc/systemd/nspawn/a.nspawn");
+    assert_eq!(names(), "a b golden");
+    host.sh_ok("coracle rename a c; machinectl rename b d; machinectl image-status c d");
+    assert_eq!(names(), "c d golden");
+    host.sh_ok("coracle rename golden old; machinectl rename old golden");
+    host.sh_ok("test -e /var/lib/machines/golden.nspawn || test -e /var/lib/machines/old.nspawn");
+    assert_eq!(names(), "c d golden");
+    host.sh_ok("machinectl remove c; coracle remove d");
+    assert_eq!(names(), "golden");
+    // Hidden images of machinectl; names that begin with '.#' are not images.
+    host.sh_ok("mkdir -p /var/lib/machines/.old/usr; machinectl clean; test ! -e /var/lib/machines/.old");
+    if has_immutable_flag(&host) {
+        host.sh_ok(
+            "machinectl read-only golden yes; coracle clone golden e; coracle clone --read-only golden f",
+        );
+        is_refused(&host, &["remove", "golden"], &["is read-only"]);
+        host.coracle(&["remove", "e"]);
+        host.sh_ok("coracle remove f || { coracle read-only f no && coracle remove f; }");
+        host.sh_ok("coracle rename golden g; [ $(machinectl show-image g -p ReadOnly --value) = yes ]");
+        host.sh_ok("machinectl rename g golden; coracle read-only golden no");
+    }
+    assert_eq!(names(), "golden");
+    host.sh_ok("! ls -d /run/systemd/nspawn/locks/* /var/lib/coracle/changes/* 2>/dev/null");
+    host.stop();
+}
+
+#[test]
+fn verbs_of_machinectl_and_coracle_in_turn() {
+    verbs_in_turn("trixie");
+}
+
+#[test]
+fn verbs_of_machinectl_and_coracle_in_turn_on_bookworm() {
+    verbs_in_turn("bookworm");
+}
+
+#[test]
+fn verbs_of_machinectl_and_coracle_in_turn_on_sid() {
+    verbs_in_turn("sid");
+}

@@ -165,7 +165,11 @@ fn images_are_listed_with_their_users() {
     assert_eq!((&base["read-only"], &base["used-by"][0]), (&true.into(), &"web".into()), "{json}");
     assert!(base["usage"].as_u64().unwrap() > 100_000 && base["hidden-by"].is_null(), "{json}");
     assert_eq!(find("/usr/local/lib/machines/base")["hidden-by"], "/var/lib/machines/base");
+    assert_eq!(base["shared"], 0, "{json}");
     let web = find("/var/lib/machines/web.mstack");
+    assert_eq!(web["shared"], base["usage"], "{json}");
+    assert!(web["usage"].as_u64() < base["usage"].as_u64(), "{json}");
+    assert_eq!(host.coracle(&["list-images"]), host.coracle(&["images"]));
     assert_eq!((&web["type"], &web["read-only"]), (&"stack".into(), &false.into()), "{json}");
     assert!(
         find("/var/lib/machines/broken.mstack")["problem"].as_str().unwrap().contains("unknown entry 'redo'")

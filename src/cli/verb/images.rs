@@ -9,6 +9,8 @@ use clap::Args;
 
 /// List the images of machines, with the machines that use them
 #[derive(Debug, Args)]
+// The verbs of machinectl(1).
+#[command(aliases = ["list-images", "image-status"])]
 pub struct ImagesArgs {
     /// Only the images of this name
     #[arg(value_name = "NAME", value_parser = Name::new)]
@@ -41,10 +43,11 @@ impl ImagesArgs {
     }
 }
 
-/// Returns the table, without the column of the disk space if it was not asked for.
+/// Returns the table, without the columns of the disk space if it was not asked for.
 fn table(rows: &[ImageRow], query: UsageQuery, legend: Legend) -> String {
-    let is_shown = |name: &str| name != "USAGE" || query == UsageQuery::Yes;
-    let align = |name: &'static str| (name, if name == "USAGE" { Align::Right } else { Align::Left });
+    let is_usage = |name: &str| matches!(name, "USAGE" | "SHARED");
+    let is_shown = |name: &str| !is_usage(name) || query == UsageQuery::Yes;
+    let align = |name: &'static str| (name, if is_usage(name) { Align::Right } else { Align::Left });
     let columns: Vec<_> = COLUMNS.into_iter().filter(|name| is_shown(name)).map(align).collect();
     let cells = |row: &ImageRow| {
         let cells = row.cells().into_iter().zip(COLUMNS);
