@@ -60,4 +60,5 @@ while read -r mode number; do
 	[ $found != before ] || coracle "$@" >/dev/null || echo "$mode $number: the verb does not work again"
 	[ "$(state)" = "$after" ] || [ $found = between ] || echo "$mode $number: the verb does not have its result"
 done
+chattr -i $images/web $images/shop 2>/dev/null
 echo "before ${count[before]} after ${count[after]}"

@@ -8,9 +8,9 @@ use crate::support::{Host, LONG, program};
 /// The number of faults in a sample, per mode.
 const SAMPLE: usize = 25;
 
-/// Starts a host with the fault injector.
+/// Starts a host with the fault injector, and with an image `web`.
 fn bench() -> Host {
-    let host = Host::builder().on_disk().start();
+    let host = Host::builder().guest_as("busybox", "web").on_disk().start();
     std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
         .expect("copy the tool");
     host.sh_ok("mv /var/lib/machines/faulty /usr/bin/faulty");
@@ -63,6 +63,28 @@ fn a_killed_or_failed_rename_is_done_or_not_begun() {
         try_verb(&host, "rename web shop", true);
         try_verb(&host, "read-only web yes", false);
     }
+    host.stop();
+}
+
+#[test]
+fn a_start_completes_a_killed_rename() {
+    let host = bench();
+    host.activate_machined();
+    host.define("web", "[resources]\nmemory-max = \"256M\"\n");
+    host.sh_ok(
+        "for call in $(seq 100 400); do
+             faulty kill 0 $call /run/faulty.out /usr/bin/coracle rename web shop >/dev/null 2>&1 || true
+             ! test -e /var/lib/machines/shop || break
+             # The next attempt would complete it.
+             rm -rf /var/lib/coracle/changes
+         done
+         ls /var/lib/coracle/changes/* /etc/coracle/machines.d/web.toml",
+    );
+    host.coracle(&["start", "--wait=running", "shop"]);
+    assert_eq!(host.sh_ok("systemctl show -P MemoryMax coracle@shop.service").trim(), "268435456");
+    host.sh_ok("! ls /var/lib/coracle/changes/* /etc/coracle/machines.d/web.toml 2>/dev/null");
+    host.coracle(&["stop", "shop"]);
+    host.assert_clean_stop("shop");
     host.stop();
 }
 
