@@ -9,6 +9,7 @@ use crate::host::systemd::varlink;
 use crate::image::find;
 use crate::image::locks::{self, HeldLocks};
 use crate::image::prune;
+use crate::image::recovery;
 pub(crate) use crate::image::snapshot::Tag;
 use crate::image::snapshot::{self, BEFORE_ROLLBACK, Method, Pause, Quiet, Snapshot, Snapshots};
 use crate::image::users;
@@ -85,6 +86,7 @@ pub(crate) fn take(
     tag: Option<Tag>,
     progress: &mut Progress<'_>,
 ) -> Result<String> {
+    recovery::recover(paths);
     let image = find::existing(paths, name)?;
     let tag = tag.unwrap_or_else(|| Tag::now(""));
     let doing = || format!("cannot create snapshot '{tag}' of '{name}'");
@@ -121,6 +123,7 @@ pub(crate) fn rollback(
     present: Present,
     progress: &mut Progress<'_>,
 ) -> Result<String> {
+    recovery::recover(paths);
     let image = find::existing(paths, name)?;
     let found = snapshot::find(paths, name, tag)?;
     let doing = || format!("cannot roll '{name}' back to snapshot '{}'", found.tag);

@@ -12,6 +12,7 @@ mod apply;
 mod attach;
 mod bad_input;
 mod bind;
+mod clone_faults;
 mod clones;
 mod completions;
 mod connectivity;
