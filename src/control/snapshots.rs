@@ -127,7 +127,6 @@ pub(crate) fn rollback(
     let image = find::existing(paths, name)?;
     let found = snapshot::find(paths, name, tag)?;
     let doing = || format!("cannot roll '{name}' back to snapshot '{}'", found.tag);
-    locks::sweep(paths);
     let _held = lock_image(paths, name, &image).map_err(|error| error.context(doing()))?;
     snapshot::refuse_unreplaceable(paths, name, &image).map_err(|error| error.context(doing()))?;
     let snapshots = Snapshots::lock(paths, name)?;

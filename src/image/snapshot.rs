@@ -10,6 +10,7 @@ mod take;
 pub(crate) use restore::{refuse_unreplaceable, restore};
 pub(crate) use take::{Pause, Quiet, take};
 
+use super::locks;
 use super::store::draft::{self, Draft};
 use super::store::{Store, StorePart};
 use crate::error::{Context, Error, Result};
@@ -64,7 +65,7 @@ impl fmt::Display for Tag {
 impl Tag {
     /// Returns the tag of this moment, behind a word.
     pub(crate) fn now(before: &str) -> Self {
-        let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+        let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S%.3f");
         Self(format!("{before}{now}"))
     }
 
@@ -191,6 +192,7 @@ impl Snapshots {
                 .with_hint("try again when that has ended")
         })?;
         draft::sweep_store(&store);
+        locks::sweep(paths);
         let snapshots = Self { store, directory, _lock: taken };
         snapshots.remove_unfinished();
         Ok(snapshots)
