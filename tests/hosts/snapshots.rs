@@ -329,3 +329,34 @@ fn a_full_disk_leaves_the_image_and_no_draft() {
     host.sh_ok(&format!("test ! -e {base}/state"));
     host.stop();
 }
+
+#[test]
+fn users_that_do_not_change_an_image_are_not_paused() {
+    let host = host();
+    let job = host.spawn(&[
+        "coracle",
+        "run",
+        "-q",
+        "-x",
+        "-D",
+        "/var/lib/machines/base",
+        "-M",
+        "a",
+        "sleep",
+        "600",
+    ]);
+    host.wait_until(LONG, "coracle exec a -- true");
+    let said = host.coracle(&["snapshot", "base", "one"]);
+    assert!(said.starts_with("base: snapshot 'one': ") && !said.contains("paused"), "{said}");
+    let refused = host.exec(&["coracle", "rollback", "base"]);
+    assert!(refused.status != 0 && refused.stderr.contains("in use by machine 'a'"), "{refused}");
+    // A stack stands on the directory, which must stay.
+    host.coracle(&["terminate", "a"]);
+    job.wait(LONG);
+    let refused = host.exec(&["coracle", "rollback", "base"]);
+    assert!(refused.status != 0 && refused.stderr.contains("web.mstack' stands on image"), "{refused}");
+    host.sh_ok("rm -r /var/lib/machines/web.mstack");
+    host.coracle(&["rollback", "base"]);
+    has_no_drafts(&host);
+    host.stop();
+}
