@@ -360,3 +360,52 @@ fn users_that_do_not_change_an_image_are_not_paused() {
     has_no_drafts(&host);
     host.stop();
 }
+
+/// PostgreSQL with clients that move money between accounts, branches and tellers: the sums of all are equal in
+/// every committed state.
+#[test]
+fn a_database_under_load_is_consistent_in_a_snapshot() {
+    let host = Host::builder().guest_as("trixie-untrimmed", "base").on_disk().start();
+    host.sh_ok(&format!(
+        "{STORE}; mkdir -p /var/lib/machines/db.mstack/rw
+         ln -s /var/lib/machines/base /var/lib/machines/db.mstack/layer@0"
+    ));
+    host.activate_machined();
+    host.define("db", "");
+    let sql = |query: &str| {
+        host.sh_ok(&format!("coracle exec db -u postgres -- psql -qtAc \"{query}\" bench")).trim().to_owned()
+    };
+    let postgres = "coracle exec db -u postgres -- ";
+    let is_up = format!("{postgres} pg_isready -q");
+    host.coracle(&["start", "--wait=ready", "db"]);
+    host.wait_until(LONG, &is_up);
+    host.sh_ok(&format!("{postgres} createdb bench; {postgres} pgbench -q -i -s 2 bench 2>/dev/null"));
+    let load = host.spawn(&["sh", "-c", &format!("{postgres} pgbench -n -c 4 -T 20 bench")]);
+    let count = || sql("select count(*) from pgbench_history").parse::<u64>().expect("a number");
+    host.wait_until(
+        LONG,
+        &format!("[ $({postgres} psql -qtAc 'select count(*) from pgbench_history' bench) -gt 100 ]"),
+    );
+    let before = count();
+    let said = host.coracle(&["snapshot", "db", "live"]);
+    assert!(said.contains(" (paused "), "{said}");
+    let end = load.wait(LONG);
+    assert!(end.status == 0 && end.stdout.contains("number of failed transactions: 0 "), "{end}");
+    let after = count();
+    host.coracle(&["stop", "db"]);
+    host.coracle(&["rollback", "db", "live"]);
+    host.coracle(&["start", "--wait=ready", "db"]);
+    host.wait_until(LONG, &is_up);
+    let saved = count();
+    assert!((before..=after).contains(&saved), "{before} <= {saved} <= {after}");
+    let sums = ["accounts", "branches", "tellers"].map(|table| {
+        let column = table.chars().next().expect("a letter");
+        sql(&format!("select sum({column}balance) from pgbench_{table}"))
+    });
+    let moved = sql("select sum(delta) from pgbench_history");
+    assert!(sums.iter().all(|sum| *sum == moved), "{sums:?} {moved}");
+    host.coracle(&["stop", "db"]);
+    host.assert_clean_stop("db");
+    has_no_drafts(&host);
+    host.stop();
+}
