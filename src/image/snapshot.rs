@@ -31,7 +31,7 @@ use std::str::FromStr;
 
 /// The suffix of descriptions.
 const DESCRIPTION: &str = ".json";
-/// The first part of the tags that [`restore`] creates.
+/// The first part of the tags that [`restore()`] creates.
 pub(crate) const BEFORE_ROLLBACK: &str = "before-rollback-";
 
 /// The name of a snapshot among those of its image.

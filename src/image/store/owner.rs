@@ -21,7 +21,7 @@ impl Owner {
         Self { namespace: namespace(), pid, start: start_time(pid).unwrap_or_default() }
     }
 
-    /// Parses the text of [`Self::fmt`].
+    /// Parses the text that `Display` writes.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('-').map(|number| number.parse::<u64>().ok());
         let (namespace, pid, start) = (numbers.next()??, numbers.next()??, numbers.next()??);
