@@ -68,8 +68,8 @@ pub(super) fn open_data(writable: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
 
 /// Returns whether a directory has entries, or cannot be read.
 pub(super) fn has_entries(directory: &OwnedFd) -> bool {
-    let Ok(entries) = Dir::read_from(directory) else { return true };
-    entries.flatten().any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))
+    let Ok(mut entries) = Dir::read_from(directory) else { return true };
+    entries.any(|entry| entry.map_or(true, |entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")))
 }
 
 /// Creates an empty directory with the mode, owner and attributes of another one.

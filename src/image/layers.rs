@@ -69,9 +69,9 @@ impl Layers {
     pub(super) fn lower(&self, part: &StackPart) -> Result<Vec<OwnedFd>> {
         let directories: Vec<PathBuf> = match part {
             StackPart::Overlay { layers, writable } => {
-                let written = writable.iter().map(|writable| writable.join(DATA));
-                let is_directory = |data: &PathBuf| data.symlink_metadata().is_ok_and(|found| found.is_dir());
-                written.filter(is_directory).chain(layers.iter().cloned()).collect()
+                let written = writable.as_ref().map(|writable| writable.join(DATA));
+                let written = written.filter(|data| !is_missing(data));
+                written.into_iter().chain(layers.iter().cloned()).collect()
             }
             StackPart::Directory(bind) => vec![bind.source.clone()],
             StackPart::Tmpfs => return Ok(vec![self.memory("755")?]),
@@ -198,4 +198,9 @@ fn inherit(upper: BorrowedFd<'_>, lower: &[OwnedFd]) -> Result<()> {
 fn open(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(directory, name, flags, Mode::empty())
+}
+
+/// Returns whether a writable layer has no files yet. One that cannot be looked at is not missing.
+fn is_missing(data: &Path) -> bool {
+    data.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }

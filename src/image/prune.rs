@@ -4,7 +4,7 @@
 use super::store::draft::{self, Draft};
 use super::store::{Store, StorePart, layer};
 use super::{recovery, users};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::paths::Paths;
 use crate::tree::usage;
@@ -86,16 +86,31 @@ fn sweep(paths: &Paths, store: &Store) {
     for directory in paths.image_directories() {
         draft::sweep_images(&directory);
     }
-    let roots = std::fs::read_dir(store.path(StorePart::Roots)).into_iter().flatten().flatten();
-    // Links to stacks that do not exist any more.
-    for root in roots.map(|entry| entry.path()).filter(|root| !root.exists()) {
-        let _ = std::fs::remove_file(root);
+}
+
+/// Refuses a link to a stack that is missing: its disk may not be mounted, and its layers are unknown.
+fn refuse_missing_stacks(store: &Store) -> Result<()> {
+    let roots = store.path(StorePart::Roots);
+    let reading = || format!("cannot read '{}'", roots.display());
+    if !roots.is_dir() {
+        return Ok(());
     }
+    for root in std::fs::read_dir(&roots).context(reading)? {
+        let root = root.context(reading)?.path();
+        if let Err(error) = root.metadata() {
+            let stack = std::fs::read_link(&root).context(reading)?;
+            return Err(Error::from(error)
+                .context(format!("cannot look at the stack '{}', which has layers here", stack.display()))
+                .with_hint(format!("mount its disk, or delete '{}' if it is gone", root.display())));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the layers that neither a stack nor a base leads to.
 fn unused(paths: &Paths, store: &Store) -> Result<Vec<PathBuf>> {
     let reading = |path: &Path| format!("cannot read '{}'", path.display());
+    refuse_missing_stacks(store)?;
     let mut used: BTreeSet<PathBuf> = BTreeSet::new();
     for link in users::links(paths)? {
         used.extend(layer::of_path(store, &link.target));
@@ -147,13 +162,21 @@ mod tests {
         link("dangling", root.path().join("var/lib/machines/db.mstack/layer@0"));
         fs::remove_dir_all(layers.join("dangling/tree")).unwrap();
         fs::create_dir_all(store.path(StorePart::Roots)).unwrap();
-        symlink("/missing", store.path(StorePart::Roots).join("1")).unwrap();
+        // The disk of a stack may not be mounted: its layers are unknown.
+        let elsewhere = store.path(StorePart::Roots).join("1");
+        symlink("/missing/web.mstack", &elsewhere).unwrap();
+        for mode in [PruneMode::DryRun, PruneMode::Remove] {
+            let refused = prune(&paths, mode).unwrap_err();
+            assert!(refused.to_string().contains("'/missing/web.mstack'"), "{refused}");
+            assert!(refused.hint().unwrap().contains(elsewhere.to_str().unwrap()));
+        }
+        assert_eq!(layers.read_dir().unwrap().count(), 5);
+        fs::remove_file(&elsewhere).unwrap();
         let ids = |mode| prune(&paths, mode).unwrap().into_iter().map(|layer| layer.id).collect::<Vec<_>>();
         assert_eq!(ids(PruneMode::DryRun), ["gone"]);
         assert_eq!(ids(PruneMode::Remove), ["gone"]);
         assert_eq!(ids(PruneMode::Remove), Vec::<String>::new());
         assert_eq!(layers.read_dir().unwrap().count(), 4);
-        assert_eq!(store.path(StorePart::Roots).read_dir().unwrap().count(), 0);
         assert_eq!(store.path(StorePart::Trash).read_dir().unwrap().count(), 0);
     }
 }

@@ -6,7 +6,7 @@ use crate::error::{Context, Result};
 use crate::sys::guest_files;
 use crate::sys::mount;
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, CWD, Dir, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Dir, DirEntry, Gid, Mode, OFlags, Uid};
 use std::path::Path;
 
 /// The entries of a stack, and the directories of podman, CRI-O and Docker that they are mounted at.
@@ -35,13 +35,16 @@ pub(super) fn create(path: &Path) -> Result<()> {
 
 /// Returns whether a layer has no files in a directory. Any doubt, for example a link, counts as files.
 fn is_empty(layer: &Path, directory: &Path) -> bool {
-    let Ok(root) = mount::open_directory(layer) else { return !layer.exists() };
+    if layer.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return true;
+    }
+    let Ok(root) = mount::open_directory(layer) else { return false };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     match guest_files::open_inside_as(root.as_fd(), directory, flags, Mode::empty()) {
         Ok(opened) => {
-            let is_entry = |name: &[u8]| name != b"." && name != b"..";
+            let is_dot = |entry: &DirEntry| matches!(entry.file_name().to_bytes(), b"." | b"..");
             Dir::new(opened)
-                .is_ok_and(|entries| entries.flatten().all(|entry| !is_entry(entry.file_name().to_bytes())))
+                .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| is_dot(&entry))))
         }
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }

@@ -62,9 +62,9 @@ pub(super) fn has_written_files(stack: &Path) -> Result<bool> {
 /// Moves all files of a stack into layers of the store. Its root stays the same at each step.
 pub(super) fn share(store: &Store, stack: &Path, info: &LayerInfo) -> Result<()> {
     for (name, path) in entries(stack)? {
-        if name.starts_with(LAYER) && !path.is_symlink() {
-            move_layer(store, &path, info)
-                .map_err(|error| error.context(format!("cannot move '{}' into the store", path.display())))?;
+        let moving = || format!("cannot move '{}' into the store", path.display());
+        if name.starts_with(LAYER) && !path.symlink_metadata().context(moving)?.is_symlink() {
+            move_layer(store, &path, info).map_err(|error| error.context(moving()))?;
         }
     }
     freeze::freeze(store, stack, info)?;
