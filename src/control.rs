@@ -8,6 +8,7 @@ pub(crate) mod bind;
 pub(crate) mod clone;
 pub(crate) mod convert;
 pub(crate) mod copy;
+mod defined_stacks;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod freezer;

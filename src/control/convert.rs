@@ -1,5 +1,6 @@
 //! `convert`: the kind of an image. Called by `cli`.
 
+use super::defined_stacks;
 use super::progress::Progress;
 use crate::error::Result;
 use crate::image::convert::{self, ConvertMethod, ImageKind};
@@ -24,7 +25,11 @@ pub(crate) fn convert(
     let kind = if to_stack { ImageKind::Stack } else { ImageKind::Directory };
     let total = || usage::of(find::by_name(paths, name)?.path()).ok();
     let mut bar = progress.bar(name.as_str(), &total);
-    let method = convert::convert(paths, name, kind, &mut |bytes| bar.advance(bytes))?;
+    defined_stacks::record(paths)?;
+    let image = find::by_name(paths, name);
+    let others =
+        image.map_or_else(|| Ok(Vec::new()), |image| super::remove::on(paths, name, image.path()))?;
+    let method = convert::convert(paths, name, kind, &others, &mut |bytes| bar.advance(bytes))?;
     if !to_stack && method != ConvertMethod::Unchanged {
         prune::after_removal(paths);
     }

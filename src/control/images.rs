@@ -1,5 +1,6 @@
 //! `images` and `read-only`: the images of the host. Called by `cli`.
 
+use super::defined_stacks;
 use crate::error::Result;
 use crate::host::{lock, procfs};
 use crate::image::find;
@@ -108,6 +109,7 @@ pub(crate) fn rows(paths: &Paths, name: Option<&Name>, query: UsageQuery) -> Res
 /// An image that cannot be changed.
 pub(crate) fn set_read_only(paths: &Paths, name: &Name, read_only: bool) -> Result<read_only::Method> {
     recovery::recover(paths);
+    defined_stacks::record(paths)?;
     read_only::set(paths, name, read_only)
 }
 

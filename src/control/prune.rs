@@ -1,5 +1,6 @@
 //! `prune` and `verify`: the state of the store and of images. Called by `cli`.
 
+use super::defined_stacks;
 use crate::error::{Error, Result};
 use crate::image::prune::{self, PruneMode, UnusedLayer};
 use crate::image::verify;
@@ -14,6 +15,7 @@ use crate::paths::Paths;
 pub(crate) fn prune(paths: &Paths, is_dry_run: bool) -> Result<String> {
     let (mode, action) =
         if is_dry_run { (PruneMode::DryRun, "is not used") } else { (PruneMode::Remove, "removed") };
+    defined_stacks::record(paths)?;
     let layers = prune::prune(paths, mode)?;
     let line =
         |layer: &UnusedLayer| format!("layer {} {action} ({})\n", layer.id, size::rounded(layer.bytes));

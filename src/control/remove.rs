@@ -1,6 +1,6 @@
 //! `remove`: images, with all records about them. Called by `cli`.
 
-use super::{BatchResult, block_on};
+use super::{BatchResult, block_on, defined_stacks};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::host::systemd::units;
@@ -54,6 +54,7 @@ pub(crate) fn remove(
 }
 
 fn remove_one(paths: &Paths, name: &Name, purge: Purge) -> Result<Removal> {
+    defined_stacks::record(paths)?;
     let image = find::by_name(paths, name);
     let others = image.map_or_else(|| Ok(Vec::new()), |image| on(paths, name, image.path()))?;
     remove::remove(paths, name, purge, &others)

@@ -1,6 +1,7 @@
 //! `snapshot` and `rollback`: saves and restores states of images. A running machine is paused by its
 //! supervisor, while the connection of this process is open: nothing stays frozen if this process is killed.
 
+use super::defined_stacks;
 use super::progress::Progress;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
@@ -68,6 +69,7 @@ pub(crate) fn list(paths: &Paths, name: &Name) -> Result<Vec<SnapshotRow>> {
 /// A missing snapshot, one that a stack stands on, or one that cannot be removed.
 pub(crate) fn remove(paths: &Paths, name: &Name, tag: &Tag) -> Result<()> {
     let path = snapshot::find(paths, name, Some(tag))?.path;
+    defined_stacks::record(paths)?;
     let snapshots = Snapshots::lock(paths, name)?;
     users::refuse(&path, &users::of(paths, &path)?)?;
     snapshots.remove(tag)?;

@@ -114,8 +114,9 @@ impl Changes {
         let mut failed = None;
         for (at, step) in self.steps.iter().enumerate() {
             let Err(error) = step.execute() else { continue };
-            let before = self.steps.get(..at).unwrap_or_default();
-            if before.iter().any(|step| matches!(step, Step::Delete(_))) {
+            // A failed deletion may have deleted files.
+            let begun = self.steps.get(..=at).unwrap_or_default();
+            if begun.iter().any(|step| matches!(step, Step::Delete(_))) {
                 failed.get_or_insert(error);
                 continue;
             }
@@ -128,7 +129,9 @@ impl Changes {
         }
         match failed {
             None => self.sync_and_forget(file),
-            Some(error) => Err(error.with_hint("the next verb on an image repeats it")),
+            Some(error) => Err(error.with_hint(
+                "the next verb on an image repeats it; 'lsattr -R' shows files that cannot be deleted, 'chattr -ia' changes them",
+            )),
         }
     }
 

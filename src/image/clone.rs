@@ -140,6 +140,7 @@ fn create_directory(images: &Path) -> Result<()> {
 
 /// Refuses a name that has an image, or a file in its place.
 fn refuse_existing(paths: &Paths, name: &Name) -> Result<()> {
+    find::refuse_suffix(name)?;
     let files = ["", ".raw", ".mstack"].map(|suffix| paths.images().join(format!("{name}{suffix}")));
     let file = || files.into_iter().find(|file| file.symlink_metadata().is_ok());
     let image = find::by_name(paths, name).map(|image| image.path().to_owned());
@@ -148,6 +149,12 @@ fn refuse_existing(paths: &Paths, name: &Name) -> Result<()> {
             .with_hint("choose another name, or remove that image")),
         None => Ok(()),
     }
+}
+
+/// Removes a clone that cannot be completed.
+fn remove(image: &Path) {
+    let removed = Draft::of_image(image).and_then(|draft| draft.take(image));
+    removed.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
 }
 
 /// A clone in progress.
@@ -312,8 +319,12 @@ impl Cloner<'_> {
         let is_stack = image.extension().is_some_and(|suffix| suffix == "mstack");
         match self.request.access {
             CloneAccess::ReadOnly if is_stack => self.close(image),
-            CloneAccess::ReadOnly => read_only::set(mount::open_directory(image)?.as_fd(), true)
-                .context(|| format!("cannot make '{}' read-only", image.display())),
+            CloneAccess::ReadOnly => super::read_only::open(image)
+                .and_then(|directory| {
+                    read_only::set(directory.as_fd(), true)
+                        .context(|| format!("cannot make '{}' read-only", image.display()))
+                })
+                .inspect_err(|_| remove(image)),
             CloneAccess::Writable => Ok(()),
         }
     }

@@ -4,6 +4,7 @@
 
 use super::layers::Layers;
 use super::locks::{self, HeldLocks};
+use super::remove::refuse_used;
 use super::stack::{Stack, StackPart};
 use super::store::Store;
 use super::store::draft::{Draft, DraftContent};
@@ -19,6 +20,7 @@ use crate::sys::mount;
 use crate::sys::overlay::DATA;
 use crate::tree;
 use crate::tree::copy::Copied;
+use crate::tree::overlay_marks;
 use rustix::fd::AsFd;
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use std::os::unix::fs::MetadataExt;
@@ -52,19 +54,21 @@ pub(crate) fn convert(
     paths: &Paths,
     name: &Name,
     kind: ImageKind,
+    others: &[Name],
     progress: &mut dyn FnMut(u64),
 ) -> Result<ConvertMethod> {
     let converting = || {
         let kind = if kind == ImageKind::Stack { "stack" } else { "directory" };
         format!("cannot convert image '{name}' to a {kind}")
     };
-    convert_image(paths, name, kind, progress).map_err(|error| error.context(converting()))
+    convert_image(paths, name, kind, others, progress).map_err(|error| error.context(converting()))
 }
 
 fn convert_image(
     paths: &Paths,
     name: &Name,
     kind: ImageKind,
+    others: &[Name],
     progress: &mut dyn FnMut(u64),
 ) -> Result<ConvertMethod> {
     let image = find::existing(paths, name)?;
@@ -78,13 +82,25 @@ fn convert_image(
     refuse_special(path, name)?;
     let mut held = HeldLocks::default();
     held.take(paths, locks::of_image(paths, name, path, LockMode::Exclusive)?)?;
-    users::refuse(path, &users::of(paths, path)?)?;
+    refuse_used(path, &users::with_links(paths, path)?, others)?;
     let store = Store::of(paths);
     let _users = store.lock(LockMode::Shared)?;
     match &image {
-        RootSource::Directory(directory) => to_stack(&store, name, directory, progress),
+        RootSource::Directory(directory) => {
+            refuse_marks(directory)?;
+            to_stack(&store, name, directory, progress)
+        }
         RootSource::Stack(stack) => to_directory(&store, name, stack, progress),
     }
+}
+
+/// Refuses a directory with layers of nested containers: in a layer of a stack, their whiteouts and attributes
+/// would be those of the stack, and disappear.
+fn refuse_marks(directory: &Path) -> Result<()> {
+    let Some(marked) = overlay_marks::find(mount::open_directory(directory)?.as_fd())? else { return Ok(()) };
+    Err(Error::new(format!("'{}' belongs to an overlay inside the image", marked.display())).with_hint(
+        "remove the images and containers inside it first, for example with 'podman system reset', or keep it a directory",
+    ))
 }
 
 /// Refuses an image that cannot be moved: a link, a version, or a read-only one.
@@ -236,13 +252,13 @@ mod tests {
     fn a_directory_is_moved_below_a_stack() {
         let (_root, paths, name, directory) = host();
         let inode = directory.metadata().unwrap().ino();
-        let method = convert(&paths, &name, ImageKind::Stack, &mut |_| ()).unwrap();
+        let method = convert(&paths, &name, ImageKind::Stack, &[], &mut |_| ()).unwrap();
         assert_eq!(method, ConvertMethod::Moved);
         let stack = paths.images().join("web.mstack");
         assert_eq!(fs::metadata(stack.join("layer@0")).unwrap().ino(), inode);
         assert!(!directory.exists() && stack.join("rw/data").is_dir());
         assert_eq!(RedoFile::all(&Store::of(&paths)).unwrap().len(), 0);
-        let method = convert(&paths, &name, ImageKind::Stack, &mut |_| ()).unwrap();
+        let method = convert(&paths, &name, ImageKind::Stack, &[], &mut |_| ()).unwrap();
         assert_eq!(method, ConvertMethod::Unchanged);
         assert_eq!(fs::read_dir(paths.images()).unwrap().count(), 1);
     }
@@ -254,7 +270,7 @@ mod tests {
         fs::create_dir(&other).unwrap();
         symlink(&directory, other.join("layer@0")).unwrap();
         let error =
-            |name: &Name| convert(&paths, name, ImageKind::Stack, &mut |_| ()).unwrap_err().to_string();
+            |name: &Name| convert(&paths, name, ImageKind::Stack, &[], &mut |_| ()).unwrap_err().to_string();
         assert!(error(&name).contains("other.mstack' stands on image"), "{}", error(&name));
         fs::remove_file(other.join("layer@0")).unwrap();
         fs::create_dir(paths.images().join("web.mstack")).unwrap();

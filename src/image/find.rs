@@ -100,6 +100,18 @@ pub(crate) fn name_of(file: &Path) -> Option<Name> {
     Name::new(known.unwrap_or(plain)).ok()
 }
 
+/// Refuses a new name that ends like the file of an image: the image would have another name.
+///
+/// # Errors
+/// Such a name.
+pub(super) fn refuse_suffix(name: &Name) -> Result<()> {
+    let suffix = [".v", ".mstack", ".raw"].into_iter().find(|suffix| name.as_str().ends_with(suffix));
+    suffix.map_or(Ok(()), |suffix| {
+        Err(Error::usage(format!("'{name}' is no name for an image: it ends in '{suffix}'"))
+            .with_hint("choose a name without this ending"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

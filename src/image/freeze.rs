@@ -21,6 +21,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// The maximum number of layers of an overlay (`OVL_MAX_STACK` of the kernel's `fs/overlayfs`).
+const MOST_LAYERS: usize = 500;
+
 /// Freezes the writable layer of a stack, if it contains files. Returns the new layer.
 ///
 /// # Errors
@@ -119,6 +122,14 @@ pub(super) fn next_entry(stack: &Path) -> Result<String> {
     };
     if ids.is_empty() {
         return Err(Error::new("it is the whole root: the stack has no layers"));
+    }
+    // With the new layer and the writable one.
+    if ids.len() + 2 > MOST_LAYERS {
+        return Err(Error::new(format!(
+            "the stack has {} layers, an overlay at most {MOST_LAYERS}",
+            ids.len()
+        ))
+        .with_hint("merge them: 'coracle convert NAME directory', then 'coracle convert NAME stack'"));
     }
     // Most identifiers are numbers. A word is older than any number.
     let next = ids.iter().map(leading).max().unwrap_or_default().checked_add(1);

@@ -3,9 +3,9 @@
 
 use super::store::draft::{self, Draft};
 use super::store::{Store, StorePart, layer};
-use super::{recovery, users};
+use super::{locks, recovery, users};
 use crate::error::{Context, Error, Result};
-use crate::host::lock::LockMode;
+use crate::host::lock::{self, LockMode};
 use crate::paths::Paths;
 use crate::tree::usage;
 use std::collections::BTreeSet;
@@ -127,7 +127,12 @@ fn unused(paths: &Paths, store: &Store) -> Result<Vec<PathBuf>> {
     let mut unused = Vec::new();
     for layer in std::fs::read_dir(&layers).context(|| reading(&layers))? {
         let layer = layer.context(|| reading(&layers))?.path();
-        if !used.contains(&layer) {
+        // Machines lock the layers of their stacks, wherever these are.
+        let is_locked = || {
+            let file = locks::inode_file(paths, &layer.join(layer::TREE));
+            file.is_ok_and(|file| lock::is_taken(&file))
+        };
+        if !used.contains(&layer) && !is_locked() {
             unused.push(layer);
         }
     }

@@ -96,7 +96,7 @@ fn change(paths: &Paths, name: &Name, read_only: bool) -> Result<Method> {
     Ok(if is_subvolume { Method::Subvolume } else { Method::ImmutableFlag })
 }
 
-fn open(directory: &Path) -> Result<rustix::fd::OwnedFd> {
+pub(super) fn open(directory: &Path) -> Result<rustix::fd::OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(directory, flags, Mode::empty())
         .context(|| format!("cannot open '{}'", directory.display()))

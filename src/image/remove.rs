@@ -75,6 +75,7 @@ fn remove_image(paths: &Paths, name: &Name, purge: Purge, others: &[Name]) -> Re
             held.take(paths, locks::of_path(paths, path, LockMode::Exclusive)?)?;
             refuse_protected(paths, name, path, others)?;
         }
+        refuse_used_snapshots(paths, name)?;
         let trash = trash_of(path);
         changes.steps.push(Step::Rename { from: path.to_owned(), to: trash.clone(), immutable: false });
         changes.images = vec![path.to_owned(), trash];
@@ -140,7 +141,6 @@ fn refuse_protected(paths: &Paths, name: &Name, image: &Path, others: &[Name]) -
     // Its own snapshots are removed with it.
     found.retain(|user| !user.starts_with(&snapshots));
     refuse_used(image, &found, others)?;
-    refuse_used_snapshots(paths, name)?;
     let mounts = mounts_in(image)?;
     if let Some(first) = mounts.first() {
         let text = format!("'{}' is a mount point", first.display());

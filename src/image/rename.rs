@@ -60,8 +60,8 @@ fn rename_all(paths: &Paths, old: &Name, new: &Name, others: &[Name]) -> Result<
         // A link is renamed, not the image that it leads to.
         if !path.is_symlink() {
             refuse_used(path, &users::with_links(paths, path)?, others)?;
-            refuse_used_snapshots(paths, old)?;
         }
+        refuse_used_snapshots(paths, old)?;
         let suffix = path.extension().filter(|_| matches!(image, RootSource::Stack(_)));
         let suffix = suffix.map_or_else(String::new, |suffix| format!(".{}", suffix.display()));
         let to = directory.join(format!("{new}{suffix}"));
@@ -102,6 +102,7 @@ fn is_immutable(directory: &Path) -> bool {
 
 /// Refuses a new name that has an image, a definition or other files.
 fn refuse_taken(paths: &Paths, directory: &Path, new: &Name) -> Result<()> {
+    find::refuse_suffix(new)?;
     let image = find::all_of(paths, new).next().map(|image| image.path().to_owned());
     let records = [paths.failure(new)];
     let files = named_files::existing(paths, directory, new)?.into_iter().map(|file| file.path);

@@ -1,7 +1,7 @@
 //! Who stands on what: the links of all stacks to directories outside of them. Called by the verbs that
 //! remove or change images and layers.
 
-use super::store::{Store, StorePart, layer};
+use super::store::{Store, StorePart};
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
 use std::os::unix::fs::MetadataExt;
@@ -107,19 +107,19 @@ fn is_directory(snapshot: &Path) -> bool {
     described.is_some_and(|described| described.get("kind").is_some_and(|kind| kind == "directory"))
 }
 
-/// Records a stack outside of the directories of images, if it stands on layers of the store: they are in
-/// use.
+/// Records a stack that is in no directory of images, if it stands on directories elsewhere: they are in use.
 ///
 /// # Errors
 /// Any error of symlink(2).
-pub(super) fn record(paths: &Paths, stack: &Path) -> Result<()> {
-    if paths.image_directories().iter().any(|directory| stack.starts_with(directory)) {
+pub(crate) fn record(paths: &Paths, stack: &Path) -> Result<()> {
+    if is_listed(paths, stack) {
         return Ok(());
     }
     let store = Store::of(paths);
     let mut found = Vec::new();
     add_links(&mut found, stack)?;
-    if !found.iter().any(|link| layer::of_path(&store, &link.target).is_some()) {
+    let own = stack.canonicalize().unwrap_or_else(|_| stack.to_owned());
+    if found.iter().all(|link| link.target.starts_with(&own)) {
         return Ok(());
     }
     let recording = || format!("cannot record that '{}' uses layers", stack.display());
@@ -134,6 +134,18 @@ pub(super) fn record(paths: &Paths, stack: &Path) -> Result<()> {
     // Of a stack that was moved.
     let _ = std::fs::remove_file(&link);
     std::os::unix::fs::symlink(stack, &link).context(recording)
+}
+
+/// Returns whether [`links`] finds a stack in a directory of images, itself or among the versions of an entry.
+fn is_listed(paths: &Paths, stack: &Path) -> bool {
+    let is_versioned = |above: &&Path| above.extension().is_some_and(|suffix| suffix == "v");
+    let is_named =
+        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".mstack"));
+    let above = stack.parent();
+    let place =
+        above.filter(is_versioned).map_or(Some(stack), |above| Some(above).filter(|above| is_named(above)));
+    let place = place.filter(|place| is_named(place)).and_then(Path::parent);
+    place.is_some_and(|place| paths.image_directories().iter().any(|directory| directory == place))
 }
 
 /// Adds the links in a stack, also those in the versions of an entry. A file, and a link to a stack

@@ -3,7 +3,7 @@
 use crate::support::{Host, LONG, Snapshot};
 
 /// Returns whether the host can set the immutable flag of a file: one in a machine lacks CAP_LINUX_IMMUTABLE.
-fn has_immutable_flag(host: &Host) -> bool {
+pub fn has_immutable_flag(host: &Host) -> bool {
     host.exec(&["sh", "-c", "cd /var/lib/machines; chattr +i golden && chattr -i golden"]).status == 0
 }
 

@@ -31,6 +31,7 @@ mod guests;
 mod host;
 mod hostile;
 mod image_faults;
+mod image_users;
 mod image_verbs;
 mod images;
 mod inits;

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The name of the files in a layer.
-const TREE: &str = "tree";
+pub(crate) const TREE: &str = "tree";
 /// The name of its description.
 const INFO: &str = "info.json";
 

@@ -1,0 +1,126 @@
+//! Who stands on images and layers: the verbs that remove or change them refuse while there is a user,
+//! wherever it is, and whatever its machine has done so far.
+
+use crate::image_verbs::has_immutable_flag;
+use crate::support::Host;
+
+/// Starts a host with a small tree `base`, and the store on the file system of the images.
+fn host() -> Host {
+    let host = Host::builder().guest_as("busybox", "base").on_disk().start();
+    host.sh_ok(
+        "mkdir -m 700 /var/lib/machines/.storage; mkdir -p /var/lib/coracle
+         ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
+    );
+    host
+}
+
+/// Asserts that a verb fails with these messages.
+#[track_caller]
+fn refused(host: &Host, words: &[&str], expected: &[&str]) {
+    let out = host.exec(&[&["coracle"], words].concat());
+    assert_ne!(out.status, 0, "{words:?}");
+    for text in expected {
+        assert!(out.stderr.contains(text), "{words:?}: {text}: {out}");
+    }
+}
+
+#[test]
+fn layers_of_stacks_anywhere_are_kept() {
+    let host = host();
+    host.activate_machined();
+    for (name, place) in
+        [("a", "/var/lib/machines/pool"), ("b", "/var/lib/machines/.hidden"), ("c", "/srv/t")]
+    {
+        // The host's own root is an overlay, which cannot hold a writable layer.
+        let entry = if place.starts_with("/srv") { "rm -r" } else { "true" };
+        host.sh_ok(&format!(
+            "cd /var/lib/machines; cp -a base {name}; coracle convert {name} stack
+             mkdir -p {place}; mv {name}.mstack {place}/; {entry} {place}/{name}.mstack/rw"
+        ));
+        host.define(name, &format!("[root]\nstack = \"{place}/{name}.mstack\"\n"));
+        // Before the first start only the definition knows it.
+        assert_eq!(host.coracle(&["prune"]), "", "{place}");
+    }
+    for name in ["a", "b"] {
+        host.coracle(&["start", "--wait=running", name]);
+        assert_eq!(host.coracle(&["prune"]), "");
+        host.coracle(&["exec", name, "--", "/bin/ls", "/"]);
+    }
+    // Without a definition, a running machine holds a lock.
+    host.sh_ok(
+        "cd /var/lib/machines; cp -a base d; coracle convert d stack; mv d.mstack .hidden/
+         coracle run -q --mstack=/var/lib/machines/.hidden/d.mstack -M d sh -c '[ -e /bin/sh ]'",
+    );
+    assert_eq!(host.coracle(&["prune"]), "");
+    host.coracle(&["stop", "a", "b"]);
+    // A stack that is gone keeps nothing.
+    host.sh_ok("rm -r /var/lib/machines/.hidden/d.mstack");
+    refused(&host, &["prune"], &["d.mstack", "mount its disk, or delete"]);
+    host.sh_ok("rm $(find /var/lib/coracle/storage/roots/ -xtype l)");
+    assert!(host.coracle(&["prune"]).contains(" removed ("));
+    host.stop();
+}
+
+#[test]
+fn images_below_stacks_and_snapshots_are_kept() {
+    let host = host();
+    host.sh_ok("mkdir -p /var/lib/machines/pool/s.mstack/rw; ln -s ../../base /var/lib/machines/pool/s.mstack/layer@0");
+    host.define("s", "[root]\nstack = \"/var/lib/machines/pool/s.mstack\"\n");
+    for verb in [&["remove", "base"][..], &["rename", "base", "other"], &["convert", "base", "stack"]] {
+        refused(&host, verb, &["pool/s.mstack' stands on image"]);
+    }
+    host.coracle(&["read-only", "base", "yes"]);
+    refused(&host, &["read-only", "base", "no"], &["pool/s.mstack' stands on"]);
+    host.sh_ok(
+        "rm -r /etc/coracle/machines.d/s.toml /var/lib/machines/pool; rm -f /var/lib/coracle/storage/roots/*",
+    );
+    host.coracle(&["read-only", "base", "no"]);
+    // A link to an image, with a snapshot that a clone stands on.
+    host.sh_ok(
+        "mkdir /var/lib/machines/.real; mv /var/lib/machines/base /var/lib/machines/.real/r
+         ln -s /var/lib/machines/.real/r /var/lib/machines/link",
+    );
+    host.coracle(&["snapshot", "link", "s"]);
+    host.coracle(&["clone", "link@s", "clone"]);
+    for verb in [&["remove", "link"][..], &["rename", "link", "other"]] {
+        refused(&host, verb, &["clone.mstack' stands on image"]);
+    }
+    host.coracle(&["remove", "clone"]);
+    host.coracle(&["remove", "link"]);
+    host.stop();
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused() {
+    let host = host();
+    for name in ["new.v", "new.mstack", "new.raw"] {
+        refused(&host, &["clone", "base", name], &["it ends in '."]);
+        refused(&host, &["rename", "base", name], &["it ends in '."]);
+    }
+    // Layers of containers inside: their whiteouts would be those of the stack.
+    host.sh_ok("mkdir -p /var/lib/machines/base/var/lib/containers; mknod /var/lib/machines/base/var/lib/containers/gone c 0 0");
+    refused(
+        &host,
+        &["convert", "base", "stack"],
+        &["'var/lib/containers/gone' belongs to an overlay", "podman system reset"],
+    );
+    host.sh_ok("test -d /var/lib/machines/base; rm /var/lib/machines/base/var/lib/containers/gone");
+    if has_immutable_flag(&host) {
+        immutable_files(&host);
+    }
+    host.stop();
+}
+
+fn immutable_files(host: &Host) {
+    // A read-only clone of a directory that can be changed.
+    host.coracle(&["clone", "--read-only", "base", "golden"]);
+    host.sh_ok(
+        "lsattr -d /var/lib/machines/golden | grep -- '^[^ ]*i'; ! touch /var/lib/machines/golden/new",
+    );
+    host.sh_ok("chattr -i /var/lib/machines/golden");
+    // A file that cannot be deleted: the image is gone, and the next verb goes on.
+    host.sh_ok("cd /var/lib/machines; cp -a base spent; touch spent/etc/kept; chattr +i spent/etc/kept");
+    refused(host, &["remove", "spent"], &["chattr -ia", "the next verb on an image repeats it"]);
+    assert!(!host.coracle(&["images", "--no-legend"]).contains("spent"));
+    host.sh_ok("chattr -i /var/lib/machines/.#spent*/etc/kept; coracle prune; ! ls -d /var/lib/machines/.#spent* 2>/dev/null");
+}
