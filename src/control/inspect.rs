@@ -7,8 +7,8 @@ pub(crate) use exposure::score;
 
 use super::running;
 use crate::error::{Context, Error, Result};
-use crate::host::cgroup;
 use crate::host::systemd::journal::{printable, printable_line};
+use crate::host::{cgroup, procfs};
 use crate::machine::name::Name;
 use crate::machine::security::CAPABILITIES;
 use crate::paths::{Paths, access};
@@ -170,32 +170,11 @@ fn capabilities(mask: u64) -> Vec<String> {
     set.map(|(_, name)| format!("CAP_{name}")).collect()
 }
 
-/// Decodes a word of proc_pid_mountinfo(5), which escapes blanks, line ends and backslashes as three octal
-/// digits.
-fn unescaped(word: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(word.len());
-    let mut rest = word.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| *first == b'\\') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    bytes
-}
-
 /// Parses a line of proc_pid_mountinfo(5).
 fn mount(line: &str) -> Option<VisibleMount> {
     let (before, after) = line.split_once(" - ")?;
     let (before, after): (Vec<&str>, Vec<&str>) = (before.split(' ').collect(), after.split(' ').collect());
-    let word = |word: Option<&&str>| word.map(|word| printable_line(&unescaped(word)));
+    let word = |word: Option<&&str>| word.map(|word| printable_line(&procfs::unescaped(word.as_bytes())));
     Some(VisibleMount {
         target: word(before.get(4))?,
         kind: word(after.first())?,

@@ -29,6 +29,27 @@ pub(crate) fn verb(pid: u32) -> Option<String> {
     (!verb.starts_with('-') && !verb.is_empty() && verb.bytes().all(is_word)).then(|| verb.to_owned())
 }
 
+/// Decodes a field of proc_pid_mountinfo(5), which escapes blanks, line ends and backslashes as three octal
+/// digits.
+pub(crate) fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| *first == b'\\') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,12 +9,13 @@ use super::read_only;
 use super::users;
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
-use crate::host::probe;
+use crate::host::{probe, procfs};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::id_ranges;
 use crate::state::record::Record;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// Whether files in `/etc` are deleted too.
@@ -181,32 +182,8 @@ fn mounts_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let mounts = std::fs::read("/proc/self/mountinfo").context(doing)?;
     let point = |line: &[u8]| {
         let field = line.split(|byte| *byte == b' ').nth(4)?;
-        Some(unescaped(field))
+        Some(PathBuf::from(OsString::from_vec(procfs::unescaped(field))))
     };
     let points = mounts.split(|byte| *byte == b'\n').filter_map(point);
     Ok(points.filter(|point| point.starts_with(&directory)).collect())
-}
-
-/// Decodes the octal escapes of a path (proc_pid_mountinfo(5)).
-fn unescaped(field: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let mut bytes = Vec::new();
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            u8::from_str_radix(digits, 8).ok()
-        });
-        match code {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    OsString::from_vec(bytes).into()
 }
