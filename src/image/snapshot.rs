@@ -20,11 +20,8 @@ use crate::machine::root::RootSource;
 use crate::machine::size;
 use crate::paths::Paths;
 use crate::tree::copy::{Copied, CopyMethod};
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -231,16 +228,7 @@ impl Snapshots {
 
     /// Writes the description of a snapshot to the disk, before it gets its name.
     fn describe(&self, tag: &Tag, info: &SnapshotInfo) -> Result<()> {
-        let path = self.description(tag);
-        let writing = || format!("cannot write '{}'", path.display());
-        let text =
-            serde_json::to_vec(info).map_err(|error| Error::new(error.to_string()).context(writing()))?;
-        let draft = Draft::in_store(&self.store)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(draft.directory(), draft.name(), flags, Mode::RUSR | Mode::WUSR);
-        let mut file = File::from(file.context(writing)?);
-        file.write_all(&text).and_then(|()| file.sync_all()).context(writing)?;
-        draft.publish(&path, draft::DraftContent::Entries)
+        Draft::publish_json(&self.store, &self.description(tag), info)
     }
 
     /// Removes a snapshot.

@@ -9,7 +9,10 @@ use crate::sys::btrfs;
 use crate::tree::walk;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RenameFlags};
+use serde::Serialize;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -109,6 +112,22 @@ impl Draft {
         rustix::fs::mkdirat(&self.directory, &self.name, Mode::from_raw_mode(mode)).context(creating)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.directory, &self.name, flags, Mode::empty()).context(creating)
+    }
+
+    /// Publishes a file with a description, whose content is on the disk.
+    ///
+    /// # Errors
+    /// A file that cannot be written, or an existing file of this name.
+    pub(crate) fn publish_json(store: &Store, path: &Path, described: &impl Serialize) -> Result<()> {
+        let writing = || format!("cannot write '{}'", path.display());
+        let text = serde_json::to_vec(described)
+            .map_err(|error| Error::new(error.to_string()).context(writing()))?;
+        let draft = Self::in_store(store)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(draft.directory(), draft.name(), flags, Mode::RUSR | Mode::WUSR);
+        let mut file = File::from(file.context(writing)?);
+        file.write_all(&text).and_then(|()| file.sync_all()).context(writing)?;
+        draft.publish(path, DraftContent::Entries)
     }
 
     /// Renames the draft to its name, which is in the same directory for an image.

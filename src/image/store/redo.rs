@@ -7,10 +7,7 @@ use super::layer::LayerId;
 use super::{Store, StorePart};
 use crate::error::{Context, Error, Result};
 use crate::host::probe;
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// An operation of several steps. Its paths are absolute.
@@ -65,15 +62,7 @@ impl RedoFile {
     pub(crate) fn write(store: &Store, operation: Operation) -> Result<Self> {
         let directory = store.open(StorePart::Redo)?;
         let path = store.path(StorePart::Redo).join(format!("{}.json", probe::random_id()));
-        let writing = || format!("cannot write '{}'", path.display());
-        let text = serde_json::to_vec(&operation)
-            .map_err(|error| Error::new(error.to_string()).context(writing()))?;
-        let draft = Draft::in_store(store)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(draft.directory(), draft.name(), flags, Mode::RUSR | Mode::WUSR);
-        let mut file = File::from(file.context(writing)?);
-        file.write_all(&text).and_then(|()| file.sync_all()).context(writing)?;
-        draft.publish(&path, super::draft::DraftContent::Entries)?;
+        Draft::publish_json(store, &path, &operation)?;
         let redo = Self { path, operation };
         rustix::fs::fsync(&directory).context(|| "cannot write the operation to the disk")?;
         Ok(redo)
