@@ -23,6 +23,7 @@ pub(crate) fn remove(
     mut report: impl FnMut(&Name, &Removal),
 ) -> BatchResult {
     recovery::recover(paths);
+    defined_stacks::record(paths).map_err(|error| vec![error])?;
     let mut left: Vec<&Name> = Vec::new();
     for name in names {
         if !left.contains(&name) {
@@ -54,7 +55,6 @@ pub(crate) fn remove(
 }
 
 fn remove_one(paths: &Paths, name: &Name, purge: Purge) -> Result<Removal> {
-    defined_stacks::record(paths)?;
     let image = find::by_name(paths, name);
     let others = image.map_or_else(|| Ok(Vec::new()), |image| on(paths, name, image.path()))?;
     remove::remove(paths, name, purge, &others)

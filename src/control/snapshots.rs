@@ -165,8 +165,7 @@ fn hint(name: &Name, image: &RootSource, method: Method) {
 
 fn lock_image(paths: &Paths, name: &Name, image: &RootSource) -> Result<HeldLocks> {
     let mut held = HeldLocks::default();
-    held.take(paths, [locks::of_name(paths, name, image.path())])?;
-    held.take(paths, locks::of_path(paths, image.path(), LockMode::Exclusive)?)?;
+    held.take(paths, locks::of_image(paths, name, image.path(), LockMode::Exclusive)?)?;
     Ok(held)
 }
 

@@ -83,7 +83,7 @@ fn machine_of(paths: &Paths, file: &Path) -> Option<Name> {
 ///
 /// # Errors
 /// A missing image.
-pub(super) fn of_image(paths: &Paths, name: &Name, image: &Path, mode: LockMode) -> Result<Vec<ImageLock>> {
+pub(crate) fn of_image(paths: &Paths, name: &Name, image: &Path, mode: LockMode) -> Result<Vec<ImageLock>> {
     let mut locks = vec![of_name(paths, name, image)];
     locks.extend(of_path(paths, image, mode)?);
     Ok(locks)
