@@ -96,7 +96,7 @@ fn of_two_verbs_at_once_one_is_refused() {
     );
     // In the background: nsenter(1) stops with its child.
     let job = host.spawn(&["sh", "-c", "coracle remove web & wait $!"]);
-    host.wait_until(LONG, "ls /run/systemd/nspawn/locks/inode-* && kill -STOP $(pgrep -x coracle)");
+    host.wait_until(LONG, "ls -d /var/lib/machines/.#web.removed-* && kill -STOP $(pgrep -x coracle)");
     host.sh_ok("mkdir -p /var/lib/machines/web/usr");
     for verb in ["rename web shop", "remove web"] {
         let refused = host.sh(&format!("coracle {verb}"));
