@@ -100,7 +100,7 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
     let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
     note(firewall::leave(&socket, paths, record, part));
     before_links(record);
-    if record.registered || record.host_interface.is_some() {
+    if is_registered(record) || record.host_interface.is_some() {
         note(outside(record));
     }
     note(interfaces::disconnect(paths, record));
@@ -179,14 +179,19 @@ fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     })
 }
 
+/// Returns whether machined has a registration of the machine, or may have it.
+fn is_registered(record: &Record) -> bool {
+    record.registered || record.unit.as_deref().is_some_and(machined::knows)
+}
+
 /// Removes the machine's link and its registration with machined.
 fn outside(record: &Record) -> Result<()> {
     runtime()?.block_on(async {
         if let Some(interface) = record.host_interface.as_deref().filter(|name| veth::exists(name)) {
             note(veth::remove(interface).await);
         }
-        if record.registered {
-            note(machined::unregister(&record.name).await);
+        if is_registered(record) {
+            note(machined::unregister(&record.name, record.unit.as_deref()).await);
         }
     });
     Ok(())

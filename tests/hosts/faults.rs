@@ -192,6 +192,42 @@ fn machines_register_when_machined_appears() {
     host.stop();
 }
 
+#[test]
+fn a_machine_is_not_stopped_for_its_former_run() {
+    const KILL_SUPERVISOR: &str = "kill -9 $(systemctl show -P MainPID coracle@busybox)";
+    const SUSPEND: &str = "kill -STOP $(systemctl show -P MainPID systemd-machined)";
+    let masked = format!("systemctl -q mask --runtime systemd-machined; {KILL_MACHINED}");
+    let (host, before) = bench("busybox");
+    for (absent, end) in [
+        (masked.as_str(), "coracle stop busybox"),
+        (&masked, KILL_SUPERVISOR),
+        (
+            &masked,
+            "kill -9 $(sed -n 's/^ *\"leader\": \\([0-9]*\\),$/\\1/p' /run/coracle/busybox/state.json)",
+        ),
+        (SUSPEND, KILL_SUPERVISOR),
+    ] {
+        host.coracle(&["start", "busybox"]);
+        // machined does not notice the end of the first run, and finds it in its state files later.
+        host.sh_ok(absent);
+        host.sh_ok(end);
+        host.wait_until(LONG, "! systemctl -q is-active coracle@busybox && ! [ -e /run/coracle/busybox ]");
+        host.sh_ok("systemctl reset-failed coracle@busybox 2>/dev/null || :");
+        host.coracle(&["start", "busybox"]);
+        let leader = host.machine_leader("busybox");
+        host.sh_ok(
+            "systemctl -q unmask --runtime systemd-machined
+             systemctl kill -s KILL systemd-machined 2>/dev/null || :
+             systemctl reset-failed systemd-machined 2>/dev/null || :; systemctl restart systemd-machined",
+        );
+        goes_on(&host, leader);
+        host.coracle(&["stop", "busybox"]);
+    }
+    host.assert_clean_stop("busybox");
+    before.assert_same(&host);
+    host.stop();
+}
+
 /// Reboots a machine three times with a command that receives the pid of its PID 1, and asserts that the
 /// machine keeps running.
 #[track_caller]

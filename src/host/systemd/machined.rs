@@ -9,7 +9,7 @@ use crate::machine::id128::Id128;
 use crate::machine::name::Name;
 use crate::paths::running_systemd;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, Variant, proxy};
@@ -131,12 +131,13 @@ pub(crate) async fn register(registration: &Registration<'_>) -> Result<Registra
     }
 }
 
-/// Unregisters a machine of Coracle. A missing registration, and a machined that is not running, are not
-/// errors. The caller knows that the registration belongs to Coracle.
+/// Unregisters a machine of Coracle whose PID 1 has ended. A missing registration, and a machined that is not
+/// running, are not errors. The caller knows that the registration belongs to Coracle.
 ///
 /// # Errors
 /// machined refuses or does not reply.
-pub(crate) async fn unregister(name: &Name) -> Result<()> {
+pub(crate) async fn unregister(name: &Name, unit: Option<&str>) -> Result<()> {
+    delete_state_files(name, unit);
     let Ok(connection) = bus::connect(bus::PATIENCE).await else { return Ok(()) };
     let manager = manager(&connection).await?;
     match manager.unregister_machine(name.as_str()).await {
@@ -147,14 +148,23 @@ pub(crate) async fn unregister(name: &Name) -> Result<()> {
     }
 }
 
-/// Unregisters a machine whose PID 1 has ended, before it is registered again. A restarted machined that
-/// finds a dead machine in its state files lets systemd stop the unit: it does not support reboots. So the
-/// state file is deleted first, whether machined runs or not, then the registration. Takes `bus::PATIENCE` at
-/// most.
-pub(crate) async fn withdraw(name: &Name, unit: Option<&str>) {
-    let directory = running_systemd("machines");
-    let of_unit = unit.map(|unit| directory.join(format!("unit:{unit}")));
-    for file in [directory.join(name.as_str())].into_iter().chain(of_unit) {
+/// Returns whether machined knows a unit as that of a machine, by its state files: its reply to a registration
+/// may have been late.
+pub(crate) fn knows(unit: &str) -> bool {
+    unit_file(unit).is_symlink()
+}
+
+/// Returns the state file of machined for a unit, a link.
+fn unit_file(unit: &str) -> PathBuf {
+    running_systemd("machines").join(format!("unit:{unit}"))
+}
+
+/// Deletes the state files of a machine whose PID 1 has ended, whether machined runs or not. A restarted
+/// machined that finds a dead machine in them lets systemd stop the unit, in which the machine has rebooted
+/// or was started again.
+fn delete_state_files(name: &Name, unit: Option<&str>) {
+    let of_name = running_systemd("machines").join(name.as_str());
+    for file in [of_name].into_iter().chain(unit.map(unit_file)) {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 log::warn!("cannot remove '{}': {error}, ignoring", file.display());
@@ -162,6 +172,11 @@ pub(crate) async fn withdraw(name: &Name, unit: Option<&str>) {
             _ => {}
         }
     }
+}
+
+/// Unregisters a machine whose PID 1 has ended, before it is registered again. Takes `bus::PATIENCE` at most.
+pub(crate) async fn withdraw(name: &Name, unit: Option<&str>) {
+    delete_state_files(name, unit);
     let unregistered = async {
         let connection = bus::connect(bus::PATIENCE).await.ok()?;
         let bus = zbus::fdo::DBusProxy::new(&connection).await.ok()?;
