@@ -157,6 +157,7 @@ fn exec_allocates_a_terminal_of_the_guest() {
     let mut keys = job.input();
     keys.write_all(b"echo $0-$((40+2)); sleep 50\n").unwrap();
     job.wait_for_stdout("-bash-42", Duration::from_secs(20));
+    host.wait_until(Duration::from_secs(20), "pgrep -fx 'sleep 50'");
     // ^C ends the sleep, not the shell.
     keys.write_all(b"\x03").unwrap();
     // Input typed before the terminal has processed the signal is discarded (termios(3), NOFLSH).
