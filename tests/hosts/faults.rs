@@ -201,10 +201,7 @@ fn a_machine_is_not_stopped_for_its_former_run() {
     for (absent, end) in [
         (masked.as_str(), "coracle stop busybox"),
         (&masked, KILL_SUPERVISOR),
-        (
-            &masked,
-            "kill -9 $(sed -n 's/^ *\"leader\": \\([0-9]*\\),$/\\1/p' /run/coracle/busybox/state.json)",
-        ),
+        (&masked, "kill -9 $(coracle show busybox -p leader | cut -d= -f2)"),
         (SUSPEND, KILL_SUPERVISOR),
     ] {
         host.coracle(&["start", "busybox"]);
