@@ -97,6 +97,7 @@ impl Monitor for Count<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::tree::walk;
     use rustix::fd::AsFd;
     use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
     use std::collections::BTreeMap;
@@ -217,6 +218,34 @@ pub(super) mod tests {
         if copied.method == CopyMethod::Copy {
             assert!(copied.bytes == last && copied.bytes < 1 << 20, "{copied:?}");
         }
+    }
+
+    #[test]
+    fn paths_may_be_longer_than_those_of_system_calls() {
+        let root = tempfile::Builder::new().tempdir_in("/var/tmp").unwrap();
+        let (from, to) = (open(root.path()), OsStr::new("to"));
+        let name = "n".repeat(250);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        rustix::fs::mkdirat(&from, "from", Mode::RWXU).unwrap();
+        let top = rustix::fs::openat(&from, "from", flags, Mode::empty()).unwrap();
+        let mut at = rustix::io::fcntl_dupfd_cloexec(&top, 3).unwrap();
+        for _ in 0..40 {
+            rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+            at = rustix::fs::openat(&at, &name, flags, Mode::empty()).unwrap();
+        }
+        let file = rustix::fs::openat(&at, "file", OFlags::WRONLY | OFlags::CREATE, Mode::RUSR).unwrap();
+        rustix::io::write(&file, b"text").unwrap();
+        rustix::fs::linkat(&at, "file", &at, "second", AtFlags::empty()).unwrap();
+        let copied = copy(top.as_fd(), from.as_fd(), to, &mut |_| ()).unwrap();
+        assert_eq!(copied.bytes, 4);
+        let mut at = rustix::fs::openat(&from, to, flags, Mode::empty()).unwrap();
+        for _ in 0..40 {
+            at = rustix::fs::openat(&at, &name, flags, Mode::empty()).unwrap();
+        }
+        let found = rustix::fs::statat(&at, "file", AtFlags::empty()).unwrap();
+        assert_eq!((found.st_size, found.st_nlink), (4, 2));
+        walk::remove_deep(from.as_fd(), "from".as_ref()).unwrap();
+        walk::remove_deep(from.as_fd(), to).unwrap();
     }
 
     #[test]

@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 /// The maximum size of a part of a file, bytes.
 const PART: usize = 256 << 10;
 
+/// The length of the shortest path that is too long for a system call (path_resolution(7), `PATH_MAX`).
+const LONGEST: usize = 4095;
+
 /// A sink that writes a tree below a directory.
 pub(crate) struct TreeWriter {
     directory: OwnedFd,
@@ -180,16 +183,20 @@ impl TreeWriter {
 
     /// Opens a created entry, without following links.
     fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        loop {
-            match rustix::fs::openat2(&self.directory, self.below(path), flags, Mode::empty(), resolve) {
-                Err(rustix::io::Errno::AGAIN) => {}
-                opened => {
-                    return opened.context(|| format!("cannot open {}", shown(path, "the destination")));
-                }
-            }
+        let opening = || format!("cannot open {}", shown(path, "the destination"));
+        let below = self.below(path);
+        if below.as_os_str().len() < LONGEST {
+            return open_below(self.directory.as_fd(), &below, flags).context(opening);
         }
+        let mut parts = parts(&below);
+        let last = parts.pop().unwrap_or_default();
+        let mut above = None::<OwnedFd>;
+        for part in parts {
+            let from = above.as_ref().map_or(self.directory.as_fd(), AsFd::as_fd);
+            above = Some(open_below(from, &part, OFlags::PATH | OFlags::DIRECTORY).context(opening)?);
+        }
+        let from = above.as_ref().map_or(self.directory.as_fd(), AsFd::as_fd);
+        open_below(from, &last, flags).context(opening)
     }
 
     /// Returns the parent directory of a new entry, and its name.
@@ -327,6 +334,33 @@ impl Drop for TreeWriter {
             log::warn!("cannot remove {error}, ignoring");
         }
     }
+}
+
+/// Opens a file below a directory, without following links.
+fn open_below(directory: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    loop {
+        match rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN) => {}
+            opened => return opened,
+        }
+    }
+}
+
+/// Splits a path into parts that are short enough for a system call.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let mut parts = vec![PathBuf::new()];
+    for name in path {
+        if let Some(part) = parts.last_mut()
+            && part.as_os_str().len() + name.len() + 1 < LONGEST
+        {
+            part.push(name);
+        } else {
+            parts.push(PathBuf::from(name));
+        }
+    }
+    parts
 }
 
 /// Whether an existing file is replaced.
