@@ -15,6 +15,7 @@ pub(crate) mod freezer;
 mod guest_child;
 pub(crate) mod images;
 pub(crate) mod inspect;
+mod interrupts;
 pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod logs;

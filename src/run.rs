@@ -184,7 +184,7 @@ fn create_root(paths: &Paths, machine: &Machine, template: &Path) -> Result<()> 
     let root = machine.root.path().display();
     let total = || crate::tree::usage::of(template).ok();
     let created = crate::cli::output::with_progress(|progress| {
-        let mut bar = progress.bar(machine.name.as_str(), &total);
+        let mut bar = progress.bar(machine.name.as_str(), &total)?;
         template::create(paths, machine, template, &mut |bytes| bar.advance(bytes))
     });
     match created? {

@@ -89,7 +89,7 @@ pub(crate) fn clone(
     let since = Instant::now();
     let total = || usage::of(find::by_name(paths, &source.name)?.path()).ok();
     let cloned = {
-        let mut bar = progress.bar(name.as_str(), &total);
+        let mut bar = progress.bar(name.as_str(), &total)?;
         clone::clone(request, &mut |bytes| bar.advance(bytes))?
     };
     Ok(report(source, name, cloned, since.elapsed()))

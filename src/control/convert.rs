@@ -24,7 +24,7 @@ pub(crate) fn convert(
     recovery::recover(paths);
     let kind = if to_stack { ImageKind::Stack } else { ImageKind::Directory };
     let total = || usage::of(find::by_name(paths, name)?.path()).ok();
-    let mut bar = progress.bar(name.as_str(), &total);
+    let mut bar = progress.bar(name.as_str(), &total)?;
     defined_stacks::record(paths)?;
     let image = find::by_name(paths, name);
     let others =

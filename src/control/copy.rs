@@ -10,6 +10,7 @@ mod transfer;
 pub(crate) use crate::tree::tree_writer::Replace;
 
 use super::guest_child::{self, GuestChild};
+use super::interrupts::Interrupts;
 use super::progress::Progress;
 use super::{running, signal};
 use crate::error::{Context, Error, Result};
@@ -25,8 +26,6 @@ use crate::tree::tree_writer::TreeWriter;
 use crate::tree::walk::Walk;
 use copy_state::CopyState;
 use interrupted::RecordFile;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::OsString;
 use std::path::Path;
@@ -207,13 +206,7 @@ impl CopyPeer {
 }
 
 fn new_state<'a>(name: &Name, progress: Progress<'a>) -> Result<CopyState<'a>> {
-    let mut mask = SigSet::empty();
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| mask.add(signal));
-    mask.thread_block().context(|| "cannot block signals")?;
-    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    let signals = SignalFd::with_flags(&mask, flags).context(|| "cannot receive signals")?;
-    let machine = name.to_string();
-    Ok(CopyState::new(machine, progress, Some(signals)))
+    Ok(CopyState::new(name.to_string(), progress, Some(Interrupts::block()?)))
 }
 
 /// Refuses a relative path of the machine: no working directory is known there.

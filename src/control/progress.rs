@@ -1,6 +1,8 @@
 //! Progress of waits and copies: status texts of units, and a bar, on one line of a terminal. No output
 //! without a terminal.
 
+use super::interrupts::Interrupts;
+use crate::error::{Error, Result};
 use crate::host::systemd::journal::printable;
 use crate::machine::size;
 use std::io::Write;
@@ -38,9 +40,17 @@ impl<'a> Progress<'a> {
 
     /// Returns a bar for a copy of a tree, with the machine in front. `total` finds out the bytes of the
     /// tree: it is called at most once, for a copy that takes longer, and `None` leaves only the copied
-    /// bytes.
-    pub(crate) fn bar<'p>(&'p mut self, machine: &str, total: &'p dyn Fn() -> Option<u64>) -> Bar<'p, 'a> {
-        Bar { progress: self, machine: machine.to_owned(), total, bytes: None, next: Instant::now() + FIRST }
+    /// bytes. Signals that would end the process interrupt the copy.
+    ///
+    /// # Errors
+    /// As for [`Interrupts::block`].
+    pub(crate) fn bar<'p>(
+        &'p mut self,
+        machine: &str,
+        total: &'p dyn Fn() -> Option<u64>,
+    ) -> Result<Bar<'p, 'a>> {
+        let (machine, next) = (machine.to_owned(), Instant::now() + FIRST);
+        Ok(Bar { progress: self, interrupts: Interrupts::block()?, machine, total, bytes: None, next })
     }
 
     /// Clears the line.
@@ -62,6 +72,7 @@ const WIDTH: usize = 20;
 /// The bar of a copy.
 pub(crate) struct Bar<'p, 'a> {
     progress: &'p mut Progress<'a>,
+    interrupts: Interrupts,
     machine: String,
     total: &'p dyn Fn() -> Option<u64>,
     /// The bytes of the tree, once found out.
@@ -72,13 +83,20 @@ pub(crate) struct Bar<'p, 'a> {
 
 impl Bar<'_, '_> {
     /// Shows the number of copied bytes.
-    pub(crate) fn advance(&mut self, copied: u64) {
+    ///
+    /// # Errors
+    /// The copy is interrupted.
+    pub(crate) fn advance(&mut self, copied: u64) -> Result<()> {
+        if self.interrupts.have_arrived() {
+            return Err(Error::new("interrupted"));
+        }
         if self.progress.terminal.is_none() || Instant::now() < self.next {
-            return;
+            return Ok(());
         }
         let total = *self.bytes.get_or_insert_with(self.total);
         self.progress.show(&self.machine, &bar_text(copied, total));
         self.next = Instant::now() + INTERVAL;
+        Ok(())
     }
 }
 
@@ -117,17 +135,18 @@ mod tests {
     fn a_bar_appears_for_longer_copies_only() {
         let mut terminal = Vec::new();
         let mut progress = Progress::on_terminal(&mut terminal, 80);
-        let mut bar = progress.bar("web", &|| Some(4 << 30));
-        bar.advance(1);
+        let mut bar = progress.bar("web", &|| Some(4 << 30)).unwrap();
+        bar.advance(1).unwrap();
         bar.next = Instant::now();
-        bar.advance(1 << 30);
+        bar.advance(1 << 30).unwrap();
+        drop(bar);
         drop(progress);
         let shown = String::from_utf8(terminal).unwrap();
         assert!(shown.starts_with("\rweb: copying [#####               ] 25 % of 4"), "{shown:?}");
         let mut silent = Progress::silent();
-        let mut bar = silent.bar("web", &|| panic!("nothing is shown"));
+        let mut bar = silent.bar("web", &|| panic!("nothing is shown")).unwrap();
         bar.next = Instant::now();
-        bar.advance(1);
+        bar.advance(1).unwrap();
     }
 
     #[test]

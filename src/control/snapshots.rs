@@ -95,7 +95,7 @@ pub(crate) fn take(
     let mut used = ImageUse::find(paths, name, &image)?;
     let snapshots = Snapshots::lock(paths, name)?;
     let total = || usage::of(image.path()).ok();
-    let mut bar = progress.bar(name.as_str(), &total);
+    let mut bar = progress.bar(name.as_str(), &total)?;
     let mut advance = |bytes| bar.advance(bytes);
     let quiet = match &mut used {
         ImageUse::Locked { .. } => Quiet::Locked,
@@ -134,7 +134,7 @@ pub(crate) fn rollback(
     let snapshots = Snapshots::lock(paths, name)?;
     let kept = (present == Present::Kept).then(|| Tag::now(BEFORE_ROLLBACK));
     let total = || usage::of(&found.path).ok();
-    let mut bar = progress.bar(name.as_str(), &total);
+    let mut bar = progress.bar(name.as_str(), &total)?;
     let mut advance = |bytes| bar.advance(bytes);
     let restored = snapshot::restore(&snapshots, (name, &image), &found, kept.as_ref(), &mut advance)
         .map_err(|error| error.context(doing()))?;

@@ -24,7 +24,7 @@ use crate::sys::mount;
 use crate::sys::overlay::WORK;
 use crate::sys::read_only;
 use crate::tree;
-use crate::tree::copy::Copied;
+use crate::tree::copy::{Copied, CopyProgress};
 use rustix::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -94,14 +94,14 @@ pub(crate) struct Cloned {
 /// # Errors
 /// A missing or running source, an existing image with the name, or a file that cannot be created. Nothing is
 /// left then.
-pub(crate) fn clone(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+pub(crate) fn clone(request: CloneRequest<'_>, progress: &mut CopyProgress<'_>) -> Result<Cloned> {
     let CloneRequest { source, name, tag, .. } = request;
     let tag = tag.map_or_else(String::new, |tag| format!("@{tag}"));
     clone_image(request, progress)
         .map_err(|error| error.context(format!("cannot clone image '{source}{tag}' to '{name}'")))
 }
 
-fn clone_image(request: CloneRequest<'_>, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+fn clone_image(request: CloneRequest<'_>, progress: &mut CopyProgress<'_>) -> Result<Cloned> {
     let CloneRequest { paths, source, name, .. } = request;
     // A snapshot is not removed meanwhile.
     let snapshots = request.tag.map(|_| Snapshots::lock(paths, source)).transpose()?;
@@ -190,7 +190,7 @@ impl Cloner<'_> {
         held
     }
 
-    fn of_directory(&self, source: &Path, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+    fn of_directory(&self, source: &Path, progress: &mut CopyProgress<'_>) -> Result<Cloned> {
         let _held = self.lock(source, LockMode::Shared)?;
         let directory = mount::open_directory(source)?;
         let is_base = self.is_base(source);
@@ -244,7 +244,7 @@ impl Cloner<'_> {
         self.publish(draft, self.path(".mstack"), CloneMethod::Base, kept_identity)
     }
 
-    fn of_stack(&self, source: &Path, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+    fn of_stack(&self, source: &Path, progress: &mut CopyProgress<'_>) -> Result<Cloned> {
         let _users = self.store.lock(LockMode::Shared)?;
         let mut mode = LockMode::Shared;
         let mut held = self.lock(source, mode)?;
@@ -280,7 +280,7 @@ impl Cloner<'_> {
     }
 
     /// Copies a whole image.
-    fn copy(&self, source: &OwnedFd, path: PathBuf, progress: &mut dyn FnMut(u64)) -> Result<Cloned> {
+    fn copy(&self, source: &OwnedFd, path: PathBuf, progress: &mut CopyProgress<'_>) -> Result<Cloned> {
         let draft = Draft::of_image(&path)?;
         let copied = tree::copy::copy(source.as_fd(), draft.directory(), draft.name(), progress)?;
         let is_stack = path.extension().is_some_and(|suffix| suffix == "mstack");

@@ -19,7 +19,7 @@ use crate::paths::Paths;
 use crate::sys::mount;
 use crate::sys::overlay::DATA;
 use crate::tree;
-use crate::tree::copy::Copied;
+use crate::tree::copy::{Copied, CopyProgress};
 use crate::tree::overlay_marks;
 use rustix::fd::AsFd;
 use rustix::fs::{Mode, OFlags, RenameFlags};
@@ -55,7 +55,7 @@ pub(crate) fn convert(
     name: &Name,
     kind: ImageKind,
     others: &[Name],
-    progress: &mut dyn FnMut(u64),
+    progress: &mut CopyProgress<'_>,
 ) -> Result<ConvertMethod> {
     let converting = || {
         let kind = if kind == ImageKind::Stack { "stack" } else { "directory" };
@@ -69,7 +69,7 @@ fn convert_image(
     name: &Name,
     kind: ImageKind,
     others: &[Name],
-    progress: &mut dyn FnMut(u64),
+    progress: &mut CopyProgress<'_>,
 ) -> Result<ConvertMethod> {
     let image = find::existing(paths, name)?;
     match (&image, kind) {
@@ -135,7 +135,7 @@ fn to_stack(
     store: &Store,
     name: &Name,
     directory: &Path,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut CopyProgress<'_>,
 ) -> Result<ConvertMethod> {
     let stack = beside(directory, format!("{name}.mstack"))?;
     let source = mount::open_directory(directory)?;
@@ -198,7 +198,7 @@ fn to_directory(
     store: &Store,
     name: &Name,
     path: &Path,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut CopyProgress<'_>,
 ) -> Result<ConvertMethod> {
     let stack = Stack::read(path)?;
     if !stack.binds.is_empty() || stack.usr.is_some() || stack.root == StackPart::Tmpfs {
@@ -252,13 +252,13 @@ mod tests {
     fn a_directory_is_moved_below_a_stack() {
         let (_root, paths, name, directory) = host();
         let inode = directory.metadata().unwrap().ino();
-        let method = convert(&paths, &name, ImageKind::Stack, &[], &mut |_| ()).unwrap();
+        let method = convert(&paths, &name, ImageKind::Stack, &[], &mut |_| Ok(())).unwrap();
         assert_eq!(method, ConvertMethod::Moved);
         let stack = paths.images().join("web.mstack");
         assert_eq!(fs::metadata(stack.join("layer@0")).unwrap().ino(), inode);
         assert!(!directory.exists() && stack.join("rw/data").is_dir());
         assert_eq!(RedoFile::all(&Store::of(&paths)).unwrap().len(), 0);
-        let method = convert(&paths, &name, ImageKind::Stack, &[], &mut |_| ()).unwrap();
+        let method = convert(&paths, &name, ImageKind::Stack, &[], &mut |_| Ok(())).unwrap();
         assert_eq!(method, ConvertMethod::Unchanged);
         assert_eq!(fs::read_dir(paths.images()).unwrap().count(), 1);
     }
@@ -269,8 +269,9 @@ mod tests {
         let other = paths.images().join("other.mstack");
         fs::create_dir(&other).unwrap();
         symlink(&directory, other.join("layer@0")).unwrap();
-        let error =
-            |name: &Name| convert(&paths, name, ImageKind::Stack, &[], &mut |_| ()).unwrap_err().to_string();
+        let error = |name: &Name| {
+            convert(&paths, name, ImageKind::Stack, &[], &mut |_| Ok(())).unwrap_err().to_string()
+        };
         assert!(error(&name).contains("other.mstack' stands on image"), "{}", error(&name));
         fs::remove_file(other.join("layer@0")).unwrap();
         fs::create_dir(paths.images().join("web.mstack")).unwrap();

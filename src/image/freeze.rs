@@ -146,7 +146,7 @@ pub(super) fn next_entry(stack: &Path) -> Result<String> {
 /// Meanwhile both have the same files, and the root of the stack stays the same.
 fn copy(store: &Store, writable: BorrowedFd<'_>, data: BorrowedFd<'_>, id: &LayerId) -> Result<()> {
     let draft = Draft::in_store(store)?;
-    tree::copy::copy(data, draft.directory(), draft.name(), &mut |_| ())?;
+    tree::copy::copy(data, draft.directory(), draft.name(), &mut |_| Ok(()))?;
     draft.exchange(&id.tree(store), DraftContent::Data)?;
     // The name is ours: systemd and the kernel use only two others in this directory.
     const EMPTY: &str = "data.new";

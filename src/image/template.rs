@@ -10,7 +10,7 @@ use crate::machine::size;
 use crate::paths::Paths;
 use crate::sys::btrfs::{self, Access};
 use crate::tree;
-use crate::tree::copy::{Copied, CopyMethod};
+use crate::tree::copy::{Copied, CopyMethod, CopyProgress};
 use crate::tree::walk;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RenameFlags};
@@ -47,7 +47,7 @@ pub(crate) fn create(
     paths: &Paths,
     machine: &Machine,
     template: &Path,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut CopyProgress<'_>,
 ) -> Result<Option<Method>> {
     let path = machine.root.path();
     // A dangling link is an error later.
@@ -99,7 +99,7 @@ fn snapshot(source: &OwnedFd, above: &OwnedFd, name: &OsStr) -> Result<()> {
     publish(above, &draft, name)
 }
 
-fn copy(source: &OwnedFd, above: &OwnedFd, name: &OsStr, progress: &mut dyn FnMut(u64)) -> Result<Method> {
+fn copy(source: &OwnedFd, above: &OwnedFd, name: &OsStr, progress: &mut CopyProgress<'_>) -> Result<Method> {
     let draft = draft(name);
     let copied = tree::copy::copy(source.as_fd(), above.as_fd(), &draft, progress)?;
     publish(above, &draft, name)?;

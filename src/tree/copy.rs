@@ -11,7 +11,10 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// How a tree was copied.
+/// The observer of a copy. It is called with the bytes copied so far; an error interrupts the copy.
+pub(crate) type CopyProgress<'a> = dyn FnMut(u64) -> Result<()> + 'a;
+
+/// The method of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CopyMethod {
     /// All files share their blocks with the source.
@@ -38,7 +41,7 @@ pub(crate) fn copy(
     from: BorrowedFd<'_>,
     to_parent: BorrowedFd<'_>,
     name: &OsStr,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut CopyProgress<'_>,
 ) -> Result<Copied> {
     let mut writer = TreeWriter::new(duplicate(to_parent)?, name.to_owned(), IdMapping::HOST);
     let mut monitor = Count { bytes: 0, shows_skipped: true, progress };
@@ -68,19 +71,17 @@ pub(super) struct Count<'a> {
     /// Whether skipped entries are shown: files of a tree that changes come and go.
     pub(super) shows_skipped: bool,
     /// The observer of the number.
-    pub(super) progress: &'a mut dyn FnMut(u64),
+    pub(super) progress: &'a mut CopyProgress<'a>,
 }
 
 impl Monitor for Count<'_> {
     fn count_entry(&mut self) -> Result<()> {
-        (self.progress)(self.bytes);
-        Ok(())
+        (self.progress)(self.bytes)
     }
 
     fn advance(&mut self, bytes: u64) -> Result<()> {
         self.bytes += bytes;
-        (self.progress)(self.bytes);
-        Ok(())
+        (self.progress)(self.bytes)
     }
 
     fn skip(&mut self, path: &Path, reason: &str) {
@@ -208,9 +209,11 @@ pub(super) mod tests {
         let (from, to) = (root.path().join("from"), root.path().join("to"));
         create(&from);
         let mut last = 0;
-        let copied =
-            copy(open(&from).as_fd(), open(root.path()).as_fd(), OsStr::new("to"), &mut |bytes| last = bytes)
-                .unwrap();
+        let copied = copy(open(&from).as_fd(), open(root.path()).as_fd(), OsStr::new("to"), &mut |bytes| {
+            last = bytes;
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(entries_of(&to), entries_of(&from));
         let inode = |name: &str| to.join(name).metadata().unwrap().ino();
         assert_eq!(inode("program"), inode("below/second"));
@@ -236,7 +239,7 @@ pub(super) mod tests {
         let file = rustix::fs::openat(&at, "file", OFlags::WRONLY | OFlags::CREATE, Mode::RUSR).unwrap();
         rustix::io::write(&file, b"text").unwrap();
         rustix::fs::linkat(&at, "file", &at, "second", AtFlags::empty()).unwrap();
-        let copied = copy(top.as_fd(), from.as_fd(), to, &mut |_| ()).unwrap();
+        let copied = copy(top.as_fd(), from.as_fd(), to, &mut |_| Ok(())).unwrap();
         assert_eq!(copied.bytes, 4);
         let mut at = rustix::fs::openat(&from, to, flags, Mode::empty()).unwrap();
         for _ in 0..40 {
@@ -249,12 +252,28 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn an_interrupted_copy_is_removed() {
+        let root = tempfile::Builder::new().tempdir_in("/var/tmp").unwrap();
+        let from = root.path().join("from");
+        create(&from);
+        let mut calls = 0;
+        let mut interrupt = |_| {
+            calls += 1;
+            if calls < 3 { Ok(()) } else { Err(crate::error::Error::new("interrupted")) }
+        };
+        let (source, parent) = (open(&from), open(root.path()));
+        let error = copy(source.as_fd(), parent.as_fd(), OsStr::new("to"), &mut interrupt).unwrap_err();
+        assert!(error.to_string().ends_with("interrupted"), "{error}");
+        assert_eq!(root.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
     fn an_existing_file_stays() {
         let root = tempfile::Builder::new().tempdir_in("/var/tmp").unwrap();
         let from = root.path().join("from");
         std::fs::create_dir_all(from.join("below")).unwrap();
         let (source, parent) = (open(&from), open(root.path()));
-        let error = copy(source.as_fd(), parent.as_fd(), OsStr::new("from"), &mut |_| ()).unwrap_err();
+        let error = copy(source.as_fd(), parent.as_fd(), OsStr::new("from"), &mut |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains("'from' already exists"), "{error}");
         assert!(from.join("below").exists());
     }

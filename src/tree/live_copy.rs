@@ -1,7 +1,7 @@
 //! Copies a tree that is changed meanwhile, in two passes: the first one while it changes, and the second one
 //! while it does not, for what has changed since. The second one takes little time. Called by `image`.
 
-use super::copy::{Copied, Count, duplicate};
+use super::copy::{Copied, CopyProgress, Count, duplicate};
 use super::entry::{EntryKind, Meta, Monitor, Sink};
 use super::id_mapping::IdMapping;
 use super::tree_writer::TreeWriter;
@@ -33,7 +33,7 @@ impl LiveCopy {
         from: BorrowedFd<'_>,
         to_parent: BorrowedFd<'_>,
         name: &OsStr,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut CopyProgress<'_>,
     ) -> Result<Self> {
         let writer = TreeWriter::new(duplicate(to_parent)?, name.to_owned(), IdMapping::HOST);
         let from = duplicate(from)?;
@@ -58,7 +58,7 @@ impl LiveCopy {
     pub(crate) fn finish(self) -> Result<Copied> {
         let Self { from, mut passes, copied } = self;
         passes.writer.begin_again();
-        let mut monitor = Count { bytes: 0, shows_skipped: true, progress: &mut |_| () };
+        let mut monitor = Count { bytes: 0, shows_skipped: true, progress: &mut |_| Ok(()) };
         Walk::run_exactly(&from, &mut passes, &mut monitor)?;
         for path in passes.seen.keys() {
             passes.writer.remove(path)?;
@@ -163,9 +163,13 @@ mod tests {
             std::thread::yield_now();
         }
         let mapped = fs::File::options().read(true).write(true).open(from.join("mapped")).unwrap();
-        let live =
-            LiveCopy::begin(open(&from).as_fd(), open(root.path()).as_fd(), OsStr::new("to"), &mut |_| ())
-                .unwrap();
+        let live = LiveCopy::begin(
+            open(&from).as_fd(),
+            open(root.path()).as_fd(),
+            OsStr::new("to"),
+            &mut |_| Ok(()),
+        )
+        .unwrap();
         let same = || root.path().join("to/same").metadata().unwrap().ino();
         let before = same();
         mapped.write_all_at(b"M", 0).unwrap();
@@ -184,7 +188,8 @@ mod tests {
         let from = root.path().join("from");
         fs::create_dir_all(from.join("below")).unwrap();
         let (source, parent) = (open(&from), open(root.path()));
-        let live = LiveCopy::begin(source.as_fd(), parent.as_fd(), OsStr::new("to"), &mut |_| ()).unwrap();
+        let live =
+            LiveCopy::begin(source.as_fd(), parent.as_fd(), OsStr::new("to"), &mut |_| Ok(())).unwrap();
         assert!(root.path().join("to/below").exists());
         drop(live);
         assert_eq!(root.path().read_dir().unwrap().count(), 1);

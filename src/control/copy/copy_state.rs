@@ -1,12 +1,11 @@
 //! The state of a copy: its progress on a terminal, and the signals that interrupt it. Called by the parts of
 //! `tree` as their monitor.
 
+use crate::control::interrupts::Interrupts;
 use crate::control::progress::Progress;
 use crate::error::{Error, Result};
 use crate::machine::size;
-use crate::sys::process;
 use crate::tree::entry::{Monitor, shown};
-use nix::sys::signalfd::SignalFd;
 use rustix::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,8 +15,8 @@ pub(super) struct CopyState<'a> {
     /// The name of the machine, shown before the progress.
     machine: String,
     progress: Progress<'a>,
-    /// The blocked signals that interrupt the copy. `None` in the child, which the parent ends.
-    signals: Option<SignalFd>,
+    /// The signals that interrupt the copy. `None` in the child, which the parent ends.
+    interrupts: Option<Interrupts>,
     entries: u64,
     bytes: u64,
     /// The time of the last output.
@@ -26,8 +25,8 @@ pub(super) struct CopyState<'a> {
 
 impl<'a> CopyState<'a> {
     /// Creates the state before the first entry.
-    pub(super) fn new(machine: String, progress: Progress<'a>, signals: Option<SignalFd>) -> Self {
-        Self { machine, progress, signals, entries: 0, bytes: 0, shown: None }
+    pub(super) fn new(machine: String, progress: Progress<'a>, interrupts: Option<Interrupts>) -> Self {
+        Self { machine, progress, interrupts, entries: 0, bytes: 0, shown: None }
     }
 }
 
@@ -39,8 +38,7 @@ impl Monitor for CopyState<'_> {
 
     fn advance(&mut self, bytes: u64) -> Result<()> {
         self.bytes += bytes;
-        let signal = self.signals.as_ref().and_then(|signals| signals.read_signal().ok().flatten());
-        if signal.is_some_and(|signal| !process::is_ignored_hangup(signal.ssi_signo)) {
+        if self.interrupts.as_ref().is_some_and(Interrupts::have_arrived) {
             return Err(Error::new("interrupted; the destination is unchanged"));
         }
         if self.shown.is_none_or(|last| last.elapsed() > Duration::from_millis(100)) {
@@ -57,6 +55,6 @@ impl Monitor for CopyState<'_> {
     }
 
     fn interrupts(&self) -> Option<BorrowedFd<'_>> {
-        self.signals.as_ref().map(AsFd::as_fd)
+        self.interrupts.as_ref().map(AsFd::as_fd)
     }
 }

@@ -9,6 +9,7 @@ use crate::error::{Context, Result};
 use crate::sys::mount;
 use crate::sys::overlay::DATA;
 use crate::tree;
+use crate::tree::copy::CopyProgress;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, RenameFlags};
 use std::path::{Path, PathBuf};
@@ -81,7 +82,7 @@ fn move_layer(store: &Store, entry: &Path, info: &LayerInfo) -> Result<()> {
         exchanged => return exchanged.context(|| "cannot rename it"),
     }
     let (source, draft) = (mount::open_directory(entry)?, Draft::in_store(store)?);
-    tree::copy::copy(source.as_fd(), draft.directory(), draft.name(), &mut |_| ())?;
+    tree::copy::copy(source.as_fd(), draft.directory(), draft.name(), &mut |_| Ok(()))?;
     draft.exchange(&id.tree(store), DraftContent::Data)?;
     let link = Draft::of_image(entry)?;
     freeze::link(&id.tree(store), &link.path())?;
@@ -103,7 +104,7 @@ pub(super) fn create_writable(stack: BorrowedFd<'_>, like: Option<BorrowedFd<'_>
 pub(super) fn clone_entries(
     source: &Path,
     to: BorrowedFd<'_>,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut CopyProgress<'_>,
 ) -> Result<bool> {
     let data =
         freeze::open_writable(source)?.map(|writable| freeze::open_data(writable.as_fd())).transpose()?;

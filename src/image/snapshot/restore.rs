@@ -11,7 +11,7 @@ use crate::machine::root::RootSource;
 use crate::paths::Paths;
 use crate::sys::btrfs::{self, Access};
 use crate::sys::mount;
-use crate::tree::copy::{self, CopyMethod};
+use crate::tree::copy::{self, CopyMethod, CopyProgress};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::Mode;
 use std::ffi::OsStr;
@@ -36,7 +36,7 @@ pub(crate) fn restore(
     (name, image): (&Name, &RootSource),
     snapshot: &Snapshot,
     kept: Option<&Tag>,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut CopyProgress<'_>,
 ) -> Result<Restored> {
     if ImageKind::of(image) != snapshot.info.kind {
         let kind = match snapshot.info.kind {
@@ -82,7 +82,7 @@ pub(crate) fn refuse_unreplaceable(paths: &Paths, name: &Name, image: &RootSourc
 /// A tree that is being restored.
 struct Restoring<'a> {
     draft: Draft,
-    progress: &'a mut dyn FnMut(u64),
+    progress: &'a mut CopyProgress<'a>,
     bytes: u64,
     method: Method,
 }

@@ -11,7 +11,7 @@ use crate::machine::root::RootSource;
 use crate::sys::btrfs::{self, Access};
 use crate::sys::mount;
 use crate::tree;
-use crate::tree::copy::{Copied, CopyMethod};
+use crate::tree::copy::{Copied, CopyMethod, CopyProgress};
 use crate::tree::live_copy::LiveCopy;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -62,7 +62,7 @@ pub(crate) fn take<'a>(
     (name, image): (&Name, &RootSource),
     tag: &'a Tag,
     quiet: Quiet<'a>,
-    progress: &'a mut dyn FnMut(u64),
+    progress: &'a mut CopyProgress<'a>,
 ) -> Result<Taken> {
     snapshots.refuse_existing(tag)?;
     let path = image.path();
@@ -79,7 +79,7 @@ struct Saving<'a> {
     snapshots: &'a Snapshots,
     tag: &'a Tag,
     quiet: Quiet<'a>,
-    progress: &'a mut dyn FnMut(u64),
+    progress: &'a mut CopyProgress<'a>,
     /// The copied bytes.
     bytes: u64,
     /// The method of most effort.
