@@ -1,6 +1,8 @@
 //! Several changes of files as one. The steps are written to a file in `/var/lib/coracle/changes` before the
-//! first one is done. After a kill or a power cut, the next verb or start does the remaining ones. Called by
-//! the verbs that remove and rename images, and by `run` and `control` before they look for an image.
+//! first one is done. After a kill or a power cut, the next verb or start does the remaining ones. A removal
+//! frees space, and does not need it: on a full disk the file is in `/run/coracle`, and survives a kill only.
+//! Called by the verbs that remove and rename images, and by `run` and `control` before they look for an
+//! image.
 
 use super::locks::{self, HeldLocks};
 use super::named_files::exists;
@@ -81,12 +83,20 @@ impl Changes {
 
     /// Writes the file, with a lock that its owner holds.
     fn write(&self, paths: &Paths) -> Result<Lock> {
-        let directory = directory(paths);
+        let [kept, volatile] = directories(paths);
+        let is_removal = self.steps.iter().any(|step| matches!(step, Step::Delete(_)));
+        match self.write_in(&kept) {
+            Err(error) if is_removal => self.write_in(&volatile).map_err(|_| error),
+            written => written,
+        }
+    }
+
+    fn write_in(&self, directory: &Path) -> Result<Lock> {
         let file = directory.join(probe::random_id().to_string());
         let draft = directory.join(format!(".{}", probe::random_id()));
         let writing = || format!("cannot write '{}'", file.display());
-        std::fs::create_dir_all(paths.kept()).context(writing)?;
-        match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+        directory.parent().map_or(Ok(()), std::fs::create_dir_all).context(writing)?;
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(error).context(writing);
             }
@@ -101,7 +111,7 @@ impl Changes {
             .write_all(&text)
             .and_then(|()| open.sync_all())
             .and_then(|()| std::fs::rename(&path, &file))
-            .and_then(|()| sync(&directory));
+            .and_then(|()| sync(directory));
         if written.is_err() {
             let _ = std::fs::remove_file(&path);
             let _ = std::fs::remove_file(&file);
@@ -255,16 +265,24 @@ fn delete(path: &Path) -> Result<()> {
     walk::remove_deep(above.as_fd(), name).map_err(|error| error.context(doing()))
 }
 
-/// Returns the directory with the files.
-fn directory(paths: &Paths) -> PathBuf {
-    paths.kept().join("changes")
+/// Returns the directories with the files: on the disk, and in memory.
+fn directories(paths: &Paths) -> [PathBuf; 2] {
+    [paths.kept().join("changes"), paths.state().join(".changes")]
+}
+
+/// Returns whether changes of a name have begun and are not finished.
+pub(super) fn are_begun(paths: &Paths, name: &Name) -> bool {
+    let files = directories(paths).into_iter().flat_map(std::fs::read_dir).flatten().flatten();
+    let changes =
+        files.filter_map(|entry| serde_json::from_slice::<Changes>(&std::fs::read(entry.path()).ok()?).ok());
+    changes.into_iter().any(|changes| changes.names.contains(name))
 }
 
 /// Completes the changes of killed processes. Those of running ones, and those with an image in use, are
 /// left.
 pub(crate) fn finish(paths: &Paths) {
-    let Ok(entries) = std::fs::read_dir(directory(paths)) else { return };
-    for entry in entries.flatten() {
+    let entries = directories(paths).into_iter().flat_map(std::fs::read_dir);
+    for entry in entries.flatten().flatten() {
         let path = entry.path();
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             // A draft of a killed process.
@@ -333,7 +351,7 @@ mod tests {
     }
 
     fn files(paths: &Paths) -> usize {
-        std::fs::read_dir(directory(paths)).unwrap().count()
+        directories(paths).iter().flat_map(std::fs::read_dir).flatten().count()
     }
 
     #[test]
@@ -368,11 +386,28 @@ mod tests {
         finish(&paths);
         assert_eq!(files(&paths), 1, "its owner is alive");
         drop(file);
-        std::fs::write(directory(&paths).join(".draft"), "{").unwrap();
+        std::fs::write(directories(&paths)[0].join(".draft"), "{").unwrap();
         finish(&paths);
         assert_eq!((state(root.path()), files(&paths)), ((false, false, "c\n".into()), 0));
-        std::fs::write(directory(&paths).join("broken"), "{").unwrap();
+        std::fs::write(directories(&paths)[0].join("broken"), "{").unwrap();
         finish(&paths);
         assert_eq!(files(&paths), 1, "kept for a look at it");
+    }
+
+    #[test]
+    fn only_a_removal_needs_no_disk() {
+        let (root, paths) = host();
+        // In the place of the directory, which cannot be created.
+        std::fs::create_dir_all(paths.kept()).unwrap();
+        std::fs::write(&directories(&paths)[0], "").unwrap();
+        let again = Step::Write { file: root.path().join("ids"), old: String::new(), new: String::new() };
+        changes(root.path(), again).run(&paths).unwrap_err();
+        assert_eq!(state(root.path()), (true, false, "a\n".into()));
+        let removal = changes(root.path(), Step::Delete(root.path().join("c/b")));
+        drop(removal.write(&paths).unwrap());
+        assert!(are_begun(&paths, &Name::new("a").unwrap()));
+        finish(&paths);
+        assert!(!are_begun(&paths, &Name::new("a").unwrap()));
+        assert_eq!((state(root.path()), files(&paths)), ((false, false, "c\n".into()), 0));
     }
 }

@@ -1,10 +1,10 @@
 //! Checks an image without changing it: the entries of a stack and what they lead to, and what killed verbs
 //! have left of it. Called by `control`.
 
-use super::find;
 use super::stack::{Stack, StackPart};
 use super::store::redo::RedoFile;
 use super::store::{Store, layer};
+use super::{changes, find};
 use crate::error::Result;
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
@@ -23,10 +23,12 @@ pub(crate) fn problems(paths: &Paths, name: &Name) -> Result<Vec<String>> {
         RootSource::Directory(path) => found.extend(unreadable(path)),
         RootSource::Stack(path) => check_stack(&store, path, &mut found),
     }
-    for redo in RedoFile::all(&store)? {
-        if redo.operation.images().iter().any(|other| find::name_of(other).as_ref() == Some(name)) {
-            found.push("an operation on it was interrupted: 'coracle prune' completes it".to_owned());
-        }
+    let mut operations = RedoFile::all(&store)?.into_iter().map(|redo| redo.operation);
+    let is_of_name = |other: &&Path| find::name_of(other).as_ref() == Some(name);
+    if changes::are_begun(paths, name)
+        || operations.any(|operation| operation.images().iter().any(is_of_name))
+    {
+        found.push("an operation on it was interrupted: 'coracle prune' completes it".to_owned());
     }
     Ok(found)
 }

@@ -192,7 +192,9 @@ impl Drop for Draft {
 fn remove(directory: BorrowedFd<'_>, name: &OsStr) {
     // Most trees are not too deep to be removed in one pass.
     let removed = walk::remove(directory, name).or_else(|_| walk::remove_deep(directory, name));
-    removed.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+    removed.unwrap_or_else(|error| {
+        log::warn!("{error}; a later verb tries again, 'lsattr -R' shows immutable files, ignoring");
+    });
 }
 
 /// Removes a Btrfs subvolume at once, also a read-only one. Returns false for anything else, and for a
