@@ -36,7 +36,7 @@ pub(crate) struct CloneReport {
     /// The copied bytes, or those of shared blocks.
     bytes: u64,
     duration_ms: u64,
-    /// What of its identity is still that of the source.
+    /// The message about files of its identity that are still those of the source.
     kept_identity: Option<String>,
     hint: Option<String>,
 }

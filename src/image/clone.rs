@@ -85,7 +85,7 @@ pub(crate) struct Cloned {
     pub(crate) path: PathBuf,
     /// How it was created.
     pub(crate) method: CloneMethod,
-    /// What of its identity could not be renewed.
+    /// The message about files of its identity that could not be renewed.
     pub(crate) kept_identity: Option<String>,
 }
 
@@ -296,7 +296,7 @@ impl Cloner<'_> {
     /// Gives the clone with this root a new identity, if one is requested.
     fn renew(&self, root: &GuestRoot) -> Result<Option<String>> {
         match self.request.identity {
-            CloneIdentity::New => identity::renew(root, self.request.source, self.request.name),
+            CloneIdentity::New => identity::renew(root, self.request.source, self.request.name, &self.store),
             CloneIdentity::Exact => Ok(None),
         }
     }

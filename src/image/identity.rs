@@ -4,6 +4,7 @@
 
 mod ssh_keys;
 
+use super::store::Store;
 use crate::error::{Context, Result};
 use crate::machine::name::Name;
 use crate::paths::MACHINE_ID;
@@ -41,11 +42,12 @@ pub(super) fn is_needed(root: &GuestRoot, source: &Name) -> Result<bool> {
     Ok(!changes(root, source)?.is_empty() || !ssh_keys::all(root)?.is_empty())
 }
 
-/// Gives a copy of the system of `source` a new identity. Returns what could not be renewed.
+/// Gives a copy of the system of `source` a new identity. Keys are created in the store. Returns a message about
+/// files that could not be renewed.
 ///
 /// # Errors
 /// A file that cannot be changed.
-pub(super) fn renew(root: &GuestRoot, source: &Name, name: &Name) -> Result<Option<String>> {
+pub(super) fn renew(root: &GuestRoot, source: &Name, name: &Name, store: &Store) -> Result<Option<String>> {
     for change in changes(root, source)? {
         match change {
             Change::Empty(path) => write(root, Path::new(path), b""),
@@ -53,7 +55,7 @@ pub(super) fn renew(root: &GuestRoot, source: &Name, name: &Name) -> Result<Opti
             Change::Hostname => write(root, Path::new(HOSTNAME), format!("{name}\n").as_bytes()),
         }?;
     }
-    ssh_keys::renew(root, name)
+    ssh_keys::renew(root, name, store)
 }
 
 fn changes(root: &GuestRoot, source: &Name) -> Result<Vec<Change>> {
@@ -130,6 +132,7 @@ fn remove(root: &GuestRoot, path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths::Paths;
     use std::fs;
 
     #[test]
@@ -141,6 +144,7 @@ mod tests {
         }
         let root = GuestRoot::of_tree(directory.path()).unwrap();
         let (golden, web) = (Name::new("golden").unwrap(), Name::new("web").unwrap());
+        let store = Store::of(&Paths::below(directory.path()));
         fs::write(at(MACHINE_ID), "").unwrap();
         fs::write(at(HOSTNAME), "other\n").unwrap();
         assert!(!is_needed(&root, &golden).unwrap());
@@ -149,7 +153,7 @@ mod tests {
         fs::write(at(RANDOM_SEED), "seed").unwrap();
         std::os::unix::fs::symlink("/etc/machine-id", at(DBUS_ID)).unwrap();
         assert!(is_needed(&root, &golden).unwrap());
-        assert_eq!(renew(&root, &golden, &web).unwrap(), None);
+        assert_eq!(renew(&root, &golden, &web, &store).unwrap(), None);
         assert_eq!(fs::read_to_string(at(MACHINE_ID)).unwrap(), "");
         assert_eq!(fs::read_to_string(at(HOSTNAME)).unwrap(), "web\n");
         assert!(!at(RANDOM_SEED).exists() && at(DBUS_ID).is_symlink());
@@ -157,7 +161,7 @@ mod tests {
         fs::remove_file(at(DBUS_ID)).unwrap();
         fs::write(at(DBUS_ID), "0123456789abcdef0123456789abcdef\n").unwrap();
         fs::write(at(MACHINE_ID), "uninitialized\n").unwrap();
-        renew(&root, &golden, &web).unwrap();
+        renew(&root, &golden, &web, &store).unwrap();
         assert!(!at(DBUS_ID).exists());
         assert_eq!(fs::read_to_string(at(MACHINE_ID)).unwrap(), "uninitialized\n");
     }

@@ -2,6 +2,8 @@
 
 use super::{if_exists, is_regular, read, remove, write};
 use crate::error::{Context, Error, Result};
+use crate::image::store::Store;
+use crate::image::store::draft::Draft;
 use crate::machine::name::Name;
 use crate::sys::guest_files::GuestRoot;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,7 @@ const SCRIPTS: [&str; 3] = ["/etc/init.d/sshd", "/etc/sv/sshd/run", "/usr/sbin/s
 ///
 /// # Errors
 /// A file that cannot be changed.
-pub(super) fn renew(root: &GuestRoot, name: &Name) -> Result<Option<String>> {
+pub(super) fn renew(root: &GuestRoot, name: &Name, store: &Store) -> Result<Option<String>> {
     let found = all(root)?;
     if found.is_empty() {
         return Ok(None);
@@ -43,25 +45,17 @@ pub(super) fn renew(root: &GuestRoot, name: &Name) -> Result<Option<String>> {
     }
     let mut kept = Vec::new();
     for (kind, key) in found {
-        match generate(kind, name) {
+        match generate(kind, name, store) {
             Ok((private, its_public)) => {
                 write(root, &key, &private)?;
                 if is_regular(root, &public(&key))? {
                     write(root, &public(&key), &its_public)?;
                 }
             }
-            Err(error) => {
-                log::debug!("{error}");
-                kept.push(key.display().to_string());
-            }
+            Err(error) => kept.push(format!("'{}' ({error})", key.display())),
         }
     }
-    let message = || {
-        format!(
-            "the SSH host keys stay those of the source ({}): the host has no ssh-keygen",
-            kept.join(", ")
-        )
-    };
+    let message = || format!("these SSH host keys stay those of the source: {}", kept.join(", "));
     Ok((!kept.is_empty()).then(message))
 }
 
@@ -103,29 +97,32 @@ fn creates_keys(root: &GuestRoot) -> Result<bool> {
 }
 
 /// Creates a key with the host's ssh-keygen(1). Returns the private and the public key.
-fn generate(kind: &str, name: &Name) -> Result<(Vec<u8>, Vec<u8>)> {
-    let creating = || "cannot create an SSH host key";
-    let directory = std::env::temp_dir().join(format!("coracle-ssh-{}", crate::host::probe::random_id()));
-    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
-        .create(&directory)
-        .context(creating)?;
-    let key = directory.join("key");
+fn generate(kind: &str, name: &Name, store: &Store) -> Result<(Vec<u8>, Vec<u8>)> {
+    let creating = || "cannot create another one";
+    let draft = Draft::in_store(store)?;
+    draft.create_directory(0o700)?;
+    let key = draft.path().join("key");
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-N", "", "-t", kind, "-C", &format!("root@{name}"), "-f"]).arg(&key);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let created = command.status().context(creating).and_then(|status| {
-        if !status.success() {
-            return Err(Error::new("ssh-keygen has failed").context(creating()));
+    command.stdin(Stdio::null());
+    let output = match command.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::new("the host has no ssh-keygen").context(creating()));
         }
-        Ok((std::fs::read(&key).context(creating)?, std::fs::read(public(&key)).context(creating)?))
-    });
-    let _ = std::fs::remove_dir_all(&directory);
-    created
+        output => output.context(creating)?,
+    };
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        let line = message.lines().next().unwrap_or("no message");
+        return Err(Error::new(format!("ssh-keygen: {line}")).context(creating()));
+    }
+    Ok((std::fs::read(&key).context(creating)?, std::fs::read(public(&key)).context(creating)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths::Paths;
     use std::fs;
 
     #[test]
@@ -144,7 +141,8 @@ mod tests {
             let root = GuestRoot::of_tree(directory.path()).unwrap();
             assert_eq!(creates_keys(&root).unwrap(), creates, "{file}");
             assert_eq!(all(&root).unwrap().len(), 1);
-            let message = renew(&root, &Name::new("web").unwrap()).unwrap();
+            let store = Store::of(&Paths::below(directory.path()));
+            let message = renew(&root, &Name::new("web").unwrap(), &store).unwrap();
             if creates {
                 assert!(all(&root).unwrap().is_empty() && !at("etc/ssh/ssh_host_ed25519_key.pub").exists());
             } else {
