@@ -1,7 +1,7 @@
 //! `images` and `read-only`: the images of the host. Called by `cli`.
 
 use super::defined_stacks;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::host::{lock, procfs};
 use crate::image::find;
 use crate::image::locks;
@@ -80,8 +80,9 @@ pub(crate) enum UsageQuery {
 /// Returns the images of all names, or of one, sorted by name; the image that is used for a name first.
 ///
 /// # Errors
-/// An unknown name, or an image that cannot be read.
+/// An unknown name, or a directory that cannot be read.
 pub(crate) fn rows(paths: &Paths, name: Option<&Name>, query: UsageQuery) -> Result<Vec<ImageRow>> {
+    refuse_unreadable(paths)?;
     let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
     let names = match name {
         Some(name) => [name.clone()].into(),
@@ -101,6 +102,21 @@ pub(crate) fn rows(paths: &Paths, name: Option<&Name>, query: UsageQuery) -> Res
             .with_hint("'coracle images' lists all images"));
     }
     Ok(rows)
+}
+
+/// Refuses a directory of images that this user cannot read.
+fn refuse_unreadable(paths: &Paths) -> Result<()> {
+    for directory in paths.image_directories() {
+        match std::fs::read_dir(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(error)
+                    .context(|| format!("cannot read '{}'", directory.display()))
+                    .map_err(|error| error.with_hint("run it with sudo(8)"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Makes the image of a name read-only, or writable again. Returns the method.
