@@ -15,6 +15,7 @@ mod named_files;
 pub(crate) mod prune;
 pub(crate) mod read_only;
 pub(crate) mod recovery;
+mod refuse;
 pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod snapshot;

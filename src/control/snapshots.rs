@@ -52,7 +52,7 @@ impl SnapshotRow {
 /// Returns the snapshots of an image, the oldest first.
 ///
 /// # Errors
-/// A description that cannot be read.
+/// A directory that cannot be read, or an unknown name.
 pub(crate) fn list(paths: &Paths, name: &Name) -> Result<Vec<SnapshotRow>> {
     let rows = snapshot::all(paths, name)?.into_iter().map(|snapshot| SnapshotRow { snapshot });
     let rows: Vec<SnapshotRow> = rows.collect();
@@ -68,7 +68,7 @@ pub(crate) fn list(paths: &Paths, name: &Name) -> Result<Vec<SnapshotRow>> {
 /// # Errors
 /// A missing snapshot, one that a stack stands on, or one that cannot be removed.
 pub(crate) fn remove(paths: &Paths, name: &Name, tag: &Tag) -> Result<()> {
-    let path = snapshot::find(paths, name, Some(tag))?.path;
+    let path = snapshot::path(paths, name, tag)?;
     defined_stacks::record(paths)?;
     let snapshots = Snapshots::lock(paths, name)?;
     users::refuse(&path, &users::of(paths, &path)?)?;

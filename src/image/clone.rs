@@ -12,8 +12,8 @@ use super::stack::{Stack, StackPart};
 use super::store::Store;
 use super::store::draft::{self, Draft, DraftContent};
 use super::store::layer::LayerInfo;
-use super::{find, freeze};
-use crate::error::{Context, Error, Result};
+use super::{find, freeze, refuse};
+use crate::error::{Context, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
@@ -109,7 +109,8 @@ fn clone_image(request: CloneRequest<'_>, progress: &mut CopyProgress<'_>) -> Re
         Some(tag) => snapshot::find(paths, source, Some(tag))?.source(),
         None => find::existing(paths, source)?,
     };
-    refuse_existing(paths, name)?;
+    refuse::existing(paths, name)?;
+    refuse::former_snapshots(paths, name)?;
     let store = Store::of(paths);
     create_directory(&paths.images())?;
     draft::sweep_images(&paths.images());
@@ -135,19 +136,6 @@ fn create_directory(images: &Path) -> Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(images) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).context(creating),
         _ => Ok(()),
-    }
-}
-
-/// Refuses a name that has an image, or a file in its place.
-fn refuse_existing(paths: &Paths, name: &Name) -> Result<()> {
-    find::refuse_suffix(name)?;
-    let files = ["", ".raw", ".mstack"].map(|suffix| paths.images().join(format!("{name}{suffix}")));
-    let file = || files.into_iter().find(|file| file.symlink_metadata().is_ok());
-    let image = find::by_name(paths, name).map(|image| image.path().to_owned());
-    match image.or_else(file) {
-        Some(found) => Err(Error::new(format!("image '{name}' exists already: '{}'", found.display()))
-            .with_hint("choose another name, or remove that image")),
-        None => Ok(()),
     }
 }
 

@@ -4,13 +4,12 @@
 
 use super::layers::Layers;
 use super::locks::{self, HeldLocks};
-use super::remove::refuse_used;
 use super::stack::{Stack, StackPart};
 use super::store::Store;
 use super::store::draft::{Draft, DraftContent};
 use super::store::layer::{LayerDraft, LayerId, LayerInfo};
 use super::store::redo::{Operation, RedoFile};
-use super::{find, freeze, read_only, users};
+use super::{find, freeze, refuse, users};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
@@ -76,13 +75,13 @@ fn convert_image(
         (RootSource::Stack(_), ImageKind::Stack) | (RootSource::Directory(_), ImageKind::Directory) => {
             return Ok(ConvertMethod::Unchanged);
         }
-        _ => find::refuse_vendor(paths, &image)?,
+        _ => refuse::of_package(paths, &image)?,
     }
     let path = image.path();
     refuse_special(path, name)?;
     let mut held = HeldLocks::default();
     held.take(paths, locks::of_image(paths, name, path, LockMode::Exclusive)?)?;
-    refuse_used(path, &users::with_links(paths, path)?, others)?;
+    refuse::used(path, &users::with_links(paths, path)?, others)?;
     let store = Store::of(paths);
     let _users = store.lock(LockMode::Shared)?;
     match &image {
@@ -103,23 +102,15 @@ fn refuse_marks(directory: &Path) -> Result<()> {
     ))
 }
 
-/// Refuses an image that cannot be moved: a link, a version, or a read-only one.
+/// Refuses an image that cannot be moved: a link, a version, a read-only one, or one with mounts.
 fn refuse_special(path: &Path, name: &Name) -> Result<()> {
-    let shown = path.display();
     if path.is_symlink() {
-        return Err(
-            Error::new(format!("'{shown}' is a link")).with_hint("convert the image that it leads to")
-        );
+        return Err(Error::new(format!("'{}' is a link", path.display()))
+            .with_hint("convert the image that it leads to"));
     }
-    if path.parent().and_then(Path::extension).is_some_and(|suffix| suffix == "v") {
-        return Err(Error::new(format!("'{shown}' is a version of the image"))
-            .with_hint(format!("clone it, and convert the clone: coracle clone {name} NEW")));
-    }
-    if read_only::is_set(path) {
-        return Err(Error::new(format!("'{shown}' is read-only"))
-            .with_hint(format!("make it writable: coracle read-only {name} no")));
-    }
-    Ok(())
+    refuse::version(path)?;
+    refuse::read_only(name, path)?;
+    refuse::mounts(path)
 }
 
 /// Returns the path of an image of this name beside another one, which must not exist.

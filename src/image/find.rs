@@ -47,18 +47,6 @@ pub(super) fn refuse_other(paths: &Paths, name: &Name) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an image below `/usr`.
-///
-/// # Errors
-/// Such an image.
-pub(super) fn refuse_vendor(paths: &Paths, image: &RootSource) -> Result<()> {
-    if !paths.strip(image.path()).starts_with("/usr") {
-        return Ok(());
-    }
-    Err(Error::new(format!("'{}' belongs to a package", image.path().display()))
-        .with_hint("copy it to '/var/lib/machines' under another name, and use the copy"))
-}
-
 /// Returns all images of a name, the one in use first.
 pub(crate) fn all_of<'a>(paths: &Paths, name: &'a Name) -> impl Iterator<Item = RootSource> + use<'a> {
     let directories = paths.image_directories().into_iter().filter(|directory| directory.is_dir());

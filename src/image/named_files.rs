@@ -1,6 +1,7 @@
 //! The files of the host that belong to the name of a machine, besides its image: settings, definitions,
 //! records. Called by the verbs that remove and rename images. It lists them and changes nothing.
 
+use super::snapshot;
 use crate::error::{Context, Result};
 use crate::machine::name::Name;
 use crate::machine::unit_name;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 const BESIDE: [&str; 7] =
     [".nspawn", ".oci-config", ".roothash", ".roothash.p7s", ".usrhash", ".usrhash.p7s", ".verity"];
 
-/// Who a file belongs to.
+/// The owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keeper {
     /// The image, or the records about it.
@@ -26,7 +27,7 @@ pub(super) enum Keeper {
 pub(super) struct NamedFile {
     /// Its path.
     pub(super) path: PathBuf,
-    /// Who it belongs to.
+    /// Its owner.
     pub(super) keeper: Keeper,
 }
 
@@ -39,7 +40,7 @@ pub(super) fn all(paths: &Paths, directory: &Path, name: &Name) -> Result<Vec<Na
     let mut found: Vec<PathBuf> =
         BESIDE.iter().map(|suffix| directory.join(format!("{name}{suffix}"))).collect();
     found.push(paths.failure(name));
-    found.push(paths.storage().join("snapshots").join(name));
+    found.push(snapshot::directory(paths, name));
     found.push(paths.storage().join("images").join(format!("{name}.json")));
     let kept = found.len();
     for settings in [paths.join("/etc/systemd/nspawn"), paths.systemd("nspawn")] {
@@ -82,6 +83,17 @@ pub(super) fn exists(path: &Path) -> Result<bool> {
     match path.symlink_metadata() {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
         found => found.map(|_| true).context(|| format!("cannot look at '{}'", path.display())),
+    }
+}
+
+/// Deletes an empty directory, unless it is missing.
+///
+/// # Errors
+/// Any error of rmdir(2).
+pub(super) fn delete_directory(path: &Path) -> Result<()> {
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.context(|| format!("cannot delete '{}'", path.display())),
     }
 }
 

@@ -1,9 +1,8 @@
 //! Makes images read-only and writable again, as systemd-machined does: the immutable flag of a directory,
 //! the property of a subvolume. Called by `control`.
 
-use super::find;
 use super::locks::{self, HeldLocks};
-use super::users;
+use super::{find, refuse, users};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
@@ -52,7 +51,7 @@ pub(crate) fn is_set(image: &Path) -> bool {
 /// Makes the image of a name read-only, or writable again.
 ///
 /// # Errors
-/// A missing image, one in use, one of a package, a stack, a file system without the flag; to make it
+/// A missing image, one in use, one of a package, a version, a stack, a file system without the flag; to make it
 /// writable, also stacks that stand on it.
 pub(crate) fn set(paths: &Paths, name: &Name, read_only: bool) -> Result<Method> {
     let doing = || {
@@ -64,7 +63,8 @@ pub(crate) fn set(paths: &Paths, name: &Name, read_only: bool) -> Result<Method>
 
 fn change(paths: &Paths, name: &Name, read_only: bool) -> Result<Method> {
     let image = find::existing(paths, name)?;
-    find::refuse_vendor(paths, &image)?;
+    refuse::of_package(paths, &image)?;
+    refuse::version(image.path())?;
     let RootSource::Directory(path) = &image else {
         return Err(Error::new(format!("'{}' is a stack", image.path().display())).with_hint(
             "set root.read-only = true in the definition of its machine: a stack has no such flag",

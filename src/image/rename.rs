@@ -2,11 +2,8 @@
 //! killed is completed by the next verb. Called by `control`.
 
 use super::changes::{Changes, Step};
-use super::find;
 use super::locks::{self, HeldLocks};
-use super::named_files;
-use super::remove::{refuse_running, refuse_used, refuse_used_snapshots, refuse_versioned};
-use super::users;
+use super::{find, named_files, refuse, snapshot, users};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
@@ -48,20 +45,23 @@ fn rename_all(paths: &Paths, old: &Name, new: &Name, others: &[Name]) -> Result<
     let shown = |name: &Name| Path::new(name.as_str()).to_owned();
     let mut held = HeldLocks::default();
     held.take(paths, [old, new].map(|name| locks::of_name(paths, name, path.unwrap_or(&shown(name)))))?;
-    refuse_running(paths, old)?;
+    refuse::running(paths, old)?;
     refuse_taken(paths, &directory, new)?;
     let mut steps = Vec::new();
     let mut images = Vec::new();
     if let Some(image) = &image {
         let path = image.path();
-        find::refuse_vendor(paths, image)?;
-        refuse_versioned(path)?;
+        refuse::of_package(paths, image)?;
+        refuse::version(path)?;
         held.take(paths, locks::of_path(paths, path, LockMode::Exclusive)?)?;
         // A link is renamed, not the image that it leads to.
         if !path.is_symlink() {
-            refuse_used(path, &users::with_links(paths, path)?, others)?;
+            refuse::used(path, &users::with_links(paths, path)?, others)?;
+            if matches!(image, RootSource::Stack(_)) {
+                refuse::own_name(path)?;
+            }
         }
-        refuse_used_snapshots(paths, old)?;
+        refuse::used_snapshots(paths, old)?;
         let suffix = path.extension().filter(|_| matches!(image, RootSource::Stack(_)));
         let suffix = suffix.map_or_else(String::new, |suffix| format!(".{}", suffix.display()));
         let to = directory.join(format!("{new}{suffix}"));
@@ -100,18 +100,17 @@ fn is_immutable(directory: &Path) -> bool {
         .is_ok_and(|directory| is_plain(&directory) && read_only::is_immutable(directory.as_fd()))
 }
 
-/// Refuses a new name that has an image, a definition or other files.
+/// Refuses a new name that has an image, snapshots, a definition or other files.
 fn refuse_taken(paths: &Paths, directory: &Path, new: &Name) -> Result<()> {
-    find::refuse_suffix(new)?;
-    let image = find::all_of(paths, new).next().map(|image| image.path().to_owned());
-    let records = [paths.failure(new)];
+    refuse::existing(paths, new)?;
+    refuse::former_snapshots(paths, new)?;
+    let records = [paths.failure(new), snapshot::directory(paths, new)];
     let files = named_files::existing(paths, directory, new)?.into_iter().map(|file| file.path);
     let mut files = files.filter(|file| !records.contains(file));
-    match image.or_else(|| files.next()) {
-        None => Ok(()),
-        Some(path) => Err(Error::new(format!("'{}' exists already", path.display()))
-            .with_hint(format!("choose another name, or remove it: coracle remove --purge {new}"))),
-    }
+    files.next().map_or(Ok(()), |path| {
+        Err(Error::new(format!("'{}' exists already", path.display()))
+            .with_hint(format!("choose another name, or remove it: coracle remove --purge {new}")))
+    })
 }
 
 /// Deletes the records of a name without an image and a definition.
@@ -124,5 +123,6 @@ fn forget(paths: &Paths, name: &Name) -> Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    // Without snapshots.
+    named_files::delete_directory(&snapshot::directory(paths, name))
 }

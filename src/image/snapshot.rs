@@ -175,7 +175,7 @@ impl Snapshots {
     pub(crate) fn lock(paths: &Paths, name: &Name) -> Result<Self> {
         let store = Store::of(paths);
         store.open(StorePart::Snapshots)?;
-        let directory = directory(&store, name);
+        let directory = directory(paths, name);
         match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(error).context(|| format!("cannot create '{}'", directory.display()));
@@ -266,16 +266,17 @@ fn missing(tag: &Tag) -> Error {
         .with_hint("list all with 'coracle snapshot --list'")
 }
 
-fn directory(store: &Store, name: &Name) -> PathBuf {
-    store.path(StorePart::Snapshots).join(name.as_str())
+/// Returns the directory with the snapshots of an image. It may be missing.
+pub(super) fn directory(paths: &Paths, name: &Name) -> PathBuf {
+    Store::of(paths).path(StorePart::Snapshots).join(name.as_str())
 }
 
-/// Returns the snapshots of an image, the oldest first.
+/// Returns the tags of the snapshots of an image, sorted.
 ///
 /// # Errors
-/// A directory or a description that cannot be read.
-pub(crate) fn all(paths: &Paths, name: &Name) -> Result<Vec<Snapshot>> {
-    let directory = directory(&Store::of(paths), name);
+/// A directory that cannot be read.
+pub(super) fn tags(paths: &Paths, name: &Name) -> Result<Vec<Tag>> {
+    let directory = directory(paths, name);
     let mut found = Vec::new();
     if !exists(&directory)? {
         return Ok(found);
@@ -283,33 +284,64 @@ pub(crate) fn all(paths: &Paths, name: &Name) -> Result<Vec<Snapshot>> {
     let reading = || format!("cannot read '{}'", directory.display());
     for entry in std::fs::read_dir(&directory).context(reading)? {
         let file = entry.context(reading)?.file_name();
-        let Some(Ok(tag)) = file.to_str().map(Tag::from_str) else { continue };
-        let path = directory.join(&tag.0);
-        if path.is_dir() {
-            found.push(Snapshot { info: read(&directory.join(format!("{tag}{DESCRIPTION}")))?, tag, path });
+        let tag = file.to_str().and_then(|file| file.parse().ok());
+        found.extend(tag.filter(|tag: &Tag| directory.join(&tag.0).is_dir()));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Returns the snapshots of an image, the oldest first. One without a readable description is left out with
+/// a warning.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub(crate) fn all(paths: &Paths, name: &Name) -> Result<Vec<Snapshot>> {
+    let mut found = Vec::new();
+    for tag in tags(paths, name)? {
+        match read(paths, name, tag) {
+            Ok(snapshot) => found.push(snapshot),
+            Err(error) => log::warn!("{error}, ignoring the snapshot"),
         }
     }
     found.sort_by(|a, b| (a.info.created, &a.tag).cmp(&(b.info.created, &b.tag)));
     Ok(found)
 }
 
-fn read(description: &Path) -> Result<SnapshotInfo> {
+/// Reads the description of an existing snapshot.
+fn read(paths: &Paths, name: &Name, tag: Tag) -> Result<Snapshot> {
+    let directory = directory(paths, name);
+    let description = directory.join(format!("{tag}{DESCRIPTION}"));
     let reading = || format!("cannot read '{}'", description.display());
-    let text = std::fs::read(description).context(reading)?;
-    serde_json::from_slice(&text).map_err(|error| Error::new(error.to_string()).context(reading()))
+    let text = std::fs::read(&description).context(reading)?;
+    let info =
+        serde_json::from_slice(&text).map_err(|error| Error::new(error.to_string()).context(reading()))?;
+    Ok(Snapshot { info, path: directory.join(&tag.0), tag })
+}
+
+/// Returns the path of a snapshot.
+///
+/// # Errors
+/// A missing snapshot.
+pub(crate) fn path(paths: &Paths, name: &Name, tag: &Tag) -> Result<PathBuf> {
+    let path = directory(paths, name).join(&tag.0);
+    if exists(&path)? { Ok(path) } else { Err(missing(tag)) }
 }
 
 /// Returns a snapshot: the newest one without a tag, of those that no rollback has created.
 ///
 /// # Errors
-/// A missing snapshot.
+/// A missing snapshot, or a description that cannot be read.
 pub(crate) fn find(paths: &Paths, name: &Name, tag: Option<&Tag>) -> Result<Snapshot> {
+    if let Some(tag) = tag {
+        path(paths, name, tag)?;
+        return read(paths, name, tag.clone());
+    }
     let mut found = all(paths, name)?;
-    found.retain(|snapshot| tag.map_or(!snapshot.tag.is_of_rollback(), |tag| snapshot.tag == *tag));
-    found.pop().ok_or_else(|| match tag {
-        Some(tag) => missing(tag),
-        None => Error::new(format!("image '{name}' has no snapshot"))
-            .with_hint(format!("create one with 'coracle snapshot {name}'")),
+    found.retain(|snapshot| !snapshot.tag.is_of_rollback());
+    found.pop().ok_or_else(|| {
+        Error::new(format!("image '{name}' has no snapshot"))
+            .with_hint(format!("create one with 'coracle snapshot {name}'"))
     })
 }
 

@@ -1,19 +1,23 @@
-//! Who stands on what: the links of all stacks to directories outside of them. Called by the verbs that
-//! remove or change images and layers.
+//! The users of images and layers: the links of all stacks to directories outside of them. Called by the verbs
+//! that remove or change images and layers.
 
 use super::store::{Store, StorePart};
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A link of a stack to a directory outside of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StackLink {
     /// The stack or snapshot.
     pub(crate) stack: PathBuf,
+    /// The link.
+    entry: PathBuf,
     /// The directory, without links. A missing one has the path of the link.
     pub(crate) target: PathBuf,
+    /// The text of the link, as an absolute path. It may lead through other links.
+    path: PathBuf,
 }
 
 /// Returns the links of all stacks in the directories of images, of all snapshots, and of the stacks
@@ -50,21 +54,37 @@ pub(crate) fn links(paths: &Paths) -> Result<Vec<StackLink>> {
     Ok(found)
 }
 
-/// Returns the stacks and snapshots that stand on a directory, or on a directory in it, without itself,
-/// sorted.
+/// Returns the stacks and snapshots that stand on a directory, or on a directory in it, or whose links lead
+/// through it, without itself, sorted.
 ///
 /// # Errors
 /// As for [`links`].
 pub(crate) fn of(paths: &Paths, directory: &Path) -> Result<Vec<PathBuf>> {
-    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let place = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let is_inside = |path: &Path| path.starts_with(&place) || path.starts_with(directory);
+    let uses = |link: &StackLink| link.target.starts_with(&place) || link.path.starts_with(directory);
     let mut users: Vec<PathBuf> = links(paths)?
         .into_iter()
-        .filter(|link| link.target.starts_with(&directory) && !link.stack.starts_with(&directory))
+        .filter(|link| uses(link) && !is_inside(&link.stack))
         .map(|link| link.stack)
         .collect();
     users.sort();
     users.dedup();
     Ok(users)
+}
+
+/// Returns the first entry of a stack that leads through the name of the stack itself.
+///
+/// # Errors
+/// As for [`links`].
+pub(crate) fn through_own_name(stack: &Path) -> Result<Option<PathBuf>> {
+    let mut found = Vec::new();
+    add_links(&mut found, stack)?;
+    // The text of a link that stays inside is relative to the stack.
+    let leaves = |text: &Path| text.is_absolute() || text.starts_with("..");
+    let is_through = |link: &StackLink| link.path.starts_with(stack);
+    let mut through = found.into_iter().filter(is_through).map(|link| link.entry);
+    Ok(through.find(|entry| std::fs::read_link(entry).is_ok_and(|text| leaves(&text))))
 }
 
 /// Returns the links in the directories of images that lead to an image, and the stacks and snapshots that
@@ -158,11 +178,24 @@ fn add_links(found: &mut Vec<StackLink>, stack: &Path) -> Result<()> {
     }
     for entry in all {
         if let Ok(text) = std::fs::read_link(&entry) {
-            let target = entry.canonicalize().unwrap_or_else(|_| stack.join(text));
-            found.push(StackLink { stack: stack.to_owned(), target });
+            let path = without_dots(&entry.parent().unwrap_or(stack).join(text));
+            let target = entry.canonicalize().unwrap_or_else(|_| path.clone());
+            found.push(StackLink { stack: stack.to_owned(), entry, target, path });
         }
     }
     Ok(())
+}
+
+/// Returns an absolute path without its parts `.` and `..`. Links are not followed.
+fn without_dots(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut above, part| {
+        match part {
+            Component::ParentDir => _ = above.pop(),
+            Component::CurDir => {}
+            part => above.push(part),
+        }
+        above
+    })
 }
 
 /// Returns the entries of a directory. None if it is missing or not a directory.
@@ -231,5 +264,26 @@ mod tests {
         assert_eq!(with_links(&paths, &golden).unwrap(), links);
         fs::remove_dir(&golden).unwrap();
         assert_eq!(of(&paths, &golden).unwrap(), stacks[3..], "a dangling link");
+    }
+
+    #[test]
+    fn links_through_the_name_of_a_stack_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let paths = Paths::below(&root);
+        let layer = paths.storage().join("layers/0/tree");
+        fs::create_dir_all(&layer).unwrap();
+        let [web, db] = ["web.mstack", "db.mstack"].map(|stack| paths.images().join(stack));
+        [&web, &db].into_iter().for_each(|stack| fs::create_dir_all(stack.join("inner")).unwrap());
+        symlink(&layer, web.join("layer@0")).unwrap();
+        symlink("inner", web.join("layer@1")).unwrap();
+        assert_eq!((of(&paths, &web).unwrap(), through_own_name(&web).unwrap()), (vec![], None));
+        for text in ["../web.mstack/layer@0", web.join("./layer@0").to_str().unwrap()] {
+            symlink(text, db.join("layer@0")).unwrap();
+            symlink(text, web.join("layer@2")).unwrap();
+            assert_eq!(of(&paths, &web).unwrap(), std::slice::from_ref(&db), "{text}");
+            assert_eq!(through_own_name(&web).unwrap(), Some(web.join("layer@2")), "{text}");
+            [db.join("layer@0"), web.join("layer@2")].iter().for_each(|link| fs::remove_file(link).unwrap());
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Who stands on images and layers: the verbs that remove or change them refuse while there is a user,
+//! Users of images and layers: the verbs that remove or change them refuse while there is a user,
 //! wherever it is, and whatever its machine has done so far.
 
 use crate::image_verbs::has_immutable_flag;
@@ -123,4 +123,95 @@ fn immutable_files(host: &Host) {
     refused(host, &["remove", "spent"], &["chattr -ia", "the next verb on an image repeats it"]);
     assert!(!host.coracle(&["images", "--no-legend"]).contains("spent"));
     host.sh_ok("chattr -i /var/lib/machines/.#spent*/etc/kept; coracle prune; ! ls -d /var/lib/machines/.#spent* 2>/dev/null");
+}
+
+#[test]
+fn images_that_cannot_be_replaced_are_refused() {
+    let host = host();
+    host.sh_ok(
+        "cd /var/lib/machines; mkdir app.v; cp -a base app.v/app_1; touch db.raw
+         cp -a base web; coracle convert web stack
+         mkdir web.mstack/inner; ln -s ../web.mstack/inner web.mstack/layer@9; coracle snapshot base s",
+    );
+    refused(&host, &["read-only", "app", "yes"], &["app_1' is one of several versions"]);
+    refused(&host, &["convert", "app", "stack"], &["app_1' is one of several versions"]);
+    host.coracle(&["snapshot", "app", "s"]);
+    refused(&host, &["rollback", "app", "s"], &["app_1' is one of several versions"]);
+    for verb in [&["rename", "base", "db"][..], &["clone", "base", "db"]] {
+        refused(&host, verb, &["image 'db' exists already: '/var/lib/machines/db.raw'"]);
+    }
+    refused(&host, &["rename", "web", "other"], &["layer@9' leads through the name of the image"]);
+    // A mount inside would stay behind, or be copied.
+    host.sh_ok("mkdir /var/lib/machines/base/mnt; mount -t tmpfs tmpfs /var/lib/machines/base/mnt");
+    for verb in [&["rollback", "base", "s"][..], &["convert", "base", "stack"], &["remove", "base"]] {
+        refused(&host, verb, &["base/mnt' is a mount point", "umount '/var/lib/machines/base/mnt'"]);
+    }
+    host.sh_ok("umount /var/lib/machines/base/mnt");
+    host.coracle(&["rollback", "base", "s"]);
+    // Only root can read the directory.
+    let user = host.exec(&["setpriv", "--reuid=65534", "--clear-groups", "coracle", "images"]);
+    assert!(user.status != 0 && user.stderr.contains("run it with sudo(8)"), "{user}");
+    host.stop();
+}
+
+#[test]
+fn snapshots_of_an_image_deleted_by_hand_are_not_those_of_the_next_one() {
+    let host = host();
+    host.sh_ok("cd /var/lib/machines; cp -a base web; coracle snapshot web s; rm -r web");
+    for verb in [&["clone", "base", "web"][..], &["rename", "base", "web"]] {
+        refused(&host, verb, &["snapshot 's' of a former image 'web' exists", "coracle remove web"]);
+    }
+    assert_eq!(host.coracle(&["remove", "web"]), "web: removed its files; it had no image\n");
+    host.coracle(&["clone", "base", "web"]);
+    // A damaged description hides no other snapshot.
+    for tag in ["one", "two"] {
+        host.coracle(&["snapshot", "web", tag]);
+    }
+    host.sh_ok("echo '{' >/var/lib/coracle/storage/snapshots/web/two.json");
+    let listed = host.coracle(&["snapshot", "--list", "--no-legend", "web"]);
+    assert!(listed.starts_with("one ") && !listed.contains("two"), "{listed}");
+    refused(&host, &["rollback", "web", "two"], &["two.json'"]);
+    host.coracle(&["rollback", "--discard", "web"]);
+    host.coracle(&["snapshot", "--remove", "web", "two"]);
+    // Without snapshots the name is free.
+    host.coracle(&["snapshot", "--remove", "web", "one"]);
+    host.coracle(&["rename", "web", "db"]);
+    host.coracle(&["rename", "base", "web"]);
+    host.stop();
+}
+
+#[test]
+fn an_interrupted_copy_is_removed_at_once() {
+    let host = host();
+    host.sh_ok("cd /var/lib/machines; head -c 400M /dev/zero >base/large; coracle snapshot base s");
+    for (signal, verb) in
+        [("INT", "clone base web"), ("TERM", "rollback base s"), ("HUP", "snapshot base other")]
+    {
+        // Until the copy has begun.
+        host.sh_ok(&format!(
+            "coracle {verb} 2>/tmp/out & pid=$!
+             until [ -n \"$(ls -d /var/lib/machines/.#*.coracle-* /var/lib/coracle/storage/tmp/* 2>/dev/null)\" ]
+             do [ -d /proc/$pid ] || exit 9; sleep 0.002; done
+             kill -{signal} $pid; if wait $pid; then exit 8; fi; grep 'interrupted$' /tmp/out
+             [ -z \"$(ls -d /var/lib/machines/.#* /var/lib/machines/web* /run/systemd/nspawn/locks/* \
+               /var/lib/coracle/storage/tmp/* 2>/dev/null)\" ]
+             cmp -n 1000 /var/lib/machines/base/large /dev/zero"
+        ));
+    }
+    let listed = host.coracle(&["snapshot", "--list", "--no-legend", "base"]);
+    assert!(listed.starts_with("s ") && listed.lines().count() == 1, "{listed}");
+    host.stop();
+}
+
+#[test]
+fn a_full_disk_can_be_freed() {
+    let host = host();
+    host.sh_ok(
+        "rm /var/lib/coracle/storage; mount -t tmpfs -o size=256k tmpfs /var/lib/coracle
+         cd /var/lib/machines; cp -a base web; head -c 1M /dev/zero >/var/lib/coracle/full 2>/dev/null || :",
+    );
+    refused(&host, &["rename", "web", "db"], &["no space left on device"]);
+    assert!(host.coracle(&["remove", "web"]).starts_with("web: removed '"));
+    host.sh_ok("! ls -d /var/lib/machines/.#* /var/lib/machines/web /run/coracle/.changes/* 2>/dev/null");
+    host.stop();
 }

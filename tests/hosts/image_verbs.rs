@@ -182,7 +182,7 @@ fn a_removed_image_leaves_only_files_of_the_administrator() {
          etc/systemd/system/coracle.target.wants/coracle@web.service\n"
     );
     let removed = host.coracle(&["remove", "--purge", "web"]);
-    assert_eq!(removed, "web: removed its definition\n");
+    assert_eq!(removed, "web: removed its files; it had no image\n");
     assert_eq!(files(), "");
     host.sh_ok(
         "! ls -d /run/systemd/nspawn/locks/* /var/lib/machines/.#* /var/lib/coracle/changes/* 2>/dev/null",
@@ -202,7 +202,7 @@ fn a_renamed_machine_keeps_all_it_has() {
     host.sh_ok("mkdir -p /var/lib/machines/db.mstack/rw; ln -s ../web /var/lib/machines/db.mstack/layer@0");
     is_refused(&host, &["rename", "web", "shop"], &["db.mstack' stands on image", "hint: remove them first"]);
     host.sh_ok("rm -r /var/lib/machines/db.mstack; mkdir -p /usr/lib/machines/shop/usr");
-    is_refused(&host, &["rename", "web", "shop"], &["'/usr/lib/machines/shop' exists already"]);
+    is_refused(&host, &["rename", "web", "shop"], &["image 'shop' exists already: '/usr/lib/machines/shop'"]);
     host.sh_ok("rm -r /usr/lib/machines/shop");
     host.define("shop", "");
     is_refused(&host, &["rename", "web", "shop"], &["machines.d/shop.toml' exists already"]);

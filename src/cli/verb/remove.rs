@@ -43,7 +43,7 @@ impl RemoveArgs {
 fn text(name: &Name, removal: &Removal) -> String {
     let mut text = match &removal.image {
         Some(image) => format!("{name}: removed '{}'\n", image.display()),
-        None => format!("{name}: removed its definition\n"),
+        None => format!("{name}: removed its files; it had no image\n"),
     };
     if !removal.kept.is_empty() {
         let files: Vec<String> = removal.kept.iter().map(|file| format!("'{}'", file.display())).collect();

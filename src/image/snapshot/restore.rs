@@ -5,7 +5,7 @@ use super::take::{EntryKind, entries, open};
 use super::{ImageKind, Method, Quiet, Snapshot, Snapshots, Tag, exists, take};
 use crate::error::{Context, Error, Result};
 use crate::image::store::draft::{self, Draft, DraftContent};
-use crate::image::{find, read_only, users};
+use crate::image::{refuse, users};
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
@@ -52,30 +52,43 @@ pub(crate) fn restore(
     if let Some(kept) = kept {
         take(snapshots, (name, image), kept, Quiet::Locked, progress)?;
     }
-    let draft = Draft::of_image(&path)?;
+    let draft = draft_of(&path, snapshot, progress);
+    if let (Err(_), Some(kept)) = (&draft, kept) {
+        snapshots.remove(kept).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+    }
+    let (draft, restored) = draft?;
+    let content = match restored.method {
+        Method::Layers => DraftContent::Entries,
+        _ => DraftContent::Data,
+    };
+    // The draft is the former image then, which is removed.
+    draft.exchange(&path, content)?;
+    Ok(restored)
+}
+
+/// Creates the draft of an image with the files of a snapshot.
+fn draft_of(path: &Path, snapshot: &Snapshot, progress: &mut CopyProgress<'_>) -> Result<(Draft, Restored)> {
+    let draft = Draft::of_image(path)?;
     let from = open(mount::open_directory(&snapshot.path)?.as_fd(), ".")?;
     let mut restoring = Restoring { draft, progress, bytes: 0, method: Method::Layers };
     match snapshot.info.kind {
         ImageKind::Directory => restoring.directory(&from)?,
-        ImageKind::Stack => restoring.stack(&snapshot.path, &path, &from)?,
+        ImageKind::Stack => restoring.stack(&snapshot.path, path, &from)?,
     }
     let Restoring { draft, bytes, method, .. } = restoring;
-    let content = if method == Method::Layers { DraftContent::Entries } else { DraftContent::Data };
-    // The draft is the former image then, which is removed.
-    draft.exchange(&path, content)?;
-    Ok(Restored { method, bytes })
+    Ok((draft, Restored { method, bytes }))
 }
 
-/// Refuses an image that cannot be replaced: one of a package, a read-only one, and one that stacks stand on.
+/// Refuses an image that cannot be replaced: one of a package, a version, a read-only one, one with mounts, and
+/// one that stacks stand on.
 ///
 /// # Errors
 /// Such an image.
 pub(crate) fn refuse_unreplaceable(paths: &Paths, name: &Name, image: &RootSource) -> Result<()> {
-    find::refuse_vendor(paths, image)?;
-    if read_only::is_set(image.path()) {
-        return Err(Error::new(format!("image '{name}' is read-only"))
-            .with_hint(format!("make it writable first: coracle read-only {name} no")));
-    }
+    refuse::of_package(paths, image)?;
+    refuse::version(image.path())?;
+    refuse::read_only(name, image.path())?;
+    refuse::mounts(image.path())?;
     users::refuse(image.path(), &users::of(paths, image.path())?)
 }
 
