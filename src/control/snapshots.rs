@@ -145,7 +145,7 @@ pub(crate) fn rollback(
     Ok(format!("{name}: rolled back to snapshot '{}': {method}{before}", found.tag))
 }
 
-/// What becomes of the present state of an image.
+/// Whether the present state of an image is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Present {
     /// It is saved as a snapshot.

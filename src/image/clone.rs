@@ -65,7 +65,7 @@ pub(crate) struct CloneRequest<'a> {
     pub(crate) access: CloneAccess,
 }
 
-/// How a clone was created.
+/// The method of a clone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloneMethod {
     /// By a snapshot of a subvolume.
@@ -83,7 +83,7 @@ pub(crate) enum CloneMethod {
 pub(crate) struct Cloned {
     /// Its path.
     pub(crate) path: PathBuf,
-    /// How it was created.
+    /// The method.
     pub(crate) method: CloneMethod,
     /// The message about files of its identity that could not be renewed.
     pub(crate) kept_identity: Option<String>,

@@ -34,7 +34,7 @@ pub(crate) enum ImageKind {
     Directory,
 }
 
-/// How an image was converted.
+/// The method of a conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConvertMethod {
     /// It has that kind already.

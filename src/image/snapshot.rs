@@ -91,7 +91,7 @@ impl ImageKind {
     }
 }
 
-/// How the files of an image were saved, or restored.
+/// The method that has saved or restored the files of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Method {

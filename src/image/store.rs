@@ -40,7 +40,7 @@ pub(crate) enum StorePart {
     Redo,
     /// Drafts.
     Drafts,
-    /// What is being removed.
+    /// Files and directories that are being removed.
     Trash,
 }
 

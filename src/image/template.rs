@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-/// How a root was created.
+/// The method that has created a root.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     /// By a snapshot of a subvolume.

@@ -186,7 +186,7 @@ pub(crate) fn attach_at(
 pub(crate) struct NewFileSystem {
     /// Its mount.
     pub(crate) mount: OwnedFd,
-    /// What it was created with (fsopen(2)).
+    /// Its file system context (fsopen(2)).
     pub(crate) context: OwnedFd,
 }
 

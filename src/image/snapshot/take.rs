@@ -43,7 +43,7 @@ pub(crate) struct Taken {
     pub(crate) bytes: u64,
 }
 
-/// Why an image does not change while it is saved.
+/// The reason why an image does not change while it is saved.
 pub(crate) enum Quiet<'a> {
     /// Its exclusive locks are held.
     Locked,

@@ -28,7 +28,7 @@ pub(crate) struct Draft {
     is_published: bool,
 }
 
-/// What a draft contains, which decides what is written to the disk before it is published.
+/// The content of a draft. It determines the data written to the disk before the draft is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DraftContent {
     /// Directories, links and empty files: file systems keep the order of such changes across a power cut.
