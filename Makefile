@@ -48,12 +48,13 @@ libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help build-and-lint deps deps-vm binary order install lint trees picture test test-all test-vm demo bench probe faults storm clean
+.PHONY: help build-and-lint deps deps-vm binary order install lint trees picture test test-all test-images test-vm demo bench probe faults storm clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it, as root"
 	@echo "make test      lints, unit tests and the host suite, as root"
-	@echo "make test-all  the host suite on Debian 12, 13, unstable, and inside coracle, as root"
+	@echo "make test-all  the host suite on Debian 12, 13, unstable, and inside coracle, and images on XFS and Btrfs, as root"
+	@echo "make test-images  the tests of images on XFS and Btrfs, as root"
 	@echo "make test-vm   limits, AppArmor and reboots of the host in a virtual machine, as root"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
@@ -161,11 +162,20 @@ test: deps trees build-and-lint
 		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast -- --include-ignored
 
 # `make test` has run the suite on Debian 13. The last lane runs it on hosts that are machines of coracle.
-test-all: test
+test-all: test test-images
 	for lane in SUITE=bookworm SUITE=sid BY=coracle; do
 		echo "== hosts of $$lane"
 		env "CORACLE_HOST_$$lane" CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
 			timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast --tests -- --include-ignored
+	done
+
+# The tests of images run on the file system of /var/tmp, which is ext4 in `make test`.
+test-images: deps trees binary
+	for kind in xfs btrfs; do
+		echo "== images on $$kind"
+		CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 timeout --kill-after=30 $(TEST_BOUND) \
+			tests/file-systems.sh $$kind $(CARGO) test --locked --no-fail-fast --lib --test hosts -- --include-ignored \
+			image stack clone snapshot tree:: ephemeral::
 	done
 
 # One at a time: the emulator uses both processors of a small machine.

@@ -1,0 +1,29 @@
+#!/bin/bash
+# file-systems.sh KIND COMMAND...: runs a command with a file system of this kind (xfs, btrfs) at /var/tmp, in a mount
+# namespace of its own. The tests of images create their files there. The current directory stays reachable.
+set -euo pipefail
+
+if [ "$1" != --inside ]; then
+	exec unshare --mount --propagation slave "$0" --inside "$@"
+fi
+shift
+kind=$1
+shift
+
+disk=$(mktemp /var/tmp/coracle-disk.XXXXXX)
+trap 'rm -f "$disk"' EXIT
+truncate --size=16G "$disk"
+"mkfs.$kind" -q "$disk"
+exec {here}<.
+place=$PWD
+# The kernel keeps the deleted file until the namespace ends.
+mount -o loop "$disk" /mnt
+rm "$disk"
+mount --move /mnt /var/tmp
+chmod 1777 /var/tmp
+if [ ! -e "$place/tests" ]; then
+	mkdir -p "$place"
+	mount --bind "/proc/self/fd/$here" "$place"
+fi
+cd "$place"
+"$@"
