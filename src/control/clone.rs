@@ -1,15 +1,17 @@
 //! `clone`: a new image from another one. Called by `cli`.
 
 use super::progress::Progress;
+use super::snapshots::Hold;
 use crate::error::Result;
 use crate::image::clone::{self, CloneAccess, CloneIdentity, CloneMethod, CloneRequest, Cloned};
 use crate::image::find;
 use crate::image::recovery;
-use crate::image::snapshot::Tag;
+use crate::image::snapshot::{self, Quiet, Snapshots, Tag, Taken};
 use crate::machine::name::Name;
+use crate::machine::root::RootSource;
 use crate::machine::size;
 use crate::paths::Paths;
-use crate::tree::copy::CopyMethod;
+use crate::tree::copy::{CopyMethod, CopyProgress};
 use crate::tree::usage;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -36,6 +38,8 @@ pub(crate) struct CloneReport {
     /// The copied bytes, or those of shared blocks.
     bytes: u64,
     duration_ms: u64,
+    /// The time for which a running source was paused. `None` for another one.
+    paused_ms: Option<u64>,
     /// The message about files of its identity that are still those of the source.
     kept_identity: Option<String>,
     hint: Option<String>,
@@ -70,10 +74,11 @@ impl std::fmt::Display for CloneSource {
     }
 }
 
-/// Creates an image as a clone of another one.
+/// Creates an image as a clone of another one. A running source is paused for a moment.
 ///
 /// # Errors
-/// A missing or running source, an existing image with the name, or a file that cannot be created.
+/// A missing source, one that is used by another program, an existing image with the name, or a file that cannot
+/// be created.
 pub(crate) fn clone(
     paths: &Paths,
     source: &CloneSource,
@@ -85,35 +90,75 @@ pub(crate) fn clone(
     let identity = if options.is_exact { CloneIdentity::Exact } else { CloneIdentity::New };
     let access = if options.is_read_only { CloneAccess::ReadOnly } else { CloneAccess::Writable };
     let tag = source.tag.as_ref();
-    let request = CloneRequest { paths, source: &source.name, tag, name, identity, access };
+    let taken_for_it = None;
+    let request = CloneRequest { paths, source: &source.name, tag, taken_for_it, name, identity, access };
     let since = Instant::now();
     let total = || usage::of(find::by_name(paths, &source.name)?.path()).ok();
-    let cloned = {
+    let (cloned, taken) = {
         let mut bar = progress.bar(name.as_str(), &total)?;
-        clone::clone(request, &mut |bytes| bar.advance(bytes))?
+        let mut advance = |bytes| bar.advance(bytes);
+        let image = if tag.is_none() { find::by_name(paths, &source.name) } else { None };
+        let hold = image.as_ref().map(|image| Hold::that_changes(paths, image)).transpose()?.flatten();
+        match (image, hold) {
+            (Some(image), Some(hold)) => of_running(request, &image, hold, &mut advance)?,
+            _ => (clone::clone(request, &mut advance)?, None),
+        }
     };
-    Ok(report(source, name, cloned, since.elapsed()))
+    Ok(report(source, name, (cloned, taken), since.elapsed()))
 }
 
-fn report(source: &CloneSource, name: &Name, cloned: Cloned, duration: Duration) -> CloneReport {
+/// Creates a clone of a running machine, from a snapshot that is removed. Returns also the snapshot, and the
+/// time of the pause.
+fn of_running(
+    request: CloneRequest<'_>,
+    image: &RootSource,
+    mut hold: Hold<'_>,
+    progress: &mut CopyProgress<'_>,
+) -> Result<(Cloned, Option<(Taken, Duration)>)> {
+    let CloneRequest { paths, source, name, .. } = request;
+    clone::refuse_existing(paths, name)?;
+    let snapshots = Snapshots::lock(paths, source)?;
+    let tag = Tag::for_clone();
+    let quiet = Quiet::Paused(&mut hold);
+    let taken = snapshot::take(&snapshots, (source, image), &tag, quiet, progress)
+        .map_err(|error| error.context(format!("cannot save the state of machine '{source}'")))?;
+    let request = CloneRequest { tag: Some(&tag), taken_for_it: Some(&snapshots), ..request };
+    let cloned = clone::clone(request, progress);
+    snapshots.discard(&tag);
+    Ok((cloned?, Some((taken, hold.paused))))
+}
+
+fn report(
+    source: &CloneSource,
+    name: &Name,
+    (cloned, taken): (Cloned, Option<(Taken, Duration)>),
+    duration: Duration,
+) -> CloneReport {
     let is_stack = cloned.path.extension().is_some_and(|suffix| suffix == "mstack");
+    let copied = taken.map_or(0, |(taken, _)| taken.bytes);
     let (method, bytes, hint) = match cloned.method {
         CloneMethod::Snapshot => ("snapshot", 0, None),
-        CloneMethod::Layers => ("layers", 0, None),
+        CloneMethod::Layers => ("layers", copied, None),
         CloneMethod::Base => ("base", 0, None),
         CloneMethod::Copy(copied) if copied.method == CopyMethod::Reflink => ("reflink", copied.bytes, None),
+        CloneMethod::Taken if taken.is_some_and(|(taken, _)| taken.method == snapshot::Method::Reflink) => {
+            ("reflink", copied, None)
+        }
+        CloneMethod::Taken => ("copy", copied, None),
         CloneMethod::Copy(copied) => {
             let hint = format!("'coracle read-only {source} yes' makes clones of it instant");
             ("copy", copied.bytes, Some(hint).filter(|_| !is_stack))
         }
     };
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     CloneReport {
         name: name.clone(),
         source: source.to_string(),
         path: cloned.path,
         method,
         bytes,
-        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        duration_ms: milliseconds(duration),
+        paused_ms: taken.map(|(_, paused)| milliseconds(paused)),
         kept_identity: cloned.kept_identity,
         hint,
     }
@@ -132,9 +177,12 @@ impl CloneReport {
             "snapshot" => format!("{name}: snapshot of '{source}' in {time}"),
             "layers" => format!("{name}: stack on the layers of '{source}' in {time}"),
             "base" => format!("{name}: stack on '{source}' in {time}"),
-            "reflink" => format!("{name}: copied in {time}, sharing the blocks of '{source}' ({size})"),
+            "reflink" => format!("{name}: copied in {time}, sharing the blocks of '{source}'"),
             _ => format!("{name}: copied {size} in {time}: the file system cannot share blocks"),
         };
+        if let Some(paused) = self.paused_ms {
+            text.push_str(&format!(" ('{source}' was paused {paused} ms)"));
+        }
         for (label, line) in [("warning", &self.kept_identity), ("hint", &self.hint)] {
             if let Some(line) = line {
                 text.push_str(&format!("\n{label}: {line}"));

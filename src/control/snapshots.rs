@@ -5,7 +5,7 @@ use super::defined_stacks;
 use super::progress::Progress;
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup;
-use crate::host::lock::LockMode;
+use crate::host::lock::{self, LockMode};
 use crate::host::systemd::varlink;
 use crate::image::find;
 use crate::image::locks::{self, HeldLocks};
@@ -189,25 +189,45 @@ impl<'a> ImageUse<'a> {
         if shared.take(paths, locks::of_path(paths, image.path(), LockMode::Shared)?).is_ok() {
             return Ok(Self::Shared { _held: shared });
         }
-        let file = locks::inode_file(paths, image.path())?;
-        let mut records = Record::all(paths).into_iter().filter(Record::is_alive);
-        let record = records.find(|record| record.files.contains(&file)).ok_or(error)?;
-        Ok(Self::Running(Box::new(Hold::new(paths, record)?)))
+        Ok(Self::Running(Box::new(Hold::of_image(paths, image)?.ok_or(error)?)))
     }
 }
 
 /// The connection to the supervisor of a machine, which keeps it frozen.
-struct Hold<'a> {
+pub(super) struct Hold<'a> {
     paths: &'a Paths,
     name: Name,
     payload: PathBuf,
     stream: Option<UnixStream>,
     begun: Instant,
     /// The time for which the machine was frozen.
-    paused: Duration,
+    pub(super) paused: Duration,
 }
 
 impl<'a> Hold<'a> {
+    /// Returns the pause of the running machine that changes an image. `None` if there is none.
+    ///
+    /// # Errors
+    /// A machine without a cgroup of its own.
+    pub(super) fn that_changes(paths: &'a Paths, image: &RootSource) -> Result<Option<Self>> {
+        if !lock::is_taken(&locks::inode_file(paths, image.path())?) {
+            return Ok(None);
+        }
+        let mut shared = HeldLocks::default();
+        if shared.take(paths, locks::of_path(paths, image.path(), LockMode::Shared)?).is_ok() {
+            return Ok(None);
+        }
+        Self::of_image(paths, image)
+    }
+
+    /// Returns the pause of the running machine with the locks of an image. `None` if there is none.
+    fn of_image(paths: &'a Paths, image: &RootSource) -> Result<Option<Self>> {
+        let file = locks::inode_file(paths, image.path())?;
+        let mut records = Record::all(paths).into_iter().filter(Record::is_alive);
+        let record = records.find(|record| record.files.contains(&file));
+        record.map(|record| Self::new(paths, record)).transpose()
+    }
+
     fn new(paths: &'a Paths, record: Record) -> Result<Self> {
         let payload = record.payload_cgroup().ok_or_else(|| {
             Error::new(format!("machine '{}' cannot be paused: it has no cgroup of its own", record.name))

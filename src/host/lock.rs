@@ -34,6 +34,13 @@ pub(crate) struct Lock {
 #[derive(Debug)]
 pub(crate) struct Held(Lock);
 
+impl Lock {
+    /// Returns the lock as one whose file is deleted with it.
+    pub(crate) fn with_deletion(self) -> Held {
+        Held(self)
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         // Deleted while it is locked: a process that opened the file before detects the deletion.

@@ -26,6 +26,7 @@ use crate::sys::read_only;
 use crate::tree;
 use crate::tree::copy::{Copied, CopyProgress};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::RenameFlags;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub(crate) struct CloneRequest<'a> {
     pub(crate) source: &'a Name,
     /// Its snapshot. `None` for its present state.
     pub(crate) tag: Option<&'a Tag>,
+    /// The locked snapshots of the source, if this one was taken for the clone, which may take its files.
+    pub(crate) taken_for_it: Option<&'a Snapshots>,
     /// The name of the clone.
     pub(crate) name: &'a Name,
     /// The identity of the clone.
@@ -76,6 +79,8 @@ pub(crate) enum CloneMethod {
     Base,
     /// By a copy.
     Copy(Copied),
+    /// From the copy in the snapshot that was taken for it.
+    Taken,
 }
 
 /// A finished clone.
@@ -104,13 +109,13 @@ pub(crate) fn clone(request: CloneRequest<'_>, progress: &mut CopyProgress<'_>) 
 fn clone_image(request: CloneRequest<'_>, progress: &mut CopyProgress<'_>) -> Result<Cloned> {
     let CloneRequest { paths, source, name, .. } = request;
     // A snapshot is not removed meanwhile.
-    let snapshots = request.tag.map(|_| Snapshots::lock(paths, source)).transpose()?;
+    let is_locked = request.taken_for_it.is_some();
+    let snapshots = request.tag.filter(|_| !is_locked).map(|_| Snapshots::lock(paths, source)).transpose()?;
     let image = match request.tag {
         Some(tag) => snapshot::find(paths, source, Some(tag))?.source(),
         None => find::existing(paths, source)?,
     };
-    refuse::existing(paths, name)?;
-    refuse::former_snapshots(paths, name)?;
+    refuse_existing(paths, name)?;
     let store = Store::of(paths);
     create_directory(&paths.images())?;
     draft::sweep_images(&paths.images());
@@ -122,6 +127,15 @@ fn clone_image(request: CloneRequest<'_>, progress: &mut CopyProgress<'_>) -> Re
     };
     drop(snapshots);
     cloned
+}
+
+/// Refuses the name of a clone that has an image, or snapshots of a former one.
+///
+/// # Errors
+/// Such a name.
+pub(crate) fn refuse_existing(paths: &Paths, name: &Name) -> Result<()> {
+    refuse::existing(paths, name)?;
+    refuse::former_snapshots(paths, name)
 }
 
 /// Creates the directory of images like systemd: only root can enter it.
@@ -189,10 +203,29 @@ impl Cloner<'_> {
                 Err(error) => log::debug!("{error}, choosing another method"),
             }
         }
+        if self.request.taken_for_it.is_some() {
+            let moved = self.of_taken(source)?;
+            return moved.map_or_else(|| self.copy(&directory, self.path(""), progress), Ok);
+        }
         if is_base {
             return self.on_base(source, &directory);
         }
         self.copy(&directory, self.path(""), progress)
+    }
+
+    /// Makes the copy in a snapshot the clone. `None` if it is on another file system.
+    fn of_taken(&self, snapshot: &Path) -> Result<Option<Cloned>> {
+        let draft = Draft::of_image(&self.path(""))?;
+        let (from, to) = (rustix::fs::CWD, draft.directory());
+        match rustix::fs::renameat_with(from, snapshot, to, draft.name(), RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::XDEV) => return Ok(None),
+            moved => moved.context(|| format!("cannot move '{}'", snapshot.display()))?,
+        }
+        let kept_identity = self.renew(&GuestRoot::of_tree(&draft.path())?)?;
+        let path = self.path("");
+        draft.publish(&path, DraftContent::Data)?;
+        self.forbid_changes(&path)?;
+        Ok(Some(Cloned { path, method: CloneMethod::Taken, kept_identity }))
     }
 
     /// Returns whether a directory never changes: it is read-only, a snapshot, or belongs to a package.

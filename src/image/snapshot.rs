@@ -8,13 +8,13 @@ mod restore;
 mod take;
 
 pub(crate) use restore::{refuse_unreplaceable, restore};
-pub(crate) use take::{Pause, Quiet, take};
+pub(crate) use take::{Pause, Quiet, Taken, take};
 
 use super::locks;
 use super::store::draft::{self, Draft};
 use super::store::{Store, StorePart};
 use crate::error::{Context, Error, Result};
-use crate::host::lock::{self, Lock};
+use crate::host::lock::{self, Held};
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::machine::size;
@@ -30,6 +30,8 @@ use std::str::FromStr;
 const DESCRIPTION: &str = ".json";
 /// The first part of the tags that [`restore()`] creates.
 pub(crate) const BEFORE_ROLLBACK: &str = "before-rollback-";
+/// The first part of the tags of snapshots for clones, which are not listed.
+const FOR_CLONE: &str = ".clone-";
 
 /// The name of a snapshot among those of its image.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -64,6 +66,11 @@ impl Tag {
     pub(crate) fn now(before: &str) -> Self {
         let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S%.3f");
         Self(format!("{before}{now}"))
+    }
+
+    /// Returns the tag of a snapshot for a clone, which is removed with the clone or by the next verb.
+    pub(crate) fn for_clone() -> Self {
+        Self(format!("{FOR_CLONE}{}", std::process::id()))
     }
 
     /// Returns whether a rollback has created the snapshot.
@@ -164,7 +171,20 @@ impl Snapshot {
 pub(crate) struct Snapshots {
     store: Store,
     directory: PathBuf,
-    _lock: Lock,
+    // Dropped in this order.
+    _lock: Held,
+    _empty: EmptyDirectory,
+}
+
+/// A directory that is deleted at the end if it is empty.
+#[derive(Debug)]
+struct EmptyDirectory(PathBuf);
+
+impl Drop for EmptyDirectory {
+    fn drop(&mut self) {
+        // Most directories are not empty.
+        let _ = std::fs::remove_dir(&self.0);
+    }
 }
 
 impl Snapshots {
@@ -190,7 +210,9 @@ impl Snapshots {
         })?;
         draft::sweep_store(&store);
         locks::sweep(paths);
-        let snapshots = Self { store, directory, _lock: taken };
+        let empty = EmptyDirectory(directory.clone());
+        let snapshots = Self { store, directory, _lock: taken.with_deletion(), _empty: empty };
+        snapshots.remove_those_for_clones();
         snapshots.remove_unfinished();
         Ok(snapshots)
     }
@@ -201,6 +223,24 @@ impl Snapshots {
 
     fn description(&self, tag: &Tag) -> PathBuf {
         self.directory.join(format!("{tag}{DESCRIPTION}"))
+    }
+
+    /// Removes snapshots for clones of killed processes. Living ones hold the lock.
+    fn remove_those_for_clones(&self) {
+        for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            if name.starts_with(FOR_CLONE) && !name.ends_with(DESCRIPTION) {
+                self.remove(&Tag(name)).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+            }
+        }
+    }
+
+    /// Removes a snapshot for a clone, which may have taken its files.
+    pub(crate) fn discard(&self, tag: &Tag) {
+        let removed =
+            exists(&self.path(tag)).and_then(|is_left| if is_left { self.remove(tag) } else { Ok(()) });
+        removed.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+        self.remove_unfinished();
     }
 
     fn remove_unfinished(&self) {

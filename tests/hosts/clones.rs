@@ -56,8 +56,8 @@ fn a_clone_is_a_machine_of_its_own() {
     host.sh_ok("coracle exec exact -- grep 0123456789abcdef /etc/machine-id");
     host.sh_ok("coracle exec web -- sh -c 'echo web >/which; rm /etc/hostname'");
     host.sh_ok("cd /var/lib/machines/.golden; test ! -e which; grep golden etc/hostname");
-    let refused = host.exec(&["coracle", "clone", "web", "other"]);
-    assert!(refused.status != 0 && refused.stderr.contains("in use by machine 'web'"), "{refused}");
+    clone_running(&host, "web", "stack on the layers of 'web' in ");
+    clone_running(&host, "copied", "copied ");
     host.coracle(&["stop", "copied", "web", "exact"]);
     host.assert_clean_stop("web");
     // What the machine has written is shared too, and stays that of the source.
@@ -76,6 +76,21 @@ fn a_clone_is_a_machine_of_its_own() {
     assert!(refused.status != 0 && refused.stderr.contains("image 'none' does not exist"), "{refused}");
     has_no_drafts(&host);
     host.stop();
+}
+
+/// Clones a running machine, starts the clone and removes it.
+fn clone_running(host: &Host, source: &str, method: &str) {
+    host.sh_ok(&format!("coracle exec {source} -- sh -c 'echo before >/state'"));
+    let cloned = host.coracle(&["clone", source, "live"]);
+    assert!(cloned.starts_with(&format!("live: {method}")), "{cloned}");
+    assert!(cloned.contains(&format!(" ('{source}' was paused ")), "{cloned}");
+    host.sh_ok(&format!("coracle exec {source} -- sh -c 'echo after >/state'"));
+    has_no_drafts(host);
+    host.sh_ok(&format!("! ls -A /var/lib/coracle/storage/snapshots/{source} | grep ."));
+    host.coracle(&["start", "--wait=running", "live"]);
+    host.sh_ok("coracle exec live -- sh -c 'grep before /state && ! test -s /etc/machine-id'");
+    host.coracle(&["stop", "live"]);
+    host.coracle(&["remove", "live"]);
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn directories_are_saved_on_every_file_system() {
         for tag in tags(&host, "base") {
             host.coracle(&["snapshot", "--remove", "base", &tag]);
         }
-        host.sh_ok("test \"$(ls -A /var/lib/machines/.storage/snapshots/base)\" = .lock");
+        host.sh_ok("test ! -e /var/lib/machines/.storage/snapshots/base");
         has_no_drafts(&host);
         host.stop();
     }

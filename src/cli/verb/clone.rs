@@ -14,7 +14,7 @@ use clap::Args;
 /// host keys.
 #[derive(Debug, Args)]
 pub struct CloneArgs {
-    /// The image to clone, not running unless it is read-only; or one of its snapshots
+    /// The image to clone, also of a running machine; or one of its snapshots
     #[arg(value_name = "SOURCE[@TAG]", value_parser = CloneSource::parse)]
     source: CloneSource,
 
