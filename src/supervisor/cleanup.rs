@@ -100,9 +100,7 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
     let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
     note(firewall::leave(&socket, paths, record, part));
     before_links(record);
-    if is_registered(record) || record.host_interface.is_some() {
-        note(outside(record));
-    }
+    note(outside(record));
     note(interfaces::disconnect(paths, record));
     if let Some(zone) = &record.zone {
         note(leave(paths, zone, record));
@@ -179,18 +177,18 @@ fn leave(paths: &Paths, zone: &Zone, record: &Record) -> Result<()> {
     })
 }
 
-/// Returns whether machined has a registration of the machine, or may have it.
-fn is_registered(record: &Record) -> bool {
-    record.registered || record.unit.as_deref().is_some_and(machined::knows)
-}
-
-/// Removes the machine's link and its registration with machined.
+/// Removes the machine's link and its registration with machined, if it has them.
 fn outside(record: &Record) -> Result<()> {
+    let interface = record.host_interface.as_deref().filter(|name| veth::exists(name));
+    let is_registered = record.registered || record.unit.as_deref().is_some_and(machined::knows);
+    if interface.is_none() && !is_registered {
+        return Ok(());
+    }
     runtime()?.block_on(async {
-        if let Some(interface) = record.host_interface.as_deref().filter(|name| veth::exists(name)) {
+        if let Some(interface) = interface {
             note(veth::remove(interface).await);
         }
-        if is_registered(record) {
+        if is_registered {
             note(machined::unregister(&record.name, record.unit.as_deref()).await);
         }
     });

@@ -46,10 +46,12 @@ pub(crate) fn register(
     runtime()?.block_on(machined::register(&registration))
 }
 
-/// Withdraws the registration of a machine during its reboot, while it has no PID 1.
-pub(crate) fn withdraw(record: &Record) {
+/// Unregisters a machine from machined during its reboot, while it has no PID 1.
+pub(crate) fn unregister(record: &Record) {
     let Ok(runtime) = runtime() else { return };
-    runtime.block_on(machined::withdraw(&record.name, record.unit.as_deref()));
+    if let Err(error) = runtime.block_on(machined::unregister(&record.name, record.unit.as_deref())) {
+        log::debug!("{error}, ignoring");
+    }
 }
 
 /// Blocks SIGTERM: from now on machined may send it at any moment, and a killed supervisor could not report

@@ -220,6 +220,11 @@ fn a_machine_is_not_stopped_for_its_former_run() {
         goes_on(&host, leader);
         host.coracle(&["stop", "busybox"]);
     }
+    host.coracle(&["start", "busybox"]);
+    host.sh_ok("systemctl -q stop systemd-machined");
+    host.coracle(&["stop", "busybox"]);
+    let started = host.ok(&["systemctl", "show", "--property=ActiveState,Job", "systemd-machined"]);
+    assert_eq!(started.trim(), "ActiveState=inactive\nJob=", "the end has started machined");
     host.assert_clean_stop("busybox");
     before.assert_same(&host);
     host.stop();

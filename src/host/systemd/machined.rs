@@ -14,8 +14,6 @@ use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, Variant, proxy};
 
-/// The bus name of machined.
-const MACHINED: &str = "org.freedesktop.machine1";
 /// The service name in registrations.
 const SERVICE: &str = "coracle";
 /// The Varlink socket of machined, below the directory of systemd.
@@ -59,6 +57,8 @@ trait MachinedManager {
         interfaces: &[i32],
     ) -> zbus::Result<OwnedObjectPath>;
 
+    /// Does not start a stopped machined.
+    #[zbus(no_autostart)]
     fn unregister_machine(&self, name: &str) -> zbus::Result<()>;
 }
 
@@ -131,18 +131,27 @@ pub(crate) async fn register(registration: &Registration<'_>) -> Result<Registra
     }
 }
 
-/// Unregisters a machine of Coracle whose PID 1 has ended. A missing registration, and a machined that is not
-/// running, are not errors. The caller knows that the registration belongs to Coracle.
+/// Unregisters a machine of Coracle whose PID 1 has ended: at its end, or before it is registered again. The
+/// caller knows that the registration belongs to Coracle. Takes `bus::PATIENCE` at most. A missing registration,
+/// and a machined that is not running, are not errors.
 ///
 /// # Errors
 /// machined refuses or does not reply.
 pub(crate) async fn unregister(name: &Name, unit: Option<&str>) -> Result<()> {
     delete_state_files(name, unit);
+    let unregistered = match tokio::time::timeout(bus::PATIENCE, unregister_unbounded(name)).await {
+        Ok(unregistered) => unregistered,
+        Err(_) => Err(Error::new(format!("no reply within {} s", bus::PATIENCE.as_secs()))),
+    };
+    unregistered.map_err(|error| error.context(format!("cannot unregister '{name}' from machined")))
+}
+
+/// Implements [`unregister`], without its timeout.
+async fn unregister_unbounded(name: &Name) -> Result<()> {
     let Ok(connection) = bus::connect(bus::PATIENCE).await else { return Ok(()) };
-    let manager = manager(&connection).await?;
-    match manager.unregister_machine(name.as_str()).await {
+    match manager(&connection).await?.unregister_machine(name.as_str()).await {
         Err(error) if absence(&error).is_none() && !is(&error, "org.freedesktop.machine1.NoSuchMachine") => {
-            Err(bus::failure(error).context(format!("cannot unregister '{name}' from machined")))
+            Err(bus::failure(error))
         }
         _ => Ok(()),
     }
@@ -171,22 +180,6 @@ fn delete_state_files(name: &Name, unit: Option<&str>) {
             }
             _ => {}
         }
-    }
-}
-
-/// Unregisters a machine whose PID 1 has ended, before it is registered again. Takes `bus::PATIENCE` at most.
-pub(crate) async fn withdraw(name: &Name, unit: Option<&str>) {
-    delete_state_files(name, unit);
-    let unregistered = async {
-        let connection = bus::connect(bus::PATIENCE).await.ok()?;
-        let bus = zbus::fdo::DBusProxy::new(&connection).await.ok()?;
-        // A call to a stopped machined would start it.
-        let runs = bus.name_has_owner(MACHINED.try_into().ok()?).await.ok()?;
-        let manager = manager(&connection).await.ok().filter(|_| runs)?;
-        manager.unregister_machine(name.as_str()).await.ok()
-    };
-    if !matches!(tokio::time::timeout(bus::PATIENCE, unregistered).await, Ok(Some(()))) {
-        log::debug!("cannot unregister '{name}' from machined before its reboot");
     }
 }
 

@@ -31,7 +31,7 @@ impl Loop {
             // A reboot during a requested stop is a stop.
             LoopExit::Ended(Exit::Reboot) if self.stop.is_none() && !self.is_outdated() => {
                 if self.state.record.registered && self.reboot_at.is_none() {
-                    registration::withdraw(&self.state.record);
+                    registration::unregister(&self.state.record);
                 }
                 log::info!("machine '{}' reboots", self.state.record.name);
                 Ok(SupervisionResult::Reboot(Box::new(self.hand_on())))

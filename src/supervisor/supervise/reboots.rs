@@ -58,7 +58,7 @@ impl Loop {
         let _ = self.epoll.delete(&self.leader);
         // Before machined notices the missing PID 1.
         if self.state.record.registered {
-            registration::withdraw(&self.state.record);
+            registration::unregister(&self.state.record);
         }
         self.reboot_at = Some(Instant::now() + pause);
         None
