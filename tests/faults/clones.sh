@@ -2,9 +2,9 @@
 # clones.sh: kills a verb on images at each system call, or lets each call fail, per line "MODE NUMBER" of standard
 # input. Prints a line for each fault with a bad result. Run by tests/hosts/clone_faults.rs in a nested host.
 #
-# $SETUP creates the images; $NAMES are those whose files are compared; the arguments are "count" or "inject", and the
-# command. The files of each image
-# must be those before or after the verb, right after the fault and after `coracle prune`, which must leave nothing.
+# $SETUP creates the images $NAMES; $RUNNING is the name of a running machine, or empty; the arguments are "count" or
+# "inject", and the command. The files of each image must be those before or after the verb, right after the fault and
+# after `coracle prune`, which must leave nothing. The machine must not stay paused.
 set -u
 cd /var/lib/machines || exit 1
 storage=/var/lib/coracle/storage
@@ -30,7 +30,7 @@ view() {
 	fi
 }
 
-state() { for name in $NAMES; do view "$name"; done | tr '\n' ' '; }
+state() { for name in $NAMES $RUNNING; do view "$name"; done | tr '\n' ' '; }
 
 left() {
 	find . $storage/tmp/ $storage/trash/ $storage/redo/ -mindepth 1 -maxdepth 1 \
@@ -41,7 +41,8 @@ left() {
 reset() {
 	umount /mnt 2>/dev/null
 	for name in $NAMES; do rm -rf "$name" "$name.mstack"; done
-	rm -rf .#* $storage/layers
+	rm -rf .#*
+	[ -n "$RUNNING" ] || rm -rf $storage/layers
 	coracle prune >/dev/null
 	eval "$SETUP"
 }
@@ -70,6 +71,7 @@ while read -r mode number; do
 	# The standard library ends a program whose close(2) of a directory fails.
 	[ "$mode" = kill ] || [ $status = 0 ] || grep -q -e '^coracle: ' -e 'panicked at /' /run/out || [ "$number" -le 40 ] ||
 		echo "$mode $number: no message: $(cat /run/out)"
+	[ -z "$RUNNING" ] || timeout 20 coracle exec "$RUNNING" -- true </dev/null || echo "$mode $number: '$RUNNING' is paused"
 	coracle prune >/dev/null 2>&1
 	pruned=$(state)
 	[ "$pruned" = "$before" ] || [ "$pruned" = "$after" ] || echo "$mode $number: $pruned after prune"

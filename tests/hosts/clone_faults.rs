@@ -19,7 +19,7 @@ const STACK: &str = "mkdir -p golden.mstack/layer@1/srv golden.mstack/rw/data/sr
     chmod 2751 golden.mstack/rw/data golden.mstack/layer@1; echo w >golden.mstack/rw/data/srv/written";
 
 fn host() -> Host {
-    let host = Host::builder().on_disk().start();
+    let host = Host::builder().guest_as("busybox", "live").on_disk().start();
     std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
         .expect("copy the tool");
     host.sh_ok(
@@ -33,9 +33,15 @@ fn host() -> Host {
 /// Injects faults into a verb. `before` is a script, the images are compared by their names.
 #[track_caller]
 fn inject(host: &Host, before: &str, names: &str, verb: &str) {
+    inject_beside(host, "", before, names, verb);
+}
+
+/// [`inject`] beside a running machine, which must go on.
+#[track_caller]
+fn inject_beside(host: &Host, running: &str, before: &str, names: &str, verb: &str) {
     let script = include_str!("../faults/clones.sh");
     let run = |argument: &str| {
-        let setup = format!("export SETUP='{before}' NAMES='{names}'; exec </run/faults");
+        let setup = format!("export SETUP='{before}' NAMES='{names}' RUNNING='{running}'; exec </run/faults");
         let command = format!("{setup}; set -- {argument} /usr/bin/coracle {verb}\n{script}");
         host.exec_for(BOUND, &["bash", "-c", &command]).success("the faults").stdout
     };
@@ -43,9 +49,10 @@ fn inject(host: &Host, before: &str, names: &str, verb: &str) {
     let counted = run("count");
     let count: usize = counted.trim().parse().expect(&counted);
     assert!(count > 100, "{count}");
-    let step = if std::env::var_os("CORACLE_FAULTS").is_some() { 1 } else { 8 };
+    let step = if std::env::var_os("CORACLE_FAULTS").is_some() { 1 } else { count / 60 };
     let kills = (1..=count).step_by(step).map(|number| format!("kill {number}\n"));
     let errors = (1..=count).skip(step / 2).step_by(step).map(|number| format!("error {number}\n"));
+    eprintln!("{verb}: {count} calls");
     host.write("/run/faults", &kills.chain(errors).collect::<String>());
     let bad = run("inject");
     assert!(bad.is_empty(), "{bad}");
@@ -62,6 +69,28 @@ fn a_killed_clone_is_complete_or_absent() {
 fn a_killed_clone_of_a_stack_is_complete_or_absent() {
     let host = host();
     inject(&host, &format!("{TREE}\n{STACK}"), "golden web", "clone golden web");
+    host.stop();
+}
+
+#[test]
+fn a_killed_clone_of_a_running_machine_is_complete_or_absent() {
+    let host = host();
+    host.activate_machined();
+    // The fewer files, the fewer calls.
+    host.sh_ok(
+        "cd /var/lib/machines/live; rm -r etc/apt etc/dpkg usr/share var/cache var/lib dev/*
+         find usr/bin usr/sbin -type l -not -name sh -not -name init -not -name true -delete",
+    );
+    for kind in ["directory", "stack"] {
+        if kind == "stack" {
+            host.coracle(&["convert", "live", kind]);
+        }
+        host.coracle(&["start", "--wait=running", "live"]);
+        host.sh_ok("coracle exec live -- sh -c 'echo written >/state'");
+        inject_beside(&host, "live", ":", "web", "clone live web");
+        host.coracle(&["stop", "live"]);
+    }
+    host.assert_clean_stop("live");
     host.stop();
 }
 
