@@ -42,6 +42,7 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// The result of a verb on several machines: all failures.
 pub(crate) type BatchResult = std::result::Result<(), Vec<Error>>;
@@ -119,6 +120,11 @@ fn block_on<F: Future>(future: F) -> Result<F::Output> {
 /// Replaces control characters, so that file names of a guest do not control the terminal.
 pub fn printable(text: &str) -> String {
     crate::host::systemd::journal::printable(text.as_bytes())
+}
+
+/// Returns the whole milliseconds of a time.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns the current time in microseconds since the epoch.

@@ -111,6 +111,14 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     line(&shown)
 }
 
+/// Prints the report of a verb: as JSON, or as `text` for people.
+///
+/// # Errors
+/// See [`text`].
+pub(crate) fn report(value: &impl Serialize, is_json: bool, text: &str) -> Result<()> {
+    if is_json { json(value) } else { line(text) }
+}
+
 /// Whether a table has a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Legend {

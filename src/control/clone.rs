@@ -150,15 +150,14 @@ fn report(
             ("copy", copied.bytes, Some(hint).filter(|_| !is_stack))
         }
     };
-    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     CloneReport {
         name: name.clone(),
         source: source.to_string(),
         path: cloned.path,
         method,
         bytes,
-        duration_ms: milliseconds(duration),
-        paused_ms: taken.map(|(_, paused)| milliseconds(paused)),
+        duration_ms: super::milliseconds(duration),
+        paused_ms: taken.map(|(_, paused)| super::milliseconds(paused)),
         kept_identity: cloned.kept_identity,
         hint,
     }
@@ -188,7 +187,6 @@ impl CloneReport {
                 text.push_str(&format!("\n{label}: {line}"));
             }
         }
-        text.push('\n');
         text
     }
 }

@@ -10,8 +10,36 @@ use crate::machine::size;
 use crate::paths::Paths;
 use crate::tree::copy::CopyMethod;
 use crate::tree::usage;
+use serde::Serialize;
 
-/// Converts an image to a stack, or to a directory. Returns the method, for a person.
+/// A conversion.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ConvertReport {
+    name: Name,
+    /// `stack` or `directory`.
+    r#type: &'static str,
+    /// `unchanged`, `moved`, `reflink` or `copy`.
+    method: &'static str,
+    /// The copied bytes, or those of shared blocks.
+    bytes: u64,
+}
+
+impl ConvertReport {
+    /// Returns the line for a person.
+    pub(crate) fn text(&self) -> String {
+        let size = size::rounded(self.bytes);
+        let method = match self.method {
+            "unchanged" => "unchanged".to_owned(),
+            "moved" => "its directory was moved".to_owned(),
+            "reflink" => format!("copied, sharing blocks ({size})"),
+            _ => format!("copied {size}"),
+        };
+        format!("{}: {}, {method}", self.name, self.r#type)
+    }
+}
+
+/// Converts an image to a stack, or to a directory.
 ///
 /// # Errors
 /// A missing image, one in use, or one that others stand on; a file that cannot be created.
@@ -20,7 +48,7 @@ pub(crate) fn convert(
     name: &Name,
     to_stack: bool,
     progress: &mut Progress<'_>,
-) -> Result<String> {
+) -> Result<ConvertReport> {
     recovery::recover(paths);
     let kind = if to_stack { ImageKind::Stack } else { ImageKind::Directory };
     let total = || usage::of(find::by_name(paths, name)?.path()).ok();
@@ -33,12 +61,12 @@ pub(crate) fn convert(
     if !to_stack && method != ConvertMethod::Unchanged {
         prune::after_removal(paths);
     }
-    Ok(match method {
-        ConvertMethod::Unchanged => "unchanged".to_owned(),
-        ConvertMethod::Moved => "its directory was moved".to_owned(),
-        ConvertMethod::Copied(copied) if copied.method == CopyMethod::Reflink => {
-            format!("copied, sharing blocks ({})", size::rounded(copied.bytes))
-        }
-        ConvertMethod::Copied(copied) => format!("copied {}", size::rounded(copied.bytes)),
-    })
+    let (method, bytes) = match method {
+        ConvertMethod::Unchanged => ("unchanged", 0),
+        ConvertMethod::Moved => ("moved", 0),
+        ConvertMethod::Copied(copied) if copied.method == CopyMethod::Reflink => ("reflink", copied.bytes),
+        ConvertMethod::Copied(copied) => ("copy", copied.bytes),
+    };
+    let r#type = if to_stack { "stack" } else { "directory" };
+    Ok(ConvertReport { name: name.clone(), r#type, method, bytes })
 }

@@ -78,7 +78,29 @@ pub(crate) fn remove(paths: &Paths, name: &Name, tag: &Tag) -> Result<()> {
     Ok(())
 }
 
-/// Saves the state of an image. Returns the message for people.
+/// A new snapshot.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct SnapshotReport {
+    name: Name,
+    tag: Tag,
+    method: Method,
+    /// The copied bytes, or those of shared blocks.
+    bytes: u64,
+    /// The time for which a running machine was paused, in milliseconds. `None` for an image that does not run.
+    paused_ms: Option<u64>,
+}
+
+impl SnapshotReport {
+    /// Returns the line for a person.
+    pub(crate) fn text(&self) -> String {
+        let Self { name, tag, method, bytes, .. } = self;
+        let pause = self.paused_ms.map_or_else(String::new, |time| format!(" (paused {time} ms)"));
+        format!("{name}: snapshot '{tag}': {}{pause}", method.describe(*bytes))
+    }
+}
+
+/// Saves the state of an image.
 ///
 /// # Errors
 /// A missing image, an existing tag, or a file that cannot be saved. No snapshot is left.
@@ -87,7 +109,7 @@ pub(crate) fn take(
     name: &Name,
     tag: Option<Tag>,
     progress: &mut Progress<'_>,
-) -> Result<String> {
+) -> Result<SnapshotReport> {
     recovery::recover(paths);
     let image = find::existing(paths, name)?;
     let tag = tag.unwrap_or_else(|| Tag::now(""));
@@ -106,15 +128,38 @@ pub(crate) fn take(
         .map_err(|error| error.context(doing()))?;
     drop(bar);
     progress.clear();
-    let pause = match &used {
-        ImageUse::Running(hold) => format!(" (paused {} ms)", hold.paused.as_millis()),
-        _ => String::new(),
+    let paused_ms = match &used {
+        ImageUse::Running(hold) => Some(super::milliseconds(hold.paused)),
+        _ => None,
     };
     hint(name, &image, taken.method);
-    Ok(format!("{name}: snapshot '{tag}': {}{pause}", taken.method.describe(taken.bytes)))
+    Ok(SnapshotReport { name: name.clone(), tag, method: taken.method, bytes: taken.bytes, paused_ms })
 }
 
-/// Restores a snapshot of an image: the newest one without a tag. Returns the message for people.
+/// A restored snapshot.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct RollbackReport {
+    name: Name,
+    tag: Tag,
+    method: Method,
+    /// The copied bytes, or those of shared blocks.
+    bytes: u64,
+    /// The snapshot of the former state. `None` if that was discarded.
+    former_state: Option<Tag>,
+}
+
+impl RollbackReport {
+    /// Returns the line for a person.
+    pub(crate) fn text(&self) -> String {
+        let Self { name, tag, method, bytes, former_state } = self;
+        let former = former_state.as_ref();
+        let former = former.map_or_else(String::new, |tag| format!("; its former state is snapshot '{tag}'"));
+        format!("{name}: rolled back to snapshot '{tag}': {}{former}", method.describe(*bytes))
+    }
+}
+
+/// Restores a snapshot of an image: the newest one without a tag.
 ///
 /// # Errors
 /// A missing snapshot, an image in use, or a file that cannot be copied. The image is unchanged then.
@@ -124,7 +169,7 @@ pub(crate) fn rollback(
     tag: Option<&Tag>,
     present: Present,
     progress: &mut Progress<'_>,
-) -> Result<String> {
+) -> Result<RollbackReport> {
     recovery::recover(paths);
     let image = find::existing(paths, name)?;
     let found = snapshot::find(paths, name, tag)?;
@@ -140,9 +185,14 @@ pub(crate) fn rollback(
         .map_err(|error| error.context(doing()))?;
     drop(bar);
     progress.clear();
-    let before = kept.map_or_else(String::new, |tag| format!("; its former state is snapshot '{tag}'"));
-    let method = restored.method.describe(restored.bytes);
-    Ok(format!("{name}: rolled back to snapshot '{}': {method}{before}", found.tag))
+    let name = name.clone();
+    Ok(RollbackReport {
+        name,
+        tag: found.tag,
+        method: restored.method,
+        bytes: restored.bytes,
+        former_state: kept,
+    })
 }
 
 /// Whether the present state of an image is kept.

@@ -72,6 +72,17 @@ fn a_stopped_stack_is_saved_and_restored_without_copies() {
     assert_eq!(run("cat /state"), "two\n");
     let json = host.coracle(&["snapshot", "--list", "--json", "web"]);
     assert!(json.contains("\"tag\": \"two\"") && json.contains("\"method\": \"layers\""), "{json}");
+    let report = |command: &str| {
+        let json = host.sh_ok(&format!("coracle {command} --json | tr -d ' \n'"));
+        json.trim_matches(|c| c == '{' || c == '}').replace('"', "")
+    };
+    assert_eq!(report("snapshot web json"), "name:web,tag:json,method:layers,bytes:0,paused-ms:null");
+    assert_eq!(
+        report("rollback --discard web json"),
+        "name:web,tag:json,method:layers,bytes:0,former-state:null"
+    );
+    assert_eq!(report("convert web stack"), "name:web,type:stack,method:unchanged,bytes:0");
+    host.coracle(&["snapshot", "--remove", "web", "json"]);
     before.assert_same(&host);
     has_no_drafts(&host);
     host.stop();

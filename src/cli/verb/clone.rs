@@ -40,11 +40,7 @@ impl CloneArgs {
         let options = CloneOptions { is_exact: self.exact, is_read_only: self.read_only };
         let report =
             with_progress(|progress| clone::clone(paths, &self.source, &self.name, options, progress))?;
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.text())?;
-        }
+        output::report(&report, self.json, &report.text())?;
         Ok(0)
     }
 }

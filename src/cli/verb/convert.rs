@@ -20,6 +20,10 @@ pub struct ConvertArgs {
     /// The kind
     #[arg(value_name = "stack|directory", value_enum)]
     kind: Kind,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,9 +34,9 @@ enum Kind {
 
 impl ConvertArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let (is_stack, kind) = if self.kind == Kind::Stack { (true, "stack") } else { (false, "directory") };
-        let method = with_progress(|progress| convert::convert(paths, &self.name, is_stack, progress))?;
-        output::line(&format!("{}: {kind}, {method}", self.name))?;
+        let is_stack = self.kind == Kind::Stack;
+        let report = with_progress(|progress| convert::convert(paths, &self.name, is_stack, progress))?;
+        output::report(&report, self.json, &report.text())?;
         Ok(0)
     }
 }

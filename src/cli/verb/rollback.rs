@@ -21,15 +21,19 @@ pub struct RollbackArgs {
     /// Discard the present state instead of saving it as a snapshot
     #[arg(long)]
     discard: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl RollbackArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let present = if self.discard { Present::Discarded } else { Present::Kept };
-        let message = with_progress(|progress| {
+        let report = with_progress(|progress| {
             snapshots::rollback(paths, &self.name, self.tag.as_ref(), present, progress)
         })?;
-        output::line(&message)?;
+        output::report(&report, self.json, &report.text())?;
         Ok(0)
     }
 }

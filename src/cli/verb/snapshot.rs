@@ -26,8 +26,8 @@ pub struct SnapshotArgs {
     #[arg(value_name = "TAG")]
     tag: Option<Tag>,
 
-    /// Print the list as JSON
-    #[arg(long, requires = "list")]
+    /// Print JSON
+    #[arg(long, conflicts_with = "remove")]
     json: bool,
 
     /// Print no header
@@ -58,8 +58,8 @@ impl SnapshotArgs {
             snapshots::remove(paths, &self.name, tag)?;
             return Ok(0);
         }
-        let message = with_progress(|progress| snapshots::take(paths, &self.name, self.tag, progress))?;
-        output::line(&message)?;
+        let report = with_progress(|progress| snapshots::take(paths, &self.name, self.tag, progress))?;
+        output::report(&report, self.json, &report.text())?;
         Ok(0)
     }
 }
