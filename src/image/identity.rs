@@ -39,7 +39,7 @@ enum Change {
 /// # Errors
 /// A file that cannot be read.
 pub(super) fn is_needed(root: &GuestRoot, source: &Name) -> Result<bool> {
-    Ok(!changes(root, source)?.is_empty() || !ssh_keys::all(root)?.is_empty())
+    Ok(!changes(root, source)?.is_empty() || ssh_keys::exist(root)? || is_unusable(root, MACHINE_ID)?)
 }
 
 /// Gives a copy of the system of `source` a new identity. Keys are created in the store. Returns a message about
@@ -55,7 +55,12 @@ pub(super) fn renew(root: &GuestRoot, source: &Name, name: &Name, store: &Store)
             Change::Hostname => write(root, Path::new(HOSTNAME), format!("{name}\n").as_bytes()),
         }?;
     }
-    ssh_keys::renew(root, name, store)
+    let mut kept = ssh_keys::renew(root, name, store)?;
+    if is_unusable(root, MACHINE_ID)? {
+        kept.insert(0, format!("'{MACHINE_ID}' (it leads to no regular file)"));
+    }
+    let message = || format!("these files of its identity stay those of the source: {}", kept.join(", "));
+    Ok((!kept.is_empty()).then(message))
 }
 
 fn changes(root: &GuestRoot, source: &Name) -> Result<Vec<Change>> {
@@ -66,11 +71,12 @@ fn changes(root: &GuestRoot, source: &Name) -> Result<Vec<Change>> {
     if !machine_id.is_empty() && machine_id != b"uninitialized" {
         found.push(Change::Empty(MACHINE_ID));
     }
-    for path in [DBUS_ID, RANDOM_SEED] {
-        // A link to the machine id stays.
-        if is_regular(root, Path::new(path))? {
-            found.push(Change::Remove(path));
-        }
+    // A link to the machine id stays.
+    if is_regular(root, Path::new(DBUS_ID))? {
+        found.push(Change::Remove(DBUS_ID));
+    }
+    if kind(root, Path::new(RANDOM_SEED))?.is_some_and(|kind| kind != FileType::Directory) {
+        found.push(Change::Remove(RANDOM_SEED));
     }
     if read(root, Path::new(HOSTNAME))? == source.as_str().as_bytes() {
         found.push(Change::Hostname);
@@ -84,11 +90,25 @@ fn read(root: &GuestRoot, path: &Path) -> Result<Vec<u8>> {
     Ok(text.map_or_else(Vec::new, |text| text.trim_ascii().to_vec()))
 }
 
+/// Returns the type of a file, also of a link. `None` if there is none.
+fn kind(root: &GuestRoot, path: &Path) -> Result<Option<FileType>> {
+    let found = root.find_link(path).and_then(|place| Ok(rustix::fs::fstat(&place)?));
+    Ok(if_exists(found, path)?.map(|found| FileType::from_raw_mode(found.st_mode)))
+}
+
 /// Returns whether a path is a regular file, and not a link.
 fn is_regular(root: &GuestRoot, path: &Path) -> Result<bool> {
-    let found = root.find_link(path).and_then(|place| Ok(rustix::fs::fstat(&place)?));
-    let found = if_exists(found, path)?;
-    Ok(found.is_some_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile))
+    Ok(kind(root, path)? == Some(FileType::RegularFile))
+}
+
+/// Returns whether a file exists that cannot be renewed: a link that leads out or to nothing, or no regular
+/// file.
+fn is_unusable(root: &GuestRoot, path: &str) -> Result<bool> {
+    let path = Path::new(path);
+    let found = root.find(path).and_then(|place| Ok(rustix::fs::fstat(&place)?));
+    let is_regular = if_exists(found, path)?
+        .is_some_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile);
+    Ok(!is_regular && kind(root, path)?.is_some())
 }
 
 /// Returns `None` if there is no such file, or another kind of file in its place.
@@ -176,6 +196,14 @@ mod tests {
         std::os::unix::fs::symlink(&outside, tree.join("etc/hostname")).unwrap();
         std::os::unix::fs::symlink("../../outside", tree.join("etc/machine-id")).unwrap();
         let root = GuestRoot::of_tree(&tree).unwrap();
-        assert!(!is_needed(&root, &Name::new("golden").unwrap()).unwrap());
+        let (golden, web) = (Name::new("golden").unwrap(), Name::new("web").unwrap());
+        let store = Store::of(&Paths::below(directory.path()));
+        // What cannot be renewed is reported.
+        assert!(is_needed(&root, &golden).unwrap());
+        let message = renew(&root, &golden, &web, &store).unwrap().unwrap();
+        assert!(message.contains("'/etc/machine-id'") && !message.contains("hostname"), "{message}");
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "golden\n");
+        fs::remove_file(tree.join("etc/machine-id")).unwrap();
+        assert!(!is_needed(&root, &golden).unwrap());
     }
 }

@@ -6,6 +6,7 @@ use crate::image::store::Store;
 use crate::image::store::draft::Draft;
 use crate::machine::name::Name;
 use crate::sys::guest_files::GuestRoot;
+use rustix::fs::FileType;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -26,25 +27,25 @@ const GENERATORS: [&str; 5] = [
 /// openSUSE.
 const SCRIPTS: [&str; 3] = ["/etc/init.d/sshd", "/etc/sv/sshd/run", "/usr/sbin/sshd-gen-keys-start"];
 
-/// Removes the host keys of a system that creates new ones, or replaces them. Returns a message about keys
-/// that stay.
+/// Removes the host keys of a system that creates new ones, or replaces them. Returns the keys that stay, with
+/// the reasons.
 ///
 /// # Errors
 /// A file that cannot be changed.
-pub(super) fn renew(root: &GuestRoot, name: &Name, store: &Store) -> Result<Option<String>> {
+pub(super) fn renew(root: &GuestRoot, name: &Name, store: &Store) -> Result<Vec<String>> {
     let found = all(root)?;
-    if found.is_empty() {
-        return Ok(None);
-    }
-    if creates_keys(root)? {
-        for (_, key) in found {
+    let creates_keys = !found.is_empty() && creates_keys(root)?;
+    let mut kept = Vec::new();
+    for (kind, file, key) in found {
+        if creates_keys && file != FileType::Directory {
             remove(root, &key)?;
             remove(root, &public(&key))?;
+            continue;
         }
-        return Ok(None);
-    }
-    let mut kept = Vec::new();
-    for (kind, key) in found {
+        if file != FileType::RegularFile {
+            kept.push(format!("'{}' (it is no regular file)", key.display()));
+            continue;
+        }
         match generate(kind, name, store) {
             Ok((private, its_public)) => {
                 write(root, &key, &private)?;
@@ -55,20 +56,24 @@ pub(super) fn renew(root: &GuestRoot, name: &Name, store: &Store) -> Result<Opti
             Err(error) => kept.push(format!("'{}' ({error})", key.display())),
         }
     }
-    let message = || format!("these SSH host keys stay those of the source: {}", kept.join(", "));
-    Ok((!kept.is_empty()).then(message))
+    Ok(kept)
 }
 
-/// Returns the private keys of a system and their types.
+/// Returns whether a system has private keys.
 ///
 /// # Errors
-/// A key that cannot be read.
-pub(super) fn all(root: &GuestRoot) -> Result<Vec<(&'static str, PathBuf)>> {
+/// A key that cannot be looked at.
+pub(super) fn exist(root: &GuestRoot) -> Result<bool> {
+    Ok(!all(root)?.is_empty())
+}
+
+/// Returns the types of the private keys of a system, the types of their files, and their paths.
+fn all(root: &GuestRoot) -> Result<Vec<(&'static str, FileType, PathBuf)>> {
     let mut found = Vec::new();
     for kind in TYPES {
         let path = PathBuf::from(format!("{DIRECTORY}/ssh_host_{kind}_key"));
-        if is_regular(root, &path)? {
-            found.push((kind, path));
+        if let Some(file) = super::kind(root, &path)? {
+            found.push((kind, file, path));
         }
     }
     Ok(found)
@@ -142,14 +147,32 @@ mod tests {
             assert_eq!(creates_keys(&root).unwrap(), creates, "{file}");
             assert_eq!(all(&root).unwrap().len(), 1);
             let store = Store::of(&Paths::below(directory.path()));
-            let message = renew(&root, &Name::new("web").unwrap(), &store).unwrap();
+            let kept = renew(&root, &Name::new("web").unwrap(), &store).unwrap();
             if creates {
                 assert!(all(&root).unwrap().is_empty() && !at("etc/ssh/ssh_host_ed25519_key.pub").exists());
             } else {
                 // Replaced, or kept and reported.
                 let replaced = fs::read_to_string(at("etc/ssh/ssh_host_ed25519_key")).unwrap() != text;
-                assert!(replaced != message.is_some(), "{message:?}");
+                assert!(replaced == kept.is_empty(), "{kept:?}");
             }
         }
+    }
+
+    #[test]
+    fn keys_that_are_links_do_not_stay_unnoticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        fs::create_dir_all(at("etc/ssh")).unwrap();
+        fs::write(at("key"), "key").unwrap();
+        std::os::unix::fs::symlink("/key", at("etc/ssh/ssh_host_rsa_key")).unwrap();
+        let root = GuestRoot::of_tree(directory.path()).unwrap();
+        let store = Store::of(&Paths::below(directory.path()));
+        let renew = || renew(&root, &Name::new("web").unwrap(), &store).unwrap();
+        assert!(exist(&root).unwrap());
+        assert_eq!(renew(), ["'/etc/ssh/ssh_host_rsa_key' (it is no regular file)"]);
+        fs::create_dir_all(at("usr/lib/systemd/system")).unwrap();
+        fs::write(at("usr/lib/systemd/system/sshd-keygen.service"), "").unwrap();
+        assert_eq!(renew(), [] as [&str; 0]);
+        assert!(at("key").exists() && !exist(&root).unwrap());
     }
 }
