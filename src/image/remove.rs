@@ -28,13 +28,16 @@ pub(crate) enum Purge {
 pub(crate) struct Removal {
     /// The image. `None` if the machine had none.
     pub(crate) image: Option<PathBuf>,
+    /// The number of its snapshots.
+    pub(crate) snapshots: usize,
     /// The files in `/etc` that were kept.
     pub(crate) kept: Vec<PathBuf>,
     /// The image that is now found for the name.
     pub(crate) uncovered: Option<PathBuf>,
 }
 
-/// Removes the image of a name. `others` are the machines whose definitions have it as their root.
+/// Removes the image of a name. If another image of the name remains, the records and snapshots are its own.
+/// `others` are the machines whose definitions have it as their root.
 ///
 /// # Errors
 /// A missing image; one that is running, read-only or of a package, or that others stand on; a file that
@@ -49,8 +52,10 @@ fn remove_image(paths: &Paths, name: &Name, purge: Purge, others: &[Name]) -> Re
     let path = image.as_ref().map(|image| image.path().to_owned());
     let directory = path.as_deref().and_then(Path::parent).map_or_else(|| paths.images(), Path::to_owned);
     let files = named_files::existing(paths, &directory, name)?;
-    let is_kept = |file: &NamedFile| {
-        file.is_of_package(paths) || file.keeper == Keeper::Administrator && purge == Purge::No
+    let remains = find::all_of(paths, name).any(|other| Some(other.path()) != path.as_deref());
+    let is_kept = |file: &NamedFile| match file.keeper {
+        Keeper::Administrator => purge == Purge::No,
+        Keeper::Image => remains || file.is_of_package(paths),
     };
     if path.is_none() {
         if files.iter().all(is_kept) {
@@ -76,25 +81,29 @@ fn remove_image(paths: &Paths, name: &Name, purge: Purge, others: &[Name]) -> Re
             let snapshots = snapshot::directory(paths, name);
             let mut found = users::with_links(paths, path)?;
             // Its own snapshots are removed with it.
-            found.retain(|user| !user.starts_with(&snapshots));
+            found.retain(|user| remains || !user.starts_with(&snapshots));
             refuse::used(path, &found, others)?;
             refuse::mounts(path)?;
         }
-        refuse::used_snapshots(paths, name)?;
+        if !remains {
+            refuse::used_snapshots(paths, name)?;
+        }
         let trash = trash_of(path);
         changes.steps.push(Step::Rename { from: path.to_owned(), to: trash.clone(), immutable: false });
         changes.images = vec![path.to_owned(), trash];
     }
     let (kept, deleted): (Vec<_>, Vec<_>) = files.into_iter().partition(is_kept);
-    let deleted = deleted.into_iter().map(|file| file.path).chain(id_ranges::record_files(paths, name)?);
-    let state = Some(paths.machine(name)).filter(|directory| directory.exists());
+    let snapshots = if remains { 0 } else { snapshot::tags(paths, name)?.len() };
+    let ids = if remains { Vec::new() } else { id_ranges::record_files(paths, name)? };
+    let deleted = deleted.into_iter().map(|file| file.path).chain(ids);
+    let state = Some(paths.machine(name)).filter(|directory| !remains && directory.exists());
     // The files of the image last: they take the longest time.
     let trash = changes.images.get(1).cloned();
     changes.steps.extend(deleted.chain(state).chain(trash).map(Step::Delete));
     changes.run(paths)?;
     let kept = kept.into_iter().filter(|file| file.keeper == Keeper::Administrator).map(|file| file.path);
     let uncovered = find::by_name(paths, name).map(|image| image.path().to_owned());
-    Ok(Removal { image: path, kept: kept.collect(), uncovered })
+    Ok(Removal { image: path, snapshots, kept: kept.collect(), uncovered })
 }
 
 /// Returns a hidden name beside an image, which systemd removes at boot.

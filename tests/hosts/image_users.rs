@@ -161,7 +161,10 @@ fn snapshots_of_an_image_deleted_by_hand_are_not_those_of_the_next_one() {
     for verb in [&["clone", "base", "web"][..], &["rename", "base", "web"]] {
         refused(&host, verb, &["snapshot 's' of a former image 'web' exists", "coracle remove web"]);
     }
-    assert_eq!(host.coracle(&["remove", "web"]), "web: removed its files; it had no image\n");
+    assert_eq!(
+        host.coracle(&["remove", "web"]),
+        "web: removed its files and its snapshot; it had no image\n"
+    );
     host.coracle(&["clone", "base", "web"]);
     // A damaged description hides no other snapshot.
     for tag in ["one", "two"] {
@@ -182,6 +185,25 @@ fn snapshots_of_an_image_deleted_by_hand_are_not_those_of_the_next_one() {
 
 #[test]
 fn an_interrupted_copy_is_removed_at_once() {
+#[test]
+fn a_hidden_image_keeps_its_snapshots() {
+    let host = host();
+    host.sh_ok(
+        "cd /var/lib/machines; cp -a base web; coracle convert web stack; coracle snapshot web s; cp -a base web",
+    );
+    assert_eq!(
+        host.coracle(&["remove", "web"]),
+        "web: removed '/var/lib/machines/web'\nweb: the image of this name is now '/var/lib/machines/web.mstack'\n"
+    );
+    host.coracle(&["rollback", "web", "s"]);
+    let removed = host.coracle(&["remove", "web"]);
+    assert_eq!(removed, "web: removed '/var/lib/machines/web.mstack' and its 2 snapshots\n");
+    host.sh_ok(
+        "! ls -d /var/lib/coracle/storage/snapshots/web /var/lib/coracle/storage/layers/* 2>/dev/null",
+    );
+    host.stop();
+}
+
     let host = host();
     host.sh_ok("cd /var/lib/machines; head -c 400M /dev/zero >base/large; coracle snapshot base s");
     for (signal, verb) in

@@ -41,9 +41,14 @@ impl RemoveArgs {
 
 /// Returns the lines about a removed image.
 fn text(name: &Name, removal: &Removal) -> String {
+    let snapshots = match removal.snapshots {
+        0 => String::new(),
+        1 => " and its snapshot".to_owned(),
+        count => format!(" and its {count} snapshots"),
+    };
     let mut text = match &removal.image {
-        Some(image) => format!("{name}: removed '{}'\n", image.display()),
-        None => format!("{name}: removed its files; it had no image\n"),
+        Some(image) => format!("{name}: removed '{}'{snapshots}\n", image.display()),
+        None => format!("{name}: removed its files{snapshots}; it had no image\n"),
     };
     if !removal.kept.is_empty() {
         let files: Vec<String> = removal.kept.iter().map(|file| format!("'{}'", file.display())).collect();
