@@ -71,9 +71,9 @@ pub fn parse(arguments: &[OsString]) -> Result<Option<Cli>> {
 }
 
 /// Converts an error of clap: its first paragraph is the message, its tip the hint.
-fn usage(error: &clap::Error) -> Error {
-    let text = error.render().to_string();
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+fn usage(error_of_clap: &clap::Error) -> Error {
+    let text = error_of_clap.render().to_string();
+    if error_of_clap.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Error::usage("a verb is required").with_hint("list the verbs with 'coracle --help'");
     }
     let (message, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
@@ -82,6 +82,11 @@ fn usage(error: &clap::Error) -> Error {
     let tip = rest.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
     let error = Error::usage(message.join(" "));
+    // That of the parser of the value.
+    let source = std::error::Error::source(error_of_clap).and_then(|source| source.downcast_ref::<Error>());
+    if let Some(hint) = source.and_then(Error::hint) {
+        return error.with_hint(hint);
+    }
     match (tip, usage) {
         // A misspelled option is rarely meant as a value.
         (Some(tip), Some(usage)) if tip.starts_with("to pass ") => {

@@ -3,6 +3,7 @@
 //! `claim` (locks), `run` (mounts) and `control`.
 
 pub(crate) mod attach;
+mod base_check;
 pub(crate) mod changes;
 pub(crate) mod clone;
 pub(crate) mod convert;

@@ -43,6 +43,9 @@ pub(crate) struct CloneReport {
     /// The message about files of its identity that are still those of the source.
     kept_identity: Option<String>,
     hint: Option<String>,
+    /// Whether a stack on the source would lose files.
+    #[serde(skip)]
+    is_forced: bool,
 }
 
 /// The source of a clone: an image, or one of its snapshots.
@@ -146,7 +149,15 @@ fn report(
         }
         CloneMethod::Taken => ("copy", copied, None),
         CloneMethod::Copy(copied) => {
-            let hint = format!("'coracle read-only {source} yes' makes clones of it instant");
+            let hint = match &cloned.marked {
+                Some(file) => format!(
+                    "clones are instant without '{}', which belongs to an overlay inside '{source}'",
+                    file.display()
+                ),
+                None => format!(
+                    "'coracle read-only {source} yes' makes clones of it instant, while it cannot be changed"
+                ),
+            };
             ("copy", copied.bytes, Some(hint).filter(|_| !is_stack))
         }
     };
@@ -160,6 +171,7 @@ fn report(
         paused_ms: taken.map(|(_, paused)| super::milliseconds(paused)),
         kept_identity: cloned.kept_identity,
         hint,
+        is_forced: cloned.marked.is_some(),
     }
 }
 
@@ -177,6 +189,8 @@ impl CloneReport {
             "layers" => format!("{name}: stack on the layers of '{source}' in {time}"),
             "base" => format!("{name}: stack on '{source}' in {time}"),
             "reflink" => format!("{name}: copied in {time}, sharing the blocks of '{source}'"),
+            _ if self.bytes == 0 => format!("{name}: copied in {time}"),
+            _ if self.is_forced => format!("{name}: copied {size} in {time}: a stack would lose files"),
             _ => format!("{name}: copied {size} in {time}: the file system cannot share blocks"),
         };
         if let Some(paused) = self.paused_ms {

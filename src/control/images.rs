@@ -5,7 +5,7 @@ use crate::error::{Context, Result};
 use crate::host::{lock, procfs};
 use crate::image::find;
 use crate::image::locks;
-use crate::image::read_only;
+use crate::image::read_only::{self, Method};
 use crate::image::recovery;
 use crate::image::stack::{Stack, StackPart};
 use crate::machine::name::Name;
@@ -119,14 +119,20 @@ fn refuse_unreadable(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Makes the image of a name read-only, or writable again. Returns the method.
+/// Makes the image of a name read-only, or writable again. Returns the line for a person.
 ///
 /// # Errors
 /// An image that cannot be changed.
-pub(crate) fn set_read_only(paths: &Paths, name: &Name, read_only: bool) -> Result<read_only::Method> {
+pub(crate) fn set_read_only(paths: &Paths, name: &Name, read_only: bool) -> Result<String> {
     recovery::recover(paths);
     defined_stacks::record(paths)?;
-    read_only::set(paths, name, read_only)
+    let method = read_only::set(paths, name, read_only)?;
+    let state = if read_only { "read-only" } else { "writable" };
+    Ok(match method {
+        Method::Unchanged => format!("{name}: {state}, {method}"),
+        _ if read_only => format!("{name}: {state}, by {method}"),
+        _ => format!("{name}: {state}, without {method}"),
+    })
 }
 
 fn row(

@@ -12,7 +12,7 @@ use crate::image::locks::{self, HeldLocks};
 use crate::image::prune;
 use crate::image::recovery;
 pub(crate) use crate::image::snapshot::Tag;
-use crate::image::snapshot::{self, BEFORE_ROLLBACK, Method, Pause, Quiet, Snapshot, Snapshots};
+use crate::image::snapshot::{self, BEFORE_ROLLBACK, Method, Pause, Quiet, Snapshot, Snapshots, Taken};
 use crate::image::users;
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
@@ -89,14 +89,16 @@ pub(crate) struct SnapshotReport {
     bytes: u64,
     /// The time for which a running machine was paused, in milliseconds. `None` for an image that does not run.
     paused_ms: Option<u64>,
+    hint: Option<String>,
 }
 
 impl SnapshotReport {
-    /// Returns the line for a person.
+    /// Returns the lines for a person.
     pub(crate) fn text(&self) -> String {
         let Self { name, tag, method, bytes, .. } = self;
         let pause = self.paused_ms.map_or_else(String::new, |time| format!(" (paused {time} ms)"));
-        format!("{name}: snapshot '{tag}': {}{pause}", method.describe(*bytes))
+        let hint = self.hint.as_ref().map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+        format!("{name}: snapshot '{tag}': {}{pause}{hint}", method.describe(*bytes))
     }
 }
 
@@ -132,8 +134,9 @@ pub(crate) fn take(
         ImageUse::Running(hold) => Some(super::milliseconds(hold.paused)),
         _ => None,
     };
-    hint(name, &image, taken.method);
-    Ok(SnapshotReport { name: name.clone(), tag, method: taken.method, bytes: taken.bytes, paused_ms })
+    let Taken { method, bytes } = taken;
+    let hint = hint(name, &image, method);
+    Ok(SnapshotReport { name: name.clone(), tag, method, bytes, paused_ms, hint })
 }
 
 /// A restored snapshot.
@@ -205,12 +208,13 @@ pub(crate) enum Present {
 }
 
 /// Recommends a kind of image that needs no copies.
-fn hint(name: &Name, image: &RootSource, method: Method) {
-    if method == Method::Copy && matches!(image, RootSource::Directory(_)) {
-        log::info!(
-            "the file system cannot share blocks: 'coracle convert {name} stack' makes snapshots instant"
-        );
-    }
+fn hint(name: &Name, image: &RootSource, method: Method) -> Option<String> {
+    let is_copied = method == Method::Copy && matches!(image, RootSource::Directory(_));
+    is_copied.then(|| {
+        format!(
+            "the file system cannot share blocks: 'coracle convert {name} stack' makes snapshots of it instant"
+        )
+    })
 }
 
 fn lock_image(paths: &Paths, name: &Name, image: &RootSource) -> Result<HeldLocks> {

@@ -12,7 +12,7 @@ use super::stack::{Stack, StackPart};
 use super::store::Store;
 use super::store::draft::{self, Draft, DraftContent};
 use super::store::layer::LayerInfo;
-use super::{find, freeze, refuse};
+use super::{base_check, find, freeze, refuse};
 use crate::error::{Context, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
@@ -92,6 +92,8 @@ pub(crate) struct Cloned {
     pub(crate) method: CloneMethod,
     /// The message about files of its identity that could not be renewed.
     pub(crate) kept_identity: Option<String>,
+    /// The file of the source, which is read-only, that a stack on it would lose.
+    pub(crate) marked: Option<PathBuf>,
 }
 
 /// Creates a clone. `progress` is called with the bytes copied so far.
@@ -207,10 +209,15 @@ impl Cloner<'_> {
             let moved = self.of_taken(source)?;
             return moved.map_or_else(|| self.copy(&directory, self.path(""), progress), Ok);
         }
+        let mut marked = None;
         if is_base {
-            return self.on_base(source, &directory);
+            marked = base_check::find_marked(&self.store, source, &directory)?;
+            if marked.is_none() {
+                return self.on_base(source, &directory);
+            }
         }
-        self.copy(&directory, self.path(""), progress)
+        let cloned = self.copy(&directory, self.path(""), progress)?;
+        Ok(Cloned { marked, ..cloned })
     }
 
     /// Makes the copy in a snapshot the clone. `None` if it is on another file system.
@@ -225,7 +232,7 @@ impl Cloner<'_> {
         let path = self.path("");
         draft.publish(&path, DraftContent::Data)?;
         self.forbid_changes(&path)?;
-        Ok(Some(Cloned { path, method: CloneMethod::Taken, kept_identity }))
+        Ok(Some(Cloned { path, method: CloneMethod::Taken, kept_identity, marked: None }))
     }
 
     /// Returns whether a directory never changes: it is read-only, a snapshot, or belongs to a package.
@@ -311,7 +318,7 @@ impl Cloner<'_> {
         };
         draft.publish(&path, DraftContent::Data)?;
         self.forbid_changes(&path)?;
-        Ok(Cloned { path, method: CloneMethod::Copy(copied), kept_identity })
+        Ok(Cloned { path, method: CloneMethod::Copy(copied), kept_identity, marked: None })
     }
 
     /// Gives the clone with this root a new identity, if one is requested.
@@ -367,6 +374,6 @@ impl Cloner<'_> {
         kept_identity: Option<String>,
     ) -> Result<Cloned> {
         draft.publish(&path, DraftContent::Entries)?;
-        Ok(Cloned { path, method, kept_identity })
+        Ok(Cloned { path, method, kept_identity, marked: None })
     }
 }

@@ -3,7 +3,7 @@
 
 use super::store::draft::{self, Draft};
 use super::store::{Store, StorePart, layer};
-use super::{locks, recovery, users};
+use super::{base_check, locks, recovery, users};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::{self, LockMode};
 use crate::paths::Paths;
@@ -83,6 +83,7 @@ pub(crate) fn after_removal(paths: &Paths) {
 fn sweep(paths: &Paths, store: &Store) {
     recovery::recover(paths);
     draft::sweep_store(store);
+    base_check::forget_outdated(store);
     for directory in paths.image_directories() {
         draft::sweep_images(&directory);
     }

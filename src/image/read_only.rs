@@ -2,14 +2,15 @@
 //! the property of a subvolume. Called by `control`.
 
 use super::locks::{self, HeldLocks};
-use super::{find, refuse, users};
+use super::store::Store;
+use super::{base_check, find, refuse, users};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
 use crate::sys::read_only;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use std::path::Path;
@@ -29,8 +30,8 @@ impl std::fmt::Display for Method {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Unchanged => "unchanged",
-            Self::ImmutableFlag => "by the immutable flag of its directory",
-            Self::Subvolume => "by the property of its subvolume",
+            Self::ImmutableFlag => "the immutable flag of its directory",
+            Self::Subvolume => "the property of its subvolume",
         })
     }
 }
@@ -65,10 +66,9 @@ fn change(paths: &Paths, name: &Name, read_only: bool) -> Result<Method> {
     let image = find::existing(paths, name)?;
     refuse::of_package(paths, &image)?;
     refuse::version(image.path())?;
-    let RootSource::Directory(path) = &image else {
-        return Err(Error::new(format!("'{}' is a stack", image.path().display())).with_hint(
-            "set root.read-only = true in the definition of its machine: a stack has no such flag",
-        ));
+    let path = match &image {
+        RootSource::Directory(path) => path,
+        RootSource::Stack(stack) => return change_stack(stack, name, read_only),
     };
     let mut held = HeldLocks::default();
     held.take(paths, locks::of_image(paths, name, path, LockMode::Exclusive)?)?;
@@ -92,11 +92,40 @@ fn change(paths: &Paths, name: &Name, read_only: bool) -> Result<Method> {
     };
     let set = set.and_then(|()| Ok(rustix::fs::fsync(&directory)?)).context(doing);
     set.map_err(|error| if let Some(hint) = hint { error.with_hint(hint) } else { error })?;
+    if read_only {
+        prepare_clones(paths, path, &directory);
+    }
     let is_subvolume = crate::sys::btrfs::is_subvolume(directory.as_fd());
     Ok(if is_subvolume { Method::Subvolume } else { Method::ImmutableFlag })
 }
 
-pub(super) fn open(directory: &Path) -> Result<rustix::fd::OwnedFd> {
+/// Checks a directory for the stacks of its clones, which are created at once then.
+fn prepare_clones(paths: &Paths, path: &Path, directory: &OwnedFd) {
+    match base_check::find_marked(&Store::of(paths), path, directory) {
+        Ok(None) => {}
+        Ok(Some(file)) => log::warn!(
+            "clones of it will be copies: '{}' belongs to an overlay inside it, and would be lost in a stack",
+            file.display()
+        ),
+        Err(error) => log::warn!("cannot look for overlays inside it: {error}, ignoring"),
+    }
+}
+
+/// Changes nothing: the entries of a stack determine whether it is writable.
+fn change_stack(stack: &Path, name: &Name, read_only: bool) -> Result<Method> {
+    if !read_only && stack.join("rw").exists() {
+        return Ok(Method::Unchanged);
+    }
+    let (problem, hint) = if read_only {
+        let hint = "set root.read-only = true in the definition of its machine: a stack has no such flag";
+        ("a stack", hint.to_owned())
+    } else {
+        ("a stack without a writable layer", format!("use a clone of it: coracle clone {name} NEW"))
+    };
+    Err(Error::new(format!("'{}' is {problem}", stack.display())).with_hint(hint))
+}
+
+pub(super) fn open(directory: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(directory, flags, Mode::empty())
         .context(|| format!("cannot open '{}'", directory.display()))
@@ -112,19 +141,24 @@ mod tests {
         let paths = Paths::below(root.path());
         let at = |path: &str| root.path().join(path);
         for directory in
-            ["var/lib/machines/golden", "var/lib/machines/web.mstack/rw", "usr/lib/machines/vendor"]
+            ["golden", "web.mstack/rw", "closed.mstack"].map(|image| format!("var/lib/machines/{image}"))
         {
-            std::fs::create_dir_all(at(directory)).unwrap();
+            std::fs::create_dir_all(at(&directory)).unwrap();
         }
+        std::fs::create_dir_all(at("usr/lib/machines/vendor")).unwrap();
         let name = |text: &str| Name::new(text).unwrap();
         for (image, expected) in [
             ("none", "image 'none' does not exist"),
             ("vendor", "belongs to a package"),
             ("web", "web.mstack' is a stack"),
+            ("closed", "closed.mstack' is a stack"),
         ] {
             let error = set(&paths, &name(image), true).unwrap_err();
             assert!(error.to_string().contains(expected) && error.hint().is_some(), "{error}");
         }
+        assert_eq!(set(&paths, &name("web"), false), Ok(Method::Unchanged));
+        let error = set(&paths, &name("closed"), false).unwrap_err();
+        assert!(error.to_string().ends_with("is a stack without a writable layer"), "{error}");
         if set(&paths, &name("golden"), true).is_err() {
             // Without CAP_LINUX_IMMUTABLE.
             return;

@@ -84,8 +84,9 @@ pub(super) fn used(image: &Path, users: &[PathBuf], others: &[Name]) -> Result<(
 /// Such clones, all named.
 pub(super) fn used_snapshots(paths: &Paths, name: &Name) -> Result<()> {
     let snapshots = snapshot::directory(paths, name);
-    users::refuse(&snapshots, &users::of(paths, &snapshots)?)
-        .map_err(|error| error.with_hint("remove them first: they are clones of its snapshots"))
+    users::refuse(&snapshots, &users::of(paths, &snapshots)?).map_err(|error| {
+        error.with_hint("remove them first, or convert them to directories: they are clones of its snapshots")
+    })
 }
 
 /// Refuses a new name that has an image of any kind, also one that Coracle does not start.

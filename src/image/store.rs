@@ -7,6 +7,7 @@
 //! snapshots/NAME/TAG           saved states of images
 //! bases/KEY                    links to layers that new machines begin with
 //! roots/ID                     links to stacks outside of the directories of images
+//! checked/DEVICE-INODE         directories that stacks of clones can stand on
 //! redo/ID.json                 operations of several steps that have begun
 //! tmp/OWNER  trash/OWNER       drafts, and what is being removed, named for their processes
 //! lock                         shared by users of layers, exclusive for a sweep
@@ -36,6 +37,8 @@ pub(crate) enum StorePart {
     Bases,
     /// Links to stacks outside of the directories of images.
     Roots,
+    /// Directories that stacks of clones can stand on.
+    Checked,
     /// Operations that have begun.
     Redo,
     /// Drafts.
@@ -51,6 +54,7 @@ impl StorePart {
             Self::Snapshots => "snapshots",
             Self::Bases => "bases",
             Self::Roots => "roots",
+            Self::Checked => "checked",
             Self::Redo => "redo",
             Self::Drafts => "tmp",
             Self::Trash => "trash",

@@ -78,6 +78,29 @@ fn a_clone_is_a_machine_of_its_own() {
     host.stop();
 }
 
+#[test]
+fn files_that_a_stack_would_lose_are_copied() {
+    let host = host();
+    host.sh_ok("cd /var/lib/machines/golden; mkdir -p srv/layer; mknod srv/layer/gone c 0 0");
+    make_vendor(&host);
+    let copied = host.coracle(&["clone", "golden", "web"]);
+    assert!(
+        copied.contains(": a stack would lose files\nhint: clones are instant without 'srv/layer/gone'"),
+        "{copied}"
+    );
+    host.sh_ok("test -c /var/lib/machines/web/srv/layer/gone");
+    // The same for the files of a snapshot.
+    host.coracle(&["snapshot", "web", "s"]);
+    let copied = host.coracle(&["clone", "web@s", "db"]);
+    assert!(copied.contains(": a stack would lose files\n"), "{copied}");
+    host.sh_ok("test -c /var/lib/machines/db/srv/layer/gone; rm /var/lib/machines/.golden/srv/layer/gone");
+    let cloned = host.coracle(&["clone", "golden", "shared"]);
+    assert!(cloned.starts_with("shared: stack on 'golden' in "), "{cloned}");
+    host.sh_ok("coracle prune; ls /var/lib/coracle/storage/checked | grep .");
+    has_no_drafts(&host);
+    host.stop();
+}
+
 /// Clones a running machine, starts the clone and removes it.
 fn clone_running(host: &Host, source: &str, method: &str) {
     host.sh_ok(&format!("coracle exec {source} -- sh -c 'echo before >/state'"));

@@ -140,6 +140,8 @@ fn images_that_cannot_be_replaced_are_refused() {
     for verb in [&["rename", "base", "db"][..], &["clone", "base", "db"]] {
         refused(&host, verb, &["image 'db' exists already: '/var/lib/machines/db.raw'"]);
     }
+    refused(&host, &["snapshot", "base", "a b"], &["'a b' is not a tag", "hint: use letters, digits"]);
+    refused(&host, &["snapshot", "base", "--no-legend"], &["--list"]);
     refused(&host, &["rename", "web", "other"], &["layer@9' leads through the name of the image"]);
     // A mount inside would stay behind, or be copied.
     host.sh_ok("mkdir /var/lib/machines/base/mnt; mount -t tmpfs tmpfs /var/lib/machines/base/mnt");
@@ -184,8 +186,6 @@ fn snapshots_of_an_image_deleted_by_hand_are_not_those_of_the_next_one() {
 }
 
 #[test]
-fn an_interrupted_copy_is_removed_at_once() {
-#[test]
 fn a_hidden_image_keeps_its_snapshots() {
     let host = host();
     host.sh_ok(
@@ -204,6 +204,8 @@ fn a_hidden_image_keeps_its_snapshots() {
     host.stop();
 }
 
+#[test]
+fn an_interrupted_copy_is_removed_at_once() {
     let host = host();
     host.sh_ok("cd /var/lib/machines; head -c 400M /dev/zero >base/large; coracle snapshot base s");
     for (signal, verb) in

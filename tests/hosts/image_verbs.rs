@@ -40,7 +40,7 @@ fn read_only_images_are_those_of_machinectl() {
     is("no");
     host.sh_ok("machinectl read-only golden yes");
     let set = host.coracle(&["read-only", "golden", "no"]);
-    assert_eq!(set, "golden: writable, by the immutable flag of its directory\n");
+    assert_eq!(set, "golden: writable, without the immutable flag of its directory\n");
     is("no");
     is_refused(&host, &["read-only", "none"], &["image 'none' does not exist", "hint: 'coracle images'"]);
     is_refused(&host, &["read-only", "golden", "maybe"], &["invalid value 'maybe'"]);
@@ -230,7 +230,7 @@ fn a_renamed_machine_keeps_all_it_has() {
     assert_eq!(files(), before.replace("web", "shop"));
     assert_eq!(
         host.sh(
-            "coracle read-only shop no | grep -x 'shop: writable, by the immutable flag of its directory'"
+            "coracle read-only shop no | grep -x 'shop: writable, without the immutable flag of its directory'"
         )
         .status
             == 0,

@@ -76,7 +76,10 @@ fn a_stopped_stack_is_saved_and_restored_without_copies() {
         let json = host.sh_ok(&format!("coracle {command} --json | tr -d ' \n'"));
         json.trim_matches(|c| c == '{' || c == '}').replace('"', "")
     };
-    assert_eq!(report("snapshot web json"), "name:web,tag:json,method:layers,bytes:0,paused-ms:null");
+    assert_eq!(
+        report("snapshot web json"),
+        "name:web,tag:json,method:layers,bytes:0,paused-ms:null,hint:null"
+    );
     assert_eq!(
         report("rollback --discard web json"),
         "name:web,tag:json,method:layers,bytes:0,former-state:null"

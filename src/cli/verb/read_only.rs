@@ -32,12 +32,8 @@ enum ReadOnly {
 
 impl ReadOnlyArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let (read_only, state) = match self.value {
-            ReadOnly::Yes => (true, "read-only"),
-            ReadOnly::No => (false, "writable"),
-        };
-        let method = images::set_read_only(paths, &self.name, read_only)?;
-        output::line(&format!("{}: {state}, {method}", self.name))?;
+        let message = images::set_read_only(paths, &self.name, self.value == ReadOnly::Yes)?;
+        output::line(&message)?;
         Ok(0)
     }
 }

@@ -56,6 +56,7 @@ impl SnapshotArgs {
         }
         if let (true, Some(tag)) = (self.remove, &self.tag) {
             snapshots::remove(paths, &self.name, tag)?;
+            output::line(&format!("{}: removed snapshot '{tag}'", self.name))?;
             return Ok(0);
         }
         let report = with_progress(|progress| snapshots::take(paths, &self.name, self.tag, progress))?;
