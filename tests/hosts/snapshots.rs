@@ -239,6 +239,49 @@ fn directories_are_saved_on_every_file_system() {
     }
 }
 
+/// Asserts that files of `mapped.c` are from one moment.
+#[track_caller]
+fn are_of_one_moment(host: &Host, directory: &str) {
+    let values = host.sh_ok(&format!("cd {directory}; for file in ??; do od -An -N8 -tu8 $file; done"));
+    let values: Vec<u64> = values.lines().map(|line| line.trim().parse().expect(line)).collect();
+    let (first, last) = (values[0], values[values.len() - 1]);
+    assert!(values.len() == 20 && values.is_sorted_by(|a, b| a >= b) && first - last <= 1, "{values:?}");
+}
+
+#[test]
+fn mapped_files_are_saved_as_of_one_moment() {
+    for (kind, _) in FILE_SYSTEMS {
+        let host = host_on(kind);
+        std::fs::copy(program::build("tests/hosts/mapped.c", &[]), host.machines().join("mapped"))
+            .expect("copy the program");
+        host.sh_ok(
+            "umount /var/lib/machines; mv /var/lib/machines/mapped /run; mount /var/tmp/disk /var/lib/machines
+             mkdir -p /var/lib/machines/web.mstack/rw/data
+             for top in base web.mstack/rw/data; do cd /var/lib/machines/$top; cp /run/mapped .; mkdir m
+             dd if=/dev/urandom of=data bs=1M count=16 2>/dev/null; done",
+        );
+        for name in ["base", "web"] {
+            host.coracle(&["start", name]);
+            host.sh_ok(&format!("coracle exec {name} -- sh -c '/mapped /m >/dev/null 2>&1 &'"));
+            host.wait_until(LONG, &format!("coracle exec {name} -- test -e /m/ready"));
+            for tag in ["one", "two", "three"] {
+                host.coracle(&["snapshot", name, tag]);
+            }
+            host.coracle(&["stop", name]);
+            for tag in ["one", "two", "three"] {
+                host.coracle(&["rollback", "--discard", name, tag]);
+                let run = format!("-q -x -D /var/lib/machines/{name}");
+                let run = if name == "web" { "-q --mstack=/var/lib/machines/web.mstack" } else { &run };
+                host.sh_ok(&format!(
+                    "mkdir -p /run/m; coracle run {run} --bind=/run/m:/out sh -c 'cp /m/?? /out'"
+                ));
+                are_of_one_moment(&host, "/run/m");
+            }
+        }
+        host.stop();
+    }
+}
+
 #[test]
 fn stacks_are_saved_on_every_file_system() {
     for (kind, _) in FILE_SYSTEMS {
