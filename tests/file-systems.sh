@@ -14,16 +14,17 @@ disk=$(mktemp /var/tmp/coracle-disk.XXXXXX)
 trap 'rm -f "$disk"' EXIT
 truncate --size=16G "$disk"
 "mkfs.$kind" -q "$disk"
-exec {here}<.
 place=$PWD
 # The kernel keeps the deleted file until the namespace ends.
 mount -o loop "$disk" /mnt
 rm "$disk"
+case $place in
+/var/tmp/*)
+	mkdir -p "/mnt/${place#/var/tmp/}"
+	mount --bind "$place" "/mnt/${place#/var/tmp/}"
+	;;
+esac
+chmod 1777 /mnt
 mount --move /mnt /var/tmp
-chmod 1777 /var/tmp
-if [ ! -e "$place/tests" ]; then
-	mkdir -p "$place"
-	mount --bind "/proc/self/fd/$here" "$place"
-fi
 cd "$place"
 "$@"
