@@ -17,6 +17,10 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// The hint about files that a stack would lose.
+const WITHOUT_MARKS: &str =
+    "clones are instant without files of an overlay inside the image, like nested containers";
+
 /// The options of a clone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CloneOptions {
@@ -43,9 +47,8 @@ pub(crate) struct CloneReport {
     /// The message about files of its identity that are still those of the source.
     kept_identity: Option<String>,
     hint: Option<String>,
-    /// Whether a stack on the source would lose files.
-    #[serde(skip)]
-    is_forced: bool,
+    /// The file for which the source was copied: a stack on it would lose it.
+    lost_in_stack: Option<PathBuf>,
 }
 
 /// The source of a clone: an image, or one of its snapshots.
@@ -149,15 +152,9 @@ fn report(
         }
         CloneMethod::Taken => ("copy", copied, None),
         CloneMethod::Copy(copied) => {
-            let hint = match &cloned.marked {
-                Some(file) => format!(
-                    "clones are instant without '{}', which belongs to an overlay inside '{source}'",
-                    file.display()
-                ),
-                None => format!(
-                    "'coracle read-only {source} yes' makes clones of it instant, while it cannot be changed"
-                ),
-            };
+            let hint = format!(
+                "'coracle read-only {source} yes' makes clones of it instant, while it cannot be changed"
+            );
             ("copy", copied.bytes, Some(hint).filter(|_| !is_stack))
         }
     };
@@ -170,8 +167,8 @@ fn report(
         duration_ms: super::milliseconds(duration),
         paused_ms: taken.map(|(_, paused)| super::milliseconds(paused)),
         kept_identity: cloned.kept_identity,
-        hint,
-        is_forced: cloned.marked.is_some(),
+        hint: if cloned.marked.is_some() { Some(WITHOUT_MARKS.to_owned()) } else { hint },
+        lost_in_stack: cloned.marked,
     }
 }
 
@@ -190,9 +187,12 @@ impl CloneReport {
             "base" => format!("{name}: stack on '{source}' in {time}"),
             "reflink" => format!("{name}: copied in {time}, sharing the blocks of '{source}'"),
             _ if self.bytes == 0 => format!("{name}: copied in {time}"),
-            _ if self.is_forced => format!("{name}: copied {size} in {time}: a stack would lose files"),
+            _ if self.lost_in_stack.is_some() => format!("{name}: copied {size} in {time}"),
             _ => format!("{name}: copied {size} in {time}: the file system cannot share blocks"),
         };
+        if let Some(file) = &self.lost_in_stack {
+            text.push_str(&format!(": a stack would lose '{}'", file.display()));
+        }
         if let Some(paused) = self.paused_ms {
             text.push_str(&format!(" ('{source}' was paused {paused} ms)"));
         }

@@ -38,7 +38,10 @@ fn a_clone_is_a_machine_of_its_own() {
     let host = host();
     // A writable directory is copied.
     let copied = host.coracle(&["clone", "golden", "copied"]);
-    assert!(copied.starts_with("copied: copied ") && copied.contains("hint: 'coracle read-only"), "{copied}");
+    assert!(copied.starts_with("copied: copied "), "{copied}");
+    // The store of the tests is on any file system.
+    let shares_blocks = copied.contains(", sharing the blocks of 'golden'");
+    assert!(shares_blocks != copied.contains("\nhint: 'coracle read-only"), "{copied}");
     make_vendor(&host);
     let cloned = host.coracle(&["clone", "golden", "web"]);
     assert!(cloned.starts_with("web: stack on 'golden' in "), "{cloned}");
@@ -84,15 +87,16 @@ fn files_that_a_stack_would_lose_are_copied() {
     host.sh_ok("cd /var/lib/machines/golden; mkdir -p srv/layer; mknod srv/layer/gone c 0 0");
     make_vendor(&host);
     let copied = host.coracle(&["clone", "golden", "web"]);
+    assert!(copied.starts_with("web: copied "), "{copied}");
     assert!(
-        copied.contains(": a stack would lose files\nhint: clones are instant without 'srv/layer/gone'"),
+        copied.contains(": a stack would lose 'srv/layer/gone'\nhint: clones are instant without"),
         "{copied}"
     );
     host.sh_ok("test -c /var/lib/machines/web/srv/layer/gone");
     // The same for the files of a snapshot.
     host.coracle(&["snapshot", "web", "s"]);
     let copied = host.coracle(&["clone", "web@s", "db"]);
-    assert!(copied.contains(": a stack would lose files\n"), "{copied}");
+    assert!(copied.contains(": a stack would lose 'srv/layer/gone'\n"), "{copied}");
     host.sh_ok("test -c /var/lib/machines/db/srv/layer/gone; rm /var/lib/machines/.golden/srv/layer/gone");
     let cloned = host.coracle(&["clone", "golden", "shared"]);
     assert!(cloned.starts_with("shared: stack on 'golden' in "), "{cloned}");
@@ -178,9 +182,9 @@ fn a_converted_machine_boots() {
     host.coracle(&["stop", "golden", "web"]);
     host.sh_ok("rm -rf /var/lib/machines/golden.mstack/rw");
     let converted = host.coracle(&["convert", "golden", "directory"]);
-    assert!(converted.starts_with("golden: directory, copied "), "{converted}");
+    assert!(converted.starts_with("golden: directory, copied"), "{converted}");
     host.sh_ok(&format!("{list}; list /var/lib/machines/golden | diff /tmp/before -"));
-    assert!(host.coracle(&["convert", "web", "directory"]).starts_with("web: directory, copied "));
+    assert!(host.coracle(&["convert", "web", "directory"]).starts_with("web: directory, copied"));
     host.sh_ok("cd /var/lib/machines/web; grep new new; test ! -e etc/ssh; ! ls -d ../*.mstack");
     // The layers without users are removed with the last stack.
     host.sh_ok("! ls -A /var/lib/coracle/storage/layers | grep .");
