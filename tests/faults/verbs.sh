@@ -23,10 +23,10 @@ prepare() {
 	[ -z "${READ_ONLY:-}" ] || chattr +i $images/web
 }
 
-# Lock files of killed processes stay, as those of systemd do.
+# Lock files of killed processes stay, as those of systemd do; the store has drafts, and a list of checked images.
 state() {
 	find $images /etc/coracle /etc/systemd/nspawn /etc/systemd/system/coracle.target.wants /var/lib/coracle -printf '%p %y %l\n' |
-		grep -v '\.lck f' | sort
+		grep -v -e '\.lck f' -e '/storage/\(checked\|tmp\)' | sort
 	cat /var/lib/coracle/ids/* 2>/dev/null
 	lsattr -d $images/web $images/shop 2>/dev/null | cut -c5
 }

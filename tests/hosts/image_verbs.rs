@@ -171,7 +171,10 @@ fn a_removed_image_leaves_only_files_of_the_administrator() {
     let removed: Vec<&str> = removed.lines().collect();
     assert_eq!(
         removed[..2],
-        ["db: removed '/var/lib/machines/db.mstack'", "web: removed '/var/lib/machines/web'",]
+        [
+            "db: removed '/var/lib/machines/db.mstack'",
+            "web: removed '/var/lib/machines/web' and its snapshot"
+        ]
     );
     assert!(
         removed[2].contains("web: kept '/etc/systemd/nspawn/web.nspawn', '/etc/coracle/machines.d/web.toml'")
