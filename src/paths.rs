@@ -88,6 +88,11 @@ impl Paths {
         self.machine(name).join("control")
     }
 
+    /// Returns the file that exists while a machine is paused for a snapshot: `/run/coracle/NAME/paused`.
+    pub(crate) fn paused(&self, name: &Name) -> PathBuf {
+        self.machine(name).join("paused")
+    }
+
     /// Returns the directory of state kept across reboots (id ranges, addresses): `/var/lib/coracle`.
     pub(crate) fn kept(&self) -> PathBuf {
         self.join("/var/lib/coracle")

@@ -104,7 +104,7 @@ pub(crate) fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
         .context(|| format!("cannot find bind source '{}'", request.source.display()))?;
     let record = running(paths, request.name)?;
     warn_open(request, &record, &source);
-    freezer::refuse_frozen(&record)?;
+    freezer::refuse_frozen(paths, &record)?;
     let leader = signal::leader(&record)?;
     let pid = record.leader.unwrap_or_default();
     let _lock = lock(paths, request.name)?;

@@ -69,7 +69,7 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
     require_root()?;
     let record = running(paths, request.name)?;
     let record = if request.wait_ready { ready(paths, record, request.name)? } else { record };
-    freezer::refuse_frozen(&record)?;
+    freezer::refuse_frozen(paths, &record)?;
     if record.id_base.is_none_or(|base| base == 0) {
         // Root inside is root of the host, and could write to the executable of this process.
         process::run_from_read_only()?;

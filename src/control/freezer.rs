@@ -10,6 +10,12 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The interval between two looks at a paused machine.
+const LOOK: Duration = Duration::from_millis(20);
+/// The limit of the wait for the end of a pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Freezes all processes of machines.
 ///
@@ -43,15 +49,23 @@ pub(crate) fn thaw(paths: &Paths, names: &[Name]) -> BatchResult {
     })
 }
 
-/// Returns an error for a frozen machine: a process that enters it would be frozen too.
-pub(super) fn refuse_frozen(record: &Record) -> Result<()> {
-    match record.payload_cgroup() {
-        Some(payload) if cgroup::is_frozen(&payload) => {
-            Err(Error::new(format!("machine '{}' is frozen", record.name))
-                .with_hint(format!("resume it first: coracle thaw {}", record.name)))
+/// Returns an error for a frozen machine: a process that enters it would be frozen too. The end of a pause for
+/// a snapshot is waited for.
+pub(super) fn refuse_frozen(paths: &Paths, record: &Record) -> Result<()> {
+    let Some(payload) = record.payload_cgroup() else { return Ok(()) };
+    let since = Instant::now();
+    let mut was_paused = true;
+    while cgroup::is_frozen(&payload) {
+        let is_paused = paths.paused(&record.name).exists();
+        // At the end of a pause, the machine is thawed after a moment.
+        if !is_paused && !was_paused || since.elapsed() > LONGEST_PAUSE {
+            return Err(Error::new(format!("machine '{}' is frozen", record.name))
+                .with_hint(format!("resume it first: coracle thaw {}", record.name)));
         }
-        _ => Ok(()),
+        was_paused = is_paused;
+        std::thread::sleep(LOOK);
     }
+    Ok(())
 }
 
 /// Returns the guest's cgroup.

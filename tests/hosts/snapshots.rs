@@ -139,6 +139,8 @@ fn a_running_machine_is_paused_and_saved() {
     host.coracle(&["freeze", "web"]);
     host.coracle(&["snapshot", "web", "frozen"]);
     host.sh_ok("grep 'frozen 1' /sys/fs/cgroup/machine.slice/coracle@web.service/payload/cgroup.events");
+    let refused = host.exec(&["coracle", "exec", "web", "true"]);
+    assert!(refused.stderr.contains("machine 'web' is frozen"), "{refused}");
     host.coracle(&["thaw", "web"]);
     host.coracle(&["stop", "web"]);
     for tag in ["live", "frozen"] {
@@ -166,7 +168,9 @@ fn a_killed_client_leaves_nothing_frozen() {
     host.sh_ok(&format!(
         "coracle snapshot web killed & pid=$!
          until {{ read -r line; read -r line; }} <{events}; [ \"$line\" = 'frozen 1' ]; do :; done; kill -STOP $pid; {frozen}
-         sleep 0.2; {frozen}; kill -KILL $pid; wait $pid || true"
+         coracle exec web -- true & entering=$!
+         sleep 0.5; {frozen}; kill -0 $entering; kill -KILL $pid; wait $pid || true; wait $entering
+         ! ls /run/coracle/web/paused 2>/dev/null"
     ));
     host.wait_until(LONG, &format!("! {frozen}; coracle exec web -- true"));
     assert!(tags(&host, "web").is_empty());

@@ -57,6 +57,10 @@ impl Loop {
             return;
         }
         self.is_held = true;
+        // Without it, clients that enter the machine meanwhile are refused.
+        if let Err(error) = std::fs::write(self.paths().paused(&self.state.record.name), "") {
+            log::debug!("cannot mark the pause: {error}, ignoring");
+        }
         self.control.set_holder(slot, true);
         self.freeze(slot, true);
     }
@@ -79,6 +83,7 @@ impl Loop {
         if let Ok(payload) = self.payload() {
             cgroup::begin_freezing(&payload, false).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         }
+        let _ = std::fs::remove_file(self.paths().paused(&self.state.record.name));
     }
 
     /// Adds a viewer of the console.
