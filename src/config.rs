@@ -12,10 +12,13 @@ pub(crate) mod console;
 pub mod definition_files;
 pub(crate) mod drop_in;
 pub(crate) mod explain;
+mod groups;
 pub(crate) mod identity;
+mod ini;
 pub mod layer;
 pub(crate) mod mounts;
 pub(crate) mod network;
+pub mod nspawn;
 pub(crate) mod problem;
 mod profile;
 mod resolve;
@@ -24,6 +27,7 @@ pub(crate) mod root;
 pub(crate) mod security;
 mod setting;
 pub(crate) mod snapshot;
+mod sources;
 pub mod toml;
 pub(crate) mod unit;
 pub(crate) mod users;
@@ -39,11 +43,12 @@ use crate::image::find;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use definition_files::Files;
+use nspawn::SettingsMode;
+use sources::Sources;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Returns the machine `name` as its unit runs it: by its definition, or with the defaults if only its image
-/// exists.
+/// Returns the machine `name` as its unit runs it: by its definition, else by its .nspawn file over the defaults.
 ///
 /// # Errors
 /// Neither exists, the definition is masked, or all problems of the definition as one error.
@@ -61,7 +66,8 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
         )));
     }
     let context = format!("cannot use the definition of '{name}'");
-    resolve(paths, name, Layer::default(), &files, Profile::Unit, &context)
+    let (options, settings, profile) = (Layer::default(), SettingsMode::Override, Profile::Unit);
+    resolve(Sources { paths, name, options, files: &files, settings, profile }, &context)
 }
 
 /// Returns whether a machine has a tree in `/var/lib/machines`.
@@ -77,11 +83,12 @@ fn has_image(paths: &Paths, name: &Name) -> Result<bool> {
 }
 
 /// Returns the machine of the options `flags` of `coracle run`. The options override the definition of the
-/// name, if there is one; otherwise the defaults of systemd-nspawn(1) apply.
+/// name, if there is one; otherwise the defaults of systemd-nspawn(1) apply, and the .nspawn file as `settings`
+/// says.
 ///
 /// # Errors
 /// All problems as one error of kind [`Kind::Launch`].
-pub fn run(paths: &Paths, mut flags: Layer) -> Result<Resolved> {
+pub fn run(paths: &Paths, mut flags: Layer, settings: SettingsMode) -> Result<Resolved> {
     if flags.identity.name.value().is_none() && !flags.root.has_source() {
         let here = std::env::current_dir()
             .map_err(|error| Error::from(error).context("cannot determine the current directory"))?;
@@ -94,24 +101,20 @@ pub fn run(paths: &Paths, mut flags: Layer) -> Result<Resolved> {
     };
     let profile = if files.is_empty() { Profile::Nspawn } else { Profile::Foreground };
     let context = format!("cannot run the machine '{name}'");
-    resolve(paths, &name, flags, &files, profile, &context).map_err(|error| error.with_kind(Kind::Launch))
+    let sources = Sources { paths, name: &name, options: flags, files: &files, settings, profile };
+    resolve(sources, &context).map_err(|error| error.with_kind(Kind::Launch))
 }
 
-/// Resolves the layer `above` over the layers of the definition files; `context` is that of an error.
-fn resolve(
-    paths: &Paths,
-    name: &Name,
-    above: Layer,
-    files: &Files,
-    profile: Profile,
-    context: &str,
-) -> Result<Resolved> {
-    let (layer, mut problems) = files.read();
-    match resolve::resolve(paths, name, above.over(layer), profile) {
-        Ok(resolved) if problems.is_empty() => return Ok(resolved),
+/// Merges and resolves the sources of a machine; `context` is that of an error.
+fn resolve(sources: Sources<'_>, context: &str) -> Result<Resolved> {
+    let (paths, name, profile) = (sources.paths, sources.name, sources.profile);
+    let merged = sources.merge().map_err(|error| error.context(context))?;
+    let mut problems = merged.errors;
+    match resolve::resolve(paths, name, merged.layer, profile) {
+        Ok(resolved) if problems.is_empty() => return Ok(Resolved { ignored: merged.ignored, ..resolved }),
         Ok(_) => {}
         Err(errors) => {
-            problems.extend(errors.iter().map(|error| Problem::new(files.main.as_deref(), error)));
+            problems.extend(errors.iter().map(|error| Problem::new(merged.main.as_deref(), error)));
         }
     }
     Err(problem::combined(context, &problems))

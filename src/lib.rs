@@ -6,7 +6,7 @@
 //! ```text
 //! flags ┐
 //!       ├─► config::Layer ─► machine::Machine ─► claim::Claims ─► image::attach ─► plan::Facts ─► plan::Plan
-//! TOML  ┘      (said)            (meant)           (claimed)       (attached)      (found)      (planned)
+//! files ┘      (said)            (meant)           (claimed)       (attached)      (found)      (planned)
 //!                                                     │                                             │
 //!                                           state::record::Record ◄─ supervisor ◄───────────────────┘
 //!                                                     │               (done)  ◄─channel─► builder, PID 1

@@ -58,6 +58,11 @@ impl Paths {
         .collect()
     }
 
+    /// Returns the directories of trusted systemd.nspawn(5) files, in the order of the search.
+    pub(crate) fn nspawn_directories(&self) -> [PathBuf; 2] {
+        [self.join("/etc/systemd/nspawn"), self.systemd("nspawn")]
+    }
+
     /// Returns a path of [`Self::join`] without the root.
     pub(crate) fn strip(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.root).map_or_else(|_| path.to_owned(), |path| Path::new("/").join(path))

@@ -6,6 +6,7 @@ mod placement;
 mod root;
 
 use crate::claim;
+use crate::config::nspawn::SettingsMode;
 use crate::config::{self, Layer, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::systemd::machined;
@@ -129,7 +130,12 @@ pub(crate) fn reload_firewall(paths: &Paths) -> Result<()> {
 ///
 /// # Errors
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
-pub(crate) fn foreground(paths: &Paths, flags: Layer, template: Option<&Path>, mode: RunMode) -> Result<u8> {
+pub(crate) fn foreground(
+    paths: &Paths,
+    (flags, settings): (Layer, SettingsMode),
+    template: Option<&Path>,
+    mode: RunMode,
+) -> Result<u8> {
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
     if mode == RunMode::Run {
         crate::host::require_root().map_err(of_launch)?;
@@ -138,7 +144,7 @@ pub(crate) fn foreground(paths: &Paths, flags: Layer, template: Option<&Path>, m
     if mode == RunMode::Run {
         recovery::recover(paths);
     }
-    let resolved = config::run(paths, flags).inspect_err(|_| {
+    let resolved = config::run(paths, flags, settings).inspect_err(|_| {
         if let Some(kept) = &kept {
             // A failed reboot: without a unit, the previous boot is cleaned up here.
             cleanup::undo(paths, &kept.state.record);
@@ -288,7 +294,7 @@ fn register_again(mut running: Running) -> Running {
 }
 
 fn warn(resolved: &Resolved) {
-    for problem in &resolved.warnings {
+    for problem in resolved.ignored.iter().chain(&resolved.warnings) {
         log::warn!("{problem}");
     }
 }

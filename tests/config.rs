@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 use coracle::config::layer::{Layer, Origin, definition_settings, settings};
+use coracle::config::nspawn::SettingsMode;
 use coracle::config::{machine, run};
 use coracle::machine::Register;
 use coracle::machine::command::Payload;
@@ -139,7 +140,7 @@ fn run_has_the_defaults_of_nspawn() {
     let (root, paths) = host(&[]);
     let mut flags = Layer::default();
     flags.root.directory.set(root.path().join("My Tree.v1"), Origin::Flag("-D"));
-    let machine = run(&paths, flags).unwrap().machine;
+    let machine = run(&paths, flags, SettingsMode::Yes).unwrap().machine;
     assert_eq!(machine.name.as_str(), "MyTree.v1");
     assert_eq!((machine.users, machine.ownership), (Users::Host, Ownership::Off));
     assert_eq!((machine.network.mode, machine.console), (Mode::Host, Console::Auto));
@@ -156,7 +157,7 @@ fn options_of_run_override_the_definition() {
     let mut flags = Layer::default();
     flags.identity.name.set(Name::new("web").unwrap(), Origin::Flag("-M"));
     flags.root.read_only.set(false, Origin::Flag("--read-only"));
-    let machine = run(&paths, flags.clone()).unwrap().machine;
+    let machine = run(&paths, flags.clone(), SettingsMode::Yes).unwrap().machine;
     assert!(!machine.root.read_only);
     assert_eq!((machine.users, machine.ownership), (Users::Host, Ownership::Off));
     assert_eq!((machine.network.mode, machine.console), (Mode::Veth, Console::Auto));
@@ -164,7 +165,10 @@ fn options_of_run_override_the_definition() {
     let targets: Vec<_> = machine.mounts.iter().map(|mount| mount.target.to_str().unwrap()).collect();
     assert_eq!(targets, ["/srv", "/srv/b"]);
     flags.command.user.set("joe".into(), Origin::Flag("-u"));
-    assert!(matches!(run(&paths, flags).unwrap().machine.command.payload, Payload::Command { .. }));
+    assert!(matches!(
+        run(&paths, flags, SettingsMode::Yes).unwrap().machine.command.payload,
+        Payload::Command { .. }
+    ));
 }
 
 #[test]
@@ -176,5 +180,14 @@ fn the_output_of_config_is_an_equivalent_definition() {
         let shown = shown.strip_suffix("exit 0\n").unwrap();
         let (root, _paths) = host(&[("etc/coracle/machines.d/web.toml", shown)]);
         assert_eq!(output_of(root.path(), &["config", "web"]), format!("{shown}exit 0\n"));
+    }
+}
+
+#[test]
+fn the_manual_lists_all_settings_of_nspawn_files() {
+    let page = std::fs::read_to_string(repository().join("man/coracle.toml.5")).unwrap().replace('\\', "");
+    for (_, key) in coracle::config::nspawn::keys() {
+        let name = key.strip_prefix("Limit").filter(|_| key != "LimitCPU").map_or(key, |_| "LimitCPU");
+        assert!(page.contains(&format!("{name}=")), "coracle.toml(5) lacks '{key}='");
     }
 }

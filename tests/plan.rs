@@ -10,6 +10,7 @@
 use coracle::channel::SyncPoint;
 use coracle::cli::{self, Verb};
 use coracle::config;
+use coracle::config::nspawn::SettingsMode;
 use coracle::machine::Machine;
 use coracle::machine::command::Payload;
 use coracle::machine::id128::Id128;
@@ -76,7 +77,7 @@ fn run(paths: &Paths, line: &str) -> Machine {
         panic!("'{line}' is no run")
     };
     let flags = options.layer().unwrap();
-    config::run(paths, flags).unwrap_or_else(|error| panic!("{error}")).machine
+    config::run(paths, flags, SettingsMode::Yes).unwrap_or_else(|error| panic!("{error}")).machine
 }
 
 fn root() -> User {

@@ -2,9 +2,11 @@
 
 use super::definition_files::{self, Files};
 use super::layer::Layer;
-use super::problem::Problem;
+use super::nspawn::{self, SettingsMode};
+use super::problem::{Problem, ProblemSeverity};
 use super::profile::Profile;
 use super::resolve::{Resolved, resolve};
+use super::sources::Sources;
 use crate::error::{Error, Result};
 use crate::image::find;
 use crate::machine::name::Name;
@@ -23,25 +25,33 @@ pub(crate) struct Checked {
     pub(crate) problems: Vec<Problem>,
 }
 
-/// Checks every definition of the host.
+/// Checks every definition and every .nspawn file of the host.
 ///
 /// # Errors
-/// A directory of definitions cannot be read.
+/// A directory of files cannot be read, or a .nspawn file cannot be opened.
 pub(crate) fn all(paths: &Paths) -> Result<Checked> {
-    let (names, problems) = definition_files::defined(paths)?;
+    let (mut names, mut problems) = definition_files::defined(paths)?;
+    let (of_nspawn, more) = nspawn::names(paths)?;
+    names.extend(of_nspawn);
+    problems.extend(more);
     let mut checked = Checked { files: problems.len(), problems };
     let mut machines: Vec<(PathBuf, Resolved)> = Vec::new();
     for name in names {
         let files = Files::of(paths, &name)?;
-        checked.files += files.all().count();
         if files.mask().is_some() {
+            checked.files += files.all().count();
             continue;
         }
-        let (layer, problems) = files.read();
-        let readable = problems.is_empty();
+        let (options, settings, profile) = (Layer::default(), SettingsMode::Override, Profile::Unit);
+        let sources = Sources { paths, name: &name, options, files: &files, settings, profile };
+        let merged = sources.merge()?;
+        let readable = merged.errors.is_empty();
+        checked.files += merged.files;
+        let mut problems = [merged.errors, merged.ignored].concat();
+        problems.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
         checked.problems.extend(problems);
-        let resolved = resolved(&mut checked, paths, &name, files.main.as_deref(), layer);
-        if let (Some(resolved), Some(file), true) = (resolved, files.main, readable) {
+        let resolved = resolved(&mut checked, paths, &name, merged.main.as_deref(), merged.layer);
+        if let (Some(resolved), Some(file), true) = (resolved, merged.main, readable) {
             machines.push((file, resolved));
         }
     }
@@ -49,14 +59,18 @@ pub(crate) fn all(paths: &Paths) -> Result<Checked> {
     Ok(checked)
 }
 
-/// Checks the named files separately: a definition as the machine of its name, a drop-in for its syntax and
-/// values only.
+/// Checks the named files separately: a definition or .nspawn file as the machine of its name, a drop-in for
+/// its syntax and values only.
 pub(crate) fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
     let mut checked = Checked::default();
     for file in named {
         checked.files += 1;
-        let (layer, problems) = definition_files::read(file);
-        let readable = problems.is_empty();
+        let (layer, problems) = if file.extension().is_some_and(|suffix| suffix == "nspawn") {
+            read_nspawn(paths, file)
+        } else {
+            definition_files::read(file)
+        };
+        let readable = problems.iter().all(|problem| problem.severity == ProblemSeverity::Warning);
         checked.problems.extend(problems);
         if !readable || is_drop_in(file) {
             continue;
@@ -68,6 +82,18 @@ pub(crate) fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
         }
     }
     checked
+}
+
+/// Reads a .nspawn file for a unit.
+fn read_nspawn(paths: &Paths, file: &Path) -> (Layer, Vec<Problem>) {
+    match nspawn::named(paths, file) {
+        Ok(open) => {
+            let (mut layer, problems) = nspawn::read(open);
+            nspawn::boot_by_default(&mut layer);
+            (layer, problems)
+        }
+        Err(error) => (Layer::default(), vec![Problem::new(Some(file), &error)]),
+    }
 }
 
 /// Returns whether a file is a drop-in: in a directory `NAME.toml.d`.

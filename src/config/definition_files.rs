@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The maximum size of a definition, bytes.
@@ -40,7 +40,7 @@ impl Files {
             if main.is_none() && fs::symlink_metadata(&file).is_ok() {
                 main = Some(file);
             }
-            for (file_name, file) in toml_files(&directory.join(format!("{name}.toml.d")))? {
+            for (file_name, file) in list(&directory.join(format!("{name}.toml.d")), "toml")? {
                 drop_ins.entry(file_name).or_insert(file);
             }
         }
@@ -93,7 +93,7 @@ pub(crate) fn defined(paths: &Paths) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
     let mut names = BTreeSet::new();
     let mut problems = Vec::new();
     for directory in paths.definitions() {
-        for (file_name, file) in toml_files(&directory)? {
+        for (file_name, file) in list(&directory, "toml")? {
             let stem = file_name.to_str().and_then(|name| name.strip_suffix(".toml")).unwrap_or_default();
             match Name::new(stem) {
                 Ok(name) => drop(names.insert(name)),
@@ -104,8 +104,8 @@ pub(crate) fn defined(paths: &Paths) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
     Ok((names, problems))
 }
 
-/// Returns the files `*.toml` of `directory`; none if it does not exist.
-fn toml_files(directory: &Path) -> Result<Vec<(OsString, PathBuf)>> {
+/// Returns the files of `directory` with this suffix; none if it does not exist.
+pub(super) fn list(directory: &Path, suffix: &str) -> Result<Vec<(OsString, PathBuf)>> {
     let unreadable =
         |error| Error::from(error).context(format!("cannot read the directory '{}'", directory.display()));
     let entries = match fs::read_dir(directory) {
@@ -119,7 +119,7 @@ fn toml_files(directory: &Path) -> Result<Vec<(OsString, PathBuf)>> {
         let file = directory.join(&name);
         // Editors create hidden files while a file is being edited.
         let hidden = name.as_encoded_bytes().starts_with(b".");
-        if !hidden && file.extension().is_some_and(|extension| extension == "toml") {
+        if !hidden && file.extension().is_some_and(|extension| extension == suffix) {
             files.push((name, file));
         }
     }
@@ -127,23 +127,41 @@ fn toml_files(directory: &Path) -> Result<Vec<(OsString, PathBuf)>> {
     Ok(files)
 }
 
-/// Returns the text of a file of at most [`MAX_SIZE`].
-fn text(file: &Path) -> Result<String> {
-    let found = fs::metadata(file).map_err(|error| Error::from(error).context("cannot read the file"))?;
+/// Opens a file for [`bytes`]. Pipes and terminals cannot block it.
+///
+/// # Errors
+/// Any error of open(2).
+pub(super) fn open(file: &Path) -> std::io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(file)
+}
+
+/// Returns the content of a file of at most [`MAX_SIZE`]; that of a device, for example `/dev/null`, is
+/// empty.
+///
+/// # Errors
+/// Any error of read(2), or a file of another type or size.
+pub(super) fn bytes(open: fs::File) -> Result<Vec<u8>> {
+    let found = open.metadata().map_err(|error| Error::from(error).context("cannot read the file"))?;
     if found.file_type().is_char_device() {
-        return Ok(String::new());
+        return Ok(Vec::new());
     }
     if !found.is_file() {
         return Err(Error::new("not a regular file"));
     }
     let mut bytes = Vec::new();
-    fs::File::open(file)
-        .and_then(|open| open.take(MAX_SIZE + 1).read_to_end(&mut bytes))
+    open.take(MAX_SIZE + 1)
+        .read_to_end(&mut bytes)
         .map_err(|error| Error::from(error).context("cannot read the file"))?;
     if bytes.len() as u64 > MAX_SIZE {
         return Err(Error::new("the file is larger than 256 KiB"));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    Ok(bytes)
+}
+
+/// Returns the text of a file.
+fn text(file: &Path) -> Result<String> {
+    let open = open(file).map_err(|error| Error::from(error).context("cannot read the file"))?;
+    String::from_utf8(bytes(open)?).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
         Error::new(format!("line {line} is not UTF-8"))

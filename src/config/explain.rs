@@ -1,7 +1,7 @@
 //! The effective settings of a machine with their origins. Called by `cli` for `config NAME` and by
 //! `snapshot`.
 
-use super::layer::{Layer, Origin, definition_settings};
+use super::layer::{Layer, Origin, Shape, settings as all_settings};
 
 /// One line of `config --explain`: a value of a setting with its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,11 +14,18 @@ pub(crate) struct SettingLine {
     pub(crate) origin: Origin,
 }
 
-/// Returns the settings of a definition in order, one line for each value.
+/// Returns the settings of a definition in order, one line for each value. Settings that a definition cannot
+/// contain are included if a .nspawn file sets them.
 pub(crate) fn lines(settings: &Layer) -> Vec<SettingLine> {
     let mut lines = Vec::new();
-    for setting in definition_settings() {
-        let values = settings.lines(setting);
+    for setting in all_settings() {
+        let mut values = settings.lines(setting);
+        if setting.shape == Shape::FlagOnly {
+            values.retain(|value| matches!(value.origin, Origin::File { .. }));
+            if values.is_empty() {
+                continue;
+            }
+        }
         if values.is_empty() {
             lines.push(SettingLine { key: setting.key, value: None, origin: Origin::Default });
         }

@@ -124,6 +124,18 @@ impl Layer {
         }
     }
 
+    /// Removes the values of `setting` from this layer.
+    pub(super) fn unset(&mut self, setting: &Setting) {
+        if let Some(cell) = self.cell_mut(setting.key) {
+            cell.unset();
+        }
+    }
+
+    /// Returns whether this layer has a value of `setting`.
+    pub(super) fn is_set(&self, setting: &Setting) -> bool {
+        self.cell(setting.key).is_some_and(SettingCell::is_set)
+    }
+
     /// Returns the values of `setting` as a definition contains them.
     pub fn lines(&self, setting: &Setting) -> Vec<Sourced<String>> {
         self.cell(setting.key).map(SettingCell::lines).unwrap_or_default()

@@ -6,7 +6,7 @@ mod ports;
 
 use super::problem::Problem;
 use super::profile::Profile;
-use super::setting::{List, Single, settings};
+use super::setting::{List, Origin, Single, settings};
 use super::values::{CountLimit, RawValue, Value, words};
 use crate::error::Result;
 use crate::machine::egress::Destination;
@@ -71,6 +71,29 @@ impl NetworkSettings {
             self.mode.fill(|| Mode::Bridge);
         } else if self.namespace.value().is_some() {
             self.mode.fill(|| Mode::Namespace);
+        }
+    }
+
+    /// Sets the mode that the options or a file of systemd-nspawn(1) request, the most specific one: a bridge
+    /// or zone includes a link to the host. `veth` and `private` are the origins of such requests.
+    pub(crate) fn set_requested_mode(&mut self, veth: Option<Origin>, private: Option<Origin>) {
+        let first = |list: &List<InterfaceNames>| list.sourced().first().map(|names| names.origin.clone());
+        let zone = self.zone.value().map(|_| self.zone.origin());
+        let bridge = self.bridge.value().map(|_| self.bridge.origin());
+        let namespace = self.namespace.value().map(|_| self.namespace.origin());
+        let requests = [
+            (zone, Mode::Zone),
+            (bridge, Mode::Bridge),
+            (veth, Mode::Veth),
+            (namespace, Mode::Namespace),
+            (first(&self.interface), Mode::Interface),
+            (first(&self.macvlan), Mode::Macvlan),
+            (first(&self.ipvlan), Mode::Ipvlan),
+            (first(&self.veth_extra), Mode::None),
+            (private, Mode::None),
+        ];
+        if let Some((origin, mode)) = requests.into_iter().find_map(|(origin, mode)| Some((origin?, mode))) {
+            self.mode.set(mode, origin);
         }
     }
 

@@ -125,14 +125,21 @@ impl Problem {
         Self { line: Some(position.line), position: Some(position), ..self }
     }
 
-    /// Creates a warning about a value with this origin.
-    pub(crate) fn warning(origin: &Origin, message: String) -> Self {
+    /// Creates a problem of a value with this origin.
+    pub(crate) fn at_origin(origin: &Origin, error: &Error) -> Self {
+        let message = error.to_string();
         let (file, line, message) = match origin {
             Origin::File { path, line } => (Some(path.clone()), Some(*line), message),
             Origin::Flag(flag) => (None, None, format!("'{flag}': {message}")),
             Origin::Default => (None, None, message),
         };
-        Self { severity: ProblemSeverity::Warning, file, line, position: None, message, hint: None }
+        let (severity, hint) = (ProblemSeverity::Error, error.hint().map(str::to_owned));
+        Self { severity, file, line, position: None, message, hint }
+    }
+
+    /// Creates a warning about a value with this origin.
+    pub(crate) fn warning(origin: &Origin, message: String) -> Self {
+        Self::at_origin(origin, &Error::new(message)).into_warning()
     }
 
     /// Sets the severity to a warning.

@@ -17,6 +17,8 @@ pub struct Resolved {
     pub machine: Machine,
     /// Settings that are probably mistakes.
     pub(crate) warnings: Vec<Problem>,
+    /// Settings of the .nspawn file that are ignored, or the whole file.
+    pub(crate) ignored: Vec<Problem>,
     /// Each setting with its origin, including the defaults.
     pub(crate) settings: Layer,
 }
@@ -43,7 +45,7 @@ pub(super) fn resolve(
     super::cdi::expand(paths, &mut settings)?;
     let parts = build(paths, name, &settings, profile).map_err(|error| vec![error])?;
     let warnings = warnings(&settings);
-    Machine::new(parts).map(|machine| Resolved { machine, warnings, settings })
+    Machine::new(parts).map(|machine| Resolved { machine, warnings, ignored: Vec::new(), settings })
 }
 
 /// Sets the defaults of `profile`. Those that depend on other settings come before or after the defaults of

@@ -164,8 +164,12 @@ impl<T> List<T> {
 pub(super) trait SettingCell {
     /// Parses `raw` and sets or appends the value.
     fn set_raw(&mut self, raw: &RawValue, origin: Origin) -> Result<()>;
-    /// Removes all values.
+    /// Removes all values, those of a list in the layers below too.
     fn clear(&mut self);
+    /// Removes all values of this layer.
+    fn unset(&mut self);
+    /// Returns whether this layer has a value.
+    fn is_set(&self) -> bool;
     /// Returns the values as a definition contains them.
     fn lines(&self) -> Vec<Sourced<String>>;
 }
@@ -184,6 +188,14 @@ impl<T: Value> SettingCell for Single<T> {
         self.0 = None;
     }
 
+    fn unset(&mut self) {
+        self.0 = None;
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
     fn lines(&self) -> Vec<Sourced<String>> {
         self.0.iter().map(shown).collect()
     }
@@ -197,6 +209,14 @@ impl<T: Value> SettingCell for List<T> {
 
     fn clear(&mut self) {
         self.reset();
+    }
+
+    fn unset(&mut self) {
+        *self = Self::default();
+    }
+
+    fn is_set(&self) -> bool {
+        !self.items.is_empty()
     }
 
     fn lines(&self) -> Vec<Sourced<String>> {

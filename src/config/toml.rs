@@ -9,7 +9,7 @@ mod mounts;
 use super::command::Variable;
 use super::layer::{Layer, Origin, Setting, Shape, definition_settings};
 use super::problem::{Problem, SourceText};
-use super::values::{RawValue, quoted};
+use super::values::{RawValue, ticked};
 use crate::error::{Error, nearest};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -230,15 +230,6 @@ fn number_fits(value: &DeValue) -> Result<(), Error> {
         (DeValue::Integer(_), RawValue::Other(_)) => Err(Error::new("the number is too large")),
         _ => Ok(()),
     }
-}
-
-/// Formats text of the user in ticks, with escapes if it contains control characters.
-fn ticked(text: &str) -> String {
-    if text.chars().any(char::is_control) || text.len() > 100 {
-        let short: String = text.chars().take(100).collect();
-        return quoted(&short);
-    }
-    format!("'{text}'")
 }
 
 #[cfg(test)]

@@ -119,6 +119,24 @@ pub(crate) fn quoted(text: &str) -> String {
     shown
 }
 
+/// Formats text of the user in ticks, with escapes if it contains control characters.
+pub(super) fn ticked(text: &str) -> String {
+    if text.chars().any(char::is_control) || text.len() > 100 {
+        let short: String = text.chars().take(100).collect();
+        return quoted(&short);
+    }
+    format!("'{text}'")
+}
+
+/// Parses a boolean of systemd, for example `yes`. `None` for any other word.
+pub(crate) fn systemd_boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
+        "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
+        _ => None,
+    }
+}
+
 /// Returns `text` unless it contains a NUL character, which paths, arguments and variables cannot.
 pub(super) fn without_nul(text: &str) -> Result<&str> {
     if text.contains('\0') {

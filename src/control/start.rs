@@ -4,6 +4,7 @@
 use super::progress::Progress;
 use super::status::waiting_for;
 use super::{BatchResult, block_on, defined, each, signal};
+use crate::config::{self, Resolved};
 use crate::error::{Error, Result};
 use crate::generator;
 use crate::host::cgroup_move::CgroupMove;
@@ -127,7 +128,8 @@ fn up(
             ))
             .with_hint(format!("stop it first: coracle stop {name}")));
         }
-        let machine = defined(paths, name)?;
+        let Resolved { machine, ignored, .. } = config::machine(paths, name)?;
+        ignored.iter().for_each(|problem| log::warn!("{problem}"));
         if !generator::is_current(paths, &machine) {
             outdated.push(machine);
         }

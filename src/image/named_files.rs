@@ -43,7 +43,7 @@ pub(super) fn all(paths: &Paths, directory: &Path, name: &Name) -> Result<Vec<Na
     found.push(snapshot::directory(paths, name));
     found.push(paths.storage().join("images").join(format!("{name}.json")));
     let kept = found.len();
-    for settings in [paths.join("/etc/systemd/nspawn"), paths.systemd("nspawn")] {
+    for settings in paths.nspawn_directories() {
         found.push(settings.join(format!("{name}.nspawn")));
     }
     for directory in paths.definitions() {

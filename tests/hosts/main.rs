@@ -46,6 +46,7 @@ mod nat;
 mod neighbours;
 mod nesting;
 mod network;
+mod nspawn_files;
 mod ports;
 mod probe;
 mod prolonged;

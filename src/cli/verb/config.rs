@@ -29,6 +29,7 @@ pub struct ConfigArgs {
 impl ConfigArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let resolved = config::machine(paths, &self.name)?;
+        resolved.ignored.iter().for_each(|problem| log::warn!("{problem}"));
         let lines = lines(&resolved.settings);
         match (self.json, self.explain) {
             (true, _) => output::json(&lines.iter().map(as_json).collect::<Vec<_>>())?,
@@ -60,7 +61,9 @@ fn definition(lines: &[SettingLine]) -> String {
         let (Some(first), Some(setting)) = (group.first(), Setting::find(group[0].key)) else { continue };
         for value in &values {
             match setting.shape {
-                Shape::Single | Shape::FlagOnly => shown.push_str(&format!("{} = {value}\n", first.key)),
+                Shape::Single => shown.push_str(&format!("{} = {value}\n", first.key)),
+                // A definition has no such key.
+                Shape::FlagOnly => shown.push_str(&format!("# {} = {value}\n", first.key)),
                 Shape::Variables => shown.push_str(&format!("{}.{value}\n", first.key)),
                 Shape::List | Shape::SingleOrList | Shape::Tables => {}
             }

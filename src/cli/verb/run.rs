@@ -4,6 +4,9 @@ mod option_layer;
 
 use super::VerbResult;
 use crate::cli::argument_table::{ArgumentRow, Slot, TableParser, long, positional, short};
+use crate::config::nspawn::SettingsMode;
+use crate::config::values::systemd_boolean;
+use crate::error::Error;
 use crate::paths::Paths;
 use crate::run::RunMode;
 use clap::Args;
@@ -26,6 +29,10 @@ pub struct RunArgs {
     /// Suppress messages of coracle itself
     #[arg(short, long)]
     pub(crate) quiet: bool,
+
+    /// The use of the .nspawn file of the machine: yes, no, override or trusted
+    #[arg(long, value_name = "MODE")]
+    pub(crate) settings: Option<String>,
 
     /// The directory with the root file system
     #[arg(short = 'D', long, value_name = "DIR", help_heading = "Image")]
@@ -237,6 +244,7 @@ impl RunArgs {
             positional(Slot::Command(&mut self.command)),
             long("dry-run", Slot::Flag(&mut self.dry_run)),
             long("quiet", Slot::Flag(&mut self.quiet)).or_short(b'q'),
+            long("settings", Slot::Text(&mut self.settings)),
             long("directory", Slot::Path(&mut self.directory)).or_short(b'D'),
             long("mstack", Slot::Path(&mut self.mstack)),
             long("read-only", Slot::Flag(&mut self.read_only)),
@@ -299,15 +307,21 @@ impl RunArgs {
         }
         let mode = if self.dry_run { RunMode::DryRun } else { RunMode::Run };
         let template = self.template.as_deref();
-        Ok(crate::run::foreground(paths, self.layer()?, template, mode)?)
+        let settings = settings_mode(self.settings.as_deref())?;
+        Ok(crate::run::foreground(paths, (self.layer()?, settings), template, mode)?)
     }
+}
+
+/// Parses the value of `--settings=`.
+fn settings_mode(word: Option<&str>) -> Result<SettingsMode, Error> {
+    let Some(word) = word else { return Ok(SettingsMode::Yes) };
+    SettingsMode::from_word(word).ok_or_else(|| {
+        Error::usage(format!("'--settings={}': unknown mode", word.escape_debug()))
+            .with_hint("write yes, no, override or trusted")
+    })
 }
 
 /// Parses a boolean of systemd.
 fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "yes" | "y" | "true" | "t" | "on" => Ok(true),
-        "0" | "no" | "n" | "false" | "f" | "off" => Ok(false),
-        _ => Err("expected yes or no".to_owned()),
-    }
+    systemd_boolean(text).ok_or_else(|| "expected yes or no".to_owned())
 }

@@ -11,7 +11,6 @@ use crate::config::values::{RawValue, Value};
 use crate::error::{Error, Kind, Result};
 use crate::machine::console::Console;
 use crate::machine::init::Wait;
-use crate::machine::network::Mode;
 use crate::machine::users::Users;
 use std::io::IsTerminal;
 use std::path::{Component, Path, PathBuf};
@@ -157,9 +156,9 @@ impl Flags {
                 self.layer.users.ownership.set(OwnershipChoice::Auto, Origin::Flag("-U"));
             }
         }
-        if let Some((_, mode, flag)) = modes(run).into_iter().find(|(given, ..)| *given) {
-            self.layer.network.mode.set(mode, Origin::Flag(flag));
-        }
+        let veth = run.network_veth.then_some(Origin::Flag("--network-veth"));
+        let private = run.private_network.then_some(Origin::Flag("--private-network"));
+        self.layer.network.set_requested_mode(veth, private);
         if let Some(notify) = run.notify_ready {
             let wait = if notify { Wait::Ready } else { Wait::Running };
             self.layer.boot.wait.set(wait, Origin::Flag("--notify-ready="));
@@ -221,22 +220,6 @@ impl Flags {
             None => {}
         }
     }
-}
-
-/// Returns the options for a private network, the most specific first: a bridge or zone includes a link to
-/// the host.
-fn modes(run: &RunArgs) -> [(bool, Mode, &'static str); 9] {
-    [
-        (run.network_zone.is_some(), Mode::Zone, "--network-zone="),
-        (run.network_bridge.is_some(), Mode::Bridge, "--network-bridge="),
-        (run.network_veth, Mode::Veth, "--network-veth"),
-        (run.network_namespace_path.is_some(), Mode::Namespace, "--network-namespace-path="),
-        (!run.network_interface.is_empty(), Mode::Interface, "--network-interface="),
-        (!run.network_macvlan.is_empty(), Mode::Macvlan, "--network-macvlan="),
-        (!run.network_ipvlan.is_empty(), Mode::Ipvlan, "--network-ipvlan="),
-        (!run.network_veth_extra.is_empty(), Mode::None, "--network-veth-extra="),
-        (run.private_network, Mode::None, "--private-network"),
-    ]
 }
 
 /// Splits a list at commas and blanks.

@@ -1,0 +1,127 @@
+//! Tests of `sources`: host trees and options in, machines out.
+
+use crate::config::command::{Argument, Variable};
+use crate::config::layer::{Layer, Origin};
+use crate::config::nspawn::SettingsMode;
+use crate::config::{machine, run};
+use crate::machine::command::Payload;
+use crate::machine::name::Name;
+use crate::machine::network::Mode;
+use crate::machine::users::Users;
+use crate::paths::Paths;
+
+/// Creates the root of a host with the given files.
+fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Paths) {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let file = root.path().join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+    let paths = Paths::below(root.path());
+    (root, paths)
+}
+
+/// Creates the image of a machine, and its .nspawn file in `/etc`.
+fn nspawn_host(text: &str) -> (tempfile::TempDir, Paths) {
+    host(&[("var/lib/machines/web/etc/os-release", ""), ("etc/systemd/nspawn/web.nspawn", text)])
+}
+
+/// Returns options with the name `web`.
+fn named_web() -> Layer {
+    let mut flags = Layer::default();
+    flags.identity.name.set(Name::new("web").unwrap(), Origin::Flag("-M"));
+    flags
+}
+
+#[test]
+fn a_unit_has_its_defaults_below_the_nspawn_file() {
+    let (_root, paths) = nspawn_host("[Exec]\nParameters=debug\nUser=\n[Files]\nBind=/srv\n");
+    let unit = machine(&paths, &Name::new("web").unwrap()).unwrap().machine;
+    assert_eq!(unit.command.payload, Payload::Boot { arguments: vec!["debug".into()] });
+    assert_eq!((unit.network.mode, unit.users, unit.mounts.len()), (Mode::Veth, Users::Pick, 1));
+    // `run` has the defaults of systemd-nspawn(1) instead, for which the file says too little.
+    let found = run(&paths, named_web(), SettingsMode::Yes).unwrap().machine;
+    assert_eq!(found.command.payload, Payload::Command { argv: Vec::new(), as_pid2: false });
+    assert_eq!((found.network.mode, found.users, found.mounts.len()), (Mode::Host, Users::Host, 1));
+    assert!(run(&paths, named_web(), SettingsMode::No).unwrap().machine.mounts.is_empty());
+}
+
+#[test]
+fn options_and_nspawn_files_replace_groups() {
+    let text = "[Exec]\nBoot=yes\nParameters=debug\nEnvironment=A=file\n[Files]\nBind=/srv\nReadOnly=yes\n\
+                [Network]\nZone=lan\nPort=80\n";
+    let (_root, paths) = nspawn_host(text);
+    let mut flags = named_web();
+    flags.network.mode.set(Mode::Veth, Origin::Flag("-n"));
+    flags.command.environment.push(Variable::new("B", "option").unwrap(), Origin::Flag("-E"));
+    flags.command.command.push(Argument("true".into()), Origin::Flag("COMMAND"));
+    let found = run(&paths, flags.clone(), SettingsMode::Yes).unwrap().machine;
+    assert_eq!(found.command.payload, Payload::Command { argv: vec!["true".into()], as_pid2: false });
+    assert_eq!((found.network.mode, found.root.read_only), (Mode::Veth, true));
+    assert_eq!(found.command.environment, [("B".into(), "option".into())]);
+    let found = run(&paths, flags, SettingsMode::Override).unwrap().machine;
+    assert_eq!(found.command.payload, Payload::Boot { arguments: vec!["debug".into()] });
+    assert_eq!((found.network.mode, found.mounts.len()), (Mode::Zone, 1));
+    assert_eq!(found.command.environment, [("A".into(), "file".into())]);
+}
+
+#[test]
+fn the_first_nspawn_file_counts() {
+    let beside = "var/lib/machines/web.nspawn";
+    let mut files = vec![
+        ("var/lib/machines/web/etc/os-release", ""),
+        (beside, "[Exec]\nHostname=beside\nPrivateUsers=no\n"),
+        ("run/systemd/nspawn/web.nspawn", "[Exec]\nHostname=run\n"),
+        ("etc/systemd/nspawn/web.nspawn", "[Exec]\nHostname=etc\n"),
+    ];
+    let found = |files: &[(&str, &str)], mode| {
+        let (_root, paths) = host(files);
+        let machine = run(&paths, named_web(), mode).unwrap().machine;
+        (machine.identity.hostname.clone().unwrap(), machine.users)
+    };
+    for name in ["etc", "run", "beside"] {
+        assert_eq!(found(&files, SettingsMode::Yes), (name.to_owned(), Users::Host));
+        files.pop();
+    }
+    // Beside the image only `trusted` counts `PrivateUsers=`.
+    let files =
+        [("var/lib/machines/web/etc/os-release", ""), (beside, "[Exec]\nHostname=x\nPrivateUsers=pick\n")];
+    assert_eq!(found(&files, SettingsMode::Yes).1, Users::Host);
+    assert_eq!(found(&files, SettingsMode::Trusted).1, Users::Pick);
+    assert_eq!(found(&files, SettingsMode::Override).1, Users::Host);
+    // An image with versions is in a directory of its own, and any directory may be the root.
+    let versioned = [("var/lib/machines/web.v/web_1/etc/os-release", ""), (beside, "[Exec]\nHostname=x\n")];
+    assert_eq!(found(&versioned, SettingsMode::Yes).0, "x");
+    let (root, paths) =
+        host(&[("srv/my/etc/os-release", ""), ("srv/my.nspawn", "[Exec]\nHostname=my-host\n")]);
+    let mut flags = Layer::default();
+    flags.root.directory.set(root.path().join("srv/my"), Origin::Flag("-D"));
+    assert_eq!(
+        run(&paths, flags, SettingsMode::Yes).unwrap().machine.identity.hostname.as_deref(),
+        Some("my-host")
+    );
+}
+
+#[test]
+fn an_untrusted_file_does_not_lift_restrictions_of_options() {
+    let text = "[Exec]\nNoNewPrivileges=no\nHostname=file\n[Files]\nReadOnly=no\n";
+    let (_root, paths) =
+        host(&[("var/lib/machines/web/etc/os-release", ""), ("var/lib/machines/web.nspawn", text)]);
+    let mut flags = named_web();
+    flags.root.read_only.set(true, Origin::Flag("--read-only"));
+    flags.security.no_new_privileges.set(true, Origin::Flag("--no-new-privileges="));
+    let machine = run(&paths, flags, SettingsMode::Override).unwrap().machine;
+    assert!(machine.root.read_only && machine.security.no_new_privileges);
+    assert_eq!(machine.identity.hostname.as_deref(), Some("file"));
+}
+
+#[test]
+fn drop_ins_change_an_nspawn_file_by_key() {
+    let (root, paths) = nspawn_host("[Exec]\nEnvironment=A=file\n[Network]\nZone=lan\n");
+    let drop_in = root.path().join("etc/coracle/machines.d/web.toml.d/90-set.toml");
+    std::fs::create_dir_all(drop_in.parent().unwrap()).unwrap();
+    std::fs::write(drop_in, "environment.B = 'drop-in'\nresources.tasks-max = 64\n").unwrap();
+    let machine = machine(&paths, &Name::new("web").unwrap()).unwrap().machine;
+    assert_eq!((machine.network.mode, machine.command.environment.len()), (Mode::Zone, 2));
+}
