@@ -189,8 +189,9 @@ fn a_converted_machine_boots() {
     // The layers without users are removed with the last stack.
     host.sh_ok("! ls -A /var/lib/coracle/storage/layers | grep .");
     host.sh_ok("mkdir -p /var/lib/coracle/storage/layers/1/tree");
-    assert_eq!(host.coracle(&["prune", "--dry-run"]), "layer 1 is not used (8.0K)\n");
-    assert_eq!(host.coracle(&["prune"]), "layer 1 removed (8.0K)\n");
+    // The space of empty directories depends on the file system.
+    assert!(host.coracle(&["prune", "--dry-run"]).starts_with("layer 1 is not used ("));
+    assert!(host.coracle(&["prune"]).starts_with("layer 1 removed ("));
     assert_eq!(host.coracle(&["prune"]), "");
     for name in ["golden", "web"] {
         host.coracle(&["start", "--wait=running", name]);

@@ -207,7 +207,11 @@ fn a_hidden_image_keeps_its_snapshots() {
 #[test]
 fn an_interrupted_copy_is_removed_at_once() {
     let host = host();
-    host.sh_ok("cd /var/lib/machines; head -c 400M /dev/zero >base/large; coracle snapshot base s");
+    // Blocks may be shared at once, files are created one by one.
+    host.sh_ok(
+        "cd /var/lib/machines; head -c 400M /dev/zero >base/large
+         mkdir base/many; cd base/many; seq 20000 | xargs touch; coracle snapshot base s",
+    );
     for (signal, verb) in
         [("INT", "clone base web"), ("TERM", "rollback base s"), ("HUP", "snapshot base other")]
     {
