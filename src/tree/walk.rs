@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 /// The maximum depth of a tree: each level needs a descriptor.
 const DEEPEST: usize = 512;
 
+/// The words between the name of a tree and the number of a part of it.
+const PART: &str = ".#part-";
+
 /// A walk over one tree.
 pub(crate) struct Walk<'a, S: Sink> {
     sink: &'a mut S,
@@ -296,26 +299,60 @@ pub(crate) fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
 }
 
 /// Removes a tree of any depth by its name in a directory that no guest can change. Parts that are too deep
-/// are moved into that directory first, under names that begin with the name of the tree.
+/// are moved into that directory first, and removed before the tree: a call after a kill finds them by its name.
 ///
 /// # Errors
 /// As for [`remove`].
 pub(crate) fn remove_deep(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     let doing = || format!("cannot remove '{}'", name.display());
     let mount = mount_of(directory).context(doing)?;
+    let left = parts(directory, name).context(doing)?;
+    let mut next = left.iter().map(|(number, _)| number + 1).max().unwrap_or_default();
     let mut names = vec![name.to_owned()];
-    let mut moved = 0;
-    while let Some(next) = names.pop() {
-        while let Some((parent, child)) = deepest(directory, &next, mount).context(doing)? {
-            moved += 1;
-            let mut part = name.to_owned();
-            part.push(format!(".{moved}"));
+    names.extend(left.into_iter().map(|(_, part)| part));
+    while let Some(last) = names.last().cloned() {
+        if let Some((parent, child)) = deepest(directory, &last, mount).context(doing)? {
+            let part = part_of(name, next);
+            next += 1;
             rustix::fs::renameat(&parent, &child, directory, &part).context(doing)?;
             names.push(part);
+        } else {
+            remove_below(directory, &last, mount, 0).map_err(|error| error.context(doing()))?;
+            names.pop();
         }
-        remove_below(directory, &next, mount, 0).map_err(|error| error.context(doing()))?;
     }
     Ok(())
+}
+
+/// Returns whether [`remove_deep`] was killed and has left parts of a tree.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(crate) fn has_parts(directory: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
+    Ok(!parts(directory, name)
+        .context(|| format!("cannot look for parts of '{}'", name.display()))?
+        .is_empty())
+}
+
+/// Returns the name of a part of a tree.
+fn part_of(name: &OsStr, number: u32) -> OsString {
+    let mut part = name.to_owned();
+    part.push(format!("{PART}{number}"));
+    part
+}
+
+/// Returns the parts of a tree with their numbers.
+fn parts(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Vec<(u32, OsString)>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut found = Vec::new();
+    for entry in Dir::read_from(rustix::fs::openat(directory, ".", flags, Mode::empty())?)? {
+        let entry = entry?;
+        let text = entry.file_name().to_bytes();
+        let number = text.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(PART.as_bytes()));
+        let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+        found.extend(number.map(|number| (number, OsStr::from_bytes(text).to_owned())));
+    }
+    Ok(found)
 }
 
 /// Returns the first directory of a tree that is too deep: its parent, and its name in it.

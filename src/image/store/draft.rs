@@ -190,8 +190,14 @@ impl Drop for Draft {
 
 /// Removes a draft. What remains is removed by a later verb.
 fn remove(directory: BorrowedFd<'_>, name: &OsStr) {
-    // Most trees are not too deep to be removed in one pass.
-    let removed = walk::remove(directory, name).or_else(|_| walk::remove_deep(directory, name));
+    let remove = || {
+        // Most trees are not too deep to be removed in one pass.
+        if !walk::has_parts(directory, name)? && walk::remove(directory, name).is_ok() {
+            return Ok(());
+        }
+        walk::remove_deep(directory, name)
+    };
+    let removed: Result<()> = remove();
     removed.unwrap_or_else(|error| {
         log::warn!("{error}; a later verb tries again, 'lsattr -R' shows immutable files, ignoring");
     });
