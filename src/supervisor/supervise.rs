@@ -28,7 +28,7 @@ use crate::host::cgroup;
 use crate::paths::Paths;
 use crate::state::record::Phase;
 use crate::sys::process;
-use answers::{FREEZING_PAUSE, Freezing};
+use answers::Freezing;
 use boot_progress::BootProgress;
 use init::InitWatch;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};

@@ -51,14 +51,14 @@ impl LiveCopy {
     }
 
     /// Copies what has changed since the first pass began, and removes what was deleted. The directory does
-    /// not change meanwhile.
+    /// not change meanwhile. `progress` is called with the bytes of this pass.
     ///
     /// # Errors
-    /// A file that cannot be copied. Nothing is left under the name then.
-    pub(crate) fn finish(self) -> Result<Copied> {
+    /// A file that cannot be copied, or an error of `progress`. Nothing is left under the name then.
+    pub(crate) fn finish(self, progress: &mut CopyProgress<'_>) -> Result<Copied> {
         let Self { from, mut passes, copied } = self;
         passes.writer.begin_again();
-        let mut monitor = Count { bytes: 0, shows_skipped: true, progress: &mut |_| Ok(()) };
+        let mut monitor = Count { bytes: 0, shows_skipped: true, progress };
         Walk::run_exactly(&from, &mut passes, &mut monitor)?;
         for path in passes.seen.keys() {
             passes.writer.remove(path)?;
@@ -174,7 +174,7 @@ mod tests {
         let before = same();
         mapped.write_all_at(b"M", 0).unwrap();
         change(&from);
-        let copied = live.finish().unwrap();
+        let copied = live.finish(&mut |_| Ok(())).unwrap();
         assert_eq!(entries_of(&root.path().join("to")), entries_of(&from));
         assert_eq!(same(), before, "an unchanged file stays");
         assert!(copied.bytes > 0);

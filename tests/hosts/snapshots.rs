@@ -174,6 +174,14 @@ fn a_killed_client_leaves_nothing_frozen() {
     ));
     host.wait_until(LONG, &format!("! {frozen}; coracle exec web -- true"));
     assert!(tags(&host, "web").is_empty());
+    // A signal ends the pause, too.
+    host.sh_ok(&format!(
+        "coracle snapshot web signalled 2>/tmp/said & pid=$!
+         until {{ read -r line; read -r line; }} <{events}; [ \"$line\" = 'frozen 1' ]; do :; done
+         kill -STOP $pid; kill -TERM $pid; kill -CONT $pid; ! wait $pid; grep 'interrupted$' /tmp/said"
+    ));
+    host.wait_until(LONG, &format!("! {frozen}; coracle exec web -- true"));
+    assert!(tags(&host, "web").is_empty());
     host.coracle(&["snapshot", "web", "next"]);
     has_no_drafts(&host);
     // A stop thaws; the snapshot is refused.

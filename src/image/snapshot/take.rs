@@ -244,9 +244,10 @@ impl Saving<'_> {
         self.begin_pause()?;
         let finished: Result<Vec<Copied>> = copies
             .into_iter()
+        let (before, progress) = (self.bytes, &mut self.progress);
             .map(|copy| match copy {
                 TreeCopy::Finished(copied) => Ok(copied),
-                TreeCopy::Live(live) => live.finish(),
+                TreeCopy::Live(live) => live.finish(&mut |bytes| progress(before + bytes)),
             })
             .collect();
         let ended = self.end_pause();

@@ -1,6 +1,6 @@
 //! The timers of the loop. Called before each wait for events.
 
-use super::{FREEZING_PAUSE, Loop};
+use super::{Freezing, Loop};
 use crate::supervisor::guest::syslog::Syslog;
 use crate::supervisor::network::dhcp::DhcpServer;
 use crate::supervisor::network::firewall::watch::FirewallWatch;
@@ -20,7 +20,7 @@ impl Loop {
             self.reboot_pause(),
             self.init.time_left(),
             self.firewall_watch.as_ref().and_then(FirewallWatch::time_left),
-            self.freezing.as_ref().map(|_| FREEZING_PAUSE),
+            self.freezing.as_ref().map(Freezing::pause),
             self.console.report_dropped(),
             self.log.as_mut().and_then(Syslog::report_dropped),
         ];
