@@ -24,6 +24,7 @@ pub fn all() {
     managers::add("trixie", "deb");
     shell(&format!(
         "cd {MACHINES}; test -d golden && exit; cp -a busybox golden; mkdir golden/data
+         mkdir -m 700 .storage; mkdir -p /var/lib/coracle; ln -s $PWD/.storage /var/lib/coracle/storage
          for n in $(seq 64); do head -c 16M /dev/zero >golden/data/$n; done
          for n in $(seq 2000); do head -c 4k /dev/zero >golden/data/small-$n; done
          mkdir -p layered.mstack/rw; cp -a --reflink=auto golden layered.mstack/layer@0
@@ -36,6 +37,7 @@ pub fn all() {
     throwaway();
     layers();
     snapshots();
+    shell("coracle read-only golden no").expect("a tree that can be deleted");
 }
 
 /// Returns a function that measures a command, and then runs a script without measuring it.
