@@ -21,6 +21,7 @@ pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod network;
 pub(crate) mod network_update;
+mod on_demand;
 pub(crate) mod progress;
 pub(crate) mod prune;
 pub(crate) mod remove;

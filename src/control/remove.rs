@@ -1,6 +1,6 @@
 //! `remove`: images, with all records about them. Called by `cli`.
 
-use super::{BatchResult, block_on, defined_stacks};
+use super::{BatchResult, block_on, defined_stacks, on_demand};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::host::systemd::units;
@@ -48,6 +48,9 @@ pub(crate) fn remove(
             if left.len() < all {
                 prune::after_removal(paths);
                 reload();
+                for name in names.iter().filter(|name| !left.contains(name)) {
+                    on_demand::stop(name);
+                }
             }
             return if errors.is_empty() { Ok(()) } else { Err(errors) };
         }

@@ -1,5 +1,6 @@
 //! `rename`: an image, with its definition and all records about it. Called by `cli`.
 
+use super::on_demand;
 use super::remove::{on, reload};
 use crate::config;
 use crate::error::{Error, Result};
@@ -35,5 +36,8 @@ pub(crate) fn rename(paths: &Paths, old: &Name, new: &Name) -> Result<(Option<Pa
     }
     let renamed = rename::rename(paths, old, new, &others)?;
     reload();
+    if on_demand::stop(old) {
+        on_demand::start(new);
+    }
     Ok(renamed)
 }

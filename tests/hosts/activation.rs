@@ -161,6 +161,22 @@ fn the_connection_is_closed_if_the_machine_fails_to_start() {
 }
 
 #[test]
+fn sockets_follow_renamed_and_removed_machines() {
+    let host = listening_host();
+    host.coracle(&["rename", "m", "n"]);
+    host.sh_ok(
+        "systemctl show -P SubState coracle-on-demand@n.socket | grep -x listening
+         ! systemctl is-active -q coracle-on-demand@m.socket",
+    );
+    host.sh(&request("127.0.0.1:8080")).success("the first connection");
+    host.wait_until(LONG, "! systemctl is-active coracle-on-demand@n.service");
+    host.coracle(&["stop", "n"]);
+    host.coracle(&["remove", "--purge", "n"]);
+    host.sh_ok("! systemctl list-units --all --plain --no-legend 'coracle-on-demand@*' | grep .");
+    host.stop();
+}
+
+#[test]
 fn a_port_of_another_program_is_refused_and_the_program_named() {
     let host = Host::builder().guest_as("busybox", "n").start();
     host.define("n", "[network]\non-demand = [\"8090:80\"]\n");
