@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// The directory of definitions beside the state directories of machines.
+const RESERVED: &str = "machines.d";
+
 /// A machine name: labels of letters, digits, `-` and `_` joined by dots, at most 64 characters.
 ///
 /// Source: systemd-machined.service(8), hostname(7). It is valid as a file name, as the instance of a unit
@@ -33,6 +36,9 @@ impl Name {
         }
         if name.split('.').any(|label| label.is_empty() || label.starts_with('-') || label.ends_with('-')) {
             return invalid("a label is empty, or begins or ends with '-'");
+        }
+        if name == RESERVED {
+            return invalid("definitions are in '/run/coracle/machines.d'");
         }
         Ok(Self(name.to_owned()))
     }
@@ -84,7 +90,9 @@ mod tests {
         for good in ["web", "web-1", "a.b", "x_y", "0"] {
             assert_eq!(Name::new(good).unwrap().is_registrable(), good != "x_y", "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "a b", "-a", "a-", "a..b", "ü", "a\0", &"x".repeat(65)] {
+        for bad in
+            ["", ".", "..", "a/b", "a b", "-a", "a-", "a..b", "ü", "a\0", "machines.d", &"x".repeat(65)]
+        {
             assert!(Name::new(bad).is_err(), "{bad:?}");
         }
     }
