@@ -118,6 +118,7 @@ fn clone_image(request: CloneRequest<'_>, progress: &mut CopyProgress<'_>) -> Re
         None => find::existing(paths, source)?,
     };
     refuse_existing(paths, name)?;
+    refuse::writable_link(&image)?;
     let store = Store::of(paths);
     create_directory(&paths.images())?;
     draft::sweep_images(&paths.images());

@@ -79,6 +79,7 @@ fn convert_image(
     }
     let path = image.path();
     refuse_special(path, name)?;
+    refuse::writable_link(&image)?;
     let mut held = HeldLocks::default();
     held.take(paths, locks::of_image(paths, name, path, LockMode::Exclusive)?)?;
     refuse::used(path, &users::with_links(paths, path)?, others)?;

@@ -129,6 +129,22 @@ pub(super) fn own_name(image: &Path) -> Result<()> {
         .with_hint("make it a link to the directory itself, or relative to the stack"))
 }
 
+/// Refuses a stack with a link as its writable part: the files behind it are not part of the image, and a copy of
+/// the link would share them.
+///
+/// # Errors
+/// Such a stack.
+pub(super) fn writable_link(image: &RootSource) -> Result<()> {
+    let RootSource::Stack(stack) = image else { return Ok(()) };
+    let Some(entry) =
+        ["rw", "root", "bind@-"].iter().map(|name| stack.join(name)).find(|path| path.is_symlink())
+    else {
+        return Ok(());
+    };
+    Err(Error::new(format!("'{}' is a link: the files behind it are not part of the image", entry.display()))
+        .with_hint("put the directory in the place of the link"))
+}
+
 /// Refuses an image that is a mount point or contains one: the mount would be lost or stay in the way.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 use super::store::{Store, StorePart};
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
+use rustix::io::Errno;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -198,12 +199,12 @@ fn without_dots(path: &Path) -> PathBuf {
     })
 }
 
-/// Returns the entries of a directory. None if it is missing or not a directory.
+/// Returns the entries of a directory. None if it is missing, not a directory, or a looping link.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let reading = || format!("cannot read '{}'", directory.display());
     match std::fs::read_dir(directory) {
         Err(error)
-            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+            if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) =>
         {
             Ok(Vec::new())
         }

@@ -186,6 +186,32 @@ fn snapshots_of_an_image_deleted_by_hand_are_not_those_of_the_next_one() {
 }
 
 #[test]
+fn a_stack_with_a_writable_link_is_not_copied() {
+    let host = host();
+    host.sh_ok(
+        "cd /var/lib/machines; cp -a base live; mkdir web.mstack db.mstack; ln -s ../base web.mstack/layer@0
+         ln -s ../live web.mstack/root; mkdir -p ext/data; ln -s ../base db.mstack/layer@0; ln -s ../ext db.mstack/rw
+         find live ext -printf '%P %T@\\n' | sort >/tmp/before",
+    );
+    for (stack, entry) in [("web", "web.mstack/root"), ("db", "db.mstack/rw")] {
+        for verb in
+            [&["clone", stack, "new"][..], &["snapshot", stack, "s"], &["convert", stack, "directory"]]
+        {
+            refused(&host, verb, &[&format!("{entry}' is a link"), "hint: put the directory"]);
+        }
+    }
+    host.sh_ok("cd /var/lib/machines; find live ext -printf '%P %T@\\n' | sort | diff /tmp/before -; ! ls -d new* 2>/dev/null");
+    let found = host.exec(&["coracle", "doctor"]);
+    assert!(found.stdout.contains("is in a directory of images: 'machinectl clean' deletes it"), "{found}");
+    // A looping link keeps no other image from changes.
+    host.sh_ok("ln -s loop.mstack /var/lib/machines/loop.mstack; cp -a /var/lib/machines/base /var/lib/machines/spare");
+    host.coracle(&["rename", "spare", "other"]);
+    host.coracle(&["remove", "other"]);
+    host.coracle(&["prune"]);
+    host.stop();
+}
+
+#[test]
 fn a_hidden_image_keeps_its_snapshots() {
     let host = host();
     host.sh_ok(

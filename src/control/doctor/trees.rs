@@ -25,10 +25,30 @@ const LITTLE: u64 = 5;
 pub(super) fn findings(paths: &Paths, machines: &[Machine]) -> Vec<Finding> {
     let mut findings = look(&paths.images(), "trees of machines");
     machines.iter().for_each(|machine| findings.extend(findings_of(machine)));
+    findings.extend(exposed_store(paths));
     // A full file system is reported once.
     let mut reported = std::collections::BTreeSet::new();
     findings.retain(|finding| reported.insert(finding.message.clone()));
     findings
+}
+
+/// Returns the finding for a store in a directory of images, where machined takes it for a hidden image.
+fn exposed_store(paths: &Paths) -> Option<Finding> {
+    let store = paths.storage().canonicalize().ok()?;
+    let directories = paths.image_directories();
+    let mut directories = directories.iter().filter_map(|directory| directory.canonicalize().ok());
+    directories.any(|directory| store.starts_with(directory)).then(|| {
+        Finding::risk(
+            format!(
+                "the store '{}' is in a directory of images: 'machinectl clean' deletes it",
+                store.display()
+            ),
+            format!(
+                "move it to another directory of this disk, and link '{}' there",
+                paths.storage().display()
+            ),
+        )
+    })
 }
 
 /// Returns the findings about the root of one machine.

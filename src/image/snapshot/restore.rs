@@ -46,6 +46,7 @@ pub(crate) fn restore(
         return Err(Error::new(format!("snapshot '{}' is one of a {kind}", snapshot.tag))
             .with_hint(format!("convert the image first: coracle convert {name} {kind}")));
     }
+    refuse::writable_link(image)?;
     let path = image.path();
     let path = path.canonicalize().context(|| format!("cannot open '{}'", path.display()))?;
     path.parent().into_iter().for_each(draft::sweep_images);

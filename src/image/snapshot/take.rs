@@ -4,6 +4,7 @@ use super::{ImageKind, Method, SnapshotInfo, Snapshots, Tag};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::image::freeze;
+use crate::image::refuse;
 use crate::image::store::draft::{Draft, DraftContent};
 use crate::image::store::layer::{LayerDraft, LayerInfo};
 use crate::machine::name::Name;
@@ -65,6 +66,7 @@ pub(crate) fn take<'a>(
     progress: &'a mut CopyProgress<'a>,
 ) -> Result<Taken> {
     snapshots.refuse_existing(tag)?;
+    refuse::writable_link(image)?;
     let path = image.path();
     let path = path.canonicalize().context(|| format!("cannot open '{}'", path.display()))?;
     let mut saving = Saving { snapshots, tag, quiet, progress, bytes: 0, method: Method::Layers };
@@ -242,9 +244,9 @@ impl Saving<'_> {
             return Ok(());
         }
         self.begin_pause()?;
+        let (before, progress) = (self.bytes, &mut self.progress);
         let finished: Result<Vec<Copied>> = copies
             .into_iter()
-        let (before, progress) = (self.bytes, &mut self.progress);
             .map(|copy| match copy {
                 TreeCopy::Finished(copied) => Ok(copied),
                 TreeCopy::Live(live) => live.finish(&mut |bytes| progress(before + bytes)),
