@@ -5,15 +5,13 @@
 use super::store::draft::Draft;
 use super::store::{Store, StorePart};
 use crate::error::Result;
+use crate::sys::btrfs;
 use crate::tree::overlay_marks;
 use rustix::fd::{AsFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// The inode of the root of a Btrfs subvolume. A change of its read-only property leaves the time.
-const SUBVOLUME: u64 = 256;
 
 /// A directory that was walked without finding such a file.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +32,8 @@ pub(super) fn find_marked(store: &Store, path: &Path, directory: &OwnedFd) -> Re
         return Ok(None);
     }
     let found = overlay_marks::find(directory.as_fd())?;
-    if found.is_none() && checked.state.1 != SUBVOLUME {
+    // A change of the read-only property of a subvolume leaves its time.
+    if found.is_none() && !btrfs::is_subvolume(directory.as_fd()) {
         // Without it, the next clone walks again.
         checked.keep(store).unwrap_or_else(|error| log::debug!("{error}, ignoring"));
     }
