@@ -2,7 +2,7 @@
 //! are in `table`, those with a meaning of their own in `special`.
 //!
 //! A file is trusted in the directories of the administrator. Beside an image it can only lower the rights of
-//! the machine: whoever has created the image may have written it.
+//! the machine: the creator of the image may have written it.
 
 mod special;
 mod table;

@@ -198,7 +198,7 @@ mod tests {
         let root = GuestRoot::of_tree(&tree).unwrap();
         let (golden, web) = (Name::new("golden").unwrap(), Name::new("web").unwrap());
         let store = Store::of(&Paths::below(directory.path()));
-        // What cannot be renewed is reported.
+        // Files that cannot be renewed are reported.
         assert!(is_needed(&root, &golden).unwrap());
         let message = renew(&root, &golden, &web, &store).unwrap().unwrap();
         assert!(message.contains("'/etc/machine-id'") && !message.contains("hostname"), "{message}");

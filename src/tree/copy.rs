@@ -247,7 +247,7 @@ pub(super) mod tests {
         }
         let found = rustix::fs::statat(&at, "file", AtFlags::empty()).unwrap();
         assert_eq!((found.st_size, found.st_nlink), (4, 2));
-        // What a killed removal has left is found by the name of the tree, and nothing else.
+        // Parts left by a killed removal are found by the name of the tree, and nothing else.
         for name in ["from.#part-7", "from.1"] {
             rustix::fs::mkdirat(&from, name, Mode::RWXU).unwrap();
         }
