@@ -54,6 +54,7 @@ mod resolv_conf;
 mod resolver;
 mod resources;
 mod security;
+mod snapshot_file_systems;
 mod snapshots;
 mod stacks;
 mod stats;
