@@ -106,7 +106,10 @@ pub(crate) fn clone(
         let image = if tag.is_none() { find::by_name(paths, &source.name) } else { None };
         let hold = image.as_ref().map(|image| Hold::that_changes(paths, image)).transpose()?.flatten();
         match (image, hold) {
-            (Some(image), Some(hold)) => of_running(request, &image, hold, &mut advance)?,
+            (Some(image), Some(hold)) => {
+                let (cloned, taken) = of_running(request, &image, hold, &mut advance)?;
+                (cloned, Some(taken))
+            }
             _ => (clone::clone(request, &mut advance)?, None),
         }
     };
@@ -120,7 +123,7 @@ fn of_running(
     image: &RootSource,
     mut hold: Hold<'_>,
     progress: &mut CopyProgress<'_>,
-) -> Result<(Cloned, Option<(Taken, Duration)>)> {
+) -> Result<(Cloned, (Taken, Duration))> {
     let CloneRequest { paths, source, name, .. } = request;
     clone::refuse_existing(paths, name)?;
     let snapshots = Snapshots::lock(paths, source)?;
@@ -131,7 +134,7 @@ fn of_running(
     let request = CloneRequest { tag: Some(&tag), taken_for_it: Some(&snapshots), ..request };
     let cloned = clone::clone(request, progress);
     snapshots.discard(&tag);
-    Ok((cloned?, Some((taken, hold.paused))))
+    Ok((cloned?, (taken, hold.paused)))
 }
 
 fn report(
