@@ -10,6 +10,7 @@ pub mod filter;
 pub(crate) mod identity;
 pub(crate) mod init;
 mod mounts;
+mod rlimits;
 pub mod step;
 
 pub use facts::{Facts, NamedDevice, User};
@@ -243,6 +244,9 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
     }
     // By the builder, if there is one: in its user namespace PID 1 cannot raise a hard limit.
     steps.push(BuildStep::Limits);
+    if !machine.resources.rlimits.is_empty() {
+        steps.push(BuildStep::Rlimits(rlimits::of(&machine.resources)));
+    }
     // While procfs is the host's. A network namespace named by the definition keeps its own settings.
     if machine.network.mode.makes_namespace() {
         steps.push(ping_groups(machine, facts));

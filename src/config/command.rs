@@ -116,6 +116,16 @@ impl Value for Variable {
         Self::new(name, value)
     }
 
+    fn read_entry(name: &str, raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Text(text) => Self::new(name, text),
+            other => Err(other
+                .expected("a string")
+                .context(format!("'{}'", name.escape_debug()))
+                .with_hint("write the value between quotes")),
+        }
+    }
+
     fn show(&self) -> String {
         format!("{} = {}", self.name, quoted(&self.value))
     }

@@ -117,6 +117,23 @@ impl Layer {
         }
     }
 
+    /// Parses the entry `name` of the table `setting` and sets it.
+    ///
+    /// # Errors
+    /// The name or the value is invalid.
+    pub(crate) fn set_entry(
+        &mut self,
+        setting: &Setting,
+        name: &str,
+        raw: &RawValue,
+        origin: Origin,
+    ) -> Result<()> {
+        match self.cell_mut(setting.key) {
+            Some(cell) => cell.set_entry(name, raw, origin),
+            None => Err(Error::new(format!("unknown setting '{}'", setting.key))),
+        }
+    }
+
     /// Removes the values of `setting`; those of a list in the layers below too.
     pub(crate) fn reset(&mut self, setting: &Setting) {
         if let Some(cell) = self.cell_mut(setting.key) {

@@ -58,6 +58,7 @@ fn with_defaults(paths: &Paths, name: &Name, mut layer: Layer, profile: Profile)
     layer.fill_defaults(profile);
     layer.users.resolve_ownership(profile);
     layer.command.deduplicate_environment();
+    layer.resources.deduplicate_rlimits();
     layer
 }
 

@@ -1,9 +1,11 @@
-//! `[resources]`: limits of memory, processors, tasks, cgroups and terminals.
+//! `[resources]`: limits of memory, processors, tasks, cgroups, terminals and processes.
 
-use super::setting::{Single, settings};
+mod rlimits;
+
+use super::setting::{List, Single, settings};
 use super::values::{CountLimit, INFINITY, RawValue, Size, Value, quoted};
 use crate::error::{Error, Result};
-use crate::machine::resources::Resources;
+use crate::machine::resources::{Resources, Rlimit};
 
 settings! {
     /// Settings of the resource limits.
@@ -28,10 +30,17 @@ settings! {
         cgroup_depth_max: Single<CountLimit> = Single "resources.cgroup-depth-max", |_| CountLimit(32);
         /// The maximum number of terminals of the guest.
         ptys_max: Single<CountLimit> = Single "resources.ptys-max", |_| CountLimit(1024);
+        /// Limits of processes.
+        rlimits: List<Rlimit> = Variables "resources.rlimits";
     }
 }
 
 impl ResourcesSettings {
+    /// Removes limits that a later one of the same name replaces.
+    pub(super) fn deduplicate_rlimits(&mut self) {
+        self.rlimits.keep_last(|limit| limit.name);
+    }
+
     /// Builds the limits of the machine.
     pub(super) fn build(&self) -> Resources {
         let size = |setting: &Single<Size>| setting.value().map(|size| size.0);
@@ -48,6 +57,7 @@ impl ResourcesSettings {
             cgroups_max: limit(&self.cgroups_max),
             cgroup_depth_max: limit(&self.cgroup_depth_max),
             ptys_max: limit(&self.ptys_max),
+            rlimits: self.rlimits.values().cloned().collect(),
         }
     }
 }

@@ -164,6 +164,8 @@ impl<T> List<T> {
 pub(super) trait SettingCell {
     /// Parses `raw` and sets or appends the value.
     fn set_raw(&mut self, raw: &RawValue, origin: Origin) -> Result<()>;
+    /// Parses the entry `name` of a table, and sets or appends the value.
+    fn set_entry(&mut self, name: &str, raw: &RawValue, origin: Origin) -> Result<()>;
     /// Removes all values, those of a list in the layers below too.
     fn clear(&mut self);
     /// Removes all values of this layer.
@@ -181,6 +183,11 @@ fn shown<T: Value>(sourced: &Sourced<T>) -> Sourced<String> {
 impl<T: Value> SettingCell for Single<T> {
     fn set_raw(&mut self, raw: &RawValue, origin: Origin) -> Result<()> {
         self.set(T::read(raw)?, origin);
+        Ok(())
+    }
+
+    fn set_entry(&mut self, name: &str, raw: &RawValue, origin: Origin) -> Result<()> {
+        self.set(T::read_entry(name, raw)?, origin);
         Ok(())
     }
 
@@ -204,6 +211,11 @@ impl<T: Value> SettingCell for Single<T> {
 impl<T: Value> SettingCell for List<T> {
     fn set_raw(&mut self, raw: &RawValue, origin: Origin) -> Result<()> {
         self.push(T::read(raw)?, origin);
+        Ok(())
+    }
+
+    fn set_entry(&mut self, name: &str, raw: &RawValue, origin: Origin) -> Result<()> {
+        self.push(T::read_entry(name, raw)?, origin);
         Ok(())
     }
 

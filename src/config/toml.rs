@@ -6,7 +6,6 @@
 
 mod mounts;
 
-use super::command::Variable;
 use super::layer::{Layer, Origin, Setting, Shape, definition_settings};
 use super::problem::{Problem, SourceText};
 use super::values::{RawValue, ticked};
@@ -121,7 +120,7 @@ impl TomlReader<'_> {
                     self.mount(item);
                 }
             }
-            (Shape::Variables, DeValue::Table(variables)) => self.variables(variables),
+            (Shape::Variables, DeValue::Table(variables)) => self.variables(setting, variables),
             // A single value replaces the list of lower layers.
             (Shape::SingleOrList, _) => {
                 self.layer.reset(setting);
@@ -136,7 +135,7 @@ impl TomlReader<'_> {
                 let error = raw_value(other).expected("a list of tables");
                 self.report(value.span(), error.with_hint("write the line [[mount]] before each mount"));
             }
-            (Shape::Variables, other) => self.report(value.span(), wanted_table("environment", other)),
+            (Shape::Variables, other) => self.report(value.span(), wanted_table(setting.key, other)),
         }
     }
 
@@ -149,24 +148,17 @@ impl TomlReader<'_> {
         }
     }
 
-    /// Parses `[environment]` in the order of the file; the tree is ordered by name.
-    fn variables(&mut self, variables: &DeTable) {
+    /// Parses a table with arbitrary names in the order of the file; the tree is ordered by name.
+    fn variables(&mut self, setting: &Setting, variables: &DeTable) {
         let mut entries: Vec<TomlEntry> = variables.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in entries {
-            let variable = match raw_value(value.get_ref()) {
-                RawValue::Text(text) => Variable::new(key.get_ref(), text),
-                other => Err(other
-                    .expected("a string")
-                    .context(ticked(key.get_ref()))
-                    .with_hint("write the value between quotes")),
-            };
-            match variable {
-                Ok(variable) => {
-                    let origin = self.origin(&key.span());
-                    self.layer.command.environment.push(variable, origin);
-                }
-                Err(error) => self.report(key.span(), error),
+            let origin = self.origin(&key.span());
+            let raw = raw_value(value.get_ref());
+            if let Err(error) = number_fits(value.get_ref())
+                .and_then(|()| self.layer.set_entry(setting, key.get_ref(), &raw, origin))
+            {
+                self.report(key.span(), error);
             }
         }
     }

@@ -60,6 +60,15 @@ pub(crate) trait Value: Sized {
     /// The value is invalid.
     fn read(raw: &RawValue) -> Result<Self>;
 
+    /// Parses the entry `name` of a table with arbitrary names.
+    ///
+    /// # Errors
+    /// The name or the value is invalid.
+    fn read_entry(name: &str, raw: &RawValue) -> Result<Self> {
+        let _ = name;
+        Self::read(raw)
+    }
+
     /// Formats the value as written in a definition.
     fn show(&self) -> String;
 }

@@ -8,6 +8,7 @@ use crate::config::drop_in::{self, Persistence};
 use crate::config::snapshot::{self, Values};
 use crate::config::{self, Resolved};
 use crate::error::{Error, Result};
+use crate::host::systemd::units::resources::is_live;
 use crate::machine::mounts::MountKind;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -109,7 +110,7 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
             defined: text(&one.after),
         };
         match one.key.as_str() {
-            key if key.starts_with("resources.") => {}
+            key if is_live(key) => {}
             key if network_update::KEYS.contains(&key) && can_update => {
                 is_updated = true;
                 changes.push(change(Effect::Live));
@@ -125,8 +126,7 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
         if is_updated {
             network_update::apply(paths, &resolved.machine)?;
         }
-        let is_done =
-            |key: &str| key.starts_with("resources.") || (is_updated && network_update::KEYS.contains(&key));
+        let is_done = |key: &str| is_live(key) || (is_updated && network_update::KEYS.contains(&key));
         started.extend(after.into_iter().filter(|(key, _)| is_done(key)));
         // Without a change the file is not written: a concurrent reboot may have replaced it.
         if started != read {

@@ -1,5 +1,51 @@
 //! Resource limits of a machine. systemd enforces most of them as properties of its unit
-//! (systemd.resource-control(5)).
+//! (systemd.resource-control(5)), the kernel those of processes (setrlimit(2)).
+
+/// The unit of a limit of setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RlimitUnit {
+    /// A count.
+    Number,
+    /// Bytes.
+    Bytes,
+    /// Seconds.
+    Seconds,
+    /// Microseconds.
+    Microseconds,
+    /// 20 minus the lowest nice level.
+    Nice,
+}
+
+/// The limits of setrlimit(2), in lower case and without `RLIMIT_`.
+pub(crate) const RLIMITS: [(&str, RlimitUnit); 16] = [
+    ("as", RlimitUnit::Bytes),
+    ("core", RlimitUnit::Bytes),
+    ("cpu", RlimitUnit::Seconds),
+    ("data", RlimitUnit::Bytes),
+    ("fsize", RlimitUnit::Bytes),
+    ("locks", RlimitUnit::Number),
+    ("memlock", RlimitUnit::Bytes),
+    ("msgqueue", RlimitUnit::Bytes),
+    ("nice", RlimitUnit::Nice),
+    ("nofile", RlimitUnit::Number),
+    ("nproc", RlimitUnit::Number),
+    ("rss", RlimitUnit::Bytes),
+    ("rtprio", RlimitUnit::Number),
+    ("rttime", RlimitUnit::Microseconds),
+    ("sigpending", RlimitUnit::Number),
+    ("stack", RlimitUnit::Bytes),
+];
+
+/// A limit of the processes of a machine (setrlimit(2)); `None` for no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rlimit {
+    /// Its name in [`RLIMITS`].
+    pub(crate) name: &'static str,
+    /// The soft limit.
+    pub(crate) soft: Option<u64>,
+    /// The hard limit.
+    pub(crate) hard: Option<u64>,
+}
 
 /// Resource limits; `None` for the default of systemd.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,4 +70,6 @@ pub(crate) struct Resources {
     pub(crate) cgroup_depth_max: Option<u64>,
     /// The maximum number of terminals of the guest (devpts, `max=`), from a pool shared by all machines.
     pub(crate) ptys_max: Option<u64>,
+    /// Limits of its processes that differ from those of a fresh system, each at most once.
+    pub(crate) rlimits: Vec<Rlimit>,
 }

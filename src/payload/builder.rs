@@ -13,6 +13,7 @@ use crate::sys::{interface, mount, process, pseudo_file};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
+use rustix::process::Pid;
 use std::path::Path;
 
 /// The descriptors and settings that the builder gets from the supervisor.
@@ -56,7 +57,8 @@ impl<'a> Builder<'a> {
         let owner = self.inputs.owner;
         match step {
             BuildStep::Join => self.join(),
-            BuildStep::Limits => reset_limits(owner),
+            BuildStep::Limits => limits_of_pid_1(owner, || rlimits::reset(Pid::INIT)),
+            BuildStep::Rlimits(limits) => limits_of_pid_1(owner, || rlimits::set_for(Pid::INIT, limits)),
             BuildStep::Loopback => interface::bring_up(c"lo"),
             BuildStep::PingGroups { first, last } => ping_groups(*first, *last),
             BuildStep::Root { directory, map_ids, read_only, mount_points } => {
@@ -186,13 +188,12 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Resets the limits of PID 1, which in the machine's pid namespace is the waiting init child.
-fn reset_limits(owner: u32) -> Result<()> {
-    let reset = || rlimits::reset(rustix::process::Pid::INIT);
+/// Sets limits of PID 1, which in the machine's pid namespace is the waiting init child.
+fn limits_of_pid_1(owner: u32, set: impl FnOnce() -> Result<()>) -> Result<()> {
     if owner == 0 {
-        return reset();
+        return set();
     }
-    let done = process::as_effective(owner, reset);
+    let done = process::as_effective(owner, set);
     // A change of ids cancels PR_SET_PDEATHSIG(2const).
     process::die_with_parent();
     done

@@ -2,12 +2,21 @@
 //! namespace no hard limit can be raised: the builder sets those of PID 1, and a command sets its own to
 //! those of PID 1 before it joins.
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::plan::step::ResourceLimit;
 use crate::sys::pseudo_file;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 const INFINITE: Option<u64> = None;
+
+/// The limit that was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SetLimit {
+    /// The given one.
+    AsGiven,
+    /// The hard limit of this process, which is lower.
+    Lowered,
+}
 
 /// The kernel's boot defaults (`include/asm-generic/resource.h`), soft and hard. Locked memory and
 /// open files are systemd's defaults for services.
@@ -33,7 +42,7 @@ const DEFAULTS: [(Resource, Option<u64>, Option<u64>); 14] = [
 /// # Errors
 /// Any error of prlimit(2).
 pub(crate) fn apply(limits: &[ResourceLimit]) -> Result<()> {
-    limits.iter().try_for_each(|limit| set(None, limit.resource, limit.soft, limit.hard))
+    limits.iter().try_for_each(|limit| set(None, limit.resource, limit.soft, limit.hard).map(drop))
 }
 
 /// Resets the limits of a process to those of a fresh system: a guest does not depend on the limits of its
@@ -56,14 +65,34 @@ pub(crate) fn reset(pid: Pid) -> Result<()> {
     Ok(())
 }
 
-fn set(pid: Option<Pid>, resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<()> {
+/// Sets limits of a process. One above the hard limit of this process, in a container without
+/// CAP_SYS_RESOURCE, is lowered to it.
+///
+/// # Errors
+/// Any error of prlimit(2), or a lowered limit.
+pub(crate) fn set_for(pid: Pid, limits: &[ResourceLimit]) -> Result<()> {
+    let mut lowered = Vec::new();
+    for limit in limits {
+        if set(Some(pid), limit.resource, limit.soft, limit.hard)? == SetLimit::Lowered {
+            lowered.push(limit.to_string());
+        }
+    }
+    match lowered.as_slice() {
+        [] => Ok(()),
+        all => Err(Error::new(format!("the hard limit of this process is lower: {}", all.join(", ")))
+            .with_hint("lower the limit of the machine, or run coracle with CAP_SYS_RESOURCE")),
+    }
+}
+
+fn set(pid: Option<Pid>, resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<SetLimit> {
     let put = |current, maximum| prlimit(pid, resource, Rlimit { current, maximum });
     if put(soft, hard).is_ok() {
-        return Ok(());
+        return Ok(SetLimit::AsGiven);
     }
     // Coracle itself runs in a container: the existing hard limit, the same for both processes, is the
     // maximum.
     let ceiling = getrlimit(resource).maximum;
     let below = |limit: Option<u64>| limit.into_iter().chain(ceiling).min();
-    put(below(soft), below(hard)).map(drop).context(|| format!("cannot set {resource:?}"))
+    put(below(soft), below(hard)).context(|| format!("cannot set {resource:?}"))?;
+    Ok(SetLimit::Lowered)
 }

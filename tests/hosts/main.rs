@@ -49,6 +49,7 @@ mod network;
 mod nspawn_files;
 mod ports;
 mod probe;
+mod process_settings;
 mod prolonged;
 mod resolv_conf;
 mod resolver;

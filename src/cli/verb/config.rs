@@ -79,13 +79,10 @@ fn definition(lines: &[SettingLine]) -> String {
 /// a value of a file.
 fn as_json(line: &SettingLine) -> Value {
     let value = line.value.as_deref().and_then(|text| {
-        let document = if line.key == "environment" { text.to_owned() } else { format!("value = {text}") };
+        let is_entry = Setting::find(line.key).is_some_and(|setting| setting.shape == Shape::Variables);
+        let document = if is_entry { text.to_owned() } else { format!("value = {text}") };
         let table: toml::Table = document.parse().ok()?;
-        if line.key == "environment" {
-            serde_json::to_value(table).ok()
-        } else {
-            serde_json::to_value(&table["value"]).ok()
-        }
+        if is_entry { serde_json::to_value(table).ok() } else { serde_json::to_value(&table["value"]).ok() }
     });
     match &line.origin {
         Origin::Default => json!({ "key": line.key, "value": value, "origin": "default" }),

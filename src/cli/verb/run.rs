@@ -205,6 +205,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "[~]LIST", help_heading = "Security")]
     pub(crate) system_call_filter: Vec<String>,
 
+    /// Set a resource limit of setrlimit(2), for example NOFILE=1024:4096
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Resources")]
+    pub(crate) rlimit: Vec<String>,
+
     /// Bind-mount a file or directory of the host; options: rbind norbind idmap noidmap
     #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
     pub(crate) bind: Vec<String>,
@@ -284,6 +288,7 @@ impl RunArgs {
             long("selinux-context", Slot::Text(&mut self.selinux_context)).or_short(b'Z'),
             long("selinux-apifs-context", Slot::Text(&mut self.selinux_apifs_context)).or_short(b'L'),
             long("system-call-filter", Slot::Texts(&mut self.system_call_filter)),
+            long("rlimit", Slot::Texts(&mut self.rlimit)),
             long("bind", Slot::Texts(&mut self.bind)),
             long("bind-ro", Slot::Texts(&mut self.bind_ro)),
             long("tmpfs", Slot::Texts(&mut self.tmpfs)),

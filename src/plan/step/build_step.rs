@@ -1,5 +1,6 @@
 //! The steps that create the mount tree: of the builder, or of PID 1.
 
+use super::ResourceLimit;
 use crate::sys::mount::{Depth, MountAttributes};
 use std::path::PathBuf;
 
@@ -38,6 +39,19 @@ pub enum ResolvConfAction {
     Delete,
 }
 
+impl ResolvConfAction {
+    fn describe(&self) -> String {
+        match self {
+            Self::Write(_) => "write '/etc/resolv.conf'".into(),
+            Self::WriteIfMissing(_) => "write '/etc/resolv.conf' if it is missing".into(),
+            Self::Copy(_) => "copy to '/etc/resolv.conf'".into(),
+            Self::Replace(_) => "replace '/etc/resolv.conf'".into(),
+            Self::Bind(file) => format!("bind '{}' over '/etc/resolv.conf'", file.display()),
+            Self::Delete => "delete '/etc/resolv.conf'".into(),
+        }
+    }
+}
+
 /// A device node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Device {
@@ -60,6 +74,8 @@ pub enum BuildStep {
     Loopback,
     /// Sets the resource limits of PID 1 to those of a fresh system.
     Limits,
+    /// Sets further resource limits of PID 1.
+    Rlimits(Vec<ResourceLimit>),
     /// Opens the root tree, and creates missing mount points in it.
     Root {
         /// The tree on the host.
@@ -211,7 +227,7 @@ pub enum BuildStep {
 impl BuildStep {
     /// Returns whether the machine starts without the step: its failure is a warning.
     pub(crate) fn is_optional(&self) -> bool {
-        matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. } | Self::Loopback)
+        matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. } | Self::Loopback | Self::Rlimits(_))
     }
 
     /// Returns the step as one line of text.
@@ -220,6 +236,10 @@ impl BuildStep {
             Self::Join => "join the machine's namespaces".into(),
             Self::Loopback => "bring up the loopback interface".into(),
             Self::Limits => "reset the resource limits of PID 1".into(),
+            Self::Rlimits(limits) => {
+                let limits: Vec<String> = limits.iter().map(ResourceLimit::to_string).collect();
+                format!("limit {}", limits.join(", "))
+            }
             Self::PingGroups { first, last } => format!("allow groups {first} to {last} to ping"),
             Self::Root { directory, map_ids, read_only, .. } => {
                 let mapped = if *map_ids { ", idmapped" } else { "" };
@@ -241,16 +261,7 @@ impl BuildStep {
             }
             Self::Directory { path, mode } => format!("create directory '{}' {mode:03o}", path.display()),
             Self::File { path, mode, .. } => format!("create file '{}' {mode:03o}", path.display()),
-            Self::ResolvConf(ResolvConfAction::Write(_)) => "write '/etc/resolv.conf'".into(),
-            Self::ResolvConf(ResolvConfAction::WriteIfMissing(_)) => {
-                "write '/etc/resolv.conf' if it is missing".into()
-            }
-            Self::ResolvConf(ResolvConfAction::Copy(_)) => "copy to '/etc/resolv.conf'".into(),
-            Self::ResolvConf(ResolvConfAction::Replace(_)) => "replace '/etc/resolv.conf'".into(),
-            Self::ResolvConf(ResolvConfAction::Bind(file)) => {
-                format!("bind '{}' over '/etc/resolv.conf'", file.display())
-            }
-            Self::ResolvConf(ResolvConfAction::Delete) => "delete '/etc/resolv.conf'".into(),
+            Self::ResolvConf(action) => action.describe(),
             Self::Fifo { path, mode } => format!("create fifo '{}' {mode:03o}", path.display()),
             Self::KernelLog { path } => format!("create the kernel's log '{}' 600", path.display()),
             Self::Socket { path } => format!("create socket '{}'", path.display()),

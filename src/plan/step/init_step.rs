@@ -26,6 +26,14 @@ pub struct ResourceLimit {
     pub(crate) hard: Option<u64>,
 }
 
+impl std::fmt::Display for ResourceLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |limit: Option<u64>| limit.map_or("infinity".to_owned(), |number| number.to_string());
+        let name = format!("{:?}", self.resource).to_uppercase();
+        write!(f, "{name} to {}:{}", shown(self.soft), shown(self.hard))
+    }
+}
+
 /// A step of the machine's PID 1, before it executes the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InitStep {

@@ -163,9 +163,16 @@ impl Flags {
             let wait = if notify { Wait::Ready } else { Wait::Running };
             self.layer.boot.wait.set(wait, Origin::Flag("--notify-ready="));
         }
+        self.rlimits(run);
         self.environment(run);
         self.system_calls(run);
         self.console(run);
+    }
+
+    fn rlimits(&mut self, run: &RunArgs) {
+        for text in &run.rlimit {
+            self.set("--rlimit=", "resources.rlimits", &RawValue::Text(text));
+        }
     }
 
     fn environment(&mut self, run: &RunArgs) {

@@ -19,6 +19,23 @@ pub(crate) struct UnitLimit {
     pub(crate) wanted: u64,
 }
 
+/// The limits that systemd changes while a unit runs: the key of the definition, and the property.
+const LIMITS: [(&str, &str); 7] = [
+    ("resources.memory-max", "MemoryMax"),
+    ("resources.memory-high", "MemoryHigh"),
+    ("resources.memory-swap-max", "MemorySwapMax"),
+    ("resources.cpu-quota", "CPUQuotaPerSecUSec"),
+    ("resources.cpu-weight", "CPUWeight"),
+    (TASKS_KEY, "TasksMax"),
+    ("resources.io-weight", "IOWeight"),
+];
+const TASKS_KEY: &str = "resources.tasks-max";
+
+/// Returns whether a key of a definition is such a limit.
+pub(crate) fn is_live(key: &str) -> bool {
+    LIMITS.iter().any(|limit| limit.0 == key)
+}
+
 /// The default of a machine's unit (`units/coracle@.service`).
 pub(crate) const TASKS: u64 = 16384;
 /// systemd's value for "unlimited".
@@ -36,20 +53,21 @@ pub(crate) async fn differences(unit: &str, wanted: &Resources) -> Result<Vec<Un
     let now = all_properties(&connection, &path).await.map_err(reading)?;
     // A percentage of one processor as microseconds per second.
     let quota = wanted.cpu_quota.map(|percent| u64::from(percent) * 10_000);
-    let limits = [
-        ("resources.memory-max", "MemoryMax", wanted.memory_max, NONE),
-        ("resources.memory-high", "MemoryHigh", wanted.memory_high, NONE),
-        ("resources.memory-swap-max", "MemorySwapMax", wanted.memory_swap_max, NONE),
-        ("resources.cpu-quota", "CPUQuotaPerSecUSec", quota, NONE),
-        ("resources.cpu-weight", "CPUWeight", wanted.cpu_weight, NONE),
-        ("resources.tasks-max", "TasksMax", wanted.tasks_max, TASKS),
-        ("resources.io-weight", "IOWeight", wanted.io_weight, NONE),
+    let wanted = [
+        wanted.memory_max,
+        wanted.memory_high,
+        wanted.memory_swap_max,
+        quota,
+        wanted.cpu_weight,
+        wanted.tasks_max,
+        wanted.io_weight,
     ];
-    let limit = |(key, property, wanted, default): (&'static str, &'static str, Option<u64>, u64)| {
+    let limit = |((key, property), wanted): ((&'static str, &'static str), Option<u64>)| {
         let now = now.get(property).and_then(|value| value.downcast_ref::<u64>().ok()).unwrap_or(NONE);
+        let default = if key == TASKS_KEY { TASKS } else { NONE };
         UnitLimit { key, property, now, wanted: wanted.unwrap_or(default) }
     };
-    Ok(limits.into_iter().map(limit).filter(|limit| limit.now != limit.wanted).collect())
+    Ok(LIMITS.into_iter().zip(wanted).map(limit).filter(|limit| limit.now != limit.wanted).collect())
 }
 
 /// Sets limits of a unit, at once. Limits are persistent in definitions only, so the drop-ins created by

@@ -1,0 +1,54 @@
+//! Settings of the payload's process, as seen inside, and compared with systemd-nspawn on the same host.
+
+use crate::support::{Host, LONG};
+
+const TREE: &str = "/var/lib/machines/busybox";
+
+/// Returns the output of a shell script in the busybox tree, run by coracle with these options. It must be the
+/// same under systemd-nspawn.
+#[track_caller]
+fn same_as_nspawn(host: &Host, options: &[&str], script: &str) -> String {
+    let own = ours(host, options, script);
+    let command = ["systemd-nspawn", "-q", "--register=no", "--keep-unit", "--pipe", "-D", TREE];
+    let theirs = host.exec_for(LONG, &[&command, options, &["--", "sh", "-c", script]].concat());
+    assert_eq!(theirs.success("systemd-nspawn").stdout, own, "{options:?}");
+    own
+}
+
+/// Returns the output of a shell script in the busybox tree, run by coracle with these options.
+#[track_caller]
+fn ours(host: &Host, options: &[&str], script: &str) -> String {
+    let command = ["coracle", "run", "-q", "--pipe", "-D", TREE];
+    let output = host.exec_for(LONG, &[&command, options, &["--", "sh", "-c", script]].concat());
+    output.success("coracle run").stdout
+}
+
+#[test]
+fn rlimits_are_those_of_the_definition() {
+    let host = Host::start(&["busybox"]);
+    let limits = "grep -e files -e 'core file' -e nice -e address /proc/self/limits";
+    let options =
+        ["--rlimit=NOFILE=256:512", "--rlimit=RLIMIT_CORE=64K:infinity", "--rlimit=nice=0", "--rlimit=AS=1G"];
+    let shown = same_as_nspawn(&host, &options[..2], limits);
+    assert!(shown.contains("256                  512                  files"), "{shown}");
+    assert!(shown.contains("65536                unlimited            bytes"), "{shown}");
+    for users in [&[][..], &["-U"]] {
+        let shown = ours(&host, &[&options[..], users].concat(), limits);
+        assert!(shown.contains("256                  512                  files"), "{shown}");
+        assert!(shown.contains("1073741824           1073741824           bytes"), "{shown}");
+    }
+    // In a unit, also for a command.
+    host.define("busybox", "[resources.rlimits]\nnofile = '200:300'\n");
+    host.coracle(&["start", "busybox"]);
+    for pid in ["1", "self"] {
+        let shown = host.coracle(&["exec", "busybox", "grep", "files", &format!("/proc/{pid}/limits")]);
+        assert!(shown.contains("200                  300                  files"), "{shown}");
+    }
+    host.define("busybox", "[resources]\nptys-max = 7\nrlimits = { nofile = 100 }\n");
+    let said = host.coracle(&["apply", "busybox"]);
+    for key in ["resources.rlimits", "resources.ptys-max"] {
+        let line = said.lines().find(|line| line.contains(key)).unwrap_or_default();
+        assert!(line.starts_with("restart"), "{said}");
+    }
+    host.stop();
+}
