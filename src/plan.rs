@@ -204,7 +204,9 @@ fn host_steps(machine: &Machine, facts: &Facts) -> Vec<HostStep> {
 /// Returns the steps of the supervisor that need only the namespaces of PID 1.
 fn steps_beside_the_build(machine: &Machine, facts: &Facts) -> Vec<HostStep> {
     use crate::machine::{Register, network::Mode};
-    let mut steps = Vec::new();
+    // With the rights of the host, which lowering requires; PID 1 waits for the end of these steps.
+    let mut steps: Vec<HostStep> =
+        machine.resources.oom_score_adjust.map(HostStep::OomScore).into_iter().collect();
     if has_link(machine) {
         steps.push(HostStep::Link);
     }

@@ -30,6 +30,8 @@ settings! {
         cgroup_depth_max: Single<CountLimit> = Single "resources.cgroup-depth-max", |_| CountLimit(32);
         /// The maximum number of terminals of the guest.
         ptys_max: Single<CountLimit> = Single "resources.ptys-max", |_| CountLimit(1024);
+        /// The adjustment of the out-of-memory score.
+        oom_score_adjust: Single<OomScore> = Single "resources.oom-score-adjust";
         /// Limits of processes.
         rlimits: List<Rlimit> = Variables "resources.rlimits";
     }
@@ -57,6 +59,7 @@ impl ResourcesSettings {
             cgroups_max: limit(&self.cgroups_max),
             cgroup_depth_max: limit(&self.cgroup_depth_max),
             ptys_max: limit(&self.ptys_max),
+            oom_score_adjust: self.oom_score_adjust.value().map(|score| score.0),
             rlimits: self.rlimits.values().cloned().collect(),
         }
     }
@@ -106,6 +109,28 @@ impl Value for Weight {
     }
 }
 
+/// An adjustment of the out-of-memory score, from -1000 to 1000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OomScore(pub i16);
+
+impl Value for OomScore {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let number = match raw {
+            RawValue::Text(text) => text.parse().ok(),
+            RawValue::Integer(number) => i16::try_from(*number).ok(),
+            _ => return Err(raw.expected("a number")),
+        };
+        number.filter(|number| (-1000..=1000).contains(number)).map(Self).ok_or_else(|| {
+            Error::new(format!("{raw} is not an adjustment of the out-of-memory score"))
+                .with_hint("write a number from -1000 (never killed) to 1000 (killed first)")
+        })
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +143,9 @@ mod tests {
         }
         assert!(Weight::read(&RawValue::Integer(10_000)).is_ok());
         assert!(Weight::read(&RawValue::Integer(10_001)).is_err());
+        assert_eq!(OomScore::read(&RawValue::Text("-1000")).unwrap(), OomScore(-1000));
+        for bad in ["", "1001", "-1001", "x", "1.5", "70000"] {
+            assert!(OomScore::read(&RawValue::Text(bad)).is_err(), "{bad}");
+        }
     }
 }

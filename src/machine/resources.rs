@@ -70,6 +70,8 @@ pub(crate) struct Resources {
     pub(crate) cgroup_depth_max: Option<u64>,
     /// The maximum number of terminals of the guest (devpts, `max=`), from a pool shared by all machines.
     pub(crate) ptys_max: Option<u64>,
+    /// The adjustment of the out-of-memory score of its processes (proc(5), `oom_score_adj`).
+    pub(crate) oom_score_adjust: Option<i16>,
     /// Limits of its processes that differ from those of a fresh system, each at most once.
     pub(crate) rlimits: Vec<Rlimit>,
 }

@@ -197,6 +197,7 @@ impl<'a> Launch<'a> {
             HostStep::Build => self.build(),
             HostStep::Link => self.link(),
             HostStep::Interfaces => self.connect_interfaces(),
+            HostStep::OomScore(score) => self.adjust_oom_score(*score),
             HostStep::Register => self.register(),
             HostStep::Built => self.built(),
             HostStep::Release(sync) => {
@@ -240,6 +241,20 @@ impl<'a> Launch<'a> {
             self.id_map = Some(idmap::of_trees(base, count)?);
         }
         Ok(())
+    }
+
+    fn adjust_oom_score(&self, score: i16) -> Result<()> {
+        let file = format!("/proc/{}/oom_score_adj", self.record.leader.unwrap_or_default());
+        pseudo_file::write(&file, score.to_string()).map_err(|error| {
+            let is_refused = error.kind() == std::io::ErrorKind::PermissionDenied;
+            let error = Error::from(error).context(format!("cannot write '{file}'"));
+            if is_refused {
+                return error.with_hint(
+                    "a score below that of coracle itself requires CAP_SYS_RESOURCE; choose a higher one",
+                );
+            }
+            error
+        })
     }
 
     fn register(&mut self) -> Result<()> {

@@ -52,3 +52,22 @@ fn rlimits_are_those_of_the_definition() {
     }
     host.stop();
 }
+
+#[test]
+fn the_out_of_memory_score_is_adjusted() {
+    let host = Host::start(&["busybox"]);
+    let script = "cat /proc/self/oom_score_adj";
+    assert_eq!(same_as_nspawn(&host, &["--oom-score-adjust=321"], script), "321\n");
+    let own = host.ok(&["cat", "/proc/self/oom_score_adj"]);
+    for (options, expected) in [(&[][..], own.as_str()), (&["--oom-score-adjust=1000", "-U", "-n"], "1000\n")]
+    {
+        assert_eq!(ours(&host, options, script), expected);
+    }
+    // The supervisor keeps its own.
+    host.define("busybox", "[resources]\noom-score-adjust = 700\n");
+    host.coracle(&["start", "busybox"]);
+    let score = |pid: u32| host.ok(&["cat", &format!("/proc/{pid}/oom_score_adj")]);
+    assert_eq!(score(host.machine_leader("busybox")), "700\n");
+    assert_eq!(score(host.supervisor("busybox")), own);
+    host.stop();
+}

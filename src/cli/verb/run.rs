@@ -209,6 +209,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Resources")]
     pub(crate) rlimit: Vec<String>,
 
+    /// Adjust the out-of-memory score of the processes inside: -1000 to 1000
+    #[arg(long, value_name = "SCORE", help_heading = "Resources")]
+    pub(crate) oom_score_adjust: Option<String>,
+
     /// Bind-mount a file or directory of the host; options: rbind norbind idmap noidmap
     #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
     pub(crate) bind: Vec<String>,
@@ -289,6 +293,7 @@ impl RunArgs {
             long("selinux-apifs-context", Slot::Text(&mut self.selinux_apifs_context)).or_short(b'L'),
             long("system-call-filter", Slot::Texts(&mut self.system_call_filter)),
             long("rlimit", Slot::Texts(&mut self.rlimit)),
+            long("oom-score-adjust", Slot::Text(&mut self.oom_score_adjust)),
             long("bind", Slot::Texts(&mut self.bind)),
             long("bind-ro", Slot::Texts(&mut self.bind_ro)),
             long("tmpfs", Slot::Texts(&mut self.tmpfs)),

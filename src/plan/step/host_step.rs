@@ -19,6 +19,8 @@ pub enum HostStep {
     Link,
     /// Creates further interfaces, or moves them into the machine.
     Interfaces,
+    /// Adjusts the out-of-memory score of PID 1, which its processes inherit.
+    OomScore(i16),
     /// Registers the machine with machined.
     Register,
     /// Waits for the end of the builder.
@@ -40,6 +42,7 @@ impl HostStep {
             Self::Build => "start building the tree".into(),
             Self::Link => "create the network link".into(),
             Self::Interfaces => "create or move further interfaces".into(),
+            Self::OomScore(score) => format!("adjust the out-of-memory score to {score}"),
             Self::Register => "register with machined".into(),
             Self::Built => "await the tree".into(),
             Self::Release(sync) => format!("release the child from '{sync:?}'"),

@@ -27,6 +27,7 @@ const WORDS: &[WordOption] = &[
     ("--uuid=", "identity.uuid", |run| run.uuid.as_deref()),
     ("--slice=", "slice", |run| run.slice.as_deref()),
     ("--register=", "register", |run| run.register.as_deref().map(plain_truth)),
+    ("--oom-score-adjust=", "resources.oom-score-adjust", |run| run.oom_score_adjust.as_deref()),
     ("--network-bridge=", "network.bridge", |run| run.network_bridge.as_deref()),
     ("--network-zone=", "network.zone", |run| run.network_zone.as_deref()),
     ("--network-namespace-path=", "network.namespace-path", |run| run.network_namespace_path.as_deref()),
