@@ -340,6 +340,7 @@ fn init_steps(
     if machine.boot.time_namespace {
         steps.push(InitStep::TimeNamespace);
     }
+    steps.extend(exec::of_process(&machine.resources.cpu_affinity));
     steps.push(InitStep::Capabilities(capabilities));
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     if !booting && facts.user.uid != 0 {

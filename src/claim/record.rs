@@ -53,6 +53,7 @@ pub(super) fn of(
     };
     record.nesting = machine.security.nesting;
     record.no_new_privileges = machine.security.no_new_privileges;
+    record.cpu_affinity.clone_from(&machine.resources.cpu_affinity);
     record.unconfined = unconfined(machine);
     record.owned_trees = machine.owned_trees().into_iter().map(Into::into).collect();
     network(paths, machine, choice, before, &mut record);

@@ -1,11 +1,15 @@
 //! `[resources]`: limits of memory, processors, tasks, cgroups, terminals and processes.
 
+mod processors;
 mod rlimits;
+
+pub(crate) use processors::Processors;
 
 use super::setting::{List, Single, settings};
 use super::values::{CountLimit, INFINITY, RawValue, Size, Value, quoted};
 use crate::error::{Error, Result};
 use crate::machine::resources::{Resources, Rlimit};
+use std::collections::BTreeSet;
 
 settings! {
     /// Settings of the resource limits.
@@ -30,6 +34,8 @@ settings! {
         cgroup_depth_max: Single<CountLimit> = Single "resources.cgroup-depth-max", |_| CountLimit(32);
         /// The maximum number of terminals of the guest.
         ptys_max: Single<CountLimit> = Single "resources.ptys-max", |_| CountLimit(1024);
+        /// The processors of its processes.
+        cpu_affinity: List<Processors> = List "resources.cpu-affinity";
         /// The adjustment of the out-of-memory score.
         oom_score_adjust: Single<OomScore> = Single "resources.oom-score-adjust";
         /// Limits of processes.
@@ -41,6 +47,12 @@ impl ResourcesSettings {
     /// Removes limits that a later one of the same name replaces.
     pub(super) fn deduplicate_rlimits(&mut self) {
         self.rlimits.keep_last(|limit| limit.name);
+    }
+
+    /// Returns the processors of its processes, in order.
+    fn processors(&self) -> Vec<u16> {
+        let numbers: BTreeSet<u16> = self.cpu_affinity.values().flat_map(|range| range.0.clone()).collect();
+        numbers.into_iter().collect()
     }
 
     /// Builds the limits of the machine.
@@ -59,6 +71,7 @@ impl ResourcesSettings {
             cgroups_max: limit(&self.cgroups_max),
             cgroup_depth_max: limit(&self.cgroup_depth_max),
             ptys_max: limit(&self.ptys_max),
+            cpu_affinity: self.processors(),
             oom_score_adjust: self.oom_score_adjust.value().map(|score| score.0),
             rlimits: self.rlimits.values().cloned().collect(),
         }

@@ -125,6 +125,7 @@ fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
         user_namespace: record.id_base.is_some(),
         time_namespace: has_time_namespace(record),
         limits: limits(record)?,
+        cpu_affinity: record.cpu_affinity.clone(),
     })
 }
 

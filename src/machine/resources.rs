@@ -36,6 +36,9 @@ pub(crate) const RLIMITS: [(&str, RlimitUnit); 16] = [
     ("stack", RlimitUnit::Bytes),
 ];
 
+/// The number of processors that a CPU affinity can name (`CPU_SETSIZE` of sched_setaffinity(2)).
+pub(crate) const PROCESSORS_MAX: u16 = 1024;
+
 /// A limit of the processes of a machine (setrlimit(2)); `None` for no limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rlimit {
@@ -70,6 +73,8 @@ pub(crate) struct Resources {
     pub(crate) cgroup_depth_max: Option<u64>,
     /// The maximum number of terminals of the guest (devpts, `max=`), from a pool shared by all machines.
     pub(crate) ptys_max: Option<u64>,
+    /// The processors for its processes, in order, each below [`PROCESSORS_MAX`]; empty for all.
+    pub(crate) cpu_affinity: Vec<u16>,
     /// The adjustment of the out-of-memory score of its processes (proc(5), `oom_score_adj`).
     pub(crate) oom_score_adjust: Option<i16>,
     /// Limits of its processes that differ from those of a fresh system, each at most once.

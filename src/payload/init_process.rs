@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
-use rustix::thread::CapabilitySet;
+use rustix::thread::{CapabilitySet, CpuSet, sched_setaffinity};
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -86,6 +86,7 @@ impl<'a> InitProcess<'a> {
             InitStep::Join { time } => self.join(*time),
             InitStep::TimeNamespace => time_namespace(),
             InitStep::Label(label) => pseudo_file::write(label.file, &label.text).map_err(Error::from),
+            InitStep::CpuAffinity(numbers) => cpu_affinity(numbers),
             InitStep::Limits(limits) => rlimits::apply(limits),
             InitStep::Capabilities(kept) => capabilities(*kept),
             InitStep::Confine(kept) => confine(*kept),
@@ -249,6 +250,16 @@ fn standard_streams<'f>(streams: impl IntoIterator<Item = rustix::fd::BorrowedFd
     rustix::stdio::dup2_stdin(next()?).context(|| "cannot set standard input")?;
     rustix::stdio::dup2_stdout(next()?).context(|| "cannot set standard output")?;
     rustix::stdio::dup2_stderr(next()?).context(|| "cannot set standard error")
+}
+
+/// Restricts this process to processors. The kernel ignores those that do not exist.
+fn cpu_affinity(numbers: &[u16]) -> Result<()> {
+    let mut processors = CpuSet::new();
+    numbers.iter().for_each(|number| processors.set(usize::from(*number)));
+    sched_setaffinity(None, &processors).map_err(|error| {
+        let error = Error::from(error);
+        error.with_hint("name processors of this host that its cpuset cgroups allow: see nproc(1)")
+    })
 }
 
 /// Creates a time namespace with a boot time of zero. It takes effect with the exec (Linux 5.6,

@@ -35,6 +35,8 @@ pub(crate) struct Exec {
     pub(crate) time_namespace: bool,
     /// The resource limits of PID 1 of the machine.
     pub(crate) limits: Vec<ResourceLimit>,
+    /// The processors of the machine; empty for all.
+    pub(crate) cpu_affinity: Vec<u16>,
 }
 
 /// The steps of a command that do not depend on its user.
@@ -56,6 +58,7 @@ pub(crate) fn entry_steps(exec: &Exec) -> Result<EntrySteps> {
     // Limits before the join: in the machine's user namespace no hard limit can be raised.
     // BecomeRoot also without a user namespace: the caller may have supplementary groups.
     entry.push(InitStep::Limits(exec.limits.clone()));
+    entry.extend(of_process(&exec.cpu_affinity));
     entry.extend([InitStep::Join { time: exec.time_namespace }, InitStep::BecomeRoot]);
     // Before any access to files of the guest: from here on the process has no more rights than PID 1.
     entry.extend([InitStep::Capabilities(exec.policy.capabilities), InitStep::Keyring]);
@@ -67,6 +70,11 @@ pub(crate) fn entry_steps(exec: &Exec) -> Result<EntrySteps> {
         entry.extend([InitStep::Confine(exec.policy.capabilities), InitStep::Replace]);
     }
     Ok(EntrySteps { entry, filter })
+}
+
+/// Returns the step that restricts a process to the processors of its machine.
+pub(super) fn of_process(cpu_affinity: &[u16]) -> Option<InitStep> {
+    (!cpu_affinity.is_empty()).then(|| InitStep::CpuAffinity(cpu_affinity.to_vec()))
 }
 
 /// Returns the steps of a command of a user, in order, after those that enter the machine.
@@ -138,6 +146,7 @@ mod tests {
             user_namespace: true,
             time_namespace: true,
             limits: Vec::new(),
+            cpu_affinity: Vec::new(),
         }
     }
 

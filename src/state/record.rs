@@ -149,6 +149,9 @@ pub(crate) struct Record {
     /// Whether an exec cannot gain privileges.
     #[serde(default)]
     pub(crate) no_new_privileges: bool,
+    /// The processors of its processes; empty for all.
+    #[serde(default)]
+    pub(crate) cpu_affinity: Vec<u16>,
     /// The parts of the machine that are not confined (`network`, `users`).
     #[serde(default)]
     pub(crate) unconfined: Vec<String>,
@@ -201,6 +204,7 @@ impl Record {
             procfs_full: false,
             nesting: false,
             no_new_privileges: false,
+            cpu_affinity: Vec::new(),
             unconfined: Vec::new(),
             owned_trees: Vec::new(),
             files: Vec::new(),

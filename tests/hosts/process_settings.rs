@@ -71,3 +71,28 @@ fn the_out_of_memory_score_is_adjusted() {
     assert_eq!(score(host.supervisor("busybox")), own);
     host.stop();
 }
+
+#[test]
+fn processes_run_on_the_processors_of_the_definition() {
+    let host = Host::start(&["busybox"]);
+    let allowed = host.sh_ok("grep Cpus_allowed_list /proc/self/status | tr -dc '0-9,-'");
+    let first = allowed.split([',', '-']).next().unwrap();
+    let shown = format!("Cpus_allowed_list:\t{first}\n");
+    let script = "grep Cpus_allowed_list /proc/self/status";
+    let option = format!("--cpu-affinity={first},1000-1023");
+    assert_eq!(same_as_nspawn(&host, &[&option], script), shown);
+    assert_eq!(ours(&host, &["-U", &option], script), shown);
+    let command = ["coracle", "run", "-D", TREE, "--cpu-affinity=1000", "true"];
+    let refused = host.exec(&command);
+    assert!(
+        refused.status == 125 && refused.stderr.contains("hint: name processors of this host"),
+        "{refused}"
+    );
+    host.define("busybox", &format!("[resources]\ncpu-affinity = [{first}]\n"));
+    host.coracle(&["start", "busybox"]);
+    for pid in ["1", "self"] {
+        let status = format!("/proc/{pid}/status");
+        assert_eq!(host.coracle(&["exec", "busybox", "grep", "Cpus_allowed_list", &status]), shown);
+    }
+    host.stop();
+}

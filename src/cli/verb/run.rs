@@ -209,6 +209,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Resources")]
     pub(crate) rlimit: Vec<String>,
 
+    /// Run on these processors only, for example 0-3,6
+    #[arg(long, value_name = "LIST", help_heading = "Resources")]
+    pub(crate) cpu_affinity: Option<String>,
+
     /// Adjust the out-of-memory score of the processes inside: -1000 to 1000
     #[arg(long, value_name = "SCORE", help_heading = "Resources")]
     pub(crate) oom_score_adjust: Option<String>,
@@ -293,6 +297,7 @@ impl RunArgs {
             long("selinux-apifs-context", Slot::Text(&mut self.selinux_apifs_context)).or_short(b'L'),
             long("system-call-filter", Slot::Texts(&mut self.system_call_filter)),
             long("rlimit", Slot::Texts(&mut self.rlimit)),
+            long("cpu-affinity", Slot::Text(&mut self.cpu_affinity)),
             long("oom-score-adjust", Slot::Text(&mut self.oom_score_adjust)),
             long("bind", Slot::Texts(&mut self.bind)),
             long("bind-ro", Slot::Texts(&mut self.bind_ro)),

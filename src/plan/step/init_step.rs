@@ -70,6 +70,8 @@ pub enum InitStep {
     TimeNamespace,
     /// Sets the label of the security module, which takes effect with the exec.
     Label(LsmLabel),
+    /// Restricts itself to processors, by their numbers.
+    CpuAffinity(Vec<u16>),
     /// Sets resource limits.
     Limits(Vec<ResourceLimit>),
     /// Keeps these capabilities (a mask of bits) in the bounding set and clears the inheritable set.
@@ -135,6 +137,10 @@ impl InitStep {
             Self::Streams => "create a session".into(),
             Self::TimeNamespace => "create a time namespace".into(),
             Self::Label(label) => format!("set label '{}'", label.text),
+            Self::CpuAffinity(numbers) => {
+                let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
+                format!("run on processors {}", numbers.join(","))
+            }
             Self::Limits(limits) => format!("set {} resource limits", limits.len()),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
             Self::Confine(kept) => format!("drop all but {} capabilities ({kept:#x})", kept.count_ones()),

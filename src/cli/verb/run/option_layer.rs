@@ -164,13 +164,17 @@ impl Flags {
             let wait = if notify { Wait::Ready } else { Wait::Running };
             self.layer.boot.wait.set(wait, Origin::Flag("--notify-ready="));
         }
-        self.rlimits(run);
+        self.process_limits(run);
         self.environment(run);
         self.system_calls(run);
         self.console(run);
     }
 
-    fn rlimits(&mut self, run: &RunArgs) {
+    fn process_limits(&mut self, run: &RunArgs) {
+        // Like all options with one value, the last one counts.
+        for processors in run.cpu_affinity.iter().flat_map(|list| items(list)) {
+            self.set("--cpu-affinity=", "resources.cpu-affinity", &RawValue::Text(processors));
+        }
         for text in &run.rlimit {
             self.set("--rlimit=", "resources.rlimits", &RawValue::Text(text));
         }
