@@ -165,6 +165,7 @@ mod tests {
                 stop_timeout: Duration::from_secs(90),
                 start_timeout: Duration::from_secs(600),
                 time_namespace: false,
+                personality: None,
             },
             command: machine::command::Command {
                 payload: machine::command::Payload::Boot { arguments: Vec::new() },

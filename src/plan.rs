@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
-use crate::machine::init::{Init, InitChoice, Wait};
+use crate::machine::init::{Init, InitChoice, Personality, Wait};
 use crate::machine::security::Procfs;
 use crate::machine::users::{Ownership, Users};
 use crate::sys::mount::{Depth, MountAttributes};
@@ -340,7 +340,8 @@ fn init_steps(
     if machine.boot.time_namespace {
         steps.push(InitStep::TimeNamespace);
     }
-    steps.extend(exec::of_process(&machine.resources.cpu_affinity));
+    let personality = machine.boot.personality.map(Personality::domain);
+    steps.extend(exec::of_process(&machine.resources.cpu_affinity, personality));
     steps.push(InitStep::Capabilities(capabilities));
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     if !booting && facts.user.uid != 0 {

@@ -7,6 +7,7 @@ use crate::host::executable::Executable;
 use crate::host::procfs::start_time;
 use crate::image::throwaway;
 use crate::machine::Machine;
+use crate::machine::init::Personality;
 use crate::machine::network::ResolvConf;
 use crate::machine::users::Users;
 use crate::network::firewall::{Member, TrafficPolicy};
@@ -54,6 +55,7 @@ pub(super) fn of(
     record.nesting = machine.security.nesting;
     record.no_new_privileges = machine.security.no_new_privileges;
     record.cpu_affinity.clone_from(&machine.resources.cpu_affinity);
+    record.personality = machine.boot.personality.map(Personality::domain);
     record.unconfined = unconfined(machine);
     record.owned_trees = machine.owned_trees().into_iter().map(Into::into).collect();
     network(paths, machine, choice, before, &mut record);

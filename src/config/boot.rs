@@ -5,7 +5,7 @@ use super::profile::Profile;
 use super::setting::{List, Single, settings};
 use super::values::{RawValue, Value, quoted, words};
 use crate::error::{Error, Result, nearest};
-use crate::machine::init::{Boot, Init, InitChoice, REAL_TIME_SIGNALS, Wait};
+use crate::machine::init::{Boot, Init, InitChoice, Personality, REAL_TIME_SIGNALS, Wait};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +32,8 @@ settings! {
         arguments: List<Argument> = List "boot.arguments";
         /// Whether the guest gets a time namespace.
         time_namespace: Single<bool> = Single "boot.time-namespace", |_| false;
+        /// The execution domain of the guest.
+        personality: Single<Personality> = Single "boot.personality";
     }
 }
 
@@ -45,6 +47,7 @@ impl BootSettings {
             stop_timeout: self.stop_timeout.required("boot.stop-timeout")?,
             start_timeout: self.start_timeout.required("boot.start-timeout")?,
             time_namespace: self.time_namespace.required("boot.time-namespace")?,
+            personality: self.personality.value().copied(),
         })
     }
 
@@ -55,6 +58,18 @@ impl BootSettings {
 }
 
 words!(Wait, [("auto", Wait::Auto), ("ready", Wait::Ready), ("running", Wait::Running)]);
+
+/// The words of systemd for the processor of this program and its 32-bit variant.
+#[cfg(target_arch = "x86_64")]
+const PERSONALITIES: [(&str, Personality); 2] =
+    [("x86-64", Personality::Linux), ("x86", Personality::Linux32)];
+#[cfg(target_arch = "aarch64")]
+const PERSONALITIES: [(&str, Personality); 2] =
+    [("arm64", Personality::Linux), ("arm", Personality::Linux32)];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const PERSONALITIES: [(&str, Personality); 1] = [(std::env::consts::ARCH, Personality::Linux)];
+
+words!(Personality, PERSONALITIES);
 
 impl Value for InitChoice {
     fn read(raw: &RawValue) -> Result<Self> {

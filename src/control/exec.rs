@@ -126,6 +126,7 @@ fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
         time_namespace: has_time_namespace(record),
         limits: limits(record)?,
         cpu_affinity: record.cpu_affinity.clone(),
+        personality: record.personality,
     })
 }
 

@@ -11,6 +11,27 @@ use std::time::Duration;
 /// differently.
 pub(crate) const REAL_TIME_SIGNALS: std::ops::RangeInclusive<i32> = 34..=64;
 
+/// The execution domain of the processes of a machine (personality(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Personality {
+    /// That of the processor of the host.
+    Linux,
+    /// That of its 32-bit variant: uname(2) reports it.
+    Linux32,
+}
+
+impl Personality {
+    /// Returns the number of the kernel (linux/personality.h).
+    pub(crate) fn domain(self) -> u32 {
+        const PER_LINUX: u32 = 0;
+        const PER_LINUX32: u32 = 8;
+        match self {
+            Self::Linux => PER_LINUX,
+            Self::Linux32 => PER_LINUX32,
+        }
+    }
+}
+
 /// An init system with a known procedure for shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Init {
@@ -127,4 +148,6 @@ pub(crate) struct Boot {
     pub(crate) start_timeout: Duration,
     /// Whether the guest gets a time namespace, in which its boot time starts at zero.
     pub(crate) time_namespace: bool,
+    /// The execution domain of its processes; `None` for that of Coracle.
+    pub(crate) personality: Option<Personality>,
 }

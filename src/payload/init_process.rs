@@ -87,6 +87,7 @@ impl<'a> InitProcess<'a> {
             InitStep::TimeNamespace => time_namespace(),
             InitStep::Label(label) => pseudo_file::write(label.file, &label.text).map_err(Error::from),
             InitStep::CpuAffinity(numbers) => cpu_affinity(numbers),
+            InitStep::Personality(domain) => process::set_personality(*domain).map_err(Error::from),
             InitStep::Limits(limits) => rlimits::apply(limits),
             InitStep::Capabilities(kept) => capabilities(*kept),
             InitStep::Confine(kept) => confine(*kept),

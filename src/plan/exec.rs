@@ -37,6 +37,8 @@ pub(crate) struct Exec {
     pub(crate) limits: Vec<ResourceLimit>,
     /// The processors of the machine; empty for all.
     pub(crate) cpu_affinity: Vec<u16>,
+    /// The execution domain of the machine (personality(2)); `None` for that of Coracle.
+    pub(crate) personality: Option<u32>,
 }
 
 /// The steps of a command that do not depend on its user.
@@ -58,7 +60,7 @@ pub(crate) fn entry_steps(exec: &Exec) -> Result<EntrySteps> {
     // Limits before the join: in the machine's user namespace no hard limit can be raised.
     // BecomeRoot also without a user namespace: the caller may have supplementary groups.
     entry.push(InitStep::Limits(exec.limits.clone()));
-    entry.extend(of_process(&exec.cpu_affinity));
+    entry.extend(of_process(&exec.cpu_affinity, exec.personality));
     entry.extend([InitStep::Join { time: exec.time_namespace }, InitStep::BecomeRoot]);
     // Before any access to files of the guest: from here on the process has no more rights than PID 1.
     entry.extend([InitStep::Capabilities(exec.policy.capabilities), InitStep::Keyring]);
@@ -72,9 +74,10 @@ pub(crate) fn entry_steps(exec: &Exec) -> Result<EntrySteps> {
     Ok(EntrySteps { entry, filter })
 }
 
-/// Returns the step that restricts a process to the processors of its machine.
-pub(super) fn of_process(cpu_affinity: &[u16]) -> Option<InitStep> {
-    (!cpu_affinity.is_empty()).then(|| InitStep::CpuAffinity(cpu_affinity.to_vec()))
+/// Returns the steps for the processors and the execution domain of a process.
+pub(super) fn of_process(cpu_affinity: &[u16], personality: Option<u32>) -> impl Iterator<Item = InitStep> {
+    let affinity = (!cpu_affinity.is_empty()).then(|| InitStep::CpuAffinity(cpu_affinity.to_vec()));
+    affinity.into_iter().chain(personality.map(InitStep::Personality))
 }
 
 /// Returns the steps of a command of a user, in order, after those that enter the machine.
@@ -147,6 +150,7 @@ mod tests {
             time_namespace: true,
             limits: Vec::new(),
             cpu_affinity: Vec::new(),
+            personality: None,
         }
     }
 

@@ -152,6 +152,9 @@ pub(crate) struct Record {
     /// The processors of its processes; empty for all.
     #[serde(default)]
     pub(crate) cpu_affinity: Vec<u16>,
+    /// The execution domain of its processes (personality(2)); `None` for that of Coracle.
+    #[serde(default)]
+    pub(crate) personality: Option<u32>,
     /// The parts of the machine that are not confined (`network`, `users`).
     #[serde(default)]
     pub(crate) unconfined: Vec<String>,
@@ -205,6 +208,7 @@ impl Record {
             nesting: false,
             no_new_privileges: false,
             cpu_affinity: Vec::new(),
+            personality: None,
             unconfined: Vec::new(),
             owned_trees: Vec::new(),
             files: Vec::new(),

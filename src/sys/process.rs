@@ -48,6 +48,16 @@ pub(crate) fn set_dumpable(dumpable: bool) {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(dumpable), 0, 0, 0) };
 }
 
+/// Sets the execution domain of this process (personality(2)).
+///
+/// # Errors
+/// Any error of personality(2).
+pub(crate) fn set_personality(domain: u32) -> std::io::Result<()> {
+    // SAFETY: an integer only.
+    let previous = unsafe { libc::personality(libc::c_ulong::from(domain)) };
+    if previous == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Opens a pidfd for a process id of the current pid namespace.
 ///
 /// # Errors

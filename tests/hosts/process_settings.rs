@@ -96,3 +96,16 @@ fn processes_run_on_the_processors_of_the_definition() {
     }
     host.stop();
 }
+
+#[test]
+fn a_personality_changes_the_reported_architecture() {
+    let host = Host::start(&["busybox"]);
+    for (option, expected) in [("--personality=x86", "i686\n"), ("--personality=x86-64", "x86_64\n")] {
+        assert_eq!(same_as_nspawn(&host, &[option], "uname -m"), expected);
+        assert_eq!(ours(&host, &[option, "-U"], "uname -m"), expected);
+    }
+    host.define("busybox", "[boot]\npersonality = 'x86'\n");
+    host.coracle(&["start", "busybox"]);
+    assert_eq!(host.coracle(&["exec", "busybox", "uname", "-m"]), "i686\n");
+    host.stop();
+}

@@ -72,6 +72,8 @@ pub enum InitStep {
     Label(LsmLabel),
     /// Restricts itself to processors, by their numbers.
     CpuAffinity(Vec<u16>),
+    /// Sets its execution domain (personality(2)).
+    Personality(u32),
     /// Sets resource limits.
     Limits(Vec<ResourceLimit>),
     /// Keeps these capabilities (a mask of bits) in the bounding set and clears the inheritable set.
@@ -141,6 +143,7 @@ impl InitStep {
                 let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
                 format!("run on processors {}", numbers.join(","))
             }
+            Self::Personality(domain) => format!("set personality {domain:#x}"),
             Self::Limits(limits) => format!("set {} resource limits", limits.len()),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
             Self::Confine(kept) => format!("drop all but {} capabilities ({kept:#x})", kept.count_ones()),

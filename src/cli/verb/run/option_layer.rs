@@ -23,6 +23,7 @@ const WORDS: &[WordOption] = &[
     ("--chdir=", "chdir", |run| run.chdir.as_deref()),
     ("--uid=", "user", |run| run.uid.as_deref()),
     ("--kill-signal=", "boot.stop-signal", |run| run.kill_signal.as_deref()),
+    ("--personality=", "boot.personality", |run| run.personality.as_deref()),
     ("--hostname=", "identity.hostname", |run| run.hostname.as_deref()),
     ("--uuid=", "identity.uuid", |run| run.uuid.as_deref()),
     ("--slice=", "slice", |run| run.slice.as_deref()),
