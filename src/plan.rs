@@ -348,6 +348,11 @@ fn init_steps(
         let User { uid, gid, groups, .. } = facts.user.clone();
         steps.push(InitStep::User { uid, gid, groups });
     }
+    let ambient = capabilities::ambient(&machine.security, capabilities)?;
+    if ambient != 0 {
+        // After the change of the user, which clears the set.
+        steps.push(InitStep::Ambient(ambient));
+    }
     steps.push(InitStep::Directory(working_directory(machine, facts, booting)));
     if machine.security.no_new_privileges {
         steps.push(InitStep::NoNewPrivileges);

@@ -341,6 +341,9 @@ fn pid_1_drops_its_rights_in_order() {
         let drops = at(|step| matches!(step, InitStep::Capabilities { .. }));
         if let Some(user) = plan.init_steps.iter().position(|step| matches!(step, InitStep::User { .. })) {
             assert!(drops < user && user < ready, "{name}");
+            // A change of the user clears the ambient set.
+            let raises = plan.init_steps.iter().position(|step| matches!(step, InitStep::Ambient(_)));
+            assert!(raises.is_none_or(|raises| user < raises), "{name}");
         }
         // Building the tree requires the capabilities of the host's root.
         if let Some(built) = plan.init_steps.iter().rposition(|step| matches!(step, InitStep::Build(_))) {

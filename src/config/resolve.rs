@@ -73,7 +73,7 @@ fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Resu
         network: settings.network.build(paths)?,
         users,
         ownership,
-        security: settings.security.build(profile)?,
+        security: settings.security.build(profile, settings.command.boot.required("boot")?)?,
         identity: settings.identity.build(),
         resources: settings.resources.build(),
         console: settings.console.build()?,

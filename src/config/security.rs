@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::profile::Profile;
-use super::setting::{List, Single, settings};
+use super::setting::{List, Origin, Single, Sourced, settings};
 use super::values::{RawValue, Value, quoted, words};
 use crate::error::{Error, Result, nearest};
 use crate::machine::security::{CAPABILITIES, NESTING_CALLS, OPTIONAL_DEVICES, Procfs, Security};
@@ -15,6 +15,8 @@ settings! {
         capabilities_add: List<Capability> = List "security.capabilities.add";
         /// Removed capabilities.
         capabilities_drop: List<Capability> = List "security.capabilities.drop";
+        /// Ambient capabilities of the command.
+        capabilities_ambient: List<AmbientCapability> = List "security.capabilities.ambient";
         /// Additional system calls.
         syscalls_allow: List<SyscallName> = List "security.syscalls.allow";
         /// Removed system calls.
@@ -38,7 +40,7 @@ settings! {
 
 impl SecuritySettings {
     /// Builds capabilities, system calls and devices of the machine.
-    pub(super) fn build(&self, profile: Profile) -> Result<Security> {
+    pub(super) fn build(&self, profile: Profile, boots: bool) -> Result<Security> {
         let nesting = self.nesting.required("security.nesting")?;
         let nested: &[&str] = if nesting { &NESTING_CALLS } else { &[] };
         let optional: &[&str] = if nesting || profile == Profile::Nspawn { &OPTIONAL_DEVICES } else { &[] };
@@ -47,6 +49,7 @@ impl SecuritySettings {
         Ok(Security {
             capabilities_add: names(&self.capabilities_add),
             capabilities_drop: names(&self.capabilities_drop),
+            capabilities_ambient: self.ambient(boots),
             syscalls_allow: allowed.chain(nested.iter().map(|name| (*name).to_owned())).collect(),
             syscalls_deny: self.syscalls_deny.values().map(|name| name.0.clone()).collect(),
             devices: self.devices.values().map(|device| device.0.clone().into()).collect(),
@@ -58,6 +61,14 @@ impl SecuritySettings {
             nesting,
             no_new_privileges: self.no_new_privileges.required("security.no-new-privileges")?,
         })
+    }
+
+    /// Returns the ambient capabilities. Those of a definition are for its commands, not for its init; an
+    /// option is for this start.
+    fn ambient(&self, boots: bool) -> Vec<String> {
+        let ambient = self.capabilities_ambient.sourced().iter();
+        let counts = |one: &&Sourced<AmbientCapability>| !boots || matches!(one.origin, Origin::Flag(_));
+        ambient.filter(counts).flat_map(|one| one.value.0.names()).collect()
     }
 
     /// Returns warnings for names that are both added and removed.
@@ -119,6 +130,25 @@ impl Value for Capability {
 
     fn show(&self) -> String {
         quoted(&self.0)
+    }
+}
+
+/// The full name of a capability.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AmbientCapability(Capability);
+
+impl Value for AmbientCapability {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let capability = Capability::read(raw)?;
+        if capability.0 == "all" {
+            return Err(Error::new("\"all\" is not possible for ambient capabilities")
+                .with_hint("name each of them, for example \"CAP_NET_BIND_SERVICE\""));
+        }
+        Ok(Self(capability))
+    }
+
+    fn show(&self) -> String {
+        self.0.show()
     }
 }
 
@@ -201,6 +231,8 @@ mod tests {
         assert_eq!(Capability::read(&RawValue::Text("all")).unwrap().names().len(), 41);
         let error = Capability::read(&RawValue::Text("CAP_NET_RAM")).unwrap_err();
         assert_eq!(error.hint(), Some("did you mean \"CAP_NET_RAW\"?"));
+        assert!(AmbientCapability::read(&RawValue::Text("net_raw")).is_ok());
+        assert!(AmbientCapability::read(&RawValue::Text("all")).is_err());
     }
 
     #[test]

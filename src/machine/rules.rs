@@ -49,6 +49,14 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
     {
         errors.push(Error::new("an init system must run as root"));
     }
+    if let Payload::Boot { .. } = parts.command.payload
+        && !parts.security.capabilities_ambient.is_empty()
+    {
+        errors.push(
+            Error::new("ambient capabilities are not possible for an init system")
+                .with_hint("remove --ambient-capability=, or name a command"),
+        );
+    }
     errors.extend(connection(&parts.network));
     errors.extend(ports(&parts.network));
     errors.extend(restrictions(&parts.network));

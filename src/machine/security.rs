@@ -81,6 +81,8 @@ pub struct Security {
     pub(crate) capabilities_add: Vec<String>,
     /// Capability names removed from the default set; they take precedence over added ones.
     pub(crate) capabilities_drop: Vec<String>,
+    /// Capability names that the command keeps as any user (capabilities(7)). Empty for an init.
+    pub(crate) capabilities_ambient: Vec<String>,
     /// System calls and `@groups` added to the allow list.
     pub(crate) syscalls_allow: Vec<String>,
     /// System calls and `@groups` removed from the allow list; they take precedence over added ones.

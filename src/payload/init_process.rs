@@ -90,6 +90,7 @@ impl<'a> InitProcess<'a> {
             InitStep::Personality(domain) => process::set_personality(*domain).map_err(Error::from),
             InitStep::Limits(limits) => rlimits::apply(limits),
             InitStep::Capabilities(kept) => capabilities(*kept),
+            InitStep::Ambient(raised) => ambient(*raised),
             InitStep::Confine(kept) => confine(*kept),
             InitStep::Replace => replace(link),
             InitStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
@@ -293,6 +294,19 @@ fn capabilities(kept: u64) -> Result<()> {
     let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
     sets.inheritable = CapabilitySet::empty();
     rustix::thread::set_capabilities(None, sets).context(|| "cannot clear inheritable capabilities")
+}
+
+/// Raises ambient capabilities, which must be permitted and inheritable (capabilities(7)).
+fn ambient(raised: u64) -> Result<()> {
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.inheritable = CapabilitySet::from_bits_retain(raised);
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot set inheritable capabilities")?;
+    for number in (0..64).filter(|number| raised >> number & 1 == 1) {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        rustix::thread::configure_capability_in_ambient_set(one, true)
+            .context(|| format!("cannot raise capability {number}"))?;
+    }
+    Ok(())
 }
 
 /// Drops all other capabilities at once.

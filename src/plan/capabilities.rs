@@ -1,5 +1,6 @@
 //! The capabilities of a machine (capabilities(7)). Called by `plan`.
 
+use crate::error::{Error, Result};
 use crate::machine::security::{CAPABILITIES, Security};
 use rustix::thread::CapabilitySet;
 
@@ -60,6 +61,19 @@ pub(crate) fn kept(security: &Security, private_network: bool, user_namespace: b
     (kept | mask(&security.capabilities_add)) & !mask(&security.capabilities_drop) & bounding
 }
 
+/// Returns the mask of the ambient capabilities of a command.
+///
+/// # Errors
+/// One of them is not in the mask `kept` of the machine.
+pub(crate) fn ambient(security: &Security, kept: u64) -> Result<u64> {
+    let lacking = |name: &&String| bit(name).is_none_or(|bit| bit & !kept != 0);
+    match security.capabilities_ambient.iter().find(lacking) {
+        None => Ok(mask(&security.capabilities_ambient)),
+        Some(name) => Err(Error::new(format!("the machine lacks the ambient capability {name}"))
+            .with_hint(format!("add it with security.capabilities.add or --capability={name}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +97,12 @@ mod tests {
         for (name, expected) in [("SYS_TIME", true), ("BPF", false), ("MKNOD", false), ("NET_ADMIN", true)] {
             assert_eq!(kept & mask(&[name]) != 0, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn ambient_capabilities_are_those_of_the_machine() {
+        let security = Security { capabilities_ambient: vec!["CAP_CHOWN".into()], ..Security::default() };
+        assert_eq!(ambient(&security, 0b11).unwrap(), 1);
+        assert!(ambient(&security, 0b10).is_err());
     }
 }

@@ -109,3 +109,31 @@ fn a_personality_changes_the_reported_architecture() {
     assert_eq!(host.coracle(&["exec", "busybox", "uname", "-m"]), "i686\n");
     host.stop();
 }
+
+#[test]
+fn a_command_of_any_user_keeps_ambient_capabilities() {
+    let host = Host::start(&["busybox"]);
+    let script = "grep -E '^Cap(Prm|Eff|Bnd|Amb)' /proc/self/status";
+    let ambient = "--ambient-capability=CAP_NET_BIND_SERVICE,CAP_CHOWN";
+    let shown = same_as_nspawn(&host, &[ambient], script);
+    assert!(shown.contains("CapAmb:\t0000000000000401\n"), "{shown}");
+    let shown = ours(&host, &["-U", "-n", "-a", "-u", "nobody", ambient], script);
+    for set in ["CapPrm", "CapEff", "CapAmb"] {
+        assert!(shown.contains(&format!("{set}:\t0000000000000401\n")), "{shown}");
+    }
+    let refused = host.exec(&["coracle", "run", "-D", TREE, "--ambient-capability=CAP_SYS_TIME", "true"]);
+    assert!(refused.status == 125 && refused.stderr.contains("hint: add it with"), "{refused}");
+    host.define("busybox", "[security]\ncapabilities.ambient = ['CAP_CHOWN']\n");
+    for user in ["root", "nobody"] {
+        let shown = host.coracle(&["run", "-q", "-M", "busybox", "-u", user, "--", "sh", "-c", script]);
+        assert!(shown.contains("CapAmb:\t0000000000000001\n"), "{shown}");
+    }
+    // An init has all capabilities of the machine anyway.
+    host.coracle(&["start", "busybox"]);
+    let shown = host.coracle(&["exec", "busybox", "grep", "CapAmb", "/proc/1/status"]);
+    assert_eq!(shown, "CapAmb:\t0000000000000000\n");
+    let refused =
+        host.exec(&["coracle", "run", "-M", "other", "-bD", TREE, "--ambient-capability=CAP_CHOWN"]);
+    assert_eq!(refused.status, 2, "{refused}");
+    host.stop();
+}

@@ -193,6 +193,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "LIST", help_heading = "Security")]
     pub(crate) drop_capability: Vec<String>,
 
+    /// Keep capabilities in the command of any user, separated by commas
+    #[arg(long, value_name = "LIST", conflicts_with = "boot", help_heading = "Security")]
+    pub(crate) ambient_capability: Vec<String>,
+
     /// Whether setuid programs gain no privileges
     #[arg(long, value_name = "BOOL", value_parser = boolean, help_heading = "Security")]
     pub(crate) no_new_privileges: Option<bool>,
@@ -297,6 +301,7 @@ impl RunArgs {
             long("resolv-conf", Slot::Text(&mut self.resolv_conf)),
             long("capability", Slot::Texts(&mut self.capability)),
             long("drop-capability", Slot::Texts(&mut self.drop_capability)),
+            long("ambient-capability", Slot::Texts(&mut self.ambient_capability)),
             long("no-new-privileges", Slot::Boolean(&mut self.no_new_privileges, boolean)),
             long("selinux-context", Slot::Text(&mut self.selinux_context)).or_short(b'Z'),
             long("selinux-apifs-context", Slot::Text(&mut self.selinux_apifs_context)).or_short(b'L'),
@@ -315,7 +320,7 @@ impl RunArgs {
 
     /// Returns whether both of two conflicting options are set.
     fn has_conflict(&self) -> bool {
-        self.boot && self.as_pid2
+        self.boot && (self.as_pid2 || !self.ambient_capability.is_empty())
             || self.mstack.is_some() && (self.directory.is_some() || self.template.is_some())
             || self.template.is_some() && self.ephemeral
             || self.network_bridge.is_some() && self.network_zone.is_some()

@@ -78,6 +78,8 @@ pub enum InitStep {
     Limits(Vec<ResourceLimit>),
     /// Keeps these capabilities (a mask of bits) in the bounding set and clears the inheritable set.
     Capabilities(u64),
+    /// Raises these capabilities (a mask of bits) in the ambient set, for the payload's user.
+    Ambient(u64),
     /// Drops all other capabilities at once, not only with the exec.
     Confine(u64),
     /// Continues in a process cloned into the machine's pid namespace.
@@ -146,6 +148,9 @@ impl InitStep {
             Self::Personality(domain) => format!("set personality {domain:#x}"),
             Self::Limits(limits) => format!("set {} resource limits", limits.len()),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
+            Self::Ambient(raised) => {
+                format!("raise {} ambient capabilities ({raised:#x})", raised.count_ones())
+            }
             Self::Confine(kept) => format!("drop all but {} capabilities ({kept:#x})", kept.count_ones()),
             Self::Replace => "continue in the machine's pid namespace".into(),
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),

@@ -62,6 +62,7 @@ const LISTS: &[ListOption] = &[
     ("--network-ipvlan=", "network.ipvlan", |run| &run.network_ipvlan),
     ("--capability=", "security.capabilities.add", |run| &run.capability),
     ("--drop-capability=", "security.capabilities.drop", |run| &run.drop_capability),
+    ("--ambient-capability=", "security.capabilities.ambient", |run| &run.ambient_capability),
 ];
 
 /// A mount option: its name, its parser, its values.
